@@ -1,1 +1,22 @@
-//! x
+//! A gRPC gateway to Verizon's ThingSpace Connectivity Management API.
+//!
+//! The rooms, each importing only from those listed after it:
+
+
+/// The messages and client stubs of `proto/thingspace/gateway/v1`.
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    unreachable_pub,
+    reason = "generated; its documentation is the comments of the proto files"
+)]
+pub mod proto {
+    include!(concat!(
+        env!("OUT_DIR"),
+        "/messages/thingspace.gateway.v1.rs"
+    ));
+
+    /// Descriptors of all served protos and of google/rpc/error_details.proto.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}

@@ -1,2 +1,3 @@
-//! x
+//! The program; it comes with the command line.
+
 fn main() {}
