@@ -1,7 +1,11 @@
 //! A gRPC gateway to Verizon's ThingSpace Connectivity Management API.
 //!
 //! The rooms, each importing only from those listed after it:
+//!
+//! - [`domain`]: identifiers, changes and their validation, device results,
+//!   device matching, states. Pure: no I/O, no async, no clock of its own.
 
+pub mod domain;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.
 #[allow(

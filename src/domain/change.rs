@@ -1,0 +1,327 @@
+//! A plan change: what was asked, where it stands, and the steps between.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    clock::Timestamp,
+    identifier::DeviceId,
+    names::{AccountName, ChangeId, ClientReference, IdempotencyKey, RequestId, ServicePlan},
+    place_of_use::PrimaryPlaceOfUse,
+    tally::Counts,
+};
+
+/// What a change changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeType {
+    /// The service plan of eSIM profiles.
+    EsimPlan,
+    /// The service plan of 5G Business Internet devices.
+    FiveGBiPlan,
+}
+
+/// A valid change, as asked for: everything that is needed to send it.
+#[derive(Debug, Clone)]
+pub struct Demand {
+    /// The billing account; with the key, the change's name among clients.
+    pub account: AccountName,
+    /// The client's key; absent only where the settings allow it.
+    pub key: Option<IdempotencyKey>,
+    /// The client's own text.
+    pub client_reference: ClientReference,
+    /// The plan to change to.
+    pub service_plan: ServicePlan,
+    /// The devices, in the order that was sent: 1 to 10,000, none twice.
+    pub devices: Vec<SentDevice>,
+    /// What one kind of change has beyond that.
+    pub order: Order,
+    /// What was accepted but looks unusual; for people, at most 20.
+    pub warnings: Vec<String>,
+}
+
+/// What one kind of change has beyond what both have.
+#[derive(Debug, Clone)]
+pub enum Order {
+    /// eSIM profiles: each device has an EID and an ICCID, in this order.
+    EsimPlan,
+    /// 5G Business Internet devices.
+    FiveGBiPlan {
+        /// The plan that the devices are on now, where the client told it.
+        current_service_plan: Option<ServicePlan>,
+        /// Each device's place of use, in the order of the devices. Never kept.
+        places: Vec<PrimaryPlaceOfUse>,
+    },
+}
+
+/// What is kept of a device that was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SentDevice {
+    /// Its identifiers, as sent.
+    pub ids: Vec<DeviceId>,
+    /// The client's own text for it.
+    #[serde(
+        default,
+        rename = "ref",
+        skip_serializing_if = "ClientReference::is_empty"
+    )]
+    pub client_reference: ClientReference,
+}
+
+/// Where a change stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeState {
+    /// On record; nothing has left.
+    Queued,
+    /// Its POST is leaving or has left; no answer yet.
+    Dispatched,
+    /// ThingSpace answered with a request id.
+    Accepted,
+    /// Final: every device has a final result.
+    Finished,
+    /// Results are missing past the deadline.
+    Overdue,
+    /// Final: given up, with devices unresolved.
+    Closed,
+    /// Final: ThingSpace refused it.
+    Rejected,
+    /// Final until re-armed by the same key: provably not executed.
+    NotSent,
+    /// It left and no definite answer came. Never sent again.
+    OutcomeUnknown,
+}
+
+/// What moves a change from state to state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The same call came again, and nothing had been executed.
+    Rearm,
+    /// The first byte of the POST is about to leave.
+    Dispatch,
+    /// ThingSpace answered with this request id.
+    Accept {
+        /// The request that carries the change.
+        request_id: RequestId,
+        /// What the binding rests on; empty for the POST's own answer.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        evidence: String,
+    },
+    /// ThingSpace refused it.
+    Refuse(Refusal),
+    /// It provably was not executed.
+    NotSent(Refusal),
+    /// It left, and no definite answer came.
+    LoseAnswer,
+    /// Every device has a final result.
+    Complete,
+    /// Results are missing past the deadline.
+    Expire,
+    /// Given up.
+    GiveUp,
+}
+
+/// A step that the state does not allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a change that is {0:?} does not take this step")]
+pub struct IllegalStep(pub ChangeState);
+
+/// Why a change was refused, or not sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What sort of refusal.
+    pub kind: RefusalKind,
+    /// One sentence of ours, for people.
+    pub detail: String,
+    /// ThingSpace's error code, where it spoke.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thingspace_code: Option<String>,
+    /// ThingSpace's text, at most 500 characters, with any name or address of
+    /// the request blanked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thingspace_text: Option<String>,
+    /// How long to wait before trying again, where ThingSpace said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Duration>,
+}
+
+/// The sorts of refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RefusalKind {
+    /// ThingSpace refused what was sent.
+    InvalidArgument,
+    /// ThingSpace knows no such account, plan or device.
+    NotFound,
+    /// ThingSpace does not let our user do this.
+    PermissionDenied,
+    /// ThingSpace does not do this in the present state of things.
+    FailedPrecondition,
+    /// Never left, or provably not executed.
+    NotSent,
+    /// ThingSpace throttles.
+    Throttled,
+    /// ThingSpace refuses the gateway's own credentials.
+    Credentials,
+}
+
+/// A change on record, as it is at some moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// The gateway's name for it.
+    pub change_id: ChangeId,
+    /// ThingSpace's names for the requests that carry it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub request_ids: Vec<RequestId>,
+    /// The client's key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<IdempotencyKey>,
+    /// The client's own text.
+    #[serde(default, skip_serializing_if = "ClientReference::is_empty")]
+    pub client_reference: ClientReference,
+    /// What it changes.
+    pub change_type: ChangeType,
+    /// Where it stands.
+    pub state: ChangeState,
+    /// The billing account.
+    pub account: AccountName,
+    /// The plan to change to.
+    pub service_plan: ServicePlan,
+    /// How many devices were sent.
+    pub device_count: u32,
+    /// How many of them have which result.
+    pub counts: Counts,
+    /// When it was put on record.
+    pub create_time: Timestamp,
+    /// When its POST began to leave, last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dispatch_time: Option<Timestamp>,
+    /// When ThingSpace accepted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accept_time: Option<Timestamp>,
+    /// When anything about it changed last.
+    pub update_time: Timestamp,
+    /// When it reached a final state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_time: Option<Timestamp>,
+    /// Why it is REJECTED or NOT_SENT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Refusal>,
+}
+
+// === impl ChangeState ===
+
+impl ChangeState {
+    /// Every state.
+    pub const ALL: [Self; 9] = [
+        Self::Queued,
+        Self::Dispatched,
+        Self::Accepted,
+        Self::Finished,
+        Self::Overdue,
+        Self::Closed,
+        Self::Rejected,
+        Self::NotSent,
+        Self::OutcomeUnknown,
+    ];
+
+    /// The state after a step.
+    pub fn after(self, step: &Step) -> Result<Self, IllegalStep> {
+        match (self, step) {
+            (Self::NotSent, Step::Rearm) => Ok(Self::Queued),
+            (Self::Queued, Step::Dispatch) => Ok(Self::Dispatched),
+            (Self::Queued | Self::Dispatched, Step::NotSent(_)) => Ok(Self::NotSent),
+            (Self::Dispatched, Step::Refuse(_)) => Ok(Self::Rejected),
+            (Self::Dispatched, Step::LoseAnswer) => Ok(Self::OutcomeUnknown),
+            (Self::Dispatched | Self::OutcomeUnknown, Step::Accept { .. }) => Ok(Self::Accepted),
+            (Self::Accepted, Step::Expire) => Ok(Self::Overdue),
+            (Self::Accepted | Self::Overdue, Step::Complete) => Ok(Self::Finished),
+            (Self::Overdue | Self::OutcomeUnknown, Step::GiveUp) => Ok(Self::Closed),
+            _ => Err(IllegalStep(self)),
+        }
+    }
+
+    /// Whether nothing but the same key can move it any more.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            Self::Finished | Self::Closed | Self::Rejected | Self::NotSent
+        )
+    }
+
+    /// Whether its POST may be on its way or may have been executed unseen, so
+    /// that no other change may touch its devices.
+    pub fn is_under_way(self) -> bool {
+        matches!(self, Self::Queued | Self::Dispatched | Self::OutcomeUnknown)
+    }
+
+    /// Whether the call that made it is still being answered.
+    pub fn is_in_flight(self) -> bool {
+        matches!(self, Self::Queued | Self::Dispatched)
+    }
+}
+
+// === impl Change ===
+
+impl Change {
+    /// Takes a step at a time, or leaves everything as it is.
+    pub fn take(&mut self, step: &Step, now: Timestamp) -> Result<(), IllegalStep> {
+        self.state = self.state.after(step)?;
+        self.update_time = now;
+        self.finish_time = self.state.is_final().then_some(now);
+        match step {
+            Step::Rearm => self.refusal = None,
+            Step::Dispatch => self.dispatch_time = Some(now),
+            Step::Accept { request_id, .. } => {
+                self.accept_time = Some(now);
+                self.request_ids.push(request_id.clone());
+            }
+            Step::Refuse(refusal) | Step::NotSent(refusal) => self.refusal = Some(refusal.clone()),
+            Step::LoseAnswer | Step::Complete | Step::Expire | Step::GiveUp => {}
+        }
+        Ok(())
+    }
+
+    /// Devices without a final result.
+    pub fn pending_count(&self) -> u32 {
+        self.device_count
+            .saturating_sub(self.counts.succeeded)
+            .saturating_sub(self.counts.failed)
+    }
+}
+
+// === impl Demand ===
+
+impl Demand {
+    /// What it changes.
+    pub fn change_type(&self) -> ChangeType {
+        match self.order {
+            Order::EsimPlan => ChangeType::EsimPlan,
+            Order::FiveGBiPlan { .. } => ChangeType::FiveGBiPlan,
+        }
+    }
+
+    /// The change that it begins.
+    pub fn begin(&self, change_id: ChangeId, now: Timestamp) -> Change {
+        Change {
+            change_id,
+            request_ids: Vec::new(),
+            key: self.key.clone(),
+            client_reference: self.client_reference.clone(),
+            change_type: self.change_type(),
+            state: ChangeState::Queued,
+            account: self.account.clone(),
+            service_plan: self.service_plan.clone(),
+            device_count: u32::try_from(self.devices.len()).unwrap_or(u32::MAX),
+            counts: Counts::default(),
+            create_time: now,
+            dispatch_time: None,
+            accept_time: None,
+            update_time: now,
+            finish_time: None,
+            refusal: None,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What both plan changes have in common before they are known to be valid.
+
+use super::{
+    change::{Demand, Order, SentDevice},
+    identifier::DeviceId,
+    matching::Seen,
+    names::{AccountName, ClientReference, IdempotencyKey, ServicePlan},
+    violation::{Path, Violation, Violations},
+};
+
+/// The fields that both requests have, as a client sent them.
+#[derive(Debug, Clone, Default)]
+pub struct Draft {
+    /// The billing account.
+    pub account_name: String,
+    /// The plan to change to.
+    pub service_plan: String,
+    /// The client's key.
+    pub idempotency_key: String,
+    /// The client's own text.
+    pub client_reference: String,
+}
+
+/// What the settings ask of a change.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How many devices one POST may carry: `changes.max_devices_per_request`.
+    pub max_devices: usize,
+    /// Whether a key is required: `changes.require_key`.
+    pub require_key: bool,
+    /// Whether the sandbox's reserved identifiers are refused: they are where
+    /// real devices are changed.
+    pub refuse_reserved: bool,
+}
+
+/// Gathers what is valid, and everything that is not.
+pub(super) struct Drafting {
+    limits: Limits,
+    violations: Violations,
+    seen: Seen,
+    devices: Vec<SentDevice>,
+    unusual: usize,
+    warnings: Vec<String>,
+}
+
+/// Warnings are for people: nobody reads 10,000 of them.
+const MAX_WARNINGS: usize = 20;
+
+// === impl Drafting ===
+
+impl Drafting {
+    /// Begins with the number of devices; `Err` when they are not worth
+    /// looking at one by one.
+    pub(super) fn begin(limits: Limits, device_count: usize) -> Self {
+        let mut drafting = Self {
+            limits,
+            violations: Violations::default(),
+            seen: Seen::default(),
+            devices: Vec::with_capacity(device_count.min(limits.max_devices)),
+            unusual: 0,
+            warnings: Vec::new(),
+        };
+        if device_count == 0 {
+            let why = "must name at least one device";
+            drafting.violations.add(Path::root("devices"), why);
+        }
+        if device_count > limits.max_devices {
+            let why = format!(
+                "must name at most {} devices (setting changes.max_devices_per_request), not {device_count}",
+                limits.max_devices
+            );
+            drafting.violations.add(Path::root("devices"), why);
+        }
+        drafting
+    }
+
+    /// Whether the devices are few enough to be looked at one by one.
+    pub(super) fn takes(&self, device_count: usize) -> bool {
+        device_count <= self.limits.max_devices
+    }
+
+    pub(super) fn violations(&mut self) -> &mut Violations {
+        &mut self.violations
+    }
+
+    /// Takes one device, whose identifiers stand at the paths that come with
+    /// them. One that is there already is a violation of its first such path.
+    pub(super) fn device(
+        &mut self,
+        index: usize,
+        ids: Vec<(Path, DeviceId)>,
+        identifying: impl Fn(&DeviceId) -> bool,
+        reference: ClientReference,
+    ) {
+        for (path, id) in &ids {
+            let path = *path;
+            if self.limits.refuse_reserved && id.is_reserved() {
+                let why = "is in a range reserved for the sandbox; no real device has it";
+                self.violations.add(path, why);
+            }
+            if identifying(id)
+                && let Some(first) = self.seen.note(index, id)
+            {
+                let why = format!("is the same device as devices[{first}]");
+                self.violations.add(path, why);
+            }
+            if id.has_unusual_check_digit() {
+                self.unusual += 1;
+                if self.unusual <= MAX_WARNINGS {
+                    self.warnings
+                        .push(format!("{path}: the IMEI fails its check digit"));
+                }
+            }
+        }
+        self.devices.push(SentDevice {
+            ids: ids.into_iter().map(|(_, id)| id).collect(),
+            client_reference: reference,
+        });
+    }
+
+    /// Reads a device's own client reference.
+    pub(super) fn reference(&mut self, path: Path, text: String) -> Option<ClientReference> {
+        let path = path.field("client_reference");
+        self.violations.take(path, ClientReference::parse(text))
+    }
+
+    /// The valid change, or everything that is wrong with it.
+    pub(super) fn finish(mut self, draft: Draft, order: Order) -> Result<Demand, Vec<Violation>> {
+        let key = if draft.idempotency_key.is_empty() && !self.limits.require_key {
+            Some(None)
+        } else {
+            let key = IdempotencyKey::parse(draft.idempotency_key);
+            self.violations
+                .take(Path::root("idempotency_key"), key)
+                .map(Some)
+        };
+        let account = AccountName::parse(draft.account_name);
+        let account = self.violations.take(Path::root("account_name"), account);
+        let plan = ServicePlan::parse(draft.service_plan);
+        let plan = self.violations.take(Path::root("service_plan"), plan);
+        let reference = ClientReference::parse(draft.client_reference);
+        let reference = self
+            .violations
+            .take(Path::root("client_reference"), reference);
+        if self.unusual > MAX_WARNINGS {
+            let more = self.unusual - MAX_WARNINGS;
+            self.warnings
+                .push(format!("{more} more IMEIs fail their check digit"));
+        }
+        let demand = match (account, key, plan, reference) {
+            (Some(account), Some(key), Some(service_plan), Some(client_reference)) => {
+                Some(Demand {
+                    account,
+                    key,
+                    client_reference,
+                    service_plan,
+                    devices: self.devices,
+                    order,
+                    warnings: self.warnings,
+                })
+            }
+            _ => None,
+        };
+        self.violations.finish(demand)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,296 @@
+//! Device identifiers that can only be valid.
+//!
+//! Lengths are those of ThingSpace's "Change Device Service Plan" and "Change
+//! eSIM profile service plan" pages. Check digits are not looked at: most of
+//! the identifiers in Verizon's own documentation fail them.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of identifier that can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// eUICC identifier: 32 digits.
+    Eid,
+    /// SIM profile: 19 or 20 digits.
+    Iccid,
+    /// Mobile equipment: 15 digits, with a software version 16.
+    Imei,
+    /// CDMA equipment: 14 hexadecimal digits.
+    Meid,
+    /// CDMA equipment, older: 11 decimal digits.
+    Esn,
+    /// Directory number: 10 digits.
+    Mdn,
+    /// The directory number with its country code: `1` and 10 digits.
+    Msisdn,
+    /// Mobile identification number: 10 digits.
+    Min,
+    /// Subscriber: 15 digits.
+    Imsi,
+}
+
+/// An identifier of a kind that can be sent, known to be well formed. Keeps
+/// the spelling of its value.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "ReportedId", into = "ReportedId")]
+pub struct DeviceId {
+    kind: Kind,
+    id: String,
+}
+
+/// An identifier as somebody else named it: any kind, any value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ReportedId {
+    /// In lower case; an open set.
+    #[serde(rename = "k")]
+    pub kind: String,
+    /// As it was named.
+    #[serde(rename = "i")]
+    pub id: String,
+}
+
+/// An eUICC identifier: 32 digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Eid(String);
+
+/// A SIM profile's identifier: 19 or 20 digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Iccid(String);
+
+/// Why a text is no identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdentifierError {
+    /// The kind is none that can be sent.
+    #[error(
+        "must be one of eid, iccid, imei, meid, esn, mdn, msisdn, min, imsi (in upper or lower case)"
+    )]
+    UnknownKind,
+    /// The value does not fit its kind.
+    #[error("must be {0}")]
+    Malformed(&'static str),
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// How many kinds there are.
+    pub const COUNT: usize = 9;
+
+    const ALL: [(Self, &'static str); Self::COUNT] = [
+        (Self::Eid, "eid"),
+        (Self::Iccid, "iccid"),
+        (Self::Imei, "imei"),
+        (Self::Meid, "meid"),
+        (Self::Esn, "esn"),
+        (Self::Mdn, "mdn"),
+        (Self::Msisdn, "msisdn"),
+        (Self::Min, "min"),
+        (Self::Imsi, "imsi"),
+    ];
+
+    /// The kind's name in lower case.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL
+            .iter()
+            .find(|(kind, _)| *kind == self)
+            .map_or("", |(_, name)| name)
+    }
+
+    /// What a well-formed value of this kind is.
+    fn form(self) -> &'static str {
+        match self {
+            Self::Eid => "32 digits",
+            Self::Iccid => "19 or 20 digits",
+            Self::Imei => "15 or 16 digits",
+            Self::Meid => "14 hexadecimal digits",
+            Self::Esn => "11 decimal digits",
+            Self::Mdn | Self::Min => "10 digits",
+            Self::Msisdn => "11 digits: 1 and a 10-digit number",
+            Self::Imsi => "15 digits",
+        }
+    }
+
+    fn fits(self, id: &str) -> bool {
+        let digits = id.bytes().all(|byte| byte.is_ascii_digit());
+        match self {
+            Self::Eid => digits && id.len() == 32,
+            Self::Iccid => digits && matches!(id.len(), 19 | 20),
+            Self::Imei => digits && matches!(id.len(), 15 | 16),
+            Self::Meid => id.len() == 14 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
+            Self::Esn => digits && id.len() == 11,
+            Self::Mdn | Self::Min => digits && id.len() == 10,
+            Self::Msisdn => digits && id.len() == 11 && id.starts_with('1'),
+            Self::Imsi => digits && id.len() == 15,
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = IdentifierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .iter()
+            .find(|(_, name)| name.eq_ignore_ascii_case(text))
+            .map(|(kind, _)| *kind)
+            .ok_or(IdentifierError::UnknownKind)
+    }
+}
+
+// === impl DeviceId ===
+
+impl DeviceId {
+    /// An identifier of `kind`, if `id` fits it.
+    pub fn new(kind: Kind, id: impl Into<String>) -> Result<Self, IdentifierError> {
+        let id = id.into();
+        if !kind.fits(&id) {
+            return Err(IdentifierError::Malformed(kind.form()));
+        }
+        Ok(Self { kind, id })
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The identifier as it was given.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether it lies in a range that the sandbox keeps for its scenarios.
+    /// Never an IMEI or MDN: real ones begin with the same digits.
+    pub fn is_reserved(&self) -> bool {
+        match self.kind {
+            Kind::Eid => self.id.starts_with("99"),
+            Kind::Iccid => self.id.starts_with("9994"),
+            Kind::Meid => self.id.to_ascii_uppercase().starts_with("FF00000"),
+            _ => false,
+        }
+    }
+
+    /// Whether an IMEI's last digit fails the Luhn check; false for all else.
+    /// Worth a warning, never a refusal: IMEIs of Verizon's own pages fail it.
+    pub fn has_unusual_check_digit(&self) -> bool {
+        self.kind == Kind::Imei && self.id.len() == 15 && !passes_luhn(&self.id)
+    }
+}
+
+impl fmt::Debug for DeviceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), self.id)
+    }
+}
+
+impl From<DeviceId> for ReportedId {
+    fn from(id: DeviceId) -> Self {
+        Self {
+            kind: id.kind.as_str().to_owned(),
+            id: id.id,
+        }
+    }
+}
+
+impl TryFrom<ReportedId> for DeviceId {
+    type Error = IdentifierError;
+
+    fn try_from(reported: ReportedId) -> Result<Self, Self::Error> {
+        Self::new(reported.kind.parse()?, reported.id)
+    }
+}
+
+// === impl Eid, Iccid ===
+
+impl FromStr for Eid {
+    type Err = IdentifierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        DeviceId::new(Kind::Eid, text).map(|id| Self(id.id))
+    }
+}
+
+impl FromStr for Iccid {
+    type Err = IdentifierError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        DeviceId::new(Kind::Iccid, text).map(|id| Self(id.id))
+    }
+}
+
+impl From<Eid> for DeviceId {
+    fn from(eid: Eid) -> Self {
+        Self {
+            kind: Kind::Eid,
+            id: eid.0,
+        }
+    }
+}
+
+impl From<Iccid> for DeviceId {
+    fn from(iccid: Iccid) -> Self {
+        Self {
+            kind: Kind::Iccid,
+            id: iccid.0,
+        }
+    }
+}
+
+fn passes_luhn(digits: &str) -> bool {
+    let sum: u32 = digits
+        .bytes()
+        .rev()
+        .enumerate()
+        .map(|(place, byte)| {
+            let digit = u32::from(byte.wrapping_sub(b'0'));
+            match (place % 2, digit) {
+                (0, digit) => digit,
+                (_, digit) if digit > 4 => digit * 2 - 9,
+                (_, digit) => digit * 2,
+            }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identifier_exists_only_if_its_value_fits_its_kind() {
+        for (kind, good, bad) in [
+            (
+                "EID",
+                "89049032000001000000000000000001",
+                "8904903200000100000000000000000",
+            ),
+            ("iccid", "89148000000800139708", "8914800000080013970X"),
+            ("Iccid", "8914800000080013970", "891480000008001397"),
+            ("imei", "990013907835573", "99001390783557"),
+            ("MEID", "A100003685e561", "A100003685E56G"),
+            ("esn", "12345678901", "1234567890"),
+            ("mdn", "5555551234", "15555551234"),
+            ("msisdn", "15555551234", "25555551234"),
+            ("min", "5555551234", ""),
+            ("imsi", "311480000000000", "31148000000000"),
+        ] {
+            let kind: Kind = kind.parse().unwrap();
+            assert_eq!(DeviceId::new(kind, good).unwrap().id(), good);
+            assert!(DeviceId::new(kind, bad).is_err(), "{kind:?} {bad}");
+        }
+        assert_eq!("otaid".parse::<Kind>(), Err(IdentifierError::UnknownKind));
+        // Digits of other scripts are digits to Unicode, not to ThingSpace.
+        assert!(DeviceId::new(Kind::Mdn, "٥٥٥٥٥").is_err());
+    }
+
+    #[test]
+    fn a_failed_check_digit_is_unusual_and_never_refused() {
+        let documented = DeviceId::new(Kind::Imei, "990013907835573").unwrap();
+        assert!(documented.has_unusual_check_digit());
+        let correct = DeviceId::new(Kind::Imei, "490154203237518").unwrap();
+        assert!(!correct.has_unusual_check_digit());
+    }
+}

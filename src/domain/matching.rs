@@ -1,0 +1,269 @@
+//! Which device is it? Identifiers of results against those that were sent.
+//!
+//! The callback of one device need not name the identifier that was sent: the
+//! documentation's own 5G Business Internet example is sent by MEID and
+//! answered by MDN.
+
+use std::{collections::HashMap, fmt};
+
+use super::{
+    change::ChangeType,
+    identifier::{DeviceId, Kind, ReportedId},
+    result::Match,
+};
+
+/// An identifier in the one spelling that all its spellings share.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MatchKey {
+    kind: Kind,
+    text: String,
+}
+
+/// Devices that were noted already, to find the same one twice.
+#[derive(Debug, Default)]
+pub struct Seen(HashMap<String, Vec<(usize, MatchKey)>>);
+
+// === impl MatchKey ===
+
+impl MatchKey {
+    /// The key of an identifier that was sent.
+    pub fn of(id: &DeviceId) -> Self {
+        Self::new(id.kind(), id.id())
+    }
+
+    /// The key of an identifier that somebody named; `None` for a kind that
+    /// cannot be compared.
+    pub fn of_reported(id: &ReportedId) -> Option<Self> {
+        (!id.id.is_empty()).then_some(())?;
+        id.kind.parse().ok().map(|kind| Self::new(kind, &id.id))
+    }
+
+    fn new(kind: Kind, id: &str) -> Self {
+        let (kind, text) = match kind {
+            // "1" and ten digits is the MDN with its country code.
+            Kind::Msisdn if id.len() == 11 && id.starts_with('1') => {
+                (Kind::Mdn, id.chars().skip(1).collect())
+            }
+            Kind::Msisdn => (Kind::Mdn, id.to_owned()),
+            kind => (kind, id.to_ascii_uppercase()),
+        };
+        Self { kind, text }
+    }
+
+    /// What to look devices up by: equal identifiers have an equal one. The
+    /// reverse holds for all but ICCIDs, of which 19 digits count; see
+    /// [`Self::is_same`].
+    pub fn lookup(&self) -> String {
+        let digits = match self.kind {
+            Kind::Iccid => 19,
+            _ => usize::MAX,
+        };
+        let text = self.text.get(..digits).unwrap_or(&self.text);
+        format!("{}:{text}", self.kind.as_str())
+    }
+
+    /// Whether both name the same: ICCIDs of 20 digits only in all 20; one of
+    /// 19 equals one of 20 that begins with it.
+    pub fn is_same(&self, other: &Self) -> bool {
+        let other_length = self.text.len() != other.text.len();
+        self.text == other.text && self.kind == other.kind
+            || self.kind == Kind::Iccid && other_length && self.lookup() == other.lookup()
+    }
+
+    /// The kind as one bit, `msisdn` and `mdn` being one kind.
+    pub fn kind_bit(&self) -> u16 {
+        1 << (self.kind as u16)
+    }
+
+    /// Whether results of this type of change tell devices apart by this kind:
+    /// an eSIM profile is its ICCID, all else are attributes.
+    pub fn identifies(&self, change_type: ChangeType) -> bool {
+        match change_type {
+            ChangeType::EsimPlan => self.kind == Kind::Iccid,
+            ChangeType::FiveGBiPlan => true,
+        }
+    }
+}
+
+impl fmt::Display for MatchKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.kind.as_str(), self.text)
+    }
+}
+
+/// Finds the device of a change that a result names.
+///
+/// `sent` answers, for a key, with the index and the identifier of every device
+/// that was sent with an identifier of that [`MatchKey::lookup`].
+pub fn find_device<E>(
+    change_type: ChangeType,
+    device_count: u32,
+    reported: &[ReportedId],
+    mut sent: impl FnMut(&MatchKey) -> Result<Vec<(u32, DeviceId)>, E>,
+) -> Result<(Option<u32>, Match), E> {
+    let mut found: Option<u32> = None;
+    let mut ambiguous = false;
+    for id in reported {
+        let Some(key) = MatchKey::of_reported(id) else {
+            continue;
+        };
+        if !key.identifies(change_type) {
+            continue;
+        }
+        let candidates = sent(&key)?;
+        let mut equal = candidates
+            .iter()
+            .filter(|(_, sent)| MatchKey::of(sent).is_same(&key));
+        match (equal.next(), equal.next()) {
+            // 19 digits that begin two of the 20-digit ICCIDs name neither.
+            (Some((one, _)), Some((other, _))) if one != other => ambiguous = true,
+            (Some((index, _)), _) if found.is_some_and(|found| found != *index) => ambiguous = true,
+            (Some((index, _)), _) => found = Some(*index),
+            (None, _) => {}
+        }
+    }
+    Ok(match (found, ambiguous) {
+        (Some(index), false) => (Some(index), Match::Exact),
+        _ if device_count == 1 => (Some(0), Match::Assumed),
+        _ => (None, Match::None),
+    })
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// Notes that the device `index` has `id`; answers with the device that
+    /// has it already.
+    pub fn note(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
+        let key = MatchKey::of(id);
+        let known = self.0.entry(key.lookup()).or_default();
+        let first = known.iter().find(|(_, other)| other.is_same(&key));
+        let first = first.map(|(first, _)| *first);
+        known.push((index, key));
+        first.filter(|first| *first != index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use super::*;
+
+    fn id(kind: &str, id: &str) -> ReportedId {
+        ReportedId {
+            kind: kind.to_owned(),
+            id: id.to_owned(),
+        }
+    }
+
+    fn find(
+        change_type: ChangeType,
+        sent: &[&[(&str, &str)]],
+        reported: &[ReportedId],
+    ) -> (Option<u32>, Match) {
+        let sent: Vec<(u32, DeviceId)> = sent
+            .iter()
+            .zip(0..)
+            .flat_map(|(ids, index)| {
+                ids.iter().map(move |(kind, id)| {
+                    (index, DeviceId::new(kind.parse().unwrap(), *id).unwrap())
+                })
+            })
+            .collect();
+        find_device(
+            change_type,
+            sent.iter().map(|(index, _)| index + 1).max().unwrap(),
+            reported,
+            |key| {
+                Ok::<_, Infallible>(
+                    sent.iter()
+                        .filter(|(_, id)| MatchKey::of(id).lookup() == key.lookup())
+                        .cloned()
+                        .collect(),
+                )
+            },
+        )
+        .unwrap()
+    }
+
+    const EID: (&str, &str) = ("eid", "89049032000001000000000000000001");
+
+    #[test]
+    fn an_esim_result_belongs_to_the_profile_with_its_iccid_whatever_else_it_names() {
+        let sent: &[&[(&str, &str)]] = &[
+            &[EID, ("iccid", "89148000000800139708")],
+            &[EID, ("iccid", "89148000000800139716")],
+        ];
+        let both = |iccid: &str| {
+            [
+                id("Eid", EID.1),
+                id("Iccid", iccid),
+                id("imei", "990013907835573"),
+            ]
+        };
+        assert_eq!(
+            find(ChangeType::EsimPlan, sent, &both("89148000000800139716")),
+            (Some(1), Match::Exact)
+        );
+        assert_eq!(
+            find(ChangeType::EsimPlan, sent, &both("8914800000080013970")),
+            (Some(0), Match::Exact)
+        );
+        assert_eq!(
+            find(ChangeType::EsimPlan, sent, &both("89148000000800139709")),
+            (None, Match::None)
+        );
+        assert_eq!(
+            find(ChangeType::EsimPlan, sent, &[id("eid", EID.1)]),
+            (None, Match::None)
+        );
+    }
+
+    #[test]
+    fn nineteen_digits_that_begin_two_of_the_iccids_name_neither() {
+        let sent: &[&[(&str, &str)]] = &[
+            &[EID, ("iccid", "89148000000800139708")],
+            &[EID, ("iccid", "89148000000800139709")],
+        ];
+        let found = find(
+            ChangeType::EsimPlan,
+            sent,
+            &[id("iccid", "8914800000080013970")],
+        );
+        assert_eq!(found, (None, Match::None));
+    }
+
+    #[test]
+    fn a_5g_result_belongs_to_the_device_that_shares_an_identifier_in_any_spelling() {
+        let sent: &[&[(&str, &str)]] = &[
+            &[("meid", "A100003685E561")],
+            &[("mdn", "5555551234"), ("imei", "990013907835573")],
+        ];
+        let find = |ids: &[ReportedId]| find(ChangeType::FiveGBiPlan, sent, ids);
+        assert_eq!(
+            find(&[id("MeId", "a100003685e561")]),
+            (Some(0), Match::Exact)
+        );
+        assert_eq!(
+            find(&[id("msisdn", "15555551234")]),
+            (Some(1), Match::Exact)
+        );
+        assert_eq!(find(&[id("mdn", "5555559999")]), (None, Match::None));
+        assert_eq!(
+            find(&[id("meid", "A100003685E561"), id("mdn", "5555551234")]),
+            (None, Match::None)
+        );
+        assert_eq!(
+            find(&[id("otaid", "x"), id("mdn", "")]),
+            (None, Match::None)
+        );
+    }
+
+    #[test]
+    fn what_matches_nothing_is_the_only_device_when_there_is_only_one() {
+        let sent: &[&[(&str, &str)]] = &[&[("meid", "A100003685E561")]];
+        let found = find(ChangeType::FiveGBiPlan, sent, &[id("mdn", "5555551234")]);
+        assert_eq!(found, (Some(0), Match::Assumed));
+    }
+}

@@ -1,0 +1,164 @@
+//! Names that travel between clients, the gateway and ThingSpace.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::clock::Timestamp;
+
+/// The gateway's name for a change: a UUID, version 7.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChangeId(Uuid);
+
+/// ThingSpace's name for a request. Opaque: not always a UUID.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RequestId(String);
+
+/// A ThingSpace billing account: 3 to 32 letters, digits and dashes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AccountName(String);
+
+/// A service plan's name or code: 1 to 128 characters that ThingSpace takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServicePlan(String);
+
+/// A client's key for one change: 1 to 64 printable ASCII characters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdempotencyKey(String);
+
+/// A client's own text for a change or a device: at most 64 characters.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ClientReference(String);
+
+/// Why a text is no such name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NameError(&'static str);
+
+/// The characters for which ThingSpace refuses a whole request with
+/// `INPUT_INVALID.Request.InvalidCharacter` ("Synchronous Error Messages").
+pub const REFUSED_CHARACTERS: [char; 3] = ['\'', '<', '\\'];
+
+/// Whether ThingSpace takes a text anywhere in a request.
+pub fn is_sendable(text: &str) -> bool {
+    !text
+        .chars()
+        .any(|c| REFUSED_CHARACTERS.contains(&c) || c.is_control())
+}
+
+// === impl ChangeId ===
+
+impl ChangeId {
+    /// A new name, which sorts by `now`.
+    pub fn new(now: Timestamp) -> Self {
+        let micros = u64::try_from(now.as_micros()).unwrap_or(0);
+        let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(
+            uuid::NoContext,
+            micros / 1_000_000,
+            nanos,
+        )))
+    }
+
+    /// The 16 bytes of the UUID.
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// From the 16 bytes of a UUID.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+
+    /// Reads a UUID of any version, with or without dashes.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        Uuid::try_parse(text)
+            .map(Self)
+            .map_err(|_| NameError("must be a UUID"))
+    }
+}
+
+impl fmt::Display for ChangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for ChangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl ClientReference {
+    /// Whether the client sent none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+// === impl the texts ===
+
+macro_rules! text {
+    ($name:ident, $check:expr, $why:literal) => {
+        impl $name {
+            /// This name, if `text` is one.
+            pub fn parse(text: impl Into<String>) -> Result<Self, NameError> {
+                let text = text.into();
+                let check: fn(&str) -> bool = $check;
+                if check(&text) {
+                    Ok(Self(text))
+                } else {
+                    Err(NameError($why))
+                }
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text!(
+    RequestId,
+    |text| (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+    "must be 1 to 128 printable ASCII characters without spaces"
+);
+text!(
+    AccountName,
+    |text| (3..=32).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+    "must be 3 to 32 letters, digits and dashes, such as 0000123456-00001"
+);
+text!(
+    ServicePlan,
+    |text| (1..=128).contains(&text.chars().count())
+        && is_sendable(text)
+        && !text.trim().is_empty(),
+    "must be 1 to 128 characters, none of them ', <, \\ or a control character, which ThingSpace refuses"
+);
+text!(
+    IdempotencyKey,
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)),
+    "must be 1 to 64 printable ASCII characters"
+);
+text!(
+    ClientReference,
+    |text| text.chars().count() <= 64 && !text.chars().any(char::is_control),
+    "must be at most 64 characters, none of them a control character"
+);

@@ -1,0 +1,238 @@
+//! Where a line is used and by whom, as ThingSpace wants it.
+//!
+//! These are customers' names and addresses. They are sent to ThingSpace and
+//! go nowhere else: the types have no `Display`, their `Debug` tells nothing,
+//! and no violation repeats a value.
+
+use std::fmt;
+
+use super::{
+    names::is_sendable,
+    violation::{Path, Violations},
+};
+
+/// A place of use with every field within ThingSpace's limits.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PrimaryPlaceOfUse {
+    /// Where the line is used.
+    pub address: Address,
+    /// Who uses it.
+    pub customer_name: CustomerName,
+}
+
+/// A street address in the United States. Optional parts are empty.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Address {
+    /// Street and number: 1 to 60 characters, no P.O. box.
+    pub address_line1: String,
+    /// Suite or similar; at most 60 characters, optional.
+    pub address_line2: String,
+    /// 1 to 40 characters.
+    pub city: String,
+    /// A two-letter code in upper case.
+    pub state: String,
+    /// Five digits.
+    pub zip: String,
+    /// Four digits, optional.
+    pub zip4: String,
+    /// `US`.
+    pub country: String,
+}
+
+/// A customer's name. Optional parts are empty.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct CustomerName {
+    /// Optional, at most 20 characters.
+    pub title: String,
+    /// 1 to 20 characters of the allowed set.
+    pub first_name: String,
+    /// Optional, at most 20 characters.
+    pub middle_name: String,
+    /// 1 to 25 characters of the allowed set.
+    pub last_name: String,
+    /// Optional, at most 20 characters.
+    pub suffix: String,
+}
+
+/// The states, the federal district, the territories and the military codes
+/// of ISO 3166-2:US and the Postal Service.
+const STATES: &str = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO \
+    MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR VI \
+    UM AA AE AP";
+
+// === impl PrimaryPlaceOfUse ===
+
+impl PrimaryPlaceOfUse {
+    /// Notes everything that is wrong with it.
+    pub fn check(&self, path: Path, violations: &mut Violations) {
+        self.address.check(path.field("address"), violations);
+        self.customer_name
+            .check(path.field("customer_name"), violations);
+    }
+
+    /// Every text in it but the country, so that an answer which repeats one
+    /// can be blanked.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        let (address, name) = (&self.address, &self.customer_name);
+        [
+            &address.address_line1,
+            &address.address_line2,
+            &address.city,
+            &address.state,
+            &address.zip,
+            &address.zip4,
+            &name.title,
+            &name.first_name,
+            &name.middle_name,
+            &name.last_name,
+            &name.suffix,
+        ]
+        .into_iter()
+        .map(String::as_str)
+        .filter(|text| !text.is_empty())
+    }
+}
+
+impl fmt::Debug for PrimaryPlaceOfUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrimaryPlaceOfUse(hidden)")
+    }
+}
+
+// === impl Address ===
+
+impl Address {
+    fn check(&self, path: Path, violations: &mut Violations) {
+        for (name, text, min, max) in [
+            ("address_line1", &self.address_line1, 1, 60),
+            ("address_line2", &self.address_line2, 0, 60),
+            ("city", &self.city, 1, 40),
+        ] {
+            check_text(path.field(name), text, min, max, violations);
+        }
+        for (name, text) in [
+            ("address_line1", &self.address_line1),
+            ("address_line2", &self.address_line2),
+        ] {
+            if names_po_box(text) {
+                let why = "must be a physical address; ThingSpace takes no P.O. box";
+                violations.add(path.field(name), why);
+            }
+        }
+        if self.state.len() != 2 || !STATES.split_whitespace().any(|code| code == self.state) {
+            let why =
+                "must be the two-letter code of a US state or territory in upper case, such as TX";
+            violations.add(path.field("state"), why);
+        }
+        if !is_digits(&self.zip, 5) {
+            violations.add(path.field("zip"), "must be 5 digits");
+        }
+        if !self.zip4.is_empty() && !is_digits(&self.zip4, 4) {
+            violations.add(path.field("zip4"), "must be 4 digits or empty");
+        }
+        if self.country != "US" {
+            violations.add(path.field("country"), "must be US or empty");
+        }
+    }
+}
+
+// === impl CustomerName ===
+
+impl CustomerName {
+    fn check(&self, path: Path, violations: &mut Violations) {
+        for (name, text, max) in [
+            ("first_name", &self.first_name, 20),
+            ("last_name", &self.last_name, 25),
+        ] {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || " -!#".contains(c);
+            if text.trim().is_empty() || text.chars().count() > max || !text.chars().all(allowed) {
+                let why = format!(
+                    "must be 1 to {max} characters, only letters A to Z, digits, space, -, ! and #"
+                );
+                violations.add(path.field(name), why);
+            }
+        }
+        for (name, text) in [
+            ("title", &self.title),
+            ("middle_name", &self.middle_name),
+            ("suffix", &self.suffix),
+        ] {
+            check_text(path.field(name), text, 0, 20, violations);
+        }
+    }
+}
+
+fn check_text(path: Path, text: &str, min: usize, max: usize, violations: &mut Violations) {
+    let length = text.chars().count();
+    if length > max || (min > 0 && text.trim().is_empty()) {
+        violations.add(path, format!("must be {min} to {max} characters"));
+    }
+    if !is_sendable(text) {
+        let why = "must not contain ', <, \\ or a control character: ThingSpace refuses them";
+        violations.add(path, why);
+    }
+}
+
+fn is_digits(text: &str, length: usize) -> bool {
+    text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether a line names a post office box, however it is spelled: "PO Box 12",
+/// "P.O. BOX 12", "p o box", "POB 12", "Post Office Box 12".
+fn names_po_box(line: &str) -> bool {
+    let letters: String = line
+        .to_lowercase()
+        .chars()
+        .filter(|c| *c != '.')
+        .map(|c| if c.is_alphanumeric() { c } else { ' ' })
+        .collect();
+    let words: Vec<&str> = letters.split_whitespace().collect();
+    let starts = |at: usize, pattern: &[&str]| {
+        pattern
+            .iter()
+            .enumerate()
+            .all(|(i, part)| words.get(at + i) == Some(part))
+    };
+    let is_number = |at: usize| {
+        words
+            .get(at)
+            .is_some_and(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    (0..words.len()).any(|at| {
+        starts(at, &["po", "box"])
+            || starts(at, &["p", "o", "box"])
+            || starts(at, &["pobox"])
+            || starts(at, &["post", "office", "box"])
+            || (starts(at, &["pob"]) && is_number(at + 1))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_office_box_is_recognised_however_it_is_spelled_and_streets_are_not() {
+        for line in [
+            "PO Box 12",
+            "P.O. BOX 12",
+            "p o box 7",
+            "P. O. Box 7",
+            "Post Office Box 9",
+            "POBox 3",
+            "POB 12",
+            "c/o Smith, P.O.Box 1",
+        ] {
+            assert!(names_po_box(line), "{line}");
+        }
+        for line in [
+            "1 Main St",
+            "5 Box Elder Rd",
+            "12 Pobbles Lane",
+            "7 Post Office Road",
+            "3 Po Street",
+        ] {
+            assert!(!names_po_box(line), "{line}");
+        }
+    }
+}

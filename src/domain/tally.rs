@@ -1,0 +1,239 @@
+//! How many devices of a change have which final result.
+//!
+//! Results may name identifiers that were not sent, may come in any order, and
+//! any number of times; the counts are the same for the same set of results.
+//! A result is gathered with those of the same device: the device that it was
+//! matched with, or else whatever shares an identifier with it. What shares
+//! none with any device is a *stray*: it counts as one more device only if it
+//! provably is none of the others.
+//!
+//! Two are provably different when they have values of one kind (equal values
+//! would have gathered them). So which strays count depends only on which
+//! kinds are known of whom, and of that a small histogram is kept.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    matching::MatchKey,
+    result::{Outcome, Verdict},
+};
+
+/// The counts of a change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Devices whose final result is a success.
+    #[serde(rename = "s")]
+    pub succeeded: u32,
+    /// Devices whose final result is a failure.
+    #[serde(rename = "f")]
+    pub failed: u32,
+    /// How many of both are strays.
+    #[serde(rename = "u")]
+    pub unmatched: u32,
+}
+
+/// Whom results are gathered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// A device that was sent, by its index.
+    Device(u32),
+    /// Nobody that was sent, as far as is known; by a number of its own.
+    Stray(i64),
+}
+
+/// What is known of a group.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The kinds of which a value is known: [`MatchKey::kind_bit`]s. Those
+    /// that were sent for a device are known from the start.
+    pub kinds: u16,
+    /// The greatest of its final results.
+    pub verdict: Option<Verdict>,
+}
+
+/// Where the groups of one change are kept.
+pub trait AnswerBook {
+    /// What can go wrong with keeping them.
+    type Error;
+
+    /// What is known of a group; of a stray that is not there, nothing.
+    fn answer(&mut self, group: Group) -> Result<Answer, Self::Error>;
+    /// Keeps what is known of a group.
+    fn put_answer(&mut self, group: Group, answer: Answer) -> Result<(), Self::Error>;
+    /// Which group has an identifier that results, not clients, have named.
+    fn owner(&mut self, key: &MatchKey) -> Result<Option<Group>, Self::Error>;
+    /// Notes that a group has an identifier.
+    fn put_owner(&mut self, key: &MatchKey, group: Group) -> Result<(), Self::Error>;
+    /// Gives all that a stray has to another group, and forgets the stray.
+    fn dissolve(&mut self, stray: i64, into: Group) -> Result<(), Self::Error>;
+}
+
+/// How many groups with a final result there are of each sort.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tally(Vec<Row>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Row {
+    #[serde(rename = "x")]
+    stray: bool,
+    #[serde(rename = "k")]
+    kinds: u16,
+    #[serde(rename = "s")]
+    succeeded: u32,
+    #[serde(rename = "f")]
+    failed: u32,
+}
+
+/// Sorts of strays beyond which not every combination is tried. In practice
+/// there are one or two.
+const MAX_SORTS: usize = 10;
+
+// === impl Tally ===
+
+impl Tally {
+    /// Takes one result: the identifying keys that it names, the device that it
+    /// was matched with, and its weight if it is final. `stray` is a number
+    /// that no other result of the change has.
+    pub fn record<B: AnswerBook>(
+        &mut self,
+        book: &mut B,
+        keys: &[MatchKey],
+        matched: Option<u32>,
+        verdict: Option<Verdict>,
+        stray: i64,
+    ) -> Result<(), B::Error> {
+        let mut groups: Vec<Group> = matched.map(Group::Device).into_iter().collect();
+        for key in keys {
+            groups.extend(book.owner(key)?);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        // A matched device comes first; two devices that share an identifier
+        // contradict each other, and stay apart.
+        let home = matched
+            .map(Group::Device)
+            .or(groups.first().copied())
+            .unwrap_or(Group::Stray(stray));
+
+        let mut answer = book.answer(home)?;
+        self.subtract(home, answer);
+        for other in groups {
+            if let Group::Stray(number) = other
+                && other != home
+            {
+                let known = book.answer(other)?;
+                self.subtract(other, known);
+                answer.kinds |= known.kinds;
+                answer.verdict = answer.verdict.max(known.verdict);
+                book.dissolve(number, home)?;
+            }
+        }
+        for key in keys {
+            answer.kinds |= key.kind_bit();
+            if book.owner(key)?.is_none() {
+                book.put_owner(key, home)?;
+            }
+        }
+        answer.verdict = answer.verdict.max(verdict);
+        self.add(home, answer);
+        book.put_answer(home, answer)
+    }
+
+    /// The counts for a change of so many devices.
+    pub fn counts(&self, device_count: u32) -> Counts {
+        let best = self.largest_family();
+        let take = |stray: bool| {
+            let rows = || best.iter().filter(move |row| row.stray == stray);
+            let succeeded: u32 = rows().map(|row| row.succeeded).sum();
+            let failed: u32 = rows().map(|row| row.failed).sum();
+            (succeeded, failed)
+        };
+        let (succeeded, failed) = take(false);
+        let (stray_succeeded, stray_failed) = take(true);
+        // More than were sent can only be somebody else's; the failures are
+        // kept first, so that nobody overlooks them.
+        let room = device_count.saturating_sub(succeeded + failed);
+        let stray_failed = stray_failed.min(room);
+        let stray_succeeded = stray_succeeded.min(room - stray_failed);
+        Counts {
+            succeeded: succeeded + stray_succeeded,
+            failed: failed + stray_failed,
+            unmatched: stray_succeeded + stray_failed,
+        }
+    }
+
+    /// The largest set of groups that provably are different devices: all
+    /// matched devices are; a stray differs from whom it shares a kind with.
+    ///
+    /// Its size never falls as results are added, so whether a change is
+    /// complete does not depend on their order.
+    fn largest_family(&self) -> Vec<Row> {
+        let strays: Vec<Row> = self.0.iter().filter(|row| row.stray).copied().collect();
+        let all = 1_usize << strays.len().min(MAX_SORTS);
+        let mut best: (u32, Vec<Row>) = (0, Vec::new());
+        for chosen in 0..all {
+            let family: Vec<Row> = strays
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| place < &MAX_SORTS && chosen & (1 << place) != 0)
+                .map(|(_, row)| *row)
+                .collect();
+            let differs = |row: &Row| family.iter().all(|other| row.kinds & other.kinds != 0);
+            if !family.iter().all(differs) {
+                continue;
+            }
+            let devices = self.0.iter().filter(|row| !row.stray && differs(row));
+            let family: Vec<Row> = devices.copied().chain(family.iter().copied()).collect();
+            let size = family.iter().map(|row| row.succeeded + row.failed).sum();
+            if size > best.0 {
+                best = (size, family);
+            }
+        }
+        best.1
+    }
+
+    fn add(&mut self, group: Group, answer: Answer) {
+        if let Some(verdict) = answer.verdict {
+            *self.count_of(group, answer.kinds, verdict.outcome) += 1;
+        }
+    }
+
+    fn subtract(&mut self, group: Group, answer: Answer) {
+        if let Some(verdict) = answer.verdict {
+            let count = self.count_of(group, answer.kinds, verdict.outcome);
+            *count = count.saturating_sub(1);
+            self.0.retain(|row| row.succeeded + row.failed > 0);
+        }
+    }
+
+    fn count_of(&mut self, group: Group, kinds: u16, outcome: Outcome) -> &mut u32 {
+        let stray = matches!(group, Group::Stray(_));
+        let sorted = |row: &Row| (row.stray, row.kinds);
+        let at = match self.0.binary_search_by_key(&(stray, kinds), sorted) {
+            Ok(at) => at,
+            Err(at) => {
+                let row = Row {
+                    stray,
+                    kinds,
+                    succeeded: 0,
+                    failed: 0,
+                };
+                self.0.insert(at, row);
+                at
+            }
+        };
+        #[allow(
+            clippy::indexing_slicing,
+            reason = "found or inserted there just above"
+        )]
+        let row = &mut self.0[at];
+        match outcome {
+            Outcome::Succeeded => &mut row.succeeded,
+            Outcome::Failed | Outcome::Interim => &mut row.failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,251 @@
+use std::{collections::HashMap, convert::Infallible};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::{
+    change::ChangeType,
+    identifier::{DeviceId, ReportedId},
+    matching::find_device,
+    result::Source,
+};
+
+#[derive(Default)]
+struct Book {
+    answers: HashMap<i64, Answer>,
+    owners: HashMap<MatchKey, Group>,
+}
+
+fn number(group: Group) -> i64 {
+    match group {
+        Group::Device(index) => i64::from(index),
+        Group::Stray(stray) => -1 - stray,
+    }
+}
+
+impl AnswerBook for Book {
+    type Error = Infallible;
+
+    fn answer(&mut self, group: Group) -> Result<Answer, Infallible> {
+        Ok(self
+            .answers
+            .get(&number(group))
+            .copied()
+            .unwrap_or_default())
+    }
+
+    fn put_answer(&mut self, group: Group, answer: Answer) -> Result<(), Infallible> {
+        self.answers.insert(number(group), answer);
+        Ok(())
+    }
+
+    fn owner(&mut self, key: &MatchKey) -> Result<Option<Group>, Infallible> {
+        Ok(self.owners.get(key).copied())
+    }
+
+    fn put_owner(&mut self, key: &MatchKey, group: Group) -> Result<(), Infallible> {
+        self.owners.insert(key.clone(), group);
+        Ok(())
+    }
+
+    fn dissolve(&mut self, stray: i64, into: Group) -> Result<(), Infallible> {
+        self.answers.remove(&number(Group::Stray(stray)));
+        for owner in self
+            .owners
+            .values_mut()
+            .filter(|owner| **owner == Group::Stray(stray))
+        {
+            *owner = into;
+        }
+        Ok(())
+    }
+}
+
+/// One device of a made-up fleet: by kind, its identifier.
+type Device = Vec<(&'static str, String)>;
+
+fn device(number: usize) -> Device {
+    vec![
+        ("meid", format!("A10000{number:08}")),
+        ("mdn", format!("555{number:07}")),
+        ("imei", format!("99001390{number:07}")),
+        ("iccid", format!("8914800000{number:010}")),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Report {
+    device: usize,
+    named: Vec<usize>,
+    outcome: Outcome,
+    source: Source,
+}
+
+fn run(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Counts, bool) {
+    let count = u32::try_from(fleet.len()).unwrap();
+    let sent: Vec<DeviceId> = fleet
+        .iter()
+        .zip(sent_kinds)
+        .map(|(device, kind)| {
+            let (kind, id) = &device[*kind];
+            DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap()
+        })
+        .collect();
+    let mut book = Book::default();
+    for (index, id) in sent.iter().enumerate() {
+        let answer = Answer {
+            kinds: MatchKey::of(id).kind_bit(),
+            verdict: None,
+        };
+        book.answers.insert(index as i64, answer);
+    }
+    let mut tally = Tally::default();
+    let mut complete = false;
+    for (number, report) in reports.iter().enumerate() {
+        let named: Vec<ReportedId> = report
+            .named
+            .iter()
+            .map(|kind| {
+                let (kind, id) = &fleet[report.device][*kind];
+                ReportedId {
+                    kind: (*kind).to_owned(),
+                    id: id.clone(),
+                }
+            })
+            .collect();
+        let (matched, _) = find_device(ChangeType::FiveGBiPlan, count, &named, |key| {
+            Ok::<_, Infallible>(
+                (0..)
+                    .zip(&sent)
+                    .filter(|(_, id)| MatchKey::of(id).lookup() == key.lookup())
+                    .map(|(index, id)| (index, id.clone()))
+                    .collect(),
+            )
+        })
+        .unwrap();
+        let keys: Vec<MatchKey> = named.iter().filter_map(MatchKey::of_reported).collect();
+        let verdict = (report.outcome != Outcome::Interim).then_some(Verdict {
+            source: report.source,
+            outcome: report.outcome,
+        });
+        tally
+            .record(&mut book, &keys, matched, verdict, number as i64)
+            .unwrap();
+        let counts = tally.counts(count);
+        assert!(counts.succeeded + counts.failed <= count);
+        complete |= counts.succeeded + counts.failed == count;
+    }
+    (tally.counts(count), complete)
+}
+
+fn reports(devices: usize) -> impl Strategy<Value = Vec<Report>> {
+    let report = (
+        0..devices,
+        proptest::sample::subsequence(vec![0_usize, 1, 2, 3], 1..=4),
+        prop_oneof![
+            Just(Outcome::Succeeded),
+            Just(Outcome::Failed),
+            Just(Outcome::Interim)
+        ],
+        prop_oneof![
+            Just(Source::Callback),
+            Just(Source::Reconciled),
+            Just(Source::Operator)
+        ],
+    )
+        .prop_map(|(device, named, outcome, source)| Report {
+            device,
+            named,
+            outcome,
+            source,
+        });
+    proptest::collection::vec(report, 0..14)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_order_and_any_repetition_of_the_same_results_ends_in_the_same_counts(
+        (sent, in_order, shuffled) in (1_usize..6).prop_flat_map(|devices| {
+            (proptest::collection::vec(0_usize..4, devices), reports(devices))
+        }).prop_flat_map(|(sent, in_order)| {
+            let mut again = in_order.clone();
+            again.extend(in_order.iter().take(3).cloned());
+            (Just(sent), Just(in_order), Just(again).prop_shuffle())
+        })
+    ) {
+        let fleet: Vec<Device> = (0..sent.len()).map(device).collect();
+        prop_assert_eq!(run(&sent, &fleet, &in_order), run(&sent, &fleet, &shuffled));
+    }
+
+    #[test]
+    fn no_device_is_counted_that_has_no_final_result(
+        (sent, all) in (1_usize..6).prop_flat_map(|devices| {
+            (proptest::collection::vec(0_usize..4, devices), reports(devices))
+        })
+    ) {
+        let fleet: Vec<Device> = (0..sent.len()).map(device).collect();
+        let (counts, _) = run(&sent, &fleet, &all);
+        let final_devices: std::collections::HashSet<usize> = all
+            .iter()
+            .filter(|report| report.outcome != Outcome::Interim)
+            .map(|report| report.device)
+            .collect();
+        let bound = if sent.len() == 1 { 1 } else { final_devices.len() };
+        prop_assert!((counts.succeeded + counts.failed) as usize <= bound);
+    }
+}
+
+fn report(device: usize, named: &[usize], outcome: Outcome) -> Report {
+    Report {
+        device,
+        named: named.to_vec(),
+        outcome,
+        source: Source::Callback,
+    }
+}
+
+#[test]
+fn devices_sent_by_meid_and_all_answered_by_mdn_are_all_counted() {
+    let fleet: Vec<Device> = (0..3).map(device).collect();
+    let answers = [
+        report(0, &[1], Outcome::Succeeded),
+        report(1, &[1], Outcome::Failed),
+        report(1, &[1], Outcome::Failed),
+        report(2, &[1], Outcome::Succeeded),
+    ];
+    let counts = Counts {
+        succeeded: 2,
+        failed: 1,
+        unmatched: 3,
+    };
+    assert_eq!(run(&[0, 0, 0], &fleet, &answers), (counts, true));
+}
+
+#[test]
+fn a_stray_that_could_be_a_device_that_has_answered_does_not_count() {
+    let fleet: Vec<Device> = (0..2).map(device).collect();
+    // The first is known by its MEID alone, so the MDN may be its own.
+    let answers = [
+        report(0, &[0], Outcome::Succeeded),
+        report(0, &[1], Outcome::Failed),
+    ];
+    let counts = Counts {
+        succeeded: 1,
+        failed: 0,
+        unmatched: 0,
+    };
+    assert_eq!(run(&[0, 0], &fleet, &answers), (counts, false));
+    // Once it is known to have another MDN, the stray must be the second.
+    let answers = [
+        report(0, &[0, 1], Outcome::Succeeded),
+        report(1, &[1], Outcome::Failed),
+    ];
+    let counts = Counts {
+        succeeded: 1,
+        failed: 1,
+        unmatched: 1,
+    };
+    assert_eq!(run(&[0, 0], &fleet, &answers), (counts, true));
+}
