@@ -4,8 +4,12 @@
 //!
 //! - [`domain`]: identifiers, changes and their validation, device results,
 //!   device matching, states. Pure: no I/O, no async, no clock of its own.
+//!
+//! Beside them, importing nothing: [`config`] and [`telemetry`].
 
+pub mod config;
 pub mod domain;
+pub mod telemetry;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.
 #[allow(

@@ -1,0 +1,384 @@
+//! What a value may be: how it is read from text, and how it is written back.
+
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use super::choices::Choice;
+
+/// What a kind of value tells about itself, in an error, in the help and in the documentation.
+pub(super) trait Describe: Sync {
+    /// What is accepted, to follow the word "expected".
+    fn accepts(&self) -> String;
+    /// The word that stands for the value in the help of a flag.
+    fn placeholder(&self) -> &'static str;
+    /// Whether a TOML array is accepted; in text, commas part the members.
+    fn is_list(&self) -> bool {
+        false
+    }
+    /// Whether the flag alone, without a value, means `true`.
+    fn is_switch(&self) -> bool {
+        false
+    }
+    /// Whether this (bad) value may hold something that no error should repeat.
+    fn must_hide(&self, _text: &str) -> bool {
+        false
+    }
+}
+
+/// A kind of value.
+pub(super) trait Kind: Describe {
+    /// What it is in the program.
+    type Value;
+    /// Reads it, if it is acceptable.
+    fn parse(&self, text: &str) -> Option<Self::Value>;
+    /// Writes it as a TOML value that `parse` reads back.
+    fn toml(&self, value: &Self::Value) -> String;
+}
+
+/// A text as a TOML string.
+pub(super) fn toml_string(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+// === Address ===
+
+/// An IP address with a port.
+pub(super) struct Address;
+
+impl Describe for Address {
+    fn accepts(&self) -> String {
+        "an IP address with a port, such as `127.0.0.1:9001` or `[::1]:9001`".to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "ADDRESS"
+    }
+}
+
+impl Kind for Address {
+    type Value = SocketAddr;
+    fn parse(&self, text: &str) -> Option<SocketAddr> {
+        text.parse().ok()
+    }
+    fn toml(&self, value: &SocketAddr) -> String {
+        toml_string(&value.to_string())
+    }
+}
+
+// === Switch ===
+
+/// `true` or `false`.
+pub(super) struct Switch;
+
+impl Describe for Switch {
+    fn accepts(&self) -> String {
+        "`true` or `false`".to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "BOOL"
+    }
+    fn is_switch(&self) -> bool {
+        true
+    }
+}
+
+impl Kind for Switch {
+    type Value = bool;
+    fn parse(&self, text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+    fn toml(&self, value: &bool) -> String {
+        value.to_string()
+    }
+}
+
+// === Number ===
+
+/// A number within bounds, both included.
+pub(super) struct Number<T> {
+    pub(super) min: T,
+    pub(super) max: T,
+}
+
+impl<T: Display + Sync> Describe for Number<T> {
+    fn accepts(&self) -> String {
+        format!("a number from {} to {}", self.min, self.max)
+    }
+    fn placeholder(&self) -> &'static str {
+        "NUMBER"
+    }
+}
+
+impl<T: Display + FromStr + PartialOrd + Sync> Kind for Number<T> {
+    type Value = T;
+    fn parse(&self, text: &str) -> Option<T> {
+        text.parse()
+            .ok()
+            .filter(|number| (&self.min..=&self.max).contains(&number))
+    }
+    fn toml(&self, value: &T) -> String {
+        let text = value.to_string();
+        // TOML's integers are signed: what is beyond them is written as text, which is read as well.
+        if text.parse::<i64>().is_ok() || text.contains('.') {
+            text
+        } else {
+            toml_string(&text)
+        }
+    }
+}
+
+// === Span ===
+
+pub(super) const MILLISECOND: u64 = 1;
+pub(super) const SECOND: u64 = 1000 * MILLISECOND;
+pub(super) const MINUTE: u64 = 60 * SECOND;
+pub(super) const HOUR: u64 = 60 * MINUTE;
+pub(super) const DAY: u64 = 24 * HOUR;
+
+/// A duration within bounds, both included and in milliseconds.
+pub(super) struct Span {
+    pub(super) min: u64,
+    pub(super) max: u64,
+}
+
+impl Describe for Span {
+    fn accepts(&self) -> String {
+        let bound = |millis| span_text(Duration::from_millis(millis));
+        let (min, max) = (bound(self.min), bound(self.max));
+        format!("a duration with its unit, from `{min}` to `{max}`")
+    }
+    fn placeholder(&self) -> &'static str {
+        "DURATION"
+    }
+}
+
+impl Kind for Span {
+    type Value = Duration;
+    fn parse(&self, text: &str) -> Option<Duration> {
+        let bounds = Duration::from_millis(self.min)..=Duration::from_millis(self.max);
+        humantime::parse_duration(text)
+            .ok()
+            .filter(|span| bounds.contains(span))
+    }
+    fn toml(&self, value: &Duration) -> String {
+        toml_string(&span_text(*value))
+    }
+}
+
+/// A duration in the largest unit that tells it exactly: `400d`, `90m`. (humantime would count in
+/// months and years.)
+pub(super) fn span_text(span: Duration) -> String {
+    if span.is_zero() {
+        return "0s".to_owned();
+    }
+    let nanos = span.as_nanos();
+    [
+        (DAY, "d"),
+        (HOUR, "h"),
+        (MINUTE, "m"),
+        (SECOND, "s"),
+        (MILLISECOND, "ms"),
+    ]
+    .into_iter()
+    .map(|(millis, name)| (u128::from(millis) * 1_000_000, name))
+    .find(|(unit, _)| nanos.is_multiple_of(*unit))
+    .map_or_else(
+        || format!("{nanos}ns"),
+        |(unit, name)| format!("{}{name}", nanos / unit),
+    )
+}
+
+// === OneOf ===
+
+/// One of a few words.
+pub(super) struct OneOf<T>(PhantomData<fn() -> T>);
+
+/// One of the words of `T`.
+pub(super) const fn one_of<T: Choice>() -> OneOf<T> {
+    OneOf(PhantomData)
+}
+
+impl<T: Choice> Describe for OneOf<T> {
+    fn accepts(&self) -> String {
+        let words: Vec<_> = T::ALL.iter().map(|(word, _)| format!("`{word}`")).collect();
+        words.join(" or ") + T::NOTE
+    }
+    fn placeholder(&self) -> &'static str {
+        "WORD"
+    }
+}
+
+impl<T: Choice> Kind for OneOf<T> {
+    type Value = T;
+    fn parse(&self, text: &str) -> Option<T> {
+        let found = T::ALL
+            .iter()
+            .find(|(word, _)| word.eq_ignore_ascii_case(text));
+        found.map(|(_, choice)| *choice)
+    }
+    fn toml(&self, value: &T) -> String {
+        let found = T::ALL.iter().find(|(_, choice)| choice == value);
+        toml_string(found.map_or("", |(word, _)| word))
+    }
+}
+
+// === FilePath ===
+
+/// The path of a file or directory. One that is not absolute starts at the working directory.
+pub(super) struct FilePath;
+
+impl Describe for FilePath {
+    fn accepts(&self) -> String {
+        "a path".to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "PATH"
+    }
+}
+
+impl Kind for FilePath {
+    type Value = PathBuf;
+    fn parse(&self, text: &str) -> Option<PathBuf> {
+        let possible = !text.is_empty() && !text.contains('\0');
+        possible.then(|| PathBuf::from(text))
+    }
+    fn toml(&self, value: &PathBuf) -> String {
+        toml_string(&value.to_string_lossy())
+    }
+}
+
+// === HttpUrl ===
+
+/// An http or https URL without credentials, query or fragment.
+pub(super) struct HttpUrl;
+
+impl Describe for HttpUrl {
+    fn accepts(&self) -> String {
+        "an `http` or `https` URL without credentials, query or fragment".to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "URL"
+    }
+    fn must_hide(&self, text: &str) -> bool {
+        // Credentials end with an `@`, and a query may hold a token.
+        text.contains(['@', '?', '#'])
+    }
+}
+
+impl Kind for HttpUrl {
+    type Value = Url;
+    fn parse(&self, text: &str) -> Option<Url> {
+        Url::parse(text).ok().filter(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.username().is_empty()
+                && url.password().is_none()
+                && url.query().is_none()
+                && url.fragment().is_none()
+        })
+    }
+    fn toml(&self, value: &Url) -> String {
+        toml_string(value.as_str())
+    }
+}
+
+// === LogFilter ===
+
+/// Directives of tracing's `EnvFilter`.
+pub(super) struct LogFilter;
+
+impl Describe for LogFilter {
+    fn accepts(&self) -> String {
+        "log levels as tracing's `EnvFilter` reads them, such as `info` or `info,tonic=debug`"
+            .to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "FILTER"
+    }
+}
+
+impl Kind for LogFilter {
+    type Value = String;
+    fn parse(&self, text: &str) -> Option<String> {
+        let valid = !text.trim().is_empty() && EnvFilter::try_new(text).is_ok();
+        valid.then(|| text.to_owned())
+    }
+    fn toml(&self, value: &String) -> String {
+        toml_string(value)
+    }
+}
+
+// === Many ===
+
+/// Any number of a kind; in text, commas part them, and an empty text is none.
+pub(super) struct Many<M>(pub(super) M);
+
+/// A kind whose values can be members of a list: their text has no comma.
+pub(super) trait Member: Sync {
+    /// What it is in the program.
+    type Value: Display;
+    /// What is accepted, in the plural.
+    const ACCEPTS: &'static str;
+    /// Reads one, if it is acceptable.
+    fn parse(&self, text: &str) -> Option<Self::Value>;
+}
+
+impl<M: Member> Describe for Many<M> {
+    fn accepts(&self) -> String {
+        format!("a list of {}", M::ACCEPTS)
+    }
+    fn placeholder(&self) -> &'static str {
+        "LIST"
+    }
+    fn is_list(&self) -> bool {
+        true
+    }
+}
+
+impl<M: Member> Kind for Many<M> {
+    type Value = Vec<M::Value>;
+    fn parse(&self, text: &str) -> Option<Self::Value> {
+        if text.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        text.split(',')
+            .map(|member| self.0.parse(member.trim()))
+            .collect()
+    }
+    fn toml(&self, value: &Self::Value) -> String {
+        let members: Vec<_> = value.iter().map(|m| toml_string(&m.to_string())).collect();
+        format!("[{}]", members.join(", "))
+    }
+}
+
+/// A network, or one address.
+pub(super) struct Network;
+
+impl Member for Network {
+    type Value = IpNet;
+    const ACCEPTS: &'static str = "networks such as `192.0.2.0/24` or single addresses";
+    fn parse(&self, text: &str) -> Option<IpNet> {
+        let one = || text.parse::<std::net::IpAddr>().ok().map(IpNet::from);
+        text.parse().ok().or_else(one)
+    }
+}
+
+/// The name of a callback service. The set is open: ThingSpace adds some.
+pub(super) struct ServiceName;
+
+impl Member for ServiceName {
+    type Value = String;
+    const ACCEPTS: &'static str = "callback service names such as `CarrierService`";
+    fn parse(&self, text: &str) -> Option<String> {
+        let fits = (1..=64).contains(&text.len());
+        let name = fits && text.chars().all(|c| c.is_ascii_alphanumeric());
+        name.then(|| text.to_owned())
+    }
+}

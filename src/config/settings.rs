@@ -1,0 +1,181 @@
+//! The table of all settings. `docs/settings.md` is made from it: after a change here, run
+//! `cargo run -- config docs > docs/settings.md`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use url::Url;
+
+use super::choices::{
+    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
+};
+use super::error::{ConfigError, Origin};
+use super::kind::{
+    Address, DAY, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Many, Network, Number,
+    SECOND, ServiceName, Span, Switch, one_of,
+};
+use super::load::Values;
+use super::secret::{Rule, Secret};
+use super::table::{Always, Group, Hidden, Maybe, Setting, Shown, settings};
+
+settings! {
+    /// The port that gRPC clients call.
+    grpc: Grpc {
+        /// Address and port of the gRPC service. Port 0 picks a free one; the first lines of the log
+        /// say which.
+        listen: SocketAddr = Always(Address) or "0.0.0.0:50051";
+        /// Age at which a client's connection is closed in an orderly way, so that clients spread over
+        /// new replicas; with jitter.
+        max_connection_age: Duration = Always(Span { min: SECOND, max: 7 * DAY }) or "30m";
+        /// Age at which a watch is ended with `reconnect`, to be resumed with its token; with
+        /// jitter. Must be shorter than `grpc.max_connection_age`.
+        max_stream_age: Duration = Always(Span { min: SECOND, max: 7 * DAY }) or "25m";
+        /// Size of the largest request message, in bytes. The default lets 10,000 devices with their
+        /// addresses in.
+        max_message_bytes: usize = Always(Number { min: 65_536, max: 268_435_456 }) or "16777216";
+    }
+
+    /// The port where ThingSpace delivers results.
+    callbacks: Callbacks {
+        /// Address and port of the callback listener. Port 0 picks a free one. ThingSpace calls only
+        /// certain ports, 9001 among them. With `serve --sandbox` the default is `127.0.0.1:0`.
+        listen: SocketAddr = Always(Address) or "0.0.0.0:9001";
+        /// User name that ThingSpace puts into the body of each callback. Needs `callbacks.password`.
+        username: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        /// Password that ThingSpace puts into the body of each callback. Needs `callbacks.username`.
+        password: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        /// User name that was registered before the present one. It stays accepted while a change of
+        /// credentials takes effect, for which ThingSpace was seen to take a quarter of an hour.
+        previous_username: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        /// Password that was registered before the present one. Needs `callbacks.previous_username`.
+        previous_password: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        /// Last segment of the path that is registered at ThingSpace, known to nobody else.
+        path_secret: Option<Secret> = Hidden(Rule::PATH);
+        /// Networks that callbacks come from. Empty: any address.
+        allow_cidrs: Vec<IpNet> = Always(Many(Network)) or "";
+        /// What happens to a callback from elsewhere: `report` stores it when its secret or password is
+        /// right and reports it, `enforce` refuses it. ThingSpace's addresses change.
+        allow_mode: AllowMode = Always(one_of::<AllowMode>()) or "report";
+        /// Number of trusted proxies in front of the listener, each of which appends its caller to
+        /// `X-Forwarded-For`. With 0 that header is not read.
+        trusted_hops: u8 = Always(Number { min: 0, max: 16 }) or "0";
+        /// Allows a listener that others can reach to go without path secret and password.
+        insecure: bool = Always(Switch) or "false";
+        /// Callback services whose callbacks must carry the user name and password, once these are set.
+        /// Of the two that carry results, `CarrierService` and `DeviceProfileService`, one that is not
+        /// listed may lack them, but must not carry wrong ones. All other names must carry them.
+        require_password: Vec<String> = Always(Many(ServiceName)) or "CarrierService";
+        /// PEM file with the listener's certificate chain. Set together with `callbacks.tls_key_file`
+        /// it makes the listener speak TLS only; ThingSpace wants a certificate of a public authority.
+        tls_cert_file: Option<PathBuf> = Maybe(FilePath);
+        /// PEM file with the private key of the listener's certificate.
+        tls_key_file: Option<PathBuf> = Maybe(FilePath);
+    }
+
+    /// The port for operators and their machinery.
+    admin: Admin {
+        /// Address and port of `/livez` and `/readyz`, and of gRPC health for the kubelet: plain HTTP,
+        /// read-only. Port 0 picks a free one.
+        listen: SocketAddr = Always(Address) or "0.0.0.0:9090";
+    }
+
+    /// How ThingSpace is called. The four credentials are required, except with a sandbox.
+    thingspace: ThingSpace {
+        /// Base URL of the API; its paths are `/ts/v1/oauth2/token` and `/m2m/v1/…` below it. Plain
+        /// `http` is accepted, for tests.
+        base_url: Url = Always(HttpUrl) or "https://thingspace.verizon.com/api";
+        /// Key of the ThingSpace application.
+        app_key: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// Secret of the ThingSpace application.
+        app_secret: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// User name of the UWS account that the session is made for.
+        uws_username: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// Password of the UWS account. Five failed log-ins lock it at ThingSpace.
+        uws_password: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// HTTP method of the 5G BI plan change; Verizon's documents disagree about it.
+        five_g_bi_http_method: FiveGBiHttpMethod = Always(one_of::<FiveGBiHttpMethod>()) or "POST";
+        /// Longest time that one call to ThingSpace may take, from connecting to the last byte of its
+        /// answer.
+        request_timeout: Duration = Always(Span { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
+    }
+
+    /// What is asked of changes.
+    changes: Changes {
+        /// Refuses a change without an `idempotency_key`. Without a key, a retry by a mesh or a gRPC
+        /// library is a second change.
+        require_key: bool = Always(Switch) or "true";
+        /// Most devices that one POST to ThingSpace, and so one change, may carry.
+        max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
+        /// Time after which an accepted change that still lacks results becomes OVERDUE.
+        overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
+    }
+
+    /// Where changes and results are kept.
+    journal: Journal {
+        /// What keeps the journal: `embedded` is SQLite in one directory, for one replica.
+        engine: JournalEngine = Always(one_of::<JournalEngine>()) or "embedded";
+        /// Directory of the embedded journal; it is created when missing. With `serve --sandbox` the
+        /// default is a temporary directory.
+        dir: PathBuf = Always(FilePath) or "./data";
+        /// Time that a change, its results and its key are kept after its last event.
+        retention: Duration = Always(Span { min: MINUTE, max: 3650 * DAY }) or "400d";
+        /// Allows the journal on a network file system, whose locks and syncs may not keep what they
+        /// promise.
+        allow_network_filesystem: bool = Always(Switch) or "false";
+    }
+
+    /// Who may call.
+    auth: Auth {
+        /// `none` lets in everybody who can reach the port. It must be written out when real changes
+        /// can be asked for over a network: with Verizon's own base URL and a `grpc.listen` that is not
+        /// loopback.
+        mode: Option<AuthMode> = Maybe(one_of::<AuthMode>());
+    }
+
+    /// How the program ends.
+    shutdown: Shutdown {
+        /// Time that calls and deliveries under way are given after SIGTERM or SIGINT. The default is
+        /// below the 30 seconds of Kubernetes.
+        grace: Duration = Always(Span { min: 100 * MILLISECOND, max: HOUR }) or "25s";
+    }
+
+    /// What the program tells about itself.
+    telemetry: Telemetry {
+        /// How log lines, which go to standard error, look: `auto` is `text` on a terminal and `json`
+        /// otherwise.
+        log_format: LogFormat = Always(one_of::<LogFormat>()) or "auto";
+        /// Which log lines are written, in the syntax of tracing's `EnvFilter`.
+        log_filter: String = Always(LogFilter) or "info";
+    }
+
+    /// The sandbox, of `sandbox` and of `serve --sandbox`.
+    sandbox: Sandbox {
+        /// Address and port of the sandbox. Port 0 picks a free one.
+        listen: SocketAddr = Always(Address) or "127.0.0.1:0";
+        /// Seed of everything random in the sandbox: the same seed repeats a run.
+        seed: u64 = Always(Number { min: 0, max: u64::MAX }) or "0";
+        /// Time between the answer to a change and its first callback.
+        callback_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        /// Time that the sandbox takes for each answer.
+        answer_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        /// Share of the devices whose change fails, from 0 (none) to 1 (all).
+        failure_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the callbacks that are sent twice, from 0 (none) to 1 (all).
+        duplicate_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Order in which the callbacks of one request are sent: that of its devices, the reverse, or
+        /// any.
+        order: CallbackOrder = Always(one_of::<CallbackOrder>()) or "as_sent";
+        /// Where results go when an account has registered no listener of its own. Unset: nowhere.
+        callback_url: Option<Url> = Maybe(HttpUrl);
+        /// Time from a refused callback until it is sent again, at most three times. ThingSpace was
+        /// measured at 1.3 s and documents five minutes.
+        resend_after: Duration = Always(Span { min: 0, max: HOUR }) or "1s";
+        /// Time without an answer after which a callback is sent again while the first is under way.
+        patience: Duration = Always(Span { min: 10 * MILLISECOND, max: HOUR }) or "4s";
+        /// Most callbacks under way at a time.
+        callback_concurrency: u16 = Always(Number { min: 1, max: 1024 }) or "32";
+    }
+}

@@ -1,0 +1,41 @@
+//! The effective settings as a settings file.
+
+use std::fmt::Write as _;
+
+use super::check::Mode;
+use super::error::{Origin, one_line};
+use super::settings::{Config, GROUPS};
+use super::table::Shown;
+
+/// The settings that this mode would run with, as TOML: a comment tells where each came from, and
+/// secrets are hidden. Save for the hidden ones it can be loaded again.
+pub fn toml(config: &Config, mode: Mode) -> String {
+    let mut config = config.clone();
+    config.take_defaults_of(mode);
+    let shown = config.shown();
+    let mut text = String::new();
+    for group in GROUPS {
+        let gap = if text.is_empty() { "" } else { "\n" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{gap}[{}]", group.name);
+        for setting in &shown {
+            if let Some((name, field)) = setting.key.split_once('.')
+                && name == group.name
+            {
+                let _ = writeln!(text, "{}", line(&config, setting, field));
+            }
+        }
+    }
+    text
+}
+
+fn line(config: &Config, setting: &Shown, field: &str) -> String {
+    let Some(value) = &setting.toml else {
+        return format!("# {field} is not set");
+    };
+    let origin = match config.origin(setting.key) {
+        None | Some(Origin::Default) => "default".to_owned(),
+        Some(origin) => format!("from {}", one_line(&origin.to_string())),
+    };
+    format!("{field} = {value} # {origin}")
+}
