@@ -5,10 +5,12 @@
 //! - [`domain`]: identifiers, changes and their validation, device results,
 //!   device matching, states. Pure: no I/O, no async, no clock of its own.
 //!
-//! Beside them, importing nothing: [`config`] and [`telemetry`].
+//! Beside them, importing nothing: [`config`] and [`telemetry`]; and the
+//! [`sandbox`], a ThingSpace that runs anywhere.
 
 pub mod config;
 pub mod domain;
+pub mod sandbox;
 pub mod telemetry;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.

@@ -1,0 +1,340 @@
+//! The two plan changes: their bodies and what is refused about them.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+
+use super::errors::{Invalid, Refusal, code};
+use super::identifiers::{self, Device, DeviceId};
+
+/// Devices that one request may name (ThingSpace, Change the eSIM Profile
+/// Service Plan page; for 5G Business Internet no limit is documented).
+pub(super) const MAX_DEVICES: usize = 10_000;
+/// Identifiers that one device may have: there are no more kinds than that.
+const MAX_IDS: usize = 16;
+
+/// Which of the two endpoints was called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ChangeKind {
+    Esim,
+    FiveGBi,
+}
+
+impl ChangeKind {
+    /// The callback service that tells the results. For the eSIM call its page
+    /// names none; the payload and the sibling calls say this one.
+    pub(super) fn service(self) -> &'static str {
+        match self {
+            Self::Esim => "DeviceProfileService",
+            Self::FiveGBi => "CarrierService",
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Esim => "esim",
+            Self::FiveGBi => "five_g_bi",
+        }
+    }
+
+    /// The error in the shape of this endpoint's family.
+    pub(super) fn refuse(self, invalid: Invalid) -> Refusal {
+        match self {
+            Self::Esim => invalid.three_digits(),
+            Self::FiveGBi => invalid.dotted(),
+        }
+    }
+}
+
+/// A change that is fit to be executed.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) kind: ChangeKind,
+    /// Optional for 5G Business Internet, where one user may have one account.
+    pub(super) account: Option<String>,
+    pub(super) service_plan: String,
+    pub(super) devices: Vec<Device>,
+}
+
+/// Reads the body of a change.
+pub(super) fn read(kind: ChangeKind, body: &[u8]) -> Result<Asked, Invalid> {
+    check_characters(body)?;
+    match kind {
+        ChangeKind::Esim => parse::<EsimBody<'_>>(body)?.check(),
+        ChangeKind::FiveGBi => parse::<FiveGBody<'_>>(body)?.check(),
+    }
+}
+
+/// Refuses an apostrophe, `<` or a backslash anywhere in a request (ThingSpace,
+/// Synchronous Error Messages page). It looks at the bytes, so that an escape
+/// inside a JSON string is refused too.
+pub(super) fn check_characters(body: &[u8]) -> Result<(), Invalid> {
+    if body.iter().any(|byte| matches!(byte, b'\'' | b'<' | b'\\')) {
+        return Err(Invalid::new(
+            code::INVALID_CHARACTER,
+            "The request contains an invalid character",
+        ));
+    }
+    Ok(())
+}
+
+/// Reads JSON. The parser's own words are not passed on: they may quote values.
+pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Invalid> {
+    serde_json::from_slice(body).map_err(|error| {
+        Invalid::new(
+            code::DESERIALIZATION,
+            format!(
+                "The request could not be read at line {} column {}",
+                error.line(),
+                error.column()
+            ),
+        )
+    })
+}
+
+/// Account names are digits with a dash; the simulator's are `TestAccount-1`.
+pub(super) fn check_account(account: &str) -> Result<(), Invalid> {
+    let fits = (3..=32).contains(&account.len())
+        && account
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    fits.then_some(())
+        .ok_or_else(|| Invalid::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined"))
+}
+
+// After `check_characters` no string has an escape, so text can be borrowed.
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EsimBody<'b> {
+    #[serde(borrow)]
+    devices: Option<Capped<EsimDevice<'b>, MAX_DEVICES>>,
+    account_name: Option<&'b str>,
+    service_plan: Option<&'b str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EsimDevice<'b> {
+    #[serde(borrow)]
+    device_ids: Option<Capped<WireId<'b>, MAX_IDS>>,
+}
+
+#[derive(Deserialize)]
+struct WireId<'b> {
+    kind: Option<&'b str>,
+    id: Option<&'b str>,
+}
+
+impl EsimBody<'_> {
+    fn check(self) -> Result<Asked, Invalid> {
+        let account = required(self.account_name, "accountName")?;
+        check_account(account)?;
+        let service_plan = required(self.service_plan, "servicePlan")?;
+        let devices = list(self.devices, "devices")?
+            .into_iter()
+            .map(EsimDevice::check)
+            .collect::<Result<_, _>>()?;
+        Ok(Asked {
+            kind: ChangeKind::Esim,
+            account: Some(account.to_owned()),
+            service_plan: service_plan.to_owned(),
+            devices,
+        })
+    }
+}
+
+impl EsimDevice<'_> {
+    /// Both an eid and an iccid, and nothing else.
+    fn check(self) -> Result<Device, Invalid> {
+        let device = device(self.device_ids)?;
+        let count = |kind: &str| device.iter().filter(|one| one.is(kind)).count();
+        if device.len() == 2 && count("eid") == 1 && count("iccid") == 1 {
+            return Ok(device);
+        }
+        Err(Invalid::new(
+            code::KIND_INVALID,
+            "Each device needs one eid and one iccid, and no other kind",
+        ))
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FiveGBody<'b> {
+    #[serde(borrow)]
+    device_list_with_service_address: Option<Capped<FiveGDevice<'b>, MAX_DEVICES>>,
+    account_name: Option<&'b str>,
+    service_plan: Option<&'b str>,
+    devices: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FiveGDevice<'b> {
+    #[serde(borrow)]
+    device_ids: Option<Capped<WireId<'b>, MAX_IDS>>,
+    primary_place_of_use: Option<Place<'b>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Place<'b> {
+    #[serde(borrow)]
+    address: Option<Address<'b>>,
+    customer_name: Option<CustomerName<'b>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Address<'b> {
+    address_line1: Option<&'b str>,
+    city: Option<&'b str>,
+    state: Option<&'b str>,
+    zip: Option<&'b str>,
+    country: Option<&'b str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomerName<'b> {
+    first_name: Option<&'b str>,
+    last_name: Option<&'b str>,
+}
+
+impl FiveGBody<'_> {
+    fn check(self) -> Result<Asked, Invalid> {
+        if self.devices.is_some() {
+            return Err(Invalid::new(
+                code::REQUEST_UNDEFINED,
+                "The sandbox knows this path with deviceListWithServiceAddress only",
+            ));
+        }
+        self.account_name.map_or(Ok(()), check_account)?;
+        let service_plan = required(self.service_plan, "servicePlan")?;
+        let list = list(
+            self.device_list_with_service_address,
+            "deviceListWithServiceAddress",
+        )?;
+        let devices = list
+            .into_iter()
+            .map(FiveGDevice::check)
+            .collect::<Result<_, _>>()?;
+        Ok(Asked {
+            kind: ChangeKind::FiveGBi,
+            account: self.account_name.map(str::to_owned),
+            service_plan: service_plan.to_owned(),
+            devices,
+        })
+    }
+}
+
+impl FiveGDevice<'_> {
+    /// Members of the page's table that are not marked optional. `zip4` is not
+    /// marked either, but the page's own example leaves it out.
+    fn check(self) -> Result<Device, Invalid> {
+        let place = present(self.primary_place_of_use, "primaryPlaceOfUse")?;
+        let address = present(place.address, "address")?;
+        required(address.address_line1, "addressLine1")?;
+        required(address.city, "city")?;
+        required(address.state, "state")?;
+        required(address.zip, "zip")?;
+        required(address.country, "country")?;
+        let name = present(place.customer_name, "customerName")?;
+        check_name(name.first_name, "firstName", 20)?;
+        check_name(name.last_name, "lastName", 25)?;
+        device(self.device_ids)
+    }
+}
+
+fn check_name(name: Option<&str>, member: &str, longest: usize) -> Result<(), Invalid> {
+    let name = required(name, member)?;
+    let fits = name.chars().count() <= longest
+        && name
+            .chars()
+            .all(|one| one.is_alphanumeric() || matches!(one, ' ' | '-' | '!' | '#'));
+    fits.then_some(())
+        .ok_or_else(|| Invalid::new(code::INVALID_CHARACTER, format!("{member} is not valid")))
+}
+
+fn device(ids: Option<Capped<WireId<'_>, MAX_IDS>>) -> Result<Device, Invalid> {
+    list(ids, "deviceIds")?
+        .into_iter()
+        .map(|one| {
+            let kind = required(one.kind, "kind")?;
+            let id = required(one.id, "id")?;
+            identifiers::check(kind, id)?;
+            Ok(DeviceId {
+                id: id.into(),
+                kind: kind.into(),
+            })
+        })
+        .collect()
+}
+
+fn present<T>(value: Option<T>, member: &str) -> Result<T, Invalid> {
+    value.ok_or_else(|| {
+        Invalid::new(
+            code::REQUEST_UNDEFINED,
+            format!("The request has no {member}"),
+        )
+    })
+}
+
+pub(super) fn required<'b>(value: Option<&'b str>, member: &str) -> Result<&'b str, Invalid> {
+    present(value.filter(|text| !text.trim().is_empty()), member)
+}
+
+fn list<T, const MAX: usize>(
+    value: Option<Capped<T, MAX>>,
+    member: &str,
+) -> Result<Vec<T>, Invalid> {
+    let capped = present(value, member)?;
+    if capped.beyond > 0 {
+        return Err(Invalid::new(
+            code::TOO_MANY,
+            format!("{member} has more than {MAX} entries"),
+        ));
+    }
+    present(Some(capped.items).filter(|items| !items.is_empty()), member)
+}
+
+/// An array of which at most `MAX` entries are kept and the rest is counted: a
+/// body of empty objects must not become hundreds of megabytes.
+struct Capped<T, const MAX: usize> {
+    items: Vec<T>,
+    beyond: usize,
+}
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(CappedVisitor(PhantomData))
+    }
+}
+
+struct CappedVisitor<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<T, MAX> {
+    type Value = Capped<T, MAX>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while items.len() < MAX {
+            match seq.next_element()? {
+                Some(item) => items.push(item),
+                None => return Ok(Capped { items, beyond: 0 }),
+            }
+        }
+        let mut beyond = 0;
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            beyond += 1;
+        }
+        Ok(Capped { items, beyond })
+    }
+}

@@ -1,0 +1,266 @@
+//! The paths of the platform and what answers at each.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::map_response_with_state;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::changes::{self, ChangeKind};
+use super::errors::{Invalid, Reason, Refusal, code, json_response};
+use super::platform::Platform;
+
+/// Room for 10,000 devices with addresses, several times over.
+const MAX_BODY: usize = 32 * 1024 * 1024;
+
+type Platforms = State<Arc<Platform>>;
+type Body = Result<Bytes, BytesRejection>;
+type Answer = Result<Response, Refusal>;
+
+/// All paths, below `/api` and without it.
+pub(super) fn router(platform: Arc<Platform>) -> Router {
+    let api = Router::new()
+        .route("/ts/v1/oauth2/token", post(token))
+        .route("/m2m/v1/session/login", post(log_in))
+        .route("/m2m/v1/session/logout", post(log_out))
+        .route("/m2m/v1/devices/profile/actions/serviceplan", post(esim))
+        // The eSIM page prints its own address with a double slash.
+        .route("/m2m/v1//devices/profile/actions/serviceplan", post(esim))
+        // The 5G page says PUT in its headline and POST in its request line.
+        .route(
+            "/m2m/v1/devices/actions/plan",
+            post(five_g_bi).put(five_g_bi),
+        )
+        .route(
+            "/m2m/v1/callbacks/{account}",
+            post(register).get(list_listeners),
+        )
+        .route(
+            "/m2m/v1/callbacks/{account}/name/{service}",
+            delete(deregister),
+        )
+        .route("/sandbox/ledger", get(ledger))
+        .method_not_allowed_fallback(no_resource);
+    Router::new()
+        .nest("/api", api.clone())
+        .merge(api)
+        .fallback(no_resource)
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response_with_state(
+            Arc::clone(&platform),
+            count_refusals,
+        ))
+        .with_state(platform)
+}
+
+async fn count_refusals(State(platform): Platforms, response: Response) -> Response {
+    if let Some(Reason(reason)) = response.extensions().get() {
+        platform.ledger().count_refused(reason);
+    }
+    response
+}
+
+async fn no_resource() -> Refusal {
+    Refusal::no_resource()
+}
+
+/// A living access token, checked before the body is read.
+struct Bearer;
+
+impl FromRequestParts<Arc<Platform>> for Bearer {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        platform: &Arc<Platform>,
+    ) -> Result<Self, Refusal> {
+        platform.auth().check_token(&parts.headers).map(|()| Self)
+    }
+}
+
+/// A living access token and a living session, which this use keeps alive.
+struct Session(String);
+
+impl FromRequestParts<Arc<Platform>> for Session {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        platform: &Arc<Platform>,
+    ) -> Result<Self, Refusal> {
+        let mut auth = platform.auth();
+        auth.check_token(&parts.headers)?;
+        auth.use_session(&parts.headers).map(Self)
+    }
+}
+
+async fn token(State(platform): Platforms, headers: HeaderMap, body: Body) -> Answer {
+    let bad = |error, text| Refusal::oauth(StatusCode::BAD_REQUEST, error, text);
+    let body = body.map_err(|_| Refusal::too_large())?;
+    let form = is(&headers, "application/x-www-form-urlencoded");
+    let grant = url::form_urlencoded::parse(&body)
+        .find(|(name, _)| name == "grant_type")
+        .filter(|_| form);
+    let pair = platform.auth().client(&headers)?;
+    let Some((_, grant)) = grant else {
+        return Err(bad("invalid_request", "Missing grant_type parameter value"));
+    };
+    if grant != "client_credentials" {
+        return Err(bad(
+            "unsupported_grant_type",
+            "Unsupported grant_type value",
+        ));
+    }
+    let issued = platform.auth().issue(pair);
+    platform.ledger().count_token_request();
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({
+            "access_token": issued.value,
+            "scope": "am_application_scope default",
+            "token_type": "Bearer",
+            "expires_in": issued.expires_in,
+        }),
+    ))
+}
+
+#[derive(Deserialize)]
+struct Login {
+    username: Option<String>,
+    password: Option<String>,
+}
+
+async fn log_in(State(platform): Platforms, _: Bearer, headers: HeaderMap, body: Body) -> Answer {
+    let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
+    let login: Login = changes::parse(body).map_err(Invalid::dotted)?;
+    let username = login.username.unwrap_or_default();
+    let password = login.password.unwrap_or_default();
+    let session = platform.auth().log_in(&username, &password)?;
+    platform.ledger().count_log_in();
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({ "sessionToken": session }),
+    ))
+}
+
+async fn log_out(State(platform): Platforms, Session(session): Session) -> Response {
+    platform.auth().log_out(&session);
+    json_response(StatusCode::OK, &json!({ "sessionToken": session }))
+}
+
+async fn esim(platform: Platforms, _: Session, headers: HeaderMap, body: Body) -> Answer {
+    change(platform, ChangeKind::Esim, &headers, body).await
+}
+
+async fn five_g_bi(platform: Platforms, _: Session, headers: HeaderMap, body: Body) -> Answer {
+    change(platform, ChangeKind::FiveGBi, &headers, body).await
+}
+
+async fn change(
+    State(platform): Platforms,
+    kind: ChangeKind,
+    headers: &HeaderMap,
+    body: Body,
+) -> Answer {
+    let asked = json_body(headers, &body)?.and_then(|body| changes::read(kind, body));
+    let asked = asked.map_err(|invalid| kind.refuse(invalid))?;
+    drop(body);
+    let request_id = platform.execute(asked).await?;
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({ "requestId": request_id }),
+    ))
+}
+
+async fn register(
+    State(platform): Platforms,
+    _: Session,
+    Path(account): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
+    let registered = platform.registrations().register(&account, body);
+    let service = registered.map_err(Invalid::dotted)?;
+    Ok(action_result(&account, service))
+}
+
+async fn list_listeners(
+    State(platform): Platforms,
+    _: Session,
+    Path(account): Path<String>,
+) -> Response {
+    let listeners = platform.registrations().list(&account);
+    if listeners.is_empty() {
+        // As measured: no empty array, but no body at all.
+        return StatusCode::OK.into_response();
+    }
+    json_response(StatusCode::OK, &json!(listeners))
+}
+
+async fn deregister(
+    State(platform): Platforms,
+    _: Session,
+    Path((account, service)): Path<(String, String)>,
+) -> Answer {
+    let removed = platform.registrations().deregister(&account, &service);
+    let service = removed.map_err(Invalid::dotted)?;
+    Ok(action_result(&account, service))
+}
+
+/// The reply to both calls: `serviceName`, although the request says `name`.
+fn action_result(account: &str, service: &str) -> Response {
+    json_response(
+        StatusCode::OK,
+        &json!({ "accountName": account, "serviceName": service }),
+    )
+}
+
+#[derive(Deserialize)]
+struct LedgerQuery {
+    identifiers: Option<bool>,
+}
+
+async fn ledger(
+    State(platform): Platforms,
+    query: Result<Query<LedgerQuery>, QueryRejection>,
+) -> Response {
+    let identifiers = query.ok().and_then(|Query(query)| query.identifiers);
+    let page = platform.ledger().page(identifiers.unwrap_or(true));
+    match serde_json::to_vec(&page) {
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
+}
+
+/// The bytes of a JSON body. Too large is refused alike everywhere; what is not
+/// said to be JSON, in the shape of the endpoint.
+fn json_body<'b>(
+    headers: &HeaderMap,
+    body: &'b Body,
+) -> Result<Result<&'b [u8], Invalid>, Refusal> {
+    let body = body.as_ref().map_err(|_| Refusal::too_large())?;
+    if is(headers, "application/json") {
+        return Ok(Ok(body));
+    }
+    Ok(Err(Invalid::new(
+        code::DESERIALIZATION,
+        "The content type must be application/json",
+    )))
+}
+
+fn is(headers: &HeaderMap, media: &str) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|value| value.trim().eq_ignore_ascii_case(media))
+}

@@ -1,0 +1,368 @@
+//! The sandbox over real sockets.
+
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+use url::Url;
+
+use super::changes::ChangeKind;
+use super::fate::{Copies, Fates};
+use super::{CallbackLogin, CallbackOrder, Settings};
+use world::{ACCOUNT, Receiver, World, body, documented_five_g_change, esim_change, quick, text};
+
+const ESIM: &str = "/m2m/v1/devices/profile/actions/serviceplan";
+const PLAN: &str = "/m2m/v1/devices/actions/plan";
+
+fn kinds(ids: &Value) -> Vec<&str> {
+    let ids = ids.as_array().unwrap();
+    ids.iter().map(|id| id["kind"].as_str().unwrap()).collect()
+}
+
+fn members(value: &Value) -> Vec<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|key| &**key)
+        .collect()
+}
+
+#[tokio::test]
+async fn the_documented_esim_change_is_accepted_and_called_back_member_for_member() {
+    let world = World::start(quick()).await;
+    let mut receiver = Receiver::start(&[], None).await;
+    let (world_url, double_slash) = (
+        &receiver.url,
+        "/m2m/v1//devices/profile/actions/serviceplan",
+    );
+    world.register("DeviceProfileService", world_url).await;
+    let mut documented = esim_change(1);
+    documented["devices"][0]["deviceIds"] = json!([
+        { "kind": "eid", "id": "32-digit EID" },
+        { "kind": "iccid", "id": "20-digit ICCID" },
+    ]);
+    let request_id = world.change(double_slash, &documented).await;
+
+    let (_, callback) = receiver.next().await;
+    let expected = [
+        "username",
+        "password",
+        "requestId",
+        "deviceIds",
+        "deviceResponse",
+        "status",
+        "callbackCount",
+        "maxCallbackThreshold",
+    ];
+    assert_eq!(members(&callback), expected);
+    assert_eq!(callback["requestId"], request_id);
+    assert_eq!(callback["username"], "u");
+    assert_eq!(
+        kinds(&callback["deviceIds"]),
+        ["Eid", "Imei", "msisdn", "Iccid"]
+    );
+    assert_eq!(callback["status"], "SUCCESS");
+    assert_eq!(callback["callbackCount"], 1);
+    assert_eq!(callback["maxCallbackThreshold"], 4);
+    assert_eq!(
+        callback["deviceResponse"],
+        json!({ "deviceProfileResponse": {
+            "deviceIdentifierCollection": callback["deviceIds"],
+            "state": "ACTIVE",
+            "profileStatus": "ENABLE",
+            "profileRole": "LOCAL",
+        } })
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_back() {
+    let world = World::start(quick()).await;
+    let mut receiver = Receiver::start(&[], None).await;
+    world.register("CarrierService", &receiver.url).await;
+    for method in [Method::POST, Method::PUT] {
+        let asked = documented_five_g_change();
+        let answer = body(world.call(method, PLAN, Some(&asked)).await, 200).await;
+        assert_eq!(members(&answer), ["requestId"]);
+        let (_, callback) = receiver.next().await;
+        assert_eq!(
+            members(&callback),
+            [
+                "username",
+                "password",
+                "requestId",
+                "deviceIds",
+                "deviceResponse"
+            ]
+        );
+        assert_eq!(callback["requestId"], answer["requestId"]);
+        assert_eq!(kinds(&callback["deviceIds"]), ["MEID", "mdn"]);
+        let date = &callback["deviceResponse"]["changeServicePlanResponse"]["effectiveDate"];
+        assert!(date.as_str().unwrap().ends_with(" 12:00:00 AM"));
+    }
+    let ledger = world.ledger().await;
+    assert_eq!(ledger["changes"][1]["kind"], "five_g_bi");
+    assert_eq!(ledger["changes"][1]["callbacks"]["sent"], 1);
+    let written = ledger.to_string();
+    assert!(written.contains("14-digit alphanumeric"));
+    assert!(!written.contains("address first line") && !written.contains("Surname"));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn bad_tokens_and_sessions_are_refused_in_four_different_shapes() {
+    let mut world = World::start(quick()).await;
+    let asked = esim_change(1);
+    let (token, session) = (world.token.clone(), world.session.clone());
+
+    world.token = "0123456789abcdef".into();
+    let refused = body(world.call(Method::POST, ESIM, Some(&asked)).await, 401).await;
+    assert_eq!(refused["fault"]["code"], "900901");
+
+    world.token = token;
+    for (value, code) in [
+        ("", "UnifiedWebService.REQUEST_FAILED.SessionToken.Format"),
+        (
+            "no guid",
+            "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid",
+        ),
+        (
+            "d1f08526-5443-4054-9a29-4456490ea9f8",
+            "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid",
+        ),
+    ] {
+        world.session = value.into();
+        let refused = body(world.call(Method::POST, ESIM, Some(&asked)).await, 400).await;
+        assert_eq!(refused["errorCode"], code);
+    }
+    world.session = session;
+    let refused = body(world.call(Method::GET, "/m2m/v1/nowhere", None).await, 400).await;
+    assert_eq!(refused["fault"]["code"], "900906");
+    let refused = body(world.call(Method::PUT, ESIM, Some(&asked)).await, 400).await;
+    assert_eq!(refused["fault"]["code"], "900906");
+
+    let token_url = format!("{}/ts/v1/oauth2/token", world.base);
+    let refused = body(world.http.post(&token_url).send().await.unwrap(), 401).await;
+    assert_eq!(refused["fault"]["code"], "900902");
+    let no_grant = world
+        .http
+        .post(&token_url)
+        .basic_auth("key", Some("secret"));
+    let refused = body(no_grant.send().await.unwrap(), 400).await;
+    assert_eq!(refused["error"], "invalid_request");
+
+    let ledger = world.ledger().await;
+    assert_eq!(ledger["refused"]["900906"], 2);
+    assert_eq!(ledger["changes"], json!([]));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
+    let world = World::start(quick()).await;
+    let mut only_iccid = esim_change(1);
+    only_iccid["devices"][0]["deviceIds"] =
+        json!([{ "kind": "iccid", "id": "89148000000800139708" }]);
+    let mut with_imei = esim_change(1);
+    let ids = with_imei["devices"][0]["deviceIds"].as_array_mut().unwrap();
+    ids.push(json!({ "kind": "imei", "id": "990013907835573" }));
+    let mut no_plan = documented_five_g_change();
+    no_plan["servicePlan"].take();
+    let mut apostrophe = documented_five_g_change();
+    apostrophe["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"]["address"]["city"] =
+        json!("King's Lynn");
+    let mut no_place = documented_five_g_change();
+    no_place["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"].take();
+    let mut wrong_kind = documented_five_g_change();
+    wrong_kind["deviceListWithServiceAddress"][0]["deviceIds"][0]["kind"] = json!("serial");
+
+    for (path, asked, reason) in [
+        (ESIM, only_iccid, "INPUT_INVALID.Device.Kind.Invalid"),
+        (ESIM, with_imei, "INPUT_INVALID.Device.Kind.Invalid"),
+        (
+            ESIM,
+            esim_change(10_001),
+            "INPUT_INVALID.MaxRequestsExceeded",
+        ),
+        (PLAN, no_plan, "INPUT_INVALID.RequestUndefined"),
+        (PLAN, apostrophe, "INPUT_INVALID.Request.InvalidCharacter"),
+        (PLAN, no_place, "INPUT_INVALID.RequestUndefined"),
+        (PLAN, wrong_kind, "INPUT_INVALID.Device.Kind.Invalid"),
+        (PLAN, json!("text"), "DeserializationFailed"),
+    ] {
+        let refused = body(world.call(Method::POST, path, Some(&asked)).await, 400).await;
+        let code = text(&refused, "errorCode");
+        if path == ESIM {
+            assert_eq!(code, "400");
+            assert!(text(&refused, "errorMessage").contains(reason), "{refused}");
+        } else {
+            assert!(code.ends_with(reason), "{refused}");
+        }
+    }
+    assert_eq!(world.ledger().await["changes"], json!([]));
+    world.end().await;
+}
+
+/// What a listener saw of one device: its ICCID, the attempt and the fault.
+type Seen = (String, u64, Option<String>);
+
+async fn one_run(settings: Settings, devices: usize, sends: usize) -> (String, Vec<Seen>) {
+    let world = World::start(settings).await;
+    let mut receiver = Receiver::start(&[], None).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    let request_id = world.change(ESIM, &esim_change(devices)).await;
+    let mut seen = Vec::new();
+    for _ in 0..sends {
+        let (_, callback) = receiver.next().await;
+        assert_eq!(callback["requestId"], request_id);
+        let iccid = callback["deviceIds"][3]["id"].as_str().unwrap();
+        let fault = callback["faultResponse"]["faultcode"].as_str();
+        assert_eq!(callback["status"] == "Failed", fault.is_some());
+        seen.push((
+            iccid.to_owned(),
+            callback["callbackCount"].as_u64().unwrap(),
+            fault.map(str::to_owned),
+        ));
+    }
+    world.end().await;
+    assert!(receiver.came.try_recv().is_err(), "a callback too many");
+    (request_id, seen)
+}
+
+#[tokio::test]
+async fn the_seed_decides_request_ids_failures_duplicates_and_order() {
+    let settings = Settings {
+        seed: 7,
+        failure_share: 0.3,
+        duplicate_share: 0.3,
+        order: CallbackOrder::Shuffled,
+        callback_concurrency: 1,
+        ..quick()
+    };
+    let fates = Fates {
+        seed: 7,
+        failure_share: 0.3,
+        duplicate_share: 0.3,
+        order: CallbackOrder::Shuffled,
+    };
+    let twice = |index: &usize| fates.device(0, *index).copies != Copies::One;
+    let duplicates = (0..40).filter(twice).count();
+    let failing = (0..40)
+        .filter(|index| fates.device(0, *index).fault.is_some())
+        .count();
+    assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
+
+    let (first_id, first) = one_run(settings.clone(), 40, 40 + duplicates).await;
+    let (second_id, second) = one_run(settings, 40, 40 + duplicates).await;
+    assert_eq!(first_id, second_id);
+    assert_eq!(first_id, fates.request_id(0));
+    assert_eq!(first, second);
+
+    let mut devices: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for (iccid, count, fault) in first {
+        devices.entry(iccid).or_default().push((count, fault));
+    }
+    assert_eq!(devices.len(), 40);
+    let failed = devices.values().filter(|sends| sends[0].1.is_some());
+    assert_eq!(failed.count(), failing);
+}
+
+#[tokio::test]
+async fn an_account_without_a_listener_is_called_back_at_the_default_one() {
+    let mut receiver = Receiver::start(&[], None).await;
+    let template = format!("{}/callbacks/{{service}}", receiver.url);
+    let world = World::start(Settings {
+        callback_url: Some(Url::parse(&template).unwrap()),
+        callback_login: Some(CallbackLogin {
+            username: "hook".into(),
+            password: "word".into(),
+        }),
+        ..quick()
+    })
+    .await;
+    world.change(ESIM, &esim_change(1)).await;
+    let (path, callback) = receiver.next().await;
+    assert_eq!(path, "/callbacks/DeviceProfileService");
+    assert_eq!(callback["password"], "word");
+
+    let list = format!("/m2m/v1/callbacks/{ACCOUNT}");
+    let none = world.call(Method::GET, &list, None).await;
+    assert_eq!(none.text().await.unwrap(), "");
+    world
+        .register("DeviceProfileService", &format!("{}/own", receiver.url))
+        .await;
+    world.change(ESIM, &esim_change(1)).await;
+    assert_eq!(receiver.next().await.0, "/own");
+
+    let listed = body(world.call(Method::GET, &list, None).await, 200).await;
+    assert_eq!(listed[0]["serviceName"], "DeviceProfileService");
+    assert_eq!(listed[0]["password"], "p");
+    let path = format!("{list}/name/DeviceProfileService");
+    body(world.call(Method::DELETE, &path, None).await, 200).await;
+    world.change(ESIM, &esim_change(1)).await;
+    assert_eq!(receiver.next().await.0, "/callbacks/DeviceProfileService");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_callback_is_sent_again_and_four_refusals_are_the_end() {
+    let world = World::start(quick()).await;
+    let mut receiver = Receiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 5], None).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    world.change(ESIM, &esim_change(1)).await;
+    for count in 1..=4 {
+        assert_eq!(receiver.next().await.1["callbackCount"], count);
+    }
+    world.change(ESIM, &esim_change(1)).await;
+    for count in 1..=2 {
+        assert_eq!(receiver.next().await.1["callbackCount"], count);
+    }
+    world.end().await;
+    assert!(receiver.came.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_slow_listener_gets_a_second_copy_while_the_first_is_under_way() {
+    let world = World::start(Settings {
+        patience: Duration::from_millis(50),
+        ..quick()
+    })
+    .await;
+    let release = Arc::new(Notify::new());
+    let mut receiver = Receiver::start(&[], Some(Arc::clone(&release))).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    world.change(ESIM, &esim_change(1)).await;
+    assert_eq!(receiver.next().await.1["callbackCount"], 1);
+    assert_eq!(receiver.next().await.1["callbackCount"], 2);
+    release.notify_one();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() {
+    let world = World::start(quick()).await;
+    let mut receiver = Receiver::start(&[], None).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    world.change(ESIM, &esim_change(10_000)).await;
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..10_000 {
+        let (_, callback) = receiver.next().await;
+        seen.insert(text(&callback["deviceIds"][3], "id"));
+    }
+    assert_eq!(seen.len(), 10_000);
+    world.end().await;
+}
+
+#[test]
+fn each_kind_of_change_is_told_by_its_own_service() {
+    assert_eq!(ChangeKind::Esim.service(), "DeviceProfileService");
+    assert_eq!(ChangeKind::FiveGBi.service(), "CarrierService");
+}
