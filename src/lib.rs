@@ -2,6 +2,7 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`journal`]: what was asked, answered and received, on disk;
 //! - [`domain`]: identifiers, changes and their validation, device results,
 //!   device matching, states. Pure: no I/O, no async, no clock of its own.
 //!
@@ -10,6 +11,7 @@
 
 pub mod config;
 pub mod domain;
+pub mod journal;
 pub mod sandbox;
 pub mod telemetry;
 

@@ -1,0 +1,187 @@
+//! What every engine must promise. Each check gets an empty journal, and the
+//! means to close it and open it again.
+
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::*;
+use crate::domain::{
+    change::{ChangeState, Demand, Refusal, RefusalKind},
+    draft::{Draft, Limits},
+    esim::{EsimDeviceDraft, EsimPlanDraft},
+    five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
+    place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+    tally::Counts,
+};
+
+pub(super) mod claims;
+pub(super) mod results;
+pub(super) mod upkeep;
+
+/// An engine under test.
+pub(super) trait Engine: Sync {
+    /// Opens the journal: the same one each time.
+    fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>>;
+}
+
+const LIMITS: Limits = Limits {
+    max_devices: 10_000,
+    require_key: true,
+    refuse_reserved: false,
+};
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+pub(super) fn iccid(number: usize) -> String {
+    format!("8914800000{number:010}")
+}
+
+pub(super) fn esim(key: &str, devices: std::ops::Range<usize>) -> Demand {
+    let devices = devices
+        .map(|number| EsimDeviceDraft {
+            eid: format!("8904903200000100000000{number:010}"),
+            iccid: iccid(number),
+            client_reference: format!("row-{number}"),
+        })
+        .collect();
+    let common = Draft {
+        account_name: "0000123456-00001".into(),
+        service_plan: "plan".into(),
+        idempotency_key: key.into(),
+        client_reference: String::new(),
+    };
+    EsimPlanDraft { common, devices }.validate(LIMITS).unwrap()
+}
+
+fn five_g(key: &str, meids: &[&str]) -> Demand {
+    let place = PrimaryPlaceOfUse {
+        address: Address {
+            address_line1: "1 Main St".into(),
+            city: "Dallas".into(),
+            state: "TX".into(),
+            zip: "75001".into(),
+            country: "US".into(),
+            ..Address::default()
+        },
+        customer_name: CustomerName {
+            first_name: "Ada".into(),
+            last_name: "Lovelace".into(),
+            ..CustomerName::default()
+        },
+    };
+    let devices = meids
+        .iter()
+        .map(|meid| FiveGBiDeviceDraft {
+            device_ids: vec![("meid".into(), (*meid).into())],
+            primary_place_of_use: Some(place.clone()),
+            client_reference: String::new(),
+        })
+        .collect();
+    let common = Draft {
+        account_name: "0000123456-00001".into(),
+        service_plan: "plan".into(),
+        idempotency_key: key.into(),
+        client_reference: String::new(),
+    };
+    FiveGBiPlanDraft {
+        common,
+        current_service_plan: String::new(),
+        devices,
+    }
+    .validate(LIMITS)
+    .unwrap()
+}
+
+pub(super) fn intent(journal: &dyn Journal, demand: &Demand, now: Timestamp) -> Intent {
+    Intent {
+        change: demand.begin(ChangeId::new(now), now),
+        content: journal.fingerprint(&demand.canonical_content()),
+        devices: demand.devices.clone(),
+    }
+}
+
+/// Puts a change on record and has it accepted as `request`.
+pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &str) -> ChangeId {
+    let claim = journal
+        .claim(intent(journal, demand, at(10)))
+        .await
+        .unwrap();
+    let Claim::Made(change) = claim else {
+        panic!("{claim:?}")
+    };
+    journal
+        .step(change.change_id, Step::Dispatch, at(11))
+        .await
+        .unwrap();
+    let accept = Step::Accept {
+        request_id: RequestId::parse(request).unwrap(),
+        evidence: String::new(),
+    };
+    journal
+        .step(change.change_id, accept, at(12))
+        .await
+        .unwrap();
+    change.change_id
+}
+
+pub(super) fn success(request: &str, number: usize) -> Callback {
+    parse(&format!(
+        r#"{{"requestId":"{request}","deviceIds":[{{"id":"{}","kind":"Iccid"}}],"status":"SUCCESS"}}"#,
+        iccid(number)
+    ))
+}
+
+fn arrived(callback: Callback, seconds: i64) -> Arrival {
+    Arrival {
+        callback,
+        account: None,
+        time: at(seconds),
+    }
+}
+
+fn parse(body: &str) -> Callback {
+    Callback::parse(body.as_bytes()).unwrap()
+}
+
+async fn timeline(journal: &dyn Journal, target: Target) -> Vec<Event> {
+    let mut events: Vec<Event> = Vec::new();
+    loop {
+        // Small pages, so that their seams are tested too.
+        let after = events.last().map_or(Place::START, |event| event.place);
+        let page = journal.events(target.clone(), after, 2).await.unwrap();
+        let is_end = page.is_end;
+        events.extend(page.events);
+        if is_end {
+            assert!(events.is_sorted_by(|one, other| one.place < other.place));
+            return events;
+        }
+    }
+}
+
+/// A timeline as text: `Queued Dispatched 3:Succeeded …`.
+fn spell(events: &[Event]) -> String {
+    let words: Vec<String> = events
+        .iter()
+        .map(|event| match &event.what {
+            What::State(change) => format!("{:?}", change.state),
+            What::Result(result) => match &result.device {
+                Some((index, _)) => format!("{index}:{:?}", result.report.outcome),
+                None => format!("?:{:?}", result.report.outcome),
+            },
+        })
+        .collect();
+    words.join(" ")
+}
+
+fn not_sent() -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotSent,
+        detail: String::new(),
+        thingspace_code: None,
+        thingspace_text: None,
+        retry_after: None,
+    }
+}

@@ -1,0 +1,188 @@
+//! Keys, devices under way, and steps.
+
+use super::*;
+
+pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: &dyn Engine) {
+    let journal = engine.open().await;
+    let demand = esim("key", 0..3);
+    let first = intent(&*journal, &demand, at(1));
+    let claims =
+        futures_util::future::join_all((0..32).map(|_| journal.claim(first.clone()))).await;
+    let made = claims
+        .iter()
+        .filter(|claim| matches!(claim, Ok(Claim::Made(_))))
+        .count();
+    assert_eq!(made, 1);
+    journal.close().await;
+    drop(journal);
+
+    let journal = engine.open().await;
+    let mut reversed = demand.clone();
+    reversed.devices.reverse();
+    for (demand, same) in [
+        (&demand, true),
+        (&reversed, true),
+        (&esim("key", 0..2), false),
+    ] {
+        let claim = journal
+            .claim(intent(&*journal, demand, at(2)))
+            .await
+            .unwrap();
+        let Claim::Known {
+            change,
+            same_content,
+        } = claim
+        else {
+            panic!("{claim:?}")
+        };
+        assert_eq!(
+            (change.change_id, same_content),
+            (first.change.change_id, same)
+        );
+    }
+    let other_rpc = five_g("key", &["A100003685E561"]);
+    let claim = journal
+        .claim(intent(&*journal, &other_rpc, at(2)))
+        .await
+        .unwrap();
+    assert!(matches!(
+        claim,
+        Claim::Known {
+            same_content: false,
+            ..
+        }
+    ));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_known(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let first = intent(&*journal, &esim("one", 0..10), at(1));
+    journal.claim(first.clone()).await.unwrap();
+    let other = intent(&*journal, &esim("two", 9..12), at(2));
+    let busy = Claim::Busy(first.change.change_id);
+    assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
+    // Its neighbour differs in the last digit alone.
+    let neighbour = intent(&*journal, &esim("three", 12..13), at(2));
+    assert!(matches!(
+        journal.claim(neighbour).await.unwrap(),
+        Claim::Made(_)
+    ));
+    journal
+        .step(first.change.change_id, Step::Dispatch, at(3))
+        .await
+        .unwrap();
+    journal
+        .step(first.change.change_id, Step::LoseAnswer, at(4))
+        .await
+        .unwrap();
+    assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
+    let accept = Step::Accept {
+        request_id: RequestId::parse("r").unwrap(),
+        evidence: "seen".into(),
+    };
+    journal
+        .step(first.change.change_id, accept, at(5))
+        .await
+        .unwrap();
+    assert!(matches!(
+        journal.claim(other).await.unwrap(),
+        Claim::Made(_)
+    ));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_under_its_name(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let demand = esim("key", 0..2);
+    let first = intent(&*journal, &demand, at(1));
+    let id = first.change.change_id;
+    journal.claim(first).await.unwrap();
+    let step = |step| journal.step(id, step, at(2));
+    step(Step::NotSent(not_sent())).await.unwrap();
+
+    let other = journal
+        .claim(intent(&*journal, &esim("key", 0..3), at(3)))
+        .await
+        .unwrap();
+    assert!(matches!(
+        other,
+        Claim::Known {
+            same_content: false,
+            ..
+        }
+    ));
+    // Meanwhile another change has one of the devices.
+    let rival = intent(&*journal, &esim("rival", 1..2), at(3));
+    let rival_id = rival.change.change_id;
+    journal.claim(rival).await.unwrap();
+    let busy = journal
+        .claim(intent(&*journal, &demand, at(4)))
+        .await
+        .unwrap();
+    assert_eq!(busy, Claim::Busy(rival_id));
+    journal
+        .step(rival_id, Step::NotSent(not_sent()), at(5))
+        .await
+        .unwrap();
+
+    let again = journal
+        .claim(intent(&*journal, &demand, at(6)))
+        .await
+        .unwrap();
+    let Claim::Made(change) = again else {
+        panic!("{again:?}")
+    };
+    assert_eq!(
+        (change.change_id, change.state, change.refusal),
+        (id, ChangeState::Queued, None)
+    );
+    let twin = journal
+        .claim(intent(&*journal, &demand, at(7)))
+        .await
+        .unwrap();
+    assert!(matches!(
+        twin,
+        Claim::Known {
+            same_content: true,
+            ..
+        }
+    ));
+    step(Step::Dispatch).await.unwrap();
+    assert_eq!(
+        spell(&timeline(&*journal, Target::Change(id)).await),
+        "Queued NotSent Queued Dispatched"
+    );
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_nothing(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = accepted(&*journal, &esim("key", 0..1), "r").await;
+    let not_sent = Step::NotSent(not_sent());
+    for step in [
+        Step::Dispatch,
+        Step::Rearm,
+        not_sent,
+        Step::LoseAnswer,
+        Step::GiveUp,
+    ] {
+        let refused = journal.step(id, step, at(20)).await;
+        assert!(
+            matches!(refused, Err(JournalError::IllegalStep(_))),
+            "{refused:?}"
+        );
+    }
+    let nobody = ChangeId::new(at(99));
+    let refused = journal.step(nobody, Step::Dispatch, at(20)).await;
+    assert!(matches!(refused, Err(JournalError::NoSuchChange)));
+    let events = timeline(&*journal, Target::Change(id)).await;
+    assert_eq!(spell(&events), "Queued Dispatched Accepted");
+    journal.close().await;
+}

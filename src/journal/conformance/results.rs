@@ -1,0 +1,206 @@
+//! Results, and where they stand.
+
+use super::*;
+
+pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_change_once(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = accepted(&*journal, &esim("key", 0..2), "r").await;
+    let sends = (0..5).map(|_| journal.store_callback(arrived(success("r", 0), 20)));
+    let stored = futures_util::future::join_all(sends).await;
+    assert_eq!(
+        stored
+            .iter()
+            .filter(|one| matches!(one, Ok(Stored::New(_))))
+            .count(),
+        1
+    );
+    journal.close().await;
+    drop(journal);
+
+    let journal = engine.open().await;
+    assert_eq!(
+        journal
+            .store_callback(arrived(success("r", 0), 21))
+            .await
+            .unwrap(),
+        Stored::Duplicate
+    );
+    journal
+        .store_callback(arrived(success("r", 1), 22))
+        .await
+        .unwrap();
+    let failed = parse(
+        r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
+    );
+    journal.store_callback(arrived(failed, 23)).await.unwrap();
+    let events = timeline(&*journal, Target::Change(id)).await;
+    assert_eq!(
+        spell(&events),
+        "Queued Dispatched Accepted 0:Succeeded 1:Succeeded Finished 0:Failed"
+    );
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(
+        change.counts,
+        Counts {
+            succeeded: 2,
+            failed: 0,
+            unmatched: 0
+        }
+    );
+    assert_eq!(
+        (change.state, change.finish_time),
+        (ChangeState::Finished, Some(at(22)))
+    );
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn an_early_callback_takes_its_place_at_the_binding(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let made = journal
+        .claim(intent(&*journal, &esim("key", 0..3), at(1)))
+        .await
+        .unwrap();
+    let Claim::Made(change) = made else { panic!() };
+    let (id, request) = (change.change_id, RequestId::parse("r").unwrap());
+    journal.step(id, Step::Dispatch, at(2)).await.unwrap();
+    for number in [2, 0] {
+        journal
+            .store_callback(arrived(success("r", number), 3))
+            .await
+            .unwrap();
+    }
+    let unowned = timeline(&*journal, Target::Request(request.clone())).await;
+    assert_eq!(spell(&unowned), "?:Succeeded ?:Succeeded");
+    assert!(
+        journal
+            .change(ChangeName::Request(request.clone()))
+            .await
+            .unwrap()
+            .is_none()
+    );
+    let before = timeline(&*journal, Target::Change(id)).await;
+    let token = before.last().unwrap().place;
+
+    let accept = Step::Accept {
+        request_id: request.clone(),
+        evidence: String::new(),
+    };
+    let change = journal.step(id, accept, at(4)).await.unwrap();
+    assert_eq!(change.counts.succeeded, 2);
+    journal
+        .store_callback(arrived(success("r", 1), 5))
+        .await
+        .unwrap();
+    let owned = timeline(&*journal, Target::Change(id)).await;
+    assert_eq!(
+        spell(&owned),
+        "Queued Dispatched Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
+    );
+    assert!(owned.iter().skip(2).all(|event| event.place > token));
+    for event in &owned {
+        let found = journal
+            .event_at(Target::Change(id), event.place)
+            .await
+            .unwrap()
+            .unwrap();
+        assert_eq!((found.place, found.mark), (event.place, event.mark));
+    }
+    // A watch of the request sees its results where they were.
+    let request = timeline(&*journal, Target::Request(request)).await;
+    assert_eq!(
+        spell(&request),
+        "2:Succeeded 0:Succeeded Accepted 1:Succeeded Finished"
+    );
+    let places =
+        |events: &[Event]| -> Vec<Place> { events.iter().map(|event| event.place).collect() };
+    assert_eq!(places(&request)[..2], places(&unowned)[..]);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_at_its_binding(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let made = journal
+        .claim(intent(
+            &*journal,
+            &five_g("key", &["A100003685E561", "A100003685E562"]),
+            at(1),
+        ))
+        .await;
+    let Ok(Claim::Made(change)) = made else {
+        panic!()
+    };
+    journal
+        .step(change.change_id, Step::Dispatch, at(2))
+        .await
+        .unwrap();
+    for mdn in ["5555550001", "5555550002"] {
+        let body = format!(
+            r#"{{"requestId":"r","deviceIds":[{{"id":"{mdn}","kind":"mdn"}}],
+            "deviceResponse":{{"changeServicePlanResponse":{{"effectiveDate":"5/31/2018 12:00:00 AM"}}}}}}"#
+        );
+        journal
+            .store_callback(arrived(parse(&body), 3))
+            .await
+            .unwrap();
+    }
+    let accept = Step::Accept {
+        request_id: RequestId::parse("r").unwrap(),
+        evidence: String::new(),
+    };
+    let change = journal.step(change.change_id, accept, at(4)).await.unwrap();
+    assert_eq!(change.state, ChangeState::Finished);
+    assert_eq!(
+        change.counts,
+        Counts {
+            succeeded: 2,
+            failed: 0,
+            unmatched: 2
+        }
+    );
+    let events = timeline(&*journal, Target::Change(change.change_id)).await;
+    assert_eq!(
+        spell(&events),
+        "Queued Dispatched Accepted ?:Succeeded ?:Succeeded Finished"
+    );
+    let pending = journal
+        .pending_devices(change.change_id, 0, 10)
+        .await
+        .unwrap();
+    assert_eq!(pending.len(), 2, "no result named them");
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn observers_hear_what_each_commit_touched(engine: &dyn Engine) {
+    #[derive(Default)]
+    struct Heard(Mutex<Vec<Target>>);
+    impl Observer for Heard {
+        fn committed(&self, touched: &[Target]) {
+            self.0.lock().extend(touched.iter().cloned());
+        }
+    }
+    let journal = engine.open().await;
+    let heard = Arc::new(Heard::default());
+    journal.observe(heard.clone());
+    let id = accepted(&*journal, &esim("key", 0..1), "r").await;
+    let take = || std::mem::take(&mut *heard.0.lock());
+    assert!(take().contains(&Target::Change(id)));
+    journal
+        .store_callback(arrived(success("r", 0), 20))
+        .await
+        .unwrap();
+    let touched = take();
+    assert!(touched.contains(&Target::Change(id)));
+    assert!(touched.contains(&Target::Request(RequestId::parse("r").unwrap())));
+    journal
+        .store_callback(arrived(success("r", 0), 20))
+        .await
+        .unwrap();
+    assert!(take().is_empty(), "a duplicate touches nothing");
+    journal.close().await;
+}

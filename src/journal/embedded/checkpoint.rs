@@ -1,0 +1,69 @@
+//! Moves the write-ahead log into the database, off the writer's path.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+};
+
+use rusqlite::Connection;
+
+/// Asks the checkpoint thread for a checkpoint. The thread ends when this is
+/// dropped.
+pub(super) struct Checkpoints {
+    ask: SyncSender<()>,
+    /// Pages in the log when the last checkpoint was made.
+    pages: Arc<AtomicI64>,
+}
+
+/// Pages of the log after which the writer itself makes an end of it: 64 MiB.
+/// Under constant writing the log is never idle, and only a checkpoint that
+/// the writer waits for lets it start over from its beginning. Little is left
+/// to do by then.
+const TOO_LONG: i64 = 8_192;
+
+// === impl Checkpoints ===
+
+impl Checkpoints {
+    pub(super) fn start(connection: Connection) -> Self {
+        let (ask, asked) = sync_channel(1);
+        let pages = Arc::new(AtomicI64::new(0));
+        let thread = thread::Builder::new().name("journal-checkpoint".into());
+        let measured = Arc::clone(&pages);
+        if let Err(error) = thread.spawn(move || run(&connection, &asked, &measured)) {
+            tracing::error!(%error, "the journal has no checkpoint thread");
+        }
+        Self { ask, pages }
+    }
+
+    /// Asks for one; does nothing when one is being made.
+    pub(super) fn ask(&self) {
+        match self.ask.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
+
+    /// Whether the log has grown although checkpoints were made.
+    pub(super) fn log_is_too_long(&self) -> bool {
+        self.pages.swap(0, Ordering::Relaxed) > TOO_LONG
+    }
+}
+
+fn run(connection: &Connection, asked: &Receiver<()>, pages: &AtomicI64) {
+    while asked.recv().is_ok() {
+        match checkpoint(connection, "PASSIVE") {
+            Ok(log) => pages.store(log, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "the journal's checkpoint failed"),
+        }
+    }
+}
+
+/// Makes a checkpoint; answers how many pages the log has.
+pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
+        row.get(1)
+    })
+}

@@ -1,0 +1,108 @@
+//! What the writer is asked to do, and how it answers: after the commit.
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use crate::{
+    domain::{
+        change::{Change, Step},
+        clock::Timestamp,
+        names::ChangeId,
+    },
+    journal::{
+        Arrival, Claim, Intent, JournalError, Stored,
+        tables::{
+            apply::{Applied, Batch},
+            schema::set_meta,
+            trim::trim,
+        },
+    },
+};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+
+pub(super) enum Command {
+    Claim(Box<Intent>, Reply<Claim>),
+    Step(ChangeId, Box<Step>, Timestamp, Reply<Change>),
+    Callback(Box<Arrival>, Reply<Stored>),
+    Trim(Timestamp, Reply<bool>),
+    /// Only finds out whether the journal can write.
+    Probe,
+}
+
+/// A command's answer, kept until the commit.
+pub(super) type Answer = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
+
+// === impl Command ===
+
+impl Command {
+    /// About how many rows it writes.
+    pub(super) fn rows(&self) -> usize {
+        match self {
+            Self::Claim(intent, _) => intent.devices.len(),
+            Self::Trim(..) => 500,
+            Self::Step(..) | Self::Callback(..) => 1,
+            Self::Probe => 0,
+        }
+    }
+}
+
+/// Runs one command. `Err` undoes the whole batch.
+pub(super) fn execute(
+    command: Command,
+    connection: &Connection,
+    batch: &mut Batch<'_>,
+    answers: &mut Vec<Answer>,
+) -> rusqlite::Result<()> {
+    match command {
+        Command::Claim(intent, reply) => answer(batch.claim(&intent), reply, answers),
+        Command::Step(change, step, now, reply) => {
+            answer(batch.step(change, &step, now), reply, answers)
+        }
+        Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
+        Command::Trim(before, reply) => answer(trim(connection, before).map(Ok), reply, answers),
+        Command::Probe => set_meta(connection, "probe", &[]),
+    }
+}
+
+/// Keeps a command's answer until it is known whether the commit succeeds.
+fn answer<T: Send + 'static>(
+    applied: Applied<T>,
+    reply: Reply<T>,
+    answers: &mut Vec<Answer>,
+) -> rusqlite::Result<()> {
+    let (result, failure) = match applied {
+        Ok(result) => (result, None),
+        Err(error) => (
+            Err(JournalError::Unavailable(error.to_string())),
+            Some(error),
+        ),
+    };
+    answers.push(Box::new(move |committed| {
+        // A caller that has gone does not need its answer.
+        let _gone = reply.send(committed.map_err(Clone::clone).and(result));
+    }));
+    failure.map_or(Ok(()), Err)
+}
+
+/// Answers commands that were not run.
+pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
+    fn refuse<T: Send + 'static>(reply: Reply<T>, answers: &mut Vec<Answer>) {
+        answers.push(Box::new(move |committed| {
+            let error = committed
+                .err()
+                .cloned()
+                .unwrap_or_else(JournalError::closed);
+            let _gone = reply.send(Err(error));
+        }));
+    }
+    for command in commands {
+        match command {
+            Command::Claim(_, reply) => refuse(reply, answers),
+            Command::Step(_, _, _, reply) => refuse(reply, answers),
+            Command::Callback(_, reply) => refuse(reply, answers),
+            Command::Trim(_, reply) => refuse(reply, answers),
+            Command::Probe => {}
+        }
+    }
+}

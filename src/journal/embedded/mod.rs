@@ -1,0 +1,313 @@
+//! The journal of one machine: SQLite in one directory.
+//!
+//! One thread writes, and commits what is waiting together: an append is
+//! acknowledged after its transaction is synced. Readers have connections of
+//! their own, and a third thread moves the write-ahead log into the database,
+//! so that nobody waits for that.
+
+use std::{
+    fs::{DirBuilder, File, TryLockError},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use aws_lc_rs::{hmac, rand};
+use rusqlite::Connection;
+
+use super::{
+    Accepted, Arrival, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event, EventPage,
+    Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place, Reservation, Stored,
+    Target,
+    tables::{list, read, schema},
+};
+use crate::domain::{
+    change::{Change, Step},
+    clock::Timestamp,
+    names::ChangeId,
+};
+
+mod checkpoint;
+mod command;
+mod readers;
+mod writer;
+
+use readers::Readers;
+use writer::Writer;
+
+/// Where and how the embedded journal is kept.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its directory; made when it is not there. One process at a time.
+    pub dir: PathBuf,
+    /// Whether a network file system will do: SQLite's locks and syncs are not
+    /// to be trusted on one.
+    pub allow_network_filesystem: bool,
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory cannot be made, or a file in it cannot be opened.
+    #[error("journal.dir {dir}: {source}")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Another process has it.
+    #[error("journal.dir {0}: another process is using it")]
+    Locked(PathBuf),
+    /// It is on a network file system.
+    #[error(
+        "journal.dir {dir}: it is on a network file system ({name}), where a sync proves \
+             nothing; use a local disk, or set journal.allow_network_filesystem = true"
+    )]
+    NetworkFilesystem {
+        /// The directory.
+        dir: PathBuf,
+        /// What it is on.
+        name: &'static str,
+    },
+    /// The database in it cannot be used.
+    #[error("journal.dir {dir}: {reason}")]
+    Database {
+        /// The directory.
+        dir: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The journal of one machine.
+pub struct Embedded {
+    epoch: Epoch,
+    content_key: hmac::Key,
+    writer: Writer,
+    readers: Readers,
+    /// Held while the journal is open.
+    _lock: File,
+}
+
+// === impl Embedded ===
+
+impl Embedded {
+    /// Opens the journal of a directory, or makes one.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let dir = &options.dir;
+        let failed = |source| OpenError::Directory {
+            dir: dir.clone(),
+            source,
+        };
+        // Identifiers of customers' devices are in it.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)
+            .map_err(failed)?;
+        refuse_network_filesystem(options)?;
+        let lock = File::create(dir.join("journal.lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.clone())),
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let path = dir.join("journal.db");
+        Self::open_database(&path, lock).map_err(|error| OpenError::Database {
+            dir: dir.clone(),
+            reason: error.to_string(),
+        })
+    }
+
+    fn open_database(path: &Path, lock: File) -> Result<Self, schema::SchemaError> {
+        let mut connection = connect(path, 8_000)?;
+        schema::migrate(&mut connection)?;
+        let epoch = secret(&connection, "epoch", 8)?;
+        let content_key = secret(&connection, "content_key", 32)?;
+        let readers = Readers::open(path)?;
+        let checkpoints = connect(path, 500)?;
+        Ok(Self {
+            epoch: Epoch(
+                epoch
+                    .iter()
+                    .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+            ),
+            content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
+            writer: Writer::start(connection, checkpoints),
+            readers,
+            _lock: lock,
+        })
+    }
+}
+
+/// A connection whose commits are synced before they are acknowledged.
+fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.pragma_update(None, "page_size", 8192)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    // A log that has grown under load is cut back when it starts over.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// A random value that is made with the journal and kept in it.
+fn secret(connection: &Connection, name: &str, length: usize) -> rusqlite::Result<Vec<u8>> {
+    if let Some(value) = schema::meta(connection, name)? {
+        return Ok(value);
+    }
+    let mut value = vec![0; length];
+    rand::fill(&mut value).map_err(|_| {
+        rusqlite::Error::ToSqlConversionFailure("the system gives no random bytes".into())
+    })?;
+    schema::set_meta(connection, name, &value)?;
+    Ok(value)
+}
+
+fn refuse_network_filesystem(options: &Options) -> Result<(), OpenError> {
+    /// Magic numbers of statfs(2).
+    const NETWORK: [(i64, &str); 7] = [
+        (0x6969, "NFS"),
+        (0x517B, "SMB"),
+        (0xFF53_4D42, "CIFS"),
+        (0xFE53_4D42, "SMB2"),
+        (0x00C3_6400, "Ceph"),
+        (0x0102_1997, "9p"),
+        (0x0BD0_0BD0, "Lustre"),
+    ];
+    let dir = &options.dir;
+    let found = rustix::fs::statfs(dir.as_path()).map_err(|error| OpenError::Directory {
+        dir: dir.clone(),
+        source: error.into(),
+    })?;
+    match NETWORK
+        .iter()
+        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type))
+    {
+        Some((_, name)) if !options.allow_network_filesystem => Err(OpenError::NetworkFilesystem {
+            dir: dir.clone(),
+            name,
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Journal for Embedded {
+    fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    fn fingerprint(&self, content: &[u8]) -> [u8; 32] {
+        let tag = hmac::sign(&self.content_key, content);
+        let mut fingerprint = [0; 32];
+        for (to, from) in fingerprint.iter_mut().zip(tag.as_ref()) {
+            *to = *from;
+        }
+        fingerprint
+    }
+
+    fn observe(&self, observer: Arc<dyn Observer>) {
+        self.writer.observe(observer);
+    }
+
+    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
+        self.writer.claim(intent).await
+    }
+
+    async fn step(
+        &self,
+        change: ChangeId,
+        step: Step,
+        now: Timestamp,
+    ) -> Result<Change, JournalError> {
+        self.writer.step(change, step, now).await
+    }
+
+    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+        self.writer.reserve().await
+    }
+
+    async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError> {
+        self.writer.store_callback(arrival).await
+    }
+
+    async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
+        self.writer.trim(before).await
+    }
+
+    async fn change(&self, name: ChangeName) -> Result<Option<Change>, JournalError> {
+        self.readers.read(move |db| read::change(db, &name)).await
+    }
+
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError> {
+        self.readers
+            .read(move |db| list::changes(db, &filter))
+            .await
+    }
+
+    async fn events(
+        &self,
+        target: Target,
+        after: Place,
+        limit: usize,
+    ) -> Result<EventPage, JournalError> {
+        self.readers
+            .read(move |db| read::events(db, &target, after, limit))
+            .await
+    }
+
+    async fn event_at(&self, target: Target, place: Place) -> Result<Option<Event>, JournalError> {
+        self.readers
+            .read(move |db| read::event_at(db, &target, place))
+            .await
+    }
+
+    async fn pending_devices(
+        &self,
+        change: ChangeId,
+        from: u32,
+        limit: usize,
+    ) -> Result<Vec<PendingDevice>, JournalError> {
+        self.readers
+            .read(move |db| read::pending_devices(db, change, from, limit))
+            .await
+    }
+
+    async fn accepted_before(&self, time: Timestamp) -> Result<Accepted, JournalError> {
+        self.readers
+            .read(move |db| list::accepted_before(db, time))
+            .await
+    }
+
+    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+        self.readers.read(list::in_flight).await
+    }
+
+    async fn extent(&self) -> Result<Extent, JournalError> {
+        self.readers.read(list::extent).await
+    }
+
+    fn expected_wait(&self) -> Duration {
+        self.writer.expected_wait()
+    }
+
+    fn is_writable(&self) -> bool {
+        self.writer.is_writable()
+    }
+
+    async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

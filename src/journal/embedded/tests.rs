@@ -1,0 +1,92 @@
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::journal::conformance::{self, Engine};
+
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            dir: self.0.path().join("made/when/missing"),
+            allow_network_filesystem: false,
+        }
+    }
+}
+
+impl Engine for Directory {
+    fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>> {
+        let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&self.options()).unwrap());
+        Box::pin(async { journal })
+    }
+}
+
+macro_rules! conforms {
+    ($($room:ident: $($check:ident),+;)+) => {$($(
+        #[tokio::test]
+        async fn $check() {
+            conformance::$room::$check(&Directory::new()).await;
+        }
+    )+)+};
+}
+
+conforms!(
+    claims:
+        a_key_names_one_change_across_a_restart,
+        a_device_under_way_is_busy_until_its_outcome_is_known,
+        what_was_not_sent_is_queued_again_by_its_key_under_its_name,
+        a_step_that_the_state_does_not_allow_changes_nothing;
+    results:
+        a_callback_is_stored_once_and_finishes_its_change_once,
+        an_early_callback_takes_its_place_at_the_binding,
+        early_callbacks_of_every_device_finish_a_change_at_its_binding,
+        observers_hear_what_each_commit_touched;
+    upkeep:
+        lists_are_newest_first_filtered_and_paged,
+        trimming_removes_whole_old_changes_and_nothing_else,
+        deadlines_and_unfinished_calls_are_found_after_a_restart,
+        nothing_is_taken_after_close,
+        room_that_is_set_aside_stands_in_nobodys_way;
+);
+
+#[test]
+fn a_second_process_is_kept_out_and_a_later_schema_is_refused() {
+    let directory = Directory::new();
+    let open = Embedded::open(&directory.options()).unwrap();
+    let second = Embedded::open(&directory.options());
+    assert!(matches!(second, Err(OpenError::Locked(_))));
+    drop(open);
+
+    let path = directory.options().dir.join("journal.db");
+    let connection = Connection::open(path).unwrap();
+    connection.pragma_update(None, "user_version", 2).unwrap();
+    drop(connection);
+    let later = Embedded::open(&directory.options())
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(later.contains("later version"), "{later}");
+}
+
+#[tokio::test]
+async fn each_journal_has_its_own_epoch_and_fingerprints_and_keeps_them() {
+    let (one, other) = (Directory::new(), Directory::new());
+    let first = Embedded::open(&one.options()).unwrap();
+    let (epoch, print) = (first.epoch(), first.fingerprint(b"content"));
+    first.close().await;
+    drop(first);
+    let again = Embedded::open(&one.options()).unwrap();
+    assert_eq!(
+        (again.epoch(), again.fingerprint(b"content")),
+        (epoch, print)
+    );
+    let stranger = Embedded::open(&other.options()).unwrap();
+    assert_ne!(stranger.epoch(), epoch);
+    assert_ne!(stranger.fingerprint(b"content"), print);
+}

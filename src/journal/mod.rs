@@ -1,0 +1,247 @@
+//! The journal: what was asked, what was answered, and what came back, on disk.
+//!
+//! It is a log of entries at growing positions, and tables that are derived
+//! from it in the same transaction: a change's state, its counts, and its
+//! *timeline*, the ordered events that a watch of it delivers. What a reader is
+//! shown was decided when it was written, never by the reader's clock.
+//!
+//! One trait, [`Journal`], so that other engines can stand beside
+//! [`embedded`]. Its promises are checked by the suite in `conformance`.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    callback::Callback,
+    change::{Change, IllegalStep, SentDevice, Step},
+    clock::Timestamp,
+    names::{AccountName, ChangeId, IdempotencyKey, RequestId},
+};
+
+#[cfg(test)]
+mod conformance;
+pub mod embedded;
+mod query;
+mod tables;
+
+pub use query::{
+    ChangeFilter, ChangePage, Event, EventPage, PendingDevice, Place, ResultEvent, Target, What,
+};
+
+/// A journal. Cheap to share as `Arc<dyn Journal>`.
+///
+/// Whatever a writing method has answered with `Ok` is on disk. Reading methods
+/// see at least what was answered before they were called.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Which journal this is; another after a restore from a backup.
+    fn epoch(&self) -> Epoch;
+
+    /// An HMAC-SHA256 of some content under a random key that was made with
+    /// the journal and never leaves it.
+    fn fingerprint(&self, content: &[u8]) -> [u8; 32];
+
+    /// Calls the observer after each commit with what it touched. To be called
+    /// before the journal is used; observers are never removed.
+    fn observe(&self, observer: Arc<dyn Observer>);
+
+    // --- Writing ---------------------------------------------------------
+
+    /// Puts a change on record, unless its key is taken or one of its devices
+    /// is in another change that is under way; all or nothing. A change that
+    /// was NOT_SENT is queued again by its key and the same content.
+    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
+
+    /// Takes one step with a change, if its state allows it.
+    async fn step(
+        &self,
+        change: ChangeId,
+        step: Step,
+        now: Timestamp,
+    ) -> Result<Change, JournalError>;
+
+    /// Sets room aside for one step, so that what a POST is answered with can
+    /// be recorded however busy the journal is by then.
+    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError>;
+
+    /// Stores a callback, once: a second one of the same request and content
+    /// changes nothing. Stored with the rest of its batch, or not at all.
+    async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError>;
+
+    /// Removes whole changes, and requests that nobody owns, whose last event
+    /// is older than `before`: one bounded slice of work. Answers whether
+    /// there may be more.
+    async fn trim(&self, before: Timestamp) -> Result<bool, JournalError>;
+
+    // --- Reading ---------------------------------------------------------
+
+    /// The change of that name.
+    async fn change(&self, name: ChangeName) -> Result<Option<Change>, JournalError>;
+
+    /// Changes, newest first.
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError>;
+
+    /// The events of a target after a place, in order, at most `limit`; with
+    /// the change as of the same moment.
+    async fn events(
+        &self,
+        target: Target,
+        after: Place,
+        limit: usize,
+    ) -> Result<EventPage, JournalError>;
+
+    /// The event of a target at exactly this place.
+    async fn event_at(&self, target: Target, place: Place) -> Result<Option<Event>, JournalError>;
+
+    /// Devices of a change without a final result, by index, from `from` on.
+    async fn pending_devices(
+        &self,
+        change: ChangeId,
+        from: u32,
+        limit: usize,
+    ) -> Result<Vec<PendingDevice>, JournalError>;
+
+    /// Changes that were accepted before a time and are still only accepted,
+    /// oldest first, at most 100; and when the next one was accepted.
+    async fn accepted_before(&self, time: Timestamp) -> Result<Accepted, JournalError>;
+
+    /// Changes whose call was being answered when the journal was last in use.
+    async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
+
+    /// How far the journal reaches.
+    async fn extent(&self) -> Result<Extent, JournalError>;
+
+    /// How long a callback that arrives now would wait, at the present rate.
+    fn expected_wait(&self) -> Duration;
+
+    /// Whether the last write succeeded.
+    fn is_writable(&self) -> bool;
+
+    /// Writes what is still queued, then closes. All calls after it fail.
+    async fn close(&self);
+}
+
+/// Room that was set aside for one step.
+#[async_trait]
+pub trait Reservation: Send {
+    /// Uses it.
+    async fn step(
+        self: Box<Self>,
+        change: ChangeId,
+        step: Step,
+        now: Timestamp,
+    ) -> Result<Change, JournalError>;
+}
+
+/// Hears of each commit. Called on the writer's thread: must not block.
+pub trait Observer: Send + Sync {
+    /// Some targets have new events.
+    fn committed(&self, touched: &[Target]);
+}
+
+/// Which journal: random, made with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+/// How far a journal reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The newest position; 0 when nothing was ever written.
+    pub last: u64,
+    /// The newest position that was trimmed; 0 when nothing ever was.
+    pub trimmed: u64,
+}
+
+/// A change that is to be put on record.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The change, QUEUED.
+    pub change: Change,
+    /// [`Journal::fingerprint`] of its content.
+    pub content: [u8; 32],
+    /// Its devices, in the order that was sent.
+    pub devices: Vec<SentDevice>,
+}
+
+/// What became of an [`Intent`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// It is on record: a new change, or one that was NOT_SENT, queued again.
+    Made(Change),
+    /// Its key is taken by this change.
+    Known {
+        /// The change.
+        change: Change,
+        /// Whether it has the same content.
+        same_content: bool,
+    },
+    /// One of its devices is in this other change, which is under way.
+    Busy(ChangeId),
+}
+
+/// A callback that has arrived.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// What it says.
+    pub callback: Callback,
+    /// The account, where the path named one: the body does not.
+    pub account: Option<AccountName>,
+    /// When it arrived.
+    pub time: Timestamp,
+}
+
+/// What became of a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is on record, at this position.
+    New(u64),
+    /// It had been stored before.
+    Duplicate,
+}
+
+/// Names one change.
+#[derive(Debug, Clone)]
+pub enum ChangeName {
+    /// By the gateway's name.
+    Id(ChangeId),
+    /// By ThingSpace's name for its request.
+    Request(RequestId),
+    /// By the client's key.
+    Key(AccountName, IdempotencyKey),
+}
+
+/// Changes whose deadline may have passed.
+#[derive(Debug, Clone, Default)]
+pub struct Accepted {
+    /// Those that were accepted before the time asked about.
+    pub due: Vec<ChangeId>,
+    /// When the oldest of the others was accepted.
+    pub next: Option<Timestamp>,
+}
+
+/// What can go wrong with a journal.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be written or read now: the disk is full, say.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(String),
+    /// More is waiting to be written than can be in time.
+    #[error("the journal is overloaded")]
+    Overloaded,
+    /// There is no such change.
+    #[error("the journal has no such change")]
+    NoSuchChange,
+    /// The change's state does not allow the step.
+    #[error(transparent)]
+    IllegalStep(#[from] IllegalStep),
+}
+
+// === impl JournalError ===
+
+impl JournalError {
+    /// The journal has been closed.
+    fn closed() -> Self {
+        Self::Unavailable("it is closed".into())
+    }
+}

@@ -1,0 +1,306 @@
+//! What an entry does to the tables.
+//!
+//! A pure function of the tables and the entry, so that every replica that
+//! applies the same entries has the same tables. All that happens in one
+//! transaction, the engine's: nothing here commits.
+
+use std::collections::{BTreeMap, HashSet};
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::entry::{Entry, from_json, json, state_code, uint};
+use crate::{
+    domain::{
+        change::{Change, ChangeState, Step},
+        clock::Timestamp,
+        names::{AccountName, ChangeId, RequestId},
+        tally::Tally,
+    },
+    journal::{Arrival, Claim, Intent, JournalError, Stored, Target},
+};
+
+/// Several commands that are committed together. What is known of the changes
+/// that they touch is loaded once and written back once.
+pub(in crate::journal) struct Batch<'c> {
+    pub(super) connection: &'c Connection,
+    pub(super) changes: BTreeMap<i64, Loaded>,
+    pub(super) touched: HashSet<Target>,
+}
+
+/// A change as it is in this batch.
+pub(super) struct Loaded {
+    pub(super) change: Change,
+    pub(super) tally: Tally,
+    pub(super) changed: bool,
+}
+
+/// What a command comes to: the tables' own trouble apart, which undoes the
+/// whole batch.
+pub(in crate::journal) type Applied<T> = rusqlite::Result<Result<T, JournalError>>;
+
+/// A request's own row, and that of the change that owns it.
+pub(super) struct RequestRow {
+    pub(super) id: i64,
+    pub(super) change: Option<i64>,
+}
+
+// === impl Batch ===
+
+impl<'c> Batch<'c> {
+    pub(in crate::journal) fn new(connection: &'c Connection) -> Self {
+        Self {
+            connection,
+            changes: BTreeMap::new(),
+            touched: HashSet::new(),
+        }
+    }
+
+    /// Writes back what was loaded; answers with what was touched. To be
+    /// called before the commit.
+    pub(in crate::journal) fn finish(mut self) -> rusqlite::Result<Vec<Target>> {
+        for (id, loaded) in std::mem::take(&mut self.changes) {
+            if !loaded.changed {
+                continue;
+            }
+            let change = &loaded.change;
+            self.connection
+                .prepare_cached(
+                    "UPDATE change SET state = ?, accept_time = ?, last_time = ?, snapshot = ?, tally = ?
+                     WHERE id = ?",
+                )?
+                .execute(params![
+                    state_code(change.state),
+                    change.accept_time.map(Timestamp::as_micros),
+                    change.update_time.as_micros(),
+                    json(change)?,
+                    json(&loaded.tally)?,
+                    id
+                ])?;
+        }
+        Ok(self.touched.into_iter().collect())
+    }
+
+    // --- Commands --------------------------------------------------------
+
+    pub(in crate::journal) fn claim(&mut self, intent: &Intent) -> Applied<Claim> {
+        let change = &intent.change;
+        if let Some(key) = &change.key {
+            let known: Option<(i64, Vec<u8>)> = self
+                .connection
+                .prepare_cached("SELECT id, content FROM change WHERE account = ? AND key = ?")?
+                .query_row([change.account.as_str(), key.as_str()], |row| {
+                    Ok((row.get(0)?, row.get(1)?))
+                })
+                .optional()?;
+            if let Some((id, content)) = known {
+                let known = self.load(id)?.change.clone();
+                let same_content = content == intent.content;
+                if same_content && known.state == ChangeState::NotSent {
+                    return self.rearm(&known, intent);
+                }
+                return Ok(Ok(Claim::Known {
+                    change: known,
+                    same_content,
+                }));
+            }
+        }
+        if let Some(other) = self.busy(&intent.devices, change)? {
+            return Ok(Ok(Claim::Busy(other)));
+        }
+        let entry = Entry::Queued {
+            change: Box::new(change.clone()),
+            content: hex(&intent.content),
+            devices: intent.devices.clone(),
+        };
+        let position = self.append(&entry, change.create_time, None, None)?;
+        self.insert_change(position, intent)?;
+        self.push_state(position, position, 0)?;
+        Ok(Ok(Claim::Made(change.clone())))
+    }
+
+    /// Queues a change again that was NOT_SENT, under its first name.
+    fn rearm(&mut self, change: &Change, intent: &Intent) -> Applied<Claim> {
+        if let Some(other) = self.busy(&intent.devices, change)? {
+            return Ok(Ok(Claim::Busy(other)));
+        }
+        let now = intent.change.create_time;
+        let rearmed = self.step(change.change_id, &Step::Rearm, now)?;
+        Ok(rearmed.map(Claim::Made))
+    }
+
+    pub(in crate::journal) fn step(
+        &mut self,
+        change_id: ChangeId,
+        step: &Step,
+        now: Timestamp,
+    ) -> Applied<Change> {
+        let Some(id) = self.change_row(change_id)? else {
+            return Ok(Err(JournalError::NoSuchChange));
+        };
+        if let Err(illegal) = self.load(id)?.change.state.after(step) {
+            return Ok(Err(illegal.into()));
+        }
+        let entry = Entry::Step {
+            change_id,
+            step: step.clone(),
+        };
+        let position = self.append(&entry, now, None, None)?;
+        self.take(id, step, now)?;
+        self.push_state(id, position, 0)?;
+        if let Step::Accept {
+            request_id,
+            evidence,
+        } = step
+        {
+            self.bind(id, position, request_id, evidence, now)?;
+        }
+        Ok(Ok(self.load(id)?.change.clone()))
+    }
+
+    pub(in crate::journal) fn store_callback(&mut self, arrival: &Arrival) -> Applied<Stored> {
+        let (callback, now) = (&arrival.callback, arrival.time);
+        let report = &callback.report;
+        let request = self.request_row(&report.request_id, now)?;
+        let inserted = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO seen (request, digest) VALUES (?, ?)")?
+            .execute(params![request.id, callback.digest.as_slice()])?;
+        if inserted == 0 {
+            return Ok(Ok(Stored::Duplicate));
+        }
+        let entry = Entry::Result {
+            report: Box::new(report.clone()),
+            digest: hex(&callback.digest),
+        };
+        let raw = Some(callback.raw_json.as_str());
+        let position = self.append(&entry, now, raw, Some(request.id))?;
+        let account = arrival.account.as_ref().map(AccountName::as_str);
+        self.connection
+            .prepare_cached(
+                "UPDATE request SET last_time = ?, account = coalesce(account, ?) WHERE id = ?",
+            )?
+            .execute(params![now.as_micros(), account, request.id])?;
+        self.touched
+            .insert(Target::Request(report.request_id.clone()));
+        if let Some(change) = request.change {
+            self.push_result(change, position, 0, position, report, now)?;
+            self.complete(change, position, 1, now)?;
+        }
+        Ok(Ok(Stored::New(uint(position))))
+    }
+
+    // --- Their parts -----------------------------------------------------
+
+    fn append(
+        &mut self,
+        entry: &Entry,
+        at: Timestamp,
+        raw: Option<&str>,
+        request: Option<i64>,
+    ) -> rusqlite::Result<i64> {
+        self.connection
+            .prepare_cached("INSERT INTO entry (at, body, raw, request) VALUES (?, ?, ?, ?)")?
+            .insert(params![at.as_micros(), json(entry)?, raw, request])
+    }
+
+    pub(super) fn take(&mut self, id: i64, step: &Step, now: Timestamp) -> rusqlite::Result<()> {
+        let loaded = self.load(id)?;
+        loaded.changed = true;
+        loaded
+            .change
+            .take(step, now)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+    }
+
+    /// Puts a change's state into its timeline.
+    pub(super) fn push_state(
+        &mut self,
+        id: i64,
+        position: i64,
+        index: i64,
+    ) -> rusqlite::Result<()> {
+        let snapshot = json(&self.load(id)?.change)?;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO timeline (change, position, idx, snapshot) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![id, position, index, snapshot])?;
+        self.touch(id);
+        Ok(())
+    }
+
+    pub(super) fn touch(&mut self, id: i64) {
+        if let Some(loaded) = self.changes.get(&id) {
+            let requests = loaded
+                .change
+                .request_ids
+                .iter()
+                .cloned()
+                .map(Target::Request);
+            self.touched.extend(requests);
+            self.touched.insert(Target::Change(loaded.change.change_id));
+        }
+    }
+
+    pub(super) fn load(&mut self, id: i64) -> rusqlite::Result<&mut Loaded> {
+        use std::collections::btree_map::Entry as Slot;
+        match self.changes.entry(id) {
+            Slot::Occupied(slot) => Ok(slot.into_mut()),
+            Slot::Vacant(slot) => {
+                let (snapshot, tally): (String, String) = self
+                    .connection
+                    .prepare_cached("SELECT snapshot, tally FROM change WHERE id = ?")?
+                    .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                Ok(slot.insert(Loaded {
+                    change: from_json(&snapshot)?,
+                    tally: from_json(&tally)?,
+                    changed: false,
+                }))
+            }
+        }
+    }
+
+    fn change_row(&self, change_id: ChangeId) -> rusqlite::Result<Option<i64>> {
+        self.connection
+            .prepare_cached("SELECT id FROM change WHERE change_id = ? AND trimmed = 0")?
+            .query_row([change_id.as_bytes().as_slice()], |row| row.get(0))
+            .optional()
+    }
+
+    pub(super) fn change_id(&self, id: i64) -> rusqlite::Result<ChangeId> {
+        self.connection
+            .prepare_cached("SELECT change_id FROM change WHERE id = ?")?
+            .query_row([id], |row| Ok(ChangeId::from_bytes(row.get(0)?)))
+    }
+
+    /// The row of a request, made when there is none: results need no change
+    /// to exist.
+    pub(super) fn request_row(
+        &self,
+        request_id: &RequestId,
+        now: Timestamp,
+    ) -> rusqlite::Result<RequestRow> {
+        let known = self
+            .connection
+            .prepare_cached("SELECT id, change FROM request WHERE request_id = ?")?
+            .query_row([request_id.as_str()], |row| {
+                Ok(RequestRow {
+                    id: row.get(0)?,
+                    change: row.get(1)?,
+                })
+            })
+            .optional()?;
+        if let Some(row) = known {
+            return Ok(row);
+        }
+        let id = self
+            .connection
+            .prepare_cached("INSERT INTO request (request_id, last_time) VALUES (?, ?)")?
+            .insert(params![request_id.as_str(), now.as_micros()])?;
+        Ok(RequestRow { id, change: None })
+    }
+}
+
+pub(in crate::journal) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

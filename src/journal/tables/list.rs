@@ -1,0 +1,168 @@
+//! Lists of changes, and what upkeep asks.
+
+use rusqlite::{Connection, OptionalExtension, params, types::Value};
+
+use super::{
+    entry::{from_json, int, state_code, uint},
+    schema::meta,
+};
+use crate::{
+    domain::{
+        change::{Change, ChangeState, SentDevice},
+        clock::Timestamp,
+        identifier::DeviceId,
+        matching::MatchKey,
+        names::ChangeId,
+    },
+    journal::{Accepted, ChangeFilter, ChangePage, Extent},
+};
+
+/// How many rows one page looks at: with rare matches, a page may be short.
+const MAX_SCANNED: usize = 20_000;
+
+/// Changes, newest first: in the order of their ids, so that nothing is sorted.
+pub(in crate::journal) fn changes(
+    connection: &Connection,
+    filter: &ChangeFilter,
+) -> rusqlite::Result<ChangePage> {
+    let (sql, values) = select(filter);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut page = ChangePage::default();
+    let mut scanned = 0;
+    while let Some(row) = rows.next()? {
+        if page.changes.len() == filter.limit || scanned == MAX_SCANNED {
+            return Ok(page);
+        }
+        scanned += 1;
+        let id: u64 = uint(row.get(0)?);
+        page.next = Some(id);
+        let (state, created): (i64, i64) = (row.get(1)?, row.get(2)?);
+        if takes(filter, state, Timestamp::from_micros(created))
+            && has_device(connection, id, filter.device.as_ref())?
+        {
+            page.changes.push(from_json(row.get_ref(3)?.as_str()?)?);
+        }
+    }
+    page.next = None;
+    Ok(page)
+}
+
+fn select(filter: &ChangeFilter) -> (String, Vec<Value>) {
+    let mut sql = "SELECT c.id, c.state, c.create_time, c.snapshot FROM change c
+         WHERE c.trimmed = 0"
+        .to_owned();
+    let mut values = Vec::new();
+    let mut and = |condition: &str, value: Value| {
+        sql.push_str(" AND ");
+        sql.push_str(condition);
+        values.push(value);
+    };
+    if let Some(account) = &filter.account {
+        and("c.account = ?", account.as_str().to_owned().into());
+    }
+    if let Some(after) = filter.after {
+        and("c.id < ?", int(after).into());
+    }
+    if let Some(device) = &filter.device {
+        let changes = "c.id IN (SELECT change FROM device_key WHERE key = ?)";
+        and(changes, MatchKey::of(device).lookup().into());
+    }
+    sql.push_str(" ORDER BY c.id DESC");
+    (sql, values)
+}
+
+/// What is looked at row by row: an index for it would have to be sorted.
+fn takes(filter: &ChangeFilter, state: i64, created: Timestamp) -> bool {
+    let any = filter.states.is_empty();
+    (any || filter
+        .states
+        .iter()
+        .any(|wanted| state_code(*wanted) == state))
+        && filter.created_from.is_none_or(|from| created >= from)
+        && filter.created_before.is_none_or(|before| created < before)
+}
+
+/// Whether a change was sent with exactly this identifier: the look-up alone
+/// takes ICCIDs of 20 digits that differ in the last for one.
+fn has_device(
+    connection: &Connection,
+    change: u64,
+    device: Option<&DeviceId>,
+) -> rusqlite::Result<bool> {
+    let Some(device) = device else {
+        return Ok(true);
+    };
+    let key = MatchKey::of(device);
+    let mut statement = connection.prepare_cached(
+        "SELECT d.sent FROM device_key k JOIN device d USING (change, idx)
+         WHERE k.key = ? AND k.change = ?",
+    )?;
+    let mut rows = statement.query(params![key.lookup(), int(change)])?;
+    while let Some(row) = rows.next()? {
+        let sent: SentDevice = from_json(row.get_ref(0)?.as_str()?)?;
+        if sent.ids.iter().any(|id| MatchKey::of(id).is_same(&key)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Changes that were accepted before a time and are still only accepted.
+pub(in crate::journal) fn accepted_before(
+    connection: &Connection,
+    time: Timestamp,
+) -> rusqlite::Result<Accepted> {
+    let state = state_code(ChangeState::Accepted);
+    let due = connection
+        .prepare_cached(
+            "SELECT change_id FROM change WHERE state = ? AND accept_time < ? AND trimmed = 0
+             ORDER BY accept_time LIMIT 100",
+        )?
+        .query_map([state, time.as_micros()], |row| {
+            Ok(ChangeId::from_bytes(row.get(0)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let next = connection
+        .prepare_cached("SELECT min(accept_time) FROM change WHERE state = ? AND accept_time >= ?")?
+        .query_row([state, time.as_micros()], |row| {
+            row.get::<_, Option<i64>>(0)
+        })?;
+    Ok(Accepted {
+        due,
+        next: next.map(Timestamp::from_micros),
+    })
+}
+
+/// Changes whose call is being answered.
+pub(in crate::journal) fn in_flight(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
+    let mut found = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT snapshot FROM change WHERE state = ? AND trimmed = 0 ORDER BY id",
+    )?;
+    for state in ChangeState::ALL {
+        if state.is_in_flight() {
+            let mut rows = statement.query([state_code(state)])?;
+            while let Some(row) = rows.next()? {
+                found.push(from_json(row.get_ref(0)?.as_str()?)?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// How far the journal reaches.
+pub(in crate::journal) fn extent(connection: &Connection) -> rusqlite::Result<Extent> {
+    let last: Option<i64> = connection
+        .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'entry'")?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let trimmed = meta(connection, "trimmed")?.unwrap_or_default();
+    let trimmed = trimmed
+        .iter()
+        .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
+    Ok(Extent {
+        last: last.map_or(0, uint),
+        trimmed,
+    })
+}

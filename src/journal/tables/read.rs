@@ -1,0 +1,253 @@
+//! Reading a target's events. One read transaction a page, none between pages.
+
+use aws_lc_rs::digest;
+use rusqlite::{Connection, OptionalExtension, Row, params, types::ValueRef};
+
+use super::entry::{Entry, from_json, int, match_of, uint};
+use crate::{
+    domain::{
+        change::{Change, SentDevice},
+        clock::Timestamp,
+        names::{ChangeId, RequestId},
+    },
+    journal::{ChangeName, Event, EventPage, PendingDevice, Place, ResultEvent, Target, What},
+};
+
+/// What is read of one event, whatever it is. `entry` is NULL for a state.
+const COLUMNS: &str =
+    "t.position, t.idx, t.snapshot, e.at, e.body, e.raw, e.device, e.match, d.sent";
+
+/// The change of that name.
+pub(in crate::journal) fn change(
+    connection: &Connection,
+    name: &ChangeName,
+) -> rusqlite::Result<Option<Change>> {
+    let select =
+        |condition: &str| format!("SELECT snapshot FROM change WHERE trimmed = 0 AND {condition}");
+    let read = |row: &Row<'_>| row.get::<_, String>(0);
+    let snapshot = match name {
+        ChangeName::Id(id) => connection
+            .prepare_cached(&select("change_id = ?"))?
+            .query_row([id.as_bytes().as_slice()], read),
+        ChangeName::Request(id) => connection
+            .prepare_cached(&select(
+                "id = (SELECT change FROM request WHERE request_id = ?)",
+            ))?
+            .query_row([id.as_str()], read),
+        ChangeName::Key(account, key) => connection
+            .prepare_cached(&select("account = ? AND key = ?"))?
+            .query_row([account.as_str(), key.as_str()], read),
+    };
+    snapshot
+        .optional()?
+        .map(|text| from_json(&text))
+        .transpose()
+}
+
+/// The events of a target after a place.
+pub(in crate::journal) fn events(
+    connection: &Connection,
+    target: &Target,
+    after: Place,
+    limit: usize,
+) -> rusqlite::Result<EventPage> {
+    let (events, change) = match target {
+        Target::Change(id) => {
+            let change = change(connection, &ChangeName::Id(*id))?;
+            (change_events(connection, *id, after, limit + 1)?, change)
+        }
+        Target::Request(id) => {
+            let change = change(connection, &ChangeName::Request(id.clone()))?;
+            (request_events(connection, id, after, limit + 1)?, change)
+        }
+    };
+    let is_end = events.len() <= limit;
+    Ok(EventPage {
+        events: events.into_iter().take(limit).collect(),
+        is_end,
+        change,
+    })
+}
+
+/// The event at exactly this place.
+pub(in crate::journal) fn event_at(
+    connection: &Connection,
+    target: &Target,
+    place: Place,
+) -> rusqlite::Result<Option<Event>> {
+    let before = match place {
+        Place { position, index: 0 } => Place {
+            position: position.saturating_sub(1),
+            index: u32::MAX,
+        },
+        Place { position, index } => Place {
+            position,
+            index: index - 1,
+        },
+    };
+    let page = events(connection, target, before, 1)?;
+    Ok(page.events.into_iter().find(|event| event.place == place))
+}
+
+fn change_events(
+    connection: &Connection,
+    id: ChangeId,
+    after: Place,
+    limit: usize,
+) -> rusqlite::Result<Vec<Event>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM timeline t
+         LEFT JOIN entry e ON e.position = t.entry
+         LEFT JOIN device d ON d.change = t.change AND d.idx = e.device
+         WHERE t.change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
+           AND (t.position, t.idx) > (?, ?)
+         ORDER BY t.position, t.idx LIMIT ?"
+    );
+    connection
+        .prepare_cached(&sql)?
+        .query_map(
+            params![
+                id.as_bytes().as_slice(),
+                int(after.position),
+                after.index,
+                int(limit as u64)
+            ],
+            |row| read_event(row, Some(id)),
+        )?
+        .collect()
+}
+
+/// The results of a request at their own places, and the states of the change
+/// that it was bound to from the binding on.
+fn request_events(
+    connection: &Connection,
+    id: &RequestId,
+    after: Place,
+    limit: usize,
+) -> rusqlite::Result<Vec<Event>> {
+    let bound: Option<(i64, i64, ChangeId)> = connection
+        .prepare_cached(
+            "SELECT c.id, r.bound_at, c.change_id FROM request r JOIN change c ON c.id = r.change
+             WHERE r.request_id = ? AND c.trimmed = 0",
+        )?
+        .query_row([id.as_str()], |row| {
+            Ok((row.get(0)?, row.get(1)?, ChangeId::from_bytes(row.get(2)?)))
+        })
+        .optional()?;
+    let (change, bound_at, change_id) = match bound {
+        Some((change, bound_at, id)) => (change, bound_at, Some(id)),
+        None => (-1, i64::MAX, None),
+    };
+
+    // A result is the only event of its own position: index 0.
+    let results = format!(
+        "SELECT {COLUMNS} FROM
+           (SELECT position, 0 AS idx, NULL AS snapshot, position AS entry FROM entry
+            WHERE request = (SELECT id FROM request WHERE request_id = ?) AND position > ?
+            ORDER BY position LIMIT ?) t
+         JOIN entry e ON e.position = t.entry
+         LEFT JOIN device d ON d.change = ? AND d.idx = e.device
+         ORDER BY t.position"
+    );
+    let mut events: Vec<Event> = connection
+        .prepare_cached(&results)?
+        .query_map(
+            params![id.as_str(), int(after.position), int(limit as u64), change],
+            |row| read_event(row, change_id),
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+
+    let states = "SELECT position, idx, snapshot FROM timeline
+         WHERE change = ? AND entry IS NULL AND position >= ? AND (position, idx) > (?, ?)
+         ORDER BY position, idx LIMIT ?";
+    let states: Vec<Event> = connection
+        .prepare_cached(states)?
+        .query_map(
+            params![
+                change,
+                // One lower bound that the index can use, and the exact one.
+                bound_at.max(int(after.position)),
+                int(after.position),
+                after.index,
+                int(limit as u64)
+            ],
+            |row| read_event(row, change_id),
+        )?
+        .collect::<rusqlite::Result<_>>()?;
+    events.extend(states);
+    events.sort_unstable_by_key(|event| event.place);
+    events.truncate(limit);
+    Ok(events)
+}
+
+fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
+    let place = Place {
+        position: uint(row.get(0)?),
+        index: uint(row.get(1)?),
+    };
+    if let ValueRef::Text(snapshot) = row.get_ref(2)? {
+        let change = from_json(std::str::from_utf8(snapshot)?)?;
+        return Ok(Event {
+            place,
+            mark: mark(snapshot),
+            what: What::State(Box::new(change)),
+        });
+    }
+    let body = row.get_ref(4)?.as_str()?;
+    let Entry::Result { report, .. } = from_json(body)? else {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    };
+    let device = match (row.get::<_, Option<i64>>(6)?, row.get_ref(8)?) {
+        (Some(index), ValueRef::Text(sent)) => {
+            let sent: SentDevice = from_json(std::str::from_utf8(sent)?)?;
+            Some((uint(index), sent))
+        }
+        _ => None,
+    };
+    Ok(Event {
+        place,
+        mark: mark(body.as_bytes()),
+        what: What::Result(Box::new(ResultEvent {
+            change_id,
+            device,
+            matched: row.get::<_, Option<i64>>(7)?.map(match_of),
+            report: *report,
+            receive_time: Timestamp::from_micros(row.get(3)?),
+            raw_json: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
+        })),
+    })
+}
+
+/// The first four bytes of an event's SHA-256: enough to tell a restored or
+/// foreign journal from this one.
+fn mark(event: &[u8]) -> u32 {
+    digest::digest(&digest::SHA256, event)
+        .as_ref()
+        .iter()
+        .take(4)
+        .fold(0, |mark, byte| (mark << 8) | u32::from(*byte))
+}
+
+/// Devices of a change without a final result.
+pub(in crate::journal) fn pending_devices(
+    connection: &Connection,
+    id: ChangeId,
+    from: u32,
+    limit: usize,
+) -> rusqlite::Result<Vec<PendingDevice>> {
+    let sql = "SELECT idx, sent FROM device
+         WHERE change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
+           AND verdict IS NULL AND idx >= ? ORDER BY idx LIMIT ?";
+    connection
+        .prepare_cached(sql)?
+        .query_map(
+            params![id.as_bytes().as_slice(), from, int(limit as u64)],
+            |row| {
+                Ok(PendingDevice {
+                    index: uint(row.get(0)?),
+                    sent: from_json(row.get_ref(1)?.as_str()?)?,
+                })
+            },
+        )?
+        .collect()
+}
