@@ -2,6 +2,7 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`thingspace`]: the REST client: tokens, calls, the answer table;
 //! - [`journal`]: what was asked, answered and received, on disk;
 //! - [`domain`]: identifiers, changes and their validation, device results,
 //!   device matching, states. Pure: no I/O, no async, no clock of its own.
@@ -14,6 +15,7 @@ pub mod domain;
 pub mod journal;
 pub mod sandbox;
 pub mod telemetry;
+pub mod thingspace;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.
 #[allow(

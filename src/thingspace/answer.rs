@@ -1,0 +1,272 @@
+//! What an answer to a plan change means: the one table that decides whether
+//! something was executed.
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use super::{
+    Answer,
+    error_body::{self, ErrorBody, Shape},
+    http::Reply,
+    refusal,
+};
+use crate::domain::{
+    change::{ChangeType, Refusal, RefusalKind},
+    names::RequestId,
+};
+
+/// What an answer to a plan change means. What ThingSpace said in it is still
+/// as it came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// That is all.
+    Answer(Answer),
+    /// Our authentication was refused, so that nothing was executed. The
+    /// refusal is for the case that a new one is refused as well.
+    Stale(Stale, Refusal),
+}
+
+/// What of our authentication was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stale {
+    /// The OAuth token.
+    Token,
+    /// The session.
+    Session,
+    /// One of them, or both.
+    Both,
+}
+
+/// The gateway's codes for throttling (WSO2, "Handle rate limiting errors").
+const THROTTLED: std::ops::RangeInclusive<u32> = 900_800..=900_807;
+/// The gateway's codes for authentication.
+const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
+/// The gateway's code for a path or verb that it does not know.
+const NO_SUCH_RESOURCE: u32 = 900_906;
+
+/// Reads an answer. The order of the rows is their rank.
+pub(super) fn read(reply: &Reply, change_type: ChangeType) -> Reading {
+    let status = reply.status;
+    if status.is_success() {
+        return Reading::Answer(read_success(reply));
+    }
+    let error = ErrorBody::read(&reply.body);
+    if (status.is_client_error() || status.is_server_error())
+        && is_throttled(status, error.as_ref())
+    {
+        return Reading::Answer(Answer::NotExecuted(throttled(reply, error)));
+    }
+    // A redirect was not followed; whether its target had done it, who knows.
+    if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
+        return unknown(status);
+    }
+    if let Some(stale) = stale(status, is_bare(reply), error.as_ref()) {
+        let detail = "ThingSpace refuses the gateway's log-in, also a new one";
+        return Reading::Stale(stale, spoken(RefusalKind::Credentials, detail, error));
+    }
+    if error
+        .as_ref()
+        .is_some_and(|error| is_wrong_route(status, error))
+    {
+        let detail = wrong_route(change_type);
+        let refusal = spoken(RefusalKind::FailedPrecondition, detail, error);
+        return Reading::Answer(Answer::Refused(refusal));
+    }
+    match error {
+        Some(error) if !is_doubtful(&error) => {
+            let kind = kind_of(status, &error);
+            let refusal = spoken(kind, "ThingSpace refused the change", Some(error));
+            Reading::Answer(Answer::Refused(refusal))
+        }
+        _ => unknown(status),
+    }
+}
+
+fn read_success(reply: &Reply) -> Answer {
+    let request_id = serde_json::from_slice::<Value>(&reply.body)
+        .ok()
+        .and_then(|body| {
+            let text = error_body::get(body.as_object()?, "requestId")?.as_str()?;
+            RequestId::parse(text.trim()).ok()
+        });
+    match request_id {
+        Some(request_id) => Answer::Accepted(request_id),
+        None => Answer::Unknown(format!(
+            "ThingSpace answered {} without a request id",
+            reply.status.as_u16()
+        )),
+    }
+}
+
+fn unknown(status: StatusCode) -> Reading {
+    let status = status.as_u16();
+    Reading::Answer(Answer::Unknown(format!(
+        "ThingSpace answered {status}, which does not tell whether the change was executed"
+    )))
+}
+
+// The gateway's codes count whatever the status: it throttles before it passes
+// anything on, and older ones say so with 503.
+fn is_throttled(status: StatusCode, error: Option<&ErrorBody>) -> bool {
+    status == StatusCode::TOO_MANY_REQUESTS
+        || error
+            .and_then(ErrorBody::gateway_code)
+            .is_some_and(|code| THROTTLED.contains(&code))
+        || (status.is_client_error() && error.and_then(ErrorBody::status_code) == Some(429))
+}
+
+/// The refusal of a request that was throttled.
+pub(super) fn throttled(reply: &Reply, error: Option<ErrorBody>) -> Refusal {
+    Refusal {
+        retry_after: reply.retry_after,
+        ..spoken(RefusalKind::Throttled, "ThingSpace throttles", error)
+    }
+}
+
+/// By the body first and the status second: an expired session comes with 400
+/// ("Synchronous Error Messages"), and in the field with 401 and 403 as well.
+fn stale(status: StatusCode, is_bare: bool, error: Option<&ErrorBody>) -> Option<Stale> {
+    let refused = matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+    let Some(error) = error else {
+        // Bare, as seen in the field 96 s after a log-in. With a body that
+        // nobody knows, a proxy's page say, it proves nothing.
+        return (refused && is_bare).then_some(Stale::Both);
+    };
+    let authentication = error
+        .gateway_code()
+        .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE);
+    match error.shape {
+        Shape::Fault if authentication => Some(Stale::Token),
+        // "Wrong authentication" is 403 with the code 404 in XML.
+        Shape::XmlFault if authentication || refused => Some(Stale::Both),
+        Shape::Service if error.names_session() => Some(Stale::Session),
+        _ => (status == StatusCode::UNAUTHORIZED || error.status_code() == Some(401))
+            .then_some(Stale::Both),
+    }
+}
+
+/// Whether the gateway in front of ThingSpace refused the token at a log-in.
+pub(super) fn is_stale_token(reply: &Reply, error: Option<&ErrorBody>) -> bool {
+    reply.status.is_client_error()
+        && error.is_some_and(|error| {
+            matches!(error.shape, Shape::Fault | Shape::XmlFault)
+                && stale(reply.status, is_bare(reply), Some(error)).is_some()
+        })
+}
+
+/// Whether a log-in was throttled.
+pub(super) fn is_log_in_throttled(reply: &Reply, error: Option<&ErrorBody>) -> bool {
+    !reply.status.is_success() && is_throttled(reply.status, error)
+}
+
+fn is_wrong_route(status: StatusCode, error: &ErrorBody) -> bool {
+    status == StatusCode::METHOD_NOT_ALLOWED
+        || error.shape == Shape::XmlFault
+        || error.gateway_code() == Some(NO_SUCH_RESOURCE)
+}
+
+fn is_bare(reply: &Reply) -> bool {
+    reply.body.trim_ascii().is_empty()
+}
+
+fn wrong_route(change_type: ChangeType) -> &'static str {
+    match change_type {
+        ChangeType::EsimPlan => {
+            "ThingSpace knows no such call: check the setting thingspace.base_url"
+        }
+        ChangeType::FiveGBiPlan => {
+            "ThingSpace knows no such call: check the settings \
+             thingspace.five_g_bi_http_method (POST or PUT) and thingspace.base_url"
+        }
+    }
+}
+
+/// Whether the code is the number of a status that would leave doubt.
+fn is_doubtful(error: &ErrorBody) -> bool {
+    error
+        .status_code()
+        .is_some_and(|status| status == 408 || (500..600).contains(&status))
+}
+
+/// The sort of a definite refusal: by its code without the service's name,
+/// never by its text ("Synchronous Error Messages").
+fn kind_of(status: StatusCode, error: &ErrorBody) -> RefusalKind {
+    if let Some(code) = error.status_code() {
+        return kind_of_status(code);
+    }
+    if error.shape != Shape::Service {
+        return kind_of_status(status.as_u16());
+    }
+    let code = error.code.to_ascii_lowercase();
+    let has = |part: &str| code.contains(part);
+    let is = |name: &str| code == name || code.ends_with(&format!(".{name}"));
+    if has("devicestate") || has("limit") || has("suspend") {
+        RefusalKind::FailedPrecondition
+    } else if has("notfound") || is("noaccounts") {
+        RefusalKind::NotFound
+    } else if is("accountname") {
+        RefusalKind::PermissionDenied
+    } else if error.parts().any(|part| part == "INPUT_INVALID")
+        || is("multipleaccounts")
+        || is("deserializationfailed")
+    {
+        RefusalKind::InvalidArgument
+    } else if error.parts().any(|part| part == "REQUEST_FAILED") {
+        RefusalKind::FailedPrecondition
+    } else {
+        kind_of_status(status.as_u16())
+    }
+}
+
+fn kind_of_status(status: u16) -> RefusalKind {
+    match status {
+        400 | 406 | 413 | 414 | 415 | 422 => RefusalKind::InvalidArgument,
+        403 => RefusalKind::PermissionDenied,
+        404 => RefusalKind::NotFound,
+        _ => RefusalKind::FailedPrecondition,
+    }
+}
+
+/// A refusal with what ThingSpace said, as it came.
+pub(super) fn spoken(
+    kind: RefusalKind,
+    detail: impl Into<String>,
+    error: Option<ErrorBody>,
+) -> Refusal {
+    let mut refusal = refusal(kind, detail);
+    if let Some(error) = error {
+        refusal.thingspace_code = Some(error.code);
+        refusal.thingspace_text = Some(error.text);
+    }
+    refusal
+}
+
+// === impl Reading ===
+
+impl Reading {
+    /// With its refusal, where it has one, worked over.
+    pub(super) fn with_refusal(mut self, work: impl FnOnce(&mut Refusal)) -> Self {
+        match &mut self {
+            Self::Stale(_, refusal)
+            | Self::Answer(Answer::Refused(refusal) | Answer::NotExecuted(refusal)) => {
+                work(refusal);
+            }
+            Self::Answer(Answer::Accepted(_) | Answer::Unknown(_)) => {}
+        }
+        self
+    }
+
+    /// Its refusal, where it has one.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Stale(_, refusal)
+            | Self::Answer(Answer::Refused(refusal) | Answer::NotExecuted(refusal)) => {
+                Some(refusal)
+            }
+            Self::Answer(Answer::Accepted(_) | Answer::Unknown(_)) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+use std::time::Duration;
+
+use super::*;
+
+/// What the table says, in short.
+#[derive(Debug, PartialEq)]
+enum Short {
+    Accepted,
+    Refused(RefusalKind),
+    Throttled,
+    Stale(Stale),
+    Unknown,
+}
+
+use RefusalKind::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
+use Short::{Accepted, Refused, Throttled, Unknown};
+
+fn reply(status: u16, body: &str) -> Reply {
+    Reply {
+        status: StatusCode::from_u16(status).unwrap(),
+        retry_after: None,
+        body: body.as_bytes().to_vec(),
+    }
+}
+
+fn read_short(status: u16, body: &str) -> Short {
+    match read(&reply(status, body), ChangeType::FiveGBiPlan) {
+        Reading::Answer(Answer::Accepted(_)) => Accepted,
+        Reading::Answer(Answer::Refused(refusal)) => Refused(refusal.kind),
+        Reading::Answer(Answer::NotExecuted(refusal)) => {
+            assert_eq!(refusal.kind, RefusalKind::Throttled);
+            Throttled
+        }
+        Reading::Answer(Answer::Unknown(_)) => Unknown,
+        Reading::Stale(stale, refusal) => {
+            assert_eq!(refusal.kind, RefusalKind::Credentials);
+            Short::Stale(stale)
+        }
+    }
+}
+
+fn service(code: &str) -> String {
+    format!(r#"{{"errorCode":"{code}","errorMessage":"…"}}"#)
+}
+
+fn fault(code: &str) -> String {
+    format!(r#"{{"fault":{{"code":"{code}","message":"…","description":"…"}}}}"#)
+}
+
+fn xml(code: &str) -> String {
+    format!(
+        r#"<am:fault xmlns:am="http://wso2.org/apimanager"><am:code>{code}</am:code><am:message>…</am:message></am:fault>"#
+    )
+}
+
+#[test]
+fn only_a_success_with_a_request_id_is_accepted_and_all_that_leaves_doubt_is_unknown() {
+    let html = "<html><body>Bad Gateway</body></html>";
+    for (status, body, expected) in [
+        (200, r#"{"requestId":"d1f08526-5443"}"#, Accepted),
+        (202, r#"{"requestId":" abc ","more":[1]}"#, Accepted),
+        (200, r#"{"requestId":""}"#, Unknown),
+        (200, r#"{"requestId":null}"#, Unknown),
+        (200, r#"["d1f08526"]"#, Unknown),
+        (
+            200,
+            &service("X.REQUEST_FAILED.SessionToken.Expired"),
+            Unknown,
+        ),
+        (200, html, Unknown),
+        (204, "", Unknown),
+        (301, "", Unknown),
+        (307, r#"{"requestId":"d1f08526-5443"}"#, Unknown),
+        (400, "", Unknown),
+        (400, html, Unknown),
+        (400, "{}", Unknown),
+        (400, r#"{"errorCode":""}"#, Unknown),
+        (400, &service("500"), Unknown),
+        (404, html, Unknown),
+        (408, &service("408"), Unknown),
+        (500, &service("UnifiedWebService.REQUEST_FAILED.X"), Unknown),
+        (500, &fault("900900"), Unknown),
+        (502, html, Unknown),
+        (503, "", Unknown),
+        (504, &xml("101504"), Unknown),
+    ] {
+        assert_eq!(read_short(status, body), expected, "{status} {body}");
+    }
+}
+
+#[test]
+fn a_refusal_in_a_known_shape_is_sorted_by_its_code_without_the_services_name() {
+    let uws = |rest: &str| service(&format!("UnifiedWebService.{rest}"));
+    for (status, body, expected) in [
+        (
+            400,
+            uws("INPUT_INVALID.Request.InvalidCharacter"),
+            InvalidArgument,
+        ),
+        (
+            400,
+            service("INPUT_INVALID.Device.Kind.Invalid"),
+            InvalidArgument,
+        ),
+        (
+            400,
+            uws("INPUT_INVALID.MaxRequestsExceeded"),
+            InvalidArgument,
+        ),
+        (
+            400,
+            uws("INPUT_INVALID.DeviceState.Invalid"),
+            FailedPrecondition,
+        ),
+        (
+            400,
+            uws("REQUEST_FAILED.PlanChangeLimit"),
+            FailedPrecondition,
+        ),
+        (
+            400,
+            uws("REQUEST_FAILED.DeviceAlreadyActive"),
+            FailedPrecondition,
+        ),
+        (400, uws("REQUEST_FAILED.DeviceNotFound"), NotFound),
+        (400, uws("REQUEST_FAILED._servicePlan_.NotFound"), NotFound),
+        (
+            400,
+            service("Other.REQUEST_FAILED.AccountNotFound"),
+            NotFound,
+        ),
+        (400, uws("REQUEST_FAILED.AccountName"), PermissionDenied),
+        (
+            400,
+            service("REQUEST_FAILED.MultipleAccounts"),
+            InvalidArgument,
+        ),
+        (400, service("DeserializationFailed"), InvalidArgument),
+        (400, service("404"), NotFound),
+        (400, service("403"), PermissionDenied),
+        (403, service("403"), PermissionDenied),
+        (400, service("400"), InvalidArgument),
+        (400, service("409"), FailedPrecondition),
+        (409, service("Whatever"), FailedPrecondition),
+        (404, r#"{"errorCode":404}"#.to_owned(), NotFound),
+        (
+            400,
+            r#"{"error":"bad","cause":"…"}"#.to_owned(),
+            InvalidArgument,
+        ),
+        (400, fault("900906"), FailedPrecondition),
+        (404, xml("404"), FailedPrecondition),
+        (405, service("405"), FailedPrecondition),
+        (405, fault("900906"), FailedPrecondition),
+    ] {
+        assert_eq!(
+            read_short(status, &body),
+            Refused(expected),
+            "{status} {body}"
+        );
+    }
+}
+
+#[test]
+fn a_refused_authentication_is_recognised_by_the_body_first_and_the_status_second() {
+    for (status, body, expected) in [
+        (401, fault("900901"), Stale::Token),
+        (403, fault("900908"), Stale::Token),
+        (400, fault("900902"), Stale::Token),
+        (403, xml("404"), Stale::Both),
+        (401, xml("900901"), Stale::Both),
+        (
+            400,
+            service("UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"),
+            Stale::Session,
+        ),
+        (
+            401,
+            service("UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"),
+            Stale::Session,
+        ),
+        (
+            403,
+            service("REQUEST_FAILED.SessionToken.Format"),
+            Stale::Session,
+        ),
+        (401, String::new(), Stale::Both),
+        (403, String::new(), Stale::Both),
+        (401, service("401"), Stale::Both),
+        (400, service("401"), Stale::Both),
+        (401, r#"{"error":"invalid_token"}"#.to_owned(), Stale::Both),
+    ] {
+        assert_eq!(
+            read_short(status, &body),
+            Short::Stale(expected),
+            "{status} {body}"
+        );
+    }
+}
+
+#[test]
+fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
+    for (status, body) in [
+        (429, String::new()),
+        (429, "<html></html>".to_owned()),
+        (429, service("429")),
+        (400, service("429")),
+        (429, fault("900800")),
+        (403, fault("900803")),
+        (503, fault("900807")),
+        (503, xml("900802")),
+    ] {
+        assert_eq!(read_short(status, &body), Throttled, "{status} {body}");
+    }
+    let mut throttled = reply(429, "");
+    throttled.retry_after = Some(Duration::from_secs(7));
+    let reading = read(&throttled, ChangeType::EsimPlan);
+    let wait = reading.refusal().and_then(|refusal| refusal.retry_after);
+    assert_eq!(wait, Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn a_wrong_verb_names_the_setting_where_there_is_one() {
+    let names_verb = |change_type| {
+        let reading = read(&reply(400, &fault("900906")), change_type);
+        let detail = reading.refusal().unwrap().detail.clone();
+        assert!(detail.contains("thingspace.base_url"), "{detail}");
+        detail.contains("thingspace.five_g_bi_http_method")
+    };
+    assert!(names_verb(ChangeType::FiveGBiPlan));
+    assert!(!names_verb(ChangeType::EsimPlan));
+}

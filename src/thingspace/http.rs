@@ -1,0 +1,189 @@
+//! The HTTP below the calls: clients that do nothing on their own, and bodies
+//! with a bound.
+
+use std::time::Duration;
+
+use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode, header, redirect, retry};
+use url::{Host, Url};
+
+use super::settings::BuildError;
+
+/// The header that carries the session.
+pub(super) const SESSION_HEADER: &str = "VZ-M2M-Token";
+/// The one content type that ThingSpace speaks.
+pub(super) const JSON: &str = "application/json";
+
+/// How long a connection may take, TLS and a proxy's tunnel included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a log-in's connection may idle. Proxies drop them after a minute.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longer answers are not read; a plan change's has about a hundred bytes.
+const MAX_BODY: usize = 1024 * 1024;
+/// A longer wait is not believed.
+const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
+
+/// The clients.
+#[derive(Clone)]
+pub(super) struct Http {
+    /// For plan changes: a new connection for each.
+    pub(super) changes: Client,
+    /// For everything that may be repeated.
+    pub(super) log_ins: Client,
+}
+
+/// Where ThingSpace is.
+#[derive(Clone)]
+pub(super) struct Endpoint(Url);
+
+/// A complete answer.
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    /// From the header, where it has seconds; its date form would need the two
+    /// clocks to agree.
+    pub(super) retry_after: Option<Duration>,
+    pub(super) body: Vec<u8>,
+}
+
+/// No complete answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// There was no connection, so that no byte of the request has left.
+    NotSent(&'static str),
+    /// Anything after that.
+    Unclear(&'static str),
+}
+
+// === impl Http ===
+
+impl Http {
+    pub(super) fn new(base_url: &Url, request_timeout: Duration) -> Result<Self, BuildError> {
+        let build = |builder: ClientBuilder| {
+            builder
+                .build()
+                .map_err(|error| BuildError::Client(with_causes(&error)))
+        };
+        // Over HTTP/1.1 and without idle connections, each change has a
+        // connection of its own: one that died while idle would take the
+        // change into it and make an unknown outcome out of nothing.
+        let changes = prudent(base_url, request_timeout)
+            .http1_only()
+            .pool_max_idle_per_host(0);
+        let log_ins = prudent(base_url, request_timeout).pool_idle_timeout(IDLE_TIMEOUT);
+        Ok(Self {
+            changes: build(changes)?,
+            log_ins: build(log_ins)?,
+        })
+    }
+}
+
+/// An error and what it is due to; reqwest itself tells only that it failed.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// A client that neither repeats nor redirects.
+fn prudent(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
+    let builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .timeout(request_timeout)
+        // Below the whole: a connection that cannot be made has to fail as
+        // such, which proves that nothing was sent.
+        .connect_timeout(CONNECT_TIMEOUT.min(request_timeout / 2));
+    // A proxy cannot reach our own loopback interface.
+    if is_loopback(base_url) {
+        builder.no_proxy()
+    } else {
+        builder
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub(super) fn new(base_url: &Url) -> Result<Self, BuildError> {
+        let plain = matches!(base_url.scheme(), "http" | "https")
+            && base_url.has_host()
+            && base_url.username().is_empty()
+            && base_url.password().is_none()
+            && base_url.query().is_none()
+            && base_url.fragment().is_none();
+        plain
+            .then(|| Self(base_url.clone()))
+            .ok_or(BuildError::BaseUrl)
+    }
+
+    /// The URL of a path that begins with a slash, below the base URL's own,
+    /// whether that ends with a slash or not.
+    pub(super) fn at(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&format!("{}{path}", self.0.path().trim_end_matches('/')));
+        url
+    }
+}
+
+/// Sends a request and reads its answer to the end.
+pub(super) async fn send(request: RequestBuilder) -> Result<Reply, Failure> {
+    let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(|seconds: u64| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
+    let mut body = Vec::new();
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|_| Failure::Unclear("the answer broke off or took too long"))?
+    {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(Failure::Unclear("the answer was longer than 1 MiB"));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Reply {
+        status,
+        retry_after,
+        body,
+    })
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// What is said of an error. Not its own text: that has the URL in it.
+    fn of(error: &reqwest::Error) -> Self {
+        // Before the question for a time-out: one of connecting is both.
+        if error.is_builder() {
+            Self::NotSent("the request could not be built")
+        } else if error.is_dns() {
+            Self::NotSent("the name of the ThingSpace host could not be resolved")
+        } else if error.is_connect() && error.is_timeout() {
+            Self::NotSent("connecting to ThingSpace took too long")
+        } else if error.is_connect() {
+            Self::NotSent("no connection to ThingSpace could be made")
+        } else if error.is_timeout() {
+            Self::Unclear("ThingSpace did not answer in time")
+        } else {
+            Self::Unclear("the connection to ThingSpace broke before it had answered")
+        }
+    }
+
+    pub(super) fn why(self) -> &'static str {
+        match self {
+            Self::NotSent(why) | Self::Unclear(why) => why,
+        }
+    }
+}

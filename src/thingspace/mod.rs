@@ -1,0 +1,221 @@
+//! The client of ThingSpace's REST interface: log-in, plan changes, and what
+//! their answers mean.
+//!
+//! A plan change has no key at ThingSpace: one that is sent twice is executed
+//! twice. So everything here is built around one question: is it *certain*
+//! that nothing was executed? [`Answer`] has a variant for each way to answer
+//! it, `answer.rs` is the only place that decides, and only a change whose
+//! authentication was refused is ever sent a second time, once.
+
+mod access;
+mod answer;
+mod blank;
+mod error_body;
+mod http;
+mod log_in;
+mod settings;
+mod wire;
+
+use reqwest::{Method, header};
+
+use self::{
+    access::{Access, Pass},
+    answer::Reading,
+    blank::Blanks,
+    http::{Endpoint, Failure, Http},
+    wire::Parcel,
+};
+use crate::domain::{
+    change::{Demand, Order, Refusal, RefusalKind},
+    names::RequestId,
+};
+
+pub use self::settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings};
+
+/// A client of ThingSpace. Needs a Tokio runtime; share it behind an `Arc`.
+pub struct ThingSpace {
+    http: Http,
+    endpoint: Endpoint,
+    five_g_bi_method: Method,
+    access: Access,
+}
+
+/// What became of a plan change that was to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// ThingSpace took it and gave it this name.
+    Accepted(RequestId),
+    /// ThingSpace refused it for good, and did not execute it.
+    Refused(Refusal),
+    /// It never left, or provably was not executed: it may be sent again.
+    NotExecuted(Refusal),
+    /// It left and no definite answer came. Says why in one line, without any
+    /// secret, name or address. It must never be sent again.
+    Unknown(String),
+}
+
+/// There is no token or no session to send a change with: nothing was sent.
+///
+/// Its kind is `NotSent` for connection trouble, time-outs and 5xx answers of
+/// the log-in, `Throttled` when ThingSpace throttles it, and `Credentials`
+/// when it refuses ours, or did so twice in a row and is no longer asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.detail)]
+pub struct Unprepared(Refusal);
+
+// === impl ThingSpace ===
+
+impl ThingSpace {
+    /// Builds a client. Sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the base URL cannot be one, or the TLS set-up fails.
+    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+        let endpoint = Endpoint::new(&settings.base_url)?;
+        let http = Http::new(&settings.base_url, settings.request_timeout)?;
+        let access = Access::new(http.clone(), endpoint.clone(), settings.credentials);
+        Ok(Self {
+            http,
+            endpoint,
+            five_g_bi_method: match settings.five_g_bi_method {
+                FiveGBiMethod::Post => Method::POST,
+                FiveGBiMethod::Put => Method::PUT,
+            },
+            access,
+        })
+    }
+
+    /// Makes sure that a token and a session are at hand, logging in where they
+    /// are not. To be called before a change is marked as dispatched, so that
+    /// trouble with the log-in leaves no doubt about the change. However many
+    /// call it at once, there is one log-in, and it goes on when they give up.
+    ///
+    /// # Errors
+    ///
+    /// When the log-in failed; nothing of any change was sent.
+    pub async fn prepare(&self) -> Result<(), Unprepared> {
+        self.access.fresh_pass().await.map(drop)
+    }
+
+    /// Lets the next call log in again although the credentials have been
+    /// refused twice in a row: an operator's decision, since the fifth refusal
+    /// locks the account ("Start Connectivity Management Session").
+    pub fn unlatch(&self) {
+        self.access.unlatch();
+    }
+
+    /// Sends a plan change, once: a second time only when ThingSpace refused
+    /// the token or the session, which it does before it executes anything.
+    ///
+    /// Not to be cancelled: who drops the future after a byte has left does
+    /// not learn the outcome.
+    pub async fn change(&self, demand: &Demand) -> Answer {
+        let Ok(parcel) = Parcel::pack(demand, &self.five_g_bi_method) else {
+            return Answer::NotExecuted(refusal(
+                RefusalKind::NotSent,
+                "the change could not be written as JSON",
+            ));
+        };
+        let pass = match self.access.pass().await {
+            Ok(pass) => pass,
+            Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
+        };
+        let stale = match self.send(&parcel, &pass, demand).await {
+            Reading::Answer(answer) => return answer,
+            Reading::Stale(stale, _) => stale,
+        };
+        self.access.refused(&pass, stale);
+        let pass = match self.access.pass().await {
+            Ok(pass) => pass,
+            Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
+        };
+        match self.send(&parcel, &pass, demand).await {
+            Reading::Answer(answer) => answer,
+            Reading::Stale(stale, refusal) => {
+                self.access.refused(&pass, stale);
+                Answer::NotExecuted(refusal)
+            }
+        }
+    }
+
+    /// Sends it as it is, exactly once.
+    async fn send(&self, parcel: &Parcel, pass: &Pass, demand: &Demand) -> Reading {
+        let operation = parcel.operation;
+        let request = self
+            .http
+            .changes
+            .request(parcel.method.clone(), self.endpoint.at(parcel.path))
+            .header(header::AUTHORIZATION, pass.bearer())
+            .header(http::SESSION_HEADER, pass.session())
+            .header(header::CONTENT_TYPE, http::JSON)
+            .header(header::ACCEPT, http::JSON)
+            .body(parcel.body.clone());
+        let reply = match http::send(request).await {
+            Ok(reply) => reply,
+            Err(Failure::NotSent(why)) => {
+                tracing::warn!(operation, why, "the change did not leave");
+                return Reading::Answer(Answer::NotExecuted(refusal(RefusalKind::NotSent, why)));
+            }
+            Err(Failure::Unclear(why)) => {
+                tracing::warn!(operation, why, "no definite answer");
+                return Reading::Answer(Answer::Unknown(why.to_owned()));
+            }
+        };
+        let reading = answer::read(&reply, demand.change_type())
+            .with_refusal(|refusal| tidy(refusal, pass, demand));
+        let code = reading
+            .refusal()
+            .and_then(|refusal| refusal.thingspace_code.as_deref());
+        let status = reply.status.as_u16();
+        tracing::info!(operation, status, code, "ThingSpace answered");
+        reading
+    }
+}
+
+/// Takes names, addresses and credentials out of what ThingSpace said.
+fn tidy(refusal: &mut Refusal, pass: &Pass, demand: &Demand) {
+    let places = match &demand.order {
+        Order::EsimPlan => &[][..],
+        Order::FiveGBiPlan { places, .. } => places,
+    };
+    let texts = || places.iter().flat_map(|place| place.texts());
+    Blanks::new(texts().chain(pass.secrets()))
+        .with_words(texts())
+        .tidy(refusal);
+}
+
+/// A refusal in our own words.
+fn refusal(kind: RefusalKind, detail: impl Into<String>) -> Refusal {
+    Refusal {
+        kind,
+        detail: detail.into(),
+        thingspace_code: None,
+        thingspace_text: None,
+        retry_after: None,
+    }
+}
+
+impl std::fmt::Debug for ThingSpace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThingSpace").finish_non_exhaustive()
+    }
+}
+
+// === impl Unprepared ===
+
+impl Unprepared {
+    /// Why, in the words of a change that was not sent.
+    pub fn refusal(&self) -> &Refusal {
+        &self.0
+    }
+}
+
+impl From<Unprepared> for Refusal {
+    fn from(unprepared: Unprepared) -> Self {
+        unprepared.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+//! What the client has to be told.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+/// What the client has to be told.
+#[derive(Clone)]
+pub struct Settings {
+    /// Where ThingSpace is: `http` or `https`, with or without a path, such as
+    /// `https://thingspace.verizon.com/api`. Without user name, query and
+    /// fragment.
+    pub base_url: Url,
+    /// The verb of the 5G Business Internet call.
+    pub five_g_bi_method: FiveGBiMethod,
+    /// How long one request may take in all. Making the connection may take a
+    /// half of it, and 10 s at most.
+    pub request_timeout: Duration,
+    /// Where the credentials come from.
+    pub credentials: Arc<dyn CredentialSource>,
+}
+
+/// The verb of the 5G Business Internet call. ThingSpace's own pages disagree:
+/// the request line of "Change a 5G BI device's service plan" says POST, its
+/// headline and the reference table say PUT.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum FiveGBiMethod {
+    /// As the page's request line has it.
+    #[default]
+    Post,
+    /// As the page's headline has it.
+    Put,
+}
+
+/// Where the credentials come from. Asked at each log-in, so that a rotated
+/// secret is used without a restart.
+pub trait CredentialSource: Send + Sync + fmt::Debug {
+    /// Reads them now. Must not wait for long.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what cannot be read and why; never the secret. It is
+    /// shown to callers.
+    fn read(&self) -> Result<Credentials, String>;
+}
+
+/// What the gateway logs in with.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    /// The application's key ("Getting Credentials").
+    pub app_key: SecretString,
+    /// The application's secret.
+    pub app_secret: SecretString,
+    /// The UWS user of the session; not the user of the portal.
+    pub uws_username: SecretString,
+    /// That user's password.
+    pub uws_password: SecretString,
+}
+
+/// Why no client could be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// The base URL cannot be one.
+    #[error(
+        "thingspace.base_url must be an http or https URL without user name, query and fragment"
+    )]
+    BaseUrl,
+    /// The HTTP client could not be set up; mostly, because of the system's
+    /// certificates.
+    #[error("the HTTP client could not be set up: {0}")]
+    Client(String),
+}
+
+// === impl Settings ===
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The host only: somebody may have put a password into the URL.
+        f.debug_struct("Settings")
+            .field("host", &self.base_url.host_str())
+            .field("five_g_bi_method", &self.five_g_bi_method)
+            .field("request_timeout", &self.request_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl Credentials ===
+
+impl Credentials {
+    /// Whether both would log in alike.
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.texts().eq(other.texts())
+    }
+
+    /// All that must never be shown.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+        [
+            &self.app_key,
+            &self.app_secret,
+            &self.uws_username,
+            &self.uws_password,
+        ]
+        .into_iter()
+        .map(|secret| secret.expose_secret())
+    }
+}

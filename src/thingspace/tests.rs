@@ -1,0 +1,354 @@
+mod fake;
+mod log_in;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio::{io::AsyncWriteExt, net::TcpListener};
+use url::Url;
+
+use super::*;
+use crate::domain::{
+    change::SentDevice,
+    identifier::{DeviceId, Kind},
+    names::{AccountName, ClientReference, ServicePlan},
+    place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+};
+use fake::{ESIM, FIVE_G_BI, Fake, LOG_IN, Scripted, TOKEN};
+
+const EXPIRED: &str = r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}"#;
+const BAD_TOKEN: &str = r#"{"fault":{"code":"900901","message":"Invalid Credentials"}}"#;
+const XML: &str = "<am:fault><am:code>404</am:code><am:message>No</am:message></am:fault>";
+
+/// Credentials that a test can change.
+#[derive(Debug)]
+struct Source(Mutex<&'static str>);
+
+impl CredentialSource for Source {
+    fn read(&self) -> Result<Credentials, String> {
+        let secret = |text: &str| SecretString::from(text);
+        Ok(Credentials {
+            app_key: secret("the-key"),
+            app_secret: secret("the-secret"),
+            uws_username: secret("the-user"),
+            uws_password: secret(*self.0.lock().unwrap()),
+        })
+    }
+}
+
+fn client_of(base_url: &str, source: &Arc<Source>, method: FiveGBiMethod) -> ThingSpace {
+    ThingSpace::new(Settings {
+        base_url: base_url.parse().unwrap(),
+        five_g_bi_method: method,
+        request_timeout: Duration::from_secs(60),
+        credentials: Arc::<Source>::clone(source),
+    })
+    .unwrap()
+}
+
+fn client(base_url: &str) -> ThingSpace {
+    let source = Arc::new(Source(Mutex::new("the-password")));
+    client_of(base_url, &source, FiveGBiMethod::Post)
+}
+
+fn demand(ids: &[(Kind, &str)], order: Order) -> Demand {
+    Demand {
+        account: AccountName::parse("0000123456-00001").unwrap(),
+        key: None,
+        client_reference: ClientReference::default(),
+        service_plan: ServicePlan::parse("new plan").unwrap(),
+        devices: vec![SentDevice {
+            ids: ids
+                .iter()
+                .map(|(kind, id)| DeviceId::new(*kind, *id).unwrap())
+                .collect(),
+            client_reference: ClientReference::default(),
+        }],
+        order,
+        warnings: Vec::new(),
+    }
+}
+
+fn esim() -> Demand {
+    let eid = (Kind::Eid, "89049032000001000000000000000001");
+    demand(
+        &[eid, (Kind::Iccid, "89148000000800139708")],
+        Order::EsimPlan,
+    )
+}
+
+fn five_g_bi(full: bool) -> Demand {
+    let text = |text: &str, wanted: bool| if wanted { text } else { "" }.to_owned();
+    let place = PrimaryPlaceOfUse {
+        address: Address {
+            address_line1: text("1 Main St", true),
+            address_line2: text("Suite 2", full),
+            city: text("Dallas", true),
+            state: text("TX", true),
+            zip: text("75001", true),
+            zip4: text("0001", full),
+            country: text("US", true),
+        },
+        customer_name: CustomerName {
+            title: text("Dr.", full),
+            first_name: text("Ada", true),
+            middle_name: text("B", full),
+            last_name: text("Lovelace", true),
+            suffix: text("III", full),
+        },
+    };
+    let current = full.then(|| ServicePlan::parse("old plan").unwrap());
+    let order = Order::FiveGBiPlan {
+        current_service_plan: current,
+        places: vec![place],
+    };
+    let meid = (Kind::Meid, "A100003685E561");
+    demand(&[meid, (Kind::Imei, "990013907835573")], order)
+}
+
+fn answer(status: u16, body: &str) -> Scripted {
+    Scripted::Answer(status, body.to_owned())
+}
+
+fn refusal_of(answer: Answer) -> Refusal {
+    match answer {
+        Answer::Refused(refusal) | Answer::NotExecuted(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
+    let fake = Fake::start().await;
+    let answer = client(&format!("{}/", fake.base_url)).change(&esim()).await;
+    let request_id = RequestId::parse("d1f08526-5443-4054-9a29-4456490ea9f8").unwrap();
+    assert_eq!(answer, Answer::Accepted(request_id));
+
+    let [seen] = &fake.seen(ESIM)[..] else {
+        panic!()
+    };
+    assert_eq!(seen.method, "POST");
+    assert_eq!(
+        seen.body,
+        r#"{"devices":[{"deviceIds":[{"kind":"eid","id":"89049032000001000000000000000001"},{"kind":"iccid","id":"89148000000800139708"}]}],"accountName":"0000123456-00001","servicePlan":"new plan"}"#
+    );
+    for (name, value) in [
+        ("authorization", "Bearer token-1"),
+        ("vz-m2m-token", "session-1"),
+        ("content-type", "application/json"),
+        ("accept", "application/json"),
+    ] {
+        assert_eq!(seen.headers[name], value);
+    }
+}
+
+#[tokio::test]
+async fn a_5g_change_is_sent_as_thingspaces_page_has_it_with_the_verb_that_is_set() {
+    let fake = Fake::start().await;
+    client(&fake.base_url).change(&five_g_bi(true)).await;
+    let source = Arc::new(Source(Mutex::new("the-password")));
+    let put = client_of(&fake.base_url, &source, FiveGBiMethod::Put);
+    put.change(&five_g_bi(false)).await;
+
+    let seen = fake.seen(FIVE_G_BI);
+    assert_eq!(
+        (seen[0].method.as_str(), seen[1].method.as_str()),
+        ("POST", "PUT")
+    );
+    assert_eq!(
+        seen[0].body,
+        r#"{"accountName":"0000123456-00001","servicePlan":"new plan","deviceListWithServiceAddress":[{"deviceIds":[{"id":"A100003685E561","kind":"MEID"},{"id":"990013907835573","kind":"imei"}],"primaryPlaceOfUse":{"address":{"addressLine1":"1 Main St","addressLine2":"Suite 2","city":"Dallas","state":"TX","country":"US","zip":"75001","zip4":"0001"},"customerName":{"title":"Dr.","firstName":"Ada","middleName":"B","lastName":"Lovelace","suffix":"III"}}}],"currentServicePlan":"old plan"}"#
+    );
+    assert_eq!(
+        serde_json::from_str::<Value>(&seen[1].body).unwrap(),
+        json!({
+            "accountName": "0000123456-00001",
+            "servicePlan": "new plan",
+            "deviceListWithServiceAddress": [{
+                "deviceIds": [
+                    {"id": "A100003685E561", "kind": "MEID"},
+                    {"id": "990013907835573", "kind": "imei"},
+                ],
+                "primaryPlaceOfUse": {
+                    "address": {
+                        "addressLine1": "1 Main St", "city": "Dallas", "state": "TX",
+                        "country": "US", "zip": "75001",
+                    },
+                    "customerName": {"firstName": "Ada", "lastName": "Lovelace"},
+                },
+            }],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_replayed_once() {
+    for (status, body, tokens, sessions) in [
+        (401, BAD_TOKEN, 2, 1),
+        (403, XML, 2, 2),
+        (400, EXPIRED, 1, 2),
+        (401, EXPIRED, 1, 2),
+        (401, "", 2, 2),
+        (403, "", 2, 2),
+    ] {
+        let fake = Fake::start().await;
+        fake.script(ESIM, [answer(status, body)]);
+        let healed = client(&fake.base_url).change(&esim()).await;
+        assert!(
+            matches!(healed, Answer::Accepted(_)),
+            "{status} {body} {healed:?}"
+        );
+        assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
+
+        let fake = Fake::start().await;
+        fake.script(ESIM, [answer(status, body), answer(status, body)]);
+        let refused = client(&fake.base_url).change(&esim()).await;
+        assert!(
+            matches!(refused, Answer::NotExecuted(_)),
+            "{status} {body} {refused:?}"
+        );
+        assert_eq!(refusal_of(refused).kind, RefusalKind::Credentials);
+        assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
+    }
+}
+
+/// A client that has logged in and whose changes then go elsewhere.
+async fn diverted(base_url: &str) -> ThingSpace {
+    let fake = Fake::start().await;
+    let mut client = client(&fake.base_url);
+    client.prepare().await.unwrap();
+    client.endpoint = Endpoint::new(&base_url.parse().unwrap()).unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_connection_that_cannot_be_made_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let client = diverted(&format!("http://{address}")).await;
+    let answer = client.change(&esim()).await;
+    assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
+    assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
+}
+
+#[tokio::test]
+async fn a_failed_tls_handshake_is_not_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream
+            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            .await
+            .unwrap();
+    });
+    let client = diverted(&format!("https://{address}")).await;
+    let answer = client.change(&esim()).await;
+    assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
+    assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
+}
+
+#[tokio::test]
+async fn a_change_that_left_and_got_no_definite_answer_is_unknown_and_never_sent_again() {
+    let fake = Fake::start().await;
+    let elsewhere = format!("{}/elsewhere", fake.base_url);
+    let scripts = [
+        Scripted::Drop,
+        Scripted::Redirect(elsewhere),
+        answer(200, &" ".repeat(1_100_000)),
+        answer(500, "1 Main St"),
+    ];
+    fake.script(ESIM, scripts);
+    let client = client(&fake.base_url);
+    for sent in 1..=4 {
+        let answer = client.change(&esim()).await;
+        assert!(matches!(answer, Answer::Unknown(_)), "{answer:?}");
+        assert_eq!(fake.counts(), (1, 1, sent));
+    }
+    assert!(fake.seen("/api/elsewhere").is_empty());
+}
+
+#[tokio::test]
+async fn a_change_that_is_not_answered_in_time_is_unknown_and_never_sent_again() {
+    let fake = Fake::start().await;
+    fake.script(ESIM, [Scripted::Hang]);
+    let mut client = client(&fake.base_url);
+    client.prepare().await.unwrap();
+    let base_url: Url = fake.base_url.parse().unwrap();
+    client.http = Http::new(&base_url, Duration::from_secs(1)).unwrap();
+    let answer = client.change(&esim()).await;
+    let why = "ThingSpace did not answer in time".to_owned();
+    assert_eq!(answer, Answer::Unknown(why));
+    assert_eq!(fake.counts(), (1, 1, 1));
+}
+
+#[tokio::test]
+async fn each_change_leaves_on_a_connection_of_its_own() {
+    let fake = Fake::start().await;
+    let client = client(&fake.base_url);
+    for _ in 0..3 {
+        client.change(&esim()).await;
+    }
+    let on = |path| fake.seen(path).into_iter().map(|seen| seen.connection);
+    let mut used: Vec<usize> = on(ESIM).chain(on(LOG_IN)).collect();
+    used.sort_unstable();
+    used.dedup();
+    assert_eq!(used.len(), 4);
+}
+
+#[tokio::test]
+async fn a_refusal_shows_no_name_no_address_and_no_credential() {
+    let fake = Fake::start().await;
+    let said = "1 MAIN ST, Dallas is not Ada's, the-user (the-password) token-1 session-1\u{7}";
+    let body = json!({
+        "errorCode": "UnifiedWebService.INPUT_INVALID.Address.Lovelace",
+        "errorMessage": said,
+    });
+    fake.script(FIVE_G_BI, [answer(400, &body.to_string())]);
+    let client = client(&fake.base_url);
+    let refused = client.change(&five_g_bi(true)).await;
+    let refusal = refusal_of(refused);
+    assert_eq!(refusal.kind, RefusalKind::InvalidArgument);
+    assert_eq!(
+        refusal.thingspace_text.unwrap(),
+        "[redacted], [redacted] is not [redacted]'s, [redacted] ([redacted]) [redacted] [redacted] "
+    );
+    assert_eq!(
+        refusal.thingspace_code.unwrap(),
+        "UnifiedWebService.INPUT_INVALID.Address.[redacted]"
+    );
+    assert_eq!(format!("{client:?}"), "ThingSpace { .. }");
+    let source = Source(Mutex::new("the-password"));
+    assert!(!format!("{:?}", source.read().unwrap()).contains("the-"));
+}
+
+#[test]
+fn a_base_url_is_an_http_url_with_nothing_but_a_path() {
+    for (base_url, below) in [
+        (
+            "https://thingspace.verizon.com/api",
+            Some("https://thingspace.verizon.com/api/m2m"),
+        ),
+        (
+            "https://thingspace.verizon.com/api/",
+            Some("https://thingspace.verizon.com/api/m2m"),
+        ),
+        ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080/m2m")),
+        ("ftp://host/", None),
+        ("https://user:word@host/api", None),
+        ("https://host/api?x=1", None),
+        ("data:text", None),
+    ] {
+        let url: Url = base_url.parse().unwrap();
+        let at = Endpoint::new(&url)
+            .ok()
+            .map(|base| base.at("/m2m").to_string());
+        assert_eq!(at.as_deref(), below, "{base_url}");
+    }
+}
