@@ -2,6 +2,7 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`submit`]: a change from the intent to ThingSpace's answer;
 //! - [`thingspace`]: the REST client: tokens, calls, the answer table;
 //! - [`journal`]: what was asked, answered and received, on disk;
 //! - [`domain`]: identifiers, changes and their validation, device results,
@@ -14,6 +15,7 @@ pub mod config;
 pub mod domain;
 pub mod journal;
 pub mod sandbox;
+pub mod submit;
 pub mod telemetry;
 pub mod thingspace;
 

@@ -1,0 +1,344 @@
+//! A change, from the intent to ThingSpace's answer.
+//!
+//! The order of things is the promise. QUEUED is on disk before anything else
+//! is done; DISPATCHED is on disk before the first byte leaves; and whatever
+//! the POST is answered with goes on disk before the caller hears it. A change
+//! that is DISPATCHED and has no answer is never sent again: not after a
+//! crash, not by the same key, not by anybody's guess.
+//!
+//! A POST that has begun runs on a task of its own. A caller that goes away
+//! does not stop it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::JoinError;
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    domain::{
+        change::{Change, ChangeState, Demand, Refusal, RefusalKind, Step},
+        clock::Clock,
+        names::ChangeId,
+    },
+    journal::{ChangeName, Claim, Intent, Journal, JournalError, Reservation},
+    thingspace::{Answer, ThingSpace},
+};
+
+mod waiters;
+
+use waiters::Waiters;
+
+/// Takes changes from the intent to ThingSpace's answer.
+pub struct Submit {
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    waiters: Arc<Waiters>,
+    tasks: TaskTracker,
+}
+
+/// Why a call made no change, and found none.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The key is taken by a change with another content.
+    #[error("the key was used for another change")]
+    KeyReused(ChangeId),
+    /// One of the devices is in another change that is under way.
+    #[error("a device is in another change that is under way")]
+    DeviceBusy(ChangeId),
+    /// The journal cannot be written. When the change is named, it is on
+    /// record, and it was not sent.
+    #[error("{error}")]
+    Journal {
+        /// What is wrong with the journal.
+        error: JournalError,
+        /// The change, where it came to one.
+        change_id: Option<ChangeId>,
+    },
+}
+
+/// What a call has come to once its change is claimed.
+enum Begun {
+    /// The change, with its answer.
+    Answered(Box<Change>),
+    /// Another call is sending this change.
+    ByAnother(ChangeId),
+}
+
+/// The first and the longest wait before a step is tried again that could not
+/// be recorded.
+const RECORD_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+// === impl Submit ===
+
+impl Submit {
+    /// A submitter. What it begins runs in `tasks`: a drain waits for them.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        thingspace: Arc<ThingSpace>,
+        clock: Arc<dyn Clock>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let waiters = Arc::new(Waiters::default());
+        journal.observe(waiters.clone());
+        Arc::new(Self {
+            journal,
+            thingspace,
+            clock,
+            waiters,
+            tasks,
+        })
+    }
+
+    /// Settles what a stop left in the air. To be called before serving.
+    pub async fn recover(&self) -> Result<(), JournalError> {
+        for change in self.journal.in_flight().await? {
+            self.settle(change.change_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a change, or finds the one that its key names, and waits until
+    /// ThingSpace has answered. The change may be in any state: REJECTED and
+    /// NOT_SENT have their refusal with them.
+    ///
+    /// The caller only waits: from the claim on, everything runs on a task of
+    /// its own. A caller that goes away while its claim is being written would
+    /// otherwise leave a change that nobody sends.
+    pub async fn submit(self: &Arc<Self>, demand: Demand) -> Result<Change, SubmitError> {
+        let this = Arc::clone(self);
+        let task = self.tasks.spawn(async move { this.begin(demand).await });
+        let begun = task
+            .await
+            .unwrap_or_else(|error| Err(stopped_task(&error, None)));
+        match begun? {
+            Begun::Answered(change) => Ok(*change),
+            Begun::ByAnother(change_id) => self.answered(change_id).await,
+        }
+    }
+
+    async fn begin(self: &Arc<Self>, demand: Demand) -> Result<Begun, SubmitError> {
+        let unclaimed = |error| SubmitError::Journal {
+            error,
+            change_id: None,
+        };
+        let (demand, intent) = self.intend(demand).await?;
+        match self.journal.claim(intent).await.map_err(unclaimed)? {
+            Claim::Made(change) => {
+                let change = self.drive(change.change_id, demand).await?;
+                Ok(Begun::Answered(Box::new(change)))
+            }
+            Claim::Busy(other) => Err(SubmitError::DeviceBusy(other)),
+            Claim::Known {
+                change,
+                same_content: false,
+            } => Err(SubmitError::KeyReused(change.change_id)),
+            Claim::Known { change, .. } if change.state.is_in_flight() => {
+                Ok(Begun::ByAnother(change.change_id))
+            }
+            Claim::Known { change, .. } => Ok(Begun::Answered(Box::new(change))),
+        }
+    }
+
+    /// What is put on record. The content of 10,000 devices is some MiB: it is
+    /// gone through off the threads that serve everybody else.
+    async fn intend(self: &Arc<Self>, demand: Demand) -> Result<(Demand, Intent), SubmitError> {
+        let this = Arc::clone(self);
+        let intended = tokio::task::spawn_blocking(move || {
+            let now = this.clock.now();
+            let intent = Intent {
+                change: demand.begin(ChangeId::new(now), now),
+                content: this.journal.fingerprint(&demand.canonical_content()),
+                devices: demand.devices.clone(),
+            };
+            (demand, intent)
+        });
+        intended.await.map_err(|error| stopped_task(&error, None))
+    }
+
+    /// Sends a change, and sees to it that it does not stay in the air should
+    /// that panic.
+    async fn drive(
+        self: &Arc<Self>,
+        change_id: ChangeId,
+        demand: Demand,
+    ) -> Result<Change, SubmitError> {
+        let this = Arc::clone(self);
+        let sending = self
+            .tasks
+            .spawn(async move { this.send(change_id, &demand).await });
+        match sending.await {
+            Ok(sent) => sent,
+            Err(error) => {
+                if error.is_panic() {
+                    self.settle(change_id)
+                        .await
+                        .map_err(|error| SubmitError::Journal {
+                            error,
+                            change_id: Some(change_id),
+                        })?;
+                }
+                Err(stopped_task(&error, Some(change_id)))
+            }
+        }
+    }
+
+    /// Settles a change that nobody is sending any more: what is only QUEUED
+    /// was not sent, and of what is DISPATCHED nobody knows.
+    async fn settle(&self, change_id: ChangeId) -> Result<(), JournalError> {
+        let change = self.journal.change(ChangeName::Id(change_id)).await?;
+        let step = match change.map(|change| change.state) {
+            Some(ChangeState::Queued) => Step::NotSent(stopped()),
+            Some(ChangeState::Dispatched) => Step::LoseAnswer,
+            _ => return Ok(()),
+        };
+        tracing::warn!(%change_id, ?step, "a change was under way when its sending stopped");
+        match self.journal.step(change_id, step, self.clock.now()).await {
+            Ok(_) | Err(JournalError::NoSuchChange) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send(&self, change_id: ChangeId, demand: &Demand) -> Result<Change, SubmitError> {
+        // The log-in comes first: trouble with it leaves no doubt.
+        if let Err(unprepared) = self.thingspace.prepare().await {
+            let step = Step::NotSent(unprepared.into());
+            return self.record(None, change_id, step).await;
+        }
+        let room = match self.dispatch(change_id).await {
+            Ok(room) => room,
+            Err(error) => return self.undispatched(change_id, error).await,
+        };
+        let step = match self.thingspace.change(demand).await {
+            Answer::Accepted(request_id) => Step::Accept {
+                request_id,
+                evidence: String::new(),
+            },
+            Answer::Refused(refusal) => Step::Refuse(refusal),
+            Answer::NotExecuted(refusal) => Step::NotSent(refusal),
+            Answer::Unknown(why) => {
+                tracing::warn!(%change_id, why, "no definite answer: the outcome is unknown");
+                Step::LoseAnswer
+            }
+        };
+        self.record(Some(room), change_id, step).await
+    }
+
+    /// Puts DISPATCHED on disk, with room set aside for what comes of it.
+    async fn dispatch(&self, change_id: ChangeId) -> Result<Box<dyn Reservation>, JournalError> {
+        let room = self.journal.reserve().await?;
+        self.journal
+            .step(change_id, Step::Dispatch, self.clock.now())
+            .await?;
+        Ok(room)
+    }
+
+    /// The journal could not take DISPATCHED, so nothing was sent. The caller
+    /// hears so now; the change is told when the journal can be written again.
+    async fn undispatched(
+        &self,
+        change_id: ChangeId,
+        error: JournalError,
+    ) -> Result<Change, SubmitError> {
+        let step = Step::NotSent(Refusal {
+            kind: RefusalKind::NotSent,
+            detail: "the journal could not be written, so nothing was sent".into(),
+            thingspace_code: None,
+            thingspace_text: None,
+            retry_after: None,
+        });
+        let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
+        self.tasks.spawn(async move {
+            record_until_durable(&*journal, &*clock, None, change_id, step).await
+        });
+        Err(SubmitError::Journal {
+            error,
+            change_id: Some(change_id),
+        })
+    }
+
+    async fn record(
+        &self,
+        room: Option<Box<dyn Reservation>>,
+        change_id: ChangeId,
+        step: Step,
+    ) -> Result<Change, SubmitError> {
+        record_until_durable(&*self.journal, &*self.clock, room, change_id, step)
+            .await
+            .map_err(|error| SubmitError::Journal {
+                error,
+                change_id: Some(change_id),
+            })
+    }
+
+    /// Waits until a change's first call has its answer: this call's, too.
+    async fn answered(&self, change_id: ChangeId) -> Result<Change, SubmitError> {
+        let failed = |error| SubmitError::Journal {
+            error,
+            change_id: Some(change_id),
+        };
+        let waiter = self.waiters.register(change_id);
+        loop {
+            // Before the look, so that nothing is missed between them.
+            let moved = waiter.moved();
+            let change = self.journal.change(ChangeName::Id(change_id)).await;
+            match change.map_err(failed)? {
+                Some(change) if change.state.is_in_flight() => moved.await,
+                Some(change) => return Ok(change),
+                None => return Err(failed(JournalError::NoSuchChange)),
+            }
+        }
+    }
+}
+
+/// Records a step, and does not give up while the journal cannot be written:
+/// what ThingSpace answered is known nowhere else.
+async fn record_until_durable(
+    journal: &dyn Journal,
+    clock: &dyn Clock,
+    room: Option<Box<dyn Reservation>>,
+    change_id: ChangeId,
+    step: Step,
+) -> Result<Change, JournalError> {
+    let mut outcome = match room {
+        Some(room) => room.step(change_id, step.clone(), clock.now()).await,
+        None => journal.step(change_id, step.clone(), clock.now()).await,
+    };
+    let (mut wait, longest) = RECORD_AGAIN;
+    while let Err(JournalError::Unavailable(why)) = &outcome {
+        tracing::error!(%change_id, why, "a change's step could not be recorded yet");
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(longest);
+        outcome = journal.step(change_id, step.clone(), clock.now()).await;
+    }
+    // A step that the state does not allow any more was recorded after all.
+    match outcome {
+        Err(JournalError::IllegalStep(_)) => journal
+            .change(ChangeName::Id(change_id))
+            .await?
+            .ok_or(JournalError::NoSuchChange),
+        outcome => outcome,
+    }
+}
+
+/// A task of ours that ended before its time.
+fn stopped_task(error: &JoinError, change_id: Option<ChangeId>) -> SubmitError {
+    tracing::error!(%error, "a change's task did not end well");
+    SubmitError::Journal {
+        error: JournalError::Unavailable("the change's task was stopped".into()),
+        change_id,
+    }
+}
+
+fn stopped() -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotSent,
+        detail: "the gateway stopped before it was sent".into(),
+        thingspace_code: None,
+        thingspace_text: None,
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
