@@ -3,6 +3,7 @@
 //! The rooms, each importing only from those listed after it:
 //!
 //! - [`submit`]: a change from the intent to ThingSpace's answer;
+//! - [`watch`]: replay and live tail, one stream of events; resume tokens;
 //! - [`thingspace`]: the REST client: tokens, calls, the answer table;
 //! - [`journal`]: what was asked, answered and received, on disk;
 //! - [`domain`]: identifiers, changes and their validation, device results,
@@ -18,6 +19,7 @@ pub mod sandbox;
 pub mod submit;
 pub mod telemetry;
 pub mod thingspace;
+pub mod watch;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.
 #[allow(

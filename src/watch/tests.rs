@@ -1,0 +1,196 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    domain::{callback::Callback, clock::Timestamp, names::RequestId},
+    journal::{
+        Arrival,
+        embedded::{Embedded, Options},
+    },
+};
+
+/// Spells messages, and counts how many events it was asked to encode.
+#[derive(Default)]
+struct Speller(AtomicUsize);
+
+impl Encode for Speller {
+    fn encode(&self, _token: &Token, message: Message<'_>) -> Bytes {
+        let word = match message {
+            Message::Opened(_) => "opened".into(),
+            Message::Event { event, .. } => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                format!("event {}", event.place.position)
+            }
+            Message::Bookmark => "bookmark".into(),
+            Message::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
+            Message::Finished(_) => "finished".into(),
+        };
+        word.into()
+    }
+}
+
+struct House {
+    _directory: TempDir,
+    journal: Arc<dyn Journal>,
+    watches: Arc<Watches>,
+    speller: Arc<Speller>,
+    draining: CancellationToken,
+}
+
+fn house(max_stream_age: Duration) -> House {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: directory.path().to_owned(),
+        allow_network_filesystem: false,
+    };
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let speller = Arc::new(Speller::default());
+    let draining = CancellationToken::new();
+    let settings = Settings {
+        max_stream_age,
+        bookmark_interval: Duration::from_secs(30),
+    };
+    let watches = Watches::new(
+        Arc::clone(&journal),
+        speller.clone(),
+        settings,
+        draining.clone(),
+    );
+    House {
+        _directory: directory,
+        journal,
+        watches,
+        speller,
+        draining,
+    }
+}
+
+impl House {
+    async fn watch(&self) -> Watch {
+        let request = Request {
+            target: Some(Target::Request(RequestId::parse("r").unwrap())),
+            token: None,
+            until: Until::Finished,
+            include_raw: false,
+        };
+        self.watches.open(request).await.unwrap()
+    }
+
+    async fn result(&self, number: usize) {
+        let body = format!(
+            r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
+        );
+        let arrival = Arrival {
+            callback: Callback::parse(body.as_bytes()).unwrap(),
+            account: None,
+            time: Timestamp::from_micros(1),
+        };
+        self.journal.store_callback(arrival).await.unwrap();
+    }
+}
+
+async fn word(watch: &mut Watch) -> String {
+    let frame = watch.next().await.unwrap().unwrap();
+    String::from_utf8(frame.bytes().to_vec()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_stream_is_bookmarked_at_most_thirty_seconds_apart_and_ends_with_its_age() {
+    let house = house(Duration::from_secs(600));
+    let mut watch = house.watch().await;
+    assert_eq!(word(&mut watch).await, "opened");
+    let opened = Instant::now();
+    let mut last = Instant::now();
+    loop {
+        let word = word(&mut watch).await;
+        let silence = last.elapsed();
+        assert!(silence <= Duration::from_secs(30), "{silence:?}");
+        last = Instant::now();
+        if word != "bookmark" {
+            assert_eq!(word, "reconnect StreamAge");
+            break;
+        }
+        assert!(silence >= Duration::from_secs(20), "{silence:?}");
+    }
+    let age = opened.elapsed();
+    assert!(
+        (Duration::from_secs(540)..=Duration::from_secs(600)).contains(&age),
+        "{age:?}"
+    );
+    assert!(matches!(
+        watch.next().await,
+        Some(Err(StreamError::Reconnect))
+    ));
+    assert!(watch.next().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_tells_every_stream_to_reconnect() {
+    let house = house(Duration::from_secs(600));
+    let mut watch = house.watch().await;
+    assert_eq!(word(&mut watch).await, "opened");
+    house.draining.cancel();
+    assert_eq!(word(&mut watch).await, "reconnect Drain");
+    assert!(matches!(
+        watch.next().await,
+        Some(Err(StreamError::Reconnect))
+    ));
+}
+
+#[tokio::test]
+async fn many_watches_that_keep_up_share_the_reading_and_the_encoding() {
+    const WATCHES: usize = 50;
+    const RESULTS: usize = 200;
+    let house = house(Duration::from_secs(600));
+    let mut watches = Vec::new();
+    for _ in 0..WATCHES {
+        let mut watch = house.watch().await;
+        assert_eq!(word(&mut watch).await, "opened");
+        watches.push(watch);
+    }
+    for number in 0..RESULTS {
+        house.result(number).await;
+        let expected = format!("event {}", number + 1);
+        for watch in &mut watches {
+            assert_eq!(word(watch).await, expected);
+        }
+    }
+    assert_eq!(house.speller.0.load(Ordering::Relaxed), RESULTS);
+    // The last to leave puts out the light.
+    drop(watches);
+    assert!(house.watches.tails.0.lock().is_empty());
+}
+
+#[tokio::test]
+async fn watches_at_any_distance_from_the_end_see_the_same_events_in_the_same_order() {
+    const RESULTS: usize = 700;
+    let house = house(Duration::from_secs(600));
+    let mut slow = house.watch().await;
+    let mut fast = house.watch().await;
+    assert_eq!(word(&mut slow).await, "opened");
+    assert_eq!(word(&mut fast).await, "opened");
+    for number in 0..RESULTS {
+        house.result(number).await;
+        assert_eq!(word(&mut fast).await, format!("event {}", number + 1));
+        // Reads now and then: falls behind what is kept, and catches up.
+        if number % 350 < 100 {
+            word(&mut slow).await;
+        }
+    }
+    let mut late = house.watch().await;
+    assert_eq!(word(&mut late).await, "opened");
+    for number in 0..RESULTS {
+        assert_eq!(word(&mut late).await, format!("event {}", number + 1));
+    }
+    for number in 200..RESULTS {
+        assert_eq!(word(&mut slow).await, format!("event {}", number + 1));
+    }
+    // All three are at the end, and live on together.
+    house.result(RESULTS).await;
+    for watch in [&mut slow, &mut fast, &mut late] {
+        assert_eq!(word(watch).await, format!("event {}", RESULTS + 1));
+    }
+}
