@@ -3,6 +3,7 @@
 //! The rooms, each importing only from those listed after it:
 //!
 //! - [`submit`]: a change from the intent to ThingSpace's answer;
+//! - [`upkeep`]: what runs by itself: deadlines, retention;
 //! - [`watch`]: replay and live tail, one stream of events; resume tokens;
 //! - [`thingspace`]: the REST client: tokens, calls, the answer table;
 //! - [`journal`]: what was asked, answered and received, on disk;
@@ -19,6 +20,7 @@ pub mod sandbox;
 pub mod submit;
 pub mod telemetry;
 pub mod thingspace;
+pub mod upkeep;
 pub mod watch;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.
