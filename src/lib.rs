@@ -2,6 +2,7 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`listener`]: the HTTP face for ThingSpace's callbacks;
 //! - [`submit`]: a change from the intent to ThingSpace's answer;
 //! - [`upkeep`]: what runs by itself: deadlines, retention;
 //! - [`watch`]: replay and live tail, one stream of events; resume tokens;
@@ -16,6 +17,7 @@
 pub mod config;
 pub mod domain;
 pub mod journal;
+pub mod listener;
 pub mod sandbox;
 pub mod submit;
 pub mod telemetry;

@@ -1,0 +1,88 @@
+//! The listener: where ThingSpace delivers its callbacks.
+//!
+//! A callback that was answered with 200 is on disk. Whoever may store is told
+//! apart by the secret in the path, by the user name and password in the body,
+//! and by the source address; what is refused, is refused with a reason and
+//! never half stored. `docs/callbacks.md` has the table of all answers.
+//!
+//! The room serves HTTP/1.1 only, which is what ThingSpace and proxies speak.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{domain::clock::Clock, journal::Journal};
+
+mod answer;
+mod body;
+mod connections;
+mod counts;
+mod gate;
+mod report;
+mod routes;
+mod settings;
+mod source;
+mod tls;
+
+pub use answer::Refusal;
+pub use counts::Counts;
+pub use settings::{AllowMode, Pair, SecretSource, Settings, TlsFiles};
+pub use tls::TlsError;
+
+use connections::Connections;
+use gate::Gate;
+use report::Report;
+use routes::Room;
+
+/// The callback listener, ready to serve a port that somebody else has bound.
+pub struct Listener {
+    room: Arc<Room>,
+    tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Makes a listener; reads the certificate, if there is to be TLS.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] when the certificate or its key cannot be used. Both are
+    /// read here only: a renewed certificate needs a restart.
+    pub fn new(
+        settings: Settings,
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, TlsError> {
+        let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
+        let counts = Arc::new(Counts::default());
+        Ok(Self {
+            room: Arc::new(Room {
+                answer_within: settings.answer_within,
+                gate: Gate::new(settings),
+                journal,
+                clock,
+                report: Report::new(counts),
+                tasks: TaskTracker::new(),
+            }),
+            tls,
+        })
+    }
+
+    /// What has been counted so far; stays true after the listener has ended.
+    pub fn counts(&self) -> Arc<Counts> {
+        self.room.report.counts()
+    }
+
+    /// Serves until `shutdown`, then lets requests and appends under way finish
+    /// within `grace`. An append that takes longer goes on in the journal.
+    pub async fn serve(self, tcp: TcpListener, shutdown: CancellationToken, grace: Duration) {
+        Connections::new(self.room, self.tls)
+            .serve(tcp, shutdown, grace)
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

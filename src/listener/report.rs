@@ -1,0 +1,109 @@
+//! Tells operators what was refused, without letting strangers fill the log.
+
+use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{answer::Refusal, counts::Counts};
+
+/// At most one line for each reason in this time; the next one says how many
+/// were left out.
+const BETWEEN_LINES: Duration = Duration::from_secs(1);
+
+/// Counts everything and logs some of it.
+pub(super) struct Report {
+    counts: Arc<Counts>,
+    refused: [Lines; Refusal::ALL.len()],
+    unlisted: Lines,
+}
+
+/// What may be said about a request. Never its path, which may have a secret.
+#[derive(Clone, Copy)]
+pub(super) struct About<'a> {
+    pub(super) route: &'static str,
+    pub(super) service: Option<&'a str>,
+    pub(super) account: Option<&'a str>,
+    pub(super) source: Option<IpAddr>,
+}
+
+/// When a line was last written, and how many have been left out since.
+#[derive(Default)]
+struct Lines(Mutex<(Option<Instant>, u64)>);
+
+struct Shown<T>(Option<T>);
+
+// === impl Report ===
+
+impl Report {
+    pub(super) fn new(counts: Arc<Counts>) -> Self {
+        Self {
+            counts,
+            refused: Default::default(),
+            unlisted: Lines::default(),
+        }
+    }
+
+    pub(super) fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    pub(super) fn refused(&self, refusal: Refusal, about: About<'_>) {
+        self.counts.add_refused(refusal);
+        let lines = self.refused.get(refusal as usize);
+        let Some(left_out) = lines.and_then(Lines::next) else {
+            return;
+        };
+        tracing::warn!(
+            reason = refusal.name(),
+            route = about.route,
+            service = %Shown(about.service),
+            account = %Shown(about.account),
+            source = %Shown(about.source),
+            left_out,
+            "a callback was refused"
+        );
+    }
+
+    pub(super) fn unlisted(&self, about: About<'_>) {
+        self.counts.add_unlisted();
+        let Some(left_out) = self.unlisted.next() else {
+            return;
+        };
+        tracing::warn!(
+            route = about.route,
+            service = %Shown(about.service),
+            account = %Shown(about.account),
+            source = %Shown(about.source),
+            left_out,
+            "a callback was accepted from an address outside the allow-list"
+        );
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    /// How many were left out, if a line may be written now.
+    fn next(&self) -> Option<u64> {
+        let now = Instant::now();
+        let (last, left_out) = &mut *self.0.lock();
+        if last.is_some_and(|last| now.duration_since(last) < BETWEEN_LINES) {
+            *left_out = left_out.saturating_add(1);
+            return None;
+        }
+        *last = Some(now);
+        Some(std::mem::take(left_out))
+    }
+}
+
+// === impl Shown ===
+
+impl<T: fmt::Display> fmt::Display for Shown<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("-"),
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The callback addresses, and what happens to what is sent there.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    routing::post,
+};
+use http::Response;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    answer::{self, Refusal, Refused},
+    body::{self, Read},
+    gate::{Gate, PathProof},
+    report::{About, Report},
+};
+use crate::{
+    domain::{callback::Callback, clock::Clock, names::AccountName},
+    journal::{Arrival, Journal, JournalError, Stored},
+};
+
+/// Bytes that a part of the path may have.
+const MAX_SEGMENT: usize = 128;
+
+/// What all requests share.
+pub(super) struct Room {
+    pub(super) gate: Gate,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) report: Report,
+    pub(super) tasks: TaskTracker,
+    pub(super) answer_within: Duration,
+}
+
+/// Who has connected: each connection puts it into its requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// The parts of a request's path.
+#[derive(Default)]
+struct Target {
+    account: Option<String>,
+    service: String,
+    secret: Option<String>,
+}
+
+/// The routes.
+pub(super) fn router(room: Arc<Room>) -> Router {
+    let mut router = Router::new();
+    for route in [
+        "/callbacks/{service}",
+        "/callbacks/{service}/{secret}",
+        "/accounts/{account}/callbacks/{service}",
+        "/accounts/{account}/callbacks/{service}/{secret}",
+    ] {
+        router = router.route(
+            route,
+            post(move |state, parameters, request| arrive(route, state, parameters, request)),
+        );
+    }
+    router
+        .fallback(|State(room): State<Arc<Room>>, request| async move {
+            room.refuse_unread(Refusal::NoSuchPath, request).await
+        })
+        .method_not_allowed_fallback(|State(room): State<Arc<Room>>, request| async move {
+            room.refuse_unread(Refusal::MethodNotAllowed, request).await
+        })
+        .with_state(room)
+}
+
+async fn arrive(
+    route: &'static str,
+    State(room): State<Arc<Room>>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+) -> Response<Body> {
+    match parameters.ok().and_then(|parts| Target::read(&parts)) {
+        Some(target) => room.receive(route, &target, request).await,
+        None => room.refuse_unread(Refusal::NoSuchPath, request).await,
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    /// None when a part is longer than any name.
+    fn read(parameters: &RawPathParams) -> Option<Self> {
+        let mut target = Self::default();
+        for (name, value) in parameters {
+            if value.len() > MAX_SEGMENT {
+                return None;
+            }
+            match name {
+                "account" => target.account = Some(value.to_owned()),
+                "service" => target.service = value.to_owned(),
+                _ => target.secret = Some(value.to_owned()),
+            }
+        }
+        Some(target)
+    }
+}
+
+// === impl Room ===
+
+impl Room {
+    async fn receive(
+        &self,
+        route: &'static str,
+        target: &Target,
+        request: Request,
+    ) -> Response<Body> {
+        let deadline = Instant::now() + self.answer_within;
+        let (parts, body) = request.into_parts();
+        let peer = peer(&parts.extensions);
+        let source = self.gate.source(peer, &parts.headers);
+        let about = About {
+            route,
+            service: self.gate.loggable_service(&target.service),
+            account: target
+                .account
+                .as_deref()
+                .and_then(|account| self.gate.loggable_account(account)),
+            source: source.address,
+        };
+
+        let admitted = self.gate.at_arrival(target.secret.as_deref(), source);
+        let admitted = admitted
+            .map_err(Refused::from)
+            .and_then(|proof| self.room_before(deadline).map(|()| proof));
+        let proof = match admitted {
+            Ok(proof) => proof,
+            Err(refused) => return self.refuse_after(refused, body, deadline, about).await,
+        };
+        let callback = match self.read(&target.service, proof, body, deadline).await {
+            Ok(callback) => callback,
+            Err(refused) => return self.refuse(&refused, about),
+        };
+        if !source.listed {
+            self.report.unlisted(about);
+        }
+        let account = target.account.as_deref();
+        let arrival = Arrival {
+            callback,
+            // One that is no account's name is kept like one without.
+            account: account.and_then(|name| AccountName::parse(name).ok()),
+            time: self.clock.now(),
+        };
+        match self.store(arrival, deadline).await {
+            Ok(stored) => {
+                tracing::debug!(
+                    route,
+                    service = about.service,
+                    ?stored,
+                    "a callback is stored"
+                );
+                answer::stored(stored)
+            }
+            Err(refused) => self.refuse(&refused, about),
+        }
+    }
+
+    /// Reads a callback and judges it.
+    async fn read(
+        &self,
+        service: &str,
+        proof: PathProof,
+        body: Body,
+        deadline: Instant,
+    ) -> Result<Callback, Refused> {
+        let bytes = match body::read(body, deadline).await {
+            Read::Whole(bytes) => bytes,
+            Read::TooLarge { ended } => {
+                return Err(Refused {
+                    close: !ended,
+                    ..Refusal::TooLarge.into()
+                });
+            }
+            Read::Incomplete => {
+                return Err(Refused {
+                    close: true,
+                    ..Refusal::Incomplete.into()
+                });
+            }
+        };
+        let callback = Callback::parse(&bytes).map_err(|_| self.gate.unreadable(proof))?;
+        self.gate.with_body(service, proof, &callback)?;
+        Ok(callback)
+    }
+
+    /// Stores a callback on a task of its own: a sender that hangs up, or a
+    /// deadline that passes, ends the wait and not the append.
+    async fn store(&self, arrival: Arrival, deadline: Instant) -> Result<Stored, Refused> {
+        self.room_before(deadline)?;
+        let journal = Arc::clone(&self.journal);
+        let counts = self.report.counts();
+        let append = self.tasks.spawn(async move {
+            let stored = journal.store_callback(arrival).await;
+            match stored {
+                Ok(Stored::New(_)) => counts.add_stored(),
+                Ok(Stored::Duplicate) => counts.add_duplicate(),
+                Err(_) => {}
+            }
+            stored
+        });
+        match timeout_at(deadline, append).await {
+            Ok(Ok(Ok(stored))) => Ok(stored),
+            Ok(Ok(Err(JournalError::Overloaded))) => {
+                Err(Refused::busy(self.journal.expected_wait()))
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::debug!(%error, "a callback could not be stored");
+                Err(Refusal::Unavailable.into())
+            }
+            // Whether it was stored is not known.
+            Ok(Err(_)) | Err(_) => Err(Refusal::Late.into()),
+        }
+    }
+
+    /// Refuses what the journal cannot store in time anyway: ThingSpace sends
+    /// again after a refusal, and gives up waiting after about 4 s.
+    fn room_before(&self, deadline: Instant) -> Result<(), Refused> {
+        let wait = self.journal.expected_wait();
+        if wait > deadline.saturating_duration_since(Instant::now()) {
+            return Err(Refused::busy(wait));
+        }
+        Ok(())
+    }
+
+    async fn refuse_unread(&self, refusal: Refusal, request: Request) -> Response<Body> {
+        let deadline = Instant::now() + self.answer_within;
+        let (parts, body) = request.into_parts();
+        let peer = peer(&parts.extensions);
+        let about = About {
+            route: "(none)",
+            service: None,
+            account: None,
+            source: self.gate.source(peer, &parts.headers).address,
+        };
+        self.refuse_after(refusal.into(), body, deadline, about)
+            .await
+    }
+
+    /// Refuses once the body is read, so that the sender sees the answer.
+    async fn refuse_after(
+        &self,
+        mut refused: Refused,
+        body: Body,
+        deadline: Instant,
+        about: About<'_>,
+    ) -> Response<Body> {
+        refused.close = !body::discard(body, deadline).await;
+        self.refuse(&refused, about)
+    }
+
+    fn refuse(&self, refused: &Refused, about: About<'_>) -> Response<Body> {
+        self.report.refused(refused.refusal, about);
+        refused.answer()
+    }
+}
+
+fn peer(extensions: &http::Extensions) -> IpAddr {
+    extensions
+        .get::<Peer>()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0)
+}

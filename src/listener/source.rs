@@ -1,0 +1,64 @@
+//! Whose request it is: the address behind the trusted proxies.
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::HeaderMap;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The source address, or none when the proxies do not tell it.
+///
+/// Each proxy appends its caller, so with `hops` trusted proxies the entry that
+/// many from the right is the last one that somebody trusted has written;
+/// whatever stands left of it anybody may have made up.
+pub(super) fn address(peer: IpAddr, headers: &HeaderMap, hops: u8) -> Option<IpAddr> {
+    let Some(skip) = hops.checked_sub(1) else {
+        return Some(peer.to_canonical());
+    };
+    headers
+        .get_all(FORWARDED_FOR)
+        .iter()
+        .rev()
+        .flat_map(|value| value.to_str().unwrap_or_default().rsplit(','))
+        .nth(usize::from(skip))
+        .and_then(|entry| parse(entry.trim()))
+}
+
+/// An address, which some proxies write with its port or in brackets.
+fn parse(entry: &str) -> Option<IpAddr> {
+    let bare = entry.trim_start_matches('[').trim_end_matches(']');
+    bare.parse()
+        .or_else(|_| entry.parse().map(|address: SocketAddr| address.ip()))
+        .map(|address| address.to_canonical())
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn behind(hops: u8, values: &[&str]) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(FORWARDED_FOR, value.parse().unwrap());
+        }
+        let peer = "::ffff:10.0.0.9".parse().unwrap();
+        address(peer, &headers, hops).map(|address| address.to_string())
+    }
+
+    #[test]
+    fn the_source_is_counted_from_the_right_and_never_from_what_a_stranger_wrote() {
+        assert_eq!(behind(0, &["1.1.1.1"]).unwrap(), "10.0.0.9");
+        assert_eq!(behind(1, &["1.1.1.1, 2.2.2.2"]).unwrap(), "2.2.2.2");
+        assert_eq!(
+            behind(2, &["9.9.9.9,1.1.1.1", "2.2.2.2"]).unwrap(),
+            "1.1.1.1"
+        );
+        assert_eq!(behind(1, &["[2001:db8::1]:443"]).unwrap(), "2001:db8::1");
+        assert_eq!(behind(1, &["2001:db8::1"]).unwrap(), "2001:db8::1");
+        assert_eq!(behind(1, &["3.3.3.3:8080"]).unwrap(), "3.3.3.3");
+        assert_eq!(behind(1, &[]), None);
+        assert_eq!(behind(1, &["1.1.1.1, unknown"]), None);
+        assert_eq!(behind(3, &["1.1.1.1, 2.2.2.2"]), None);
+    }
+}

@@ -1,0 +1,286 @@
+//! The listener over real sockets, with a real journal.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+mod slow;
+mod world;
+
+use world::{ESIM, GRACE, SECRET, World, five_g, pair, raw_json, secret};
+
+const CARRIER: &str = "/callbacks/CarrierService";
+const PROFILE: &str = "/callbacks/DeviceProfileService";
+
+fn with_pair() -> Settings {
+    Settings {
+        current: pair("user", "pw-now"),
+        previous: pair("user", "pw-before"),
+        ..Settings::default()
+    }
+}
+
+fn behind_secret(path: &str) -> String {
+    format!("{path}/{SECRET}")
+}
+
+#[tokio::test]
+async fn both_documented_examples_are_on_disk_once_they_are_answered() {
+    let world = World::start(with_pair()).await;
+    let path = "/accounts/0000123456-00001/callbacks/DeviceProfileService";
+    assert_eq!(world.status(path, ESIM).await, 200);
+    assert_eq!(world.status(CARRIER, five_g("user", "pw-now")).await, 200);
+    assert_eq!((world.counts.stored(), world.counts.duplicates()), (2, 0));
+
+    let request = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
+    let events = world.after_a_restart(request).await;
+    assert_eq!(events.len(), 1);
+    assert!(raw_json(&events[0]).contains("5/31/2018"));
+    assert!(!raw_json(&events[0]).contains("pw-now") && !raw_json(&events[0]).contains("user"));
+}
+
+#[tokio::test]
+async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
+    let world = World::start(Settings::default()).await;
+    let large = vec![b' '; 2 * 1024 * 1024];
+    let (status, error) = world.send(CARRIER, large.clone()).await;
+    assert_eq!((status.as_u16(), error.as_str()), (413, "too_large"));
+
+    // Without reading before all is written, as the plainest of senders does.
+    let mut request = format!(
+        "POST {CARRIER} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
+        large.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(&large);
+    let second = format!(
+        "POST {PROFILE} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{ESIM}",
+        ESIM.len()
+    );
+    request.extend_from_slice(second.as_bytes());
+    let answers = world.raw(&request).await;
+    assert!(answers.starts_with("HTTP/1.1 413 "), "{answers}");
+    assert!(answers.contains("HTTP/1.1 200 OK"), "{answers}");
+
+    let fits = format!("{ESIM}{}", " ".repeat(256 * 1024 - ESIM.len()));
+    assert_eq!(world.status(PROFILE, fits.clone()).await, 200);
+    assert_eq!(world.status(PROFILE, format!("{fits} ")).await, 413);
+}
+
+#[tokio::test]
+async fn what_is_no_callback_is_refused_without_repeating_it() {
+    let world = World::start(Settings::default()).await;
+    let cut = ESIM.trim_end_matches('}').to_owned();
+    for body in [
+        Vec::new(),
+        cut.into_bytes(),
+        b"{\"requestId\":\"\xff\"}".to_vec(),
+        vec![b'['; 200_000],
+        b"[]".to_vec(),
+        b"{\"status\":\"planted\"}".to_vec(),
+    ] {
+        let response = world.request(CARRIER).body(body).send().await.unwrap();
+        assert_eq!(response.status(), 400);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("malformed") && !text.contains("planted"));
+    }
+    assert_eq!(world.counts.refused(Refusal::Malformed), 6);
+    assert_eq!(world.counts.stored(), 0);
+}
+
+#[tokio::test]
+async fn a_callback_is_never_refused_for_its_headers() {
+    let world = World::start(Settings::default()).await;
+    for content_type in [
+        "text/plain",
+        "application/xml; charset=utf-16",
+        "\"nonsense",
+    ] {
+        let request = world.request(PROFILE).header("content-type", content_type);
+        let response = request.body(ESIM).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{content_type}");
+    }
+    let chunked = world
+        .raw(b"POST /callbacks/X HTTP/1.1\r\nHost: h\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n11\r\n{\"requestId\":\"r\"}\r\n0\r\n\r\n")
+        .await;
+    assert!(chunked.starts_with("HTTP/1.1 200 "), "{chunked}");
+}
+
+#[tokio::test]
+async fn only_posts_to_the_four_addresses_are_taken() {
+    let world = World::start(Settings::default()).await;
+    for path in [
+        "/",
+        "/callbacks",
+        "/callbacks/a/b/c",
+        "/accounts/a/callbacks",
+        "/callbacks/%ff",
+        &format!("/callbacks/{}", "s".repeat(129)),
+    ] {
+        let (status, error) = world.send(path, ESIM).await;
+        assert_eq!(
+            (status.as_u16(), error.as_str()),
+            (404, "not_found"),
+            "{path}"
+        );
+    }
+    let get = format!("GET {CARRIER} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    let answer = world.raw(get.as_bytes()).await.to_lowercase();
+    assert!(
+        answer.starts_with("http/1.1 405 ") && answer.contains("allow: post"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn the_path_secret_or_the_password_lets_a_callback_in() {
+    let wrong = "/callbacks/DeviceProfileService/another-secret";
+    let world = World::start(Settings {
+        path_secret: Some(secret(SECRET)),
+        ..Settings::default()
+    })
+    .await;
+    assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
+    assert_eq!(world.status(wrong, ESIM).await, 404);
+    assert_eq!(world.status(PROFILE, ESIM).await, 401);
+    assert_eq!(world.status(PROFILE, "{").await, 401);
+    assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 400);
+
+    let world = World::start(Settings {
+        path_secret: Some(secret(SECRET)),
+        ..with_pair()
+    })
+    .await;
+    let (right, bad) = (five_g("user", "pw-now"), five_g("user", "pw-no"));
+    assert_eq!(world.status(CARRIER, right.clone()).await, 200);
+    assert_eq!(world.status(PROFILE, right.clone()).await, 200);
+    assert_eq!(world.status(wrong, right).await, 404);
+    assert_eq!(world.status(CARRIER, bad.clone()).await, 401);
+    assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 401);
+    assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 401);
+    assert_eq!(world.status(&behind_secret(PROFILE), ESIM).await, 200);
+    assert_eq!(world.status(PROFILE, ESIM).await, 401);
+    assert_eq!(world.status(PROFILE, "{").await, 400);
+    assert_eq!(world.counts.refused(Refusal::WrongPathSecret), 1);
+}
+
+#[test]
+fn a_part_of_the_path_that_could_be_a_secret_is_not_logged() {
+    let gate = Gate::new(Settings {
+        path_secret: Some(secret("onlylettershere")),
+        ..Settings::default()
+    });
+    assert_eq!(gate.loggable_service("NewService"), Some("NewService"));
+    for hidden in ["onlylettershere", SECRET, "line\nbreak", &"s".repeat(41)] {
+        assert_eq!(gate.loggable_service(hidden), None);
+    }
+    let account = "0000123456-00001";
+    assert_eq!(gate.loggable_account(account), Some(account));
+    assert_eq!(gate.loggable_account("onlylettershere"), None);
+}
+
+#[tokio::test]
+async fn the_current_and_the_previous_pair_are_right_and_an_absent_one_only_where_not_required() {
+    let world = World::start(with_pair()).await;
+    for (path, body, status) in [
+        (CARRIER, five_g("user", "pw-now"), 200),
+        (CARRIER, five_g("user", "pw-before"), 200),
+        (CARRIER, five_g("user", "pw-no"), 401),
+        (CARRIER, five_g("resu", "pw-now"), 401),
+        (CARRIER, five_g("", "pw-now"), 401),
+        (CARRIER, five_g("", ""), 401),
+        (CARRIER, ESIM.to_owned(), 401),
+        ("/callbacks/carrierservice", ESIM.to_owned(), 401),
+        (PROFILE, five_g("", ""), 200),
+        (PROFILE, ESIM.to_owned(), 200),
+        (PROFILE, five_g("user", "pw-no"), 401),
+        (PROFILE, "{\"requestId\"".to_owned(), 400),
+    ] {
+        assert_eq!(
+            world.status(path, body.clone()).await,
+            status,
+            "{path} {body}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enforced() {
+    let listed = |mode| Settings {
+        allow_cidrs: vec!["3.87.163.45/32".parse().unwrap()],
+        allow_mode: mode,
+        trusted_hops: 1,
+        ..with_pair()
+    };
+    let send = async |world: &World, forwarded_for: Option<&str>, body: String| {
+        let mut request = world.request(CARRIER).body(body);
+        if let Some(value) = forwarded_for {
+            request = request.header("X-Forwarded-For", value);
+        }
+        request.send().await.unwrap().status().as_u16()
+    };
+    let (inside, outside) = ("9.9.9.9, 3.87.163.45", "3.87.163.45, 9.9.9.9");
+    let right = || five_g("user", "pw-now");
+
+    let world = World::start(listed(AllowMode::Report)).await;
+    assert_eq!(send(&world, Some(inside), right()).await, 200);
+    assert_eq!(world.counts.unlisted(), 0);
+    assert_eq!(send(&world, Some(outside), right()).await, 200);
+    assert_eq!(send(&world, None, right()).await, 200);
+    assert_eq!(send(&world, Some(outside), ESIM.to_owned()).await, 401);
+    assert_eq!(world.counts.unlisted(), 2);
+
+    let world = World::start(listed(AllowMode::Enforce)).await;
+    assert_eq!(send(&world, Some(inside), right()).await, 200);
+    assert_eq!(send(&world, Some(outside), right()).await, 403);
+    assert_eq!(send(&world, None, right()).await, 403);
+}
+
+#[tokio::test]
+async fn five_sends_of_one_callback_at_once_store_it_once() {
+    let world = World::start(Settings::default()).await;
+    let sends = [1, 1, 2, 2, 3].map(|count| {
+        let counted = format!("\"callbackCount\":{count}");
+        world.status(PROFILE, ESIM.replace("\"callbackCount\":1", &counted))
+    });
+    assert_eq!(join_all(sends).await, [200; 5]);
+    assert_eq!((world.counts.stored(), world.counts.duplicates()), (1, 4));
+    let request = "d1f08526-5443-4054-9a29-4456490ea9f8";
+    assert_eq!(world.after_a_restart(request).await.len(), 1);
+}
+
+#[tokio::test]
+async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let files = TlsFiles {
+        certificates: directory.path().join("cert.pem"),
+        key: directory.path().join("key.pem"),
+    };
+    std::fs::write(&files.certificates, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    let world = World::start(Settings {
+        tls: Some(files.clone()),
+        ..Settings::default()
+    })
+    .await;
+    let authority = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([authority])
+        .build()
+        .unwrap();
+    let url = format!("https://localhost:{}{PROFILE}", world.address.port());
+    assert_eq!(
+        http.post(&url).body(ESIM).send().await.unwrap().status(),
+        200
+    );
+    assert!(world.request(PROFILE).body(ESIM).send().await.is_err());
+
+    std::fs::write(&files.key, "no key").unwrap();
+    let error = tls::acceptor(&files).err().unwrap().to_string();
+    assert!(
+        error.contains("private key") && error.contains("key.pem"),
+        "{error}"
+    );
+}

@@ -1,0 +1,258 @@
+//! A journal that takes its time, and senders that do.
+
+use axum::{body::Body, response::Response};
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Notify,
+    time::Instant,
+};
+use tower::ServiceExt;
+
+use super::{
+    world::{Noon, serve},
+    *,
+};
+use crate::{
+    domain::{
+        change::{Change, Step},
+        clock::Timestamp,
+        names::ChangeId,
+    },
+    journal::{
+        Accepted, Arrival, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event, EventPage,
+        Extent, Intent, JournalError, Observer, PendingDevice, Place, Reservation, Stored, Target,
+    },
+};
+
+/// Stores when it is let, and says how long that takes.
+#[derive(Default)]
+struct Slow {
+    wait: Duration,
+    error: Option<JournalError>,
+    asked: Notify,
+    go: Notify,
+}
+
+#[async_trait::async_trait]
+impl Journal for Slow {
+    async fn store_callback(&self, _: Arrival) -> Result<Stored, JournalError> {
+        self.asked.notify_one();
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        self.go.notified().await;
+        Ok(Stored::New(1))
+    }
+
+    fn expected_wait(&self) -> Duration {
+        self.wait
+    }
+
+    fn epoch(&self) -> Epoch {
+        unreachable!()
+    }
+    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
+        unreachable!()
+    }
+    fn observe(&self, _: Arc<dyn Observer>) {}
+    async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
+        unreachable!()
+    }
+    async fn step(&self, _: ChangeId, _: Step, _: Timestamp) -> Result<Change, JournalError> {
+        unreachable!()
+    }
+    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+        unreachable!()
+    }
+    async fn trim(&self, _: Timestamp) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+    async fn change(&self, _: ChangeName) -> Result<Option<Change>, JournalError> {
+        unreachable!()
+    }
+    async fn changes(&self, _: ChangeFilter) -> Result<ChangePage, JournalError> {
+        unreachable!()
+    }
+    async fn events(&self, _: Target, _: Place, _: usize) -> Result<EventPage, JournalError> {
+        unreachable!()
+    }
+    async fn event_at(&self, _: Target, _: Place) -> Result<Option<Event>, JournalError> {
+        unreachable!()
+    }
+    async fn pending_devices(
+        &self,
+        _: ChangeId,
+        _: u32,
+        _: usize,
+    ) -> Result<Vec<PendingDevice>, JournalError> {
+        unreachable!()
+    }
+    async fn accepted_before(&self, _: Timestamp) -> Result<Accepted, JournalError> {
+        unreachable!()
+    }
+    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+        unreachable!()
+    }
+    async fn extent(&self) -> Result<Extent, JournalError> {
+        unreachable!()
+    }
+    fn is_writable(&self) -> bool {
+        true
+    }
+    async fn close(&self) {}
+}
+
+fn listener(journal: &Arc<Slow>) -> Listener {
+    let journal = Arc::<Slow>::clone(journal);
+    Listener::new(Settings::default(), journal, Arc::new(Noon)).unwrap()
+}
+
+async fn send(listener: &Listener, body: Body) -> (Response, Duration) {
+    let start = Instant::now();
+    let request = Request::post(PROFILE).body(body).unwrap();
+    let router = routes::router(Arc::clone(&listener.room));
+    let response = router.oneshot(request).await.unwrap();
+    (response, start.elapsed())
+}
+
+async fn error(response: Response) -> String {
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    answer["error"].as_str().unwrap().to_owned()
+}
+
+/// A body of these pieces that then ends, or does not.
+fn body(pieces: Vec<Bytes>, ends: bool) -> Body {
+    use futures_util::StreamExt as _;
+    let pieces = futures_util::stream::iter(pieces.into_iter().map(Ok::<_, std::io::Error>));
+    if ends {
+        Body::from_stream(pieces)
+    } else {
+        Body::from_stream(pieces.chain(futures_util::stream::pending()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same() {
+    let journal = Arc::new(Slow::default());
+    let listener = listener(&journal);
+    let (response, took) = send(&listener, Body::from(ESIM)).await;
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["retry-after"], "1");
+    assert_eq!(took, Duration::from_millis(3_500));
+    assert_eq!(error(response).await, "late");
+    assert_eq!(listener.counts().stored(), 0);
+
+    journal.go.notify_one();
+    listener.room.tasks.close();
+    listener.room.tasks.wait().await;
+    assert_eq!(listener.counts().stored(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sender_that_hangs_up_does_not_stop_the_append() {
+    let journal = Arc::new(Slow::default());
+    let listener = listener(&journal);
+    tokio::select! {
+        _ = send(&listener, Body::from(ESIM)) => unreachable!(),
+        () = journal.asked.notified() => {}
+    }
+    journal.go.notify_one();
+    listener.room.tasks.close();
+    listener.room.tasks.wait().await;
+    assert_eq!(listener.counts().stored(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_stored_in_time_is_refused_at_arrival() {
+    for (journal, retry_after, reason) in [
+        (
+            Slow {
+                wait: Duration::from_millis(3_501),
+                ..Slow::default()
+            },
+            "4",
+            "busy",
+        ),
+        (
+            Slow {
+                wait: Duration::from_secs(3_600),
+                ..Slow::default()
+            },
+            "30",
+            "busy",
+        ),
+        (
+            Slow {
+                error: Some(JournalError::Overloaded),
+                ..Slow::default()
+            },
+            "1",
+            "busy",
+        ),
+        (
+            Slow {
+                error: Some(JournalError::Unavailable("disk full".to_owned())),
+                ..Slow::default()
+            },
+            "1",
+            "unavailable",
+        ),
+    ] {
+        let listener = listener(&Arc::new(journal));
+        let (response, took) = send(&listener, Body::from(ESIM)).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()["retry-after"], retry_after);
+        assert_eq!(error(response).await, reason);
+        assert_eq!(took, Duration::ZERO);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed() {
+    let listener = listener(&Arc::new(Slow::default()));
+    let (response, took) = send(&listener, body(vec![Bytes::from_static(b"{")], false)).await;
+    assert_eq!(response.status(), 408);
+    assert_eq!(response.headers()["connection"], "close");
+    assert_eq!(took, Duration::from_millis(3_500));
+
+    let pieces = vec![Bytes::from(vec![b' '; 64 * 1024]); 65];
+    let (response, _) = send(&listener, body(pieces.clone(), false)).await;
+    assert_eq!(response.status(), 413);
+    assert_eq!(response.headers()["connection"], "close");
+
+    let (response, _) = send(&listener, body(pieces[..64].to_vec(), true)).await;
+    assert_eq!(response.status(), 413);
+    assert!(!response.headers().contains_key("connection"));
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_before_the_listener_ends() {
+    let journal = Arc::new(Slow::default());
+    let (address, stop, served) = serve(listener(&journal)).await;
+    let idle = TcpStream::connect(address).await.unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "POST {PROFILE} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n{ESIM}",
+        ESIM.len()
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    journal.asked.notified().await;
+    stop.cancel();
+    journal.go.notify_one();
+
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // An idle connection does not use the grace up.
+    tokio::time::timeout(GRACE / 2, served)
+        .await
+        .unwrap()
+        .unwrap();
+    drop(idle);
+    assert!(TcpStream::connect(address).await.is_err());
+}
