@@ -2,6 +2,7 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`api`]: the gRPC face;
 //! - [`listener`]: the HTTP face for ThingSpace's callbacks;
 //! - [`submit`]: a change from the intent to ThingSpace's answer;
 //! - [`upkeep`]: what runs by itself: deadlines, retention;
@@ -14,6 +15,7 @@
 //! Beside them, importing nothing: [`config`] and [`telemetry`]; and the
 //! [`sandbox`], a ThingSpace that runs anywhere.
 
+pub mod api;
 pub mod config;
 pub mod domain;
 pub mod journal;

@@ -1,0 +1,240 @@
+//! The handlers of `GatewayService`.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use tokio::time::timeout_at;
+use tonic::{Request, Response, Status};
+
+use super::{
+    convert::{change_to_proto, esim_draft, five_g_bi_draft},
+    layers::{Deadline, deadline_passed},
+    list,
+    lookup::Names,
+    reason::Reason,
+    status::{Executed, Failure, refused},
+    stub::gateway_service_server::GatewayService,
+};
+use crate::{
+    domain::{
+        change::{Change, Demand},
+        clock::Clock,
+        draft::Limits,
+        names::ChangeId,
+        violation::Violation,
+    },
+    journal::{ChangeName, Journal, Target},
+    proto,
+    submit::Submit,
+    watch::{self, Frame, Token, Until, Watch, Watches},
+};
+
+/// Serves `GatewayService`.
+pub struct Gateway {
+    journal: Arc<dyn Journal>,
+    submit: Arc<Submit>,
+    watches: Arc<Watches>,
+    clock: Arc<dyn Clock>,
+    limits: Limits,
+}
+
+/// The stream of a watch.
+type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// The service over its parts.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        submit: Arc<Submit>,
+        watches: Arc<Watches>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            journal,
+            submit,
+            watches,
+            clock,
+            limits,
+        }
+    }
+
+    /// What both change calls do once their fields are read.
+    async fn change(
+        &self,
+        demand: Result<Demand, Vec<Violation>>,
+        validate_only: bool,
+    ) -> Result<(proto::Change, Vec<String>), Failure> {
+        let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
+        let warnings = std::mem::take(&mut demand.warnings);
+        if validate_only {
+            return Ok((self.preview(&demand), warnings));
+        }
+        let change = self.submit.submit(demand).await?;
+        match refused(&change) {
+            Some(failure) => Err(failure),
+            None => Ok((change_to_proto(&change), warnings)),
+        }
+    }
+
+    /// The change as it would be, without a name or a state.
+    fn preview(&self, demand: &Demand) -> proto::Change {
+        let now = self.clock.now();
+        proto::Change {
+            change_id: String::new(),
+            state: proto::ChangeState::Unspecified.into(),
+            create_time: None,
+            update_time: None,
+            ..change_to_proto(&demand.begin(ChangeId::new(now), now))
+        }
+    }
+
+    async fn find(&self, name: ChangeName) -> Result<Change, Failure> {
+        let change = self.journal.change(name).await?;
+        change.ok_or_else(Failure::not_found)
+    }
+
+    /// What a watch is asked for.
+    async fn watch(&self, request: proto::WatchRequestRequest) -> Result<Watch, Failure> {
+        let until = match proto::Until::try_from(request.until) {
+            Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
+            Ok(proto::Until::Finished) => Until::Finished,
+            Ok(proto::Until::CaughtUp) => Until::CaughtUp,
+            Err(_) => return Err(Failure::field("until", "is no value of Until")),
+        };
+        let token = match request.resume_token.as_str() {
+            "" => None,
+            text => Some(Token::decode(text).map_err(|error| {
+                Failure::new(Reason::ResumeTokenInvalid, format!("resume_token: {error}"))
+            })?),
+        };
+        let names = Names {
+            change_id: &request.change_id,
+            request_id: &request.request_id,
+            account_name: &request.account_name,
+            idempotency_key: &request.idempotency_key,
+        };
+        let target = match names.read()? {
+            None => None,
+            Some(ChangeName::Id(id)) => Some(Target::Change(id)),
+            Some(ChangeName::Request(id)) => Some(Target::Request(id)),
+            Some(by_key) => Some(Target::Change(self.find(by_key).await?.change_id)),
+        };
+        let request = watch::Request {
+            target,
+            token,
+            until,
+            include_raw: request.include_raw,
+        };
+        Ok(self.watches.open(request).await?)
+    }
+}
+
+/// Goes through a request of up to 10,000 devices off the threads that serve
+/// everybody else.
+async fn off_thread<T: Send + 'static>(
+    validate: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    let validated = tokio::task::spawn_blocking(validate).await;
+    validated.map_err(|_panic| {
+        let why = "a fault of the gateway";
+        Failure::new(Reason::Internal, why).executed(Executed::No)
+    })
+}
+
+/// The next frame of a watch; no more once its caller's deadline has passed.
+async fn next_frame(
+    watch: Option<Watch>,
+    deadline: Option<Deadline>,
+) -> Option<(Result<Frame, Status>, Option<Watch>)> {
+    let mut watch = watch?;
+    let frame = match deadline {
+        Some(Deadline(deadline)) => match timeout_at(deadline, watch.next()).await {
+            Ok(frame) => frame?,
+            Err(_elapsed) => return Some((Err(deadline_passed().into_status()), None)),
+        },
+        None => watch.next().await?,
+    };
+    let frame = frame.map_err(|error| Failure::from(error).into_status());
+    Some((frame, Some(watch)))
+}
+
+#[tonic::async_trait]
+impl GatewayService for Gateway {
+    async fn change_esim_plan(
+        &self,
+        request: Request<proto::ChangeEsimPlanRequest>,
+    ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
+        let (request, limits) = (request.into_inner(), self.limits);
+        let validate_only = request.validate_only;
+        let demand = off_thread(move || esim_draft(request).validate(limits)).await?;
+        let (change, warnings) = self.change(demand, validate_only).await?;
+        Ok(Response::new(proto::ChangeEsimPlanResponse {
+            change: Some(change),
+            warnings,
+        }))
+    }
+
+    async fn change_five_g_bi_plan(
+        &self,
+        request: Request<proto::ChangeFiveGBiPlanRequest>,
+    ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
+        let (request, limits) = (request.into_inner(), self.limits);
+        let validate_only = request.validate_only;
+        let demand = off_thread(move || five_g_bi_draft(request).validate(limits)).await?;
+        let (change, warnings) = self.change(demand, validate_only).await?;
+        Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
+            change: Some(change),
+            warnings,
+        }))
+    }
+
+    type WatchRequestStream = FrameStream;
+
+    async fn watch_request(
+        &self,
+        request: Request<proto::WatchRequestRequest>,
+    ) -> Result<Response<FrameStream>, Status> {
+        let deadline = request.extensions().get::<Deadline>().copied();
+        let watch = self.watch(request.into_inner()).await?;
+        // Polled only as fast as the client takes what it yields.
+        let frames = stream::unfold(Some(watch), move |watch| next_frame(watch, deadline));
+        Ok(Response::new(Box::pin(frames)))
+    }
+
+    async fn get_change(
+        &self,
+        request: Request<proto::GetChangeRequest>,
+    ) -> Result<Response<proto::GetChangeResponse>, Status> {
+        let request = request.into_inner();
+        let names = Names {
+            change_id: &request.change_id,
+            request_id: &request.request_id,
+            account_name: &request.account_name,
+            idempotency_key: &request.idempotency_key,
+        };
+        let change = self.find(names.require()?).await?;
+        Ok(Response::new(proto::GetChangeResponse {
+            change: Some(change_to_proto(&change)),
+            warnings: Vec::new(),
+        }))
+    }
+
+    async fn list_changes(
+        &self,
+        request: Request<proto::ListChangesRequest>,
+    ) -> Result<Response<proto::ListChangesResponse>, Status> {
+        let page = list::changes(&*self.journal, request.into_inner()).await?;
+        Ok(Response::new(page))
+    }
+
+    async fn list_device_results(
+        &self,
+        request: Request<proto::ListDeviceResultsRequest>,
+    ) -> Result<Response<proto::ListDeviceResultsResponse>, Status> {
+        let page = list::device_results(&*self.journal, request.into_inner()).await?;
+        Ok(Response::new(page))
+    }
+}

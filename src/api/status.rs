@@ -1,0 +1,282 @@
+//! The one place where an error becomes a gRPC status.
+//!
+//! Every status carries one `google.rpc.ErrorInfo` (AIP-193) that says what to
+//! do next, and stays small enough for every client: all trailers, as encoded,
+//! below 8,000 bytes.
+
+use std::{collections::HashMap, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use super::reason::Reason;
+use crate::{
+    domain::{
+        change::{Change, Refusal, RefusalKind},
+        names::ChangeId,
+        violation::Violation,
+    },
+    journal::JournalError,
+    submit::SubmitError,
+    watch::{OpenError, StreamError},
+};
+
+/// `ErrorInfo.domain` of every error.
+pub(super) const DOMAIN: &str = "thingspace.gateway";
+
+/// Whether a change call that failed has executed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Executed {
+    /// It has not.
+    No,
+    /// It may have; the same key tells.
+    Unknown,
+}
+
+/// An error on its way to becoming a status.
+#[derive(Debug)]
+pub(super) struct Failure {
+    reason: Reason,
+    code: Code,
+    message: String,
+    executed: Option<Executed>,
+    metadata: Vec<(&'static str, String)>,
+    violations: Vec<Violation>,
+    retry_after: Option<Duration>,
+    quota: Option<&'static str>,
+}
+
+/// Room for the violations that are told: with the rest, base64 and the
+/// message it stays below 8,000 bytes.
+const VIOLATIONS_BYTES: usize = 3_600;
+/// Room for the message, before non-ASCII characters are escaped.
+const MESSAGE_BYTES: usize = 400;
+
+// === impl Failure ===
+
+impl Failure {
+    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            code: reason.code(),
+            message: message.into(),
+            executed: None,
+            metadata: Vec::new(),
+            violations: Vec::new(),
+            retry_after: None,
+            quota: None,
+        }
+    }
+
+    pub(super) fn executed(mut self, executed: Executed) -> Self {
+        self.executed = Some(executed);
+        self
+    }
+
+    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.metadata.push((name, value.into()));
+        self
+    }
+
+    /// Fields that are wrong.
+    pub(super) fn fields(violations: Vec<Violation>) -> Self {
+        let first = violations.first().map_or_else(String::new, |first| {
+            format!("{} {}", first.field, first.description)
+        });
+        let message = match violations.len() {
+            0 | 1 => first,
+            more => format!("{first} (and {} more)", more - 1),
+        };
+        Self {
+            violations,
+            ..Self::new(Reason::FieldInvalid, message)
+        }
+    }
+
+    /// One field that is wrong.
+    pub(super) fn field(field: &str, description: impl Into<String>) -> Self {
+        Self::fields(vec![Violation {
+            field: field.to_owned(),
+            description: description.into(),
+        }])
+    }
+
+    /// There is no such change.
+    pub(super) fn not_found() -> Self {
+        Self::new(Reason::ChangeNotFound, "there is no such change")
+    }
+
+    /// What a change that is REJECTED or NOT_SENT answers its call with.
+    pub(super) fn refusal(change_id: ChangeId, refusal: &Refusal) -> Self {
+        let reason = match refusal.kind {
+            RefusalKind::InvalidArgument
+            | RefusalKind::NotFound
+            | RefusalKind::PermissionDenied
+            | RefusalKind::FailedPrecondition => Reason::ThingspaceRefused,
+            RefusalKind::NotSent => Reason::NotSent,
+            RefusalKind::Throttled => Reason::Throttled,
+            RefusalKind::Credentials => Reason::GatewayCredentials,
+        };
+        let mut failure = Self::new(reason, refusal.detail.clone())
+            .executed(Executed::No)
+            .with("change_id", change_id.to_string());
+        failure.code = match refusal.kind {
+            RefusalKind::InvalidArgument => Code::InvalidArgument,
+            RefusalKind::NotFound => Code::NotFound,
+            RefusalKind::PermissionDenied => Code::PermissionDenied,
+            _ => failure.code,
+        };
+        for (name, text) in [
+            ("thingspace_code", &refusal.thingspace_code),
+            ("thingspace_text", &refusal.thingspace_text),
+        ] {
+            if let Some(text) = text {
+                failure = failure.with(name, cut(text, 1_000));
+            }
+        }
+        if reason == Reason::Throttled {
+            failure.quota = Some("ThingSpace limits the rate of calls");
+            failure.retry_after = refusal.retry_after.or(Some(Duration::from_secs(60)));
+        }
+        failure
+    }
+
+    /// The status, small enough for every client.
+    pub(super) fn into_status(self) -> Status {
+        let message = cut(&self.message, MESSAGE_BYTES);
+        let metadata = self.metadata.into_iter();
+        let mut metadata: HashMap<String, String> = metadata
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        metadata.insert("retry".into(), self.reason.retry().into());
+        match self.executed {
+            Some(Executed::No) => metadata.insert("executed".into(), "NO".into()),
+            Some(Executed::Unknown) => metadata.insert("executed".into(), "UNKNOWN".into()),
+            None => None,
+        };
+        let mut details = ErrorDetails::new();
+        if !self.violations.is_empty() {
+            let total = self.violations.len();
+            let told = tellable(self.violations);
+            metadata.insert("violations_total".into(), total.to_string());
+            metadata.insert("violations_told".into(), told.len().to_string());
+            details.set_bad_request(told);
+        }
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        if let Some(description) = self.quota {
+            details.add_quota_failure_violation("thingspace", description);
+        }
+        details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
+        Status::with_error_details(self.code, message, details)
+    }
+}
+
+/// As many of the violations as there is room for.
+fn tellable(violations: Vec<Violation>) -> Vec<FieldViolation> {
+    let mut room = VIOLATIONS_BYTES;
+    violations
+        .into_iter()
+        .map_while(|violation| {
+            // Tags and lengths of the two texts and their message.
+            let size = violation.field.len() + violation.description.len() + 12;
+            room = room.checked_sub(size)?;
+            Some(FieldViolation::new(violation.field, violation.description))
+        })
+        .collect()
+}
+
+/// At most so many bytes of a text, cut between two characters.
+fn cut(text: &str, bytes: usize) -> String {
+    let end = (0..=bytes.min(text.len()))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
+    text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+}
+
+impl From<Failure> for Status {
+    fn from(failure: Failure) -> Self {
+        failure.into_status()
+    }
+}
+
+impl From<SubmitError> for Failure {
+    fn from(error: SubmitError) -> Self {
+        let failure = match &error {
+            SubmitError::KeyReused(id) => {
+                let message = "this idempotency_key was used in this account for another change";
+                Self::new(Reason::IdempotencyKeyReused, message).with("change_id", id.to_string())
+            }
+            SubmitError::DeviceBusy(id) => {
+                let message = "a device is in another change that is being sent, or whose outcome \
+                     is not known";
+                Self::new(Reason::DeviceBusy, message).with("change_id", id.to_string())
+            }
+            SubmitError::Journal { change_id, .. } => {
+                let failure = Self::new(Reason::JournalUnavailable, error.to_string());
+                return match change_id {
+                    // On record, and still: whether it was sent, its key tells.
+                    Some(id) => failure.with("change_id", id.to_string()),
+                    // Perhaps the key names a change that was executed long ago.
+                    None => failure,
+                }
+                .executed(Executed::Unknown);
+            }
+        };
+        failure.executed(Executed::No)
+    }
+}
+
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::NoSuchChange => Self::not_found(),
+            error => Self::new(Reason::JournalUnavailable, error.to_string()),
+        }
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        let message = error.to_string();
+        match error {
+            OpenError::NoSuchChange => Self::not_found(),
+            OpenError::OtherTarget => Self::new(Reason::ResumeTokenInvalid, message),
+            OpenError::NoTarget => Self::field(
+                "change_id",
+                "exactly one of change_id, request_id, or account_name with idempotency_key must \
+                 be set, unless a resume_token is",
+            ),
+            OpenError::Expired { oldest, .. } => {
+                let failure = Self::new(Reason::ResumeTokenExpired, message);
+                match oldest {
+                    Some(token) => failure.with("oldest_resume_token", token.encode()),
+                    None => failure,
+                }
+            }
+            OpenError::Journal(error) => error.into(),
+        }
+    }
+}
+
+impl From<StreamError> for Failure {
+    fn from(error: StreamError) -> Self {
+        match error {
+            StreamError::Reconnect => Self::new(Reason::Reconnect, error.to_string()),
+            StreamError::Removed => Self::new(Reason::ResumeTokenExpired, error.to_string()),
+            StreamError::Journal(error) => error.into(),
+        }
+    }
+}
+
+/// What a call that ended in this change is answered with, if not OK.
+pub(super) fn refused(change: &Change) -> Option<Failure> {
+    use crate::domain::change::ChangeState;
+    let is_refused = matches!(change.state, ChangeState::Rejected | ChangeState::NotSent);
+    let refusal = change.refusal.as_ref().filter(|_| is_refused)?;
+    Some(Failure::refusal(change.change_id, refusal))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
+
+use super::*;
+
+fn trailer_bytes(status: &Status) -> usize {
+    let headers = status.clone().into_http::<()>().into_parts().0.headers;
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 32)
+        .sum()
+}
+
+#[test]
+fn every_status_has_exactly_one_error_info_whatever_its_reason() {
+    for reason in Reason::ALL {
+        let status = Failure::new(reason, "why").into_status();
+        assert_eq!(status.code(), reason.code());
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(
+            (info.reason.as_str(), info.domain.as_str()),
+            (reason.as_str(), DOMAIN)
+        );
+        assert_eq!(info.metadata["retry"], reason.retry());
+        assert_eq!(status.get_error_details_vec().len(), 1);
+    }
+}
+
+#[test]
+fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_bytes() {
+    let violations: Vec<Violation> = (0..9_000)
+        .map(|index| Violation {
+            field: format!("devices[{index}].primary_place_of_use.customer_name.first_name"),
+            description: "must be 1 to 20 characters, only letters A to Z, digits".into(),
+        })
+        .collect();
+    let status = Failure::fields(violations)
+        .executed(Executed::No)
+        .into_status();
+    assert!(trailer_bytes(&status) < 8_000, "{}", trailer_bytes(&status));
+    let info = status.get_details_error_info().unwrap();
+    assert_eq!(info.metadata["violations_total"], "9000");
+    let told = status
+        .get_details_bad_request()
+        .unwrap()
+        .field_violations
+        .len();
+    assert_eq!(info.metadata["violations_told"], told.to_string());
+    assert!(told > 20 && status.message().ends_with("(and 8999 more)"));
+
+    let refusal = Refusal {
+        kind: RefusalKind::Throttled,
+        detail: "ü".repeat(2_000),
+        thingspace_code: Some("c".repeat(2_000)),
+        thingspace_text: Some("ß".repeat(2_000)),
+        retry_after: None,
+    };
+    let id = ChangeId::from_bytes([7; 16]);
+    let status = Failure::refusal(id, &refusal).into_status();
+    assert!(trailer_bytes(&status) < 8_000, "{}", trailer_bytes(&status));
+    assert!(!STANDARD_NO_PAD.encode(status.details()).is_empty());
+}
+
+#[test]
+fn each_reason_is_documented_once_with_its_code_and_its_retry() {
+    let manual = include_str!("../../../docs/errors.md");
+    for reason in Reason::ALL {
+        let heading = format!("\n## {}\n", reason.as_str());
+        assert_eq!(manual.matches(&heading).count(), 1, "{heading}");
+        let section = manual.split(&heading).nth(1).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        assert!(
+            section.contains(&format!("retry: {}", reason.retry())),
+            "{heading}"
+        );
+    }
+}
