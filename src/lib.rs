@@ -2,6 +2,8 @@
 //!
 //! The rooms, each importing only from those listed after it:
 //!
+//! - [`cli`]: the command line, one short file per subcommand;
+//! - [`app`]: the wiring, from settings to a running gateway and its end;
 //! - [`api`]: the gRPC face;
 //! - [`listener`]: the HTTP face for ThingSpace's callbacks;
 //! - [`submit`]: a change from the intent to ThingSpace's answer;
@@ -16,6 +18,8 @@
 //! [`sandbox`], a ThingSpace that runs anywhere.
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod domain;
 pub mod journal;

@@ -1,0 +1,146 @@
+//! Secrets from the settings, for those who use them.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::RwLock;
+use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{self, Config, FiveGBiHttpMethod, Secret},
+    listener::{self, Pair, SecretSource},
+    thingspace::{self, CredentialSource, Credentials, FiveGBiMethod},
+};
+
+/// How often files with secrets are read anew.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A secret as it was last read. One whose file is unreadable for a moment
+/// stays as it was.
+pub(super) struct Fresh {
+    secret: Secret,
+    value: RwLock<Arc<SecretString>>,
+}
+
+/// The four credentials, read at each log-in.
+#[derive(Debug)]
+struct FromSettings(config::ThingSpace);
+
+// === impl Fresh ===
+
+impl Fresh {
+    fn new(secret: &Secret) -> Arc<Self> {
+        // The settings were checked: this can only fail in the moment between.
+        let value = secret.read().unwrap_or_else(|error| {
+            tracing::error!(%error, "a secret cannot be read");
+            SecretString::from(uuid::Uuid::new_v4().to_string())
+        });
+        Arc::new(Self {
+            secret: secret.clone(),
+            value: RwLock::new(Arc::new(value)),
+        })
+    }
+
+    fn refresh(&self) {
+        match self.secret.read() {
+            Ok(value) => *self.value.write() = Arc::new(value),
+            Err(error) => tracing::warn!(%error, "a secret cannot be read; the last one stays"),
+        }
+    }
+}
+
+impl SecretSource for Fresh {
+    fn read(&self) -> Arc<SecretString> {
+        Arc::clone(&self.value.read())
+    }
+}
+
+/// Reads secrets from files anew, until `stop`.
+pub(super) async fn refresh(secrets: Vec<Arc<Fresh>>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(REFRESH_INTERVAL) => {}
+        }
+        let secrets = secrets.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            for secret in &secrets {
+                secret.refresh();
+            }
+        });
+        if let Err(error) = read.await {
+            tracing::error!(%error, "secrets could not be read anew");
+        }
+    }
+}
+
+/// What the settings say to the listener, and the secrets in it that come from
+/// files.
+pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc<Fresh>>) {
+    let callbacks = &config.callbacks;
+    let mut fresh = Vec::new();
+    let mut source = |secret: &Secret| -> Arc<dyn SecretSource> {
+        let source = Fresh::new(secret);
+        if secret.path().is_some() {
+            fresh.push(Arc::clone(&source));
+        }
+        source
+    };
+    let mut pair = |username: &Option<Secret>, password: &Option<Secret>| {
+        Some(Pair {
+            username: source(username.as_ref()?),
+            password: source(password.as_ref()?),
+        })
+    };
+    let current = pair(&callbacks.username, &callbacks.password);
+    let previous = pair(&callbacks.previous_username, &callbacks.previous_password);
+    let settings = listener::Settings {
+        path_secret: callbacks.path_secret.as_ref().map(source),
+        current,
+        previous,
+        require_password: callbacks.require_password.clone(),
+        allow_cidrs: callbacks.allow_cidrs.clone(),
+        allow_mode: match callbacks.allow_mode {
+            config::AllowMode::Report => listener::AllowMode::Report,
+            config::AllowMode::Enforce => listener::AllowMode::Enforce,
+        },
+        trusted_hops: callbacks.trusted_hops,
+        tls: callbacks
+            .tls_cert_file
+            .clone()
+            .zip(callbacks.tls_key_file.clone())
+            .map(|(certificates, key)| listener::TlsFiles { certificates, key }),
+        ..listener::Settings::default()
+    };
+    (settings, fresh)
+}
+
+/// What the settings say to the client of ThingSpace.
+pub(super) fn thingspace_settings(config: &Config) -> thingspace::Settings {
+    thingspace::Settings {
+        base_url: config.thingspace.base_url.clone(),
+        five_g_bi_method: match config.thingspace.five_g_bi_http_method {
+            FiveGBiHttpMethod::Post => FiveGBiMethod::Post,
+            FiveGBiHttpMethod::Put => FiveGBiMethod::Put,
+        },
+        request_timeout: config.thingspace.request_timeout,
+        credentials: Arc::new(FromSettings(config.thingspace.clone())),
+    }
+}
+
+// === impl FromSettings ===
+
+impl CredentialSource for FromSettings {
+    fn read(&self) -> Result<Credentials, String> {
+        let read = |key: &str, secret: &Option<Secret>| {
+            let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;
+            secret.read().map_err(|error| format!("{key}: {error}"))
+        };
+        Ok(Credentials {
+            app_key: read("thingspace.app_key", &self.0.app_key)?,
+            app_secret: read("thingspace.app_secret", &self.0.app_secret)?,
+            uws_username: read("thingspace.uws_username", &self.0.uws_username)?,
+            uws_password: read("thingspace.uws_password", &self.0.uws_password)?,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! The command tree, and what an invocation asks for.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+
+use crate::config::{self, Mode, Sources};
+
+/// Most devices of a `demo`: as many as one change may carry.
+const MOST_DEVICES: i64 = 10_000;
+
+/// What the command line asks for. `Debug` shows no value of a setting.
+#[derive(Clone, Debug)]
+pub enum Invocation {
+    /// Run the gateway.
+    Serve {
+        /// Together with a sandbox instead of the real ThingSpace.
+        sandbox: bool,
+        /// Where the settings come from.
+        sources: Sources,
+    },
+    /// Run a sandbox alone.
+    Sandbox {
+        /// Where the settings come from.
+        sources: Sources,
+    },
+    /// Show plan changes on a gateway with a sandbox.
+    Demo {
+        /// How many devices, 1 to 10,000.
+        devices: u32,
+        /// Whether to print JSON, one object a line, instead of something to watch.
+        json: bool,
+    },
+    /// Try the settings without starting.
+    ConfigCheck {
+        /// What they are tried for.
+        mode: Mode,
+        /// Where the settings come from.
+        sources: Sources,
+    },
+    /// Print the settings in effect.
+    ConfigShow {
+        /// What they are in effect for.
+        mode: Mode,
+        /// Where the settings come from.
+        sources: Sources,
+    },
+    /// Print the documentation of all settings.
+    ConfigDocs,
+}
+
+/// The command tree. The flags of the settings come from the table of settings.
+pub fn command() -> Command {
+    let serve = Command::new("serve")
+        .about("Run the gateway")
+        .arg(sandbox_flag(
+            "Run a sandbox with it instead of calling the real ThingSpace",
+        ));
+    let sandbox = Command::new("sandbox").about("Run a ThingSpace that runs anywhere");
+    let check = Command::new("check")
+        .about("Try the settings without starting; exit code 78 when they would not do")
+        .arg(sandbox_flag("Try them for `serve --sandbox`"));
+    let show = Command::new("show")
+        .about("Print the settings in effect and where each came from, secrets hidden")
+        .arg(sandbox_flag("Print those of `serve --sandbox`"));
+    let docs = Command::new("docs").about("Print the documentation of all settings, in Markdown");
+    let config = Command::new("config")
+        .about("Check, show or document the settings")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([with_settings(check), with_settings(show), docs]);
+    Command::new("thingspace-gateway")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("A gRPC gateway to Verizon's ThingSpace Connectivity Management API")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([with_settings(serve), with_settings(sandbox), demo(), config])
+}
+
+/// Reads the command line. `args` begin with the program's name; of `environment` only the variables
+/// that begin with `TSGW_` are kept.
+///
+/// # Errors
+///
+/// What clap has to say, `--help` and `--version` included: its `exit` prints it.
+pub fn parse<A, E, N, V>(args: A, environment: E) -> Result<Invocation, clap::Error>
+where
+    A: IntoIterator,
+    A::Item: Into<OsString> + Clone,
+    E: IntoIterator<Item = (N, V)>,
+    N: Into<OsString>,
+    V: Into<OsString>,
+{
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(args)?;
+    let sources = |matches: &ArgMatches| sources(matches).with_environment(environment);
+    Ok(match matches.subcommand() {
+        Some(("serve", matches)) => Invocation::Serve {
+            sandbox: matches.get_flag("sandbox"),
+            sources: sources(matches),
+        },
+        Some(("sandbox", matches)) => Invocation::Sandbox {
+            sources: sources(matches),
+        },
+        Some(("demo", matches)) => Invocation::Demo {
+            devices: matches.get_one("devices").copied().unwrap_or_default(),
+            json: matches.get_flag("json"),
+        },
+        Some(("config", matches)) => match matches.subcommand() {
+            Some(("check", matches)) => Invocation::ConfigCheck {
+                mode: mode(matches),
+                sources: sources(matches),
+            },
+            Some(("show", matches)) => Invocation::ConfigShow {
+                mode: mode(matches),
+                sources: sources(matches),
+            },
+            _ => Invocation::ConfigDocs,
+        },
+        // Not reached: clap asks for a subcommand and knows no other.
+        _ => return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "no subcommand")),
+    })
+}
+
+// === The parts of the tree ===
+
+fn demo() -> Command {
+    Command::new("demo")
+        .about("Change some plans on a gateway with a sandbox and watch the results arrive")
+        .arg(
+            Arg::new("devices")
+                .long("devices")
+                .value_name("N")
+                .default_value("12")
+                .value_parser(value_parser!(u32).range(1..=MOST_DEVICES))
+                .help("How many devices to change, 1 to 10,000"),
+        )
+        .arg(switch("json").help("Print JSON, one object a line"))
+}
+
+fn switch(name: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue)
+}
+
+fn sandbox_flag(help: &'static str) -> Arg {
+    switch("sandbox").help(help)
+}
+
+/// Adds `--config` and a flag for each setting.
+fn with_settings(command: Command) -> Command {
+    let file = Arg::new("config")
+        .long("config")
+        .value_name("PATH")
+        .value_parser(value_parser!(PathBuf))
+        .help(format!(
+            "Settings file, in TOML [env: {}]",
+            config::ENV_CONFIG_FILE
+        ));
+    command
+        .arg(file)
+        .next_help_heading("Settings")
+        .args(config::flags().iter().map(setting_flag))
+}
+
+fn setting_flag(flag: &config::Flag) -> Arg {
+    let arg = Arg::new(flag.key)
+        .long(flag.key)
+        .value_name(flag.placeholder)
+        .value_parser(ValueParser::string())
+        .help(flag.help.clone());
+    if flag.is_switch {
+        arg.num_args(0..=1).default_missing_value("true")
+    } else {
+        // A bad value such as `-1` is for the settings to judge, not an unknown flag.
+        arg.allow_hyphen_values(true)
+    }
+}
+
+// === From matches ===
+
+fn mode(matches: &ArgMatches) -> Mode {
+    if matches.get_flag("sandbox") {
+        Mode::ServeSandbox
+    } else {
+        Mode::Serve
+    }
+}
+
+fn sources(matches: &ArgMatches) -> Sources {
+    let mut sources = Sources::default();
+    if let Some(path) = matches.get_one::<PathBuf>("config") {
+        sources = sources.with_file(path);
+    }
+    for flag in config::flags() {
+        if let Some(value) = matches.get_one::<String>(flag.key) {
+            sources = sources.with_flag(flag.key, value);
+        }
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const NOTHING: [(&str, &str); 0] = [];
+
+    fn parsed(line: &str) -> Result<Invocation, clap::Error> {
+        parse(line.split(' '), NOTHING)
+    }
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn settings_are_flags_spelled_as_their_keys() {
+        let line = "gateway serve --sandbox --callbacks.insecure --grpc.listen 127.0.0.1:7";
+        let Ok(Invocation::Serve { sandbox, sources }) = parsed(line) else {
+            panic!("not understood: {line}");
+        };
+        let config = Config::load(&sources).unwrap().config;
+        assert!(sandbox && config.callbacks.insecure);
+        assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:7");
+    }
+
+    #[test]
+    fn the_environment_reaches_the_settings() {
+        let variables = [("TSGW_SANDBOX__SEED", "7")];
+        let Ok(Invocation::ConfigCheck { mode, sources }) =
+            parse(["gateway", "config", "check", "--sandbox"], variables)
+        else {
+            panic!("not understood");
+        };
+        assert_eq!(mode, Mode::ServeSandbox);
+        assert_eq!(Config::load(&sources).unwrap().config.sandbox.seed, 7);
+    }
+
+    #[test]
+    fn a_secret_is_no_flag_and_is_not_repeated() {
+        for line in [
+            "gateway serve --callbacks.password=hush",
+            "gateway serve --callbacks.password hush",
+        ] {
+            let error = parsed(line).unwrap_err().to_string();
+            assert!(error.contains("--callbacks.password_file"), "{error}");
+            assert!(!error.contains("hush"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `serve` and `sandbox`: run until a signal.
+
+use std::{
+    future::Future,
+    io::{self, Write},
+};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::{config::load_for, write_line};
+use crate::{
+    app::{App, sandbox_settings},
+    config::{self, Config, Mode, Sources},
+    sandbox::Sandbox,
+    telemetry,
+};
+
+/// The exit code of a start that failed, or of an end that was forced.
+const FAILED: u8 = 1;
+
+/// Runs the gateway until SIGTERM or SIGINT, then drains: exit code 0. A second
+/// signal ends it at once: exit code 1. Settings that will not do: 78; any
+/// other start that fails: 1; each with one line on `err`.
+///
+/// # Errors
+///
+/// What the writer says, and what the runtime lacks.
+pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
+    let mode = if sandbox {
+        Mode::ServeSandbox
+    } else {
+        Mode::Serve
+    };
+    start(mode, sources, err, |config, shutdown| async move {
+        let app = App::build(config, mode)
+            .await
+            .map_err(|error| error.to_string())?;
+        app.run(shutdown).await;
+        Ok(())
+    })
+}
+
+/// Runs a sandbox alone, in the same way.
+///
+/// # Errors
+///
+/// What the writer says, and what the runtime lacks.
+pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
+    start(Mode::Sandbox, sources, err, |config, shutdown| async move {
+        let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox));
+        let sandbox = sandbox
+            .await
+            .map_err(|error| format!("sandbox.listen {}: {error}", config.sandbox.listen))?;
+        tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
+        let served = sandbox.run(shutdown.cancelled_owned()).await;
+        served.map_err(|error| error.to_string())
+    })
+}
+
+/// Reads the settings, starts the log and the runtime, and runs.
+fn start<R, F>(mode: Mode, sources: &Sources, err: &mut impl Write, run: R) -> io::Result<u8>
+where
+    R: FnOnce(Config, CancellationToken) -> F,
+    F: Future<Output = Result<(), String>>,
+{
+    let loaded = match load_for(sources, mode) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            write_line(err, &error.to_string())?;
+            return Ok(config::EXIT_CODE);
+        }
+    };
+    if let Err(error) = start_log(&loaded.config.telemetry) {
+        write_line(err, &error)?;
+        return Ok(FAILED);
+    }
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let ran = runtime.block_on(async {
+        let shutdown = CancellationToken::new();
+        let forced = forced_end(shutdown.clone())?;
+        tokio::select! {
+            ran = run(loaded.config, shutdown) => Ok::<_, io::Error>(Some(ran)),
+            () = forced => Ok(None),
+        }
+    })?;
+    // What is left after a bounded drain is not waited for.
+    runtime.shutdown_background();
+    Ok(match ran {
+        Some(Ok(())) => 0,
+        Some(Err(why)) => {
+            write_line(err, &format!("the start failed: {why}"))?;
+            FAILED
+        }
+        None => {
+            tracing::warn!("a second signal: ending at once");
+            FAILED
+        }
+    })
+}
+
+fn start_log(settings: &config::Telemetry) -> Result<(), String> {
+    let format = match settings.log_format {
+        config::LogFormat::Auto => telemetry::LogFormat::Auto,
+        config::LogFormat::Json => telemetry::LogFormat::Json,
+        config::LogFormat::Text => telemetry::LogFormat::Text,
+    };
+    telemetry::init(format, &settings.log_filter).map_err(|error| error.to_string())
+}
+
+/// Cancels `shutdown` at the first SIGTERM or SIGINT; ends at the second.
+fn forced_end(shutdown: CancellationToken) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        either(&mut terminate, &mut interrupt).await;
+        shutdown.cancel();
+        either(&mut terminate, &mut interrupt).await;
+    })
+}
+
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _one = one.recv() => {}
+        _other = other.recv() => {}
+    }
+}
