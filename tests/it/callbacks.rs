@@ -1,0 +1,508 @@
+//! From a callback on the wire to an event in a watch.
+
+use serde_json::{Value, json};
+use thingspace_gateway::proto::{
+    ChangeState, EsimProfile, Match, Outcome, ServicePlanChange, Source, Until,
+    WatchRequestRequest, watch_request_response::Event,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use crate::support::{
+    gateway::{Directory, Setup},
+    requests::{
+        Story, Watch, change_esim, change_five_g_bi, deliver, eid, esim, esim_callback,
+        esim_failure, five_g_bi, five_g_bi_callback, iccid, id, meid, post, resume, short, stored,
+        watch_change, watch_key, watch_request,
+    },
+    thingspace::{Answer, Call, ThingSpace},
+};
+
+const REQUEST: &str = "d1f08526-5443-4054-9a29-4456490ea9f8";
+const OTHER: &str = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
+
+#[tokio::test]
+async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("esim", [7])).await;
+    assert_eq!(change.request_ids, [REQUEST]);
+    let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+    watch.up_to("state ACCEPTED").await;
+    let url = gateway.callback_url("DeviceProfileService");
+    deliver(&url, &esim_callback(REQUEST, 7)).await;
+    let story = watch.rest().await;
+    assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
+    let result = &story.results()[0];
+    let profile = EsimProfile {
+        state: "ACTIVE".into(),
+        profile_status: "ENABLE".into(),
+        profile_role: "LOCAL".into(),
+    };
+    assert_eq!(result.esim_profile, Some(profile));
+    assert_eq!(result.service_plan_change, None);
+    assert_eq!(result.change_id, change.change_id);
+    assert_eq!(result.request_id, REQUEST);
+    assert_eq!(result.r#match(), Match::Exact);
+    assert_eq!(result.source(), Source::Callback);
+    assert_eq!(result.status_text, "SUCCESS");
+    assert_eq!(result.fault, None);
+    assert_eq!(
+        (result.callback_count, result.max_callback_threshold),
+        (1, 4)
+    );
+    assert_eq!(result.client_reference, "row-7");
+    assert_eq!(result.sent_ids, [id("eid", eid(7)), id("iccid", iccid(7))]);
+    let kinds: Vec<&str> = result.device_ids.iter().map(|id| &*id.kind).collect();
+    assert_eq!(kinds, ["eid", "imei", "msisdn", "iccid"]);
+    assert_eq!(result.device_ids[3].id, iccid(7));
+    assert!(result.receive_time.is_some());
+    assert_eq!((&*result.evidence, &*result.raw_json), ("", ""));
+
+    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    let change = change_five_g_bi(&mut client, five_g_bi("5g", [7])).await;
+    let request = WatchRequestRequest {
+        include_raw: true,
+        ..watch_change(&change)
+    };
+    let mut watch = Watch::open(&mut client, request).await;
+    watch.up_to("state ACCEPTED").await;
+    let callback = five_g_bi_callback(OTHER, "5125550142");
+    deliver(&gateway.callback_url("CarrierService"), &callback).await;
+    let story = watch.rest().await;
+    assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
+    let result = &story.results()[0];
+    let date = ServicePlanChange {
+        effective_date_text: "5/31/2018 12:00:00 AM".into(),
+        effective_date: "2018-05-31".into(),
+    };
+    assert_eq!(result.service_plan_change, Some(date));
+    assert_eq!(result.esim_profile, None);
+    // Sent by MEID, answered by MDN: the one device that was sent.
+    assert_eq!(result.r#match(), Match::Assumed);
+    assert_eq!(result.sent_ids, [id("meid", meid(7))]);
+    assert_eq!(result.device_ids, [id("mdn", "5125550142")]);
+    assert_eq!(result.status_text, "");
+    let raw: Value = serde_json::from_str(&result.raw_json).expect("JSON");
+    assert_eq!(
+        raw,
+        json!({
+            "requestId": OTHER,
+            "deviceIds": callback["deviceIds"],
+            "deviceResponse": callback["deviceResponse"],
+        })
+    );
+    let Some(Event::Finished(finished)) = &story.messages[1].event else {
+        panic!("finished is last");
+    };
+    let change = finished.change.as_ref().expect("a change");
+    let counts = (
+        change.succeeded_count,
+        change.failed_count,
+        change.pending_count,
+    );
+    assert_eq!((counts, change.unmatched_count), ((1, 0, 0), 0));
+    assert!(change.finish_time.is_some());
+}
+
+#[tokio::test]
+async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_spelled() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("again", [1, 2])).await;
+    let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+    watch.up_to("state ACCEPTED").await;
+
+    let url = gateway.callback_url("DeviceProfileService");
+    let mut posts = JoinSet::new();
+    for count in [1, 1, 2, 2, 3] {
+        let mut callback = esim_callback(REQUEST, 1);
+        callback["callbackCount"] = json!(count);
+        if count == 3 {
+            // As text, and the identifiers in another order and case.
+            callback["callbackCount"] = json!("3");
+            let ids = callback["deviceIds"].as_array_mut().unwrap();
+            ids.reverse();
+            ids[0]["kind"] = json!("ICCID");
+        }
+        let url = url.clone();
+        posts.spawn(async move { post(&url, callback.to_string()).await });
+    }
+    let mut answers: Vec<String> = posts
+        .join_all()
+        .await
+        .into_iter()
+        .map(|(status, body)| format!("{status} {}", body["stored"].as_str().unwrap()))
+        .collect();
+    answers.sort_unstable();
+    let duplicates = ["200 duplicate"; 4].into_iter();
+    assert_eq!(answers, duplicates.chain(["200 new"]).collect::<Vec<_>>());
+
+    // What comes next in the watch is the one, and then the other device's.
+    assert_eq!(short(&watch.next().await), "result 0 SUCCEEDED");
+    deliver(&url, &esim_failure(REQUEST, 2)).await;
+    let story = watch.rest().await;
+    assert_eq!(story.short(), ["result 1 FAILED", "finished FINISHED"]);
+    let fault = story.results()[0].fault.clone().expect("a fault");
+    assert_eq!(
+        fault.code,
+        "UnifiedWebService.REQUEST_FAILED.DeviceNotFound"
+    );
+    // Also after a restart it is known.
+    assert_eq!(gateway.terminate().await.0, Some(0));
+    let gateway = setup.start().await;
+    let url = gateway.callback_url("DeviceProfileService");
+    let again = post(&url, esim_callback(REQUEST, 1).to_string()).await;
+    assert_eq!(again, (200, json!({"stored": "duplicate"})));
+}
+
+#[tokio::test]
+async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
+        .env("TSGW_CALLBACKS__PASSWORD", "planted-callback-password")
+        .env("TSGW_CALLBACKS__PATH_SECRET", "planted-path-secret");
+    let gateway = setup.start().await;
+    let service = gateway.callback_url("CarrierService");
+    let url = format!("{service}/planted-path-secret");
+    let good = five_g_bi_callback(REQUEST, "5125550142");
+    let whole = good.to_string();
+
+    let malformed: [(&str, Vec<u8>); 8] = [
+        ("empty", Vec::new()),
+        (
+            "cut in the middle",
+            whole.as_bytes()[..whole.len() / 2].to_vec(),
+        ),
+        ("200,000 brackets", vec![b'['; 200_000]),
+        ("200,000 objects", br#"{"a":"#.repeat(40_000)),
+        ("not UTF-8", b"{\"requestId\":\"\xff\xfe\x80\"}".to_vec()),
+        ("not an object", b"[1]".to_vec()),
+        ("without a request id", b"{\"deviceIds\":[]}".to_vec()),
+        (
+            "with an empty request id",
+            b"{\"requestId\":\" \"}".to_vec(),
+        ),
+    ];
+    for (what, body) in malformed {
+        let (status, answer) = post(&url, body).await;
+        assert_eq!(
+            (status, &answer["error"]),
+            (400, &json!("malformed")),
+            "{what}"
+        );
+    }
+    let (status, answer) = post(&url, vec![b' '; 2 << 20]).await;
+    assert_eq!((status, &answer["error"]), (413, &json!("too_large")));
+
+    let without = |change: &dyn Fn(&mut Value)| {
+        let mut callback = good.clone();
+        change(&mut callback);
+        callback.to_string()
+    };
+    let wrong = without(&|callback| callback["password"] = json!("wrong-password"));
+    let bare = without(&|callback| {
+        callback
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| name.contains("Id"));
+    });
+    for (what, url, body, expected) in [
+        ("wrong password", url.clone(), wrong, (401, "unauthorized")),
+        ("no password", url.clone(), bare, (401, "unauthorized")),
+        (
+            "wrong secret",
+            format!("{service}/planted-path-secreT"),
+            whole.clone(),
+            (404, "not_found"),
+        ),
+        (
+            "another path",
+            format!("http://{}/", gateway.callbacks),
+            whole.clone(),
+            (404, "not_found"),
+        ),
+    ] {
+        let (status, answer) = post(&url, body).await;
+        assert_eq!(
+            (status, answer["error"].as_str().unwrap()),
+            expected,
+            "{what}"
+        );
+    }
+    let browser = reqwest::Client::builder().no_proxy().build().unwrap();
+    let got = browser.get(&url).send().await.expect("an answer");
+    assert_eq!(got.status(), 405);
+
+    // A body that breaks off, with a peer that then goes away.
+    let mut stream = TcpStream::connect(gateway.callbacks).await.unwrap();
+    let head = "POST /callbacks/CarrierService/planted-path-secret HTTP/1.1\r\n\
+                Host: localhost\r\nContent-Length: 1000\r\n\r\n{\"requestId\"";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let mut answer = String::new();
+    // What it says to somebody who hung up is its business.
+    let _read = stream.read_to_string(&mut answer).await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // Nothing of it was stored; another content type keeps nothing out; and
+    // the password alone will do.
+    let answer = browser.post(&url).header("content-type", "text/html");
+    let answer = answer.body(whole.clone()).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let again = post(&service, whole).await;
+    assert_eq!(again, (200, json!({"stored": "duplicate"})));
+    let mut client = gateway.client().await;
+    let story = Story::of(&mut client, stored(watch_request(REQUEST))).await;
+    assert_eq!(
+        story.short(),
+        ["opened -", "result - SUCCEEDED", "bookmark"]
+    );
+    let live = browser.get(format!("http://{}/livez", gateway.admin));
+    assert_eq!(live.send().await.expect("an answer").status(), 200);
+    let (code, log) = gateway.terminate().await;
+    assert_eq!(code, Some(0));
+    for secret in ["planted-path-secret", "wrong-password", "5125550142"] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_was_given_out() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let url = gateway.callback_url("DeviceProfileService");
+
+    let mut held = thingspace.hold(Call::Change);
+    let mut caller = client.clone();
+    let call =
+        tokio::spawn(async move { change_esim(&mut caller, esim("early", [1, 2, 3])).await });
+    held.arrived().await;
+    let mut watch = Watch::open(&mut client, watch_key("early")).await;
+    let mut before = watch.up_to("state DISPATCHED").await;
+    assert_eq!(short(&before[0]), "opened DISPATCHED");
+    // Two come early; an unrelated one moves the journal on in between.
+    deliver(&url, &esim_callback(REQUEST, 2)).await;
+    deliver(&url, &esim_callback(OTHER, 9)).await;
+    deliver(&url, &esim_callback(REQUEST, 1)).await;
+    let caught_up = Story::of(&mut client, stored(watch_key("early"))).await;
+    assert!(caught_up.results().is_empty(), "nobody owns them yet");
+    before.extend(caught_up.messages);
+    let mut of_request = Watch::open(&mut client, watch_request(REQUEST)).await;
+    let early = of_request.up_to("result - SUCCEEDED").await;
+    assert_eq!(short(&early[0]), "opened -");
+
+    held.release(Answer::Accepted(REQUEST.into()));
+    let change = call.await.expect("the call");
+    assert_eq!(change.state(), ChangeState::Accepted);
+    deliver(&url, &esim_callback(REQUEST, 3)).await;
+    let story = watch.rest().await;
+    let expected = [
+        "state ACCEPTED",
+        "result 1 SUCCEEDED",
+        "result 0 SUCCEEDED",
+        "result 2 SUCCEEDED",
+        "finished FINISHED",
+    ];
+    assert_eq!(story.short(), expected);
+    for result in story.results() {
+        assert_eq!(result.change_id, change.change_id);
+        assert_eq!(result.r#match(), Match::Exact);
+    }
+    // Every token goes on with exactly what followed it.
+    let tokens: Vec<&str> = before
+        .iter()
+        .map(|message| &*message.resume_token)
+        .collect();
+    for (index, token) in tokens.iter().enumerate() {
+        let resumed = Story::of(&mut client, resume(token)).await;
+        let short = resumed.short();
+        assert_eq!(short[0], "opened FINISHED");
+        assert!(
+            short.ends_with(&expected.map(String::from)),
+            "{index}: {short:?}"
+        );
+        let results = resumed.results();
+        assert_eq!(results, story.results(), "{index}");
+    }
+    for (place, message) in story.messages.iter().enumerate() {
+        let resumed = Story::of(&mut client, resume(&message.resume_token)).await;
+        let rest = resumed.short();
+        // After `finished` there is only `finished` again.
+        let place = place.min(expected.len() - 2);
+        assert_eq!(rest[1..], expected[place + 1..], "{place}");
+    }
+    // In the request's own watch they stand where they were stored.
+    let story = of_request.rest().await;
+    assert_eq!(
+        story.short(),
+        [
+            "result - SUCCEEDED",
+            "state ACCEPTED",
+            "result 2 SUCCEEDED",
+            "finished FINISHED"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by_all_its_names() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let url = gateway.callback_url("DeviceProfileService");
+
+    let mut unowned = Watch::open(&mut client, watch_request(OTHER)).await;
+    let opened = unowned.next().await;
+    assert_eq!(short(&opened), "opened -");
+    let nothing = Story::of(&mut client, stored(watch_request(OTHER))).await;
+    assert_eq!(nothing.short(), ["opened -", "bookmark"]);
+    deliver(&url, &esim_callback(OTHER, 5)).await;
+    let message = unowned.next().await;
+    assert_eq!(short(&message), "result - SUCCEEDED");
+    let Some(Event::DeviceResult(result)) = &message.event else {
+        panic!("a result");
+    };
+    assert_eq!((&*result.change_id, &*result.request_id), ("", OTHER));
+    assert_eq!(result.r#match(), Match::Unspecified);
+    assert_eq!(
+        (result.device_index, result.outcome()),
+        (None, Outcome::Succeeded)
+    );
+    assert_eq!(result.sent_ids, []);
+    for token in [&opened.resume_token, nothing.last_token()] {
+        let story = Story::of(&mut client, stored(resume(token))).await;
+        assert_eq!(
+            story.short(),
+            ["opened -", "result - SUCCEEDED", "bookmark"]
+        );
+        assert_eq!(story.messages[1], message);
+    }
+    // It is somebody's after all: the stream goes on as that change's.
+    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    let change = change_esim(&mut client, esim("late", [5])).await;
+    let story = unowned.rest().await;
+    assert_eq!(story.short(), ["state ACCEPTED", "finished FINISHED"]);
+    let story = Story::of(&mut client, watch_change(&change)).await;
+    let short = story.short();
+    assert_eq!(short.first().unwrap(), "opened FINISHED");
+    assert_eq!(
+        short[short.len() - 2..],
+        ["result 0 SUCCEEDED", "finished FINISHED"]
+    );
+
+    // One change by its three names.
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("owned", [1])).await;
+    deliver(&url, &esim_callback(REQUEST, 1)).await;
+    let mut stories = Vec::new();
+    for request in [
+        watch_change(&change),
+        watch_key("owned"),
+        watch_request(REQUEST),
+    ] {
+        let request = WatchRequestRequest {
+            until: Until::Finished.into(),
+            ..request
+        };
+        stories.push(Story::of(&mut client, request).await);
+    }
+    for story in &stories {
+        let short = story.short();
+        assert_eq!(short[0], "opened FINISHED");
+        let last = ["state ACCEPTED", "result 0 SUCCEEDED", "finished FINISHED"];
+        assert!(short.ends_with(&last.map(String::from)), "{short:?}");
+        assert_eq!(story.results(), stories[0].results());
+        let Some(Event::Finished(finished)) = &story.messages.last().unwrap().event else {
+            panic!("finished is last");
+        };
+        let finished = finished.change.as_ref().expect("a change");
+        assert_eq!(finished.change_id, change.change_id);
+    }
+}
+
+#[tokio::test]
+async fn devices_that_are_answered_under_names_that_were_not_sent_are_counted_once_each() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    let change = change_five_g_bi(&mut client, five_g_bi("by mdn", [1, 2, 3])).await;
+    let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+    watch.up_to("state ACCEPTED").await;
+    let url = gateway.callback_url("CarrierService");
+    let first = five_g_bi_callback(OTHER, "5125550142");
+    // Another result of the same device, in another spelling of its number.
+    let mut again = five_g_bi_callback(OTHER, "15125550142");
+    again["deviceIds"][0]["kind"] = json!("MSISDN");
+    let second = five_g_bi_callback(OTHER, "5125550143");
+    let mut third = five_g_bi_callback(OTHER, "5125550144");
+    let also = json!({"id": meid(2).to_lowercase(), "kind": "meid"});
+    third["deviceIds"].as_array_mut().unwrap().push(also);
+    for callback in [&first, &again, &third] {
+        deliver(&url, callback).await;
+    }
+    let known = Story::of(&mut client, stored(watch_change(&change))).await;
+    let Some(Event::Opened(opened)) = &known.messages[0].event else {
+        panic!("opened is first");
+    };
+    let now = opened.change.as_ref().unwrap();
+    assert_eq!(
+        (now.succeeded_count, now.pending_count, now.unmatched_count),
+        (2, 1, 1)
+    );
+    deliver(&url, &second).await;
+    let story = watch.rest().await;
+    assert_eq!(
+        story.short(),
+        [
+            "result - SUCCEEDED",
+            "result - SUCCEEDED",
+            "result 1 SUCCEEDED",
+            "result - SUCCEEDED",
+            "finished FINISHED"
+        ]
+    );
+    let matches: Vec<Match> = story
+        .results()
+        .iter()
+        .map(|result| result.r#match())
+        .collect();
+    assert_eq!(
+        matches,
+        [Match::None, Match::None, Match::Exact, Match::None]
+    );
+    let Some(Event::Finished(finished)) = &story.messages.last().unwrap().event else {
+        panic!("finished is last");
+    };
+    let end = finished.change.as_ref().unwrap();
+    assert_eq!(
+        (end.succeeded_count, end.pending_count, end.unmatched_count),
+        (3, 0, 2)
+    );
+}

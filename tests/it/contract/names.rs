@@ -1,0 +1,397 @@
+//! Changes and results by their names, and in lists.
+
+use serde_json::json;
+use thingspace_gateway::proto::{
+    ChangeState, GetChangeRequest, ListChangesRequest, ListDeviceResultsRequest, Outcome,
+    WatchRequestRequest,
+};
+use tonic::Code;
+
+use super::{NOBODY, REQUEST};
+use crate::support::{
+    gateway::{Client, Directory, Setup},
+    requests::{
+        ACCOUNT, Watch, change_esim, change_five_g_bi, change_ids, deliver, eid, esim,
+        esim_callback, esim_failure, five_g_bi, get_by_key, iccid, id, meid, outcomes, refuse_esim,
+        states, told, watch_key,
+    },
+    thingspace::{Answer, Call, ThingSpace},
+};
+
+#[tokio::test]
+async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("key", [1])).await;
+    assert_eq!(change.service_plan, "service plan name");
+    assert_eq!(
+        (&*change.account_name, &*change.client_reference),
+        (ACCOUNT, "job-7")
+    );
+    for time in [
+        &change.create_time,
+        &change.dispatch_time,
+        &change.accept_time,
+    ] {
+        assert!(time.is_some(), "{change:?}");
+    }
+
+    let by = |change_id: &str, request_id: &str, account: &str, key: &str| GetChangeRequest {
+        change_id: change_id.into(),
+        request_id: request_id.into(),
+        account_name: account.into(),
+        idempotency_key: key.into(),
+    };
+    for request in [
+        by(&change.change_id, "", "", ""),
+        by("", REQUEST, "", ""),
+        by("", "", ACCOUNT, "key"),
+    ] {
+        let answer = client.get_change(request).await.unwrap().into_inner();
+        assert_eq!(answer.change.as_ref(), Some(&change));
+    }
+    for (request, field) in [
+        (by("", "", "", ""), "change_id"),
+        (by(&change.change_id, REQUEST, "", ""), "request_id"),
+        (by("", REQUEST, ACCOUNT, "key"), "idempotency_key"),
+        (by("", "", ACCOUNT, ""), "idempotency_key"),
+        (by("", "", "", "key"), "account_name"),
+        (by("no-uuid", "", "", ""), "change_id"),
+    ] {
+        let told = told(&client.get_change(request.clone()).await.unwrap_err());
+        let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
+        assert_eq!(
+            (told.rule(), &*told.fields[0]),
+            (expected, field),
+            "{request:?}"
+        );
+    }
+    let missing = (Code::NotFound, "CHANGE_NOT_FOUND", "NEVER", None);
+    for request in [
+        by(NOBODY, "", "", ""),
+        by("", NOBODY, "", ""),
+        by("", "", ACCOUNT, "another"),
+        by("", "", "0000654321-00001", "key"),
+    ] {
+        let status = client.get_change(request.clone()).await.unwrap_err();
+        assert_eq!(told(&status).rule(), missing, "{request:?}");
+    }
+    let watch = WatchRequestRequest {
+        change_id: NOBODY.into(),
+        ..WatchRequestRequest::default()
+    };
+    for request in [watch, watch_key("another")] {
+        let status = Watch::try_open(&mut client, request).await.err().unwrap();
+        assert_eq!(told(&status).rule(), missing);
+    }
+}
+
+#[tokio::test]
+async fn changes_are_listed_newest_first_by_filter_and_page() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let a = change_esim(&mut client, esim("a", [1, 2])).await;
+    let mut elsewhere = five_g_bi("b", [1]);
+    elsewhere.account_name = "0000654321-00001".into();
+    let b = change_five_g_bi(&mut client, elsewhere).await;
+    thingspace.answer(
+        Call::Change,
+        Answer::error(400, "X.REQUEST_FAILED.DeviceNotFound", ""),
+    );
+    refuse_esim(&mut client, esim("c", [2, 3])).await;
+    let d = change_esim(&mut client, esim("d", [40])).await;
+    let c = get_by_key(&mut client, "c").await.unwrap();
+    let all = [&d, &c, &b, &a].map(|change| change.change_id.clone());
+
+    let filter = ListChangesRequest::default;
+    for (what, request, expected) in [
+        ("all", filter(), vec![&d, &c, &b, &a]),
+        (
+            "account",
+            ListChangesRequest {
+                account_name: ACCOUNT.into(),
+                ..filter()
+            },
+            vec![&d, &c, &a],
+        ),
+        (
+            "state",
+            ListChangesRequest {
+                states: states(&[ChangeState::Rejected]),
+                ..filter()
+            },
+            vec![&c],
+        ),
+        (
+            "states",
+            ListChangesRequest {
+                states: states(&[ChangeState::Rejected, ChangeState::Accepted]),
+                ..filter()
+            },
+            vec![&d, &c, &b, &a],
+        ),
+        (
+            "time",
+            ListChangesRequest {
+                create_time_after: b.create_time,
+                create_time_before: d.create_time,
+                ..filter()
+            },
+            vec![&c, &b],
+        ),
+        (
+            "profile",
+            ListChangesRequest {
+                device: Some(id("ICCID", iccid(2))),
+                ..filter()
+            },
+            vec![&c, &a],
+        ),
+        (
+            "profile by its first 19 digits",
+            ListChangesRequest {
+                device: Some(id("iccid", &iccid(40)[..19])),
+                ..filter()
+            },
+            vec![&d],
+        ),
+        (
+            "eUICC",
+            ListChangesRequest {
+                device: Some(id("eid", eid(3))),
+                ..filter()
+            },
+            vec![&c],
+        ),
+        (
+            "5G device in another spelling",
+            ListChangesRequest {
+                device: Some(id("Meid", meid(1).to_lowercase())),
+                ..filter()
+            },
+            vec![&b],
+        ),
+        (
+            "everything at once",
+            ListChangesRequest {
+                account_name: ACCOUNT.into(),
+                states: states(&[ChangeState::Accepted]),
+                device: Some(id("iccid", iccid(2))),
+                create_time_before: d.create_time,
+                ..filter()
+            },
+            vec![&a],
+        ),
+    ] {
+        let page = client.list_changes(request).await.unwrap().into_inner();
+        let expected: Vec<&str> = expected.iter().map(|change| &*change.change_id).collect();
+        assert_eq!(change_ids(&page.changes), expected, "{what}");
+    }
+
+    let mut request = ListChangesRequest {
+        page_size: 1,
+        ..filter()
+    };
+    let mut listed = Vec::new();
+    loop {
+        let page = client
+            .list_changes(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        assert!(page.changes.len() <= 1);
+        listed.extend(page.changes.into_iter().map(|change| change.change_id));
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+        if listed.len() == 1 {
+            // What is made meanwhile moves no page.
+            change_esim(&mut client, esim("e", [5])).await;
+        }
+    }
+    assert_eq!(listed, all);
+    let other_filter = ListChangesRequest {
+        account_name: ACCOUNT.into(),
+        ..request.clone()
+    };
+    let unreadable = ListChangesRequest {
+        page_token: "!".into(),
+        ..filter()
+    };
+    let negative = ListChangesRequest {
+        page_size: -1,
+        ..filter()
+    };
+    let unknown_kind = ListChangesRequest {
+        device: Some(id("otaid", "1")),
+        ..filter()
+    };
+    for (request, field) in [
+        (other_filter, "page_token"),
+        (unreadable, "page_token"),
+        (negative, "page_size"),
+        (unknown_kind, "device.kind"),
+    ] {
+        let told = told(&client.list_changes(request).await.unwrap_err());
+        let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
+        assert_eq!(
+            (told.rule(), told.fields.as_slice()),
+            (expected, &[field.to_owned()][..])
+        );
+    }
+}
+
+#[tokio::test]
+async fn device_results_are_listed_by_outcome_and_device_with_those_still_pending() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("key", 0..5)).await;
+    let url = gateway.callback_url("DeviceProfileService");
+    let mut interim = esim_callback(REQUEST, 3);
+    interim["status"] = json!("warning");
+    deliver(&url, &interim).await;
+    deliver(&url, &esim_callback(REQUEST, 1)).await;
+    deliver(&url, &esim_failure(REQUEST, 0)).await;
+
+    // What one answer has, in short, whole pages together.
+    async fn list(
+        client: &mut Client,
+        mut request: ListDeviceResultsRequest,
+    ) -> (Vec<String>, Vec<i32>) {
+        let (mut results, mut pending) = (Vec::new(), Vec::new());
+        loop {
+            let answer = client.list_device_results(request.clone()).await;
+            let page = answer.unwrap().into_inner();
+            let rows = page.device_results.len() + page.pending_devices.len();
+            assert!(request.page_size == 0 || rows <= usize::try_from(request.page_size).unwrap());
+            results.extend(page.device_results.iter().map(|result| {
+                assert_eq!(result.request_id, REQUEST);
+                let outcome = result.outcome().as_str_name();
+                format!("{} {outcome}", result.device_index.unwrap())
+            }));
+            pending.extend(page.pending_devices.iter().map(|device| {
+                let number = usize::try_from(device.device_index).unwrap();
+                assert_eq!(
+                    device.sent_ids,
+                    [id("eid", eid(number)), id("iccid", iccid(number))]
+                );
+                assert_eq!(device.client_reference, format!("row-{number}"));
+                device.device_index
+            }));
+            if page.next_page_token.is_empty() {
+                return (results, pending);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+    let of = || ListDeviceResultsRequest {
+        change_id: change.change_id.clone(),
+        ..ListDeviceResultsRequest::default()
+    };
+    let (interim, succeeded, failed) = (
+        "3 OUTCOME_INTERIM",
+        "1 OUTCOME_SUCCEEDED",
+        "0 OUTCOME_FAILED",
+    );
+    for page_size in [0, 1, 2] {
+        let of = || ListDeviceResultsRequest { page_size, ..of() };
+        for (request, results, pending) in [
+            (of(), vec![interim, succeeded, failed], vec![]),
+            (
+                ListDeviceResultsRequest {
+                    change_id: String::new(),
+                    request_id: REQUEST.into(),
+                    ..of()
+                },
+                vec![interim, succeeded, failed],
+                vec![],
+            ),
+            (
+                ListDeviceResultsRequest {
+                    outcomes: outcomes(&[Outcome::Failed]),
+                    ..of()
+                },
+                vec![failed],
+                vec![],
+            ),
+            (
+                ListDeviceResultsRequest {
+                    pending: true,
+                    ..of()
+                },
+                vec![],
+                vec![2, 3, 4],
+            ),
+            (
+                ListDeviceResultsRequest {
+                    outcomes: outcomes(&[Outcome::Succeeded, Outcome::Failed]),
+                    pending: true,
+                    ..of()
+                },
+                vec![succeeded, failed],
+                vec![2, 3, 4],
+            ),
+            (
+                ListDeviceResultsRequest {
+                    outcomes: outcomes(&[Outcome::Unspecified]),
+                    pending: true,
+                    device: Some(id("Iccid", iccid(3))),
+                    ..of()
+                },
+                vec![interim],
+                vec![3],
+            ),
+            (
+                ListDeviceResultsRequest {
+                    device: Some(id("eid", eid(0))),
+                    ..of()
+                },
+                vec![failed],
+                vec![],
+            ),
+        ] {
+            let listed = list(&mut client, request.clone()).await;
+            let expected = results.into_iter().map(String::from).collect();
+            assert_eq!(listed, (expected, pending), "{request:?}");
+        }
+    }
+    let answer = client
+        .get_change(GetChangeRequest {
+            change_id: change.change_id.clone(),
+            ..GetChangeRequest::default()
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    let now = answer.change.unwrap();
+    let counts = (now.succeeded_count, now.failed_count, now.pending_count);
+    assert_eq!((now.state(), counts), (ChangeState::Accepted, (1, 1, 3)));
+    // A request needs no change; a change that is none is told so.
+    let unowned = ListDeviceResultsRequest {
+        request_id: NOBODY.into(),
+        pending: true,
+        ..ListDeviceResultsRequest::default()
+    };
+    assert_eq!(list(&mut client, unowned).await, (vec![], vec![]));
+    let missing = ListDeviceResultsRequest {
+        change_id: NOBODY.into(),
+        ..of()
+    };
+    let status = client.list_device_results(missing).await.unwrap_err();
+    assert_eq!(told(&status).reason, "CHANGE_NOT_FOUND");
+}

@@ -1,0 +1,160 @@
+//! `kill -9` while callbacks arrive and streams are read.
+
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use thingspace_gateway::proto::{self, WatchRequestRequest};
+use tokio::time::timeout;
+
+use crate::{
+    guarantees::{self, End, History, Recording, What},
+    support::{
+        gateway::{Directory, Gateway, PATIENCE, Setup},
+        history::{Recorder, reference},
+        sender::{iccid, send},
+    },
+};
+
+const REQUEST: &str = "9e3dafa4-0aea-4105-b1f6-1a561ece7740";
+const CALLBACKS: usize = 3_000;
+const KILLS: usize = 20;
+
+fn watch(token: String) -> WatchRequestRequest {
+    WatchRequestRequest {
+        request_id: REQUEST.into(),
+        resume_token: token,
+        until: proto::Until::Finished.into(),
+        ..WatchRequestRequest::default()
+    }
+}
+
+/// Watches until the gateway dies.
+async fn follow(gateway: &Gateway, token: String) -> tokio::task::JoinHandle<Recording> {
+    let mut client = gateway.client().await;
+    let mut recorder = Recorder::open(&mut client, watch(token)).await;
+    tokio::spawn(async move {
+        while recorder.next().await.is_some() {}
+        recorder.cut()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_200_is_in_the_watch_after_every_kill_and_every_resume_goes_on_exactly() {
+    let directory = Directory::new();
+    // Nobody listens there: results need no change of ours to exist.
+    let setup = Setup::serve("http://127.0.0.1:9/api", &directory);
+    let mut acknowledged: HashSet<usize> = HashSet::new();
+    let mut recordings: Vec<Recording> = Vec::new();
+    let mut resume_with = String::new();
+
+    for round in 0..=KILLS {
+        let gateway = setup.start().await;
+        let following = follow(&gateway, resume_with.clone()).await;
+        let missing: Vec<usize> = (0..CALLBACKS)
+            .filter(|number| !acknowledged.contains(number))
+            .collect();
+        let counter = Arc::new(AtomicUsize::new(0));
+        let url = gateway.callback_url("DeviceProfileService");
+        let sending = tokio::spawn(send_all(url, missing, Arc::clone(&counter)));
+        if round < KILLS {
+            // In the middle: after a share of the callbacks, whenever that is.
+            let share = CALLBACKS / KILLS * (round + 1) / (round + 2);
+            timeout(PATIENCE, async {
+                while counter.load(Ordering::Relaxed) < share.min(CALLBACKS - acknowledged.len()) {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await
+            .expect("callbacks are acknowledged");
+            gateway.kill().await;
+            acknowledged.extend(sending.await.expect("a sender"));
+            let recording = following.await.expect("a recording");
+            // A token taken anywhere before: not always the last one.
+            let at = recording.messages.len().saturating_sub(1) / (1 + round % 3);
+            if let Some(message) = recording.messages.get(at) {
+                resume_with.clone_from(&message.token);
+            }
+            recordings.push(recording);
+        } else {
+            acknowledged.extend(sending.await.expect("a sender"));
+            let mut client = gateway.client().await;
+            let whole = reference(&mut client, watch(String::new())).await;
+            judge(&whole, &recordings, &acknowledged);
+            resume_everywhere(&gateway, &whole).await;
+            let (code, _log) = gateway.terminate().await;
+            assert_eq!(code, Some(0));
+            let last = following.await.expect("a recording");
+            recordings.push(last);
+            judge(&whole, &recordings, &acknowledged);
+        }
+    }
+    assert_eq!(acknowledged.len(), CALLBACKS);
+}
+
+async fn send_all(url: String, numbers: Vec<usize>, counter: Arc<AtomicUsize>) -> Vec<usize> {
+    send(&url, REQUEST, numbers, 8, counter).await
+}
+
+/// Every acknowledged callback is in the watch, once; and all seven hold.
+fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usize>) {
+    let history = History {
+        reference: &whole.messages,
+        streams: recordings,
+    };
+    guarantees::check(&history).unwrap();
+    let events: Vec<&String> = whole
+        .messages
+        .iter()
+        .filter_map(|message| match &message.what {
+            What::Event(event) => Some(event),
+            _ => None,
+        })
+        .collect();
+    let mut stored: Vec<String> = events
+        .iter()
+        .map(|event| {
+            event
+                .split('"')
+                .find(|part| part.starts_with("8914"))
+                .expect("an ICCID")
+                .to_owned()
+        })
+        .collect();
+    let count = stored.len();
+    stored.sort_unstable();
+    stored.dedup();
+    assert_eq!(stored.len(), count, "none twice");
+    for number in acknowledged {
+        assert!(
+            stored.binary_search(&iccid(*number)).is_ok(),
+            "callback {number} is lost"
+        );
+    }
+}
+
+/// A stream resumed with a token from anywhere goes on with exactly the next.
+async fn resume_everywhere(gateway: &Gateway, whole: &Recording) {
+    let mut client = gateway.client().await;
+    let mut resumed = Vec::new();
+    for message in whole.messages.iter().step_by(97) {
+        let request = WatchRequestRequest {
+            until: proto::Until::CaughtUp.into(),
+            ..watch(message.token.clone())
+        };
+        let recording = Recorder::open(&mut client, request).await.finish().await;
+        assert_eq!(recording.end, End::Ok);
+        let last = recording.messages.last().expect("a bookmark");
+        assert_eq!(last.token, whole.messages.last().expect("a bookmark").token);
+        resumed.push(recording);
+    }
+    let history = History {
+        reference: &whole.messages,
+        streams: &resumed,
+    };
+    guarantees::check(&history).unwrap();
+}

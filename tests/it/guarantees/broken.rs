@@ -1,0 +1,184 @@
+//! The checkers are tested too: a history with one thing wrong is caught by the
+//! checker of that thing.
+
+use super::*;
+
+fn event(place: usize) -> Message {
+    Message {
+        token: format!("t{place}"),
+        what: What::Event(format!("event {place}")),
+    }
+}
+
+fn opened(token: &str) -> Message {
+    Message {
+        token: token.into(),
+        what: What::Opened,
+    }
+}
+
+fn bookmark(place: usize) -> Message {
+    Message {
+        token: format!("t{place}"),
+        what: What::Bookmark,
+    }
+}
+
+fn finished(place: usize, is_final: bool, adds_up: bool) -> Message {
+    let what = What::Finished {
+        state: "FINISHED".into(),
+        is_final,
+        adds_up,
+    };
+    Message {
+        token: format!("t{place}"),
+        what,
+    }
+}
+
+fn reference() -> Vec<Message> {
+    let mut messages = vec![opened("start")];
+    messages.extend((0..6).map(event));
+    messages.push(finished(5, true, true));
+    messages
+}
+
+fn stream(from: &str, messages: &[Message], end: End) -> Recording {
+    let first = if from.is_empty() { "start" } else { from };
+    let mut all = vec![opened(first)];
+    all.extend_from_slice(messages);
+    Recording {
+        from: from.into(),
+        messages: all,
+        end,
+    }
+}
+
+type Checker = fn(&History<'_>) -> Verdict;
+
+fn judge(check: Checker, streams: &[Recording]) -> Verdict {
+    check(&History {
+        reference: &reference(),
+        streams,
+    })
+}
+
+#[test]
+fn a_true_history_passes_all_seven_checkers() {
+    let streams = [
+        stream("", &[event(0), event(1), bookmark(1), event(2)], End::Cut),
+        stream("t2", &[event(3)], End::Cut),
+        stream(
+            "t3",
+            &[event(4), event(5), finished(5, true, true)],
+            End::Ok,
+        ),
+        stream("t5", &[finished(5, true, true)], End::Ok),
+        stream("start", &[event(0)], End::Cut),
+        Recording {
+            from: "t1".into(),
+            messages: Vec::new(),
+            end: End::Refused {
+                code: "OutOfRange".into(),
+                reason: "RESUME_TOKEN_EXPIRED".into(),
+            },
+        },
+    ];
+    judge(check, &streams).unwrap();
+}
+
+#[test]
+fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
+    let foreign = Message {
+        token: "t1".into(),
+        what: What::Event("another".into()),
+    };
+    let internal = Recording {
+        from: "t1".into(),
+        messages: Vec::new(),
+        end: End::Refused {
+            code: "Internal".into(),
+            reason: "INTERNAL".into(),
+        },
+    };
+    let cut = End::Cut;
+    let broken: Vec<(&str, Checker, Recording)> = vec![
+        (
+            "Ordered",
+            ordered,
+            stream("", &[event(1), event(0)], cut.clone()),
+        ),
+        (
+            "Ordered",
+            ordered,
+            stream("", &[event(0), foreign], cut.clone()),
+        ),
+        ("Ordered", ordered, stream("", &[event(9)], cut.clone())),
+        (
+            "Unique",
+            unique,
+            stream("", &[event(0), event(0)], cut.clone()),
+        ),
+        ("Unique", unique, stream("t2", &[event(2)], cut.clone())),
+        (
+            "Gap-free",
+            gap_free,
+            stream("", &[event(0), event(2)], cut.clone()),
+        ),
+        (
+            "Resumable",
+            resumable,
+            stream("t1", &[event(3)], cut.clone()),
+        ),
+        ("Resumable", resumable, stream("", &[event(1)], cut.clone())),
+        (
+            "Bookmarkable",
+            bookmarkable,
+            stream("", &[event(0), bookmark(1)], cut.clone()),
+        ),
+        (
+            "Bookmarkable",
+            bookmarkable,
+            stream("", &[event(0), event(1), bookmark(0)], cut.clone()),
+        ),
+        (
+            "Terminal-once",
+            terminal_once,
+            stream("", &[finished(5, true, true), event(0)], End::Ok),
+        ),
+        (
+            "Terminal-once",
+            terminal_once,
+            stream("t5", &[finished(5, false, true)], End::Ok),
+        ),
+        (
+            "Terminal-once",
+            terminal_once,
+            stream("t5", &[finished(5, true, false)], End::Ok),
+        ),
+        (
+            "Terminal-once",
+            terminal_once,
+            stream("t5", &[finished(5, true, true)], cut.clone()),
+        ),
+        ("Never silently stuck", never_silently_stuck, internal),
+        (
+            "Never silently stuck",
+            never_silently_stuck,
+            stream("", &[event(0)], End::Ok),
+        ),
+        (
+            "Never silently stuck",
+            never_silently_stuck,
+            Recording {
+                from: String::new(),
+                messages: vec![event(0)],
+                end: cut,
+            },
+        ),
+    ];
+    for (name, check, stream) in broken {
+        let found = judge(check, std::slice::from_ref(&stream)).expect_err(&format!("{stream:?}"));
+        assert!(found.starts_with(name), "{found}");
+    }
+}

@@ -1,0 +1,24 @@
+//! The gateway as its users meet it: the real binary, real sockets.
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::string_slice,
+    reason = "a test that meets the unexpected fails"
+)]
+
+mod callbacks;
+mod contract;
+mod crash;
+mod guarantees;
+mod house;
+mod keys;
+mod overload;
+mod sandboxed;
+mod slow;
+mod support;
+mod wire;

@@ -1,0 +1,177 @@
+//! `serve --sandbox` and `demo`: the whole path, as a client team runs it.
+
+use std::{process::Stdio, time::Duration};
+
+use serde_json::Value;
+use thingspace_gateway::proto::{
+    self, ChangeEsimPlanRequest, EsimDevice, WatchRequestRequest, watch_request_response::Event,
+};
+use tokio::{process::Command, time::timeout};
+
+use crate::{
+    guarantees::{self, History, Recording, What},
+    support::{
+        gateway::{Gateway, PATIENCE, Setup},
+        history::{Recorder, reference},
+    },
+};
+
+const ACCOUNT: &str = "0000123456-00001";
+const DEVICES: usize = 600;
+const WATCHERS: u64 = 8;
+
+fn change() -> ChangeEsimPlanRequest {
+    let devices = (0..DEVICES).map(|number| EsimDevice {
+        eid: format!("99{number:030}"),
+        iccid: format!("9994{number:016}"),
+        client_reference: format!("row-{number}"),
+    });
+    ChangeEsimPlanRequest {
+        account_name: ACCOUNT.into(),
+        service_plan: "Plan".into(),
+        idempotency_key: "order-17".into(),
+        devices: devices.collect(),
+        ..ChangeEsimPlanRequest::default()
+    }
+}
+
+fn watch(token: String) -> WatchRequestRequest {
+    WatchRequestRequest {
+        account_name: ACCOUNT.into(),
+        idempotency_key: "order-17".into(),
+        resume_token: token,
+        until: proto::Until::Finished.into(),
+        ..WatchRequestRequest::default()
+    }
+}
+
+/// Watches to the end, cutting the stream now and then and resuming it with its
+/// last token.
+async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut client = gateway.client().await;
+    let mut recordings = Vec::new();
+    let mut token = String::new();
+    loop {
+        let mut recorder = Recorder::open(&mut client, watch(token.clone())).await;
+        let mut left = random.usize(1..200);
+        let finished = loop {
+            match recorder.next().await {
+                Some(Event::Finished(_)) => break true,
+                Some(_) if left == 0 => break false,
+                Some(_) => left -= 1,
+                None => panic!("the stream ended early"),
+            }
+        };
+        token = recorder.token();
+        if finished {
+            recordings.push(recorder.finish().await);
+            return recordings;
+        }
+        recordings.push(recorder.cut());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_seven_guarantees() {
+    let gateway = Setup::sandbox()
+        .set("sandbox.failure_share", "0.2")
+        .set("sandbox.duplicate_share", "0.3")
+        .set("sandbox.order", "shuffled")
+        .set("sandbox.answer_delay", "100ms")
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let accepted = client
+        .change_esim_plan(change())
+        .await
+        .unwrap()
+        .into_inner();
+    let change_id = accepted.change.unwrap().change_id;
+    let following = (0..WATCHERS).map(|seed| follow(&gateway, seed));
+    let recordings = timeout(PATIENCE, futures_util::future::join_all(following)).await;
+    let recordings: Vec<Recording> = recordings.expect("in time").concat();
+
+    let whole = reference(&mut client, watch(String::new())).await;
+    let history = History {
+        reference: &whole.messages,
+        streams: &recordings,
+    };
+    guarantees::check(&history).unwrap();
+    let results = whole.messages.iter().filter(
+        |message| matches!(&message.what, What::Event(event) if !event.contains(&change_id)),
+    );
+    assert_eq!(
+        results.count(),
+        DEVICES,
+        "one result a device, however often it was sent"
+    );
+
+    let ledger = format!(
+        "http://{}/sandbox/ledger?identifiers=false",
+        gateway.sandbox.unwrap()
+    );
+    let ledger: Value =
+        serde_json::from_str(&reqwest::get(ledger).await.unwrap().text().await.unwrap()).unwrap();
+    let changes = ledger["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1);
+    assert_eq!(changes[0]["devices"], DEVICES);
+    assert!(
+        changes[0]["callbacks"]["duplicates"].as_u64().unwrap() > 100,
+        "{ledger}"
+    );
+    let change = proto::GetChangeRequest {
+        change_id,
+        ..proto::GetChangeRequest::default()
+    };
+    let change = client
+        .get_change(change)
+        .await
+        .unwrap()
+        .into_inner()
+        .change
+        .unwrap();
+    assert_eq!(
+        changes[0]["callbacks"]["failed_devices"],
+        change.failed_count
+    );
+    assert_eq!(
+        change.succeeded_count + change.failed_count,
+        i32::try_from(DEVICES).unwrap()
+    );
+    assert_eq!(gateway.terminate().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_changes() {
+    let demo = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
+        .args(["demo", "--devices", "250", "--json"])
+        .stdin(Stdio::null())
+        .output();
+    let output = timeout(PATIENCE, demo)
+        .await
+        .expect("in time")
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    let out = String::from_utf8(output.stdout).unwrap();
+    let report: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    let changes = report["changes"].as_array().unwrap();
+    let types: Vec<&str> = changes
+        .iter()
+        .filter_map(|change| change["change_type"].as_str())
+        .collect();
+    assert_eq!(
+        types,
+        ["CHANGE_TYPE_ESIM_PLAN", "CHANGE_TYPE_FIVE_G_BI_PLAN"]
+    );
+    for change in changes {
+        let count = |name: &str| change[name].as_u64().unwrap();
+        assert_eq!(count("succeeded") + count("failed"), 250, "{change}");
+        assert_eq!(
+            (count("devices"), count("duplicates"), count("missing")),
+            (250, 0, 0)
+        );
+        assert_eq!(change["request_ids"].as_array().unwrap().len(), 1);
+    }
+    assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < PATIENCE);
+}

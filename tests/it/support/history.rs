@@ -1,0 +1,140 @@
+//! Records what a watch is sent.
+
+use thingspace_gateway::proto::{
+    self, ChangeState, WatchRequestRequest, watch_request_response::Event,
+};
+use tonic::{Status, Streaming};
+use tonic_types::StatusExt;
+
+use super::gateway::Client;
+use crate::guarantees::{End, Message, Recording, What};
+
+/// A watch that is being recorded.
+pub struct Recorder {
+    recording: Recording,
+    stream: Option<Streaming<proto::WatchRequestResponse>>,
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Opens a watch.
+    pub async fn open(client: &mut Client, request: WatchRequestRequest) -> Self {
+        let from = request.resume_token.clone();
+        let mut recording = Recording {
+            from,
+            ..Recording::default()
+        };
+        let stream = match client.watch_request(request).await {
+            Ok(response) => Some(response.into_inner()),
+            Err(status) => {
+                recording.end = end(&status);
+                None
+            }
+        };
+        Self { recording, stream }
+    }
+
+    /// The next message; `None` when the stream has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        let stream = self.stream.as_mut()?;
+        match stream.message().await {
+            Ok(Some(message)) => {
+                let event = message.event.expect("an event");
+                self.recording.messages.push(Message {
+                    token: message.resume_token,
+                    what: what(&event),
+                });
+                Some(event)
+            }
+            Ok(None) => {
+                self.recording.end = End::Ok;
+                self.stream = None;
+                None
+            }
+            Err(status) => {
+                self.recording.end = end(&status);
+                self.stream = None;
+                None
+            }
+        }
+    }
+
+    /// The token to go on with.
+    pub fn token(&self) -> String {
+        let last = self.recording.messages.last();
+        last.map_or_else(|| self.recording.from.clone(), |last| last.token.clone())
+    }
+
+    /// Reads to the end.
+    pub async fn finish(mut self) -> Recording {
+        while self.next().await.is_some() {}
+        self.recording
+    }
+
+    /// Stops here.
+    pub fn cut(self) -> Recording {
+        self.recording
+    }
+}
+
+/// One stream from the beginning, until all that is stored has been delivered.
+pub async fn reference(client: &mut Client, request: WatchRequestRequest) -> Recording {
+    let request = WatchRequestRequest {
+        until: proto::Until::CaughtUp.into(),
+        resume_token: String::new(),
+        ..request
+    };
+    let recording = Recorder::open(client, request).await.finish().await;
+    assert_eq!(recording.end, End::Ok);
+    recording
+}
+
+fn what(event: &Event) -> What {
+    match event {
+        Event::Opened(_) => What::Opened,
+        Event::DeviceResult(result) => What::Event(format!(
+            "{} {:?} {:?} {:?}",
+            result.request_id, result.device_ids, result.outcome, result.receive_time
+        )),
+        Event::StateChanged(changed) => {
+            let change = changed.change.clone().expect("a change");
+            What::Event(format!(
+                "{} {:?} {:?}",
+                change.change_id,
+                change.state(),
+                change.update_time
+            ))
+        }
+        Event::Bookmark(_) => What::Bookmark,
+        Event::Reconnect(_) => What::Reconnect,
+        Event::Finished(finished) => {
+            let change = finished.change.clone().expect("a change");
+            let counted = change.succeeded_count + change.failed_count + change.pending_count;
+            What::Finished {
+                state: change.state().as_str_name().into(),
+                is_final: matches!(
+                    change.state(),
+                    ChangeState::Finished
+                        | ChangeState::Closed
+                        | ChangeState::Rejected
+                        | ChangeState::NotSent
+                ),
+                adds_up: counted == change.device_count
+                    && (change.state() != ChangeState::Finished || change.pending_count == 0),
+            }
+        }
+    }
+}
+
+/// A status that the server sent has an ErrorInfo; one that the client made of
+/// a broken connection has none.
+fn end(status: &Status) -> End {
+    match status.get_details_error_info() {
+        Some(info) => End::Refused {
+            code: format!("{:?}", status.code()),
+            reason: info.reason,
+        },
+        None => End::Cut,
+    }
+}

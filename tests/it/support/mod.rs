@@ -1,0 +1,8 @@
+//! What the tests stand on.
+
+pub mod gateway;
+pub mod history;
+pub mod raw;
+pub mod requests;
+pub mod sender;
+pub mod thingspace;

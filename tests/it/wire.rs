@@ -1,0 +1,364 @@
+//! What ThingSpace receives: the documented bodies, and no log-in too many.
+
+use serde_json::json;
+use thingspace_gateway::proto::{ChangeState, CustomerName, PrimaryPlaceOfUse};
+use tokio::task::JoinSet;
+use tonic::Code;
+
+use crate::support::{
+    gateway::{Directory, Setup},
+    requests::{
+        ACCOUNT, change_esim, change_five_g_bi, eid, esim, five_g_bi, iccid, id, meid, refuse_esim,
+        told,
+    },
+    thingspace::{Answer, Call, ESIM, FIVE_G_BI, LOG_IN, Refusal, Seen, TOKEN, ThingSpace},
+};
+
+/// What every change has, whatever its body.
+fn check_change(seen: &Seen, method: &str, secrets: &[String; 2]) {
+    let [token, session] = secrets;
+    assert_eq!(seen.method, method);
+    assert_eq!(seen.header("authorization"), format!("Bearer {token}"));
+    assert_eq!(seen.header("vz-m2m-token"), session);
+    assert_eq!(seen.header("content-type"), "application/json");
+    assert_eq!(
+        seen.header("content-length"),
+        seen.body.len().to_string(),
+        "sent whole, not in chunks"
+    );
+}
+
+#[tokio::test]
+async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    assert_eq!(thingspace.token_requests(), 0, "no log-in without need");
+
+    let one = change_esim(&mut client, esim("one", [1])).await;
+    assert_eq!(one.state(), ChangeState::Accepted);
+    let two = change_esim(&mut client, esim("two", [2, 3])).await;
+    assert_eq!(two.device_count, 2);
+
+    let seen = thingspace.seen(ESIM);
+    assert_eq!(seen.len(), 2);
+    for seen in &seen {
+        check_change(seen, "POST", &thingspace.secrets());
+    }
+    let device = |number| {
+        json!({"deviceIds": [
+            {"kind": "eid", "id": eid(number)},
+            {"kind": "iccid", "id": iccid(number)},
+        ]})
+    };
+    assert_eq!(
+        seen[0].json(),
+        json!({
+            "devices": [device(1)],
+            "accountName": "0000123456-00001",
+            "servicePlan": "service plan name",
+        })
+    );
+    assert_eq!(seen[1].json()["devices"], json!([device(2), device(3)]));
+
+    let token = &thingspace.seen(TOKEN)[0];
+    assert_eq!(token.method, "POST");
+    // Base64 of the key, a colon, and the secret.
+    assert_eq!(
+        token.header("authorization"),
+        "Basic cGxhbnRlZC1hcHAta2V5OnBsYW50ZWQtYXBwLXNlY3JldA=="
+    );
+    assert_eq!(
+        token.header("content-type"),
+        "application/x-www-form-urlencoded"
+    );
+    assert_eq!(token.body, "grant_type=client_credentials");
+    let log_in = &thingspace.seen(LOG_IN)[0];
+    assert_eq!(log_in.method, "POST");
+    assert_eq!(log_in.header("content-type"), "application/json");
+    let credentials = json!({
+        "username": "planted-uws-username",
+        "password": "planted-uws-password",
+    });
+    assert_eq!(log_in.json(), credentials);
+    assert_eq!((thingspace.token_requests(), thingspace.log_ins()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_optional_members() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+
+    change_five_g_bi(&mut client, five_g_bi("as documented", [1, 2])).await;
+
+    let mut full = five_g_bi("all members", [3]);
+    let place = full.devices[0].primary_place_of_use.as_mut().unwrap();
+    place.address.as_mut().unwrap().zip4 = "4321".into();
+    place.customer_name = Some(CustomerName {
+        title: "Dr.".into(),
+        first_name: "Zebedee #1".into(),
+        middle_name: "X.".into(),
+        last_name: "Quillfeather-Ng!".into(),
+        suffix: "III".into(),
+    });
+    full.devices[0]
+        .device_ids
+        .push(id("IMEI", "990000862471854"));
+    change_five_g_bi(&mut client, full).await;
+
+    let mut least = five_g_bi("least", [4]);
+    least.current_service_plan.clear();
+    let PrimaryPlaceOfUse { address, .. } = least.devices[0].primary_place_of_use.as_mut().unwrap();
+    let address = address.as_mut().unwrap();
+    address.address_line2.clear();
+    address.country.clear();
+    change_five_g_bi(&mut client, least).await;
+
+    let seen = thingspace.seen(FIVE_G_BI);
+    assert_eq!(seen.len(), 3);
+    for seen in &seen {
+        check_change(seen, "POST", &thingspace.secrets());
+    }
+    let device = |number| {
+        json!({
+            "deviceIds": [{"id": meid(number), "kind": "MEID"}],
+            "primaryPlaceOfUse": {
+                "address": {
+                    "addressLine1": "14 Wexcombe Crossing",
+                    "addressLine2": "Quagga Annex",
+                    "city": "Ogdenquist",
+                    "state": "TX",
+                    "country": "US",
+                    "zip": "78660",
+                },
+                "customerName": {"firstName": "Zebedee", "lastName": "Quillfeather"},
+            },
+        })
+    };
+    assert_eq!(
+        seen[0].json(),
+        json!({
+            "accountName": ACCOUNT,
+            "servicePlan": "Name of the plan being changed to",
+            "deviceListWithServiceAddress": [device(1), device(2)],
+            "currentServicePlan": "Name of the plan being changed from",
+        })
+    );
+    let full = &seen[1].json()["deviceListWithServiceAddress"][0];
+    let kinds: Vec<String> = full["deviceIds"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|id| id["kind"].as_str().unwrap().to_lowercase())
+        .collect();
+    assert_eq!(kinds, ["meid", "imei"]);
+    let place = &full["primaryPlaceOfUse"];
+    assert_eq!(place["address"]["zip4"], "4321");
+    assert_eq!(
+        place["customerName"],
+        json!({
+            "title": "Dr.",
+            "firstName": "Zebedee #1",
+            "middleName": "X.",
+            "lastName": "Quillfeather-Ng!",
+            "suffix": "III",
+        })
+    );
+    let mut expected = device(4);
+    let address = expected["primaryPlaceOfUse"]["address"].as_object_mut();
+    address.unwrap().remove("addressLine2");
+    assert_eq!(
+        seen[2].json(),
+        json!({
+            "accountName": ACCOUNT,
+            "servicePlan": "Name of the plan being changed to",
+            "deviceListWithServiceAddress": [expected],
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_5g_change_is_a_put_where_the_setting_says_so_and_an_esim_change_stays_a_post() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let setup = setup.set("thingspace.five_g_bi_http_method", "PUT");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+
+    let change = change_five_g_bi(&mut client, five_g_bi("put", [1])).await;
+    assert_eq!(change.state(), ChangeState::Accepted);
+    change_esim(&mut client, esim("post", [1])).await;
+    check_change(&thingspace.seen(FIVE_G_BI)[0], "PUT", &thingspace.secrets());
+    check_change(&thingspace.seen(ESIM)[0], "POST", &thingspace.secrets());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_has_just_died() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let gateway = setup.start().await;
+    let client = gateway.client().await;
+
+    for (round, log_ins) in [(0, 1), (1, 2)] {
+        // All are on their way before the first is answered.
+        thingspace.gather(100);
+        let mut calls = JoinSet::new();
+        for number in round * 100..(round + 1) * 100 {
+            let mut client = client.clone();
+            calls.spawn(async move {
+                change_esim(&mut client, esim(&format!("key {number}"), [number])).await
+            });
+        }
+        let changes = calls.join_all().await;
+        assert!(
+            changes
+                .iter()
+                .all(|change| change.state() == ChangeState::Accepted)
+        );
+        assert_eq!(thingspace.executed(), (round + 1) * 100, "each once");
+        assert_eq!(thingspace.log_ins(), log_ins);
+        assert_eq!(thingspace.token_requests(), 1);
+        thingspace.expire(Refusal::SessionExpired);
+    }
+    assert_eq!(
+        thingspace.posts(),
+        300,
+        "those that were refused were sent once more"
+    );
+}
+
+#[tokio::test]
+async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_is_refused() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    change_esim(&mut client, esim("first", [0])).await;
+
+    let mut number = 0;
+    for refusal in Refusal::ALL {
+        number += 1;
+        let (posts, executed) = (thingspace.posts(), thingspace.executed());
+        thingspace.expire(refusal);
+        let change = change_esim(&mut client, esim(&format!("{refusal:?}"), [number])).await;
+        assert_eq!(change.state(), ChangeState::Accepted, "{refusal:?}");
+        assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
+        assert_eq!(thingspace.executed() - executed, 1, "{refusal:?}");
+        let sent = thingspace.seen(ESIM);
+        let [.., first, second] = sent.as_slice() else {
+            panic!("two were sent");
+        };
+        assert_eq!(first.body, second.body);
+
+        // One that is refused again is not tried a third time.
+        let posts = thingspace.posts();
+        thingspace.answer(Call::Change, refusal.answer());
+        thingspace.answer(Call::Change, refusal.answer());
+        let key = format!("{refusal:?} twice");
+        let status = refuse_esim(&mut client, esim(&key, [100 + number])).await;
+        let expected = (
+            Code::FailedPrecondition,
+            "GATEWAY_CREDENTIALS",
+            "LATER",
+            Some("NO"),
+        );
+        assert_eq!(told(&status).rule(), expected, "{refusal:?}");
+        assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
+        // Nothing was executed, so the same key may send it yet.
+        let change = change_esim(&mut client, esim(&key, [100 + number])).await;
+        assert_eq!(change.state(), ChangeState::Accepted, "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_are_tried_twice_and_then_no_more_however_many_ask() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let client = gateway.client().await;
+    let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
+    for _ in 0..40 {
+        thingspace.answer(Call::LogIn, Answer::error(400, code, "Wrong password"));
+    }
+    for round in 0..2 {
+        let mut calls = JoinSet::new();
+        for number in round * 20..(round + 1) * 20 {
+            let mut client = client.clone();
+            calls.spawn(async move {
+                refuse_esim(&mut client, esim(&format!("key {number}"), [number])).await
+            });
+        }
+        for status in calls.join_all().await {
+            let expected = (
+                Code::FailedPrecondition,
+                "GATEWAY_CREDENTIALS",
+                "LATER",
+                Some("NO"),
+            );
+            assert_eq!(told(&status).rule(), expected);
+        }
+    }
+    // The fifth would lock the account for good.
+    assert_eq!(thingspace.log_ins(), 2);
+    assert_eq!(thingspace.posts(), 0);
+}
+
+#[tokio::test]
+async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_refused() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let mut request = five_g_bi("many", 0..10_000);
+    for device in &mut request.devices {
+        let place = device.primary_place_of_use.as_mut().unwrap();
+        let address = place.address.as_mut().unwrap();
+        address.address_line1 = "1".repeat(60);
+        address.address_line2 = "é".repeat(60);
+        address.city = "c".repeat(40);
+        address.zip4 = "4321".into();
+        place.customer_name = Some(CustomerName {
+            title: "t".repeat(20),
+            first_name: "f".repeat(20),
+            middle_name: "m".repeat(20),
+            last_name: "l".repeat(25),
+            suffix: "s".repeat(20),
+        });
+        device.client_reference = "r".repeat(64);
+    }
+    let mut more = request.clone();
+    more.idempotency_key = "one more".into();
+    more.devices.push(five_g_bi("", [10_000]).devices.remove(0));
+    let change = change_five_g_bi(&mut client, request).await;
+    assert_eq!(
+        (change.device_count, change.pending_count),
+        (10_000, 10_000)
+    );
+    let body = thingspace.seen(FIVE_G_BI)[0].json();
+    let devices = body["deviceListWithServiceAddress"].as_array().unwrap();
+    assert_eq!(devices.len(), 10_000);
+    assert_eq!(devices[9_999]["deviceIds"][0]["id"], meid(9_999));
+
+    let status = client.change_five_g_bi_plan(more).await.unwrap_err();
+    let told = told(&status);
+    assert_eq!(
+        (&*told.reason, &*told.fields),
+        ("FIELD_INVALID", &["devices".into()][..])
+    );
+    assert!(status.message().contains("changes.max_devices_per_request"));
+    assert_eq!(thingspace.posts(), 1);
+}
