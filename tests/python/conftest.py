@@ -1,0 +1,122 @@
+"""The gateway as a client in another language meets it: the real binary, real sockets."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "python"
+
+# The longest that anything here may take: a hang fails instead of blocking the suite.
+PATIENCE = 60
+
+# What the gateway's first lines say, in this order.
+LISTENING = ("gRPC listens", "callbacks listen", "admin listens", "the sandbox is at")
+
+
+class Gateway:
+    """`serve --sandbox` on free ports, its log read to the end."""
+
+    def __init__(self, **settings):
+        defaults = {
+            "grpc.listen": "127.0.0.1:0",
+            "admin.listen": "127.0.0.1:0",
+            "telemetry.log_format": "json",
+            "shutdown.grace": "5s",
+        }
+        settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
+        flags = [f"--{key}={value}" for key, value in settings.items()]
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("TSGW_")}
+        self.process = subprocess.Popen(
+            [binary(), "serve", "--sandbox", *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.log, self._lines = [], queue.Queue()
+        threading.Thread(target=self._read_log, daemon=True).start()
+        try:
+            self.address = [self._listening(what) for what in LISTENING][0]
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def _read_log(self):
+        for line in self.process.stderr:
+            self.log.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def _listening(self, what):
+        """The address on the next line that says so."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            line = self._lines.get(timeout=max(0, deadline - time.monotonic()))
+            assert line is not None, "the gateway did not start:\n" + "".join(self.log)
+            event = json.loads(line) if line.startswith("{") else {}
+            if event.get("message", "").startswith(what):
+                return event["address"]
+
+    def stop(self):
+        """SIGTERM, and the exit code after the drain."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=PATIENCE)
+        finally:
+            self.process.kill()
+
+
+def binary():
+    path = os.environ.get("TSGW_BINARY")
+    assert path, "TSGW_BINARY must name the gateway's binary; scripts/test sets it"
+    return path
+
+
+@pytest.fixture
+def start():
+    """Starts gateways, and sees that each of them drains."""
+    started = []
+
+    def start(**settings):
+        started.append(Gateway(**settings))
+        return started[-1]
+
+    yield start
+    codes = [gateway.stop() for gateway in started]
+    assert codes == [0] * len(started), "".join(started[-1].log)
+
+
+@pytest.fixture
+def channel(start):
+    """A channel to a gateway of its own."""
+    with grpc.insecure_channel(start().address) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="session")
+def example():
+    """Runs the example with these arguments, its stubs made as its manual says."""
+    environment = os.environ | {"PYTHON": sys.executable}
+    subprocess.run([EXAMPLE / "generate.sh"], check=True, env=environment, timeout=PATIENCE)
+
+    def run(*arguments):
+        return subprocess.run(
+            [sys.executable, EXAMPLE / "change_esim_plans.py", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    return run
