@@ -7,29 +7,26 @@
 //! behind reads the journal. Nothing is dropped for a slow client, and nothing
 //! waits for one.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::change::{Change, ChangeState},
-    journal::{ChangeName, Journal, JournalError, Observer, Place, Target},
+    journal::{ChangeName, Journal, JournalError, Place, Target},
 };
 
 mod frame;
 mod tail;
+mod tails;
 mod token;
 
 pub use frame::{Encode, Frame, Message, ReconnectReason};
 pub use token::{Token, UnreadableToken};
 
 use tail::{Batch, Tail};
+use tails::Tails;
 
 /// All watches of one gateway.
 pub struct Watches {
@@ -131,10 +128,6 @@ pub struct Watch {
     ends_at: Instant,
     bookmark_at: Instant,
 }
-
-/// The tails of the targets that are being watched.
-#[derive(Default)]
-struct Tails(Mutex<HashMap<Target, Weak<Tail>>>);
 
 // === impl Watches ===
 
@@ -355,45 +348,6 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let tail = self.tail.take();
         self.watches.tails.leave(&self.target, tail);
-    }
-}
-
-// === impl Tails ===
-
-impl Tails {
-    fn join(&self, target: &Target, journal: &Arc<dyn Journal>) -> Arc<Tail> {
-        let mut tails = self.0.lock();
-        if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
-            return tail;
-        }
-        let tail = Tail::new(target.clone(), journal.epoch(), Arc::clone(journal));
-        let tail = Arc::new(tail);
-        tails.insert(target.clone(), Arc::downgrade(&tail));
-        tail
-    }
-
-    /// Forgets a target's tail with its last watch.
-    fn leave(&self, target: &Target, tail: Option<Arc<Tail>>) {
-        let mut tails = self.0.lock();
-        // Under the lock, so that of two that leave together one is the last.
-        drop(tail);
-        if tails
-            .get(target)
-            .is_some_and(|tail| tail.strong_count() == 0)
-        {
-            tails.remove(target);
-        }
-    }
-}
-
-impl Observer for Tails {
-    fn committed(&self, touched: &[Target]) {
-        let tails = self.0.lock();
-        for target in touched {
-            if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
-                tail.wake();
-            }
-        }
     }
 }
 

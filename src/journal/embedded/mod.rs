@@ -32,6 +32,7 @@ use crate::domain::{
 mod checkpoint;
 mod command;
 mod readers;
+mod worker;
 mod writer;
 
 use readers::Readers;
