@@ -1,12 +1,12 @@
 //! What a call passes through before it reaches its handler, and its answer
 //! after.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::Request,
-    middleware::{Next, from_fn},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
 };
 use futures_util::FutureExt;
@@ -15,22 +15,31 @@ use tonic::{Status, body::Body};
 
 use super::{
     complete::complete,
+    observe::{Observer, observe},
     reason::Reason,
     status::{Executed, Failure},
 };
 
 /// The services behind all layers. A call passes through them from the last to
 /// the first.
-pub(super) fn layered(services: Router) -> Router {
-    services
+///
+/// Without an observer nothing is told of the calls: on the admin port they are
+/// the kubelet's probes.
+pub(super) fn layered(services: Router, observer: Option<Observer>) -> Router {
+    let answered = services
         // Next to the handlers: what has no time left is not worth more.
         .layer(from_fn(deadline))
         // Around all that can go wrong in ours, so that a fault costs one call
         // and not the connection with everybody else's.
         .layer(from_fn(catch_panic))
-        // Outermost, so that every error has its ErrorInfo: those of the
-        // layers within, and those that tonic makes itself.
-        .layer(from_fn(complete))
+        // Around all of them, so that every error has its ErrorInfo: those of
+        // the layers within, and those that tonic makes itself.
+        .layer(from_fn(complete));
+    match observer {
+        // Outermost: it sees the status that the caller gets.
+        Some(observer) => answered.layer(from_fn_with_state(Arc::new(observer), observe)),
+        None => answered,
+    }
 }
 
 /// When a call's caller stops waiting for it.

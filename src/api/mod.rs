@@ -11,6 +11,7 @@ mod health;
 mod layers;
 mod list;
 mod lookup;
+mod observe;
 mod reason;
 mod server;
 mod service;

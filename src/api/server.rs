@@ -22,10 +22,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::{
-    Gateway, Health, health_v1::health_server::HealthServer, layers::layered,
+    Gateway, Health, health_v1::health_server::HealthServer, layers::layered, observe::Observer,
     stub::gateway_service_server::GatewayServiceServer,
 };
-use crate::proto;
+use crate::{proto, telemetry::Instruments};
 
 /// How the gRPC port treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +65,12 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from
 
 impl Server {
     /// The services, behind their layers.
-    pub fn new(gateway: Gateway, health: Health, settings: Settings) -> Result<Self, BuildError> {
+    pub fn new(
+        gateway: Gateway,
+        health: Health,
+        settings: Settings,
+        instruments: Instruments,
+    ) -> Result<Self, BuildError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
@@ -80,7 +85,10 @@ impl Server {
             // Python's and older clients ask for this one.
             .add_service(reflection().build_v1alpha()?);
         Ok(Self {
-            router: layered(routes.prepare().into_axum_router()),
+            router: layered(
+                routes.prepare().into_axum_router(),
+                Some(Observer::new(instruments)),
+            ),
             settings,
         })
     }

@@ -20,12 +20,14 @@ use crate::{
         change::{Change, Demand},
         clock::Clock,
         draft::Limits,
-        names::ChangeId,
+        names::{ChangeId, RequestId},
+        trace::TraceParent,
         violation::Violation,
     },
     journal::{ChangeName, Journal, Target},
     proto,
     submit::Submit,
+    telemetry::RpcSpan,
     watch::{self, Frame, Token, Until, Watch, Watches},
 };
 
@@ -66,13 +68,20 @@ impl Gateway {
         &self,
         demand: Result<Demand, Vec<Violation>>,
         validate_only: bool,
+        span: Option<RpcSpan>,
     ) -> Result<(proto::Change, Vec<String>), Failure> {
         let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
         let warnings = std::mem::take(&mut demand.warnings);
         if validate_only {
             return Ok((self.preview(&demand), warnings));
         }
-        let change = self.submit.submit(demand).await?;
+        let traceparent = span.as_ref().and_then(RpcSpan::traceparent);
+        let trace = traceparent.and_then(|text| TraceParent::parse(&text));
+        let change = self.submit.submit(demand, trace).await?;
+        if let Some(span) = span {
+            let request_id = change.request_ids.first().map(RequestId::as_str);
+            span.set_change(&change.change_id.to_string(), request_id);
+        }
         match refused(&change) {
             Some(failure) => Err(failure),
             None => Ok((change_to_proto(&change), warnings)),
@@ -167,10 +176,11 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeEsimPlanRequest>,
     ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
+        let span = request.extensions().get().cloned();
         let (request, limits) = (request.into_inner(), self.limits);
         let validate_only = request.validate_only;
         let demand = off_thread(move || esim_draft(request).validate(limits)).await?;
-        let (change, warnings) = self.change(demand, validate_only).await?;
+        let (change, warnings) = self.change(demand, validate_only, span).await?;
         Ok(Response::new(proto::ChangeEsimPlanResponse {
             change: Some(change),
             warnings,
@@ -181,10 +191,11 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeFiveGBiPlanRequest>,
     ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
+        let span = request.extensions().get().cloned();
         let (request, limits) = (request.into_inner(), self.limits);
         let validate_only = request.validate_only;
         let demand = off_thread(move || five_g_bi_draft(request).validate(limits)).await?;
-        let (change, warnings) = self.change(demand, validate_only).await?;
+        let (change, warnings) = self.change(demand, validate_only, span).await?;
         Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
             change: Some(change),
             warnings,

@@ -1,14 +1,24 @@
 //! The port for operators and their machinery: plain HTTP, read-only.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::Health;
+use crate::{
+    api::Health,
+    telemetry::{EXPOSITION_TYPE, Telemetry},
+};
 
-/// Serves `/livez`, `/readyz` and gRPC health, until `stop`.
+/// Serves `/livez`, `/readyz`, `/metrics` and gRPC health, until `stop`.
 pub(super) async fn serve(
     listener: TcpListener,
+    telemetry: Telemetry,
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
     stop: CancellationToken,
@@ -20,10 +30,21 @@ pub(super) async fn serve(
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .with_state(serving)
+        .route("/metrics", get(metrics).with_state(telemetry))
         .merge(health);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
         tracing::error!(%error, "the admin port failed");
+    }
+}
+
+async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
+    match telemetry.exposition() {
+        Ok(text) => Ok(([(CONTENT_TYPE, EXPOSITION_TYPE)], text)),
+        Err(error) => {
+            tracing::error!(error, "the metrics could not be written");
+            Err(StatusCode::INTERNAL_SERVER_ERROR)
+        }
     }
 }
 

@@ -17,13 +17,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     api::{self, Encoder, Gateway, Health, Server},
     config::{Config, Mode},
-    domain::{clock::Clock, draft::Limits},
+    domain::{change::ChangeState, clock::Clock, draft::Limits},
     journal::{
-        Journal, JournalError,
+        Census, Journal, JournalError,
         embedded::{Embedded, OpenError, Options},
     },
     listener::Listener,
     submit::Submit,
+    telemetry::{Instruments, Telemetry},
     thingspace::{self, ThingSpace},
     upkeep,
     watch::{self as watches, Watches},
@@ -43,6 +44,8 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 const LISTENER_GRACE: Duration = Duration::from_secs(4);
 /// How long the journal may take to close, beyond the drain's grace.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
+/// How long telemetry may be sent at the end: at least and at most.
+const FLUSH_GRACE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 /// How often readiness is looked at.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -53,6 +56,7 @@ pub struct App {
     parts: Parts,
     config: Config,
     sandbox: Option<sandboxed::Beside>,
+    telemetry: Telemetry,
 }
 
 /// Where a gateway listens: the ports that it was given, or that were free.
@@ -129,7 +133,11 @@ struct Parts {
 
 impl App {
     /// Binds the ports, opens the journal and settles what the last stop left.
-    pub async fn build(mut config: Config, mode: Mode) -> Result<Self, StartError> {
+    pub async fn build(
+        mut config: Config,
+        mode: Mode,
+        telemetry: Telemetry,
+    ) -> Result<Self, StartError> {
         let ports = Ports::bind(&config).await?;
         let addresses = ports.addresses()?;
         let sandbox = match mode {
@@ -139,13 +147,20 @@ impl App {
             }
             Mode::Serve | Mode::Sandbox => None,
         };
-        let parts = Parts::build(&config).await?;
+        let parts = Parts::build(&config, telemetry.instruments()).await?;
+        // The metrics outlive the journal, and must not keep its directory locked.
+        let journal = Arc::downgrade(&parts.journal);
+        telemetry.observe_changes(move || {
+            let census = journal.upgrade().map(|journal| journal.census());
+            count_by_state(census.unwrap_or_default())
+        });
         Ok(Self {
             addresses,
             ports,
             parts,
             config,
             sandbox,
+            telemetry,
         })
     }
 
@@ -162,6 +177,7 @@ impl App {
             parts,
             config,
             sandbox,
+            telemetry,
         } = self;
         addresses.log();
         let grace = config.shutdown.grace;
@@ -180,6 +196,7 @@ impl App {
         let readiness = parts.serving.subscribe();
         upkeep.spawn(admin::serve(
             ports.admin,
+            telemetry.clone(),
             readiness,
             parts.draining.clone(),
             stop.clone(),
@@ -210,6 +227,10 @@ impl App {
         if let Some(sandbox) = sandbox {
             sandbox.end().await;
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        telemetry
+            .shutdown(left.clamp(FLUSH_GRACE.0, FLUSH_GRACE.1))
+            .await;
         tracing::info!(drained, "stopped");
         if drained {
             Ended::Drained
@@ -278,13 +299,17 @@ impl Addresses {
 // === impl Parts ===
 
 impl Parts {
-    async fn build(config: &Config) -> Result<Self, StartError> {
+    async fn build(config: &Config, instruments: Instruments) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&Options {
             dir: config.journal.dir.clone(),
             allow_network_filesystem: config.journal.allow_network_filesystem,
+            instruments: instruments.clone(),
         })?);
-        let thingspace = Arc::new(ThingSpace::new(secrets::thingspace_settings(config))?);
+        let thingspace = Arc::new(ThingSpace::new(
+            secrets::thingspace_settings(config),
+            instruments.clone(),
+        )?);
         let draining = CancellationToken::new();
         let submitting = TaskTracker::new();
         let submit = Submit::new(
@@ -302,6 +327,7 @@ impl Parts {
                 bookmark_interval: BOOKMARK_INTERVAL,
             },
             draining.clone(),
+            instruments.clone(),
         );
         let gateway = Gateway::new(
             Arc::clone(&journal),
@@ -320,9 +346,15 @@ impl Parts {
                 max_connection_age_grace: config.grpc.max_stream_age,
                 max_message_bytes: config.grpc.max_message_bytes,
             },
+            instruments.clone(),
         )?;
         let (settings, secrets) = secrets::listener_settings(config);
-        let listener = Listener::new(settings, Arc::clone(&journal), Arc::clone(&clock))?;
+        let listener = Listener::new(
+            settings,
+            Arc::clone(&journal),
+            Arc::clone(&clock),
+            instruments,
+        )?;
         Ok(Self {
             journal,
             clock,
@@ -355,6 +387,14 @@ impl Parts {
             self.draining.clone(),
         ));
     }
+}
+
+fn count_by_state(census: Census) -> [(&'static str, u64); ChangeState::ALL.len()] {
+    let mut counts = ChangeState::ALL.map(|state| (state.name(), 0));
+    for (shown, count) in counts.iter_mut().zip(census.0) {
+        shown.1 = u64::try_from(count).unwrap_or(0);
+    }
+    counts
 }
 
 fn limits(config: &Config) -> Limits {

@@ -18,7 +18,7 @@ use crate::{
     app::App,
     config::{Mode, Sources},
     proto::{self, gateway_service_client::GatewayServiceClient, watch_request_response::Event},
-    telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// The account that the demo changes plans in.
@@ -76,8 +76,14 @@ pub fn run(devices: u32, json: bool, out: &mut impl Write, err: &mut impl Write)
 }
 
 async fn play(devices: u32, json: bool) -> Result<Report, String> {
-    telemetry::init(telemetry::LogFormat::Auto, "warn").map_err(|error| error.to_string())?;
-    let app = start().await?;
+    let telemetry = Telemetry::init(&telemetry::Settings {
+        log_format: telemetry::LogFormat::Auto,
+        log_filter: "warn".into(),
+        otlp_endpoint: None,
+        otlp_protocol: None,
+    });
+    let telemetry = telemetry.map_err(|error| error.to_string())?;
+    let app = start(telemetry).await?;
     let grpc = app.addresses().grpc;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(app.run(shutdown.clone()));
@@ -106,7 +112,7 @@ async fn play(devices: u32, json: bool) -> Result<Report, String> {
 
 /// A gateway and a sandbox on free loopback ports. Some devices fail, and some
 /// callbacks are sent twice, as it happens.
-async fn start() -> Result<App, String> {
+async fn start(telemetry: Telemetry) -> Result<App, String> {
     let settings = [
         ("grpc.listen", "127.0.0.1:0"),
         ("admin.listen", "127.0.0.1:0"),
@@ -122,7 +128,7 @@ async fn start() -> Result<App, String> {
             sources.with_flag(key, value)
         });
     let loaded = load_for(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
-    App::build(loaded.config, Mode::ServeSandbox)
+    App::build(loaded.config, Mode::ServeSandbox, telemetry)
         .await
         .map_err(|error| error.to_string())
 }

@@ -13,7 +13,7 @@ use crate::{
     app::{App, sandbox_settings},
     config::{self, Config, Mode, Sources},
     sandbox::Sandbox,
-    telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// The exit code of a start that failed, or of an end that was forced.
@@ -32,13 +32,18 @@ pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Resu
     } else {
         Mode::Serve
     };
-    start(mode, sources, err, |config, shutdown| async move {
-        let app = App::build(config, mode)
-            .await
-            .map_err(|error| error.to_string())?;
-        app.run(shutdown).await;
-        Ok(())
-    })
+    start(
+        mode,
+        sources,
+        err,
+        |config, shutdown, telemetry| async move {
+            let app = App::build(config, mode, telemetry)
+                .await
+                .map_err(|error| error.to_string())?;
+            app.run(shutdown).await;
+            Ok(())
+        },
+    )
 }
 
 /// Runs a sandbox alone, in the same way.
@@ -47,21 +52,26 @@ pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Resu
 ///
 /// What the writer says, and what the runtime lacks.
 pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
-    start(Mode::Sandbox, sources, err, |config, shutdown| async move {
-        let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox));
-        let sandbox = sandbox
-            .await
-            .map_err(|error| format!("sandbox.listen {}: {error}", config.sandbox.listen))?;
-        tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
-        let served = sandbox.run(shutdown.cancelled_owned()).await;
-        served.map_err(|error| error.to_string())
-    })
+    start(
+        Mode::Sandbox,
+        sources,
+        err,
+        |config, shutdown, _telemetry| async move {
+            let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox));
+            let sandbox = sandbox
+                .await
+                .map_err(|error| format!("sandbox.listen {}: {error}", config.sandbox.listen))?;
+            tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
+            let served = sandbox.run(shutdown.cancelled_owned()).await;
+            served.map_err(|error| error.to_string())
+        },
+    )
 }
 
 /// Reads the settings, starts the log and the runtime, and runs.
 fn start<R, F>(mode: Mode, sources: &Sources, err: &mut impl Write, run: R) -> io::Result<u8>
 where
-    R: FnOnce(Config, CancellationToken) -> F,
+    R: FnOnce(Config, CancellationToken, Telemetry) -> F,
     F: Future<Output = Result<(), String>>,
 {
     let loaded = match load_for(sources, mode) {
@@ -71,21 +81,29 @@ where
             return Ok(config::EXIT_CODE);
         }
     };
-    if let Err(error) = start_log(&loaded.config.telemetry) {
-        write_line(err, &error)?;
-        return Ok(FAILED);
-    }
-    for warning in &loaded.warnings {
-        tracing::warn!("{warning}");
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    let telemetry = {
+        // The way to a collector is made in the runtime that it runs in.
+        let _runtime = runtime.enter();
+        Telemetry::init(&telemetry_settings(&loaded.config.telemetry))
+    };
+    let telemetry = match telemetry {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            write_line(err, &error.to_string())?;
+            return Ok(config::EXIT_CODE);
+        }
+    };
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
     let ran = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let forced = forced_end(shutdown.clone())?;
         tokio::select! {
-            ran = run(loaded.config, shutdown) => Ok::<_, io::Error>(Some(ran)),
+            ran = run(loaded.config, shutdown, telemetry) => Ok::<_, io::Error>(Some(ran)),
             () = forced => Ok(None),
         }
     })?;
@@ -104,13 +122,20 @@ where
     })
 }
 
-fn start_log(settings: &config::Telemetry) -> Result<(), String> {
-    let format = match settings.log_format {
-        config::LogFormat::Auto => telemetry::LogFormat::Auto,
-        config::LogFormat::Json => telemetry::LogFormat::Json,
-        config::LogFormat::Text => telemetry::LogFormat::Text,
-    };
-    telemetry::init(format, &settings.log_filter).map_err(|error| error.to_string())
+fn telemetry_settings(settings: &config::Telemetry) -> telemetry::Settings {
+    telemetry::Settings {
+        log_format: match settings.log_format {
+            config::LogFormat::Auto => telemetry::LogFormat::Auto,
+            config::LogFormat::Json => telemetry::LogFormat::Json,
+            config::LogFormat::Text => telemetry::LogFormat::Text,
+        },
+        log_filter: settings.log_filter.clone(),
+        otlp_endpoint: settings.otlp_endpoint.clone(),
+        otlp_protocol: settings.otlp_protocol.map(|protocol| match protocol {
+            config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
+            config::OtlpProtocol::HttpProtobuf => telemetry::OtlpProtocol::HttpProtobuf,
+        }),
+    }
 }
 
 /// Cancels `shutdown` at the first SIGTERM or SIGINT; ends at the second.

@@ -77,6 +77,16 @@ choice! {
 }
 
 choice! {
+    /// How an OpenTelemetry collector is spoken to.
+    OtlpProtocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, with protobuf bodies.
+        HttpProtobuf = "http/protobuf",
+    }
+}
+
+choice! {
     /// The order in which the sandbox sends the callbacks of one request.
     CallbackOrder {
         /// The order of the devices in the request.

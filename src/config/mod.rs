@@ -25,7 +25,7 @@ mod tests;
 
 pub use check::Mode;
 pub use choices::{
-    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
+    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
 };
 pub use docs::markdown;
 pub use error::{ConfigError, Origin};

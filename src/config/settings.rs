@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::choices::{
-    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
+    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
 };
 use super::error::{ConfigError, Origin};
 use super::kind::{
@@ -77,8 +77,8 @@ settings! {
 
     /// The port for operators and their machinery.
     admin: Admin {
-        /// Address and port of `/livez` and `/readyz`, and of gRPC health for the kubelet: plain HTTP,
-        /// read-only. Port 0 picks a free one.
+        /// Address and port of `/livez`, `/readyz` and `/metrics`, and of gRPC health for the kubelet:
+        /// plain HTTP, read-only. Port 0 picks a free one.
         listen: SocketAddr = Always(Address) or "0.0.0.0:9090";
     }
 
@@ -149,6 +149,12 @@ settings! {
         log_format: LogFormat = Always(one_of::<LogFormat>()) or "auto";
         /// Which log lines are written, in the syntax of tracing's `EnvFilter`.
         log_filter: String = Always(LogFilter) or "info";
+        /// Base URL of the OpenTelemetry collector that gets traces and metrics. Unset: what
+        /// `OTEL_EXPORTER_OTLP_ENDPOINT` says, and without it none.
+        otlp_endpoint: Option<Url> = Maybe(HttpUrl);
+        /// How the collector is spoken to. Unset: what `OTEL_EXPORTER_OTLP_PROTOCOL` says, and without
+        /// it `http/protobuf` for port 4318 and `grpc` for any other.
+        otlp_protocol: Option<OtlpProtocol> = Maybe(one_of::<OtlpProtocol>());
     }
 
     /// The sandbox, of `sandbox` and of `serve --sandbox`.

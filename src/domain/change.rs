@@ -10,6 +10,7 @@ use super::{
     names::{AccountName, ChangeId, ClientReference, IdempotencyKey, RequestId, ServicePlan},
     place_of_use::PrimaryPlaceOfUse,
     tally::Counts,
+    trace::TraceParent,
 };
 
 /// What a change changes.
@@ -100,7 +101,11 @@ pub enum Step {
     /// The same call came again, and nothing had been executed.
     Rearm,
     /// The first byte of the POST is about to leave.
-    Dispatch,
+    Dispatch {
+        /// The trace of the call that sends it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceParent>,
+    },
     /// ThingSpace answered with this request id.
     Accept {
         /// The request that carries the change.
@@ -209,6 +214,9 @@ pub struct Change {
     /// Why it is REJECTED or NOT_SENT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Refusal>,
+    /// The trace of the call that sent it, last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceParent>,
 }
 
 // === impl ChangeState ===
@@ -231,7 +239,7 @@ impl ChangeState {
     pub fn after(self, step: &Step) -> Result<Self, IllegalStep> {
         match (self, step) {
             (Self::NotSent, Step::Rearm) => Ok(Self::Queued),
-            (Self::Queued, Step::Dispatch) => Ok(Self::Dispatched),
+            (Self::Queued, Step::Dispatch { .. }) => Ok(Self::Dispatched),
             (Self::Queued | Self::Dispatched, Step::NotSent(_)) => Ok(Self::NotSent),
             (Self::Dispatched, Step::Refuse(_)) => Ok(Self::Rejected),
             (Self::Dispatched, Step::LoseAnswer) => Ok(Self::OutcomeUnknown),
@@ -240,6 +248,21 @@ impl ChangeState {
             (Self::Accepted | Self::Overdue, Step::Complete) => Ok(Self::Finished),
             (Self::Overdue | Self::OutcomeUnknown, Step::GiveUp) => Ok(Self::Closed),
             _ => Err(IllegalStep(self)),
+        }
+    }
+
+    /// Its name, as the protos spell it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Dispatched => "DISPATCHED",
+            Self::Accepted => "ACCEPTED",
+            Self::Finished => "FINISHED",
+            Self::Overdue => "OVERDUE",
+            Self::Closed => "CLOSED",
+            Self::Rejected => "REJECTED",
+            Self::NotSent => "NOT_SENT",
+            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
         }
     }
 
@@ -273,7 +296,10 @@ impl Change {
         self.finish_time = self.state.is_final().then_some(now);
         match step {
             Step::Rearm => self.refusal = None,
-            Step::Dispatch => self.dispatch_time = Some(now),
+            Step::Dispatch { trace } => {
+                self.dispatch_time = Some(now);
+                self.trace.clone_from(trace);
+            }
             Step::Accept { request_id, .. } => {
                 self.accept_time = Some(now);
                 self.request_ids.push(request_id.clone());
@@ -322,6 +348,7 @@ impl Demand {
             update_time: now,
             finish_time: None,
             refusal: None,
+            trace: None,
         }
     }
 }

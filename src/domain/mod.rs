@@ -16,4 +16,5 @@ pub mod names;
 pub mod place_of_use;
 pub mod result;
 pub mod tally;
+pub mod trace;
 pub mod violation;

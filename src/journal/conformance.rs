@@ -113,7 +113,7 @@ pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &s
         panic!("{claim:?}")
     };
     journal
-        .step(change.change_id, Step::Dispatch, at(11))
+        .step(change.change_id, Step::Dispatch { trace: None }, at(11))
         .await
         .unwrap();
     let accept = Step::Accept {

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 
 use crate::domain::{
     callback::Callback,
-    change::{Change, IllegalStep, SentDevice, Step},
+    change::{Change, ChangeState, IllegalStep, SentDevice, Step},
     clock::Timestamp,
     names::{AccountName, ChangeId, IdempotencyKey, RequestId},
 };
@@ -112,6 +112,9 @@ pub trait Journal: Send + Sync + 'static {
     /// How far the journal reaches.
     async fn extent(&self) -> Result<Extent, JournalError>;
 
+    /// How many changes are on record in each state, as of the last commit.
+    fn census(&self) -> Census;
+
     /// How long a callback that arrives now would wait, at the present rate.
     fn expected_wait(&self) -> Duration;
 
@@ -143,6 +146,10 @@ pub trait Observer: Send + Sync {
 /// Which journal: random, made with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
+
+/// How many changes are in each state, in the order of [`ChangeState::ALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Census(pub [i64; ChangeState::ALL.len()]);
 
 /// How far a journal reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,6 +242,24 @@ pub enum JournalError {
     /// The change's state does not allow the step.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
+}
+
+// === impl Census ===
+
+impl Census {
+    fn apply(&mut self, delta: &Self) {
+        for (count, changes) in self.0.iter_mut().zip(delta.0) {
+            *count += changes;
+        }
+    }
+
+    /// One change more, or less, in this state.
+    fn add(&mut self, state: ChangeState, changes: i64) {
+        let states = ChangeState::ALL.iter().zip(&mut self.0);
+        for (_, count) in states.filter(|(other, _)| **other == state) {
+            *count += changes;
+        }
+    }
 }
 
 // === impl JournalError ===

@@ -16,7 +16,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use super::routes::{self, Peer, Room};
+use super::{
+    observe::{self, Observer},
+    routes::{self, Peer, Room},
+};
 
 /// Connections at a time; more wait to be accepted.
 const MAX_CONNECTIONS: usize = 1_024;
@@ -50,12 +53,20 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(room: Arc<Room>, tls: Option<TlsAcceptor>) -> Self {
+        let ending = CancellationToken::new();
+        let observer = Observer::new(
+            room.report.instruments.clone(),
+            Arc::clone(&room.journal),
+            if tls.is_some() { "https" } else { "http" },
+            room.tasks.clone(),
+            ending.clone(),
+        );
         Self {
             tasks: room.tasks.clone(),
             end_within: room.answer_within + LAST_WRITE_WITHIN,
-            router: routes::router(room),
+            router: observe::observed(routes::router(room), observer),
             tls,
-            ending: CancellationToken::new(),
+            ending,
             over: CancellationToken::new(),
         }
     }

@@ -12,13 +12,13 @@ use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{domain::clock::Clock, journal::Journal};
+use crate::{domain::clock::Clock, journal::Journal, telemetry::Instruments};
 
 mod answer;
 mod body;
 mod connections;
-mod counts;
 mod gate;
+mod observe;
 mod report;
 mod routes;
 mod settings;
@@ -26,7 +26,6 @@ mod source;
 mod tls;
 
 pub use answer::Refusal;
-pub use counts::Counts;
 pub use settings::{AllowMode, Pair, SecretSource, Settings, TlsFiles};
 pub use tls::TlsError;
 
@@ -54,25 +53,20 @@ impl Listener {
         settings: Settings,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
+        instruments: Instruments,
     ) -> Result<Self, TlsError> {
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
-        let counts = Arc::new(Counts::default());
         Ok(Self {
             room: Arc::new(Room {
                 answer_within: settings.answer_within,
                 gate: Gate::new(settings),
                 journal,
                 clock,
-                report: Report::new(counts),
+                report: Report::new(instruments),
                 tasks: TaskTracker::new(),
             }),
             tls,
         })
-    }
-
-    /// What has been counted so far; stays true after the listener has ended.
-    pub fn counts(&self) -> Arc<Counts> {
-        self.room.report.counts()
     }
 
     /// Serves until `shutdown`, then lets requests and appends under way finish

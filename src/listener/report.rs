@@ -1,11 +1,12 @@
 //! Tells operators what was refused, without letting strangers fill the log.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{answer::Refusal, counts::Counts};
+use super::answer::Refusal;
+use crate::{journal::Stored, telemetry::Instruments};
 
 /// At most one line for each reason in this time; the next one says how many
 /// were left out.
@@ -13,7 +14,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(1);
 
 /// Counts everything and logs some of it.
 pub(super) struct Report {
-    counts: Arc<Counts>,
+    pub(super) instruments: Instruments,
     refused: [Lines; Refusal::ALL.len()],
     unlisted: Lines,
 }
@@ -36,20 +37,16 @@ struct Shown<T>(Option<T>);
 // === impl Report ===
 
 impl Report {
-    pub(super) fn new(counts: Arc<Counts>) -> Self {
+    pub(super) fn new(instruments: Instruments) -> Self {
         Self {
-            counts,
+            instruments,
             refused: Default::default(),
             unlisted: Lines::default(),
         }
     }
 
-    pub(super) fn counts(&self) -> Arc<Counts> {
-        Arc::clone(&self.counts)
-    }
-
     pub(super) fn refused(&self, refusal: Refusal, about: About<'_>) {
-        self.counts.add_refused(refusal);
+        self.instruments.callback("refused", Some(refusal.name()));
         let lines = self.refused.get(refusal as usize);
         let Some(left_out) = lines.and_then(Lines::next) else {
             return;
@@ -66,7 +63,7 @@ impl Report {
     }
 
     pub(super) fn unlisted(&self, about: About<'_>) {
-        self.counts.add_unlisted();
+        self.instruments.unlisted();
         let Some(left_out) = self.unlisted.next() else {
             return;
         };
@@ -79,6 +76,15 @@ impl Report {
             "a callback was accepted from an address outside the allow-list"
         );
     }
+}
+
+/// Counts what was stored, also when its sender has gone by then.
+pub(super) fn count_stored(instruments: &Instruments, stored: Stored) {
+    let outcome = match stored {
+        Stored::New(_) => "stored",
+        Stored::Duplicate => "duplicate",
+    };
+    instruments.callback(outcome, None);
 }
 
 // === impl Lines ===

@@ -16,7 +16,8 @@ use super::{
     answer::{self, Refusal, Refused},
     body::{self, Read},
     gate::{Gate, PathProof},
-    report::{About, Report},
+    observe::Kept,
+    report::{self, About, Report},
 };
 use crate::{
     domain::{callback::Callback, clock::Clock, names::AccountName},
@@ -149,6 +150,7 @@ impl Room {
             account: account.and_then(|name| AccountName::parse(name).ok()),
             time: self.clock.now(),
         };
+        let request_id = arrival.callback.report.request_id.clone();
         match self.store(arrival, deadline).await {
             Ok(stored) => {
                 tracing::debug!(
@@ -157,7 +159,9 @@ impl Room {
                     ?stored,
                     "a callback is stored"
                 );
-                answer::stored(stored)
+                let mut response = answer::stored(stored);
+                response.extensions_mut().insert(Kept(request_id));
+                response
             }
             Err(refused) => self.refuse(&refused, about),
         }
@@ -196,13 +200,11 @@ impl Room {
     async fn store(&self, arrival: Arrival, deadline: Instant) -> Result<Stored, Refused> {
         self.room_before(deadline)?;
         let journal = Arc::clone(&self.journal);
-        let counts = self.report.counts();
+        let instruments = self.report.instruments.clone();
         let append = self.tasks.spawn(async move {
             let stored = journal.store_callback(arrival).await;
-            match stored {
-                Ok(Stored::New(_)) => counts.add_stored(),
-                Ok(Stored::Duplicate) => counts.add_duplicate(),
-                Err(_) => {}
+            if let Ok(stored) = stored {
+                report::count_stored(&instruments, stored);
             }
             stored
         });

@@ -19,6 +19,7 @@ use crate::{
         change::{Change, ChangeState, Demand, Refusal, RefusalKind, Step},
         clock::Clock,
         names::ChangeId,
+        trace::TraceParent,
     },
     journal::{ChangeName, Claim, Intent, Journal, JournalError, Reservation},
     thingspace::{Answer, ThingSpace},
@@ -105,9 +106,18 @@ impl Submit {
     /// The caller only waits: from the claim on, everything runs on a task of
     /// its own. A caller that goes away while its claim is being written would
     /// otherwise leave a change that nobody sends.
-    pub async fn submit(self: &Arc<Self>, demand: Demand) -> Result<Change, SubmitError> {
+    ///
+    /// `trace` is the call's own: it is kept with the change, and goes on to
+    /// ThingSpace.
+    pub async fn submit(
+        self: &Arc<Self>,
+        demand: Demand,
+        trace: Option<TraceParent>,
+    ) -> Result<Change, SubmitError> {
         let this = Arc::clone(self);
-        let task = self.tasks.spawn(async move { this.begin(demand).await });
+        let task = self
+            .tasks
+            .spawn(async move { this.begin(demand, trace).await });
         let begun = task
             .await
             .unwrap_or_else(|error| Err(stopped_task(&error, None)));
@@ -117,7 +127,11 @@ impl Submit {
         }
     }
 
-    async fn begin(self: &Arc<Self>, demand: Demand) -> Result<Begun, SubmitError> {
+    async fn begin(
+        self: &Arc<Self>,
+        demand: Demand,
+        trace: Option<TraceParent>,
+    ) -> Result<Begun, SubmitError> {
         let unclaimed = |error| SubmitError::Journal {
             error,
             change_id: None,
@@ -125,7 +139,7 @@ impl Submit {
         let (demand, intent) = self.intend(demand).await?;
         match self.journal.claim(intent).await.map_err(unclaimed)? {
             Claim::Made(change) => {
-                let change = self.drive(change.change_id, demand).await?;
+                let change = self.drive(change.change_id, demand, trace).await?;
                 Ok(Begun::Answered(Box::new(change)))
             }
             Claim::Busy(other) => Err(SubmitError::DeviceBusy(other)),
@@ -162,11 +176,12 @@ impl Submit {
         self: &Arc<Self>,
         change_id: ChangeId,
         demand: Demand,
+        trace: Option<TraceParent>,
     ) -> Result<Change, SubmitError> {
         let this = Arc::clone(self);
         let sending = self
             .tasks
-            .spawn(async move { this.send(change_id, &demand).await });
+            .spawn(async move { this.send(change_id, &demand, trace.as_ref()).await });
         match sending.await {
             Ok(sent) => sent,
             Err(error) => {
@@ -199,17 +214,22 @@ impl Submit {
         }
     }
 
-    async fn send(&self, change_id: ChangeId, demand: &Demand) -> Result<Change, SubmitError> {
+    async fn send(
+        &self,
+        change_id: ChangeId,
+        demand: &Demand,
+        trace: Option<&TraceParent>,
+    ) -> Result<Change, SubmitError> {
         // The log-in comes first: trouble with it leaves no doubt.
-        if let Err(unprepared) = self.thingspace.prepare().await {
+        if let Err(unprepared) = self.thingspace.prepare(trace).await {
             let step = Step::NotSent(unprepared.into());
             return self.record(None, change_id, step).await;
         }
-        let room = match self.dispatch(change_id).await {
+        let room = match self.dispatch(change_id, trace).await {
             Ok(room) => room,
             Err(error) => return self.undispatched(change_id, error).await,
         };
-        let step = match self.thingspace.change(demand).await {
+        let step = match self.thingspace.change(demand, trace).await {
             Answer::Accepted(request_id) => Step::Accept {
                 request_id,
                 evidence: String::new(),
@@ -225,11 +245,16 @@ impl Submit {
     }
 
     /// Puts DISPATCHED on disk, with room set aside for what comes of it.
-    async fn dispatch(&self, change_id: ChangeId) -> Result<Box<dyn Reservation>, JournalError> {
+    async fn dispatch(
+        &self,
+        change_id: ChangeId,
+        trace: Option<&TraceParent>,
+    ) -> Result<Box<dyn Reservation>, JournalError> {
         let room = self.journal.reserve().await?;
-        self.journal
-            .step(change_id, Step::Dispatch, self.clock.now())
-            .await?;
+        let step = Step::Dispatch {
+            trace: trace.cloned(),
+        };
+        self.journal.step(change_id, step, self.clock.now()).await?;
         Ok(room)
     }
 

@@ -12,6 +12,7 @@ use crate::{
         ChangeFilter,
         embedded::{Embedded, Options},
     },
+    telemetry::Instruments,
     thingspace::{CredentialSource, Credentials, FiveGBiMethod, Settings},
 };
 
@@ -44,6 +45,7 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
     let options = Options {
         dir: directory.path().to_owned(),
         allow_network_filesystem: false,
+        instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
     let settings = Settings {
@@ -52,7 +54,7 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(Any),
     };
-    let thingspace = Arc::new(ThingSpace::new(settings).unwrap());
+    let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
     let tasks = TaskTracker::new();
     let submit = Submit::new(Arc::clone(&journal), thingspace, Arc::new(Still), tasks);
     (directory, journal, submit)
@@ -86,7 +88,7 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_send
     // Given up after so many looks at it: before, while and after its claim is
     // written.
     for looks in 0..300 {
-        let mut call = Box::pin(submit.submit(demand(looks)));
+        let mut call = Box::pin(submit.submit(demand(looks), None));
         for _ in 0..looks {
             let _answered = futures_util::poll!(call.as_mut());
             tokio::task::yield_now().await;

@@ -2,11 +2,17 @@
 
 use std::io::{self, IsTerminal as _};
 
-use tracing::Subscriber;
-use tracing::subscriber::set_global_default;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::MakeWriter;
+use opentelemetry_sdk::trace::SdkTracer;
+use tracing::{Subscriber, subscriber::set_global_default};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, filter_fn},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
+    registry::LookupSpan,
+};
+
+use super::{TelemetryError, names};
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,24 +25,17 @@ pub enum LogFormat {
     Text,
 }
 
-/// Why logging could not be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum TelemetryError {
-    /// The filter is not in the syntax of `EnvFilter`.
-    #[error("cannot read the log filter: {0}")]
-    Filter(#[from] ParseError),
-    /// Something else in this process set up logging before.
-    #[error("logging is set up already")]
-    AlreadySet,
-}
-
 /// Sends the log lines that `filter` lets pass (syntax of tracing's `EnvFilter`, such as `info`) to
-/// standard error, for the whole process and once only.
+/// standard error, and the spans of this room to `tracer`, for the whole process and once only.
 ///
 /// # Errors
 ///
 /// [`TelemetryError`] for an unreadable filter or a second call.
-pub fn init(log_format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+pub(super) fn init(
+    log_format: LogFormat,
+    filter: &str,
+    tracer: SdkTracer,
+) -> Result<(), TelemetryError> {
     let stderr_is_terminal = io::stderr().is_terminal();
     let json = match log_format {
         LogFormat::Auto => !stderr_is_terminal,
@@ -44,16 +43,39 @@ pub fn init(log_format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
         LogFormat::Text => false,
     };
     let filter = EnvFilter::try_new(filter)?;
+    let color = stderr_is_terminal && wants_color();
     let set = if json {
-        set_global_default(json_lines(filter, io::stderr))
+        set_global_default(registry(json_lines(io::stderr), filter).with(spans(tracer)))
     } else {
-        set_global_default(text_lines(
-            filter,
-            io::stderr,
-            stderr_is_terminal && wants_color(),
-        ))
+        set_global_default(registry(text_lines(io::stderr, color), filter).with(spans(tracer)))
     };
     set.map_err(|_| TelemetryError::AlreadySet)
+}
+
+/// Log lines through their filter. Spans have one of their own: no log filter turns them off.
+fn registry<L>(
+    lines: L,
+    filter: EnvFilter,
+) -> impl Subscriber + Send + Sync + for<'s> LookupSpan<'s>
+where
+    L: Layer<Registry> + Send + Sync,
+{
+    tracing_subscriber::registry().with(lines.with_filter(filter))
+}
+
+/// Only what this room begins, and no events: nothing else gets into a span.
+fn spans<S>(tracer: SdkTracer) -> impl Layer<S> + Send + Sync
+where
+    S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
+{
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == names::SCOPE);
+    tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(ours.with_max_level_hint(LevelFilter::INFO))
 }
 
 /// A terminal that asks for no colour (<https://no-color.org>) gets none.
@@ -64,30 +86,29 @@ fn wants_color() -> bool {
 // The layer would report a failed write with `eprintln!`, which panics when standard error is what
 // failed: neither form reports its own errors.
 
-fn json_lines<W>(filter: EnvFilter, writer: W) -> impl Subscriber + Send + Sync
+fn json_lines<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
+    tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_span_list(false)
-        .with_env_filter(filter)
+        .with_current_span(false)
         .with_writer(writer)
         .log_internal_errors(false)
-        .finish()
 }
 
-fn text_lines<W>(filter: EnvFilter, writer: W, color: bool) -> impl Subscriber + Send + Sync
+fn text_lines<S, W>(writer: W, color: bool) -> impl Layer<S> + Send + Sync
 where
+    S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt()
+    tracing_subscriber::fmt::layer()
         .with_ansi(color)
-        .with_env_filter(filter)
         .with_writer(writer)
         .log_internal_errors(false)
-        .finish()
 }
 
 #[cfg(test)]
@@ -123,7 +144,7 @@ mod tests {
     fn a_json_log_line_is_one_object_with_its_fields_on_top() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = json_lines(EnvFilter::new("info"), move || writer.clone());
+        let subscriber = registry(json_lines(move || writer.clone()), EnvFilter::new("info"));
         tracing::subscriber::with_default(subscriber, log_something);
 
         let object: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
@@ -136,7 +157,10 @@ mod tests {
     fn a_text_log_line_has_no_escape_codes_unless_asked_for() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = text_lines(EnvFilter::new("info"), move || writer.clone(), false);
+        let subscriber = registry(
+            text_lines(move || writer.clone(), false),
+            EnvFilter::new("info"),
+        );
         tracing::subscriber::with_default(subscriber, log_something);
 
         let text = lines.text();

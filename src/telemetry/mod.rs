@@ -1,5 +1,239 @@
-//! What the program tells about itself.
+//! What the program tells about itself: log lines, spans and metrics.
+//!
+//! One meter provider has two readers, OTLP and `/metrics`, so that both show the same. Spans are
+//! those of [`RpcCall`], [`UpstreamCall`] and [`CallbackCall`] and no others. All names are in
+//! [`names`].
 
+mod call;
+mod export;
+mod instruments;
 mod logging;
+pub mod names;
+mod settings;
 
-pub use logging::{LogFormat, TelemetryError, init};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Meter, MeterProvider},
+    trace::TracerProvider,
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
+use prometheus::{Registry, TextEncoder};
+
+pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
+pub use instruments::{Append, Instruments, OpenWatch};
+pub use logging::LogFormat;
+pub use settings::{OtlpProtocol, Settings};
+
+use export::Tally;
+use settings::Otlp;
+
+/// The content type of what [`Telemetry::exposition`] gives.
+pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Why telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The log filter is not in the syntax of `EnvFilter`.
+    #[error("telemetry.log_filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::ParseError),
+    /// Something else in this process set it up before.
+    #[error("telemetry is set up already")]
+    AlreadySet,
+    /// The way to the collector cannot be built.
+    #[error("telemetry.otlp_endpoint or an OTEL_… variable: {0}")]
+    Export(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The metrics cannot be exposed.
+    #[error("the metrics cannot be exposed: {0}")]
+    Expose(#[from] opentelemetry_sdk::error::OTelSdkError),
+}
+
+/// The program's telemetry. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry(Arc<Inner>);
+
+struct Inner {
+    meter: Meter,
+    instruments: Instruments,
+    registry: Registry,
+    meters: SdkMeterProvider,
+    tracers: SdkTracerProvider,
+}
+
+// === impl Telemetry ===
+
+impl Telemetry {
+    /// Sets up log, traces and metrics for the whole process, once. Needs a Tokio runtime for OTLP
+    /// over gRPC.
+    ///
+    /// # Errors
+    ///
+    /// An unreadable filter, an endpoint that cannot be one, a second call.
+    pub fn init(settings: &Settings) -> Result<Self, TelemetryError> {
+        let otlp = Otlp::of(settings, |name| std::env::var(name).ok());
+        let this = Self::build(otlp.as_ref())?;
+        let tracer = this.0.tracers.tracer(names::SCOPE);
+        logging::init(settings.log_format, &settings.log_filter, tracer)?;
+        Ok(this)
+    }
+
+    /// Metrics for `/metrics` alone, and neither log nor spans: for a gateway inside a test.
+    ///
+    /// # Errors
+    ///
+    /// When the metrics cannot be exposed.
+    pub fn quiet() -> Result<Self, TelemetryError> {
+        Self::build(None)
+    }
+
+    fn build(otlp: Option<&Otlp>) -> Result<Self, TelemetryError> {
+        let tally = Arc::new(Tally::default());
+        let resource = resource();
+        let registry = Registry::new();
+        let pull = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let mut meters = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_reader(pull);
+        if let Some(otlp) = otlp.filter(|otlp| otlp.metrics) {
+            meters = meters.with_periodic_exporter(export::metrics(otlp, &tally)?);
+        }
+        // Without a collector spans have names and parents all the same, so that a caller's trace
+        // goes on to ThingSpace and into the journal.
+        let mut tracers = SdkTracerProvider::builder().with_resource(resource);
+        if let Some(otlp) = otlp.filter(|otlp| otlp.traces) {
+            tracers = tracers.with_span_processor(export::spans(otlp, &tally)?);
+        }
+        let meters = meters.build();
+        let meter = meters.meter(names::SCOPE);
+        if otlp.is_some() {
+            observe_exports(&meter, &tally);
+        }
+        Ok(Self(Arc::new(Inner {
+            instruments: Instruments::new(&meter),
+            meter,
+            registry,
+            meters,
+            tracers: tracers.build(),
+        })))
+    }
+
+    /// What the rooms record with.
+    pub fn instruments(&self) -> Instruments {
+        self.0.instruments.clone()
+    }
+
+    /// Shows how many changes there are in each state, as `count` says whenever somebody looks.
+    pub fn observe_changes<const N: usize>(
+        &self,
+        count: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let gauge = self.0.meter.u64_observable_gauge(names::CHANGES);
+        gauge
+            .with_description("Changes on record, by state")
+            .with_callback(move |observer| {
+                for (state, changes) in count() {
+                    observer.observe(changes, &[KeyValue::new(names::STATE, state)]);
+                }
+            })
+            .build();
+    }
+
+    /// All metrics, in Prometheus' text format.
+    ///
+    /// # Errors
+    ///
+    /// What the encoder says, in words.
+    pub fn exposition(&self) -> Result<String, String> {
+        TextEncoder::new()
+            .encode_to_string(&self.0.registry.gather())
+            .map_err(|error| error.to_string())
+    }
+
+    /// The value of one sample of the exposition, 0 when it is not there.
+    #[cfg(test)]
+    pub(crate) fn sample(&self, sample: &str) -> u64 {
+        let text = self.exposition().unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    /// Sends what is still waiting, within this time; whatever a collector is too slow for is given
+    /// up.
+    pub async fn shutdown(&self, within: Duration) {
+        let this = self.clone();
+        // Both wait for their threads: off the ones that serve, and at the same time.
+        let traces =
+            tokio::task::spawn_blocking(move || this.0.tracers.shutdown_with_timeout(within));
+        let this = self.clone();
+        let metrics =
+            tokio::task::spawn_blocking(move || this.0.meters.shutdown_with_timeout(within));
+        let both = async { (traces.await, metrics.await) };
+        if tokio::time::timeout(within, both).await.is_err() {
+            tracing::warn!("not all telemetry could be sent in time");
+        }
+    }
+}
+
+/// Who this is: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` stand over ours.
+fn resource() -> Resource {
+    Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", "thingspace-gateway"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", uuid::Uuid::new_v4().to_string()),
+        ])
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes(
+            std::env::var("OTEL_SERVICE_NAME")
+                .ok()
+                .filter(|name| !name.is_empty())
+                .map(|name| KeyValue::new("service.name", name)),
+        )
+        .build()
+}
+
+fn observe_exports(meter: &Meter, tally: &Arc<Tally>) {
+    let spans = Arc::clone(tally);
+    meter
+        .u64_observable_counter(names::TELEMETRY_SPANS)
+        .with_description("Spans by what became of them on their way to the collector")
+        .with_callback(move |observer| {
+            let outcomes = [
+                ("exported", spans.exported.load(Ordering::Relaxed)),
+                ("failed", spans.failed.load(Ordering::Relaxed)),
+                ("waiting_or_dropped", spans.waiting_or_dropped()),
+            ];
+            for (outcome, count) in outcomes {
+                observer.observe(count, &[KeyValue::new(names::OUTCOME, outcome)]);
+            }
+        })
+        .build();
+    let exports = Arc::clone(tally);
+    meter
+        .u64_observable_counter(names::TELEMETRY_METRIC_EXPORTS)
+        .with_description("Exports of all metrics to the collector")
+        .with_callback(move |observer| {
+            let outcomes = [
+                ("exported", &exports.metric_exports),
+                ("failed", &exports.failed_metric_exports),
+            ];
+            for (outcome, count) in outcomes {
+                let count = count.load(Ordering::Relaxed);
+                observer.observe(count, &[KeyValue::new(names::OUTCOME, outcome)]);
+            }
+        })
+        .build();
+}

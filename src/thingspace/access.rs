@@ -21,7 +21,7 @@ use super::{
     refusal,
     settings::{CredentialSource, Credentials},
 };
-use crate::domain::change::RefusalKind;
+use crate::domain::{change::RefusalKind, trace::TraceParent};
 
 /// A token is replaced when less than this is left of it. Up to a half more is
 /// added by chance, so that several gateways do not all do so at once.
@@ -90,24 +90,24 @@ impl Access {
         }))
     }
 
-    /// A pass that will do for a while.
-    pub(super) async fn fresh_pass(&self) -> Result<Pass, Unprepared> {
+    /// A pass that will do for a while. A log-in that it takes is part of `trace`.
+    pub(super) async fn fresh_pass(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
         let (fresh, ended) = {
             let held = self.0.held();
             (held.pass(|token| token.renew_at), held.ended)
         };
         match fresh {
             Some(pass) => Ok(pass),
-            None => self.log_in(ended).await,
+            None => self.log_in(ended, trace.cloned()).await,
         }
     }
 
     /// Any pass that has not ended: for a call that should not wait.
-    pub(super) async fn pass(&self) -> Result<Pass, Unprepared> {
+    pub(super) async fn pass(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
         let any = self.0.held().pass(|token| token.ends_at);
         match any {
             Some(pass) => Ok(pass),
-            None => self.fresh_pass().await,
+            None => self.fresh_pass(trace).await,
         }
     }
 
@@ -130,7 +130,7 @@ impl Access {
 
     /// Waits for one's turn, then logs in unless somebody has in the meantime.
     /// `ended` is how many log-ins had ended when the need was seen.
-    async fn log_in(&self, ended: u64) -> Result<Pass, Unprepared> {
+    async fn log_in(&self, ended: u64, trace: Option<TraceParent>) -> Result<Pass, Unprepared> {
         let inner = Arc::clone(&self.0);
         // On a task of its own: the log-in goes on for the others, and counts,
         // also when the one who began it has given up.
@@ -139,7 +139,7 @@ impl Access {
             let news = inner.held().news_since(ended);
             match news {
                 Some(news) => news,
-                None => inner.log_in().await,
+                None => inner.log_in(trace.as_ref()).await,
             }
         });
         task.await.unwrap_or_else(|_| {
@@ -157,9 +157,9 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn log_in(&self) -> Result<Pass, Unprepared> {
+    async fn log_in(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
         let result = match self.credentials() {
-            Ok(credentials) => self.replace_missing(&credentials).await,
+            Ok(credentials) => self.replace_missing(&credentials, trace).await,
             Err(unprepared) => Err(unprepared),
         };
         let mut held = self.held();
@@ -201,8 +201,12 @@ impl Inner {
         }
     }
 
-    async fn replace_missing(&self, credentials: &Credentials) -> Result<(), Unprepared> {
-        let result = self.try_replace_missing(credentials).await;
+    async fn replace_missing(
+        &self,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<(), Unprepared> {
+        let result = self.try_replace_missing(credentials, trace).await;
         let mut held = self.held();
         match result {
             Ok(()) => {
@@ -220,7 +224,11 @@ impl Inner {
         }
     }
 
-    async fn try_replace_missing(&self, credentials: &Credentials) -> Result<(), LogInError> {
+    async fn try_replace_missing(
+        &self,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<(), LogInError> {
         let (token, session_missing) = {
             let held = self.held();
             let fresh = |token: &&Token| Instant::now() < token.renew_at;
@@ -230,16 +238,16 @@ impl Inner {
         };
         let token = match token {
             Some(token) => token,
-            None => self.new_token(credentials).await?,
+            None => self.new_token(credentials, trace).await?,
         };
         if !session_missing {
             return Ok(());
         }
-        let session = match self.log_in.session(&token, credentials).await {
+        let session = match self.log_in.session(&token, credentials, trace).await {
             // Refused before it came to the user's name: no failed log-in.
             Err(LogInError::StaleToken(_)) => {
-                let token = self.new_token(credentials).await?;
-                self.log_in.session(&token, credentials).await
+                let token = self.new_token(credentials, trace).await?;
+                self.log_in.session(&token, credentials, trace).await
             }
             other => other,
         }?;
@@ -249,8 +257,12 @@ impl Inner {
         Ok(())
     }
 
-    async fn new_token(&self, credentials: &Credentials) -> Result<Secret, LogInError> {
-        let (secret, lifetime) = self.log_in.token(credentials).await?;
+    async fn new_token(
+        &self,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<Secret, LogInError> {
+        let (secret, lifetime) = self.log_in.token(credentials, trace).await?;
         let now = Instant::now();
         // The same token may come again with only seconds left: then half of
         // them are used, rather than asking for it at every call.

@@ -3,10 +3,14 @@
 
 use std::time::Duration;
 
-use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode, header, redirect, retry};
+use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode, header, redirect, retry};
 use url::{Host, Url};
 
 use super::settings::BuildError;
+use crate::{
+    domain::trace::TraceParent,
+    telemetry::{Instruments, TRACEPARENT, UpstreamCall},
+};
 
 /// The header that carries the session.
 pub(super) const SESSION_HEADER: &str = "VZ-M2M-Token";
@@ -29,6 +33,18 @@ pub(super) struct Http {
     pub(super) changes: Client,
     /// For everything that may be repeated.
     pub(super) log_ins: Client,
+    instruments: Instruments,
+    /// Host and port, as metrics and spans name them.
+    server: (String, u16),
+}
+
+/// What a call is, for those who watch.
+pub(super) struct About<'a> {
+    pub(super) method: &'a Method,
+    /// The path below the base URL, with names for what varies.
+    pub(super) template: &'static str,
+    /// The trace that it belongs to.
+    pub(super) trace: Option<&'a TraceParent>,
 }
 
 /// Where ThingSpace is.
@@ -56,7 +72,11 @@ pub(super) enum Failure {
 // === impl Http ===
 
 impl Http {
-    pub(super) fn new(base_url: &Url, request_timeout: Duration) -> Result<Self, BuildError> {
+    pub(super) fn new(
+        base_url: &Url,
+        request_timeout: Duration,
+        instruments: Instruments,
+    ) -> Result<Self, BuildError> {
         let build = |builder: ClientBuilder| {
             builder
                 .build()
@@ -72,7 +92,39 @@ impl Http {
         Ok(Self {
             changes: build(changes)?,
             log_ins: build(log_ins)?,
+            instruments,
+            server: (
+                base_url.host_str().unwrap_or_default().to_owned(),
+                base_url.port_or_known_default().unwrap_or_default(),
+            ),
         })
+    }
+
+    /// Sends a request, once, and reads its answer to the end.
+    pub(super) async fn send(
+        &self,
+        request: RequestBuilder,
+        about: About<'_>,
+    ) -> Result<Reply, Failure> {
+        let call = UpstreamCall::begin(
+            &self.instruments,
+            about.method,
+            about.template,
+            (&self.server.0, self.server.1),
+            about.trace.map(TraceParent::as_str),
+        );
+        // Only the ids: what else a caller's trace carries is not for others.
+        let request = match call.traceparent() {
+            Some(traceparent) => request.header(TRACEPARENT, traceparent),
+            None => request,
+        };
+        let result = exchange(request).await;
+        match &result {
+            Ok(reply) => call.end(reply.status.as_u16()),
+            Err(Failure::NotSent(_)) => call.fail("not_sent"),
+            Err(Failure::Unclear(_)) => call.fail("no_answer"),
+        }
+        result
     }
 }
 
@@ -133,8 +185,7 @@ impl Endpoint {
     }
 }
 
-/// Sends a request and reads its answer to the end.
-pub(super) async fn send(request: RequestBuilder) -> Result<Reply, Failure> {
+async fn exchange(request: RequestBuilder) -> Result<Reply, Failure> {
     let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
     let status = response.status();
     let retry_after = response

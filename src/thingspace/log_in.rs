@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reqwest::{StatusCode, header, header::HeaderValue};
+use reqwest::{Method, StatusCode, header, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,11 +12,14 @@ use super::{
     answer,
     blank::Blanks,
     error_body::{self, ErrorBody},
-    http::{self, Endpoint, Http, Reply},
+    http::{self, About, Endpoint, Http, Reply},
     refusal,
     settings::Credentials,
 };
-use crate::domain::change::{Refusal, RefusalKind};
+use crate::domain::{
+    change::{Refusal, RefusalKind},
+    trace::TraceParent,
+};
 
 const TOKEN_PATH: &str = "/ts/v1/oauth2/token";
 const SESSION_PATH: &str = "/m2m/v1/session/login";
@@ -62,6 +65,7 @@ impl LogIn {
     pub(super) async fn token(
         &self,
         credentials: &Credentials,
+        trace: Option<&TraceParent>,
     ) -> Result<(Secret, Duration), LogInError> {
         let request = self
             .http
@@ -74,7 +78,7 @@ impl LogIn {
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, http::JSON)
             .body("grant_type=client_credentials");
-        let reply = exchange("token", request).await?;
+        let reply = self.exchange("token", request, TOKEN_PATH, trace).await?;
         let body = granted(&reply, "token", credentials.texts())?;
         let seconds = member(&body, "expires_in")
             .and_then(|value| match value {
@@ -93,6 +97,7 @@ impl LogIn {
         &self,
         token: &Secret,
         credentials: &Credentials,
+        trace: Option<&TraceParent>,
     ) -> Result<Secret, LogInError> {
         let body = serde_json::to_vec(&SessionBody {
             username: credentials.uws_username.expose_secret(),
@@ -107,21 +112,31 @@ impl LogIn {
             .header(header::CONTENT_TYPE, http::JSON)
             .header(header::ACCEPT, http::JSON)
             .body(body);
-        let reply = exchange("session", request).await?;
+        let reply = self
+            .exchange("session", request, SESSION_PATH, trace)
+            .await?;
         let secrets = credentials.texts().chain([token.text.expose_secret()]);
         Secret::read(&granted(&reply, "session", secrets)?, "sessionToken", "")
     }
-}
 
-async fn exchange(
-    operation: &'static str,
-    request: reqwest::RequestBuilder,
-) -> Result<Reply, LogInError> {
-    http::send(request).await.map_err(|failure| {
-        let why = failure.why();
-        tracing::warn!(operation, why, "the log-in got no answer");
-        LogInError::other(RefusalKind::NotSent, format!("the log-in failed: {why}"))
-    })
+    async fn exchange(
+        &self,
+        operation: &'static str,
+        request: reqwest::RequestBuilder,
+        template: &'static str,
+        trace: Option<&TraceParent>,
+    ) -> Result<Reply, LogInError> {
+        let about = About {
+            method: &Method::POST,
+            template,
+            trace,
+        };
+        self.http.send(request, about).await.map_err(|failure| {
+            let why = failure.why();
+            tracing::warn!(operation, why, "the log-in got no answer");
+            LogInError::other(RefusalKind::NotSent, format!("the log-in failed: {why}"))
+        })
+    }
 }
 
 /// The body of a success, or what its lack means.

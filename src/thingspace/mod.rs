@@ -22,12 +22,16 @@ use self::{
     access::{Access, Pass},
     answer::Reading,
     blank::Blanks,
-    http::{Endpoint, Failure, Http},
+    http::{About, Endpoint, Failure, Http},
     wire::Parcel,
 };
-use crate::domain::{
-    change::{Demand, Order, Refusal, RefusalKind},
-    names::RequestId,
+use crate::{
+    domain::{
+        change::{Demand, Order, Refusal, RefusalKind},
+        names::RequestId,
+        trace::TraceParent,
+    },
+    telemetry::Instruments,
 };
 
 pub use self::settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings};
@@ -71,9 +75,9 @@ impl ThingSpace {
     /// # Errors
     ///
     /// When the base URL cannot be one, or the TLS set-up fails.
-    pub fn new(settings: Settings) -> Result<Self, BuildError> {
+    pub fn new(settings: Settings, instruments: Instruments) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&settings.base_url)?;
-        let http = Http::new(&settings.base_url, settings.request_timeout)?;
+        let http = Http::new(&settings.base_url, settings.request_timeout, instruments)?;
         let access = Access::new(http.clone(), endpoint.clone(), settings.credentials);
         Ok(Self {
             http,
@@ -94,8 +98,8 @@ impl ThingSpace {
     /// # Errors
     ///
     /// When the log-in failed; nothing of any change was sent.
-    pub async fn prepare(&self) -> Result<(), Unprepared> {
-        self.access.fresh_pass().await.map(drop)
+    pub async fn prepare(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
+        self.access.fresh_pass(trace).await.map(drop)
     }
 
     /// Lets the next call log in again although the credentials have been
@@ -110,27 +114,27 @@ impl ThingSpace {
     ///
     /// Not to be cancelled: who drops the future after a byte has left does
     /// not learn the outcome.
-    pub async fn change(&self, demand: &Demand) -> Answer {
+    pub async fn change(&self, demand: &Demand, trace: Option<&TraceParent>) -> Answer {
         let Ok(parcel) = Parcel::pack(demand, &self.five_g_bi_method) else {
             return Answer::NotExecuted(refusal(
                 RefusalKind::NotSent,
                 "the change could not be written as JSON",
             ));
         };
-        let pass = match self.access.pass().await {
+        let pass = match self.access.pass(trace).await {
             Ok(pass) => pass,
             Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
         };
-        let stale = match self.send(&parcel, &pass, demand).await {
+        let stale = match self.send(&parcel, &pass, demand, trace).await {
             Reading::Answer(answer) => return answer,
             Reading::Stale(stale, _) => stale,
         };
         self.access.refused(&pass, stale);
-        let pass = match self.access.pass().await {
+        let pass = match self.access.pass(trace).await {
             Ok(pass) => pass,
             Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
         };
-        match self.send(&parcel, &pass, demand).await {
+        match self.send(&parcel, &pass, demand, trace).await {
             Reading::Answer(answer) => answer,
             Reading::Stale(stale, refusal) => {
                 self.access.refused(&pass, stale);
@@ -140,7 +144,13 @@ impl ThingSpace {
     }
 
     /// Sends it as it is, exactly once.
-    async fn send(&self, parcel: &Parcel, pass: &Pass, demand: &Demand) -> Reading {
+    async fn send(
+        &self,
+        parcel: &Parcel,
+        pass: &Pass,
+        demand: &Demand,
+        trace: Option<&TraceParent>,
+    ) -> Reading {
         let operation = parcel.operation;
         let request = self
             .http
@@ -151,7 +161,12 @@ impl ThingSpace {
             .header(header::CONTENT_TYPE, http::JSON)
             .header(header::ACCEPT, http::JSON)
             .body(parcel.body.clone());
-        let reply = match http::send(request).await {
+        let about = About {
+            method: &parcel.method,
+            template: parcel.path,
+            trace,
+        };
+        let reply = match self.http.send(request, about).await {
             Ok(reply) => reply,
             Err(Failure::NotSent(why)) => {
                 tracing::warn!(operation, why, "the change did not leave");

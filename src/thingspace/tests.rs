@@ -42,13 +42,13 @@ impl CredentialSource for Source {
 }
 
 fn client_of(base_url: &str, source: &Arc<Source>, method: FiveGBiMethod) -> ThingSpace {
-    ThingSpace::new(Settings {
+    let settings = Settings {
         base_url: base_url.parse().unwrap(),
         five_g_bi_method: method,
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<Source>::clone(source),
-    })
-    .unwrap()
+    };
+    ThingSpace::new(settings, Instruments::unread()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {
@@ -125,7 +125,9 @@ fn refusal_of(answer: Answer) -> Refusal {
 #[tokio::test]
 async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
     let fake = Fake::start().await;
-    let answer = client(&format!("{}/", fake.base_url)).change(&esim()).await;
+    let answer = client(&format!("{}/", fake.base_url))
+        .change(&esim(), None)
+        .await;
     let request_id = RequestId::parse("d1f08526-5443-4054-9a29-4456490ea9f8").unwrap();
     assert_eq!(answer, Answer::Accepted(request_id));
 
@@ -150,10 +152,10 @@ async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
 #[tokio::test]
 async fn a_5g_change_is_sent_as_thingspaces_page_has_it_with_the_verb_that_is_set() {
     let fake = Fake::start().await;
-    client(&fake.base_url).change(&five_g_bi(true)).await;
+    client(&fake.base_url).change(&five_g_bi(true), None).await;
     let source = Arc::new(Source(Mutex::new("the-password")));
     let put = client_of(&fake.base_url, &source, FiveGBiMethod::Put);
-    put.change(&five_g_bi(false)).await;
+    put.change(&five_g_bi(false), None).await;
 
     let seen = fake.seen(FIVE_G_BI);
     assert_eq!(
@@ -198,7 +200,7 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
     ] {
         let fake = Fake::start().await;
         fake.script(ESIM, [answer(status, body)]);
-        let healed = client(&fake.base_url).change(&esim()).await;
+        let healed = client(&fake.base_url).change(&esim(), None).await;
         assert!(
             matches!(healed, Answer::Accepted(_)),
             "{status} {body} {healed:?}"
@@ -207,7 +209,7 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
 
         let fake = Fake::start().await;
         fake.script(ESIM, [answer(status, body), answer(status, body)]);
-        let refused = client(&fake.base_url).change(&esim()).await;
+        let refused = client(&fake.base_url).change(&esim(), None).await;
         assert!(
             matches!(refused, Answer::NotExecuted(_)),
             "{status} {body} {refused:?}"
@@ -221,7 +223,7 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
 async fn diverted(base_url: &str) -> ThingSpace {
     let fake = Fake::start().await;
     let mut client = client(&fake.base_url);
-    client.prepare().await.unwrap();
+    client.prepare(None).await.unwrap();
     client.endpoint = Endpoint::new(&base_url.parse().unwrap()).unwrap();
     client
 }
@@ -232,7 +234,7 @@ async fn a_connection_that_cannot_be_made_is_not_sent() {
     let address = listener.local_addr().unwrap();
     drop(listener);
     let client = diverted(&format!("http://{address}")).await;
-    let answer = client.change(&esim()).await;
+    let answer = client.change(&esim(), None).await;
     assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
     assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
 }
@@ -249,7 +251,7 @@ async fn a_failed_tls_handshake_is_not_sent() {
             .unwrap();
     });
     let client = diverted(&format!("https://{address}")).await;
-    let answer = client.change(&esim()).await;
+    let answer = client.change(&esim(), None).await;
     assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
     assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
 }
@@ -267,7 +269,7 @@ async fn a_change_that_left_and_got_no_definite_answer_is_unknown_and_never_sent
     fake.script(ESIM, scripts);
     let client = client(&fake.base_url);
     for sent in 1..=4 {
-        let answer = client.change(&esim()).await;
+        let answer = client.change(&esim(), None).await;
         assert!(matches!(answer, Answer::Unknown(_)), "{answer:?}");
         assert_eq!(fake.counts(), (1, 1, sent));
     }
@@ -279,10 +281,10 @@ async fn a_change_that_is_not_answered_in_time_is_unknown_and_never_sent_again()
     let fake = Fake::start().await;
     fake.script(ESIM, [Scripted::Hang]);
     let mut client = client(&fake.base_url);
-    client.prepare().await.unwrap();
+    client.prepare(None).await.unwrap();
     let base_url: Url = fake.base_url.parse().unwrap();
-    client.http = Http::new(&base_url, Duration::from_secs(1)).unwrap();
-    let answer = client.change(&esim()).await;
+    client.http = Http::new(&base_url, Duration::from_secs(1), Instruments::unread()).unwrap();
+    let answer = client.change(&esim(), None).await;
     let why = "ThingSpace did not answer in time".to_owned();
     assert_eq!(answer, Answer::Unknown(why));
     assert_eq!(fake.counts(), (1, 1, 1));
@@ -293,7 +295,7 @@ async fn each_change_leaves_on_a_connection_of_its_own() {
     let fake = Fake::start().await;
     let client = client(&fake.base_url);
     for _ in 0..3 {
-        client.change(&esim()).await;
+        client.change(&esim(), None).await;
     }
     let on = |path| fake.seen(path).into_iter().map(|seen| seen.connection);
     let mut used: Vec<usize> = on(ESIM).chain(on(LOG_IN)).collect();
@@ -312,7 +314,7 @@ async fn a_refusal_shows_no_name_no_address_and_no_credential() {
     });
     fake.script(FIVE_G_BI, [answer(400, &body.to_string())]);
     let client = client(&fake.base_url);
-    let refused = client.change(&five_g_bi(true)).await;
+    let refused = client.change(&five_g_bi(true), None).await;
     let refusal = refusal_of(refused);
     assert_eq!(refusal.kind, RefusalKind::InvalidArgument);
     assert_eq!(

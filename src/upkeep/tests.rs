@@ -13,6 +13,7 @@ use crate::{
         ChangeName, Claim, Intent,
         embedded::{Embedded, Options},
     },
+    telemetry::Instruments,
 };
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -62,7 +63,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
         request_id: RequestId::parse("r").unwrap(),
         evidence: String::new(),
     };
-    for step in [Step::Dispatch, accept] {
+    for step in [Step::Dispatch { trace: None }, accept] {
         journal
             .step(change.change_id, step, clock.now())
             .await
@@ -77,6 +78,7 @@ async fn a_change_is_overdue_a_day_after_it_was_accepted_and_gone_when_its_reten
     let options = Options {
         dir: directory.path().to_owned(),
         allow_network_filesystem: false,
+        instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(Paused(Instant::now()));

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::change::{Change, ChangeState},
     journal::{ChangeName, Journal, JournalError, Place, Target},
+    telemetry::{Instruments, OpenWatch},
 };
 
 mod frame;
@@ -35,6 +36,7 @@ pub struct Watches {
     settings: Settings,
     draining: CancellationToken,
     tails: Arc<Tails>,
+    instruments: Instruments,
 }
 
 /// How long a stream lives, and how often it says that it does.
@@ -127,6 +129,7 @@ pub struct Watch {
     end: Option<Result<(), StreamError>>,
     ends_at: Instant,
     bookmark_at: Instant,
+    _counted: OpenWatch,
 }
 
 // === impl Watches ===
@@ -138,6 +141,7 @@ impl Watches {
         encode: Arc<dyn Encode>,
         settings: Settings,
         draining: CancellationToken,
+        instruments: Instruments,
     ) -> Arc<Self> {
         let tails = Arc::new(Tails::default());
         journal.observe(tails.clone());
@@ -147,6 +151,7 @@ impl Watches {
             settings,
             draining,
             tails,
+            instruments,
         })
     }
 
@@ -175,6 +180,7 @@ impl Watches {
             end: None,
             ends_at: Instant::now() + less_up_to(self.settings.max_stream_age, 0.1),
             bookmark_at: self.next_bookmark(),
+            _counted: self.instruments.open_watch(),
             watches: Arc::clone(self),
         })
     }

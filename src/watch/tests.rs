@@ -45,6 +45,7 @@ fn house(max_stream_age: Duration) -> House {
     let options = Options {
         dir: directory.path().to_owned(),
         allow_network_filesystem: false,
+        instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
     let speller = Arc::new(Speller::default());
@@ -58,6 +59,7 @@ fn house(max_stream_age: Duration) -> House {
         speller.clone(),
         settings,
         draining.clone(),
+        Instruments::unread(),
     );
     House {
         _directory: directory,

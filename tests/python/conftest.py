@@ -24,9 +24,14 @@ LISTENING = ("gRPC listens", "callbacks listen", "admin listens", "the sandbox i
 
 
 class Gateway:
-    """`serve --sandbox` on free ports, its log read to the end."""
+    """`serve` on free ports, with a sandbox unless a base URL is set; its log is read to the end.
+
+    Names in capitals are environment variables, `__` stands for the dot of a setting."""
 
     def __init__(self, **settings):
+        variables = {key: value for key, value in settings.items() if key.isupper()}
+        settings = {key: value for key, value in settings.items() if not key.isupper()}
+        sandbox = "thingspace__base_url" not in settings
         defaults = {
             "grpc.listen": "127.0.0.1:0",
             "admin.listen": "127.0.0.1:0",
@@ -35,9 +40,10 @@ class Gateway:
         }
         settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
         flags = [f"--{key}={value}" for key, value in settings.items()]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("TSGW_")}
+        ours = ("TSGW_", "OTEL_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)} | variables
         self.process = subprocess.Popen(
-            [binary(), "serve", "--sandbox", *flags],
+            [binary(), "serve", *(["--sandbox"] if sandbox else []), *flags],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -47,7 +53,8 @@ class Gateway:
         self.log, self._lines = [], queue.Queue()
         threading.Thread(target=self._read_log, daemon=True).start()
         try:
-            self.address = [self._listening(what) for what in LISTENING][0]
+            places = [self._listening(what) for what in LISTENING[: 4 if sandbox else 3]]
+            self.address, self.callbacks, self.admin = places[:3]
         except BaseException:
             self.process.kill()
             raise
@@ -106,10 +113,24 @@ def channel(start):
 
 
 @pytest.fixture(scope="session")
-def example():
-    """Runs the example with these arguments, its stubs made as its manual says."""
+def generated():
+    """Makes the example's stubs, as its manual says."""
     environment = os.environ | {"PYTHON": sys.executable}
     subprocess.run([EXAMPLE / "generate.sh"], check=True, env=environment, timeout=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def stubs(generated):
+    """The messages, and the stub of `GatewayService`."""
+    sys.path.insert(0, str(EXAMPLE))
+    from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+
+    return gateway_service_pb2, gateway_service_pb2_grpc.GatewayServiceStub
+
+
+@pytest.fixture(scope="session")
+def example(generated):
+    """Runs the example with these arguments."""
 
     def run(*arguments):
         return subprocess.run(

@@ -18,15 +18,18 @@ use aws_lc_rs::{hmac, rand};
 use rusqlite::Connection;
 
 use super::{
-    Accepted, Arrival, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event, EventPage,
-    Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place, Reservation, Stored,
-    Target,
+    Accepted, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
+    EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place, Reservation,
+    Stored, Target,
     tables::{list, read, schema},
 };
-use crate::domain::{
-    change::{Change, Step},
-    clock::Timestamp,
-    names::ChangeId,
+use crate::{
+    domain::{
+        change::{Change, Step},
+        clock::Timestamp,
+        names::ChangeId,
+    },
+    telemetry::Instruments,
 };
 
 mod checkpoint;
@@ -46,6 +49,8 @@ pub struct Options {
     /// Whether a network file system will do: SQLite's locks and syncs are not
     /// to be trusted on one.
     pub allow_network_filesystem: bool,
+    /// What appends and commits are measured with.
+    pub instruments: Instruments,
 }
 
 /// Why a journal cannot be opened.
@@ -117,17 +122,24 @@ impl Embedded {
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
         let path = dir.join("journal.db");
-        Self::open_database(&path, lock).map_err(|error| OpenError::Database {
-            dir: dir.clone(),
-            reason: error.to_string(),
+        Self::open_database(&path, lock, options.instruments.clone()).map_err(|error| {
+            OpenError::Database {
+                dir: dir.clone(),
+                reason: error.to_string(),
+            }
         })
     }
 
-    fn open_database(path: &Path, lock: File) -> Result<Self, schema::SchemaError> {
+    fn open_database(
+        path: &Path,
+        lock: File,
+        instruments: Instruments,
+    ) -> Result<Self, schema::SchemaError> {
         let mut connection = connect(path, 8_000)?;
         schema::migrate(&mut connection)?;
         let epoch = secret(&connection, "epoch", 8)?;
         let content_key = secret(&connection, "content_key", 32)?;
+        let census = list::census(&connection)?;
         let readers = Readers::open(path)?;
         let checkpoints = connect(path, 500)?;
         Ok(Self {
@@ -137,7 +149,7 @@ impl Embedded {
                     .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
             ),
             content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
-            writer: Writer::start(connection, checkpoints),
+            writer: Writer::start(connection, checkpoints, census, instruments),
             readers,
             _lock: lock,
         })
@@ -295,6 +307,10 @@ impl Journal for Embedded {
 
     async fn extent(&self) -> Result<Extent, JournalError> {
         self.readers.read(list::extent).await
+    }
+
+    fn census(&self) -> Census {
+        self.writer.census()
     }
 
     fn expected_wait(&self) -> Duration {

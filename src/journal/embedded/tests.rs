@@ -16,6 +16,7 @@ impl Directory {
         Options {
             dir: self.0.path().join("made/when/missing"),
             allow_network_filesystem: false,
+            instruments: Instruments::unread(),
         }
     }
 }

@@ -58,6 +58,7 @@ impl Worker {
                 .filter(|command| matches!(command, Command::Callback(..)))
                 .count();
             let rows = commands.iter().map(Command::rows).sum();
+            self.shared.instruments.batch(commands.len());
             let started = Instant::now();
             self.commit(commands);
             self.note_rate(callbacks, started.elapsed());
@@ -158,10 +159,11 @@ impl Worker {
         if let Some(error) = failure {
             return Err(error);
         }
-        let touched = batch.finish()?;
+        let done = batch.finish()?;
         transaction.commit()?;
+        self.shared.census.lock().apply(&done.census);
         for observer in self.shared.observers.read().iter() {
-            observer.committed(&touched);
+            observer.committed(&done.touched);
         }
         Ok(())
     }

@@ -12,7 +12,10 @@ use std::{
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::Connection;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 
 use super::{
     checkpoint::Checkpoints,
@@ -25,7 +28,8 @@ use crate::{
         clock::Timestamp,
         names::ChangeId,
     },
-    journal::{Arrival, Claim, Intent, JournalError, Observer, Reservation, Stored},
+    journal::{Arrival, Census, Claim, Intent, JournalError, Observer, Reservation, Stored},
+    telemetry::{Append, Instruments},
 };
 
 /// Callbacks that may wait at a time; more are refused at arrival.
@@ -53,7 +57,6 @@ struct Lanes {
 }
 
 /// What the writer and its thread tell each other beside commands.
-#[derive(Default)]
 pub(super) struct Shared {
     pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
     pub(super) waiting_callbacks: AtomicUsize,
@@ -61,18 +64,36 @@ pub(super) struct Shared {
     pub(super) nanos_per_callback: AtomicU64,
     /// Whether the last commit failed.
     pub(super) failing: AtomicBool,
+    /// Changes by state, as of the last commit.
+    pub(super) census: Mutex<Census>,
+    pub(super) instruments: Instruments,
 }
 
-struct Reserved(mpsc::OwnedPermit<Command>);
+struct Reserved {
+    permit: mpsc::OwnedPermit<Command>,
+    shared: Arc<Shared>,
+}
 
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn start(connection: Connection, checkpoints: Connection) -> Self {
+    pub(super) fn start(
+        connection: Connection,
+        checkpoints: Connection,
+        census: Census,
+        instruments: Instruments,
+    ) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
         let (answers, answer_lane) = mpsc::channel(ANSWER_LANE);
         let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            observers: RwLock::default(),
+            waiting_callbacks: AtomicUsize::new(0),
+            nanos_per_callback: AtomicU64::new(0),
+            failing: AtomicBool::new(false),
+            census: Mutex::new(census),
+            instruments,
+        });
         let worker = Worker {
             connection,
             checkpoints: Checkpoints::start(checkpoints),
@@ -108,8 +129,10 @@ impl Writer {
     }
 
     pub(super) async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
-        self.change_command(|reply| Command::Claim(Box::new(intent), reply))
-            .await
+        self.change_command(Append::Claim, |reply| {
+            Command::Claim(Box::new(intent), reply)
+        })
+        .await
     }
 
     pub(super) async fn step(
@@ -118,12 +141,14 @@ impl Writer {
         step: Step,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.change_command(|reply| Command::Step(change, Box::new(step), now, reply))
-            .await
+        self.change_command(Append::Step, |reply| {
+            Command::Step(change, Box::new(step), now, reply)
+        })
+        .await
     }
 
     pub(super) async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
-        self.change_command(|reply| Command::Trim(before, reply))
+        self.change_command(Append::Trim, |reply| Command::Trim(before, reply))
             .await
     }
 
@@ -133,11 +158,15 @@ impl Writer {
             .reserve_owned()
             .await
             .map_err(|_| JournalError::closed())?;
-        Ok(Box::new(Reserved(permit)))
+        Ok(Box::new(Reserved {
+            permit,
+            shared: Arc::clone(&self.shared),
+        }))
     }
 
     pub(super) async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError> {
         let (reply, answer) = oneshot::channel();
+        let began = Instant::now();
         let lane = self.lanes()?.callbacks;
         let command = Command::Callback(Box::new(arrival), reply);
         self.shared
@@ -152,7 +181,11 @@ impl Writer {
                 mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
             });
         }
-        answer.await.map_err(|_| JournalError::closed())?
+        self.shared.durable(Append::Callback, began, answer).await
+    }
+
+    pub(super) fn census(&self) -> Census {
+        *self.shared.census.lock()
     }
 
     pub(super) fn expected_wait(&self) -> Duration {
@@ -183,19 +216,38 @@ impl Writer {
 
     async fn change_command<T>(
         &self,
+        what: Append,
         command: impl FnOnce(Reply<T>) -> Command,
     ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
+        let began = Instant::now();
         let lane = self.lanes()?.changes;
         lane.send(command(reply))
             .await
             .map_err(|_| JournalError::closed())?;
         drop(lane);
-        answer.await.map_err(|_| JournalError::closed())?
+        self.shared.durable(what, began, answer).await
     }
 
     fn lanes(&self) -> Result<Lanes, JournalError> {
         self.lanes.lock().clone().ok_or_else(JournalError::closed)
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    /// Waits until an append is on disk, and says how long that took.
+    async fn durable<T>(
+        &self,
+        what: Append,
+        began: Instant,
+        answer: oneshot::Receiver<Result<T, JournalError>>,
+    ) -> Result<T, JournalError> {
+        let result = answer.await.map_err(|_| JournalError::closed())?;
+        let failed = matches!(result, Err(JournalError::Unavailable(_)));
+        self.instruments.append(what, began.elapsed(), failed);
+        result
     }
 }
 
@@ -210,8 +262,8 @@ impl Reservation for Reserved {
         now: Timestamp,
     ) -> Result<Change, JournalError> {
         let (reply, answer) = oneshot::channel();
-        self.0
-            .send(Command::Step(change, Box::new(step), now, reply));
-        answer.await.map_err(|_| JournalError::closed())?
+        let Self { permit, shared } = *self;
+        permit.send(Command::Step(change, Box::new(step), now, reply));
+        shared.durable(Append::Step, Instant::now(), answer).await
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         names::{AccountName, ChangeId, RequestId},
         tally::Tally,
     },
-    journal::{Arrival, Claim, Intent, JournalError, Stored, Target},
+    journal::{Arrival, Census, Claim, Intent, JournalError, Stored, Target},
 };
 
 /// Several commands that are committed together. What is known of the changes
@@ -25,12 +25,22 @@ pub(in crate::journal) struct Batch<'c> {
     pub(super) connection: &'c Connection,
     pub(super) changes: BTreeMap<i64, Loaded>,
     pub(super) touched: HashSet<Target>,
+    /// Changes that came to a state, less those that left it.
+    pub(super) census: Census,
+}
+
+/// What a batch has done, for those who are told after the commit.
+pub(in crate::journal) struct Done {
+    pub(in crate::journal) touched: Vec<Target>,
+    pub(in crate::journal) census: Census,
 }
 
 /// A change as it is in this batch.
 pub(super) struct Loaded {
     pub(super) change: Change,
     pub(super) tally: Tally,
+    /// The state that the census has it in.
+    counted: ChangeState,
     pub(super) changed: bool,
 }
 
@@ -52,17 +62,19 @@ impl<'c> Batch<'c> {
             connection,
             changes: BTreeMap::new(),
             touched: HashSet::new(),
+            census: Census::default(),
         }
     }
 
-    /// Writes back what was loaded; answers with what was touched. To be
-    /// called before the commit.
-    pub(in crate::journal) fn finish(mut self) -> rusqlite::Result<Vec<Target>> {
+    /// Writes back what was loaded. To be called before the commit.
+    pub(in crate::journal) fn finish(mut self) -> rusqlite::Result<Done> {
         for (id, loaded) in std::mem::take(&mut self.changes) {
             if !loaded.changed {
                 continue;
             }
             let change = &loaded.change;
+            self.census.add(loaded.counted, -1);
+            self.census.add(change.state, 1);
             self.connection
                 .prepare_cached(
                     "UPDATE change SET state = ?, accept_time = ?, last_time = ?, snapshot = ?, tally = ?
@@ -77,7 +89,10 @@ impl<'c> Batch<'c> {
                     id
                 ])?;
         }
-        Ok(self.touched.into_iter().collect())
+        Ok(Done {
+            touched: self.touched.into_iter().collect(),
+            census: self.census,
+        })
     }
 
     // --- Commands --------------------------------------------------------
@@ -251,8 +266,10 @@ impl<'c> Batch<'c> {
                     .connection
                     .prepare_cached("SELECT snapshot, tally FROM change WHERE id = ?")?
                     .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+                let change: Change = from_json(&snapshot)?;
                 Ok(slot.insert(Loaded {
-                    change: from_json(&snapshot)?,
+                    counted: change.state,
+                    change,
                     tally: from_json(&tally)?,
                     changed: false,
                 }))

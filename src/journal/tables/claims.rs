@@ -90,6 +90,7 @@ impl Batch<'_> {
                 json(change)?,
                 json(&Tally::default())?,
             ])?;
+        self.census.add(change.state, 1);
         let mut device_row = self
             .connection
             .prepare_cached("INSERT INTO device (change, idx, sent, kinds) VALUES (?, ?, ?, ?)")?;

@@ -14,7 +14,7 @@ use crate::{
         matching::MatchKey,
         names::ChangeId,
     },
-    journal::{Accepted, ChangeFilter, ChangePage, Extent},
+    journal::{Accepted, Census, ChangeFilter, ChangePage, Extent},
 };
 
 /// How many rows one page looks at: with rare matches, a page may be short.
@@ -149,6 +149,24 @@ pub(in crate::journal) fn in_flight(connection: &Connection) -> rusqlite::Result
         }
     }
     Ok(found)
+}
+
+/// How many changes are in each state.
+pub(in crate::journal) fn census(connection: &Connection) -> rusqlite::Result<Census> {
+    let mut census = Census::default();
+    let mut statement = connection
+        .prepare("SELECT state, count(*) FROM change WHERE trimmed = 0 GROUP BY state")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let code: i64 = row.get(0)?;
+        if let Some(state) = ChangeState::ALL
+            .into_iter()
+            .find(|state| state_code(*state) == code)
+        {
+            census.add(state, row.get(1)?);
+        }
+    }
+    Ok(census)
 }
 
 /// How far the journal reaches.

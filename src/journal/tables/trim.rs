@@ -7,6 +7,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
+    apply::Batch,
     entry::{from_json, state_code, uint},
     list::extent,
     schema::set_meta,
@@ -20,11 +21,10 @@ use crate::domain::{
 /// At most so many rows of one table in one slice.
 const SLICE: i64 = 500;
 
-/// Removes one slice; answers whether there may be more.
-pub(in crate::journal) fn trim(
-    connection: &Connection,
-    before: Timestamp,
-) -> rusqlite::Result<bool> {
+/// Removes one slice; answers whether there may be more. Commits alone: a change
+/// that another command of the same batch has loaded must not be hidden.
+pub(in crate::journal) fn trim(batch: &mut Batch<'_>, before: Timestamp) -> rusqlite::Result<bool> {
+    let connection = batch.connection;
     let request: Option<i64> = connection
         .prepare_cached("SELECT id FROM request WHERE change IS NULL AND last_time < ? LIMIT 1")?
         .query_row([before.as_micros()], |row| row.get(0))
@@ -49,15 +49,20 @@ pub(in crate::journal) fn trim(
         )
         .optional()?;
     match change {
-        Some(change) => trim_change(connection, change).map(|()| true),
+        Some(change) => trim_change(batch, change).map(|()| true),
         None => Ok(false),
     }
 }
 
-fn trim_change(connection: &Connection, change: i64) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?")?
+fn trim_change(batch: &mut Batch<'_>, change: i64) -> rusqlite::Result<()> {
+    let connection = batch.connection;
+    let hidden = connection
+        .prepare_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ? AND trimmed = 0")?
         .execute([change])?;
+    if hidden > 0 {
+        let state = batch.load(change)?.change.state;
+        batch.census.add(state, -1);
+    }
     let request: Option<i64> = connection
         .prepare_cached("SELECT id FROM request WHERE change = ? LIMIT 1")?
         .query_row([change], |row| row.get(0))

@@ -13,7 +13,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{
-    world::{Noon, serve},
+    world::{Noon, counted, serve},
     *,
 };
 use crate::{
@@ -23,9 +23,11 @@ use crate::{
         names::ChangeId,
     },
     journal::{
-        Accepted, Arrival, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event, EventPage,
-        Extent, Intent, JournalError, Observer, PendingDevice, Place, Reservation, Stored, Target,
+        Accepted, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
+        EventPage, Extent, Intent, JournalError, Observer, PendingDevice, Place, Reservation,
+        Stored, Target,
     },
+    telemetry::Telemetry,
 };
 
 /// Stores when it is let, and says how long that takes.
@@ -100,15 +102,21 @@ impl Journal for Slow {
     async fn extent(&self) -> Result<Extent, JournalError> {
         unreachable!()
     }
+    fn census(&self) -> Census {
+        unreachable!()
+    }
     fn is_writable(&self) -> bool {
         true
     }
     async fn close(&self) {}
 }
 
-fn listener(journal: &Arc<Slow>) -> Listener {
+fn listener(journal: &Arc<Slow>) -> (Listener, Telemetry) {
     let journal = Arc::<Slow>::clone(journal);
-    Listener::new(Settings::default(), journal, Arc::new(Noon)).unwrap()
+    let telemetry = Telemetry::quiet().unwrap();
+    let instruments = telemetry.instruments();
+    let listener = Listener::new(Settings::default(), journal, Arc::new(Noon), instruments);
+    (listener.unwrap(), telemetry)
 }
 
 async fn send(listener: &Listener, body: Body) -> (Response, Duration) {
@@ -139,24 +147,24 @@ fn body(pieces: Vec<Bytes>, ends: bool) -> Body {
 #[tokio::test(start_paused = true)]
 async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same() {
     let journal = Arc::new(Slow::default());
-    let listener = listener(&journal);
+    let (listener, telemetry) = listener(&journal);
     let (response, took) = send(&listener, Body::from(ESIM)).await;
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(took, Duration::from_millis(3_500));
     assert_eq!(error(response).await, "late");
-    assert_eq!(listener.counts().stored(), 0);
+    assert_eq!(counted(&telemetry, "stored"), 0);
 
     journal.go.notify_one();
     listener.room.tasks.close();
     listener.room.tasks.wait().await;
-    assert_eq!(listener.counts().stored(), 1);
+    assert_eq!(counted(&telemetry, "stored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_hangs_up_does_not_stop_the_append() {
     let journal = Arc::new(Slow::default());
-    let listener = listener(&journal);
+    let (listener, telemetry) = listener(&journal);
     tokio::select! {
         _ = send(&listener, Body::from(ESIM)) => unreachable!(),
         () = journal.asked.notified() => {}
@@ -164,7 +172,7 @@ async fn a_sender_that_hangs_up_does_not_stop_the_append() {
     journal.go.notify_one();
     listener.room.tasks.close();
     listener.room.tasks.wait().await;
-    assert_eq!(listener.counts().stored(), 1);
+    assert_eq!(counted(&telemetry, "stored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -203,7 +211,7 @@ async fn what_cannot_be_stored_in_time_is_refused_at_arrival() {
             "unavailable",
         ),
     ] {
-        let listener = listener(&Arc::new(journal));
+        let (listener, _) = listener(&Arc::new(journal));
         let (response, took) = send(&listener, Body::from(ESIM)).await;
         assert_eq!(response.status(), 503);
         assert_eq!(response.headers()["retry-after"], retry_after);
@@ -214,7 +222,7 @@ async fn what_cannot_be_stored_in_time_is_refused_at_arrival() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed() {
-    let listener = listener(&Arc::new(Slow::default()));
+    let (listener, _) = listener(&Arc::new(Slow::default()));
     let (response, took) = send(&listener, body(vec![Bytes::from_static(b"{")], false)).await;
     assert_eq!(response.status(), 408);
     assert_eq!(response.headers()["connection"], "close");
@@ -233,7 +241,7 @@ async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed()
 #[tokio::test]
 async fn a_request_under_way_is_answered_before_the_listener_ends() {
     let journal = Arc::new(Slow::default());
-    let (address, stop, served) = serve(listener(&journal)).await;
+    let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(

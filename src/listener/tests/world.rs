@@ -22,7 +22,8 @@ use crate::{
         Event, Journal, Place, Target, What,
         embedded::{Embedded, Options},
     },
-    listener::{Counts, Listener, Pair, SecretSource, Settings},
+    listener::{Listener, Pair, Refusal, SecretSource, Settings},
+    telemetry::{Instruments, Telemetry},
 };
 
 pub(super) const SECRET: &str = "path-secret-0123456789";
@@ -68,7 +69,7 @@ pub(super) fn pair(username: &str, password: &str) -> Option<Pair> {
 
 pub(super) struct World {
     pub(super) address: SocketAddr,
-    pub(super) counts: Arc<Counts>,
+    telemetry: Telemetry,
     pub(super) stop: CancellationToken,
     pub(super) served: JoinHandle<()>,
     journal: Arc<Embedded>,
@@ -80,20 +81,45 @@ impl World {
     pub(super) async fn start(settings: Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let journal = Arc::new(Embedded::open(&options(&directory)).unwrap());
-        let listener =
-            Listener::new(settings, Arc::<Embedded>::clone(&journal), Arc::new(Noon)).unwrap();
-        let counts = listener.counts();
+        let telemetry = Telemetry::quiet().unwrap();
+        let listener = Listener::new(
+            settings,
+            Arc::<Embedded>::clone(&journal),
+            Arc::new(Noon),
+            telemetry.instruments(),
+        );
+        let listener = listener.unwrap();
         let (address, stop, served) = serve(listener).await;
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             address,
-            counts,
+            telemetry,
             stop,
             served,
             journal,
             directory,
             http,
         }
+    }
+
+    /// How many callbacks came to this.
+    pub(super) fn counted(&self, outcome: &str) -> u64 {
+        counted(&self.telemetry, outcome)
+    }
+
+    /// How many were refused for this reason.
+    pub(super) fn refused(&self, refusal: Refusal) -> u64 {
+        self.telemetry.sample(&format!(
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"refused\",\
+             thingspace_gateway_reason=\"{}\"}}",
+            refusal.name()
+        ))
+    }
+
+    /// How many were taken from outside the allow-list.
+    pub(super) fn unlisted(&self) -> u64 {
+        self.telemetry
+            .sample("thingspace_gateway_callbacks_unlisted_total")
     }
 
     pub(super) fn request(&self, path: &str) -> reqwest::RequestBuilder {
@@ -152,6 +178,13 @@ pub(super) fn raw_json(event: &Event) -> &str {
     }
 }
 
+/// How many callbacks came to this.
+pub(super) fn counted(telemetry: &Telemetry, outcome: &str) -> u64 {
+    telemetry.sample(&format!(
+        "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"{outcome}\"}}"
+    ))
+}
+
 /// Starts a listener on a free port of the loopback address.
 pub(super) async fn serve(listener: Listener) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -165,5 +198,6 @@ fn options(directory: &TempDir) -> Options {
     Options {
         dir: directory.path().to_owned(),
         allow_network_filesystem: false,
+        instruments: Instruments::unread(),
     }
 }

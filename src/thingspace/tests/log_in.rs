@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
     let fake = Fake::start().await;
-    client(&fake.base_url).prepare().await.unwrap();
+    client(&fake.base_url).prepare(None).await.unwrap();
 
     let token = &fake.seen(TOKEN)[0];
     assert_eq!(token.method, "POST");
@@ -30,14 +30,14 @@ async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
 async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies_under_them() {
     let fake = Fake::start().await;
     let client = client(&fake.base_url);
-    let ready = join_all((0..100).map(|_| client.prepare())).await;
+    let ready = join_all((0..100).map(|_| client.prepare(None))).await;
     assert!(ready.iter().all(Result::is_ok));
     assert_eq!(fake.counts(), (1, 1, 0));
 
     fake.end_session();
     fake.gate_changes(100);
     let demand = esim();
-    let answers = join_all((0..100).map(|_| client.change(&demand))).await;
+    let answers = join_all((0..100).map(|_| client.change(&demand, None))).await;
     assert!(
         answers.iter().all(|a| matches!(a, Answer::Accepted(_))),
         "{answers:?}"
@@ -49,7 +49,7 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies
 async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_log_in() {
     let fake = Fake::start().await;
     fake.script(LOG_IN, [answer(401, BAD_TOKEN)]);
-    client(&fake.base_url).prepare().await.unwrap();
+    client(&fake.base_url).prepare(None).await.unwrap();
     assert_eq!(fake.counts(), (2, 2, 0));
 }
 
@@ -57,18 +57,21 @@ async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_lo
 async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
     let fake = Fake::start().await;
     let client = client(&fake.base_url);
-    client.prepare().await.unwrap();
+    client.prepare(None).await.unwrap();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3_541)).await;
     tokio::time::resume();
     fake.script(TOKEN, [answer(503, "")]);
     client
-        .prepare()
+        .prepare(None)
         .await
         .expect("what is left of the old one does");
-    client.prepare().await.unwrap();
+    client.prepare(None).await.unwrap();
     assert_eq!(fake.counts(), (3, 1, 0));
-    assert!(matches!(client.change(&esim()).await, Answer::Accepted(_)));
+    assert!(matches!(
+        client.change(&esim(), None).await,
+        Answer::Accepted(_)
+    ));
     assert_eq!(
         fake.seen(ESIM)[0].headers["authorization"],
         "Bearer token-2"
@@ -89,7 +92,7 @@ async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someo
     fake.script(LOG_IN, [refused(), answer(503, ""), refused(), refused()]);
     let mut kinds = Vec::new();
     for _ in 0..5 {
-        let many = join_all((0..20).map(|_| client.prepare())).await;
+        let many = join_all((0..20).map(|_| client.prepare(None))).await;
         assert!(many.iter().all(|one| *one == many[0]));
         kinds.push(many[0].clone().unwrap_err().refusal().kind);
         let shown = format!("{many:?}");
@@ -102,10 +105,10 @@ async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someo
     assert_eq!((kinds, fake.counts().1), (vec![c, n, c, c, c], 3));
 
     client.unlatch();
-    client.prepare().await.unwrap_err();
+    client.prepare(None).await.unwrap_err();
     assert_eq!(fake.counts().1, 4);
     *source.0.lock().unwrap() = "right";
-    client.prepare().await.unwrap();
+    client.prepare(None).await.unwrap();
 }
 
 #[tokio::test]
@@ -118,7 +121,7 @@ async fn trouble_with_the_log_in_is_told_apart_and_no_change_is_sent() {
     ] {
         let fake = Fake::start().await;
         fake.script(TOKEN, [answer(status, "")]);
-        let answer = client(&fake.base_url).change(&esim()).await;
+        let answer = client(&fake.base_url).change(&esim(), None).await;
         assert!(matches!(answer, Answer::NotExecuted(_)));
         let refusal = refusal_of(answer);
         assert_eq!((refusal.kind, refusal.retry_after), (kind, wait));
