@@ -1,14 +1,12 @@
-//! What the seed decides: request ids, failures, duplicates and the order.
+//! What the seed decides: failures, duplicates and the order.
 //!
 //! Every decision comes from a generator of its own, seeded with the seed, the
 //! ordinal of the request and the index of the device: nothing depends on timing.
 
 use fastrand::Rng;
-use uuid::Builder;
 
 use super::CallbackOrder;
 
-const REQUEST_ID: u64 = 1;
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
 const TOKENS: u64 = 4;
@@ -72,12 +70,6 @@ pub(super) struct Fates {
 }
 
 impl Fates {
-    /// The id of a request; requests are numbered as they are accepted.
-    pub(super) fn request_id(&self, ordinal: u64) -> String {
-        let bytes = self.rng(REQUEST_ID, ordinal, 0).u128(..).to_be_bytes();
-        Builder::from_random_bytes(bytes).into_uuid().to_string()
-    }
-
     /// What happens to a device. Everything is drawn every time, so that one
     /// share does not move what another decides.
     pub(super) fn device(&self, ordinal: u64, index: usize) -> Fate {

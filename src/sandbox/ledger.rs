@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Serialize, Serializer};
+use uuid::Uuid;
 
 use super::changes::{Asked, ChangeKind};
 use super::errors::Refusal;
-use super::fate::Fates;
 use super::identifiers::Device;
 
 /// Changes that are kept; older ones are only counted.
@@ -90,7 +90,6 @@ impl Ledger {
         &mut self,
         asked: Asked,
         account: String,
-        fates: &Fates,
         received_at_ms: u64,
     ) -> Result<(Arc<Change>, Arc<[Device]>), Refusal> {
         let count = asked.devices.len();
@@ -99,7 +98,9 @@ impl Ledger {
         }
         let change = Arc::new(Change {
             ordinal: self.accepted,
-            request_id: fates.request_id(self.accepted),
+            // Not the seed's: ThingSpace never gives one twice, and a gateway may keep its
+            // journal longer than this runs.
+            request_id: Uuid::new_v4().to_string(),
             account,
             kind: asked.kind,
             service_plan: asked.service_plan,
@@ -228,7 +229,6 @@ impl Serialize for Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sandbox::CallbackOrder;
     use crate::sandbox::identifiers::DeviceId;
 
     fn asked(devices: usize) -> Asked {
@@ -246,16 +246,10 @@ mod tests {
 
     #[test]
     fn the_oldest_changes_lose_their_identifiers_first_and_stay_counted() {
-        let fates = Fates {
-            seed: 1,
-            failure_share: 0.0,
-            duplicate_share: 0.0,
-            order: CallbackOrder::AsSent,
-        };
         let mut ledger = Ledger::default();
         for _ in 0..30 {
             ledger
-                .accept(asked(10_000), "0000123456-00001".into(), &fates, 0)
+                .accept(asked(10_000), "0000123456-00001".into(), 0)
                 .unwrap();
             ledger.settled(10_000);
         }

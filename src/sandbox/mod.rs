@@ -41,7 +41,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Address to listen on; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// Same seed and same requests: same request ids, failures and order.
+    /// Same seed and same requests: same failures, duplicates and order.
     pub seed: u64,
     /// Time from the answer to a change until its first callback.
     pub callback_delay: Duration,

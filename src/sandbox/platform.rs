@@ -95,9 +95,7 @@ impl Platform {
             }
         };
         let received_at_ms = self.started.unix_ms();
-        let accepted = self
-            .ledger()
-            .accept(asked, account, &self.fates, received_at_ms);
+        let accepted = self.ledger().accept(asked, account, received_at_ms);
         let (change, devices) = accepted?;
         let answered_at = Instant::now() + self.settings.answer_delay;
         let request_id = change.request_id.clone();

@@ -11,7 +11,7 @@ use tokio::{process::Command, time::timeout};
 use crate::{
     guarantees::{self, History, Recording, What},
     support::{
-        gateway::{Gateway, PATIENCE, Setup},
+        gateway::{Directory, Gateway, PATIENCE, Setup},
         history::{Recorder, reference},
     },
 };
@@ -140,6 +140,33 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
         i32::try_from(DEVICES).unwrap()
     );
     assert_eq!(gateway.terminate().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
+    let directory = Directory::new();
+    let dir = directory.path().to_string_lossy().into_owned();
+    let setup = Setup::sandbox().set("journal.dir", &dir);
+    for key in ["first", "second"] {
+        let gateway = setup.start().await;
+        let mut client = gateway.client().await;
+        let request = ChangeEsimPlanRequest {
+            idempotency_key: key.into(),
+            ..change()
+        };
+        client.change_esim_plan(request).await.unwrap();
+        let request = WatchRequestRequest {
+            idempotency_key: key.into(),
+            ..watch(String::new())
+        };
+        let mut stream = client.watch_request(request).await.unwrap().into_inner();
+        let mut finished = false;
+        while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
+            finished = matches!(message.event, Some(Event::Finished(_)));
+        }
+        assert!(finished, "{key}");
+        assert_eq!(gateway.terminate().await.0, Some(0));
+    }
 }
 
 #[tokio::test]
