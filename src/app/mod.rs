@@ -42,6 +42,8 @@ pub use sandboxed::sandbox_settings;
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// How much of a drain's grace the callback listener needs.
 const LISTENER_GRACE: Duration = Duration::from_secs(4);
+/// How long a call may take beyond its one request to ThingSpace.
+const CALL_GRACE: Duration = Duration::from_secs(30);
 /// How long the journal may take to close, beyond the drain's grace.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// How long telemetry may be sent at the end: at least and at most.
@@ -343,7 +345,11 @@ impl Parts {
             health,
             api::Settings {
                 max_connection_age: config.grpc.max_connection_age,
-                max_connection_age_grace: config.grpc.max_stream_age,
+                // A call may still wait for ThingSpace when its connection is asked to go.
+                max_connection_age_grace: config
+                    .grpc
+                    .max_stream_age
+                    .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
             },
             instruments.clone(),

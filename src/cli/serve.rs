@@ -99,6 +99,7 @@ where
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
+    raise_file_limit();
     let ran = runtime.block_on(async {
         let shutdown = CancellationToken::new();
         let forced = forced_end(shutdown.clone())?;
@@ -135,6 +136,19 @@ fn telemetry_settings(settings: &config::Telemetry) -> telemetry::Settings {
             config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
             config::OtlpProtocol::HttpProtobuf => telemetry::OtlpProtocol::HttpProtobuf,
         }),
+    }
+}
+
+/// Lets the process have as many connections as the system allows it: shells give far fewer.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = rustix::process::Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
     }
 }
 

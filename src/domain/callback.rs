@@ -141,7 +141,7 @@ fn read_outcome(status: &str, fault: Option<&Fault>, has_response: bool) -> Outc
             .split('.')
             .any(|part| part.eq_ignore_ascii_case("REQUEST_ONHOLD"))
     });
-    match status.to_ascii_lowercase().as_str() {
+    match status.trim().to_ascii_lowercase().as_str() {
         // A profile call whose SM-SR timed out sends `warning` first.
         "warning" | "pending" => Outcome::Interim,
         _ if on_hold => Outcome::Interim,

@@ -36,11 +36,20 @@ pub struct Limits {
 /// Gathers what is valid, and everything that is not.
 pub(super) struct Drafting {
     limits: Limits,
+    common: Option<Common>,
     violations: Violations,
     seen: Seen,
     devices: Vec<SentDevice>,
     unusual: usize,
     warnings: Vec<String>,
+}
+
+/// The fields that both requests have, valid.
+struct Common {
+    account: AccountName,
+    service_plan: ServicePlan,
+    key: Option<IdempotencyKey>,
+    client_reference: ClientReference,
 }
 
 /// Warnings are for people: nobody reads 10,000 of them.
@@ -49,12 +58,15 @@ const MAX_WARNINGS: usize = 20;
 // === impl Drafting ===
 
 impl Drafting {
-    /// Begins with the number of devices; `Err` when they are not worth
-    /// looking at one by one.
-    pub(super) fn begin(limits: Limits, device_count: usize) -> Self {
+    /// Begins with the fields of the request itself and the number of devices, so
+    /// that what is wrong with them is told first: of thousands of bad devices an
+    /// answer has room for some.
+    pub(super) fn begin(limits: Limits, draft: Draft, device_count: usize) -> Self {
+        let mut violations = Violations::default();
         let mut drafting = Self {
             limits,
-            violations: Violations::default(),
+            common: draft.read(limits, &mut violations),
+            violations,
             seen: Seen::default(),
             devices: Vec::with_capacity(device_count.min(limits.max_devices)),
             unusual: 0,
@@ -125,43 +137,50 @@ impl Drafting {
     }
 
     /// The valid change, or everything that is wrong with it.
-    pub(super) fn finish(mut self, draft: Draft, order: Order) -> Result<Demand, Vec<Violation>> {
-        let key = if draft.idempotency_key.is_empty() && !self.limits.require_key {
-            Some(None)
-        } else {
-            let key = IdempotencyKey::parse(draft.idempotency_key);
-            self.violations
-                .take(Path::root("idempotency_key"), key)
-                .map(Some)
-        };
-        let account = AccountName::parse(draft.account_name);
-        let account = self.violations.take(Path::root("account_name"), account);
-        let plan = ServicePlan::parse(draft.service_plan);
-        let plan = self.violations.take(Path::root("service_plan"), plan);
-        let reference = ClientReference::parse(draft.client_reference);
-        let reference = self
-            .violations
-            .take(Path::root("client_reference"), reference);
+    pub(super) fn finish(mut self, order: Order) -> Result<Demand, Vec<Violation>> {
         if self.unusual > MAX_WARNINGS {
             let more = self.unusual - MAX_WARNINGS;
             self.warnings
                 .push(format!("{more} more IMEIs fail their check digit"));
         }
-        let demand = match (account, key, plan, reference) {
-            (Some(account), Some(key), Some(service_plan), Some(client_reference)) => {
-                Some(Demand {
-                    account,
-                    key,
-                    client_reference,
-                    service_plan,
-                    devices: self.devices,
-                    order,
-                    warnings: self.warnings,
-                })
-            }
-            _ => None,
-        };
+        let (devices, warnings) = (self.devices, self.warnings);
+        let demand = self.common.map(|common| Demand {
+            account: common.account,
+            key: common.key,
+            client_reference: common.client_reference,
+            service_plan: common.service_plan,
+            devices,
+            order,
+            warnings,
+        });
         self.violations.finish(demand)
+    }
+}
+
+// === impl Draft ===
+
+impl Draft {
+    fn read(self, limits: Limits, violations: &mut Violations) -> Option<Common> {
+        let account = AccountName::parse(self.account_name);
+        let account = violations.take(Path::root("account_name"), account);
+        let plan = ServicePlan::parse(self.service_plan);
+        let plan = violations.take(Path::root("service_plan"), plan);
+        let key = if self.idempotency_key.is_empty() && !limits.require_key {
+            Some(None)
+        } else {
+            let key = IdempotencyKey::parse(self.idempotency_key);
+            violations
+                .take(Path::root("idempotency_key"), key)
+                .map(Some)
+        };
+        let reference = ClientReference::parse(self.client_reference);
+        let reference = violations.take(Path::root("client_reference"), reference);
+        Some(Common {
+            account: account?,
+            service_plan: plan?,
+            key: key?,
+            client_reference: reference?,
+        })
     }
 }
 

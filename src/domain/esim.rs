@@ -33,13 +33,13 @@ pub struct EsimDeviceDraft {
 impl EsimPlanDraft {
     /// The valid change, or everything that is wrong with it.
     pub fn validate(self, limits: Limits) -> Result<Demand, Vec<Violation>> {
-        let mut drafting = Drafting::begin(limits, self.devices.len());
+        let mut drafting = Drafting::begin(limits, self.common, self.devices.len());
         if drafting.takes(self.devices.len()) {
             for (index, device) in self.devices.into_iter().enumerate() {
                 device.validate(index, &mut drafting);
             }
         }
-        drafting.finish(self.common, Order::EsimPlan)
+        drafting.finish(Order::EsimPlan)
     }
 }
 

@@ -38,14 +38,7 @@ pub struct FiveGBiDeviceDraft {
 impl FiveGBiPlanDraft {
     /// The valid change, or everything that is wrong with it.
     pub fn validate(self, limits: Limits) -> Result<Demand, Vec<Violation>> {
-        let mut drafting = Drafting::begin(limits, self.devices.len());
-        let mut places = Vec::new();
-        if drafting.takes(self.devices.len()) {
-            places.reserve(self.devices.len());
-            for (index, device) in self.devices.into_iter().enumerate() {
-                places.extend(device.validate(index, &mut drafting));
-            }
-        }
+        let mut drafting = Drafting::begin(limits, self.common, self.devices.len());
         let current_service_plan = match self.current_service_plan {
             text if text.is_empty() => None,
             text => {
@@ -53,11 +46,18 @@ impl FiveGBiPlanDraft {
                 drafting.violations().take(path, ServicePlan::parse(text))
             }
         };
+        let mut places = Vec::new();
+        if drafting.takes(self.devices.len()) {
+            places.reserve(self.devices.len());
+            for (index, device) in self.devices.into_iter().enumerate() {
+                places.extend(device.validate(index, &mut drafting));
+            }
+        }
         let order = Order::FiveGBiPlan {
             current_service_plan,
             places,
         };
-        drafting.finish(self.common, order)
+        drafting.finish(order)
     }
 }
 

@@ -186,7 +186,16 @@ fn names_po_box(line: &str) -> bool {
         .filter(|c| *c != '.')
         .map(|c| if c.is_alphanumeric() { c } else { ' ' })
         .collect();
-    let words: Vec<&str> = letters.split_whitespace().collect();
+    // "Box12" is two words that were written as one.
+    let words: Vec<&str> = letters
+        .split_whitespace()
+        .flat_map(|word| {
+            let digits = word.find(|c: char| c.is_ascii_digit()).unwrap_or(0);
+            let (name, number) = word.split_at(digits);
+            [name, number]
+        })
+        .filter(|word| !word.is_empty())
+        .collect();
     let starts = |at: usize, pattern: &[&str]| {
         pattern
             .iter()
@@ -201,9 +210,11 @@ fn names_po_box(line: &str) -> bool {
     (0..words.len()).any(|at| {
         starts(at, &["po", "box"])
             || starts(at, &["p", "o", "box"])
-            || starts(at, &["pobox"])
             || starts(at, &["post", "office", "box"])
-            || (starts(at, &["pob"]) && is_number(at + 1))
+            // Written together these are parts of other names too: a number tells.
+            || [&["pobox"][..], &["pob"], &["p", "o", "b"]]
+                .into_iter()
+                .any(|box_| starts(at, box_) && is_number(at + box_.len()))
     })
 }
 
@@ -222,6 +233,9 @@ mod tests {
             "POBox 3",
             "POB 12",
             "c/o Smith, P.O.Box 1",
+            "P.O.Box12",
+            "p. o. b. 5",
+            "Suite 2, pob17",
         ] {
             assert!(names_po_box(line), "{line}");
         }
@@ -229,6 +243,8 @@ mod tests {
             "1 Main St",
             "5 Box Elder Rd",
             "12 Pobbles Lane",
+            "1 Pobox Street",
+            "9 P O Boxwood Ct",
             "7 Post Office Road",
             "3 Po Street",
         ] {

@@ -21,13 +21,14 @@ use super::{
     routes::{self, Peer, Room},
 };
 
-/// Connections at a time; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 1_024;
+/// Connections at a time; more wait to be accepted. Many, and not for long without a request: whoever
+/// finds the port can hold places, and a callback has a few seconds.
+const MAX_CONNECTIONS: usize = 8_192;
 /// Time for a TLS handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a request's header, counted from the last answer: it is also how
 /// long a connection may idle.
-const HEADER_WITHIN: Duration = Duration::from_secs(30);
+const HEADER_WITHIN: Duration = Duration::from_secs(10);
 /// Bytes of a request's header.
 const MAX_HEADER: usize = 64 * 1024;
 /// Age of a connection: who never reads its answers has its place for so long.

@@ -38,6 +38,13 @@ pub(super) struct Job {
 
 /// The client that callbacks are sent with.
 pub(super) fn client(concurrency: usize) -> reqwest::Result<reqwest::Client> {
+    // Without any authorities on the system https listeners are out of reach; most are plain http.
+    builder(concurrency)
+        .build()
+        .or_else(|_| builder(concurrency).tls_certs_only([]).build())
+}
+
+fn builder(concurrency: usize) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .user_agent("Verizon's callback service")
         .http1_only()
@@ -46,7 +53,6 @@ pub(super) fn client(concurrency: usize) -> reqwest::Result<reqwest::Client> {
         .retry(reqwest::retry::never())
         .pool_max_idle_per_host(concurrency)
         .timeout(SEND_LIMIT)
-        .build()
 }
 
 /// Sends all callbacks of a change.

@@ -86,8 +86,12 @@ fn read_success(reply: &Reply) -> Answer {
     let request_id = serde_json::from_slice::<Value>(&reply.body)
         .ok()
         .and_then(|body| {
-            let text = error_body::get(body.as_object()?, "requestId")?.as_str()?;
-            RequestId::parse(text.trim()).ok()
+            let text = match error_body::get(body.as_object()?, "requestId")? {
+                Value::String(text) => text.trim().to_owned(),
+                Value::Number(number) => number.to_string(),
+                _ => return None,
+            };
+            RequestId::parse(&text).ok()
         });
     match request_id {
         Some(request_id) => Answer::Accepted(request_id),

@@ -78,6 +78,11 @@ impl Http {
         instruments: Instruments,
     ) -> Result<Self, BuildError> {
         let build = |builder: ClientBuilder| {
+            // Plain http asks for no authorities, and a bare system has none.
+            let builder = match base_url.scheme() {
+                "http" => builder.tls_certs_only([]),
+                _ => builder,
+            };
             builder
                 .build()
                 .map_err(|error| BuildError::Client(with_causes(&error)))

@@ -20,7 +20,7 @@ use reqwest::{Method, header};
 
 use self::{
     access::{Access, Pass},
-    answer::Reading,
+    answer::{Reading, Stale},
     blank::Blanks,
     http::{About, Endpoint, Failure, Http},
     wire::Parcel,
@@ -109,8 +109,9 @@ impl ThingSpace {
         self.access.unlatch();
     }
 
-    /// Sends a plan change, once: a second time only when ThingSpace refused
-    /// the token or the session, which it does before it executes anything.
+    /// Sends a plan change, once: again only when ThingSpace refused the token or
+    /// the session, which it does before it executes anything; at most once for
+    /// each of the two.
     ///
     /// Not to be cancelled: who drops the future after a byte has left does
     /// not learn the outcome.
@@ -121,24 +122,24 @@ impl ThingSpace {
                 "the change could not be written as JSON",
             ));
         };
-        let pass = match self.access.pass(trace).await {
-            Ok(pass) => pass,
-            Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
-        };
-        let stale = match self.send(&parcel, &pass, demand, trace).await {
-            Reading::Answer(answer) => return answer,
-            Reading::Stale(stale, _) => stale,
-        };
-        self.access.refused(&pass, stale);
-        let pass = match self.access.pass(trace).await {
-            Ok(pass) => pass,
-            Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
-        };
-        match self.send(&parcel, &pass, demand, trace).await {
-            Reading::Answer(answer) => answer,
-            Reading::Stale(stale, refusal) => {
-                self.access.refused(&pass, stale);
-                Answer::NotExecuted(refusal)
+        let mut renewed: Option<Stale> = None;
+        loop {
+            let pass = match self.access.pass(trace).await {
+                Ok(pass) => pass,
+                Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
+            };
+            let (stale, refusal) = match self.send(&parcel, &pass, demand, trace).await {
+                Reading::Answer(answer) => return answer,
+                Reading::Stale(stale, refusal) => (stale, refusal),
+            };
+            self.access.refused(&pass, stale);
+            match (renewed, stale) {
+                (None, _) => renewed = Some(stale),
+                // Both had ended: the token is judged first, so the session shows only now.
+                (Some(Stale::Token), Stale::Session) | (Some(Stale::Session), Stale::Token) => {
+                    renewed = Some(Stale::Both);
+                }
+                _ => return Answer::NotExecuted(refusal),
             }
         }
     }

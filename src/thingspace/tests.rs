@@ -219,6 +219,22 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
     }
 }
 
+#[tokio::test]
+async fn a_token_and_a_session_that_both_ended_are_each_renewed_once() {
+    let fake = Fake::start().await;
+    fake.script(ESIM, [answer(401, BAD_TOKEN), answer(400, EXPIRED)]);
+    let healed = client(&fake.base_url).change(&esim(), None).await;
+    assert!(matches!(healed, Answer::Accepted(_)), "{healed:?}");
+    assert_eq!(fake.counts(), (2, 2, 3));
+
+    let fake = Fake::start().await;
+    let script = [(401, BAD_TOKEN), (400, EXPIRED), (401, BAD_TOKEN)];
+    fake.script(ESIM, script.map(|(status, body)| answer(status, body)));
+    let refused = client(&fake.base_url).change(&esim(), None).await;
+    assert_eq!(refusal_of(refused).kind, RefusalKind::Credentials);
+    assert_eq!(fake.counts(), (2, 2, 3), "and no more");
+}
+
 /// A client that has logged in and whose changes then go elsewhere.
 async fn diverted(base_url: &str) -> ThingSpace {
     let fake = Fake::start().await;

@@ -96,12 +96,12 @@ fn everything_that_is_wrong_is_told_at_once_each_with_its_path() {
     assert_eq!(
         fields(draft.validate(LIMITS)),
         [
+            "account_name",
+            "service_plan",
+            "idempotency_key",
             "devices[1].eid",
             "devices[1].iccid",
             "devices[1].client_reference",
-            "idempotency_key",
-            "account_name",
-            "service_plan"
         ]
     );
 }
