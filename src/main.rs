@@ -7,7 +7,7 @@ use std::{
 
 use thingspace_gateway::cli::{
     args::{self, Invocation},
-    config, demo, serve, write_line,
+    config, demo, healthcheck, serve, write_line,
 };
 
 fn main() -> ExitCode {
@@ -19,13 +19,21 @@ fn main() -> ExitCode {
     let done = match invocation {
         Invocation::Serve { sandbox, sources } => serve::serve(sandbox, &sources, &mut err),
         Invocation::Sandbox { sources } => serve::sandbox(&sources, &mut err),
-        Invocation::Demo { devices, json } => demo::run(devices, json, &mut out, &mut err),
+        Invocation::Demo {
+            devices,
+            json,
+            target,
+        } => demo::run(devices, json, target, &mut out, &mut err),
+        Invocation::Healthcheck { address, sources } => {
+            healthcheck::run(address, &sources, &mut out, &mut err)
+        }
         Invocation::ConfigCheck { mode, sources } => {
             config::check(&sources, mode, &mut out, &mut err)
         }
         Invocation::ConfigShow { mode, sources } => {
             config::show(&sources, mode, &mut out, &mut err)
         }
+        Invocation::ConfigSchema => config::schema(&mut out).map(|()| 0),
         Invocation::ConfigDocs => config::docs(&mut out).map(|()| 0),
     };
     match done {

@@ -32,6 +32,8 @@ pub enum Invocation {
         devices: u32,
         /// Whether to print JSON, one object a line, instead of something to watch.
         json: bool,
+        /// On this gateway, `HOST:PORT`, instead of one of its own.
+        target: Option<String>,
     },
     /// Try the settings without starting.
     ConfigCheck {
@@ -49,6 +51,15 @@ pub enum Invocation {
     },
     /// Print the documentation of all settings.
     ConfigDocs,
+    /// Print a JSON Schema of the settings file.
+    ConfigSchema,
+    /// Ask a gateway whether it serves.
+    Healthcheck {
+        /// Which; unset, the one that the settings describe, on this machine.
+        address: Option<String>,
+        /// Where the settings come from.
+        sources: Sources,
+    },
 }
 
 /// The command tree. The flags of the settings come from the table of settings.
@@ -66,17 +77,24 @@ pub fn command() -> Command {
         .about("Print the settings in effect and where each came from, secrets hidden")
         .arg(sandbox_flag("Print those of `serve --sandbox`"));
     let docs = Command::new("docs").about("Print the documentation of all settings, in Markdown");
+    let schema = Command::new("schema").about("Print a JSON Schema of the settings file");
     let config = Command::new("config")
         .about("Check, show or document the settings")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([with_settings(check), with_settings(show), docs]);
+        .subcommands([with_settings(check), with_settings(show), docs, schema]);
     Command::new("thingspace-gateway")
         .version(env!("CARGO_PKG_VERSION"))
         .about("A gRPC gateway to Verizon's ThingSpace Connectivity Management API")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([with_settings(serve), with_settings(sandbox), demo(), config])
+        .subcommands([
+            with_settings(serve),
+            with_settings(sandbox),
+            demo(),
+            with_settings(healthcheck()),
+            config,
+        ])
 }
 
 /// Reads the command line. `args` begin with the program's name; of `environment` only the variables
@@ -107,6 +125,11 @@ where
         Some(("demo", matches)) => Invocation::Demo {
             devices: matches.get_one("devices").copied().unwrap_or_default(),
             json: matches.get_flag("json"),
+            target: matches.get_one("target").cloned(),
+        },
+        Some(("healthcheck", matches)) => Invocation::Healthcheck {
+            address: matches.get_one("address").cloned(),
+            sources: sources(matches),
         },
         Some(("config", matches)) => match matches.subcommand() {
             Some(("check", matches)) => Invocation::ConfigCheck {
@@ -117,6 +140,7 @@ where
                 mode: mode(matches),
                 sources: sources(matches),
             },
+            Some(("schema", _)) => Invocation::ConfigSchema,
             _ => Invocation::ConfigDocs,
         },
         // Not reached: clap asks for a subcommand and knows no other.
@@ -138,6 +162,26 @@ fn demo() -> Command {
                 .help("How many devices to change, 1 to 10,000"),
         )
         .arg(switch("json").help("Print JSON, one object a line"))
+        .arg(
+            Arg::new("target")
+                .long("target")
+                .value_name("HOST:PORT")
+                .help(
+                    "Change them on this gateway instead of one of its own; it must have a sandbox \
+                     behind it, since the real ThingSpace is never asked for the identifiers used",
+                ),
+        )
+}
+
+fn healthcheck() -> Command {
+    Command::new("healthcheck")
+        .about("Ask a gateway whether it serves: exit code 0 when it does, otherwise 1")
+        .arg(
+            Arg::new("address")
+                .long("address")
+                .value_name("HOST:PORT")
+                .help("A port that answers gRPC health; by default `admin.listen` on this machine"),
+        )
 }
 
 fn switch(name: &'static str) -> Arg {

@@ -1,4 +1,4 @@
-//! `config check`, `config show` and `config docs`.
+//! `config check`, `config show`, `config docs` and `config schema`.
 
 use std::io::{self, Write};
 
@@ -61,6 +61,15 @@ pub fn show(
 /// What the writer says, such as a closed pipe.
 pub fn docs(out: &mut impl Write) -> io::Result<()> {
     write_line(out, &config::markdown())
+}
+
+/// Prints a JSON Schema of the settings file.
+///
+/// # Errors
+///
+/// What the writer says, such as a closed pipe.
+pub fn schema(out: &mut impl Write) -> io::Result<()> {
+    write_line(out, &config::json_schema())
 }
 
 /// Loads the settings and judges them for this mode, all warnings together.

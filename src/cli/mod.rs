@@ -3,6 +3,7 @@
 pub mod args;
 pub mod config;
 pub mod demo;
+pub mod healthcheck;
 pub mod serve;
 
 use std::io::{self, Write};

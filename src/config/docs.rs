@@ -20,8 +20,8 @@ A flag wins over the environment, the environment over the file, and the file ov
 
 * **Secrets** have no flag, because others on the machine can read the arguments of a process. Each has a
   twin that ends in `_file` and names a file with the secret; one newline at the file's end is not part of it.
-  The file is read again when the secret is needed, so that it can be rotated. In one source only one of the
-  two may be set; in two sources the stronger one counts.
+  The file is read again every 2 s, or when the secret is needed, so that it can be rotated. In one source
+  only one of the two may be set; in two sources the stronger one counts.
 * **Durations** carry their unit: `500ms`, `25s`, `30m`, `24h`, `400d`.
 * **Lists** are arrays in the file; elsewhere commas part the members.
 * **Paths** that are not absolute start at the working directory.

@@ -2,12 +2,13 @@
 
 use std::fmt::Display;
 use std::marker::PhantomData;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
@@ -26,6 +27,10 @@ pub(super) trait Describe: Sync {
     /// Whether the flag alone, without a value, means `true`.
     fn is_switch(&self) -> bool {
         false
+    }
+    /// What of this a JSON Schema can say.
+    fn schema(&self) -> Value {
+        json!({ "type": "string" })
     }
     /// Whether this (bad) value may hold something that no error should repeat.
     fn must_hide(&self, _text: &str) -> bool {
@@ -50,12 +55,13 @@ pub(super) fn toml_string(text: &str) -> String {
 
 // === Address ===
 
-/// An IP address with a port.
+/// An IP address with a port; a port alone is one on every address.
 pub(super) struct Address;
 
 impl Describe for Address {
     fn accepts(&self) -> String {
-        "an IP address with a port, such as `127.0.0.1:9001` or `[::1]:9001`".to_owned()
+        "an IP address with a port, such as `127.0.0.1:9001`, `[::1]:9001` or `:9001` for any"
+            .to_owned()
     }
     fn placeholder(&self) -> &'static str {
         "ADDRESS"
@@ -65,7 +71,13 @@ impl Describe for Address {
 impl Kind for Address {
     type Value = SocketAddr;
     fn parse(&self, text: &str) -> Option<SocketAddr> {
-        text.parse().ok()
+        match text.strip_prefix(':') {
+            Some(port) => Some(SocketAddr::from((
+                Ipv4Addr::UNSPECIFIED,
+                port.parse().ok()?,
+            ))),
+            None => text.parse().ok(),
+        }
     }
     fn toml(&self, value: &SocketAddr) -> String {
         toml_string(&value.to_string())
@@ -83,6 +95,9 @@ impl Describe for Switch {
     }
     fn placeholder(&self) -> &'static str {
         "BOOL"
+    }
+    fn schema(&self) -> Value {
+        json!({ "type": "boolean" })
     }
     fn is_switch(&self) -> bool {
         true
@@ -113,6 +128,10 @@ impl<T: Display + Sync> Describe for Number<T> {
     }
     fn placeholder(&self) -> &'static str {
         "NUMBER"
+    }
+    fn schema(&self) -> Value {
+        let number = |bound: &T| bound.to_string().parse::<serde_json::Number>().ok();
+        json!({ "type": "number", "minimum": number(&self.min), "maximum": number(&self.max) })
     }
 }
 
@@ -212,6 +231,10 @@ impl<T: Choice> Describe for OneOf<T> {
     }
     fn placeholder(&self) -> &'static str {
         "WORD"
+    }
+    fn schema(&self) -> Value {
+        let words: Vec<_> = T::ALL.iter().map(|(word, _)| *word).collect();
+        json!({ "enum": words })
     }
 }
 
@@ -336,6 +359,9 @@ impl<M: Member> Describe for Many<M> {
     }
     fn placeholder(&self) -> &'static str {
         "LIST"
+    }
+    fn schema(&self) -> Value {
+        json!({ "type": "array", "items": { "type": "string" } })
     }
     fn is_list(&self) -> bool {
         true

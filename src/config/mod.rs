@@ -16,6 +16,7 @@ mod file;
 mod kind;
 mod load;
 mod nearest;
+mod schema;
 mod secret;
 mod settings;
 mod show;
@@ -30,6 +31,7 @@ pub use choices::{
 pub use docs::markdown;
 pub use error::{ConfigError, Origin};
 pub use load::{Loaded, Sources};
+pub use schema::json_schema;
 pub use secret::{Secret, SecretError};
 pub use settings::{
     Admin, Auth, Callbacks, Changes, Config, Grpc, Journal, Sandbox, Shutdown, Telemetry,

@@ -177,11 +177,18 @@ fn unknown_tables_and_broken_toml_are_one_line_each_without_the_content() {
 }
 
 #[test]
+fn a_port_alone_is_one_on_every_address() {
+    let config = load(&with("grpc.listen", ":0"));
+    assert_eq!(config.grpc.listen.to_string(), "0.0.0.0:0");
+    assert!(error(&with("grpc.listen", ":x")).contains("got \":x\""));
+}
+
+#[test]
 fn a_bad_value_names_key_source_value_and_what_was_expected() {
     assert_eq!(
         error(&Sources::default().with_environment([("TSGW_GRPC__LISTEN", "local\nhost")])),
         "grpc.listen from TSGW_GRPC__LISTEN: got \"local\\nhost\", expected an IP address with a \
-         port, such as `127.0.0.1:9001` or `[::1]:9001`"
+         port, such as `127.0.0.1:9001`, `[::1]:9001` or `:9001` for any"
     );
     assert_eq!(
         error(&with("journal.engine", "jetstream")),

@@ -1,0 +1,53 @@
+//! A JSON Schema of the settings file, from the table: for editors, and for the chart's values.
+
+use serde_json::{Map, Value, json};
+
+use super::settings::GROUPS;
+use super::table::{Group, Setting, paragraph};
+
+/// The schema, as readable JSON.
+pub fn json_schema() -> String {
+    let groups: Map<_, _> = GROUPS
+        .iter()
+        .map(|group| (group.name.to_owned(), of_group(group)))
+        .collect();
+    let schema = json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Settings of thingspace-gateway",
+        "type": "object",
+        "additionalProperties": false,
+        "properties": groups,
+    });
+    format!("{schema:#}")
+}
+
+fn of_group(group: &Group) -> Value {
+    let settings: Map<_, _> = group.settings.iter().flat_map(of_setting).collect();
+    json!({
+        "description": paragraph(group.doc),
+        "type": "object",
+        "additionalProperties": false,
+        "properties": settings,
+    })
+}
+
+/// A setting, and a secret's twin.
+fn of_setting(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
+    let mut schema = setting.kind.schema();
+    let text = format!("{} Takes: {}.", setting.text(), setting.kind.accepts());
+    if let Some(schema) = schema.as_object_mut() {
+        schema.insert("description".to_owned(), text.into());
+    }
+    let twin = setting.twin.map(|twin| {
+        let text = format!("File with `{}`.", setting.key);
+        let schema = json!({ "type": "string", "description": text });
+        (name_of(twin), schema)
+    });
+    std::iter::once((name_of(setting.key), schema)).chain(twin)
+}
+
+/// What stands behind the dot.
+fn name_of(key: &str) -> String {
+    let (_, name) = key.split_once('.').unwrap_or(("", key));
+    name.to_owned()
+}
