@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::timeout;
 use tonic::transport::Endpoint;
 
 use super::write_line;
@@ -44,7 +45,8 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    match runtime.block_on(tokio::time::timeout(PATIENCE, ask(&address))) {
+    let asked = runtime.block_on(async { timeout(PATIENCE, ask(&address)).await });
+    match asked {
         Ok(Ok(status)) => {
             write_line(out, status.as_str_name())?;
             Ok(u8::from(status != ServingStatus::Serving))

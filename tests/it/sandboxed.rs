@@ -169,6 +169,44 @@ async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
     }
 }
 
+async fn run(arguments: &[&str]) -> std::process::Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
+        .args(arguments)
+        .env_clear()
+        .stdin(Stdio::null())
+        .output();
+    timeout(PATIENCE, output)
+        .await
+        .expect("in time")
+        .expect("it runs")
+}
+
+#[tokio::test]
+async fn a_running_gateway_is_asked_whether_it_serves_and_changed_plans_on() {
+    let gateway = Setup::sandbox().start().await;
+    let (grpc, admin) = (gateway.grpc.to_string(), gateway.admin.to_string());
+    for asked in [&["--address", &grpc][..], &["--admin.listen", &admin]] {
+        let healthy = run(&[&["healthcheck"], asked].concat()).await;
+        assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+        assert_eq!(healthy.stdout, b"SERVING\n");
+    }
+    let demo = run(&["demo", "--devices", "5", "--json", "--target", &grpc]).await;
+    assert_eq!(demo.status.code(), Some(0), "{demo:?}");
+    let report: Value = serde_json::from_slice(&demo.stdout).unwrap();
+    assert_eq!(report["changes"][1]["missing"], 0);
+
+    assert_eq!(gateway.terminate().await.0, Some(0));
+    let gone = run(&["healthcheck", "--address", &grpc]).await;
+    assert_eq!(gone.status.code(), Some(1));
+    let said = String::from_utf8(gone.stderr).unwrap();
+    assert!(
+        said.starts_with(&grpc) && said.lines().count() == 1,
+        "{said}"
+    );
+    let demo = run(&["demo", "--target", &grpc]).await;
+    assert_eq!(demo.status.code(), Some(1));
+}
+
 #[tokio::test]
 async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_changes() {
     let demo = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
