@@ -1,0 +1,50 @@
+# syntax=docker/dockerfile:1
+# A static binary on an empty root: no shell, no libraries, nobody's CVEs but ours.
+# scripts/replay-image runs these steps without a container engine, which is why those of the
+# build stage name no absolute path.
+
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /src
+# Static, and random bytes from the system call: an empty root has no /dev/urandom to fall back to.
+ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
+
+# All dependencies first, with stubs for what is ours: a layer that lasts until Cargo.lock changes.
+COPY Cargo.toml Cargo.lock ./
+RUN mkdir src \
+ && printf '//! A stub.\n' > src/lib.rs \
+ && printf '//! A stub.\nfn main() {}\n' > src/main.rs \
+ && cp src/main.rs build.rs \
+ && cargo build --release --locked --target "$(rustc --print host-tuple)"
+
+COPY build.rs ./
+COPY proto proto
+COPY src src
+# Newer than the stubs, whatever the files' own dates are.
+RUN touch build.rs src/main.rs src/lib.rs \
+ && cargo build --release --locked --target "$(rustc --print host-tuple)" \
+ && mkdir -p image/state image/tmp \
+ && cp "target/$(rustc --print host-tuple)/release/thingspace-gateway" image/ \
+ && chmod 1777 image/tmp
+
+COPY LICENSE NOTICE ./
+COPY scripts/licences scripts/licences
+RUN sh scripts/licences image/licences
+
+FROM scratch
+LABEL org.opencontainers.image.title="thingspace-gateway" \
+      org.opencontainers.image.description="A gRPC gateway to Verizon's ThingSpace" \
+      org.opencontainers.image.source="https://github.com/thingspace-gateway/thingspace-gateway" \
+      org.opencontainers.image.licenses="Apache-2.0"
+# The authorities that are trusted when ThingSpace or a collector is called.
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+COPY --from=build /src/image/licences /licences
+COPY --from=build /src/image/thingspace-gateway /thingspace-gateway
+# For the journal, and for the temporary one of a sandbox: mount volumes where the root is read-only.
+COPY --from=build --chown=65532:65532 /src/image/state /var/lib/thingspace-gateway
+COPY --from=build /src/image/tmp /tmp
+ENV TSGW_JOURNAL__DIR=/var/lib/thingspace-gateway/journal
+USER 65532:65532
+EXPOSE 50051 9001 9090
+HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/thingspace-gateway", "healthcheck"]
+ENTRYPOINT ["/thingspace-gateway"]
+CMD ["serve"]

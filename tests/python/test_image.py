@@ -1,0 +1,64 @@
+"""The image: the Dockerfile's steps, replayed by scripts/replay-image into a bare root directory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def image():
+    path = os.environ.get("TSGW_IMAGE")
+    assert path, "TSGW_IMAGE must name the image's root directory; scripts/test sets it"
+    assert os.geteuid() == 0, "chroot and mounts need root"
+    return Path(path)
+
+
+def test_the_dockerfile_has_nothing_to_complain_about():
+    hadolint = Path(sys.prefix) / "bin" / "hadolint"
+    done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_is_in_the_image_but_the_binary_its_licences_and_the_authorities(image):
+    top = sorted(path.name for path in image.iterdir())
+    assert top == ["etc", "licences", "thingspace-gateway", "tmp", "var"]
+    programs = [path for path in image.rglob("*") if path.is_file() and os.access(path, os.X_OK)]
+    assert programs == [image / "thingspace-gateway"], "no shell"
+    ldd = subprocess.run(["ldd", image / "thingspace-gateway"], capture_output=True, text=True)
+    assert "statically linked" in ldd.stdout + ldd.stderr
+    size = sum(path.stat().st_size for path in image.rglob("*") if path.is_file())
+    assert size < 40 << 20, f"{size >> 20} MiB"
+    licences = [path for path in (image / "licences").iterdir() if path.is_dir()]
+    assert len(licences) > 150 and (image / "licences" / "LICENSE").is_file()
+    assert (image / "licences" / "libc6-dev" / "copyright").is_file()
+    config = json.loads((image.parent / "config.json").read_text())
+    assert config["USER"] == "65532:65532"
+
+
+def run(root, *arguments, writable=()):
+    """Runs the binary there as a non-root user, with a read-only root and nothing mounted but these."""
+    mounts = [f"mount --bind {root} {root}"]
+    mounts += [f"mount -t tmpfs -o mode=1777 tmpfs {root}{path}" for path in writable]
+    mounts += [f"mount -o remount,bind,ro {root}"]
+    script = " && ".join(mounts) + f' && exec chroot --userspec=65532:65532 {root} /thingspace-gateway "$@"'
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, timeout=120)
+
+
+def test_the_binary_runs_with_nothing_beside_it_as_a_non_root_user_on_a_read_only_root(image, tmp_path):
+    root = tmp_path / "bare"
+    (root / "tmp").mkdir(parents=True)
+    (root / "thingspace-gateway").write_bytes((image / "thingspace-gateway").read_bytes())
+    (root / "thingspace-gateway").chmod(0o755)
+    assert run(root, "--version").stdout.startswith("thingspace-gateway ")
+    demo = run(root, "demo", "--devices", "20", "--json", writable=["/tmp"])
+    assert demo.returncode == 0, demo.stderr
+    assert [change["missing"] for change in json.loads(demo.stdout)["changes"]] == [0, 0]
+    refused = run(root, "demo", "--devices", "1", "--json")
+    assert refused.returncode == 1 and "Read-only" in refused.stderr, refused.stderr
