@@ -1,0 +1,197 @@
+"""As much of a kubelet as it takes to start a rendered pod's processes: in the image's root directory,
+read-only, as the pod's user, with exactly the arguments, environment and files of the template.
+
+Everything runs in one network namespace of its own, where services are names in /etc/hosts.
+"""
+
+import base64
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+PATIENCE = 60
+
+
+class Cluster:
+    """Rendered objects, and the network that their pods share."""
+
+    def __init__(self, image, objects, directory):
+        self.image, self.objects, self.directory = Path(image), objects, directory
+        self.running = []
+        holder = "ip link set lo up && echo up && exec sleep infinity"
+        self.network = subprocess.Popen(
+            ["unshare", "--net", "--", "sh", "-c", holder], stdout=subprocess.PIPE, text=True
+        )
+        assert self.network.stdout.readline() == "up\n"
+
+    def get(self, kind, name):
+        (found,) = [o for o in self.objects if o["kind"] == kind and o["metadata"]["name"] == name]
+        return found
+
+    def close(self):
+        for container in self.running:
+            container.process.kill()
+            container.process.wait()
+        self.network.kill()
+        self.network.wait()
+
+    def in_network(self, *command):
+        return ["nsenter", f"--net=/proc/{self.network.pid}/ns/net", "--", *command]
+
+    def run(self, spec, name, pod="pod-0", namespace="default"):
+        """Starts one container of a pod's spec."""
+        containers = spec["containers"] + spec.get("initContainers", [])
+        (container,) = [c for c in containers if c["name"] == name]
+        started = Container(self, spec, container, {"metadata.name": pod, "metadata.namespace": namespace})
+        self.running.append(started)
+        return started
+
+
+class Container:
+    def __init__(self, cluster, spec, container, fields):
+        self.cluster, self.container = cluster, container
+        self.user = spec["securityContext"]["runAsUser"]
+        self.group = spec["securityContext"]["fsGroup"]
+        assert spec["securityContext"]["runAsNonRoot"] and self.user != 0
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        self.root = cluster.directory / f"{container['name']}-{len(cluster.running)}"
+        shutil.copytree(cluster.image, self.root, symlinks=True)
+        mounts = ["mount --bind {root} {root}"]
+        volumes = {volume["name"]: volume for volume in spec.get("volumes", [])}
+        for mount in container.get("volumeMounts", []):
+            inside = self.root / mount["mountPath"].lstrip("/")
+            inside.mkdir(parents=True, exist_ok=True)
+            source = self._volume(mount["name"], volumes.get(mount["name"]))
+            mounts.append(f"mount --bind {shlex.quote(str(source))} {shlex.quote(str(inside))}")
+            if mount.get("readOnly"):
+                mounts.append(f"mount -o remount,bind,ro {shlex.quote(str(inside))}")
+        self._hosts()
+        # The binds above it stay writable: a bind is remounted alone.
+        mounts.append("mount -o remount,bind,ro {root}")
+        words = [*self._command(), *self._arguments(fields)]
+        script = " && ".join(m.format(root=shlex.quote(str(self.root))) for m in mounts)
+        script += f" && exec chroot --userspec={self.user}:{self.group} {shlex.quote(str(self.root))} "
+        script += shlex.join(words)
+        self.log = self.root.with_suffix(".log")
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                cluster.in_network("unshare", "--mount", "--propagation", "private", "sh", "-c", script),
+                env=self._environment(fields) | {"PATH": os.environ["PATH"]},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    # --- What the kubelet reads from the objects ---
+
+    def _command(self):
+        return self.container.get("command") or ["/thingspace-gateway"]
+
+    def _arguments(self, fields):
+        environment = self._environment(fields)
+        return [expand(word, environment) for word in self.container.get("args", [])]
+
+    def _environment(self, fields):
+        environment = {}
+        for variable in self.container.get("env", []):
+            source = variable.get("valueFrom", {})
+            if "fieldRef" in source:
+                value = fields[source["fieldRef"]["fieldPath"]]
+            elif "secretKeyRef" in source:
+                reference = source["secretKeyRef"]
+                value = self._secret(reference["name"])[reference["key"]]
+            else:
+                assert not source, f"not known here: {source}"
+                value = expand(variable["value"], environment)
+            environment[variable["name"]] = value
+        return environment
+
+    def _secret(self, name):
+        secret = self.cluster.get("Secret", name)
+        data = {k: base64.b64decode(v).decode() for k, v in secret.get("data", {}).items()}
+        return data | secret.get("stringData", {})
+
+    def _volume(self, name, volume):
+        directory = self.cluster.directory / "volumes" / name
+        if volume is None or "emptyDir" in volume or "persistentVolumeClaim" in volume:
+            # A disk: it outlives the container, and belongs to the pod's group.
+            directory.mkdir(parents=True, exist_ok=True)
+            os.chown(directory, 0, self.group)
+            directory.chmod(0o2770)
+            return directory
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True)
+        sources = volume["projected"]["sources"] if "projected" in volume else [volume]
+        mode = volume.get("projected", {}).get("defaultMode", 0o644)
+        for source in sources:
+            if "configMap" in source:
+                files = self.cluster.get("ConfigMap", source["configMap"]["name"])["data"]
+            else:
+                secret = source["secret"]
+                data = self._secret(secret["name"])
+                files = {item["path"]: data[item["key"]] for item in secret["items"]}
+            for path, text in files.items():
+                file = directory / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+                os.chown(file, 0, self.group)
+                file.chmod(mode)
+        for path in [directory, *[p for p in directory.rglob("*") if p.is_dir()]]:
+            path.chmod(0o755)
+        return directory
+
+    def _hosts(self):
+        """What the kubelet and the cluster's DNS know."""
+        services = [o["metadata"]["name"] for o in self.cluster.objects if o["kind"] == "Service"]
+        etc = self.root / "etc"
+        etc.mkdir(exist_ok=True)
+        (etc / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ["localhost", *services]))
+
+    # --- What the kubelet does then ---
+
+    def probe(self, name):
+        """Whether one of the container's probes succeeds now."""
+        probe = self.container[name]
+        ports = {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
+        if "httpGet" in probe:
+            port = ports[probe["httpGet"]["port"]]
+            url = f"http://127.0.0.1:{port}{probe['httpGet']['path']}"
+            check = ["curl", "--silent", "--fail", "--output", "/dev/null", url]
+        elif "exec" in probe:
+            check = ["chroot", f"--userspec={self.user}:{self.group}", self.root, *probe["exec"]["command"]]
+        elif "tcpSocket" in probe:
+            port = ports[probe["tcpSocket"]["port"]]
+            check = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+        else:
+            # The kubelet's own: a plain Health/Check on a number.
+            address = f"127.0.0.1:{probe['grpc']['port']}"
+            check = [self.cluster.image / "thingspace-gateway", "healthcheck", "--address", address]
+        done = subprocess.run(self.cluster.in_network(*check), capture_output=True, timeout=PATIENCE)
+        return done.returncode == 0
+
+    def wait_for(self, name):
+        deadline = time.monotonic() + PATIENCE
+        while not self.probe(name):
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+    def wait(self):
+        """The exit code of a container that ends by itself, and what it said."""
+        return self.process.wait(timeout=PATIENCE), self.log.read_text()
+
+    def stop(self):
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=PATIENCE)
+
+
+def expand(text, environment):
+    """Kubernetes' `$(NAME)`; one that is not known stays."""
+    known = lambda match: environment.get(match[1], match[0])
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", known, str(text))

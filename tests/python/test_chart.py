@@ -1,0 +1,270 @@
+"""The chart: what it renders, what it refuses, and the pods that come of it."""
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from kubelet import Cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "helm" / "thingspace-gateway"
+# The versions that Kubernetes supports, and some that clusters still run.
+VERSIONS = ["1.31", "1.34", "1.36"]
+SECRETS = {
+    "thingspace.app_key": "planted-app-key",
+    "thingspace.app_secret": "planted-app-secret",
+    "thingspace.uws_username": "planted-uws-user",
+    "thingspace.uws_password": "planted-uws-password",
+    "callbacks.path_secret": "planted-path-secret-0123456789",
+    "callbacks.username": "planted-callback-user",
+    "callbacks.password": "planted-callback-password",
+}
+VALUES = {
+    "default": {},
+    "sandbox": {"sandbox": {"enabled": True, "config": {"callback_delay": "10ms", "failure_share": 0.2}}},
+    "full": {
+        "fullnameOverride": "gw",
+        "image": {"digest": "sha256:" + "0" * 64},
+        "imagePullSecrets": [{"name": "registry"}],
+        "config": {
+            "grpc": {"max_connection_age": "10m", "max_stream_age": "5m", "max_message_bytes": 4194304},
+            "callbacks": {"allow_cidrs": ["192.0.2.0/24"], "allow_mode": "enforce", "trusted_hops": 1},
+            "changes": {"max_devices_per_request": 100, "require_key": True},
+            "telemetry": {"otlp_endpoint": "http://collector:4317", "log_filter": "info,thingspace_gateway=debug"},
+        },
+        "secrets": {
+            "create": True,
+            "values": SECRETS,
+            "keys": {"callbacks.username": "callback-username", "callbacks.password": "callback-password"},
+        },
+        "callbacks": {"publicUrl": "https://callbacks.example.com:9001", "tlsSecret": "callbacks-tls"},
+        "persistence": {"size": "20Gi", "storageClass": "fast", "accessMode": "ReadWriteOnce"},
+        "service": {"callbacks": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}},
+        "listenAddress": "::",
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "podLabels": {"team": "fleet"},
+        "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+        "extraEnv": [{"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"}],
+    },
+}
+
+
+def helm(*arguments, values=None):
+    path = os.environ.get("HELM")
+    assert path, "HELM must name the helm binary; scripts/test sets it"
+    return subprocess.run(
+        [path, *arguments, *(["--values", "-"] if values is not None else [])],
+        input=json.dumps(values) if values is not None else None,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def rendered(values, *arguments):
+    done = helm("template", "test", CHART, *arguments, values=values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def objects(values, *arguments):
+    return [o for o in yaml.safe_load_all(rendered(values, *arguments)) if o]
+
+
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values, tmp_path):
+    lint = helm("lint", "--strict", CHART, values=values)
+    assert lint.returncode == 0, lint.stdout + lint.stderr
+    validate = Path(os.environ["VIRTUAL_ENV"] if "VIRTUAL_ENV" in os.environ else sys_prefix())
+    for version in VERSIONS:
+        file = tmp_path / f"{version}.yaml"
+        text = rendered(values, "--kube-version", version)
+        # The Prometheus operator's kind has no schema in Kubernetes.
+        parts = [part for part in re.split(r"(?m)^---$", text) if "kind: ServiceMonitor" not in part]
+        file.write_text("---".join(parts))
+        done = subprocess.run(
+            [validate / "bin" / "kubernetes-validate", "-k", version, "--strict", file],
+            capture_output=True, text=True, timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        checked = [o for o in yaml.safe_load_all(file.read_text()) if o]
+        assert len(re.findall("passed", done.stdout + done.stderr)) == len(checked) >= 7
+
+
+def sys_prefix():
+    import sys
+
+    return sys.prefix
+
+
+@pytest.mark.parametrize(
+    "values, sentence",
+    [
+        ({"replicaCount": 2}, "no more than 1: the embedded journal is one database on one volume"),
+        ({"replcas": 1}, "additional properties 'replcas' not allowed"),
+        ({"config": {"grpc": {"listn": ":1"}}}, "additional properties 'listn' not allowed"),
+        ({"config": {"grpc": {"listen": ":1"}}}, "additional properties 'listen' not allowed"),
+        ({"config": {"thingspace": {"app_key": "x"}}}, "additional properties 'app_key' not allowed"),
+        ({"secrets": {"existingSecret": ""}}, "secrets.existingSecret: not set; name a Secret with the keys app-key,"),
+        ({"secrets": {"create": True}}, "secrets.values: callbacks.path_secret is missing"),
+        ({"secrets": {"keys": {"thingspace.app_key": ""}}}, "thingspace.app_key has no key, and the gateway does not start"),
+        ({"secrets": {"keys": {"callbacks.path_secret": ""}}}, "so anybody could write results"),
+        ({"secrets": {"keys": {"callbacks.username": "u"}}}, "callbacks.username and callbacks.password belong together"),
+        ({"sandbox": {"enabled": True}, "config": {"thingspace": {"base_url": "http://x"}}}, "its own ThingSpace"),
+        ({"persistence": {"type": "disk"}}, "must be one of 'claim', 'emptyDir'"),
+    ],
+)
+def test_what_cannot_work_is_refused_with_a_sentence_that_helps(values, sentence):
+    done = helm("template", "test", CHART, values=values)
+    assert done.returncode != 0 and sentence in done.stderr, done.stderr
+    # Also where somebody has turned the schema off.
+    if "replicaCount" in values:
+        done = helm("template", "test", CHART, "--skip-schema-validation", values=values)
+        assert "replicaCount: only 1 is possible" in done.stderr
+
+
+def test_the_pod_keeps_to_the_restricted_standard_and_holds_no_secret_in_its_spec():
+    (workload,) = [o for o in objects(VALUES["full"]) if o["kind"] == "StatefulSet"]
+    spec = workload["spec"]["template"]["spec"]
+    assert spec["enableServiceLinks"] is False and spec["automountServiceAccountToken"] is False
+    pods = [spec, *[o["spec"] for o in objects(VALUES["full"]) if o["kind"] == "Pod"]]
+    pods += [o["spec"]["template"]["spec"] for o in objects(VALUES["sandbox"]) if o["kind"] == "Deployment"]
+    assert len(pods) == 3
+    for pod in pods:
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"] + pod.get("initContainers", []):
+            security = container["securityContext"]
+            assert security["capabilities"] == {"drop": ["ALL"]}
+            assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+    (claim,) = workload["spec"]["volumeClaimTemplates"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    text = "\n".join(yaml.dump(o) for o in objects(VALUES["full"]) if o["kind"] != "Secret")
+    assert not [secret for secret in SECRETS.values() if secret in text]
+    (default,) = [o for o in objects({}) if o["kind"] == "StatefulSet"]
+    assert default["spec"]["volumeClaimTemplates"][0]["spec"]["accessModes"] == ["ReadWriteOncePod"]
+
+
+def notes(values):
+    done = helm("install", "test", CHART, "--dry-run=client", values=values)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("NOTES:")[2]
+
+
+def test_the_notes_say_where_callbacks_go_and_what_is_dangerous():
+    said = notes({})
+    assert "http://YOUR-NAME:9001/callbacks/CarrierService/PATH-SECRET" in said
+    for warning in ["auth.mode is none", "callbacks.password are not used", "plain http"]:
+        assert warning in said
+    said = notes(VALUES["full"])
+    assert "https://callbacks.example.com:9001/callbacks/DeviceProfileService/PATH-SECRET" in said
+    assert "key callback-path-secret" in said and "plain http" not in said
+    assert not [secret for secret in SECRETS.values() if secret in said]
+    odd = notes({"callbacks": {"publicUrl": "https://callbacks.example.com:8443"}})
+    assert "ThingSpace does not call port 8443" in odd
+    lossy = notes({"persistence": {"type": "emptyDir"}})
+    assert "lost with the pod" in lossy
+    assert "changes here are not real" in notes(VALUES["sandbox"])
+
+
+def test_the_values_schema_knows_every_setting_as_the_binary_does():
+    schema = subprocess.run(
+        [os.environ["TSGW_BINARY"], "config", "schema"], check=True, capture_output=True, text=True
+    ).stdout
+    done = subprocess.run([ROOT / "scripts/chart-schema", "--check"], input=schema, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_value_is_described_in_the_charts_readme():
+    def paths(values, prefix=""):
+        for name, value in values.items():
+            path = f"{prefix}{name.replace('.', chr(92) + '.') if prefix else name}"
+            if isinstance(value, dict) and value and not path.startswith(("config", "secrets.keys", "resources")):
+                yield from paths(value, f"{path}.")
+            else:
+                yield path
+
+    readme = (CHART / "README.md").read_text()
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    missing = [path for path in paths(values) if f"`{path}`" not in readme]
+    assert not missing
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    image = os.environ.get("TSGW_IMAGE")
+    assert image, "TSGW_IMAGE must name the image's root directory; scripts/test sets it"
+    assert os.geteuid() == 0, "starting a pod's processes needs root: namespaces, mounts, other users"
+    started = []
+
+    def start(values):
+        started.append(Cluster(image, objects(values), tmp_path / str(len(started))))
+        started[-1].directory.mkdir()
+        return started[-1]
+
+    yield start
+    for cluster in started:
+        cluster.close()
+
+
+def spec(cluster, kind, name):
+    found = cluster.get(kind, name)
+    return found["spec"] if kind == "Pod" else found["spec"]["template"]["spec"]
+
+
+def report(said):
+    return json.loads(said.splitlines()[-1])["changes"]
+
+
+def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
+    cluster = cluster(VALUES["sandbox"])
+    name = "test-thingspace-gateway"
+    sandbox = cluster.run(spec(cluster, "Deployment", f"{name}-sandbox"), "sandbox")
+    sandbox.wait_for("readinessProbe")
+    gateway = cluster.run(spec(cluster, "StatefulSet", name), "gateway", pod=f"{name}-0")
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+        gateway.wait_for(probe)
+
+    test = spec(cluster, "Pod", f"{name}-test")
+    code, said = cluster.run(test, "change").wait()
+    assert code == 0, said + gateway.log.read_text() + sandbox.log.read_text()
+    changes = report(said)
+    assert [(c["devices"], c["missing"], c["succeeded"] + c["failed"]) for c in changes] == [(3, 0, 3)] * 2
+    code, said = cluster.run(test, "health").wait()
+    assert (code, said.strip()) == (0, "SERVING")
+
+    # The journal is on the pod's volume: another pod goes on with it.
+    assert gateway.stop() == 0, gateway.log.read_text()
+    again = cluster.run(spec(cluster, "StatefulSet", name), "gateway", pod=f"{name}-0")
+    again.wait_for("readinessProbe")
+    metrics = cluster.in_network("curl", "--silent", "http://127.0.0.1:9090/metrics")
+    text = subprocess.run(metrics, check=True, capture_output=True, text=True).stdout
+    assert 'thingspace_gateway_changes{thingspace_gateway_state="FINISHED"} 2' in text
+    assert again.stop() == 0
+
+
+def test_by_default_helm_test_makes_its_change_on_a_sandbox_of_its_own(cluster):
+    values = {"secrets": {"create": True, "values": SECRETS, "keys": {"callbacks.username": "u", "callbacks.password": "p"}}}
+    cluster = cluster(values)
+    name = "test-thingspace-gateway"
+    test = spec(cluster, "Pod", f"{name}-test")
+    sidecar = cluster.run(test, "sandbox")
+    sidecar.wait_for("startupProbe")
+    code, said = cluster.run(test, "change").wait()
+    assert code == 0 and len(report(said)) == 2, said
+    assert sidecar.stop() == 0
+    code, said = cluster.run(test, "health").wait()
+    assert code == 1, "the release's own gateway is asked, and there is none yet: " + said
+
+    # In front of Verizon it starts with real settings, and asks for nothing before a change comes.
+    gateway = cluster.run(spec(cluster, "StatefulSet", name), "gateway")
+    for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
+        gateway.wait_for(probe)
+    code, said = cluster.run(test, "health").wait()
+    assert code == 0, said
+    assert gateway.stop() == 0
+    assert not [secret for secret in SECRETS.values() if secret in gateway.log.read_text()]
