@@ -11,6 +11,7 @@ import uuid
 import collector as otlp
 import grpc
 import pytest
+from conftest import EXAMPLE
 from prometheus_client.parser import text_string_to_metric_families
 from upstream import SESSION, TOKEN, ThingSpace
 
@@ -202,6 +203,14 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     )
     assert (appended("callback"), appended("claim"), appended("step")) == (21, 6, 10)
     assert samples(gateway, "thingspace_gateway_journal_batch_size_sum") >= 37
+
+    # The manual names every metric, and no other.
+    manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
+    described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
+    exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
+    # Those that only a collector, or an unlisted address, brings about.
+    rare = {name for name in described if "_telemetry_" in name or "_unlisted_" in name}
+    assert exposed - described == set() and described - exposed <= rare
 
     # What is counted by state is counted anew from the journal.
     assert gateway.stop() == 0
