@@ -22,6 +22,12 @@ pub struct RequestId(String);
 #[serde(transparent)]
 pub struct AccountName(String);
 
+/// A callback service of ThingSpace, such as `CarrierService`: an open set of
+/// names with 1 to 64 letters and digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ServiceName(String);
+
 /// A service plan's name or code: 1 to 128 characters that ThingSpace takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -97,6 +103,18 @@ impl fmt::Debug for ChangeId {
     }
 }
 
+impl ServiceName {
+    /// Tells the results of 5G Business Internet plan changes.
+    pub const CARRIER: &str = "CarrierService";
+    /// Tells the results of eSIM profile operations.
+    pub const DEVICE_PROFILE: &str = "DeviceProfileService";
+
+    /// Whether it is this one, in any case.
+    pub fn is(&self, name: &str) -> bool {
+        self.0.eq_ignore_ascii_case(name)
+    }
+}
+
 impl ClientReference {
     /// Whether the client sent none.
     pub fn is_empty(&self) -> bool {
@@ -144,6 +162,11 @@ text!(
     |text| (3..=32).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
     "must be 3 to 32 letters, digits and dashes, such as 0000123456-00001"
+);
+text!(
+    ServiceName,
+    |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()),
+    "must be 1 to 64 letters and digits, such as CarrierService"
 );
 text!(
     ServicePlan,

@@ -15,6 +15,7 @@ use crate::domain::{
     tally::Counts,
 };
 
+pub(super) mod adoption;
 pub(super) mod claims;
 pub(super) mod results;
 pub(super) mod upkeep;
@@ -138,6 +139,7 @@ fn arrived(callback: Callback, seconds: i64) -> Arrival {
     Arrival {
         callback,
         account: None,
+        service: None,
         time: at(seconds),
     }
 }

@@ -16,7 +16,8 @@ use crate::domain::{
     callback::Callback,
     change::{Change, ChangeState, IllegalStep, SentDevice, Step},
     clock::Timestamp,
-    names::{AccountName, ChangeId, IdempotencyKey, RequestId},
+    identifier::ReportedId,
+    names::{AccountName, ChangeId, IdempotencyKey, RequestId, ServiceName},
 };
 
 #[cfg(test)]
@@ -69,6 +70,17 @@ pub trait Journal: Send + Sync + 'static {
     /// changes nothing. Stored with the rest of its batch, or not at all.
     async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError>;
 
+    /// Binds a request that nobody owns to the one change whose unknown outcome it
+    /// provably is ([`adoption`](crate::domain::adoption)); looked at and bound in
+    /// one transaction. `listed` are the devices that ThingSpace's own status of
+    /// the request names, where somebody has asked.
+    async fn adopt(
+        &self,
+        request: RequestId,
+        listed: Option<Vec<Vec<ReportedId>>>,
+        now: Timestamp,
+    ) -> Result<Adoption, JournalError>;
+
     /// Removes whole changes, and requests that nobody owns, whose last event
     /// is older than `before`: one bounded slice of work. Answers whether
     /// there may be more.
@@ -102,9 +114,16 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<PendingDevice>, JournalError>;
 
-    /// Changes that were accepted before a time and are still only accepted,
-    /// oldest first, at most 100; and when the next one was accepted.
-    async fn accepted_before(&self, time: Timestamp) -> Result<Accepted, JournalError>;
+    /// Changes that have waited in a state since before a time, oldest first, at
+    /// most 100; and since when the next one has. ACCEPTED and OVERDUE ones wait
+    /// since ThingSpace accepted them, others since their last step.
+    async fn waiting(&self, state: ChangeState, before: Timestamp)
+    -> Result<Waiting, JournalError>;
+
+    /// Requests that nobody owns and whose first result came at this time or
+    /// later, newest first, at most `limit`.
+    async fn orphans(&self, since: Timestamp, limit: usize)
+    -> Result<Vec<RequestId>, JournalError>;
 
     /// Changes whose call was being answered when the journal was last in use.
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
@@ -194,6 +213,8 @@ pub struct Arrival {
     pub callback: Callback,
     /// The account, where the path named one: the body does not.
     pub account: Option<AccountName>,
+    /// The callback service that the path named.
+    pub service: Option<ServiceName>,
     /// When it arrived.
     pub time: Timestamp,
 }
@@ -220,11 +241,23 @@ pub enum ChangeName {
 
 /// Changes whose deadline may have passed.
 #[derive(Debug, Clone, Default)]
-pub struct Accepted {
-    /// Those that were accepted before the time asked about.
+pub struct Waiting {
+    /// Those that have waited since before the time asked about.
     pub due: Vec<ChangeId>,
-    /// When the oldest of the others was accepted.
+    /// Since when the oldest of the others has.
     pub next: Option<Timestamp>,
+}
+
+/// What became of the look whether a request is a change's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adoption {
+    /// It is this change's now.
+    Adopted(Box<Change>),
+    /// What was seen of it is a part of this eSIM change: ThingSpace's status of
+    /// the request may tell whether it is the whole.
+    Part(Box<Change>),
+    /// Nothing is proven.
+    Unproven,
 }
 
 /// What can go wrong with a journal.

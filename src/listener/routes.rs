@@ -20,7 +20,11 @@ use super::{
     report::{self, About, Report},
 };
 use crate::{
-    domain::{callback::Callback, clock::Clock, names::AccountName},
+    domain::{
+        callback::Callback,
+        clock::Clock,
+        names::{AccountName, ServiceName},
+    },
     journal::{Arrival, Journal, JournalError, Stored},
 };
 
@@ -148,6 +152,7 @@ impl Room {
             callback,
             // One that is no account's name is kept like one without.
             account: account.and_then(|name| AccountName::parse(name).ok()),
+            service: ServiceName::parse(target.service.as_str()).ok(),
             time: self.clock.now(),
         };
         let request_id = arrival.callback.report.request_id.clone();

@@ -48,6 +48,8 @@ pub enum Append {
     Step,
     /// A callback.
     Callback,
+    /// The look whether a request is that of a change whose outcome is unknown.
+    Adopt,
     /// The removal of what is older than the retention.
     Trim,
 }
@@ -191,6 +193,7 @@ impl Append {
             Self::Claim => "claim",
             Self::Step => "step",
             Self::Callback => "callback",
+            Self::Adopt => "adopt",
             Self::Trim => "trim",
         }
     }

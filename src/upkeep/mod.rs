@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{change::Step, clock::Clock},
+    domain::{
+        change::{ChangeState, Step},
+        clock::Clock,
+    },
     journal::{Journal, JournalError},
 };
 
@@ -46,7 +49,9 @@ async fn expire(
     after: Duration,
 ) -> Result<Duration, JournalError> {
     let now = clock.now();
-    let accepted = journal.accepted_before(now.minus(after)).await?;
+    let accepted = journal
+        .waiting(ChangeState::Accepted, now.minus(after))
+        .await?;
     for change_id in &accepted.due {
         match journal.step(*change_id, Step::Expire, now).await {
             Ok(change) => {

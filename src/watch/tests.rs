@@ -88,6 +88,7 @@ impl House {
         let arrival = Arrival {
             callback: Callback::parse(body.as_bytes()).unwrap(),
             account: None,
+            service: None,
             time: Timestamp::from_micros(1),
         };
         self.journal.store_callback(arrival).await.unwrap();

@@ -125,10 +125,13 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
     let journal = engine.open().await;
     let in_flight = journal.in_flight().await.unwrap();
     assert_eq!(in_flight, [queued.change]);
-    let none = journal.accepted_before(at(12)).await.unwrap();
+    let none = journal
+        .waiting(ChangeState::Accepted, at(12))
+        .await
+        .unwrap();
     assert_eq!((none.due.len(), none.next), (0, Some(at(12))));
     let due = journal
-        .accepted_before(at(12).plus(Duration::from_micros(1)))
+        .waiting(ChangeState::Accepted, at(12).plus(Duration::from_micros(1)))
         .await
         .unwrap();
     assert_eq!((due.due, due.next), (vec![waiting], None));

@@ -7,10 +7,11 @@ use crate::{
     domain::{
         change::{Change, Step},
         clock::Timestamp,
-        names::ChangeId,
+        identifier::ReportedId,
+        names::{ChangeId, RequestId},
     },
     journal::{
-        Arrival, Claim, Intent, JournalError, Stored,
+        Adoption, Arrival, Claim, Intent, JournalError, Stored,
         tables::{
             apply::{Applied, Batch},
             schema::set_meta,
@@ -25,6 +26,12 @@ pub(super) enum Command {
     Claim(Box<Intent>, Reply<Claim>),
     Step(ChangeId, Box<Step>, Timestamp, Reply<Change>),
     Callback(Box<Arrival>, Reply<Stored>),
+    Adopt(
+        RequestId,
+        Option<Vec<Vec<ReportedId>>>,
+        Timestamp,
+        Reply<Adoption>,
+    ),
     Trim(Timestamp, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
@@ -43,6 +50,8 @@ impl Command {
             // At most 500 of each of five tables: a commit of its own.
             Self::Trim(..) => 2_500,
             Self::Step(..) | Self::Callback(..) => 1,
+            // Reads what may be thousands of results: no callback waits for it.
+            Self::Adopt(..) => 2_500,
             Self::Probe => 0,
         }
     }
@@ -61,6 +70,11 @@ pub(super) fn execute(
             answer(batch.step(change, &step, now), reply, answers)
         }
         Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
+        Command::Adopt(request, listed, now, reply) => answer(
+            batch.adopt(&request, listed.as_deref(), now),
+            reply,
+            answers,
+        ),
         Command::Trim(before, reply) => answer(trim(batch, before).map(Ok), reply, answers),
         Command::Probe => set_meta(connection, "probe", &[]),
     }
@@ -102,6 +116,7 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Claim(_, reply) => refuse(reply, answers),
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
+            Command::Adopt(_, _, _, reply) => refuse(reply, answers),
             Command::Trim(_, reply) => refuse(reply, answers),
             Command::Probe => {}
         }

@@ -18,16 +18,17 @@ use aws_lc_rs::{hmac, rand};
 use rusqlite::Connection;
 
 use super::{
-    Accepted, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
+    Adoption, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
     EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place, Reservation,
-    Stored, Target,
+    Stored, Target, Waiting,
     tables::{list, read, schema},
 };
 use crate::{
     domain::{
-        change::{Change, Step},
+        change::{Change, ChangeState, Step},
         clock::Timestamp,
-        names::ChangeId,
+        identifier::ReportedId,
+        names::{ChangeId, RequestId},
     },
     telemetry::Instruments,
 };
@@ -253,6 +254,15 @@ impl Journal for Embedded {
         self.writer.store_callback(arrival).await
     }
 
+    async fn adopt(
+        &self,
+        request: RequestId,
+        listed: Option<Vec<Vec<ReportedId>>>,
+        now: Timestamp,
+    ) -> Result<Adoption, JournalError> {
+        self.writer.adopt(request, listed, now).await
+    }
+
     async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
         self.writer.trim(before).await
     }
@@ -295,9 +305,23 @@ impl Journal for Embedded {
             .await
     }
 
-    async fn accepted_before(&self, time: Timestamp) -> Result<Accepted, JournalError> {
+    async fn waiting(
+        &self,
+        state: ChangeState,
+        before: Timestamp,
+    ) -> Result<Waiting, JournalError> {
         self.readers
-            .read(move |db| list::accepted_before(db, time))
+            .read(move |db| list::waiting(db, state, before))
+            .await
+    }
+
+    async fn orphans(
+        &self,
+        since: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, JournalError> {
+        self.readers
+            .read(move |db| list::orphans(db, since, limit))
             .await
     }
 

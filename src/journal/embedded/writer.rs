@@ -26,9 +26,12 @@ use crate::{
     domain::{
         change::{Change, Step},
         clock::Timestamp,
-        names::ChangeId,
+        identifier::ReportedId,
+        names::{ChangeId, RequestId},
     },
-    journal::{Arrival, Census, Claim, Intent, JournalError, Observer, Reservation, Stored},
+    journal::{
+        Adoption, Arrival, Census, Claim, Intent, JournalError, Observer, Reservation, Stored,
+    },
     telemetry::{Append, Instruments},
 };
 
@@ -143,6 +146,18 @@ impl Writer {
     ) -> Result<Change, JournalError> {
         self.change_command(Append::Step, |reply| {
             Command::Step(change, Box::new(step), now, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn adopt(
+        &self,
+        request: RequestId,
+        listed: Option<Vec<Vec<ReportedId>>>,
+        now: Timestamp,
+    ) -> Result<Adoption, JournalError> {
+        self.change_command(Append::Adopt, |reply| {
+            Command::Adopt(request, listed, now, reply)
         })
         .await
     }

@@ -13,7 +13,7 @@ use crate::{
     domain::{
         change::{Change, ChangeState, Step},
         clock::Timestamp,
-        names::{AccountName, ChangeId, RequestId},
+        names::{AccountName, ChangeId, RequestId, ServiceName},
         tally::Tally,
     },
     journal::{Arrival, Census, Claim, Intent, JournalError, Stored, Target},
@@ -190,11 +190,13 @@ impl<'c> Batch<'c> {
         let raw = Some(callback.raw_json.as_str());
         let position = self.append(&entry, now, raw, Some(request.id))?;
         let account = arrival.account.as_ref().map(AccountName::as_str);
+        let service = arrival.service.as_ref().map(ServiceName::as_str);
         self.connection
             .prepare_cached(
-                "UPDATE request SET last_time = ?, account = coalesce(account, ?) WHERE id = ?",
+                "UPDATE request SET last_time = ?, account = coalesce(account, ?),
+                   service = coalesce(service, ?) WHERE id = ?",
             )?
-            .execute(params![now.as_micros(), account, request.id])?;
+            .execute(params![now.as_micros(), account, service, request.id])?;
         self.touched
             .insert(Target::Request(report.request_id.clone()));
         if let Some(change) = request.change {

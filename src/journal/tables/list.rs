@@ -1,6 +1,9 @@
 //! Lists of changes, and what upkeep asks.
 
-use rusqlite::{Connection, OptionalExtension, params, types::Value};
+use rusqlite::{
+    Connection, OptionalExtension, params,
+    types::{Type, Value},
+};
 
 use super::{
     entry::{from_json, int, state_code, uint},
@@ -12,9 +15,9 @@ use crate::{
         clock::Timestamp,
         identifier::DeviceId,
         matching::MatchKey,
-        names::ChangeId,
+        names::{ChangeId, RequestId},
     },
-    journal::{Accepted, Census, ChangeFilter, ChangePage, Extent},
+    journal::{Census, ChangeFilter, ChangePage, Extent, Waiting},
 };
 
 /// How many rows one page looks at: with rare matches, a page may be short.
@@ -108,30 +111,59 @@ fn has_device(
     Ok(false)
 }
 
-/// Changes that were accepted before a time and are still only accepted.
-pub(in crate::journal) fn accepted_before(
+/// Changes that have waited in a state since before a time.
+pub(in crate::journal) fn waiting(
     connection: &Connection,
-    time: Timestamp,
-) -> rusqlite::Result<Accepted> {
-    let state = state_code(ChangeState::Accepted);
+    state: ChangeState,
+    before: Timestamp,
+) -> rusqlite::Result<Waiting> {
+    // ACCEPTED and OVERDUE ones by the index; of all else there are few.
+    let since = match state {
+        ChangeState::Accepted | ChangeState::Overdue => "accept_time",
+        _ => "last_time",
+    };
+    let state = state_code(state);
+    let due = format!(
+        "SELECT change_id FROM change WHERE state = ? AND {since} < ? AND trimmed = 0
+         ORDER BY {since} LIMIT 100"
+    );
     let due = connection
-        .prepare_cached(
-            "SELECT change_id FROM change WHERE state = ? AND accept_time < ? AND trimmed = 0
-             ORDER BY accept_time LIMIT 100",
-        )?
-        .query_map([state, time.as_micros()], |row| {
+        .prepare_cached(&due)?
+        .query_map([state, before.as_micros()], |row| {
             Ok(ChangeId::from_bytes(row.get(0)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
+    let next = format!("SELECT min({since}) FROM change WHERE state = ? AND {since} >= ?");
     let next = connection
-        .prepare_cached("SELECT min(accept_time) FROM change WHERE state = ? AND accept_time >= ?")?
-        .query_row([state, time.as_micros()], |row| {
+        .prepare_cached(&next)?
+        .query_row([state, before.as_micros()], |row| {
             row.get::<_, Option<i64>>(0)
         })?;
-    Ok(Accepted {
+    Ok(Waiting {
         due,
         next: next.map(Timestamp::from_micros),
     })
+}
+
+/// Requests that nobody owns and whose first result came at this time or later.
+pub(in crate::journal) fn orphans(
+    connection: &Connection,
+    since: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<RequestId>> {
+    connection
+        .prepare_cached(
+            "SELECT r.request_id FROM request r
+             WHERE r.change IS NULL AND r.last_time >= ?1
+               AND (SELECT at FROM entry WHERE request = r.id ORDER BY position LIMIT 1) >= ?1
+             ORDER BY r.last_time DESC LIMIT ?2",
+        )?
+        .query_map(params![since.as_micros(), int(limit as u64)], |row| {
+            RequestId::parse(row.get::<_, String>(0)?).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
+            })
+        })?
+        .collect()
 }
 
 /// Changes whose call is being answered.

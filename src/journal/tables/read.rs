@@ -15,7 +15,7 @@ use crate::{
 
 /// What is read of one event, whatever it is. `entry` is NULL for a state.
 const COLUMNS: &str =
-    "t.position, t.idx, t.snapshot, e.at, e.body, e.raw, e.device, e.match, d.sent";
+    "t.position, t.idx, t.snapshot, e.at, e.body, e.raw, e.device, e.match, d.sent, r.evidence";
 
 /// The change of that name.
 pub(in crate::journal) fn change(
@@ -99,6 +99,7 @@ fn change_events(
         "SELECT {COLUMNS} FROM timeline t
          LEFT JOIN entry e ON e.position = t.entry
          LEFT JOIN device d ON d.change = t.change AND d.idx = e.device
+         LEFT JOIN request r ON r.id = e.request
          WHERE t.change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
            AND (t.position, t.idx) > (?, ?)
          ORDER BY t.position, t.idx LIMIT ?"
@@ -147,6 +148,7 @@ fn request_events(
             ORDER BY position LIMIT ?) t
          JOIN entry e ON e.position = t.entry
          LEFT JOIN device d ON d.change = ? AND d.idx = e.device
+         LEFT JOIN request r ON r.id = e.request
          ORDER BY t.position"
     );
     let mut events: Vec<Event> = connection
@@ -194,9 +196,13 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
         });
     }
     let body = row.get_ref(4)?.as_str()?;
-    let Entry::Result { report, .. } = from_json(body)? else {
+    let Entry::Result { mut report, .. } = from_json(body)? else {
         return Err(rusqlite::Error::QueryReturnedNoRows);
     };
+    // A look-up's own; else what the request's binding rests on.
+    if report.evidence.is_empty() {
+        report.evidence = row.get::<_, Option<String>>(9)?.unwrap_or_default();
+    }
     let device = match (row.get::<_, Option<i64>>(6)?, row.get_ref(8)?) {
         (Some(index), ValueRef::Text(sent)) => {
             let sent: SentDevice = from_json(std::str::from_utf8(sent)?)?;

@@ -135,7 +135,7 @@ impl Batch<'_> {
 }
 
 /// The devices of a change that were sent with an identifier of this look-up.
-fn sent_with(
+pub(super) fn sent_with(
     connection: &Connection,
     change: i64,
     key: &MatchKey,

@@ -56,7 +56,8 @@ CREATE TABLE timeline (
 CREATE INDEX timeline_states ON timeline (change, position, idx) WHERE entry IS NULL;
 
 -- A request of ThingSpace, ours or somebody else's; what binds it to a change:
--- where, and by what evidence; and the account that its callbacks' path named.
+-- where, and by what evidence; and the account and the service that its
+-- callbacks' path named.
 CREATE TABLE request (
     id          INTEGER PRIMARY KEY,
     request_id  TEXT NOT NULL UNIQUE,
@@ -64,6 +65,7 @@ CREATE TABLE request (
     bound_at    INTEGER,
     evidence    TEXT,
     account     TEXT,
+    service     TEXT,
     last_time   INTEGER NOT NULL
 );
 CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
@@ -132,10 +134,28 @@ pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), Sch
             transaction.execute_batch(TABLES)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
-        VERSION => {}
+        VERSION => add_columns(&transaction)?,
         newer => return Err(SchemaError::TooNew(newer)),
     }
     transaction.commit()?;
+    Ok(())
+}
+
+/// Columns that came later: name of the table, of the column, and its type. The version that was
+/// before them does not name them, so that it can still open what they were added to.
+const ADDED: [(&str, &str, &str); 1] = [("request", "service", "TEXT")];
+
+fn add_columns(connection: &Connection) -> rusqlite::Result<()> {
+    for (table, column, sort) in ADDED {
+        let known: bool = connection.query_row(
+            "SELECT count(*) > 0 FROM pragma_table_info(?) WHERE name = ?",
+            [table, column],
+            |row| row.get(0),
+        )?;
+        if !known {
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {sort}"))?;
+        }
+    }
     Ok(())
 }
 

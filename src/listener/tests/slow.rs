@@ -18,14 +18,15 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, Step},
+        change::{Change, ChangeState, Step},
         clock::Timestamp,
-        names::ChangeId,
+        identifier::ReportedId,
+        names::{ChangeId, RequestId},
     },
     journal::{
-        Accepted, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
+        Adoption, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
         EventPage, Extent, Intent, JournalError, Observer, PendingDevice, Place, Reservation,
-        Stored, Target,
+        Stored, Target, Waiting,
     },
     telemetry::Telemetry,
 };
@@ -93,7 +94,18 @@ impl Journal for Slow {
     ) -> Result<Vec<PendingDevice>, JournalError> {
         unreachable!()
     }
-    async fn accepted_before(&self, _: Timestamp) -> Result<Accepted, JournalError> {
+    async fn waiting(&self, _: ChangeState, _: Timestamp) -> Result<Waiting, JournalError> {
+        unreachable!()
+    }
+    async fn orphans(&self, _: Timestamp, _: usize) -> Result<Vec<RequestId>, JournalError> {
+        unreachable!()
+    }
+    async fn adopt(
+        &self,
+        _: RequestId,
+        _: Option<Vec<Vec<ReportedId>>>,
+        _: Timestamp,
+    ) -> Result<Adoption, JournalError> {
         unreachable!()
     }
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
