@@ -26,7 +26,7 @@ use crate::{
     },
     journal::{ChangeName, Journal, Target},
     proto,
-    submit::Submit,
+    submit::{Caller, Submit},
     telemetry::RpcSpan,
     watch::{self, Frame, Token, Until, Watch, Watches},
 };
@@ -42,6 +42,23 @@ pub struct Gateway {
 
 /// The stream of a watch.
 type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+/// What the layers know of a call.
+struct Call {
+    span: Option<RpcSpan>,
+    deadline: Option<Deadline>,
+}
+
+// === impl Call ===
+
+impl Call {
+    fn of(extensions: &tonic::Extensions) -> Self {
+        Self {
+            span: extensions.get().cloned(),
+            deadline: extensions.get().copied(),
+        }
+    }
+}
 
 // === impl Gateway ===
 
@@ -68,17 +85,20 @@ impl Gateway {
         &self,
         demand: Result<Demand, Vec<Violation>>,
         validate_only: bool,
-        span: Option<RpcSpan>,
+        call: Call,
     ) -> Result<(proto::Change, Vec<String>), Failure> {
         let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
         let warnings = std::mem::take(&mut demand.warnings);
         if validate_only {
             return Ok((self.preview(&demand), warnings));
         }
-        let traceparent = span.as_ref().and_then(RpcSpan::traceparent);
-        let trace = traceparent.and_then(|text| TraceParent::parse(&text));
-        let change = self.submit.submit(demand, trace).await?;
-        if let Some(span) = span {
+        let traceparent = call.span.as_ref().and_then(RpcSpan::traceparent);
+        let caller = Caller {
+            trace: traceparent.and_then(|text| TraceParent::parse(&text)),
+            deadline: call.deadline.map(|Deadline(deadline)| deadline),
+        };
+        let change = self.submit.submit(demand, caller).await?;
+        if let Some(span) = call.span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
         }
@@ -176,11 +196,11 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeEsimPlanRequest>,
     ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
-        let span = request.extensions().get().cloned();
+        let call = Call::of(request.extensions());
         let (request, limits) = (request.into_inner(), self.limits);
         let validate_only = request.validate_only;
         let demand = off_thread(move || esim_draft(request).validate(limits)).await?;
-        let (change, warnings) = self.change(demand, validate_only, span).await?;
+        let (change, warnings) = self.change(demand, validate_only, call).await?;
         Ok(Response::new(proto::ChangeEsimPlanResponse {
             change: Some(change),
             warnings,
@@ -191,11 +211,11 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeFiveGBiPlanRequest>,
     ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
-        let span = request.extensions().get().cloned();
+        let call = Call::of(request.extensions());
         let (request, limits) = (request.into_inner(), self.limits);
         let validate_only = request.validate_only;
         let demand = off_thread(move || five_g_bi_draft(request).validate(limits)).await?;
-        let (change, warnings) = self.change(demand, validate_only, span).await?;
+        let (change, warnings) = self.change(demand, validate_only, call).await?;
         Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
             change: Some(change),
             warnings,

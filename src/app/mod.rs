@@ -23,7 +23,7 @@ use crate::{
         embedded::{Embedded, OpenError, Options},
     },
     listener::Listener,
-    submit::Submit,
+    submit::{Binder, Submit},
     telemetry::{Instruments, Telemetry},
     thingspace::{self, ThingSpace},
     upkeep,
@@ -34,6 +34,7 @@ mod admin;
 mod clock;
 mod sandboxed;
 mod secrets;
+mod strikes;
 
 pub use clock::SystemClock;
 pub use sandboxed::sandbox_settings;
@@ -129,6 +130,8 @@ struct Parts {
     submitting: TaskTracker,
     draining: CancellationToken,
     serving: watch::Sender<bool>,
+    thingspace: Arc<ThingSpace>,
+    binder: Binder,
 }
 
 // === impl App ===
@@ -186,6 +189,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut upkeep = JoinSet::new();
         parts.start_upkeep(&config, &stop, &mut upkeep);
+        upkeep.spawn(parts.binder.run(stop.clone()));
         if let Some(sandbox) = &sandbox {
             sandbox.log();
         }
@@ -309,18 +313,26 @@ impl Parts {
             instruments: instruments.clone(),
         })?);
         let thingspace = Arc::new(ThingSpace::new(
-            secrets::thingspace_settings(config),
+            secrets::thingspace_settings(
+                config,
+                Arc::new(strikes::InJournal(Arc::clone(&journal))),
+            ),
             instruments.clone(),
         )?);
         let draining = CancellationToken::new();
         let submitting = TaskTracker::new();
         let submit = Submit::new(
             Arc::clone(&journal),
-            thingspace,
+            Arc::clone(&thingspace),
             Arc::clone(&clock),
             submitting.clone(),
         );
         submit.recover().await?;
+        let binder = Binder::new(
+            Arc::clone(&journal),
+            Arc::clone(&thingspace),
+            Arc::clone(&clock),
+        );
         let watches = Watches::new(
             Arc::clone(&journal),
             Arc::new(Encoder),
@@ -370,6 +382,8 @@ impl Parts {
             submitting,
             draining,
             serving,
+            thingspace,
+            binder,
         })
     }
 
@@ -377,9 +391,16 @@ impl Parts {
         tasks.spawn(upkeep::watch_deadlines(
             Arc::clone(&self.journal),
             Arc::clone(&self.clock),
-            config.changes.overdue_after,
+            upkeep::Deadlines {
+                overdue_after: config.changes.overdue_after,
+                give_up_after: config.changes.give_up_after,
+            },
             stop.clone(),
         ));
+        let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(thingspace.keep_fresh()).await;
+        });
         tasks.spawn(upkeep::trim_journal(
             Arc::clone(&self.journal),
             Arc::clone(&self.clock),

@@ -1,6 +1,6 @@
 //! Secrets from the settings, for those who use them.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use secrecy::SecretString;
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{self, Config, FiveGBiHttpMethod, Secret},
     listener::{self, Pair, SecretSource},
-    thingspace::{self, CredentialSource, Credentials, FiveGBiMethod},
+    thingspace::{self, CredentialSource, Credentials, FiveGBiMethod, StrikeBook},
 };
 
 /// How often files with secrets are read anew.
@@ -116,7 +116,10 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
 }
 
 /// What the settings say to the client of ThingSpace.
-pub(super) fn thingspace_settings(config: &Config) -> thingspace::Settings {
+pub(super) fn thingspace_settings(
+    config: &Config,
+    strikes: Arc<dyn StrikeBook>,
+) -> thingspace::Settings {
     thingspace::Settings {
         base_url: config.thingspace.base_url.clone(),
         five_g_bi_method: match config.thingspace.five_g_bi_http_method {
@@ -125,6 +128,11 @@ pub(super) fn thingspace_settings(config: &Config) -> thingspace::Settings {
         },
         request_timeout: config.thingspace.request_timeout,
         credentials: Arc::new(FromSettings(config.thingspace.clone())),
+        strikes,
+        changes_per_minute: NonZeroU32::new(config.thingspace.changes_per_minute)
+            .unwrap_or(NonZeroU32::MIN),
+        lookups_per_minute: NonZeroU32::new(config.thingspace.lookups_per_minute)
+            .unwrap_or(NonZeroU32::MIN),
     }
 }
 

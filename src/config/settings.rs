@@ -97,6 +97,12 @@ settings! {
         uws_password: Option<Secret> = Hidden(Rule::CREDENTIAL);
         /// HTTP method of the 5G BI plan change; Verizon's documents disagree about it.
         five_g_bi_http_method: FiveGBiHttpMethod = Always(one_of::<FiveGBiHttpMethod>()) or "POST";
+        /// Plan changes that are sent a minute, at most; a call waits for its turn within its deadline,
+        /// and is refused as THROTTLED otherwise. 100 is what is documented for a sibling call; with
+        /// `serve --sandbox` the default is 100000.
+        changes_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "100";
+        /// Questions about changes and devices that are asked a minute, at most.
+        lookups_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "60";
         /// Longest time that one call to ThingSpace may take, from connecting to the last byte of its
         /// answer.
         request_timeout: Duration = Always(Span { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
@@ -111,6 +117,9 @@ settings! {
         max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
         /// Time after which an accepted change that still lacks results becomes OVERDUE.
         overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
+        /// Time after which an OVERDUE change, counted from its acceptance, or one with an unknown outcome
+        /// is given up: CLOSED, with the devices that are unresolved.
+        give_up_after: Duration = Always(Span { min: SECOND, max: 3650 * DAY }) or "7d";
     }
 
     /// Where changes and results are kept.

@@ -51,6 +51,13 @@ pub struct ReportedId {
     pub id: String,
 }
 
+impl ReportedId {
+    /// Whether both name the same, kinds and hexadecimal digits in any case.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.kind.eq_ignore_ascii_case(&other.kind) && self.id.eq_ignore_ascii_case(&other.id)
+    }
+}
+
 /// An eUICC identifier: 32 digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Eid(String);

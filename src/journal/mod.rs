@@ -81,6 +81,9 @@ pub trait Journal: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Adoption, JournalError>;
 
+    /// Keeps a small value by its name, for good; an empty one is forgotten.
+    async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
+
     /// Removes whole changes, and requests that nobody owns, whose last event
     /// is older than `before`: one bounded slice of work. Answers whether
     /// there may be more.
@@ -127,6 +130,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Changes whose call was being answered when the journal was last in use.
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
+
+    /// A small value that was kept by its name; empty when there is none.
+    async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;
 
     /// How far the journal reaches.
     async fn extent(&self) -> Result<Extent, JournalError>;
@@ -280,6 +286,13 @@ pub enum JournalError {
 // === impl Census ===
 
 impl Census {
+    /// How many are in this state.
+    pub fn of(&self, state: ChangeState) -> i64 {
+        let mut states = ChangeState::ALL.iter().zip(self.0);
+        let found = states.find(|(other, _)| **other == state);
+        found.map_or(0, |(_, count)| count)
+    }
+
     fn apply(&mut self, delta: &Self) {
         for (count, changes) in self.0.iter_mut().zip(delta.0) {
             *count += changes;

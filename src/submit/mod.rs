@@ -11,7 +11,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinError;
+use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -25,8 +25,10 @@ use crate::{
     thingspace::{Answer, ThingSpace},
 };
 
+mod binding;
 mod waiters;
 
+pub use binding::Binder;
 use waiters::Waiters;
 
 /// Takes changes from the intent to ThingSpace's answer.
@@ -36,6 +38,15 @@ pub struct Submit {
     clock: Arc<dyn Clock>,
     waiters: Arc<Waiters>,
     tasks: TaskTracker,
+}
+
+/// What is known of a call beside what it asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Its trace: kept with the change, and carried on to ThingSpace.
+    pub trace: Option<TraceParent>,
+    /// When it stops waiting.
+    pub deadline: Option<Instant>,
 }
 
 /// Why a call made no change, and found none.
@@ -66,6 +77,8 @@ enum Begun {
     ByAnother(ChangeId),
 }
 
+/// How long a change waits for its turn, at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The first and the longest wait before a step is tried again that could not
 /// be recorded.
 const RECORD_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -106,18 +119,15 @@ impl Submit {
     /// The caller only waits: from the claim on, everything runs on a task of
     /// its own. A caller that goes away while its claim is being written would
     /// otherwise leave a change that nobody sends.
-    ///
-    /// `trace` is the call's own: it is kept with the change, and goes on to
-    /// ThingSpace.
     pub async fn submit(
         self: &Arc<Self>,
         demand: Demand,
-        trace: Option<TraceParent>,
+        caller: Caller,
     ) -> Result<Change, SubmitError> {
         let this = Arc::clone(self);
         let task = self
             .tasks
-            .spawn(async move { this.begin(demand, trace).await });
+            .spawn(async move { this.begin(demand, caller).await });
         let begun = task
             .await
             .unwrap_or_else(|error| Err(stopped_task(&error, None)));
@@ -127,11 +137,7 @@ impl Submit {
         }
     }
 
-    async fn begin(
-        self: &Arc<Self>,
-        demand: Demand,
-        trace: Option<TraceParent>,
-    ) -> Result<Begun, SubmitError> {
+    async fn begin(self: &Arc<Self>, demand: Demand, caller: Caller) -> Result<Begun, SubmitError> {
         let unclaimed = |error| SubmitError::Journal {
             error,
             change_id: None,
@@ -139,7 +145,7 @@ impl Submit {
         let (demand, intent) = self.intend(demand).await?;
         match self.journal.claim(intent).await.map_err(unclaimed)? {
             Claim::Made(change) => {
-                let change = self.drive(change.change_id, demand, trace).await?;
+                let change = self.drive(change.change_id, demand, caller).await?;
                 Ok(Begun::Answered(Box::new(change)))
             }
             Claim::Busy(other) => Err(SubmitError::DeviceBusy(other)),
@@ -176,12 +182,12 @@ impl Submit {
         self: &Arc<Self>,
         change_id: ChangeId,
         demand: Demand,
-        trace: Option<TraceParent>,
+        caller: Caller,
     ) -> Result<Change, SubmitError> {
         let this = Arc::clone(self);
         let sending = self
             .tasks
-            .spawn(async move { this.send(change_id, &demand, trace.as_ref()).await });
+            .spawn(async move { this.send(change_id, &demand, &caller).await });
         match sending.await {
             Ok(sent) => sent,
             Err(error) => {
@@ -218,10 +224,13 @@ impl Submit {
         &self,
         change_id: ChangeId,
         demand: &Demand,
-        trace: Option<&TraceParent>,
+        caller: &Caller,
     ) -> Result<Change, SubmitError> {
-        // The log-in comes first: trouble with it leaves no doubt.
-        if let Err(unprepared) = self.thingspace.prepare(trace).await {
+        let trace = caller.trace.as_ref();
+        let longest = Instant::now() + LONGEST_WAIT;
+        let deadline = caller.deadline.map_or(longest, |end| end.min(longest));
+        // The log-in and the turn come first: trouble with them leaves no doubt.
+        if let Err(unprepared) = self.thingspace.prepare(trace, deadline).await {
             let step = Step::NotSent(unprepared.into());
             return self.record(None, change_id, step).await;
         }

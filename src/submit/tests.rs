@@ -1,3 +1,5 @@
+use std::num::NonZeroU32;
+
 use secrecy::SecretString;
 use tempfile::TempDir;
 
@@ -13,7 +15,7 @@ use crate::{
         embedded::{Embedded, Options},
     },
     telemetry::Instruments,
-    thingspace::{CredentialSource, Credentials, FiveGBiMethod, Settings},
+    thingspace::{CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
 };
 
 struct Still;
@@ -39,6 +41,16 @@ impl CredentialSource for Any {
     }
 }
 
+#[async_trait::async_trait]
+impl StrikeBook for Any {
+    async fn strikes(&self, _: &Credentials) -> Result<u32, String> {
+        Ok(0)
+    }
+    async fn record(&self, _: &Credentials, _: u32) -> Result<(), String> {
+        Ok(())
+    }
+}
+
 /// A submitter whose ThingSpace is out of reach: nothing is ever sent.
 fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
     let directory = tempfile::tempdir().unwrap();
@@ -53,6 +65,9 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
         five_g_bi_method: FiveGBiMethod::Post,
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(Any),
+        strikes: Arc::new(Any),
+        changes_per_minute: NonZeroU32::MAX,
+        lookups_per_minute: NonZeroU32::MAX,
     };
     let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
     let tasks = TaskTracker::new();
@@ -88,7 +103,7 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_send
     // Given up after so many looks at it: before, while and after its claim is
     // written.
     for looks in 0..300 {
-        let mut call = Box::pin(submit.submit(demand(looks), None));
+        let mut call = Box::pin(submit.submit(demand(looks), Caller::default()));
         for _ in 0..looks {
             let _answered = futures_util::poll!(call.as_mut());
             tokio::task::yield_now().await;

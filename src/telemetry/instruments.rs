@@ -50,6 +50,8 @@ pub enum Append {
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
     Adopt,
+    /// A small value that is kept by its name.
+    Note,
     /// The removal of what is older than the retention.
     Trim,
 }
@@ -194,6 +196,7 @@ impl Append {
             Self::Step => "step",
             Self::Callback => "callback",
             Self::Adopt => "adopt",
+            Self::Note => "note",
             Self::Trim => "trim",
         }
     }

@@ -19,7 +19,7 @@ use super::{
     http::{Endpoint, Http},
     log_in::{LogIn, LogInError, Secret},
     refusal,
-    settings::{CredentialSource, Credentials},
+    settings::{CredentialSource, Credentials, StrikeBook},
 };
 use crate::domain::{change::RefusalKind, trace::TraceParent};
 
@@ -37,6 +37,7 @@ pub(super) struct Access(Arc<Inner>);
 struct Inner {
     log_in: LogIn,
     source: Arc<dyn CredentialSource>,
+    strikes: Arc<dyn StrikeBook>,
     held: Mutex<Held>,
     /// Held by whoever logs in.
     turn: tokio::sync::Mutex<()>,
@@ -81,10 +82,16 @@ struct Numbered {
 // === impl Access ===
 
 impl Access {
-    pub(super) fn new(http: Http, endpoint: Endpoint, source: Arc<dyn CredentialSource>) -> Self {
+    pub(super) fn new(
+        http: Http,
+        endpoint: Endpoint,
+        source: Arc<dyn CredentialSource>,
+        strikes: Arc<dyn StrikeBook>,
+    ) -> Self {
         Self(Arc::new(Inner {
             log_in: LogIn { http, endpoint },
             source,
+            strikes,
             held: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }))
@@ -124,8 +131,17 @@ impl Access {
         }
     }
 
-    pub(super) fn unlatch(&self) {
+    /// Forgets the refusals of the present credentials.
+    pub(super) async fn unlatch(&self) -> Result<(), String> {
+        let read = self.0.source.read()?;
+        self.0.strikes.record(&read, 0).await?;
         self.0.held().strikes = 0;
+        Ok(())
+    }
+
+    /// When the token should be replaced, if there is one.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        self.0.held().token.as_ref().map(|token| token.renew_at)
     }
 
     /// Waits for one's turn, then logs in unless somebody has in the meantime.
@@ -158,7 +174,7 @@ impl Inner {
     }
 
     async fn log_in(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
-        let result = match self.credentials() {
+        let result = match self.credentials().await {
             Ok(credentials) => self.replace_missing(&credentials, trace).await,
             Err(unprepared) => Err(unprepared),
         };
@@ -177,28 +193,29 @@ impl Inner {
     }
 
     /// The credentials as they are now, if they may be tried.
-    fn credentials(&self) -> Result<Arc<Credentials>, Unprepared> {
+    async fn credentials(&self) -> Result<Arc<Credentials>, Unprepared> {
         let read = self.source.read().map_err(|why| {
             let detail = format!("the gateway's credentials cannot be read: {why}");
             Unprepared(refusal(RefusalKind::Credentials, detail))
         })?;
-        let mut held = self.held();
-        match held.credentials.clone() {
-            Some(known) if known.same_as(&read) => {
-                if held.strikes >= MAX_STRIKES {
-                    let detail = "ThingSpace has refused the gateway's credentials twice in a row; \
-                         they are not tried again, since five refusals lock the account";
-                    return Err(Unprepared(refusal(RefusalKind::Credentials, detail)));
-                }
-                Ok(known)
-            }
-            _ => {
+        let known = self.held().credentials.clone();
+        let credentials = match known.filter(|known| known.same_as(&read)) {
+            Some(known) => known,
+            None => {
+                let strikes = self.strikes.strikes(&read).await.map_err(uncounted)?;
                 let read = Arc::new(read);
-                held.strikes = 0;
+                let mut held = self.held();
+                held.strikes = strikes;
                 held.credentials = Some(Arc::clone(&read));
-                Ok(read)
+                read
             }
+        };
+        if self.held().strikes >= MAX_STRIKES {
+            let detail = "ThingSpace has refused the gateway's credentials twice in a row; \
+                 they are not tried again, since five refusals lock the account";
+            return Err(Unprepared(refusal(RefusalKind::Credentials, detail)));
         }
+        Ok(credentials)
     }
 
     async fn replace_missing(
@@ -206,22 +223,29 @@ impl Inner {
         credentials: &Credentials,
         trace: Option<&TraceParent>,
     ) -> Result<(), Unprepared> {
-        let result = self.try_replace_missing(credentials, trace).await;
-        let mut held = self.held();
-        match result {
-            Ok(()) => {
-                held.strikes = 0;
-                Ok(())
-            }
+        // Counted before it is tried: a crash in between must not make it uncounted.
+        let before = self.held().strikes;
+        self.count(credentials, before + 1).await?;
+        match self.try_replace_missing(credentials, trace).await {
+            Ok(()) => self.count(credentials, 0).await,
             Err(error) => {
                 let refusal = error.into_refusal();
                 // Time-outs and 5xx answers do not count.
-                if refusal.kind == RefusalKind::Credentials {
-                    held.strikes += 1;
+                if refusal.kind != RefusalKind::Credentials {
+                    self.count(credentials, before).await?;
                 }
                 Err(Unprepared(refusal))
             }
         }
+    }
+
+    async fn count(&self, credentials: &Credentials, strikes: u32) -> Result<(), Unprepared> {
+        self.strikes
+            .record(credentials, strikes)
+            .await
+            .map_err(uncounted)?;
+        self.held().strikes = strikes;
+        Ok(())
     }
 
     async fn try_replace_missing(
@@ -275,6 +299,12 @@ impl Inner {
         });
         Ok(secret)
     }
+}
+
+/// A log-in that cannot be counted is not tried: it may be the fifth.
+fn uncounted(why: String) -> Unprepared {
+    let detail = format!("the count of refused log-ins cannot be kept: {why}");
+    Unprepared(refusal(RefusalKind::NotSent, detail))
 }
 
 // === impl Held ===

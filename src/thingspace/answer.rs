@@ -149,6 +149,14 @@ fn stale(status: StatusCode, is_bare: bool, error: Option<&ErrorBody>) -> Option
     }
 }
 
+/// What of our authentication an answer refuses.
+pub(super) fn stale_of(reply: &Reply, error: Option<&ErrorBody>) -> Option<Stale> {
+    let client_error = reply.status.is_client_error();
+    client_error
+        .then(|| stale(reply.status, is_bare(reply), error))
+        .flatten()
+}
+
 /// Whether the gateway in front of ThingSpace refused the token at a log-in.
 pub(super) fn is_stale_token(reply: &Reply, error: Option<&ErrorBody>) -> bool {
     reply.status.is_client_error()

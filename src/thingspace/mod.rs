@@ -13,16 +13,22 @@ mod blank;
 mod error_body;
 mod http;
 mod log_in;
+mod look_ups;
+mod pace;
 mod settings;
 mod wire;
 
+use std::time::Duration;
+
 use reqwest::{Method, header};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use self::{
     access::{Access, Pass},
     answer::{Reading, Stale},
     blank::Blanks,
     http::{About, Endpoint, Failure, Http},
+    pace::Pace,
     wire::Parcel,
 };
 use crate::{
@@ -34,7 +40,10 @@ use crate::{
     telemetry::Instruments,
 };
 
-pub use self::settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings};
+pub use self::{
+    look_ups::{DeviceStatus, ListedDevice, LookUpError},
+    settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
+};
 
 /// A client of ThingSpace. Needs a Tokio runtime; share it behind an `Arc`.
 pub struct ThingSpace {
@@ -42,6 +51,8 @@ pub struct ThingSpace {
     endpoint: Endpoint,
     five_g_bi_method: Method,
     access: Access,
+    change_pace: Pace,
+    look_up_pace: Pace,
 }
 
 /// What became of a plan change that was to be sent.
@@ -67,6 +78,9 @@ pub enum Answer {
 #[error("{}", .0.detail)]
 pub struct Unprepared(Refusal);
 
+/// How long no change is sent after ThingSpace throttled one and did not say.
+const UNTOLD_PAUSE: Duration = Duration::from_secs(1);
+
 // === impl ThingSpace ===
 
 impl ThingSpace {
@@ -78,7 +92,12 @@ impl ThingSpace {
     pub fn new(settings: Settings, instruments: Instruments) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&settings.base_url)?;
         let http = Http::new(&settings.base_url, settings.request_timeout, instruments)?;
-        let access = Access::new(http.clone(), endpoint.clone(), settings.credentials);
+        let access = Access::new(
+            http.clone(),
+            endpoint.clone(),
+            settings.credentials,
+            settings.strikes,
+        );
         Ok(Self {
             http,
             endpoint,
@@ -87,6 +106,8 @@ impl ThingSpace {
                 FiveGBiMethod::Put => Method::PUT,
             },
             access,
+            change_pace: Pace::new(settings.changes_per_minute),
+            look_up_pace: Pace::new(settings.lookups_per_minute),
         })
     }
 
@@ -95,18 +116,58 @@ impl ThingSpace {
     /// trouble with the log-in leaves no doubt about the change. However many
     /// call it at once, there is one log-in, and it goes on when they give up.
     ///
+    /// Then waits until one more change may be sent, unless that would be after
+    /// `deadline`.
+    ///
     /// # Errors
     ///
-    /// When the log-in failed; nothing of any change was sent.
-    pub async fn prepare(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
-        self.access.fresh_pass(trace).await.map(drop)
+    /// When the log-in failed, or it is not this change's turn in time; nothing of
+    /// any change was sent.
+    pub async fn prepare(
+        &self,
+        trace: Option<&TraceParent>,
+        deadline: Instant,
+    ) -> Result<(), Unprepared> {
+        self.access.fresh_pass(trace).await?;
+        self.change_pace.wait(deadline).await.map_err(|wait| {
+            let detail = "more changes than ThingSpace takes (thingspace.changes_per_minute, or \
+                 what it said itself)";
+            Unprepared(Refusal {
+                retry_after: Some(wait),
+                ..refusal(RefusalKind::Throttled, detail)
+            })
+        })
+    }
+
+    /// Replaces the token ahead of its end, for as long as it is polled.
+    pub async fn keep_fresh(&self) {
+        /// How often it is looked at when there is no token, or none can be had.
+        const LOOK_AGAIN: Duration = Duration::from_secs(60);
+        loop {
+            let now = Instant::now();
+            match self.access.renew_at() {
+                Some(at) if at > now => sleep_until(at).await,
+                Some(_) => {
+                    if let Err(unprepared) = self.access.fresh_pass(None).await {
+                        tracing::warn!(why = %unprepared, "the token could not be replaced");
+                        sleep(LOOK_AGAIN).await;
+                    }
+                }
+                // The first change logs in: a gateway that nobody uses asks for nothing.
+                None => sleep(LOOK_AGAIN).await,
+            }
+        }
     }
 
     /// Lets the next call log in again although the credentials have been
     /// refused twice in a row: an operator's decision, since the fifth refusal
     /// locks the account ("Start Connectivity Management Session").
-    pub fn unlatch(&self) {
-        self.access.unlatch();
+    ///
+    /// # Errors
+    ///
+    /// Why that cannot be kept, in one line.
+    pub async fn unlatch(&self) -> Result<(), String> {
+        self.access.unlatch().await
     }
 
     /// Sends a plan change, once: again only when ThingSpace refused the token or
@@ -180,6 +241,12 @@ impl ThingSpace {
         };
         let reading = answer::read(&reply, demand.change_type())
             .with_refusal(|refusal| tidy(refusal, pass, demand));
+        if let Some(refusal) = reading.refusal()
+            && refusal.kind == RefusalKind::Throttled
+        {
+            self.change_pace
+                .pause(refusal.retry_after.unwrap_or(UNTOLD_PAUSE));
+        }
         let code = reading
             .refusal()
             .and_then(|refusal| refusal.thingspace_code.as_deref());

@@ -1,6 +1,8 @@
 //! What the client has to be told.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -19,6 +21,32 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Where the credentials come from.
     pub credentials: Arc<dyn CredentialSource>,
+    /// Where refused log-ins are counted.
+    pub strikes: Arc<dyn StrikeBook>,
+    /// Plan changes that are sent a minute, at most.
+    pub changes_per_minute: NonZeroU32,
+    /// Questions that are asked a minute, at most.
+    pub lookups_per_minute: NonZeroU32,
+}
+
+/// Where refused log-ins are counted, for each set of credentials: durably, since five in a row lock
+/// the account ("Start Connectivity Management Session"), however often the gateway was restarted
+/// between them.
+#[async_trait]
+pub trait StrikeBook: Send + Sync {
+    /// How often in a row these were refused.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be known, in one line.
+    async fn strikes(&self, credentials: &Credentials) -> Result<u32, String>;
+
+    /// Keeps how often they were.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be kept, in one line.
+    async fn record(&self, credentials: &Credentials, strikes: u32) -> Result<(), String>;
 }
 
 /// The verb of the 5G Business Internet call. ThingSpace's own pages disagree:
@@ -93,8 +121,8 @@ impl Credentials {
         self.texts().eq(other.texts())
     }
 
-    /// All that must never be shown.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &str> {
+    /// All four, none of which must ever be shown.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
         [
             &self.app_key,
             &self.app_secret,

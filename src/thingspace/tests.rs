@@ -2,6 +2,8 @@ mod fake;
 mod log_in;
 
 use std::{
+    collections::HashMap,
+    num::NonZeroU32,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -27,7 +29,7 @@ const XML: &str = "<am:fault><am:code>404</am:code><am:message>No</am:message></
 
 /// Credentials that a test can change.
 #[derive(Debug)]
-struct Source(Mutex<&'static str>);
+struct Source(Mutex<&'static str>, Mutex<HashMap<&'static str, u32>>);
 
 impl CredentialSource for Source {
     fn read(&self) -> Result<Credentials, String> {
@@ -41,19 +43,43 @@ impl CredentialSource for Source {
     }
 }
 
+/// Outlives the clients, as a journal does.
+#[async_trait::async_trait]
+impl StrikeBook for Source {
+    async fn strikes(&self, _: &Credentials) -> Result<u32, String> {
+        let password = *self.0.lock().unwrap();
+        Ok(self.1.lock().unwrap().get(password).copied().unwrap_or(0))
+    }
+    async fn record(&self, _: &Credentials, strikes: u32) -> Result<(), String> {
+        let password = *self.0.lock().unwrap();
+        self.1.lock().unwrap().insert(password, strikes);
+        Ok(())
+    }
+}
+
+fn source(password: &'static str) -> Arc<Source> {
+    Arc::new(Source(Mutex::new(password), Mutex::default()))
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
 fn client_of(base_url: &str, source: &Arc<Source>, method: FiveGBiMethod) -> ThingSpace {
     let settings = Settings {
         base_url: base_url.parse().unwrap(),
         five_g_bi_method: method,
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<Source>::clone(source),
+        strikes: Arc::<Source>::clone(source),
+        changes_per_minute: NonZeroU32::MAX,
+        lookups_per_minute: NonZeroU32::MAX,
     };
     ThingSpace::new(settings, Instruments::unread()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {
-    let source = Arc::new(Source(Mutex::new("the-password")));
-    client_of(base_url, &source, FiveGBiMethod::Post)
+    client_of(base_url, &source("the-password"), FiveGBiMethod::Post)
 }
 
 fn demand(ids: &[(Kind, &str)], order: Order) -> Demand {
@@ -153,7 +179,7 @@ async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
 async fn a_5g_change_is_sent_as_thingspaces_page_has_it_with_the_verb_that_is_set() {
     let fake = Fake::start().await;
     client(&fake.base_url).change(&five_g_bi(true), None).await;
-    let source = Arc::new(Source(Mutex::new("the-password")));
+    let source = source("the-password");
     let put = client_of(&fake.base_url, &source, FiveGBiMethod::Put);
     put.change(&five_g_bi(false), None).await;
 
@@ -239,7 +265,7 @@ async fn a_token_and_a_session_that_both_ended_are_each_renewed_once() {
 async fn diverted(base_url: &str) -> ThingSpace {
     let fake = Fake::start().await;
     let mut client = client(&fake.base_url);
-    client.prepare(None).await.unwrap();
+    client.prepare(None, soon()).await.unwrap();
     client.endpoint = Endpoint::new(&base_url.parse().unwrap()).unwrap();
     client
 }
@@ -297,7 +323,7 @@ async fn a_change_that_is_not_answered_in_time_is_unknown_and_never_sent_again()
     let fake = Fake::start().await;
     fake.script(ESIM, [Scripted::Hang]);
     let mut client = client(&fake.base_url);
-    client.prepare(None).await.unwrap();
+    client.prepare(None, soon()).await.unwrap();
     let base_url: Url = fake.base_url.parse().unwrap();
     client.http = Http::new(&base_url, Duration::from_secs(1), Instruments::unread()).unwrap();
     let answer = client.change(&esim(), None).await;
@@ -342,7 +368,7 @@ async fn a_refusal_shows_no_name_no_address_and_no_credential() {
         "UnifiedWebService.INPUT_INVALID.Address.[redacted]"
     );
     assert_eq!(format!("{client:?}"), "ThingSpace { .. }");
-    let source = Source(Mutex::new("the-password"));
+    let source = Source(Mutex::new("the-password"), Mutex::default());
     assert!(!format!("{:?}", source.read().unwrap()).contains("the-"));
 }
 

@@ -3,7 +3,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::{
     domain::{
-        change::{ChangeState, Demand},
+        change::{ChangeState, Demand, Step},
         clock::Timestamp,
         draft::{Draft, Limits},
         esim::{EsimDeviceDraft, EsimPlanDraft},
@@ -73,7 +73,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_overdue_a_day_after_it_was_accepted_and_gone_when_its_retention_is_over() {
+async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over() {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
@@ -83,7 +83,15 @@ async fn a_change_is_overdue_a_day_after_it_was_accepted_and_gone_when_its_reten
     let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(Paused(Instant::now()));
     let stop = CancellationToken::new();
-    let deadlines = watch_deadlines(Arc::clone(&journal), Arc::clone(&clock), DAY, stop.clone());
+    let deadlines = watch_deadlines(
+        Arc::clone(&journal),
+        Arc::clone(&clock),
+        Deadlines {
+            overdue_after: DAY,
+            give_up_after: 7 * DAY,
+        },
+        stop.clone(),
+    );
     let trimming = trim_journal(
         Arc::clone(&journal),
         Arc::clone(&clock),
@@ -106,11 +114,18 @@ async fn a_change_is_overdue_a_day_after_it_was_accepted_and_gone_when_its_reten
     assert_eq!(state().await, Some(ChangeState::Overdue));
     assert!(clock.now().since(accepted_at) >= DAY);
 
+    while state().await == Some(ChangeState::Overdue) {
+        tokio::time::advance(Duration::from_secs(600)).await;
+        assert!(clock.now().since(accepted_at) < 8 * DAY, "never given up");
+    }
+    assert_eq!(state().await, Some(ChangeState::Closed));
+    assert!(clock.now().since(accepted_at) >= 7 * DAY);
+
     tokio::time::advance(399 * DAY).await;
-    assert_eq!(state().await, Some(ChangeState::Overdue));
+    assert_eq!(state().await, Some(ChangeState::Closed));
     while state().await.is_some() {
         tokio::time::advance(Duration::from_secs(600)).await;
-        assert!(clock.now().since(accepted_at) < 402 * DAY, "never removed");
+        assert!(clock.now().since(accepted_at) < 409 * DAY, "never removed");
     }
     stop.cancel();
     upkeep.await.unwrap();

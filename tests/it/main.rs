@@ -14,6 +14,7 @@
 mod callbacks;
 mod contract;
 mod crash;
+mod credentials;
 mod guarantees;
 mod house;
 mod keys;
@@ -21,4 +22,5 @@ mod overload;
 mod sandboxed;
 mod slow;
 mod support;
+mod unknown;
 mod wire;

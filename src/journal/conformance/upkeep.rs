@@ -147,6 +147,30 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
     journal.close().await;
 }
 
+pub(in crate::journal) async fn a_note_is_kept_by_its_name_until_it_is_emptied(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let note = |journal: Arc<dyn Journal>, name: &str| {
+        let name = name.to_owned();
+        async move { journal.note(name).await.unwrap() }
+    };
+    assert!(note(Arc::clone(&journal), "epoch").await.is_empty());
+    journal.put_note("epoch".into(), vec![1]).await.unwrap();
+    journal.put_note("other".into(), vec![2]).await.unwrap();
+    let epoch = journal.epoch();
+    journal.close().await;
+    drop(journal);
+
+    let journal = engine.open().await;
+    assert_eq!(journal.epoch(), epoch);
+    assert_eq!(note(Arc::clone(&journal), "epoch").await, [1]);
+    journal.put_note("epoch".into(), Vec::new()).await.unwrap();
+    assert!(note(Arc::clone(&journal), "epoch").await.is_empty());
+    assert_eq!(note(Arc::clone(&journal), "other").await, [2]);
+    journal.close().await;
+}
+
 pub(in crate::journal) async fn nothing_is_taken_after_close(engine: &dyn Engine) {
     let journal = engine.open().await;
     let reserved = journal.reserve().await.unwrap();

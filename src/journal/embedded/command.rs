@@ -14,7 +14,7 @@ use crate::{
         Adoption, Arrival, Claim, Intent, JournalError, Stored,
         tables::{
             apply::{Applied, Batch},
-            schema::set_meta,
+            schema::{put_note, set_meta},
             trim::trim,
         },
     },
@@ -32,6 +32,7 @@ pub(super) enum Command {
         Timestamp,
         Reply<Adoption>,
     ),
+    Note(String, Vec<u8>, Reply<()>),
     Trim(Timestamp, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
@@ -49,7 +50,7 @@ impl Command {
             Self::Claim(intent, _) => intent.devices.len(),
             // At most 500 of each of five tables: a commit of its own.
             Self::Trim(..) => 2_500,
-            Self::Step(..) | Self::Callback(..) => 1,
+            Self::Step(..) | Self::Callback(..) | Self::Note(..) => 1,
             // Reads what may be thousands of results: no callback waits for it.
             Self::Adopt(..) => 2_500,
             Self::Probe => 0,
@@ -75,6 +76,9 @@ pub(super) fn execute(
             reply,
             answers,
         ),
+        Command::Note(name, value, reply) => {
+            answer(put_note(connection, &name, &value).map(Ok), reply, answers)
+        }
         Command::Trim(before, reply) => answer(trim(batch, before).map(Ok), reply, answers),
         Command::Probe => set_meta(connection, "probe", &[]),
     }
@@ -117,6 +121,7 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
             Command::Adopt(_, _, _, reply) => refuse(reply, answers),
+            Command::Note(_, _, reply) => refuse(reply, answers),
             Command::Trim(_, reply) => refuse(reply, answers),
             Command::Probe => {}
         }

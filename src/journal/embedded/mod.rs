@@ -263,6 +263,10 @@ impl Journal for Embedded {
         self.writer.adopt(request, listed, now).await
     }
 
+    async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+        self.writer.put_note(name, value).await
+    }
+
     async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
         self.writer.trim(before).await
     }
@@ -327,6 +331,10 @@ impl Journal for Embedded {
 
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
         self.readers.read(list::in_flight).await
+    }
+
+    async fn note(&self, name: String) -> Result<Vec<u8>, JournalError> {
+        self.readers.read(move |db| schema::note(db, &name)).await
     }
 
     async fn extent(&self) -> Result<Extent, JournalError> {

@@ -162,6 +162,11 @@ impl Writer {
         .await
     }
 
+    pub(super) async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+        self.change_command(Append::Note, |reply| Command::Note(name, value, reply))
+            .await
+    }
+
     pub(super) async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
         self.change_command(Append::Trim, |reply| Command::Trim(before, reply))
             .await

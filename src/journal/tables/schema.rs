@@ -170,6 +170,26 @@ pub(in crate::journal) fn meta(
         .optional()
 }
 
+/// A note that was kept by its name: a value of `meta` in names of their own.
+pub(in crate::journal) fn note(connection: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
+    Ok(meta(connection, &format!("note.{name}"))?.unwrap_or_default())
+}
+
+/// Keeps a note, or forgets an empty one.
+pub(in crate::journal) fn put_note(
+    connection: &Connection,
+    name: &str,
+    value: &[u8],
+) -> rusqlite::Result<()> {
+    let name = format!("note.{name}");
+    if value.is_empty() {
+        let mut forget = connection.prepare_cached("DELETE FROM meta WHERE name = ?")?;
+        forget.execute([name]).map(drop)
+    } else {
+        set_meta(connection, &name, value)
+    }
+}
+
 /// Sets a value of `meta`.
 pub(in crate::journal) fn set_meta(
     connection: &Connection,

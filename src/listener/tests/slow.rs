@@ -68,6 +68,12 @@ impl Journal for Slow {
     async fn step(&self, _: ChangeId, _: Step, _: Timestamp) -> Result<Change, JournalError> {
         unreachable!()
     }
+    async fn put_note(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
+        unreachable!()
+    }
+    async fn note(&self, _: String) -> Result<Vec<u8>, JournalError> {
+        unreachable!()
+    }
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
         unreachable!()
     }

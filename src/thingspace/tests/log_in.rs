@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test]
 async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
     let fake = Fake::start().await;
-    client(&fake.base_url).prepare(None).await.unwrap();
+    client(&fake.base_url).prepare(None, soon()).await.unwrap();
 
     let token = &fake.seen(TOKEN)[0];
     assert_eq!(token.method, "POST");
@@ -30,7 +30,7 @@ async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
 async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies_under_them() {
     let fake = Fake::start().await;
     let client = client(&fake.base_url);
-    let ready = join_all((0..100).map(|_| client.prepare(None))).await;
+    let ready = join_all((0..100).map(|_| client.prepare(None, soon()))).await;
     assert!(ready.iter().all(Result::is_ok));
     assert_eq!(fake.counts(), (1, 1, 0));
 
@@ -49,7 +49,7 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies
 async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_log_in() {
     let fake = Fake::start().await;
     fake.script(LOG_IN, [answer(401, BAD_TOKEN)]);
-    client(&fake.base_url).prepare(None).await.unwrap();
+    client(&fake.base_url).prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (2, 2, 0));
 }
 
@@ -57,16 +57,16 @@ async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_lo
 async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
     let fake = Fake::start().await;
     let client = client(&fake.base_url);
-    client.prepare(None).await.unwrap();
+    client.prepare(None, soon()).await.unwrap();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3_541)).await;
     tokio::time::resume();
     fake.script(TOKEN, [answer(503, "")]);
     client
-        .prepare(None)
+        .prepare(None, soon())
         .await
         .expect("what is left of the old one does");
-    client.prepare(None).await.unwrap();
+    client.prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (3, 1, 0));
     assert!(matches!(
         client.change(&esim(), None).await,
@@ -81,7 +81,7 @@ async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
 #[tokio::test]
 async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someone_says_so() {
     let fake = Fake::start().await;
-    let source = Arc::new(Source(Mutex::new("wrong")));
+    let source = source("wrong");
     let client = client_of(&fake.base_url, &source, FiveGBiMethod::Post);
     let refused = || {
         answer(
@@ -92,7 +92,7 @@ async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someo
     fake.script(LOG_IN, [refused(), answer(503, ""), refused(), refused()]);
     let mut kinds = Vec::new();
     for _ in 0..5 {
-        let many = join_all((0..20).map(|_| client.prepare(None))).await;
+        let many = join_all((0..20).map(|_| client.prepare(None, soon()))).await;
         assert!(many.iter().all(|one| *one == many[0]));
         kinds.push(many[0].clone().unwrap_err().refusal().kind);
         let shown = format!("{many:?}");
@@ -104,11 +104,16 @@ async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someo
     let [c, n] = [RefusalKind::Credentials, RefusalKind::NotSent];
     assert_eq!((kinds, fake.counts().1), (vec![c, n, c, c, c], 3));
 
-    client.unlatch();
-    client.prepare(None).await.unwrap_err();
+    // Another process with the same book: a restart is no way around it.
+    let restarted = client_of(&fake.base_url, &source, FiveGBiMethod::Post);
+    restarted.prepare(None, soon()).await.unwrap_err();
+    assert_eq!(fake.counts().1, 3);
+
+    client.unlatch().await.unwrap();
+    client.prepare(None, soon()).await.unwrap_err();
     assert_eq!(fake.counts().1, 4);
     *source.0.lock().unwrap() = "right";
-    client.prepare(None).await.unwrap();
+    client.prepare(None, soon()).await.unwrap();
 }
 
 #[tokio::test]

@@ -54,6 +54,10 @@ impl Setup {
     pub fn serve(base_url: &str, directory: &Directory) -> Self {
         let mut setup = Self::empty(false).set("journal.dir", &directory.path().to_string_lossy());
         setup = setup.set("thingspace.base_url", base_url);
+        // No test waits for its turn unless it is about that.
+        setup = setup
+            .set("thingspace.changes_per_minute", "100000")
+            .set("thingspace.lookups_per_minute", "100000");
         for (name, value) in [
             ("TSGW_THINGSPACE__APP_KEY", "planted-app-key"),
             ("TSGW_THINGSPACE__APP_SECRET", "planted-app-secret"),
@@ -91,6 +95,11 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(other, _)| other != name);
         self
     }
 

@@ -29,6 +29,8 @@ pub const TOKEN: &str = "/api/ts/v1/oauth2/token";
 pub const LOG_IN: &str = "/api/m2m/v1/session/login";
 pub const ESIM: &str = "/api/m2m/v1/devices/profile/actions/serviceplan";
 pub const FIVE_G_BI: &str = "/api/m2m/v1/devices/actions/plan";
+pub const DEVICES: &str = "/api/m2m/v1/devices/actions/list";
+pub const STATUS: &str = "/api/m2m/v2/accounts/";
 
 /// A running one. It ends when dropped.
 pub struct ThingSpace {
@@ -59,6 +61,10 @@ pub enum Call {
     Token,
     LogIn,
     Change,
+    /// The status of a request, by device.
+    Status,
+    /// The device list.
+    Devices,
 }
 
 /// What a call is answered with.
@@ -101,6 +107,7 @@ struct State {
     dead: HashMap<String, Refusal>,
     executed: usize,
     script: HashMap<Call, VecDeque<Next>>,
+    standing: HashMap<Call, Answer>,
     gather: Option<(usize, Arc<Barrier>)>,
 }
 
@@ -154,6 +161,11 @@ impl ThingSpace {
     }
 
     /// Holds the next call of that sort until the test says what to answer.
+    /// Every such call is answered so, unless something else was scripted.
+    pub fn always(&self, call: Call, answer: Answer) {
+        self.state().standing.insert(call, answer);
+    }
+
     pub fn hold(&self, call: Call) -> Held {
         let (arrive, arrived) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
@@ -290,6 +302,8 @@ async fn handle(
         TOKEN => Some(Call::Token),
         LOG_IN => Some(Call::LogIn),
         ESIM | FIVE_G_BI => Some(Call::Change),
+        DEVICES => Some(Call::Devices),
+        path if path.starts_with(STATUS) => Some(Call::Status),
         _ => None,
     };
     let barrier = {
@@ -316,7 +330,8 @@ async fn handle(
             state.executed += 1;
         }
         let next = state.script.get_mut(&call).and_then(VecDeque::pop_front);
-        next.unwrap_or(Next::Answer(Answer::Proper))
+        let standing = state.standing.get(&call).cloned();
+        next.unwrap_or(Next::Answer(standing.unwrap_or(Answer::Proper)))
     };
     let answer = match next {
         Next::Answer(answer) => answer,
@@ -358,7 +373,7 @@ impl State {
             return Some(dead.copied().unwrap_or(Refusal::TokenFault));
         }
         let session = shown("vz-m2m-token");
-        if call == Call::Change && session != Some(&self.session) {
+        if call != Call::LogIn && session != Some(&self.session) {
             let dead = session.and_then(|session| self.dead.get(session));
             return Some(dead.copied().unwrap_or(Refusal::SessionExpired));
         }
@@ -373,6 +388,7 @@ impl State {
             }),
             Call::LogIn => serde_json::json!({ "sessionToken": self.session }),
             Call::Change => return accepted(&Uuid::new_v4().to_string()),
+            Call::Status | Call::Devices => return says(404, &[], "nothing is known"),
         };
         says(200, &JSON, &body.to_string())
     }

@@ -1,0 +1,295 @@
+//! Questions to ThingSpace: what became of a request, which plan a device is on. They change
+//! nothing, so they may be repeated; what their answers prove is for the caller to judge.
+
+use std::time::Duration;
+
+use reqwest::{Method, RequestBuilder, header};
+use serde_json::{Map, Value, json};
+
+use super::{
+    ThingSpace, answer,
+    error_body::{ErrorBody, get},
+    http::{self, About},
+};
+use crate::domain::{
+    identifier::{DeviceId, ReportedId},
+    names::{AccountName, RequestId},
+    result::Outcome,
+};
+
+const DEVICE_LIST: &str = "/m2m/v1/devices/actions/list";
+const REQUEST_STATUS: &str = "/m2m/v2/accounts/{account}/requests/{request}/status";
+/// Devices of one page of the device list ("Retrieve device information").
+const PAGE: usize = 2_000;
+/// Identifiers of one device that are kept.
+const MAX_IDS: usize = 32;
+
+/// What ThingSpace says of one device of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceStatus {
+    /// Its identifiers.
+    pub ids: Vec<ReportedId>,
+    /// What it says: `Interim` for all that is not known to be final.
+    pub outcome: Outcome,
+    /// As sent.
+    pub status_text: String,
+}
+
+/// What ThingSpace says of one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedDevice {
+    /// All its identifiers.
+    pub ids: Vec<ReportedId>,
+    /// The plans that it is on: one for each carrier.
+    pub service_plans: Vec<String>,
+}
+
+/// Why a question has no answer. Says it in one line, without secrets.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LookUpError {
+    /// More than `thingspace.lookups_per_minute`, or ThingSpace throttles: not before this long.
+    #[error("too many look-ups: the next one in {0:?}")]
+    Throttled(Duration),
+    /// ThingSpace knows no such request or device, or does not answer such a question.
+    #[error("ThingSpace refused the question: {0}")]
+    Refused(String),
+    /// No answer that can be used.
+    #[error("no answer: {0}")]
+    Unanswered(String),
+}
+
+// === impl ThingSpace ===
+
+impl ThingSpace {
+    /// What became of each device of a request, by the status that covers eUICC requests ("Get
+    /// asynchronous request status", v2).
+    ///
+    /// # Errors
+    ///
+    /// [`LookUpError`]; a request that ThingSpace does not know is `Refused`.
+    pub async fn request_status(
+        &self,
+        account: &AccountName,
+        request: &RequestId,
+    ) -> Result<Vec<DeviceStatus>, LookUpError> {
+        // Request ids are printable ASCII of any sort: as a segment of the path they are escaped.
+        let mut url = self.endpoint.at("/m2m/v2/accounts");
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend([account.as_str(), "requests", request.as_str(), "status"]);
+        }
+        let ask = || self.http.log_ins.get(url.clone());
+        let body = self.ask(&Method::GET, REQUEST_STATUS, &ask).await?;
+        let members = body.as_object();
+        let devices = members.and_then(|members| get(members, "subRequests"));
+        let Some(Value::Array(devices)) = devices else {
+            return Err(LookUpError::Unanswered("no list of devices".into()));
+        };
+        let devices = devices.iter().filter_map(Value::as_object);
+        Ok(devices.map(read_status).collect())
+    }
+
+    /// The device with this identifier; `None` when ThingSpace knows none.
+    ///
+    /// # Errors
+    ///
+    /// [`LookUpError`].
+    pub async fn device(
+        &self,
+        account: &AccountName,
+        id: &ReportedId,
+    ) -> Result<Option<ListedDevice>, LookUpError> {
+        let question = json!({
+            "accountName": account.as_str(),
+            "deviceId": { "kind": id.kind.to_ascii_lowercase(), "id": id.id },
+        });
+        let (devices, _) = self.list(&question).await?;
+        let is_it = |device: &ListedDevice| device.ids.iter().any(|other| other.same_as(id));
+        Ok(devices.into_iter().find(is_it))
+    }
+
+    /// All devices of an account that are on a plan, over at most `pages` pages; `None` when there
+    /// are more.
+    ///
+    /// # Errors
+    ///
+    /// [`LookUpError`].
+    pub async fn devices_on_plan(
+        &self,
+        account: &AccountName,
+        service_plan: &str,
+        pages: usize,
+    ) -> Result<Option<Vec<ListedDevice>>, LookUpError> {
+        let mut all = Vec::new();
+        let mut largest: Option<String> = None;
+        for _ in 0..pages {
+            let mut question = json!({
+                "accountName": account.as_str(),
+                "servicePlan": service_plan,
+                "maxNumberOfDevices": PAGE,
+            });
+            if let (Some(seen), Some(members)) = (&largest, question.as_object_mut()) {
+                members.insert("largestDeviceIdSeen".into(), seen.as_str().into());
+            }
+            let (devices, more) = self.list(&question).await?;
+            // Whatever the filter did: only what says so itself is on the plan.
+            let on_plan = |device: &ListedDevice| device.is_on(service_plan);
+            all.extend(devices.into_iter().filter(on_plan));
+            match more {
+                None => return Ok(Some(all)),
+                Some(next) if largest.as_ref() == Some(&next) => return Ok(None),
+                Some(next) => largest = Some(next),
+            }
+        }
+        Ok(None)
+    }
+
+    /// One page of the device list, and where the next begins.
+    async fn list(
+        &self,
+        question: &Value,
+    ) -> Result<(Vec<ListedDevice>, Option<String>), LookUpError> {
+        let ask = || {
+            self.http
+                .log_ins
+                .post(self.endpoint.at(DEVICE_LIST))
+                .body(question.to_string())
+        };
+        let body = self.ask(&Method::POST, DEVICE_LIST, &ask).await?;
+        let members = body.as_object();
+        let member = |name| members.and_then(|members| get(members, name));
+        let Some(Value::Array(listed)) = member("devices") else {
+            return Err(LookUpError::Unanswered("no list of devices".into()));
+        };
+        let listed: Vec<&Map<String, Value>> = listed.iter().filter_map(Value::as_object).collect();
+        let more = matches!(member("hasMoreData"), Some(Value::Bool(true)));
+        // The cursor is the last device's own number, where there is one.
+        let last = listed.last().and_then(|device| {
+            let attributes = get(device, "extendedAttributes").and_then(Value::as_array)?;
+            let own = attributes
+                .iter()
+                .filter_map(Value::as_object)
+                .find(|one| get(one, "key").and_then(Value::as_str) == Some("DeviceId"))?;
+            plain(get(own, "value")?)
+        });
+        let next = more.then(|| last.unwrap_or_default());
+        Ok((listed.into_iter().map(read_device).collect(), next))
+    }
+
+    /// Asks, within the limit of look-ups, and once more where the log-in was refused.
+    async fn ask(
+        &self,
+        method: &Method,
+        template: &'static str,
+        ask: &(dyn Fn() -> RequestBuilder + Sync),
+    ) -> Result<Value, LookUpError> {
+        let mut replays = 0;
+        loop {
+            self.look_up_pace.take().map_err(LookUpError::Throttled)?;
+            let unanswered = |why: &str| LookUpError::Unanswered(why.to_owned());
+            let pass = self.access.pass(None).await;
+            let pass = pass.map_err(|unprepared| unanswered(&unprepared.refusal().detail))?;
+            let request = ask()
+                .header(header::AUTHORIZATION, pass.bearer())
+                .header(http::SESSION_HEADER, pass.session())
+                .header(header::CONTENT_TYPE, http::JSON)
+                .header(header::ACCEPT, http::JSON);
+            let about = About {
+                method,
+                template,
+                trace: None,
+            };
+            let reply = self.http.send(request, about).await;
+            let reply = reply.map_err(|failure| unanswered(failure.why()))?;
+            if reply.status.is_success() {
+                return serde_json::from_slice(&reply.body).map_err(|_| unanswered("not JSON"));
+            }
+            let error = ErrorBody::read(&reply.body);
+            if answer::is_log_in_throttled(&reply, error.as_ref()) {
+                let wait = reply.retry_after.unwrap_or(Duration::from_secs(60));
+                self.look_up_pace.pause(wait);
+                return Err(LookUpError::Throttled(wait));
+            }
+            if let Some(stale) = answer::stale_of(&reply, error.as_ref())
+                && replays < 2
+            {
+                replays += 1;
+                self.access.refused(&pass, stale);
+                continue;
+            }
+            let status = reply.status.as_u16();
+            return Err(match error {
+                // The code is ThingSpace's own word; its text could have anything in it.
+                Some(error) if reply.status.is_client_error() => {
+                    let code: String = error.code.chars().take(100).collect();
+                    LookUpError::Refused(format!("{status} {code}"))
+                }
+                _ => LookUpError::Unanswered(format!("ThingSpace answered {status}")),
+            });
+        }
+    }
+}
+
+// === Reading ===
+
+fn read_status(device: &Map<String, Value>) -> DeviceStatus {
+    let status_text = get(device, "status").and_then(plain).unwrap_or_default();
+    DeviceStatus {
+        ids: get(device, "ids").map(read_ids).unwrap_or_default(),
+        outcome: match status_text.to_ascii_lowercase().as_str() {
+            "success" => Outcome::Succeeded,
+            "failed" | "failure" => Outcome::Failed,
+            _ => Outcome::Interim,
+        },
+        status_text,
+    }
+}
+
+fn read_device(device: &Map<String, Value>) -> ListedDevice {
+    let carriers = get(device, "carrierInformations").and_then(Value::as_array);
+    let plan = |carrier: &Value| plain(get(carrier.as_object()?, "servicePlan")?);
+    ListedDevice {
+        ids: get(device, "deviceIds").map(read_ids).unwrap_or_default(),
+        service_plans: carriers.into_iter().flatten().filter_map(plan).collect(),
+    }
+}
+
+/// A list of identifiers, or one alone: the SDK has an object where the page has a list.
+fn read_ids(ids: &Value) -> Vec<ReportedId> {
+    let one = |id: &Value| {
+        let members = id.as_object()?;
+        Some(ReportedId {
+            kind: plain(get(members, "kind")?)?,
+            id: plain(get(members, "id")?)?,
+        })
+    };
+    match ids {
+        Value::Array(ids) => ids.iter().filter_map(one).take(MAX_IDS).collect(),
+        alone => one(alone).into_iter().collect(),
+    }
+}
+
+/// A short text, or a number.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.trim().chars().take(200).collect()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
+}
+
+// === impl ListedDevice ===
+
+impl ListedDevice {
+    /// Whether it is on a plan of this name or code.
+    pub fn is_on(&self, service_plan: &str) -> bool {
+        let same = |plan: &String| plan.eq_ignore_ascii_case(service_plan);
+        self.service_plans.iter().any(same)
+    }
+
+    /// Whether it has one of these identifiers.
+    pub fn has_any(&self, ids: &[DeviceId]) -> bool {
+        let sent = ids.iter().cloned().map(ReportedId::from);
+        sent.into_iter()
+            .any(|id| self.ids.iter().any(|other| other.same_as(&id)))
+    }
+}

@@ -1,0 +1,141 @@
+//! Changes whose answer was lost: what binds them to the request that ThingSpace made of them, what
+//! does not, and what becomes of those that nothing binds.
+
+use serde_json::json;
+use thingspace_gateway::proto::ChangeState;
+
+use crate::support::{
+    gateway::{Client, Directory, Gateway, Setup},
+    requests::{
+        Story, Watch, change_esim, deliver, esim, esim_callback, esim_failure, get_by_key, short,
+        stored, watch_key, watch_request,
+    },
+    sender::iccid,
+    thingspace::{Answer, Call, STATUS, ThingSpace},
+};
+
+/// A change of these profiles that ThingSpace has executed and not answered.
+async fn lost(
+    thingspace: &ThingSpace,
+    client: &mut Client,
+    key: &str,
+    numbers: std::ops::Range<usize>,
+) {
+    thingspace.answer(Call::Change, Answer::HangUp);
+    let change = change_esim(client, esim(key, numbers)).await;
+    assert_eq!(change.state(), ChangeState::OutcomeUnknown);
+}
+
+async fn call_back(gateway: &Gateway, request: &str, numbers: impl IntoIterator<Item = usize>) {
+    let url = gateway.callback_url("DeviceProfileService");
+    for number in numbers {
+        deliver(&url, &esim_callback(request, number)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sends_again() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", 0..5).await;
+
+    let stream = Watch::open(&mut client, watch_key("lost")).await;
+    call_back(&gateway, "r-lost", [3, 1, 4, 0]).await;
+    let url = gateway.callback_url("DeviceProfileService");
+    deliver(&url, &esim_failure("r-lost", 2)).await;
+    assert_eq!(
+        stream.rest().await.short(),
+        [
+            "opened OUTCOME_UNKNOWN",
+            "state QUEUED",
+            "state DISPATCHED",
+            "state OUTCOME_UNKNOWN",
+            "state ACCEPTED",
+            "result 3 SUCCEEDED",
+            "result 1 SUCCEEDED",
+            "result 4 SUCCEEDED",
+            "result 0 SUCCEEDED",
+            "result 2 FAILED",
+            "finished FINISHED"
+        ]
+    );
+    let again = change_esim(&mut client, esim("lost", 0..5)).await;
+    assert_eq!(
+        (again.state(), &*again.request_ids),
+        (ChangeState::Finished, &["r-lost".to_owned()][..])
+    );
+    assert_eq!((thingspace.posts(), thingspace.executed()), (1, 1));
+    let story = Story::of(&mut client, stored(watch_key("lost"))).await;
+    for result in story.results() {
+        assert!(result.evidence.contains("bound by evidence"), "{result:?}");
+    }
+}
+
+#[tokio::test]
+async fn strangers_callbacks_bind_nothing_and_the_change_is_given_up_after_its_time() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.give_up_after", "3s");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", 0..3).await;
+    // An ENABLE of one of the same devices, and somebody else's change of more than these.
+    call_back(&gateway, "r-enable", [1]).await;
+    call_back(&gateway, "r-superset", 0..4).await;
+    let stream = Watch::open(&mut client, watch_key("lost")).await;
+    let told = stream.rest().await.short();
+    assert_eq!(told.last().unwrap(), "finished CLOSED");
+    assert!(
+        !told.iter().any(|one| one.contains("SUCCEEDED")),
+        "{told:?}"
+    );
+    assert_eq!(
+        get_by_key(&mut client, "lost").await.unwrap().pending_count,
+        3
+    );
+    let stranger = Story::of(&mut client, stored(watch_request("r-superset"))).await;
+    assert_eq!(stranger.results().len(), 4);
+    assert_eq!(thingspace.posts(), 1);
+}
+
+#[tokio::test]
+async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_after_a_restart() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", 0..3).await;
+    call_back(&gateway, "r/lost", [1]).await;
+    gateway.kill().await;
+
+    let device =
+        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
+    let status = json!({
+        "requestId": "r/lost",
+        "status": "Pending",
+        "subRequests": [device(0), device(1), device(2)],
+    });
+    let says = Answer::Says(
+        200,
+        vec![("content-type", "application/json")],
+        status.to_string(),
+    );
+    thingspace.always(Call::Status, says);
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    let mut stream = Watch::open(&mut client, watch_key("lost")).await;
+    let told: Vec<String> = stream
+        .up_to("result 1 SUCCEEDED")
+        .await
+        .iter()
+        .map(short)
+        .collect();
+    assert!(told.contains(&"state ACCEPTED".to_owned()), "{told:?}");
+    let asked = format!("{STATUS}0000123456-00001/requests/r%2Flost/status");
+    assert!(!thingspace.seen(&asked).is_empty(), "{asked}");
+    assert_eq!(thingspace.posts(), 1);
+}
