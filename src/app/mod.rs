@@ -397,6 +397,13 @@ impl Parts {
             },
             stop.clone(),
         ));
+        let reconciler = upkeep::Reconciler::new(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.thingspace),
+            Arc::clone(&self.clock),
+            config.changes.reconcile_after,
+        );
+        tasks.spawn(reconciler.run(stop.clone()));
         let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
         tasks.spawn(async move {
             stopped.run_until_cancelled(thingspace.keep_fresh()).await;

@@ -115,6 +115,9 @@ settings! {
         require_key: bool = Always(Switch) or "true";
         /// Most devices that one POST to ThingSpace, and so one change, may carry.
         max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
+        /// Time after which ThingSpace is asked about the results that an accepted change still lacks; again
+        /// after twice as long, and so on. After a start it is asked at once.
+        reconcile_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "15m";
         /// Time after which an accepted change that still lacks results becomes OVERDUE.
         overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
         /// Time after which an OVERDUE change, counted from its acceptance, or one with an unknown outcome

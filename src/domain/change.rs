@@ -105,6 +105,10 @@ pub enum Step {
         /// The trace of the call that sends it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trace: Option<TraceParent>,
+        /// The devices, by index, that were on the plan already, where ThingSpace's device list
+        /// told that of all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        on_plan: Option<Vec<u32>>,
     },
     /// ThingSpace answered with this request id.
     Accept {
@@ -217,6 +221,9 @@ pub struct Change {
     /// The trace of the call that sent it, last time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<TraceParent>,
+    /// Whether it was known, when it was sent, which devices were on the plan already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub plans_known: bool,
 }
 
 // === impl ChangeState ===
@@ -296,9 +303,10 @@ impl Change {
         self.finish_time = self.state.is_final().then_some(now);
         match step {
             Step::Rearm => self.refusal = None,
-            Step::Dispatch { trace } => {
+            Step::Dispatch { trace, on_plan } => {
                 self.dispatch_time = Some(now);
                 self.trace.clone_from(trace);
+                self.plans_known = on_plan.is_some();
             }
             Step::Accept { request_id, .. } => {
                 self.accept_time = Some(now);
@@ -349,6 +357,7 @@ impl Demand {
             finish_time: None,
             refusal: None,
             trace: None,
+            plans_known: false,
         }
     }
 }

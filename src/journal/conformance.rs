@@ -32,6 +32,13 @@ const LIMITS: Limits = Limits {
     refuse_reserved: false,
 };
 
+pub(super) fn dispatch() -> Step {
+    Step::Dispatch {
+        trace: None,
+        on_plan: None,
+    }
+}
+
 pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
@@ -114,7 +121,7 @@ pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &s
         panic!("{claim:?}")
     };
     journal
-        .step(change.change_id, Step::Dispatch { trace: None }, at(11))
+        .step(change.change_id, dispatch(), at(11))
         .await
         .unwrap();
     let accept = Step::Accept {

@@ -113,6 +113,9 @@ pub struct PendingDevice {
     pub index: u32,
     /// What was sent of it.
     pub sent: SentDevice,
+    /// Whether it was on the plan before the change was sent, as far as
+    /// [`Change::plans_known`] goes.
+    pub was_on_plan: bool,
 }
 
 // === impl Place ===

@@ -9,20 +9,24 @@
 //! A POST that has begun runs on a task of its own. A caller that goes away
 //! does not stop it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::{task::JoinError, time::Instant};
+use tokio::{
+    task::JoinError,
+    time::{Instant, timeout},
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     domain::{
-        change::{Change, ChangeState, Demand, Refusal, RefusalKind, Step},
+        change::{Change, ChangeState, ChangeType, Demand, Refusal, RefusalKind, SentDevice, Step},
         clock::Clock,
+        matching::MatchKey,
         names::ChangeId,
         trace::TraceParent,
     },
     journal::{ChangeName, Claim, Intent, Journal, JournalError, Reservation},
-    thingspace::{Answer, ThingSpace},
+    thingspace::{Answer, ListedDevice, ThingSpace},
 };
 
 mod binding;
@@ -77,6 +81,8 @@ enum Begun {
     ByAnother(ChangeId),
 }
 
+/// How long the look at the devices' present plans may hold up a change.
+const PLANS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a change waits for its turn, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The first and the longest wait before a step is tried again that could not
@@ -234,7 +240,8 @@ impl Submit {
             let step = Step::NotSent(unprepared.into());
             return self.record(None, change_id, step).await;
         }
-        let room = match self.dispatch(change_id, trace).await {
+        let on_plan = self.on_plan(demand).await;
+        let room = match self.dispatch(change_id, trace, on_plan).await {
             Ok(room) => room,
             Err(error) => return self.undispatched(change_id, error).await,
         };
@@ -253,15 +260,37 @@ impl Submit {
         self.record(Some(room), change_id, step).await
     }
 
+    /// Which 5G devices are on the plan already, as far as that can be told quickly. Without it a
+    /// later look at the device list proves nothing of a result that never came: a device that is on
+    /// the plan then may have been before. eSIM has a status by request instead.
+    async fn on_plan(&self, demand: &Demand) -> Option<Vec<u32>> {
+        if demand.change_type() != ChangeType::FiveGBiPlan {
+            return None;
+        }
+        let plan = demand.service_plan.as_str();
+        let listed = self.thingspace.devices_on_plan(&demand.account, plan);
+        match timeout(PLANS_WITHIN, listed).await {
+            Ok(Ok(Some(listed))) => Some(sent_among(&demand.devices, &listed)),
+            Ok(Ok(None)) => None,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "which devices are on the plan already is not known");
+                None
+            }
+            Err(_elapsed) => None,
+        }
+    }
+
     /// Puts DISPATCHED on disk, with room set aside for what comes of it.
     async fn dispatch(
         &self,
         change_id: ChangeId,
         trace: Option<&TraceParent>,
+        on_plan: Option<Vec<u32>>,
     ) -> Result<Box<dyn Reservation>, JournalError> {
         let room = self.journal.reserve().await?;
         let step = Step::Dispatch {
             trace: trace.cloned(),
+            on_plan,
         };
         self.journal.step(change_id, step, self.clock.now()).await?;
         Ok(room)
@@ -323,6 +352,24 @@ impl Submit {
             }
         }
     }
+}
+
+/// The devices that were sent and are in a list, by index.
+fn sent_among(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
+    let listed: HashSet<MatchKey> = listed
+        .iter()
+        .flat_map(|device| &device.ids)
+        .filter_map(MatchKey::of_reported)
+        .collect();
+    let is_listed = |device: &SentDevice| {
+        let mut keys = device.ids.iter().map(MatchKey::of);
+        keys.any(|key| listed.contains(&key))
+    };
+    (0..)
+        .zip(sent)
+        .filter(|(_, device)| is_listed(device))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 /// Records a step, and does not give up while the journal cannot be written:

@@ -12,7 +12,7 @@ use super::{
     http::{self, About},
 };
 use crate::domain::{
-    identifier::{DeviceId, ReportedId},
+    identifier::ReportedId,
     names::{AccountName, RequestId},
     result::Outcome,
 };
@@ -21,6 +21,8 @@ const DEVICE_LIST: &str = "/m2m/v1/devices/actions/list";
 const REQUEST_STATUS: &str = "/m2m/v2/accounts/{account}/requests/{request}/status";
 /// Devices of one page of the device list ("Retrieve device information").
 const PAGE: usize = 2_000;
+/// Pages that are read of one list.
+const MAX_PAGES: usize = 3;
 /// Identifiers of one device that are kept.
 const MAX_IDS: usize = 32;
 
@@ -107,8 +109,8 @@ impl ThingSpace {
         Ok(devices.into_iter().find(is_it))
     }
 
-    /// All devices of an account that are on a plan, over at most `pages` pages; `None` when there
-    /// are more.
+    /// All devices of an account that are on a plan, by the one list that a later look compares with;
+    /// `None` when there are more than three pages of them.
     ///
     /// # Errors
     ///
@@ -117,11 +119,10 @@ impl ThingSpace {
         &self,
         account: &AccountName,
         service_plan: &str,
-        pages: usize,
     ) -> Result<Option<Vec<ListedDevice>>, LookUpError> {
         let mut all = Vec::new();
         let mut largest: Option<String> = None;
-        for _ in 0..pages {
+        for _ in 0..MAX_PAGES {
             let mut question = json!({
                 "accountName": account.as_str(),
                 "servicePlan": service_plan,
@@ -284,12 +285,5 @@ impl ListedDevice {
     pub fn is_on(&self, service_plan: &str) -> bool {
         let same = |plan: &String| plan.eq_ignore_ascii_case(service_plan);
         self.service_plans.iter().any(same)
-    }
-
-    /// Whether it has one of these identifiers.
-    pub fn has_any(&self, ids: &[DeviceId]) -> bool {
-        let sent = ids.iter().cloned().map(ReportedId::from);
-        sent.into_iter()
-            .any(|id| self.ids.iter().any(|other| other.same_as(&id)))
     }
 }

@@ -7,8 +7,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{domain::clock::Clock, journal::Journal};
 
 mod deadlines;
+mod reconcile;
 
 pub use deadlines::{Deadlines, watch_deadlines};
+pub use reconcile::Reconciler;
 
 /// How often upkeep looks at the journal when nothing tells it when to.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);

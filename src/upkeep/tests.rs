@@ -59,11 +59,15 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     let Claim::Made(change) = journal.claim(intent).await.unwrap() else {
         panic!("the key is new")
     };
+    let dispatch = Step::Dispatch {
+        trace: None,
+        on_plan: None,
+    };
     let accept = Step::Accept {
         request_id: RequestId::parse("r").unwrap(),
         evidence: String::new(),
     };
-    for step in [Step::Dispatch { trace: None }, accept] {
+    for step in [dispatch, accept] {
         journal
             .step(change.change_id, step, clock.now())
             .await

@@ -30,7 +30,7 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ),
     ("listener", &["domain", "journal", "telemetry"]),
     ("submit", &["domain", "journal", "telemetry", "thingspace"]),
-    ("upkeep", &["domain", "journal", "telemetry"]),
+    ("upkeep", &["domain", "journal", "telemetry", "thingspace"]),
     ("watch", &["domain", "journal", "telemetry"]),
     ("thingspace", &["domain", "telemetry"]),
     ("journal", &["domain", "telemetry"]),

@@ -18,7 +18,7 @@ async fn dispatched(journal: &dyn Journal, demand: &Demand) -> ChangeId {
     let Claim::Made(change) = claim else {
         panic!("{claim:?}")
     };
-    let step = Step::Dispatch { trace: None };
+    let step = dispatch();
     journal.step(change.change_id, step, at(11)).await.unwrap();
     change.change_id
 }

@@ -71,11 +71,7 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
         Claim::Made(_)
     ));
     journal
-        .step(
-            first.change.change_id,
-            Step::Dispatch { trace: None },
-            at(3),
-        )
+        .step(first.change.change_id, dispatch(), at(3))
         .await
         .unwrap();
     journal
@@ -156,7 +152,7 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
             ..
         }
     ));
-    step(Step::Dispatch { trace: None }).await.unwrap();
+    step(dispatch()).await.unwrap();
     assert_eq!(
         spell(&timeline(&*journal, Target::Change(id)).await),
         "Queued NotSent Queued Dispatched"
@@ -171,7 +167,7 @@ pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_not
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let not_sent = Step::NotSent(not_sent());
     for step in [
-        Step::Dispatch { trace: None },
+        dispatch(),
         Step::Rearm,
         not_sent,
         Step::LoseAnswer,
@@ -184,9 +180,7 @@ pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_not
         );
     }
     let nobody = ChangeId::new(at(99));
-    let refused = journal
-        .step(nobody, Step::Dispatch { trace: None }, at(20))
-        .await;
+    let refused = journal.step(nobody, dispatch(), at(20)).await;
     assert!(matches!(refused, Err(JournalError::NoSuchChange)));
     let events = timeline(&*journal, Target::Change(id)).await;
     assert_eq!(spell(&events), "Queued Dispatched Accepted");

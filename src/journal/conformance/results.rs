@@ -66,10 +66,7 @@ pub(in crate::journal) async fn an_early_callback_takes_its_place_at_the_binding
         .unwrap();
     let Claim::Made(change) = made else { panic!() };
     let (id, request) = (change.change_id, RequestId::parse("r").unwrap());
-    journal
-        .step(id, Step::Dispatch { trace: None }, at(2))
-        .await
-        .unwrap();
+    journal.step(id, dispatch(), at(2)).await.unwrap();
     for number in [2, 0] {
         journal
             .store_callback(arrived(success("r", number), 3))
@@ -139,7 +136,7 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
         panic!()
     };
     journal
-        .step(change.change_id, Step::Dispatch { trace: None }, at(2))
+        .step(change.change_id, dispatch(), at(2))
         .await
         .unwrap();
     for mdn in ["5555550001", "5555550002"] {

@@ -181,7 +181,7 @@ pub(in crate::journal) async fn nothing_is_taken_after_close(engine: &dyn Engine
     let Claim::Made(change) = made else { panic!() };
     let closing = journal.close();
     // Room that was set aside is still good while the journal closes.
-    let step = reserved.step(change.change_id, Step::Dispatch { trace: None }, at(2));
+    let step = reserved.step(change.change_id, dispatch(), at(2));
     let ((), step) = tokio::join!(closing, step);
     assert_eq!(step.unwrap().state, ChangeState::Dispatched);
     assert!(!journal.is_writable());
@@ -204,10 +204,7 @@ pub(in crate::journal) async fn room_that_is_set_aside_stands_in_nobodys_way(eng
     }
     let id = first.change.change_id;
     let others = async {
-        journal
-            .step(id, Step::Dispatch { trace: None }, at(2))
-            .await
-            .unwrap();
+        journal.step(id, dispatch(), at(2)).await.unwrap();
         let second = intent(&*journal, &esim("second", 1..2), at(2));
         assert!(matches!(journal.claim(second).await, Ok(Claim::Made(_))));
         let room = rooms.pop().unwrap();

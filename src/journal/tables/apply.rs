@@ -162,6 +162,13 @@ impl<'c> Batch<'c> {
         let position = self.append(&entry, now, None, None)?;
         self.take(id, step, now)?;
         self.push_state(id, position, 0)?;
+        if let Step::Dispatch {
+            on_plan: Some(on_plan),
+            ..
+        } = step
+        {
+            self.note_plans(id, on_plan)?;
+        }
         if let Step::Accept {
             request_id,
             evidence,

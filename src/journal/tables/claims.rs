@@ -69,6 +69,20 @@ impl Batch<'_> {
         Ok(None)
     }
 
+    /// Notes which devices were on the plan before the change was sent.
+    pub(super) fn note_plans(&self, id: i64, on_plan: &[u32]) -> rusqlite::Result<()> {
+        self.connection
+            .prepare_cached("UPDATE device SET on_plan = NULL WHERE change = ? AND on_plan = 1")?
+            .execute([id])?;
+        let mut note = self
+            .connection
+            .prepare_cached("UPDATE device SET on_plan = 1 WHERE change = ? AND idx = ?")?;
+        for index in on_plan {
+            note.execute(params![id, index])?;
+        }
+        Ok(())
+    }
+
     /// Makes a change's rows: its own, its devices', and what finds them.
     pub(super) fn insert_change(&mut self, id: i64, intent: &Intent) -> rusqlite::Result<()> {
         let change = &intent.change;

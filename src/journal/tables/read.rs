@@ -241,7 +241,7 @@ pub(in crate::journal) fn pending_devices(
     from: u32,
     limit: usize,
 ) -> rusqlite::Result<Vec<PendingDevice>> {
-    let sql = "SELECT idx, sent FROM device
+    let sql = "SELECT idx, sent, on_plan FROM device
          WHERE change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
            AND verdict IS NULL AND idx >= ? ORDER BY idx LIMIT ?";
     connection
@@ -252,6 +252,7 @@ pub(in crate::journal) fn pending_devices(
                 Ok(PendingDevice {
                     index: uint(row.get(0)?),
                     sent: from_json(row.get_ref(1)?.as_str()?)?,
+                    was_on_plan: row.get::<_, Option<i64>>(2)?.is_some(),
                 })
             },
         )?

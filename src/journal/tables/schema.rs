@@ -85,6 +85,7 @@ CREATE TABLE device (
     sent     TEXT NOT NULL,
     kinds    INTEGER NOT NULL,
     verdict  INTEGER,
+    on_plan  INTEGER,
     PRIMARY KEY (change, idx)
 ) WITHOUT ROWID;
 CREATE INDEX device_pending ON device (change, idx) WHERE verdict IS NULL;
@@ -143,7 +144,10 @@ pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), Sch
 
 /// Columns that came later: name of the table, of the column, and its type. The version that was
 /// before them does not name them, so that it can still open what they were added to.
-const ADDED: [(&str, &str, &str); 1] = [("request", "service", "TEXT")];
+const ADDED: [(&str, &str, &str); 2] = [
+    ("request", "service", "TEXT"),
+    ("device", "on_plan", "INTEGER"),
+];
 
 fn add_columns(connection: &Connection) -> rusqlite::Result<()> {
     for (table, column, sort) in ADDED {

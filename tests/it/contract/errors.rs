@@ -285,7 +285,7 @@ async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
     let [new_token, new_session] = thingspace.secrets();
     let echo = format!("{new_token} planted-uws-username planted-uws-password");
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
-    thingspace.answer(Call::LogIn, Answer::error(400, code, &echo));
+    thingspace.always(Call::LogIn, Answer::error(400, code, &echo));
     let unprepared = client.change_five_g_bi_plan(five_g_bi("log-in", [6])).await;
 
     let mut planted = vec![
