@@ -7,7 +7,7 @@ use std::{
 
 use thingspace_gateway::cli::{
     args::{self, Invocation},
-    config, demo, healthcheck, serve, write_line,
+    config, demo, healthcheck, operator, serve, write_line,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +24,9 @@ fn main() -> ExitCode {
             json,
             target,
         } => demo::run(devices, json, target, &mut out, &mut err),
+        Invocation::Operate { order, sources } => {
+            operator::run(&order, &sources, &mut out, &mut err)
+        }
         Invocation::Healthcheck { address, sources } => {
             healthcheck::run(address, &sources, &mut out, &mut err)
         }

@@ -7,7 +7,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     sync::watch,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
@@ -34,6 +34,7 @@ mod admin;
 mod clock;
 mod sandboxed;
 mod secrets;
+mod socket;
 mod strikes;
 
 pub use clock::SystemClock;
@@ -101,6 +102,14 @@ pub enum StartError {
     /// The callback listener cannot be built.
     #[error(transparent)]
     Listener(#[from] crate::listener::TlsError),
+    /// The socket for operators cannot be made.
+    #[error("admin.socket {path}: {source}", path = .path.display())]
+    Socket {
+        /// Where it should be.
+        path: std::path::PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// The sandbox or its temporary directory cannot be had.
     #[error("the sandbox cannot start: {0}")]
     Sandbox(std::io::Error),
@@ -132,6 +141,7 @@ struct Parts {
     serving: watch::Sender<bool>,
     thingspace: Arc<ThingSpace>,
     binder: Binder,
+    socket: UnixListener,
 }
 
 // === impl App ===
@@ -190,6 +200,17 @@ impl App {
         let mut upkeep = JoinSet::new();
         parts.start_upkeep(&config, &stop, &mut upkeep);
         upkeep.spawn(parts.binder.run(stop.clone()));
+        let operator = socket::Operator {
+            journal: Arc::clone(&parts.journal),
+            quarantine: parts.listener.quarantine(),
+            thingspace: Arc::clone(&parts.thingspace),
+        };
+        upkeep.spawn(socket::serve(
+            parts.socket,
+            config.admin_socket(),
+            operator,
+            stop.clone(),
+        ));
         if let Some(sandbox) = &sandbox {
             sandbox.log();
         }
@@ -332,6 +353,7 @@ impl Parts {
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
+            config.changes.bind_after,
         );
         let watches = Watches::new(
             Arc::clone(&journal),
@@ -373,6 +395,9 @@ impl Parts {
             Arc::clone(&clock),
             instruments,
         )?;
+        // After the journal, whose lock says that no other process is here.
+        let path = config.admin_socket();
+        let socket = socket::bind(&path).map_err(|source| StartError::Socket { path, source })?;
         Ok(Self {
             journal,
             clock,
@@ -384,6 +409,7 @@ impl Parts {
             serving,
             thingspace,
             binder,
+            socket,
         })
     }
 

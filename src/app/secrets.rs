@@ -105,6 +105,7 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
             config::AllowMode::Enforce => listener::AllowMode::Enforce,
         },
         trusted_hops: callbacks.trusted_hops,
+        quarantine_bytes: callbacks.quarantine_max_bytes,
         tls: callbacks
             .tls_cert_file
             .clone()

@@ -4,8 +4,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::ValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, value_parser};
 
+use super::operator::Order;
 use crate::config::{self, Mode, Sources};
 
 /// Most devices of a `demo`: as many as one change may carry.
@@ -53,6 +54,13 @@ pub enum Invocation {
     ConfigDocs,
     /// Print a JSON Schema of the settings file.
     ConfigSchema,
+    /// Give an order to a running gateway.
+    Operate {
+        /// Which.
+        order: Order,
+        /// Where the settings come from: they say where its socket is.
+        sources: Sources,
+    },
     /// Ask a gateway whether it serves.
     Healthcheck {
         /// Which; unset, the one that the settings describe, on this machine.
@@ -93,6 +101,8 @@ pub fn command() -> Command {
             with_settings(sandbox),
             demo(),
             with_settings(healthcheck()),
+            quarantine(),
+            thingspace(),
             config,
         ])
 }
@@ -130,6 +140,20 @@ where
         Some(("healthcheck", matches)) => Invocation::Healthcheck {
             address: matches.get_one("address").cloned(),
             sources: sources(matches),
+        },
+        Some(("quarantine", matches)) => match matches.subcommand() {
+            Some((name, matches)) => Invocation::Operate {
+                order: quarantine_order(name, matches),
+                sources: sources(matches),
+            },
+            None => return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "none")),
+        },
+        Some(("thingspace", matches)) => Invocation::Operate {
+            order: Order::Unlatch,
+            sources: match matches.subcommand() {
+                Some((_, matches)) => sources(matches),
+                None => sources(matches),
+            },
         },
         Some(("config", matches)) => match matches.subcommand() {
             Some(("check", matches)) => Invocation::ConfigCheck {
@@ -182,6 +206,56 @@ fn healthcheck() -> Command {
                 .value_name("HOST:PORT")
                 .help("A port that answers gRPC health; by default `admin.listen` on this machine"),
         )
+}
+
+fn quarantine() -> Command {
+    let id = || {
+        Arg::new("id")
+            .value_name("ID")
+            .value_parser(value_parser!(u64).range(1..))
+            .required(true)
+            .help("The entry's number, as `list` shows it")
+    };
+    let list = Command::new("list").about("List the entries, one JSON object a line");
+    let show = Command::new("show")
+        .about("Show an entry with its body")
+        .arg(id());
+    let drop = Command::new("drop")
+        .about("Forget an entry for good")
+        .arg(id());
+    let replay = Command::new("replay")
+        .about("Judge an entry anew by the settings as they are now, and store it if it will do")
+        .arg(id().required(false))
+        .arg(switch("all").help("All entries").conflicts_with("id"))
+        .group(ArgGroup::new("which").args(["id", "all"]).required(true));
+    Command::new("quarantine")
+        .about("Callbacks that could not be used, on the gateway that runs here")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands([list, show, replay, drop].map(with_settings))
+}
+
+fn thingspace() -> Command {
+    let unlatch = Command::new("unlatch").about(
+        "Let the gateway that runs here try its credentials again although they were refused twice",
+    );
+    Command::new("thingspace")
+        .about("What an operator decides about the way to ThingSpace")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(unlatch))
+}
+
+fn quarantine_order(name: &str, matches: &ArgMatches) -> Order {
+    // `list` has no number, and asks clap for none.
+    let id = || matches.get_one("id").copied().unwrap_or_default();
+    match name {
+        "show" => Order::Show(id()),
+        "drop" => Order::Drop(id()),
+        "replay" if matches.get_flag("all") => Order::ReplayAll,
+        "replay" => Order::Replay(id()),
+        _ => Order::List,
+    }
 }
 
 fn switch(name: &'static str) -> Arg {

@@ -1,6 +1,7 @@
 //! What several settings say together, for what is about to run.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use url::{Host, Url};
@@ -262,6 +263,14 @@ impl Config {
 
 fn is_loopback(address: SocketAddr) -> bool {
     address.ip().to_canonical().is_loopback()
+}
+
+impl Config {
+    /// Where the admin socket is: `admin.socket`, or else in the journal's directory.
+    pub fn admin_socket(&self) -> PathBuf {
+        let beside = || self.journal.dir.join("admin.sock");
+        self.admin.socket.clone().unwrap_or_else(beside)
+    }
 }
 
 impl super::ThingSpace {

@@ -68,6 +68,9 @@ settings! {
         /// Of the two that carry results, `CarrierService` and `DeviceProfileService`, one that is not
         /// listed may lack them, but must not carry wrong ones. All other names must carry them.
         require_password: Vec<String> = Always(Many(ServiceName)) or "CarrierService";
+        /// Bytes that are kept of callbacks that came behind the right path secret and cannot be used. When
+        /// there is no room they are refused, and what nobody has looked at is never dropped.
+        quarantine_max_bytes: u64 = Always(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
         /// PEM file with the listener's certificate chain. Set together with `callbacks.tls_key_file`
         /// it makes the listener speak TLS only; ThingSpace wants a certificate of a public authority.
         tls_cert_file: Option<PathBuf> = Maybe(FilePath);
@@ -80,6 +83,9 @@ settings! {
         /// Address and port of `/livez`, `/readyz` and `/metrics`, and of gRPC health for the kubelet:
         /// plain HTTP, read-only. Port 0 picks a free one.
         listen: SocketAddr = Always(Address) or "0.0.0.0:9090";
+        /// Unix socket where operators' commands (`quarantine`, `thingspace unlatch`) reach the running
+        /// gateway. Unset: `admin.sock` in `journal.dir`.
+        socket: Option<PathBuf> = Maybe(FilePath);
     }
 
     /// How ThingSpace is called. The four credentials are required, except with a sandbox.
@@ -115,6 +121,9 @@ settings! {
         require_key: bool = Always(Switch) or "true";
         /// Most devices that one POST to ThingSpace, and so one change, may carry.
         max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
+        /// Time without further results after which a request that nobody made here is taken for a change
+        /// whose answer was lost, if it has named exactly that change's devices.
+        bind_after: Duration = Always(Span { min: 0, max: DAY }) or "5s";
         /// Time after which ThingSpace is asked about the results that an accepted change still lacks; again
         /// after twice as long, and so on. After a start it is asked at once.
         reconcile_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "15m";

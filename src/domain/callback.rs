@@ -9,6 +9,8 @@ use aws_lc_rs::digest;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
+mod scrub;
+
 use super::{
     identifier::ReportedId,
     names::RequestId,
@@ -29,6 +31,17 @@ pub struct Callback {
     pub digest: [u8; 32],
     /// The body without user name and password.
     pub raw_json: String,
+}
+
+/// A body that cannot be used now, without the credentials in it.
+#[derive(Debug, Clone)]
+pub struct Unusable {
+    /// The body, user names and passwords blanked.
+    pub body: Vec<u8>,
+    /// The user name that it had.
+    pub username: Option<SecretString>,
+    /// The password that it had.
+    pub password: Option<SecretString>,
 }
 
 /// Why a body cannot be used.
@@ -78,6 +91,29 @@ impl Callback {
             digest,
             raw_json,
         })
+    }
+}
+
+impl Unusable {
+    /// Takes the credentials out of a body: as members where it is JSON, and else by what they look
+    /// like.
+    pub fn of(body: &[u8]) -> Self {
+        if let Ok(Value::Object(mut members)) = parse_object(body) {
+            let username = credential(&members, "username");
+            let password = credential(&members, "password");
+            blank_credentials(&mut members);
+            return Self {
+                body: Value::Object(members).to_string().into_bytes(),
+                username,
+                password,
+            };
+        }
+        let scrubbed = scrub::scrub(body);
+        Self {
+            body: scrubbed.body,
+            username: scrubbed.username.map(SecretString::from),
+            password: scrubbed.password.map(SecretString::from),
+        }
     }
 }
 

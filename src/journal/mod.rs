@@ -70,16 +70,31 @@ pub trait Journal: Send + Sync + 'static {
     /// changes nothing. Stored with the rest of its batch, or not at all.
     async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError>;
 
-    /// Binds a request that nobody owns to the one change whose unknown outcome it
-    /// provably is ([`adoption`](crate::domain::adoption)); looked at and bound in
-    /// one transaction. `listed` are the devices that ThingSpace's own status of
-    /// the request names, where somebody has asked.
+    /// Looks whether a request that nobody owns is the one change whose outcome is
+    /// unknown ([`adoption`](crate::domain::adoption)), and binds it if it is and
+    /// `bind` says so: in one transaction. `listed` are the devices that
+    /// ThingSpace's own status of the request names, where somebody has asked.
     async fn adopt(
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
+        bind: bool,
         now: Timestamp,
     ) -> Result<Adoption, JournalError>;
+
+    /// Keeps a callback that cannot be used now, unless there is no room: what nobody has looked at
+    /// is never thrown away for it.
+    async fn detain(&self, detained: Detained, bounds: Bounds)
+    -> Result<Option<u64>, JournalError>;
+
+    /// Stores what a kept callback has turned out to be, and forgets it, in one transaction.
+    async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError>;
+
+    /// Somebody has looked at all kept callbacks up to this one.
+    async fn see_detained(&self, last: u64) -> Result<(), JournalError>;
+
+    /// Forgets a kept callback; answers whether there was one.
+    async fn drop_detained(&self, id: u64) -> Result<bool, JournalError>;
 
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
@@ -130,6 +145,13 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Changes whose call was being answered when the journal was last in use.
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
+
+    /// Kept callbacks after this one, oldest first, at most `limit`.
+    async fn detained(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Detained)>, JournalError>;
 
     /// A small value that was kept by its name; empty when there is none.
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;
@@ -225,6 +247,32 @@ pub struct Arrival {
     pub time: Timestamp,
 }
 
+/// A callback that cannot be used now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detained {
+    /// When it came.
+    pub time: Timestamp,
+    /// The callback service that its path named.
+    pub service: Option<ServiceName>,
+    /// The account that its path named.
+    pub account: Option<AccountName>,
+    /// Why it cannot be used, in one word.
+    pub reason: String,
+    /// Its body, without credentials.
+    pub body: Vec<u8>,
+    /// [`Journal::fingerprint`] of the credentials that it had; empty for none.
+    pub print: Vec<u8>,
+}
+
+/// How much is kept of what cannot be used.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Bytes of bodies, all together.
+    pub bytes: u64,
+    /// What came before this, and somebody has looked at, is forgotten.
+    pub forget_before: Timestamp,
+}
+
 /// What became of a callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
@@ -259,6 +307,8 @@ pub struct Waiting {
 pub enum Adoption {
     /// It is this change's now.
     Adopted(Box<Change>),
+    /// It has named all devices of this change, and no other so far.
+    Whole(Box<Change>),
     /// What was seen of it is a part of this eSIM change: ThingSpace's status of
     /// the request may tell whether it is the whole.
     Part(Box<Change>),

@@ -35,6 +35,8 @@ pub enum Refusal {
     Late,
     /// The journal cannot write.
     Unavailable,
+    /// It cannot be used, and there is no room to keep it.
+    QuarantineFull,
 }
 
 /// A refusal with what its answer says besides.
@@ -55,7 +57,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::NoSuchPath,
         Self::WrongPathSecret,
         Self::MethodNotAllowed,
@@ -67,6 +69,7 @@ impl Refusal {
         Self::Busy,
         Self::Late,
         Self::Unavailable,
+        Self::QuarantineFull,
     ];
 
     /// A name for logs and metrics.
@@ -83,6 +86,7 @@ impl Refusal {
             Self::Busy => "busy",
             Self::Late => "late",
             Self::Unavailable => "unavailable",
+            Self::QuarantineFull => "quarantine_full",
         }
     }
 
@@ -140,6 +144,11 @@ impl Refusal {
                 "unavailable",
                 "it cannot be stored now: send it again",
             ),
+            Self::QuarantineFull => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "quarantine_full",
+                "it cannot be used, and there is no room to keep it for now",
+            ),
         }
     }
 }
@@ -148,7 +157,10 @@ impl Refusal {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let retry = matches!(refusal, Refusal::Late | Refusal::Unavailable);
+        let retry = matches!(
+            refusal,
+            Refusal::Late | Refusal::Unavailable | Refusal::QuarantineFull
+        );
         Self {
             refusal,
             retry_after: retry.then_some(Duration::from_secs(1)),
@@ -191,6 +203,11 @@ pub(super) fn stored(stored: Stored) -> Response<Body> {
         Stored::Duplicate => r#"{"stored":"duplicate"}"#,
     };
     json(StatusCode::OK, body.to_owned())
+}
+
+/// The answer to a callback that cannot be used and is kept.
+pub(super) fn quarantined() -> Response<Body> {
+    json(StatusCode::OK, r#"{"stored":"quarantined"}"#.to_owned())
 }
 
 fn json(status: StatusCode, body: String) -> Response<Body> {

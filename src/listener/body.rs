@@ -11,7 +11,7 @@ pub(super) const MAX_BODY: usize = 256 * 1024;
 const MAX_DROPPED: usize = 4 * 1024 * 1024;
 
 /// What became of a body.
-pub(super) enum Read {
+pub(super) enum Arrived {
     /// It is here.
     Whole(Vec<u8>),
     /// It has more bytes than were to be kept; `ended` when all were read.
@@ -21,28 +21,28 @@ pub(super) enum Read {
 }
 
 /// Reads a body, keeping at most [`MAX_BODY`] bytes of it.
-pub(super) async fn read(body: Body, deadline: Instant) -> Read {
+pub(super) async fn read(body: Body, deadline: Instant) -> Arrived {
     collect(body, MAX_BODY, deadline).await
 }
 
 /// Reads a body and keeps nothing. Answers whether it came to its end.
 pub(super) async fn discard(body: Body, deadline: Instant) -> bool {
     match collect(body, 0, deadline).await {
-        Read::Whole(_) => true,
-        Read::TooLarge { ended } => ended,
-        Read::Incomplete => false,
+        Arrived::Whole(_) => true,
+        Arrived::TooLarge { ended } => ended,
+        Arrived::Incomplete => false,
     }
 }
 
-async fn collect(mut body: Body, keep: usize, deadline: Instant) -> Read {
+async fn collect(mut body: Body, keep: usize, deadline: Instant) -> Arrived {
     let mut kept = Vec::new();
     let mut seen: usize = 0;
     while seen <= MAX_DROPPED {
         let frame = match timeout_at(deadline, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(None) if seen > keep => return Read::TooLarge { ended: true },
-            Ok(None) => return Read::Whole(kept),
-            Ok(Some(Err(_))) | Err(_) => return Read::Incomplete,
+            Ok(None) if seen > keep => return Arrived::TooLarge { ended: true },
+            Ok(None) => return Arrived::Whole(kept),
+            Ok(Some(Err(_))) | Err(_) => return Arrived::Incomplete,
         };
         let Ok(data) = frame.into_data() else {
             continue;
@@ -54,5 +54,5 @@ async fn collect(mut body: Body, keep: usize, deadline: Instant) -> Read {
             kept.extend_from_slice(&data);
         }
     }
-    Read::TooLarge { ended: false }
+    Arrived::TooLarge { ended: false }
 }

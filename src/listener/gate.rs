@@ -86,14 +86,19 @@ impl Gate {
         if presented && self.has_right_pair(callback) {
             return Ok(());
         }
-        let accepted = match proof {
+        let accepted = self.takes(service, proof, presented);
+        accepted.then_some(()).ok_or(Refusal::Unauthorized)
+    }
+
+    /// Whether a callback will do without the right pair.
+    pub(super) fn takes(&self, service: &str, proof: PathProof, presented: bool) -> bool {
+        match proof {
             PathProof::Missing => false,
             _ if !self.asks_for_a_pair() => true,
             // The eSIM page's sample has no pair: where none is required, an
             // absent one will do, but not a wrong one.
             _ => !presented && !self.is_required(service),
-        };
-        accepted.then_some(()).ok_or(Refusal::Unauthorized)
+        }
     }
 
     /// What to say about a body that cannot be read, and so proves nothing.
@@ -123,7 +128,8 @@ impl Gate {
         secret.is_some_and(|secret| same(&secret.read(), name))
     }
 
-    fn pairs(&self) -> impl Iterator<Item = &Pair> {
+    /// The pair that is registered, and the one before it.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = &Pair> {
         [&self.settings.current, &self.settings.previous]
             .into_iter()
             .flatten()

@@ -12,13 +12,18 @@ use std::{sync::Arc, time::Duration};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{domain::clock::Clock, journal::Journal, telemetry::Instruments};
+use crate::{
+    domain::clock::Clock,
+    journal::{Journal, JournalError},
+    telemetry::Instruments,
+};
 
 mod answer;
 mod body;
 mod connections;
 mod gate;
 mod observe;
+mod quarantine;
 mod report;
 mod routes;
 mod settings;
@@ -26,6 +31,7 @@ mod source;
 mod tls;
 
 pub use answer::Refusal;
+pub use quarantine::Replayed;
 pub use settings::{AllowMode, Pair, SecretSource, Settings, TlsFiles};
 pub use tls::TlsError;
 
@@ -38,6 +44,32 @@ use routes::Room;
 pub struct Listener {
     room: Arc<Room>,
     tls: Option<tokio_rustls::TlsAcceptor>,
+}
+
+/// Callbacks that could not be used, for operators.
+#[derive(Clone)]
+pub struct Quarantine(Arc<Room>);
+
+// === impl Quarantine ===
+
+impl Quarantine {
+    /// Judges a kept callback by the settings as they are now.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub async fn replay(&self, id: u64) -> Result<Replayed, JournalError> {
+        self.0.replay(id).await
+    }
+
+    /// Judges all of them; answers how many are stored now, and how many still are not.
+    ///
+    /// # Errors
+    ///
+    /// What the journal says.
+    pub async fn replay_all(&self) -> Result<(usize, usize), JournalError> {
+        self.0.replay_all().await
+    }
 }
 
 // === impl Listener ===
@@ -59,6 +91,7 @@ impl Listener {
         Ok(Self {
             room: Arc::new(Room {
                 answer_within: settings.answer_within,
+                quarantine_bytes: settings.quarantine_bytes,
                 gate: Gate::new(settings),
                 journal,
                 clock,
@@ -67,6 +100,11 @@ impl Listener {
             }),
             tls,
         })
+    }
+
+    /// What operators do with callbacks that could not be used.
+    pub fn quarantine(&self) -> Quarantine {
+        Quarantine(Arc::clone(&self.room))
     }
 
     /// Serves until `shutdown`, then lets requests and appends under way finish

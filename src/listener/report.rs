@@ -62,6 +62,25 @@ impl Report {
         );
     }
 
+    /// A callback cannot be used, for this reason, and is kept.
+    pub(super) fn kept(&self, reason: Refusal, about: About<'_>) {
+        self.instruments
+            .callback("quarantined", Some(reason.name()));
+        let lines = self.refused.get(reason as usize);
+        let Some(left_out) = lines.and_then(Lines::next) else {
+            return;
+        };
+        tracing::warn!(
+            reason = reason.name(),
+            route = about.route,
+            service = %Shown(about.service),
+            account = %Shown(about.account),
+            source = %Shown(about.source),
+            left_out,
+            "a callback cannot be used and is in the quarantine"
+        );
+    }
+
     pub(super) fn unlisted(&self, about: About<'_>) {
         self.instruments.unlisted();
         let Some(left_out) = self.unlisted.next() else {

@@ -14,17 +14,13 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     answer::{self, Refusal, Refused},
-    body::{self, Read},
+    body::{self, Arrived},
     gate::{Gate, PathProof},
     observe::Kept,
     report::{self, About, Report},
 };
 use crate::{
-    domain::{
-        callback::Callback,
-        clock::Clock,
-        names::{AccountName, ServiceName},
-    },
+    domain::{callback::Callback, clock::Clock, names::ServiceName},
     journal::{Arrival, Journal, JournalError, Stored},
 };
 
@@ -39,6 +35,15 @@ pub(super) struct Room {
     pub(super) report: Report,
     pub(super) tasks: TaskTracker,
     pub(super) answer_within: Duration,
+    pub(super) quarantine_bytes: u64,
+}
+
+/// What was read.
+enum Read {
+    /// A callback that may be stored.
+    Callback(Box<Callback>),
+    /// One that cannot be used, for this reason, and is kept.
+    Kept(Refusal),
 }
 
 /// Who has connected: each connection puts it into its requests.
@@ -47,9 +52,9 @@ pub(super) struct Peer(pub(super) IpAddr);
 
 /// The parts of a request's path.
 #[derive(Default)]
-struct Target {
-    account: Option<String>,
-    service: String,
+pub(super) struct Target {
+    pub(super) account: Option<String>,
+    pub(super) service: String,
     secret: Option<String>,
 }
 
@@ -140,18 +145,20 @@ impl Room {
             Ok(proof) => proof,
             Err(refused) => return self.refuse_after(refused, body, deadline, about).await,
         };
-        let callback = match self.read(&target.service, proof, body, deadline).await {
-            Ok(callback) => callback,
+        let callback = match self.read(target, proof, body, deadline).await {
+            Ok(Read::Callback(callback)) => *callback,
+            Ok(Read::Kept(reason)) => {
+                self.report.kept(reason, about);
+                return answer::quarantined();
+            }
             Err(refused) => return self.refuse(&refused, about),
         };
         if !source.listed {
             self.report.unlisted(about);
         }
-        let account = target.account.as_deref();
         let arrival = Arrival {
             callback,
-            // One that is no account's name is kept like one without.
-            account: account.and_then(|name| AccountName::parse(name).ok()),
+            account: self.account(target),
             service: ServiceName::parse(target.service.as_str()).ok(),
             time: self.clock.now(),
         };
@@ -172,32 +179,46 @@ impl Room {
         }
     }
 
-    /// Reads a callback and judges it.
+    /// Reads a callback and judges it. One that cannot be used is kept where it
+    /// came behind the right path secret.
     async fn read(
         &self,
-        service: &str,
+        target: &Target,
         proof: PathProof,
         body: Body,
         deadline: Instant,
-    ) -> Result<Callback, Refused> {
+    ) -> Result<Read, Refused> {
         let bytes = match body::read(body, deadline).await {
-            Read::Whole(bytes) => bytes,
-            Read::TooLarge { ended } => {
+            Arrived::Whole(bytes) => bytes,
+            Arrived::TooLarge { ended } => {
                 return Err(Refused {
                     close: !ended,
                     ..Refusal::TooLarge.into()
                 });
             }
-            Read::Incomplete => {
+            Arrived::Incomplete => {
                 return Err(Refused {
                     close: true,
                     ..Refusal::Incomplete.into()
                 });
             }
         };
-        let callback = Callback::parse(&bytes).map_err(|_| self.gate.unreadable(proof))?;
-        self.gate.with_body(service, proof, &callback)?;
-        Ok(callback)
+        let judged = match Callback::parse(&bytes) {
+            Ok(callback) => self
+                .gate
+                .with_body(&target.service, proof, &callback)
+                .map(|()| callback),
+            Err(_) => Err(self.gate.unreadable(proof)),
+        };
+        match judged {
+            Ok(callback) => Ok(Read::Callback(Box::new(callback))),
+            Err(refusal) if proof == PathProof::Shown => {
+                let kept = timeout_at(deadline, self.detain(target, refusal, &bytes)).await;
+                kept.unwrap_or_else(|_elapsed| Err(Refusal::Late.into()))?;
+                Ok(Read::Kept(refusal))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     /// Stores a callback on a task of its own: a sender that hangs up, or a

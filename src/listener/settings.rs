@@ -64,6 +64,8 @@ pub struct Settings {
     pub trusted_hops: u8,
     /// None: plain HTTP.
     pub tls: Option<TlsFiles>,
+    /// Bytes that are kept of callbacks that cannot be used.
+    pub quarantine_bytes: u64,
     /// Time from the end of a request's header to its answer, at most.
     pub answer_within: Duration,
 }
@@ -91,6 +93,7 @@ impl Default for Settings {
             allow_mode: AllowMode::default(),
             trusted_hops: 0,
             tls: None,
+            quarantine_bytes: 64 << 20,
             // ThingSpace was seen to send again after about 4 s without answer.
             answer_within: Duration::from_millis(3_500),
         }

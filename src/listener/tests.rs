@@ -147,7 +147,8 @@ async fn the_path_secret_or_the_password_lets_a_callback_in() {
     assert_eq!(world.status(wrong, ESIM).await, 404);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 401);
-    assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 400);
+    assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 200);
+    assert_eq!(world.quarantined(Refusal::Malformed), 1);
 
     let world = World::start(Settings {
         path_secret: Some(secret(SECRET)),
@@ -159,8 +160,9 @@ async fn the_path_secret_or_the_password_lets_a_callback_in() {
     assert_eq!(world.status(PROFILE, right.clone()).await, 200);
     assert_eq!(world.status(wrong, right).await, 404);
     assert_eq!(world.status(CARRIER, bad.clone()).await, 401);
-    assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 401);
-    assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 401);
+    assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 200);
+    assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
+    assert_eq!(world.quarantined(Refusal::Unauthorized), 2);
     assert_eq!(world.status(&behind_secret(PROFILE), ESIM).await, 200);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 400);

@@ -1,7 +1,9 @@
 //! Follows the journal and binds requests that nobody made to changes whose answer was lost.
 //!
-//! What proves it is the journal's to judge, in one transaction. This only sees to it that each
-//! request is looked at when there is news of it, and each change when it becomes unknown.
+//! What proves it is the journal's to judge, in one transaction. This sees to it that each request is
+//! looked at once nothing more was heard of it for a while, and each change when it becomes unknown.
+//! The while matters: callbacks come one by one, so that somebody else's request for more devices
+//! looks just like ours for a moment. For eSIM, ThingSpace is asked as well.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        change::{Change, ChangeState},
+        change::{Change, ChangeState, ChangeType},
         clock::Clock,
         identifier::ReportedId,
         names::RequestId,
@@ -31,8 +33,6 @@ use crate::{
 const MAX_NEWS: usize = 4_096;
 /// Requests that are looked at for one change.
 const MAX_ORPHANS: usize = 1_000;
-/// News of one request come in a burst: it is looked at once for many.
-const GATHER: Duration = Duration::from_millis(50);
 /// How often ThingSpace is asked about one request, at most; and how often all that is unknown is
 /// looked at although there is no news.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
@@ -44,7 +44,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// What there is news of.
 #[derive(Default)]
 struct News {
-    requests: HashSet<RequestId>,
+    /// Requests with new results, and when the latest came.
+    requests: HashMap<RequestId, Instant>,
     /// Every unknown change is to be looked at: one may just have become so.
     changes: bool,
 }
@@ -61,6 +62,8 @@ pub struct Binder {
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     mailbox: Arc<Mailbox>,
+    /// How long nothing more must have been heard of a request.
+    quiet: Duration,
     /// When ThingSpace was asked about a request last.
     asked: Mutex<HashMap<RequestId, Instant>>,
 }
@@ -69,11 +72,12 @@ pub struct Binder {
 
 impl Observer for Mailbox {
     fn committed(&self, touched: &[Target]) {
+        let now = Instant::now();
         let mut news = self.news.lock();
         for target in touched {
             match target {
                 Target::Request(request) if news.requests.len() < MAX_NEWS => {
-                    news.requests.insert(request.clone());
+                    news.requests.insert(request.clone(), now);
                 }
                 Target::Request(_) | Target::Change(_) => news.changes = true,
             }
@@ -101,6 +105,7 @@ impl Binder {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
+        quiet: Duration,
     ) -> Self {
         let mailbox = Arc::new(Mailbox::default());
         journal.observe(Arc::new(Door(Arc::downgrade(&mailbox))));
@@ -112,6 +117,7 @@ impl Binder {
             thingspace,
             clock,
             mailbox,
+            quiet,
             asked: Mutex::default(),
         }
     }
@@ -120,10 +126,10 @@ impl Binder {
     pub async fn run(self, stop: CancellationToken) {
         let follow = async {
             loop {
-                let arrived = timeout(ASK_AGAIN, self.mailbox.arrived.notified()).await;
-                sleep(GATHER).await;
-                let mut news = std::mem::take(&mut *self.mailbox.news.lock());
-                news.changes |= arrived.is_err();
+                let wait = self.mailbox.next(self.quiet).min(ASK_AGAIN);
+                let arrived = timeout(wait, self.mailbox.arrived.notified()).await;
+                let mut news = self.mailbox.take(self.quiet);
+                news.changes |= arrived.is_err() && wait == ASK_AGAIN;
                 if let Err(error) = self.look(&news).await {
                     tracing::warn!(%error, "requests could not be bound");
                     self.mailbox.put_back(news);
@@ -142,11 +148,13 @@ impl Binder {
         if self.journal.census().of(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
         }
-        let mut requests = news.requests.clone();
+        let mut requests: HashSet<RequestId> = news.requests.keys().cloned().collect();
         if news.changes {
             for change in self.unknown().await? {
                 if let Some(sent) = change.dispatch_time {
-                    requests.extend(self.journal.orphans(sent, MAX_ORPHANS).await?);
+                    let orphans = self.journal.orphans(sent, MAX_ORPHANS).await?;
+                    // Those that are still being heard of have their turn later.
+                    requests.extend(self.mailbox.without_news(orphans));
                 }
             }
         }
@@ -174,21 +182,37 @@ impl Binder {
     }
 
     async fn adopt(&self, request: RequestId) -> Result<(), JournalError> {
+        let bind = |listed| {
+            let now = self.clock.now();
+            self.journal.adopt(request.clone(), listed, true, now)
+        };
         let now = self.clock.now();
-        let mut adoption = self.journal.adopt(request.clone(), None, now).await?;
-        if let Adoption::Part(change) = &adoption
-            && self.may_ask(&request)
-        {
-            match self.listed(change, &request).await {
-                Ok(listed) => {
-                    adoption = self
-                        .journal
-                        .adopt(request.clone(), Some(listed), now)
-                        .await?;
+        let looked = self
+            .journal
+            .adopt(request.clone(), None, false, now)
+            .await?;
+        let (change, is_whole) = match &looked {
+            Adoption::Whole(change) => (change, true),
+            Adoption::Part(change) => (change, false),
+            Adoption::Adopted(_) | Adoption::Unproven => return Ok(()),
+        };
+        let listed = match change.change_type {
+            ChangeType::EsimPlan if self.may_ask(&request) => {
+                match self.listed(change, &request).await {
+                    Ok(listed) => Some(listed),
+                    Err(error) => {
+                        tracing::debug!(%request, %error, "the request's status is unknown");
+                        None
+                    }
                 }
-                Err(error) => tracing::debug!(%request, %error, "the request's status is unknown"),
             }
-        }
+            _ => None,
+        };
+        let adoption = match (listed, is_whole) {
+            (Some(listed), _) => bind(Some(listed)).await?,
+            (None, true) => bind(None).await?,
+            (None, false) => return Ok(()),
+        };
         if let Adoption::Adopted(change) = adoption {
             tracing::info!(change_id = %change.change_id, %request, "bound by evidence");
         }
@@ -222,6 +246,36 @@ impl Binder {
 }
 
 impl Mailbox {
+    /// How long until a request has been quiet for long enough.
+    fn next(&self, quiet: Duration) -> Duration {
+        let news = self.news.lock();
+        let oldest = news.requests.values().min();
+        oldest.map_or(Duration::MAX, |at| {
+            (*at + quiet).saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// What can be looked at now.
+    fn take(&self, quiet: Duration) -> News {
+        let now = Instant::now();
+        let mut news = self.news.lock();
+        let all = std::mem::take(&mut news.requests);
+        let (due, rest) = all
+            .into_iter()
+            .partition(|(_, at)| now.duration_since(*at) >= quiet);
+        news.requests = rest;
+        News {
+            requests: due,
+            changes: std::mem::take(&mut news.changes),
+        }
+    }
+
+    fn without_news(&self, requests: Vec<RequestId>) -> Vec<RequestId> {
+        let news = self.news.lock();
+        let is_quiet = |request: &RequestId| !news.requests.contains_key(request);
+        requests.into_iter().filter(is_quiet).collect()
+    }
+
     fn put_back(&self, old: News) {
         let mut news = self.news.lock();
         news.changes |= old.changes;

@@ -109,13 +109,11 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_send
             tokio::task::yield_now().await;
         }
     }
-    let settled = async {
-        while !journal.in_flight().await.unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    let settled = tokio::time::timeout(Duration::from_secs(30), settled).await;
-    settled.expect("a change that nobody sends");
+    submit.tasks.close();
+    let settled = tokio::time::timeout(Duration::from_secs(30), submit.tasks.wait()).await;
+    settled.expect("what was begun ends");
+    let left = journal.in_flight().await.unwrap();
+    assert!(left.is_empty(), "changes that nobody sends: {left:?}");
     let filter = ChangeFilter {
         limit: 500,
         ..ChangeFilter::default()

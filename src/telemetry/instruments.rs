@@ -50,6 +50,8 @@ pub enum Append {
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
     Adopt,
+    /// A callback that cannot be used now, or that one turned out to be usable.
+    Quarantine,
     /// A small value that is kept by its name.
     Note,
     /// The removal of what is older than the retention.
@@ -196,6 +198,7 @@ impl Append {
             Self::Step => "step",
             Self::Callback => "callback",
             Self::Adopt => "adopt",
+            Self::Quarantine => "quarantine",
             Self::Note => "note",
             Self::Trim => "trim",
         }

@@ -200,7 +200,14 @@ async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() 
         ),
     ];
     for (what, body) in malformed {
-        let (status, answer) = post(&url, body).await;
+        // Behind the path secret it is kept, and refused anywhere else.
+        let (status, answer) = post(&url, body.clone()).await;
+        assert_eq!(
+            (status, answer),
+            (200, json!({"stored": "quarantined"})),
+            "{what}"
+        );
+        let (status, answer) = post(&service, body).await;
         assert_eq!(
             (status, &answer["error"]),
             (400, &json!("malformed")),
@@ -223,8 +230,13 @@ async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() 
             .retain(|name, _| name.contains("Id"));
     });
     for (what, url, body, expected) in [
-        ("wrong password", url.clone(), wrong, (401, "unauthorized")),
-        ("no password", url.clone(), bare, (401, "unauthorized")),
+        (
+            "wrong password",
+            service.clone(),
+            wrong.clone(),
+            (401, "unauthorized"),
+        ),
+        ("no password", service.clone(), bare, (401, "unauthorized")),
         (
             "wrong secret",
             format!("{service}/planted-path-secreT"),
@@ -245,6 +257,8 @@ async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() 
             "{what}"
         );
     }
+    let (status, answer) = post(&url, wrong).await;
+    assert_eq!((status, answer), (200, json!({"stored": "quarantined"})));
     let browser = reqwest::Client::builder().no_proxy().build().unwrap();
     let got = browser.get(&url).send().await.expect("an answer");
     assert_eq!(got.status(), 405);

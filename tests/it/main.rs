@@ -19,6 +19,7 @@ mod guarantees;
 mod house;
 mod keys;
 mod overload;
+mod quarantine;
 mod reconcile;
 mod sandboxed;
 mod slow;

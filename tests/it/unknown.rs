@@ -37,7 +37,7 @@ async fn call_back(gateway: &Gateway, request: &str, numbers: impl IntoIterator<
 async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sends_again() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.bind_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..5).await;
@@ -78,7 +78,9 @@ async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sen
 async fn strangers_callbacks_bind_nothing_and_the_change_is_given_up_after_its_time() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.give_up_after", "3s");
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.give_up_after", "6s")
+        .set("changes.bind_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..3).await;
@@ -105,7 +107,7 @@ async fn strangers_callbacks_bind_nothing_and_the_change_is_given_up_after_its_t
 async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_after_a_restart() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.bind_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..3).await;

@@ -34,7 +34,7 @@ async fn see(journal: &dyn Journal, request: &str, devices: &[usize], seconds: i
 
 async fn adopt(journal: &dyn Journal, request: &str) -> Adoption {
     let request = RequestId::parse(request).unwrap();
-    journal.adopt(request, None, at(50)).await.unwrap()
+    journal.adopt(request, None, true, at(50)).await.unwrap()
 }
 
 fn listed(devices: &[usize]) -> Option<Vec<Vec<ReportedId>>> {
@@ -163,7 +163,7 @@ pub(in crate::journal) async fn a_part_is_the_whole_only_if_thingspace_lists_exa
         (&[2, 1, 0], true),
     ] {
         let adoption = journal
-            .adopt(request.clone(), listed(devices), at(50))
+            .adopt(request.clone(), listed(devices), true, at(50))
             .await
             .unwrap();
         assert_eq!(

@@ -11,9 +11,10 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Claim, Intent, JournalError, Stored,
+        Adoption, Arrival, Bounds, Claim, Detained, Intent, JournalError, Stored,
         tables::{
             apply::{Applied, Batch},
+            quarantine::{drop_detained, see_detained},
             schema::{put_note, set_meta},
             trim::trim,
         },
@@ -29,10 +30,15 @@ pub(super) enum Command {
     Adopt(
         RequestId,
         Option<Vec<Vec<ReportedId>>>,
+        bool,
         Timestamp,
         Reply<Adoption>,
     ),
     Note(String, Vec<u8>, Reply<()>),
+    Detain(Box<Detained>, Bounds, Reply<Option<u64>>),
+    Release(u64, Box<Arrival>, Reply<Stored>),
+    SeeDetained(u64, Reply<()>),
+    DropDetained(u64, Reply<bool>),
     Trim(Timestamp, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
@@ -50,7 +56,13 @@ impl Command {
             Self::Claim(intent, _) => intent.devices.len(),
             // At most 500 of each of five tables: a commit of its own.
             Self::Trim(..) => 2_500,
-            Self::Step(..) | Self::Callback(..) | Self::Note(..) => 1,
+            Self::Step(..)
+            | Self::Callback(..)
+            | Self::Note(..)
+            | Self::Detain(..)
+            | Self::Release(..)
+            | Self::SeeDetained(..)
+            | Self::DropDetained(..) => 1,
             // Reads what may be thousands of results: no callback waits for it.
             Self::Adopt(..) => 2_500,
             Self::Probe => 0,
@@ -71,11 +83,21 @@ pub(super) fn execute(
             answer(batch.step(change, &step, now), reply, answers)
         }
         Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
-        Command::Adopt(request, listed, now, reply) => answer(
-            batch.adopt(&request, listed.as_deref(), now),
+        Command::Adopt(request, listed, bind, now, reply) => answer(
+            batch.adopt(&request, listed.as_deref(), bind, now),
             reply,
             answers,
         ),
+        Command::Detain(detained, bounds, reply) => {
+            answer(batch.detain(&detained, bounds), reply, answers)
+        }
+        Command::Release(id, arrival, reply) => answer(batch.release(id, &arrival), reply, answers),
+        Command::SeeDetained(last, reply) => {
+            answer(see_detained(connection, last).map(Ok), reply, answers)
+        }
+        Command::DropDetained(id, reply) => {
+            answer(drop_detained(connection, id).map(Ok), reply, answers)
+        }
         Command::Note(name, value, reply) => {
             answer(put_note(connection, &name, &value).map(Ok), reply, answers)
         }
@@ -120,8 +142,12 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Claim(_, reply) => refuse(reply, answers),
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
-            Command::Adopt(_, _, _, reply) => refuse(reply, answers),
+            Command::Adopt(_, _, _, _, reply) => refuse(reply, answers),
             Command::Note(_, _, reply) => refuse(reply, answers),
+            Command::Detain(_, _, reply) => refuse(reply, answers),
+            Command::Release(_, _, reply) => refuse(reply, answers),
+            Command::SeeDetained(_, reply) => refuse(reply, answers),
+            Command::DropDetained(_, reply) => refuse(reply, answers),
             Command::Trim(_, reply) => refuse(reply, answers),
             Command::Probe => {}
         }

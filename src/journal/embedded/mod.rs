@@ -18,10 +18,10 @@ use aws_lc_rs::{hmac, rand};
 use rusqlite::Connection;
 
 use super::{
-    Adoption, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
-    EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place, Reservation,
-    Stored, Target, Waiting,
-    tables::{list, read, schema},
+    Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
+    Epoch, Event, EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place,
+    Reservation, Stored, Target, Waiting,
+    tables::{list, quarantine, read, schema},
 };
 use crate::{
     domain::{
@@ -258,9 +258,30 @@ impl Journal for Embedded {
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
+        bind: bool,
         now: Timestamp,
     ) -> Result<Adoption, JournalError> {
-        self.writer.adopt(request, listed, now).await
+        self.writer.adopt(request, listed, bind, now).await
+    }
+
+    async fn detain(
+        &self,
+        detained: Detained,
+        bounds: Bounds,
+    ) -> Result<Option<u64>, JournalError> {
+        self.writer.detain(detained, bounds).await
+    }
+
+    async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError> {
+        self.writer.release(id, arrival).await
+    }
+
+    async fn see_detained(&self, last: u64) -> Result<(), JournalError> {
+        self.writer.see_detained(last).await
+    }
+
+    async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
+        self.writer.drop_detained(id).await
     }
 
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
@@ -331,6 +352,16 @@ impl Journal for Embedded {
 
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
         self.readers.read(list::in_flight).await
+    }
+
+    async fn detained(
+        &self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, Detained)>, JournalError> {
+        self.readers
+            .read(move |db| quarantine::detained(db, after, limit))
+            .await
     }
 
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError> {

@@ -30,7 +30,8 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Census, Claim, Intent, JournalError, Observer, Reservation, Stored,
+        Adoption, Arrival, Bounds, Census, Claim, Detained, Intent, JournalError, Observer,
+        Reservation, Stored,
     },
     telemetry::{Append, Instruments},
 };
@@ -154,12 +155,43 @@ impl Writer {
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
+        bind: bool,
         now: Timestamp,
     ) -> Result<Adoption, JournalError> {
         self.change_command(Append::Adopt, |reply| {
-            Command::Adopt(request, listed, now, reply)
+            Command::Adopt(request, listed, bind, now, reply)
         })
         .await
+    }
+
+    pub(super) async fn detain(
+        &self,
+        detained: Detained,
+        bounds: Bounds,
+    ) -> Result<Option<u64>, JournalError> {
+        self.change_command(Append::Quarantine, |reply| {
+            Command::Detain(Box::new(detained), bounds, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError> {
+        self.change_command(Append::Quarantine, |reply| {
+            Command::Release(id, Box::new(arrival), reply)
+        })
+        .await
+    }
+
+    pub(super) async fn see_detained(&self, last: u64) -> Result<(), JournalError> {
+        self.change_command(Append::Quarantine, |reply| {
+            Command::SeeDetained(last, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
+        self.change_command(Append::Quarantine, |reply| Command::DropDetained(id, reply))
+            .await
     }
 
     pub(super) async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {

@@ -21,12 +21,13 @@ use crate::{
 };
 
 impl Batch<'_> {
-    /// Binds a request to the one change that it can be, if there is exactly one. Changes that are
+    /// Finds the one change that a request can be, if there is exactly one, and binds it. Changes that are
     /// being sent count: one of them may be the request's as well.
     pub(in crate::journal) fn adopt(
         &mut self,
         request_id: &RequestId,
         listed: Option<&[Vec<ReportedId>]>,
+        bind: bool,
         now: Timestamp,
     ) -> Applied<Adoption> {
         let Some((request, orphan)) = self.orphan(request_id)? else {
@@ -47,6 +48,9 @@ impl Batch<'_> {
             }
         }
         let adoption = match (whole.as_slice(), part.as_slice()) {
+            ([change], _) if change.state == ChangeState::OutcomeUnknown && !bind => {
+                Adoption::Whole(Box::new(change.clone()))
+            }
             ([change], _) if change.state == ChangeState::OutcomeUnknown => {
                 let step = Step::Accept {
                     request_id: request_id.clone(),

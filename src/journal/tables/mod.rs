@@ -7,6 +7,7 @@ pub(super) mod apply;
 mod claims;
 pub(super) mod entry;
 pub(super) mod list;
+pub(super) mod quarantine;
 pub(super) mod read;
 mod results;
 pub(super) mod schema;

@@ -133,14 +133,33 @@ pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), Sch
     match version {
         0 => {
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(ADDED_TABLES)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
-        VERSION => add_columns(&transaction)?,
+        VERSION => {
+            transaction.execute_batch(ADDED_TABLES)?;
+            add_columns(&transaction)?;
+        }
         newer => return Err(SchemaError::TooNew(newer)),
     }
     transaction.commit()?;
     Ok(())
 }
+
+/// Tables that came later: the version that was before them does not know them.
+const ADDED_TABLES: &str = "
+-- Callbacks that cannot be used now, without credentials; print is an HMAC of those they had.
+CREATE TABLE IF NOT EXISTS quarantine (
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
+    at       INTEGER NOT NULL,
+    service  TEXT,
+    account  TEXT,
+    reason   TEXT NOT NULL,
+    body     BLOB NOT NULL,
+    print    BLOB NOT NULL,
+    seen     INTEGER NOT NULL DEFAULT 0
+);
+";
 
 /// Columns that came later: name of the table, of the column, and its type. The version that was
 /// before them does not name them, so that it can still open what they were added to.

@@ -24,9 +24,9 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Census, ChangeFilter, ChangeName, ChangePage, Claim, Epoch, Event,
-        EventPage, Extent, Intent, JournalError, Observer, PendingDevice, Place, Reservation,
-        Stored, Target, Waiting,
+        Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
+        Epoch, Event, EventPage, Extent, Intent, JournalError, Observer, PendingDevice, Place,
+        Reservation, Stored, Target, Waiting,
     },
     telemetry::Telemetry,
 };
@@ -66,6 +66,21 @@ impl Journal for Slow {
         unreachable!()
     }
     async fn step(&self, _: ChangeId, _: Step, _: Timestamp) -> Result<Change, JournalError> {
+        unreachable!()
+    }
+    async fn detain(&self, _: Detained, _: Bounds) -> Result<Option<u64>, JournalError> {
+        unreachable!()
+    }
+    async fn release(&self, _: u64, _: Arrival) -> Result<Stored, JournalError> {
+        unreachable!()
+    }
+    async fn see_detained(&self, _: u64) -> Result<(), JournalError> {
+        unreachable!()
+    }
+    async fn drop_detained(&self, _: u64) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+    async fn detained(&self, _: u64, _: usize) -> Result<Vec<(u64, Detained)>, JournalError> {
         unreachable!()
     }
     async fn put_note(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
@@ -110,6 +125,7 @@ impl Journal for Slow {
         &self,
         _: RequestId,
         _: Option<Vec<Vec<ReportedId>>>,
+        _: bool,
         _: Timestamp,
     ) -> Result<Adoption, JournalError> {
         unreachable!()

@@ -116,6 +116,15 @@ impl World {
         ))
     }
 
+    /// How many were kept for this reason.
+    pub(super) fn quarantined(&self, reason: Refusal) -> u64 {
+        self.telemetry.sample(&format!(
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"quarantined\",\
+             thingspace_gateway_reason=\"{}\"}}",
+            reason.name()
+        ))
+    }
+
     /// How many were taken from outside the allow-list.
     pub(super) fn unlisted(&self) -> u64 {
         self.telemetry

@@ -1,0 +1,187 @@
+//! Where an operator's commands reach the running gateway: HTTP on a Unix socket that only the
+//! gateway's own user can open.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use axum::{
+    Json, Router,
+    extract::{Path as Segment, State},
+    http::StatusCode,
+    routing::{get, post},
+};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    journal::{Detained, Journal, JournalError, Stored},
+    listener::{Quarantine, Replayed},
+    thingspace::ThingSpace,
+};
+
+/// Kept callbacks that one answer lists; a command asks again for more.
+const PAGE: usize = 500;
+
+/// What commands need.
+#[derive(Clone)]
+pub(super) struct Operator {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) quarantine: Quarantine,
+    pub(super) thingspace: Arc<ThingSpace>,
+}
+
+type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
+
+/// Makes the socket, in place of one that a process left behind: who has the journal's lock is alone.
+pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves commands until `stop`, and takes the socket away with it.
+pub(super) async fn serve(
+    listener: UnixListener,
+    path: PathBuf,
+    operator: Operator,
+    stop: CancellationToken,
+) {
+    // Also when this is cut off at the end of a drain.
+    let _gone = Gone(path);
+    let router = Router::new()
+        .route("/quarantine", get(list_first))
+        .route("/quarantine/after/{id}", get(list))
+        .route("/quarantine/replay", post(replay_all))
+        .route("/quarantine/{id}", get(show).delete(drop_one))
+        .route("/quarantine/{id}/replay", post(replay))
+        .route("/thingspace/unlatch", post(unlatch))
+        .with_state(operator);
+    let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
+    if let Err(error) = served.await {
+        tracing::error!(%error, "the admin socket failed");
+    }
+}
+
+struct Gone(PathBuf);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        // Left behind it would only be in the way of a backup.
+        let _left = fs::remove_file(&self.0);
+    }
+}
+
+// === Quarantine ===
+
+async fn list_first(operator: State<Operator>) -> Answer {
+    list(operator, Segment(0)).await
+}
+
+async fn list(State(operator): State<Operator>, Segment(after): Segment<u64>) -> Answer {
+    let page = operator.journal.detained(after, PAGE).await;
+    let page = page.map_err(failed)?;
+    if let Some((last, _)) = page.last() {
+        operator.journal.see_detained(*last).await.map_err(failed)?;
+    }
+    let heads: Vec<Value> = page.iter().map(|(id, one)| head(*id, one)).collect();
+    Ok(Json(json!({ "quarantine": heads })))
+}
+
+async fn show(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
+    let found = operator.journal.detained(id.saturating_sub(1), 1).await;
+    let found = found.map_err(failed)?.into_iter().next();
+    let Some((_, one)) = found.filter(|(found, _)| *found == id) else {
+        return Err(not_there());
+    };
+    let mut shown = head(id, &one);
+    if let Some(members) = shown.as_object_mut() {
+        members.insert("body".into(), String::from_utf8_lossy(&one.body).into());
+    }
+    Ok(Json(shown))
+}
+
+async fn drop_one(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
+    match operator.journal.drop_detained(id).await.map_err(failed)? {
+        true => {
+            tracing::warn!(id, "an operator dropped a callback from the quarantine");
+            Ok(Json(json!({ "dropped": id })))
+        }
+        false => Err(not_there()),
+    }
+}
+
+async fn replay(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
+    match operator.quarantine.replay(id).await.map_err(failed)? {
+        Replayed::Stored(stored) => {
+            let stored = match stored {
+                Stored::New(_) => "new",
+                Stored::Duplicate => "duplicate",
+            };
+            tracing::info!(id, stored, "a callback left the quarantine");
+            Ok(Json(json!({ "stored": stored })))
+        }
+        Replayed::StillUnusable(reason) => {
+            let answer = json!({ "error": "still_unusable", "message": reason });
+            Err((StatusCode::CONFLICT, Json(answer)))
+        }
+        Replayed::NotThere => Err(not_there()),
+    }
+}
+
+async fn replay_all(State(operator): State<Operator>) -> Answer {
+    let (stored, left) = operator.quarantine.replay_all().await.map_err(failed)?;
+    tracing::info!(stored, left, "the quarantine was replayed");
+    Ok(Json(json!({ "stored": stored, "still_unusable": left })))
+}
+
+// === ThingSpace ===
+
+async fn unlatch(State(operator): State<Operator>) -> Answer {
+    match operator.thingspace.unlatch().await {
+        Ok(()) => {
+            tracing::warn!("an operator lets the credentials be tried again");
+            Ok(Json(json!({ "unlatched": true })))
+        }
+        Err(why) => Err((
+            StatusCode::SERVICE_UNAVAILABLE,
+            Json(json!({ "error": "unavailable", "message": why })),
+        )),
+    }
+}
+
+// === Their parts ===
+
+/// What is shown of one in a list.
+fn head(id: u64, one: &Detained) -> Value {
+    json!({
+        "id": id,
+        "receive_time_us": one.time.as_micros(),
+        "reason": one.reason,
+        "service": one.service.as_ref().map(|name| name.as_str()),
+        "account": one.account.as_ref().map(|name| name.as_str()),
+        "bytes": one.body.len(),
+    })
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "given to map_err, which hands the error over"
+)]
+fn failed(error: JournalError) -> (StatusCode, Json<Value>) {
+    let answer = json!({ "error": "unavailable", "message": error.to_string() });
+    (StatusCode::SERVICE_UNAVAILABLE, Json(answer))
+}
+
+fn not_there() -> (StatusCode, Json<Value>) {
+    let answer = json!({ "error": "not_found", "message": "there is none of that number" });
+    (StatusCode::NOT_FOUND, Json(answer))
+}

@@ -1,0 +1,138 @@
+//! Takes user name and password out of a body that cannot be read as JSON.
+//!
+//! What cannot be read may be cut or broken anywhere, so this goes by what credentials look like,
+//! and rather blanks too much than too little.
+
+/// What a broken body has in place of a credential.
+const BLANK: &[u8] = b"***";
+
+/// A body without credentials, and those that it had: the first of each.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scrubbed {
+    pub(super) body: Vec<u8>,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+}
+
+/// Blanks the value of every member that is named like a credential, in any case, to its end or
+/// else to the body's.
+pub(super) fn scrub(body: &[u8]) -> Scrubbed {
+    let mut scrubbed = Scrubbed::default();
+    let mut at = 0;
+    while let Some((name, name_end)) = next_name(body, at) {
+        let value = skip(body, name_end, is_between);
+        let (content, end) = value_of(body, value);
+        push(&mut scrubbed.body, body.get(at..content.0));
+        scrubbed.body.extend_from_slice(BLANK);
+        let text = body.get(content.0..content.1).unwrap_or_default();
+        let text = String::from_utf8_lossy(text).into_owned();
+        let slot = match name {
+            Name::Username => &mut scrubbed.username,
+            Name::Password => &mut scrubbed.password,
+        };
+        if slot.is_none() && !text.is_empty() {
+            *slot = Some(text);
+        }
+        at = end.max(name_end);
+    }
+    push(&mut scrubbed.body, body.get(at..));
+    scrubbed
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Name {
+    Username,
+    Password,
+}
+
+/// The next place that names a credential, and where the name ends.
+fn next_name(body: &[u8], from: usize) -> Option<(Name, usize)> {
+    let names = [
+        (Name::Username, &b"username"[..]),
+        (Name::Password, b"password"),
+    ];
+    (from..body.len()).find_map(|at| {
+        let rest = body.get(at..)?;
+        names.iter().find_map(|(name, text)| {
+            let found = rest.get(..text.len())?.eq_ignore_ascii_case(text);
+            found.then_some((*name, at + text.len()))
+        })
+    })
+}
+
+/// Quotes, colons, white space and escapes between a name and its value.
+fn is_between(byte: u8) -> bool {
+    matches!(byte, b'"' | b'\'' | b':' | b'=' | b'\\') || byte.is_ascii_whitespace()
+}
+
+/// The content of the value at a place, and where it ends: at its quote, or at what ends a bare one.
+fn value_of(body: &[u8], at: usize) -> ((usize, usize), usize) {
+    let quoted = at.checked_sub(1).and_then(|before| body.get(before)) == Some(&b'"');
+    let mut end = at;
+    while let Some(byte) = body.get(end) {
+        match byte {
+            // What is escaped does not end it.
+            b'\\' => end += 1,
+            b'"' if quoted => break,
+            b',' | b'}' | b']' | b'\n' | b'\r' if !quoted => break,
+            _ => {}
+        }
+        end += 1;
+    }
+    let end = end.min(body.len());
+    ((at, end), end)
+}
+
+fn skip(body: &[u8], from: usize, what: impl Fn(u8) -> bool) -> usize {
+    let rest = body.get(from..).unwrap_or_default();
+    from + rest.iter().take_while(|byte| what(**byte)).count()
+}
+
+fn push(to: &mut Vec<u8>, part: Option<&[u8]>) {
+    to.extend_from_slice(part.unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(body: &str) -> (String, Option<String>, Option<String>) {
+        let scrubbed = scrub(body.as_bytes());
+        let body = String::from_utf8(scrubbed.body).unwrap();
+        (body, scrubbed.username, scrubbed.password)
+    }
+
+    #[test]
+    fn credentials_are_blanked_wherever_a_body_breaks() {
+        let whole = r#"{"Username":"us\"er","x":{"PASSWORD" : "pw,}x"},"requestId":"r","#;
+        for cut in 0..whole.len() {
+            let (body, ..) = said(whole.split_at(cut).0);
+            for secret in ["us\\", "er\"", "pw", "}x"] {
+                assert!(!body.contains(secret), "{body}");
+            }
+        }
+        let (body, username, password) = said(whole);
+        assert_eq!(
+            body,
+            r#"{"Username":"***","x":{"PASSWORD" : "***"},"requestId":"r","#
+        );
+        assert_eq!(username.as_deref(), Some("us\\\"er"));
+        assert_eq!(password.as_deref(), Some("pw,}x"));
+    }
+
+    #[test]
+    fn what_is_not_quoted_or_repeated_is_blanked_too() {
+        for body in [
+            "password=hush",
+            "{password: hush, a: 1}",
+            r#"{"password":hush}"#,
+            r#"[{"password":"hush"},{"password":"hush"}"#,
+            "{\"password\":\n\t\"hush\"",
+            r#"{\"password\":\"hush\"}"#,
+        ] {
+            assert!(!said(body).0.contains("hush"), "{body}");
+        }
+        assert_eq!(said("no credentials").0, "no credentials");
+        assert_eq!(scrub(b"\xff\xfe").body, b"\xff\xfe");
+    }
+}

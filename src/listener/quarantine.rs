@@ -1,0 +1,152 @@
+//! What cannot be used: kept where it came behind the right path secret, since ThingSpace hardly
+//! sends anything again; and judged anew once an operator says so.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    answer::{Refusal, Refused},
+    gate::PathProof,
+    routes::{Room, Target},
+};
+use crate::{
+    domain::{
+        callback::{Callback, Unusable},
+        names::{AccountName, ServiceName},
+    },
+    journal::{Arrival, Bounds, Detained, Journal, JournalError, Stored},
+};
+
+/// How long what an operator has looked at is kept, when room is needed.
+const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Callbacks that are judged anew at a time.
+const PAGE: usize = 50;
+
+/// What became of a kept callback that was judged anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Replayed {
+    /// It is stored as a result.
+    Stored(Stored),
+    /// It still cannot be used, for this reason.
+    StillUnusable(&'static str),
+    /// There is none of that number.
+    NotThere,
+}
+
+impl Room {
+    /// Keeps a callback that cannot be used, if there is room.
+    pub(super) async fn detain(
+        &self,
+        target: &Target,
+        refusal: Refusal,
+        body: &[u8],
+    ) -> Result<(), Refused> {
+        let unusable = Unusable::of(body);
+        let now = self.clock.now();
+        let detained = Detained {
+            time: now,
+            service: ServiceName::parse(target.service.as_str()).ok(),
+            account: self.account(target),
+            reason: refusal.name().to_owned(),
+            print: print(
+                &*self.journal,
+                unusable.username.as_ref(),
+                unusable.password.as_ref(),
+            ),
+            body: unusable.body,
+        };
+        let bounds = Bounds {
+            bytes: self.quarantine_bytes,
+            forget_before: now.minus(KEEP),
+        };
+        match self.journal.detain(detained, bounds).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(Refusal::QuarantineFull.into()),
+            Err(JournalError::Overloaded) => Err(Refused::busy(self.journal.expected_wait())),
+            Err(_) => Err(Refusal::Unavailable.into()),
+        }
+    }
+
+    pub(super) fn account(&self, target: &Target) -> Option<AccountName> {
+        let account = target.account.as_deref();
+        // One that is no account's name is kept like one without.
+        account.and_then(|name| AccountName::parse(name).ok())
+    }
+
+    /// Judges a kept callback by the settings as they are now.
+    pub(super) async fn replay(&self, id: u64) -> Result<Replayed, JournalError> {
+        let found = self.journal.detained(id.saturating_sub(1), 1).await?;
+        let Some((_, detained)) = found.into_iter().find(|(found, _)| *found == id) else {
+            return Ok(Replayed::NotThere);
+        };
+        let Ok(callback) = Callback::parse(&detained.body) else {
+            return Ok(Replayed::StillUnusable(Refusal::Malformed.name()));
+        };
+        if !self.is_right_now(&detained) {
+            return Ok(Replayed::StillUnusable(Refusal::Unauthorized.name()));
+        }
+        let arrival = Arrival {
+            callback,
+            account: detained.account,
+            service: detained.service,
+            // When it came, not when it was understood.
+            time: detained.time,
+        };
+        match self.journal.release(id, arrival).await {
+            Ok(stored) => Ok(Replayed::Stored(stored)),
+            Err(JournalError::NoSuchChange) => Ok(Replayed::NotThere),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Judges all kept callbacks anew; answers how many are stored now, and how many still are not.
+    pub(super) async fn replay_all(&self) -> Result<(usize, usize), JournalError> {
+        let (mut stored, mut left, mut after) = (0, 0, 0);
+        loop {
+            let page = self.journal.detained(after, PAGE).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok((stored, left));
+            };
+            after = *last;
+            for (id, _) in page {
+                match self.replay(id).await? {
+                    Replayed::Stored(_) => stored += 1,
+                    Replayed::StillUnusable(_) => left += 1,
+                    Replayed::NotThere => {}
+                }
+            }
+        }
+    }
+
+    /// Whether the credentials that it had, which only their HMAC tells, would do now.
+    fn is_right_now(&self, detained: &Detained) -> bool {
+        let service = detained.service.as_ref().map_or("", ServiceName::as_str);
+        let presented = !detained.print.is_empty();
+        let right = presented
+            && self.gate.pairs().fold(false, |right, pair| {
+                let (username, password) = (pair.username.read(), pair.password.read());
+                let expected = print(&*self.journal, Some(&username), Some(&password));
+                right | (expected == detained.print)
+            });
+        right || self.gate.takes(service, PathProof::Shown, presented)
+    }
+}
+
+/// Names credentials without telling them: an HMAC under a key that stays in the journal. Empty
+/// where there are none.
+fn print(
+    journal: &dyn Journal,
+    username: Option<&SecretString>,
+    password: Option<&SecretString>,
+) -> Vec<u8> {
+    if username.is_none() && password.is_none() {
+        return Vec::new();
+    }
+    let part = |secret: Option<&SecretString>| {
+        let text = secret.map_or("", |secret| secret.expose_secret());
+        [&text.len().to_be_bytes()[..], text.as_bytes()].concat()
+    };
+    let content = [part(username), part(password)].concat();
+    journal.fingerprint(&content).to_vec()
+}
