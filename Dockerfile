@@ -22,7 +22,7 @@ COPY src src
 # Newer than the stubs, whatever the files' own dates are.
 RUN touch build.rs src/main.rs src/lib.rs \
  && cargo build --release --locked --target "$(rustc --print host-tuple)" \
- && mkdir -p image/state image/tmp \
+ && mkdir -p image/tmp image/var/lib/thingspace-gateway \
  && cp "target/$(rustc --print host-tuple)/release/thingspace-gateway" image/ \
  && chmod 1777 image/tmp
 
@@ -37,12 +37,12 @@ LABEL org.opencontainers.image.title="thingspace-gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
 # The authorities that are trusted when ThingSpace or a collector is called.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-COPY --from=build /src/image/licences /licences
-COPY --from=build /src/image/thingspace-gateway /thingspace-gateway
-# For the journal, and for the temporary one of a sandbox: mount volumes where the root is read-only.
-COPY --from=build --chown=65532:65532 /src/image/state /var/lib/thingspace-gateway
-COPY --from=build /src/image/tmp /tmp
-ENV TSGW_JOURNAL__DIR=/var/lib/thingspace-gateway/journal
+# The binary, the licences, and two directories to write to: /var/lib/thingspace-gateway for the journal
+# and /tmp for a sandbox's. Mount volumes there where the root is read-only. As one tree: of a directory
+# that is copied by itself the mode would be lost.
+COPY --from=build --chown=65532:65532 /src/image/ /
+# The default of journal.dir, ./data, is below it; a variable would stand over a settings file.
+WORKDIR /var/lib/thingspace-gateway
 USER 65532:65532
 EXPOSE 50051 9001 9090
 HEALTHCHECK --interval=10s --timeout=6s --start-period=30s CMD ["/thingspace-gateway", "healthcheck"]

@@ -65,10 +65,11 @@ pub fn run(
 async fn ask(address: &str) -> Result<ServingStatus, String> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|error| error.to_string())?;
+    let channel = endpoint.connect().await.map_err(|error| {
+        // The error itself says only that it is one of transport.
+        let source = std::error::Error::source(&error);
+        source.map_or_else(|| error.to_string(), ToString::to_string)
+    })?;
     let request = HealthCheckRequest::default();
     let answer = HealthClient::new(channel).check(request).await;
     answer

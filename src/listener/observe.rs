@@ -62,7 +62,6 @@ async fn observe(
         request.method(),
         route.map_or("(none)", MatchedPath::as_str),
         observer.scheme,
-        request.headers(),
     );
     let response = next.run(request).await;
     call.answer(response.status().as_u16());

@@ -230,13 +230,13 @@ impl Drop for UpstreamCall {
 // === impl CallbackCall ===
 
 impl CallbackCall {
-    /// A request begins. A proxy in front may have begun its trace.
+    /// A request begins, and with it a trace: whoever finds the port is not to join others, nor to
+    /// say what is recorded.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         route: &str,
         scheme: &'static str,
-        headers: &HeaderMap,
     ) -> Self {
         let known = matches!(
             method.as_str(),
@@ -244,7 +244,7 @@ impl CallbackCall {
         );
         let method = if known { method.as_str() } else { names::OTHER };
         let name = format!("{method} {route}");
-        let call = Call::new(span!("server", name), instruments, Some(extract(headers)));
+        let call = Call::new(span!("server", name), instruments, None);
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
             KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
@@ -316,8 +316,13 @@ fn finish(call: &Call, attributes: &[KeyValue]) {
     }
 }
 
+/// The caller's trace, by its `traceparent` alone: `tracestate` has anything in it.
 fn extract(headers: &HeaderMap) -> Context {
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(headers))
+    let mut ids = HeaderMap::new();
+    if let Some(value) = headers.get(TRACEPARENT) {
+        ids.insert(TRACEPARENT, value.clone());
+    }
+    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(&ids))
 }
 
 /// The context that a `traceparent` of ours stands for.

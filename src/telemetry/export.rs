@@ -21,7 +21,9 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter as ExportSpans, SpanProcessor},
 };
 
-use super::settings::{Otlp, OtlpProtocol};
+use url::Url;
+
+use super::settings::OtlpProtocol;
 
 /// The paths of the two signals below an HTTP endpoint (OTLP specification).
 const TRACES_PATH: &str = "v1/traces";
@@ -31,7 +33,7 @@ const METRICS_PATH: &str = "v1/metrics";
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Spans that ended and were to be exported.
-    ended: AtomicU64,
+    pub(super) ended: AtomicU64,
     /// Spans that the collector took.
     pub(super) exported: AtomicU64,
     /// Spans that it did not take.
@@ -45,12 +47,6 @@ pub(super) struct Tally {
 // === impl Tally ===
 
 impl Tally {
-    /// Spans that ended and neither arrived nor failed: they wait, or the queue was full.
-    pub(super) fn waiting_or_dropped(&self) -> u64 {
-        let gone = self.exported.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed);
-        self.ended.load(Ordering::Relaxed).saturating_sub(gone)
-    }
-
     /// Says once that the collector is down, and once that it is back.
     fn note(&self, result: &OTelSdkResult) {
         let is_down = result.is_err();
@@ -69,16 +65,17 @@ impl Tally {
 
 /// Spans go out in batches, each counted.
 pub(super) fn spans(
-    otlp: &Otlp,
+    endpoint: Option<&Url>,
+    protocol: OtlpProtocol,
     tally: &Arc<Tally>,
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
     let builder = SpanExporter::builder();
-    let exporter = match otlp.protocol {
-        OtlpProtocol::Grpc => match &otlp.endpoint {
+    let exporter = match protocol {
+        OtlpProtocol::Grpc => match endpoint {
             Some(url) => builder.with_tonic().with_endpoint(url.as_str()).build(),
             None => builder.with_tonic().build(),
         },
-        OtlpProtocol::HttpProtobuf => match otlp.signal(TRACES_PATH) {
+        OtlpProtocol::HttpProtobuf => match below(endpoint, TRACES_PATH) {
             Some(url) => builder.with_http().with_endpoint(url).build(),
             None => builder.with_http().build(),
         },
@@ -95,16 +92,17 @@ pub(super) fn spans(
 
 /// Metrics go out at an interval, `OTEL_METRIC_EXPORT_INTERVAL`.
 pub(super) fn metrics(
-    otlp: &Otlp,
+    endpoint: Option<&Url>,
+    protocol: OtlpProtocol,
     tally: &Arc<Tally>,
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
     let builder = MetricExporter::builder();
-    let exporter = match otlp.protocol {
-        OtlpProtocol::Grpc => match &otlp.endpoint {
+    let exporter = match protocol {
+        OtlpProtocol::Grpc => match endpoint {
             Some(url) => builder.with_tonic().with_endpoint(url.as_str()).build(),
             None => builder.with_tonic().build(),
         },
-        OtlpProtocol::HttpProtobuf => match otlp.signal(METRICS_PATH) {
+        OtlpProtocol::HttpProtobuf => match below(endpoint, METRICS_PATH) {
             Some(url) => builder.with_http().with_endpoint(url).build(),
             None => builder.with_http().build(),
         },
@@ -113,6 +111,12 @@ pub(super) fn metrics(
         inner: exporter,
         tally: Arc::clone(tally),
     })
+}
+
+/// The URL of a signal over HTTP, below the endpoint of our own setting.
+fn below(endpoint: Option<&Url>, path: &str) -> Option<String> {
+    let base = endpoint?.as_str().trim_end_matches('/');
+    Some(format!("{base}/{path}"))
 }
 
 /// An exporter whose successes and failures are counted.

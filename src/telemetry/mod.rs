@@ -49,9 +49,17 @@ pub enum TelemetryError {
     /// Something else in this process set it up before.
     #[error("telemetry is set up already")]
     AlreadySet,
-    /// The way to the collector cannot be built.
-    #[error("telemetry.otlp_endpoint or an OTEL_… variable: {0}")]
+    /// The way to the collector cannot be built. Not why: the endpoint may have a password in it.
+    #[error(
+        "telemetry.otlp_endpoint or an OTEL_EXPORTER_OTLP_… variable is no endpoint of a collector"
+    )]
     Export(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// A protocol that is not spoken.
+    #[error("{variable}: expected `grpc` or `http/protobuf`")]
+    Protocol {
+        /// The variable that names it.
+        variable: String,
+    },
     /// The metrics cannot be exposed.
     #[error("the metrics cannot be exposed: {0}")]
     Expose(#[from] opentelemetry_sdk::error::OTelSdkError),
@@ -79,7 +87,7 @@ impl Telemetry {
     ///
     /// An unreadable filter, an endpoint that cannot be one, a second call.
     pub fn init(settings: &Settings) -> Result<Self, TelemetryError> {
-        let otlp = Otlp::of(settings, |name| std::env::var(name).ok());
+        let otlp = Otlp::of(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
         let tracer = this.0.tracers.tracer(names::SCOPE);
         logging::init(settings.log_format, &settings.log_filter, tracer)?;
@@ -106,14 +114,16 @@ impl Telemetry {
         let mut meters = SdkMeterProvider::builder()
             .with_resource(resource.clone())
             .with_reader(pull);
-        if let Some(otlp) = otlp.filter(|otlp| otlp.metrics) {
-            meters = meters.with_periodic_exporter(export::metrics(otlp, &tally)?);
+        if let Some(protocol) = otlp.and_then(|otlp| otlp.metrics) {
+            let endpoint = otlp.and_then(|otlp| otlp.endpoint.as_ref());
+            meters = meters.with_periodic_exporter(export::metrics(endpoint, protocol, &tally)?);
         }
         // Without a collector spans have names and parents all the same, so that a caller's trace
         // goes on to ThingSpace and into the journal.
         let mut tracers = SdkTracerProvider::builder().with_resource(resource);
-        if let Some(otlp) = otlp.filter(|otlp| otlp.traces) {
-            tracers = tracers.with_span_processor(export::spans(otlp, &tally)?);
+        if let Some(protocol) = otlp.and_then(|otlp| otlp.traces) {
+            let endpoint = otlp.and_then(|otlp| otlp.endpoint.as_ref());
+            tracers = tracers.with_span_processor(export::spans(endpoint, protocol, &tally)?);
         }
         let meters = meters.build();
         let meter = meters.meter(names::SCOPE);
@@ -212,11 +222,12 @@ fn observe_exports(meter: &Meter, tally: &Arc<Tally>) {
         .with_description("Spans by what became of them on their way to the collector")
         .with_callback(move |observer| {
             let outcomes = [
-                ("exported", spans.exported.load(Ordering::Relaxed)),
-                ("failed", spans.failed.load(Ordering::Relaxed)),
-                ("waiting_or_dropped", spans.waiting_or_dropped()),
+                ("ended", &spans.ended),
+                ("exported", &spans.exported),
+                ("failed", &spans.failed),
             ];
             for (outcome, count) in outcomes {
+                let count = count.load(Ordering::Relaxed);
                 observer.observe(count, &[KeyValue::new(names::OUTCOME, outcome)]);
             }
         })

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::logging::LogFormat;
+use super::{TelemetryError, logging::LogFormat};
 
 /// How the program tells about itself.
 #[derive(Debug, Clone)]
@@ -32,9 +32,10 @@ pub(super) struct Otlp {
     /// `None` when the exporter is to read it from the standard variables, which may differ by
     /// signal.
     pub(super) endpoint: Option<Url>,
-    pub(super) protocol: OtlpProtocol,
-    pub(super) traces: bool,
-    pub(super) metrics: bool,
+    /// How traces go there, if they do.
+    pub(super) traces: Option<OtlpProtocol>,
+    /// How metrics go there, if they do.
+    pub(super) metrics: Option<OtlpProtocol>,
 }
 
 // === impl Otlp ===
@@ -45,50 +46,49 @@ impl Otlp {
     pub(super) fn of(
         settings: &Settings,
         variable: impl Fn(&str) -> Option<String>,
-    ) -> Option<Self> {
+    ) -> Result<Option<Self>, TelemetryError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let is = |name: &str, value: &str| {
             variable(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
         };
         if is("OTEL_SDK_DISABLED", "true") {
-            return None;
+            return Ok(None);
         }
-        let general = variable("OTEL_EXPORTER_OTLP_ENDPOINT");
-        let wanted = |signal: &str| {
-            let endpoint = format!("OTEL_EXPORTER_OTLP_{signal}_ENDPOINT");
-            let somewhere = settings.otlp_endpoint.is_some()
-                || general.is_some()
-                || variable(&endpoint).is_some();
-            somewhere && !is(&format!("OTEL_{signal}_EXPORTER"), "none")
+        let signal = |signal: &str| {
+            let of_signal = |what: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{what}");
+            let endpoint = settings.otlp_endpoint.as_ref().map(Url::to_string);
+            let endpoint = endpoint
+                .or_else(|| variable(&of_signal("ENDPOINT")))
+                .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+            let Some(endpoint) = endpoint else {
+                return Ok(None);
+            };
+            if is(&format!("OTEL_{signal}_EXPORTER"), "none") {
+                return Ok(None);
+            }
+            if settings.otlp_protocol.is_some() {
+                return Ok(settings.otlp_protocol);
+            }
+            for name in [of_signal("PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".into()] {
+                if let Some(said) = variable(&name) {
+                    let read = OtlpProtocol::read(&said);
+                    let unknown = TelemetryError::Protocol { variable: name };
+                    return read.map(Some).ok_or(unknown);
+                }
+            }
+            let port = Url::parse(&endpoint).ok().and_then(|url| url.port());
+            Ok(Some(match port {
+                Some(4318) => OtlpProtocol::HttpProtobuf,
+                _ => OtlpProtocol::Grpc,
+            }))
         };
-        let (traces, metrics) = (wanted("TRACES"), wanted("METRICS"));
-        if !traces && !metrics {
-            return None;
-        }
-        let said = variable("OTEL_EXPORTER_OTLP_PROTOCOL");
-        let of_port = || {
-            let url = settings.otlp_endpoint.clone();
-            url.or_else(|| Url::parse(general.as_deref()?).ok())
-                .filter(|url| url.port() == Some(4318))
-                .map(|_| OtlpProtocol::HttpProtobuf)
-        };
-        let protocol = settings
-            .otlp_protocol
-            .or_else(|| said.as_deref().and_then(OtlpProtocol::read))
-            .or_else(of_port)
-            .unwrap_or(OtlpProtocol::Grpc);
-        Some(Self {
+        let (traces, metrics) = (signal("TRACES")?, signal("METRICS")?);
+        let wanted = traces.is_some() || metrics.is_some();
+        Ok(wanted.then(|| Self {
             endpoint: settings.otlp_endpoint.clone(),
-            protocol,
             traces,
             metrics,
-        })
-    }
-
-    /// The URL of a signal over HTTP.
-    pub(super) fn signal(&self, path: &str) -> Option<String> {
-        let base = self.endpoint.as_ref()?.as_str().trim_end_matches('/');
-        Some(format!("{base}/{path}"))
+        }))
     }
 }
 
@@ -109,54 +109,65 @@ impl OtlpProtocol {
 mod tests {
     use super::*;
 
-    fn of(endpoint: Option<&str>, variables: &[(&str, &str)]) -> Option<Otlp> {
+    type Ways = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
+
+    fn of(endpoint: Option<&str>, variables: &[(&str, &str)]) -> Result<Ways, String> {
         let settings = Settings {
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
             otlp_endpoint: endpoint.map(|url| Url::parse(url).unwrap()),
             otlp_protocol: None,
         };
-        Otlp::of(&settings, |name| {
+        let otlp = Otlp::of(&settings, |name| {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
-        })
+        });
+        let otlp = otlp.map_err(|error| error.to_string())?;
+        Ok(otlp.map(|otlp| (otlp.traces, otlp.metrics)))
     }
+
+    const GRPC: Option<OtlpProtocol> = Some(OtlpProtocol::Grpc);
+    const HTTP: Option<OtlpProtocol> = Some(OtlpProtocol::HttpProtobuf);
 
     #[test]
     fn nothing_is_exported_unless_somebody_names_a_collector() {
-        assert_eq!(of(None, &[]), None);
-        assert_eq!(of(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), None);
+        assert_eq!(of(None, &[]), Ok(None));
+        assert_eq!(of(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), Ok(None));
         let disabled = [("OTEL_SDK_DISABLED", "TRUE")];
-        assert_eq!(of(Some("http://c:4317"), &disabled), None);
+        assert_eq!(of(Some("http://c:4317"), &disabled), Ok(None));
         let neither = [
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRICS_EXPORTER", "none"),
         ];
-        assert_eq!(of(Some("http://c:4317"), &neither), None);
+        assert_eq!(of(Some("http://c:4317"), &neither), Ok(None));
     }
 
     #[test]
-    fn the_standard_variables_are_followed_where_ours_say_nothing() {
-        let traces = of(
-            None,
-            &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://c:4317")],
-        )
-        .unwrap();
-        assert!(traces.traces && !traces.metrics);
-        assert_eq!(traces.endpoint, None);
-
+    fn the_standard_variables_are_followed_signal_by_signal() {
+        let traces = [(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://c:4318/v1/traces",
+        )];
+        assert_eq!(of(None, &traces), Ok(Some((HTTP, None))));
         let http = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-        let http = of(Some("http://c:1/otlp/"), &http).unwrap();
-        assert_eq!(http.protocol, OtlpProtocol::HttpProtobuf);
-        let signal = http.signal("v1/traces");
-        assert_eq!(signal.as_deref(), Some("http://c:1/otlp/v1/traces"));
+        assert_eq!(of(Some("http://c:1/otlp/"), &http), Ok(Some((HTTP, HTTP))));
+        let one = [
+            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ];
+        assert_eq!(of(Some("http://c:1"), &one), Ok(Some((HTTP, GRPC))));
     }
 
     #[test]
-    fn the_usual_port_of_http_means_http() {
-        let protocol = |url| of(Some(url), &[]).unwrap().protocol;
-        assert_eq!(protocol("http://c:4317"), OtlpProtocol::Grpc);
-        assert_eq!(protocol("http://c:4318"), OtlpProtocol::HttpProtobuf);
-        assert_eq!(protocol("http://c:9"), OtlpProtocol::Grpc);
+    fn a_protocol_that_is_not_spoken_is_said_and_the_usual_port_of_http_means_http() {
+        let json = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
+        let said = of(Some("http://c:4318"), &json).unwrap_err();
+        assert!(
+            said.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: expected"),
+            "{said}"
+        );
+        assert_eq!(of(Some("http://c:4317"), &[]), Ok(Some((GRPC, GRPC))));
+        assert_eq!(of(Some("http://c:4318"), &[]), Ok(Some((HTTP, HTTP))));
+        assert_eq!(of(Some("http://c:9"), &[]), Ok(Some((GRPC, GRPC))));
     }
 }

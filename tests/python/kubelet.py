@@ -5,6 +5,7 @@ Everything runs in one network namespace of its own, where services are names in
 """
 
 import base64
+import json
 import os
 import re
 import shlex
@@ -22,6 +23,8 @@ class Cluster:
 
     def __init__(self, image, objects, directory):
         self.image, self.objects, self.directory = Path(image), objects, directory
+        # What the image says of its processes.
+        self.config = json.loads((self.image.parent / "config.json").read_text())
         self.running = []
         holder = "ip link set lo up && echo up && exec sleep infinity"
         self.network = subprocess.Popen(
@@ -90,14 +93,14 @@ class Container:
     # --- What the kubelet reads from the objects ---
 
     def _command(self):
-        return self.container.get("command") or ["/thingspace-gateway"]
+        return self.container.get("command") or self.cluster.config["ENTRYPOINT"]
 
     def _arguments(self, fields):
         environment = self._environment(fields)
         return [expand(word, environment) for word in self.container.get("args", [])]
 
     def _environment(self, fields):
-        environment = {}
+        environment = dict(self.cluster.config.get("ENV", {}))
         for variable in self.container.get("env", []):
             source = variable.get("valueFrom", {})
             if "fieldRef" in source:

@@ -42,13 +42,13 @@ VALUES = {
             "keys": {"callbacks.username": "callback-username", "callbacks.password": "callback-password"},
         },
         "callbacks": {"publicUrl": "https://callbacks.example.com:9001", "tlsSecret": "callbacks-tls"},
-        "persistence": {"size": "20Gi", "storageClass": "fast", "accessMode": "ReadWriteOnce"},
+        "persistence": {"size": "20Gi", "storageClass": "123", "accessMode": "ReadWriteOnce"},
         "service": {"callbacks": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}},
         "listenAddress": "::",
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podLabels": {"team": "fleet"},
         "tolerations": [{"key": "dedicated", "operator": "Exists"}],
-        "extraEnv": [{"name": "OTEL_TRACES_SAMPLER", "value": "parentbased_traceidratio"}],
+        "extraEnv": [{"name": "OTEL_RESOURCE_ATTRIBUTES", "value": "team=fleet"}],
     },
 }
 
@@ -115,6 +115,9 @@ def sys_prefix():
         ({"secrets": {"keys": {"callbacks.path_secret": ""}}}, "so anybody could write results"),
         ({"secrets": {"keys": {"callbacks.username": "u"}}}, "callbacks.username and callbacks.password belong together"),
         ({"sandbox": {"enabled": True}, "config": {"thingspace": {"base_url": "http://x"}}}, "its own ThingSpace"),
+        ({"sandbox": {"enabled": True}, "callbacks": {"tlsSecret": "t"}}, "the sandbox delivers over plain http"),
+        ({"terminationGracePeriodSeconds": 20}, "does not cover config.shutdown.grace, 25s"),
+        ({"service": {"callbacks": {"externalTrafficPolicy": "Local"}}}, "only with service.callbacks.type"),
         ({"persistence": {"type": "disk"}}, "must be one of 'claim', 'emptyDir'"),
     ],
 )
@@ -133,7 +136,7 @@ def test_the_pod_keeps_to_the_restricted_standard_and_holds_no_secret_in_its_spe
     assert spec["enableServiceLinks"] is False and spec["automountServiceAccountToken"] is False
     pods = [spec, *[o["spec"] for o in objects(VALUES["full"]) if o["kind"] == "Pod"]]
     pods += [o["spec"]["template"]["spec"] for o in objects(VALUES["sandbox"]) if o["kind"] == "Deployment"]
-    assert len(pods) == 3
+    assert len(pods) == 4
     for pod in pods:
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
@@ -141,6 +144,8 @@ def test_the_pod_keeps_to_the_restricted_standard_and_holds_no_secret_in_its_spe
             security = container["securityContext"]
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
+    names = [variable["name"] for variable in spec["containers"][0]["env"]]
+    assert len(names) == len(set(names)), "the API server refuses a name that comes twice"
     (claim,) = workload["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     text = "\n".join(yaml.dump(o) for o in objects(VALUES["full"]) if o["kind"] != "Secret")
@@ -229,12 +234,13 @@ def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
         gateway.wait_for(probe)
 
-    test = spec(cluster, "Pod", f"{name}-test")
+    test = spec(cluster, "Pod", f"{name}-test-change")
     code, said = cluster.run(test, "change").wait()
     assert code == 0, said + gateway.log.read_text() + sandbox.log.read_text()
     changes = report(said)
     assert [(c["devices"], c["missing"], c["succeeded"] + c["failed"]) for c in changes] == [(3, 0, 3)] * 2
-    code, said = cluster.run(test, "health").wait()
+    health = spec(cluster, "Pod", f"{name}-test-health")
+    code, said = cluster.run(health, "health").wait()
     assert (code, said.strip()) == (0, "SERVING")
 
     # The journal is on the pod's volume: another pod goes on with it.
@@ -251,20 +257,21 @@ def test_by_default_helm_test_makes_its_change_on_a_sandbox_of_its_own(cluster):
     values = {"secrets": {"create": True, "values": SECRETS, "keys": {"callbacks.username": "u", "callbacks.password": "p"}}}
     cluster = cluster(values)
     name = "test-thingspace-gateway"
-    test = spec(cluster, "Pod", f"{name}-test")
+    test = spec(cluster, "Pod", f"{name}-test-change")
+    health = spec(cluster, "Pod", f"{name}-test-health")
     sidecar = cluster.run(test, "sandbox")
     sidecar.wait_for("startupProbe")
     code, said = cluster.run(test, "change").wait()
     assert code == 0 and len(report(said)) == 2, said
     assert sidecar.stop() == 0
-    code, said = cluster.run(test, "health").wait()
+    code, said = cluster.run(health, "health").wait()
     assert code == 1, "the release's own gateway is asked, and there is none yet: " + said
 
     # In front of Verizon it starts with real settings, and asks for nothing before a change comes.
     gateway = cluster.run(spec(cluster, "StatefulSet", name), "gateway")
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
         gateway.wait_for(probe)
-    code, said = cluster.run(test, "health").wait()
+    code, said = cluster.run(health, "health").wait()
     assert code == 0, said
     assert gateway.stop() == 0
     assert not [secret for secret in SECRETS.values() if secret in gateway.log.read_text()]

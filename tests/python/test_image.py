@@ -38,7 +38,9 @@ def test_nothing_is_in_the_image_but_the_binary_its_licences_and_the_authorities
     assert len(licences) > 150 and (image / "licences" / "LICENSE").is_file()
     assert (image / "licences" / "libc6-dev" / "copyright").is_file()
     config = json.loads((image.parent / "config.json").read_text())
-    assert config["USER"] == "65532:65532"
+    assert config["USER"] == "65532:65532" and not config["ENV"], "a variable would stand over a file"
+    assert (image / "tmp").stat().st_mode & 0o7777 == 0o1777
+    assert (image / "var/lib/thingspace-gateway").stat().st_uid == 65532
 
 
 def run(root, *arguments, writable=()):

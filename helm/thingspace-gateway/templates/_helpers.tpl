@@ -59,6 +59,27 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/* What the pods of `helm test` have in common. */}}
+{{- define "gateway.testPod" -}}
+restartPolicy: Never
+activeDeadlineSeconds: 300
+serviceAccountName: {{ include "gateway.serviceAccount" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- include "gateway.podSecurity" . | nindent 2 }}
+{{- end }}
+
+{{- define "gateway.testResources" -}}
+requests:
+  cpu: 50m
+  memory: 32Mi
+limits:
+  memory: 256Mi
+{{- end }}
+
 {{/* The Secret that is mounted. */}}
 {{- define "gateway.secretName" -}}
 {{- if or .Values.sandbox.enabled .Values.secrets.create -}}
@@ -137,7 +158,21 @@ capabilities:
 {{- fail (printf "secrets.keys: %s and %s belong together: give both a key, or neither" (first $pair) (last $pair)) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (hasKey $names "callbacks.previous_username") (not (hasKey $names "callbacks.username")) -}}
+{{- fail "secrets.keys: callbacks.previous_username has a key and callbacks.username has none; the previous pair stands beside a present one" -}}
+{{- end -}}
+{{- $callbacks := .Values.service.callbacks -}}
+{{- if and $callbacks.externalTrafficPolicy (eq $callbacks.type "ClusterIP") -}}
+{{- fail "service.callbacks.externalTrafficPolicy: only with service.callbacks.type NodePort or LoadBalancer" -}}
+{{- end -}}
+{{- $grace := dig "shutdown" "grace" "25s" .Values.config -}}
+{{- if and (regexMatch "^[0-9]+s$" $grace) (ge (trimSuffix "s" $grace | int) (int .Values.terminationGracePeriodSeconds)) -}}
+{{- fail (printf "terminationGracePeriodSeconds: %d does not cover config.shutdown.grace, %s: the pod would be killed in its drain" (int .Values.terminationGracePeriodSeconds) $grace) -}}
+{{- end -}}
 {{- if .Values.sandbox.enabled -}}
+{{- if or .Values.callbacks.tlsSecret (hasKey $names "callbacks.username") -}}
+{{- fail "sandbox.enabled: not together with callbacks.tlsSecret or a key for callbacks.username: the sandbox delivers over plain http, behind the path secret alone" -}}
+{{- end -}}
 {{- if .Values.secrets.create -}}
 {{- fail "secrets.create: not together with sandbox.enabled, which takes any credentials: real ones have no business there" -}}
 {{- end -}}
