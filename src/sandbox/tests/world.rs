@@ -31,7 +31,7 @@ pub(super) fn quick() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         callback_delay: Duration::ZERO,
         answer_delay: Duration::ZERO,
-        resend_after: Duration::from_millis(5),
+        resend_after: Some(Duration::from_millis(5)),
         ..Settings::default()
     }
 }
