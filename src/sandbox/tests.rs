@@ -1,5 +1,11 @@
 //! The sandbox over real sockets.
 
+mod access;
+mod callbacks;
+mod lookups;
+mod requests;
+mod resends;
+mod shares;
 mod world;
 
 use std::collections::BTreeMap;
