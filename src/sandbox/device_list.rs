@@ -1,6 +1,8 @@
 //! `POST /m2m/v1/devices/actions/list`: one device by an identifier, or the
 //! devices of an account on a plan, page by page.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
@@ -80,7 +82,7 @@ fn one(platform: &Platform, asked: &Body<'_>, wire: &WireId<'_>) -> Result<Value
     let kind = changes::required(wire.kind, "kind")?;
     let id = changes::required(wire.id, "id")?;
     identifiers::check(kind, id)?;
-    let device: Device = Box::new([DeviceId {
+    let device: Device = Arc::new([DeviceId {
         id: id.into(),
         kind: kind.into(),
     }]);
@@ -97,7 +99,7 @@ fn one(platform: &Platform, asked: &Body<'_>, wire: &WireId<'_>) -> Result<Value
     }
     let mdn = identifiers::mdn_of_device(&device);
     let known = Known {
-        ids: device.into_vec(),
+        ids: device,
         ..Known::default()
     };
     Ok(written(platform, asked, 0, &mdn, &known))
@@ -128,7 +130,7 @@ fn page(platform: &Platform, asked: &Body<'_>) -> Result<(Vec<Value>, bool), Inv
     };
     let above = asked.largest_device_id_seen.unwrap_or(0);
     let (records, more) = platform.devices().page(above, most, fits);
-    let write = |record: &std::sync::Arc<Record>| {
+    let write = |record: &Arc<Record>| {
         let known = record.known().clone();
         written(platform, asked, record.number, &record.mdn, &known)
     };

@@ -31,7 +31,7 @@ pub(super) struct Record {
 /// What can change about a device.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Known {
-    pub(super) ids: Vec<DeviceId>,
+    pub(super) ids: Device,
     /// None while no change of it was executed.
     pub(super) account: Option<Arc<str>>,
     /// None for the initial plan.
@@ -169,11 +169,17 @@ impl Devices {
 
 impl Known {
     fn learn(&mut self, sent: &Device) {
-        for one in sent {
+        if self.ids.is_empty() {
+            self.ids = Arc::clone(sent);
+            return;
+        }
+        let is_new = |one: &&DeviceId| {
             let same = |other: &DeviceId| other.is(&one.kind) && other.id == one.id;
-            if !self.ids.iter().any(same) {
-                self.ids.push(one.clone());
-            }
+            !self.ids.iter().any(same)
+        };
+        let new: Vec<DeviceId> = sent.iter().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            self.ids = self.ids.iter().cloned().chain(new).collect();
         }
     }
 }

@@ -103,6 +103,7 @@ pub(super) struct NotExecuted {
     pub(super) account: Option<String>,
     pub(super) service_plan: String,
     pub(super) devices: usize,
+    #[serde(serialize_with = "identifiers")]
     pub(super) first_device: Option<Device>,
 }
 
@@ -139,6 +140,10 @@ pub(super) fn add(count: &AtomicU64) {
 
 fn count<S: Serializer>(count: &AtomicU64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(count.load(Ordering::Relaxed))
+}
+
+fn identifiers<S: Serializer>(device: &Option<Device>, serializer: S) -> Result<S::Ok, S::Error> {
+    device.as_deref().serialize(serializer)
 }
 
 #[derive(Clone, Debug)]

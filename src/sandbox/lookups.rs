@@ -62,7 +62,7 @@ pub(super) fn status_v2(
         ));
     };
     let outcomes: Vec<Outcome> = subjects.iter().map(|one| one.told().outcome).collect();
-    let one = |(subject, outcome): (&Subject, &Outcome)| json!({ "ids": subject.sent, "status": word(*outcome) });
+    let one = |(subject, outcome): (&Subject, &Outcome)| json!({ "ids": &*subject.sent, "status": word(*outcome) });
     let each: Vec<Value> = subjects.iter().zip(&outcomes).map(one).collect();
     Ok(json!({
         "requestId": change.request_id,

@@ -249,7 +249,7 @@ async fn change(
 }
 
 async fn plans(_: Platforms, _: Session, Path(account): Path<String>) -> Answer {
-    found(lookups::plans(&account))
+    found(lookups::plans(&account).map_err(Invalid::dotted))
 }
 
 async fn list_devices(
@@ -259,11 +259,11 @@ async fn list_devices(
     body: Body,
 ) -> Answer {
     let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
-    found(device_list::list(&platform, body))
+    found(device_list::list(&platform, body).map_err(Invalid::dotted))
 }
 
 async fn status_v1(_: Platforms, _: Session, Path((account, _)): Path<(String, String)>) -> Answer {
-    found(lookups::status_v1(&account))
+    found(lookups::status_v1(&account).map_err(Invalid::dotted))
 }
 
 async fn status_v2(
@@ -271,12 +271,13 @@ async fn status_v2(
     _: Session,
     Path((account, request)): Path<(String, String)>,
 ) -> Answer {
-    found(lookups::status_v2(&platform, &account, &request))
+    // Of the eSIM family, as the SDK's GIORestErrorResponse says.
+    let status = lookups::status_v2(&platform, &account, &request);
+    found(status.map_err(Invalid::three_digits))
 }
 
-fn found(found: Result<Value, Invalid>) -> Answer {
-    let found = found.map_err(Invalid::dotted)?;
-    Ok(json_response(StatusCode::OK, &found))
+fn found(found: Result<Value, Refusal>) -> Answer {
+    Ok(json_response(StatusCode::OK, &found?))
 }
 
 async fn register(

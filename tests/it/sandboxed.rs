@@ -142,6 +142,62 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
     assert_eq!(gateway.terminate().await.0, Some(0));
 }
 
+/// Two digits of each scenario that ends in a result, and whether that is a success.
+const TOLD: [(u8, bool); 14] = [
+    (11, false),
+    (21, false),
+    (23, false),
+    (34, true),
+    (35, true),
+    (37, true),
+    (38, true),
+    (41, true),
+    (42, false),
+    (43, false),
+    (52, true),
+    (54, true),
+    (57, false),
+    (58, true),
+];
+
+#[tokio::test]
+async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gateway() {
+    let gateway = Setup::sandbox()
+        .set("sandbox.late_by", "200ms")
+        .set("sandbox.interim_for", "50ms")
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let devices = TOLD.iter().map(|(number, _)| EsimDevice {
+        eid: format!("99{number:030}"),
+        iccid: format!("99949{number}0000000000001"),
+        client_reference: number.to_string(),
+    });
+    let request = ChangeEsimPlanRequest {
+        devices: devices.collect(),
+        ..change()
+    };
+    client.change_esim_plan(request).await.unwrap();
+    let mut stream = client
+        .watch_request(watch(String::new()))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut ended = std::collections::BTreeMap::new();
+    while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
+        if let Some(Event::DeviceResult(result)) = message.event {
+            let outcome = result.outcome();
+            if outcome != proto::Outcome::Interim {
+                let succeeded = outcome == proto::Outcome::Succeeded;
+                let number: u8 = result.client_reference.parse().unwrap();
+                assert_eq!(ended.insert(number, succeeded), None, "{number} twice");
+            }
+        }
+    }
+    assert_eq!(ended, TOLD.into_iter().collect());
+    assert_eq!(gateway.terminate().await.0, Some(0));
+}
+
 #[tokio::test]
 async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
     let directory = Directory::new();

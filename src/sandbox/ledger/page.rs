@@ -121,7 +121,7 @@ struct Identifiers<'l>(&'l [Subject]);
 
 impl Serialize for Identifiers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|subject| &subject.sent))
+        serializer.collect_seq(self.0.iter().map(|subject| &*subject.sent))
     }
 }
 
@@ -208,7 +208,7 @@ mod tests {
     use crate::sandbox::identifiers::{Device, DeviceId};
 
     fn accept(ledger: &mut Ledger, plan: &str, count: usize) {
-        let device: Device = Box::new([DeviceId {
+        let device: Device = Arc::new([DeviceId {
             id: "89148000000800139708".into(),
             kind: "iccid".into(),
         }]);

@@ -1,12 +1,13 @@
 //! That nobody meets a scenario by accident, and everybody who asks for one does.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::*;
 use crate::sandbox::identifiers;
 
 fn device(kind: &str, id: &str) -> Device {
-    Box::new([DeviceId {
+    Arc::new([DeviceId {
         id: id.into(),
         kind: kind.into(),
     }])

@@ -62,6 +62,7 @@ async fn the_first_request_status_refuses_plan_changes_and_the_second_tells_esim
     ] {
         let refused = body(world.call(Method::GET, &path, None).await, 400).await;
         assert_eq!(members(&refused), ["errorCode", "errorMessage"]);
+        assert_eq!(refused["errorCode"] == "400", path.contains("/v2/"));
     }
     let told = world.get(&status("v2", &request)).await;
     assert_eq!(members(&told), ["requestId", "status", "subRequests"]);
