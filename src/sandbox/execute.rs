@@ -37,25 +37,17 @@ impl Platform {
             return Err(Refusal::stopping().into());
         }
         let received = Instant::now();
-        let reply = match self.reply(&asked, presented) {
-            Ok(reply) => reply,
+        let (reply, account) = match self.judge(&asked, presented) {
+            Ok(judged) => judged,
             Err(not_executed) => {
                 self.write_down(&asked, &not_executed);
                 return Err(not_executed);
-            }
-        };
-        let account: Arc<str> = match &asked.account {
-            Some(account) => account.as_str().into(),
-            None => {
-                let only = self.registrations().only_account();
-                only.map_err(|invalid| asked.kind.refuse(invalid))?.into()
             }
         };
         let reversed = scenario::all(asked.kind, &asked.devices)
             .iter()
             .any(|hit| hit.scenario.does == Does::Reversed);
         let service_plan: Arc<str> = asked.service_plan.as_str().into();
-        self.ledger().has_room(asked.devices.len())?;
         let devices = std::mem::take(&mut asked.devices);
         let subjects: Arc<[Subject]> = {
             let mut known = self.devices();
@@ -93,6 +85,25 @@ impl Platform {
         });
         self.wait_to_answer(answered_at, &gate).await?;
         Ok(Executed { request_id, reply })
+    }
+
+    /// How the request will be answered and whose devices it is about, unless
+    /// something speaks against it.
+    fn judge(
+        &self,
+        asked: &Asked,
+        presented: &Presented,
+    ) -> Result<(Reply, Arc<str>), NotExecuted> {
+        let account: Arc<str> = match &asked.account {
+            Some(account) => account.as_str().into(),
+            None => {
+                let only = self.registrations().only_account();
+                only.map_err(|invalid| asked.kind.refuse(invalid))?.into()
+            }
+        };
+        let reply = self.reply(asked, presented)?;
+        self.ledger().has_room(asked.devices.len())?;
+        Ok((reply, account))
     }
 
     /// How the request will be answered, unless something speaks against it:

@@ -280,3 +280,23 @@ async fn the_ledger_counts_how_often_a_device_and_a_request_were_executed() {
     assert_eq!(of_devices, [Some(2), Some(3)]);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_request_that_names_no_account_needs_to_be_the_only_one_there_is() {
+    let world = World::start(quick()).await;
+    let mut asked = five_g_of(&[""]);
+    asked["accountName"].take();
+    world.post(PLAN, &asked, 200).await;
+    for account in ["0000123456-00001", "0000123456-00002"] {
+        let listener = json!({ "name": "CarrierService", "url": "http://127.0.0.1:9" });
+        let path = format!("/m2m/v1/callbacks/{account}");
+        world.post(&path, &listener, 200).await;
+    }
+    let refused = world.post(PLAN, &asked, 400).await;
+    let code = text(&refused, "errorCode");
+    assert!(code.ends_with("REQUEST_FAILED.MultipleAccounts"));
+    let ledger = world.ledger().await;
+    assert_eq!(ledger["not_executed"][0]["reason"], code);
+    assert_eq!(ledger["changes_accepted"], 1);
+    world.end().await;
+}
