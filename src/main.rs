@@ -7,7 +7,7 @@ use std::{
 
 use thingspace_gateway::cli::{
     args::{self, Invocation},
-    config, demo, healthcheck, operator, serve, write_line,
+    config, demo, healthcheck, operator, scenarios, serve, write_line,
 };
 
 fn main() -> ExitCode {
@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let done = match invocation {
         Invocation::Serve { sandbox, sources } => serve::serve(sandbox, &sources, &mut err),
         Invocation::Sandbox { sources } => serve::sandbox(&sources, &mut err),
+        Invocation::SandboxScenarios { json } => scenarios::run(json, &mut out).map(|()| 0),
         Invocation::Demo {
             devices,
             json,

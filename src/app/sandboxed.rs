@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     config::{self, Config, Secret},
-    sandbox::{CallbackOrder, Sandbox, Settings},
+    sandbox::{CallbackOrder, Credentials, Resend, Sandbox, Settings, Shares},
 };
 
 /// A sandbox that is bound, and what goes away with it.
@@ -27,16 +27,38 @@ pub(super) struct Running {
 }
 
 /// What the settings say of a sandbox.
-pub fn sandbox_settings(config: &config::Sandbox) -> Settings {
-    Settings {
+///
+/// # Errors
+///
+/// A secret's file that cannot be read.
+pub fn sandbox_settings(config: &config::Sandbox) -> io::Result<Settings> {
+    Ok(Settings {
         listen: config.listen,
         seed: config.seed,
         callback_delay: config.callback_delay,
         answer_delay: config.answer_delay,
+        slow_answer: config.slow_answer,
+        late_by: config.late_by,
+        interim_for: config.interim_for,
+        resend: match config.resend {
+            config::Resend::Quick => Resend::Quick,
+            config::Resend::Measured => Resend::Measured,
+            config::Resend::Documented => Resend::Documented,
+        },
+        time_scale: config.time_scale,
         resend_after: config.resend_after,
         patience: config.patience,
-        failure_share: config.failure_share,
-        duplicate_share: config.duplicate_share,
+        shares: Shares {
+            failure: config.failure_share,
+            duplicate: config.duplicate_share,
+            lost: config.lost_share,
+            early: config.early_share,
+            late: config.late_share,
+            malformed: config.malformed_share,
+            drop_request: config.drop_request_share,
+            drop_answer: config.drop_answer_share,
+            error: config.error_share,
+        },
         order: match config.order {
             config::CallbackOrder::AsSent => CallbackOrder::AsSent,
             config::CallbackOrder::Reversed => CallbackOrder::Reversed,
@@ -45,8 +67,20 @@ pub fn sandbox_settings(config: &config::Sandbox) -> Settings {
         callback_url: config.callback_url.clone(),
         callback_login: None,
         callback_concurrency: usize::from(config.callback_concurrency),
-        credentials: None,
-    }
+        any_callback_port: config.any_callback_port,
+        credentials_lag: config.credentials_lag,
+        credentials: Credentials {
+            app_key: config.app_key.as_ref().map(expose).transpose()?,
+            app_secret: config.app_secret.as_ref().map(expose).transpose()?,
+            uws_username: config.uws_username.as_ref().map(expose).transpose()?,
+            uws_password: config.uws_password.as_ref().map(expose).transpose()?,
+        },
+        token_lifetime: config.token_lifetime,
+        session_lifetime: config.session_lifetime,
+        single_session: config.single_session,
+        requests_per_minute: config.requests_per_minute,
+        initial_plan: config.initial_plan.clone(),
+    })
 }
 
 // === impl Beside ===
@@ -76,14 +110,18 @@ impl Beside {
         if let Some(secret) = secret {
             config.callbacks.path_secret = Some(Secret::new(secret));
         }
-        let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox)).await?;
+        let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox)?).await?;
         let base_url = sandbox.base_url();
         config.thingspace.base_url = base_url.clone();
-        let credential = || Some(Secret::new("sandbox"));
-        config.thingspace.app_key = credential();
-        config.thingspace.app_secret = credential();
-        config.thingspace.uws_username = credential();
-        config.thingspace.uws_password = credential();
+        // Where the sandbox is told what to expect, the gateway knows it too.
+        let credential = |expected: &Option<Secret>| {
+            let any = || Secret::new("sandbox");
+            Some(expected.clone().unwrap_or_else(any))
+        };
+        config.thingspace.app_key = credential(&config.sandbox.app_key);
+        config.thingspace.app_secret = credential(&config.sandbox.app_secret);
+        config.thingspace.uws_username = credential(&config.sandbox.uws_username);
+        config.thingspace.uws_password = credential(&config.sandbox.uws_password);
 
         let directory = if config.is_set("journal.dir") {
             None

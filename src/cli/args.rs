@@ -27,6 +27,11 @@ pub enum Invocation {
         /// Where the settings come from.
         sources: Sources,
     },
+    /// Tell which identifiers make which situation happen in a sandbox.
+    SandboxScenarios {
+        /// As JSON instead of a table.
+        json: bool,
+    },
     /// Show plan changes on a gateway with a sandbox.
     Demo {
         /// How many devices, 1 to 10,000.
@@ -77,7 +82,13 @@ pub fn command() -> Command {
         .arg(sandbox_flag(
             "Run a sandbox with it instead of calling the real ThingSpace",
         ));
-    let sandbox = Command::new("sandbox").about("Run a ThingSpace that runs anywhere");
+    let scenarios = Command::new("scenarios")
+        .about("List the identifiers that make a situation happen, and which")
+        .arg(switch("json").help("Print JSON instead of a table"));
+    let sandbox = Command::new("sandbox")
+        .about("Run a ThingSpace that runs anywhere")
+        .args_conflicts_with_subcommands(true)
+        .subcommand(scenarios);
     let check = Command::new("check")
         .about("Try the settings without starting; exit code 78 when they would not do")
         .arg(sandbox_flag("Try them for `serve --sandbox`"));
@@ -129,8 +140,13 @@ where
             sandbox: matches.get_flag("sandbox"),
             sources: sources(matches),
         },
-        Some(("sandbox", matches)) => Invocation::Sandbox {
-            sources: sources(matches),
+        Some(("sandbox", matches)) => match matches.subcommand() {
+            Some((_, matches)) => Invocation::SandboxScenarios {
+                json: matches.get_flag("json"),
+            },
+            None => Invocation::Sandbox {
+                sources: sources(matches),
+            },
         },
         Some(("demo", matches)) => Invocation::Demo {
             devices: matches.get_one("devices").copied().unwrap_or_default(),
@@ -344,6 +360,25 @@ mod tests {
         let config = Config::load(&sources).unwrap().config;
         assert!(sandbox && config.callbacks.insecure);
         assert_eq!(config.grpc.listen.to_string(), "127.0.0.1:7");
+    }
+
+    #[test]
+    fn a_sandbox_takes_its_settings_or_lists_its_scenarios() {
+        let line = "gateway sandbox --sandbox.seed 7";
+        let Ok(Invocation::Sandbox { sources }) = parsed(line) else {
+            panic!("not understood: {line}");
+        };
+        assert_eq!(Config::load(&sources).unwrap().config.sandbox.seed, 7);
+        for (line, as_json) in [
+            ("gateway sandbox scenarios", false),
+            ("gateway sandbox scenarios --json", true),
+        ] {
+            let Ok(Invocation::SandboxScenarios { json }) = parsed(line) else {
+                panic!("not understood: {line}");
+            };
+            assert_eq!(json, as_json);
+        }
+        assert!(parsed("gateway sandbox --sandbox.seed 7 scenarios").is_err());
     }
 
     #[test]

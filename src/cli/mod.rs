@@ -5,6 +5,7 @@ pub mod config;
 pub mod demo;
 pub mod healthcheck;
 pub mod operator;
+pub mod scenarios;
 pub mod serve;
 
 use std::io::{self, Write};

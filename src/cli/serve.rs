@@ -57,8 +57,8 @@ pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
         sources,
         err,
         |config, shutdown, _telemetry| async move {
-            let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox));
-            let sandbox = sandbox
+            let settings = sandbox_settings(&config.sandbox).map_err(|error| error.to_string())?;
+            let sandbox = Sandbox::bind(settings)
                 .await
                 .map_err(|error| format!("sandbox.listen {}: {error}", config.sandbox.listen))?;
             tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());

@@ -97,3 +97,15 @@ choice! {
         Shuffled = "shuffled",
     }
 }
+
+choice! {
+    /// How often and how soon the sandbox sends a callback again that nobody took.
+    Resend {
+        /// Three more times, a second apart.
+        Quick = "quick",
+        /// Once more after 1.3 s, then no more, as seen on ThingSpace.
+        Measured = "measured",
+        /// Three more times, five minutes apart.
+        Documented = "documented",
+    }
+}

@@ -408,3 +408,31 @@ impl Member for ServiceName {
         name.then(|| text.to_owned())
     }
 }
+
+// === PlanName ===
+
+/// A service plan, by its name or its code.
+pub(super) struct PlanName;
+
+impl Describe for PlanName {
+    fn accepts(&self) -> String {
+        "1 to 128 printable ASCII characters without `'`, `<` and `\\`".to_owned()
+    }
+    fn placeholder(&self) -> &'static str {
+        "PLAN"
+    }
+}
+
+impl Kind for PlanName {
+    type Value = String;
+    fn parse(&self, text: &str) -> Option<String> {
+        let printable = |c: char| c == ' ' || c.is_ascii_graphic();
+        // ThingSpace refuses these three anywhere in a request.
+        let allowed = |c: char| printable(c) && !matches!(c, '\'' | '<' | '\\');
+        let fits = (1..=128).contains(&text.len()) && !text.trim().is_empty();
+        (fits && text.chars().all(allowed)).then(|| text.to_owned())
+    }
+    fn toml(&self, value: &String) -> String {
+        toml_string(value)
+    }
+}

@@ -27,6 +27,7 @@ mod tests;
 pub use check::Mode;
 pub use choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
+    Resend,
 };
 pub use docs::markdown;
 pub use error::{ConfigError, Origin};

@@ -11,11 +11,12 @@ use url::Url;
 
 use super::choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
+    Resend,
 };
 use super::error::{ConfigError, Origin};
 use super::kind::{
     Address, DAY, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Many, Network, Number,
-    SECOND, ServiceName, Span, Switch, one_of,
+    PlanName, SECOND, ServiceName, Span, Switch, one_of,
 };
 use super::load::Values;
 use super::secret::{Rule, Secret};
@@ -186,23 +187,79 @@ settings! {
         seed: u64 = Always(Number { min: 0, max: u64::MAX }) or "0";
         /// Time between the answer to a change and its first callback.
         callback_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
-        /// Time that the sandbox takes for each answer.
+        /// Time that the sandbox takes to answer a change.
         answer_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        /// Time that it takes to answer a change with a device of the scenario `slow_answer`.
+        slow_answer: Duration = Always(Span { min: 0, max: HOUR }) or "5s";
+        /// Time by which late callbacks are late: those of `sandbox.late_share`, and of the scenario
+        /// `late`.
+        late_by: Duration = Always(Span { min: 0, max: 7 * DAY }) or "10s";
+        /// Time from a callback that is not the end, `warning` say, until the one that is.
+        interim_for: Duration = Always(Span { min: 0, max: DAY }) or "1s";
         /// Share of the devices whose change fails, from 0 (none) to 1 (all).
         failure_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
         /// Share of the callbacks that are sent twice, from 0 (none) to 1 (all).
         duplicate_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the callbacks that are never sent, although the change was executed.
+        lost_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the callbacks that are sent `sandbox.late_by` after their time.
+        late_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the callbacks that are sent before their request is answered. The answer waits for
+        /// them, 10 s at most.
+        early_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the callbacks that nobody can read: JSON that ends in the middle, lacks its opening
+        /// brace, or has no `requestId`.
+        malformed_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the changes whose connection is dropped before they are executed.
+        drop_request_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the changes that are executed and whose connection is dropped before the answer.
+        drop_answer_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Share of the changes that are answered with 500. The seed executes about half of them.
+        error_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
         /// Order in which the callbacks of one request are sent: that of its devices, the reverse, or
         /// any.
         order: CallbackOrder = Always(one_of::<CallbackOrder>()) or "as_sent";
+        /// Plan that devices are on before their first change.
+        initial_plan: String = Always(PlanName) or "Sandbox Initial Plan";
         /// Where results go when an account has registered no listener of its own. Unset: nowhere.
         callback_url: Option<Url> = Maybe(HttpUrl);
-        /// Time from a refused callback until it is sent again, at most three times. ThingSpace was
-        /// measured at 1.3 s and documents five minutes.
-        resend_after: Duration = Always(Span { min: 0, max: HOUR }) or "1s";
+        /// How often and how soon a callback is sent again: `quick` three more times a second apart,
+        /// `measured` once more after 1.3 s as seen on ThingSpace, `documented` three more times five
+        /// minutes apart. With `quick` and `measured` a listener that does not answer within 4 s gets
+        /// a second copy while the first is under way.
+        resend: Resend = Always(one_of::<Resend>()) or "quick";
+        /// Factor for the times of `sandbox.resend`: `0.01` makes three seconds of five minutes.
+        time_scale: f64 = Always(Number { min: 0.0, max: 1000.0 }) or "1";
+        /// Time from a refused callback until it is sent again. Unset: what `sandbox.resend` says.
+        resend_after: Option<Duration> = Maybe(Span { min: 0, max: HOUR });
         /// Time without an answer after which a callback is sent again while the first is under way.
-        patience: Duration = Always(Span { min: 10 * MILLISECOND, max: HOUR }) or "4s";
+        /// Unset: what `sandbox.resend` says.
+        patience: Option<Duration> = Maybe(Span { min: 10 * MILLISECOND, max: HOUR });
         /// Most callbacks under way at a time.
         callback_concurrency: u16 = Always(Number { min: 1, max: 1024 }) or "32";
+        /// Lets listeners that are not on loopback have other ports than the ones that ThingSpace
+        /// calls: 80, 443, 9001 to 9006, 50551 to 50559 and 28200 to 28220.
+        any_callback_port: bool = Always(Switch) or "false";
+        /// Time for which callbacks carry a listener's former user name and password after it was
+        /// registered again. ThingSpace was measured at 14 minutes.
+        credentials_lag: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        /// Key that token requests must have. Unset: any.
+        app_key: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// Secret that token requests must have. Unset: any.
+        app_secret: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// User name that log-ins must have. Unset: any.
+        uws_username: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// Password that log-ins must have. Unset: any. Five wrong ones in a row lock the user until the
+        /// sandbox is started anew.
+        uws_password: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        /// Time that an access token lives, from its first issue.
+        token_lifetime: Duration = Always(Span { min: SECOND, max: DAY }) or "1h";
+        /// Time that a session lives without being used.
+        session_lifetime: Duration = Always(Span { min: 100 * MILLISECOND, max: DAY }) or "20m";
+        /// Ends a user's earlier session at each log-in. Whether ThingSpace does is not known.
+        single_session: bool = Always(Switch) or "false";
+        /// Most M2M calls in a minute, log-ins included; each one more is answered with 429 and
+        /// `Retry-After`. 0: any number.
+        requests_per_minute: u32 = Always(Number { min: 0, max: 1_000_000 }) or "0";
     }
 }

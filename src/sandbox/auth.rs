@@ -1,10 +1,15 @@
 //! Access tokens and sessions.
 //!
 //! An access token lives one hour from its first issue, and a request inside
-//! that hour is answered with the same token (ThingSpace, Get Credentials page).
-//! A session dies after 20 minutes without use, and five failed log-ins in a row
-//! lock the user (ThingSpace, Start Connectivity Management Session page).
+//! that hour is answered with the same token; a revoked one is followed by another
+//! (ThingSpace, Get Credentials page). A session dies after 20 minutes without
+//! use, and five failed log-ins in a row lock the user (ThingSpace, Start
+//! Connectivity Management Session page).
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::http::{HeaderMap, StatusCode, header};
@@ -13,27 +18,29 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-use super::Credentials;
 use super::errors::{Refusal, code};
+use super::settings::{Credentials, Settings};
 
-/// How long an access token lives, from its first issue.
-const TOKEN_LIFE: Duration = Duration::from_secs(3600);
-/// How long a session lives without being used.
-const SESSION_IDLE: Duration = Duration::from_secs(20 * 60);
 /// Failed log-ins in a row that lock the user.
 const STRIKES: u8 = 5;
 /// Key pairs whose tokens are remembered: the oldest gives way.
 const MAX_TOKENS: usize = 64;
 /// Sessions that are remembered: the least recently used gives way.
 const MAX_SESSIONS: usize = 1024;
+/// Users whose failed log-ins are counted.
+const MAX_USERS: usize = 1024;
 
 /// Everything that was issued, and what it takes to get more.
 pub(super) struct Auth {
-    expected: Option<Credentials>,
+    expected: Credentials,
+    token_life: Duration,
+    session_idle: Duration,
+    single_session: bool,
     rng: fastrand::Rng,
     tokens: Vec<Token>,
     sessions: Vec<Session>,
-    strikes: u8,
+    /// Failed log-ins in a row, by user.
+    strikes: HashMap<String, u8>,
 }
 
 /// Key and secret of an application.
@@ -47,9 +54,12 @@ struct Token {
     pair: KeyPair,
     value: String,
     issued: Instant,
+    /// Still good, but the next token request is answered with another.
+    retired: bool,
 }
 
 struct Session {
+    user: String,
     value: String,
     used: Instant,
 }
@@ -61,13 +71,16 @@ pub(super) struct Issued {
 }
 
 impl Auth {
-    pub(super) fn new(expected: Option<Credentials>, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
         Self {
-            expected,
+            expected: settings.credentials.clone(),
+            token_life: settings.token_lifetime,
+            session_idle: settings.session_lifetime,
+            single_session: settings.single_session,
             rng,
             tokens: Vec::new(),
             sessions: Vec::new(),
-            strikes: 0,
+            strikes: HashMap::new(),
         }
     }
 
@@ -90,11 +103,16 @@ impl Auth {
     /// The token of a key pair: the one of this hour, or a new one.
     pub(super) fn issue(&mut self, pair: KeyPair) -> Issued {
         let now = Instant::now();
-        self.tokens.retain(|token| left(token, now) > 0);
-        if let Some(token) = self.tokens.iter().find(|token| token.pair == pair) {
+        let life = self.token_life;
+        self.tokens.retain(|token| token.lives(life, now));
+        // A token in its last second would be told to expire in none.
+        let fits = |token: &&Token| {
+            token.pair == pair && !token.retired && token.left(life, now).as_secs() > 0
+        };
+        if let Some(token) = self.tokens.iter().find(fits) {
             return Issued {
                 value: token.value.clone(),
-                expires_in: left(token, now),
+                expires_in: token.left(life, now).as_secs(),
             };
         }
         if self.tokens.len() >= MAX_TOKENS {
@@ -105,44 +123,60 @@ impl Auth {
             pair,
             value: value.clone(),
             issued: now,
+            retired: false,
         });
         Issued {
             value,
-            expires_in: TOKEN_LIFE.as_secs(),
+            expires_in: life.as_secs(),
+        }
+    }
+
+    /// Ends a token of this key pair. WSO2 does not tell whether it was one.
+    pub(super) fn revoke(&mut self, pair: &KeyPair, value: &str) {
+        self.tokens
+            .retain(|token| token.pair != *pair || token.value != value);
+    }
+
+    /// Has the next token request answered with another token, while this one
+    /// stays good for whoever else uses it.
+    pub(super) fn retire(&mut self, value: &str) {
+        let token = self.tokens.iter_mut().find(|token| token.value == value);
+        if let Some(token) = token {
+            token.retired = true;
         }
     }
 
     /// Lets a request with a living access token pass.
-    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<(), Refusal> {
+    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
         let value = bearer(headers).ok_or_else(Refusal::missing_token)?;
         let now = Instant::now();
         self.tokens
             .iter()
-            .any(|token| token.value == value && left(token, now) > 0)
-            .then_some(())
+            .any(|token| token.value == value && token.lives(self.token_life, now))
+            .then(|| value.to_owned())
             .ok_or_else(Refusal::invalid_token)
     }
 
-    /// Opens a session. Earlier sessions of the user stay valid: whether the
-    /// platform ends them is not documented.
+    /// Opens a session. Whether the platform then ends the user's earlier ones
+    /// is not documented: a setting decides.
     pub(super) fn log_in(&mut self, username: &str, password: &str) -> Result<String, Refusal> {
-        if self.strikes >= STRIKES {
+        if self.is_locked(username) {
             return Err(Refusal::m2m(
                 code::PASSWORD_INVALID,
                 "The user is locked after 5 failed log-ins",
             ));
         }
         if !self.knows_user(username, password) {
-            // It is the user that gets locked: a name that nobody has counts
-            // against nobody.
-            let user = self.expected.as_ref().map(|known| &*known.uws_username);
-            self.strikes += u8::from(user == Some(username));
+            self.strike(username);
             return Err(Refusal::m2m(
                 code::PASSWORD_INVALID,
                 "The username or password is not valid",
             ));
         }
-        self.strikes = 0;
+        self.strikes.remove(username);
+        if self.single_session {
+            self.sessions.retain(|session| session.user != username);
+        }
         if self.sessions.len() >= MAX_SESSIONS {
             self.forget_stalest();
         }
@@ -150,10 +184,38 @@ impl Auth {
             .into_uuid()
             .to_string();
         self.sessions.push(Session {
+            user: username.to_owned(),
             value: value.clone(),
             used: Instant::now(),
         });
         Ok(value)
+    }
+
+    /// The users whom only the platform's support could let in again.
+    pub(super) fn locked_users(&self) -> usize {
+        self.strikes
+            .values()
+            .filter(|strikes| **strikes >= STRIKES)
+            .count()
+    }
+
+    fn is_locked(&self, username: &str) -> bool {
+        let strikes = self.strikes.get(username);
+        strikes.is_some_and(|strikes| *strikes >= STRIKES)
+    }
+
+    /// It is the user that gets locked: a name that nobody has counts against
+    /// nobody.
+    fn strike(&mut self, username: &str) {
+        let exists = match &self.expected.uws_username {
+            Some(known) => known == username,
+            None => !username.is_empty(),
+        };
+        let room = self.strikes.len() < MAX_USERS || self.strikes.contains_key(username);
+        if exists && room {
+            let strikes = self.strikes.entry(username.to_owned()).or_default();
+            *strikes = strikes.saturating_add(1);
+        }
     }
 
     /// Lets a request with a living session pass, which keeps the session alive.
@@ -168,17 +230,11 @@ impl Auth {
             .ok()
             .and_then(|_| self.sessions.iter_mut().find(|one| one.value == value));
         let Some(session) = session else {
-            return Err(Refusal::m2m(
-                code::SESSION_INVALID,
-                "The session token is not valid",
-            ));
+            return Err(Refusal::session_invalid());
         };
         let now = Instant::now();
-        if now.duration_since(session.used) >= SESSION_IDLE {
-            return Err(Refusal::m2m(
-                code::SESSION_EXPIRED,
-                "The session token has expired",
-            ));
+        if now.duration_since(session.used) >= self.session_idle {
+            return Err(Refusal::session_expired());
         }
         session.used = now;
         Ok(session.value.clone())
@@ -202,24 +258,30 @@ impl Auth {
     }
 
     fn knows_app(&self, pair: &KeyPair) -> bool {
-        match &self.expected {
-            Some(known) => known.app_key == pair.key && known.app_secret == pair.secret,
-            None => !pair.key.is_empty() && !pair.secret.is_empty(),
-        }
+        fits(&self.expected.app_key, &pair.key) && fits(&self.expected.app_secret, &pair.secret)
     }
 
     fn knows_user(&self, username: &str, password: &str) -> bool {
-        match &self.expected {
-            Some(known) => known.uws_username == username && known.uws_password == password,
-            None => !username.is_empty() && !password.is_empty(),
-        }
+        fits(&self.expected.uws_username, username) && fits(&self.expected.uws_password, password)
     }
 }
 
-fn left(token: &Token, now: Instant) -> u64 {
-    TOKEN_LIFE
-        .saturating_sub(now.duration_since(token.issued))
-        .as_secs()
+impl Token {
+    fn left(&self, life: Duration, now: Instant) -> Duration {
+        life.saturating_sub(now.duration_since(self.issued))
+    }
+
+    fn lives(&self, life: Duration, now: Instant) -> bool {
+        !self.left(life, now).is_zero()
+    }
+}
+
+/// What is not expected may be anything but nothing.
+fn fits(expected: &Option<String>, given: &str) -> bool {
+    match expected {
+        Some(expected) => expected == given,
+        None => !given.is_empty(),
+    }
 }
 
 fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -244,77 +306,4 @@ fn basic(headers: &HeaderMap) -> Option<KeyPair> {
         key: key.to_owned(),
         secret: secret.to_owned(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn auth() -> Auth {
-        let expected = Credentials {
-            app_key: "key".into(),
-            app_secret: "secret".into(),
-            uws_username: "user".into(),
-            uws_password: "pass".into(),
-        };
-        Auth::new(Some(expected), fastrand::Rng::with_seed(1))
-    }
-
-    fn headers(name: &'static str, value: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(name, value.parse().unwrap());
-        headers
-    }
-
-    fn issue(auth: &mut Auth, headers: &HeaderMap) -> Issued {
-        let Ok(pair) = auth.client(headers) else {
-            panic!("the pair is known");
-        };
-        auth.issue(pair)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_token_is_issued_again_within_its_hour_and_is_another_one_after_it() {
-        let mut auth = auth();
-        let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
-        let first = issue(&mut auth, &basic);
-        assert_eq!(first.expires_in, 3600);
-        let bearer = headers("authorization", &format!("Bearer {}", first.value));
-
-        tokio::time::advance(Duration::from_secs(3000)).await;
-        let again = issue(&mut auth, &basic);
-        assert_eq!((again.value, again.expires_in), (first.value.clone(), 600));
-        assert!(auth.check_token(&bearer).is_ok());
-
-        tokio::time::advance(Duration::from_secs(600)).await;
-        assert!(auth.check_token(&bearer).is_err());
-        assert_ne!(issue(&mut auth, &basic).value, first.value);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_session_lives_while_it_is_used_and_expires_after_twenty_idle_minutes() {
-        let mut auth = auth();
-        let value = auth.log_in("user", "pass").unwrap();
-        let session = headers("vz-m2m-token", &value);
-        for _ in 0..5 {
-            tokio::time::advance(SESSION_IDLE - Duration::from_secs(1)).await;
-            assert!(auth.use_session(&session).is_ok());
-        }
-        tokio::time::advance(SESSION_IDLE).await;
-        let refused = format!("{:?}", auth.use_session(&session).unwrap_err());
-        assert!(refused.contains(code::SESSION_EXPIRED), "{refused}");
-    }
-
-    #[test]
-    fn five_failed_log_ins_in_a_row_lock_the_user() {
-        let mut auth = auth();
-        for _ in 0..4 {
-            assert!(auth.log_in("user", "wrong").is_err());
-        }
-        assert!(auth.log_in("user", "pass").is_ok());
-        for _ in 0..5 {
-            assert!(auth.log_in("user", "wrong").is_err());
-        }
-        assert!(auth.log_in("user", "pass").is_err());
-    }
 }

@@ -1,9 +1,12 @@
 //! Registered callback listeners: one per account and service.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use url::Url;
+use tokio::time::Instant;
+use url::{Host, Url};
 
 use super::changes;
 use super::errors::{Invalid, code};
@@ -12,6 +15,15 @@ use super::errors::{Invalid, code};
 const MAX_ACCOUNTS: usize = 1000;
 /// Longest user name and password (ThingSpace, Register Callback Listener page).
 const MAX_LOGIN: usize = 40;
+
+/// The ports that callbacks are sent to (same page).
+const PORTS: [RangeInclusive<u16>; 5] = [
+    80..=80,
+    443..=443,
+    9001..=9006,
+    50551..=50559,
+    28200..=28220,
+];
 
 /// The services that a listener can be registered for (same page).
 const SERVICES: [&str; 23] = [
@@ -51,7 +63,16 @@ pub(super) struct Listener {
 /// All registrations, by account and service.
 #[derive(Default)]
 pub(super) struct Registrations {
-    accounts: BTreeMap<String, BTreeMap<&'static str, Listener>>,
+    any_port: bool,
+    /// For so long a new registration's callbacks carry the former credentials.
+    credentials_lag: Duration,
+    accounts: BTreeMap<String, BTreeMap<&'static str, Registered>>,
+}
+
+struct Registered {
+    listener: Listener,
+    /// The credentials of the registration before, and until when they are sent.
+    former: Option<(Listener, Instant)>,
 }
 
 /// The body of a registration.
@@ -78,6 +99,14 @@ pub(super) struct Listed {
 }
 
 impl Registrations {
+    pub(super) fn new(any_port: bool, credentials_lag: Duration) -> Self {
+        Self {
+            any_port,
+            credentials_lag,
+            accounts: BTreeMap::new(),
+        }
+    }
+
     /// Registers a listener and says for which service. It takes the place of
     /// the one before: whether the platform refuses that is not documented.
     pub(super) fn register(&mut self, account: &str, body: &[u8]) -> Result<&'static str, Invalid> {
@@ -85,7 +114,7 @@ impl Registrations {
         changes::check_account(account)?;
         let asked: Registration<'_> = changes::parse(body)?;
         let service = known(changes::required(asked.name, "name")?)?;
-        let listener = asked.listener()?;
+        let listener = asked.listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
             return Err(Invalid::new(
                 code::UNEXPECTED,
@@ -93,7 +122,9 @@ impl Registrations {
             ));
         }
         let listeners = self.accounts.entry(account.to_owned()).or_default();
-        listeners.insert(service, listener);
+        let until = Instant::now() + self.credentials_lag;
+        let former = listeners.remove(service).map(|it| (it.listener, until));
+        listeners.insert(service, Registered { listener, former });
         Ok(service)
     }
 
@@ -101,7 +132,7 @@ impl Registrations {
     pub(super) fn list(&self, account: &str) -> Vec<Listed> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
-            .map(|(&service_name, listener)| Listed {
+            .map(|(&service_name, Registered { listener, .. })| Listed {
                 account_name: account.to_owned(),
                 service_name,
                 url: listener.url.to_string(),
@@ -129,9 +160,19 @@ impl Registrations {
             .ok_or_else(|| Invalid::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
-    /// The listener of an account for a service.
+    /// The listener of an account for a service. After a registration over
+    /// another one, callbacks with the former credentials went on for 9 to 14
+    /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
     pub(super) fn find(&self, account: &str, service: &str) -> Option<Listener> {
-        self.accounts.get(account)?.get(service).cloned()
+        let registered = self.accounts.get(account)?.get(service)?;
+        let listener = registered.listener.clone();
+        Some(match &registered.former {
+            Some((former, until)) if Instant::now() < *until => Listener {
+                url: listener.url,
+                ..former.clone()
+            },
+            _ => listener,
+        })
     }
 
     /// The account of a request that names none: the only one there is.
@@ -148,12 +189,18 @@ impl Registrations {
 }
 
 impl Registration<'_> {
-    fn listener(&self) -> Result<Listener, Invalid> {
+    fn listener(&self, any_port: bool) -> Result<Listener, Invalid> {
         let url = changes::required(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
+        if !(any_port || is_loopback(&url) || has_allowed_port(&url)) {
+            return Err(Invalid::new(
+                code::REQUEST_UNDEFINED,
+                "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
+            ));
+        }
         let too_long =
             |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_LOGIN);
         if too_long(self.username) || too_long(self.password) {
@@ -175,4 +222,19 @@ fn known(service: &str) -> Result<&'static str, Invalid> {
         .into_iter()
         .find(|name| *name == service)
         .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
+}
+
+fn has_allowed_port(url: &Url) -> bool {
+    let port = url.port_or_known_default();
+    port.is_some_and(|port| PORTS.iter().any(|range| range.contains(&port)))
+}
+
+/// Tests and developers take the port that is free.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    }
 }

@@ -1,29 +1,26 @@
-//! Sending callbacks: one per device, again when nobody takes it.
+//! Sends the callbacks: one per device, again when nobody takes it.
 //!
-//! The pages say three more tries five minutes apart; measured was one more try
-//! after about 1.3 seconds, and after 4 seconds without an answer a second copy
-//! while the first was still under way. This follows the documented count on the
-//! measured scale.
+//! How often and how soon is a policy, because the pages and what was measured
+//! disagree: `settings::Resend`. A device's fate may add a callback that is not
+//! the end, send one early, late, twice or never. What a change came to holds
+//! from the moment its callback is due, sent or not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::http::header;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use reqwest::Response;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::fate::{Copies, Fate};
-use super::identifiers::Device;
-use super::ledger::{Change, add};
+use super::changes::MAX_DEVICES;
+use super::fate::{Copies, Ending, Interim, When};
+use super::ledger::{Change, Outcome, Subject, add};
 use super::message::{self, MAX_SENDS};
-use super::platform::Platform;
+use super::platform::{Gate, Platform};
 
-/// Devices of one change that may be between their first send and their last.
-/// More than the sends in flight, so that those who wait for a resend do not
-/// hold up the others.
-const OPEN_DEVICES: usize = 1024;
 /// When a send is over, whatever the listener does.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 /// How much of a listener's answer is read, to keep the connection usable.
@@ -32,8 +29,12 @@ const MAX_ANSWER: usize = 64 * 1024;
 /// A change whose callbacks are to be sent.
 pub(super) struct Job {
     pub(super) change: Arc<Change>,
-    pub(super) devices: Arc<[Device]>,
+    pub(super) subjects: Arc<[Subject]>,
+    /// The order in which the devices are told.
+    pub(super) order: Vec<usize>,
     pub(super) answered_at: Instant,
+    /// Opens when the early callbacks are out.
+    pub(super) gate: Arc<Gate>,
 }
 
 /// The client that callbacks are sent with.
@@ -55,111 +56,169 @@ fn builder(concurrency: usize) -> reqwest::ClientBuilder {
         .timeout(SEND_LIMIT)
 }
 
-/// Sends all callbacks of a change.
+/// Sends all callbacks of a change. All its devices may be under way at a time:
+/// one that waits for a resend holds up no other.
 pub(super) async fn run(platform: Arc<Platform>, job: Job) {
-    let start = job.answered_at + platform.settings.callback_delay;
-    let waited = platform.stop.run_until_cancelled(sleep_until(start)).await;
-    if waited.is_some() {
-        let order = platform.fates.order(job.change.ordinal, job.devices.len());
-        stream::iter(order)
-            .for_each_concurrent(OPEN_DEVICES, |index| tell(&platform, &job, index))
-            .await;
+    let (early, due) = job.early_and_due();
+    let early = tell_all(&platform, &job, early);
+    let due = async {
+        job.gate.opened().await;
+        let start = job.answered_at.max(Instant::now()) + platform.settings.callback_delay;
+        if platform.wait_until(start).await {
+            tell_all(&platform, &job, due).await;
+        }
+    };
+    tokio::join!(early, due);
+    platform.ledger().settled(job.subjects.len());
+}
+
+impl Job {
+    /// Who is told before the answer, and who after it.
+    fn early_and_due(&self) -> (Vec<usize>, Vec<usize>) {
+        let is_early = |index: &usize| {
+            let subject = self.subjects.get(*index);
+            subject.is_some_and(|subject| subject.fate.when == When::Early)
+        };
+        self.order.iter().partition(|index| is_early(index))
     }
-    platform.ledger().settled(job.devices.len());
+}
+
+async fn tell_all(platform: &Platform, job: &Job, indexes: Vec<usize>) {
+    stream::iter(indexes)
+        .for_each_concurrent(MAX_DEVICES, |index| tell(platform, job, index))
+        .await;
 }
 
 async fn tell(platform: &Platform, job: &Job, index: usize) {
-    if platform.stop.is_cancelled() {
+    let Some(subject) = job.subjects.get(index) else {
         return;
-    }
-    if let Some(device) = job.devices.get(index) {
-        let callback = Callback {
-            platform,
-            change: &job.change,
-            device,
-            fate: platform.fates.device(job.change.ordinal, index),
-        };
-        callback.deliver().await;
-    }
+    };
+    let callback = Callback {
+        platform,
+        change: &job.change,
+        subject,
+        gate: &job.gate,
+        counted: AtomicBool::new(subject.fate.when != When::Early),
+    };
+    callback.tell().await;
 }
 
-/// The callback about one device.
+/// The callbacks about one device.
 struct Callback<'c> {
     platform: &'c Platform,
     change: &'c Change,
-    device: &'c Device,
-    fate: Fate,
+    subject: &'c Subject,
+    gate: &'c Gate,
+    /// Whether the gate knows already that this one is out.
+    counted: AtomicBool,
 }
 
 /// How a send ended.
-enum Outcome<'c> {
+enum Sent<'c> {
     Acknowledged,
     Refused,
     /// No answer within the platform's patience; this is the rest of the send.
-    Slow(BoxFuture<'c, Outcome<'c>>),
+    Slow(BoxFuture<'c, Sent<'c>>),
     NoListener,
     Stopped,
 }
 
 impl Callback<'_> {
-    async fn deliver(&self) {
-        let tally = &self.change.callbacks;
-        if self.fate.fault.is_some() {
-            add(&tally.failed_devices);
+    async fn tell(&self) {
+        let settings = &self.platform.settings;
+        if self.platform.stop.is_cancelled() {
+            return;
         }
-        match self.until_acknowledged().await {
-            Outcome::Acknowledged => add(&tally.acknowledged),
-            Outcome::NoListener => add(&tally.no_listener),
-            Outcome::Refused => add(&tally.gave_up),
-            Outcome::Slow(_) | Outcome::Stopped => {}
+        if let Some(interim) = self.subject.fate.first {
+            self.until_acknowledged(Some(interim)).await;
+            if !self.platform.wait(settings.interim_for).await {
+                return;
+            }
+        }
+        self.settle();
+        match self.subject.fate.when {
+            When::Never => {
+                add(&self.change.callbacks.lost);
+                return;
+            }
+            When::Late => {
+                if !self.platform.wait(settings.late_by).await {
+                    return;
+                }
+            }
+            When::Due | When::Early => {}
+        }
+        let tally = &self.change.callbacks;
+        match self.until_acknowledged(None).await {
+            Sent::Acknowledged => add(&tally.acknowledged),
+            Sent::NoListener => add(&tally.no_listener),
+            Sent::Refused => add(&tally.gave_up),
+            Sent::Slow(_) | Sent::Stopped => {}
         }
     }
 
+    /// From now on the platform knows what became of the device.
+    fn settle(&self) {
+        let outcome = match self.subject.fate.ending {
+            Ending::Succeeds => {
+                self.subject.record.put_on(&self.change.service_plan);
+                Outcome::Succeeded
+            }
+            Ending::Fails(_) => {
+                add(&self.change.callbacks.failed_devices);
+                Outcome::Failed
+            }
+        };
+        self.subject.told().outcome = outcome;
+    }
+
     /// Sends until somebody takes it, and waits for every copy under way.
-    async fn until_acknowledged(&self) -> Outcome<'_> {
+    async fn until_acknowledged(&self, interim: Option<Interim>) -> Sent<'_> {
+        let copies = match interim {
+            Some(_) => Copies::One,
+            None => self.subject.fate.copies,
+        };
         let mut under_way = FuturesUnordered::new();
         let mut sends = 1;
-        under_way.push(self.attempt(1));
-        if self.fate.copies == Copies::TwoAtOnce {
+        under_way.push(self.attempt(interim, 1));
+        if copies == Copies::TwoAtOnce {
             sends = 2;
             under_way.push(self.duplicate(2));
         }
-        let mut end = Outcome::Refused;
-        while let Some(outcome) = under_way.next().await {
-            let more = sends < MAX_SENDS && matches!(end, Outcome::Refused);
-            match outcome {
-                Outcome::Acknowledged => {
-                    if more && self.fate.copies == Copies::TwoInTurn {
+        let policy = self.platform.policy;
+        let mut end = Sent::Refused;
+        while let Some(sent) = under_way.next().await {
+            if !self.counted.swap(true, Ordering::Relaxed) {
+                self.gate.one_is_out();
+            }
+            let more = sends < policy.sends && matches!(end, Sent::Refused);
+            match sent {
+                Sent::Acknowledged => {
+                    let first = matches!(end, Sent::Refused);
+                    if copies == Copies::TwoInTurn && first && sends < MAX_SENDS {
                         sends += 1;
                         under_way.push(self.duplicate(sends));
                     }
-                    end = Outcome::Acknowledged;
+                    end = Sent::Acknowledged;
                 }
-                Outcome::Refused if more && under_way.is_empty() => {
-                    let pause = sleep(self.platform.settings.resend_after);
-                    if self
-                        .platform
-                        .stop
-                        .run_until_cancelled(pause)
-                        .await
-                        .is_none()
-                    {
-                        return Outcome::Stopped;
+                Sent::Refused if more && under_way.is_empty() => {
+                    if !self.platform.wait(policy.pause).await {
+                        return Sent::Stopped;
                     }
                     sends += 1;
-                    under_way.push(self.attempt(sends));
+                    under_way.push(self.attempt(interim, sends));
                 }
-                Outcome::Refused => {}
-                Outcome::Slow(rest) => {
+                Sent::Refused => {}
+                Sent::Slow(rest) => {
                     under_way.push(rest);
                     if more {
                         sends += 1;
-                        under_way.push(self.attempt(sends));
+                        under_way.push(self.attempt(interim, sends));
                     }
                 }
-                Outcome::NoListener | Outcome::Stopped => {
-                    if matches!(end, Outcome::Refused) {
-                        end = outcome;
+                Sent::NoListener | Sent::Stopped => {
+                    if matches!(end, Sent::Refused) {
+                        end = sent;
                     }
                 }
             }
@@ -168,58 +227,62 @@ impl Callback<'_> {
     }
 
     /// A second copy that nobody asked for.
-    fn duplicate(&self, count: u32) -> BoxFuture<'_, Outcome<'_>> {
+    fn duplicate(&self, count: u32) -> BoxFuture<'_, Sent<'_>> {
         add(&self.change.callbacks.duplicates);
-        self.attempt(count)
+        self.attempt(None, count)
     }
 
     /// One send, when its turn has come. Turns are given in the order in which
     /// they were asked for, and the patience begins with the turn.
-    fn attempt(&self, count: u32) -> BoxFuture<'_, Outcome<'_>> {
+    fn attempt(&self, interim: Option<Interim>, count: u32) -> BoxFuture<'_, Sent<'_>> {
         Box::pin(async move {
             let turn = self.platform.turns.acquire();
             let Some(Ok(turn)) = self.platform.stop.run_until_cancelled(turn).await else {
-                return Outcome::Stopped;
+                return Sent::Stopped;
             };
-            let mut send: BoxFuture<'_, Outcome<'_>> = Box::pin(async move {
-                let outcome = self.send(count).await;
+            let mut send: BoxFuture<'_, Sent<'_>> = Box::pin(async move {
+                let sent = self.send(interim, count).await;
                 drop(turn);
-                outcome
+                sent
             });
-            match timeout(self.platform.settings.patience, &mut send).await {
-                Ok(outcome) => outcome,
-                Err(_) => Outcome::Slow(send),
+            let Some(patience) = self.platform.policy.patience else {
+                return send.await;
+            };
+            match timeout(patience, &mut send).await {
+                Ok(sent) => sent,
+                Err(_) => Sent::Slow(send),
             }
         })
     }
 
-    async fn send(&self, count: u32) -> Outcome<'_> {
+    async fn send(&self, interim: Option<Interim>, count: u32) -> Sent<'_> {
         // Looked up for each send: a new registration takes effect at once.
         let service = self.change.kind.service();
         let Some(listener) = self.platform.listener(&self.change.account, service) else {
-            return Outcome::NoListener;
+            return Sent::NoListener;
         };
-        let body = message::write(self.change, self.device, self.fate.fault, &listener, count);
+        let body = message::write(self.change, self.subject, interim, &listener, count);
         let Ok(body) = body else {
-            return Outcome::Refused;
+            return Sent::Refused;
         };
         add(&self.change.callbacks.sent);
+        let place = self.subject.begin_try(interim.is_some(), count);
         let post = self.platform.client.post(listener.url);
         let answer = post
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .send()
             .await;
-        match answer {
-            Ok(answer) if answer.status().is_success() => {
-                read_off(answer).await;
-                Outcome::Acknowledged
-            }
-            Ok(answer) => {
-                read_off(answer).await;
-                Outcome::Refused
-            }
-            Err(_) => Outcome::Refused,
+        let Ok(answer) = answer else {
+            return Sent::Refused;
+        };
+        let status = answer.status();
+        self.subject.end_try(place, status.as_u16());
+        read_off(answer).await;
+        if status.is_success() {
+            Sent::Acknowledged
+        } else {
+            Sent::Refused
         }
     }
 }

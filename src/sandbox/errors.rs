@@ -31,6 +31,9 @@ pub(super) mod code {
     pub(crate) const SESSION_FORMAT: &str = service!("REQUEST_FAILED.SessionToken.Format");
     pub(crate) const MULTIPLE_ACCOUNTS: &str = service!("REQUEST_FAILED.MultipleAccounts");
     pub(crate) const UNEXPECTED: &str = service!("REQUEST_FAILED.UnexpectedError");
+    pub(crate) const DEVICE_NOT_FOUND: &str = service!("REQUEST_FAILED.DeviceNotFound");
+    /// No page tells how the fifth change of a month is refused: this one is ours.
+    pub(crate) const TOO_MANY_CHANGES: &str = service!("REQUEST_FAILED.PlanChangeLimitExceeded");
     /// The one code that is documented without a service in front of it.
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
@@ -59,11 +62,11 @@ impl Invalid {
     /// code moves into the message, where a person can still read it.
     pub(super) fn three_digits(self) -> Refusal {
         let text = format!("{}: {}", self.code, self.message);
-        Refusal {
-            status: StatusCode::BAD_REQUEST,
-            reason: self.code,
-            body: json!({ "errorCode": "400", "errorMessage": text }),
-        }
+        Refusal::json(
+            StatusCode::BAD_REQUEST,
+            self.code,
+            json!({ "errorCode": "400", "errorMessage": text }),
+        )
     }
 }
 
@@ -72,7 +75,15 @@ impl Invalid {
 pub(super) struct Refusal {
     status: StatusCode,
     reason: &'static str,
-    body: Value,
+    body: Body,
+    retry_after: Option<u64>,
+}
+
+#[derive(Debug)]
+enum Body {
+    Json(Value),
+    Xml(String),
+    Empty,
 }
 
 /// Why a response is a refusal: read by the layer that counts them.
@@ -82,20 +93,17 @@ pub(super) struct Reason(pub(super) &'static str);
 impl Refusal {
     /// An M2M error: always 400, told apart by its code.
     pub(super) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status: StatusCode::BAD_REQUEST,
-            reason: code,
-            body: json!({ "errorCode": code, "errorMessage": message.into() }),
-        }
+        Self::json(
+            StatusCode::BAD_REQUEST,
+            code,
+            json!({ "errorCode": code, "errorMessage": message.into() }),
+        )
     }
 
     /// An error of the token endpoint.
     pub(super) fn oauth(status: StatusCode, error: &'static str, description: &str) -> Self {
-        Self {
-            status,
-            reason: error,
-            body: json!({ "error": error, "error_description": description }),
-        }
+        let body = json!({ "error": error, "error_description": description });
+        Self::json(status, error, body)
     }
 
     /// No access token came with the request.
@@ -111,13 +119,39 @@ impl Refusal {
 
     /// An access token that is unknown or older than its hour.
     pub(super) fn invalid_token() -> Self {
-        Self::fault(
-            StatusCode::UNAUTHORIZED,
-            "900901",
-            "Invalid Credentials",
-            "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct \
-             access token",
+        let (code, message, description) = INVALID_TOKEN;
+        Self::fault(StatusCode::UNAUTHORIZED, code, message, description)
+    }
+
+    /// The same, as the gateway in front writes it to who does not ask for JSON.
+    pub(super) fn invalid_token_xml() -> Self {
+        let (code, message, description) = INVALID_TOKEN;
+        Self::fault_xml(StatusCode::UNAUTHORIZED, code, message, description)
+    }
+
+    /// "Wrong authentication" of the Synchronous Error Messages page, code and all.
+    pub(super) fn wrong_authentication() -> Self {
+        Self::fault_xml(
+            StatusCode::FORBIDDEN,
+            "404",
+            "Status report",
+            "The requested resource is not available",
         )
+    }
+
+    /// A session that was not used for too long: 400, told apart by its code.
+    pub(super) fn session_expired() -> Self {
+        Self::m2m(code::SESSION_EXPIRED, "The session token has expired")
+    }
+
+    /// A session that nobody has, or has no more.
+    pub(super) fn session_invalid() -> Self {
+        Self::m2m(code::SESSION_INVALID, "The session token is not valid")
+    }
+
+    /// 401 and nothing else.
+    pub(super) fn bare_unauthorized() -> Self {
+        Self::bare(StatusCode::UNAUTHORIZED, "bare_401")
     }
 
     /// A path or a method that does not exist: 400, not 404 or 405.
@@ -131,47 +165,129 @@ impl Refusal {
         )
     }
 
-    /// More than the sandbox is willing to hold.
+    /// More than the platform is willing to take.
     pub(super) fn throttled() -> Self {
-        Self::fault(
-            StatusCode::TOO_MANY_REQUESTS,
-            "900800",
-            "Message throttled out",
-            "You have exceeded your quota",
+        Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900800")
+    }
+
+    /// The quota of the application.
+    pub(super) fn application_throttled() -> Self {
+        Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900803")
+    }
+
+    /// Too many at a time, under another status than 429.
+    pub(super) fn burst_throttled() -> Self {
+        Self::out_of_quota(StatusCode::SERVICE_UNAVAILABLE, "900807")
+    }
+
+    /// 429 and nothing else.
+    pub(super) fn bare_throttled() -> Self {
+        Self::bare(StatusCode::TOO_MANY_REQUESTS, "bare_429")
+    }
+
+    /// With the seconds after which to come again.
+    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// A failure of which nobody knows what it left behind.
+    pub(super) fn failed() -> Self {
+        Self::json(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            code::UNEXPECTED,
+            json!({ "errorCode": code::UNEXPECTED, "errorMessage": "An unexpected error occurred" }),
         )
     }
 
     /// A body above the limit.
     pub(super) fn too_large() -> Self {
-        Self {
-            status: StatusCode::PAYLOAD_TOO_LARGE,
-            reason: "too_large",
-            body: json!({ "errorCode": "413", "errorMessage": "The request is too large" }),
-        }
+        Self::json(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            json!({ "errorCode": "413", "errorMessage": "The request is too large" }),
+        )
     }
 
     /// The sandbox is about to end.
     pub(super) fn stopping() -> Self {
-        Self {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            reason: "stopping",
-            body: json!({ "errorCode": "503", "errorMessage": "The sandbox is stopping" }),
-        }
+        Self::json(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            json!({ "errorCode": "503", "errorMessage": "The sandbox is stopping" }),
+        )
+    }
+
+    /// Why, as the ledger counts it.
+    pub(super) fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    fn out_of_quota(status: StatusCode, code: &'static str) -> Self {
+        Self::fault(
+            status,
+            code,
+            "Message throttled out",
+            "You have exceeded your quota",
+        )
     }
 
     fn fault(status: StatusCode, code: &'static str, message: &str, description: &str) -> Self {
         let fault = json!({ "code": code, "message": message, "description": description });
+        Self::json(status, code, json!({ "fault": fault }))
+    }
+
+    fn fault_xml(status: StatusCode, code: &'static str, message: &str, description: &str) -> Self {
+        let text = format!(
+            "<am:fault xmlns:am=\"http://wso2.org/apimanager\"><am:code>{code}</am:code>\
+             <am:type>Status report</am:type><am:message>{message}</am:message>\
+             <am:description>{description}</am:description></am:fault>"
+        );
+        Self {
+            body: Body::Xml(text),
+            ..Self::bare(status, code)
+        }
+    }
+
+    fn json(status: StatusCode, reason: &'static str, body: Value) -> Self {
+        Self {
+            body: Body::Json(body),
+            ..Self::bare(status, reason)
+        }
+    }
+
+    fn bare(status: StatusCode, reason: &'static str) -> Self {
         Self {
             status,
-            reason: code,
-            body: json!({ "fault": fault }),
+            reason,
+            body: Body::Empty,
+            retry_after: None,
         }
     }
 }
 
+/// Code, message and description of a token that will not do.
+const INVALID_TOKEN: (&str, &str, &str) = (
+    "900901",
+    "Invalid Credentials",
+    "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct access \
+     token",
+);
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = json_response(self.status, &self.body);
+        let mut response = match self.body {
+            Body::Json(body) => json_response(self.status, &body),
+            Body::Xml(body) => {
+                let kind = [(header::CONTENT_TYPE, "application/xml; charset=UTF-8")];
+                (self.status, kind, body).into_response()
+            }
+            Body::Empty => self.status.into_response(),
+        };
+        if let Some(seconds) = self.retry_after {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
         response.extensions_mut().insert(Reason(self.reason));
         response
     }

@@ -1,46 +1,57 @@
-//! What the seed decides: failures, duplicates and the order.
+//! What happens to a device, and what the seed decides where no scenario does.
 //!
 //! Every decision comes from a generator of its own, seeded with the seed, the
-//! ordinal of the request and the index of the device: nothing depends on timing.
+//! device's identifiers and how often it was asked for before: nothing depends
+//! on timing, nor on the order of requests about different devices.
 
 use fastrand::Rng;
 
-use super::CallbackOrder;
+use super::faults::{self, Fault};
+use super::settings::{CallbackOrder, Shares};
 
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
 const TOKENS: u64 = 4;
+const REQUEST: u64 = 5;
 
-/// Why a device's change fails, as its callback says it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Fault {
-    pub(super) code: &'static str,
-    pub(super) text: &'static str,
+/// What happens to one device: what becomes of its change, and how that is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fate {
+    pub(super) ending: Ending,
+    /// A callback that is not the end, before the one that is.
+    pub(super) first: Option<Interim>,
+    pub(super) when: When,
+    pub(super) copies: Copies,
+    pub(super) shape: Shape,
+    /// The device is on the plan before the change that asks for it.
+    pub(super) on_plan_before: bool,
 }
 
-/// Codes and shape of the texts from the Callback Error Messages page.
-const FAULTS: [Fault; 5] = [
-    Fault {
-        code: "UnifiedWebService.REQUEST_FAILED.DeviceNotFound",
-        text: "REQUEST_FAILED. The device could not be found",
-    },
-    Fault {
-        code: "UnifiedWebService.REQUEST_FAILED.UnexpectedError",
-        text: "REQUEST_FAILED. An unexpected error occurred",
-    },
-    Fault {
-        code: "UnifiedWebService.INPUT_INVALID.DeviceState.Invalid",
-        text: "INPUT_INVALID. The device state does not allow this operation",
-    },
-    Fault {
-        code: "UnifiedWebService.INPUT_INVALID.Device.Account.Invalid",
-        text: "INPUT_INVALID. The device does not belong to the account",
-    },
-    Fault {
-        code: "UnifiedWebService.INPUT_INVALID.Device.Identifier.Invalid",
-        text: "INPUT_INVALID. The device identifier is not valid",
-    },
-];
+/// What becomes of a device's change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    Succeeds,
+    Fails(&'static Fault),
+}
+
+/// A callback after which another one comes (ThingSpace, Disable a Device
+/// Profile and Callback Error Messages pages).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interim {
+    Warning,
+    OnHold,
+}
+
+/// When the final callback is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum When {
+    Due,
+    /// Before the request is answered.
+    Early,
+    /// `Settings::late_by` after it is due.
+    Late,
+    Never,
+}
 
 /// How often a callback is sent, apart from resends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,48 +64,136 @@ pub(super) enum Copies {
     TwoAtOnce,
 }
 
-/// What happens to one device.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Fate {
-    pub(super) fault: Option<&'static Fault>,
-    pub(super) copies: Copies,
+/// How the final callback looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    Usual,
+    /// Its JSON ends in the middle.
+    Cut,
+    /// Without its opening brace, as F-MIDWAY's filter repairs it.
+    NoBrace,
+    NoRequestId,
+    NoStatus,
+    /// A failure without `faultResponse`.
+    NoFault,
+    /// With `faultactor` and `detail`, as in F-MIDWAY's model.
+    OldFault,
+    /// `deviceResponse` as an array, as SEED-B's table says it.
+    Array,
+    /// Counts as texts, as SEED-B's table says it.
+    CountsAsText,
+    /// By the phone number alone, as in SEED-B's example.
+    MdnOnly,
+}
+
+impl Fate {
+    /// Success, told once and in time.
+    pub(super) const PLAIN: Self = Self {
+        ending: Ending::Succeeds,
+        first: None,
+        when: When::Due,
+        copies: Copies::One,
+        shape: Shape::Usual,
+        on_plan_before: false,
+    };
+
+    pub(super) fn fault(&self) -> Option<&'static Fault> {
+        match self.ending {
+            Ending::Succeeds => None,
+            Ending::Fails(fault) => Some(fault),
+        }
+    }
+}
+
+/// What the seed decides about a request as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Luck {
+    Good,
+    /// The connection is dropped and nothing is executed.
+    RequestDropped,
+    /// Executed, then the connection is dropped.
+    AnswerDropped,
+    /// Answered with a 5xx.
+    Error {
+        executed: bool,
+    },
 }
 
 /// The decisions of one seed.
 #[derive(Clone, Debug)]
 pub(super) struct Fates {
     pub(super) seed: u64,
-    pub(super) failure_share: f64,
-    pub(super) duplicate_share: f64,
+    pub(super) shares: Shares,
     pub(super) order: CallbackOrder,
 }
 
 impl Fates {
-    /// What happens to a device. Everything is drawn every time, so that one
-    /// share does not move what another decides.
-    pub(super) fn device(&self, ordinal: u64, index: usize) -> Fate {
-        let mut rng = self.rng(DEVICE, ordinal, index as u64);
-        let fails = rng.f64() < self.failure_share;
-        let fault = FAULTS.get(rng.usize(..FAULTS.len()));
-        let twice = rng.f64() < self.duplicate_share;
+    /// What happens to a device that was changed so often before. Everything is
+    /// drawn every time, so that one share does not move what another decides.
+    pub(super) fn device(&self, key: u64, before: u64) -> Fate {
+        let shares = &self.shares;
+        let mut rng = self.rng(DEVICE, key, before);
+        let fails = rng.f64() < shares.failure;
+        let fault = faults::SEEDED.get(rng.usize(..faults::SEEDED.len()));
+        let twice = rng.f64() < shares.duplicate;
         let at_once = rng.bool();
+        let lost = rng.f64() < shares.lost;
+        let early = rng.f64() < shares.early;
+        let late = rng.f64() < shares.late;
+        let malformed = rng.f64() < shares.malformed;
+        let shape = match rng.u8(..3) {
+            0 => Shape::Cut,
+            1 => Shape::NoBrace,
+            _ => Shape::NoRequestId,
+        };
         Fate {
-            fault: fault.filter(|_| fails),
+            ending: match fault.filter(|_| fails) {
+                Some(fault) => Ending::Fails(fault),
+                None => Ending::Succeeds,
+            },
+            when: match (lost, early, late) {
+                (true, _, _) => When::Never,
+                (_, true, _) => When::Early,
+                (_, _, true) => When::Late,
+                _ => When::Due,
+            },
             copies: match (twice, at_once) {
                 (false, _) => Copies::One,
                 (true, false) => Copies::TwoInTurn,
                 (true, true) => Copies::TwoAtOnce,
             },
+            shape: if malformed { shape } else { Shape::Usual },
+            ..Fate::PLAIN
+        }
+    }
+
+    /// What happens to a request whose first device was asked for so often before.
+    pub(super) fn request(&self, key: u64, before: u64) -> Luck {
+        let shares = &self.shares;
+        let mut rng = self.rng(REQUEST, key, before);
+        let request = rng.f64() < shares.drop_request;
+        let answer = rng.f64() < shares.drop_answer;
+        let error = rng.f64() < shares.error;
+        let executed = rng.bool();
+        if request {
+            Luck::RequestDropped
+        } else if answer {
+            Luck::AnswerDropped
+        } else if error {
+            Luck::Error { executed }
+        } else {
+            Luck::Good
         }
     }
 
     /// The order in which a request's devices are told about.
-    pub(super) fn order(&self, ordinal: u64, devices: usize) -> Vec<usize> {
+    pub(super) fn order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
         let mut order: Vec<usize> = (0..devices).collect();
         match self.order {
+            _ if reversed => order.reverse(),
             CallbackOrder::AsSent => {}
             CallbackOrder::Reversed => order.reverse(),
-            CallbackOrder::Shuffled => self.rng(ORDER, ordinal, 0).shuffle(&mut order),
+            CallbackOrder::Shuffled => self.rng(ORDER, key, 0).shuffle(&mut order),
         }
         order
     }
@@ -104,12 +203,20 @@ impl Fates {
         self.rng(TOKENS, 0, 0)
     }
 
-    fn rng(&self, purpose: u64, ordinal: u64, index: u64) -> Rng {
-        let parts = [purpose, ordinal, index];
+    fn rng(&self, purpose: u64, key: u64, before: u64) -> Rng {
+        let parts = [purpose, key, before];
         Rng::with_seed(parts.into_iter().fold(stir(self.seed), |mixed, part| {
             stir(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
         }))
     }
+}
+
+/// A text as a number that is the same in every run.
+pub(super) fn key_of(text: &str) -> u64 {
+    // FNV-1a, so that equal identifiers draw alike on every machine.
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// The finaliser of SplitMix64: neighbouring numbers come out unrelated.

@@ -1,5 +1,7 @@
 //! Device identifiers: which are accepted, and which a device gets besides.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use super::errors::{Invalid, code};
@@ -17,8 +19,9 @@ impl DeviceId {
     }
 }
 
-/// One device of a change: the identifiers that were sent for it.
-pub(super) type Device = Box<[DeviceId]>;
+/// One device of a change: the identifiers that were sent for it. Shared by all
+/// who remember the device.
+pub(super) type Device = Arc<[DeviceId]>;
 
 /// The identifier of a kind, if the device was sent with one.
 pub(super) fn find<'d>(device: &'d Device, kind: &str) -> Option<&'d str> {
@@ -152,11 +155,11 @@ mod tests {
             id: id.into(),
             kind: kind.into(),
         };
-        let one: Device = Box::new([
+        let one: Device = Arc::new([
             id("IMEI", "353238063289555"),
             id("iccid", "89148000000800139708"),
         ]);
-        let other: Device = Box::new([
+        let other: Device = Arc::new([
             id("ICCID", "89148000000800139708"),
             id("imei", "353238063289555"),
         ]);

@@ -1,27 +1,34 @@
 //! The state that all handlers and deliveries share.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::Settings;
 use super::auth::Auth;
 use super::callbacks::{Listener, Registrations};
-use super::changes::Asked;
 use super::delivery::{self, Job};
+use super::devices::Devices;
 use super::errors::Refusal;
 use super::fate::Fates;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Page};
+use super::limiter::Limiter;
+use super::once::Once;
+use super::settings::{Policy, Settings};
+
+/// How long an answer waits for the callbacks that come before it.
+const EARLY_LIMIT: Duration = Duration::from_secs(10);
 
 /// One running ThingSpace.
 pub(super) struct Platform {
     pub(super) settings: Settings,
+    pub(super) policy: Policy,
     pub(super) fates: Fates,
     pub(super) client: reqwest::Client,
     /// One permit per callback in flight.
@@ -34,7 +41,10 @@ pub(super) struct Platform {
     started: Started,
     auth: Mutex<Auth>,
     registrations: Mutex<Registrations>,
+    devices: Mutex<Devices>,
     ledger: Mutex<Ledger>,
+    limiter: Mutex<Limiter>,
+    once: Mutex<Once>,
 }
 
 /// The start, on both clocks: time goes by on tokio's.
@@ -43,27 +53,37 @@ struct Started {
     unix: Duration,
 }
 
+/// Keeps an answer back until the callbacks that come before it are out.
+pub(super) struct Gate {
+    left: AtomicUsize,
+    open: CancellationToken,
+}
+
 impl Platform {
     pub(super) fn new(settings: Settings) -> io::Result<Arc<Self>> {
         let fates = Fates {
             seed: settings.seed,
-            failure_share: settings.failure_share,
-            duplicate_share: settings.duplicate_share,
+            shares: settings.shares.clone(),
             order: settings.order,
         };
         let client = delivery::client(settings.callback_concurrency).map_err(io::Error::other)?;
-        let auth = Auth::new(settings.credentials.clone(), fates.tokens());
+        let registrations =
+            Registrations::new(settings.any_callback_port, settings.credentials_lag);
         Ok(Arc::new(Self {
+            policy: settings.policy(),
             turns: Semaphore::new(settings.callback_concurrency),
-            fates,
             client,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
             started: Started::now(),
-            auth: Mutex::new(auth),
-            registrations: Mutex::default(),
+            auth: Mutex::new(Auth::new(&settings, fates.tokens())),
+            registrations: Mutex::new(registrations),
+            devices: Mutex::default(),
             ledger: Mutex::default(),
+            limiter: Mutex::new(Limiter::new(settings.requests_per_minute)),
+            once: Mutex::default(),
+            fates,
             settings,
         }))
     }
@@ -76,43 +96,54 @@ impl Platform {
         lock(&self.registrations)
     }
 
+    pub(super) fn devices(&self) -> MutexGuard<'_, Devices> {
+        lock(&self.devices)
+    }
+
     pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
 
-    /// Executes a change and returns its request id when it is time to answer.
-    /// Whether the caller still waits makes no difference to the callbacks.
-    pub(super) async fn execute(self: &Arc<Self>, asked: Asked) -> Result<String, Refusal> {
-        if self.stop.is_cancelled() {
-            return Err(Refusal::stopping());
-        }
-        let kind = asked.kind;
-        let account = match asked.account.clone() {
-            Some(account) => account,
-            None => {
-                let only = self.registrations().only_account();
-                only.map_err(|invalid| kind.refuse(invalid))?
-            }
-        };
-        let received_at_ms = self.started.unix_ms();
-        let accepted = self.ledger().accept(asked, account, received_at_ms);
-        let (change, devices) = accepted?;
-        let answered_at = Instant::now() + self.settings.answer_delay;
-        let request_id = change.request_id.clone();
-        tracing::debug!(request_id, devices = devices.len(), "change accepted");
-        self.deliver(Job {
-            change,
-            devices,
-            answered_at,
-        });
-        let answer = sleep_until(answered_at);
-        match self.abort.run_until_cancelled(answer).await {
-            Some(()) => Ok(request_id),
-            None => Err(Refusal::stopping()),
-        }
+    pub(super) fn once(&self) -> MutexGuard<'_, Once> {
+        lock(&self.once)
     }
 
-    fn deliver(self: &Arc<Self>, job: Job) {
+    pub(super) fn page(&self, identifiers: bool) -> Page {
+        let locked_users = self.auth().locked_users();
+        self.ledger().page(identifiers, locked_users)
+    }
+
+    /// Lets one more call of the API pass, or refuses it.
+    pub(super) fn pass_limit(&self) -> Result<(), Refusal> {
+        let taken = lock(&self.limiter).take();
+        taken.map_err(|seconds| Refusal::throttled().retry_after(seconds))
+    }
+
+    pub(super) fn now_ms(&self) -> u64 {
+        self.started.unix_ms()
+    }
+
+    /// Waits, or finds out that nothing new is begun any more.
+    pub(super) async fn wait(&self, time: Duration) -> bool {
+        self.wait_until(Instant::now() + time).await
+    }
+
+    pub(super) async fn wait_until(&self, at: Instant) -> bool {
+        let waited = self.stop.run_until_cancelled(sleep_until(at)).await;
+        waited.is_some()
+    }
+
+    /// Waits for an answer's time, or until what still runs is dropped.
+    pub(super) async fn wait_to_answer(&self, at: Instant, gate: &Gate) -> Result<(), Refusal> {
+        let time = async {
+            gate.opened().await;
+            sleep_until(at).await;
+        };
+        let waited = self.abort.run_until_cancelled(time).await;
+        waited.ok_or_else(Refusal::stopping)
+    }
+
+    pub(super) fn deliver(self: &Arc<Self>, job: Job) {
         let abort = self.abort.clone();
         let delivery = delivery::run(Arc::clone(self), job);
         self.deliveries
@@ -144,6 +175,32 @@ impl Platform {
     pub(super) async fn abort(&self) {
         self.abort.cancel();
         self.deliveries.wait().await;
+    }
+}
+
+impl Gate {
+    /// A gate that waits for so many callbacks.
+    pub(super) fn new(early: usize) -> Self {
+        let open = CancellationToken::new();
+        if early == 0 {
+            open.cancel();
+        }
+        Self {
+            left: AtomicUsize::new(early),
+            open,
+        }
+    }
+
+    /// One of the callbacks was answered, or will not be.
+    pub(super) fn one_is_out(&self) {
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.open.cancel();
+        }
+    }
+
+    pub(super) async fn opened(&self) {
+        // Bounded: a listener that does not answer must not keep the change back.
+        let _ = timeout(EARLY_LIMIT, self.open.cancelled()).await;
     }
 }
 

@@ -1,5 +1,11 @@
 //! The sandbox over real sockets.
 
+mod access;
+mod callbacks;
+mod lookups;
+mod requests;
+mod resends;
+mod shares;
 mod world;
 
 use std::collections::BTreeMap;
@@ -13,8 +19,8 @@ use tokio::sync::Notify;
 use url::Url;
 
 use super::changes::ChangeKind;
-use super::fate::{Copies, Fates};
-use super::{CallbackLogin, CallbackOrder, Settings};
+use super::fate::{Copies, Fates, key_of};
+use super::{CallbackLogin, CallbackOrder, Settings, Shares};
 use world::{ACCOUNT, Receiver, World, body, documented_five_g_change, esim_change, quick, text};
 
 const ESIM: &str = "/m2m/v1/devices/profile/actions/serviceplan";
@@ -241,22 +247,25 @@ async fn one_run(settings: Settings, devices: usize, sends: usize) -> (String, V
 async fn the_seed_decides_failures_duplicates_and_order_and_no_request_id_comes_twice() {
     let settings = Settings {
         seed: 7,
-        failure_share: 0.3,
-        duplicate_share: 0.3,
+        shares: Shares {
+            failure: 0.3,
+            duplicate: 0.3,
+            ..Shares::default()
+        },
         order: CallbackOrder::Shuffled,
         callback_concurrency: 1,
         ..quick()
     };
     let fates = Fates {
         seed: 7,
-        failure_share: 0.3,
-        duplicate_share: 0.3,
+        shares: settings.shares.clone(),
         order: CallbackOrder::Shuffled,
     };
-    let twice = |index: &usize| fates.device(0, *index).copies != Copies::One;
+    let fate = |serial: usize| fates.device(key_of(&format!("iccid:891480000008{serial:08}")), 0);
+    let twice = |serial: &usize| fate(*serial).copies != Copies::One;
     let duplicates = (0..40).filter(twice).count();
     let failing = (0..40)
-        .filter(|index| fates.device(0, *index).fault.is_some())
+        .filter(|serial| fate(*serial).fault().is_some())
         .count();
     assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
 
@@ -331,7 +340,7 @@ async fn a_refused_callback_is_sent_again_and_four_refusals_are_the_end() {
 #[tokio::test]
 async fn a_slow_listener_gets_a_second_copy_while_the_first_is_under_way() {
     let world = World::start(Settings {
-        patience: Duration::from_millis(50),
+        patience: Some(Duration::from_millis(50)),
         ..quick()
     })
     .await;

@@ -142,6 +142,62 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
     assert_eq!(gateway.terminate().await.0, Some(0));
 }
 
+/// Two digits of each scenario that ends in a result, and whether that is a success.
+const TOLD: [(u8, bool); 14] = [
+    (11, false),
+    (21, false),
+    (23, false),
+    (34, true),
+    (35, true),
+    (37, true),
+    (38, true),
+    (41, true),
+    (42, false),
+    (43, false),
+    (52, true),
+    (54, true),
+    (57, false),
+    (58, true),
+];
+
+#[tokio::test]
+async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gateway() {
+    let gateway = Setup::sandbox()
+        .set("sandbox.late_by", "200ms")
+        .set("sandbox.interim_for", "50ms")
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let devices = TOLD.iter().map(|(number, _)| EsimDevice {
+        eid: format!("99{number:030}"),
+        iccid: format!("99949{number}0000000000001"),
+        client_reference: number.to_string(),
+    });
+    let request = ChangeEsimPlanRequest {
+        devices: devices.collect(),
+        ..change()
+    };
+    client.change_esim_plan(request).await.unwrap();
+    let mut stream = client
+        .watch_request(watch(String::new()))
+        .await
+        .unwrap()
+        .into_inner();
+    let mut ended = std::collections::BTreeMap::new();
+    while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
+        if let Some(Event::DeviceResult(result)) = message.event {
+            let outcome = result.outcome();
+            if outcome != proto::Outcome::Interim {
+                let succeeded = outcome == proto::Outcome::Succeeded;
+                let number: u8 = result.client_reference.parse().unwrap();
+                assert_eq!(ended.insert(number, succeeded), None, "{number} twice");
+            }
+        }
+    }
+    assert_eq!(ended, TOLD.into_iter().collect());
+    assert_eq!(gateway.terminate().await.0, Some(0));
+}
+
 #[tokio::test]
 async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
     let directory = Directory::new();
@@ -239,4 +295,59 @@ async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_chan
         assert_eq!(change["request_ids"].as_array().unwrap().len(), 1);
     }
     assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < PATIENCE);
+}
+
+#[tokio::test]
+async fn the_scenarios_are_listed_as_the_manual_has_them_and_as_json() {
+    let table = run(&["sandbox", "scenarios"]).await;
+    assert_eq!(table.status.code(), Some(0), "{table:?}");
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(document("sandbox.md").contains(table.trim_end()));
+
+    let listed = run(&["sandbox", "scenarios", "--json"]).await;
+    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    let listed = listed.as_array().unwrap();
+    assert_eq!(listed.len() + 2, table.lines().count());
+    let lost = listed.iter().find(|one| one["name"] == "lost").unwrap();
+    assert_eq!(lost["identifiers"][0]["kind"], "iccid");
+    assert_eq!(lost["identifiers"][0]["prefix"], "9994931");
+    assert_eq!(lost["identifiers"][0]["serial_digits"], 13);
+}
+
+#[test]
+fn the_sandboxs_manual_has_every_setting_of_the_sandbox_with_its_default() {
+    let (settings, manual) = (document("settings.md"), document("sandbox.md"));
+    let rows = |text: &str| -> Vec<String> {
+        let rows = text.lines().filter(|line| line.starts_with("| `sandbox."));
+        rows.map(str::to_owned).collect()
+    };
+    let keys = |row: &String| -> Vec<String> {
+        let cell = row.split('|').nth(1).unwrap_or_default().to_owned();
+        let keys = cell.split('`').skip(1).step_by(2);
+        keys.filter(|key| !key.ends_with("_file"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let default = |row: &str| row.split('|').nth(2).unwrap_or_default().trim().to_owned();
+    let of_manual = rows(&manual);
+    for row in rows(&settings) {
+        for key in keys(&row) {
+            let mut found = of_manual.iter().filter(|one| keys(one).contains(&key));
+            let found = found.next().unwrap_or_else(|| panic!("{key} is in no row"));
+            let known = default(&row);
+            assert!(
+                known == "not set" || default(found) == known,
+                "{key}: {found}"
+            );
+        }
+    }
+    let known: Vec<String> = rows(&settings).iter().flat_map(keys).collect();
+    for key in of_manual.iter().flat_map(keys) {
+        assert!(known.contains(&key), "{key} is no setting");
+    }
+}
+
+fn document(name: &str) -> String {
+    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(path).unwrap()
 }

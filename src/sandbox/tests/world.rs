@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::sandbox::{Sandbox, Settings};
+use crate::sandbox::{Sandbox, Settings, scenarios};
 
 pub(super) const ACCOUNT: &str = "0000123456-00001";
 
@@ -31,7 +31,7 @@ pub(super) fn quick() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         callback_delay: Duration::ZERO,
         answer_delay: Duration::ZERO,
-        resend_after: Duration::from_millis(5),
+        resend_after: Some(Duration::from_millis(5)),
         ..Settings::default()
     }
 }
@@ -53,15 +53,39 @@ impl World {
             running,
         };
         world.token = text(&world.token_request().await, "access_token");
-        let login = json!({ "username": "user", "password": "pass" });
-        let answer = world
-            .call(Method::POST, "/m2m/v1/session/login", Some(&login))
-            .await;
-        world.session = text(&body(answer, 200).await, "sessionToken");
+        world.log_in().await;
         world
     }
 
-    async fn token_request(&self) -> Value {
+    /// The ledger, once it is as wanted.
+    pub(super) async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let come = async {
+            loop {
+                let ledger = self.ledger().await;
+                if wanted(&ledger) {
+                    return ledger;
+                }
+            }
+        };
+        let come = tokio::time::timeout(Duration::from_secs(10), come);
+        come.await.expect("the ledger in time")
+    }
+
+    /// The ledger, once no callback is outstanding.
+    pub(super) async fn settled(&self) -> Value {
+        self.until(|ledger| ledger["devices_pending"] == 0).await
+    }
+
+    /// A new session, after the one before.
+    pub(super) async fn log_in(&mut self) {
+        let login = json!({ "username": "user", "password": "pass" });
+        let answer = self
+            .call(Method::POST, "/m2m/v1/session/login", Some(&login))
+            .await;
+        self.session = text(&body(answer, 200).await, "sessionToken");
+    }
+
+    pub(super) async fn token_request(&self) -> Value {
         let request = self
             .http
             .post(format!("{}/ts/v1/oauth2/token", self.base))
@@ -72,6 +96,24 @@ impl World {
     }
 
     pub(super) async fn call(&self, method: Method, path: &str, json: Option<&Value>) -> Response {
+        self.try_call(method, path, json).await.unwrap()
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Value {
+        body(self.call(Method::GET, path, None).await, 200).await
+    }
+
+    pub(super) async fn post(&self, path: &str, json: &Value, status: u16) -> Value {
+        body(self.call(Method::POST, path, Some(json)).await, status).await
+    }
+
+    /// A call whose answer may never come.
+    pub(super) async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&Value>,
+    ) -> reqwest::Result<Response> {
         let mut request = self
             .http
             .request(method, format!("{}{path}", self.base))
@@ -81,7 +123,7 @@ impl World {
         if let Some(json) = json {
             request = request.body(json.to_string());
         }
-        request.send().await.unwrap()
+        request.send().await
     }
 
     pub(super) async fn change(&self, path: &str, json: &Value) -> String {
@@ -156,7 +198,8 @@ impl Receiver {
 }
 
 async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) -> StatusCode {
-    let body: Value = serde_json::from_str(&body).unwrap();
+    // What is no JSON is told as it came.
+    let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
     let first = body["callbackCount"] == 1;
     let told = recorder.tell.send((uri.path().to_owned(), body)).await;
     told.unwrap();
@@ -202,4 +245,53 @@ pub(super) fn documented_five_g_change() -> Value {
         } ],
         "currentServicePlan": "Name of the plan being changed from"
     })
+}
+
+/// An identifier of this kind that asks for a scenario; of none without a name.
+pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
+    if scenario.is_empty() {
+        return match kind {
+            "eid" => format!("890490320000010000000000{serial:08}"),
+            "iccid" => format!("891480000008{serial:08}"),
+            "meid" => format!("A10000{serial:08X}"),
+            _ => format!("214{serial:07}"),
+        };
+    }
+    let all = scenarios();
+    let listed = all.iter().find(|one| one.name == scenario);
+    let listed = listed.unwrap_or_else(|| panic!("no scenario {scenario}"));
+    let mut prefixes = listed.identifiers.iter();
+    let prefix = prefixes.find(|one| one.kind == kind).unwrap();
+    let digits = prefix.serial_digits;
+    format!("{}{serial:0digits$X}", prefix.prefix)
+}
+
+/// An eSIM change of devices with these scenarios; the serials count up.
+pub(super) fn esim_of(scenarios: &[&str]) -> Value {
+    let device = |(serial, scenario): (usize, &&str)| {
+        json!({ "deviceIds": [
+            { "kind": "eid", "id": identifier("", "eid", serial) },
+            { "kind": "iccid", "id": identifier(scenario, "iccid", serial) },
+        ] })
+    };
+    json!({
+        "devices": scenarios.iter().enumerate().map(device).collect::<Vec<_>>(),
+        "accountName": ACCOUNT,
+        "servicePlan": "new plan",
+    })
+}
+
+/// A change of 5G devices with these scenarios.
+pub(super) fn five_g_of(scenarios: &[&str]) -> Value {
+    let mut change = documented_five_g_change();
+    let place = change["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"].clone();
+    let device = |(serial, scenario): (usize, &&str)| {
+        json!({
+            "deviceIds": [{ "kind": "MEID", "id": identifier(scenario, "meid", serial) }],
+            "primaryPlaceOfUse": place,
+        })
+    };
+    change["deviceListWithServiceAddress"] = scenarios.iter().enumerate().map(device).collect();
+    change["servicePlan"] = json!("NEWCODE");
+    change
 }

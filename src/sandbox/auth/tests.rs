@@ -1,0 +1,156 @@
+//! Tokens, sessions and strikes, on a paused clock.
+
+use super::*;
+
+const IDLE: Duration = Duration::from_secs(20 * 60);
+
+fn with(change: impl FnOnce(&mut Settings)) -> Auth {
+    let mut settings = Settings {
+        credentials: Credentials {
+            app_key: Some("key".into()),
+            app_secret: Some("secret".into()),
+            uws_username: Some("user".into()),
+            uws_password: Some("pass".into()),
+        },
+        ..Settings::default()
+    };
+    change(&mut settings);
+    Auth::new(&settings, fastrand::Rng::with_seed(1))
+}
+
+fn auth() -> Auth {
+    with(|_| {})
+}
+
+fn headers(name: &'static str, value: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(name, value.parse().unwrap());
+    headers
+}
+
+fn issue(auth: &mut Auth, headers: &HeaderMap) -> Issued {
+    let Ok(pair) = auth.client(headers) else {
+        panic!("the pair is known");
+    };
+    auth.issue(pair)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_is_issued_again_within_its_hour_and_is_another_one_after_it() {
+    let mut auth = auth();
+    let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
+    let first = issue(&mut auth, &basic);
+    assert_eq!(first.expires_in, 3600);
+    let bearer = headers("authorization", &format!("Bearer {}", first.value));
+
+    tokio::time::advance(Duration::from_secs(3000)).await;
+    let again = issue(&mut auth, &basic);
+    assert_eq!((again.value, again.expires_in), (first.value.clone(), 600));
+    assert!(auth.check_token(&bearer).is_ok());
+
+    tokio::time::advance(Duration::from_secs(600)).await;
+    assert!(auth.check_token(&bearer).is_err());
+    assert_ne!(issue(&mut auth, &basic).value, first.value);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_lives_while_it_is_used_and_expires_after_twenty_idle_minutes() {
+    let mut auth = auth();
+    let value = auth.log_in("user", "pass").unwrap();
+    let session = headers("vz-m2m-token", &value);
+    for _ in 0..5 {
+        tokio::time::advance(IDLE - Duration::from_secs(1)).await;
+        assert!(auth.use_session(&session).is_ok());
+    }
+    tokio::time::advance(IDLE).await;
+    let refused = format!("{:?}", auth.use_session(&session).unwrap_err());
+    assert!(refused.contains(code::SESSION_EXPIRED), "{refused}");
+}
+
+#[test]
+fn five_failed_log_ins_in_a_row_lock_the_user() {
+    let mut auth = auth();
+    for _ in 0..4 {
+        assert!(auth.log_in("user", "wrong").is_err());
+    }
+    assert!(auth.log_in("user", "pass").is_ok());
+    for _ in 0..5 {
+        assert!(auth.log_in("user", "wrong").is_err());
+    }
+    assert!(auth.log_in("user", "pass").is_err());
+}
+
+#[test]
+fn who_is_not_expected_is_not_locked() {
+    let mut auth = auth();
+    for _ in 0..5 {
+        assert!(auth.log_in("stranger", "wrong").is_err());
+    }
+    assert_eq!(auth.locked_users(), 0);
+    let mut auth = with(|settings| settings.credentials.uws_username = None);
+    for _ in 0..5 {
+        assert!(auth.log_in("one", "wrong").is_err());
+    }
+    assert_eq!(auth.locked_users(), 1);
+    assert!(auth.log_in("one", "pass").is_err());
+    assert!(auth.log_in("other", "pass").is_ok());
+}
+
+#[test]
+fn a_revoked_token_is_refused_and_followed_by_another() {
+    let mut auth = auth();
+    let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
+    let first = issue(&mut auth, &basic).value;
+    let pair = auth.client(&basic).ok().unwrap();
+    auth.revoke(&pair, &first);
+    let bearer = headers("authorization", &format!("Bearer {first}"));
+    assert!(auth.check_token(&bearer).is_err());
+    assert_ne!(issue(&mut auth, &basic).value, first);
+}
+
+#[test]
+fn a_retired_token_stays_good_and_is_issued_no_more() {
+    let mut auth = auth();
+    let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
+    let first = issue(&mut auth, &basic).value;
+    auth.retire(&first);
+    let second = issue(&mut auth, &basic).value;
+    assert_ne!(first, second);
+    assert_eq!(issue(&mut auth, &basic).value, second);
+    let bearer = headers("authorization", &format!("Bearer {first}"));
+    assert!(auth.check_token(&bearer).is_ok());
+}
+
+#[test]
+fn a_second_log_in_ends_the_first_session_when_told_to() {
+    for single in [false, true] {
+        let mut auth = with(|settings| settings.single_session = single);
+        let first = auth.log_in("user", "pass").unwrap();
+        let second = auth.log_in("user", "pass").unwrap();
+        let use_it = |auth: &mut Auth, value: &str| {
+            auth.use_session(&headers("vz-m2m-token", value)).is_ok()
+        };
+        assert_eq!(use_it(&mut auth, &first), !single);
+        assert!(use_it(&mut auth, &second));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lifetimes_are_the_ones_that_were_set() {
+    let mut auth = with(|settings| {
+        settings.token_lifetime = Duration::from_secs(90);
+        settings.session_lifetime = Duration::from_secs(5);
+    });
+    let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
+    let token = issue(&mut auth, &basic);
+    assert_eq!(token.expires_in, 90);
+    let session = headers("vz-m2m-token", &auth.log_in("user", "pass").unwrap());
+    tokio::time::advance(Duration::from_millis(4_999)).await;
+    assert!(auth.use_session(&session).is_ok());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert!(auth.use_session(&session).is_err());
+    let bearer = headers("authorization", &format!("Bearer {}", token.value));
+    assert!(auth.check_token(&bearer).is_ok());
+    tokio::time::advance(Duration::from_millis(80_001)).await;
+    assert!(auth.check_token(&bearer).is_err());
+}

@@ -1,0 +1,133 @@
+//! Connections that can be dropped in the middle of an answer, or instead of one.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::connect_info::{ConnectInfo, Connected};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::serve::{IncomingStream, Listener};
+use futures_util::stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Time in which the first half of an answer reaches the other side, before the
+/// connection is dropped.
+const HALF: Duration = Duration::from_millis(50);
+
+/// The listening port.
+pub(super) struct Connections(pub(super) TcpListener);
+
+/// The connection of a request.
+#[derive(Clone, Default)]
+pub(super) struct Connection(Arc<AtomicBool>);
+
+/// What a handler asks for to be able to drop its connection.
+pub(super) type Here = ConnectInfo<Connection>;
+
+/// A stream of bytes that ends when its connection is dropped.
+pub(super) struct Droppable {
+    stream: TcpStream,
+    connection: Connection,
+}
+
+impl Connection {
+    /// Drops the connection: nothing more is written to it.
+    pub(super) fn drop_unanswered(&self) -> Response {
+        self.0.store(true, Ordering::Release);
+        // Never written: it makes the server find out.
+        StatusCode::NO_CONTENT.into_response()
+    }
+
+    /// An answer of which the first half is written, and then the connection is
+    /// dropped.
+    pub(super) fn drop_within(&self, text: &str) -> Response {
+        let half =
+            Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
+        let whole = text.len().to_string();
+        let connection = self.clone();
+        let rest = stream::once(async move {
+            tokio::time::sleep(HALF).await;
+            connection.0.store(true, Ordering::Release);
+            Err(io::Error::from(io::ErrorKind::ConnectionAborted))
+        });
+        let first = stream::once(async { Ok::<_, io::Error>(half) });
+        let headers = [
+            (header::CONTENT_TYPE, "application/json".to_owned()),
+            (header::CONTENT_LENGTH, whole),
+        ];
+        let body = Body::from_stream(stream::StreamExt::chain(first, rest));
+        (headers, body).into_response()
+    }
+
+    fn is_dropped(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+impl Connected<IncomingStream<'_, Connections>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+        stream.io().connection.clone()
+    }
+}
+
+impl Listener for Connections {
+    type Io = Droppable;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        let (stream, address) = Listener::accept(&mut self.0).await;
+        let connection = Connection::default();
+        (Droppable { stream, connection }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+impl Droppable {
+    fn check(&self) -> io::Result<()> {
+        if self.connection.is_dropped() {
+            return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
+        }
+        Ok(())
+    }
+}
+
+impl AsyncRead for Droppable {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Droppable {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

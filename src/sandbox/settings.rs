@@ -1,0 +1,275 @@
+//! What a sandbox is started with.
+
+use std::fmt;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use url::Url;
+
+/// What a sandbox is started with.
+#[derive(Clone)]
+pub struct Settings {
+    /// Address to listen on; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Same seed and same requests: same fates, duplicates and order.
+    pub seed: u64,
+    /// Time from the answer to a change until its first callback.
+    pub callback_delay: Duration,
+    /// Time that a change takes to be answered.
+    pub answer_delay: Duration,
+    /// Time that an answer takes which a scenario makes slow.
+    pub slow_answer: Duration,
+    /// Time from a late callback's due time until it is sent.
+    pub late_by: Duration,
+    /// Time from an interim callback until the final one.
+    pub interim_for: Duration,
+    /// What follows when nobody takes a callback.
+    pub resend: Resend,
+    /// Factor for the times of `resend`.
+    pub time_scale: f64,
+    /// Time from a refused callback until it is sent again, in place of the one
+    /// of `resend`.
+    pub resend_after: Option<Duration>,
+    /// Time without an answer after which a callback is sent again, while the
+    /// first is still under way, in place of the one of `resend`.
+    pub patience: Option<Duration>,
+    /// How often things go wrong where no scenario says so.
+    pub shares: Shares,
+    /// The order in which a change's devices are told about.
+    pub order: CallbackOrder,
+    /// Listener for accounts that registered none; `{service}` in it stands for
+    /// the callback service's name. Without it their callbacks are lost, as on
+    /// the platform.
+    pub callback_url: Option<Url>,
+    /// What callbacks to `callback_url` carry.
+    pub callback_login: Option<CallbackLogin>,
+    /// Most callbacks in flight.
+    pub callback_concurrency: usize,
+    /// Whether listeners that are not on loopback may have any port.
+    pub any_callback_port: bool,
+    /// Time for which callbacks still carry a listener's former credentials.
+    pub credentials_lag: Duration,
+    /// The credentials that are accepted.
+    pub credentials: Credentials,
+    /// How long an access token lives, from its first issue.
+    pub token_lifetime: Duration,
+    /// How long a session lives without being used.
+    pub session_lifetime: Duration,
+    /// Whether a log-in ends the user's earlier session.
+    pub single_session: bool,
+    /// Most calls of the API in a minute; 0 for any number.
+    pub requests_per_minute: u32,
+    /// The plan of a device that nobody changed yet.
+    pub initial_plan: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8900)),
+            seed: 1,
+            callback_delay: Duration::from_millis(500),
+            answer_delay: Duration::from_millis(50),
+            slow_answer: Duration::from_secs(5),
+            late_by: Duration::from_secs(10),
+            interim_for: Duration::from_secs(1),
+            resend: Resend::Quick,
+            time_scale: 1.0,
+            resend_after: None,
+            patience: None,
+            shares: Shares::default(),
+            order: CallbackOrder::AsSent,
+            callback_url: None,
+            callback_login: None,
+            callback_concurrency: 32,
+            any_callback_port: false,
+            credentials_lag: Duration::ZERO,
+            credentials: Credentials::default(),
+            token_lifetime: Duration::from_secs(3600),
+            session_lifetime: Duration::from_secs(20 * 60),
+            single_session: false,
+            requests_per_minute: 0,
+            initial_plan: "Sandbox Initial Plan".to_owned(),
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Without the callback address: it may carry a secret in its path.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Settings")
+            .field("listen", &self.listen)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    pub(super) fn check(&self) -> io::Result<()> {
+        let problem = if !self.shares.all().iter().all(is_share) {
+            "shares must be between 0 and 1"
+        } else if !(0.0..=1000.0).contains(&self.time_scale) {
+            "time_scale must be between 0 and 1000"
+        } else if !(1..=10_000).contains(&self.callback_concurrency) {
+            "callback_concurrency must be between 1 and 10000"
+        } else if self.initial_plan.is_empty() {
+            "initial_plan must not be empty"
+        } else {
+            return Ok(());
+        };
+        Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
+    }
+
+    /// What follows when nobody takes a callback, in this sandbox's time.
+    pub(super) fn policy(&self) -> Policy {
+        let policy = self.resend.policy();
+        let scaled = |time: Duration| time.mul_f64(self.time_scale);
+        Policy {
+            sends: policy.sends,
+            pause: self.resend_after.unwrap_or_else(|| scaled(policy.pause)),
+            patience: self.patience.or_else(|| policy.patience.map(scaled)),
+        }
+    }
+}
+
+fn is_share(share: &f64) -> bool {
+    (0.0..=1.0).contains(share)
+}
+
+/// How often things go wrong, each from 0 (never) to 1 (always).
+#[derive(Clone, Debug, Default)]
+pub struct Shares {
+    /// Devices whose change fails.
+    pub failure: f64,
+    /// Callbacks that are sent twice.
+    pub duplicate: f64,
+    /// Callbacks that are never sent.
+    pub lost: f64,
+    /// Callbacks that come before the request's answer.
+    pub early: f64,
+    /// Callbacks that come `late_by` after their time.
+    pub late: f64,
+    /// Callbacks that cannot be read.
+    pub malformed: f64,
+    /// Requests whose connection is dropped before they are executed.
+    pub drop_request: f64,
+    /// Requests whose connection is dropped after they were executed.
+    pub drop_answer: f64,
+    /// Requests that are answered with 5xx; about half of them are executed.
+    pub error: f64,
+}
+
+impl Shares {
+    fn all(&self) -> [f64; 9] {
+        [
+            self.failure,
+            self.duplicate,
+            self.lost,
+            self.early,
+            self.late,
+            self.malformed,
+            self.drop_request,
+            self.drop_answer,
+            self.error,
+        ]
+    }
+}
+
+/// The order in which the callbacks of one change are sent. It is exact with one
+/// callback in flight, and the order of departure with more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallbackOrder {
+    /// As the devices were listed in the request.
+    #[default]
+    AsSent,
+    /// The last device first.
+    Reversed,
+    /// At random, decided by the seed.
+    Shuffled,
+}
+
+/// What follows when nobody takes a callback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Resend {
+    /// The documented number of tries in the measured pace: three more, a second
+    /// apart.
+    #[default]
+    Quick,
+    /// As measured on the platform: one more after 1.3 s, then nothing.
+    Measured,
+    /// As documented: three more, five minutes apart.
+    Documented,
+}
+
+/// The numbers of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// How often a callback is sent in all.
+    pub(super) sends: u32,
+    /// From a refusal until it is sent again.
+    pub(super) pause: Duration,
+    /// Without an answer for so long, it is sent again while the first copy is
+    /// still under way. None: the pages say nothing of a limit.
+    pub(super) patience: Option<Duration>,
+}
+
+impl Resend {
+    /// Documented by About Callback Services and its best practices; measured by
+    /// F-PIDGE B6 (1.15 to 1.69 s, then nothing for 3 hours) and 13.3 (4 s).
+    fn policy(self) -> Policy {
+        match self {
+            Self::Quick => Policy {
+                sends: 4,
+                pause: Duration::from_secs(1),
+                patience: Some(Duration::from_secs(4)),
+            },
+            Self::Measured => Policy {
+                sends: 2,
+                pause: Duration::from_millis(1300),
+                patience: Some(Duration::from_secs(4)),
+            },
+            Self::Documented => Policy {
+                sends: 4,
+                pause: Duration::from_secs(5 * 60),
+                patience: None,
+            },
+        }
+    }
+}
+
+/// The credentials of the two log-ins. What is not set may be anything that is
+/// not empty.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// Key of the application, first half of the token request's Basic header.
+    pub app_key: Option<String>,
+    /// Secret of the application.
+    pub app_secret: Option<String>,
+    /// User name of the session log-in.
+    pub uws_username: Option<String>,
+    /// Password of the session log-in.
+    pub uws_password: Option<String>,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Credentials(hidden)")
+    }
+}
+
+/// User name and password in the body of a callback.
+#[derive(Clone)]
+pub struct CallbackLogin {
+    /// The `username` member.
+    pub username: String,
+    /// The `password` member.
+    pub password: String,
+}
+
+impl fmt::Debug for CallbackLogin {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("CallbackLogin(hidden)")
+    }
+}
