@@ -32,6 +32,7 @@ use crate::{
 
 mod admin;
 mod clock;
+mod guard;
 mod sandboxed;
 mod secrets;
 mod socket;
@@ -200,6 +201,16 @@ impl App {
         let mut upkeep = JoinSet::new();
         parts.start_upkeep(&config, &stop, &mut upkeep);
         upkeep.spawn(parts.binder.run(stop.clone()));
+        let guard = guard::guard(
+            &config,
+            &parts.journal,
+            &parts.thingspace,
+            &parts.clock,
+            telemetry.instruments(),
+        );
+        if let Some(guard) = guard {
+            upkeep.spawn(guard.run(stop.clone()));
+        }
         let operator = socket::Operator {
             journal: Arc::clone(&parts.journal),
             quarantine: parts.listener.quarantine(),

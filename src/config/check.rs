@@ -10,6 +10,8 @@ use super::error::ConfigError;
 use super::secret::Secret;
 use super::settings::Config;
 
+mod guard;
+
 /// What is about to run: not all of it wants the same settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -47,14 +49,18 @@ impl Config {
                 self.require_credentials()?;
                 self.check_gateway()?;
                 self.check_exposed_listener()?;
+                self.check_guard(mode)?;
                 self.check_auth_mode()?;
                 self.warn_of_thingspace(&mut warnings);
                 self.warn_of_callbacks(&mut warnings)?;
+                self.warn_of_guard(mode, &mut warnings);
             }
             Mode::ServeSandbox => {
                 self.refuse_real_thingspace()?;
                 self.check_gateway()?;
+                self.check_guard(mode)?;
                 self.warn_of_callbacks(&mut warnings)?;
+                self.warn_of_guard(mode, &mut warnings);
             }
         }
         Ok(warnings)

@@ -39,6 +39,18 @@ choice! {
 }
 
 choice! {
+    /// What the gateway registers at ThingSpace by itself.
+    Register {
+        /// Nothing: it reports.
+        Never = "never",
+        /// Itself, where no listener is registered.
+        IfUnclaimed = "if_unclaimed",
+        /// Itself, over whatever listener is registered.
+        Replace = "replace",
+    }
+}
+
+choice! {
     /// The HTTP method of the 5G BI plan change, about which Verizon's own documents disagree.
     FiveGBiHttpMethod {
         /// `POST`.

@@ -15,6 +15,7 @@ mod error;
 mod file;
 mod kind;
 mod load;
+mod many;
 mod nearest;
 mod schema;
 mod secret;
@@ -27,7 +28,7 @@ mod tests;
 pub use check::Mode;
 pub use choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    Resend,
+    Register, Resend,
 };
 pub use docs::markdown;
 pub use error::{ConfigError, Origin};

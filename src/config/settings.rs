@@ -11,14 +11,15 @@ use url::Url;
 
 use super::choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    Resend,
+    Register, Resend,
 };
 use super::error::{ConfigError, Origin};
 use super::kind::{
-    Address, DAY, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Many, Network, Number,
-    PlanName, SECOND, ServiceName, Span, Switch, one_of,
+    Address, DAY, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Number, PlanName,
+    SECOND, Span, Switch, one_of,
 };
 use super::load::Values;
+use super::many::{Account, Many, Network, ServiceName};
 use super::secret::{Rule, Secret};
 use super::table::{Always, Group, Hidden, Maybe, Setting, Shown, settings};
 
@@ -44,6 +45,14 @@ settings! {
         /// Address and port of the callback listener. Port 0 picks a free one. ThingSpace calls only
         /// certain ports, 9001 among them. With `serve --sandbox` the default is `127.0.0.1:0`.
         listen: SocketAddr = Always(Address) or "0.0.0.0:9001";
+        /// Where ThingSpace reaches `callbacks.listen`: the address in front of every proxy, without
+        /// `/accounts/…` or `/callbacks/…`, which are appended. With `thingspace.accounts` it is
+        /// compared with what is registered there.
+        public_url: Option<Url> = Maybe(HttpUrl);
+        /// What is registered at ThingSpace by itself for `thingspace.accounts`: `never` only reports what
+        /// does not point to `callbacks.public_url`, `if_unclaimed` registers where no listener is, and
+        /// `replace` also over another one, which then gets no more callbacks.
+        register: Register = Always(one_of::<Register>()) or "never";
         /// User name that ThingSpace puts into the body of each callback. Needs `callbacks.password`.
         username: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
         /// Password that ThingSpace puts into the body of each callback. Needs `callbacks.username`.
@@ -110,6 +119,9 @@ settings! {
         changes_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "100";
         /// Questions about changes and devices that are asked a minute, at most.
         lookups_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "60";
+        /// Billing accounts whose callback listeners are looked at every five minutes. Needs
+        /// `callbacks.public_url`.
+        accounts: Vec<String> = Always(Many(Account)) or "";
         /// Longest time that one call to ThingSpace may take, from connecting to the last byte of its
         /// answer.
         request_timeout: Duration = Always(Span { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";

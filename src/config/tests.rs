@@ -1,5 +1,6 @@
 //! The settings as a whole.
 
+mod guard;
 mod secrets;
 
 use std::path::PathBuf;

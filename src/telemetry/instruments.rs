@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue, StringValue,
-    metrics::{Counter, Histogram, Meter, MeterProvider, UpDownCounter},
+    metrics::{Counter, Gauge, Histogram, Meter, MeterProvider, UpDownCounter},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
@@ -31,6 +31,8 @@ struct Inner {
     http_client: Histogram<f64>,
     callbacks: Counter<u64>,
     callbacks_unlisted: Counter<u64>,
+    listeners: Gauge<u64>,
+    registrations: Counter<u64>,
     watches_open: UpDownCounter<i64>,
     append: Histogram<f64>,
     batch: Histogram<u64>,
@@ -91,6 +93,14 @@ impl Instruments {
                 .u64_counter(names::CALLBACKS_UNLISTED)
                 .with_description("Callbacks taken from outside callbacks.allow_cidrs")
                 .build(),
+            listeners: meter
+                .u64_gauge(names::CALLBACKS_LISTENERS)
+                .with_description("Guarded callback services, by where they are registered to go")
+                .build(),
+            registrations: meter
+                .u64_counter(names::CALLBACKS_REGISTRATIONS)
+                .with_description("Registrations of this listener by what became of them")
+                .build(),
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
@@ -146,6 +156,20 @@ impl Instruments {
     /// A callback was taken from outside the allow-list.
     pub fn unlisted(&self) {
         self.0.callbacks_unlisted.add(1, &[]);
+    }
+
+    /// So many guarded services are registered in this way, a word of a closed set.
+    pub fn listeners(&self, state: &'static str, services: usize) {
+        let services = u64::try_from(services).unwrap_or(u64::MAX);
+        let attributes = [KeyValue::new(names::STATE, state)];
+        self.0.listeners.record(services, &attributes);
+    }
+
+    /// This listener was `registered` where none or only itself was, `replaced` another one, or `failed`
+    /// to be registered.
+    pub fn registration(&self, outcome: &'static str) {
+        let attributes = [KeyValue::new(names::OUTCOME, outcome)];
+        self.0.registrations.add(1, &attributes);
     }
 
     pub(super) fn rpc(

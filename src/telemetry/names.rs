@@ -22,6 +22,10 @@ pub const HTTP_SERVER_REQUEST_DURATION: &str = "http.server.request.duration";
 pub const CALLBACKS: &str = "thingspace_gateway.callbacks";
 /// Counter: callbacks that were taken from outside the allow-list.
 pub const CALLBACKS_UNLISTED: &str = "thingspace_gateway.callbacks.unlisted";
+/// Gauge: guarded services of accounts, by where their callbacks are registered to go.
+pub const CALLBACKS_LISTENERS: &str = "thingspace_gateway.callbacks.listeners";
+/// Counter: registrations of this listener at ThingSpace, by what became of them.
+pub const CALLBACKS_REGISTRATIONS: &str = "thingspace_gateway.callbacks.registrations";
 /// Gauge: changes on record, by state.
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.
@@ -67,7 +71,7 @@ pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
 pub const OUTCOME: &str = "thingspace_gateway.outcome";
 /// Why it was refused, by the names of docs/callbacks.md.
 pub const REASON: &str = "thingspace_gateway.reason";
-/// A change's state.
+/// A state: a change's, or that of a listener's registration.
 pub const STATE: &str = "thingspace_gateway.state";
 /// What was appended.
 pub const OPERATION: &str = "thingspace_gateway.operation";

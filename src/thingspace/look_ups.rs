@@ -176,13 +176,24 @@ impl ThingSpace {
         Ok((listed.into_iter().map(read_device).collect(), next))
     }
 
-    /// Asks, within the limit of look-ups, and once more where the log-in was refused.
     async fn ask(
         &self,
         method: &Method,
         template: &'static str,
         ask: &(dyn Fn() -> RequestBuilder + Sync),
     ) -> Result<Value, LookUpError> {
+        let body = self.ask_for_any(method, template, ask).await?;
+        serde_json::from_slice(&body).map_err(|_| LookUpError::Unanswered("not JSON".into()))
+    }
+
+    /// Asks, within the limit of look-ups, and once more where the log-in was refused. The body is
+    /// whatever came with a 2xx.
+    pub(super) async fn ask_for_any(
+        &self,
+        method: &Method,
+        template: &'static str,
+        ask: &(dyn Fn() -> RequestBuilder + Sync),
+    ) -> Result<Vec<u8>, LookUpError> {
         let mut replays = 0;
         loop {
             self.look_up_pace.take().map_err(LookUpError::Throttled)?;
@@ -202,7 +213,7 @@ impl ThingSpace {
             let reply = self.http.send(request, about).await;
             let reply = reply.map_err(|failure| unanswered(failure.why()))?;
             if reply.status.is_success() {
-                return serde_json::from_slice(&reply.body).map_err(|_| unanswered("not JSON"));
+                return Ok(reply.body);
             }
             let error = ErrorBody::read(&reply.body);
             if answer::is_log_in_throttled(&reply, error.as_ref()) {

@@ -12,6 +12,7 @@ mod answer;
 mod blank;
 mod error_body;
 mod http;
+mod listeners;
 mod log_in;
 mod look_ups;
 mod pace;
@@ -41,6 +42,7 @@ use crate::{
 };
 
 pub use self::{
+    listeners::Registration,
     look_ups::{DeviceStatus, ListedDevice, LookUpError},
     settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
 };

@@ -1,4 +1,5 @@
 mod fake;
+mod listeners;
 mod log_in;
 
 use std::{

@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{domain::clock::Clock, journal::Journal};
 
 mod deadlines;
+mod guard;
 mod reconcile;
 
 pub use deadlines::{Deadlines, watch_deadlines};
+pub use guard::{Guard, Means, Own, OwnSource, Register};
 pub use reconcile::Reconciler;
 
 /// How often upkeep looks at the journal when nothing tells it when to.

@@ -18,6 +18,7 @@ mod credentials;
 mod guarantees;
 mod house;
 mod keys;
+mod listener_guard;
 mod overload;
 mod quarantine;
 mod reconcile;

@@ -208,8 +208,11 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
     described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
     exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
-    # Those that only a collector, or an unlisted address, brings about.
-    rare = {name for name in described if "_telemetry_" in name or "_unlisted_" in name}
+    # Those that only a collector, an unlisted address or the listener guard brings about.
+    rare = {
+        name for name in described
+        if any(word in name for word in ("_telemetry_", "_unlisted_", "_listeners", "_registrations_"))
+    }
     assert exposed - described == set() and described - exposed <= rare
 
     # What is counted by state is counted anew from the journal.

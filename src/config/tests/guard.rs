@@ -1,0 +1,54 @@
+//! What the listener guard needs.
+
+use super::*;
+
+fn guarded(register: &str) -> Sources {
+    real()
+        .with_flag("callbacks.register", register)
+        .with_flag("callbacks.public_url", "https://callbacks.example.com:9001")
+        .with_flag("thingspace.accounts", "0000123456-00001")
+}
+
+fn warnings(sources: &Sources) -> String {
+    load(sources).check_for(Mode::Serve).unwrap().join("\n")
+}
+
+#[test]
+fn registering_needs_an_address_accounts_and_something_that_guards_the_listener() {
+    let register = |key| real().with_flag("callbacks.register", key);
+    let line = error_for(&register("replace"), Mode::Serve);
+    assert!(line.contains("callbacks.public_url"), "{line}");
+    let line = register("if_unclaimed").with_flag("callbacks.public_url", "https://example.com");
+    let line = error_for(&line, Mode::Serve);
+    assert!(line.contains("thingspace.accounts"), "{line}");
+
+    let open = guarded("replace").with_flag("callbacks.listen", "127.0.0.1:9001");
+    let mut config = load(&open);
+    config.callbacks.path_secret = None;
+    let line = config.check_for(Mode::Serve).unwrap_err().to_string();
+    assert!(line.contains("callbacks.path_secret"), "{line}");
+    assert_eq!(warnings(&guarded("replace")), "");
+}
+
+#[test]
+fn an_address_that_thingspace_cannot_call_and_one_that_nobody_looks_at_are_warned_of() {
+    let with = |key, value| warnings(&guarded("never").with_flag(key, value));
+    let port = with("callbacks.public_url", "https://callbacks.example.com:9000");
+    assert!(port.contains("port 9000"), "{port}");
+    let plain = with("callbacks.public_url", "http://callbacks.example.com");
+    assert!(
+        plain.contains("plain http") && !plain.contains("port"),
+        "{plain}"
+    );
+    let alone = with("thingspace.accounts", "");
+    assert!(
+        alone.contains("no effect without thingspace.accounts"),
+        "{alone}"
+    );
+    let line = error(&with_account("0000'1"));
+    assert!(line.contains("thingspace.accounts"), "{line}");
+}
+
+fn with_account(name: &str) -> Sources {
+    guarded("never").with_flag("thingspace.accounts", name)
+}

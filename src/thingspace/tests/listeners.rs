@@ -1,0 +1,70 @@
+//! Callback listeners at ThingSpace.
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+const LISTENERS: &str = "/api/m2m/v1/callbacks/0000123456-00001";
+
+fn account() -> AccountName {
+    AccountName::parse("0000123456-00001").unwrap()
+}
+
+#[tokio::test]
+async fn an_empty_answer_is_no_listener_and_one_that_cannot_be_read_is_no_answer() {
+    let fake = Fake::start().await;
+    let listed = r#"[{"accountName":"0000123456-00001","serviceName":"CarrierService",
+        "url":"https://example.com/a","username":null,"password":"planted"}]"#;
+    let answers = [
+        (200, ""),
+        (200, "[]"),
+        (200, listed),
+        (200, r#"[{"serviceName":"CarrierService"}]"#),
+        (200, "<html>"),
+        (500, ""),
+    ];
+    fake.script(
+        LISTENERS,
+        answers.map(|(status, body)| answer(status, body)),
+    );
+    let client = client(&fake.base_url);
+    for _ in 0..2 {
+        assert!(client.listeners(&account()).await.unwrap().is_empty());
+    }
+    let found = client.listeners(&account()).await.unwrap();
+    assert_eq!(found[0].url.expose_secret(), "https://example.com/a");
+    assert!(found[0].username.is_none() && found[0].password.is_some());
+    for _ in 0..3 {
+        let unanswered = client.listeners(&account()).await;
+        assert!(matches!(unanswered, Err(LookUpError::Unanswered(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_listener_is_registered_as_thingspaces_page_has_it_and_a_refusal_repeats_no_secret() {
+    let fake = Fake::start().await;
+    let refusal = r#"{"errorCode":"BAD.https://example.com/planted-path","errorMessage":"No"}"#;
+    let known = r#"{"errorCode":"CarrierService.INPUT_INVALID.Port","errorMessage":"No"}"#;
+    let answers = [answer(200, "{}"), answer(400, refusal), answer(400, known)];
+    fake.script(LISTENERS, answers);
+    let client = client(&fake.base_url);
+    let new = Registration {
+        service: "CarrierService".into(),
+        url: "https://example.com/planted-path".into(),
+        username: Some("user".into()),
+        password: Some("word".into()),
+    };
+    client.register_listener(&account(), &new).await.unwrap();
+    let [seen] = &fake.seen(LISTENERS)[..] else {
+        panic!()
+    };
+    let body: Value = serde_json::from_str(&seen.body).unwrap();
+    let expected = json!({"name": "CarrierService", "url": "https://example.com/planted-path",
+        "username": "user", "password": "word"});
+    assert_eq!((seen.method.as_str(), body), ("POST", expected));
+    let refused = client.register_listener(&account(), &new).await;
+    assert_eq!(refused, Err(LookUpError::Refused("<hidden>".into())));
+    let refused = client.register_listener(&account(), &new).await;
+    let code = "400 CarrierService.INPUT_INVALID.Port";
+    assert_eq!(refused, Err(LookUpError::Refused(code.into())));
+}

@@ -1,0 +1,313 @@
+//! The listener guard against the sandbox: what is registered is looked at, and changed only as
+//! `callbacks.register` says.
+
+use serde_json::{Value, json};
+use thingspace_gateway::sandbox::{Sandbox, Settings};
+use tokio::task::JoinHandle;
+
+use crate::support::gateway::{Directory, Gateway, PATIENCE, Setup};
+
+const ACCOUNT: &str = "0000123456-00001";
+const SECRET: &str = "planted-path-secret";
+const OLD: &str = "https://old.example.com:9002/hook/planted-token";
+const CARRIER: &str = "CarrierService";
+const PROFILE: &str = "DeviceProfileService";
+
+/// A sandbox that outlives gateways, and somebody who is logged in there.
+struct Platform {
+    base_url: String,
+    client: reqwest::Client,
+    token: String,
+    session: String,
+    serving: JoinHandle<()>,
+}
+
+impl Platform {
+    async fn start() -> Self {
+        let settings = Settings {
+            listen: ([127, 0, 0, 1], 0).into(),
+            ..Settings::default()
+        };
+        let sandbox = Sandbox::bind(settings).await.unwrap();
+        let base_url = sandbox.base_url().to_string();
+        let serving =
+            tokio::spawn(async move { sandbox.run(std::future::pending()).await.unwrap() });
+        let client = reqwest::Client::new();
+        let token = client
+            .post(format!("{base_url}/ts/v1/oauth2/token"))
+            .basic_auth("key", Some("secret"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials");
+        let token: Value = json_of(token.send().await.unwrap()).await;
+        let token = token["access_token"].as_str().unwrap().to_owned();
+        let session = client
+            .post(format!("{base_url}/m2m/v1/session/login"))
+            .bearer_auth(&token)
+            .header("content-type", "application/json")
+            .body(json!({"username": "somebody", "password": "else"}).to_string());
+        let session: Value = json_of(session.send().await.unwrap()).await;
+        let session = session["sessionToken"].as_str().unwrap().to_owned();
+        Self {
+            base_url,
+            client,
+            token,
+            session,
+            serving,
+        }
+    }
+
+    fn as_somebody(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        request
+            .bearer_auth(&self.token)
+            .header("VZ-M2M-Token", &self.session)
+            .header("content-type", "application/json")
+    }
+
+    fn url(&self) -> String {
+        format!("{}/m2m/v1/callbacks/{ACCOUNT}", self.base_url)
+    }
+
+    async fn register(&self, service: &str, url: &str) {
+        let body = json!({"name": service, "url": url, "username": "old", "password": "older"});
+        let request = self.client.post(self.url()).body(body.to_string());
+        let answer = self.as_somebody(request).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    }
+
+    /// Each service with its URL and its user name, in the order of their names.
+    async fn registered(&self) -> Vec<(String, String, String)> {
+        let answer = self.as_somebody(self.client.get(self.url())).send().await;
+        let answer = answer.unwrap().text().await.unwrap();
+        let listed: Vec<Value> = match answer.is_empty() {
+            true => Vec::new(),
+            false => serde_json::from_str(&answer).unwrap(),
+        };
+        let text = |one: &Value, name| one[name].as_str().unwrap_or_default().to_owned();
+        let one = |one: &Value| {
+            (
+                text(one, "serviceName"),
+                text(one, "url"),
+                text(one, "username"),
+            )
+        };
+        listed.iter().map(one).collect()
+    }
+
+    fn setup(&self, directory: &Directory, register: &str) -> Setup {
+        Setup::serve(&self.base_url, directory)
+            .set("thingspace.accounts", ACCOUNT)
+            .set("callbacks.public_url", "https://callbacks.example.com:9001")
+            .set("callbacks.register", register)
+            .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
+            .env("TSGW_CALLBACKS__USERNAME", "planted-user")
+            .env("TSGW_CALLBACKS__PASSWORD", "planted-password")
+    }
+}
+
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn json_of(answer: reqwest::Response) -> Value {
+    serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+}
+
+fn own(service: &str) -> (String, String, String) {
+    let url = format!(
+        "https://callbacks.example.com:9001/accounts/{ACCOUNT}/callbacks/{service}/{SECRET}"
+    );
+    (service.into(), url, "planted-user".into())
+}
+
+fn theirs(service: &str) -> (String, String, String) {
+    (service.into(), OLD.into(), "old".into())
+}
+
+async fn metrics(gateway: &Gateway) -> String {
+    let answer = reqwest::get(format!("http://{}/metrics", gateway.admin)).await;
+    answer.unwrap().text().await.unwrap()
+}
+
+/// Waits until the gauge says that so many services stand so, and answers with all metrics.
+async fn until(gateway: &Gateway, state: &str, services: u64) -> String {
+    let wanted = |metrics: &str| {
+        metrics.lines().any(|line| {
+            line.starts_with("thingspace_gateway_callbacks_listeners{")
+                && line.contains(&format!("thingspace_gateway_state=\"{state}\""))
+                && line.ends_with(&format!(" {services}"))
+        })
+    };
+    let seen = async {
+        loop {
+            let metrics = metrics(gateway).await;
+            if wanted(&metrics) {
+                return metrics;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, seen).await.expect("in time")
+}
+
+fn lines<'l>(log: &'l str, message: &str) -> Vec<&'l str> {
+    log.lines().filter(|line| line.contains(message)).collect()
+}
+
+/// Nothing secret is in what the gateway tells: neither its own nor somebody's.
+fn is_discreet(told: &str) {
+    for secret in [
+        SECRET,
+        "planted-token",
+        "planted-user",
+        "planted-password",
+        "older",
+    ] {
+        assert!(!told.contains(secret), "{secret} in {told}");
+    }
+}
+
+#[tokio::test]
+async fn never_reports_what_does_not_point_here_and_changes_nothing() {
+    let platform = Platform::start().await;
+    platform.register(CARRIER, OLD).await;
+    let directory = Directory::new();
+    let gateway = platform.setup(&directory, "never").start().await;
+
+    let told = until(&gateway, "elsewhere", 1).await;
+    until(&gateway, "missing", 1).await;
+    until(&gateway, "unknown", 0).await;
+    let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
+    assert_eq!(
+        ready.unwrap().status(),
+        200,
+        "drift is nothing to be unready for"
+    );
+    assert_eq!(platform.registered().await, [theirs(CARRIER)]);
+
+    let (code, log) = gateway.terminate().await;
+    assert_eq!(code, Some(0));
+    let drift = lines(&log, "callbacks are registered to go elsewhere");
+    assert_eq!(drift.len(), 1, "{log}");
+    assert!(drift[0].contains("https://old.example.com:9002\""), "{log}");
+    assert_eq!(lines(&log, "no callback listener is registered").len(), 1);
+    is_discreet(&log);
+    is_discreet(&told);
+}
+
+#[tokio::test]
+async fn if_unclaimed_registers_only_where_no_listener_is() {
+    let platform = Platform::start().await;
+    platform.register(CARRIER, OLD).await;
+    let directory = Directory::new();
+    let gateway = platform.setup(&directory, "if_unclaimed").start().await;
+
+    until(&gateway, "here", 1).await;
+    until(&gateway, "elsewhere", 1).await;
+    assert_eq!(platform.registered().await, [theirs(CARRIER), own(PROFILE)]);
+    let (_, log) = gateway.terminate().await;
+    is_discreet(&log);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_it_was() {
+    let platform = Platform::start().await;
+    platform.register(CARRIER, OLD).await;
+    platform.register(PROFILE, OLD).await;
+    let directory = Directory::new();
+    let setup = platform.setup(&directory, "replace");
+    let starting = tokio::spawn(async move { setup.start().await });
+
+    // Somebody who looks all the while never sees a service without a listener.
+    let gap_free = async {
+        loop {
+            let registered = platform.registered().await;
+            let services: Vec<&str> = registered.iter().map(|one| one.0.as_str()).collect();
+            assert_eq!(services, [CARRIER, PROFILE]);
+            if registered == [own(CARRIER), own(PROFILE)] {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, gap_free)
+        .await
+        .expect("in time");
+    let gateway = starting.await.unwrap();
+    let told = until(&gateway, "here", 2).await;
+    let replaced = "thingspace_gateway_callbacks_registrations_total{";
+    let replaced = told
+        .lines()
+        .find(|line| line.starts_with(replaced))
+        .unwrap();
+    assert!(
+        replaced.contains("\"replaced\"") && replaced.ends_with(" 2"),
+        "{replaced}"
+    );
+
+    let (_, log) = gateway.terminate().await;
+    let displaced = lines(&log, "another callback listener was displaced");
+    assert_eq!(displaced.len(), 2, "{log}");
+    assert!(
+        displaced[0].contains("https://old.example.com:9002\""),
+        "{log}"
+    );
+    is_discreet(&log);
+    is_discreet(&told);
+    let journal = rusqlite::Connection::open(directory.join("journal.db")).unwrap();
+    let kept: String = journal
+        .query_row(
+            "SELECT CAST(value AS TEXT) FROM meta WHERE name = ?1",
+            [format!("note.displaced.{ACCOUNT}.{CARRIER}")],
+            |row| row.get(0),
+        )
+        .unwrap();
+    assert!(kept.contains(OLD), "{kept}");
+
+    // The next start finds itself, and registers nothing.
+    let gateway = platform.setup(&directory, "replace").start().await;
+    let told = until(&gateway, "here", 2).await;
+    assert!(!told.contains("registrations_total{"), "{told}");
+    gateway.terminate().await;
+}
+
+#[tokio::test]
+async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
+    let platform = Platform::start().await;
+    for service in [CARRIER, PROFILE] {
+        platform.register(service, &own(service).1).await;
+    }
+    let directory = Directory::new();
+    let gateway = platform.setup(&directory, "if_unclaimed").start().await;
+    until(&gateway, "other_credentials", 2).await;
+    gateway.terminate().await;
+    let gateway = platform.setup(&directory, "replace").start().await;
+    until(&gateway, "here", 2).await;
+    assert_eq!(platform.registered().await, [own(CARRIER), own(PROFILE)]);
+    let (_, log) = gateway.terminate().await;
+    assert!(
+        lines(&log, "displaced").is_empty(),
+        "nobody else was there: {log}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_listing_is_told_of_and_changes_nothing() {
+    let directory = Directory::new();
+    let platform = Platform::start().await;
+    platform.register(CARRIER, OLD).await;
+    let setup = platform.setup(&directory, "replace");
+    // Nobody listens there.
+    let setup = setup.set("thingspace.base_url", "http://127.0.0.1:9/api");
+    let gateway = setup.start().await;
+    let asked = async { while !metrics(&gateway).await.contains("\"not_sent\"") {} };
+    tokio::time::timeout(PATIENCE, asked)
+        .await
+        .expect("in time");
+    until(&gateway, "unknown", 2).await;
+    let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
+    assert_eq!(ready.unwrap().status(), 200);
+    assert_eq!(platform.registered().await, [theirs(CARRIER)]);
+    let (_, log) = gateway.terminate().await;
+    assert!(lines(&log, "listeners are not known").len() <= 1, "{log}");
+}
