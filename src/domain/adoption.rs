@@ -44,6 +44,26 @@ pub enum Extent {
     Other,
 }
 
+/// The change that a request is, if there is exactly one that it can be, and how much of it was seen.
+/// Changes that are being sent count: one of them may be the request's as well. `listed`: ThingSpace's
+/// own list of the request's devices was among what was seen.
+pub fn only_one(seen: &[(Change, Extent)], listed: bool) -> Option<(&Change, Extent)> {
+    let of = |extent| {
+        let alike = seen.iter().filter(move |(_, seen)| *seen == extent);
+        alike.map(|(change, _)| change)
+    };
+    let (mut whole, mut part) = (of(Extent::Whole), of(Extent::Part));
+    let (change, extent) = match (whole.next(), whole.next(), part.next(), part.next()) {
+        (Some(change), None, ..) => (change, Extent::Whole),
+        // Only eSIM has a status that names the devices of a request.
+        (None, _, Some(change), None) if change.change_type == ChangeType::EsimPlan && !listed => {
+            (change, Extent::Part)
+        }
+        _ => return None,
+    };
+    (change.state == ChangeState::OutcomeUnknown).then_some((change, extent))
+}
+
 // === impl Orphan ===
 
 impl Orphan {

@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     domain::{
-        adoption::{Extent, Orphan, Sighting},
-        change::{Change, ChangeState, ChangeType, Step},
+        adoption::{Extent, Orphan, Sighting, only_one},
+        change::{Change, ChangeState, Step},
         clock::Timestamp,
         identifier::ReportedId,
         matching::find_device,
@@ -34,24 +34,16 @@ impl Batch<'_> {
             return Ok(Ok(Adoption::Unproven));
         };
         let reports = self.reports(request)?;
-        let mut whole = Vec::new();
-        let mut part = Vec::new();
+        let mut seen = Vec::new();
         for id in self.unanswered()? {
             let change = self.load(id)?.change.clone();
-            if !orphan.may_be(&change) {
-                continue;
-            }
-            match self.extent(id, &change, &reports, listed)? {
-                Extent::Whole => whole.push(change),
-                Extent::Part => part.push(change),
-                Extent::Other => {}
+            if orphan.may_be(&change) {
+                let extent = self.extent(id, &change, &reports, listed)?;
+                seen.push((change, extent));
             }
         }
-        let adoption = match (whole.as_slice(), part.as_slice()) {
-            ([change], _) if change.state == ChangeState::OutcomeUnknown && !bind => {
-                Adoption::Whole(Box::new(change.clone()))
-            }
-            ([change], _) if change.state == ChangeState::OutcomeUnknown => {
+        let adoption = match only_one(&seen, listed.is_some()) {
+            Some((change, Extent::Whole)) if bind => {
                 let step = Step::Accept {
                     request_id: request_id.clone(),
                     evidence: evidence(change, listed.is_some()),
@@ -59,15 +51,9 @@ impl Batch<'_> {
                 let adopted = self.step(change.change_id, &step, now)?;
                 return Ok(adopted.map(|change| Adoption::Adopted(Box::new(change))));
             }
-            // Only eSIM has a status that names the devices of a request.
-            ([], [change])
-                if change.state == ChangeState::OutcomeUnknown
-                    && change.change_type == ChangeType::EsimPlan
-                    && listed.is_none() =>
-            {
-                Adoption::Part(Box::new(change.clone()))
-            }
-            _ => Adoption::Unproven,
+            Some((change, Extent::Whole)) => Adoption::Whole(Box::new(change.clone())),
+            Some((change, _)) => Adoption::Part(Box::new(change.clone())),
+            None => Adoption::Unproven,
         };
         Ok(Ok(adoption))
     }
