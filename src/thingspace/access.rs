@@ -27,8 +27,16 @@ use crate::domain::{change::RefusalKind, trace::TraceParent};
 /// added by chance, so that several gateways do not all do so at once.
 const MARGIN: Duration = Duration::from_secs(60);
 /// Five refused log-ins lock the account for good ("Start Connectivity
-/// Management Session"); this many of ours leave room for other clients.
-const MAX_STRIKES: u32 = 2;
+/// Management Session"). At this many strikes there are no more: two refusals,
+/// or four log-ins of which a crash hid the end, leave room for other clients.
+const MAX_STRIKES: u32 = 4;
+/// A refusal counts this many strikes.
+const REFUSED: u32 = 2;
+/// A log-in that has no end yet counts this many, and when the process died
+/// meanwhile it never gets one: it may have been refused, but seldom was. Two
+/// crashes at a bad moment must not take a gateway with good credentials out
+/// of service.
+const UNFINISHED: u32 = 1;
 
 /// What gives passes.
 #[derive(Clone)]
@@ -57,7 +65,7 @@ struct Held {
     session: Option<Numbered>,
     /// Those of the latest log-in.
     credentials: Option<Arc<Credentials>>,
-    /// How often in a row those were refused.
+    /// The strikes of those, since they were last accepted.
     strikes: u32,
     /// The number given last.
     number: u64,
@@ -211,8 +219,8 @@ impl Inner {
             }
         };
         if self.held().strikes >= MAX_STRIKES {
-            let detail = "ThingSpace has refused the gateway's credentials twice in a row; \
-                 they are not tried again, since five refusals lock the account";
+            let detail = "ThingSpace has refused the gateway's credentials twice in a row, or log-ins with \
+                 them had no known end; they are not tried again, since five refusals lock the account";
             return Err(Unprepared(refusal(RefusalKind::Credentials, detail)));
         }
         Ok(credentials)
@@ -225,15 +233,15 @@ impl Inner {
     ) -> Result<(), Unprepared> {
         // Counted before it is tried: a crash in between must not make it uncounted.
         let before = self.held().strikes;
-        self.count(credentials, before + 1).await?;
+        self.count(credentials, before + UNFINISHED).await?;
         match self.try_replace_missing(credentials, trace).await {
             Ok(()) => self.count(credentials, 0).await,
             Err(error) => {
                 let refusal = error.into_refusal();
                 // Time-outs and 5xx answers do not count.
-                if refusal.kind != RefusalKind::Credentials {
-                    self.count(credentials, before).await?;
-                }
+                let refused = refusal.kind == RefusalKind::Credentials;
+                let strikes = if refused { REFUSED } else { 0 };
+                self.count(credentials, before + strikes).await?;
                 Err(Unprepared(refusal))
             }
         }

@@ -34,14 +34,14 @@ pub struct Settings {
 /// between them.
 #[async_trait]
 pub trait StrikeBook: Send + Sync {
-    /// How often in a row these were refused.
+    /// What is counted against these since they were last accepted.
     ///
     /// # Errors
     ///
     /// Why it cannot be known, in one line.
     async fn strikes(&self, credentials: &Credentials) -> Result<u32, String>;
 
-    /// Keeps how often they were.
+    /// Keeps what is counted.
     ///
     /// # Errors
     ///

@@ -15,6 +15,7 @@ mod callbacks;
 mod contract;
 mod crash;
 mod credentials;
+mod faults;
 mod guarantees;
 mod house;
 mod keys;

@@ -117,6 +117,31 @@ async fn refused_credentials_are_tried_twice_and_again_when_they_change_or_someo
 }
 
 #[tokio::test]
+async fn a_log_in_that_a_crash_cut_off_counts_half_and_four_of_them_may_have_been_refusals() {
+    let fake = Fake::start().await;
+    let source = source("right");
+    let crashed = |times| source.1.lock().unwrap().insert("right", times);
+    let fresh = || client_of(&fake.base_url, &source, FiveGBiMethod::Post);
+    for crashes in 1..4 {
+        crashed(crashes);
+        fresh().prepare(None, soon()).await.unwrap();
+        assert_eq!(source.1.lock().unwrap()["right"], 0);
+    }
+    assert_eq!(fake.counts().1, 3);
+
+    crashed(4);
+    fresh().prepare(None, soon()).await.unwrap_err();
+    assert_eq!(fake.counts().1, 3);
+    // The third log-in after one refusal and one crash is the last.
+    crashed(3);
+    fake.script(LOG_IN, [answer(401, r#"{"errorCode":"X.Y.Password"}"#)]);
+    for _ in 0..3 {
+        fresh().prepare(None, soon()).await.unwrap_err();
+    }
+    assert_eq!(fake.counts().1, 4);
+}
+
+#[tokio::test]
 async fn trouble_with_the_log_in_is_told_apart_and_no_change_is_sent() {
     for (status, kind, wait) in [
         (503, RefusalKind::NotSent, None),
