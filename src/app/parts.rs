@@ -1,0 +1,217 @@
+//! What a gateway is made of, and what of it runs by itself.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{net::UnixListener, sync::watch, task::JoinSet};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{StartError, SystemClock, secrets, socket, strikes};
+use crate::{
+    api::{self, Encoder, Gateway, Health, Server},
+    config::Config,
+    domain::{change::ChangeState, clock::Clock, draft::Limits},
+    journal::{
+        Census, Journal,
+        embedded::{Embedded, Options},
+    },
+    listener::Listener,
+    submit::{Binder, Submit},
+    telemetry::Instruments,
+    thingspace::ThingSpace,
+    upkeep,
+    watch::{self as watches, Watches},
+};
+
+/// The longest silence of a watch.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a call may take beyond its one request to ThingSpace.
+const CALL_GRACE: Duration = Duration::from_secs(30);
+/// How often readiness is looked at.
+const READINESS_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Everything but the ports.
+pub(super) struct Parts {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) server: Server,
+    pub(super) listener: Listener,
+    pub(super) secrets: Vec<Arc<secrets::Fresh>>,
+    pub(super) submitting: TaskTracker,
+    pub(super) draining: CancellationToken,
+    pub(super) serving: watch::Sender<bool>,
+    pub(super) thingspace: Arc<ThingSpace>,
+    pub(super) binder: Binder,
+    pub(super) socket: UnixListener,
+}
+
+// === impl Parts ===
+
+impl Parts {
+    pub(super) async fn build(
+        config: &Config,
+        instruments: Instruments,
+    ) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&Options {
+            dir: config.journal.dir.clone(),
+            allow_network_filesystem: config.journal.allow_network_filesystem,
+            instruments: instruments.clone(),
+        })?);
+        let thingspace = Arc::new(ThingSpace::new(
+            secrets::thingspace_settings(
+                config,
+                Arc::new(strikes::InJournal(Arc::clone(&journal))),
+            ),
+            instruments.clone(),
+        )?);
+        let draining = CancellationToken::new();
+        let submitting = TaskTracker::new();
+        let submit = Submit::new(
+            Arc::clone(&journal),
+            Arc::clone(&thingspace),
+            Arc::clone(&clock),
+            submitting.clone(),
+        );
+        submit.recover().await?;
+        let binder = Binder::new(
+            Arc::clone(&journal),
+            Arc::clone(&thingspace),
+            Arc::clone(&clock),
+            config.changes.bind_after,
+        );
+        let watches = Watches::new(
+            Arc::clone(&journal),
+            Arc::new(Encoder),
+            watches::Settings {
+                max_stream_age: config.grpc.max_stream_age,
+                bookmark_interval: BOOKMARK_INTERVAL,
+            },
+            draining.clone(),
+            instruments.clone(),
+        );
+        let gateway = Gateway::new(
+            Arc::clone(&journal),
+            submit,
+            watches,
+            Arc::clone(&clock),
+            limits(config),
+        );
+        let serving = watch::Sender::new(true);
+        let health = Health::new(serving.subscribe(), draining.clone());
+        let server = Server::new(
+            gateway,
+            health,
+            api::Settings {
+                max_connection_age: config.grpc.max_connection_age,
+                // A call may still wait for ThingSpace when its connection is asked to go.
+                max_connection_age_grace: config
+                    .grpc
+                    .max_stream_age
+                    .max(config.thingspace.request_timeout + CALL_GRACE),
+                max_message_bytes: config.grpc.max_message_bytes,
+            },
+            instruments.clone(),
+        )?;
+        let (settings, secrets) = secrets::listener_settings(config);
+        let listener = Listener::new(
+            settings,
+            Arc::clone(&journal),
+            Arc::clone(&clock),
+            instruments,
+        )?;
+        // After the journal, whose lock says that no other process is here.
+        let path = config.admin_socket();
+        let socket = socket::bind(&path).map_err(|source| StartError::Socket { path, source })?;
+        Ok(Self {
+            journal,
+            clock,
+            server,
+            listener,
+            secrets,
+            submitting,
+            draining,
+            serving,
+            thingspace,
+            binder,
+            socket,
+        })
+    }
+
+    pub(super) fn start_upkeep(
+        &self,
+        config: &Config,
+        stop: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) {
+        tasks.spawn(upkeep::watch_deadlines(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.clock),
+            upkeep::Deadlines {
+                overdue_after: config.changes.overdue_after,
+                give_up_after: config.changes.give_up_after,
+            },
+            stop.clone(),
+        ));
+        let reconciler = upkeep::Reconciler::new(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.thingspace),
+            Arc::clone(&self.clock),
+            config.changes.reconcile_after,
+        );
+        tasks.spawn(reconciler.run(stop.clone()));
+        let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
+        tasks.spawn(async move {
+            stopped.run_until_cancelled(thingspace.keep_fresh()).await;
+        });
+        tasks.spawn(upkeep::trim_journal(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.clock),
+            config.journal.retention,
+            stop.clone(),
+        ));
+        tasks.spawn(secrets::refresh(self.secrets.clone(), stop.clone()));
+        tasks.spawn(follow_readiness(
+            Arc::clone(&self.journal),
+            self.serving.clone(),
+            self.draining.clone(),
+        ));
+    }
+}
+
+pub(super) fn count_by_state(census: Census) -> [(&'static str, u64); ChangeState::ALL.len()] {
+    let mut counts = ChangeState::ALL.map(|state| (state.name(), 0));
+    for (shown, count) in counts.iter_mut().zip(census.0) {
+        shown.1 = u64::try_from(count).unwrap_or(0);
+    }
+    counts
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
+        require_key: config.changes.require_key,
+        // Real devices are changed only through Verizon's own address.
+        refuse_reserved: config.thingspace.is_real(),
+    }
+}
+
+/// Readiness depends on the journal and on the drain, never on ThingSpace: no
+/// other replica would reach it better.
+async fn follow_readiness(
+    journal: Arc<dyn Journal>,
+    serving: watch::Sender<bool>,
+    draining: CancellationToken,
+) {
+    let mut look = tokio::time::interval(READINESS_INTERVAL);
+    loop {
+        tokio::select! {
+            () = draining.cancelled() => return,
+            _now = look.tick() => {}
+        }
+        serving.send_if_modified(|serving| {
+            // Looked at in here: a drain that has begun is not to be undone.
+            let ready = journal.is_writable() && !draining.is_cancelled();
+            std::mem::replace(serving, ready) != ready
+        });
+    }
+}
