@@ -15,10 +15,12 @@
 //!   device matching, states. Pure: no I/O, no async, no clock of its own.
 //!
 //! Beside them, importing nothing: [`config`] and [`telemetry`]; and the
-//! [`sandbox`], a ThingSpace that runs anywhere.
+//! [`sandbox`], a ThingSpace that runs anywhere. And [`broken`]: what the fault suite may break on
+//! purpose, in builds that are made for it.
 
 pub mod api;
 pub mod app;
+pub mod broken;
 pub mod cli;
 pub mod config;
 pub mod domain;

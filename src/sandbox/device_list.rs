@@ -109,7 +109,7 @@ fn not_found() -> Invalid {
     Invalid::new(code::DEVICE_NOT_FOUND, "The device could not be found")
 }
 
-/// Only devices that a change was executed for are in an account.
+/// Only devices that a change was executed for are in an account; and on a plan those that are on any.
 fn page(platform: &Platform, asked: &Body<'_>) -> Result<(Vec<Value>, bool), Invalid> {
     let account = match asked.account_name {
         Some(account) => account.to_owned(),
@@ -125,6 +125,9 @@ fn page(platform: &Platform, asked: &Body<'_>) -> Result<(Vec<Value>, bool), Inv
     let initial = &*platform.settings.initial_plan;
     let fits = |known: &Known| {
         let plan = known.plan.as_deref().unwrap_or(initial);
+        if known.is_resident {
+            return asked.service_plan.is_some_and(|asked| asked != initial);
+        }
         known.account.as_deref() == Some(&*account)
             && asked.service_plan.is_none_or(|asked| asked == plan)
     };
@@ -147,7 +150,8 @@ fn written(platform: &Platform, asked: &Body<'_>, number: u64, mdn: &str, known:
         ids.push(json!({ "id": mdn, "kind": "mdn" }));
     }
     let account = known.account.as_deref().or(asked.account_name);
-    let plan = known.plan.as_deref();
+    let plan = asked.service_plan.filter(|_| known.is_resident);
+    let plan = plan.or(known.plan.as_deref());
     let suspended = fails_with(&known.ids, &faults::SUSPENDED);
     let today = us_midnight(platform.now_ms());
     json!({

@@ -36,11 +36,16 @@ pub(super) struct Known {
     pub(super) account: Option<Arc<str>>,
     /// None for the initial plan.
     pub(super) plan: Option<Arc<str>>,
+    /// It is on whatever plan it is asked for, and was before: see
+    /// [`scenario::residents`](super::scenario::residents).
+    pub(super) is_resident: bool,
 }
 
 /// All devices that were met.
 #[derive(Debug, Default)]
 pub(super) struct Devices {
+    /// Numbers up to this one are never forgotten.
+    residents: u64,
     by_number: BTreeMap<u64, Arc<Record>>,
     /// By kind and identifier. An EID is none: it may have several profiles.
     by_name: HashMap<Box<str>, u64>,
@@ -73,6 +78,18 @@ impl Record {
 }
 
 impl Devices {
+    /// Knows the devices that are there before anybody asks.
+    pub(super) fn with(residents: impl IntoIterator<Item = DeviceId>) -> Self {
+        let mut devices = Self::default();
+        for id in residents {
+            let sent: Device = Arc::new([id]);
+            let record = devices.meet(ChangeKind::FiveGBi, &sent);
+            record.known().is_resident = true;
+        }
+        devices.residents = devices.met;
+        devices
+    }
+
     /// The device that was sent with these identifiers; one that was never met
     /// is met now.
     pub(super) fn meet(&mut self, kind: ChangeKind, sent: &Device) -> Arc<Record> {
@@ -155,7 +172,10 @@ impl Devices {
         if self.by_number.len() <= MAX_KNOWN {
             return;
         }
-        if let Some((number, record)) = self.by_number.pop_first() {
+        let beyond = self.residents.saturating_add(1);
+        let oldest = self.by_number.range(beyond..).next();
+        let oldest = oldest.map(|(number, _)| *number);
+        if let Some((number, record)) = oldest.and_then(|it| self.by_number.remove_entry(&it)) {
             let ids = record.known().ids.clone();
             let names = ids.iter().map(|one| normal(&one.kind, &one.id));
             for name in names.chain([name("mdn", &record.mdn)]) {

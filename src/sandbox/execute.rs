@@ -186,7 +186,8 @@ impl Platform {
             None => self.fates.device(record.key, before),
         };
         record.known().account = Some(Arc::clone(account));
-        if fate.on_plan_before {
+        // Of any other device, whoever looked before the change would have seen that it is not.
+        if fate.on_plan_before && record.known().is_resident {
             record.put_on(service_plan);
         }
         Subject::new(sent, record, fate, scenario.map(|scenario| scenario.name))

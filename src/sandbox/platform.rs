@@ -20,6 +20,7 @@ use super::fate::Fates;
 use super::ledger::{Ledger, Page};
 use super::limiter::Limiter;
 use super::once::Once;
+use super::scenario;
 use super::settings::{Policy, Settings};
 
 /// How long an answer waits for the callbacks that come before it.
@@ -79,7 +80,7 @@ impl Platform {
             started: Started::now(),
             auth: Mutex::new(Auth::new(&settings, fates.tokens())),
             registrations: Mutex::new(registrations),
-            devices: Mutex::default(),
+            devices: Mutex::new(Devices::with(scenario::residents())),
             ledger: Mutex::default(),
             limiter: Mutex::new(Limiter::new(settings.requests_per_minute)),
             once: Mutex::default(),

@@ -108,6 +108,26 @@ pub(super) fn all(kind: ChangeKind, devices: &[Device]) -> Vec<Hit<'_>> {
         .collect()
 }
 
+/// Serials of the devices that are there before anybody asks.
+const RESIDENTS: u32 = 16;
+
+/// The 5G devices that are on whatever plan they are asked for, and were before: the first serials of each
+/// scenario that says so. They have to be in a list that is read before the change as well, and no list
+/// could hold all serials.
+pub(super) fn residents() -> impl Iterator<Item = DeviceId> {
+    let kinds = RESERVED
+        .iter()
+        .filter(|one| !matches!(one.kind, "iccid" | "eid"));
+    kinds.flat_map(|reserved| {
+        let on_plan =
+            |scenario: &&Scenario| scenario.fate().is_some_and(|fate| fate.on_plan_before);
+        let scenarios = SCENARIOS.iter().filter(on_plan);
+        scenarios.flat_map(move |scenario| {
+            (0..RESIDENTS).map(move |serial| reserved.identifier(scenario.number, serial))
+        })
+    })
+}
+
 impl Scenario {
     fn concerns(&self, kind: ChangeKind) -> bool {
         self.of == Of::Both || kind == ChangeKind::FiveGBi
@@ -142,6 +162,19 @@ impl Reserved {
             scenario,
             identifier: id,
         })
+    }
+
+    fn identifier(&self, number: u8, serial: u32) -> DeviceId {
+        let beginning = self.beginning(number);
+        let width = self.length.saturating_sub(beginning.len());
+        let id = match self.kind {
+            "meid" => format!("{beginning}{serial:0width$X}"),
+            _ => format!("{beginning}{serial:0width$}"),
+        };
+        DeviceId {
+            id: id.into(),
+            kind: self.kind.into(),
+        }
     }
 
     /// What an identifier of a scenario begins with.

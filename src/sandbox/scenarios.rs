@@ -91,7 +91,7 @@ pub(super) static SCENARIOS: &[Scenario] = table! {
     23 "fifth_change" Both: fails(&faults::FIFTH_CHANGE);
         "The fifth change of the month: fails with `REQUEST_FAILED.PlanChangeLimitExceeded`"
     24 "already_on_plan" Both: on_plan(When::Due);
-        "The device is on the plan before it is asked for: fails with `REQUEST_FAILED.SamePlan`, and the device list shows the plan all the same"
+        "The device is on the plan before it is asked for: fails with `REQUEST_FAILED.SamePlan`; the device list of any plan has its serials 0 to 15, at any time"
 
     // === When a callback comes ===
     31 "lost" Both: told(When::Never);
@@ -101,7 +101,7 @@ pub(super) static SCENARIOS: &[Scenario] = table! {
         });
         "Fails, and is never called back"
     33 "lost_already_on_plan" Both: on_plan(When::Never);
-        "As `already_on_plan`, and never called back: a look at the device list would mislead"
+        "As `already_on_plan`, and never called back: a look at the device list that is not compared with one from before would mislead"
     34 "late" Both: told(When::Late);
         "Executed in time, called back `sandbox.late_by` later"
     35 "early" Both: told(When::Early);

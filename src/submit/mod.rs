@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    broken::Rule,
     domain::{
         change::{Change, ChangeState, ChangeType, Demand, Refusal, RefusalKind, SentDevice, Step},
         clock::Clock,
@@ -216,6 +217,9 @@ impl Submit {
         let change = self.journal.change(ChangeName::Id(change_id)).await?;
         let step = match change.map(|change| change.state) {
             Some(ChangeState::Queued) => Step::NotSent(stopped()),
+            Some(ChangeState::Dispatched) if Rule::DoubtAfterCrash.is_broken() => {
+                Step::NotSent(stopped())
+            }
             Some(ChangeState::Dispatched) => Step::LoseAnswer,
             _ => return Ok(()),
         };
@@ -245,7 +249,11 @@ impl Submit {
             Ok(room) => room,
             Err(error) => return self.undispatched(change_id, error).await,
         };
-        let step = match self.thingspace.change(demand, trace).await {
+        let mut answer = self.thingspace.change(demand, trace).await;
+        if Rule::NoRetryOnTimeOut.is_broken() && matches!(answer, Answer::Unknown(_)) {
+            answer = self.thingspace.change(demand, trace).await;
+        }
+        let step = match answer {
             Answer::Accepted(request_id) => Step::Accept {
                 request_id,
                 evidence: String::new(),

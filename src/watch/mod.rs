@@ -13,6 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    broken::Rule,
     domain::change::{Change, ChangeState},
     journal::{ChangeName, Journal, JournalError, Place, Target},
     telemetry::{Instruments, OpenWatch},
@@ -174,7 +175,7 @@ impl Watches {
             target,
             until: request.until,
             include_raw: request.include_raw,
-            cursor: token.place,
+            cursor: after(token.place),
             token,
             ready: VecDeque::from([opened]),
             end: None,
@@ -233,6 +234,15 @@ impl Watches {
 
     fn next_bookmark(&self) -> Instant {
         Instant::now() + less_up_to(self.settings.bookmark_interval, 0.33)
+    }
+}
+
+/// The place behind which a stream goes on.
+fn after(place: Place) -> Place {
+    let one_off = u64::from(Rule::TokenPlace.is_broken());
+    Place {
+        position: place.position.saturating_sub(one_off),
+        ..place
     }
 }
 

@@ -8,6 +8,7 @@ use super::{
     results::sent_with,
 };
 use crate::{
+    broken::Rule,
     domain::{
         adoption::{Extent, Orphan, Sighting, only_one},
         change::{Change, ChangeState, Step},
@@ -38,7 +39,10 @@ impl Batch<'_> {
         for id in self.unanswered()? {
             let change = self.load(id)?.change.clone();
             if orphan.may_be(&change) {
-                let extent = self.extent(id, &change, &reports, listed)?;
+                let extent = match self.extent(id, &change, &reports, listed)? {
+                    Extent::Part if Rule::WholeSet.is_broken() => Extent::Whole,
+                    extent => extent,
+                };
                 seen.push((change, extent));
             }
         }

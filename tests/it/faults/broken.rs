@@ -1,11 +1,15 @@
 //! The judge itself, with evidence that is broken in one way each.
 
-use thingspace_gateway::proto::{Change, ChangeState, DeviceId, DeviceResult, Outcome};
+use thingspace_gateway::proto::{Change, ChangeState, DeviceId, DeviceResult, Outcome, Source};
+
+use tokio::time::Instant;
 
 use super::{
-    clients::Order,
+    clients::Asked,
     judge::{Evidence, Told, judge},
     ledger::{Became, Executed, Identifier, Ledger, Try},
+    orders::{Kind, Order},
+    sandbox::STRANGERS_PLAN,
 };
 use crate::guarantees::{End, Message, Recording, What};
 
@@ -15,13 +19,14 @@ const REQUEST: &str = "r-1";
 fn executed(request_id: &str) -> Executed {
     Executed {
         request_id: request_id.into(),
+        service_plan: "a plan".into(),
         device_identifiers: vec![vec![Identifier {
             id: DEVICE.into(),
             kind: "iccid".into(),
         }]],
         device_results: vec![Became {
             outcome: "succeeded".into(),
-            executed_count: 1,
+            lost: false,
             tries: vec![Try {
                 message: "final".into(),
                 answer: Some(200),
@@ -38,6 +43,11 @@ fn result(outcome: Outcome) -> DeviceResult {
             id: DEVICE.into(),
         }],
         outcome: outcome.into(),
+        source: Source::Callback.into(),
+        raw_json: format!(
+            "{{\"status\":\"{}\",\"callbackCount\":1}}",
+            outcome.as_str_name()
+        ),
         ..DeviceResult::default()
     }
 }
@@ -67,11 +77,22 @@ fn watched() -> Recording {
 fn sound() -> Evidence {
     let order = Order {
         key: "k".into(),
+        kind: Kind::Esim,
+        situation: None,
         devices: vec![DEVICE.into()],
         retries: true,
         doubled: false,
         deadline: None,
         cancelled: None,
+        catches_up: false,
+        leaves_after: None,
+        stranger: None,
+    };
+    let now = Instant::now();
+    let asked = Asked {
+        began: now,
+        deadline_passed: false,
+        cancelled: false,
     };
     let change = Change {
         request_ids: vec![REQUEST.into()],
@@ -83,15 +104,20 @@ fn sound() -> Evidence {
     Evidence {
         told: vec![Told {
             order,
+            asked,
+            until: now,
             change: Some(change),
             streams: vec![watched()],
             whole: watched(),
         }],
         results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
         ledger: Ledger {
-            devices_pending: 0,
             changes: vec![executed(REQUEST)],
+            ..Ledger::default()
         },
+        befallen: Vec::new(),
+        cuts: Vec::new(),
+        callback_cuts: Vec::new(),
     }
 }
 
@@ -113,13 +139,30 @@ fn the_judge_finds_nothing_wrong_with_what_is_right() {
 }
 
 #[test]
-fn the_judge_finds_what_was_executed_twice() {
-    for breaking in [
-        |evidence: &mut Evidence| evidence.ledger.changes.push(executed("r-2")),
-        |evidence: &mut Evidence| evidence.ledger.changes[0].device_results[0].executed_count = 2,
-    ] {
-        assert!(found(breaking).contains("never twice"));
-    }
+fn the_judge_finds_what_was_executed_twice_and_leaves_strangers_alone() {
+    let twice = found(|evidence| evidence.ledger.changes.push(executed("r-2")));
+    assert!(twice.contains("never twice"), "{twice}");
+    let beside = found(|evidence| {
+        let mut strangers = executed("r-2");
+        strangers.service_plan = STRANGERS_PLAN.into();
+        evidence
+            .results
+            .insert("r-2".into(), vec![result(Outcome::Succeeded)]);
+        evidence.ledger.changes.push(strangers);
+    });
+    assert_eq!(beside, "");
+}
+
+#[test]
+fn the_judge_finds_a_callback_that_is_stored_again_and_log_ins_that_lock() {
+    let again = found(|evidence| {
+        let mut again = result(Outcome::Succeeded);
+        again.raw_json = again.raw_json.replace('1', "2");
+        evidence.results.get_mut(REQUEST).expect("one").push(again);
+    });
+    assert!(again.contains("is stored again"), "{again}");
+    let locking = found(|evidence| evidence.ledger.log_ins_refused = 5);
+    assert!(locking.contains("never locked"), "{locking}");
 }
 
 #[test]
@@ -132,6 +175,11 @@ fn the_judge_finds_an_acknowledged_result_that_is_gone_or_says_something_else() 
             .insert(REQUEST.into(), vec![result(Outcome::Failed)]);
     });
     assert!(other.contains("never lost"), "{other}");
+    let looked_up = found(|evidence| {
+        let results = evidence.results.get_mut(REQUEST).expect("one");
+        results[0].source = Source::Reconciled.into();
+    });
+    assert!(looked_up.contains("never lost"), "{looked_up}");
 }
 
 #[test]

@@ -2,11 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome};
+use serde_json::Value;
+use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome, Source};
+use tokio::time::Instant;
 
 use super::{
-    clients::Order,
-    ledger::{Executed, Ledger},
+    clients::Asked,
+    ledger::{Executed, Ledger, name_of},
+    orders::Order,
+    proxy::Cut,
+    troubles::Befallen,
 };
 use crate::guarantees::{self, End, History, Recording, What};
 
@@ -16,11 +21,18 @@ pub struct Evidence {
     /// By request id, in their order.
     pub results: HashMap<String, Vec<DeviceResult>>,
     pub ledger: Ledger,
+    pub befallen: Vec<Befallen>,
+    /// Connections between the gateway and ThingSpace, and those of callbacks.
+    pub cuts: Vec<Cut>,
+    pub callback_cuts: Vec<Cut>,
 }
 
 /// What a client knows of its change.
 pub struct Told {
     pub order: Order,
+    pub asked: Asked,
+    /// When its watch had ended.
+    pub until: Instant,
     /// `None` when its key is not known.
     pub change: Option<Change>,
     /// Its streams, and one from the beginning, afterwards.
@@ -53,6 +65,8 @@ pub fn judge(evidence: &Evidence) -> Vec<String> {
     let mut found = Vec::new();
     never_twice(&evidence.ledger, &mut found);
     never_lost(evidence, &mut found);
+    never_stored_twice(evidence, &mut found);
+    never_locked(&evidence.ledger, &mut found);
     for told in &evidence.told {
         never_told_wrong(told, evidence, &mut found);
         never_stuck(told, &mut found);
@@ -70,9 +84,9 @@ pub fn judge(evidence: &Evidence) -> Vec<String> {
 /// A device belongs to one order only, so executing it twice is executing an order twice.
 fn never_twice(ledger: &Ledger, found: &mut Vec<String>) {
     let mut seen = HashSet::new();
-    for executed in &ledger.changes {
-        for (device, became) in executed.devices() {
-            if !seen.insert(device) || became.executed_count > 1 {
+    for executed in ledger.own() {
+        for (device, _) in executed.devices() {
+            if !seen.insert(device) {
                 found.push(format!(
                     "never twice: {device} again in {}",
                     executed.request_id
@@ -82,10 +96,11 @@ fn never_twice(ledger: &Ledger, found: &mut Vec<String>) {
     }
 }
 
-/// What was acknowledged is there, and says what was said.
+/// What was acknowledged is there as it was told, whatever a look-up said beside it.
 fn never_lost(evidence: &Evidence, found: &mut Vec<String>) {
+    let told = |result: &DeviceResult| result.source() == Source::Callback;
     for executed in &evidence.ledger.changes {
-        let known = last_outcomes(evidence, &executed.request_id);
+        let known = last_outcomes(evidence, &executed.request_id, told);
         for (device, became) in executed.devices() {
             if became.acknowledged() && known.get(device) != Some(&became.outcome.as_str()) {
                 found.push(format!(
@@ -99,27 +114,73 @@ fn never_lost(evidence: &Evidence, found: &mut Vec<String>) {
     }
 }
 
-fn last_outcomes<'e>(evidence: &'e Evidence, request_id: &str) -> HashMap<&'e str, &'static str> {
+/// A callback that is sent again is one result.
+fn never_stored_twice(evidence: &Evidence, found: &mut Vec<String>) {
+    for (request_id, results) in &evidence.results {
+        let mut seen = HashSet::new();
+        for result in results {
+            let told = result.source() == Source::Callback;
+            if told && !seen.insert(content(&result.raw_json)) {
+                let device = device_of(result).unwrap_or_default();
+                found.push(format!(
+                    "never twice: a callback of {device} in {request_id} is stored again"
+                ));
+            }
+        }
+    }
+}
+
+/// A callback without what differs from try to try.
+fn content(raw: &str) -> String {
+    let mut body: Value = serde_json::from_str(raw).unwrap_or_default();
+    if let Some(members) = body.as_object_mut() {
+        for counter in ["callbackCount", "maxCallbackThreshold"] {
+            members.remove(counter);
+        }
+    }
+    body.to_string()
+}
+
+/// Five refused log-ins lock the account. The gateway stops at two, and counts one whose answer was cut off
+/// half.
+fn never_locked(ledger: &Ledger, found: &mut Vec<String>) {
+    let (refused, locked) = (ledger.log_ins_refused, ledger.locked_users);
+    if refused > 4 || locked > 0 {
+        found.push(format!(
+            "never locked: {refused} log-ins were refused, {locked} users are locked"
+        ));
+    }
+}
+
+/// The last outcome of each device, among some of the results.
+fn last_outcomes<'e>(
+    evidence: &'e Evidence,
+    request_id: &str,
+    counts: impl Fn(&DeviceResult) -> bool,
+) -> HashMap<&'e str, &'static str> {
     let results = evidence.results.get(request_id).into_iter().flatten();
-    let outcomes = results.filter_map(|result| {
-        let ids = result.device_ids.iter();
-        let mut iccids = ids.filter(|id| id.kind.eq_ignore_ascii_case("iccid"));
-        let outcome = match result.outcome() {
-            Outcome::Succeeded => "succeeded",
-            Outcome::Failed => "failed",
-            _ => return None,
-        };
-        Some((iccids.next()?.id.as_str(), outcome))
-    });
+    let outcomes = results
+        .filter(|result| counts(result))
+        .filter_map(|result| {
+            let outcome = match result.outcome() {
+                Outcome::Succeeded => "succeeded",
+                Outcome::Failed => "failed",
+                _ => return None,
+            };
+            Some((device_of(result)?, outcome))
+        });
     outcomes.collect()
+}
+
+fn device_of(result: &DeviceResult) -> Option<&str> {
+    let ids = result.device_ids.iter();
+    name_of(ids.map(|id| (id.kind.as_str(), id.id.as_str())))
 }
 
 /// The state of a change is true.
 fn never_told_wrong(told: &Told, evidence: &Evidence, found: &mut Vec<String>) {
     let key = &told.order.key;
-    let own: HashSet<&str> = told.order.devices.iter().map(String::as_str).collect();
-    let is_own = |executed: &&Executed| executed.devices().any(|(device, _)| own.contains(device));
-    let executed = evidence.ledger.changes.iter().find(is_own);
+    let executed = executed_for(&told.order, &evidence.ledger);
     let Some(change) = &told.change else {
         if let Some(executed) = executed {
             found.push(format!(
@@ -156,6 +217,13 @@ fn never_told_wrong(told: &Told, evidence: &Evidence, found: &mut Vec<String>) {
     }
 }
 
+/// What ThingSpace executed for an order.
+pub fn executed_for<'l>(order: &Order, ledger: &'l Ledger) -> Option<&'l Executed> {
+    let own: HashSet<&str> = order.devices.iter().map(String::as_str).collect();
+    let is_own = |executed: &&Executed| executed.devices().any(|(device, _)| own.contains(device));
+    ledger.own().find(is_own)
+}
+
 /// A finished change has the true outcome of every device, and counts them.
 fn finished_as_executed(
     key: &str,
@@ -164,7 +232,7 @@ fn finished_as_executed(
     evidence: &Evidence,
     found: &mut Vec<String>,
 ) {
-    let known = last_outcomes(evidence, &executed.request_id);
+    let known = last_outcomes(evidence, &executed.request_id, |_| true);
     let mut succeeded = 0;
     for (device, became) in executed.devices() {
         succeeded += i32::from(became.outcome == "succeeded");

@@ -2,9 +2,13 @@
 
 use serde::Deserialize;
 
+use super::sandbox::STRANGERS_PLAN;
+
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Ledger {
     pub devices_pending: usize,
+    pub log_ins_refused: u64,
+    pub locked_users: usize,
     pub changes: Vec<Executed>,
 }
 
@@ -12,6 +16,8 @@ pub struct Ledger {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Executed {
     pub request_id: String,
+    #[serde(default)]
+    pub service_plan: String,
     #[serde(default)]
     pub device_identifiers: Vec<Vec<Identifier>>,
     #[serde(default)]
@@ -28,7 +34,9 @@ pub struct Identifier {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Became {
     pub outcome: String,
-    pub executed_count: u64,
+    /// Whether its final callback is never sent.
+    #[serde(default)]
+    pub lost: bool,
     pub tries: Vec<Try>,
 }
 
@@ -36,6 +44,19 @@ pub struct Became {
 pub struct Try {
     pub message: String,
     pub answer: Option<u16>,
+}
+
+/// The kinds by which a device is told from others, best first. An EID may have several profiles.
+const NAMES: [&str; 2] = ["iccid", "meid"];
+
+/// The name of a device among its identifiers.
+pub fn name_of<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
+    NAMES.iter().find_map(|name| {
+        let mut named = ids
+            .clone()
+            .filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
+        named.next().map(|(_, id)| id)
+    })
 }
 
 // === impl Ledger ===
@@ -46,6 +67,12 @@ impl Ledger {
         let answer = reqwest::get(url).await.expect("the sandbox answers");
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("a ledger")
     }
+
+    /// What was executed for orders, strangers left out.
+    pub fn own(&self) -> impl Iterator<Item = &Executed> {
+        let executed = self.changes.iter();
+        executed.filter(|executed| executed.service_plan != STRANGERS_PLAN)
+    }
 }
 
 // === impl Executed ===
@@ -54,10 +81,8 @@ impl Executed {
     /// The devices by the name that the suite gives them, each with what became of it.
     pub fn devices(&self) -> impl Iterator<Item = (&str, &Became)> {
         let named = self.device_identifiers.iter().map(|all| {
-            let named = all
-                .iter()
-                .find(|one| one.kind.eq_ignore_ascii_case("iccid"));
-            named.map_or("", |one| one.id.as_str())
+            let ids = all.iter().map(|one| (one.kind.as_str(), one.id.as_str()));
+            name_of(ids).unwrap_or_default()
         });
         named.zip(&self.device_results)
     }
@@ -68,7 +93,14 @@ impl Executed {
 impl Became {
     /// Whether a callback with its end was answered 200.
     pub fn acknowledged(&self) -> bool {
-        let end = |one: &Try| one.message == "final" && one.answer == Some(200);
-        self.tries.iter().any(end)
+        self.tries.iter().any(Try::acknowledged_end)
+    }
+}
+
+// === impl Try ===
+
+impl Try {
+    pub fn acknowledged_end(&self) -> bool {
+        self.message == "final" && self.answer == Some(200)
     }
 }

@@ -1,13 +1,18 @@
 //! A network that breaks connections.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
 };
+
+use super::orders::about;
 
 /// Where connections go now: nowhere while the other side is dead.
 pub type Target = watch::Receiver<Option<SocketAddr>>;
@@ -15,38 +20,81 @@ pub type Target = watch::Receiver<Option<SocketAddr>>;
 /// A port that stays while what is behind it comes and goes, and that breaks a share of its connections.
 pub struct Proxy {
     pub address: SocketAddr,
+    cuts: Cuts,
     /// Ends with the proxy, and with it every connection.
     _serving: JoinSet<()>,
 }
+
+/// A connection that was cut, and the order that it was about.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    pub order: usize,
+    pub place: Place,
+}
+
+/// Where a connection breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before anything of what is asked has passed.
+    Before,
+    /// Within what is asked.
+    Within,
+    /// Within what is answered, or before it.
+    Answer,
+}
+
+type Cuts = Arc<Mutex<Vec<Cut>>>;
+
+/// What is kept of what was asked, to know later what it was about.
+const KEPT: usize = 8 << 10;
+
+// === impl Proxy ===
 
 impl Proxy {
     pub async fn start(target: Target, broken_share: f64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
+        let cuts = Cuts::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(Arc::new(listener), target, broken_share, seed));
+        serving.spawn(serve(
+            listener,
+            target,
+            broken_share,
+            seed,
+            Arc::clone(&cuts),
+        ));
         Self {
             address,
+            cuts,
             _serving: serving,
         }
     }
+
+    /// The connections that were cut while an order's request or callback was on them.
+    pub fn cuts(&self) -> Vec<Cut> {
+        self.cuts.lock().expect("nobody panicked").clone()
+    }
 }
 
-async fn serve(listener: Arc<TcpListener>, target: Target, broken_share: f64, seed: u64) {
+async fn serve(listener: TcpListener, target: Target, broken_share: f64, seed: u64, cuts: Cuts) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut connections = JoinSet::new();
     loop {
         let Ok((from, _)) = listener.accept().await else {
             continue;
         };
-        let breaks = (random.f64() < broken_share).then(|| Break {
-            within_answer: random.bool(),
-            after: random.usize(0..6_000),
+        let breaks = (random.f64() < broken_share).then(|| {
+            let place = [Place::Before, Place::Within, Place::Answer][random.usize(0..3)];
+            // An answer is a few hundred bytes, of which the first may be all that matters.
+            let most = if place == Place::Answer { 400 } else { 6_000 };
+            let after = random.usize(0..most);
+            Break { place, after }
         });
         let to = *target.borrow();
+        let cuts = Arc::clone(&cuts);
         connections.spawn(async move {
             if let Some(to) = to {
-                forward(from, to, breaks).await;
+                forward(from, to, breaks, &cuts).await;
             }
         });
         while connections.try_join_next().is_some() {}
@@ -54,47 +102,67 @@ async fn serve(listener: Arc<TcpListener>, target: Target, broken_share: f64, se
 }
 
 /// Where a connection breaks: after so many bytes of what is asked, or answered.
+#[derive(Debug, Clone, Copy)]
 struct Break {
-    within_answer: bool,
+    place: Place,
     after: usize,
 }
 
-async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>) {
+async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cuts: &Cuts) {
     let Ok(mut to) = TcpStream::connect(to).await else {
         return;
     };
-    let Some(breaks) = breaks else {
-        // Either side may break it: that is the point of the suite.
-        let _ended = copy_bidirectional(&mut from, &mut to).await;
-        return;
+    let mut asked = Vec::new();
+    let most = |place| match breaks {
+        Some(breaks) if breaks.place == place => match place {
+            Place::Before => Some(0),
+            Place::Within | Place::Answer => Some(breaks.after),
+        },
+        _ => None,
     };
+    let most_asked = most(Place::Before).or(most(Place::Within));
     let (mut from_read, mut from_write) = from.split();
     let (mut to_read, mut to_write) = to.split();
-    let asked = (!breaks.within_answer).then_some(breaks.after);
-    let answered = breaks.within_answer.then_some(breaks.after);
-    // The first direction that ends takes the other with it.
-    tokio::select! {
-        () = pass(&mut from_read, &mut to_write, asked) => {}
-        () = pass(&mut to_read, &mut from_write, answered) => {}
+    let is_cut = {
+        // The first direction that ends takes the other with it.
+        tokio::select! {
+            is_cut = pass(&mut from_read, &mut to_write, most_asked, Some(&mut asked)) => is_cut,
+            is_cut = pass(&mut to_read, &mut from_write, most(Place::Answer), None) => is_cut,
+        }
+    };
+    if let (true, Some(breaks), Some(order)) = (is_cut, breaks, about(&asked)) {
+        let place = breaks.place;
+        cuts.lock()
+            .expect("nobody panicked")
+            .push(Cut { order, place });
     }
 }
 
+/// Passes bytes on until there are no more, or so many have passed: then it says so.
 async fn pass(
-    from: &mut (impl tokio::io::AsyncRead + Unpin),
-    to: &mut (impl tokio::io::AsyncWrite + Unpin),
+    from: &mut (impl AsyncRead + Unpin),
+    to: &mut (impl AsyncWrite + Unpin),
     most: Option<usize>,
-) {
+    mut kept: Option<&mut Vec<u8>>,
+) -> bool {
     let mut left = most.unwrap_or(usize::MAX);
     let mut buffer = vec![0; 16 << 10];
-    while left > 0 {
+    loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);
         if read == 0 {
-            return;
+            return false;
+        }
+        if let Some(kept) = &mut kept {
+            let room = KEPT.saturating_sub(kept.len()).min(read);
+            kept.extend_from_slice(&buffer[..room]);
         }
         let passed = read.min(left);
         if to.write_all(&buffer[..passed]).await.is_err() {
-            return;
+            return false;
         }
         left -= passed;
+        if left == 0 {
+            return true;
+        }
     }
 }

@@ -102,6 +102,10 @@ fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
         },
     };
     let cut = End::Cut;
+    let refused = End::Refused {
+        code: "Unavailable".into(),
+        reason: "RECONNECT".into(),
+    };
     let broken: Vec<(&str, Checker, Recording)> = vec![
         (
             "Ordered",
@@ -159,7 +163,7 @@ fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
         (
             "Terminal-once",
             terminal_once,
-            stream("t5", &[finished(5, true, true)], cut.clone()),
+            stream("t5", &[finished(5, true, true)], refused),
         ),
         ("Never silently stuck", never_silently_stuck, internal),
         (

@@ -1,0 +1,58 @@
+//! Promises that can be broken on purpose, so that the fault suite can show that it would notice.
+//!
+//! Nothing of this is in a build that anybody runs: without the feature `broken` (which no default, no
+//! image and no script but the suite's own turns on) every question is answered with a constant `false`.
+//! With it, the environment variable `TSGW_BROKEN` names the one promise that the process breaks.
+
+/// A rule that a broken build leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A callback is answered 200 when it is on disk, not when it is in a queue.
+    SyncBeforeAnswer,
+    /// A key that is known makes no second change.
+    KeyCheck,
+    /// A change without a definite answer is never sent again.
+    NoRetryOnTimeOut,
+    /// A callback that comes again is stored once.
+    Deduplication,
+    /// A stream goes on behind its token, not at it.
+    TokenPlace,
+    /// A request is bound only to the change of which it names every device.
+    WholeSet,
+    /// After a crash, what may have left is not said to have stayed.
+    DoubtAfterCrash,
+}
+
+impl Rule {
+    /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::SyncBeforeAnswer, "answer-before-sync"),
+        (Self::KeyCheck, "no-key-check"),
+        (Self::NoRetryOnTimeOut, "retry-on-time-out"),
+        (Self::Deduplication, "no-de-duplication"),
+        (Self::TokenPlace, "token-off-by-one"),
+        (Self::WholeSet, "part-of-the-set"),
+        (Self::DoubtAfterCrash, "crash-means-not-sent"),
+    ];
+
+    /// Whether this process breaks it.
+    #[cfg(feature = "broken")]
+    pub fn is_broken(self) -> bool {
+        use std::sync::OnceLock;
+
+        static BROKEN: OnceLock<Option<Rule>> = OnceLock::new();
+        let chosen = BROKEN.get_or_init(|| {
+            let name = std::env::var("TSGW_BROKEN").ok()?;
+            let rule = Self::ALL.into_iter().find(|(_, known)| *known == name);
+            tracing::error!(%name, known = rule.is_some(), "this build breaks a promise on purpose");
+            rule.map(|(rule, _)| rule)
+        });
+        *chosen == Some(self)
+    }
+
+    /// Whether this process breaks it: never.
+    #[cfg(not(feature = "broken"))]
+    pub const fn is_broken(self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,206 @@
+//! The sandbox in a process of its own, and others who use the same account at it.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use reqwest::{Client, Method, RequestBuilder};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+    time::timeout,
+};
+
+use super::orders::{Kind, Order, Overlap};
+use crate::support::{gateway::PATIENCE, requests::ACCOUNT};
+
+/// The plan that others change to: by it the ledger tells their requests.
+pub const STRANGERS_PLAN: &str = "A plan of somebody else";
+
+/// What the UWS user logs in with.
+pub const USERNAME: &str = "planted-uws-username";
+pub const PASSWORD: &str = "planted-uws-password";
+
+/// A sandbox. Killed when dropped.
+pub struct Sandbox {
+    _child: Child,
+    _log: Lines<BufReader<ChildStderr>>,
+    pub address: SocketAddr,
+}
+
+/// Somebody else with an application of the same account.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    base: String,
+    http: Client,
+}
+
+// === impl Sandbox ===
+
+impl Sandbox {
+    pub async fn start(seed: u64, callbacks: SocketAddr) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
+        command.arg("sandbox").env_clear().kill_on_drop(true);
+        for (setting, value) in [
+            ("sandbox.seed", seed.to_string()),
+            (
+                "sandbox.callback_url",
+                format!("http://{callbacks}/callbacks/{{service}}"),
+            ),
+            ("sandbox.listen", "127.0.0.1:0".into()),
+            ("sandbox.order", "shuffled".into()),
+            ("sandbox.failure_share", "0.1".into()),
+            ("sandbox.duplicate_share", "0.1".into()),
+            ("sandbox.lost_share", "0.01".into()),
+            ("sandbox.late_share", "0.05".into()),
+            ("sandbox.late_by", "1s".into()),
+            ("sandbox.interim_for", "300ms".into()),
+            ("sandbox.early_share", "0.02".into()),
+            ("sandbox.malformed_share", "0.01".into()),
+            ("sandbox.slow_answer", "1s".into()),
+            ("sandbox.time_scale", "0.3".into()),
+            ("telemetry.log_format", "json".into()),
+        ] {
+            command.arg(format!("--{setting}={value}"));
+        }
+        command
+            .env("TSGW_SANDBOX__UWS_USERNAME", USERNAME)
+            .env("TSGW_SANDBOX__UWS_PASSWORD", PASSWORD);
+        command.stderr(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().expect("the binary starts");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        loop {
+            let line = timeout(PATIENCE, log.next_line()).await.expect("in time");
+            let line = line.expect("readable").expect("the sandbox starts");
+            let event: Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(address) = event["address"].as_str() {
+                return Self {
+                    _child: child,
+                    address: address.parse().expect("an address"),
+                    _log: log,
+                };
+            }
+        }
+    }
+
+    /// Somebody who reaches it without a proxy.
+    pub fn stranger(&self) -> Stranger {
+        let http = Client::builder().no_proxy().build().expect("a client");
+        Stranger {
+            base: format!("http://{}/api", self.address),
+            http,
+        }
+    }
+}
+
+// === impl Stranger ===
+
+impl Stranger {
+    /// Ends the access token that everybody of this application has.
+    pub async fn revoke_token(&self) {
+        let token = self.token().await;
+        let asked = self.oauth(
+            "revoke",
+            format!("grant_type=client_credentials&token={token}"),
+        );
+        let answer = asked.send().await.expect("the sandbox answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
+    /// Changes the devices of an order, or one of them, to another plan.
+    pub async fn meddle(&self, order: &Order, overlap: Overlap) {
+        // Its own devices ask for no situation, so that nobody else is met by one.
+        let plain = |device: &&String| device.starts_with("8914") || device.starts_with("A1");
+        let mut devices: Vec<String> = order.devices.iter().filter(plain).cloned().collect();
+        match overlap {
+            Overlap::One => devices.truncate(1),
+            Overlap::AllAndOne => {
+                let more = devices[0].replacen("8914", "8915", 1);
+                devices.push(more);
+            }
+        }
+        let (path, body) = match order.kind {
+            Kind::Esim => ("devices/profile/actions/serviceplan", esim(&devices)),
+            Kind::FiveGBi => ("devices/actions/plan", five_g_bi(&devices)),
+        };
+        // Its token may be revoked in between: then it tries again, as everybody would.
+        for _ in 0..10 {
+            let token = self.token().await;
+            let session = self.session(&token).await;
+            let asked = self.call(Method::POST, path, &token);
+            let asked = asked.header("VZ-M2M-Token", session).json(&body);
+            if asked
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
+            {
+                return;
+            }
+        }
+        panic!("a stranger could not change {}", order.key);
+    }
+
+    async fn token(&self) -> String {
+        let asked = self.oauth("token", "grant_type=client_credentials".into());
+        text(asked, "access_token").await
+    }
+
+    fn oauth(&self, call: &str, form: String) -> RequestBuilder {
+        let url = format!("{}/ts/v1/oauth2/{call}", self.base);
+        let asked = self.http.post(url).body(form);
+        asked
+            .header("content-type", "application/x-www-form-urlencoded")
+            .basic_auth("planted-app-key", Some("planted-app-secret"))
+    }
+
+    async fn session(&self, token: &str) -> String {
+        let asked = self.call(Method::POST, "session/login", token);
+        let login = json!({"username": USERNAME, "password": PASSWORD});
+        text(asked.json(&login), "sessionToken").await
+    }
+
+    fn call(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
+        let url = format!("{}/m2m/v1/{path}", self.base);
+        self.http.request(method, url).bearer_auth(token)
+    }
+}
+
+/// One member of an answer; nothing when it is refused.
+async fn text(asked: RequestBuilder, member: &str) -> String {
+    let answer = asked.send().await.expect("the sandbox answers");
+    let body: Value = answer.json().await.unwrap_or_default();
+    body[member].as_str().unwrap_or_default().to_owned()
+}
+
+fn esim(iccids: &[String]) -> Value {
+    let devices = iccids.iter().map(|iccid| {
+        json!({"deviceIds": [
+            {"kind": "eid", "id": Kind::eid(iccid)},
+            {"kind": "iccid", "id": iccid},
+        ]})
+    });
+    json!({
+        "devices": devices.collect::<Vec<_>>(),
+        "accountName": ACCOUNT,
+        "servicePlan": STRANGERS_PLAN,
+    })
+}
+
+fn five_g_bi(meids: &[String]) -> Value {
+    let devices = meids.iter().map(|meid| {
+        json!({
+            "deviceIds": [{"kind": "MEID", "id": meid}],
+            "primaryPlaceOfUse": {
+                "address": {
+                    "addressLine1": "1 Main St", "city": "Town", "state": "MA",
+                    "zip": "02110", "country": "USA",
+                },
+                "customerName": {"firstName": "A", "lastName": "B"},
+            },
+        })
+    });
+    json!({
+        "deviceListWithServiceAddress": devices.collect::<Vec<_>>(),
+        "accountName": ACCOUNT,
+        "servicePlan": STRANGERS_PLAN,
+    })
+}
