@@ -26,10 +26,13 @@ use crate::{
 };
 
 mod binding;
+mod room;
 mod send;
 mod waiters;
 
 pub use binding::Binder;
+pub use room::Limits;
+use room::{Place, Room};
 use waiters::Waiters;
 
 /// Takes changes from the intent to ThingSpace's answer.
@@ -38,6 +41,7 @@ pub struct Submit {
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     waiters: Arc<Waiters>,
+    room: Room,
     tasks: TaskTracker,
 }
 
@@ -59,6 +63,12 @@ pub enum SubmitError {
     /// One of the devices is in another change that is under way.
     #[error("a device is in another change that is under way")]
     DeviceBusy(ChangeId),
+    /// As many changes are under way as there is room for, or as many devices in them.
+    #[error("as many changes, or devices in them, are under way as the gateway takes at a time")]
+    Beyond {
+        /// The change of its key, where one is on record or about to be: perhaps it was sent.
+        known: Known,
+    },
     /// The journal cannot be written. When the change is named, it is on
     /// record, and it was not sent.
     #[error("{error}")]
@@ -68,6 +78,17 @@ pub enum SubmitError {
         /// The change, where it came to one.
         change_id: Option<ChangeId>,
     },
+}
+
+/// Whether a call's key names a change already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It names none.
+    No,
+    /// It names this one.
+    Change(ChangeId),
+    /// It may name one.
+    Perhaps,
 }
 
 /// What a call has come to once its change is claimed.
@@ -86,6 +107,7 @@ impl Submit {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
+        limits: Limits,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
@@ -95,6 +117,7 @@ impl Submit {
             thingspace,
             clock,
             waiters,
+            room: Room::new(limits),
             tasks,
         })
     }
@@ -119,10 +142,14 @@ impl Submit {
         demand: Demand,
         caller: Caller,
     ) -> Result<Change, SubmitError> {
+        let Some(place) = self.room.enter(&demand) else {
+            let known = self.known(&demand).await;
+            return Err(SubmitError::Beyond { known });
+        };
         let this = Arc::clone(self);
         let task = self
             .tasks
-            .spawn(async move { this.begin(demand, caller).await });
+            .spawn(async move { this.begin(demand, caller, place).await });
         let begun = task
             .await
             .unwrap_or_else(|error| Err(stopped_task(&error, None)));
@@ -132,7 +159,27 @@ impl Submit {
         }
     }
 
-    async fn begin(self: &Arc<Self>, demand: Demand, caller: Caller) -> Result<Begun, SubmitError> {
+    /// Whether the key of a call that found no room names a change. First who has a place, then
+    /// the journal: in this order none that goes from one to the other is missed.
+    async fn known(&self, demand: &Demand) -> Known {
+        let Some(key) = &demand.key else {
+            return Known::No;
+        };
+        let has_place = self.room.has(demand);
+        let name = ChangeName::Key(demand.account.clone(), key.clone());
+        match self.journal.change(name).await {
+            Ok(Some(change)) => Known::Change(change.change_id),
+            Ok(None) if !has_place => Known::No,
+            Ok(None) | Err(_) => Known::Perhaps,
+        }
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        demand: Demand,
+        caller: Caller,
+        _place: Place,
+    ) -> Result<Begun, SubmitError> {
         let unclaimed = |error| SubmitError::Journal {
             error,
             change_id: None,
