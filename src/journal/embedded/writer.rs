@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     checkpoint::Checkpoints,
     command::{Command, Reply},
+    queue::Queue,
     worker::Worker,
 };
 use crate::{
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     pub(super) waiting_callbacks: AtomicUsize,
     /// How long one callback took lately, its share of the commit included.
     pub(super) nanos_per_callback: AtomicU64,
+    /// Since when the present commit is being made.
+    committing: Mutex<Option<Instant>>,
     /// Whether the last commit failed.
     pub(super) failing: AtomicBool,
     /// Changes by state, as of the last commit.
@@ -94,6 +97,7 @@ impl Writer {
             observers: RwLock::default(),
             waiting_callbacks: AtomicUsize::new(0),
             nanos_per_callback: AtomicU64::new(0),
+            committing: Mutex::new(None),
             failing: AtomicBool::new(false),
             census: Mutex::new(census),
             instruments,
@@ -101,12 +105,10 @@ impl Writer {
         let worker = Worker {
             connection,
             checkpoints: Checkpoints::start(checkpoints),
-            callback_lane,
-            answer_lane,
-            change_lane,
-            deferred: None,
+            queue: Queue::new(callback_lane, answer_lane, change_lane),
             shared: Arc::clone(&shared),
             rows_since_checkpoint: 0,
+            held_up: Duration::ZERO,
         };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = match thread.spawn(move || worker.run()) {
@@ -243,7 +245,11 @@ impl Writer {
     pub(super) fn expected_wait(&self) -> Duration {
         let waiting = self.shared.waiting_callbacks.load(Ordering::Relaxed);
         let each = self.shared.nanos_per_callback.load(Ordering::Relaxed);
-        Duration::from_nanos(each.saturating_mul(u64::try_from(waiting).unwrap_or(u64::MAX)))
+        let queue = each.saturating_mul(u64::try_from(waiting).unwrap_or(u64::MAX));
+        // A commit that has taken long is taken to need as long again: a disk that hangs is
+        // noticed by what it does not do.
+        let present = self.shared.committing.lock().map(|since| since.elapsed());
+        Duration::from_nanos(queue).saturating_add(present.unwrap_or_default())
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -289,6 +295,19 @@ impl Writer {
 // === impl Shared ===
 
 impl Shared {
+    pub(super) fn begin_commit(&self) -> Instant {
+        let now = Instant::now();
+        *self.committing.lock() = Some(now);
+        now
+    }
+
+    /// Ends a commit, in which were so many callbacks.
+    pub(super) fn end_commit(&self, callbacks: usize) {
+        self.waiting_callbacks
+            .fetch_sub(callbacks, Ordering::Relaxed);
+        *self.committing.lock() = None;
+    }
+
     /// Waits until an append is on disk, and says how long that took.
     async fn durable<T>(
         &self,
