@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use super::command::Command;
 
 /// Callbacks that one commit takes at most.
-const CALLBACKS_PER_COMMIT: usize = 512;
+pub(super) const CALLBACKS_PER_COMMIT: usize = 512;
 /// Rows of other commands that one commit takes at most. A larger command, a
 /// change of thousands of devices, is a commit of its own.
 const ROWS_PER_COMMIT: usize = 1_000;

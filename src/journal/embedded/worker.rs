@@ -52,7 +52,7 @@ impl Worker {
                 .count();
             let rows = commands.iter().map(Command::rows).sum();
             self.shared.instruments.batch(commands.len());
-            let started = self.shared.begin_commit();
+            let started = self.shared.begin_commit(callbacks);
             self.commit(commands);
             self.note_rate(callbacks, started.elapsed());
             self.bound_log(rows);
@@ -117,10 +117,11 @@ impl Worker {
         Ok(())
     }
 
-    /// Notes how long callbacks take, from which it is told whether the next ones can be stored in
-    /// time: with what was written between them while they waited.
+    /// Notes how long a commit of callbacks takes, with what was written before it while they
+    /// waited. By the commit, since its sync is most of it: by the callback, a slow disk with few of
+    /// them would look like one that can take no more.
     fn note_rate(&mut self, callbacks: usize, took: Duration) {
-        self.shared.end_commit(callbacks);
+        self.shared.end_commit();
         if callbacks == 0 {
             if self.shared.waiting_callbacks.load(Ordering::Relaxed) > 0 {
                 self.held_up += took;
@@ -128,14 +129,13 @@ impl Worker {
             return;
         }
         let took = took + std::mem::take(&mut self.held_up);
-        let nanos = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
-        let each = nanos(took.as_nanos() / callbacks as u128);
-        // A lone callback pays for a whole commit, which says nothing of a
-        // queue's rate: weigh by size.
-        let before = self.shared.nanos_per_callback.load(Ordering::Relaxed);
-        let weight = u64::try_from(callbacks.min(64)).unwrap_or(64);
-        let now = (before.saturating_mul(64 - weight) + each.saturating_mul(weight)) / 64;
-        self.shared.nanos_per_callback.store(now, Ordering::Relaxed);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let rate = &self.shared.nanos_per_commit;
+        let smoothed = match rate.load(Ordering::Relaxed) {
+            0 => took,
+            before => before / 4 * 3 + took / 4,
+        };
+        rate.store(smoothed, Ordering::Relaxed);
     }
 
     /// Keeps the write-ahead log short, as a rule without waiting.

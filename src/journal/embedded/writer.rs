@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     checkpoint::Checkpoints,
     command::{Command, Reply},
-    queue::Queue,
+    queue::{CALLBACKS_PER_COMMIT, Queue},
     worker::Worker,
 };
 use crate::{
@@ -65,8 +65,8 @@ struct Lanes {
 pub(super) struct Shared {
     pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
     pub(super) waiting_callbacks: AtomicUsize,
-    /// How long one callback took lately, its share of the commit included.
-    pub(super) nanos_per_callback: AtomicU64,
+    /// How long a commit of callbacks took lately.
+    pub(super) nanos_per_commit: AtomicU64,
     /// Since when the present commit is being made.
     committing: Mutex<Option<Instant>>,
     /// Whether the last commit failed.
@@ -96,7 +96,7 @@ impl Writer {
         let shared = Arc::new(Shared {
             observers: RwLock::default(),
             waiting_callbacks: AtomicUsize::new(0),
-            nanos_per_callback: AtomicU64::new(0),
+            nanos_per_commit: AtomicU64::new(0),
             committing: Mutex::new(None),
             failing: AtomicBool::new(false),
             census: Mutex::new(census),
@@ -244,12 +244,21 @@ impl Writer {
 
     pub(super) fn expected_wait(&self) -> Duration {
         let waiting = self.shared.waiting_callbacks.load(Ordering::Relaxed);
-        let each = self.shared.nanos_per_callback.load(Ordering::Relaxed);
-        let queue = each.saturating_mul(u64::try_from(waiting).unwrap_or(u64::MAX));
-        // A commit that has taken long is taken to need as long again: a disk that hangs is
-        // noticed by what it does not do.
         let present = self.shared.committing.lock().map(|since| since.elapsed());
-        Duration::from_nanos(queue).saturating_add(present.unwrap_or_default())
+        if waiting == 0 && present.is_none() {
+            // What was slow long ago need not be so now.
+            return Duration::ZERO;
+        }
+        let each = Duration::from_nanos(self.shared.nanos_per_commit.load(Ordering::Relaxed));
+        let present = match present {
+            // It has taken longer than any did: as long again, then. A disk that hangs is noticed
+            // by what it does not do.
+            Some(elapsed) if elapsed > each => elapsed,
+            Some(elapsed) => each - elapsed,
+            None => Duration::ZERO,
+        };
+        let commits = u32::try_from(waiting / CALLBACKS_PER_COMMIT).unwrap_or(u32::MAX);
+        present.saturating_add(each.saturating_mul(commits.saturating_add(1)))
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -295,16 +304,16 @@ impl Writer {
 // === impl Shared ===
 
 impl Shared {
-    pub(super) fn begin_commit(&self) -> Instant {
+    /// Begins a commit that takes so many callbacks.
+    pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
+        self.waiting_callbacks
+            .fetch_sub(callbacks, Ordering::Relaxed);
         let now = Instant::now();
         *self.committing.lock() = Some(now);
         now
     }
 
-    /// Ends a commit, in which were so many callbacks.
-    pub(super) fn end_commit(&self, callbacks: usize) {
-        self.waiting_callbacks
-            .fetch_sub(callbacks, Ordering::Relaxed);
+    pub(super) fn end_commit(&self) {
         *self.committing.lock() = None;
     }
 
