@@ -49,7 +49,7 @@ impl Health {
     pub fn into_router(self) -> Router {
         let service = health_server::HealthServer::new(self);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
-        layered(router, None)
+        layered(router, None, None)
     }
 
     fn status(service: &str, serving: bool) -> ServingStatus {

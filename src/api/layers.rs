@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use super::{
+    budget::{Budget, admit},
     complete::complete,
     observe::{Observer, observe},
     reason::Reason,
@@ -23,11 +24,20 @@ use super::{
 /// The services behind all layers. A call passes through them from the last to
 /// the first.
 ///
-/// Without an observer nothing is told of the calls: on the admin port they are
-/// the kubelet's probes.
-pub(super) fn layered(services: Router, observer: Option<Observer>) -> Router {
-    let answered = services
-        // Next to the handlers: what has no time left is not worth more.
+/// Without an observer nothing is told of the calls, and without a budget nothing
+/// bounds them: on the admin port they are the kubelet's probes.
+pub(super) fn layered(
+    services: Router,
+    budget: Option<Budget>,
+    observer: Option<Observer>,
+) -> Router {
+    let admitted = match budget {
+        // Next to the handlers, which decode: what is refused is not.
+        Some(budget) => services.layer(from_fn_with_state(Arc::new(budget), admit)),
+        None => services,
+    };
+    let answered = admitted
+        // Around the wait for room: what has no time left is not worth more.
         .layer(from_fn(deadline))
         // Around all that can go wrong in ours, so that a fault costs one call
         // and not the connection with everybody else's.
@@ -105,7 +115,7 @@ pub(super) fn with_executed(failure: Failure, is_change: bool, executed: Execute
     }
 }
 
-fn respond(status: Status) -> Response {
+pub(super) fn respond(status: Status) -> Response {
     status.into_http::<Body>().map(axum::body::Body::new)
 }
 

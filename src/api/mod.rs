@@ -4,6 +4,7 @@
 //! the domain; `status` is the one place where an error becomes a gRPC
 //! status, and `layers` the one that lists what a call passes through.
 
+mod budget;
 mod complete;
 mod convert;
 mod encode;
@@ -13,10 +14,13 @@ mod list;
 mod lookup;
 mod observe;
 mod reason;
+mod receive;
 mod server;
 mod service;
 mod status;
+mod weigh;
 
+pub use budget::Limits;
 pub use encode::Encoder;
 pub use health::Health;
 pub use reason::Reason;

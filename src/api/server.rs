@@ -22,7 +22,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use super::{
-    Gateway, Health, health_v1::health_server::HealthServer, layers::layered, observe::Observer,
+    Gateway, Health,
+    budget::{self, Budget, MAX_SMALL_MESSAGE, MAX_WAITING},
+    health_v1::health_server::HealthServer,
+    layers::layered,
+    observe::Observer,
     stub::gateway_service_server::GatewayServiceServer,
 };
 use crate::{proto, telemetry::Instruments};
@@ -37,6 +41,8 @@ pub struct Settings {
     pub max_connection_age_grace: Duration,
     /// The largest message that is read, in bytes.
     pub max_message_bytes: usize,
+    /// What all callers together may have under way.
+    pub limits: budget::Limits,
 }
 
 /// The gRPC port.
@@ -55,7 +61,11 @@ const MAX_CONNECTIONS: usize = 10_000;
 /// Calls at a time on one connection; a client opens another one for more.
 const MAX_STREAMS: u32 = 1_000;
 /// What one stream may have on its way to a client that does not read.
-const SEND_BUFFER: usize = 64 * 1024;
+const SEND_BUFFER: usize = 32 * 1024;
+/// What a client may send on one stream before it is read, and on all of a connection. All calls
+/// that wait for room may be on one connection, and those that have room must not wait for them:
+/// twice what they can have sent.
+const WINDOWS: (u32, u32) = (64 * 1024, 2 * MAX_WAITING * 64 * 1024);
 /// How long a client may take to say its first word.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A silent peer is asked whether it is there, and given up on.
@@ -80,13 +90,22 @@ impl Server {
             // Pages are bounded by their size, not by their bytes.
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
-            .add_service(HealthServer::new(health))
-            .add_service(reflection().build_v1()?)
+            .add_service(HealthServer::new(health).max_decoding_message_size(MAX_SMALL_MESSAGE))
+            .add_service(
+                reflection()
+                    .build_v1()?
+                    .max_decoding_message_size(MAX_SMALL_MESSAGE),
+            )
             // Python's and older clients ask for this one.
-            .add_service(reflection().build_v1alpha()?);
+            .add_service(
+                reflection()
+                    .build_v1alpha()?
+                    .max_decoding_message_size(MAX_SMALL_MESSAGE),
+            );
         Ok(Self {
             router: layered(
                 routes.prepare().into_axum_router(),
+                Some(Budget::new(settings.limits, settings.max_message_bytes)),
                 Some(Observer::new(instruments)),
             ),
             settings,
@@ -139,8 +158,8 @@ impl Server {
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_send_buf_size(SEND_BUFFER)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
             .max_header_list_size(16 * 1024)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);

@@ -7,6 +7,7 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::{
+    budget::Held,
     convert::{change_to_proto, esim_draft, five_g_bi_draft},
     layers::{Deadline, deadline_passed},
     list,
@@ -47,6 +48,8 @@ type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 struct Call {
     span: Option<RpcSpan>,
     deadline: Option<Deadline>,
+    /// The room that its message takes.
+    held: Option<Held>,
 }
 
 // === impl Call ===
@@ -56,6 +59,7 @@ impl Call {
         Self {
             span: extensions.get().cloned(),
             deadline: extensions.get().copied(),
+            held: extensions.get().cloned(),
         }
     }
 }
@@ -196,10 +200,14 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeEsimPlanRequest>,
     ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let mut call = Call::of(request.extensions());
         let (request, limits) = (request.into_inner(), self.limits);
-        let validate_only = request.validate_only;
-        let demand = off_thread(move || esim_draft(request).validate(limits)).await?;
+        let (validate_only, held) = (request.validate_only, call.held.take());
+        let demand = off_thread(move || {
+            let _until_validated = held;
+            esim_draft(request).validate(limits)
+        });
+        let demand = demand.await?;
         let (change, warnings) = self.change(demand, validate_only, call).await?;
         Ok(Response::new(proto::ChangeEsimPlanResponse {
             change: Some(change),
@@ -211,10 +219,14 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeFiveGBiPlanRequest>,
     ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
-        let call = Call::of(request.extensions());
+        let mut call = Call::of(request.extensions());
         let (request, limits) = (request.into_inner(), self.limits);
-        let validate_only = request.validate_only;
-        let demand = off_thread(move || five_g_bi_draft(request).validate(limits)).await?;
+        let (validate_only, held) = (request.validate_only, call.held.take());
+        let demand = off_thread(move || {
+            let _until_validated = held;
+            five_g_bi_draft(request).validate(limits)
+        });
+        let demand = demand.await?;
         let (change, warnings) = self.change(demand, validate_only, call).await?;
         Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
             change: Some(change),

@@ -17,7 +17,7 @@ use crate::{
         violation::Violation,
     },
     journal::JournalError,
-    submit::SubmitError,
+    submit::{Known, SubmitError},
     watch::{OpenError, StreamError},
 };
 
@@ -43,8 +43,12 @@ pub(super) struct Failure {
     metadata: Vec<(&'static str, String)>,
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
-    quota: Option<&'static str>,
+    quota: Option<&'static Quota>,
 }
+
+/// Whose limit it was, and which.
+#[derive(Debug)]
+struct Quota(&'static str, &'static str);
 
 /// Room for the violations that are told: with the rest, base64 and the
 /// message it stays below 8,000 bytes.
@@ -76,6 +80,19 @@ impl Failure {
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.metadata.push((name, value.into()));
         self
+    }
+
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// More than there is room for.
+    pub(super) fn beyond(message: &str) -> Self {
+        Self {
+            quota: Some(&Quota("gateway", "the gateway limits what is under way")),
+            ..Self::new(Reason::Throttled, message)
+        }
     }
 
     /// Fields that are wrong.
@@ -135,7 +152,7 @@ impl Failure {
             }
         }
         if reason == Reason::Throttled {
-            failure.quota = Some("ThingSpace limits the rate of calls");
+            failure.quota = Some(&Quota("thingspace", "ThingSpace limits the rate of calls"));
             failure.retry_after = refusal.retry_after.or(Some(Duration::from_secs(60)));
         }
         failure
@@ -165,8 +182,8 @@ impl Failure {
         if let Some(after) = self.retry_after {
             details.set_retry_info(Some(after));
         }
-        if let Some(description) = self.quota {
-            details.add_quota_failure_violation("thingspace", description);
+        if let Some(Quota(subject, description)) = self.quota {
+            details.add_quota_failure_violation(*subject, *description);
         }
         details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
         Status::with_error_details(self.code, message, details)
@@ -212,6 +229,17 @@ impl From<SubmitError> for Failure {
                 let message = "a device is in another change that is being sent, or whose outcome \
                      is not known";
                 Self::new(Reason::DeviceBusy, message).with("change_id", id.to_string())
+            }
+            SubmitError::Beyond { known } => {
+                let failure = Self::beyond(&error.to_string()).retry_after(Duration::from_secs(1));
+                // A key that is on record may have been executed by its first call.
+                return match known {
+                    Known::No => failure.executed(Executed::No),
+                    Known::Perhaps => failure.executed(Executed::Unknown),
+                    Known::Change(id) => failure
+                        .with("change_id", id.to_string())
+                        .executed(Executed::Unknown),
+                };
             }
             SubmitError::Journal { change_id, .. } => {
                 let failure = Self::new(Reason::JournalUnavailable, error.to_string());

@@ -15,7 +15,7 @@ use crate::{
         embedded::{Embedded, Options},
     },
     listener::Listener,
-    submit::{Binder, Submit},
+    submit::{self, Binder, Submit},
     telemetry::Instruments,
     thingspace::ThingSpace,
     upkeep,
@@ -70,6 +70,10 @@ impl Parts {
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
+            submit::Limits {
+                changes: config.limits.calls,
+                devices: config.limits.devices,
+            },
             submitting.clone(),
         );
         submit.recover().await?;
@@ -109,6 +113,12 @@ impl Parts {
                     .max_stream_age
                     .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
+                limits: api::Limits {
+                    calls: config.limits.calls,
+                    message_bytes: config.limits.message_bytes,
+                    reads: config.limits.reads,
+                    watches: config.limits.watches,
+                },
             },
             instruments.clone(),
         )?;

@@ -106,6 +106,7 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
         },
         trusted_hops: callbacks.trusted_hops,
         quarantine_bytes: callbacks.quarantine_max_bytes,
+        bodies_bytes: config.limits.callback_bytes,
         tls: callbacks
             .tls_cert_file
             .clone()

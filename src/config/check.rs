@@ -163,6 +163,32 @@ impl Config {
             let fault = format!("got {age}, expected less than grpc.max_connection_age ({limit})");
             return Err(self.fault("grpc.max_stream_age", &fault));
         }
+        self.check_limits()
+    }
+
+    /// One call must always find room when there is no other.
+    fn check_limits(&self) -> Check {
+        let limits = &self.limits;
+        let devices = usize::try_from(self.changes.max_devices_per_request).unwrap_or(usize::MAX);
+        for (key, limit, other, least) in [
+            (
+                "limits.devices",
+                limits.devices,
+                "changes.max_devices_per_request",
+                devices,
+            ),
+            (
+                "limits.message_bytes",
+                limits.message_bytes,
+                "grpc.max_message_bytes",
+                self.grpc.max_message_bytes,
+            ),
+        ] {
+            if limit < least {
+                let fault = format!("got {limit}, expected at least {other} ({least})");
+                return Err(self.fault(key, &fault));
+            }
+        }
         Ok(())
     }
 

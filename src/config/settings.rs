@@ -147,6 +147,25 @@ settings! {
         give_up_after: Duration = Always(Span { min: SECOND, max: 3650 * DAY }) or "7d";
     }
 
+    /// What all callers together may have under way at a time; docs/limits.md says what that comes
+    /// to in memory. What is beyond it is refused at once, and may be tried again.
+    limits: Limits {
+        /// Change calls, and changes under way: from before their claim until their answer is on
+        /// record.
+        calls: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "2000";
+        /// Devices of all changes under way together. At least `changes.max_devices_per_request`.
+        devices: usize = Always(Number { min: 1, max: 10_000_000_usize }) or "100000";
+        /// Bytes of the messages of change calls, from their first byte until they are checked. At
+        /// least `grpc.max_message_bytes`. A call waits up to 5 s for room.
+        message_bytes: usize = Always(Number { min: 65_536, max: 4_294_967_295_usize }) or "33554432";
+        /// Calls that only read: `GetChange`, `ListChanges`, `ListDeviceResults`.
+        reads: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "1000";
+        /// Open streams: watches, and the few of health and reflection.
+        watches: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "5000";
+        /// Bytes of callbacks that are being received or stored.
+        callback_bytes: usize = Always(Number { min: 1_048_576, max: 4_294_967_295_usize }) or "33554432";
+    }
+
     /// Where changes and results are kept.
     journal: Journal {
         /// What keeps the journal: `embedded` is SQLite in one directory, for one replica.

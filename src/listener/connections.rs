@@ -29,8 +29,8 @@ const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
 /// Time for a request's header, counted from the last answer: it is also how
 /// long a connection may idle.
 const HEADER_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of a request's header.
-const MAX_HEADER: usize = 64 * 1024;
+/// Bytes of a request's header, and what a connection keeps for reading.
+const MAX_HEADER: usize = 16 * 1024;
 /// Age of a connection: who never reads its answers has its place for so long.
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// Time, beyond that for an answer, until an ending connection is cut.

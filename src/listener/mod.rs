@@ -35,6 +35,7 @@ pub use quarantine::Replayed;
 pub use settings::{AllowMode, Pair, SecretSource, Settings, TlsFiles};
 pub use tls::TlsError;
 
+use body::Bodies;
 use connections::Connections;
 use gate::Gate;
 use report::Report;
@@ -92,6 +93,7 @@ impl Listener {
             room: Arc::new(Room {
                 answer_within: settings.answer_within,
                 quarantine_bytes: settings.quarantine_bytes,
+                bodies: Bodies::new(settings.bodies_bytes),
                 gate: Gate::new(settings),
                 journal,
                 clock,

@@ -1,12 +1,14 @@
 //! What cannot be used: kept where it came behind the right path secret, since ThingSpace hardly
 //! sends anything again; and judged anew once an operator says so.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     answer::{Refusal, Refused},
+    body::Held,
     gate::PathProof,
     routes::{Room, Target},
 };
@@ -35,14 +37,17 @@ pub enum Replayed {
 }
 
 impl Room {
-    /// Keeps a callback that cannot be used, if there is room.
+    /// Keeps a callback that cannot be used, if there is room. On a task of its own, as any other
+    /// that is stored: what waits for the journal has its part of the room for bodies.
     pub(super) async fn detain(
         &self,
         target: &Target,
         refusal: Refusal,
-        body: &[u8],
+        (body, held): (Vec<u8>, Held),
+        deadline: Instant,
     ) -> Result<(), Refused> {
-        let unusable = Unusable::of(body);
+        let unusable = Unusable::of(&body);
+        drop(body);
         let now = self.clock.now();
         let detained = Detained {
             time: now,
@@ -60,11 +65,20 @@ impl Room {
             bytes: self.quarantine_bytes,
             forget_before: now.minus(KEEP),
         };
-        match self.journal.detain(detained, bounds).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(Refusal::QuarantineFull.into()),
-            Err(JournalError::Overloaded) => Err(Refused::busy(self.journal.expected_wait())),
-            Err(_) => Err(Refusal::Unavailable.into()),
+        let journal = Arc::clone(&self.journal);
+        let keep = self.tasks.spawn(async move {
+            let _until_kept = held;
+            journal.detain(detained, bounds).await
+        });
+        match timeout_at(deadline, keep).await {
+            Ok(Ok(Ok(Some(_)))) => Ok(()),
+            Ok(Ok(Ok(None))) => Err(Refusal::QuarantineFull.into()),
+            Ok(Ok(Err(JournalError::Overloaded))) => {
+                Err(Refused::busy(self.journal.expected_wait()))
+            }
+            Ok(Ok(Err(_))) => Err(Refusal::Unavailable.into()),
+            // Whether it was kept is not known.
+            Ok(Err(_)) | Err(_) => Err(Refusal::Late.into()),
         }
     }
 

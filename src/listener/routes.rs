@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::{
     answer::{self, Refusal, Refused},
-    body::{self, Arrived},
+    body::{self, Arrived, Bodies, Held},
     gate::{Gate, PathProof},
     observe::Kept,
     report::{self, About, Report},
@@ -34,14 +34,15 @@ pub(super) struct Room {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) report: Report,
     pub(super) tasks: TaskTracker,
+    pub(super) bodies: Bodies,
     pub(super) answer_within: Duration,
     pub(super) quarantine_bytes: u64,
 }
 
 /// What was read.
 enum Read {
-    /// A callback that may be stored.
-    Callback(Box<Callback>),
+    /// A callback that may be stored, and the room that it takes.
+    Callback(Box<Callback>, Held),
     /// One that cannot be used, for this reason, and is kept.
     Kept(Refusal),
 }
@@ -145,8 +146,8 @@ impl Room {
             Ok(proof) => proof,
             Err(refused) => return self.refuse_after(refused, body, deadline, about).await,
         };
-        let callback = match self.read(target, proof, body, deadline).await {
-            Ok(Read::Callback(callback)) => *callback,
+        let (callback, held) = match self.read(target, proof, body, deadline).await {
+            Ok(Read::Callback(callback, held)) => (*callback, held),
             Ok(Read::Kept(reason)) => {
                 self.report.kept(reason, about);
                 return answer::quarantined();
@@ -163,7 +164,7 @@ impl Room {
             time: self.clock.now(),
         };
         let request_id = arrival.callback.report.request_id.clone();
-        match self.store(arrival, deadline).await {
+        match self.store(arrival, held, deadline).await {
             Ok(stored) => {
                 tracing::debug!(
                     route,
@@ -188,12 +189,18 @@ impl Room {
         body: Body,
         deadline: Instant,
     ) -> Result<Read, Refused> {
-        let bytes = match body::read(body, deadline).await {
-            Arrived::Whole(bytes) => bytes,
+        let (bytes, held) = match body::read(body, &self.bodies, deadline).await {
+            Arrived::Whole(bytes, held) => (bytes, held),
             Arrived::TooLarge { ended } => {
                 return Err(Refused {
                     close: !ended,
                     ..Refusal::TooLarge.into()
+                });
+            }
+            Arrived::NoRoom { ended } => {
+                return Err(Refused {
+                    close: !ended,
+                    ..Refused::busy(self.journal.expected_wait())
                 });
             }
             Arrived::Incomplete => {
@@ -211,10 +218,10 @@ impl Room {
             Err(_) => Err(self.gate.unreadable(proof)),
         };
         match judged {
-            Ok(callback) => Ok(Read::Callback(Box::new(callback))),
+            Ok(callback) => Ok(Read::Callback(Box::new(callback), held)),
             Err(refusal) if proof == PathProof::Shown => {
-                let kept = timeout_at(deadline, self.detain(target, refusal, &bytes)).await;
-                kept.unwrap_or_else(|_elapsed| Err(Refusal::Late.into()))?;
+                self.detain(target, refusal, (bytes, held), deadline)
+                    .await?;
                 Ok(Read::Kept(refusal))
             }
             Err(refusal) => Err(refusal.into()),
@@ -223,11 +230,17 @@ impl Room {
 
     /// Stores a callback on a task of its own: a sender that hangs up, or a
     /// deadline that passes, ends the wait and not the append.
-    async fn store(&self, arrival: Arrival, deadline: Instant) -> Result<Stored, Refused> {
+    async fn store(
+        &self,
+        arrival: Arrival,
+        held: Held,
+        deadline: Instant,
+    ) -> Result<Stored, Refused> {
         self.room_before(deadline)?;
         let journal = Arc::clone(&self.journal);
         let instruments = self.report.instruments.clone();
         let append = self.tasks.spawn(async move {
+            let _until_stored = held;
             let stored = journal.store_callback(arrival).await;
             if let Ok(stored) = stored {
                 report::count_stored(&instruments, stored);

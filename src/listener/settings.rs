@@ -66,6 +66,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// Bytes that are kept of callbacks that cannot be used.
     pub quarantine_bytes: u64,
+    /// Bytes of callbacks that are being received or stored, all together.
+    pub bodies_bytes: usize,
     /// Time from the end of a request's header to its answer, at most.
     pub answer_within: Duration,
 }
@@ -94,6 +96,7 @@ impl Default for Settings {
             trusted_hops: 0,
             tls: None,
             quarantine_bytes: 64 << 20,
+            bodies_bytes: 32 << 20,
             // ThingSpace was seen to send again after about 4 s without answer.
             answer_within: Duration::from_millis(3_500),
         }

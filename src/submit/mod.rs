@@ -9,31 +9,31 @@
 //! A POST that has begun runs on a task of its own. A caller that goes away
 //! does not stop it.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use tokio::{
-    task::JoinError,
-    time::{Instant, timeout},
-};
+use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeState, ChangeType, Demand, Refusal, RefusalKind, SentDevice, Step},
+        change::{Change, ChangeState, Demand, Refusal, RefusalKind, Step},
         clock::Clock,
-        matching::MatchKey,
         names::ChangeId,
         trace::TraceParent,
     },
-    journal::{ChangeName, Claim, Intent, Journal, JournalError, Reservation},
-    thingspace::{Answer, ListedDevice, ThingSpace},
+    journal::{ChangeName, Claim, Intent, Journal, JournalError},
+    thingspace::ThingSpace,
 };
 
 mod binding;
+mod room;
+mod send;
 mod waiters;
 
 pub use binding::Binder;
+pub use room::Limits;
+use room::{Place, Room};
 use waiters::Waiters;
 
 /// Takes changes from the intent to ThingSpace's answer.
@@ -42,6 +42,7 @@ pub struct Submit {
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     waiters: Arc<Waiters>,
+    room: Room,
     tasks: TaskTracker,
 }
 
@@ -63,6 +64,12 @@ pub enum SubmitError {
     /// One of the devices is in another change that is under way.
     #[error("a device is in another change that is under way")]
     DeviceBusy(ChangeId),
+    /// As many changes are under way as there is room for, or as many devices in them.
+    #[error("as many changes, or devices in them, are under way as the gateway takes at a time")]
+    Beyond {
+        /// The change of its key, where one is on record or about to be: perhaps it was sent.
+        known: Known,
+    },
     /// The journal cannot be written. When the change is named, it is on
     /// record, and it was not sent.
     #[error("{error}")]
@@ -74,6 +81,17 @@ pub enum SubmitError {
     },
 }
 
+/// Whether a call's key names a change already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It names none.
+    No,
+    /// It names this one.
+    Change(ChangeId),
+    /// It may name one.
+    Perhaps,
+}
+
 /// What a call has come to once its change is claimed.
 enum Begun {
     /// The change, with its answer.
@@ -81,14 +99,6 @@ enum Begun {
     /// Another call is sending this change.
     ByAnother(ChangeId),
 }
-
-/// How long the look at the devices' present plans may hold up a change.
-const PLANS_WITHIN: Duration = Duration::from_secs(5);
-/// How long a change waits for its turn, at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The first and the longest wait before a step is tried again that could not
-/// be recorded.
-const RECORD_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 // === impl Submit ===
 
@@ -98,6 +108,7 @@ impl Submit {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
+        limits: Limits,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
@@ -107,6 +118,7 @@ impl Submit {
             thingspace,
             clock,
             waiters,
+            room: Room::new(limits),
             tasks,
         })
     }
@@ -131,10 +143,14 @@ impl Submit {
         demand: Demand,
         caller: Caller,
     ) -> Result<Change, SubmitError> {
+        let Some(place) = self.room.enter(&demand) else {
+            let known = self.known(&demand).await;
+            return Err(SubmitError::Beyond { known });
+        };
         let this = Arc::clone(self);
         let task = self
             .tasks
-            .spawn(async move { this.begin(demand, caller).await });
+            .spawn(async move { this.begin(demand, caller, place).await });
         let begun = task
             .await
             .unwrap_or_else(|error| Err(stopped_task(&error, None)));
@@ -144,7 +160,27 @@ impl Submit {
         }
     }
 
-    async fn begin(self: &Arc<Self>, demand: Demand, caller: Caller) -> Result<Begun, SubmitError> {
+    /// Whether the key of a call that found no room names a change. First who has a place, then
+    /// the journal: in this order none that goes from one to the other is missed.
+    async fn known(&self, demand: &Demand) -> Known {
+        let Some(key) = &demand.key else {
+            return Known::No;
+        };
+        let has_place = self.room.has(demand);
+        let name = ChangeName::Key(demand.account.clone(), key.clone());
+        match self.journal.change(name).await {
+            Ok(Some(change)) => Known::Change(change.change_id),
+            Ok(None) if !has_place => Known::No,
+            Ok(None) | Err(_) => Known::Perhaps,
+        }
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        demand: Demand,
+        caller: Caller,
+        _place: Place,
+    ) -> Result<Begun, SubmitError> {
         let unclaimed = |error| SubmitError::Journal {
             error,
             change_id: None,
@@ -230,118 +266,6 @@ impl Submit {
         }
     }
 
-    async fn send(
-        &self,
-        change_id: ChangeId,
-        demand: &Demand,
-        caller: &Caller,
-    ) -> Result<Change, SubmitError> {
-        let trace = caller.trace.as_ref();
-        let longest = Instant::now() + LONGEST_WAIT;
-        let deadline = caller.deadline.map_or(longest, |end| end.min(longest));
-        // The log-in and the turn come first: trouble with them leaves no doubt.
-        if let Err(unprepared) = self.thingspace.prepare(trace, deadline).await {
-            let step = Step::NotSent(unprepared.into());
-            return self.record(None, change_id, step).await;
-        }
-        let on_plan = self.on_plan(demand).await;
-        let room = match self.dispatch(change_id, trace, on_plan).await {
-            Ok(room) => room,
-            Err(error) => return self.undispatched(change_id, error).await,
-        };
-        let mut answer = self.thingspace.change(demand, trace).await;
-        if Rule::NoRetryOnTimeOut.is_broken() && matches!(answer, Answer::Unknown(_)) {
-            answer = self.thingspace.change(demand, trace).await;
-        }
-        let step = match answer {
-            Answer::Accepted(request_id) => Step::Accept {
-                request_id,
-                evidence: String::new(),
-            },
-            Answer::Refused(refusal) => Step::Refuse(refusal),
-            Answer::NotExecuted(refusal) => Step::NotSent(refusal),
-            Answer::Unknown(why) => {
-                tracing::warn!(%change_id, why, "no definite answer: the outcome is unknown");
-                Step::LoseAnswer
-            }
-        };
-        self.record(Some(room), change_id, step).await
-    }
-
-    /// Which 5G devices are on the plan already, as far as that can be told quickly. Without it a
-    /// later look at the device list proves nothing of a result that never came: a device that is on
-    /// the plan then may have been before. eSIM has a status by request instead.
-    async fn on_plan(&self, demand: &Demand) -> Option<Vec<u32>> {
-        if demand.change_type() != ChangeType::FiveGBiPlan {
-            return None;
-        }
-        let plan = demand.service_plan.as_str();
-        let listed = self.thingspace.devices_on_plan(&demand.account, plan);
-        match timeout(PLANS_WITHIN, listed).await {
-            Ok(Ok(Some(listed))) => Some(sent_among(&demand.devices, &listed)),
-            Ok(Ok(None)) => None,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "which devices are on the plan already is not known");
-                None
-            }
-            Err(_elapsed) => None,
-        }
-    }
-
-    /// Puts DISPATCHED on disk, with room set aside for what comes of it.
-    async fn dispatch(
-        &self,
-        change_id: ChangeId,
-        trace: Option<&TraceParent>,
-        on_plan: Option<Vec<u32>>,
-    ) -> Result<Box<dyn Reservation>, JournalError> {
-        let room = self.journal.reserve().await?;
-        let step = Step::Dispatch {
-            trace: trace.cloned(),
-            on_plan,
-        };
-        self.journal.step(change_id, step, self.clock.now()).await?;
-        Ok(room)
-    }
-
-    /// The journal could not take DISPATCHED, so nothing was sent. The caller
-    /// hears so now; the change is told when the journal can be written again.
-    async fn undispatched(
-        &self,
-        change_id: ChangeId,
-        error: JournalError,
-    ) -> Result<Change, SubmitError> {
-        let step = Step::NotSent(Refusal {
-            kind: RefusalKind::NotSent,
-            detail: "the journal could not be written, so nothing was sent".into(),
-            thingspace_code: None,
-            thingspace_text: None,
-            retry_after: None,
-        });
-        let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
-        self.tasks.spawn(async move {
-            record_until_durable(&*journal, &*clock, None, change_id, step).await
-        });
-        Err(SubmitError::Journal {
-            error,
-            change_id: Some(change_id),
-        })
-    }
-
-    async fn record(
-        &self,
-        room: Option<Box<dyn Reservation>>,
-        change_id: ChangeId,
-        step: Step,
-    ) -> Result<Change, SubmitError> {
-        record_until_durable(&*self.journal, &*self.clock, room, change_id, step)
-            .await
-            .map_err(|error| SubmitError::Journal {
-                error,
-                change_id: Some(change_id),
-            })
-    }
-
     /// Waits until a change's first call has its answer: this call's, too.
     async fn answered(&self, change_id: ChangeId) -> Result<Change, SubmitError> {
         let failed = |error| SubmitError::Journal {
@@ -359,54 +283,6 @@ impl Submit {
                 None => return Err(failed(JournalError::NoSuchChange)),
             }
         }
-    }
-}
-
-/// The devices that were sent and are in a list, by index.
-fn sent_among(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
-    let listed: HashSet<MatchKey> = listed
-        .iter()
-        .flat_map(|device| &device.ids)
-        .filter_map(MatchKey::of_reported)
-        .collect();
-    let is_listed = |device: &SentDevice| {
-        let mut keys = device.ids.iter().map(MatchKey::of);
-        keys.any(|key| listed.contains(&key))
-    };
-    (0..)
-        .zip(sent)
-        .filter(|(_, device)| is_listed(device))
-        .map(|(index, _)| index)
-        .collect()
-}
-
-/// Records a step, and does not give up while the journal cannot be written:
-/// what ThingSpace answered is known nowhere else.
-async fn record_until_durable(
-    journal: &dyn Journal,
-    clock: &dyn Clock,
-    room: Option<Box<dyn Reservation>>,
-    change_id: ChangeId,
-    step: Step,
-) -> Result<Change, JournalError> {
-    let mut outcome = match room {
-        Some(room) => room.step(change_id, step.clone(), clock.now()).await,
-        None => journal.step(change_id, step.clone(), clock.now()).await,
-    };
-    let (mut wait, longest) = RECORD_AGAIN;
-    while let Err(JournalError::Unavailable(why)) = &outcome {
-        tracing::error!(%change_id, why, "a change's step could not be recorded yet");
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(longest);
-        outcome = journal.step(change_id, step.clone(), clock.now()).await;
-    }
-    // A step that the state does not allow any more was recorded after all.
-    match outcome {
-        Err(JournalError::IllegalStep(_)) => journal
-            .change(ChangeName::Id(change_id))
-            .await?
-            .ok_or(JournalError::NoSuchChange),
-        outcome => outcome,
     }
 }
 

@@ -1,4 +1,4 @@
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, time::Duration};
 
 use secrecy::SecretString;
 use tempfile::TempDir;
@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     domain::{
         clock::Timestamp,
-        draft::{Draft, Limits},
+        draft::{Draft, Limits as DraftLimits},
         esim::{EsimDeviceDraft, EsimPlanDraft},
     },
     journal::{
@@ -16,6 +16,11 @@ use crate::{
     },
     telemetry::Instruments,
     thingspace::{CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
+};
+
+const ROOM: Limits = Limits {
+    changes: 1_000,
+    devices: 1_000_000,
 };
 
 struct Still;
@@ -71,7 +76,13 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
     };
     let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
     let tasks = TaskTracker::new();
-    let submit = Submit::new(Arc::clone(&journal), thingspace, Arc::new(Still), tasks);
+    let submit = Submit::new(
+        Arc::clone(&journal),
+        thingspace,
+        Arc::new(Still),
+        ROOM,
+        tasks,
+    );
     (directory, journal, submit)
 }
 
@@ -89,7 +100,7 @@ fn demand(number: usize) -> Demand {
             client_reference: String::new(),
         }],
     };
-    let limits = Limits {
+    let limits = DraftLimits {
         max_devices: 1,
         require_key: true,
         refuse_reserved: false,

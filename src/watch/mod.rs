@@ -133,6 +133,10 @@ pub struct Watch {
     _counted: OpenWatch,
 }
 
+/// Bytes of events after which no more are made ready: what one watch has for a client that does
+/// not read.
+const READY_BYTES: usize = 32 * 1024;
+
 // === impl Watches ===
 
 impl Watches {
@@ -292,11 +296,17 @@ impl Watch {
         };
         match tail.read(self.cursor).await? {
             Batch::Events(events) => {
+                let mut bytes = 0;
                 for event in events {
                     self.cursor = event.token.place;
                     if let Some(frame) = event.frame(self.include_raw, &*self.watches.encode) {
+                        bytes += frame.bytes().len();
                         self.token = event.token.clone();
                         self.ready.push_back(frame);
+                    }
+                    // The rest is read again once these have been taken.
+                    if bytes >= READY_BYTES {
+                        break;
                     }
                 }
                 self.bookmark_at = self.watches.next_bookmark();

@@ -19,6 +19,8 @@ use crate::{
 const PAGE: usize = 128;
 /// How many of the last events are kept for watches that keep up.
 const KEPT: usize = 128;
+/// Bytes of callbacks in them, after which fewer are kept.
+const KEPT_BYTES: usize = 512 * 1024;
 
 /// The live end of one target.
 ///
@@ -192,10 +194,13 @@ impl Ring {
             self.events.clear();
             self.base = self.tip;
         }
-        while self.events.len() > KEPT {
-            if let Some(oldest) = self.events.pop_front() {
-                self.base = oldest.token.place;
-            }
+        let mut bytes: usize = self.events.iter().map(|event| event.bytes()).sum();
+        while self.events.len() > KEPT || bytes > KEPT_BYTES {
+            let Some(oldest) = self.events.pop_front() else {
+                return;
+            };
+            bytes -= oldest.bytes();
+            self.base = oldest.token.place;
         }
     }
 }
@@ -203,6 +208,14 @@ impl Ring {
 // === impl Encoded ===
 
 impl Encoded {
+    /// What it takes, roughly: the callback, as it came and as it is sent.
+    fn bytes(&self) -> usize {
+        match &self.event.what {
+            What::Result(result) => 1_024 + 2 * result.raw_json.len(),
+            What::State(_) => 1_024,
+        }
+    }
+
     fn is_state(&self) -> bool {
         matches!(self.event.what, What::State(_))
     }

@@ -11,11 +11,13 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod budget;
 mod callbacks;
 mod contract;
 mod crash;
 mod credentials;
 mod faults;
+mod full_disk;
 mod guarantees;
 mod house;
 mod keys;
@@ -25,6 +27,7 @@ mod quarantine;
 mod reconcile;
 mod sandboxed;
 mod slow;
+mod slow_disk;
 mod support;
 mod unknown;
 mod wire;

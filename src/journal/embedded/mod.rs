@@ -35,6 +35,7 @@ use crate::{
 
 mod checkpoint;
 mod command;
+mod queue;
 mod readers;
 mod worker;
 mod writer;

@@ -5,24 +5,15 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, TransactionBehavior};
-use tokio::{sync::mpsc, time::Instant};
-
 use super::{
     checkpoint::{self, Checkpoints},
     command::{Answer, Command, execute, refuse_all},
+    queue::Queue,
     writer::Shared,
 };
 use crate::journal::{JournalError, tables::apply::Batch};
+use rusqlite::{Connection, TransactionBehavior};
 
-/// Callbacks that one commit takes at most.
-const CALLBACKS_PER_COMMIT: usize = 512;
-/// Rows of other commands that one commit takes at most. A larger command, a
-/// change of thousands of devices, is a commit of its own: no callback waits
-/// for it that came before.
-const ROWS_PER_COMMIT: usize = 1_000;
-/// How often a journal that cannot write tries whether it can again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows after which the write-ahead log is worth moving: some MiB.
 const ROWS_PER_CHECKPOINT: usize = 1_000;
 
@@ -30,13 +21,11 @@ const ROWS_PER_CHECKPOINT: usize = 1_000;
 pub(super) struct Worker {
     pub(super) connection: Connection,
     pub(super) checkpoints: Checkpoints,
-    pub(super) callback_lane: mpsc::Receiver<Command>,
-    pub(super) answer_lane: mpsc::Receiver<Command>,
-    pub(super) change_lane: mpsc::Receiver<Command>,
-    /// A large command that waits for its own commit.
-    pub(super) deferred: Option<Command>,
+    pub(super) queue: Queue,
     pub(super) shared: Arc<Shared>,
     pub(super) rows_since_checkpoint: usize,
+    /// How long other commits took while callbacks waited.
+    pub(super) held_up: Duration,
 }
 
 // === impl Worker ===
@@ -51,15 +40,19 @@ impl Worker {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "the journal's writer cannot start"),
         };
-        while let Some(first) = runtime.block_on(self.next()) {
-            let commands = self.gather(first);
+        loop {
+            let failing = self.shared.failing.load(Ordering::Relaxed);
+            let Some(first) = runtime.block_on(self.queue.next(failing)) else {
+                break;
+            };
+            let commands = self.queue.gather(first);
             let callbacks = commands
                 .iter()
                 .filter(|command| matches!(command, Command::Callback(..)))
                 .count();
             let rows = commands.iter().map(Command::rows).sum();
             self.shared.instruments.batch(commands.len());
-            let started = Instant::now();
+            let started = self.shared.begin_commit(callbacks);
             self.commit(commands);
             self.note_rate(callbacks, started.elapsed());
             self.bound_log(rows);
@@ -67,50 +60,6 @@ impl Worker {
         if let Err(error) = checkpoint::checkpoint(&self.connection, "TRUNCATE") {
             tracing::warn!(%error, "the journal's last checkpoint failed");
         }
-    }
-
-    /// The next command; `None` once all lanes are closed and empty.
-    async fn next(&mut self) -> Option<Command> {
-        if let Some(deferred) = self.deferred.take() {
-            return Some(deferred);
-        }
-        let failing = self.shared.failing.load(Ordering::Relaxed);
-        tokio::select! {
-            biased;
-            // A journal that cannot write is given nothing to write: nobody
-            // would ever learn that it can again.
-            () = tokio::time::sleep(PROBE_INTERVAL), if failing => Some(Command::Probe),
-            Some(command) = self.callback_lane.recv() => Some(command),
-            Some(command) = self.answer_lane.recv() => Some(command),
-            Some(command) = self.change_lane.recv() => Some(command),
-            else => None,
-        }
-    }
-
-    /// What is committed together: a large command alone; otherwise all that is
-    /// waiting, within bounds. Callbacks go first, and never so many that the
-    /// others starve.
-    fn gather(&mut self, first: Command) -> Vec<Command> {
-        let mut rows = first.rows();
-        let mut commands = vec![first];
-        if rows > ROWS_PER_COMMIT {
-            return commands;
-        }
-        let callbacks = std::iter::from_fn(|| self.callback_lane.try_recv().ok());
-        commands.extend(callbacks.take(CALLBACKS_PER_COMMIT));
-        for lane in [&mut self.answer_lane, &mut self.change_lane] {
-            while rows < ROWS_PER_COMMIT
-                && let Ok(command) = lane.try_recv()
-            {
-                rows += command.rows().max(1);
-                if command.rows() > ROWS_PER_COMMIT {
-                    self.deferred = Some(command);
-                    return commands;
-                }
-                commands.push(command);
-            }
-        }
-        commands
     }
 
     /// Runs commands in one transaction, and answers them after its sync.
@@ -168,21 +117,25 @@ impl Worker {
         Ok(())
     }
 
-    fn note_rate(&self, callbacks: usize, took: Duration) {
+    /// Notes how long a commit of callbacks takes, with what was written before it while they
+    /// waited. By the commit, since its sync is most of it: by the callback, a slow disk with few of
+    /// them would look like one that can take no more.
+    fn note_rate(&mut self, callbacks: usize, took: Duration) {
+        self.shared.end_commit();
         if callbacks == 0 {
+            if self.shared.waiting_callbacks.load(Ordering::Relaxed) > 0 {
+                self.held_up += took;
+            }
             return;
         }
-        self.shared
-            .waiting_callbacks
-            .fetch_sub(callbacks, Ordering::Relaxed);
-        let nanos = |value: u128| u64::try_from(value).unwrap_or(u64::MAX);
-        let each = nanos(took.as_nanos() / callbacks as u128);
-        // A lone callback pays for a whole commit, which says nothing of a
-        // queue's rate: weigh by size.
-        let before = self.shared.nanos_per_callback.load(Ordering::Relaxed);
-        let weight = u64::try_from(callbacks.min(64)).unwrap_or(64);
-        let now = (before.saturating_mul(64 - weight) + each.saturating_mul(weight)) / 64;
-        self.shared.nanos_per_callback.store(now, Ordering::Relaxed);
+        let took = took + std::mem::take(&mut self.held_up);
+        let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        let rate = &self.shared.nanos_per_commit;
+        let smoothed = match rate.load(Ordering::Relaxed) {
+            0 => took,
+            before => before / 4 * 3 + took / 4,
+        };
+        rate.store(smoothed, Ordering::Relaxed);
     }
 
     /// Keeps the write-ahead log short, as a rule without waiting.

@@ -20,6 +20,7 @@ use tokio::{
 use super::{
     checkpoint::Checkpoints,
     command::{Command, Reply},
+    queue::{CALLBACKS_PER_COMMIT, Queue},
     worker::Worker,
 };
 use crate::{
@@ -65,8 +66,10 @@ struct Lanes {
 pub(super) struct Shared {
     pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
     pub(super) waiting_callbacks: AtomicUsize,
-    /// How long one callback took lately, its share of the commit included.
-    pub(super) nanos_per_callback: AtomicU64,
+    /// How long a commit of callbacks took lately.
+    pub(super) nanos_per_commit: AtomicU64,
+    /// Since when the present commit is being made.
+    committing: Mutex<Option<Instant>>,
     /// Whether the last commit failed.
     pub(super) failing: AtomicBool,
     /// Changes by state, as of the last commit.
@@ -94,7 +97,8 @@ impl Writer {
         let shared = Arc::new(Shared {
             observers: RwLock::default(),
             waiting_callbacks: AtomicUsize::new(0),
-            nanos_per_callback: AtomicU64::new(0),
+            nanos_per_commit: AtomicU64::new(0),
+            committing: Mutex::new(None),
             failing: AtomicBool::new(false),
             census: Mutex::new(census),
             instruments,
@@ -102,12 +106,10 @@ impl Writer {
         let worker = Worker {
             connection,
             checkpoints: Checkpoints::start(checkpoints),
-            callback_lane,
-            answer_lane,
-            change_lane,
-            deferred: None,
+            queue: Queue::new(callback_lane, answer_lane, change_lane),
             shared: Arc::clone(&shared),
             rows_since_checkpoint: 0,
+            held_up: Duration::ZERO,
         };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = match thread.spawn(move || worker.run()) {
@@ -246,8 +248,21 @@ impl Writer {
 
     pub(super) fn expected_wait(&self) -> Duration {
         let waiting = self.shared.waiting_callbacks.load(Ordering::Relaxed);
-        let each = self.shared.nanos_per_callback.load(Ordering::Relaxed);
-        Duration::from_nanos(each.saturating_mul(u64::try_from(waiting).unwrap_or(u64::MAX)))
+        let present = self.shared.committing.lock().map(|since| since.elapsed());
+        if waiting == 0 && present.is_none() {
+            // What was slow long ago need not be so now.
+            return Duration::ZERO;
+        }
+        let each = Duration::from_nanos(self.shared.nanos_per_commit.load(Ordering::Relaxed));
+        let present = match present {
+            // It has taken longer than any did: as long again, then. A disk that hangs is noticed
+            // by what it does not do.
+            Some(elapsed) if elapsed > each => elapsed,
+            Some(elapsed) => each - elapsed,
+            None => Duration::ZERO,
+        };
+        let commits = u32::try_from(waiting / CALLBACKS_PER_COMMIT).unwrap_or(u32::MAX);
+        present.saturating_add(each.saturating_mul(commits.saturating_add(1)))
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -293,6 +308,19 @@ impl Writer {
 // === impl Shared ===
 
 impl Shared {
+    /// Begins a commit that takes so many callbacks.
+    pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
+        self.waiting_callbacks
+            .fetch_sub(callbacks, Ordering::Relaxed);
+        let now = Instant::now();
+        *self.committing.lock() = Some(now);
+        now
+    }
+
+    pub(super) fn end_commit(&self) {
+        *self.committing.lock() = None;
+    }
+
     /// Waits until an append is on disk, and says how long that took.
     async fn durable<T>(
         &self,

@@ -38,10 +38,11 @@ const GUARANTEES: [Named; 11] = [
 ];
 
 /// The faults, each with how one tells that it met a change.
-const FAULTS: [Named; 29] = [
+const FAULTS: [Named; 30] = [
     ("kill -9", |met| met.befell(Trouble::Killed)),
     ("log-in refused", |met| met.befell(Trouble::LogInRefused)),
     ("token revoked", |met| met.befell(Trouble::TokenRevoked)),
+    ("disk full", |met| met.befell(Trouble::DiskFull)),
     ("called twice at once", |met| met.told.order.doubled),
     ("deadline passed", |met| met.told.asked.deadline_passed),
     ("call cancelled", |met| met.told.asked.cancelled),

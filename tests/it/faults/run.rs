@@ -22,6 +22,7 @@ use super::{
 use crate::{
     guarantees::Recording,
     support::{
+        disk::Disk,
         gateway::{Client, Directory, PATIENCE, Setup},
         history::reference,
         requests::{Watch, get_by_key, stored, watch_key, watch_request},
@@ -54,6 +55,8 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Evidence {
         .set("changes.reconcile_after", "1s")
         .set("changes.overdue_after", "4s")
         .set("changes.give_up_after", "6s");
+    let disk = Disk::of(&directory);
+    setup = disk.under(setup);
     if let Some(rule) = broken {
         setup = setup.env("TSGW_BROKEN", rule);
     }
@@ -66,6 +69,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Evidence {
     let scene = Scene {
         setup: &setup,
         places: &places,
+        disk: &disk,
         password,
         stranger: sandbox.stranger(),
     };

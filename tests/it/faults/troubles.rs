@@ -15,6 +15,7 @@ use super::{
     sandbox::{PASSWORD, Stranger},
 };
 use crate::support::{
+    disk::Disk,
     gateway::{Gateway, PATIENCE, Setup},
     requests::esim,
 };
@@ -27,6 +28,8 @@ pub enum Trouble {
     LogInRefused,
     /// The access token ends before its time.
     TokenRevoked,
+    /// The journal's disk is full for a while.
+    DiskFull,
 }
 
 /// What befell it, and when.
@@ -41,6 +44,7 @@ pub struct Befallen {
 pub struct Scene<'r> {
     pub setup: &'r Setup,
     pub places: &'r Places,
+    pub disk: &'r Disk,
     pub password: PathBuf,
     pub stranger: Stranger,
 }
@@ -51,10 +55,11 @@ pub struct Places {
     pub callbacks: watch::Sender<Option<SocketAddr>>,
 }
 
-/// A device of no order.
-const NOBODYS: usize = 999_999;
+/// From here on devices are of no order.
+const NOBODYS: usize = 900_000;
 
-const TROUBLES: [Trouble; 5] = [
+const TROUBLES: [Trouble; 6] = [
+    Trouble::DiskFull,
     Trouble::Killed,
     Trouble::Killed,
     Trouble::LogInRefused,
@@ -103,25 +108,33 @@ impl Scene<'_> {
             let pause = Duration::from_micros(random.u64(0..30_000));
             tokio::time::sleep(pause).await;
             let from = Instant::now();
-            gateway = self.befall(gateway, what).await;
+            let longer = Duration::from_millis(random.u64(0..300));
+            gateway = self.befall(gateway, what, longer).await;
             let to = Instant::now();
             befallen.push(Befallen { what, from, to });
         }
         (gateway, befallen)
     }
 
-    async fn befall(&self, gateway: Gateway, what: Trouble) -> Gateway {
+    async fn befall(&self, gateway: Gateway, what: Trouble, longer: Duration) -> Gateway {
         match what {
             Trouble::Killed => self.restart(gateway).await,
             Trouble::LogInRefused => {
                 fs::write(&self.password, "wrong").expect("a file");
                 let gateway = self.restart(gateway).await;
-                self.until_refused().await;
+                self.until_refused("GATEWAY_CREDENTIALS").await;
                 fs::write(&self.password, PASSWORD).expect("a file");
                 gateway
             }
             Trouble::TokenRevoked => {
                 self.stranger.revoke_token().await;
+                gateway
+            }
+            Trouble::DiskFull => {
+                self.disk.fill_entirely();
+                self.until_refused("JOURNAL_UNAVAILABLE").await;
+                tokio::time::sleep(longer).await;
+                self.disk.empty();
                 gateway
             }
         }
@@ -135,22 +148,22 @@ impl Scene<'_> {
         gateway
     }
 
-    /// Makes it log in, until it says that its credentials are refused.
-    async fn until_refused(&self) {
+    /// Asks for changes of devices that are no order's, until one is refused for this reason.
+    async fn until_refused(&self, reason: &str) {
         let mut target: Target = self.places.grpc.subscribe();
         let mut client = connect(&mut target).await;
         let asking = async {
-            loop {
-                let refused = client.change_esim_plan(esim("probe", [NOBODYS])).await;
-                let reason = refused.err().and_then(|status| {
-                    let info = status.get_details_error_info()?;
-                    Some(info.reason)
-                });
-                if reason.as_deref() == Some("GATEWAY_CREDENTIALS") {
+            for number in NOBODYS.. {
+                let probe = esim(&format!("probe-{reason}-{number}"), [number]);
+                let refused = client.change_esim_plan(probe).await;
+                let info = refused
+                    .err()
+                    .and_then(|status| status.get_details_error_info());
+                if info.is_some_and(|info| info.reason == reason) {
                     return;
                 }
             }
         };
-        timeout(PATIENCE, asking).await.expect("it logs in");
+        timeout(PATIENCE, asking).await.expect("it refuses one");
     }
 }

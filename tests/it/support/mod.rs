@@ -1,5 +1,6 @@
 //! What the tests stand on.
 
+pub mod disk;
 pub mod gateway;
 pub mod history;
 pub mod raw;

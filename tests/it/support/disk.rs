@@ -1,0 +1,89 @@
+//! A disk that is full, or slow, whenever a test says so: `tests/tools/disk.c`, preloaded into
+//! the gateway. It needs no rights, only a C compiler.
+
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::LazyLock,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+use super::gateway::{Directory, Setup};
+
+/// The disk below one directory.
+pub struct Disk {
+    control: File,
+    environment: [(&'static str, PathBuf); 3],
+    _control: TempDir,
+}
+
+/// Compiled once for all tests.
+static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/disk.c");
+    let name = format!("disk-{}.so", std::process::id());
+    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut compiler = Command::new("cc");
+    compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-o"]);
+    let compiled = compiler.args([&library, &source]).arg("-ldl").status();
+    assert!(compiled.expect("cc runs").success(), "cc fails");
+    library
+});
+
+// === impl Disk ===
+
+impl Disk {
+    /// The disk below a directory, with room and at its own speed.
+    pub fn of(directory: &Directory) -> Self {
+        let own = tempfile::tempdir().expect("a temporary directory");
+        let path = own.path().join("control");
+        std::fs::write(&path, [0; 8]).expect("a control file");
+        let control = File::options().write(true).open(&path);
+        Self {
+            control: control.expect("a control file"),
+            environment: [
+                ("LD_PRELOAD", LIBRARY.clone()),
+                ("TSGW_DISK_CONTROL", path),
+                ("TSGW_DISK_DIRECTORY", directory.path().to_owned()),
+            ],
+            _control: own,
+        }
+    }
+
+    /// A gateway that is on it.
+    pub fn under(&self, setup: Setup) -> Setup {
+        let each = self.environment.iter();
+        each.fold(setup, |setup, (name, value)| {
+            setup.env(name, &value.to_string_lossy())
+        })
+    }
+
+    /// From now on no file grows.
+    pub fn fill(&self) {
+        self.say(0, 1);
+    }
+
+    /// From now on no write finds room, nor one over what is there: as where writing is copying.
+    pub fn fill_entirely(&self) {
+        self.say(0, 2);
+    }
+
+    /// There is room again.
+    pub fn empty(&self) {
+        self.say(0, 0);
+    }
+
+    /// From now on each sync takes so much longer.
+    pub fn slow_down(&self, sync: Duration) {
+        let milliseconds = u32::try_from(sync.as_millis()).expect("a short time");
+        self.say(4, milliseconds);
+    }
+
+    fn say(&self, at: u64, value: u32) {
+        let written = self.control.write_all_at(&value.to_ne_bytes(), at);
+        written.expect("the control file can be written");
+    }
+}
