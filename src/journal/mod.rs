@@ -23,9 +23,11 @@ use crate::domain::{
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+mod forward;
 mod query;
 mod tables;
 
+pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};
 pub use query::{
     ChangeFilter, ChangePage, Event, EventPage, PendingDevice, Place, ResultEvent, Target, What,
 };
@@ -96,6 +98,13 @@ pub trait Journal: Send + Sync + 'static {
     /// Forgets a kept callback; answers whether there was one.
     async fn drop_detained(&self, id: u64) -> Result<bool, JournalError>;
 
+    /// Takes what became of tries to pass callbacks on, by their names.
+    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError>;
+
+    /// Gives up passing on callbacks that were queued before a time, a bounded slice of them; answers
+    /// how many.
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError>;
+
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 
@@ -153,6 +162,10 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u64, Detained)>, JournalError>;
 
+    /// Callbacks that are due to be passed on, at most `limit`.
+    async fn due_forwards(&self, now: Timestamp, limit: usize)
+    -> Result<DueForwards, JournalError>;
+
     /// A small value that was kept by its name; empty when there is none.
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;
 
@@ -161,6 +174,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How many changes are on record in each state, as of the last commit.
     fn census(&self) -> Census;
+
+    /// How many callbacks wait to be passed on.
+    fn forwards(&self) -> ForwardCensus;
 
     /// How long a callback that arrives now would wait, at the present rate.
     fn expected_wait(&self) -> Duration;
@@ -245,6 +261,8 @@ pub struct Arrival {
     pub service: Option<ServiceName>,
     /// When it arrived.
     pub time: Timestamp,
+    /// Whether it is passed on, once it is stored, and how.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// A callback that cannot be used now.

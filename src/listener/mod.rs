@@ -92,6 +92,7 @@ impl Listener {
             room: Arc::new(Room {
                 answer_within: settings.answer_within,
                 quarantine_bytes: settings.quarantine_bytes,
+                forward_most: settings.forward_most,
                 gate: Gate::new(settings),
                 journal,
                 clock,

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{callback::Callback, clock::Clock, names::ServiceName},
-    journal::{Arrival, Journal, JournalError, Stored},
+    journal::{Arrival, Forwarding, Journal, JournalError, Stored},
 };
 
 /// Bytes that a part of the path may have.
@@ -36,6 +36,7 @@ pub(super) struct Room {
     pub(super) tasks: TaskTracker,
     pub(super) answer_within: Duration,
     pub(super) quarantine_bytes: u64,
+    pub(super) forward_most: Option<u64>,
 }
 
 /// What was read.
@@ -161,6 +162,7 @@ impl Room {
             account: self.account(target),
             service: ServiceName::parse(target.service.as_str()).ok(),
             time: self.clock.now(),
+            forwarding: self.forwarding(),
         };
         let request_id = arrival.callback.report.request_id.clone();
         match self.store(arrival, deadline).await {
@@ -219,6 +221,12 @@ impl Room {
             }
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// How what is stored now is passed on.
+    pub(super) fn forwarding(&self) -> Option<Forwarding> {
+        let now = self.clock.now();
+        self.forward_most.map(|most| Forwarding { most, now })
     }
 
     /// Stores a callback on a task of its own: a sender that hangs up, or a

@@ -66,6 +66,8 @@ pub struct Settings {
     pub tls: Option<TlsFiles>,
     /// Bytes that are kept of callbacks that cannot be used.
     pub quarantine_bytes: u64,
+    /// How many callbacks may wait to be passed on; `None` when none are.
+    pub forward_most: Option<u64>,
     /// Time from the end of a request's header to its answer, at most.
     pub answer_within: Duration,
 }
@@ -94,6 +96,7 @@ impl Default for Settings {
             trusted_hops: 0,
             tls: None,
             quarantine_bytes: 64 << 20,
+            forward_most: None,
             // ThingSpace was seen to send again after about 4 s without answer.
             answer_within: Duration::from_millis(3_500),
         }

@@ -274,6 +274,7 @@ impl Reconciler {
             account: None,
             service: None,
             time: self.clock.now(),
+            forwarding: None,
         };
         self.journal.store_callback(arrival).await?;
         Ok(())

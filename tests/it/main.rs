@@ -16,6 +16,7 @@ mod contract;
 mod crash;
 mod credentials;
 mod faults;
+mod forward;
 mod guarantees;
 mod house;
 mod keys;

@@ -19,9 +19,9 @@ use rusqlite::Connection;
 
 use super::{
     Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
-    Epoch, Event, EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place,
-    Reservation, Stored, Target, Waiting,
-    tables::{list, quarantine, read, schema},
+    DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, Journal, JournalError,
+    Observer, PendingDevice, Place, Reservation, Stored, Target, Tried, Waiting,
+    tables::{forward, list, quarantine, read, schema},
 };
 use crate::{
     domain::{
@@ -35,12 +35,13 @@ use crate::{
 
 mod checkpoint;
 mod command;
+mod disk;
 mod readers;
 mod worker;
 mod writer;
 
 use readers::Readers;
-use writer::Writer;
+use writer::{Standing, Writer};
 
 /// Where and how the embedded journal is kept.
 #[derive(Debug, Clone)]
@@ -115,7 +116,7 @@ impl Embedded {
             .mode(0o700)
             .create(dir)
             .map_err(failed)?;
-        refuse_network_filesystem(options)?;
+        disk::refuse_network_filesystem(options)?;
         let lock = File::create(dir.join("journal.lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -140,7 +141,13 @@ impl Embedded {
         schema::migrate(&mut connection)?;
         let epoch = secret(&connection, "epoch", 8)?;
         let content_key = secret(&connection, "content_key", 32)?;
-        let census = list::census(&connection)?;
+        let standing = Standing {
+            census: list::census(&connection)?,
+            forwards: ForwardCensus {
+                waiting: forward::waiting(&connection)?,
+                displaced: 0,
+            },
+        };
         let readers = Readers::open(path)?;
         let checkpoints = connect(path, 500)?;
         Ok(Self {
@@ -150,7 +157,7 @@ impl Embedded {
                     .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
             ),
             content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
-            writer: Writer::start(connection, checkpoints, census, instruments),
+            writer: Writer::start(connection, checkpoints, standing, instruments),
             readers,
             _lock: lock,
         })
@@ -184,34 +191,6 @@ fn secret(connection: &Connection, name: &str, length: usize) -> rusqlite::Resul
     })?;
     schema::set_meta(connection, name, &value)?;
     Ok(value)
-}
-
-fn refuse_network_filesystem(options: &Options) -> Result<(), OpenError> {
-    /// Magic numbers of statfs(2).
-    const NETWORK: [(i64, &str); 7] = [
-        (0x6969, "NFS"),
-        (0x517B, "SMB"),
-        (0xFF53_4D42, "CIFS"),
-        (0xFE53_4D42, "SMB2"),
-        (0x00C3_6400, "Ceph"),
-        (0x0102_1997, "9p"),
-        (0x0BD0_0BD0, "Lustre"),
-    ];
-    let dir = &options.dir;
-    let found = rustix::fs::statfs(dir.as_path()).map_err(|error| OpenError::Directory {
-        dir: dir.clone(),
-        source: error.into(),
-    })?;
-    match NETWORK
-        .iter()
-        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type))
-    {
-        Some((_, name)) if !options.allow_network_filesystem => Err(OpenError::NetworkFilesystem {
-            dir: dir.clone(),
-            name,
-        }),
-        _ => Ok(()),
-    }
 }
 
 #[async_trait]
@@ -282,6 +261,14 @@ impl Journal for Embedded {
 
     async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
         self.writer.drop_detained(id).await
+    }
+
+    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError> {
+        self.writer.settle_forwards(settled).await
+    }
+
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
+        self.writer.expire_forwards(before).await
     }
 
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
@@ -364,6 +351,16 @@ impl Journal for Embedded {
             .await
     }
 
+    async fn due_forwards(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<DueForwards, JournalError> {
+        self.readers
+            .read(move |db| forward::due(db, now, limit))
+            .await
+    }
+
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError> {
         self.readers.read(move |db| schema::note(db, &name)).await
     }
@@ -373,7 +370,11 @@ impl Journal for Embedded {
     }
 
     fn census(&self) -> Census {
-        self.writer.census()
+        self.writer.standing().census
+    }
+
+    fn forwards(&self) -> ForwardCensus {
+        self.writer.standing().forwards
     }
 
     fn expected_wait(&self) -> Duration {

@@ -61,6 +61,9 @@ conforms!(
         of_two_changes_that_it_can_be_it_is_neither,
         a_part_is_the_whole_only_if_thingspace_lists_exactly_the_devices,
         orphans_are_found_by_when_they_came_and_those_who_wait_by_since_when;
+    forwards:
+        what_is_stored_to_be_passed_on_waits_until_it_was_also_after_a_restart,
+        the_oldest_are_given_up_for_newer_ones_and_for_their_age;
 );
 
 #[test]

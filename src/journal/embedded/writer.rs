@@ -31,8 +31,8 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Census, Claim, Detained, Intent, JournalError, Observer,
-        Reservation, Stored,
+        Adoption, Arrival, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
+        Observer, Reservation, Stored, Tried,
     },
     telemetry::{Append, Instruments},
 };
@@ -69,9 +69,17 @@ pub(super) struct Shared {
     pub(super) nanos_per_callback: AtomicU64,
     /// Whether the last commit failed.
     pub(super) failing: AtomicBool,
-    /// Changes by state, as of the last commit.
-    pub(super) census: Mutex<Census>,
+    pub(super) standing: Mutex<Standing>,
     pub(super) instruments: Instruments,
+}
+
+/// What there is, as of the last commit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Changes by state.
+    pub(super) census: Census,
+    /// What waits to be passed on.
+    pub(super) forwards: ForwardCensus,
 }
 
 struct Reserved {
@@ -85,7 +93,7 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         checkpoints: Connection,
-        census: Census,
+        standing: Standing,
         instruments: Instruments,
     ) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
@@ -96,7 +104,7 @@ impl Writer {
             waiting_callbacks: AtomicUsize::new(0),
             nanos_per_callback: AtomicU64::new(0),
             failing: AtomicBool::new(false),
-            census: Mutex::new(census),
+            standing: Mutex::new(standing),
             instruments,
         });
         let worker = Worker {
@@ -195,6 +203,23 @@ impl Writer {
             .await
     }
 
+    pub(super) async fn settle_forwards(
+        &self,
+        settled: Vec<(u64, Tried)>,
+    ) -> Result<(), JournalError> {
+        self.change_command(Append::Forward, |reply| {
+            Command::SettleForwards(settled, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
+        self.change_command(Append::Forward, |reply| {
+            Command::ExpireForwards(before, reply)
+        })
+        .await
+    }
+
     pub(super) async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
         self.change_command(Append::Note, |reply| Command::Note(name, value, reply))
             .await
@@ -240,8 +265,8 @@ impl Writer {
         self.shared.durable(Append::Callback, began, answer).await
     }
 
-    pub(super) fn census(&self) -> Census {
-        *self.shared.census.lock()
+    pub(super) fn standing(&self) -> Standing {
+        *self.shared.standing.lock()
     }
 
     pub(super) fn expected_wait(&self) -> Duration {

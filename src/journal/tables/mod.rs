@@ -6,6 +6,7 @@ mod answers;
 pub(super) mod apply;
 mod claims;
 pub(super) mod entry;
+pub(super) mod forward;
 pub(super) mod list;
 pub(super) mod quarantine;
 pub(super) mod read;
