@@ -53,6 +53,8 @@ pub enum Append {
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
     Adopt,
+    /// The device that a result was looked up to be of.
+    Name,
     /// A callback that cannot be used now, or that one turned out to be usable.
     Quarantine,
     /// What became of callbacks that were to be passed on.
@@ -239,6 +241,7 @@ impl Append {
             Self::Adopt => "adopt",
             Self::Quarantine => "quarantine",
             Self::Forward => "forward",
+            Self::Name => "name",
             Self::Note => "note",
             Self::Trim => "trim",
         }

@@ -90,7 +90,7 @@ impl ThingSpace {
         Ok(devices.map(read_status).collect())
     }
 
-    /// The device with this identifier; `None` when ThingSpace knows none.
+    /// The device with this identifier; `None` when ThingSpace names none, or more than one.
     ///
     /// # Errors
     ///
@@ -106,7 +106,9 @@ impl ThingSpace {
         });
         let (devices, _) = self.list(&question).await?;
         let is_it = |device: &ListedDevice| device.ids.iter().any(|other| other.same_as(id));
-        Ok(devices.into_iter().find(is_it))
+        let mut found = devices.into_iter().filter(is_it);
+        let one = found.next();
+        Ok(one.filter(|_| found.next().is_none()))
     }
 
     /// All devices of an account that are on a plan, by the one list that a later look compares with;

@@ -21,6 +21,7 @@ mod guarantees;
 mod house;
 mod keys;
 mod listener_guard;
+mod naming;
 mod overload;
 mod quarantine;
 mod reconcile;

@@ -34,6 +34,7 @@ pub(super) enum Command {
         Timestamp,
         Reply<Adoption>,
     ),
+    Name(ChangeId, u64, Vec<ReportedId>, Timestamp, Reply<bool>),
     Note(String, Vec<u8>, Reply<()>),
     Detain(Box<Detained>, Bounds, Reply<Option<u64>>),
     Release(u64, Box<Arrival>, Reply<Stored>),
@@ -60,6 +61,7 @@ impl Command {
             Self::Trim(..) => 2_500,
             Self::Step(..)
             | Self::Callback(..)
+            | Self::Name(..)
             | Self::Note(..)
             | Self::Detain(..)
             | Self::Release(..)
@@ -90,6 +92,11 @@ pub(super) fn execute(
         Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
         Command::Adopt(request, listed, bind, now, reply) => answer(
             batch.adopt(&request, listed.as_deref(), bind, now),
+            reply,
+            answers,
+        ),
+        Command::Name(change, number, listed, now, reply) => answer(
+            batch.name_stray(change, number, &listed, now),
             reply,
             answers,
         ),
@@ -154,6 +161,7 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
             Command::Adopt(_, _, _, _, reply) => refuse(reply, answers),
+            Command::Name(_, _, _, _, reply) => refuse(reply, answers),
             Command::Note(_, _, reply) => refuse(reply, answers),
             Command::Detain(_, _, reply) => refuse(reply, answers),
             Command::Release(_, _, reply) => refuse(reply, answers),

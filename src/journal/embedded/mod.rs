@@ -14,14 +14,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use aws_lc_rs::{hmac, rand};
-use rusqlite::Connection;
+use aws_lc_rs::hmac;
 
 use super::{
     Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
     DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, Journal, JournalError,
-    Observer, PendingDevice, Place, Reservation, Stored, Target, Tried, Waiting,
-    tables::{forward, list, quarantine, read, schema},
+    Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
+    tables::{forward, list, naming, quarantine, read, schema},
 };
 use crate::{
     domain::{
@@ -40,6 +39,7 @@ mod readers;
 mod worker;
 mod writer;
 
+use disk::{connect, secret};
 use readers::Readers;
 use writer::{Standing, Writer};
 
@@ -164,35 +164,6 @@ impl Embedded {
     }
 }
 
-/// A connection whose commits are synced before they are acknowledged.
-fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "page_size", 8192)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // A log that has grown under load is cut back when it starts over.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.pragma_update(None, "cache_size", -cache_kib)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// A random value that is made with the journal and kept in it.
-fn secret(connection: &Connection, name: &str, length: usize) -> rusqlite::Result<Vec<u8>> {
-    if let Some(value) = schema::meta(connection, name)? {
-        return Ok(value);
-    }
-    let mut value = vec![0; length];
-    rand::fill(&mut value).map_err(|_| {
-        rusqlite::Error::ToSqlConversionFailure("the system gives no random bytes".into())
-    })?;
-    schema::set_meta(connection, name, &value)?;
-    Ok(value)
-}
-
 #[async_trait]
 impl Journal for Embedded {
     fn epoch(&self) -> Epoch {
@@ -241,6 +212,16 @@ impl Journal for Embedded {
         now: Timestamp,
     ) -> Result<Adoption, JournalError> {
         self.writer.adopt(request, listed, bind, now).await
+    }
+
+    async fn name_stray(
+        &self,
+        change: ChangeId,
+        number: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        self.writer.name_stray(change, number, listed, now).await
     }
 
     async fn detain(
@@ -324,6 +305,17 @@ impl Journal for Embedded {
     ) -> Result<Waiting, JournalError> {
         self.readers
             .read(move |db| list::waiting(db, state, before))
+            .await
+    }
+
+    async fn strays(
+        &self,
+        since: Timestamp,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stray>, JournalError> {
+        self.readers
+            .read(move |db| naming::strays(db, since, after, limit))
             .await
     }
 

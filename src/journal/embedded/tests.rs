@@ -1,5 +1,6 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
@@ -47,7 +48,8 @@ conforms!(
         a_callback_is_stored_once_and_finishes_its_change_once,
         an_early_callback_takes_its_place_at_the_binding,
         early_callbacks_of_every_device_finish_a_change_at_its_binding,
-        observers_hear_what_each_commit_touched;
+        observers_hear_what_each_commit_touched,
+        a_stray_that_is_named_counts_for_its_device_and_its_past_stays;
     upkeep:
         lists_are_newest_first_filtered_and_paged,
         trimming_removes_whole_old_changes_and_nothing_else,

@@ -173,6 +173,19 @@ impl Writer {
         .await
     }
 
+    pub(super) async fn name_stray(
+        &self,
+        change: ChangeId,
+        number: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        self.change_command(Append::Name, |reply| {
+            Command::Name(change, number, listed, now, reply)
+        })
+        .await
+    }
+
     pub(super) async fn detain(
         &self,
         detained: Detained,

@@ -229,7 +229,7 @@ impl<'c> Batch<'c> {
 
     // --- Their parts -----------------------------------------------------
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         entry: &Entry,
         at: Timestamp,
@@ -300,7 +300,7 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn change_row(&self, change_id: ChangeId) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn change_row(&self, change_id: ChangeId) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT id FROM change WHERE change_id = ? AND trimmed = 0")?
             .query_row([change_id.as_bytes().as_slice()], |row| row.get(0))

@@ -8,6 +8,7 @@ mod claims;
 pub(super) mod entry;
 pub(super) mod forward;
 pub(super) mod list;
+pub(super) mod naming;
 pub(super) mod quarantine;
 pub(super) mod read;
 mod results;

@@ -26,7 +26,7 @@ use crate::{
     journal::{
         Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
         DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, JournalError,
-        Observer, PendingDevice, Place, Reservation, Stored, Target, Tried, Waiting,
+        Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
     },
     telemetry::Telemetry,
 };
@@ -81,6 +81,18 @@ impl Journal for Slow {
         unreachable!()
     }
     async fn detained(&self, _: u64, _: usize) -> Result<Vec<(u64, Detained)>, JournalError> {
+        unreachable!()
+    }
+    async fn name_stray(
+        &self,
+        _: ChangeId,
+        _: u64,
+        _: Vec<ReportedId>,
+        _: Timestamp,
+    ) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+    async fn strays(&self, _: Timestamp, _: u64, _: usize) -> Result<Vec<Stray>, JournalError> {
         unreachable!()
     }
     async fn settle_forwards(&self, _: Vec<(u64, Tried)>) -> Result<(), JournalError> {
