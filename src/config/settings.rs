@@ -144,7 +144,8 @@ settings! {
         /// Most devices that one POST to ThingSpace, and so one change, may carry.
         max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
         /// Time without further results after which a request that nobody made here is taken for a change
-        /// whose answer was lost, if it has named exactly that change's devices.
+        /// whose answer was lost, if it has named exactly that change's devices. For eSIM, ThingSpace's own
+        /// list of them is waited for as well.
         bind_after: Duration = Always(Span { min: 0, max: DAY }) or "5s";
         /// Time after which ThingSpace is asked about the results that an accepted change still lacks; again
         /// after twice as long, and so on. After a start it is asked at once.
