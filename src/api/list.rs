@@ -185,7 +185,7 @@ async fn results(
             if let What::Result(result) = &event.what
                 && filter.takes(result)
             {
-                page.device_results.push(result_to_proto(result, false));
+                page.device_results.push(listed(result));
             }
         }
         if read.is_end {
@@ -193,6 +193,17 @@ async fn results(
         }
     }
     Ok(Some(after))
+}
+
+/// A result with what is known of it now: the device that it was looked up to be of, too. A watch
+/// tells it as it was told first.
+fn listed(result: &ResultEvent) -> proto::DeviceResult {
+    let device = result.device.as_ref().or(result.named.as_ref()).cloned();
+    let known = ResultEvent {
+        device,
+        ..result.clone()
+    };
+    result_to_proto(&known, false)
 }
 
 /// Adds pending devices to a page; answers where to go on, if there may be
@@ -265,7 +276,8 @@ impl ResultFilter {
                 .filter_map(MatchKey::of_reported)
                 .any(|id| id.is_same(key))
         };
-        let sent = result.device.as_ref().map(|(_, sent)| &sent.ids);
+        let device = result.device.as_ref().or(result.named.as_ref());
+        let sent = device.map(|(_, sent)| &sent.ids);
         (any || self.outcomes.contains(&outcome))
             && (self.device.as_ref().is_none_or(reported)
                 || sent.is_some_and(|ids| self.names(ids)))

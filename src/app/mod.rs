@@ -23,6 +23,7 @@ use crate::{
 
 mod admin;
 mod clock;
+mod forward;
 mod guard;
 mod parts;
 mod sandboxed;
@@ -183,6 +184,21 @@ impl App {
         );
         if let Some(guard) = guard {
             upkeep.spawn(guard.run(stop.clone()));
+        }
+        let forwarder = forward::forwarder(
+            &config,
+            &parts.journal,
+            &parts.clock,
+            telemetry.instruments(),
+        );
+        if let Some((forwarder, fresh)) = forwarder {
+            upkeep.spawn(secrets::refresh(fresh, stop.clone()));
+            upkeep.spawn(forwarder.run(stop.clone()));
+            let journal = Arc::downgrade(&parts.journal);
+            telemetry.observe_forwards(move || {
+                let journal = journal.upgrade();
+                journal.map_or(0, |journal| journal.forwards().waiting)
+            });
         }
         let operator = socket::Operator {
             journal: Arc::clone(&parts.journal),

@@ -29,7 +29,7 @@ struct FromSettings(config::ThingSpace);
 // === impl Fresh ===
 
 impl Fresh {
-    fn new(secret: &Secret) -> Arc<Self> {
+    pub(super) fn new(secret: &Secret) -> Arc<Self> {
         // The settings were checked: this can only fail in the moment between.
         let value = secret.read().unwrap_or_else(|error| {
             tracing::error!(%error, "a secret cannot be read");
@@ -39,6 +39,11 @@ impl Fresh {
             secret: secret.clone(),
             value: RwLock::new(Arc::new(value)),
         })
+    }
+
+    /// As it was last read.
+    pub(super) fn now(&self) -> Arc<SecretString> {
+        Arc::clone(&self.value.read())
     }
 
     fn refresh(&self) {
@@ -51,7 +56,7 @@ impl Fresh {
 
 impl SecretSource for Fresh {
     fn read(&self) -> Arc<SecretString> {
-        Arc::clone(&self.value.read())
+        self.now()
     }
 }
 
@@ -107,6 +112,10 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
         trusted_hops: callbacks.trusted_hops,
         quarantine_bytes: callbacks.quarantine_max_bytes,
         bodies_bytes: config.limits.callback_bytes,
+        forward_most: callbacks
+            .forward_url
+            .as_ref()
+            .map(|_| callbacks.forward_max_waiting),
         tls: callbacks
             .tls_cert_file
             .clone()

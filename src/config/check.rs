@@ -10,6 +10,7 @@ use super::error::ConfigError;
 use super::secret::Secret;
 use super::settings::Config;
 
+mod forward;
 mod guard;
 
 /// What is about to run: not all of it wants the same settings.
@@ -54,6 +55,7 @@ impl Config {
                 self.warn_of_thingspace(&mut warnings);
                 self.warn_of_callbacks(&mut warnings)?;
                 self.warn_of_guard(mode, &mut warnings);
+                self.check_forwarding(&mut warnings)?;
             }
             Mode::ServeSandbox => {
                 self.refuse_real_thingspace()?;
@@ -61,6 +63,7 @@ impl Config {
                 self.check_guard(mode)?;
                 self.warn_of_callbacks(&mut warnings)?;
                 self.warn_of_guard(mode, &mut warnings);
+                self.check_forwarding(&mut warnings)?;
             }
         }
         Ok(warnings)

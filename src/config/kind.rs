@@ -27,6 +27,11 @@ pub(super) trait Describe: Sync {
     fn is_switch(&self) -> bool {
         false
     }
+    /// Whether a secret of this kind can be a flag itself: the arguments of a process can be read by
+    /// others on the machine.
+    fn has_flag(&self) -> bool {
+        false
+    }
     /// What of this a JSON Schema can say.
     fn schema(&self) -> Value {
         json!({ "type": "string" })

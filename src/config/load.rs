@@ -171,8 +171,9 @@ fn read_flags(sources: &Sources) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
     for (name, text) in &sources.flags {
         let origin = Origin::Flag(format!("--{name}"));
-        let known =
-            known_key(name).filter(|(setting, key)| setting.twin.is_none_or(|twin| twin == *key));
+        let known = known_key(name).filter(|(setting, key)| {
+            setting.twin.is_none_or(|twin| twin == *key) || setting.kind.has_flag()
+        });
         let Some((_, key)) = known else {
             return Err(ConfigError::of(name, Some(&origin), "no such flag"));
         };

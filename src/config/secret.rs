@@ -5,6 +5,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
 use super::kind::Describe;
 
@@ -139,7 +140,16 @@ fn read_file(path: &Path) -> io::Result<SecretString> {
 pub(super) struct Rule {
     shortest: usize,
     longest: usize,
-    url_safe: bool,
+    sort: Sort,
+}
+
+/// What a secret is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Text,
+    UrlSafe,
+    /// An address with `{service}` in it, or without.
+    Url,
 }
 
 impl Rule {
@@ -147,7 +157,7 @@ impl Rule {
     pub(super) const CREDENTIAL: Self = Self {
         shortest: 1,
         longest: 1024,
-        url_safe: false,
+        sort: Sort::Text,
     };
 
     /// What ThingSpace lets a callback registration carry: 40 characters at most.
@@ -160,31 +170,65 @@ impl Rule {
     pub(super) const PATH: Self = Self {
         shortest: 16,
         longest: 128,
-        url_safe: true,
+        sort: Sort::UrlSafe,
+    };
+
+    /// An address that may have a secret in its path or its query.
+    pub(super) const URL: Self = Self {
+        shortest: 1,
+        longest: 2048,
+        sort: Sort::Url,
     };
 
     fn admits(&self, value: &str) -> bool {
         let fits = (self.shortest..=self.longest).contains(&value.chars().count());
         // A control character is a second line or a stray byte: a mistake in making the file.
-        let clean = |c: char| match self.url_safe {
-            true => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'),
-            false => !c.is_control(),
+        let clean = |c: char| match self.sort {
+            Sort::UrlSafe => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'),
+            Sort::Text | Sort::Url => !c.is_control(),
         };
-        fits && value.chars().all(clean)
+        let reads = self.sort != Sort::Url || is_template(value);
+        fits && value.chars().all(clean) && reads
     }
+}
+
+/// Whether this is an address, whatever service's name is put into it. The sender of a callback picks
+/// the name: it may not pick the host.
+fn is_template(value: &str) -> bool {
+    let at = |service: &str| Url::parse(&value.replace("{service}", service)).ok();
+    let (Some(url), Some(other)) = (at("CarrierService"), at("x")) else {
+        return false;
+    };
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.host_str() == other.host_str()
+        && url.port() == other.port()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.fragment().is_none()
 }
 
 impl Describe for Rule {
     fn accepts(&self) -> String {
-        let of = if self.url_safe {
-            "URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)"
-        } else {
-            "characters, none of them a control character"
+        let of = match self.sort {
+            Sort::UrlSafe => "URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)",
+            Sort::Text => "characters, none of them a control character",
+            Sort::Url => {
+                return "an `http` or `https` URL without credentials or fragment".to_owned();
+            }
         };
         format!("{} to {} {of}", self.shortest, self.longest)
     }
 
     fn placeholder(&self) -> &'static str {
-        "SECRET"
+        match self.sort {
+            Sort::Url => "URL",
+            Sort::Text | Sort::UrlSafe => "SECRET",
+        }
+    }
+
+    fn has_flag(&self) -> bool {
+        // Most addresses have no secret in them.
+        self.sort == Sort::Url
     }
 }

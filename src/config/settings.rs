@@ -81,6 +81,15 @@ settings! {
         /// Bytes that are kept of callbacks that came behind the right path secret and cannot be used. When
         /// there is no room they are refused, and what nobody has looked at is never dropped.
         quarantine_max_bytes: u64 = Always(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
+        /// Webhook that each callback is passed on to once it is stored, with `callbacks.username` and
+        /// `callbacks.password` in its body, until it answers with 2xx. `{service}` in path or query
+        /// stands for the callback service's name.
+        forward_url: Option<Secret> = Hidden(Rule::URL);
+        /// Time after which a callback that could not be passed on is given up.
+        forward_max_age: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "3d";
+        /// Callbacks that may wait to be passed on. Beyond that the oldest are given up: storing and
+        /// answering a callback never depends on the webhook.
+        forward_max_waiting: u64 = Always(Number { min: 1, max: 10_000_000 }) or "100000";
         /// PEM file with the listener's certificate chain. Set together with `callbacks.tls_key_file`
         /// it makes the listener speak TLS only; ThingSpace wants a certificate of a public authority.
         tls_cert_file: Option<PathBuf> = Maybe(FilePath);
@@ -135,7 +144,8 @@ settings! {
         /// Most devices that one POST to ThingSpace, and so one change, may carry.
         max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
         /// Time without further results after which a request that nobody made here is taken for a change
-        /// whose answer was lost, if it has named exactly that change's devices.
+        /// whose answer was lost, if it has named exactly that change's devices. For eSIM, ThingSpace's own
+        /// list of them is waited for as well.
         bind_after: Duration = Always(Span { min: 0, max: DAY }) or "5s";
         /// Time after which ThingSpace is asked about the results that an accepted change still lacks; again
         /// after twice as long, and so on. After a start it is asked at once.

@@ -59,7 +59,8 @@ pub(super) fn env_name(key: &str) -> String {
 
 // === Flags ===
 
-/// A command-line flag: every key that is no secret, and the `_file` twin of each that is.
+/// A command-line flag: every key that is no secret, and the `_file` twin of each that is; an address
+/// that may have a secret in it has both.
 #[derive(Clone, Debug)]
 pub struct Flag {
     /// The key, which is the long name of the flag too.
@@ -75,7 +76,8 @@ pub struct Flag {
 /// Every flag, in the order of the documentation. A secret itself has none: the arguments of a
 /// process can be read by others on the machine.
 pub fn flags() -> &'static [Flag] {
-    static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(|| all_settings().map(flag_of).collect());
+    static FLAGS: LazyLock<Vec<Flag>> =
+        LazyLock::new(|| all_settings().flat_map(flags_of).collect());
     &FLAGS
 }
 
@@ -86,8 +88,14 @@ pub(super) fn all_settings() -> impl Iterator<Item = &'static Setting> {
         .flat_map(|group| group.settings)
 }
 
-fn flag_of(setting: &'static Setting) -> Flag {
-    let key = setting.twin.unwrap_or(setting.key);
+fn flags_of(setting: &'static Setting) -> impl Iterator<Item = Flag> {
+    let own = setting.twin.is_none() || setting.kind.has_flag();
+    let keys = own.then_some(setting.key).into_iter().chain(setting.twin);
+    keys.map(move |key| flag_of(setting, key))
+}
+
+fn flag_of(setting: &'static Setting, key: &'static str) -> Flag {
+    let is_twin = setting.twin == Some(key);
     let text = setting.text();
     let mut help = text
         .split_inclusive(". ")
@@ -95,7 +103,7 @@ fn flag_of(setting: &'static Setting) -> Flag {
         .unwrap_or_default()
         .trim()
         .to_owned();
-    if setting.twin.is_some() {
+    if is_twin {
         help.insert_str(0, "File with this secret: ");
     }
     if let Some(default) = setting.default.filter(|text| !text.is_empty()) {
@@ -105,7 +113,7 @@ fn flag_of(setting: &'static Setting) -> Flag {
     Flag {
         key,
         help,
-        placeholder: if setting.twin.is_some() {
+        placeholder: if is_twin {
             "PATH"
         } else {
             setting.kind.placeholder()

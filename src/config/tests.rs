@@ -1,5 +1,6 @@
 //! The settings as a whole.
 
+mod forward;
 mod guard;
 mod secrets;
 

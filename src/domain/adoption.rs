@@ -5,7 +5,7 @@
 //! just like ours, so a part of the devices proves nothing: all of them must have been named, and
 //! no other.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     change::{Change, ChangeState, ChangeType},
@@ -44,9 +44,25 @@ pub enum Extent {
     Other,
 }
 
+/// What ThingSpace's own list of a request's devices says of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// It has told.
+    Told,
+    /// There is none: 5G Business Internet has no such list.
+    Nowhere,
+    /// There may be one, and nobody has answered.
+    Unanswered,
+}
+
+/// How long a change that was given up, and never got a request, counts among those that a request may
+/// be: ThingSpace keeps callbacks that nobody took for 30 days, and sends them again when it is asked
+/// to ("About Callback Services").
+pub const GIVEN_UP_COUNTS_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 /// The change that a request is, if there is exactly one that it can be, and how much of it was seen.
-/// Changes that are being sent count: one of them may be the request's as well. `listed`: ThingSpace's
-/// own list of the request's devices was among what was seen.
+/// Changes that are being sent count, and so do those that were given up: one of them may be the
+/// request's as well. `listed`: ThingSpace's own list of the request's devices was among what was seen.
 pub fn only_one(seen: &[(Change, Extent)], listed: bool) -> Option<(&Change, Extent)> {
     let of = |extent| {
         let alike = seen.iter().filter(move |(_, seen)| *seen == extent);
@@ -64,18 +80,38 @@ pub fn only_one(seen: &[(Change, Extent)], listed: bool) -> Option<(&Change, Ext
     (change.state == ChangeState::OutcomeUnknown).then_some((change, extent))
 }
 
+// === impl Listing ===
+
+impl Listing {
+    /// Whether a request that has named all devices of a change, and no other so far, is its: not while
+    /// a list of more devices may exist that nobody has seen. Somebody else's request for more devices
+    /// looks just like ours until its last callback.
+    pub fn lets_bind(self) -> bool {
+        match self {
+            Self::Told | Self::Nowhere => true,
+            Self::Unanswered => false,
+        }
+    }
+}
+
 // === impl Orphan ===
 
 impl Orphan {
     /// Whether it can be this change at all: sent and not answered, before the first result came,
     /// for the same account and by a service that tells such results.
-    pub fn may_be(&self, change: &Change) -> bool {
-        let sent = matches!(
-            change.state,
-            ChangeState::OutcomeUnknown | ChangeState::Dispatched
-        ) && change
-            .dispatch_time
-            .is_some_and(|sent| sent <= self.first_time);
+    pub fn may_be(&self, change: &Change, now: Timestamp) -> bool {
+        let given_up = || {
+            let lately = |at: Timestamp| now.since(at) <= GIVEN_UP_COUNTS_FOR;
+            change.request_ids.is_empty() && change.finish_time.is_some_and(lately)
+        };
+        let unanswered = match change.state {
+            ChangeState::OutcomeUnknown | ChangeState::Dispatched => true,
+            // Its callbacks may be late, and look just like those of the next change of its devices.
+            ChangeState::Closed => given_up(),
+            _ => false,
+        };
+        let before = |sent: Timestamp| sent <= self.first_time;
+        let sent = unanswered && change.dispatch_time.is_some_and(before);
         let account = self.account.as_ref();
         sent && account.is_none_or(|account| *account == change.account)
             && self.service_fits(change.change_type)

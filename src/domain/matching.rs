@@ -91,6 +91,18 @@ impl fmt::Display for MatchKey {
     }
 }
 
+/// Whether what a result named and what a list has of a device can be the same device: an identifier of
+/// both is the same, and of no kind that both have are all different.
+pub fn agree(named: &[ReportedId], listed: &[ReportedId]) -> bool {
+    let keys = |ids: &[ReportedId]| -> Vec<MatchKey> {
+        ids.iter().filter_map(MatchKey::of_reported).collect()
+    };
+    let (named, listed) = (keys(named), keys(listed));
+    let has = |key: &MatchKey| listed.iter().any(|other| other.is_same(key));
+    let lacks = |key: &MatchKey| listed.iter().all(|other| other.kind != key.kind);
+    named.iter().any(has) && named.iter().all(|key| has(key) || lacks(key))
+}
+
 /// Finds the device of a change that a result names.
 ///
 /// `sent` answers, for a key, with the index and the identifier of every device
@@ -218,6 +230,18 @@ mod tests {
             find(ChangeType::EsimPlan, sent, &[id("eid", EID.1)]),
             (None, Match::None)
         );
+    }
+
+    #[test]
+    fn a_list_and_a_result_agree_if_they_share_a_name_and_contradict_each_other_in_none() {
+        let named = [id("MDN", "5125550142"), id("otaid", "x")];
+        let agrees = |listed: &[ReportedId]| agree(&named, listed);
+        assert!(agrees(&[id("msisdn", "15125550142"), id("meid", "A1")]));
+        assert!(agrees(&[id("mdn", "5125550143"), id("mdn", "5125550142")]));
+        assert!(!agrees(&[id("mdn", "5125550143")]));
+        assert!(!agrees(&[id("meid", "A1")]));
+        let both = [id("mdn", "5125550142"), id("meid", "A2")];
+        assert!(!agree(&both, &[id("mdn", "5125550142"), id("meid", "A1")]));
     }
 
     #[test]

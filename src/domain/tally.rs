@@ -140,6 +140,36 @@ impl Tally {
         book.put_answer(home, answer)
     }
 
+    /// Takes that all these keys are this device's. Answers `false`, and changes nothing, when what is
+    /// gathered already says otherwise: a key is another device's, or two groups that would become one
+    /// are different, having values of one kind.
+    pub fn join<B: AnswerBook>(
+        &mut self,
+        book: &mut B,
+        keys: &[MatchKey],
+        device: u32,
+    ) -> Result<bool, B::Error> {
+        let home = Group::Device(device);
+        let mut groups = vec![home];
+        for key in keys {
+            groups.extend(book.owner(key)?);
+        }
+        groups.sort_unstable();
+        groups.dedup();
+        let mut kinds = 0;
+        for group in &groups {
+            let known = book.answer(*group)?.kinds;
+            let is_another = matches!(group, Group::Device(_)) && *group != home;
+            if is_another || kinds & known != 0 {
+                return Ok(false);
+            }
+            kinds |= known;
+        }
+        // It has a device: no number of a stray is used.
+        self.record(book, keys, Some(device), None, i64::MAX)?;
+        Ok(true)
+    }
+
     /// The counts for a change of so many devices.
     pub fn counts(&self, device_count: u32) -> Counts {
         let best = self.largest_family();

@@ -17,6 +17,7 @@ use crate::domain::{
 
 pub(super) mod adoption;
 pub(super) mod claims;
+pub(super) mod forwards;
 pub(super) mod results;
 pub(super) mod upkeep;
 
@@ -148,6 +149,7 @@ fn arrived(callback: Callback, seconds: i64) -> Arrival {
         account: None,
         service: None,
         time: at(seconds),
+        forwarding: None,
     }
 }
 

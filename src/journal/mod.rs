@@ -20,14 +20,19 @@ use crate::domain::{
     names::{AccountName, ChangeId, IdempotencyKey, RequestId, ServiceName},
 };
 
+mod census;
 #[cfg(test)]
 mod conformance;
 pub mod embedded;
+mod forward;
 mod query;
 mod tables;
 
+pub use census::Census;
+pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};
 pub use query::{
-    ChangeFilter, ChangePage, Event, EventPage, PendingDevice, Place, ResultEvent, Target, What,
+    ChangeFilter, ChangePage, Event, EventPage, PendingDevice, Place, ResultEvent, Stray, Target,
+    What,
 };
 
 /// A journal. Cheap to share as `Arc<dyn Journal>`.
@@ -82,6 +87,17 @@ pub trait Journal: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Adoption, JournalError>;
 
+    /// Joins a stray to the device that has these identifiers, which are all one device's, if exactly
+    /// one device of its change has any of them and nothing else contradicts it: the stray's results
+    /// count for that device from then on, and the change's timeline says so. Answers whether it did.
+    async fn name_stray(
+        &self,
+        change: ChangeId,
+        number: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError>;
+
     /// Keeps a callback that cannot be used now, unless there is no room: what nobody has looked at
     /// is never thrown away for it.
     async fn detain(&self, detained: Detained, bounds: Bounds)
@@ -95,6 +111,13 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Forgets a kept callback; answers whether there was one.
     async fn drop_detained(&self, id: u64) -> Result<bool, JournalError>;
+
+    /// Takes what became of tries to pass callbacks on, by their names.
+    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError>;
+
+    /// Gives up passing on callbacks that were queued before a time, a bounded slice of them; answers
+    /// how many.
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError>;
 
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
@@ -132,6 +155,15 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<PendingDevice>, JournalError>;
 
+    /// Strays after one, in order, at most `limit`: of changes that are open, and of others of which
+    /// something was heard since a time.
+    async fn strays(
+        &self,
+        since: Timestamp,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stray>, JournalError>;
+
     /// Changes that have waited in a state since before a time, oldest first, at
     /// most 100; and since when the next one has. ACCEPTED and OVERDUE ones wait
     /// since ThingSpace accepted them, others since their last step.
@@ -153,6 +185,10 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u64, Detained)>, JournalError>;
 
+    /// Callbacks that are due to be passed on, at most `limit`.
+    async fn due_forwards(&self, now: Timestamp, limit: usize)
+    -> Result<DueForwards, JournalError>;
+
     /// A small value that was kept by its name; empty when there is none.
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;
 
@@ -161,6 +197,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// How many changes are on record in each state, as of the last commit.
     fn census(&self) -> Census;
+
+    /// How many callbacks wait to be passed on.
+    fn forwards(&self) -> ForwardCensus;
 
     /// How long a callback that arrives now would wait, at the present rate.
     fn expected_wait(&self) -> Duration;
@@ -193,10 +232,6 @@ pub trait Observer: Send + Sync {
 /// Which journal: random, made with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
-
-/// How many changes are in each state, in the order of [`ChangeState::ALL`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census(pub [i64; ChangeState::ALL.len()]);
 
 /// How far a journal reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,6 +280,8 @@ pub struct Arrival {
     pub service: Option<ServiceName>,
     /// When it arrived.
     pub time: Timestamp,
+    /// Whether it is passed on, once it is stored, and how.
+    pub forwarding: Option<Forwarding>,
 }
 
 /// A callback that cannot be used now.
@@ -331,31 +368,6 @@ pub enum JournalError {
     /// The change's state does not allow the step.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
-}
-
-// === impl Census ===
-
-impl Census {
-    /// How many are in this state.
-    pub fn of(&self, state: ChangeState) -> i64 {
-        let mut states = ChangeState::ALL.iter().zip(self.0);
-        let found = states.find(|(other, _)| **other == state);
-        found.map_or(0, |(_, count)| count)
-    }
-
-    fn apply(&mut self, delta: &Self) {
-        for (count, changes) in self.0.iter_mut().zip(delta.0) {
-            *count += changes;
-        }
-    }
-
-    /// One change more, or less, in this state.
-    fn add(&mut self, state: ChangeState, changes: i64) {
-        let states = ChangeState::ALL.iter().zip(&mut self.0);
-        for (_, count) in states.filter(|(other, _)| **other == state) {
-            *count += changes;
-        }
-    }
 }
 
 // === impl JournalError ===

@@ -3,7 +3,7 @@
 use crate::domain::{
     change::{Change, ChangeState, SentDevice},
     clock::Timestamp,
-    identifier::DeviceId,
+    identifier::{DeviceId, ReportedId},
     names::{AccountName, ChangeId, RequestId},
     result::{DeviceReport, Match},
 };
@@ -59,12 +59,26 @@ pub struct ResultEvent {
     pub device: Option<(u32, SentDevice)>,
     /// How the device was found; `None` while nobody owns the request.
     pub matched: Option<Match>,
+    /// The device that it is known to be of by now, where it matched none: a look-up, or another
+    /// result, has told.
+    pub named: Option<(u32, SentDevice)>,
     /// What arrived.
     pub report: DeviceReport,
     /// When it arrived.
     pub receive_time: Timestamp,
     /// The body, without credentials.
     pub raw_json: String,
+}
+
+/// Results of a change that match none of its devices, and are of one device as far as is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The change.
+    pub change_id: ChangeId,
+    /// Names it: the position of its first result.
+    pub number: u64,
+    /// The identifiers that its first result named.
+    pub ids: Vec<ReportedId>,
 }
 
 /// Some events of a target, and the change at the same moment.

@@ -94,6 +94,7 @@ impl Listener {
                 answer_within: settings.answer_within,
                 quarantine_bytes: settings.quarantine_bytes,
                 bodies: Bodies::new(settings.bodies_bytes),
+                forward_most: settings.forward_most,
                 gate: Gate::new(settings),
                 journal,
                 clock,

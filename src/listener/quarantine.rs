@@ -106,6 +106,8 @@ impl Room {
             service: detained.service,
             // When it came, not when it was understood.
             time: detained.time,
+            // What was not understood may be forged, and was not passed on before.
+            forwarding: self.forwarding(),
         };
         match self.journal.release(id, arrival).await {
             Ok(stored) => Ok(Replayed::Stored(stored)),

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{callback::Callback, clock::Clock, names::ServiceName},
-    journal::{Arrival, Journal, JournalError, Stored},
+    journal::{Arrival, Forwarding, Journal, JournalError, Stored},
 };
 
 /// Bytes that a part of the path may have.
@@ -37,6 +37,7 @@ pub(super) struct Room {
     pub(super) bodies: Bodies,
     pub(super) answer_within: Duration,
     pub(super) quarantine_bytes: u64,
+    pub(super) forward_most: Option<u64>,
 }
 
 /// What was read.
@@ -162,6 +163,7 @@ impl Room {
             account: self.account(target),
             service: ServiceName::parse(target.service.as_str()).ok(),
             time: self.clock.now(),
+            forwarding: self.forwarding(),
         };
         let request_id = arrival.callback.report.request_id.clone();
         match self.store(arrival, held, deadline).await {
@@ -226,6 +228,12 @@ impl Room {
             }
             Err(refusal) => Err(refusal.into()),
         }
+    }
+
+    /// How what is stored now is passed on.
+    pub(super) fn forwarding(&self) -> Option<Forwarding> {
+        let now = self.clock.now();
+        self.forward_most.map(|most| Forwarding { most, now })
     }
 
     /// Stores a callback on a task of its own: a sender that hangs up, or a

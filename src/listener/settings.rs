@@ -68,6 +68,8 @@ pub struct Settings {
     pub quarantine_bytes: u64,
     /// Bytes of callbacks that are being received or stored, all together.
     pub bodies_bytes: usize,
+    /// How many callbacks may wait to be passed on; `None` when none are.
+    pub forward_most: Option<u64>,
     /// Time from the end of a request's header to its answer, at most.
     pub answer_within: Duration,
 }
@@ -97,6 +99,7 @@ impl Default for Settings {
             tls: None,
             quarantine_bytes: 64 << 20,
             bodies_bytes: 32 << 20,
+            forward_most: None,
             // ThingSpace was seen to send again after about 4 s without answer.
             answer_within: Duration::from_millis(3_500),
         }

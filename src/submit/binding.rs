@@ -3,7 +3,8 @@
 //! What proves it is the journal's to judge, in one transaction. This sees to it that each request is
 //! looked at once nothing more was heard of it for a while, and each change when it becomes unknown.
 //! The while matters: callbacks come one by one, so that somebody else's request for more devices
-//! looks just like ours for a moment. For eSIM, ThingSpace is asked as well.
+//! looks just like ours for a moment. For eSIM, ThingSpace is asked as well, and nothing is bound before it
+//! has answered.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
+        adoption::Listing,
         change::{Change, ChangeState, ChangeType},
         clock::Clock,
         identifier::ReportedId,
@@ -36,6 +38,8 @@ const MAX_ORPHANS: usize = 1_000;
 /// How often ThingSpace is asked about one request, at most; and how often all that is unknown is
 /// looked at although there is no news.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// How soon it is asked again when it did not answer; then twice as long each time.
+const FIRST_AGAIN: Duration = Duration::from_secs(1);
 /// Requests that are remembered as asked about.
 const MAX_ASKED: usize = 1_000;
 /// The pause after the journal could not be read or written.
@@ -64,8 +68,22 @@ pub struct Binder {
     mailbox: Arc<Mailbox>,
     /// How long nothing more must have been heard of a request.
     quiet: Duration,
-    /// When ThingSpace was asked about a request last.
-    asked: Mutex<HashMap<RequestId, Instant>>,
+    /// Requests that ThingSpace was asked about, until they are asked about again.
+    asked: Mutex<HashMap<RequestId, Asked>>,
+}
+
+/// When a request is asked about again, and how often nobody has answered.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    again: Instant,
+    unanswered: u32,
+}
+
+/// What the question for a request's devices came to.
+enum Answered {
+    Devices(Vec<Vec<ReportedId>>),
+    /// There is no list, or nobody knows yet.
+    Not(Listing),
 }
 
 // === impl Mailbox ===
@@ -196,22 +214,10 @@ impl Binder {
             Adoption::Part(change) => (change, false),
             Adoption::Adopted(_) | Adoption::Unproven => return Ok(()),
         };
-        let listed = match change.change_type {
-            ChangeType::EsimPlan if self.may_ask(&request) => {
-                match self.listed(change, &request).await {
-                    Ok(listed) => Some(listed),
-                    Err(error) => {
-                        tracing::debug!(%request, %error, "the request's status is unknown");
-                        None
-                    }
-                }
-            }
-            _ => None,
-        };
-        let adoption = match (listed, is_whole) {
-            (Some(listed), _) => bind(Some(listed)).await?,
-            (None, true) => bind(None).await?,
-            (None, false) => return Ok(()),
+        let adoption = match self.ask(change, &request).await {
+            Answered::Devices(listed) => bind(Some(listed)).await?,
+            Answered::Not(listing) if is_whole && listing.lets_bind() => bind(None).await?,
+            Answered::Not(_) => return Ok(()),
         };
         if let Adoption::Adopted(change) = adoption {
             tracing::info!(change_id = %change.change_id, %request, "bound by evidence");
@@ -219,15 +225,62 @@ impl Binder {
         Ok(())
     }
 
-    fn may_ask(&self, request: &RequestId) -> bool {
+    /// Asks for the devices of a request, where there can be an answer.
+    async fn ask(&self, change: &Change, request: &RequestId) -> Answered {
+        if change.change_type == ChangeType::FiveGBiPlan {
+            return Answered::Not(Listing::Nowhere);
+        }
+        let unanswered = match self.may_ask(request) {
+            Ok(unanswered) => unanswered,
+            Err(again) => {
+                self.mailbox.look_again(request, again, self.quiet);
+                return Answered::Not(Listing::Unanswered);
+            }
+        };
+        match self.listed(change, request).await {
+            Ok(listed) => Answered::Devices(listed),
+            // It may know of no such question at all, as the documents have nothing on it. Once it has
+            // told one status, a refusal is news of this request only, and proves nothing.
+            Err(LookUpError::Refused(why)) if !self.thingspace.tells_statuses() => {
+                tracing::debug!(%request, why, "there is no status of requests");
+                Answered::Not(Listing::Nowhere)
+            }
+            Err(error) => {
+                tracing::debug!(%request, %error, "the request's status is unknown");
+                let wait = FIRST_AGAIN.saturating_mul(1 << unanswered.min(10));
+                let again = Instant::now() + wait.min(ASK_AGAIN);
+                let asked = Asked {
+                    again,
+                    unanswered: unanswered.saturating_add(1),
+                };
+                self.asked.lock().insert(request.clone(), asked);
+                self.mailbox.look_again(request, again, self.quiet);
+                Answered::Not(Listing::Unanswered)
+            }
+        }
+    }
+
+    /// How often it was asked about in vain, or when it may be asked about again.
+    fn may_ask(&self, request: &RequestId) -> Result<u32, Instant> {
         let now = Instant::now();
         let mut asked = self.asked.lock();
-        asked.retain(|_, at| now.duration_since(*at) < ASK_AGAIN);
-        let may = asked.len() < MAX_ASKED && !asked.contains_key(request);
-        if may {
-            asked.insert(request.clone(), now);
+        let before = asked.get(request).copied();
+        match before {
+            Some(asked) if asked.again > now => return Err(asked.again),
+            // Those that are long past make room.
+            None if asked.len() >= MAX_ASKED => {
+                asked.retain(|_, asked| asked.again > now);
+                if asked.len() >= MAX_ASKED {
+                    return Err(now + ASK_AGAIN);
+                }
+            }
+            _ => {}
         }
-        may
+        let unanswered = before.map_or(0, |asked| asked.unanswered);
+        let again = now + ASK_AGAIN;
+        let next = Asked { again, unanswered };
+        asked.insert(request.clone(), next);
+        Ok(unanswered)
     }
 
     /// The devices that ThingSpace's own status of a request lists.
@@ -267,6 +320,16 @@ impl Mailbox {
         News {
             requests: due,
             changes: std::mem::take(&mut news.changes),
+        }
+    }
+
+    /// Has a request looked at again at this time, as if it had just become quiet.
+    fn look_again(&self, request: &RequestId, at: Instant, quiet: Duration) {
+        let mut news = self.news.lock();
+        if let Some(heard) = at.checked_sub(quiet)
+            && news.requests.len() < MAX_NEWS
+        {
+            news.requests.entry(request.clone()).or_insert(heard);
         }
     }
 

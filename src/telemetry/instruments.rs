@@ -33,6 +33,7 @@ struct Inner {
     callbacks_unlisted: Counter<u64>,
     listeners: Gauge<u64>,
     registrations: Counter<u64>,
+    forwards: Counter<u64>,
     watches_open: UpDownCounter<i64>,
     append: Histogram<f64>,
     batch: Histogram<u64>,
@@ -52,8 +53,12 @@ pub enum Append {
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
     Adopt,
+    /// The device that a result was looked up to be of.
+    Name,
     /// A callback that cannot be used now, or that one turned out to be usable.
     Quarantine,
+    /// What became of callbacks that were to be passed on.
+    Forward,
     /// A small value that is kept by its name.
     Note,
     /// The removal of what is older than the retention.
@@ -100,6 +105,10 @@ impl Instruments {
             registrations: meter
                 .u64_counter(names::CALLBACKS_REGISTRATIONS)
                 .with_description("Registrations of this listener by what became of them")
+                .build(),
+            forwards: meter
+                .u64_counter(names::CALLBACKS_FORWARDS)
+                .with_description("Callbacks that were to be passed on, by what became of them")
                 .build(),
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
@@ -172,6 +181,14 @@ impl Instruments {
         self.0.registrations.add(1, &attributes);
     }
 
+    /// So many callbacks were passed on (`forwarded`), were tried in vain (`failed`), or were given up,
+    /// for which there is a reason.
+    pub fn forwards(&self, outcome: &'static str, reason: Option<&'static str>, callbacks: u64) {
+        let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
+        attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
+        self.0.forwards.add(callbacks, &attributes);
+    }
+
     pub(super) fn rpc(
         &self,
         method: StringValue,
@@ -223,6 +240,8 @@ impl Append {
             Self::Callback => "callback",
             Self::Adopt => "adopt",
             Self::Quarantine => "quarantine",
+            Self::Forward => "forward",
+            Self::Name => "name",
             Self::Note => "note",
             Self::Trim => "trim",
         }

@@ -160,6 +160,16 @@ impl Telemetry {
             .build();
     }
 
+    /// Shows how many callbacks wait to be passed on, as `count` says whenever somebody looks.
+    pub fn observe_forwards(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let name = names::CALLBACKS_FORWARDS_WAITING;
+        let gauge = self.0.meter.u64_observable_gauge(name);
+        gauge
+            .with_description("Callbacks that wait to be passed on")
+            .with_callback(move |observer| observer.observe(count(), &[]))
+            .build();
+    }
+
     /// All metrics, in Prometheus' text format.
     ///
     /// # Errors

@@ -26,6 +26,10 @@ pub const CALLBACKS_UNLISTED: &str = "thingspace_gateway.callbacks.unlisted";
 pub const CALLBACKS_LISTENERS: &str = "thingspace_gateway.callbacks.listeners";
 /// Counter: registrations of this listener at ThingSpace, by what became of them.
 pub const CALLBACKS_REGISTRATIONS: &str = "thingspace_gateway.callbacks.registrations";
+/// Counter: callbacks that were to be passed on, by what became of them.
+pub const CALLBACKS_FORWARDS: &str = "thingspace_gateway.callbacks.forwards";
+/// Gauge: callbacks that wait to be passed on.
+pub const CALLBACKS_FORWARDS_WAITING: &str = "thingspace_gateway.callbacks.forwards.waiting";
 /// Gauge: changes on record, by state.
 pub const CHANGES: &str = "thingspace_gateway.changes";
 /// Gauge: open watches.

@@ -1,7 +1,7 @@
 //! Questions to ThingSpace: what became of a request, which plan a device is on. They change
 //! nothing, so they may be repeated; what their answers prove is for the caller to judge.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use reqwest::{Method, RequestBuilder, header};
 use serde_json::{Map, Value, json};
@@ -87,10 +87,18 @@ impl ThingSpace {
             return Err(LookUpError::Unanswered("no list of devices".into()));
         };
         let devices = devices.iter().filter_map(Value::as_object);
+        self.tells_statuses.store(true, Ordering::Relaxed);
         Ok(devices.map(read_status).collect())
     }
 
-    /// The device with this identifier; `None` when ThingSpace knows none.
+    /// Whether it has ever told a status of a request, since this process began. Whether the status
+    /// covers plan changes at all is not documented: until it has told one, a refusal may mean that it
+    /// does not.
+    pub fn tells_statuses(&self) -> bool {
+        self.tells_statuses.load(Ordering::Relaxed)
+    }
+
+    /// The device with this identifier; `None` when ThingSpace names none, or more than one.
     ///
     /// # Errors
     ///
@@ -106,7 +114,9 @@ impl ThingSpace {
         });
         let (devices, _) = self.list(&question).await?;
         let is_it = |device: &ListedDevice| device.ids.iter().any(|other| other.same_as(id));
-        Ok(devices.into_iter().find(is_it))
+        let mut found = devices.into_iter().filter(is_it);
+        let one = found.next();
+        Ok(one.filter(|_| found.next().is_none()))
     }
 
     /// All devices of an account that are on a plan, by the one list that a later look compares with;
@@ -230,6 +240,10 @@ impl ThingSpace {
             }
             let status = reply.status.as_u16();
             return Err(match error {
+                // Whatever the body: there is nobody there who answers such a question.
+                None if matches!(status, 404 | 405 | 410) => {
+                    LookUpError::Refused(status.to_string())
+                }
                 // The code is ThingSpace's own word; its text could have anything in it.
                 Some(error) if reply.status.is_client_error() => {
                     let code: String = error.code.chars().take(100).collect();

@@ -19,7 +19,7 @@ mod pace;
 mod settings;
 mod wire;
 
-use std::time::Duration;
+use std::{sync::atomic::AtomicBool, time::Duration};
 
 use reqwest::{Method, header};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -55,6 +55,7 @@ pub struct ThingSpace {
     access: Access,
     change_pace: Pace,
     look_up_pace: Pace,
+    tells_statuses: AtomicBool,
 }
 
 /// What became of a plan change that was to be sent.
@@ -110,6 +111,7 @@ impl ThingSpace {
             access,
             change_pace: Pace::new(settings.changes_per_minute),
             look_up_pace: Pace::new(settings.lookups_per_minute),
+            tells_statuses: AtomicBool::new(false),
         })
     }
 

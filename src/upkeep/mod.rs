@@ -7,10 +7,12 @@ use tokio_util::sync::CancellationToken;
 use crate::{domain::clock::Clock, journal::Journal};
 
 mod deadlines;
+mod forward;
 mod guard;
 mod reconcile;
 
 pub use deadlines::{Deadlines, watch_deadlines};
+pub use forward::{Destination, DestinationSource, Forwarder};
 pub use guard::{Guard, Means, Own, OwnSource, Register};
 pub use reconcile::Reconciler;
 

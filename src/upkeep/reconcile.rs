@@ -28,6 +28,8 @@ use crate::{
     thingspace::{LookUpError, ThingSpace},
 };
 
+mod naming;
+
 /// How often it is looked whether a change is due to be asked about.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest time between two questions about one change.
@@ -45,6 +47,8 @@ pub struct Reconciler {
     after: Duration,
     /// When a change is asked about next, and how long to wait after that.
     due: HashMap<ChangeId, (Instant, Duration)>,
+    /// The same for results that matched no device, by their numbers.
+    asked: HashMap<u64, (Instant, Duration)>,
 }
 
 /// Why a change was not asked about to the end.
@@ -79,6 +83,7 @@ impl Reconciler {
             clock,
             after,
             due: HashMap::new(),
+            asked: HashMap::new(),
         }
     }
 
@@ -134,7 +139,7 @@ impl Reconciler {
                 }
             }
         }
-        Ok(())
+        self.name_strays().await
     }
 
     async fn waiting(&self) -> Result<Vec<Change>, Stopped> {
@@ -274,6 +279,7 @@ impl Reconciler {
             account: None,
             service: None,
             time: self.clock.now(),
+            forwarding: None,
         };
         self.journal.store_callback(arrival).await?;
         Ok(())

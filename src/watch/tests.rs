@@ -90,6 +90,7 @@ impl House {
             account: None,
             service: None,
             time: Timestamp::from_micros(1),
+            forwarding: None,
         };
         self.journal.store_callback(arrival).await.unwrap();
     }

@@ -3,9 +3,10 @@
 
 use serde_json::json;
 use thingspace_gateway::proto::ChangeState;
+use tokio::time::timeout;
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, Setup},
+    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
     requests::{
         Story, Watch, change_esim, deliver, esim, esim_callback, esim_failure, get_by_key, short,
         stored, watch_key, watch_request,
@@ -31,6 +32,27 @@ async fn call_back(gateway: &Gateway, request: &str, numbers: impl IntoIterator<
     for number in numbers {
         deliver(&url, &esim_callback(request, number)).await;
     }
+}
+
+/// ThingSpace's status of a request for these profiles.
+fn lists(numbers: std::ops::Range<usize>) -> Answer {
+    let device =
+        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
+    let devices: Vec<_> = numbers.map(device).collect();
+    let status = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
+    let json = vec![("content-type", "application/json")];
+    Answer::Says(200, json, status.to_string())
+}
+
+/// Waits until ThingSpace was asked about the devices of a request so often, all in all.
+async fn asked(thingspace: &ThingSpace, request: &str, times: usize) {
+    let path = format!("{STATUS}0000123456-00001/requests/{request}/status");
+    let often = async {
+        while thingspace.seen(&path).len() < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, often).await.expect("it asks");
 }
 
 #[tokio::test]
@@ -114,19 +136,7 @@ async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_af
     call_back(&gateway, "r/lost", [1]).await;
     gateway.kill().await;
 
-    let device =
-        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
-    let status = json!({
-        "requestId": "r/lost",
-        "status": "Pending",
-        "subRequests": [device(0), device(1), device(2)],
-    });
-    let says = Answer::Says(
-        200,
-        vec![("content-type", "application/json")],
-        status.to_string(),
-    );
-    thingspace.always(Call::Status, says);
+    thingspace.always(Call::Status, lists(0..3));
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     let mut stream = Watch::open(&mut client, watch_key("lost")).await;
@@ -140,4 +150,65 @@ async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_af
     let asked = format!("{STATUS}0000123456-00001/requests/r%2Flost/status");
     assert!(!thingspace.seen(&asked).is_empty(), "{asked}");
     assert_eq!(thingspace.posts(), 1);
+}
+
+#[tokio::test]
+async fn all_the_devices_prove_nothing_while_a_list_of_more_may_exist_that_nobody_has_seen() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.bind_after", "100ms");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", 0..3).await;
+    thingspace.always(Call::Status, Answer::HangUp);
+    // Somebody else's change of four of which one callback is late looks just like ours.
+    call_back(&gateway, "r-superset", 0..3).await;
+    asked(&thingspace, "r-superset", 3).await;
+    let unknown = async |client: &mut Client| {
+        let change = get_by_key(client, "lost").await.unwrap();
+        assert_eq!(change.state(), ChangeState::OutcomeUnknown);
+    };
+    unknown(&mut client).await;
+    thingspace.always(Call::Status, lists(0..4));
+    asked(&thingspace, "r-superset", 4).await;
+    // A refusal proves nothing once a status was told.
+    let refusal = Answer::error(
+        400,
+        "UnifiedWebService.REQUEST_FAILED.UnexpectedError",
+        "no",
+    );
+    thingspace.always(Call::Status, refusal);
+    call_back(&gateway, "r-lost", 0..3).await;
+    asked(&thingspace, "r-lost", 2).await;
+    unknown(&mut client).await;
+
+    thingspace.always(Call::Status, lists(0..3));
+    let stream = Watch::open(&mut client, watch_key("lost")).await;
+    let told = stream.rest().await.short();
+    assert_eq!(told.last().unwrap(), "finished FINISHED");
+    let change = get_by_key(&mut client, "lost").await.unwrap();
+    assert_eq!(change.request_ids, ["r-lost"]);
+}
+
+#[tokio::test]
+async fn late_callbacks_of_a_change_that_was_given_up_are_not_the_next_ones() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.give_up_after", "3s")
+        .set("changes.bind_after", "100ms");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "first", 0..2).await;
+    let first = Watch::open(&mut client, watch_key("first")).await;
+    let told = first.rest().await.short();
+    assert_eq!(told.last().unwrap(), "finished CLOSED");
+    lost(&thingspace, &mut client, "second", 0..2).await;
+    thingspace.always(Call::Status, lists(0..2));
+    // The first one's, or the second's? Nobody can know.
+    call_back(&gateway, "r", 0..2).await;
+    let second = Watch::open(&mut client, watch_key("second")).await;
+    let told = second.rest().await.short();
+    assert_eq!(told.last().unwrap(), "finished CLOSED");
+    assert!(!told.contains(&"state ACCEPTED".to_owned()), "{told:?}");
 }

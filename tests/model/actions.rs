@@ -1,7 +1,7 @@
 //! What can happen next.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::change::ChangeState;
+use thingspace_gateway::domain::{adoption::Listing, change::ChangeState};
 
 use crate::{
     properties,
@@ -134,18 +134,19 @@ impl Protocol {
             actions.push(Action::LoseTheRest { request });
         }
         if requested.stored != 0 && !state.is_bound(request) {
-            actions.push(Action::Bind {
-                request,
-                listed: true,
-            });
             let is_quiet = requested.is_over()
                 || self.callbacks == Callbacks::AnyTime
                 || self.flaw == Some(Flaw::BindsAtOnce);
-            if self.look_ups == LookUps::MayFail && is_quiet {
-                actions.push(Action::Bind {
-                    request,
-                    listed: false,
-                });
+            let bind = |listing| Action::Bind { request, listing };
+            match self.look_ups {
+                LookUps::MayFail => {
+                    actions.push(bind(Listing::Told));
+                    if is_quiet {
+                        actions.push(bind(Listing::Unanswered));
+                    }
+                }
+                LookUps::Nowhere if is_quiet => actions.push(bind(Listing::Nowhere)),
+                LookUps::Nowhere => {}
             }
         }
     }

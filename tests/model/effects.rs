@@ -1,7 +1,7 @@
 //! What it does.
 
 use thingspace_gateway::domain::{
-    adoption::Extent,
+    adoption::{Extent, Listing},
     change::{ChangeState, Step},
 };
 
@@ -76,7 +76,7 @@ impl Protocol {
                 state.requests[request].as_mut()?.acknowledged |= device;
             }
             Action::LoseTheRest { request } => state.requests[request].as_mut()?.is_silent = true,
-            Action::Bind { request, listed } => self.bind(state, request, listed)?,
+            Action::Bind { request, listing } => self.bind(state, request, listing)?,
             Action::LookUp { key, device } => {
                 let request = usize::from(state.rows[key]?.bound?);
                 state.requests[request].as_mut()?.stored |= device;
@@ -180,7 +180,7 @@ impl Protocol {
         state.jobs.retain(|other| *other != job);
     }
 
-    fn bind(&self, state: &mut State, request: usize, listed: bool) -> Option<()> {
+    fn bind(&self, state: &mut State, request: usize, listing: Listing) -> Option<()> {
         let requested = state.requests[request]?;
         let look = |listed| {
             let rules = &self.rules;
@@ -188,8 +188,9 @@ impl Protocol {
         };
         // As `submit::binding` does it: asked about only if a change comes into question.
         look(false)?;
-        let (key, extent) = look(listed)?;
-        if extent == Extent::Whole {
+        let (key, extent) = look(listing == Listing::Told)?;
+        let may_bind = listing.lets_bind() || self.flaw == Some(Flaw::BindsWithoutTheList);
+        if extent == Extent::Whole && may_bind {
             state.move_on(key, &rule::accept())?;
             let row = state.rows[key].as_mut()?;
             (row.bound, row.by_evidence) = (u8::try_from(request).ok(), true);

@@ -11,7 +11,7 @@
 //!
 //! **The product's own code** decides which step a state allows (`ChangeState::after`, `is_in_flight`,
 //! `is_under_way`), which device a result names (`find_device`), and which change a request is
-//! (`Orphan::may_be`, `Sighting`, `only_one`). The order of the steps in `submit/` and the journal's
+//! (`Orphan::may_be`, `Sighting`, `only_one`, `Listing`). The order of the steps in `submit/` and the journal's
 //! claim are written again here: they are async code and SQL.
 //!
 //! **Two replicas** are what the design wants and the embedded journal does not have. Each claim has a
@@ -109,6 +109,7 @@ fn two_replicas_that_take_over_from_each_other_at_any_time_keep_them() {
 #[test]
 fn a_second_change_of_the_same_devices_is_never_taken_for_the_first() {
     let protocol = Protocol {
+        look_ups: LookUps::Nowhere,
         callbacks: Callbacks::InTime,
         ..protocol(1, [2, 1], 0)
     };
@@ -118,6 +119,7 @@ fn a_second_change_of_the_same_devices_is_never_taken_for_the_first() {
 #[test]
 fn two_replicas_do_not_take_it_for_the_first_either() {
     let protocol = Protocol {
+        look_ups: LookUps::Nowhere,
         callbacks: Callbacks::InTime,
         ..protocol(2, [1, 1], 0)
     };
@@ -125,21 +127,38 @@ fn two_replicas_do_not_take_it_for_the_first_either() {
 }
 
 #[test]
-fn a_strangers_request_for_more_devices_is_never_ours_while_its_callbacks_are_in_time() {
+fn two_replicas_do_not_take_it_for_the_first_that_was_given_up_either() {
+    let name = "a second change, two replicas, at any time";
+    holds(name, protocol(2, [1, 1], 0));
+}
+
+#[test]
+fn a_second_change_is_never_taken_for_the_first_that_was_given_up_whenever_callbacks_come() {
+    holds("a second change, at any time", protocol(1, [1, 1], 0));
+    let unlisted = Protocol {
+        look_ups: LookUps::Nowhere,
+        ..protocol(1, [1, 1], 0)
+    };
+    holds("a second change, at any time, unlisted", unlisted);
+}
+
+#[test]
+fn a_strangers_request_for_more_devices_is_never_ours_whenever_its_callbacks_and_the_list_come() {
+    holds(
+        "a stranger with more devices",
+        protocol(1, [1, 0], OURS | C),
+    );
+}
+
+#[test]
+fn a_strangers_request_for_more_devices_is_never_ours_without_a_list_while_its_callbacks_are_in_time()
+ {
     let protocol = Protocol {
+        look_ups: LookUps::Nowhere,
         callbacks: Callbacks::InTime,
         ..protocol(1, [1, 0], OURS | C)
     };
     holds("a stranger with more devices, in time", protocol);
-}
-
-#[test]
-fn a_strangers_request_for_more_devices_is_never_ours_while_thingspace_lists_them() {
-    let protocol = Protocol {
-        look_ups: LookUps::Answered,
-        ..protocol(1, [1, 0], OURS | C)
-    };
-    holds("a stranger with more devices, listed", protocol);
 }
 
 #[test]
@@ -157,7 +176,6 @@ fn a_strangers_request_for_one_of_the_devices_and_another_is_never_ours_once_it_
 #[test]
 fn a_strangers_request_for_exactly_the_same_devices_cannot_be_told_from_ours() {
     let protocol = Protocol {
-        look_ups: LookUps::Answered,
         callbacks: Callbacks::InTime,
         ..protocol(1, [1, 0], OURS)
     };
@@ -165,14 +183,13 @@ fn a_strangers_request_for_exactly_the_same_devices_cannot_be_told_from_ours() {
 }
 
 #[test]
-fn a_strangers_request_for_more_devices_is_taken_for_ours_when_the_rest_is_late_and_no_look_up_answers()
+fn a_strangers_request_for_more_devices_is_taken_for_ours_when_the_rest_is_late_and_there_is_no_list()
  {
-    breaks(&[OWN], protocol(1, [1, 0], OURS | C));
-}
-
-#[test]
-fn results_that_come_after_their_change_was_given_up_are_taken_for_the_next_ones() {
-    breaks(&[OWN], protocol(1, [1, 1], 0));
+    let protocol = Protocol {
+        look_ups: LookUps::Nowhere,
+        ..protocol(1, [1, 0], OURS | C)
+    };
+    breaks(&[OWN], protocol);
 }
 
 // === What each rule is there for ===
@@ -226,8 +243,21 @@ fn a_part_of_the_devices_binds_a_strangers_request() {
 }
 
 #[test]
+fn a_binding_that_does_not_wait_for_the_list_takes_a_strangers_request_for_more_devices() {
+    let flaw = Flaw::BindsWithoutTheList;
+    breaks(&[OWN], with(flaw, protocol(1, [1, 0], OURS | C)));
+}
+
+#[test]
+fn results_that_come_after_their_change_was_given_up_are_the_next_ones_if_that_is_forgotten() {
+    let flaw = Flaw::ForgetsWhatWasGivenUp;
+    breaks(&[OWN], with(flaw, protocol(1, [1, 1], 0)));
+}
+
+#[test]
 fn a_binding_that_does_not_wait_takes_a_strangers_request_for_more_devices() {
     let protocol = Protocol {
+        look_ups: LookUps::Nowhere,
         callbacks: Callbacks::InTime,
         ..protocol(1, [1, 0], OURS | C)
     };

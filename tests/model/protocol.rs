@@ -1,6 +1,9 @@
 //! What the model knows: its settings, its state, and what can happen to it.
 
-use thingspace_gateway::domain::change::{ChangeState, Step};
+use thingspace_gateway::domain::{
+    adoption::Listing,
+    change::{ChangeState, Step},
+};
 
 use crate::rule::{self, Devices, Rules};
 
@@ -28,8 +31,10 @@ pub struct Protocol {
 /// Whether ThingSpace lists a request's devices when it is asked before a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LookUps {
-    Answered,
+    /// eSIM: sooner or later, or never.
     MayFail,
+    /// 5G Business Internet: there is no such list.
+    Nowhere,
 }
 
 /// What may be relied on of callbacks.
@@ -52,6 +57,9 @@ pub enum Flaw {
     ChecksOnlyTheState,
     TakesAPartForTheWhole,
     BindsAtOnce,
+    BindsWithoutTheList,
+    ForgetsWhatWasGivenUp,
+    /// And forgets what was given up, which hides it: as it does after `GIVEN_UP_COUNTS_FOR`.
     TakesResultsFromBeforeItWasSent,
     AcknowledgesFirst,
 }
@@ -169,7 +177,7 @@ pub enum Action {
     },
     Bind {
         request: usize,
-        listed: bool,
+        listing: Listing,
     },
     LookUp {
         key: usize,

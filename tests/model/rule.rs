@@ -76,12 +76,23 @@ impl Rules {
             let mut change = self.changes[key].clone();
             change.state = row.state;
             change.dispatch_time = row.was_dispatched.then_some(SENT);
+            change.finish_time = row.state.is_final().then_some(AFTER);
+            if row.bound.is_some() {
+                change.request_ids = vec![RequestId::parse("request").unwrap()];
+            }
+            let is_forgotten = matches!(
+                flaw,
+                Some(Flaw::ForgetsWhatWasGivenUp | Flaw::TakesResultsFromBeforeItWasSent)
+            );
+            if is_forgotten && row.state == ChangeState::Closed {
+                continue;
+            }
             let mut orphan = self.orphan.clone();
             let was_heard = row.heard & (1 << request) != 0;
             if was_heard && flaw != Some(Flaw::TakesResultsFromBeforeItWasSent) {
                 orphan.first_time = BEFORE;
             }
-            if orphan.may_be(&change) {
+            if orphan.may_be(&change, AFTER) {
                 let extent = self.extent(key, requested, listed, flaw);
                 seen.push((change, extent));
             }

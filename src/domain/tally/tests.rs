@@ -83,6 +83,12 @@ struct Report {
 
 fn run(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Counts, bool) {
     let count = u32::try_from(fleet.len()).unwrap();
+    let (tally, _, complete) = record(sent_kinds, fleet, reports);
+    (tally.counts(count), complete)
+}
+
+fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally, Book, bool) {
+    let count = u32::try_from(fleet.len()).unwrap();
     let sent: Vec<DeviceId> = fleet
         .iter()
         .zip(sent_kinds)
@@ -135,7 +141,7 @@ fn run(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Counts, b
         assert!(counts.succeeded + counts.failed <= count);
         complete |= counts.succeeded + counts.failed == count;
     }
-    (tally.counts(count), complete)
+    (tally, book, complete)
 }
 
 fn reports(devices: usize) -> impl Strategy<Value = Vec<Report>> {
@@ -177,6 +183,33 @@ proptest! {
     ) {
         let fleet: Vec<Device> = (0..sent.len()).map(device).collect();
         prop_assert_eq!(run(&sent, &fleet, &in_order), run(&sent, &fleet, &shuffled));
+    }
+
+    #[test]
+    fn naming_strays_never_lowers_the_counts_and_ends_in_exactly_the_devices_that_have_answered(
+        (sent, all) in (1_usize..6).prop_flat_map(|devices| {
+            (proptest::collection::vec(0_usize..4, devices), reports(devices))
+        })
+    ) {
+        let fleet: Vec<Device> = (0..sent.len()).map(device).collect();
+        let (mut tally, mut book, _) = record(&sent, &fleet, &all);
+        let total = |tally: &Tally| {
+            let counts = tally.counts(u32::try_from(fleet.len()).unwrap());
+            (counts.succeeded + counts.failed, counts.unmatched)
+        };
+        for (index, device) in (0..).zip(&fleet) {
+            let before = total(&tally).0;
+            let keys: Vec<MatchKey> = device
+                .iter()
+                .map(|(kind, id)| DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap())
+                .map(|id| MatchKey::of(&id))
+                .collect();
+            prop_assert!(tally.join(&mut book, &keys, index).unwrap());
+            prop_assert!(total(&tally).0 >= before);
+        }
+        let finals = all.iter().filter(|report| report.outcome != Outcome::Interim);
+        let devices: std::collections::HashSet<usize> = finals.map(|one| one.device).collect();
+        prop_assert_eq!(total(&tally), (u32::try_from(devices.len()).unwrap(), 0));
     }
 
     #[test]
@@ -248,4 +281,34 @@ fn a_stray_that_could_be_a_device_that_has_answered_does_not_count() {
         unmatched: 1,
     };
     assert_eq!(run(&[0, 0], &fleet, &answers), (counts, true));
+}
+
+#[test]
+fn what_is_gathered_already_is_not_joined_against_what_is_known_of_it() {
+    let fleet: Vec<Device> = (0..2).map(device).collect();
+    let answers = [
+        report(0, &[0, 1], Outcome::Succeeded),
+        report(1, &[1], Outcome::Failed),
+    ];
+    let (mut tally, mut book, _) = record(&[0, 0], &fleet, &answers);
+    let key = |number: usize, kind: usize| {
+        let (kind, id) = &fleet[number][kind];
+        MatchKey::of(&DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap())
+    };
+    let before = tally.clone();
+    // The first has a number of its own; and what it has is not the second's.
+    for (keys, device) in [
+        (vec![key(0, 0), key(1, 1)], 0),
+        (vec![key(1, 0), key(0, 1)], 1),
+    ] {
+        assert!(!tally.join(&mut book, &keys, device).unwrap());
+        assert_eq!(tally, before);
+    }
+    assert!(tally.join(&mut book, &[key(1, 1), key(1, 0)], 1).unwrap());
+    let counts = Counts {
+        succeeded: 1,
+        failed: 1,
+        unmatched: 0,
+    };
+    assert_eq!(tally.counts(2), counts);
 }

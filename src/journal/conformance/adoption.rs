@@ -199,3 +199,24 @@ pub(in crate::journal) async fn orphans_are_found_by_when_they_came_and_those_wh
     assert_eq!((step.state, step.pending_count()), (ChangeState::Closed, 1));
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_change_that_was_given_up_lately_may_be_meant_as_well(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let first = unknown(&*journal, &esim("first", 0..2)).await;
+    journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+    let second = unknown(&*journal, &esim("second", 0..2)).await;
+    see(&*journal, "r", &[0, 1], 20).await;
+    assert_eq!(adopt(&*journal, "r").await, Adoption::Unproven);
+    // ThingSpace keeps callbacks for 30 days.
+    let request = RequestId::parse("r").unwrap();
+    let days = |days: i64| at(14 + days * 86_400);
+    let adopt = |time| journal.adopt(request.clone(), listed(&[0, 1]), true, time);
+    assert_eq!(adopt(days(30)).await.unwrap(), Adoption::Unproven);
+    let Adoption::Adopted(change) = adopt(days(31)).await.unwrap() else {
+        panic!("not adopted")
+    };
+    assert_eq!(change.change_id, second);
+    journal.close().await;
+}

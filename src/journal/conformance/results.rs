@@ -204,3 +204,72 @@ pub(in crate::journal) async fn observers_hear_what_each_commit_touched(engine: 
     assert!(take().is_empty(), "a duplicate touches nothing");
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_stray_that_is_named_counts_for_its_device_and_its_past_stays(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let demand = five_g("k", &["A100003685E561", "A100003685E562"]);
+    let id = accepted(&*journal, &demand, "r").await;
+    let tell = |ids: &str, seconds| {
+        let body = format!(r#"{{"requestId":"r","deviceIds":[{ids}],"status":"Success"}}"#);
+        let journal = Arc::clone(&journal);
+        async move {
+            let arrival = arrived(parse(&body), seconds);
+            journal.store_callback(arrival).await.unwrap()
+        }
+    };
+    tell(r#"{"id":"5125550142","kind":"mdn"}"#, 20).await;
+    let before = timeline(&*journal, Target::Change(id)).await;
+    let strays = journal.strays(at(0), 0, 10).await.unwrap();
+    assert_eq!((strays.len(), strays[0].change_id), (1, id));
+    let number = strays[0].number;
+    let listed = |ids: &[(&str, &str)]| -> Vec<ReportedId> {
+        let id = |(kind, id): &(&str, &str)| ReportedId {
+            kind: (*kind).into(),
+            id: (*id).into(),
+        };
+        ids.iter().map(id).collect()
+    };
+    let mdn = ("mdn", "5125550142");
+    let name = |ids: Vec<ReportedId>| journal.name_stray(id, number, ids, at(30));
+    for nothing in [
+        listed(&[mdn]),
+        listed(&[mdn, ("meid", "A100003685E561"), ("meid", "A100003685E562")]),
+        listed(&[("meid", "A100003685E561")]),
+    ] {
+        assert!(!name(nothing).await.unwrap());
+    }
+    let right = listed(&[mdn, ("meid", "a100003685e562"), ("imei", "990013907835573")]);
+    assert!(name(right.clone()).await.unwrap());
+    assert!(!name(right).await.unwrap(), "it is none any more");
+    let after = timeline(&*journal, Target::Change(id)).await;
+    assert_eq!(spell(&after), format!("{} Accepted", spell(&before)));
+    let What::State(change) = &after.last().unwrap().what else {
+        panic!("{after:?}")
+    };
+    assert_eq!((change.counts.succeeded, change.counts.unmatched), (1, 0));
+    let named = |events: &[Event]| {
+        let found = events.iter().find_map(|event| match &event.what {
+            What::Result(result) => Some((result.device.is_some(), result.named.clone())),
+            What::State(_) => None,
+        });
+        found.map(|(matched, named)| (matched, named.map(|(index, _)| index)))
+    };
+    assert_eq!(named(&before), Some((false, None)));
+    assert_eq!(named(&after), Some((false, Some(1))));
+    // Another result by the same number is known to be its, and the other device ends the change.
+    tell(
+        r#"{"id":"15125550142","kind":"msisdn"},{"id":"x","kind":"otaid"}"#,
+        40,
+    )
+    .await;
+    tell(r#"{"id":"A100003685E561","kind":"meid"}"#, 41).await;
+    let end = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(
+        (end.state, end.counts.succeeded),
+        (ChangeState::Finished, 2)
+    );
+    assert!(journal.strays(at(0), 0, 10).await.unwrap().is_empty());
+    journal.close().await;
+}

@@ -11,7 +11,7 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Claim, Detained, Intent, JournalError, Stored,
+        Adoption, Arrival, Bounds, Claim, Detained, Intent, JournalError, Stored, Tried,
         tables::{
             apply::{Applied, Batch},
             quarantine::{drop_detained, see_detained},
@@ -34,11 +34,14 @@ pub(super) enum Command {
         Timestamp,
         Reply<Adoption>,
     ),
+    Name(ChangeId, u64, Vec<ReportedId>, Timestamp, Reply<bool>),
     Note(String, Vec<u8>, Reply<()>),
     Detain(Box<Detained>, Bounds, Reply<Option<u64>>),
     Release(u64, Box<Arrival>, Reply<Stored>),
     SeeDetained(u64, Reply<()>),
     DropDetained(u64, Reply<bool>),
+    SettleForwards(Vec<(u64, Tried)>, Reply<()>),
+    ExpireForwards(Timestamp, Reply<usize>),
     Trim(Timestamp, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
@@ -58,11 +61,15 @@ impl Command {
             Self::Trim(..) => 2_500,
             Self::Step(..)
             | Self::Callback(..)
+            | Self::Name(..)
             | Self::Note(..)
             | Self::Detain(..)
             | Self::Release(..)
             | Self::SeeDetained(..)
             | Self::DropDetained(..) => 1,
+            Self::SettleForwards(settled, _) => settled.len(),
+            // A slice of a table.
+            Self::ExpireForwards(..) => 100,
             // Reads what may be thousands of results: no callback waits for it.
             Self::Adopt(..) => 2_500,
             Self::Probe => 0,
@@ -88,6 +95,11 @@ pub(super) fn execute(
             reply,
             answers,
         ),
+        Command::Name(change, number, listed, now, reply) => answer(
+            batch.name_stray(change, number, &listed, now),
+            reply,
+            answers,
+        ),
         Command::Detain(detained, bounds, reply) => {
             answer(batch.detain(&detained, bounds), reply, answers)
         }
@@ -100,6 +112,12 @@ pub(super) fn execute(
         }
         Command::Note(name, value, reply) => {
             answer(put_note(connection, &name, &value).map(Ok), reply, answers)
+        }
+        Command::SettleForwards(settled, reply) => {
+            answer(batch.settle_forwards(&settled).map(Ok), reply, answers)
+        }
+        Command::ExpireForwards(before, reply) => {
+            answer(batch.expire_forwards(before).map(Ok), reply, answers)
         }
         Command::Trim(before, reply) => answer(trim(batch, before).map(Ok), reply, answers),
         Command::Probe => set_meta(connection, "probe", &[]),
@@ -143,11 +161,14 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
             Command::Adopt(_, _, _, _, reply) => refuse(reply, answers),
+            Command::Name(_, _, _, _, reply) => refuse(reply, answers),
             Command::Note(_, _, reply) => refuse(reply, answers),
             Command::Detain(_, _, reply) => refuse(reply, answers),
             Command::Release(_, _, reply) => refuse(reply, answers),
             Command::SeeDetained(_, reply) => refuse(reply, answers),
             Command::DropDetained(_, reply) => refuse(reply, answers),
+            Command::SettleForwards(_, reply) => refuse(reply, answers),
+            Command::ExpireForwards(_, reply) => refuse(reply, answers),
             Command::Trim(_, reply) => refuse(reply, answers),
             Command::Probe => {}
         }

@@ -14,14 +14,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use aws_lc_rs::{hmac, rand};
-use rusqlite::Connection;
+use aws_lc_rs::hmac;
 
 use super::{
     Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
-    Epoch, Event, EventPage, Extent, Intent, Journal, JournalError, Observer, PendingDevice, Place,
-    Reservation, Stored, Target, Waiting,
-    tables::{list, quarantine, read, schema},
+    DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, Journal, JournalError,
+    Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
+    tables::{forward, list, naming, quarantine, read, schema},
 };
 use crate::{
     domain::{
@@ -35,13 +34,15 @@ use crate::{
 
 mod checkpoint;
 mod command;
+mod disk;
 mod queue;
 mod readers;
 mod worker;
 mod writer;
 
+use disk::{connect, secret};
 use readers::Readers;
-use writer::Writer;
+use writer::{Standing, Writer};
 
 /// Where and how the embedded journal is kept.
 #[derive(Debug, Clone)]
@@ -116,7 +117,7 @@ impl Embedded {
             .mode(0o700)
             .create(dir)
             .map_err(failed)?;
-        refuse_network_filesystem(options)?;
+        disk::refuse_network_filesystem(options)?;
         let lock = File::create(dir.join("journal.lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -141,7 +142,13 @@ impl Embedded {
         schema::migrate(&mut connection)?;
         let epoch = secret(&connection, "epoch", 8)?;
         let content_key = secret(&connection, "content_key", 32)?;
-        let census = list::census(&connection)?;
+        let standing = Standing {
+            census: list::census(&connection)?,
+            forwards: ForwardCensus {
+                waiting: forward::waiting(&connection)?,
+                displaced: 0,
+            },
+        };
         let readers = Readers::open(path)?;
         let checkpoints = connect(path, 500)?;
         Ok(Self {
@@ -151,67 +158,10 @@ impl Embedded {
                     .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
             ),
             content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
-            writer: Writer::start(connection, checkpoints, census, instruments),
+            writer: Writer::start(connection, checkpoints, standing, instruments),
             readers,
             _lock: lock,
         })
-    }
-}
-
-/// A connection whose commits are synced before they are acknowledged.
-fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
-    connection.pragma_update(None, "page_size", 8192)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-    // A log that has grown under load is cut back when it starts over.
-    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    connection.pragma_update(None, "cache_size", -cache_kib)?;
-    connection.pragma_update(None, "temp_store", "MEMORY")?;
-    connection.set_prepared_statement_cache_capacity(64);
-    Ok(connection)
-}
-
-/// A random value that is made with the journal and kept in it.
-fn secret(connection: &Connection, name: &str, length: usize) -> rusqlite::Result<Vec<u8>> {
-    if let Some(value) = schema::meta(connection, name)? {
-        return Ok(value);
-    }
-    let mut value = vec![0; length];
-    rand::fill(&mut value).map_err(|_| {
-        rusqlite::Error::ToSqlConversionFailure("the system gives no random bytes".into())
-    })?;
-    schema::set_meta(connection, name, &value)?;
-    Ok(value)
-}
-
-fn refuse_network_filesystem(options: &Options) -> Result<(), OpenError> {
-    /// Magic numbers of statfs(2).
-    const NETWORK: [(i64, &str); 7] = [
-        (0x6969, "NFS"),
-        (0x517B, "SMB"),
-        (0xFF53_4D42, "CIFS"),
-        (0xFE53_4D42, "SMB2"),
-        (0x00C3_6400, "Ceph"),
-        (0x0102_1997, "9p"),
-        (0x0BD0_0BD0, "Lustre"),
-    ];
-    let dir = &options.dir;
-    let found = rustix::fs::statfs(dir.as_path()).map_err(|error| OpenError::Directory {
-        dir: dir.clone(),
-        source: error.into(),
-    })?;
-    match NETWORK
-        .iter()
-        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type))
-    {
-        Some((_, name)) if !options.allow_network_filesystem => Err(OpenError::NetworkFilesystem {
-            dir: dir.clone(),
-            name,
-        }),
-        _ => Ok(()),
     }
 }
 
@@ -265,6 +215,16 @@ impl Journal for Embedded {
         self.writer.adopt(request, listed, bind, now).await
     }
 
+    async fn name_stray(
+        &self,
+        change: ChangeId,
+        number: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        self.writer.name_stray(change, number, listed, now).await
+    }
+
     async fn detain(
         &self,
         detained: Detained,
@@ -283,6 +243,14 @@ impl Journal for Embedded {
 
     async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
         self.writer.drop_detained(id).await
+    }
+
+    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError> {
+        self.writer.settle_forwards(settled).await
+    }
+
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
+        self.writer.expire_forwards(before).await
     }
 
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
@@ -341,6 +309,17 @@ impl Journal for Embedded {
             .await
     }
 
+    async fn strays(
+        &self,
+        since: Timestamp,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Stray>, JournalError> {
+        self.readers
+            .read(move |db| naming::strays(db, since, after, limit))
+            .await
+    }
+
     async fn orphans(
         &self,
         since: Timestamp,
@@ -365,6 +344,16 @@ impl Journal for Embedded {
             .await
     }
 
+    async fn due_forwards(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<DueForwards, JournalError> {
+        self.readers
+            .read(move |db| forward::due(db, now, limit))
+            .await
+    }
+
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError> {
         self.readers.read(move |db| schema::note(db, &name)).await
     }
@@ -374,7 +363,11 @@ impl Journal for Embedded {
     }
 
     fn census(&self) -> Census {
-        self.writer.census()
+        self.writer.standing().census
+    }
+
+    fn forwards(&self) -> ForwardCensus {
+        self.writer.standing().forwards
     }
 
     fn expected_wait(&self) -> Duration {

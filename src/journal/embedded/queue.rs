@@ -111,6 +111,7 @@ mod tests {
             account: None,
             service: None,
             time: Timestamp::from_micros(1),
+            forwarding: None,
         };
         Command::Callback(Box::new(arrival), oneshot::channel().0)
     }

@@ -27,7 +27,7 @@ impl Readers {
     pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
         let connections = (0..CONNECTIONS)
             .map(|_| {
-                let connection = super::connect(path, CACHE_KIB)?;
+                let connection = super::disk::connect(path, CACHE_KIB)?;
                 connection.pragma_update(None, "query_only", true)?;
                 Ok(connection)
             })

@@ -1,5 +1,6 @@
 use std::{future::Future, pin::Pin, sync::Arc};
 
+use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
@@ -47,7 +48,8 @@ conforms!(
         a_callback_is_stored_once_and_finishes_its_change_once,
         an_early_callback_takes_its_place_at_the_binding,
         early_callbacks_of_every_device_finish_a_change_at_its_binding,
-        observers_hear_what_each_commit_touched;
+        observers_hear_what_each_commit_touched,
+        a_stray_that_is_named_counts_for_its_device_and_its_past_stays;
     upkeep:
         lists_are_newest_first_filtered_and_paged,
         trimming_removes_whole_old_changes_and_nothing_else,
@@ -59,8 +61,12 @@ conforms!(
         a_request_that_names_exactly_the_devices_of_an_unknown_change_is_its,
         what_does_not_prove_it_binds_nothing,
         of_two_changes_that_it_can_be_it_is_neither,
+        a_change_that_was_given_up_lately_may_be_meant_as_well,
         a_part_is_the_whole_only_if_thingspace_lists_exactly_the_devices,
         orphans_are_found_by_when_they_came_and_those_who_wait_by_since_when;
+    forwards:
+        what_is_stored_to_be_passed_on_waits_until_it_was_also_after_a_restart,
+        the_oldest_are_given_up_for_newer_ones_and_for_their_age;
 );
 
 #[test]

@@ -96,7 +96,7 @@ impl Worker {
                 return Err(error);
             }
         };
-        let mut batch = Batch::new(&transaction);
+        let mut batch = Batch::new(&transaction, self.shared.standing.lock().forwards);
         let mut failure = None;
         for command in commands {
             if failure.is_some() {
@@ -110,7 +110,11 @@ impl Worker {
         }
         let done = batch.finish()?;
         transaction.commit()?;
-        self.shared.census.lock().apply(&done.census);
+        {
+            let mut standing = self.shared.standing.lock();
+            standing.census.apply(&done.census);
+            standing.forwards = done.forwards;
+        }
         for observer in self.shared.observers.read().iter() {
             observer.committed(&done.touched);
         }

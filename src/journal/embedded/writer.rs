@@ -32,8 +32,8 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Census, Claim, Detained, Intent, JournalError, Observer,
-        Reservation, Stored,
+        Adoption, Arrival, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
+        Observer, Reservation, Stored, Tried,
     },
     telemetry::{Append, Instruments},
 };
@@ -72,9 +72,17 @@ pub(super) struct Shared {
     committing: Mutex<Option<Instant>>,
     /// Whether the last commit failed.
     pub(super) failing: AtomicBool,
-    /// Changes by state, as of the last commit.
-    pub(super) census: Mutex<Census>,
+    pub(super) standing: Mutex<Standing>,
     pub(super) instruments: Instruments,
+}
+
+/// What there is, as of the last commit.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    /// Changes by state.
+    pub(super) census: Census,
+    /// What waits to be passed on.
+    pub(super) forwards: ForwardCensus,
 }
 
 struct Reserved {
@@ -88,7 +96,7 @@ impl Writer {
     pub(super) fn start(
         connection: Connection,
         checkpoints: Connection,
-        census: Census,
+        standing: Standing,
         instruments: Instruments,
     ) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
@@ -100,7 +108,7 @@ impl Writer {
             nanos_per_commit: AtomicU64::new(0),
             committing: Mutex::new(None),
             failing: AtomicBool::new(false),
-            census: Mutex::new(census),
+            standing: Mutex::new(standing),
             instruments,
         });
         let worker = Worker {
@@ -167,6 +175,19 @@ impl Writer {
         .await
     }
 
+    pub(super) async fn name_stray(
+        &self,
+        change: ChangeId,
+        number: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        self.change_command(Append::Name, |reply| {
+            Command::Name(change, number, listed, now, reply)
+        })
+        .await
+    }
+
     pub(super) async fn detain(
         &self,
         detained: Detained,
@@ -195,6 +216,23 @@ impl Writer {
     pub(super) async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
         self.change_command(Append::Quarantine, |reply| Command::DropDetained(id, reply))
             .await
+    }
+
+    pub(super) async fn settle_forwards(
+        &self,
+        settled: Vec<(u64, Tried)>,
+    ) -> Result<(), JournalError> {
+        self.change_command(Append::Forward, |reply| {
+            Command::SettleForwards(settled, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
+        self.change_command(Append::Forward, |reply| {
+            Command::ExpireForwards(before, reply)
+        })
+        .await
     }
 
     pub(super) async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
@@ -242,8 +280,8 @@ impl Writer {
         self.shared.durable(Append::Callback, began, answer).await
     }
 
-    pub(super) fn census(&self) -> Census {
-        *self.shared.census.lock()
+    pub(super) fn standing(&self) -> Standing {
+        *self.shared.standing.lock()
     }
 
     pub(super) fn expected_wait(&self) -> Duration {

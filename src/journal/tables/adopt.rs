@@ -10,7 +10,7 @@ use super::{
 use crate::{
     broken::Rule,
     domain::{
-        adoption::{Extent, Orphan, Sighting, only_one},
+        adoption::{Extent, GIVEN_UP_COUNTS_FOR, Orphan, Sighting, only_one},
         change::{Change, ChangeState, Step},
         clock::Timestamp,
         identifier::ReportedId,
@@ -23,7 +23,7 @@ use crate::{
 
 impl Batch<'_> {
     /// Finds the one change that a request can be, if there is exactly one, and binds it. Changes that are
-    /// being sent count: one of them may be the request's as well.
+    /// being sent, or were given up lately, count: one of them may be the request's as well.
     pub(in crate::journal) fn adopt(
         &mut self,
         request_id: &RequestId,
@@ -36,9 +36,9 @@ impl Batch<'_> {
         };
         let reports = self.reports(request)?;
         let mut seen = Vec::new();
-        for id in self.unanswered()? {
+        for id in self.unanswered(now)? {
             let change = self.load(id)?.change.clone();
-            if orphan.may_be(&change) {
+            if orphan.may_be(&change, now) {
                 let extent = match self.extent(id, &change, &reports, listed)? {
                     Extent::Part if Rule::WholeSet.is_broken() => Extent::Whole,
                     extent => extent,
@@ -83,8 +83,8 @@ impl Batch<'_> {
             .optional()
     }
 
-    /// Changes that were sent and have no answer.
-    fn unanswered(&self) -> rusqlite::Result<Vec<i64>> {
+    /// Changes that were sent and have no answer, those that were given up lately included.
+    fn unanswered(&self, now: Timestamp) -> rusqlite::Result<Vec<i64>> {
         let mut found = Vec::new();
         for state in [ChangeState::OutcomeUnknown, ChangeState::Dispatched] {
             let mut statement = self
@@ -93,6 +93,15 @@ impl Batch<'_> {
             for id in statement.query_map([state_code(state)], |row| row.get(0))? {
                 found.push(id?);
             }
+        }
+        let since = now.minus(GIVEN_UP_COUNTS_FOR);
+        let mut closed = self.connection.prepare_cached(
+            "SELECT id FROM change
+             WHERE state = ? AND accept_time IS NULL AND last_time >= ? AND trimmed = 0",
+        )?;
+        let code = state_code(ChangeState::Closed);
+        for id in closed.query_map([code, since.as_micros()], |row| row.get(0))? {
+            found.push(id?);
         }
         Ok(found)
     }

@@ -22,7 +22,7 @@ fn code(group: Group) -> i64 {
     }
 }
 
-fn group_of(code: i64) -> Group {
+pub(super) fn group_of(code: i64) -> Group {
     if code < 0 {
         Group::Stray(-1 - code)
     } else {

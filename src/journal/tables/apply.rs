@@ -17,7 +17,7 @@ use crate::{
         names::{AccountName, ChangeId, RequestId, ServiceName},
         tally::Tally,
     },
-    journal::{Arrival, Census, Claim, Intent, JournalError, Stored, Target},
+    journal::{Arrival, Census, Claim, ForwardCensus, Intent, JournalError, Stored, Target},
 };
 
 /// Several commands that are committed together. What is known of the changes
@@ -28,12 +28,15 @@ pub(in crate::journal) struct Batch<'c> {
     pub(super) touched: HashSet<Target>,
     /// Changes that came to a state, less those that left it.
     pub(super) census: Census,
+    /// What waits to be passed on, this batch included.
+    pub(super) forwards: ForwardCensus,
 }
 
 /// What a batch has done, for those who are told after the commit.
 pub(in crate::journal) struct Done {
     pub(in crate::journal) touched: Vec<Target>,
     pub(in crate::journal) census: Census,
+    pub(in crate::journal) forwards: ForwardCensus,
 }
 
 /// A change as it is in this batch.
@@ -58,12 +61,13 @@ pub(super) struct RequestRow {
 // === impl Batch ===
 
 impl<'c> Batch<'c> {
-    pub(in crate::journal) fn new(connection: &'c Connection) -> Self {
+    pub(in crate::journal) fn new(connection: &'c Connection, forwards: ForwardCensus) -> Self {
         Self {
             connection,
             changes: BTreeMap::new(),
             touched: HashSet::new(),
             census: Census::default(),
+            forwards,
         }
     }
 
@@ -93,6 +97,7 @@ impl<'c> Batch<'c> {
         Ok(Done {
             touched: self.touched.into_iter().collect(),
             census: self.census,
+            forwards: self.forwards,
         })
     }
 
@@ -212,6 +217,9 @@ impl<'c> Batch<'c> {
             .execute(params![now.as_micros(), account, service, request.id])?;
         self.touched
             .insert(Target::Request(report.request_id.clone()));
+        if let Some(forwarding) = arrival.forwarding {
+            self.queue_forward(position, arrival.service.as_ref(), forwarding)?;
+        }
         if let Some(change) = request.change {
             self.push_result(change, position, 0, position, report, now)?;
             self.complete(change, position, 1, now)?;
@@ -221,7 +229,7 @@ impl<'c> Batch<'c> {
 
     // --- Their parts -----------------------------------------------------
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         entry: &Entry,
         at: Timestamp,
@@ -292,7 +300,7 @@ impl<'c> Batch<'c> {
         }
     }
 
-    fn change_row(&self, change_id: ChangeId) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn change_row(&self, change_id: ChangeId) -> rusqlite::Result<Option<i64>> {
         self.connection
             .prepare_cached("SELECT id FROM change WHERE change_id = ? AND trimmed = 0")?
             .query_row([change_id.as_bytes().as_slice()], |row| row.get(0))

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::domain::{
     change::{Change, ChangeState, SentDevice, Step},
+    identifier::ReportedId,
     names::ChangeId,
     result::{DeviceReport, Match, Outcome, Source, Verdict},
 };
@@ -35,6 +36,16 @@ pub(in crate::journal) enum Entry {
         report: Box<DeviceReport>,
         /// Its content's digest, in hexadecimal.
         digest: String,
+    },
+    /// A look-up told which device results were of that matched none. A version that does not know
+    /// this never reads it: it is in the timeline as a state alone.
+    Named {
+        /// The change.
+        change_id: ChangeId,
+        /// The device, by index.
+        device: u32,
+        /// All its identifiers, by ThingSpace's device list.
+        ids: Vec<ReportedId>,
     },
 }
 

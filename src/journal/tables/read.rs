@@ -3,7 +3,10 @@
 use aws_lc_rs::digest;
 use rusqlite::{Connection, OptionalExtension, Row, params, types::ValueRef};
 
-use super::entry::{Entry, from_json, int, match_of, uint};
+use super::{
+    entry::{Entry, from_json, int, match_of, uint},
+    naming::tell_names,
+};
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -51,7 +54,7 @@ pub(in crate::journal) fn events(
     after: Place,
     limit: usize,
 ) -> rusqlite::Result<EventPage> {
-    let (events, change) = match target {
+    let (mut events, change) = match target {
         Target::Change(id) => {
             let change = change(connection, &ChangeName::Id(*id))?;
             (change_events(connection, *id, after, limit + 1)?, change)
@@ -62,6 +65,7 @@ pub(in crate::journal) fn events(
         }
     };
     let is_end = events.len() <= limit;
+    tell_names(connection, &mut events)?;
     Ok(EventPage {
         events: events.into_iter().take(limit).collect(),
         is_end,
@@ -217,6 +221,7 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
             change_id,
             device,
             matched: row.get::<_, Option<i64>>(7)?.map(match_of),
+            named: None,
             report: *report,
             receive_time: Timestamp::from_micros(row.get(3)?),
             raw_json: row.get::<_, Option<String>>(5)?.unwrap_or_default(),

@@ -129,7 +129,7 @@ impl Batch<'_> {
             .query_row([position], |row| row.get(0))?;
         Ok(match from_json(&body)? {
             Entry::Result { report, .. } => Some(*report),
-            Entry::Queued { .. } | Entry::Step { .. } => None,
+            Entry::Queued { .. } | Entry::Step { .. } | Entry::Named { .. } => None,
         })
     }
 }

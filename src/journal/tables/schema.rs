@@ -159,6 +159,17 @@ CREATE TABLE IF NOT EXISTS quarantine (
     print    BLOB NOT NULL,
     seen     INTEGER NOT NULL DEFAULT 0
 );
+
+-- Results that are to be passed on: since when, when next, how often tried, and the service that
+-- their path named. The bodies are the entries'.
+CREATE TABLE IF NOT EXISTS forward (
+    entry    INTEGER PRIMARY KEY,
+    at       INTEGER NOT NULL,
+    due      INTEGER NOT NULL,
+    tries    INTEGER NOT NULL DEFAULT 0,
+    service  TEXT
+);
+CREATE INDEX IF NOT EXISTS forward_by_due ON forward (due, entry);
 ";
 
 /// Columns that came later: name of the table, of the column, and its type. The version that was

@@ -25,8 +25,8 @@ use crate::{
     },
     journal::{
         Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
-        Epoch, Event, EventPage, Extent, Intent, JournalError, Observer, PendingDevice, Place,
-        Reservation, Stored, Target, Waiting,
+        DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, JournalError,
+        Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
     },
     telemetry::Telemetry,
 };
@@ -81,6 +81,30 @@ impl Journal for Slow {
         unreachable!()
     }
     async fn detained(&self, _: u64, _: usize) -> Result<Vec<(u64, Detained)>, JournalError> {
+        unreachable!()
+    }
+    async fn name_stray(
+        &self,
+        _: ChangeId,
+        _: u64,
+        _: Vec<ReportedId>,
+        _: Timestamp,
+    ) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+    async fn strays(&self, _: Timestamp, _: u64, _: usize) -> Result<Vec<Stray>, JournalError> {
+        unreachable!()
+    }
+    async fn settle_forwards(&self, _: Vec<(u64, Tried)>) -> Result<(), JournalError> {
+        unreachable!()
+    }
+    async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+        unreachable!()
+    }
+    async fn due_forwards(&self, _: Timestamp, _: usize) -> Result<DueForwards, JournalError> {
+        unreachable!()
+    }
+    fn forwards(&self) -> ForwardCensus {
         unreachable!()
     }
     async fn put_note(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {

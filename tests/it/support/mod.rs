@@ -7,3 +7,4 @@ pub mod raw;
 pub mod requests;
 pub mod sender;
 pub mod thingspace;
+pub mod webhook;

@@ -1,0 +1,73 @@
+//! What passing callbacks on needs.
+
+use super::*;
+
+fn with_webhook(url: &str) -> Sources {
+    real().with_flag("callbacks.forward_url", url)
+}
+
+#[test]
+fn callbacks_are_passed_on_to_an_address_that_is_not_the_listener_itself() {
+    for itself in [
+        "http://127.0.0.1:9001/hook",
+        "http://localhost:9001/callbacks/{service}",
+        "http://[::1]:9001/",
+        "https://callbacks.example.com:9001/gw/callbacks/{service}/planted-hush",
+        "https://callbacks.example.com:9001/gw/accounts/1/callbacks/x",
+    ] {
+        let sources = with_webhook(itself).with_flag(
+            "callbacks.public_url",
+            "https://callbacks.example.com:9001/gw",
+        );
+        let sources = sources.with_flag("thingspace.accounts", "0000123456-00001");
+        let line = error_for(&sources, Mode::Serve);
+        assert!(line.starts_with("callbacks.forward_url"), "{line}");
+        assert!(
+            line.contains("somebody else") && !line.contains("hush"),
+            "{line}"
+        );
+    }
+    for fine in [
+        "http://127.0.0.1:9002/hook",
+        "https://callbacks.example.com:9001/old/{service}?token=hush",
+    ] {
+        let warnings = load(&with_webhook(fine)).check_for(Mode::Serve).unwrap();
+        assert_eq!(warnings, Vec::<String>::new(), "{fine}");
+    }
+}
+
+#[test]
+fn an_address_that_can_be_none_is_refused_without_repeating_it() {
+    for wrong in [
+        "hush",
+        "ftp://hush.example.com",
+        "https://hush@example.com/",
+        "https://example.com/#hush",
+        // The sender picks the service's name, and so would pick the host.
+        "https://{service}.example.com/hush",
+    ] {
+        let line = error(&with_webhook(wrong));
+        assert!(line.starts_with("callbacks.forward_url"), "{line}");
+        assert!(
+            !line.contains("hush") && line.contains("`https` URL"),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn what_has_no_effect_or_travels_in_clear_is_warned_of() {
+    let warnings = |sources: Sources| load(&sources).check_for(Mode::Serve).unwrap().join("\n");
+    let alone = warnings(real().with_flag("callbacks.forward_max_age", "1h"));
+    assert!(
+        alone.contains("no effect without callbacks.forward_url"),
+        "{alone}"
+    );
+    let clear = warnings(with_webhook("http://old.example.com/hook?hush"));
+    assert!(
+        clear.contains("plain http") && !clear.contains("hush"),
+        "{clear}"
+    );
+    let short = with_webhook("https://old.example.com/").with_flag("journal.retention", "2d");
+    assert!(warnings(short).contains("callbacks.forward_max_age"));
+}

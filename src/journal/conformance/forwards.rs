@@ -1,0 +1,89 @@
+//! What is to be passed on: queued with its result, and never in its way.
+
+use super::*;
+
+fn forwarded(request: &str, device: usize, seconds: i64, most: u64) -> Arrival {
+    Arrival {
+        service: ServiceName::parse(ServiceName::CARRIER).ok(),
+        forwarding: Some(Forwarding {
+            most,
+            now: at(seconds),
+        }),
+        ..arrived(success(request, device), seconds)
+    }
+}
+
+async fn due(journal: &dyn Journal, seconds: i64) -> Vec<(u64, u32)> {
+    let found = journal.due_forwards(at(seconds), 100).await.unwrap();
+    found.due.iter().map(|one| (one.id, one.tries)).collect()
+}
+
+pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_was_also_after_a_restart(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let store = |arrival| journal.store_callback(arrival);
+    let Stored::New(first) = store(forwarded("r", 1, 20, 10)).await.unwrap() else {
+        panic!("it is new")
+    };
+    // Sent again it is not passed on again; and what nobody asks for is not passed on.
+    assert_eq!(
+        store(forwarded("r", 1, 21, 10)).await.unwrap(),
+        Stored::Duplicate
+    );
+    store(arrived(success("r", 2), 21)).await.unwrap();
+    let Stored::New(second) = store(forwarded("r", 3, 22, 10)).await.unwrap() else {
+        panic!("it is new")
+    };
+    assert_eq!(journal.forwards().waiting, 2);
+    let tried = vec![(first, Tried::Again(at(50)))];
+    journal.settle_forwards(tried).await.unwrap();
+    journal.close().await;
+    drop(journal);
+
+    let journal = engine.open().await;
+    assert_eq!(journal.forwards().waiting, 2);
+    let found = journal.due_forwards(at(30), 100).await.unwrap();
+    assert_eq!(found.next, Some(at(50)));
+    let [one] = &found.due[..] else {
+        panic!("{found:?}")
+    };
+    assert_eq!((one.id, one.tries), (second, 0));
+    assert_eq!(one.service.as_ref().unwrap().as_str(), ServiceName::CARRIER);
+    assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
+    assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);
+    let settled = vec![(second, Tried::Over), (first, Tried::Over)];
+    // Told twice, as after a crash in between.
+    journal.settle_forwards(settled.clone()).await.unwrap();
+    journal.settle_forwards(settled).await.unwrap();
+    assert_eq!(journal.forwards().waiting, 0);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn the_oldest_are_given_up_for_newer_ones_and_for_their_age(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let mut stored = Vec::new();
+    for number in 0..5 {
+        let seconds = 20 + i64::try_from(number).unwrap();
+        let arrival = forwarded("r", number, seconds, 3);
+        match journal.store_callback(arrival).await.unwrap() {
+            Stored::New(position) => stored.push((position, 0)),
+            Stored::Duplicate => panic!("it is new"),
+        }
+    }
+    let full = ForwardCensus {
+        waiting: 3,
+        displaced: 2,
+    };
+    assert_eq!(journal.forwards(), full);
+    assert_eq!(due(&*journal, 30).await, stored[2..]);
+    assert_eq!(journal.expire_forwards(at(23)).await.unwrap(), 1);
+    assert_eq!(due(&*journal, 30).await, stored[3..]);
+    // Its result is trimmed: there is nothing left to pass on.
+    while journal.trim(at(60)).await.unwrap() {}
+    let found = journal.due_forwards(at(30), 1).await.unwrap();
+    assert_eq!(found.due[0].body, None);
+    journal.close().await;
+}

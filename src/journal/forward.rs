@@ -1,0 +1,53 @@
+//! What is passed on to somebody else's webhook, as the journal keeps it.
+
+use crate::domain::{clock::Timestamp, names::ServiceName};
+
+/// How a callback that is stored is to be passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarding {
+    /// So many wait at most: the oldest are given up for newer ones, so that storing a callback
+    /// never depends on whom it is passed on to.
+    pub most: u64,
+    /// When it is queued; its age counts from here.
+    pub now: Timestamp,
+}
+
+/// A callback that waits to be passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Names it.
+    pub id: u64,
+    /// The callback service that its path named.
+    pub service: Option<ServiceName>,
+    /// How often it has been tried.
+    pub tries: u32,
+    /// Its body, without credentials; `None` when the journal's retention took it.
+    pub body: Option<String>,
+}
+
+/// Callbacks that are due to be passed on.
+#[derive(Debug, Clone, Default)]
+pub struct DueForwards {
+    /// Those that have been due for longest first.
+    pub due: Vec<Forward>,
+    /// When the next of the others is.
+    pub next: Option<Timestamp>,
+}
+
+/// What became of a try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tried {
+    /// It is not to be tried again.
+    Over,
+    /// It is, at this time.
+    Again(Timestamp),
+}
+
+/// How the queue stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ForwardCensus {
+    /// Callbacks that wait, as of the last commit.
+    pub waiting: u64,
+    /// Callbacks that were given up for newer ones since the journal was opened.
+    pub displaced: u64,
+}

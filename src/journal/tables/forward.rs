@@ -1,0 +1,128 @@
+//! Callbacks that are to be passed on: the queue has only what finds them, their bodies are the
+//! entries' own.
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    apply::Batch,
+    entry::{int, uint},
+};
+use crate::{
+    domain::{clock::Timestamp, names::ServiceName},
+    journal::{DueForwards, Forward, Forwarding, Tried},
+};
+
+/// Forwards that are given up at a time: more only after the bound was made smaller.
+const SLICE: u64 = 100;
+
+impl Batch<'_> {
+    /// Queues a result that was just stored, in its own transaction: what was acknowledged is passed
+    /// on after any crash. Displaces the oldest where too many wait.
+    pub(super) fn queue_forward(
+        &mut self,
+        entry: i64,
+        service: Option<&ServiceName>,
+        forwarding: Forwarding,
+    ) -> rusqlite::Result<()> {
+        let now = forwarding.now.as_micros();
+        self.connection
+            .prepare_cached("INSERT INTO forward (entry, at, due, service) VALUES (?, ?, ?, ?)")?
+            .execute(params![entry, now, now, service.map(ServiceName::as_str)])?;
+        self.forwards.waiting += 1;
+        let too_many = self.forwards.waiting.saturating_sub(forwarding.most);
+        if too_many > 0 {
+            let displaced = self
+                .connection
+                .prepare_cached(
+                    "DELETE FROM forward WHERE entry IN
+                     (SELECT entry FROM forward ORDER BY entry LIMIT ?)",
+                )?
+                .execute([int(too_many.min(SLICE))])?;
+            self.forwards.waiting = self.forwards.waiting.saturating_sub(displaced as u64);
+            self.forwards.displaced += displaced as u64;
+        }
+        Ok(())
+    }
+
+    /// Takes what became of tries.
+    pub(in crate::journal) fn settle_forwards(
+        &mut self,
+        settled: &[(u64, Tried)],
+    ) -> rusqlite::Result<()> {
+        for (id, tried) in settled {
+            match tried {
+                Tried::Over => {
+                    let gone = self
+                        .connection
+                        .prepare_cached("DELETE FROM forward WHERE entry = ?")?
+                        .execute([int(*id)])?;
+                    // One that was displaced meanwhile is gone already.
+                    self.forwards.waiting = self.forwards.waiting.saturating_sub(gone as u64);
+                }
+                Tried::Again(due) => {
+                    self.connection
+                        .prepare_cached(
+                            "UPDATE forward SET due = ?, tries = tries + 1 WHERE entry = ?",
+                        )?
+                        .execute([due.as_micros(), int(*id)])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up those that were queued before a time, a slice at once; answers how many.
+    pub(in crate::journal) fn expire_forwards(
+        &mut self,
+        before: Timestamp,
+    ) -> rusqlite::Result<usize> {
+        let gone = self
+            .connection
+            .prepare_cached(
+                "DELETE FROM forward WHERE entry IN (SELECT entry FROM
+                   (SELECT entry, at FROM forward ORDER BY entry LIMIT ?) WHERE at < ?)",
+            )?
+            .execute([int(SLICE), before.as_micros()])?;
+        self.forwards.waiting = self.forwards.waiting.saturating_sub(gone as u64);
+        Ok(gone)
+    }
+}
+
+/// Those that are due.
+pub(in crate::journal) fn due(
+    connection: &Connection,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<DueForwards> {
+    let due = connection
+        .prepare_cached(
+            "SELECT f.entry, f.service, f.tries, e.raw FROM forward f
+             LEFT JOIN entry e ON e.position = f.entry
+             WHERE f.due <= ? ORDER BY f.due, f.entry LIMIT ?",
+        )?
+        .query_map([now.as_micros(), int(limit as u64)], |row| {
+            let service: Option<String> = row.get(1)?;
+            Ok(Forward {
+                id: uint(row.get(0)?),
+                service: service.and_then(|name| ServiceName::parse(name).ok()),
+                tries: uint(row.get(2)?),
+                body: row.get(3)?,
+            })
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    let next = connection
+        .prepare_cached("SELECT due FROM forward WHERE due > ? ORDER BY due LIMIT 1")?
+        .query_row([now.as_micros()], |row| row.get(0))
+        .optional()?;
+    Ok(DueForwards {
+        due,
+        next: next.map(Timestamp::from_micros),
+    })
+}
+
+/// How many wait.
+pub(in crate::journal) fn waiting(connection: &Connection) -> rusqlite::Result<u64> {
+    connection.query_row("SELECT count(*) FROM forward", [], |row| {
+        Ok(uint(row.get(0)?))
+    })
+}

@@ -1,0 +1,293 @@
+//! Passes callbacks on to somebody else's webhook: an account has one listener for each service, and
+//! who registers the gateway takes it from whom it had before.
+//!
+//! Each callback that was stored is queued in the transaction that stored it, so that one that was
+//! answered with 200 is passed on after any crash, at least once and in any order. Nothing here can
+//! hold up the listener: what waits is bounded by number and age, and the oldest is given up.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, stream};
+use secrecy::SecretString;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::webhook::{Failure, Webhook};
+use crate::{
+    domain::clock::Clock,
+    journal::{Forward, Journal, JournalError, Observer, Target, Tried},
+    telemetry::Instruments,
+};
+
+mod webhook;
+
+/// Callbacks that are read, tried and settled together.
+const PAGE: usize = 32;
+/// Callbacks that are on their way at a time.
+const AT_A_TIME: usize = 8;
+/// The longest wait when nothing is due.
+const IDLE: Duration = Duration::from_secs(10);
+/// The pause after the journal could not be read or written.
+const PAUSE: Duration = Duration::from_secs(1);
+/// The first wait before a callback is tried again, and the longest.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The same for a webhook that takes nothing at all: one callback is tried at a time then.
+const PROBES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// How often what was given up is told, at most.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
+/// Where callbacks are passed on to.
+pub struct Destination {
+    /// Its address, `{service}` in it standing for the service's name. May have a secret in it.
+    pub url: SecretString,
+    /// User name and password, which are put into the body as ThingSpace does.
+    pub login: Option<(SecretString, SecretString)>,
+}
+
+/// Where the destination comes from. Asked for each page, so that a rotated secret is seen.
+pub trait DestinationSource: Send + Sync {
+    /// The destination as it is now. Must not block.
+    fn read(&self) -> Destination;
+}
+
+/// What passes callbacks on.
+pub struct Forwarder {
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    destination: Arc<dyn DestinationSource>,
+    instruments: Instruments,
+    max_age: Duration,
+    webhook: Webhook,
+    news: Arc<News>,
+    /// What became of tries and is not in the journal yet. Nothing is tried before it is.
+    unsettled: Vec<(u64, Tried)>,
+    /// Pages in a row of which nothing was taken.
+    failures: u32,
+    given_up: GivenUp,
+}
+
+/// There may be more to pass on.
+#[derive(Default)]
+struct News(Notify);
+
+/// What was given up, until it is told.
+#[derive(Default)]
+struct GivenUp {
+    displaced: u64,
+    untold: u64,
+    told_at: Option<Instant>,
+}
+
+// === impl News ===
+
+/// The journal keeps its observers for good: it is not to keep the room as well.
+struct Door(Weak<News>);
+
+impl Observer for Door {
+    fn committed(&self, _: &[Target]) {
+        if let Some(news) = self.0.upgrade() {
+            news.0.notify_one();
+        }
+    }
+}
+
+// === impl Forwarder ===
+
+impl Forwarder {
+    /// Follows a journal from here on; what waits in it already is passed on too. `max_age`: what
+    /// could not be passed on for so long is given up.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        clock: Arc<dyn Clock>,
+        destination: Arc<dyn DestinationSource>,
+        instruments: Instruments,
+        max_age: Duration,
+    ) -> Self {
+        let news = Arc::new(News::default());
+        journal.observe(Arc::new(Door(Arc::downgrade(&news))));
+        Self {
+            journal,
+            clock,
+            destination,
+            instruments,
+            max_age,
+            webhook: Webhook::default(),
+            news,
+            unsettled: Vec::new(),
+            failures: 0,
+            given_up: GivenUp::default(),
+        }
+    }
+
+    /// Passes on what there is, until `stop`. What is on its way then is tried again after the next
+    /// start.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let news = Arc::clone(&self.news);
+        let rounds = async {
+            loop {
+                match self.round().await {
+                    // A webhook that takes nothing is not asked more often because more arrives.
+                    Ok(wait) if self.failures > 0 => sleep(wait).await,
+                    Ok(wait) => {
+                        let _news_or_time = timeout(wait, news.0.notified()).await;
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "callbacks could not be passed on");
+                        sleep(PAUSE).await;
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = rounds => {}
+        }
+    }
+
+    /// Tries a page; answers how long to wait for the next.
+    async fn round(&mut self) -> Result<Duration, JournalError> {
+        self.settle().await?;
+        self.give_up().await?;
+        if self.journal.forwards().waiting == 0 {
+            self.failures = 0;
+            return Ok(IDLE);
+        }
+        let now = self.clock.now();
+        let page = if self.failures > 0 { 1 } else { PAGE };
+        let found = self.journal.due_forwards(now, page).await?;
+        if found.due.is_empty() {
+            let next = found.next.map_or(IDLE, |next| next.since(now));
+            return Ok(next.min(IDLE));
+        }
+        let retry_after = self.send(found.due).await;
+        self.settle().await?;
+        Ok(match self.failures {
+            0 => Duration::ZERO,
+            failures => backoff(PROBES, failures - 1).max(retry_after),
+        })
+    }
+
+    /// Sends a page; answers how long the webhook wants to be left alone.
+    async fn send(&mut self, page: Vec<Forward>) -> Duration {
+        let destination = self.destination.read();
+        let line = self.webhook.line(&destination);
+        let sent = page.into_iter().map(|forward| {
+            let line = &line;
+            async move {
+                let result = match line {
+                    Ok(line) => line.pass_on(&forward).await,
+                    Err(failure) => Err(failure.clone()),
+                };
+                (forward, result)
+            }
+        });
+        let sent: Vec<_> = stream::iter(sent)
+            .buffer_unordered(AT_A_TIME)
+            .collect()
+            .await;
+        let mut why = None;
+        let mut retry_after = Duration::ZERO;
+        let mut taken = 0;
+        for (forward, result) in sent {
+            let tried = match result {
+                Ok(()) => {
+                    taken += 1;
+                    self.instruments.forwards("forwarded", None, 1);
+                    Tried::Over
+                }
+                Err(Failure::Never(reason)) => {
+                    self.instruments.forwards("given_up", Some(reason), 1);
+                    self.given_up.untold += 1;
+                    Tried::Over
+                }
+                Err(Failure::ForNow { why: told, wait }) => {
+                    self.instruments.forwards("failed", None, 1);
+                    why = Some(told);
+                    retry_after = retry_after.max(wait);
+                    let wait = backoff(BACKOFF, forward.tries).max(wait);
+                    Tried::Again(self.clock.now().plus(wait))
+                }
+            };
+            self.unsettled.push((forward.id, tried));
+        }
+        self.tell(
+            taken,
+            why,
+            line.map_or_else(|_| String::new(), |line| line.place),
+        );
+        retry_after
+    }
+
+    /// Says once that the webhook takes nothing, and once that it does again.
+    fn tell(&mut self, taken: usize, why: Option<&'static str>, webhook: String) {
+        let before = self.failures;
+        match why {
+            Some(_) if taken == 0 => self.failures = self.failures.saturating_add(1),
+            _ => self.failures = 0,
+        }
+        if before == 0
+            && let Some(why) = why
+        {
+            let waiting = self.journal.forwards().waiting;
+            tracing::warn!(webhook, why, waiting, "a callback was not passed on yet");
+        } else if before > 0 && self.failures == 0 {
+            tracing::info!(webhook, "callbacks are passed on again");
+        }
+    }
+
+    /// Puts into the journal what became of tries.
+    async fn settle(&mut self) -> Result<(), JournalError> {
+        if !self.unsettled.is_empty() {
+            self.journal.settle_forwards(self.unsettled.clone()).await?;
+            self.unsettled.clear();
+        }
+        Ok(())
+    }
+
+    /// Gives up what is too old, and tells what else was.
+    async fn give_up(&mut self) -> Result<(), JournalError> {
+        let displaced = self.journal.forwards().displaced;
+        let full =
+            displaced.saturating_sub(std::mem::replace(&mut self.given_up.displaced, displaced));
+        if full > 0 {
+            self.instruments.forwards("given_up", Some("full"), full);
+        }
+        self.given_up.untold += full;
+        let is_time = |at: Instant| at.elapsed() >= TELL_EVERY;
+        if !self.given_up.told_at.is_none_or(is_time) {
+            return Ok(());
+        }
+        let before = self.clock.now().minus(self.max_age);
+        loop {
+            // Nothing is written where nothing waits.
+            let old = match self.journal.forwards().waiting {
+                0 => 0,
+                _ => self.journal.expire_forwards(before).await?,
+            };
+            if old == 0 {
+                break;
+            }
+            let old = old as u64;
+            self.instruments.forwards("given_up", Some("too_old"), old);
+            self.given_up.untold += old;
+        }
+        self.given_up.told_at = Some(Instant::now());
+        let callbacks = std::mem::take(&mut self.given_up.untold);
+        if callbacks > 0 {
+            tracing::warn!(callbacks, "callbacks were given up and not passed on");
+        }
+        Ok(())
+    }
+}
+
+/// Twice as long each time, and half of that by chance: not everybody comes back at once.
+fn backoff((first, longest): (Duration, Duration), times: u32) -> Duration {
+    let full = first.saturating_mul(1 << times.min(16)).min(longest);
+    full.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

@@ -1,0 +1,265 @@
+//! Callbacks that are passed on to somebody's old webhook: all that was acknowledged, whatever happens
+//! to it, and without its being in anybody's way.
+
+use std::{collections::HashSet, fs};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    gateway::{Directory, Gateway, Setup},
+    requests::{deliver, esim_callback, five_g_bi_callback, post},
+    thingspace::ThingSpace,
+    webhook::Webhook,
+};
+
+const PATH_SECRET: &str = "planted-path-secret";
+const USERNAME: &str = "planted-callback-username";
+const PASSWORD: &str = "planted-callback-password";
+
+fn setup(thingspace: &ThingSpace, directory: &Directory, webhook: &Webhook) -> Setup {
+    let url = format!("http://{}/old/{{service}}?token=planted", webhook.address);
+    Setup::serve(&thingspace.base_url(), directory)
+        .env("TSGW_CALLBACKS__PATH_SECRET", PATH_SECRET)
+        .env("TSGW_CALLBACKS__USERNAME", USERNAME)
+        .env("TSGW_CALLBACKS__PASSWORD", PASSWORD)
+        .env("TSGW_CALLBACKS__FORWARD_URL", &url)
+}
+
+fn url(gateway: &Gateway, service: &str) -> String {
+    format!("{}/{PATH_SECRET}", gateway.callback_url(service))
+}
+
+fn signed(mut callback: Value, username: &str, password: &str) -> Value {
+    callback["username"] = username.into();
+    callback["password"] = password.into();
+    callback
+}
+
+fn requests(bodies: &[(String, Value)]) -> HashSet<String> {
+    let request = |(_, body): &(String, Value)| body["requestId"].as_str().unwrap().to_owned();
+    bodies.iter().map(request).collect()
+}
+
+async fn metric(gateway: &Gateway, name: &str) -> u64 {
+    let answer = reqwest::get(format!("http://{}/metrics", gateway.admin)).await;
+    let text = answer.unwrap().text().await.unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(name));
+    let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    values.sum()
+}
+
+#[tokio::test]
+async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_it_came() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let up = webhook.up().await;
+    let setup = setup(&thingspace, &directory, &webhook)
+        .env("TSGW_CALLBACKS__PREVIOUS_USERNAME", "planted-previous-user")
+        .env("TSGW_CALLBACKS__PREVIOUS_PASSWORD", "planted-previous-word");
+    let gateway = setup.start().await;
+    // What nobody reads here goes on as it came: numbers, unknown members, cases.
+    let mut sent = five_g_bi_callback("r-1", "5551234567");
+    sent["Odd"] = json!({"price": 1.10, "large": 12_345_678_901_234_567_890_u64});
+    let carrier = url(&gateway, "CarrierService");
+    deliver(
+        &carrier,
+        &signed(
+            sent.clone(),
+            "planted-previous-user",
+            "planted-previous-word",
+        ),
+    )
+    .await;
+    let got = webhook.until(|bodies| bodies.len() == 1).await;
+    assert_eq!(
+        got,
+        [(
+            "/old/CarrierService?token=planted".to_owned(),
+            signed(sent.clone(), USERNAME, PASSWORD)
+        )]
+    );
+    // A second send of it is known; another service has its own address.
+    sent["callbackCount"] = 2.into();
+    let again = post(&carrier, signed(sent, USERNAME, PASSWORD).to_string()).await;
+    assert_eq!(again, (200, json!({"stored": "duplicate"})));
+    deliver(
+        &url(&gateway, "DeviceProfileService"),
+        &esim_callback("r-2", 0),
+    )
+    .await;
+    let got = webhook.until(|bodies| bodies.len() >= 2).await;
+    assert_eq!(
+        got[1..],
+        [(
+            "/old/DeviceProfileService?token=planted".to_owned(),
+            signed(esim_callback("r-2", 0), USERNAME, PASSWORD)
+        )]
+    );
+    drop(up);
+    deliver(
+        &carrier,
+        &signed(five_g_bi_callback("r-3", "5551234567"), USERNAME, PASSWORD),
+    )
+    .await;
+    let log = gateway.kill().await;
+    assert!(
+        !log.contains("token=planted") && !log.contains(PASSWORD),
+        "{log}"
+    );
+    for entry in fs::read_dir(directory.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = fs::read(&path).unwrap_or_default();
+        for planted in [
+            USERNAME,
+            PASSWORD,
+            "planted-previous-user",
+            "planted-previous-word",
+        ] {
+            let found = bytes
+                .windows(planted.len())
+                .any(|at| at == planted.as_bytes());
+            assert!(!found, "{planted} is in {}", path.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_while_the_webhook_was_down_is_passed_on_after_kill_and_restart() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let setup = setup(&thingspace, &directory, &webhook);
+    let gateway = setup.start().await;
+    let carrier = url(&gateway, "CarrierService");
+    let mut sent = HashSet::new();
+    for number in 0..20 {
+        let request = format!("r-{number}");
+        let callback = five_g_bi_callback(&request, &format!("555000{number:04}"));
+        deliver(&carrier, &signed(callback, USERNAME, PASSWORD)).await;
+        sent.insert(request);
+    }
+    gateway.kill().await;
+    let gateway = setup.start().await;
+    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    assert_eq!(metric(&gateway, waiting).await, 20);
+    let _up = webhook.up().await;
+    let got = webhook.until(|bodies| requests(bodies).len() == 20).await;
+    assert_eq!(requests(&got), sent);
+    while metric(&gateway, waiting).await != 0 {
+        tokio::task::yield_now().await;
+    }
+    let (code, _) = gateway.terminate().await;
+    assert_eq!(code, Some(0));
+    // All are settled: the next start passes nothing on again.
+    let before = webhook.bodies().len();
+    let gateway = setup.start().await;
+    let callback = five_g_bi_callback("r-last", "5550009999");
+    deliver(
+        &url(&gateway, "CarrierService"),
+        &signed(callback, USERNAME, PASSWORD),
+    )
+    .await;
+    let got = webhook.until(|bodies| bodies.len() > before).await;
+    assert_eq!(got[before..].len(), 1);
+    assert_eq!(got[before].1["requestId"], "r-last");
+}
+
+#[tokio::test]
+async fn what_the_webhook_does_not_take_is_tried_again_and_redirects_are_not_followed() {
+    let directory = Directory::new();
+    let (thingspace, webhook, other) = (ThingSpace::start().await, Webhook::new(), Webhook::new());
+    let (_up, _other_up) = (webhook.up().await, other.up().await);
+    let gateway = setup(&thingspace, &directory, &webhook).start().await;
+    webhook.answer(500, &[]);
+    webhook.answer(307, &[("location", format!("http://{}/", other.address))]);
+    webhook.answer(429, &[("retry-after", "1".to_owned())]);
+    let profile = url(&gateway, "DeviceProfileService");
+    deliver(&profile, &esim_callback("r", 0)).await;
+    let got = webhook.until(|bodies| bodies.len() == 4).await;
+    assert!(got.iter().all(|one| *one == got[0]), "{got:?}");
+    let forwarded = r#"thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome="#;
+    while metric(&gateway, &format!("{forwarded}\"forwarded\"")).await != 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(metric(&gateway, &format!("{forwarded}\"failed\"")).await, 3);
+    assert_eq!(other.bodies().len(), 0);
+}
+
+#[tokio::test]
+async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let setup = setup(&thingspace, &directory, &webhook).set("callbacks.forward_max_waiting", "10");
+    let up = webhook.up().await;
+    webhook.always(503);
+    let gateway = setup.start().await;
+    let profile = url(&gateway, "DeviceProfileService");
+    for number in 0..50 {
+        let callback = esim_callback(&format!("r-{number}"), number);
+        let answer = post(&profile, callback.to_string()).await;
+        assert_eq!(answer, (200, json!({"stored": "new"})));
+    }
+    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    assert_eq!(metric(&gateway, waiting).await, 10);
+    let given_up = "thingspace_gateway_callbacks_forwards_total{\
+                    thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
+    while metric(&gateway, given_up).await != 40 {
+        tokio::task::yield_now().await;
+    }
+    let before = webhook.bodies().len();
+    webhook.always(200);
+    let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
+    webhook
+        .until(|bodies| newest.is_subset(&requests(&bodies[before..])))
+        .await;
+    drop(up);
+    let log = gateway.kill().await;
+    assert!(log.contains("was not passed on yet"), "{log}");
+}
+
+#[tokio::test]
+async fn what_is_in_the_quarantine_is_passed_on_only_once_it_is_replayed() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let _up = webhook.up().await;
+    let password = directory.join("password");
+    fs::write(&password, "another").unwrap();
+    let setup = setup(&thingspace, &directory, &webhook)
+        .without("TSGW_CALLBACKS__PASSWORD")
+        .env("TSGW_CALLBACKS__PASSWORD_FILE", password.to_str().unwrap());
+    let gateway = setup.start().await;
+    let carrier = url(&gateway, "CarrierService");
+    let forged = signed(
+        five_g_bi_callback("r-kept", "5551234567"),
+        USERNAME,
+        PASSWORD,
+    );
+    let kept = post(&carrier, forged.to_string()).await;
+    assert_eq!(kept, (200, json!({"stored": "quarantined"})));
+    // One that came later has passed by: the first is not on its way.
+    deliver(
+        &url(&gateway, "DeviceProfileService"),
+        &esim_callback("r-good", 0),
+    )
+    .await;
+    webhook
+        .until(|bodies| requests(bodies).contains("r-good"))
+        .await;
+    assert_eq!(requests(&webhook.bodies()).len(), 1);
+    fs::write(&password, PASSWORD).unwrap();
+    let replay = async || {
+        let socket = directory.join("admin.sock");
+        let command = tokio::process::Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
+            .args(["quarantine", "replay", "--all"])
+            .env_clear()
+            .env("TSGW_ADMIN__SOCKET", socket)
+            .output();
+        String::from_utf8(command.await.unwrap().stdout).unwrap()
+    };
+    // The file is read anew every two seconds.
+    while !replay().await.contains(r#""stored":1"#) {
+        tokio::task::yield_now().await;
+    }
+    let got = webhook.until(|bodies| bodies.len() == 2).await;
+    assert_eq!(got[1].1["requestId"], "r-kept");
+    assert_eq!(got[1].1["password"], PASSWORD);
+}
