@@ -16,6 +16,8 @@ mod callbacks;
 mod contract;
 mod crash;
 mod credentials;
+mod deadlines;
+mod drain;
 mod faults;
 mod forward;
 mod full_disk;

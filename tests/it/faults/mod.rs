@@ -18,7 +18,7 @@ mod broken;
 mod builds;
 mod clients;
 mod judge;
-mod ledger;
+pub mod ledger;
 mod met;
 mod orders;
 mod proxy;

@@ -193,8 +193,13 @@ impl Gateway {
     }
 
     /// SIGTERM; its exit code, and its log.
-    pub async fn terminate(mut self) -> (Option<i32>, String) {
+    pub async fn terminate(self) -> (Option<i32>, String) {
         self.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+
+    /// Its exit code, and its log, once it has ended.
+    pub async fn ended(mut self) -> (Option<i32>, String) {
         let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends");
         let log = timeout(PATIENCE, self.log)
             .await
