@@ -66,6 +66,8 @@ enum Sort {
     Read,
     /// A stream, or none of ours.
     Stream,
+    /// Whether the gateway lives: asked by those who would end it if it did not answer.
+    Health,
 }
 
 /// A response that has its place until it is sent.
@@ -93,6 +95,7 @@ pub(super) async fn admit(
         Sort::Change(fields) => budget.change(fields, request, next).await,
         Sort::Read => budget.read(request, next).await,
         Sort::Stream => budget.stream(request, next).await,
+        Sort::Health => Ok(next.run(request).await),
     };
     admitted.unwrap_or_else(|failure| respond(failure.into_status()))
 }
@@ -214,6 +217,12 @@ const WATCH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
 
 impl Sort {
     fn of(path: &str) -> Self {
+        if matches!(
+            path,
+            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/List"
+        ) {
+            return Self::Health;
+        }
         match path.strip_prefix("/thingspace.gateway.v1.GatewayService/") {
             Some("ChangeEsimPlan") => Self::Change(Fields {
                 devices: 3,
