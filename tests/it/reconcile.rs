@@ -67,10 +67,10 @@ async fn what_the_status_of_an_esim_request_says_stands_until_a_callback_says_ot
         |number| json!({"ids": [{"kind": "Iccid", "id": iccid(number)}], "status": status(number)});
     let devices: Vec<Value> = (0..100).map(device).collect();
     let whole = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
-    thingspace.always(Call::Status, says(&whole));
-
     let change = change_esim(&mut client, esim("k", 0..100)).await;
     ninety(&gateway, "r").await;
+    // Only now, however long that took: a look-up before it would find all of them.
+    thingspace.always(Call::Status, says(&whole));
     until_pending(&mut client, watch_change(&change), "k", 1).await;
     let story = Story::of(&mut client, stored(watch_key("k"))).await;
     let looked_up: Vec<_> = story
