@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,13 @@ use tokio::{
 use uuid::Uuid;
 
 use super::gateway::PATIENCE;
+
+mod answers;
+mod seen;
+
+pub use answers::{Answer, Refusal};
+use answers::{JSON, accepted, says};
+pub use seen::{Held, Seen};
 
 pub const TOKEN: &str = "/api/ts/v1/oauth2/token";
 pub const LOG_IN: &str = "/api/m2m/v1/session/login";
@@ -46,15 +53,6 @@ pub struct Down {
     socket: TcpSocket,
 }
 
-/// A request as it came.
-#[derive(Debug, Clone)]
-pub struct Seen {
-    pub method: String,
-    pub path: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
 /// What sort of call an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Call {
@@ -65,38 +63,6 @@ pub enum Call {
     Status,
     /// The device list.
     Devices,
-}
-
-/// What a call is answered with.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// What a healthy ThingSpace says.
-    Proper,
-    /// The change is accepted under this request id.
-    Accepted(String),
-    /// This.
-    Says(u16, Vec<(&'static str, &'static str)>, String),
-    /// The connection ends instead.
-    HangUp,
-}
-
-/// How a token or a session that is dead is refused: all were seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The OAuth token: 401 with a WSO2 fault.
-    TokenFault,
-    /// The session: 400 with ThingSpace's own code.
-    SessionExpired,
-    /// Both: 403 with a WSO2 fault in XML.
-    XmlFault,
-    /// Both: 401 and nothing else.
-    Bare,
-}
-
-/// A call that waits for the test.
-pub struct Held {
-    arrived: Option<oneshot::Receiver<Seen>>,
-    answer: oneshot::Sender<Answer>,
 }
 
 #[derive(Default)]
@@ -394,109 +360,7 @@ impl State {
     }
 }
 
-const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-
-fn accepted(request_id: &str) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({ "requestId": request_id });
-    says(200, &JSON, &body.to_string())
-}
-
-fn says(status: u16, headers: &[(&str, &str)], body: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::builder().status(status);
-    for (name, value) in headers {
-        response = response.header(*name, *value);
-    }
-    let body = Full::from(body.to_owned());
-    response.body(body).expect("a response")
-}
-
 /// Easy to find in a log.
 fn secret(kind: &str) -> String {
     format!("planted-{kind}-{}", Uuid::new_v4())
-}
-
-// === impl Answer ===
-
-impl Answer {
-    /// ThingSpace's own error.
-    pub fn error(status: u16, code: &str, message: &str) -> Self {
-        let body = serde_json::json!({ "errorCode": code, "errorMessage": message });
-        Self::Says(status, JSON.to_vec(), body.to_string())
-    }
-}
-
-// === impl Refusal ===
-
-impl Refusal {
-    pub const ALL: [Self; 4] = [
-        Self::TokenFault,
-        Self::SessionExpired,
-        Self::XmlFault,
-        Self::Bare,
-    ];
-
-    /// As it is said.
-    pub fn answer(self) -> Answer {
-        let (status, headers, body) = self.says();
-        Answer::Says(status, headers.to_vec(), body.to_owned())
-    }
-
-    fn response(self) -> Response<Full<Bytes>> {
-        let (status, headers, body) = self.says();
-        says(status, headers, body)
-    }
-
-    fn says(self) -> (u16, &'static [(&'static str, &'static str)], &'static str) {
-        const XML: [(&str, &str); 1] = [("content-type", "application/xml; charset=UTF-8")];
-        match self {
-            Self::TokenFault => (
-                401,
-                &JSON,
-                r#"{"fault":{"code":"900901","message":"Invalid Credentials","description":"Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct access token"}}"#,
-            ),
-            Self::SessionExpired => (
-                400,
-                &JSON,
-                r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired","errorMessage":"The Session token in the request header has expired"}"#,
-            ),
-            Self::XmlFault => (
-                403,
-                &XML,
-                r#"<am:fault xmlns:am="http://wso2.org/apimanager"><am:code>404</am:code><am:type>Status report</am:type><am:message>Not Found</am:message><am:description>The requested resource (/m2m/v1) is not available.</am:description></am:fault>"#,
-            ),
-            Self::Bare => (401, &[], ""),
-        }
-    }
-}
-
-// === impl Held ===
-
-impl Held {
-    /// Waits until the call is there.
-    pub async fn arrived(&mut self) -> Seen {
-        let arrived = self.arrived.take().expect("asked once");
-        let seen = timeout(PATIENCE, arrived).await.expect("the call comes");
-        seen.expect("it runs")
-    }
-
-    /// Lets it go on.
-    pub fn release(self, answer: Answer) {
-        // A gateway that was killed meanwhile does not hear it.
-        let _heard = self.answer.send(answer);
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("JSON")
-    }
-
-    pub fn header(&self, name: &str) -> &str {
-        let mut values = self.headers.get_all(name).iter();
-        let value = values.next().expect(name).to_str().expect("text");
-        assert!(values.next().is_none(), "{name} is there once");
-        value
-    }
 }

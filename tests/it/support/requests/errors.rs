@@ -1,0 +1,81 @@
+//! What an error tells.
+
+use std::collections::HashMap;
+
+use prost::Message as _;
+use thingspace_gateway::proto;
+use tonic::{Code, Status};
+use tonic_types::pb;
+
+/// What an error tells.
+#[derive(Debug)]
+pub struct Told {
+    pub code: Code,
+    pub reason: String,
+    pub metadata: HashMap<String, String>,
+    /// Fields that were wrong.
+    pub fields: Vec<String>,
+    /// Seconds to wait.
+    pub retry_after: Option<i64>,
+}
+
+/// Reads an error, which has exactly one ErrorInfo that keeps to the contract.
+pub fn told(status: &Status) -> Told {
+    let details = pb::Status::decode(status.details()).expect("details");
+    assert_eq!(details.code, i32::from(status.code()), "{status:?}");
+    let infos: Vec<pb::ErrorInfo> = unpack(&details, "google.rpc.ErrorInfo");
+    let [info] = infos.as_slice() else {
+        panic!("not exactly one ErrorInfo: {status:?}");
+    };
+    assert_eq!(info.domain, "thingspace.gateway");
+    let retry = info.metadata.get("retry").map(String::as_str);
+    assert!(
+        matches!(retry, Some("NOW" | "LATER" | "NEVER")),
+        "{status:?}"
+    );
+    let violations: Vec<pb::BadRequest> = unpack(&details, "google.rpc.BadRequest");
+    let retry_infos: Vec<pb::RetryInfo> = unpack(&details, "google.rpc.RetryInfo");
+    Told {
+        code: status.code(),
+        reason: info.reason.clone(),
+        metadata: info.metadata.clone(),
+        fields: violations
+            .into_iter()
+            .flat_map(|bad| bad.field_violations)
+            .map(|violation| violation.field)
+            .collect(),
+        retry_after: retry_infos
+            .first()
+            .and_then(|info| info.retry_delay)
+            .map(|delay| delay.seconds),
+    }
+}
+
+fn unpack<M: prost::Message + Default>(details: &pb::Status, name: &str) -> Vec<M> {
+    let url = format!("type.googleapis.com/{name}");
+    let packed = details.details.iter().filter(|any| any.type_url == url);
+    packed
+        .map(|any| M::decode(any.value.as_slice()).expect(name))
+        .collect()
+}
+
+impl Told {
+    /// Code, reason, when to retry, and what was executed, where it says so.
+    pub fn rule(&self) -> (Code, &str, &str, Option<&str>) {
+        let get = |name| self.metadata.get(name).map(String::as_str);
+        (
+            self.code,
+            &self.reason,
+            get("retry").unwrap_or_default(),
+            get("executed"),
+        )
+    }
+}
+
+/// The key of a list of changes.
+pub fn change_ids(changes: &[proto::Change]) -> Vec<&str> {
+    changes
+        .iter()
+        .map(|change| change.change_id.as_str())
+        .collect()
+}
