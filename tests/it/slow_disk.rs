@@ -25,7 +25,7 @@ const SYNC: Duration = Duration::from_secs(2);
 /// Twice as many come.
 const EACH: Duration = Duration::from_millis(2);
 const CALLBACKS: usize = 3_000;
-/// ThingSpace waits about 4 s, and the gateway answers within 3.5 s by its own clock. This machine
+/// ThingSpace waits about 4 s, and the gateway answers within 3.25 s by its own clock. This machine
 /// may be busy with other tests, and this process with thousands of requests: some of what is
 /// measured here is its own.
 const LATEST: Duration = Duration::from_secs(6);

@@ -209,7 +209,7 @@ async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same
     let (response, took) = send(&listener, Body::from(ESIM)).await;
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
-    assert_eq!(took, Duration::from_millis(3_500));
+    assert_eq!(took, Duration::from_millis(3_250));
     assert_eq!(error(response).await, "late");
     assert_eq!(counted(&telemetry, "stored"), 0);
 
@@ -284,7 +284,7 @@ async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed()
     let (response, took) = send(&listener, body(vec![Bytes::from_static(b"{")], false)).await;
     assert_eq!(response.status(), 408);
     assert_eq!(response.headers()["connection"], "close");
-    assert_eq!(took, Duration::from_millis(3_500));
+    assert_eq!(took, Duration::from_millis(3_250));
 
     let pieces = vec![Bytes::from(vec![b' '; 64 * 1024]); 65];
     let (response, _) = send(&listener, body(pieces.clone(), false)).await;
