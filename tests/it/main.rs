@@ -27,6 +27,7 @@ mod keys;
 mod listener_guard;
 mod naming;
 mod overload;
+mod power;
 mod quarantine;
 mod reconcile;
 mod sandboxed;

@@ -35,6 +35,7 @@ use crate::{
 mod checkpoint;
 mod command;
 mod disk;
+mod durable;
 mod queue;
 mod readers;
 mod worker;
@@ -117,6 +118,7 @@ impl Embedded {
             .mode(0o700)
             .create(dir)
             .map_err(failed)?;
+        durable::sync_names(dir).map_err(failed)?;
         disk::refuse_network_filesystem(options)?;
         let lock = File::create(dir.join("journal.lock")).map_err(failed)?;
         match lock.try_lock() {
@@ -124,6 +126,8 @@ impl Embedded {
             Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.clone())),
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        // Under the lock, and while SQLite has none: closing a file would take it away.
+        durable::sync_files(dir).map_err(failed)?;
         let path = dir.join("journal.db");
         Self::open_database(&path, lock, options.instruments.clone()).map_err(|error| {
             OpenError::Database {

@@ -75,7 +75,11 @@ struct State {
     script: HashMap<Call, VecDeque<Next>>,
     standing: HashMap<Call, Answer>,
     gather: Option<(usize, Arc<Barrier>)>,
+    on_arrival: Option<OnArrival>,
 }
+
+/// Called with each request before anything else is done about it.
+type OnArrival = Arc<dyn Fn(&Seen) + Send + Sync>;
 
 enum Next {
     Answer(Answer),
@@ -140,6 +144,11 @@ impl ThingSpace {
             arrived: Some(arrived),
             answer,
         }
+    }
+
+    /// Tells of each request as soon as it is there.
+    pub fn on_arrival(&self, tell: impl Fn(&Seen) + Send + Sync + 'static) {
+        self.state().on_arrival = Some(Arc::new(tell));
     }
 
     /// Keeps the next `count` changes waiting until all of them are there.
@@ -274,6 +283,9 @@ async fn handle(
     };
     let barrier = {
         let mut state = lock();
+        if let Some(on_arrival) = &state.on_arrival {
+            on_arrival(&seen);
+        }
         state.seen.push(seen.clone());
         if call == Some(Call::Change) {
             state.take_place()

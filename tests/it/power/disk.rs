@@ -1,0 +1,358 @@
+//! A disk as POSIX promises it, which is less than file systems keep: what was synced is there; of all
+//! else any part may be, in any order, torn at any sector; and a file is where its directory was synced
+//! with it, or nowhere.
+//!
+//! Taken for granted, as SQLite does: a write leaves alone what is beside it in a sector
+//! (`SQLITE_POWERSAFE_OVERWRITE`).
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs, io,
+    path::Path,
+};
+
+use super::trace::{Op, Synced, Trace};
+
+const SECTOR: usize = 512;
+
+/// What becomes of that which was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsynced {
+    /// It is gone.
+    Gone,
+    /// It is all there.
+    There,
+    /// All is there, but of the last write only what comes before some sector.
+    Torn(u64),
+    /// Any part of it is there, by this seed.
+    Any(u64),
+}
+
+/// What a directory's name stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Node {
+    File(usize),
+    Directory(usize),
+}
+
+/// A disk at some operation of a trace.
+#[derive(Default)]
+pub struct Disk {
+    done: usize,
+    files: Vec<File>,
+    directories: Vec<Directory>,
+    /// By their numbers in the trace: of the file that has it now.
+    inodes: HashMap<u64, usize>,
+    /// By their paths, as running processes see them.
+    paths: BTreeMap<String, Node>,
+    begun: HashMap<(usize, u64), (Synced, usize)>,
+}
+
+#[derive(Default)]
+struct File {
+    synced: Vec<u8>,
+    /// Each with the number of its operation.
+    pending: Vec<(usize, Piece)>,
+}
+
+#[derive(Default)]
+struct Directory {
+    synced: BTreeMap<String, Node>,
+    pending: Vec<(usize, String, Option<Node>)>,
+}
+
+#[derive(Clone)]
+enum Piece {
+    Write {
+        at: usize,
+        data: std::ops::Range<usize>,
+    },
+    Resize(usize),
+    Allocate(usize),
+}
+
+// === impl Disk ===
+
+impl Disk {
+    /// An empty one.
+    pub fn new() -> Self {
+        let mut disk = Self::default();
+        disk.directories.push(Directory::default());
+        disk.paths.insert(String::new(), Node::Directory(0));
+        disk
+    }
+
+    /// Does what a trace has up to this many operations.
+    pub fn advance(&mut self, trace: &Trace, to: usize) {
+        for (_, op) in &trace.ops[self.done..to] {
+            let number = self.done;
+            self.done += 1;
+            self.apply(number, op, &trace.data);
+        }
+    }
+
+    fn apply(&mut self, number: usize, op: &Op, data: &[u8]) {
+        match op {
+            Op::Create { ino, path } => {
+                self.files.push(File::default());
+                let file = self.files.len() - 1;
+                self.inodes.insert(*ino, file);
+                self.name(number, path, Some(Node::File(file)));
+            }
+            Op::MakeDir { path } => {
+                self.directories.push(Directory::default());
+                let directory = self.directories.len() - 1;
+                self.name(number, path, Some(Node::Directory(directory)));
+            }
+            Op::Remove { path } => self.name(number, path, None),
+            Op::Rename { from, to } => {
+                let node = self.paths.get(from).copied();
+                // One step on all file systems that keep a journal of their own.
+                self.name(number, to, node);
+                self.name(number, from, None);
+            }
+            Op::Write { ino, at, data } => {
+                let (at, data) = (*at, data.clone());
+                self.change(number, *ino, Piece::Write { at, data });
+            }
+            Op::Resize { ino, to } => self.change(number, *ino, Piece::Resize(*to)),
+            Op::Allocate { ino, to } => self.change(number, *ino, Piece::Allocate(*to)),
+            Op::Begin { sync, what } => {
+                self.begun.insert(*sync, (what.clone(), number));
+            }
+            Op::Nothing => {}
+            Op::End { sync } => {
+                let (what, before) = self.begun.remove(sync).expect("it has begun");
+                self.sync(&what, before, data);
+            }
+        }
+    }
+
+    fn name(&mut self, number: usize, path: &str, node: Option<Node>) {
+        let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(Node::Directory(parent)) = self.paths.get(parent).copied() else {
+            panic!("{path} is in no directory");
+        };
+        self.directories[parent]
+            .pending
+            .push((number, name.into(), node));
+        match node {
+            Some(node) => self.paths.insert(path.into(), node),
+            None => self.paths.remove(path),
+        };
+    }
+
+    fn change(&mut self, number: usize, ino: u64, piece: Piece) {
+        let file = *self.inodes.get(&ino).expect("it was created");
+        self.files[file].pending.push((number, piece));
+    }
+
+    /// What was done before this operation is on the disk.
+    fn sync(&mut self, what: &Synced, before: usize, data: &[u8]) {
+        match what {
+            Synced::File(ino) => {
+                let file = &mut self.files[*self.inodes.get(ino).expect("it was created")];
+                let kept = file.pending.partition_point(|(number, _)| *number < before);
+                for (_, piece) in file.pending.drain(..kept) {
+                    piece.apply(&mut file.synced, data);
+                }
+            }
+            Synced::Directory(path) => {
+                let Some(Node::Directory(directory)) = self.paths.get(path).copied() else {
+                    panic!("{path} is no directory");
+                };
+                let directory = &mut self.directories[directory];
+                let kept = directory
+                    .pending
+                    .partition_point(|(number, ..)| *number < before);
+                for (_, name, node) in directory.pending.drain(..kept) {
+                    put(&mut directory.synced, name, node);
+                }
+            }
+        }
+    }
+
+    /// Whether anything waits for a sync.
+    pub fn is_pending(&self) -> bool {
+        self.files.iter().any(|file| !file.pending.is_empty())
+            || self
+                .directories
+                .iter()
+                .any(|directory| !directory.pending.is_empty())
+    }
+
+    /// Writes what would be found after a power loss now.
+    pub fn write(&self, unsynced: Unsynced, data: &[u8], to: &Path) -> io::Result<()> {
+        let mut choice = Choice::of(unsynced);
+        self.write_directory(0, &mut choice, data, to)
+    }
+
+    fn write_directory(
+        &self,
+        directory: usize,
+        choice: &mut Choice,
+        data: &[u8],
+        to: &Path,
+    ) -> io::Result<()> {
+        fs::create_dir_all(to)?;
+        let directory = &self.directories[directory];
+        let mut names = directory.synced.clone();
+        for (_, name, node) in &directory.pending {
+            if choice.takes_name() {
+                put(&mut names, name.clone(), *node);
+            }
+        }
+        for (name, node) in names {
+            match node {
+                Node::Directory(inner) => {
+                    self.write_directory(inner, choice, data, &to.join(name))?;
+                }
+                Node::File(file) => {
+                    fs::write(to.join(name), self.files[file].content(choice, data))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The files, all that was done included.
+    pub fn files(&self, data: &[u8]) -> BTreeMap<String, Vec<u8>> {
+        let mut choice = Choice::of(Unsynced::There);
+        let mut content = |node: &Node| match node {
+            Node::File(file) => Some(self.files[*file].content(&mut choice, data)),
+            Node::Directory(_) => None,
+        };
+        let files = self.paths.iter();
+        files
+            .filter_map(|(path, node)| Some((path.clone(), content(node)?)))
+            .collect()
+    }
+}
+
+fn put(names: &mut BTreeMap<String, Node>, name: String, node: Option<Node>) {
+    match node {
+        Some(node) => names.insert(name, node),
+        None => names.remove(&name),
+    };
+}
+
+// === impl File ===
+
+impl File {
+    fn content(&self, choice: &mut Choice, data: &[u8]) -> Vec<u8> {
+        let mut content = self.synced.clone();
+        choice.begin_file();
+        for (place, (_, piece)) in self.pending.iter().enumerate() {
+            let is_last = place + 1 == self.pending.len();
+            for part in choice.parts(piece, is_last) {
+                part.apply(&mut content, data);
+            }
+        }
+        content
+    }
+}
+
+// === impl Piece ===
+
+impl Piece {
+    fn apply(&self, content: &mut Vec<u8>, data: &[u8]) {
+        match self {
+            Self::Write { at, data: range } => {
+                let end = at + range.len();
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[*at..end].copy_from_slice(&data[range.clone()]);
+            }
+            Self::Resize(to) => content.resize(*to, 0),
+            Self::Allocate(to) => content.resize(content.len().max(*to), 0),
+        }
+    }
+
+    /// A write by the sectors that it touches.
+    fn sectors(&self) -> Vec<Self> {
+        let Self::Write { at, data } = self else {
+            return vec![self.clone()];
+        };
+        let mut sectors = Vec::new();
+        let mut from = 0;
+        while from < data.len() {
+            let to = (from + SECTOR - (at + from) % SECTOR).min(data.len());
+            sectors.push(Self::Write {
+                at: at + from,
+                data: data.start + from..data.start + to,
+            });
+            from = to;
+        }
+        sectors
+    }
+}
+
+/// Decides, piece by piece, what is there.
+struct Choice {
+    unsynced: Unsynced,
+    random: fastrand::Rng,
+    /// For the file at hand: how likely a write is there, and in sectors or whole.
+    share: f64,
+    by_sector: bool,
+    /// Whether the file is as long as if it were.
+    grown: bool,
+}
+
+// === impl Choice ===
+
+impl Choice {
+    fn of(unsynced: Unsynced) -> Self {
+        let seed = match unsynced {
+            Unsynced::Torn(seed) | Unsynced::Any(seed) => seed,
+            Unsynced::Gone | Unsynced::There => 0,
+        };
+        Self {
+            unsynced,
+            random: fastrand::Rng::with_seed(seed),
+            share: 0.0,
+            by_sector: false,
+            grown: false,
+        }
+    }
+
+    fn takes_name(&mut self) -> bool {
+        match self.unsynced {
+            Unsynced::Gone => false,
+            Unsynced::There | Unsynced::Torn(_) => true,
+            Unsynced::Any(_) => self.random.bool(),
+        }
+    }
+
+    /// Files do not go to the disk alike: of one nothing is there, of another all.
+    fn begin_file(&mut self) {
+        self.share = [0.0, 0.3, 0.5, 0.9, 1.0][self.random.usize(0..5)];
+        self.by_sector = self.random.bool();
+        self.grown = self.random.bool();
+    }
+
+    fn parts(&mut self, piece: &Piece, is_last: bool) -> Vec<Piece> {
+        match self.unsynced {
+            Unsynced::Gone => Vec::new(),
+            Unsynced::There => vec![piece.clone()],
+            Unsynced::Torn(_) if !is_last => vec![piece.clone()],
+            Unsynced::Torn(_) => {
+                let mut sectors = piece.sectors();
+                sectors.truncate(self.random.usize(0..=sectors.len().saturating_sub(1)));
+                sectors
+            }
+            Unsynced::Any(_) => {
+                let mut taken = if self.by_sector {
+                    piece.sectors()
+                } else {
+                    vec![piece.clone()]
+                };
+                taken.retain(|_| self.random.f64() < self.share);
+                if let (Piece::Write { at, data }, true) = (piece, self.grown) {
+                    taken.push(Piece::Allocate(at + data.len()));
+                }
+                taken
+            }
+        }
+    }
+}

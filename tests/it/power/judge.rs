@@ -1,0 +1,239 @@
+//! What must be on every disk, whenever the power fails, and a judge that opens one and looks.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+};
+
+use thingspace_gateway::{
+    domain::{
+        change::{Change, ChangeState},
+        names::{AccountName, IdempotencyKey, RequestId},
+    },
+    journal::{
+        ChangeName, Journal as _, Place, Target, What,
+        embedded::{Embedded, Options},
+    },
+    telemetry::Instruments,
+    watch::Token,
+};
+
+use crate::support::requests::ACCOUNT;
+
+/// Something that the gateway has said or done, and so must know for ever.
+#[derive(Debug, Clone)]
+pub enum Fact {
+    /// A result of this request, with this ICCID, was answered with 200.
+    Stored { request: String, iccid: String },
+    /// What cannot be used, and says this, was answered with 200.
+    Kept { says: String },
+    /// A call with this key was answered with this change in this state.
+    Answered {
+        key: String,
+        change: String,
+        request: Option<String>,
+        state: ChangeState,
+    },
+    /// The POST of the change with this key was at ThingSpace.
+    Left { key: String },
+    /// A watch was given this event.
+    Seen { token: String },
+    /// ThingSpace was asked to log in with what it had refused, or was about to.
+    TriedLogIn,
+}
+
+/// A fact, and between which operations of a trace it holds.
+#[derive(Debug, Clone)]
+pub struct Held {
+    pub from: usize,
+    pub until: usize,
+    pub fact: Fact,
+}
+
+/// What a disk has.
+struct Found {
+    epoch: u64,
+    /// Of these targets, all results and events.
+    read: HashSet<String>,
+    results: HashMap<String, HashSet<String>>,
+    events: HashMap<(String, Place), u32>,
+    changes: HashMap<String, Change>,
+    kept: Vec<String>,
+    notes: HashMap<String, Vec<u8>>,
+}
+
+/// The journal's directory below a disk's root.
+pub const JOURNAL: &str = "state/journal";
+
+/// Opens the journal of a disk; answers with what is wrong with it.
+pub async fn judge(disk: &Path, cut: usize, facts: &[Held]) -> Vec<String> {
+    let held: Vec<&Fact> = facts
+        .iter()
+        .filter(|held| held.from <= cut && cut < held.until)
+        .map(|held| &held.fact)
+        .collect();
+    match Found::read(&disk.join(JOURNAL), &held).await {
+        Ok(found) => held
+            .into_iter()
+            .filter_map(|fact| found.lacks(fact))
+            .collect(),
+        Err(error) => vec![format!("it cannot be used: {error}")],
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    async fn read(dir: &Path, held: &[&Fact]) -> Result<Self, String> {
+        let said = |error: &dyn std::fmt::Display| error.to_string();
+        let options = Options {
+            dir: dir.into(),
+            allow_network_filesystem: true,
+            instruments: Instruments::unread(),
+        };
+        let journal = Arc::new(Embedded::open(&options).map_err(|error| said(&error))?);
+        let mut found = Self {
+            epoch: journal.epoch().0,
+            read: HashSet::new(),
+            results: HashMap::new(),
+            events: HashMap::new(),
+            changes: HashMap::new(),
+            kept: Vec::new(),
+            notes: notes(dir).map_err(|error| said(&error))?,
+        };
+        for fact in held {
+            match fact {
+                Fact::Stored { request, .. } => {
+                    let target = Target::Request(RequestId::parse(request.as_str()).unwrap());
+                    found.read_events(&journal, target).await?;
+                }
+                Fact::Seen { token } => {
+                    let token = Token::decode(token).expect("a token");
+                    found.read_events(&journal, token.target).await?;
+                }
+                Fact::Answered { key, .. } | Fact::Left { key } => {
+                    let name = ChangeName::Key(
+                        AccountName::parse(ACCOUNT).unwrap(),
+                        IdempotencyKey::parse(key.as_str()).unwrap(),
+                    );
+                    let change = journal.change(name).await;
+                    if let Some(change) = change.map_err(|error| said(&error))? {
+                        found.changes.insert(key.clone(), change);
+                    }
+                }
+                Fact::Kept { .. } | Fact::TriedLogIn => {}
+            }
+        }
+        let kept = journal.detained(0, 1_000).await;
+        let kept = kept.map_err(|error| said(&error))?;
+        let texts = kept
+            .iter()
+            .map(|(_, kept)| String::from_utf8_lossy(&kept.body).into_owned());
+        found.kept = texts.collect();
+        journal.close().await;
+        Ok(found)
+    }
+
+    async fn read_events(&mut self, journal: &Embedded, target: Target) -> Result<(), String> {
+        if !self.read.insert(name(&target)) {
+            return Ok(());
+        }
+        let mut after = Place::START;
+        loop {
+            let page = journal.events(target.clone(), after, 1_000).await;
+            let page = page.map_err(|error| error.to_string())?;
+            for event in &page.events {
+                after = event.place;
+                self.events.insert((name(&target), event.place), event.mark);
+                let What::Result(result) = &event.what else {
+                    continue;
+                };
+                let ids = &result.report.device_ids;
+                let ids = ids.iter().filter(|id| id.kind == "iccid");
+                let request = result.report.request_id.as_str().to_owned();
+                let results = self.results.entry(request).or_default();
+                for id in ids {
+                    results.insert(id.id.clone());
+                }
+            }
+            if page.is_end {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What is wrong, if this is not there.
+    fn lacks(&self, fact: &Fact) -> Option<String> {
+        let wrong = match fact {
+            Fact::Stored { request, iccid } => {
+                let results = self.results.get(request);
+                !results.is_some_and(|results| results.contains(iccid))
+            }
+            Fact::Kept { says } => !self.kept.iter().any(|kept| kept.contains(says)),
+            Fact::Answered {
+                key,
+                change: id,
+                request,
+                state,
+            } => !self.changes.get(key).is_some_and(|change| {
+                change.change_id.to_string() == *id
+                    && request.as_ref().is_none_or(|request| {
+                        let mut ids = change.request_ids.iter();
+                        ids.any(|id| id.as_str() == request)
+                    })
+                    && follows(*state, change.state)
+            }),
+            Fact::Left { key } => {
+                let states = [ChangeState::Queued, ChangeState::NotSent];
+                let change = self.changes.get(key);
+                change.is_none_or(|change| states.contains(&change.state))
+            }
+            Fact::Seen { token } => {
+                let token = Token::decode(token).expect("a token");
+                let at = (name(&token.target), token.place);
+                token.epoch.0 != self.epoch
+                    || (token.place != Place::START && self.events.get(&at) != Some(&token.mark))
+            }
+            Fact::TriedLogIn => {
+                let mut strikes = self
+                    .notes
+                    .iter()
+                    .filter(|(name, _)| name.starts_with("note.strikes."));
+                !strikes.any(|(_, value)| value.first().is_some_and(|count| *count > 0))
+            }
+        };
+        wrong.then(|| format!("lost: {fact:?}"))
+    }
+}
+
+/// Whether a change that was in the one state can be in the other now.
+fn follows(before: ChangeState, now: ChangeState) -> bool {
+    use ChangeState::{Accepted, Closed, Finished, OutcomeUnknown, Overdue};
+    before == now
+        || matches!(
+            (before, now),
+            (Accepted, Finished | Overdue | Closed)
+                | (OutcomeUnknown, Accepted | Finished | Closed)
+        )
+        || before == ChangeState::NotSent
+}
+
+fn name(target: &Target) -> String {
+    match target {
+        Target::Change(id) => id.to_string(),
+        Target::Request(id) => id.as_str().to_owned(),
+    }
+}
+
+/// The small values; and SQLite's own word that the database is whole.
+fn notes(dir: &Path) -> rusqlite::Result<HashMap<String, Vec<u8>>> {
+    let database = rusqlite::Connection::open(dir.join("journal.db"))?;
+    let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
+    if whole != "ok" {
+        return Err(rusqlite::Error::InvalidColumnName(whole));
+    }
+    let mut notes = database.prepare("SELECT name, value FROM meta")?;
+    let rows = notes.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    rows.collect()
+}

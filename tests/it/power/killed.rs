@@ -1,0 +1,77 @@
+//! A kill, then a power loss: what the next process finds in the page cache is not yet on the disk.
+
+use serde_json::json;
+
+use super::{
+    Cut,
+    disk::Unsynced,
+    judge::{Fact, Held, JOURNAL},
+    open_all,
+    trace::Recorder,
+};
+use crate::support::{
+    gateway::{Directory, Setup},
+    requests::{esim_callback, iccid, post},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_kill_has_left_unsynced_is_on_disk_before_anybody_hears_of_it() {
+    let directory = Directory::new();
+    let recorder = Recorder::new(directory.path());
+    let journal = recorder.root().join(JOURNAL);
+    let setup = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .set("journal.dir", journal.to_str().unwrap());
+    let gateway = recorder.watch(&setup, 0).start().await;
+    let (code, _log) = gateway.terminate().await;
+    assert_eq!(code, Some(0));
+
+    // Killed between the write of a callback and its sync. The sync before it is of the log's header, or
+    // of another callback where the log goes on.
+    let dies = recorder
+        .watch(&setup, 1)
+        .env("DISK_TRACE_DIE_AT_SYNC", "-wal 2");
+    let gateway = dies.start().await;
+    let url = gateway.callback_url("DeviceProfileService");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let mut number = 0;
+    let callback = loop {
+        let callback = esim_callback("r", number).to_string();
+        if client
+            .post(&url)
+            .body(callback.clone())
+            .send()
+            .await
+            .is_err()
+        {
+            break callback;
+        }
+        number += 1;
+        assert!(number < 2, "it does not die");
+    };
+    gateway.wait().await;
+
+    let gateway = recorder.watch(&setup, 2).start().await;
+    let url = gateway.callback_url("DeviceProfileService");
+    let again = post(&url, callback).await;
+    assert_eq!(again, (200, json!({"stored": "duplicate"})));
+    let told = recorder.now(2);
+    gateway.kill().await;
+
+    let trace = recorder.read(3);
+    let done = trace.done_by(told);
+    let fact = Fact::Stored {
+        request: "r".into(),
+        iccid: iccid(number),
+    };
+    let held = Held {
+        from: done,
+        until: usize::MAX,
+        fact,
+    };
+    let cut = Cut {
+        done,
+        unsynced: Unsynced::Gone,
+    };
+    let (_, wrong) = open_all(&trace, &[held], &[cut]).await;
+    assert!(wrong.is_empty(), "{wrong:?}");
+}

@@ -1,0 +1,293 @@
+//! What the preloaded library has recorded, read back: see `tests/tools/disk_trace.c`.
+
+use std::{
+    collections::HashMap,
+    fs,
+    ops::Range,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+};
+
+use crate::support::gateway::Setup;
+
+/// A moment of a recording: which process, and how long its record was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub usize, pub u64);
+
+/// Where processes write down what they do to one directory.
+pub struct Recorder {
+    logs: PathBuf,
+    root: PathBuf,
+}
+
+/// One operation, as it was recorded.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Create {
+        ino: u64,
+        path: String,
+    },
+    Write {
+        ino: u64,
+        at: usize,
+        data: Range<usize>,
+    },
+    Resize {
+        ino: u64,
+        to: usize,
+    },
+    Allocate {
+        ino: u64,
+        to: usize,
+    },
+    MakeDir {
+        path: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Remove {
+        path: String,
+    },
+    Begin {
+        sync: (usize, u64),
+        what: Synced,
+    },
+    End {
+        sync: (usize, u64),
+    },
+    /// A sync that was a lie.
+    Nothing,
+}
+
+/// What is synced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Synced {
+    File(u64),
+    Directory(String),
+}
+
+/// All that was recorded, in order.
+#[derive(Default)]
+pub struct Trace {
+    /// Each with the moment at which its record was whole.
+    pub ops: Vec<(Moment, Op)>,
+    /// What was written.
+    pub data: Vec<u8>,
+}
+
+/// Compiled once: the library, for this machine.
+fn library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/disk_trace.c");
+        let name = format!("disk_trace-{}.so", std::process::id());
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let compiled = Command::new("cc")
+            .args(["-Wall", "-Werror", "-shared", "-fPIC", "-O1", "-o"])
+            .args([&library, &source])
+            .status()
+            .expect("a C compiler, `cc`: the gateway cannot be built without one either");
+        assert!(compiled.success(), "{} compiles", source.display());
+        library
+    })
+}
+
+// === impl Recorder ===
+
+impl Recorder {
+    /// Records what becomes of `root`, beside it.
+    pub fn new(directory: &Path) -> Self {
+        let directory = directory.canonicalize().expect("a directory");
+        let root = directory.join("disk");
+        fs::create_dir(&root).expect("a directory");
+        Self {
+            logs: directory.join("trace"),
+            root,
+        }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The setup of the process of this number.
+    pub fn watch(&self, setup: &Setup, process: usize) -> Setup {
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        setup
+            .clone()
+            .env("LD_PRELOAD", &text(library()))
+            .env("DISK_TRACE_ROOT", &text(&self.root))
+            .env("DISK_TRACE_LOG", &text(&self.log(process)))
+    }
+
+    /// Now: whatever the process has said was done has been recorded before this.
+    pub fn now(&self, process: usize) -> Moment {
+        let length = fs::metadata(self.log(process)).map_or(0, |log| log.len());
+        Moment(process, length)
+    }
+
+    /// How large a file below the root is.
+    pub fn size(&self, path: &str) -> u64 {
+        fs::metadata(self.root.join(path)).map_or(0, |file| file.len())
+    }
+
+    /// Whether the last that the process did was a sync.
+    pub fn has_just_synced(&self, process: usize) -> bool {
+        let log = fs::read(self.log(process)).unwrap_or_default();
+        let mut lines = log.rsplit(|byte| *byte == b'\n');
+        lines.nth(1).is_some_and(|line| line.starts_with(b"E "))
+    }
+
+    /// How often the process has begun a log: SQLite's has a header of 32 bytes.
+    pub fn logs_begun(&self, process: usize) -> usize {
+        let mut trace = Trace::default();
+        trace.take(process, &fs::read(self.log(process)).unwrap_or_default());
+        let begins = |op: &Op| matches!(op, Op::Write { at: 0, data, .. } if data.len() == 32);
+        trace.ops.iter().filter(|(_, op)| begins(op)).count()
+    }
+
+    fn log(&self, process: usize) -> PathBuf {
+        self.logs.with_extension(process.to_string())
+    }
+
+    /// What these processes have recorded, one after the other.
+    pub fn read(&self, processes: usize) -> Trace {
+        let mut trace = Trace::default();
+        for process in 0..processes {
+            let log = fs::read(self.log(process)).expect("nothing was recorded: is it preloaded?");
+            trace.take(process, &log);
+        }
+        trace
+    }
+}
+
+// === impl Trace ===
+
+impl Trace {
+    fn take(&mut self, process: usize, log: &[u8]) {
+        let base = self.data.len();
+        self.data.extend_from_slice(log);
+        let mut at = 0;
+        // What a kill has cut off the end was told to nobody.
+        while let Some(length) = log[at..].iter().position(|byte| *byte == b'\n') {
+            let line = std::str::from_utf8(&log[at..at + length]).expect("text");
+            let mut end = at + length + 1;
+            let (kind, rest) = line.split_once(' ').expect("a record");
+            if kind == "W" {
+                let size: usize = rest
+                    .rsplit(' ')
+                    .next()
+                    .expect("a size")
+                    .parse()
+                    .expect("it");
+                let data = base + end..base + end + size;
+                end += size + 1;
+                if end > log.len() {
+                    break;
+                }
+                let [ino, at, _] = numbers(rest);
+                let at = usize::try_from(at).expect("small");
+                self.ops
+                    .push((moment(process, end), Op::Write { ino, at, data }));
+            } else {
+                self.ops
+                    .push((moment(process, end), read(process, kind, rest)));
+            }
+            at = end;
+        }
+    }
+
+    /// How many operations had been done by this moment.
+    pub fn done_by(&self, moment: Moment) -> usize {
+        self.ops.partition_point(|(done, _)| *done <= moment)
+    }
+
+    /// The same, of a disk that does not sync what `lies` names, and says that it did. It is shown
+    /// a file's path as well.
+    pub fn with_lies(&self, lies: impl Fn(&Synced, &str) -> bool) -> Self {
+        let mut names: HashMap<u64, &str> = HashMap::new();
+        let mut untrue = Vec::new();
+        let ops = self.ops.iter().map(|(moment, op)| {
+            let op = match op {
+                Op::Create { ino, path } => {
+                    names.insert(*ino, path);
+                    op.clone()
+                }
+                Op::Begin { sync, what } => {
+                    let name = match what {
+                        Synced::File(ino) => names.get(ino).copied().unwrap_or_default(),
+                        Synced::Directory(path) => path,
+                    };
+                    if lies(what, name) {
+                        untrue.push(*sync);
+                    }
+                    op.clone()
+                }
+                Op::End { sync } if untrue.contains(sync) => Op::Nothing,
+                op => op.clone(),
+            };
+            (*moment, op)
+        });
+        Self {
+            ops: ops.collect(),
+            data: self.data.clone(),
+        }
+    }
+}
+
+fn moment(process: usize, end: usize) -> Moment {
+    Moment(process, u64::try_from(end).expect("small"))
+}
+
+fn numbers<const N: usize>(text: &str) -> [u64; N] {
+    let numbers: Vec<u64> = text
+        .split(' ')
+        .map(|number| number.parse().expect("a number"))
+        .collect();
+    numbers.try_into().expect("so many numbers")
+}
+
+fn read(process: usize, kind: &str, rest: &str) -> Op {
+    let split = |separator| rest.split_once(separator).expect("two parts");
+    let size = |text: &str| text.parse::<usize>().expect("a size");
+    match kind {
+        "O" => Op::Create {
+            ino: split(' ').0.parse().expect("a number"),
+            path: split(' ').1.into(),
+        },
+        "T" => Op::Resize {
+            ino: split(' ').0.parse().expect("a number"),
+            to: size(split(' ').1),
+        },
+        "A" => Op::Allocate {
+            ino: split(' ').0.parse().expect("a number"),
+            to: size(split(' ').1),
+        },
+        "M" => Op::MakeDir { path: rest.into() },
+        "U" => Op::Remove { path: rest.into() },
+        "N" => Op::Rename {
+            from: split('\t').0.into(),
+            to: split('\t').1.into(),
+        },
+        "B" => {
+            let mut parts = rest.splitn(3, ' ');
+            let mut next = || parts.next().expect("three parts");
+            let number = next().parse().expect("a number");
+            let what = match next() {
+                "F" => Synced::File(next().parse().expect("a number")),
+                _ => Synced::Directory(next().into()),
+            };
+            Op::Begin {
+                sync: (process, number),
+                what,
+            }
+        }
+        "E" => Op::End {
+            sync: (process, rest.parse().expect("a number")),
+        },
+        _ => panic!("the library cannot record this: {rest}"),
+    }
+}
