@@ -116,7 +116,10 @@ fn is_throttled(status: StatusCode, error: Option<&ErrorBody>) -> bool {
         || error
             .and_then(ErrorBody::gateway_code)
             .is_some_and(|code| THROTTLED.contains(&code))
-        || (status.is_client_error() && error.and_then(ErrorBody::status_code) == Some(429))
+        // A time-out that says so as well says two things, of which one leaves doubt.
+        || (status.is_client_error()
+            && status != StatusCode::REQUEST_TIMEOUT
+            && error.and_then(ErrorBody::status_code) == Some(429))
 }
 
 /// The refusal of a request that was throttled.

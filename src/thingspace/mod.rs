@@ -21,20 +21,20 @@ mod wire;
 
 use std::{sync::atomic::AtomicBool, time::Duration};
 
-use reqwest::{Method, header};
+use reqwest::{Method, StatusCode, header};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::{
     access::{Access, Pass},
     answer::{Reading, Stale},
     blank::Blanks,
-    http::{About, Endpoint, Failure, Http},
+    http::{About, Endpoint, Failure, Http, Reply},
     pace::Pace,
     wire::Parcel,
 };
 use crate::{
     domain::{
-        change::{Demand, Order, Refusal, RefusalKind},
+        change::{ChangeType, Demand, Order, Refusal, RefusalKind},
         names::RequestId,
         trace::TraceParent,
     },
@@ -70,6 +70,29 @@ pub enum Answer {
     /// It left and no definite answer came. Says why in one line, without any
     /// secret, name or address. It must never be sent again.
     Unknown(String),
+}
+
+/// What an answer to a plan change means, and what is shown of it: `hidden` is blanked. An answer that
+/// refuses the log-in is taken for the one to the replay. `None` when there is no such status.
+///
+/// This is all that stands between what comes from ThingSpace and what callers are told.
+pub fn meaning(
+    status: u16,
+    body: &[u8],
+    change_type: ChangeType,
+    hidden: &[&str],
+) -> Option<Answer> {
+    let reply = Reply {
+        status: StatusCode::from_u16(status).ok()?,
+        retry_after: None,
+        body: body.to_vec(),
+    };
+    let blanks = Blanks::new(hidden.iter().copied()).with_words(hidden.iter().copied());
+    let reading = answer::read(&reply, change_type).with_refusal(|refusal| blanks.tidy(refusal));
+    Some(match reading {
+        Reading::Answer(answer) => answer,
+        Reading::Stale(_, refusal) => Answer::NotExecuted(refusal),
+    })
 }
 
 /// There is no token or no session to send a change with: nothing was sent.

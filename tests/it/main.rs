@@ -14,6 +14,7 @@
 mod budget;
 mod callbacks;
 mod contract;
+mod corpus;
 mod crash;
 mod credentials;
 mod deadlines;

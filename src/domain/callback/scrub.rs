@@ -52,11 +52,24 @@ fn next_name(body: &[u8], from: usize) -> Option<(Name, usize)> {
         (Name::Password, b"password"),
     ];
     (from..body.len()).find_map(|at| {
+        names
+            .iter()
+            .find_map(|(name, text)| Some((*name, spelled(body, at, text)?)))
+    })
+}
+
+/// Where this name ends, if it stands here in any case; JSON may spell any letter as its number.
+fn spelled(body: &[u8], at: usize, name: &[u8]) -> Option<usize> {
+    name.iter().try_fold(at, |at, letter| {
         let rest = body.get(at..)?;
-        names.iter().find_map(|(name, text)| {
-            let found = rest.get(..text.len())?.eq_ignore_ascii_case(text);
-            found.then_some((*name, at + text.len()))
-        })
+        let (found, length) = match rest.strip_prefix(b"\\u") {
+            Some(number) => {
+                let number = std::str::from_utf8(number.get(..4)?).ok()?;
+                (u8::from_str_radix(number, 16).ok()?, 6)
+            }
+            None => (*rest.first()?, 1),
+        };
+        found.eq_ignore_ascii_case(letter).then_some(at + length)
     })
 }
 
@@ -67,14 +80,17 @@ fn is_between(byte: u8) -> bool {
 
 /// The content of the value at a place, and where it ends: at its quote, or at what ends a bare one.
 fn value_of(body: &[u8], at: usize) -> ((usize, usize), usize) {
-    let quoted = at.checked_sub(1).and_then(|before| body.get(before)) == Some(&b'"');
+    let before = at.checked_sub(1).and_then(|before| body.get(before));
+    let quote = before.filter(|byte| matches!(byte, b'"' | b'\''));
     let mut end = at;
     while let Some(byte) = body.get(end) {
         match byte {
             // What is escaped does not end it.
             b'\\' => end += 1,
-            b'"' if quoted => break,
-            b',' | b'}' | b']' | b'\n' | b'\r' if !quoted => break,
+            byte if quote == Some(byte) => break,
+            b',' | b'}' | b']' | b'\n' | b'\r' if quote.is_none() => break,
+            // No bare word, but something with parts: where it ends, nobody can tell.
+            b'"' | b'\'' | b'{' | b'[' if quote.is_none() => end = body.len(),
             _ => {}
         }
         end += 1;
@@ -129,6 +145,11 @@ mod tests {
             r#"[{"password":"hush"},{"password":"hush"}"#,
             "{\"password\":\n\t\"hush\"",
             r#"{\"password\":\"hush\"}"#,
+            r#"{"pass\u0077or\u0044":"hush""#,
+            r#"{"password":["a","hush"]"#,
+            r#"{"password":{"a":1,"b":"hush"}"#,
+            r#"{"password":!["a","hush"]"#,
+            "{'password': 'a,hush'",
         ] {
             assert!(!said(body).0.contains("hush"), "{body}");
         }

@@ -78,6 +78,7 @@ fn only_a_success_with_a_request_id_is_accepted_and_all_that_leaves_doubt_is_unk
         (400, &service("500"), Unknown),
         (404, html, Unknown),
         (408, &service("408"), Unknown),
+        (408, &service("429"), Unknown),
         (500, &service("UnifiedWebService.REQUEST_FAILED.X"), Unknown),
         (500, &fault("900900"), Unknown),
         (502, html, Unknown),

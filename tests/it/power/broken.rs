@@ -1,6 +1,8 @@
 //! The judge is told lies: disks that do not sync what they say they have, and a gateway that speaks
 //! before it has synced. It must notice each.
 
+use std::{collections::HashMap, mem::discriminant};
+
 use super::{
     Cut, cuts,
     disk::Unsynced,
@@ -11,19 +13,38 @@ use super::{
 };
 
 /// Disks that are opened for each lie.
-const CUTS: usize = 60;
+const CUTS: usize = 30;
+/// And right after a fact, of each kind.
+const EACH: usize = 5;
 
-/// Power losses that forget all that they may, anywhere but in the first start.
-fn harsh(trace: &Trace) -> Vec<Cut> {
+/// Power losses that forget all that they may: anywhere, and as soon as something was said or done, some
+/// of each kind.
+fn harsh(trace: &Trace, facts: &[Held]) -> Vec<Cut> {
     let mut cuts = cuts(trace, 11);
     cuts.retain(|cut| cut.unsynced == Unsynced::Gone);
     let step = (cuts.len() / CUTS).max(1);
-    cuts.into_iter().step_by(step).collect()
+    let mut chosen: Vec<usize> = cuts.iter().step_by(step).map(|cut| cut.done).collect();
+    let mut kinds: HashMap<_, Vec<usize>> = HashMap::new();
+    for held in facts {
+        let kind = kinds.entry(discriminant(&held.fact)).or_default();
+        kind.push(held.from);
+    }
+    for said in kinds.into_values() {
+        let step = (said.len() / EACH).max(1);
+        chosen.extend(said.into_iter().step_by(step));
+    }
+    chosen.sort_unstable();
+    chosen.dedup();
+    let gone = |done| Cut {
+        done,
+        unsynced: Unsynced::Gone,
+    };
+    chosen.into_iter().map(gone).collect()
 }
 
 async fn lost(trace: &Trace, facts: &[Held]) -> Vec<String> {
-    let (opened, wrong) = open_all(trace, facts, &harsh(trace)).await;
-    assert!(opened > CUTS / 2, "{opened}");
+    let (opened, wrong) = open_all(trace, facts, &harsh(trace, facts)).await;
+    assert!(opened > CUTS, "{opened}");
     wrong.into_iter().map(|(_, what)| what).collect()
 }
 

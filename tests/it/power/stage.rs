@@ -22,7 +22,7 @@ use super::{
 use crate::support::{
     gateway::{Client, Gateway, PATIENCE, Setup},
     requests::{change_esim, esim, esim_callback, iccid, post, refuse_esim, told, watch_request},
-    thingspace::{Answer, Call, ESIM, LOG_IN, Seen, ThingSpace},
+    thingspace::{Answer, Call, ESIM, Held, LOG_IN, Seen, ThingSpace},
 };
 
 pub const SECRET: &str = "planted-path-secret";
@@ -133,9 +133,11 @@ impl Stage {
     /// The next process, in which the log starts over at once.
     pub async fn begin(setup: &Setup, witness: &Witness, thingspace: &ThingSpace) -> Self {
         for _ in 0..10 {
+            // Before anything asks for it: a start looks up what is missing.
+            let held = thingspace.hold(Call::Token);
             let stage = Self::start(setup, witness).await;
             let number = 20 + witness.process();
-            if stage.change_after_checkpoint(number, thingspace).await {
+            if stage.change_after_checkpoint(number, held).await {
                 return stage;
             }
             stage.gateway.kill().await;
@@ -175,12 +177,11 @@ impl Stage {
     }
 
     /// Makes a large change, and keeps it from leaving until the log has been moved into the database.
-    /// Answers whether the log has then started over, which readers may prevent. It must be the
-    /// process's first change: only that waits for a log-in.
-    pub async fn change_after_checkpoint(&self, number: usize, thingspace: &ThingSpace) -> bool {
+    /// Answers whether the log has then started over, which readers may prevent. `held` is the process's
+    /// first log-in.
+    async fn change_after_checkpoint(&self, number: usize, mut held: Held) -> bool {
         let (recorder, process) = (&self.witness.recorder, self.witness.process());
         let grown = recorder.size(DATABASE) + 100_000;
-        let mut held = thingspace.hold(Call::Token);
         let moved = async {
             held.arrived().await;
             let moved = async {

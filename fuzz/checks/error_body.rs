@@ -1,0 +1,88 @@
+//! An answer of ThingSpace to a plan change: whether anything was executed, and what is shown of it.
+
+use thingspace_gateway::{
+    domain::change::{ChangeType, RefusalKind},
+    thingspace::{Answer, meaning},
+};
+
+use super::{SECRET, tells};
+
+const STATUSES: [u16; 24] = [
+    200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 415, 422,
+    429, 500, 502, 503, 504,
+];
+
+pub fn check(data: &[u8]) {
+    let Some(([choice, other], body)) = data.split_first_chunk::<2>() else {
+        return;
+    };
+    let status = match STATUSES.get(usize::from(*choice)) {
+        Some(status) => *status,
+        None => 100 + (u16::from(*choice) << 2) + u16::from(*other >> 6),
+    };
+    let change_type = match other & 1 {
+        0 => ChangeType::EsimPlan,
+        _ => ChangeType::FiveGBiPlan,
+    };
+    let Some(answer) = meaning(status, body, change_type, &[SECRET]) else {
+        assert!(!(100..1_000).contains(&status));
+        return;
+    };
+    shows_nothing(&answer);
+    is_in_the_table(status, body, &answer);
+}
+
+fn shows_nothing(answer: &Answer) {
+    let refusal = match answer {
+        Answer::Refused(refusal) | Answer::NotExecuted(refusal) => refusal,
+        // A name that all callbacks will have: with anything taken out it would be no name.
+        Answer::Accepted(_) => return,
+        Answer::Unknown(why) => return assert!(why.len() < 200),
+    };
+    assert!(!tells(&format!("{refusal:?}")), "{refusal:?}");
+    let code = refusal.thingspace_code.as_deref().unwrap_or_default();
+    let text = refusal.thingspace_text.as_deref().unwrap_or_default();
+    assert!(code.chars().count() <= 128 && text.chars().count() <= 500);
+    assert!(refusal.detail.len() < 300);
+    assert!(!code.chars().chain(text.chars()).any(char::is_control));
+}
+
+/// Nothing is certain but what the table in ARCHITECTURE.md has. Looser than the table in what a body may
+/// be, and so written without its code.
+fn is_in_the_table(status: u16, body: &[u8], answer: &Answer) {
+    let text = String::from_utf8_lossy(body).to_lowercase();
+    let client_error = (400..500).contains(&status) && status != 408;
+    let has = |part: &str| text.contains(part);
+    // JSON may spell any letter as its number.
+    let may_have = |part: &str| has(part) || has("\\u");
+    let is_error = may_have("errorcode") || may_have("fault") || may_have("error");
+    let is_gateways = may_have("fault") && may_have("900");
+    let is_bare = body.trim_ascii().is_empty();
+    match answer {
+        Answer::Accepted(_) => {
+            assert!((200..300).contains(&status) && may_have("requestid"));
+        }
+        Answer::Unknown(_) => assert_ne!(status, 429),
+        Answer::Refused(_) => assert!(client_error && is_error && !is_bare, "{status} {text}"),
+        Answer::NotExecuted(refusal) => match refusal.kind {
+            RefusalKind::Throttled => assert!(
+                status == 429
+                    || (status >= 400 && is_gateways)
+                    || (client_error && may_have("errorcode") && may_have("429")),
+                "{status} {text}"
+            ),
+            RefusalKind::Credentials => assert!(
+                client_error && (is_error || (is_bare && matches!(status, 401 | 403))),
+                "{status} {text}"
+            ),
+            other => panic!("{other:?}: {status} {text}"),
+        },
+    }
+    if (300..400).contains(&status) || status == 408 {
+        let may_throttle = status == 408 && is_gateways;
+        assert!(
+            matches!(answer, Answer::Unknown(_)) || may_throttle,
+            "{status} {text}"
+        );
+    }
+}

@@ -1,0 +1,97 @@
+//! The settings file: an operator's text, with secrets in it.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+use thingspace_gateway::config::{Config, Mode, Sources};
+use toml::{Table, Value};
+
+use super::{SECRET, tells};
+
+/// The settings that are never shown (docs/settings.md).
+const SECRETS: [&str; 9] = [
+    "app_key",
+    "app_secret",
+    "uws_username",
+    "uws_password",
+    "username",
+    "password",
+    "previous_username",
+    "previous_password",
+    "path_secret",
+];
+
+thread_local! {
+    static DIRECTORY: TempDir = directory();
+}
+
+fn directory() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let there = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok());
+    let directory = there.flatten().or_else(|| tempfile::tempdir().ok());
+    directory.expect("a temporary directory")
+}
+
+pub fn check(data: &[u8]) {
+    // A file that is named in it is read: not the machine's devices.
+    if String::from_utf8_lossy(data).contains("/dev") {
+        return;
+    }
+    let path = DIRECTORY.with(|directory| directory.path().join("settings.toml"));
+    fs::write(&path, data).expect("room");
+    let hides = String::from_utf8_lossy(data).contains(SECRET) && is_only_secret(data);
+    let read = Config::load(&Sources::default().with_file(&path));
+    let mut loaded = match read {
+        Ok(loaded) => loaded,
+        Err(error) => return is_told_well(&error.to_string(), error.key(), hides),
+    };
+    let mut shown = loaded.warnings.clone();
+    shown.push(format!("{:?}", loaded.config));
+    for mode in [Mode::Serve, Mode::ServeSandbox, Mode::Sandbox] {
+        shown.push(thingspace_gateway::config::toml(&loaded.config, mode));
+        match loaded.config.check_for(mode) {
+            Ok(warnings) => shown.extend(warnings),
+            Err(error) => is_told_well(&error.to_string(), error.key(), hides),
+        }
+    }
+    for text in shown {
+        assert!(!hides || !tells(&text), "{text}");
+    }
+}
+
+/// One line that names a key, and no secret.
+fn is_told_well(line: &str, key: &str, hides: bool) {
+    assert!(!line.contains('\n') && !line.is_empty());
+    assert!(line.contains(key), "{line}");
+    assert!(!hides || !tells(line), "{line}");
+}
+
+/// Whether the secret stands where secrets stand, and nowhere else.
+fn is_only_secret(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    match text.parse::<Table>() {
+        Ok(table) => {
+            let elsewhere = table.iter().map(|(name, value)| count(name, value));
+            elsewhere.sum::<usize>() == 0
+        }
+        // Not TOML: a message has no business to repeat any of it, but for a name.
+        Err(_) => text.lines().all(|line| {
+            !tells(line)
+                || line.split_once('=').is_some_and(|(name, _)| {
+                    !tells(name) && SECRETS.contains(&name.trim().rsplit('.').next().unwrap_or(""))
+                })
+        }),
+    }
+}
+
+/// How often it stands elsewhere.
+fn count(name: &str, value: &Value) -> usize {
+    let here = usize::from(tells(name));
+    here + match value {
+        Value::Table(table) => table.iter().map(|(name, value)| count(name, value)).sum(),
+        _ if SECRETS.contains(&name) => 0,
+        value => usize::from(tells(&value.to_string())),
+    }
+}

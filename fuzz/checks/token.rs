@@ -1,0 +1,75 @@
+//! A resume token: text from a client.
+
+use thingspace_gateway::{
+    domain::names::{ChangeId, RequestId},
+    journal::{Epoch, Place, Target},
+    watch::Token,
+};
+
+pub fn check(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        match Token::decode(text) {
+            // One text for one token: so no text is accepted as another's.
+            Ok(token) => assert_eq!(token.encode(), text),
+            Err(error) => assert_eq!(
+                error.to_string(),
+                "it is not a resume token of this service"
+            ),
+        }
+    }
+    let Some((change, rest)) = data.split_first_chunk::<4>() else {
+        return;
+    };
+    let Some(token) = token(rest) else { return };
+    let text = token.encode();
+    assert_eq!(Token::decode(&text), Ok(token.clone()));
+    let [at, byte, ..] = *change;
+    refuse(&text, &token, usize::from(at), byte);
+}
+
+/// A token of these bytes.
+fn token(data: &[u8]) -> Option<Token> {
+    let (numbers, name) = data.split_first_chunk::<24>()?;
+    let number = |from: usize, to: usize| {
+        let bytes = numbers.get(from..to).unwrap_or_default();
+        bytes
+            .iter()
+            .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
+    };
+    let target = match <[u8; 16]>::try_from(name) {
+        Ok(id) => Target::Change(ChangeId::from_bytes(id)),
+        Err(_) => Target::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
+    };
+    Some(Token {
+        epoch: Epoch(number(0, 8)),
+        place: Place {
+            position: number(8, 16),
+            index: u32::try_from(number(16, 20)).ok()?,
+        },
+        mark: u32::try_from(number(20, 24)).ok()?,
+        target,
+    })
+}
+
+/// Whatever is changed about its text, it is not a token any more, or still the same.
+fn refuse(text: &str, token: &Token, at: usize, byte: u8) {
+    let at = at % text.len();
+    let mut changed = text.as_bytes().to_vec();
+    changed[at] = byte;
+    let cut = &text.as_bytes()[..at];
+    let longer = [text.as_bytes(), &[byte]].concat();
+    let swapped = {
+        let mut swapped = text.as_bytes().to_vec();
+        swapped.rotate_left(at);
+        swapped
+    };
+    for other in [&changed[..], cut, &longer, &swapped] {
+        let Ok(other) = std::str::from_utf8(other) else {
+            continue;
+        };
+        match Token::decode(other) {
+            Ok(read) => assert!(other == text && read == *token, "{other}"),
+            Err(error) => assert!(!error.to_string().is_empty()),
+        }
+    }
+}
