@@ -83,14 +83,16 @@ fn library() -> &'static Path {
     static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/disk_trace.c");
-        let name = format!("disk_trace-{}.so", std::process::id());
-        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk_trace.so");
+        // Under a name of its own first: another run may have the library in use.
+        let made = library.with_extension(std::process::id().to_string());
         let compiled = Command::new("cc")
             .args(["-Wall", "-Werror", "-shared", "-fPIC", "-O1", "-o"])
-            .args([&library, &source])
+            .args([&made, &source])
             .status()
             .expect("a C compiler, `cc`: the gateway cannot be built without one either");
         assert!(compiled.success(), "{} compiles", source.display());
+        fs::rename(&made, &library).expect("it was made");
         library
     })
 }
