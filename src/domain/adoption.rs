@@ -60,24 +60,25 @@ pub enum Listing {
 /// to ("About Callback Services").
 pub const GIVEN_UP_COUNTS_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// The change that a request is, if there is exactly one that it can be, and how much of it was seen.
+/// The change that a request is, if there is exactly one that it can be; or one that it is if ThingSpace's
+/// list of its devices says so, which then is worth asking for. `listed`: the list was among what was seen.
+///
 /// Changes that are being sent count, and so do those that were given up: one of them may be the
-/// request's as well. `listed`: ThingSpace's own list of the request's devices was among what was seen.
+/// request's as well.
 pub fn only_one(seen: &[(Change, Extent)], listed: bool) -> Option<(&Change, Extent)> {
-    let of = |extent| {
-        let alike = seen.iter().filter(move |(_, seen)| *seen == extent);
-        alike.map(|(change, _)| change)
+    let unknown = |extent| {
+        let mut alike = seen.iter().filter(move |(_, seen)| *seen == extent);
+        alike.find(|(change, _)| change.state == ChangeState::OutcomeUnknown)
     };
-    let (mut whole, mut part) = (of(Extent::Whole), of(Extent::Part));
-    let (change, extent) = match (whole.next(), whole.next(), part.next(), part.next()) {
-        (Some(change), None, ..) => (change, Extent::Whole),
-        // Only eSIM has a status that names the devices of a request.
-        (None, _, Some(change), None) if change.change_type == ChangeType::EsimPlan && !listed => {
-            (change, Extent::Part)
-        }
-        _ => return None,
+    let wholes = seen.iter().filter(|(_, seen)| *seen == Extent::Whole);
+    let whole = unknown(Extent::Whole).filter(|_| wholes.count() == 1);
+    // Of the others that it may be a part of, the list leaves one. Only eSIM has it.
+    let part = || {
+        let part = unknown(Extent::Part).filter(|_| !listed);
+        part.filter(|(change, _)| change.change_type == ChangeType::EsimPlan)
     };
-    (change.state == ChangeState::OutcomeUnknown).then_some((change, extent))
+    let (change, extent) = whole.or_else(part)?;
+    Some((change, *extent))
 }
 
 // === impl Listing ===

@@ -48,8 +48,9 @@ pub(super) fn iccid(number: usize) -> String {
     format!("8914800000{number:010}")
 }
 
-pub(super) fn esim(key: &str, devices: std::ops::Range<usize>) -> Demand {
+pub(super) fn esim(key: &str, devices: impl IntoIterator<Item = usize>) -> Demand {
     let devices = devices
+        .into_iter()
         .map(|number| EsimDeviceDraft {
             eid: format!("8904903200000100000000{number:010}"),
             iccid: iccid(number),

@@ -220,3 +220,32 @@ pub(in crate::journal) async fn a_change_that_was_given_up_lately_may_be_meant_a
     assert_eq!(change.change_id, second);
     journal.close().await;
 }
+
+pub(in crate::journal) async fn what_was_given_up_keeps_nobody_from_asking_for_the_list(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    // What was given up shares a device that was called back, or is all that was.
+    for (key, given_up) in [("a", vec![0, 9]), ("b", vec![10])] {
+        let (own, other) = (given_up[0], given_up[0] + 1);
+        let first = unknown(&*journal, &esim(key, given_up)).await;
+        journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+        let second = unknown(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
+        see(&*journal, key, &[own], 20).await;
+        let Adoption::Part(change) = adopt(&*journal, key).await else {
+            panic!("the list would tell")
+        };
+        assert_eq!(change.change_id, second);
+        let request = RequestId::parse(key).unwrap();
+        let adopt = async |devices: &[usize]| {
+            let adoption = journal.adopt(request.clone(), listed(devices), true, at(50));
+            adoption.await.unwrap()
+        };
+        assert_eq!(adopt(&[own]).await, Adoption::Unproven);
+        let Adoption::Adopted(change) = adopt(&[own, other]).await else {
+            panic!("not adopted")
+        };
+        assert_eq!(change.change_id, second);
+    }
+    journal.close().await;
+}

@@ -62,6 +62,7 @@ conforms!(
         what_does_not_prove_it_binds_nothing,
         of_two_changes_that_it_can_be_it_is_neither,
         a_change_that_was_given_up_lately_may_be_meant_as_well,
+        what_was_given_up_keeps_nobody_from_asking_for_the_list,
         a_part_is_the_whole_only_if_thingspace_lists_exactly_the_devices,
         orphans_are_found_by_when_they_came_and_those_who_wait_by_since_when;
     forwards:

@@ -194,14 +194,14 @@ impl fmt::Display for Coverage {
         }
         write!(out, "\n{:34}", "changes judged, by fault")?;
         for (name, _) in GUARANTEES {
-            write!(out, "{name:>14}")?;
+            write!(out, "{name:>15}")?;
         }
         writeln!(out)?;
         for (fault, (name, _)) in FAULTS.iter().enumerate() {
             write!(out, "{name:34}")?;
             for guarantee in 0..GUARANTEES.len() {
                 let count = self.met.get(&(fault, guarantee)).copied().unwrap_or(0);
-                write!(out, "{count:>14}")?;
+                write!(out, "{count:>15}")?;
             }
             writeln!(out)?;
         }
