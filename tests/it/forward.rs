@@ -4,9 +4,10 @@
 use std::{collections::HashSet, fs};
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{
-    gateway::{Directory, Gateway, Setup},
+    gateway::{Directory, Gateway, PATIENCE, Setup},
     requests::{deliver, esim_callback, five_g_bi_callback, post},
     thingspace::ThingSpace,
     webhook::Webhook,
@@ -46,6 +47,16 @@ async fn metric(gateway: &Gateway, name: &str) -> u64 {
     let lines = text.lines().filter(|line| line.starts_with(name));
     let values = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
     values.sum()
+}
+
+async fn until_metric(gateway: &Gateway, name: &str, wanted: u64) {
+    let look = async {
+        while metric(gateway, name).await != wanted {
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = timeout(PATIENCE, look).await;
+    assert!(found.is_ok(), "{name} is not {wanted} in time");
 }
 
 #[tokio::test]
@@ -103,7 +114,9 @@ async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_
     .await;
     let log = gateway.kill().await;
     assert!(
-        !log.contains("token=planted") && !log.contains(PASSWORD),
+        [PASSWORD, PATH_SECRET, "token=planted"]
+            .iter()
+            .all(|planted| !log.contains(planted)),
         "{log}"
     );
     for entry in fs::read_dir(directory.path()).unwrap() {
@@ -114,6 +127,8 @@ async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_
             PASSWORD,
             "planted-previous-user",
             "planted-previous-word",
+            "token=planted",
+            PATH_SECRET,
         ] {
             let found = bytes
                 .windows(planted.len())
@@ -144,9 +159,7 @@ async fn what_was_acknowledged_while_the_webhook_was_down_is_passed_on_after_kil
     let _up = webhook.up().await;
     let got = webhook.until(|bodies| requests(bodies).len() == 20).await;
     assert_eq!(requests(&got), sent);
-    while metric(&gateway, waiting).await != 0 {
-        tokio::task::yield_now().await;
-    }
+    until_metric(&gateway, waiting, 0).await;
     let (code, _) = gateway.terminate().await;
     assert_eq!(code, Some(0));
     // All are settled: the next start passes nothing on again.
@@ -177,9 +190,7 @@ async fn what_the_webhook_does_not_take_is_tried_again_and_redirects_are_not_fol
     let got = webhook.until(|bodies| bodies.len() == 4).await;
     assert!(got.iter().all(|one| *one == got[0]), "{got:?}");
     let forwarded = r#"thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome="#;
-    while metric(&gateway, &format!("{forwarded}\"forwarded\"")).await != 1 {
-        tokio::task::yield_now().await;
-    }
+    until_metric(&gateway, &format!("{forwarded}\"forwarded\""), 1).await;
     assert_eq!(metric(&gateway, &format!("{forwarded}\"failed\"")).await, 3);
     assert_eq!(other.bodies().len(), 0);
 }
@@ -202,9 +213,7 @@ async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
     assert_eq!(metric(&gateway, waiting).await, 10);
     let given_up = "thingspace_gateway_callbacks_forwards_total{\
                     thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
-    while metric(&gateway, given_up).await != 40 {
-        tokio::task::yield_now().await;
-    }
+    until_metric(&gateway, given_up, 40).await;
     let before = webhook.bodies().len();
     webhook.always(200);
     let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
@@ -256,9 +265,12 @@ async fn what_is_in_the_quarantine_is_passed_on_only_once_it_is_replayed() {
         String::from_utf8(command.await.unwrap().stdout).unwrap()
     };
     // The file is read anew every two seconds.
-    while !replay().await.contains(r#""stored":1"#) {
-        tokio::task::yield_now().await;
-    }
+    let replayed = async {
+        while !replay().await.contains(r#""stored":1"#) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, replayed).await.expect("it is stored");
     let got = webhook.until(|bodies| bodies.len() == 2).await;
     assert_eq!(got[1].1["requestId"], "r-kept");
     assert_eq!(got[1].1["password"], PASSWORD);

@@ -22,6 +22,8 @@ use super::gateway::PATIENCE;
 pub struct Webhook {
     pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
+    /// Bound and never listening: nobody is connected to it, and no other test is given its port.
+    _reserved: Arc<TcpSocket>,
 }
 
 /// One that serves, until it is dropped.
@@ -32,19 +34,23 @@ struct Seen {
     bodies: Vec<(String, Value)>,
     answers: VecDeque<(u16, Vec<(&'static str, String)>)>,
     standing: Option<u16>,
+    refused: Option<(&'static str, u16)>,
 }
 
 // === impl Webhook ===
 
 impl Webhook {
-    /// A port that is free now.
+    /// A port of its own, as long as it lives.
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
+        // Both that share the port say so; the kernel hands out none that is bound already (man 7 socket).
+        socket.set_reuseaddr(true).expect("an option");
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         socket.bind(any).expect("a free port");
         Self {
             address: socket.local_addr().expect("an address"),
             seen: Arc::default(),
+            _reserved: Arc::new(socket),
         }
     }
 
@@ -77,6 +83,11 @@ impl Webhook {
     /// Answers all so from here on.
     pub fn always(&self, status: u16) {
         self.seen.lock().expect("nobody panics").standing = Some(status);
+    }
+
+    /// Answers what is posted to such a path so.
+    pub fn refuse(&self, path: &'static str, status: u16) {
+        self.seen.lock().expect("nobody panics").refused = Some((path, status));
     }
 
     /// What it was sent, by path.
@@ -114,8 +125,10 @@ async fn take(
     let mut seen = seen.lock().expect("nobody panics");
     let body = serde_json::from_slice(&body).expect("JSON");
     seen.bodies.push((uri.to_string(), body));
-    let standing = (seen.standing.unwrap_or(200), Vec::new());
-    let (status, headers) = seen.answers.pop_front().unwrap_or(standing);
+    let refused = seen.refused.filter(|(path, _)| uri.path().contains(path));
+    let standing = refused.map_or(seen.standing.unwrap_or(200), |(_, status)| status);
+    let next = seen.answers.pop_front();
+    let (status, headers) = next.unwrap_or((standing, Vec::new()));
     let status = StatusCode::from_u16(status).expect("a status");
     let headers = headers.into_iter().map(|(name, value)| {
         let name = header::HeaderName::from_static(name);
