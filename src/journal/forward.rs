@@ -28,7 +28,7 @@ pub struct Forward {
 /// Callbacks that are due to be passed on.
 #[derive(Debug, Clone, Default)]
 pub struct DueForwards {
-    /// Those that have been due for longest first.
+    /// Those that were never tried first; of each kind those that have been due for longest.
     pub due: Vec<Forward>,
     /// When the next of the others is.
     pub next: Option<Timestamp>,

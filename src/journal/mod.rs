@@ -185,9 +185,14 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(u64, Detained)>, JournalError>;
 
-    /// Callbacks that are due to be passed on, at most `limit`.
-    async fn due_forwards(&self, now: Timestamp, limit: usize)
-    -> Result<DueForwards, JournalError>;
+    /// Callbacks that are due to be passed on: `fresh` that were never tried, and `again` that were.
+    /// Where there are fewer of the one, there are more of the other.
+    async fn due_forwards(
+        &self,
+        now: Timestamp,
+        fresh: usize,
+        again: usize,
+    ) -> Result<DueForwards, JournalError>;
 
     /// A small value that was kept by its name; empty when there is none.
     async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;

@@ -31,13 +31,21 @@ mod webhook;
 const PAGE: usize = 32;
 /// Callbacks that are on their way at a time.
 const AT_A_TIME: usize = 8;
+/// So many of a page were tried before, if there are so many: neither they nor new ones wait for the
+/// others.
+const OLD: usize = 8;
 /// The longest wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(10);
 /// The pause after the journal could not be read or written.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The first wait before a callback is tried again, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// The same for a webhook that takes nothing at all: one callback is tried at a time then.
+/// So many of those that are tried again are due in a second, at most: what a webhook refuses for days
+/// must not keep it and the journal busy.
+const AGAIN_PER_SECOND: u64 = 20;
+/// But this is the longest wait that follows from it.
+const LONGEST: Duration = Duration::from_secs(3600);
+/// The same for a webhook that is down: one callback is tried at a time then.
 const PROBES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How often what was given up is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
@@ -67,7 +75,7 @@ pub struct Forwarder {
     news: Arc<News>,
     /// What became of tries and is not in the journal yet. Nothing is tried before it is.
     unsettled: Vec<(u64, Tried)>,
-    /// Pages in a row of which nothing was taken.
+    /// Pages in a row that found the webhook down.
     failures: u32,
     given_up: GivenUp,
 }
@@ -82,6 +90,19 @@ struct GivenUp {
     displaced: u64,
     untold: u64,
     told_at: Option<Instant>,
+}
+
+/// What became of a page.
+#[derive(Default)]
+struct Page {
+    /// The webhook judged one of them at least, so it is there.
+    answered: bool,
+    /// It did not, and that is not because of what was sent.
+    is_down: bool,
+    /// Why one was not taken.
+    why: Option<&'static str>,
+    /// How long the webhook wants to be left alone.
+    retry_after: Duration,
 }
 
 // === impl News ===
@@ -159,8 +180,12 @@ impl Forwarder {
             return Ok(IDLE);
         }
         let now = self.clock.now();
-        let page = if self.failures > 0 { 1 } else { PAGE };
-        let found = self.journal.due_forwards(now, page).await?;
+        let (fresh, again) = match self.failures {
+            0 => (PAGE - OLD, OLD),
+            // By turns, since the old one may be what the webhook breaks at.
+            failures => ((failures % 2) as usize, (failures % 2 == 0).into()),
+        };
+        let found = self.journal.due_forwards(now, fresh, again).await?;
         if found.due.is_empty() {
             let next = found.next.map_or(IDLE, |next| next.since(now));
             return Ok(next.min(IDLE));
@@ -191,48 +216,73 @@ impl Forwarder {
             .buffer_unordered(AT_A_TIME)
             .collect()
             .await;
-        let mut why = None;
-        let mut retry_after = Duration::ZERO;
-        let mut taken = 0;
+        let page = self.judge(sent);
+        self.tell(
+            &page,
+            line.map_or_else(|_| String::new(), |line| line.place),
+        );
+        page.retry_after
+    }
+
+    /// Takes what became of a page.
+    fn judge(&mut self, sent: Vec<(Forward, Result<(), Failure>)>) -> Page {
+        let mut page = Page::default();
+        let mut again = Vec::new();
         for (forward, result) in sent {
-            let tried = match result {
+            match result {
                 Ok(()) => {
-                    taken += 1;
+                    page.answered = true;
                     self.instruments.forwards("forwarded", None, 1);
-                    Tried::Over
+                    self.unsettled.push((forward.id, Tried::Over));
                 }
                 Err(Failure::Never(reason)) => {
                     self.instruments.forwards("given_up", Some(reason), 1);
                     self.given_up.untold += 1;
-                    Tried::Over
+                    self.unsettled.push((forward.id, Tried::Over));
                 }
-                Err(Failure::ForNow { why: told, wait }) => {
-                    self.instruments.forwards("failed", None, 1);
-                    why = Some(told);
-                    retry_after = retry_after.max(wait);
-                    let wait = backoff(BACKOFF, forward.tries).max(wait);
-                    Tried::Again(self.clock.now().plus(wait))
+                Err(Failure::Refused { why, wait }) => {
+                    page.answered = true;
+                    page.why = page.why.or(Some(why));
+                    again.push((forward, wait));
                 }
-            };
-            self.unsettled.push((forward.id, tried));
+                Err(Failure::Down { why, wait }) => {
+                    page.why = Some(why);
+                    page.is_down = true;
+                    page.retry_after = page.retry_after.max(wait);
+                    again.push((forward, wait));
+                }
+            }
         }
-        self.tell(
-            taken,
-            why,
-            line.map_or_else(|_| String::new(), |line| line.place),
-        );
-        retry_after
+        page.is_down &= !page.answered;
+        // What a webhook that is down did not take is not what keeps it busy.
+        let crowd = if page.is_down { 0 } else { self.crowd() };
+        for (forward, wait) in again {
+            self.instruments.forwards("failed", None, 1);
+            let crowd = Duration::from_secs(crowd).min(LONGEST);
+            let wait = backoff(BACKOFF, forward.tries)
+                .max(backoff((crowd, crowd), 0))
+                .max(wait);
+            let due = self.clock.now().plus(wait);
+            self.unsettled.push((forward.id, Tried::Again(due)));
+        }
+        page
+    }
+
+    /// The seconds in which all that wait may be tried again.
+    fn crowd(&self) -> u64 {
+        self.journal.forwards().waiting / AGAIN_PER_SECOND
     }
 
     /// Says once that the webhook takes nothing, and once that it does again.
-    fn tell(&mut self, taken: usize, why: Option<&'static str>, webhook: String) {
+    fn tell(&mut self, page: &Page, webhook: String) {
         let before = self.failures;
-        match why {
-            Some(_) if taken == 0 => self.failures = self.failures.saturating_add(1),
-            _ => self.failures = 0,
+        if page.is_down {
+            self.failures = self.failures.saturating_add(1);
+        } else if page.answered {
+            self.failures = 0;
         }
         if before == 0
-            && let Some(why) = why
+            && let Some(why) = page.why
         {
             let waiting = self.journal.forwards().waiting;
             tracing::warn!(webhook, why, waiting, "a callback was not passed on yet");

@@ -1,10 +1,10 @@
 //! Callbacks that are passed on to somebody's old webhook: all that was acknowledged, whatever happens
 //! to it, and without its being in anybody's way.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashSet, fs, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::support::{
     gateway::{Directory, Gateway, PATIENCE, Setup},
@@ -193,6 +193,45 @@ async fn what_the_webhook_does_not_take_is_tried_again_and_redirects_are_not_fol
     until_metric(&gateway, &format!("{forwarded}\"forwarded\""), 1).await;
     assert_eq!(metric(&gateway, &format!("{forwarded}\"failed\"")).await, 3);
     assert_eq!(other.bodies().len(), 0);
+}
+
+#[tokio::test]
+async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let _up = webhook.up().await;
+    webhook.refuse("DeviceProfileService", 404);
+    let gateway = setup(&thingspace, &directory, &webhook).start().await;
+    let (profile, carrier) = (
+        url(&gateway, "DeviceProfileService"),
+        url(&gateway, "CarrierService"),
+    );
+    let mut refused = HashSet::new();
+    for number in 0..60 {
+        let request = format!("refused-{number}");
+        deliver(&profile, &esim_callback(&request, number)).await;
+        refused.insert(request);
+    }
+    // All of them were refused by now, and are due again and again.
+    webhook
+        .until(|bodies| requests(bodies).is_superset(&refused))
+        .await;
+    let start = Instant::now();
+    let mut taken = HashSet::new();
+    for number in 0..20 {
+        let request = format!("taken-{number}");
+        let callback = five_g_bi_callback(&request, &format!("555000{number:04}"));
+        deliver(&carrier, &signed(callback, USERNAME, PASSWORD)).await;
+        taken.insert(request);
+    }
+    webhook
+        .until(|bodies| requests(bodies).is_superset(&taken))
+        .await;
+    assert!(start.elapsed() < Duration::from_secs(10));
+    // Each refused one is tried again by itself, and taken once the webhook takes such.
+    webhook.refuse("DeviceProfileService", 200);
+    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    until_metric(&gateway, waiting, 0).await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ fn forwarded(request: &str, device: usize, seconds: i64, most: u64) -> Arrival {
 }
 
 async fn due(journal: &dyn Journal, seconds: i64) -> Vec<(u64, u32)> {
-    let found = journal.due_forwards(at(seconds), 100).await.unwrap();
+    let found = journal.due_forwards(at(seconds), 50, 50).await.unwrap();
     found.due.iter().map(|one| (one.id, one.tries)).collect()
 }
 
@@ -43,7 +43,7 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
 
     let journal = engine.open().await;
     assert_eq!(journal.forwards().waiting, 2);
-    let found = journal.due_forwards(at(30), 100).await.unwrap();
+    let found = journal.due_forwards(at(30), 50, 50).await.unwrap();
     assert_eq!(found.next, Some(at(50)));
     let [one] = &found.due[..] else {
         panic!("{found:?}")
@@ -52,6 +52,17 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
     assert_eq!(one.service.as_ref().unwrap().as_str(), ServiceName::CARRIER);
     assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
     assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);
+    // Neither kind waits behind the other, and neither leaves room that the other could use.
+    for (fresh, again, wanted) in [
+        (1, 0, vec![second]),
+        (0, 1, vec![first]),
+        (2, 0, vec![second, first]),
+        (0, 2, vec![second, first]),
+    ] {
+        let found = journal.due_forwards(at(50), fresh, again).await.unwrap();
+        let found: Vec<u64> = found.due.iter().map(|one| one.id).collect();
+        assert_eq!(found, wanted, "{fresh} and {again}");
+    }
     let settled = vec![(second, Tried::Over), (first, Tried::Over)];
     // Told twice, as after a crash in between.
     journal.settle_forwards(settled.clone()).await.unwrap();
@@ -83,7 +94,7 @@ pub(in crate::journal) async fn the_oldest_are_given_up_for_newer_ones_and_for_t
     assert_eq!(due(&*journal, 30).await, stored[3..]);
     // Its result is trimmed: there is nothing left to pass on.
     while journal.trim(at(60)).await.unwrap() {}
-    let found = journal.due_forwards(at(30), 1).await.unwrap();
+    let found = journal.due_forwards(at(30), 1, 0).await.unwrap();
     assert_eq!(found.due[0].body, None);
     journal.close().await;
 }

@@ -351,10 +351,11 @@ impl Journal for Embedded {
     async fn due_forwards(
         &self,
         now: Timestamp,
-        limit: usize,
+        fresh: usize,
+        again: usize,
     ) -> Result<DueForwards, JournalError> {
         self.readers
-            .read(move |db| forward::due(db, now, limit))
+            .read(move |db| forward::due(db, now, fresh, again))
             .await
     }
 

@@ -88,19 +88,51 @@ impl Batch<'_> {
     }
 }
 
-/// Those that are due.
+/// Those that are due: so many that were never tried, and so many that were. Where there are fewer of
+/// the one, there are more of the other.
 pub(in crate::journal) fn due(
     connection: &Connection,
     now: Timestamp,
-    limit: usize,
+    fresh: usize,
+    again: usize,
 ) -> rusqlite::Result<DueForwards> {
-    let due = connection
+    let all = fresh + again;
+    let mut tried = due_of(connection, true, now, again)?;
+    let mut due = due_of(connection, false, now, all - tried.len())?;
+    if tried.len() == again && due.len() < fresh {
+        tried = due_of(connection, true, now, all - due.len())?;
+    }
+    due.append(&mut tried);
+    let next = [false, true].into_iter().map(|tried| {
+        connection
+            .prepare_cached(
+                "SELECT due FROM forward WHERE (tries > 0) = ? AND due > ? ORDER BY due LIMIT 1",
+            )?
+            .query_row(params![tried, now.as_micros()], |row| row.get(0))
+            .optional()
+    });
+    let next: Vec<Option<i64>> = next.collect::<rusqlite::Result<_>>()?;
+    let next = next.into_iter().flatten().min();
+    Ok(DueForwards {
+        due,
+        next: next.map(Timestamp::from_micros),
+    })
+}
+
+/// Those that are due and were tried, or were not; due for longest first.
+fn due_of(
+    connection: &Connection,
+    tried: bool,
+    now: Timestamp,
+    limit: usize,
+) -> rusqlite::Result<Vec<Forward>> {
+    connection
         .prepare_cached(
             "SELECT f.entry, f.service, f.tries, e.raw FROM forward f
              LEFT JOIN entry e ON e.position = f.entry
-             WHERE f.due <= ? ORDER BY f.due, f.entry LIMIT ?",
+             WHERE (f.tries > 0) = ? AND f.due <= ? ORDER BY f.due, f.entry LIMIT ?",
         )?
-        .query_map([now.as_micros(), int(limit as u64)], |row| {
+        .query_map(params![tried, now.as_micros(), int(limit as u64)], |row| {
             let service: Option<String> = row.get(1)?;
             Ok(Forward {
                 id: uint(row.get(0)?),
@@ -109,15 +141,7 @@ pub(in crate::journal) fn due(
                 body: row.get(3)?,
             })
         })?
-        .collect::<rusqlite::Result<_>>()?;
-    let next = connection
-        .prepare_cached("SELECT due FROM forward WHERE due > ? ORDER BY due LIMIT 1")?
-        .query_row([now.as_micros()], |row| row.get(0))
-        .optional()?;
-    Ok(DueForwards {
-        due,
-        next: next.map(Timestamp::from_micros),
-    })
+        .collect()
 }
 
 /// How many wait.

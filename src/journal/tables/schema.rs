@@ -169,7 +169,7 @@ CREATE TABLE IF NOT EXISTS forward (
     tries    INTEGER NOT NULL DEFAULT 0,
     service  TEXT
 );
-CREATE INDEX IF NOT EXISTS forward_by_due ON forward (due, entry);
+CREATE INDEX IF NOT EXISTS forward_by_turn ON forward (tries > 0, due, entry);
 ";
 
 /// Columns that came later: name of the table, of the column, and its type. The version that was

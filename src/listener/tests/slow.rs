@@ -101,7 +101,12 @@ impl Journal for Slow {
     async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
         unreachable!()
     }
-    async fn due_forwards(&self, _: Timestamp, _: usize) -> Result<DueForwards, JournalError> {
+    async fn due_forwards(
+        &self,
+        _: Timestamp,
+        _: usize,
+        _: usize,
+    ) -> Result<DueForwards, JournalError> {
         unreachable!()
     }
     fn forwards(&self) -> ForwardCensus {

@@ -39,10 +39,16 @@ pub(super) struct Line {
 pub(super) enum Failure {
     /// It will not be: the word that metrics have for it.
     Never(&'static str),
-    /// Not now.
-    ForNow {
+    /// The webhook does not take this one; it may take others.
+    Refused {
         why: &'static str,
-        /// How long the webhook wants to be left alone.
+        /// How long it does not want to see it.
+        wait: Duration,
+    },
+    /// The webhook takes nothing now.
+    Down {
+        why: &'static str,
+        /// How long it wants to be left alone.
         wait: Duration,
     },
 }
@@ -54,7 +60,7 @@ impl Webhook {
         let template = destination.url.expose_secret();
         // The settings were checked, and a file may have changed since.
         let url = address(template, "CarrierService");
-        let url = url.ok_or_else(|| Failure::now("callbacks.forward_url is no address"))?;
+        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
         let client = match &self.0 {
             Some((known, client)) if known.expose_secret() == template => client.clone(),
             _ => {
@@ -89,7 +95,7 @@ fn client(url: &Url) -> Result<Client, Failure> {
         builder = builder.no_proxy();
     }
     let built = builder.build();
-    built.map_err(|_| Failure::now("there is no client for it"))
+    built.map_err(|_| Failure::down("there is no client for it"))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -126,7 +132,7 @@ impl Line {
             service => service.unwrap_or_default(),
         };
         let url = address(template, service);
-        let url = url.ok_or_else(|| Failure::now("callbacks.forward_url is no address"))?;
+        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
         let sent = self
             .client
             .post(url)
@@ -143,16 +149,17 @@ impl Line {
         {
             read += chunk.len();
         }
-        let why = match status.as_u16() {
-            200..=299 => return Ok(()),
-            300..=399 => "it answered with a redirect, which is not followed",
-            401 | 403 => "it answered 401 or 403",
-            404 | 410 => "it answered 404 or 410",
-            429 => "it answered 429",
-            400..=499 => "it answered with another 4xx",
-            _ => "it answered 5xx",
-        };
-        Err(Failure::ForNow { why, wait })
+        let refused = |why| Err(Failure::Refused { why, wait });
+        let down = |why| Err(Failure::Down { why, wait });
+        match status.as_u16() {
+            200..=299 => Ok(()),
+            300..=399 => refused("it answered with a redirect, which is not followed"),
+            401 | 403 => refused("it answered 401 or 403"),
+            404 | 410 => refused("it answered 404 or 410"),
+            429 => down("it answered 429"),
+            400..=499 => refused("it answered with another 4xx"),
+            _ => down("it answered 5xx"),
+        }
     }
 }
 
@@ -177,8 +184,8 @@ fn with_login(body: &str, login: Option<&(SecretString, SecretString)>) -> Strin
 // === impl Failure ===
 
 impl Failure {
-    fn now(why: &'static str) -> Self {
-        Self::ForNow {
+    fn down(why: &'static str) -> Self {
+        Self::Down {
             why,
             wait: Duration::ZERO,
         }
@@ -186,7 +193,7 @@ impl Failure {
 
     /// Not the error's own text: that has the URL in it.
     fn of(error: &reqwest::Error) -> Self {
-        Self::now(if error.is_connect() {
+        Self::down(if error.is_connect() {
             "no connection could be made"
         } else if error.is_timeout() {
             "it did not answer in time"
