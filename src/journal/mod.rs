@@ -119,6 +119,10 @@ pub trait Journal: Send + Sync + 'static {
     /// how many.
     async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError>;
 
+    /// Makes callbacks due now that are to be passed on later, a bounded slice of them; answers how
+    /// many.
+    async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError>;
+
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 

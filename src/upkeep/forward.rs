@@ -11,20 +11,24 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::webhook::{Failure, Webhook};
+use self::{
+    said::{Page, Said},
+    webhook::{Failure, Webhook},
+};
 use crate::{
     domain::clock::Clock,
     journal::{Forward, Journal, JournalError, Observer, Target, Tried},
     telemetry::Instruments,
 };
 
+mod said;
 mod webhook;
 
 /// Callbacks that are read, tried and settled together.
@@ -36,6 +40,8 @@ const AT_A_TIME: usize = 8;
 const OLD: usize = 8;
 /// The longest wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long the webhook is left alone at a time before it is seen whether there is another one now.
+const STEP: Duration = Duration::from_secs(5);
 /// The pause after the journal could not be read or written.
 const PAUSE: Duration = Duration::from_secs(1);
 /// The first wait before a callback is tried again, and the longest.
@@ -47,10 +53,11 @@ const AGAIN_PER_SECOND: u64 = 20;
 const LONGEST: Duration = Duration::from_secs(3600);
 /// The same for a webhook that is down: one callback is tried at a time then.
 const PROBES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// How often what was given up is told, at most.
+/// How often the same is told, at most.
 const TELL_EVERY: Duration = Duration::from_secs(60);
 
 /// Where callbacks are passed on to.
+#[derive(Debug)]
 pub struct Destination {
     /// Its address, `{service}` in it standing for the service's name. May have a secret in it.
     pub url: SecretString,
@@ -77,6 +84,11 @@ pub struct Forwarder {
     unsettled: Vec<(u64, Tried)>,
     /// Pages in a row that found the webhook down.
     failures: u32,
+    /// Until then the webhook is left alone, whatever arrives.
+    rest: Option<Instant>,
+    /// Where the last page went, or was to go.
+    known: Option<Destination>,
+    said: Said,
     given_up: GivenUp,
 }
 
@@ -92,19 +104,6 @@ struct GivenUp {
     told_at: Option<Instant>,
 }
 
-/// What became of a page.
-#[derive(Default)]
-struct Page {
-    /// The webhook judged one of them at least, so it is there.
-    answered: bool,
-    /// It did not, and that is not because of what was sent.
-    is_down: bool,
-    /// Why one was not taken.
-    why: Option<&'static str>,
-    /// How long the webhook wants to be left alone.
-    retry_after: Duration,
-}
-
 // === impl News ===
 
 /// The journal keeps its observers for good: it is not to keep the room as well.
@@ -115,6 +114,20 @@ impl Observer for Door {
         if let Some(news) = self.0.upgrade() {
             news.0.notify_one();
         }
+    }
+}
+
+// === impl Destination ===
+
+impl PartialEq for Destination {
+    fn eq(&self, other: &Self) -> bool {
+        let same =
+            |one: &SecretString, other: &SecretString| one.expose_secret() == other.expose_secret();
+        let login = match (&self.login, &other.login) {
+            (Some(one), Some(other)) => same(&one.0, &other.0) && same(&one.1, &other.1),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        login && same(&self.url, &other.url)
     }
 }
 
@@ -142,6 +155,9 @@ impl Forwarder {
             news,
             unsettled: Vec::new(),
             failures: 0,
+            rest: None,
+            known: None,
+            said: Said::default(),
             given_up: GivenUp::default(),
         }
     }
@@ -154,7 +170,7 @@ impl Forwarder {
             loop {
                 match self.round().await {
                     // A webhook that takes nothing is not asked more often because more arrives.
-                    Ok(wait) if self.failures > 0 => sleep(wait).await,
+                    Ok(wait) if self.rest.is_some() => sleep(wait).await,
                     Ok(wait) => {
                         let _news_or_time = timeout(wait, news.0.notified()).await;
                     }
@@ -175,6 +191,14 @@ impl Forwarder {
     async fn round(&mut self) -> Result<Duration, JournalError> {
         self.settle().await?;
         self.give_up().await?;
+        self.look().await?;
+        if let Some(until) = self.rest {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Ok(left.min(STEP));
+            }
+            self.rest = None;
+        }
         if self.journal.forwards().waiting == 0 {
             self.failures = 0;
             return Ok(IDLE);
@@ -190,16 +214,29 @@ impl Forwarder {
             let next = found.next.map_or(IDLE, |next| next.since(now));
             return Ok(next.min(IDLE));
         }
-        let retry_after = self.send(found.due).await;
+        self.send(found.due).await;
         self.settle().await?;
-        Ok(match self.failures {
-            0 => Duration::ZERO,
-            failures => backoff(PROBES, failures - 1).max(retry_after),
-        })
+        Ok(Duration::ZERO)
     }
 
-    /// Sends a page; answers how long the webhook wants to be left alone.
-    async fn send(&mut self, page: Vec<Forward>) -> Duration {
+    /// Another destination owes nothing to what became of tries at the last one. So may the first: it
+    /// may be what the restart was for.
+    async fn look(&mut self) -> Result<(), JournalError> {
+        let destination = self.destination.read();
+        if self.known.as_ref() == Some(&destination) {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        while self.journal.hasten_forwards(now).await? > 0 {}
+        if self.known.replace(destination).is_some() {
+            tracing::info!("callbacks are passed on to another address, or with another pair");
+        }
+        (self.failures, self.rest) = (0, None);
+        Ok(())
+    }
+
+    /// Sends a page.
+    async fn send(&mut self, page: Vec<Forward>) {
         let destination = self.destination.read();
         let line = self.webhook.line(&destination);
         let sent = page.into_iter().map(|forward| {
@@ -217,11 +254,19 @@ impl Forwarder {
             .collect()
             .await;
         let page = self.judge(sent);
-        self.tell(
-            &page,
-            line.map_or_else(|_| String::new(), |line| line.place),
-        );
-        page.retry_after
+        if page.is_down {
+            self.failures = self.failures.saturating_add(1);
+        } else if page.answered {
+            self.failures = 0;
+        }
+        let pause = match self.failures {
+            0 => page.retry_after,
+            failures => backoff(PROBES, failures - 1).max(page.retry_after),
+        };
+        self.rest = (!pause.is_zero()).then(|| Instant::now() + pause);
+        let waiting = self.journal.forwards().waiting;
+        let place = line.map_or_else(|_| String::new(), |line| line.place);
+        self.said.tell(&page, &place, waiting);
     }
 
     /// Takes what became of a page.
@@ -242,14 +287,17 @@ impl Forwarder {
                 }
                 Err(Failure::Refused { why, wait }) => {
                     page.answered = true;
+                    page.failed += 1;
                     page.why = page.why.or(Some(why));
                     again.push((forward, wait));
                 }
                 Err(Failure::Down { why, wait }) => {
+                    page.failed += 1;
                     page.why = Some(why);
                     page.is_down = true;
                     page.retry_after = page.retry_after.max(wait);
-                    again.push((forward, wait));
+                    // The wait is the webhook's, not this callback's.
+                    again.push((forward, Duration::ZERO));
                 }
             }
         }
@@ -271,24 +319,6 @@ impl Forwarder {
     /// The seconds in which all that wait may be tried again.
     fn crowd(&self) -> u64 {
         self.journal.forwards().waiting / AGAIN_PER_SECOND
-    }
-
-    /// Says once that the webhook takes nothing, and once that it does again.
-    fn tell(&mut self, page: &Page, webhook: String) {
-        let before = self.failures;
-        if page.is_down {
-            self.failures = self.failures.saturating_add(1);
-        } else if page.answered {
-            self.failures = 0;
-        }
-        if before == 0
-            && let Some(why) = page.why
-        {
-            let waiting = self.journal.forwards().waiting;
-            tracing::warn!(webhook, why, waiting, "a callback was not passed on yet");
-        } else if before > 0 && self.failures == 0 {
-            tracing::info!(webhook, "callbacks are passed on again");
-        }
     }
 
     /// Puts into the journal what became of tries.

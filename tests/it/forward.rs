@@ -13,6 +13,8 @@ use crate::support::{
     webhook::Webhook,
 };
 
+mod pauses;
+
 const PATH_SECRET: &str = "planted-path-secret";
 const USERNAME: &str = "planted-callback-username";
 const PASSWORD: &str = "planted-callback-password";
@@ -232,6 +234,9 @@ async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
     webhook.refuse("DeviceProfileService", 200);
     let waiting = "thingspace_gateway_callbacks_forwards_waiting";
     until_metric(&gateway, waiting, 0).await;
+    // That many pages, and few lines.
+    let log = gateway.kill().await;
+    assert_eq!(log.matches("was not passed on yet").count(), 1, "{log}");
 }
 
 #[tokio::test]

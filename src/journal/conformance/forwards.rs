@@ -49,6 +49,10 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
         panic!("{found:?}")
     };
     assert_eq!((one.id, one.tries), (second, 0));
+    // Whatever was to be waited for is over.
+    assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 1);
+    assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 0);
+    assert_eq!(due(&*journal, 40).await, [(second, 0), (first, 1)]);
     assert_eq!(one.service.as_ref().unwrap().as_str(), ServiceName::CARRIER);
     assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
     assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);

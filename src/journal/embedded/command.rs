@@ -42,6 +42,7 @@ pub(super) enum Command {
     DropDetained(u64, Reply<bool>),
     SettleForwards(Vec<(u64, Tried)>, Reply<()>),
     ExpireForwards(Timestamp, Reply<usize>),
+    HastenForwards(Timestamp, Reply<usize>),
     Trim(Timestamp, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
@@ -69,7 +70,7 @@ impl Command {
             | Self::DropDetained(..) => 1,
             Self::SettleForwards(settled, _) => settled.len(),
             // A slice of a table.
-            Self::ExpireForwards(..) => 100,
+            Self::ExpireForwards(..) | Self::HastenForwards(..) => 100,
             // Reads what may be thousands of results: no callback waits for it.
             Self::Adopt(..) => 2_500,
             Self::Probe => 0,
@@ -118,6 +119,9 @@ pub(super) fn execute(
         }
         Command::ExpireForwards(before, reply) => {
             answer(batch.expire_forwards(before).map(Ok), reply, answers)
+        }
+        Command::HastenForwards(now, reply) => {
+            answer(batch.hasten_forwards(now).map(Ok), reply, answers)
         }
         Command::Trim(before, reply) => answer(trim(batch, before).map(Ok), reply, answers),
         Command::Probe => set_meta(connection, "probe", &[]),
@@ -168,7 +172,9 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::SeeDetained(_, reply) => refuse(reply, answers),
             Command::DropDetained(_, reply) => refuse(reply, answers),
             Command::SettleForwards(_, reply) => refuse(reply, answers),
-            Command::ExpireForwards(_, reply) => refuse(reply, answers),
+            Command::ExpireForwards(_, reply) | Command::HastenForwards(_, reply) => {
+                refuse(reply, answers)
+            }
             Command::Trim(_, reply) => refuse(reply, answers),
             Command::Probe => {}
         }

@@ -253,6 +253,10 @@ impl Journal for Embedded {
         self.writer.settle_forwards(settled).await
     }
 
+    async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
+        self.writer.hasten_forwards(now).await
+    }
+
     async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
         self.writer.expire_forwards(before).await
     }

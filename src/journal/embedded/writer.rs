@@ -228,6 +228,11 @@ impl Writer {
         .await
     }
 
+    pub(super) async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
+        self.change_command(Append::Forward, |reply| Command::HastenForwards(now, reply))
+            .await
+    }
+
     pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
         self.change_command(Append::Forward, |reply| {
             Command::ExpireForwards(before, reply)

@@ -12,7 +12,7 @@ use crate::{
     journal::{DueForwards, Forward, Forwarding, Tried},
 };
 
-/// Forwards that are given up at a time: more only after the bound was made smaller.
+/// Forwards that are given up, or made due, at a time.
 const SLICE: u64 = 100;
 
 impl Batch<'_> {
@@ -69,6 +69,19 @@ impl Batch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Makes those due that are tried again later, a slice at once; answers how many.
+    pub(in crate::journal) fn hasten_forwards(
+        &mut self,
+        now: Timestamp,
+    ) -> rusqlite::Result<usize> {
+        self.connection
+            .prepare_cached(
+                "UPDATE forward SET due = ?1 WHERE entry IN (SELECT entry FROM forward
+                 WHERE (tries > 0) = 1 AND due > ?1 ORDER BY due LIMIT ?2)",
+            )?
+            .execute(params![now.as_micros(), int(SLICE)])
     }
 
     /// Gives up those that were queued before a time, a slice at once; answers how many.

@@ -98,6 +98,9 @@ impl Journal for Slow {
     async fn settle_forwards(&self, _: Vec<(u64, Tried)>) -> Result<(), JournalError> {
         unreachable!()
     }
+    async fn hasten_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+        unreachable!()
+    }
     async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
         unreachable!()
     }

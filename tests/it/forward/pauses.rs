@@ -1,0 +1,82 @@
+//! When the webhook is left alone, and what ends that.
+
+use super::*;
+
+const FORWARDED: &str =
+    "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"forwarded\"";
+
+#[tokio::test]
+async fn a_corrected_address_ends_the_pause_that_the_old_one_asked_for() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let (old, new) = (Webhook::new(), Webhook::new());
+    let (_old_up, _new_up) = (old.up().await, new.up().await);
+    let file = directory.join("forward-url");
+    fs::write(&file, format!("http://{}/old", old.address)).unwrap();
+    let gateway = setup(&thingspace, &directory, &old)
+        .without("TSGW_CALLBACKS__FORWARD_URL")
+        .env("TSGW_CALLBACKS__FORWARD_URL_FILE", file.to_str().unwrap())
+        .set("callbacks.forward_max_waiting", "10")
+        .start()
+        .await;
+    old.answer(503, &[("retry-after", "3600".to_owned())]);
+    let profile = url(&gateway, "DeviceProfileService");
+    deliver(&profile, &esim_callback("r-0", 0)).await;
+    old.until(|bodies| bodies.len() == 1).await;
+    for number in 1..10 {
+        deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
+    }
+    fs::write(&file, format!("http://{}/new", new.address)).unwrap();
+    let all = (0..10).map(|number| format!("r-{number}")).collect();
+    let got = new.until(|bodies| requests(bodies).is_superset(&all)).await;
+    assert_eq!(requests(&got), all);
+    assert_eq!(old.bodies().len(), 1, "it asked to be left alone");
+}
+
+#[tokio::test]
+async fn what_is_given_up_during_a_pause_is_counted_within_seconds() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let _up = webhook.up().await;
+    let gateway = setup(&thingspace, &directory, &webhook)
+        .set("callbacks.forward_max_waiting", "10")
+        .start()
+        .await;
+    webhook.answer(503, &[("retry-after", "3600".to_owned())]);
+    let profile = url(&gateway, "DeviceProfileService");
+    deliver(&profile, &esim_callback("r-first", 0)).await;
+    webhook.until(|bodies| bodies.len() == 1).await;
+    for number in 0..30 {
+        deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
+    }
+    let given_up = "thingspace_gateway_callbacks_forwards_total{\
+                    thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
+    until_metric(&gateway, given_up, 21).await;
+    assert_eq!(webhook.bodies().len(), 1);
+}
+
+#[tokio::test]
+async fn who_answers_429_is_left_alone_as_long_as_it_says_also_when_it_took_others() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let setup = setup(&thingspace, &directory, &webhook);
+    let gateway = setup.start().await;
+    let profile = url(&gateway, "DeviceProfileService");
+    for number in 0..10 {
+        deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
+    }
+    // The next start finds a page of them.
+    gateway.kill().await;
+    let _up = webhook.up().await;
+    webhook.answer(429, &[("retry-after", "3".to_owned())]);
+    let gateway = setup.start().await;
+    webhook.until(|bodies| bodies.len() >= 4).await;
+    let start = Instant::now();
+    let profile = url(&gateway, "DeviceProfileService");
+    deliver(&profile, &esim_callback("r-later", 10)).await;
+    webhook
+        .until(|bodies| requests(bodies).contains("r-later"))
+        .await;
+    assert!(start.elapsed() >= Duration::from_secs(2));
+    until_metric(&gateway, FORWARDED, 11).await;
+}
