@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, header, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
+use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::Destination;
@@ -16,6 +17,9 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is read of an answer, so that its connection can be used again.
 const MAX_ANSWER: usize = 16 * 1024;
+/// How long is waited for the rest of an answer. Its head has said it all: the connection is dropped
+/// then, as what is slow to end must not hold a place.
+const REST_OF_ANSWER: Duration = Duration::from_millis(250);
 /// A longer wait is not believed.
 const MAX_RETRY_AFTER: u64 = 60 * 60;
 /// What stands for the service's name in the address.
@@ -143,12 +147,15 @@ impl Line {
         let mut response = sent.map_err(|error| Failure::of(&error))?;
         let status = response.status();
         let wait = retry_after(response.headers());
-        let mut read = 0;
-        while let Ok(Some(chunk)) = response.chunk().await
-            && read < MAX_ANSWER
-        {
-            read += chunk.len();
-        }
+        let rest = async {
+            let mut read = 0;
+            while let Ok(Some(chunk)) = response.chunk().await
+                && read < MAX_ANSWER
+            {
+                read += chunk.len();
+            }
+        };
+        let _read_or_not = timeout(REST_OF_ANSWER, rest).await;
         let refused = |why| Err(Failure::Refused { why, wait });
         let down = |why| Err(Failure::Down { why, wait });
         match status.as_u16() {

@@ -1,5 +1,10 @@
 //! When the webhook is left alone, and what ends that.
 
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+
 use super::*;
 
 const FORWARDED: &str =
@@ -79,4 +84,41 @@ async fn who_answers_429_is_left_alone_as_long_as_it_says_also_when_it_took_othe
         .await;
     assert!(start.elapsed() >= Duration::from_secs(2));
     until_metric(&gateway, FORWARDED, 11).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_never_finished_holds_nobody_up() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let endless = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                let _ = stream.read(&mut buffer).await;
+                let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{";
+                let _ = stream.write_all(head).await;
+                // Until the gateway hangs up.
+                while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
+            });
+        }
+    });
+    let gateway = setup(&thingspace, &directory, &webhook)
+        .env(
+            "TSGW_CALLBACKS__FORWARD_URL",
+            &format!("http://{address}/old"),
+        )
+        .start()
+        .await;
+    let start = Instant::now();
+    let profile = url(&gateway, "DeviceProfileService");
+    for number in 0..40 {
+        deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
+    }
+    until_metric(&gateway, FORWARDED, 40).await;
+    // Each used to hold one of eight places for ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(9));
+    endless.abort();
 }
