@@ -1,12 +1,13 @@
 //! Passing callbacks on, as the settings want it.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use url::Url;
 
 use super::secrets::Fresh;
 use crate::{
-    config::Config,
+    config::{Config, Itself},
     domain::clock::Clock,
     journal::Journal,
     telemetry::Instruments,
@@ -17,11 +18,14 @@ use crate::{
 struct FromSettings {
     url: Arc<Fresh>,
     login: Option<(Arc<Fresh>, Arc<Fresh>)>,
+    itself: Itself,
 }
 
 /// What passes callbacks on, where there is a webhook; and the secrets that are to be read anew.
+/// `listen`: where ThingSpace's callbacks come in.
 pub(super) fn forwarder(
     config: &Config,
+    listen: SocketAddr,
     journal: &Arc<dyn Journal>,
     clock: &Arc<dyn Clock>,
     instruments: Instruments,
@@ -47,7 +51,11 @@ pub(super) fn forwarder(
     let forwarder = Forwarder::new(
         Arc::clone(journal),
         Arc::clone(clock),
-        Arc::new(FromSettings { url, login }),
+        Arc::new(FromSettings {
+            url,
+            login,
+            itself: config.itself(listen),
+        }),
         instruments,
         callbacks.forward_max_age,
     );
@@ -59,8 +67,13 @@ pub(super) fn forwarder(
 impl DestinationSource for FromSettings {
     fn read(&self) -> Destination {
         let now = |fresh: &Fresh| -> SecretString { fresh.now().as_ref().clone() };
+        let url = now(&self.url);
+        // The settings were checked, and a file may have changed since.
+        let filled = url.expose_secret().replace("{service}", "CarrierService");
+        let named = |url: Url| self.itself.named_by(&url).is_some();
         Destination {
-            url: now(&self.url),
+            is_itself: Url::parse(&filled).is_ok_and(named),
+            url,
             login: self
                 .login
                 .as_ref()

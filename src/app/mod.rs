@@ -187,6 +187,7 @@ impl App {
         }
         let forwarder = forward::forwarder(
             &config,
+            addresses.callbacks,
             &parts.journal,
             &parts.clock,
             telemetry.instruments(),

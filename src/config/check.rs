@@ -13,6 +13,8 @@ use super::settings::Config;
 mod forward;
 mod guard;
 
+pub use forward::Itself;
+
 /// What is about to run: not all of it wants the same settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -320,9 +322,15 @@ fn is_host(url: &Url, name: &str) -> bool {
         .is_some_and(|host| host.trim_end_matches('.') == name)
 }
 
+/// The name and those below it, which are the same (RFC 6761, section 6.3), with the root's dot or not.
+fn is_localhost(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
+}
+
 fn is_loopback_host(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Domain(name)) => is_localhost(name),
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         None => false,

@@ -63,6 +63,8 @@ pub struct Destination {
     pub url: SecretString,
     /// User name and password, which are put into the body as ThingSpace does.
     pub login: Option<(SecretString, SecretString)>,
+    /// It is the callback listener itself: nothing is sent to it.
+    pub is_itself: bool,
 }
 
 /// Where the destination comes from. Asked for each page, so that a rotated secret is seen.

@@ -1,13 +1,21 @@
 //! What passing callbacks on needs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use secrecy::ExposeSecret as _;
 use url::{Host, Url};
 
-use super::{Check, Config, is_loopback_host};
+use super::{Check, Config, is_localhost, is_loopback_host};
 
 const KEY: &str = "callbacks.forward_url";
+
+/// The callback listener, by what an address may call it.
+pub struct Itself {
+    listen: SocketAddr,
+    public: Option<Url>,
+    /// What the machine calls itself.
+    host: String,
+}
 
 impl Config {
     /// A webhook that is this listener itself would get everything twice for nothing.
@@ -27,16 +35,9 @@ impl Config {
         let Ok(url) = Url::parse(&filled) else {
             return Err(self.fault(KEY, "expected an `http` or `https` URL"));
         };
-        let itself = |what: &str| {
+        if let Some(what) = self.itself(callbacks.listen).named_by(&url) {
             let fault = format!("it is {what}: expected the webhook of somebody else");
-            Err(self.fault(KEY, &fault))
-        };
-        if self.is_own_port(&url) {
-            return itself("callbacks.listen");
-        }
-        let public = callbacks.public_url.as_ref();
-        if public.is_some_and(|public| is_below(public, &url)) {
-            return itself("below callbacks.public_url");
+            return Err(self.fault(KEY, &fault));
         }
         if url.scheme() == "http" && !is_loopback_host(&url) {
             warnings.push(format!(
@@ -53,14 +54,39 @@ impl Config {
         Ok(())
     }
 
-    /// Whether this is the listener's own port on this machine, as far as its name tells.
+    /// The callback listener, which listens there.
+    pub fn itself(&self, listen: SocketAddr) -> Itself {
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        Itself {
+            listen,
+            public: self.callbacks.public_url.clone(),
+            host,
+        }
+    }
+}
+
+// === impl Itself ===
+
+impl Itself {
+    /// What of the listener this is, as far as its name tells: nothing is resolved.
+    pub fn named_by(&self, url: &Url) -> Option<&'static str> {
+        if self.is_own_port(url) {
+            return Some("callbacks.listen");
+        }
+        let public = self.public.as_ref();
+        let below = public.is_some_and(|public| is_below(public, url));
+        below.then_some("below callbacks.public_url")
+    }
+
     fn is_own_port(&self, url: &Url) -> bool {
-        let listen = self.callbacks.listen;
         // Port 0 picks any: no URL can name it.
-        if listen.port() == 0 || url.port_or_known_default() != Some(listen.port()) {
+        if self.listen.port() == 0 || url.port_or_known_default() != Some(self.listen.port()) {
             return false;
         }
-        let own = listen.ip().to_canonical();
+        let own = self.listen.ip().to_canonical();
         let takes = |ip: IpAddr| {
             let ip = ip.to_canonical();
             ip == own || own.is_unspecified() && (ip.is_loopback() || ip.is_unspecified())
@@ -68,9 +94,21 @@ impl Config {
         match url.host() {
             Some(Host::Ipv4(ip)) => takes(ip.into()),
             Some(Host::Ipv6(ip)) => takes(ip.into()),
-            Some(Host::Domain("localhost")) => own.is_loopback() || own.is_unspecified(),
-            _ => false,
+            Some(Host::Domain(name)) if is_localhost(name) => {
+                own.is_loopback() || own.is_unspecified()
+            }
+            Some(Host::Domain(name)) => !own.is_loopback() && self.is_own_name(name),
+            None => false,
         }
+    }
+
+    /// The machine's name as it has it, or without its domain.
+    fn is_own_name(&self, name: &str) -> bool {
+        let name = name.trim_end_matches('.');
+        let short = self.host.split('.').next().unwrap_or_default();
+        [self.host.as_str(), short]
+            .iter()
+            .any(|own| !own.is_empty() && own.eq_ignore_ascii_case(name))
     }
 }
 

@@ -8,9 +8,15 @@ fn with_webhook(url: &str) -> Sources {
 
 #[test]
 fn callbacks_are_passed_on_to_an_address_that_is_not_the_listener_itself() {
+    let own_name = rustix::system::uname();
+    let own_name = own_name.nodename().to_str().unwrap();
     for itself in [
         "http://127.0.0.1:9001/hook",
         "http://localhost:9001/callbacks/{service}",
+        "http://LocalHost.:9001/hook",
+        "http://gateway.localhost:9001/hook",
+        &format!("http://{own_name}:9001/hook"),
+        &format!("http://{own_name}.:9001/hook"),
         "http://[::1]:9001/",
         "https://callbacks.example.com:9001/gw/callbacks/{service}/planted-hush",
         "https://callbacks.example.com:9001/gw/accounts/1/callbacks/x",

@@ -61,6 +61,11 @@ pub(super) enum Failure {
 
 impl Webhook {
     pub(super) fn line(&mut self, destination: &Destination) -> Result<Line, Failure> {
+        if destination.is_itself {
+            return Err(Failure::down(
+                "callbacks.forward_url is this listener itself",
+            ));
+        }
         let template = destination.url.expose_secret();
         // The settings were checked, and a file may have changed since.
         let url = address(template, "CarrierService");
@@ -106,7 +111,10 @@ fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
         Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
         None => false,
     }
 }

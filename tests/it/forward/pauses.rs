@@ -39,6 +39,39 @@ async fn a_corrected_address_ends_the_pause_that_the_old_one_asked_for() {
 }
 
 #[tokio::test]
+async fn an_address_that_has_become_the_listener_itself_gets_nothing() {
+    let directory = Directory::new();
+    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let _up = webhook.up().await;
+    let file = directory.join("forward-url");
+    fs::write(&file, format!("http://{}/old", webhook.address)).unwrap();
+    let gateway = setup(&thingspace, &directory, &webhook)
+        .without("TSGW_CALLBACKS__FORWARD_URL")
+        .env("TSGW_CALLBACKS__FORWARD_URL_FILE", file.to_str().unwrap())
+        .start()
+        .await;
+    let profile = url(&gateway, "DeviceProfileService");
+    webhook.answer(503, &[("retry-after", "3600".to_owned())]);
+    deliver(&profile, &esim_callback("r", 0)).await;
+    webhook.until(|bodies| bodies.len() == 1).await;
+    let port = gateway.callbacks.port();
+    let itself = format!("http://localhost.:{port}/callbacks/DeviceProfileService/{PATH_SECRET}");
+    fs::write(&file, itself).unwrap();
+    let failed =
+        "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"failed\"";
+    let tried_there = async {
+        while metric(&gateway, failed).await < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, tried_there).await.expect("it is tried");
+    assert_eq!(metric(&gateway, FORWARDED).await, 0);
+    fs::write(&file, format!("http://{}/old", webhook.address)).unwrap();
+    webhook.until(|bodies| bodies.len() == 2).await;
+    until_metric(&gateway, FORWARDED, 1).await;
+}
+
+#[tokio::test]
 async fn what_is_given_up_during_a_pause_is_counted_within_seconds() {
     let directory = Directory::new();
     let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
