@@ -3,30 +3,23 @@
 //! A call that is beyond it is refused at once, before anything of it is decoded or stored. The
 //! whole budget is in docs/limits.md; devices are counted in `submit`, once they are known.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{Request, State},
     middleware::Next,
     response::Response,
 };
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tokio::sync::Semaphore;
 
 use super::{
+    arriving::Arriving,
     layers::respond,
     reason::Reason,
-    receive::Incoming,
+    receive::{Incoming, PATIENCE},
+    room::Rooms,
     status::{Executed, Failure},
+    taken::{Stalled, placed},
     weigh::{Fields, is_bearable},
 };
 
@@ -45,18 +38,20 @@ pub struct Limits {
 
 /// The places that are left of it.
 pub(super) struct Budget {
-    calls: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    /// Change calls that wait for bytes.
-    waiting: Semaphore,
-    reads: Arc<Semaphore>,
-    watches: Arc<Semaphore>,
+    changes: Places,
+    reads: Places,
+    watches: Places,
+    /// Probes that are arriving. Nothing else is needed of them.
+    probes: Arc<Arriving>,
+    rooms: Rooms,
     max_message: usize,
 }
 
-/// Room that a message has until a change is made of it. Handed to the handler with its call.
-#[derive(Debug, Clone)]
-pub(super) struct Held(#[expect(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+/// The places of one sort of calls: as many may be under way as may be arriving.
+struct Places {
+    arriving: Arc<Arriving>,
+    under_way: Arc<Semaphore>,
+}
 
 /// What is asked of a call, by its path.
 enum Sort {
@@ -70,20 +65,11 @@ enum Sort {
     Health,
 }
 
-/// A response that has its place until it is sent.
-struct Placed {
-    body: axum::body::Body,
-    _place: OwnedSemaphorePermit,
-}
-
-/// How long a call waits for room for its message.
-const WAIT: Duration = Duration::from_secs(5);
-/// Calls that wait for it at a time: what they have sent already stands in their streams' windows.
-pub(super) const MAX_WAITING: u32 = 256;
 /// The largest message that asks for something small: names, filters, a token.
 pub(super) const MAX_SMALL_MESSAGE: usize = 16 * 1024;
-/// When it is worth trying again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The largest that asks whether the gateway lives, how long it may take to arrive, and how many
+/// may be arriving.
+const PROBE: (usize, Duration, usize) = (1024, Duration::from_secs(2), 1_000);
 
 /// Lets a call in if there is room for it.
 pub(super) async fn admit(
@@ -95,7 +81,7 @@ pub(super) async fn admit(
         Sort::Change(fields) => budget.change(fields, request, next).await,
         Sort::Read => budget.read(request, next).await,
         Sort::Stream => budget.stream(request, next).await,
-        Sort::Health => Ok(next.run(request).await),
+        Sort::Health => budget.probe(request, next).await,
     };
     admitted.unwrap_or_else(|failure| respond(failure.into_status()))
 }
@@ -104,13 +90,12 @@ pub(super) async fn admit(
 
 impl Budget {
     pub(super) fn new(limits: Limits, max_message: usize) -> Self {
-        let places = |count| Arc::new(Semaphore::new(count));
         Self {
-            calls: places(limits.calls),
-            bytes: places(limits.message_bytes),
-            waiting: Semaphore::new(MAX_WAITING as usize),
-            reads: places(limits.reads),
-            watches: places(limits.watches),
+            changes: Places::new(limits.calls),
+            reads: Places::new(limits.reads),
+            watches: Places::new(limits.watches),
+            probes: Arriving::new(PROBE.2),
+            rooms: Rooms::new(limits.message_bytes, max_message),
             max_message,
         }
     }
@@ -123,87 +108,89 @@ impl Budget {
     ) -> Result<Response, Failure> {
         // Whether its key has executed something is not known: it was not read.
         let unread = |failure: Failure| failure.executed(Executed::Unknown);
-        let Ok(_place) = Arc::clone(&self.calls).try_acquire_owned() else {
-            return Err(unread(too_much("change calls are under way")));
-        };
         let (mut head, body) = request.into_parts();
-        let mut incoming = Incoming::new(body);
+        let mut incoming = Incoming::new(body, self.changes.arriving.begin(), PATIENCE);
         // tonic refuses what is too large, and does not read on.
         let length = incoming.announced().await.map_err(unread)?;
         if let Some(length) = length.filter(|length| *length <= self.max_message) {
-            let held = self.room_for(length).await.map_err(unread)?;
-            let message = incoming.message(length).await.map_err(unread)?;
-            if !is_bearable(message, fields) {
+            let mut room = self.rooms.of(length);
+            let message = incoming.message(length, Some(&mut room)).await;
+            if !is_bearable(message.map_err(unread)?, fields) {
                 return Err(too_many_devices().executed(Executed::No));
             }
-            head.extensions.insert(held);
+            if let Some(held) = room.held() {
+                head.extensions.insert(held);
+            }
         }
+        // Only now: whoever sends nothing would have the place of one who does.
+        let Ok(_place) = self.changes.under_way.try_acquire() else {
+            return Err(unread(Failure::too_much("change calls are under way")));
+        };
         let request = Request::from_parts(head, incoming.into_body());
         Ok(next.run(request).await)
     }
 
-    /// Waits, not for long, until there is room for so many bytes.
-    async fn room_for(&self, length: usize) -> Result<Held, Failure> {
-        let count = u32::try_from(length).unwrap_or(u32::MAX);
-        if let Ok(held) = Arc::clone(&self.bytes).try_acquire_many_owned(count) {
-            return Ok(Held(Arc::new(held)));
-        }
-        let beyond = || too_much("messages are being read");
-        let _waits = self.waiting.try_acquire().map_err(|_full| beyond())?;
-        let held = timeout(WAIT, Arc::clone(&self.bytes).acquire_many_owned(count)).await;
-        match held {
-            Ok(Ok(held)) => Ok(Held(Arc::new(held))),
-            Ok(Err(_)) | Err(_) => Err(beyond()),
-        }
-    }
-
     async fn read(&self, request: Request, next: Next) -> Result<Response, Failure> {
-        let Ok(place) = Arc::clone(&self.reads).try_acquire_owned() else {
-            return Err(too_much("reads are under way"));
+        let stalled = request.extensions().get::<Stalled>().cloned();
+        let request = self.reads.small(request).await?;
+        let Ok(place) = Arc::clone(&self.reads.under_way).try_acquire_owned() else {
+            return Err(Failure::too_much("reads are under way"));
         };
-        let request = small(request).await?;
-        Ok(placed(next.run(request).await, place))
+        Ok(placed(next.run(request).await, Some(place), stalled))
     }
 
     async fn stream(&self, request: Request, next: Next) -> Result<Response, Failure> {
-        let Ok(place) = Arc::clone(&self.watches).try_acquire_owned() else {
-            return Err(too_much("streams are open"));
-        };
         let request = match request.uri().path() {
-            WATCH => small(request).await?,
-            // Their services have a bound of their own.
+            WATCH | WATCH_HEALTH => self.watches.small(request).await?,
+            // Reflection's requests are a stream themselves. It has a bound of its own.
             _ => request,
         };
-        Ok(placed(next.run(request).await, place))
+        let Ok(place) = Arc::clone(&self.watches.under_way).try_acquire_owned() else {
+            return Err(Failure::too_much("streams are open"));
+        };
+        Ok(placed(next.run(request).await, Some(place), None))
+    }
+
+    /// Never refuses one that is sent at once: whoever asks would end the gateway.
+    async fn probe(&self, request: Request, next: Next) -> Result<Response, Failure> {
+        let stalled = request.extensions().get::<Stalled>().cloned();
+        let (max, patience, _) = PROBE;
+        let request = small(request, &self.probes, (max, patience)).await?;
+        Ok(placed(next.run(request).await, None, stalled))
     }
 }
 
-/// Reads a call's message, which has to be a small one.
-async fn small(request: Request) -> Result<Request, Failure> {
+// === impl Places ===
+
+impl Places {
+    fn new(count: usize) -> Self {
+        Self {
+            arriving: Arriving::new(count),
+            under_way: Arc::new(Semaphore::new(count)),
+        }
+    }
+
+    async fn small(&self, request: Request) -> Result<Request, Failure> {
+        small(request, &self.arriving, (MAX_SMALL_MESSAGE, PATIENCE)).await
+    }
+}
+
+/// Reads a call's message, which has to be a small one and has to come soon.
+async fn small(
+    request: Request,
+    arriving: &Arc<Arriving>,
+    (max, patience): (usize, Duration),
+) -> Result<Request, Failure> {
     let (head, body) = request.into_parts();
-    let mut incoming = Incoming::new(body);
+    let mut incoming = Incoming::new(body, arriving.begin(), patience);
     if let Some(length) = incoming.announced().await? {
-        if length > MAX_SMALL_MESSAGE {
-            let message = format!("a message of this call has at most {MAX_SMALL_MESSAGE} bytes");
+        if length > max {
+            let message = format!("a message of this call has at most {max} bytes");
             return Err(Failure::new(Reason::MessageTooLarge, message));
         }
-        incoming.message(length).await?;
+        incoming.message(length, None).await?;
     }
     Ok(Request::from_parts(head, incoming.into_body()))
-}
-
-fn placed(response: Response, place: OwnedSemaphorePermit) -> Response {
-    response.map(|body| {
-        axum::body::Body::new(Placed {
-            body,
-            _place: place,
-        })
-    })
-}
-
-fn too_much(what: &str) -> Failure {
-    let message = format!("as many {what} as the gateway takes at a time");
-    Failure::beyond(&message).retry_after(RETRY_AFTER)
 }
 
 fn too_many_devices() -> Failure {
@@ -212,6 +199,7 @@ fn too_many_devices() -> Failure {
 }
 
 const WATCH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
+const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
 
 // === impl Sort ===
 
@@ -235,27 +223,5 @@ impl Sort {
             Some("WatchRequest") | None => Self::Stream,
             Some(_) => Self::Read,
         }
-    }
-}
-
-// === impl Placed ===
-
-impl Body for Placed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

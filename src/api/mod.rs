@@ -4,6 +4,7 @@
 //! the domain; `status` is the one place where an error becomes a gRPC
 //! status, and `layers` the one that lists what a call passes through.
 
+mod arriving;
 mod budget;
 mod complete;
 mod convert;
@@ -15,9 +16,11 @@ mod lookup;
 mod observe;
 mod reason;
 mod receive;
+mod room;
 mod server;
 mod service;
 mod status;
+mod taken;
 mod weigh;
 
 pub use budget::Limits;

@@ -10,37 +10,50 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{reason::Reason, status::Failure};
+use super::{arriving::Arrival, reason::Reason, room::Room, status::Failure};
 
-/// How long a message may take to arrive. Whoever sends slowly holds room that others wait for.
-const WITHIN: Duration = Duration::from_secs(30);
+/// How often a part of a message has to have arrived.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// What is such a part. So the largest takes two minutes at most, and others are served meanwhile.
+const PART: usize = 64 * 1024;
+const PARTS: usize = 24;
 /// A flag for compression, which is not spoken here, and four bytes of length ("gRPC over HTTP2").
 const HEADER: usize = 5;
 
 /// A call's message on its way in.
 pub(super) struct Incoming {
     body: Body,
+    arrival: Arrival,
+    patience: Duration,
     read: BytesMut,
     /// Of the last frame, what was not wanted yet.
     pending: Bytes,
+    /// When `read` has to have this length, or its message's.
     until: Instant,
+    due: usize,
 }
 
 // === impl Incoming ===
 
 impl Incoming {
-    pub(super) fn new(body: Body) -> Self {
+    /// A message that is sent part by part, each within `patience`.
+    pub(super) fn new(body: Body, arrival: Arrival, patience: Duration) -> Self {
         Self {
             body,
+            arrival,
+            patience,
             read: BytesMut::new(),
             pending: Bytes::new(),
-            until: Instant::now() + WITHIN,
+            until: Instant::now() + patience,
+            due: HEADER,
         }
     }
 
     /// How many bytes the message has, if it is one: otherwise tonic is to say what is wrong.
     pub(super) async fn announced(&mut self) -> Result<Option<usize>, Failure> {
-        self.read_up_to(HEADER).await?;
+        while let Some(part) = self.part(HEADER).await? {
+            self.read.extend_from_slice(&part);
+        }
         let mut header = self.read.as_ref();
         if header.len() < HEADER || header.get_u8() != 0 {
             return Ok(None);
@@ -48,12 +61,26 @@ impl Incoming {
         Ok(usize::try_from(header.get_u32()).ok())
     }
 
-    /// The message itself, which has `length` bytes: fewer where the sender has stopped.
-    pub(super) async fn message(&mut self, length: usize) -> Result<&[u8], Failure> {
-        self.read
-            .reserve((HEADER + length).saturating_sub(self.read.len()));
-        self.read_up_to(HEADER + length).await?;
-        let end = self.read.len().min(HEADER + length);
+    /// The message itself, which has `length` bytes: fewer where the sender has stopped. It takes
+    /// room as it comes, where it is given any.
+    pub(super) async fn message(
+        &mut self,
+        length: usize,
+        mut room: Option<&mut Room>,
+    ) -> Result<&[u8], Failure> {
+        let end = HEADER + length;
+        let due = PART.max(length / PARTS);
+        while let Some(part) = self.part(end).await? {
+            if let Some(room) = room.as_deref_mut() {
+                room.grow(part.len()).await?;
+            }
+            self.keep(&part, end);
+            if self.read.len() >= self.due {
+                self.due = self.read.len() + due;
+                self.until = Instant::now() + self.patience;
+            }
+        }
+        let end = self.read.len().min(end);
         Ok(self.read.get(HEADER..end).unwrap_or_default())
     }
 
@@ -62,27 +89,50 @@ impl Incoming {
         Body::from(Bytes::from(self.read))
     }
 
-    async fn read_up_to(&mut self, length: usize) -> Result<(), Failure> {
+    /// Sets aside twice what was needed so far, but never more than will be.
+    fn keep(&mut self, part: &[u8], end: usize) {
+        let (length, capacity) = (self.read.len(), self.read.capacity());
+        if capacity - length < part.len() {
+            let wanted = (2 * capacity).max(length + part.len()).min(end);
+            self.read.reserve(wanted.saturating_sub(length));
+        }
+        self.read.extend_from_slice(part);
+    }
+
+    /// The next bytes on the way to this length; none once it is reached, or the sender has stopped.
+    async fn part(&mut self, length: usize) -> Result<Option<Bytes>, Failure> {
+        let missing = length.saturating_sub(self.read.len());
+        if missing == 0 {
+            return Ok(None);
+        }
         loop {
-            let missing = length.saturating_sub(self.read.len());
-            let part = self.pending.split_to(missing.min(self.pending.len()));
-            self.read.extend_from_slice(&part);
-            if part.len() == missing {
-                return Ok(());
+            if !self.pending.is_empty() {
+                let part = self.pending.split_to(missing.min(self.pending.len()));
+                return Ok(Some(part));
             }
-            let frame = timeout_at(self.until, self.body.frame()).await;
-            match frame.map_err(|_elapsed| too_slow())? {
+            let frame = tokio::select! {
+                biased;
+                frame = timeout_at(self.until, self.body.frame()) => frame,
+                () = self.arrival.displaced() => {
+                    return Err(Failure::too_much("messages are arriving"));
+                }
+            };
+            match frame.map_err(|_elapsed| self.too_slow())? {
                 Some(Ok(frame)) => self.pending = frame.into_data().unwrap_or_default(),
                 Some(Err(_)) => return Err(broken()),
-                None => return Ok(()),
+                None => return Ok(None),
+            }
+            if !self.pending.is_empty() {
+                self.arrival.progress();
             }
         }
     }
-}
 
-fn too_slow() -> Failure {
-    let message = format!("the message did not arrive within {} s", WITHIN.as_secs());
-    Failure::new(Reason::Deadline, message)
+    fn too_slow(&self) -> Failure {
+        let patience = self.patience.as_secs();
+        let message = format!("too little of the message arrived within {patience} s");
+        Failure::new(Reason::Deadline, message)
+    }
 }
 
 fn broken() -> Failure {

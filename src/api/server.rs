@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http2;
+use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -20,14 +20,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tower::ServiceExt;
 
 use super::{
     Gateway, Health,
-    budget::{self, Budget, MAX_SMALL_MESSAGE, MAX_WAITING},
+    budget::{self, Budget, MAX_SMALL_MESSAGE},
     health_v1::health_server::HealthServer,
     layers::layered,
     observe::Observer,
+    room::MAX_WAITING,
     stub::gateway_service_server::GatewayServiceServer,
+    taken::Stalled,
 };
 use crate::{proto, telemetry::Instruments};
 
@@ -68,6 +71,8 @@ const SEND_BUFFER: usize = 32 * 1024;
 const WINDOWS: (u32, u32) = (64 * 1024, 2 * MAX_WAITING * 64 * 1024);
 /// How long a client may take to say its first word.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long the other calls of a client that does not read its answers may take to end.
+const STALLED_GRACE: Duration = Duration::from_secs(10);
 /// A silent peer is asked whether it is there, and given up on.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -163,22 +168,30 @@ impl Server {
             .max_header_list_size(16 * 1024)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        let service = TowerToHyperService::new(self.router.clone());
+        let stalled = CancellationToken::new();
+        let client = Stalled(stalled.clone());
+        let router = self.router.clone();
+        let service = router.map_request(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(client.clone());
+            request
+        });
+        let service = TowerToHyperService::new(service);
         let connection = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(connection);
 
         let age = self.settings.max_connection_age;
         let age = age.mul_f64(1.0 - 0.1 * fastrand::f64());
+        let grace = self.settings.max_connection_age_grace;
         let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = draining.cancelled() => None,
-            () = tokio::time::sleep(age) => None,
+            ended = connection.as_mut() => Ok(ended),
+            () = draining.cancelled() => Err(grace),
+            () = stalled.cancelled() => Err(grace.min(STALLED_GRACE)),
+            () = tokio::time::sleep(age) => Err(grace),
         };
         let ended = match ended {
-            Some(ended) => ended,
-            None => {
+            Ok(ended) => ended,
+            Err(grace) => {
                 connection.as_mut().graceful_shutdown();
-                let grace = self.settings.max_connection_age_grace;
                 match timeout(grace, connection).await {
                     Ok(ended) => ended,
                     Err(_elapsed) => return,

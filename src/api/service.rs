@@ -7,12 +7,12 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::{
-    budget::Held,
     convert::{change_to_proto, esim_draft, five_g_bi_draft},
     layers::{Deadline, deadline_passed},
     list,
     lookup::Names,
     reason::Reason,
+    room::Held,
     status::{Executed, Failure, refused},
     stub::gateway_service_server::GatewayService,
 };

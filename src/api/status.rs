@@ -95,6 +95,12 @@ impl Failure {
         }
     }
 
+    /// As much of something as the gateway takes at a time.
+    pub(super) fn too_much(what: &str) -> Self {
+        let message = format!("as many {what} as the gateway takes at a time");
+        Self::beyond(&message).retry_after(Duration::from_secs(1))
+    }
+
     /// Fields that are wrong.
     pub(super) fn fields(violations: Vec<Violation>) -> Self {
         let first = violations.first().map_or_else(String::new, |first| {

@@ -23,6 +23,7 @@ mod faults;
 mod forward;
 mod full_disk;
 mod guarantees;
+mod half_sent;
 mod house;
 mod keys;
 mod listener_guard;

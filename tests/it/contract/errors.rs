@@ -35,7 +35,7 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
         Code::ResourceExhausted,
         "MESSAGE_TOO_LARGE",
         "NEVER",
-        Some("NO"),
+        Some("UNKNOWN"),
     );
     assert_eq!(told_large.rule(), expected);
 
@@ -51,7 +51,8 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
     cut.truncate(20);
     let unknown_service = "/thingspace.gateway.v2.GatewayService/GetChange".to_owned();
     let reflection = "/grpc.reflection.v1.ServerReflection/Nothing".to_owned();
-    let (no, none) = (Some("NO"), None);
+    // What was not read has a key that nobody knows: perhaps of a call that was executed.
+    let (unknown, none) = (Some("UNKNOWN"), None);
     for (what, path, body, code, reason, executed) in [
         (
             "no protobuf",
@@ -59,7 +60,7 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
             malformed.clone(),
             Code::InvalidArgument,
             "MALFORMED",
-            no,
+            unknown,
         ),
         (
             "no protobuf",
@@ -83,7 +84,7 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
             no_flag,
             Code::InvalidArgument,
             "MALFORMED",
-            no,
+            unknown,
         ),
         (
             "a cut frame",
@@ -91,7 +92,7 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
             cut,
             Code::InvalidArgument,
             "MALFORMED",
-            no,
+            unknown,
         ),
         (
             "no frame",
@@ -115,7 +116,7 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
             raw::frame(&vec![0; 70_000]),
             Code::ResourceExhausted,
             "MESSAGE_TOO_LARGE",
-            no,
+            unknown,
         ),
         (
             "unknown method",
@@ -158,6 +159,9 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
     let gzip = [("grpc-encoding", "gzip")];
     let encoded = raw::call(&gateway, &get, &gzip, raw::frame(b"")).await;
     assert_eq!(told(&encoded.status).rule().0, Code::Unimplemented);
+    let encoded = raw::call(&gateway, &change, &gzip, raw::frame(b"")).await;
+    let expected = (Code::Unimplemented, "UNIMPLEMENTED", "NEVER", unknown);
+    assert_eq!(told(&encoded.status).rule(), expected);
     assert_eq!(thingspace.posts(), 0);
     // And the connection that the others share has not suffered.
     assert!(

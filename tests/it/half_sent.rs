@@ -1,0 +1,158 @@
+//! Callers who begin and do not go on are in nobody's way (docs/limits.md).
+
+use std::time::Duration;
+
+use thingspace_gateway::proto::ListChangesRequest;
+use tokio::{task::JoinSet, time::timeout};
+use tonic::{Code, Status};
+
+use crate::support::{
+    gateway::{Directory, Gateway, PATIENCE, Setup},
+    raw,
+    requests::{Watch, change_esim, esim, told, watch_request},
+    thingspace::ThingSpace,
+};
+
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+/// A message that is announced, and the largest at that.
+const LARGEST: usize = 16 << 20;
+
+/// A message of this length, of which so much is sent.
+fn begun(length: usize, sent: usize) -> Vec<u8> {
+    let length = u32::try_from(length).expect("a length");
+    let mut begun = vec![0];
+    begun.extend(length.to_be_bytes());
+    begun.resize(begun.len() + sent, 0);
+    begun
+}
+
+/// Begins so many calls on one connection, which send this and then nothing; answers how they end.
+fn begin(gateway: &Gateway, path: &str, count: usize, bytes: &[u8]) -> JoinSet<Status> {
+    let client = raw::client();
+    let mut calls = JoinSet::new();
+    for _ in 0..count {
+        calls.spawn(raw::half_sent(&client, gateway, path, bytes.to_vec()));
+    }
+    calls
+}
+
+async fn next(calls: &mut JoinSet<Status>) -> Status {
+    let ended = timeout(PATIENCE, calls.join_next()).await.expect("in time");
+    ended.expect("one more").expect("a call")
+}
+
+fn assert_refused(status: &Status, executed: Option<&str>) {
+    let told = told(status);
+    let expected = (Code::ResourceExhausted, "THROTTLED", "LATER", executed);
+    assert_eq!(told.rule(), expected, "{status:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_send_nothing_have_no_place_that_another_wants() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .set("limits.calls", "5")
+        .set("limits.reads", "5")
+        .set("limits.watches", "5")
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let mut silent = Vec::new();
+    for (method, executed) in [
+        ("ChangeEsimPlan", Some("UNKNOWN")),
+        ("ListChanges", None),
+        ("WatchRequest", None),
+    ] {
+        for bytes in [begun(0, 0)[..0].to_vec(), begun(1_000, 1)] {
+            let mut calls = begin(&gateway, &raw::method(method), 20, &bytes);
+            // Those that were there first have gone: the other five are silent now.
+            for _ in 0..15 {
+                assert_refused(&next(&mut calls).await, executed);
+            }
+            silent.push(calls);
+        }
+    }
+    for number in 0..20 {
+        change_esim(&mut client, esim(&format!("key-{number}"), [number])).await;
+        let listed = client.list_changes(ListChangesRequest::default()).await;
+        listed.expect("a page");
+        drop(Watch::open(&mut client, watch_request("one")).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_announced_and_not_sent_takes_no_room_and_ends_soon() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let path = raw::method("ChangeEsimPlan");
+    let mut silent = begin(&gateway, &path, 4, &begun(LARGEST, 0));
+    let mut number = 0;
+    while !silent.is_empty() {
+        change_esim(&mut client, esim(&format!("key-{number}"), [number])).await;
+        number += 1;
+        let short = Duration::from_millis(10);
+        let Ok(Some(ended)) = timeout(short, silent.join_next()).await else {
+            continue;
+        };
+        let ended = told(&ended.expect("a call"));
+        let expected = (Code::DeadlineExceeded, "DEADLINE", "NOW", Some("UNKNOWN"));
+        assert_eq!(ended.rule(), expected);
+    }
+    assert!(number > 10, "they were there meanwhile");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn small_messages_do_not_wait_behind_a_large_one_that_does() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let path = raw::method("ChangeEsimPlan");
+    let most = begun(LARGEST, LARGEST - 1);
+    let _has_all_room = begin(&gateway, &path, 1, &most);
+    // One of two is refused once the other has what there is.
+    let mut others = begin(&gateway, &path, 2, &begun(LARGEST, LARGEST / 2));
+    for number in 0..50 {
+        change_esim(&mut client, esim(&format!("key-{number}"), [number])).await;
+    }
+    assert_refused(&next(&mut others).await, Some("UNKNOWN"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_is_answered_whatever_others_leave_half_sent() {
+    let directory = Directory::new();
+    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .start()
+        .await;
+    let before = gateway.resident_memory();
+    let mut large = begin(&gateway, CHECK, 1, &begun(16_000, 8_000));
+    let refused = told(&next(&mut large).await);
+    assert_eq!(refused.reason, "MESSAGE_TOO_LARGE");
+    let mut half_sent = Vec::new();
+    for _ in 0..3 {
+        half_sent.push(begin(&gateway, CHECK, 700, &begun(1_024, 1_000)));
+    }
+    for _ in 0..20 {
+        let ended = raw::call(&gateway, CHECK, &[], raw::frame(b"")).await;
+        assert_eq!(ended.status.code(), Code::Ok, "{:?}", ended.status);
+    }
+    // None of them stays.
+    for calls in &mut half_sent {
+        while !calls.is_empty() {
+            let told = told(&next(calls).await);
+            assert!(
+                ["DEADLINE", "THROTTLED"].contains(&told.reason.as_str()),
+                "{told:?}"
+            );
+        }
+    }
+    let grown = gateway.peak_memory().saturating_sub(before) >> 20;
+    assert!(grown < 100, "{grown} MiB more");
+}
