@@ -42,8 +42,7 @@ fn incomplete(headers: &HeaderMap) -> Option<Status> {
 }
 
 fn amend(headers: &mut HeaderMap, status: &Status, is_change: bool) {
-    // The key was not read: it may be that of a call that was executed.
-    let failure = with_executed(classify(status), is_change, Executed::Unknown);
+    let failure = with_executed(classify(status), is_change, Executed::No);
     let completed = failure.into_status();
     for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
         headers.remove(name);
