@@ -181,20 +181,24 @@ impl Server {
 
         let age = self.settings.max_connection_age;
         let age = age.mul_f64(1.0 - 0.1 * fastrand::f64());
-        let grace = self.settings.max_connection_age_grace;
         let ended = tokio::select! {
-            ended = connection.as_mut() => Ok(ended),
-            () = draining.cancelled() => Err(grace),
-            () = stalled.cancelled() => Err(grace.min(STALLED_GRACE)),
-            () = tokio::time::sleep(age) => Err(grace),
+            ended = connection.as_mut() => Some(ended),
+            () = draining.cancelled() => None,
+            () = stalled.cancelled() => None,
+            () = tokio::time::sleep(age) => None,
         };
         let ended = match ended {
-            Ok(ended) => ended,
-            Err(grace) => {
+            Some(ended) => ended,
+            None => {
                 connection.as_mut().graceful_shutdown();
-                match timeout(grace, connection).await {
-                    Ok(ended) => ended,
-                    Err(_elapsed) => return,
+                let unread = async {
+                    stalled.cancelled().await;
+                    tokio::time::sleep(STALLED_GRACE).await;
+                };
+                tokio::select! {
+                    ended = connection => ended,
+                    () = unread => return,
+                    () = tokio::time::sleep(self.settings.max_connection_age_grace) => return,
                 }
             }
         };
