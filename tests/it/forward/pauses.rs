@@ -54,9 +54,7 @@ async fn an_address_that_has_become_the_listener_itself_gets_nothing() {
     webhook.answer(503, &[("retry-after", "3600".to_owned())]);
     deliver(&profile, &esim_callback("r", 0)).await;
     webhook.until(|bodies| bodies.len() == 1).await;
-    let port = gateway.callbacks.port();
-    let itself = format!("http://localhost.:{port}/callbacks/DeviceProfileService/{PATH_SECRET}");
-    fs::write(&file, itself).unwrap();
+    fs::write(&file, &profile).unwrap();
     let failed =
         "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"failed\"";
     let tried_there = async {
