@@ -169,7 +169,8 @@ impl Line {
         match status.as_u16() {
             200..=299 => Ok(()),
             300..=399 => refused("it answered with a redirect, which is not followed"),
-            401 | 403 => refused("it answered 401 or 403"),
+            // They all carry the same pair: who tries a wrong one too often may be locked out.
+            401 | 403 => down("it answered 401 or 403"),
             404 | 410 => refused("it answered 404 or 410"),
             429 => down("it answered 429"),
             400..=499 => refused("it answered with another 4xx"),
