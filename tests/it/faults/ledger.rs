@@ -68,6 +68,12 @@ impl Ledger {
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("a ledger")
     }
 
+    /// Callbacks that were sent, repetitions included.
+    pub fn callbacks(&self) -> usize {
+        let devices = self.changes.iter().flat_map(|one| &one.device_results);
+        devices.map(|device| device.tries.len()).sum()
+    }
+
     /// What was executed for orders, strangers left out.
     pub fn own(&self) -> impl Iterator<Item = &Executed> {
         let executed = self.changes.iter();

@@ -30,6 +30,8 @@ mod troubles;
 const SEEDS: Range<u64> = 0..10;
 /// Runs after which every fault has met every guarantee that it can meet.
 const ALL_MEET: u64 = 100;
+/// Callbacks of a run, at least.
+const CALLBACKS: usize = 2_000;
 /// Runs at a time: each waits more than it works.
 const AT_A_TIME: usize = 3;
 
@@ -75,8 +77,12 @@ async fn nothing_is_sent_twice_or_lost_or_told_wrong_under_any_fault() {
     let mut runs = stream::iter(seeds.clone())
         .map(async |seed| (seed, judged(seed, None).await))
         .buffer_unordered(AT_A_TIME);
-    while let Some((seed, (evidence, found))) = runs.next().await {
+    while let Some((seed, (evidence, mut found))) = runs.next().await {
         if let Some(evidence) = evidence {
+            let callbacks = evidence.ledger.callbacks();
+            if callbacks < CALLBACKS {
+                found.push(format!("the run had {callbacks} callbacks only"));
+            }
             coverage.add(&evidence);
         }
         println!("seed {seed}: {} findings", found.len());

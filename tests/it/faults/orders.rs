@@ -75,7 +75,7 @@ fn order(seed: u64, number: usize, random: &mut fastrand::Rng) -> Order {
     } else {
         Kind::FiveGBi
     };
-    let count = random.usize(8..40);
+    let count = random.usize(12..64);
     let mut devices: Vec<String> = (0..count)
         .map(|device| kind.device(number, device))
         .collect();
