@@ -1,6 +1,6 @@
 //! What befalls the gateway while it is used.
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fs, net::SocketAddr, path::PathBuf};
 
 use tokio::{
     sync::watch,
@@ -105,24 +105,25 @@ impl Scene<'_> {
                 .expect("in time")
                 .expect("clients");
             // Some way into what is under way, not always its first step.
-            let pause = Duration::from_micros(random.u64(0..30_000));
-            tokio::time::sleep(pause).await;
+            for _ in 0..random.usize(0..2_000) {
+                tokio::task::yield_now().await;
+            }
             let from = Instant::now();
-            let longer = Duration::from_millis(random.u64(0..300));
-            gateway = self.befall(gateway, what, longer).await;
+            let refusals = random.usize(1..20);
+            gateway = self.befall(gateway, what, refusals).await;
             let to = Instant::now();
             befallen.push(Befallen { what, from, to });
         }
         (gateway, befallen)
     }
 
-    async fn befall(&self, gateway: Gateway, what: Trouble, longer: Duration) -> Gateway {
+    async fn befall(&self, gateway: Gateway, what: Trouble, refusals: usize) -> Gateway {
         match what {
             Trouble::Killed => self.restart(gateway).await,
             Trouble::LogInRefused => {
                 fs::write(&self.password, "wrong").expect("a file");
                 let gateway = self.restart(gateway).await;
-                self.until_refused("GATEWAY_CREDENTIALS").await;
+                self.until_refused("GATEWAY_CREDENTIALS", 1).await;
                 fs::write(&self.password, PASSWORD).expect("a file");
                 gateway
             }
@@ -132,8 +133,7 @@ impl Scene<'_> {
             }
             Trouble::DiskFull => {
                 self.disk.fill_entirely();
-                self.until_refused("JOURNAL_UNAVAILABLE").await;
-                tokio::time::sleep(longer).await;
+                self.until_refused("JOURNAL_UNAVAILABLE", refusals).await;
                 self.disk.empty();
                 gateway
             }
@@ -148,18 +148,21 @@ impl Scene<'_> {
         gateway
     }
 
-    /// Asks for changes of devices that are no order's, until one is refused for this reason.
-    async fn until_refused(&self, reason: &str) {
+    /// Asks for changes of devices that are no order's, until so many were refused for this
+    /// reason.
+    async fn until_refused(&self, reason: &str, refusals: usize) {
         let mut target: Target = self.places.grpc.subscribe();
         let mut client = connect(&mut target).await;
         let asking = async {
+            let mut refused_so_far = 0;
             for number in NOBODYS.. {
                 let probe = esim(&format!("probe-{reason}-{number}"), [number]);
                 let refused = client.change_esim_plan(probe).await;
                 let info = refused
                     .err()
                     .and_then(|status| status.get_details_error_info());
-                if info.is_some_and(|info| info.reason == reason) {
+                refused_so_far += usize::from(info.is_some_and(|info| info.reason == reason));
+                if refused_so_far == refusals {
                     return;
                 }
             }
