@@ -47,25 +47,19 @@ impl Report {
 
     pub(super) fn refused(&self, refusal: Refusal, about: About<'_>) {
         self.instruments.callback("refused", Some(refusal.name()));
-        let lines = self.refused.get(refusal as usize);
-        let Some(left_out) = lines.and_then(Lines::next) else {
-            return;
-        };
-        tracing::warn!(
-            reason = refusal.name(),
-            route = about.route,
-            service = %Shown(about.service),
-            account = %Shown(about.account),
-            source = %Shown(about.source),
-            left_out,
-            "a callback was refused"
-        );
+        self.warn(refusal, about, "a callback was refused");
     }
 
     /// A callback cannot be used, for this reason, and is kept.
     pub(super) fn kept(&self, reason: Refusal, about: About<'_>) {
         self.instruments
             .callback("quarantined", Some(reason.name()));
+        let what = "a callback cannot be used and is in the quarantine";
+        self.warn(reason, about, what);
+    }
+
+    /// A line for each reason and second at most.
+    fn warn(&self, reason: Refusal, about: About<'_>, what: &'static str) {
         let lines = self.refused.get(reason as usize);
         let Some(left_out) = lines.and_then(Lines::next) else {
             return;
@@ -77,7 +71,7 @@ impl Report {
             account = %Shown(about.account),
             source = %Shown(about.source),
             left_out,
-            "a callback cannot be used and is in the quarantine"
+            "{what}"
         );
     }
 
