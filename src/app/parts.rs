@@ -81,7 +81,7 @@ impl Parts {
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
-            config.changes.bind_after,
+            config.changes.attribution_quiet_period,
         );
         let watches = Watches::new(
             Arc::clone(&journal),
@@ -158,7 +158,7 @@ impl Parts {
             Arc::clone(&self.clock),
             upkeep::Deadlines {
                 overdue_after: config.changes.overdue_after,
-                give_up_after: config.changes.give_up_after,
+                close_after: config.changes.close_after,
             },
             stop.clone(),
         ));

@@ -146,7 +146,7 @@ settings! {
         /// Time without further results after which a request that nobody made here is taken for a change
         /// whose answer was lost, if it has named exactly that change's devices. For eSIM, ThingSpace's own
         /// list of them is waited for as well.
-        bind_after: Duration = Always(Span { min: 0, max: DAY }) or "5s";
+        attribution_quiet_period: Duration = Always(Span { min: 0, max: DAY }) or "5s";
         /// Time after which ThingSpace is asked about the results that an accepted change still lacks; again
         /// after twice as long, and so on. After a start it is asked at once.
         reconcile_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "15m";
@@ -154,7 +154,7 @@ settings! {
         overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
         /// Time after which an OVERDUE change, counted from its acceptance, or one with an unknown outcome
         /// is given up: CLOSED, with the devices that are unresolved.
-        give_up_after: Duration = Always(Span { min: SECOND, max: 3650 * DAY }) or "7d";
+        close_after: Duration = Always(Span { min: SECOND, max: 3650 * DAY }) or "7d";
     }
 
     /// What all callers together may have under way at a time; docs/limits.md says what that comes

@@ -19,7 +19,7 @@ pub struct Deadlines {
     /// An accepted change that lacks results is OVERDUE after this.
     pub overdue_after: Duration,
     /// An overdue one, since it was accepted, and one whose outcome is unknown are CLOSED after this.
-    pub give_up_after: Duration,
+    pub close_after: Duration,
 }
 
 /// One rule: who has been in a state for so long takes a step.
@@ -62,7 +62,7 @@ impl Deadlines {
             step,
             told,
         };
-        let give_up = self.give_up_after;
+        let give_up = self.close_after;
         [
             rule(
                 ChangeState::Accepted,

@@ -96,7 +96,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         Arc::clone(&clock),
         Deadlines {
             overdue_after: DAY,
-            give_up_after: 7 * DAY,
+            close_after: 7 * DAY,
         },
         stop.clone(),
     );

@@ -40,8 +40,8 @@ pub enum LookUps {
 /// What may be relied on of callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callbacks {
-    /// What is not lost comes within `changes.bind_after` of the one before, and within
-    /// `changes.give_up_after` of the POST. The stranger's are not lost.
+    /// What is not lost comes within `changes.attribution_quiet_period` of the one before, and within
+    /// `changes.close_after` of the POST. The stranger's are not lost.
     InTime,
     /// They come when they like.
     AnyTime,

@@ -51,10 +51,10 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Evidence {
     let mut setup = Setup::serve(&format!("http://{}/api", to_sandbox.address), &directory)
         .without("TSGW_THINGSPACE__UWS_PASSWORD")
         .set("thingspace.uws_password_file", &password.to_string_lossy())
-        .set("changes.bind_after", "500ms")
+        .set("changes.attribution_quiet_period", "500ms")
         .set("changes.reconcile_after", "1s")
         .set("changes.overdue_after", "4s")
-        .set("changes.give_up_after", "6s");
+        .set("changes.close_after", "6s");
     let disk = Disk::of(&directory);
     setup = disk.under(setup);
     if let Some(rule) = broken {
