@@ -18,6 +18,7 @@ RUN mkdir src \
 
 COPY build.rs ./
 COPY proto proto
+COPY third_party third_party
 COPY src src
 # Newer than the stubs, whatever the files' own dates are.
 RUN touch build.rs src/main.rs src/lib.rs \

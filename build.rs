@@ -1,19 +1,26 @@
-//! Compiles `proto/` with protox, a pure-Rust protobuf compiler, so that
+//! Compiles the protos with protox, a pure-Rust protobuf compiler, so that
 //! building the gateway needs no protoc. Nothing generated is committed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const GATEWAY_FILES: [&str; 3] = [
+/// Our protos, and those of others.
+const INCLUDES: [&str; 2] = ["proto", "third_party/proto"];
+
+const GATEWAY_FILES: [&str; 5] = [
     "thingspace/gateway/v1/gateway_service.proto",
     "thingspace/gateway/v1/change.proto",
     "thingspace/gateway/v1/device.proto",
+    "thingspace/gateway/v1/error.proto",
+    "thingspace/gateway/v1/watch.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    for dir in INCLUDES {
+        println!("cargo:rerun-if-changed={dir}");
+    }
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
+    let mut compiler = protox::Compiler::new(INCLUDES)?;
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(GATEWAY_FILES)?;
     let gateway = compiler.file_descriptor_set();
@@ -54,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .out_dir(&server)
         .compile_fds(gateway)?;
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
+    let mut compiler = protox::Compiler::new(INCLUDES)?;
     compiler.include_source_info(true);
     compiler.open_files(["grpc/health/v1/health.proto"])?;
     tonic_prost_build::configure()

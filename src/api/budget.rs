@@ -10,6 +10,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     taken::{Stalled, placed},
     weigh::{Fields, is_bearable},
 };
+use crate::domain::violation::FieldReason;
 
 /// What all callers together may have under way.
 #[derive(Debug, Clone, Copy)]
@@ -110,12 +112,27 @@ impl Budget {
         let unread = |failure: Failure| failure.executed(Executed::Unknown);
         let (mut head, body) = request.into_parts();
         let mut incoming = Incoming::new(body, self.changes.arriving.begin(), PATIENCE);
-        // tonic refuses what is too large, and does not read on.
-        let length = incoming.announced().await.map_err(unread)?;
-        if let Some(length) = length.filter(|length| *length <= self.max_message) {
-            let mut room = self.rooms.of(length);
-            let message = incoming.message(length, Some(&mut room)).await;
-            if !is_bearable(message.map_err(unread)?, fields) {
+        let announced = incoming.announced().await.map_err(unread)?;
+        // tonic refuses a message that is too large or has another compression, and does not read it.
+        let readable = announced.filter(|announced| {
+            let is_known = !announced.is_compressed || is_gzip(&head.headers);
+            is_known && announced.length <= self.max_message
+        });
+        if let Some(announced) = readable {
+            // The size of a compressed message is not known beforehand.
+            let mut room = match announced.is_compressed {
+                true => self.rooms.of(self.max_message),
+                false => self.rooms.of(announced.length),
+            };
+            let message = incoming.message(announced.length, Some(&mut room)).await;
+            message.map_err(unread)?;
+            if announced.is_compressed {
+                let inflated = incoming.inflate(self.max_message, Some(&mut room)).await;
+                // The handler has not seen the message, and never will.
+                inflated.map_err(|failure| failure.executed(Executed::No))?;
+                head.headers.remove(ENCODING);
+            }
+            if !is_bearable(incoming.content(), fields) {
                 return Err(too_many_devices().executed(Executed::No));
             }
             if let Some(held) = room.held() {
@@ -181,21 +198,32 @@ async fn small(
     arriving: &Arc<Arriving>,
     (max, patience): (usize, Duration),
 ) -> Result<Request, Failure> {
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let mut incoming = Incoming::new(body, arriving.begin(), patience);
-    if let Some(length) = incoming.announced().await? {
-        if length > max {
+    if let Some(announced) = incoming.announced().await? {
+        if announced.length > max {
             let message = format!("a message of this call has at most {max} bytes");
             return Err(Failure::new(Reason::MessageTooLarge, message));
         }
-        incoming.message(length, None).await?;
+        incoming.message(announced.length, None).await?;
+        if announced.is_compressed && is_gzip(&head.headers) {
+            incoming.inflate(max, None).await?;
+            head.headers.remove(ENCODING);
+        }
     }
     Ok(Request::from_parts(head, incoming.into_body()))
 }
 
+/// The header that names the compression of a message.
+const ENCODING: &str = "grpc-encoding";
+
+fn is_gzip(headers: &HeaderMap) -> bool {
+    headers.get(ENCODING).is_some_and(|name| name == "gzip")
+}
+
 fn too_many_devices() -> Failure {
     let why = "are more, or have more identifiers, than any change has";
-    Failure::field("devices", why)
+    Failure::field("devices", FieldReason::TooLong, why)
 }
 
 const WATCH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
@@ -213,11 +241,11 @@ impl Sort {
         }
         match path.strip_prefix("/thingspace.gateway.v1.GatewayService/") {
             Some("ChangeEsimPlan") => Self::Change(Fields {
-                devices: 3,
+                devices: 5,
                 ids: None,
             }),
             Some("ChangeFiveGBiPlan") => Self::Change(Fields {
-                devices: 4,
+                devices: 5,
                 ids: Some(1),
             }),
             Some("WatchRequest") | None => Self::Stream,

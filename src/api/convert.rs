@@ -15,8 +15,9 @@ use crate::{
         place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
         result::{Match, Outcome, Source},
     },
-    journal::{PendingDevice, ResultEvent},
+    journal::{ChangeDevice, DeviceOutcome, ResultEvent},
     proto,
+    thingspace::ServicePlanInfo,
 };
 
 // --- Requests -------------------------------------------------------------
@@ -113,6 +114,7 @@ pub(super) fn time_of(time: ProtoTimestamp) -> Option<Timestamp> {
 pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     proto::Change {
         change_id: change.change_id.to_string(),
+        done: change.state.is_final(),
         request_ids: change.request_ids.iter().map(ToString::to_string).collect(),
         idempotency_key: change
             .key
@@ -144,6 +146,13 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
             })
         }),
     }
+}
+
+/// A type of a filter; `None` for the unspecified one, which means any.
+pub(super) fn type_of(change_type: proto::ChangeType) -> Option<ChangeType> {
+    ChangeType::ALL
+        .into_iter()
+        .find(|known| type_to_proto(*known) == change_type)
 }
 
 fn type_to_proto(change_type: ChangeType) -> proto::ChangeType {
@@ -204,11 +213,17 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
                 profile_role: profile.profile_role.clone(),
             }),
         service_plan_change: report.service_plan_change.as_ref().map(|change| {
-            proto::ServicePlanChange {
+            proto::PlanChangeDetails {
                 effective_date_text: change.effective_date_text.clone(),
                 effective_date: change.effective_date.clone(),
             }
         }),
+        callback_service: result
+            .service
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        operation_text: report.operation_text.clone(),
         receive_time: Some(time_to_proto(result.receive_time)),
         source: match report.source {
             Source::Callback => proto::Source::Callback,
@@ -238,11 +253,31 @@ pub(super) fn outcome_to_proto(outcome: Outcome) -> proto::Outcome {
     }
 }
 
-pub(super) fn pending_to_proto(device: &PendingDevice) -> proto::PendingDevice {
-    proto::PendingDevice {
+pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
+    proto::Device {
         device_index: int(device.index),
         sent_ids: sent_ids(&device.sent),
         client_reference: device.sent.client_reference.to_string(),
+        outcome: match device.outcome {
+            DeviceOutcome::Pending => proto::DeviceOutcome::Pending,
+            DeviceOutcome::Succeeded => proto::DeviceOutcome::Succeeded,
+            DeviceOutcome::Failed => proto::DeviceOutcome::Failed,
+        }
+        .into(),
+        result: device
+            .result
+            .as_ref()
+            .map(|result| result_to_proto(result, false)),
+    }
+}
+
+pub(super) fn plan_to_proto(plan: ServicePlanInfo) -> proto::ServicePlan {
+    proto::ServicePlan {
+        name: plan.name,
+        code: plan.code,
+        carrier_service_plan_code: plan.carrier_service_plan_code,
+        size_kb: plan.size_kb,
+        extended_attributes: plan.extended_attributes.into_iter().collect(),
     }
 }
 

@@ -1,23 +1,26 @@
-//! The paged lists (AIP-158): what is asked for, and the tokens between pages.
+//! The paged lists (AIP-158): their filters, their pages, and the tokens between pages.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
     convert::{
-        change_to_proto, outcome_to_proto, pending_to_proto, result_to_proto, state_of, time_of,
+        change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_of, time_of,
+        type_of,
     },
     lookup::Names,
     status::Failure,
 };
 use crate::{
     domain::{
-        change::ChangeState,
         identifier::{DeviceId, Kind},
         matching::MatchKey,
         names::{AccountName, ChangeId},
-        violation::{Path, Violations},
+        violation::{FieldReason, Path, Violations},
     },
-    journal::{ChangeFilter, ChangeName, Journal, Place, ResultEvent, Target, What},
+    journal::{
+        ChangeFilter, ChangeName, DeviceFilter, DeviceOutcome, Journal, Place, ResultEvent, Target,
+        What,
+    },
     proto,
 };
 
@@ -26,18 +29,10 @@ const MAX_SCANNED: usize = 4_000;
 /// Events that are read at a time.
 const READ: usize = 500;
 
-/// Where a page of results begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
-    Results(Place),
-    Pending(u32),
-}
-
-/// What results are asked for.
+/// Which results are returned.
 struct ResultFilter {
+    /// Empty for any.
     outcomes: Vec<proto::Outcome>,
-    wants_results: bool,
-    wants_pending: bool,
     device: Option<MatchKey>,
 }
 
@@ -47,12 +42,12 @@ pub(super) async fn changes(
     journal: &dyn Journal,
     request: proto::ListChangesRequest,
 ) -> Result<proto::ListChangesResponse, Failure> {
-    let page = journal.changes(change_filter(&request)?).await?;
     let filters = fingerprint(&proto::ListChangesRequest {
         page_size: 0,
         page_token: String::new(),
-        ..request
+        ..request.clone()
     });
+    let page = journal.changes(change_filter(&request, filters)?).await?;
     Ok(proto::ListChangesResponse {
         changes: page.changes.iter().map(change_to_proto).collect(),
         next_page_token: page
@@ -62,37 +57,29 @@ pub(super) async fn changes(
     })
 }
 
-fn change_filter(request: &proto::ListChangesRequest) -> Result<ChangeFilter, Failure> {
+fn change_filter(
+    request: &proto::ListChangesRequest,
+    filters: u64,
+) -> Result<ChangeFilter, Failure> {
     let mut violations = Violations::default();
     let limit = page_size(request.page_size, 50, 500, &mut violations);
     let account = match request.account_name.as_str() {
         "" => None,
         name => violations.take(Path::root("account_name"), AccountName::parse(name)),
     };
-    let mut states: Vec<Option<ChangeState>> = Vec::new();
-    for (index, state) in request.states.iter().enumerate() {
-        match proto::ChangeState::try_from(*state) {
-            Ok(state) => states.push(state_of(state)),
-            Err(_) => violations.add(Path::root("states").at(index), "is no state"),
-        }
-    }
-    // The unspecified one means any.
-    let states = states
-        .into_iter()
-        .collect::<Option<Vec<_>>>()
-        .unwrap_or_default();
+    let states = any_of("states", &request.states, state_of, &mut violations);
+    let types = &request.change_types;
+    let change_types = any_of("change_types", types, type_of, &mut violations);
     let mut time = |name, time: &Option<prost_types::Timestamp>| {
-        let read = (*time).map(|time| time_of(time).ok_or("is out of range"))?;
-        violations.take(Path::root(name), read)
+        let read = (*time).map(time_of);
+        if read == Some(None) {
+            violations.add(Path::root(name), FieldReason::Value, "is out of range");
+        }
+        read.flatten()
     };
     let created_from = time("create_time_after", &request.create_time_after);
     let created_before = time("create_time_before", &request.create_time_before);
     let device = device(request.device.as_ref(), &mut violations);
-    let filters = fingerprint(&proto::ListChangesRequest {
-        page_size: 0,
-        page_token: String::new(),
-        ..request.clone()
-    });
     let after = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
         Some([after]) => Some(*after),
         _ => None,
@@ -101,12 +88,75 @@ fn change_filter(request: &proto::ListChangesRequest) -> Result<ChangeFilter, Fa
         .finish(Some(ChangeFilter {
             account,
             states,
+            change_types,
             created_from,
             created_before,
             device,
             after,
             limit,
         }))
+        .map_err(Failure::fields)
+}
+
+// --- ListDevices ----------------------------------------------------------
+
+pub(super) async fn devices(
+    journal: &dyn Journal,
+    request: proto::ListDevicesRequest,
+) -> Result<proto::ListDevicesResponse, Failure> {
+    let filters = fingerprint(&proto::ListDevicesRequest {
+        page_size: 0,
+        page_token: String::new(),
+        ..request.clone()
+    });
+    let (change_id, filter) = device_filter(&request, filters)?;
+    // One more than the page, to know whether there is a next one.
+    let limit = filter.limit - 1;
+    let mut devices = journal.devices(change_id, filter).await?;
+    if devices.is_empty() && journal.change(ChangeName::Id(change_id)).await?.is_none() {
+        return Err(Failure::not_found());
+    }
+    let next = devices.get(limit).map(|device| u64::from(device.index));
+    devices.truncate(limit);
+    Ok(proto::ListDevicesResponse {
+        devices: devices.iter().map(device_to_proto).collect(),
+        next_page_token: next
+            .map(|next| page_token(filters, &[next]))
+            .unwrap_or_default(),
+    })
+}
+
+fn device_filter(
+    request: &proto::ListDevicesRequest,
+    filters: u64,
+) -> Result<(ChangeId, DeviceFilter), Failure> {
+    let mut violations = Violations::default();
+    let change_id = violations.take(Path::root("change_id"), ChangeId::parse(&request.change_id));
+    let limit = page_size(request.page_size, 100, 1_000, &mut violations);
+    let outcomes = any_of(
+        "outcomes",
+        &request.outcomes,
+        |outcome| match outcome {
+            proto::DeviceOutcome::Unspecified => None,
+            proto::DeviceOutcome::Pending => Some(DeviceOutcome::Pending),
+            proto::DeviceOutcome::Succeeded => Some(DeviceOutcome::Succeeded),
+            proto::DeviceOutcome::Failed => Some(DeviceOutcome::Failed),
+        },
+        &mut violations,
+    );
+    let device = device(request.device.as_ref(), &mut violations);
+    let from = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
+        Some([from]) => u32::try_from(*from).unwrap_or(u32::MAX),
+        _ => 0,
+    };
+    let filter = DeviceFilter {
+        outcomes,
+        device,
+        from,
+        limit: limit + 1,
+    };
+    violations
+        .finish(change_id.map(|change_id| (change_id, filter)))
         .map_err(Failure::fields)
 }
 
@@ -130,62 +180,56 @@ pub(super) async fn device_results(
     let mut violations = Violations::default();
     let limit = page_size(request.page_size, 100, 1_000, &mut violations);
     let filter = ResultFilter::read(&request, &mut violations);
-    let token = read_page_token(&request.page_token, filters, &mut violations);
+    let after = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
+        Some([position, index]) => Place {
+            position: *position,
+            index: u32::try_from(*index).unwrap_or(u32::MAX),
+        },
+        _ => Place::START,
+    };
     violations.finish(Some(())).map_err(Failure::fields)?;
 
-    let change = journal.change(name.clone()).await?;
-    let change_id = change.map(|change| change.change_id);
-    let target = match (name, change_id) {
-        (ChangeName::Request(id), _) => Target::Request(id),
-        (_, Some(id)) => Target::Change(id),
-        (_, None) => return Err(Failure::not_found()),
+    let target = match name {
+        ChangeName::Request(id) => Target::Request(id),
+        name => match journal.change(name).await? {
+            Some(change) => Target::Change(change.change_id),
+            None => return Err(Failure::not_found()),
+        },
     };
     let mut page = proto::ListDeviceResultsResponse::default();
-    let mut next = Some(filter.begin(token.as_deref()));
-    if let Some(From::Results(after)) = next {
-        let after = results(journal, target, after, &filter, limit, &mut page).await?;
-        next = match after {
-            Some(after) => Some(From::Results(after)),
-            None => filter.wants_pending.then_some(From::Pending(0)),
-        };
+    let results = &mut page.device_results;
+    let next = read_results(journal, target, after, &filter, limit, |result| {
+        results.push(listed(result, request.include_raw));
+    });
+    if let Some(next) = next.await? {
+        page.next_page_token = page_token(filters, &[next.position, u64::from(next.index)]);
     }
-    if let (Some(From::Pending(from)), Some(id)) = (next, change_id) {
-        let room = limit - page.device_results.len();
-        let from = pending(journal, id, from, &filter, room, &mut page).await?;
-        next = from.map(From::Pending);
-    } else if change_id.is_none() && matches!(next, Some(From::Pending(_))) {
-        next = None;
-    }
-    page.next_page_token = match next {
-        Some(From::Results(place)) => {
-            page_token(filters, &[0, place.position, u64::from(place.index)])
-        }
-        Some(From::Pending(from)) => page_token(filters, &[1, u64::from(from)]),
-        None => String::new(),
-    };
     Ok(page)
 }
 
-/// Adds results to a page; answers where to go on, if there may be more.
-async fn results(
+/// Reads at most `limit` results that match. Returns where the next page begins, if there may be
+/// one.
+async fn read_results(
     journal: &dyn Journal,
     target: Target,
     mut after: Place,
     filter: &ResultFilter,
     limit: usize,
-    page: &mut proto::ListDeviceResultsResponse,
+    mut push: impl FnMut(&ResultEvent),
 ) -> Result<Option<Place>, Failure> {
+    let mut count = 0;
     for _ in 0..MAX_SCANNED / READ {
         let read = journal.events(target.clone(), after, READ).await?;
         for event in &read.events {
-            if page.device_results.len() == limit {
+            if count == limit {
                 return Ok(Some(after));
             }
             after = event.place;
             if let What::Result(result) = &event.what
                 && filter.takes(result)
             {
-                page.device_results.push(listed(result));
+                push(result);
+                count += 1;
             }
         }
         if read.is_end {
@@ -195,81 +239,30 @@ async fn results(
     Ok(Some(after))
 }
 
-/// A result with what is known of it now: the device that it was looked up to be of, too. A watch
-/// tells it as it was told first.
-fn listed(result: &ResultEvent) -> proto::DeviceResult {
+/// A result with the device that is known by now, also where a lookup has found it since. A watch
+/// returns the result as it was delivered first.
+fn listed(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
     let device = result.device.as_ref().or(result.named.as_ref()).cloned();
     let known = ResultEvent {
         device,
         ..result.clone()
     };
-    result_to_proto(&known, false)
-}
-
-/// Adds pending devices to a page; answers where to go on, if there may be
-/// more.
-async fn pending(
-    journal: &dyn Journal,
-    change_id: ChangeId,
-    mut from: u32,
-    filter: &ResultFilter,
-    room: usize,
-    page: &mut proto::ListDeviceResultsResponse,
-) -> Result<Option<u32>, Failure> {
-    for _ in 0..MAX_SCANNED / READ {
-        let devices = journal.pending_devices(change_id, from, READ).await?;
-        let is_end = devices.len() < READ;
-        for device in &devices {
-            if page.pending_devices.len() == room {
-                return Ok(Some(from));
-            }
-            from = device.index + 1;
-            if filter.names(&device.sent.ids) {
-                page.pending_devices.push(pending_to_proto(device));
-            }
-        }
-        if is_end {
-            return Ok(None);
-        }
-    }
-    Ok(Some(from))
+    result_to_proto(&known, include_raw)
 }
 
 // === impl ResultFilter ===
 
 impl ResultFilter {
     fn read(request: &proto::ListDeviceResultsRequest, violations: &mut Violations) -> Self {
-        let mut outcomes = Vec::new();
-        for (index, outcome) in request.outcomes.iter().enumerate() {
-            match proto::Outcome::try_from(*outcome) {
-                Ok(outcome) => outcomes.push(outcome),
-                Err(_) => violations.add(Path::root("outcomes").at(index), "is no outcome"),
-            }
-        }
+        let some = |outcome| (outcome != proto::Outcome::Unspecified).then_some(outcome);
         Self {
-            wants_results: !outcomes.is_empty() || !request.pending,
-            wants_pending: request.pending,
-            outcomes,
+            outcomes: any_of("outcomes", &request.outcomes, some, violations),
             device: device(request.device.as_ref(), violations).map(|id| MatchKey::of(&id)),
-        }
-    }
-
-    /// Where the page that a token names begins.
-    fn begin(&self, token: Option<&[u64]>) -> From {
-        match token {
-            Some([0, position, index]) => From::Results(Place {
-                position: *position,
-                index: u32::try_from(*index).unwrap_or(u32::MAX),
-            }),
-            Some([1, from]) => From::Pending(u32::try_from(*from).unwrap_or(u32::MAX)),
-            _ if self.wants_results => From::Results(Place::START),
-            _ => From::Pending(0),
         }
     }
 
     fn takes(&self, result: &ResultEvent) -> bool {
         let outcome = outcome_to_proto(result.report.outcome);
-        let any = self.outcomes.is_empty() || self.outcomes.contains(&proto::Outcome::Unspecified);
         let reported = |key: &MatchKey| {
             let named = result.report.device_ids.iter();
             named
@@ -277,26 +270,53 @@ impl ResultFilter {
                 .any(|id| id.is_same(key))
         };
         let device = result.device.as_ref().or(result.named.as_ref());
-        let sent = device.map(|(_, sent)| &sent.ids);
-        (any || self.outcomes.contains(&outcome))
-            && (self.device.as_ref().is_none_or(reported)
-                || sent.is_some_and(|ids| self.names(ids)))
-    }
-
-    fn names(&self, ids: &[DeviceId]) -> bool {
-        let named = |key: &MatchKey| ids.iter().any(|id| MatchKey::of(id).is_same(key));
-        self.device.as_ref().is_none_or(named)
+        let sent = |key: &MatchKey| {
+            let ids = device.iter().flat_map(|(_, sent)| &sent.ids);
+            ids.map(MatchKey::of).any(|id| id.is_same(key))
+        };
+        (self.outcomes.is_empty() || self.outcomes.contains(&outcome))
+            && self
+                .device
+                .as_ref()
+                .is_none_or(|key| reported(key) || sent(key))
     }
 }
 
-// --- What both have -------------------------------------------------------
+// --- Common parts ---------------------------------------------------------
+
+/// The values of a filter of enums; empty for any. The unspecified value, for which `known` returns
+/// `None`, means any.
+fn any_of<P: TryFrom<i32>, T>(
+    field: &'static str,
+    values: &[i32],
+    known: impl Fn(P) -> Option<T>,
+    violations: &mut Violations,
+) -> Vec<T> {
+    let mut all: Option<Vec<T>> = Some(Vec::new());
+    for (index, value) in values.iter().enumerate() {
+        match P::try_from(*value).map(&known) {
+            Ok(Some(value)) => {
+                if let Some(all) = &mut all {
+                    all.push(value);
+                }
+            }
+            Ok(None) => all = None,
+            Err(_) => {
+                let why = "is not a value of this enum";
+                violations.add(Path::root(field).at(index), FieldReason::Value, why);
+            }
+        }
+    }
+    all.unwrap_or_default()
+}
 
 fn page_size(asked: i32, default: usize, most: usize, violations: &mut Violations) -> usize {
     match usize::try_from(asked) {
         Ok(0) => default,
         Ok(size) => size.min(most),
         Err(_) => {
-            violations.add(Path::root("page_size"), "must not be negative");
+            let why = "must not be negative";
+            violations.add(Path::root("page_size"), FieldReason::Value, why);
             default
         }
     }
@@ -308,7 +328,7 @@ fn device(id: Option<&proto::DeviceId>, violations: &mut Violations) -> Option<D
     violations.take(path.field("id"), DeviceId::new(kind, id.id.as_str()))
 }
 
-/// What a page token is good for: these filters, and no others.
+/// A hash of the filters, which must be the same for all pages.
 fn fingerprint(request: &impl prost::Message) -> u64 {
     let bytes = request.encode_to_vec();
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
@@ -335,7 +355,7 @@ fn read_page_token(token: &str, filters: u64, violations: &mut Violations) -> Op
         Some([made_for, place @ ..]) if *made_for == filters => Some(place.to_vec()),
         _ => {
             let why = "is not the next_page_token of a call with the same filters";
-            violations.add(Path::root("page_token"), why);
+            violations.add(Path::root("page_token"), FieldReason::Value, why);
             None
         }
     }

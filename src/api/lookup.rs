@@ -4,7 +4,7 @@ use super::status::Failure;
 use crate::{
     domain::{
         names::{AccountName, ChangeId, IdempotencyKey, RequestId},
-        violation::{Path, Violations},
+        violation::{FieldReason, Path, Violations},
     },
     journal::ChangeName,
 };
@@ -31,7 +31,7 @@ impl Names<'_> {
         ];
         let mut given = given.iter().filter(|(_, given)| *given);
         if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
-            return Err(Failure::field(second, ONE_OF));
+            return Err(Failure::field(second, FieldReason::Combination, ONE_OF));
         }
         let mut violations = Violations::default();
         let name = if !self.change_id.is_empty() {
@@ -59,7 +59,7 @@ impl Names<'_> {
     /// The change that is named; a failure when all fields are empty.
     pub(super) fn require(self) -> Result<ChangeName, Failure> {
         self.read()?
-            .ok_or_else(|| Failure::field("change_id", ONE_OF))
+            .ok_or_else(|| Failure::field("change_id", FieldReason::Combination, ONE_OF))
     }
 }
 

@@ -10,6 +10,7 @@ mod complete;
 mod convert;
 mod encode;
 mod health;
+mod inflate;
 mod layers;
 mod list;
 mod lookup;
@@ -28,7 +29,7 @@ pub use encode::Encoder;
 pub use health::Health;
 pub use reason::Reason;
 pub use server::{BuildError, Server, Settings};
-pub use service::Gateway;
+pub use service::{Gateway, ServerInfo};
 
 /// The server's trait of `GatewayService`, over the messages of
 /// [`crate::proto`].

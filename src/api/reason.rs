@@ -1,5 +1,7 @@
 //! The reasons of all errors.
 
+use std::time::Duration;
+
 use tonic::Code;
 
 /// `ErrorInfo.reason`. Each has a section in docs/errors.md.
@@ -39,13 +41,26 @@ pub enum Reason {
     Unimplemented,
     /// A fault of the gateway's own.
     Internal,
+    /// ThingSpace did not answer a lookup that the call needs.
+    ThingspaceUnavailable,
+}
+
+/// Whether the same call can succeed later: `Retry` of the proto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Repeat the call at once.
+    Now,
+    /// Repeat the call after this delay, or after the one that is known better.
+    Later(Duration),
+    /// The same call would fail again.
+    Never,
 }
 
 // === impl Reason ===
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::FieldInvalid,
         Self::IdempotencyKeyReused,
         Self::DeviceBusy,
@@ -63,6 +78,7 @@ impl Reason {
         Self::Malformed,
         Self::Unimplemented,
         Self::Internal,
+        Self::ThingspaceUnavailable,
     ];
 
     /// Its name on the wire.
@@ -85,6 +101,7 @@ impl Reason {
             Self::Malformed => "MALFORMED",
             Self::Unimplemented => "UNIMPLEMENTED",
             Self::Internal => "INTERNAL",
+            Self::ThingspaceUnavailable => "THINGSPACE_UNAVAILABLE",
         }
     }
 
@@ -99,7 +116,10 @@ impl Reason {
             | Self::ThingspaceRefused
             | Self::GatewayCredentials => Code::FailedPrecondition,
             Self::Throttled | Self::MessageTooLarge => Code::ResourceExhausted,
-            Self::NotSent | Self::Reconnect | Self::JournalUnavailable => Code::Unavailable,
+            Self::NotSent
+            | Self::Reconnect
+            | Self::JournalUnavailable
+            | Self::ThingspaceUnavailable => Code::Unavailable,
             Self::Deadline => Code::DeadlineExceeded,
             Self::ChangeNotFound => Code::NotFound,
             Self::ResumeTokenExpired => Code::OutOfRange,
@@ -108,14 +128,15 @@ impl Reason {
         }
     }
 
-    /// Whether, and when, the same call may help: always with the same key.
-    pub fn retry(self) -> &'static str {
+    /// Whether the same call, with the same key, can succeed later. The delays apply
+    /// where nothing more exact is known.
+    pub fn retry(self) -> Retry {
         match self {
-            Self::NotSent | Self::Deadline | Self::Reconnect => "NOW",
-            Self::DeviceBusy
-            | Self::Throttled
-            | Self::GatewayCredentials
-            | Self::JournalUnavailable => "LATER",
+            Self::NotSent | Self::Deadline | Self::Reconnect => Retry::Now,
+            Self::DeviceBusy | Self::JournalUnavailable | Self::ThingspaceUnavailable => {
+                Retry::Later(Duration::from_secs(5))
+            }
+            Self::Throttled | Self::GatewayCredentials => Retry::Later(Duration::from_secs(60)),
             Self::FieldInvalid
             | Self::IdempotencyKeyReused
             | Self::ThingspaceRefused
@@ -125,7 +146,50 @@ impl Reason {
             | Self::MessageTooLarge
             | Self::Malformed
             | Self::Unimplemented
-            | Self::Internal => "NEVER",
+            | Self::Internal => Retry::Never,
+        }
+    }
+}
+
+// === impl Retry ===
+
+impl Retry {
+    /// The name of the proto's enum value, without its prefix.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Now => "NOW",
+            Self::Later(_) => "LATER",
+            Self::Never => "NEVER",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{domain::violation::FieldReason, proto};
+
+    #[test]
+    fn the_proto_lists_exactly_the_values_that_errors_carry() {
+        for reason in Reason::ALL {
+            let name = format!("REASON_{}", reason.as_str());
+            assert!(proto::Reason::from_str_name(&name).is_some(), "{name}");
+            let name = format!("RETRY_{}", reason.retry().as_str());
+            assert!(proto::Retry::from_str_name(&name).is_some(), "{name}");
+        }
+        assert!(proto::Reason::try_from(Reason::ALL.len() as i32).is_ok());
+        assert!(proto::Reason::try_from(Reason::ALL.len() as i32 + 1).is_err());
+        for reason in [
+            FieldReason::Required,
+            FieldReason::TooLong,
+            FieldReason::Format,
+            FieldReason::Character,
+            FieldReason::Value,
+            FieldReason::Duplicate,
+            FieldReason::Combination,
+        ] {
+            let name = format!("FIELD_REASON_{}", reason.as_str());
+            assert!(proto::FieldReason::from_str_name(&name).is_some(), "{name}");
         }
     }
 }

@@ -10,15 +10,24 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
-use super::{arriving::Arrival, reason::Reason, room::Room, status::Failure};
+use super::{arriving::Arrival, inflate::inflate, reason::Reason, room::Room, status::Failure};
 
 /// How often a part of a message has to have arrived.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// What is such a part. So the largest takes two minutes at most, and others are served meanwhile.
 const PART: usize = 64 * 1024;
 const PARTS: usize = 24;
-/// A flag for compression, which is not spoken here, and four bytes of length ("gRPC over HTTP2").
-const HEADER: usize = 5;
+/// A flag for compression, and four bytes of length ("gRPC over HTTP2").
+pub(super) const HEADER: usize = 5;
+
+/// The header of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Announced {
+    /// Whether the message is compressed, as the header `grpc-encoding` says.
+    pub(super) is_compressed: bool,
+    /// Bytes of the message as sent.
+    pub(super) length: usize,
+}
 
 /// A call's message on its way in.
 pub(super) struct Incoming {
@@ -49,16 +58,25 @@ impl Incoming {
         }
     }
 
-    /// How many bytes the message has, if it is one: otherwise tonic is to say what is wrong.
-    pub(super) async fn announced(&mut self) -> Result<Option<usize>, Failure> {
+    /// The header of the message. `None` if it is not a valid one: tonic returns the error.
+    pub(super) async fn announced(&mut self) -> Result<Option<Announced>, Failure> {
         while let Some(part) = self.part(HEADER).await? {
             self.read.extend_from_slice(&part);
         }
         let mut header = self.read.as_ref();
-        if header.len() < HEADER || header.get_u8() != 0 {
+        if header.len() < HEADER {
             return Ok(None);
         }
-        Ok(usize::try_from(header.get_u32()).ok())
+        let is_compressed = match header.get_u8() {
+            0 => false,
+            1 => true,
+            _ => return Ok(None),
+        };
+        let length = usize::try_from(header.get_u32()).ok();
+        Ok(length.map(|length| Announced {
+            is_compressed,
+            length,
+        }))
     }
 
     /// The message itself, which has `length` bytes: fewer where the sender has stopped. It takes
@@ -67,7 +85,7 @@ impl Incoming {
         &mut self,
         length: usize,
         mut room: Option<&mut Room>,
-    ) -> Result<&[u8], Failure> {
+    ) -> Result<(), Failure> {
         let end = HEADER + length;
         let due = PART.max(length / PARTS);
         while let Some(part) = self.part(end).await? {
@@ -80,8 +98,24 @@ impl Incoming {
                 self.until = Instant::now() + self.patience;
             }
         }
-        let end = self.read.len().min(end);
-        Ok(self.read.get(HEADER..end).unwrap_or_default())
+        self.read.truncate(end);
+        Ok(())
+    }
+
+    /// Replaces the gzip message that was read with its content, which has at most `max` bytes.
+    pub(super) async fn inflate(
+        &mut self,
+        max: usize,
+        room: Option<&mut Room>,
+    ) -> Result<(), Failure> {
+        let compressed = self.read.get(HEADER..).unwrap_or_default();
+        self.read = inflate(compressed, max, room).await?;
+        Ok(())
+    }
+
+    /// The bytes of the message, without its header.
+    pub(super) fn content(&self) -> &[u8] {
+        self.read.get(HEADER..).unwrap_or_default()
     }
 
     /// What was read, as a body of its own. What may come behind it is dropped.

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::ServiceExt;
 
 use super::{
@@ -91,6 +91,7 @@ impl Server {
                 .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         };
         let gateway = GatewayServiceServer::new(gateway)
+            .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(settings.max_message_bytes)
             // Pages are bounded by their size, not by their bytes.
             .max_encoding_message_size(usize::MAX);

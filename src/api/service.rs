@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{change_to_proto, esim_draft, five_g_bi_draft},
+    convert::{change_to_proto, esim_draft, five_g_bi_draft, plan_to_proto},
     layers::{Deadline, deadline_passed},
     list,
     lookup::Names,
@@ -21,14 +21,15 @@ use crate::{
         change::{Change, Demand},
         clock::Clock,
         draft::Limits,
-        names::{ChangeId, RequestId},
+        names::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
-        violation::Violation,
+        violation::{FieldReason, Path, Violation, Violations},
     },
     journal::{ChangeName, Journal, Target},
     proto,
     submit::{Caller, Submit},
     telemetry::RpcSpan,
+    thingspace::ThingSpace,
     watch::{self, Frame, Token, Until, Watch, Watches},
 };
 
@@ -37,8 +38,19 @@ pub struct Gateway {
     journal: Arc<dyn Journal>,
     submit: Arc<Submit>,
     watches: Arc<Watches>,
+    thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    server_info: ServerInfo,
+}
+
+/// What GetServerInfo returns about the journal.
+#[derive(Debug, Clone)]
+pub struct ServerInfo {
+    /// The database that stores the journal.
+    pub journal_engine: &'static str,
+    /// The ThingSpace that the journal belongs to.
+    pub journal_origin: String,
 }
 
 /// The stream of a watch.
@@ -72,15 +84,19 @@ impl Gateway {
         journal: Arc<dyn Journal>,
         submit: Arc<Submit>,
         watches: Arc<Watches>,
+        thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
         limits: Limits,
+        server_info: ServerInfo,
     ) -> Self {
         Self {
             journal,
             submit,
             watches,
+            thingspace,
             clock,
             limits,
+            server_info,
         }
     }
 
@@ -94,6 +110,7 @@ impl Gateway {
         let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
         let warnings = std::mem::take(&mut demand.warnings);
         if validate_only {
+            let demand = self.submit.check(demand).await?;
             return Ok((self.preview(&demand), warnings));
         }
         let traceparent = call.span.as_ref().and_then(RpcSpan::traceparent);
@@ -135,7 +152,10 @@ impl Gateway {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
             Ok(proto::Until::CaughtUp) => Until::CaughtUp,
-            Err(_) => return Err(Failure::field("until", "is no value of Until")),
+            Err(_) => {
+                let why = "is not a value of this enum";
+                return Err(Failure::field("until", FieldReason::Value, why));
+            }
         };
         let token = match request.resume_token.as_str() {
             "" => None,
@@ -261,7 +281,6 @@ impl GatewayService for Gateway {
         let change = self.find(names.require()?).await?;
         Ok(Response::new(proto::GetChangeResponse {
             change: Some(change_to_proto(&change)),
-            warnings: Vec::new(),
         }))
     }
 
@@ -271,6 +290,41 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListChangesResponse>, Status> {
         let page = list::changes(&*self.journal, request.into_inner()).await?;
         Ok(Response::new(page))
+    }
+
+    async fn list_devices(
+        &self,
+        request: Request<proto::ListDevicesRequest>,
+    ) -> Result<Response<proto::ListDevicesResponse>, Status> {
+        let page = list::devices(&*self.journal, request.into_inner()).await?;
+        Ok(Response::new(page))
+    }
+
+    async fn list_service_plans(
+        &self,
+        request: Request<proto::ListServicePlansRequest>,
+    ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
+        let account = AccountName::parse(request.into_inner().account_name);
+        let mut violations = Violations::default();
+        let account = violations.take(Path::root("account_name"), account);
+        let account = violations.finish(account).map_err(Failure::fields)?;
+        let plans = self.thingspace.service_plans(&account).await;
+        let plans = plans.map_err(Failure::from)?;
+        Ok(Response::new(proto::ListServicePlansResponse {
+            service_plans: plans.into_iter().map(plan_to_proto).collect(),
+        }))
+    }
+
+    async fn get_server_info(
+        &self,
+        _: Request<proto::GetServerInfoRequest>,
+    ) -> Result<Response<proto::GetServerInfoResponse>, Status> {
+        Ok(Response::new(proto::GetServerInfoResponse {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            journal_engine: self.server_info.journal_engine.to_owned(),
+            journal_durability: proto::Durability::Synced.into(),
+            journal_origin: self.server_info.journal_origin.clone(),
+        }))
     }
 
     async fn list_device_results(

@@ -9,15 +9,16 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use super::reason::Reason;
+use super::reason::{Reason, Retry};
 use crate::{
     domain::{
         change::{Change, Refusal, RefusalKind},
         names::ChangeId,
-        violation::Violation,
+        violation::{FieldReason, Violation},
     },
     journal::JournalError,
     submit::{Known, SubmitError},
+    thingspace::LookUpError,
     watch::{OpenError, StreamError},
 };
 
@@ -44,12 +45,17 @@ pub(super) struct Failure {
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
     quota: Option<&'static Quota>,
+    busy: Option<u32>,
 }
 
 /// Whose limit it was, and which.
 #[derive(Debug)]
 struct Quota(&'static str, &'static str);
 
+const THINGSPACE_QUOTA: Quota = Quota("thingspace", "ThingSpace limits the rate of calls");
+/// The trailer that tells gRPC libraries how long to wait before a retry, in milliseconds (gRPC
+/// retry design, "Pushback").
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// Room for the violations that are told: with the rest, base64 and the
 /// message it stays below 8,000 bytes.
 const VIOLATIONS_BYTES: usize = 3_600;
@@ -69,6 +75,7 @@ impl Failure {
             violations: Vec::new(),
             retry_after: None,
             quota: None,
+            busy: None,
         }
     }
 
@@ -117,10 +124,11 @@ impl Failure {
     }
 
     /// One field that is wrong.
-    pub(super) fn field(field: &str, description: impl Into<String>) -> Self {
+    pub(super) fn field(field: &str, reason: FieldReason, description: impl Into<String>) -> Self {
         Self::fields(vec![Violation {
             field: field.to_owned(),
             description: description.into(),
+            reason,
         }])
     }
 
@@ -158,8 +166,8 @@ impl Failure {
             }
         }
         if reason == Reason::Throttled {
-            failure.quota = Some(&Quota("thingspace", "ThingSpace limits the rate of calls"));
-            failure.retry_after = refusal.retry_after.or(Some(Duration::from_secs(60)));
+            failure.quota = Some(&THINGSPACE_QUOTA);
+            failure.retry_after = refusal.retry_after;
         }
         failure
     }
@@ -171,7 +179,7 @@ impl Failure {
         let mut metadata: HashMap<String, String> = metadata
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-        metadata.insert("retry".into(), self.reason.retry().into());
+        metadata.insert("retry".into(), self.reason.retry().as_str().into());
         match self.executed {
             Some(Executed::No) => metadata.insert("executed".into(), "NO".into()),
             Some(Executed::Unknown) => metadata.insert("executed".into(), "UNKNOWN".into()),
@@ -185,14 +193,28 @@ impl Failure {
             metadata.insert("violations_told".into(), told.len().to_string());
             details.set_bad_request(told);
         }
-        if let Some(after) = self.retry_after {
+        let retry_after = match self.reason.retry() {
+            Retry::Later(default) => Some(self.retry_after.unwrap_or(default)),
+            Retry::Now | Retry::Never => None,
+        };
+        if let Some(after) = retry_after {
             details.set_retry_info(Some(after));
+        }
+        if let Some(index) = self.busy {
+            let subject = format!("devices[{index}]");
+            let description = "is part of another change, named by change_id";
+            details.add_precondition_failure_violation("DEVICE_BUSY", subject, description);
         }
         if let Some(Quota(subject, description)) = self.quota {
             details.add_quota_failure_violation(*subject, *description);
         }
         details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
-        Status::with_error_details(self.code, message, details)
+        let mut status = Status::with_error_details(self.code, message, details);
+        if let Some(after) = retry_after {
+            let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            status.metadata_mut().insert(PUSHBACK, millis.into());
+        }
+        status
     }
 }
 
@@ -202,10 +224,16 @@ fn tellable(violations: Vec<Violation>) -> Vec<FieldViolation> {
     violations
         .into_iter()
         .map_while(|violation| {
-            // Tags and lengths of the two texts and their message.
-            let size = violation.field.len() + violation.description.len() + 12;
+            // Tags and lengths of the three texts and their message.
+            let reason = violation.reason.as_str();
+            let size = violation.field.len() + violation.description.len() + reason.len() + 14;
             room = room.checked_sub(size)?;
-            Some(FieldViolation::new(violation.field, violation.description))
+            Some(FieldViolation {
+                field: violation.field,
+                description: violation.description,
+                reason: violation.reason.as_str().to_owned(),
+                localized_message: None,
+            })
         })
         .collect()
 }
@@ -231,10 +259,17 @@ impl From<SubmitError> for Failure {
                 let message = "this idempotency_key was used in this account for another change";
                 Self::new(Reason::IdempotencyKeyReused, message).with("change_id", id.to_string())
             }
-            SubmitError::DeviceBusy(id) => {
-                let message = "a device is in another change that is being sent, or whose outcome \
-                     is not known";
-                Self::new(Reason::DeviceBusy, message).with("change_id", id.to_string())
+            SubmitError::DeviceBusy(busy) => {
+                let message = format!(
+                    "devices[{}] is part of another change that is being sent, or whose outcome is \
+                     unknown",
+                    busy.device_index
+                );
+                Self {
+                    busy: Some(busy.device_index),
+                    ..Self::new(Reason::DeviceBusy, message)
+                        .with("change_id", busy.change_id.to_string())
+                }
             }
             SubmitError::Beyond { known } => {
                 let failure = Self::beyond(&error.to_string()).retry_after(Duration::from_secs(1));
@@ -271,6 +306,22 @@ impl From<JournalError> for Failure {
     }
 }
 
+impl From<LookUpError> for Failure {
+    fn from(error: LookUpError) -> Self {
+        let message = error.to_string();
+        match error {
+            LookUpError::Throttled(wait) => Self {
+                quota: Some(&THINGSPACE_QUOTA),
+                ..Self::new(Reason::Throttled, message).retry_after(wait)
+            },
+            LookUpError::Refused(code) => {
+                Self::new(Reason::ThingspaceRefused, message).with("thingspace_code", code)
+            }
+            LookUpError::Unanswered(_) => Self::new(Reason::ThingspaceUnavailable, message),
+        }
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let message = error.to_string();
@@ -279,6 +330,7 @@ impl From<OpenError> for Failure {
             OpenError::OtherTarget => Self::new(Reason::ResumeTokenInvalid, message),
             OpenError::NoTarget => Self::field(
                 "change_id",
+                FieldReason::Combination,
                 "exactly one of change_id, request_id, or account_name with idempotency_key must \
                  be set, unless a resume_token is",
             ),

@@ -85,11 +85,11 @@ mod tests {
     use crate::proto;
 
     const FIVE_G_BI: Fields = Fields {
-        devices: 4,
+        devices: 5,
         ids: Some(1),
     };
     const ESIM: Fields = Fields {
-        devices: 3,
+        devices: 5,
         ids: None,
     };
 
@@ -111,11 +111,11 @@ mod tests {
             ..proto::ChangeFiveGBiPlanRequest::default()
         };
         assert!(is_bearable(&request.encode_to_vec(), FIVE_G_BI));
-        assert!(!is_bearable(&[0x22, 0].repeat(MAX_DEVICES + 1), FIVE_G_BI));
-        assert!(!is_bearable(&[0x1a, 0].repeat(MAX_DEVICES + 1), ESIM));
+        assert!(!is_bearable(&[0x2a, 0].repeat(MAX_DEVICES + 1), FIVE_G_BI));
+        assert!(!is_bearable(&[0x2a, 0].repeat(MAX_DEVICES + 1), ESIM));
 
         let ids = [0x0a, 0].repeat(MAX_IDS + 1);
-        let mut device = vec![0x22];
+        let mut device = vec![0x2a];
         prost::encoding::encode_varint(ids.len() as u64, &mut device);
         device.extend(ids);
         assert!(!is_bearable(&device, FIVE_G_BI));
@@ -123,8 +123,8 @@ mod tests {
 
     #[test]
     fn what_decoding_stops_at_is_where_the_count_stops() {
-        let mut cut = [0x22, 0].repeat(3);
-        cut.extend([0x22, 0x7f, 1]);
+        let mut cut = [0x2a, 0].repeat(3);
+        cut.extend([0x2a, 0x7f, 1]);
         assert!(is_bearable(&cut, FIVE_G_BI));
         assert!(is_bearable(&[0xff; 64], FIVE_G_BI));
         assert!(is_bearable(&[], FIVE_G_BI));

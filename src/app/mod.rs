@@ -137,7 +137,11 @@ impl App {
             }
             Mode::Serve | Mode::Sandbox => None,
         };
-        let parts = Parts::build(&config, telemetry.instruments()).await?;
+        let origin = match sandbox {
+            Some(_) => "sandbox".to_owned(),
+            None => config.thingspace.base_url.origin().ascii_serialization(),
+        };
+        let parts = Parts::build(&config, origin, telemetry.instruments()).await?;
         // The metrics outlive the journal, and must not keep its directory locked.
         let journal = Arc::downgrade(&parts.journal);
         telemetry.observe_changes(move || {

@@ -7,7 +7,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{StartError, SystemClock, secrets, socket, strikes};
 use crate::{
-    api::{self, Encoder, Gateway, Health, Server},
+    api::{self, Encoder, Gateway, Health, Server, ServerInfo},
     config::Config,
     domain::{change::ChangeState, clock::Clock, draft::Limits},
     journal::{
@@ -49,6 +49,7 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) async fn build(
         config: &Config,
+        origin: String,
         instruments: Instruments,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -97,8 +98,13 @@ impl Parts {
             Arc::clone(&journal),
             submit,
             watches,
+            Arc::clone(&thingspace),
             Arc::clone(&clock),
             limits(config),
+            ServerInfo {
+                journal_engine: "sqlite",
+                journal_origin: origin,
+            },
         );
         let serving = watch::Sender::new(true);
         let health = Health::new(serving.subscribe(), draining.clone());

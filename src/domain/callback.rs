@@ -15,7 +15,7 @@ mod scrub;
 use super::{
     identifier::ReportedId,
     names::RequestId,
-    result::{DeviceReport, EsimProfile, Fault, Outcome, ServicePlanChange, Source},
+    result::{DeviceReport, EsimProfile, Fault, Outcome, PlanChangeDetails, Source},
 };
 
 /// A callback's body, taken apart.
@@ -181,7 +181,8 @@ fn read_report(members: &Map<String, Value>) -> Result<DeviceReport, CallbackErr
         service_plan_change: plan_change
             .and_then(|change| get(change, "effectiveDate"))
             .and_then(text)
-            .map(|date| ServicePlanChange::read(&short(date))),
+            .map(|date| PlanChangeDetails::read(&short(date))),
+        operation_text: operation(&responses),
         source: Source::Callback,
         evidence: String::new(),
         callback_count: read_count(members, "callbackCount"),
@@ -209,6 +210,12 @@ fn read_outcome(status: &str, fault: Option<&Fault>, has_response: bool) -> Outc
         "" if has_response => Outcome::Succeeded,
         _ => Outcome::Interim,
     }
+}
+
+/// The name of the first member of `deviceResponse`, which tells the operation.
+fn operation(responses: &[&Map<String, Value>]) -> String {
+    let names = responses.iter().flat_map(|response| response.keys());
+    names.cloned().map(short).next().unwrap_or_default()
 }
 
 fn read_fault(members: &Map<String, Value>) -> Option<Fault> {

@@ -326,6 +326,13 @@ impl Change {
     }
 }
 
+// === impl ChangeType ===
+
+impl ChangeType {
+    /// Every type.
+    pub const ALL: [Self; 2] = [Self::EsimPlan, Self::FiveGBiPlan];
+}
+
 // === impl Demand ===
 
 impl Demand {

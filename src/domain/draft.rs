@@ -5,7 +5,7 @@ use super::{
     identifier::DeviceId,
     matching::Seen,
     names::{AccountName, ClientReference, IdempotencyKey, ServicePlan},
-    violation::{Path, Violation, Violations},
+    violation::{FieldReason, Path, Violation, Violations},
 };
 
 /// The fields that both requests have, as a client sent them.
@@ -74,14 +74,16 @@ impl Drafting {
         };
         if device_count == 0 {
             let why = "must name at least one device";
-            drafting.violations.add(Path::root("devices"), why);
+            let path = Path::root("devices");
+            drafting.violations.add(path, FieldReason::Required, why);
         }
         if device_count > limits.max_devices {
             let why = format!(
                 "must name at most {} devices (setting changes.max_devices_per_request), not {device_count}",
                 limits.max_devices
             );
-            drafting.violations.add(Path::root("devices"), why);
+            let path = Path::root("devices");
+            drafting.violations.add(path, FieldReason::TooLong, why);
         }
         drafting
     }
@@ -108,13 +110,13 @@ impl Drafting {
             let path = *path;
             if self.limits.refuse_reserved && id.is_reserved() {
                 let why = "is in a range reserved for the sandbox; no real device has it";
-                self.violations.add(path, why);
+                self.violations.add(path, FieldReason::Value, why);
             }
             if identifying(id)
                 && let Some(first) = self.seen.note(index, id)
             {
                 let why = format!("is the same device as devices[{first}]");
-                self.violations.add(path, why);
+                self.violations.add(path, FieldReason::Duplicate, why);
             }
             if id.has_unusual_check_digit() {
                 self.unusual += 1;

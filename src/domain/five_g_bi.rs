@@ -7,7 +7,7 @@ use super::{
     identifier::{DeviceId, Kind},
     names::ServicePlan,
     place_of_use::PrimaryPlaceOfUse,
-    violation::{Path, Violation},
+    violation::{FieldReason, Path, Violation},
 };
 
 /// What a client sent, not yet looked at.
@@ -69,7 +69,10 @@ impl FiveGBiDeviceDraft {
         let place_path = path.field("primary_place_of_use");
         match &self.primary_place_of_use {
             Some(place) => place.check(place_path, drafting.violations()),
-            None => drafting.violations().add(place_path, "is required"),
+            None => {
+                let reason = FieldReason::Required;
+                drafting.violations().add(place_path, reason, "is required");
+            }
         }
         let (Some(place), Some(reference)) = (self.primary_place_of_use, reference) else {
             return None;
@@ -87,11 +90,11 @@ fn read_ids(
 ) -> Vec<(Path, DeviceId)> {
     if texts.is_empty() {
         let why = "must have at least one identifier";
-        drafting.violations().add(path, why);
+        drafting.violations().add(path, FieldReason::Required, why);
     }
     if texts.len() > Kind::COUNT {
         let why = "must have at most 9 identifiers: one of each kind";
-        drafting.violations().add(path, why);
+        drafting.violations().add(path, FieldReason::TooLong, why);
         return Vec::new();
     }
     let mut ids: Vec<(Path, DeviceId)> = Vec::new();
@@ -103,7 +106,8 @@ fn read_ids(
         let Some(kind) = kind else { continue };
         if ids.iter().any(|(_, other)| other.kind() == kind) {
             let why = "names a kind that this device has already";
-            drafting.violations().add(path.field("kind"), why);
+            let path = path.field("kind");
+            drafting.violations().add(path, FieldReason::Duplicate, why);
             continue;
         }
         let path = path.field("id");

@@ -8,6 +8,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use super::violation::{FieldError, FieldReason};
+
 /// The kinds of identifier that can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -74,9 +76,22 @@ pub enum IdentifierError {
         "must be one of eid, iccid, imei, meid, esn, mdn, msisdn, min, imsi (in upper or lower case)"
     )]
     UnknownKind,
+    /// The value is empty.
+    #[error("must be {0}")]
+    Missing(&'static str),
     /// The value does not fit its kind.
     #[error("must be {0}")]
     Malformed(&'static str),
+}
+
+impl FieldError for IdentifierError {
+    fn reason(&self) -> FieldReason {
+        match self {
+            Self::UnknownKind => FieldReason::Value,
+            Self::Missing(_) => FieldReason::Required,
+            Self::Malformed(_) => FieldReason::Format,
+        }
+    }
 }
 
 // === impl Kind ===
@@ -152,6 +167,9 @@ impl DeviceId {
     /// An identifier of `kind`, if `id` fits it.
     pub fn new(kind: Kind, id: impl Into<String>) -> Result<Self, IdentifierError> {
         let id = id.into();
+        if id.is_empty() {
+            return Err(IdentifierError::Missing(kind.form()));
+        }
         if !kind.fits(&id) {
             return Err(IdentifierError::Malformed(kind.form()));
         }

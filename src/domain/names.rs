@@ -5,7 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::clock::Timestamp;
+use super::{
+    clock::Timestamp,
+    violation::{FieldError, FieldReason},
+};
 
 /// The gateway's name for a change: a UUID, version 7.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -45,8 +48,17 @@ pub struct ClientReference(String);
 
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NameError(&'static str);
+#[error("{expected}")]
+pub struct NameError {
+    expected: &'static str,
+    reason: FieldReason,
+}
+
+impl FieldError for NameError {
+    fn reason(&self) -> FieldReason {
+        self.reason
+    }
+}
 
 /// The characters for which ThingSpace refuses a whole request with
 /// `INPUT_INVALID.Request.InvalidCharacter` ("Synchronous Error Messages").
@@ -85,9 +97,10 @@ impl ChangeId {
 
     /// Reads a UUID of any version, with or without dashes.
     pub fn parse(text: &str) -> Result<Self, NameError> {
-        Uuid::try_parse(text)
-            .map(Self)
-            .map_err(|_| NameError("must be a UUID"))
+        Uuid::try_parse(text).map(Self).map_err(|_| NameError {
+            expected: "must be a UUID",
+            reason: FieldReason::Format,
+        })
     }
 }
 
@@ -125,7 +138,7 @@ impl ClientReference {
 // === impl the texts ===
 
 macro_rules! text {
-    ($name:ident, $check:expr, $why:literal) => {
+    ($name:ident, $max:literal, $check:expr, $otherwise:ident, $expected:literal) => {
         impl $name {
             /// This name, if `text` is one.
             pub fn parse(text: impl Into<String>) -> Result<Self, NameError> {
@@ -134,7 +147,14 @@ macro_rules! text {
                 if check(&text) {
                     Ok(Self(text))
                 } else {
-                    Err(NameError($why))
+                    Err(NameError {
+                        expected: $expected,
+                        reason: match text.chars().count() {
+                            _ if text.trim().is_empty() => FieldReason::Required,
+                            length if length > $max => FieldReason::TooLong,
+                            _ => FieldReason::$otherwise,
+                        },
+                    })
                 }
             }
 
@@ -154,34 +174,46 @@ macro_rules! text {
 
 text!(
     RequestId,
+    128,
     |text| (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+    Character,
     "must be 1 to 128 printable ASCII characters without spaces"
 );
 text!(
     AccountName,
+    32,
     |text| (3..=32).contains(&text.len())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+    Format,
     "must be 3 to 32 letters, digits and dashes, such as 0000123456-00001"
 );
 text!(
     ServiceName,
+    64,
     |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()),
+    Format,
     "must be 1 to 64 letters and digits, such as CarrierService"
 );
 text!(
     ServicePlan,
+    128,
     |text| (1..=128).contains(&text.chars().count())
         && is_sendable(text)
         && !text.trim().is_empty(),
+    Character,
     "must be 1 to 128 characters, none of them ', <, \\ or a control character, which ThingSpace refuses"
 );
 text!(
     IdempotencyKey,
+    64,
     |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)),
+    Character,
     "must be 1 to 64 printable ASCII characters"
 );
 text!(
     ClientReference,
+    64,
     |text| text.chars().count() <= 64 && !text.chars().any(char::is_control),
+    Character,
     "must be at most 64 characters, none of them a control character"
 );

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::{
     names::is_sendable,
-    violation::{Path, Violations},
+    violation::{FieldReason, Path, Violations},
 };
 
 /// A place of use with every field within ThingSpace's limits.
@@ -59,6 +59,9 @@ pub struct CustomerName {
 const STATES: &str = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME MD MA MI MN MS MO \
     MT NE NV NH NJ NM NY NC ND OH OK OR PA RI SC SD TN TX UT VT VA WA WV WI WY DC AS GU MP PR VI \
     UM AA AE AP";
+
+const STATE_EXPECTED: &str =
+    "must be the two-letter code of a US state or territory in upper case, such as TX";
 
 // === impl PrimaryPlaceOfUse ===
 
@@ -116,22 +119,28 @@ impl Address {
         ] {
             if names_po_box(text) {
                 let why = "must be a physical address; ThingSpace takes no P.O. box";
-                violations.add(path.field(name), why);
+                violations.add(path.field(name), FieldReason::Value, why);
             }
         }
-        if self.state.len() != 2 || !STATES.split_whitespace().any(|code| code == self.state) {
-            let why =
-                "must be the two-letter code of a US state or territory in upper case, such as TX";
-            violations.add(path.field("state"), why);
+        if self.state.is_empty() {
+            violations.add(path.field("state"), FieldReason::Required, STATE_EXPECTED);
+        } else if !STATES.split_whitespace().any(|code| code == self.state) {
+            violations.add(path.field("state"), FieldReason::Value, STATE_EXPECTED);
         }
         if !is_digits(&self.zip, 5) {
-            violations.add(path.field("zip"), "must be 5 digits");
+            let reason = match self.zip.is_empty() {
+                true => FieldReason::Required,
+                false => FieldReason::Format,
+            };
+            violations.add(path.field("zip"), reason, "must be 5 digits");
         }
         if !self.zip4.is_empty() && !is_digits(&self.zip4, 4) {
-            violations.add(path.field("zip4"), "must be 4 digits or empty");
+            let why = "must be 4 digits or empty";
+            violations.add(path.field("zip4"), FieldReason::Format, why);
         }
         if self.country != "US" {
-            violations.add(path.field("country"), "must be US or empty");
+            let why = "must be US or empty";
+            violations.add(path.field("country"), FieldReason::Value, why);
         }
     }
 }
@@ -149,7 +158,12 @@ impl CustomerName {
                 let why = format!(
                     "must be 1 to {max} characters, only letters A to Z, digits, space, -, ! and #"
                 );
-                violations.add(path.field(name), why);
+                let reason = match text.chars().count() {
+                    _ if text.trim().is_empty() => FieldReason::Required,
+                    length if length > max => FieldReason::TooLong,
+                    _ => FieldReason::Character,
+                };
+                violations.add(path.field(name), reason, why);
             }
         }
         for (name, text) in [
@@ -165,11 +179,16 @@ impl CustomerName {
 fn check_text(path: Path, text: &str, min: usize, max: usize, violations: &mut Violations) {
     let length = text.chars().count();
     if length > max || (min > 0 && text.trim().is_empty()) {
-        violations.add(path, format!("must be {min} to {max} characters"));
+        let reason = match length > max {
+            true => FieldReason::TooLong,
+            false => FieldReason::Required,
+        };
+        let why = format!("must be {min} to {max} characters");
+        violations.add(path, reason, why);
     }
     if !is_sendable(text) {
         let why = "must not contain ', <, \\ or a control character: ThingSpace refuses them";
-        violations.add(path, why);
+        violations.add(path, FieldReason::Character, why);
     }
 }
 

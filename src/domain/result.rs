@@ -11,9 +11,9 @@ pub enum Outcome {
     /// Not final: a warning, pending, on hold, or a status that is not known
     /// to be final. Never counts.
     Interim,
-    /// The plan was not changed.
+    /// ThingSpace reported failure of the operation.
     Failed,
-    /// The plan was changed.
+    /// ThingSpace reported success of the operation.
     Succeeded,
 }
 
@@ -70,7 +70,11 @@ pub struct DeviceReport {
     pub esim_profile: Option<EsimProfile>,
     /// What it tells of a plan change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service_plan_change: Option<ServicePlanChange>,
+    pub service_plan_change: Option<PlanChangeDetails>,
+    /// The member of `deviceResponse` that it has, such as
+    /// `changeServicePlanResponse`; empty for none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub operation_text: String,
     /// Where it comes from.
     pub source: Source,
     /// What a look-up proves; empty for a callback.
@@ -106,7 +110,7 @@ pub struct EsimProfile {
 
 /// A plan change's date.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServicePlanChange {
+pub struct PlanChangeDetails {
     /// As sent: US style, without a zone.
     pub effective_date_text: String,
     /// As `2018-05-31`; empty where the text could not be read.
@@ -125,9 +129,9 @@ impl DeviceReport {
     }
 }
 
-// === impl ServicePlanChange ===
+// === impl PlanChangeDetails ===
 
-impl ServicePlanChange {
+impl PlanChangeDetails {
     /// Keeps the text, and the date in it where one can be read: `M/D/YYYY` or
     /// `YYYY-MM-DD`, with anything or nothing after it.
     pub fn read(text: &str) -> Self {
@@ -185,7 +189,7 @@ mod tests {
             ("", ""),
             ("1/1/1/1", ""),
         ] {
-            let change = ServicePlanChange::read(text);
+            let change = PlanChangeDetails::read(text);
             assert_eq!(
                 (
                     change.effective_date.as_str(),

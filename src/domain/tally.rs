@@ -47,8 +47,10 @@ pub struct Answer {
     /// The kinds of which a value is known: [`MatchKey::kind_bit`]s. Those
     /// that were sent for a device are known from the start.
     pub kinds: u16,
-    /// The greatest of its final results.
+    /// The precedence of its deciding result: the highest of its final results.
     pub verdict: Option<Verdict>,
+    /// The number of the deciding result: the first one with that precedence.
+    pub decided_by: Option<i64>,
 }
 
 /// Where the groups of one change are kept.
@@ -89,19 +91,33 @@ struct Row {
 /// there are one or two.
 const MAX_SORTS: usize = 10;
 
+// === impl Answer ===
+
+impl Answer {
+    /// Takes a result into account, if it is final.
+    fn decide(&mut self, verdict: Option<Verdict>, number: Option<i64>) {
+        if verdict > self.verdict {
+            self.verdict = verdict;
+            self.decided_by = number;
+        } else if verdict.is_some() && verdict == self.verdict {
+            self.decided_by = self.decided_by.min(number);
+        }
+    }
+}
+
 // === impl Tally ===
 
 impl Tally {
     /// Takes one result: the identifying keys that it names, the device that it
-    /// was matched with, and its weight if it is final. `stray` is a number
-    /// that no other result of the change has.
+    /// was matched with, and its precedence if it is final. `number` is a number
+    /// that no other result of the change has; earlier results have lower ones.
     pub fn record<B: AnswerBook>(
         &mut self,
         book: &mut B,
         keys: &[MatchKey],
         matched: Option<u32>,
         verdict: Option<Verdict>,
-        stray: i64,
+        number: i64,
     ) -> Result<(), B::Error> {
         let mut groups: Vec<Group> = matched.map(Group::Device).into_iter().collect();
         for key in keys {
@@ -114,19 +130,19 @@ impl Tally {
         let home = matched
             .map(Group::Device)
             .or(groups.first().copied())
-            .unwrap_or(Group::Stray(stray));
+            .unwrap_or(Group::Stray(number));
 
         let mut answer = book.answer(home)?;
         self.subtract(home, answer);
         for other in groups {
-            if let Group::Stray(number) = other
+            if let Group::Stray(stray) = other
                 && other != home
             {
                 let known = book.answer(other)?;
                 self.subtract(other, known);
                 answer.kinds |= known.kinds;
-                answer.verdict = answer.verdict.max(known.verdict);
-                book.dissolve(number, home)?;
+                answer.decide(known.verdict, known.decided_by);
+                book.dissolve(stray, home)?;
             }
         }
         for key in keys {
@@ -135,7 +151,7 @@ impl Tally {
                 book.put_owner(key, home)?;
             }
         }
-        answer.verdict = answer.verdict.max(verdict);
+        answer.decide(verdict, Some(number));
         self.add(home, answer);
         book.put_answer(home, answer)
     }

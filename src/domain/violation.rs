@@ -1,4 +1,6 @@
-//! What is wrong with a request, field by field.
+//! The invalid fields of a request.
+
+use std::fmt;
 
 /// One thing that is wrong with one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,6 +10,33 @@ pub struct Violation {
     /// What is wrong and what was expected. Never the value itself: it may be
     /// a customer's name or address.
     pub description: String,
+    /// What is wrong, for programs.
+    pub reason: FieldReason,
+}
+
+/// What is wrong with a field, for programs: `FieldReason` of the proto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FieldReason {
+    /// The field is required and is not set.
+    Required,
+    /// The value is too long, or the list has too many elements.
+    TooLong,
+    /// The value does not have the expected format.
+    Format,
+    /// The value contains a character that is not allowed.
+    Character,
+    /// The value is not one of the allowed values, or out of range.
+    Value,
+    /// The same value appears twice in the request.
+    Duplicate,
+    /// The field conflicts with another field, or one of several is missing.
+    Combination,
+}
+
+/// An error of parsing a field's value.
+pub trait FieldError: fmt::Display {
+    /// What is wrong with the value.
+    fn reason(&self) -> FieldReason;
 }
 
 /// How many violations of one request are noted at most.
@@ -27,25 +56,43 @@ pub struct Path {
     depth: usize,
 }
 
+// === impl FieldReason ===
+
+impl FieldReason {
+    /// The name of the proto's enum value, without its prefix.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "REQUIRED",
+            Self::TooLong => "TOO_LONG",
+            Self::Format => "FORMAT",
+            Self::Character => "CHARACTER",
+            Self::Value => "VALUE",
+            Self::Duplicate => "DUPLICATE",
+            Self::Combination => "COMBINATION",
+        }
+    }
+}
+
 // === impl Violations ===
 
 impl Violations {
     /// Notes that `path` is wrong. Beyond [`MAX_VIOLATIONS`] nothing more is
     /// noted: there is plenty to mend by then.
-    pub fn add(&mut self, path: Path, description: impl Into<String>) {
+    pub fn add(&mut self, path: Path, reason: FieldReason, description: impl Into<String>) {
         if self.found.len() >= MAX_VIOLATIONS {
             return;
         }
         self.found.push(Violation {
             field: path.to_string(),
             description: description.into(),
+            reason,
         });
     }
 
     /// Takes a value that was read, or notes why it could not be.
-    pub fn take<T, E: ToString>(&mut self, path: Path, value: Result<T, E>) -> Option<T> {
+    pub fn take<T, E: FieldError>(&mut self, path: Path, value: Result<T, E>) -> Option<T> {
         value
-            .map_err(|error| self.add(path, error.to_string()))
+            .map_err(|error| self.add(path, error.reason(), error.to_string()))
             .ok()
     }
 
@@ -94,8 +141,8 @@ impl Path {
     }
 }
 
-impl std::fmt::Display for Path {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (name, index)) in self.steps.iter().take(self.depth).enumerate() {
             let dot = if place == 0 { "" } else { "." };
             write!(f, "{dot}{name}")?;

@@ -31,8 +31,8 @@ mod tables;
 pub use census::Census;
 pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};
 pub use query::{
-    ChangeFilter, ChangePage, Event, EventPage, PendingDevice, Place, ResultEvent, Stray, Target,
-    What,
+    ChangeDevice, ChangeFilter, ChangePage, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
+    ResultEvent, Stray, Target, What,
 };
 
 /// A journal. Cheap to share as `Arc<dyn Journal>`.
@@ -58,6 +58,9 @@ pub trait Journal: Send + Sync + 'static {
     /// is in another change that is under way; all or nothing. A change that
     /// was NOT_SENT is queued again by its key and the same content.
     async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
+
+    /// What [`claim`](Self::claim) would find now. Writes nothing.
+    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
 
     /// Takes one step with a change, if its state allows it.
     async fn step(
@@ -151,13 +154,12 @@ pub trait Journal: Send + Sync + 'static {
     /// The event of a target at exactly this place.
     async fn event_at(&self, target: Target, place: Place) -> Result<Option<Event>, JournalError>;
 
-    /// Devices of a change without a final result, by index, from `from` on.
-    async fn pending_devices(
+    /// The devices of a change that match a filter, by index.
+    async fn devices(
         &self,
         change: ChangeId,
-        from: u32,
-        limit: usize,
-    ) -> Result<Vec<PendingDevice>, JournalError>;
+        filter: DeviceFilter,
+    ) -> Result<Vec<ChangeDevice>, JournalError>;
 
     /// Strays after one, in order, at most `limit`: of changes that are open, and of others of which
     /// something was heard since a time.
@@ -274,8 +276,35 @@ pub enum Claim {
         /// Whether it has the same content.
         same_content: bool,
     },
-    /// One of its devices is in this other change, which is under way.
-    Busy(ChangeId),
+    /// One of its devices is in another change, which is under way.
+    Busy(BusyDevice),
+}
+
+/// What a claim would find.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimCheck {
+    /// The key and the devices are free.
+    Free,
+    /// The key belongs to this NOT_SENT change with the same content.
+    Rearm(Change),
+    /// The key belongs to this change.
+    Known {
+        /// The change.
+        change: Change,
+        /// Whether it has the same content.
+        same_content: bool,
+    },
+    /// One of the devices is in another change, which is under way.
+    Busy(BusyDevice),
+}
+
+/// A device that another change keeps busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BusyDevice {
+    /// Its position in the list of the call, from 0.
+    pub device_index: u32,
+    /// The other change.
+    pub change_id: ChangeId,
 }
 
 /// A callback that has arrived.

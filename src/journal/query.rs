@@ -1,10 +1,10 @@
 //! What is asked of a journal, and what it answers.
 
 use crate::domain::{
-    change::{Change, ChangeState, SentDevice},
+    change::{Change, ChangeState, ChangeType, SentDevice},
     clock::Timestamp,
     identifier::{DeviceId, ReportedId},
-    names::{AccountName, ChangeId, RequestId},
+    names::{AccountName, ChangeId, RequestId, ServiceName},
     result::{DeviceReport, Match},
 };
 
@@ -64,6 +64,8 @@ pub struct ResultEvent {
     pub named: Option<(u32, SentDevice)>,
     /// What arrived.
     pub report: DeviceReport,
+    /// The callback service that delivered it.
+    pub service: Option<ServiceName>,
     /// When it arrived.
     pub receive_time: Timestamp,
     /// The body, without credentials.
@@ -99,6 +101,8 @@ pub struct ChangeFilter {
     pub account: Option<AccountName>,
     /// In one of these states; empty for any.
     pub states: Vec<ChangeState>,
+    /// Of one of these operations; empty for any.
+    pub change_types: Vec<ChangeType>,
     /// Made at this time or later.
     pub created_from: Option<Timestamp>,
     /// Made before this time.
@@ -120,16 +124,44 @@ pub struct ChangePage {
     pub next: Option<u64>,
 }
 
-/// A device without a final result.
+/// The outcome of one device of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceOutcome {
+    /// No final result is known to belong to the device.
+    Pending,
+    /// The deciding result is a success.
+    Succeeded,
+    /// The deciding result is a failure.
+    Failed,
+}
+
+/// Selects devices of one change. All that is set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceFilter {
+    /// With any of these outcomes; empty for any.
+    pub outcomes: Vec<DeviceOutcome>,
+    /// Sent with this identifier.
+    pub device: Option<DeviceId>,
+    /// With this index or a higher one.
+    pub from: u32,
+    /// The maximum number of devices to return.
+    pub limit: usize,
+}
+
+/// One device of a change.
 #[derive(Debug, Clone)]
-pub struct PendingDevice {
-    /// Its index in the order that was sent.
+pub struct ChangeDevice {
+    /// The position in the list of the call that created the change, from 0.
     pub index: u32,
-    /// What was sent of it.
+    /// What was sent for it.
     pub sent: SentDevice,
     /// Whether it was on the plan before the change was sent, as far as
     /// [`Change::plans_known`] goes.
     pub was_on_plan: bool,
+    /// Its outcome.
+    pub outcome: DeviceOutcome,
+    /// The deciding result; `None` while it is pending. Without the callback's body.
+    pub result: Option<Box<ResultEvent>>,
 }
 
 // === impl Place ===

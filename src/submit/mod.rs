@@ -22,7 +22,7 @@ use crate::{
         names::ChangeId,
         trace::TraceParent,
     },
-    journal::{ChangeName, Claim, Intent, Journal, JournalError},
+    journal::{BusyDevice, ChangeName, Claim, ClaimCheck, Intent, Journal, JournalError},
     thingspace::ThingSpace,
 };
 
@@ -63,7 +63,7 @@ pub enum SubmitError {
     KeyReused(ChangeId),
     /// One of the devices is in another change that is under way.
     #[error("a device is in another change that is under way")]
-    DeviceBusy(ChangeId),
+    DeviceBusy(BusyDevice),
     /// As many changes are under way as there is room for, or as many devices in them.
     #[error("as many changes, or devices in them, are under way as the gateway takes at a time")]
     Beyond {
@@ -160,6 +160,24 @@ impl Submit {
         }
     }
 
+    /// Checks what [`submit`](Self::submit) checks before it stores a change: the key and
+    /// the devices. Stores nothing and sends nothing.
+    pub async fn check(self: &Arc<Self>, demand: Demand) -> Result<Demand, SubmitError> {
+        let (demand, intent) = self.intend(demand).await?;
+        let check = self.journal.check_claim(intent).await;
+        match check.map_err(|error| SubmitError::Journal {
+            error,
+            change_id: None,
+        })? {
+            ClaimCheck::Known {
+                change,
+                same_content: false,
+            } => Err(SubmitError::KeyReused(change.change_id)),
+            ClaimCheck::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
+            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::Known { .. } => Ok(demand),
+        }
+    }
+
     /// Whether the key of a call that found no room names a change. First who has a place, then
     /// the journal: in this order none that goes from one to the other is missed.
     async fn known(&self, demand: &Demand) -> Known {
@@ -191,7 +209,7 @@ impl Submit {
                 let change = self.drive(change.change_id, demand, caller).await?;
                 Ok(Begun::Answered(Box::new(change)))
             }
-            Claim::Busy(other) => Err(SubmitError::DeviceBusy(other)),
+            Claim::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
             Claim::Known {
                 change,
                 same_content: false,

@@ -186,7 +186,7 @@ impl ThingSpace {
         Ok((listed.into_iter().map(read_device).collect(), next))
     }
 
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         method: &Method,
         template: &'static str,
@@ -295,7 +295,7 @@ fn read_ids(ids: &Value) -> Vec<ReportedId> {
 }
 
 /// A short text, or a number.
-fn plain(value: &Value) -> Option<String> {
+pub(super) fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.trim().chars().take(200).collect()),
         Value::Number(number) => Some(number.to_string()),

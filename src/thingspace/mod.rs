@@ -16,6 +16,7 @@ mod listeners;
 mod log_in;
 mod look_ups;
 mod pace;
+mod service_plans;
 mod settings;
 mod wire;
 
@@ -44,6 +45,7 @@ use crate::{
 pub use self::{
     listeners::Registration,
     look_ups::{DeviceStatus, ListedDevice, LookUpError},
+    service_plans::ServicePlanInfo,
     settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
 };
 

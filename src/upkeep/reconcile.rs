@@ -24,7 +24,9 @@ use crate::{
         names::{ChangeId, RequestId},
         result::{DeviceReport, Outcome, Source},
     },
-    journal::{Arrival, ChangeFilter, Journal, JournalError, PendingDevice},
+    journal::{
+        Arrival, ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
+    },
     thingspace::{LookUpError, ThingSpace},
 };
 
@@ -191,14 +193,17 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn pending(&self, change_id: ChangeId) -> Result<Vec<PendingDevice>, Stopped> {
-        let mut all: Vec<PendingDevice> = Vec::new();
+    async fn pending(&self, change_id: ChangeId) -> Result<Vec<ChangeDevice>, Stopped> {
+        let mut all: Vec<ChangeDevice> = Vec::new();
         loop {
             let from = all.last().map_or(0, |device| device.index + 1);
-            let page = self
-                .journal
-                .pending_devices(change_id, from, DEVICES)
-                .await?;
+            let filter = DeviceFilter {
+                outcomes: vec![DeviceOutcome::Pending],
+                device: None,
+                from,
+                limit: DEVICES,
+            };
+            let page = self.journal.devices(change_id, filter).await?;
             let is_end = page.len() < DEVICES;
             all.extend(page);
             if is_end {
@@ -211,7 +216,7 @@ impl Reconciler {
     async fn of_requests(
         &self,
         change: &Change,
-        pending: &[PendingDevice],
+        pending: &[ChangeDevice],
     ) -> Result<Vec<Finding>, LookUpError> {
         let missing = keys(change.change_type, pending.iter());
         let mut found = Vec::new();
@@ -236,7 +241,7 @@ impl Reconciler {
     async fn of_device_list(
         &self,
         change: &Change,
-        pending: &[PendingDevice],
+        pending: &[ChangeDevice],
     ) -> Result<Vec<Finding>, LookUpError> {
         if !change.plans_known {
             return Ok(Vec::new());
@@ -269,6 +274,7 @@ impl Reconciler {
             fault: None,
             esim_profile: None,
             service_plan_change: None,
+            operation_text: String::new(),
             source: Source::Reconciled,
             evidence: finding.evidence.to_owned(),
             callback_count: 0,
@@ -295,7 +301,7 @@ impl From<JournalError> for Stopped {
 /// What tells the devices of a change apart.
 fn keys<'d>(
     change_type: ChangeType,
-    devices: impl Iterator<Item = &'d PendingDevice>,
+    devices: impl Iterator<Item = &'d ChangeDevice>,
 ) -> HashSet<MatchKey> {
     devices
         .flat_map(|device| &device.sent.ids)

@@ -92,7 +92,7 @@ async fn devices_of_two_bytes_each_are_counted_before_they_become_memory() {
         .start()
         .await;
     let before = gateway.resident_memory();
-    for (method, device) in [("ChangeEsimPlan", 0x1a), ("ChangeFiveGBiPlan", 0x22)] {
+    for (method, device) in [("ChangeEsimPlan", 0x2a), ("ChangeFiveGBiPlan", 0x2a)] {
         let message = [device, 0].repeat((16 << 20) / 2);
         let path = raw::method(method);
         let ended = raw::call(&gateway, &path, &[], raw::frame(&message)).await;

@@ -26,7 +26,15 @@ const ROOMS: [(&str, &[&str]); 13] = [
     ),
     (
         "api",
-        &["domain", "journal", "proto", "submit", "telemetry", "watch"],
+        &[
+            "domain",
+            "journal",
+            "proto",
+            "submit",
+            "telemetry",
+            "thingspace",
+            "watch",
+        ],
     ),
     ("listener", &["domain", "journal", "telemetry"]),
     ("submit", &["domain", "journal", "telemetry", "thingspace"]),

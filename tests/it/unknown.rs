@@ -59,7 +59,8 @@ async fn asked(thingspace: &ThingSpace, request: &str, times: usize) {
 async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sends_again() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.attribution_quiet_period", "1s");
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..5).await;
@@ -129,7 +130,8 @@ async fn strangers_callbacks_bind_nothing_and_the_change_is_given_up_after_its_t
 async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_after_a_restart() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.attribution_quiet_period", "1s");
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..3).await;
@@ -156,7 +158,8 @@ async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_af
 async fn all_the_devices_prove_nothing_while_a_list_of_more_may_exist_that_nobody_has_seen() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory).set("changes.attribution_quiet_period", "100ms");
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "100ms");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", 0..3).await;

@@ -20,8 +20,19 @@ fn every_status_has_exactly_one_error_info_whatever_its_reason() {
             (info.reason.as_str(), info.domain.as_str()),
             (reason.as_str(), DOMAIN)
         );
-        assert_eq!(info.metadata["retry"], reason.retry());
-        assert_eq!(status.get_error_details_vec().len(), 1);
+        assert_eq!(info.metadata["retry"], reason.retry().as_str());
+        let retry_info = status.get_details_retry_info();
+        let pushback = status.metadata().get(PUSHBACK);
+        match reason.retry() {
+            Retry::Later(wait) => {
+                assert_eq!(retry_info.unwrap().retry_delay, Some(wait));
+                assert_eq!(
+                    pushback.unwrap().to_str().unwrap(),
+                    wait.as_millis().to_string()
+                );
+            }
+            Retry::Now | Retry::Never => assert!(retry_info.is_none() && pushback.is_none()),
+        }
     }
 }
 
@@ -31,6 +42,7 @@ fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_byte
         .map(|index| Violation {
             field: format!("devices[{index}].primary_place_of_use.customer_name.first_name"),
             description: "must be 1 to 20 characters, only letters A to Z, digits".into(),
+            reason: FieldReason::Character,
         })
         .collect();
     let status = Failure::fields(violations)
@@ -69,7 +81,7 @@ fn each_reason_is_documented_once_with_its_code_and_its_retry() {
         let section = manual.split(&heading).nth(1).unwrap();
         let section = section.split("\n## ").next().unwrap();
         assert!(
-            section.contains(&format!("retry: {}", reason.retry())),
+            section.contains(&format!("retry: {}", reason.retry().as_str())),
             "{heading}"
         );
     }

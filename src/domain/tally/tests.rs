@@ -101,7 +101,7 @@ fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally,
     for (index, id) in sent.iter().enumerate() {
         let answer = Answer {
             kinds: MatchKey::of(id).kind_bit(),
-            verdict: None,
+            ..Answer::default()
         };
         book.answers.insert(index as i64, answer);
     }

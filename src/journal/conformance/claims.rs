@@ -62,7 +62,15 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
     let first = intent(&*journal, &esim("one", 0..10), at(1));
     journal.claim(first.clone()).await.unwrap();
     let other = intent(&*journal, &esim("two", 9..12), at(2));
-    let busy = Claim::Busy(first.change.change_id);
+    let busy = BusyDevice {
+        device_index: 0,
+        change_id: first.change.change_id,
+    };
+    assert_eq!(
+        journal.check_claim(other.clone()).await.unwrap(),
+        ClaimCheck::Busy(busy)
+    );
+    let busy = Claim::Busy(busy);
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
     // Its neighbour differs in the last digit alone.
     let neighbour = intent(&*journal, &esim("three", 12..13), at(2));
@@ -124,7 +132,11 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
         .claim(intent(&*journal, &demand, at(4)))
         .await
         .unwrap();
-    assert_eq!(busy, Claim::Busy(rival_id));
+    let device = BusyDevice {
+        device_index: 1,
+        change_id: rival_id,
+    };
+    assert_eq!(busy, Claim::Busy(device));
     journal
         .step(rival_id, Step::NotSent(not_sent()), at(5))
         .await

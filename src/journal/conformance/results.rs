@@ -168,10 +168,12 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
         spell(&events),
         "Queued Dispatched Accepted ?:Succeeded ?:Succeeded Finished"
     );
-    let pending = journal
-        .pending_devices(change.change_id, 0, 10)
-        .await
-        .unwrap();
+    let filter = DeviceFilter {
+        outcomes: vec![DeviceOutcome::Pending],
+        limit: 10,
+        ..DeviceFilter::default()
+    };
+    let pending = journal.devices(change.change_id, filter).await.unwrap();
     assert_eq!(pending.len(), 2, "no result named them");
     journal.close().await;
 }

@@ -17,10 +17,11 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 
 use super::{
-    Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
-    DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, Journal, JournalError,
-    Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
-    tables::{forward, list, naming, quarantine, read, schema},
+    Adoption, Arrival, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage, Claim,
+    ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
+    ForwardCensus, Intent, Journal, JournalError, Observer, Place, Reservation, Stored, Stray,
+    Target, Tried, Waiting,
+    tables::{apply::Batch, forward, list, naming, quarantine, read, schema},
 };
 use crate::{
     domain::{
@@ -192,6 +193,12 @@ impl Journal for Embedded {
         self.writer.claim(intent).await
     }
 
+    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError> {
+        self.readers
+            .read(move |db| Batch::new(db, ForwardCensus::default()).check(&intent))
+            .await
+    }
+
     async fn step(
         &self,
         change: ChangeId,
@@ -296,14 +303,13 @@ impl Journal for Embedded {
             .await
     }
 
-    async fn pending_devices(
+    async fn devices(
         &self,
         change: ChangeId,
-        from: u32,
-        limit: usize,
-    ) -> Result<Vec<PendingDevice>, JournalError> {
+        filter: DeviceFilter,
+    ) -> Result<Vec<ChangeDevice>, JournalError> {
         self.readers
-            .read(move |db| read::pending_devices(db, change, from, limit))
+            .read(move |db| read::devices(db, change, &filter))
             .await
     }
 

@@ -71,7 +71,7 @@ conforms!(
 );
 
 #[test]
-fn a_second_process_is_kept_out_and_a_later_schema_is_refused() {
+fn a_second_process_is_kept_out_and_another_schema_is_refused() {
     let directory = Directory::new();
     let open = Embedded::open(&directory.options()).unwrap();
     let second = Embedded::open(&directory.options());
@@ -80,13 +80,13 @@ fn a_second_process_is_kept_out_and_a_later_schema_is_refused() {
 
     let path = directory.options().dir.join("journal.db");
     let connection = Connection::open(path).unwrap();
-    connection.pragma_update(None, "user_version", 2).unwrap();
+    connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
-    let later = Embedded::open(&directory.options())
+    let other = Embedded::open(&directory.options())
         .err()
         .unwrap()
         .to_string();
-    assert!(later.contains("later version"), "{later}");
+    assert!(other.contains("another version"), "{other}");
 }
 
 #[tokio::test]

@@ -36,11 +36,11 @@ impl AnswerBook for Answers<'_> {
     fn answer(&mut self, group: Group) -> rusqlite::Result<Answer> {
         let (sql, number) = match group {
             Group::Device(index) => (
-                "SELECT kinds, verdict FROM device WHERE change = ? AND idx = ?",
+                "SELECT kinds, verdict, decided_by FROM device WHERE change = ? AND idx = ?",
                 i64::from(index),
             ),
             Group::Stray(number) => (
-                "SELECT kinds, verdict FROM stray WHERE change = ? AND number = ?",
+                "SELECT kinds, verdict, decided_by FROM stray WHERE change = ? AND number = ?",
                 number,
             ),
         };
@@ -51,6 +51,7 @@ impl AnswerBook for Answers<'_> {
                 Ok(Answer {
                     kinds: uint(row.get(0)?),
                     verdict: row.get::<_, Option<i64>>(1)?.map(verdict_of),
+                    decided_by: row.get(2)?,
                 })
             })
             .optional()?;
@@ -62,14 +63,30 @@ impl AnswerBook for Answers<'_> {
         match group {
             Group::Device(index) => self
                 .connection
-                .prepare_cached("UPDATE device SET kinds = ?, verdict = ? WHERE change = ? AND idx = ?")?
-                .execute(params![answer.kinds, verdict, self.change, index])?,
+                .prepare_cached(
+                    "UPDATE device SET kinds = ?, verdict = ?, decided_by = ?
+                     WHERE change = ? AND idx = ?",
+                )?
+                .execute(params![
+                    answer.kinds,
+                    verdict,
+                    answer.decided_by,
+                    self.change,
+                    index
+                ])?,
             Group::Stray(number) => self
                 .connection
                 .prepare_cached(
-                    "INSERT OR REPLACE INTO stray (change, number, kinds, verdict) VALUES (?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO stray (change, number, kinds, verdict, decided_by)
+                     VALUES (?, ?, ?, ?, ?)",
                 )?
-                .execute(params![self.change, number, answer.kinds, verdict])?,
+                .execute(params![
+                    self.change,
+                    number,
+                    answer.kinds,
+                    verdict,
+                    answer.decided_by
+                ])?,
         };
         Ok(())
     }

@@ -17,7 +17,9 @@ use crate::{
         names::{AccountName, ChangeId, RequestId, ServiceName},
         tally::Tally,
     },
-    journal::{Arrival, Census, Claim, ForwardCensus, Intent, JournalError, Stored, Target},
+    journal::{
+        Arrival, Census, Claim, ClaimCheck, ForwardCensus, Intent, JournalError, Stored, Target,
+    },
 };
 
 /// Several commands that are committed together. What is known of the changes
@@ -103,36 +105,72 @@ impl<'c> Batch<'c> {
 
     // --- Commands --------------------------------------------------------
 
-    pub(in crate::journal) fn claim(&mut self, intent: &Intent) -> Applied<Claim> {
+    /// What a claim would find. Changes nothing.
+    pub(in crate::journal) fn check(&mut self, intent: &Intent) -> rusqlite::Result<ClaimCheck> {
         let change = &intent.change;
-        if let Some(key) = &change.key {
-            let known: Option<(i64, Vec<u8>)> = self
-                .connection
-                .prepare_cached("SELECT id, content FROM change WHERE account = ? AND key = ?")?
-                .query_row([change.account.as_str(), key.as_str()], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })
-                .optional()?;
-            if let Some((id, content)) = known {
-                let known = self.load(id)?.change.clone();
-                let same_content = content == intent.content;
-                if same_content && known.state == ChangeState::NotSent {
-                    return self.rearm(&known, intent);
-                }
-                if Rule::KeyCheck.is_broken() {
-                    let mut again = intent.clone();
-                    again.change.key = None;
-                    return self.claim(&again);
-                }
-                return Ok(Ok(Claim::Known {
+        let known = self.by_key(change)?;
+        if let Some((known, content)) = known {
+            let same_content = content == intent.content;
+            if !same_content || known.state != ChangeState::NotSent {
+                return Ok(ClaimCheck::Known {
                     change: known,
+                    same_content,
+                });
+            }
+            return Ok(match self.busy(&intent.devices, change)? {
+                Some(busy) => ClaimCheck::Busy(busy),
+                None => ClaimCheck::Rearm(known),
+            });
+        }
+        Ok(match self.busy(&intent.devices, change)? {
+            Some(busy) => ClaimCheck::Busy(busy),
+            None => ClaimCheck::Free,
+        })
+    }
+
+    /// The change that has this change's key, and the fingerprint of its content.
+    fn by_key(&mut self, change: &Change) -> rusqlite::Result<Option<(Change, Vec<u8>)>> {
+        let Some(key) = &change.key else {
+            return Ok(None);
+        };
+        let known: Option<(i64, Vec<u8>)> = self
+            .connection
+            .prepare_cached("SELECT id, content FROM change WHERE account = ? AND key = ?")?
+            .query_row([change.account.as_str(), key.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        match known {
+            Some((id, content)) => Ok(Some((self.load(id)?.change.clone(), content))),
+            None => Ok(None),
+        }
+    }
+
+    pub(in crate::journal) fn claim(&mut self, intent: &Intent) -> Applied<Claim> {
+        match self.check(intent)? {
+            ClaimCheck::Free => {}
+            ClaimCheck::Rearm(change) => {
+                let now = intent.change.create_time;
+                let rearmed = self.step(change.change_id, &Step::Rearm, now)?;
+                return Ok(rearmed.map(Claim::Made));
+            }
+            ClaimCheck::Known { .. } if Rule::KeyCheck.is_broken() => {
+                let mut again = intent.clone();
+                again.change.key = None;
+                return self.claim(&again);
+            }
+            ClaimCheck::Known {
+                change,
+                same_content,
+            } => {
+                return Ok(Ok(Claim::Known {
+                    change,
                     same_content,
                 }));
             }
+            ClaimCheck::Busy(busy) => return Ok(Ok(Claim::Busy(busy))),
         }
-        if let Some(other) = self.busy(&intent.devices, change)? {
-            return Ok(Ok(Claim::Busy(other)));
-        }
+        let change = &intent.change;
         let entry = Entry::Queued {
             change: Box::new(change.clone()),
             content: hex(&intent.content),
@@ -142,16 +180,6 @@ impl<'c> Batch<'c> {
         self.insert_change(position, intent)?;
         self.push_state(position, position, 0)?;
         Ok(Ok(Claim::Made(change.clone())))
-    }
-
-    /// Queues a change again that was NOT_SENT, under its first name.
-    fn rearm(&mut self, change: &Change, intent: &Intent) -> Applied<Claim> {
-        if let Some(other) = self.busy(&intent.devices, change)? {
-            return Ok(Ok(Claim::Busy(other)));
-        }
-        let now = intent.change.create_time;
-        let rearmed = self.step(change.change_id, &Step::Rearm, now)?;
-        Ok(rearmed.map(Claim::Made))
     }
 
     pub(in crate::journal) fn step(
@@ -204,6 +232,7 @@ impl<'c> Batch<'c> {
         let entry = Entry::Result {
             report: Box::new(report.clone()),
             digest: hex(&callback.digest),
+            service: arrival.service.clone(),
         };
         let raw = Some(callback.raw_json.as_str());
         let position = self.append(&entry, now, raw, Some(request.id))?;

@@ -13,19 +13,18 @@ use crate::{
         change::{Change, ChangeState, SentDevice},
         identifier::DeviceId,
         matching::MatchKey,
-        names::ChangeId,
         tally::Tally,
     },
-    journal::Intent,
+    journal::{BusyDevice, Intent},
 };
 
 impl Batch<'_> {
-    /// A change of ours that is under way and has one of these devices.
+    /// The first of these devices that is in another change which is under way.
     pub(super) fn busy(
         &self,
         devices: &[SentDevice],
         change: &Change,
-    ) -> rusqlite::Result<Option<ChangeId>> {
+    ) -> rusqlite::Result<Option<BusyDevice>> {
         let codes = ChangeState::ALL
             .into_iter()
             .filter(|state| state.is_under_way())
@@ -53,7 +52,11 @@ impl Batch<'_> {
         let mut statement = self.connection.prepare_cached(
             "SELECT k.change, d.sent FROM device_key k JOIN device d USING (change, idx) WHERE k.key = ?",
         )?;
-        for id in devices.iter().flat_map(|device| &device.ids) {
+        let ids = (0_u32..).zip(devices).flat_map(|(index, device)| {
+            let ids = device.ids.iter();
+            ids.map(move |id| (index, id))
+        });
+        for (device_index, id) in ids {
             let key = MatchKey::of(id);
             if !key.identifies(change.change_type) {
                 continue;
@@ -62,7 +65,10 @@ impl Batch<'_> {
             while let Some(row) = rows.next()? {
                 let other: i64 = row.get(0)?;
                 if under_way.contains(&other) && has_device(row.get_ref(1)?.as_str()?, id)? {
-                    return self.change_id(other).map(Some);
+                    return Ok(Some(BusyDevice {
+                        device_index,
+                        change_id: self.change_id(other)?,
+                    }));
                 }
             }
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::domain::{
     change::{Change, ChangeState, SentDevice, Step},
     identifier::ReportedId,
-    names::ChangeId,
+    names::{ChangeId, ServiceName},
     result::{DeviceReport, Match, Outcome, Source, Verdict},
 };
 
@@ -36,6 +36,9 @@ pub(in crate::journal) enum Entry {
         report: Box<DeviceReport>,
         /// Its content's digest, in hexadecimal.
         digest: String,
+        /// The callback service that delivered it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        service: Option<ServiceName>,
     },
     /// A look-up told which device results were of that matched none. A version that does not know
     /// this never reads it: it is in the timeline as a state alone.

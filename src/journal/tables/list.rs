@@ -44,7 +44,11 @@ pub(in crate::journal) fn changes(
         if takes(filter, state, Timestamp::from_micros(created))
             && has_device(connection, id, filter.device.as_ref())?
         {
-            page.changes.push(from_json(row.get_ref(3)?.as_str()?)?);
+            let change: Change = from_json(row.get_ref(3)?.as_str()?)?;
+            let types = &filter.change_types;
+            if types.is_empty() || types.contains(&change.change_type) {
+                page.changes.push(change);
+            }
         }
     }
     page.next = None;

@@ -1,19 +1,27 @@
 //! Reading a target's events. One read transaction a page, none between pages.
 
 use aws_lc_rs::digest;
-use rusqlite::{Connection, OptionalExtension, Row, params, types::ValueRef};
+use rusqlite::{
+    Connection, OptionalExtension, Row, params,
+    types::{Value, ValueRef},
+};
 
 use super::{
-    entry::{Entry, from_json, int, match_of, uint},
+    entry::{Entry, from_json, int, match_of, uint, verdict_of},
     naming::tell_names,
 };
 use crate::{
     domain::{
         change::{Change, SentDevice},
         clock::Timestamp,
-        names::{ChangeId, RequestId},
+        matching::MatchKey,
+        names::{ChangeId, RequestId, ServiceName},
+        result::{DeviceReport, Outcome},
     },
-    journal::{ChangeName, Event, EventPage, PendingDevice, Place, ResultEvent, Target, What},
+    journal::{
+        ChangeDevice, ChangeName, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
+        ResultEvent, Target, What,
+    },
 };
 
 /// What is read of one event, whatever it is. `entry` is NULL for a state.
@@ -200,13 +208,7 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
         });
     }
     let body = row.get_ref(4)?.as_str()?;
-    let Entry::Result { mut report, .. } = from_json(body)? else {
-        return Err(rusqlite::Error::QueryReturnedNoRows);
-    };
-    // A look-up's own; else what the request's binding rests on.
-    if report.evidence.is_empty() {
-        report.evidence = row.get::<_, Option<String>>(9)?.unwrap_or_default();
-    }
+    let (report, service) = read_report(body, row.get(9)?)?;
     let device = match (row.get::<_, Option<i64>>(6)?, row.get_ref(8)?) {
         (Some(index), ValueRef::Text(sent)) => {
             let sent: SentDevice = from_json(std::str::from_utf8(sent)?)?;
@@ -222,7 +224,8 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
             device,
             matched: row.get::<_, Option<i64>>(7)?.map(match_of),
             named: None,
-            report: *report,
+            report,
+            service,
             receive_time: Timestamp::from_micros(row.get(3)?),
             raw_json: row.get::<_, Option<String>>(5)?.unwrap_or_default(),
         })),
@@ -239,27 +242,110 @@ fn mark(event: &[u8]) -> u32 {
         .fold(0, |mark, byte| (mark << 8) | u32::from(*byte))
 }
 
-/// Devices of a change without a final result.
-pub(in crate::journal) fn pending_devices(
+/// The report of a result, and the callback service that delivered it. The evidence
+/// is that of the result itself, or else that of its request's attribution.
+fn read_report(
+    body: &str,
+    evidence: Option<String>,
+) -> rusqlite::Result<(DeviceReport, Option<ServiceName>)> {
+    let Entry::Result {
+        mut report,
+        service,
+        ..
+    } = from_json(body)?
+    else {
+        return Err(rusqlite::Error::QueryReturnedNoRows);
+    };
+    if report.evidence.is_empty() {
+        report.evidence = evidence.unwrap_or_default();
+    }
+    Ok((*report, service))
+}
+
+/// The devices of a change that match a filter, by index.
+pub(in crate::journal) fn devices(
     connection: &Connection,
     id: ChangeId,
-    from: u32,
-    limit: usize,
-) -> rusqlite::Result<Vec<PendingDevice>> {
-    let sql = "SELECT idx, sent, on_plan FROM device
-         WHERE change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
-           AND verdict IS NULL AND idx >= ? ORDER BY idx LIMIT ?";
-    connection
-        .prepare_cached(sql)?
-        .query_map(
-            params![id.as_bytes().as_slice(), from, int(limit as u64)],
-            |row| {
-                Ok(PendingDevice {
-                    index: uint(row.get(0)?),
-                    sent: from_json(row.get_ref(1)?.as_str()?)?,
-                    was_on_plan: row.get::<_, Option<i64>>(2)?.is_some(),
-                })
-            },
-        )?
-        .collect()
+    filter: &DeviceFilter,
+) -> rusqlite::Result<Vec<ChangeDevice>> {
+    let mut sql = "SELECT d.idx, d.sent, d.on_plan, d.verdict, e.body, r.evidence, e.match, e.at
+         FROM device d
+         LEFT JOIN entry e ON e.position = d.decided_by
+         LEFT JOIN request r ON r.id = e.request
+         WHERE d.change = (SELECT id FROM change WHERE change_id = ?1 AND trimmed = 0)
+           AND d.idx >= ?2"
+        .to_owned();
+    if !filter.outcomes.is_empty() {
+        let conditions: Vec<&str> = filter.outcomes.iter().map(outcome_condition).collect();
+        sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
+    }
+    let key = filter.device.as_ref().map(MatchKey::of);
+    if key.is_some() {
+        sql.push_str(
+            " AND d.idx IN (SELECT k.idx FROM device_key k WHERE k.key = ?4 AND k.change = d.change)",
+        );
+    }
+    sql.push_str(" ORDER BY d.idx LIMIT ?3");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut values: Vec<Value> = vec![
+        id.as_bytes().to_vec().into(),
+        filter.from.into(),
+        int(filter.limit as u64).into(),
+    ];
+    values.extend(key.as_ref().map(|key| Value::from(key.lookup())));
+    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut devices = Vec::new();
+    while let Some(row) = rows.next()? {
+        let device = read_device(row, id)?;
+        // The lookup key alone equates ICCIDs that differ in a trailing check digit.
+        let is_meant = |key: &MatchKey| {
+            let mut ids = device.sent.ids.iter();
+            ids.any(|id| MatchKey::of(id).is_same(key))
+        };
+        if key.as_ref().is_none_or(is_meant) {
+            devices.push(device);
+        }
+    }
+    Ok(devices)
+}
+
+fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
+    // See `verdict_code`: successes are odd.
+    match outcome {
+        DeviceOutcome::Pending => "d.verdict IS NULL",
+        DeviceOutcome::Succeeded => "d.verdict % 2 = 1",
+        DeviceOutcome::Failed => "d.verdict % 2 = 0",
+    }
+}
+
+fn read_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDevice> {
+    let index = uint(row.get(0)?);
+    let sent: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
+    let result = match row.get::<_, Option<String>>(4)? {
+        None => None,
+        Some(body) => {
+            let (report, service) = read_report(&body, row.get(5)?)?;
+            Some(Box::new(ResultEvent {
+                change_id: Some(change_id),
+                device: Some((index, sent.clone())),
+                matched: row.get::<_, Option<i64>>(6)?.map(match_of),
+                named: None,
+                report,
+                service,
+                receive_time: Timestamp::from_micros(row.get(7)?),
+                raw_json: String::new(),
+            }))
+        }
+    };
+    Ok(ChangeDevice {
+        index,
+        sent,
+        was_on_plan: row.get::<_, Option<i64>>(2)?.is_some(),
+        outcome: match row.get::<_, Option<i64>>(3)?.map(verdict_of) {
+            None => DeviceOutcome::Pending,
+            Some(verdict) if verdict.outcome == Outcome::Succeeded => DeviceOutcome::Succeeded,
+            Some(_) => DeviceOutcome::Failed,
+        },
+        result,
+    })
 }

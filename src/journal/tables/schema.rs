@@ -1,10 +1,10 @@
-//! The tables, and how they came to be.
+//! The tables and their schema version.
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-/// The schema that this version writes. A later minor version only adds to it,
-/// so that the one before can still open what it leaves behind.
-const VERSION: i64 = 1;
+/// The schema that this version reads and writes. Nothing has been released yet:
+/// a journal with another schema is refused, not migrated.
+const VERSION: i64 = 2;
 
 /// All tables. Payloads are kept by global position; what finds them is small.
 const TABLES: &str = "
@@ -78,14 +78,16 @@ CREATE TABLE seen (
     PRIMARY KEY (request, digest)
 ) WITHOUT ROWID;
 
--- The devices that were sent, what is known of each, and where they are found.
+-- The devices of each change: what was sent, and the precedence and position
+-- of the deciding result. device_key finds a device by an identifier.
 CREATE TABLE device (
-    change   INTEGER NOT NULL,
-    idx      INTEGER NOT NULL,
-    sent     TEXT NOT NULL,
-    kinds    INTEGER NOT NULL,
-    verdict  INTEGER,
-    on_plan  INTEGER,
+    change      INTEGER NOT NULL,
+    idx         INTEGER NOT NULL,
+    sent        TEXT NOT NULL,
+    kinds       INTEGER NOT NULL,
+    verdict     INTEGER,
+    decided_by  INTEGER,
+    on_plan     INTEGER,
     PRIMARY KEY (change, idx)
 ) WITHOUT ROWID;
 CREATE INDEX device_pending ON device (change, idx) WHERE verdict IS NULL;
@@ -98,10 +100,11 @@ CREATE TABLE device_key (
 
 -- Results that match no device, gathered (see domain::tally).
 CREATE TABLE stray (
-    change   INTEGER NOT NULL,
-    number   INTEGER NOT NULL,
-    kinds    INTEGER NOT NULL,
-    verdict  INTEGER,
+    change      INTEGER NOT NULL,
+    number      INTEGER NOT NULL,
+    kinds       INTEGER NOT NULL,
+    verdict     INTEGER,
+    decided_by  INTEGER,
     PRIMARY KEY (change, number)
 ) WITHOUT ROWID;
 CREATE TABLE named (
@@ -111,45 +114,9 @@ CREATE TABLE named (
     PRIMARY KEY (change, key)
 ) WITHOUT ROWID;
 CREATE INDEX named_by_group ON named (change, grp);
-";
 
-/// Why a journal cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(in crate::journal) enum SchemaError {
-    /// SQLite says so.
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    /// A later version wrote it.
-    #[error(
-        "it has schema {0}, which a later version of the gateway wrote; this one reads up to {VERSION}"
-    )]
-    TooNew(i64),
-}
-
-/// Makes the tables where there are none, or brings them up to date.
-pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
-    let transaction = connection.transaction()?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(TABLES)?;
-            transaction.execute_batch(ADDED_TABLES)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        VERSION => {
-            transaction.execute_batch(ADDED_TABLES)?;
-            add_columns(&transaction)?;
-        }
-        newer => return Err(SchemaError::TooNew(newer)),
-    }
-    transaction.commit()?;
-    Ok(())
-}
-
-/// Tables that came later: the version that was before them does not know them.
-const ADDED_TABLES: &str = "
 -- Callbacks that cannot be used now, without credentials; print is an HMAC of those they had.
-CREATE TABLE IF NOT EXISTS quarantine (
+CREATE TABLE quarantine (
     id       INTEGER PRIMARY KEY AUTOINCREMENT,
     at       INTEGER NOT NULL,
     service  TEXT,
@@ -162,34 +129,42 @@ CREATE TABLE IF NOT EXISTS quarantine (
 
 -- Results that are to be passed on: since when, when next, how often tried, and the service that
 -- their path named. The bodies are the entries'.
-CREATE TABLE IF NOT EXISTS forward (
+CREATE TABLE forward (
     entry    INTEGER PRIMARY KEY,
     at       INTEGER NOT NULL,
     due      INTEGER NOT NULL,
     tries    INTEGER NOT NULL DEFAULT 0,
     service  TEXT
 );
-CREATE INDEX IF NOT EXISTS forward_by_turn ON forward (tries > 0, due, entry);
+CREATE INDEX forward_by_turn ON forward (tries > 0, due, entry);
 ";
 
-/// Columns that came later: name of the table, of the column, and its type. The version that was
-/// before them does not name them, so that it can still open what they were added to.
-const ADDED: [(&str, &str, &str); 2] = [
-    ("request", "service", "TEXT"),
-    ("device", "on_plan", "INTEGER"),
-];
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::journal) enum SchemaError {
+    /// SQLite says so.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// Another version of the gateway wrote it.
+    #[error(
+        "it has schema {0}, which another version of the gateway wrote; this one reads schema {VERSION}"
+    )]
+    Other(i64),
+}
 
-fn add_columns(connection: &Connection) -> rusqlite::Result<()> {
-    for (table, column, sort) in ADDED {
-        let known: bool = connection.query_row(
-            "SELECT count(*) > 0 FROM pragma_table_info(?) WHERE name = ?",
-            [table, column],
-            |row| row.get(0),
-        )?;
-        if !known {
-            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {sort}"))?;
+/// Creates the tables of a new journal, and checks the schema of an existing one.
+pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+    let transaction = connection.transaction()?;
+    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    match version {
+        0 => {
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
         }
+        VERSION => {}
+        other => return Err(SchemaError::Other(other)),
     }
+    transaction.commit()?;
     Ok(())
 }
 

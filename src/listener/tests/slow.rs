@@ -24,9 +24,10 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Census, ChangeFilter, ChangeName, ChangePage, Claim, Detained,
-        DueForwards, Epoch, Event, EventPage, Extent, ForwardCensus, Intent, JournalError,
-        Observer, PendingDevice, Place, Reservation, Stored, Stray, Target, Tried, Waiting,
+        Adoption, Arrival, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
+        Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
+        ForwardCensus, Intent, JournalError, Observer, Place, Reservation, Stored, Stray, Target,
+        Tried, Waiting,
     },
     telemetry::Telemetry,
 };
@@ -63,6 +64,9 @@ impl Journal for Slow {
     }
     fn observe(&self, _: Arc<dyn Observer>) {}
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
+        unreachable!()
+    }
+    async fn check_claim(&self, _: Intent) -> Result<ClaimCheck, JournalError> {
         unreachable!()
     }
     async fn step(&self, _: ChangeId, _: Step, _: Timestamp) -> Result<Change, JournalError> {
@@ -139,12 +143,11 @@ impl Journal for Slow {
     async fn event_at(&self, _: Target, _: Place) -> Result<Option<Event>, JournalError> {
         unreachable!()
     }
-    async fn pending_devices(
+    async fn devices(
         &self,
         _: ChangeId,
-        _: u32,
-        _: usize,
-    ) -> Result<Vec<PendingDevice>, JournalError> {
+        _: DeviceFilter,
+    ) -> Result<Vec<ChangeDevice>, JournalError> {
         unreachable!()
     }
     async fn waiting(&self, _: ChangeState, _: Timestamp) -> Result<Waiting, JournalError> {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use thingspace_gateway::proto::{
-    EsimProfile, Match, ServicePlanChange, Source, WatchRequestRequest,
+    EsimProfile, Match, PlanChangeDetails, Source, WatchRequestRequest,
     watch_request_response::Event,
 };
 use tokio::{
@@ -83,7 +83,7 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
     let story = watch.rest().await;
     assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
     let result = &story.results()[0];
-    let date = ServicePlanChange {
+    let date = PlanChangeDetails {
         effective_date_text: "5/31/2018 12:00:00 AM".into(),
         effective_date: "2018-05-31".into(),
     };

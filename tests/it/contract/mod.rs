@@ -3,6 +3,7 @@
 mod errors;
 mod life;
 mod names;
+mod v1;
 mod watches;
 
 /// A request id as ThingSpace makes them.

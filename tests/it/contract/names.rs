@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use thingspace_gateway::proto::{
-    ChangeState, GetChangeRequest, ListChangesRequest, ListDeviceResultsRequest, Outcome,
-    WatchRequestRequest,
+    Change, ChangeState, DeviceOutcome, GetChangeRequest, ListChangesRequest,
+    ListDeviceResultsRequest, ListDevicesRequest, Outcome, WatchRequestRequest,
 };
 use tonic::Code;
 
@@ -252,7 +252,7 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
 }
 
 #[tokio::test]
-async fn device_results_are_listed_by_outcome_and_device_with_those_still_pending() {
+async fn results_and_devices_are_listed_by_outcome_and_identifier() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
@@ -268,33 +268,22 @@ async fn device_results_are_listed_by_outcome_and_device_with_those_still_pendin
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     deliver(&url, &esim_failure(REQUEST, 0)).await;
 
-    // What one answer has, in short, whole pages together.
-    async fn list(
-        client: &mut Client,
-        mut request: ListDeviceResultsRequest,
-    ) -> (Vec<String>, Vec<i32>) {
-        let (mut results, mut pending) = (Vec::new(), Vec::new());
+    async fn results(client: &mut Client, mut request: ListDeviceResultsRequest) -> Vec<String> {
+        let mut results = Vec::new();
         loop {
             let answer = client.list_device_results(request.clone()).await;
             let page = answer.unwrap().into_inner();
-            let rows = page.device_results.len() + page.pending_devices.len();
+            let rows = page.device_results.len();
             assert!(request.page_size == 0 || rows <= usize::try_from(request.page_size).unwrap());
             results.extend(page.device_results.iter().map(|result| {
                 assert_eq!(result.request_id, REQUEST);
+                assert_eq!(result.raw_json.is_empty(), !request.include_raw);
+                assert_eq!(result.callback_service, "DeviceProfileService");
                 let outcome = result.outcome().as_str_name();
                 format!("{} {outcome}", result.device_index.unwrap())
             }));
-            pending.extend(page.pending_devices.iter().map(|device| {
-                let number = usize::try_from(device.device_index).unwrap();
-                assert_eq!(
-                    device.sent_ids,
-                    [id("eid", eid(number)), id("iccid", iccid(number))]
-                );
-                assert_eq!(device.client_reference, format!("row-{number}"));
-                device.device_index
-            }));
             if page.next_page_token.is_empty() {
-                return (results, pending);
+                return results;
             }
             request.page_token = page.next_page_token;
         }
@@ -310,16 +299,16 @@ async fn device_results_are_listed_by_outcome_and_device_with_those_still_pendin
     );
     for page_size in [0, 1, 2] {
         let of = || ListDeviceResultsRequest { page_size, ..of() };
-        for (request, results, pending) in [
-            (of(), vec![interim, succeeded, failed], vec![]),
+        for (request, expected) in [
+            (of(), vec![interim, succeeded, failed]),
             (
                 ListDeviceResultsRequest {
                     change_id: String::new(),
                     request_id: REQUEST.into(),
+                    include_raw: true,
                     ..of()
                 },
                 vec![interim, succeeded, failed],
-                vec![],
             ),
             (
                 ListDeviceResultsRequest {
@@ -327,34 +316,21 @@ async fn device_results_are_listed_by_outcome_and_device_with_those_still_pendin
                     ..of()
                 },
                 vec![failed],
-                vec![],
-            ),
-            (
-                ListDeviceResultsRequest {
-                    pending: true,
-                    ..of()
-                },
-                vec![],
-                vec![2, 3, 4],
             ),
             (
                 ListDeviceResultsRequest {
                     outcomes: outcomes(&[Outcome::Succeeded, Outcome::Failed]),
-                    pending: true,
                     ..of()
                 },
                 vec![succeeded, failed],
-                vec![2, 3, 4],
             ),
             (
                 ListDeviceResultsRequest {
                     outcomes: outcomes(&[Outcome::Unspecified]),
-                    pending: true,
                     device: Some(id("Iccid", iccid(3))),
                     ..of()
                 },
                 vec![interim],
-                vec![3],
             ),
             (
                 ListDeviceResultsRequest {
@@ -362,14 +338,26 @@ async fn device_results_are_listed_by_outcome_and_device_with_those_still_pendin
                     ..of()
                 },
                 vec![failed],
-                vec![],
             ),
         ] {
-            let listed = list(&mut client, request.clone()).await;
-            let expected = results.into_iter().map(String::from).collect();
-            assert_eq!(listed, (expected, pending), "{request:?}");
+            let listed = results(&mut client, request.clone()).await;
+            assert_eq!(listed, expected, "{request:?}");
         }
     }
+    // A request can exist without a change; a change that does not exist is an error.
+    let unowned = ListDeviceResultsRequest {
+        request_id: NOBODY.into(),
+        ..ListDeviceResultsRequest::default()
+    };
+    assert!(results(&mut client, unowned).await.is_empty());
+    let missing = ListDeviceResultsRequest {
+        change_id: NOBODY.into(),
+        ..of()
+    };
+    let status = client.list_device_results(missing).await.unwrap_err();
+    assert_eq!(told(&status).reason, "CHANGE_NOT_FOUND");
+
+    devices_are_listed_by_outcome_and_identifier(&mut client, &change).await;
     let answer = client
         .get_change(GetChangeRequest {
             change_id: change.change_id.clone(),
@@ -381,17 +369,101 @@ async fn device_results_are_listed_by_outcome_and_device_with_those_still_pendin
     let now = answer.change.unwrap();
     let counts = (now.succeeded_count, now.failed_count, now.pending_count);
     assert_eq!((now.state(), counts), (ChangeState::Accepted, (1, 1, 3)));
-    // A request needs no change; a change that is none is told so.
-    let unowned = ListDeviceResultsRequest {
-        request_id: NOBODY.into(),
-        pending: true,
-        ..ListDeviceResultsRequest::default()
+    assert!(!now.done);
+}
+
+/// Checks ListDevices on a change of five devices: 0 failed, 1 succeeded, 3 has an interim result.
+async fn devices_are_listed_by_outcome_and_identifier(client: &mut Client, change: &Change) {
+    use DeviceOutcome::{Failed, Pending, Succeeded};
+
+    async fn devices(client: &mut Client, mut request: ListDevicesRequest) -> Vec<String> {
+        let mut devices = Vec::new();
+        loop {
+            let answer = client.list_devices(request.clone()).await;
+            let page = answer.unwrap().into_inner();
+            let rows = page.devices.len();
+            assert!(request.page_size == 0 || rows <= usize::try_from(request.page_size).unwrap());
+            devices.extend(page.devices.iter().map(|device| {
+                let number = usize::try_from(device.device_index).unwrap();
+                let sent = [id("eid", eid(number)), id("iccid", iccid(number))];
+                assert_eq!(device.sent_ids, sent);
+                assert_eq!(device.client_reference, format!("row-{number}"));
+                let result = device.result.as_ref();
+                assert_eq!(result.is_none(), device.outcome() == Pending);
+                assert!(
+                    result.is_none_or(|result| result.device_index == Some(device.device_index))
+                );
+                format!("{number} {}", device.outcome().as_str_name())
+            }));
+            if page.next_page_token.is_empty() {
+                return devices;
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+    let all = [Failed, Succeeded, Pending, Pending, Pending];
+    let rows = |wanted: &[DeviceOutcome]| -> Vec<String> {
+        let rows = all.iter().enumerate();
+        rows.filter(|(_, outcome)| wanted.contains(outcome))
+            .map(|(index, outcome)| format!("{index} {}", outcome.as_str_name()))
+            .collect()
     };
-    assert_eq!(list(&mut client, unowned).await, (vec![], vec![]));
-    let missing = ListDeviceResultsRequest {
-        change_id: NOBODY.into(),
-        ..of()
-    };
-    let status = client.list_device_results(missing).await.unwrap_err();
-    assert_eq!(told(&status).reason, "CHANGE_NOT_FOUND");
+    let outcomes = |outcomes: &[DeviceOutcome]| outcomes.iter().map(|one| (*one).into()).collect();
+    for page_size in [0, 1, 2] {
+        let of = || ListDevicesRequest {
+            change_id: change.change_id.clone(),
+            page_size,
+            ..ListDevicesRequest::default()
+        };
+        assert_eq!(devices(client, of()).await, rows(&all));
+        for wanted in [
+            &[Pending][..],
+            &[Succeeded],
+            &[Failed],
+            &[Succeeded, Failed],
+            &[Failed, Pending],
+        ] {
+            let request = ListDevicesRequest {
+                outcomes: outcomes(wanted),
+                ..of()
+            };
+            assert_eq!(devices(client, request).await, rows(wanted), "{wanted:?}");
+        }
+        let request = ListDevicesRequest {
+            outcomes: outcomes(&[DeviceOutcome::Unspecified, Failed]),
+            ..of()
+        };
+        assert_eq!(devices(client, request).await, rows(&all));
+        let request = ListDevicesRequest {
+            device: Some(id("Iccid", iccid(1))),
+            ..of()
+        };
+        assert_eq!(devices(client, request.clone()).await, rows(&[Succeeded]));
+        let request = ListDevicesRequest {
+            outcomes: outcomes(&[Pending]),
+            ..request
+        };
+        assert!(devices(client, request).await.is_empty());
+    }
+    for (request, reason) in [
+        (ListDevicesRequest::default(), "FIELD_INVALID"),
+        (
+            ListDevicesRequest {
+                change_id: NOBODY.into(),
+                ..ListDevicesRequest::default()
+            },
+            "CHANGE_NOT_FOUND",
+        ),
+        (
+            ListDevicesRequest {
+                change_id: change.change_id.clone(),
+                outcomes: vec![9],
+                ..ListDevicesRequest::default()
+            },
+            "FIELD_INVALID",
+        ),
+    ] {
+        let status = client.list_devices(request).await.unwrap_err();
+        assert_eq!(told(&status).reason, reason);
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use prost::Message as _;
-use thingspace_gateway::proto;
+use thingspace_gateway::proto::{self, FieldReason, Reason};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
@@ -33,8 +33,20 @@ pub fn told(status: &Status) -> Told {
         matches!(retry, Some("NOW" | "LATER" | "NEVER")),
         "{status:?}"
     );
+    let reason = Reason::from_str_name(&format!("REASON_{}", info.reason));
+    assert!(reason.is_some(), "not in the proto: {status:?}");
     let violations: Vec<pb::BadRequest> = unpack(&details, "google.rpc.BadRequest");
+    for violation in violations.iter().flat_map(|bad| &bad.field_violations) {
+        let reason = FieldReason::from_str_name(&format!("FIELD_REASON_{}", violation.reason));
+        assert!(reason.is_some(), "not in the proto: {violation:?}");
+    }
     let retry_infos: Vec<pb::RetryInfo> = unpack(&details, "google.rpc.RetryInfo");
+    let delay = retry_infos.first().and_then(|info| info.retry_delay);
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    let pushback = pushback.map(|ms| ms.to_str().unwrap().parse::<i64>().unwrap());
+    let delay_ms = delay.map(|delay| delay.seconds * 1_000 + i64::from(delay.nanos) / 1_000_000);
+    assert_eq!(delay_ms, pushback, "{status:?}");
+    assert_eq!(delay_ms.is_some(), retry == Some("LATER"), "{status:?}");
     Told {
         code: status.code(),
         reason: info.reason.clone(),

@@ -1,0 +1,208 @@
+//! Parts of the contract that clients of every language rely on.
+
+use prost::Message as _;
+use thingspace_gateway::proto::{
+    ChangeState, ChangeType, Durability, GetServerInfoRequest, ListChangesRequest,
+    ListDevicesRequest, ListServicePlansRequest,
+};
+use tonic::{Code, codec::CompressionEncoding};
+use tonic_types::{StatusExt, pb};
+
+use super::REQUEST;
+use crate::support::{
+    gateway::{Directory, Setup},
+    requests::{ACCOUNT, change_esim, change_five_g_bi, esim, five_g_bi, refuse_esim, told},
+    thingspace::{Answer, Call, ThingSpace},
+};
+
+#[tokio::test]
+async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let client = gateway.client().await;
+    let mut gzip = client.send_compressed(CompressionEncoding::Gzip);
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let request = five_g_bi("large", 0..10_000);
+    assert!(request.encoded_len() > 1 << 20);
+    let change = change_five_g_bi(&mut gzip, request.clone()).await;
+    assert_eq!(
+        (change.state(), change.device_count),
+        (ChangeState::Accepted, 10_000)
+    );
+    // The key and the content are the same without compression, on small calls, too.
+    let mut plain = gateway.client().await;
+    let again = change_five_g_bi(&mut plain, request).await;
+    assert_eq!(again.change_id, change.change_id);
+    assert_eq!(thingspace.posts(), 1);
+    let listed = gzip.list_changes(ListChangesRequest::default()).await;
+    assert_eq!(listed.unwrap().into_inner().changes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_memory() {
+    let directory = Directory::new();
+    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .set("grpc.max_message_bytes", "1048576")
+        .start()
+        .await;
+    let mut gzip = gateway
+        .client()
+        .await
+        .send_compressed(CompressionEncoding::Gzip);
+    let mut request = esim("bomb", 0..1);
+    request.devices[0].client_reference = "x".repeat(64 << 20);
+    let status = gzip.change_esim_plan(request).await.unwrap_err();
+    let expected = (
+        Code::ResourceExhausted,
+        "MESSAGE_TOO_LARGE",
+        "NEVER",
+        Some("NO"),
+    );
+    assert_eq!(told(&status).rule(), expected, "{status:?}");
+    let peak = gateway.peak_memory() >> 20;
+    assert!(peak < 256, "{peak} MiB");
+}
+
+#[tokio::test]
+async fn a_busy_device_is_named_by_its_place_in_the_request() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    thingspace.answer(Call::Change, Answer::Says(504, Vec::new(), String::new()));
+    let unknown = change_esim(&mut client, esim("unknown", [7])).await;
+    assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
+    for validate_only in [true, false] {
+        let mut request = esim("next", 0..10);
+        request.validate_only = validate_only;
+        let status = refuse_esim(&mut client, request).await;
+        let told = told(&status);
+        let expected = (Code::FailedPrecondition, "DEVICE_BUSY", "LATER", Some("NO"));
+        assert_eq!(told.rule(), expected);
+        assert_eq!(told.metadata["change_id"], unknown.change_id);
+        let details = pb::Status::decode(status.details()).unwrap();
+        assert_eq!(details.code, i32::from(Code::FailedPrecondition));
+        let violations = status
+            .get_details_precondition_failure()
+            .unwrap()
+            .violations;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].subject, "devices[7]");
+        assert_eq!(violations[0].r#type, "DEVICE_BUSY");
+    }
+    assert_eq!(thingspace.posts(), 1);
+}
+
+#[tokio::test]
+async fn a_validation_checks_the_key_and_uses_nothing_up() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let validation = |key: &str, numbers: std::ops::Range<usize>| {
+        let mut request = esim(key, numbers);
+        request.validate_only = true;
+        request
+    };
+    let preview = change_esim(&mut client, validation("key", 0..3)).await;
+    assert!(preview.change_id.is_empty() && preview.device_count == 3);
+    assert_eq!(preview.state(), ChangeState::Unspecified);
+    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    let change = change_esim(&mut client, esim("key", 0..3)).await;
+    // The same content under the same key is the same change: valid.
+    change_esim(&mut client, validation("key", 0..3)).await;
+    let status = refuse_esim(&mut client, validation("key", 0..4)).await;
+    let told = told(&status);
+    let expected = (
+        Code::FailedPrecondition,
+        "IDEMPOTENCY_KEY_REUSED",
+        "NEVER",
+        Some("NO"),
+    );
+    assert_eq!(told.rule(), expected);
+    assert_eq!(told.metadata["change_id"], change.change_id);
+    assert_eq!(thingspace.posts(), 1);
+    let all = client.list_changes(ListChangesRequest::default()).await;
+    assert_eq!(all.unwrap().into_inner().changes.len(), 1);
+}
+
+#[tokio::test]
+async fn changes_are_listed_by_their_operation() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let request_id = |number: u32| Answer::Accepted(format!("{number}-{REQUEST}"));
+    thingspace.answer(Call::Change, request_id(1));
+    let esim = change_esim(&mut client, esim("esim", 0..1)).await;
+    thingspace.answer(Call::Change, request_id(2));
+    let five_g_bi = change_five_g_bi(&mut client, five_g_bi("5g", 0..1)).await;
+    for (types, expected) in [
+        (vec![], vec![&five_g_bi, &esim]),
+        (vec![ChangeType::EsimPlan], vec![&esim]),
+        (vec![ChangeType::FiveGBiPlan], vec![&five_g_bi]),
+        (vec![ChangeType::Unspecified], vec![&five_g_bi, &esim]),
+    ] {
+        let request = ListChangesRequest {
+            change_types: types.into_iter().map(Into::into).collect(),
+            ..ListChangesRequest::default()
+        };
+        let listed = client.list_changes(request).await.unwrap().into_inner();
+        assert_eq!(listed.changes.iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[tokio::test]
+async fn the_sandbox_lists_its_plans_and_the_server_says_what_it_is() {
+    let gateway = Setup::sandbox().start().await;
+    let mut client = gateway.client().await;
+    let request = ListServicePlansRequest {
+        account_name: ACCOUNT.into(),
+    };
+    let plans = client.list_service_plans(request).await.unwrap();
+    let plans = plans.into_inner().service_plans;
+    assert!(
+        plans
+            .iter()
+            .any(|plan| plan.name != plan.code && plan.size_kb > 0),
+        "{plans:?}"
+    );
+    let request = ListServicePlansRequest {
+        account_name: "no account!".into(),
+    };
+    let status = client.list_service_plans(request).await.unwrap_err();
+    assert_eq!(told(&status).fields, ["account_name"]);
+
+    let info = client.get_server_info(GetServerInfoRequest {}).await;
+    let info = info.unwrap().into_inner();
+    assert_eq!(info.version, env!("CARGO_PKG_VERSION"));
+    assert_eq!(info.journal_engine, "sqlite");
+    assert_eq!(info.journal_durability(), Durability::Synced);
+    assert_eq!(info.journal_origin, "sandbox");
+}
+
+#[tokio::test]
+async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated() {
+    let directory = Directory::new();
+    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let request = ListServicePlansRequest {
+        account_name: ACCOUNT.into(),
+    };
+    let status = client.list_service_plans(request).await.unwrap_err();
+    let expected = (Code::Unavailable, "THINGSPACE_UNAVAILABLE", "LATER", None);
+    assert_eq!(told(&status).rule(), expected);
+    let unset = client.list_devices(ListDevicesRequest::default()).await;
+    assert_eq!(told(&unset.unwrap_err()).fields, ["change_id"]);
+}
