@@ -28,6 +28,11 @@ const KEPT_BYTES: usize = 512 * 1024;
 /// for a while for the others. Everything in it was read from the journal, in
 /// order: being woken only means that there may be more.
 pub(super) struct Tail {
+    reader: Arc<Reader>,
+}
+
+/// Reads the journal for all watches of a target, and keeps the last events.
+struct Reader {
     target: Target,
     epoch: Epoch,
     journal: Arc<dyn Journal>,
@@ -78,30 +83,51 @@ impl Tail {
             events: VecDeque::new(),
             end: None,
         };
-        Self {
+        let reader = Reader {
             target,
             epoch,
             journal,
             news: watch::Sender::new(0),
             ring: Mutex::new(ring),
             filling: tokio::sync::Mutex::new(()),
+        };
+        Self {
+            reader: Arc::new(reader),
         }
     }
 
     /// Tells when there may be more.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+        self.reader.news.subscribe()
     }
 
     pub(super) fn wake(&self) {
-        self.news.send_modify(|news| *news = news.wrapping_add(1));
+        self.reader
+            .news
+            .send_modify(|news| *news = news.wrapping_add(1));
     }
 
     /// What comes after a place.
     pub(super) async fn read(&self, after: Place) -> Result<Batch, JournalError> {
-        if let Some(batch) = self.kept(after) {
+        if let Some(batch) = self.reader.kept(after) {
             return Ok(batch);
         }
+        // A task of its own runs to its end. A watch may not be polled for minutes, because hyper polls a
+        // stream only while its client has room for more. It would keep the lock, and a permit to read.
+        let reader = Arc::clone(&self.reader);
+        let read = tokio::spawn(async move { reader.read(after).await });
+        read.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "a read of the journal panicked or was cancelled");
+            Err(JournalError::Unavailable("a read was cancelled".into()))
+        })
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// What comes after a place, read from the journal.
+    async fn read(&self, after: Place) -> Result<Batch, JournalError> {
         if after < self.ring.lock().tip {
             // Fallen behind: its own reading, nobody else's business.
             return self.page(after).await.map(Page::into_batch);

@@ -198,3 +198,21 @@ async fn watches_at_any_distance_from_the_end_see_the_same_events_in_the_same_or
         assert_eq!(word(watch).await, format!("event {}", RESULTS + 1));
     }
 }
+
+/// hyper polls a stream only while its client has room for more. So a watch can stop in the middle of a
+/// read for as long as its client does not read.
+#[tokio::test]
+async fn a_watch_that_is_not_polled_in_the_middle_of_a_read_holds_up_no_other() {
+    let house = house(Duration::from_secs(600));
+    let mut stopped = house.watch().await;
+    let mut other = house.watch().await;
+    assert_eq!(word(&mut stopped).await, "opened");
+    assert_eq!(word(&mut other).await, "opened");
+    house.result(0).await;
+    let mut reading = Box::pin(stopped.next());
+    assert!(futures_util::poll!(&mut reading).is_pending());
+    let event = tokio::time::timeout(Duration::from_secs(60), word(&mut other)).await;
+    assert_eq!(event.unwrap(), "event 1");
+    let frame = reading.await.unwrap().unwrap();
+    assert_eq!(frame.bytes(), "event 1");
+}
