@@ -17,6 +17,7 @@ use crate::domain::{
 
 pub(super) mod adoption;
 pub(super) mod claims;
+pub(super) mod devices;
 pub(super) mod forwards;
 pub(super) mod results;
 pub(super) mod upkeep;

@@ -21,8 +21,11 @@ pub(super) const JSON: &str = "application/json";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a log-in's connection may idle. Proxies drop them after a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longer answers are not read; a plan change's has about a hundred bytes.
-const MAX_BODY: usize = 1024 * 1024;
+/// The largest answer of a change or a log-in that is read. A change's has about a hundred bytes.
+pub(super) const MAX_BODY: usize = 1024 * 1024;
+/// The largest answer of a lookup that is read. The status of a request of 10,000 devices has about
+/// 2 MiB, a page of 2,000 listed devices up to 6 MiB.
+pub(super) const MAX_LOOKUP_BODY: usize = 16 * 1024 * 1024;
 /// A longer wait is not believed.
 const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 
@@ -45,6 +48,8 @@ pub(super) struct About<'a> {
     pub(super) template: &'static str,
     /// The trace that it belongs to.
     pub(super) trace: Option<&'a TraceParent>,
+    /// The largest answer that is read, in bytes.
+    pub(super) max_body: usize,
 }
 
 /// Where ThingSpace is.
@@ -123,7 +128,7 @@ impl Http {
             Some(traceparent) => request.header(TRACEPARENT, traceparent),
             None => request,
         };
-        let result = exchange(request).await;
+        let result = exchange(request, about.max_body).await;
         match &result {
             Ok(reply) => call.end(reply.status.as_u16()),
             Err(Failure::NotSent(_)) => call.fail("not_sent"),
@@ -190,7 +195,7 @@ impl Endpoint {
     }
 }
 
-async fn exchange(request: RequestBuilder) -> Result<Reply, Failure> {
+async fn exchange(request: RequestBuilder, max_body: usize) -> Result<Reply, Failure> {
     let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
     let status = response.status();
     let retry_after = response
@@ -204,8 +209,8 @@ async fn exchange(request: RequestBuilder) -> Result<Reply, Failure> {
         .await
         .map_err(|_| Failure::Unclear("the answer broke off or took too long"))?
     {
-        if body.len() + chunk.len() > MAX_BODY {
-            return Err(Failure::Unclear("the answer was longer than 1 MiB"));
+        if body.len() + chunk.len() > max_body {
+            return Err(Failure::Unclear("the answer was too large"));
         }
         body.extend_from_slice(&chunk);
     }

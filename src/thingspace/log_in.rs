@@ -130,6 +130,7 @@ impl LogIn {
             method: &Method::POST,
             template,
             trace,
+            max_body: http::MAX_BODY,
         };
         self.http.send(request, about).await.map_err(|failure| {
             let why = failure.why();

@@ -219,6 +219,7 @@ impl ThingSpace {
                 method,
                 template,
                 trace: None,
+                max_body: http::MAX_LOOKUP_BODY,
             };
             let reply = self.http.send(request, about).await;
             let reply = reply.map_err(|failure| unanswered(failure.why()))?;

@@ -256,6 +256,7 @@ impl ThingSpace {
             method: &parcel.method,
             template: parcel.path,
             trace,
+            max_body: http::MAX_BODY,
         };
         let reply = match self.http.send(request, about).await {
             Ok(reply) => reply,

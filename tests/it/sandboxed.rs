@@ -4,7 +4,8 @@ use std::{process::Stdio, time::Duration};
 
 use serde_json::Value;
 use thingspace_gateway::proto::{
-    self, ChangeEsimPlanRequest, EsimDevice, WatchRequestRequest, watch_request_response::Event,
+    self, ChangeEsimPlanRequest, DeviceOutcome, EsimDevice, ListDevicesRequest, Source,
+    WatchRequestRequest, watch_request_response::Event,
 };
 use tokio::{process::Command, time::timeout};
 
@@ -21,7 +22,11 @@ const DEVICES: usize = 600;
 const WATCHERS: u64 = 8;
 
 fn change() -> ChangeEsimPlanRequest {
-    let devices = (0..DEVICES).map(|number| EsimDevice {
+    change_of(DEVICES)
+}
+
+fn change_of(devices: usize) -> ChangeEsimPlanRequest {
+    let devices = (0..devices).map(|number| EsimDevice {
         eid: format!("99{number:030}"),
         iccid: format!("9994{number:016}"),
         client_reference: format!("row-{number}"),
@@ -196,6 +201,75 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
     }
     assert_eq!(ended, TOLD.into_iter().collect());
     assert_eq!(gateway.terminate().await.0, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_platform_has() {
+    let gateway = Setup::sandbox()
+        .set("sandbox.failure_share", "0.2")
+        .set("sandbox.duplicate_share", "0.1")
+        .set("sandbox.lost_share", "0.02")
+        .set("sandbox.order", "shuffled")
+        .set("changes.reconcile_after", "1s")
+        .set("thingspace.lookups_per_minute", "100000")
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let request = change_of(10_000);
+    client.change_esim_plan(request.clone()).await.unwrap();
+    let stream = client.watch_request(watch(String::new())).await.unwrap();
+    let mut stream = stream.into_inner();
+    let change = loop {
+        let message = timeout(PATIENCE, stream.message()).await.unwrap().unwrap();
+        if let Some(Event::Finished(finished)) = message.unwrap().event {
+            break finished.change.unwrap();
+        }
+    };
+    assert!(change.done && change.pending_count == 0 && change.unmatched_count == 0);
+
+    let ledger = format!("http://{}/sandbox/ledger", gateway.sandbox.unwrap());
+    let ledger = reqwest::get(ledger).await.unwrap().text().await.unwrap();
+    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    let truth = ledger["changes"][0]["device_results"].as_array().unwrap();
+    let mut request_devices = ListDevicesRequest {
+        change_id: change.change_id.clone(),
+        page_size: 1_000,
+        ..ListDevicesRequest::default()
+    };
+    let (mut index, mut succeeded, mut failed, mut looked_up) = (0, 0, 0, 0);
+    loop {
+        let page = client.list_devices(request_devices.clone()).await.unwrap();
+        let page = page.into_inner();
+        for device in &page.devices {
+            let sent = &request.devices[index];
+            assert_eq!(device.device_index, i32::try_from(index).unwrap());
+            assert_eq!(device.client_reference, sent.client_reference);
+            assert_eq!(device.sent_ids[1].id, sent.iccid);
+            let outcome = truth[index]["outcome"].as_str().unwrap();
+            match device.outcome() {
+                DeviceOutcome::Succeeded => succeeded += 1,
+                DeviceOutcome::Failed => failed += 1,
+                other => panic!("{index}: {other:?}"),
+            }
+            let expected = format!("DEVICE_OUTCOME_{}", outcome.to_uppercase());
+            assert_eq!(device.outcome().as_str_name(), expected, "{index}");
+            let source = device.result.as_ref().unwrap().source();
+            let is_lost = truth[index]["lost"].as_bool().unwrap();
+            assert_eq!(source == Source::Reconciled, is_lost, "{index}");
+            looked_up += usize::from(is_lost);
+            index += 1;
+        }
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request_devices.page_token = page.next_page_token;
+    }
+    assert_eq!(index, 10_000);
+    assert_eq!(
+        (succeeded, failed),
+        (change.succeeded_count, change.failed_count)
+    );
+    assert!(failed > 1_000 && looked_up > 100, "{failed} {looked_up}");
 }
 
 #[tokio::test]

@@ -44,6 +44,8 @@ conforms!(
         a_device_under_way_is_busy_until_its_outcome_is_known,
         what_was_not_sent_is_queued_again_by_its_key_under_its_name,
         a_step_that_the_state_does_not_allow_changes_nothing;
+    devices:
+        ten_thousand_devices_have_one_row_each_that_agrees_with_the_counts;
     results:
         a_callback_is_stored_once_and_finishes_its_change_once,
         an_early_callback_takes_its_place_at_the_binding,
