@@ -1,6 +1,7 @@
 //! The paged lists (AIP-158): their filters, their pages, and the tokens between pages.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message as _;
 
 use super::{
     convert::{
@@ -28,6 +29,9 @@ use crate::{
 const MAX_SCANNED: usize = 4_000;
 /// Events that are read at a time.
 const READ: usize = 500;
+/// Bytes of rows after which a page ends early. gRPC clients refuse responses above 4 MiB unless they
+/// are configured otherwise; one row is smaller than the other 2 MiB.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Which results are returned.
 struct ResultFilter {
@@ -112,18 +116,22 @@ pub(super) async fn devices(
     let (change_id, filter) = device_filter(&request, filters)?;
     // One more than the page, to know whether there is a next one.
     let limit = filter.limit - 1;
-    let mut devices = journal.devices(change_id, filter).await?;
+    let devices = journal.devices(change_id, filter).await?;
     if devices.is_empty() && journal.change(ChangeName::Id(change_id)).await?.is_none() {
         return Err(Failure::not_found());
     }
-    let next = devices.get(limit).map(|device| u64::from(device.index));
-    devices.truncate(limit);
-    Ok(proto::ListDevicesResponse {
-        devices: devices.iter().map(device_to_proto).collect(),
-        next_page_token: next
-            .map(|next| page_token(filters, &[next]))
-            .unwrap_or_default(),
-    })
+    let mut page = proto::ListDevicesResponse::default();
+    let mut bytes = 0;
+    for device in &devices {
+        if page.devices.len() == limit || bytes >= PAGE_BYTES {
+            page.next_page_token = page_token(filters, &[u64::from(device.index)]);
+            break;
+        }
+        let device = device_to_proto(device);
+        bytes += device.encoded_len();
+        page.devices.push(device);
+    }
+    Ok(page)
 }
 
 fn device_filter(
@@ -197,9 +205,15 @@ pub(super) async fn device_results(
         },
     };
     let mut page = proto::ListDeviceResultsResponse::default();
-    let results = &mut page.device_results;
-    let next = read_results(journal, target, after, &filter, limit, |result| {
-        results.push(listed(result, request.include_raw));
+    let mut rest = PAGE_BYTES;
+    let next = read_results(journal, target, after, &filter, |result| {
+        if page.device_results.len() == limit || rest == 0 {
+            return false;
+        }
+        let result = listed(result, request.include_raw);
+        rest = rest.saturating_sub(result.encoded_len());
+        page.device_results.push(result);
+        true
     });
     if let Some(next) = next.await? {
         page.next_page_token = page_token(filters, &[next.position, u64::from(next.index)]);
@@ -207,30 +221,25 @@ pub(super) async fn device_results(
     Ok(page)
 }
 
-/// Reads at most `limit` results that match. Returns where the next page begins, if there may be
-/// one.
+/// Reads results that match until `push` refuses one. Returns where the next page begins, if there
+/// may be one.
 async fn read_results(
     journal: &dyn Journal,
     target: Target,
     mut after: Place,
     filter: &ResultFilter,
-    limit: usize,
-    mut push: impl FnMut(&ResultEvent),
+    mut push: impl FnMut(&ResultEvent) -> bool,
 ) -> Result<Option<Place>, Failure> {
-    let mut count = 0;
     for _ in 0..MAX_SCANNED / READ {
         let read = journal.events(target.clone(), after, READ).await?;
         for event in &read.events {
-            if count == limit {
+            if let What::Result(result) = &event.what
+                && filter.takes(result)
+                && !push(result)
+            {
                 return Ok(Some(after));
             }
             after = event.place;
-            if let What::Result(result) = &event.what
-                && filter.takes(result)
-            {
-                push(result);
-                count += 1;
-            }
         }
         if read.is_end {
             return Ok(None);

@@ -3,7 +3,7 @@
 use prost::Message as _;
 use thingspace_gateway::proto::{
     ChangeState, ChangeType, Durability, GetServerInfoRequest, ListChangesRequest,
-    ListDevicesRequest, ListServicePlansRequest,
+    ListDeviceResultsRequest, ListDevicesRequest, ListServicePlansRequest,
 };
 use tonic::{Code, codec::CompressionEncoding};
 use tonic_types::{StatusExt, pb};
@@ -11,7 +11,10 @@ use tonic_types::{StatusExt, pb};
 use super::REQUEST;
 use crate::support::{
     gateway::{Directory, Setup},
-    requests::{ACCOUNT, change_esim, change_five_g_bi, esim, five_g_bi, refuse_esim, told},
+    requests::{
+        ACCOUNT, change_esim, change_five_g_bi, deliver, esim, esim_callback, five_g_bi, iccid, id,
+        refuse_esim, told,
+    },
     thingspace::{Answer, Call, ThingSpace},
 };
 
@@ -131,6 +134,48 @@ async fn a_validation_checks_the_key_and_uses_nothing_up() {
     assert_eq!(thingspace.posts(), 1);
     let all = client.list_changes(ListChangesRequest::default()).await;
     assert_eq!(all.unwrap().into_inner().changes.len(), 1);
+}
+
+#[tokio::test]
+async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
+    const RESULTS: usize = 300;
+    let directory = Directory::new();
+    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .start()
+        .await;
+    let url = gateway.callback_url("DeviceProfileService");
+    for number in 0..RESULTS {
+        let mut callback = esim_callback(REQUEST, number);
+        callback["padding"] = "x".repeat(20_000).into();
+        deliver(&url, &callback).await;
+    }
+    // Its limit is the default one, 4 MiB.
+    let mut client = gateway.client().await;
+    let mut request = ListDeviceResultsRequest {
+        request_id: REQUEST.into(),
+        include_raw: true,
+        page_size: 1_000,
+        ..ListDeviceResultsRequest::default()
+    };
+    let (mut pages, mut results) = (0, Vec::new());
+    loop {
+        let page = client.list_device_results(request.clone()).await.unwrap();
+        let page = page.into_inner();
+        pages += 1;
+        results.extend(page.device_results);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert!((2..=5).contains(&pages), "{pages}");
+    assert_eq!(results.len(), RESULTS);
+    for (number, result) in results.iter().enumerate() {
+        assert!(
+            result.device_ids.contains(&id("iccid", iccid(number))),
+            "{number}"
+        );
+    }
 }
 
 #[tokio::test]
