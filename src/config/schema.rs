@@ -34,12 +34,12 @@ fn of_group(group: &Group) -> Value {
 /// A setting, and a secret's twin.
 fn of_setting(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
     let mut schema = setting.kind.schema();
-    let text = format!("{} Takes: {}.", setting.text(), setting.kind.accepts());
+    let text = format!("{} Valid values: {}.", setting.text(), setting.kind.accepts());
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), text.into());
     }
     let twin = setting.twin.map(|twin| {
-        let text = format!("File with `{}`.", setting.key);
+        let text = format!("File that contains `{}`.", setting.key);
         let schema = json!({ "type": "string", "description": text });
         (name_of(twin), schema)
     });

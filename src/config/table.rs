@@ -104,7 +104,7 @@ fn flag_of(setting: &'static Setting, key: &'static str) -> Flag {
         .trim()
         .to_owned();
     if is_twin {
-        help.insert_str(0, "File with this secret: ");
+        help.insert_str(0, "File that contains this secret: ");
     }
     if let Some(default) = setting.default.filter(|text| !text.is_empty()) {
         help.push_str(&format!(" [default: {default}]"));
