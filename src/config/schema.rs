@@ -34,7 +34,11 @@ fn of_group(group: &Group) -> Value {
 /// A setting, and a secret's twin.
 fn of_setting(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
     let mut schema = setting.kind.schema();
-    let text = format!("{} Valid values: {}.", setting.text(), setting.kind.accepts());
+    let text = format!(
+        "{} Valid values: {}.",
+        setting.text(),
+        setting.kind.accepts()
+    );
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), text.into());
     }
