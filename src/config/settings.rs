@@ -159,9 +159,9 @@ settings! {
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
         /// devices.
         attribution_quiet_period: Duration = Always(Span { min: 0, max: DAY }) or "5s";
-        /// Time after the acceptance of a change after which the gateway looks up missing results.
-        /// It repeats the lookup with a delay that doubles each time. After a start, it looks them
-        /// up at once.
+        /// Time after the acceptance of a change after which the gateway looks up missing results. It
+        /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
+        /// them up at once.
         reconcile_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
         overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
