@@ -6,6 +6,7 @@ import queue
 import signal
 import subprocess
 import sys
+import types
 import threading
 import time
 from pathlib import Path
@@ -123,9 +124,10 @@ def generated():
 def stubs(generated):
     """The messages, and the stub of `GatewayService`."""
     sys.path.insert(0, str(EXAMPLE))
-    from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+    from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc, watch_pb2
 
-    return gateway_service_pb2, gateway_service_pb2_grpc.GatewayServiceStub
+    messages = types.SimpleNamespace(**vars(gateway_service_pb2) | vars(watch_pb2))
+    return messages, gateway_service_pb2_grpc.GatewayServiceStub
 
 
 @pytest.fixture(scope="session")
