@@ -6,9 +6,9 @@ import queue
 import signal
 import subprocess
 import sys
-import types
 import threading
 import time
+import types
 from pathlib import Path
 
 import grpc
