@@ -190,7 +190,7 @@ impl Failure {
             let total = self.violations.len();
             let told = tellable(self.violations);
             metadata.insert("violations_total".into(), total.to_string());
-            metadata.insert("violations_told".into(), told.len().to_string());
+            metadata.insert("violations_listed".into(), told.len().to_string());
             details.set_bad_request(told);
         }
         let retry_after = match self.reason.retry() {

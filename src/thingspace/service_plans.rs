@@ -20,8 +20,8 @@ pub struct ServicePlanInfo {
     pub code: String,
     /// The carrier's code.
     pub carrier_service_plan_code: String,
-    /// The data allowance in kilobytes; 0 for none.
-    pub size_kb: i64,
+    /// The data allowance in kilobytes.
+    pub size_kb: Option<i64>,
     /// Further attributes, by name.
     pub extended_attributes: Vec<(String, String)>,
 }
@@ -60,7 +60,7 @@ fn read_plan(plan: &Map<String, Value>) -> ServicePlanInfo {
         name: text("name"),
         code: text("code"),
         carrier_service_plan_code: text("carrierServicePlanCode"),
-        size_kb: text("sizeKb").parse().unwrap_or(0),
+        size_kb: text("sizeKb").parse().ok(),
         extended_attributes: attributes
             .filter_map(|attribute| {
                 let members = attribute.as_object()?;
@@ -86,7 +86,7 @@ mod tests {
             name: "2MSHR5GB".into(),
             code: "M2MSHR5GB".into(),
             carrier_service_plan_code: "84638".into(),
-            size_kb: 5_120,
+            size_kb: Some(5_120),
             extended_attributes: vec![("carrier".into(), "Verizon".into())],
         };
         assert_eq!(read_plan(plan.as_object().unwrap()), expected);

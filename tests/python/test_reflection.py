@@ -94,7 +94,7 @@ def test_three_mistakes_are_told_at_once_each_by_its_path(stranger):
         "retry": "NEVER",
         "executed": "NO",
         "violations_total": "3",
-        "violations_told": "3",
+        "violations_listed": "3",
     }
     wrong = [message for name, message in details if name == "google.rpc.BadRequest"]
     violations = {v.field: v.description for v in wrong[0].field_violations}
@@ -119,7 +119,7 @@ def test_nine_thousand_mistakes_fit_into_what_any_client_reads(stranger):
     metadata = details["google.rpc.ErrorInfo"].metadata
     told = details["google.rpc.BadRequest"].field_violations
     assert metadata["violations_total"] == "9000"
-    assert metadata["violations_told"] == str(len(told))
+    assert metadata["violations_listed"] == str(len(told))
     assert [violation.field for violation in told] == [
         f"devices[{number}].iccid" for number in range(len(told))
     ]

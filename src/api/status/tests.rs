@@ -56,7 +56,7 @@ fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_byte
         .unwrap()
         .field_violations
         .len();
-    assert_eq!(info.metadata["violations_told"], told.to_string());
+    assert_eq!(info.metadata["violations_listed"], told.to_string());
     assert!(told > 20 && status.message().ends_with("(and 8999 more)"));
 
     let refusal = Refusal {

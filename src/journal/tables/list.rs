@@ -22,6 +22,9 @@ use crate::{
 
 /// How many rows one page looks at: with rare matches, a page may be short.
 const MAX_SCANNED: usize = 20_000;
+/// Bytes of stored changes after which a page ends early, so that the response stays below the 4 MiB
+/// that gRPC clients accept: a change is encoded in at most three times its stored size.
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// Changes, newest first: in the order of their ids, so that nothing is sorted.
 pub(in crate::journal) fn changes(
@@ -32,9 +35,9 @@ pub(in crate::journal) fn changes(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut page = ChangePage::default();
-    let mut scanned = 0;
+    let (mut scanned, mut bytes) = (0, 0);
     while let Some(row) = rows.next()? {
-        if page.changes.len() == filter.limit || scanned == MAX_SCANNED {
+        if page.changes.len() == filter.limit || scanned == MAX_SCANNED || bytes >= MAX_BYTES {
             return Ok(page);
         }
         scanned += 1;
@@ -44,9 +47,11 @@ pub(in crate::journal) fn changes(
         if takes(filter, state, Timestamp::from_micros(created))
             && has_device(connection, id, filter.device.as_ref())?
         {
-            let change: Change = from_json(row.get_ref(3)?.as_str()?)?;
+            let snapshot = row.get_ref(3)?.as_str()?;
+            let change: Change = from_json(snapshot)?;
             let types = &filter.change_types;
             if types.is_empty() || types.contains(&change.change_type) {
+                bytes += snapshot.len();
                 page.changes.push(change);
             }
         }

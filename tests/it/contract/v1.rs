@@ -218,7 +218,7 @@ async fn the_sandbox_lists_its_plans_and_the_server_says_what_it_is() {
     assert!(
         plans
             .iter()
-            .any(|plan| plan.name != plan.code && plan.size_kb > 0),
+            .any(|plan| plan.name != plan.code && plan.size_kb.is_some()),
         "{plans:?}"
     );
     let request = ListServicePlansRequest {
