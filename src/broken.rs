@@ -21,11 +21,15 @@ pub enum Rule {
     WholeSet,
     /// After a crash, what may have left is not said to have stayed.
     DoubtAfterCrash,
+    /// Only a refusal in a form that ThingSpace uses counts towards the lock-out of the credentials.
+    KnownRefusals,
+    /// The two refusals that lock the credentials out lie apart in time.
+    RefusalsApart,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 7] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -33,6 +37,8 @@ impl Rule {
         (Self::TokenPlace, "token-off-by-one"),
         (Self::WholeSet, "part-of-the-set"),
         (Self::DoubtAfterCrash, "crash-means-not-sent"),
+        (Self::KnownRefusals, "any-refusal-counts"),
+        (Self::RefusalsApart, "refusals-at-once"),
     ];
 
     /// Whether this process breaks it.

@@ -165,6 +165,7 @@ impl Failure {
                 failure = failure.with(name, cut(text, 1_000));
             }
         }
+        failure.retry_after = refusal.retry_after;
         if reason == Reason::Throttled {
             failure.quota = Some(&THINGSPACE_QUOTA);
             failure.retry_after = refusal.retry_after;

@@ -23,13 +23,13 @@ use crate::{
 
 mod admin;
 mod clock;
+mod failed_logins;
 mod forward;
 mod guard;
 mod parts;
 mod sandboxed;
 mod secrets;
 mod socket;
-mod strikes;
 
 pub use clock::SystemClock;
 use parts::{Parts, count_by_state};

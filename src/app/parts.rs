@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{StartError, SystemClock, secrets, socket, strikes};
+use super::{StartError, SystemClock, failed_logins, secrets, socket};
 use crate::{
     api::{self, Encoder, Gateway, Health, Server, ServerInfo},
     config::Config,
@@ -61,7 +61,10 @@ impl Parts {
         let thingspace = Arc::new(ThingSpace::new(
             secrets::thingspace_settings(
                 config,
-                Arc::new(strikes::InJournal(Arc::clone(&journal))),
+                Arc::new(failed_logins::InJournal {
+                    journal: Arc::clone(&journal),
+                    clock: Arc::clone(&clock),
+                }),
             ),
             instruments.clone(),
         )?);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{self, Config, FiveGBiHttpMethod, Secret},
     listener::{self, Pair, SecretSource},
-    thingspace::{self, CredentialSource, Credentials, FiveGBiMethod, StrikeBook},
+    thingspace::{self, CredentialSource, Credentials, FailedLoginStore, FiveGBiMethod},
 };
 
 /// How often files with secrets are read anew.
@@ -129,7 +129,7 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
 /// What the settings say to the client of ThingSpace.
 pub(super) fn thingspace_settings(
     config: &Config,
-    strikes: Arc<dyn StrikeBook>,
+    failed_logins: Arc<dyn FailedLoginStore>,
 ) -> thingspace::Settings {
     thingspace::Settings {
         base_url: config.thingspace.base_url.clone(),
@@ -139,7 +139,7 @@ pub(super) fn thingspace_settings(
         },
         request_timeout: config.thingspace.request_timeout,
         credentials: Arc::new(FromSettings(config.thingspace.clone())),
-        strikes,
+        failed_logins,
         changes_per_minute: NonZeroU32::new(config.thingspace.changes_per_minute)
             .unwrap_or(NonZeroU32::MIN),
         lookups_per_minute: NonZeroU32::new(config.thingspace.lookups_per_minute)

@@ -146,7 +146,7 @@ async fn replay_all(State(operator): State<Operator>) -> Answer {
 // === ThingSpace ===
 
 async fn unlatch(State(operator): State<Operator>) -> Answer {
-    match operator.thingspace.unlatch().await {
+    match operator.thingspace.reset_lockout().await {
         Ok(()) => {
             tracing::warn!("an operator lets the credentials be tried again");
             Ok(Json(json!({ "unlatched": true })))

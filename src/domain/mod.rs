@@ -4,6 +4,7 @@
 //! every rule can be tested by calling it.
 
 pub mod adoption;
+pub mod backoff;
 pub mod callback;
 pub mod change;
 pub mod clock;

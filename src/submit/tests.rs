@@ -15,7 +15,9 @@ use crate::{
         embedded::{Embedded, Options},
     },
     telemetry::Instruments,
-    thingspace::{CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
+    thingspace::{
+        CredentialSource, Credentials, FailedLoginStore, FailedLogins, FiveGBiMethod, Settings,
+    },
 };
 
 const ROOM: Limits = Limits {
@@ -47,11 +49,11 @@ impl CredentialSource for Any {
 }
 
 #[async_trait::async_trait]
-impl StrikeBook for Any {
-    async fn strikes(&self, _: &Credentials) -> Result<u32, String> {
-        Ok(0)
+impl FailedLoginStore for Any {
+    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
+        Ok(FailedLogins::default())
     }
-    async fn record(&self, _: &Credentials, _: u32) -> Result<(), String> {
+    async fn store(&self, _: &Credentials, _: FailedLogins) -> Result<(), String> {
         Ok(())
     }
 }
@@ -70,7 +72,7 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
         five_g_bi_method: FiveGBiMethod::Post,
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(Any),
-        strikes: Arc::new(Any),
+        failed_logins: Arc::new(Any),
         changes_per_minute: NonZeroU32::MAX,
         lookups_per_minute: NonZeroU32::MAX,
     };

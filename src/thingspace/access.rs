@@ -1,8 +1,12 @@
-//! The token and the session at hand, and who may replace them.
+//! The token and the session in use, and when they may be replaced.
 //!
-//! Both are numbered. A refusal names the numbers that were sent, and discards
-//! only those: when a hundred calls are refused at once, the first of them
-//! discards, one logs in, and all go on with what it got.
+//! Both are numbered. A refusal names the numbers that were sent and discards only those: when a
+//! hundred calls are refused at once, the first one discards them, one call logs in, and all calls
+//! continue with the result.
+//!
+//! A try that fails schedules the next one: see [`RETRY_DELAY`], [`UNRECOGNISED_DELAY`] and
+//! [`REFUSAL_INTERVAL`]. Until then callers get the old token for as long as it is valid, and then the
+//! failure, unless the next try is due within [`SHORT_WAIT`].
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -11,67 +15,101 @@ use std::{
 
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     Unprepared,
     answer::Stale,
-    http::{Endpoint, Http},
-    log_in::{LogIn, LogInError, Secret},
+    log_in::{Cause, LogInApi, Secret},
     refusal,
-    settings::{CredentialSource, Credentials, StrikeBook},
+    settings::{CredentialSource, Credentials, FailedLoginStore, FailedLogins},
 };
-use crate::domain::{change::RefusalKind, trace::TraceParent};
+use crate::{
+    broken::Rule,
+    domain::{
+        backoff,
+        change::{Refusal, RefusalKind},
+        trace::TraceParent,
+    },
+};
 
-/// A token is replaced when less than this is left of it. Up to a half more is
-/// added by chance, so that several gateways do not all do so at once.
-const MARGIN: Duration = Duration::from_secs(60);
-/// Five refused log-ins lock the account for good ("Start Connectivity
-/// Management Session"). At this many strikes there are no more: two refusals,
-/// or four log-ins of which a crash hid the end, leave room for other clients.
-const MAX_STRIKES: u32 = 4;
-/// A refusal counts this many strikes.
+/// A token is replaced when less than this is left of it. Up to a half more is added by chance, so that
+/// several gateways do not all do so at once.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
+
+/// Delay after a log-in that got no answer, a 5xx answer or one that is not usable: from, to.
+const RETRY_DELAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Callers wait for a next try that is due this soon; otherwise they get the failure at once.
+const SHORT_WAIT: Duration = Duration::from_secs(2);
+
+/// Delay after a session log-in that was answered 400, 401 or 403 in an unknown form: from, to.
+///
+/// Most likely something in between answered, a proxy for one, so it does not count towards the
+/// lock-out. But if ThingSpace itself answered, it may have counted a failed log-in.
+const UNRECOGNISED_DELAY: (Duration, Duration) =
+    (Duration::from_secs(30), Duration::from_secs(15 * 60));
+
+/// How long credentials are not tried after ThingSpace refused them. The two refusals that lock the
+/// credentials out lie at least this far apart: a fault at ThingSpace that lasts for some seconds does not.
+const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Weight at which the gateway no longer tries its credentials. Five failed log-ins in a row lock the
+/// account at ThingSpace ("Start Connectivity Management Session"). Two refusals, or four log-ins of
+/// which a crash hid the end, leave room for other clients of the account.
+const LOCK_OUT: u32 = 4;
+/// Weight of a refusal.
 const REFUSED: u32 = 2;
-/// A log-in that has no end yet counts this many, and when the process died
-/// meanwhile it never gets one: it may have been refused, but seldom was. Two
-/// crashes at a bad moment must not take a gateway with good credentials out
-/// of service.
+/// Weight of a log-in that a crash cut off. It may have been refused, but seldom was: two crashes at a
+/// bad moment must not lock good credentials out.
 const UNFINISHED: u32 = 1;
 
-/// What gives passes.
+/// Hands out authentication headers.
 #[derive(Clone)]
 pub(super) struct Access(Arc<Inner>);
 
 struct Inner {
-    log_in: LogIn,
+    api: Arc<dyn LogInApi>,
     source: Arc<dyn CredentialSource>,
-    strikes: Arc<dyn StrikeBook>,
-    held: Mutex<Held>,
-    /// Held by whoever logs in.
+    store: Arc<dyn FailedLoginStore>,
+    state: Mutex<State>,
+    /// Held by the task that logs in.
     turn: tokio::sync::Mutex<()>,
 }
 
-/// What a call shows to ThingSpace.
+/// The authentication headers of a request.
 #[derive(Clone)]
-pub(super) struct Pass {
+pub(super) struct AuthHeaders {
     token: Token,
     session: Numbered,
     credentials: Arc<Credentials>,
 }
 
 #[derive(Default)]
-struct Held {
+struct State {
     token: Option<Token>,
     session: Option<Numbered>,
-    /// Those of the latest log-in.
+    /// The credentials of the latest log-in.
     credentials: Option<Arc<Credentials>>,
-    /// The strikes of those, since they were last accepted.
-    strikes: u32,
-    /// The number given last.
-    number: u64,
-    /// How many log-ins have ended, and how the latest did.
-    ended: u64,
-    failure: Option<Unprepared>,
+    /// Their failed log-ins, as stored.
+    failed: FailedLogins,
+    /// The latest refusal of these credentials, for [`REFUSAL_INTERVAL`].
+    refused: Option<Retry>,
+    /// The latest other failure of a token request, until one succeeds.
+    token_failed: Option<Retry>,
+    /// The latest other failure of a session log-in, until one succeeds.
+    session_failed: Option<Retry>,
+    last_number: u64,
+}
+
+/// A failed try, and when the next one is due.
+#[derive(Clone)]
+struct Retry {
+    /// Failed tries in a row.
+    failures: u32,
+    failed_at: Instant,
+    due: Instant,
+    refusal: Refusal,
 }
 
 #[derive(Clone)]
@@ -91,80 +129,99 @@ struct Numbered {
 
 impl Access {
     pub(super) fn new(
-        http: Http,
-        endpoint: Endpoint,
+        api: Arc<dyn LogInApi>,
         source: Arc<dyn CredentialSource>,
-        strikes: Arc<dyn StrikeBook>,
+        store: Arc<dyn FailedLoginStore>,
     ) -> Self {
         Self(Arc::new(Inner {
-            log_in: LogIn { http, endpoint },
+            api,
             source,
-            strikes,
-            held: Mutex::default(),
+            store,
+            state: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
         }))
     }
 
-    /// A pass that will do for a while. A log-in that it takes is part of `trace`.
-    pub(super) async fn fresh_pass(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
-        let (fresh, ended) = {
-            let held = self.0.held();
-            (held.pass(|token| token.renew_at), held.ended)
-        };
-        match fresh {
-            Some(pass) => Ok(pass),
-            None => self.log_in(ended, trace.cloned()).await,
+    /// Headers that stay valid for a while; those of the old token when it cannot be renewed now. A
+    /// log-in that this takes is part of `trace`.
+    pub(super) async fn fresh_headers(
+        &self,
+        trace: Option<&TraceParent>,
+    ) -> Result<AuthHeaders, Unprepared> {
+        let fresh = self.0.state().headers_until(|token| token.renew_at);
+        if let Some(headers) = fresh {
+            return Ok(headers);
+        }
+        let retry_soon = self.0.state().retry_soon();
+        if let Some(due) = retry_soon {
+            sleep_until(due).await;
+        }
+        let renewed = self.renew(trace).await;
+        let valid = self.0.state().headers_until(|token| token.ends_at);
+        match (valid, renewed) {
+            (Some(headers), _) => Ok(headers),
+            (None, Err(unprepared)) => Err(unprepared),
+            (None, Ok(())) => Err(Unprepared(refusal(
+                RefusalKind::NotSent,
+                "the log-in was refused again at once",
+            ))),
         }
     }
 
-    /// Any pass that has not ended: for a call that should not wait.
-    pub(super) async fn pass(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
-        let any = self.0.held().pass(|token| token.ends_at);
-        match any {
-            Some(pass) => Ok(pass),
-            None => self.fresh_pass(trace).await,
+    /// Any headers that are still valid: for a call that should not wait.
+    pub(super) async fn valid_headers(
+        &self,
+        trace: Option<&TraceParent>,
+    ) -> Result<AuthHeaders, Unprepared> {
+        let valid = self.0.state().headers_until(|token| token.ends_at);
+        match valid {
+            Some(headers) => Ok(headers),
+            None => self.fresh_headers(trace).await,
         }
     }
 
-    /// Discards what was refused, unless it has been replaced since.
-    pub(super) fn refused(&self, pass: &Pass, stale: Stale) {
-        let mut held = self.0.held();
+    /// Discards what ThingSpace refused, unless it has been replaced since.
+    pub(super) fn discard(&self, headers: &AuthHeaders, stale: Stale) {
+        let mut state = self.0.state();
         if matches!(stale, Stale::Token | Stale::Both) {
-            held.token
-                .take_if(|token| token.it.number == pass.token.it.number);
+            state
+                .token
+                .take_if(|token| token.it.number == headers.token.it.number);
         }
         if matches!(stale, Stale::Session | Stale::Both) {
-            held.session
-                .take_if(|session| session.number == pass.session.number);
+            state
+                .session
+                .take_if(|session| session.number == headers.session.number);
         }
     }
 
-    /// Forgets the refusals of the present credentials.
-    pub(super) async fn unlatch(&self) -> Result<(), String> {
+    /// Forgets the failed log-ins of the present credentials, so that they may be tried at once.
+    pub(super) async fn reset_lockout(&self) -> Result<(), String> {
         let read = self.0.source.read()?;
-        self.0.strikes.record(&read, 0).await?;
-        self.0.held().strikes = 0;
+        self.0.store.store(&read, FailedLogins::default()).await?;
+        self.0.state().forget_failures();
         Ok(())
     }
 
-    /// When the token should be replaced, if there is one.
-    pub(super) fn renew_at(&self) -> Option<Instant> {
-        self.0.held().token.as_ref().map(|token| token.renew_at)
+    /// When the token is to be renewed, if there is one.
+    pub(super) fn renewal_due(&self) -> Option<Instant> {
+        let state = self.0.state();
+        let due = state.token.as_ref()?.renew_at;
+        let retries = [&state.token_failed, &state.refused];
+        let retries = retries.into_iter().flatten().map(|retry| retry.due);
+        Some(retries.fold(due, Instant::max))
     }
 
-    /// Waits for one's turn, then logs in unless somebody has in the meantime.
-    /// `ended` is how many log-ins had ended when the need was seen.
-    async fn log_in(&self, ended: u64, trace: Option<TraceParent>) -> Result<Pass, Unprepared> {
+    /// Replaces the token or the session where one is missing or due, after waiting for a log-in that
+    /// is under way.
+    pub(super) async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
         let inner = Arc::clone(&self.0);
-        // On a task of its own: the log-in goes on for the others, and counts,
-        // also when the one who began it has given up.
+        let trace = trace.cloned();
+        // On a task of its own: the log-in goes on for the others, and counts, also when the caller
+        // that began it has given up.
         let task = tokio::spawn(async move {
             let _turn = inner.turn.lock().await;
-            let news = inner.held().news_since(ended);
-            match news {
-                Some(news) => news,
-                None => inner.log_in(trace.as_ref()).await,
-            }
+            inner.renew(trace.as_ref()).await
         });
         task.await.unwrap_or_else(|_| {
             let detail = "the log-in ended early: the gateway is stopping";
@@ -176,28 +233,35 @@ impl Access {
 // === impl Inner ===
 
 impl Inner {
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; and if it did, each field is valid.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn log_in(&self, trace: Option<&TraceParent>) -> Result<Pass, Unprepared> {
-        let result = match self.credentials().await {
-            Ok(credentials) => self.replace_missing(&credentials, trace).await,
-            Err(unprepared) => Err(unprepared),
-        };
-        let mut held = self.held();
-        held.ended += 1;
-        held.failure = result.as_ref().err().cloned();
-        // What is left of the old token does, when there is no new one yet.
-        match (held.pass(|token| token.ends_at), result) {
-            (Some(pass), _) => Ok(pass),
-            (None, Err(unprepared)) => Err(unprepared),
-            (None, Ok(())) => Err(Unprepared(refusal(
-                RefusalKind::NotSent,
-                "the log-in was refused again at once",
-            ))),
+    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
+        let is_fresh = |state: &State| state.headers_until(|token| token.renew_at).is_some();
+        if is_fresh(&self.state()) {
+            return Ok(());
         }
+        let credentials = self.credentials().await?;
+        let renewed = self.renew_token(&credentials, trace).await;
+        // A session log-in needs no more than a token that is still valid.
+        let token = {
+            let state = self.state();
+            let token = state.token.as_ref();
+            token
+                .filter(|token| state.session.is_none() && Instant::now() < token.ends_at)
+                .map(|token| token.it.secret.clone())
+        };
+        match token {
+            Some(token) => self.new_session(token, &credentials, trace).await?,
+            None => renewed.clone()?,
+        }
+        if self.state().failed != FailedLogins::default() {
+            self.state().failed = FailedLogins::default();
+            self.store_failed(&credentials).await?;
+        }
+        renewed
     }
 
     /// The credentials as they are now, if they may be tried.
@@ -206,121 +270,190 @@ impl Inner {
             let detail = format!("the gateway's credentials cannot be read: {why}");
             Unprepared(refusal(RefusalKind::Credentials, detail))
         })?;
-        let known = self.held().credentials.clone();
+        let known = self.state().credentials.clone();
         let credentials = match known.filter(|known| known.same_as(&read)) {
             Some(known) => known,
             None => {
-                let strikes = self.strikes.strikes(&read).await.map_err(uncounted)?;
+                let failed = self.store.load(&read).await.map_err(not_stored)?;
                 let read = Arc::new(read);
-                let mut held = self.held();
-                held.strikes = strikes;
-                held.credentials = Some(Arc::clone(&read));
+                let mut state = self.state();
+                state.forget_failures();
+                state.failed = failed;
+                state.refused = Retry::after_restart(&failed);
+                state.credentials = Some(Arc::clone(&read));
                 read
             }
         };
-        if self.held().strikes >= MAX_STRIKES {
-            let detail = "ThingSpace has refused the gateway's credentials twice in a row, or log-ins with \
-                 them had no known end; they are not tried again, since five refusals lock the account";
+        if self.state().failed.weight() >= LOCK_OUT {
+            let detail = "the gateway's credentials are locked out: ThingSpace refused them twice in a row, or \
+                 log-ins with them had no known end, and five refusals lock the account at ThingSpace. Correct \
+                 them, or run `thingspace-gateway thingspace unlatch` to have them tried again";
             return Err(Unprepared(refusal(RefusalKind::Credentials, detail)));
         }
         Ok(credentials)
     }
 
-    async fn replace_missing(
+    /// The failure that a step is to wait out, if there is one.
+    fn pending(&self, step: impl Fn(&State) -> &Option<Retry>) -> Result<(), Unprepared> {
+        let state = self.state();
+        let pending = [&state.refused, step(&state)].into_iter().flatten();
+        let last = pending
+            .filter(|retry| Instant::now() < retry.due)
+            .max_by_key(|retry| retry.due);
+        last.map_or(Ok(()), |retry| Err(retry.unprepared()))
+    }
+
+    async fn renew_token(
         &self,
         credentials: &Credentials,
         trace: Option<&TraceParent>,
     ) -> Result<(), Unprepared> {
-        // Counted before it is tried: a crash in between must not make it uncounted.
-        let before = self.held().strikes;
-        self.count(credentials, before + UNFINISHED).await?;
-        match self.try_replace_missing(credentials, trace).await {
-            Ok(()) => self.count(credentials, 0).await,
-            Err(error) => {
-                let refusal = error.into_refusal();
-                // Time-outs and 5xx answers do not count.
-                let refused = refusal.kind == RefusalKind::Credentials;
-                let strikes = if refused { REFUSED } else { 0 };
-                self.count(credentials, before + strikes).await?;
-                Err(Unprepared(refusal))
-            }
-        }
-    }
-
-    async fn count(&self, credentials: &Credentials, strikes: u32) -> Result<(), Unprepared> {
-        self.strikes
-            .record(credentials, strikes)
-            .await
-            .map_err(uncounted)?;
-        self.held().strikes = strikes;
-        Ok(())
-    }
-
-    async fn try_replace_missing(
-        &self,
-        credentials: &Credentials,
-        trace: Option<&TraceParent>,
-    ) -> Result<(), LogInError> {
-        let (token, session_missing) = {
-            let held = self.held();
-            let fresh = |token: &&Token| Instant::now() < token.renew_at;
-            let token = held.token.as_ref().filter(fresh);
-            let token = token.map(|token| token.it.secret.clone());
-            (token, held.session.is_none())
-        };
-        let token = match token {
-            Some(token) => token,
-            None => self.new_token(credentials, trace).await?,
-        };
-        if !session_missing {
+        let is_fresh = |token: &Token| Instant::now() < token.renew_at;
+        if self.state().token.as_ref().is_some_and(is_fresh) {
             return Ok(());
         }
-        let session = match self.log_in.session(&token, credentials, trace).await {
-            // Refused before it came to the user's name: no failed log-in.
-            Err(LogInError::StaleToken(_)) => {
-                let token = self.new_token(credentials, trace).await?;
-                self.log_in.session(&token, credentials, trace).await
-            }
-            other => other,
-        }?;
-        let mut held = self.held();
-        let session = held.number(session);
-        held.session = Some(session);
-        Ok(())
+        self.new_token(credentials, trace).await.map(drop)
     }
 
     async fn new_token(
         &self,
         credentials: &Credentials,
         trace: Option<&TraceParent>,
-    ) -> Result<Secret, LogInError> {
-        let (secret, lifetime) = self.log_in.token(credentials, trace).await?;
+    ) -> Result<Secret, Unprepared> {
+        self.pending(|state| &state.token_failed)?;
+        let (secret, lifetime) = match self.api.token(credentials, trace).await {
+            Ok(token) => token,
+            Err(error) if error.cause == Cause::CredentialsRefused => {
+                return Err(self.refused(credentials, error.refusal).await);
+            }
+            Err(error) => {
+                let mut state = self.state();
+                let retry = Retry::after(state.token_failed.as_ref(), RETRY_DELAY, error.refusal);
+                return Err(state.token_failed.insert(retry).unprepared());
+            }
+        };
         let now = Instant::now();
-        // The same token may come again with only seconds left: then half of
-        // them are used, rather than asking for it at every call.
-        let margin = MARGIN + MARGIN.mul_f64(fastrand::f64() / 2.0);
-        let mut held = self.held();
-        held.token = Some(Token {
-            it: held.number(secret.clone()),
+        // The same token may come again with only seconds left: then half of them are used, rather than
+        // asking for it at every call.
+        let margin = RENEWAL_MARGIN + RENEWAL_MARGIN.mul_f64(fastrand::f64() / 2.0);
+        let mut state = self.state();
+        state.token_failed = None;
+        state.token = Some(Token {
+            it: state.number(secret.clone()),
             renew_at: now + (lifetime - margin.min(lifetime / 2)),
             ends_at: now + lifetime,
         });
         Ok(secret)
     }
+
+    async fn new_session(
+        &self,
+        token: Secret,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<(), Unprepared> {
+        self.pending(|state| &state.session_failed)?;
+        // Stored before the try: after a crash it is not known whether ThingSpace refused it.
+        let before = self.state().failed;
+        let unfinished = FailedLogins {
+            unfinished: before.unfinished.saturating_add(1),
+            ..before
+        };
+        self.store(credentials, unfinished).await?;
+        let result = match self.api.session(&token, credentials, trace).await {
+            // ThingSpace did not come to the user's name: no failed log-in.
+            Err(error) if error.cause == Cause::TokenRefused => {
+                match self.new_token(credentials, trace).await {
+                    Ok(token) => self.api.session(&token, credentials, trace).await,
+                    Err(unprepared) => {
+                        self.store_failed(credentials).await?;
+                        return Err(unprepared);
+                    }
+                }
+            }
+            result => result,
+        };
+        let error = match result {
+            Ok(session) => {
+                let mut state = self.state();
+                state.session_failed = None;
+                state.session = Some(state.number(session));
+                // So that the end of the renewal clears what is stored.
+                state.failed = unfinished;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        if error.cause == Cause::CredentialsRefused {
+            return Err(self.refused(credentials, error.refusal).await);
+        }
+        let delay = match error.cause {
+            Cause::Unrecognised => UNRECOGNISED_DELAY,
+            _ => RETRY_DELAY,
+        };
+        let unprepared = {
+            let mut state = self.state();
+            let retry = Retry::after(state.session_failed.as_ref(), delay, error.refusal);
+            state.session_failed.insert(retry).unprepared()
+        };
+        self.store_failed(credentials).await?;
+        Err(unprepared)
+    }
+
+    /// Counts a refusal of the credentials.
+    async fn refused(&self, credentials: &Credentials, refusal: Refusal) -> Unprepared {
+        let unprepared = {
+            let mut state = self.state();
+            state.failed.refused = state.failed.refused.saturating_add(1);
+            let retry = Retry::at(REFUSAL_INTERVAL, refusal);
+            let unprepared = retry.unprepared();
+            if !Rule::RefusalsApart.is_broken() {
+                state.refused = Some(retry);
+            }
+            unprepared
+        };
+        match self.store_failed(credentials).await {
+            Ok(()) => unprepared,
+            Err(not_stored) => not_stored,
+        }
+    }
+
+    async fn store_failed(&self, credentials: &Credentials) -> Result<(), Unprepared> {
+        let failed = self.state().failed;
+        self.store(credentials, failed).await
+    }
+
+    async fn store(
+        &self,
+        credentials: &Credentials,
+        failed: FailedLogins,
+    ) -> Result<(), Unprepared> {
+        let since_refused = {
+            let state = self.state();
+            let refused = state.refused.as_ref();
+            refused.map(|refused| refused.failed_at.elapsed())
+        };
+        let failed = FailedLogins {
+            since_refused: since_refused.filter(|_| failed.refused > 0),
+            ..failed
+        };
+        let stored = self.store.store(credentials, failed).await;
+        stored.map_err(not_stored)
+    }
 }
 
 /// A log-in that cannot be counted is not tried: it may be the fifth.
-fn uncounted(why: String) -> Unprepared {
-    let detail = format!("the count of refused log-ins cannot be kept: {why}");
+fn not_stored(why: String) -> Unprepared {
+    let detail = format!("the number of failed log-ins cannot be stored: {why}");
     Unprepared(refusal(RefusalKind::NotSent, detail))
 }
 
-// === impl Held ===
+// === impl State ===
 
-impl Held {
-    /// A pass, if there is one whose token is not yet at this end.
-    fn pass(&self, end: impl Fn(&Token) -> Instant) -> Option<Pass> {
-        Some(Pass {
+impl State {
+    /// The headers, if there are any whose token has not reached this end.
+    fn headers_until(&self, end: impl Fn(&Token) -> Instant) -> Option<AuthHeaders> {
+        Some(AuthHeaders {
             token: self
                 .token
                 .as_ref()
@@ -331,31 +464,96 @@ impl Held {
         })
     }
 
-    /// What others have got while one waited: a failure is theirs and ours, or
-    /// a hundred waiting calls would try bad credentials a hundred times.
-    fn news_since(&self, ended: u64) -> Option<Result<Pass, Unprepared>> {
-        if let Some(pass) = self.pass(|token| token.renew_at) {
-            return Some(Ok(pass));
+    /// When the next try is due, if callers are to wait for it: there are no valid headers, and it is
+    /// due within [`SHORT_WAIT`].
+    fn retry_soon(&self) -> Option<Instant> {
+        if self.refused.is_some() || self.headers_until(|token| token.ends_at).is_some() {
+            return None;
         }
-        let failure = (self.ended > ended)
-            .then(|| self.failure.clone())
-            .flatten()?;
-        let rest = self.pass(|token| token.ends_at);
-        Some(rest.ok_or(failure))
+        let now = Instant::now();
+        let retries = [&self.token_failed, &self.session_failed];
+        let due = retries.into_iter().flatten().map(|retry| retry.due);
+        due.max()
+            .filter(|due| *due > now && *due <= now + SHORT_WAIT)
+    }
+
+    fn forget_failures(&mut self) {
+        self.failed = FailedLogins::default();
+        self.refused = None;
+        self.token_failed = None;
+        self.session_failed = None;
     }
 
     fn number(&mut self, secret: Secret) -> Numbered {
-        self.number += 1;
+        self.last_number += 1;
         Numbered {
             secret,
-            number: self.number,
+            number: self.last_number,
         }
     }
 }
 
-// === impl Pass ===
+// === impl FailedLogins ===
 
-impl Pass {
+impl FailedLogins {
+    fn weight(self) -> u32 {
+        u32::from(self.refused) * REFUSED + u32::from(self.unfinished) * UNFINISHED
+    }
+}
+
+// === impl Retry ===
+
+impl Retry {
+    /// The next try is due after this delay.
+    fn at(delay: Duration, refusal: Refusal) -> Self {
+        let now = Instant::now();
+        Self {
+            failures: 1,
+            failed_at: now,
+            due: now + delay.max(refusal.retry_after.unwrap_or_default()),
+            refusal,
+        }
+    }
+
+    /// The next try is due after a delay that grows with the failures in a row.
+    fn after(previous: Option<&Self>, range: (Duration, Duration), refusal: Refusal) -> Self {
+        let failures = previous
+            .map_or(0, |previous| previous.failures)
+            .saturating_add(1);
+        let delay = backoff::delay(range, failures, fastrand::f64());
+        Self {
+            failures,
+            ..Self::at(delay, refusal)
+        }
+    }
+
+    /// A refusal shortly before the gateway was restarted.
+    fn after_restart(failed: &FailedLogins) -> Option<Self> {
+        let since = failed.since_refused?;
+        let left = REFUSAL_INTERVAL.checked_sub(since)?;
+        let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
+        let retry = Self::at(left, refusal(RefusalKind::Credentials, detail));
+        Some(Self {
+            failed_at: retry
+                .failed_at
+                .checked_sub(since)
+                .unwrap_or(retry.failed_at),
+            ..retry
+        })
+    }
+
+    /// The failure, and how long to wait now.
+    fn unprepared(&self) -> Unprepared {
+        Unprepared(Refusal {
+            retry_after: Some(self.due.saturating_duration_since(Instant::now())),
+            ..self.refusal.clone()
+        })
+    }
+}
+
+// === impl AuthHeaders ===
+
+impl AuthHeaders {
     /// The value of `Authorization`.
     pub(super) fn bearer(&self) -> HeaderValue {
         self.token.it.secret.header.clone()
@@ -374,3 +572,6 @@ impl Pass {
             .chain(self.credentials.texts())
     }
 }
+
+#[cfg(test)]
+mod tests;

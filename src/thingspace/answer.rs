@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Answer,
-    error_body::{self, ErrorBody, Shape},
+    error_body::{self, ErrorBody, NO_SUCH_RESOURCE, Shape},
     http::Reply,
     refusal,
 };
@@ -39,10 +39,6 @@ pub(super) enum Stale {
 
 /// The gateway's codes for throttling (WSO2, "Handle rate limiting errors").
 const THROTTLED: std::ops::RangeInclusive<u32> = 900_800..=900_807;
-/// The gateway's codes for authentication.
-const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
-/// The gateway's code for a path or verb that it does not know.
-const NO_SUCH_RESOURCE: u32 = 900_906;
 
 /// Reads an answer. The order of the rows is their rank.
 pub(super) fn read(reply: &Reply, change_type: ChangeType) -> Reading {
@@ -139,9 +135,7 @@ fn stale(status: StatusCode, is_bare: bool, error: Option<&ErrorBody>) -> Option
         // nobody knows, a proxy's page say, it proves nothing.
         return (refused && is_bare).then_some(Stale::Both);
     };
-    let authentication = error
-        .gateway_code()
-        .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE);
+    let authentication = error.is_authentication_fault();
     match error.shape {
         Shape::Fault if authentication => Some(Stale::Token),
         // "Wrong authentication" is 403 with the code 404 in XML.

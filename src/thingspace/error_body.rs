@@ -3,6 +3,11 @@
 
 use serde_json::{Map, Value};
 
+/// The API gateway's codes for authentication.
+const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
+/// The API gateway's code for a path or verb that it does not know.
+pub(super) const NO_SUCH_RESOURCE: u32 = 900_906;
+
 /// An error in a shape that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ErrorBody {
@@ -88,6 +93,20 @@ impl ErrorBody {
             .flatten()
     }
 
+    /// Whether it is the API gateway's error for a missing or wrong token or key.
+    pub(super) fn is_authentication_fault(&self) -> bool {
+        self.gateway_code()
+            .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE)
+    }
+
+    /// Whether its code says no more than that something went wrong.
+    pub(super) fn is_unspecific(&self) -> bool {
+        let codes = ["UnexpectedError", "DeserializationFailed"];
+        self.parts()
+            .next_back()
+            .is_some_and(|last| codes.iter().any(|code| last.eq_ignore_ascii_case(code)))
+    }
+
     /// Whether it says that the session is bad: expired, replaced, malformed.
     pub(super) fn names_session(&self) -> bool {
         self.parts()
@@ -95,7 +114,7 @@ impl ErrorBody {
     }
 
     /// The parts of a dotted code.
-    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {
         self.code.split('.')
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use reqwest::{Method, StatusCode, header, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -11,14 +12,17 @@ use serde_json::Value;
 use super::{
     answer,
     blank::Blanks,
-    error_body::{self, ErrorBody},
+    error_body::{self, ErrorBody, Shape},
     http::{self, About, Endpoint, Http, Reply},
     refusal,
     settings::Credentials,
 };
-use crate::domain::{
-    change::{Refusal, RefusalKind},
-    trace::TraceParent,
+use crate::{
+    broken::Rule,
+    domain::{
+        change::{Refusal, RefusalKind},
+        trace::TraceParent,
+    },
 };
 
 const TOKEN_PATH: &str = "/ts/v1/oauth2/token";
@@ -37,18 +41,56 @@ pub(super) struct Secret {
 }
 
 /// Why there is no token or no session.
-pub(super) enum LogInError {
-    /// The token was refused on the way to the session log-in.
-    StaleToken(Refusal),
-    /// Anything else.
-    Other(Refusal),
+pub(super) struct LogInError {
+    pub(super) cause: Cause,
+    pub(super) refusal: Refusal,
 }
 
-/// The two steps.
-#[derive(Clone)]
+/// What a failed log-in says about the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// ThingSpace refused them, in a form that it is known to use. Counts towards the lock-out.
+    CredentialsRefused,
+    /// The API gateway refused the token of a session log-in, before ThingSpace saw the user's name.
+    TokenRefused,
+    /// 400, 401 or 403 in an unknown form: something in between may have answered, a proxy for one.
+    Unrecognised,
+    /// Nothing: no answer, a 5xx answer, or ThingSpace throttles.
+    Unrelated,
+}
+
+/// The two steps of a log-in.
+#[async_trait]
+pub(super) trait LogInApi: Send + Sync {
+    /// A token and how long it lives. Within a token's hour it is the same one again ("Getting
+    /// Credentials"), with less than that left.
+    async fn token(
+        &self,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<(Secret, Duration), LogInError>;
+
+    /// A session. ThingSpace does not say how long it lives: it ends 20 minutes after its last use, or
+    /// earlier.
+    async fn session(
+        &self,
+        token: &Secret,
+        credentials: &Credentials,
+        trace: Option<&TraceParent>,
+    ) -> Result<Secret, LogInError>;
+}
+
+/// The log-in over HTTP.
 pub(super) struct LogIn {
     pub(super) http: Http,
     pub(super) endpoint: Endpoint,
+}
+
+/// A step of a log-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Token,
+    Session,
 }
 
 #[derive(Serialize)]
@@ -59,10 +101,9 @@ struct SessionBody<'a> {
 
 // === impl LogIn ===
 
-impl LogIn {
-    /// A token and how long it lives. Within a token's hour it is the same one
-    /// again ("Getting Credentials"), with less than that left.
-    pub(super) async fn token(
+#[async_trait]
+impl LogInApi for LogIn {
+    async fn token(
         &self,
         credentials: &Credentials,
         trace: Option<&TraceParent>,
@@ -78,8 +119,10 @@ impl LogIn {
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, http::JSON)
             .body("grant_type=client_credentials");
-        let reply = self.exchange("token", request, TOKEN_PATH, trace).await?;
-        let body = granted(&reply, "token", credentials.texts())?;
+        let reply = self
+            .exchange(Step::Token, request, TOKEN_PATH, trace)
+            .await?;
+        let body = granted(&reply, Step::Token, credentials.texts())?;
         let seconds = member(&body, "expires_in")
             .and_then(|value| match value {
                 Value::String(text) => text.trim().parse().ok(),
@@ -91,9 +134,7 @@ impl LogIn {
         Ok((token, Duration::from_secs(seconds)))
     }
 
-    /// A session. Its own life is not told: it ends 20 minutes after its last
-    /// use, or when ThingSpace likes.
-    pub(super) async fn session(
+    async fn session(
         &self,
         token: &Secret,
         credentials: &Credentials,
@@ -103,7 +144,7 @@ impl LogIn {
             username: credentials.uws_username.expose_secret(),
             password: credentials.uws_password.expose_secret(),
         })
-        .map_err(|_| LogInError::other(RefusalKind::NotSent, "the log-in could not be written"))?;
+        .map_err(|_| LogInError::unrelated("the log-in could not be written"))?;
         let request = self
             .http
             .log_ins
@@ -113,15 +154,21 @@ impl LogIn {
             .header(header::ACCEPT, http::JSON)
             .body(body);
         let reply = self
-            .exchange("session", request, SESSION_PATH, trace)
+            .exchange(Step::Session, request, SESSION_PATH, trace)
             .await?;
         let secrets = credentials.texts().chain([token.text.expose_secret()]);
-        Secret::read(&granted(&reply, "session", secrets)?, "sessionToken", "")
+        Secret::read(
+            &granted(&reply, Step::Session, secrets)?,
+            "sessionToken",
+            "",
+        )
     }
+}
 
+impl LogIn {
     async fn exchange(
         &self,
-        operation: &'static str,
+        step: Step,
         request: reqwest::RequestBuilder,
         template: &'static str,
         trace: Option<&TraceParent>,
@@ -134,51 +181,70 @@ impl LogIn {
         };
         self.http.send(request, about).await.map_err(|failure| {
             let why = failure.why();
-            tracing::warn!(operation, why, "the log-in got no answer");
-            LogInError::other(RefusalKind::NotSent, format!("the log-in failed: {why}"))
+            tracing::warn!(operation = step.name(), why, "the log-in got no answer");
+            LogInError::unrelated(format!("the log-in failed: {why}"))
         })
     }
 }
 
-/// The body of a success, or what its lack means.
+/// The body of a success, or why there is none.
 fn granted<'a>(
     reply: &Reply,
-    operation: &'static str,
+    step: Step,
     secrets: impl Iterator<Item = &'a str>,
 ) -> Result<Value, LogInError> {
-    let status = reply.status.as_u16();
+    let (operation, status) = (step.name(), reply.status.as_u16());
     if reply.status.is_success() {
         tracing::debug!(operation, status, "ThingSpace answered");
         return serde_json::from_slice(&reply.body).map_err(|_| LogInError::unusable());
     }
     let error = ErrorBody::read(&reply.body);
-    let stale_token = operation == "session" && answer::is_stale_token(reply, error.as_ref());
-    let mut refusal = if answer::is_log_in_throttled(reply, error.as_ref()) {
-        answer::throttled(reply, error)
-    } else if is_refused(reply.status) {
-        let detail = format!("ThingSpace refuses the gateway's credentials for a {operation}");
-        answer::spoken(RefusalKind::Credentials, detail, error)
-    } else {
-        let detail = format!("the log-in failed: ThingSpace answered {status}");
-        answer::spoken(RefusalKind::NotSent, detail, error)
+    let cause = cause(reply, step, error.as_ref());
+    let is_throttled = answer::is_log_in_throttled(reply, error.as_ref());
+    let mut refusal = match cause {
+        Cause::CredentialsRefused => {
+            let detail = format!("ThingSpace refuses the gateway's credentials for a {operation}");
+            answer::spoken(RefusalKind::Credentials, detail, error)
+        }
+        Cause::TokenRefused => {
+            let detail =
+                "ThingSpace refuses the token that it issued, when the gateway logs in with it";
+            answer::spoken(RefusalKind::Credentials, detail, error)
+        }
+        Cause::Unrecognised => {
+            let detail = format!(
+                "the log-in failed: the {operation} request was answered {status} in a form that ThingSpace \
+                 does not use; a proxy may have answered"
+            );
+            answer::spoken(RefusalKind::NotSent, detail, error)
+        }
+        Cause::Unrelated if is_throttled => answer::throttled(reply, error),
+        Cause::Unrelated => {
+            let detail = format!("the log-in failed: ThingSpace answered {status}");
+            answer::spoken(RefusalKind::NotSent, detail, error)
+        }
     };
     Blanks::new(secrets).tidy(&mut refusal);
     let code = refusal.thingspace_code.as_deref();
-    tracing::warn!(operation, status, code, "the log-in was refused");
-    Err(if stale_token {
-        LogInError::StaleToken(refusal)
-    } else {
-        LogInError::Other(refusal)
-    })
+    tracing::warn!(operation, status, code, ?cause, "the log-in failed");
+    Err(LogInError { cause, refusal })
 }
 
-/// Whether it is about the credentials, and so may count towards the lock-out.
-/// Anything else, 404 for one, is about the way there.
-fn is_refused(status: StatusCode) -> bool {
-    matches!(
-        status,
+/// What an answer that is no success says about the credentials.
+fn cause(reply: &Reply, step: Step, error: Option<&ErrorBody>) -> Cause {
+    let may_refuse = matches!(
+        reply.status,
         StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
-    )
+    );
+    if answer::is_log_in_throttled(reply, error) || !may_refuse {
+        Cause::Unrelated
+    } else if step == Step::Session && answer::is_stale_token(reply, error) {
+        Cause::TokenRefused
+    } else if Rule::KnownRefusals.is_broken() || error.is_some_and(|error| step.is_refusal(error)) {
+        Cause::CredentialsRefused
+    } else {
+        Cause::Unrecognised
+    }
 }
 
 fn member<'a>(body: &'a Value, name: &str) -> Option<&'a Value> {
@@ -204,23 +270,46 @@ impl Secret {
     }
 }
 
+// === impl Step ===
+
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Session => "session",
+        }
+    }
+
+    /// Whether an error says that the credentials of this step are wrong: only in a form that
+    /// ThingSpace is known to use (see thingspace-facts, sections 1 and 2).
+    fn is_refusal(self, error: &ErrorBody) -> bool {
+        match (self, error.shape) {
+            (Self::Token, Shape::OAuth) => {
+                let codes = ["invalid_client", "invalid_grant", "unauthorized_client"];
+                codes.contains(&error.code.as_str())
+            }
+            (Self::Token, Shape::Fault | Shape::XmlFault) => error.is_authentication_fault(),
+            // No page lists the codes of a wrong name or password, so all count but the general ones.
+            (Self::Session, Shape::Service) => match error.status_code() {
+                Some(status) => matches!(status, 400 | 401 | 403),
+                None => !error.is_unspecific(),
+            },
+            _ => false,
+        }
+    }
+}
+
 // === impl LogInError ===
 
 impl LogInError {
-    fn other(kind: RefusalKind, detail: impl Into<String>) -> Self {
-        Self::Other(refusal(kind, detail))
+    fn unrelated(detail: impl Into<String>) -> Self {
+        Self {
+            cause: Cause::Unrelated,
+            refusal: refusal(RefusalKind::NotSent, detail),
+        }
     }
 
     fn unusable() -> Self {
-        Self::other(
-            RefusalKind::NotSent,
-            "the log-in failed: ThingSpace's answer has no token in it",
-        )
-    }
-
-    pub(super) fn into_refusal(self) -> Refusal {
-        match self {
-            Self::StaleToken(refusal) | Self::Other(refusal) => refusal,
-        }
+        Self::unrelated("the log-in failed: ThingSpace's answer has no token in it")
     }
 }

@@ -208,11 +208,11 @@ impl ThingSpace {
         loop {
             self.look_up_pace.take().map_err(LookUpError::Throttled)?;
             let unanswered = |why: &str| LookUpError::Unanswered(why.to_owned());
-            let pass = self.access.pass(None).await;
-            let pass = pass.map_err(|unprepared| unanswered(&unprepared.refusal().detail))?;
+            let auth = self.access.valid_headers(None).await;
+            let auth = auth.map_err(|unprepared| unanswered(&unprepared.refusal().detail))?;
             let request = ask()
-                .header(header::AUTHORIZATION, pass.bearer())
-                .header(http::SESSION_HEADER, pass.session())
+                .header(header::AUTHORIZATION, auth.bearer())
+                .header(http::SESSION_HEADER, auth.session())
                 .header(header::CONTENT_TYPE, http::JSON)
                 .header(header::ACCEPT, http::JSON);
             let about = About {
@@ -236,7 +236,7 @@ impl ThingSpace {
                 && replays < 2
             {
                 replays += 1;
-                self.access.refused(&pass, stale);
+                self.access.discard(&auth, stale);
                 continue;
             }
             let status = reply.status.as_u16();

@@ -20,16 +20,20 @@ mod service_plans;
 mod settings;
 mod wire;
 
-use std::{sync::atomic::AtomicBool, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use reqwest::{Method, StatusCode, header};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use self::{
-    access::{Access, Pass},
+    access::{Access, AuthHeaders},
     answer::{Reading, Stale},
     blank::Blanks,
     http::{About, Endpoint, Failure, Http, Reply},
+    log_in::LogIn,
     pace::Pace,
     wire::Parcel,
 };
@@ -46,7 +50,10 @@ pub use self::{
     listeners::Registration,
     look_ups::{DeviceStatus, ListedDevice, LookUpError},
     service_plans::ServicePlanInfo,
-    settings::{BuildError, CredentialSource, Credentials, FiveGBiMethod, Settings, StrikeBook},
+    settings::{
+        BuildError, CredentialSource, Credentials, FailedLoginStore, FailedLogins, FiveGBiMethod,
+        Settings,
+    },
 };
 
 /// A client of ThingSpace. Needs a Tokio runtime; share it behind an `Arc`.
@@ -120,11 +127,14 @@ impl ThingSpace {
     pub fn new(settings: Settings, instruments: Instruments) -> Result<Self, BuildError> {
         let endpoint = Endpoint::new(&settings.base_url)?;
         let http = Http::new(&settings.base_url, settings.request_timeout, instruments)?;
+        let log_in = LogIn {
+            http: http.clone(),
+            endpoint: endpoint.clone(),
+        };
         let access = Access::new(
-            http.clone(),
-            endpoint.clone(),
+            Arc::new(log_in),
             settings.credentials,
-            settings.strikes,
+            settings.failed_logins,
         );
         Ok(Self {
             http,
@@ -157,7 +167,7 @@ impl ThingSpace {
         trace: Option<&TraceParent>,
         deadline: Instant,
     ) -> Result<(), Unprepared> {
-        self.access.fresh_pass(trace).await?;
+        self.access.fresh_headers(trace).await?;
         self.change_pace.wait(deadline).await.map_err(|wait| {
             let detail = "more changes than ThingSpace takes (thingspace.changes_per_minute, or \
                  what it said itself)";
@@ -168,35 +178,39 @@ impl ThingSpace {
         })
     }
 
-    /// Replaces the token ahead of its end, for as long as it is polled.
+    /// Renews the token ahead of its end, for as long as it is polled. A renewal that fails is tried
+    /// again ever more seldom.
     pub async fn keep_fresh(&self) {
-        /// How often it is looked at when there is no token, or none can be had.
-        const LOOK_AGAIN: Duration = Duration::from_secs(60);
+        /// Interval of checks when there is no token, or when none may be asked for.
+        const CHECK_INTERVAL: Duration = Duration::from_secs(60);
         loop {
             let now = Instant::now();
-            match self.access.renew_at() {
-                Some(at) if at > now => sleep_until(at).await,
+            match self.access.renewal_due() {
+                Some(due) if due > now => sleep_until(due).await,
                 Some(_) => {
-                    if let Err(unprepared) = self.access.fresh_pass(None).await {
-                        tracing::warn!(why = %unprepared, "the token could not be replaced");
-                        sleep(LOOK_AGAIN).await;
-                    }
+                    let Err(unprepared) = self.access.renew(None).await else {
+                        continue;
+                    };
+                    tracing::warn!(why = %unprepared, "the token could not be renewed");
+                    let now = Instant::now();
+                    let due = self.access.renewal_due().filter(|due| *due > now);
+                    sleep_until(due.unwrap_or(now + CHECK_INTERVAL)).await;
                 }
                 // The first change logs in: a gateway that nobody uses asks for nothing.
-                None => sleep(LOOK_AGAIN).await,
+                None => sleep(CHECK_INTERVAL).await,
             }
         }
     }
 
-    /// Lets the next call log in again although the credentials have been
-    /// refused twice in a row: an operator's decision, since the fifth refusal
-    /// locks the account ("Start Connectivity Management Session").
+    /// Ends the lock-out of the credentials, so that the next call logs in again: an operator's
+    /// decision, since the fifth refusal in a row locks the account ("Start Connectivity Management
+    /// Session").
     ///
     /// # Errors
     ///
-    /// Why that cannot be kept, in one line.
-    pub async fn unlatch(&self) -> Result<(), String> {
-        self.access.unlatch().await
+    /// One line that says why this cannot be stored.
+    pub async fn reset_lockout(&self) -> Result<(), String> {
+        self.access.reset_lockout().await
     }
 
     /// Sends a plan change, once: again only when ThingSpace refused the token or
@@ -214,15 +228,15 @@ impl ThingSpace {
         };
         let mut renewed: Option<Stale> = None;
         loop {
-            let pass = match self.access.pass(trace).await {
-                Ok(pass) => pass,
+            let headers = match self.access.valid_headers(trace).await {
+                Ok(headers) => headers,
                 Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
             };
-            let (stale, refusal) = match self.send(&parcel, &pass, demand, trace).await {
+            let (stale, refusal) = match self.send(&parcel, &headers, demand, trace).await {
                 Reading::Answer(answer) => return answer,
                 Reading::Stale(stale, refusal) => (stale, refusal),
             };
-            self.access.refused(&pass, stale);
+            self.access.discard(&headers, stale);
             match (renewed, stale) {
                 (None, _) => renewed = Some(stale),
                 // Both had ended: the token is judged first, so the session shows only now.
@@ -238,7 +252,7 @@ impl ThingSpace {
     async fn send(
         &self,
         parcel: &Parcel,
-        pass: &Pass,
+        auth: &AuthHeaders,
         demand: &Demand,
         trace: Option<&TraceParent>,
     ) -> Reading {
@@ -247,8 +261,8 @@ impl ThingSpace {
             .http
             .changes
             .request(parcel.method.clone(), self.endpoint.at(parcel.path))
-            .header(header::AUTHORIZATION, pass.bearer())
-            .header(http::SESSION_HEADER, pass.session())
+            .header(header::AUTHORIZATION, auth.bearer())
+            .header(http::SESSION_HEADER, auth.session())
             .header(header::CONTENT_TYPE, http::JSON)
             .header(header::ACCEPT, http::JSON)
             .body(parcel.body.clone());
@@ -270,7 +284,7 @@ impl ThingSpace {
             }
         };
         let reading = answer::read(&reply, demand.change_type())
-            .with_refusal(|refusal| tidy(refusal, pass, demand));
+            .with_refusal(|refusal| tidy(refusal, auth, demand));
         if let Some(refusal) = reading.refusal()
             && refusal.kind == RefusalKind::Throttled
         {
@@ -287,13 +301,13 @@ impl ThingSpace {
 }
 
 /// Takes names, addresses and credentials out of what ThingSpace said.
-fn tidy(refusal: &mut Refusal, pass: &Pass, demand: &Demand) {
+fn tidy(refusal: &mut Refusal, auth: &AuthHeaders, demand: &Demand) {
     let places = match &demand.order {
         Order::EsimPlan => &[][..],
         Order::FiveGBiPlan { places, .. } => places,
     };
     let texts = || places.iter().flat_map(|place| place.texts());
-    Blanks::new(texts().chain(pass.secrets()))
+    Blanks::new(texts().chain(auth.secrets()))
         .with_words(texts())
         .tidy(refusal);
 }

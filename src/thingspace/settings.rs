@@ -21,32 +21,42 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// Where the credentials come from.
     pub credentials: Arc<dyn CredentialSource>,
-    /// Where refused log-ins are counted.
-    pub strikes: Arc<dyn StrikeBook>,
+    /// Where failed log-ins are stored.
+    pub failed_logins: Arc<dyn FailedLoginStore>,
     /// Plan changes that are sent a minute, at most.
     pub changes_per_minute: NonZeroU32,
     /// Questions that are asked a minute, at most.
     pub lookups_per_minute: NonZeroU32,
 }
 
-/// Where refused log-ins are counted, for each set of credentials: durably, since five in a row lock
-/// the account ("Start Connectivity Management Session"), however often the gateway was restarted
-/// between them.
+/// Stores failed log-ins for each set of credentials: durably, since five in a row lock the account
+/// ("Start Connectivity Management Session"), however often the gateway was restarted between them.
 #[async_trait]
-pub trait StrikeBook: Send + Sync {
-    /// What is counted against these since they were last accepted.
+pub trait FailedLoginStore: Send + Sync {
+    /// The failed log-ins of these credentials since they were last accepted.
     ///
     /// # Errors
     ///
-    /// Why it cannot be known, in one line.
-    async fn strikes(&self, credentials: &Credentials) -> Result<u32, String>;
+    /// One line that says why they cannot be loaded.
+    async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String>;
 
-    /// Keeps what is counted.
+    /// Replaces what is stored.
     ///
     /// # Errors
     ///
-    /// Why it cannot be kept, in one line.
-    async fn record(&self, credentials: &Credentials, strikes: u32) -> Result<(), String>;
+    /// One line that says why it cannot be stored.
+    async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String>;
+}
+
+/// Failed log-ins in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FailedLogins {
+    /// Log-ins that ThingSpace refused.
+    pub refused: u8,
+    /// Log-ins without a known end: the process ended before the answer was stored.
+    pub unfinished: u8,
+    /// Time since the latest refusal; `None` when it is long ago.
+    pub since_refused: Option<Duration>,
 }
 
 /// The verb of the 5G Business Internet call. ThingSpace's own pages disagree:

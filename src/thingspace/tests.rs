@@ -30,7 +30,10 @@ const XML: &str = "<am:fault><am:code>404</am:code><am:message>No</am:message></
 
 /// Credentials that a test can change.
 #[derive(Debug)]
-struct Source(Mutex<&'static str>, Mutex<HashMap<&'static str, u32>>);
+struct Source(
+    Mutex<&'static str>,
+    Mutex<HashMap<&'static str, FailedLogins>>,
+);
 
 impl CredentialSource for Source {
     fn read(&self) -> Result<Credentials, String> {
@@ -46,14 +49,15 @@ impl CredentialSource for Source {
 
 /// Outlives the clients, as a journal does.
 #[async_trait::async_trait]
-impl StrikeBook for Source {
-    async fn strikes(&self, _: &Credentials) -> Result<u32, String> {
+impl FailedLoginStore for Source {
+    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
         let password = *self.0.lock().unwrap();
-        Ok(self.1.lock().unwrap().get(password).copied().unwrap_or(0))
+        let stored = self.1.lock().unwrap().get(password).copied();
+        Ok(stored.unwrap_or_default())
     }
-    async fn record(&self, _: &Credentials, strikes: u32) -> Result<(), String> {
+    async fn store(&self, _: &Credentials, failed: FailedLogins) -> Result<(), String> {
         let password = *self.0.lock().unwrap();
-        self.1.lock().unwrap().insert(password, strikes);
+        self.1.lock().unwrap().insert(password, failed);
         Ok(())
     }
 }
@@ -72,7 +76,7 @@ fn client_of(base_url: &str, source: &Arc<Source>, method: FiveGBiMethod) -> Thi
         five_g_bi_method: method,
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<Source>::clone(source),
-        strikes: Arc::<Source>::clone(source),
+        failed_logins: Arc::<Source>::clone(source),
         changes_per_minute: NonZeroU32::MAX,
         lookups_per_minute: NonZeroU32::MAX,
     };

@@ -23,7 +23,7 @@ use self::{
     webhook::{Failure, Webhook},
 };
 use crate::{
-    domain::clock::Clock,
+    domain::{backoff, clock::Clock},
     journal::{Forward, Journal, JournalError, Observer, Target, Tried},
     telemetry::Instruments,
 };
@@ -368,8 +368,6 @@ impl Forwarder {
     }
 }
 
-/// Twice as long each time, and half of that by chance: not everybody comes back at once.
-fn backoff((first, longest): (Duration, Duration), times: u32) -> Duration {
-    let full = first.saturating_mul(1 << times.min(16)).min(longest);
-    full.mul_f64(0.5 + fastrand::f64() / 2.0)
+fn backoff(range: (Duration, Duration), failures: u32) -> Duration {
+    backoff::delay(range, failures.saturating_add(1), fastrand::f64())
 }

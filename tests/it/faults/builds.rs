@@ -13,13 +13,19 @@ use thingspace_gateway::broken::Rule;
 
 use super::{AT_A_TIME, judged, seeds};
 
+/// Rules that no fault of this suite touches: tests/it/credentials.rs notices their builds.
+const NOTICED_ELSEWHERE: [Rule; 2] = [Rule::KnownRefusals, Rule::RefusalsApart];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broken_build_is_noticed() {
     let runs_all = env::var_os("TSGW_FAULT_SEEDS").is_some();
     let mut unnoticed = Vec::new();
     println!("| left out | runs | noticed by | first finding |");
     println!("| --- | --- | --- | --- |");
-    for (_, name) in Rule::ALL {
+    for (rule, name) in Rule::ALL {
+        if NOTICED_ELSEWHERE.contains(&rule) {
+            continue;
+        }
         let mut runs = stream::iter(seeds())
             .map(async |seed| (seed, judged(seed, Some(name)).await.1))
             .buffer_unordered(AT_A_TIME);

@@ -196,11 +196,11 @@ impl Found {
                     || (token.place != Place::START && self.events.get(&at) != Some(&token.mark))
             }
             Fact::TriedLogIn => {
-                let mut strikes = self
+                let mut failed_logins = self
                     .notes
                     .iter()
-                    .filter(|(name, _)| name.starts_with("note.strikes."));
-                !strikes.any(|(_, value)| value.first().is_some_and(|count| *count > 0))
+                    .filter(|(name, _)| name.starts_with("note.failed_logins."));
+                !failed_logins.any(|(_, value)| value.iter().take(2).any(|count| *count > 0))
             }
         };
         wrong.then(|| format!("lost: {fact:?}"))

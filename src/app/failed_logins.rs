@@ -1,0 +1,101 @@
+//! Failed log-ins, stored in the journal.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use secrecy::ExposeSecret;
+
+use crate::{
+    domain::clock::{Clock, Timestamp},
+    journal::Journal,
+    thingspace::{Credentials, FailedLoginStore, FailedLogins},
+};
+
+/// Stores them under a name that only this journal can compute from the credentials.
+pub(super) struct InJournal {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl InJournal {
+    fn name(&self, credentials: &Credentials) -> String {
+        // Each part is preceded by its length, so no two sets of credentials have the same content.
+        let content: Vec<u8> = [
+            &credentials.app_key,
+            &credentials.app_secret,
+            &credentials.uws_username,
+            &credentials.uws_password,
+        ]
+        .into_iter()
+        .flat_map(|secret| {
+            let text = secret.expose_secret().as_bytes();
+            [&text.len().to_be_bytes()[..], text].concat()
+        })
+        .collect();
+        let print = self.journal.fingerprint(&content);
+        let hex: String = print.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("failed_logins.{hex}")
+    }
+}
+
+#[async_trait]
+impl FailedLoginStore for InJournal {
+    async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String> {
+        let value = self.journal.note(self.name(credentials)).await;
+        let value = value.map_err(|error| error.to_string())?;
+        Ok(decode(&value, self.clock.now()))
+    }
+
+    async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String> {
+        let value = encode(failed, self.clock.now());
+        let stored = self.journal.put_note(self.name(credentials), value).await;
+        stored.map_err(|error| error.to_string())
+    }
+}
+
+/// The two numbers, and the time of the latest refusal in microseconds since the Unix epoch.
+fn encode(failed: FailedLogins, now: Timestamp) -> Vec<u8> {
+    if failed == FailedLogins::default() {
+        return Vec::new();
+    }
+    let mut value = vec![failed.refused, failed.unfinished];
+    if let Some(since) = failed.since_refused {
+        value.extend(now.minus(since).as_micros().to_be_bytes());
+    }
+    value
+}
+
+fn decode(value: &[u8], now: Timestamp) -> FailedLogins {
+    let (counts, time) = value.split_at_checked(2).unwrap_or((value, &[]));
+    let refused_at = <[u8; 8]>::try_from(time).ok().map(i64::from_be_bytes);
+    FailedLogins {
+        refused: counts.first().copied().unwrap_or(0),
+        unfinished: counts.get(1).copied().unwrap_or(0),
+        // With the clock set back it is zero, the most careful reading.
+        since_refused: refused_at.map(|at| now.since(Timestamp::from_micros(at))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn failed_log_ins_are_read_as_they_were_stored_with_the_time_that_has_passed() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let failed = |since: Option<u64>| FailedLogins {
+            refused: 1,
+            unfinished: 2,
+            since_refused: since.map(Duration::from_secs),
+        };
+        let stored = encode(failed(Some(10)), at(1_000));
+        assert_eq!(decode(&stored, at(1_020)), failed(Some(30)));
+        assert_eq!(decode(&stored, at(500)), failed(Some(0)));
+        let stored = encode(failed(None), at(1_000));
+        assert_eq!(decode(&stored, at(1_020)), failed(None));
+        assert!(encode(FailedLogins::default(), at(1_000)).is_empty());
+        assert_eq!(decode(&[], at(0)), FailedLogins::default());
+    }
+}
