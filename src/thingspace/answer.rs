@@ -9,6 +9,7 @@ use super::{
     error_body::{self, ErrorBody, NO_SUCH_RESOURCE, Shape},
     http::Reply,
     refusal,
+    refusals::{self, Meaning},
 };
 use crate::domain::{
     change::{ChangeType, Refusal, RefusalKind},
@@ -136,11 +137,14 @@ fn stale(status: StatusCode, is_bare: bool, error: Option<&ErrorBody>) -> Option
         return (refused && is_bare).then_some(Stale::Both);
     };
     let authentication = error.is_authentication_fault();
+    // A status of its own that leaves doubt stands above whatever the text names.
+    let names_session =
+        !is_doubtful(error) && refusals::meaning(error) == Some(Meaning::SessionRefused);
     match error.shape {
         Shape::Fault if authentication => Some(Stale::Token),
         // "Wrong authentication" is 403 with the code 404 in XML.
         Shape::XmlFault if authentication || refused => Some(Stale::Both),
-        Shape::Service if error.names_session() => Some(Stale::Session),
+        Shape::Service if names_session => Some(Stale::Session),
         _ => (status == StatusCode::UNAUTHORIZED || error.status_code() == Some(401))
             .then_some(Stale::Both),
     }
@@ -190,40 +194,21 @@ fn wrong_route(change_type: ChangeType) -> &'static str {
     }
 }
 
-/// Whether the code is the number of a status that would leave doubt.
+/// Whether the error leaves doubt whether something was executed: its code is the number of such a
+/// status, or names no cause.
 fn is_doubtful(error: &ErrorBody) -> bool {
-    error
+    let doubtful_status = error
         .status_code()
-        .is_some_and(|status| status == 408 || (500..600).contains(&status))
+        .is_some_and(|status| status == 408 || (500..600).contains(&status));
+    doubtful_status || refusals::meaning(error) == Some(Meaning::Nothing)
 }
 
-/// The sort of a definite refusal: by its code without the service's name,
-/// never by its text ("Synchronous Error Messages").
+/// The kind of a definite refusal: by its code, never by other words of its text ("Synchronous Error
+/// Messages").
 fn kind_of(status: StatusCode, error: &ErrorBody) -> RefusalKind {
-    if let Some(code) = error.status_code() {
-        return kind_of_status(code);
-    }
-    if error.shape != Shape::Service {
-        return kind_of_status(status.as_u16());
-    }
-    let code = error.code.to_ascii_lowercase();
-    let has = |part: &str| code.contains(part);
-    let is = |name: &str| code == name || code.ends_with(&format!(".{name}"));
-    if has("devicestate") || has("limit") || has("suspend") {
-        RefusalKind::FailedPrecondition
-    } else if has("notfound") || is("noaccounts") {
-        RefusalKind::NotFound
-    } else if is("accountname") {
-        RefusalKind::PermissionDenied
-    } else if error.parts().any(|part| part == "INPUT_INVALID")
-        || is("multipleaccounts")
-        || is("deserializationfailed")
-    {
-        RefusalKind::InvalidArgument
-    } else if error.parts().any(|part| part == "REQUEST_FAILED") {
-        RefusalKind::FailedPrecondition
-    } else {
-        kind_of_status(status.as_u16())
+    match refusals::meaning(error) {
+        Some(Meaning::Refused(kind)) => kind,
+        _ => kind_of_status(error.status_code().unwrap_or(status.as_u16())),
     }
 }
 
@@ -244,7 +229,8 @@ pub(super) fn spoken(
 ) -> Refusal {
     let mut refusal = refusal(kind, detail);
     if let Some(error) = error {
-        refusal.thingspace_code = Some(error.code);
+        let cause = error.cause_code().unwrap_or(&error.code).to_owned();
+        refusal.thingspace_code = Some(cause);
         refusal.thingspace_text = Some(error.text);
     }
     refusal

@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value};
 
+use super::refusals;
+
 /// The API gateway's codes for authentication.
 const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
 /// The API gateway's code for a path or verb that it does not know.
@@ -99,23 +101,16 @@ impl ErrorBody {
             .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE)
     }
 
-    /// Whether its code says no more than that something went wrong.
-    pub(super) fn is_unspecific(&self) -> bool {
-        let codes = ["UnexpectedError", "DeserializationFailed"];
-        self.parts()
-            .next_back()
-            .is_some_and(|last| codes.iter().any(|code| last.eq_ignore_ascii_case(code)))
-    }
-
-    /// Whether it says that the session is bad: expired, replaced, malformed.
-    pub(super) fn names_session(&self) -> bool {
-        self.parts()
-            .any(|part| part.eq_ignore_ascii_case("SessionToken"))
-    }
-
-    /// The parts of a dotted code.
-    pub(super) fn parts(&self) -> impl DoubleEndedIterator<Item = &str> {
-        self.code.split('.')
+    /// The code that names the cause: of ThingSpace's own errors, the code itself, or the code in the
+    /// text where the code is a status, as the eSIM API sends it.
+    pub(super) fn cause_code(&self) -> Option<&str> {
+        if self.shape != Shape::Service {
+            None
+        } else if self.status_code().is_some() {
+            refusals::code_in(&self.text)
+        } else {
+            Some(&self.code)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::{
     error_body::{self, ErrorBody, Shape},
     http::{self, About, Endpoint, Http, Reply},
     refusal,
+    refusals::{self, Meaning},
     settings::Credentials,
 };
 use crate::{
@@ -289,11 +290,12 @@ impl Step {
                 codes.contains(&error.code.as_str())
             }
             (Self::Token, Shape::Fault | Shape::XmlFault) => error.is_authentication_fault(),
-            // No page lists the codes of a wrong name or password, so all count but the general ones.
-            (Self::Session, Shape::Service) => match error.status_code() {
-                Some(status) => matches!(status, 400 | 401 | 403),
-                None => !error.is_unspecific(),
-            },
+            // No page lists the codes of a wrong name or password, so all count but the one that says
+            // no more than that something went wrong.
+            (Self::Session, Shape::Service) => {
+                refusals::meaning(error) != Some(Meaning::Nothing)
+                    && matches!(error.status_code(), None | Some(400 | 401 | 403))
+            }
             _ => false,
         }
     }

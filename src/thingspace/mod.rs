@@ -16,6 +16,7 @@ mod listeners;
 mod log_in;
 mod look_ups;
 mod pace;
+mod refusals;
 mod service_plans;
 mod settings;
 mod wire;

@@ -32,6 +32,7 @@ mod overload;
 mod power;
 mod quarantine;
 mod reconcile;
+mod refusals;
 mod sandboxed;
 mod slow;
 mod slow_disk;

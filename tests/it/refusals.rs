@@ -1,0 +1,272 @@
+//! Every refusal of ThingSpace has one meaning, whichever operation it answers: the one that
+//! docs/thingspace-refusals.md says.
+
+use std::{fs, path::Path};
+
+use thingspace_gateway::proto::ChangeState;
+use tonic::{Code, Status};
+
+use crate::support::{
+    gateway::{Client, Directory, Setup},
+    requests::{esim, five_g_bi, told},
+    thingspace::{Answer, Call, ThingSpace},
+};
+
+/// A row of the document: an answer of ThingSpace, and what the change call returns.
+#[derive(Debug)]
+struct Row {
+    answer: String,
+    returns: [String; 4],
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Operation {
+    Esim,
+    FiveGBi,
+}
+
+/// The rows of the tables below a heading.
+fn rows(heading: &str) -> Vec<Row> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/thingspace-refusals.md");
+    let text = fs::read_to_string(path).expect("the document");
+    let (_, section) = text
+        .split_once(&format!("\n## {heading}\n"))
+        .expect(heading);
+    let section = section.split("\n## ").next().expect("a section");
+    let lines = section.lines().filter(|line| line.starts_with("| "));
+    lines
+        .skip(2)
+        .map(|line| {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let [answer, code, reason, retry, executed] = cells[..] else {
+                panic!("not five cells: {line}");
+            };
+            Row {
+                answer: answer.to_owned(),
+                returns: [code, reason, retry, executed].map(str::to_owned),
+            }
+        })
+        .collect()
+}
+
+fn service(status: u16, code: &str, message: &str) -> Answer {
+    let body = serde_json::json!({ "errorCode": code, "errorMessage": message });
+    says(status, &body.to_string())
+}
+
+/// With no pause after it, should it throttle.
+fn says(status: u16, body: &str) -> Answer {
+    Answer::Says(status, vec![("retry-after", "0")], body.to_owned())
+}
+
+fn fault(status: u16, code: u32) -> Answer {
+    let fault = serde_json::json!({ "code": code.to_string(), "message": "M", "description": "D" });
+    says(status, &serde_json::json!({ "fault": fault }).to_string())
+}
+
+/// The ways in which ThingSpace gives an error code: as the code itself, and from the eSIM API in the
+/// message.
+fn ways(code: &str) -> Vec<Answer> {
+    let code = match code.trim_matches('`') {
+        "another `INPUT_INVALID` code" => "INPUT_INVALID.SomethingNew".to_owned(),
+        "another `REQUEST_FAILED` code" => "REQUEST_FAILED.SomethingNew".to_owned(),
+        code => code.replace("<service plan>", "service plan name"),
+    };
+    let full = match code.as_str() {
+        "DeserializationFailed" => code.clone(),
+        code => format!("UnifiedWebService.{code}"),
+    };
+    vec![
+        service(400, &full, "some text"),
+        service(400, &code, "some text"),
+        service(400, "400", &format!("{full}: some text")),
+        service(400, "400", &format!("{full}. Some text.")),
+        service(400, "400", &full),
+    ]
+}
+
+/// What the other rows of the document are about.
+fn answers(row: &str) -> Vec<Answer> {
+    const HTML: &str = "<html><body>No</body></html>";
+    const OAUTH: &str = r#"{"error":"invalid_request","error_description":"D"}"#;
+    const XML: &str = "<am:fault xmlns:am=\"http://wso2.org/apimanager\"><am:code>404</am:code>\
+        <am:message>M</am:message><am:description>D</am:description></am:fault>";
+    match row {
+        "`errorCode` 400 without a code in the message" => vec![
+            service(400, "400", "Bad request"),
+            service(400, "400", "REQUEST_FAILED. The device is not there."),
+        ],
+        "`errorCode` 401 without a code in the message" => vec![
+            service(401, "401", "Unauthorized"),
+            service(400, "401", "Unauthorized"),
+        ],
+        "`errorCode` 403 without a code in the message" => vec![
+            service(403, "403", "Forbidden"),
+            service(400, "403", "Forbidden"),
+        ],
+        "`errorCode` 404 without a code in the message" => vec![
+            service(404, "404", "Not found"),
+            service(400, "404", "Not found"),
+        ],
+        "`errorCode` 408" => vec![
+            service(400, "408", "Time-out"),
+            service(
+                400,
+                "408",
+                "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D",
+            ),
+        ],
+        "`errorCode` 429" => vec![service(429, "429", "Slow"), service(400, "429", "Slow")],
+        "`errorCode` 500" => vec![
+            service(500, "500", "Error"),
+            service(
+                400,
+                "500",
+                "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D",
+            ),
+            service(
+                400,
+                "500",
+                "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired",
+            ),
+        ],
+        "fault 900901" => vec![fault(401, 900_901)],
+        "fault 900902" => vec![fault(401, 900_902)],
+        "fault 900906" => vec![
+            fault(400, 900_906),
+            fault(404, 900_906),
+            fault(405, 900_906),
+        ],
+        "fault 900800 to 900807, with any status" => (900_800..=900_807)
+            .flat_map(|code| [fault(429, code), fault(503, code)])
+            .collect(),
+        "403 with an XML fault" => vec![says(403, XML)],
+        "`{\"error\", \"error_description\"}` with 400" => vec![says(400, OAUTH)],
+        "`{\"error\", \"error_description\"}` with 401" => vec![says(401, OAUTH)],
+        "401 without a body" => vec![says(401, "")],
+        "403 without a body" => vec![says(403, "")],
+        "429, whatever the body" => vec![says(429, ""), says(429, HTML)],
+        "400, 401, 403 or 404 with HTML" => {
+            [400, 401, 403, 404].map(|status| says(status, HTML)).into()
+        }
+        "408" => vec![says(408, ""), says(408, HTML)],
+        "5xx, except the faults above" => vec![
+            says(500, ""),
+            says(502, HTML),
+            says(504, ""),
+            service(500, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "D"),
+        ],
+        "a redirect" => vec![Answer::Says(307, vec![("location", "/")], String::new())],
+        "2xx without a request id" => vec![says(200, "{}"), says(200, HTML), says(202, "")],
+        "the connection ends before the answer" => vec![Answer::HangUp],
+        row => panic!("no test for the row {row:?}"),
+    }
+}
+
+/// Makes a change of one device.
+async fn change(
+    client: &mut Client,
+    operation: Operation,
+    number: usize,
+) -> Result<ChangeState, Status> {
+    let key = format!("{operation:?}-{number}");
+    let answer = match operation {
+        Operation::Esim => {
+            let answer = client.change_esim_plan(esim(&key, [number])).await;
+            answer?.into_inner().change
+        }
+        Operation::FiveGBi => {
+            let answer = client
+                .change_five_g_bi_plan(five_g_bi(&key, [number]))
+                .await;
+            answer?.into_inner().change
+        }
+    };
+    Ok(answer.expect("a change").state())
+}
+
+/// What a change call returned, as the document writes it.
+fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
+    match returned {
+        Ok(state) => {
+            let state = state.as_str_name().trim_start_matches("CHANGE_STATE_");
+            [
+                format!("OK: {state}"),
+                String::new(),
+                String::new(),
+                String::new(),
+            ]
+        }
+        Err(status) => {
+            let told = told(&status);
+            let (code, reason, retry, executed) = told.rule();
+            let code = match code {
+                Code::InvalidArgument => "INVALID_ARGUMENT",
+                Code::NotFound => "NOT_FOUND",
+                Code::PermissionDenied => "PERMISSION_DENIED",
+                Code::FailedPrecondition => "FAILED_PRECONDITION",
+                Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+                Code::Unavailable => "UNAVAILABLE",
+                code => panic!("no row has {code:?}"),
+            };
+            [code, reason, retry, executed.unwrap_or_default()].map(str::to_owned)
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_refusal_of_thingspace_means_the_same_for_both_operations_as_the_document_says() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    let mut cases = Vec::new();
+    for row in rows("Error codes") {
+        cases.extend(
+            ways(&row.answer)
+                .into_iter()
+                .map(|answer| (row.returns.clone(), answer)),
+        );
+    }
+    for row in rows("Other answers") {
+        if row.answer == "no connection" {
+            continue;
+        }
+        let answers = answers(&row.answer).into_iter();
+        cases.extend(answers.map(|answer| (row.returns.clone(), answer)));
+    }
+    let mut wrong = Vec::new();
+    for (number, (expected, answer)) in cases.into_iter().enumerate() {
+        thingspace.always(Call::Change, answer.clone());
+        for operation in [Operation::Esim, Operation::FiveGBi] {
+            let returned = written(change(&mut client, operation, number).await);
+            if returned != expected {
+                wrong.push(format!(
+                    "{operation:?} {answer:?}: {returned:?}, not {expected:?}"
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn a_change_without_a_connection_is_not_sent_as_the_document_says() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let gateway = Setup::serve(&thingspace.base_url(), &directory)
+        .start()
+        .await;
+    let mut client = gateway.client().await;
+    // A log-in, so that the change itself is what finds no connection.
+    change(&mut client, Operation::Esim, 0).await.expect("OK");
+    let _down = thingspace.stop().await;
+    let row = rows("Other answers").pop().expect("a row");
+    assert_eq!(row.answer, "no connection");
+    for operation in [Operation::Esim, Operation::FiveGBi] {
+        let returned = change(&mut client, operation, 1).await;
+        assert_eq!(written(returned), row.returns, "{operation:?}");
+    }
+}
