@@ -13,7 +13,9 @@ use std::{
 };
 
 use opentelemetry::Context;
-use opentelemetry_otlp::{ExporterBuildError, MetricExporter, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{
+    ExporterBuildError, MetricExporter, Protocol, SpanExporter, WithExportConfig,
+};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -71,14 +73,21 @@ pub(super) fn spans(
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
     let builder = SpanExporter::builder();
     let exporter = match protocol {
-        OtlpProtocol::Grpc => match endpoint {
-            Some(url) => builder.with_tonic().with_endpoint(url.as_str()).build(),
-            None => builder.with_tonic().build(),
-        },
-        OtlpProtocol::HttpProtobuf => match below(endpoint, TRACES_PATH) {
-            Some(url) => builder.with_http().with_endpoint(url).build(),
-            None => builder.with_http().build(),
-        },
+        OtlpProtocol::Grpc => {
+            let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
+            match endpoint {
+                Some(url) => builder.with_endpoint(url.as_str()).build(),
+                None => builder.build(),
+            }
+        }
+        OtlpProtocol::HttpProtobuf => {
+            // Without it the builder reads the standard variables, which may name another protocol.
+            let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
+            match below(endpoint, TRACES_PATH) {
+                Some(url) => builder.with_endpoint(url).build(),
+                None => builder.build(),
+            }
+        }
     }?;
     let counted = Counted {
         inner: exporter,
@@ -98,14 +107,21 @@ pub(super) fn metrics(
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
     let builder = MetricExporter::builder();
     let exporter = match protocol {
-        OtlpProtocol::Grpc => match endpoint {
-            Some(url) => builder.with_tonic().with_endpoint(url.as_str()).build(),
-            None => builder.with_tonic().build(),
-        },
-        OtlpProtocol::HttpProtobuf => match below(endpoint, METRICS_PATH) {
-            Some(url) => builder.with_http().with_endpoint(url).build(),
-            None => builder.with_http().build(),
-        },
+        OtlpProtocol::Grpc => {
+            let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
+            match endpoint {
+                Some(url) => builder.with_endpoint(url.as_str()).build(),
+                None => builder.build(),
+            }
+        }
+        OtlpProtocol::HttpProtobuf => {
+            // Without it the builder reads the standard variables, which may name another protocol.
+            let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
+            match below(endpoint, METRICS_PATH) {
+                Some(url) => builder.with_endpoint(url).build(),
+                None => builder.build(),
+            }
+        }
     }?;
     Ok(Counted {
         inner: exporter,

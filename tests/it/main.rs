@@ -37,5 +37,6 @@ mod sandboxed;
 mod slow;
 mod slow_disk;
 mod support;
+mod telemetry;
 mod unknown;
 mod wire;
