@@ -16,7 +16,7 @@
 //!
 //! Beside them, importing nothing: [`config`] and [`telemetry`]; and the
 //! [`sandbox`], a ThingSpace that runs anywhere. And [`broken`]: what the fault suite may break on
-//! purpose, in builds that are made for it.
+//! purpose, in builds that are made for it; [`loopback`]: one rule for what is on this machine.
 
 pub mod api;
 pub mod app;
@@ -26,6 +26,7 @@ pub mod config;
 pub mod domain;
 pub mod journal;
 pub mod listener;
+pub mod loopback;
 pub mod sandbox;
 pub mod submit;
 pub mod telemetry;

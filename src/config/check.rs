@@ -4,11 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use url::{Host, Url};
+use url::Url;
 
 use super::error::ConfigError;
 use super::secret::Secret;
 use super::settings::Config;
+use crate::loopback::{is_loopback_ip, is_loopback_url};
 
 mod forward;
 mod guard;
@@ -200,7 +201,7 @@ impl Config {
     fn check_exposed_listener(&self) -> Check {
         let callbacks = &self.callbacks;
         let guarded = callbacks.path_secret.is_some() || callbacks.password.is_some();
-        if guarded || callbacks.insecure || is_loopback(callbacks.listen) {
+        if guarded || callbacks.insecure || is_loopback_ip(callbacks.listen.ip()) {
             return Ok(());
         }
         let fault = format!(
@@ -213,7 +214,7 @@ impl Config {
 
     fn check_auth_mode(&self) -> Check {
         let real = self.thingspace.is_real();
-        if self.auth.mode.is_some() || !real || is_loopback(self.grpc.listen) {
+        if self.auth.mode.is_some() || !real || is_loopback_ip(self.grpc.listen.ip()) {
             return Ok(());
         }
         let fault = format!(
@@ -232,7 +233,7 @@ impl Config {
 
     fn warn_of_thingspace(&self, warnings: &mut Vec<String>) {
         let url = &self.thingspace.base_url;
-        if url.scheme() == "http" && !is_loopback_host(url) {
+        if url.scheme() == "http" && !is_loopback_url(url) {
             warnings.push(format!(
                 "thingspace.base_url {url} is plain http: credentials travel in clear"
             ));
@@ -298,10 +299,6 @@ impl Config {
     }
 }
 
-fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
 impl Config {
     /// Where the admin socket is: `admin.socket`, or else in the journal's directory.
     pub fn admin_socket(&self) -> PathBuf {
@@ -320,19 +317,4 @@ impl super::ThingSpace {
 fn is_host(url: &Url, name: &str) -> bool {
     url.host_str()
         .is_some_and(|host| host.trim_end_matches('.') == name)
-}
-
-/// The name and those below it, which are the same (RFC 6761, section 6.3), with the root's dot or not.
-fn is_localhost(name: &str) -> bool {
-    let name = name.trim_end_matches('.');
-    name == "localhost" || name.ends_with(".localhost")
-}
-
-fn is_loopback_host(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => is_localhost(name),
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => false,
-    }
 }

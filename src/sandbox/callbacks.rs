@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
-use url::{Host, Url};
+use url::Url;
 
 use super::changes;
 use super::errors::{Invalid, code};
+use crate::loopback::is_loopback_url;
 
 /// Accounts whose listeners are kept.
 const MAX_ACCOUNTS: usize = 1000;
@@ -195,7 +196,8 @@ impl Registration<'_> {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        if !(any_port || is_loopback(&url) || has_allowed_port(&url)) {
+        // Tests and developers take a port that is free.
+        if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
             return Err(Invalid::new(
                 code::REQUEST_UNDEFINED,
                 "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
@@ -227,14 +229,4 @@ fn known(service: &str) -> Result<&'static str, Invalid> {
 fn has_allowed_port(url: &Url) -> bool {
     let port = url.port_or_known_default();
     port.is_some_and(|port| PORTS.iter().any(|range| range.contains(&port)))
-}
-
-/// Tests and developers take the port that is free.
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-        None => false,
-    }
 }

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode, header, redirect, retry};
-use url::{Host, Url};
+use url::Url;
 
 use super::settings::BuildError;
 use crate::{
     domain::trace::TraceParent,
+    loopback::is_loopback_url,
     telemetry::{Instruments, TRACEPARENT, UpstreamCall},
 };
 
@@ -155,19 +156,10 @@ fn prudent(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
         // such, which proves that nothing was sent.
         .connect_timeout(CONNECT_TIMEOUT.min(request_timeout / 2));
     // A proxy cannot reach our own loopback interface.
-    if is_loopback(base_url) {
+    if is_loopback_url(base_url) {
         builder.no_proxy()
     } else {
         builder
-    }
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
-        None => false,
     }
 }
 

@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use secrecy::ExposeSecret as _;
 use url::{Host, Url};
 
-use super::{Check, Config, is_localhost, is_loopback_host};
+use super::{Check, Config};
+use crate::loopback::{is_loopback_name, is_loopback_url};
 
 const KEY: &str = "callbacks.forward_url";
 
@@ -39,7 +40,7 @@ impl Config {
             let fault = format!("it is {what}: expected the webhook of somebody else");
             return Err(self.fault(KEY, &fault));
         }
-        if url.scheme() == "http" && !is_loopback_host(&url) {
+        if url.scheme() == "http" && !is_loopback_url(&url) {
             warnings.push(format!(
                 "{KEY} is plain http: callbacks and callbacks.password travel in clear"
             ));
@@ -94,7 +95,7 @@ impl Itself {
         match url.host() {
             Some(Host::Ipv4(ip)) => takes(ip.into()),
             Some(Host::Ipv6(ip)) => takes(ip.into()),
-            Some(Host::Domain(name)) if is_localhost(name) => {
+            Some(Host::Domain(name)) if is_loopback_name(name) => {
                 own.is_loopback() || own.is_unspecified()
             }
             Some(Host::Domain(name)) => !own.is_loopback() && self.is_own_name(name),

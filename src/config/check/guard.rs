@@ -2,8 +2,8 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Check, Config, Mode, is_loopback_host};
-use crate::config::Register;
+use super::{Check, Config, Mode};
+use crate::{config::Register, loopback::is_loopback_url};
 
 /// The ports that ThingSpace calls ("Register Callback Listener").
 const PORTS: [RangeInclusive<u16>; 5] = [
@@ -69,7 +69,7 @@ impl Config {
                  50551-50559 and 28200-28220 only"
             ));
         }
-        if url.scheme() == "http" && !is_loopback_host(url) {
+        if url.scheme() == "http" && !is_loopback_url(url) {
             warnings.push(
                 "callbacks.public_url is plain http: path secret and password travel in clear"
                     .to_owned(),

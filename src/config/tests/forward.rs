@@ -69,6 +69,10 @@ fn what_has_no_effect_or_travels_in_clear_is_warned_of() {
         alone.contains("no effect without callbacks.forward_url"),
         "{alone}"
     );
+    for local in ["gateway.localhost.", "127.0.0.2", "[::ffff:127.0.0.1]"] {
+        let local = warnings(with_webhook(&format!("http://{local}:8000/hook")));
+        assert!(!local.contains("plain http"), "{local}");
+    }
     let clear = warnings(with_webhook("http://old.example.com/hook?hush"));
     assert!(
         clear.contains("plain http") && !clear.contains("hush"),

@@ -166,6 +166,9 @@ async fn a_listener_elsewhere_must_be_on_a_port_that_the_platform_calls() {
         "http://listener.example:50559",
         "http://listener.example:28200",
         "http://localhost:50569",
+        "http://localhost.:50569",
+        "http://gateway.localhost:50569",
+        "http://[::ffff:127.0.0.1]:50569",
         "http://[::1]:7",
     ] {
         world.post(&path, &register(url), 200).await;

@@ -6,10 +6,10 @@ use reqwest::{Client, header, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use super::Destination;
-use crate::journal::Forward;
+use crate::{journal::Forward, loopback::is_loopback_url};
 
 /// How long a try may take. ThingSpace itself waits some 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -100,23 +100,11 @@ fn client(url: &Url) -> Result<Client, Failure> {
         builder = builder.tls_certs_only([]);
     }
     // A proxy cannot reach our own loopback interface.
-    if is_loopback(url) {
+    if is_loopback_url(url) {
         builder = builder.no_proxy();
     }
     let built = builder.build();
     built.map_err(|_| Failure::down("there is no client for it"))
-}
-
-fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost" || name.ends_with(".localhost")
-        }
-        None => false,
-    }
 }
 
 fn address(template: &str, service: &str) -> Option<Url> {

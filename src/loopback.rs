@@ -1,0 +1,71 @@
+//! What counts as the loopback interface: one rule for all settings, clients and the sandbox.
+//!
+//! - An IPv4 address in 127.0.0.0/8, also as an IPv4-mapped IPv6 address (`::ffff:127.0.0.1`).
+//! - The IPv6 address `::1`.
+//! - The name `localhost` and every name below it, in any case, with or without the trailing dot of the
+//!   root: they stand for the loopback interface (RFC 6761, section 6.3). Names are not resolved.
+//!
+//! The unspecified addresses `0.0.0.0` and `::` are not loopback: a socket bound to one of them can be
+//! reached from elsewhere.
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+/// Whether an address is on the loopback interface.
+pub fn is_loopback_ip(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Whether a host name stands for the loopback interface.
+pub fn is_loopback_name(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    let top = name.rsplit('.').next().unwrap_or(name);
+    top.eq_ignore_ascii_case("localhost") && !name.starts_with('.')
+}
+
+/// Whether a URL's host is on the loopback interface.
+pub fn is_loopback_url(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => is_loopback_name(name),
+        Some(Host::Ipv4(ip)) => is_loopback_ip(ip.into()),
+        Some(Host::Ipv6(ip)) => is_loopback_ip(ip.into()),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_127_8_and_1_also_mapped_and_localhost_with_all_below_it() {
+        for (host, expected) in [
+            ("127.0.0.1", true),
+            ("127.255.255.254", true),
+            ("127.1", true),
+            ("[::1]", true),
+            ("[::ffff:127.0.0.1]", true),
+            ("[::ffff:7f00:2]", true),
+            ("localhost", true),
+            ("LocalHost", true),
+            ("localhost.", true),
+            ("gateway.localhost", true),
+            ("a.b.localhost.", true),
+            ("0.0.0.0", false),
+            ("[::]", false),
+            ("128.0.0.1", false),
+            ("[::ffff:10.0.0.1]", false),
+            ("[::2]", false),
+            ("localhost.example.com", false),
+            ("notlocalhost", false),
+            ("example.com", false),
+        ] {
+            let url = Url::parse(&format!("http://{host}:9001/path")).unwrap();
+            assert_eq!(is_loopback_url(&url), expected, "{host}");
+        }
+        assert!(!is_loopback_name(""));
+        assert!(!is_loopback_name("."));
+        assert!(!is_loopback_name(".localhost"));
+    }
+}
