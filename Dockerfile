@@ -27,9 +27,11 @@ RUN touch build.rs src/main.rs src/lib.rs \
  && cp "target/$(rustc --print host-tuple)/release/thingspace-gateway" image/ \
  && chmod 1777 image/tmp
 
-COPY LICENSE NOTICE ./
-COPY scripts/licences scripts/licences
-RUN sh scripts/licences image/licences
+# Ours, those of the crates, and that of the C library, which a static binary has in it too.
+COPY LICENSE NOTICE licences/THIRD-PARTY.txt image/licences/
+RUN for library in libc6-dev libgcc-12-dev; do \
+      install -D -m 644 "/usr/share/doc/$library/copyright" "image/licences/$library/copyright"; \
+    done
 
 FROM scratch
 LABEL org.opencontainers.image.title="thingspace-gateway" \

@@ -257,6 +257,7 @@ impl Inner {
             Some(token) => self.new_session(token, &credentials, trace).await?,
             None => renewed.clone()?,
         }
+        self.state().refused = None;
         if self.state().failed != FailedLogins::default() {
             self.state().failed = FailedLogins::default();
             self.store_failed(&credentials).await?;

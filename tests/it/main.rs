@@ -26,6 +26,7 @@ mod guarantees;
 mod half_sent;
 mod house;
 mod keys;
+mod licences;
 mod listener_guard;
 mod naming;
 mod overload;

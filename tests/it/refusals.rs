@@ -253,6 +253,34 @@ async fn every_refusal_of_thingspace_means_the_same_for_both_operations_as_the_d
 }
 
 #[tokio::test]
+async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
+    let gateway = Setup::sandbox().start().await;
+    let mut client = gateway.client().await;
+    let rows = rows("Error codes");
+    for (scenario, code) in [
+        ("73", "`REQUEST_FAILED.PlanChangeLimitExceeded`"),
+        ("74", "`REQUEST_FAILED.DeviceNotFound`"),
+    ] {
+        let row = rows.iter().find(|row| row.answer == code).expect(code);
+        let mut esim = esim(scenario, [1]);
+        esim.devices[0].iccid = format!("99949{scenario}0000000000001");
+        let mut five_g_bi = five_g_bi(scenario, [1]);
+        five_g_bi.idempotency_key = format!("5g-{scenario}");
+        five_g_bi.devices[0].device_ids[0].id = format!("FF00000F{scenario}0001");
+        let answers = [
+            client.change_esim_plan(esim).await.map(drop),
+            client.change_five_g_bi_plan(five_g_bi).await.map(drop),
+        ];
+        for answer in answers {
+            let refused = answer.expect_err("a refusal");
+            let said = &told(&refused).metadata["thingspace_code"];
+            assert!(said.ends_with(code.trim_matches('`')), "{said}");
+            assert_eq!(written(Err(refused)), row.returns, "{code}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_change_without_a_connection_is_not_sent_as_the_document_says() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
