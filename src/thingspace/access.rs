@@ -15,7 +15,7 @@ use std::{
 
 use reqwest::header::HeaderValue;
 use secrecy::ExposeSecret;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Unprepared,
@@ -63,6 +63,9 @@ const REFUSED: u32 = 2;
 /// Weight of a log-in that a crash cut off. It may have been refused, but seldom was: two crashes at a
 /// bad moment must not lock good credentials out.
 const UNFINISHED: u32 = 1;
+
+/// Interval of checks when there is no token, or when none may be asked for.
+const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Hands out authentication headers.
 #[derive(Clone)]
@@ -203,8 +206,29 @@ impl Access {
         Ok(())
     }
 
+    /// Renews the token ahead of its end, for as long as it is polled.
+    pub(super) async fn keep_fresh(&self) {
+        loop {
+            let now = Instant::now();
+            match self.renewal_due() {
+                Some(due) if due > now => sleep_until(due).await,
+                Some(_) => {
+                    let Err(unprepared) = self.renew(None).await else {
+                        continue;
+                    };
+                    tracing::warn!(why = %unprepared, "the token could not be renewed");
+                    let now = Instant::now();
+                    let due = self.renewal_due().filter(|due| *due > now);
+                    sleep_until(due.unwrap_or(now + CHECK_INTERVAL)).await;
+                }
+                // The first change logs in: a gateway that nobody uses asks for nothing.
+                None => sleep(CHECK_INTERVAL).await,
+            }
+        }
+    }
+
     /// When the token is to be renewed, if there is one.
-    pub(super) fn renewal_due(&self) -> Option<Instant> {
+    fn renewal_due(&self) -> Option<Instant> {
         let state = self.0.state();
         let due = state.token.as_ref()?.renew_at;
         let retries = [&state.token_failed, &state.refused];
@@ -214,7 +238,7 @@ impl Access {
 
     /// Replaces the token or the session where one is missing or due, after waiting for a log-in that
     /// is under way.
-    pub(super) async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
+    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
         let inner = Arc::clone(&self.0);
         let trace = trace.cloned();
         // On a task of its own: the log-in goes on for the others, and counts, also when the caller

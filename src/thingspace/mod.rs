@@ -27,7 +27,7 @@ use std::{
 };
 
 use reqwest::{Method, StatusCode, header};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::Instant;
 
 use self::{
     access::{Access, AuthHeaders},
@@ -182,25 +182,7 @@ impl ThingSpace {
     /// Renews the token ahead of its end, for as long as it is polled. A renewal that fails is tried
     /// again ever more seldom.
     pub async fn keep_fresh(&self) {
-        /// Interval of checks when there is no token, or when none may be asked for.
-        const CHECK_INTERVAL: Duration = Duration::from_secs(60);
-        loop {
-            let now = Instant::now();
-            match self.access.renewal_due() {
-                Some(due) if due > now => sleep_until(due).await,
-                Some(_) => {
-                    let Err(unprepared) = self.access.renew(None).await else {
-                        continue;
-                    };
-                    tracing::warn!(why = %unprepared, "the token could not be renewed");
-                    let now = Instant::now();
-                    let due = self.access.renewal_due().filter(|due| *due > now);
-                    sleep_until(due.unwrap_or(now + CHECK_INTERVAL)).await;
-                }
-                // The first change logs in: a gateway that nobody uses asks for nothing.
-                None => sleep(CHECK_INTERVAL).await,
-            }
-        }
+        self.access.keep_fresh().await;
     }
 
     /// Ends the lock-out of the credentials, so that the next call logs in again: an operator's
