@@ -48,7 +48,7 @@ pub enum Reason {
 /// Whether the same call can succeed later: `Retry` of the proto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// Repeat the call at once.
+    /// Repeat the call. There is no minimum delay, unless one is known.
     Now,
     /// Repeat the call after this delay, or after the one that is known better.
     Later(Duration),

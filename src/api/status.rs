@@ -139,6 +139,13 @@ impl Failure {
 
     /// What a change that is REJECTED or NOT_SENT answers its call with.
     pub(super) fn refusal(change_id: ChangeId, refusal: &Refusal) -> Self {
+        Self::refused(refusal)
+            .executed(Executed::No)
+            .with("change_id", change_id.to_string())
+    }
+
+    /// The error of a refusal by ThingSpace.
+    fn refused(refusal: &Refusal) -> Self {
         let reason = match refusal.kind {
             RefusalKind::InvalidArgument
             | RefusalKind::NotFound
@@ -148,9 +155,7 @@ impl Failure {
             RefusalKind::Throttled => Reason::Throttled,
             RefusalKind::Credentials => Reason::GatewayCredentials,
         };
-        let mut failure = Self::new(reason, refusal.detail.clone())
-            .executed(Executed::No)
-            .with("change_id", change_id.to_string());
+        let mut failure = Self::new(reason, refusal.detail.clone());
         failure.code = match refusal.kind {
             RefusalKind::InvalidArgument => Code::InvalidArgument,
             RefusalKind::NotFound => Code::NotFound,
@@ -168,7 +173,6 @@ impl Failure {
         failure.retry_after = refusal.retry_after;
         if reason == Reason::Throttled {
             failure.quota = Some(&THINGSPACE_QUOTA);
-            failure.retry_after = refusal.retry_after;
         }
         failure
     }
@@ -196,7 +200,8 @@ impl Failure {
         }
         let retry_after = match self.reason.retry() {
             Retry::Later(default) => Some(self.retry_after.unwrap_or(default)),
-            Retry::Now | Retry::Never => None,
+            Retry::Now => self.retry_after,
+            Retry::Never => None,
         };
         if let Some(after) = retry_after {
             details.set_retry_info(Some(after));
@@ -315,10 +320,22 @@ impl From<LookUpError> for Failure {
                 quota: Some(&THINGSPACE_QUOTA),
                 ..Self::new(Reason::Throttled, message).retry_after(wait)
             },
-            LookUpError::Refused(code) => {
-                Self::new(Reason::ThingspaceRefused, message).with("thingspace_code", code)
+            LookUpError::Refused(_) => {
+                let (kind, code) = error.cause();
+                Self::refused(&Refusal {
+                    kind,
+                    detail: message,
+                    thingspace_code: code.map(str::to_owned),
+                    thingspace_text: None,
+                    retry_after: None,
+                })
             }
-            LookUpError::Unanswered(_) => Self::new(Reason::ThingspaceUnavailable, message),
+            LookUpError::Unprepared(refusal) if refusal.kind != RefusalKind::NotSent => {
+                Self::refused(&refusal)
+            }
+            LookUpError::Unprepared(_) | LookUpError::Unanswered(_) => {
+                Self::new(Reason::ThingspaceUnavailable, message)
+            }
         }
     }
 }

@@ -10,8 +10,10 @@ use super::{
     ThingSpace, answer,
     error_body::{ErrorBody, get},
     http::{self, About},
+    refusals,
 };
 use crate::domain::{
+    change::{Refusal, RefusalKind},
     identifier::ReportedId,
     names::{AccountName, RequestId},
     result::Outcome,
@@ -55,9 +57,27 @@ pub enum LookUpError {
     /// ThingSpace knows no such request or device, or does not answer such a question.
     #[error("ThingSpace refused the question: {0}")]
     Refused(String),
+    /// There is no token or session, for this reason.
+    #[error("no answer: {}", .0.detail)]
+    Unprepared(Refusal),
     /// No answer that can be used.
     #[error("no answer: {0}")]
     Unanswered(String),
+}
+
+// === impl LookUpError ===
+
+impl LookUpError {
+    /// The kind of the refusal by ThingSpace's error code, and the code, if it sent one.
+    pub fn cause(&self) -> (RefusalKind, Option<&str>) {
+        let Self::Refused(why) = self else {
+            return (RefusalKind::NotSent, None);
+        };
+        match why.split_once(' ').map(|(_status, code)| code) {
+            Some(code) if !code.is_empty() => (refusals::kind_of(code), Some(code)),
+            _ => (RefusalKind::FailedPrecondition, None),
+        }
+    }
 }
 
 // === impl ThingSpace ===
@@ -209,7 +229,7 @@ impl ThingSpace {
             self.look_up_pace.take().map_err(LookUpError::Throttled)?;
             let unanswered = |why: &str| LookUpError::Unanswered(why.to_owned());
             let auth = self.access.valid_headers(None).await;
-            let auth = auth.map_err(|unprepared| unanswered(&unprepared.refusal().detail))?;
+            let auth = auth.map_err(|unprepared| LookUpError::Unprepared(unprepared.into()))?;
             let request = ask()
                 .header(header::AUTHORIZATION, auth.bearer())
                 .header(http::SESSION_HEADER, auth.session())

@@ -87,7 +87,18 @@ const CLASSES: [&str; 2] = ["INPUT_INVALID", "REQUEST_FAILED"];
 
 /// What ThingSpace's error means; `None` when neither its code nor a code in its text is known.
 pub(super) fn meaning(error: &ErrorBody) -> Option<Meaning> {
-    let code = error.cause_code()?;
+    meaning_of(error.cause_code()?)
+}
+
+/// The kind of refusal that a code of a lookup's error means.
+pub(super) fn kind_of(code: &str) -> RefusalKind {
+    match meaning_of(code) {
+        Some(Refused(kind)) => kind,
+        _ => FailedPrecondition,
+    }
+}
+
+fn meaning_of(code: &str) -> Option<Meaning> {
     let known = CODES.iter().find(|(known, _)| is(code, known));
     known
         .map(|(_, meaning)| *meaning)

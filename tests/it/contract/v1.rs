@@ -247,7 +247,7 @@ async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated
     };
     let status = client.list_service_plans(request).await.unwrap_err();
     let expected = (Code::Unavailable, "THINGSPACE_UNAVAILABLE", "LATER", None);
-    assert_eq!(told(&status).rule(), expected);
+    assert_eq!(told(&status).rule(), expected, "{status:?}");
     let unset = client.list_devices(ListDevicesRequest::default()).await;
     assert_eq!(told(&unset.unwrap_err()).fields, ["change_id"]);
 }
