@@ -25,11 +25,13 @@ pub enum Rule {
     KnownRefusals,
     /// The two refusals that lock the credentials out lie apart in time.
     RefusalsApart,
+    /// A change that is sent again is sent in the stored order of its devices.
+    StoredOrder,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -39,6 +41,7 @@ impl Rule {
         (Self::DoubtAfterCrash, "crash-means-not-sent"),
         (Self::KnownRefusals, "any-refusal-counts"),
         (Self::RefusalsApart, "refusals-at-once"),
+        (Self::StoredOrder, "order-of-the-later-call"),
     ];
 
     /// Whether this process breaks it.

@@ -1,6 +1,6 @@
 //! A plan change: what was asked, where it stands, and the steps between.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -333,6 +333,17 @@ impl ChangeType {
     pub const ALL: [Self; 2] = [Self::EsimPlan, Self::FiveGBiPlan];
 }
 
+// === impl SentDevice ===
+
+impl SentDevice {
+    /// Its identifiers in an order that does not depend on the order in which they were sent.
+    pub fn sorted_ids(&self) -> Vec<&DeviceId> {
+        let mut ids: Vec<&DeviceId> = self.ids.iter().collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
 // === impl Demand ===
 
 impl Demand {
@@ -342,6 +353,35 @@ impl Demand {
             Order::EsimPlan => ChangeType::EsimPlan,
             Order::FiveGBiPlan { .. } => ChangeType::FiveGBiPlan,
         }
+    }
+
+    /// The same request with these devices in this order. Each place of use stays with its device. `None`
+    /// if these are not exactly the devices of the request.
+    ///
+    /// A change that is sent again is sent in the order in which the journal stored its devices. The stored
+    /// client references stay, since they are no part of the content that the key stands for.
+    pub fn in_stored_order(mut self, stored: Vec<SentDevice>) -> Option<Self> {
+        let mut indexes: HashMap<Vec<&DeviceId>, usize> = self
+            .devices
+            .iter()
+            .enumerate()
+            .map(|(index, device)| (device.sorted_ids(), index))
+            .collect();
+        let is_complete = stored.len() == self.devices.len();
+        let order = stored
+            .iter()
+            .map(|device| indexes.remove(&device.sorted_ids()));
+        let order: Vec<usize> = order.collect::<Option<_>>().filter(|_| is_complete)?;
+        if let Order::FiveGBiPlan { places, .. } = &mut self.order {
+            let mut unordered: Vec<Option<PrimaryPlaceOfUse>> =
+                std::mem::take(places).into_iter().map(Some).collect();
+            let ordered = order
+                .iter()
+                .map(|index| unordered.get_mut(*index).and_then(Option::take));
+            *places = ordered.collect::<Option<_>>()?;
+        }
+        self.devices = stored;
+        Some(self)
     }
 
     /// The change that it begins.

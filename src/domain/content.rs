@@ -2,7 +2,6 @@
 
 use super::{
     change::{Demand, Order, SentDevice},
-    identifier::DeviceId,
     names::ServicePlan,
     place_of_use::PrimaryPlaceOfUse,
 };
@@ -45,10 +44,8 @@ impl Demand {
 
 impl SentDevice {
     fn canonical(&self) -> Vec<u8> {
-        let mut ids: Vec<&DeviceId> = self.ids.iter().collect();
-        ids.sort_unstable();
         let mut out = Vec::new();
-        for id in ids {
+        for id in self.sorted_ids() {
             put(&mut out, id.kind().as_str());
             put(&mut out, id.id());
         }

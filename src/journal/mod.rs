@@ -267,8 +267,16 @@ pub struct Intent {
 /// What became of an [`Intent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// It is on record: a new change, or one that was NOT_SENT, queued again.
+    /// A new change is on record.
     Made(Change),
+    /// The change was NOT_SENT and is queued again. Send the stored devices, in the stored order:
+    /// device indexes refer to it.
+    Rearmed {
+        /// The change.
+        change: Change,
+        /// Its devices, in the order of the call that put it on record.
+        devices: Vec<SentDevice>,
+    },
     /// Its key is taken by this change.
     Known {
         /// The change.

@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeState, Demand, Refusal, RefusalKind, Step},
+        change::{Change, ChangeState, Demand, Refusal, RefusalKind, SentDevice, Step},
         clock::Clock,
         names::ChangeId,
         trace::TraceParent,
@@ -209,6 +209,12 @@ impl Submit {
                 let change = self.drive(change.change_id, demand, caller).await?;
                 Ok(Begun::Answered(Box::new(change)))
             }
+            Claim::Rearmed { change, devices } => {
+                let change = self
+                    .resend(change.change_id, demand, devices, caller)
+                    .await?;
+                Ok(Begun::Answered(Box::new(change)))
+            }
             Claim::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
             Claim::Known {
                 change,
@@ -235,6 +241,29 @@ impl Submit {
             (demand, intent)
         });
         intended.await.map_err(|error| stopped_task(&error, None))
+    }
+
+    /// Sends a change again that was not sent, in the order in which its devices are stored.
+    async fn resend(
+        self: &Arc<Self>,
+        change_id: ChangeId,
+        demand: Demand,
+        stored: Vec<SentDevice>,
+        caller: Caller,
+    ) -> Result<Change, SubmitError> {
+        if Rule::StoredOrder.is_broken() {
+            return self.drive(change_id, demand, caller).await;
+        }
+        match demand.in_stored_order(stored) {
+            Some(demand) => self.drive(change_id, demand, caller).await,
+            // Equal fingerprints of different contents: do not send what is not on record.
+            None => {
+                tracing::error!(%change_id, "the stored devices are not those of the request; nothing was sent");
+                let step =
+                    Step::NotSent(not_sent("the stored devices are not those of the request"));
+                self.record(None, change_id, step).await
+            }
+        }
     }
 
     /// Sends a change, and sees to it that it does not stay in the air should
@@ -314,9 +343,13 @@ fn stopped_task(error: &JoinError, change_id: Option<ChangeId>) -> SubmitError {
 }
 
 fn stopped() -> Refusal {
+    not_sent("the gateway stopped before it was sent")
+}
+
+fn not_sent(detail: &str) -> Refusal {
     Refusal {
         kind: RefusalKind::NotSent,
-        detail: "the gateway stopped before it was sent".into(),
+        detail: detail.into(),
         thingspace_code: None,
         thingspace_text: None,
         retry_after: None,

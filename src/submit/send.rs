@@ -4,11 +4,11 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Caller, Submit, SubmitError};
+use super::{Caller, Submit, SubmitError, not_sent};
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeType, Demand, Refusal, RefusalKind, SentDevice, Step},
+        change::{Change, ChangeType, Demand, SentDevice, Step},
         clock::Clock,
         matching::MatchKey,
         names::ChangeId,
@@ -110,13 +110,8 @@ impl Submit {
         change_id: ChangeId,
         error: JournalError,
     ) -> Result<Change, SubmitError> {
-        let step = Step::NotSent(Refusal {
-            kind: RefusalKind::NotSent,
-            detail: "the journal could not be written, so nothing was sent".into(),
-            thingspace_code: None,
-            thingspace_text: None,
-            retry_after: None,
-        });
+        let detail = "the journal could not be written, so nothing was sent";
+        let step = Step::NotSent(not_sent(detail));
         let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
         self.tasks.spawn(async move {
             record_until_durable(&*journal, &*clock, None, change_id, step).await
@@ -127,7 +122,7 @@ impl Submit {
         })
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         room: Option<Box<dyn Reservation>>,
         change_id: ChangeId,

@@ -262,3 +262,57 @@ fn content_is_the_same_in_any_order_of_devices_and_another_with_any_other_value(
     from.current_service_plan = String::new();
     assert_ne!(one, content(from));
 }
+
+#[test]
+fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored_references() {
+    let devices = |numbers: &[usize], reference: &str| {
+        let device = |number: &usize| {
+            let mut place = place();
+            place.address.address_line1 = format!("{number} Main St");
+            let mut device_ids = vec![
+                ("mdn".to_owned(), format!("512555014{number}")),
+                ("meid".to_owned(), format!("A100003685E56{number}")),
+            ];
+            device_ids.rotate_left(*number % 2);
+            FiveGBiDeviceDraft {
+                device_ids,
+                primary_place_of_use: Some(place),
+                client_reference: format!("{reference} {number}"),
+            }
+        };
+        let draft = FiveGBiPlanDraft {
+            common: common(),
+            current_service_plan: String::new(),
+            devices: numbers.iter().map(device).collect(),
+        };
+        draft.validate(LIMITS).unwrap()
+    };
+    let stored = devices(&[1, 2, 3], "first");
+    for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
+        let mut later = devices(&order, "later");
+        for device in &mut later.devices {
+            device.ids.reverse();
+        }
+        assert_eq!(later.canonical_content(), stored.canonical_content());
+        let sent = later.in_stored_order(stored.devices.clone()).unwrap();
+        assert_eq!(sent.devices, stored.devices);
+        let (
+            Order::FiveGBiPlan { places, .. },
+            Order::FiveGBiPlan {
+                places: expected, ..
+            },
+        ) = (&sent.order, &stored.order)
+        else {
+            panic!("not 5G")
+        };
+        assert!(places == expected, "a place moved to another device");
+    }
+    for other in [&[1, 2][..], &[1, 2, 4]] {
+        let other = devices(other, "first").devices;
+        assert!(
+            devices(&[1, 2, 3], "first")
+                .in_stored_order(other)
+                .is_none()
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! Keys, devices under way, and steps.
 
 use super::*;
+use crate::domain::names::ClientReference;
 
 pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: &dyn Engine) {
     let journal = engine.open().await;
@@ -142,13 +143,20 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
         .await
         .unwrap();
 
+    // Another order and other references: the stored ones stay.
+    let mut later = demand.clone();
+    later.devices.reverse();
+    for device in &mut later.devices {
+        device.client_reference = ClientReference::parse("later").unwrap();
+    }
     let again = journal
-        .claim(intent(&*journal, &demand, at(6)))
+        .claim(intent(&*journal, &later, at(6)))
         .await
         .unwrap();
-    let Claim::Made(change) = again else {
+    let Claim::Rearmed { change, devices } = again else {
         panic!("{again:?}")
     };
+    assert_eq!(devices, demand.devices);
     assert_eq!(
         (change.change_id, change.state, change.refusal),
         (id, ChangeState::Queued, None)

@@ -150,9 +150,7 @@ impl<'c> Batch<'c> {
         match self.check(intent)? {
             ClaimCheck::Free => {}
             ClaimCheck::Rearm(change) => {
-                let now = intent.change.create_time;
-                let rearmed = self.step(change.change_id, &Step::Rearm, now)?;
-                return Ok(rearmed.map(Claim::Made));
+                return self.rearm(change.change_id, intent.change.create_time);
             }
             ClaimCheck::Known { .. } if Rule::KeyCheck.is_broken() => {
                 let mut again = intent.clone();
@@ -180,6 +178,19 @@ impl<'c> Batch<'c> {
         self.insert_change(position, intent)?;
         self.push_state(position, position, 0)?;
         Ok(Ok(Claim::Made(change.clone())))
+    }
+
+    /// Queues a NOT_SENT change again, under its first ID.
+    fn rearm(&mut self, change_id: ChangeId, now: Timestamp) -> Applied<Claim> {
+        let change = match self.step(change_id, &Step::Rearm, now)? {
+            Ok(change) => change,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Some(id) = self.change_row(change_id)? else {
+            return Ok(Err(JournalError::NoSuchChange));
+        };
+        let devices = self.stored_devices(id)?;
+        Ok(Ok(Claim::Rearmed { change, devices }))
     }
 
     pub(in crate::journal) fn step(

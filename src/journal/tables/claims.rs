@@ -75,6 +75,19 @@ impl Batch<'_> {
         Ok(None)
     }
 
+    /// The devices of a change, by index.
+    pub(super) fn stored_devices(&self, id: i64) -> rusqlite::Result<Vec<SentDevice>> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT sent FROM device WHERE change = ? ORDER BY idx")?;
+        let mut rows = statement.query([id])?;
+        let mut devices = Vec::new();
+        while let Some(row) = rows.next()? {
+            devices.push(from_json(row.get_ref(0)?.as_str()?)?);
+        }
+        Ok(devices)
+    }
+
     /// Notes which devices were on the plan before the change was sent.
     pub(super) fn note_plans(&self, id: i64, on_plan: &[u32]) -> rusqlite::Result<()> {
         self.connection

@@ -15,6 +15,7 @@ use crate::support::{
 };
 
 mod answers;
+mod stored_order;
 
 /// The states that a change went through, by its watch.
 async fn history(client: &mut Client, change: &Change) -> Vec<String> {
