@@ -27,11 +27,13 @@ pub enum Rule {
     RefusalsApart,
     /// A change that is sent again is sent in the stored order of its devices.
     StoredOrder,
+    /// A result that names two devices counts for neither.
+    AmbiguousResults,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub const ALL: [(Self, &'static str); 11] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -42,6 +44,7 @@ impl Rule {
         (Self::KnownRefusals, "any-refusal-counts"),
         (Self::RefusalsApart, "refusals-at-once"),
         (Self::StoredOrder, "order-of-the-later-call"),
+        (Self::AmbiguousResults, "two-devices-count-for-one"),
     ];
 
     /// Whether this process breaks it.

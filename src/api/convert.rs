@@ -195,7 +195,7 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
             None => proto::Match::Unspecified,
             Some(Match::Exact) => proto::Match::Exact,
             Some(Match::Assumed) => proto::Match::Assumed,
-            Some(Match::None) => proto::Match::None,
+            Some(Match::None | Match::Ambiguous) => proto::Match::None,
         }
         .into(),
         outcome: outcome_to_proto(report.outcome).into(),

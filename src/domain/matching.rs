@@ -103,7 +103,8 @@ pub fn agree(named: &[ReportedId], listed: &[ReportedId]) -> bool {
     named.iter().any(has) && named.iter().all(|key| has(key) || lacks(key))
 }
 
-/// Finds the device of a change that a result names.
+/// Finds the device of a change that a result names. A result that names two of them is ambiguous: it has
+/// no device.
 ///
 /// `sent` answers, for a key, with the index and the identifier of every device
 /// that was sent with an identifier of that [`MatchKey::lookup`].
@@ -127,17 +128,18 @@ pub fn find_device<E>(
             .iter()
             .filter(|(_, sent)| MatchKey::of(sent).is_same(&key));
         match (equal.next(), equal.next()) {
-            // 19 digits that begin two of the 20-digit ICCIDs name neither.
+            // 19 digits that begin two of the 20-digit ICCIDs name both.
             (Some((one, _)), Some((other, _))) if one != other => ambiguous = true,
             (Some((index, _)), _) if found.is_some_and(|found| found != *index) => ambiguous = true,
             (Some((index, _)), _) => found = Some(*index),
             (None, _) => {}
         }
     }
-    Ok(match (found, ambiguous) {
-        (Some(index), false) => (Some(index), Match::Exact),
-        _ if device_count == 1 => (Some(0), Match::Assumed),
-        _ => (None, Match::None),
+    Ok(match found {
+        _ if ambiguous => (None, Match::Ambiguous),
+        Some(index) => (Some(index), Match::Exact),
+        None if device_count == 1 => (Some(0), Match::Assumed),
+        None => (None, Match::None),
     })
 }
 
@@ -245,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nineteen_digits_that_begin_two_of_the_iccids_name_neither() {
+    fn nineteen_digits_that_begin_two_of_the_iccids_are_ambiguous() {
         let sent: &[&[(&str, &str)]] = &[
             &[EID, ("iccid", "89148000000800139708")],
             &[EID, ("iccid", "89148000000800139709")],
@@ -255,7 +257,7 @@ mod tests {
             sent,
             &[id("iccid", "8914800000080013970")],
         );
-        assert_eq!(found, (None, Match::None));
+        assert_eq!(found, (None, Match::Ambiguous));
     }
 
     #[test]
@@ -276,7 +278,7 @@ mod tests {
         assert_eq!(find(&[id("mdn", "5555559999")]), (None, Match::None));
         assert_eq!(
             find(&[id("meid", "A100003685E561"), id("mdn", "5555551234")]),
-            (None, Match::None)
+            (None, Match::Ambiguous)
         );
         assert_eq!(
             find(&[id("otaid", "x"), id("mdn", "")]),

@@ -39,6 +39,8 @@ pub enum Match {
     Assumed,
     /// It names none that was sent.
     None,
+    /// It names two or more that were sent, so that it proves nothing of any of them.
+    Ambiguous,
 }
 
 /// A final result's weight: of several for one device, the greatest holds.

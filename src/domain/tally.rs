@@ -5,7 +5,9 @@
 //! A result is gathered with those of the same device: the device that it was
 //! matched with, or else whatever shares an identifier with it. What shares
 //! none with any device is a *stray*: it counts as one more device only if it
-//! provably is none of the others.
+//! provably is none of the others. A result that names two devices proves nothing
+//! of either and is not recorded here: both stay as they are until a look-up, or a
+//! result of their own, settles them.
 //!
 //! Two are provably different when they have values of one kind (equal values
 //! would have gathered them). So which strays count depends only on which
@@ -154,6 +156,21 @@ impl Tally {
         answer.decide(verdict, Some(number));
         self.add(home, answer);
         book.put_answer(home, answer)
+    }
+
+    /// Whether earlier results of two or more devices named these keys, so that a result that names no
+    /// identifier that was sent is ambiguous.
+    pub fn is_ambiguous<B: AnswerBook>(book: &mut B, keys: &[MatchKey]) -> Result<bool, B::Error> {
+        let mut first = None;
+        for key in keys {
+            let Some(Group::Device(device)) = book.owner(key)? else {
+                continue;
+            };
+            if *first.get_or_insert(device) != device {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Takes that all these keys are this device's. Answers `false`, and changes nothing, when what is

@@ -12,6 +12,7 @@ use crate::domain::{
     esim::{EsimDeviceDraft, EsimPlanDraft},
     five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
     place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+    result::Match,
     tally::Counts,
 };
 
@@ -114,28 +115,36 @@ pub(super) fn intent(journal: &dyn Journal, demand: &Demand, now: Timestamp) -> 
     }
 }
 
-/// Puts a change on record and has it accepted as `request`.
-pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &str) -> ChangeId {
+/// Puts a change on record at a time and has it dispatched a second later.
+pub(super) async fn dispatched_at(
+    journal: &dyn Journal,
+    demand: &Demand,
+    seconds: i64,
+) -> ChangeId {
     let claim = journal
-        .claim(intent(journal, demand, at(10)))
+        .claim(intent(journal, demand, at(seconds)))
         .await
         .unwrap();
     let Claim::Made(change) = claim else {
         panic!("{claim:?}")
     };
+    let step = dispatch();
     journal
-        .step(change.change_id, dispatch(), at(11))
+        .step(change.change_id, step, at(seconds + 1))
         .await
         .unwrap();
+    change.change_id
+}
+
+/// Puts a change on record and has it accepted as `request`.
+pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &str) -> ChangeId {
+    let id = dispatched_at(journal, demand, 10).await;
     let accept = Step::Accept {
         request_id: RequestId::parse(request).unwrap(),
         evidence: String::new(),
     };
-    journal
-        .step(change.change_id, accept, at(12))
-        .await
-        .unwrap();
-    change.change_id
+    journal.step(id, accept, at(12)).await.unwrap();
+    id
 }
 
 pub(super) fn success(request: &str, number: usize) -> Callback {

@@ -11,6 +11,7 @@
     reason = "a test that meets the unexpected fails"
 )]
 
+mod ambiguous;
 mod budget;
 mod callbacks;
 mod contract;

@@ -275,3 +275,164 @@ pub(in crate::journal) async fn a_stray_that_is_named_counts_for_its_device_and_
     assert!(journal.strays(at(0), 0, 10).await.unwrap().is_empty());
     journal.close().await;
 }
+
+/// The callback of a request `r` that names these identifiers.
+fn naming(ids: &[(&str, String)], status: &str) -> Callback {
+    let ids: Vec<String> = ids
+        .iter()
+        .map(|(kind, id)| format!(r#"{{"kind":"{kind}","id":"{id}"}}"#))
+        .collect();
+    let ids = ids.join(",");
+    parse(&format!(
+        r#"{{"requestId":"r","deviceIds":[{ids}],"status":"{status}"}}"#
+    ))
+}
+
+fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
+    if all.len() < 2 {
+        return vec![all.to_vec()];
+    }
+    let mut found = Vec::new();
+    for first in 0..all.len() {
+        let mut rest = all.to_vec();
+        let first = rest.remove(first);
+        for mut order in orders(&rest) {
+            order.insert(0, first.clone());
+            found.push(order);
+        }
+    }
+    found
+}
+
+pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neither_in_any_order(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let meid = |number: usize| format!("A10000000000{number:02}");
+    let mdn = |number: usize| format!("51255500{number:02}");
+    // Device 0 has failed, device 1 has succeeded, and nothing is known of device 2.
+    let esim_own = |number: usize| vec![("iccid", iccid(number)), ("eid", "e".to_owned())];
+    let five_g_own = |number: usize| vec![("meid", meid(number)), ("mdn", mdn(number))];
+    let both_iccids = vec![
+        ("imei", "i".to_owned()),
+        ("iccid", iccid(0)),
+        ("iccid", iccid(1)),
+    ];
+    let both_meids = vec![("meid", meid(0)), ("mdn", mdn(1)), ("meid", meid(1))];
+    let cases = [
+        ("esim", esim_own(0), esim_own(1), both_iccids),
+        ("5g", five_g_own(0), five_g_own(1), both_meids),
+    ];
+    let mut number = 0;
+    for (kind, own, other, both) in cases {
+        let mut backwards = both.clone();
+        backwards.reverse();
+        let reports = [
+            (own, "Failed"),
+            (other, "Success"),
+            (both, "Success"),
+            (backwards, "Failed"),
+        ];
+        for order in orders(&reports) {
+            for accepted_after in [0, 2, 4] {
+                number += 1;
+                let request = RequestId::parse(format!("r{number}")).unwrap();
+                let key = format!("k{number}");
+                let demand = match kind {
+                    "esim" => esim(&key, 0..3),
+                    _ => five_g(&key, &[&meid(0), &meid(1), &meid(2)]),
+                };
+                let id = dispatched_at(&*journal, &demand, 10).await;
+                let accept = Step::Accept {
+                    request_id: request.clone(),
+                    evidence: String::new(),
+                };
+                for (index, (ids, status)) in order.iter().enumerate() {
+                    if index == accepted_after {
+                        journal.step(id, accept.clone(), at(12)).await.unwrap();
+                    }
+                    let mut callback = naming(ids, status);
+                    callback.report.request_id = request.clone();
+                    journal.store_callback(arrived(callback, 20)).await.unwrap();
+                }
+                if accepted_after == order.len() {
+                    journal.step(id, accept, at(21)).await.unwrap();
+                }
+                let case = format!("{kind}: {order:?}, accepted after {accepted_after}");
+                let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+                let counts = Counts {
+                    succeeded: 1,
+                    failed: 1,
+                    unmatched: 0,
+                };
+                assert_eq!(
+                    (change.state, change.counts),
+                    (ChangeState::Accepted, counts),
+                    "{case}"
+                );
+                let filter = DeviceFilter {
+                    outcomes: vec![DeviceOutcome::Pending],
+                    limit: 10,
+                    ..DeviceFilter::default()
+                };
+                let pending = journal.devices(id, filter).await.unwrap();
+                let pending: Vec<u32> = pending.iter().map(|device| device.index).collect();
+                assert_eq!(pending, [2], "{case}");
+                assert!(journal.strays(at(0), 0, 10).await.unwrap().is_empty());
+                // It is delivered, and no device is named for it.
+                let events = timeline(&*journal, Target::Change(id)).await;
+                let unmatched = events.iter().filter_map(|event| match &event.what {
+                    What::Result(result) if result.device.is_none() => Some(result),
+                    _ => None,
+                });
+                let unmatched: Vec<_> = unmatched.collect();
+                assert_eq!(unmatched.len(), 2, "{case}");
+                for result in unmatched {
+                    assert_eq!(
+                        (result.matched, &result.named),
+                        (Some(Match::Ambiguous), &None)
+                    );
+                }
+            }
+        }
+    }
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_results_told_counts_for_neither(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let demand = five_g("k", &["A100003685E561", "A100003685E562", "A100003685E563"]);
+    let id = accepted(&*journal, &demand, "r").await;
+    let (zero, one) = ("5125550140".to_owned(), "5125550141".to_owned());
+    let meid = |last: usize| ("meid", format!("A100003685E56{last}"));
+    let own = [meid(1), ("mdn", zero.clone())];
+    let other = [meid(2), ("mdn", one.clone())];
+    let both = [("mdn", zero), ("mdn", one)];
+    for (ids, status) in [(&own, "Failed"), (&other, "Failed"), (&both, "Success")] {
+        let callback = naming(ids, status);
+        journal.store_callback(arrived(callback, 20)).await.unwrap();
+    }
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let counts = Counts {
+        succeeded: 0,
+        failed: 2,
+        unmatched: 0,
+    };
+    assert_eq!(change.counts, counts);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_result_that_names_a_device_and_a_foreign_one_is_the_devices(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = accepted(&*journal, &esim("k", 0..1), "r").await;
+    let ids = [("iccid", iccid(99)), ("iccid", iccid(0))];
+    let callback = naming(&ids, "Success");
+    journal.store_callback(arrived(callback, 20)).await.unwrap();
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(change.state, ChangeState::Finished);
+    journal.close().await;
+}

@@ -51,7 +51,10 @@ conforms!(
         an_early_callback_takes_its_place_at_the_binding,
         early_callbacks_of_every_device_finish_a_change_at_its_binding,
         observers_hear_what_each_commit_touched,
-        a_stray_that_is_named_counts_for_its_device_and_its_past_stays;
+        a_stray_that_is_named_counts_for_its_device_and_its_past_stays,
+        a_result_that_names_two_devices_decides_for_neither_in_any_order,
+        a_result_that_names_two_devices_by_what_other_results_told_counts_for_neither,
+        a_result_that_names_a_device_and_a_foreign_one_is_the_devices;
     upkeep:
         lists_are_newest_first_filtered_and_paged,
         trimming_removes_whole_old_changes_and_nothing_else,

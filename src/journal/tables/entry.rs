@@ -121,6 +121,7 @@ pub(in crate::journal) fn match_code(matched: Match) -> i64 {
         Match::Exact => 1,
         Match::Assumed => 2,
         Match::None => 3,
+        Match::Ambiguous => 4,
     }
 }
 
@@ -129,6 +130,7 @@ pub(in crate::journal) fn match_of(code: i64) -> Match {
     match code {
         1 => Match::Exact,
         2 => Match::Assumed,
+        4 => Match::Ambiguous,
         _ => Match::None,
     }
 }

@@ -9,13 +9,15 @@ use super::{
     entry::{Entry, from_json, match_code, uint},
 };
 use crate::{
+    broken::Rule,
     domain::{
         change::{ChangeState, SentDevice, Step},
         clock::Timestamp,
         identifier::DeviceId,
         matching::{MatchKey, find_device},
         names::RequestId,
-        result::DeviceReport,
+        result::{DeviceReport, Match},
+        tally::Tally,
     },
     journal::Target,
 };
@@ -73,7 +75,7 @@ impl Batch<'_> {
         let connection = self.connection;
         let loaded = self.load(change)?;
         let kind = loaded.change.change_type;
-        let (device, matched) = find_device(
+        let (device, mut matched) = find_device(
             kind,
             loaded.change.device_count,
             &report.device_ids,
@@ -86,9 +88,14 @@ impl Batch<'_> {
             .filter(|key| key.identifies(kind))
             .collect();
         let mut answers = Answers { connection, change };
-        loaded
-            .tally
-            .record(&mut answers, &keys, device, report.verdict(), entry)?;
+        if matched == Match::None && Tally::is_ambiguous(&mut answers, &keys)? {
+            matched = Match::Ambiguous;
+        }
+        if matched != Match::Ambiguous || Rule::AmbiguousResults.is_broken() {
+            loaded
+                .tally
+                .record(&mut answers, &keys, device, report.verdict(), entry)?;
+        }
         loaded.change.counts = loaded.tally.counts(loaded.change.device_count);
         loaded.change.update_time = now;
         loaded.changed = true;
