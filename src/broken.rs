@@ -17,7 +17,7 @@ pub enum Rule {
     Deduplication,
     /// A stream goes on behind its token, not at it.
     TokenPlace,
-    /// A request is bound only to the change of which it names every device.
+    /// A request is attributed only to the change of which it names every device.
     WholeSet,
     /// After a crash, what may have left is not said to have stayed.
     DoubtAfterCrash,
@@ -29,11 +29,19 @@ pub enum Rule {
     StoredOrder,
     /// A result that names two devices counts for neither.
     AmbiguousResults,
+    /// A request is attributed only after it has been quiet, also after a restart.
+    QuietPeriodOverRestart,
+    /// ThingSpace's list of a request's devices is the whole set, or proves nothing.
+    ListAlone,
+    /// A closed change that has the devices and more may have made the request.
+    ClosedRivals,
+    /// Whether a result came after a change was sent is decided by positions, not by clock times.
+    PositionsNotTimes,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 11] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -45,6 +53,10 @@ impl Rule {
         (Self::RefusalsApart, "refusals-at-once"),
         (Self::StoredOrder, "order-of-the-later-call"),
         (Self::AmbiguousResults, "two-devices-count-for-one"),
+        (Self::QuietPeriodOverRestart, "quiet-at-the-start"),
+        (Self::ListAlone, "list-adds-to-callbacks"),
+        (Self::ClosedRivals, "closed-is-no-rival"),
+        (Self::PositionsNotTimes, "clock-times"),
     ];
 
     /// Whether this process breaks it.

@@ -178,7 +178,7 @@ impl App {
         let stop = CancellationToken::new();
         let mut upkeep = JoinSet::new();
         parts.start_upkeep(&config, &stop, &mut upkeep);
-        upkeep.spawn(parts.binder.run(stop.clone()));
+        upkeep.spawn(parts.attributor.run(stop.clone()));
         let guard = guard::guard(
             &config,
             &parts.journal,

@@ -15,7 +15,7 @@ use crate::{
         embedded::{Embedded, Options},
     },
     listener::Listener,
-    submit::{self, Binder, Submit},
+    submit::{self, Attributor, Submit},
     telemetry::Instruments,
     thingspace::ThingSpace,
     upkeep,
@@ -40,7 +40,7 @@ pub(super) struct Parts {
     pub(super) draining: CancellationToken,
     pub(super) serving: watch::Sender<bool>,
     pub(super) thingspace: Arc<ThingSpace>,
-    pub(super) binder: Binder,
+    pub(super) attributor: Attributor,
     pub(super) socket: UnixListener,
 }
 
@@ -81,7 +81,7 @@ impl Parts {
             submitting.clone(),
         );
         submit.recover().await?;
-        let binder = Binder::new(
+        let attributor = Attributor::new(
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
@@ -151,7 +151,7 @@ impl Parts {
             draining,
             serving,
             thingspace,
-            binder,
+            attributor,
             socket,
         })
     }

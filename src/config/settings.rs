@@ -157,7 +157,7 @@ settings! {
         /// Time without further results after which the gateway attributes an unknown request to a
         /// change whose response was lost. The results of the request must name exactly the devices
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
-        /// devices.
+        /// devices. The time starts again after a start of the gateway.
         attribution_quiet_period: Duration = Always(Span { min: 0, max: DAY }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks

@@ -3,7 +3,7 @@
 //! Nothing here is async, reads a clock, or touches a socket or a file, so
 //! every rule can be tested by calling it.
 
-pub mod adoption;
+pub mod attribution;
 pub mod backoff;
 pub mod callback;
 pub mod change;

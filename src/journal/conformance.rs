@@ -16,7 +16,7 @@ use crate::domain::{
     tally::Counts,
 };
 
-pub(super) mod adoption;
+pub(super) mod attribution;
 pub(super) mod claims;
 pub(super) mod devices;
 pub(super) mod forwards;

@@ -78,17 +78,20 @@ pub trait Journal: Send + Sync + 'static {
     /// changes nothing. Stored with the rest of its batch, or not at all.
     async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError>;
 
-    /// Looks whether a request that nobody owns is the one change whose outcome is
-    /// unknown ([`adoption`](crate::domain::adoption)), and binds it if it is and
-    /// `bind` says so: in one transaction. `listed` are the devices that
-    /// ThingSpace's own status of the request names, where somebody has asked.
-    async fn adopt(
+    /// Finds the one change that made a request which no change owns
+    /// ([`attribution`](crate::domain::attribution)), and attributes the request to it in the same
+    /// transaction, if the last result of the request is the one at the position `last_result`. `None`
+    /// only finds it. `listed` is ThingSpace's own list of the request's devices, where there is one.
+    ///
+    /// Callers wait for the quiet period between a look that returned a `last_result` and the
+    /// attribution with it. So no result arrived in that time, whatever happened to the clock.
+    async fn attribute(
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
-        bind: bool,
+        last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Adoption, JournalError>;
+    ) -> Result<Attribution, JournalError>;
 
     /// Joins a stray to the device that has these identifiers, which are all one device's, if exactly
     /// one device of its change has any of them and nothing else contradicts it: the stray's results
@@ -176,10 +179,13 @@ pub trait Journal: Send + Sync + 'static {
     async fn waiting(&self, state: ChangeState, before: Timestamp)
     -> Result<Waiting, JournalError>;
 
-    /// Requests that nobody owns and whose first result came at this time or
-    /// later, newest first, at most `limit`.
-    async fn orphans(&self, since: Timestamp, limit: usize)
-    -> Result<Vec<RequestId>, JournalError>;
+    /// Requests that no change owns and whose first result was stored after this change was sent,
+    /// newest first, at most `limit`.
+    async fn unattributed_requests(
+        &self,
+        change: ChangeId,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, JournalError>;
 
     /// Changes whose call was being answered when the journal was last in use.
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
@@ -385,16 +391,26 @@ pub struct Waiting {
     pub next: Option<Timestamp>,
 }
 
-/// What became of the look whether a request is a change's.
+/// Which change made a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Adoption {
-    /// It is this change's now.
-    Adopted(Box<Change>),
-    /// It has named all devices of this change, and no other so far.
-    Whole(Box<Change>),
-    /// What was seen of it is a part of this eSIM change: ThingSpace's status of
-    /// the request may tell whether it is the whole.
-    Part(Box<Change>),
+pub enum Attribution {
+    /// The request is this change's now.
+    Attributed(Box<Change>),
+    /// The request covers this change as a whole, and no other change can have made it.
+    Whole {
+        /// The change.
+        change: Box<Change>,
+        /// The position of the last result.
+        last_result: u64,
+    },
+    /// The devices that were seen are a part of this eSIM change. ThingSpace's list of the request's
+    /// devices may prove that it is the whole; a list that was given lacks devices.
+    Part {
+        /// The change.
+        change: Box<Change>,
+        /// The position of the last result.
+        last_result: u64,
+    },
     /// Nothing is proven.
     Unproven,
 }

@@ -26,12 +26,12 @@ use crate::{
     thingspace::ThingSpace,
 };
 
-mod binding;
+mod attribution;
 mod room;
 mod send;
 mod waiters;
 
-pub use binding::Binder;
+pub use attribution::Attributor;
 pub use room::Limits;
 use room::{Place, Room};
 use waiters::Waiters;

@@ -52,7 +52,7 @@ pub enum Append {
     /// A callback.
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
-    Adopt,
+    Attribute,
     /// The device that a result was looked up to be of.
     Name,
     /// A callback that cannot be used now, or that one turned out to be usable.
@@ -238,7 +238,7 @@ impl Append {
             Self::Claim => "claim",
             Self::Step => "step",
             Self::Callback => "callback",
-            Self::Adopt => "adopt",
+            Self::Attribute => "attribute",
             Self::Quarantine => "quarantine",
             Self::Forward => "forward",
             Self::Name => "name",

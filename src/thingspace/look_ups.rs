@@ -106,8 +106,13 @@ impl ThingSpace {
         let Some(Value::Array(devices)) = devices else {
             return Err(LookUpError::Unanswered("no list of devices".into()));
         };
-        let devices = devices.iter().filter_map(Value::as_object);
         self.tells_statuses.store(true, Ordering::Relaxed);
+        // What cannot be read is a device that nothing is known of: without it, the list would look like a
+        // shorter one.
+        let nothing = Map::new();
+        let devices = devices
+            .iter()
+            .map(|device| device.as_object().unwrap_or(&nothing));
         Ok(devices.map(read_status).collect())
     }
 

@@ -12,6 +12,7 @@
 )]
 
 mod ambiguous;
+mod attribution;
 mod budget;
 mod callbacks;
 mod contract;

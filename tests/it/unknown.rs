@@ -93,7 +93,10 @@ async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sen
     assert_eq!((thingspace.posts(), thingspace.executed()), (1, 1));
     let story = Story::of(&mut client, stored(watch_key("lost"))).await;
     for result in story.results() {
-        assert!(result.evidence.contains("bound by evidence"), "{result:?}");
+        assert!(
+            result.evidence.contains("attributed by evidence"),
+            "{result:?}"
+        );
     }
 }
 

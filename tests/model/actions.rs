@@ -1,7 +1,7 @@
 //! What can happen next.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::{adoption::Listing, change::ChangeState};
+use thingspace_gateway::domain::{attribution::DeviceList, change::ChangeState};
 
 use crate::{
     properties,
@@ -9,7 +9,7 @@ use crate::{
         Action, Callbacks, Flaw, Job, KEYS, LookUps, Phase, Protocol, REPLICAS, REQUESTS,
         Requested, Row, STRANGER, State,
     },
-    rule,
+    rule::{self, Devices},
 };
 
 impl Model for Protocol {
@@ -27,6 +27,7 @@ impl Model for Protocol {
             jobs: Vec::new(),
             is_up,
             calls: self.calls,
+            heard_before_the_leap: None,
             was_retried_elsewhere: false,
         }]
     }
@@ -65,6 +66,9 @@ impl Model for Protocol {
         }
         if self.devices[STRANGER] != 0 && state.requests[STRANGER].is_none() {
             actions.push(Action::StrangerExecutes);
+        }
+        if self.clock_leaps && state.heard_before_the_leap.is_none() {
+            actions.push(Action::SetClockBack);
         }
         for request in 0..REQUESTS {
             self.request_actions(state, request, actions);
@@ -120,7 +124,11 @@ impl Protocol {
                 requested.stored & device != 0,
                 requested.acknowledged & device != 0,
             );
-            if !is_stored && !requested.is_silent {
+            let is_too_late = self.is_stranger_early
+                && request == STRANGER
+                && requested.stored == 0
+                && state.rows.iter().flatten().any(|row| row.was_dispatched);
+            if !is_stored && !requested.is_silent && !is_too_late {
                 actions.push(Action::Deliver { request, device });
             }
             let first = self.flaw == Some(Flaw::AcknowledgesFirst);
@@ -137,18 +145,34 @@ impl Protocol {
             let is_quiet = requested.is_over()
                 || self.callbacks == Callbacks::AnyTime
                 || self.flaw == Some(Flaw::BindsAtOnce);
-            let bind = |listing| Action::Bind { request, listing };
+            let bind = |list, listed| Action::Bind {
+                request,
+                list,
+                listed,
+            };
+            let lists = self.lists(requested.devices);
+            actions.extend(lists.map(|listed| bind(DeviceList::Received, listed)));
             match self.look_ups {
-                LookUps::MayFail => {
-                    actions.push(bind(Listing::Told));
-                    if is_quiet {
-                        actions.push(bind(Listing::Unanswered));
-                    }
-                }
-                LookUps::Nowhere if is_quiet => actions.push(bind(Listing::Nowhere)),
+                LookUps::Nowhere if is_quiet => actions.push(bind(DeviceList::Unsupported, 0)),
                 LookUps::Nowhere => {}
+                _ if is_quiet => actions.push(bind(DeviceList::Unanswered, 0)),
+                _ => {}
             }
         }
+    }
+
+    /// What ThingSpace may list of a request's devices.
+    fn lists(&self, devices: Devices) -> impl Iterator<Item = Devices> + '_ {
+        let subsets = (0..=devices).filter(move |some| some & !devices == 0);
+        subsets.filter(move |listed| {
+            let is_anothers = self.devices[..KEYS].contains(listed);
+            match self.look_ups {
+                LookUps::MayFail => *listed == devices,
+                LookUps::Incomplete => *listed == devices || !is_anothers,
+                LookUps::AnyIncomplete => true,
+                LookUps::Nowhere => false,
+            }
+        })
     }
 
     fn upkeep_actions(&self, state: &State, key: usize, actions: &mut Vec<Action>) {

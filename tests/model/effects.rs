@@ -1,7 +1,7 @@
 //! What it does.
 
 use thingspace_gateway::domain::{
-    adoption::{Extent, Listing},
+    attribution::{Coverage, DeviceList},
     change::{ChangeState, Step},
 };
 
@@ -10,7 +10,7 @@ use crate::{
         Action, Answer, Flaw, Job, KEYS, Phase, Post, Protocol, REQUESTS, Requested, Row, STRANGER,
         State,
     },
-    rule,
+    rule::{self, Devices},
 };
 
 impl Protocol {
@@ -76,7 +76,12 @@ impl Protocol {
                 state.requests[request].as_mut()?.acknowledged |= device;
             }
             Action::LoseTheRest { request } => state.requests[request].as_mut()?.is_silent = true,
-            Action::Bind { request, listing } => self.bind(state, request, listing)?,
+            Action::Bind {
+                request,
+                list,
+                listed,
+            } => self.bind(state, request, list, listed)?,
+            Action::SetClockBack => state.heard_before_the_leap = Some(state.heard()),
             Action::LookUp { key, device } => {
                 let request = usize::from(state.rows[key]?.bound?);
                 state.requests[request].as_mut()?.stored |= device;
@@ -87,7 +92,17 @@ impl Protocol {
                 state.is_up[replica] = false;
                 state.jobs.retain(|job| job.post.replica != replica);
             }
-            Action::Restart { replica } => state.is_up[replica] = true,
+            Action::Restart { replica } => {
+                state.is_up[replica] = true;
+                if self.flaw == Some(Flaw::QuietPeriodEndsAtARestart) {
+                    for request in 0..REQUESTS {
+                        if !state.is_bound(request) {
+                            // Nothing is attributed where nothing fits.
+                            let _none = self.bind(state, request, DeviceList::Unsupported, 0);
+                        }
+                    }
+                }
+            }
             Action::Settle { key, .. } => {
                 let step = match state.rows[key]?.state {
                     ChangeState::Queued => rule::not_sent(),
@@ -119,6 +134,7 @@ impl Protocol {
                 owner,
                 was_dispatched: false,
                 heard: 0,
+                heard_by_clock: 0,
                 bound: None,
                 by_evidence: false,
             }),
@@ -145,8 +161,8 @@ impl Protocol {
 
     /// A step of a change's sender, if the journal takes it from this one.
     fn step(&self, state: &mut State, post: Post, step: &Step) -> bool {
-        let heard = (0..REQUESTS).filter(|of| state.requests[*of].is_some_and(|of| of.stored != 0));
-        let heard = heard.fold(0, |heard, of| heard | 1 << of);
+        let heard = state.heard();
+        let heard_by_clock = heard & !state.heard_before_the_leap.unwrap_or(0);
         let Some(row) = &mut state.rows[post.key] else {
             return false;
         };
@@ -158,7 +174,10 @@ impl Protocol {
         };
         row.state = next;
         match step {
-            Step::Dispatch { .. } => (row.was_dispatched, row.heard) = (true, heard),
+            Step::Dispatch { .. } => {
+                row.was_dispatched = true;
+                (row.heard, row.heard_by_clock) = (heard, heard_by_clock);
+            }
             Step::Accept { .. } => row.bound = u8::try_from(post.key).ok(),
             _ => {}
         }
@@ -180,17 +199,24 @@ impl Protocol {
         state.jobs.retain(|other| *other != job);
     }
 
-    fn bind(&self, state: &mut State, request: usize, listing: Listing) -> Option<()> {
+    fn bind(
+        &self,
+        state: &mut State,
+        request: usize,
+        list: DeviceList,
+        listed: Devices,
+    ) -> Option<()> {
         let requested = state.requests[request]?;
         let look = |listed| {
             let rules = &self.rules;
-            rules.adopt(&state.rows, request, requested, listed, self.flaw)
+            rules.attribute(&state.rows, request, requested, listed, self.flaw)
         };
-        // As `submit::binding` does it: asked about only if a change comes into question.
-        look(false)?;
-        let (key, extent) = look(listing == Listing::Told)?;
-        let may_bind = listing.lets_bind() || self.flaw == Some(Flaw::BindsWithoutTheList);
-        if extent == Extent::Whole && may_bind {
+        // As `submit::attribution` does it: asked about only if a change comes into question.
+        look(None)?;
+        let has_list = list == DeviceList::Received;
+        let (key, coverage) = look(has_list.then_some(listed))?;
+        let may_bind = list.permits_attribution() || self.flaw == Some(Flaw::BindsWithoutTheList);
+        if coverage == Coverage::Whole && may_bind {
             state.move_on(key, &rule::accept())?;
             let row = state.rows[key].as_mut()?;
             (row.bound, row.by_evidence) = (u8::try_from(request).ok(), true);

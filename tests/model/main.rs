@@ -11,8 +11,8 @@
 //!
 //! **The product's own code** decides which step a state allows (`ChangeState::after`, `is_in_flight`,
 //! `is_under_way`), which device a result names (`find_device`), and which change a request is
-//! (`Orphan::may_be`, `Sighting`, `only_one`, `Listing`). The order of the steps in `submit/` and the journal's
-//! claim are written again here: they are async code and SQL.
+//! (`domain::attribution`). The order of the steps in `submit/` and the journal's claim are written again
+//! here: they are async code and SQL.
 //!
 //! **Two replicas** are what the design wants and the embedded journal does not have. Each claim has a
 //! number here, and the journal takes a sender's step only under its own; the state alone does not do.
@@ -60,7 +60,48 @@ fn protocol(replicas: usize, calls: [u8; KEYS], strangers: Devices) -> Protocol 
         devices: [OURS, OURS, strangers],
         look_ups: LookUps::MayFail,
         callbacks: Callbacks::AnyTime,
+        is_stranger_early: false,
+        clock_leaps: false,
         flaw: None,
+    }
+}
+
+/// Two changes of which the second has some of the first one's devices, or more.
+fn overlapping(first: Devices, second: Devices) -> Protocol {
+    Protocol {
+        rules: Rules::new([first, second]),
+        devices: [first, second, 0],
+        look_ups: LookUps::Nowhere,
+        ..protocol(1, [1, 1], 0)
+    }
+}
+
+/// A stranger's request for exactly our devices, of which something is heard before ours is sent. The
+/// clock may be set back at any time.
+fn early_stranger() -> Protocol {
+    Protocol {
+        look_ups: LookUps::Nowhere,
+        callbacks: Callbacks::InTime,
+        is_stranger_early: true,
+        clock_leaps: true,
+        ..protocol(1, [1, 0], OURS)
+    }
+}
+
+/// A stranger's request for more devices, all called back within the quiet period.
+fn superset_in_time() -> Protocol {
+    Protocol {
+        look_ups: LookUps::Nowhere,
+        callbacks: Callbacks::InTime,
+        ..protocol(1, [1, 0], OURS | C)
+    }
+}
+
+/// A stranger's request for more devices, of which ThingSpace's list may lack some.
+fn superset_with_an_incomplete_list() -> Protocol {
+    Protocol {
+        look_ups: LookUps::Incomplete,
+        ..protocol(1, [1, 0], OURS | C)
     }
 }
 
@@ -171,6 +212,28 @@ fn a_strangers_request_for_one_of_the_devices_and_another_is_never_ours_once_it_
     holds("a stranger with another device", protocol(1, [1, 0], B | C));
 }
 
+#[test]
+fn a_list_that_is_empty_or_lacks_devices_proves_nothing() {
+    let name = "a stranger with more devices and an incomplete list";
+    holds(name, superset_with_an_incomplete_list());
+}
+
+#[test]
+fn a_late_callback_of_a_closed_change_is_never_another_ones_whose_devices_are_fewer_or_more() {
+    holds("a second change of fewer devices", overlapping(OURS, A));
+    holds("a second change of more devices", overlapping(A, OURS));
+    let listed = Protocol {
+        look_ups: LookUps::Incomplete,
+        ..overlapping(OURS, A)
+    };
+    holds("a second change of fewer devices, listed", listed);
+}
+
+#[test]
+fn results_from_before_a_change_was_sent_are_never_its_although_the_clock_is_set_back() {
+    holds("a stranger before a leap of the clock", early_stranger());
+}
+
 // === Its limits ===
 
 #[test]
@@ -192,7 +255,36 @@ fn a_strangers_request_for_more_devices_is_taken_for_ours_when_the_rest_is_late_
     breaks(&[OWN], protocol);
 }
 
+#[test]
+fn a_list_that_lacks_devices_and_is_exactly_our_set_cannot_be_told_from_ours() {
+    let protocol = Protocol {
+        look_ups: LookUps::AnyIncomplete,
+        ..superset_with_an_incomplete_list()
+    };
+    breaks(&[OWN], protocol);
+}
+
 // === What each rule is there for ===
+
+/// The four ways in which a request of somebody else was attributed to an unknown change: each breaks the
+/// model under the old rule, and the same model holds under the rule that replaced it.
+#[test]
+fn each_old_rule_of_attribution_has_a_counterexample_and_its_replacement_has_none() {
+    let cases = [
+        (Flaw::QuietPeriodEndsAtARestart, superset_in_time()),
+        (
+            Flaw::ListAddsToTheCallbacks,
+            superset_with_an_incomplete_list(),
+        ),
+        (Flaw::ClosedWithMoreIsNoRival, overlapping(OURS, A)),
+        (Flaw::ComparesClockTimes, early_stranger()),
+    ];
+    for (old_rule, protocol) in cases {
+        println!("{old_rule:?}:");
+        breaks(&[OWN], with(old_rule, protocol.clone()));
+        holds("without it", protocol);
+    }
+}
 
 #[test]
 fn a_post_that_is_sent_again_after_a_time_out_is_executed_twice() {

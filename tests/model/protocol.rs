@@ -1,7 +1,7 @@
 //! What the model knows: its settings, its state, and what can happen to it.
 
 use thingspace_gateway::domain::{
-    adoption::Listing,
+    attribution::DeviceList,
     change::{ChangeState, Step},
 };
 
@@ -25,6 +25,10 @@ pub struct Protocol {
     pub devices: [Devices; REQUESTS],
     pub look_ups: LookUps,
     pub callbacks: Callbacks,
+    /// The stranger's first callback comes before any change is sent.
+    pub is_stranger_early: bool,
+    /// The clock may be set back once.
+    pub clock_leaps: bool,
     pub flaw: Option<Flaw>,
 }
 
@@ -33,6 +37,10 @@ pub struct Protocol {
 pub enum LookUps {
     /// eSIM: sooner or later, or never.
     MayFail,
+    /// As that. A list may be empty or lack devices, but what it has is not exactly another change's set.
+    Incomplete,
+    /// A list may lack any devices.
+    AnyIncomplete,
     /// 5G Business Internet: there is no such list.
     Nowhere,
 }
@@ -59,8 +67,16 @@ pub enum Flaw {
     BindsAtOnce,
     BindsWithoutTheList,
     ForgetsWhatWasGivenUp,
-    /// And forgets what was given up, which hides it: as it does after `GIVEN_UP_COUNTS_FOR`.
+    /// And forgets what was given up, which hides it, as it does once the change is no longer on record.
     TakesResultsFromBeforeItWasSent,
+    /// Attributes what it finds at a start at once.
+    QuietPeriodEndsAtARestart,
+    /// Adds ThingSpace's list to what the callbacks named.
+    ListAddsToTheCallbacks,
+    /// A closed change that has more devices than were seen is no rival.
+    ClosedWithMoreIsNoRival,
+    /// Decides by clock times whether a result came before a change was sent.
+    ComparesClockTimes,
     AcknowledgesFirst,
 }
 
@@ -77,6 +93,8 @@ pub struct State {
     pub jobs: Vec<Job>,
     pub is_up: [bool; REPLICAS],
     pub calls: [u8; KEYS],
+    /// The requests that had been heard of when the clock was set back, if it was.
+    pub heard_before_the_leap: Option<u8>,
     /// A call with a key came to a replica that had not made the change.
     pub was_retried_elsewhere: bool,
 }
@@ -89,8 +107,10 @@ pub struct Row {
     pub fence: u8,
     pub owner: u8,
     pub was_dispatched: bool,
-    /// Requests that were heard of before it was sent.
+    /// Requests that were heard of before it was sent, by position.
     pub heard: u8,
+    /// The same by the clock.
+    pub heard_by_clock: u8,
     pub bound: Option<u8>,
     pub by_evidence: bool,
 }
@@ -177,8 +197,10 @@ pub enum Action {
     },
     Bind {
         request: usize,
-        listing: Listing,
+        list: DeviceList,
+        listed: Devices,
     },
+    SetClockBack,
     LookUp {
         key: usize,
         device: Devices,
@@ -205,6 +227,12 @@ pub enum Action {
 // === impl State ===
 
 impl State {
+    /// Requests that results have named, one bit each.
+    pub fn heard(&self) -> u8 {
+        let heard = (0..REQUESTS).filter(|of| self.requests[*of].is_some_and(|of| of.stored != 0));
+        heard.fold(0, |heard, of| heard | 1 << of)
+    }
+
     pub fn is_bound(&self, request: usize) -> bool {
         let rows = self.rows.iter().flatten();
         rows.filter_map(|row| row.bound)

@@ -1,12 +1,12 @@
 //! The product's own rules, fed with what the model knows.
 //!
-//! A state of the model is small and comparable; `Change`, `Orphan` and `Sighting` are made of it here,
+//! A state of the model is small and comparable; `Change` and what attribution takes are made of it here,
 //! so that what is explored is the product's code and not a copy of it.
 
 use std::convert::Infallible;
 
 use thingspace_gateway::domain::{
-    adoption::{Extent, Orphan, Sighting, only_one},
+    attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select},
     change::{
         Change, ChangeState, ChangeType, Demand, Order, Refusal, RefusalKind, SentDevice, Step,
     },
@@ -34,12 +34,14 @@ type Named = [(Option<u32>, Match); 3];
 pub struct Rules {
     changes: [Change; KEYS],
     named: [Named; KEYS],
-    orphan: Orphan,
+    request: UnattributedRequest,
 }
 
-const SENT: Timestamp = Timestamp::from_micros(10);
-const BEFORE: Timestamp = Timestamp::from_micros(5);
-const AFTER: Timestamp = Timestamp::from_micros(20);
+/// The position of every DISPATCHED, and those of results from before and after it.
+const SENT: u64 = 10;
+const BEFORE: u64 = 5;
+const AFTER: u64 = 20;
+const ANY_TIME: Timestamp = Timestamp::from_micros(1);
 
 impl Rules {
     pub fn new(devices: [Devices; KEYS]) -> Self {
@@ -48,72 +50,94 @@ impl Rules {
         let changes = demands.clone().map(|mut demand| {
             key += 1;
             demand.key = Some(IdempotencyKey::parse(format!("key-{key}")).unwrap());
-            demand.begin(ChangeId::new(BEFORE), BEFORE)
+            demand.begin(ChangeId::new(ANY_TIME), ANY_TIME)
         });
         Self {
             changes,
             named: demands.map(|demand| [A, B, C].map(|device| name(&demand, device))),
-            orphan: Orphan {
-                first_time: AFTER,
+            request: UnattributedRequest {
+                first_result: AFTER,
                 account: None,
                 service: Some(ServiceName::parse(ServiceName::DEVICE_PROFILE).unwrap()),
             },
         }
     }
 
-    /// The change that a request is, if the product's rule finds one, and how much of it was seen.
-    pub fn adopt(
+    /// The change that made a request, if the product's rule finds one, and how the request covers it.
+    pub fn attribute(
         &self,
         rows: &[Option<Row>; KEYS],
         request: usize,
         requested: Requested,
-        listed: bool,
+        listed: Option<Devices>,
         flaw: Option<Flaw>,
-    ) -> Option<(usize, Extent)> {
-        let mut seen = Vec::new();
+    ) -> Option<(usize, Coverage)> {
+        let mut candidates = Vec::new();
         for (key, row) in rows.iter().enumerate() {
             let Some(row) = row else { continue };
             let mut change = self.changes[key].clone();
             change.state = row.state;
-            change.dispatch_time = row.was_dispatched.then_some(SENT);
-            change.finish_time = row.state.is_final().then_some(AFTER);
             if row.bound.is_some() {
                 change.request_ids = vec![RequestId::parse("request").unwrap()];
             }
-            let is_forgotten = matches!(
-                flaw,
-                Some(Flaw::ForgetsWhatWasGivenUp | Flaw::TakesResultsFromBeforeItWasSent)
-            );
-            if is_forgotten && row.state == ChangeState::Closed {
+            let heard = match flaw {
+                Some(Flaw::TakesResultsFromBeforeItWasSent) => 0,
+                Some(Flaw::ComparesClockTimes) => row.heard_by_clock,
+                _ => row.heard,
+            };
+            let mut unattributed = self.request.clone();
+            if heard & (1 << request) != 0 {
+                unattributed.first_result = BEFORE;
+            }
+            let dispatched = row.was_dispatched.then_some(SENT);
+            if !unattributed.may_be_made_by(&change, dispatched) {
                 continue;
             }
-            let mut orphan = self.orphan.clone();
-            let was_heard = row.heard & (1 << request) != 0;
-            if was_heard && flaw != Some(Flaw::TakesResultsFromBeforeItWasSent) {
-                orphan.first_time = BEFORE;
-            }
-            if orphan.may_be(&change, AFTER) {
-                let extent = self.extent(key, requested, listed, flaw);
-                seen.push((change, extent));
+            let coverage = self.coverage(key, requested, listed, flaw);
+            let is_forgotten = match flaw {
+                Some(Flaw::ForgetsWhatWasGivenUp | Flaw::TakesResultsFromBeforeItWasSent) => true,
+                Some(Flaw::ClosedWithMoreIsNoRival) => coverage == Coverage::Part,
+                _ => false,
+            };
+            if !(is_forgotten && row.state == ChangeState::Closed) {
+                candidates.push(Candidate { change, coverage });
             }
         }
-        let (change, extent) = only_one(&seen, listed)?;
-        let key = self.changes.iter().position(|of| of.key == change.key)?;
-        Some((key, extent))
+        let one = select(&candidates)?;
+        let key = self
+            .changes
+            .iter()
+            .position(|of| of.key == one.change.key)?;
+        Some((key, one.coverage))
     }
 
-    fn extent(&self, key: usize, requested: Requested, listed: bool, flaw: Option<Flaw>) -> Extent {
-        let mut sighting = Sighting::default();
-        let listed = if listed { requested.devices } else { 0 };
+    fn coverage(
+        &self,
+        key: usize,
+        requested: Requested,
+        listed: Option<Devices>,
+        flaw: Option<Flaw>,
+    ) -> Coverage {
+        let mut seen = SeenDevices::default();
+        let adds = flaw == Some(Flaw::ListAddsToTheCallbacks);
+        if listed.is_some() && !adds {
+            seen.list_received();
+        }
         for (index, (device, matched)) in self.named[key].iter().enumerate() {
-            // A callback and a line of the list say the same of a device.
-            if (requested.stored | listed) & (1 << index) != 0 {
-                sighting.see_device(*device, *matched);
+            if requested.stored & (1 << index) != 0 {
+                seen.add_reported(*device, *matched);
+            }
+            if listed.unwrap_or(0) & (1 << index) != 0 {
+                if adds {
+                    seen.add_reported(*device, *matched);
+                } else {
+                    seen.add_listed(*device, *matched);
+                }
             }
         }
-        match sighting.extent(self.changes[key].device_count) {
-            Extent::Part if flaw == Some(Flaw::TakesAPartForTheWhole) => Extent::Whole,
-            extent => extent,
+        match seen.coverage(self.changes[key].device_count) {
+            Coverage::Part if flaw == Some(Flaw::TakesAPartForTheWhole) => Coverage::Whole,
+            coverage => coverage,
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Claim, Detained, Intent, JournalError, Stored, Tried,
+        Arrival, Attribution, Bounds, Claim, Detained, Intent, JournalError, Stored, Tried,
         tables::{
             apply::{Applied, Batch},
             quarantine::{drop_detained, see_detained},
@@ -27,12 +27,12 @@ pub(super) enum Command {
     Claim(Box<Intent>, Reply<Claim>),
     Step(ChangeId, Box<Step>, Timestamp, Reply<Change>),
     Callback(Box<Arrival>, Reply<Stored>),
-    Adopt(
+    Attribute(
         RequestId,
         Option<Vec<Vec<ReportedId>>>,
-        bool,
+        Option<u64>,
         Timestamp,
-        Reply<Adoption>,
+        Reply<Attribution>,
     ),
     Name(ChangeId, u64, Vec<ReportedId>, Timestamp, Reply<bool>),
     Note(String, Vec<u8>, Reply<()>),
@@ -72,7 +72,7 @@ impl Command {
             // A slice of a table.
             Self::ExpireForwards(..) | Self::HastenForwards(..) => 100,
             // Reads what may be thousands of results: no callback waits for it.
-            Self::Adopt(..) => 2_500,
+            Self::Attribute(..) => 2_500,
             Self::Probe => 0,
         }
     }
@@ -91,8 +91,8 @@ pub(super) fn execute(
             answer(batch.step(change, &step, now), reply, answers)
         }
         Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
-        Command::Adopt(request, listed, bind, now, reply) => answer(
-            batch.adopt(&request, listed.as_deref(), bind, now),
+        Command::Attribute(request, listed, last_result, now, reply) => answer(
+            batch.attribute(&request, listed.as_deref(), last_result, now),
             reply,
             answers,
         ),
@@ -164,7 +164,7 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::Claim(_, reply) => refuse(reply, answers),
             Command::Step(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
-            Command::Adopt(_, _, _, _, reply) => refuse(reply, answers),
+            Command::Attribute(_, _, _, _, reply) => refuse(reply, answers),
             Command::Name(_, _, _, _, reply) => refuse(reply, answers),
             Command::Note(_, _, reply) => refuse(reply, answers),
             Command::Detain(_, _, reply) => refuse(reply, answers),

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 
 use super::{
-    Adoption, Arrival, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage, Claim,
-    ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
+    Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
+    Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
     ForwardCensus, Intent, Journal, JournalError, Observer, Place, Reservation, Stored, Stray,
     Target, Tried, Waiting,
     tables::{apply::Batch, forward, list, naming, quarantine, read, schema},
@@ -216,14 +216,16 @@ impl Journal for Embedded {
         self.writer.store_callback(arrival).await
     }
 
-    async fn adopt(
+    async fn attribute(
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
-        bind: bool,
+        last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Adoption, JournalError> {
-        self.writer.adopt(request, listed, bind, now).await
+    ) -> Result<Attribution, JournalError> {
+        self.writer
+            .attribute(request, listed, last_result, now)
+            .await
     }
 
     async fn name_stray(
@@ -334,13 +336,13 @@ impl Journal for Embedded {
             .await
     }
 
-    async fn orphans(
+    async fn unattributed_requests(
         &self,
-        since: Timestamp,
+        change: ChangeId,
         limit: usize,
     ) -> Result<Vec<RequestId>, JournalError> {
         self.readers
-            .read(move |db| list::orphans(db, since, limit))
+            .read(move |db| list::unattributed_requests(db, change, limit))
             .await
     }
 

@@ -62,14 +62,18 @@ conforms!(
         a_note_is_kept_by_its_name_until_it_is_emptied,
         nothing_is_taken_after_close,
         room_that_is_set_aside_stands_in_nobodys_way;
-    adoption:
+    attribution:
         a_request_that_names_exactly_the_devices_of_an_unknown_change_is_its,
         what_does_not_prove_it_binds_nothing,
         of_two_changes_that_it_can_be_it_is_neither,
-        a_change_that_was_given_up_lately_may_be_meant_as_well,
-        what_was_given_up_keeps_nobody_from_asking_for_the_list,
-        a_part_is_the_whole_only_if_thingspace_lists_exactly_the_devices,
-        orphans_are_found_by_when_they_came_and_those_who_wait_by_since_when;
+        a_closed_change_is_a_rival_for_as_long_as_it_is_on_record,
+        a_late_callback_of_a_closed_change_is_not_another_changes,
+        a_closed_change_that_has_a_request_of_its_own_is_no_rival,
+        a_rival_that_the_list_may_rule_out_is_no_reason_not_to_ask_for_it,
+        a_list_of_a_requests_devices_alone_is_the_whole_set_or_proves_nothing,
+        a_result_that_arrives_after_the_look_keeps_its_request_from_being_attributed,
+        results_come_before_or_after_a_change_by_their_positions_whatever_the_clock_says,
+        unattributed_requests_are_listed_and_waiting_changes_are_found_by_age;
     forwards:
         what_is_stored_to_be_passed_on_waits_until_it_was_also_after_a_restart,
         the_oldest_are_given_up_for_newer_ones_and_for_their_age;

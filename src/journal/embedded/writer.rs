@@ -32,7 +32,7 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
+        Arrival, Attribution, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
         Observer, Reservation, Stored, Tried,
     },
     telemetry::{Append, Instruments},
@@ -162,15 +162,15 @@ impl Writer {
         .await
     }
 
-    pub(super) async fn adopt(
+    pub(super) async fn attribute(
         &self,
         request: RequestId,
         listed: Option<Vec<Vec<ReportedId>>>,
-        bind: bool,
+        last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Adoption, JournalError> {
-        self.change_command(Append::Adopt, |reply| {
-            Command::Adopt(request, listed, bind, now, reply)
+    ) -> Result<Attribution, JournalError> {
+        self.change_command(Append::Attribute, |reply| {
+            Command::Attribute(request, listed, last_result, now, reply)
         })
         .await
     }

@@ -6,10 +6,12 @@ use rusqlite::{
 };
 
 use super::{
+    attribute::dispatched_at,
     entry::{from_json, int, state_code, uint},
     schema::meta,
 };
 use crate::{
+    broken::Rule,
     domain::{
         change::{Change, ChangeState, SentDevice},
         clock::Timestamp,
@@ -154,25 +156,45 @@ pub(in crate::journal) fn waiting(
     })
 }
 
-/// Requests that nobody owns and whose first result came at this time or later.
-pub(in crate::journal) fn orphans(
+/// Requests that no change owns and whose first result came after a change was sent, newest first.
+pub(in crate::journal) fn unattributed_requests(
     connection: &Connection,
-    since: Timestamp,
+    change: ChangeId,
     limit: usize,
 ) -> rusqlite::Result<Vec<RequestId>> {
-    connection
-        .prepare_cached(
-            "SELECT r.request_id FROM request r
-             WHERE r.change IS NULL AND r.last_time >= ?1
-               AND (SELECT at FROM entry WHERE request = r.id ORDER BY position LIMIT 1) >= ?1
-             ORDER BY r.last_time DESC LIMIT ?2",
-        )?
-        .query_map(params![since.as_micros(), int(limit as u64)], |row| {
-            RequestId::parse(row.get::<_, String>(0)?).map_err(|error| {
-                rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
-            })
-        })?
-        .collect()
+    let id = connection
+        .prepare_cached("SELECT id FROM change WHERE change_id = ? AND trimmed = 0")?
+        .query_row([change.as_bytes().as_slice()], |row| row.get(0))
+        .optional()?;
+    let dispatched = match id {
+        Some(id) => dispatched_at(connection, id)?,
+        None => None,
+    };
+    let Some(dispatched) = dispatched else {
+        return Ok(Vec::new());
+    };
+    // Rows are in the order of the requests' first results.
+    let mut statement = connection.prepare_cached(
+        "SELECT r.request_id, (SELECT min(position) FROM entry WHERE request = r.id)
+         FROM request r NOT INDEXED WHERE r.change IS NULL ORDER BY r.id DESC",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some(first_result) = row.get::<_, Option<i64>>(1)? else {
+            continue;
+        };
+        let is_earlier =
+            uint::<u64>(first_result) < dispatched && !Rule::PositionsNotTimes.is_broken();
+        if found.len() == limit || is_earlier {
+            break;
+        }
+        let request = RequestId::parse(row.get::<_, String>(0)?).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
+        })?;
+        found.push(request);
+    }
+    Ok(found)
 }
 
 /// Changes whose call is being answered.

@@ -1,9 +1,9 @@
 //! The tables that every engine keeps, and the one code that reads and writes
 //! them: the embedded engine's own, or a replica's disposable copy of a stream.
 
-mod adopt;
 mod answers;
 pub(super) mod apply;
+mod attribute;
 mod claims;
 pub(super) mod entry;
 pub(super) mod forward;

@@ -24,7 +24,7 @@ use crate::{
         names::{ChangeId, RequestId},
     },
     journal::{
-        Adoption, Arrival, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
+        Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
         Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
         ForwardCensus, Intent, JournalError, Observer, Place, Reservation, Stored, Stray, Target,
         Tried, Waiting,
@@ -153,16 +153,20 @@ impl Journal for Slow {
     async fn waiting(&self, _: ChangeState, _: Timestamp) -> Result<Waiting, JournalError> {
         unreachable!()
     }
-    async fn orphans(&self, _: Timestamp, _: usize) -> Result<Vec<RequestId>, JournalError> {
+    async fn unattributed_requests(
+        &self,
+        _: ChangeId,
+        _: usize,
+    ) -> Result<Vec<RequestId>, JournalError> {
         unreachable!()
     }
-    async fn adopt(
+    async fn attribute(
         &self,
         _: RequestId,
         _: Option<Vec<Vec<ReportedId>>>,
-        _: bool,
+        _: Option<u64>,
         _: Timestamp,
-    ) -> Result<Adoption, JournalError> {
+    ) -> Result<Attribution, JournalError> {
         unreachable!()
     }
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {

@@ -8,3 +8,4 @@ pub mod requests;
 pub mod sender;
 pub mod thingspace;
 pub mod webhook;
+pub mod wrong_clock;

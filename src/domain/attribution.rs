@@ -1,0 +1,200 @@
+//! Attribution: which change, of those whose answer was lost, made a request that no change owns.
+//!
+//! ThingSpace executed a change and its answer was lost. Only the callbacks are left, and they name a
+//! request id that the gateway has never seen. A callback of another operation on one of the same devices
+//! looks the same. So a request is attributed to a change only if it is known to be for all devices of the
+//! change and for no other, and if no other change could have made it.
+
+use std::collections::HashSet;
+
+use super::{
+    change::{Change, ChangeState, ChangeType},
+    names::{AccountName, ServiceName},
+    result::{DeviceReport, Match},
+};
+
+/// A request that no change owns. Positions are those of the journal: unlike clock times they are in the
+/// order in which things happened, whatever happens to the clock.
+#[derive(Debug, Clone)]
+pub struct UnattributedRequest {
+    /// The position of its first result.
+    pub first_result: u64,
+    /// The account that its callbacks' path named.
+    pub account: Option<AccountName>,
+    /// The service that its callbacks' path named.
+    pub service: Option<ServiceName>,
+}
+
+/// A change that may have made a request.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The change.
+    pub change: Change,
+    /// How the devices of the request cover it.
+    pub coverage: Coverage,
+}
+
+/// The devices that a request was seen to be for, in terms of one change.
+#[derive(Debug, Default)]
+pub struct SeenDevices {
+    /// Devices of the change that results named.
+    reported: HashSet<u32>,
+    /// Devices of the change that ThingSpace's list of the request's devices has. `None` without a list.
+    listed: Option<HashSet<u32>>,
+    /// Something named a device that is not the change's, or one that cannot be determined.
+    foreign: bool,
+}
+
+/// How the devices of a request cover a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coverage {
+    /// All devices of the change, and no other.
+    Whole,
+    /// Some devices of the change, and no other. The rest may not have been seen yet.
+    Part,
+    /// The request is not this change's.
+    Other,
+}
+
+/// What is known of ThingSpace's own list of a request's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceList {
+    /// ThingSpace returned it.
+    Received,
+    /// ThingSpace has no such list: 5G Business Internet.
+    Unsupported,
+    /// ThingSpace may have one and did not answer, or answered with an empty list.
+    Unanswered,
+}
+
+/// Finds the one change that made a request: one whose outcome is unknown, that the request covers as a
+/// whole, while no other candidate contains the devices that were seen. Such a candidate is a rival, even if
+/// the request covers only a part of it: the rest of its callbacks may be late or lost.
+///
+/// Failing that, finds an eSIM change that is covered in part, of which ThingSpace's list of the request's
+/// devices may prove more. Rivals that the list may rule out do not matter here.
+pub fn select(candidates: &[Candidate]) -> Option<&Candidate> {
+    let is_unknown = |one: &&Candidate| one.change.state == ChangeState::OutcomeUnknown;
+    let covered = |coverage| {
+        let mut all = candidates.iter();
+        std::iter::from_fn(move || all.find(|one| one.coverage == coverage))
+    };
+    let has_parts = covered(Coverage::Part).next().is_some();
+    let mut wholes = covered(Coverage::Whole);
+    if let (Some(only), None, false) = (wholes.next(), wholes.next(), has_parts) {
+        return Some(only).filter(is_unknown);
+    }
+    covered(Coverage::Part)
+        .filter(is_unknown)
+        .find(|one| one.change.change_type == ChangeType::EsimPlan)
+}
+
+// === impl DeviceList ===
+
+impl DeviceList {
+    /// Whether a request may be attributed to a change that it covers as a whole. While ThingSpace may have
+    /// a list of more devices, it may not: a request for more devices looks the same until its last
+    /// callback.
+    pub fn permits_attribution(self) -> bool {
+        match self {
+            Self::Received | Self::Unsupported => true,
+            Self::Unanswered => false,
+        }
+    }
+}
+
+// === impl UnattributedRequest ===
+
+impl UnattributedRequest {
+    /// Whether this change may have made the request: it was sent before the first result arrived, got no
+    /// request id, and account and service do not contradict it. `dispatched` is the position of the step
+    /// by which it was sent last.
+    ///
+    /// A change that was closed without a request id stays a candidate for as long as it is on record:
+    /// ThingSpace keeps callbacks for 30 days and sends them again on demand, and how many days have
+    /// passed cannot be measured by a clock that may leap. A change that has a request id is none: one
+    /// POST makes one request, and results of another request id are not its.
+    pub fn may_be_made_by(&self, change: &Change, dispatched: Option<u64>) -> bool {
+        let is_unanswered = match change.state {
+            ChangeState::OutcomeUnknown | ChangeState::Dispatched => true,
+            ChangeState::Closed => change.request_ids.is_empty(),
+            _ => false,
+        };
+        let was_sent_before = dispatched.is_some_and(|position| position < self.first_result);
+        let account_fits = self
+            .account
+            .as_ref()
+            .is_none_or(|account| *account == change.account);
+        is_unanswered && was_sent_before && account_fits && self.service_fits(change.change_type)
+    }
+
+    /// The set of services is open, and a proxy may rename them. Only the service of the other kind of
+    /// change is a contradiction.
+    fn service_fits(&self, change_type: ChangeType) -> bool {
+        let other = match change_type {
+            ChangeType::EsimPlan => ServiceName::CARRIER,
+            ChangeType::FiveGBiPlan => ServiceName::DEVICE_PROFILE,
+        };
+        self.service
+            .as_ref()
+            .is_none_or(|service| !service.is(other))
+    }
+}
+
+// === impl SeenDevices ===
+
+impl SeenDevices {
+    /// Adds a result, and the device that it was matched with.
+    pub fn add_result(
+        &mut self,
+        change_type: ChangeType,
+        report: &DeviceReport,
+        device: Option<u32>,
+        matched: Match,
+    ) {
+        let is_of_another_operation = match change_type {
+            ChangeType::EsimPlan => report.service_plan_change.is_some(),
+            ChangeType::FiveGBiPlan => report.esim_profile.is_some(),
+        };
+        self.foreign |= is_of_another_operation;
+        self.add_reported(device, matched);
+    }
+
+    /// Adds a device that a result named.
+    pub fn add_reported(&mut self, device: Option<u32>, matched: Match) {
+        let device = self.exact(device, matched);
+        self.reported.extend(device);
+    }
+
+    /// Notes that ThingSpace returned a list of the request's devices.
+    pub fn list_received(&mut self) {
+        self.listed.get_or_insert_default();
+    }
+
+    /// Adds a device of ThingSpace's list.
+    pub fn add_listed(&mut self, device: Option<u32>, matched: Match) {
+        let device = self.exact(device, matched);
+        self.listed.get_or_insert_default().extend(device);
+    }
+
+    /// "It is the only device that was sent" is a guess here: only an exact match names a device.
+    fn exact(&mut self, device: Option<u32>, matched: Match) -> Option<u32> {
+        let exact = device.filter(|_| matched == Match::Exact);
+        self.foreign |= exact.is_none();
+        exact
+    }
+
+    /// How the request covers a change of so many devices. Where there is a list, the list alone has to
+    /// be the whole set: what results named is not added to it. A list that lacks devices may be
+    /// incomplete, so it does not rule the change out.
+    pub fn coverage(&self, device_count: u32) -> Coverage {
+        let known = self.listed.as_ref().unwrap_or(&self.reported);
+        if self.foreign || self.reported.is_empty() {
+            Coverage::Other
+        } else if u32::try_from(known.len()) == Ok(device_count) {
+            Coverage::Whole
+        } else {
+            Coverage::Part
+        }
+    }
+}

@@ -1,0 +1,393 @@
+//! Attribution: what proves that a change made a request, and what does not.
+
+use super::*;
+use crate::domain::identifier::DeviceId;
+
+/// A change that was sent at 11 and got no answer.
+async fn unknown(journal: &dyn Journal, demand: &Demand) -> ChangeId {
+    let id = dispatched_at(journal, demand, 10).await;
+    journal.step(id, Step::LoseAnswer, at(13)).await.unwrap();
+    id
+}
+
+async fn see(journal: &dyn Journal, request: &str, devices: &[usize], seconds: i64) {
+    for device in devices {
+        journal
+            .store_callback(arrived(success(request, *device), seconds))
+            .await
+            .unwrap();
+    }
+}
+
+/// Looks, and attributes if the last result is still the one that the look saw.
+async fn attribute_with(
+    journal: &dyn Journal,
+    request: &str,
+    listed: Option<Vec<Vec<ReportedId>>>,
+) -> Attribution {
+    let request = RequestId::parse(request).unwrap();
+    let look = journal.attribute(request.clone(), None, None, at(50));
+    let last_result = match look.await.unwrap() {
+        Attribution::Whole { last_result, .. } | Attribution::Part { last_result, .. } => {
+            Some(last_result)
+        }
+        Attribution::Attributed(change) => panic!("a look attributed it to {change:?}"),
+        Attribution::Unproven => None,
+    };
+    let attribution = journal.attribute(request, listed, last_result, at(50));
+    attribution.await.unwrap()
+}
+
+async fn attribute(journal: &dyn Journal, request: &str) -> Attribution {
+    attribute_with(journal, request, None).await
+}
+
+fn listed(devices: &[usize]) -> Option<Vec<Vec<ReportedId>>> {
+    let id = |number: &usize| ReportedId {
+        kind: "iccid".into(),
+        id: iccid(*number),
+    };
+    Some(devices.iter().map(|number| vec![id(number)]).collect())
+}
+
+pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_unknown_change_is_its(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = unknown(&*journal, &esim("k", 0..3)).await;
+    see(&*journal, "r", &[2, 0], 20).await;
+    assert!(matches!(
+        attribute(&*journal, "r").await,
+        Attribution::Part { .. }
+    ));
+    see(&*journal, "r", &[1], 21).await;
+    let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
+        panic!("not attributed")
+    };
+    assert_eq!(
+        (change.change_id, change.state),
+        (id, ChangeState::Finished)
+    );
+    let events = timeline(&*journal, Target::Change(id)).await;
+    assert_eq!(
+        spell(&events),
+        "Queued Dispatched OutcomeUnknown Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
+    );
+    let results = events.iter().filter_map(|event| match &event.what {
+        What::Result(result) => Some(&result.report.evidence),
+        What::State(_) => None,
+    });
+    for evidence in results {
+        assert!(evidence.contains("exactly its 3 devices"), "{evidence}");
+    }
+    // It has an owner now.
+    assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
+    assert_eq!(attribute(&*journal, "nobody").await, Attribution::Unproven);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn what_does_not_prove_it_binds_nothing(engine: &dyn Engine) {
+    let journal = engine.open().await;
+    // All of them, but before the change was sent. The clock has been set back since.
+    see(&*journal, "earlier", &[0, 1], 30).await;
+    let id = unknown(&*journal, &esim("k", 0..2)).await;
+    let one = unknown(&*journal, &esim("one", 10..11)).await;
+    let five = unknown(&*journal, &five_g("five", &["A100003685E561"])).await;
+    // A stranger's superset.
+    see(&*journal, "superset", &[0, 1, 2], 20).await;
+    // A result that names nothing known is no proof, though only one device was sent.
+    see(&*journal, "other", &[99], 20).await;
+    let at_path = |request: &str, device, service: &str, account: &str| {
+        let arrival = Arrival {
+            service: ServiceName::parse(service).ok(),
+            account: AccountName::parse(account).ok(),
+            ..arrived(success(request, device), 20)
+        };
+        let journal = Arc::clone(&journal);
+        async move { journal.store_callback(arrival).await.unwrap() }
+    };
+    at_path("service", 10, "CarrierService", "0000123456-00001").await;
+    at_path("account", 10, "DeviceProfileService", "0000999999-00001").await;
+    for request in ["superset", "earlier", "other", "service", "account"] {
+        assert_eq!(
+            attribute(&*journal, request).await,
+            Attribution::Unproven,
+            "{request}"
+        );
+    }
+    // An eSIM profile's result of a 5G device, by whatever path.
+    let profile = r#"{"requestId":"profile","deviceIds":[{"id":"A100003685E561","kind":"meid"}],
+        "deviceResponse":{"deviceProfileResponse":{"state":"ACTIVE"}},"status":"SUCCESS"}"#;
+    journal
+        .store_callback(arrived(parse(profile), 20))
+        .await
+        .unwrap();
+    assert_eq!(attribute(&*journal, "profile").await, Attribution::Unproven);
+    for id in [id, one, five] {
+        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        assert_eq!(change.state, ChangeState::OutcomeUnknown);
+    }
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engine: &dyn Engine) {
+    let journal = engine.open().await;
+    // One device, sent once by its MEID and once by its MDN: nobody can know that it is one.
+    let first = unknown(&*journal, &five_g("a", &["A100003685E561"])).await;
+    let mut other = five_g("b", &["A100003685E562"]);
+    let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567".to_owned()).unwrap();
+    other.devices[0].ids = vec![mdn];
+    let second = dispatched_at(&*journal, &other, 10).await;
+    let both = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"},
+        {"id":"5551234567","kind":"mdn"}],"status":"Success"}"#;
+    journal
+        .store_callback(arrived(parse(both), 20))
+        .await
+        .unwrap();
+    assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
+    // The one that was being sent has its own answer now: one is left.
+    let accept = Step::Accept {
+        request_id: RequestId::parse("its-own").unwrap(),
+        evidence: String::new(),
+    };
+    journal.step(second, accept, at(30)).await.unwrap();
+    let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
+        panic!("not attributed")
+    };
+    assert_eq!(change.change_id, first);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_list_of_a_requests_devices_alone_is_the_whole_set_or_proves_nothing(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = unknown(&*journal, &esim("k", 0..3)).await;
+    see(&*journal, "r", &[1], 20).await;
+    for devices in [&[][..], &[1], &[0, 2], &[0, 1, 2, 3], &[1, 2, 3]] {
+        let attribution = attribute_with(&*journal, "r", listed(devices)).await;
+        let is_attributed = matches!(attribution, Attribution::Attributed(_));
+        assert!(!is_attributed, "{devices:?}");
+    }
+    // All devices have been called back, and the list lacks one, or all.
+    see(&*journal, "r", &[0, 2], 21).await;
+    for devices in [&[][..], &[1], &[0, 2]] {
+        let attribution = attribute_with(&*journal, "r", listed(devices)).await;
+        assert!(
+            matches!(attribution, Attribution::Part { .. }),
+            "{devices:?}"
+        );
+    }
+    let attribution = attribute_with(&*journal, "r", listed(&[2, 1, 0])).await;
+    assert!(matches!(attribution, Attribution::Attributed(_)));
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(
+        (change.state, change.counts.succeeded),
+        (ChangeState::Finished, 3)
+    );
+
+    // A part of the callbacks is enough.
+    let id = unknown(&*journal, &esim("other", 10..13)).await;
+    see(&*journal, "part", &[11], 20).await;
+    let attribution = attribute_with(&*journal, "part", listed(&[12, 11, 10])).await;
+    assert!(matches!(attribution, Attribution::Attributed(_)));
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(change.state, ChangeState::Accepted);
+    assert_eq!((change.counts.succeeded, change.pending_count()), (1, 2));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_result_that_arrives_after_the_look_keeps_its_request_from_being_attributed(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = unknown(&*journal, &esim("k", 0..2)).await;
+    let request = RequestId::parse("r").unwrap();
+    let attribute = |last_result| journal.attribute(request.clone(), None, last_result, at(50));
+    see(&*journal, "r", &[0, 1], 20).await;
+    let look = attribute(None).await.unwrap();
+    let Attribution::Whole { last_result, .. } = look else {
+        panic!("{look:?}")
+    };
+    let again = parse(
+        r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
+    );
+    journal.store_callback(arrived(again, 20)).await.unwrap();
+    let refused = attribute(Some(last_result)).await.unwrap();
+    let Attribution::Whole {
+        last_result: newer, ..
+    } = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert!(newer > last_result);
+    let attributed = attribute(Some(newer)).await.unwrap();
+    let Attribution::Attributed(change) = attributed else {
+        panic!("{attributed:?}")
+    };
+    assert_eq!(change.change_id, id);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn results_come_before_or_after_a_change_by_their_positions_whatever_the_clock_says(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    see(&*journal, "earlier", &[0, 1], 1_000).await;
+    let id = unknown(&*journal, &esim("k", 0..2)).await;
+    // The clock has been set back even further.
+    see(&*journal, "later", &[0, 1], 1).await;
+    let requests = journal.unattributed_requests(id, 10).await.unwrap();
+    assert_eq!(requests, [RequestId::parse("later").unwrap()]);
+    assert_eq!(attribute(&*journal, "earlier").await, Attribution::Unproven);
+    let attribution = attribute(&*journal, "later").await;
+    assert!(matches!(attribution, Attribution::Attributed(_)));
+
+    // What counts is when it was sent last.
+    let demand = esim("rearmed", 10..11);
+    let id = dispatched_at(&*journal, &demand, 10).await;
+    see(&*journal, "between", &[10], 1_000).await;
+    let requests = journal.unattributed_requests(id, 10).await.unwrap();
+    assert_eq!(requests, [RequestId::parse("between").unwrap()]);
+    let not_sent = Step::NotSent(not_sent());
+    journal.step(id, not_sent, at(12)).await.unwrap();
+    let again = intent(&*journal, &demand, at(13));
+    journal.claim(again).await.unwrap();
+    for step in [dispatch(), Step::LoseAnswer] {
+        journal.step(id, step, at(14)).await.unwrap();
+    }
+    let requests = journal.unattributed_requests(id, 10).await.unwrap();
+    assert!(requests.is_empty(), "{requests:?}");
+    assert_eq!(attribute(&*journal, "between").await, Attribution::Unproven);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_changes_are_found_by_age(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    see(&*journal, "old", &[5], 10).await;
+    let mine = accepted(&*journal, &esim("mine", 0..1), "mine").await;
+    see(&*journal, "mine", &[0], 20).await;
+    see(&*journal, "new", &[6], 20).await;
+    see(&*journal, "newer", &[6], 20).await;
+    see(&*journal, "old", &[7], 30).await;
+    let request = |id: &str| RequestId::parse(id).unwrap();
+    let found = journal.unattributed_requests(mine, 10).await.unwrap();
+    assert_eq!(found, [request("newer"), request("new")]);
+    let found = journal.unattributed_requests(mine, 1).await.unwrap();
+    assert_eq!(found, [request("newer")]);
+    let unknown = unknown(&*journal, &esim("lost", 20..21)).await;
+    let waiting = journal
+        .waiting(ChangeState::OutcomeUnknown, at(14))
+        .await
+        .unwrap();
+    assert_eq!(waiting.due, [unknown]);
+    let step = journal.step(unknown, Step::GiveUp, at(60)).await.unwrap();
+    assert_eq!((step.state, step.pending_count()), (ChangeState::Closed, 1));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_closed_change_is_a_rival_for_as_long_as_it_is_on_record(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    // The same devices; more devices; in part others.
+    for (first_device, key, closed, is_rival) in [
+        (100, "same", [0, 1].as_slice(), true),
+        (200, "more", &[0, 1, 2], true),
+        (300, "others", &[0, 9], false),
+    ] {
+        let shift = |devices: &[usize]| -> Vec<usize> {
+            devices.iter().map(|device| first_device + device).collect()
+        };
+        let first = unknown(&*journal, &esim(key, shift(closed))).await;
+        journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+        let own = shift(&[0, 1]);
+        let second = unknown(&*journal, &esim(&format!("{key}-again"), own.clone())).await;
+        see(&*journal, key, &own, 20).await;
+        for list in [None, listed(&own)] {
+            let attribution = attribute_with(&*journal, key, list).await;
+            match attribution {
+                Attribution::Attributed(change) => {
+                    assert_eq!((change.change_id, is_rival), (second, false), "{key}");
+                    break;
+                }
+                other => assert!(is_rival, "{key}: {other:?}"),
+            }
+        }
+        // Neither 31 days nor a clock that leaps make it less of a rival.
+        if is_rival {
+            for days in [-400, 31, 400] {
+                let time = at(14 + days * 86_400);
+                let request = RequestId::parse(key).unwrap();
+                let look = journal.attribute(request, listed(&own), None, time);
+                assert_eq!(look.await.unwrap(), Attribution::Unproven, "{key}");
+            }
+        }
+    }
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_late_callback_of_a_closed_change_is_not_another_changes(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let closed = unknown(
+        &*journal,
+        &five_g("closed", &["A100003685E561", "A100003685E562"]),
+    )
+    .await;
+    journal.step(closed, Step::GiveUp, at(14)).await.unwrap();
+    unknown(&*journal, &five_g("lost", &["A100003685E561"])).await;
+    let late = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"}],"status":"Success"}"#;
+    journal
+        .store_callback(arrived(parse(late), 20))
+        .await
+        .unwrap();
+    assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is_no_rival(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let closed = accepted(&*journal, &esim("closed", 0..2), "its-own").await;
+    for step in [Step::Expire, Step::GiveUp] {
+        journal.step(closed, step, at(14)).await.unwrap();
+    }
+    let id = unknown(&*journal, &esim("lost", 0..1)).await;
+    see(&*journal, "r", &[0], 20).await;
+    let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
+        panic!("not attributed")
+    };
+    assert_eq!(change.change_id, id);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_rival_that_the_list_may_rule_out_is_no_reason_not_to_ask_for_it(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    // The closed change shares a device that was called back, or has no other.
+    for (key, closed) in [("a", vec![0, 9]), ("b", vec![10])] {
+        let (own, other) = (closed[0], closed[0] + 1);
+        let first = unknown(&*journal, &esim(key, closed)).await;
+        journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+        let second = unknown(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
+        see(&*journal, key, &[own], 20).await;
+        let Attribution::Part { change, .. } = attribute(&*journal, key).await else {
+            panic!("the list would tell")
+        };
+        assert_eq!(change.change_id, second);
+        let attribution = attribute_with(&*journal, key, listed(&[own])).await;
+        assert!(!matches!(attribution, Attribution::Attributed(_)));
+        let attribution = attribute_with(&*journal, key, listed(&[own, other])).await;
+        let Attribution::Attributed(change) = attribution else {
+            panic!("not attributed")
+        };
+        assert_eq!(change.change_id, second);
+    }
+    journal.close().await;
+}

@@ -1,0 +1,399 @@
+//! Follows the journal and attributes requests that no change owns to changes whose answer was lost.
+//!
+//! The journal decides what proves it, in one transaction. This module decides when the journal is asked:
+//! once a request has been quiet, which means that no result of it arrived for
+//! `changes.attribution_quiet_period`. Callbacks come one by one, so a request of somebody else for more
+//! devices looks like ours until its last callback. For eSIM, ThingSpace is asked for the request's devices
+//! first.
+//!
+//! The quiet period is measured by the monotonic clock, and anew after each start: a restart cannot tell
+//! what would have arrived meanwhile, and the wall clock may have leapt.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    broken::Rule,
+    domain::{
+        attribution::DeviceList,
+        change::{Change, ChangeState, ChangeType},
+        clock::Clock,
+        identifier::ReportedId,
+        names::RequestId,
+    },
+    journal::{Attribution, ChangeFilter, Journal, JournalError, Observer, Target},
+    thingspace::{LookUpError, ThingSpace},
+};
+
+/// Requests that are followed at a time. Beyond that, the requests of all unknown changes are listed again.
+const MAX_FOLLOWED: usize = 4_096;
+/// Requests that are looked at for one change.
+const MAX_REQUESTS: usize = 1_000;
+/// The shortest time between two questions about one request that was answered, and the time after which
+/// all unknown changes are looked at again without news.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The first wait before ThingSpace is asked again after an answer that proves nothing. It doubles each
+/// time, up to [`SWEEP_INTERVAL`].
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Requests of which the last question is remembered.
+const MAX_ASKED: usize = 1_000;
+/// The pause after the journal could not be read or written.
+const JOURNAL_RETRY: Duration = Duration::from_secs(1);
+
+/// What the journal's commits have brought.
+#[derive(Default)]
+struct News {
+    /// Requests, and when each was heard of last.
+    requests: HashMap<RequestId, Instant>,
+    /// When a request was heard of that is not followed for lack of room.
+    dropped: Option<Instant>,
+    /// A change may have become unknown, or ceased to be a rival: look at all unknown changes.
+    changes: bool,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    news: Mutex<News>,
+    arrived: Notify,
+}
+
+/// Attributes requests by evidence.
+pub struct Attributor {
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    mailbox: Arc<Mailbox>,
+    quiet_period: Duration,
+    /// Requests that ThingSpace was asked about.
+    asked: Mutex<HashMap<RequestId, Asked>>,
+}
+
+/// When a request is asked about again, and how many answers in a row proved nothing.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    again: Instant,
+    failures: u32,
+}
+
+/// ThingSpace's list of a request's devices.
+enum Listed {
+    Devices(Vec<Vec<ReportedId>>),
+    /// There is no list, or none that was received.
+    Nothing(DeviceList),
+}
+
+// === impl Mailbox ===
+
+impl Observer for Mailbox {
+    fn committed(&self, touched: &[Target]) {
+        let now = Instant::now();
+        let mut news = self.news.lock();
+        for target in touched {
+            match target {
+                Target::Request(request) => {
+                    let has_room = news.requests.len() < MAX_FOLLOWED;
+                    if has_room || news.requests.contains_key(request) {
+                        news.requests.insert(request.clone(), now);
+                    } else {
+                        news.dropped = Some(now);
+                        news.changes = true;
+                    }
+                }
+                Target::Change(_) => news.changes = true,
+            }
+        }
+        self.arrived.notify_one();
+    }
+}
+
+/// The journal never drops its observers, so it gets a [`Weak`].
+struct WeakMailbox(Weak<Mailbox>);
+
+impl Observer for WeakMailbox {
+    fn committed(&self, touched: &[Target]) {
+        if let Some(mailbox) = self.0.upgrade() {
+            mailbox.committed(touched);
+        }
+    }
+}
+
+// === impl Attributor ===
+
+impl Attributor {
+    /// Follows a journal from here on.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        thingspace: Arc<ThingSpace>,
+        clock: Arc<dyn Clock>,
+        quiet_period: Duration,
+    ) -> Self {
+        let mailbox = Arc::new(Mailbox::default());
+        journal.observe(Arc::new(WeakMailbox(Arc::downgrade(&mailbox))));
+        // Requests that are on record already are followed from the start.
+        mailbox.news.lock().changes = true;
+        mailbox.arrived.notify_one();
+        Self {
+            journal,
+            thingspace,
+            clock,
+            mailbox,
+            quiet_period,
+            asked: Mutex::default(),
+        }
+    }
+
+    /// Attributes requests until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let follow = async {
+            if Rule::QuietPeriodOverRestart.is_broken() {
+                self.take_all_for_quiet().await;
+            }
+            let mut next_sweep = Instant::now();
+            loop {
+                let until_sweep = next_sweep.saturating_duration_since(Instant::now());
+                let wait = self.mailbox.until_quiet(self.quiet_period).min(until_sweep);
+                // Both outcomes mean that there may be something to look at.
+                let _elapsed = timeout(wait, self.mailbox.arrived.notified()).await;
+                let mut news = self.mailbox.take(self.quiet_period);
+                news.changes |= next_sweep <= Instant::now();
+                if news.changes {
+                    next_sweep = Instant::now() + SWEEP_INTERVAL;
+                }
+                if let Err(error) = self.look(&news).await {
+                    tracing::warn!(%error, "the journal failed; requests are attributed later");
+                    self.mailbox.put_back(news);
+                    sleep(JOURNAL_RETRY).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    async fn look(&self, news: &News) -> Result<(), JournalError> {
+        // As a rule nothing is unknown, and callbacks cost nothing here.
+        if self.journal.census().of(ChangeState::OutcomeUnknown) == 0 {
+            return Ok(());
+        }
+        // Before others are followed: a request that is followed again is not quiet.
+        for request in news.requests.keys() {
+            self.attribute(request).await?;
+        }
+        if news.changes {
+            for request in self.unattributed().await? {
+                self.mailbox.follow(request, Instant::now());
+            }
+        }
+        Ok(())
+    }
+
+    /// What a broken build does at the start.
+    async fn take_all_for_quiet(&self) {
+        for request in self.unattributed().await.unwrap_or_default() {
+            let long_ago = Instant::now().checked_sub(self.quiet_period);
+            self.mailbox
+                .follow(request, long_ago.unwrap_or_else(Instant::now));
+        }
+    }
+
+    /// Requests that a change whose outcome is unknown may have made.
+    async fn unattributed(&self) -> Result<HashSet<RequestId>, JournalError> {
+        let mut found = HashSet::new();
+        let mut filter = ChangeFilter {
+            states: vec![ChangeState::OutcomeUnknown],
+            limit: 100,
+            ..ChangeFilter::default()
+        };
+        loop {
+            let page = self.journal.changes(filter.clone()).await?;
+            for change in page.changes {
+                let requests = self
+                    .journal
+                    .unattributed_requests(change.change_id, MAX_REQUESTS);
+                found.extend(requests.await?);
+            }
+            match page.next {
+                Some(next) => filter.after = Some(next),
+                None => return Ok(found),
+            }
+        }
+    }
+
+    /// Attributes a request that has been quiet, if it is proven whose it is.
+    async fn attribute(&self, request: &RequestId) -> Result<(), JournalError> {
+        let attribute = |listed, last_result| {
+            let now = self.clock.now();
+            self.journal
+                .attribute(request.clone(), listed, last_result, now)
+        };
+        let (change, last_result, is_whole) = match attribute(None, None).await? {
+            Attribution::Whole {
+                change,
+                last_result,
+            } => (change, last_result, true),
+            Attribution::Part {
+                change,
+                last_result,
+            } => (change, last_result, false),
+            Attribution::Attributed(_) | Attribution::Unproven => return Ok(()),
+        };
+        // A commit is observed before it is answered: so `last_result` is as old as the quiet period.
+        if !self.mailbox.is_still_quiet(request, self.quiet_period) {
+            self.mailbox.follow(request.clone(), Instant::now());
+            return Ok(());
+        }
+        let attribution = match self.list(&change, request).await {
+            Listed::Devices(listed) => attribute(Some(listed), Some(last_result)).await?,
+            Listed::Nothing(list) if is_whole && list.permits_attribution() => {
+                attribute(None, Some(last_result)).await?
+            }
+            Listed::Nothing(_) => return Ok(()),
+        };
+        match attribution {
+            Attribution::Attributed(change) => {
+                tracing::info!(change_id = %change.change_id, %request, "request attributed by evidence");
+            }
+            // The list lacks devices: it may not be complete yet.
+            Attribution::Part { .. } => self.ask_later(request),
+            Attribution::Whole { .. } | Attribution::Unproven => {}
+        }
+        Ok(())
+    }
+
+    /// Asks for the devices of a request, where there can be an answer.
+    async fn list(&self, change: &Change, request: &RequestId) -> Listed {
+        if change.change_type == ChangeType::FiveGBiPlan {
+            return Listed::Nothing(DeviceList::Unsupported);
+        }
+        if let Err(again) = self.may_ask(request) {
+            self.follow_until(request, again);
+            return Listed::Nothing(DeviceList::Unanswered);
+        }
+        let devices = self.thingspace.request_status(&change.account, request);
+        match devices.await {
+            Ok(devices) if devices.is_empty() && !Rule::ListAlone.is_broken() => {
+                tracing::debug!(%request, "ThingSpace's status of the request lists no devices");
+                self.ask_later(request);
+                Listed::Nothing(DeviceList::Unanswered)
+            }
+            Ok(devices) => Listed::Devices(devices.into_iter().map(|device| device.ids).collect()),
+            // Whether the status covers plan changes is not documented. Until ThingSpace has returned
+            // one, a refusal means that it has none. After that, a refusal proves nothing.
+            Err(LookUpError::Refused(why)) if !self.thingspace.tells_statuses() => {
+                tracing::debug!(%request, why, "ThingSpace has no status of requests");
+                Listed::Nothing(DeviceList::Unsupported)
+            }
+            Err(error) => {
+                tracing::debug!(%request, %error, "ThingSpace's status of the request is not known");
+                self.ask_later(request);
+                Listed::Nothing(DeviceList::Unanswered)
+            }
+        }
+    }
+
+    /// Notes a question about a request, or returns when the next one is allowed.
+    fn may_ask(&self, request: &RequestId) -> Result<(), Instant> {
+        let now = Instant::now();
+        let again = now + SWEEP_INTERVAL;
+        let mut asked = self.asked.lock();
+        match asked.get_mut(request) {
+            Some(last) if last.again > now => return Err(last.again),
+            Some(last) => last.again = again,
+            None => {
+                if asked.len() >= MAX_ASKED {
+                    asked.retain(|_, last| last.again > now);
+                }
+                if asked.len() >= MAX_ASKED {
+                    return Err(again);
+                }
+                let first = Asked { again, failures: 0 };
+                asked.insert(request.clone(), first);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks again about a request of which the answer proved nothing.
+    fn ask_later(&self, request: &RequestId) {
+        let mut asked = self.asked.lock();
+        let failures = asked.get(request).map_or(0, |last| last.failures);
+        let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10));
+        let again = Instant::now() + wait.min(SWEEP_INTERVAL);
+        let failures = failures.saturating_add(1);
+        asked.insert(request.clone(), Asked { again, failures });
+        drop(asked);
+        self.follow_until(request, again);
+    }
+
+    /// Looks at a request again at a time, unless it is heard of before.
+    fn follow_until(&self, request: &RequestId, again: Instant) {
+        if let Some(heard) = again.checked_sub(self.quiet_period) {
+            self.mailbox.follow(request.clone(), heard);
+        }
+    }
+}
+
+impl Mailbox {
+    /// Follows a request as if it had been heard of at this time, unless it is followed already.
+    fn follow(&self, request: RequestId, heard: Instant) {
+        let mut news = self.news.lock();
+        if news.requests.len() < MAX_FOLLOWED {
+            news.requests.entry(request).or_insert(heard);
+        }
+    }
+
+    /// How long until the first request has been quiet for long enough.
+    fn until_quiet(&self, quiet_period: Duration) -> Duration {
+        let news = self.news.lock();
+        let oldest = news.requests.values().min();
+        oldest.map_or(Duration::MAX, |heard| {
+            (*heard + quiet_period).saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// The requests that have been quiet for long enough, and whether changes have moved.
+    fn take(&self, quiet_period: Duration) -> News {
+        let now = Instant::now();
+        let mut news = self.news.lock();
+        let (quiet, others) = std::mem::take(&mut news.requests)
+            .into_iter()
+            .partition(|(_, heard)| now.saturating_duration_since(*heard) >= quiet_period);
+        news.requests = others;
+        News {
+            requests: quiet,
+            dropped: None,
+            changes: std::mem::take(&mut news.changes),
+        }
+    }
+
+    /// Whether a request that was taken has not been heard of since.
+    fn is_still_quiet(&self, request: &RequestId, quiet_period: Duration) -> bool {
+        let news = self.news.lock();
+        let none_dropped = news
+            .dropped
+            .is_none_or(|dropped| dropped.elapsed() >= quiet_period);
+        none_dropped && !news.requests.contains_key(request)
+    }
+
+    /// Takes back what could not be looked at. What was heard of since is kept.
+    fn put_back(&self, old: News) {
+        let mut news = self.news.lock();
+        news.changes |= old.changes;
+        for (request, heard) in old.requests {
+            news.requests.entry(request).or_insert(heard);
+        }
+        self.arrived.notify_one();
+    }
+}

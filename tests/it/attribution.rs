@@ -1,0 +1,195 @@
+//! Requests of somebody else that look like a change whose answer was lost: none of them may be attributed
+//! to it.
+
+use serde_json::{Value, json};
+use thingspace_gateway::proto::ChangeState;
+use tokio::time::timeout;
+
+use crate::support::{
+    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
+    requests::{
+        Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_callback, five_g_bi,
+        get_by_key, meid, watch_key,
+    },
+    sender::iccid,
+    thingspace::{Answer, Call, STATUS, ThingSpace},
+    wrong_clock::with_clock_offset,
+};
+
+/// A 5G change that ThingSpace has executed and not answered.
+async fn lost(
+    thingspace: &ThingSpace,
+    client: &mut Client,
+    key: &str,
+    numbers: impl IntoIterator<Item = usize>,
+) {
+    thingspace.answer(Call::Change, Answer::HangUp);
+    let change = change_five_g_bi(client, five_g_bi(key, numbers)).await;
+    assert_eq!(change.state(), ChangeState::OutcomeUnknown);
+}
+
+/// ThingSpace's callbacks of a request for these 5G devices.
+async fn call_back(gateway: &Gateway, request: &str, numbers: impl IntoIterator<Item = usize>) {
+    for number in numbers {
+        let ids = [json!({"id": meid(number), "kind": "meid"})];
+        let body = json!({"requestId": request, "deviceIds": ids, "status": "Success"});
+        deliver(&gateway.callback_url("CarrierService"), &body).await;
+    }
+}
+
+/// Makes a 5G change that is answered, and waits until its callback has finished it.
+async fn one_round(thingspace: &ThingSpace, gateway: &Gateway, client: &mut Client, number: usize) {
+    let request = format!("round-{number}");
+    thingspace.answer(Call::Change, Answer::Accepted(request.clone()));
+    change_five_g_bi(client, five_g_bi(&request, [number])).await;
+    call_back(gateway, &request, [number]).await;
+    let story = Story::of(client, watch_key(&request)).await.short();
+    assert_eq!(story.last().unwrap(), "finished FINISHED");
+}
+
+async fn state(client: &mut Client, key: &str) -> ChangeState {
+    get_by_key(client, key).await.unwrap().state()
+}
+
+/// ThingSpace's status of a request for these profiles.
+fn lists(numbers: impl IntoIterator<Item = usize>) -> Answer {
+    let device =
+        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
+    let devices: Vec<Value> = numbers.into_iter().map(device).collect();
+    let status = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
+    let headers = vec![("content-type", "application/json")];
+    Answer::Says(200, headers, status.to_string())
+}
+
+/// Waits until ThingSpace was asked about the devices of a request so many times in all.
+async fn asked(thingspace: &ThingSpace, request: &str, times: usize) {
+    let path = format!("{STATUS}0000123456-00001/requests/{request}/status");
+    let often = async {
+        while thingspace.seen(&path).len() < times {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, often).await.expect("it asks");
+}
+
+#[tokio::test]
+async fn the_quiet_period_is_kept_over_a_restart() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "60s");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", [0, 1]).await;
+    // The request of somebody else for devices 0, 1 and 2: its last callback comes after the restart.
+    call_back(&gateway, "r-other", [0, 1]).await;
+    gateway.kill().await;
+
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    for number in 10..13 {
+        one_round(&thingspace, &gateway, &mut client, number).await;
+        assert_eq!(
+            state(&mut client, "lost").await,
+            ChangeState::OutcomeUnknown
+        );
+    }
+    call_back(&gateway, "r-other", [2]).await;
+    assert_eq!(
+        state(&mut client, "lost").await,
+        ChangeState::OutcomeUnknown
+    );
+}
+
+#[tokio::test]
+async fn a_request_is_attributed_after_a_restart_once_it_has_been_quiet() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "500ms");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", [0, 1]).await;
+    call_back(&gateway, "r-lost", [0, 1]).await;
+    gateway.kill().await;
+    // Whatever the clock says by then.
+    let gateway = with_clock_offset(setup, -7 * 86_400).start().await;
+    let mut client = gateway.client().await;
+    let story = Story::of(&mut client, watch_key("lost")).await.short();
+    assert_eq!(story.last().unwrap(), "finished FINISHED");
+}
+
+#[tokio::test]
+async fn a_list_that_is_empty_or_lacks_devices_adds_nothing_to_the_callbacks() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.attribution_quiet_period", "100ms");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    let profiles = async |request: &str, numbers: std::ops::Range<usize>| {
+        let url = gateway.callback_url("DeviceProfileService");
+        for number in numbers {
+            deliver(&url, &esim_callback(request, number)).await;
+        }
+    };
+    thingspace.answer(Call::Change, Answer::HangUp);
+    change_esim(&mut client, esim("lost", 0..3)).await;
+    // Somebody else's request for four profiles. Its last callback is late.
+    profiles("r-other", 0..3).await;
+    for (list, times) in [(lists([]), 3), (lists([2]), 5), (lists(0..4), 6)] {
+        thingspace.always(Call::Status, list);
+        asked(&thingspace, "r-other", times).await;
+        assert_eq!(
+            state(&mut client, "lost").await,
+            ChangeState::OutcomeUnknown
+        );
+    }
+    profiles("r-other", 3..4).await;
+    // Its own: the list alone is the whole set.
+    thingspace.always(Call::Status, lists([2, 1, 0]));
+    profiles("r-lost", 1..2).await;
+    let mut stream = Watch::open(&mut client, watch_key("lost")).await;
+    stream.up_to("result 1 SUCCEEDED").await;
+    let change = get_by_key(&mut client, "lost").await.unwrap();
+    assert_eq!(change.request_ids, ["r-lost"]);
+}
+
+#[tokio::test]
+async fn a_late_callback_of_a_closed_change_does_not_finish_a_change_of_fewer_devices() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.close_after", "2s")
+        .set("changes.attribution_quiet_period", "100ms");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "closed", [0, 1]).await;
+    let story = Story::of(&mut client, watch_key("closed")).await.short();
+    assert_eq!(story.last().unwrap(), "finished CLOSED");
+    lost(&thingspace, &mut client, "lost", [0]).await;
+    call_back(&gateway, "r-closed", [0]).await;
+    let story = Story::of(&mut client, watch_key("lost")).await.short();
+    assert_eq!(story.last().unwrap(), "finished CLOSED");
+    assert!(!story.contains(&"state ACCEPTED".to_owned()), "{story:?}");
+}
+
+#[tokio::test]
+async fn a_callback_from_before_the_dispatch_stays_before_it_when_the_clock_is_set_back() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = Setup::serve(&thingspace.base_url(), &directory)
+        .set("changes.close_after", "3s")
+        .set("changes.attribution_quiet_period", "100ms");
+    let gateway = setup.start().await;
+    // Somebody else's request, called back before anything is sent from here.
+    call_back(&gateway, "r-other", [0, 1]).await;
+    gateway.kill().await;
+
+    let gateway = with_clock_offset(setup, -3_600).start().await;
+    let mut client = gateway.client().await;
+    lost(&thingspace, &mut client, "lost", [0, 1]).await;
+    let story = Story::of(&mut client, watch_key("lost")).await.short();
+    assert_eq!(story.last().unwrap(), "finished CLOSED");
+    assert!(!story.contains(&"state ACCEPTED".to_owned()), "{story:?}");
+}
