@@ -148,6 +148,10 @@ impl Coverage {
         self.count(&format!("ended {}", met.told.state()));
         if met.told.passed_through("OutcomeUnknown") {
             self.count("was OUTCOME_UNKNOWN");
+            let change = met.told.change.as_ref();
+            if change.is_some_and(|change| !change.request_ids.is_empty()) {
+                self.count("was OUTCOME_UNKNOWN, attributed");
+            }
         }
         if met.told.order.stranger.map(|(_, overlap)| overlap) == Some(Overlap::AllAndOne) {
             self.count("strangers with more devices");

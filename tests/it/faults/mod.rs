@@ -13,6 +13,7 @@ use std::{env, ops::Range, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
+mod attribution;
 mod broken;
 #[cfg(feature = "broken")]
 mod builds;
@@ -50,12 +51,11 @@ fn seeds() -> Range<u64> {
 /// Runs a seed, and what is wrong with it. A run that panics, as one does whose clients never know, is a
 /// failure of its seed.
 async fn judged(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
-    match AssertUnwindSafe(run::run(seed, broken))
-        .catch_unwind()
-        .await
-    {
-        Ok(evidence) => {
-            let found = judge::judge(&evidence);
+    let both = async { tokio::join!(run::run(seed, broken), attribution::run(seed, broken)) };
+    match AssertUnwindSafe(both).catch_unwind().await {
+        Ok((evidence, found_by_attribution)) => {
+            let mut found = judge::judge(&evidence);
+            found.extend(found_by_attribution);
             (Some(evidence), found)
         }
         Err(panic) => {

@@ -178,8 +178,15 @@ impl Order {
         Ok(change.expect("a change"))
     }
 
+    /// Each call has its own order of the devices, which is no part of what is asked for.
+    fn shuffled(&self) -> impl Iterator<Item = &String> {
+        let mut devices: Vec<&String> = self.devices.iter().collect();
+        fastrand::shuffle(&mut devices);
+        devices.into_iter()
+    }
+
     fn esim(&self) -> ChangeEsimPlanRequest {
-        let devices = self.devices.iter().map(|iccid| EsimDevice {
+        let devices = self.shuffled().map(|iccid| EsimDevice {
             eid: Kind::eid(iccid),
             iccid: iccid.clone(),
             client_reference: String::new(),
@@ -194,7 +201,7 @@ impl Order {
     }
 
     fn five_g_bi(&self) -> ChangeFiveGBiPlanRequest {
-        let devices = self.devices.iter().map(|meid| FiveGBiDevice {
+        let devices = self.shuffled().map(|meid| FiveGBiDevice {
             device_ids: vec![id("meid", meid)],
             primary_place_of_use: Some(place()),
             client_reference: String::new(),
