@@ -198,3 +198,130 @@ impl SeenDevices {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{
+        clock::Timestamp,
+        draft::{Draft, Limits},
+        esim::{EsimDeviceDraft, EsimPlanDraft},
+        names::{ChangeId, RequestId},
+    };
+
+    const STATES: [ChangeState; 3] = [
+        ChangeState::OutcomeUnknown,
+        ChangeState::Dispatched,
+        ChangeState::Closed,
+    ];
+    const COVERAGES: [Coverage; 3] = [Coverage::Whole, Coverage::Part, Coverage::Other];
+
+    fn change(state: ChangeState) -> Change {
+        let draft = EsimPlanDraft {
+            common: Draft {
+                account_name: "0000123456-00001".into(),
+                service_plan: "plan".into(),
+                idempotency_key: "key".into(),
+                client_reference: String::new(),
+            },
+            devices: vec![EsimDeviceDraft {
+                eid: "89049032000001000000000000000001".into(),
+                iccid: "89148000000800139708".into(),
+                client_reference: String::new(),
+            }],
+        };
+        let limits = Limits {
+            max_devices: 1,
+            require_key: true,
+            refuse_reserved: false,
+        };
+        let now = Timestamp::from_micros(1);
+        let demand = draft.validate(limits).unwrap();
+        let mut change = demand.begin(ChangeId::new(now), now);
+        change.state = state;
+        change
+    }
+
+    #[test]
+    fn a_whole_is_selected_only_if_it_is_unknown_and_no_other_candidate_has_the_devices() {
+        let kinds: Vec<(ChangeState, Coverage)> = STATES
+            .into_iter()
+            .flat_map(|state| COVERAGES.map(|coverage| (state, coverage)))
+            .collect();
+        for first in &kinds {
+            for second in &kinds {
+                let both = [first, second];
+                let candidates = both.map(|(state, coverage)| Candidate {
+                    change: change(*state),
+                    coverage: *coverage,
+                });
+                let possible = both.into_iter().filter(|one| one.1 != Coverage::Other);
+                let mut possible: Vec<_> = possible.collect();
+                let only = possible.pop().filter(|_| possible.is_empty());
+                let expected = only == Some(&(ChangeState::OutcomeUnknown, Coverage::Whole));
+                let selected = select(&candidates);
+                let is_whole = selected.is_some_and(|one| one.coverage == Coverage::Whole);
+                assert_eq!(is_whole, expected, "{both:?}");
+                // Whatever is selected can be attributed.
+                let state = selected.map(|one| one.change.state);
+                assert!(state.is_none_or(|state| state == ChangeState::OutcomeUnknown));
+            }
+        }
+    }
+
+    #[test]
+    fn only_an_unanswered_change_that_was_sent_before_the_first_result_may_have_made_the_request() {
+        let request = UnattributedRequest {
+            first_result: 10,
+            account: None,
+            service: None,
+        };
+        for state in ChangeState::ALL {
+            let mut change = change(state);
+            assert_eq!(
+                request.may_be_made_by(&change, Some(9)),
+                STATES.contains(&state),
+                "{state:?}"
+            );
+            assert!(!request.may_be_made_by(&change, Some(11)), "{state:?}");
+            assert!(!request.may_be_made_by(&change, None), "{state:?}");
+            change.request_ids = vec![RequestId::parse("its-own").unwrap()];
+            let is_rival = request.may_be_made_by(&change, Some(9));
+            assert!(!(is_rival && state == ChangeState::Closed));
+        }
+    }
+
+    #[test]
+    fn a_list_alone_has_to_be_the_whole_set_and_has_to_have_what_was_reported() {
+        let coverage = |reported: &[u32], listed: Option<&[u32]>| {
+            let mut seen = SeenDevices::default();
+            for index in reported {
+                seen.add_reported(Some(*index), Match::Exact);
+            }
+            if let Some(listed) = listed {
+                seen.list_received();
+                for index in listed {
+                    seen.add_listed(Some(*index), Match::Exact);
+                }
+            }
+            seen.coverage(2)
+        };
+        assert_eq!(coverage(&[0, 1], None), Coverage::Whole);
+        assert_eq!(coverage(&[0], None), Coverage::Part);
+        assert_eq!(coverage(&[], None), Coverage::Other);
+        assert_eq!(coverage(&[0], Some(&[1, 0])), Coverage::Whole);
+        for listed in [&[][..], &[0], &[1]] {
+            assert_eq!(
+                coverage(&[0, 1], Some(listed)),
+                Coverage::Part,
+                "{listed:?}"
+            );
+        }
+        for matched in [Match::Assumed, Match::None, Match::Ambiguous] {
+            let mut seen = SeenDevices::default();
+            seen.add_reported(Some(0), Match::Exact);
+            seen.add_listed(Some(1), matched);
+            assert_eq!(seen.coverage(2), Coverage::Other);
+        }
+    }
+}

@@ -96,6 +96,9 @@ enum Listed {
 
 impl Observer for Mailbox {
     fn committed(&self, touched: &[Target]) {
+        if touched.is_empty() {
+            return;
+        }
         let now = Instant::now();
         let mut news = self.news.lock();
         for target in touched {
@@ -395,5 +398,69 @@ impl Mailbox {
             news.requests.entry(request).or_insert(heard);
         }
         self.arrived.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(5);
+    const SHORT: Duration = Duration::from_secs(1);
+
+    fn request(number: usize) -> RequestId {
+        RequestId::parse(format!("r-{number}")).unwrap()
+    }
+
+    fn hear_of(mailbox: &Mailbox, number: usize) {
+        mailbox.committed(&[Target::Request(request(number))]);
+    }
+
+    fn take(mailbox: &Mailbox) -> Vec<RequestId> {
+        mailbox.take(QUIET).requests.into_keys().collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_quiet_when_nothing_was_heard_of_it_for_the_whole_period() {
+        let mailbox = Mailbox::default();
+        hear_of(&mailbox, 1);
+        advance(QUIET - SHORT).await;
+        hear_of(&mailbox, 1);
+        advance(QUIET - SHORT).await;
+        assert!(take(&mailbox).is_empty());
+        assert_eq!(mailbox.until_quiet(QUIET), SHORT);
+        advance(SHORT).await;
+        assert_eq!(take(&mailbox), [request(1)]);
+        assert!(mailbox.is_still_quiet(&request(1), QUIET));
+        hear_of(&mailbox, 1);
+        assert!(!mailbox.is_still_quiet(&request(1), QUIET));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn following_a_request_again_does_not_begin_its_period_anew() {
+        let mailbox = Mailbox::default();
+        hear_of(&mailbox, 1);
+        advance(QUIET).await;
+        mailbox.follow(request(1), Instant::now());
+        assert_eq!(take(&mailbox), [request(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_request_is_quiet_while_news_that_found_no_room_may_be_of_it() {
+        let mailbox = Mailbox::default();
+        hear_of(&mailbox, 0);
+        advance(QUIET).await;
+        for number in 1..MAX_FOLLOWED {
+            hear_of(&mailbox, number);
+        }
+        hear_of(&mailbox, MAX_FOLLOWED);
+        let news = mailbox.take(QUIET);
+        let quiet: Vec<RequestId> = news.requests.into_keys().collect();
+        assert_eq!((quiet, news.changes), (vec![request(0)], true));
+        assert!(!mailbox.is_still_quiet(&request(0), QUIET));
+        advance(QUIET).await;
+        assert!(mailbox.is_still_quiet(&request(0), QUIET));
     }
 }
