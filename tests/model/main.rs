@@ -7,7 +7,8 @@
 //! change of the same devices with another key. ThingSpace, which executes a POST, refuses it, says
 //! that it did not execute it, or never gets it, sooner or later than anybody waits; its answer may be
 //! lost; its callbacks come before the answer, much later, again, or not at all. A stranger's request
-//! for some of the same devices. Look-ups that are answered or not. Deadlines that pass at any time.
+//! for some of the same devices. Look-ups that are answered or not, with lists that may lack devices.
+//! Deadlines that pass at any time. A clock that is set back.
 //!
 //! **The product's own code** decides which step a state allows (`ChangeState::after`, `is_in_flight`,
 //! `is_under_way`), which device a result names (`find_device`), and which change a request is
@@ -17,12 +18,12 @@
 //! **Two replicas** are what the design wants and the embedded journal does not have. Each claim has a
 //! number here, and the journal takes a sender's step only under its own; the state alone does not do.
 //!
-//! **What the binding relies on** is in [`protocol::Callbacks`] and [`protocol::LookUps`]; the tests of
+//! **What attribution relies on** is in [`protocol::Callbacks`] and [`protocol::LookUps`]; the tests of
 //! the limits show what happens beyond it.
 //!
 //! **Not modelled.** Content that differs under one key, retention, throttling and log-in before
 //! DISPATCHED, the results' own outcomes and which of two holds, 5G's device list, an account or a
-//! service that does not fit, a list of devices that is wrong, a journal that lags behind another copy.
+//! service that does not fit, a list with devices of another request, a journal that lags behind another copy.
 //! A callback that comes again changes nothing that is stored, so it is no event here.
 
 #![allow(

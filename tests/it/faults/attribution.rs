@@ -173,7 +173,7 @@ impl Trial {
     fn expect(&mut self, key: &str, what: &str, is_so: bool) {
         if !is_so {
             self.found
-                .push(format!("attribution: {key}: not so: {what}"));
+                .push(format!("attribution: {key}: violated: {what}"));
         }
     }
 
@@ -183,6 +183,10 @@ impl Trial {
 
     /// Nothing was attributed to a change until it was closed.
     async fn is_closed(&mut self, key: &str) {
+        let state = self.change(key).await.state();
+        if !matches!(state, ChangeState::OutcomeUnknown | ChangeState::Closed) {
+            return self.expect(key, "no request is attributed to it", false);
+        }
         let story = Story::of(&mut self.client, watch_key(key)).await.short();
         let is_closed = story.last().is_some_and(|last| last == "finished CLOSED");
         self.expect(key, "no request is attributed to it", is_closed);
