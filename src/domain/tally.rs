@@ -158,11 +158,16 @@ impl Tally {
         book.put_answer(home, answer)
     }
 
-    /// Whether earlier results of two or more devices named these keys, so that a result that names no
-    /// identifier that was sent is ambiguous.
+    /// Whether a result that names no identifier that was sent names two devices: by two values of one
+    /// kind, of which a device has one, or by keys that results of two devices have named before.
     pub fn is_ambiguous<B: AnswerBook>(book: &mut B, keys: &[MatchKey]) -> Result<bool, B::Error> {
         let mut first = None;
-        for key in keys {
+        for (index, key) in keys.iter().enumerate() {
+            let is_another =
+                |other: &MatchKey| other.kind_bit() == key.kind_bit() && !other.is_same(key);
+            if keys.iter().skip(index + 1).any(is_another) {
+                return Ok(true);
+            }
             let Some(Group::Device(device)) = book.owner(key)? else {
                 continue;
             };

@@ -424,6 +424,43 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_re
     journal.close().await;
 }
 
+pub(in crate::journal) async fn a_result_that_names_two_devices_by_numbers_that_were_not_sent_counts_for_neither(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let mdn = |last: usize| ("mdn", format!("512555014{last}"));
+    let reports = [
+        (vec![mdn(0)], "Failed"),
+        (vec![mdn(1)], "Failed"),
+        (vec![mdn(0), mdn(1)], "Success"),
+        (vec![mdn(1), mdn(0)], "Success"),
+    ];
+    for (number, order) in orders(&reports).into_iter().enumerate() {
+        let meids = [1, 2, 3].map(|device| format!("A1000000{number:03}{device:03}"));
+        let [first, second, third] = &meids;
+        let demand = five_g(&format!("k{number}"), &[first, second, third]);
+        let request = format!("r{number}");
+        let id = accepted(&*journal, &demand, &request).await;
+        for (ids, status) in &order {
+            let mut callback = naming(ids, status);
+            callback.report.request_id = RequestId::parse(&request).unwrap();
+            journal.store_callback(arrived(callback, 20)).await.unwrap();
+        }
+        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        let counts = Counts {
+            succeeded: 0,
+            failed: 2,
+            unmatched: 2,
+        };
+        assert_eq!(change.counts, counts, "{order:?}");
+        // Each of the two that have an own result can still be named.
+        let strays = journal.strays(at(0), 0, 100).await.unwrap();
+        let own = strays.iter().filter(|stray| stray.change_id == id);
+        assert_eq!(own.count(), 2, "{order:?}");
+    }
+    journal.close().await;
+}
+
 pub(in crate::journal) async fn a_result_that_names_a_device_and_a_foreign_one_is_the_devices(
     engine: &dyn Engine,
 ) {

@@ -54,6 +54,7 @@ conforms!(
         a_stray_that_is_named_counts_for_its_device_and_its_past_stays,
         a_result_that_names_two_devices_decides_for_neither_in_any_order,
         a_result_that_names_two_devices_by_what_other_results_told_counts_for_neither,
+        a_result_that_names_two_devices_by_numbers_that_were_not_sent_counts_for_neither,
         a_result_that_names_a_device_and_a_foreign_one_is_the_devices;
     upkeep:
         lists_are_newest_first_filtered_and_paged,

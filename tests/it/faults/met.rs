@@ -148,6 +148,9 @@ impl Coverage {
         self.count(&format!("ended {}", met.told.state()));
         if met.told.passed_through("OutcomeUnknown") {
             self.count("was OUTCOME_UNKNOWN");
+            if met.executed.is_some() {
+                self.count("was OUTCOME_UNKNOWN, executed");
+            }
             let change = met.told.change.as_ref();
             if change.is_some_and(|change| !change.request_ids.is_empty()) {
                 self.count("was OUTCOME_UNKNOWN, attributed");
