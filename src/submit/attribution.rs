@@ -268,9 +268,9 @@ impl Attributor {
             Attribution::Attributed(change) => {
                 tracing::info!(change_id = %change.change_id, %request, "request attributed by evidence");
             }
-            // The list lacks devices: it may not be complete yet.
-            Attribution::Part { .. } => self.ask_later(request),
-            Attribution::Whole { .. } | Attribution::Unproven => {}
+            // The list lacks devices and may not be complete yet, or a result arrived meanwhile.
+            Attribution::Part { .. } | Attribution::Whole { .. } => self.ask_later(request),
+            Attribution::Unproven => {}
         }
         Ok(())
     }
