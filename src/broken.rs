@@ -37,11 +37,13 @@ pub enum Rule {
     ClosedRivals,
     /// Whether a result came after a change was sent is decided by positions, not by clock times.
     PositionsNotTimes,
+    /// Nothing is removed or closed by a system clock that has leapt ahead.
+    SteadyClock,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -57,6 +59,7 @@ impl Rule {
         (Self::ListAlone, "list-adds-to-callbacks"),
         (Self::ClosedRivals, "closed-is-no-rival"),
         (Self::PositionsNotTimes, "clock-times"),
+        (Self::SteadyClock, "system-clock-removes"),
     ];
 
     /// Whether this process breaks it.

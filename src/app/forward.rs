@@ -28,6 +28,7 @@ pub(super) fn forwarder(
     listen: SocketAddr,
     journal: &Arc<dyn Journal>,
     clock: &Arc<dyn Clock>,
+    steady: Arc<dyn Clock>,
     instruments: Instruments,
 ) -> Option<(Forwarder, Vec<Arc<Fresh>>)> {
     let callbacks = &config.callbacks;
@@ -51,6 +52,7 @@ pub(super) fn forwarder(
     let forwarder = Forwarder::new(
         Arc::clone(journal),
         Arc::clone(clock),
+        steady,
         Arc::new(FromSettings {
             url,
             login,

@@ -194,6 +194,7 @@ impl App {
             addresses.callbacks,
             &parts.journal,
             &parts.clock,
+            parts.steady_clock.clone(),
             telemetry.instruments(),
         );
         if let Some((forwarder, fresh)) = forwarder {

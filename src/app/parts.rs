@@ -18,7 +18,7 @@ use crate::{
     submit::{self, Attributor, Submit},
     telemetry::Instruments,
     thingspace::ThingSpace,
-    upkeep,
+    upkeep::{self, SteadyClock},
     watch::{self as watches, Watches},
 };
 
@@ -33,6 +33,7 @@ const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Parts {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) steady_clock: Arc<SteadyClock>,
     pub(super) server: Server,
     pub(super) listener: Listener,
     pub(super) secrets: Vec<Arc<secrets::Fresh>>,
@@ -58,6 +59,7 @@ impl Parts {
             allow_network_filesystem: config.journal.allow_network_filesystem,
             instruments: instruments.clone(),
         })?);
+        let steady_clock = SteadyClock::load(&*journal, Arc::clone(&clock)).await?;
         let thingspace = Arc::new(ThingSpace::new(
             secrets::thingspace_settings(
                 config,
@@ -144,6 +146,7 @@ impl Parts {
         Ok(Self {
             journal,
             clock,
+            steady_clock,
             server,
             listener,
             secrets,
@@ -165,6 +168,7 @@ impl Parts {
         tasks.spawn(upkeep::watch_deadlines(
             Arc::clone(&self.journal),
             Arc::clone(&self.clock),
+            self.steady_clock.clone(),
             upkeep::Deadlines {
                 overdue_after: config.changes.overdue_after,
                 close_after: config.changes.close_after,
@@ -184,7 +188,7 @@ impl Parts {
         });
         tasks.spawn(upkeep::trim_journal(
             Arc::clone(&self.journal),
-            Arc::clone(&self.clock),
+            Arc::clone(&self.steady_clock),
             config.journal.retention,
             stop.clone(),
         ));

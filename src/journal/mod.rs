@@ -175,9 +175,14 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Changes that have waited in a state since before a time, oldest first, at
     /// most 100; and since when the next one has. ACCEPTED and OVERDUE ones wait
-    /// since ThingSpace accepted them, others since their last step.
-    async fn waiting(&self, state: ChangeState, before: Timestamp)
-    -> Result<Waiting, JournalError>;
+    /// since ThingSpace accepted them, others since their last step. `now` tells
+    /// apart those that were stored when the system clock was ahead.
+    async fn waiting(
+        &self,
+        state: ChangeState,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<Waiting, JournalError>;
 
     /// Requests that no change owns and whose first result was stored after this change was sent,
     /// newest first, at most `limit`.
@@ -389,6 +394,9 @@ pub struct Waiting {
     pub due: Vec<ChangeId>,
     /// Since when the oldest of the others has.
     pub next: Option<Timestamp>,
+    /// Those that have waited since a time that is yet to come, at most 1,000: the
+    /// system clock was ahead when they were stored.
+    pub ahead: Vec<ChangeId>,
 }
 
 /// Which change made a request.

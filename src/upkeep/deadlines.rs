@@ -1,6 +1,6 @@
 //! What is decided when nothing happens: once, in the journal, not by each reader's clock.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
@@ -8,7 +8,8 @@ use super::LOOK_INTERVAL;
 use crate::{
     domain::{
         change::{ChangeState, Step},
-        clock::Clock,
+        clock::{Clock, Timestamp},
+        names::ChangeId,
     },
     journal::{Journal, JournalError},
 };
@@ -28,19 +29,24 @@ struct Rule {
     after: Duration,
     step: Step,
     told: &'static str,
+    /// When changes were first seen that have waited since a time that is yet to come.
+    ahead: HashMap<ChangeId, Timestamp>,
 }
 
-/// Takes the steps that are due, until `stop`.
+/// Takes the steps that are due, until `stop`. OVERDUE can be taken back by results: `clock` decides. CLOSED
+/// cannot: `steady` does, so that a leap of the system clock closes nothing.
 pub async fn watch_deadlines(
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
+    steady: Arc<dyn Clock>,
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
+    let mut rules = deadlines.rules();
     loop {
         let mut wait = LOOK_INTERVAL;
-        for rule in deadlines.rules() {
-            match rule.apply(&*journal, &*clock).await {
+        for rule in &mut rules {
+            match rule.apply(&*journal, &*clock, &*steady).await {
                 Ok(next) => wait = wait.min(next),
                 Err(error) => tracing::warn!(%error, "deadlines could not be looked at"),
             }
@@ -61,6 +67,7 @@ impl Deadlines {
             after,
             step,
             told,
+            ahead: HashMap::new(),
         };
         let give_up = self.close_after;
         [
@@ -91,14 +98,34 @@ impl Deadlines {
 impl Rule {
     /// Takes what is due; answers how long to wait for the next.
     async fn apply(
-        &self,
+        &mut self,
         journal: &dyn Journal,
         clock: &dyn Clock,
+        steady: &dyn Clock,
     ) -> Result<Duration, JournalError> {
-        let now = clock.now();
-        let waiting = journal.waiting(self.state, now.minus(self.after)).await?;
-        for change_id in &waiting.due {
-            match journal.step(*change_id, self.step.clone(), now).await {
+        let now = match self.step {
+            Step::GiveUp => steady.now(),
+            _ => clock.now(),
+        };
+        let before = now.minus(self.after);
+        let waiting = journal.waiting(self.state, before, now).await?;
+        let mut due = waiting.due;
+        let mut next = waiting.next;
+        // The system clock was ahead when these were stored: they wait from when they are first seen.
+        self.ahead.retain(|id, _| waiting.ahead.contains(id));
+        for change_id in waiting.ahead {
+            let since = *self.ahead.entry(change_id).or_insert(now);
+            if since < before {
+                due.push(change_id);
+            } else {
+                next = Some(next.map_or(since, |next| next.min(since)));
+            }
+        }
+        for change_id in &due {
+            match journal
+                .step(*change_id, self.step.clone(), clock.now())
+                .await
+            {
                 Ok(change) => {
                     let missing = change.pending_count();
                     tracing::warn!(%change_id, missing, "{}", self.told);
@@ -108,12 +135,12 @@ impl Rule {
                 Err(error) => return Err(error),
             }
         }
-        if !waiting.due.is_empty() {
+        if !due.is_empty() {
             return Ok(Duration::ZERO);
         }
         // Who comes to the state from now on is not due before `after`. A little later than the
         // deadline itself, so that it has passed by then.
-        let next = waiting.next.map(|next| next.plus(self.after).since(now));
+        let next = next.map(|next| next.plus(self.after).since(now));
         let wait = next.unwrap_or(self.after) + Duration::from_millis(1);
         Ok(wait.min(self.after))
     }

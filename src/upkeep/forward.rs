@@ -77,6 +77,8 @@ pub trait DestinationSource: Send + Sync {
 pub struct Forwarder {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
+    /// Decides what is too old.
+    steady: Arc<dyn Clock>,
     destination: Arc<dyn DestinationSource>,
     instruments: Instruments,
     max_age: Duration,
@@ -137,10 +139,11 @@ impl PartialEq for Destination {
 
 impl Forwarder {
     /// Follows a journal from here on; what waits in it already is passed on too. `max_age`: what
-    /// could not be passed on for so long is given up.
+    /// could not be passed on for so long, by the `steady` clock, is given up.
     pub fn new(
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
+        steady: Arc<dyn Clock>,
         destination: Arc<dyn DestinationSource>,
         instruments: Instruments,
         max_age: Duration,
@@ -150,6 +153,7 @@ impl Forwarder {
         Self {
             journal,
             clock,
+            steady,
             destination,
             instruments,
             max_age,
@@ -345,7 +349,7 @@ impl Forwarder {
         if !self.given_up.told_at.is_none_or(is_time) {
             return Ok(());
         }
-        let before = self.clock.now().minus(self.max_age);
+        let before = self.steady.now().minus(self.max_age);
         loop {
             // Nothing is written where nothing waits.
             let old = match self.journal.forwards().waiting {

@@ -1,10 +1,12 @@
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use tokio::time::Instant;
 
 use super::*;
 use crate::{
     domain::{
         change::{ChangeState, Demand, Step},
-        clock::Timestamp,
+        clock::{Clock, Timestamp},
         draft::{Draft, Limits},
         esim::{EsimDeviceDraft, EsimPlanDraft},
         names::{ChangeId, RequestId},
@@ -22,12 +24,26 @@ const DAY: Duration = Duration::from_secs(86_400);
 /// So many reads that the journal's threads have had their turn by then, on any machine.
 const READS: usize = 1_000_000;
 
-/// A clock that goes with tokio's, which is paused.
-struct Paused(Instant);
+/// A clock that goes with tokio's, which is paused, and may be ahead by some days.
+struct Paused {
+    began: Instant,
+    days_ahead: AtomicU32,
+}
+
+impl Paused {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            days_ahead: AtomicU32::new(0),
+        }
+    }
+}
 
 impl Clock for Paused {
     fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_000_000).plus(self.0.elapsed())
+        Timestamp::from_micros(1_000_000)
+            .plus(self.began.elapsed())
+            .plus(DAY * self.days_ahead.load(Relaxed))
     }
 }
 
@@ -89,23 +105,22 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(Paused(Instant::now()));
+    let clock: Arc<dyn Clock> = Arc::new(Paused::new());
     let stop = CancellationToken::new();
+    let steady = SteadyClock::load(&*journal, Arc::clone(&clock))
+        .await
+        .unwrap();
     let deadlines = watch_deadlines(
         Arc::clone(&journal),
         Arc::clone(&clock),
+        steady.clone(),
         Deadlines {
             overdue_after: DAY,
             close_after: 7 * DAY,
         },
         stop.clone(),
     );
-    let trimming = trim_journal(
-        Arc::clone(&journal),
-        Arc::clone(&clock),
-        400 * DAY,
-        stop.clone(),
-    );
+    let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY, stop.clone());
     let upkeep = tokio::spawn(async { tokio::join!(deadlines, trimming) });
 
     let change_id = accepted(&*journal, &*clock).await;
@@ -141,4 +156,50 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
     assert_eq!(state().await, None);
     stop.cancel();
     upkeep.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_in_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: directory.path().to_owned(),
+        allow_network_filesystem: false,
+        instruments: Instruments::unread(),
+    };
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let paused = Arc::new(Paused::new());
+    paused.days_ahead.store(401, Relaxed);
+    let clock: Arc<dyn Clock> = paused.clone();
+    let change_id = accepted(&*journal, &*clock).await;
+    paused.days_ahead.store(0, Relaxed);
+
+    let stop = CancellationToken::new();
+    let deadlines = tokio::spawn(watch_deadlines(
+        Arc::clone(&journal),
+        Arc::clone(&clock),
+        Arc::clone(&clock),
+        Deadlines {
+            overdue_after: DAY,
+            close_after: 7 * DAY,
+        },
+        stop.clone(),
+    ));
+    let seen = clock.now();
+    let age = async |wanted: ChangeState, at_most: Duration| {
+        for _ in 0..READS {
+            let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+            if change.unwrap().state == wanted {
+                return clock.now().since(seen);
+            }
+            if clock.now().since(seen) < at_most {
+                tokio::time::advance(MINUTE).await;
+            }
+        }
+        panic!("not {wanted:?} within {at_most:?}");
+    };
+    assert!(age(ChangeState::Overdue, 2 * DAY).await >= DAY);
+    // Since it is seen to be OVERDUE: its acceptance is still ahead.
+    assert!(age(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
+    stop.cancel();
+    deadlines.await.unwrap();
 }

@@ -15,6 +15,7 @@ mod ambiguous;
 mod attribution;
 mod budget;
 mod callbacks;
+mod clock;
 mod contract;
 mod corpus;
 mod crash;

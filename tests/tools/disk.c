@@ -1,12 +1,13 @@
-/* A disk that is full or slow whenever a test says so, below one directory.
+/* A disk that is full or slow whenever a test says so, below one directory; and a wrong system clock.
  *
  * Preloaded into the gateway. A full disk is one on which no file can grow: what is there can be
  * overwritten, and a write that crosses the end of its file is cut there, as ext4 and xfs do it; or
  * one on which overwriting needs room as well, as btrfs and ZFS do it. A slow one takes its time for
  * each sync.
  *
- * TSGW_DISK_DIRECTORY names the directory, TSGW_DISK_CONTROL a file of two 32-bit numbers: whether
- * it is full (1, or 2 for the second sort), and how many milliseconds a sync takes. */
+ * TSGW_DISK_DIRECTORY names the directory, TSGW_DISK_CONTROL a file of two 32-bit numbers and a 64-bit
+ * one: whether it is full (1, or 2 for the second sort), how many milliseconds a sync takes, and by how
+ * many seconds CLOCK_REALTIME is ahead. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -24,6 +25,7 @@
 struct control {
   volatile uint32_t full;
   volatile uint32_t sync_ms;
+  volatile int64_t clock_ahead;
 };
 
 static struct control *control;
@@ -37,6 +39,7 @@ static int (*real_fallocate)(int, int, off_t, off_t);
 static int (*real_posix_fallocate)(int, off_t, off_t);
 static int (*real_fsync)(int);
 static int (*real_fdatasync)(int);
+static int (*real_clock_gettime)(clockid_t, struct timespec *);
 
 __attribute__((constructor)) static void begin(void) {
   real_write = dlsym(RTLD_NEXT, "write");
@@ -46,6 +49,7 @@ __attribute__((constructor)) static void begin(void) {
   real_posix_fallocate = dlsym(RTLD_NEXT, "posix_fallocate64");
   real_fsync = dlsym(RTLD_NEXT, "fsync");
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+  real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
   const char *path = getenv("TSGW_DISK_CONTROL");
   const char *of = getenv("TSGW_DISK_DIRECTORY");
   if (!path || !of || !realpath(of, directory)) return;
@@ -142,4 +146,11 @@ int fsync(int fd) {
 int fdatasync(int fd) {
   wait_for(fd);
   return real_fdatasync(fd);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
+  int done = real_clock_gettime(clock, time);
+  if (!done && control && clock == CLOCK_REALTIME) time->tv_sec += control->clock_ahead;
+  return done;
 }

@@ -279,7 +279,7 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
     assert_eq!(found, [request("newer")]);
     let unknown = unknown(&*journal, &esim("lost", 20..21)).await;
     let waiting = journal
-        .waiting(ChangeState::OutcomeUnknown, at(14))
+        .waiting(ChangeState::OutcomeUnknown, at(14), at(14))
         .await
         .unwrap();
     assert_eq!(waiting.due, [unknown]);

@@ -126,15 +126,25 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
     let in_flight = journal.in_flight().await.unwrap();
     assert_eq!(in_flight, [queued.change]);
     let none = journal
-        .waiting(ChangeState::Accepted, at(12))
+        .waiting(ChangeState::Accepted, at(12), at(12))
         .await
         .unwrap();
     assert_eq!((none.due.len(), none.next), (0, Some(at(12))));
     let due = journal
-        .waiting(ChangeState::Accepted, at(12).plus(Duration::from_micros(1)))
+        .waiting(
+            ChangeState::Accepted,
+            at(12).plus(Duration::from_micros(1)),
+            at(13),
+        )
         .await
         .unwrap();
     assert_eq!((due.due, due.next), (vec![waiting], None));
+    assert_eq!(due.ahead, []);
+    let set_back = journal
+        .waiting(ChangeState::Accepted, at(1), at(11))
+        .await
+        .unwrap();
+    assert_eq!((set_back.due, set_back.ahead), (vec![], vec![waiting]));
     journal.step(waiting, Step::Expire, at(50)).await.unwrap();
     journal
         .store_callback(arrived(success("r", 0), 60))

@@ -319,9 +319,10 @@ impl Journal for Embedded {
         &self,
         state: ChangeState,
         before: Timestamp,
+        now: Timestamp,
     ) -> Result<Waiting, JournalError> {
         self.readers
-            .read(move |db| list::waiting(db, state, before))
+            .read(move |db| list::waiting(db, state, before, now))
             .await
     }
 

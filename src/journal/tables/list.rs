@@ -127,6 +127,7 @@ pub(in crate::journal) fn waiting(
     connection: &Connection,
     state: ChangeState,
     before: Timestamp,
+    now: Timestamp,
 ) -> rusqlite::Result<Waiting> {
     // ACCEPTED and OVERDUE ones by the index; of all else there are few.
     let since = match state {
@@ -150,8 +151,18 @@ pub(in crate::journal) fn waiting(
         .query_row([state, before.as_micros()], |row| {
             row.get::<_, Option<i64>>(0)
         })?;
+    let ahead = format!(
+        "SELECT change_id FROM change WHERE state = ? AND {since} > ? AND trimmed = 0 LIMIT 1000"
+    );
+    let ahead = connection
+        .prepare_cached(&ahead)?
+        .query_map([state, now.as_micros()], |row| {
+            Ok(ChangeId::from_bytes(row.get(0)?))
+        })?
+        .collect::<rusqlite::Result<_>>()?;
     Ok(Waiting {
         due,
+        ahead,
         next: next.map(Timestamp::from_micros),
     })
 }

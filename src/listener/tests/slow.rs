@@ -150,7 +150,12 @@ impl Journal for Slow {
     ) -> Result<Vec<ChangeDevice>, JournalError> {
         unreachable!()
     }
-    async fn waiting(&self, _: ChangeState, _: Timestamp) -> Result<Waiting, JournalError> {
+    async fn waiting(
+        &self,
+        _: ChangeState,
+        _: Timestamp,
+        _: Timestamp,
+    ) -> Result<Waiting, JournalError> {
         unreachable!()
     }
     async fn unattributed_requests(

@@ -1,5 +1,5 @@
-//! A disk that is full, or slow, whenever a test says so: `tests/tools/disk.c`, preloaded into
-//! the gateway. It needs no rights, only a C compiler.
+//! A disk that is full, or slow, and a wrong system clock, whenever a test says so:
+//! `tests/tools/disk.c`, preloaded into the gateway. It needs no rights, only a C compiler.
 
 use std::{
     fs::File,
@@ -40,7 +40,7 @@ impl Disk {
     pub fn of(directory: &Directory) -> Self {
         let own = tempfile::tempdir().expect("a temporary directory");
         let path = own.path().join("control");
-        std::fs::write(&path, [0; 8]).expect("a control file");
+        std::fs::write(&path, [0; 16]).expect("a control file");
         let control = File::options().write(true).open(&path);
         Self {
             control: control.expect("a control file"),
@@ -80,6 +80,13 @@ impl Disk {
     pub fn slow_down(&self, sync: Duration) {
         let milliseconds = u32::try_from(sync.as_millis()).expect("a short time");
         self.say(4, milliseconds);
+    }
+
+    /// From now on the gateway's system clock is ahead by so many days, or behind.
+    pub fn set_clock_ahead(&self, days: i64) {
+        let seconds = (days * 86_400).to_ne_bytes();
+        let written = self.control.write_all_at(&seconds, 8);
+        written.expect("the control file can be written");
     }
 
     fn say(&self, at: u64, value: u32) {

@@ -1,0 +1,255 @@
+//! A clock for decisions that cannot be undone: removing old changes, closing changes, giving up
+//! callbacks. A wrong system clock must not take them early.
+//!
+//! It follows the system clock, except when that is more than [`TOLERANCE`] ahead of the time that has
+//! passed: after a start, measured from the time that the journal has on record, or after a leap. It then
+//! runs on at the speed of the monotonic clock, and follows again once the system clock has run steadily
+//! for [`HOLD`]. A system clock that is set back is followed at once.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::{
+    broken::Rule,
+    domain::clock::{Clock, Timestamp},
+    journal::{Journal, JournalError},
+};
+
+/// How far the system clock may be ahead and still be followed: longer than a restart takes.
+const TOLERANCE: Duration = Duration::from_secs(60 * 60);
+/// How long a system clock that is further ahead must run steadily before it is followed.
+const HOLD: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+/// Two readings further apart than this, beyond the time that passed between them, are a leap.
+const LEAP: Duration = Duration::from_secs(60);
+/// The note of the journal that has the time on record.
+const NOTE: &str = "steady-clock";
+
+/// The system clock without its leaps ahead.
+pub struct SteadyClock {
+    system: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// The time shown at `at`.
+    time: Timestamp,
+    at: Instant,
+    /// Set while the system clock is not followed.
+    held: Option<Held>,
+}
+
+struct Held {
+    /// How far the system clock was ahead at the last reading.
+    ahead: Duration,
+    since: Instant,
+}
+
+// === impl SteadyClock ===
+
+impl SteadyClock {
+    /// Goes on from the time that the journal has on record. A new journal starts with the system
+    /// clock's time.
+    pub async fn load(
+        journal: &dyn Journal,
+        system: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, JournalError> {
+        let recorded = journal.note(NOTE.into()).await?;
+        let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
+            Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
+            Err(_) if journal.extent().await?.last == 0 => system.now(),
+            // Entries without a time on record: any system clock is far ahead of this one.
+            Err(_) => Timestamp::from_micros(0),
+        };
+        let clock = Arc::new(Self::starting_at(time, system));
+        clock.record(journal).await;
+        Ok(clock)
+    }
+
+    fn starting_at(time: Timestamp, system: Arc<dyn Clock>) -> Self {
+        Self {
+            system,
+            state: Mutex::new(State {
+                time,
+                at: Instant::now(),
+                held: None,
+            }),
+        }
+    }
+
+    /// Puts the present time on record, for the next start. Without room on the disk that has to wait.
+    pub(super) async fn record(&self, journal: &dyn Journal) {
+        let micros = self.now().as_micros().to_be_bytes();
+        if let Err(error) = journal.put_note(NOTE.into(), micros.into()).await {
+            tracing::warn!(%error, "the steady clock's time could not be put on record");
+        }
+    }
+}
+
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        let system = self.system.now();
+        if Rule::SteadyClock.is_broken() {
+            return system;
+        }
+        let mut state = self.state.lock();
+        let at = Instant::now();
+        let expected = state.time.plus(at.duration_since(state.at));
+        state.time = state.follow(system, expected, at);
+        state.at = at;
+        state.time
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The time to show, and whether the system clock is followed from here on.
+    fn follow(&mut self, system: Timestamp, expected: Timestamp, at: Instant) -> Timestamp {
+        let ahead = system.since(expected);
+        if ahead <= TOLERANCE {
+            if self.held.take().is_some() {
+                tracing::info!("the system clock agrees with the journal again");
+            }
+            return system;
+        }
+        match &mut self.held {
+            Some(held) if held.ahead.abs_diff(ahead) <= LEAP => {
+                held.ahead = ahead;
+                if at.duration_since(held.since) < HOLD {
+                    return expected;
+                }
+                self.held = None;
+                tracing::warn!(
+                    ahead_hours = ahead.as_secs() / 3_600,
+                    "the system clock has run steadily for 3 days and is followed again: changes past \
+                     journal.retention are removed, and changes past changes.close_after are closed"
+                );
+                system
+            }
+            _ => {
+                self.held = Some(Held { ahead, since: at });
+                tracing::warn!(
+                    ahead_hours = ahead.as_secs() / 3_600,
+                    "the system clock is ahead of the time that the journal has on record; nothing is \
+                     removed or closed by it until it has run steadily for 3 days. Correct the clock if \
+                     it is wrong; do nothing if the gateway was stopped for so long"
+                );
+                expected
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000_000);
+
+    /// A system clock that goes with tokio's, which is paused, and is wrong by some seconds.
+    struct System {
+        began: Instant,
+        wrong_by: AtomicI64,
+    }
+
+    impl System {
+        fn new() -> Arc<Self> {
+            Arc::new(Self {
+                began: Instant::now(),
+                wrong_by: AtomicI64::new(0),
+            })
+        }
+
+        fn true_time(&self) -> Timestamp {
+            BEGIN.plus(self.began.elapsed())
+        }
+
+        fn is_ahead_by(&self, ahead: Duration) {
+            self.wrong_by.store(ahead.as_secs().cast_signed(), Relaxed);
+        }
+
+        fn is_behind_by(&self, behind: Duration) {
+            self.wrong_by
+                .store(-behind.as_secs().cast_signed(), Relaxed);
+        }
+    }
+
+    impl Clock for System {
+        fn now(&self) -> Timestamp {
+            let micros = self.wrong_by.load(Relaxed) * 1_000_000;
+            Timestamp::from_micros(self.true_time().as_micros() + micros)
+        }
+    }
+
+    /// Lets so much time pass, in steps in which the clock is read, as the background jobs do.
+    async fn pass(clock: &SteadyClock, mut time: Duration) {
+        while time > Duration::ZERO {
+            let step = time.min(Duration::from_secs(600));
+            tokio::time::advance(step).await;
+            time -= step;
+            clock.now();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_starts_401_days_ahead_and_is_corrected_within_three_days_is_never_followed()
+     {
+        let system = System::new();
+        system.is_ahead_by(401 * DAY);
+        let clock = SteadyClock::starting_at(BEGIN, system.clone());
+        assert_eq!(clock.now(), BEGIN);
+        pass(&clock, 71 * HOUR).await;
+        assert_eq!(clock.now(), system.true_time());
+        system.is_ahead_by(Duration::ZERO);
+        pass(&clock, 10 * DAY).await;
+        assert_eq!(clock.now(), system.true_time());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_leaps_while_it_is_watched_starts_three_days_anew_with_each_leap() {
+        let system = System::new();
+        let clock = SteadyClock::starting_at(BEGIN, system.clone());
+        pass(&clock, HOUR).await;
+        for days in [401, 30, 401] {
+            system.is_ahead_by(days * DAY);
+            pass(&clock, 71 * HOUR).await;
+            assert_eq!(clock.now(), system.true_time());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_was_really_switched_off_follows_after_three_days() {
+        let system = System::new();
+        let clock = SteadyClock::starting_at(BEGIN.minus(401 * DAY), system.clone());
+        pass(&clock, 71 * HOUR).await;
+        assert_eq!(clock.now(), system.true_time().minus(401 * DAY));
+        pass(&clock, 2 * HOUR).await;
+        assert_eq!(clock.now(), system.true_time());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_back_is_followed_at_once_and_not_when_it_leaps_forward_again() {
+        let system = System::new();
+        let clock = SteadyClock::starting_at(BEGIN, system.clone());
+        system.is_behind_by(30 * DAY);
+        assert_eq!(clock.now(), BEGIN.minus(30 * DAY));
+        pass(&clock, 5 * DAY).await;
+        system.is_behind_by(Duration::ZERO);
+        assert_eq!(clock.now(), system.true_time().minus(30 * DAY));
+        pass(&clock, 73 * HOUR).await;
+        assert_eq!(clock.now(), system.true_time());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_restart_that_takes_less_than_an_hour_is_no_leap() {
+        let system = System::new();
+        let clock = SteadyClock::starting_at(BEGIN.minus(HOUR), system);
+        assert_eq!(clock.now(), BEGIN);
+    }
+}
