@@ -169,7 +169,23 @@ impl Config {
             let fault = format!("got {age}, expected less than grpc.max_connection_age ({limit})");
             return Err(self.fault("grpc.max_stream_age", &fault));
         }
+        self.check_retention()?;
         self.check_limits()
+    }
+
+    /// A change whose outcome is unknown keeps its key until it is closed.
+    fn check_retention(&self) -> Check {
+        let (retention, close_after) = (self.journal.retention, self.changes.close_after);
+        if retention >= close_after {
+            return Ok(());
+        }
+        let got = super::kind::span_text(retention);
+        let least = super::kind::span_text(close_after);
+        let fault = format!(
+            "got {got}, expected at least changes.close_after ({least}): the key of a change must \
+             not be free before the change is closed"
+        );
+        Err(self.fault("journal.retention", &fault))
     }
 
     /// One call must always find room when there is no other.

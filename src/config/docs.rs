@@ -51,6 +51,7 @@ const TAIL: &str = "
 | `grpc.max_stream_age` must be less than `grpc.max_connection_age` | `serve`, `serve --sandbox` |
 | `limits.devices` must be at least `changes.max_devices_per_request` | `serve`, `serve --sandbox` |
 | `limits.message_bytes` must be at least `grpc.max_message_bytes` | `serve`, `serve --sandbox` |
+| `journal.retention` must be at least `changes.close_after` | `serve`, `serve --sandbox` |
 ";
 
 /// The text of `docs/settings.md`.

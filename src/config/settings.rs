@@ -201,7 +201,8 @@ settings! {
         /// `serve --sandbox` the default is a temporary directory.
         dir: PathBuf = Always(FilePath) or "./data";
         /// Time for which the journal keeps a change, its results and its idempotency key after its
-        /// last event.
+        /// last event. At least `changes.close_after`. After a leap of the system clock, the journal
+        /// removes nothing for three days.
         retention: Duration = Always(Span { min: MINUTE, max: 3650 * DAY }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
         allow_network_filesystem: bool = Always(Switch) or "false";

@@ -310,6 +310,30 @@ fn the_uws_password_is_not_to_be_used_for_callbacks() {
     );
 }
 
+#[test]
+fn a_retention_that_frees_the_key_of_a_change_that_is_not_closed_is_refused() {
+    for (retention, close_after) in [("6d", None), ("29d", Some("30d"))] {
+        let mut sources = real().with_flag("journal.retention", retention);
+        if let Some(close_after) = close_after {
+            sources = sources.with_flag("changes.close_after", close_after);
+        }
+        for mode in [Mode::Serve, Mode::ServeSandbox] {
+            let sources = if mode == Mode::Serve {
+                sources.clone()
+            } else {
+                with("journal.retention", "6d")
+            };
+            let line = error_for(&sources, mode);
+            assert!(
+                line.contains("journal.retention") && line.contains("changes.close_after"),
+                "{line}"
+            );
+        }
+    }
+    let mut equal = load(&real().with_flag("journal.retention", "7d"));
+    equal.check_for(Mode::Serve).unwrap();
+}
+
 // === Show and documentation ===
 
 #[test]

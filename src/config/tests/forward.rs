@@ -78,6 +78,8 @@ fn what_has_no_effect_or_travels_in_clear_is_warned_of() {
         clear.contains("plain http") && !clear.contains("hush"),
         "{clear}"
     );
-    let short = with_webhook("https://old.example.com/").with_flag("journal.retention", "2d");
+    let short = with_webhook("https://old.example.com/")
+        .with_flag("journal.retention", "2d")
+        .with_flag("changes.close_after", "1d");
     assert!(warnings(short).contains("callbacks.forward_max_age"));
 }

@@ -81,6 +81,14 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
         .store_callback(arrived(success("r-new", 700), 100))
         .await
         .unwrap();
+    let old_change = journal
+        .change(ChangeName::Request(RequestId::parse("r-old").unwrap()))
+        .await
+        .unwrap();
+    for step in [Step::Expire, Step::GiveUp] {
+        let id = old_change.as_ref().unwrap().change_id;
+        journal.step(id, step, at(30)).await.unwrap();
+    }
     journal
         .store_callback(arrived(success("r-nobody", 1), 31))
         .await
@@ -109,6 +117,27 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
         .await
         .unwrap();
     assert!(matches!(again, Claim::Made(_)));
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engine: &dyn Engine) {
+    let journal = engine.open().await;
+    accepted(&*journal, &esim("accepted", 0..1), "r").await;
+    let unknown = intent(&*journal, &esim("unknown", 1..2), at(10));
+    journal.claim(unknown.clone()).await.unwrap();
+    let id = unknown.change.change_id;
+    for step in [dispatch(), Step::LoseAnswer] {
+        journal.step(id, step, at(11)).await.unwrap();
+    }
+    while journal.trim(at(1_000)).await.unwrap() {}
+    for key in ["accepted", "unknown"] {
+        let key = IdempotencyKey::parse(key).unwrap();
+        let name = ChangeName::Key(unknown.change.account.clone(), key);
+        assert!(journal.change(name).await.unwrap().is_some());
+    }
+    journal.step(id, Step::GiveUp, at(1_001)).await.unwrap();
+    while journal.trim(at(2_000)).await.unwrap() {}
+    assert!(journal.change(ChangeName::Id(id)).await.unwrap().is_none());
     journal.close().await;
 }
 

@@ -59,6 +59,7 @@ conforms!(
     upkeep:
         lists_are_newest_first_filtered_and_paged,
         trimming_removes_whole_old_changes_and_nothing_else,
+        a_change_that_is_not_final_is_never_trimmed,
         deadlines_and_unfinished_calls_are_found_after_a_restart,
         a_note_is_kept_by_its_name_until_it_is_emptied,
         nothing_is_taken_after_close,

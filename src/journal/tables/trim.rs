@@ -33,20 +33,20 @@ pub(in crate::journal) fn trim(batch: &mut Batch<'_>, before: Timestamp) -> rusq
         trim_request(connection, request)?;
         return Ok(true);
     }
-    // Never one that is being sent: its answer would have nowhere to go.
+    // Only a final one: the key of any other is still needed, however old it is.
+    let finals: Vec<String> = ChangeState::ALL
+        .into_iter()
+        .filter(|state| state.is_final())
+        .map(|state| state_code(state).to_string())
+        .collect();
+    let sql = format!(
+        "SELECT id FROM change WHERE last_time < ? AND state IN ({})
+         ORDER BY last_time LIMIT 1",
+        finals.join(", ")
+    );
     let change: Option<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM change WHERE last_time < ? AND state NOT IN (?, ?)
-             ORDER BY last_time LIMIT 1",
-        )?
-        .query_row(
-            [
-                before.as_micros(),
-                state_code(ChangeState::Queued),
-                state_code(ChangeState::Dispatched),
-            ],
-            |row| row.get(0),
-        )
+        .prepare_cached(&sql)?
+        .query_row([before.as_micros()], |row| row.get(0))
         .optional()?;
     match change {
         Some(change) => trim_change(batch, change).map(|()| true),
