@@ -3,7 +3,7 @@
 use thingspace_gateway::{
     domain::names::{ChangeId, RequestId},
     journal::{Epoch, Place, Target},
-    watch::Token,
+    watch::{Side, Token},
 };
 
 pub fn check(data: &[u8]) {
@@ -29,6 +29,7 @@ pub fn check(data: &[u8]) {
 
 /// A token of these bytes.
 fn token(data: &[u8]) -> Option<Token> {
+    let (side, data) = data.split_first()?;
     let (numbers, name) = data.split_first_chunk::<24>()?;
     let number = |from: usize, to: usize| {
         let bytes = numbers.get(from..to).unwrap_or_default();
@@ -40,13 +41,21 @@ fn token(data: &[u8]) -> Option<Token> {
         Ok(id) => Target::Change(ChangeId::from_bytes(id)),
         Err(_) => Target::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
     };
+    let event = Place {
+        position: number(8, 16),
+        index: u32::try_from(number(16, 20)).ok()?,
+    };
+    let mark = u32::try_from(number(20, 24)).ok()?;
+    let (side, place, mark) = match side % 3 {
+        0 => (Side::After, event, mark),
+        1 => (Side::Before, event, mark),
+        _ => (Side::NoneUpTo(event.position), Place::START, 0),
+    };
     Some(Token {
         epoch: Epoch(number(0, 8)),
-        place: Place {
-            position: number(8, 16),
-            index: u32::try_from(number(16, 20)).ok()?,
-        },
-        mark: u32::try_from(number(20, 24)).ok()?,
+        place,
+        mark,
+        side,
         target,
     })
 }

@@ -25,7 +25,7 @@ mod tails;
 mod token;
 
 pub use frame::{Encode, Frame, Message, ReconnectReason};
-pub use token::{Token, UnreadableToken};
+pub use token::{Side, Token, UnreadableToken};
 
 use tail::{Batch, Tail};
 use tails::Tails;
@@ -162,9 +162,8 @@ impl Watches {
 
     /// Opens a stream. Its first frame is `opened`.
     pub async fn open(self: &Arc<Self>, request: Request) -> Result<Watch, OpenError> {
-        let token = self.start(&request)?;
+        let token = self.start(request.target, request.token).await?;
         let target = token.target.clone();
-        self.check(&token).await?;
         let change = self.change(&target).await?;
         if change.is_none() && matches!(target, Target::Change(_)) {
             return Err(OpenError::NoSuchChange);
@@ -179,7 +178,10 @@ impl Watches {
             target,
             until: request.until,
             include_raw: request.include_raw,
-            cursor: after(token.place),
+            cursor: match token.side {
+                Side::After => after(token.place),
+                Side::Before | Side::NoneUpTo(_) => Place::START,
+            },
             token,
             ready: VecDeque::from([opened]),
             end: None,
@@ -191,21 +193,60 @@ impl Watches {
     }
 
     /// Where the stream starts.
-    fn start(&self, request: &Request) -> Result<Token, OpenError> {
-        match (&request.target, &request.token) {
-            (Some(target), Some(token)) if *target != token.target => Err(OpenError::OtherTarget),
-            (_, Some(token)) => Ok(token.clone()),
-            (Some(target), None) => Ok(Token::start(self.journal.epoch(), target.clone())),
-            (None, None) => Err(OpenError::NoTarget),
+    async fn start(
+        &self,
+        target: Option<Target>,
+        token: Option<Token>,
+    ) -> Result<Token, OpenError> {
+        let token = match (target, token) {
+            (Some(target), Some(token)) if target != token.target => {
+                return Err(OpenError::OtherTarget);
+            }
+            (_, Some(token)) => token,
+            (Some(target), None) => return Ok(self.beginning_of(target).await?),
+            (None, None) => return Err(OpenError::NoTarget),
+        };
+        self.check(&token).await?;
+        match token.side {
+            Side::After => Ok(token),
+            // As of now: what it says of is still there.
+            Side::Before | Side::NoneUpTo(_) => Ok(self.beginning_of(token.target).await?),
         }
+    }
+
+    /// The token of a stream of all of a target's events. It says which is the first, or that there is none
+    /// up to here: a stream that is resumed with it must not leave out what was removed meanwhile.
+    async fn beginning_of(&self, target: Target) -> Result<Token, JournalError> {
+        // Before the events: what comes in between is among them, or behind this position.
+        let last = self.journal.extent().await?.last;
+        let page = self.journal.events(target.clone(), Place::START, 1).await?;
+        let (place, mark, side) = match page.events.first() {
+            Some(event) => (event.place, event.mark, Side::Before),
+            None => (Place::START, 0, Side::NoneUpTo(last)),
+        };
+        Ok(Token {
+            epoch: self.journal.epoch(),
+            place,
+            mark,
+            side,
+            target,
+        })
     }
 
     /// Refuses a token that does not name an event of this journal.
     async fn check(&self, token: &Token) -> Result<(), OpenError> {
         let why = if token.epoch != self.journal.epoch() {
-            "it is of another journal, or of one that was restored since"
-        } else if token.place == Place::START {
-            return Ok(());
+            "it is of another journal, or of one that has lost something since"
+        } else if let Side::NoneUpTo(position) = token.side {
+            // Whether what was removed was of this target is not on record.
+            let extent = self.journal.extent().await?;
+            if position > extent.last {
+                "its place is beyond the journal's end"
+            } else if extent.trimmed > position {
+                "the events after it have been removed"
+            } else {
+                return Ok(());
+            }
         } else {
             let found = self.journal.event_at(token.target.clone(), token.place);
             match found.await? {
@@ -221,11 +262,12 @@ impl Watches {
             Target::Change(_) => self.change(&token.target).await?.is_some(),
             Target::Request(_) => true,
         };
-        let oldest = || Token::start(self.journal.epoch(), token.target.clone());
-        Err(OpenError::Expired {
-            why,
-            oldest: is_known.then(oldest),
-        })
+        let oldest = if is_known {
+            Some(self.beginning_of(token.target.clone()).await?)
+        } else {
+            None
+        };
+        Err(OpenError::Expired { why, oldest })
     }
 
     async fn change(&self, target: &Target) -> Result<Option<Change>, JournalError> {

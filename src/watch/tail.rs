@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Encode, Frame, Message, Token};
+use super::{Encode, Frame, Message, Token, token::Side};
 use crate::{
     domain::change::{Change, ChangeState},
     journal::{Epoch, Event, Journal, JournalError, Place, Target, What},
@@ -176,6 +176,7 @@ impl Reader {
         let events = page.events.into_iter().map(|event| {
             Arc::new(Encoded {
                 token: Token {
+                    side: Side::After,
                     epoch: self.epoch,
                     place: event.place,
                     mark: event.mark,

@@ -44,6 +44,7 @@ fn house(max_stream_age: Duration) -> House {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
@@ -215,4 +216,59 @@ async fn a_watch_that_is_not_polled_in_the_middle_of_a_read_holds_up_no_other() 
     assert_eq!(event.unwrap(), "event 1");
     let frame = reading.await.unwrap().unwrap();
     assert_eq!(frame.bytes(), "event 1");
+}
+
+fn request(token: Option<Token>) -> Request {
+    Request {
+        target: Some(Target::Request(RequestId::parse("r").unwrap())),
+        token,
+        until: Until::CaughtUp,
+        include_raw: false,
+    }
+}
+
+/// The words of a stream that ends when it has caught up; and the token that it was opened with.
+async fn caught_up(house: &House, token: Option<Token>) -> Result<(Vec<String>, Token), OpenError> {
+    let mut watch = house.watches.open(request(token)).await?;
+    let opened = watch.token.clone();
+    let mut words = Vec::new();
+    while let Some(frame) = watch.next().await {
+        let bytes = frame.unwrap().bytes().to_vec();
+        words.push(String::from_utf8(bytes).unwrap());
+    }
+    Ok((words, opened))
+}
+
+#[tokio::test]
+async fn a_token_from_before_the_first_result_is_refused_once_that_was_removed() {
+    let house = house(Duration::from_secs(600));
+    // Nothing of the request is known yet.
+    let (words, nothing_yet) = caught_up(&house, None).await.unwrap();
+    assert_eq!(words, ["opened", "bookmark"]);
+    for number in 0..2 {
+        house.result(number).await;
+    }
+    let all = ["opened", "event 1", "event 2", "bookmark"];
+    let (words, before_all) = caught_up(&house, Some(nothing_yet.clone())).await.unwrap();
+    assert_eq!(words, all);
+    for token in [&nothing_yet, &before_all] {
+        assert_eq!(Token::decode(&token.encode()).as_ref(), Ok(token));
+        let (words, _) = caught_up(&house, Some(token.clone())).await.unwrap();
+        assert_eq!(words, all);
+    }
+
+    while house.journal.trim(Timestamp::from_micros(2)).await.unwrap() {}
+    house.result(2).await;
+    for token in [nothing_yet, before_all] {
+        let refused = caught_up(&house, Some(token)).await.err().unwrap();
+        let OpenError::Expired { why, oldest } = refused else {
+            panic!("{refused}")
+        };
+        assert_eq!(why, "the events after it have been removed");
+        let (words, _) = caught_up(&house, oldest).await.unwrap();
+        assert_eq!(words, ["opened", "event 3", "bookmark"]);
+    }
+    // Whoever begins now is shown what there is.
+    let (words, _) = caught_up(&house, None).await.unwrap();
+    assert_eq!(words, ["opened", "event 3", "bookmark"]);
 }

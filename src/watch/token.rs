@@ -12,12 +12,25 @@ use crate::{
 pub struct Token {
     /// Which journal.
     pub epoch: Epoch,
-    /// After which event; [`Place::START`] for before all.
+    /// An event; [`Place::START`] where there was none.
     pub place: Place,
-    /// A short hash of that event.
+    /// A short hash of that event; 0 where there was none.
     pub mark: u32,
+    /// Where the stream goes on.
+    pub side: Side,
     /// Whose stream.
     pub target: Target,
+}
+
+/// Where a stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Behind the event.
+    After,
+    /// With the event, which was the target's first.
+    Before,
+    /// With the first event: the target had none yet when the journal had reached this position.
+    NoneUpTo(u64),
 }
 
 /// A text that is no token, or was not copied whole.
@@ -26,6 +39,9 @@ pub struct Token {
 pub struct UnreadableToken;
 
 const VERSION: u8 = 1;
+const AFTER: u8 = 1;
+const BEFORE: u8 = 2;
+const NONE: u8 = 3;
 const CHANGE: u8 = 1;
 const REQUEST: u8 = 2;
 /// No request id is longer than 128 bytes.
@@ -34,21 +50,18 @@ const MAX_TEXT: usize = 256;
 // === impl Token ===
 
 impl Token {
-    /// Before all of a target's events.
-    pub fn start(epoch: Epoch, target: Target) -> Self {
-        Self {
-            epoch,
-            place: Place::START,
-            mark: 0,
-            target,
-        }
-    }
-
     /// The token as text.
     pub fn encode(&self) -> String {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.epoch.0.to_be_bytes());
-        out.extend_from_slice(&self.place.position.to_be_bytes());
+        // A place is none of the journal's where there was no event yet.
+        let (side, position) = match self.side {
+            Side::After => (AFTER, self.place.position),
+            Side::Before => (BEFORE, self.place.position),
+            Side::NoneUpTo(position) => (NONE, position),
+        };
+        out.push(side);
+        out.extend_from_slice(&position.to_be_bytes());
         out.extend_from_slice(&self.place.index.to_be_bytes());
         out.extend_from_slice(&self.mark.to_be_bytes());
         match &self.target {
@@ -83,6 +96,7 @@ impl Token {
     fn read(body: &[u8]) -> Option<Self> {
         let (version, rest) = body.split_first()?;
         let (epoch, rest) = rest.split_first_chunk::<8>()?;
+        let (side, rest) = rest.split_first()?;
         let (position, rest) = rest.split_first_chunk::<8>()?;
         let (index, rest) = rest.split_first_chunk::<4>()?;
         let (mark, rest) = rest.split_first_chunk::<4>()?;
@@ -95,13 +109,22 @@ impl Token {
             }
             _ => return None,
         };
+        let position = u64::from_be_bytes(*position);
+        let event = Place {
+            position,
+            index: u32::from_be_bytes(*index),
+        };
+        let (side, place) = match *side {
+            AFTER => (Side::After, event),
+            BEFORE => (Side::Before, event),
+            NONE if event.index == 0 && *mark == [0; 4] => (Side::NoneUpTo(position), Place::START),
+            _ => return None,
+        };
         (*version == VERSION).then(|| Self {
             epoch: Epoch(u64::from_be_bytes(*epoch)),
-            place: Place {
-                position: u64::from_be_bytes(*position),
-                index: u32::from_be_bytes(*index),
-            },
+            place,
             mark: u32::from_be_bytes(*mark),
+            side,
             target,
         })
     }
@@ -128,15 +151,20 @@ mod tests {
         fn a_token_is_read_back_whole_and_never_when_anything_about_it_changed(
             epoch: u64, position: u64, index: u32, mark: u32,
             id: [u8; 16], request in "[!-~]{1,128}", of_change: bool,
-            at: prop::sample::Index, other: u8,
+            side in 0..3, at: prop::sample::Index, other: u8,
         ) {
             let target = if of_change {
                 Target::Change(ChangeId::from_bytes(id))
             } else {
                 Target::Request(RequestId::parse(request).unwrap())
             };
-            let place = Place { position, index };
-            let token = Token { epoch: Epoch(epoch), place, mark, target };
+            let event = Place { position, index };
+            let (side, place, mark) = match side {
+                0 => (Side::After, event, mark),
+                1 => (Side::Before, event, mark),
+                _ => (Side::NoneUpTo(position), Place::START, 0),
+            };
+            let token = Token { epoch: Epoch(epoch), place, mark, side, target };
             let text = token.encode();
             prop_assert_eq!(Token::decode(&text), Ok(token));
             let at = at.index(text.len());
