@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::unix::{
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
+        net::UnixStream,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -37,15 +40,32 @@ pub(super) struct Operator {
 
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
-/// Makes the socket, in place of one that a process left behind: who has the journal's lock is alone.
+/// Makes the socket. A socket at its path that nobody listens on was left behind by a process that was
+/// killed, and is removed; anything else there is left alone.
 pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(io::Error::other(
+                "what is there is not a socket; remove it, or choose another path",
+            ));
+        }
+        Ok(_) => remove_abandoned(path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     Ok(listener)
+}
+
+fn remove_abandoned(path: &Path) -> io::Result<()> {
+    match UnixStream::connect(path) {
+        Ok(_) => Err(io::Error::other(
+            "another process listens on it; stop that, or choose another path",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+    }
 }
 
 /// Serves commands until `stop`, and takes the socket away with it.
@@ -56,7 +76,7 @@ pub(super) async fn serve(
     stop: CancellationToken,
 ) {
     // Also when this is cut off at the end of a drain.
-    let _gone = Gone(path);
+    let _guard = SocketGuard::of(path);
     let router = Router::new()
         .route("/quarantine", get(list_first))
         .route("/quarantine/after/{id}", get(list))
@@ -71,13 +91,31 @@ pub(super) async fn serve(
     }
 }
 
-struct Gone(PathBuf);
+/// Removes the socket when it is dropped, unless another file has taken its place.
+struct SocketGuard {
+    path: PathBuf,
+    inode: Option<(u64, u64)>,
+}
 
-impl Drop for Gone {
-    fn drop(&mut self) {
-        // Left behind it would only be in the way of a backup.
-        let _left = fs::remove_file(&self.0);
+impl SocketGuard {
+    fn of(path: PathBuf) -> Self {
+        let inode = inode(&path);
+        Self { path, inode }
     }
+}
+
+impl Drop for SocketGuard {
+    fn drop(&mut self) {
+        if self.inode.is_some() && inode(&self.path) == self.inode {
+            // Left behind it would only be in the way of a backup.
+            let _left = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(path: &Path) -> Option<(u64, u64)> {
+    let found = fs::symlink_metadata(path).ok()?;
+    Some((found.dev(), found.ino()))
 }
 
 // === Quarantine ===
