@@ -39,11 +39,17 @@ pub enum Rule {
     PositionsNotTimes,
     /// Nothing is removed or closed by a system clock that has leapt ahead.
     SteadyClock,
+    /// A journal that has lost something is refused.
+    MarkerCheck,
+    /// A journal answers only for the ThingSpace that its changes were sent to.
+    OriginCheck,
+    /// The database itself is locked against a second process.
+    InodeLock,
 }
 
 impl Rule {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
-    pub const ALL: [(Self, &'static str); 16] = [
+    pub const ALL: [(Self, &'static str); 19] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
@@ -60,6 +66,9 @@ impl Rule {
         (Self::ClosedRivals, "closed-is-no-rival"),
         (Self::PositionsNotTimes, "clock-times"),
         (Self::SteadyClock, "system-clock-removes"),
+        (Self::MarkerCheck, "no-marker-check"),
+        (Self::OriginCheck, "any-origin"),
+        (Self::InodeLock, "no-database-lock"),
     ];
 
     /// Whether this process breaks it.

@@ -7,7 +7,7 @@ use std::{
 
 use thingspace_gateway::cli::{
     args::{self, Invocation},
-    config, demo, healthcheck, operator, scenarios, serve, write_line,
+    config, demo, healthcheck, journal, operator, scenarios, serve, write_line,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Invocation::Operate { order, sources } => {
             operator::run(&order, &sources, &mut out, &mut err)
         }
+        Invocation::AcceptLoss { sources } => journal::accept_loss(&sources, &mut out, &mut err),
         Invocation::Healthcheck { address, sources } => {
             healthcheck::run(address, &sources, &mut out, &mut err)
         }

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     api,
-    config::{Config, Mode},
-    journal::{JournalError, embedded::OpenError},
+    config::{self, Config, Mode},
+    journal::{JournalError, Origin, embedded::OpenError},
     telemetry::Telemetry,
     thingspace,
 };
@@ -104,6 +104,21 @@ pub enum StartError {
     Sandbox(std::io::Error),
 }
 
+// === impl StartError ===
+
+impl StartError {
+    /// The exit code of the start: `EX_CONFIG` where settings and journal do not go together, or the
+    /// journal is not what the gateway left, so that no retry helps.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Open(OpenError::Damaged { .. } | OpenError::OtherOrigin { .. }) => {
+                config::EXIT_CODE
+            }
+            _ => 1,
+        }
+    }
+}
+
 /// How a gateway ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
@@ -137,9 +152,9 @@ impl App {
             }
             Mode::Serve | Mode::Sandbox => None,
         };
-        let origin = match sandbox {
-            Some(_) => "sandbox".to_owned(),
-            None => config.thingspace.base_url.origin().ascii_serialization(),
+        let origin = match mode {
+            Mode::ServeSandbox => Origin::sandbox(),
+            Mode::Serve | Mode::Sandbox => Origin::of_url(&config.thingspace.base_url),
         };
         let parts = Parts::build(&config, origin, telemetry.instruments()).await?;
         // The metrics outlive the journal, and must not keep its directory locked.

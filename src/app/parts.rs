@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     domain::{change::ChangeState, clock::Clock, draft::Limits},
     journal::{
-        Census, Journal,
+        Census, Journal, Origin,
         embedded::{Embedded, Options},
     },
     listener::Listener,
@@ -50,12 +50,13 @@ pub(super) struct Parts {
 impl Parts {
     pub(super) async fn build(
         config: &Config,
-        origin: String,
+        origin: Origin,
         instruments: Instruments,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&Options {
             dir: config.journal.dir.clone(),
+            origin,
             allow_network_filesystem: config.journal.allow_network_filesystem,
             instruments: instruments.clone(),
         })?);
@@ -108,7 +109,7 @@ impl Parts {
             limits(config),
             ServerInfo {
                 journal_engine: "sqlite",
-                journal_origin: origin,
+                journal_origin: journal.origin().to_string(),
             },
         );
         let serving = watch::Sender::new(true);

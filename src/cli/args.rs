@@ -10,7 +10,9 @@ use crate::config::{self, Mode, Sources};
 
 mod tree;
 
-use tree::{demo, healthcheck, quarantine, sandbox_flag, switch, thingspace, with_settings};
+use tree::{
+    demo, healthcheck, journal, quarantine, sandbox_flag, switch, thingspace, with_settings,
+};
 
 /// What the command line asks for. `Debug` shows no value of a setting.
 #[derive(Clone, Debug)]
@@ -66,6 +68,11 @@ pub enum Invocation {
         /// Where the settings come from: they say where its socket is.
         sources: Sources,
     },
+    /// Go on with what is left of a damaged journal.
+    AcceptLoss {
+        /// Where the settings come from: they say where the journal is.
+        sources: Sources,
+    },
     /// Ask a gateway whether it serves.
     Healthcheck {
         /// Which; unset, the one that the settings describe, on this machine.
@@ -114,6 +121,7 @@ pub fn command() -> Command {
             with_settings(healthcheck()),
             quarantine(),
             thingspace(),
+            journal(),
             config,
         ])
 }
@@ -170,6 +178,12 @@ where
                 Some((_, matches)) => sources(matches),
                 None => sources(matches),
             },
+        },
+        Some(("journal", matches)) => match matches.subcommand() {
+            Some((_, matches)) => Invocation::AcceptLoss {
+                sources: sources(matches),
+            },
+            None => return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "none")),
         },
         Some(("config", matches)) => match matches.subcommand() {
             Some(("check", matches)) => Invocation::ConfigCheck {

@@ -4,6 +4,7 @@ pub mod args;
 pub mod config;
 pub mod demo;
 pub mod healthcheck;
+pub mod journal;
 pub mod operator;
 pub mod scenarios;
 pub mod serve;

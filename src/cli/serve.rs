@@ -19,9 +19,29 @@ use crate::{
 /// The exit code of a start that failed, or of an end that was forced.
 const FAILED: u8 = 1;
 
+/// A start that failed.
+struct Failure {
+    code: u8,
+    why: String,
+}
+
+impl Failure {
+    #[allow(
+        clippy::needless_pass_by_value,
+        reason = "given to map_err, which hands the error over"
+    )]
+    fn of(why: impl ToString) -> Self {
+        Self {
+            code: FAILED,
+            why: why.to_string(),
+        }
+    }
+}
+
 /// Runs the gateway until SIGTERM or SIGINT, then drains: exit code 0. A second
-/// signal ends it at once: exit code 1. Settings that will not do: 78; any
-/// other start that fails: 1; each with one line on `err`.
+/// signal ends it at once: exit code 1. Settings that will not do, and a
+/// journal that is damaged or of another ThingSpace: 78; any other start that
+/// fails: 1; each with one line on `err`.
 ///
 /// # Errors
 ///
@@ -39,7 +59,10 @@ pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Resu
         |config, shutdown, telemetry| async move {
             let app = App::build(config, mode, telemetry)
                 .await
-                .map_err(|error| error.to_string())?;
+                .map_err(|error| Failure {
+                    code: error.exit_code(),
+                    why: error.to_string(),
+                })?;
             app.run(shutdown).await;
             Ok(())
         },
@@ -57,13 +80,13 @@ pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
         sources,
         err,
         |config, shutdown, _telemetry| async move {
-            let settings = sandbox_settings(&config.sandbox).map_err(|error| error.to_string())?;
-            let sandbox = Sandbox::bind(settings)
-                .await
-                .map_err(|error| format!("sandbox.listen {}: {error}", config.sandbox.listen))?;
+            let settings = sandbox_settings(&config.sandbox).map_err(Failure::of)?;
+            let sandbox = Sandbox::bind(settings).await.map_err(|error| {
+                Failure::of(format!("sandbox.listen {}: {error}", config.sandbox.listen))
+            })?;
             tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
             let served = sandbox.run(shutdown.cancelled_owned()).await;
-            served.map_err(|error| error.to_string())
+            served.map_err(Failure::of)
         },
     )
 }
@@ -72,7 +95,7 @@ pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
 fn start<R, F>(mode: Mode, sources: &Sources, err: &mut impl Write, run: R) -> io::Result<u8>
 where
     R: FnOnce(Config, CancellationToken, Telemetry) -> F,
-    F: Future<Output = Result<(), String>>,
+    F: Future<Output = Result<(), Failure>>,
 {
     let loaded = match load_for(sources, mode) {
         Ok(loaded) => loaded,
@@ -112,9 +135,9 @@ where
     runtime.shutdown_background();
     Ok(match ran {
         Some(Ok(())) => 0,
-        Some(Err(why)) => {
+        Some(Err(Failure { code, why })) => {
             write_line(err, &format!("the start failed: {why}"))?;
-            FAILED
+            code
         }
         None => {
             tracing::warn!("a second signal: ending at once");

@@ -25,11 +25,13 @@ mod census;
 mod conformance;
 pub mod embedded;
 mod forward;
+mod origin;
 mod query;
 mod tables;
 
 pub use census::Census;
 pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};
+pub use origin::Origin;
 pub use query::{
     ChangeDevice, ChangeFilter, ChangePage, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
     ResultEvent, Stray, Target, What,
@@ -41,8 +43,11 @@ pub use query::{
 /// see at least what was answered before they were called.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
-    /// Which journal this is; another after a restore from a backup.
+    /// Which journal this is; another once a loss in it was accepted.
     fn epoch(&self) -> Epoch;
+
+    /// The ThingSpace that its changes are sent to.
+    fn origin(&self) -> &Origin;
 
     /// An HMAC-SHA256 of some content under a random key that was made with
     /// the journal and never leaves it.
@@ -132,7 +137,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 
-    /// Removes whole changes, and requests that nobody owns, whose last event
+    /// Removes whole changes that are final, and requests that nobody owns, whose last event
     /// is older than `before`: one bounded slice of work. Answers whether
     /// there may be more.
     async fn trim(&self, before: Timestamp) -> Result<bool, JournalError>;
@@ -438,6 +443,19 @@ pub enum JournalError {
     /// The change's state does not allow the step.
     #[error(transparent)]
     IllegalStep(#[from] IllegalStep),
+}
+
+// === impl Epoch ===
+
+impl Epoch {
+    /// An epoch that was put on record.
+    fn from_record(bytes: &[u8]) -> Self {
+        Self(
+            bytes
+                .iter()
+                .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
+        )
+    }
 }
 
 // === impl JournalError ===

@@ -63,6 +63,7 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };

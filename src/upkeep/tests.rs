@@ -101,6 +101,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
@@ -163,6 +164,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };

@@ -6,7 +6,15 @@ use std::{collections::BTreeSet, fs, path::Path};
 const ROOMS: [(&str, &[&str]); 13] = [
     (
         "cli",
-        &["api", "app", "config", "proto", "sandbox", "telemetry"],
+        &[
+            "api",
+            "app",
+            "config",
+            "journal",
+            "proto",
+            "sandbox",
+            "telemetry",
+        ],
     ),
     (
         "app",

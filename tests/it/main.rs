@@ -28,6 +28,7 @@ mod full_disk;
 mod guarantees;
 mod half_sent;
 mod house;
+mod journal_dir;
 mod keys;
 mod licences;
 mod listener_guard;

@@ -82,6 +82,18 @@ pub(super) fn thingspace() -> Command {
         .subcommand(with_settings(unlatch))
 }
 
+pub(super) fn journal() -> Command {
+    let accept_loss = Command::new("accept-loss").about(
+        "Go on with what is left of a journal that has lost something: changes that it has forgotten are \
+         sent again by their keys, and resume tokens end. The gateway must not run",
+    );
+    Command::new("journal")
+        .about("Repair the journal of a gateway that is stopped")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(with_settings(accept_loss))
+}
+
 pub(super) fn switch(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }

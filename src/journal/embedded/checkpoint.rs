@@ -11,6 +11,8 @@ use std::{
 
 use rusqlite::Connection;
 
+use super::files::Locks;
+
 /// Asks the checkpoint thread for a checkpoint. The thread ends when this is
 /// dropped.
 pub(super) struct Checkpoints {
@@ -28,12 +30,16 @@ const TOO_LONG: i64 = 8_192;
 // === impl Checkpoints ===
 
 impl Checkpoints {
-    pub(super) fn start(connection: Connection) -> Self {
+    pub(super) fn start(connection: Connection, locks: Arc<Locks>) -> Self {
         let (ask, asked) = sync_channel(1);
         let pages = Arc::new(AtomicI64::new(0));
         let thread = thread::Builder::new().name("journal-checkpoint".into());
         let measured = Arc::clone(&pages);
-        if let Err(error) = thread.spawn(move || run(&connection, &asked, &measured)) {
+        if let Err(error) = thread.spawn(move || {
+            run(&connection, &asked, &measured);
+            drop(connection);
+            drop(locks);
+        }) {
             tracing::error!(%error, "the journal has no checkpoint thread");
         }
         Self { ask, pages }

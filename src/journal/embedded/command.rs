@@ -48,12 +48,17 @@ pub(super) enum Command {
     Probe,
 }
 
-/// A command's answer, kept until the commit.
+/// A command's answer, kept until the commit, or until the marker says so too.
 pub(super) type Answer = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
 
 // === impl Command ===
 
 impl Command {
+    /// Whether a POST leaves once it is answered: not before the marker knows of it.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self, Self::Step(_, step, ..) if matches!(**step, Step::Dispatch { .. }))
+    }
+
     /// About how many rows it writes.
     pub(super) fn rows(&self) -> usize {
         match self {

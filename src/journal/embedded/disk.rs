@@ -20,21 +20,22 @@ const NETWORK: [(i64, &str); 7] = [
 ];
 
 /// SQLite's locks and syncs are not to be trusted on a network file system.
-pub(super) fn refuse_network_filesystem(options: &Options) -> Result<(), OpenError> {
+/// Answers whether it is on one, where that is allowed.
+pub(super) fn refuse_network_filesystem(options: &Options) -> Result<bool, OpenError> {
     let dir = &options.dir;
     let found = rustix::fs::statfs(dir.as_path()).map_err(|error| OpenError::Directory {
         dir: dir.clone(),
         source: error.into(),
     })?;
-    match NETWORK
+    let network = NETWORK
         .iter()
-        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type))
-    {
+        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type));
+    match network {
         Some((_, name)) if !options.allow_network_filesystem => Err(OpenError::NetworkFilesystem {
             dir: dir.clone(),
             name,
         }),
-        _ => Ok(()),
+        _ => Ok(network.is_some()),
     }
 }
 

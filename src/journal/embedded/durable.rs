@@ -42,7 +42,7 @@ pub(super) fn sync_files(dir: &Path) -> io::Result<()> {
     sync_directory(dir)
 }
 
-fn sync_directory(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
     match File::open(dir).and_then(|names| names.sync_all()) {
         // Nobody who may not read it has made anything in it; and some file systems keep names without
         // being asked, and do not know the question.

@@ -6,8 +6,6 @@
 //! so that nobody waits for that.
 
 use std::{
-    fs::{DirBuilder, File, TryLockError},
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -15,15 +13,17 @@ use std::{
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
+use rusqlite::Connection;
 
 use super::{
     Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
     Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
-    ForwardCensus, Intent, Journal, JournalError, Observer, Place, Reservation, Stored, Stray,
-    Target, Tried, Waiting,
+    ForwardCensus, Intent, Journal, JournalError, Observer, Origin, Place, Reservation, Stored,
+    Stray, Target, Tried, Waiting,
     tables::{apply::Batch, forward, list, naming, quarantine, read, schema},
 };
 use crate::{
+    broken::Rule,
     domain::{
         change::{Change, ChangeState, Step},
         clock::Timestamp,
@@ -37,20 +37,30 @@ mod checkpoint;
 mod command;
 mod disk;
 mod durable;
+mod files;
+mod integrity;
+mod marker;
 mod queue;
 mod readers;
 mod worker;
 mod writer;
 
+pub use integrity::{AcceptedLoss, Damage};
+
 use disk::{connect, secret};
+use files::Locks;
+use integrity::Checked;
+use marker::{Marker, MarkerWriter};
 use readers::Readers;
-use writer::{Standing, Writer};
+use writer::{Standing, Writer, WriterFiles};
 
 /// Where and how the embedded journal is kept.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Its directory; made when it is not there. One process at a time.
     pub dir: PathBuf,
+    /// The ThingSpace that changes are sent to. A journal keeps the one of its first start.
+    pub origin: Origin,
     /// Whether a network file system will do: SQLite's locks and syncs are not
     /// to be trusted on one.
     pub allow_network_filesystem: bool,
@@ -91,16 +101,64 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
+    /// Something that was in it is missing.
+    #[error(
+        "journal.dir {dir}: {damage}. Changes that it has forgotten would be sent again. Restore the \
+             directory from a copy that is not older; or, if there is none, run `thingspace-gateway \
+             journal accept-loss`, which goes on with what is left"
+    )]
+    Damaged {
+        /// The directory.
+        dir: PathBuf,
+        /// What is missing.
+        damage: Damage,
+    },
+    /// Its changes were sent to another ThingSpace.
+    #[error(
+        "journal.dir {dir}: its changes were sent to {recorded}, and the settings name {configured}. A \
+             journal cannot answer for another ThingSpace than its own: set journal.dir to another \
+             directory, or thingspace.base_url back"
+    )]
+    OtherOrigin {
+        /// The directory.
+        dir: PathBuf,
+        /// The origin of its first start.
+        recorded: Origin,
+        /// The origin of the settings.
+        configured: Origin,
+    },
 }
 
 /// The journal of one machine.
 pub struct Embedded {
     epoch: Epoch,
+    origin: Origin,
     content_key: hmac::Key,
     writer: Writer,
     readers: Readers,
-    /// Held while the journal is open.
-    _lock: File,
+    /// Held while the journal is open. Last: it goes after all connections.
+    _locks: Arc<Locks>,
+}
+
+// === impl OpenError ===
+
+impl OpenError {
+    fn directory(dir: &Path, source: std::io::Error) -> Self {
+        let dir = dir.to_owned();
+        Self::Directory { dir, source }
+    }
+
+    fn damaged(dir: &Path, damage: Damage) -> Self {
+        let dir = dir.to_owned();
+        Self::Damaged { dir, damage }
+    }
+
+    fn database(dir: &Path, reason: &impl ToString) -> Self {
+        Self::Database {
+            dir: dir.to_owned(),
+            reason: reason.to_string(),
+        }
+    }
 }
 
 // === impl Embedded ===
@@ -108,72 +166,114 @@ pub struct Embedded {
 impl Embedded {
     /// Opens the journal of a directory, or makes one.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let dir = &options.dir;
-        let failed = |source| OpenError::Directory {
-            dir: dir.clone(),
-            source,
-        };
-        // Identifiers of customers' devices are in it.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(failed)?;
+        let dir = options.dir.as_path();
+        let failed = |source| OpenError::directory(dir, source);
+        files::make_directory(dir).map_err(failed)?;
         durable::sync_names(dir).map_err(failed)?;
-        disk::refuse_network_filesystem(options)?;
-        let lock = File::create(dir.join("journal.lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OpenError::Locked(dir.clone())),
-            Err(TryLockError::Error(source)) => return Err(failed(source)),
-        }
-        // Under the lock, and while SQLite has none: closing a file would take it away.
-        durable::sync_files(dir).map_err(failed)?;
-        let path = dir.join("journal.db");
-        Self::open_database(&path, lock, options.instruments.clone()).map_err(|error| {
-            OpenError::Database {
-                dir: dir.clone(),
-                reason: error.to_string(),
-            }
-        })
+        let is_network = disk::refuse_network_filesystem(options)?;
+        let checked = integrity::check(dir, is_network)?;
+        let database = |error: schema::SchemaError| OpenError::database(dir, &error);
+        let mut connection =
+            connect(&dir.join(files::DATABASE), 8_000).map_err(|error| database(error.into()))?;
+        schema::migrate(&mut connection).map_err(database)?;
+        let origin = settle_origin(&connection, options)?;
+        Self::open_database(connection, options, origin, checked)
+    }
+
+    /// Makes a journal of what is left in a directory that has lost something, under a new epoch. `None`
+    /// where nothing is missing.
+    pub fn accept_loss(options: &Options) -> Result<Option<AcceptedLoss>, OpenError> {
+        integrity::accept_loss(options)
     }
 
     fn open_database(
-        path: &Path,
-        lock: File,
-        instruments: Instruments,
-    ) -> Result<Self, schema::SchemaError> {
-        let mut connection = connect(path, 8_000)?;
-        schema::migrate(&mut connection)?;
-        let epoch = secret(&connection, "epoch", 8)?;
-        let content_key = secret(&connection, "content_key", 32)?;
+        connection: Connection,
+        options: &Options,
+        origin: Origin,
+        checked: Checked,
+    ) -> Result<Self, OpenError> {
+        let dir = options.dir.as_path();
+        let path = dir.join(files::DATABASE);
+        let database = |error: rusqlite::Error| OpenError::database(dir, &error);
+        let epoch = secret(&connection, "epoch", 8).map_err(database)?;
+        let epoch = Epoch::from_record(&epoch);
+        let content_key = secret(&connection, "content_key", 32).map_err(database)?;
         let standing = Standing {
-            census: list::census(&connection)?,
+            census: list::census(&connection).map_err(database)?,
             forwards: ForwardCensus {
-                waiting: forward::waiting(&connection)?,
+                waiting: forward::waiting(&connection).map_err(database)?,
                 displaced: 0,
             },
         };
-        let readers = Readers::open(path)?;
-        let checkpoints = connect(path, 500)?;
+        let position = list::extent(&connection).map_err(database)?.last;
+        let marker = start_marker(dir, Marker { epoch, position }, checked.marker);
+        let marker = marker.map_err(|source| OpenError::directory(dir, source))?;
+        let locks = Arc::new(checked.locks);
+        let readers = Readers::open(&path, Arc::clone(&locks)).map_err(database)?;
+        let checkpoints = connect(&path, 500).map_err(database)?;
         Ok(Self {
-            epoch: Epoch(
-                epoch
-                    .iter()
-                    .fold(0, |sum, byte| (sum << 8) | u64::from(*byte)),
-            ),
+            epoch,
+            origin,
             content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
-            writer: Writer::start(connection, checkpoints, standing, instruments),
+            writer: Writer::start(
+                WriterFiles {
+                    connection,
+                    checkpoints,
+                    marker,
+                    locks: Arc::clone(&locks),
+                },
+                standing,
+                options.instruments.clone(),
+            ),
             readers,
-            _lock: lock,
+            _locks: locks,
         })
     }
+}
+
+/// Compares the origin on record with that of the settings, or puts it on record.
+fn settle_origin(connection: &Connection, options: &Options) -> Result<Origin, OpenError> {
+    let dir = options.dir.as_path();
+    let database = |error: rusqlite::Error| OpenError::database(dir, &error);
+    let configured = options.origin.clone();
+    let recorded = schema::meta(connection, "origin").map_err(database)?;
+    let Some(recorded) = recorded else {
+        schema::set_meta(connection, "origin", configured.as_str().as_bytes()).map_err(database)?;
+        return Ok(configured);
+    };
+    let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
+    if recorded != configured && !Rule::OriginCheck.is_broken() {
+        return Err(OpenError::OtherOrigin {
+            dir: dir.to_owned(),
+            recorded,
+            configured,
+        });
+    }
+    Ok(recorded)
+}
+
+/// Makes the marker, or goes on with the one that is there. What the database has was synced when it was
+/// opened.
+fn start_marker(
+    dir: &Path,
+    reached: Marker,
+    found: Option<Marker>,
+) -> std::io::Result<MarkerWriter> {
+    if found != Some(reached) {
+        durable::sync_directory(dir)?;
+        marker::create(dir, reached)?;
+    }
+    MarkerWriter::start(dir, reached)
 }
 
 #[async_trait]
 impl Journal for Embedded {
     fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     fn fingerprint(&self, content: &[u8]) -> [u8; 32] {

@@ -6,14 +6,22 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
+use super::files::Locks;
 use crate::journal::JournalError;
 
 /// A few connections, each used by one reader at a time. A read holds its
 /// transaction for one page only, so that no reader keeps the write-ahead log
 /// from being emptied.
 pub(super) struct Readers {
-    idle: Arc<Mutex<Vec<Connection>>>,
+    idle: Arc<Idle>,
     permits: Arc<Semaphore>,
+}
+
+/// Connections that no reader uses.
+struct Idle {
+    connections: Mutex<Vec<Connection>>,
+    /// Goes after the connections.
+    _locks: Arc<Locks>,
 }
 
 /// Reads that go on at a time; more would only compete for the same disk.
@@ -24,7 +32,7 @@ const CACHE_KIB: i64 = 2_000;
 // === impl Readers ===
 
 impl Readers {
-    pub(super) fn open(path: &Path) -> rusqlite::Result<Self> {
+    pub(super) fn open(path: &Path, locks: Arc<Locks>) -> rusqlite::Result<Self> {
         let connections = (0..CONNECTIONS)
             .map(|_| {
                 let connection = super::disk::connect(path, CACHE_KIB)?;
@@ -33,7 +41,10 @@ impl Readers {
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Self {
-            idle: Arc::new(Mutex::new(connections)),
+            idle: Arc::new(Idle {
+                connections: Mutex::new(connections),
+                _locks: locks,
+            }),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
         })
     }
@@ -52,7 +63,7 @@ impl Readers {
         let idle = Arc::clone(&self.idle);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let Some(mut connection) = idle.lock().pop() else {
+            let Some(mut connection) = idle.connections.lock().pop() else {
                 return Err(rusqlite::Error::InvalidQuery);
             };
             let result = connection.transaction().and_then(|transaction| {
@@ -60,7 +71,7 @@ impl Readers {
                 transaction.finish()?;
                 result
             });
-            idle.lock().push(connection);
+            idle.connections.lock().push(connection);
             result
         });
         read.await

@@ -16,6 +16,7 @@ impl Directory {
     fn options(&self) -> Options {
         Options {
             dir: self.0.path().join("made/when/missing"),
+            origin: crate::journal::Origin::sandbox(),
             allow_network_filesystem: false,
             instruments: Instruments::unread(),
         }

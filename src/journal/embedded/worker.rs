@@ -8,6 +8,8 @@ use std::{
 use super::{
     checkpoint::{self, Checkpoints},
     command::{Answer, Command, execute, refuse_all},
+    files::Locks,
+    marker::MarkerWriter,
     queue::Queue,
     writer::Shared,
 };
@@ -26,6 +28,18 @@ pub(super) struct Worker {
     pub(super) rows_since_checkpoint: usize,
     /// How long other commits took while callbacks waited.
     pub(super) held_up: Duration,
+    pub(super) marker: MarkerWriter,
+    /// Goes after the connection.
+    pub(super) _locks: Arc<Locks>,
+}
+
+/// The answers of the commands of a commit.
+#[derive(Default)]
+struct Answers {
+    /// Given after the commit.
+    committed: Vec<Answer>,
+    /// Given once the marker has reached it as well.
+    marked: Vec<Answer>,
 }
 
 // === impl Worker ===
@@ -64,10 +78,10 @@ impl Worker {
 
     /// Runs commands in one transaction, and answers them after its sync.
     fn commit(&mut self, commands: Vec<Command>) {
-        let mut answers: Vec<Answer> = Vec::with_capacity(commands.len());
+        let mut answers = Answers::default();
         let outcome = self.transact(commands, &mut answers);
         let result = match &outcome {
-            Ok(()) => Ok(()),
+            Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!(%error, "the journal could not commit");
                 Err(JournalError::Unavailable(error.to_string()))
@@ -76,29 +90,43 @@ impl Worker {
         self.shared
             .failing
             .store(result.is_err(), Ordering::Relaxed);
-        for answer in answers {
+        for answer in answers.committed {
             answer(result.as_ref().copied());
+        }
+        match outcome {
+            Ok(position) => self.marker.committed(position, answers.marked),
+            Err(_) => {
+                for answer in answers.marked {
+                    answer(result.as_ref().copied());
+                }
+            }
         }
     }
 
+    /// Answers with the newest position, where there is a new one.
     fn transact(
         &mut self,
         commands: Vec<Command>,
-        answers: &mut Vec<Answer>,
-    ) -> rusqlite::Result<()> {
+        answers: &mut Answers,
+    ) -> rusqlite::Result<Option<u64>> {
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = match transaction {
             Ok(transaction) => transaction,
             Err(error) => {
-                refuse_all(commands, answers);
+                refuse_all(commands, &mut answers.committed);
                 return Err(error);
             }
         };
         let mut batch = Batch::new(&transaction, self.shared.standing.lock().forwards);
         let mut failure = None;
         for command in commands {
+            let answers = if command.sends() {
+                &mut answers.marked
+            } else {
+                &mut answers.committed
+            };
             if failure.is_some() {
                 refuse_all(vec![command], answers);
                 continue;
@@ -118,7 +146,7 @@ impl Worker {
         for observer in self.shared.observers.read().iter() {
             observer.committed(&done.touched);
         }
-        Ok(())
+        Ok(done.position)
     }
 
     /// Notes how long a commit of callbacks takes, with what was written before it while they

@@ -20,6 +20,8 @@ use tokio::{
 use super::{
     checkpoint::Checkpoints,
     command::{Command, Reply},
+    files::Locks,
+    marker::MarkerWriter,
     queue::{CALLBACKS_PER_COMMIT, Queue},
     worker::Worker,
 };
@@ -85,6 +87,14 @@ pub(super) struct Standing {
     pub(super) forwards: ForwardCensus,
 }
 
+/// What the writer's threads have open.
+pub(super) struct WriterFiles {
+    pub(super) connection: Connection,
+    pub(super) checkpoints: Connection,
+    pub(super) marker: MarkerWriter,
+    pub(super) locks: Arc<Locks>,
+}
+
 struct Reserved {
     permit: mpsc::OwnedPermit<Command>,
     shared: Arc<Shared>,
@@ -93,12 +103,7 @@ struct Reserved {
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn start(
-        connection: Connection,
-        checkpoints: Connection,
-        standing: Standing,
-        instruments: Instruments,
-    ) -> Self {
+    pub(super) fn start(files: WriterFiles, standing: Standing, instruments: Instruments) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
         let (answers, answer_lane) = mpsc::channel(ANSWER_LANE);
         let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
@@ -112,12 +117,14 @@ impl Writer {
             instruments,
         });
         let worker = Worker {
-            connection,
-            checkpoints: Checkpoints::start(checkpoints),
+            connection: files.connection,
+            checkpoints: Checkpoints::start(files.checkpoints, Arc::clone(&files.locks)),
             queue: Queue::new(callback_lane, answer_lane, change_lane),
             shared: Arc::clone(&shared),
             rows_since_checkpoint: 0,
             held_up: Duration::ZERO,
+            marker: files.marker,
+            _locks: files.locks,
         };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = match thread.spawn(move || worker.run()) {

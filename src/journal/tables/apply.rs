@@ -32,6 +32,8 @@ pub(in crate::journal) struct Batch<'c> {
     pub(super) census: Census,
     /// What waits to be passed on, this batch included.
     pub(super) forwards: ForwardCensus,
+    /// The newest position that it has appended.
+    position: Option<i64>,
 }
 
 /// What a batch has done, for those who are told after the commit.
@@ -39,6 +41,8 @@ pub(in crate::journal) struct Done {
     pub(in crate::journal) touched: Vec<Target>,
     pub(in crate::journal) census: Census,
     pub(in crate::journal) forwards: ForwardCensus,
+    /// The newest position, where there is a new one.
+    pub(in crate::journal) position: Option<u64>,
 }
 
 /// A change as it is in this batch.
@@ -70,6 +74,7 @@ impl<'c> Batch<'c> {
             touched: HashSet::new(),
             census: Census::default(),
             forwards,
+            position: None,
         }
     }
 
@@ -100,6 +105,7 @@ impl<'c> Batch<'c> {
             touched: self.touched.into_iter().collect(),
             census: self.census,
             forwards: self.forwards,
+            position: self.position.map(uint),
         })
     }
 
@@ -276,9 +282,12 @@ impl<'c> Batch<'c> {
         raw: Option<&str>,
         request: Option<i64>,
     ) -> rusqlite::Result<i64> {
-        self.connection
+        let position = self
+            .connection
             .prepare_cached("INSERT INTO entry (at, body, raw, request) VALUES (?, ?, ?, ?)")?
-            .insert(params![at.as_micros(), json(entry)?, raw, request])
+            .insert(params![at.as_micros(), json(entry)?, raw, request])?;
+        self.position = Some(position);
+        Ok(position)
     }
 
     pub(super) fn take(&mut self, id: i64, step: &Step, now: Timestamp) -> rusqlite::Result<()> {

@@ -8,7 +8,7 @@ const VERSION: i64 = 2;
 
 /// All tables. Payloads are kept by global position; what finds them is small.
 const TABLES: &str = "
--- What the journal is: epoch, content_key, trimmed.
+-- What the journal is: epoch, content_key, origin, trimmed.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
 -- The log. For a result: its request, and the device it was found to be of.
@@ -168,6 +168,21 @@ pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), Sch
     Ok(())
 }
 
+/// Whether the tables are there, in a version that this one reads.
+pub(in crate::journal) fn is_made(connection: &Connection) -> Result<bool, SchemaError> {
+    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+        0 => Ok(false),
+        VERSION => Ok(true),
+        other => Err(SchemaError::Other(other)),
+    }
+}
+
+/// Forgets a value of `meta`.
+pub(in crate::journal) fn forget_meta(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+    let mut forget = connection.prepare_cached("DELETE FROM meta WHERE name = ?")?;
+    forget.execute([name]).map(drop)
+}
+
 /// A value of `meta`.
 pub(in crate::journal) fn meta(
     connection: &Connection,
@@ -192,8 +207,7 @@ pub(in crate::journal) fn put_note(
 ) -> rusqlite::Result<()> {
     let name = format!("note.{name}");
     if value.is_empty() {
-        let mut forget = connection.prepare_cached("DELETE FROM meta WHERE name = ?")?;
-        forget.execute([name]).map(drop)
+        forget_meta(connection, &name)
     } else {
         set_meta(connection, &name, value)
     }

@@ -43,6 +43,9 @@ struct Slow {
 
 #[async_trait::async_trait]
 impl Journal for Slow {
+    fn origin(&self) -> &crate::journal::Origin {
+        unreachable!()
+    }
     async fn store_callback(&self, _: Arrival) -> Result<Stored, JournalError> {
         self.asked.notify_one();
         if let Some(error) = &self.error {

@@ -206,6 +206,7 @@ pub(super) async fn serve(listener: Listener) -> (SocketAddr, CancellationToken,
 fn options(directory: &TempDir) -> Options {
     Options {
         dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     }

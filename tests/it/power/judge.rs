@@ -12,8 +12,8 @@ use thingspace_gateway::{
         names::{AccountName, IdempotencyKey, RequestId},
     },
     journal::{
-        ChangeName, Journal as _, Place, Target, What,
-        embedded::{Embedded, Options},
+        ChangeName, Journal as _, Origin, Place, Target, What,
+        embedded::{Embedded, OpenError, Options},
     },
     telemetry::Instruments,
     watch::Token,
@@ -67,32 +67,44 @@ struct Found {
 pub const JOURNAL: &str = "state/journal";
 
 /// Opens the journal of a disk; answers with what is wrong with it.
-pub async fn judge(disk: &Path, cut: usize, facts: &[Held]) -> Vec<String> {
+pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> Vec<String> {
     let held: Vec<&Fact> = facts
         .iter()
         .filter(|held| held.from <= cut && cut < held.until)
         .map(|held| &held.fact)
         .collect();
-    match Found::read(&disk.join(JOURNAL), &held).await {
-        Ok(found) => held
-            .into_iter()
-            .filter_map(|fact| found.lacks(fact))
-            .collect(),
-        Err(error) => vec![format!("it cannot be used: {error}")],
+    let mut wrong = Vec::new();
+    let options = Options {
+        dir: disk.join(JOURNAL),
+        origin: Origin::of_url(&base_url.parse().expect("a URL")),
+        allow_network_filesystem: true,
+        instruments: Instruments::unread(),
+    };
+    let opened = match Embedded::open(&options) {
+        // What is missing is told all the same.
+        Err(error @ OpenError::Damaged { .. }) => {
+            wrong.push(format!("it is refused: {error}"));
+            Embedded::accept_loss(&options).and_then(|_| Embedded::open(&options))
+        }
+        opened => opened,
+    };
+    let found = match opened {
+        Ok(journal) => Found::read(&disk.join(JOURNAL), journal, &held).await,
+        Err(error) => Err(error.to_string()),
+    };
+    match found {
+        Ok(found) => wrong.extend(held.into_iter().filter_map(|fact| found.lacks(fact))),
+        Err(error) => wrong.push(format!("it cannot be used: {error}")),
     }
+    wrong
 }
 
 // === impl Found ===
 
 impl Found {
-    async fn read(dir: &Path, held: &[&Fact]) -> Result<Self, String> {
+    async fn read(dir: &Path, journal: Embedded, held: &[&Fact]) -> Result<Self, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
-        let options = Options {
-            dir: dir.into(),
-            allow_network_filesystem: true,
-            instruments: Instruments::unread(),
-        };
-        let journal = Arc::new(Embedded::open(&options).map_err(|error| said(&error))?);
+        let journal = Arc::new(journal);
         let mut found = Self {
             epoch: journal.epoch().0,
             read: HashSet::new(),

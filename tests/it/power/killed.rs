@@ -14,22 +14,24 @@ use crate::support::{
     requests::{esim_callback, iccid, post},
 };
 
+/// Nobody listens there.
+const BASE_URL: &str = "http://127.0.0.1:9/api";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_kill_has_left_unsynced_is_on_disk_before_anybody_hears_of_it() {
     let directory = Directory::new();
     let recorder = Recorder::new(directory.path());
     let journal = recorder.root().join(JOURNAL);
-    let setup = Setup::serve("http://127.0.0.1:9/api", &directory)
-        .set("journal.dir", journal.to_str().unwrap());
+    let setup = Setup::serve(BASE_URL, &directory).set("journal.dir", journal.to_str().unwrap());
     let gateway = recorder.watch(&setup, 0).start().await;
     let (code, _log) = gateway.terminate().await;
     assert_eq!(code, Some(0));
 
-    // Killed between the write of a callback and its sync. The sync before it is of the log's header, or
-    // of another callback where the log goes on.
+    // Killed between the write of a callback and its sync. The syncs before it are of the log's header and
+    // of the clock's time at the start.
     let dies = recorder
         .watch(&setup, 1)
-        .env("DISK_TRACE_DIE_AT_SYNC", "-wal 2");
+        .env("DISK_TRACE_DIE_AT_SYNC", "-wal 3");
     let gateway = dies.start().await;
     let url = gateway.callback_url("DeviceProfileService");
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
@@ -57,7 +59,7 @@ async fn what_a_kill_has_left_unsynced_is_on_disk_before_anybody_hears_of_it() {
     let told = recorder.now(2);
     gateway.kill().await;
 
-    let trace = recorder.read(3);
+    let trace = recorder.read(3, BASE_URL);
     let done = trace.done_by(told);
     let fact = Fact::Stored {
         request: "r".into(),

@@ -99,7 +99,7 @@ async fn open_all(trace: &Trace, facts: &[Held], cuts: &[Cut]) -> (usize, Vec<(C
         let at: PathBuf = workshop.path().join(opened.to_string());
         disk.write(cut.unsynced, &trace.data, &at).expect("room");
         opened += 1;
-        let found = judge::judge(&at, cut.done, facts).await;
+        let found = judge::judge(&at, &trace.base_url, cut.done, facts).await;
         wrong.extend(found.into_iter().map(|what| (*cut, what)));
         std::fs::remove_dir_all(&at).expect("it was there");
     }

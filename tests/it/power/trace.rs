@@ -76,6 +76,8 @@ pub struct Trace {
     pub ops: Vec<(Moment, Op)>,
     /// What was written.
     pub data: Vec<u8>,
+    /// The ThingSpace that changes were sent to.
+    pub base_url: String,
 }
 
 /// Compiled once: the library, for this machine.
@@ -156,8 +158,11 @@ impl Recorder {
     }
 
     /// What these processes have recorded, one after the other.
-    pub fn read(&self, processes: usize) -> Trace {
-        let mut trace = Trace::default();
+    pub fn read(&self, processes: usize, base_url: &str) -> Trace {
+        let mut trace = Trace {
+            base_url: base_url.into(),
+            ..Trace::default()
+        };
         for process in 0..processes {
             let log = fs::read(self.log(process)).expect("nothing was recorded: is it preloaded?");
             trace.take(process, &log);
@@ -235,6 +240,7 @@ impl Trace {
         });
         Self {
             ops: ops.collect(),
+            base_url: self.base_url.clone(),
             data: self.data.clone(),
         }
     }

@@ -118,6 +118,22 @@ impl Setup {
 
     /// Starts it and waits until it says where it listens.
     pub async fn start(&self) -> Gateway {
+        match self.try_start().await {
+            Ok(gateway) => gateway,
+            Err((code, log)) => panic!("the gateway did not start: {code:?} {log}"),
+        }
+    }
+
+    /// The exit code and the log of a start that is refused.
+    pub async fn refused(&self) -> (Option<i32>, String) {
+        match self.try_start().await {
+            Ok(gateway) => panic!("it starts: {}", gateway.kill().await),
+            Err(refused) => refused,
+        }
+    }
+
+    /// Starts it and waits until it says where it listens, or has ended.
+    pub async fn try_start(&self) -> Result<Gateway, (Option<i32>, String)> {
         let mut command = self.command();
         command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().expect("the binary starts");
@@ -128,7 +144,8 @@ impl Setup {
         while addresses.len() < wanted {
             let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
             let Some(line) = line.expect("readable") else {
-                panic!("the gateway did not start: {early}");
+                let status = timeout(PATIENCE, child.wait()).await.expect("it ends");
+                return Err((status.expect("waited").code(), early));
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
@@ -145,14 +162,14 @@ impl Setup {
             }
             early
         });
-        Gateway {
+        Ok(Gateway {
             child,
             log,
             grpc: addresses[0],
             callbacks: addresses[1],
             admin: addresses[2],
             sandbox: addresses.get(3).copied(),
-        }
+        })
     }
 }
 

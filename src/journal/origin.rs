@@ -1,0 +1,78 @@
+//! The ThingSpace that a journal's changes are sent to.
+
+use std::fmt;
+
+use url::Url;
+
+/// The origin of a journal: scheme, host and port of ThingSpace's base URL, or `sandbox`.
+///
+/// A journal answers calls with what it has on record. It must not do so for another ThingSpace than
+/// the one that the changes were sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin(String);
+
+// === impl Origin ===
+
+impl Origin {
+    /// The origin of the sandbox that runs inside the gateway, whatever its port.
+    pub fn sandbox() -> Self {
+        Self("sandbox".into())
+    }
+
+    /// The origin of a base URL. The path, a default port, the case of the host and a dot at its end
+    /// make no difference.
+    pub fn of_url(base_url: &Url) -> Self {
+        let host = base_url.host_str().unwrap_or_default();
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let mut origin = format!("{}://{host}", base_url.scheme());
+        // `None` for the scheme's default port.
+        if let Some(port) = base_url.port() {
+            origin.push_str(&format!(":{port}"));
+        }
+        Self(origin)
+    }
+
+    /// An origin that was put on record.
+    pub(super) fn from_record(text: String) -> Self {
+        Self(text)
+    }
+
+    /// As text: `https://thingspace.verizon.com`, or `sandbox`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port_however_they_are_spelled() {
+        for (url, origin) in [
+            (
+                "https://thingspace.verizon.com/api",
+                "https://thingspace.verizon.com",
+            ),
+            (
+                "https://ThingSpace.Verizon.com.:443/api/",
+                "https://thingspace.verizon.com",
+            ),
+            ("http://localhost:80", "http://localhost"),
+            ("http://[::1]:9999/a/b", "http://[::1]:9999"),
+            (
+                "https://thingspace.verizon.com:8443/api",
+                "https://thingspace.verizon.com:8443",
+            ),
+        ] {
+            let url: Url = url.parse().unwrap();
+            assert_eq!(Origin::of_url(&url).as_str(), origin);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Who may read the journal's files, and who may use its directory.
+
+use std::{
+    fs,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixListener,
+    },
+    path::Path,
+};
+
+use super::{journal, setup, use_it};
+use crate::support::{gateway::Directory, thingspace::ThingSpace};
+
+/// The names of files that others may read or write.
+fn open_files(dir: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let mode = entry.metadata().expect("an entry").permissions().mode();
+        if mode & 0o077 != 0 {
+            names.push(format!("{} {mode:o}", entry.file_name().display()));
+        }
+    }
+    names
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_a_journal_are_the_owners_alone_whatever_the_directory() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = setup(&thingspace, &directory);
+    let journal = journal(&directory);
+    // As Kubernetes makes a volume with an fsGroup.
+    fs::create_dir(&journal).expect("a directory");
+    set_mode(&journal, 0o2775);
+    let gateway = setup.start().await;
+    use_it(&gateway).await;
+    assert_eq!(open_files(&journal), Vec::<String>::new());
+    gateway.kill().await;
+
+    for entry in fs::read_dir(&journal).expect("a directory") {
+        set_mode(&entry.expect("an entry").path(), 0o664);
+    }
+    let gateway = setup.start().await;
+    assert_eq!(open_files(&journal), Vec::<String>::new());
+    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(open_files(&journal), Vec::<String>::new());
+    let mode = fs::metadata(&journal)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o7777, 0o2775, "the directory is left as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_an_abandoned_socket_is_not_removed_for_the_admin_socket() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let socket = directory.join("admin.sock");
+    let setup = setup(&thingspace, &directory).set("admin.socket", socket.to_str().expect("text"));
+
+    fs::write(&socket, "precious").expect("a file");
+    let (code, log) = setup.refused().await;
+    assert_eq!(code, Some(1));
+    assert!(
+        log.contains("admin.socket") && log.contains("not a socket"),
+        "{log}"
+    );
+    assert_eq!(fs::read(&socket).expect("it is there"), b"precious");
+    fs::remove_file(&socket).expect("it is there");
+
+    let listener = UnixListener::bind(&socket).expect("a socket");
+    let (code, log) = setup.refused().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("another process listens on it"), "{log}");
+    drop(listener);
+
+    // What nobody listens on was left behind.
+    let gateway = setup.start().await;
+    let made = fs::symlink_metadata(&socket).expect("it is there");
+    assert!(made.file_type().is_socket());
+    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_is_kept_out_without_the_lock_file_and_by_another_path() {
+    let directory = Directory::new();
+    let thingspace = ThingSpace::start().await;
+    let setup = setup(&thingspace, &directory);
+    let journal = journal(&directory);
+    let gateway = setup.start().await;
+    use_it(&gateway).await;
+
+    fs::remove_file(journal.join("journal.lock")).expect("it is there");
+    let (code, log) = setup.refused().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("another process is using it"), "{log}");
+
+    let links = directory.join("links");
+    fs::create_dir(&links).expect("a directory");
+    for name in ["journal.db", "journal.db-wal", "journal.marker"] {
+        fs::hard_link(journal.join(name), links.join(name)).expect("a link");
+    }
+    let linked = setup.set("journal.dir", links.to_str().expect("text"));
+    let (code, log) = linked.refused().await;
+    assert_eq!(code, Some(1));
+    assert!(log.contains("another process is using it"), "{log}");
+    assert_eq!(gateway.terminate().await.0, Some(0));
+}
