@@ -76,15 +76,9 @@ struct Database {
     position: u64,
 }
 
-/// A directory that was looked at, and is locked.
-pub(super) struct Checked {
-    pub(super) locks: Locks,
-    pub(super) marker: Option<Marker>,
-}
-
 /// Locks a directory and refuses one that has lost something. Changes nothing in it but rights, so that
 /// what is left can still be restored.
-pub(super) fn check(dir: &Path, is_network: bool) -> Result<Checked, OpenError> {
+pub(super) fn check(dir: &Path, is_network: bool) -> Result<Locks, OpenError> {
     let failed = |source| OpenError::directory(dir, source);
     let locks = Locks::of_directory(dir)?;
     // Under the lock, and while SQLite has none: closing a file would take it away.
@@ -97,12 +91,8 @@ pub(super) fn check(dir: &Path, is_network: bool) -> Result<Checked, OpenError> 
         return Err(OpenError::damaged(dir, damage));
     }
     let locks = locks.and_database(dir, is_network)?;
-    let marker = match reading {
-        Reading::Marker(marker) => Some(marker),
-        Reading::Missing | Reading::Garbled => None,
-    };
     if !has_database || !is_checked {
-        return Ok(Checked { locks, marker });
+        return Ok(locks);
     }
     let database = inspect(&dir.join(DATABASE)).map_err(|error| match error {
         schema::SchemaError::Sqlite(error) if is_unreadable(&error) => {
@@ -112,7 +102,7 @@ pub(super) fn check(dir: &Path, is_network: bool) -> Result<Checked, OpenError> 
     })?;
     match compare(reading, &database) {
         Some(damage) => Err(OpenError::damaged(dir, damage)),
-        None => Ok(Checked { locks, marker }),
+        None => Ok(locks),
     }
 }
 

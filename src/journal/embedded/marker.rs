@@ -58,14 +58,31 @@ pub(super) enum Reading {
 
 /// Reads the marker of a directory.
 pub(super) fn read(dir: &Path) -> io::Result<Reading> {
-    let bytes = match fs::read(dir.join(MARKER)) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Reading::Missing),
-        Err(error) => return Err(error),
+    let Some(slots) = read_slots(dir)? else {
+        return Ok(Reading::Missing);
     };
-    let slots = bytes.chunks(SLOT).filter_map(Marker::from_slot);
-    let newest = slots.max_by_key(|marker| marker.position);
+    let newest = newest(slots).map(|(_, marker)| marker);
     Ok(newest.map_or(Reading::Garbled, Reading::Marker))
+}
+
+fn read_slots(dir: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(dir.join(MARKER)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The slot that was written last, by its number.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "what was read is of no other use"
+)]
+fn newest(slots: Vec<u8>) -> Option<(u64, Marker)> {
+    let slots = (0..).zip(slots.chunks(SLOT));
+    slots
+        .filter_map(|(slot, bytes)| Some((slot, Marker::from_slot(bytes)?)))
+        .max_by_key(|(_, marker)| marker.position)
 }
 
 /// Makes a marker, or replaces it. What it says of must be on disk, with its name.
@@ -150,15 +167,11 @@ struct Slots {
 // === impl MarkerWriter ===
 
 impl MarkerWriter {
-    /// Goes on with the marker of a directory, which says this.
-    pub(super) fn start(dir: &Path, written: Marker) -> io::Result<Self> {
-        let mut slots = Slots {
-            file: open_private(&dir.join(MARKER), false)?,
-            written,
-            next: 0,
-        };
+    /// Goes on with the marker of a directory. What the database has reached is on disk.
+    pub(super) fn start(dir: &Path, reached: Marker) -> io::Result<Self> {
+        let mut slots = Slots::open(dir, reached)?;
         let shared = Arc::new(Shared::default());
-        shared.state.lock().committed = written.position;
+        shared.state.lock().committed = reached.position;
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("journal-marker".into());
         let thread = thread.spawn(move || theirs.run(&mut slots))?;
@@ -242,6 +255,24 @@ impl Shared {
 // === impl Slots ===
 
 impl Slots {
+    /// Opens the marker of this epoch, or makes one. One that is there is not replaced: a full disk has no
+    /// room for that.
+    fn open(dir: &Path, reached: Marker) -> io::Result<Self> {
+        let found = read_slots(dir)?.and_then(newest);
+        let (slot, written) = match found {
+            Some((slot, found)) if found.epoch == reached.epoch => (slot, found),
+            _ => {
+                create(dir, reached)?;
+                (1, reached)
+            }
+        };
+        Ok(Self {
+            file: open_private(&dir.join(MARKER), false)?,
+            written,
+            next: (slot + 1) % SLOTS,
+        })
+    }
+
     /// Brings the marker forward, synced. Not the slot that was written last: it stays whole.
     fn write(&mut self, position: u64) -> io::Result<()> {
         if position <= self.written.position || Rule::MarkerCheck.is_broken() {
@@ -276,12 +307,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(read(dir.path()).unwrap(), Reading::Missing);
         create(dir.path(), marker(7)).unwrap();
-        let mut slots = Slots {
-            file: open_private(&dir.path().join(MARKER), false).unwrap(),
-            written: marker(7),
-            next: 0,
-        };
         for position in 8..12 {
+            // As after a restart, with whichever slot is the newest.
+            let mut slots = Slots::open(dir.path(), marker(position)).unwrap();
+            assert_eq!(slots.written.position, position - 1);
             let before = fs::read(dir.path().join(MARKER)).unwrap();
             slots.write(position).unwrap();
             let after = fs::read(dir.path().join(MARKER)).unwrap();

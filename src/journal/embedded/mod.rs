@@ -49,7 +49,6 @@ pub use integrity::{AcceptedLoss, Damage};
 
 use disk::{connect, secret};
 use files::Locks;
-use integrity::Checked;
 use marker::{Marker, MarkerWriter};
 use readers::Readers;
 use writer::{Standing, Writer, WriterFiles};
@@ -171,13 +170,13 @@ impl Embedded {
         files::make_directory(dir).map_err(failed)?;
         durable::sync_names(dir).map_err(failed)?;
         let is_network = disk::refuse_network_filesystem(options)?;
-        let checked = integrity::check(dir, is_network)?;
+        let locks = integrity::check(dir, is_network)?;
         let database = |error: schema::SchemaError| OpenError::database(dir, &error);
         let mut connection =
             connect(&dir.join(files::DATABASE), 8_000).map_err(|error| database(error.into()))?;
         schema::migrate(&mut connection).map_err(database)?;
         let origin = settle_origin(&connection, options)?;
-        Self::open_database(connection, options, origin, checked)
+        Self::open_database(connection, options, origin, locks)
     }
 
     /// Makes a journal of what is left in a directory that has lost something, under a new epoch. `None`
@@ -190,7 +189,7 @@ impl Embedded {
         connection: Connection,
         options: &Options,
         origin: Origin,
-        checked: Checked,
+        locks: Locks,
     ) -> Result<Self, OpenError> {
         let dir = options.dir.as_path();
         let path = dir.join(files::DATABASE);
@@ -206,9 +205,11 @@ impl Embedded {
             },
         };
         let position = list::extent(&connection).map_err(database)?.last;
-        let marker = start_marker(dir, Marker { epoch, position }, checked.marker);
+        // The name of the database is on disk before there is a marker that says of it.
+        let marker = durable::sync_directory(dir)
+            .and_then(|()| MarkerWriter::start(dir, Marker { epoch, position }));
         let marker = marker.map_err(|source| OpenError::directory(dir, source))?;
-        let locks = Arc::new(checked.locks);
+        let locks = Arc::new(locks);
         let readers = Readers::open(&path, Arc::clone(&locks)).map_err(database)?;
         let checkpoints = connect(&path, 500).map_err(database)?;
         Ok(Self {
@@ -250,20 +251,6 @@ fn settle_origin(connection: &Connection, options: &Options) -> Result<Origin, O
         });
     }
     Ok(recorded)
-}
-
-/// Makes the marker, or goes on with the one that is there. What the database has was synced when it was
-/// opened.
-fn start_marker(
-    dir: &Path,
-    reached: Marker,
-    found: Option<Marker>,
-) -> std::io::Result<MarkerWriter> {
-    if found != Some(reached) {
-        durable::sync_directory(dir)?;
-        marker::create(dir, reached)?;
-    }
-    MarkerWriter::start(dir, reached)
 }
 
 #[async_trait]

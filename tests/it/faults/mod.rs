@@ -18,6 +18,7 @@ mod broken;
 #[cfg(feature = "broken")]
 mod builds;
 mod clients;
+mod directory;
 mod judge;
 pub mod ledger;
 mod met;
@@ -53,8 +54,9 @@ fn seeds() -> Range<u64> {
 async fn judged(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
     let both = async { tokio::join!(run::run(seed, broken), attribution::run(seed, broken)) };
     match AssertUnwindSafe(both).catch_unwind().await {
-        Ok((evidence, found_by_attribution)) => {
+        Ok(((evidence, after), found_by_attribution)) => {
             let mut found = judge::judge(&evidence);
+            found.extend(after);
             found.extend(found_by_attribution);
             (Some(evidence), found)
         }

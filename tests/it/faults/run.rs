@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     clients::{Asked, connect},
+    directory::After,
     judge::{Evidence, Told},
     ledger::Ledger,
     orders::{Order, orders},
@@ -39,7 +40,8 @@ struct Followed {
 }
 
 /// Runs a seed. `broken` names the rule that the gateway breaks on purpose, in a build that can.
-pub async fn run(seed: u64, broken: Option<&str>) -> Evidence {
+/// Answers with what was seen, and with what is wrong with what came after it.
+pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
     let directory = Directory::new();
     let places = Places::new();
     let to_gateway = Proxy::start(places.callbacks.subscribe(), 0.05, seed).await;
@@ -86,15 +88,22 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Evidence {
         .expect("callbacks come to an end");
     let mut target = places.grpc.subscribe();
     let (told, results) = examine(&mut target, &ledger, orders, asked, followed).await;
-    drop(gateway);
-    Evidence {
+    let after = After {
+        setup: &setup,
+        disk: &disk,
+        directory: &directory,
+        told: &told,
+    };
+    let after = after.run(gateway, seed).await;
+    let evidence = Evidence {
         told,
         results,
         ledger: Ledger::read(&ledger, true).await,
         befallen,
         cuts: to_sandbox.cuts(),
         callback_cuts: to_gateway.cuts(),
-    }
+    };
+    (evidence, after)
 }
 
 /// Carries out all orders, some at a time; each is watched once it has been asked for.

@@ -1,0 +1,214 @@
+//! What happens to the journal's directory and to the system clock once all is told: a second process, a
+//! directory that has lost something, another ThingSpace, and a clock that leaps. Every start that must be
+//! refused is, and nothing is sent again by one that goes on.
+
+use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use thingspace_gateway::proto::ChangeState;
+use tonic::Code;
+
+use super::judge::Told;
+use crate::support::{
+    disk::Disk,
+    gateway::{Client, Directory, Gateway, Setup},
+    requests::{Watch, get_by_key, stored, watch_request},
+};
+
+/// What is lost, by the files that it is done to.
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Removed(&'static [&'static str]),
+    Emptied(&'static str),
+    Garbled(&'static str),
+    /// The last part of the log, with the last commits.
+    LogCut,
+}
+
+const DAMAGES: [Damage; 7] = [
+    Damage::Removed(&["journal.db"]),
+    Damage::Removed(&["journal.db-wal"]),
+    Damage::Removed(&["journal.db", "journal.db-wal"]),
+    Damage::Emptied("journal.db"),
+    Damage::Emptied("journal.db-wal"),
+    Damage::Garbled("journal.db-wal"),
+    Damage::LogCut,
+];
+/// Damaged directories of a run.
+const DAMAGED: usize = 2;
+/// Days by which the clock leaps, while the gateway runs and over a restart.
+const LEAPS: [i64; 4] = [401, -401, 30, 0];
+
+/// Where it is done, and what is known.
+pub struct After<'r> {
+    pub setup: &'r Setup,
+    pub disk: &'r Disk,
+    pub directory: &'r Directory,
+    pub told: &'r [Told],
+}
+
+// === impl After ===
+
+impl After<'_> {
+    /// Does all of it; answers with what is wrong.
+    pub async fn run(&self, gateway: Gateway, seed: u64) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let mut random = fastrand::Rng::with_seed(seed ^ 0x6c6f_7373);
+        // Restarts until now may have moved the log into the database: these are in the log alone.
+        self.store_results(&gateway, seed).await;
+        self.second_process(&mut wrong).await;
+        gateway.kill().await;
+        self.lose_something(&mut random, &mut wrong).await;
+        self.other_thingspace(&mut wrong).await;
+        self.leap(&mut random, &mut wrong).await;
+        wrong
+    }
+
+    /// Stores results of a request that nobody made, and waits until the marker says of them.
+    async fn store_results(&self, gateway: &Gateway, seed: u64) {
+        let url = gateway.callback_url("DeviceProfileService");
+        let request = format!("nobodys-{seed}");
+        let marker = self.directory.join("journal.marker");
+        let before = fs::read(&marker).expect("a marker");
+        for number in 0..20 {
+            let callback = crate::support::requests::esim_callback(&request, number);
+            crate::support::requests::deliver(&url, &callback).await;
+        }
+        let moves = async {
+            while fs::read(&marker).expect("a marker") == before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(crate::support::gateway::PATIENCE, moves)
+            .await
+            .expect("the marker follows");
+    }
+
+    /// Without the lock file, the database's own lock is what keeps a second process out.
+    async fn second_process(&self, wrong: &mut Vec<String>) {
+        let lock = self.directory.join("journal.lock");
+        fs::remove_file(&lock).expect("it is there");
+        self.must_be_refused("a second process", Some(1), self.setup, wrong)
+            .await;
+    }
+
+    async fn lose_something(&self, random: &mut fastrand::Rng, wrong: &mut Vec<String>) {
+        let backup = tempfile::tempdir().expect("a directory");
+        let journal = self.directory.path();
+        copy(journal, backup.path());
+        for _ in 0..DAMAGED {
+            let damage = DAMAGES[random.usize(0..DAMAGES.len())];
+            damage.happen(journal);
+            self.must_be_refused(&format!("{damage:?}"), Some(78), self.setup, wrong)
+                .await;
+            copy(backup.path(), journal);
+        }
+    }
+
+    async fn other_thingspace(&self, wrong: &mut Vec<String>) {
+        let other = self
+            .setup
+            .clone()
+            .set("thingspace.base_url", "http://127.0.0.1:9/api");
+        self.must_be_refused("another ThingSpace", Some(78), &other, wrong)
+            .await;
+    }
+
+    /// The clock leaps while it runs, then over a restart.
+    async fn leap(&self, random: &mut fastrand::Rng, wrong: &mut Vec<String>) {
+        let mut gateway = self.setup.start().await;
+        for days in LEAPS {
+            if random.bool() {
+                gateway.kill().await;
+                self.disk.set_clock_ahead(days);
+                gateway = self.setup.start().await;
+            } else {
+                self.disk.set_clock_ahead(days);
+            }
+            let mut client = gateway.client().await;
+            for told in self.told {
+                self.ask_again(&mut client, told, days, wrong).await;
+            }
+        }
+        gateway.kill().await;
+    }
+
+    /// The key is known, its results are there, and whoever repeats the call is answered.
+    async fn ask_again(
+        &self,
+        client: &mut Client,
+        told: &Told,
+        days: i64,
+        wrong: &mut Vec<String>,
+    ) {
+        let Some(change) = &told.change else { return };
+        let key = &told.order.key;
+        match get_by_key(client, key).await {
+            Ok(again) if again.change_id == change.change_id => {}
+            other => wrong.push(format!("clock {days} days ahead: {key} is {other:?}")),
+        }
+        for request in &change.request_ids {
+            let request = stored(watch_request(request));
+            if let Err(status) = Watch::try_open(client, request).await {
+                wrong.push(format!("clock {days} days ahead: {key}: {status}"));
+            }
+        }
+        // What was sent again is in the ledger.
+        if change.state() != ChangeState::NotSent
+            && let Err(status) = told.order.call(client, None).await
+            && status.code() == Code::NotFound
+        {
+            wrong.push(format!("clock {days} days ahead: {key}: {status}"));
+        }
+    }
+
+    async fn must_be_refused(
+        &self,
+        what: &str,
+        expected: Option<i32>,
+        setup: &Setup,
+        wrong: &mut Vec<String>,
+    ) {
+        match setup.try_start().await {
+            Ok(gateway) => {
+                gateway.kill().await;
+                wrong.push(format!("{what}: the gateway starts"));
+            }
+            Err((code, _log)) if code == expected => {}
+            Err((code, log)) => wrong.push(format!("{what}: exit code {code:?}: {log}")),
+        }
+    }
+}
+
+// === impl Damage ===
+
+impl Damage {
+    fn happen(self, journal: &Path) {
+        match self {
+            Self::Removed(names) => {
+                for name in names {
+                    fs::remove_file(journal.join(name)).expect("it was there");
+                }
+            }
+            Self::Emptied(name) => fs::write(journal.join(name), []).expect("a file"),
+            Self::Garbled(name) => {
+                let size = fs::metadata(journal.join(name)).expect("a file").size();
+                let garbage = vec![0x5a; usize::try_from(size).expect("a size")];
+                fs::write(journal.join(name), garbage).expect("a file");
+            }
+            Self::LogCut => {
+                // Its header alone.
+                let log = journal.join("journal.db-wal");
+                let file = fs::File::options().write(true).open(log);
+                file.expect("a log").set_len(32).expect("it is cut");
+            }
+        }
+    }
+}
+
+/// The files of the journal, as they are.
+fn copy(from: &Path, to: &Path) {
+    for name in ["journal.db", "journal.db-wal", "journal.marker"] {
+        fs::copy(from.join(name), to.join(name)).expect("a copy");
+    }
+    drop(fs::remove_file(to.join("journal.db-shm")));
+}
