@@ -93,6 +93,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
         disk: &disk,
         directory: &directory,
         told: &told,
+        results: &results,
     };
     let after = after.run(gateway, seed).await;
     let evidence = Evidence {
@@ -208,7 +209,7 @@ async fn examine(
     (told, results)
 }
 
-async fn results_of(client: &mut Client, request_id: &str) -> Vec<proto::DeviceResult> {
+pub async fn results_of(client: &mut Client, request_id: &str) -> Vec<proto::DeviceResult> {
     let request = proto::WatchRequestRequest {
         include_raw: true,
         ..stored(watch_request(request_id))
