@@ -53,11 +53,11 @@ pub enum Damage {
         /// The position that it had reached.
         marker: u64,
     },
-    /// There is no marker, so that nobody can tell.
-    #[error("journal.marker is missing, so that a loss in journal.db could not be seen")]
+    /// There is no marker: a loss could not be noticed.
+    #[error("journal.marker is missing, so that a loss in journal.db could not be noticed")]
     NoMarker,
-    /// The marker cannot be read, so that nobody can tell.
-    #[error("journal.marker is damaged, so that a loss in journal.db could not be seen")]
+    /// The marker cannot be read: a loss could not be noticed.
+    #[error("journal.marker is damaged, so that a loss in journal.db could not be noticed")]
     UnreadableMarker,
 }
 
@@ -106,8 +106,8 @@ pub(super) fn check(dir: &Path, is_network: bool) -> Result<Locks, OpenError> {
     }
 }
 
-/// Whether there is a database that can be opened; and what is missing, as far as SQLite need not be
-/// asked. It must not be: beside a database that is empty it deletes the log.
+/// Whether there is a database that can be opened; and what is missing, by the sizes of the files alone.
+/// SQLite must not open an empty database: it deletes the log beside it.
 fn look_at_files(dir: &Path, reading: Reading) -> io::Result<(bool, Option<Damage>)> {
     let size = |name: &str| match fs::metadata(dir.join(name)) {
         Ok(found) => Ok(Some(found.len())),
@@ -183,7 +183,7 @@ pub(super) fn accept_loss(options: &Options) -> Result<Option<AcceptedLoss>, Ope
         damage,
         Damage::NoDatabase | Damage::EmptyDatabase | Damage::Unreadable(_) | Damage::NoTables
     ) {
-        // Nobody else may use what is put aside.
+        // No other process may use what is put aside.
         drop(locks.and_database(dir, is_network)?);
         locks = Locks::of_directory(dir)?;
         files::put_aside(dir).map_err(failed)?;

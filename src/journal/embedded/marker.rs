@@ -5,9 +5,9 @@
 //! a file beside the database has the journal's epoch and a position that the database is known to have
 //! reached. A database that is behind it has lost something.
 //!
-//! The marker is never ahead of what is synced: it is written after the commit. No POST leaves before
-//! the marker has reached the entry that says so; beyond that it follows within a second, on a thread of
-//! its own, so that no callback waits for it.
+//! The marker is written after the commit and is never ahead of what is synced. No POST leaves before
+//! the marker has reached the change's DISPATCHED entry. Otherwise it follows within a second. A thread
+//! of its own writes it, so that no callback waits for it.
 
 use std::{
     fs::{self, File},
@@ -166,9 +166,12 @@ struct Slots {
 impl MarkerWriter {
     /// Goes on with the marker of a directory. What the database has reached is on disk.
     pub(super) fn start(dir: &Path, reached: Marker) -> io::Result<Self> {
-        let mut slots = Slots::open(dir, reached)?;
+        Self::with(Slots::open(dir, reached)?, reached.position)
+    }
+
+    fn with(mut slots: Slots, committed: u64) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
-        shared.state.lock().committed = reached.position;
+        shared.state.lock().committed = committed;
         let theirs = Arc::clone(&shared);
         let thread = thread::Builder::new().name("journal-marker".into());
         let thread = thread.spawn(move || theirs.run(&mut slots))?;
@@ -324,6 +327,30 @@ mod tests {
         }
         fs::write(dir.path().join(MARKER), [b'x'; 2 * SLOT]).unwrap();
         assert_eq!(read(dir.path()).unwrap(), Reading::Garbled);
+    }
+
+    #[test]
+    fn what_waits_for_a_marker_that_cannot_be_written_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path(), marker(0)).unwrap();
+        let slots = Slots {
+            // Opened for reading only.
+            file: File::open(dir.path().join(MARKER)).unwrap(),
+            written: marker(0),
+            next: 0,
+        };
+        let writer = MarkerWriter::with(slots, 0).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let answer: Answer =
+            Box::new(move |result| tell.send(result.map_err(Clone::clone)).unwrap());
+        writer.committed(Some(5), vec![answer]);
+        let refused = told.recv().unwrap().unwrap_err().to_string();
+        assert!(
+            refused.contains("journal.marker cannot be written"),
+            "{refused}"
+        );
+        drop(writer);
+        assert_eq!(read(dir.path()).unwrap(), Reading::Marker(marker(0)));
     }
 
     #[test]
