@@ -139,6 +139,7 @@ impl Parts {
             settings,
             Arc::clone(&journal),
             Arc::clone(&clock),
+            steady_clock.clone(),
             instruments,
         )?;
         // After the journal, whose lock says that no other process is here.

@@ -77,6 +77,7 @@ impl Quarantine {
 
 impl Listener {
     /// Makes a listener; reads the certificate, if there is to be TLS.
+    /// `steady_clock` decides which kept callbacks are old enough to be forgotten.
     ///
     /// # Errors
     ///
@@ -86,6 +87,7 @@ impl Listener {
         settings: Settings,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
+        steady_clock: Arc<dyn Clock>,
         instruments: Instruments,
     ) -> Result<Self, TlsError> {
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
@@ -98,6 +100,7 @@ impl Listener {
                 gate: Gate::new(settings),
                 journal,
                 clock,
+                steady_clock,
                 report: Report::new(instruments),
                 tasks: TaskTracker::new(),
             }),

@@ -63,7 +63,7 @@ impl Room {
         };
         let bounds = Bounds {
             bytes: self.quarantine_bytes,
-            forget_before: now.minus(KEEP),
+            forget_before: self.steady_clock.now().minus(KEEP),
         };
         let journal = Arc::clone(&self.journal);
         let keep = self.tasks.spawn(async move {

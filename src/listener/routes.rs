@@ -32,6 +32,7 @@ pub(super) struct Room {
     pub(super) gate: Gate,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) steady_clock: Arc<dyn Clock>,
     pub(super) report: Report,
     pub(super) tasks: TaskTracker,
     pub(super) bodies: Bodies,

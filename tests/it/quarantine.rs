@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
 use crate::support::{
+    disk::Disk,
     gateway::{Directory, Gateway, PATIENCE, Setup},
     requests::{Story, esim_callback, five_g_bi_callback, post, stored, watch_request},
     thingspace::ThingSpace,
@@ -167,4 +168,24 @@ async fn an_order_without_a_gateway_says_so_in_one_line() {
     let (code, said) = text(&operate(&directory, &["quarantine", "list"]).await);
     assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains("is the gateway running here?"), "{said}");
+}
+
+#[tokio::test]
+async fn an_entry_that_was_listed_outlives_a_leap_of_the_system_clock() {
+    let directory = Directory::new();
+    let disk = Disk::of(&directory);
+    let thingspace = ThingSpace::start().await;
+    let setup = disk.under(setup(&thingspace, &directory, "another"));
+    let gateway = setup.start().await;
+    let keep = async |request: &str| {
+        let callback = five_g_bi_callback(request, "5551234567").to_string();
+        let kept = post(&url(&gateway), callback).await;
+        assert_eq!(kept, (200, json!({"stored": "quarantined"})));
+    };
+    keep("before").await;
+    assert_eq!(entries(&directory).await.len(), 1);
+    disk.set_clock_ahead(401);
+    keep("after").await;
+    assert_eq!(entries(&directory).await.len(), 2);
+    assert_eq!(gateway.terminate().await.0, Some(0));
 }

@@ -196,7 +196,13 @@ fn listener(journal: &Arc<Slow>) -> (Listener, Telemetry) {
     let journal = Arc::<Slow>::clone(journal);
     let telemetry = Telemetry::quiet().unwrap();
     let instruments = telemetry.instruments();
-    let listener = Listener::new(Settings::default(), journal, Arc::new(Noon), instruments);
+    let listener = Listener::new(
+        Settings::default(),
+        journal,
+        Arc::new(Noon),
+        Arc::new(Noon),
+        instruments,
+    );
     (listener.unwrap(), telemetry)
 }
 

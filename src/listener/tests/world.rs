@@ -86,6 +86,7 @@ impl World {
             settings,
             Arc::<Embedded>::clone(&journal),
             Arc::new(Noon),
+            Arc::new(Noon),
             telemetry.instruments(),
         );
         let listener = listener.unwrap();
