@@ -138,9 +138,9 @@ pub trait Journal: Send + Sync + 'static {
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 
     /// Removes whole changes that are final, and requests that nobody owns, whose last event
-    /// is older than `before`: one bounded slice of work. Answers whether
-    /// there may be more.
-    async fn trim(&self, before: Timestamp) -> Result<bool, JournalError>;
+    /// is older than `before` and not beyond the position `up_to`: one bounded slice
+    /// of work. Answers whether there may be more.
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError>;
 
     // --- Reading ---------------------------------------------------------
 

@@ -114,7 +114,10 @@ impl Rule {
         // The system clock was ahead when these were stored: they wait from when they are first seen.
         self.ahead.retain(|id, _| waiting.ahead.contains(id));
         for change_id in waiting.ahead {
-            let since = *self.ahead.entry(change_id).or_insert(now);
+            let since = self.ahead.entry(change_id).or_insert(now);
+            // The clock may have been set back since.
+            *since = now.min(*since);
+            let since = *since;
             if since < before {
                 due.push(change_id);
             } else {

@@ -257,7 +257,12 @@ async fn a_token_from_before_the_first_result_is_refused_once_that_was_removed()
         assert_eq!(words, all);
     }
 
-    while house.journal.trim(Timestamp::from_micros(2)).await.unwrap() {}
+    while house
+        .journal
+        .trim(Timestamp::from_micros(2), u64::MAX)
+        .await
+        .unwrap()
+    {}
     house.result(2).await;
     for token in [nothing_yet, before_all] {
         let refused = caught_up(&house, Some(token)).await.err().unwrap();

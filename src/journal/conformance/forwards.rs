@@ -97,7 +97,7 @@ pub(in crate::journal) async fn the_oldest_are_given_up_for_newer_ones_and_for_t
     assert_eq!(journal.expire_forwards(at(23)).await.unwrap(), 1);
     assert_eq!(due(&*journal, 30).await, stored[3..]);
     // Its result is trimmed: there is nothing left to pass on.
-    while journal.trim(at(60)).await.unwrap() {}
+    while journal.trim(at(60), u64::MAX).await.unwrap() {}
     let found = journal.due_forwards(at(30), 1, 0).await.unwrap();
     assert_eq!(found.due[0].body, None);
     journal.close().await;

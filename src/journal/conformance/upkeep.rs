@@ -96,7 +96,7 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
     let old = ChangeName::Request(RequestId::parse("r-old").unwrap());
     let new = ChangeName::Request(RequestId::parse("r-new").unwrap());
     let kept = journal.change(new.clone()).await.unwrap().unwrap();
-    while journal.trim(at(50)).await.unwrap() {}
+    while journal.trim(at(50), u64::MAX).await.unwrap() {}
     assert!(journal.change(old).await.unwrap().is_none());
     assert_eq!(journal.change(new).await.unwrap().unwrap(), kept);
     let nobody = timeline(
@@ -129,14 +129,14 @@ pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engi
     for step in [dispatch(), Step::LoseAnswer] {
         journal.step(id, step, at(11)).await.unwrap();
     }
-    while journal.trim(at(1_000)).await.unwrap() {}
+    while journal.trim(at(1_000), u64::MAX).await.unwrap() {}
     for key in ["accepted", "unknown"] {
         let key = IdempotencyKey::parse(key).unwrap();
         let name = ChangeName::Key(unknown.change.account.clone(), key);
         assert!(journal.change(name).await.unwrap().is_some());
     }
     journal.step(id, Step::GiveUp, at(1_001)).await.unwrap();
-    while journal.trim(at(2_000)).await.unwrap() {}
+    while journal.trim(at(2_000), u64::MAX).await.unwrap() {}
     assert!(journal.change(ChangeName::Id(id)).await.unwrap().is_none());
     journal.close().await;
 }

@@ -6,7 +6,7 @@ use std::{
         atomic::{AtomicI64, Ordering},
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use rusqlite::Connection;
@@ -16,7 +16,9 @@ use super::files::Locks;
 /// Asks the checkpoint thread for a checkpoint. The thread ends when this is
 /// dropped.
 pub(super) struct Checkpoints {
-    ask: SyncSender<()>,
+    /// `None` once the thread is to end.
+    ask: Option<SyncSender<()>>,
+    thread: Option<JoinHandle<()>>,
     /// Pages in the log when the last checkpoint was made.
     pages: Arc<AtomicI64>,
 }
@@ -35,26 +37,42 @@ impl Checkpoints {
         let pages = Arc::new(AtomicI64::new(0));
         let thread = thread::Builder::new().name("journal-checkpoint".into());
         let measured = Arc::clone(&pages);
-        if let Err(error) = thread.spawn(move || {
+        let thread = thread.spawn(move || {
             run(&connection, &asked, &measured);
             drop(connection);
             drop(locks);
-        }) {
-            tracing::error!(%error, "the journal has no checkpoint thread");
+        });
+        let thread = thread
+            .map_err(|error| tracing::error!(%error, "the journal has no checkpoint thread"))
+            .ok();
+        Self {
+            ask: Some(ask),
+            thread,
+            pages,
         }
-        Self { ask, pages }
     }
 
     /// Asks for one; does nothing when one is being made.
     pub(super) fn ask(&self) {
-        match self.ask.try_send(()) {
-            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        match self.ask.as_ref().map(|ask| ask.try_send(())) {
+            None | Some(Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) => {}
         }
     }
 
     /// Whether the log has grown although checkpoints were made.
     pub(super) fn log_is_too_long(&self) -> bool {
         self.pages.swap(0, Ordering::Relaxed) > TOO_LONG
+    }
+}
+
+impl Drop for Checkpoints {
+    /// Waits for the thread, so that the directory is free when the journal is closed.
+    fn drop(&mut self) {
+        self.ask = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        if matches!(ended, Some(Err(_))) {
+            tracing::error!("the journal's checkpoint thread panicked");
+        }
     }
 }
 

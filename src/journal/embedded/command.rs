@@ -43,7 +43,7 @@ pub(super) enum Command {
     SettleForwards(Vec<(u64, Tried)>, Reply<()>),
     ExpireForwards(Timestamp, Reply<usize>),
     HastenForwards(Timestamp, Reply<usize>),
-    Trim(Timestamp, Reply<bool>),
+    Trim(Timestamp, u64, Reply<bool>),
     /// Only finds out whether the journal can write.
     Probe,
 }
@@ -128,7 +128,9 @@ pub(super) fn execute(
         Command::HastenForwards(now, reply) => {
             answer(batch.hasten_forwards(now).map(Ok), reply, answers)
         }
-        Command::Trim(before, reply) => answer(trim(batch, before).map(Ok), reply, answers),
+        Command::Trim(before, up_to, reply) => {
+            answer(trim(batch, before, up_to).map(Ok), reply, answers)
+        }
         Command::Probe => set_meta(connection, "probe", &[]),
     }
 }
@@ -180,7 +182,7 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
             Command::ExpireForwards(_, reply) | Command::HastenForwards(_, reply) => {
                 refuse(reply, answers)
             }
-            Command::Trim(_, reply) => refuse(reply, answers),
+            Command::Trim(_, _, reply) => refuse(reply, answers),
             Command::Probe => {}
         }
     }

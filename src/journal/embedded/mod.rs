@@ -361,8 +361,8 @@ impl Journal for Embedded {
         self.writer.put_note(name, value).await
     }
 
-    async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
-        self.writer.trim(before).await
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
+        self.writer.trim(before, up_to).await
     }
 
     async fn change(&self, name: ChangeName) -> Result<Option<Change>, JournalError> {

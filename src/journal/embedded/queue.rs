@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn large() -> Command {
-        Command::Trim(Timestamp::from_micros(1), oneshot::channel().0)
+        Command::Trim(Timestamp::from_micros(1), 1, oneshot::channel().0)
     }
 
     #[tokio::test]

@@ -82,12 +82,13 @@ conforms!(
         the_oldest_are_given_up_for_newer_ones_and_for_their_age;
 );
 
-#[test]
-fn a_second_process_is_kept_out_and_another_schema_is_refused() {
+#[tokio::test]
+async fn a_second_process_is_kept_out_and_another_schema_is_refused() {
     let directory = Directory::new();
     let open = Embedded::open(&directory.options()).unwrap();
     let second = Embedded::open(&directory.options());
     assert!(matches!(second, Err(OpenError::Locked(_))));
+    open.close().await;
     drop(open);
 
     let path = directory.options().dir.join("journal.db");

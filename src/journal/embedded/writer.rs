@@ -252,8 +252,8 @@ impl Writer {
             .await
     }
 
-    pub(super) async fn trim(&self, before: Timestamp) -> Result<bool, JournalError> {
-        self.change_command(Append::Trim, |reply| Command::Trim(before, reply))
+    pub(super) async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
+        self.change_command(Append::Trim, |reply| Command::Trim(before, up_to, reply))
             .await
     }
 

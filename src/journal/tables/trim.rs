@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
     apply::Batch,
-    entry::{from_json, state_code, uint},
+    entry::{from_json, int, state_code, uint},
     list::extent,
     schema::set_meta,
 };
@@ -23,11 +23,19 @@ const SLICE: i64 = 500;
 
 /// Removes one slice; answers whether there may be more. Commits alone: a change
 /// that another command of the same batch has loaded must not be hidden.
-pub(in crate::journal) fn trim(batch: &mut Batch<'_>, before: Timestamp) -> rusqlite::Result<bool> {
+pub(in crate::journal) fn trim(
+    batch: &mut Batch<'_>,
+    before: Timestamp,
+    up_to: u64,
+) -> rusqlite::Result<bool> {
     let connection = batch.connection;
     let request: Option<i64> = connection
-        .prepare_cached("SELECT id FROM request WHERE change IS NULL AND last_time < ? LIMIT 1")?
-        .query_row([before.as_micros()], |row| row.get(0))
+        .prepare_cached(
+            "SELECT id FROM request r WHERE change IS NULL AND last_time < ?
+               AND (SELECT coalesce(max(position), 0) FROM entry WHERE request = r.id) <= ?
+             LIMIT 1",
+        )?
+        .query_row([before.as_micros(), int(up_to)], |row| row.get(0))
         .optional()?;
     if let Some(request) = request {
         trim_request(connection, request)?;
@@ -40,13 +48,14 @@ pub(in crate::journal) fn trim(batch: &mut Batch<'_>, before: Timestamp) -> rusq
         .map(|state| state_code(state).to_string())
         .collect();
     let sql = format!(
-        "SELECT id FROM change WHERE last_time < ? AND state IN ({})
+        "SELECT id FROM change c WHERE last_time < ? AND state IN ({})
+           AND (SELECT coalesce(max(position), 0) FROM timeline WHERE change = c.id) <= ?
          ORDER BY last_time LIMIT 1",
         finals.join(", ")
     );
     let change: Option<i64> = connection
         .prepare_cached(&sql)?
-        .query_row([before.as_micros()], |row| row.get(0))
+        .query_row([before.as_micros(), int(up_to)], |row| row.get(0))
         .optional()?;
     match change {
         Some(change) => trim_change(batch, change).map(|()| true),

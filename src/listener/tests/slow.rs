@@ -131,7 +131,7 @@ impl Journal for Slow {
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
         unreachable!()
     }
-    async fn trim(&self, _: Timestamp) -> Result<bool, JournalError> {
+    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {
         unreachable!()
     }
     async fn change(&self, _: ChangeName) -> Result<Option<Change>, JournalError> {

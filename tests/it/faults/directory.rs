@@ -4,15 +4,18 @@
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
-use thingspace_gateway::proto::{ChangeState, DeviceResult};
-use tokio::time::timeout;
+use thingspace_gateway::{
+    proto::{ChangeState, DeviceResult},
+    watch::Token,
+};
+use tokio::{sync::watch, time::timeout};
 use tonic::Code;
 
-use super::{judge::Told, run::results_of};
+use super::{judge::Told, orders::CHANGES, run::results_of};
 use crate::support::{
     disk::Disk,
     gateway::{Client, Directory, Gateway, PATIENCE, Setup},
-    requests::{deliver, esim_callback, get_by_key},
+    requests::{Story, deliver, esim_callback, get_by_key, stored, watch_request},
 };
 
 /// What is lost, by the files that it is done to.
@@ -39,6 +42,9 @@ const DAMAGED: usize = 2;
 /// Days by which the clock leaps, while the gateway runs and over a restart.
 const LEAPS: [i64; 4] = [401, -401, 30, 0];
 
+/// And while clients call.
+const LEAPS_MEANWHILE: [i64; 4] = [401, 0, -401, 0];
+
 /// Where it is done, and what is known.
 pub struct After<'r> {
     pub setup: &'r Setup,
@@ -47,6 +53,22 @@ pub struct After<'r> {
     pub told: &'r [Told],
     /// By request id, strangers' as well.
     pub results: &'r HashMap<String, Vec<DeviceResult>>,
+}
+
+/// Lets the system clock leap ahead and back, then back and ahead, each when so many changes have been
+/// asked for.
+pub async fn leap_meanwhile(disk: &Disk, mut started: watch::Receiver<usize>, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed ^ 0x636c_6f63);
+    let mut moments = LEAPS_MEANWHILE.map(|_| random.usize(1..CHANGES));
+    moments.sort_unstable();
+    for (moment, days) in moments.into_iter().zip(LEAPS_MEANWHILE) {
+        let reached = started.wait_for(|count| *count >= moment);
+        let _count = *timeout(PATIENCE, reached)
+            .await
+            .expect("in time")
+            .expect("clients");
+        disk.set_clock_ahead(days);
+    }
 }
 
 // === impl After ===
@@ -70,18 +92,31 @@ impl After<'_> {
     async fn store_results(&self, gateway: &Gateway, seed: u64) {
         let url = gateway.callback_url("DeviceProfileService");
         let request = format!("nobodys-{seed}");
-        let marker = self.directory.join("journal.marker");
-        let before = fs::read(&marker).expect("a marker");
         for number in 0..20 {
-            let callback = esim_callback(&request, number);
-            deliver(&url, &callback).await;
+            deliver(&url, &esim_callback(&request, number)).await;
         }
-        let moves = async {
-            while fs::read(&marker).expect("a marker") == before {
+        let mut client = gateway.client().await;
+        let story = Story::of(&mut client, stored(watch_request(&request))).await;
+        let last = Token::decode(story.last_token()).expect("a token");
+        let follows = async {
+            while self.marker() < last.place.position {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, moves).await.expect("the marker follows");
+        timeout(PATIENCE, follows)
+            .await
+            .expect("the marker follows");
+    }
+
+    /// The position that the marker says.
+    fn marker(&self) -> u64 {
+        let marker = fs::read_to_string(self.directory.join("journal.marker"));
+        let marker = marker.expect("a marker");
+        let positions = marker
+            .lines()
+            .filter_map(|line| line.strip_prefix("position "));
+        let positions = positions.filter_map(|position| position.parse().ok());
+        positions.max().expect("a position")
     }
 
     /// Without the lock file, the database's own lock is what keeps a second process out.

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     clients::{Asked, connect},
-    directory::After,
+    directory::{After, leap_meanwhile},
     judge::{Evidence, Told},
     ledger::Ledger,
     orders::{Order, orders},
@@ -77,8 +77,12 @@ pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
     };
     let asking = ask(&orders, &places, &started, &over, &scene.stranger);
     let playing = scene.play(gateway, started.subscribe(), seed);
-    let both = timeout(3 * PATIENCE, async { tokio::join!(asking, playing) });
-    let ((asked, following), (gateway, befallen)) = both.await.expect("every client knows in time");
+    let leaping = leap_meanwhile(&disk, started.subscribe(), seed);
+    let all = timeout(3 * PATIENCE, async {
+        tokio::join!(asking, playing, leaping)
+    });
+    let ((asked, following), (gateway, befallen), ()) =
+        all.await.expect("every client knows in time");
 
     let followed = ended(following, &over).await;
     let ledger = format!("http://{}", sandbox.address);
