@@ -107,6 +107,10 @@ impl Samples {
     /// is behind the last sample there is none: nothing may look older than it is.
     fn add(&mut self, now: Timestamp, position: u64, retention: Duration, is_start: bool) -> bool {
         let apart = retention / SAMPLES;
+        if position == 0 {
+            // There is nothing that could be old.
+            return false;
+        }
         if let Some((last, reached)) = self.0.last() {
             let is_due = now.since(*last) >= apart || is_start;
             if now <= *last || position == *reached || !is_due {
