@@ -180,6 +180,8 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_leaves_the_old_token_in_u
     assert_eq!(refusal.kind, RefusalKind::NotSent);
     assert!(refusal.retry_after.unwrap() <= RETRY_DELAY.1);
 
+    // That call waited for the next try if it was due within two seconds.
+    let (tokens, ..) = fake.counts();
     fake.tokens.lock().unwrap().clear();
     let idle = tokio::time::timeout(RETRY_DELAY.1, access.keep_fresh());
     assert!(idle.await.is_err());
