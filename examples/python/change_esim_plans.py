@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
-"""Changes the service plan of some eSIM profiles and watches until each has its result.
+"""Changes the service plans of some eSIM profiles and prints the result of each.
 
-Against `thingspace-gateway serve --sandbox` it needs no arguments. It keeps the two habits that a
-client of the gateway needs: a failed call is repeated with the same key, and a watch that broke is
-opened again with the last token.
+It needs no arguments for a gateway that was started with `serve --sandbox`. README.md describes how
+to run it.
 """
 
 import argparse
@@ -16,41 +15,58 @@ import grpc
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from thingspace.gateway.v1 import change_pb2, device_pb2, gateway_service_pb2
+from thingspace.gateway.v1 import change_pb2, device_pb2, error_pb2, gateway_service_pb2, watch_pb2
 from thingspace.gateway.v1.gateway_service_pb2_grpc import GatewayServiceStub
 
-TRIES = 6
 
+class ErrorDetails:
+    """The details of an error.
 
-class Problem:
-    """What an error says: its ErrorInfo, and the fields that are wrong."""
+    An error without an ErrorInfo does not come from the gateway, but from a proxy or from the gRPC
+    library."""
 
     def __init__(self, error):
         self.code, self.message = error.code(), error.details()
-        self.info, self.bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        status = rpc_status.from_call(error)  # None when the gateway did not make the error.
+        self.info = error_details_pb2.ErrorInfo()
+        self.bad_request = error_details_pb2.BadRequest()
+        self.retry_info = error_details_pb2.RetryInfo()
+        status = rpc_status.from_call(error)
         for detail in status.details if status else []:
-            detail.Unpack(self.info) or detail.Unpack(self.bad_request)
+            for known in (self.info, self.bad_request, self.retry_info):
+                detail.Unpack(known)
 
     @property
-    def retry(self):
-        """NOW, LATER or NEVER. What the gateway did not say may always be tried again."""
-        return self.info.metadata.get("retry", "NOW")
+    def reason(self):
+        """A value of error_pb2.Reason. REASON_UNSPECIFIED for a reason that is not known here."""
+        known = error_pb2.Reason.DESCRIPTOR.values_by_name.get(f"REASON_{self.info.reason}")
+        return known.number if known else error_pb2.REASON_UNSPECIFIED
+
+    @property
+    def is_final(self):
+        """Whether the same call cannot succeed."""
+        return self.info.metadata.get("retry") == "NEVER"
+
+    def wait(self):
+        """Waits until the call may be repeated."""
+        print(f"repeating the call: {self}", file=sys.stderr)
+        if self.retry_info.HasField("retry_delay"):
+            time.sleep(self.retry_info.retry_delay.ToTimedelta().total_seconds())
+        else:
+            time.sleep(1)
 
     def __str__(self):
         lines = [f"{self.code.name} {self.info.reason}: {self.message}"]
         lines += [f"  {name} = {value}" for name, value in sorted(self.info.metadata.items())]
-        lines += [f"  {wrong.field}: {wrong.description}" for wrong in self.bad_request.field_violations]
+        if self.reason == error_pb2.REASON_FIELD_INVALID:
+            lines += [
+                f"  {field.field}: {field.description} ({field.reason})"
+                for field in self.bad_request.field_violations
+            ]
         return "\n".join(lines)
 
 
-def pause(failures):
-    """The wait after so many failures in a row."""
-    time.sleep(min(0.1 * 2**failures, 10))
-
-
 def sandbox_devices(count):
-    """Identifiers from the ranges that the sandbox keeps for itself: no real device has them."""
+    """Devices with identifiers that are reserved for the sandbox."""
     return [
         device_pb2.EsimDevice(
             eid=f"99{number:030}", iccid=f"9994{number:016}", client_reference=f"row-{number}"
@@ -60,40 +76,36 @@ def sandbox_devices(count):
 
 
 def change(gateway, request):
-    """Makes the change. The key makes it safe to repeat whatever happens."""
-    for failures in range(TRIES):
+    """Repeats the call until the change is stored.
+
+    The gateway makes one change for each key, so repeating the call is safe."""
+    while True:
         try:
-            # Longer than the gateway waits for ThingSpace.
+            # The deadline is longer than the gateway waits for ThingSpace.
             return gateway.ChangeEsimPlan(request, timeout=90).change
         except grpc.RpcError as error:
-            problem = Problem(error)
-            if problem.retry == "NEVER" or failures == TRIES - 1:
+            details = ErrorDetails(error)
+            if details.is_final:
                 raise
-            print(f"trying again with the same key: {problem}", file=sys.stderr)
-            pause(failures)
+        details.wait()
 
 
 def watch(gateway, change_id):
-    """Yields every event of a change, each once, however often the stream breaks."""
-    request = gateway_service_pb2.WatchRequestRequest(
-        change_id=change_id, until=gateway_service_pb2.UNTIL_FINISHED
-    )
-    failures = 0
+    """Yields every event of a change once, also if the stream breaks."""
+    request = watch_pb2.WatchRequestRequest(change_id=change_id, until=watch_pb2.UNTIL_FINISHED)
     while True:
         try:
             for message in gateway.WatchRequest(request):
                 yield message
-                # Only now: an event that was not handled is to come again.
+                # The caller has processed the event. A new stream continues after it.
                 request.resume_token = message.resume_token
-                failures = 0
             return
         except grpc.RpcError as error:
-            # The server ended the stream, was restarted, or cannot be reached.
-            if error.code() != grpc.StatusCode.UNAVAILABLE:
+            # A broken stream can have any code. If you cancel the call yourself, return here.
+            details = ErrorDetails(error)
+            if details.is_final:
                 raise
-            print("the stream broke; resuming with the last token", file=sys.stderr)
-            pause(failures)
-            failures += 1
+        details.wait()
 
 
 def run(gateway, arguments):
@@ -101,7 +113,7 @@ def run(gateway, arguments):
         account_name=arguments.account,
         service_plan=arguments.plan,
         devices=sandbox_devices(arguments.devices),
-        # One key for each change that is meant. Keep it where it survives a crash of yours.
+        # A program that may crash stores the key before the first call.
         idempotency_key=arguments.key or str(uuid.uuid4()),
     )
     made = change(gateway, request)
@@ -128,18 +140,20 @@ def run(gateway, arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--target", default="127.0.0.1:50051", help="the gateway")
+    parser.add_argument("--target", default="127.0.0.1:50051", help="address of the gateway")
     parser.add_argument("--account", default="0000123456-00001", help="billing account")
-    parser.add_argument("--plan", default="Example Plan", help="the plan to change to")
-    parser.add_argument("--devices", type=int, default=10, help="how many, 1 to 10,000")
-    parser.add_argument("--key", help="idempotency key; a new one unless given")
+    parser.add_argument("--plan", default="Example Plan", help="service plan to change to")
+    parser.add_argument("--devices", type=int, default=10, help="number of eSIM profiles, 1 to 10,000")
+    parser.add_argument("--key", help="idempotency key (default: a new one)")
     arguments = parser.parse_args()
 
-    with grpc.insecure_channel(arguments.target) as channel:
+    # Keepalive detects a connection that is lost without notice.
+    options = [("grpc.keepalive_time_ms", 30_000)]
+    with grpc.insecure_channel(arguments.target, options) as channel:
         try:
             return run(GatewayServiceStub(channel), arguments)
         except grpc.RpcError as error:
-            print(Problem(error), file=sys.stderr)
+            print(ErrorDetails(error), file=sys.stderr)
             return 1
 
 

@@ -16,6 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "python"
+BUF = Path(sys.executable).with_name("buf")
 
 # The longest that anything here may take: a hang fails instead of blocking the suite.
 PATIENCE = 60
@@ -116,8 +117,8 @@ def channel(start):
 @pytest.fixture(scope="session")
 def generated():
     """Makes the example's stubs, as its manual says."""
-    environment = os.environ | {"PYTHON": sys.executable}
-    subprocess.run([EXAMPLE / "generate.sh"], check=True, env=environment, timeout=PATIENCE)
+    environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
+    subprocess.run([BUF, "generate"], check=True, cwd=EXAMPLE, env=environment, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")

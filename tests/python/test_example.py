@@ -22,7 +22,7 @@ def test_a_watch_that_the_server_ends_goes_on_where_it_stopped(start, example):
     last = done.stdout.splitlines()[-1]
     assert "5 succeeded" in last and "; 5 results, " in last
     assert "; 5 results, 0 resumed" not in last
-    assert "resuming with the last token" in done.stderr
+    assert "repeating the call: UNAVAILABLE RECONNECT" in done.stderr
 
 
 def test_the_same_key_is_the_same_change(start, example):

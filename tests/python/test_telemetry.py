@@ -1,10 +1,8 @@
 """Traces and metrics as a collector and a Prometheus see them."""
 
 import base64
-import json
 import re
 import time
-import urllib.error
 import urllib.request
 import uuid
 
@@ -13,17 +11,8 @@ import grpc
 import pytest
 from conftest import EXAMPLE
 from prometheus_client.parser import text_string_to_metric_families
-from upstream import SESSION, TOKEN, ThingSpace
+from upstream import CREDENTIALS, SESSION, TOKEN, ThingSpace, callback, post
 
-CREDENTIALS = {
-    "TSGW_THINGSPACE__APP_KEY": "planted-app-key",
-    "TSGW_THINGSPACE__APP_SECRET": "planted-app-secret",
-    "TSGW_THINGSPACE__UWS_USERNAME": "planted-uws-user",
-    "TSGW_THINGSPACE__UWS_PASSWORD": "planted-uws-password",
-    "TSGW_CALLBACKS__PATH_SECRET": "planted-path-secret-1234",
-    "TSGW_CALLBACKS__USERNAME": "planted-callback-user",
-    "TSGW_CALLBACKS__PASSWORD": "planted-callback-password",
-}
 CHANGE = "thingspace.gateway.v1.GatewayService/ChangeEsimPlan"
 
 
@@ -37,30 +26,6 @@ def esim(pb, key, devices, start=0):
             for n in range(start, start + devices)
         ],
     )
-
-
-def callback(request_id, device, **more):
-    return {
-        "requestId": request_id,
-        "username": "planted-callback-user",
-        "password": "planted-callback-password",
-        "deviceIds": [{"kind": "Iccid", "id": device.iccid}],
-        "deviceResponse": {"deviceProfileResponse": {"state": "ACTIVE", "profileStatus": "ENABLE"}},
-        "status": "SUCCESS",
-        "callbackCount": 1,
-        "maxCallbackThreshold": 4,
-    } | more
-
-
-def post(gateway, body, secret="planted-path-secret-1234", service="DeviceProfileService"):
-    body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    url = f"http://{gateway.callbacks}/callbacks/{service}/{secret}"
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as response:
-            return response.status
-    except urllib.error.HTTPError as error:
-        return error.code
 
 
 def scrape(gateway):
@@ -86,7 +51,7 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
 
     def early(_):
         # A callback may come before the answer that it belongs to.
-        assert post(gateway, callback(request_id, request.devices[0])) == 200
+        assert post(gateway, callback(request_id, request.devices[0].iccid)) == 200
         return 200, {"requestId": request_id}
 
     upstream = ThingSpace(early)
@@ -106,12 +71,12 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     with grpc.insecure_channel(gateway.address) as channel:
         metadata = [("traceparent", f"00-{trace_id}-{caller}-01")]
         change = Stub(channel).ChangeEsimPlan(request, metadata=metadata, timeout=60).change
-    assert post(gateway, callback(request_id, request.devices[1])) == 200
+    assert post(gateway, callback(request_id, request.devices[1].iccid)) == 200
     assert gateway.stop() == 0
     assert "http.client.request.duration" in received.metric_names, "metrics are flushed at the end"
 
     gateway = start(**settings)
-    assert post(gateway, callback(request_id, request.devices[2])) == 200
+    assert post(gateway, callback(request_id, request.devices[2].iccid)) == 200
 
     def linked(spans):
         results = [s for s in spans if s.links]
@@ -162,7 +127,7 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
                 stub.ChangeEsimPlan(wrong, timeout=60)
         # 18 results of which 3 come again: 16 finish four changes, 2 leave one open.
         bodies = [
-            callback(change.request_ids[0], device)
+            callback(change.request_ids[0], device.iccid)
             for request, change in done
             for device in request.devices
         ][:18]
@@ -273,7 +238,7 @@ def test_no_secret_name_or_address_is_in_any_span_metric_or_log_line(start, stub
         request.devices[0].primary_place_of_use.address.address_line1 = "17 Planted's street"
         with pytest.raises(grpc.RpcError):
             stub.ChangeFiveGBiPlan(request, metadata=metadata, timeout=60)
-    body = callback("some-request", esim(pb, "", 1).devices[0])
+    body = callback("some-request", esim(pb, "", 1).devices[0].iccid)
     assert post(gateway, body) == 200
     assert post(gateway, body | {"password": "planted-wrong-password"}) == 200
     assert post(gateway, body, secret="planted-wrong-secret-99") == 404

@@ -2,10 +2,22 @@
 
 import json
 import threading
+import urllib.error
+import urllib.request
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 TOKEN, SESSION = "token-" + uuid.uuid4().hex, "session-" + uuid.uuid4().hex
+
+CREDENTIALS = {
+    "TSGW_THINGSPACE__APP_KEY": "planted-app-key",
+    "TSGW_THINGSPACE__APP_SECRET": "planted-app-secret",
+    "TSGW_THINGSPACE__UWS_USERNAME": "planted-uws-user",
+    "TSGW_THINGSPACE__UWS_PASSWORD": "planted-uws-password",
+    "TSGW_CALLBACKS__PATH_SECRET": "planted-path-secret-1234",
+    "TSGW_CALLBACKS__USERNAME": "planted-callback-user",
+    "TSGW_CALLBACKS__PASSWORD": "planted-callback-password",
+}
 
 
 class ThingSpace:
@@ -52,3 +64,27 @@ class ThingSpace:
     def changes(self):
         """The plan changes that arrived."""
         return [r for r in self.requests if not r[0].endswith(("/token", "/login"))]
+
+
+def callback(request_id, iccid, **more):
+    return {
+        "requestId": request_id,
+        "username": "planted-callback-user",
+        "password": "planted-callback-password",
+        "deviceIds": [{"kind": "Iccid", "id": iccid}],
+        "deviceResponse": {"deviceProfileResponse": {"state": "ACTIVE", "profileStatus": "ENABLE"}},
+        "status": "SUCCESS",
+        "callbackCount": 1,
+        "maxCallbackThreshold": 4,
+    } | more
+
+
+def post(gateway, body, secret="planted-path-secret-1234", service="DeviceProfileService"):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    url = f"http://{gateway.callbacks}/callbacks/{service}/{secret}"
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status
+    except urllib.error.HTTPError as error:
+        return error.code

