@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"log"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -15,17 +16,29 @@ import (
 // retry repeats a call until it succeeds, unless this program has cancelled it
 // or the error says that the same call cannot succeed.
 func retry(ctx context.Context, call func() error) error {
-	for {
+	for failures := 0; ; failures++ {
+		start := time.Now()
 		err := call()
 		details := detailsOf(err)
 		if err == nil || ctx.Err() != nil || details.info.GetMetadata()["retry"] == "NEVER" {
 			return err
 		}
-		log.Printf("repeating the call in %v: %v", details.delay, err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(details.delay):
+		if time.Since(start) > time.Minute {
+			failures = 0 // A stream that worked for a while.
 		}
+		delay := details.delay
+		if delay == 0 { // 0.1 s to 12.8 s, with jitter
+			delay = time.Duration((0.5 + rand.Float64()/2) * float64(100*time.Millisecond<<min(failures, 7)))
+		}
+		log.Printf("repeating the call in %v: %v", delay, err)
+		sleep(ctx, delay)
+	}
+}
+
+func sleep(ctx context.Context, delay time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(delay):
 	}
 }
 
@@ -34,11 +47,11 @@ func retry(ctx context.Context, call func() error) error {
 type errorDetails struct {
 	info   *errdetails.ErrorInfo
 	fields []*errdetails.BadRequest_FieldViolation
-	delay  time.Duration
+	delay  time.Duration // 0 if the error names none
 }
 
 func detailsOf(err error) errorDetails {
-	details := errorDetails{delay: time.Second}
+	var details errorDetails
 	for _, detail := range status.Convert(err).Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:

@@ -81,6 +81,8 @@ func watch(ctx context.Context, gateway gatewayv1.GatewayServiceClient, changeID
 			case *gatewayv1.WatchRequestResponse_DeviceResult:
 				result := event.DeviceResult
 				fmt.Println(result.ClientReference, result.Outcome, result.GetFault().GetCode())
+			case *gatewayv1.WatchRequestResponse_Reconnect:
+				sleep(ctx, event.Reconnect.RetryAfter.AsDuration())
 			case *gatewayv1.WatchRequestResponse_Finished:
 				change := event.Finished.Change
 				fmt.Println(change.State, change.SucceededCount, "succeeded,", change.FailedCount, "failed")

@@ -6,6 +6,7 @@ to run it.
 """
 
 import argparse
+import random
 import sys
 import time
 import uuid
@@ -46,14 +47,6 @@ class ErrorDetails:
         """Whether the same call cannot succeed."""
         return self.info.metadata.get("retry") == "NEVER"
 
-    def wait(self):
-        """Waits until the call may be repeated."""
-        print(f"repeating the call: {self}", file=sys.stderr)
-        if self.retry_info.HasField("retry_delay"):
-            time.sleep(self.retry_info.retry_delay.ToTimedelta().total_seconds())
-        else:
-            time.sleep(1)
-
     def __str__(self):
         lines = [f"{self.code.name} {self.info.reason}: {self.message}"]
         lines += [f"  {name} = {value}" for name, value in sorted(self.info.metadata.items())]
@@ -63,6 +56,23 @@ class ErrorDetails:
                 for field in self.bad_request.field_violations
             ]
         return "\n".join(lines)
+
+
+class Backoff:
+    """The delays between the attempts of a call: 0.1 s to 12.8 s with jitter, unless the error names one."""
+
+    def __init__(self):
+        self.failures, self.start = 0, time.monotonic()
+
+    def wait(self, details):
+        if time.monotonic() - self.start > 60:  # A stream that worked for a while.
+            self.failures = 0
+        delay = random.uniform(0.5, 1) * 0.1 * 2 ** min(self.failures, 7)
+        if details.retry_info.HasField("retry_delay"):
+            delay = details.retry_info.retry_delay.ToTimedelta().total_seconds()
+        print(f"repeating the call: {details}", file=sys.stderr)
+        time.sleep(delay)
+        self.failures, self.start = self.failures + 1, time.monotonic()
 
 
 def sandbox_devices(count):
@@ -79,6 +89,7 @@ def change(gateway, request):
     """Repeats the call until the change is stored.
 
     The gateway makes one change for each key, so repeating the call is safe."""
+    backoff = Backoff()
     while True:
         try:
             # The deadline is longer than the gateway waits for ThingSpace.
@@ -87,12 +98,13 @@ def change(gateway, request):
             details = ErrorDetails(error)
             if details.is_final:
                 raise
-        details.wait()
+        backoff.wait(details)
 
 
 def watch(gateway, change_id):
     """Yields every event of a change once, also if the stream breaks."""
     request = watch_pb2.WatchRequestRequest(change_id=change_id, until=watch_pb2.UNTIL_FINISHED)
+    backoff = Backoff()
     while True:
         try:
             for message in gateway.WatchRequest(request):
@@ -105,7 +117,7 @@ def watch(gateway, change_id):
             details = ErrorDetails(error)
             if details.is_final:
                 raise
-        details.wait()
+        backoff.wait(details)
 
 
 def run(gateway, arguments):
@@ -127,6 +139,8 @@ def run(gateway, arguments):
             result = message.device_result
             fault = f" {result.fault.code}" if result.HasField("fault") else ""
             print(f"{result.client_reference} {device_pb2.Outcome.Name(result.outcome)}{fault}")
+        elif event == "reconnect":
+            time.sleep(message.reconnect.retry_after.ToTimedelta().total_seconds())
         elif event == "finished":
             made = message.finished.change
     print(
@@ -143,7 +157,9 @@ def main():
     parser.add_argument("--target", default="127.0.0.1:50051", help="address of the gateway")
     parser.add_argument("--account", default="0000123456-00001", help="billing account")
     parser.add_argument("--plan", default="Example Plan", help="service plan to change to")
-    parser.add_argument("--devices", type=int, default=10, help="number of eSIM profiles, 1 to 10,000")
+    parser.add_argument(
+        "--devices", type=int, default=10, help="number of eSIM profiles, 1 to 10,000"
+    )
     parser.add_argument("--key", help="idempotency key (default: a new one)")
     arguments = parser.parse_args()
 

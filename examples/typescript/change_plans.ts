@@ -38,6 +38,8 @@ async function watch(gateway: Gateway, changeId: string): Promise<void> {
       if (event.case === "deviceResult") {
         const { clientReference, outcome, fault } = event.value;
         console.log(clientReference, Outcome[outcome], fault?.code ?? "");
+      } else if (event.case === "reconnect") {
+        await sleep(event.value.retryAfter ? durationMs(event.value.retryAfter) : 0);
       } else if (event.case === "finished") {
         const change = event.value.change!;
         console.log(ChangeState[change.state], change.succeededCount, "succeeded,", change.failedCount, "failed");
@@ -52,15 +54,19 @@ async function watch(gateway: Gateway, changeId: string): Promise<void> {
 // cannot succeed. connect-node reports a killed server as CANCELED: if you
 // cancel calls with an AbortSignal, test `signal.aborted` and not the code.
 async function retry<T>(call: () => Promise<T>): Promise<T> {
-  for (;;) {
+  for (let failures = 0; ; failures++) {
+    const start = Date.now();
     try {
       return await call();
     } catch (reason) {
       const error = ConnectError.from(reason);
       if (errorInfo(error)?.metadata["retry"] === "NEVER") throw error;
-      const delay = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+      if (Date.now() - start > 60_000) failures = 0; // A stream that worked for a while.
+      const named = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
+      // 0.1 s to 12.8 s, with jitter
+      const backoff = (0.5 + Math.random() / 2) * 100 * 2 ** Math.min(failures, 7);
       console.error("repeating the call:", error.message);
-      await sleep(delay ? durationMs(delay) : 1000);
+      await sleep(named ? durationMs(named) : backoff);
     }
   }
 }

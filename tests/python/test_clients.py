@@ -4,6 +4,7 @@ scripts/clients compiles them."""
 
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -98,13 +99,18 @@ class Envoy:
 
     def __init__(self, port, gateway, directory, route_timeout="15s"):
         host, gateway_port = gateway.rsplit(":", 1)
-        route = {"match": {"prefix": "/"}, "route": {"cluster": "gateway", "timeout": route_timeout}}
+        route = {
+            "match": {"prefix": "/"},
+            "route": {"cluster": "gateway", "timeout": route_timeout},
+        }
         manager = {
             "@type": "type.googleapis.com/envoy.extensions.filters.network"
             ".http_connection_manager.v3.HttpConnectionManager",
             "stat_prefix": "gateway",
             "codec_type": "AUTO",
-            "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]},
+            "route_config": {
+                "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [route]}]
+            },
             "http_filters": [
                 {
                     "name": "envoy.filters.http.router",
@@ -119,7 +125,9 @@ class Envoy:
             "type": "STATIC",
             "load_assignment": {
                 "cluster_name": "gateway",
-                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(host, gateway_port)}}]}],
+                "endpoints": [
+                    {"lb_endpoints": [{"endpoint": {"address": address(host, gateway_port)}}]}
+                ],
             },
             "typed_extension_protocol_options": {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
@@ -133,7 +141,10 @@ class Envoy:
             "filter_chains": [
                 {
                     "filters": [
-                        {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+                        {
+                            "name": "envoy.filters.network.http_connection_manager",
+                            "typed_config": manager,
+                        }
                     ]
                 }
             ],
@@ -241,6 +252,14 @@ def assert_complete(client, world):
     assert len(world.thingspace.changes()) == 1
 
 
+def assert_reported(client, code):
+    """The library of the client has reported this code. docs/clients.md has a table of them."""
+    assert any(code in line.lower() for line in client.repeated()), str(client)
+
+
+# What each library reports for a lost connection.
+CONNECTION_LOST = {"go": "unavailable", "python": "unavailable", "typescript": "[canceled]"}
+
 watching = pytest.mark.parametrize("language", WATCHING)
 
 
@@ -264,8 +283,19 @@ def test_a_killed_gateway_loses_and_repeats_no_result(world, language):
     world.start_gateway()
     world.send_results(range(10, DEVICES))
     assert_complete(client, world)
-    if language == "typescript":
-        assert "[canceled]" in client.repeated()[0], str(client)
+    assert_reported(client, CONNECTION_LOST[language])
+
+
+@watching
+def test_a_stream_that_the_gateway_ends_loses_and_repeats_no_result(world, language):
+    world.settings["grpc__max_stream_age"] = "1s"
+    world.start_gateway()
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.repeated()) >= 2)
+    world.send_results(range(10, DEVICES))
+    assert_complete(client, world)
+    assert_reported(client, "unavailable")
 
 
 @watching
@@ -277,6 +307,7 @@ def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(world, language, t
     client.wait_for(lambda: len(client.repeated()) >= 2)
     world.send_results(range(10, DEVICES))
     assert_complete(client, world)
+    assert_reported(client, "internal")
 
 
 @watching
@@ -292,6 +323,7 @@ def test_a_killed_envoy_loses_and_repeats_no_result(world, language, tmp_path):
     world.envoy(port, world.target, tmp_path)
     world.send_results(range(10, DEVICES))
     assert_complete(client, world)
+    assert_reported(client, CONNECTION_LOST[language])
 
 
 @watching
@@ -306,6 +338,44 @@ def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(world, langua
     world.start_gateway()
     world.send_results(range(10, DEVICES))
     assert_complete(client, world)
+    assert_reported(client, "internal")
+
+
+@watching
+def test_a_watch_that_cannot_be_resumed_ends_with_the_reason(world, language, tmp_path):
+    world.start_gateway()
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.succeeded()) == 10)
+    world.kill_gateway()
+    client.wait_for(client.repeated)
+    world.settings["journal__dir"] = str(tmp_path / "another-journal")
+    world.start_gateway()
+    assert client.end() == 1, str(client)
+    assert any("RESUME_TOKEN_EXPIRED" in line for line in client.err), str(client)
+
+
+@watching
+def test_an_interrupted_client_does_not_repeat_the_call(world, language):
+    world.start_gateway()
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    world.send_results(range(10))
+    client.wait_for(lambda: len(client.succeeded()) == 10)
+    client.process.send_signal(signal.SIGINT)
+    assert client.end() != 0
+    assert client.repeated() == []
+
+
+def test_google_rpc_comes_from_the_package_of_each_language_that_has_one():
+    sources = EXAMPLES / "java" / "target" / "generated-sources" / "protobuf"
+    for generated in (
+        EXAMPLES / "go" / "gen",
+        sources,
+        EXAMPLES / "python",
+        EXAMPLES / "rust" / "gen",
+    ):
+        assert (generated / "thingspace" / "gateway" / "v1").is_dir()
+        assert not list(generated.rglob("*google*rpc*")) and not (generated / "google").exists()
 
 
 @pytest.mark.parametrize("language", ALL)
@@ -313,7 +383,9 @@ def test_every_client_names_the_invalid_field_and_repeats_nothing(world, languag
     world.start_gateway()
     client = world.run(ALL[language](world.target, "no<plan"))
     assert client.end() == 1, str(client)
-    assert any("service_plan: must be 1 to 128 characters" in line for line in client.err), str(client)
+    assert any("service_plan: must be 1 to 128 characters" in line for line in client.err), str(
+        client
+    )
     assert client.repeated() == [] and world.thingspace.changes() == []
 
 

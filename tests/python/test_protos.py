@@ -50,7 +50,9 @@ def test_protos_that_did_not_change_are_compatible(checkout):
 @pytest.mark.parametrize(
     "file, old, new",
     [
-        pytest.param("change.proto", "bool done = 7;", "bool done = 7;\n  string note = 21;", id="field"),
+        pytest.param(
+            "change.proto", "bool done = 7;", "bool done = 7;\n  string note = 21;", id="field"
+        ),
         pytest.param(
             "error.proto",
             "REASON_INTERNAL = 17;",
@@ -69,10 +71,22 @@ def test_an_addition_is_compatible(checkout, file, old, new):
     "file, old, new, message",
     [
         pytest.param("change.proto", "bool done = 7;", "", "deleted", id="deleted field"),
-        pytest.param("change.proto", "bool done = 7;", "bool ended = 7;", "name", id="renamed field"),
-        pytest.param("change.proto", "bool done = 7;", "string done = 7;", "type", id="retyped field"),
-        pytest.param("change.proto", "bool done = 7;", "bool done = 21;", "deleted", id="renumbered field"),
-        pytest.param("error.proto", "REASON_DEVICE_BUSY = 3;", "REASON_BUSY = 3;", "name", id="renamed reason"),
+        pytest.param(
+            "change.proto", "bool done = 7;", "bool ended = 7;", "name", id="renamed field"
+        ),
+        pytest.param(
+            "change.proto", "bool done = 7;", "string done = 7;", "type", id="retyped field"
+        ),
+        pytest.param(
+            "change.proto", "bool done = 7;", "bool done = 21;", "deleted", id="renumbered field"
+        ),
+        pytest.param(
+            "error.proto",
+            "REASON_DEVICE_BUSY = 3;",
+            "REASON_BUSY = 3;",
+            "name",
+            id="renamed reason",
+        ),
         pytest.param(
             "gateway_service.proto",
             "rpc GetChange(GetChangeRequest) returns (GetChangeResponse);",
