@@ -14,13 +14,13 @@ import (
 )
 
 // retry repeats a call until it succeeds, unless this program has cancelled it
-// or the error says that the same call cannot succeed.
+// or the error is final.
 func retry(ctx context.Context, call func() error) error {
 	for failures := 0; ; failures++ {
 		start := time.Now()
 		err := call()
 		details := detailsOf(err)
-		if err == nil || ctx.Err() != nil || details.info.GetMetadata()["retry"] == "NEVER" {
+		if err == nil || ctx.Err() != nil || details.isFinal() {
 			return err
 		}
 		if time.Since(start) > time.Minute {
@@ -48,6 +48,13 @@ type errorDetails struct {
 	info   *errdetails.ErrorInfo
 	fields []*errdetails.BadRequest_FieldViolation
 	delay  time.Duration // 0 if the error names none
+}
+
+// isFinal reports whether not to repeat the call. A change call whose outcome is
+// unknown is repeated in any case. Other calls have no "executed".
+func (details errorDetails) isFinal() bool {
+	metadata := details.info.GetMetadata()
+	return metadata["retry"] == "NEVER" && metadata["executed"] != "UNKNOWN"
 }
 
 func detailsOf(err error) errorDetails {

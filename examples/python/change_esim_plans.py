@@ -44,8 +44,12 @@ class ErrorDetails:
 
     @property
     def is_final(self):
-        """Whether the same call cannot succeed."""
-        return self.info.metadata.get("retry") == "NEVER"
+        """Whether not to repeat the call.
+
+        A change call whose outcome is unknown is repeated in any case. Other calls have no
+        "executed"."""
+        metadata = self.info.metadata
+        return metadata.get("retry") == "NEVER" and metadata.get("executed") != "UNKNOWN"
 
     def __str__(self):
         lines = [f"{self.code.name} {self.info.reason}: {self.message}"]

@@ -50,8 +50,7 @@ async function watch(gateway: Gateway, changeId: string): Promise<void> {
   });
 }
 
-// Repeats a call until it succeeds, unless the error says that the same call
-// cannot succeed. connect-node reports a killed server as CANCELED: if you
+// Repeats a call until it succeeds, unless the error is final. connect-node reports a killed server as CANCELED: if you
 // cancel calls with an AbortSignal, test `signal.aborted` and not the code.
 async function retry<T>(call: () => Promise<T>): Promise<T> {
   for (let failures = 0; ; failures++) {
@@ -60,7 +59,7 @@ async function retry<T>(call: () => Promise<T>): Promise<T> {
       return await call();
     } catch (reason) {
       const error = ConnectError.from(reason);
-      if (errorInfo(error)?.metadata["retry"] === "NEVER") throw error;
+      if (isFinal(error)) throw error;
       if (Date.now() - start > 60_000) failures = 0; // A stream that worked for a while.
       const named = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
       // 0.1 s to 12.8 s, with jitter
@@ -75,6 +74,13 @@ async function retry<T>(call: () => Promise<T>): Promise<T> {
 // proxy or from the gRPC library.
 function errorInfo(error: ConnectError) {
   return error.findDetails(ErrorInfoSchema)[0];
+}
+
+// Whether not to repeat the call. A change call whose outcome is unknown is
+// repeated in any case. Other calls have no "executed".
+function isFinal(error: ConnectError): boolean {
+  const metadata = errorInfo(error)?.metadata;
+  return metadata?.["retry"] === "NEVER" && metadata["executed"] !== "UNKNOWN";
 }
 
 function describe(error: ConnectError): void {

