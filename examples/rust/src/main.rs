@@ -1,7 +1,12 @@
 //! Changes the service plans of 20 eSIM profiles and prints the state of the
 //! change, or why it was refused. docs/clients.md describes how to run it.
 
-use std::{env, error::Error, process::ExitCode, time::Duration};
+use std::{
+    env,
+    error::Error,
+    process::ExitCode,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use gateway::{
     ChangeEsimPlanRequest, EsimDevice, Reason, gateway_service_client::GatewayServiceClient,
@@ -23,7 +28,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
     let mut request = Request::new(ChangeEsimPlanRequest {
         account_name: "0000123456-00001".into(),
-        idempotency_key: format!("rust-{}", std::process::id()),
+        idempotency_key: format!("rust-{}", UNIX_EPOCH.elapsed()?.as_nanos()),
         service_plan: plan,
         // These identifiers are reserved for the sandbox.
         devices: (0..20)
