@@ -52,7 +52,12 @@ fn seeds() -> Range<u64> {
 /// Runs a seed, and what is wrong with it. A run that panics, as one does whose clients never know, is a
 /// failure of its seed.
 async fn judged(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
-    let both = async { tokio::join!(run::run(seed, broken), attribution::run(seed, broken)) };
+    let both = async {
+        tokio::join!(
+            Box::pin(run::run(seed, broken)),
+            Box::pin(attribution::run(seed, broken))
+        )
+    };
     match AssertUnwindSafe(both).catch_unwind().await {
         Ok(((evidence, after), found_by_attribution)) => {
             let mut found = judge::judge(&evidence);
