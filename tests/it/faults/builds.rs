@@ -6,15 +6,36 @@
 //!
 //! stops at the first seed that notices. With `TSGW_FAULT_SEEDS` it runs all of those, and says which did.
 
-use std::env;
+use std::{env, panic::AssertUnwindSafe};
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{FutureExt as _, StreamExt as _, stream};
 use thingspace_gateway::broken::Rule;
 
-use super::{AT_A_TIME, judged, seeds};
+use super::{AT_A_TIME, attribution, judged, seeds};
 
 /// Rules that no fault of this suite touches: tests/it/credentials.rs notices their builds.
 const NOTICED_ELSEWHERE: [Rule; 2] = [Rule::KnownRefusals, Rule::RefusalsApart];
+
+/// Rules of attribution and of the order of devices. Their part of the suite is enough to notice them.
+const OF_ATTRIBUTION: [Rule; 6] = [
+    Rule::StoredOrder,
+    Rule::AmbiguousResults,
+    Rule::QuietPeriodOverRestart,
+    Rule::ListAlone,
+    Rule::ClosedRivals,
+    Rule::PositionsNotTimes,
+];
+
+/// What the suite finds in a run of a build without a rule.
+async fn found(seed: u64, rule: Rule, name: &str) -> Vec<String> {
+    if OF_ATTRIBUTION.contains(&rule) {
+        let run = Box::pin(attribution::run(seed, Some(name)));
+        let run = AssertUnwindSafe(run).catch_unwind().await;
+        run.unwrap_or_else(|_panic| vec!["the run panicked".to_owned()])
+    } else {
+        Box::pin(judged(seed, Some(name))).await.1
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_broken_build_is_noticed() {
@@ -27,7 +48,7 @@ async fn every_broken_build_is_noticed() {
             continue;
         }
         let mut runs = stream::iter(seeds())
-            .map(async |seed| (seed, judged(seed, Some(name)).await.1))
+            .map(async |seed| (seed, found(seed, rule, name).await))
             .buffer_unordered(AT_A_TIME);
         let mut noticed_by = Vec::new();
         let mut first = None;
