@@ -137,14 +137,16 @@ fn stale(status: StatusCode, is_bare: bool, error: Option<&ErrorBody>) -> Option
         return (refused && is_bare).then_some(Stale::Both);
     };
     let authentication = error.is_authentication_fault();
-    // A status of its own that leaves doubt stands above whatever the text names.
-    let names_session =
-        !is_doubtful(error) && refusals::meaning(error) == Some(Meaning::SessionRefused);
+    let meaning = refusals::meaning(error);
     match error.shape {
+        // A status of its own that leaves doubt stands above whatever the text names: the change may have
+        // been executed, and must not be sent again.
+        Shape::Service if is_doubtful(error) => None,
+        Shape::Service if matches!(meaning, Some(Meaning::Refused(_))) => None,
         Shape::Fault if authentication => Some(Stale::Token),
         // "Wrong authentication" is 403 with the code 404 in XML.
         Shape::XmlFault if authentication || refused => Some(Stale::Both),
-        Shape::Service if names_session => Some(Stale::Session),
+        Shape::Service if meaning == Some(Meaning::SessionRefused) => Some(Stale::Session),
         _ => (status == StatusCode::UNAUTHORIZED || error.status_code() == Some(401))
             .then_some(Stale::Both),
     }

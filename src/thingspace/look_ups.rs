@@ -10,7 +10,8 @@ use super::{
     ThingSpace, answer,
     error_body::{ErrorBody, get},
     http::{self, About},
-    refusals,
+    refusal,
+    refusals::{self, Meaning},
 };
 use crate::domain::{
     change::{Refusal, RefusalKind},
@@ -257,12 +258,17 @@ impl ThingSpace {
                 self.look_up_pace.pause(wait);
                 return Err(LookUpError::Throttled(wait));
             }
-            if let Some(stale) = answer::stale_of(&reply, error.as_ref())
-                && replays < 2
-            {
-                replays += 1;
-                self.access.discard(&auth, stale);
-                continue;
+            if let Some(stale) = answer::stale_of(&reply, error.as_ref()) {
+                if replays < 2 {
+                    replays += 1;
+                    self.access.discard(&auth, stale);
+                    continue;
+                }
+                let why = "ThingSpace refuses a token and a session that were just issued";
+                return Err(LookUpError::Unprepared(refusal(
+                    RefusalKind::Credentials,
+                    why,
+                )));
             }
             let status = reply.status.as_u16();
             return Err(match error {
@@ -271,8 +277,12 @@ impl ThingSpace {
                     LookUpError::Refused(status.to_string())
                 }
                 // The code is ThingSpace's own word; its text could have anything in it.
-                Some(error) if reply.status.is_client_error() => {
-                    let code: String = error.code.chars().take(100).collect();
+                Some(error)
+                    if reply.status.is_client_error()
+                        && refusals::meaning(&error) != Some(Meaning::Nothing) =>
+                {
+                    let code = error.cause_code().unwrap_or(&error.code);
+                    let code: String = code.chars().take(100).collect();
                     LookUpError::Refused(format!("{status} {code}"))
                 }
                 _ => LookUpError::Unanswered(format!("ThingSpace answered {status}")),

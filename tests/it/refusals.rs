@@ -82,6 +82,9 @@ fn ways(code: &str) -> Vec<Answer> {
         service(400, "400", &format!("{full}: some text")),
         service(400, "400", &format!("{full}. Some text.")),
         service(400, "400", &full),
+        service(400, "401", &format!("{full}: some text")),
+        service(401, &full, "some text"),
+        service(401, "401", &format!("{full}: some text")),
     ]
 }
 
