@@ -296,10 +296,17 @@ impl ChangeState {
 // === impl Change ===
 
 impl Change {
+    /// Notes a modification. `update_time` always increases, also while the clock is set back, so that
+    /// clients can tell the newest of several copies.
+    pub fn touch(&mut self, now: Timestamp) {
+        let next = Timestamp::from_micros(self.update_time.as_micros().saturating_add(1));
+        self.update_time = now.max(next);
+    }
+
     /// Takes a step at a time, or leaves everything as it is.
     pub fn take(&mut self, step: &Step, now: Timestamp) -> Result<(), IllegalStep> {
         self.state = self.state.after(step)?;
-        self.update_time = now;
+        self.touch(now);
         self.finish_time = self.state.is_final().then_some(now);
         match step {
             Step::Rearm => self.refusal = None,

@@ -211,17 +211,18 @@ impl Tally {
     /// The counts for a change of so many devices.
     pub fn counts(&self, device_count: u32) -> Counts {
         let best = self.largest_family();
-        let take = |stray: bool| {
-            let rows = || best.iter().filter(move |row| row.stray == stray);
+        let sum = |rows: &[Row], stray: bool| {
+            let rows = || rows.iter().filter(move |row| row.stray == stray);
             let succeeded: u32 = rows().map(|row| row.succeeded).sum();
             let failed: u32 = rows().map(|row| row.failed).sum();
             (succeeded, failed)
         };
-        let (succeeded, failed) = take(false);
-        let (stray_succeeded, stray_failed) = take(true);
-        // More than were sent can only be somebody else's; the failures are
-        // kept first, so that nobody overlooks them.
-        let room = device_count.saturating_sub(succeeded + failed);
+        // A device that was matched always counts, also where the largest family is one without it.
+        let (succeeded, failed) = sum(&self.0, false);
+        let (stray_succeeded, stray_failed) = sum(&best, true);
+        let size: u32 = best.iter().map(|row| row.succeeded + row.failed).sum();
+        // More results than devices can only belong to other requests. Failures are counted first.
+        let room = size.min(device_count).saturating_sub(succeeded + failed);
         let stray_failed = stray_failed.min(room);
         let stray_succeeded = stray_succeeded.min(room - stray_failed);
         Counts {

@@ -202,3 +202,58 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     assert_eq!(pending, change.pending_count() + unmatched);
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_matched_device_counts_whatever_else_is_unmatched(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let meids: Vec<String> = (0..3).map(meid).collect();
+    let meids: Vec<&str> = meids.iter().map(String::as_str).collect();
+    let id = accepted(&*journal, &five_g("key", &meids), "r").await;
+    let failed = format!(
+        r#"{{"requestId":"r","deviceIds":[{{"id":"{}","kind":"meid"}}],"status":"Failed"}}"#,
+        meid(0)
+    );
+    // Two devices that are called back by their numbers: one of them may be the failed one.
+    let arrivals = [
+        parse(&failed),
+        result(1, false, "Success", 1),
+        result(2, false, "Success", 1),
+    ];
+    for callback in arrivals {
+        journal.store_callback(arrived(callback, 20)).await.unwrap();
+    }
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let counts = Counts {
+        succeeded: 1,
+        failed: 1,
+        unmatched: 1,
+    };
+    assert_eq!(change.counts, counts);
+    let devices = all_devices(&*journal, id, 10).await;
+    let pending = devices
+        .iter()
+        .filter(|device| device.outcome == DeviceOutcome::Pending);
+    let pending = u32::try_from(pending.count()).unwrap();
+    assert_eq!(pending, change.pending_count() + counts.unmatched);
+    journal.close().await;
+}
+
+pub(in crate::journal) async fn the_update_time_of_a_change_increases_while_the_clock_is_set_back(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    let id = accepted(&*journal, &esim("key", 0..2), "r").await;
+    let mut updated = Vec::new();
+    for (number, seconds) in [(0, 5), (1, 3)] {
+        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        updated.push(change.update_time);
+        let callback = arrived(success("r", number), seconds);
+        journal.store_callback(callback).await.unwrap();
+    }
+    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    assert_eq!(change.state, ChangeState::Finished);
+    updated.push(change.update_time);
+    assert!(updated.is_sorted_by(|one, next| one < next), "{updated:?}");
+    journal.close().await;
+}

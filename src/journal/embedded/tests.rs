@@ -46,7 +46,9 @@ conforms!(
         what_was_not_sent_is_queued_again_by_its_key_under_its_name,
         a_step_that_the_state_does_not_allow_changes_nothing;
     devices:
-        ten_thousand_devices_have_one_row_each_that_agrees_with_the_counts;
+        ten_thousand_devices_have_one_row_each_that_agrees_with_the_counts,
+        a_matched_device_counts_whatever_else_is_unmatched,
+        the_update_time_of_a_change_increases_while_the_clock_is_set_back;
     results:
         a_callback_is_stored_once_and_finishes_its_change_once,
         an_early_callback_takes_its_place_at_the_binding,

@@ -61,7 +61,7 @@ impl Batch<'_> {
             return Ok(Ok(false));
         }
         loaded.change.counts = loaded.tally.counts(count);
-        loaded.change.update_time = now;
+        loaded.change.touch(now);
         loaded.changed = true;
         let entry = Entry::Named {
             change_id,

@@ -282,20 +282,18 @@ pub(in crate::journal) fn devices(
     let key = filter.device.as_ref().map(MatchKey::of);
     if key.is_some() {
         sql.push_str(
-            " AND d.idx IN (SELECT k.idx FROM device_key k WHERE k.key = ?4 AND k.change = d.change)",
+            " AND d.idx IN (SELECT k.idx FROM device_key k WHERE k.key = ?3 AND k.change = d.change)",
         );
     }
-    sql.push_str(" ORDER BY d.idx LIMIT ?3");
+    sql.push_str(" ORDER BY d.idx");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut values: Vec<Value> = vec![
-        id.as_bytes().to_vec().into(),
-        filter.from.into(),
-        int(filter.limit as u64).into(),
-    ];
+    let mut values: Vec<Value> = vec![id.as_bytes().to_vec().into(), filter.from.into()];
     values.extend(key.as_ref().map(|key| Value::from(key.lookup())));
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut devices = Vec::new();
-    while let Some(row) = rows.next()? {
+    while devices.len() < filter.limit
+        && let Some(row) = rows.next()?
+    {
         let device = read_device(row, id)?;
         // The lookup key alone equates ICCIDs that differ in a trailing check digit.
         let is_meant = |key: &MatchKey| {

@@ -97,7 +97,7 @@ impl Batch<'_> {
                 .record(&mut answers, &keys, device, report.verdict(), entry)?;
         }
         loaded.change.counts = loaded.tally.counts(loaded.change.device_count);
-        loaded.change.update_time = now;
+        loaded.change.touch(now);
         loaded.changed = true;
 
         connection
