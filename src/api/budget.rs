@@ -15,10 +15,11 @@ use tokio::sync::Semaphore;
 
 use super::{
     arriving::Arriving,
+    inflate::inflated_size,
     layers::respond,
     reason::Reason,
     receive::{Incoming, PATIENCE},
-    room::Rooms,
+    room::{Room, Rooms},
     status::{Executed, Failure},
     taken::{Stalled, placed},
     weigh::{Fields, is_bearable},
@@ -119,17 +120,16 @@ impl Budget {
             is_known && announced.length <= self.max_message
         });
         if let Some(announced) = readable {
-            // The size of a compressed message is not known beforehand.
-            let mut room = match announced.is_compressed {
-                true => self.rooms.of(self.max_message),
-                false => self.rooms.of(announced.length),
-            };
+            let mut room = self.rooms.of(announced.length);
             let message = incoming.message(announced.length, Some(&mut room)).await;
             message.map_err(unread)?;
             if announced.is_compressed {
-                let inflated = incoming.inflate(self.max_message, Some(&mut room)).await;
-                // The handler has not seen the message, and never will.
-                inflated.map_err(|failure| failure.executed(Executed::No))?;
+                let inflated = self.inflate(&mut incoming, room).await;
+                room = inflated.map_err(|failure| match failure.reason() {
+                    Reason::Throttled => unread(failure),
+                    // No call that such a message repeats was ever accepted.
+                    _ => failure.executed(Executed::No),
+                })?;
                 head.headers.remove(ENCODING);
             }
             if !is_bearable(incoming.content(), fields) {
@@ -145,6 +145,22 @@ impl Budget {
         };
         let request = Request::from_parts(head, incoming.into_body());
         Ok(next.run(request).await)
+    }
+
+    /// Decompresses a message that was read with this room. The decompressed message takes its place.
+    async fn inflate(&self, incoming: &mut Incoming, mut room: Room) -> Result<Room, Failure> {
+        let length = incoming.content().len();
+        let size = inflated_size(incoming.content());
+        if size > self.max_message {
+            return Err(too_large(self.max_message));
+        }
+        if self.rooms.are_together(length, size) {
+            incoming.inflate(size, length, Some(&mut room)).await?;
+            return Ok(room);
+        }
+        let mut larger = self.rooms.of(size);
+        incoming.inflate(size, 0, Some(&mut larger)).await?;
+        Ok(larger)
     }
 
     async fn read(&self, request: Request, next: Next) -> Result<Response, Failure> {
@@ -202,12 +218,15 @@ async fn small(
     let mut incoming = Incoming::new(body, arriving.begin(), patience);
     if let Some(announced) = incoming.announced().await? {
         if announced.length > max {
-            let message = format!("a message of this call has at most {max} bytes");
-            return Err(Failure::new(Reason::MessageTooLarge, message));
+            return Err(too_large(max));
         }
         incoming.message(announced.length, None).await?;
         if announced.is_compressed && is_gzip(&head.headers) {
-            incoming.inflate(max, None).await?;
+            let size = inflated_size(incoming.content());
+            if size > max {
+                return Err(too_large(max));
+            }
+            incoming.inflate(size, 0, None).await?;
             head.headers.remove(ENCODING);
         }
     }
@@ -219,6 +238,11 @@ const ENCODING: &str = "grpc-encoding";
 
 fn is_gzip(headers: &HeaderMap) -> bool {
     headers.get(ENCODING).is_some_and(|name| name == "gzip")
+}
+
+fn too_large(max: usize) -> Failure {
+    let why = format!("a message of this call has at most {max} bytes");
+    Failure::new(Reason::MessageTooLarge, why)
 }
 
 fn too_many_devices() -> Failure {

@@ -42,7 +42,13 @@ fn incomplete(headers: &HeaderMap) -> Option<Status> {
 }
 
 fn amend(headers: &mut HeaderMap, status: &Status, is_change: bool) {
-    let failure = with_executed(classify(status), is_change, Executed::No);
+    let failure = classify(status);
+    // tonic has not called the handler, unless it is a fault of ours.
+    let executed = match failure.reason() {
+        Reason::Internal => Executed::Unknown,
+        _ => Executed::No,
+    };
+    let failure = with_executed(failure, is_change, executed);
     let completed = failure.into_status();
     for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
         headers.remove(name);

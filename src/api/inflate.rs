@@ -5,44 +5,57 @@ use std::io::Read;
 use bytes::{BufMut, BytesMut};
 use flate2::bufread::GzDecoder;
 
-use super::{reason::Reason, room::Room, status::Failure};
+use super::{reason::Reason, receive::HEADER, room::Room, status::Failure};
 
 /// Bytes that are decompressed before other tasks of the thread may run.
 const CHUNK: usize = 64 * 1024;
 
-/// Decompresses a gzip message of at most `max` bytes, behind the header of an uncompressed gRPC
-/// message. Its bytes take room like those of a message that arrives uncompressed.
+/// The size that a gzip message says it has once it is decompressed: its last four bytes (RFC 1952).
+pub(super) fn inflated_size(compressed: &[u8]) -> usize {
+    let size = compressed.last_chunk().copied().map(u32::from_le_bytes);
+    size.and_then(|size| size.try_into().ok()).unwrap_or(0)
+}
+
+/// Decompresses a gzip message, behind the header of an uncompressed gRPC message. It must have the
+/// `size` that it says. `room` has `held` bytes for it already, and gets the rest as it grows.
 pub(super) async fn inflate(
     compressed: &[u8],
-    max: usize,
+    size: usize,
+    mut held: usize,
     mut room: Option<&mut Room>,
 ) -> Result<BytesMut, Failure> {
+    let malformed = || Failure::new(Reason::Malformed, "the message is not valid gzip");
     let mut decoder = GzDecoder::new(compressed);
     let mut chunk = vec![0; CHUNK];
-    let mut message = BytesMut::from([0; super::receive::HEADER].as_slice());
+    let mut message = BytesMut::from([0; HEADER].as_slice());
     loop {
-        let count = decoder
-            .read(&mut chunk)
-            .map_err(|_| Failure::new(Reason::Malformed, "the message is not valid gzip"))?;
+        let count = decoder.read(&mut chunk).map_err(|_| malformed())?;
         let part = chunk.get(..count).unwrap_or_default();
         if part.is_empty() {
             break;
         }
-        if let Some(room) = room.as_deref_mut() {
-            room.grow(part.len()).await?;
+        let length = message.len() - HEADER + part.len();
+        if length > size {
+            return Err(malformed());
+        }
+        if let Some(room) = room.as_deref_mut()
+            && length > held
+        {
+            room.grow(length - held).await?;
+            held = length;
         }
         message.put_slice(part);
-        if message.len() > max + super::receive::HEADER {
-            let why = format!("the decompressed message has more than {max} bytes");
-            return Err(Failure::new(Reason::MessageTooLarge, why));
-        }
         tokio::task::yield_now().await;
     }
-    let length = message.len() - super::receive::HEADER;
-    let mut header = message.split_to(super::receive::HEADER);
+    // One member is one message: what follows it would be dropped.
+    if !decoder.into_inner().is_empty() {
+        return Err(malformed());
+    }
+    let length = u32::try_from(message.len() - HEADER).unwrap_or(u32::MAX);
+    let mut header = message.split_to(HEADER);
     header.clear();
     header.put_u8(0);
-    header.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    header.put_u32(length);
     header.unsplit(message);
     Ok(header)
 }
@@ -61,27 +74,32 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    async fn inflated(compressed: &[u8]) -> Option<BytesMut> {
+        inflate(compressed, inflated_size(compressed), 0, None)
+            .await
+            .ok()
+    }
+
     #[tokio::test]
-    async fn a_message_is_decompressed_up_to_the_limit_and_no_further() {
+    async fn a_message_is_decompressed_if_it_has_the_size_that_it_says_and_nothing_follows() {
         let message: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
-        let frame = inflate(&gzip(&message), message.len(), None).await.unwrap();
+        let compressed = gzip(&message);
+        let frame = inflated(&compressed).await.unwrap();
         assert_eq!(frame.first(), Some(&0));
         assert_eq!(frame.get(1..5).unwrap(), 800_000_u32.to_be_bytes());
         assert_eq!(frame.get(5..).unwrap(), message);
+        assert_eq!(inflated(&gzip(b"")).await.unwrap().as_ref(), [0; 5]);
 
-        let zeros = gzip(&vec![0; 16 * 1024 * 1024]);
-        assert!(zeros.len() < 32 * 1024, "a bomb");
-        assert!(inflate(&zeros, 1024 * 1024, None).await.is_err());
-        assert!(inflate(b"no gzip", 1024, None).await.is_err());
-        let cut = gzip(&message);
-        assert!(
-            inflate(cut.get(..cut.len() / 2).unwrap(), 1_000_000, None)
-                .await
-                .is_err()
-        );
-        assert_eq!(
-            inflate(&gzip(b""), 10, None).await.unwrap().as_ref(),
-            [0; 5]
-        );
+        // A message that grows beyond the size that it says is not decompressed to its end.
+        let mut bomb = gzip(&vec![0; 16 * 1024 * 1024]);
+        assert!(bomb.len() < 32 * 1024);
+        let end = bomb.len() - 4;
+        bomb.get_mut(end..).unwrap().copy_from_slice(&[1, 0, 0, 0]);
+        assert!(inflated(&bomb).await.is_none());
+        assert!(inflated(b"no gzip").await.is_none());
+        let half = compressed.get(..compressed.len() / 2).unwrap();
+        assert!(inflated(half).await.is_none());
+        let two = [compressed.clone(), compressed].concat();
+        assert!(inflated(&two).await.is_none());
     }
 }

@@ -8,7 +8,7 @@ use super::{
         change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_of, time_of,
         type_of,
     },
-    lookup::Names,
+    lookup::{Names, Selectors},
     status::Failure,
 };
 use crate::{
@@ -177,6 +177,7 @@ pub(super) async fn device_results(
     let names = Names {
         change_id: &request.change_id,
         request_id: &request.request_id,
+        selectors: Selectors::Ids,
         ..Names::default()
     };
     let name = names.require()?;

@@ -16,6 +16,18 @@ pub(super) struct Names<'a> {
     pub(super) request_id: &'a str,
     pub(super) account_name: &'a str,
     pub(super) idempotency_key: &'a str,
+    /// Which of the fields a message has.
+    pub(super) selectors: Selectors,
+}
+
+/// The fields that a message has for naming a change.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) enum Selectors {
+    /// All of them.
+    #[default]
+    All,
+    /// `change_id` and `request_id`.
+    Ids,
 }
 
 // === impl Names ===
@@ -31,7 +43,8 @@ impl Names<'_> {
         ];
         let mut given = given.iter().filter(|(_, given)| *given);
         if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
-            return Err(Failure::field(second, FieldReason::Combination, ONE_OF));
+            let why = self.selectors.expected();
+            return Err(Failure::field(second, FieldReason::Combination, why));
         }
         let mut violations = Violations::default();
         let name = if !self.change_id.is_empty() {
@@ -58,10 +71,23 @@ impl Names<'_> {
 
     /// The change that is named; a failure when all fields are empty.
     pub(super) fn require(self) -> Result<ChangeName, Failure> {
-        self.read()?
-            .ok_or_else(|| Failure::field("change_id", FieldReason::Combination, ONE_OF))
+        self.read()?.ok_or_else(|| {
+            let why = self.selectors.expected();
+            Failure::field("change_id", FieldReason::Combination, why)
+        })
     }
 }
 
-const ONE_OF: &str =
-    "exactly one of change_id, request_id, or account_name with idempotency_key must be set";
+// === impl Selectors ===
+
+impl Selectors {
+    fn expected(self) -> &'static str {
+        match self {
+            Self::All => {
+                "is one of several selectors: set exactly one of change_id, request_id, or \
+                 account_name with idempotency_key"
+            }
+            Self::Ids => "is one of two selectors: set exactly one of change_id and request_id",
+        }
+    }
+}

@@ -102,14 +102,15 @@ impl Incoming {
         Ok(())
     }
 
-    /// Replaces the gzip message that was read with its content, which has at most `max` bytes.
+    /// Replaces the gzip message that was read with its content, which has `size` bytes. `room` has
+    /// `held` bytes for it already.
     pub(super) async fn inflate(
         &mut self,
-        max: usize,
+        size: usize,
+        held: usize,
         room: Option<&mut Room>,
     ) -> Result<(), Failure> {
-        let compressed = self.read.get(HEADER..).unwrap_or_default();
-        self.read = inflate(compressed, max, room).await?;
+        self.read = inflate(self.content(), size, held, room).await?;
         Ok(())
     }
 

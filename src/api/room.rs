@@ -63,6 +63,11 @@ impl Rooms {
         }
     }
 
+    /// Whether messages of these two lengths share their room.
+    pub(super) fn are_together(&self, one: usize, other: usize) -> bool {
+        (one <= SMALL) == (other <= SMALL)
+    }
+
     /// The room of a message of this length: none yet.
     pub(super) fn of(&self, length: usize) -> Room {
         let pool = if length <= SMALL {

@@ -10,7 +10,7 @@ use super::{
     convert::{change_to_proto, esim_draft, five_g_bi_draft, plan_to_proto},
     layers::{Deadline, deadline_passed},
     list,
-    lookup::Names,
+    lookup::{Names, Selectors},
     reason::Reason,
     room::Held,
     status::{Executed, Failure, refused},
@@ -168,6 +168,7 @@ impl Gateway {
             request_id: &request.request_id,
             account_name: &request.account_name,
             idempotency_key: &request.idempotency_key,
+            selectors: Selectors::All,
         };
         let target = match names.read()? {
             None => None,
@@ -193,7 +194,7 @@ async fn off_thread<T: Send + 'static>(
     let validated = tokio::task::spawn_blocking(validate).await;
     validated.map_err(|_panic| {
         let why = "a fault of the gateway";
-        Failure::new(Reason::Internal, why).executed(Executed::No)
+        Failure::new(Reason::Internal, why).executed(Executed::Unknown)
     })
 }
 
@@ -277,6 +278,7 @@ impl GatewayService for Gateway {
             request_id: &request.request_id,
             account_name: &request.account_name,
             idempotency_key: &request.idempotency_key,
+            selectors: Selectors::All,
         };
         let change = self.find(names.require()?).await?;
         Ok(Response::new(proto::GetChangeResponse {

@@ -79,6 +79,10 @@ impl Failure {
         }
     }
 
+    pub(super) fn reason(&self) -> Reason {
+        self.reason
+    }
+
     pub(super) fn executed(mut self, executed: Executed) -> Self {
         self.executed = Some(executed);
         self
@@ -349,8 +353,8 @@ impl From<OpenError> for Failure {
             OpenError::NoTarget => Self::field(
                 "change_id",
                 FieldReason::Combination,
-                "exactly one of change_id, request_id, or account_name with idempotency_key must \
-                 be set, unless a resume_token is",
+                "is one of several selectors: set exactly one of change_id, request_id, or \
+                 account_name with idempotency_key, or set resume_token",
             ),
             OpenError::Expired { oldest, .. } => {
                 let failure = Self::new(Reason::ResumeTokenExpired, message);

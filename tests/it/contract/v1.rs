@@ -70,6 +70,24 @@ async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_me
 }
 
 #[tokio::test]
+async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compressed() {
+    let directory = Directory::new();
+    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
+        .start()
+        .await;
+    let mut gzip = gateway
+        .client()
+        .await
+        .send_compressed(CompressionEncoding::Gzip);
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut request = esim("large", 0..1);
+    let text = (0..15 << 20).map(|_| random.alphanumeric());
+    request.devices[0].client_reference = text.collect();
+    let status = gzip.change_esim_plan(request).await.unwrap_err();
+    assert_eq!(told(&status).fields, ["devices[0].client_reference"]);
+}
+
+#[tokio::test]
 async fn a_busy_device_is_named_by_its_place_in_the_request() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
