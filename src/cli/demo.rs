@@ -288,9 +288,8 @@ impl Report {
             ));
         }
         lines.push(format!(
-            "\nEvery result came over real gRPC, in {} ms.\n\
-             About one device in ten was made to fail, and one callback in ten was sent twice,\n\
-             unless the sandbox was told otherwise.",
+            "\nAll results arrived over gRPC in {} ms.\n\
+             By default, the sandbox fails about one device in ten and sends one callback in ten twice.",
             self.elapsed_ms
         ));
         lines.join("\n")

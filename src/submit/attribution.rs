@@ -335,7 +335,9 @@ impl Attributor {
         let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10));
         let again = Instant::now() + wait.min(SWEEP_INTERVAL);
         let failures = failures.saturating_add(1);
-        asked.insert(request.clone(), Asked { again, failures });
+        if asked.len() < MAX_ASKED || asked.contains_key(request) {
+            asked.insert(request.clone(), Asked { again, failures });
+        }
         drop(asked);
         self.follow_until(request, again);
     }
