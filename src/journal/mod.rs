@@ -190,7 +190,7 @@ pub trait Journal: Send + Sync + 'static {
     ) -> Result<Waiting, JournalError>;
 
     /// Requests that no change owns and whose first result was stored after this change was sent,
-    /// newest first, at most `limit`.
+    /// newest first; of more than `limit`, the oldest.
     async fn unattributed_requests(
         &self,
         change: ChangeId,

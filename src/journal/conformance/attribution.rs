@@ -276,7 +276,7 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
     let found = journal.unattributed_requests(mine, 10).await.unwrap();
     assert_eq!(found, [request("newer"), request("new")]);
     let found = journal.unattributed_requests(mine, 1).await.unwrap();
-    assert_eq!(found, [request("newer")]);
+    assert_eq!(found, [request("new")]);
     let unknown = unknown(&*journal, &esim("lost", 20..21)).await;
     let waiting = journal
         .waiting(ChangeState::OutcomeUnknown, at(14), at(14))

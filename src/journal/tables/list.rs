@@ -1,5 +1,7 @@
 //! Lists of changes, and what upkeep asks.
 
+use std::collections::VecDeque;
+
 use rusqlite::{
     Connection, OptionalExtension, params,
     types::{Type, Value},
@@ -167,7 +169,8 @@ pub(in crate::journal) fn waiting(
     })
 }
 
-/// Requests that no change owns and whose first result came after a change was sent, newest first.
+/// Requests that no change owns and whose first result came after a change was sent, newest first. If
+/// there are more than `limit`, the oldest: the change's own request is likely to be among them.
 pub(in crate::journal) fn unattributed_requests(
     connection: &Connection,
     change: ChangeId,
@@ -190,22 +193,25 @@ pub(in crate::journal) fn unattributed_requests(
          FROM request r NOT INDEXED WHERE r.change IS NULL ORDER BY r.id DESC",
     )?;
     let mut rows = statement.query([])?;
-    let mut found = Vec::new();
+    let mut found = VecDeque::new();
     while let Some(row) = rows.next()? {
         let Some(first_result) = row.get::<_, Option<i64>>(1)? else {
             continue;
         };
         let is_earlier =
             uint::<u64>(first_result) < dispatched && !Rule::PositionsNotTimes.is_broken();
-        if found.len() == limit || is_earlier {
+        if is_earlier {
             break;
+        }
+        if found.len() == limit {
+            found.pop_front();
         }
         let request = RequestId::parse(row.get::<_, String>(0)?).map_err(|error| {
             rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error))
         })?;
-        found.push(request);
+        found.push_back(request);
     }
-    Ok(found)
+    Ok(found.into())
 }
 
 /// Changes whose call is being answered.
