@@ -69,6 +69,10 @@ pub(super) fn esim(key: &str, devices: impl IntoIterator<Item = usize>) -> Deman
 }
 
 fn five_g(key: &str, meids: &[&str]) -> Demand {
+    five_g_by("meid", key, meids)
+}
+
+fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> Demand {
     let place = PrimaryPlaceOfUse {
         address: Address {
             address_line1: "1 Main St".into(),
@@ -84,10 +88,10 @@ fn five_g(key: &str, meids: &[&str]) -> Demand {
             ..CustomerName::default()
         },
     };
-    let devices = meids
+    let devices = ids
         .iter()
-        .map(|meid| FiveGBiDeviceDraft {
-            device_ids: vec![("meid".into(), (*meid).into())],
+        .map(|id| FiveGBiDeviceDraft {
+            device_ids: vec![(kind.into(), (*id).into())],
             primary_place_of_use: Some(place.clone()),
             client_reference: String::new(),
         })

@@ -391,3 +391,35 @@ pub(in crate::journal) async fn a_rival_that_the_list_may_rule_out_is_no_reason_
     }
     journal.close().await;
 }
+
+pub(in crate::journal) async fn a_change_that_was_sent_with_other_kinds_of_identifiers_is_a_rival(
+    engine: &dyn Engine,
+) {
+    let journal = engine.open().await;
+    // Both are unknown. The second was sent by MEID, so its device may have the MDN of the first.
+    let by_mdn = unknown(&*journal, &five_g_by("mdn", "by-mdn", &["5550000001"])).await;
+    let by_meid = unknown(&*journal, &five_g("by-meid", &["A1000000000001"])).await;
+    let called_back = |request: &str, ids: &str| {
+        parse(&format!(
+            r#"{{"requestId":"{request}","deviceIds":[{ids}],"status":"Success"}}"#
+        ))
+    };
+    let mdn = r#"{"id":"5550000001","kind":"mdn"}"#;
+    let meid = r#"{"id":"A1000000000002","kind":"meid"}"#;
+    for (request, ids, is_proven) in [
+        ("mdn-alone", mdn.to_owned(), false),
+        ("mdn-and-another-meid", format!("{mdn},{meid}"), true),
+    ] {
+        let callback = arrived(called_back(request, ids.as_str()), 20);
+        journal.store_callback(callback).await.unwrap();
+        let attribution = attribute_with(&*journal, request, None).await;
+        let is_attributed = matches!(attribution, Attribution::Attributed(_));
+        assert_eq!(is_attributed, is_proven, "{request}: {attribution:?}");
+    }
+    let states = [by_mdn, by_meid].map(|id| journal.change(ChangeName::Id(id)));
+    let [by_mdn, by_meid] = states;
+    assert_eq!(by_mdn.await.unwrap().unwrap().state, ChangeState::Finished);
+    let by_meid = by_meid.await.unwrap().unwrap();
+    assert_eq!(by_meid.state, ChangeState::OutcomeUnknown);
+    journal.close().await;
+}

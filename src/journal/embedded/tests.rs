@@ -73,6 +73,7 @@ conforms!(
         of_two_changes_that_it_can_be_it_is_neither,
         a_closed_change_is_a_rival_for_as_long_as_it_is_on_record,
         a_late_callback_of_a_closed_change_is_not_another_changes,
+        a_change_that_was_sent_with_other_kinds_of_identifiers_is_a_rival,
         a_closed_change_that_has_a_request_of_its_own_is_no_rival,
         a_rival_that_the_list_may_rule_out_is_no_reason_not_to_ask_for_it,
         a_list_of_a_requests_devices_alone_is_the_whole_set_or_proves_nothing,

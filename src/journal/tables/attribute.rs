@@ -1,5 +1,7 @@
 //! Attribution of a request that no change owns to the change whose answer was lost.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
@@ -11,7 +13,7 @@ use crate::{
     broken::Rule,
     domain::{
         attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select},
-        change::{Change, ChangeState, Step},
+        change::{Change, ChangeState, ChangeType, Step},
         clock::Timestamp,
         identifier::ReportedId,
         matching::{MatchKey, find_device},
@@ -63,6 +65,11 @@ impl Batch<'_> {
         let Some(Candidate { change, coverage }) = select(&candidates) else {
             return Ok(Ok(Attribution::Unproven));
         };
+        if change.change_type == ChangeType::FiveGBiPlan
+            && self.has_rival_of_other_kinds(&row, &candidates, &reports)?
+        {
+            return Ok(Ok(Attribution::Unproven));
+        }
         if *coverage == Coverage::Whole && last_result == Some(row.last_result) {
             let step = Step::Accept {
                 request_id: request_id.clone(),
@@ -136,6 +143,59 @@ impl Batch<'_> {
         found.sort_unstable();
         found.dedup();
         Ok(found)
+    }
+
+    /// Whether another unanswered 5G change has a device that the reports do not tell apart from the one
+    /// that they name: it was sent with identifiers of other kinds, so no value contradicts it.
+    fn has_rival_of_other_kinds(
+        &mut self,
+        row: &Row,
+        candidates: &[Candidate],
+        reports: &[DeviceReport],
+    ) -> rusqlite::Result<bool> {
+        let kinds_of = |report: &DeviceReport| {
+            let keys = report.device_ids.iter().filter_map(MatchKey::of_reported);
+            let keys = keys.filter(|key| key.identifies(ChangeType::FiveGBiPlan));
+            keys.fold(0, |kinds, key| kinds | key.kind_bit())
+        };
+        let reported: HashSet<u16> = reports.iter().map(kinds_of).collect();
+        let others: Vec<i64> = self
+            .connection
+            .prepare_cached(
+                "SELECT id FROM change WHERE trimmed = 0
+                   AND (state IN (?, ?) OR state = ? AND accept_time IS NULL)",
+            )?
+            .query_map(
+                params![
+                    state_code(ChangeState::OutcomeUnknown),
+                    state_code(ChangeState::Dispatched),
+                    state_code(ChangeState::Closed),
+                ],
+                |row| row.get(0),
+            )?
+            .collect::<rusqlite::Result<_>>()?;
+        for id in others {
+            let change = self.load(id)?.change.clone();
+            let is_candidate = candidates
+                .iter()
+                .any(|candidate| candidate.change.change_id == change.change_id);
+            if is_candidate
+                || change.change_type != ChangeType::FiveGBiPlan
+                || !self.may_be_made_by(row, id, &change)?
+            {
+                continue;
+            }
+            let mut statement = self
+                .connection
+                .prepare_cached("SELECT DISTINCT kinds FROM device WHERE change = ?")?;
+            for sent in statement.query_map([id], |row| row.get::<_, u16>(0))? {
+                let sent = sent?;
+                if reported.iter().any(|reported| reported & sent == 0) {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn may_be_made_by(&self, row: &Row, id: i64, change: &Change) -> rusqlite::Result<bool> {
