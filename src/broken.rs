@@ -35,7 +35,7 @@ pub enum Rule {
     ListAlone,
     /// A closed change that has the devices and more may have made the request.
     ClosedRivals,
-    /// Whether a result came after a change was sent is decided by positions, not by clock times.
+    /// Positions, not clock times, decide if a result came after a change was sent.
     PositionsNotTimes,
     /// Nothing is removed or closed by a system clock that has leapt ahead.
     SteadyClock,

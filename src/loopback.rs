@@ -24,7 +24,7 @@ pub fn is_loopback_name(name: &str) -> bool {
     top.eq_ignore_ascii_case("localhost") && !name.starts_with('.')
 }
 
-/// Whether a URL's host is on the loopback interface.
+/// True if a URL's host is on the loopback interface.
 pub fn is_loopback_url(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => is_loopback_name(name),

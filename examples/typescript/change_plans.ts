@@ -76,7 +76,7 @@ function errorInfo(error: ConnectError) {
   return error.findDetails(ErrorInfoSchema)[0];
 }
 
-// Whether not to repeat the call. A change call whose outcome is unknown is
+// Returns true if the call must not be repeated. A change call whose outcome is unknown is
 // repeated in any case. Other calls have no "executed".
 function isFinal(error: ConnectError): boolean {
   const metadata = errorInfo(error)?.metadata;

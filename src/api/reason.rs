@@ -128,7 +128,7 @@ impl Reason {
         }
     }
 
-    /// Whether the same call, with the same key, can succeed later. The delays apply
+    /// The retry advice for the same call with the same key. The delays apply
     /// where nothing more exact is known.
     pub fn retry(self) -> Retry {
         match self {

@@ -23,7 +23,7 @@ pub(super) const HEADER: usize = 5;
 /// The header of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Announced {
-    /// Whether the message is compressed, as the header `grpc-encoding` says.
+    /// True if the message is compressed, as the header `grpc-encoding` says.
     pub(super) is_compressed: bool,
     /// Bytes of the message as sent.
     pub(super) length: usize,

@@ -63,7 +63,7 @@ impl Rooms {
         }
     }
 
-    /// Whether messages of these two lengths share their room.
+    /// True if messages of these two lengths share their room.
     pub(super) fn are_together(&self, one: usize, other: usize) -> bool {
         (one <= SMALL) == (other <= SMALL)
     }

@@ -44,7 +44,7 @@ pub struct Gateway {
     server_info: ServerInfo,
 }
 
-/// What GetServerInfo returns about the journal.
+/// The part of GetServerInfo about the journal.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
     /// The database that stores the journal.

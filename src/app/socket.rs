@@ -40,7 +40,7 @@ pub(super) struct Operator {
 
 type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
-/// Makes the socket. A socket at its path that nobody listens on was left behind by a process that was
+/// Creates the socket. A socket without a listener at its path was left behind by a process that was
 /// killed, and is removed; anything else there is left alone.
 pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
     match fs::symlink_metadata(path) {

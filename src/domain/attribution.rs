@@ -30,7 +30,7 @@ pub struct UnattributedRequest {
 pub struct Candidate {
     /// The change.
     pub change: Change,
-    /// How the devices of the request cover it.
+    /// The coverage of the change by the devices of the request.
     pub coverage: Coverage,
 }
 
@@ -45,7 +45,7 @@ pub struct SeenDevices {
     foreign: bool,
 }
 
-/// How the devices of a request cover a change.
+/// The coverage of a change by the devices of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
     /// All devices of the change, and no other.
@@ -56,7 +56,7 @@ pub enum Coverage {
     Other,
 }
 
-/// What is known of ThingSpace's own list of a request's devices.
+/// The state of ThingSpace's own list of a request's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceList {
     /// ThingSpace returned it.
@@ -106,11 +106,11 @@ impl DeviceList {
 // === impl UnattributedRequest ===
 
 impl UnattributedRequest {
-    /// Whether this change may have made the request: it was sent before the first result arrived, got no
+    /// True if this change may have made the request: it was sent before the first result arrived, got no
     /// request id, and account and service do not contradict it. `dispatched` is the position of the step
     /// by which it was sent last.
     ///
-    /// A change that was closed without a request id stays a candidate for as long as it is on record:
+    /// A change that was closed without a request id stays a candidate for as long as it is stored:
     /// ThingSpace keeps callbacks for 30 days and sends them again on demand, and how many days have
     /// passed cannot be measured by a clock that may leap. A change that has a request id is none: one
     /// POST makes one request, and results of another request id are not its.
@@ -184,7 +184,7 @@ impl SeenDevices {
         exact
     }
 
-    /// How the request covers a change of so many devices. Where there is a list, the list alone has to
+    /// The coverage of a change of so many devices by the request. Where there is a list, the list alone has to
     /// be the whole set: what results named is not added to it. A list that lacks devices may be
     /// incomplete, so it does not rule the change out.
     pub fn coverage(&self, device_count: u32) -> Coverage {

@@ -158,7 +158,7 @@ impl Tally {
         book.put_answer(home, answer)
     }
 
-    /// Whether a result that names no identifier that was sent names two devices: by two values of one
+    /// True if a result without a sent identifier names two devices: by two values of one
     /// kind, of which a device has one, or by keys that results of two devices have named before.
     pub fn is_ambiguous<B: AnswerBook>(book: &mut B, keys: &[MatchKey]) -> Result<bool, B::Error> {
         let mut first = None;

@@ -10,11 +10,11 @@ pub struct Violation {
     /// What is wrong and what was expected. Never the value itself: it may be
     /// a customer's name or address.
     pub description: String,
-    /// What is wrong, for programs.
+    /// The machine-readable reason.
     pub reason: FieldReason,
 }
 
-/// What is wrong with a field, for programs: `FieldReason` of the proto.
+/// The machine-readable reason why a field is invalid: `FieldReason` of the proto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldReason {
     /// The field is required and is not set.
@@ -35,7 +35,7 @@ pub enum FieldReason {
 
 /// An error of parsing a field's value.
 pub trait FieldError: fmt::Display {
-    /// What is wrong with the value.
+    /// The reason why the value is invalid.
     fn reason(&self) -> FieldReason;
 }
 

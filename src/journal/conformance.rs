@@ -119,7 +119,7 @@ pub(super) fn intent(journal: &dyn Journal, demand: &Demand, now: Timestamp) -> 
     }
 }
 
-/// Puts a change on record at a time and has it dispatched a second later.
+/// Stores a change at a time and dispatches it a second later.
 pub(super) async fn dispatched_at(
     journal: &dyn Journal,
     demand: &Demand,
@@ -140,7 +140,7 @@ pub(super) async fn dispatched_at(
     change.change_id
 }
 
-/// Puts a change on record and has it accepted as `request`.
+/// Stores a change and accepts it as `request`.
 pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &str) -> ChangeId {
     let id = dispatched_at(journal, demand, 10).await;
     let accept = Step::Accept {

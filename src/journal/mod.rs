@@ -64,7 +64,7 @@ pub trait Journal: Send + Sync + 'static {
     /// was NOT_SENT is queued again by its key and the same content.
     async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
 
-    /// What [`claim`](Self::claim) would find now. Writes nothing.
+    /// Checks what [`claim`](Self::claim) would find now. Writes nothing.
     async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
 
     /// Takes one step with a change, if its state allows it.
@@ -137,7 +137,7 @@ pub trait Journal: Send + Sync + 'static {
     /// Keeps a small value by its name, for good; an empty one is forgotten.
     async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 
-    /// Removes whole changes that are final, and requests that nobody owns, whose last event
+    /// Removes final changes and unowned requests whose last event
     /// is older than `before` and not beyond the position `up_to`: one bounded slice
     /// of work. Answers whether there may be more.
     async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError>;
@@ -283,28 +283,28 @@ pub struct Intent {
 /// What became of an [`Intent`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// A new change is on record.
+    /// A new change is stored.
     Made(Change),
     /// The change was NOT_SENT and is queued again. Send the stored devices, in the stored order:
     /// device indexes refer to it.
     Rearmed {
         /// The change.
         change: Change,
-        /// Its devices, in the order of the call that put it on record.
+        /// Its devices, in the order of the call that created the change.
         devices: Vec<SentDevice>,
     },
     /// Its key is taken by this change.
     Known {
         /// The change.
         change: Change,
-        /// Whether it has the same content.
+        /// True if it has the same content.
         same_content: bool,
     },
     /// One of its devices is in another change, which is under way.
     Busy(BusyDevice),
 }
 
-/// What a claim would find.
+/// The finding of a check before a claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimCheck {
     /// The key and the devices are free.
@@ -315,7 +315,7 @@ pub enum ClaimCheck {
     Known {
         /// The change.
         change: Change,
-        /// Whether it has the same content.
+        /// True if it has the same content.
         same_content: bool,
     },
     /// One of the devices is in another change, which is under way.
@@ -448,7 +448,7 @@ pub enum JournalError {
 // === impl Epoch ===
 
 impl Epoch {
-    /// An epoch that was put on record.
+    /// A stored epoch.
     fn from_record(bytes: &[u8]) -> Self {
         Self(
             bytes

@@ -6,7 +6,7 @@ use url::Url;
 
 /// The origin of a journal: scheme, host and port of ThingSpace's base URL, or `sandbox`.
 ///
-/// A journal answers calls with what it has on record. It must not do so for another ThingSpace than
+/// A journal answers calls with stored changes. It must not do so for another ThingSpace than
 /// the one that the changes were sent to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
@@ -32,7 +32,7 @@ impl Origin {
         Self(origin)
     }
 
-    /// An origin that was put on record.
+    /// A stored origin.
     pub(super) fn from_record(text: String) -> Self {
         Self(text)
     }

@@ -153,7 +153,7 @@ pub struct DeviceFilter {
 pub struct ChangeDevice {
     /// The position in the list of the call that created the change, from 0.
     pub index: u32,
-    /// What was sent for it.
+    /// The identifiers and the client reference that were sent for it.
     pub sent: SentDevice,
     /// Whether it was on the plan before the change was sent, as far as
     /// [`Change::plans_known`] goes.

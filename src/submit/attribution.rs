@@ -2,7 +2,7 @@
 //!
 //! The journal decides what proves it, in one transaction. This module decides when the journal is asked:
 //! once a request has been quiet, which means that no result of it arrived for
-//! `changes.attribution_quiet_period`. Callbacks come one by one, so a request of somebody else for more
+//! `changes.attribution_quiet_period`. Callbacks arrive one by one, so a foreign request for more
 //! devices looks like ours until its last callback. For eSIM, ThingSpace is asked for the request's devices
 //! first.
 //!
@@ -50,7 +50,7 @@ const MAX_ASKED: usize = 1_000;
 /// The pause after the journal could not be read or written.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
-/// What the journal's commits have brought.
+/// The targets that the journal's commits have touched.
 #[derive(Default)]
 struct News {
     /// Requests, and when each was heard of last.
@@ -142,7 +142,7 @@ impl Attributor {
     ) -> Self {
         let mailbox = Arc::new(Mailbox::default());
         journal.observe(Arc::new(WeakMailbox(Arc::downgrade(&mailbox))));
-        // Requests that are on record already are followed from the start.
+        // Stored requests are followed from the start.
         mailbox.news.lock().changes = true;
         mailbox.arrived.notify_one();
         Self {
@@ -202,7 +202,7 @@ impl Attributor {
         Ok(())
     }
 
-    /// What a broken build does at the start.
+    /// Attributes at the start, as a broken build does.
     async fn take_all_for_quiet(&self) {
         for request in self.unattributed().await.unwrap_or_default() {
             let long_ago = Instant::now().checked_sub(self.quiet_period);
@@ -292,7 +292,7 @@ impl Attributor {
                 Listed::Nothing(DeviceList::Unanswered)
             }
             Ok(devices) => Listed::Devices(devices.into_iter().map(|device| device.ids).collect()),
-            // Whether the status covers plan changes is not documented. Until ThingSpace has returned
+            // The documentation does not say whether the status covers plan changes. Until ThingSpace has returned
             // one, a refusal means that it has none. After that, a refusal proves nothing.
             Err(LookUpError::Refused(why)) if !self.thingspace.tells_statuses() => {
                 tracing::debug!(%request, why, "ThingSpace has no status of requests");
@@ -359,7 +359,7 @@ impl Mailbox {
         }
     }
 
-    /// How long until the first request has been quiet for long enough.
+    /// The time until the first request has been quiet for long enough.
     fn until_quiet(&self, quiet_period: Duration) -> Duration {
         let news = self.news.lock();
         let oldest = news.requests.values().min();
@@ -383,7 +383,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether a request that was taken has not been heard of since.
+    /// True if no result of a request has arrived since it was taken.
     fn is_still_quiet(&self, request: &RequestId, quiet_period: Duration) -> bool {
         let news = self.news.lock();
         let none_dropped = news

@@ -256,7 +256,7 @@ impl Submit {
         }
         match demand.in_stored_order(stored) {
             Some(demand) => self.drive(change_id, demand, caller).await,
-            // Equal fingerprints of different contents: do not send what is not on record.
+            // Equal fingerprints of different contents: do not send what is not stored.
             None => {
                 tracing::error!(%change_id, "the stored devices are not those of the request; nothing was sent");
                 let step =

@@ -50,7 +50,7 @@ const SHORT_WAIT: Duration = Duration::from_secs(2);
 const UNRECOGNISED_DELAY: (Duration, Duration) =
     (Duration::from_secs(30), Duration::from_secs(15 * 60));
 
-/// How long credentials are not tried after ThingSpace refused them. The two refusals that lock the
+/// The time for which credentials are not tried after ThingSpace refused them. The two refusals that lock the
 /// credentials out lie at least this far apart: a fault at ThingSpace that lasts for some seconds does not.
 const REFUSAL_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -221,7 +221,7 @@ impl Access {
                     let due = self.renewal_due().filter(|due| *due > now);
                     sleep_until(due.unwrap_or(now + CHECK_INTERVAL)).await;
                 }
-                // The first change logs in: a gateway that nobody uses asks for nothing.
+                // The first change logs in: an idle gateway sends no request.
                 None => sleep(CHECK_INTERVAL).await,
             }
         }

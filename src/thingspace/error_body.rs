@@ -95,7 +95,7 @@ impl ErrorBody {
             .flatten()
     }
 
-    /// Whether it is the API gateway's error for a missing or wrong token or key.
+    /// True for the API gateway's error for a missing or wrong token or key.
     pub(super) fn is_authentication_fault(&self) -> bool {
         self.gateway_code()
             .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE)

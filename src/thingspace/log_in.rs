@@ -47,7 +47,7 @@ pub(super) struct LogInError {
     pub(super) refusal: Refusal,
 }
 
-/// What a failed log-in says about the credentials.
+/// The conclusion about the credentials from a failed log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// ThingSpace refused them, in a form that it is known to use. Counts towards the lock-out.
@@ -231,7 +231,7 @@ fn granted<'a>(
     Err(LogInError { cause, refusal })
 }
 
-/// What an answer that is no success says about the credentials.
+/// The conclusion about the credentials from an answer that is no success.
 fn cause(reply: &Reply, step: Step, error: Option<&ErrorBody>) -> Cause {
     let may_refuse = matches!(
         reply.status,
@@ -281,7 +281,7 @@ impl Step {
         }
     }
 
-    /// Whether an error says that the credentials of this step are wrong: only in a form that
+    /// True if an error says that the credentials of this step are wrong: only in a form that
     /// ThingSpace is known to use (see thingspace-facts, sections 1 and 2).
     fn is_refusal(self, error: &ErrorBody) -> bool {
         match (self, error.shape) {

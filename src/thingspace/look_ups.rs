@@ -108,7 +108,7 @@ impl ThingSpace {
             return Err(LookUpError::Unanswered("no list of devices".into()));
         };
         self.tells_statuses.store(true, Ordering::Relaxed);
-        // What cannot be read is a device that nothing is known of: without it, the list would look like a
+        // An unreadable entry counts as an unknown device: without it, the list would look like a
         // shorter one.
         let nothing = Map::new();
         let devices = devices

@@ -6,7 +6,7 @@ use crate::domain::change::RefusalKind::{
     self, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
 };
 
-/// What an error code proves about a change.
+/// The meaning of an error code for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// ThingSpace refused it and executed nothing.
@@ -85,7 +85,7 @@ pub(super) const CODES: [(&str, Meaning); 25] = [
 /// The classes of codes that refuse a request.
 const CLASSES: [&str; 2] = ["INPUT_INVALID", "REQUEST_FAILED"];
 
-/// What ThingSpace's error means; `None` when neither its code nor a code in its text is known.
+/// The meaning of ThingSpace's error; `None` when neither its code nor a code in its text is known.
 pub(super) fn meaning(error: &ErrorBody) -> Option<Meaning> {
     meaning_of(error.cause_code()?)
 }
@@ -105,7 +105,7 @@ fn meaning_of(code: &str) -> Option<Meaning> {
         .or_else(|| by_parts(code))
 }
 
-/// Whether a code is the known one, with or without the name of a service in front.
+/// True if a code is the known one, with or without the name of a service in front.
 fn is(code: &str, known: &str) -> bool {
     let service = code
         .len()

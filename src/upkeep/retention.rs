@@ -2,7 +2,7 @@
 //!
 //! The times of entries are the system clock's, which may have been wrong when they were stored: an entry
 //! that was stored while it was behind looks old once it is corrected. So the age of an entry is known by its
-//! position: samples on record say which position the journal had reached at which time.
+//! position: stored samples say which position the journal had reached at which time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     journal::{Journal, JournalError},
 };
 
-/// How often old changes are looked for.
+/// The interval between searches for old changes.
 const TRIM_INTERVAL: Duration = Duration::from_secs(600);
 /// The pause between two slices of trimming, which leaves the writer to others.
 const TRIM_PAUSE: Duration = Duration::from_millis(20);
@@ -25,7 +25,7 @@ const SAMPLES: u32 = 64;
 const NOTE: &str = "retention-samples";
 
 /// Removes changes whose last event is older than `retention`, a bounded slice at a time, until `stop`.
-/// Keeps the clock's time on record, for the next start.
+/// Stores the clock's time for the next start.
 pub async fn trim_journal(
     journal: Arc<dyn Journal>,
     clock: Arc<SteadyClock>,

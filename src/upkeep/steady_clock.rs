@@ -2,7 +2,7 @@
 //! callbacks. A wrong system clock must not take them early.
 //!
 //! It follows the system clock, except when that is more than [`TOLERANCE`] ahead of the time that has
-//! passed: after a start, measured from the time that the journal has on record, or after a leap. It then
+//! passed: after a start, measured from the time stored in the journal, or after a leap. It then
 //! runs on at the speed of the monotonic clock, and follows again once the system clock has run steadily
 //! for [`HOLD`]. A system clock that is set back is followed at once.
 
@@ -17,13 +17,13 @@ use crate::{
     journal::{Journal, JournalError},
 };
 
-/// How far the system clock may be ahead and still be followed: longer than a restart takes.
+/// The largest lead of the system clock that is followed: longer than a restart takes.
 const TOLERANCE: Duration = Duration::from_secs(60 * 60);
-/// How long a system clock that is further ahead must run steadily before it is followed.
+/// The time for which a system clock that is further ahead must run steadily before it is followed.
 const HOLD: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// Two readings further apart than this, beyond the time that passed between them, are a leap.
 const LEAP: Duration = Duration::from_secs(60);
-/// The note of the journal that has the time on record.
+/// The note of the journal that stores the time.
 const NOTE: &str = "steady-clock";
 
 /// The system clock without its leaps ahead.
@@ -41,7 +41,7 @@ struct State {
 }
 
 struct Held {
-    /// How far the system clock was ahead at the last reading.
+    /// The lead of the system clock at the last reading.
     ahead: Duration,
     since: Instant,
 }
@@ -49,7 +49,7 @@ struct Held {
 // === impl SteadyClock ===
 
 impl SteadyClock {
-    /// Goes on from the time that the journal has on record. A new journal starts with the system
+    /// Goes on from the time stored in the journal. A new journal starts with the system
     /// clock's time.
     pub async fn load(
         journal: &dyn Journal,
@@ -59,7 +59,7 @@ impl SteadyClock {
         let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
             Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
             Err(_) if journal.extent().await?.last == 0 => system.now(),
-            // Entries without a time on record: any system clock is far ahead of this one.
+            // Entries without a stored time: any system clock is far ahead of this one.
             Err(_) => Timestamp::from_micros(0),
         };
         let clock = Arc::new(Self::starting_at(time, system));
@@ -78,11 +78,11 @@ impl SteadyClock {
         }
     }
 
-    /// Puts the present time on record, for the next start. Without room on the disk that has to wait.
+    /// Stores the current time for the next start. If the disk is full, a later call stores it.
     pub(super) async fn record(&self, journal: &dyn Journal) {
         let micros = self.now().as_micros().to_be_bytes();
         if let Err(error) = journal.put_note(NOTE.into(), micros.into()).await {
-            tracing::warn!(%error, "the steady clock's time could not be put on record");
+            tracing::warn!(%error, "the time of the steady clock could not be stored");
         }
     }
 }
@@ -132,7 +132,7 @@ impl State {
                 self.held = Some(Held { ahead, since: at });
                 tracing::warn!(
                     ahead_hours = ahead.as_secs() / 3_600,
-                    "the system clock is ahead of the time that the journal has on record; nothing is \
+                    "the system clock is ahead of the time stored in the journal; nothing is \
                      removed or closed by it until it has run steadily for 3 days. Correct the clock if \
                      it is wrong; do nothing if the gateway was stopped for so long"
                 );

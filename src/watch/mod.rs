@@ -238,7 +238,7 @@ impl Watches {
         let why = if token.epoch != self.journal.epoch() {
             "it is of another journal, or of one that has lost something since"
         } else if let Side::NoneUpTo(position) = token.side {
-            // Whether what was removed was of this target is not on record.
+            // The journal does not store whether the removed events belonged to this target.
             let extent = self.journal.extent().await?;
             if position > extent.last {
                 "its place is beyond the journal's end"

@@ -126,7 +126,7 @@ impl Tail {
 // === impl Reader ===
 
 impl Reader {
-    /// What comes after a place, read from the journal.
+    /// Reads the events after a place from the journal.
     async fn read(&self, after: Place) -> Result<Batch, JournalError> {
         if after < self.ring.lock().tip {
             // Fallen behind: its own reading, nobody else's business.

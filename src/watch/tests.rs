@@ -273,7 +273,7 @@ async fn a_token_from_before_the_first_result_is_refused_once_that_was_removed()
         let (words, _) = caught_up(&house, oldest).await.unwrap();
         assert_eq!(words, ["opened", "event 3", "bookmark"]);
     }
-    // Whoever begins now is shown what there is.
+    // A new watch receives the stored events.
     let (words, _) = caught_up(&house, None).await.unwrap();
     assert_eq!(words, ["opened", "event 3", "bookmark"]);
 }

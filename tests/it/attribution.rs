@@ -1,4 +1,4 @@
-//! Requests of somebody else that look like a change whose answer was lost: none of them may be attributed
+//! Foreign requests that look like a change whose answer was lost: none of them may be attributed
 //! to it.
 
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ async fn the_quiet_period_is_kept_over_a_restart() {
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     lost(&thingspace, &mut client, "lost", [0, 1]).await;
-    // The request of somebody else for devices 0, 1 and 2: its last callback comes after the restart.
+    // A foreign request for devices 0, 1 and 2. Its last callback arrives after the restart.
     call_back(&gateway, "r-other", [0, 1]).await;
     gateway.kill().await;
 
@@ -135,7 +135,7 @@ async fn a_list_that_is_empty_or_lacks_devices_adds_nothing_to_the_callbacks() {
     };
     thingspace.answer(Call::Change, Answer::HangUp);
     change_esim(&mut client, esim("lost", 0..3)).await;
-    // Somebody else's request for four profiles. Its last callback is late.
+    // A foreign request for four profiles. Its last callback is late.
     profiles("r-other", 0..3).await;
     for (list, times) in [(lists([]), 2), (lists([2]), 3), (lists(0..4), 4)] {
         thingspace.always(Call::Status, list);
@@ -182,7 +182,7 @@ async fn a_callback_from_before_the_dispatch_stays_before_it_when_the_clock_is_s
         .set("changes.close_after", "3s")
         .set("changes.attribution_quiet_period", "100ms");
     let gateway = setup.start().await;
-    // Somebody else's request, called back before anything is sent from here.
+    // A foreign request whose callbacks arrive before the gateway sends anything.
     call_back(&gateway, "r-other", [0, 1]).await;
     gateway.kill().await;
 

@@ -59,9 +59,8 @@ async fn a_start_with_a_clock_that_is_401_days_ahead_sends_no_key_again_and_clos
         assert_eq!(story.results().len(), 1);
         let (code, log) = gateway.terminate().await;
         assert_eq!(code, Some(0));
-        let warned =
-            log.contains("the system clock is ahead of the time that the journal has on record");
-        // Corrected is as far ahead of what was on record last.
+        let warned = log.contains("the system clock is ahead of the time stored in the journal");
+        // The corrected clock is as far ahead of the last stored time.
         assert_eq!(warned, days >= 0, "{log}");
     }
 }

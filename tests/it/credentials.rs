@@ -13,7 +13,7 @@ use crate::support::{
 
 const WRONG_PASSWORD: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
 
-/// What a filtering proxy answers with: nothing that ThingSpace would say.
+/// The answer of a filtering proxy, in no format of ThingSpace.
 fn html_forbidden() -> Answer {
     let page = "<html><head><title>Access denied</title></head><body>403</body></html>";
     Answer::Says(403, vec![("content-type", "text/html")], page.to_owned())

@@ -88,7 +88,7 @@ fn ways(code: &str) -> Vec<Answer> {
     ]
 }
 
-/// What the other rows of the document are about.
+/// The answers of the other rows of the document.
 fn answers(row: &str) -> Vec<Answer> {
     const HTML: &str = "<html><body>No</body></html>";
     const OAUTH: &str = r#"{"error":"invalid_request","error_description":"D"}"#;
@@ -188,7 +188,7 @@ async fn change(
     Ok(answer.expect("a change").state())
 }
 
-/// What a change call returned, as the document writes it.
+/// The result of a change call, as the document writes it.
 fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
     match returned {
         Ok(state) => {

@@ -161,7 +161,7 @@ impl Protocol {
         }
     }
 
-    /// What ThingSpace may list of a request's devices.
+    /// The lists of a request's devices that ThingSpace may return.
     fn lists(&self, devices: Devices) -> impl Iterator<Item = Devices> + '_ {
         let subsets = (0..=devices).filter(move |some| some & !devices == 0);
         subsets.filter(move |listed| {

@@ -267,7 +267,7 @@ fn a_list_that_lacks_devices_and_is_exactly_our_set_cannot_be_told_from_ours() {
 
 // === What each rule is there for ===
 
-/// The four ways in which a request of somebody else was attributed to an unknown change: each breaks the
+/// The four ways in which a foreign request was attributed to an unknown change: each breaks the
 /// model under the old rule, and the same model holds under the rule that replaced it.
 #[test]
 fn each_old_rule_of_attribution_has_a_counterexample_and_its_replacement_has_none() {

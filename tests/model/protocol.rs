@@ -67,7 +67,7 @@ pub enum Flaw {
     BindsAtOnce,
     BindsWithoutTheList,
     ForgetsWhatWasGivenUp,
-    /// And forgets what was given up, which hides it, as it does once the change is no longer on record.
+    /// And forgets what was given up, which hides it, as it does once the change is no longer stored.
     TakesResultsFromBeforeItWasSent,
     /// Attributes what it finds at a start at once.
     QuietPeriodEndsAtARestart,

@@ -132,7 +132,7 @@ pub(in crate::journal) async fn what_does_not_prove_it_binds_nothing(engine: &dy
 
 pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engine: &dyn Engine) {
     let journal = engine.open().await;
-    // One device, sent once by its MEID and once by its MDN: nobody can know that it is one.
+    // One device, sent once by its MEID and once by its MDN: no data shows that it is one.
     let first = unknown(&*journal, &five_g("a", &["A100003685E561"])).await;
     let mut other = five_g("b", &["A100003685E562"]);
     let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567".to_owned()).unwrap();
@@ -243,7 +243,7 @@ pub(in crate::journal) async fn results_come_before_or_after_a_change_by_their_p
     let attribution = attribute(&*journal, "later").await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
 
-    // What counts is when it was sent last.
+    // The last dispatch decides.
     let demand = esim("rearmed", 10..11);
     let id = dispatched_at(&*journal, &demand, 10).await;
     see(&*journal, "between", &[10], 1_000).await;

@@ -8,7 +8,7 @@ use crate::domain::{
 
 const DEVICES: usize = 10_000;
 
-/// What arrives for a device, by its index.
+/// The results that arrive for a device, by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Story {
     Succeeds,

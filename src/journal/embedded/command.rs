@@ -54,7 +54,7 @@ pub(super) type Answer = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
 // === impl Command ===
 
 impl Command {
-    /// Whether a POST leaves once it is answered: not before the marker knows of it.
+    /// True if a POST leaves once it is answered: the marker must have reached it before.
     pub(super) fn sends(&self) -> bool {
         matches!(self, Self::Step(_, step, ..) if matches!(**step, Step::Dispatch { .. }))
     }

@@ -14,7 +14,7 @@ use crate::broken::Rule;
 pub(super) const DATABASE: &str = "journal.db";
 /// Its write-ahead log.
 pub(super) const LOG: &str = "journal.db-wal";
-/// What the database is compared with when it is opened.
+/// The values that the database is compared with when it is opened.
 pub(super) const MARKER: &str = "journal.marker";
 /// Locked by the process that uses the directory.
 const LOCK: &str = "journal.lock";
@@ -28,7 +28,7 @@ const FILES: [&str; 6] = [DATABASE, LOG, MARKER, LOCK, SHARED_MEMORY, ROLLBACK];
 /// For the owner alone: identifiers of customers' devices are in the journal.
 const PRIVATE: u32 = 0o600;
 
-/// Held by whoever uses the journal.
+/// Locked by the process that uses the journal.
 ///
 /// The lock file keeps a second process out of the directory, and the lock on the database itself keeps
 /// it from the same database by another path, or when the lock file was removed. Both are flock(2)
@@ -139,7 +139,7 @@ fn try_lock(file: &File, dir: &Path) -> Result<(), OpenError> {
     }
 }
 
-/// Renames the files of a database that cannot be used, so that whoever can read them still may.
+/// Renames the files of a database that cannot be used, so that they can still be examined.
 pub(super) fn put_aside(dir: &Path) -> io::Result<()> {
     for name in [DATABASE, LOG, ROLLBACK, SHARED_MEMORY] {
         let path = dir.join(name);

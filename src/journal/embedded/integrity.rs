@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What is missing in a journal's directory.
+/// The missing parts of a journal's directory.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
     /// No database, where there was one.
@@ -70,7 +70,7 @@ pub struct AcceptedLoss {
     pub had: Option<u64>,
 }
 
-/// What a database says of itself.
+/// The state of a database.
 struct Database {
     epoch: Option<Epoch>,
     position: u64,

@@ -31,19 +31,19 @@ use crate::journal::{Epoch, JournalError};
 /// A slot is written in place and alone in its disk's sector, so that a torn write leaves the other one.
 const SLOT: usize = 4_096;
 const SLOTS: u64 = 2;
-/// How far the marker may be behind, when nothing is about to be sent.
+/// The longest delay of the marker while nothing is about to be sent.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The first line of a slot.
 const TITLE: &str = "thingspace-gateway journal marker, version 1";
 
-/// What the marker says: the database of this epoch has reached this position.
+/// The content of the marker: the database of this epoch has reached this position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marker {
     pub(super) epoch: Epoch,
     pub(super) position: u64,
 }
 
-/// What there is of a marker.
+/// The result of reading a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reading {
     /// No file.

@@ -109,7 +109,7 @@ pub enum OpenError {
     Damaged {
         /// The directory.
         dir: PathBuf,
-        /// What is missing.
+        /// The missing part.
         damage: Damage,
     },
     /// Its changes were sent to another ThingSpace.
@@ -232,7 +232,7 @@ impl Embedded {
     }
 }
 
-/// Compares the origin on record with that of the settings, or puts it on record.
+/// Compares the stored origin with that of the settings, or stores it.
 fn settle_origin(connection: &Connection, options: &Options) -> Result<Origin, OpenError> {
     let dir = options.dir.as_path();
     let database = |error: rusqlite::Error| OpenError::database(dir, &error);

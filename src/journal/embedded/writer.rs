@@ -87,7 +87,7 @@ pub(super) struct Standing {
     pub(super) forwards: ForwardCensus,
 }
 
-/// What the writer's threads have open.
+/// The files that the writer's threads have open.
 pub(super) struct WriterFiles {
     pub(super) connection: Connection,
     pub(super) checkpoints: Connection,

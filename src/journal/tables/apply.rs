@@ -111,7 +111,7 @@ impl<'c> Batch<'c> {
 
     // --- Commands --------------------------------------------------------
 
-    /// What a claim would find. Changes nothing.
+    /// Checks what a claim would find. Changes nothing.
     pub(in crate::journal) fn check(&mut self, intent: &Intent) -> rusqlite::Result<ClaimCheck> {
         let change = &intent.change;
         let known = self.by_key(change)?;

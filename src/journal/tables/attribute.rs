@@ -145,7 +145,7 @@ impl Batch<'_> {
         Ok(found)
     }
 
-    /// Whether another unanswered 5G change has a device that the reports do not tell apart from the one
+    /// True if another unanswered 5G change has a device that the reports do not distinguish from the one
     /// that they name: it was sent with identifiers of other kinds, so no value contradicts it.
     fn has_rival_of_other_kinds(
         &mut self,
@@ -269,7 +269,7 @@ pub(super) fn dispatched_at(connection: &Connection, id: i64) -> rusqlite::Resul
     Ok(None)
 }
 
-/// What an attribution rests on, for people.
+/// The human-readable evidence of an attribution.
 fn evidence(change: &Change, listed: bool) -> String {
     let how = if listed {
         "ThingSpace's status of this request lists"

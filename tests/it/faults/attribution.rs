@@ -1,4 +1,4 @@
-//! Attribution under faults: in every run, changes whose answer is lost, and requests of somebody else that
+//! Attribution under faults: in every run, changes whose answer is lost, and foreign requests that
 //! look like them. None of them may be attributed wrongly, whatever a restart, a list or the clock says.
 //!
 //! The gateway and its ThingSpace are those of the run's own, beside the ones of the hundred clients, so that
@@ -19,7 +19,7 @@ use crate::support::{
     wrong_clock::with_clock_offset,
 };
 
-/// How far the clock is set back.
+/// The time by which the clock is set back.
 const SET_BACK: i64 = -3_600;
 
 /// A gateway with a ThingSpace that answers as the case needs it.
@@ -47,7 +47,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
     }
     let gateway = setup.start().await;
     let mut random = fastrand::Rng::with_seed(seed ^ 0x6174_7472);
-    // Somebody else's request, called back before anything is sent from here.
+    // A foreign request whose callbacks arrive before the gateway sends anything.
     let early = shuffled(block(1, &mut random), &mut random);
     call_back(&gateway, "r-early", &early).await;
     gateway.kill().await;
@@ -291,7 +291,7 @@ impl Trial {
         );
     }
 
-    /// Somebody else's request for one profile more. Its last callback is late, and the list of its devices
+    /// A foreign request for one profile more. Its last callback is late, and the list of its devices
     /// is empty or lacks some.
     async fn an_incomplete_list(&mut self) {
         let numbers = self.devices(5);
@@ -319,7 +319,7 @@ impl Trial {
         self.is_closed("fewer").await;
     }
 
-    /// The callbacks of somebody else's request for one device more, with a restart before the last one.
+    /// The callbacks of a foreign request for one device more, with a restart before the last one.
     async fn a_restart_within_the_quiet_period(&mut self, setup: &Setup) {
         let numbers = self.devices(6);
         let setup = setup

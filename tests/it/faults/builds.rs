@@ -26,7 +26,7 @@ const OF_ATTRIBUTION: [Rule; 6] = [
     Rule::PositionsNotTimes,
 ];
 
-/// What the suite finds in a run of a build without a rule.
+/// The findings of the suite in a run of a build without a rule.
 async fn found(seed: u64, rule: Rule, name: &str) -> Vec<String> {
     if OF_ATTRIBUTION.contains(&rule) {
         let run = Box::pin(attribution::run(seed, Some(name)));

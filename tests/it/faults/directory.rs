@@ -1,4 +1,4 @@
-//! What happens to the journal's directory and to the system clock once all is told: a second process, a
+//! Faults of the journal's directory and of the system clock after a run: a second process, a
 //! directory that has lost something, another ThingSpace, and a clock that leaps. Every start that must be
 //! refused is, and nothing is sent again by one that goes on.
 
@@ -18,7 +18,7 @@ use crate::support::{
     requests::{Story, deliver, esim_callback, get_by_key, stored, watch_request},
 };
 
-/// What is lost, by the files that it is done to.
+/// The loss, by the damaged files.
 #[derive(Debug, Clone, Copy)]
 enum Damage {
     Removed(&'static [&'static str]),
@@ -88,7 +88,7 @@ impl After<'_> {
         wrong
     }
 
-    /// Stores results of a request that nobody made, and waits until the marker says of them.
+    /// Stores results of an unowned request, and waits until the marker has reached them.
     async fn store_results(&self, gateway: &Gateway, seed: u64) {
         let url = gateway.callback_url("DeviceProfileService");
         let request = format!("nobodys-{seed}");
@@ -187,7 +187,7 @@ impl After<'_> {
         }
     }
 
-    /// The key is known, and whoever repeats the call is answered.
+    /// The key is known, and a repeated call gets the change.
     async fn ask_again(
         &self,
         client: &mut Client,
@@ -201,7 +201,7 @@ impl After<'_> {
             Ok(again) if again.change_id == change.change_id => {}
             other => wrong.push(format!("clock {days} days ahead: {key} is {other:?}")),
         }
-        // What was sent again is in the ledger.
+        // The ledger shows what was sent again.
         if change.state() != ChangeState::NotSent
             && let Err(status) = told.order.call(client, None).await
             && status.code() == Code::NotFound

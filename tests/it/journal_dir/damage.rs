@@ -32,7 +32,7 @@ fn empty(dir: &Path, name: &str) {
     fs::write(dir.join(name), []).expect("a file");
 }
 
-/// What may happen to a directory whose log has not been moved into the database.
+/// Damage to a directory whose log has not been checkpointed.
 const DAMAGES: [Damage; 8] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
@@ -49,7 +49,7 @@ const DAMAGES: [Damage; 8] = [
     ("a marker that is garbage", |dir| overwrite(dir, MARKER, 0)),
 ];
 
-/// What may happen to one whose log has been moved into the database, at an orderly end.
+/// Damage to a directory whose log was checkpointed by a graceful shutdown.
 const DAMAGES_AFTER_AN_END: [Damage; 5] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
@@ -126,7 +126,7 @@ async fn a_change_whose_post_has_left_is_missed_however_soon_the_log_is_lost() {
     let directory = Directory::new();
     let thingspace = ThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
-    // What is in the database is whole, and everything later is in the log.
+    // The database is complete up to a point, and everything later is in the log.
     let gateway = setup.start().await;
     use_it(&gateway).await;
     assert_eq!(gateway.terminate().await.0, Some(0));

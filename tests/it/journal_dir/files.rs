@@ -80,7 +80,7 @@ async fn what_is_not_an_abandoned_socket_is_not_removed_for_the_admin_socket() {
     assert!(log.contains("another process listens on it"), "{log}");
     drop(listener);
 
-    // What nobody listens on was left behind.
+    // A socket without a listener was left behind.
     let gateway = setup.start().await;
     let made = fs::symlink_metadata(&socket).expect("it is there");
     assert!(made.file_type().is_socket());

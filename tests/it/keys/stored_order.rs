@@ -113,7 +113,7 @@ async fn a_rearmed_change_is_sent_in_the_stored_order_and_proves_only_the_device
         proven,
         [(Some(1), &*meid(2), Outcome::Succeeded, Source::Reconciled)]
     );
-    // The reference of the call that put the change on record.
+    // The reference of the call that created the change.
     assert_eq!(results[0].client_reference, "first 2");
     let change = get_by_key(&mut client, "k").await.unwrap();
     assert_eq!(

@@ -81,7 +81,7 @@ pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> V
         instruments: Instruments::unread(),
     };
     let opened = match Embedded::open(&options) {
-        // What is missing is told all the same.
+        // The missing files are still reported.
         Err(error @ OpenError::Damaged { .. }) => {
             wrong.push(format!("it is refused: {error}"));
             Embedded::accept_loss(&options).and_then(|_| Embedded::open(&options))

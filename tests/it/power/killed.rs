@@ -14,7 +14,7 @@ use crate::support::{
     requests::{esim_callback, iccid, post},
 };
 
-/// Nobody listens there.
+/// No process listens there.
 const BASE_URL: &str = "http://127.0.0.1:9/api";
 
 #[tokio::test(flavor = "multi_thread")]
