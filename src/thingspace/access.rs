@@ -27,11 +27,14 @@ use super::{
 use crate::{
     broken::Rule,
     domain::{
-        backoff,
         change::{Refusal, RefusalKind},
         trace::TraceParent,
     },
 };
+
+mod retry;
+
+use retry::Retry;
 
 /// A token is replaced when less than this is left of it. Up to a half more is added by chance, so that
 /// several gateways do not all do so at once.
@@ -103,16 +106,6 @@ struct State {
     /// The latest other failure of a session log-in, until one succeeds.
     session_failed: Option<Retry>,
     last_number: u64,
-}
-
-/// A failed try, and when the next one is due.
-#[derive(Clone)]
-struct Retry {
-    /// Failed tries in a row.
-    failures: u32,
-    failed_at: Instant,
-    due: Instant,
-    refusal: Refusal,
 }
 
 #[derive(Clone)]
@@ -523,56 +516,6 @@ impl State {
 impl FailedLogins {
     fn weight(self) -> u32 {
         u32::from(self.refused) * REFUSED + u32::from(self.unfinished) * UNFINISHED
-    }
-}
-
-// === impl Retry ===
-
-impl Retry {
-    /// The next try is due after this delay.
-    fn at(delay: Duration, refusal: Refusal) -> Self {
-        let now = Instant::now();
-        Self {
-            failures: 1,
-            failed_at: now,
-            due: now + delay.max(refusal.retry_after.unwrap_or_default()),
-            refusal,
-        }
-    }
-
-    /// The next try is due after a delay that grows with the failures in a row.
-    fn after(previous: Option<&Self>, range: (Duration, Duration), refusal: Refusal) -> Self {
-        let failures = previous
-            .map_or(0, |previous| previous.failures)
-            .saturating_add(1);
-        let delay = backoff::delay(range, failures, fastrand::f64());
-        Self {
-            failures,
-            ..Self::at(delay, refusal)
-        }
-    }
-
-    /// A refusal shortly before the gateway was restarted.
-    fn after_restart(failed: &FailedLogins) -> Option<Self> {
-        let since = failed.since_refused?;
-        let left = REFUSAL_INTERVAL.checked_sub(since)?;
-        let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
-        let retry = Self::at(left, refusal(RefusalKind::Credentials, detail));
-        Some(Self {
-            failed_at: retry
-                .failed_at
-                .checked_sub(since)
-                .unwrap_or(retry.failed_at),
-            ..retry
-        })
-    }
-
-    /// The failure, and how long to wait now.
-    fn unprepared(&self) -> Unprepared {
-        Unprepared(Refusal {
-            retry_after: Some(self.due.saturating_duration_since(Instant::now())),
-            ..self.refusal.clone()
-        })
     }
 }
 

@@ -1,18 +1,16 @@
 //! Foreign requests that look like a change whose answer was lost: none of them may be attributed
 //! to it.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use thingspace_gateway::proto::ChangeState;
-use tokio::time::timeout;
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
+    gateway::{Client, Directory, Gateway, Setup},
     requests::{
         Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_callback, five_g_bi,
         get_by_key, meid, watch_key,
     },
-    sender::iccid,
-    thingspace::{Answer, Call, STATUS, ThingSpace},
+    thingspace::{Answer, Call, ThingSpace, asked, lists},
     wrong_clock::with_clock_offset,
 };
 
@@ -49,27 +47,6 @@ async fn one_round(thingspace: &ThingSpace, gateway: &Gateway, client: &mut Clie
 
 async fn state(client: &mut Client, key: &str) -> ChangeState {
     get_by_key(client, key).await.unwrap().state()
-}
-
-/// ThingSpace's status of a request for these profiles.
-fn lists(numbers: impl IntoIterator<Item = usize>) -> Answer {
-    let device =
-        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
-    let devices: Vec<Value> = numbers.into_iter().map(device).collect();
-    let status = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
-    let headers = vec![("content-type", "application/json")];
-    Answer::Says(200, headers, status.to_string())
-}
-
-/// Waits until ThingSpace was asked about the devices of a request so many times in all.
-async fn asked(thingspace: &ThingSpace, request: &str, times: usize) {
-    let path = format!("{STATUS}0000123456-00001/requests/{request}/status");
-    let often = async {
-        while thingspace.seen(&path).len() < times {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, often).await.expect("it asks");
 }
 
 #[tokio::test]

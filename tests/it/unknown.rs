@@ -1,18 +1,15 @@
 //! Changes whose answer was lost: what binds them to the request that ThingSpace made of them, what
 //! does not, and what becomes of those that nothing binds.
 
-use serde_json::json;
 use thingspace_gateway::proto::ChangeState;
-use tokio::time::timeout;
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
+    gateway::{Client, Directory, Gateway, Setup},
     requests::{
         Story, Watch, change_esim, deliver, esim, esim_callback, esim_failure, get_by_key, short,
         stored, watch_key, watch_request,
     },
-    sender::iccid,
-    thingspace::{Answer, Call, STATUS, ThingSpace},
+    thingspace::{Answer, Call, STATUS, ThingSpace, asked, lists},
 };
 
 /// A change of these profiles that ThingSpace has executed and not answered.
@@ -32,27 +29,6 @@ async fn call_back(gateway: &Gateway, request: &str, numbers: impl IntoIterator<
     for number in numbers {
         deliver(&url, &esim_callback(request, number)).await;
     }
-}
-
-/// ThingSpace's status of a request for these profiles.
-fn lists(numbers: std::ops::Range<usize>) -> Answer {
-    let device =
-        |number| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": "Pending"});
-    let devices: Vec<_> = numbers.map(device).collect();
-    let status = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
-    let json = vec![("content-type", "application/json")];
-    Answer::Says(200, json, status.to_string())
-}
-
-/// Waits until ThingSpace was asked about the devices of a request so often, all in all.
-async fn asked(thingspace: &ThingSpace, request: &str, times: usize) {
-    let path = format!("{STATUS}0000123456-00001/requests/{request}/status");
-    let often = async {
-        while thingspace.seen(&path).len() < times {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, often).await.expect("it asks");
 }
 
 #[tokio::test]

@@ -27,10 +27,12 @@ use super::gateway::PATIENCE;
 
 mod answers;
 mod seen;
+mod statuses;
 
 pub use answers::{Answer, Refusal};
 use answers::{JSON, accepted, says};
 pub use seen::{Held, Seen};
+pub use statuses::{asked, lists};
 
 pub const TOKEN: &str = "/api/ts/v1/oauth2/token";
 pub const LOG_IN: &str = "/api/m2m/v1/session/login";
