@@ -8,8 +8,10 @@ WORKDIR /src
 # Static, and random bytes from the system call: an empty root has no /dev/urandom to fall back to.
 ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
 
-# All dependencies first, with stubs for what is ours: a layer that lasts until Cargo.lock changes.
+# Build the dependencies and the crates first, with stubs for the gateway itself, as a layer that is
+# rebuilt only when they change.
 COPY Cargo.toml Cargo.lock ./
+COPY crates crates
 RUN mkdir src \
  && printf '//! A stub.\n' > src/lib.rs \
  && printf '//! A stub.\nfn main() {}\n' > src/main.rs \

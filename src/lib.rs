@@ -1,37 +1,36 @@
 //! A gRPC gateway to Verizon's ThingSpace Connectivity Management API.
 //!
-//! The rooms, each importing only from those listed after it:
+//! Each module depends only on modules that stand below it in this list:
 //!
-//! - [`cli`]: the command line, one short file per subcommand;
-//! - [`app`]: the wiring, from settings to a running gateway and its end;
-//! - [`api`]: the gRPC face;
-//! - [`listener`]: the HTTP face for ThingSpace's callbacks;
-//! - [`submit`]: a change from the intent to ThingSpace's answer;
-//! - [`upkeep`]: what runs by itself: deadlines, retention;
-//! - [`watch`]: replay and live tail, one stream of events; resume tokens;
-//! - [`thingspace`]: the REST client: tokens, calls, the answer table;
-//! - [`journal`]: what was asked, answered and received, on disk;
-//! - [`domain`]: identifiers, changes and their validation, device results,
-//!   device matching, states. Pure: no I/O, no async, no clock of its own.
+//! - [`cli`]: the command line, one file per subcommand;
+//! - [`app`]: wiring and lifecycle, from settings to a running gateway and its shutdown;
+//! - [`grpc`]: the gRPC server;
+//! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
+//! - [`background`]: deadlines, lookups of missing results, attribution, registration of the listener,
+//!   forwarding, retention;
+//! - [`dispatch`]: sends a change to ThingSpace and records the answer;
+//! - [`watch`]: streams of stored and new events; resume tokens;
+//! - [`thingspace`]: the REST client;
+//! - [`journal`]: the durable store of changes, answers and callbacks;
+//! - [`domain`]: changes and their states, identifiers, validation, device results and how they match
+//!   devices. Pure: no I/O, no async, no clock of its own;
+//! - [`config`], [`telemetry`], [`broken`] (rules that test builds can leave out).
 //!
-//! Beside them, importing nothing: [`config`] and [`telemetry`]; and the
-//! [`sandbox`], a ThingSpace that runs anywhere. And [`broken`]: what the fault suite may break on
-//! purpose, in builds that are made for it; [`loopback`]: one rule for what is on this machine.
+//! The crate `thingspace-sandbox` simulates ThingSpace; `thingspace-loopback` decides what is on the
+//! loopback interface.
 
-pub mod api;
 pub mod app;
+pub mod background;
 pub mod broken;
+pub mod callbacks;
 pub mod cli;
 pub mod config;
+pub mod dispatch;
 pub mod domain;
+pub mod grpc;
 pub mod journal;
-pub mod listener;
-pub mod loopback;
-pub mod sandbox;
-pub mod submit;
 pub mod telemetry;
 pub mod thingspace;
-pub mod upkeep;
 pub mod watch;
 
 /// The messages and client stubs of `proto/thingspace/gateway/v1`.

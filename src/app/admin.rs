@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::Health,
+    grpc::Health,
     telemetry::{EXPOSITION_TYPE, Telemetry},
 };
 

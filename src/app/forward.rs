@@ -7,11 +7,11 @@ use url::Url;
 
 use super::secrets::Fresh;
 use crate::{
+    background::{Destination, DestinationSource, Forwarder},
     config::{Config, Itself},
     domain::clock::Clock,
     journal::Journal,
     telemetry::Instruments,
-    upkeep::{Destination, DestinationSource, Forwarder},
 };
 
 /// The webhook, as it was last read.

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::{
+    background::{Guard, Means, Own, OwnSource, Register},
     config::{self, Config, Secret},
     domain::{clock::Clock, names::AccountName},
     journal::Journal,
     telemetry::Instruments,
     thingspace::ThingSpace,
-    upkeep::{Guard, Means, Own, OwnSource, Register},
 };
 
 /// The listener's address, read at each look.

@@ -14,9 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
     config::{self, Config, Mode},
-    journal::{JournalError, Origin, embedded::OpenError},
+    grpc,
+    journal::{JournalError, Origin, sqlite::OpenError},
     telemetry::Telemetry,
     thingspace,
 };
@@ -87,10 +87,10 @@ pub enum StartError {
     ThingSpace(#[from] thingspace::BuildError),
     /// The gRPC services cannot be built.
     #[error(transparent)]
-    Api(#[from] api::BuildError),
+    Api(#[from] grpc::BuildError),
     /// The callback listener cannot be built.
     #[error(transparent)]
-    Listener(#[from] crate::listener::TlsError),
+    Listener(#[from] crate::callbacks::TlsError),
     /// The socket for operators cannot be made.
     #[error("admin.socket {path}: {source}", path = .path.display())]
     Socket {

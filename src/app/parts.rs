@@ -7,18 +7,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{StartError, SystemClock, failed_logins, secrets, socket};
 use crate::{
-    api::{self, Encoder, Gateway, Health, Server, ServerInfo},
+    background::{self, Attributor, SteadyClock},
+    callbacks::Listener,
     config::Config,
+    dispatch::{self, Submit},
     domain::{change::ChangeState, clock::Clock, draft::Limits},
+    grpc::{self, Encoder, Gateway, Health, Server, ServerInfo},
     journal::{
         Census, Journal, Origin,
-        embedded::{Embedded, Options},
+        sqlite::{Embedded, Options},
     },
-    listener::Listener,
-    submit::{self, Attributor, Submit},
     telemetry::Instruments,
     thingspace::ThingSpace,
-    upkeep::{self, SteadyClock},
     watch::{self as watches, Watches},
 };
 
@@ -77,7 +77,7 @@ impl Parts {
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
-            submit::Limits {
+            dispatch::Limits {
                 changes: config.limits.calls,
                 devices: config.limits.devices,
             },
@@ -117,7 +117,7 @@ impl Parts {
         let server = Server::new(
             gateway,
             health,
-            api::Settings {
+            grpc::Settings {
                 max_connection_age: config.grpc.max_connection_age,
                 // A call may still wait for ThingSpace when its connection is asked to go.
                 max_connection_age_grace: config
@@ -125,7 +125,7 @@ impl Parts {
                     .max_stream_age
                     .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
-                limits: api::Limits {
+                limits: grpc::Limits {
                     calls: config.limits.calls,
                     message_bytes: config.limits.message_bytes,
                     reads: config.limits.reads,
@@ -167,17 +167,17 @@ impl Parts {
         stop: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) {
-        tasks.spawn(upkeep::watch_deadlines(
+        tasks.spawn(background::watch_deadlines(
             Arc::clone(&self.journal),
             Arc::clone(&self.clock),
             self.steady_clock.clone(),
-            upkeep::Deadlines {
+            background::Deadlines {
                 overdue_after: config.changes.overdue_after,
                 close_after: config.changes.close_after,
             },
             stop.clone(),
         ));
-        let reconciler = upkeep::Reconciler::new(
+        let reconciler = background::Reconciler::new(
             Arc::clone(&self.journal),
             Arc::clone(&self.thingspace),
             Arc::clone(&self.clock),
@@ -188,7 +188,7 @@ impl Parts {
         tasks.spawn(async move {
             stopped.run_until_cancelled(thingspace.keep_fresh()).await;
         });
-        tasks.spawn(upkeep::trim_journal(
+        tasks.spawn(background::trim_journal(
             Arc::clone(&self.journal),
             Arc::clone(&self.steady_clock),
             config.journal.retention,

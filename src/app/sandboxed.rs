@@ -3,15 +3,13 @@
 use std::{io, net::SocketAddr};
 
 use tempfile::TempDir;
+use thingspace_sandbox::{CallbackOrder, Credentials, Resend, Sandbox, Settings, Shares};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
 
-use crate::{
-    config::{self, Config, Secret},
-    sandbox::{CallbackOrder, Credentials, Resend, Sandbox, Settings, Shares},
-};
+use crate::config::{self, Config, Secret};
 
 /// A sandbox that is bound, and what goes away with it.
 pub(super) struct Beside {

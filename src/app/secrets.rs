@@ -7,8 +7,8 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    callbacks::{self, Pair, SecretSource},
     config::{self, Config, FiveGBiHttpMethod, Secret},
-    listener::{self, Pair, SecretSource},
     thingspace::{self, CredentialSource, Credentials, FailedLoginStore, FiveGBiMethod},
 };
 
@@ -81,7 +81,7 @@ pub(super) async fn refresh(secrets: Vec<Arc<Fresh>>, stop: CancellationToken) {
 
 /// What the settings say to the listener, and the secrets in it that come from
 /// files.
-pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc<Fresh>>) {
+pub(super) fn listener_settings(config: &Config) -> (callbacks::Settings, Vec<Arc<Fresh>>) {
     let callbacks = &config.callbacks;
     let mut fresh = Vec::new();
     let mut source = |secret: &Secret| -> Arc<dyn SecretSource> {
@@ -99,15 +99,15 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
     };
     let current = pair(&callbacks.username, &callbacks.password);
     let previous = pair(&callbacks.previous_username, &callbacks.previous_password);
-    let settings = listener::Settings {
+    let settings = callbacks::Settings {
         path_secret: callbacks.path_secret.as_ref().map(source),
         current,
         previous,
         require_password: callbacks.require_password.clone(),
         allow_cidrs: callbacks.allow_cidrs.clone(),
         allow_mode: match callbacks.allow_mode {
-            config::AllowMode::Report => listener::AllowMode::Report,
-            config::AllowMode::Enforce => listener::AllowMode::Enforce,
+            config::AllowMode::Report => callbacks::AllowMode::Report,
+            config::AllowMode::Enforce => callbacks::AllowMode::Enforce,
         },
         trusted_hops: callbacks.trusted_hops,
         quarantine_bytes: callbacks.quarantine_max_bytes,
@@ -120,8 +120,8 @@ pub(super) fn listener_settings(config: &Config) -> (listener::Settings, Vec<Arc
             .tls_cert_file
             .clone()
             .zip(callbacks.tls_key_file.clone())
-            .map(|(certificates, key)| listener::TlsFiles { certificates, key }),
-        ..listener::Settings::default()
+            .map(|(certificates, key)| callbacks::TlsFiles { certificates, key }),
+        ..callbacks::Settings::default()
     };
     (settings, fresh)
 }

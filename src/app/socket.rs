@@ -22,8 +22,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    callbacks::{Quarantine, Replayed},
     journal::{Detained, Journal, JournalError, Stored},
-    listener::{Quarantine, Replayed},
     thingspace::ThingSpace,
 };
 

@@ -11,10 +11,10 @@ use tonic::transport::Endpoint;
 
 use super::write_line;
 use crate::{
-    api::health_v1::{
+    config::{self, Config, Sources},
+    grpc::health_v1::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     },
-    config::{self, Config, Sources},
 };
 
 /// How long the answer may take, connecting included.

@@ -9,7 +9,7 @@ use crate::{
     config::{self, Config, Sources},
     journal::{
         Origin,
-        embedded::{Embedded, Options},
+        sqlite::{Embedded, Options},
     },
     telemetry::Instruments,
 };

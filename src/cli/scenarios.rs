@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
+use thingspace_sandbox::{scenarios, scenarios_markdown};
+
 use super::write_line;
-use crate::sandbox;
 
 /// Prints the table of `docs/sandbox.md`, or the same as JSON.
 ///
@@ -12,8 +13,8 @@ use crate::sandbox;
 /// What the writer says, such as a closed pipe.
 pub fn run(json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
-        let text = serde_json::to_string_pretty(&sandbox::scenarios()).map_err(io::Error::other)?;
+        let text = serde_json::to_string_pretty(&scenarios()).map_err(io::Error::other)?;
         return write_line(out, &text);
     }
-    write_line(out, &sandbox::scenarios_markdown())
+    write_line(out, &scenarios_markdown())
 }

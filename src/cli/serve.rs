@@ -5,6 +5,7 @@ use std::{
     io::{self, Write},
 };
 
+use thingspace_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +13,6 @@ use super::{config::load_for, write_line};
 use crate::{
     app::{App, sandbox_settings},
     config::{self, Config, Mode, Sources},
-    sandbox::Sandbox,
     telemetry::{self, Telemetry},
 };
 

@@ -6,7 +6,7 @@
 //! shown was decided when it was written, never by the reader's clock.
 //!
 //! One trait, [`Journal`], so that other engines can stand beside
-//! [`embedded`]. Its promises are checked by the suite in `conformance`.
+//! [`sqlite`]. Its promises are checked by the suite in `conformance`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,11 +23,10 @@ use crate::domain::{
 mod census;
 #[cfg(test)]
 mod conformance;
-pub mod embedded;
 mod forward;
 mod origin;
 mod query;
-mod tables;
+pub mod sqlite;
 
 pub use census::Census;
 pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};

@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode, header, redirect, retry};
+use thingspace_loopback::is_loopback_url;
 use url::Url;
 
 use super::settings::BuildError;
 use crate::{
     domain::trace::TraceParent,
-    loopback::is_loopback_url,
     telemetry::{Instruments, TRACEPARENT, UpstreamCall},
 };
 

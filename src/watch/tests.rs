@@ -8,7 +8,7 @@ use crate::{
     domain::{callback::Callback, clock::Timestamp, names::RequestId},
     journal::{
         Arrival,
-        embedded::{Embedded, Options},
+        sqlite::{Embedded, Options},
     },
 };
 

@@ -2,7 +2,7 @@
 //! `callbacks.register` says.
 
 use serde_json::{Value, json};
-use thingspace_gateway::sandbox::{Sandbox, Settings};
+use thingspace_sandbox::{Sandbox, Settings};
 use tokio::task::JoinHandle;
 
 use crate::support::gateway::{Directory, Gateway, PATIENCE, Setup};

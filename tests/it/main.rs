@@ -27,7 +27,6 @@ mod forward;
 mod full_disk;
 mod guarantees;
 mod half_sent;
-mod house;
 mod journal_dir;
 mod keys;
 mod licences;

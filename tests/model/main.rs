@@ -12,7 +12,7 @@
 //!
 //! **The product's own code** decides which step a state allows (`ChangeState::after`, `is_in_flight`,
 //! `is_under_way`), which device a result names (`find_device`), and which change a request is
-//! (`domain::attribution`). The order of the steps in `submit/` and the journal's claim are written again
+//! (`domain::attribution`). The order of the steps in `dispatch/` and the journal's claim are written again
 //! here: they are async code and SQL.
 //!
 //! **Two replicas** are what the design wants and the embedded journal does not have. Each claim has a

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use url::{Host, Url};
 
 use super::{Check, Config};
-use crate::loopback::{is_loopback_name, is_loopback_url};
+use thingspace_loopback::{is_loopback_name, is_loopback_url};
 
 const KEY: &str = "callbacks.forward_url";
 

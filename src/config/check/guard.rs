@@ -2,8 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use thingspace_loopback::is_loopback_url;
+
 use super::{Check, Config, Mode};
-use crate::{config::Register, loopback::is_loopback_url};
+use crate::config::Register;
 
 /// The ports that ThingSpace calls ("Register Callback Listener").
 const PORTS: [RangeInclusive<u16>; 5] = [

@@ -13,7 +13,7 @@ use thingspace_gateway::{
     },
     journal::{
         ChangeName, Journal as _, Origin, Place, Target, What,
-        embedded::{Embedded, OpenError, Options},
+        sqlite::{Embedded, OpenError, Options},
     },
     telemetry::Instruments,
     watch::Token,

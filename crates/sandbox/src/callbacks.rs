@@ -1,0 +1,232 @@
+//! Registered callback listeners: one per account and service.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use url::Url;
+
+use super::changes;
+use super::errors::{Invalid, code};
+use thingspace_loopback::is_loopback_url;
+
+/// Accounts whose listeners are kept.
+const MAX_ACCOUNTS: usize = 1000;
+/// Longest user name and password (ThingSpace, Register Callback Listener page).
+const MAX_LOGIN: usize = 40;
+
+/// The ports that callbacks are sent to (same page).
+const PORTS: [RangeInclusive<u16>; 5] = [
+    80..=80,
+    443..=443,
+    9001..=9006,
+    50551..=50559,
+    28200..=28220,
+];
+
+/// The services that a listener can be registered for (same page).
+const SERVICES: [&str; 23] = [
+    "AlertService",
+    "CarrierService",
+    "DevicePRLInformation",
+    "DeviceProfileService",
+    "DevicePromoUsage",
+    "DeviceService",
+    "DeviceSuspensionStatus",
+    "DeviceUsage",
+    "DiagnosticsService",
+    "EnhancedConnectivityService",
+    "ExtendedEnhancedConnectivityService",
+    "ExternalProvisioningChanges",
+    "IntelligenceService",
+    "NetworkEventService",
+    "NiddService",
+    "PromoChanges",
+    "PwnService",
+    "QoS",
+    "ResumeTrackingNotification",
+    "SMSDeliveryConfirmation",
+    "StateService",
+    "SubscriptionNotificationService",
+    "VIPCallbackService",
+];
+
+/// Where callbacks go, and what they carry to be recognised.
+#[derive(Clone)]
+pub(super) struct Listener {
+    pub(super) url: Url,
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+}
+
+/// All registrations, by account and service.
+#[derive(Default)]
+pub(super) struct Registrations {
+    any_port: bool,
+    /// For so long a new registration's callbacks carry the former credentials.
+    credentials_lag: Duration,
+    accounts: BTreeMap<String, BTreeMap<&'static str, Registered>>,
+}
+
+struct Registered {
+    listener: Listener,
+    /// The credentials of the registration before, and until when they are sent.
+    former: Option<(Listener, Instant)>,
+}
+
+/// The body of a registration.
+#[derive(Deserialize)]
+struct Registration<'b> {
+    #[serde(borrow)]
+    name: Option<&'b str>,
+    url: Option<&'b str>,
+    username: Option<&'b str>,
+    password: Option<&'b str>,
+}
+
+/// One line of the list. The password is in clear, as on the platform.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Listed {
+    account_name: String,
+    service_name: &'static str,
+    url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    username: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password: Option<String>,
+}
+
+impl Registrations {
+    pub(super) fn new(any_port: bool, credentials_lag: Duration) -> Self {
+        Self {
+            any_port,
+            credentials_lag,
+            accounts: BTreeMap::new(),
+        }
+    }
+
+    /// Registers a listener and says for which service. It takes the place of
+    /// the one before: whether the platform refuses that is not documented.
+    pub(super) fn register(&mut self, account: &str, body: &[u8]) -> Result<&'static str, Invalid> {
+        changes::check_characters(body)?;
+        changes::check_account(account)?;
+        let asked: Registration<'_> = changes::parse(body)?;
+        let service = known(changes::required(asked.name, "name")?)?;
+        let listener = asked.listener(self.any_port)?;
+        if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
+            return Err(Invalid::new(
+                code::UNEXPECTED,
+                "The sandbox holds listeners of 1000 accounts only",
+            ));
+        }
+        let listeners = self.accounts.entry(account.to_owned()).or_default();
+        let until = Instant::now() + self.credentials_lag;
+        let former = listeners.remove(service).map(|it| (it.listener, until));
+        listeners.insert(service, Registered { listener, former });
+        Ok(service)
+    }
+
+    /// The listeners of an account.
+    pub(super) fn list(&self, account: &str) -> Vec<Listed> {
+        let listeners = self.accounts.get(account).into_iter().flatten();
+        listeners
+            .map(|(&service_name, Registered { listener, .. })| Listed {
+                account_name: account.to_owned(),
+                service_name,
+                url: listener.url.to_string(),
+                username: listener.username.clone(),
+                password: listener.password.clone(),
+            })
+            .collect()
+    }
+
+    /// Takes a listener away. What the platform says when there is none is not
+    /// documented; an error shows a caller that it was mistaken.
+    pub(super) fn deregister(
+        &mut self,
+        account: &str,
+        service: &str,
+    ) -> Result<&'static str, Invalid> {
+        let service = known(service)?;
+        let removed = self
+            .accounts
+            .get_mut(account)
+            .and_then(|listeners| listeners.remove(service));
+        self.accounts.retain(|_, listeners| !listeners.is_empty());
+        removed
+            .map(|_| service)
+            .ok_or_else(|| Invalid::new(code::UNEXPECTED, "No such listener is registered"))
+    }
+
+    /// The listener of an account for a service. After a registration over
+    /// another one, callbacks with the former credentials went on for 9 to 14
+    /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
+    pub(super) fn find(&self, account: &str, service: &str) -> Option<Listener> {
+        let registered = self.accounts.get(account)?.get(service)?;
+        let listener = registered.listener.clone();
+        Some(match &registered.former {
+            Some((former, until)) if Instant::now() < *until => Listener {
+                url: listener.url,
+                ..former.clone()
+            },
+            _ => listener,
+        })
+    }
+
+    /// The account of a request that names none: the only one there is.
+    pub(super) fn only_account(&self) -> Result<String, Invalid> {
+        let mut names = self.accounts.keys();
+        match (names.next(), names.next()) {
+            (Some(_), Some(_)) => Err(Invalid::new(
+                code::MULTIPLE_ACCOUNTS,
+                "The user has several accounts: the request must name one",
+            )),
+            (only, _) => Ok(only.cloned().unwrap_or_default()),
+        }
+    }
+}
+
+impl Registration<'_> {
+    fn listener(&self, any_port: bool) -> Result<Listener, Invalid> {
+        let url = changes::required(self.url, "url")?;
+        let url = Url::parse(url)
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+            .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
+        // Tests and developers take a port that is free.
+        if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
+            return Err(Invalid::new(
+                code::REQUEST_UNDEFINED,
+                "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
+            ));
+        }
+        let too_long =
+            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_LOGIN);
+        if too_long(self.username) || too_long(self.password) {
+            return Err(Invalid::new(
+                code::REQUEST_UNDEFINED,
+                "username and password have at most 40 characters",
+            ));
+        }
+        Ok(Listener {
+            url,
+            username: self.username.map(str::to_owned),
+            password: self.password.map(str::to_owned),
+        })
+    }
+}
+
+fn known(service: &str) -> Result<&'static str, Invalid> {
+    SERVICES
+        .into_iter()
+        .find(|name| *name == service)
+        .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
+}
+
+fn has_allowed_port(url: &Url) -> bool {
+    let port = url.port_or_known_default();
+    port.is_some_and(|port| PORTS.iter().any(|range| range.contains(&port)))
+}

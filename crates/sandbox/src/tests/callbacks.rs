@@ -1,0 +1,358 @@
+//! The scenarios of a device: what its callbacks say, and when they come.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::world::{ACCOUNT, Receiver, World, body, esim_of, five_g_of, quick};
+use super::{ESIM, PLAN, kinds, members};
+use crate::Settings;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A world with a listener for both services.
+async fn begin(settings: Settings) -> (World, Receiver) {
+    let world = World::start(settings).await;
+    let receiver = Receiver::start(&[], None).await;
+    for service in ["DeviceProfileService", "CarrierService"] {
+        world.register(service, &receiver.url).await;
+    }
+    (world, receiver)
+}
+
+async fn end(world: World, mut receiver: Receiver) {
+    world.end().await;
+    assert!(receiver.came.try_recv().is_err(), "a callback too many");
+}
+
+/// The one callback of an eSIM and of a 5G device with this scenario.
+async fn both(scenario: &str) -> [Value; 2] {
+    let (world, mut receiver) = begin(quick()).await;
+    world.change(ESIM, &esim_of(&[scenario])).await;
+    let (_, esim) = receiver.next().await;
+    world.change(PLAN, &five_g_of(&[scenario])).await;
+    let (_, five_g) = receiver.next().await;
+    end(world, receiver).await;
+    [esim, five_g]
+}
+
+/// What became of the first device of the first change.
+async fn outcome(world: &World) -> Value {
+    let ledger = world.ledger().await;
+    ledger["changes"][0]["device_results"][0]["outcome"].clone()
+}
+
+#[tokio::test]
+async fn each_fault_is_told_with_its_code_and_status_failed() {
+    for (scenario, code) in [
+        ("fault_device_not_found", "REQUEST_FAILED.DeviceNotFound"),
+        ("fault_unexpected", "REQUEST_FAILED.UnexpectedError"),
+        ("fault_state", "INPUT_INVALID.DeviceState.Invalid"),
+        ("fault_account", "INPUT_INVALID.Device.Account.Invalid"),
+        (
+            "fault_identifier",
+            "INPUT_INVALID.Device.Identifier.Invalid",
+        ),
+        ("fault_already_active", "REQUEST_FAILED.DeviceAlreadyActive"),
+        ("suspended", "INPUT_INVALID.DeviceState.Invalid"),
+        ("fifth_change", "REQUEST_FAILED.PlanChangeLimitExceeded"),
+        ("already_on_plan", "REQUEST_FAILED.SamePlan"),
+    ] {
+        for callback in both(scenario).await {
+            let fault = &callback["faultResponse"];
+            assert_eq!(members(fault), ["faultcode", "faultstring"]);
+            assert_eq!(fault["faultcode"], format!("UnifiedWebService.{code}"));
+            assert_eq!(callback["status"], "Failed");
+            assert_eq!(callback["maxCallbackThreshold"], 4);
+            assert!(callback.get("deviceResponse").is_none());
+        }
+    }
+    let (world, mut receiver) = begin(quick()).await;
+    world
+        .change(PLAN, &five_g_of(&["address_not_qualified"]))
+        .await;
+    let code = &receiver.next().await.1["faultResponse"]["faultcode"];
+    assert!(code.as_str().unwrap().ends_with(".AddressNotQualified"));
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
+    let (world, mut receiver) = begin(quick()).await;
+    world
+        .change(ESIM, &esim_of(&["", "fault_state", "lost", ""]))
+        .await;
+    let ledger = world.settled().await;
+    let failed = async {
+        let mut failed = 0;
+        for _ in 0..3 {
+            failed += usize::from(receiver.next().await.1["status"] == "Failed");
+        }
+        failed
+    };
+    assert_eq!(failed.await, 1);
+    let results = ledger["changes"][0]["device_results"].as_array().unwrap();
+    let scenarios: Vec<_> = results.iter().map(|one| one["scenario"].as_str()).collect();
+    assert_eq!(scenarios, [None, Some("fault_state"), Some("lost"), None]);
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn a_lost_callback_is_never_sent_whatever_became_of_the_change() {
+    for (scenario, outcome) in [
+        ("lost", "succeeded"),
+        ("lost_and_failed", "failed"),
+        ("lost_already_on_plan", "failed"),
+    ] {
+        let (world, receiver) = begin(quick()).await;
+        world.change(ESIM, &esim_of(&[scenario])).await;
+        let ledger = world.settled().await;
+        let result = &ledger["changes"][0]["device_results"][0];
+        assert_eq!(result["outcome"], outcome);
+        assert_eq!(
+            (&result["lost"], &result["tries"]),
+            (&json!(true), &json!([]))
+        );
+        assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 1);
+        assert_eq!(ledger["changes"][0]["callbacks"]["sent"], 0);
+        end(world, receiver).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_callback_comes_after_its_delay_and_what_it_tells_was_true_before() {
+    let late_by = Duration::from_millis(300);
+    let (world, mut receiver) = begin(Settings { late_by, ..quick() }).await;
+    world.change(ESIM, &esim_of(&["late", ""])).await;
+    let iccid = |callback: &Value| callback["deviceIds"][3]["id"].as_str().unwrap().to_owned();
+    let first = receiver.next().await.1;
+    assert!(iccid(&first).starts_with("8914"), "{first}");
+    assert_eq!(outcome(&world).await, "succeeded");
+    let second = receiver.next().await.1;
+    assert!(iccid(&second).starts_with("9994934"), "{second}");
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn an_early_callback_comes_before_the_answer_which_waits_for_it() {
+    let world = World::start(Settings {
+        callback_delay: DAY,
+        ..quick()
+    })
+    .await;
+    let release = Arc::new(Notify::new());
+    let mut receiver = Receiver::start(&[], Some(Arc::clone(&release))).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    let asked = esim_of(&["", "early"]);
+    let post = world.change(ESIM, &asked);
+    let hear = async {
+        let (_, callback) = receiver.next().await;
+        // Whoever lets it go has heard of the request id before the POST's answer.
+        release.notify_one();
+        callback
+    };
+    let (request_id, callback) = tokio::join!(post, hear);
+    assert_eq!(callback["requestId"], request_id);
+    assert_eq!(world.ledger().await["devices_pending"], 2);
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn a_reversed_request_is_told_from_its_end() {
+    let (world, mut receiver) = begin(Settings {
+        callback_concurrency: 1,
+        ..quick()
+    })
+    .await;
+    world
+        .change(ESIM, &esim_of(&["", "reversed", "", ""]))
+        .await;
+    let mut last = Vec::new();
+    for _ in 0..4 {
+        let id = receiver.next().await.1["deviceIds"][3]["id"].clone();
+        last.push(id.as_str().unwrap().chars().last().unwrap());
+    }
+    assert_eq!(last, ['3', '2', '1', '0']);
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn a_duplicate_comes_twice_with_counts_one_and_two() {
+    for scenario in ["duplicate", "duplicate_at_once"] {
+        let (world, mut receiver) = begin(quick()).await;
+        world.change(ESIM, &esim_of(&[scenario])).await;
+        let mut counts = Vec::new();
+        for _ in 0..2 {
+            counts.push(receiver.next().await.1["callbackCount"].as_u64().unwrap());
+        }
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2]);
+        let ledger = world.settled().await;
+        assert_eq!(ledger["changes"][0]["callbacks"]["duplicates"], 1);
+        end(world, receiver).await;
+    }
+}
+
+#[tokio::test]
+async fn an_interim_callback_comes_first_and_then_the_final_one() {
+    for (scenario, interim, fault, last) in [
+        ("warning_then_success", "warning", None, "SUCCESS"),
+        ("warning_then_failure", "warning", None, "Failed"),
+        (
+            "on_hold_then_success",
+            "Pending",
+            Some("REQUEST_ONHOLD"),
+            "SUCCESS",
+        ),
+        (
+            "on_hold_then_cancelled",
+            "Pending",
+            Some("REQUEST_ONHOLD"),
+            "Failed",
+        ),
+    ] {
+        let (world, mut receiver) = begin(Settings {
+            interim_for: Duration::from_millis(1),
+            ..quick()
+        })
+        .await;
+        world.change(ESIM, &esim_of(&[scenario])).await;
+        let first = receiver.next().await.1;
+        assert_eq!(first["status"], interim);
+        assert!(first.get("deviceResponse").is_none());
+        let code = first["faultResponse"]["faultcode"].as_str();
+        let class = code.and_then(|code| code.split('.').nth(1));
+        assert_eq!(class, fault);
+        let second = receiver.next().await.1;
+        assert_eq!(
+            (&second["status"], &second["callbackCount"]),
+            (&json!(last), &json!(1))
+        );
+        if scenario == "on_hold_then_cancelled" {
+            let code = second["faultResponse"]["faultcode"].as_str().unwrap();
+            assert!(code.contains(".REQUEST_CANCELLED."));
+        }
+        end(world, receiver).await;
+    }
+}
+
+#[tokio::test]
+async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
+    let (world, mut receiver) = begin(Settings {
+        interim_for: DAY,
+        ..quick()
+    })
+    .await;
+    let request = world
+        .change(ESIM, &esim_of(&["warning_then_success"]))
+        .await;
+    receiver.next().await;
+    let status = format!("/m2m/v2/accounts/{ACCOUNT}/requests/{request}/status");
+    assert_eq!(world.get(&status).await["status"], "Pending");
+    assert_eq!(outcome(&world).await, "pending");
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn a_warning_may_be_all_that_is_ever_told() {
+    let (world, mut receiver) = begin(Settings {
+        interim_for: Duration::ZERO,
+        ..quick()
+    })
+    .await;
+    world.change(ESIM, &esim_of(&["warning_only"])).await;
+    assert_eq!(receiver.next().await.1["status"], "warning");
+    world.settled().await;
+    assert_eq!(outcome(&world).await, "succeeded");
+    end(world, receiver).await;
+}
+
+#[tokio::test]
+async fn malformed_callbacks_are_malformed_in_their_own_way() {
+    for callback in both("malformed_cut").await {
+        let text = callback.as_str().unwrap();
+        assert!(
+            text.starts_with('{') && text.contains("requestId"),
+            "{text}"
+        );
+    }
+    for callback in both("malformed_no_brace").await {
+        let text = callback.as_str().unwrap();
+        assert!(text.starts_with("\"username\""), "{text}");
+        assert!(serde_json::from_str::<Value>(&format!("{{{text}")).is_ok());
+    }
+    for callback in both("malformed_no_request_id").await {
+        assert!(callback.get("requestId").is_none() && callback["deviceIds"].is_array());
+    }
+}
+
+#[tokio::test]
+async fn callbacks_come_in_every_shape_that_the_sources_show() {
+    for callback in both("no_status").await {
+        assert!(callback.get("status").is_none() && callback["deviceResponse"].is_object());
+    }
+    for callback in both("fault_without_status").await {
+        assert!(callback.get("status").is_none() && callback["faultResponse"].is_object());
+    }
+    for callback in both("failed_without_fault").await {
+        assert!(callback.get("faultResponse").is_none());
+        assert_eq!(callback["status"], "Failed");
+    }
+    for callback in both("fault_with_detail").await {
+        let expected = ["faultactor", "faultcode", "faultstring", "detail"];
+        assert_eq!(members(&callback["faultResponse"]), expected);
+    }
+    for callback in both("response_array").await {
+        assert_eq!(callback["deviceResponse"].as_array().unwrap().len(), 1);
+    }
+    for callback in both("counts_as_text").await {
+        assert_eq!(callback["callbackCount"], "1");
+        assert_eq!(callback["maxCallbackThreshold"], "4");
+    }
+}
+
+#[tokio::test]
+async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
+    let (world, mut receiver) = begin(quick()).await;
+    world
+        .change(PLAN, &five_g_of(&["mdn_only", "mdn_only"]))
+        .await;
+    let mut found = Vec::new();
+    for _ in 0..2 {
+        let ids = receiver.next().await.1["deviceIds"].clone();
+        assert_eq!(kinds(&ids), ["mdn"]);
+        let asked = json!({ "deviceId": ids[0] });
+        let listed = world
+            .post("/m2m/v1/devices/actions/list", &asked, 200)
+            .await;
+        assert_eq!(kinds(&listed["devices"][0]["deviceIds"]), ["meid", "mdn"]);
+        found.push(listed["devices"][0]["deviceIds"][0]["id"].clone());
+    }
+    found.sort_by_key(Value::to_string);
+    assert_eq!(found, [json!("FF00000F600000"), json!("FF00000F600001")]);
+    // An eSIM change knows no such scenario.
+    let ids = json!([
+        { "kind": "eid", "id": "89049032000001000000000000000001" },
+        { "kind": "iccid", "id": "99949600000000000000" },
+    ]);
+    let mut esim = esim_of(&[""]);
+    esim["devices"][0]["deviceIds"] = ids;
+    world.change(ESIM, &esim).await;
+    assert_eq!(
+        receiver.next().await.1["deviceIds"]
+            .as_array()
+            .unwrap()
+            .len(),
+        4
+    );
+    let refused = world.call(
+        reqwest::Method::GET,
+        "/sandbox/ledger?identifiers=false",
+        None,
+    );
+    let ledger = body(refused.await, 200).await;
+    assert!(ledger["changes"][0].get("device_results").is_none());
+    end(world, receiver).await;
+}

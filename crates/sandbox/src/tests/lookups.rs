@@ -1,0 +1,251 @@
+//! Plans, request status and the device list.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::world::{ACCOUNT, World, body, esim_change, esim_of, five_g_of, quick, text};
+use super::{ESIM, PLAN, kinds, members};
+use crate::Settings;
+
+const LIST: &str = "/m2m/v1/devices/actions/list";
+
+fn status(version: &str, request: &str) -> String {
+    format!("/m2m/{version}/accounts/{ACCOUNT}/requests/{request}/status")
+}
+
+fn plan_of(device: &Value) -> &str {
+    device["carrierInformations"][0]["servicePlan"]
+        .as_str()
+        .unwrap()
+}
+
+async fn plan_by(world: &World, kind: &str, id: &str) -> String {
+    let asked = json!({ "deviceId": { "kind": kind, "id": id } });
+    let listed = world.post(LIST, &asked, 200).await;
+    plan_of(&listed["devices"][0]).to_owned()
+}
+
+#[tokio::test]
+async fn plans_have_names_and_codes_that_differ() {
+    let world = World::start(quick()).await;
+    let plans = world.get(&format!("/m2m/v1/plans/{ACCOUNT}")).await;
+    for plan in plans.as_array().unwrap() {
+        let expected = [
+            "name",
+            "code",
+            "sizeKb",
+            "carrierServicePlanCode",
+            "extendedAttributes",
+        ];
+        assert_eq!(members(plan), expected);
+        assert_ne!(plan["name"], plan["code"]);
+    }
+    assert_eq!(plans[0]["code"], "M2MSHR5GB");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_first_request_status_refuses_plan_changes_and_the_second_tells_esim_ones() {
+    let world = World::start(quick()).await;
+    let request = world
+        .change(ESIM, &esim_of(&["", "fault_state", "lost"]))
+        .await;
+    let five_g = world.change(PLAN, &five_g_of(&[""])).await;
+    world.settled().await;
+    for path in [
+        status("v1", &request),
+        status("v2", &five_g),
+        status("v2", "d1f08526-5443-4054-9a29-4456490ea9f8"),
+    ] {
+        let refused = body(world.call(Method::GET, &path, None).await, 400).await;
+        assert_eq!(members(&refused), ["errorCode", "errorMessage"]);
+        assert_eq!(refused["errorCode"] == "400", path.contains("/v2/"));
+    }
+    let told = world.get(&status("v2", &request)).await;
+    assert_eq!(members(&told), ["requestId", "status", "subRequests"]);
+    assert_eq!(
+        (&told["requestId"], &told["status"]),
+        (&json!(request), &json!("Failed"))
+    );
+    let each = told["subRequests"].as_array().unwrap();
+    let statuses: Vec<_> = each
+        .iter()
+        .map(|one| one["status"].as_str().unwrap())
+        .collect();
+    assert_eq!(statuses, ["Success", "Failed", "Success"]);
+    assert_eq!(kinds(&each[0]["ids"]), ["eid", "iccid"]);
+    let other = format!("/m2m/v2/accounts/0000123456-00002/requests/{request}/status");
+    body(world.call(Method::GET, &other, None).await, 400).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_plan_moves_when_its_callback_is_due_and_a_failure_moves_none() {
+    let world = World::start(quick()).await;
+    let (plain, lost, failed) = ("A1000000000000", "FF00000F310001", "FF00000F320002");
+    assert_eq!(plan_by(&world, "meid", plain).await, "Sandbox Initial Plan");
+    world
+        .change(PLAN, &five_g_of(&["", "lost", "lost_and_failed"]))
+        .await;
+    world.settled().await;
+    assert_eq!(plan_by(&world, "MEID", plain).await, "NEWCODE");
+    assert_eq!(plan_by(&world, "meid", lost).await, "NEWCODE");
+    assert_eq!(
+        plan_by(&world, "meid", failed).await,
+        "Sandbox Initial Plan"
+    );
+    world.end().await;
+
+    let world = World::start(Settings {
+        callback_delay: Duration::from_secs(24 * 3600),
+        initial_plan: "Old".into(),
+        ..quick()
+    })
+    .await;
+    world.change(PLAN, &five_g_of(&[""])).await;
+    assert_eq!(plan_by(&world, "meid", plain).await, "Old");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_on_the_plan_already_misleads_whoever_looks_only_afterwards() {
+    let world = World::start(quick()).await;
+    let on_plan = async || {
+        let asked = json!({ "accountName": ACCOUNT, "servicePlan": "NEWCODE" });
+        let listed = world.post(LIST, &asked, 200).await;
+        listed.to_string().contains("FF00000F330000")
+    };
+    assert!(on_plan().await);
+    world
+        .change(PLAN, &five_g_of(&["lost_already_on_plan"]))
+        .await;
+    let ledger = world.settled().await;
+    assert_eq!(
+        ledger["changes"][0]["device_results"][0]["outcome"],
+        "failed"
+    );
+    assert_eq!(plan_by(&world, "meid", "FF00000F330000").await, "NEWCODE");
+    assert!(on_plan().await);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_device_is_listed_member_for_member_with_all_its_identifiers() {
+    let world = World::start(quick()).await;
+    world.change(PLAN, &five_g_of(&["suspended"])).await;
+    world.settled().await;
+    let asked = json!({ "accountName": ACCOUNT, "deviceId":
+        { "id": "FF00000F210000", "kind": "meid" } });
+    let listed = world.post(LIST, &asked, 200).await;
+    assert_eq!(members(&listed), ["hasMoreData", "devices"]);
+    let device = &listed["devices"][0];
+    assert_eq!(
+        members(device),
+        [
+            "accountName",
+            "billingCycleEndDate",
+            "carrierInformations",
+            "connected",
+            "createdAt",
+            "customFields",
+            "deviceIds",
+            "extendedAttributes",
+            "groupNames",
+            "ipAddress",
+            "lastActivationBy",
+            "lastActivationDate",
+            "lastConnectionDate"
+        ]
+    );
+    let carrier = &device["carrierInformations"][0];
+    assert_eq!(members(carrier), ["carrierName", "servicePlan", "state"]);
+    assert_eq!(carrier["state"], "suspend");
+    assert_eq!(device["accountName"], ACCOUNT);
+    // The same device, by the number that its callback would have named.
+    let asked = json!({ "deviceId": device["deviceIds"][1] });
+    let by_mdn = world.post(LIST, &asked, 200).await;
+    assert_eq!(by_mdn["devices"][0]["deviceIds"], device["deviceIds"]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_not_there_is_not_found() {
+    let world = World::start(quick()).await;
+    world.change(PLAN, &five_g_of(&[""])).await;
+    let unknown = json!({ "deviceId": { "kind": "meid", "id": "FF00000F110000" } });
+    let elsewhere = json!({ "accountName": "0000123456-00002", "deviceId":
+        { "kind": "meid", "id": "A1000000000000" } });
+    for asked in [unknown, elsewhere] {
+        let refused = world.post(LIST, &asked, 400).await;
+        assert!(text(&refused, "errorCode").ends_with("REQUEST_FAILED.DeviceNotFound"));
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
+    let world = World::start(quick()).await;
+    world.change(ESIM, &esim_change(25)).await;
+    world.change(PLAN, &five_g_of(&["", "fault_state"])).await;
+    world.settled().await;
+    let mut seen = BTreeSet::new();
+    let mut pages = 0;
+    let mut largest = None;
+    loop {
+        let mut asked = json!({ "accountName": ACCOUNT, "servicePlan": "service plan name",
+            "maxNumberOfDevices": 10 });
+        if let Some(largest) = largest {
+            asked["largestDeviceIdSeen"] = json!(largest);
+        }
+        let page = world.post(LIST, &asked, 200).await;
+        let devices = page["devices"].as_array().unwrap();
+        for device in devices {
+            assert_eq!(plan_of(device), "service plan name");
+            assert!(seen.insert(device["deviceIds"].to_string()), "listed twice");
+        }
+        pages += 1;
+        if page["hasMoreData"] == false {
+            break;
+        }
+        let last = &devices.last().unwrap()["extendedAttributes"][0];
+        assert_eq!(last["key"], "DeviceId");
+        largest = Some(last["value"].as_str().unwrap().parse::<u64>().unwrap());
+    }
+    // With those that are on any plan: two scenarios, by two kinds, of 16 serials.
+    assert_eq!((seen.len(), pages), (25 + 64, 9));
+    // The one whose change failed is still where it was.
+    let initial = json!({ "accountName": ACCOUNT, "servicePlan": "Sandbox Initial Plan" });
+    let listed = world.post(LIST, &initial, 200).await;
+    assert_eq!(listed["devices"].as_array().unwrap().len(), 1);
+    let all = world
+        .post(LIST, &json!({ "accountName": ACCOUNT }), 200)
+        .await;
+    assert_eq!(all["devices"].as_array().unwrap().len(), 27);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_told_is_refused_and_not_answered_with_another() {
+    let world = World::start(quick()).await;
+    for (asked, code) in [
+        (json!({ "maxNumberOfDevices": 2001 }), "RequestUndefined"),
+        (json!({ "maxNumberOfDevices": 0 }), "RequestUndefined"),
+        (json!({ "groupName": "Default" }), "RequestUndefined"),
+        (
+            json!({ "deviceId": { "kind": "serial", "id": "1" } }),
+            "Device.Kind.Invalid",
+        ),
+        (
+            json!({ "deviceId": { "kind": "mdn", "id": "1" } }),
+            "Device.Identifier.Invalid",
+        ),
+        (json!({ "accountName": "a b" }), "Account.NotDefined"),
+    ] {
+        let refused = world.post(LIST, &asked, 400).await;
+        assert!(text(&refused, "errorCode").ends_with(code), "{refused}");
+    }
+    world.end().await;
+}

@@ -1,0 +1,155 @@
+//! What goes wrong by the seed, where no scenario says so.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::ESIM;
+use super::world::{Receiver, World, esim_change, esim_of, identifier, quick};
+use crate::{Settings, Shares};
+
+fn with(shares: Shares) -> Settings {
+    Settings { shares, ..quick() }
+}
+
+/// What became of each device of forty changes of one device, which are asked in
+/// this order, two at a time.
+async fn fates(serials: Vec<usize>, shares: Shares) -> BTreeMap<usize, String> {
+    let world = World::start(Settings {
+        seed: 11,
+        late_by: Duration::ZERO,
+        ..with(shares)
+    })
+    .await;
+    let receiver = Receiver::start(&[], None).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    let mut answers = BTreeMap::new();
+    for pair in serials.chunks(2) {
+        let asked = pair.iter().map(|serial| {
+            let mut asked = esim_of(&[""]);
+            let id = identifier("", "iccid", *serial);
+            asked["devices"][0]["deviceIds"][1]["id"] = json!(id);
+            let world = &world;
+            async move {
+                match world.try_call(Method::POST, ESIM, Some(&asked)).await {
+                    Ok(answer) => answer.status().to_string(),
+                    Err(_) => "dropped".to_owned(),
+                }
+            }
+        });
+        let given = futures_util::future::join_all(asked).await;
+        answers.extend(pair.iter().copied().zip(given));
+    }
+    let ledger = world.settled().await;
+    for change in ledger["changes"].as_array().unwrap() {
+        let result = &change["device_results"][0];
+        let iccid = change["device_identifiers"][0][1]["id"].as_str().unwrap();
+        let serial: usize = iccid.get(12..).unwrap().parse().unwrap();
+        let tries = result["tries"].as_array().unwrap();
+        let counts = tries.len();
+        let told = tries.first().map(|one| one["message"].clone());
+        let of = format!(
+            "{} {} {counts} {told:?}",
+            change["answer"], result["outcome"]
+        );
+        answers.entry(serial).or_default().push_str(&of);
+    }
+    world.end().await;
+    drop(receiver);
+    answers
+}
+
+#[tokio::test]
+async fn one_seed_decides_alike_whatever_the_order_of_the_requests() {
+    let shares = Shares {
+        failure: 0.3,
+        duplicate: 0.2,
+        lost: 0.2,
+        early: 0.2,
+        late: 0.2,
+        malformed: 0.2,
+        drop_request: 0.2,
+        drop_answer: 0.2,
+        error: 0.2,
+    };
+    let forwards = fates((0..40).collect(), shares.clone()).await;
+    let backwards = fates((0..40).rev().collect(), shares).await;
+    assert_eq!(forwards, backwards);
+    for met in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
+        assert!(forwards.values().any(|one| one.contains(met)), "{met}");
+    }
+    // Of both the dropped and the failed, some were executed and some were not.
+    for answer in ["dropped", "500 Internal Server Error"] {
+        let of = forwards.values().filter(|one| one.starts_with(answer));
+        let (executed, not): (Vec<_>, Vec<_>) = of.partition(|one| *one != answer);
+        assert!(!executed.is_empty() && !not.is_empty(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_one_is_all_of_them() {
+    let world = World::start(with(Shares {
+        lost: 1.0,
+        ..Shares::default()
+    }))
+    .await;
+    world.change(ESIM, &esim_change(20)).await;
+    let ledger = world.settled().await;
+    assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_share_leaves_the_scenarios_alone() {
+    let world = World::start(with(Shares {
+        lost: 1.0,
+        failure: 1.0,
+        drop_request: 1.0,
+        ..Shares::default()
+    }))
+    .await;
+    let mut receiver = Receiver::start(&[], None).await;
+    world.register("DeviceProfileService", &receiver.url).await;
+    // The request's own scenario keeps its luck away, the device's its share.
+    world
+        .change(ESIM, &esim_of(&["reversed", "response_array"]))
+        .await;
+    for _ in 0..2 {
+        assert_eq!(receiver.next().await.1["status"], "SUCCESS");
+    }
+    let ledger = world.settled().await;
+    assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 0);
+    let plain = world
+        .try_call(Method::POST, ESIM, Some(&esim_of(&[""])))
+        .await;
+    assert!(plain.is_err());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_same_request_has_another_luck_the_next_time() {
+    let world = World::start(with(Shares {
+        drop_request: 0.5,
+        ..Shares::default()
+    }))
+    .await;
+    let mut lucks = Vec::new();
+    for _ in 0..40 {
+        let answer = world
+            .try_call(Method::POST, ESIM, Some(&esim_of(&[""])))
+            .await;
+        lucks.push(answer.is_ok());
+    }
+    let lucky = lucks.iter().filter(|luck| **luck).count();
+    assert!((8..33).contains(&lucky), "{lucks:?}");
+    let ledger = world.ledger().await;
+    assert_eq!(ledger["changes_accepted"], lucky);
+    assert_eq!(
+        ledger["not_executed"].as_array().map(Vec::len),
+        Some(40 - lucky)
+    );
+    assert_ne!(ledger["not_executed"][0]["first_device"], Value::Null);
+    world.end().await;
+}

@@ -1,0 +1,297 @@
+//! A sandbox, somebody who has logged in to it, and a listener that records.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use reqwest::{Client, Method, Response};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::{Sandbox, Settings, scenarios};
+
+pub(super) const ACCOUNT: &str = "0000123456-00001";
+
+/// A running sandbox and somebody who has logged in to it.
+pub(super) struct World {
+    pub(super) base: String,
+    pub(super) http: Client,
+    pub(super) token: String,
+    pub(super) session: String,
+    stop: oneshot::Sender<()>,
+    running: JoinHandle<std::io::Result<()>>,
+}
+
+pub(super) fn quick() -> Settings {
+    Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        callback_delay: Duration::ZERO,
+        answer_delay: Duration::ZERO,
+        resend_after: Some(Duration::from_millis(5)),
+        ..Settings::default()
+    }
+}
+
+impl World {
+    pub(super) async fn start(settings: Settings) -> Self {
+        let sandbox = Sandbox::bind(settings).await.unwrap();
+        let base = sandbox.base_url().to_string();
+        let (stop, stopped) = oneshot::channel();
+        let running = tokio::spawn(sandbox.run(async {
+            let _ = stopped.await;
+        }));
+        let mut world = Self {
+            base,
+            http: Client::builder().no_proxy().build().unwrap(),
+            token: String::new(),
+            session: String::new(),
+            stop,
+            running,
+        };
+        world.token = text(&world.token_request().await, "access_token");
+        world.log_in().await;
+        world
+    }
+
+    /// The ledger, once it is as wanted.
+    pub(super) async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let come = async {
+            loop {
+                let ledger = self.ledger().await;
+                if wanted(&ledger) {
+                    return ledger;
+                }
+            }
+        };
+        let come = tokio::time::timeout(Duration::from_secs(10), come);
+        come.await.expect("the ledger in time")
+    }
+
+    /// The ledger, once no callback is outstanding.
+    pub(super) async fn settled(&self) -> Value {
+        self.until(|ledger| ledger["devices_pending"] == 0).await
+    }
+
+    /// A new session, after the one before.
+    pub(super) async fn log_in(&mut self) {
+        let login = json!({ "username": "user", "password": "pass" });
+        let answer = self
+            .call(Method::POST, "/m2m/v1/session/login", Some(&login))
+            .await;
+        self.session = text(&body(answer, 200).await, "sessionToken");
+    }
+
+    pub(super) async fn token_request(&self) -> Value {
+        let request = self
+            .http
+            .post(format!("{}/ts/v1/oauth2/token", self.base))
+            .basic_auth("key", Some("secret"))
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body("grant_type=client_credentials");
+        body(request.send().await.unwrap(), 200).await
+    }
+
+    pub(super) async fn call(&self, method: Method, path: &str, json: Option<&Value>) -> Response {
+        self.try_call(method, path, json).await.unwrap()
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Value {
+        body(self.call(Method::GET, path, None).await, 200).await
+    }
+
+    pub(super) async fn post(&self, path: &str, json: &Value, status: u16) -> Value {
+        body(self.call(Method::POST, path, Some(json)).await, status).await
+    }
+
+    /// A call whose answer may never come.
+    pub(super) async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        json: Option<&Value>,
+    ) -> reqwest::Result<Response> {
+        let mut request = self
+            .http
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(&self.token)
+            .header("VZ-M2M-Token", &self.session)
+            .header("content-type", "application/json");
+        if let Some(json) = json {
+            request = request.body(json.to_string());
+        }
+        request.send().await
+    }
+
+    pub(super) async fn change(&self, path: &str, json: &Value) -> String {
+        let answer = self.call(Method::POST, path, Some(json)).await;
+        text(&body(answer, 200).await, "requestId")
+    }
+
+    pub(super) async fn register(&self, service: &str, url: &str) {
+        let listener = json!({ "name": service, "url": url, "username": "u", "password": "p" });
+        let path = format!("/m2m/v1/callbacks/{ACCOUNT}");
+        let answer = self.call(Method::POST, &path, Some(&listener)).await;
+        assert_eq!(
+            body(answer, 200).await,
+            json!({ "accountName": ACCOUNT, "serviceName": service })
+        );
+    }
+
+    pub(super) async fn ledger(&self) -> Value {
+        body(self.call(Method::GET, "/sandbox/ledger", None).await, 200).await
+    }
+
+    pub(super) async fn end(self) {
+        self.stop.send(()).unwrap();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+pub(super) async fn body(answer: Response, status: u16) -> Value {
+    let given = answer.status();
+    let text = answer.text().await.unwrap();
+    assert_eq!(given, status, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+pub(super) fn text(value: &Value, member: &str) -> String {
+    value[member].as_str().unwrap().to_owned()
+}
+
+/// A callback listener: tells what came, and answers 503 as often as told.
+pub(super) struct Receiver {
+    pub(super) url: String,
+    pub(super) came: mpsc::Receiver<(String, Value)>,
+}
+
+#[derive(Clone)]
+struct Recorder {
+    tell: mpsc::Sender<(String, Value)>,
+    answers: Arc<Mutex<VecDeque<StatusCode>>>,
+    /// The first callback is not answered before this.
+    hold_first: Option<Arc<Notify>>,
+}
+
+impl Receiver {
+    pub(super) async fn start(answers: &[StatusCode], hold_first: Option<Arc<Notify>>) -> Self {
+        let (tell, came) = mpsc::channel(1024);
+        let recorder = Recorder {
+            tell,
+            answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
+            hold_first,
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(record).with_state(recorder);
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Self { url, came }
+    }
+
+    pub(super) async fn next(&mut self) -> (String, Value) {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.came.recv());
+        next.await.expect("a callback in time").unwrap()
+    }
+}
+
+async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) -> StatusCode {
+    // What is no JSON is told as it came.
+    let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
+    let first = body["callbackCount"] == 1;
+    let told = recorder.tell.send((uri.path().to_owned(), body)).await;
+    told.unwrap();
+    if let (true, Some(released)) = (first, &recorder.hold_first) {
+        released.notified().await;
+    }
+    let answer = recorder.answers.lock().unwrap().pop_front();
+    answer.unwrap_or(StatusCode::OK)
+}
+
+pub(super) fn esim_change(devices: usize) -> Value {
+    let device = |serial: usize| {
+        json!({ "deviceIds": [
+            { "kind": "eid", "id": format!("890490320000010000000000{serial:08}") },
+            { "kind": "iccid", "id": format!("891480000008{serial:08}") },
+        ] })
+    };
+    json!({
+        "devices": (0..devices).map(device).collect::<Vec<_>>(),
+        "accountName": ACCOUNT,
+        "servicePlan": "service plan name",
+    })
+}
+
+/// The body of the 5G Business Internet page, word for word.
+pub(super) fn documented_five_g_change() -> Value {
+    json!({
+        "accountName": ACCOUNT,
+        "servicePlan": "Name of the plan being changed to",
+        "deviceListWithServiceAddress": [ {
+            "deviceIds": [ { "id": "14-digit alphanumeric", "kind": "MEID" } ],
+            "primaryPlaceOfUse": {
+                "address": {
+                    "addressLine1": "address first line",
+                    "addressLine2": "address second line",
+                    "city": "city name",
+                    "state": "2-letter state ID (ISO 3166)",
+                    "country": "2-letter country code (ISO 3166)",
+                    "zip": "1234"
+                },
+                "customerName": { "firstName": "First Name", "lastName": "Last Name or Surname" }
+            }
+        } ],
+        "currentServicePlan": "Name of the plan being changed from"
+    })
+}
+
+/// An identifier of this kind that asks for a scenario; of none without a name.
+pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
+    if scenario.is_empty() {
+        return match kind {
+            "eid" => format!("890490320000010000000000{serial:08}"),
+            "iccid" => format!("891480000008{serial:08}"),
+            "meid" => format!("A10000{serial:08X}"),
+            _ => format!("214{serial:07}"),
+        };
+    }
+    let all = scenarios();
+    let listed = all.iter().find(|one| one.name == scenario);
+    let listed = listed.unwrap_or_else(|| panic!("no scenario {scenario}"));
+    let mut prefixes = listed.identifiers.iter();
+    let prefix = prefixes.find(|one| one.kind == kind).unwrap();
+    let digits = prefix.serial_digits;
+    format!("{}{serial:0digits$X}", prefix.prefix)
+}
+
+/// An eSIM change of devices with these scenarios; the serials count up.
+pub(super) fn esim_of(scenarios: &[&str]) -> Value {
+    let device = |(serial, scenario): (usize, &&str)| {
+        json!({ "deviceIds": [
+            { "kind": "eid", "id": identifier("", "eid", serial) },
+            { "kind": "iccid", "id": identifier(scenario, "iccid", serial) },
+        ] })
+    };
+    json!({
+        "devices": scenarios.iter().enumerate().map(device).collect::<Vec<_>>(),
+        "accountName": ACCOUNT,
+        "servicePlan": "new plan",
+    })
+}
+
+/// A change of 5G devices with these scenarios.
+pub(super) fn five_g_of(scenarios: &[&str]) -> Value {
+    let mut change = documented_five_g_change();
+    let place = change["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"].clone();
+    let device = |(serial, scenario): (usize, &&str)| {
+        json!({
+            "deviceIds": [{ "kind": "MEID", "id": identifier(scenario, "meid", serial) }],
+            "primaryPlaceOfUse": place,
+        })
+    };
+    change["deviceListWithServiceAddress"] = scenarios.iter().enumerate().map(device).collect();
+    change["servicePlan"] = json!("NEWCODE");
+    change
+}

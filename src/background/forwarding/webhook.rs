@@ -1,0 +1,233 @@
+//! The webhook: one POST for each callback, as ThingSpace would have sent it.
+
+use std::time::Duration;
+
+use reqwest::{Client, header, redirect, retry};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use thingspace_loopback::is_loopback_url;
+use tokio::time::timeout;
+use url::Url;
+
+use super::Destination;
+use crate::journal::Forward;
+
+/// How long a try may take. ThingSpace itself waits some 4 s.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long connecting may.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// What is read of an answer, so that its connection can be used again.
+const MAX_ANSWER: usize = 16 * 1024;
+/// How long is waited for the rest of an answer. Its head has said it all: the connection is dropped
+/// then, as what is slow to end must not hold a place.
+const REST_OF_ANSWER: Duration = Duration::from_millis(250);
+/// A longer wait is not believed.
+const MAX_RETRY_AFTER: u64 = 60 * 60;
+/// What stands for the service's name in the address.
+const SERVICE: &str = "{service}";
+
+/// The client for an address, made anew when that changes.
+#[derive(Default)]
+pub(super) struct Webhook(Option<(SecretString, Client)>);
+
+/// What a page is sent by.
+pub(super) struct Line {
+    client: Client,
+    template: SecretString,
+    login: Option<(SecretString, SecretString)>,
+    /// Scheme, host and port: what may be shown of the address.
+    pub(super) place: String,
+}
+
+/// Why a callback was not passed on. Says nothing of the address or of what was answered.
+#[derive(Debug, Clone)]
+pub(super) enum Failure {
+    /// It will not be: the word that metrics have for it.
+    Never(&'static str),
+    /// The webhook does not take this one; it may take others.
+    Refused {
+        why: &'static str,
+        /// How long it does not want to see it.
+        wait: Duration,
+    },
+    /// The webhook takes nothing now.
+    Down {
+        why: &'static str,
+        /// How long it wants to be left alone.
+        wait: Duration,
+    },
+}
+
+// === impl Webhook ===
+
+impl Webhook {
+    pub(super) fn line(&mut self, destination: &Destination) -> Result<Line, Failure> {
+        if destination.is_itself {
+            return Err(Failure::down(
+                "callbacks.forward_url is this listener itself",
+            ));
+        }
+        let template = destination.url.expose_secret();
+        // The settings were checked, and a file may have changed since.
+        let url = address(template, "CarrierService");
+        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
+        let client = match &self.0 {
+            Some((known, client)) if known.expose_secret() == template => client.clone(),
+            _ => {
+                let client = client(&url)?;
+                self.0 = Some((destination.url.clone(), client.clone()));
+                client
+            }
+        };
+        Ok(Line {
+            client,
+            template: destination.url.clone(),
+            login: destination.login.clone(),
+            place: place(&url),
+        })
+    }
+}
+
+/// A client that follows nobody and repeats nothing by itself.
+fn client(url: &Url) -> Result<Client, Failure> {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .timeout(TIMEOUT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .user_agent(concat!("thingspace-gateway/", env!("CARGO_PKG_VERSION")));
+    // Plain http asks for no authorities, and a bare system has none.
+    if url.scheme() == "http" {
+        builder = builder.tls_certs_only([]);
+    }
+    // A proxy cannot reach our own loopback interface.
+    if is_loopback_url(url) {
+        builder = builder.no_proxy();
+    }
+    let built = builder.build();
+    built.map_err(|_| Failure::down("there is no client for it"))
+}
+
+fn address(template: &str, service: &str) -> Option<Url> {
+    let url = Url::parse(&template.replace(SERVICE, service)).ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+}
+
+fn place(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    format!("{}://{host}:{port}", url.scheme())
+}
+
+// === impl Line ===
+
+impl Line {
+    /// Sends one, once.
+    pub(super) async fn pass_on(&self, forward: &Forward) -> Result<(), Failure> {
+        let body = forward.body.as_deref().ok_or(Failure::Never("trimmed"))?;
+        let template = self.template.expose_secret();
+        let service = forward.service.as_ref().map(|service| service.as_str());
+        // Only a path that is no service's lacks the name.
+        let service = match service {
+            None if template.contains(SERVICE) => return Err(Failure::Never("no_service")),
+            service => service.unwrap_or_default(),
+        };
+        let url = address(template, service);
+        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
+        let sent = self
+            .client
+            .post(url)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(with_login(body, self.login.as_ref()))
+            .send()
+            .await;
+        let mut response = sent.map_err(|error| Failure::of(&error))?;
+        let status = response.status();
+        let wait = retry_after(response.headers());
+        let rest = async {
+            let mut read = 0;
+            while let Ok(Some(chunk)) = response.chunk().await
+                && read < MAX_ANSWER
+            {
+                read += chunk.len();
+            }
+        };
+        let _read_or_not = timeout(REST_OF_ANSWER, rest).await;
+        let refused = |why| Err(Failure::Refused { why, wait });
+        let down = |why| Err(Failure::Down { why, wait });
+        match status.as_u16() {
+            200..=299 => Ok(()),
+            300..=399 => refused("it answered with a redirect, which is not followed"),
+            // They all carry the same pair: who tries a wrong one too often may be locked out.
+            401 | 403 => down("it answered 401 or 403"),
+            404 | 410 => refused("it answered 404 or 410"),
+            429 => down("it answered 429"),
+            400..=499 => refused("it answered with another 4xx"),
+            _ => down("it answered 5xx"),
+        }
+    }
+}
+
+/// Seconds; its date form would need the two clocks to agree.
+fn retry_after(headers: &header::HeaderMap) -> Duration {
+    let value = headers.get(header::RETRY_AFTER);
+    let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    Duration::from_secs(seconds.unwrap_or_default().min(MAX_RETRY_AFTER))
+}
+
+/// The body with the pair in it, first as ThingSpace has it. The journal keeps an object without.
+fn with_login(body: &str, login: Option<&(SecretString, SecretString)>) -> String {
+    let (Some((username, password)), Some(rest)) = (login, body.strip_prefix('{')) else {
+        return body.to_owned();
+    };
+    let text = |secret: &SecretString| Value::from(secret.expose_secret()).to_string();
+    let comma = if rest == "}" { "" } else { "," };
+    let (username, password) = (text(username), text(password));
+    format!(r#"{{"username":{username},"password":{password}{comma}{rest}"#)
+}
+
+// === impl Failure ===
+
+impl Failure {
+    fn down(why: &'static str) -> Self {
+        Self::Down {
+            why,
+            wait: Duration::ZERO,
+        }
+    }
+
+    /// Not the error's own text: that has the URL in it.
+    fn of(error: &reqwest::Error) -> Self {
+        Self::down(if error.is_connect() {
+            "no connection could be made"
+        } else if error.is_timeout() {
+            "it did not answer in time"
+        } else {
+            "the connection broke before it had answered"
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pair_stands_in_the_body_as_thingspace_has_it_and_all_else_as_it_came() {
+        let login = (SecretString::from("us\"er"), SecretString::from("pw"));
+        let said = |body: &str| with_login(body, Some(&login));
+        assert_eq!(
+            said(r#"{"requestId":"r","x":1.10}"#),
+            r#"{"username":"us\"er","password":"pw","requestId":"r","x":1.10}"#
+        );
+        assert_eq!(said("{}"), r#"{"username":"us\"er","password":"pw"}"#);
+        assert_eq!(with_login(r#"{"a":1}"#, None), r#"{"a":1}"#);
+    }
+
+    #[test]
+    fn of_an_address_only_scheme_host_and_port_are_shown() {
+        let url = address("https://old.example.com/hooks/{service}?token=hush", "X").unwrap();
+        assert_eq!(url.path(), "/hooks/X");
+        assert_eq!(place(&url), "https://old.example.com:443");
+    }
+}

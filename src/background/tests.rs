@@ -1,0 +1,233 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    domain::{
+        change::{ChangeState, Demand, Step},
+        clock::{Clock, Timestamp},
+        draft::{Draft, Limits},
+        esim::{EsimDeviceDraft, EsimPlanDraft},
+        names::{ChangeId, RequestId},
+    },
+    journal::{
+        ChangeName, Claim, Intent, Journal,
+        sqlite::{Embedded, Options},
+    },
+    telemetry::Instruments,
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// So many reads that the journal's threads have had their turn by then, on any machine.
+const READS: usize = 1_000_000;
+
+/// A clock that goes with tokio's, which is paused, and may be ahead by some days.
+struct Paused {
+    began: Instant,
+    days_ahead: AtomicU32,
+}
+
+impl Paused {
+    fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            days_ahead: AtomicU32::new(0),
+        }
+    }
+}
+
+impl Clock for Paused {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1_000_000)
+            .plus(self.began.elapsed())
+            .plus(DAY * self.days_ahead.load(Relaxed))
+    }
+}
+
+fn demand() -> Demand {
+    let draft = EsimPlanDraft {
+        common: Draft {
+            account_name: "0000123456-00001".into(),
+            service_plan: "plan".into(),
+            idempotency_key: "key".into(),
+            client_reference: String::new(),
+        },
+        devices: vec![EsimDeviceDraft {
+            eid: "89049032000001000000000000000001".into(),
+            iccid: "89148000000800139708".into(),
+            client_reference: String::new(),
+        }],
+    };
+    let limits = Limits {
+        max_devices: 10,
+        require_key: true,
+        refuse_reserved: false,
+    };
+    draft.validate(limits).unwrap()
+}
+
+async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
+    let (demand, now) = (demand(), clock.now());
+    let intent = Intent {
+        change: demand.begin(ChangeId::new(now), now),
+        content: [0; 32],
+        devices: demand.devices.clone(),
+    };
+    let Claim::Made(change) = journal.claim(intent).await.unwrap() else {
+        panic!("the key is new")
+    };
+    let dispatch = Step::Dispatch {
+        trace: None,
+        on_plan: None,
+    };
+    let accept = Step::Accept {
+        request_id: RequestId::parse("r").unwrap(),
+        evidence: String::new(),
+    };
+    for step in [dispatch, accept] {
+        journal
+            .step(change.change_id, step, clock.now())
+            .await
+            .unwrap();
+    }
+    change.change_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
+        allow_network_filesystem: false,
+        instruments: Instruments::unread(),
+    };
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let clock: Arc<dyn Clock> = Arc::new(Paused::new());
+    let stop = CancellationToken::new();
+    let steady = SteadyClock::load(&*journal, Arc::clone(&clock))
+        .await
+        .unwrap();
+    let deadlines = watch_deadlines(
+        Arc::clone(&journal),
+        Arc::clone(&clock),
+        steady.clone(),
+        Deadlines {
+            overdue_after: DAY,
+            close_after: 7 * DAY,
+        },
+        stop.clone(),
+    );
+    let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY, stop.clone());
+    let upkeep = tokio::spawn(async { tokio::join!(deadlines, trimming) });
+
+    let change_id = accepted(&*journal, &*clock).await;
+    let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+    let accepted_at = change.unwrap().accept_time.unwrap();
+    let state = async || {
+        let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+        change.map(|change| change.state)
+    };
+    // The journal works in real time: once the hour is past, its threads are waited for.
+    let leaves = async |from: ChangeState, step: Duration, by: Duration| {
+        for _ in 0..READS {
+            if state().await != Some(from) {
+                return;
+            }
+            if clock.now().since(accepted_at) < by {
+                tokio::time::advance(step).await;
+            }
+        }
+        panic!("still {from:?} after {by:?}");
+    };
+    leaves(ChangeState::Accepted, MINUTE, 2 * DAY).await;
+    assert_eq!(state().await, Some(ChangeState::Overdue));
+    assert!(clock.now().since(accepted_at) >= DAY);
+
+    leaves(ChangeState::Overdue, 10 * MINUTE, 8 * DAY).await;
+    assert_eq!(state().await, Some(ChangeState::Closed));
+    assert!(clock.now().since(accepted_at) >= 7 * DAY);
+
+    // Commits of its own are behind those of the trimming, which so gets its turn.
+    let turn = async || {
+        for _ in 0..4 {
+            journal.put_note("turn".into(), vec![1]).await.unwrap();
+        }
+    };
+    while clock.now().since(accepted_at) < 400 * DAY {
+        tokio::time::advance(7 * DAY).await;
+        turn().await;
+        assert_eq!(state().await, Some(ChangeState::Closed));
+    }
+    // Until a sample of the positions is old enough that has it.
+    while state().await.is_some() {
+        assert!(clock.now().since(accepted_at) < 430 * DAY);
+        tokio::time::advance(DAY / 2).await;
+        turn().await;
+    }
+    assert!(clock.now().since(accepted_at) >= 407 * DAY);
+    assert_eq!(state().await, None);
+    stop.cancel();
+    upkeep.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_in_its_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
+        allow_network_filesystem: false,
+        instruments: Instruments::unread(),
+    };
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let paused = Arc::new(Paused::new());
+    paused.days_ahead.store(401, Relaxed);
+    let clock: Arc<dyn Clock> = paused.clone();
+    let change_id = accepted(&*journal, &*clock).await;
+    paused.days_ahead.store(0, Relaxed);
+
+    let stop = CancellationToken::new();
+    let deadlines = tokio::spawn(watch_deadlines(
+        Arc::clone(&journal),
+        Arc::clone(&clock),
+        Arc::clone(&clock),
+        Deadlines {
+            overdue_after: DAY,
+            close_after: 7 * DAY,
+        },
+        stop.clone(),
+    ));
+    // Seen with one time, which is set back once more.
+    paused.days_ahead.store(30, Relaxed);
+    for _ in 0..4 {
+        journal.put_note("turn".into(), vec![1]).await.unwrap();
+        tokio::time::advance(MINUTE).await;
+    }
+    paused.days_ahead.store(0, Relaxed);
+    let seen = clock.now();
+    let age = async |wanted: ChangeState, at_most: Duration| {
+        for _ in 0..READS {
+            let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+            if change.unwrap().state == wanted {
+                return clock.now().since(seen);
+            }
+            if clock.now().since(seen) < at_most {
+                tokio::time::advance(MINUTE).await;
+            }
+        }
+        panic!("not {wanted:?} within {at_most:?}");
+    };
+    assert!(age(ChangeState::Overdue, 2 * DAY).await >= DAY);
+    // Since it is seen to be OVERDUE: its acceptance is still ahead.
+    assert!(age(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
+    stop.cancel();
+    deadlines.await.unwrap();
+}

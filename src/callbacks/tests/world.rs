@@ -1,0 +1,214 @@
+//! A listener on a real port with a real journal.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use reqwest::StatusCode;
+use secrecy::SecretString;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    callbacks::{Listener, Pair, Refusal, SecretSource, Settings},
+    domain::{
+        clock::{Clock, Timestamp},
+        names::RequestId,
+    },
+    journal::{
+        Event, Journal, Place, Target, What,
+        sqlite::{Embedded, Options},
+    },
+    telemetry::{Instruments, Telemetry},
+};
+
+pub(super) const SECRET: &str = "path-secret-0123456789";
+pub(super) const GRACE: Duration = Duration::from_secs(5);
+
+/// The page's example of an eSIM callback, which has no pair.
+pub(super) const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8",
+ "deviceIds":[{"id":"89049032000001000000000000000001","kind":"Eid"},
+  {"id":"990013907835573","kind":"Imei"},{"id":"15555551234","kind":"msisdn"},
+  {"id":"89148000000800139708","kind":"Iccid"}],
+ "deviceResponse":{"deviceProfileResponse":{"deviceIdentifierCollection":[
+  {"id":"89049032000001000000000000000001","kind":"Eid"}],
+  "state":"ACTIVE","profileStatus":"ENABLE","profileRole":"LOCAL"}},
+ "status":"SUCCESS","callbackCount":1,"maxCallbackThreshold":4}"#;
+
+/// The page's example of a 5G callback, with the pair that it was sent with.
+pub(super) fn five_g(username: &str, password: &str) -> String {
+    format!(
+        r#"{{"username":"{username}","password":"{password}",
+ "requestId":"c8de7c1d-59b9-4cf3-b969-db76cb2ce509","deviceIds":[{{"id":"5555551234","kind":"mdn"}}],
+ "deviceResponse":{{"changeServicePlanResponse":{{"effectiveDate":"5/31/2018 12:00:00 AM"}}}}}}"#
+    )
+}
+
+pub(super) struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(43_200_000_000)
+    }
+}
+
+pub(super) fn secret(value: &str) -> Arc<dyn SecretSource> {
+    Arc::new(SecretString::from(value))
+}
+
+pub(super) fn pair(username: &str, password: &str) -> Option<Pair> {
+    Some(Pair {
+        username: secret(username),
+        password: secret(password),
+    })
+}
+
+pub(super) struct World {
+    pub(super) address: SocketAddr,
+    telemetry: Telemetry,
+    pub(super) stop: CancellationToken,
+    pub(super) served: JoinHandle<()>,
+    journal: Arc<Embedded>,
+    directory: TempDir,
+    http: reqwest::Client,
+}
+
+impl World {
+    pub(super) async fn start(settings: Settings) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let journal = Arc::new(Embedded::open(&options(&directory)).unwrap());
+        let telemetry = Telemetry::quiet().unwrap();
+        let listener = Listener::new(
+            settings,
+            Arc::<Embedded>::clone(&journal),
+            Arc::new(Noon),
+            Arc::new(Noon),
+            telemetry.instruments(),
+        );
+        let listener = listener.unwrap();
+        let (address, stop, served) = serve(listener).await;
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self {
+            address,
+            telemetry,
+            stop,
+            served,
+            journal,
+            directory,
+            http,
+        }
+    }
+
+    /// How many callbacks came to this.
+    pub(super) fn counted(&self, outcome: &str) -> u64 {
+        counted(&self.telemetry, outcome)
+    }
+
+    /// How many were refused for this reason.
+    pub(super) fn refused(&self, refusal: Refusal) -> u64 {
+        self.telemetry.sample(&format!(
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"refused\",\
+             thingspace_gateway_reason=\"{}\"}}",
+            refusal.name()
+        ))
+    }
+
+    /// How many were kept for this reason.
+    pub(super) fn quarantined(&self, reason: Refusal) -> u64 {
+        self.telemetry.sample(&format!(
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"quarantined\",\
+             thingspace_gateway_reason=\"{}\"}}",
+            reason.name()
+        ))
+    }
+
+    /// How many were taken from outside the allow-list.
+    pub(super) fn unlisted(&self) -> u64 {
+        self.telemetry
+            .sample("thingspace_gateway_callbacks_unlisted_total")
+    }
+
+    pub(super) fn request(&self, path: &str) -> reqwest::RequestBuilder {
+        self.http.post(format!("http://{}{path}", self.address))
+    }
+
+    /// Sends a callback; answers with the status and the `error`, if any.
+    pub(super) async fn send(
+        &self,
+        path: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (StatusCode, String) {
+        let response = self.request(path).body(body).send().await.unwrap();
+        let status = response.status();
+        assert_eq!(response.headers()["content-type"], "application/json");
+        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let error = answer["error"].as_str().unwrap_or_default().to_owned();
+        (status, error)
+    }
+
+    /// Just the status.
+    pub(super) async fn status(&self, path: &str, body: impl Into<reqwest::Body>) -> u16 {
+        self.send(path, body).await.0.as_u16()
+    }
+
+    /// Writes some bytes and reads until the other side closes.
+    pub(super) async fn raw(&self, request: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// What is on disk of a request, once everything is closed and opened again.
+    pub(super) async fn after_a_restart(self, request: &str) -> Vec<Event> {
+        self.stop.cancel();
+        self.served.await.unwrap();
+        self.journal.close().await;
+        drop(self.journal);
+        let journal = Embedded::open(&options(&self.directory)).unwrap();
+        let target = Target::Request(RequestId::parse(request).unwrap());
+        journal
+            .events(target, Place::START, 100)
+            .await
+            .unwrap()
+            .events
+    }
+}
+
+/// What was stored with a result.
+pub(super) fn raw_json(event: &Event) -> &str {
+    match &event.what {
+        What::Result(result) => &result.raw_json,
+        What::State(_) => "",
+    }
+}
+
+/// How many callbacks came to this.
+pub(super) fn counted(telemetry: &Telemetry, outcome: &str) -> u64 {
+    telemetry.sample(&format!(
+        "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"{outcome}\"}}"
+    ))
+}
+
+/// Starts a listener on a free port of the loopback address.
+pub(super) async fn serve(listener: Listener) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+    let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(listener.serve(tcp, stop.clone(), GRACE));
+    (address, stop, served)
+}
+
+fn options(directory: &TempDir) -> Options {
+    Options {
+        dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
+        allow_network_filesystem: false,
+        instruments: Instruments::unread(),
+    }
+}

@@ -1,0 +1,358 @@
+//! A change, from the intent to ThingSpace's answer.
+//!
+//! The order of things is the promise. QUEUED is on disk before anything else
+//! is done; DISPATCHED is on disk before the first byte leaves; and whatever
+//! the POST is answered with goes on disk before the caller hears it. A change
+//! that is DISPATCHED and has no answer is never sent again: not after a
+//! crash, not by the same key, not by anybody's guess.
+//!
+//! A POST that has begun runs on a task of its own. A caller that goes away
+//! does not stop it.
+
+use std::sync::Arc;
+
+use tokio::{task::JoinError, time::Instant};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    broken::Rule,
+    domain::{
+        change::{Change, ChangeState, Demand, Refusal, RefusalKind, SentDevice, Step},
+        clock::Clock,
+        names::ChangeId,
+        trace::TraceParent,
+    },
+    journal::{BusyDevice, ChangeName, Claim, ClaimCheck, Intent, Journal, JournalError},
+    thingspace::ThingSpace,
+};
+
+mod in_flight;
+mod send;
+mod waiters;
+
+pub use in_flight::Limits;
+use in_flight::{Place, Room};
+use waiters::Waiters;
+
+/// Takes changes from the intent to ThingSpace's answer.
+pub struct Submit {
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    waiters: Arc<Waiters>,
+    room: Room,
+    tasks: TaskTracker,
+}
+
+/// What is known of a call beside what it asks for.
+#[derive(Debug, Clone, Default)]
+pub struct Caller {
+    /// Its trace: kept with the change, and carried on to ThingSpace.
+    pub trace: Option<TraceParent>,
+    /// When it stops waiting.
+    pub deadline: Option<Instant>,
+}
+
+/// Why a call made no change, and found none.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The key is taken by a change with another content.
+    #[error("the key was used for another change")]
+    KeyReused(ChangeId),
+    /// One of the devices is in another change that is under way.
+    #[error("a device is in another change that is under way")]
+    DeviceBusy(BusyDevice),
+    /// As many changes are under way as there is room for, or as many devices in them.
+    #[error("as many changes, or devices in them, are under way as the gateway takes at a time")]
+    Beyond {
+        /// The change of its key, where one is on record or about to be: perhaps it was sent.
+        known: Known,
+    },
+    /// The journal cannot be written. When the change is named, it is on
+    /// record, and it was not sent.
+    #[error("{error}")]
+    Journal {
+        /// What is wrong with the journal.
+        error: JournalError,
+        /// The change, where it came to one.
+        change_id: Option<ChangeId>,
+    },
+}
+
+/// Whether a call's key names a change already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// It names none.
+    No,
+    /// It names this one.
+    Change(ChangeId),
+    /// It may name one.
+    Perhaps,
+}
+
+/// What a call has come to once its change is claimed.
+enum Begun {
+    /// The change, with its answer.
+    Answered(Box<Change>),
+    /// Another call is sending this change.
+    ByAnother(ChangeId),
+}
+
+// === impl Submit ===
+
+impl Submit {
+    /// A submitter. What it begins runs in `tasks`: a drain waits for them.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        thingspace: Arc<ThingSpace>,
+        clock: Arc<dyn Clock>,
+        limits: Limits,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let waiters = Arc::new(Waiters::default());
+        journal.observe(waiters.clone());
+        Arc::new(Self {
+            journal,
+            thingspace,
+            clock,
+            waiters,
+            room: Room::new(limits),
+            tasks,
+        })
+    }
+
+    /// Settles what a stop left in the air. To be called before serving.
+    pub async fn recover(&self) -> Result<(), JournalError> {
+        for change in self.journal.in_flight().await? {
+            self.settle(change.change_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a change, or finds the one that its key names, and waits until
+    /// ThingSpace has answered. The change may be in any state: REJECTED and
+    /// NOT_SENT have their refusal with them.
+    ///
+    /// The caller only waits: from the claim on, everything runs on a task of
+    /// its own. A caller that goes away while its claim is being written would
+    /// otherwise leave a change that nobody sends.
+    pub async fn submit(
+        self: &Arc<Self>,
+        demand: Demand,
+        caller: Caller,
+    ) -> Result<Change, SubmitError> {
+        let Some(place) = self.room.enter(&demand) else {
+            let known = self.known(&demand).await;
+            return Err(SubmitError::Beyond { known });
+        };
+        let this = Arc::clone(self);
+        let task = self
+            .tasks
+            .spawn(async move { this.begin(demand, caller, place).await });
+        let begun = task
+            .await
+            .unwrap_or_else(|error| Err(stopped_task(&error, None)));
+        match begun? {
+            Begun::Answered(change) => Ok(*change),
+            Begun::ByAnother(change_id) => self.answered(change_id).await,
+        }
+    }
+
+    /// Checks what [`submit`](Self::submit) checks before it stores a change: the key and
+    /// the devices. Stores nothing and sends nothing.
+    pub async fn check(self: &Arc<Self>, demand: Demand) -> Result<Demand, SubmitError> {
+        let (demand, intent) = self.intend(demand).await?;
+        let check = self.journal.check_claim(intent).await;
+        match check.map_err(|error| SubmitError::Journal {
+            error,
+            change_id: None,
+        })? {
+            ClaimCheck::Known {
+                change,
+                same_content: false,
+            } => Err(SubmitError::KeyReused(change.change_id)),
+            ClaimCheck::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
+            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::Known { .. } => Ok(demand),
+        }
+    }
+
+    /// Whether the key of a call that found no room names a change. First who has a place, then
+    /// the journal: in this order none that goes from one to the other is missed.
+    async fn known(&self, demand: &Demand) -> Known {
+        let Some(key) = &demand.key else {
+            return Known::No;
+        };
+        let has_place = self.room.has(demand);
+        let name = ChangeName::Key(demand.account.clone(), key.clone());
+        match self.journal.change(name).await {
+            Ok(Some(change)) => Known::Change(change.change_id),
+            Ok(None) if !has_place => Known::No,
+            Ok(None) | Err(_) => Known::Perhaps,
+        }
+    }
+
+    async fn begin(
+        self: &Arc<Self>,
+        demand: Demand,
+        caller: Caller,
+        _place: Place,
+    ) -> Result<Begun, SubmitError> {
+        let unclaimed = |error| SubmitError::Journal {
+            error,
+            change_id: None,
+        };
+        let (demand, intent) = self.intend(demand).await?;
+        match self.journal.claim(intent).await.map_err(unclaimed)? {
+            Claim::Made(change) => {
+                let change = self.drive(change.change_id, demand, caller).await?;
+                Ok(Begun::Answered(Box::new(change)))
+            }
+            Claim::Rearmed { change, devices } => {
+                let change = self
+                    .resend(change.change_id, demand, devices, caller)
+                    .await?;
+                Ok(Begun::Answered(Box::new(change)))
+            }
+            Claim::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
+            Claim::Known {
+                change,
+                same_content: false,
+            } => Err(SubmitError::KeyReused(change.change_id)),
+            Claim::Known { change, .. } if change.state.is_in_flight() => {
+                Ok(Begun::ByAnother(change.change_id))
+            }
+            Claim::Known { change, .. } => Ok(Begun::Answered(Box::new(change))),
+        }
+    }
+
+    /// What is put on record. The content of 10,000 devices is some MiB: it is
+    /// gone through off the threads that serve everybody else.
+    async fn intend(self: &Arc<Self>, demand: Demand) -> Result<(Demand, Intent), SubmitError> {
+        let this = Arc::clone(self);
+        let intended = tokio::task::spawn_blocking(move || {
+            let now = this.clock.now();
+            let intent = Intent {
+                change: demand.begin(ChangeId::new(now), now),
+                content: this.journal.fingerprint(&demand.canonical_content()),
+                devices: demand.devices.clone(),
+            };
+            (demand, intent)
+        });
+        intended.await.map_err(|error| stopped_task(&error, None))
+    }
+
+    /// Sends a change again that was not sent, in the order in which its devices are stored.
+    async fn resend(
+        self: &Arc<Self>,
+        change_id: ChangeId,
+        demand: Demand,
+        stored: Vec<SentDevice>,
+        caller: Caller,
+    ) -> Result<Change, SubmitError> {
+        if Rule::StoredOrder.is_broken() {
+            return self.drive(change_id, demand, caller).await;
+        }
+        match demand.in_stored_order(stored) {
+            Some(demand) => self.drive(change_id, demand, caller).await,
+            // Equal fingerprints of different contents: do not send what is not stored.
+            None => {
+                tracing::error!(%change_id, "the stored devices are not those of the request; nothing was sent");
+                let step =
+                    Step::NotSent(not_sent("the stored devices are not those of the request"));
+                self.record(None, change_id, step).await
+            }
+        }
+    }
+
+    /// Sends a change, and sees to it that it does not stay in the air should
+    /// that panic.
+    async fn drive(
+        self: &Arc<Self>,
+        change_id: ChangeId,
+        demand: Demand,
+        caller: Caller,
+    ) -> Result<Change, SubmitError> {
+        let this = Arc::clone(self);
+        let sending = self
+            .tasks
+            .spawn(async move { this.send(change_id, &demand, &caller).await });
+        match sending.await {
+            Ok(sent) => sent,
+            Err(error) => {
+                if error.is_panic() {
+                    self.settle(change_id)
+                        .await
+                        .map_err(|error| SubmitError::Journal {
+                            error,
+                            change_id: Some(change_id),
+                        })?;
+                }
+                Err(stopped_task(&error, Some(change_id)))
+            }
+        }
+    }
+
+    /// Settles a change that nobody is sending any more: what is only QUEUED
+    /// was not sent, and of what is DISPATCHED nobody knows.
+    async fn settle(&self, change_id: ChangeId) -> Result<(), JournalError> {
+        let change = self.journal.change(ChangeName::Id(change_id)).await?;
+        let step = match change.map(|change| change.state) {
+            Some(ChangeState::Queued) => Step::NotSent(stopped()),
+            Some(ChangeState::Dispatched) if Rule::DoubtAfterCrash.is_broken() => {
+                Step::NotSent(stopped())
+            }
+            Some(ChangeState::Dispatched) => Step::LoseAnswer,
+            _ => return Ok(()),
+        };
+        tracing::warn!(%change_id, ?step, "a change was under way when its sending stopped");
+        match self.journal.step(change_id, step, self.clock.now()).await {
+            Ok(_) | Err(JournalError::NoSuchChange) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a change's first call has its answer: this call's, too.
+    async fn answered(&self, change_id: ChangeId) -> Result<Change, SubmitError> {
+        let failed = |error| SubmitError::Journal {
+            error,
+            change_id: Some(change_id),
+        };
+        let waiter = self.waiters.register(change_id);
+        loop {
+            // Before the look, so that nothing is missed between them.
+            let moved = waiter.moved();
+            let change = self.journal.change(ChangeName::Id(change_id)).await;
+            match change.map_err(failed)? {
+                Some(change) if change.state.is_in_flight() => moved.await,
+                Some(change) => return Ok(change),
+                None => return Err(failed(JournalError::NoSuchChange)),
+            }
+        }
+    }
+}
+
+/// A task of ours that ended before its time.
+fn stopped_task(error: &JoinError, change_id: Option<ChangeId>) -> SubmitError {
+    tracing::error!(%error, "a change's task did not end well");
+    SubmitError::Journal {
+        error: JournalError::Unavailable("the change's task was stopped".into()),
+        change_id,
+    }
+}
+
+fn stopped() -> Refusal {
+    not_sent("the gateway stopped before it was sent")
+}
+
+fn not_sent(detail: &str) -> Refusal {
+    Refusal {
+        kind: RefusalKind::NotSent,
+        detail: detail.into(),
+        thingspace_code: None,
+        thingspace_text: None,
+        retry_after: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+use std::{num::NonZeroU32, time::Duration};
+
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    domain::{
+        clock::Timestamp,
+        draft::{Draft, Limits as DraftLimits},
+        esim::{EsimDeviceDraft, EsimPlanDraft},
+    },
+    journal::{
+        ChangeFilter,
+        sqlite::{Embedded, Options},
+    },
+    telemetry::Instruments,
+    thingspace::{
+        CredentialSource, Credentials, FailedLoginStore, FailedLogins, FiveGBiMethod, Settings,
+    },
+};
+
+const ROOM: Limits = Limits {
+    changes: 1_000,
+    devices: 1_000_000,
+};
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(1)
+    }
+}
+
+#[derive(Debug)]
+struct Any;
+
+impl CredentialSource for Any {
+    fn read(&self) -> Result<Credentials, String> {
+        let any = || SecretString::from("any");
+        Ok(Credentials {
+            app_key: any(),
+            app_secret: any(),
+            uws_username: any(),
+            uws_password: any(),
+        })
+    }
+}
+
+#[async_trait::async_trait]
+impl FailedLoginStore for Any {
+    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
+        Ok(FailedLogins::default())
+    }
+    async fn store(&self, _: &Credentials, _: FailedLogins) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// A submitter whose ThingSpace is out of reach: nothing is ever sent.
+fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: directory.path().to_owned(),
+        origin: crate::journal::Origin::sandbox(),
+        allow_network_filesystem: false,
+        instruments: Instruments::unread(),
+    };
+    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let settings = Settings {
+        base_url: "http://127.0.0.1:9/api".parse().unwrap(),
+        five_g_bi_method: FiveGBiMethod::Post,
+        request_timeout: Duration::from_secs(5),
+        credentials: Arc::new(Any),
+        failed_logins: Arc::new(Any),
+        changes_per_minute: NonZeroU32::MAX,
+        lookups_per_minute: NonZeroU32::MAX,
+    };
+    let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
+    let tasks = TaskTracker::new();
+    let submit = Submit::new(
+        Arc::clone(&journal),
+        thingspace,
+        Arc::new(Still),
+        ROOM,
+        tasks,
+    );
+    (directory, journal, submit)
+}
+
+fn demand(number: usize) -> Demand {
+    let draft = EsimPlanDraft {
+        common: Draft {
+            account_name: "0000123456-00001".into(),
+            service_plan: "plan".into(),
+            idempotency_key: format!("key-{number}"),
+            client_reference: String::new(),
+        },
+        devices: vec![EsimDeviceDraft {
+            eid: "89049032000001000000000000000001".into(),
+            iccid: format!("8914800000{number:010}"),
+            client_reference: String::new(),
+        }],
+    };
+    let limits = DraftLimits {
+        max_devices: 1,
+        require_key: true,
+        refuse_reserved: false,
+    };
+    draft.validate(limits).unwrap()
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_sends() {
+    let (_directory, journal, submit) = submit();
+    // Given up after so many looks at it: before, while and after its claim is
+    // written.
+    for looks in 0..300 {
+        let mut call = Box::pin(submit.submit(demand(looks), Caller::default()));
+        for _ in 0..looks {
+            let _answered = futures_util::poll!(call.as_mut());
+            tokio::task::yield_now().await;
+        }
+    }
+    submit.tasks.close();
+    let settled = tokio::time::timeout(Duration::from_secs(30), submit.tasks.wait()).await;
+    settled.expect("what was begun ends");
+    let left = journal.in_flight().await.unwrap();
+    assert!(left.is_empty(), "changes that nobody sends: {left:?}");
+    let filter = ChangeFilter {
+        limit: 500,
+        ..ChangeFilter::default()
+    };
+    let changes = journal.changes(filter).await.unwrap().changes;
+    assert!(!changes.is_empty());
+    assert!(
+        changes
+            .iter()
+            .all(|change| change.state == ChangeState::NotSent)
+    );
+}

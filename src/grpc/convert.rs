@@ -1,0 +1,310 @@
+//! Between the protos and the domain.
+
+use prost_types::Timestamp as ProtoTimestamp;
+use tonic_types::pb;
+
+use crate::grpc::error::refused;
+use crate::{
+    domain::{
+        change::{Change, ChangeState, ChangeType, SentDevice},
+        clock::Timestamp,
+        draft::Draft,
+        esim::{EsimDeviceDraft, EsimPlanDraft},
+        five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
+        identifier::{DeviceId, ReportedId},
+        place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+        result::{Match, Outcome, Source},
+    },
+    journal::{ChangeDevice, DeviceOutcome, ResultEvent},
+    proto,
+    thingspace::ServicePlanInfo,
+};
+
+// --- Requests -------------------------------------------------------------
+
+pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanDraft {
+    EsimPlanDraft {
+        common: Draft {
+            account_name: request.account_name,
+            service_plan: request.service_plan,
+            idempotency_key: request.idempotency_key,
+            client_reference: request.client_reference,
+        },
+        devices: request
+            .devices
+            .into_iter()
+            .map(|device| EsimDeviceDraft {
+                eid: device.eid,
+                iccid: device.iccid,
+                client_reference: device.client_reference,
+            })
+            .collect(),
+    }
+}
+
+pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveGBiPlanDraft {
+    FiveGBiPlanDraft {
+        common: Draft {
+            account_name: request.account_name,
+            service_plan: request.service_plan,
+            idempotency_key: request.idempotency_key,
+            client_reference: request.client_reference,
+        },
+        current_service_plan: request.current_service_plan,
+        devices: request
+            .devices
+            .into_iter()
+            .map(|device| FiveGBiDeviceDraft {
+                device_ids: device
+                    .device_ids
+                    .into_iter()
+                    .map(|id| (id.kind, id.id))
+                    .collect(),
+                primary_place_of_use: device.primary_place_of_use.map(place_of_use),
+                client_reference: device.client_reference,
+            })
+            .collect(),
+    }
+}
+
+/// A part that is missing is read as empty, so that each field of it that is
+/// required is named.
+fn place_of_use(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
+    let address = place.address.unwrap_or_default();
+    let name = place.customer_name.unwrap_or_default();
+    PrimaryPlaceOfUse {
+        address: Address {
+            address_line1: address.address_line1,
+            address_line2: address.address_line2,
+            city: address.city,
+            state: address.state,
+            zip: address.zip,
+            zip4: address.zip4,
+            country: match address.country {
+                empty if empty.is_empty() => "US".into(),
+                country => country,
+            },
+        },
+        customer_name: CustomerName {
+            title: name.title,
+            first_name: name.first_name,
+            middle_name: name.middle_name,
+            last_name: name.last_name,
+            suffix: name.suffix,
+        },
+    }
+}
+
+/// A state of a filter; `None` for the unspecified one, which means any.
+pub(super) fn state_of(state: proto::ChangeState) -> Option<ChangeState> {
+    ChangeState::ALL
+        .into_iter()
+        .find(|known| state_to_proto(*known) == state)
+}
+
+/// Reads a time; `None` when it is out of range.
+pub(super) fn time_of(time: ProtoTimestamp) -> Option<Timestamp> {
+    let micros = time.seconds.checked_mul(1_000_000)?;
+    let micros = micros.checked_add(i64::from(time.nanos) / 1_000)?;
+    Some(Timestamp::from_micros(micros))
+}
+
+// --- Answers --------------------------------------------------------------
+
+pub(super) fn change_to_proto(change: &Change) -> proto::Change {
+    proto::Change {
+        change_id: change.change_id.to_string(),
+        done: change.state.is_final(),
+        request_ids: change.request_ids.iter().map(ToString::to_string).collect(),
+        idempotency_key: change
+            .key
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        client_reference: change.client_reference.to_string(),
+        change_type: type_to_proto(change.change_type).into(),
+        state: state_to_proto(change.state).into(),
+        account_name: change.account.to_string(),
+        service_plan: change.service_plan.to_string(),
+        device_count: int(change.device_count),
+        succeeded_count: int(change.counts.succeeded),
+        failed_count: int(change.counts.failed),
+        pending_count: int(change.pending_count()),
+        unmatched_count: int(change.counts.unmatched),
+        create_time: Some(time_to_proto(change.create_time)),
+        dispatch_time: change.dispatch_time.map(time_to_proto),
+        accept_time: change.accept_time.map(time_to_proto),
+        update_time: Some(time_to_proto(change.update_time)),
+        finish_time: change.finish_time.map(time_to_proto),
+        refusal: refused(change).map(|failure| {
+            let status = failure.into_status();
+            // The same status, details and all, as the call was answered with.
+            prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
+                code: i32::from(status.code()),
+                message: status.message().to_owned(),
+                details: Vec::new(),
+            })
+        }),
+    }
+}
+
+/// A type of a filter; `None` for the unspecified one, which means any.
+pub(super) fn type_of(change_type: proto::ChangeType) -> Option<ChangeType> {
+    ChangeType::ALL
+        .into_iter()
+        .find(|known| type_to_proto(*known) == change_type)
+}
+
+fn type_to_proto(change_type: ChangeType) -> proto::ChangeType {
+    match change_type {
+        ChangeType::EsimPlan => proto::ChangeType::EsimPlan,
+        ChangeType::FiveGBiPlan => proto::ChangeType::FiveGBiPlan,
+    }
+}
+
+fn state_to_proto(state: ChangeState) -> proto::ChangeState {
+    match state {
+        ChangeState::Queued => proto::ChangeState::Queued,
+        ChangeState::Dispatched => proto::ChangeState::Dispatched,
+        ChangeState::Accepted => proto::ChangeState::Accepted,
+        ChangeState::Finished => proto::ChangeState::Finished,
+        ChangeState::Overdue => proto::ChangeState::Overdue,
+        ChangeState::Closed => proto::ChangeState::Closed,
+        ChangeState::Rejected => proto::ChangeState::Rejected,
+        ChangeState::NotSent => proto::ChangeState::NotSent,
+        ChangeState::OutcomeUnknown => proto::ChangeState::OutcomeUnknown,
+    }
+}
+
+pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
+    let report = &result.report;
+    let (device_index, sent) = match &result.device {
+        Some((index, sent)) => (Some(int(*index)), Some(sent)),
+        None => (None, None),
+    };
+    proto::DeviceResult {
+        change_id: result
+            .change_id
+            .map(|id| id.to_string())
+            .unwrap_or_default(),
+        request_id: report.request_id.to_string(),
+        device_index,
+        sent_ids: sent.map(sent_ids).unwrap_or_default(),
+        device_ids: report.device_ids.iter().map(id_to_proto).collect(),
+        r#match: match result.matched {
+            None => proto::Match::Unspecified,
+            Some(Match::Exact) => proto::Match::Exact,
+            Some(Match::Assumed) => proto::Match::Assumed,
+            Some(Match::None | Match::Ambiguous) => proto::Match::None,
+        }
+        .into(),
+        outcome: outcome_to_proto(report.outcome).into(),
+        status_text: report.status_text.clone(),
+        fault: report.fault.as_ref().map(|fault| proto::Fault {
+            code: fault.code.clone(),
+            text: fault.text.clone(),
+        }),
+        esim_profile: report
+            .esim_profile
+            .as_ref()
+            .map(|profile| proto::EsimProfile {
+                state: profile.state.clone(),
+                profile_status: profile.profile_status.clone(),
+                profile_role: profile.profile_role.clone(),
+            }),
+        service_plan_change: report.service_plan_change.as_ref().map(|change| {
+            proto::PlanChangeDetails {
+                effective_date_text: change.effective_date_text.clone(),
+                effective_date: change.effective_date.clone(),
+            }
+        }),
+        callback_service: result
+            .service
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        operation_text: report.operation_text.clone(),
+        receive_time: Some(time_to_proto(result.receive_time)),
+        source: match report.source {
+            Source::Callback => proto::Source::Callback,
+            Source::Reconciled => proto::Source::Reconciled,
+            Source::Operator => proto::Source::Operator,
+        }
+        .into(),
+        evidence: report.evidence.clone(),
+        callback_count: report.callback_count,
+        max_callback_threshold: report.max_callback_threshold,
+        client_reference: sent
+            .map(|sent| sent.client_reference.to_string())
+            .unwrap_or_default(),
+        raw_json: if include_raw {
+            result.raw_json.clone()
+        } else {
+            String::new()
+        },
+    }
+}
+
+pub(super) fn outcome_to_proto(outcome: Outcome) -> proto::Outcome {
+    match outcome {
+        Outcome::Succeeded => proto::Outcome::Succeeded,
+        Outcome::Failed => proto::Outcome::Failed,
+        Outcome::Interim => proto::Outcome::Interim,
+    }
+}
+
+pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
+    proto::Device {
+        device_index: int(device.index),
+        sent_ids: sent_ids(&device.sent),
+        client_reference: device.sent.client_reference.to_string(),
+        outcome: match device.outcome {
+            DeviceOutcome::Pending => proto::DeviceOutcome::Pending,
+            DeviceOutcome::Succeeded => proto::DeviceOutcome::Succeeded,
+            DeviceOutcome::Failed => proto::DeviceOutcome::Failed,
+        }
+        .into(),
+        result: device
+            .result
+            .as_ref()
+            .map(|result| result_to_proto(result, false)),
+    }
+}
+
+pub(super) fn plan_to_proto(plan: ServicePlanInfo) -> proto::ServicePlan {
+    proto::ServicePlan {
+        name: plan.name,
+        code: plan.code,
+        carrier_service_plan_code: plan.carrier_service_plan_code,
+        size_kb: plan.size_kb,
+        extended_attributes: plan.extended_attributes.into_iter().collect(),
+    }
+}
+
+fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
+    let to_proto = |id: &DeviceId| proto::DeviceId {
+        kind: id.kind().as_str().to_owned(),
+        id: id.id().to_owned(),
+    };
+    sent.ids.iter().map(to_proto).collect()
+}
+
+fn id_to_proto(id: &ReportedId) -> proto::DeviceId {
+    proto::DeviceId {
+        kind: id.kind.clone(),
+        id: id.id.clone(),
+    }
+}
+
+fn time_to_proto(time: Timestamp) -> ProtoTimestamp {
+    let micros = time.as_micros();
+    ProtoTimestamp {
+        seconds: micros.div_euclid(1_000_000),
+        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0),
+    }
+}
+
+/// Counts are bounded by the 10,000 devices of a change.
+fn int(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

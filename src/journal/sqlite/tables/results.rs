@@ -1,0 +1,166 @@
+//! Results: whose they are, where they stand in a timeline, and what they
+//! come to.
+
+use rusqlite::{Connection, params};
+
+use super::{
+    answers::Answers,
+    apply::Batch,
+    entry::{Entry, from_json, match_code, uint},
+};
+use crate::{
+    broken::Rule,
+    domain::{
+        change::{ChangeState, SentDevice, Step},
+        clock::Timestamp,
+        identifier::DeviceId,
+        matching::{MatchKey, find_device},
+        names::RequestId,
+        result::{DeviceReport, Match},
+        tally::Tally,
+    },
+    journal::Target,
+};
+
+impl Batch<'_> {
+    /// Binds a request to a change. The results that it has already take their
+    /// places at the binding, in stored order: a token that was given out
+    /// before stays true.
+    pub(crate) fn bind(
+        &mut self,
+        change: i64,
+        position: i64,
+        request_id: &RequestId,
+        evidence: &str,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        self.touched.insert(Target::Request(request_id.clone()));
+        let request = self.request_row(request_id, now)?;
+        if request.change.is_some() {
+            // ThingSpace gave one id to two requests. The first keeps it: whose
+            // the results are cannot be told, and nothing is invented.
+            tracing::error!(%request_id, "ThingSpace answered two changes with one request id");
+            return Ok(());
+        }
+        self.connection
+            .prepare_cached(
+                "UPDATE request SET change = ?, bound_at = ?, evidence = ? WHERE id = ?",
+            )?
+            .execute(params![change, position, evidence, request.id])?;
+        let early: Vec<i64> = self
+            .connection
+            .prepare_cached("SELECT position FROM entry WHERE request = ? ORDER BY position")?
+            .query_map([request.id], |row| row.get(0))?
+            .collect::<rusqlite::Result<_>>()?;
+        let mut index = 1;
+        for entry in early {
+            if let Some(report) = self.report(entry)? {
+                self.push_result(change, position, index, entry, &report, now)?;
+                index += 1;
+            }
+        }
+        self.complete(change, position, index, now)
+    }
+
+    /// Gives a result its place in a change's timeline, and counts it.
+    pub(crate) fn push_result(
+        &mut self,
+        change: i64,
+        position: i64,
+        index: i64,
+        entry: i64,
+        report: &DeviceReport,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let connection = self.connection;
+        let loaded = self.load(change)?;
+        let kind = loaded.change.change_type;
+        let (device, mut matched) = find_device(
+            kind,
+            loaded.change.device_count,
+            &report.device_ids,
+            |key| sent_with(connection, change, key),
+        )?;
+        let keys: Vec<MatchKey> = report
+            .device_ids
+            .iter()
+            .filter_map(MatchKey::of_reported)
+            .filter(|key| key.identifies(kind))
+            .collect();
+        let mut answers = Answers { connection, change };
+        if matched == Match::None && Tally::is_ambiguous(&mut answers, &keys)? {
+            matched = Match::Ambiguous;
+        }
+        if matched != Match::Ambiguous || Rule::AmbiguousResults.is_broken() {
+            loaded
+                .tally
+                .record(&mut answers, &keys, device, report.verdict(), entry)?;
+        }
+        loaded.change.counts = loaded.tally.counts(loaded.change.device_count);
+        loaded.change.touch(now);
+        loaded.changed = true;
+
+        connection
+            .prepare_cached("UPDATE entry SET device = ?, match = ? WHERE position = ?")?
+            .execute(params![device, match_code(matched), entry])?;
+        connection
+            .prepare_cached(
+                "INSERT INTO timeline (change, position, idx, entry) VALUES (?, ?, ?, ?)",
+            )?
+            .execute(params![change, position, index, entry])?;
+        self.touch(change);
+        Ok(())
+    }
+
+    /// Finishes a change once every device has a final result.
+    pub(crate) fn complete(
+        &mut self,
+        id: i64,
+        position: i64,
+        index: i64,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
+        let change = &self.load(id)?.change;
+        let is_open = matches!(change.state, ChangeState::Accepted | ChangeState::Overdue);
+        if is_open && change.pending_count() == 0 {
+            self.take(id, &Step::Complete, now)?;
+            self.push_state(id, position, index)?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, position: i64) -> rusqlite::Result<Option<DeviceReport>> {
+        let body: String = self
+            .connection
+            .prepare_cached("SELECT body FROM entry WHERE position = ?")?
+            .query_row([position], |row| row.get(0))?;
+        Ok(match from_json(&body)? {
+            Entry::Result { report, .. } => Some(*report),
+            Entry::Queued { .. } | Entry::Step { .. } | Entry::Named { .. } => None,
+        })
+    }
+}
+
+/// The devices of a change that were sent with an identifier of this look-up.
+pub(crate) fn sent_with(
+    connection: &Connection,
+    change: i64,
+    key: &MatchKey,
+) -> rusqlite::Result<Vec<(u32, DeviceId)>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT d.idx, d.sent FROM device_key k JOIN device d USING (change, idx)
+         WHERE k.key = ? AND k.change = ? LIMIT 20",
+    )?;
+    let mut rows = statement.query(params![key.lookup(), change])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let index = uint(row.get(0)?);
+        let device: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
+        let ids = device.ids.into_iter();
+        found.extend(
+            ids.filter(|id| MatchKey::of(id).lookup() == key.lookup())
+                .map(|id| (index, id)),
+        );
+    }
+    Ok(found)
+}
