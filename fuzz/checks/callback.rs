@@ -2,12 +2,12 @@
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
-use thingspace_gateway::domain::callback::{Callback, Unusable};
+use thingspace_gateway::domain::callback::{Callback, RedactedBody};
 
 use super::{SECRET, tells};
 
 pub fn check(body: &[u8]) {
-    let unusable = Unusable::of(body);
+    let unusable = RedactedBody::from_body(body);
     let whole = serde_json::from_slice::<Value>(body).ok();
     let read = Callback::parse(body);
     if let Err(error) = &read {
@@ -21,7 +21,7 @@ pub fn check(body: &[u8]) {
             assert!(!tells(&format!("{callback:?}")));
         }
         for cut in cuts(body) {
-            let kept = Unusable::of(&body[..cut]).body;
+            let kept = RedactedBody::from_body(&body[..cut]).body;
             let kept = String::from_utf8_lossy(&kept).into_owned();
             assert!(!kept.contains("hush"), "cut at {cut}: {kept}");
             broken(body, cut);
@@ -82,7 +82,7 @@ fn broken(body: &[u8], at: usize) {
     if serde_json::from_slice::<Value>(&body).is_ok() {
         return;
     }
-    let kept = String::from_utf8_lossy(&Unusable::of(&body).body).into_owned();
+    let kept = String::from_utf8_lossy(&RedactedBody::from_body(&body).body).into_owned();
     assert!(!tells(&kept), "{kept}");
 }
 
@@ -91,10 +91,10 @@ fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
     // What is stored is read back as what it was, and has no credentials any more.
     let stored = Callback::parse(callback.raw_json.as_bytes()).expect("it was read before");
     assert_eq!(stored.digest, callback.digest);
-    assert_eq!(stored.report, callback.report);
+    assert_eq!(stored.result, callback.result);
     assert!(stored.username.is_none() && stored.password.is_none());
     // What was kept as unusable is judged anew as what it was.
-    let kept = Unusable::of(body);
+    let kept = RedactedBody::from_body(body);
     let again = Callback::parse(&kept.body).expect("it was read before");
     assert_eq!(again.digest, callback.digest);
     let text = |secret: &Option<secrecy::SecretString>| {

@@ -1,7 +1,7 @@
 //! A resume token: text from a client.
 
 use thingspace_gateway::{
-    domain::names::{ChangeId, RequestId},
+    domain::newtypes::{ChangeId, RequestId},
     journal::{Epoch, Place, Target},
     watch::{Side, Token},
 };

@@ -7,7 +7,7 @@ use url::Url;
 use crate::{
     background::{Guard, Means, Own, OwnSource, Register},
     config::{self, Config, Secret},
-    domain::{clock::Clock, names::AccountName},
+    domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
     telemetry::Instruments,
     thingspace::ThingSpace,

@@ -10,8 +10,8 @@ use crate::{
     background::{self, Attributor, SteadyClock},
     callbacks::Listener,
     config::Config,
-    dispatch::{self, Submit},
-    domain::{change::ChangeState, clock::Clock, draft::Limits},
+    dispatch::{self, Dispatcher},
+    domain::{change::ChangeState, clock::Clock, validator::ValidationRules},
     grpc::{self, Encoder, Gateway, Health, Server, ServerInfo},
     journal::{
         Census, Journal, Origin,
@@ -73,11 +73,11 @@ impl Parts {
         )?);
         let draining = CancellationToken::new();
         let submitting = TaskTracker::new();
-        let submit = Submit::new(
+        let submit = Dispatcher::new(
             Arc::clone(&journal),
             Arc::clone(&thingspace),
             Arc::clone(&clock),
-            dispatch::Limits {
+            dispatch::InFlightLimits {
                 changes: config.limits.calls,
                 devices: config.limits.devices,
             },
@@ -204,15 +204,15 @@ impl Parts {
 }
 
 pub(super) fn count_by_state(census: Census) -> [(&'static str, u64); ChangeState::ALL.len()] {
-    let mut counts = ChangeState::ALL.map(|state| (state.name(), 0));
+    let mut counts = ChangeState::ALL.map(|state| (state.as_str(), 0));
     for (shown, count) in counts.iter_mut().zip(census.0) {
         shown.1 = u64::try_from(count).unwrap_or(0);
     }
     counts
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
+fn limits(config: &Config) -> ValidationRules {
+    ValidationRules {
         max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
         require_key: config.changes.require_key,
         // Real devices are changed only through Verizon's own address.

@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broken::Rule,
     domain::{
-        attribution::DeviceList,
+        attribution::DeviceListStatus,
         change::{Change, ChangeState, ChangeType},
         clock::Clock,
         identifier::ReportedId,
-        names::RequestId,
+        newtypes::RequestId,
     },
     journal::{Attribution, ChangeFilter, Journal, JournalError, Observer, Target},
     thingspace::{LookUpError, ThingSpace},
@@ -46,24 +46,24 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// time, up to [`SWEEP_INTERVAL`].
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Requests of which the last question is remembered.
-const MAX_ASKED: usize = 1_000;
+const MAX_TRACKED_QUERIES: usize = 1_000;
 /// The pause after the journal could not be read or written.
 const JOURNAL_RETRY: Duration = Duration::from_secs(1);
 
 /// The targets that the journal's commits have touched.
 #[derive(Default)]
-struct News {
+struct TouchedTargets {
     /// Requests, and when each was heard of last.
     requests: HashMap<RequestId, Instant>,
     /// When a request was heard of that is not followed for lack of room.
-    dropped: Option<Instant>,
+    overflowed_at: Option<Instant>,
     /// A change may have become unknown, or ceased to be a rival: look at all unknown changes.
-    changes: bool,
+    is_sweep_due: bool,
 }
 
 #[derive(Default)]
 struct Mailbox {
-    news: Mutex<News>,
+    touched: Mutex<TouchedTargets>,
     arrived: Notify,
 }
 
@@ -75,21 +75,21 @@ pub struct Attributor {
     mailbox: Arc<Mailbox>,
     quiet_period: Duration,
     /// Requests that ThingSpace was asked about.
-    asked: Mutex<HashMap<RequestId, Asked>>,
+    queries: Mutex<HashMap<RequestId, QueryBackoff>>,
 }
 
 /// When a request is asked about again, and how many answers in a row proved nothing.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
-    again: Instant,
+struct QueryBackoff {
+    next_query: Instant,
     failures: u32,
 }
 
 /// ThingSpace's list of a request's devices.
-enum Listed {
-    Devices(Vec<Vec<ReportedId>>),
+enum RequestDevices {
+    Listed(Vec<Vec<ReportedId>>),
     /// There is no list, or none that was received.
-    Nothing(DeviceList),
+    Unavailable(DeviceListStatus),
 }
 
 // === impl Mailbox ===
@@ -100,7 +100,7 @@ impl Observer for Mailbox {
             return;
         }
         let now = Instant::now();
-        let mut news = self.news.lock();
+        let mut news = self.touched.lock();
         for target in touched {
             match target {
                 Target::Request(request) => {
@@ -108,11 +108,11 @@ impl Observer for Mailbox {
                     if has_room || news.requests.contains_key(request) {
                         news.requests.insert(request.clone(), now);
                     } else {
-                        news.dropped = Some(now);
-                        news.changes = true;
+                        news.overflowed_at = Some(now);
+                        news.is_sweep_due = true;
                     }
                 }
-                Target::Change(_) => news.changes = true,
+                Target::Change(_) => news.is_sweep_due = true,
             }
         }
         self.arrived.notify_one();
@@ -143,7 +143,7 @@ impl Attributor {
         let mailbox = Arc::new(Mailbox::default());
         journal.observe(Arc::new(WeakMailbox(Arc::downgrade(&mailbox))));
         // Stored requests are followed from the start.
-        mailbox.news.lock().changes = true;
+        mailbox.touched.lock().is_sweep_due = true;
         mailbox.arrived.notify_one();
         Self {
             journal,
@@ -151,7 +151,7 @@ impl Attributor {
             clock,
             mailbox,
             quiet_period,
-            asked: Mutex::default(),
+            queries: Mutex::default(),
         }
     }
 
@@ -159,22 +159,25 @@ impl Attributor {
     pub async fn run(self, stop: CancellationToken) {
         let follow = async {
             if Rule::QuietPeriodOverRestart.is_broken() {
-                self.take_all_for_quiet().await;
+                self.follow_all_as_quiet().await;
             }
             let mut next_sweep = Instant::now();
             loop {
                 let until_sweep = next_sweep.saturating_duration_since(Instant::now());
-                let wait = self.mailbox.until_quiet(self.quiet_period).min(until_sweep);
+                let wait = self
+                    .mailbox
+                    .time_until_quiet(self.quiet_period)
+                    .min(until_sweep);
                 // Both outcomes mean that there may be something to look at.
                 let _elapsed = timeout(wait, self.mailbox.arrived.notified()).await;
-                let mut news = self.mailbox.take(self.quiet_period);
-                news.changes |= next_sweep <= Instant::now();
-                if news.changes {
+                let mut touched = self.mailbox.take_quiet(self.quiet_period);
+                touched.is_sweep_due |= next_sweep <= Instant::now();
+                if touched.is_sweep_due {
                     next_sweep = Instant::now() + SWEEP_INTERVAL;
                 }
-                if let Err(error) = self.look(&news).await {
+                if let Err(error) = self.process(&touched).await {
                     tracing::warn!(%error, "the journal failed; requests are attributed later");
-                    self.mailbox.put_back(news);
+                    self.mailbox.put_back(touched);
                     sleep(JOURNAL_RETRY).await;
                 }
             }
@@ -185,7 +188,7 @@ impl Attributor {
         }
     }
 
-    async fn look(&self, news: &News) -> Result<(), JournalError> {
+    async fn process(&self, news: &TouchedTargets) -> Result<(), JournalError> {
         // As a rule nothing is unknown, and callbacks cost nothing here.
         if self.journal.census().of(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
@@ -194,8 +197,8 @@ impl Attributor {
         for request in news.requests.keys() {
             self.attribute(request).await?;
         }
-        if news.changes {
-            for request in self.unattributed().await? {
+        if news.is_sweep_due {
+            for request in self.find_unattributed().await? {
                 self.mailbox.follow(request, Instant::now());
             }
         }
@@ -203,8 +206,8 @@ impl Attributor {
     }
 
     /// Attributes at the start, as a broken build does.
-    async fn take_all_for_quiet(&self) {
-        for request in self.unattributed().await.unwrap_or_default() {
+    async fn follow_all_as_quiet(&self) {
+        for request in self.find_unattributed().await.unwrap_or_default() {
             let long_ago = Instant::now().checked_sub(self.quiet_period);
             self.mailbox
                 .follow(request, long_ago.unwrap_or_else(Instant::now));
@@ -212,7 +215,7 @@ impl Attributor {
     }
 
     /// Requests that a change whose outcome is unknown may have made.
-    async fn unattributed(&self) -> Result<HashSet<RequestId>, JournalError> {
+    async fn find_unattributed(&self) -> Result<HashSet<RequestId>, JournalError> {
         let mut found = HashSet::new();
         let mut filter = ChangeFilter {
             states: vec![ChangeState::OutcomeUnknown],
@@ -257,71 +260,78 @@ impl Attributor {
             self.mailbox.follow(request.clone(), Instant::now());
             return Ok(());
         }
-        let attribution = match self.list(&change, request).await {
-            Listed::Devices(listed) => attribute(Some(listed), Some(last_result)).await?,
-            Listed::Nothing(list) if is_whole && list.permits_attribution() => {
+        let attribution = match self.fetch_devices(&change, request).await {
+            RequestDevices::Listed(listed) => attribute(Some(listed), Some(last_result)).await?,
+            RequestDevices::Unavailable(list) if is_whole && list.can_attribute() => {
                 attribute(None, Some(last_result)).await?
             }
-            Listed::Nothing(_) => return Ok(()),
+            RequestDevices::Unavailable(_) => return Ok(()),
         };
         match attribution {
             Attribution::Attributed(change) => {
                 tracing::info!(change_id = %change.change_id, %request, "request attributed by evidence");
             }
             // The list lacks devices and may not be complete yet, or a result arrived meanwhile.
-            Attribution::Part { .. } | Attribution::Whole { .. } => self.ask_later(request),
+            Attribution::Part { .. } | Attribution::Whole { .. } => {
+                self.schedule_query_retry(request)
+            }
             Attribution::Unproven => {}
         }
         Ok(())
     }
 
     /// Asks for the devices of a request, where there can be an answer.
-    async fn list(&self, change: &Change, request: &RequestId) -> Listed {
+    async fn fetch_devices(&self, change: &Change, request: &RequestId) -> RequestDevices {
         if change.change_type == ChangeType::FiveGBiPlan {
-            return Listed::Nothing(DeviceList::Unsupported);
+            return RequestDevices::Unavailable(DeviceListStatus::Unsupported);
         }
-        if let Err(again) = self.may_ask(request) {
-            self.follow_until(request, again);
-            return Listed::Nothing(DeviceList::Unanswered);
+        if let Err(again) = self.try_begin_query(request) {
+            self.recheck_at(request, again);
+            return RequestDevices::Unavailable(DeviceListStatus::Unanswered);
         }
         let devices = self.thingspace.request_status(&change.account, request);
         match devices.await {
             Ok(devices) if devices.is_empty() && !Rule::ListAlone.is_broken() => {
                 tracing::debug!(%request, "ThingSpace's status of the request lists no devices");
-                self.ask_later(request);
-                Listed::Nothing(DeviceList::Unanswered)
+                self.schedule_query_retry(request);
+                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
             }
-            Ok(devices) => Listed::Devices(devices.into_iter().map(|device| device.ids).collect()),
+            Ok(devices) => {
+                RequestDevices::Listed(devices.into_iter().map(|device| device.ids).collect())
+            }
             // The documentation does not say whether the status covers plan changes. Until ThingSpace has returned
             // one, a refusal means that it has none. After that, a refusal proves nothing.
             Err(LookUpError::Refused(why)) if !self.thingspace.tells_statuses() => {
                 tracing::debug!(%request, why, "ThingSpace has no status of requests");
-                Listed::Nothing(DeviceList::Unsupported)
+                RequestDevices::Unavailable(DeviceListStatus::Unsupported)
             }
             Err(error) => {
                 tracing::debug!(%request, %error, "ThingSpace's status of the request is not known");
-                self.ask_later(request);
-                Listed::Nothing(DeviceList::Unanswered)
+                self.schedule_query_retry(request);
+                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
             }
         }
     }
 
     /// Notes a question about a request, or returns when the next one is allowed.
-    fn may_ask(&self, request: &RequestId) -> Result<(), Instant> {
+    fn try_begin_query(&self, request: &RequestId) -> Result<(), Instant> {
         let now = Instant::now();
         let again = now + SWEEP_INTERVAL;
-        let mut asked = self.asked.lock();
+        let mut asked = self.queries.lock();
         match asked.get_mut(request) {
-            Some(last) if last.again > now => return Err(last.again),
-            Some(last) => last.again = again,
+            Some(last) if last.next_query > now => return Err(last.next_query),
+            Some(last) => last.next_query = again,
             None => {
-                if asked.len() >= MAX_ASKED {
-                    asked.retain(|_, last| last.again > now);
+                if asked.len() >= MAX_TRACKED_QUERIES {
+                    asked.retain(|_, last| last.next_query > now);
                 }
-                if asked.len() >= MAX_ASKED {
+                if asked.len() >= MAX_TRACKED_QUERIES {
                     return Err(again);
                 }
-                let first = Asked { again, failures: 0 };
+                let first = QueryBackoff {
+                    next_query: again,
+                    failures: 0,
+                };
                 asked.insert(request.clone(), first);
             }
         }
@@ -329,21 +339,27 @@ impl Attributor {
     }
 
     /// Asks again about a request of which the answer proved nothing.
-    fn ask_later(&self, request: &RequestId) {
-        let mut asked = self.asked.lock();
+    fn schedule_query_retry(&self, request: &RequestId) {
+        let mut asked = self.queries.lock();
         let failures = asked.get(request).map_or(0, |last| last.failures);
         let wait = FIRST_RETRY.saturating_mul(1 << failures.min(10));
         let again = Instant::now() + wait.min(SWEEP_INTERVAL);
         let failures = failures.saturating_add(1);
-        if asked.len() < MAX_ASKED || asked.contains_key(request) {
-            asked.insert(request.clone(), Asked { again, failures });
+        if asked.len() < MAX_TRACKED_QUERIES || asked.contains_key(request) {
+            asked.insert(
+                request.clone(),
+                QueryBackoff {
+                    next_query: again,
+                    failures,
+                },
+            );
         }
         drop(asked);
-        self.follow_until(request, again);
+        self.recheck_at(request, again);
     }
 
     /// Looks at a request again at a time, unless it is heard of before.
-    fn follow_until(&self, request: &RequestId, again: Instant) {
+    fn recheck_at(&self, request: &RequestId, again: Instant) {
         if let Some(heard) = again.checked_sub(self.quiet_period) {
             self.mailbox.follow(request.clone(), heard);
         }
@@ -353,15 +369,15 @@ impl Attributor {
 impl Mailbox {
     /// Follows a request as if it had been heard of at this time, unless it is followed already.
     fn follow(&self, request: RequestId, heard: Instant) {
-        let mut news = self.news.lock();
+        let mut news = self.touched.lock();
         if news.requests.len() < MAX_FOLLOWED {
             news.requests.entry(request).or_insert(heard);
         }
     }
 
     /// The time until the first request has been quiet for long enough.
-    fn until_quiet(&self, quiet_period: Duration) -> Duration {
-        let news = self.news.lock();
+    fn time_until_quiet(&self, quiet_period: Duration) -> Duration {
+        let news = self.touched.lock();
         let oldest = news.requests.values().min();
         oldest.map_or(Duration::MAX, |heard| {
             (*heard + quiet_period).saturating_duration_since(Instant::now())
@@ -369,33 +385,33 @@ impl Mailbox {
     }
 
     /// The requests that have been quiet for long enough, and whether changes have moved.
-    fn take(&self, quiet_period: Duration) -> News {
+    fn take_quiet(&self, quiet_period: Duration) -> TouchedTargets {
         let now = Instant::now();
-        let mut news = self.news.lock();
+        let mut news = self.touched.lock();
         let (quiet, others) = std::mem::take(&mut news.requests)
             .into_iter()
             .partition(|(_, heard)| now.saturating_duration_since(*heard) >= quiet_period);
         news.requests = others;
-        News {
+        TouchedTargets {
             requests: quiet,
-            dropped: None,
-            changes: std::mem::take(&mut news.changes),
+            overflowed_at: None,
+            is_sweep_due: std::mem::take(&mut news.is_sweep_due),
         }
     }
 
     /// True if no result of a request has arrived since it was taken.
     fn is_still_quiet(&self, request: &RequestId, quiet_period: Duration) -> bool {
-        let news = self.news.lock();
+        let news = self.touched.lock();
         let none_dropped = news
-            .dropped
+            .overflowed_at
             .is_none_or(|dropped| dropped.elapsed() >= quiet_period);
         none_dropped && !news.requests.contains_key(request)
     }
 
     /// Takes back what could not be looked at. What was heard of since is kept.
-    fn put_back(&self, old: News) {
-        let mut news = self.news.lock();
-        news.changes |= old.changes;
+    fn put_back(&self, old: TouchedTargets) {
+        let mut news = self.touched.lock();
+        news.is_sweep_due |= old.is_sweep_due;
         for (request, heard) in old.requests {
             news.requests.entry(request).or_insert(heard);
         }
@@ -416,51 +432,51 @@ mod tests {
         RequestId::parse(format!("r-{number}")).unwrap()
     }
 
-    fn hear_of(mailbox: &Mailbox, number: usize) {
+    fn commit_result(mailbox: &Mailbox, number: usize) {
         mailbox.committed(&[Target::Request(request(number))]);
     }
 
     fn take(mailbox: &Mailbox) -> Vec<RequestId> {
-        mailbox.take(QUIET).requests.into_keys().collect()
+        mailbox.take_quiet(QUIET).requests.into_keys().collect()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_is_quiet_when_nothing_was_heard_of_it_for_the_whole_period() {
+    async fn a_request_is_quiet_when_no_result_arrived_for_the_whole_period() {
         let mailbox = Mailbox::default();
-        hear_of(&mailbox, 1);
+        commit_result(&mailbox, 1);
         advance(QUIET - SHORT).await;
-        hear_of(&mailbox, 1);
+        commit_result(&mailbox, 1);
         advance(QUIET - SHORT).await;
         assert!(take(&mailbox).is_empty());
-        assert_eq!(mailbox.until_quiet(QUIET), SHORT);
+        assert_eq!(mailbox.time_until_quiet(QUIET), SHORT);
         advance(SHORT).await;
         assert_eq!(take(&mailbox), [request(1)]);
         assert!(mailbox.is_still_quiet(&request(1), QUIET));
-        hear_of(&mailbox, 1);
+        commit_result(&mailbox, 1);
         assert!(!mailbox.is_still_quiet(&request(1), QUIET));
     }
 
     #[tokio::test(start_paused = true)]
     async fn following_a_request_again_does_not_begin_its_period_anew() {
         let mailbox = Mailbox::default();
-        hear_of(&mailbox, 1);
+        commit_result(&mailbox, 1);
         advance(QUIET).await;
         mailbox.follow(request(1), Instant::now());
         assert_eq!(take(&mailbox), [request(1)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_request_is_quiet_while_news_that_found_no_room_may_be_of_it() {
+    async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
         let mailbox = Mailbox::default();
-        hear_of(&mailbox, 0);
+        commit_result(&mailbox, 0);
         advance(QUIET).await;
         for number in 1..MAX_FOLLOWED {
-            hear_of(&mailbox, number);
+            commit_result(&mailbox, number);
         }
-        hear_of(&mailbox, MAX_FOLLOWED);
-        let news = mailbox.take(QUIET);
+        commit_result(&mailbox, MAX_FOLLOWED);
+        let news = mailbox.take_quiet(QUIET);
         let quiet: Vec<RequestId> = news.requests.into_keys().collect();
-        assert_eq!((quiet, news.changes), (vec![request(0)], true));
+        assert_eq!((quiet, news.is_sweep_due), (vec![request(0)], true));
         assert!(!mailbox.is_still_quiet(&request(0), QUIET));
         advance(QUIET).await;
         assert!(mailbox.is_still_quiet(&request(0), QUIET));

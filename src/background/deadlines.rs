@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::LOOK_INTERVAL;
 use crate::{
     domain::{
-        change::{ChangeState, Step},
+        change::{ChangeState, Transition},
         clock::{Clock, Timestamp},
-        names::ChangeId,
+        newtypes::ChangeId,
     },
     journal::{Journal, JournalError},
 };
@@ -27,7 +27,7 @@ pub struct Deadlines {
 struct Rule {
     state: ChangeState,
     after: Duration,
-    step: Step,
+    step: Transition,
     told: &'static str,
     /// When changes were first seen that have waited since a time that is yet to come.
     ahead: HashMap<ChangeId, Timestamp>,
@@ -74,19 +74,19 @@ impl Deadlines {
             rule(
                 ChangeState::Accepted,
                 self.overdue_after,
-                Step::Expire,
+                Transition::MarkOverdue,
                 "results are missing past the deadline",
             ),
             rule(
                 ChangeState::Overdue,
                 give_up,
-                Step::GiveUp,
+                Transition::Close,
                 "given up: results never came",
             ),
             rule(
                 ChangeState::OutcomeUnknown,
                 give_up,
-                Step::GiveUp,
+                Transition::Close,
                 "given up: nobody knows whether it was executed",
             ),
         ]
@@ -104,7 +104,7 @@ impl Rule {
         steady: &dyn Clock,
     ) -> Result<Duration, JournalError> {
         let now = match self.step {
-            Step::GiveUp => steady.now(),
+            Transition::Close => steady.now(),
             _ => clock.now(),
         };
         let before = now.minus(self.after);

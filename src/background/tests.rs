@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     domain::{
-        change::{ChangeState, Demand, Step},
+        change::{ChangeRequest, ChangeState, Transition},
         clock::{Clock, Timestamp},
-        draft::{Draft, Limits},
-        esim::{EsimDeviceDraft, EsimPlanDraft},
-        names::{ChangeId, RequestId},
+        esim::{EsimDeviceInput, EsimPlanInput},
+        newtypes::{ChangeId, RequestId},
+        validator::{CommonFields, ValidationRules},
     },
     journal::{
         ChangeName, Claim, Intent, Journal,
@@ -51,21 +51,21 @@ impl Clock for Paused {
     }
 }
 
-fn demand() -> Demand {
-    let draft = EsimPlanDraft {
-        common: Draft {
+fn demand() -> ChangeRequest {
+    let draft = EsimPlanInput {
+        common: CommonFields {
             account_name: "0000123456-00001".into(),
             service_plan: "plan".into(),
             idempotency_key: "key".into(),
             client_reference: String::new(),
         },
-        devices: vec![EsimDeviceDraft {
+        devices: vec![EsimDeviceInput {
             eid: "89049032000001000000000000000001".into(),
             iccid: "89148000000800139708".into(),
             client_reference: String::new(),
         }],
     };
-    let limits = Limits {
+    let limits = ValidationRules {
         max_devices: 10,
         require_key: true,
         refuse_reserved: false,
@@ -76,18 +76,18 @@ fn demand() -> Demand {
 async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     let (demand, now) = (demand(), clock.now());
     let intent = Intent {
-        change: demand.begin(ChangeId::new(now), now),
+        change: demand.to_change(ChangeId::new(now), now),
         content: [0; 32],
         devices: demand.devices.clone(),
     };
     let Claim::Made(change) = journal.claim(intent).await.unwrap() else {
         panic!("the key is new")
     };
-    let dispatch = Step::Dispatch {
+    let dispatch = Transition::Dispatch {
         trace: None,
-        on_plan: None,
+        already_on_plan: None,
     };
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: RequestId::parse("r").unwrap(),
         evidence: String::new(),
     };

@@ -14,7 +14,7 @@ use super::{
     settings::{AllowMode, Pair, SecretSource, Settings},
     source,
 };
-use crate::domain::{callback::Callback, names::AccountName};
+use crate::domain::{callback::Callback, newtypes::AccountName};
 
 /// Judges requests by their path, source and password.
 pub(super) struct Gate {

@@ -13,7 +13,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    domain::{change::Change, names::RequestId},
+    domain::{change::Change, newtypes::RequestId},
     journal::{ChangeName, Journal},
     telemetry::{CallbackCall, Instruments},
 };

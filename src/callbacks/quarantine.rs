@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::{
-        callback::{Callback, Unusable},
-        names::{AccountName, ServiceName},
+        callback::{Callback, RedactedBody},
+        newtypes::{AccountName, CallbackService},
     },
     journal::{Arrival, Bounds, Detained, Journal, JournalError, Stored},
 };
@@ -46,12 +46,12 @@ impl Room {
         (body, held): (Vec<u8>, Held),
         deadline: Instant,
     ) -> Result<(), Refused> {
-        let unusable = Unusable::of(&body);
+        let unusable = RedactedBody::from_body(&body);
         drop(body);
         let now = self.clock.now();
         let detained = Detained {
             time: now,
-            service: ServiceName::parse(target.service.as_str()).ok(),
+            service: CallbackService::parse(target.service.as_str()).ok(),
             account: self.account(target),
             reason: refusal.name().to_owned(),
             print: print(
@@ -137,7 +137,10 @@ impl Room {
 
     /// Whether the credentials that it had, which only their HMAC tells, would do now.
     fn is_right_now(&self, detained: &Detained) -> bool {
-        let service = detained.service.as_ref().map_or("", ServiceName::as_str);
+        let service = detained
+            .service
+            .as_ref()
+            .map_or("", CallbackService::as_str);
         let presented = !detained.print.is_empty();
         let right = presented
             && self.gate.pairs().fold(false, |right, pair| {

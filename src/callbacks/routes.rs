@@ -20,7 +20,7 @@ use super::{
     report::{self, About, Report},
 };
 use crate::{
-    domain::{callback::Callback, clock::Clock, names::ServiceName},
+    domain::{callback::Callback, clock::Clock, newtypes::CallbackService},
     journal::{Arrival, Forwarding, Journal, JournalError, Stored},
 };
 
@@ -162,11 +162,11 @@ impl Room {
         let arrival = Arrival {
             callback,
             account: self.account(target),
-            service: ServiceName::parse(target.service.as_str()).ok(),
+            service: CallbackService::parse(target.service.as_str()).ok(),
             time: self.clock.now(),
             forwarding: self.forwarding(),
         };
-        let request_id = arrival.callback.report.request_id.clone();
+        let request_id = arrival.callback.result.request_id.clone();
         match self.store(arrival, held, deadline).await {
             Ok(stored) => {
                 tracing::debug!(

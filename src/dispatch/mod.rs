@@ -17,9 +17,11 @@ use tokio_util::task::TaskTracker;
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeState, Demand, Refusal, RefusalKind, SentDevice, Step},
+        change::{
+            Change, ChangeRequest, ChangeState, Refusal, RefusalKind, SentDevice, Transition,
+        },
         clock::Clock,
-        names::ChangeId,
+        newtypes::ChangeId,
         trace::TraceParent,
     },
     journal::{BusyDevice, ChangeName, Claim, ClaimCheck, Intent, Journal, JournalError},
@@ -30,23 +32,23 @@ mod in_flight;
 mod send;
 mod waiters;
 
-pub use in_flight::Limits;
-use in_flight::{Place, Room};
+pub use in_flight::InFlightLimits;
+use in_flight::{InFlight, InFlightPermit};
 use waiters::Waiters;
 
 /// Takes changes from the intent to ThingSpace's answer.
-pub struct Submit {
+pub struct Dispatcher {
     journal: Arc<dyn Journal>,
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     waiters: Arc<Waiters>,
-    room: Room,
+    in_flight: InFlight,
     tasks: TaskTracker,
 }
 
 /// What is known of a call beside what it asks for.
 #[derive(Debug, Clone, Default)]
-pub struct Caller {
+pub struct CallContext {
     /// Its trace: kept with the change, and carried on to ThingSpace.
     pub trace: Option<TraceParent>,
     /// When it stops waiting.
@@ -55,7 +57,7 @@ pub struct Caller {
 
 /// Why a call made no change, and found none.
 #[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
+pub enum DispatchError {
     /// The key is taken by a change with another content.
     #[error("the key was used for another change")]
     KeyReused(ChangeId),
@@ -64,9 +66,9 @@ pub enum SubmitError {
     DeviceBusy(BusyDevice),
     /// As many changes are under way as there is room for, or as many devices in them.
     #[error("as many changes, or devices in them, are under way as the gateway takes at a time")]
-    Beyond {
+    TooManyInFlight {
         /// The change of its key, where one is on record or about to be: perhaps it was sent.
-        known: Known,
+        existing: ExistingChange,
     },
     /// The journal cannot be written. When the change is named, it is on
     /// record, and it was not sent.
@@ -81,32 +83,32 @@ pub enum SubmitError {
 
 /// Whether a call's key names a change already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum ExistingChange {
     /// It names none.
-    No,
+    Absent,
     /// It names this one.
     Change(ChangeId),
     /// It may name one.
-    Perhaps,
+    Unknown,
 }
 
 /// What a call has come to once its change is claimed.
-enum Begun {
+enum SubmitOutcome {
     /// The change, with its answer.
     Answered(Box<Change>),
     /// Another call is sending this change.
-    ByAnother(ChangeId),
+    SentByAnotherCall(ChangeId),
 }
 
 // === impl Submit ===
 
-impl Submit {
+impl Dispatcher {
     /// A submitter. What it begins runs in `tasks`: a drain waits for them.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        limits: Limits,
+        limits: InFlightLimits,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
@@ -116,7 +118,7 @@ impl Submit {
             thingspace,
             clock,
             waiters,
-            room: Room::new(limits),
+            in_flight: InFlight::new(limits),
             tasks,
         })
     }
@@ -124,7 +126,7 @@ impl Submit {
     /// Settles what a stop left in the air. To be called before serving.
     pub async fn recover(&self) -> Result<(), JournalError> {
         for change in self.journal.in_flight().await? {
-            self.settle(change.change_id).await?;
+            self.resolve_interrupted(change.change_id).await?;
         }
         Ok(())
     }
@@ -138,127 +140,136 @@ impl Submit {
     /// otherwise leave a change that nobody sends.
     pub async fn submit(
         self: &Arc<Self>,
-        demand: Demand,
-        caller: Caller,
-    ) -> Result<Change, SubmitError> {
-        let Some(place) = self.room.enter(&demand) else {
-            let known = self.known(&demand).await;
-            return Err(SubmitError::Beyond { known });
+        change_request: ChangeRequest,
+        context: CallContext,
+    ) -> Result<Change, DispatchError> {
+        let Some(permit) = self.in_flight.try_acquire(&change_request) else {
+            let known = self.find_existing(&change_request).await;
+            return Err(DispatchError::TooManyInFlight { existing: known });
         };
         let this = Arc::clone(self);
         let task = self
             .tasks
-            .spawn(async move { this.begin(demand, caller, place).await });
+            .spawn(async move { this.claim_and_send(change_request, context, permit).await });
         let begun = task
             .await
-            .unwrap_or_else(|error| Err(stopped_task(&error, None)));
+            .unwrap_or_else(|error| Err(task_failed(&error, None)));
         match begun? {
-            Begun::Answered(change) => Ok(*change),
-            Begun::ByAnother(change_id) => self.answered(change_id).await,
+            SubmitOutcome::Answered(change) => Ok(*change),
+            SubmitOutcome::SentByAnotherCall(change_id) => self.wait_for_answer(change_id).await,
         }
     }
 
     /// Checks what [`submit`](Self::submit) checks before it stores a change: the key and
     /// the devices. Stores nothing and sends nothing.
-    pub async fn check(self: &Arc<Self>, demand: Demand) -> Result<Demand, SubmitError> {
-        let (demand, intent) = self.intend(demand).await?;
+    pub async fn dry_run(
+        self: &Arc<Self>,
+        demand: ChangeRequest,
+    ) -> Result<ChangeRequest, DispatchError> {
+        let (demand, intent) = self.build_intent(demand).await?;
         let check = self.journal.check_claim(intent).await;
-        match check.map_err(|error| SubmitError::Journal {
+        match check.map_err(|error| DispatchError::Journal {
             error,
             change_id: None,
         })? {
             ClaimCheck::Known {
                 change,
                 same_content: false,
-            } => Err(SubmitError::KeyReused(change.change_id)),
-            ClaimCheck::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
+            } => Err(DispatchError::KeyReused(change.change_id)),
+            ClaimCheck::Busy(busy) => Err(DispatchError::DeviceBusy(busy)),
             ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::Known { .. } => Ok(demand),
         }
     }
 
     /// Whether the key of a call that found no room names a change. First who has a place, then
     /// the journal: in this order none that goes from one to the other is missed.
-    async fn known(&self, demand: &Demand) -> Known {
+    async fn find_existing(&self, demand: &ChangeRequest) -> ExistingChange {
         let Some(key) = &demand.key else {
-            return Known::No;
+            return ExistingChange::Absent;
         };
-        let has_place = self.room.has(demand);
+        let has_place = self.in_flight.is_key_in_flight(demand);
         let name = ChangeName::Key(demand.account.clone(), key.clone());
         match self.journal.change(name).await {
-            Ok(Some(change)) => Known::Change(change.change_id),
-            Ok(None) if !has_place => Known::No,
-            Ok(None) | Err(_) => Known::Perhaps,
+            Ok(Some(change)) => ExistingChange::Change(change.change_id),
+            Ok(None) if !has_place => ExistingChange::Absent,
+            Ok(None) | Err(_) => ExistingChange::Unknown,
         }
     }
 
-    async fn begin(
+    async fn claim_and_send(
         self: &Arc<Self>,
-        demand: Demand,
-        caller: Caller,
-        _place: Place,
-    ) -> Result<Begun, SubmitError> {
-        let unclaimed = |error| SubmitError::Journal {
+        change_request: ChangeRequest,
+        caller: CallContext,
+        _permit: InFlightPermit,
+    ) -> Result<SubmitOutcome, DispatchError> {
+        let unclaimed = |error| DispatchError::Journal {
             error,
             change_id: None,
         };
-        let (demand, intent) = self.intend(demand).await?;
+        let (demand, intent) = self.build_intent(change_request).await?;
         match self.journal.claim(intent).await.map_err(unclaimed)? {
             Claim::Made(change) => {
-                let change = self.drive(change.change_id, demand, caller).await?;
-                Ok(Begun::Answered(Box::new(change)))
+                let change = self.send_in_task(change.change_id, demand, caller).await?;
+                Ok(SubmitOutcome::Answered(Box::new(change)))
             }
             Claim::Rearmed { change, devices } => {
                 let change = self
                     .resend(change.change_id, demand, devices, caller)
                     .await?;
-                Ok(Begun::Answered(Box::new(change)))
+                Ok(SubmitOutcome::Answered(Box::new(change)))
             }
-            Claim::Busy(busy) => Err(SubmitError::DeviceBusy(busy)),
+            Claim::Busy(busy) => Err(DispatchError::DeviceBusy(busy)),
             Claim::Known {
                 change,
                 same_content: false,
-            } => Err(SubmitError::KeyReused(change.change_id)),
+            } => Err(DispatchError::KeyReused(change.change_id)),
             Claim::Known { change, .. } if change.state.is_in_flight() => {
-                Ok(Begun::ByAnother(change.change_id))
+                Ok(SubmitOutcome::SentByAnotherCall(change.change_id))
             }
-            Claim::Known { change, .. } => Ok(Begun::Answered(Box::new(change))),
+            Claim::Known { change, .. } => Ok(SubmitOutcome::Answered(Box::new(change))),
         }
     }
 
     /// What is put on record. The content of 10,000 devices is some MiB: it is
     /// gone through off the threads that serve everybody else.
-    async fn intend(self: &Arc<Self>, demand: Demand) -> Result<(Demand, Intent), SubmitError> {
+    async fn build_intent(
+        self: &Arc<Self>,
+        change_request: ChangeRequest,
+    ) -> Result<(ChangeRequest, Intent), DispatchError> {
         let this = Arc::clone(self);
         let intended = tokio::task::spawn_blocking(move || {
             let now = this.clock.now();
             let intent = Intent {
-                change: demand.begin(ChangeId::new(now), now),
-                content: this.journal.fingerprint(&demand.canonical_content()),
-                devices: demand.devices.clone(),
+                change: change_request.to_change(ChangeId::new(now), now),
+                content: this
+                    .journal
+                    .fingerprint(&change_request.fingerprint_input()),
+                devices: change_request.devices.clone(),
             };
-            (demand, intent)
+            (change_request, intent)
         });
-        intended.await.map_err(|error| stopped_task(&error, None))
+        intended.await.map_err(|error| task_failed(&error, None))
     }
 
     /// Sends a change again that was not sent, in the order in which its devices are stored.
     async fn resend(
         self: &Arc<Self>,
         change_id: ChangeId,
-        demand: Demand,
+        demand: ChangeRequest,
         stored: Vec<SentDevice>,
-        caller: Caller,
-    ) -> Result<Change, SubmitError> {
+        caller: CallContext,
+    ) -> Result<Change, DispatchError> {
         if Rule::StoredOrder.is_broken() {
-            return self.drive(change_id, demand, caller).await;
+            return self.send_in_task(change_id, demand, caller).await;
         }
         match demand.in_stored_order(stored) {
-            Some(demand) => self.drive(change_id, demand, caller).await,
+            Some(demand) => self.send_in_task(change_id, demand, caller).await,
             // Equal fingerprints of different contents: do not send what is not stored.
             None => {
                 tracing::error!(%change_id, "the stored devices are not those of the request; nothing was sent");
-                let step =
-                    Step::NotSent(not_sent("the stored devices are not those of the request"));
+                let step = Transition::MarkNotSent(not_sent_refusal(
+                    "the stored devices are not those of the request",
+                ));
                 self.record(None, change_id, step).await
             }
         }
@@ -266,12 +277,12 @@ impl Submit {
 
     /// Sends a change, and sees to it that it does not stay in the air should
     /// that panic.
-    async fn drive(
+    async fn send_in_task(
         self: &Arc<Self>,
         change_id: ChangeId,
-        demand: Demand,
-        caller: Caller,
-    ) -> Result<Change, SubmitError> {
+        demand: ChangeRequest,
+        caller: CallContext,
+    ) -> Result<Change, DispatchError> {
         let this = Arc::clone(self);
         let sending = self
             .tasks
@@ -280,28 +291,28 @@ impl Submit {
             Ok(sent) => sent,
             Err(error) => {
                 if error.is_panic() {
-                    self.settle(change_id)
-                        .await
-                        .map_err(|error| SubmitError::Journal {
+                    self.resolve_interrupted(change_id).await.map_err(|error| {
+                        DispatchError::Journal {
                             error,
                             change_id: Some(change_id),
-                        })?;
+                        }
+                    })?;
                 }
-                Err(stopped_task(&error, Some(change_id)))
+                Err(task_failed(&error, Some(change_id)))
             }
         }
     }
 
     /// Settles a change that nobody is sending any more: what is only QUEUED
     /// was not sent, and of what is DISPATCHED nobody knows.
-    async fn settle(&self, change_id: ChangeId) -> Result<(), JournalError> {
+    async fn resolve_interrupted(&self, change_id: ChangeId) -> Result<(), JournalError> {
         let change = self.journal.change(ChangeName::Id(change_id)).await?;
         let step = match change.map(|change| change.state) {
-            Some(ChangeState::Queued) => Step::NotSent(stopped()),
+            Some(ChangeState::Queued) => Transition::MarkNotSent(stopped_before_sending()),
             Some(ChangeState::Dispatched) if Rule::DoubtAfterCrash.is_broken() => {
-                Step::NotSent(stopped())
+                Transition::MarkNotSent(stopped_before_sending())
             }
-            Some(ChangeState::Dispatched) => Step::LoseAnswer,
+            Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,
             _ => return Ok(()),
         };
         tracing::warn!(%change_id, ?step, "a change was under way when its sending stopped");
@@ -312,15 +323,15 @@ impl Submit {
     }
 
     /// Waits until a change's first call has its answer: this call's, too.
-    async fn answered(&self, change_id: ChangeId) -> Result<Change, SubmitError> {
-        let failed = |error| SubmitError::Journal {
+    async fn wait_for_answer(&self, change_id: ChangeId) -> Result<Change, DispatchError> {
+        let failed = |error| DispatchError::Journal {
             error,
             change_id: Some(change_id),
         };
         let waiter = self.waiters.register(change_id);
         loop {
             // Before the look, so that nothing is missed between them.
-            let moved = waiter.moved();
+            let moved = waiter.changed();
             let change = self.journal.change(ChangeName::Id(change_id)).await;
             match change.map_err(failed)? {
                 Some(change) if change.state.is_in_flight() => moved.await,
@@ -332,19 +343,19 @@ impl Submit {
 }
 
 /// A task of ours that ended before its time.
-fn stopped_task(error: &JoinError, change_id: Option<ChangeId>) -> SubmitError {
+fn task_failed(error: &JoinError, change_id: Option<ChangeId>) -> DispatchError {
     tracing::error!(%error, "a change's task did not end well");
-    SubmitError::Journal {
+    DispatchError::Journal {
         error: JournalError::Unavailable("the change's task was stopped".into()),
         change_id,
     }
 }
 
-fn stopped() -> Refusal {
-    not_sent("the gateway stopped before it was sent")
+fn stopped_before_sending() -> Refusal {
+    not_sent_refusal("the gateway stopped before it was sent")
 }
 
-fn not_sent(detail: &str) -> Refusal {
+fn not_sent_refusal(detail: &str) -> Refusal {
     Refusal {
         kind: RefusalKind::NotSent,
         detail: detail.into(),

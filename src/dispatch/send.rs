@@ -4,14 +4,14 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{Caller, Submit, SubmitError, not_sent};
+use super::{CallContext, DispatchError, Dispatcher, not_sent_refusal};
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeType, Demand, SentDevice, Step},
+        change::{Change, ChangeRequest, ChangeType, SentDevice, Transition},
         clock::Clock,
         matching::MatchKey,
-        names::ChangeId,
+        newtypes::ChangeId,
         trace::TraceParent,
     },
     journal::{ChangeName, Journal, JournalError, Reservation},
@@ -19,65 +19,66 @@ use crate::{
 };
 
 /// How long the look at the devices' present plans may hold up a change.
-const PLANS_WITHIN: Duration = Duration::from_secs(5);
+const PLAN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a change waits for its turn, at most.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// The first and the longest wait before a step is tried again that could not
 /// be recorded.
-const RECORD_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+const RECORD_RETRY_BACKOFF: (Duration, Duration) =
+    (Duration::from_millis(50), Duration::from_secs(2));
 
 // === impl Submit ===
 
-impl Submit {
+impl Dispatcher {
     pub(super) async fn send(
         &self,
         change_id: ChangeId,
-        demand: &Demand,
-        caller: &Caller,
-    ) -> Result<Change, SubmitError> {
+        change_request: &ChangeRequest,
+        caller: &CallContext,
+    ) -> Result<Change, DispatchError> {
         let trace = caller.trace.as_ref();
-        let longest = Instant::now() + LONGEST_WAIT;
+        let longest = Instant::now() + MAX_RATE_LIMIT_WAIT;
         let deadline = caller.deadline.map_or(longest, |end| end.min(longest));
         // The log-in and the turn come first: trouble with them leaves no doubt.
         if let Err(unprepared) = self.thingspace.prepare(trace, deadline).await {
-            let step = Step::NotSent(unprepared.into());
+            let step = Transition::MarkNotSent(unprepared.into());
             return self.record(None, change_id, step).await;
         }
-        let on_plan = self.on_plan(demand).await;
-        let room = match self.dispatch(change_id, trace, on_plan).await {
+        let on_plan = self.find_devices_on_plan(change_request).await;
+        let reservation = match self.record_dispatched(change_id, trace, on_plan).await {
             Ok(room) => room,
-            Err(error) => return self.undispatched(change_id, error).await,
+            Err(error) => return self.record_not_sent(change_id, error).await,
         };
-        let mut answer = self.thingspace.change(demand, trace).await;
+        let mut answer = self.thingspace.change(change_request, trace).await;
         if Rule::NoRetryOnTimeOut.is_broken() && matches!(answer, Answer::Unknown(_)) {
-            answer = self.thingspace.change(demand, trace).await;
+            answer = self.thingspace.change(change_request, trace).await;
         }
         let step = match answer {
-            Answer::Accepted(request_id) => Step::Accept {
+            Answer::Accepted(request_id) => Transition::Accept {
                 request_id,
                 evidence: String::new(),
             },
-            Answer::Refused(refusal) => Step::Refuse(refusal),
-            Answer::NotExecuted(refusal) => Step::NotSent(refusal),
+            Answer::Refused(refusal) => Transition::Reject(refusal),
+            Answer::NotExecuted(refusal) => Transition::MarkNotSent(refusal),
             Answer::Unknown(why) => {
                 tracing::warn!(%change_id, why, "no definite answer: the outcome is unknown");
-                Step::LoseAnswer
+                Transition::MarkOutcomeUnknown
             }
         };
-        self.record(Some(room), change_id, step).await
+        self.record(Some(reservation), change_id, step).await
     }
 
     /// Which 5G devices are on the plan already, as far as that can be told quickly. Without it a
     /// later look at the device list proves nothing of a result that never came: a device that is on
     /// the plan then may have been before. eSIM has a status by request instead.
-    async fn on_plan(&self, demand: &Demand) -> Option<Vec<u32>> {
+    async fn find_devices_on_plan(&self, demand: &ChangeRequest) -> Option<Vec<u32>> {
         if demand.change_type() != ChangeType::FiveGBiPlan {
             return None;
         }
         let plan = demand.service_plan.as_str();
         let listed = self.thingspace.devices_on_plan(&demand.account, plan);
-        match timeout(PLANS_WITHIN, listed).await {
-            Ok(Ok(Some(listed))) => Some(sent_among(&demand.devices, &listed)),
+        match timeout(PLAN_LOOKUP_TIMEOUT, listed).await {
+            Ok(Ok(Some(listed))) => Some(indexes_of_listed(&demand.devices, &listed)),
             Ok(Ok(None)) => None,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "which devices are on the plan already is not known");
@@ -88,35 +89,35 @@ impl Submit {
     }
 
     /// Puts DISPATCHED on disk, with room set aside for what comes of it.
-    async fn dispatch(
+    async fn record_dispatched(
         &self,
         change_id: ChangeId,
         trace: Option<&TraceParent>,
         on_plan: Option<Vec<u32>>,
     ) -> Result<Box<dyn Reservation>, JournalError> {
-        let room = self.journal.reserve().await?;
-        let step = Step::Dispatch {
+        let reservation = self.journal.reserve().await?;
+        let step = Transition::Dispatch {
             trace: trace.cloned(),
-            on_plan,
+            already_on_plan: on_plan,
         };
         self.journal.step(change_id, step, self.clock.now()).await?;
-        Ok(room)
+        Ok(reservation)
     }
 
     /// The journal could not take DISPATCHED, so nothing was sent. The caller
     /// hears so now; the change is told when the journal can be written again.
-    async fn undispatched(
+    async fn record_not_sent(
         &self,
         change_id: ChangeId,
         error: JournalError,
-    ) -> Result<Change, SubmitError> {
+    ) -> Result<Change, DispatchError> {
         let detail = "the journal could not be written, so nothing was sent";
-        let step = Step::NotSent(not_sent(detail));
+        let step = Transition::MarkNotSent(not_sent_refusal(detail));
         let (journal, clock) = (Arc::clone(&self.journal), Arc::clone(&self.clock));
         self.tasks.spawn(async move {
-            record_until_durable(&*journal, &*clock, None, change_id, step).await
+            record_with_retry(&*journal, &*clock, None, change_id, step).await
         });
-        Err(SubmitError::Journal {
+        Err(DispatchError::Journal {
             error,
             change_id: Some(change_id),
         })
@@ -124,13 +125,13 @@ impl Submit {
 
     pub(super) async fn record(
         &self,
-        room: Option<Box<dyn Reservation>>,
+        reservation: Option<Box<dyn Reservation>>,
         change_id: ChangeId,
-        step: Step,
-    ) -> Result<Change, SubmitError> {
-        record_until_durable(&*self.journal, &*self.clock, room, change_id, step)
+        step: Transition,
+    ) -> Result<Change, DispatchError> {
+        record_with_retry(&*self.journal, &*self.clock, reservation, change_id, step)
             .await
-            .map_err(|error| SubmitError::Journal {
+            .map_err(|error| DispatchError::Journal {
                 error,
                 change_id: Some(change_id),
             })
@@ -138,14 +139,14 @@ impl Submit {
 }
 
 /// The devices that were sent and are in a list, by index.
-fn sent_among(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
+fn indexes_of_listed(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
     let listed: HashSet<MatchKey> = listed
         .iter()
         .flat_map(|device| &device.ids)
-        .filter_map(MatchKey::of_reported)
+        .filter_map(MatchKey::from_reported)
         .collect();
     let is_listed = |device: &SentDevice| {
-        let mut keys = device.ids.iter().map(MatchKey::of);
+        let mut keys = device.ids.iter().map(MatchKey::from_id);
         keys.any(|key| listed.contains(&key))
     };
     (0..)
@@ -157,18 +158,18 @@ fn sent_among(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
 
 /// Records a step, and does not give up while the journal cannot be written:
 /// what ThingSpace answered is known nowhere else.
-async fn record_until_durable(
+async fn record_with_retry(
     journal: &dyn Journal,
     clock: &dyn Clock,
-    room: Option<Box<dyn Reservation>>,
+    reservation: Option<Box<dyn Reservation>>,
     change_id: ChangeId,
-    step: Step,
+    step: Transition,
 ) -> Result<Change, JournalError> {
-    let mut outcome = match room {
+    let mut outcome = match reservation {
         Some(room) => room.step(change_id, step.clone(), clock.now()).await,
         None => journal.step(change_id, step.clone(), clock.now()).await,
     };
-    let (mut wait, longest) = RECORD_AGAIN;
+    let (mut wait, longest) = RECORD_RETRY_BACKOFF;
     while let Err(JournalError::Unavailable(why)) = &outcome {
         tracing::error!(%change_id, why, "a change's step could not be recorded yet");
         tokio::time::sleep(wait).await;

@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     domain::{
         clock::Timestamp,
-        draft::{Draft, Limits as DraftLimits},
-        esim::{EsimDeviceDraft, EsimPlanDraft},
+        esim::{EsimDeviceInput, EsimPlanInput},
+        validator::{CommonFields, ValidationRules as DraftLimits},
     },
     journal::{
         ChangeFilter,
@@ -20,23 +20,23 @@ use crate::{
     },
 };
 
-const ROOM: Limits = Limits {
+const LIMITS: InFlightLimits = InFlightLimits {
     changes: 1_000,
     devices: 1_000_000,
 };
 
-struct Still;
+struct FixedClock;
 
-impl Clock for Still {
+impl Clock for FixedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(1)
     }
 }
 
 #[derive(Debug)]
-struct Any;
+struct StubCredentials;
 
-impl CredentialSource for Any {
+impl CredentialSource for StubCredentials {
     fn read(&self) -> Result<Credentials, String> {
         let any = || SecretString::from("any");
         Ok(Credentials {
@@ -49,7 +49,7 @@ impl CredentialSource for Any {
 }
 
 #[async_trait::async_trait]
-impl FailedLoginStore for Any {
+impl FailedLoginStore for StubCredentials {
     async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
         Ok(FailedLogins::default())
     }
@@ -59,7 +59,7 @@ impl FailedLoginStore for Any {
 }
 
 /// A submitter whose ThingSpace is out of reach: nothing is ever sent.
-fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
+fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
     let directory = tempfile::tempdir().unwrap();
     let options = Options {
         dir: directory.path().to_owned(),
@@ -72,32 +72,32 @@ fn submit() -> (TempDir, Arc<dyn Journal>, Arc<Submit>) {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
         five_g_bi_method: FiveGBiMethod::Post,
         request_timeout: Duration::from_secs(5),
-        credentials: Arc::new(Any),
-        failed_logins: Arc::new(Any),
+        credentials: Arc::new(StubCredentials),
+        failed_logins: Arc::new(StubCredentials),
         changes_per_minute: NonZeroU32::MAX,
         lookups_per_minute: NonZeroU32::MAX,
     };
     let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
     let tasks = TaskTracker::new();
-    let submit = Submit::new(
+    let submit = Dispatcher::new(
         Arc::clone(&journal),
         thingspace,
-        Arc::new(Still),
-        ROOM,
+        Arc::new(FixedClock),
+        LIMITS,
         tasks,
     );
     (directory, journal, submit)
 }
 
-fn demand(number: usize) -> Demand {
-    let draft = EsimPlanDraft {
-        common: Draft {
+fn change_request(number: usize) -> ChangeRequest {
+    let draft = EsimPlanInput {
+        common: CommonFields {
             account_name: "0000123456-00001".into(),
             service_plan: "plan".into(),
             idempotency_key: format!("key-{number}"),
             client_reference: String::new(),
         },
-        devices: vec![EsimDeviceDraft {
+        devices: vec![EsimDeviceInput {
             eid: "89049032000001000000000000000001".into(),
             iccid: format!("8914800000{number:010}"),
             client_reference: String::new(),
@@ -112,12 +112,12 @@ fn demand(number: usize) -> Demand {
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_sends() {
-    let (_directory, journal, submit) = submit();
+async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
+    let (_directory, journal, submit) = dispatcher();
     // Given up after so many looks at it: before, while and after its claim is
     // written.
     for looks in 0..300 {
-        let mut call = Box::pin(submit.submit(demand(looks), Caller::default()));
+        let mut call = Box::pin(submit.submit(change_request(looks), CallContext::default()));
         for _ in 0..looks {
             let _answered = futures_util::poll!(call.as_mut());
             tokio::task::yield_now().await;

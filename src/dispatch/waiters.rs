@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::{
-    domain::names::ChangeId,
+    domain::newtypes::ChangeId,
     journal::{Observer, Target},
 };
 
@@ -62,7 +62,7 @@ impl Observer for Waiters {
 
 impl Waiter {
     /// Ends once the change has moved after this was called.
-    pub(super) fn moved(&self) -> impl Future<Output = ()> + Send + '_ {
+    pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
         let mut notified = self
             .notify
             .as_ref()

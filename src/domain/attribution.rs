@@ -9,8 +9,8 @@ use std::collections::HashSet;
 
 use super::{
     change::{Change, ChangeState, ChangeType},
-    names::{AccountName, ServiceName},
-    result::{DeviceReport, Match},
+    newtypes::{AccountName, CallbackService},
+    result::{DeviceResult, Match},
 };
 
 /// A request that no change owns. Positions are those of the journal: unlike clock times they are in the
@@ -18,11 +18,11 @@ use super::{
 #[derive(Debug, Clone)]
 pub struct UnattributedRequest {
     /// The position of its first result.
-    pub first_result: u64,
+    pub first_result_position: u64,
     /// The account that its callbacks' path named.
     pub account: Option<AccountName>,
     /// The service that its callbacks' path named.
-    pub service: Option<ServiceName>,
+    pub service: Option<CallbackService>,
 }
 
 /// A change that may have made a request.
@@ -42,7 +42,7 @@ pub struct SeenDevices {
     /// Devices of the change that ThingSpace's list of the request's devices has. `None` without a list.
     listed: Option<HashSet<u32>>,
     /// Something named a device that is not the change's, or one that cannot be determined.
-    foreign: bool,
+    has_foreign_device: bool,
 }
 
 /// The coverage of a change by the devices of a request.
@@ -58,7 +58,7 @@ pub enum Coverage {
 
 /// The state of ThingSpace's own list of a request's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceList {
+pub enum DeviceListStatus {
     /// ThingSpace returned it.
     Received,
     /// ThingSpace has no such list: 5G Business Internet.
@@ -73,7 +73,7 @@ pub enum DeviceList {
 ///
 /// Failing that, finds an eSIM change that is covered in part, of which ThingSpace's list of the request's
 /// devices may prove more. Rivals that the list may rule out do not matter here.
-pub fn select(candidates: &[Candidate]) -> Option<&Candidate> {
+pub fn select_candidate(candidates: &[Candidate]) -> Option<&Candidate> {
     let is_unknown = |one: &&Candidate| one.change.state == ChangeState::OutcomeUnknown;
     let covered = |coverage| {
         let mut all = candidates.iter();
@@ -91,11 +91,11 @@ pub fn select(candidates: &[Candidate]) -> Option<&Candidate> {
 
 // === impl DeviceList ===
 
-impl DeviceList {
+impl DeviceListStatus {
     /// Whether a request may be attributed to a change that it covers as a whole. While ThingSpace may have
     /// a list of more devices, it may not: a request for more devices looks the same until its last
     /// callback.
-    pub fn permits_attribution(self) -> bool {
+    pub fn can_attribute(self) -> bool {
         match self {
             Self::Received | Self::Unsupported => true,
             Self::Unanswered => false,
@@ -114,30 +114,34 @@ impl UnattributedRequest {
     /// ThingSpace keeps callbacks for 30 days and sends them again on demand, and how many days have
     /// passed cannot be measured by a clock that may leap. A change that has a request id is none: one
     /// POST makes one request, and results of another request id are not its.
-    pub fn may_be_made_by(&self, change: &Change, dispatched: Option<u64>) -> bool {
+    pub fn can_be_made_by(&self, change: &Change, dispatched: Option<u64>) -> bool {
         let is_unanswered = match change.state {
             ChangeState::OutcomeUnknown | ChangeState::Dispatched => true,
             ChangeState::Closed => change.request_ids.is_empty(),
             _ => false,
         };
-        let was_sent_before = dispatched.is_some_and(|position| position < self.first_result);
+        let was_sent_before =
+            dispatched.is_some_and(|position| position < self.first_result_position);
         let account_fits = self
             .account
             .as_ref()
             .is_none_or(|account| *account == change.account);
-        is_unanswered && was_sent_before && account_fits && self.service_fits(change.change_type)
+        is_unanswered
+            && was_sent_before
+            && account_fits
+            && self.is_service_compatible(change.change_type)
     }
 
     /// The set of services is open, and a proxy may rename them. Only the service of the other kind of
     /// change is a contradiction.
-    fn service_fits(&self, change_type: ChangeType) -> bool {
+    fn is_service_compatible(&self, change_type: ChangeType) -> bool {
         let other = match change_type {
-            ChangeType::EsimPlan => ServiceName::CARRIER,
-            ChangeType::FiveGBiPlan => ServiceName::DEVICE_PROFILE,
+            ChangeType::EsimPlan => CallbackService::CARRIER,
+            ChangeType::FiveGBiPlan => CallbackService::DEVICE_PROFILE,
         };
         self.service
             .as_ref()
-            .is_none_or(|service| !service.is(other))
+            .is_none_or(|service| !service.eq_ignore_case(other))
     }
 }
 
@@ -148,7 +152,7 @@ impl SeenDevices {
     pub fn add_result(
         &mut self,
         change_type: ChangeType,
-        report: &DeviceReport,
+        report: &DeviceResult,
         device: Option<u32>,
         matched: Match,
     ) {
@@ -156,7 +160,7 @@ impl SeenDevices {
             ChangeType::EsimPlan => report.service_plan_change.is_some(),
             ChangeType::FiveGBiPlan => report.esim_profile.is_some(),
         };
-        self.foreign |= is_of_another_operation;
+        self.has_foreign_device |= is_of_another_operation;
         self.add_reported(device, matched);
     }
 
@@ -167,7 +171,7 @@ impl SeenDevices {
     }
 
     /// Notes that ThingSpace returned a list of the request's devices.
-    pub fn list_received(&mut self) {
+    pub fn mark_list_received(&mut self) {
         self.listed.get_or_insert_default();
     }
 
@@ -180,7 +184,7 @@ impl SeenDevices {
     /// "It is the only device that was sent" is a guess here: only an exact match names a device.
     fn exact(&mut self, device: Option<u32>, matched: Match) -> Option<u32> {
         let exact = device.filter(|_| matched == Match::Exact);
-        self.foreign |= exact.is_none();
+        self.has_foreign_device |= exact.is_none();
         exact
     }
 
@@ -189,7 +193,7 @@ impl SeenDevices {
     /// incomplete, so it does not rule the change out.
     pub fn coverage(&self, device_count: u32) -> Coverage {
         let known = self.listed.as_ref().unwrap_or(&self.reported);
-        if self.foreign || self.reported.is_empty() {
+        if self.has_foreign_device || self.reported.is_empty() {
             Coverage::Other
         } else if u32::try_from(known.len()) == Ok(device_count) {
             Coverage::Whole
@@ -204,9 +208,9 @@ mod tests {
     use super::*;
     use crate::domain::{
         clock::Timestamp,
-        draft::{Draft, Limits},
-        esim::{EsimDeviceDraft, EsimPlanDraft},
-        names::{ChangeId, RequestId},
+        esim::{EsimDeviceInput, EsimPlanInput},
+        newtypes::{ChangeId, RequestId},
+        validator::{CommonFields, ValidationRules},
     };
 
     const STATES: [ChangeState; 3] = [
@@ -217,27 +221,27 @@ mod tests {
     const COVERAGES: [Coverage; 3] = [Coverage::Whole, Coverage::Part, Coverage::Other];
 
     fn change(state: ChangeState) -> Change {
-        let draft = EsimPlanDraft {
-            common: Draft {
+        let draft = EsimPlanInput {
+            common: CommonFields {
                 account_name: "0000123456-00001".into(),
                 service_plan: "plan".into(),
                 idempotency_key: "key".into(),
                 client_reference: String::new(),
             },
-            devices: vec![EsimDeviceDraft {
+            devices: vec![EsimDeviceInput {
                 eid: "89049032000001000000000000000001".into(),
                 iccid: "89148000000800139708".into(),
                 client_reference: String::new(),
             }],
         };
-        let limits = Limits {
+        let limits = ValidationRules {
             max_devices: 1,
             require_key: true,
             refuse_reserved: false,
         };
         let now = Timestamp::from_micros(1);
         let demand = draft.validate(limits).unwrap();
-        let mut change = demand.begin(ChangeId::new(now), now);
+        let mut change = demand.to_change(ChangeId::new(now), now);
         change.state = state;
         change
     }
@@ -259,7 +263,7 @@ mod tests {
                 let mut possible: Vec<_> = possible.collect();
                 let only = possible.pop().filter(|_| possible.is_empty());
                 let expected = only == Some(&(ChangeState::OutcomeUnknown, Coverage::Whole));
-                let selected = select(&candidates);
+                let selected = select_candidate(&candidates);
                 let is_whole = selected.is_some_and(|one| one.coverage == Coverage::Whole);
                 assert_eq!(is_whole, expected, "{both:?}");
                 // Whatever is selected can be attributed.
@@ -272,21 +276,21 @@ mod tests {
     #[test]
     fn only_an_unanswered_change_that_was_sent_before_the_first_result_may_have_made_the_request() {
         let request = UnattributedRequest {
-            first_result: 10,
+            first_result_position: 10,
             account: None,
             service: None,
         };
         for state in ChangeState::ALL {
             let mut change = change(state);
             assert_eq!(
-                request.may_be_made_by(&change, Some(9)),
+                request.can_be_made_by(&change, Some(9)),
                 STATES.contains(&state),
                 "{state:?}"
             );
-            assert!(!request.may_be_made_by(&change, Some(11)), "{state:?}");
-            assert!(!request.may_be_made_by(&change, None), "{state:?}");
+            assert!(!request.can_be_made_by(&change, Some(11)), "{state:?}");
+            assert!(!request.can_be_made_by(&change, None), "{state:?}");
             change.request_ids = vec![RequestId::parse("its-own").unwrap()];
-            let is_rival = request.may_be_made_by(&change, Some(9));
+            let is_rival = request.can_be_made_by(&change, Some(9));
             assert!(!(is_rival && state == ChangeState::Closed));
         }
     }
@@ -299,7 +303,7 @@ mod tests {
                 seen.add_reported(Some(*index), Match::Exact);
             }
             if let Some(listed) = listed {
-                seen.list_received();
+                seen.mark_list_received();
                 for index in listed {
                     seen.add_listed(Some(*index), Match::Exact);
                 }

@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     clock::Timestamp,
+    device_states::DeviceCounts,
     identifier::DeviceId,
-    names::{AccountName, ChangeId, ClientReference, IdempotencyKey, RequestId, ServicePlan},
+    newtypes::{AccountName, ChangeId, ClientReference, IdempotencyKey, RequestId, ServicePlan},
     place_of_use::PrimaryPlaceOfUse,
-    tally::Counts,
     trace::TraceParent,
 };
 
@@ -25,7 +25,7 @@ pub enum ChangeType {
 
 /// A valid change, as asked for: everything that is needed to send it.
 #[derive(Debug, Clone)]
-pub struct Demand {
+pub struct ChangeRequest {
     /// The billing account; with the key, the change's name among clients.
     pub account: AccountName,
     /// The client's key; absent only where the settings allow it.
@@ -37,14 +37,14 @@ pub struct Demand {
     /// The devices, in the order that was sent: 1 to 10,000, none twice.
     pub devices: Vec<SentDevice>,
     /// What one kind of change has beyond that.
-    pub order: Order,
+    pub payload: OperationPayload,
     /// What was accepted but looks unusual; for people, at most 20.
     pub warnings: Vec<String>,
 }
 
 /// What one kind of change has beyond what both have.
 #[derive(Debug, Clone)]
-pub enum Order {
+pub enum OperationPayload {
     /// eSIM profiles: each device has an EID and an ICCID, in this order.
     EsimPlan,
     /// 5G Business Internet devices.
@@ -52,7 +52,7 @@ pub enum Order {
         /// The plan that the devices are on now, where the client told it.
         current_service_plan: Option<ServicePlan>,
         /// Each device's place of use, in the order of the devices. Never kept.
-        places: Vec<PrimaryPlaceOfUse>,
+        places_of_use: Vec<PrimaryPlaceOfUse>,
     },
 }
 
@@ -97,7 +97,7 @@ pub enum ChangeState {
 /// What moves a change from state to state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Step {
+pub enum Transition {
     /// The same call came again, and nothing had been executed.
     Rearm,
     /// The first byte of the POST is about to leave.
@@ -108,7 +108,7 @@ pub enum Step {
         /// The devices, by index, that were on the plan already, where ThingSpace's device list
         /// told that of all of them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        on_plan: Option<Vec<u32>>,
+        already_on_plan: Option<Vec<u32>>,
     },
     /// ThingSpace answered with this request id.
     Accept {
@@ -119,23 +119,23 @@ pub enum Step {
         evidence: String,
     },
     /// ThingSpace refused it.
-    Refuse(Refusal),
+    Reject(Refusal),
     /// It provably was not executed.
-    NotSent(Refusal),
+    MarkNotSent(Refusal),
     /// It left, and no definite answer came.
-    LoseAnswer,
+    MarkOutcomeUnknown,
     /// Every device has a final result.
-    Complete,
+    Finish,
     /// Results are missing past the deadline.
-    Expire,
+    MarkOverdue,
     /// Given up.
-    GiveUp,
+    Close,
 }
 
 /// A step that the state does not allow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a change that is {0:?} does not take this step")]
-pub struct IllegalStep(pub ChangeState);
+pub struct IllegalTransition(pub ChangeState);
 
 /// Why a change was refused, or not sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,7 +201,7 @@ pub struct Change {
     /// How many devices were sent.
     pub device_count: u32,
     /// How many of them have which result.
-    pub counts: Counts,
+    pub counts: DeviceCounts,
     /// When it was put on record.
     pub create_time: Timestamp,
     /// When its POST began to leave, last time.
@@ -223,7 +223,7 @@ pub struct Change {
     pub trace: Option<TraceParent>,
     /// Whether it was known, when it was sent, which devices were on the plan already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub plans_known: bool,
+    pub has_plan_snapshot: bool,
 }
 
 // === impl ChangeState ===
@@ -243,23 +243,25 @@ impl ChangeState {
     ];
 
     /// The state after a step.
-    pub fn after(self, step: &Step) -> Result<Self, IllegalStep> {
+    pub fn after(self, step: &Transition) -> Result<Self, IllegalTransition> {
         match (self, step) {
-            (Self::NotSent, Step::Rearm) => Ok(Self::Queued),
-            (Self::Queued, Step::Dispatch { .. }) => Ok(Self::Dispatched),
-            (Self::Queued | Self::Dispatched, Step::NotSent(_)) => Ok(Self::NotSent),
-            (Self::Dispatched, Step::Refuse(_)) => Ok(Self::Rejected),
-            (Self::Dispatched, Step::LoseAnswer) => Ok(Self::OutcomeUnknown),
-            (Self::Dispatched | Self::OutcomeUnknown, Step::Accept { .. }) => Ok(Self::Accepted),
-            (Self::Accepted, Step::Expire) => Ok(Self::Overdue),
-            (Self::Accepted | Self::Overdue, Step::Complete) => Ok(Self::Finished),
-            (Self::Overdue | Self::OutcomeUnknown, Step::GiveUp) => Ok(Self::Closed),
-            _ => Err(IllegalStep(self)),
+            (Self::NotSent, Transition::Rearm) => Ok(Self::Queued),
+            (Self::Queued, Transition::Dispatch { .. }) => Ok(Self::Dispatched),
+            (Self::Queued | Self::Dispatched, Transition::MarkNotSent(_)) => Ok(Self::NotSent),
+            (Self::Dispatched, Transition::Reject(_)) => Ok(Self::Rejected),
+            (Self::Dispatched, Transition::MarkOutcomeUnknown) => Ok(Self::OutcomeUnknown),
+            (Self::Dispatched | Self::OutcomeUnknown, Transition::Accept { .. }) => {
+                Ok(Self::Accepted)
+            }
+            (Self::Accepted, Transition::MarkOverdue) => Ok(Self::Overdue),
+            (Self::Accepted | Self::Overdue, Transition::Finish) => Ok(Self::Finished),
+            (Self::Overdue | Self::OutcomeUnknown, Transition::Close) => Ok(Self::Closed),
+            _ => Err(IllegalTransition(self)),
         }
     }
 
     /// Its name, as the protos spell it.
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "QUEUED",
             Self::Dispatched => "DISPATCHED",
@@ -283,7 +285,7 @@ impl ChangeState {
 
     /// Whether its POST may be on its way or may have been executed unseen, so
     /// that no other change may touch its devices.
-    pub fn is_under_way(self) -> bool {
+    pub fn has_device_lock(self) -> bool {
         matches!(self, Self::Queued | Self::Dispatched | Self::OutcomeUnknown)
     }
 
@@ -304,23 +306,31 @@ impl Change {
     }
 
     /// Takes a step at a time, or leaves everything as it is.
-    pub fn take(&mut self, step: &Step, now: Timestamp) -> Result<(), IllegalStep> {
+    pub fn apply(&mut self, step: &Transition, now: Timestamp) -> Result<(), IllegalTransition> {
         self.state = self.state.after(step)?;
         self.touch(now);
         self.finish_time = self.state.is_final().then_some(now);
         match step {
-            Step::Rearm => self.refusal = None,
-            Step::Dispatch { trace, on_plan } => {
+            Transition::Rearm => self.refusal = None,
+            Transition::Dispatch {
+                trace,
+                already_on_plan: on_plan,
+            } => {
                 self.dispatch_time = Some(now);
                 self.trace.clone_from(trace);
-                self.plans_known = on_plan.is_some();
+                self.has_plan_snapshot = on_plan.is_some();
             }
-            Step::Accept { request_id, .. } => {
+            Transition::Accept { request_id, .. } => {
                 self.accept_time = Some(now);
                 self.request_ids.push(request_id.clone());
             }
-            Step::Refuse(refusal) | Step::NotSent(refusal) => self.refusal = Some(refusal.clone()),
-            Step::LoseAnswer | Step::Complete | Step::Expire | Step::GiveUp => {}
+            Transition::Reject(refusal) | Transition::MarkNotSent(refusal) => {
+                self.refusal = Some(refusal.clone())
+            }
+            Transition::MarkOutcomeUnknown
+            | Transition::Finish
+            | Transition::MarkOverdue
+            | Transition::Close => {}
         }
         Ok(())
     }
@@ -353,12 +363,12 @@ impl SentDevice {
 
 // === impl Demand ===
 
-impl Demand {
+impl ChangeRequest {
     /// What it changes.
     pub fn change_type(&self) -> ChangeType {
-        match self.order {
-            Order::EsimPlan => ChangeType::EsimPlan,
-            Order::FiveGBiPlan { .. } => ChangeType::FiveGBiPlan,
+        match self.payload {
+            OperationPayload::EsimPlan => ChangeType::EsimPlan,
+            OperationPayload::FiveGBiPlan { .. } => ChangeType::FiveGBiPlan,
         }
     }
 
@@ -379,7 +389,11 @@ impl Demand {
             .iter()
             .map(|device| indexes.remove(&device.sorted_ids()));
         let order: Vec<usize> = order.collect::<Option<_>>().filter(|_| is_complete)?;
-        if let Order::FiveGBiPlan { places, .. } = &mut self.order {
+        if let OperationPayload::FiveGBiPlan {
+            places_of_use: places,
+            ..
+        } = &mut self.payload
+        {
             let mut unordered: Vec<Option<PrimaryPlaceOfUse>> =
                 std::mem::take(places).into_iter().map(Some).collect();
             let ordered = order
@@ -392,7 +406,7 @@ impl Demand {
     }
 
     /// The change that it begins.
-    pub fn begin(&self, change_id: ChangeId, now: Timestamp) -> Change {
+    pub fn to_change(&self, change_id: ChangeId, now: Timestamp) -> Change {
         Change {
             change_id,
             request_ids: Vec::new(),
@@ -403,7 +417,7 @@ impl Demand {
             account: self.account.clone(),
             service_plan: self.service_plan.clone(),
             device_count: u32::try_from(self.devices.len()).unwrap_or(u32::MAX),
-            counts: Counts::default(),
+            counts: DeviceCounts::default(),
             create_time: now,
             dispatch_time: None,
             accept_time: None,
@@ -411,7 +425,7 @@ impl Demand {
             finish_time: None,
             refusal: None,
             trace: None,
-            plans_known: false,
+            has_plan_snapshot: false,
         }
     }
 }

@@ -2,29 +2,29 @@
 //! Business Internet Service Plan" of ThingSpace's documentation.
 
 use super::{
-    change::{Demand, Order},
-    draft::{Draft, Drafting, Limits},
-    identifier::{DeviceId, Kind},
-    names::ServicePlan,
+    change::{ChangeRequest, OperationPayload},
+    identifier::{DeviceId, IdentifierKind},
+    newtypes::ServicePlan,
     place_of_use::PrimaryPlaceOfUse,
-    violation::{FieldReason, Path, Violation},
+    validator::{CommonFields, ValidationRules, Validator},
+    violation::{FieldPath, FieldReason, Violation},
 };
 
 /// What a client sent, not yet looked at.
 #[derive(Debug, Clone, Default)]
-pub struct FiveGBiPlanDraft {
+pub struct FiveGBiPlanInput {
     /// What both changes have.
-    pub common: Draft,
+    pub common: CommonFields,
     /// The plan that the devices are on now; optional. The seed page lists it
     /// as required, the SDK as optional.
     pub current_service_plan: String,
     /// The devices.
-    pub devices: Vec<FiveGBiDeviceDraft>,
+    pub devices: Vec<FiveGBiDeviceInput>,
 }
 
 /// One device as a client sent it.
 #[derive(Debug, Clone, Default)]
-pub struct FiveGBiDeviceDraft {
+pub struct FiveGBiDeviceInput {
     /// Pairs of a kind and an identifier.
     pub device_ids: Vec<(String, String)>,
     /// Where it is used, and by whom.
@@ -35,83 +35,91 @@ pub struct FiveGBiDeviceDraft {
 
 // === impl FiveGBiPlanDraft ===
 
-impl FiveGBiPlanDraft {
+impl FiveGBiPlanInput {
     /// The valid change, or everything that is wrong with it.
-    pub fn validate(self, limits: Limits) -> Result<Demand, Vec<Violation>> {
-        let mut drafting = Drafting::begin(limits, self.common, self.devices.len());
+    pub fn validate(self, limits: ValidationRules) -> Result<ChangeRequest, Vec<Violation>> {
+        let mut validator = Validator::new(limits, self.common, self.devices.len());
         let current_service_plan = match self.current_service_plan {
             text if text.is_empty() => None,
             text => {
-                let path = Path::root("current_service_plan");
-                drafting.violations().take(path, ServicePlan::parse(text))
+                let path = FieldPath::root("current_service_plan");
+                validator
+                    .violations()
+                    .ok_or_add(path, ServicePlan::parse(text))
             }
         };
         let mut places = Vec::new();
-        if drafting.takes(self.devices.len()) {
+        if validator.is_within_device_limit(self.devices.len()) {
             places.reserve(self.devices.len());
             for (index, device) in self.devices.into_iter().enumerate() {
-                places.extend(device.validate(index, &mut drafting));
+                places.extend(device.validate(index, &mut validator));
             }
         }
-        let order = Order::FiveGBiPlan {
+        let order = OperationPayload::FiveGBiPlan {
             current_service_plan,
-            places,
+            places_of_use: places,
         };
-        drafting.finish(order)
+        validator.finish(order)
     }
 }
 
-impl FiveGBiDeviceDraft {
-    fn validate(self, index: usize, drafting: &mut Drafting) -> Option<PrimaryPlaceOfUse> {
-        let path = Path::root("devices").at(index);
-        let reference = drafting.reference(path, self.client_reference);
-        let ids = read_ids(path.field("device_ids"), self.device_ids, drafting);
+impl FiveGBiDeviceInput {
+    fn validate(self, index: usize, validator: &mut Validator) -> Option<PrimaryPlaceOfUse> {
+        let path = FieldPath::root("devices").at(index);
+        let reference = validator.parse_client_reference(path, self.client_reference);
+        let ids = parse_ids(path.field("device_ids"), self.device_ids, validator);
         let place_path = path.field("primary_place_of_use");
         match &self.primary_place_of_use {
-            Some(place) => place.check(place_path, drafting.violations()),
+            Some(place) => place.check(place_path, validator.violations()),
             None => {
                 let reason = FieldReason::Required;
-                drafting.violations().add(place_path, reason, "is required");
+                validator
+                    .violations()
+                    .add(place_path, reason, "is required");
             }
         }
         let (Some(place), Some(reference)) = (self.primary_place_of_use, reference) else {
             return None;
         };
-        drafting.device(index, ids, |_| true, reference);
+        validator.add_device(index, ids, |_| true, reference);
         Some(place)
     }
 }
 
 /// Reads a device's identifiers: at least one, no kind twice.
-fn read_ids(
-    path: Path,
+fn parse_ids(
+    path: FieldPath,
     texts: Vec<(String, String)>,
-    drafting: &mut Drafting,
-) -> Vec<(Path, DeviceId)> {
+    validator: &mut Validator,
+) -> Vec<(FieldPath, DeviceId)> {
     if texts.is_empty() {
         let why = "must have at least one identifier";
-        drafting.violations().add(path, FieldReason::Required, why);
+        validator.violations().add(path, FieldReason::Required, why);
     }
-    if texts.len() > Kind::COUNT {
+    if texts.len() > IdentifierKind::COUNT {
         let why = "must have at most 9 identifiers: one of each kind";
-        drafting.violations().add(path, FieldReason::TooLong, why);
+        validator.violations().add(path, FieldReason::TooLong, why);
         return Vec::new();
     }
-    let mut ids: Vec<(Path, DeviceId)> = Vec::new();
+    let mut ids: Vec<(FieldPath, DeviceId)> = Vec::new();
     for (place, (kind, id)) in texts.into_iter().enumerate() {
         let path = path.at(place);
-        let kind = drafting
+        let kind = validator
             .violations()
-            .take(path.field("kind"), kind.parse::<Kind>());
+            .ok_or_add(path.field("kind"), kind.parse::<IdentifierKind>());
         let Some(kind) = kind else { continue };
         if ids.iter().any(|(_, other)| other.kind() == kind) {
             let why = "names a kind that this device has already";
             let path = path.field("kind");
-            drafting.violations().add(path, FieldReason::Duplicate, why);
+            validator
+                .violations()
+                .add(path, FieldReason::Duplicate, why);
             continue;
         }
         let path = path.field("id");
-        let id = drafting.violations().take(path, DeviceId::new(kind, id));
+        let id = validator
+            .violations()
+            .ok_or_add(path, DeviceId::new(kind, id));
         ids.extend(id.map(|id| (path, id)));
     }
     ids

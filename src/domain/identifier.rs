@@ -12,7 +12,7 @@ use super::violation::{FieldError, FieldReason};
 
 /// The kinds of identifier that can be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Kind {
+pub enum IdentifierKind {
     /// eUICC identifier: 32 digits.
     Eid,
     /// SIM profile: 19 or 20 digits.
@@ -38,7 +38,7 @@ pub enum Kind {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "ReportedId", into = "ReportedId")]
 pub struct DeviceId {
-    kind: Kind,
+    kind: IdentifierKind,
     id: String,
 }
 
@@ -55,7 +55,7 @@ pub struct ReportedId {
 
 impl ReportedId {
     /// Whether both name the same, kinds and hexadecimal digits in any case.
-    pub fn same_as(&self, other: &Self) -> bool {
+    pub fn eq_ignore_case(&self, other: &Self) -> bool {
         self.kind.eq_ignore_ascii_case(&other.kind) && self.id.eq_ignore_ascii_case(&other.id)
     }
 }
@@ -96,7 +96,7 @@ impl FieldError for IdentifierError {
 
 // === impl Kind ===
 
-impl Kind {
+impl IdentifierKind {
     /// How many kinds there are.
     pub const COUNT: usize = 9;
 
@@ -121,7 +121,7 @@ impl Kind {
     }
 
     /// What a well-formed value of this kind is.
-    fn form(self) -> &'static str {
+    fn expected_format(self) -> &'static str {
         match self {
             Self::Eid => "32 digits",
             Self::Iccid => "19 or 20 digits",
@@ -134,7 +134,7 @@ impl Kind {
         }
     }
 
-    fn fits(self, id: &str) -> bool {
+    fn is_well_formed(self, id: &str) -> bool {
         let digits = id.bytes().all(|byte| byte.is_ascii_digit());
         match self {
             Self::Eid => digits && id.len() == 32,
@@ -149,7 +149,7 @@ impl Kind {
     }
 }
 
-impl FromStr for Kind {
+impl FromStr for IdentifierKind {
     type Err = IdentifierError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -165,19 +165,19 @@ impl FromStr for Kind {
 
 impl DeviceId {
     /// An identifier of `kind`, if `id` fits it.
-    pub fn new(kind: Kind, id: impl Into<String>) -> Result<Self, IdentifierError> {
+    pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, IdentifierError> {
         let id = id.into();
         if id.is_empty() {
-            return Err(IdentifierError::Missing(kind.form()));
+            return Err(IdentifierError::Missing(kind.expected_format()));
         }
-        if !kind.fits(&id) {
-            return Err(IdentifierError::Malformed(kind.form()));
+        if !kind.is_well_formed(&id) {
+            return Err(IdentifierError::Malformed(kind.expected_format()));
         }
         Ok(Self { kind, id })
     }
 
     /// What kind it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> IdentifierKind {
         self.kind
     }
 
@@ -190,17 +190,17 @@ impl DeviceId {
     /// Never an IMEI or MDN: real ones begin with the same digits.
     pub fn is_reserved(&self) -> bool {
         match self.kind {
-            Kind::Eid => self.id.starts_with("99"),
-            Kind::Iccid => self.id.starts_with("9994"),
-            Kind::Meid => self.id.to_ascii_uppercase().starts_with("FF00000"),
+            IdentifierKind::Eid => self.id.starts_with("99"),
+            IdentifierKind::Iccid => self.id.starts_with("9994"),
+            IdentifierKind::Meid => self.id.to_ascii_uppercase().starts_with("FF00000"),
             _ => false,
         }
     }
 
     /// Whether an IMEI's last digit fails the Luhn check; false for all else.
     /// Worth a warning, never a refusal: IMEIs of Verizon's own pages fail it.
-    pub fn has_unusual_check_digit(&self) -> bool {
-        self.kind == Kind::Imei && self.id.len() == 15 && !passes_luhn(&self.id)
+    pub fn has_invalid_check_digit(&self) -> bool {
+        self.kind == IdentifierKind::Imei && self.id.len() == 15 && !passes_luhn(&self.id)
     }
 }
 
@@ -233,7 +233,7 @@ impl FromStr for Eid {
     type Err = IdentifierError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        DeviceId::new(Kind::Eid, text).map(|id| Self(id.id))
+        DeviceId::new(IdentifierKind::Eid, text).map(|id| Self(id.id))
     }
 }
 
@@ -241,14 +241,14 @@ impl FromStr for Iccid {
     type Err = IdentifierError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        DeviceId::new(Kind::Iccid, text).map(|id| Self(id.id))
+        DeviceId::new(IdentifierKind::Iccid, text).map(|id| Self(id.id))
     }
 }
 
 impl From<Eid> for DeviceId {
     fn from(eid: Eid) -> Self {
         Self {
-            kind: Kind::Eid,
+            kind: IdentifierKind::Eid,
             id: eid.0,
         }
     }
@@ -257,7 +257,7 @@ impl From<Eid> for DeviceId {
 impl From<Iccid> for DeviceId {
     fn from(iccid: Iccid) -> Self {
         Self {
-            kind: Kind::Iccid,
+            kind: IdentifierKind::Iccid,
             id: iccid.0,
         }
     }
@@ -302,20 +302,23 @@ mod tests {
             ("min", "5555551234", ""),
             ("imsi", "311480000000000", "31148000000000"),
         ] {
-            let kind: Kind = kind.parse().unwrap();
+            let kind: IdentifierKind = kind.parse().unwrap();
             assert_eq!(DeviceId::new(kind, good).unwrap().id(), good);
             assert!(DeviceId::new(kind, bad).is_err(), "{kind:?} {bad}");
         }
-        assert_eq!("otaid".parse::<Kind>(), Err(IdentifierError::UnknownKind));
+        assert_eq!(
+            "otaid".parse::<IdentifierKind>(),
+            Err(IdentifierError::UnknownKind)
+        );
         // Digits of other scripts are digits to Unicode, not to ThingSpace.
-        assert!(DeviceId::new(Kind::Mdn, "٥٥٥٥٥").is_err());
+        assert!(DeviceId::new(IdentifierKind::Mdn, "٥٥٥٥٥").is_err());
     }
 
     #[test]
     fn a_failed_check_digit_is_unusual_and_never_refused() {
-        let documented = DeviceId::new(Kind::Imei, "990013907835573").unwrap();
-        assert!(documented.has_unusual_check_digit());
-        let correct = DeviceId::new(Kind::Imei, "490154203237518").unwrap();
-        assert!(!correct.has_unusual_check_digit());
+        let documented = DeviceId::new(IdentifierKind::Imei, "990013907835573").unwrap();
+        assert!(documented.has_invalid_check_digit());
+        let correct = DeviceId::new(IdentifierKind::Imei, "490154203237518").unwrap();
+        assert!(!correct.has_invalid_check_digit());
     }
 }

@@ -8,43 +8,43 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     change::ChangeType,
-    identifier::{DeviceId, Kind, ReportedId},
+    identifier::{DeviceId, IdentifierKind, ReportedId},
     result::Match,
 };
 
 /// An identifier in the one spelling that all its spellings share.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MatchKey {
-    kind: Kind,
+    kind: IdentifierKind,
     text: String,
 }
 
 /// Devices that were noted already, to find the same one twice.
 #[derive(Debug, Default)]
-pub struct Seen(HashMap<String, Vec<(usize, MatchKey)>>);
+pub struct SeenIdentifiers(HashMap<String, Vec<(usize, MatchKey)>>);
 
 // === impl MatchKey ===
 
 impl MatchKey {
     /// The key of an identifier that was sent.
-    pub fn of(id: &DeviceId) -> Self {
+    pub fn from_id(id: &DeviceId) -> Self {
         Self::new(id.kind(), id.id())
     }
 
     /// The key of an identifier that somebody named; `None` for a kind that
     /// cannot be compared.
-    pub fn of_reported(id: &ReportedId) -> Option<Self> {
+    pub fn from_reported(id: &ReportedId) -> Option<Self> {
         (!id.id.is_empty()).then_some(())?;
         id.kind.parse().ok().map(|kind| Self::new(kind, &id.id))
     }
 
-    fn new(kind: Kind, id: &str) -> Self {
+    fn new(kind: IdentifierKind, id: &str) -> Self {
         let (kind, text) = match kind {
             // "1" and ten digits is the MDN with its country code.
-            Kind::Msisdn if id.len() == 11 && id.starts_with('1') => {
-                (Kind::Mdn, id.chars().skip(1).collect())
+            IdentifierKind::Msisdn if id.len() == 11 && id.starts_with('1') => {
+                (IdentifierKind::Mdn, id.chars().skip(1).collect())
             }
-            Kind::Msisdn => (Kind::Mdn, id.to_owned()),
+            IdentifierKind::Msisdn => (IdentifierKind::Mdn, id.to_owned()),
             kind => (kind, id.to_ascii_uppercase()),
         };
         Self { kind, text }
@@ -53,9 +53,9 @@ impl MatchKey {
     /// What to look devices up by: equal identifiers have an equal one. The
     /// reverse holds for all but ICCIDs, of which 19 digits count; see
     /// [`Self::is_same`].
-    pub fn lookup(&self) -> String {
+    pub fn index_key(&self) -> String {
         let digits = match self.kind {
-            Kind::Iccid => 19,
+            IdentifierKind::Iccid => 19,
             _ => usize::MAX,
         };
         let text = self.text.get(..digits).unwrap_or(&self.text);
@@ -67,7 +67,9 @@ impl MatchKey {
     pub fn is_same(&self, other: &Self) -> bool {
         let other_length = self.text.len() != other.text.len();
         self.text == other.text && self.kind == other.kind
-            || self.kind == Kind::Iccid && other_length && self.lookup() == other.lookup()
+            || self.kind == IdentifierKind::Iccid
+                && other_length
+                && self.index_key() == other.index_key()
     }
 
     /// The kind as one bit, `msisdn` and `mdn` being one kind.
@@ -77,9 +79,9 @@ impl MatchKey {
 
     /// Whether results of this type of change tell devices apart by this kind:
     /// an eSIM profile is its ICCID, all else are attributes.
-    pub fn identifies(&self, change_type: ChangeType) -> bool {
+    pub fn is_identifying(&self, change_type: ChangeType) -> bool {
         match change_type {
-            ChangeType::EsimPlan => self.kind == Kind::Iccid,
+            ChangeType::EsimPlan => self.kind == IdentifierKind::Iccid,
             ChangeType::FiveGBiPlan => true,
         }
     }
@@ -93,9 +95,9 @@ impl fmt::Display for MatchKey {
 
 /// Whether what a result named and what a list has of a device can be the same device: an identifier of
 /// both is the same, and of no kind that both have are all different.
-pub fn agree(named: &[ReportedId], listed: &[ReportedId]) -> bool {
+pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
     let keys = |ids: &[ReportedId]| -> Vec<MatchKey> {
-        ids.iter().filter_map(MatchKey::of_reported).collect()
+        ids.iter().filter_map(MatchKey::from_reported).collect()
     };
     let (named, listed) = (keys(named), keys(listed));
     let has = |key: &MatchKey| listed.iter().any(|other| other.is_same(key));
@@ -117,16 +119,16 @@ pub fn find_device<E>(
     let mut found: Option<u32> = None;
     let mut ambiguous = false;
     for id in reported {
-        let Some(key) = MatchKey::of_reported(id) else {
+        let Some(key) = MatchKey::from_reported(id) else {
             continue;
         };
-        if !key.identifies(change_type) {
+        if !key.is_identifying(change_type) {
             continue;
         }
         let candidates = sent(&key)?;
         let mut equal = candidates
             .iter()
-            .filter(|(_, sent)| MatchKey::of(sent).is_same(&key));
+            .filter(|(_, sent)| MatchKey::from_id(sent).is_same(&key));
         match (equal.next(), equal.next()) {
             // 19 digits that begin two of the 20-digit ICCIDs name both.
             (Some((one, _)), Some((other, _))) if one != other => ambiguous = true,
@@ -145,12 +147,12 @@ pub fn find_device<E>(
 
 // === impl Seen ===
 
-impl Seen {
+impl SeenIdentifiers {
     /// Notes that the device `index` has `id`; answers with the device that
     /// has it already.
-    pub fn note(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
-        let key = MatchKey::of(id);
-        let known = self.0.entry(key.lookup()).or_default();
+    pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
+        let key = MatchKey::from_id(id);
+        let known = self.0.entry(key.index_key()).or_default();
         let first = known.iter().find(|(_, other)| other.is_same(&key));
         let first = first.map(|(first, _)| *first);
         known.push((index, key));
@@ -192,7 +194,7 @@ mod tests {
             |key| {
                 Ok::<_, Infallible>(
                     sent.iter()
-                        .filter(|(_, id)| MatchKey::of(id).lookup() == key.lookup())
+                        .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
                         .cloned()
                         .collect(),
                 )
@@ -237,13 +239,16 @@ mod tests {
     #[test]
     fn a_list_and_a_result_agree_if_they_share_a_name_and_contradict_each_other_in_none() {
         let named = [id("MDN", "5125550142"), id("otaid", "x")];
-        let agrees = |listed: &[ReportedId]| agree(&named, listed);
+        let agrees = |listed: &[ReportedId]| can_be_same_device(&named, listed);
         assert!(agrees(&[id("msisdn", "15125550142"), id("meid", "A1")]));
         assert!(agrees(&[id("mdn", "5125550143"), id("mdn", "5125550142")]));
         assert!(!agrees(&[id("mdn", "5125550143")]));
         assert!(!agrees(&[id("meid", "A1")]));
         let both = [id("mdn", "5125550142"), id("meid", "A2")];
-        assert!(!agree(&both, &[id("mdn", "5125550142"), id("meid", "A1")]));
+        assert!(!can_be_same_device(
+            &both,
+            &[id("mdn", "5125550142"), id("meid", "A1")]
+        ));
     }
 
     #[test]
@@ -287,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_the_only_device_when_there_is_only_one() {
+    fn an_unmatched_result_is_assumed_to_be_the_only_device() {
         let sent: &[&[(&str, &str)]] = &[&[("meid", "A100003685E561")]];
         let found = find(ChangeType::FiveGBiPlan, sent, &[id("mdn", "5555551234")]);
         assert_eq!(found, (Some(0), Match::Assumed));

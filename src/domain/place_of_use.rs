@@ -7,22 +7,22 @@
 use std::fmt;
 
 use super::{
-    names::is_sendable,
-    violation::{FieldReason, Path, Violations},
+    newtypes::is_sendable,
+    violation::{FieldPath, FieldReason, Violations},
 };
 
 /// A place of use with every field within ThingSpace's limits.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PrimaryPlaceOfUse {
     /// Where the line is used.
-    pub address: Address,
+    pub address: StreetAddress,
     /// Who uses it.
     pub customer_name: CustomerName,
 }
 
 /// A street address in the United States. Optional parts are empty.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Address {
+pub struct StreetAddress {
     /// Street and number: 1 to 60 characters, no P.O. box.
     pub address_line1: String,
     /// Suite or similar; at most 60 characters, optional.
@@ -67,7 +67,7 @@ const STATE_EXPECTED: &str =
 
 impl PrimaryPlaceOfUse {
     /// Notes everything that is wrong with it.
-    pub fn check(&self, path: Path, violations: &mut Violations) {
+    pub fn check(&self, path: FieldPath, violations: &mut Violations) {
         self.address.check(path.field("address"), violations);
         self.customer_name
             .check(path.field("customer_name"), violations);
@@ -75,7 +75,7 @@ impl PrimaryPlaceOfUse {
 
     /// Every text in it but the country, so that an answer which repeats one
     /// can be blanked.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
+    pub fn sensitive_values(&self) -> impl Iterator<Item = &str> {
         let (address, name) = (&self.address, &self.customer_name);
         [
             &address.address_line1,
@@ -104,8 +104,8 @@ impl fmt::Debug for PrimaryPlaceOfUse {
 
 // === impl Address ===
 
-impl Address {
-    fn check(&self, path: Path, violations: &mut Violations) {
+impl StreetAddress {
+    fn check(&self, path: FieldPath, violations: &mut Violations) {
         for (name, text, min, max) in [
             ("address_line1", &self.address_line1, 1, 60),
             ("address_line2", &self.address_line2, 0, 60),
@@ -148,7 +148,7 @@ impl Address {
 // === impl CustomerName ===
 
 impl CustomerName {
-    fn check(&self, path: Path, violations: &mut Violations) {
+    fn check(&self, path: FieldPath, violations: &mut Violations) {
         for (name, text, max) in [
             ("first_name", &self.first_name, 20),
             ("last_name", &self.last_name, 25),
@@ -176,7 +176,7 @@ impl CustomerName {
     }
 }
 
-fn check_text(path: Path, text: &str, min: usize, max: usize, violations: &mut Violations) {
+fn check_text(path: FieldPath, text: &str, min: usize, max: usize, violations: &mut Violations) {
     let length = text.chars().count();
     if length > max || (min > 0 && text.trim().is_empty()) {
         let reason = match length > max {

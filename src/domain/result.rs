@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{identifier::ReportedId, names::RequestId};
+use super::{identifier::ReportedId, newtypes::RequestId};
 
 /// What a result says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ pub enum Outcome {
 /// Where a result comes from. Later ones win over earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Source {
+pub enum ResultSource {
     /// A look-up at ThingSpace.
     Reconciled,
     /// An operator's decision.
@@ -45,16 +45,16 @@ pub enum Match {
 
 /// A final result's weight: of several for one device, the greatest holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct ResultPrecedence {
     /// CALLBACK over OPERATOR over RECONCILED.
-    pub source: Source,
+    pub source: ResultSource,
     /// Then SUCCEEDED over FAILED. Never INTERIM.
     pub outcome: Outcome,
 }
 
 /// One result about one device, as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceReport {
+pub struct DeviceResult {
     /// ThingSpace's request.
     pub request_id: RequestId,
     /// All identifiers that it named.
@@ -66,7 +66,7 @@ pub struct DeviceReport {
     pub status_text: String,
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fault: Option<Fault>,
+    pub fault: Option<ThingSpaceFault>,
     /// What it tells of an eSIM profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub esim_profile: Option<EsimProfile>,
@@ -78,7 +78,7 @@ pub struct DeviceReport {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operation_text: String,
     /// Where it comes from.
-    pub source: Source,
+    pub source: ResultSource,
     /// What a look-up proves; empty for a callback.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
@@ -92,7 +92,7 @@ pub struct DeviceReport {
 
 /// ThingSpace's reason for a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct ThingSpaceFault {
     /// Such as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`.
     pub code: String,
     /// For people.
@@ -121,10 +121,10 @@ pub struct PlanChangeDetails {
 
 // === impl DeviceReport ===
 
-impl DeviceReport {
+impl DeviceResult {
     /// Its weight, when it is final.
-    pub fn verdict(&self) -> Option<Verdict> {
-        (self.outcome != Outcome::Interim).then_some(Verdict {
+    pub fn precedence(&self) -> Option<ResultPrecedence> {
+        (self.outcome != Outcome::Interim).then_some(ResultPrecedence {
             source: self.source,
             outcome: self.outcome,
         })
@@ -136,15 +136,15 @@ impl DeviceReport {
 impl PlanChangeDetails {
     /// Keeps the text, and the date in it where one can be read: `M/D/YYYY` or
     /// `YYYY-MM-DD`, with anything or nothing after it.
-    pub fn read(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         Self {
             effective_date_text: text.to_owned(),
-            effective_date: read_date(text).unwrap_or_default(),
+            effective_date: parse_date(text).unwrap_or_default(),
         }
     }
 }
 
-fn read_date(text: &str) -> Option<String> {
+fn parse_date(text: &str) -> Option<String> {
     let date = text.trim().split([' ', 'T']).next()?;
     let parts = |separator| -> Option<[u32; 3]> {
         let numbers: Vec<u32> = date
@@ -191,7 +191,7 @@ mod tests {
             ("", ""),
             ("1/1/1/1", ""),
         ] {
-            let change = PlanChangeDetails::read(text);
+            let change = PlanChangeDetails::parse(text);
             assert_eq!(
                 (
                     change.effective_date.as_str(),
@@ -204,18 +204,18 @@ mod tests {
 
     #[test]
     fn a_callback_outweighs_a_look_up_and_a_success_outweighs_a_failure() {
-        let verdict = |source, outcome| Verdict { source, outcome };
+        let verdict = |source, outcome| ResultPrecedence { source, outcome };
         assert!(
-            verdict(Source::Callback, Outcome::Failed)
-                > verdict(Source::Operator, Outcome::Succeeded)
+            verdict(ResultSource::Callback, Outcome::Failed)
+                > verdict(ResultSource::Operator, Outcome::Succeeded)
         );
         assert!(
-            verdict(Source::Operator, Outcome::Failed)
-                > verdict(Source::Reconciled, Outcome::Succeeded)
+            verdict(ResultSource::Operator, Outcome::Failed)
+                > verdict(ResultSource::Reconciled, Outcome::Succeeded)
         );
         assert!(
-            verdict(Source::Callback, Outcome::Succeeded)
-                > verdict(Source::Callback, Outcome::Failed)
+            verdict(ResultSource::Callback, Outcome::Succeeded)
+                > verdict(ResultSource::Callback, Outcome::Failed)
         );
     }
 }

@@ -51,7 +51,7 @@ pub struct Violations {
 /// Where in a message we are: a few names, each with an index where it is
 /// repeated. Costs no allocation, so that a valid request builds no strings.
 #[derive(Debug, Clone, Copy)]
-pub struct Path {
+pub struct FieldPath {
     steps: [(&'static str, Option<usize>); Self::DEPTH],
     depth: usize,
 }
@@ -78,7 +78,7 @@ impl FieldReason {
 impl Violations {
     /// Notes that `path` is wrong. Beyond [`MAX_VIOLATIONS`] nothing more is
     /// noted: there is plenty to mend by then.
-    pub fn add(&mut self, path: Path, reason: FieldReason, description: impl Into<String>) {
+    pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
         if self.found.len() >= MAX_VIOLATIONS {
             return;
         }
@@ -90,14 +90,18 @@ impl Violations {
     }
 
     /// Takes a value that was read, or notes why it could not be.
-    pub fn take<T, E: FieldError>(&mut self, path: Path, value: Result<T, E>) -> Option<T> {
+    pub fn ok_or_add<T, E: FieldError>(
+        &mut self,
+        path: FieldPath,
+        value: Result<T, E>,
+    ) -> Option<T> {
         value
             .map_err(|error| self.add(path, error.reason(), error.to_string()))
             .ok()
     }
 
     /// `value` when nothing was wrong, otherwise all that was.
-    pub fn finish<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
+    pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
             _ => Err(self.found),
@@ -107,7 +111,7 @@ impl Violations {
 
 // === impl Path ===
 
-impl Path {
+impl FieldPath {
     /// `devices[0].primary_place_of_use.customer_name.first_name` is the
     /// deepest there is.
     const DEPTH: usize = 4;
@@ -141,7 +145,7 @@ impl Path {
     }
 }
 
-impl fmt::Display for Path {
+impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (place, (name, index)) in self.steps.iter().take(self.depth).enumerate() {
             let dot = if place == 0 { "" } else { "." };

@@ -8,12 +8,12 @@ use crate::{
     domain::{
         change::{Change, ChangeState, ChangeType, SentDevice},
         clock::Timestamp,
-        draft::Draft,
-        esim::{EsimDeviceDraft, EsimPlanDraft},
-        five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
+        esim::{EsimDeviceInput, EsimPlanInput},
+        five_g_bi::{FiveGBiDeviceInput, FiveGBiPlanInput},
         identifier::{DeviceId, ReportedId},
-        place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
-        result::{Match, Outcome, Source},
+        place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
+        result::{Match, Outcome, ResultSource},
+        validator::CommonFields,
     },
     journal::{ChangeDevice, DeviceOutcome, ResultEvent},
     proto,
@@ -22,9 +22,9 @@ use crate::{
 
 // --- Requests -------------------------------------------------------------
 
-pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanDraft {
-    EsimPlanDraft {
-        common: Draft {
+pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanInput {
+    EsimPlanInput {
+        common: CommonFields {
             account_name: request.account_name,
             service_plan: request.service_plan,
             idempotency_key: request.idempotency_key,
@@ -33,7 +33,7 @@ pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanDraft
         devices: request
             .devices
             .into_iter()
-            .map(|device| EsimDeviceDraft {
+            .map(|device| EsimDeviceInput {
                 eid: device.eid,
                 iccid: device.iccid,
                 client_reference: device.client_reference,
@@ -42,9 +42,9 @@ pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanDraft
     }
 }
 
-pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveGBiPlanDraft {
-    FiveGBiPlanDraft {
-        common: Draft {
+pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveGBiPlanInput {
+    FiveGBiPlanInput {
+        common: CommonFields {
             account_name: request.account_name,
             service_plan: request.service_plan,
             idempotency_key: request.idempotency_key,
@@ -54,7 +54,7 @@ pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveG
         devices: request
             .devices
             .into_iter()
-            .map(|device| FiveGBiDeviceDraft {
+            .map(|device| FiveGBiDeviceInput {
                 device_ids: device
                     .device_ids
                     .into_iter()
@@ -73,7 +73,7 @@ fn place_of_use(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
     let address = place.address.unwrap_or_default();
     let name = place.customer_name.unwrap_or_default();
     PrimaryPlaceOfUse {
-        address: Address {
+        address: StreetAddress {
             address_line1: address.address_line1,
             address_line2: address.address_line2,
             city: address.city,
@@ -226,9 +226,9 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
         operation_text: report.operation_text.clone(),
         receive_time: Some(time_to_proto(result.receive_time)),
         source: match report.source {
-            Source::Callback => proto::Source::Callback,
-            Source::Reconciled => proto::Source::Reconciled,
-            Source::Operator => proto::Source::Operator,
+            ResultSource::Callback => proto::Source::Callback,
+            ResultSource::Reconciled => proto::Source::Reconciled,
+            ResultSource::Operator => proto::Source::Operator,
         }
         .into(),
         evidence: report.evidence.clone(),

@@ -13,10 +13,10 @@ use super::{
 use crate::grpc::error::Failure;
 use crate::{
     domain::{
-        identifier::{DeviceId, Kind},
+        identifier::{DeviceId, IdentifierKind},
         matching::MatchKey,
-        names::{AccountName, ChangeId},
-        violation::{FieldReason, Path, Violations},
+        newtypes::{AccountName, ChangeId},
+        violation::{FieldPath, FieldReason, Violations},
     },
     journal::{
         ChangeFilter, ChangeName, DeviceFilter, DeviceOutcome, Journal, Place, ResultEvent, Target,
@@ -69,7 +69,7 @@ fn change_filter(
     let limit = page_size(request.page_size, 50, 500, &mut violations);
     let account = match request.account_name.as_str() {
         "" => None,
-        name => violations.take(Path::root("account_name"), AccountName::parse(name)),
+        name => violations.ok_or_add(FieldPath::root("account_name"), AccountName::parse(name)),
     };
     let states = any_of("states", &request.states, state_of, &mut violations);
     let types = &request.change_types;
@@ -77,7 +77,7 @@ fn change_filter(
     let mut time = |name, time: &Option<prost_types::Timestamp>| {
         let read = (*time).map(time_of);
         if read == Some(None) {
-            violations.add(Path::root(name), FieldReason::Value, "is out of range");
+            violations.add(FieldPath::root(name), FieldReason::Value, "is out of range");
         }
         read.flatten()
     };
@@ -89,7 +89,7 @@ fn change_filter(
         _ => None,
     };
     violations
-        .finish(Some(ChangeFilter {
+        .into_result(Some(ChangeFilter {
             account,
             states,
             change_types,
@@ -139,7 +139,10 @@ fn device_filter(
     filters: u64,
 ) -> Result<(ChangeId, DeviceFilter), Failure> {
     let mut violations = Violations::default();
-    let change_id = violations.take(Path::root("change_id"), ChangeId::parse(&request.change_id));
+    let change_id = violations.ok_or_add(
+        FieldPath::root("change_id"),
+        ChangeId::parse(&request.change_id),
+    );
     let limit = page_size(request.page_size, 100, 1_000, &mut violations);
     let outcomes = any_of(
         "outcomes",
@@ -164,7 +167,7 @@ fn device_filter(
         limit: limit + 1,
     };
     violations
-        .finish(change_id.map(|change_id| (change_id, filter)))
+        .into_result(change_id.map(|change_id| (change_id, filter)))
         .map_err(Failure::fields)
 }
 
@@ -196,7 +199,7 @@ pub(super) async fn device_results(
         },
         _ => Place::START,
     };
-    violations.finish(Some(())).map_err(Failure::fields)?;
+    violations.into_result(Some(())).map_err(Failure::fields)?;
 
     let target = match name {
         ChangeName::Request(id) => Target::Request(id),
@@ -267,7 +270,7 @@ impl ResultFilter {
         let some = |outcome| (outcome != proto::Outcome::Unspecified).then_some(outcome);
         Self {
             outcomes: any_of("outcomes", &request.outcomes, some, violations),
-            device: device(request.device.as_ref(), violations).map(|id| MatchKey::of(&id)),
+            device: device(request.device.as_ref(), violations).map(|id| MatchKey::from_id(&id)),
         }
     }
 
@@ -276,13 +279,13 @@ impl ResultFilter {
         let reported = |key: &MatchKey| {
             let named = result.report.device_ids.iter();
             named
-                .filter_map(MatchKey::of_reported)
+                .filter_map(MatchKey::from_reported)
                 .any(|id| id.is_same(key))
         };
         let device = result.device.as_ref().or(result.named.as_ref());
         let sent = |key: &MatchKey| {
             let ids = device.iter().flat_map(|(_, sent)| &sent.ids);
-            ids.map(MatchKey::of).any(|id| id.is_same(key))
+            ids.map(MatchKey::from_id).any(|id| id.is_same(key))
         };
         (self.outcomes.is_empty() || self.outcomes.contains(&outcome))
             && self
@@ -313,7 +316,7 @@ fn any_of<P: TryFrom<i32>, T>(
             Ok(None) => all = None,
             Err(_) => {
                 let why = "is not a value of this enum";
-                violations.add(Path::root(field).at(index), FieldReason::Value, why);
+                violations.add(FieldPath::root(field).at(index), FieldReason::Value, why);
             }
         }
     }
@@ -326,16 +329,16 @@ fn page_size(asked: i32, default: usize, most: usize, violations: &mut Violation
         Ok(size) => size.min(most),
         Err(_) => {
             let why = "must not be negative";
-            violations.add(Path::root("page_size"), FieldReason::Value, why);
+            violations.add(FieldPath::root("page_size"), FieldReason::Value, why);
             default
         }
     }
 }
 
 fn device(id: Option<&proto::DeviceId>, violations: &mut Violations) -> Option<DeviceId> {
-    let (id, path) = (id?, Path::root("device"));
-    let kind = violations.take(path.field("kind"), id.kind.parse::<Kind>())?;
-    violations.take(path.field("id"), DeviceId::new(kind, id.id.as_str()))
+    let (id, path) = (id?, FieldPath::root("device"));
+    let kind = violations.ok_or_add(path.field("kind"), id.kind.parse::<IdentifierKind>())?;
+    violations.ok_or_add(path.field("id"), DeviceId::new(kind, id.id.as_str()))
 }
 
 /// A hash of the filters, which must be the same for all pages.
@@ -365,7 +368,7 @@ fn read_page_token(token: &str, filters: u64, violations: &mut Violations) -> Op
         Some([made_for, place @ ..]) if *made_for == filters => Some(place.to_vec()),
         _ => {
             let why = "is not the next_page_token of a call with the same filters";
-            violations.add(Path::root("page_token"), FieldReason::Value, why);
+            violations.add(FieldPath::root("page_token"), FieldReason::Value, why);
             None
         }
     }

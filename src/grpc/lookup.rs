@@ -3,8 +3,8 @@
 use crate::grpc::error::Failure;
 use crate::{
     domain::{
-        names::{AccountName, ChangeId, IdempotencyKey, RequestId},
-        violation::{FieldReason, Path, Violations},
+        newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
+        violation::{FieldPath, FieldReason, Violations},
     },
     journal::ChangeName,
 };
@@ -49,24 +49,27 @@ impl Names<'_> {
         let mut violations = Violations::default();
         let name = if !self.change_id.is_empty() {
             let id = ChangeId::parse(self.change_id);
-            let id = violations.take(Path::root("change_id"), id);
+            let id = violations.ok_or_add(FieldPath::root("change_id"), id);
             id.map(ChangeName::Id)
         } else if !self.request_id.is_empty() {
             let id = RequestId::parse(self.request_id);
-            let id = violations.take(Path::root("request_id"), id);
+            let id = violations.ok_or_add(FieldPath::root("request_id"), id);
             id.map(ChangeName::Request)
         } else if by_key {
             let account = AccountName::parse(self.account_name);
-            let account = violations.take(Path::root("account_name"), account);
+            let account = violations.ok_or_add(FieldPath::root("account_name"), account);
             let key = IdempotencyKey::parse(self.idempotency_key);
-            let key = violations.take(Path::root("idempotency_key"), key);
+            let key = violations.ok_or_add(FieldPath::root("idempotency_key"), key);
             account
                 .zip(key)
                 .map(|(account, key)| ChangeName::Key(account, key))
         } else {
             return Ok(None);
         };
-        violations.finish(name).map(Some).map_err(Failure::fields)
+        violations
+            .into_result(name)
+            .map(Some)
+            .map_err(Failure::fields)
     }
 
     /// The change that is named; a failure when all fields are empty.

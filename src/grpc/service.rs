@@ -18,14 +18,14 @@ use crate::grpc::{
     middleware::{Deadline, deadline_passed},
 };
 use crate::{
-    dispatch::{Caller, Submit},
+    dispatch::{CallContext, Dispatcher},
     domain::{
-        change::{Change, Demand},
+        change::{Change, ChangeRequest},
         clock::Clock,
-        draft::Limits,
-        names::{AccountName, ChangeId, RequestId},
+        newtypes::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
-        violation::{FieldReason, Path, Violation, Violations},
+        validator::ValidationRules,
+        violation::{FieldPath, FieldReason, Violation, Violations},
     },
     journal::{ChangeName, Journal, Target},
     proto,
@@ -37,11 +37,11 @@ use crate::{
 /// Serves `GatewayService`.
 pub struct Gateway {
     journal: Arc<dyn Journal>,
-    submit: Arc<Submit>,
+    submit: Arc<Dispatcher>,
     watches: Arc<Watches>,
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
-    limits: Limits,
+    limits: ValidationRules,
     server_info: ServerInfo,
 }
 
@@ -83,11 +83,11 @@ impl Gateway {
     /// The service over its parts.
     pub fn new(
         journal: Arc<dyn Journal>,
-        submit: Arc<Submit>,
+        submit: Arc<Dispatcher>,
         watches: Arc<Watches>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        limits: Limits,
+        limits: ValidationRules,
         server_info: ServerInfo,
     ) -> Self {
         Self {
@@ -104,18 +104,18 @@ impl Gateway {
     /// What both change calls do once their fields are read.
     async fn change(
         &self,
-        demand: Result<Demand, Vec<Violation>>,
+        demand: Result<ChangeRequest, Vec<Violation>>,
         validate_only: bool,
         call: Call,
     ) -> Result<(proto::Change, Vec<String>), Failure> {
         let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
         let warnings = std::mem::take(&mut demand.warnings);
         if validate_only {
-            let demand = self.submit.check(demand).await?;
+            let demand = self.submit.dry_run(demand).await?;
             return Ok((self.preview(&demand), warnings));
         }
         let traceparent = call.span.as_ref().and_then(RpcSpan::traceparent);
-        let caller = Caller {
+        let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
             deadline: call.deadline.map(|Deadline(deadline)| deadline),
         };
@@ -131,14 +131,14 @@ impl Gateway {
     }
 
     /// The change as it would be, without a name or a state.
-    fn preview(&self, demand: &Demand) -> proto::Change {
+    fn preview(&self, demand: &ChangeRequest) -> proto::Change {
         let now = self.clock.now();
         proto::Change {
             change_id: String::new(),
             state: proto::ChangeState::Unspecified.into(),
             create_time: None,
             update_time: None,
-            ..change_to_proto(&demand.begin(ChangeId::new(now), now))
+            ..change_to_proto(&demand.to_change(ChangeId::new(now), now))
         }
     }
 
@@ -309,8 +309,8 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
-        let account = violations.take(Path::root("account_name"), account);
-        let account = violations.finish(account).map_err(Failure::fields)?;
+        let account = violations.ok_or_add(FieldPath::root("account_name"), account);
+        let account = violations.into_result(account).map_err(Failure::fields)?;
         let plans = self.thingspace.service_plans(&account).await;
         let plans = plans.map_err(Failure::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {

@@ -1,6 +1,6 @@
 //! What is passed on to somebody else's webhook, as the journal keeps it.
 
-use crate::domain::{clock::Timestamp, names::ServiceName};
+use crate::domain::{clock::Timestamp, newtypes::CallbackService};
 
 /// How a callback that is stored is to be passed on.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct Forward {
     /// Names it.
     pub id: u64,
     /// The callback service that its path named.
-    pub service: Option<ServiceName>,
+    pub service: Option<CallbackService>,
     /// How often it has been tried.
     pub tries: u32,
     /// Its body, without credentials; `None` when the journal's retention took it.

@@ -14,10 +14,10 @@ use async_trait::async_trait;
 
 use crate::domain::{
     callback::Callback,
-    change::{Change, ChangeState, IllegalStep, SentDevice, Step},
+    change::{Change, ChangeState, IllegalTransition, SentDevice, Transition},
     clock::Timestamp,
     identifier::ReportedId,
-    names::{AccountName, ChangeId, IdempotencyKey, RequestId, ServiceName},
+    newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
 };
 
 mod census;
@@ -70,7 +70,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn step(
         &self,
         change: ChangeId,
-        step: Step,
+        step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError>;
 
@@ -244,7 +244,7 @@ pub trait Reservation: Send {
     async fn step(
         self: Box<Self>,
         change: ChangeId,
-        step: Step,
+        step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError>;
 }
@@ -338,7 +338,7 @@ pub struct Arrival {
     /// The account, where the path named one: the body does not.
     pub account: Option<AccountName>,
     /// The callback service that the path named.
-    pub service: Option<ServiceName>,
+    pub service: Option<CallbackService>,
     /// When it arrived.
     pub time: Timestamp,
     /// Whether it is passed on, once it is stored, and how.
@@ -351,7 +351,7 @@ pub struct Detained {
     /// When it came.
     pub time: Timestamp,
     /// The callback service that its path named.
-    pub service: Option<ServiceName>,
+    pub service: Option<CallbackService>,
     /// The account that its path named.
     pub account: Option<AccountName>,
     /// Why it cannot be used, in one word.
@@ -441,7 +441,7 @@ pub enum JournalError {
     NoSuchChange,
     /// The change's state does not allow the step.
     #[error(transparent)]
-    IllegalStep(#[from] IllegalStep),
+    IllegalStep(#[from] IllegalTransition),
 }
 
 // === impl Epoch ===

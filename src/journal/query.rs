@@ -4,8 +4,8 @@ use crate::domain::{
     change::{Change, ChangeState, ChangeType, SentDevice},
     clock::Timestamp,
     identifier::{DeviceId, ReportedId},
-    names::{AccountName, ChangeId, RequestId, ServiceName},
-    result::{DeviceReport, Match},
+    newtypes::{AccountName, CallbackService, ChangeId, RequestId},
+    result::{DeviceResult, Match},
 };
 
 /// A place in a timeline: the position of an entry, and which of the events
@@ -63,9 +63,9 @@ pub struct ResultEvent {
     /// result, has told.
     pub named: Option<(u32, SentDevice)>,
     /// What arrived.
-    pub report: DeviceReport,
+    pub report: DeviceResult,
     /// The callback service that delivered it.
-    pub service: Option<ServiceName>,
+    pub service: Option<CallbackService>,
     /// When it arrived.
     pub receive_time: Timestamp,
     /// The body, without credentials.

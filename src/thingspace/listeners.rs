@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{ThingSpace, error_body::get, look_ups::LookUpError};
-use crate::domain::names::AccountName;
+use crate::domain::newtypes::AccountName;
 
 const LISTENERS: &str = "/m2m/v1/callbacks/{account}";
 /// Registrations of one account that are read; there are some 25 services.

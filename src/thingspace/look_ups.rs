@@ -16,7 +16,7 @@ use super::{
 use crate::domain::{
     change::{Refusal, RefusalKind},
     identifier::ReportedId,
-    names::{AccountName, RequestId},
+    newtypes::{AccountName, RequestId},
     result::Outcome,
 };
 
@@ -139,7 +139,7 @@ impl ThingSpace {
             "deviceId": { "kind": id.kind.to_ascii_lowercase(), "id": id.id },
         });
         let (devices, _) = self.list(&question).await?;
-        let is_it = |device: &ListedDevice| device.ids.iter().any(|other| other.same_as(id));
+        let is_it = |device: &ListedDevice| device.ids.iter().any(|other| other.eq_ignore_case(id));
         let mut found = devices.into_iter().filter(is_it);
         let one = found.next();
         Ok(one.filter(|_| found.next().is_none()))

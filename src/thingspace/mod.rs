@@ -40,8 +40,8 @@ use self::{
 };
 use crate::{
     domain::{
-        change::{ChangeType, Demand, Order, Refusal, RefusalKind},
-        names::RequestId,
+        change::{ChangeRequest, ChangeType, OperationPayload, Refusal, RefusalKind},
+        newtypes::RequestId,
         trace::TraceParent,
     },
     telemetry::Instruments,
@@ -202,7 +202,7 @@ impl ThingSpace {
     ///
     /// Not to be cancelled: who drops the future after a byte has left does
     /// not learn the outcome.
-    pub async fn change(&self, demand: &Demand, trace: Option<&TraceParent>) -> Answer {
+    pub async fn change(&self, demand: &ChangeRequest, trace: Option<&TraceParent>) -> Answer {
         let Ok(parcel) = Parcel::pack(demand, &self.five_g_bi_method) else {
             return Answer::NotExecuted(refusal(
                 RefusalKind::NotSent,
@@ -236,7 +236,7 @@ impl ThingSpace {
         &self,
         parcel: &Parcel,
         auth: &AuthHeaders,
-        demand: &Demand,
+        demand: &ChangeRequest,
         trace: Option<&TraceParent>,
     ) -> Reading {
         let operation = parcel.operation;
@@ -284,12 +284,15 @@ impl ThingSpace {
 }
 
 /// Takes names, addresses and credentials out of what ThingSpace said.
-fn tidy(refusal: &mut Refusal, auth: &AuthHeaders, demand: &Demand) {
-    let places = match &demand.order {
-        Order::EsimPlan => &[][..],
-        Order::FiveGBiPlan { places, .. } => places,
+fn tidy(refusal: &mut Refusal, auth: &AuthHeaders, demand: &ChangeRequest) {
+    let places = match &demand.payload {
+        OperationPayload::EsimPlan => &[][..],
+        OperationPayload::FiveGBiPlan {
+            places_of_use: places,
+            ..
+        } => places,
     };
-    let texts = || places.iter().flat_map(|place| place.texts());
+    let texts = || places.iter().flat_map(|place| place.sensitive_values());
     Blanks::new(texts().chain(auth.secrets()))
         .with_words(texts())
         .tidy(refusal);

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 
 use super::{LookUpError, ThingSpace, error_body::get, look_ups::plain};
-use crate::domain::names::AccountName;
+use crate::domain::newtypes::AccountName;
 
 const PATH: &str = "/m2m/v1/plans/{account}";
 /// Plans of one account that are kept, and attributes of one plan.

@@ -7,9 +7,9 @@ use reqwest::Method;
 use serde::Serialize;
 
 use crate::domain::{
-    change::{Demand, Order},
-    identifier::{DeviceId, Kind},
-    names::ServicePlan,
+    change::{ChangeRequest, OperationPayload},
+    identifier::{DeviceId, IdentifierKind},
+    newtypes::ServicePlan,
     place_of_use::PrimaryPlaceOfUse,
 };
 
@@ -118,19 +118,19 @@ struct NameBody<'a> {
 impl Parcel {
     /// Writes a change as ThingSpace wants it.
     pub(super) fn pack(
-        demand: &Demand,
+        demand: &ChangeRequest,
         five_g_bi_method: &Method,
     ) -> Result<Self, serde_json::Error> {
-        Ok(match &demand.order {
-            Order::EsimPlan => Self {
+        Ok(match &demand.payload {
+            OperationPayload::EsimPlan => Self {
                 operation: "change_esim_plan",
                 method: Method::POST,
                 path: ESIM_PATH,
                 body: serde_json::to_vec(&EsimBody::of(demand))?.into(),
             },
-            Order::FiveGBiPlan {
+            OperationPayload::FiveGBiPlan {
                 current_service_plan,
-                places,
+                places_of_use: places,
             } => Self {
                 operation: "change_five_g_bi_plan",
                 method: five_g_bi_method.clone(),
@@ -150,7 +150,7 @@ impl Parcel {
 // === impl the bodies ===
 
 impl<'a> EsimBody<'a> {
-    fn of(demand: &'a Demand) -> Self {
+    fn of(demand: &'a ChangeRequest) -> Self {
         let ids = |ids: &'a [DeviceId]| {
             ids.iter()
                 .map(|id| KindAndId {
@@ -174,7 +174,7 @@ impl<'a> EsimBody<'a> {
 }
 
 impl<'a> FiveGBiDevice<'a> {
-    fn all(demand: &'a Demand, places: &'a [PrimaryPlaceOfUse]) -> Vec<Self> {
+    fn all(demand: &'a ChangeRequest, places: &'a [PrimaryPlaceOfUse]) -> Vec<Self> {
         // By index rather than zipped: should a place be missing, ThingSpace
         // refuses the device; it must not silently go missing as well.
         demand
@@ -222,9 +222,9 @@ impl<'a> PlaceBody<'a> {
 
 /// A kind as the examples spell it: the eSIM page in lower case, the 5G
 /// Business Internet page its MEID in upper case.
-fn spelled(kind: Kind) -> &'static str {
+fn spelled(kind: IdentifierKind) -> &'static str {
     match kind {
-        Kind::Meid => "MEID",
+        IdentifierKind::Meid => "MEID",
         other => other.as_str(),
     }
 }

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    domain::{callback::Callback, clock::Timestamp, names::RequestId},
+    domain::{callback::Callback, clock::Timestamp, newtypes::RequestId},
     journal::{
         Arrival,
         sqlite::{Embedded, Options},

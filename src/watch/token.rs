@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
-    domain::names::{ChangeId, RequestId},
+    domain::newtypes::{ChangeId, RequestId},
     journal::{Epoch, Place, Target},
 };
 

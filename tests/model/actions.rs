@@ -1,25 +1,25 @@
 //! What can happen next.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::{attribution::DeviceList, change::ChangeState};
+use thingspace_gateway::domain::{attribution::DeviceListStatus, change::ChangeState};
 
 use crate::{
     properties,
     protocol::{
-        Action, Callbacks, Flaw, Job, KEYS, LookUps, Phase, Protocol, REPLICAS, REQUESTS,
-        Requested, Row, STRANGER, State,
+        Action, CallbackTiming, ChangeRow, FOREIGN, Flaw, KEYS, Lookups, ModelState, Phase,
+        Protocol, REPLICAS, REQUESTS, RequestState, SendJob,
     },
-    rule::{self, Devices},
+    rules::{self, Devices},
 };
 
 impl Model for Protocol {
-    type State = State;
+    type State = ModelState;
     type Action = Action;
 
-    fn init_states(&self) -> Vec<State> {
+    fn init_states(&self) -> Vec<ModelState> {
         let mut is_up = [false; REPLICAS];
         is_up[..self.replicas].fill(true);
-        vec![State {
+        vec![ModelState {
             rows: [None; KEYS],
             requests: [None; REQUESTS],
             executed: [0; KEYS],
@@ -27,12 +27,12 @@ impl Model for Protocol {
             jobs: Vec::new(),
             is_up,
             calls: self.calls,
-            heard_before_the_leap: None,
+            seen_before_clock_change: None,
             was_retried_elsewhere: false,
         }]
     }
 
-    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+    fn actions(&self, state: &ModelState, actions: &mut Vec<Action>) {
         for replica in 0..self.replicas {
             if state.is_up[replica] {
                 actions.push(Action::Crash { replica });
@@ -40,8 +40,8 @@ impl Model for Protocol {
                     if state.calls[key] > 0 {
                         actions.push(Action::Call { key, replica });
                     }
-                    if self.may_settle(state, key, replica) {
-                        actions.push(Action::Settle { key, replica });
+                    if self.can_resolve_interrupted(state, key, replica) {
+                        actions.push(Action::ResolveInterrupted { key, replica });
                     }
                 }
             } else {
@@ -64,21 +64,21 @@ impl Model for Protocol {
                 Action::LosePost(*post),
             ]);
         }
-        if self.devices[STRANGER] != 0 && state.requests[STRANGER].is_none() {
-            actions.push(Action::StrangerExecutes);
+        if self.devices[FOREIGN] != 0 && state.requests[FOREIGN].is_none() {
+            actions.push(Action::ExecuteForeignRequest);
         }
-        if self.clock_leaps && state.heard_before_the_leap.is_none() {
+        if self.clock_leaps && state.seen_before_clock_change.is_none() {
             actions.push(Action::SetClockBack);
         }
         for request in 0..REQUESTS {
             self.request_actions(state, request, actions);
         }
         for key in 0..KEYS {
-            self.upkeep_actions(state, key, actions);
+            self.background_actions(state, key, actions);
         }
     }
 
-    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+    fn next_state(&self, last: &ModelState, action: Action) -> Option<ModelState> {
         let mut state = last.clone();
         self.apply(&mut state, action)?;
         for key in 0..KEYS {
@@ -95,14 +95,14 @@ impl Model for Protocol {
 }
 
 impl Protocol {
-    fn job_actions(&self, job: Job, actions: &mut Vec<Action>) {
+    fn job_actions(&self, job: SendJob, actions: &mut Vec<Action>) {
         match job.phase {
             Phase::Claimed => {
                 actions.push(Action::Dispatch(job));
                 for written in [true, false] {
-                    actions.push(Action::DispatchSeemsToFail { job, written });
+                    actions.push(Action::DispatchWriteFails { job, written });
                 }
-                if self.flaw == Some(Flaw::SendsBeforeTheIntent) {
+                if self.flaw == Some(Flaw::SendsBeforeIntent) {
                     actions.push(Action::Send(job));
                 }
             }
@@ -112,11 +112,11 @@ impl Protocol {
         }
     }
 
-    fn request_actions(&self, state: &State, request: usize, actions: &mut Vec<Action>) {
+    fn request_actions(&self, state: &ModelState, request: usize, actions: &mut Vec<Action>) {
         let Some(requested) = state.requests[request] else {
             return;
         };
-        for device in [rule::A, rule::B, rule::C] {
+        for device in [rules::A, rules::B, rules::C] {
             if requested.devices & device == 0 {
                 continue;
             }
@@ -124,38 +124,40 @@ impl Protocol {
                 requested.stored & device != 0,
                 requested.acknowledged & device != 0,
             );
-            let is_too_late = self.is_stranger_early
-                && request == STRANGER
+            let is_too_late = self.is_foreign_request_early
+                && request == FOREIGN
                 && requested.stored == 0
                 && state.rows.iter().flatten().any(|row| row.was_dispatched);
-            if !is_stored && !requested.is_silent && !is_too_late {
+            if !is_stored && !requested.has_lost_callbacks && !is_too_late {
                 actions.push(Action::Deliver { request, device });
             }
-            let first = self.flaw == Some(Flaw::AcknowledgesFirst);
-            if !is_acknowledged && (is_stored || first) && self.acknowledges_apart() {
+            let first = self.flaw == Some(Flaw::AcknowledgesBeforeStoring);
+            if !is_acknowledged && (is_stored || first) && self.has_separate_acknowledgement() {
                 actions.push(Action::Acknowledge { request, device });
             }
         }
         // A stranger's request is confined to what `Callbacks::InTime` says.
-        let may_lose = request != STRANGER || self.callbacks == Callbacks::AnyTime;
-        if may_lose && !requested.is_silent && requested.stored != requested.devices {
-            actions.push(Action::LoseTheRest { request });
+        let may_lose = request != FOREIGN || self.callback_timing == CallbackTiming::AnyTime;
+        if may_lose && !requested.has_lost_callbacks && requested.stored != requested.devices {
+            actions.push(Action::LoseRemainingCallbacks { request });
         }
-        if requested.stored != 0 && !state.is_bound(request) {
-            let is_quiet = requested.is_over()
-                || self.callbacks == Callbacks::AnyTime
-                || self.flaw == Some(Flaw::BindsAtOnce);
-            let bind = |list, listed| Action::Bind {
+        if requested.stored != 0 && !state.has_change(request) {
+            let is_quiet = requested.is_complete()
+                || self.callback_timing == CallbackTiming::AnyTime
+                || self.flaw == Some(Flaw::SkipsQuietPeriod);
+            let bind = |list, listed| Action::Attribute {
                 request,
                 list,
                 listed,
             };
             let lists = self.lists(requested.devices);
-            actions.extend(lists.map(|listed| bind(DeviceList::Received, listed)));
-            match self.look_ups {
-                LookUps::Nowhere if is_quiet => actions.push(bind(DeviceList::Unsupported, 0)),
-                LookUps::Nowhere => {}
-                _ if is_quiet => actions.push(bind(DeviceList::Unanswered, 0)),
+            actions.extend(lists.map(|listed| bind(DeviceListStatus::Received, listed)));
+            match self.lookups {
+                Lookups::Unsupported if is_quiet => {
+                    actions.push(bind(DeviceListStatus::Unsupported, 0))
+                }
+                Lookups::Unsupported => {}
+                _ if is_quiet => actions.push(bind(DeviceListStatus::Unanswered, 0)),
                 _ => {}
             }
         }
@@ -166,47 +168,48 @@ impl Protocol {
         let subsets = (0..=devices).filter(move |some| some & !devices == 0);
         subsets.filter(move |listed| {
             let is_anothers = self.devices[..KEYS].contains(listed);
-            match self.look_ups {
-                LookUps::MayFail => *listed == devices,
-                LookUps::Incomplete => *listed == devices || !is_anothers,
-                LookUps::AnyIncomplete => true,
-                LookUps::Nowhere => false,
+            match self.lookups {
+                Lookups::MayFail => *listed == devices,
+                Lookups::Incomplete => *listed == devices || !is_anothers,
+                Lookups::AnyIncomplete => true,
+                Lookups::Unsupported => false,
             }
         })
     }
 
-    fn upkeep_actions(&self, state: &State, key: usize, actions: &mut Vec<Action>) {
+    fn background_actions(&self, state: &ModelState, key: usize, actions: &mut Vec<Action>) {
         let Some(row) = state.rows[key] else { return };
         match row.state {
-            ChangeState::Accepted => actions.push(Action::Expire { key }),
-            ChangeState::Overdue => actions.push(Action::GiveUp { key }),
-            ChangeState::OutcomeUnknown if self.is_long_past(state, key) => {
-                actions.push(Action::GiveUp { key });
+            ChangeState::Accepted => actions.push(Action::MarkOverdue { key }),
+            ChangeState::Overdue => actions.push(Action::Close { key }),
+            ChangeState::OutcomeUnknown if self.is_past_close_deadline(state, key) => {
+                actions.push(Action::Close { key });
             }
             _ => {}
         }
-        if let (ChangeState::Accepted | ChangeState::Overdue, Some(bound)) = (row.state, row.bound)
+        if let (ChangeState::Accepted | ChangeState::Overdue, Some(bound)) =
+            (row.state, row.request)
             && let Some(requested) = state.requests[usize::from(bound)]
         {
-            for device in [rule::A, rule::B, rule::C] {
+            for device in [rules::A, rules::B, rules::C] {
                 if self.devices[key] & requested.devices & !requested.stored & device != 0 {
-                    actions.push(Action::LookUp { key, device });
+                    actions.push(Action::Lookup { key, device });
                 }
             }
         }
     }
 
     /// Whether nothing of a change can come any more.
-    fn is_long_past(&self, state: &State, key: usize) -> bool {
-        let is_over = state.requests[key].is_none_or(Requested::is_over);
+    fn is_past_close_deadline(&self, state: &ModelState, key: usize) -> bool {
+        let is_over = state.requests[key].is_none_or(RequestState::is_complete);
         let is_sent = !state.posts.iter().any(|post| post.key == key)
             && !state.jobs.iter().any(|job| job.post.key == key);
-        self.callbacks == Callbacks::AnyTime || is_over && is_sent
+        self.callback_timing == CallbackTiming::AnyTime || is_over && is_sent
     }
 
-    fn may_settle(&self, state: &State, key: usize, replica: usize) -> bool {
-        let is_mine = |row: &Row| {
-            let mine = |job: &Job| {
+    fn can_resolve_interrupted(&self, state: &ModelState, key: usize, replica: usize) -> bool {
+        let is_mine = |row: &ChangeRow| {
+            let mine = |job: &SendJob| {
                 job.post.key == key && job.post.replica == replica && job.post.fence == row.fence
             };
             state.jobs.iter().any(mine)
@@ -218,7 +221,7 @@ impl Protocol {
 
     /// Where nothing else happens, storing and the answer 200 are two steps. Elsewhere they are one,
     /// which makes fewer states of it.
-    pub fn acknowledges_apart(&self) -> bool {
-        self.calls[1] == 0 && self.devices[STRANGER] == 0 && self.replicas == 1
+    pub fn has_separate_acknowledgement(&self) -> bool {
+        self.calls[1] == 0 && self.devices[FOREIGN] == 0 && self.replicas == 1
     }
 }

@@ -1,27 +1,27 @@
 //! What it does.
 
 use thingspace_gateway::domain::{
-    attribution::{Coverage, DeviceList},
-    change::{ChangeState, Step},
+    attribution::{Coverage, DeviceListStatus},
+    change::{ChangeState, Transition},
 };
 
 use crate::{
     protocol::{
-        Action, Answer, Flaw, Job, KEYS, Phase, Post, Protocol, REQUESTS, Requested, Row, STRANGER,
-        State,
+        Action, ChangeRow, FOREIGN, Flaw, KEYS, ModelState, Phase, Post, PostResponse, Protocol,
+        REQUESTS, RequestState, SendJob,
     },
-    rule::{self, Devices},
+    rules::{self, Devices},
 };
 
 impl Protocol {
-    pub fn apply(&self, state: &mut State, action: Action) -> Option<()> {
+    pub fn apply(&self, state: &mut ModelState, action: Action) -> Option<()> {
         match action {
             Action::Call { key, replica } => {
                 state.calls[key] -= 1;
                 self.claim(state, key, replica);
             }
             Action::Dispatch(job) => {
-                let is_written = self.step(state, job.post, &rule::dispatch());
+                let is_written = self.apply_sender_transition(state, job.post, &rules::dispatch());
                 let next = if is_written {
                     Phase::Dispatched
                 } else {
@@ -29,9 +29,9 @@ impl Protocol {
                 };
                 state.turn(job, next);
             }
-            Action::DispatchSeemsToFail { job, written } => {
+            Action::DispatchWriteFails { job, written } => {
                 if written {
-                    self.step(state, job.post, &rule::dispatch());
+                    self.apply_sender_transition(state, job.post, &rules::dispatch());
                 }
                 state.turn(job, Phase::Undispatched);
             }
@@ -39,116 +39,123 @@ impl Protocol {
                 state.posts.push(job.post);
                 state.turn(job, Phase::Waiting);
             }
-            Action::TimeOut(job) if self.flaw == Some(Flaw::SendsAgainAfterATimeOut) => {
+            Action::TimeOut(job) if self.flaw == Some(Flaw::RetriesAfterTimeout) => {
                 state.turn(job, Phase::Dispatched);
             }
-            Action::TimeOut(job) => state.turn(job, Phase::Answered(Answer::None)),
+            Action::TimeOut(job) => state.turn(job, Phase::Answered(PostResponse::None)),
             Action::Record(job) => self.record(state, job),
             Action::Execute { post, answered } => {
-                state.take_post(post);
+                state.remove_post(post);
                 state.executed[post.key] = (state.executed[post.key] + 1).min(2);
                 let devices = self.devices[post.key];
-                state.requests[post.key].get_or_insert(Requested::new(devices));
+                state.requests[post.key].get_or_insert(RequestState::new(devices));
                 if answered {
-                    state.answer(post, Answer::Accepted);
+                    state.deliver_response(post, PostResponse::Accepted);
                 }
             }
             Action::Refuse(post) => {
-                state.take_post(post);
-                state.answer(post, Answer::Refused);
+                state.remove_post(post);
+                state.deliver_response(post, PostResponse::Refused);
             }
             Action::DoNotExecute(post) => {
-                state.take_post(post);
-                state.answer(post, Answer::NotExecuted);
+                state.remove_post(post);
+                state.deliver_response(post, PostResponse::NotExecuted);
             }
-            Action::LosePost(post) => state.take_post(post),
-            Action::StrangerExecutes => {
-                state.requests[STRANGER] = Some(Requested::new(self.devices[STRANGER]));
+            Action::LosePost(post) => state.remove_post(post),
+            Action::ExecuteForeignRequest => {
+                state.requests[FOREIGN] = Some(RequestState::new(self.devices[FOREIGN]));
             }
             Action::Deliver { request, device } => {
                 let requested = state.requests[request].as_mut()?;
                 requested.stored |= device;
-                if !self.acknowledges_apart() {
+                if !self.has_separate_acknowledgement() {
                     requested.acknowledged |= device;
                 }
             }
             Action::Acknowledge { request, device } => {
                 state.requests[request].as_mut()?.acknowledged |= device;
             }
-            Action::LoseTheRest { request } => state.requests[request].as_mut()?.is_silent = true,
-            Action::Bind {
+            Action::LoseRemainingCallbacks { request } => {
+                state.requests[request].as_mut()?.has_lost_callbacks = true
+            }
+            Action::Attribute {
                 request,
                 list,
                 listed,
-            } => self.bind(state, request, list, listed)?,
-            Action::SetClockBack => state.heard_before_the_leap = Some(state.heard()),
-            Action::LookUp { key, device } => {
-                let request = usize::from(state.rows[key]?.bound?);
+            } => self.attribute(state, request, list, listed)?,
+            Action::SetClockBack => {
+                state.seen_before_clock_change = Some(state.requests_with_results())
+            }
+            Action::Lookup { key, device } => {
+                let request = usize::from(state.rows[key]?.request?);
                 state.requests[request].as_mut()?.stored |= device;
             }
-            Action::Expire { key } => state.move_on(key, &Step::Expire)?,
-            Action::GiveUp { key } => state.move_on(key, &Step::GiveUp)?,
+            Action::MarkOverdue { key } => state.apply_transition(key, &Transition::MarkOverdue)?,
+            Action::Close { key } => state.apply_transition(key, &Transition::Close)?,
             Action::Crash { replica } => {
                 state.is_up[replica] = false;
                 state.jobs.retain(|job| job.post.replica != replica);
             }
             Action::Restart { replica } => {
                 state.is_up[replica] = true;
-                if self.flaw == Some(Flaw::QuietPeriodEndsAtARestart) {
+                if self.flaw == Some(Flaw::EndsQuietPeriodAtRestart) {
                     for request in 0..REQUESTS {
-                        if !state.is_bound(request) {
+                        if !state.has_change(request) {
                             // Nothing is attributed where nothing fits.
-                            let _none = self.bind(state, request, DeviceList::Unsupported, 0);
+                            let _none =
+                                self.attribute(state, request, DeviceListStatus::Unsupported, 0);
                         }
                     }
                 }
             }
-            Action::Settle { key, .. } => {
+            Action::ResolveInterrupted { key, .. } => {
                 let step = match state.rows[key]?.state {
-                    ChangeState::Queued => rule::not_sent(),
-                    _ if self.flaw == Some(Flaw::TakesSentForUnsentAtTheStart) => rule::not_sent(),
-                    _ => Step::LoseAnswer,
+                    ChangeState::Queued => rules::not_sent(),
+                    _ if self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart) => {
+                        rules::not_sent()
+                    }
+                    _ => Transition::MarkOutcomeUnknown,
                 };
-                state.move_on(key, &step)?;
+                state.apply_transition(key, &step)?;
             }
         }
         Some(())
     }
 
     /// One transaction: the key, the devices, the intent.
-    fn claim(&self, state: &mut State, key: usize, replica: usize) {
+    fn claim(&self, state: &mut ModelState, key: usize, replica: usize) {
         let owner = u8::try_from(replica).unwrap();
         let is_busy = (0..KEYS).any(|other| {
-            let row = state.rows[other].filter(|row| row.state.is_under_way());
+            let row = state.rows[other].filter(|row| row.state.has_device_lock());
             other != key && row.is_some() && self.devices[other] & self.devices[key] != 0
         });
         let row = match state.rows[key] {
-            Some(row) if self.flaw != Some(Flaw::LooksAtNoKey) => {
+            Some(row) if self.flaw != Some(Flaw::SkipsKeyCheck) => {
                 state.was_retried_elsewhere |= row.owner != owner;
-                let queued = rule::after(row.state, &Step::Rearm);
-                queued.map(|state| Row { state, ..row })
+                let queued = rules::after(row.state, &Transition::Rearm);
+                queued.map(|state| ChangeRow { state, ..row })
             }
-            row => Some(Row {
+            row => Some(ChangeRow {
                 state: ChangeState::Queued,
                 fence: row.map_or(0, |row| row.fence),
                 owner,
                 was_dispatched: false,
-                heard: 0,
-                heard_by_clock: 0,
-                bound: None,
-                by_evidence: false,
+                seen_before_dispatch: 0,
+                seen_before_dispatch_by_clock: 0,
+                request: None,
+                is_attributed: false,
             }),
         };
         if let Some(row) = row
             && !is_busy
         {
             let fence = row.fence + 1;
-            state.rows[key] = Some(Row {
+            state.rows[key] = Some(ChangeRow {
                 fence,
                 owner,
                 ..row
             });
-            state.jobs.push(Job {
+            state.jobs.push(SendJob {
                 post: Post {
                     key,
                     replica,
@@ -160,50 +167,56 @@ impl Protocol {
     }
 
     /// A step of a change's sender, if the journal takes it from this one.
-    fn step(&self, state: &mut State, post: Post, step: &Step) -> bool {
-        let heard = state.heard();
-        let heard_by_clock = heard & !state.heard_before_the_leap.unwrap_or(0);
+    fn apply_sender_transition(
+        &self,
+        state: &mut ModelState,
+        post: Post,
+        step: &Transition,
+    ) -> bool {
+        let heard = state.requests_with_results();
+        let heard_by_clock = heard & !state.seen_before_clock_change.unwrap_or(0);
         let Some(row) = &mut state.rows[post.key] else {
             return false;
         };
         let is_senders = row.fence == post.fence
-            || matches!(step, Step::Accept { .. })
-            || self.flaw == Some(Flaw::ChecksOnlyTheState);
-        let Some(next) = rule::after(row.state, step).filter(|_| is_senders) else {
+            || matches!(step, Transition::Accept { .. })
+            || self.flaw == Some(Flaw::IgnoresFence);
+        let Some(next) = rules::after(row.state, step).filter(|_| is_senders) else {
             return false;
         };
         row.state = next;
         match step {
-            Step::Dispatch { .. } => {
+            Transition::Dispatch { .. } => {
                 row.was_dispatched = true;
-                (row.heard, row.heard_by_clock) = (heard, heard_by_clock);
+                (row.seen_before_dispatch, row.seen_before_dispatch_by_clock) =
+                    (heard, heard_by_clock);
             }
-            Step::Accept { .. } => row.bound = u8::try_from(post.key).ok(),
+            Transition::Accept { .. } => row.request = u8::try_from(post.key).ok(),
             _ => {}
         }
         true
     }
 
     /// Writes what came of a POST. What the journal does not take is no news any more.
-    fn record(&self, state: &mut State, job: Job) {
+    fn record(&self, state: &mut ModelState, job: SendJob) {
         let step = match job.phase {
-            Phase::Answered(Answer::Accepted) => rule::accept(),
-            Phase::Answered(Answer::Refused) => rule::refuse(),
-            Phase::Answered(Answer::None) => Step::LoseAnswer,
-            _ => rule::not_sent(),
+            Phase::Answered(PostResponse::Accepted) => rules::accept(),
+            Phase::Answered(PostResponse::Refused) => rules::refuse(),
+            Phase::Answered(PostResponse::None) => Transition::MarkOutcomeUnknown,
+            _ => rules::not_sent(),
         };
-        if self.flaw == Some(Flaw::SendsBeforeTheIntent) {
-            self.step(state, job.post, &rule::dispatch());
+        if self.flaw == Some(Flaw::SendsBeforeIntent) {
+            self.apply_sender_transition(state, job.post, &rules::dispatch());
         }
-        self.step(state, job.post, &step);
+        self.apply_sender_transition(state, job.post, &step);
         state.jobs.retain(|other| *other != job);
     }
 
-    fn bind(
+    fn attribute(
         &self,
-        state: &mut State,
+        state: &mut ModelState,
         request: usize,
-        list: DeviceList,
+        list: DeviceListStatus,
         listed: Devices,
     ) -> Option<()> {
         let requested = state.requests[request]?;
@@ -213,25 +226,25 @@ impl Protocol {
         };
         // As `submit::attribution` does it: asked about only if a change comes into question.
         look(None)?;
-        let has_list = list == DeviceList::Received;
+        let has_list = list == DeviceListStatus::Received;
         let (key, coverage) = look(has_list.then_some(listed))?;
-        let may_bind = list.permits_attribution() || self.flaw == Some(Flaw::BindsWithoutTheList);
+        let may_bind = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
         if coverage == Coverage::Whole && may_bind {
-            state.move_on(key, &rule::accept())?;
+            state.apply_transition(key, &rules::accept())?;
             let row = state.rows[key].as_mut()?;
-            (row.bound, row.by_evidence) = (u8::try_from(request).ok(), true);
+            (row.request, row.is_attributed) = (u8::try_from(request).ok(), true);
         }
         Some(())
     }
 
     /// FINISHED is written with the last result.
-    pub fn complete(&self, state: &mut State, key: usize) {
-        let bound = state.rows[key].and_then(|row| row.bound);
+    pub fn complete(&self, state: &mut ModelState, key: usize) {
+        let bound = state.rows[key].and_then(|row| row.request);
         let requested = bound.and_then(|request| state.requests[usize::from(request)]);
         let devices = self.devices[key];
         if requested.is_some_and(|of| of.stored & devices == devices) {
             // Too late for a change that was given up: then it stays so.
-            let _given_up = state.move_on(key, &Step::Complete);
+            let _given_up = state.apply_transition(key, &Transition::Finish);
         }
     }
 }

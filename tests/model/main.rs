@@ -41,13 +41,16 @@ mod actions;
 mod effects;
 mod properties;
 mod protocol;
-mod rule;
+mod rules;
 
 use std::collections::BTreeSet;
 
-use properties::{DENIED, ONCE, OWN, STORED, TRUE};
-use protocol::{Callbacks, Flaw, KEYS, LookUps, Protocol};
-use rule::{A, B, C, Devices, Rules};
+use properties::{
+    ACKNOWLEDGED_IS_STORED, NO_DOUBLE_EXECUTION, NO_FOREIGN_ATTRIBUTION, NOT_SENT_IS_NOT_EXECUTED,
+    STATE_IS_PROVEN,
+};
+use protocol::{CallbackTiming, Flaw, KEYS, Lookups, Protocol};
+use rules::{A, B, C, Devices, Rules};
 use stateright::{Checker, HasDiscoveries, Model};
 
 const OURS: Devices = A | B;
@@ -59,9 +62,9 @@ fn protocol(replicas: usize, calls: [u8; KEYS], strangers: Devices) -> Protocol 
         replicas,
         calls,
         devices: [OURS, OURS, strangers],
-        look_ups: LookUps::MayFail,
-        callbacks: Callbacks::AnyTime,
-        is_stranger_early: false,
+        lookups: Lookups::MayFail,
+        callback_timing: CallbackTiming::AnyTime,
+        is_foreign_request_early: false,
         clock_leaps: false,
         flaw: None,
     }
@@ -72,18 +75,18 @@ fn overlapping(first: Devices, second: Devices) -> Protocol {
     Protocol {
         rules: Rules::new([first, second]),
         devices: [first, second, 0],
-        look_ups: LookUps::Nowhere,
+        lookups: Lookups::Unsupported,
         ..protocol(1, [1, 1], 0)
     }
 }
 
 /// A stranger's request for exactly our devices, of which something is heard before ours is sent. The
 /// clock may be set back at any time.
-fn early_stranger() -> Protocol {
+fn early_foreign_request() -> Protocol {
     Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
-        is_stranger_early: true,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
+        is_foreign_request_early: true,
         clock_leaps: true,
         ..protocol(1, [1, 0], OURS)
     }
@@ -92,8 +95,8 @@ fn early_stranger() -> Protocol {
 /// A stranger's request for more devices, all called back within the quiet period.
 fn superset_in_time() -> Protocol {
     Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [1, 0], OURS | C)
     }
 }
@@ -101,12 +104,12 @@ fn superset_in_time() -> Protocol {
 /// A stranger's request for more devices, of which ThingSpace's list may lack some.
 fn superset_with_an_incomplete_list() -> Protocol {
     Protocol {
-        look_ups: LookUps::Incomplete,
+        lookups: Lookups::Incomplete,
         ..protocol(1, [1, 0], OURS | C)
     }
 }
 
-fn with(flaw: Flaw, protocol: Protocol) -> Protocol {
+fn with_flaw(flaw: Flaw, protocol: Protocol) -> Protocol {
     Protocol {
         flaw: Some(flaw),
         ..protocol
@@ -114,7 +117,7 @@ fn with(flaw: Flaw, protocol: Protocol) -> Protocol {
 }
 
 /// Explores everything.
-fn holds(name: &str, protocol: Protocol) {
+fn assert_holds(name: &str, protocol: Protocol) {
     let checker = protocol.checker().spawn_bfs().join();
     println!(
         "{name}: {} states, {} steps deep",
@@ -125,7 +128,7 @@ fn holds(name: &str, protocol: Protocol) {
 }
 
 /// Explores until one of the properties is broken, and tells how.
-fn breaks(broken: &[&'static str], protocol: Protocol) {
+fn assert_breaks(broken: &[&'static str], protocol: Protocol) {
     let finish = HasDiscoveries::AnyOf(BTreeSet::from_iter(broken.iter().copied()));
     let checker = protocol.checker().finish_when(finish).spawn_bfs().join();
     let path = broken.iter().find_map(|name| checker.discovery(name));
@@ -140,129 +143,130 @@ fn breaks(broken: &[&'static str], protocol: Protocol) {
 
 #[test]
 fn one_replica_that_may_crash_at_any_step_keeps_its_promises_whenever_callbacks_come() {
-    holds("one replica", protocol(1, [3, 0], 0));
+    assert_holds("one replica", protocol(1, [3, 0], 0));
 }
 
 #[test]
-fn two_replicas_that_take_over_from_each_other_at_any_time_keep_them() {
-    holds("two replicas", protocol(2, [3, 0], 0));
+fn two_replicas_that_take_over_at_any_time_keep_all_properties() {
+    assert_holds("two replicas", protocol(2, [3, 0], 0));
 }
 
 #[test]
-fn a_second_change_of_the_same_devices_is_never_taken_for_the_first() {
+fn a_request_of_a_second_change_is_never_attributed_to_the_first() {
     let protocol = Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [2, 1], 0)
     };
-    holds("a second change", protocol);
+    assert_holds("a second change", protocol);
 }
 
 #[test]
-fn two_replicas_do_not_take_it_for_the_first_either() {
+fn two_replicas_never_attribute_a_second_changes_request_to_the_first() {
     let protocol = Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(2, [1, 1], 0)
     };
-    holds("a second change, two replicas", protocol);
+    assert_holds("a second change, two replicas", protocol);
 }
 
 #[test]
-fn two_replicas_do_not_take_it_for_the_first_that_was_given_up_either() {
+fn two_replicas_never_attribute_a_second_changes_request_to_a_closed_first() {
     let name = "a second change, two replicas, at any time";
-    holds(name, protocol(2, [1, 1], 0));
+    assert_holds(name, protocol(2, [1, 1], 0));
 }
 
 #[test]
-fn a_second_change_is_never_taken_for_the_first_that_was_given_up_whenever_callbacks_come() {
-    holds("a second change, at any time", protocol(1, [1, 1], 0));
+fn a_request_of_a_second_change_is_never_attributed_to_a_closed_first_with_callbacks_at_any_time() {
+    assert_holds("a second change, at any time", protocol(1, [1, 1], 0));
     let unlisted = Protocol {
-        look_ups: LookUps::Nowhere,
+        lookups: Lookups::Unsupported,
         ..protocol(1, [1, 1], 0)
     };
-    holds("a second change, at any time, unlisted", unlisted);
+    assert_holds("a second change, at any time, unlisted", unlisted);
 }
 
 #[test]
-fn a_strangers_request_for_more_devices_is_never_ours_whenever_its_callbacks_and_the_list_come() {
-    holds(
+fn a_foreign_superset_request_is_never_attributed_with_callbacks_and_list_at_any_time() {
+    assert_holds(
         "a stranger with more devices",
         protocol(1, [1, 0], OURS | C),
     );
 }
 
 #[test]
-fn a_strangers_request_for_more_devices_is_never_ours_without_a_list_while_its_callbacks_are_in_time()
- {
+fn a_foreign_superset_request_is_never_attributed_without_a_list_if_callbacks_are_in_time() {
     let protocol = Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [1, 0], OURS | C)
     };
-    holds("a stranger with more devices, in time", protocol);
+    assert_holds("a stranger with more devices, in time", protocol);
 }
 
 #[test]
-fn a_strangers_request_for_a_part_of_the_devices_is_never_ours() {
-    holds("a stranger with one device", protocol(1, [1, 0], A));
+fn a_foreign_subset_request_is_never_attributed() {
+    assert_holds("a stranger with one device", protocol(1, [1, 0], A));
 }
 
 #[test]
-fn a_strangers_request_for_one_of_the_devices_and_another_is_never_ours_once_it_was_listed() {
-    holds("a stranger with another device", protocol(1, [1, 0], B | C));
+fn a_foreign_overlapping_request_is_never_attributed_once_listed() {
+    assert_holds("a stranger with another device", protocol(1, [1, 0], B | C));
 }
 
 #[test]
 fn a_list_that_is_empty_or_lacks_devices_proves_nothing() {
     let name = "a stranger with more devices and an incomplete list";
-    holds(name, superset_with_an_incomplete_list());
+    assert_holds(name, superset_with_an_incomplete_list());
 }
 
 #[test]
 fn a_late_callback_of_a_closed_change_is_never_another_ones_whose_devices_are_fewer_or_more() {
-    holds("a second change of fewer devices", overlapping(OURS, A));
-    holds("a second change of more devices", overlapping(A, OURS));
+    assert_holds("a second change of fewer devices", overlapping(OURS, A));
+    assert_holds("a second change of more devices", overlapping(A, OURS));
     let listed = Protocol {
-        look_ups: LookUps::Incomplete,
+        lookups: Lookups::Incomplete,
         ..overlapping(OURS, A)
     };
-    holds("a second change of fewer devices, listed", listed);
+    assert_holds("a second change of fewer devices, listed", listed);
 }
 
 #[test]
 fn results_from_before_a_change_was_sent_are_never_its_although_the_clock_is_set_back() {
-    holds("a stranger before a leap of the clock", early_stranger());
+    assert_holds(
+        "a stranger before a leap of the clock",
+        early_foreign_request(),
+    );
 }
 
 // === Its limits ===
 
 #[test]
-fn a_strangers_request_for_exactly_the_same_devices_cannot_be_told_from_ours() {
+fn limit_a_foreign_request_for_exactly_the_same_devices_is_attributed() {
     let protocol = Protocol {
-        callbacks: Callbacks::InTime,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [1, 0], OURS)
     };
-    breaks(&[OWN], protocol);
+    assert_breaks(&[NO_FOREIGN_ATTRIBUTION], protocol);
 }
 
 #[test]
-fn a_strangers_request_for_more_devices_is_taken_for_ours_when_the_rest_is_late_and_there_is_no_list()
- {
+fn limit_a_foreign_superset_request_is_attributed_if_callbacks_are_late_and_there_is_no_list() {
     let protocol = Protocol {
-        look_ups: LookUps::Nowhere,
+        lookups: Lookups::Unsupported,
         ..protocol(1, [1, 0], OURS | C)
     };
-    breaks(&[OWN], protocol);
+    assert_breaks(&[NO_FOREIGN_ATTRIBUTION], protocol);
 }
 
 #[test]
-fn a_list_that_lacks_devices_and_is_exactly_our_set_cannot_be_told_from_ours() {
+fn limit_a_foreign_request_with_an_incomplete_list_of_exactly_our_devices_is_attributed() {
     let protocol = Protocol {
-        look_ups: LookUps::AnyIncomplete,
+        lookups: Lookups::AnyIncomplete,
         ..superset_with_an_incomplete_list()
     };
-    breaks(&[OWN], protocol);
+    assert_breaks(&[NO_FOREIGN_ATTRIBUTION], protocol);
 }
 
 // === What each rule is there for ===
@@ -272,107 +276,146 @@ fn a_list_that_lacks_devices_and_is_exactly_our_set_cannot_be_told_from_ours() {
 #[test]
 fn each_old_rule_of_attribution_has_a_counterexample_and_its_replacement_has_none() {
     let cases = [
-        (Flaw::QuietPeriodEndsAtARestart, superset_in_time()),
+        (Flaw::EndsQuietPeriodAtRestart, superset_in_time()),
         (
-            Flaw::ListAddsToTheCallbacks,
+            Flaw::MergesListWithCallbacks,
             superset_with_an_incomplete_list(),
         ),
-        (Flaw::ClosedWithMoreIsNoRival, overlapping(OURS, A)),
-        (Flaw::ComparesClockTimes, early_stranger()),
+        (Flaw::IgnoresLargerClosedRival, overlapping(OURS, A)),
+        (Flaw::ComparesClockTimes, early_foreign_request()),
     ];
     for (old_rule, protocol) in cases {
         println!("{old_rule:?}:");
-        breaks(&[OWN], with(old_rule, protocol.clone()));
-        holds("without it", protocol);
+        assert_breaks(
+            &[NO_FOREIGN_ATTRIBUTION],
+            with_flaw(old_rule, protocol.clone()),
+        );
+        assert_holds("without it", protocol);
     }
 }
 
 #[test]
 fn a_post_that_is_sent_again_after_a_time_out_is_executed_twice() {
-    let flaw = Flaw::SendsAgainAfterATimeOut;
-    breaks(&[ONCE], with(flaw, protocol(1, [1, 0], 0)));
-}
-
-#[test]
-fn without_a_look_at_the_key_a_retry_is_executed_twice() {
-    breaks(&[ONCE], with(Flaw::LooksAtNoKey, protocol(1, [2, 0], 0)));
-}
-
-#[test]
-fn a_post_that_leaves_before_its_intent_is_on_record_is_denied_after_a_crash() {
-    let flaw = Flaw::SendsBeforeTheIntent;
-    breaks(&[DENIED], with(flaw, protocol(1, [1, 0], 0)));
-    breaks(&[ONCE], with(flaw, protocol(1, [2, 0], 0)));
-}
-
-#[test]
-fn a_start_that_takes_what_was_dispatched_for_unsent_sends_it_twice() {
-    let flaw = Flaw::TakesSentForUnsentAtTheStart;
-    breaks(&[DENIED], with(flaw, protocol(1, [1, 0], 0)));
-    breaks(&[ONCE], with(flaw, protocol(1, [2, 0], 0)));
-}
-
-#[test]
-fn two_replicas_that_go_by_the_state_alone_deny_what_the_other_has_sent_and_send_it_twice() {
-    let flaw = Flaw::ChecksOnlyTheState;
-    breaks(&[DENIED], with(flaw, protocol(2, [2, 0], 0)));
-    breaks(&[ONCE], with(flaw, protocol(2, [3, 0], 0)));
-}
-
-#[test]
-fn one_replica_alone_may_go_by_the_state() {
-    let flaw = Flaw::ChecksOnlyTheState;
-    holds(
-        "one replica without numbers",
-        with(flaw, protocol(1, [3, 0], 0)),
+    let flaw = Flaw::RetriesAfterTimeout;
+    assert_breaks(
+        &[NO_DOUBLE_EXECUTION],
+        with_flaw(flaw, protocol(1, [1, 0], 0)),
     );
 }
 
 #[test]
-fn a_part_of_the_devices_binds_a_strangers_request() {
-    let flaw = Flaw::TakesAPartForTheWhole;
-    breaks(&[OWN], with(flaw, protocol(1, [1, 0], A)));
-    breaks(&[TRUE], with(flaw, protocol(1, [1, 0], A)));
+fn without_the_key_check_a_retry_is_executed_twice() {
+    assert_breaks(
+        &[NO_DOUBLE_EXECUTION],
+        with_flaw(Flaw::SkipsKeyCheck, protocol(1, [2, 0], 0)),
+    );
 }
 
 #[test]
-fn a_binding_that_does_not_wait_for_the_list_takes_a_strangers_request_for_more_devices() {
-    let flaw = Flaw::BindsWithoutTheList;
-    breaks(&[OWN], with(flaw, protocol(1, [1, 0], OURS | C)));
+fn a_post_that_leaves_before_its_intent_is_on_record_is_denied_after_a_crash() {
+    let flaw = Flaw::SendsBeforeIntent;
+    assert_breaks(
+        &[NOT_SENT_IS_NOT_EXECUTED],
+        with_flaw(flaw, protocol(1, [1, 0], 0)),
+    );
+    assert_breaks(
+        &[NO_DOUBLE_EXECUTION],
+        with_flaw(flaw, protocol(1, [2, 0], 0)),
+    );
 }
 
 #[test]
-fn results_that_come_after_their_change_was_given_up_are_the_next_ones_if_that_is_forgotten() {
-    let flaw = Flaw::ForgetsWhatWasGivenUp;
-    breaks(&[OWN], with(flaw, protocol(1, [1, 1], 0)));
+fn a_start_that_takes_what_was_dispatched_for_unsent_sends_it_twice() {
+    let flaw = Flaw::MarksDispatchedNotSentAtStart;
+    assert_breaks(
+        &[NOT_SENT_IS_NOT_EXECUTED],
+        with_flaw(flaw, protocol(1, [1, 0], 0)),
+    );
+    assert_breaks(
+        &[NO_DOUBLE_EXECUTION],
+        with_flaw(flaw, protocol(1, [2, 0], 0)),
+    );
 }
 
 #[test]
-fn a_binding_that_does_not_wait_takes_a_strangers_request_for_more_devices() {
+fn two_replicas_without_fencing_execute_a_change_twice() {
+    let flaw = Flaw::IgnoresFence;
+    assert_breaks(
+        &[NOT_SENT_IS_NOT_EXECUTED],
+        with_flaw(flaw, protocol(2, [2, 0], 0)),
+    );
+    assert_breaks(
+        &[NO_DOUBLE_EXECUTION],
+        with_flaw(flaw, protocol(2, [3, 0], 0)),
+    );
+}
+
+#[test]
+fn one_replica_needs_no_fencing() {
+    let flaw = Flaw::IgnoresFence;
+    assert_holds(
+        "one replica without numbers",
+        with_flaw(flaw, protocol(1, [3, 0], 0)),
+    );
+}
+
+#[test]
+fn accepting_partial_coverage_attributes_a_foreign_request() {
+    let flaw = Flaw::AcceptsPartialCoverage;
+    assert_breaks(
+        &[NO_FOREIGN_ATTRIBUTION],
+        with_flaw(flaw, protocol(1, [1, 0], A)),
+    );
+    assert_breaks(&[STATE_IS_PROVEN], with_flaw(flaw, protocol(1, [1, 0], A)));
+}
+
+#[test]
+fn skipping_the_device_list_attributes_a_foreign_superset_request() {
+    let flaw = Flaw::SkipsDeviceList;
+    assert_breaks(
+        &[NO_FOREIGN_ATTRIBUTION],
+        with_flaw(flaw, protocol(1, [1, 0], OURS | C)),
+    );
+}
+
+#[test]
+fn forgetting_closed_changes_attributes_their_late_results_to_the_next_change() {
+    let flaw = Flaw::ForgetsClosedChanges;
+    assert_breaks(
+        &[NO_FOREIGN_ATTRIBUTION],
+        with_flaw(flaw, protocol(1, [1, 1], 0)),
+    );
+}
+
+#[test]
+fn skipping_the_quiet_period_attributes_a_foreign_superset_request() {
     let protocol = Protocol {
-        look_ups: LookUps::Nowhere,
-        callbacks: Callbacks::InTime,
+        lookups: Lookups::Unsupported,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [1, 0], OURS | C)
     };
-    breaks(&[OWN], with(Flaw::BindsAtOnce, protocol));
+    assert_breaks(
+        &[NO_FOREIGN_ATTRIBUTION],
+        with_flaw(Flaw::SkipsQuietPeriod, protocol),
+    );
 }
 
 #[test]
-fn results_from_before_a_change_was_sent_are_another_changes() {
+fn accepting_results_from_before_dispatch_attributes_another_changes_request() {
     let protocol = Protocol {
-        callbacks: Callbacks::InTime,
+        callback_timing: CallbackTiming::InTime,
         ..protocol(1, [1, 1], 0)
     };
-    breaks(
-        &[OWN],
-        with(Flaw::TakesResultsFromBeforeItWasSent, protocol),
+    assert_breaks(
+        &[NO_FOREIGN_ATTRIBUTION],
+        with_flaw(Flaw::AcceptsResultsFromBeforeDispatch, protocol),
     );
 }
 
 #[test]
 fn a_callback_that_is_acknowledged_first_can_be_lost() {
-    breaks(
-        &[STORED],
-        with(Flaw::AcknowledgesFirst, protocol(1, [1, 0], 0)),
+    assert_breaks(
+        &[ACKNOWLEDGED_IS_STORED],
+        with_flaw(Flaw::AcknowledgesBeforeStoring, protocol(1, [1, 0], 0)),
     );
 }

@@ -3,94 +3,111 @@
 use stateright::Property;
 use thingspace_gateway::domain::change::ChangeState;
 
-use crate::protocol::{KEYS, Protocol, Row, STRANGER, State};
+use crate::protocol::{ChangeRow, FOREIGN, KEYS, ModelState, Protocol};
 
-pub const ONCE: &str = "ThingSpace executes no key twice";
-pub const DENIED: &str = "what is NOT_SENT or REJECTED was not executed";
-pub const STORED: &str = "an acknowledged callback is in the journal";
-pub const OWN: &str = "a change is bound to the request that it made, and to no other";
-pub const TRUE: &str =
+pub const NO_DOUBLE_EXECUTION: &str = "ThingSpace executes no key twice";
+pub const NOT_SENT_IS_NOT_EXECUTED: &str = "what is NOT_SENT or REJECTED was not executed";
+pub const ACKNOWLEDGED_IS_STORED: &str = "an acknowledged callback is in the journal";
+pub const NO_FOREIGN_ATTRIBUTION: &str =
+    "a change is bound to the request that it made, and to no other";
+pub const STATE_IS_PROVEN: &str =
     "what is ACCEPTED was executed, and what is FINISHED has all its own results";
 
-pub const BOUND: &str = "an unknown outcome is bound by evidence, and FINISHED";
-pub const CRASHED: &str = "a replica crashed between the intent and the POST";
-pub const EARLY: &str = "a callback came before the answer";
-pub const CLOSED: &str = "an unknown outcome is given up";
-const REARMED: &str = "what was not sent is sent by the other replica, and FINISHED";
-const FOUND: &str = "a retry at the other replica finds the change";
-const SECOND: &str = "the second change is bound by evidence, and FINISHED";
-const WARY: &str = "all the stranger's results are there, and the change is still unknown";
+pub const REACHES_ATTRIBUTED: &str = "an unknown outcome is bound by evidence, and FINISHED";
+pub const REACHES_CRASH_BEFORE_POST: &str = "a replica crashed between the intent and the POST";
+pub const REACHES_EARLY_CALLBACK: &str = "a callback came before the answer";
+pub const REACHES_CLOSED: &str = "an unknown outcome is given up";
+const REACHES_REARMED: &str = "what was not sent is sent by the other replica, and FINISHED";
+const REACHES_RETRY_FINDS_CHANGE: &str = "a retry at the other replica finds the change";
+const REACHES_SECOND_ATTRIBUTED: &str = "the second change is bound by evidence, and FINISHED";
+const REACHES_FOREIGN_COMPLETE: &str =
+    "all the stranger's results are there, and the change is still unknown";
 
 pub fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut all = vec![
-        Property::always(ONCE, |_, state: &State| {
+        Property::always(NO_DOUBLE_EXECUTION, |_, state: &ModelState| {
             state.executed.iter().all(|times| *times <= 1)
         }),
-        Property::always(DENIED, |_, state: &State| {
+        Property::always(NOT_SENT_IS_NOT_EXECUTED, |_, state: &ModelState| {
             let is_denied =
-                |row: Row| matches!(row.state, ChangeState::NotSent | ChangeState::Rejected);
+                |row: ChangeRow| matches!(row.state, ChangeState::NotSent | ChangeState::Rejected);
             changes(state).all(|(key, row)| !is_denied(row) || state.executed[key] == 0)
         }),
-        Property::always(STORED, |_, state: &State| {
+        Property::always(ACKNOWLEDGED_IS_STORED, |_, state: &ModelState| {
             let mut requests = state.requests.iter().flatten();
             requests.all(|of| of.acknowledged & !of.stored == 0)
         }),
-        Property::always(OWN, |_, state: &State| {
-            changes(state).all(|(key, row)| row.bound.is_none_or(|of| usize::from(of) == key))
+        Property::always(NO_FOREIGN_ATTRIBUTION, |_, state: &ModelState| {
+            changes(state).all(|(key, row)| row.request.is_none_or(|of| usize::from(of) == key))
         }),
-        Property::always(TRUE, |protocol: &Protocol, state: &State| {
-            changes(state).all(|(key, row)| is_true(protocol, state, key, row))
+        Property::always(
+            STATE_IS_PROVEN,
+            |protocol: &Protocol, state: &ModelState| {
+                changes(state).all(|(key, row)| is_true(protocol, state, key, row))
+            },
+        ),
+        Property::sometimes(REACHES_ATTRIBUTED, |_, state: &ModelState| {
+            is_attributed_and_finished(state, 0)
         }),
-        Property::sometimes(BOUND, |_, state: &State| is_bound_and_finished(state, 0)),
-        Property::sometimes(CRASHED, |_, state: &State| {
+        Property::sometimes(REACHES_CRASH_BEFORE_POST, |_, state: &ModelState| {
             changes(state).any(|(_, row)| {
                 row.state == ChangeState::Queued && !state.is_up[usize::from(row.owner)]
             })
         }),
-        Property::sometimes(EARLY, |_, state: &State| {
+        Property::sometimes(REACHES_EARLY_CALLBACK, |_, state: &ModelState| {
             changes(state).any(|(key, row)| {
                 row.state == ChangeState::Dispatched
                     && state.requests[key].is_some_and(|of| of.stored != 0)
             })
         }),
-        Property::sometimes(CLOSED, |_, state: &State| {
-            changes(state).any(|(_, row)| row.state == ChangeState::Closed && row.bound.is_none())
+        Property::sometimes(REACHES_CLOSED, |_, state: &ModelState| {
+            changes(state).any(|(_, row)| row.state == ChangeState::Closed && row.request.is_none())
         }),
     ];
     if protocol.replicas > 1 && protocol.calls[0] > 1 {
-        all.push(Property::sometimes(FOUND, |_, state: &State| {
-            state.was_retried_elsewhere
-        }));
-        all.push(Property::sometimes(REARMED, |_, state: &State| {
-            changes(state).any(|(_, row)| {
-                row.state == ChangeState::Finished && row.fence > 1 && state.was_retried_elsewhere
-            })
-        }));
+        all.push(Property::sometimes(
+            REACHES_RETRY_FINDS_CHANGE,
+            |_, state: &ModelState| state.was_retried_elsewhere,
+        ));
+        all.push(Property::sometimes(
+            REACHES_REARMED,
+            |_, state: &ModelState| {
+                changes(state).any(|(_, row)| {
+                    row.state == ChangeState::Finished
+                        && row.fence > 1
+                        && state.was_retried_elsewhere
+                })
+            },
+        ));
     }
     if protocol.calls[1] > 0 {
-        all.push(Property::sometimes(SECOND, |_, state: &State| {
-            is_bound_and_finished(state, 1)
-        }));
+        all.push(Property::sometimes(
+            REACHES_SECOND_ATTRIBUTED,
+            |_, state: &ModelState| is_attributed_and_finished(state, 1),
+        ));
     }
-    if protocol.devices[STRANGER] != 0 {
-        all.push(Property::sometimes(WARY, |_, state: &State| {
-            let is_unknown =
-                changes(state).any(|(_, row)| row.state == ChangeState::OutcomeUnknown);
-            is_unknown && state.requests[STRANGER].is_some_and(|of| of.stored == of.devices)
-        }));
+    if protocol.devices[FOREIGN] != 0 {
+        all.push(Property::sometimes(
+            REACHES_FOREIGN_COMPLETE,
+            |_, state: &ModelState| {
+                let is_unknown =
+                    changes(state).any(|(_, row)| row.state == ChangeState::OutcomeUnknown);
+                is_unknown && state.requests[FOREIGN].is_some_and(|of| of.stored == of.devices)
+            },
+        ));
     }
     all
 }
 
-fn changes(state: &State) -> impl Iterator<Item = (usize, Row)> + '_ {
+fn changes(state: &ModelState) -> impl Iterator<Item = (usize, ChangeRow)> + '_ {
     (0..KEYS).filter_map(|key| state.rows[key].map(|row| (key, row)))
 }
 
-fn is_bound_and_finished(state: &State, key: usize) -> bool {
-    state.rows[key].is_some_and(|row| row.by_evidence && row.state == ChangeState::Finished)
+fn is_attributed_and_finished(state: &ModelState, key: usize) -> bool {
+    state.rows[key].is_some_and(|row| row.is_attributed && row.state == ChangeState::Finished)
 }
 
-fn is_true(protocol: &Protocol, state: &State, key: usize, row: Row) -> bool {
+fn is_true(protocol: &Protocol, state: &ModelState, key: usize, row: ChangeRow) -> bool {
     let was_executed = state.executed[key] > 0;
     match row.state {
         ChangeState::Accepted | ChangeState::Overdue => was_executed,

@@ -1,16 +1,16 @@
 //! What the model knows: its settings, its state, and what can happen to it.
 
 use thingspace_gateway::domain::{
-    attribution::DeviceList,
-    change::{ChangeState, Step},
+    attribution::DeviceListStatus,
+    change::{ChangeState, Transition},
 };
 
-use crate::rule::{self, Devices, Rules};
+use crate::rules::{self, Devices, Rules};
 
 /// Keys of clients: the first one's change, and another change of the same devices.
 pub const KEYS: usize = 2;
 /// Requests at ThingSpace: one for each key, and a stranger's.
-pub const STRANGER: usize = KEYS;
+pub const FOREIGN: usize = KEYS;
 pub const REQUESTS: usize = KEYS + 1;
 pub const REPLICAS: usize = 2;
 
@@ -23,10 +23,10 @@ pub struct Protocol {
     pub calls: [u8; KEYS],
     /// The devices of each key's change, and of the stranger's request.
     pub devices: [Devices; REQUESTS],
-    pub look_ups: LookUps,
-    pub callbacks: Callbacks,
+    pub lookups: Lookups,
+    pub callback_timing: CallbackTiming,
     /// The stranger's first callback comes before any change is sent.
-    pub is_stranger_early: bool,
+    pub is_foreign_request_early: bool,
     /// The clock may be set back once.
     pub clock_leaps: bool,
     pub flaw: Option<Flaw>,
@@ -34,7 +34,7 @@ pub struct Protocol {
 
 /// Whether ThingSpace lists a request's devices when it is asked before a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LookUps {
+pub enum Lookups {
     /// eSIM: sooner or later, or never.
     MayFail,
     /// As that. A list may be empty or lack devices, but what it has is not exactly another change's set.
@@ -42,12 +42,12 @@ pub enum LookUps {
     /// A list may lack any devices.
     AnyIncomplete,
     /// 5G Business Internet: there is no such list.
-    Nowhere,
+    Unsupported,
 }
 
 /// What may be relied on of callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Callbacks {
+pub enum CallbackTiming {
     /// What is not lost comes within `changes.attribution_quiet_period` of the one before, and within
     /// `changes.close_after` of the POST. The stranger's are not lost.
     InTime,
@@ -58,73 +58,73 @@ pub enum Callbacks {
 /// What a broken protocol does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
-    SendsAgainAfterATimeOut,
-    LooksAtNoKey,
-    SendsBeforeTheIntent,
-    TakesSentForUnsentAtTheStart,
-    ChecksOnlyTheState,
-    TakesAPartForTheWhole,
-    BindsAtOnce,
-    BindsWithoutTheList,
-    ForgetsWhatWasGivenUp,
+    RetriesAfterTimeout,
+    SkipsKeyCheck,
+    SendsBeforeIntent,
+    MarksDispatchedNotSentAtStart,
+    IgnoresFence,
+    AcceptsPartialCoverage,
+    SkipsQuietPeriod,
+    SkipsDeviceList,
+    ForgetsClosedChanges,
     /// And forgets what was given up, which hides it, as it does once the change is no longer stored.
-    TakesResultsFromBeforeItWasSent,
+    AcceptsResultsFromBeforeDispatch,
     /// Attributes what it finds at a start at once.
-    QuietPeriodEndsAtARestart,
+    EndsQuietPeriodAtRestart,
     /// Adds ThingSpace's list to what the callbacks named.
-    ListAddsToTheCallbacks,
+    MergesListWithCallbacks,
     /// A closed change that has more devices than were seen is no rival.
-    ClosedWithMoreIsNoRival,
+    IgnoresLargerClosedRival,
     /// Decides by clock times whether a result came before a change was sent.
     ComparesClockTimes,
-    AcknowledgesFirst,
+    AcknowledgesBeforeStoring,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct ModelState {
     /// The journal: shared, atomic, durable.
-    pub rows: [Option<Row>; KEYS],
-    pub requests: [Option<Requested>; REQUESTS],
+    pub rows: [Option<ChangeRow>; KEYS],
+    pub requests: [Option<RequestState>; REQUESTS],
     /// How often ThingSpace has executed each key: up to 2.
     pub executed: [u8; KEYS],
     /// Posts that ThingSpace has not come to yet. Sorted.
     pub posts: Vec<Post>,
     /// What the replicas are doing. Sorted.
-    pub jobs: Vec<Job>,
+    pub jobs: Vec<SendJob>,
     pub is_up: [bool; REPLICAS],
     pub calls: [u8; KEYS],
     /// The requests that had been heard of when the clock was set back, if it was.
-    pub heard_before_the_leap: Option<u8>,
+    pub seen_before_clock_change: Option<u8>,
     /// A call with a key came to a replica that had not made the change.
     pub was_retried_elsewhere: bool,
 }
 
 /// A change in the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Row {
+pub struct ChangeRow {
     pub state: ChangeState,
     /// Counts the claims. Steps of an earlier claim's sender are refused.
     pub fence: u8,
     pub owner: u8,
     pub was_dispatched: bool,
     /// Requests that were heard of before it was sent, by position.
-    pub heard: u8,
+    pub seen_before_dispatch: u8,
     /// The same by the clock.
-    pub heard_by_clock: u8,
-    pub bound: Option<u8>,
-    pub by_evidence: bool,
+    pub seen_before_dispatch_by_clock: u8,
+    pub request: Option<u8>,
+    pub is_attributed: bool,
 }
 
 /// A request at ThingSpace, and what the journal has of its callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Requested {
+pub struct RequestState {
     pub devices: Devices,
     /// Results that are in the journal.
     pub stored: Devices,
     /// Callbacks that were answered with 200.
     pub acknowledged: Devices,
     /// The callbacks that have not come are lost.
-    pub is_silent: bool,
+    pub has_lost_callbacks: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -135,7 +135,7 @@ pub struct Post {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Job {
+pub struct SendJob {
     pub post: Post,
     pub phase: Phase,
 }
@@ -151,11 +151,11 @@ pub enum Phase {
     /// The POST has left.
     Waiting,
     /// The answer is not in the journal yet.
-    Answered(Answer),
+    Answered(PostResponse),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Answer {
+pub enum PostResponse {
     Accepted,
     Refused,
     NotExecuted,
@@ -168,14 +168,14 @@ pub enum Action {
         key: usize,
         replica: usize,
     },
-    Dispatch(Job),
-    DispatchSeemsToFail {
-        job: Job,
+    Dispatch(SendJob),
+    DispatchWriteFails {
+        job: SendJob,
         written: bool,
     },
-    Send(Job),
-    TimeOut(Job),
-    Record(Job),
+    Send(SendJob),
+    TimeOut(SendJob),
+    Record(SendJob),
     Execute {
         post: Post,
         answered: bool,
@@ -183,7 +183,7 @@ pub enum Action {
     Refuse(Post),
     DoNotExecute(Post),
     LosePost(Post),
-    StrangerExecutes,
+    ExecuteForeignRequest,
     Deliver {
         request: usize,
         device: Devices,
@@ -192,23 +192,23 @@ pub enum Action {
         request: usize,
         device: Devices,
     },
-    LoseTheRest {
+    LoseRemainingCallbacks {
         request: usize,
     },
-    Bind {
+    Attribute {
         request: usize,
-        list: DeviceList,
+        list: DeviceListStatus,
         listed: Devices,
     },
     SetClockBack,
-    LookUp {
+    Lookup {
         key: usize,
         device: Devices,
     },
-    Expire {
+    MarkOverdue {
         key: usize,
     },
-    GiveUp {
+    Close {
         key: usize,
     },
     Crash {
@@ -218,7 +218,7 @@ pub enum Action {
         replica: usize,
     },
     /// What nobody sends any more, or so it seems from here: the owner's lease ran out.
-    Settle {
+    ResolveInterrupted {
         key: usize,
         replica: usize,
     },
@@ -226,31 +226,31 @@ pub enum Action {
 
 // === impl State ===
 
-impl State {
+impl ModelState {
     /// Requests that results have named, one bit each.
-    pub fn heard(&self) -> u8 {
+    pub fn requests_with_results(&self) -> u8 {
         let heard = (0..REQUESTS).filter(|of| self.requests[*of].is_some_and(|of| of.stored != 0));
         heard.fold(0, |heard, of| heard | 1 << of)
     }
 
-    pub fn is_bound(&self, request: usize) -> bool {
+    pub fn has_change(&self, request: usize) -> bool {
         let rows = self.rows.iter().flatten();
-        rows.filter_map(|row| row.bound)
+        rows.filter_map(|row| row.request)
             .any(|bound| usize::from(bound) == request)
     }
 
-    pub fn move_on(&mut self, key: usize, step: &Step) -> Option<()> {
+    pub fn apply_transition(&mut self, key: usize, step: &Transition) -> Option<()> {
         let row = self.rows[key].as_mut()?;
-        row.state = rule::after(row.state, step)?;
+        row.state = rules::after(row.state, step)?;
         Some(())
     }
 
-    pub fn turn(&mut self, job: Job, phase: Phase) {
+    pub fn turn(&mut self, job: SendJob, phase: Phase) {
         self.jobs.retain(|other| *other != job);
-        self.jobs.push(Job { phase, ..job });
+        self.jobs.push(SendJob { phase, ..job });
     }
 
-    pub fn take_post(&mut self, post: Post) {
+    pub fn remove_post(&mut self, post: Post) {
         let index = self.posts.iter().position(|other| *other == post);
         if let Some(index) = index {
             self.posts.remove(index);
@@ -258,7 +258,7 @@ impl State {
     }
 
     /// An answer reaches whoever waits for it.
-    pub fn answer(&mut self, post: Post, answer: Answer) {
+    pub fn deliver_response(&mut self, post: Post, answer: PostResponse) {
         for job in &mut self.jobs {
             if job.post == post && job.phase == Phase::Waiting {
                 job.phase = Phase::Answered(answer);
@@ -269,18 +269,18 @@ impl State {
 
 // === impl Requested ===
 
-impl Requested {
+impl RequestState {
     pub fn new(devices: Devices) -> Self {
         Self {
             devices,
             stored: 0,
             acknowledged: 0,
-            is_silent: false,
+            has_lost_callbacks: false,
         }
     }
 
     /// Whether no callback will come any more.
-    pub fn is_over(self) -> bool {
-        self.is_silent || self.stored == self.devices
+    pub fn is_complete(self) -> bool {
+        self.has_lost_callbacks || self.stored == self.devices
     }
 }

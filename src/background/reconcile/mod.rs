@@ -21,8 +21,8 @@ use crate::{
         clock::Clock,
         identifier::ReportedId,
         matching::MatchKey,
-        names::{ChangeId, RequestId},
-        result::{DeviceReport, Outcome, Source},
+        newtypes::{ChangeId, RequestId},
+        result::{DeviceResult, Outcome, ResultSource},
     },
     journal::{
         Arrival, ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
@@ -243,7 +243,7 @@ impl Reconciler {
         change: &Change,
         pending: &[ChangeDevice],
     ) -> Result<Vec<Finding>, LookUpError> {
-        if !change.plans_known {
+        if !change.has_plan_snapshot {
             return Ok(Vec::new());
         }
         let plan = change.service_plan.as_str();
@@ -266,7 +266,7 @@ impl Reconciler {
     }
 
     async fn store(&self, request: &RequestId, finding: Finding) -> Result<(), Stopped> {
-        let report = DeviceReport {
+        let report = DeviceResult {
             request_id: request.clone(),
             device_ids: finding.ids,
             outcome: finding.outcome,
@@ -275,13 +275,13 @@ impl Reconciler {
             esim_profile: None,
             service_plan_change: None,
             operation_text: String::new(),
-            source: Source::Reconciled,
+            source: ResultSource::Reconciled,
             evidence: finding.evidence.to_owned(),
             callback_count: 0,
             max_callback_threshold: 0,
         };
         let arrival = Arrival {
-            callback: Callback::found(report),
+            callback: Callback::from_lookup(report),
             account: None,
             service: None,
             time: self.clock.now(),
@@ -305,13 +305,13 @@ fn keys<'d>(
 ) -> HashSet<MatchKey> {
     devices
         .flat_map(|device| &device.sent.ids)
-        .map(MatchKey::of)
-        .filter(|key| key.identifies(change_type))
+        .map(MatchKey::from_id)
+        .filter(|key| key.is_identifying(change_type))
         .collect()
 }
 
 fn names_one(change_type: ChangeType, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
     ids.iter()
-        .filter_map(MatchKey::of_reported)
-        .any(|key| key.identifies(change_type) && keys.contains(&key))
+        .filter_map(MatchKey::from_reported)
+        .any(|key| key.is_identifying(change_type) && keys.contains(&key))
 }

@@ -101,7 +101,7 @@ impl Reconciler {
         stray: &Stray,
     ) -> Result<Option<ListedDevice>, LookUpError> {
         let known = stray.ids.iter();
-        let known = known.filter(|id| MatchKey::of_reported(id).is_some());
+        let known = known.filter(|id| MatchKey::from_reported(id).is_some());
         let mut failed = None;
         for id in known.take(MAX_QUESTIONS) {
             match self.thingspace.device(&change.account, id).await {

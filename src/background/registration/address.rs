@@ -4,12 +4,12 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
-    domain::names::{AccountName, ServiceName},
+    domain::newtypes::{AccountName, CallbackService},
     thingspace::Registration,
 };
 
 /// The services that tell results.
-pub(super) const SERVICES: [&str; 2] = [ServiceName::CARRIER, ServiceName::DEVICE_PROFILE];
+pub(super) const SERVICES: [&str; 2] = [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
 /// Characters of a foreign host that are shown.
 const MAX_HOST: usize = 255;
 

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::address::{SERVICES, Standing, place};
 use crate::{
-    domain::{clock::Clock, names::AccountName},
+    domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
     telemetry::Instruments,
     thingspace::{LookUpError, Registration, ThingSpace},

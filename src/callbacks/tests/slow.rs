@@ -18,10 +18,10 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, ChangeState, Step},
+        change::{Change, ChangeState, Transition},
         clock::Timestamp,
         identifier::ReportedId,
-        names::{ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
     },
     journal::{
         Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
@@ -72,7 +72,7 @@ impl Journal for Slow {
     async fn check_claim(&self, _: Intent) -> Result<ClaimCheck, JournalError> {
         unreachable!()
     }
-    async fn step(&self, _: ChangeId, _: Step, _: Timestamp) -> Result<Change, JournalError> {
+    async fn step(&self, _: ChangeId, _: Transition, _: Timestamp) -> Result<Change, JournalError> {
         unreachable!()
     }
     async fn detain(&self, _: Detained, _: Bounds) -> Result<Option<u64>, JournalError> {

@@ -17,7 +17,7 @@ use crate::{
     callbacks::{Listener, Pair, Refusal, SecretSource, Settings},
     domain::{
         clock::{Clock, Timestamp},
-        names::RequestId,
+        newtypes::RequestId,
     },
     journal::{
         Event, Journal, Place, Target, What,

@@ -9,20 +9,22 @@ use aws_lc_rs::digest;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-mod canonical;
-mod scrub;
+mod content_digest;
+mod redact;
 
 use super::{
     identifier::ReportedId,
-    names::RequestId,
-    result::{DeviceReport, EsimProfile, Fault, Outcome, PlanChangeDetails, Source},
+    newtypes::RequestId,
+    result::{
+        DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource, ThingSpaceFault,
+    },
 };
 
 /// A callback's body, taken apart.
 #[derive(Debug, Clone)]
 pub struct Callback {
     /// What it says about its device.
-    pub report: DeviceReport,
+    pub result: DeviceResult,
     /// The user name in the body; `None` when there is none or it is empty.
     pub username: Option<SecretString>,
     /// The password in the body; `None` when there is none or it is empty.
@@ -36,7 +38,7 @@ pub struct Callback {
 
 /// A body that cannot be used now, without the credentials in it.
 #[derive(Debug, Clone)]
-pub struct Unusable {
+pub struct RedactedBody {
     /// The body, user names and passwords blanked.
     pub body: Vec<u8>,
     /// The user name that it had.
@@ -80,13 +82,13 @@ impl Callback {
         };
         let username = credential(&members, "username");
         let password = credential(&members, "password");
-        blank_credentials(&mut members);
+        remove_credentials(&mut members);
 
-        let report = read_report(&members)?;
-        let digest = canonical::digest_of(&members);
+        let report = parse_result(&members)?;
+        let digest = content_digest::content_digest(&members);
         let raw_json = Value::Object(members).to_string();
         Ok(Self {
-            report,
+            result: report,
             username,
             password,
             digest,
@@ -95,21 +97,21 @@ impl Callback {
     }
 }
 
-impl Unusable {
+impl RedactedBody {
     /// Takes the credentials out of a body: as members where it is JSON, and else by what they look
     /// like.
-    pub fn of(body: &[u8]) -> Self {
+    pub fn from_body(body: &[u8]) -> Self {
         if let Ok(Value::Object(mut members)) = parse_object(body) {
             let username = credential(&members, "username");
             let password = credential(&members, "password");
-            blank_credentials(&mut members);
+            remove_credentials(&mut members);
             return Self {
                 body: Value::Object(members).to_string().into_bytes(),
                 username,
                 password,
             };
         }
-        let scrubbed = scrub::scrub(body);
+        let scrubbed = redact::redact(body);
         Self {
             body: scrubbed.body,
             username: scrubbed.username.map(SecretString::from),
@@ -120,7 +122,7 @@ impl Unusable {
 
 impl Callback {
     /// What a look-up has found, to be stored like a callback: the same finding once.
-    pub fn found(report: DeviceReport) -> Self {
+    pub fn from_lookup(report: DeviceResult) -> Self {
         let mut ids = report.device_ids.clone();
         ids.sort_unstable();
         let content = format!("{:?} {:?} {:?}", report.source, report.outcome, ids);
@@ -130,7 +132,7 @@ impl Callback {
             *to = *from;
         }
         Self {
-            report,
+            result: report,
             username: None,
             password: None,
             digest: named,
@@ -154,7 +156,7 @@ fn parse_object(body: &[u8]) -> Result<Value, CallbackError> {
     })
 }
 
-fn read_report(members: &Map<String, Value>) -> Result<DeviceReport, CallbackError> {
+fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, CallbackError> {
     let request_id = get(members, "requestId")
         .and_then(text)
         .and_then(|text| RequestId::parse(text.trim()).ok())
@@ -162,8 +164,8 @@ fn read_report(members: &Map<String, Value>) -> Result<DeviceReport, CallbackErr
     let responses = objects(get(members, "deviceResponse"));
     let profile = first_object(&responses, "deviceProfileResponse");
     let plan_change = first_object(&responses, "changeServicePlanResponse");
-    let fault = read_fault(members);
-    let status_text = short(get(members, "status").and_then(text).unwrap_or_default());
+    let fault = parse_fault(members);
+    let status_text = truncate(get(members, "status").and_then(text).unwrap_or_default());
 
     let mut device_ids = Vec::new();
     collect_ids(get(members, "deviceIds"), &mut device_ids);
@@ -171,28 +173,28 @@ fn read_report(members: &Map<String, Value>) -> Result<DeviceReport, CallbackErr
         profile.and_then(|profile| get(profile, "deviceIdentifierCollection")),
         &mut device_ids,
     );
-    Ok(DeviceReport {
+    Ok(DeviceResult {
         request_id,
         device_ids,
-        outcome: read_outcome(&status_text, fault.as_ref(), !responses.is_empty()),
+        outcome: parse_outcome(&status_text, fault.as_ref(), !responses.is_empty()),
         status_text,
         fault,
-        esim_profile: profile.map(read_profile),
+        esim_profile: profile.map(parse_profile),
         service_plan_change: plan_change
             .and_then(|change| get(change, "effectiveDate"))
             .and_then(text)
-            .map(|date| PlanChangeDetails::read(&short(date))),
+            .map(|date| PlanChangeDetails::parse(&truncate(date))),
         operation_text: operation(&responses),
-        source: Source::Callback,
+        source: ResultSource::Callback,
         evidence: String::new(),
-        callback_count: read_count(members, "callbackCount"),
-        max_callback_threshold: read_count(members, "maxCallbackThreshold"),
+        callback_count: parse_count(members, "callbackCount"),
+        max_callback_threshold: parse_count(members, "maxCallbackThreshold"),
     })
 }
 
 /// Success and failure are told by what is known to mean them; all else is not
 /// final, so that nothing is invented.
-fn read_outcome(status: &str, fault: Option<&Fault>, has_response: bool) -> Outcome {
+fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bool) -> Outcome {
     let on_hold = fault.is_some_and(|fault| {
         // `<service>.REQUEST_ONHOLD.<what>`: a credit check, say.
         fault
@@ -215,22 +217,22 @@ fn read_outcome(status: &str, fault: Option<&Fault>, has_response: bool) -> Outc
 /// The name of the first member of `deviceResponse`, which tells the operation.
 fn operation(responses: &[&Map<String, Value>]) -> String {
     let names = responses.iter().flat_map(|response| response.keys());
-    names.cloned().map(short).next().unwrap_or_default()
+    names.cloned().map(truncate).next().unwrap_or_default()
 }
 
-fn read_fault(members: &Map<String, Value>) -> Option<Fault> {
+fn parse_fault(members: &Map<String, Value>) -> Option<ThingSpaceFault> {
     let faults = objects(get(members, "faultResponse"));
     let fault = faults.first()?;
-    let part = |name| short(get(fault, name).and_then(text).unwrap_or_default());
-    let fault = Fault {
+    let part = |name| truncate(get(fault, name).and_then(text).unwrap_or_default());
+    let fault = ThingSpaceFault {
         code: part("faultcode"),
         text: part("faultstring"),
     };
     (!fault.code.is_empty() || !fault.text.is_empty()).then_some(fault)
 }
 
-fn read_profile(profile: &Map<String, Value>) -> EsimProfile {
-    let part = |name| short(get(profile, name).and_then(text).unwrap_or_default());
+fn parse_profile(profile: &Map<String, Value>) -> EsimProfile {
+    let part = |name| truncate(get(profile, name).and_then(text).unwrap_or_default());
     EsimProfile {
         state: part("state"),
         profile_status: part("profileStatus"),
@@ -238,7 +240,7 @@ fn read_profile(profile: &Map<String, Value>) -> EsimProfile {
     }
 }
 
-fn read_count(members: &Map<String, Value>, name: &str) -> i32 {
+fn parse_count(members: &Map<String, Value>, name: &str) -> i32 {
     get(members, name)
         .and_then(text)
         .and_then(|text| text.trim().parse().ok())
@@ -254,8 +256,8 @@ fn collect_ids(value: Option<&Value>, into: &mut Vec<ReportedId>) {
             continue;
         };
         let id = ReportedId {
-            kind: short(kind.trim().to_lowercase()),
-            id: short(id.trim().to_owned()),
+            kind: truncate(kind.trim().to_lowercase()),
+            id: truncate(id.trim().to_owned()),
         };
         if !into.contains(&id) && into.len() < MAX_IDS {
             into.push(id);
@@ -306,7 +308,7 @@ fn first_object<'a>(
         .and_then(|value| objects(Some(value)).first().copied())
 }
 
-fn short(text: impl Into<String>) -> String {
+fn truncate(text: impl Into<String>) -> String {
     let text: String = text.into();
     match text.char_indices().nth(MAX_TEXT) {
         Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
@@ -326,17 +328,17 @@ fn is_credential(name: &str) -> bool {
 }
 
 /// Removes user names and passwords wherever they stand.
-fn blank_credentials(members: &mut Map<String, Value>) {
+fn remove_credentials(members: &mut Map<String, Value>) {
     members.retain(|name, _| !is_credential(name));
     for value in members.values_mut() {
-        blank_in(value);
+        remove_credentials_from(value);
     }
 }
 
-fn blank_in(value: &mut Value) {
+fn remove_credentials_from(value: &mut Value) {
     match value {
-        Value::Object(members) => blank_credentials(members),
-        Value::Array(values) => values.iter_mut().for_each(blank_in),
+        Value::Object(members) => remove_credentials(members),
+        Value::Array(values) => values.iter_mut().for_each(remove_credentials_from),
         _ => {}
     }
 }

@@ -22,7 +22,7 @@ fn parse(body: &str) -> Callback {
 #[test]
 fn the_documented_esim_example_is_read_with_its_profile() {
     let callback = parse(ESIM);
-    let report = &callback.report;
+    let report = &callback.result;
     assert_eq!(
         report.request_id.as_str(),
         "d1f08526-5443-4054-9a29-4456490ea9f8"
@@ -53,8 +53,8 @@ fn the_documented_esim_example_is_read_with_its_profile() {
 #[test]
 fn the_documented_5g_example_without_a_status_is_a_success_and_loses_its_credentials() {
     let callback = parse(FIVE_G);
-    assert_eq!(callback.report.outcome, Outcome::Succeeded);
-    let change = callback.report.service_plan_change.as_ref().unwrap();
+    assert_eq!(callback.result.outcome, Outcome::Succeeded);
+    let change = callback.result.service_plan_change.as_ref().unwrap();
     assert_eq!(change.effective_date, "2018-05-31");
     assert_eq!(change.effective_date_text, "5/31/2018 12:00:00 AM");
     assert_eq!(
@@ -110,7 +110,7 @@ fn a_fault_or_a_failed_status_is_a_failure_and_what_is_not_known_to_be_final_is_
         (r#","deviceResponse":{}"#, Outcome::Interim),
         ("", Outcome::Interim),
     ] {
-        assert_eq!(parse(&body(rest)).report.outcome, outcome, "{rest}");
+        assert_eq!(parse(&body(rest)).result.outcome, outcome, "{rest}");
     }
 }
 
@@ -121,15 +121,15 @@ fn lenient_spellings_are_read_like_the_documented_one() {
         "callbackCount":"2","maxCallbackThreshold":"4","comment":"kept"}"#;
     let callback = parse(odd);
     assert_eq!(
-        callback.report.device_ids,
+        callback.result.device_ids,
         [ReportedId {
             kind: "mdn".into(),
             id: "5555551234".into()
         }]
     );
-    assert_eq!(callback.report.callback_count, 2);
+    assert_eq!(callback.result.callback_count, 2);
     assert_eq!(
-        callback.report.service_plan_change.unwrap().effective_date,
+        callback.result.service_plan_change.unwrap().effective_date,
         "2026-01-02"
     );
     assert!(callback.raw_json.contains(r#""comment":"kept""#));

@@ -13,10 +13,10 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::grpc::error::reason::{Reason, Retry};
 use crate::{
-    dispatch::{Known, SubmitError},
+    dispatch::{DispatchError, ExistingChange},
     domain::{
         change::{Change, Refusal, RefusalKind},
-        names::ChangeId,
+        newtypes::ChangeId,
         violation::{FieldReason, Violation},
     },
     journal::JournalError,
@@ -264,14 +264,14 @@ impl From<Failure> for Status {
     }
 }
 
-impl From<SubmitError> for Failure {
-    fn from(error: SubmitError) -> Self {
+impl From<DispatchError> for Failure {
+    fn from(error: DispatchError) -> Self {
         let failure = match &error {
-            SubmitError::KeyReused(id) => {
+            DispatchError::KeyReused(id) => {
                 let message = "this idempotency_key was used in this account for another change";
                 Self::new(Reason::IdempotencyKeyReused, message).with("change_id", id.to_string())
             }
-            SubmitError::DeviceBusy(busy) => {
+            DispatchError::DeviceBusy(busy) => {
                 let message = format!(
                     "devices[{}] is part of another change that is being sent, or whose outcome is \
                      unknown",
@@ -283,18 +283,18 @@ impl From<SubmitError> for Failure {
                         .with("change_id", busy.change_id.to_string())
                 }
             }
-            SubmitError::Beyond { known } => {
+            DispatchError::TooManyInFlight { existing: known } => {
                 let failure = Self::beyond(&error.to_string()).retry_after(Duration::from_secs(1));
                 // A key that is on record may have been executed by its first call.
                 return match known {
-                    Known::No => failure.executed(Executed::No),
-                    Known::Perhaps => failure.executed(Executed::Unknown),
-                    Known::Change(id) => failure
+                    ExistingChange::Absent => failure.executed(Executed::No),
+                    ExistingChange::Unknown => failure.executed(Executed::Unknown),
+                    ExistingChange::Change(id) => failure
                         .with("change_id", id.to_string())
                         .executed(Executed::Unknown),
                 };
             }
-            SubmitError::Journal { change_id, .. } => {
+            DispatchError::Journal { change_id, .. } => {
                 let failure = Self::new(Reason::JournalUnavailable, error.to_string());
                 return match change_id {
                     // On record, and still: whether it was sent, its key tells.

@@ -4,9 +4,12 @@ use super::*;
 use crate::domain::identifier::DeviceId;
 
 /// A change that was sent at 11 and got no answer.
-async fn unknown(journal: &dyn Journal, demand: &Demand) -> ChangeId {
+async fn unknown(journal: &dyn Journal, demand: &ChangeRequest) -> ChangeId {
     let id = dispatched_at(journal, demand, 10).await;
-    journal.step(id, Step::LoseAnswer, at(13)).await.unwrap();
+    journal
+        .step(id, Transition::MarkOutcomeUnknown, at(13))
+        .await
+        .unwrap();
     id
 }
 
@@ -99,7 +102,7 @@ pub(in crate::journal) async fn what_does_not_prove_it_binds_nothing(engine: &dy
     see(&*journal, "other", &[99], 20).await;
     let at_path = |request: &str, device, service: &str, account: &str| {
         let arrival = Arrival {
-            service: ServiceName::parse(service).ok(),
+            service: CallbackService::parse(service).ok(),
             account: AccountName::parse(account).ok(),
             ..arrived(success(request, device), 20)
         };
@@ -146,7 +149,7 @@ pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engi
         .unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
     // The one that was being sent has its own answer now: one is left.
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: RequestId::parse("its-own").unwrap(),
         evidence: String::new(),
     };
@@ -249,11 +252,11 @@ pub(in crate::journal) async fn results_come_before_or_after_a_change_by_their_p
     see(&*journal, "between", &[10], 1_000).await;
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert_eq!(requests, [RequestId::parse("between").unwrap()]);
-    let not_sent = Step::NotSent(not_sent());
+    let not_sent = Transition::MarkNotSent(not_sent());
     journal.step(id, not_sent, at(12)).await.unwrap();
     let again = intent(&*journal, &demand, at(13));
     journal.claim(again).await.unwrap();
-    for step in [dispatch(), Step::LoseAnswer] {
+    for step in [dispatch(), Transition::MarkOutcomeUnknown] {
         journal.step(id, step, at(14)).await.unwrap();
     }
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
@@ -283,7 +286,10 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
         .await
         .unwrap();
     assert_eq!(waiting.due, [unknown]);
-    let step = journal.step(unknown, Step::GiveUp, at(60)).await.unwrap();
+    let step = journal
+        .step(unknown, Transition::Close, at(60))
+        .await
+        .unwrap();
     assert_eq!((step.state, step.pending_count()), (ChangeState::Closed, 1));
     journal.close().await;
 }
@@ -302,7 +308,10 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_for_as_long_as_it_is_
             devices.iter().map(|device| first_device + device).collect()
         };
         let first = unknown(&*journal, &esim(key, shift(closed))).await;
-        journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+        journal
+            .step(first, Transition::Close, at(14))
+            .await
+            .unwrap();
         let own = shift(&[0, 1]);
         let second = unknown(&*journal, &esim(&format!("{key}-again"), own.clone())).await;
         see(&*journal, key, &own, 20).await;
@@ -338,7 +347,10 @@ pub(in crate::journal) async fn a_late_callback_of_a_closed_change_is_not_anothe
         &five_g("closed", &["A100003685E561", "A100003685E562"]),
     )
     .await;
-    journal.step(closed, Step::GiveUp, at(14)).await.unwrap();
+    journal
+        .step(closed, Transition::Close, at(14))
+        .await
+        .unwrap();
     unknown(&*journal, &five_g("lost", &["A100003685E561"])).await;
     let late = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"}],"status":"Success"}"#;
     journal
@@ -354,7 +366,7 @@ pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is
 ) {
     let journal = engine.open().await;
     let closed = accepted(&*journal, &esim("closed", 0..2), "its-own").await;
-    for step in [Step::Expire, Step::GiveUp] {
+    for step in [Transition::MarkOverdue, Transition::Close] {
         journal.step(closed, step, at(14)).await.unwrap();
     }
     let id = unknown(&*journal, &esim("lost", 0..1)).await;
@@ -374,7 +386,10 @@ pub(in crate::journal) async fn a_rival_that_the_list_may_rule_out_is_no_reason_
     for (key, closed) in [("a", vec![0, 9]), ("b", vec![10])] {
         let (own, other) = (closed[0], closed[0] + 1);
         let first = unknown(&*journal, &esim(key, closed)).await;
-        journal.step(first, Step::GiveUp, at(14)).await.unwrap();
+        journal
+            .step(first, Transition::Close, at(14))
+            .await
+            .unwrap();
         let second = unknown(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
         see(&*journal, key, &[own], 20).await;
         let Attribution::Part { change, .. } = attribute(&*journal, key).await else {

@@ -1,7 +1,7 @@
 //! Keys, devices under way, and steps.
 
 use super::*;
-use crate::domain::names::ClientReference;
+use crate::domain::newtypes::ClientReference;
 
 pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: &dyn Engine) {
     let journal = engine.open().await;
@@ -84,11 +84,15 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
         .await
         .unwrap();
     journal
-        .step(first.change.change_id, Step::LoseAnswer, at(4))
+        .step(
+            first.change.change_id,
+            Transition::MarkOutcomeUnknown,
+            at(4),
+        )
         .await
         .unwrap();
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: RequestId::parse("r").unwrap(),
         evidence: "seen".into(),
     };
@@ -112,7 +116,7 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
     let id = first.change.change_id;
     journal.claim(first).await.unwrap();
     let step = |step| journal.step(id, step, at(2));
-    step(Step::NotSent(not_sent())).await.unwrap();
+    step(Transition::MarkNotSent(not_sent())).await.unwrap();
 
     let other = journal
         .claim(intent(&*journal, &esim("key", 0..3), at(3)))
@@ -139,7 +143,7 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
     };
     assert_eq!(busy, Claim::Busy(device));
     journal
-        .step(rival_id, Step::NotSent(not_sent()), at(5))
+        .step(rival_id, Transition::MarkNotSent(not_sent()), at(5))
         .await
         .unwrap();
 
@@ -185,13 +189,13 @@ pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_not
 ) {
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
-    let not_sent = Step::NotSent(not_sent());
+    let not_sent = Transition::MarkNotSent(not_sent());
     for step in [
         dispatch(),
-        Step::Rearm,
+        Transition::Rearm,
         not_sent,
-        Step::LoseAnswer,
-        Step::GiveUp,
+        Transition::MarkOutcomeUnknown,
+        Transition::Close,
     ] {
         let refused = journal.step(id, step, at(20)).await;
         assert!(

@@ -3,7 +3,7 @@
 use super::*;
 use crate::domain::{
     identifier::ReportedId,
-    result::{Outcome, Source},
+    result::{Outcome, ResultSource},
 };
 
 const DEVICES: usize = 10_000;
@@ -66,9 +66,9 @@ fn result(index: usize, names_meid: bool, status: &str, count: usize) -> Callbac
 }
 
 fn looked_up(index: usize) -> Callback {
-    let mut report = result(index, true, "Success", 1).report;
-    report.source = Source::Reconciled;
-    Callback::found(report)
+    let mut report = result(index, true, "Success", 1).result;
+    report.source = ResultSource::Reconciled;
+    Callback::from_lookup(report)
 }
 
 fn results_of(index: usize) -> Vec<Callback> {
@@ -93,17 +93,19 @@ fn results_of(index: usize) -> Vec<Callback> {
 }
 
 /// The outcome of a device, and the origin of its deciding result.
-fn expected(index: usize) -> (DeviceOutcome, Option<Source>) {
+fn expected(index: usize) -> (DeviceOutcome, Option<ResultSource>) {
     match story(index) {
         Story::Silent | Story::InterimOnly | Story::Unmatched => (DeviceOutcome::Pending, None),
-        Story::Fails | Story::LookedUpThenFails => (DeviceOutcome::Failed, Some(Source::Callback)),
-        Story::LookedUp => (DeviceOutcome::Succeeded, Some(Source::Reconciled)),
+        Story::Fails | Story::LookedUpThenFails => {
+            (DeviceOutcome::Failed, Some(ResultSource::Callback))
+        }
+        Story::LookedUp => (DeviceOutcome::Succeeded, Some(ResultSource::Reconciled)),
         Story::Succeeds
         | Story::FailsThenSucceeds
         | Story::SucceedsThenFails
         | Story::SucceedsThreeTimes
         | Story::InterimThenSucceeds
-        | Story::UnmatchedThenNamed => (DeviceOutcome::Succeeded, Some(Source::Callback)),
+        | Story::UnmatchedThenNamed => (DeviceOutcome::Succeeded, Some(ResultSource::Callback)),
     }
 }
 
@@ -164,7 +166,7 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
 
     let devices = all_devices(&*journal, id, 997).await;
     assert_eq!(devices.len(), DEVICES);
-    let mut rows = Counts::default();
+    let mut rows = DeviceCounts::default();
     for (index, device) in devices.iter().enumerate() {
         assert_eq!(device.index as usize, index);
         let result = device.result.as_ref();
@@ -192,7 +194,7 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     let unmatched = (0..DEVICES).filter(|index| story(*index) == Story::Unmatched);
     let unmatched = u32::try_from(unmatched.count()).unwrap();
     // All unmatched results are successes. Their devices are among the pending rows.
-    let expected = Counts {
+    let expected = DeviceCounts {
         succeeded: rows.succeeded + unmatched,
         failed: rows.failed,
         unmatched,
@@ -224,7 +226,7 @@ pub(in crate::journal) async fn a_matched_device_counts_whatever_else_is_unmatch
         journal.store_callback(arrived(callback, 20)).await.unwrap();
     }
     let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
-    let counts = Counts {
+    let counts = DeviceCounts {
         succeeded: 1,
         failed: 1,
         unmatched: 1,

@@ -4,7 +4,7 @@ use super::*;
 
 fn forwarded(request: &str, device: usize, seconds: i64, most: u64) -> Arrival {
     Arrival {
-        service: ServiceName::parse(ServiceName::CARRIER).ok(),
+        service: CallbackService::parse(CallbackService::CARRIER).ok(),
         forwarding: Some(Forwarding {
             most,
             now: at(seconds),
@@ -53,7 +53,10 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
     assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 1);
     assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 0);
     assert_eq!(due(&*journal, 40).await, [(second, 0), (first, 1)]);
-    assert_eq!(one.service.as_ref().unwrap().as_str(), ServiceName::CARRIER);
+    assert_eq!(
+        one.service.as_ref().unwrap().as_str(),
+        CallbackService::CARRIER
+    );
     assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
     assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);
     // Neither kind waits behind the other, and neither leaves room that the other could use.

@@ -7,13 +7,13 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::domain::{
-    change::{ChangeState, Demand, Refusal, RefusalKind},
-    draft::{Draft, Limits},
-    esim::{EsimDeviceDraft, EsimPlanDraft},
-    five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
-    place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+    change::{ChangeRequest, ChangeState, Refusal, RefusalKind},
+    device_states::DeviceCounts,
+    esim::{EsimDeviceInput, EsimPlanInput},
+    five_g_bi::{FiveGBiDeviceInput, FiveGBiPlanInput},
+    place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
     result::Match,
-    tally::Counts,
+    validator::{CommonFields, ValidationRules},
 };
 
 pub(super) mod attribution;
@@ -29,16 +29,16 @@ pub(super) trait Engine: Sync {
     fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>>;
 }
 
-const LIMITS: Limits = Limits {
+const LIMITS: ValidationRules = ValidationRules {
     max_devices: 10_000,
     require_key: true,
     refuse_reserved: false,
 };
 
-pub(super) fn dispatch() -> Step {
-    Step::Dispatch {
+pub(super) fn dispatch() -> Transition {
+    Transition::Dispatch {
         trace: None,
-        on_plan: None,
+        already_on_plan: None,
     }
 }
 
@@ -50,37 +50,37 @@ pub(super) fn iccid(number: usize) -> String {
     format!("8914800000{number:010}")
 }
 
-pub(super) fn esim(key: &str, devices: impl IntoIterator<Item = usize>) -> Demand {
+pub(super) fn esim(key: &str, devices: impl IntoIterator<Item = usize>) -> ChangeRequest {
     let devices = devices
         .into_iter()
-        .map(|number| EsimDeviceDraft {
+        .map(|number| EsimDeviceInput {
             eid: format!("8904903200000100000000{number:010}"),
             iccid: iccid(number),
             client_reference: format!("row-{number}"),
         })
         .collect();
-    let common = Draft {
+    let common = CommonFields {
         account_name: "0000123456-00001".into(),
         service_plan: "plan".into(),
         idempotency_key: key.into(),
         client_reference: String::new(),
     };
-    EsimPlanDraft { common, devices }.validate(LIMITS).unwrap()
+    EsimPlanInput { common, devices }.validate(LIMITS).unwrap()
 }
 
-fn five_g(key: &str, meids: &[&str]) -> Demand {
+fn five_g(key: &str, meids: &[&str]) -> ChangeRequest {
     five_g_by("meid", key, meids)
 }
 
-fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> Demand {
+fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> ChangeRequest {
     let place = PrimaryPlaceOfUse {
-        address: Address {
+        address: StreetAddress {
             address_line1: "1 Main St".into(),
             city: "Dallas".into(),
             state: "TX".into(),
             zip: "75001".into(),
             country: "US".into(),
-            ..Address::default()
+            ..StreetAddress::default()
         },
         customer_name: CustomerName {
             first_name: "Ada".into(),
@@ -90,19 +90,19 @@ fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> Demand {
     };
     let devices = ids
         .iter()
-        .map(|id| FiveGBiDeviceDraft {
+        .map(|id| FiveGBiDeviceInput {
             device_ids: vec![(kind.into(), (*id).into())],
             primary_place_of_use: Some(place.clone()),
             client_reference: String::new(),
         })
         .collect();
-    let common = Draft {
+    let common = CommonFields {
         account_name: "0000123456-00001".into(),
         service_plan: "plan".into(),
         idempotency_key: key.into(),
         client_reference: String::new(),
     };
-    FiveGBiPlanDraft {
+    FiveGBiPlanInput {
         common,
         current_service_plan: String::new(),
         devices,
@@ -111,10 +111,10 @@ fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> Demand {
     .unwrap()
 }
 
-pub(super) fn intent(journal: &dyn Journal, demand: &Demand, now: Timestamp) -> Intent {
+pub(super) fn intent(journal: &dyn Journal, demand: &ChangeRequest, now: Timestamp) -> Intent {
     Intent {
-        change: demand.begin(ChangeId::new(now), now),
-        content: journal.fingerprint(&demand.canonical_content()),
+        change: demand.to_change(ChangeId::new(now), now),
+        content: journal.fingerprint(&demand.fingerprint_input()),
         devices: demand.devices.clone(),
     }
 }
@@ -122,7 +122,7 @@ pub(super) fn intent(journal: &dyn Journal, demand: &Demand, now: Timestamp) -> 
 /// Stores a change at a time and dispatches it a second later.
 pub(super) async fn dispatched_at(
     journal: &dyn Journal,
-    demand: &Demand,
+    demand: &ChangeRequest,
     seconds: i64,
 ) -> ChangeId {
     let claim = journal
@@ -141,9 +141,13 @@ pub(super) async fn dispatched_at(
 }
 
 /// Stores a change and accepts it as `request`.
-pub(super) async fn accepted(journal: &dyn Journal, demand: &Demand, request: &str) -> ChangeId {
+pub(super) async fn accepted(
+    journal: &dyn Journal,
+    demand: &ChangeRequest,
+    request: &str,
+) -> ChangeId {
     let id = dispatched_at(journal, demand, 10).await;
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: RequestId::parse(request).unwrap(),
         evidence: String::new(),
     };

@@ -43,7 +43,7 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
     let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
     assert_eq!(
         change.counts,
-        Counts {
+        DeviceCounts {
             succeeded: 2,
             failed: 0,
             unmatched: 0
@@ -85,7 +85,7 @@ pub(in crate::journal) async fn an_early_callback_takes_its_place_at_the_binding
     let before = timeline(&*journal, Target::Change(id)).await;
     let token = before.last().unwrap().place;
 
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: request.clone(),
         evidence: String::new(),
     };
@@ -149,7 +149,7 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
             .await
             .unwrap();
     }
-    let accept = Step::Accept {
+    let accept = Transition::Accept {
         request_id: RequestId::parse("r").unwrap(),
         evidence: String::new(),
     };
@@ -157,7 +157,7 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
     assert_eq!(change.state, ChangeState::Finished);
     assert_eq!(
         change.counts,
-        Counts {
+        DeviceCounts {
             succeeded: 2,
             failed: 0,
             unmatched: 2
@@ -343,7 +343,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                     _ => five_g(&key, &[&meid(0), &meid(1), &meid(2)]),
                 };
                 let id = dispatched_at(&*journal, &demand, 10).await;
-                let accept = Step::Accept {
+                let accept = Transition::Accept {
                     request_id: request.clone(),
                     evidence: String::new(),
                 };
@@ -352,7 +352,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                         journal.step(id, accept.clone(), at(12)).await.unwrap();
                     }
                     let mut callback = naming(ids, status);
-                    callback.report.request_id = request.clone();
+                    callback.result.request_id = request.clone();
                     journal.store_callback(arrived(callback, 20)).await.unwrap();
                 }
                 if accepted_after == order.len() {
@@ -360,7 +360,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 }
                 let case = format!("{kind}: {order:?}, accepted after {accepted_after}");
                 let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
-                let counts = Counts {
+                let counts = DeviceCounts {
                     succeeded: 1,
                     failed: 1,
                     unmatched: 0,
@@ -415,7 +415,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_re
         journal.store_callback(arrived(callback, 20)).await.unwrap();
     }
     let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
-    let counts = Counts {
+    let counts = DeviceCounts {
         succeeded: 0,
         failed: 2,
         unmatched: 0,
@@ -443,11 +443,11 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_numbers_that_
         let id = accepted(&*journal, &demand, &request).await;
         for (ids, status) in &order {
             let mut callback = naming(ids, status);
-            callback.report.request_id = RequestId::parse(&request).unwrap();
+            callback.result.request_id = RequestId::parse(&request).unwrap();
             journal.store_callback(arrived(callback, 20)).await.unwrap();
         }
         let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
-        let counts = Counts {
+        let counts = DeviceCounts {
             succeeded: 0,
             failed: 2,
             unmatched: 2,

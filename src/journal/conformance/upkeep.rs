@@ -85,7 +85,7 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
         .change(ChangeName::Request(RequestId::parse("r-old").unwrap()))
         .await
         .unwrap();
-    for step in [Step::Expire, Step::GiveUp] {
+    for step in [Transition::MarkOverdue, Transition::Close] {
         let id = old_change.as_ref().unwrap().change_id;
         journal.step(id, step, at(30)).await.unwrap();
     }
@@ -126,7 +126,7 @@ pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engi
     let unknown = intent(&*journal, &esim("unknown", 1..2), at(10));
     journal.claim(unknown.clone()).await.unwrap();
     let id = unknown.change.change_id;
-    for step in [dispatch(), Step::LoseAnswer] {
+    for step in [dispatch(), Transition::MarkOutcomeUnknown] {
         journal.step(id, step, at(11)).await.unwrap();
     }
     while journal.trim(at(1_000), u64::MAX).await.unwrap() {}
@@ -135,7 +135,10 @@ pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engi
         let name = ChangeName::Key(unknown.change.account.clone(), key);
         assert!(journal.change(name).await.unwrap().is_some());
     }
-    journal.step(id, Step::GiveUp, at(1_001)).await.unwrap();
+    journal
+        .step(id, Transition::Close, at(1_001))
+        .await
+        .unwrap();
     while journal.trim(at(2_000), u64::MAX).await.unwrap() {}
     assert!(journal.change(ChangeName::Id(id)).await.unwrap().is_none());
     journal.close().await;
@@ -174,7 +177,10 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
         .await
         .unwrap();
     assert_eq!((set_back.due, set_back.ahead), (vec![], vec![waiting]));
-    journal.step(waiting, Step::Expire, at(50)).await.unwrap();
+    journal
+        .step(waiting, Transition::MarkOverdue, at(50))
+        .await
+        .unwrap();
     journal
         .store_callback(arrived(success("r", 0), 60))
         .await
@@ -247,7 +253,9 @@ pub(in crate::journal) async fn room_that_is_set_aside_stands_in_nobodys_way(eng
         let second = intent(&*journal, &esim("second", 1..2), at(2));
         assert!(matches!(journal.claim(second).await, Ok(Claim::Made(_))));
         let room = rooms.pop().unwrap();
-        room.step(id, Step::LoseAnswer, at(3)).await.unwrap();
+        room.step(id, Transition::MarkOutcomeUnknown, at(3))
+            .await
+            .unwrap();
         journal.reserve().await.unwrap();
     };
     let done = tokio::time::timeout(Duration::from_secs(30), others).await;

@@ -5,10 +5,10 @@ use tokio::sync::oneshot;
 
 use crate::{
     domain::{
-        change::{Change, Step},
+        change::{Change, Transition},
         clock::Timestamp,
         identifier::ReportedId,
-        names::{ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
     },
     journal::{
         Arrival, Attribution, Bounds, Claim, Detained, Intent, JournalError, Stored, Tried,
@@ -25,7 +25,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
 pub(super) enum Command {
     Claim(Box<Intent>, Reply<Claim>),
-    Step(ChangeId, Box<Step>, Timestamp, Reply<Change>),
+    Step(ChangeId, Box<Transition>, Timestamp, Reply<Change>),
     Callback(Box<Arrival>, Reply<Stored>),
     Attribute(
         RequestId,
@@ -56,7 +56,7 @@ pub(super) type Answer = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
 impl Command {
     /// True if a POST leaves once it is answered: the marker must have reached it before.
     pub(super) fn sends(&self) -> bool {
-        matches!(self, Self::Step(_, step, ..) if matches!(**step, Step::Dispatch { .. }))
+        matches!(self, Self::Step(_, step, ..) if matches!(**step, Transition::Dispatch { .. }))
     }
 
     /// About how many rows it writes.

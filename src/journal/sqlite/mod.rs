@@ -27,10 +27,10 @@ use crate::journal::sqlite::tables::{
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeState, Step},
+        change::{Change, ChangeState, Transition},
         clock::Timestamp,
         identifier::ReportedId,
-        names::{ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
     },
     telemetry::Instruments,
 };
@@ -292,7 +292,7 @@ impl Journal for Embedded {
     async fn step(
         &self,
         change: ChangeId,
-        step: Step,
+        step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
         self.writer.step(change, step, now).await

@@ -28,10 +28,10 @@ use super::{
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, Step},
+        change::{Change, Transition},
         clock::Timestamp,
         identifier::ReportedId,
-        names::{ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
     },
     journal::{
         Arrival, Attribution, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
@@ -160,7 +160,7 @@ impl Writer {
     pub(super) async fn step(
         &self,
         change: ChangeId,
-        step: Step,
+        step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
         self.change_command(Append::Step, |reply| {
@@ -392,7 +392,7 @@ impl Reservation for Reserved {
     async fn step(
         self: Box<Self>,
         change: ChangeId,
-        step: Step,
+        step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
         let (reply, answer) = oneshot::channel();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::domain::{
     change::{ChangeType, Refusal, RefusalKind},
-    names::RequestId,
+    newtypes::RequestId,
 };
 
 /// What an answer to a plan change means. What ThingSpace said in it is still

@@ -18,9 +18,9 @@ use url::Url;
 use super::*;
 use crate::domain::{
     change::SentDevice,
-    identifier::{DeviceId, Kind},
-    names::{AccountName, ClientReference, ServicePlan},
-    place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+    identifier::{DeviceId, IdentifierKind},
+    newtypes::{AccountName, ClientReference, ServicePlan},
+    place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
 };
 use fake::{ESIM, FIVE_G_BI, Fake, LOG_IN, Scripted, TOKEN};
 
@@ -87,8 +87,8 @@ fn client(base_url: &str) -> ThingSpace {
     client_of(base_url, &source("the-password"), FiveGBiMethod::Post)
 }
 
-fn demand(ids: &[(Kind, &str)], order: Order) -> Demand {
-    Demand {
+fn demand(ids: &[(IdentifierKind, &str)], order: OperationPayload) -> ChangeRequest {
+    ChangeRequest {
         account: AccountName::parse("0000123456-00001").unwrap(),
         key: None,
         client_reference: ClientReference::default(),
@@ -100,23 +100,23 @@ fn demand(ids: &[(Kind, &str)], order: Order) -> Demand {
                 .collect(),
             client_reference: ClientReference::default(),
         }],
-        order,
+        payload: order,
         warnings: Vec::new(),
     }
 }
 
-fn esim() -> Demand {
-    let eid = (Kind::Eid, "89049032000001000000000000000001");
+fn esim() -> ChangeRequest {
+    let eid = (IdentifierKind::Eid, "89049032000001000000000000000001");
     demand(
-        &[eid, (Kind::Iccid, "89148000000800139708")],
-        Order::EsimPlan,
+        &[eid, (IdentifierKind::Iccid, "89148000000800139708")],
+        OperationPayload::EsimPlan,
     )
 }
 
-fn five_g_bi(full: bool) -> Demand {
+fn five_g_bi(full: bool) -> ChangeRequest {
     let text = |text: &str, wanted: bool| if wanted { text } else { "" }.to_owned();
     let place = PrimaryPlaceOfUse {
-        address: Address {
+        address: StreetAddress {
             address_line1: text("1 Main St", true),
             address_line2: text("Suite 2", full),
             city: text("Dallas", true),
@@ -134,12 +134,12 @@ fn five_g_bi(full: bool) -> Demand {
         },
     };
     let current = full.then(|| ServicePlan::parse("old plan").unwrap());
-    let order = Order::FiveGBiPlan {
+    let order = OperationPayload::FiveGBiPlan {
         current_service_plan: current,
-        places: vec![place],
+        places_of_use: vec![place],
     };
-    let meid = (Kind::Meid, "A100003685E561");
-    demand(&[meid, (Kind::Imei, "990013907835573")], order)
+    let meid = (IdentifierKind::Meid, "A100003685E561");
+    demand(&[meid, (IdentifierKind::Imei, "990013907835573")], order)
 }
 
 fn answer(status: u16, body: &str) -> Scripted {

@@ -9,7 +9,7 @@ use std::{
 use thingspace_gateway::{
     domain::{
         change::{Change, ChangeState},
-        names::{AccountName, IdempotencyKey, RequestId},
+        newtypes::{AccountName, IdempotencyKey, RequestId},
     },
     journal::{
         ChangeName, Journal as _, Origin, Place, Target, What,

@@ -4,8 +4,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::entry::{uint, verdict_code, verdict_of};
 use crate::domain::{
+    device_states::{DeviceRef, DeviceState, DeviceStateStore},
     matching::MatchKey,
-    tally::{Answer, AnswerBook, Group},
 };
 
 /// The groups of one change.
@@ -15,31 +15,31 @@ pub(crate) struct Answers<'c> {
 }
 
 /// Devices are their index, strays are below zero.
-fn code(group: Group) -> i64 {
+fn code(group: DeviceRef) -> i64 {
     match group {
-        Group::Device(index) => i64::from(index),
-        Group::Stray(number) => -1 - number,
+        DeviceRef::Device(index) => i64::from(index),
+        DeviceRef::UnmatchedResult(number) => -1 - number,
     }
 }
 
-pub(crate) fn group_of(code: i64) -> Group {
+pub(crate) fn group_of(code: i64) -> DeviceRef {
     if code < 0 {
-        Group::Stray(-1 - code)
+        DeviceRef::UnmatchedResult(-1 - code)
     } else {
-        Group::Device(uint(code))
+        DeviceRef::Device(uint(code))
     }
 }
 
-impl AnswerBook for Answers<'_> {
+impl DeviceStateStore for Answers<'_> {
     type Error = rusqlite::Error;
 
-    fn answer(&mut self, group: Group) -> rusqlite::Result<Answer> {
+    fn state(&mut self, group: DeviceRef) -> rusqlite::Result<DeviceState> {
         let (sql, number) = match group {
-            Group::Device(index) => (
+            DeviceRef::Device(index) => (
                 "SELECT kinds, verdict, decided_by FROM device WHERE change = ? AND idx = ?",
                 i64::from(index),
             ),
-            Group::Stray(number) => (
+            DeviceRef::UnmatchedResult(number) => (
                 "SELECT kinds, verdict, decided_by FROM stray WHERE change = ? AND number = ?",
                 number,
             ),
@@ -48,9 +48,9 @@ impl AnswerBook for Answers<'_> {
             .connection
             .prepare_cached(sql)?
             .query_row(params![self.change, number], |row| {
-                Ok(Answer {
-                    kinds: uint(row.get(0)?),
-                    verdict: row.get::<_, Option<i64>>(1)?.map(verdict_of),
+                Ok(DeviceState {
+                    kind_mask: uint(row.get(0)?),
+                    precedence: row.get::<_, Option<i64>>(1)?.map(verdict_of),
                     decided_by: row.get(2)?,
                 })
             })
@@ -58,23 +58,23 @@ impl AnswerBook for Answers<'_> {
         Ok(answer.unwrap_or_default())
     }
 
-    fn put_answer(&mut self, group: Group, answer: Answer) -> rusqlite::Result<()> {
-        let verdict = answer.verdict.map(verdict_code);
+    fn put_state(&mut self, group: DeviceRef, answer: DeviceState) -> rusqlite::Result<()> {
+        let verdict = answer.precedence.map(verdict_code);
         match group {
-            Group::Device(index) => self
+            DeviceRef::Device(index) => self
                 .connection
                 .prepare_cached(
                     "UPDATE device SET kinds = ?, verdict = ?, decided_by = ?
                      WHERE change = ? AND idx = ?",
                 )?
                 .execute(params![
-                    answer.kinds,
+                    answer.kind_mask,
                     verdict,
                     answer.decided_by,
                     self.change,
                     index
                 ])?,
-            Group::Stray(number) => self
+            DeviceRef::UnmatchedResult(number) => self
                 .connection
                 .prepare_cached(
                     "INSERT OR REPLACE INTO stray (change, number, kinds, verdict, decided_by)
@@ -83,7 +83,7 @@ impl AnswerBook for Answers<'_> {
                 .execute(params![
                     self.change,
                     number,
-                    answer.kinds,
+                    answer.kind_mask,
                     verdict,
                     answer.decided_by
                 ])?,
@@ -91,7 +91,7 @@ impl AnswerBook for Answers<'_> {
         Ok(())
     }
 
-    fn owner(&mut self, key: &MatchKey) -> rusqlite::Result<Option<Group>> {
+    fn owner(&mut self, key: &MatchKey) -> rusqlite::Result<Option<DeviceRef>> {
         let owner = self
             .connection
             .prepare_cached("SELECT grp FROM named WHERE change = ? AND key = ?")?
@@ -100,17 +100,21 @@ impl AnswerBook for Answers<'_> {
         Ok(owner.map(group_of))
     }
 
-    fn put_owner(&mut self, key: &MatchKey, group: Group) -> rusqlite::Result<()> {
+    fn put_owner(&mut self, key: &MatchKey, group: DeviceRef) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("INSERT INTO named (change, key, grp) VALUES (?, ?, ?)")?
             .execute(params![self.change, key.to_string(), code(group)])?;
         Ok(())
     }
 
-    fn dissolve(&mut self, stray: i64, into: Group) -> rusqlite::Result<()> {
+    fn merge(&mut self, stray: i64, into: DeviceRef) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("UPDATE named SET grp = ? WHERE change = ? AND grp = ?")?
-            .execute(params![code(into), self.change, code(Group::Stray(stray))])?;
+            .execute(params![
+                code(into),
+                self.change,
+                code(DeviceRef::UnmatchedResult(stray))
+            ])?;
         self.connection
             .prepare_cached("DELETE FROM stray WHERE change = ? AND number = ?")?
             .execute(params![self.change, stray])?;

@@ -12,10 +12,10 @@ use super::entry::{Entry, from_json, json, state_code, uint};
 use crate::{
     broken::Rule,
     domain::{
-        change::{Change, ChangeState, Step},
+        change::{Change, ChangeState, Transition},
         clock::Timestamp,
-        names::{AccountName, ChangeId, RequestId, ServiceName},
-        tally::Tally,
+        device_states::DeviceStates,
+        newtypes::{AccountName, CallbackService, ChangeId, RequestId},
     },
     journal::{
         Arrival, Census, Claim, ClaimCheck, ForwardCensus, Intent, JournalError, Stored, Target,
@@ -48,7 +48,7 @@ pub(in crate::journal) struct Done {
 /// A change as it is in this batch.
 pub(crate) struct Loaded {
     pub(crate) change: Change,
-    pub(crate) tally: Tally,
+    pub(crate) tally: DeviceStates,
     /// The state that the census has it in.
     counted: ChangeState,
     pub(crate) changed: bool,
@@ -188,7 +188,7 @@ impl<'c> Batch<'c> {
 
     /// Queues a NOT_SENT change again, under its first ID.
     fn rearm(&mut self, change_id: ChangeId, now: Timestamp) -> Applied<Claim> {
-        let change = match self.step(change_id, &Step::Rearm, now)? {
+        let change = match self.step(change_id, &Transition::Rearm, now)? {
             Ok(change) => change,
             Err(error) => return Ok(Err(error)),
         };
@@ -202,7 +202,7 @@ impl<'c> Batch<'c> {
     pub(in crate::journal) fn step(
         &mut self,
         change_id: ChangeId,
-        step: &Step,
+        step: &Transition,
         now: Timestamp,
     ) -> Applied<Change> {
         let Some(id) = self.change_row(change_id)? else {
@@ -218,14 +218,14 @@ impl<'c> Batch<'c> {
         let position = self.append(&entry, now, None, None)?;
         self.take(id, step, now)?;
         self.push_state(id, position, 0)?;
-        if let Step::Dispatch {
-            on_plan: Some(on_plan),
+        if let Transition::Dispatch {
+            already_on_plan: Some(on_plan),
             ..
         } = step
         {
             self.note_plans(id, on_plan)?;
         }
-        if let Step::Accept {
+        if let Transition::Accept {
             request_id,
             evidence,
         } = step
@@ -237,7 +237,7 @@ impl<'c> Batch<'c> {
 
     pub(in crate::journal) fn store_callback(&mut self, arrival: &Arrival) -> Applied<Stored> {
         let (callback, now) = (&arrival.callback, arrival.time);
-        let report = &callback.report;
+        let report = &callback.result;
         let request = self.request_row(&report.request_id, now)?;
         let inserted = self
             .connection
@@ -254,7 +254,7 @@ impl<'c> Batch<'c> {
         let raw = Some(callback.raw_json.as_str());
         let position = self.append(&entry, now, raw, Some(request.id))?;
         let account = arrival.account.as_ref().map(AccountName::as_str);
-        let service = arrival.service.as_ref().map(ServiceName::as_str);
+        let service = arrival.service.as_ref().map(CallbackService::as_str);
         self.connection
             .prepare_cached(
                 "UPDATE request SET last_time = ?, account = coalesce(account, ?),
@@ -290,12 +290,17 @@ impl<'c> Batch<'c> {
         Ok(position)
     }
 
-    pub(crate) fn take(&mut self, id: i64, step: &Step, now: Timestamp) -> rusqlite::Result<()> {
+    pub(crate) fn take(
+        &mut self,
+        id: i64,
+        step: &Transition,
+        now: Timestamp,
+    ) -> rusqlite::Result<()> {
         let loaded = self.load(id)?;
         loaded.changed = true;
         loaded
             .change
-            .take(step, now)
+            .apply(step, now)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
     }
 

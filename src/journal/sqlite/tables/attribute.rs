@@ -12,13 +12,13 @@ use super::{
 use crate::{
     broken::Rule,
     domain::{
-        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select},
-        change::{Change, ChangeState, ChangeType, Step},
+        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        change::{Change, ChangeState, ChangeType, Transition},
         clock::Timestamp,
         identifier::ReportedId,
         matching::{MatchKey, find_device},
-        names::{AccountName, RequestId, ServiceName},
-        result::DeviceReport,
+        newtypes::{AccountName, CallbackService, RequestId},
+        result::DeviceResult,
     },
     journal::Attribution,
 };
@@ -62,7 +62,7 @@ impl Batch<'_> {
                 candidates.push(Candidate { change, coverage });
             }
         }
-        let Some(Candidate { change, coverage }) = select(&candidates) else {
+        let Some(Candidate { change, coverage }) = select_candidate(&candidates) else {
             return Ok(Ok(Attribution::Unproven));
         };
         if change.change_type == ChangeType::FiveGBiPlan
@@ -71,7 +71,7 @@ impl Batch<'_> {
             return Ok(Ok(Attribution::Unproven));
         }
         if *coverage == Coverage::Whole && last_result == Some(row.last_result) {
-            let step = Step::Accept {
+            let step = Transition::Accept {
                 request_id: request_id.clone(),
                 evidence: evidence(change, listed.is_some()),
             };
@@ -108,9 +108,9 @@ impl Batch<'_> {
                 Ok(Row {
                     id: row.get(0)?,
                     request: UnattributedRequest {
-                        first_result: uint(row.get(3)?),
+                        first_result_position: uint(row.get(3)?),
                         account: account.and_then(|name| AccountName::parse(name).ok()),
-                        service: service.and_then(|name| ServiceName::parse(name).ok()),
+                        service: service.and_then(|name| CallbackService::parse(name).ok()),
                     },
                     first_time: Timestamp::from_micros(row.get(5)?),
                     last_result: uint(row.get(4)?),
@@ -121,7 +121,7 @@ impl Batch<'_> {
 
     /// Changes that were sent, have no request id, and may have a device that this report names. A
     /// candidate has all devices that were seen, so the first report finds every one.
-    fn unanswered_changes_of(&self, report: Option<&DeviceReport>) -> rusqlite::Result<Vec<i64>> {
+    fn unanswered_changes_of(&self, report: Option<&DeviceResult>) -> rusqlite::Result<Vec<i64>> {
         let mut statement = self.connection.prepare_cached(
             "SELECT DISTINCT k.change FROM device_key k JOIN change c ON c.id = k.change
              WHERE k.key = ? AND c.trimmed = 0
@@ -129,9 +129,9 @@ impl Batch<'_> {
         )?;
         let ids = report.into_iter().flat_map(|report| &report.device_ids);
         let mut found = Vec::new();
-        for key in ids.filter_map(MatchKey::of_reported) {
+        for key in ids.filter_map(MatchKey::from_reported) {
             let params = params![
-                key.lookup(),
+                key.index_key(),
                 state_code(ChangeState::OutcomeUnknown),
                 state_code(ChangeState::Dispatched),
                 state_code(ChangeState::Closed),
@@ -151,11 +151,11 @@ impl Batch<'_> {
         &mut self,
         row: &Row,
         candidates: &[Candidate],
-        reports: &[DeviceReport],
+        reports: &[DeviceResult],
     ) -> rusqlite::Result<bool> {
-        let kinds_of = |report: &DeviceReport| {
-            let keys = report.device_ids.iter().filter_map(MatchKey::of_reported);
-            let keys = keys.filter(|key| key.identifies(ChangeType::FiveGBiPlan));
+        let kinds_of = |report: &DeviceResult| {
+            let keys = report.device_ids.iter().filter_map(MatchKey::from_reported);
+            let keys = keys.filter(|key| key.is_identifying(ChangeType::FiveGBiPlan));
             keys.fold(0, |kinds, key| kinds | key.kind_bit())
         };
         let reported: HashSet<u16> = reports.iter().map(kinds_of).collect();
@@ -204,10 +204,10 @@ impl Batch<'_> {
             let was_before = |sent: Timestamp| sent <= row.first_time;
             dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
         }
-        Ok(row.request.may_be_made_by(change, dispatched))
+        Ok(row.request.can_be_made_by(change, dispatched))
     }
 
-    fn reports(&self, request: i64) -> rusqlite::Result<Vec<DeviceReport>> {
+    fn reports(&self, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT body FROM entry WHERE request = ? ORDER BY position")?;
@@ -225,7 +225,7 @@ impl Batch<'_> {
         &self,
         id: i64,
         change: &Change,
-        reports: &[DeviceReport],
+        reports: &[DeviceResult],
         listed: Option<&[Vec<ReportedId>]>,
     ) -> rusqlite::Result<Coverage> {
         let find = |ids: &[ReportedId]| {
@@ -239,7 +239,7 @@ impl Batch<'_> {
             seen.add_result(change.change_type, report, device, matched);
         }
         if listed.is_some() && !Rule::ListAlone.is_broken() {
-            seen.list_received();
+            seen.mark_list_received();
         }
         for ids in listed.unwrap_or_default() {
             let (device, matched) = find(ids)?;

@@ -11,9 +11,9 @@ use super::{
 use crate::{
     domain::{
         change::{Change, ChangeState, SentDevice},
+        device_states::DeviceStates,
         identifier::DeviceId,
         matching::MatchKey,
-        tally::Tally,
     },
     journal::{BusyDevice, Intent},
 };
@@ -27,7 +27,7 @@ impl Batch<'_> {
     ) -> rusqlite::Result<Option<BusyDevice>> {
         let codes = ChangeState::ALL
             .into_iter()
-            .filter(|state| state.is_under_way())
+            .filter(|state| state.has_device_lock())
             .map(state_code);
         let mut under_way = HashSet::new();
         for code in codes {
@@ -40,7 +40,7 @@ impl Batch<'_> {
         }
         // Changes of this batch are in the table with their first state only.
         for (id, loaded) in &self.changes {
-            if loaded.change.state.is_under_way() {
+            if loaded.change.state.has_device_lock() {
                 under_way.insert(*id);
             } else {
                 under_way.remove(id);
@@ -57,11 +57,11 @@ impl Batch<'_> {
             ids.map(move |id| (index, id))
         });
         for (device_index, id) in ids {
-            let key = MatchKey::of(id);
-            if !key.identifies(change.change_type) {
+            let key = MatchKey::from_id(id);
+            if !key.is_identifying(change.change_type) {
                 continue;
             }
-            let mut rows = statement.query([key.lookup()])?;
+            let mut rows = statement.query([key.index_key()])?;
             while let Some(row) = rows.next()? {
                 let other: i64 = row.get(0)?;
                 if under_way.contains(&other) && has_device(row.get_ref(1)?.as_str()?, id)? {
@@ -121,7 +121,7 @@ impl Batch<'_> {
                 change.create_time.as_micros(),
                 change.update_time.as_micros(),
                 json(change)?,
-                json(&Tally::default())?,
+                json(&DeviceStates::default())?,
             ])?;
         self.census.add(change.state, 1);
         let mut device_row = self
@@ -133,11 +133,11 @@ impl Batch<'_> {
         for (index, device) in (0_i64..).zip(&intent.devices) {
             let mut kinds = 0;
             for device_id in &device.ids {
-                let key = MatchKey::of(device_id);
-                if key.identifies(change.change_type) {
+                let key = MatchKey::from_id(device_id);
+                if key.is_identifying(change.change_type) {
                     kinds |= key.kind_bit();
                 }
-                key_row.execute(params![key.lookup(), id, index])?;
+                key_row.execute(params![key.index_key(), id, index])?;
             }
             device_row.execute(params![id, index, json(device)?, kinds])?;
         }
@@ -150,5 +150,5 @@ fn has_device(sent: &str, id: &DeviceId) -> rusqlite::Result<bool> {
     Ok(device
         .ids
         .iter()
-        .any(|other| MatchKey::of(other).is_same(&MatchKey::of(id))))
+        .any(|other| MatchKey::from_id(other).is_same(&MatchKey::from_id(id))))
 }

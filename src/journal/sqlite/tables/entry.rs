@@ -4,10 +4,10 @@ use rusqlite::types::Type;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::domain::{
-    change::{Change, ChangeState, SentDevice, Step},
+    change::{Change, ChangeState, SentDevice, Transition},
     identifier::ReportedId,
-    names::{ChangeId, ServiceName},
-    result::{DeviceReport, Match, Outcome, Source, Verdict},
+    newtypes::{CallbackService, ChangeId},
+    result::{DeviceResult, Match, Outcome, ResultPrecedence, ResultSource},
 };
 
 /// One fact of the log. From its entries alone all tables can be made again.
@@ -28,17 +28,17 @@ pub(in crate::journal) enum Entry {
         /// The change.
         change_id: ChangeId,
         /// The step.
-        step: Step,
+        step: Transition,
     },
     /// A result arrived.
     Result {
         /// What it says.
-        report: Box<DeviceReport>,
+        report: Box<DeviceResult>,
         /// Its content's digest, in hexadecimal.
         digest: String,
         /// The callback service that delivered it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        service: Option<ServiceName>,
+        service: Option<CallbackService>,
     },
     /// A look-up told which device results were of that matched none. A version that does not know
     /// this never reads it: it is in the timeline as a state alone.
@@ -90,22 +90,22 @@ pub(in crate::journal) fn state_code(state: ChangeState) -> i64 {
 }
 
 /// Verdicts as numbers that sort by weight; never renumbered.
-pub(in crate::journal) fn verdict_code(verdict: Verdict) -> i64 {
+pub(in crate::journal) fn verdict_code(verdict: ResultPrecedence) -> i64 {
     let source = match verdict.source {
-        Source::Reconciled => 0,
-        Source::Operator => 2,
-        Source::Callback => 4,
+        ResultSource::Reconciled => 0,
+        ResultSource::Operator => 2,
+        ResultSource::Callback => 4,
     };
     source + i64::from(verdict.outcome == Outcome::Succeeded)
 }
 
 /// The verdict of a number.
-pub(in crate::journal) fn verdict_of(code: i64) -> Verdict {
-    Verdict {
+pub(in crate::journal) fn verdict_of(code: i64) -> ResultPrecedence {
+    ResultPrecedence {
         source: match code / 2 {
-            0 => Source::Reconciled,
-            1 => Source::Operator,
-            _ => Source::Callback,
+            0 => ResultSource::Reconciled,
+            1 => ResultSource::Operator,
+            _ => ResultSource::Callback,
         },
         outcome: if code % 2 == 1 {
             Outcome::Succeeded

@@ -8,7 +8,7 @@ use super::{
     entry::{int, uint},
 };
 use crate::{
-    domain::{clock::Timestamp, names::ServiceName},
+    domain::{clock::Timestamp, newtypes::CallbackService},
     journal::{DueForwards, Forward, Forwarding, Tried},
 };
 
@@ -21,13 +21,18 @@ impl Batch<'_> {
     pub(crate) fn queue_forward(
         &mut self,
         entry: i64,
-        service: Option<&ServiceName>,
+        service: Option<&CallbackService>,
         forwarding: Forwarding,
     ) -> rusqlite::Result<()> {
         let now = forwarding.now.as_micros();
         self.connection
             .prepare_cached("INSERT INTO forward (entry, at, due, service) VALUES (?, ?, ?, ?)")?
-            .execute(params![entry, now, now, service.map(ServiceName::as_str)])?;
+            .execute(params![
+                entry,
+                now,
+                now,
+                service.map(CallbackService::as_str)
+            ])?;
         self.forwards.waiting += 1;
         let too_many = self.forwards.waiting.saturating_sub(forwarding.most);
         if too_many > 0 {
@@ -149,7 +154,7 @@ fn due_of(
             let service: Option<String> = row.get(1)?;
             Ok(Forward {
                 id: uint(row.get(0)?),
-                service: service.and_then(|name| ServiceName::parse(name).ok()),
+                service: service.and_then(|name| CallbackService::parse(name).ok()),
                 tries: uint(row.get(2)?),
                 body: row.get(3)?,
             })

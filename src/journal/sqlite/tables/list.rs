@@ -19,7 +19,7 @@ use crate::{
         clock::Timestamp,
         identifier::DeviceId,
         matching::MatchKey,
-        names::{ChangeId, RequestId},
+        newtypes::{ChangeId, RequestId},
     },
     journal::{Census, ChangeFilter, ChangePage, Extent, Waiting},
 };
@@ -82,7 +82,7 @@ fn select(filter: &ChangeFilter) -> (String, Vec<Value>) {
     }
     if let Some(device) = &filter.device {
         let changes = "c.id IN (SELECT change FROM device_key WHERE key = ?)";
-        and(changes, MatchKey::of(device).lookup().into());
+        and(changes, MatchKey::from_id(device).index_key().into());
     }
     sql.push_str(" ORDER BY c.id DESC");
     (sql, values)
@@ -109,15 +109,19 @@ fn has_device(
     let Some(device) = device else {
         return Ok(true);
     };
-    let key = MatchKey::of(device);
+    let key = MatchKey::from_id(device);
     let mut statement = connection.prepare_cached(
         "SELECT d.sent FROM device_key k JOIN device d USING (change, idx)
          WHERE k.key = ? AND k.change = ?",
     )?;
-    let mut rows = statement.query(params![key.lookup(), int(change)])?;
+    let mut rows = statement.query(params![key.index_key(), int(change)])?;
     while let Some(row) = rows.next()? {
         let sent: SentDevice = from_json(row.get_ref(0)?.as_str()?)?;
-        if sent.ids.iter().any(|id| MatchKey::of(id).is_same(&key)) {
+        if sent
+            .ids
+            .iter()
+            .any(|id| MatchKey::from_id(id).is_same(&key))
+        {
             return Ok(true);
         }
     }

@@ -12,11 +12,11 @@ use crate::{
     domain::{
         change::{ChangeState, SentDevice},
         clock::Timestamp,
+        device_states::DeviceRef,
         identifier::ReportedId,
-        matching::{MatchKey, agree, find_device},
-        names::ChangeId,
+        matching::{MatchKey, can_be_same_device, find_device},
+        newtypes::ChangeId,
         result::Match,
-        tally::Group,
     },
     journal::{Event, JournalError, Stray, What},
 };
@@ -45,19 +45,19 @@ impl Batch<'_> {
         let (Some(index), Match::Exact) = found else {
             return Ok(Ok(false));
         };
-        if !agree(&named, listed) {
+        if !can_be_same_device(&named, listed) {
             return Ok(Ok(false));
         }
         let keys: Vec<MatchKey> = listed
             .iter()
-            .filter_map(MatchKey::of_reported)
-            .filter(|key| key.identifies(kind))
+            .filter_map(MatchKey::from_reported)
+            .filter(|key| key.is_identifying(kind))
             .collect();
         let mut answers = Answers {
             connection,
             change: id,
         };
-        if !loaded.tally.join(&mut answers, &keys, index)? {
+        if !loaded.tally.try_merge(&mut answers, &keys, index)? {
             return Ok(Ok(false));
         }
         loaded.change.counts = loaded.tally.counts(count);
@@ -149,7 +149,7 @@ fn owner(
     change_id: ChangeId,
     ids: &[ReportedId],
 ) -> rusqlite::Result<Option<(u32, SentDevice)>> {
-    for key in ids.iter().filter_map(MatchKey::of_reported) {
+    for key in ids.iter().filter_map(MatchKey::from_reported) {
         let found: Option<(i64, Option<String>)> = connection
             .prepare_cached(
                 "SELECT n.grp, d.sent FROM named n JOIN change c ON c.id = n.change
@@ -162,7 +162,7 @@ fn owner(
             )
             .optional()?;
         if let Some((group, Some(sent))) = found
-            && let Group::Device(index) = group_of(group)
+            && let DeviceRef::Device(index) = group_of(group)
         {
             return Ok(Some((index, from_json(&sent)?)));
         }

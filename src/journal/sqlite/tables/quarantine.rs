@@ -9,7 +9,7 @@ use super::{
 use crate::{
     domain::{
         clock::Timestamp,
-        names::{AccountName, ServiceName},
+        newtypes::{AccountName, CallbackService},
     },
     journal::{Arrival, Bounds, Detained, JournalError, Stored},
 };
@@ -44,7 +44,7 @@ impl Batch<'_> {
             )?
             .insert(params![
                 detained.time.as_micros(),
-                detained.service.as_ref().map(ServiceName::as_str),
+                detained.service.as_ref().map(CallbackService::as_str),
                 detained.account.as_ref().map(AccountName::as_str),
                 detained.reason,
                 detained.body,
@@ -101,7 +101,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Detained)> {
     let account: Option<String> = row.get(3)?;
     let detained = Detained {
         time: Timestamp::from_micros(row.get(1)?),
-        service: service.and_then(|name| ServiceName::parse(name).ok()),
+        service: service.and_then(|name| CallbackService::parse(name).ok()),
         account: account.and_then(|name| AccountName::parse(name).ok()),
         reason: row.get(4)?,
         body: row.get(5)?,

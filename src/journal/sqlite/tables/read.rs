@@ -15,8 +15,8 @@ use crate::{
         change::{Change, SentDevice},
         clock::Timestamp,
         matching::MatchKey,
-        names::{ChangeId, RequestId, ServiceName},
-        result::{DeviceReport, Outcome},
+        newtypes::{CallbackService, ChangeId, RequestId},
+        result::{DeviceResult, Outcome},
     },
     journal::{
         ChangeDevice, ChangeName, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
@@ -247,7 +247,7 @@ fn mark(event: &[u8]) -> u32 {
 fn read_report(
     body: &str,
     evidence: Option<String>,
-) -> rusqlite::Result<(DeviceReport, Option<ServiceName>)> {
+) -> rusqlite::Result<(DeviceResult, Option<CallbackService>)> {
     let Entry::Result {
         mut report,
         service,
@@ -279,7 +279,7 @@ pub(in crate::journal) fn devices(
         let conditions: Vec<&str> = filter.outcomes.iter().map(outcome_condition).collect();
         sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
     }
-    let key = filter.device.as_ref().map(MatchKey::of);
+    let key = filter.device.as_ref().map(MatchKey::from_id);
     if key.is_some() {
         sql.push_str(
             " AND d.idx IN (SELECT k.idx FROM device_key k WHERE k.key = ?3 AND k.change = d.change)",
@@ -288,7 +288,7 @@ pub(in crate::journal) fn devices(
     sql.push_str(" ORDER BY d.idx");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut values: Vec<Value> = vec![id.as_bytes().to_vec().into(), filter.from.into()];
-    values.extend(key.as_ref().map(|key| Value::from(key.lookup())));
+    values.extend(key.as_ref().map(|key| Value::from(key.index_key())));
     let mut rows = statement.query(rusqlite::params_from_iter(values))?;
     let mut devices = Vec::new();
     while devices.len() < filter.limit
@@ -298,7 +298,7 @@ pub(in crate::journal) fn devices(
         // The lookup key alone equates ICCIDs that differ in a trailing check digit.
         let is_meant = |key: &MatchKey| {
             let mut ids = device.sent.ids.iter();
-            ids.any(|id| MatchKey::of(id).is_same(key))
+            ids.any(|id| MatchKey::from_id(id).is_same(key))
         };
         if key.as_ref().is_none_or(is_meant) {
             devices.push(device);

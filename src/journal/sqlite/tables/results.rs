@@ -11,13 +11,13 @@ use super::{
 use crate::{
     broken::Rule,
     domain::{
-        change::{ChangeState, SentDevice, Step},
+        change::{ChangeState, SentDevice, Transition},
         clock::Timestamp,
+        device_states::DeviceStates,
         identifier::DeviceId,
         matching::{MatchKey, find_device},
-        names::RequestId,
-        result::{DeviceReport, Match},
-        tally::Tally,
+        newtypes::RequestId,
+        result::{DeviceResult, Match},
     },
     journal::Target,
 };
@@ -69,7 +69,7 @@ impl Batch<'_> {
         position: i64,
         index: i64,
         entry: i64,
-        report: &DeviceReport,
+        report: &DeviceResult,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let connection = self.connection;
@@ -84,17 +84,17 @@ impl Batch<'_> {
         let keys: Vec<MatchKey> = report
             .device_ids
             .iter()
-            .filter_map(MatchKey::of_reported)
-            .filter(|key| key.identifies(kind))
+            .filter_map(MatchKey::from_reported)
+            .filter(|key| key.is_identifying(kind))
             .collect();
         let mut answers = Answers { connection, change };
-        if matched == Match::None && Tally::is_ambiguous(&mut answers, &keys)? {
+        if matched == Match::None && DeviceStates::is_ambiguous(&mut answers, &keys)? {
             matched = Match::Ambiguous;
         }
         if matched != Match::Ambiguous || Rule::AmbiguousResults.is_broken() {
             loaded
                 .tally
-                .record(&mut answers, &keys, device, report.verdict(), entry)?;
+                .record(&mut answers, &keys, device, report.precedence(), entry)?;
         }
         loaded.change.counts = loaded.tally.counts(loaded.change.device_count);
         loaded.change.touch(now);
@@ -123,13 +123,13 @@ impl Batch<'_> {
         let change = &self.load(id)?.change;
         let is_open = matches!(change.state, ChangeState::Accepted | ChangeState::Overdue);
         if is_open && change.pending_count() == 0 {
-            self.take(id, &Step::Complete, now)?;
+            self.take(id, &Transition::Finish, now)?;
             self.push_state(id, position, index)?;
         }
         Ok(())
     }
 
-    fn report(&self, position: i64) -> rusqlite::Result<Option<DeviceReport>> {
+    fn report(&self, position: i64) -> rusqlite::Result<Option<DeviceResult>> {
         let body: String = self
             .connection
             .prepare_cached("SELECT body FROM entry WHERE position = ?")?
@@ -151,14 +151,14 @@ pub(crate) fn sent_with(
         "SELECT d.idx, d.sent FROM device_key k JOIN device d USING (change, idx)
          WHERE k.key = ? AND k.change = ? LIMIT 20",
     )?;
-    let mut rows = statement.query(params![key.lookup(), change])?;
+    let mut rows = statement.query(params![key.index_key(), change])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
         let index = uint(row.get(0)?);
         let device: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
         let ids = device.ids.into_iter();
         found.extend(
-            ids.filter(|id| MatchKey::of(id).lookup() == key.lookup())
+            ids.filter(|id| MatchKey::from_id(id).index_key() == key.index_key())
                 .map(|id| (index, id)),
         );
     }

@@ -149,7 +149,7 @@ fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usiz
     for (index, sent) in &devices {
         let device: SentDevice = from_json(sent)?;
         for id in &device.ids {
-            key_row.execute(params![MatchKey::of(id).lookup(), change, index])?;
+            key_row.execute(params![MatchKey::from_id(id).index_key(), change, index])?;
         }
         row.execute([change, *index])?;
     }

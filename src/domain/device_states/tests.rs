@@ -7,53 +7,50 @@ use crate::domain::{
     change::ChangeType,
     identifier::{DeviceId, ReportedId},
     matching::find_device,
-    result::Source,
+    result::ResultSource,
 };
 
 #[derive(Default)]
-struct Book {
-    answers: HashMap<i64, Answer>,
-    owners: HashMap<MatchKey, Group>,
+struct InMemoryStore {
+    states: HashMap<i64, DeviceState>,
+    owners: HashMap<MatchKey, DeviceRef>,
 }
 
-fn number(group: Group) -> i64 {
+fn number(group: DeviceRef) -> i64 {
     match group {
-        Group::Device(index) => i64::from(index),
-        Group::Stray(stray) => -1 - stray,
+        DeviceRef::Device(index) => i64::from(index),
+        DeviceRef::UnmatchedResult(stray) => -1 - stray,
     }
 }
 
-impl AnswerBook for Book {
+impl DeviceStateStore for InMemoryStore {
     type Error = Infallible;
 
-    fn answer(&mut self, group: Group) -> Result<Answer, Infallible> {
-        Ok(self
-            .answers
-            .get(&number(group))
-            .copied()
-            .unwrap_or_default())
+    fn state(&mut self, group: DeviceRef) -> Result<DeviceState, Infallible> {
+        Ok(self.states.get(&number(group)).copied().unwrap_or_default())
     }
 
-    fn put_answer(&mut self, group: Group, answer: Answer) -> Result<(), Infallible> {
-        self.answers.insert(number(group), answer);
+    fn put_state(&mut self, group: DeviceRef, answer: DeviceState) -> Result<(), Infallible> {
+        self.states.insert(number(group), answer);
         Ok(())
     }
 
-    fn owner(&mut self, key: &MatchKey) -> Result<Option<Group>, Infallible> {
+    fn owner(&mut self, key: &MatchKey) -> Result<Option<DeviceRef>, Infallible> {
         Ok(self.owners.get(key).copied())
     }
 
-    fn put_owner(&mut self, key: &MatchKey, group: Group) -> Result<(), Infallible> {
+    fn put_owner(&mut self, key: &MatchKey, group: DeviceRef) -> Result<(), Infallible> {
         self.owners.insert(key.clone(), group);
         Ok(())
     }
 
-    fn dissolve(&mut self, stray: i64, into: Group) -> Result<(), Infallible> {
-        self.answers.remove(&number(Group::Stray(stray)));
+    fn merge(&mut self, stray: i64, into: DeviceRef) -> Result<(), Infallible> {
+        self.states
+            .remove(&number(DeviceRef::UnmatchedResult(stray)));
         for owner in self
             .owners
             .values_mut()
-            .filter(|owner| **owner == Group::Stray(stray))
+            .filter(|owner| **owner == DeviceRef::UnmatchedResult(stray))
         {
             *owner = into;
         }
@@ -74,20 +71,24 @@ fn device(number: usize) -> Device {
 }
 
 #[derive(Debug, Clone)]
-struct Report {
+struct TestResult {
     device: usize,
     named: Vec<usize>,
     outcome: Outcome,
-    source: Source,
+    source: ResultSource,
 }
 
-fn run(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Counts, bool) {
+fn run(sent_kinds: &[usize], fleet: &[Device], reports: &[TestResult]) -> (DeviceCounts, bool) {
     let count = u32::try_from(fleet.len()).unwrap();
     let (tally, _, complete) = record(sent_kinds, fleet, reports);
     (tally.counts(count), complete)
 }
 
-fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally, Book, bool) {
+fn record(
+    sent_kinds: &[usize],
+    fleet: &[Device],
+    reports: &[TestResult],
+) -> (DeviceStates, InMemoryStore, bool) {
     let count = u32::try_from(fleet.len()).unwrap();
     let sent: Vec<DeviceId> = fleet
         .iter()
@@ -97,15 +98,15 @@ fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally,
             DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap()
         })
         .collect();
-    let mut book = Book::default();
+    let mut book = InMemoryStore::default();
     for (index, id) in sent.iter().enumerate() {
-        let answer = Answer {
-            kinds: MatchKey::of(id).kind_bit(),
-            ..Answer::default()
+        let answer = DeviceState {
+            kind_mask: MatchKey::from_id(id).kind_bit(),
+            ..DeviceState::default()
         };
-        book.answers.insert(index as i64, answer);
+        book.states.insert(index as i64, answer);
     }
-    let mut tally = Tally::default();
+    let mut tally = DeviceStates::default();
     let mut complete = false;
     for (number, report) in reports.iter().enumerate() {
         let named: Vec<ReportedId> = report
@@ -123,14 +124,14 @@ fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally,
             Ok::<_, Infallible>(
                 (0..)
                     .zip(&sent)
-                    .filter(|(_, id)| MatchKey::of(id).lookup() == key.lookup())
+                    .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
                     .map(|(index, id)| (index, id.clone()))
                     .collect(),
             )
         })
         .unwrap();
-        let keys: Vec<MatchKey> = named.iter().filter_map(MatchKey::of_reported).collect();
-        let verdict = (report.outcome != Outcome::Interim).then_some(Verdict {
+        let keys: Vec<MatchKey> = named.iter().filter_map(MatchKey::from_reported).collect();
+        let verdict = (report.outcome != Outcome::Interim).then_some(ResultPrecedence {
             source: report.source,
             outcome: report.outcome,
         });
@@ -144,7 +145,7 @@ fn record(sent_kinds: &[usize], fleet: &[Device], reports: &[Report]) -> (Tally,
     (tally, book, complete)
 }
 
-fn reports(devices: usize) -> impl Strategy<Value = Vec<Report>> {
+fn reports(devices: usize) -> impl Strategy<Value = Vec<TestResult>> {
     let report = (
         0..devices,
         proptest::sample::subsequence(vec![0_usize, 1, 2, 3], 1..=4),
@@ -154,12 +155,12 @@ fn reports(devices: usize) -> impl Strategy<Value = Vec<Report>> {
             Just(Outcome::Interim)
         ],
         prop_oneof![
-            Just(Source::Callback),
-            Just(Source::Reconciled),
-            Just(Source::Operator)
+            Just(ResultSource::Callback),
+            Just(ResultSource::Reconciled),
+            Just(ResultSource::Operator)
         ],
     )
-        .prop_map(|(device, named, outcome, source)| Report {
+        .prop_map(|(device, named, outcome, source)| TestResult {
             device,
             named,
             outcome,
@@ -186,14 +187,14 @@ proptest! {
     }
 
     #[test]
-    fn naming_strays_never_lowers_the_counts_and_ends_in_exactly_the_devices_that_have_answered(
+    fn merging_unmatched_results_never_lowers_the_counts_and_ends_with_exactly_the_devices_that_have_results(
         (sent, all) in (1_usize..6).prop_flat_map(|devices| {
             (proptest::collection::vec(0_usize..4, devices), reports(devices))
         })
     ) {
         let fleet: Vec<Device> = (0..sent.len()).map(device).collect();
         let (mut tally, mut book, _) = record(&sent, &fleet, &all);
-        let total = |tally: &Tally| {
+        let total = |tally: &DeviceStates| {
             let counts = tally.counts(u32::try_from(fleet.len()).unwrap());
             (counts.succeeded + counts.failed, counts.unmatched)
         };
@@ -202,9 +203,9 @@ proptest! {
             let keys: Vec<MatchKey> = device
                 .iter()
                 .map(|(kind, id)| DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap())
-                .map(|id| MatchKey::of(&id))
+                .map(|id| MatchKey::from_id(&id))
                 .collect();
-            prop_assert!(tally.join(&mut book, &keys, index).unwrap());
+            prop_assert!(tally.try_merge(&mut book, &keys, index).unwrap());
             prop_assert!(total(&tally).0 >= before);
         }
         let finals = all.iter().filter(|report| report.outcome != Outcome::Interim);
@@ -230,12 +231,12 @@ proptest! {
     }
 }
 
-fn report(device: usize, named: &[usize], outcome: Outcome) -> Report {
-    Report {
+fn report(device: usize, named: &[usize], outcome: Outcome) -> TestResult {
+    TestResult {
         device,
         named: named.to_vec(),
         outcome,
-        source: Source::Callback,
+        source: ResultSource::Callback,
     }
 }
 
@@ -248,7 +249,7 @@ fn devices_sent_by_meid_and_all_answered_by_mdn_are_all_counted() {
         report(1, &[1], Outcome::Failed),
         report(2, &[1], Outcome::Succeeded),
     ];
-    let counts = Counts {
+    let counts = DeviceCounts {
         succeeded: 2,
         failed: 1,
         unmatched: 3,
@@ -257,14 +258,14 @@ fn devices_sent_by_meid_and_all_answered_by_mdn_are_all_counted() {
 }
 
 #[test]
-fn a_stray_that_could_be_a_device_that_has_answered_does_not_count() {
+fn an_unmatched_result_that_may_belong_to_a_counted_device_does_not_count() {
     let fleet: Vec<Device> = (0..2).map(device).collect();
     // The first is known by its MEID alone, so the MDN may be its own.
     let answers = [
         report(0, &[0], Outcome::Succeeded),
         report(0, &[1], Outcome::Failed),
     ];
-    let counts = Counts {
+    let counts = DeviceCounts {
         succeeded: 1,
         failed: 0,
         unmatched: 0,
@@ -275,7 +276,7 @@ fn a_stray_that_could_be_a_device_that_has_answered_does_not_count() {
         report(0, &[0, 1], Outcome::Succeeded),
         report(1, &[1], Outcome::Failed),
     ];
-    let counts = Counts {
+    let counts = DeviceCounts {
         succeeded: 1,
         failed: 1,
         unmatched: 1,
@@ -284,7 +285,7 @@ fn a_stray_that_could_be_a_device_that_has_answered_does_not_count() {
 }
 
 #[test]
-fn what_is_gathered_already_is_not_joined_against_what_is_known_of_it() {
+fn identifiers_known_to_belong_to_different_devices_are_not_merged() {
     let fleet: Vec<Device> = (0..2).map(device).collect();
     let answers = [
         report(0, &[0, 1], Outcome::Succeeded),
@@ -293,7 +294,7 @@ fn what_is_gathered_already_is_not_joined_against_what_is_known_of_it() {
     let (mut tally, mut book, _) = record(&[0, 0], &fleet, &answers);
     let key = |number: usize, kind: usize| {
         let (kind, id) = &fleet[number][kind];
-        MatchKey::of(&DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap())
+        MatchKey::from_id(&DeviceId::new(kind.parse().unwrap(), id.clone()).unwrap())
     };
     let before = tally.clone();
     // The first has a number of its own; and what it has is not the second's.
@@ -301,11 +302,15 @@ fn what_is_gathered_already_is_not_joined_against_what_is_known_of_it() {
         (vec![key(0, 0), key(1, 1)], 0),
         (vec![key(1, 0), key(0, 1)], 1),
     ] {
-        assert!(!tally.join(&mut book, &keys, device).unwrap());
+        assert!(!tally.try_merge(&mut book, &keys, device).unwrap());
         assert_eq!(tally, before);
     }
-    assert!(tally.join(&mut book, &[key(1, 1), key(1, 0)], 1).unwrap());
-    let counts = Counts {
+    assert!(
+        tally
+            .try_merge(&mut book, &[key(1, 1), key(1, 0)], 1)
+            .unwrap()
+    );
+    let counts = DeviceCounts {
         succeeded: 1,
         failed: 1,
         unmatched: 0,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 /// What a callback says, whichever send of it this is: sorted names, no white
 /// space, without the counts; identifiers as a set, their kinds in lower case.
-pub(super) fn digest_of(members: &Map<String, Value>) -> [u8; 32] {
+pub(super) fn content_digest(members: &Map<String, Value>) -> [u8; 32] {
     let counted = |name: &str| {
         name.eq_ignore_ascii_case("callbackCount")
             || name.eq_ignore_ascii_case("maxCallbackThreshold")

@@ -4,11 +4,11 @@
 //! and rather blanks too much than too little.
 
 /// What a broken body has in place of a credential.
-const BLANK: &[u8] = b"***";
+const REDACTED: &[u8] = b"***";
 
 /// A body without credentials, and those that it had: the first of each.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Scrubbed {
+pub(super) struct Redaction {
     pub(super) body: Vec<u8>,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
@@ -16,50 +16,50 @@ pub(super) struct Scrubbed {
 
 /// Blanks the value of every member that is named like a credential, in any case, to its end or
 /// else to the body's.
-pub(super) fn scrub(body: &[u8]) -> Scrubbed {
-    let mut scrubbed = Scrubbed::default();
+pub(super) fn redact(body: &[u8]) -> Redaction {
+    let mut redaction = Redaction::default();
     let mut at = 0;
-    while let Some((name, name_end)) = next_name(body, at) {
+    while let Some((name, name_end)) = find_credential_name(body, at) {
         let value = skip(body, name_end, is_between);
-        let (content, end) = value_of(body, value);
-        push(&mut scrubbed.body, body.get(at..content.0));
-        scrubbed.body.extend_from_slice(BLANK);
+        let (content, end) = find_value(body, value);
+        push(&mut redaction.body, body.get(at..content.0));
+        redaction.body.extend_from_slice(REDACTED);
         let text = body.get(content.0..content.1).unwrap_or_default();
         let text = String::from_utf8_lossy(text).into_owned();
         let slot = match name {
-            Name::Username => &mut scrubbed.username,
-            Name::Password => &mut scrubbed.password,
+            CredentialField::Username => &mut redaction.username,
+            CredentialField::Password => &mut redaction.password,
         };
         if slot.is_none() && !text.is_empty() {
             *slot = Some(text);
         }
         at = end.max(name_end);
     }
-    push(&mut scrubbed.body, body.get(at..));
-    scrubbed
+    push(&mut redaction.body, body.get(at..));
+    redaction
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Name {
+enum CredentialField {
     Username,
     Password,
 }
 
 /// The next place that names a credential, and where the name ends.
-fn next_name(body: &[u8], from: usize) -> Option<(Name, usize)> {
+fn find_credential_name(body: &[u8], from: usize) -> Option<(CredentialField, usize)> {
     let names = [
-        (Name::Username, &b"username"[..]),
-        (Name::Password, b"password"),
+        (CredentialField::Username, &b"username"[..]),
+        (CredentialField::Password, b"password"),
     ];
     (from..body.len()).find_map(|at| {
         names
             .iter()
-            .find_map(|(name, text)| Some((*name, spelled(body, at, text)?)))
+            .find_map(|(name, text)| Some((*name, match_name(body, at, text)?)))
     })
 }
 
 /// Where this name ends, if it stands here in any case; JSON may spell any letter as its number.
-fn spelled(body: &[u8], at: usize, name: &[u8]) -> Option<usize> {
+fn match_name(body: &[u8], at: usize, name: &[u8]) -> Option<usize> {
     name.iter().try_fold(at, |at, letter| {
         let rest = body.get(at..)?;
         let (found, length) = match rest.strip_prefix(b"\\u") {
@@ -79,7 +79,7 @@ fn is_between(byte: u8) -> bool {
 }
 
 /// The content of the value at a place, and where it ends: at its quote, or at what ends a bare one.
-fn value_of(body: &[u8], at: usize) -> ((usize, usize), usize) {
+fn find_value(body: &[u8], at: usize) -> ((usize, usize), usize) {
     let before = at.checked_sub(1).and_then(|before| body.get(before));
     let quote = before.filter(|byte| matches!(byte, b'"' | b'\''));
     let mut end = at;
@@ -99,9 +99,9 @@ fn value_of(body: &[u8], at: usize) -> ((usize, usize), usize) {
     ((at, end), end)
 }
 
-fn skip(body: &[u8], from: usize, what: impl Fn(u8) -> bool) -> usize {
+fn skip(body: &[u8], from: usize, predicate: impl Fn(u8) -> bool) -> usize {
     let rest = body.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| what(**byte)).count()
+    from + rest.iter().take_while(|byte| predicate(**byte)).count()
 }
 
 fn push(to: &mut Vec<u8>, part: Option<&[u8]>) {
@@ -112,22 +112,22 @@ fn push(to: &mut Vec<u8>, part: Option<&[u8]>) {
 mod tests {
     use super::*;
 
-    fn said(body: &str) -> (String, Option<String>, Option<String>) {
-        let scrubbed = scrub(body.as_bytes());
+    fn redacted(body: &str) -> (String, Option<String>, Option<String>) {
+        let scrubbed = redact(body.as_bytes());
         let body = String::from_utf8(scrubbed.body).unwrap();
         (body, scrubbed.username, scrubbed.password)
     }
 
     #[test]
-    fn credentials_are_blanked_wherever_a_body_breaks() {
+    fn credentials_are_redacted_wherever_a_body_is_truncated() {
         let whole = r#"{"Username":"us\"er","x":{"PASSWORD" : "pw,}x"},"requestId":"r","#;
         for cut in 0..whole.len() {
-            let (body, ..) = said(whole.split_at(cut).0);
+            let (body, ..) = redacted(whole.split_at(cut).0);
             for secret in ["us\\", "er\"", "pw", "}x"] {
                 assert!(!body.contains(secret), "{body}");
             }
         }
-        let (body, username, password) = said(whole);
+        let (body, username, password) = redacted(whole);
         assert_eq!(
             body,
             r#"{"Username":"***","x":{"PASSWORD" : "***"},"requestId":"r","#
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_quoted_or_repeated_is_blanked_too() {
+    fn unquoted_and_repeated_credentials_are_redacted_too() {
         for body in [
             "password=hush",
             "{password: hush, a: 1}",
@@ -151,9 +151,9 @@ mod tests {
             r#"{"password":!["a","hush"]"#,
             "{'password': 'a,hush'",
         ] {
-            assert!(!said(body).0.contains("hush"), "{body}");
+            assert!(!redacted(body).0.contains("hush"), "{body}");
         }
-        assert_eq!(said("no credentials").0, "no credentials");
-        assert_eq!(scrub(b"\xff\xfe").body, b"\xff\xfe");
+        assert_eq!(redacted("no credentials").0, "no credentials");
+        assert_eq!(redact(b"\xff\xfe").body, b"\xff\xfe");
     }
 }

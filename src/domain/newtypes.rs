@@ -29,7 +29,7 @@ pub struct AccountName(String);
 /// names with 1 to 64 letters and digits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct ServiceName(String);
+pub struct CallbackService(String);
 
 /// A service plan's name or code: 1 to 128 characters that ThingSpace takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,12 +49,12 @@ pub struct ClientReference(String);
 /// Why a text is no such name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{expected}")]
-pub struct NameError {
+pub struct ParseFieldError {
     expected: &'static str,
     reason: FieldReason,
 }
 
-impl FieldError for NameError {
+impl FieldError for ParseFieldError {
     fn reason(&self) -> FieldReason {
         self.reason
     }
@@ -96,11 +96,13 @@ impl ChangeId {
     }
 
     /// Reads a UUID of any version, with or without dashes.
-    pub fn parse(text: &str) -> Result<Self, NameError> {
-        Uuid::try_parse(text).map(Self).map_err(|_| NameError {
-            expected: "must be a UUID",
-            reason: FieldReason::Format,
-        })
+    pub fn parse(text: &str) -> Result<Self, ParseFieldError> {
+        Uuid::try_parse(text)
+            .map(Self)
+            .map_err(|_| ParseFieldError {
+                expected: "must be a UUID",
+                reason: FieldReason::Format,
+            })
     }
 }
 
@@ -116,14 +118,14 @@ impl fmt::Debug for ChangeId {
     }
 }
 
-impl ServiceName {
+impl CallbackService {
     /// Tells the results of 5G Business Internet plan changes.
     pub const CARRIER: &str = "CarrierService";
     /// Tells the results of eSIM profile operations.
     pub const DEVICE_PROFILE: &str = "DeviceProfileService";
 
     /// Whether it is this one, in any case.
-    pub fn is(&self, name: &str) -> bool {
+    pub fn eq_ignore_case(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name)
     }
 }
@@ -141,13 +143,13 @@ macro_rules! text {
     ($name:ident, $max:literal, $check:expr, $otherwise:ident, $expected:literal) => {
         impl $name {
             /// This name, if `text` is one.
-            pub fn parse(text: impl Into<String>) -> Result<Self, NameError> {
+            pub fn parse(text: impl Into<String>) -> Result<Self, ParseFieldError> {
                 let text = text.into();
                 let check: fn(&str) -> bool = $check;
                 if check(&text) {
                     Ok(Self(text))
                 } else {
-                    Err(NameError {
+                    Err(ParseFieldError {
                         expected: $expected,
                         reason: match text.chars().count() {
                             _ if text.trim().is_empty() => FieldReason::Required,
@@ -188,7 +190,7 @@ text!(
     "must be 3 to 32 letters, digits and dashes, such as 0000123456-00001"
 );
 text!(
-    ServiceName,
+    CallbackService,
     64,
     |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()),
     Format,

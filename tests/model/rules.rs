@@ -6,18 +6,19 @@
 use std::convert::Infallible;
 
 use thingspace_gateway::domain::{
-    attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select},
+    attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
     change::{
-        Change, ChangeState, ChangeType, Demand, Order, Refusal, RefusalKind, SentDevice, Step,
+        Change, ChangeRequest, ChangeState, ChangeType, OperationPayload, Refusal, RefusalKind,
+        SentDevice, Transition,
     },
     clock::Timestamp,
     identifier::{DeviceId, ReportedId},
     matching::{MatchKey, find_device},
-    names::{AccountName, ChangeId, IdempotencyKey, RequestId, ServiceName, ServicePlan},
+    newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId, ServicePlan},
     result::Match,
 };
 
-use crate::protocol::{Flaw, KEYS, Requested, Row};
+use crate::protocol::{ChangeRow, Flaw, KEYS, RequestState};
 
 /// Devices, one bit each.
 pub type Devices = u8;
@@ -27,13 +28,13 @@ pub const B: Devices = 2;
 pub const C: Devices = 4;
 
 /// What a change's devices are called when one of ThingSpace's devices is named.
-type Named = [(Option<u32>, Match); 3];
+type DeviceMatches = [(Option<u32>, Match); 3];
 
 /// The changes that keys stand for.
 #[derive(Clone)]
 pub struct Rules {
     changes: [Change; KEYS],
-    named: [Named; KEYS],
+    matches: [DeviceMatches; KEYS],
     request: UnattributedRequest,
 }
 
@@ -45,20 +46,20 @@ const ANY_TIME: Timestamp = Timestamp::from_micros(1);
 
 impl Rules {
     pub fn new(devices: [Devices; KEYS]) -> Self {
-        let demands = devices.map(demand);
+        let demands = devices.map(change_request);
         let mut key = 0;
         let changes = demands.clone().map(|mut demand| {
             key += 1;
             demand.key = Some(IdempotencyKey::parse(format!("key-{key}")).unwrap());
-            demand.begin(ChangeId::new(ANY_TIME), ANY_TIME)
+            demand.to_change(ChangeId::new(ANY_TIME), ANY_TIME)
         });
         Self {
             changes,
-            named: demands.map(|demand| [A, B, C].map(|device| name(&demand, device))),
+            matches: demands.map(|demand| [A, B, C].map(|device| match_device(&demand, device))),
             request: UnattributedRequest {
-                first_result: AFTER,
+                first_result_position: AFTER,
                 account: None,
-                service: Some(ServiceName::parse(ServiceName::DEVICE_PROFILE).unwrap()),
+                service: Some(CallbackService::parse(CallbackService::DEVICE_PROFILE).unwrap()),
             },
         }
     }
@@ -66,9 +67,9 @@ impl Rules {
     /// The change that made a request, if the product's rule finds one, and how the request covers it.
     pub fn attribute(
         &self,
-        rows: &[Option<Row>; KEYS],
+        rows: &[Option<ChangeRow>; KEYS],
         request: usize,
-        requested: Requested,
+        requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
     ) -> Option<(usize, Coverage)> {
@@ -77,33 +78,33 @@ impl Rules {
             let Some(row) = row else { continue };
             let mut change = self.changes[key].clone();
             change.state = row.state;
-            if row.bound.is_some() {
+            if row.request.is_some() {
                 change.request_ids = vec![RequestId::parse("request").unwrap()];
             }
             let heard = match flaw {
-                Some(Flaw::TakesResultsFromBeforeItWasSent) => 0,
-                Some(Flaw::ComparesClockTimes) => row.heard_by_clock,
-                _ => row.heard,
+                Some(Flaw::AcceptsResultsFromBeforeDispatch) => 0,
+                Some(Flaw::ComparesClockTimes) => row.seen_before_dispatch_by_clock,
+                _ => row.seen_before_dispatch,
             };
             let mut unattributed = self.request.clone();
             if heard & (1 << request) != 0 {
-                unattributed.first_result = BEFORE;
+                unattributed.first_result_position = BEFORE;
             }
             let dispatched = row.was_dispatched.then_some(SENT);
-            if !unattributed.may_be_made_by(&change, dispatched) {
+            if !unattributed.can_be_made_by(&change, dispatched) {
                 continue;
             }
             let coverage = self.coverage(key, requested, listed, flaw);
             let is_forgotten = match flaw {
-                Some(Flaw::ForgetsWhatWasGivenUp | Flaw::TakesResultsFromBeforeItWasSent) => true,
-                Some(Flaw::ClosedWithMoreIsNoRival) => coverage == Coverage::Part,
+                Some(Flaw::ForgetsClosedChanges | Flaw::AcceptsResultsFromBeforeDispatch) => true,
+                Some(Flaw::IgnoresLargerClosedRival) => coverage == Coverage::Part,
                 _ => false,
             };
             if !(is_forgotten && row.state == ChangeState::Closed) {
                 candidates.push(Candidate { change, coverage });
             }
         }
-        let one = select(&candidates)?;
+        let one = select_candidate(&candidates)?;
         let key = self
             .changes
             .iter()
@@ -114,16 +115,16 @@ impl Rules {
     fn coverage(
         &self,
         key: usize,
-        requested: Requested,
+        requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
     ) -> Coverage {
         let mut seen = SeenDevices::default();
-        let adds = flaw == Some(Flaw::ListAddsToTheCallbacks);
+        let adds = flaw == Some(Flaw::MergesListWithCallbacks);
         if listed.is_some() && !adds {
-            seen.list_received();
+            seen.mark_list_received();
         }
-        for (index, (device, matched)) in self.named[key].iter().enumerate() {
+        for (index, (device, matched)) in self.matches[key].iter().enumerate() {
             if requested.stored & (1 << index) != 0 {
                 seen.add_reported(*device, *matched);
             }
@@ -136,37 +137,37 @@ impl Rules {
             }
         }
         match seen.coverage(self.changes[key].device_count) {
-            Coverage::Part if flaw == Some(Flaw::TakesAPartForTheWhole) => Coverage::Whole,
+            Coverage::Part if flaw == Some(Flaw::AcceptsPartialCoverage) => Coverage::Whole,
             coverage => coverage,
         }
     }
 }
 
 /// The state after a step, by the product's table.
-pub fn after(state: ChangeState, step: &Step) -> Option<ChangeState> {
+pub fn after(state: ChangeState, step: &Transition) -> Option<ChangeState> {
     state.after(step).ok()
 }
 
-pub fn dispatch() -> Step {
-    Step::Dispatch {
+pub fn dispatch() -> Transition {
+    Transition::Dispatch {
         trace: None,
-        on_plan: None,
+        already_on_plan: None,
     }
 }
 
-pub fn accept() -> Step {
-    Step::Accept {
+pub fn accept() -> Transition {
+    Transition::Accept {
         request_id: RequestId::parse("request").unwrap(),
         evidence: String::new(),
     }
 }
 
-pub fn refuse() -> Step {
-    Step::Refuse(refusal(RefusalKind::InvalidArgument))
+pub fn refuse() -> Transition {
+    Transition::Reject(refusal(RefusalKind::InvalidArgument))
 }
 
-pub fn not_sent() -> Step {
-    Step::NotSent(refusal(RefusalKind::NotSent))
+pub fn not_sent() -> Transition {
+    Transition::MarkNotSent(refusal(RefusalKind::NotSent))
 }
 
 fn refusal(kind: RefusalKind) -> Refusal {
@@ -179,9 +180,9 @@ fn refusal(kind: RefusalKind) -> Refusal {
     }
 }
 
-fn demand(devices: Devices) -> Demand {
+fn change_request(devices: Devices) -> ChangeRequest {
     let sent = [A, B, C].into_iter().filter(|device| devices & device != 0);
-    Demand {
+    ChangeRequest {
         account: AccountName::parse("0000123456-00001").unwrap(),
         key: None,
         client_reference: Default::default(),
@@ -192,7 +193,7 @@ fn demand(devices: Devices) -> Demand {
                 client_reference: Default::default(),
             })
             .collect(),
-        order: Order::EsimPlan,
+        payload: OperationPayload::EsimPlan,
         warnings: Vec::new(),
     }
 }
@@ -205,7 +206,7 @@ fn iccid(device: Devices) -> &'static str {
     }
 }
 
-fn name(demand: &Demand, device: Devices) -> (Option<u32>, Match) {
+fn match_device(demand: &ChangeRequest, device: Devices) -> (Option<u32>, Match) {
     let reported = [ReportedId {
         kind: "iccid".into(),
         id: iccid(device).into(),
@@ -215,7 +216,7 @@ fn name(demand: &Demand, device: Devices) -> (Option<u32>, Match) {
         let all = (0..).zip(&demand.devices);
         let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id.clone())));
         Ok::<_, Infallible>(
-            ids.filter(|(_, id)| MatchKey::of(id).is_same(key))
+            ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key))
                 .collect(),
         )
     });

@@ -1,26 +1,30 @@
 //! What a key stands for: the content of a change, in one canonical form.
 
 use super::{
-    change::{Demand, Order, SentDevice},
-    names::ServicePlan,
+    change::{ChangeRequest, OperationPayload, SentDevice},
+    newtypes::ServicePlan,
     place_of_use::PrimaryPlaceOfUse,
 };
 
-impl Demand {
+impl ChangeRequest {
     /// What a key stands for, as bytes: everything in the message but
     /// `validate_only`, the key and the client references, devices in any
     /// order. Version 1; each text is preceded by its length, so that no two
     /// contents share their bytes.
-    pub fn canonical_content(&self) -> Vec<u8> {
+    pub fn fingerprint_input(&self) -> Vec<u8> {
         let mut out = b"thingspace.gateway/content/1".to_vec();
         put(&mut out, self.account.as_str());
         put(&mut out, self.service_plan.as_str());
-        let mut devices: Vec<Vec<u8>> = self.devices.iter().map(SentDevice::canonical).collect();
-        match &self.order {
-            Order::EsimPlan => put(&mut out, "esim"),
-            Order::FiveGBiPlan {
+        let mut devices: Vec<Vec<u8>> = self
+            .devices
+            .iter()
+            .map(SentDevice::fingerprint_input)
+            .collect();
+        match &self.payload {
+            OperationPayload::EsimPlan => put(&mut out, "esim"),
+            OperationPayload::FiveGBiPlan {
                 current_service_plan,
-                places,
+                places_of_use: places,
             } => {
                 put(&mut out, "five_g_bi");
                 put(
@@ -43,7 +47,7 @@ impl Demand {
 }
 
 impl SentDevice {
-    fn canonical(&self) -> Vec<u8> {
+    fn fingerprint_input(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for id in self.sorted_ids() {
             put(&mut out, id.kind().as_str());

@@ -1,18 +1,18 @@
 use super::*;
 use crate::domain::{
-    esim::{EsimDeviceDraft, EsimPlanDraft},
-    five_g_bi::{FiveGBiDeviceDraft, FiveGBiPlanDraft},
-    place_of_use::{Address, CustomerName, PrimaryPlaceOfUse},
+    esim::{EsimDeviceInput, EsimPlanInput},
+    five_g_bi::{FiveGBiDeviceInput, FiveGBiPlanInput},
+    place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
 };
 
-const LIMITS: Limits = Limits {
+const LIMITS: ValidationRules = ValidationRules {
     max_devices: 3,
     require_key: true,
     refuse_reserved: true,
 };
 
-fn common() -> Draft {
-    Draft {
+fn common() -> CommonFields {
+    CommonFields {
         account_name: "0000123456-00001".into(),
         service_plan: "A plan".into(),
         idempotency_key: "key".into(),
@@ -20,16 +20,16 @@ fn common() -> Draft {
     }
 }
 
-fn profile(iccid: &str) -> EsimDeviceDraft {
-    EsimDeviceDraft {
+fn profile(iccid: &str) -> EsimDeviceInput {
+    EsimDeviceInput {
         eid: "89049032000001000000000000000001".into(),
         iccid: iccid.into(),
         client_reference: String::new(),
     }
 }
 
-fn esim(iccids: &[&str]) -> EsimPlanDraft {
-    EsimPlanDraft {
+fn esim(iccids: &[&str]) -> EsimPlanInput {
+    EsimPlanInput {
         common: common(),
         devices: iccids.iter().map(|iccid| profile(iccid)).collect(),
     }
@@ -37,7 +37,7 @@ fn esim(iccids: &[&str]) -> EsimPlanDraft {
 
 fn place() -> PrimaryPlaceOfUse {
     PrimaryPlaceOfUse {
-        address: Address {
+        address: StreetAddress {
             address_line1: "1 Main St".into(),
             address_line2: "Suite 2".into(),
             city: "Dallas".into(),
@@ -58,8 +58,8 @@ fn place() -> PrimaryPlaceOfUse {
 
 type Device<'a> = (Vec<(&'a str, &'a str)>, Option<PrimaryPlaceOfUse>);
 
-fn five_g(devices: Vec<Device<'_>>) -> FiveGBiPlanDraft {
-    let device = |(ids, place): Device<'_>| FiveGBiDeviceDraft {
+fn five_g(devices: Vec<Device<'_>>) -> FiveGBiPlanInput {
+    let device = |(ids, place): Device<'_>| FiveGBiDeviceInput {
         device_ids: ids
             .into_iter()
             .map(|(kind, id)| (kind.into(), id.into()))
@@ -67,7 +67,7 @@ fn five_g(devices: Vec<Device<'_>>) -> FiveGBiPlanDraft {
         primary_place_of_use: place,
         client_reference: String::new(),
     };
-    FiveGBiPlanDraft {
+    FiveGBiPlanInput {
         common: common(),
         current_service_plan: "OLDPLAN".into(),
         devices: devices.into_iter().map(device).collect(),
@@ -83,11 +83,11 @@ fn fields<T>(result: Result<T, Vec<Violation>>) -> Vec<String> {
 }
 
 #[test]
-fn everything_that_is_wrong_is_told_at_once_each_with_its_path() {
+fn all_violations_are_reported_at_once_each_with_its_field_path() {
     let mut draft = esim(&["89148000000800139708", "x"]);
     draft.devices[1].eid = "1".into();
     draft.devices[1].client_reference = "r".repeat(65);
-    draft.common = Draft {
+    draft.common = CommonFields {
         account_name: "a'b".into(),
         service_plan: "plan<".into(),
         idempotency_key: String::new(),
@@ -109,7 +109,7 @@ fn everything_that_is_wrong_is_told_at_once_each_with_its_path() {
 #[test]
 fn a_place_of_use_is_checked_field_by_field_without_repeating_a_value() {
     let mut wrong = place();
-    wrong.address = Address {
+    wrong.address = StreetAddress {
         address_line1: "P.O. Box 12".into(),
         address_line2: "O'Brien".into(),
         city: String::new(),
@@ -169,7 +169,7 @@ fn a_place_of_use_is_checked_field_by_field_without_repeating_a_value() {
 }
 
 #[test]
-fn a_device_is_told_to_be_there_already_however_it_is_spelled() {
+fn a_duplicate_device_is_reported_in_any_spelling() {
     let twice = esim(&[
         "89148000000800139708",
         "89148000000800139716",
@@ -210,7 +210,7 @@ fn the_number_of_devices_has_bounds_and_the_upper_one_names_its_setting() {
 fn reserved_identifiers_are_refused_where_real_devices_are_changed() {
     let draft = || esim(&["99940000000000000001"]);
     assert_eq!(fields(draft().validate(LIMITS)), ["devices[0].iccid"]);
-    let lenient = Limits {
+    let lenient = ValidationRules {
         refuse_reserved: false,
         ..LIMITS
     };
@@ -225,9 +225,9 @@ fn reserved_identifiers_are_refused_where_real_devices_are_changed() {
 #[test]
 fn an_unusual_imei_is_warned_about_and_taken() {
     let ids = vec![("imei", "990013907835573")];
-    let demand = five_g(vec![(ids, Some(place()))]).validate(LIMITS).unwrap();
-    assert_eq!(demand.warnings.len(), 1);
-    assert!(demand.warnings[0].starts_with("devices[0].device_ids[0].id"));
+    let change_request = five_g(vec![(ids, Some(place()))]).validate(LIMITS).unwrap();
+    assert_eq!(change_request.warnings.len(), 1);
+    assert!(change_request.warnings[0].starts_with("devices[0].device_ids[0].id"));
 }
 
 #[test]
@@ -241,7 +241,7 @@ fn content_is_the_same_in_any_order_of_devices_and_another_with_any_other_value(
             (vec![("meid", second)], Some(place())),
         ])
     };
-    let content = |draft: FiveGBiPlanDraft| draft.validate(LIMITS).unwrap().canonical_content();
+    let content = |draft: FiveGBiPlanInput| draft.validate(LIMITS).unwrap().fingerprint_input();
     let one = content(two("A100003685E561", "A100003685E562"));
     let mut swapped = two("A100003685E561", "A100003685E562");
     swapped.devices.swap(0, 1);
@@ -274,13 +274,13 @@ fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored
                 ("meid".to_owned(), format!("A100003685E56{number}")),
             ];
             device_ids.rotate_left(*number % 2);
-            FiveGBiDeviceDraft {
+            FiveGBiDeviceInput {
                 device_ids,
                 primary_place_of_use: Some(place),
                 client_reference: format!("{reference} {number}"),
             }
         };
-        let draft = FiveGBiPlanDraft {
+        let draft = FiveGBiPlanInput {
             common: common(),
             current_service_plan: String::new(),
             devices: numbers.iter().map(device).collect(),
@@ -293,15 +293,19 @@ fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored
         for device in &mut later.devices {
             device.ids.reverse();
         }
-        assert_eq!(later.canonical_content(), stored.canonical_content());
+        assert_eq!(later.fingerprint_input(), stored.fingerprint_input());
         let sent = later.in_stored_order(stored.devices.clone()).unwrap();
         assert_eq!(sent.devices, stored.devices);
         let (
-            Order::FiveGBiPlan { places, .. },
-            Order::FiveGBiPlan {
-                places: expected, ..
+            OperationPayload::FiveGBiPlan {
+                places_of_use: places,
+                ..
             },
-        ) = (&sent.order, &stored.order)
+            OperationPayload::FiveGBiPlan {
+                places_of_use: expected,
+                ..
+            },
+        ) = (&sent.payload, &stored.payload)
         else {
             panic!("not 5G")
         };

@@ -1,16 +1,16 @@
 //! What both plan changes have in common before they are known to be valid.
 
 use super::{
-    change::{Demand, Order, SentDevice},
+    change::{ChangeRequest, OperationPayload, SentDevice},
     identifier::DeviceId,
-    matching::Seen,
-    names::{AccountName, ClientReference, IdempotencyKey, ServicePlan},
-    violation::{FieldReason, Path, Violation, Violations},
+    matching::SeenIdentifiers,
+    newtypes::{AccountName, ClientReference, IdempotencyKey, ServicePlan},
+    violation::{FieldPath, FieldReason, Violation, Violations},
 };
 
 /// The fields that both requests have, as a client sent them.
 #[derive(Debug, Clone, Default)]
-pub struct Draft {
+pub struct CommonFields {
     /// The billing account.
     pub account_name: String,
     /// The plan to change to.
@@ -23,7 +23,7 @@ pub struct Draft {
 
 /// What the settings ask of a change.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ValidationRules {
     /// How many devices one POST may carry: `changes.max_devices_per_request`.
     pub max_devices: usize,
     /// Whether a key is required: `changes.require_key`.
@@ -34,18 +34,18 @@ pub struct Limits {
 }
 
 /// Gathers what is valid, and everything that is not.
-pub(super) struct Drafting {
-    limits: Limits,
-    common: Option<Common>,
+pub(super) struct Validator {
+    rules: ValidationRules,
+    common: Option<ValidCommonFields>,
     violations: Violations,
-    seen: Seen,
+    seen: SeenIdentifiers,
     devices: Vec<SentDevice>,
-    unusual: usize,
+    check_digit_failures: usize,
     warnings: Vec<String>,
 }
 
 /// The fields that both requests have, valid.
-struct Common {
+struct ValidCommonFields {
     account: AccountName,
     service_plan: ServicePlan,
     key: Option<IdempotencyKey>,
@@ -57,40 +57,40 @@ const MAX_WARNINGS: usize = 20;
 
 // === impl Drafting ===
 
-impl Drafting {
+impl Validator {
     /// Begins with the fields of the request itself and the number of devices, so
     /// that what is wrong with them is told first: of thousands of bad devices an
     /// answer has room for some.
-    pub(super) fn begin(limits: Limits, draft: Draft, device_count: usize) -> Self {
+    pub(super) fn new(limits: ValidationRules, draft: CommonFields, device_count: usize) -> Self {
         let mut violations = Violations::default();
-        let mut drafting = Self {
-            limits,
-            common: draft.read(limits, &mut violations),
+        let mut validator = Self {
+            rules: limits,
+            common: draft.validate(limits, &mut violations),
             violations,
-            seen: Seen::default(),
+            seen: SeenIdentifiers::default(),
             devices: Vec::with_capacity(device_count.min(limits.max_devices)),
-            unusual: 0,
+            check_digit_failures: 0,
             warnings: Vec::new(),
         };
         if device_count == 0 {
             let why = "must name at least one device";
-            let path = Path::root("devices");
-            drafting.violations.add(path, FieldReason::Required, why);
+            let path = FieldPath::root("devices");
+            validator.violations.add(path, FieldReason::Required, why);
         }
         if device_count > limits.max_devices {
             let why = format!(
                 "must name at most {} devices (setting changes.max_devices_per_request), not {device_count}",
                 limits.max_devices
             );
-            let path = Path::root("devices");
-            drafting.violations.add(path, FieldReason::TooLong, why);
+            let path = FieldPath::root("devices");
+            validator.violations.add(path, FieldReason::TooLong, why);
         }
-        drafting
+        validator
     }
 
     /// Whether the devices are few enough to be looked at one by one.
-    pub(super) fn takes(&self, device_count: usize) -> bool {
-        device_count <= self.limits.max_devices
+    pub(super) fn is_within_device_limit(&self, device_count: usize) -> bool {
+        device_count <= self.rules.max_devices
     }
 
     pub(super) fn violations(&mut self) -> &mut Violations {
@@ -99,28 +99,28 @@ impl Drafting {
 
     /// Takes one device, whose identifiers stand at the paths that come with
     /// them. One that is there already is a violation of its first such path.
-    pub(super) fn device(
+    pub(super) fn add_device(
         &mut self,
         index: usize,
-        ids: Vec<(Path, DeviceId)>,
-        identifying: impl Fn(&DeviceId) -> bool,
+        ids: Vec<(FieldPath, DeviceId)>,
+        is_identifying: impl Fn(&DeviceId) -> bool,
         reference: ClientReference,
     ) {
         for (path, id) in &ids {
             let path = *path;
-            if self.limits.refuse_reserved && id.is_reserved() {
+            if self.rules.refuse_reserved && id.is_reserved() {
                 let why = "is in a range reserved for the sandbox; no real device has it";
                 self.violations.add(path, FieldReason::Value, why);
             }
-            if identifying(id)
-                && let Some(first) = self.seen.note(index, id)
+            if is_identifying(id)
+                && let Some(first) = self.seen.insert(index, id)
             {
                 let why = format!("is the same device as devices[{first}]");
                 self.violations.add(path, FieldReason::Duplicate, why);
             }
-            if id.has_unusual_check_digit() {
-                self.unusual += 1;
-                if self.unusual <= MAX_WARNINGS {
+            if id.has_invalid_check_digit() {
+                self.check_digit_failures += 1;
+                if self.check_digit_failures <= MAX_WARNINGS {
                     self.warnings
                         .push(format!("{path}: the IMEI fails its check digit"));
                 }
@@ -133,51 +133,63 @@ impl Drafting {
     }
 
     /// Reads a device's own client reference.
-    pub(super) fn reference(&mut self, path: Path, text: String) -> Option<ClientReference> {
+    pub(super) fn parse_client_reference(
+        &mut self,
+        path: FieldPath,
+        text: String,
+    ) -> Option<ClientReference> {
         let path = path.field("client_reference");
-        self.violations.take(path, ClientReference::parse(text))
+        self.violations
+            .ok_or_add(path, ClientReference::parse(text))
     }
 
     /// The valid change, or everything that is wrong with it.
-    pub(super) fn finish(mut self, order: Order) -> Result<Demand, Vec<Violation>> {
-        if self.unusual > MAX_WARNINGS {
-            let more = self.unusual - MAX_WARNINGS;
+    pub(super) fn finish(
+        mut self,
+        order: OperationPayload,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        if self.check_digit_failures > MAX_WARNINGS {
+            let more = self.check_digit_failures - MAX_WARNINGS;
             self.warnings
                 .push(format!("{more} more IMEIs fail their check digit"));
         }
         let (devices, warnings) = (self.devices, self.warnings);
-        let demand = self.common.map(|common| Demand {
+        let change_request = self.common.map(|common| ChangeRequest {
             account: common.account,
             key: common.key,
             client_reference: common.client_reference,
             service_plan: common.service_plan,
             devices,
-            order,
+            payload: order,
             warnings,
         });
-        self.violations.finish(demand)
+        self.violations.into_result(change_request)
     }
 }
 
 // === impl Draft ===
 
-impl Draft {
-    fn read(self, limits: Limits, violations: &mut Violations) -> Option<Common> {
+impl CommonFields {
+    fn validate(
+        self,
+        limits: ValidationRules,
+        violations: &mut Violations,
+    ) -> Option<ValidCommonFields> {
         let account = AccountName::parse(self.account_name);
-        let account = violations.take(Path::root("account_name"), account);
+        let account = violations.ok_or_add(FieldPath::root("account_name"), account);
         let plan = ServicePlan::parse(self.service_plan);
-        let plan = violations.take(Path::root("service_plan"), plan);
+        let plan = violations.ok_or_add(FieldPath::root("service_plan"), plan);
         let key = if self.idempotency_key.is_empty() && !limits.require_key {
             Some(None)
         } else {
             let key = IdempotencyKey::parse(self.idempotency_key);
             violations
-                .take(Path::root("idempotency_key"), key)
+                .ok_or_add(FieldPath::root("idempotency_key"), key)
                 .map(Some)
         };
         let reference = ClientReference::parse(self.client_reference);
-        let reference = violations.take(Path::root("client_reference"), reference);
-        Some(Common {
+        let reference = violations.ok_or_add(FieldPath::root("client_reference"), reference);
+        Some(ValidCommonFields {
             account: account?,
             service_plan: plan?,
             key: key?,
