@@ -2,7 +2,7 @@
 
 use thingspace_gateway::{
     domain::newtypes::{ChangeId, RequestId},
-    journal::{Epoch, Place, Target},
+    journal::{Cursor, Epoch, WatchTarget},
     watch::{Side, Token},
 };
 
@@ -38,10 +38,10 @@ fn token(data: &[u8]) -> Option<Token> {
             .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
     };
     let target = match <[u8; 16]>::try_from(name) {
-        Ok(id) => Target::Change(ChangeId::from_bytes(id)),
-        Err(_) => Target::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
+        Ok(id) => WatchTarget::Change(ChangeId::from_bytes(id)),
+        Err(_) => WatchTarget::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
     };
-    let event = Place {
+    let event = Cursor {
         position: number(8, 16),
         index: u32::try_from(number(16, 20)).ok()?,
     };
@@ -49,7 +49,7 @@ fn token(data: &[u8]) -> Option<Token> {
     let (side, place, mark) = match side % 3 {
         0 => (Side::After, event, mark),
         1 => (Side::Before, event, mark),
-        _ => (Side::NoneUpTo(event.position), Place::START, 0),
+        _ => (Side::NoneUpTo(event.position), Cursor::START, 0),
     };
     Some(Token {
         epoch: Epoch(number(0, 8)),

@@ -41,14 +41,14 @@ impl InJournal {
 #[async_trait]
 impl FailedLoginStore for InJournal {
     async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String> {
-        let value = self.journal.note(self.name(credentials)).await;
+        let value = self.journal.get_kv(self.name(credentials)).await;
         let value = value.map_err(|error| error.to_string())?;
         Ok(decode(&value, self.clock.now()))
     }
 
     async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String> {
         let value = encode(failed, self.clock.now());
-        let stored = self.journal.put_note(self.name(credentials), value).await;
+        let stored = self.journal.put_kv(self.name(credentials), value).await;
         stored.map_err(|error| error.to_string())
     }
 }

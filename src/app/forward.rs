@@ -33,7 +33,7 @@ pub(super) fn forwarder(
 ) -> Option<(Forwarder, Vec<Arc<Fresh>>)> {
     let callbacks = &config.callbacks;
     let Some(url) = &callbacks.forward_url else {
-        let waiting = journal.forwards().waiting;
+        let waiting = journal.forward_queue_stats().waiting;
         if waiting > 0 {
             tracing::warn!(
                 waiting,

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{self, Config, Mode},
     grpc,
-    journal::{JournalError, Origin, sqlite::OpenError},
+    journal::{JournalError, Origin, sqlite::JournalOpenError},
     telemetry::Telemetry,
     thingspace,
 };
@@ -78,7 +78,7 @@ pub enum StartError {
     },
     /// The journal cannot be opened.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] JournalOpenError),
     /// What the last stop left in the journal cannot be settled.
     #[error("the journal cannot be used: {0}")]
     Recover(#[from] JournalError),
@@ -111,7 +111,7 @@ impl StartError {
     /// journal is not what the gateway left, so that no retry helps.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(OpenError::Damaged { .. } | OpenError::OtherOrigin { .. }) => {
+            Self::Open(JournalOpenError::Damaged { .. } | JournalOpenError::OtherOrigin { .. }) => {
                 config::EXIT_CODE
             }
             _ => 1,
@@ -154,13 +154,13 @@ impl App {
         };
         let origin = match mode {
             Mode::ServeSandbox => Origin::sandbox(),
-            Mode::Serve | Mode::Sandbox => Origin::of_url(&config.thingspace.base_url),
+            Mode::Serve | Mode::Sandbox => Origin::from_url(&config.thingspace.base_url),
         };
         let parts = Parts::build(&config, origin, telemetry.instruments()).await?;
         // The metrics outlive the journal, and must not keep its directory locked.
         let journal = Arc::downgrade(&parts.journal);
         telemetry.observe_changes(move || {
-            let census = journal.upgrade().map(|journal| journal.census());
+            let census = journal.upgrade().map(|journal| journal.state_counts());
             count_by_state(census.unwrap_or_default())
         });
         Ok(Self {
@@ -218,7 +218,7 @@ impl App {
             let journal = Arc::downgrade(&parts.journal);
             telemetry.observe_forwards(move || {
                 let journal = journal.upgrade();
-                journal.map_or(0, |journal| journal.forwards().waiting)
+                journal.map_or(0, |journal| journal.forward_queue_stats().waiting)
             });
         }
         let operator = socket::Operator {

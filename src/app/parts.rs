@@ -14,8 +14,8 @@ use crate::{
     domain::{change::ChangeState, clock::Clock, validator::ValidationRules},
     grpc::{self, Encoder, Gateway, Health, Server, ServerInfo},
     journal::{
-        Census, Journal, Origin,
-        sqlite::{Embedded, Options},
+        Journal, Origin, StateCounts,
+        sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
     thingspace::ThingSpace,
@@ -54,7 +54,7 @@ impl Parts {
         instruments: Instruments,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&Options {
+        let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&SqliteOptions {
             dir: config.journal.dir.clone(),
             origin,
             allow_network_filesystem: config.journal.allow_network_filesystem,
@@ -203,7 +203,7 @@ impl Parts {
     }
 }
 
-pub(super) fn count_by_state(census: Census) -> [(&'static str, u64); ChangeState::ALL.len()] {
+pub(super) fn count_by_state(census: StateCounts) -> [(&'static str, u64); ChangeState::ALL.len()] {
     let mut counts = ChangeState::ALL.map(|state| (state.as_str(), 0));
     for (shown, count) in counts.iter_mut().zip(census.0) {
         shown.1 = u64::try_from(count).unwrap_or(0);

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     callbacks::{Quarantine, Replayed},
-    journal::{Detained, Journal, JournalError, Stored},
+    journal::{Journal, JournalError, QuarantinedCallback, Stored},
     thingspace::ThingSpace,
 };
 
@@ -125,17 +125,24 @@ async fn list_first(operator: State<Operator>) -> Answer {
 }
 
 async fn list(State(operator): State<Operator>, Segment(after): Segment<u64>) -> Answer {
-    let page = operator.journal.detained(after, PAGE).await;
+    let page = operator.journal.list_quarantined(after, PAGE).await;
     let page = page.map_err(failed)?;
     if let Some((last, _)) = page.last() {
-        operator.journal.see_detained(*last).await.map_err(failed)?;
+        operator
+            .journal
+            .mark_quarantined_reviewed(*last)
+            .await
+            .map_err(failed)?;
     }
     let heads: Vec<Value> = page.iter().map(|(id, one)| head(*id, one)).collect();
     Ok(Json(json!({ "quarantine": heads })))
 }
 
 async fn show(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
-    let found = operator.journal.detained(id.saturating_sub(1), 1).await;
+    let found = operator
+        .journal
+        .list_quarantined(id.saturating_sub(1), 1)
+        .await;
     let found = found.map_err(failed)?.into_iter().next();
     let Some((_, one)) = found.filter(|(found, _)| *found == id) else {
         return Err(not_there());
@@ -148,7 +155,12 @@ async fn show(State(operator): State<Operator>, Segment(id): Segment<u64>) -> An
 }
 
 async fn drop_one(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
-    match operator.journal.drop_detained(id).await.map_err(failed)? {
+    match operator
+        .journal
+        .drop_quarantined(id)
+        .await
+        .map_err(failed)?
+    {
         true => {
             tracing::warn!(id, "an operator dropped a callback from the quarantine");
             Ok(Json(json!({ "dropped": id })))
@@ -199,10 +211,10 @@ async fn unlatch(State(operator): State<Operator>) -> Answer {
 // === Their parts ===
 
 /// What is shown of one in a list.
-fn head(id: u64, one: &Detained) -> Value {
+fn head(id: u64, one: &QuarantinedCallback) -> Value {
     json!({
         "id": id,
-        "receive_time_us": one.time.as_micros(),
+        "receive_time_us": one.receive_time.as_micros(),
         "reason": one.reason,
         "service": one.service.as_ref().map(|name| name.as_str()),
         "account": one.account.as_ref().map(|name| name.as_str()),

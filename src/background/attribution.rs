@@ -31,7 +31,7 @@ use crate::{
         identifier::ReportedId,
         newtypes::RequestId,
     },
-    journal::{Attribution, ChangeFilter, Journal, JournalError, Observer, Target},
+    journal::{Attribution, ChangeFilter, CommitListener, Journal, JournalError, WatchTarget},
     thingspace::{LookUpError, ThingSpace},
 };
 
@@ -94,8 +94,8 @@ enum RequestDevices {
 
 // === impl Mailbox ===
 
-impl Observer for Mailbox {
-    fn committed(&self, touched: &[Target]) {
+impl CommitListener for Mailbox {
+    fn on_commit(&self, touched: &[WatchTarget]) {
         if touched.is_empty() {
             return;
         }
@@ -103,7 +103,7 @@ impl Observer for Mailbox {
         let mut news = self.touched.lock();
         for target in touched {
             match target {
-                Target::Request(request) => {
+                WatchTarget::Request(request) => {
                     let has_room = news.requests.len() < MAX_FOLLOWED;
                     if has_room || news.requests.contains_key(request) {
                         news.requests.insert(request.clone(), now);
@@ -112,7 +112,7 @@ impl Observer for Mailbox {
                         news.is_sweep_due = true;
                     }
                 }
-                Target::Change(_) => news.is_sweep_due = true,
+                WatchTarget::Change(_) => news.is_sweep_due = true,
             }
         }
         self.arrived.notify_one();
@@ -122,10 +122,10 @@ impl Observer for Mailbox {
 /// The journal never drops its observers, so it gets a [`Weak`].
 struct WeakMailbox(Weak<Mailbox>);
 
-impl Observer for WeakMailbox {
-    fn committed(&self, touched: &[Target]) {
+impl CommitListener for WeakMailbox {
+    fn on_commit(&self, touched: &[WatchTarget]) {
         if let Some(mailbox) = self.0.upgrade() {
-            mailbox.committed(touched);
+            mailbox.on_commit(touched);
         }
     }
 }
@@ -141,7 +141,7 @@ impl Attributor {
         quiet_period: Duration,
     ) -> Self {
         let mailbox = Arc::new(Mailbox::default());
-        journal.observe(Arc::new(WeakMailbox(Arc::downgrade(&mailbox))));
+        journal.add_commit_listener(Arc::new(WeakMailbox(Arc::downgrade(&mailbox))));
         // Stored requests are followed from the start.
         mailbox.touched.lock().is_sweep_due = true;
         mailbox.arrived.notify_one();
@@ -190,7 +190,7 @@ impl Attributor {
 
     async fn process(&self, news: &TouchedTargets) -> Result<(), JournalError> {
         // As a rule nothing is unknown, and callbacks cost nothing here.
-        if self.journal.census().of(ChangeState::OutcomeUnknown) == 0 {
+        if self.journal.state_counts().get(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
         }
         // Before others are followed: a request that is followed again is not quiet.
@@ -433,7 +433,7 @@ mod tests {
     }
 
     fn commit_result(mailbox: &Mailbox, number: usize) {
-        mailbox.committed(&[Target::Request(request(number))]);
+        mailbox.on_commit(&[WatchTarget::Request(request(number))]);
     }
 
     fn take(mailbox: &Mailbox) -> Vec<RequestId> {

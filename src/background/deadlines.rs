@@ -108,12 +108,13 @@ impl Rule {
             _ => clock.now(),
         };
         let before = now.minus(self.after);
-        let waiting = journal.waiting(self.state, before, now).await?;
+        let waiting = journal.due_changes(self.state, before, now).await?;
         let mut due = waiting.due;
         let mut next = waiting.next;
         // The system clock was ahead when these were stored: they wait from when they are first seen.
-        self.ahead.retain(|id, _| waiting.ahead.contains(id));
-        for change_id in waiting.ahead {
+        self.ahead
+            .retain(|id, _| waiting.ahead_of_clock.contains(id));
+        for change_id in waiting.ahead_of_clock {
             let since = self.ahead.entry(change_id).or_insert(now);
             // The clock may have been set back since.
             *since = now.min(*since);
@@ -126,7 +127,7 @@ impl Rule {
         }
         for change_id in &due {
             match journal
-                .step(*change_id, self.step.clone(), clock.now())
+                .apply_transition(*change_id, self.step.clone(), clock.now())
                 .await
             {
                 Ok(change) => {
@@ -134,7 +135,7 @@ impl Rule {
                     tracing::warn!(%change_id, missing, "{}", self.told);
                 }
                 // It took another step meanwhile, or was removed.
-                Err(JournalError::IllegalStep(_) | JournalError::NoSuchChange) => {}
+                Err(JournalError::IllegalTransition(_) | JournalError::NoSuchChange) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -62,10 +62,10 @@ async fn trim_once(
 ) -> Result<bool, JournalError> {
     let now = clock.now();
     let before = now.minus(retention);
-    let mut samples = Samples::parse(&journal.note(NOTE.into()).await?);
-    let position = journal.extent().await?.last;
+    let mut samples = Samples::parse(&journal.get_kv(NOTE.into()).await?);
+    let position = journal.coverage().await?.last;
     if samples.add(now, position, retention, is_start) {
-        journal.put_note(NOTE.into(), samples.to_bytes()).await?;
+        journal.put_kv(NOTE.into(), samples.to_bytes()).await?;
     }
     // By the sample's own time: what is between two samples need not be looked through.
     let (before, up_to) = match samples.reached_by(before) {

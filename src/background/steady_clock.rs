@@ -55,10 +55,10 @@ impl SteadyClock {
         journal: &dyn Journal,
         system: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, JournalError> {
-        let recorded = journal.note(NOTE.into()).await?;
+        let recorded = journal.get_kv(NOTE.into()).await?;
         let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
             Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
-            Err(_) if journal.extent().await?.last == 0 => system.now(),
+            Err(_) if journal.coverage().await?.last == 0 => system.now(),
             // Entries without a stored time: any system clock is far ahead of this one.
             Err(_) => Timestamp::from_micros(0),
         };
@@ -81,7 +81,7 @@ impl SteadyClock {
     /// Stores the current time for the next start. If the disk is full, a later call stores it.
     pub(super) async fn record(&self, journal: &dyn Journal) {
         let micros = self.now().as_micros().to_be_bytes();
-        if let Err(error) = journal.put_note(NOTE.into(), micros.into()).await {
+        if let Err(error) = journal.put_kv(NOTE.into(), micros.into()).await {
             tracing::warn!(%error, "the time of the steady clock could not be stored");
         }
     }

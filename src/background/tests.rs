@@ -16,8 +16,8 @@ use crate::{
         validator::{CommonFields, ValidationRules},
     },
     journal::{
-        ChangeName, Claim, Intent, Journal,
-        sqlite::{Embedded, Options},
+        ChangeSelector, Claim, Intent, Journal,
+        sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
 };
@@ -77,10 +77,10 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     let (demand, now) = (demand(), clock.now());
     let intent = Intent {
         change: demand.to_change(ChangeId::new(now), now),
-        content: [0; 32],
+        fingerprint: [0; 32],
         devices: demand.devices.clone(),
     };
-    let Claim::Made(change) = journal.claim(intent).await.unwrap() else {
+    let Claim::Created(change) = journal.claim(intent).await.unwrap() else {
         panic!("the key is new")
     };
     let dispatch = Transition::Dispatch {
@@ -93,7 +93,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     };
     for step in [dispatch, accept] {
         journal
-            .step(change.change_id, step, clock.now())
+            .apply_transition(change.change_id, step, clock.now())
             .await
             .unwrap();
     }
@@ -103,13 +103,13 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
 #[tokio::test(start_paused = true)]
 async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(Paused::new());
     let stop = CancellationToken::new();
     let steady = SteadyClock::load(&*journal, Arc::clone(&clock))
@@ -129,10 +129,10 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
     let upkeep = tokio::spawn(async { tokio::join!(deadlines, trimming) });
 
     let change_id = accepted(&*journal, &*clock).await;
-    let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+    let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
     let accepted_at = change.unwrap().accept_time.unwrap();
     let state = async || {
-        let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+        let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
         change.map(|change| change.state)
     };
     // The journal works in real time: once the hour is past, its threads are waited for.
@@ -158,7 +158,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
     // Commits of its own are behind those of the trimming, which so gets its turn.
     let turn = async || {
         for _ in 0..4 {
-            journal.put_note("turn".into(), vec![1]).await.unwrap();
+            journal.put_kv("turn".into(), vec![1]).await.unwrap();
         }
     };
     while clock.now().since(accepted_at) < 400 * DAY {
@@ -181,13 +181,13 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
 #[tokio::test(start_paused = true)]
 async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_in_its_time() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let paused = Arc::new(Paused::new());
     paused.days_ahead.store(401, Relaxed);
     let clock: Arc<dyn Clock> = paused.clone();
@@ -208,14 +208,14 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     // Seen with one time, which is set back once more.
     paused.days_ahead.store(30, Relaxed);
     for _ in 0..4 {
-        journal.put_note("turn".into(), vec![1]).await.unwrap();
+        journal.put_kv("turn".into(), vec![1]).await.unwrap();
         tokio::time::advance(MINUTE).await;
     }
     paused.days_ahead.store(0, Relaxed);
     let seen = clock.now();
     let age = async |wanted: ChangeState, at_most: Duration| {
         for _ in 0..READS {
-            let change = journal.change(ChangeName::Id(change_id)).await.unwrap();
+            let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
             if change.unwrap().state == wanted {
                 return clock.now().since(seen);
             }

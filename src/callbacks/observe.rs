@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     domain::{change::Change, newtypes::RequestId},
-    journal::{ChangeName, Journal},
+    journal::{ChangeSelector, Journal},
     telemetry::{CallbackCall, Instruments},
 };
 
@@ -116,7 +116,7 @@ impl Observer {
         for wait in LOOKS {
             // A drain looks once more, at once.
             let _ending = timeout(wait, self.ending.cancelled()).await;
-            let name = ChangeName::Request(request_id.clone());
+            let name = ChangeSelector::Request(request_id.clone());
             if let Ok(Some(change)) = self.journal.change(name).await {
                 return Some(change);
             }

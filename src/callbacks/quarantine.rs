@@ -17,7 +17,9 @@ use crate::{
         callback::{Callback, RedactedBody},
         newtypes::{AccountName, CallbackService},
     },
-    journal::{Arrival, Bounds, Detained, Journal, JournalError, Stored},
+    journal::{
+        Journal, JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
+    },
 };
 
 /// How long what an operator has looked at is kept, when room is needed.
@@ -49,26 +51,26 @@ impl Room {
         let unusable = RedactedBody::from_body(&body);
         drop(body);
         let now = self.clock.now();
-        let detained = Detained {
-            time: now,
+        let detained = QuarantinedCallback {
+            receive_time: now,
             service: CallbackService::parse(target.service.as_str()).ok(),
             account: self.account(target),
             reason: refusal.name().to_owned(),
-            print: print(
+            credential_mac: print(
                 &*self.journal,
                 unusable.username.as_ref(),
                 unusable.password.as_ref(),
             ),
             body: unusable.body,
         };
-        let bounds = Bounds {
+        let bounds = QuarantineLimits {
             bytes: self.quarantine_bytes,
-            forget_before: self.steady_clock.now().minus(KEEP),
+            delete_reviewed_before: self.steady_clock.now().minus(KEEP),
         };
         let journal = Arc::clone(&self.journal);
         let keep = self.tasks.spawn(async move {
             let _until_kept = held;
-            journal.detain(detained, bounds).await
+            journal.quarantine(detained, bounds).await
         });
         match timeout_at(deadline, keep).await {
             Ok(Ok(Ok(Some(_)))) => Ok(()),
@@ -90,7 +92,10 @@ impl Room {
 
     /// Judges a kept callback by the settings as they are now.
     pub(super) async fn replay(&self, id: u64) -> Result<Replayed, JournalError> {
-        let found = self.journal.detained(id.saturating_sub(1), 1).await?;
+        let found = self
+            .journal
+            .list_quarantined(id.saturating_sub(1), 1)
+            .await?;
         let Some((_, detained)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(Replayed::NotThere);
         };
@@ -100,16 +105,16 @@ impl Room {
         if !self.is_right_now(&detained) {
             return Ok(Replayed::StillUnusable(Refusal::Unauthorized.name()));
         }
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             callback,
             account: detained.account,
             service: detained.service,
             // When it came, not when it was understood.
-            time: detained.time,
+            receive_time: detained.receive_time,
             // What was not understood may be forged, and was not passed on before.
             forwarding: self.forwarding(),
         };
-        match self.journal.release(id, arrival).await {
+        match self.journal.release_quarantined(id, arrival).await {
             Ok(stored) => Ok(Replayed::Stored(stored)),
             Err(JournalError::NoSuchChange) => Ok(Replayed::NotThere),
             Err(error) => Err(error),
@@ -120,7 +125,7 @@ impl Room {
     pub(super) async fn replay_all(&self) -> Result<(usize, usize), JournalError> {
         let (mut stored, mut left, mut after) = (0, 0, 0);
         loop {
-            let page = self.journal.detained(after, PAGE).await?;
+            let page = self.journal.list_quarantined(after, PAGE).await?;
             let Some((last, _)) = page.last() else {
                 return Ok((stored, left));
             };
@@ -136,17 +141,17 @@ impl Room {
     }
 
     /// Whether the credentials that it had, which only their HMAC tells, would do now.
-    fn is_right_now(&self, detained: &Detained) -> bool {
+    fn is_right_now(&self, detained: &QuarantinedCallback) -> bool {
         let service = detained
             .service
             .as_ref()
             .map_or("", CallbackService::as_str);
-        let presented = !detained.print.is_empty();
+        let presented = !detained.credential_mac.is_empty();
         let right = presented
             && self.gate.pairs().fold(false, |right, pair| {
                 let (username, password) = (pair.username.read(), pair.password.read());
                 let expected = print(&*self.journal, Some(&username), Some(&password));
-                right | (expected == detained.print)
+                right | (expected == detained.credential_mac)
             });
         right || self.gate.takes(service, PathProof::Shown, presented)
     }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     domain::{callback::Callback, clock::Clock, newtypes::CallbackService},
-    journal::{Arrival, Forwarding, Journal, JournalError, Stored},
+    journal::{ForwardOptions, Journal, JournalError, ReceivedCallback, Stored},
 };
 
 /// Bytes that a part of the path may have.
@@ -159,11 +159,11 @@ impl Room {
         if !source.listed {
             self.report.unlisted(about);
         }
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             callback,
             account: self.account(target),
             service: CallbackService::parse(target.service.as_str()).ok(),
-            time: self.clock.now(),
+            receive_time: self.clock.now(),
             forwarding: self.forwarding(),
         };
         let request_id = arrival.callback.result.request_id.clone();
@@ -232,16 +232,19 @@ impl Room {
     }
 
     /// How what is stored now is passed on.
-    pub(super) fn forwarding(&self) -> Option<Forwarding> {
+    pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
-        self.forward_most.map(|most| Forwarding { most, now })
+        self.forward_most.map(|most| ForwardOptions {
+            max_queued: most,
+            now,
+        })
     }
 
     /// Stores a callback on a task of its own: a sender that hangs up, or a
     /// deadline that passes, ends the wait and not the append.
     async fn store(
         &self,
-        arrival: Arrival,
+        arrival: ReceivedCallback,
         held: Held,
         deadline: Instant,
     ) -> Result<Stored, Refused> {

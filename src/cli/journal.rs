@@ -9,7 +9,7 @@ use crate::{
     config::{self, Config, Sources},
     journal::{
         Origin,
-        sqlite::{Embedded, Options},
+        sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
 };
@@ -33,10 +33,10 @@ pub fn accept_loss(
         }
     };
     let dir = config.journal.dir;
-    let accepted = Embedded::accept_loss(&Options {
+    let accepted = SqliteJournal::accept_loss(&SqliteOptions {
         dir: dir.clone(),
         // Not asked about: the next start does that.
-        origin: Origin::of_url(&config.thingspace.base_url),
+        origin: Origin::from_url(&config.thingspace.base_url),
         allow_network_filesystem: config.journal.allow_network_filesystem,
         instruments: Instruments::unread(),
     });
@@ -44,8 +44,8 @@ pub fn accept_loss(
         Ok(Some(accepted)) => {
             let line = json!({
                 "journal_dir": dir,
-                "position_kept": accepted.kept,
-                "position_reached_before": accepted.had,
+                "position_kept": accepted.database_position,
+                "position_reached_before": accepted.marker_position,
             });
             write_line(out, &line.to_string())?;
             Ok(0)

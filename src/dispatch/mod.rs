@@ -24,7 +24,7 @@ use crate::{
         newtypes::ChangeId,
         trace::TraceParent,
     },
-    journal::{BusyDevice, ChangeName, Claim, ClaimCheck, Intent, Journal, JournalError},
+    journal::{BusyDevice, ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
     thingspace::ThingSpace,
 };
 
@@ -112,7 +112,7 @@ impl Dispatcher {
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
-        journal.observe(waiters.clone());
+        journal.add_commit_listener(waiters.clone());
         Arc::new(Self {
             journal,
             thingspace,
@@ -172,12 +172,12 @@ impl Dispatcher {
             error,
             change_id: None,
         })? {
-            ClaimCheck::Known {
+            ClaimCheck::KeyInUse {
                 change,
-                same_content: false,
+                has_same_content: false,
             } => Err(DispatchError::KeyReused(change.change_id)),
             ClaimCheck::Busy(busy) => Err(DispatchError::DeviceBusy(busy)),
-            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::Known { .. } => Ok(demand),
+            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::KeyInUse { .. } => Ok(demand),
         }
     }
 
@@ -188,7 +188,7 @@ impl Dispatcher {
             return ExistingChange::Absent;
         };
         let has_place = self.in_flight.is_key_in_flight(demand);
-        let name = ChangeName::Key(demand.account.clone(), key.clone());
+        let name = ChangeSelector::Key(demand.account.clone(), key.clone());
         match self.journal.change(name).await {
             Ok(Some(change)) => ExistingChange::Change(change.change_id),
             Ok(None) if !has_place => ExistingChange::Absent,
@@ -208,7 +208,7 @@ impl Dispatcher {
         };
         let (demand, intent) = self.build_intent(change_request).await?;
         match self.journal.claim(intent).await.map_err(unclaimed)? {
-            Claim::Made(change) => {
+            Claim::Created(change) => {
                 let change = self.send_in_task(change.change_id, demand, caller).await?;
                 Ok(SubmitOutcome::Answered(Box::new(change)))
             }
@@ -219,14 +219,14 @@ impl Dispatcher {
                 Ok(SubmitOutcome::Answered(Box::new(change)))
             }
             Claim::Busy(busy) => Err(DispatchError::DeviceBusy(busy)),
-            Claim::Known {
+            Claim::KeyInUse {
                 change,
-                same_content: false,
+                has_same_content: false,
             } => Err(DispatchError::KeyReused(change.change_id)),
-            Claim::Known { change, .. } if change.state.is_in_flight() => {
+            Claim::KeyInUse { change, .. } if change.state.is_in_flight() => {
                 Ok(SubmitOutcome::SentByAnotherCall(change.change_id))
             }
-            Claim::Known { change, .. } => Ok(SubmitOutcome::Answered(Box::new(change))),
+            Claim::KeyInUse { change, .. } => Ok(SubmitOutcome::Answered(Box::new(change))),
         }
     }
 
@@ -241,7 +241,7 @@ impl Dispatcher {
             let now = this.clock.now();
             let intent = Intent {
                 change: change_request.to_change(ChangeId::new(now), now),
-                content: this
+                fingerprint: this
                     .journal
                     .fingerprint(&change_request.fingerprint_input()),
                 devices: change_request.devices.clone(),
@@ -306,7 +306,7 @@ impl Dispatcher {
     /// Settles a change that nobody is sending any more: what is only QUEUED
     /// was not sent, and of what is DISPATCHED nobody knows.
     async fn resolve_interrupted(&self, change_id: ChangeId) -> Result<(), JournalError> {
-        let change = self.journal.change(ChangeName::Id(change_id)).await?;
+        let change = self.journal.change(ChangeSelector::Id(change_id)).await?;
         let step = match change.map(|change| change.state) {
             Some(ChangeState::Queued) => Transition::MarkNotSent(stopped_before_sending()),
             Some(ChangeState::Dispatched) if Rule::DoubtAfterCrash.is_broken() => {
@@ -316,7 +316,11 @@ impl Dispatcher {
             _ => return Ok(()),
         };
         tracing::warn!(%change_id, ?step, "a change was under way when its sending stopped");
-        match self.journal.step(change_id, step, self.clock.now()).await {
+        match self
+            .journal
+            .apply_transition(change_id, step, self.clock.now())
+            .await
+        {
             Ok(_) | Err(JournalError::NoSuchChange) => Ok(()),
             Err(error) => Err(error),
         }
@@ -332,7 +336,7 @@ impl Dispatcher {
         loop {
             // Before the look, so that nothing is missed between them.
             let moved = waiter.changed();
-            let change = self.journal.change(ChangeName::Id(change_id)).await;
+            let change = self.journal.change(ChangeSelector::Id(change_id)).await;
             match change.map_err(failed)? {
                 Some(change) if change.state.is_in_flight() => moved.await,
                 Some(change) => return Ok(change),

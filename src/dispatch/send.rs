@@ -14,7 +14,7 @@ use crate::{
         newtypes::ChangeId,
         trace::TraceParent,
     },
-    journal::{ChangeName, Journal, JournalError, Reservation},
+    journal::{ChangeSelector, Journal, JournalError, Reservation},
     thingspace::{Answer, ListedDevice},
 };
 
@@ -100,7 +100,9 @@ impl Dispatcher {
             trace: trace.cloned(),
             already_on_plan: on_plan,
         };
-        self.journal.step(change_id, step, self.clock.now()).await?;
+        self.journal
+            .apply_transition(change_id, step, self.clock.now())
+            .await?;
         Ok(reservation)
     }
 
@@ -166,20 +168,29 @@ async fn record_with_retry(
     step: Transition,
 ) -> Result<Change, JournalError> {
     let mut outcome = match reservation {
-        Some(room) => room.step(change_id, step.clone(), clock.now()).await,
-        None => journal.step(change_id, step.clone(), clock.now()).await,
+        Some(room) => {
+            room.apply_transition(change_id, step.clone(), clock.now())
+                .await
+        }
+        None => {
+            journal
+                .apply_transition(change_id, step.clone(), clock.now())
+                .await
+        }
     };
     let (mut wait, longest) = RECORD_RETRY_BACKOFF;
     while let Err(JournalError::Unavailable(why)) = &outcome {
         tracing::error!(%change_id, why, "a change's step could not be recorded yet");
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(longest);
-        outcome = journal.step(change_id, step.clone(), clock.now()).await;
+        outcome = journal
+            .apply_transition(change_id, step.clone(), clock.now())
+            .await;
     }
     // A step that the state does not allow any more was recorded after all.
     match outcome {
-        Err(JournalError::IllegalStep(_)) => journal
-            .change(ChangeName::Id(change_id))
+        Err(JournalError::IllegalTransition(_)) => journal
+            .change(ChangeSelector::Id(change_id))
             .await?
             .ok_or(JournalError::NoSuchChange),
         outcome => outcome,

@@ -12,7 +12,7 @@ use crate::{
     },
     journal::{
         ChangeFilter,
-        sqlite::{Embedded, Options},
+        sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
     thingspace::{
@@ -61,13 +61,13 @@ impl FailedLoginStore for StubCredentials {
 /// A submitter whose ThingSpace is out of reach: nothing is ever sent.
 fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let settings = Settings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
         five_g_bi_method: FiveGBiMethod::Post,

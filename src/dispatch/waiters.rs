@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::{
     domain::newtypes::ChangeId,
-    journal::{Observer, Target},
+    journal::{CommitListener, WatchTarget},
 };
 
 /// The changes that calls wait for.
@@ -45,11 +45,11 @@ impl Waiters {
     }
 }
 
-impl Observer for Waiters {
-    fn committed(&self, touched: &[Target]) {
+impl CommitListener for Waiters {
+    fn on_commit(&self, touched: &[WatchTarget]) {
         let waiting = self.0.lock();
         for target in touched {
-            if let Target::Change(change_id) = target
+            if let WatchTarget::Change(change_id) = target
                 && let Some(notify) = waiting.get(change_id).and_then(Weak::upgrade)
             {
                 notify.notify_waiters();

@@ -5,7 +5,7 @@ use prost::Message as _;
 
 use super::convert::{change_to_proto, result_to_proto};
 use crate::{
-    journal::What,
+    journal::EventPayload,
     proto::{self, watch_request_response::Event},
     watch::{Encode, Message, ReconnectReason, Token},
 };
@@ -29,11 +29,13 @@ fn event(message: Message<'_>) -> Event {
         Message::Opened(change) => Event::Opened(proto::Opened {
             change: change.map(change_to_proto),
         }),
-        Message::Event { event, include_raw } => match &event.what {
-            What::State(change) => Event::StateChanged(proto::StateChanged {
+        Message::Event { event, include_raw } => match &event.payload {
+            EventPayload::State(change) => Event::StateChanged(proto::StateChanged {
                 change: Some(change_to_proto(change)),
             }),
-            What::Result(result) => Event::DeviceResult(result_to_proto(result, include_raw)),
+            EventPayload::Result(result) => {
+                Event::DeviceResult(result_to_proto(result, include_raw))
+            }
         },
         Message::Bookmark => Event::Bookmark(proto::Bookmark {}),
         Message::Reconnect {

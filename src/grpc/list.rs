@@ -19,8 +19,8 @@ use crate::{
         violation::{FieldPath, FieldReason, Violations},
     },
     journal::{
-        ChangeFilter, ChangeName, DeviceFilter, DeviceOutcome, Journal, Place, ResultEvent, Target,
-        What,
+        ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload, Journal,
+        ResultEvent, WatchTarget,
     },
     proto,
 };
@@ -117,7 +117,12 @@ pub(super) async fn devices(
     // One more than the page, to know whether there is a next one.
     let limit = filter.limit - 1;
     let devices = journal.devices(change_id, filter).await?;
-    if devices.is_empty() && journal.change(ChangeName::Id(change_id)).await?.is_none() {
+    if devices.is_empty()
+        && journal
+            .change(ChangeSelector::Id(change_id))
+            .await?
+            .is_none()
+    {
         return Err(Failure::not_found());
     }
     let mut page = proto::ListDevicesResponse::default();
@@ -193,18 +198,18 @@ pub(super) async fn device_results(
     let limit = page_size(request.page_size, 100, 1_000, &mut violations);
     let filter = ResultFilter::read(&request, &mut violations);
     let after = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
-        Some([position, index]) => Place {
+        Some([position, index]) => Cursor {
             position: *position,
             index: u32::try_from(*index).unwrap_or(u32::MAX),
         },
-        _ => Place::START,
+        _ => Cursor::START,
     };
     violations.into_result(Some(())).map_err(Failure::fields)?;
 
     let target = match name {
-        ChangeName::Request(id) => Target::Request(id),
+        ChangeSelector::Request(id) => WatchTarget::Request(id),
         name => match journal.change(name).await? {
-            Some(change) => Target::Change(change.change_id),
+            Some(change) => WatchTarget::Change(change.change_id),
             None => return Err(Failure::not_found()),
         },
     };
@@ -229,21 +234,21 @@ pub(super) async fn device_results(
 /// may be one.
 async fn read_results(
     journal: &dyn Journal,
-    target: Target,
-    mut after: Place,
+    target: WatchTarget,
+    mut after: Cursor,
     filter: &ResultFilter,
     mut push: impl FnMut(&ResultEvent) -> bool,
-) -> Result<Option<Place>, Failure> {
+) -> Result<Option<Cursor>, Failure> {
     for _ in 0..MAX_SCANNED / READ {
         let read = journal.events(target.clone(), after, READ).await?;
         for event in &read.events {
-            if let What::Result(result) = &event.what
+            if let EventPayload::Result(result) = &event.payload
                 && filter.takes(result)
                 && !push(result)
             {
                 return Ok(Some(after));
             }
-            after = event.place;
+            after = event.cursor;
         }
         if read.is_end {
             return Ok(None);
@@ -255,7 +260,11 @@ async fn read_results(
 /// A result with the device that is known by now, also where a lookup has found it since. A watch
 /// returns the result as it was delivered first.
 fn listed(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
-    let device = result.device.as_ref().or(result.named.as_ref()).cloned();
+    let device = result
+        .device
+        .as_ref()
+        .or(result.resolved_device.as_ref())
+        .cloned();
     let known = ResultEvent {
         device,
         ..result.clone()
@@ -282,7 +291,7 @@ impl ResultFilter {
                 .filter_map(MatchKey::from_reported)
                 .any(|id| id.is_same(key))
         };
-        let device = result.device.as_ref().or(result.named.as_ref());
+        let device = result.device.as_ref().or(result.resolved_device.as_ref());
         let sent = |key: &MatchKey| {
             let ids = device.iter().flat_map(|(_, sent)| &sent.ids);
             ids.map(MatchKey::from_id).any(|id| id.is_same(key))

@@ -6,7 +6,7 @@ use crate::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         violation::{FieldPath, FieldReason, Violations},
     },
-    journal::ChangeName,
+    journal::ChangeSelector,
 };
 
 /// The flat fields that name a change.
@@ -34,7 +34,7 @@ pub(super) enum Selectors {
 
 impl Names<'_> {
     /// The change that is named; `None` when all fields are empty.
-    pub(super) fn read(self) -> Result<Option<ChangeName>, Failure> {
+    pub(super) fn read(self) -> Result<Option<ChangeSelector>, Failure> {
         let by_key = !self.account_name.is_empty() || !self.idempotency_key.is_empty();
         let given = [
             ("change_id", !self.change_id.is_empty()),
@@ -50,11 +50,11 @@ impl Names<'_> {
         let name = if !self.change_id.is_empty() {
             let id = ChangeId::parse(self.change_id);
             let id = violations.ok_or_add(FieldPath::root("change_id"), id);
-            id.map(ChangeName::Id)
+            id.map(ChangeSelector::Id)
         } else if !self.request_id.is_empty() {
             let id = RequestId::parse(self.request_id);
             let id = violations.ok_or_add(FieldPath::root("request_id"), id);
-            id.map(ChangeName::Request)
+            id.map(ChangeSelector::Request)
         } else if by_key {
             let account = AccountName::parse(self.account_name);
             let account = violations.ok_or_add(FieldPath::root("account_name"), account);
@@ -62,7 +62,7 @@ impl Names<'_> {
             let key = violations.ok_or_add(FieldPath::root("idempotency_key"), key);
             account
                 .zip(key)
-                .map(|(account, key)| ChangeName::Key(account, key))
+                .map(|(account, key)| ChangeSelector::Key(account, key))
         } else {
             return Ok(None);
         };
@@ -73,7 +73,7 @@ impl Names<'_> {
     }
 
     /// The change that is named; a failure when all fields are empty.
-    pub(super) fn require(self) -> Result<ChangeName, Failure> {
+    pub(super) fn require(self) -> Result<ChangeSelector, Failure> {
         self.read()?.ok_or_else(|| {
             let why = self.selectors.expected();
             Failure::field("change_id", FieldReason::Combination, why)

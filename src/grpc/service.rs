@@ -27,7 +27,7 @@ use crate::{
         validator::ValidationRules,
         violation::{FieldPath, FieldReason, Violation, Violations},
     },
-    journal::{ChangeName, Journal, Target},
+    journal::{ChangeSelector, Journal, WatchTarget},
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
@@ -142,7 +142,7 @@ impl Gateway {
         }
     }
 
-    async fn find(&self, name: ChangeName) -> Result<Change, Failure> {
+    async fn find(&self, name: ChangeSelector) -> Result<Change, Failure> {
         let change = self.journal.change(name).await?;
         change.ok_or_else(Failure::not_found)
     }
@@ -173,9 +173,9 @@ impl Gateway {
         };
         let target = match names.read()? {
             None => None,
-            Some(ChangeName::Id(id)) => Some(Target::Change(id)),
-            Some(ChangeName::Request(id)) => Some(Target::Request(id)),
-            Some(by_key) => Some(Target::Change(self.find(by_key).await?.change_id)),
+            Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
+            Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
+            Some(by_key) => Some(WatchTarget::Change(self.find(by_key).await?.change_id)),
         };
         let request = watch::Request {
             target,

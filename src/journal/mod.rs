@@ -20,21 +20,21 @@ use crate::domain::{
     newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
 };
 
-mod census;
 #[cfg(test)]
 mod conformance;
 mod forward;
 mod origin;
 mod query;
 pub mod sqlite;
+mod state_counts;
 
-pub use census::Census;
-pub use forward::{DueForwards, Forward, ForwardCensus, Forwarding, Tried};
+pub use forward::{DueForwards, ForwardOptions, ForwardOutcome, ForwardQueueStats, QueuedForward};
 pub use origin::Origin;
 pub use query::{
-    ChangeDevice, ChangeFilter, ChangePage, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
-    ResultEvent, Stray, Target, What,
+    ChangeDevice, ChangeFilter, ChangePage, Cursor, DeviceFilter, DeviceOutcome, Event, EventPage,
+    EventPayload, ResultEvent, UnmatchedResult, WatchTarget,
 };
+pub use state_counts::StateCounts;
 
 /// A journal. Cheap to share as `Arc<dyn Journal>`.
 ///
@@ -54,7 +54,7 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Calls the observer after each commit with what it touched. To be called
     /// before the journal is used; observers are never removed.
-    fn observe(&self, observer: Arc<dyn Observer>);
+    fn add_commit_listener(&self, observer: Arc<dyn CommitListener>);
 
     // --- Writing ---------------------------------------------------------
 
@@ -67,7 +67,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
 
     /// Takes one step with a change, if its state allows it.
-    async fn step(
+    async fn apply_transition(
         &self,
         change: ChangeId,
         step: Transition,
@@ -80,7 +80,7 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Stores a callback, once: a second one of the same request and content
     /// changes nothing. Stored with the rest of its batch, or not at all.
-    async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError>;
+    async fn store_callback(&self, arrival: ReceivedCallback) -> Result<Stored, JournalError>;
 
     /// Finds the one change that made a request which no change owns
     /// ([`attribution`](crate::domain::attribution)), and attributes the request to it in the same
@@ -100,30 +100,40 @@ pub trait Journal: Send + Sync + 'static {
     /// Joins a stray to the device that has these identifiers, which are all one device's, if exactly
     /// one device of its change has any of them and nothing else contradicts it: the stray's results
     /// count for that device from then on, and the change's timeline says so. Answers whether it did.
-    async fn name_stray(
+    async fn resolve_unmatched_result(
         &self,
         change: ChangeId,
-        number: u64,
+        first_result: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
     ) -> Result<bool, JournalError>;
 
     /// Keeps a callback that cannot be used now, unless there is no room: what nobody has looked at
     /// is never thrown away for it.
-    async fn detain(&self, detained: Detained, bounds: Bounds)
-    -> Result<Option<u64>, JournalError>;
+    async fn quarantine(
+        &self,
+        detained: QuarantinedCallback,
+        bounds: QuarantineLimits,
+    ) -> Result<Option<u64>, JournalError>;
 
     /// Stores what a kept callback has turned out to be, and forgets it, in one transaction.
-    async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError>;
+    async fn release_quarantined(
+        &self,
+        id: u64,
+        arrival: ReceivedCallback,
+    ) -> Result<Stored, JournalError>;
 
     /// Somebody has looked at all kept callbacks up to this one.
-    async fn see_detained(&self, last: u64) -> Result<(), JournalError>;
+    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError>;
 
     /// Forgets a kept callback; answers whether there was one.
-    async fn drop_detained(&self, id: u64) -> Result<bool, JournalError>;
+    async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError>;
 
     /// Takes what became of tries to pass callbacks on, by their names.
-    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError>;
+    async fn record_forward_outcomes(
+        &self,
+        settled: Vec<(u64, ForwardOutcome)>,
+    ) -> Result<(), JournalError>;
 
     /// Gives up passing on callbacks that were queued before a time, a bounded slice of them; answers
     /// how many.
@@ -131,10 +141,10 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Makes callbacks due now that are to be passed on later, a bounded slice of them; answers how
     /// many.
-    async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError>;
+    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError>;
 
     /// Keeps a small value by its name, for good; an empty one is forgotten.
-    async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
 
     /// Removes final changes and unowned requests whose last event
     /// is older than `before` and not beyond the position `up_to`: one bounded slice
@@ -144,7 +154,7 @@ pub trait Journal: Send + Sync + 'static {
     // --- Reading ---------------------------------------------------------
 
     /// The change of that name.
-    async fn change(&self, name: ChangeName) -> Result<Option<Change>, JournalError>;
+    async fn change(&self, name: ChangeSelector) -> Result<Option<Change>, JournalError>;
 
     /// Changes, newest first.
     async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError>;
@@ -153,13 +163,17 @@ pub trait Journal: Send + Sync + 'static {
     /// the change as of the same moment.
     async fn events(
         &self,
-        target: Target,
-        after: Place,
+        target: WatchTarget,
+        after: Cursor,
         limit: usize,
     ) -> Result<EventPage, JournalError>;
 
     /// The event of a target at exactly this place.
-    async fn event_at(&self, target: Target, place: Place) -> Result<Option<Event>, JournalError>;
+    async fn event_at(
+        &self,
+        target: WatchTarget,
+        place: Cursor,
+    ) -> Result<Option<Event>, JournalError>;
 
     /// The devices of a change that match a filter, by index.
     async fn devices(
@@ -170,23 +184,23 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Strays after one, in order, at most `limit`: of changes that are open, and of others of which
     /// something was heard since a time.
-    async fn strays(
+    async fn unmatched_results(
         &self,
         since: Timestamp,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Stray>, JournalError>;
+    ) -> Result<Vec<UnmatchedResult>, JournalError>;
 
     /// Changes that have waited in a state since before a time, oldest first, at
     /// most 100; and since when the next one has. ACCEPTED and OVERDUE ones wait
     /// since ThingSpace accepted them, others since their last step. `now` tells
     /// apart those that were stored when the system clock was ahead.
-    async fn waiting(
+    async fn due_changes(
         &self,
         state: ChangeState,
         before: Timestamp,
         now: Timestamp,
-    ) -> Result<Waiting, JournalError>;
+    ) -> Result<DueChanges, JournalError>;
 
     /// Requests that no change owns and whose first result was stored after this change was sent,
     /// newest first; of more than `limit`, the oldest.
@@ -200,32 +214,32 @@ pub trait Journal: Send + Sync + 'static {
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
 
     /// Kept callbacks after this one, oldest first, at most `limit`.
-    async fn detained(
+    async fn list_quarantined(
         &self,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, Detained)>, JournalError>;
+    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError>;
 
     /// Callbacks that are due to be passed on: `fresh` that were never tried, and `again` that were.
     /// Where there are fewer of the one, there are more of the other.
     async fn due_forwards(
         &self,
         now: Timestamp,
-        fresh: usize,
-        again: usize,
+        first_attempts: usize,
+        retries: usize,
     ) -> Result<DueForwards, JournalError>;
 
     /// A small value that was kept by its name; empty when there is none.
-    async fn note(&self, name: String) -> Result<Vec<u8>, JournalError>;
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError>;
 
     /// How far the journal reaches.
-    async fn extent(&self) -> Result<Extent, JournalError>;
+    async fn coverage(&self) -> Result<Coverage, JournalError>;
 
     /// How many changes are on record in each state, as of the last commit.
-    fn census(&self) -> Census;
+    fn state_counts(&self) -> StateCounts;
 
     /// How many callbacks wait to be passed on.
-    fn forwards(&self) -> ForwardCensus;
+    fn forward_queue_stats(&self) -> ForwardQueueStats;
 
     /// How long a callback that arrives now would wait, at the present rate.
     fn expected_wait(&self) -> Duration;
@@ -241,7 +255,7 @@ pub trait Journal: Send + Sync + 'static {
 #[async_trait]
 pub trait Reservation: Send {
     /// Uses it.
-    async fn step(
+    async fn apply_transition(
         self: Box<Self>,
         change: ChangeId,
         step: Transition,
@@ -250,9 +264,9 @@ pub trait Reservation: Send {
 }
 
 /// Hears of each commit. Called on the writer's thread: must not block.
-pub trait Observer: Send + Sync {
+pub trait CommitListener: Send + Sync {
     /// Some targets have new events.
-    fn committed(&self, touched: &[Target]);
+    fn on_commit(&self, touched: &[WatchTarget]);
 }
 
 /// Which journal: random, made with it.
@@ -261,7 +275,7 @@ pub struct Epoch(pub u64);
 
 /// How far a journal reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Extent {
+pub struct Coverage {
     /// The newest position; 0 when nothing was ever written.
     pub last: u64,
     /// The newest position that was trimmed; 0 when nothing ever was.
@@ -274,7 +288,7 @@ pub struct Intent {
     /// The change, QUEUED.
     pub change: Change,
     /// [`Journal::fingerprint`] of its content.
-    pub content: [u8; 32],
+    pub fingerprint: [u8; 32],
     /// Its devices, in the order that was sent.
     pub devices: Vec<SentDevice>,
 }
@@ -283,7 +297,7 @@ pub struct Intent {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
     /// A new change is stored.
-    Made(Change),
+    Created(Change),
     /// The change was NOT_SENT and is queued again. Send the stored devices, in the stored order:
     /// device indexes refer to it.
     Rearmed {
@@ -293,11 +307,11 @@ pub enum Claim {
         devices: Vec<SentDevice>,
     },
     /// Its key is taken by this change.
-    Known {
+    KeyInUse {
         /// The change.
         change: Change,
         /// True if it has the same content.
-        same_content: bool,
+        has_same_content: bool,
     },
     /// One of its devices is in another change, which is under way.
     Busy(BusyDevice),
@@ -311,11 +325,11 @@ pub enum ClaimCheck {
     /// The key belongs to this NOT_SENT change with the same content.
     Rearm(Change),
     /// The key belongs to this change.
-    Known {
+    KeyInUse {
         /// The change.
         change: Change,
         /// True if it has the same content.
-        same_content: bool,
+        has_same_content: bool,
     },
     /// One of the devices is in another change, which is under way.
     Busy(BusyDevice),
@@ -332,7 +346,7 @@ pub struct BusyDevice {
 
 /// A callback that has arrived.
 #[derive(Debug, Clone)]
-pub struct Arrival {
+pub struct ReceivedCallback {
     /// What it says.
     pub callback: Callback,
     /// The account, where the path named one: the body does not.
@@ -340,16 +354,16 @@ pub struct Arrival {
     /// The callback service that the path named.
     pub service: Option<CallbackService>,
     /// When it arrived.
-    pub time: Timestamp,
+    pub receive_time: Timestamp,
     /// Whether it is passed on, once it is stored, and how.
-    pub forwarding: Option<Forwarding>,
+    pub forwarding: Option<ForwardOptions>,
 }
 
 /// A callback that cannot be used now.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Detained {
+pub struct QuarantinedCallback {
     /// When it came.
-    pub time: Timestamp,
+    pub receive_time: Timestamp,
     /// The callback service that its path named.
     pub service: Option<CallbackService>,
     /// The account that its path named.
@@ -359,16 +373,16 @@ pub struct Detained {
     /// Its body, without credentials.
     pub body: Vec<u8>,
     /// [`Journal::fingerprint`] of the credentials that it had; empty for none.
-    pub print: Vec<u8>,
+    pub credential_mac: Vec<u8>,
 }
 
 /// How much is kept of what cannot be used.
 #[derive(Debug, Clone, Copy)]
-pub struct Bounds {
+pub struct QuarantineLimits {
     /// Bytes of bodies, all together.
     pub bytes: u64,
     /// What came before this, and somebody has looked at, is forgotten.
-    pub forget_before: Timestamp,
+    pub delete_reviewed_before: Timestamp,
 }
 
 /// What became of a callback.
@@ -382,7 +396,7 @@ pub enum Stored {
 
 /// Names one change.
 #[derive(Debug, Clone)]
-pub enum ChangeName {
+pub enum ChangeSelector {
     /// By the gateway's name.
     Id(ChangeId),
     /// By ThingSpace's name for its request.
@@ -393,14 +407,14 @@ pub enum ChangeName {
 
 /// Changes whose deadline may have passed.
 #[derive(Debug, Clone, Default)]
-pub struct Waiting {
+pub struct DueChanges {
     /// Those that have waited since before the time asked about.
     pub due: Vec<ChangeId>,
     /// Since when the oldest of the others has.
     pub next: Option<Timestamp>,
     /// Those that have waited since a time that is yet to come, at most 1,000: the
     /// system clock was ahead when they were stored.
-    pub ahead: Vec<ChangeId>,
+    pub ahead_of_clock: Vec<ChangeId>,
 }
 
 /// Which change made a request.
@@ -441,7 +455,7 @@ pub enum JournalError {
     NoSuchChange,
     /// The change's state does not allow the step.
     #[error(transparent)]
-    IllegalStep(#[from] IllegalTransition),
+    IllegalTransition(#[from] IllegalTransition),
 }
 
 // === impl Epoch ===

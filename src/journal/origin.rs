@@ -21,7 +21,7 @@ impl Origin {
 
     /// The origin of a base URL. The path, a default port, the case of the host and a dot at its end
     /// make no difference.
-    pub fn of_url(base_url: &Url) -> Self {
+    pub fn from_url(base_url: &Url) -> Self {
         let host = base_url.host_str().unwrap_or_default();
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let mut origin = format!("{}://{host}", base_url.scheme());
@@ -72,7 +72,7 @@ mod tests {
             ),
         ] {
             let url: Url = url.parse().unwrap();
-            assert_eq!(Origin::of_url(&url).as_str(), origin);
+            assert_eq!(Origin::from_url(&url).as_str(), origin);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::domain::{
 /// that it brought about. Most entries bring about one; the binding of a
 /// request brings all the results that came before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Place {
+pub struct Cursor {
     /// The entry's position, from 1.
     pub position: u64,
     /// Which of its events, from 0.
@@ -21,7 +21,7 @@ pub struct Place {
 
 /// What is watched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum WatchTarget {
     /// A change: its states and results, a result that was stored before its
     /// request was bound at the place of the binding.
     Change(ChangeId),
@@ -34,16 +34,16 @@ pub enum Target {
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Where it stands.
-    pub place: Place,
+    pub cursor: Cursor,
     /// A short hash of what it says.
-    pub mark: u32,
+    pub event_hash: u32,
     /// What it says.
-    pub what: What,
+    pub payload: EventPayload,
 }
 
 /// What an event says.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum EventPayload {
     /// The change went to another state; the change as it was then.
     State(Box<Change>),
     /// A result.
@@ -61,7 +61,7 @@ pub struct ResultEvent {
     pub matched: Option<Match>,
     /// The device that it is known to be of by now, where it matched none: a look-up, or another
     /// result, has told.
-    pub named: Option<(u32, SentDevice)>,
+    pub resolved_device: Option<(u32, SentDevice)>,
     /// What arrived.
     pub report: DeviceResult,
     /// The callback service that delivered it.
@@ -74,11 +74,11 @@ pub struct ResultEvent {
 
 /// Results of a change that match none of its devices, and are of one device as far as is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stray {
+pub struct UnmatchedResult {
     /// The change.
     pub change_id: ChangeId,
     /// Names it: the position of its first result.
-    pub number: u64,
+    pub first_result: u64,
     /// The identifiers that its first result named.
     pub ids: Vec<ReportedId>,
 }
@@ -166,7 +166,7 @@ pub struct ChangeDevice {
 
 // === impl Place ===
 
-impl Place {
+impl Cursor {
     /// Before everything.
     pub const START: Self = Self {
         position: 0,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     broken::Rule,
     domain::change::{Change, ChangeState},
-    journal::{ChangeName, Journal, JournalError, Place, Target},
+    journal::{ChangeSelector, Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
 };
 
@@ -54,7 +54,7 @@ pub struct Settings {
 #[derive(Debug, Clone)]
 pub struct Request {
     /// What, where the client named it.
-    pub target: Option<Target>,
+    pub target: Option<WatchTarget>,
     /// From where: the token of the last event received.
     pub token: Option<Token>,
     /// How far.
@@ -119,11 +119,11 @@ pub struct Watch {
     /// Taken when it is dropped.
     tail: Option<Arc<Tail>>,
     news: watch::Receiver<u64>,
-    target: Target,
+    target: WatchTarget,
     until: Until,
     include_raw: bool,
     /// What has been read.
-    cursor: Place,
+    cursor: Cursor,
     /// What has been delivered.
     token: Token,
     ready: VecDeque<Frame>,
@@ -149,7 +149,7 @@ impl Watches {
         instruments: Instruments,
     ) -> Arc<Self> {
         let tails = Arc::new(Tails::default());
-        journal.observe(tails.clone());
+        journal.add_commit_listener(tails.clone());
         Arc::new(Self {
             journal,
             encode,
@@ -165,7 +165,7 @@ impl Watches {
         let token = self.start(request.target, request.token).await?;
         let target = token.target.clone();
         let change = self.change(&target).await?;
-        if change.is_none() && matches!(target, Target::Change(_)) {
+        if change.is_none() && matches!(target, WatchTarget::Change(_)) {
             return Err(OpenError::NoSuchChange);
         }
         let opened = Message::Opened(change.as_ref());
@@ -180,7 +180,7 @@ impl Watches {
             include_raw: request.include_raw,
             cursor: match token.side {
                 Side::After => after(token.place),
-                Side::Before | Side::NoneUpTo(_) => Place::START,
+                Side::Before | Side::NoneUpTo(_) => Cursor::START,
             },
             token,
             ready: VecDeque::from([opened]),
@@ -195,7 +195,7 @@ impl Watches {
     /// Where the stream starts.
     async fn start(
         &self,
-        target: Option<Target>,
+        target: Option<WatchTarget>,
         token: Option<Token>,
     ) -> Result<Token, OpenError> {
         let token = match (target, token) {
@@ -216,13 +216,16 @@ impl Watches {
 
     /// The token of a stream of all of a target's events. It says which is the first, or that there is none
     /// up to here: a stream that is resumed with it must not leave out what was removed meanwhile.
-    async fn beginning_of(&self, target: Target) -> Result<Token, JournalError> {
+    async fn beginning_of(&self, target: WatchTarget) -> Result<Token, JournalError> {
         // Before the events: what comes in between is among them, or behind this position.
-        let last = self.journal.extent().await?.last;
-        let page = self.journal.events(target.clone(), Place::START, 1).await?;
+        let last = self.journal.coverage().await?.last;
+        let page = self
+            .journal
+            .events(target.clone(), Cursor::START, 1)
+            .await?;
         let (place, mark, side) = match page.events.first() {
-            Some(event) => (event.place, event.mark, Side::Before),
-            None => (Place::START, 0, Side::NoneUpTo(last)),
+            Some(event) => (event.cursor, event.event_hash, Side::Before),
+            None => (Cursor::START, 0, Side::NoneUpTo(last)),
         };
         Ok(Token {
             epoch: self.journal.epoch(),
@@ -239,7 +242,7 @@ impl Watches {
             "it is of another journal, or of one that has lost something since"
         } else if let Side::NoneUpTo(position) = token.side {
             // The journal does not store whether the removed events belonged to this target.
-            let extent = self.journal.extent().await?;
+            let extent = self.journal.coverage().await?;
             if position > extent.last {
                 "its place is beyond the journal's end"
             } else if extent.trimmed > position {
@@ -250,17 +253,17 @@ impl Watches {
         } else {
             let found = self.journal.event_at(token.target.clone(), token.place);
             match found.await? {
-                Some(event) if event.mark == token.mark => return Ok(()),
+                Some(event) if event.event_hash == token.mark => return Ok(()),
                 Some(_) => "another event stands at its place",
-                None if token.place.position > self.journal.extent().await?.last => {
+                None if token.place.position > self.journal.coverage().await?.last => {
                     "its place is beyond the journal's end"
                 }
                 None => "the events after it have been removed",
             }
         };
         let is_known = match &token.target {
-            Target::Change(_) => self.change(&token.target).await?.is_some(),
-            Target::Request(_) => true,
+            WatchTarget::Change(_) => self.change(&token.target).await?.is_some(),
+            WatchTarget::Request(_) => true,
         };
         let oldest = if is_known {
             Some(self.beginning_of(token.target.clone()).await?)
@@ -270,10 +273,10 @@ impl Watches {
         Err(OpenError::Expired { why, oldest })
     }
 
-    async fn change(&self, target: &Target) -> Result<Option<Change>, JournalError> {
+    async fn change(&self, target: &WatchTarget) -> Result<Option<Change>, JournalError> {
         let name = match target {
-            Target::Change(id) => ChangeName::Id(*id),
-            Target::Request(id) => ChangeName::Request(id.clone()),
+            WatchTarget::Change(id) => ChangeSelector::Id(*id),
+            WatchTarget::Request(id) => ChangeSelector::Request(id.clone()),
         };
         self.journal.change(name).await
     }
@@ -284,9 +287,9 @@ impl Watches {
 }
 
 /// The place behind which a stream goes on.
-fn after(place: Place) -> Place {
+fn after(place: Cursor) -> Cursor {
     let one_off = u64::from(Rule::TokenPlace.is_broken());
-    Place {
+    Cursor {
         position: place.position.saturating_sub(one_off),
         ..place
     }
@@ -365,7 +368,7 @@ impl Watch {
     /// Ends the stream if all that was asked for has been delivered.
     fn settle(&mut self, change: Option<&Change>) -> bool {
         let state = change.map(|change| change.state);
-        if change.is_none() && matches!(self.target, Target::Change(_)) {
+        if change.is_none() && matches!(self.target, WatchTarget::Change(_)) {
             self.end = Some(Err(StreamError::Removed));
             return true;
         }

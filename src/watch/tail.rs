@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Encode, Frame, Message, Token, token::Side};
 use crate::{
     domain::change::{Change, ChangeState},
-    journal::{Epoch, Event, Journal, JournalError, Place, Target, What},
+    journal::{Cursor, Epoch, Event, EventPayload, Journal, JournalError, WatchTarget},
 };
 
 /// How many events are read at a time.
@@ -33,7 +33,7 @@ pub(super) struct Tail {
 
 /// Reads the journal for all watches of a target, and keeps the last events.
 struct Reader {
-    target: Target,
+    target: WatchTarget,
     epoch: Epoch,
     journal: Arc<dyn Journal>,
     news: watch::Sender<u64>,
@@ -43,8 +43,8 @@ struct Reader {
 
 /// The last events of a target: all after `base`, up to `tip`.
 struct Ring {
-    base: Place,
-    tip: Place,
+    base: Cursor,
+    tip: Cursor,
     events: VecDeque<Arc<Encoded>>,
     /// Set when `tip` was the journal's end, as of that number of news.
     end: Option<(u64, Option<Arc<Change>>)>,
@@ -76,10 +76,10 @@ pub(super) enum Batch {
 // === impl Tail ===
 
 impl Tail {
-    pub(super) fn new(target: Target, epoch: Epoch, journal: Arc<dyn Journal>) -> Self {
+    pub(super) fn new(target: WatchTarget, epoch: Epoch, journal: Arc<dyn Journal>) -> Self {
         let ring = Ring {
-            base: Place::START,
-            tip: Place::START,
+            base: Cursor::START,
+            tip: Cursor::START,
             events: VecDeque::new(),
             end: None,
         };
@@ -108,7 +108,7 @@ impl Tail {
     }
 
     /// What comes after a place.
-    pub(super) async fn read(&self, after: Place) -> Result<Batch, JournalError> {
+    pub(super) async fn read(&self, after: Cursor) -> Result<Batch, JournalError> {
         if let Some(batch) = self.reader.kept(after) {
             return Ok(batch);
         }
@@ -127,7 +127,7 @@ impl Tail {
 
 impl Reader {
     /// Reads the events after a place from the journal.
-    async fn read(&self, after: Place) -> Result<Batch, JournalError> {
+    async fn read(&self, after: Cursor) -> Result<Batch, JournalError> {
         if after < self.ring.lock().tip {
             // Fallen behind: its own reading, nobody else's business.
             return self.page(after).await.map(Page::into_batch);
@@ -142,7 +142,7 @@ impl Reader {
         let mut ring = self.ring.lock();
         // A request's results say whose they are only once it is bound: what was
         // read before that is not kept for those who come after.
-        let is_bound_here = matches!(self.target, Target::Request(_))
+        let is_bound_here = matches!(self.target, WatchTarget::Request(_))
             && page.events.iter().any(|event| event.is_state());
         let is_shared = self.news.receiver_count() > 1 && !is_bound_here;
         ring.append(after, &page.events, is_shared);
@@ -151,7 +151,7 @@ impl Reader {
     }
 
     /// What is kept of it; `None` when the journal must be asked.
-    fn kept(&self, after: Place) -> Option<Batch> {
+    fn kept(&self, after: Cursor) -> Option<Batch> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
             let from = ring
@@ -168,7 +168,7 @@ impl Reader {
     }
 
     /// Reads a page; with the change when it is the last for now.
-    async fn page(&self, after: Place) -> Result<Page, JournalError> {
+    async fn page(&self, after: Cursor) -> Result<Page, JournalError> {
         let page = self
             .journal
             .events(self.target.clone(), after, PAGE)
@@ -178,8 +178,8 @@ impl Reader {
                 token: Token {
                     side: Side::After,
                     epoch: self.epoch,
-                    place: event.place,
-                    mark: event.mark,
+                    place: event.cursor,
+                    mark: event.event_hash,
                     target: self.target.clone(),
                 },
                 event,
@@ -208,7 +208,7 @@ impl Page {
 // === impl Ring ===
 
 impl Ring {
-    fn append(&mut self, after: Place, events: &[Arc<Encoded>], is_shared: bool) {
+    fn append(&mut self, after: Cursor, events: &[Arc<Encoded>], is_shared: bool) {
         if after != self.tip {
             // Somebody who had fallen behind has overtaken.
             self.events.clear();
@@ -237,21 +237,21 @@ impl Ring {
 impl Encoded {
     /// What it takes, roughly: the callback, as it came and as it is sent.
     fn bytes(&self) -> usize {
-        match &self.event.what {
-            What::Result(result) => 1_024 + 2 * result.raw_json.len(),
-            What::State(_) => 1_024,
+        match &self.event.payload {
+            EventPayload::Result(result) => 1_024 + 2 * result.raw_json.len(),
+            EventPayload::State(_) => 1_024,
         }
     }
 
     fn is_state(&self) -> bool {
-        matches!(self.event.what, What::State(_))
+        matches!(self.event.payload, EventPayload::State(_))
     }
 
     /// The event as it is delivered. The final states are not: `finished` tells
     /// them, once all results have been delivered. NOT_SENT is, since the same
     /// key may take the change on from there.
     pub(super) fn frame(&self, include_raw: bool, encode: &dyn Encode) -> Option<Frame> {
-        if let What::State(change) = &self.event.what
+        if let EventPayload::State(change) = &self.event.payload
             && change.state.is_final()
             && change.state != ChangeState::NotSent
         {

@@ -8,17 +8,17 @@ use std::{
 use parking_lot::Mutex;
 
 use super::tail::Tail;
-use crate::journal::{Journal, Observer, Target};
+use crate::journal::{CommitListener, Journal, WatchTarget};
 
 /// The tails of the targets that are being watched.
 #[derive(Default)]
-pub(super) struct Tails(pub(super) Mutex<HashMap<Target, Weak<Tail>>>);
+pub(super) struct Tails(pub(super) Mutex<HashMap<WatchTarget, Weak<Tail>>>);
 
 // === impl Tails ===
 
 impl Tails {
     /// The tail of a target, for one more watch.
-    pub(super) fn join(&self, target: &Target, journal: &Arc<dyn Journal>) -> Arc<Tail> {
+    pub(super) fn join(&self, target: &WatchTarget, journal: &Arc<dyn Journal>) -> Arc<Tail> {
         let mut tails = self.0.lock();
         if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
             return tail;
@@ -30,7 +30,7 @@ impl Tails {
     }
 
     /// Forgets a target's tail with its last watch.
-    pub(super) fn leave(&self, target: &Target, tail: Option<Arc<Tail>>) {
+    pub(super) fn leave(&self, target: &WatchTarget, tail: Option<Arc<Tail>>) {
         let mut tails = self.0.lock();
         // Under the lock, so that of two that leave together one is the last.
         drop(tail);
@@ -43,8 +43,8 @@ impl Tails {
     }
 }
 
-impl Observer for Tails {
-    fn committed(&self, touched: &[Target]) {
+impl CommitListener for Tails {
+    fn on_commit(&self, touched: &[WatchTarget]) {
         let tails = self.0.lock();
         for target in touched {
             if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {

@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     domain::{callback::Callback, clock::Timestamp, newtypes::RequestId},
     journal::{
-        Arrival,
-        sqlite::{Embedded, Options},
+        ReceivedCallback,
+        sqlite::{SqliteJournal, SqliteOptions},
     },
 };
 
@@ -22,7 +22,7 @@ impl Encode for Speller {
             Message::Opened(_) => "opened".into(),
             Message::Event { event, .. } => {
                 self.0.fetch_add(1, Ordering::Relaxed);
-                format!("event {}", event.place.position)
+                format!("event {}", event.cursor.position)
             }
             Message::Bookmark => "bookmark".into(),
             Message::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
@@ -42,13 +42,13 @@ struct House {
 
 fn house(max_stream_age: Duration) -> House {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
         instruments: Instruments::unread(),
     };
-    let journal: Arc<dyn Journal> = Arc::new(Embedded::open(&options).unwrap());
+    let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let speller = Arc::new(Speller::default());
     let draining = CancellationToken::new();
     let settings = Settings {
@@ -74,7 +74,7 @@ fn house(max_stream_age: Duration) -> House {
 impl House {
     async fn watch(&self) -> Watch {
         let request = Request {
-            target: Some(Target::Request(RequestId::parse("r").unwrap())),
+            target: Some(WatchTarget::Request(RequestId::parse("r").unwrap())),
             token: None,
             until: Until::Finished,
             include_raw: false,
@@ -86,11 +86,11 @@ impl House {
         let body = format!(
             r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
         );
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             callback: Callback::parse(body.as_bytes()).unwrap(),
             account: None,
             service: None,
-            time: Timestamp::from_micros(1),
+            receive_time: Timestamp::from_micros(1),
             forwarding: None,
         };
         self.journal.store_callback(arrival).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_watch_that_is_not_polled_in_the_middle_of_a_read_holds_up_no_other() 
 
 fn request(token: Option<Token>) -> Request {
     Request {
-        target: Some(Target::Request(RequestId::parse("r").unwrap())),
+        target: Some(WatchTarget::Request(RequestId::parse("r").unwrap())),
         token,
         until: Until::CaughtUp,
         include_raw: false,

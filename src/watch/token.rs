@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use crate::{
     domain::newtypes::{ChangeId, RequestId},
-    journal::{Epoch, Place, Target},
+    journal::{Cursor, Epoch, WatchTarget},
 };
 
 /// A place in the stream of one target of one journal.
@@ -13,13 +13,13 @@ pub struct Token {
     /// Which journal.
     pub epoch: Epoch,
     /// An event; [`Place::START`] where there was none.
-    pub place: Place,
+    pub place: Cursor,
     /// A short hash of that event; 0 where there was none.
     pub mark: u32,
     /// Where the stream goes on.
     pub side: Side,
     /// Whose stream.
-    pub target: Target,
+    pub target: WatchTarget,
 }
 
 /// Where a stream goes on.
@@ -65,11 +65,11 @@ impl Token {
         out.extend_from_slice(&self.place.index.to_be_bytes());
         out.extend_from_slice(&self.mark.to_be_bytes());
         match &self.target {
-            Target::Change(id) => {
+            WatchTarget::Change(id) => {
                 out.push(CHANGE);
                 out.extend_from_slice(id.as_bytes());
             }
-            Target::Request(id) => {
+            WatchTarget::Request(id) => {
                 out.push(REQUEST);
                 out.extend_from_slice(id.as_str().as_bytes());
             }
@@ -102,22 +102,24 @@ impl Token {
         let (mark, rest) = rest.split_first_chunk::<4>()?;
         let (kind, name) = rest.split_first()?;
         let target = match *kind {
-            CHANGE => Target::Change(ChangeId::from_bytes(name.try_into().ok()?)),
+            CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
             REQUEST => {
                 let text = std::str::from_utf8(name).ok()?;
-                Target::Request(RequestId::parse(text).ok()?)
+                WatchTarget::Request(RequestId::parse(text).ok()?)
             }
             _ => return None,
         };
         let position = u64::from_be_bytes(*position);
-        let event = Place {
+        let event = Cursor {
             position,
             index: u32::from_be_bytes(*index),
         };
         let (side, place) = match *side {
             AFTER => (Side::After, event),
             BEFORE => (Side::Before, event),
-            NONE if event.index == 0 && *mark == [0; 4] => (Side::NoneUpTo(position), Place::START),
+            NONE if event.index == 0 && *mark == [0; 4] => {
+                (Side::NoneUpTo(position), Cursor::START)
+            }
             _ => return None,
         };
         (*version == VERSION).then(|| Self {
@@ -154,15 +156,15 @@ mod tests {
             side in 0..3, at: prop::sample::Index, other: u8,
         ) {
             let target = if of_change {
-                Target::Change(ChangeId::from_bytes(id))
+                WatchTarget::Change(ChangeId::from_bytes(id))
             } else {
-                Target::Request(RequestId::parse(request).unwrap())
+                WatchTarget::Request(RequestId::parse(request).unwrap())
             };
-            let event = Place { position, index };
+            let event = Cursor { position, index };
             let (side, place, mark) = match side {
                 0 => (Side::After, event, mark),
                 1 => (Side::Before, event, mark),
-                _ => (Side::NoneUpTo(position), Place::START, 0),
+                _ => (Side::NoneUpTo(position), Cursor::START, 0),
             };
             let token = Token { epoch: Epoch(epoch), place, mark, side, target };
             let text = token.encode();

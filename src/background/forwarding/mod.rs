@@ -24,7 +24,7 @@ use self::{
 };
 use crate::{
     domain::{backoff, clock::Clock},
-    journal::{Forward, Journal, JournalError, Observer, Target, Tried},
+    journal::{CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward, WatchTarget},
     telemetry::Instruments,
 };
 
@@ -85,7 +85,7 @@ pub struct Forwarder {
     webhook: Webhook,
     news: Arc<News>,
     /// What became of tries and is not in the journal yet. Nothing is tried before it is.
-    unsettled: Vec<(u64, Tried)>,
+    unsettled: Vec<(u64, ForwardOutcome)>,
     /// Pages in a row that found the webhook down.
     failures: u32,
     /// Until then the webhook is left alone, whatever arrives.
@@ -113,8 +113,8 @@ struct GivenUp {
 /// The journal keeps its observers for good: it is not to keep the room as well.
 struct Door(Weak<News>);
 
-impl Observer for Door {
-    fn committed(&self, _: &[Target]) {
+impl CommitListener for Door {
+    fn on_commit(&self, _: &[WatchTarget]) {
         if let Some(news) = self.0.upgrade() {
             news.0.notify_one();
         }
@@ -149,7 +149,7 @@ impl Forwarder {
         max_age: Duration,
     ) -> Self {
         let news = Arc::new(News::default());
-        journal.observe(Arc::new(Door(Arc::downgrade(&news))));
+        journal.add_commit_listener(Arc::new(Door(Arc::downgrade(&news))));
         Self {
             journal,
             clock,
@@ -205,7 +205,7 @@ impl Forwarder {
             }
             self.rest = None;
         }
-        if self.journal.forwards().waiting == 0 {
+        if self.journal.forward_queue_stats().waiting == 0 {
             self.failures = 0;
             return Ok(IDLE);
         }
@@ -217,7 +217,7 @@ impl Forwarder {
         };
         let found = self.journal.due_forwards(now, fresh, again).await?;
         if found.due.is_empty() {
-            let next = found.next.map_or(IDLE, |next| next.since(now));
+            let next = found.next_due.map_or(IDLE, |next| next.since(now));
             return Ok(next.min(IDLE));
         }
         self.send(found.due).await;
@@ -233,7 +233,7 @@ impl Forwarder {
             return Ok(());
         }
         let now = self.clock.now();
-        while self.journal.hasten_forwards(now).await? > 0 {}
+        while self.journal.reschedule_forwards(now).await? > 0 {}
         if self.known.replace(destination).is_some() {
             tracing::info!("callbacks are passed on to another address, or with another pair");
         }
@@ -242,7 +242,7 @@ impl Forwarder {
     }
 
     /// Sends a page.
-    async fn send(&mut self, page: Vec<Forward>) {
+    async fn send(&mut self, page: Vec<QueuedForward>) {
         let destination = self.destination.read();
         let line = self.webhook.line(&destination);
         let sent = page.into_iter().map(|forward| {
@@ -270,13 +270,13 @@ impl Forwarder {
             failures => backoff(PROBES, failures - 1).max(page.retry_after),
         };
         self.rest = (!pause.is_zero()).then(|| Instant::now() + pause);
-        let waiting = self.journal.forwards().waiting;
+        let waiting = self.journal.forward_queue_stats().waiting;
         let place = line.map_or_else(|_| String::new(), |line| line.place);
         self.said.tell(&page, &place, waiting);
     }
 
     /// Takes what became of a page.
-    fn judge(&mut self, sent: Vec<(Forward, Result<(), Failure>)>) -> Page {
+    fn judge(&mut self, sent: Vec<(QueuedForward, Result<(), Failure>)>) -> Page {
         let mut page = Page::default();
         let mut again = Vec::new();
         for (forward, result) in sent {
@@ -284,12 +284,12 @@ impl Forwarder {
                 Ok(()) => {
                     page.answered = true;
                     self.instruments.forwards("forwarded", None, 1);
-                    self.unsettled.push((forward.id, Tried::Over));
+                    self.unsettled.push((forward.id, ForwardOutcome::Done));
                 }
                 Err(Failure::Never(reason)) => {
                     self.instruments.forwards("given_up", Some(reason), 1);
                     self.given_up.untold += 1;
-                    self.unsettled.push((forward.id, Tried::Over));
+                    self.unsettled.push((forward.id, ForwardOutcome::Done));
                 }
                 Err(Failure::Refused { why, wait }) => {
                     page.answered = true;
@@ -317,20 +317,23 @@ impl Forwarder {
                 .max(backoff((crowd, crowd), 0))
                 .max(wait);
             let due = self.clock.now().plus(wait);
-            self.unsettled.push((forward.id, Tried::Again(due)));
+            self.unsettled
+                .push((forward.id, ForwardOutcome::RetryAt(due)));
         }
         page
     }
 
     /// The seconds in which all that wait may be tried again.
     fn crowd(&self) -> u64 {
-        self.journal.forwards().waiting / AGAIN_PER_SECOND
+        self.journal.forward_queue_stats().waiting / AGAIN_PER_SECOND
     }
 
     /// Puts into the journal what became of tries.
     async fn settle(&mut self) -> Result<(), JournalError> {
         if !self.unsettled.is_empty() {
-            self.journal.settle_forwards(self.unsettled.clone()).await?;
+            self.journal
+                .record_forward_outcomes(self.unsettled.clone())
+                .await?;
             self.unsettled.clear();
         }
         Ok(())
@@ -338,7 +341,7 @@ impl Forwarder {
 
     /// Gives up what is too old, and tells what else was.
     async fn give_up(&mut self) -> Result<(), JournalError> {
-        let displaced = self.journal.forwards().displaced;
+        let displaced = self.journal.forward_queue_stats().displaced;
         let full =
             displaced.saturating_sub(std::mem::replace(&mut self.given_up.displaced, displaced));
         if full > 0 {
@@ -352,7 +355,7 @@ impl Forwarder {
         let before = self.steady.now().minus(self.max_age);
         loop {
             // Nothing is written where nothing waits.
-            let old = match self.journal.forwards().waiting {
+            let old = match self.journal.forward_queue_stats().waiting {
                 0 => 0,
                 _ => self.journal.expire_forwards(before).await?,
             };

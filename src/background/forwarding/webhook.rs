@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::Destination;
-use crate::journal::Forward;
+use crate::journal::QueuedForward;
 
 /// How long a try may take. ThingSpace itself waits some 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,7 +123,7 @@ fn place(url: &Url) -> String {
 
 impl Line {
     /// Sends one, once.
-    pub(super) async fn pass_on(&self, forward: &Forward) -> Result<(), Failure> {
+    pub(super) async fn pass_on(&self, forward: &QueuedForward) -> Result<(), Failure> {
         let body = forward.body.as_deref().ok_or(Failure::Never("trimmed"))?;
         let template = self.template.expose_secret();
         let service = forward.service.as_ref().map(|service| service.as_str());

@@ -25,7 +25,8 @@ use crate::{
         result::{DeviceResult, Outcome, ResultSource},
     },
     journal::{
-        Arrival, ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
+        ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
+        ReceivedCallback,
     },
     thingspace::{LookUpError, ThingSpace},
 };
@@ -280,11 +281,11 @@ impl Reconciler {
             callback_count: 0,
             max_callback_threshold: 0,
         };
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             callback: Callback::from_lookup(report),
             account: None,
             service: None,
-            time: self.clock.now(),
+            receive_time: self.clock.now(),
             forwarding: None,
         };
         self.journal.store_callback(arrival).await?;

@@ -12,7 +12,7 @@ use crate::{
         change::{Change, ChangeType},
         matching::MatchKey,
     },
-    journal::{ChangeName, Stray},
+    journal::{ChangeSelector, UnmatchedResult},
     thingspace::{ListedDevice, LookUpError},
 };
 
@@ -32,18 +32,21 @@ impl Reconciler {
         let mut seen = std::collections::HashSet::new();
         let (mut after, mut last) = (0, None::<Change>);
         loop {
-            let page = self.journal.strays(since, after, PAGE).await?;
-            let Some(end) = page.last().map(|stray| stray.number) else {
+            let page = self.journal.unmatched_results(since, after, PAGE).await?;
+            let Some(end) = page.last().map(|stray| stray.first_result) else {
                 break;
             };
             after = end;
             for stray in page {
-                seen.insert(stray.number);
+                seen.insert(stray.first_result);
                 if !self.is_due(&stray) {
                     continue;
                 }
                 if last.as_ref().map(|change| change.change_id) != Some(stray.change_id) {
-                    last = self.journal.change(ChangeName::Id(stray.change_id)).await?;
+                    last = self
+                        .journal
+                        .change(ChangeSelector::Id(stray.change_id))
+                        .await?;
                 }
                 let Some(change) = &last else { continue };
                 // eSIM has no such list: a profile is its ICCID there.
@@ -57,23 +60,23 @@ impl Reconciler {
         Ok(())
     }
 
-    fn is_due(&self, stray: &Stray) -> bool {
-        match self.asked.get(&stray.number) {
+    fn is_due(&self, stray: &UnmatchedResult) -> bool {
+        match self.asked.get(&stray.first_result) {
             Some((at, _)) => *at <= Instant::now(),
             None => self.asked.len() < MAX_ASKED,
         }
     }
 
-    fn ask_later(&mut self, stray: &Stray) {
-        let asked = self.asked.get(&stray.number);
+    fn ask_later(&mut self, stray: &UnmatchedResult) {
+        let asked = self.asked.get(&stray.first_result);
         let wait = asked.map_or(self.after, |(_, wait)| {
             (*wait * 2).min(LONGEST.max(self.after))
         });
         self.asked
-            .insert(stray.number, (Instant::now() + wait, wait));
+            .insert(stray.first_result, (Instant::now() + wait, wait));
     }
 
-    async fn name(&self, change: &Change, stray: &Stray) -> Result<(), Stopped> {
+    async fn name(&self, change: &Change, stray: &UnmatchedResult) -> Result<(), Stopped> {
         let change_id = change.change_id;
         let listed = match self.ask(change, stray).await {
             Ok(Some(listed)) => listed,
@@ -85,9 +88,9 @@ impl Reconciler {
             }
         };
         let now = self.clock.now();
-        let named = self
-            .journal
-            .name_stray(change_id, stray.number, listed.ids, now);
+        let named =
+            self.journal
+                .resolve_unmatched_result(change_id, stray.first_result, listed.ids, now);
         if named.await? {
             tracing::info!(%change_id, "a result's device was looked up");
         }
@@ -98,7 +101,7 @@ impl Reconciler {
     async fn ask(
         &self,
         change: &Change,
-        stray: &Stray,
+        stray: &UnmatchedResult,
     ) -> Result<Option<ListedDevice>, LookUpError> {
         let known = stray.ids.iter();
         let known = known.filter(|id| MatchKey::from_reported(id).is_some());

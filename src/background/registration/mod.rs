@@ -318,7 +318,7 @@ impl Means {
         url: &SecretString,
     ) -> Result<(), String> {
         let name = note_of(account, service);
-        let before = self.journal.note(name.clone()).await;
+        let before = self.journal.get_kv(name.clone()).await;
         let before = before.map_err(|error| error.to_string())?;
         let mut kept: Vec<Value> = serde_json::from_slice(&before).unwrap_or_default();
         let url = url.expose_secret();
@@ -327,7 +327,7 @@ impl Means {
         kept.push(json!({ "displace_time_us": self.clock.now().as_micros(), "url": url }));
         let kept = kept.split_off(kept.len().saturating_sub(KEPT));
         let value = Value::Array(kept).to_string().into_bytes();
-        let put = self.journal.put_note(name, value).await;
+        let put = self.journal.put_kv(name, value).await;
         put.map_err(|error| error.to_string())
     }
 }

@@ -24,10 +24,11 @@ use crate::{
         newtypes::{ChangeId, RequestId},
     },
     journal::{
-        Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
-        Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
-        ForwardCensus, Intent, JournalError, Observer, Place, Reservation, Stored, Stray, Target,
-        Tried, Waiting,
+        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,
+        CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event,
+        EventPage, ForwardOutcome, ForwardQueueStats, Intent, JournalError, QuarantineLimits,
+        QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
     },
     telemetry::Telemetry,
 };
@@ -46,7 +47,7 @@ impl Journal for Slow {
     fn origin(&self) -> &crate::journal::Origin {
         unreachable!()
     }
-    async fn store_callback(&self, _: Arrival) -> Result<Stored, JournalError> {
+    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored, JournalError> {
         self.asked.notify_one();
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -65,32 +66,49 @@ impl Journal for Slow {
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
         unreachable!()
     }
-    fn observe(&self, _: Arc<dyn Observer>) {}
+    fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
         unreachable!()
     }
     async fn check_claim(&self, _: Intent) -> Result<ClaimCheck, JournalError> {
         unreachable!()
     }
-    async fn step(&self, _: ChangeId, _: Transition, _: Timestamp) -> Result<Change, JournalError> {
+    async fn apply_transition(
+        &self,
+        _: ChangeId,
+        _: Transition,
+        _: Timestamp,
+    ) -> Result<Change, JournalError> {
         unreachable!()
     }
-    async fn detain(&self, _: Detained, _: Bounds) -> Result<Option<u64>, JournalError> {
+    async fn quarantine(
+        &self,
+        _: QuarantinedCallback,
+        _: QuarantineLimits,
+    ) -> Result<Option<u64>, JournalError> {
         unreachable!()
     }
-    async fn release(&self, _: u64, _: Arrival) -> Result<Stored, JournalError> {
+    async fn release_quarantined(
+        &self,
+        _: u64,
+        _: ReceivedCallback,
+    ) -> Result<Stored, JournalError> {
         unreachable!()
     }
-    async fn see_detained(&self, _: u64) -> Result<(), JournalError> {
+    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<(), JournalError> {
         unreachable!()
     }
-    async fn drop_detained(&self, _: u64) -> Result<bool, JournalError> {
+    async fn drop_quarantined(&self, _: u64) -> Result<bool, JournalError> {
         unreachable!()
     }
-    async fn detained(&self, _: u64, _: usize) -> Result<Vec<(u64, Detained)>, JournalError> {
+    async fn list_quarantined(
+        &self,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
         unreachable!()
     }
-    async fn name_stray(
+    async fn resolve_unmatched_result(
         &self,
         _: ChangeId,
         _: u64,
@@ -99,13 +117,21 @@ impl Journal for Slow {
     ) -> Result<bool, JournalError> {
         unreachable!()
     }
-    async fn strays(&self, _: Timestamp, _: u64, _: usize) -> Result<Vec<Stray>, JournalError> {
+    async fn unmatched_results(
+        &self,
+        _: Timestamp,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<UnmatchedResult>, JournalError> {
         unreachable!()
     }
-    async fn settle_forwards(&self, _: Vec<(u64, Tried)>) -> Result<(), JournalError> {
+    async fn record_forward_outcomes(
+        &self,
+        _: Vec<(u64, ForwardOutcome)>,
+    ) -> Result<(), JournalError> {
         unreachable!()
     }
-    async fn hasten_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
         unreachable!()
     }
     async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
@@ -119,13 +145,13 @@ impl Journal for Slow {
     ) -> Result<DueForwards, JournalError> {
         unreachable!()
     }
-    fn forwards(&self) -> ForwardCensus {
+    fn forward_queue_stats(&self) -> ForwardQueueStats {
         unreachable!()
     }
-    async fn put_note(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
+    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
         unreachable!()
     }
-    async fn note(&self, _: String) -> Result<Vec<u8>, JournalError> {
+    async fn get_kv(&self, _: String) -> Result<Vec<u8>, JournalError> {
         unreachable!()
     }
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -134,16 +160,16 @@ impl Journal for Slow {
     async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {
         unreachable!()
     }
-    async fn change(&self, _: ChangeName) -> Result<Option<Change>, JournalError> {
+    async fn change(&self, _: ChangeSelector) -> Result<Option<Change>, JournalError> {
         unreachable!()
     }
     async fn changes(&self, _: ChangeFilter) -> Result<ChangePage, JournalError> {
         unreachable!()
     }
-    async fn events(&self, _: Target, _: Place, _: usize) -> Result<EventPage, JournalError> {
+    async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage, JournalError> {
         unreachable!()
     }
-    async fn event_at(&self, _: Target, _: Place) -> Result<Option<Event>, JournalError> {
+    async fn event_at(&self, _: WatchTarget, _: Cursor) -> Result<Option<Event>, JournalError> {
         unreachable!()
     }
     async fn devices(
@@ -153,12 +179,12 @@ impl Journal for Slow {
     ) -> Result<Vec<ChangeDevice>, JournalError> {
         unreachable!()
     }
-    async fn waiting(
+    async fn due_changes(
         &self,
         _: ChangeState,
         _: Timestamp,
         _: Timestamp,
-    ) -> Result<Waiting, JournalError> {
+    ) -> Result<DueChanges, JournalError> {
         unreachable!()
     }
     async fn unattributed_requests(
@@ -180,10 +206,10 @@ impl Journal for Slow {
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
         unreachable!()
     }
-    async fn extent(&self) -> Result<Extent, JournalError> {
+    async fn coverage(&self) -> Result<Coverage, JournalError> {
         unreachable!()
     }
-    fn census(&self) -> Census {
+    fn state_counts(&self) -> StateCounts {
         unreachable!()
     }
     fn is_writable(&self) -> bool {

@@ -20,8 +20,8 @@ use crate::{
         newtypes::RequestId,
     },
     journal::{
-        Event, Journal, Place, Target, What,
-        sqlite::{Embedded, Options},
+        Cursor, Event, EventPayload, Journal, WatchTarget,
+        sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::{Instruments, Telemetry},
 };
@@ -72,7 +72,7 @@ pub(super) struct World {
     telemetry: Telemetry,
     pub(super) stop: CancellationToken,
     pub(super) served: JoinHandle<()>,
-    journal: Arc<Embedded>,
+    journal: Arc<SqliteJournal>,
     directory: TempDir,
     http: reqwest::Client,
 }
@@ -80,11 +80,11 @@ pub(super) struct World {
 impl World {
     pub(super) async fn start(settings: Settings) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let journal = Arc::new(Embedded::open(&options(&directory)).unwrap());
+        let journal = Arc::new(SqliteJournal::open(&options(&directory)).unwrap());
         let telemetry = Telemetry::quiet().unwrap();
         let listener = Listener::new(
             settings,
-            Arc::<Embedded>::clone(&journal),
+            Arc::<SqliteJournal>::clone(&journal),
             Arc::new(Noon),
             Arc::new(Noon),
             telemetry.instruments(),
@@ -170,10 +170,10 @@ impl World {
         self.served.await.unwrap();
         self.journal.close().await;
         drop(self.journal);
-        let journal = Embedded::open(&options(&self.directory)).unwrap();
-        let target = Target::Request(RequestId::parse(request).unwrap());
+        let journal = SqliteJournal::open(&options(&self.directory)).unwrap();
+        let target = WatchTarget::Request(RequestId::parse(request).unwrap());
         journal
-            .events(target, Place::START, 100)
+            .events(target, Cursor::START, 100)
             .await
             .unwrap()
             .events
@@ -182,9 +182,9 @@ impl World {
 
 /// What was stored with a result.
 pub(super) fn raw_json(event: &Event) -> &str {
-    match &event.what {
-        What::Result(result) => &result.raw_json,
-        What::State(_) => "",
+    match &event.payload {
+        EventPayload::Result(result) => &result.raw_json,
+        EventPayload::State(_) => "",
     }
 }
 
@@ -204,8 +204,8 @@ pub(super) async fn serve(listener: Listener) -> (SocketAddr, CancellationToken,
     (address, stop, served)
 }
 
-fn options(directory: &TempDir) -> Options {
-    Options {
+fn options(directory: &TempDir) -> SqliteOptions {
+    SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,

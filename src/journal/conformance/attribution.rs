@@ -4,19 +4,19 @@ use super::*;
 use crate::domain::identifier::DeviceId;
 
 /// A change that was sent at 11 and got no answer.
-async fn unknown(journal: &dyn Journal, demand: &ChangeRequest) -> ChangeId {
+async fn create_unknown_change(journal: &dyn Journal, demand: &ChangeRequest) -> ChangeId {
     let id = dispatched_at(journal, demand, 10).await;
     journal
-        .step(id, Transition::MarkOutcomeUnknown, at(13))
+        .apply_transition(id, Transition::MarkOutcomeUnknown, at(13))
         .await
         .unwrap();
     id
 }
 
-async fn see(journal: &dyn Journal, request: &str, devices: &[usize], seconds: i64) {
+async fn store_successes(journal: &dyn Journal, request: &str, devices: &[usize], seconds: i64) {
     for device in devices {
         journal
-            .store_callback(arrived(success(request, *device), seconds))
+            .store_callback(received(success(request, *device), seconds))
             .await
             .unwrap();
     }
@@ -53,17 +53,17 @@ fn listed(devices: &[usize]) -> Option<Vec<Vec<ReportedId>>> {
     Some(devices.iter().map(|number| vec![id(number)]).collect())
 }
 
-pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_unknown_change_is_its(
+pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_unknown_change_is_attributed(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let id = unknown(&*journal, &esim("k", 0..3)).await;
-    see(&*journal, "r", &[2, 0], 20).await;
+    let id = create_unknown_change(&*journal, &esim("k", 0..3)).await;
+    store_successes(&*journal, "r", &[2, 0], 20).await;
     assert!(matches!(
         attribute(&*journal, "r").await,
         Attribution::Part { .. }
     ));
-    see(&*journal, "r", &[1], 21).await;
+    store_successes(&*journal, "r", &[1], 21).await;
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
     };
@@ -71,14 +71,14 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
         (change.change_id, change.state),
         (id, ChangeState::Finished)
     );
-    let events = timeline(&*journal, Target::Change(id)).await;
+    let events = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
-        spell(&events),
+        format_events(&events),
         "Queued Dispatched OutcomeUnknown Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
     );
-    let results = events.iter().filter_map(|event| match &event.what {
-        What::Result(result) => Some(&result.report.evidence),
-        What::State(_) => None,
+    let results = events.iter().filter_map(|event| match &event.payload {
+        EventPayload::Result(result) => Some(&result.report.evidence),
+        EventPayload::State(_) => None,
     });
     for evidence in results {
         assert!(evidence.contains("exactly its 3 devices"), "{evidence}");
@@ -89,22 +89,22 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
     journal.close().await;
 }
 
-pub(in crate::journal) async fn what_does_not_prove_it_binds_nothing(engine: &dyn Engine) {
+pub(in crate::journal) async fn insufficient_evidence_attributes_nothing(engine: &dyn Engine) {
     let journal = engine.open().await;
     // All of them, but before the change was sent. The clock has been set back since.
-    see(&*journal, "earlier", &[0, 1], 30).await;
-    let id = unknown(&*journal, &esim("k", 0..2)).await;
-    let one = unknown(&*journal, &esim("one", 10..11)).await;
-    let five = unknown(&*journal, &five_g("five", &["A100003685E561"])).await;
+    store_successes(&*journal, "earlier", &[0, 1], 30).await;
+    let id = create_unknown_change(&*journal, &esim("k", 0..2)).await;
+    let one = create_unknown_change(&*journal, &esim("one", 10..11)).await;
+    let five = create_unknown_change(&*journal, &five_g("five", &["A100003685E561"])).await;
     // A stranger's superset.
-    see(&*journal, "superset", &[0, 1, 2], 20).await;
+    store_successes(&*journal, "superset", &[0, 1, 2], 20).await;
     // A result that names nothing known is no proof, though only one device was sent.
-    see(&*journal, "other", &[99], 20).await;
+    store_successes(&*journal, "other", &[99], 20).await;
     let at_path = |request: &str, device, service: &str, account: &str| {
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             service: CallbackService::parse(service).ok(),
             account: AccountName::parse(account).ok(),
-            ..arrived(success(request, device), 20)
+            ..received(success(request, device), 20)
         };
         let journal = Arc::clone(&journal);
         async move { journal.store_callback(arrival).await.unwrap() }
@@ -122,21 +122,27 @@ pub(in crate::journal) async fn what_does_not_prove_it_binds_nothing(engine: &dy
     let profile = r#"{"requestId":"profile","deviceIds":[{"id":"A100003685E561","kind":"meid"}],
         "deviceResponse":{"deviceProfileResponse":{"state":"ACTIVE"}},"status":"SUCCESS"}"#;
     journal
-        .store_callback(arrived(parse(profile), 20))
+        .store_callback(received(parse(profile), 20))
         .await
         .unwrap();
     assert_eq!(attribute(&*journal, "profile").await, Attribution::Unproven);
     for id in [id, one, five] {
-        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        let change = journal
+            .change(ChangeSelector::Id(id))
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(change.state, ChangeState::OutcomeUnknown);
     }
     journal.close().await;
 }
 
-pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engine: &dyn Engine) {
+pub(in crate::journal) async fn a_request_that_fits_two_changes_is_attributed_to_neither(
+    engine: &dyn Engine,
+) {
     let journal = engine.open().await;
     // One device, sent once by its MEID and once by its MDN: no data shows that it is one.
-    let first = unknown(&*journal, &five_g("a", &["A100003685E561"])).await;
+    let first = create_unknown_change(&*journal, &five_g("a", &["A100003685E561"])).await;
     let mut other = five_g("b", &["A100003685E562"]);
     let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567".to_owned()).unwrap();
     other.devices[0].ids = vec![mdn];
@@ -144,7 +150,7 @@ pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engi
     let both = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"},
         {"id":"5551234567","kind":"mdn"}],"status":"Success"}"#;
     journal
-        .store_callback(arrived(parse(both), 20))
+        .store_callback(received(parse(both), 20))
         .await
         .unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
@@ -153,7 +159,10 @@ pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engi
         request_id: RequestId::parse("its-own").unwrap(),
         evidence: String::new(),
     };
-    journal.step(second, accept, at(30)).await.unwrap();
+    journal
+        .apply_transition(second, accept, at(30))
+        .await
+        .unwrap();
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
     };
@@ -161,19 +170,19 @@ pub(in crate::journal) async fn of_two_changes_that_it_can_be_it_is_neither(engi
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_list_of_a_requests_devices_alone_is_the_whole_set_or_proves_nothing(
+pub(in crate::journal) async fn a_device_list_proves_attribution_only_if_it_is_complete(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let id = unknown(&*journal, &esim("k", 0..3)).await;
-    see(&*journal, "r", &[1], 20).await;
+    let id = create_unknown_change(&*journal, &esim("k", 0..3)).await;
+    store_successes(&*journal, "r", &[1], 20).await;
     for devices in [&[][..], &[1], &[0, 2], &[0, 1, 2, 3], &[1, 2, 3]] {
         let attribution = attribute_with(&*journal, "r", listed(devices)).await;
         let is_attributed = matches!(attribution, Attribution::Attributed(_));
         assert!(!is_attributed, "{devices:?}");
     }
     // All devices have been called back, and the list lacks one, or all.
-    see(&*journal, "r", &[0, 2], 21).await;
+    store_successes(&*journal, "r", &[0, 2], 21).await;
     for devices in [&[][..], &[1], &[0, 2]] {
         let attribution = attribute_with(&*journal, "r", listed(devices)).await;
         assert!(
@@ -183,31 +192,39 @@ pub(in crate::journal) async fn a_list_of_a_requests_devices_alone_is_the_whole_
     }
     let attribution = attribute_with(&*journal, "r", listed(&[2, 1, 0])).await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (change.state, change.counts.succeeded),
         (ChangeState::Finished, 3)
     );
 
     // A part of the callbacks is enough.
-    let id = unknown(&*journal, &esim("other", 10..13)).await;
-    see(&*journal, "part", &[11], 20).await;
+    let id = create_unknown_change(&*journal, &esim("other", 10..13)).await;
+    store_successes(&*journal, "part", &[11], 20).await;
     let attribution = attribute_with(&*journal, "part", listed(&[12, 11, 10])).await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(change.state, ChangeState::Accepted);
     assert_eq!((change.counts.succeeded, change.pending_count()), (1, 2));
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_result_that_arrives_after_the_look_keeps_its_request_from_being_attributed(
+pub(in crate::journal) async fn a_result_that_arrives_after_the_check_prevents_attribution(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let id = unknown(&*journal, &esim("k", 0..2)).await;
+    let id = create_unknown_change(&*journal, &esim("k", 0..2)).await;
     let request = RequestId::parse("r").unwrap();
     let attribute = |last_result| journal.attribute(request.clone(), None, last_result, at(50));
-    see(&*journal, "r", &[0, 1], 20).await;
+    store_successes(&*journal, "r", &[0, 1], 20).await;
     let look = attribute(None).await.unwrap();
     let Attribution::Whole { last_result, .. } = look else {
         panic!("{look:?}")
@@ -215,7 +232,7 @@ pub(in crate::journal) async fn a_result_that_arrives_after_the_look_keeps_its_r
     let again = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
-    journal.store_callback(arrived(again, 20)).await.unwrap();
+    journal.store_callback(received(again, 20)).await.unwrap();
     let refused = attribute(Some(last_result)).await.unwrap();
     let Attribution::Whole {
         last_result: newer, ..
@@ -232,14 +249,14 @@ pub(in crate::journal) async fn a_result_that_arrives_after_the_look_keeps_its_r
     journal.close().await;
 }
 
-pub(in crate::journal) async fn results_come_before_or_after_a_change_by_their_positions_whatever_the_clock_says(
+pub(in crate::journal) async fn results_and_dispatches_are_ordered_by_position_not_by_clock(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    see(&*journal, "earlier", &[0, 1], 1_000).await;
-    let id = unknown(&*journal, &esim("k", 0..2)).await;
+    store_successes(&*journal, "earlier", &[0, 1], 1_000).await;
+    let id = create_unknown_change(&*journal, &esim("k", 0..2)).await;
     // The clock has been set back even further.
-    see(&*journal, "later", &[0, 1], 1).await;
+    store_successes(&*journal, "later", &[0, 1], 1).await;
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert_eq!(requests, [RequestId::parse("later").unwrap()]);
     assert_eq!(attribute(&*journal, "earlier").await, Attribution::Unproven);
@@ -249,15 +266,18 @@ pub(in crate::journal) async fn results_come_before_or_after_a_change_by_their_p
     // The last dispatch decides.
     let demand = esim("rearmed", 10..11);
     let id = dispatched_at(&*journal, &demand, 10).await;
-    see(&*journal, "between", &[10], 1_000).await;
+    store_successes(&*journal, "between", &[10], 1_000).await;
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert_eq!(requests, [RequestId::parse("between").unwrap()]);
     let not_sent = Transition::MarkNotSent(not_sent());
-    journal.step(id, not_sent, at(12)).await.unwrap();
+    journal
+        .apply_transition(id, not_sent, at(12))
+        .await
+        .unwrap();
     let again = intent(&*journal, &demand, at(13));
     journal.claim(again).await.unwrap();
     for step in [dispatch(), Transition::MarkOutcomeUnknown] {
-        journal.step(id, step, at(14)).await.unwrap();
+        journal.apply_transition(id, step, at(14)).await.unwrap();
     }
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert!(requests.is_empty(), "{requests:?}");
@@ -269,32 +289,32 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    see(&*journal, "old", &[5], 10).await;
+    store_successes(&*journal, "old", &[5], 10).await;
     let mine = accepted(&*journal, &esim("mine", 0..1), "mine").await;
-    see(&*journal, "mine", &[0], 20).await;
-    see(&*journal, "new", &[6], 20).await;
-    see(&*journal, "newer", &[6], 20).await;
-    see(&*journal, "old", &[7], 30).await;
+    store_successes(&*journal, "mine", &[0], 20).await;
+    store_successes(&*journal, "new", &[6], 20).await;
+    store_successes(&*journal, "newer", &[6], 20).await;
+    store_successes(&*journal, "old", &[7], 30).await;
     let request = |id: &str| RequestId::parse(id).unwrap();
     let found = journal.unattributed_requests(mine, 10).await.unwrap();
     assert_eq!(found, [request("newer"), request("new")]);
     let found = journal.unattributed_requests(mine, 1).await.unwrap();
     assert_eq!(found, [request("new")]);
-    let unknown = unknown(&*journal, &esim("lost", 20..21)).await;
+    let unknown = create_unknown_change(&*journal, &esim("lost", 20..21)).await;
     let waiting = journal
-        .waiting(ChangeState::OutcomeUnknown, at(14), at(14))
+        .due_changes(ChangeState::OutcomeUnknown, at(14), at(14))
         .await
         .unwrap();
     assert_eq!(waiting.due, [unknown]);
     let step = journal
-        .step(unknown, Transition::Close, at(60))
+        .apply_transition(unknown, Transition::Close, at(60))
         .await
         .unwrap();
     assert_eq!((step.state, step.pending_count()), (ChangeState::Closed, 1));
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_closed_change_is_a_rival_for_as_long_as_it_is_on_record(
+pub(in crate::journal) async fn a_closed_change_is_a_rival_until_it_is_trimmed(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -307,14 +327,15 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_for_as_long_as_it_is_
         let shift = |devices: &[usize]| -> Vec<usize> {
             devices.iter().map(|device| first_device + device).collect()
         };
-        let first = unknown(&*journal, &esim(key, shift(closed))).await;
+        let first = create_unknown_change(&*journal, &esim(key, shift(closed))).await;
         journal
-            .step(first, Transition::Close, at(14))
+            .apply_transition(first, Transition::Close, at(14))
             .await
             .unwrap();
         let own = shift(&[0, 1]);
-        let second = unknown(&*journal, &esim(&format!("{key}-again"), own.clone())).await;
-        see(&*journal, key, &own, 20).await;
+        let second =
+            create_unknown_change(&*journal, &esim(&format!("{key}-again"), own.clone())).await;
+        store_successes(&*journal, key, &own, 20).await;
         for list in [None, listed(&own)] {
             let attribution = attribute_with(&*journal, key, list).await;
             match attribution {
@@ -338,23 +359,23 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_for_as_long_as_it_is_
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_late_callback_of_a_closed_change_is_not_another_changes(
+pub(in crate::journal) async fn a_late_callback_of_a_closed_change_is_not_attributed_to_another(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let closed = unknown(
+    let closed = create_unknown_change(
         &*journal,
         &five_g("closed", &["A100003685E561", "A100003685E562"]),
     )
     .await;
     journal
-        .step(closed, Transition::Close, at(14))
+        .apply_transition(closed, Transition::Close, at(14))
         .await
         .unwrap();
-    unknown(&*journal, &five_g("lost", &["A100003685E561"])).await;
+    create_unknown_change(&*journal, &five_g("lost", &["A100003685E561"])).await;
     let late = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"}],"status":"Success"}"#;
     journal
-        .store_callback(arrived(parse(late), 20))
+        .store_callback(received(parse(late), 20))
         .await
         .unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
@@ -367,10 +388,13 @@ pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is
     let journal = engine.open().await;
     let closed = accepted(&*journal, &esim("closed", 0..2), "its-own").await;
     for step in [Transition::MarkOverdue, Transition::Close] {
-        journal.step(closed, step, at(14)).await.unwrap();
+        journal
+            .apply_transition(closed, step, at(14))
+            .await
+            .unwrap();
     }
-    let id = unknown(&*journal, &esim("lost", 0..1)).await;
-    see(&*journal, "r", &[0], 20).await;
+    let id = create_unknown_change(&*journal, &esim("lost", 0..1)).await;
+    store_successes(&*journal, "r", &[0], 20).await;
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
     };
@@ -378,20 +402,21 @@ pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_rival_that_the_list_may_rule_out_is_no_reason_not_to_ask_for_it(
+pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_not_prevent_the_lookup(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
     // The closed change shares a device that was called back, or has no other.
     for (key, closed) in [("a", vec![0, 9]), ("b", vec![10])] {
         let (own, other) = (closed[0], closed[0] + 1);
-        let first = unknown(&*journal, &esim(key, closed)).await;
+        let first = create_unknown_change(&*journal, &esim(key, closed)).await;
         journal
-            .step(first, Transition::Close, at(14))
+            .apply_transition(first, Transition::Close, at(14))
             .await
             .unwrap();
-        let second = unknown(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
-        see(&*journal, key, &[own], 20).await;
+        let second =
+            create_unknown_change(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
+        store_successes(&*journal, key, &[own], 20).await;
         let Attribution::Part { change, .. } = attribute(&*journal, key).await else {
             panic!("the list would tell")
         };
@@ -412,8 +437,9 @@ pub(in crate::journal) async fn a_change_that_was_sent_with_other_kinds_of_ident
 ) {
     let journal = engine.open().await;
     // Both are unknown. The second was sent by MEID, so its device may have the MDN of the first.
-    let by_mdn = unknown(&*journal, &five_g_by("mdn", "by-mdn", &["5550000001"])).await;
-    let by_meid = unknown(&*journal, &five_g("by-meid", &["A1000000000001"])).await;
+    let by_mdn =
+        create_unknown_change(&*journal, &five_g_by("mdn", "by-mdn", &["5550000001"])).await;
+    let by_meid = create_unknown_change(&*journal, &five_g("by-meid", &["A1000000000001"])).await;
     let called_back = |request: &str, ids: &str| {
         parse(&format!(
             r#"{{"requestId":"{request}","deviceIds":[{ids}],"status":"Success"}}"#
@@ -425,13 +451,13 @@ pub(in crate::journal) async fn a_change_that_was_sent_with_other_kinds_of_ident
         ("mdn-alone", mdn.to_owned(), false),
         ("mdn-and-another-meid", format!("{mdn},{meid}"), true),
     ] {
-        let callback = arrived(called_back(request, ids.as_str()), 20);
+        let callback = received(called_back(request, ids.as_str()), 20);
         journal.store_callback(callback).await.unwrap();
         let attribution = attribute_with(&*journal, request, None).await;
         let is_attributed = matches!(attribution, Attribution::Attributed(_));
         assert_eq!(is_attributed, is_proven, "{request}: {attribution:?}");
     }
-    let states = [by_mdn, by_meid].map(|id| journal.change(ChangeName::Id(id)));
+    let states = [by_mdn, by_meid].map(|id| journal.change(ChangeSelector::Id(id)));
     let [by_mdn, by_meid] = states;
     assert_eq!(by_mdn.await.unwrap().unwrap().state, ChangeState::Finished);
     let by_meid = by_meid.await.unwrap().unwrap();

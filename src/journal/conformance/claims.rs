@@ -11,7 +11,7 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
         futures_util::future::join_all((0..32).map(|_| journal.claim(first.clone()))).await;
     let made = claims
         .iter()
-        .filter(|claim| matches!(claim, Ok(Claim::Made(_))))
+        .filter(|claim| matches!(claim, Ok(Claim::Created(_))))
         .count();
     assert_eq!(made, 1);
     journal.close().await;
@@ -29,9 +29,9 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
             .claim(intent(&*journal, demand, at(2)))
             .await
             .unwrap();
-        let Claim::Known {
+        let Claim::KeyInUse {
             change,
-            same_content,
+            has_same_content: same_content,
         } = claim
         else {
             panic!("{claim:?}")
@@ -48,8 +48,8 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
         .unwrap();
     assert!(matches!(
         claim,
-        Claim::Known {
-            same_content: false,
+        Claim::KeyInUse {
+            has_same_content: false,
             ..
         }
     ));
@@ -77,14 +77,14 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
     let neighbour = intent(&*journal, &esim("three", 12..13), at(2));
     assert!(matches!(
         journal.claim(neighbour).await.unwrap(),
-        Claim::Made(_)
+        Claim::Created(_)
     ));
     journal
-        .step(first.change.change_id, dispatch(), at(3))
+        .apply_transition(first.change.change_id, dispatch(), at(3))
         .await
         .unwrap();
     journal
-        .step(
+        .apply_transition(
             first.change.change_id,
             Transition::MarkOutcomeUnknown,
             at(4),
@@ -97,17 +97,17 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
         evidence: "seen".into(),
     };
     journal
-        .step(first.change.change_id, accept, at(5))
+        .apply_transition(first.change.change_id, accept, at(5))
         .await
         .unwrap();
     assert!(matches!(
         journal.claim(other).await.unwrap(),
-        Claim::Made(_)
+        Claim::Created(_)
     ));
     journal.close().await;
 }
 
-pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_under_its_name(
+pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_its_id(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -115,7 +115,7 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
     let first = intent(&*journal, &demand, at(1));
     let id = first.change.change_id;
     journal.claim(first).await.unwrap();
-    let step = |step| journal.step(id, step, at(2));
+    let step = |step| journal.apply_transition(id, step, at(2));
     step(Transition::MarkNotSent(not_sent())).await.unwrap();
 
     let other = journal
@@ -124,8 +124,8 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
         .unwrap();
     assert!(matches!(
         other,
-        Claim::Known {
-            same_content: false,
+        Claim::KeyInUse {
+            has_same_content: false,
             ..
         }
     ));
@@ -143,7 +143,7 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
     };
     assert_eq!(busy, Claim::Busy(device));
     journal
-        .step(rival_id, Transition::MarkNotSent(not_sent()), at(5))
+        .apply_transition(rival_id, Transition::MarkNotSent(not_sent()), at(5))
         .await
         .unwrap();
 
@@ -171,22 +171,20 @@ pub(in crate::journal) async fn what_was_not_sent_is_queued_again_by_its_key_und
         .unwrap();
     assert!(matches!(
         twin,
-        Claim::Known {
-            same_content: true,
+        Claim::KeyInUse {
+            has_same_content: true,
             ..
         }
     ));
     step(dispatch()).await.unwrap();
     assert_eq!(
-        spell(&timeline(&*journal, Target::Change(id)).await),
+        format_events(&timeline(&*journal, WatchTarget::Change(id)).await),
         "Queued NotSent Queued Dispatched"
     );
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_nothing(
-    engine: &dyn Engine,
-) {
+pub(in crate::journal) async fn an_illegal_transition_changes_nothing(engine: &dyn Engine) {
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let not_sent = Transition::MarkNotSent(not_sent());
@@ -197,16 +195,18 @@ pub(in crate::journal) async fn a_step_that_the_state_does_not_allow_changes_not
         Transition::MarkOutcomeUnknown,
         Transition::Close,
     ] {
-        let refused = journal.step(id, step, at(20)).await;
+        let refused = journal.apply_transition(id, step, at(20)).await;
         assert!(
-            matches!(refused, Err(JournalError::IllegalStep(_))),
+            matches!(refused, Err(JournalError::IllegalTransition(_))),
             "{refused:?}"
         );
     }
-    let nobody = ChangeId::new(at(99));
-    let refused = journal.step(nobody, dispatch(), at(20)).await;
+    let unknown_id = ChangeId::new(at(99));
+    let refused = journal
+        .apply_transition(unknown_id, dispatch(), at(20))
+        .await;
     assert!(matches!(refused, Err(JournalError::NoSuchChange)));
-    let events = timeline(&*journal, Target::Change(id)).await;
-    assert_eq!(spell(&events), "Queued Dispatched Accepted");
+    let events = timeline(&*journal, WatchTarget::Change(id)).await;
+    assert_eq!(format_events(&events), "Queued Dispatched Accepted");
     journal.close().await;
 }

@@ -137,18 +137,18 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     let mut arrivals: Vec<Callback> = (0..DEVICES).flat_map(results_of).collect();
     let mut random = fastrand::Rng::with_seed(7);
     random.shuffle(&mut arrivals);
-    for some in arrivals.chunks(2_000) {
-        let some = some.iter().cloned();
-        let stored = some.map(|callback| journal.store_callback(arrived(callback, 20)));
+    for chunk in arrivals.chunks(2_000) {
+        let some = chunk.iter().cloned();
+        let stored = some.map(|callback| journal.store_callback(received(callback, 20)));
         for stored in futures_util::future::join_all(stored).await {
             stored.unwrap();
         }
     }
     let mut after = 0;
     loop {
-        let strays = journal.strays(at(0), after, 500).await.unwrap();
+        let strays = journal.unmatched_results(at(0), after, 500).await.unwrap();
         let Some(last) = strays.last() else { break };
-        after = last.number;
+        after = last.first_result;
         for stray in &strays {
             let number = stray.ids.first().unwrap().id.get(3..).unwrap();
             let index: usize = number.parse().unwrap();
@@ -158,7 +158,12 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
                     kind: kind.into(),
                     id,
                 });
-                let named = journal.name_stray(id, stray.number, listed.to_vec(), at(30));
+                let named = journal.resolve_unmatched_result(
+                    id,
+                    stray.first_result,
+                    listed.to_vec(),
+                    at(30),
+                );
                 assert!(named.await.unwrap(), "{index}");
             }
         }
@@ -190,7 +195,11 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
             }
         }
     }
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     let unmatched = (0..DEVICES).filter(|index| story(*index) == Story::Unmatched);
     let unmatched = u32::try_from(unmatched.count()).unwrap();
     // All unmatched results are successes. Their devices are among the pending rows.
@@ -223,9 +232,16 @@ pub(in crate::journal) async fn a_matched_device_counts_whatever_else_is_unmatch
         result(2, false, "Success", 1),
     ];
     for callback in arrivals {
-        journal.store_callback(arrived(callback, 20)).await.unwrap();
+        journal
+            .store_callback(received(callback, 20))
+            .await
+            .unwrap();
     }
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     let counts = DeviceCounts {
         succeeded: 1,
         failed: 1,
@@ -248,12 +264,20 @@ pub(in crate::journal) async fn the_update_time_of_a_change_increases_while_the_
     let id = accepted(&*journal, &esim("key", 0..2), "r").await;
     let mut updated = Vec::new();
     for (number, seconds) in [(0, 5), (1, 3)] {
-        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        let change = journal
+            .change(ChangeSelector::Id(id))
+            .await
+            .unwrap()
+            .unwrap();
         updated.push(change.update_time);
-        let callback = arrived(success("r", number), seconds);
+        let callback = received(success("r", number), seconds);
         journal.store_callback(callback).await.unwrap();
     }
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(change.state, ChangeState::Finished);
     updated.push(change.update_time);
     assert!(updated.is_sorted_by(|one, next| one < next), "{updated:?}");

@@ -2,14 +2,14 @@
 
 use super::*;
 
-fn forwarded(request: &str, device: usize, seconds: i64, most: u64) -> Arrival {
-    Arrival {
+fn forwarded(request: &str, device: usize, seconds: i64, most: u64) -> ReceivedCallback {
+    ReceivedCallback {
         service: CallbackService::parse(CallbackService::CARRIER).ok(),
-        forwarding: Some(Forwarding {
-            most,
+        forwarding: Some(ForwardOptions {
+            max_queued: most,
             now: at(seconds),
         }),
-        ..arrived(success(request, device), seconds)
+        ..received(success(request, device), seconds)
     }
 }
 
@@ -18,7 +18,7 @@ async fn due(journal: &dyn Journal, seconds: i64) -> Vec<(u64, u32)> {
     found.due.iter().map(|one| (one.id, one.tries)).collect()
 }
 
-pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_was_also_after_a_restart(
+pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are_delivered(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -31,27 +31,27 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
         store(forwarded("r", 1, 21, 10)).await.unwrap(),
         Stored::Duplicate
     );
-    store(arrived(success("r", 2), 21)).await.unwrap();
+    store(received(success("r", 2), 21)).await.unwrap();
     let Stored::New(second) = store(forwarded("r", 3, 22, 10)).await.unwrap() else {
         panic!("it is new")
     };
-    assert_eq!(journal.forwards().waiting, 2);
-    let tried = vec![(first, Tried::Again(at(50)))];
-    journal.settle_forwards(tried).await.unwrap();
+    assert_eq!(journal.forward_queue_stats().waiting, 2);
+    let tried = vec![(first, ForwardOutcome::RetryAt(at(50)))];
+    journal.record_forward_outcomes(tried).await.unwrap();
     journal.close().await;
     drop(journal);
 
     let journal = engine.open().await;
-    assert_eq!(journal.forwards().waiting, 2);
+    assert_eq!(journal.forward_queue_stats().waiting, 2);
     let found = journal.due_forwards(at(30), 50, 50).await.unwrap();
-    assert_eq!(found.next, Some(at(50)));
+    assert_eq!(found.next_due, Some(at(50)));
     let [one] = &found.due[..] else {
         panic!("{found:?}")
     };
     assert_eq!((one.id, one.tries), (second, 0));
     // Whatever was to be waited for is over.
-    assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 1);
-    assert_eq!(journal.hasten_forwards(at(40)).await.unwrap(), 0);
+    assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 1);
+    assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 0);
     assert_eq!(due(&*journal, 40).await, [(second, 0), (first, 1)]);
     assert_eq!(
         one.service.as_ref().unwrap().as_str(),
@@ -70,15 +70,21 @@ pub(in crate::journal) async fn what_is_stored_to_be_passed_on_waits_until_it_wa
         let found: Vec<u64> = found.due.iter().map(|one| one.id).collect();
         assert_eq!(found, wanted, "{fresh} and {again}");
     }
-    let settled = vec![(second, Tried::Over), (first, Tried::Over)];
+    let settled = vec![
+        (second, ForwardOutcome::Done),
+        (first, ForwardOutcome::Done),
+    ];
     // Told twice, as after a crash in between.
-    journal.settle_forwards(settled.clone()).await.unwrap();
-    journal.settle_forwards(settled).await.unwrap();
-    assert_eq!(journal.forwards().waiting, 0);
+    journal
+        .record_forward_outcomes(settled.clone())
+        .await
+        .unwrap();
+    journal.record_forward_outcomes(settled).await.unwrap();
+    assert_eq!(journal.forward_queue_stats().waiting, 0);
     journal.close().await;
 }
 
-pub(in crate::journal) async fn the_oldest_are_given_up_for_newer_ones_and_for_their_age(
+pub(in crate::journal) async fn the_oldest_forwards_are_displaced_by_newer_ones_and_expire(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -91,11 +97,11 @@ pub(in crate::journal) async fn the_oldest_are_given_up_for_newer_ones_and_for_t
             Stored::Duplicate => panic!("it is new"),
         }
     }
-    let full = ForwardCensus {
+    let full = ForwardQueueStats {
         waiting: 3,
         displaced: 2,
     };
-    assert_eq!(journal.forwards(), full);
+    assert_eq!(journal.forward_queue_stats(), full);
     assert_eq!(due(&*journal, 30).await, stored[2..]);
     assert_eq!(journal.expire_forwards(at(23)).await.unwrap(), 1);
     assert_eq!(due(&*journal, 30).await, stored[3..]);

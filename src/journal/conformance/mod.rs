@@ -20,8 +20,8 @@ pub(super) mod attribution;
 pub(super) mod claims;
 pub(super) mod devices;
 pub(super) mod forwards;
+pub(super) mod lifecycle;
 pub(super) mod results;
-pub(super) mod upkeep;
 
 /// An engine under test.
 pub(super) trait Engine: Sync {
@@ -114,7 +114,7 @@ fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> ChangeRequest {
 pub(super) fn intent(journal: &dyn Journal, demand: &ChangeRequest, now: Timestamp) -> Intent {
     Intent {
         change: demand.to_change(ChangeId::new(now), now),
-        content: journal.fingerprint(&demand.fingerprint_input()),
+        fingerprint: journal.fingerprint(&demand.fingerprint_input()),
         devices: demand.devices.clone(),
     }
 }
@@ -129,12 +129,12 @@ pub(super) async fn dispatched_at(
         .claim(intent(journal, demand, at(seconds)))
         .await
         .unwrap();
-    let Claim::Made(change) = claim else {
+    let Claim::Created(change) = claim else {
         panic!("{claim:?}")
     };
     let step = dispatch();
     journal
-        .step(change.change_id, step, at(seconds + 1))
+        .apply_transition(change.change_id, step, at(seconds + 1))
         .await
         .unwrap();
     change.change_id
@@ -151,7 +151,7 @@ pub(super) async fn accepted(
         request_id: RequestId::parse(request).unwrap(),
         evidence: String::new(),
     };
-    journal.step(id, accept, at(12)).await.unwrap();
+    journal.apply_transition(id, accept, at(12)).await.unwrap();
     id
 }
 
@@ -162,12 +162,12 @@ pub(super) fn success(request: &str, number: usize) -> Callback {
     ))
 }
 
-fn arrived(callback: Callback, seconds: i64) -> Arrival {
-    Arrival {
+fn received(callback: Callback, seconds: i64) -> ReceivedCallback {
+    ReceivedCallback {
         callback,
         account: None,
         service: None,
-        time: at(seconds),
+        receive_time: at(seconds),
         forwarding: None,
     }
 }
@@ -176,28 +176,28 @@ fn parse(body: &str) -> Callback {
     Callback::parse(body.as_bytes()).unwrap()
 }
 
-async fn timeline(journal: &dyn Journal, target: Target) -> Vec<Event> {
+async fn timeline(journal: &dyn Journal, target: WatchTarget) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         // Small pages, so that their seams are tested too.
-        let after = events.last().map_or(Place::START, |event| event.place);
+        let after = events.last().map_or(Cursor::START, |event| event.cursor);
         let page = journal.events(target.clone(), after, 2).await.unwrap();
         let is_end = page.is_end;
         events.extend(page.events);
         if is_end {
-            assert!(events.is_sorted_by(|one, other| one.place < other.place));
+            assert!(events.is_sorted_by(|one, other| one.cursor < other.cursor));
             return events;
         }
     }
 }
 
 /// A timeline as text: `Queued Dispatched 3:Succeeded …`.
-fn spell(events: &[Event]) -> String {
+fn format_events(events: &[Event]) -> String {
     let words: Vec<String> = events
         .iter()
-        .map(|event| match &event.what {
-            What::State(change) => format!("{:?}", change.state),
-            What::Result(result) => match &result.device {
+        .map(|event| match &event.payload {
+            EventPayload::State(change) => format!("{:?}", change.state),
+            EventPayload::Result(result) => match &result.device {
                 Some((index, _)) => format!("{index}:{:?}", result.report.outcome),
                 None => format!("?:{:?}", result.report.outcome),
             },

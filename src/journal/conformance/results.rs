@@ -7,7 +7,7 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
 ) {
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("key", 0..2), "r").await;
-    let sends = (0..5).map(|_| journal.store_callback(arrived(success("r", 0), 20)));
+    let sends = (0..5).map(|_| journal.store_callback(received(success("r", 0), 20)));
     let stored = futures_util::future::join_all(sends).await;
     assert_eq!(
         stored
@@ -22,25 +22,29 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
     let journal = engine.open().await;
     assert_eq!(
         journal
-            .store_callback(arrived(success("r", 0), 21))
+            .store_callback(received(success("r", 0), 21))
             .await
             .unwrap(),
         Stored::Duplicate
     );
     journal
-        .store_callback(arrived(success("r", 1), 22))
+        .store_callback(received(success("r", 1), 22))
         .await
         .unwrap();
     let failed = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
-    journal.store_callback(arrived(failed, 23)).await.unwrap();
-    let events = timeline(&*journal, Target::Change(id)).await;
+    journal.store_callback(received(failed, 23)).await.unwrap();
+    let events = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
-        spell(&events),
+        format_events(&events),
         "Queued Dispatched Accepted 0:Succeeded 1:Succeeded Finished 0:Failed"
     );
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         change.counts,
         DeviceCounts {
@@ -56,7 +60,7 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
     journal.close().await;
 }
 
-pub(in crate::journal) async fn an_early_callback_takes_its_place_at_the_binding(
+pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_request_is_linked(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -64,64 +68,72 @@ pub(in crate::journal) async fn an_early_callback_takes_its_place_at_the_binding
         .claim(intent(&*journal, &esim("key", 0..3), at(1)))
         .await
         .unwrap();
-    let Claim::Made(change) = made else { panic!() };
+    let Claim::Created(change) = made else {
+        panic!()
+    };
     let (id, request) = (change.change_id, RequestId::parse("r").unwrap());
-    journal.step(id, dispatch(), at(2)).await.unwrap();
+    journal
+        .apply_transition(id, dispatch(), at(2))
+        .await
+        .unwrap();
     for number in [2, 0] {
         journal
-            .store_callback(arrived(success("r", number), 3))
+            .store_callback(received(success("r", number), 3))
             .await
             .unwrap();
     }
-    let unowned = timeline(&*journal, Target::Request(request.clone())).await;
-    assert_eq!(spell(&unowned), "?:Succeeded ?:Succeeded");
+    let unowned = timeline(&*journal, WatchTarget::Request(request.clone())).await;
+    assert_eq!(format_events(&unowned), "?:Succeeded ?:Succeeded");
     assert!(
         journal
-            .change(ChangeName::Request(request.clone()))
+            .change(ChangeSelector::Request(request.clone()))
             .await
             .unwrap()
             .is_none()
     );
-    let before = timeline(&*journal, Target::Change(id)).await;
-    let token = before.last().unwrap().place;
+    let before = timeline(&*journal, WatchTarget::Change(id)).await;
+    let token = before.last().unwrap().cursor;
 
     let accept = Transition::Accept {
         request_id: request.clone(),
         evidence: String::new(),
     };
-    let change = journal.step(id, accept, at(4)).await.unwrap();
+    let change = journal.apply_transition(id, accept, at(4)).await.unwrap();
     assert_eq!(change.counts.succeeded, 2);
     journal
-        .store_callback(arrived(success("r", 1), 5))
+        .store_callback(received(success("r", 1), 5))
         .await
         .unwrap();
-    let owned = timeline(&*journal, Target::Change(id)).await;
+    let owned = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
-        spell(&owned),
+        format_events(&owned),
         "Queued Dispatched Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
     );
-    assert!(owned.iter().skip(2).all(|event| event.place > token));
+    assert!(owned.iter().skip(2).all(|event| event.cursor > token));
     for event in &owned {
         let found = journal
-            .event_at(Target::Change(id), event.place)
+            .event_at(WatchTarget::Change(id), event.cursor)
             .await
             .unwrap()
             .unwrap();
-        assert_eq!((found.place, found.mark), (event.place, event.mark));
+        assert_eq!(
+            (found.cursor, found.event_hash),
+            (event.cursor, event.event_hash)
+        );
     }
     // A watch of the request sees its results where they were.
-    let request = timeline(&*journal, Target::Request(request)).await;
+    let request = timeline(&*journal, WatchTarget::Request(request)).await;
     assert_eq!(
-        spell(&request),
+        format_events(&request),
         "2:Succeeded 0:Succeeded Accepted 1:Succeeded Finished"
     );
     let places =
-        |events: &[Event]| -> Vec<Place> { events.iter().map(|event| event.place).collect() };
+        |events: &[Event]| -> Vec<Cursor> { events.iter().map(|event| event.cursor).collect() };
     assert_eq!(places(&request)[..2], places(&unowned)[..]);
     journal.close().await;
 }
 
-pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_at_its_binding(
+pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_when_its_request_is_linked(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -132,11 +144,11 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
             at(1),
         ))
         .await;
-    let Ok(Claim::Made(change)) = made else {
+    let Ok(Claim::Created(change)) = made else {
         panic!()
     };
     journal
-        .step(change.change_id, dispatch(), at(2))
+        .apply_transition(change.change_id, dispatch(), at(2))
         .await
         .unwrap();
     for mdn in ["5555550001", "5555550002"] {
@@ -145,7 +157,7 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
             "deviceResponse":{{"changeServicePlanResponse":{{"effectiveDate":"5/31/2018 12:00:00 AM"}}}}}}"#
         );
         journal
-            .store_callback(arrived(parse(&body), 3))
+            .store_callback(received(parse(&body), 3))
             .await
             .unwrap();
     }
@@ -153,7 +165,10 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
         request_id: RequestId::parse("r").unwrap(),
         evidence: String::new(),
     };
-    let change = journal.step(change.change_id, accept, at(4)).await.unwrap();
+    let change = journal
+        .apply_transition(change.change_id, accept, at(4))
+        .await
+        .unwrap();
     assert_eq!(change.state, ChangeState::Finished);
     assert_eq!(
         change.counts,
@@ -163,9 +178,9 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
             unmatched: 2
         }
     );
-    let events = timeline(&*journal, Target::Change(change.change_id)).await;
+    let events = timeline(&*journal, WatchTarget::Change(change.change_id)).await;
     assert_eq!(
-        spell(&events),
+        format_events(&events),
         "Queued Dispatched Accepted ?:Succeeded ?:Succeeded Finished"
     );
     let filter = DeviceFilter {
@@ -178,54 +193,56 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
     journal.close().await;
 }
 
-pub(in crate::journal) async fn observers_hear_what_each_commit_touched(engine: &dyn Engine) {
+pub(in crate::journal) async fn commit_listeners_receive_the_targets_of_each_commit(
+    engine: &dyn Engine,
+) {
     #[derive(Default)]
-    struct Heard(Mutex<Vec<Target>>);
-    impl Observer for Heard {
-        fn committed(&self, touched: &[Target]) {
+    struct RecordingListener(Mutex<Vec<WatchTarget>>);
+    impl CommitListener for RecordingListener {
+        fn on_commit(&self, touched: &[WatchTarget]) {
             self.0.lock().extend(touched.iter().cloned());
         }
     }
     let journal = engine.open().await;
-    let heard = Arc::new(Heard::default());
-    journal.observe(heard.clone());
+    let heard = Arc::new(RecordingListener::default());
+    journal.add_commit_listener(heard.clone());
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let take = || std::mem::take(&mut *heard.0.lock());
-    assert!(take().contains(&Target::Change(id)));
+    assert!(take().contains(&WatchTarget::Change(id)));
     journal
-        .store_callback(arrived(success("r", 0), 20))
+        .store_callback(received(success("r", 0), 20))
         .await
         .unwrap();
     let touched = take();
-    assert!(touched.contains(&Target::Change(id)));
-    assert!(touched.contains(&Target::Request(RequestId::parse("r").unwrap())));
+    assert!(touched.contains(&WatchTarget::Change(id)));
+    assert!(touched.contains(&WatchTarget::Request(RequestId::parse("r").unwrap())));
     journal
-        .store_callback(arrived(success("r", 0), 20))
+        .store_callback(received(success("r", 0), 20))
         .await
         .unwrap();
     assert!(take().is_empty(), "a duplicate touches nothing");
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_stray_that_is_named_counts_for_its_device_and_its_past_stays(
+pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_device_and_keeps_past_events(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
     let demand = five_g("k", &["A100003685E561", "A100003685E562"]);
     let id = accepted(&*journal, &demand, "r").await;
-    let tell = |ids: &str, seconds| {
+    let store = |ids: &str, seconds| {
         let body = format!(r#"{{"requestId":"r","deviceIds":[{ids}],"status":"Success"}}"#);
         let journal = Arc::clone(&journal);
         async move {
-            let arrival = arrived(parse(&body), seconds);
+            let arrival = received(parse(&body), seconds);
             journal.store_callback(arrival).await.unwrap()
         }
     };
-    tell(r#"{"id":"5125550142","kind":"mdn"}"#, 20).await;
-    let before = timeline(&*journal, Target::Change(id)).await;
-    let strays = journal.strays(at(0), 0, 10).await.unwrap();
+    store(r#"{"id":"5125550142","kind":"mdn"}"#, 20).await;
+    let before = timeline(&*journal, WatchTarget::Change(id)).await;
+    let strays = journal.unmatched_results(at(0), 0, 10).await.unwrap();
     assert_eq!((strays.len(), strays[0].change_id), (1, id));
-    let number = strays[0].number;
+    let number = strays[0].first_result;
     let listed = |ids: &[(&str, &str)]| -> Vec<ReportedId> {
         let id = |(kind, id): &(&str, &str)| ReportedId {
             kind: (*kind).into(),
@@ -234,7 +251,7 @@ pub(in crate::journal) async fn a_stray_that_is_named_counts_for_its_device_and_
         ids.iter().map(id).collect()
     };
     let mdn = ("mdn", "5125550142");
-    let name = |ids: Vec<ReportedId>| journal.name_stray(id, number, ids, at(30));
+    let name = |ids: Vec<ReportedId>| journal.resolve_unmatched_result(id, number, ids, at(30));
     for nothing in [
         listed(&[mdn]),
         listed(&[mdn, ("meid", "A100003685E561"), ("meid", "A100003685E562")]),
@@ -245,39 +262,54 @@ pub(in crate::journal) async fn a_stray_that_is_named_counts_for_its_device_and_
     let right = listed(&[mdn, ("meid", "a100003685e562"), ("imei", "990013907835573")]);
     assert!(name(right.clone()).await.unwrap());
     assert!(!name(right).await.unwrap(), "it is none any more");
-    let after = timeline(&*journal, Target::Change(id)).await;
-    assert_eq!(spell(&after), format!("{} Accepted", spell(&before)));
-    let What::State(change) = &after.last().unwrap().what else {
+    let after = timeline(&*journal, WatchTarget::Change(id)).await;
+    assert_eq!(
+        format_events(&after),
+        format!("{} Accepted", format_events(&before))
+    );
+    let EventPayload::State(change) = &after.last().unwrap().payload else {
         panic!("{after:?}")
     };
     assert_eq!((change.counts.succeeded, change.counts.unmatched), (1, 0));
     let named = |events: &[Event]| {
-        let found = events.iter().find_map(|event| match &event.what {
-            What::Result(result) => Some((result.device.is_some(), result.named.clone())),
-            What::State(_) => None,
+        let found = events.iter().find_map(|event| match &event.payload {
+            EventPayload::Result(result) => {
+                Some((result.device.is_some(), result.resolved_device.clone()))
+            }
+            EventPayload::State(_) => None,
         });
         found.map(|(matched, named)| (matched, named.map(|(index, _)| index)))
     };
     assert_eq!(named(&before), Some((false, None)));
     assert_eq!(named(&after), Some((false, Some(1))));
     // Another result by the same number is known to be its, and the other device ends the change.
-    tell(
+    store(
         r#"{"id":"15125550142","kind":"msisdn"},{"id":"x","kind":"otaid"}"#,
         40,
     )
     .await;
-    tell(r#"{"id":"A100003685E561","kind":"meid"}"#, 41).await;
-    let end = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    store(r#"{"id":"A100003685E561","kind":"meid"}"#, 41).await;
+    let end = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(
         (end.state, end.counts.succeeded),
         (ChangeState::Finished, 2)
     );
-    assert!(journal.strays(at(0), 0, 10).await.unwrap().is_empty());
+    assert!(
+        journal
+            .unmatched_results(at(0), 0, 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
     journal.close().await;
 }
 
 /// The callback of a request `r` that names these identifiers.
-fn naming(ids: &[(&str, String)], status: &str) -> Callback {
+fn callback_naming(ids: &[(&str, String)], status: &str) -> Callback {
     let ids: Vec<String> = ids
         .iter()
         .map(|(kind, id)| format!(r#"{{"kind":"{kind}","id":"{id}"}}"#))
@@ -349,17 +381,27 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 };
                 for (index, (ids, status)) in order.iter().enumerate() {
                     if index == accepted_after {
-                        journal.step(id, accept.clone(), at(12)).await.unwrap();
+                        journal
+                            .apply_transition(id, accept.clone(), at(12))
+                            .await
+                            .unwrap();
                     }
-                    let mut callback = naming(ids, status);
+                    let mut callback = callback_naming(ids, status);
                     callback.result.request_id = request.clone();
-                    journal.store_callback(arrived(callback, 20)).await.unwrap();
+                    journal
+                        .store_callback(received(callback, 20))
+                        .await
+                        .unwrap();
                 }
                 if accepted_after == order.len() {
-                    journal.step(id, accept, at(21)).await.unwrap();
+                    journal.apply_transition(id, accept, at(21)).await.unwrap();
                 }
                 let case = format!("{kind}: {order:?}, accepted after {accepted_after}");
-                let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+                let change = journal
+                    .change(ChangeSelector::Id(id))
+                    .await
+                    .unwrap()
+                    .unwrap();
                 let counts = DeviceCounts {
                     succeeded: 1,
                     failed: 1,
@@ -378,18 +420,24 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 let pending = journal.devices(id, filter).await.unwrap();
                 let pending: Vec<u32> = pending.iter().map(|device| device.index).collect();
                 assert_eq!(pending, [2], "{case}");
-                assert!(journal.strays(at(0), 0, 10).await.unwrap().is_empty());
+                assert!(
+                    journal
+                        .unmatched_results(at(0), 0, 10)
+                        .await
+                        .unwrap()
+                        .is_empty()
+                );
                 // It is delivered, and no device is named for it.
-                let events = timeline(&*journal, Target::Change(id)).await;
-                let unmatched = events.iter().filter_map(|event| match &event.what {
-                    What::Result(result) if result.device.is_none() => Some(result),
+                let events = timeline(&*journal, WatchTarget::Change(id)).await;
+                let unmatched = events.iter().filter_map(|event| match &event.payload {
+                    EventPayload::Result(result) if result.device.is_none() => Some(result),
                     _ => None,
                 });
                 let unmatched: Vec<_> = unmatched.collect();
                 assert_eq!(unmatched.len(), 2, "{case}");
                 for result in unmatched {
                     assert_eq!(
-                        (result.matched, &result.named),
+                        (result.matched, &result.resolved_device),
                         (Some(Match::Ambiguous), &None)
                     );
                 }
@@ -399,7 +447,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_results_told_counts_for_neither(
+pub(in crate::journal) async fn a_result_that_names_two_devices_by_identifiers_of_other_results_counts_for_neither(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -411,10 +459,17 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_re
     let other = [meid(2), ("mdn", one.clone())];
     let both = [("mdn", zero), ("mdn", one)];
     for (ids, status) in [(&own, "Failed"), (&other, "Failed"), (&both, "Success")] {
-        let callback = naming(ids, status);
-        journal.store_callback(arrived(callback, 20)).await.unwrap();
+        let callback = callback_naming(ids, status);
+        journal
+            .store_callback(received(callback, 20))
+            .await
+            .unwrap();
     }
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     let counts = DeviceCounts {
         succeeded: 0,
         failed: 2,
@@ -424,7 +479,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_what_other_re
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_result_that_names_two_devices_by_numbers_that_were_not_sent_counts_for_neither(
+pub(in crate::journal) async fn a_result_with_two_unsent_mdns_counts_for_neither(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -442,11 +497,18 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_numbers_that_
         let request = format!("r{number}");
         let id = accepted(&*journal, &demand, &request).await;
         for (ids, status) in &order {
-            let mut callback = naming(ids, status);
+            let mut callback = callback_naming(ids, status);
             callback.result.request_id = RequestId::parse(&request).unwrap();
-            journal.store_callback(arrived(callback, 20)).await.unwrap();
+            journal
+                .store_callback(received(callback, 20))
+                .await
+                .unwrap();
         }
-        let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+        let change = journal
+            .change(ChangeSelector::Id(id))
+            .await
+            .unwrap()
+            .unwrap();
         let counts = DeviceCounts {
             succeeded: 0,
             failed: 2,
@@ -454,22 +516,29 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_numbers_that_
         };
         assert_eq!(change.counts, counts, "{order:?}");
         // Each of the two that have an own result can still be named.
-        let strays = journal.strays(at(0), 0, 100).await.unwrap();
+        let strays = journal.unmatched_results(at(0), 0, 100).await.unwrap();
         let own = strays.iter().filter(|stray| stray.change_id == id);
         assert_eq!(own.count(), 2, "{order:?}");
     }
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_result_that_names_a_device_and_a_foreign_one_is_the_devices(
+pub(in crate::journal) async fn a_result_that_names_a_device_and_a_foreign_one_counts_for_the_device(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("k", 0..1), "r").await;
     let ids = [("iccid", iccid(99)), ("iccid", iccid(0))];
-    let callback = naming(&ids, "Success");
-    journal.store_callback(arrived(callback, 20)).await.unwrap();
-    let change = journal.change(ChangeName::Id(id)).await.unwrap().unwrap();
+    let callback = callback_naming(&ids, "Success");
+    journal
+        .store_callback(received(callback, 20))
+        .await
+        .unwrap();
+    let change = journal
+        .change(ChangeSelector::Id(id))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(change.state, ChangeState::Finished);
     journal.close().await;
 }

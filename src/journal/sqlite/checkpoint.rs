@@ -11,13 +11,13 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::files::Locks;
+use super::files::FileLocks;
 
 /// Asks the checkpoint thread for a checkpoint. The thread ends when this is
 /// dropped.
 pub(super) struct Checkpoints {
     /// `None` once the thread is to end.
-    ask: Option<SyncSender<()>>,
+    requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
     /// Pages in the log when the last checkpoint was made.
     pages: Arc<AtomicI64>,
@@ -27,18 +27,18 @@ pub(super) struct Checkpoints {
 /// Under constant writing the log is never idle, and only a checkpoint that
 /// the writer waits for lets it start over from its beginning. Little is left
 /// to do by then.
-const TOO_LONG: i64 = 8_192;
+const MAX_WAL_PAGES: i64 = 8_192;
 
 // === impl Checkpoints ===
 
 impl Checkpoints {
-    pub(super) fn start(connection: Connection, locks: Arc<Locks>) -> Self {
-        let (ask, asked) = sync_channel(1);
+    pub(super) fn start(connection: Connection, locks: Arc<FileLocks>) -> Self {
+        let (ask, requests) = sync_channel(1);
         let pages = Arc::new(AtomicI64::new(0));
         let thread = thread::Builder::new().name("journal-checkpoint".into());
         let measured = Arc::clone(&pages);
         let thread = thread.spawn(move || {
-            run(&connection, &asked, &measured);
+            run(&connection, &requests, &measured);
             drop(connection);
             drop(locks);
         });
@@ -46,29 +46,29 @@ impl Checkpoints {
             .map_err(|error| tracing::error!(%error, "the journal has no checkpoint thread"))
             .ok();
         Self {
-            ask: Some(ask),
+            requests: Some(ask),
             thread,
             pages,
         }
     }
 
     /// Asks for one; does nothing when one is being made.
-    pub(super) fn ask(&self) {
-        match self.ask.as_ref().map(|ask| ask.try_send(())) {
+    pub(super) fn request(&self) {
+        match self.requests.as_ref().map(|ask| ask.try_send(())) {
             None | Some(Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) => {}
         }
     }
 
     /// Whether the log has grown although checkpoints were made.
-    pub(super) fn log_is_too_long(&self) -> bool {
-        self.pages.swap(0, Ordering::Relaxed) > TOO_LONG
+    pub(super) fn is_wal_too_long(&self) -> bool {
+        self.pages.swap(0, Ordering::Relaxed) > MAX_WAL_PAGES
     }
 }
 
 impl Drop for Checkpoints {
     /// Waits for the thread, so that the directory is free when the journal is closed.
     fn drop(&mut self) {
-        self.ask = None;
+        self.requests = None;
         let ended = self.thread.take().map(JoinHandle::join);
         if matches!(ended, Some(Err(_))) {
             tracing::error!("the journal's checkpoint thread panicked");
@@ -76,8 +76,8 @@ impl Drop for Checkpoints {
     }
 }
 
-fn run(connection: &Connection, asked: &Receiver<()>, pages: &AtomicI64) {
-    while asked.recv().is_ok() {
+fn run(connection: &Connection, requests: &Receiver<()>, pages: &AtomicI64) {
+    while requests.recv().is_ok() {
         match checkpoint(connection, "PASSIVE") {
             Ok(log) => pages.store(log, Ordering::Relaxed),
             Err(error) => tracing::warn!(%error, "the journal's checkpoint failed"),

@@ -11,52 +11,57 @@ use crate::{
         newtypes::{ChangeId, RequestId},
     },
     journal::{
-        Arrival, Attribution, Bounds, Claim, Detained, Intent, JournalError, Stored, Tried,
+        Attribution, Claim, ForwardOutcome, Intent, JournalError, QuarantineLimits,
+        QuarantinedCallback, ReceivedCallback, Stored,
         sqlite::tables::{
-            apply::{Applied, Batch},
-            quarantine::{drop_detained, see_detained},
-            schema::{put_note, set_meta},
+            apply::{ApplyResult, WriteBatch},
+            quarantine::{drop_quarantined, mark_reviewed},
+            schema::{put_kv, set_meta},
             trim::trim,
         },
     },
 };
 
-pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, JournalError>>;
 
 pub(super) enum Command {
-    Claim(Box<Intent>, Reply<Claim>),
-    Step(ChangeId, Box<Transition>, Timestamp, Reply<Change>),
-    Callback(Box<Arrival>, Reply<Stored>),
+    Claim(Box<Intent>, ReplySender<Claim>),
+    Transition(ChangeId, Box<Transition>, Timestamp, ReplySender<Change>),
+    Callback(Box<ReceivedCallback>, ReplySender<Stored>),
     Attribute(
         RequestId,
         Option<Vec<Vec<ReportedId>>>,
         Option<u64>,
         Timestamp,
-        Reply<Attribution>,
+        ReplySender<Attribution>,
     ),
-    Name(ChangeId, u64, Vec<ReportedId>, Timestamp, Reply<bool>),
-    Note(String, Vec<u8>, Reply<()>),
-    Detain(Box<Detained>, Bounds, Reply<Option<u64>>),
-    Release(u64, Box<Arrival>, Reply<Stored>),
-    SeeDetained(u64, Reply<()>),
-    DropDetained(u64, Reply<bool>),
-    SettleForwards(Vec<(u64, Tried)>, Reply<()>),
-    ExpireForwards(Timestamp, Reply<usize>),
-    HastenForwards(Timestamp, Reply<usize>),
-    Trim(Timestamp, u64, Reply<bool>),
+    ResolveUnmatched(ChangeId, u64, Vec<ReportedId>, Timestamp, ReplySender<bool>),
+    PutKv(String, Vec<u8>, ReplySender<()>),
+    Quarantine(
+        Box<QuarantinedCallback>,
+        QuarantineLimits,
+        ReplySender<Option<u64>>,
+    ),
+    ReleaseQuarantined(u64, Box<ReceivedCallback>, ReplySender<Stored>),
+    MarkQuarantinedReviewed(u64, ReplySender<()>),
+    DropQuarantined(u64, ReplySender<bool>),
+    RecordForwardOutcomes(Vec<(u64, ForwardOutcome)>, ReplySender<()>),
+    ExpireForwards(Timestamp, ReplySender<usize>),
+    RescheduleForwards(Timestamp, ReplySender<usize>),
+    Trim(Timestamp, u64, ReplySender<bool>),
     /// Only finds out whether the journal can write.
     Probe,
 }
 
 /// A command's answer, kept until the commit, or until the marker says so too.
-pub(super) type Answer = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
+pub(super) type DeferredReply = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
 
 // === impl Command ===
 
 impl Command {
     /// True if a POST leaves once it is answered: the marker must have reached it before.
-    pub(super) fn sends(&self) -> bool {
-        matches!(self, Self::Step(_, step, ..) if matches!(**step, Transition::Dispatch { .. }))
+    pub(super) fn is_dispatch(&self) -> bool {
+        matches!(self, Self::Transition(_, step, ..) if matches!(**step, Transition::Dispatch { .. }))
     }
 
     /// About how many rows it writes.
@@ -65,17 +70,17 @@ impl Command {
             Self::Claim(intent, _) => intent.devices.len(),
             // At most 500 of each of five tables: a commit of its own.
             Self::Trim(..) => 2_500,
-            Self::Step(..)
+            Self::Transition(..)
             | Self::Callback(..)
-            | Self::Name(..)
-            | Self::Note(..)
-            | Self::Detain(..)
-            | Self::Release(..)
-            | Self::SeeDetained(..)
-            | Self::DropDetained(..) => 1,
-            Self::SettleForwards(settled, _) => settled.len(),
+            | Self::ResolveUnmatched(..)
+            | Self::PutKv(..)
+            | Self::Quarantine(..)
+            | Self::ReleaseQuarantined(..)
+            | Self::MarkQuarantinedReviewed(..)
+            | Self::DropQuarantined(..) => 1,
+            Self::RecordForwardOutcomes(settled, _) => settled.len(),
             // A slice of a table.
-            Self::ExpireForwards(..) | Self::HastenForwards(..) => 100,
+            Self::ExpireForwards(..) | Self::RescheduleForwards(..) => 100,
             // Reads what may be thousands of results: no callback waits for it.
             Self::Attribute(..) => 2_500,
             Self::Probe => 0,
@@ -87,59 +92,65 @@ impl Command {
 pub(super) fn execute(
     command: Command,
     connection: &Connection,
-    batch: &mut Batch<'_>,
-    answers: &mut Vec<Answer>,
+    batch: &mut WriteBatch<'_>,
+    answers: &mut Vec<DeferredReply>,
 ) -> rusqlite::Result<()> {
     match command {
-        Command::Claim(intent, reply) => answer(batch.claim(&intent), reply, answers),
-        Command::Step(change, step, now, reply) => {
-            answer(batch.step(change, &step, now), reply, answers)
+        Command::Claim(intent, reply) => defer_reply(batch.claim(&intent), reply, answers),
+        Command::Transition(change, step, now, reply) => {
+            defer_reply(batch.apply_transition(change, &step, now), reply, answers)
         }
-        Command::Callback(arrival, reply) => answer(batch.store_callback(&arrival), reply, answers),
-        Command::Attribute(request, listed, last_result, now, reply) => answer(
+        Command::Callback(arrival, reply) => {
+            defer_reply(batch.store_callback(&arrival), reply, answers)
+        }
+        Command::Attribute(request, listed, last_result, now, reply) => defer_reply(
             batch.attribute(&request, listed.as_deref(), last_result, now),
             reply,
             answers,
         ),
-        Command::Name(change, number, listed, now, reply) => answer(
-            batch.name_stray(change, number, &listed, now),
+        Command::ResolveUnmatched(change, number, listed, now, reply) => defer_reply(
+            batch.resolve_unmatched_result(change, number, &listed, now),
             reply,
             answers,
         ),
-        Command::Detain(detained, bounds, reply) => {
-            answer(batch.detain(&detained, bounds), reply, answers)
+        Command::Quarantine(detained, bounds, reply) => {
+            defer_reply(batch.quarantine(&detained, bounds), reply, answers)
         }
-        Command::Release(id, arrival, reply) => answer(batch.release(id, &arrival), reply, answers),
-        Command::SeeDetained(last, reply) => {
-            answer(see_detained(connection, last).map(Ok), reply, answers)
+        Command::ReleaseQuarantined(id, arrival, reply) => {
+            defer_reply(batch.release_quarantined(id, &arrival), reply, answers)
         }
-        Command::DropDetained(id, reply) => {
-            answer(drop_detained(connection, id).map(Ok), reply, answers)
+        Command::MarkQuarantinedReviewed(last, reply) => {
+            defer_reply(mark_reviewed(connection, last).map(Ok), reply, answers)
         }
-        Command::Note(name, value, reply) => {
-            answer(put_note(connection, &name, &value).map(Ok), reply, answers)
+        Command::DropQuarantined(id, reply) => {
+            defer_reply(drop_quarantined(connection, id).map(Ok), reply, answers)
         }
-        Command::SettleForwards(settled, reply) => {
-            answer(batch.settle_forwards(&settled).map(Ok), reply, answers)
+        Command::PutKv(name, value, reply) => {
+            defer_reply(put_kv(connection, &name, &value).map(Ok), reply, answers)
         }
+        Command::RecordForwardOutcomes(settled, reply) => defer_reply(
+            batch.record_forward_outcomes(&settled).map(Ok),
+            reply,
+            answers,
+        ),
         Command::ExpireForwards(before, reply) => {
-            answer(batch.expire_forwards(before).map(Ok), reply, answers)
+            defer_reply(batch.expire_forwards(before).map(Ok), reply, answers)
         }
-        Command::HastenForwards(now, reply) => {
-            answer(batch.hasten_forwards(now).map(Ok), reply, answers)
+        Command::RescheduleForwards(now, reply) => {
+            defer_reply(batch.reschedule_forwards(now).map(Ok), reply, answers)
         }
         Command::Trim(before, up_to, reply) => {
-            answer(trim(batch, before, up_to).map(Ok), reply, answers)
+            defer_reply(trim(batch, before, up_to).map(Ok), reply, answers)
         }
         Command::Probe => set_meta(connection, "probe", &[]),
     }
 }
 
 /// Keeps a command's answer until it is known whether the commit succeeds.
-fn answer<T: Send + 'static>(
-    applied: Applied<T>,
-    reply: Reply<T>,
-    answers: &mut Vec<Answer>,
+fn defer_reply<T: Send + 'static>(
+    applied: ApplyResult<T>,
+    reply: ReplySender<T>,
+    answers: &mut Vec<DeferredReply>,
 ) -> rusqlite::Result<()> {
     let (result, failure) = match applied {
         Ok(result) => (result, None),
@@ -156,8 +167,8 @@ fn answer<T: Send + 'static>(
 }
 
 /// Answers commands that were not run.
-pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
-    fn refuse<T: Send + 'static>(reply: Reply<T>, answers: &mut Vec<Answer>) {
+pub(super) fn fail_all(commands: Vec<Command>, answers: &mut Vec<DeferredReply>) {
+    fn refuse<T: Send + 'static>(reply: ReplySender<T>, answers: &mut Vec<DeferredReply>) {
         answers.push(Box::new(move |committed| {
             let error = committed
                 .err()
@@ -169,17 +180,17 @@ pub(super) fn refuse_all(commands: Vec<Command>, answers: &mut Vec<Answer>) {
     for command in commands {
         match command {
             Command::Claim(_, reply) => refuse(reply, answers),
-            Command::Step(_, _, _, reply) => refuse(reply, answers),
+            Command::Transition(_, _, _, reply) => refuse(reply, answers),
             Command::Callback(_, reply) => refuse(reply, answers),
             Command::Attribute(_, _, _, _, reply) => refuse(reply, answers),
-            Command::Name(_, _, _, _, reply) => refuse(reply, answers),
-            Command::Note(_, _, reply) => refuse(reply, answers),
-            Command::Detain(_, _, reply) => refuse(reply, answers),
-            Command::Release(_, _, reply) => refuse(reply, answers),
-            Command::SeeDetained(_, reply) => refuse(reply, answers),
-            Command::DropDetained(_, reply) => refuse(reply, answers),
-            Command::SettleForwards(_, reply) => refuse(reply, answers),
-            Command::ExpireForwards(_, reply) | Command::HastenForwards(_, reply) => {
+            Command::ResolveUnmatched(_, _, _, _, reply) => refuse(reply, answers),
+            Command::PutKv(_, _, reply) => refuse(reply, answers),
+            Command::Quarantine(_, _, reply) => refuse(reply, answers),
+            Command::ReleaseQuarantined(_, _, reply) => refuse(reply, answers),
+            Command::MarkQuarantinedReviewed(_, reply) => refuse(reply, answers),
+            Command::DropQuarantined(_, reply) => refuse(reply, answers),
+            Command::RecordForwardOutcomes(_, reply) => refuse(reply, answers),
+            Command::ExpireForwards(_, reply) | Command::RescheduleForwards(_, reply) => {
                 refuse(reply, answers)
             }
             Command::Trim(_, _, reply) => refuse(reply, answers),

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use aws_lc_rs::rand;
 use rusqlite::Connection;
 
-use super::{OpenError, Options};
+use super::{JournalOpenError, SqliteOptions};
 use crate::journal::sqlite::tables::schema;
 
 /// Magic numbers of statfs(2).
@@ -21,9 +21,9 @@ const NETWORK: [(i64, &str); 7] = [
 
 /// SQLite's locks and syncs are not to be trusted on a network file system.
 /// Answers whether it is on one, where that is allowed.
-pub(super) fn refuse_network_filesystem(options: &Options) -> Result<bool, OpenError> {
+pub(super) fn check_network_filesystem(options: &SqliteOptions) -> Result<bool, JournalOpenError> {
     let dir = &options.dir;
-    let found = rustix::fs::statfs(dir.as_path()).map_err(|error| OpenError::Directory {
+    let found = rustix::fs::statfs(dir.as_path()).map_err(|error| JournalOpenError::Directory {
         dir: dir.clone(),
         source: error.into(),
     })?;
@@ -31,10 +31,12 @@ pub(super) fn refuse_network_filesystem(options: &Options) -> Result<bool, OpenE
         .iter()
         .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type));
     match network {
-        Some((_, name)) if !options.allow_network_filesystem => Err(OpenError::NetworkFilesystem {
-            dir: dir.clone(),
-            name,
-        }),
+        Some((_, name)) if !options.allow_network_filesystem => {
+            Err(JournalOpenError::NetworkFilesystem {
+                dir: dir.clone(),
+                name,
+            })
+        }
         _ => Ok(network.is_some()),
     }
 }
@@ -56,12 +58,12 @@ pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connectio
 }
 
 /// A random value that is made with the journal and kept in it.
-pub(super) fn secret(
+pub(super) fn load_or_create_secret(
     connection: &Connection,
     name: &str,
     length: usize,
 ) -> rusqlite::Result<Vec<u8>> {
-    if let Some(value) = schema::meta(connection, name)? {
+    if let Some(value) = schema::get_meta(connection, name)? {
         return Ok(value);
     }
     let mut value = vec![0; length];

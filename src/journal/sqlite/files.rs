@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::OpenError;
+use super::JournalOpenError;
 use crate::broken::Rule;
 
 /// The database.
 pub(super) const DATABASE: &str = "journal.db";
 /// Its write-ahead log.
-pub(super) const LOG: &str = "journal.db-wal";
+pub(super) const WAL: &str = "journal.db-wal";
 /// The values that the database is compared with when it is opened.
 pub(super) const MARKER: &str = "journal.marker";
 /// Locked by the process that uses the directory.
@@ -23,7 +23,7 @@ const SHARED_MEMORY: &str = "journal.db-shm";
 /// SQLite's rollback journal, which only the first transaction has.
 const ROLLBACK: &str = "journal.db-journal";
 /// All files of a journal.
-const FILES: [&str; 6] = [DATABASE, LOG, MARKER, LOCK, SHARED_MEMORY, ROLLBACK];
+const FILES: [&str; 6] = [DATABASE, WAL, MARKER, LOCK, SHARED_MEMORY, ROLLBACK];
 
 /// For the owner alone: identifiers of customers' devices are in the journal.
 const PRIVATE: u32 = 0o600;
@@ -34,7 +34,7 @@ const PRIVATE: u32 = 0o600;
 /// it from the same database by another path, or when the lock file was removed. Both are flock(2)
 /// locks, which SQLite's own fcntl(2) locks know nothing of. Closing the database's file drops SQLite's
 /// locks on it, so that this must outlive all connections.
-pub(super) struct Locks {
+pub(super) struct FileLocks {
     _directory: File,
     _database: Option<File>,
 }
@@ -56,7 +56,7 @@ pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
 }
 
 /// Takes the rights of others from the files that are there.
-pub(super) fn tighten(dir: &Path) -> io::Result<()> {
+pub(super) fn restrict_permissions(dir: &Path) -> io::Result<()> {
     for name in FILES {
         let path = dir.join(name);
         match path.symlink_metadata() {
@@ -101,11 +101,11 @@ pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
 
 // === impl Locks ===
 
-impl Locks {
+impl FileLocks {
     /// Locks the directory.
-    pub(super) fn of_directory(dir: &Path) -> Result<Self, OpenError> {
+    pub(super) fn lock_directory(dir: &Path) -> Result<Self, JournalOpenError> {
         let lock = open_private(&dir.join(LOCK), false);
-        let lock = lock.map_err(|source| OpenError::directory(dir, source))?;
+        let lock = lock.map_err(|source| JournalOpenError::directory(dir, source))?;
         try_lock(&lock, dir)?;
         Ok(Self {
             _directory: lock,
@@ -117,9 +117,13 @@ impl Locks {
     /// it open.
     ///
     /// Network file systems turn flock(2) into the locks that SQLite takes, which would lock it out.
-    pub(super) fn and_database(self, dir: &Path, is_network: bool) -> Result<Self, OpenError> {
+    pub(super) fn lock_database(
+        self,
+        dir: &Path,
+        is_network: bool,
+    ) -> Result<Self, JournalOpenError> {
         let database = open_private(&dir.join(DATABASE), false);
-        let database = database.map_err(|source| OpenError::directory(dir, source))?;
+        let database = database.map_err(|source| JournalOpenError::directory(dir, source))?;
         if is_network || Rule::InodeLock.is_broken() {
             return Ok(self);
         }
@@ -131,17 +135,17 @@ impl Locks {
     }
 }
 
-fn try_lock(file: &File, dir: &Path) -> Result<(), OpenError> {
+fn try_lock(file: &File, dir: &Path) -> Result<(), JournalOpenError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(OpenError::directory(dir, source)),
+        Err(TryLockError::WouldBlock) => Err(JournalOpenError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(source)) => Err(JournalOpenError::directory(dir, source)),
     }
 }
 
 /// Renames the files of a database that cannot be used, so that they can still be examined.
-pub(super) fn put_aside(dir: &Path) -> io::Result<()> {
-    for name in [DATABASE, LOG, ROLLBACK, SHARED_MEMORY] {
+pub(super) fn rename_damaged_files(dir: &Path) -> io::Result<()> {
+    for name in [DATABASE, WAL, ROLLBACK, SHARED_MEMORY] {
         let path = dir.join(name);
         match path.metadata() {
             Ok(found) if found.len() == 0 || name == SHARED_MEMORY => fs::remove_file(&path)?,

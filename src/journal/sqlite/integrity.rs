@@ -9,9 +9,10 @@ use std::{
 use rusqlite::{Connection, ErrorCode, config::DbConfig, params};
 
 use super::{
-    OpenError, Options, disk, durable,
-    files::{self, DATABASE, LOG, Locks},
-    marker::{self, Marker, Reading},
+    JournalOpenError, SqliteOptions, disk,
+    files::{self, DATABASE, FileLocks, WAL},
+    fsync,
+    marker::{self, Marker, MarkerFile},
 };
 use crate::{
     broken::Rule,
@@ -65,9 +66,9 @@ pub enum Damage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptedLoss {
     /// The newest position that is left.
-    pub kept: u64,
+    pub database_position: u64,
     /// The newest position that the journal is known to have had; `None` where no marker says so.
-    pub had: Option<u64>,
+    pub marker_position: Option<u64>,
 }
 
 /// The state of a database.
@@ -78,44 +79,44 @@ struct Database {
 
 /// Locks a directory and refuses one that has lost something. Changes nothing in it but rights, so that
 /// what is left can still be restored.
-pub(super) fn check(dir: &Path, is_network: bool) -> Result<Locks, OpenError> {
-    let failed = |source| OpenError::directory(dir, source);
-    let locks = Locks::of_directory(dir)?;
+pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, JournalOpenError> {
+    let failed = |source| JournalOpenError::directory(dir, source);
+    let locks = FileLocks::lock_directory(dir)?;
     // Under the lock, and while SQLite has none: closing a file would take it away.
-    durable::sync_files(dir).map_err(failed)?;
-    files::tighten(dir).map_err(failed)?;
-    let reading = marker::read(dir).map_err(failed)?;
-    let (has_database, damage) = look_at_files(dir, reading).map_err(failed)?;
+    fsync::sync_files(dir).map_err(failed)?;
+    files::restrict_permissions(dir).map_err(failed)?;
+    let reading = marker::load(dir).map_err(failed)?;
+    let (has_database, damage) = check_file_sizes(dir, reading).map_err(failed)?;
     let is_checked = !Rule::MarkerCheck.is_broken();
     if let Some(damage) = damage.filter(|_| is_checked) {
-        return Err(OpenError::damaged(dir, damage));
+        return Err(JournalOpenError::damaged(dir, damage));
     }
-    let locks = locks.and_database(dir, is_network)?;
+    let locks = locks.lock_database(dir, is_network)?;
     if !has_database || !is_checked {
         return Ok(locks);
     }
     let database = inspect(&dir.join(DATABASE)).map_err(|error| match error {
         schema::SchemaError::Sqlite(error) if is_unreadable(&error) => {
-            OpenError::damaged(dir, Damage::Unreadable(error.to_string()))
+            JournalOpenError::damaged(dir, Damage::Unreadable(error.to_string()))
         }
-        error => OpenError::database(dir, &error),
+        error => JournalOpenError::database(dir, &error),
     })?;
-    match compare(reading, &database) {
-        Some(damage) => Err(OpenError::damaged(dir, damage)),
+    match find_damage(reading, &database) {
+        Some(damage) => Err(JournalOpenError::damaged(dir, damage)),
         None => Ok(locks),
     }
 }
 
 /// Whether there is a database that can be opened; and what is missing, by the sizes of the files alone.
 /// SQLite must not open an empty database: it deletes the log beside it.
-fn look_at_files(dir: &Path, reading: Reading) -> io::Result<(bool, Option<Damage>)> {
+fn check_file_sizes(dir: &Path, reading: MarkerFile) -> io::Result<(bool, Option<Damage>)> {
     let size = |name: &str| match fs::metadata(dir.join(name)) {
         Ok(found) => Ok(Some(found.len())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
     let database = size(DATABASE)?;
-    let was_used = reading != Reading::Missing || size(LOG)?.unwrap_or_default() > 0;
+    let was_used = reading != MarkerFile::Missing || size(WAL)?.unwrap_or_default() > 0;
     let damage = match database {
         None if was_used => Some(Damage::NoDatabase),
         Some(0) if was_used => Some(Damage::EmptyDatabase),
@@ -128,16 +129,16 @@ fn look_at_files(dir: &Path, reading: Reading) -> io::Result<(bool, Option<Damag
 fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    if !schema::is_made(&connection)? {
+    if !schema::is_initialized(&connection)? {
         return Ok(Database {
             epoch: None,
             position: 0,
         });
     }
-    let epoch = schema::meta(&connection, "epoch")?;
+    let epoch = schema::get_meta(&connection, "epoch")?;
     Ok(Database {
         epoch: epoch.map(|bytes| Epoch::from_record(&bytes)),
-        position: list::extent(&connection)?.last,
+        position: list::coverage(&connection)?.last,
     })
 }
 
@@ -149,13 +150,13 @@ fn is_unreadable(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn compare(reading: Reading, database: &Database) -> Option<Damage> {
+fn find_damage(reading: MarkerFile, database: &Database) -> Option<Damage> {
     match reading {
-        Reading::Garbled => Some(Damage::UnreadableMarker),
+        MarkerFile::Damaged => Some(Damage::UnreadableMarker),
         // Not even a first start came to its end.
-        Reading::Missing if database.position == 0 => None,
-        Reading::Missing => Some(Damage::NoMarker),
-        Reading::Marker(marker) => match database.epoch {
+        MarkerFile::Missing if database.position == 0 => None,
+        MarkerFile::Missing => Some(Damage::NoMarker),
+        MarkerFile::Valid(marker) => match database.epoch {
             None => Some(Damage::NoTables),
             Some(epoch) if epoch != marker.epoch => Some(Damage::OtherEpoch),
             Some(_) if database.position < marker.position => Some(Damage::Behind {
@@ -169,50 +170,58 @@ fn compare(reading: Reading, database: &Database) -> Option<Damage> {
 
 /// Makes a journal of what is left in a directory, under a new epoch, so that resume tokens of what is
 /// lost end. `None` where nothing is missing.
-pub(super) fn accept_loss(options: &Options) -> Result<Option<AcceptedLoss>, OpenError> {
+pub(super) fn accept_loss(
+    options: &SqliteOptions,
+) -> Result<Option<AcceptedLoss>, JournalOpenError> {
     let dir = options.dir.as_path();
-    let failed = |source| OpenError::directory(dir, source);
-    let is_network = disk::refuse_network_filesystem(options)?;
+    let failed = |source| JournalOpenError::directory(dir, source);
+    let is_network = disk::check_network_filesystem(options)?;
     let damage = match check(dir, is_network) {
         Ok(_whole) => return Ok(None),
-        Err(OpenError::Damaged { damage, .. }) => damage,
+        Err(JournalOpenError::Damaged { damage, .. }) => damage,
         Err(error) => return Err(error),
     };
-    let mut locks = Locks::of_directory(dir)?;
+    let mut locks = FileLocks::lock_directory(dir)?;
     if matches!(
         damage,
         Damage::NoDatabase | Damage::EmptyDatabase | Damage::Unreadable(_) | Damage::NoTables
     ) {
         // No other process may use what is put aside.
-        drop(locks.and_database(dir, is_network)?);
-        locks = Locks::of_directory(dir)?;
-        files::put_aside(dir).map_err(failed)?;
+        drop(locks.lock_database(dir, is_network)?);
+        locks = FileLocks::lock_directory(dir)?;
+        files::rename_damaged_files(dir).map_err(failed)?;
     }
-    let _locks = locks.and_database(dir, is_network)?;
-    let had = match marker::read(dir).map_err(failed)? {
-        Reading::Marker(marker) => Some(marker.position),
-        Reading::Missing | Reading::Garbled => None,
+    let _locks = locks.lock_database(dir, is_network)?;
+    let marker_position = match marker::load(dir).map_err(failed)? {
+        MarkerFile::Valid(marker) => Some(marker.position),
+        MarkerFile::Missing | MarkerFile::Damaged => None,
     };
-    let (epoch, kept) = renew(&dir.join(DATABASE), had.unwrap_or_default())
-        .map_err(|error| OpenError::database(dir, &error))?;
-    durable::sync_directory(dir).map_err(failed)?;
-    let position = kept.max(had.unwrap_or_default());
+    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), marker_position.unwrap_or_default())
+        .map_err(|error| JournalOpenError::database(dir, &error))?;
+    fsync::sync_directory(dir).map_err(failed)?;
+    let position = kept.max(marker_position.unwrap_or_default());
     marker::create(dir, Marker { epoch, position }).map_err(failed)?;
-    Ok(Some(AcceptedLoss { kept, had }))
+    Ok(Some(AcceptedLoss {
+        database_position: kept,
+        marker_position,
+    }))
 }
 
 /// Gives a database a new epoch, and no position again that the journal has had.
-fn renew(path: &Path, had: u64) -> Result<(Epoch, u64), schema::SchemaError> {
+fn assign_new_epoch(
+    path: &Path,
+    marker_position: u64,
+) -> Result<(Epoch, u64), schema::SchemaError> {
     let mut connection = disk::connect(path, 500)?;
-    schema::migrate(&mut connection)?;
-    let kept = list::extent(&connection)?.last;
+    schema::initialize(&mut connection)?;
+    let kept = list::coverage(&connection)?.last;
     let transaction = connection.transaction()?;
-    schema::forget_meta(&transaction, "epoch")?;
-    let epoch = Epoch::from_record(&disk::secret(&transaction, "epoch", 8)?);
+    schema::delete_meta(&transaction, "epoch")?;
+    let epoch = Epoch::from_record(&disk::load_or_create_secret(&transaction, "epoch", 8)?);
     transaction.execute("DELETE FROM sqlite_sequence WHERE name = 'entry'", [])?;
     transaction.execute(
         "INSERT INTO sqlite_sequence (name, seq) VALUES ('entry', ?)",
-        params![i64::try_from(kept.max(had)).unwrap_or(i64::MAX)],
+        params![i64::try_from(kept.max(marker_position)).unwrap_or(i64::MAX)],
     )?;
     transaction.commit()?;
     Ok((epoch, kept))

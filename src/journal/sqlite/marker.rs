@@ -22,9 +22,9 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    command::Answer,
-    durable,
+    command::DeferredReply,
     files::{MARKER, open_private},
+    fsync,
 };
 use crate::journal::{Epoch, JournalError};
 
@@ -45,21 +45,21 @@ pub(super) struct Marker {
 
 /// The result of reading a marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum MarkerFile {
     /// No file.
     Missing,
     /// A file that cannot be read as one.
-    Garbled,
-    Marker(Marker),
+    Damaged,
+    Valid(Marker),
 }
 
 /// Reads the marker of a directory.
-pub(super) fn read(dir: &Path) -> io::Result<Reading> {
+pub(super) fn load(dir: &Path) -> io::Result<MarkerFile> {
     let Some(slots) = read_slots(dir)? else {
-        return Ok(Reading::Missing);
+        return Ok(MarkerFile::Missing);
     };
     let newest = newest(slots).map(|(_, marker)| marker);
-    Ok(newest.map_or(Reading::Garbled, Reading::Marker))
+    Ok(newest.map_or(MarkerFile::Damaged, MarkerFile::Valid))
 }
 
 fn read_slots(dir: &Path) -> io::Result<Option<Vec<u8>>> {
@@ -91,7 +91,7 @@ pub(super) fn create(dir: &Path, marker: Marker) -> io::Result<()> {
     }
     file.sync_all()?;
     fs::rename(&new, dir.join(MARKER))?;
-    durable::sync_directory(dir)
+    fsync::sync_directory(dir)
 }
 
 // === impl Marker ===
@@ -133,22 +133,22 @@ fn checksum(bytes: &[u8]) -> u32 {
 
 /// The thread that brings the marker forward.
 pub(super) struct MarkerWriter {
-    shared: Arc<Shared>,
+    shared: Arc<MarkerShared>,
     thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
+struct MarkerShared {
+    state: Mutex<MarkerProgress>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct MarkerProgress {
     /// The newest position that is synced.
-    committed: u64,
+    committed_position: u64,
     /// Given once the marker has reached `committed`.
-    answers: Vec<Answer>,
+    replies: Vec<DeferredReply>,
     /// The thread has nothing to do.
     is_idle: bool,
     is_closed: bool,
@@ -170,11 +170,11 @@ impl MarkerWriter {
     }
 
     fn with(mut slots: Slots, committed: u64) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        shared.state.lock().committed = committed;
-        let theirs = Arc::clone(&shared);
+        let shared = Arc::new(MarkerShared::default());
+        shared.state.lock().committed_position = committed;
+        let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name("journal-marker".into());
-        let thread = thread.spawn(move || theirs.run(&mut slots))?;
+        let thread = thread.spawn(move || worker.run(&mut slots))?;
         Ok(Self {
             shared,
             thread: Some(thread),
@@ -182,14 +182,14 @@ impl MarkerWriter {
     }
 
     /// A commit that is synced has reached this position. The answers are given once the marker has too.
-    pub(super) fn committed(&self, position: Option<u64>, answers: Vec<Answer>) {
+    pub(super) fn on_commit(&self, position: Option<u64>, answers: Vec<DeferredReply>) {
         if position.is_none() && answers.is_empty() {
             return;
         }
         let mut state = self.shared.state.lock();
-        state.committed = state.committed.max(position.unwrap_or_default());
+        state.committed_position = state.committed_position.max(position.unwrap_or_default());
         let is_urgent = !answers.is_empty();
-        state.answers.extend(answers);
+        state.replies.extend(answers);
         if is_urgent || state.is_idle {
             self.shared.changed.notify_one();
         }
@@ -209,11 +209,11 @@ impl Drop for MarkerWriter {
 
 // === impl Shared ===
 
-impl Shared {
+impl MarkerShared {
     fn run(&self, slots: &mut Slots) {
         let mut is_failing = false;
         loop {
-            let (position, answers, is_closed) = self.next(slots.written.position);
+            let (position, answers, is_closed) = self.wait_for_work(slots.written.position);
             let written = slots.write(position);
             if let Err(error) = &written
                 && !is_failing
@@ -234,10 +234,10 @@ impl Shared {
     }
 
     /// Waits until there is something to write; what, and who waits for it.
-    fn next(&self, written: u64) -> (u64, Vec<Answer>, bool) {
+    fn wait_for_work(&self, written: u64) -> (u64, Vec<DeferredReply>, bool) {
         let mut state = self.state.lock();
-        while state.answers.is_empty() && !state.is_closed {
-            if state.committed > written {
+        while state.replies.is_empty() && !state.is_closed {
+            if state.committed_position > written {
                 if self.changed.wait_for(&mut state, INTERVAL).timed_out() {
                     break;
                 }
@@ -247,8 +247,8 @@ impl Shared {
                 state.is_idle = false;
             }
         }
-        let answers = std::mem::take(&mut state.answers);
-        (state.committed, answers, state.is_closed)
+        let answers = std::mem::take(&mut state.replies);
+        (state.committed_position, answers, state.is_closed)
     }
 }
 
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn a_slot_that_is_torn_anywhere_leaves_the_other_one() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Reading::Missing);
+        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Missing);
         create(dir.path(), marker(7)).unwrap();
         for position in 8..12 {
             // As after a restart, with whichever slot is the newest.
@@ -314,11 +314,14 @@ mod tests {
             let before = fs::read(dir.path().join(MARKER)).unwrap();
             slots.write(position).unwrap();
             let after = fs::read(dir.path().join(MARKER)).unwrap();
-            assert_eq!(read(dir.path()).unwrap(), Reading::Marker(marker(position)));
+            assert_eq!(
+                load(dir.path()).unwrap(),
+                MarkerFile::Valid(marker(position))
+            );
             for torn in (0..after.len()).step_by(64) {
                 let disk = [&after[..torn], &before[torn..]].concat();
                 fs::write(dir.path().join(MARKER), disk).unwrap();
-                let Reading::Marker(found) = read(dir.path()).unwrap() else {
+                let MarkerFile::Valid(found) = load(dir.path()).unwrap() else {
                     panic!("torn at {torn}: nothing is left")
                 };
                 assert!((position - 1..=position).contains(&found.position));
@@ -326,11 +329,11 @@ mod tests {
             fs::write(dir.path().join(MARKER), after).unwrap();
         }
         fs::write(dir.path().join(MARKER), [b'x'; 2 * SLOT]).unwrap();
-        assert_eq!(read(dir.path()).unwrap(), Reading::Garbled);
+        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Damaged);
     }
 
     #[test]
-    fn what_waits_for_a_marker_that_cannot_be_written_is_refused() {
+    fn replies_fail_when_the_marker_cannot_be_written() {
         let dir = tempfile::tempdir().unwrap();
         create(dir.path(), marker(0)).unwrap();
         let slots = Slots {
@@ -340,34 +343,37 @@ mod tests {
             next: 0,
         };
         let writer = MarkerWriter::with(slots, 0).unwrap();
-        let (tell, told) = std::sync::mpsc::channel();
-        let answer: Answer =
-            Box::new(move |result| tell.send(result.map_err(Clone::clone)).unwrap());
-        writer.committed(Some(5), vec![answer]);
-        let refused = told.recv().unwrap().unwrap_err().to_string();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let answer: DeferredReply =
+            Box::new(move |result| sender.send(result.map_err(Clone::clone)).unwrap());
+        writer.on_commit(Some(5), vec![answer]);
+        let refused = receiver.recv().unwrap().unwrap_err().to_string();
         assert!(
             refused.contains("journal.marker cannot be written"),
             "{refused}"
         );
         drop(writer);
-        assert_eq!(read(dir.path()).unwrap(), Reading::Marker(marker(0)));
+        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Valid(marker(0)));
     }
 
     #[test]
-    fn answers_are_given_when_the_marker_is_there_and_the_end_writes_what_is_left() {
+    fn replies_wait_for_the_marker_and_drop_flushes_it() {
         let dir = tempfile::tempdir().unwrap();
         create(dir.path(), marker(0)).unwrap();
         let writer = MarkerWriter::start(dir.path(), marker(0)).unwrap();
-        let (tell, told) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let path = dir.path().to_owned();
-        let answer: Answer = Box::new(move |result| {
+        let answer: DeferredReply = Box::new(move |result| {
             let is_ok = result.is_ok();
-            tell.send((is_ok, read(&path).unwrap())).unwrap();
+            sender.send((is_ok, load(&path).unwrap())).unwrap();
         });
-        writer.committed(Some(5), vec![answer]);
-        assert_eq!(told.recv().unwrap(), (true, Reading::Marker(marker(5))));
-        writer.committed(Some(6), Vec::new());
+        writer.on_commit(Some(5), vec![answer]);
+        assert_eq!(
+            receiver.recv().unwrap(),
+            (true, MarkerFile::Valid(marker(5)))
+        );
+        writer.on_commit(Some(6), Vec::new());
         drop(writer);
-        assert_eq!(read(dir.path()).unwrap(), Reading::Marker(marker(6)));
+        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Valid(marker(6)));
     }
 }

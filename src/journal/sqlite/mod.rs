@@ -16,13 +16,14 @@ use aws_lc_rs::hmac;
 use rusqlite::Connection;
 
 use super::{
-    Arrival, Attribution, Bounds, Census, ChangeDevice, ChangeFilter, ChangeName, ChangePage,
-    Claim, ClaimCheck, Detained, DeviceFilter, DueForwards, Epoch, Event, EventPage, Extent,
-    ForwardCensus, Intent, Journal, JournalError, Observer, Origin, Place, Reservation, Stored,
-    Stray, Target, Tried, Waiting,
+    Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,
+    CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event,
+    EventPage, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError, Origin,
+    QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored,
+    UnmatchedResult, WatchTarget,
 };
 use crate::journal::sqlite::tables::{
-    apply::Batch, forward, list, naming, quarantine, read, schema,
+    apply::WriteBatch, forward, list, quarantine, queries, schema, unmatched_results,
 };
 use crate::{
     broken::Rule,
@@ -38,8 +39,8 @@ use crate::{
 mod checkpoint;
 mod command;
 mod disk;
-mod durable;
 mod files;
+mod fsync;
 mod integrity;
 mod marker;
 mod queue;
@@ -50,15 +51,15 @@ mod writer;
 
 pub use integrity::{AcceptedLoss, Damage};
 
-use disk::{connect, secret};
-use files::Locks;
+use disk::{connect, load_or_create_secret};
+use files::FileLocks;
 use marker::{Marker, MarkerWriter};
 use readers::Readers;
-use writer::{Standing, Writer, WriterFiles};
+use writer::{CommittedCounts, Writer, WriterFiles};
 
 /// Where and how the embedded journal is kept.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct SqliteOptions {
     /// Its directory; made when it is not there. One process at a time.
     pub dir: PathBuf,
     /// The ThingSpace that changes are sent to. A journal keeps the one of its first start.
@@ -72,7 +73,7 @@ pub struct Options {
 
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum JournalOpenError {
     /// The directory cannot be made, or a file in it cannot be opened.
     #[error("journal.dir {dir}: {source}")]
     Directory {
@@ -132,19 +133,19 @@ pub enum OpenError {
 }
 
 /// The journal of one machine.
-pub struct Embedded {
+pub struct SqliteJournal {
     epoch: Epoch,
     origin: Origin,
-    content_key: hmac::Key,
+    fingerprint_key: hmac::Key,
     writer: Writer,
     readers: Readers,
     /// Held while the journal is open. Last: it goes after all connections.
-    _locks: Arc<Locks>,
+    _locks: Arc<FileLocks>,
 }
 
 // === impl OpenError ===
 
-impl OpenError {
+impl JournalOpenError {
     fn directory(dir: &Path, source: std::io::Error) -> Self {
         let dir = dir.to_owned();
         Self::Directory { dir, source }
@@ -165,60 +166,61 @@ impl OpenError {
 
 // === impl Embedded ===
 
-impl Embedded {
+impl SqliteJournal {
     /// Opens the journal of a directory, or makes one.
-    pub fn open(options: &Options) -> Result<Self, OpenError> {
+    pub fn open(options: &SqliteOptions) -> Result<Self, JournalOpenError> {
         let dir = options.dir.as_path();
-        let failed = |source| OpenError::directory(dir, source);
+        let failed = |source| JournalOpenError::directory(dir, source);
         files::make_directory(dir).map_err(failed)?;
-        durable::sync_names(dir).map_err(failed)?;
-        let is_network = disk::refuse_network_filesystem(options)?;
+        fsync::sync_ancestors(dir).map_err(failed)?;
+        let is_network = disk::check_network_filesystem(options)?;
         let locks = integrity::check(dir, is_network)?;
-        let database = |error: schema::SchemaError| OpenError::database(dir, &error);
+        let database = |error: schema::SchemaError| JournalOpenError::database(dir, &error);
         let mut connection =
             connect(&dir.join(files::DATABASE), 8_000).map_err(|error| database(error.into()))?;
-        schema::migrate(&mut connection).map_err(database)?;
+        schema::initialize(&mut connection).map_err(database)?;
         let origin = settle_origin(&connection, options)?;
         Self::open_database(connection, options, origin, locks)
     }
 
     /// Makes a journal of what is left in a directory that has lost something, under a new epoch. `None`
     /// where nothing is missing.
-    pub fn accept_loss(options: &Options) -> Result<Option<AcceptedLoss>, OpenError> {
+    pub fn accept_loss(options: &SqliteOptions) -> Result<Option<AcceptedLoss>, JournalOpenError> {
         integrity::accept_loss(options)
     }
 
     fn open_database(
         connection: Connection,
-        options: &Options,
+        options: &SqliteOptions,
         origin: Origin,
-        locks: Locks,
-    ) -> Result<Self, OpenError> {
+        locks: FileLocks,
+    ) -> Result<Self, JournalOpenError> {
         let dir = options.dir.as_path();
         let path = dir.join(files::DATABASE);
-        let database = |error: rusqlite::Error| OpenError::database(dir, &error);
-        let epoch = secret(&connection, "epoch", 8).map_err(database)?;
+        let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
+        let epoch = load_or_create_secret(&connection, "epoch", 8).map_err(database)?;
         let epoch = Epoch::from_record(&epoch);
-        let content_key = secret(&connection, "content_key", 32).map_err(database)?;
-        let standing = Standing {
-            census: list::census(&connection).map_err(database)?,
-            forwards: ForwardCensus {
-                waiting: forward::waiting(&connection).map_err(database)?,
+        let content_key =
+            load_or_create_secret(&connection, "content_key", 32).map_err(database)?;
+        let standing = CommittedCounts {
+            state_counts: list::count_by_state(&connection).map_err(database)?,
+            forward_queue: ForwardQueueStats {
+                waiting: forward::count_queued(&connection).map_err(database)?,
                 displaced: 0,
             },
         };
-        let position = list::extent(&connection).map_err(database)?.last;
+        let position = list::coverage(&connection).map_err(database)?.last;
         // The name of the database is on disk before there is a marker that says of it.
-        let marker = durable::sync_directory(dir)
+        let marker = fsync::sync_directory(dir)
             .and_then(|()| MarkerWriter::start(dir, Marker { epoch, position }));
-        let marker = marker.map_err(|source| OpenError::directory(dir, source))?;
+        let marker = marker.map_err(|source| JournalOpenError::directory(dir, source))?;
         let locks = Arc::new(locks);
         let readers = Readers::open(&path, Arc::clone(&locks)).map_err(database)?;
         let checkpoints = connect(&path, 500).map_err(database)?;
         Ok(Self {
             epoch,
             origin,
-            content_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
+            fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &content_key),
             writer: Writer::start(
                 WriterFiles {
                     connection,
@@ -236,18 +238,21 @@ impl Embedded {
 }
 
 /// Compares the stored origin with that of the settings, or stores it.
-fn settle_origin(connection: &Connection, options: &Options) -> Result<Origin, OpenError> {
+fn settle_origin(
+    connection: &Connection,
+    options: &SqliteOptions,
+) -> Result<Origin, JournalOpenError> {
     let dir = options.dir.as_path();
-    let database = |error: rusqlite::Error| OpenError::database(dir, &error);
+    let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
     let configured = options.origin.clone();
-    let recorded = schema::meta(connection, "origin").map_err(database)?;
+    let recorded = schema::get_meta(connection, "origin").map_err(database)?;
     let Some(recorded) = recorded else {
         schema::set_meta(connection, "origin", configured.as_str().as_bytes()).map_err(database)?;
         return Ok(configured);
     };
     let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
     if recorded != configured && !Rule::OriginCheck.is_broken() {
-        return Err(OpenError::OtherOrigin {
+        return Err(JournalOpenError::OtherOrigin {
             dir: dir.to_owned(),
             recorded,
             configured,
@@ -257,7 +262,7 @@ fn settle_origin(connection: &Connection, options: &Options) -> Result<Origin, O
 }
 
 #[async_trait]
-impl Journal for Embedded {
+impl Journal for SqliteJournal {
     fn epoch(&self) -> Epoch {
         self.epoch
     }
@@ -267,7 +272,7 @@ impl Journal for Embedded {
     }
 
     fn fingerprint(&self, content: &[u8]) -> [u8; 32] {
-        let tag = hmac::sign(&self.content_key, content);
+        let tag = hmac::sign(&self.fingerprint_key, content);
         let mut fingerprint = [0; 32];
         for (to, from) in fingerprint.iter_mut().zip(tag.as_ref()) {
             *to = *from;
@@ -275,8 +280,8 @@ impl Journal for Embedded {
         fingerprint
     }
 
-    fn observe(&self, observer: Arc<dyn Observer>) {
-        self.writer.observe(observer);
+    fn add_commit_listener(&self, observer: Arc<dyn CommitListener>) {
+        self.writer.add_commit_listener(observer);
     }
 
     async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
@@ -285,24 +290,24 @@ impl Journal for Embedded {
 
     async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError> {
         self.readers
-            .read(move |db| Batch::new(db, ForwardCensus::default()).check(&intent))
+            .run(move |db| WriteBatch::new(db, ForwardQueueStats::default()).check_claim(&intent))
             .await
     }
 
-    async fn step(
+    async fn apply_transition(
         &self,
         change: ChangeId,
         step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.writer.step(change, step, now).await
+        self.writer.apply_transition(change, step, now).await
     }
 
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
         self.writer.reserve().await
     }
 
-    async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError> {
+    async fn store_callback(&self, arrival: ReceivedCallback) -> Result<Stored, JournalError> {
         self.writer.store_callback(arrival).await
     }
 
@@ -318,80 +323,93 @@ impl Journal for Embedded {
             .await
     }
 
-    async fn name_stray(
+    async fn resolve_unmatched_result(
         &self,
         change: ChangeId,
         number: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
     ) -> Result<bool, JournalError> {
-        self.writer.name_stray(change, number, listed, now).await
+        self.writer
+            .resolve_unmatched_result(change, number, listed, now)
+            .await
     }
 
-    async fn detain(
+    async fn quarantine(
         &self,
-        detained: Detained,
-        bounds: Bounds,
+        detained: QuarantinedCallback,
+        bounds: QuarantineLimits,
     ) -> Result<Option<u64>, JournalError> {
-        self.writer.detain(detained, bounds).await
+        self.writer.quarantine(detained, bounds).await
     }
 
-    async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError> {
-        self.writer.release(id, arrival).await
+    async fn release_quarantined(
+        &self,
+        id: u64,
+        arrival: ReceivedCallback,
+    ) -> Result<Stored, JournalError> {
+        self.writer.release_quarantined(id, arrival).await
     }
 
-    async fn see_detained(&self, last: u64) -> Result<(), JournalError> {
-        self.writer.see_detained(last).await
+    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
+        self.writer.mark_quarantined_reviewed(last).await
     }
 
-    async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
-        self.writer.drop_detained(id).await
+    async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
+        self.writer.drop_quarantined(id).await
     }
 
-    async fn settle_forwards(&self, settled: Vec<(u64, Tried)>) -> Result<(), JournalError> {
-        self.writer.settle_forwards(settled).await
+    async fn record_forward_outcomes(
+        &self,
+        settled: Vec<(u64, ForwardOutcome)>,
+    ) -> Result<(), JournalError> {
+        self.writer.record_forward_outcomes(settled).await
     }
 
-    async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        self.writer.hasten_forwards(now).await
+    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
+        self.writer.reschedule_forwards(now).await
     }
 
     async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
         self.writer.expire_forwards(before).await
     }
 
-    async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
-        self.writer.put_note(name, value).await
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+        self.writer.put_kv(name, value).await
     }
 
     async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
         self.writer.trim(before, up_to).await
     }
 
-    async fn change(&self, name: ChangeName) -> Result<Option<Change>, JournalError> {
-        self.readers.read(move |db| read::change(db, &name)).await
+    async fn change(&self, name: ChangeSelector) -> Result<Option<Change>, JournalError> {
+        self.readers
+            .run(move |db| queries::find_change(db, &name))
+            .await
     }
 
     async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError> {
-        self.readers
-            .read(move |db| list::changes(db, &filter))
-            .await
+        self.readers.run(move |db| list::changes(db, &filter)).await
     }
 
     async fn events(
         &self,
-        target: Target,
-        after: Place,
+        target: WatchTarget,
+        after: Cursor,
         limit: usize,
     ) -> Result<EventPage, JournalError> {
         self.readers
-            .read(move |db| read::events(db, &target, after, limit))
+            .run(move |db| queries::events(db, &target, after, limit))
             .await
     }
 
-    async fn event_at(&self, target: Target, place: Place) -> Result<Option<Event>, JournalError> {
+    async fn event_at(
+        &self,
+        target: WatchTarget,
+        place: Cursor,
+    ) -> Result<Option<Event>, JournalError> {
         self.readers
-            .read(move |db| read::event_at(db, &target, place))
+            .run(move |db| queries::event_at(db, &target, place))
             .await
     }
 
@@ -401,29 +419,29 @@ impl Journal for Embedded {
         filter: DeviceFilter,
     ) -> Result<Vec<ChangeDevice>, JournalError> {
         self.readers
-            .read(move |db| read::devices(db, change, &filter))
+            .run(move |db| queries::devices(db, change, &filter))
             .await
     }
 
-    async fn waiting(
+    async fn due_changes(
         &self,
         state: ChangeState,
         before: Timestamp,
         now: Timestamp,
-    ) -> Result<Waiting, JournalError> {
+    ) -> Result<DueChanges, JournalError> {
         self.readers
-            .read(move |db| list::waiting(db, state, before, now))
+            .run(move |db| list::due_changes(db, state, before, now))
             .await
     }
 
-    async fn strays(
+    async fn unmatched_results(
         &self,
         since: Timestamp,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<Stray>, JournalError> {
+    ) -> Result<Vec<UnmatchedResult>, JournalError> {
         self.readers
-            .read(move |db| naming::strays(db, since, after, limit))
+            .run(move |db| unmatched_results::unmatched_results(db, since, after, limit))
             .await
     }
 
@@ -433,21 +451,21 @@ impl Journal for Embedded {
         limit: usize,
     ) -> Result<Vec<RequestId>, JournalError> {
         self.readers
-            .read(move |db| list::unattributed_requests(db, change, limit))
+            .run(move |db| list::unattributed_requests(db, change, limit))
             .await
     }
 
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
-        self.readers.read(list::in_flight).await
+        self.readers.run(list::in_flight).await
     }
 
-    async fn detained(
+    async fn list_quarantined(
         &self,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, Detained)>, JournalError> {
+    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
         self.readers
-            .read(move |db| quarantine::detained(db, after, limit))
+            .run(move |db| quarantine::list_quarantined(db, after, limit))
             .await
     }
 
@@ -458,24 +476,24 @@ impl Journal for Embedded {
         again: usize,
     ) -> Result<DueForwards, JournalError> {
         self.readers
-            .read(move |db| forward::due(db, now, fresh, again))
+            .run(move |db| forward::load_due(db, now, fresh, again))
             .await
     }
 
-    async fn note(&self, name: String) -> Result<Vec<u8>, JournalError> {
-        self.readers.read(move |db| schema::note(db, &name)).await
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError> {
+        self.readers.run(move |db| schema::get_kv(db, &name)).await
     }
 
-    async fn extent(&self) -> Result<Extent, JournalError> {
-        self.readers.read(list::extent).await
+    async fn coverage(&self) -> Result<Coverage, JournalError> {
+        self.readers.run(list::coverage).await
     }
 
-    fn census(&self) -> Census {
-        self.writer.standing().census
+    fn state_counts(&self) -> StateCounts {
+        self.writer.committed_counts().state_counts
     }
 
-    fn forwards(&self) -> ForwardCensus {
-        self.writer.standing().forwards
+    fn forward_queue_stats(&self) -> ForwardQueueStats {
+        self.writer.committed_counts().forward_queue
     }
 
     fn expected_wait(&self) -> Duration {

@@ -21,7 +21,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 /// The ends of the lanes at which the writer stands.
 pub(super) struct Queue {
     callbacks: mpsc::Receiver<Command>,
-    answers: mpsc::Receiver<Command>,
+    reserved: mpsc::Receiver<Command>,
     changes: mpsc::Receiver<Command>,
     /// A large command that waits for its own commit, and how many commits went ahead of it.
     large: Option<(Command, u32)>,
@@ -37,7 +37,7 @@ impl Queue {
     ) -> Self {
         Self {
             callbacks,
-            answers,
+            reserved: answers,
             changes,
             large: None,
         }
@@ -60,7 +60,7 @@ impl Queue {
             // would ever learn that it can again.
             () = tokio::time::sleep(PROBE_INTERVAL), if failing => Some(Command::Probe),
             Some(command) = self.callbacks.recv() => Some(command),
-            Some(command) = self.answers.recv() => Some(command),
+            Some(command) = self.reserved.recv() => Some(command),
             Some(command) = self.changes.recv() => Some(command),
             else => None,
         }
@@ -69,7 +69,7 @@ impl Queue {
     /// What is committed together: a large command alone; otherwise all that is
     /// waiting, within bounds. Callbacks go first, and never so many that the
     /// others starve.
-    pub(super) fn gather(&mut self, first: Command) -> Vec<Command> {
+    pub(super) fn collect_batch(&mut self, first: Command) -> Vec<Command> {
         let mut rows = first.rows();
         let mut commands = vec![first];
         if rows > ROWS_PER_COMMIT {
@@ -77,7 +77,7 @@ impl Queue {
         }
         let callbacks = std::iter::from_fn(|| self.callbacks.try_recv().ok());
         commands.extend(callbacks.take(CALLBACKS_PER_COMMIT));
-        for lane in [&mut self.answers, &mut self.changes] {
+        for lane in [&mut self.reserved, &mut self.changes] {
             // What came behind a large command stays behind it.
             while rows < ROWS_PER_COMMIT
                 && self.large.is_none()
@@ -102,15 +102,15 @@ mod tests {
     use super::*;
     use crate::{
         domain::{callback::Callback, clock::Timestamp},
-        journal::Arrival,
+        journal::ReceivedCallback,
     };
 
     fn callback() -> Command {
-        let arrival = Arrival {
+        let arrival = ReceivedCallback {
             callback: Callback::parse(br#"{"requestId":"request"}"#).unwrap(),
             account: None,
             service: None,
-            time: Timestamp::from_micros(1),
+            receive_time: Timestamp::from_micros(1),
             forwarding: None,
         };
         Command::Callback(Box::new(arrival), oneshot::channel().0)
@@ -135,7 +135,7 @@ mod tests {
         let mut commits = Vec::new();
         for _ in 0..22 {
             let first = queue.next(false).await.unwrap();
-            commits.push(queue.gather(first).len());
+            commits.push(queue.collect_batch(first).len());
         }
         // The one that finds it, and eight more.
         let mut expected = vec![513; 9];

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::files::Locks;
+use super::files::FileLocks;
 use crate::journal::JournalError;
 
 /// A few connections, each used by one reader at a time. A read holds its
@@ -21,7 +21,7 @@ pub(super) struct Readers {
 struct Idle {
     connections: Mutex<Vec<Connection>>,
     /// Goes after the connections.
-    _locks: Arc<Locks>,
+    _locks: Arc<FileLocks>,
 }
 
 /// Reads that go on at a time; more would only compete for the same disk.
@@ -32,7 +32,7 @@ const CACHE_KIB: i64 = 2_000;
 // === impl Readers ===
 
 impl Readers {
-    pub(super) fn open(path: &Path, locks: Arc<Locks>) -> rusqlite::Result<Self> {
+    pub(super) fn open(path: &Path, locks: Arc<FileLocks>) -> rusqlite::Result<Self> {
         let connections = (0..CONNECTIONS)
             .map(|_| {
                 let connection = super::disk::connect(path, CACHE_KIB)?;
@@ -50,7 +50,7 @@ impl Readers {
     }
 
     /// Runs a query in one read transaction, off the async threads.
-    pub(super) async fn read<T, Q>(&self, query: Q) -> Result<T, JournalError>
+    pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T, JournalError>
     where
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

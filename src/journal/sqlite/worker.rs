@@ -7,13 +7,13 @@ use std::{
 
 use super::{
     checkpoint::{self, Checkpoints},
-    command::{Answer, Command, execute, refuse_all},
-    files::Locks,
+    command::{Command, DeferredReply, execute, fail_all},
+    files::FileLocks,
     marker::MarkerWriter,
     queue::Queue,
-    writer::Shared,
+    writer::WriterShared,
 };
-use crate::journal::{JournalError, sqlite::tables::apply::Batch};
+use crate::journal::{JournalError, sqlite::tables::apply::WriteBatch};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// Rows after which the write-ahead log is worth moving: some MiB.
@@ -24,22 +24,22 @@ pub(super) struct Worker {
     pub(super) connection: Connection,
     pub(super) checkpoints: Checkpoints,
     pub(super) queue: Queue,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<WriterShared>,
     pub(super) rows_since_checkpoint: usize,
     /// How long other commits took while callbacks waited.
-    pub(super) held_up: Duration,
+    pub(super) blocked_time: Duration,
     pub(super) marker: MarkerWriter,
     /// Goes after the connection.
-    pub(super) _locks: Arc<Locks>,
+    pub(super) _locks: Arc<FileLocks>,
 }
 
 /// The answers of the commands of a commit.
 #[derive(Default)]
-struct Answers {
+struct PendingReplies {
     /// Given after the commit.
-    committed: Vec<Answer>,
+    after_commit: Vec<DeferredReply>,
     /// Given once the marker has reached it as well.
-    marked: Vec<Answer>,
+    after_marker: Vec<DeferredReply>,
 }
 
 // === impl Worker ===
@@ -55,11 +55,11 @@ impl Worker {
             Err(error) => return tracing::error!(%error, "the journal's writer cannot start"),
         };
         loop {
-            let failing = self.shared.failing.load(Ordering::Relaxed);
+            let failing = self.shared.is_failing.load(Ordering::Relaxed);
             let Some(first) = runtime.block_on(self.queue.next(failing)) else {
                 break;
             };
-            let commands = self.queue.gather(first);
+            let commands = self.queue.collect_batch(first);
             let callbacks = commands
                 .iter()
                 .filter(|command| matches!(command, Command::Callback(..)))
@@ -68,8 +68,8 @@ impl Worker {
             self.shared.instruments.batch(commands.len());
             let started = self.shared.begin_commit(callbacks);
             self.commit(commands);
-            self.note_rate(callbacks, started.elapsed());
-            self.bound_log(rows);
+            self.record_commit_time(callbacks, started.elapsed());
+            self.checkpoint_if_due(rows);
         }
         if let Err(error) = checkpoint::checkpoint(&self.connection, "TRUNCATE") {
             tracing::warn!(%error, "the journal's last checkpoint failed");
@@ -78,7 +78,7 @@ impl Worker {
 
     /// Runs commands in one transaction, and answers them after its sync.
     fn commit(&mut self, commands: Vec<Command>) {
-        let mut answers = Answers::default();
+        let mut answers = PendingReplies::default();
         let outcome = self.transact(commands, &mut answers);
         let result = match &outcome {
             Ok(_) => Ok(()),
@@ -88,15 +88,15 @@ impl Worker {
             }
         };
         self.shared
-            .failing
+            .is_failing
             .store(result.is_err(), Ordering::Relaxed);
-        for answer in answers.committed {
+        for answer in answers.after_commit {
             answer(result.as_ref().copied());
         }
         match outcome {
-            Ok(position) => self.marker.committed(position, answers.marked),
+            Ok(position) => self.marker.on_commit(position, answers.after_marker),
             Err(_) => {
-                for answer in answers.marked {
+                for answer in answers.after_marker {
                     answer(result.as_ref().copied());
                 }
             }
@@ -107,7 +107,7 @@ impl Worker {
     fn transact(
         &mut self,
         commands: Vec<Command>,
-        answers: &mut Answers,
+        answers: &mut PendingReplies,
     ) -> rusqlite::Result<Option<u64>> {
         let transaction = self
             .connection
@@ -115,20 +115,23 @@ impl Worker {
         let transaction = match transaction {
             Ok(transaction) => transaction,
             Err(error) => {
-                refuse_all(commands, &mut answers.committed);
+                fail_all(commands, &mut answers.after_commit);
                 return Err(error);
             }
         };
-        let mut batch = Batch::new(&transaction, self.shared.standing.lock().forwards);
+        let mut batch = WriteBatch::new(
+            &transaction,
+            self.shared.committed_counts.lock().forward_queue,
+        );
         let mut failure = None;
         for command in commands {
-            let answers = if command.sends() {
-                &mut answers.marked
+            let answers = if command.is_dispatch() {
+                &mut answers.after_marker
             } else {
-                &mut answers.committed
+                &mut answers.after_commit
             };
             if failure.is_some() {
-                refuse_all(vec![command], answers);
+                fail_all(vec![command], answers);
                 continue;
             }
             failure = execute(command, &transaction, &mut batch, answers).err();
@@ -139,12 +142,12 @@ impl Worker {
         let done = batch.finish()?;
         transaction.commit()?;
         {
-            let mut standing = self.shared.standing.lock();
-            standing.census.apply(&done.census);
-            standing.forwards = done.forwards;
+            let mut standing = self.shared.committed_counts.lock();
+            standing.state_counts.apply(&done.state_count_delta);
+            standing.forward_queue = done.forward_queue;
         }
-        for observer in self.shared.observers.read().iter() {
-            observer.committed(&done.touched);
+        for observer in self.shared.commit_listeners.read().iter() {
+            observer.on_commit(&done.touched);
         }
         Ok(done.position)
     }
@@ -152,15 +155,15 @@ impl Worker {
     /// Notes how long a commit of callbacks takes, with what was written before it while they
     /// waited. By the commit, since its sync is most of it: by the callback, a slow disk with few of
     /// them would look like one that can take no more.
-    fn note_rate(&mut self, callbacks: usize, took: Duration) {
+    fn record_commit_time(&mut self, callbacks: usize, took: Duration) {
         self.shared.end_commit();
         if callbacks == 0 {
             if self.shared.waiting_callbacks.load(Ordering::Relaxed) > 0 {
-                self.held_up += took;
+                self.blocked_time += took;
             }
             return;
         }
-        let took = took + std::mem::take(&mut self.held_up);
+        let took = took + std::mem::take(&mut self.blocked_time);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
         let rate = &self.shared.nanos_per_commit;
         let smoothed = match rate.load(Ordering::Relaxed) {
@@ -171,14 +174,14 @@ impl Worker {
     }
 
     /// Keeps the write-ahead log short, as a rule without waiting.
-    fn bound_log(&mut self, rows: usize) {
+    fn checkpoint_if_due(&mut self, rows: usize) {
         self.rows_since_checkpoint += rows;
         if self.rows_since_checkpoint < ROWS_PER_CHECKPOINT {
             return;
         }
         self.rows_since_checkpoint = 0;
-        self.checkpoints.ask();
-        if self.checkpoints.log_is_too_long()
+        self.checkpoints.request();
+        if self.checkpoints.is_wal_too_long()
             && let Err(error) = checkpoint::checkpoint(&self.connection, "RESTART")
         {
             tracing::warn!(%error, "the journal's checkpoint failed");

@@ -19,8 +19,8 @@ use tokio::{
 
 use super::{
     checkpoint::Checkpoints,
-    command::{Command, Reply},
-    files::Locks,
+    command::{Command, ReplySender},
+    files::FileLocks,
     marker::MarkerWriter,
     queue::{CALLBACKS_PER_COMMIT, Queue},
     worker::Worker,
@@ -34,8 +34,9 @@ use crate::{
         newtypes::{ChangeId, RequestId},
     },
     journal::{
-        Arrival, Attribution, Bounds, Census, Claim, Detained, ForwardCensus, Intent, JournalError,
-        Observer, Reservation, Stored, Tried,
+        Attribution, Claim, CommitListener, ForwardOutcome, ForwardQueueStats, Intent,
+        JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation,
+        StateCounts, Stored,
     },
     telemetry::{Append, Instruments},
 };
@@ -47,44 +48,44 @@ const CHANGE_LANE: usize = 1_024;
 /// Answers of ThingSpace that may be awaited at a time: so many POSTs, each with
 /// a place in this lane. It is a lane of its own because whoever holds a place
 /// in it has yet to pass through the lane of changes.
-const ANSWER_LANE: usize = 256;
+const RESERVED_LANE_CAPACITY: usize = 256;
 
 /// Hands commands to the writer's thread. Callbacks have a lane of their own,
 /// and go first.
 pub(super) struct Writer {
     lanes: Mutex<Option<Lanes>>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Clone)]
 struct Lanes {
     callbacks: mpsc::Sender<Command>,
-    answers: mpsc::Sender<Command>,
+    reserved: mpsc::Sender<Command>,
     changes: mpsc::Sender<Command>,
 }
 
 /// What the writer and its thread tell each other beside commands.
-pub(super) struct Shared {
-    pub(super) observers: RwLock<Vec<Arc<dyn Observer>>>,
+pub(super) struct WriterShared {
+    pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
     pub(super) waiting_callbacks: AtomicUsize,
     /// How long a commit of callbacks took lately.
     pub(super) nanos_per_commit: AtomicU64,
     /// Since when the present commit is being made.
     committing: Mutex<Option<Instant>>,
     /// Whether the last commit failed.
-    pub(super) failing: AtomicBool,
-    pub(super) standing: Mutex<Standing>,
+    pub(super) is_failing: AtomicBool,
+    pub(super) committed_counts: Mutex<CommittedCounts>,
     pub(super) instruments: Instruments,
 }
 
 /// What there is, as of the last commit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct CommittedCounts {
     /// Changes by state.
-    pub(super) census: Census,
+    pub(super) state_counts: StateCounts,
     /// What waits to be passed on.
-    pub(super) forwards: ForwardCensus,
+    pub(super) forward_queue: ForwardQueueStats,
 }
 
 /// The files that the writer's threads have open.
@@ -92,28 +93,32 @@ pub(super) struct WriterFiles {
     pub(super) connection: Connection,
     pub(super) checkpoints: Connection,
     pub(super) marker: MarkerWriter,
-    pub(super) locks: Arc<Locks>,
+    pub(super) locks: Arc<FileLocks>,
 }
 
-struct Reserved {
+struct StepReservation {
     permit: mpsc::OwnedPermit<Command>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterShared>,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    pub(super) fn start(files: WriterFiles, standing: Standing, instruments: Instruments) -> Self {
+    pub(super) fn start(
+        files: WriterFiles,
+        standing: CommittedCounts,
+        instruments: Instruments,
+    ) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
-        let (answers, answer_lane) = mpsc::channel(ANSWER_LANE);
+        let (answers, answer_lane) = mpsc::channel(RESERVED_LANE_CAPACITY);
         let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
-        let shared = Arc::new(Shared {
-            observers: RwLock::default(),
+        let shared = Arc::new(WriterShared {
+            commit_listeners: RwLock::default(),
             waiting_callbacks: AtomicUsize::new(0),
             nanos_per_commit: AtomicU64::new(0),
             committing: Mutex::new(None),
-            failing: AtomicBool::new(false),
-            standing: Mutex::new(standing),
+            is_failing: AtomicBool::new(false),
+            committed_counts: Mutex::new(standing),
             instruments,
         });
         let worker = Worker {
@@ -122,7 +127,7 @@ impl Writer {
             queue: Queue::new(callback_lane, answer_lane, change_lane),
             shared: Arc::clone(&shared),
             rows_since_checkpoint: 0,
-            held_up: Duration::ZERO,
+            blocked_time: Duration::ZERO,
             marker: files.marker,
             _locks: files.locks,
         };
@@ -138,7 +143,7 @@ impl Writer {
         Self {
             lanes: Mutex::new(Some(Lanes {
                 callbacks,
-                answers,
+                reserved: answers,
                 changes,
             })),
             shared,
@@ -146,25 +151,25 @@ impl Writer {
         }
     }
 
-    pub(super) fn observe(&self, observer: Arc<dyn Observer>) {
-        self.shared.observers.write().push(observer);
+    pub(super) fn add_commit_listener(&self, observer: Arc<dyn CommitListener>) {
+        self.shared.commit_listeners.write().push(observer);
     }
 
     pub(super) async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
-        self.change_command(Append::Claim, |reply| {
+        self.send_change_command(Append::Claim, |reply| {
             Command::Claim(Box::new(intent), reply)
         })
         .await
     }
 
-    pub(super) async fn step(
+    pub(super) async fn apply_transition(
         &self,
         change: ChangeId,
         step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.change_command(Append::Step, |reply| {
-            Command::Step(change, Box::new(step), now, reply)
+        self.send_change_command(Append::Step, |reply| {
+            Command::Transition(change, Box::new(step), now, reply)
         })
         .await
     }
@@ -176,100 +181,111 @@ impl Writer {
         last_result: Option<u64>,
         now: Timestamp,
     ) -> Result<Attribution, JournalError> {
-        self.change_command(Append::Attribute, |reply| {
+        self.send_change_command(Append::Attribute, |reply| {
             Command::Attribute(request, listed, last_result, now, reply)
         })
         .await
     }
 
-    pub(super) async fn name_stray(
+    pub(super) async fn resolve_unmatched_result(
         &self,
         change: ChangeId,
-        number: u64,
+        first_result: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
     ) -> Result<bool, JournalError> {
-        self.change_command(Append::Name, |reply| {
-            Command::Name(change, number, listed, now, reply)
+        self.send_change_command(Append::Name, |reply| {
+            Command::ResolveUnmatched(change, first_result, listed, now, reply)
         })
         .await
     }
 
-    pub(super) async fn detain(
+    pub(super) async fn quarantine(
         &self,
-        detained: Detained,
-        bounds: Bounds,
+        detained: QuarantinedCallback,
+        bounds: QuarantineLimits,
     ) -> Result<Option<u64>, JournalError> {
-        self.change_command(Append::Quarantine, |reply| {
-            Command::Detain(Box::new(detained), bounds, reply)
+        self.send_change_command(Append::Quarantine, |reply| {
+            Command::Quarantine(Box::new(detained), bounds, reply)
         })
         .await
     }
 
-    pub(super) async fn release(&self, id: u64, arrival: Arrival) -> Result<Stored, JournalError> {
-        self.change_command(Append::Quarantine, |reply| {
-            Command::Release(id, Box::new(arrival), reply)
-        })
-        .await
-    }
-
-    pub(super) async fn see_detained(&self, last: u64) -> Result<(), JournalError> {
-        self.change_command(Append::Quarantine, |reply| {
-            Command::SeeDetained(last, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn drop_detained(&self, id: u64) -> Result<bool, JournalError> {
-        self.change_command(Append::Quarantine, |reply| Command::DropDetained(id, reply))
-            .await
-    }
-
-    pub(super) async fn settle_forwards(
+    pub(super) async fn release_quarantined(
         &self,
-        settled: Vec<(u64, Tried)>,
-    ) -> Result<(), JournalError> {
-        self.change_command(Append::Forward, |reply| {
-            Command::SettleForwards(settled, reply)
+        id: u64,
+        arrival: ReceivedCallback,
+    ) -> Result<Stored, JournalError> {
+        self.send_change_command(Append::Quarantine, |reply| {
+            Command::ReleaseQuarantined(id, Box::new(arrival), reply)
         })
         .await
     }
 
-    pub(super) async fn hasten_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        self.change_command(Append::Forward, |reply| Command::HastenForwards(now, reply))
-            .await
+    pub(super) async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
+        self.send_change_command(Append::Quarantine, |reply| {
+            Command::MarkQuarantinedReviewed(last, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
+        self.send_change_command(Append::Quarantine, |reply| {
+            Command::DropQuarantined(id, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn record_forward_outcomes(
+        &self,
+        settled: Vec<(u64, ForwardOutcome)>,
+    ) -> Result<(), JournalError> {
+        self.send_change_command(Append::Forward, |reply| {
+            Command::RecordForwardOutcomes(settled, reply)
+        })
+        .await
+    }
+
+    pub(super) async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
+        self.send_change_command(Append::Forward, |reply| {
+            Command::RescheduleForwards(now, reply)
+        })
+        .await
     }
 
     pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
-        self.change_command(Append::Forward, |reply| {
+        self.send_change_command(Append::Forward, |reply| {
             Command::ExpireForwards(before, reply)
         })
         .await
     }
 
-    pub(super) async fn put_note(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
-        self.change_command(Append::Note, |reply| Command::Note(name, value, reply))
+    pub(super) async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+        self.send_change_command(Append::Note, |reply| Command::PutKv(name, value, reply))
             .await
     }
 
     pub(super) async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
-        self.change_command(Append::Trim, |reply| Command::Trim(before, up_to, reply))
+        self.send_change_command(Append::Trim, |reply| Command::Trim(before, up_to, reply))
             .await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
-        let lane = self.lanes()?.answers;
+        let lane = self.lanes()?.reserved;
         let permit = lane
             .reserve_owned()
             .await
             .map_err(|_| JournalError::closed())?;
-        Ok(Box::new(Reserved {
+        Ok(Box::new(StepReservation {
             permit,
             shared: Arc::clone(&self.shared),
         }))
     }
 
-    pub(super) async fn store_callback(&self, arrival: Arrival) -> Result<Stored, JournalError> {
+    pub(super) async fn store_callback(
+        &self,
+        arrival: ReceivedCallback,
+    ) -> Result<Stored, JournalError> {
         let (reply, answer) = oneshot::channel();
         let began = Instant::now();
         let lane = self.lanes()?.callbacks;
@@ -289,11 +305,13 @@ impl Writer {
         if Rule::SyncBeforeAnswer.is_broken() {
             return Ok(Stored::New(0));
         }
-        self.shared.durable(Append::Callback, began, answer).await
+        self.shared
+            .await_durable(Append::Callback, began, answer)
+            .await
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        *self.shared.standing.lock()
+    pub(super) fn committed_counts(&self) -> CommittedCounts {
+        *self.shared.committed_counts.lock()
     }
 
     pub(super) fn expected_wait(&self) -> Duration {
@@ -321,7 +339,7 @@ impl Writer {
         let is_open = lanes
             .as_ref()
             .is_some_and(|lanes| !lanes.callbacks.is_closed());
-        is_open && !self.shared.failing.load(Ordering::Relaxed)
+        is_open && !self.shared.is_failing.load(Ordering::Relaxed)
     }
 
     pub(super) async fn close(&self) {
@@ -335,10 +353,10 @@ impl Writer {
         }
     }
 
-    async fn change_command<T>(
+    async fn send_change_command<T>(
         &self,
         what: Append,
-        command: impl FnOnce(Reply<T>) -> Command,
+        command: impl FnOnce(ReplySender<T>) -> Command,
     ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
         let began = Instant::now();
@@ -347,7 +365,7 @@ impl Writer {
             .await
             .map_err(|_| JournalError::closed())?;
         drop(lane);
-        self.shared.durable(what, began, answer).await
+        self.shared.await_durable(what, began, answer).await
     }
 
     fn lanes(&self) -> Result<Lanes, JournalError> {
@@ -357,7 +375,7 @@ impl Writer {
 
 // === impl Shared ===
 
-impl Shared {
+impl WriterShared {
     /// Begins a commit that takes so many callbacks.
     pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
         self.waiting_callbacks
@@ -372,7 +390,7 @@ impl Shared {
     }
 
     /// Waits until an append is on disk, and says how long that took.
-    async fn durable<T>(
+    async fn await_durable<T>(
         &self,
         what: Append,
         began: Instant,
@@ -388,8 +406,8 @@ impl Shared {
 // === impl Reserved ===
 
 #[async_trait]
-impl Reservation for Reserved {
-    async fn step(
+impl Reservation for StepReservation {
+    async fn apply_transition(
         self: Box<Self>,
         change: ChangeId,
         step: Transition,
@@ -397,7 +415,9 @@ impl Reservation for Reserved {
     ) -> Result<Change, JournalError> {
         let (reply, answer) = oneshot::channel();
         let Self { permit, shared } = *self;
-        permit.send(Command::Step(change, Box::new(step), now, reply));
-        shared.durable(Append::Step, Instant::now(), answer).await
+        permit.send(Command::Transition(change, Box::new(step), now, reply));
+        shared
+            .await_durable(Append::Step, Instant::now(), answer)
+            .await
     }
 }

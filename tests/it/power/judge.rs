@@ -12,8 +12,8 @@ use thingspace_gateway::{
         newtypes::{AccountName, IdempotencyKey, RequestId},
     },
     journal::{
-        ChangeName, Journal as _, Origin, Place, Target, What,
-        sqlite::{Embedded, OpenError, Options},
+        ChangeSelector, Cursor, EventPayload, Journal as _, Origin, WatchTarget,
+        sqlite::{JournalOpenError, SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
     watch::Token,
@@ -57,7 +57,7 @@ struct Found {
     /// Of these targets, all results and events.
     read: HashSet<String>,
     results: HashMap<String, HashSet<String>>,
-    events: HashMap<(String, Place), u32>,
+    events: HashMap<(String, Cursor), u32>,
     changes: HashMap<String, Change>,
     kept: Vec<String>,
     notes: HashMap<String, Vec<u8>>,
@@ -74,17 +74,17 @@ pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> V
         .map(|held| &held.fact)
         .collect();
     let mut wrong = Vec::new();
-    let options = Options {
+    let options = SqliteOptions {
         dir: disk.join(JOURNAL),
-        origin: Origin::of_url(&base_url.parse().expect("a URL")),
+        origin: Origin::from_url(&base_url.parse().expect("a URL")),
         allow_network_filesystem: true,
         instruments: Instruments::unread(),
     };
-    let opened = match Embedded::open(&options) {
+    let opened = match SqliteJournal::open(&options) {
         // The missing files are still reported.
-        Err(error @ OpenError::Damaged { .. }) => {
+        Err(error @ JournalOpenError::Damaged { .. }) => {
             wrong.push(format!("it is refused: {error}"));
-            Embedded::accept_loss(&options).and_then(|_| Embedded::open(&options))
+            SqliteJournal::accept_loss(&options).and_then(|_| SqliteJournal::open(&options))
         }
         opened => opened,
     };
@@ -102,7 +102,7 @@ pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> V
 // === impl Found ===
 
 impl Found {
-    async fn read(dir: &Path, journal: Embedded, held: &[&Fact]) -> Result<Self, String> {
+    async fn read(dir: &Path, journal: SqliteJournal, held: &[&Fact]) -> Result<Self, String> {
         let said = |error: &dyn std::fmt::Display| error.to_string();
         let journal = Arc::new(journal);
         let mut found = Self {
@@ -117,7 +117,7 @@ impl Found {
         for fact in held {
             match fact {
                 Fact::Stored { request, .. } => {
-                    let target = Target::Request(RequestId::parse(request.as_str()).unwrap());
+                    let target = WatchTarget::Request(RequestId::parse(request.as_str()).unwrap());
                     found.read_events(&journal, target).await?;
                 }
                 Fact::Seen { token } => {
@@ -125,7 +125,7 @@ impl Found {
                     found.read_events(&journal, token.target).await?;
                 }
                 Fact::Answered { key, .. } | Fact::Left { key } => {
-                    let name = ChangeName::Key(
+                    let name = ChangeSelector::Key(
                         AccountName::parse(ACCOUNT).unwrap(),
                         IdempotencyKey::parse(key.as_str()).unwrap(),
                     );
@@ -137,7 +137,7 @@ impl Found {
                 Fact::Kept { .. } | Fact::TriedLogIn => {}
             }
         }
-        let kept = journal.detained(0, 1_000).await;
+        let kept = journal.list_quarantined(0, 1_000).await;
         let kept = kept.map_err(|error| said(&error))?;
         let texts = kept
             .iter()
@@ -147,18 +147,23 @@ impl Found {
         Ok(found)
     }
 
-    async fn read_events(&mut self, journal: &Embedded, target: Target) -> Result<(), String> {
+    async fn read_events(
+        &mut self,
+        journal: &SqliteJournal,
+        target: WatchTarget,
+    ) -> Result<(), String> {
         if !self.read.insert(name(&target)) {
             return Ok(());
         }
-        let mut after = Place::START;
+        let mut after = Cursor::START;
         loop {
             let page = journal.events(target.clone(), after, 1_000).await;
             let page = page.map_err(|error| error.to_string())?;
             for event in &page.events {
-                after = event.place;
-                self.events.insert((name(&target), event.place), event.mark);
-                let What::Result(result) = &event.what else {
+                after = event.cursor;
+                self.events
+                    .insert((name(&target), event.cursor), event.event_hash);
+                let EventPayload::Result(result) = &event.payload else {
                     continue;
                 };
                 let ids = &result.report.device_ids;
@@ -205,7 +210,7 @@ impl Found {
                 let token = Token::decode(token).expect("a token");
                 let at = (name(&token.target), token.place);
                 token.epoch.0 != self.epoch
-                    || (token.place != Place::START && self.events.get(&at) != Some(&token.mark))
+                    || (token.place != Cursor::START && self.events.get(&at) != Some(&token.mark))
             }
             Fact::TriedLogIn => {
                 let mut failed_logins = self
@@ -231,10 +236,10 @@ fn follows(before: ChangeState, now: ChangeState) -> bool {
         || before == ChangeState::NotSent
 }
 
-fn name(target: &Target) -> String {
+fn name(target: &WatchTarget) -> String {
     match target {
-        Target::Change(id) => id.to_string(),
-        Target::Request(id) => id.as_str().to_owned(),
+        WatchTarget::Change(id) => id.to_string(),
+        WatchTarget::Request(id) => id.as_str().to_owned(),
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::entry::{Entry, from_json, json, state_code, uint};
+use super::entry::{LogEntry, from_json, json, state_code, uint};
 use crate::{
     broken::Rule,
     domain::{
@@ -18,45 +18,46 @@ use crate::{
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
     },
     journal::{
-        Arrival, Census, Claim, ClaimCheck, ForwardCensus, Intent, JournalError, Stored, Target,
+        Claim, ClaimCheck, ForwardQueueStats, Intent, JournalError, ReceivedCallback, StateCounts,
+        Stored, WatchTarget,
     },
 };
 
 /// Several commands that are committed together. What is known of the changes
 /// that they touch is loaded once and written back once.
-pub(in crate::journal) struct Batch<'c> {
+pub(in crate::journal) struct WriteBatch<'c> {
     pub(crate) connection: &'c Connection,
-    pub(crate) changes: BTreeMap<i64, Loaded>,
-    pub(crate) touched: HashSet<Target>,
+    pub(crate) changes: BTreeMap<i64, LoadedChange>,
+    pub(crate) touched: HashSet<WatchTarget>,
     /// Changes that came to a state, less those that left it.
-    pub(crate) census: Census,
+    pub(crate) state_count_delta: StateCounts,
     /// What waits to be passed on, this batch included.
-    pub(crate) forwards: ForwardCensus,
+    pub(crate) forward_queue: ForwardQueueStats,
     /// The newest position that it has appended.
     position: Option<i64>,
 }
 
 /// What a batch has done, for those who are told after the commit.
 pub(in crate::journal) struct Done {
-    pub(in crate::journal) touched: Vec<Target>,
-    pub(in crate::journal) census: Census,
-    pub(in crate::journal) forwards: ForwardCensus,
+    pub(in crate::journal) touched: Vec<WatchTarget>,
+    pub(in crate::journal) state_count_delta: StateCounts,
+    pub(in crate::journal) forward_queue: ForwardQueueStats,
     /// The newest position, where there is a new one.
     pub(in crate::journal) position: Option<u64>,
 }
 
 /// A change as it is in this batch.
-pub(crate) struct Loaded {
+pub(crate) struct LoadedChange {
     pub(crate) change: Change,
-    pub(crate) tally: DeviceStates,
+    pub(crate) device_states: DeviceStates,
     /// The state that the census has it in.
     counted: ChangeState,
-    pub(crate) changed: bool,
+    pub(crate) is_dirty: bool,
 }
 
 /// What a command comes to: the tables' own trouble apart, which undoes the
 /// whole batch.
-pub(in crate::journal) type Applied<T> = rusqlite::Result<Result<T, JournalError>>;
+pub(in crate::journal) type ApplyResult<T> = rusqlite::Result<Result<T, JournalError>>;
 
 /// A request's own row, and that of the change that owns it.
 pub(crate) struct RequestRow {
@@ -66,14 +67,14 @@ pub(crate) struct RequestRow {
 
 // === impl Batch ===
 
-impl<'c> Batch<'c> {
-    pub(in crate::journal) fn new(connection: &'c Connection, forwards: ForwardCensus) -> Self {
+impl<'c> WriteBatch<'c> {
+    pub(in crate::journal) fn new(connection: &'c Connection, forwards: ForwardQueueStats) -> Self {
         Self {
             connection,
             changes: BTreeMap::new(),
             touched: HashSet::new(),
-            census: Census::default(),
-            forwards,
+            state_count_delta: StateCounts::default(),
+            forward_queue: forwards,
             position: None,
         }
     }
@@ -81,12 +82,12 @@ impl<'c> Batch<'c> {
     /// Writes back what was loaded. To be called before the commit.
     pub(in crate::journal) fn finish(mut self) -> rusqlite::Result<Done> {
         for (id, loaded) in std::mem::take(&mut self.changes) {
-            if !loaded.changed {
+            if !loaded.is_dirty {
                 continue;
             }
             let change = &loaded.change;
-            self.census.add(loaded.counted, -1);
-            self.census.add(change.state, 1);
+            self.state_count_delta.add(loaded.counted, -1);
+            self.state_count_delta.add(change.state, 1);
             self.connection
                 .prepare_cached(
                     "UPDATE change SET state = ?, accept_time = ?, last_time = ?, snapshot = ?, tally = ?
@@ -97,14 +98,14 @@ impl<'c> Batch<'c> {
                     change.accept_time.map(Timestamp::as_micros),
                     change.update_time.as_micros(),
                     json(change)?,
-                    json(&loaded.tally)?,
+                    json(&loaded.device_states)?,
                     id
                 ])?;
         }
         Ok(Done {
             touched: self.touched.into_iter().collect(),
-            census: self.census,
-            forwards: self.forwards,
+            state_count_delta: self.state_count_delta,
+            forward_queue: self.forward_queue,
             position: self.position.map(uint),
         })
     }
@@ -112,23 +113,26 @@ impl<'c> Batch<'c> {
     // --- Commands --------------------------------------------------------
 
     /// Checks what a claim would find. Changes nothing.
-    pub(in crate::journal) fn check(&mut self, intent: &Intent) -> rusqlite::Result<ClaimCheck> {
+    pub(in crate::journal) fn check_claim(
+        &mut self,
+        intent: &Intent,
+    ) -> rusqlite::Result<ClaimCheck> {
         let change = &intent.change;
         let known = self.by_key(change)?;
         if let Some((known, content)) = known {
-            let same_content = content == intent.content;
+            let same_content = content == intent.fingerprint;
             if !same_content || known.state != ChangeState::NotSent {
-                return Ok(ClaimCheck::Known {
+                return Ok(ClaimCheck::KeyInUse {
                     change: known,
-                    same_content,
+                    has_same_content: same_content,
                 });
             }
-            return Ok(match self.busy(&intent.devices, change)? {
+            return Ok(match self.find_busy_device(&intent.devices, change)? {
                 Some(busy) => ClaimCheck::Busy(busy),
                 None => ClaimCheck::Rearm(known),
             });
         }
-        Ok(match self.busy(&intent.devices, change)? {
+        Ok(match self.find_busy_device(&intent.devices, change)? {
             Some(busy) => ClaimCheck::Busy(busy),
             None => ClaimCheck::Free,
         })
@@ -152,43 +156,43 @@ impl<'c> Batch<'c> {
         }
     }
 
-    pub(in crate::journal) fn claim(&mut self, intent: &Intent) -> Applied<Claim> {
-        match self.check(intent)? {
+    pub(in crate::journal) fn claim(&mut self, intent: &Intent) -> ApplyResult<Claim> {
+        match self.check_claim(intent)? {
             ClaimCheck::Free => {}
             ClaimCheck::Rearm(change) => {
                 return self.rearm(change.change_id, intent.change.create_time);
             }
-            ClaimCheck::Known { .. } if Rule::KeyCheck.is_broken() => {
+            ClaimCheck::KeyInUse { .. } if Rule::KeyCheck.is_broken() => {
                 let mut again = intent.clone();
                 again.change.key = None;
                 return self.claim(&again);
             }
-            ClaimCheck::Known {
+            ClaimCheck::KeyInUse {
                 change,
-                same_content,
+                has_same_content: same_content,
             } => {
-                return Ok(Ok(Claim::Known {
+                return Ok(Ok(Claim::KeyInUse {
                     change,
-                    same_content,
+                    has_same_content: same_content,
                 }));
             }
             ClaimCheck::Busy(busy) => return Ok(Ok(Claim::Busy(busy))),
         }
         let change = &intent.change;
-        let entry = Entry::Queued {
+        let entry = LogEntry::Queued {
             change: Box::new(change.clone()),
-            content: hex(&intent.content),
+            fingerprint: hex(&intent.fingerprint),
             devices: intent.devices.clone(),
         };
         let position = self.append(&entry, change.create_time, None, None)?;
         self.insert_change(position, intent)?;
-        self.push_state(position, position, 0)?;
-        Ok(Ok(Claim::Made(change.clone())))
+        self.append_state_event(position, position, 0)?;
+        Ok(Ok(Claim::Created(change.clone())))
     }
 
     /// Queues a NOT_SENT change again, under its first ID.
-    fn rearm(&mut self, change_id: ChangeId, now: Timestamp) -> Applied<Claim> {
-        let change = match self.step(change_id, &Transition::Rearm, now)? {
+    fn rearm(&mut self, change_id: ChangeId, now: Timestamp) -> ApplyResult<Claim> {
+        let change = match self.apply_transition(change_id, &Transition::Rearm, now)? {
             Ok(change) => change,
             Err(error) => return Ok(Err(error)),
         };
@@ -199,44 +203,47 @@ impl<'c> Batch<'c> {
         Ok(Ok(Claim::Rearmed { change, devices }))
     }
 
-    pub(in crate::journal) fn step(
+    pub(in crate::journal) fn apply_transition(
         &mut self,
         change_id: ChangeId,
         step: &Transition,
         now: Timestamp,
-    ) -> Applied<Change> {
+    ) -> ApplyResult<Change> {
         let Some(id) = self.change_row(change_id)? else {
             return Ok(Err(JournalError::NoSuchChange));
         };
         if let Err(illegal) = self.load(id)?.change.state.after(step) {
             return Ok(Err(illegal.into()));
         }
-        let entry = Entry::Step {
+        let entry = LogEntry::Transition {
             change_id,
-            step: step.clone(),
+            transition: step.clone(),
         };
         let position = self.append(&entry, now, None, None)?;
-        self.take(id, step, now)?;
-        self.push_state(id, position, 0)?;
+        self.advance(id, step, now)?;
+        self.append_state_event(id, position, 0)?;
         if let Transition::Dispatch {
             already_on_plan: Some(on_plan),
             ..
         } = step
         {
-            self.note_plans(id, on_plan)?;
+            self.record_devices_on_plan(id, on_plan)?;
         }
         if let Transition::Accept {
             request_id,
             evidence,
         } = step
         {
-            self.bind(id, position, request_id, evidence, now)?;
+            self.link_request(id, position, request_id, evidence, now)?;
         }
         Ok(Ok(self.load(id)?.change.clone()))
     }
 
-    pub(in crate::journal) fn store_callback(&mut self, arrival: &Arrival) -> Applied<Stored> {
-        let (callback, now) = (&arrival.callback, arrival.time);
+    pub(in crate::journal) fn store_callback(
+        &mut self,
+        arrival: &ReceivedCallback,
+    ) -> ApplyResult<Stored> {
+        let (callback, now) = (&arrival.callback, arrival.receive_time);
         let report = &callback.result;
         let request = self.request_row(&report.request_id, now)?;
         let inserted = self
@@ -246,7 +253,7 @@ impl<'c> Batch<'c> {
         if inserted == 0 && !Rule::Deduplication.is_broken() {
             return Ok(Ok(Stored::Duplicate));
         }
-        let entry = Entry::Result {
+        let entry = LogEntry::Result {
             report: Box::new(report.clone()),
             digest: hex(&callback.digest),
             service: arrival.service.clone(),
@@ -262,13 +269,13 @@ impl<'c> Batch<'c> {
             )?
             .execute(params![now.as_micros(), account, service, request.id])?;
         self.touched
-            .insert(Target::Request(report.request_id.clone()));
+            .insert(WatchTarget::Request(report.request_id.clone()));
         if let Some(forwarding) = arrival.forwarding {
             self.queue_forward(position, arrival.service.as_ref(), forwarding)?;
         }
         if let Some(change) = request.change {
-            self.push_result(change, position, 0, position, report, now)?;
-            self.complete(change, position, 1, now)?;
+            self.append_result_event(change, position, 0, position, report, now)?;
+            self.finish_if_complete(change, position, 1, now)?;
         }
         Ok(Ok(Stored::New(uint(position))))
     }
@@ -277,7 +284,7 @@ impl<'c> Batch<'c> {
 
     pub(crate) fn append(
         &mut self,
-        entry: &Entry,
+        entry: &LogEntry,
         at: Timestamp,
         raw: Option<&str>,
         request: Option<i64>,
@@ -290,14 +297,14 @@ impl<'c> Batch<'c> {
         Ok(position)
     }
 
-    pub(crate) fn take(
+    pub(crate) fn advance(
         &mut self,
         id: i64,
         step: &Transition,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
         let loaded = self.load(id)?;
-        loaded.changed = true;
+        loaded.is_dirty = true;
         loaded
             .change
             .apply(step, now)
@@ -305,7 +312,7 @@ impl<'c> Batch<'c> {
     }
 
     /// Puts a change's state into its timeline.
-    pub(crate) fn push_state(
+    pub(crate) fn append_state_event(
         &mut self,
         id: i64,
         position: i64,
@@ -317,24 +324,25 @@ impl<'c> Batch<'c> {
                 "INSERT INTO timeline (change, position, idx, snapshot) VALUES (?, ?, ?, ?)",
             )?
             .execute(params![id, position, index, snapshot])?;
-        self.touch(id);
+        self.mark_touched(id);
         Ok(())
     }
 
-    pub(crate) fn touch(&mut self, id: i64) {
+    pub(crate) fn mark_touched(&mut self, id: i64) {
         if let Some(loaded) = self.changes.get(&id) {
             let requests = loaded
                 .change
                 .request_ids
                 .iter()
                 .cloned()
-                .map(Target::Request);
+                .map(WatchTarget::Request);
             self.touched.extend(requests);
-            self.touched.insert(Target::Change(loaded.change.change_id));
+            self.touched
+                .insert(WatchTarget::Change(loaded.change.change_id));
         }
     }
 
-    pub(crate) fn load(&mut self, id: i64) -> rusqlite::Result<&mut Loaded> {
+    pub(crate) fn load(&mut self, id: i64) -> rusqlite::Result<&mut LoadedChange> {
         use std::collections::btree_map::Entry as Slot;
         match self.changes.entry(id) {
             Slot::Occupied(slot) => Ok(slot.into_mut()),
@@ -344,11 +352,11 @@ impl<'c> Batch<'c> {
                     .prepare_cached("SELECT snapshot, tally FROM change WHERE id = ?")?
                     .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
                 let change: Change = from_json(&snapshot)?;
-                Ok(slot.insert(Loaded {
+                Ok(slot.insert(LoadedChange {
                     counted: change.state,
                     change,
-                    tally: from_json(&tally)?,
-                    changed: false,
+                    device_states: from_json(&tally)?,
+                    is_dirty: false,
                 }))
             }
         }

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    apply::{Applied, Batch},
-    entry::{Entry, from_json, state_code, uint},
-    results::sent_with,
+    apply::{ApplyResult, WriteBatch},
+    entry::{LogEntry, from_json, state_code, uint},
+    results::find_devices_by_key,
 };
 use crate::{
     broken::Rule,
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// A request that no change owns, and its row.
-struct Row {
+struct UnattributedRow {
     id: i64,
     request: UnattributedRequest,
     first_time: Timestamp,
     last_result: u64,
 }
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Finds the one change that made a request, and attributes the request to it if its last result is
     /// the one at `last_result`.
     pub(in crate::journal) fn attribute(
@@ -40,18 +40,18 @@ impl Batch<'_> {
         listed: Option<&[Vec<ReportedId>]>,
         last_result: Option<u64>,
         now: Timestamp,
-    ) -> Applied<Attribution> {
+    ) -> ApplyResult<Attribution> {
         let Some(row) = self.unattributed(request_id)? else {
             return Ok(Ok(Attribution::Unproven));
         };
-        let reports = self.reports(row.id)?;
+        let reports = self.load_reports(row.id)?;
         let mut candidates = Vec::new();
         for id in self.unanswered_changes_of(reports.first())? {
             let change = self.load(id)?.change.clone();
             if !self.may_be_made_by(&row, id, &change)? {
                 continue;
             }
-            let coverage = match self.coverage(id, &change, &reports, listed)? {
+            let coverage = match self.device_coverage(id, &change, &reports, listed)? {
                 Coverage::Part if Rule::WholeSet.is_broken() => Coverage::Whole,
                 coverage => coverage,
             };
@@ -75,7 +75,7 @@ impl Batch<'_> {
                 request_id: request_id.clone(),
                 evidence: evidence(change, listed.is_some()),
             };
-            let attributed = self.step(change.change_id, &step, now)?;
+            let attributed = self.apply_transition(change.change_id, &step, now)?;
             return Ok(attributed.map(|change| Attribution::Attributed(Box::new(change))));
         }
         let change = Box::new(change.clone());
@@ -93,7 +93,7 @@ impl Batch<'_> {
     }
 
     /// A request that no change owns, if it is one and has results.
-    fn unattributed(&self, request_id: &RequestId) -> rusqlite::Result<Option<Row>> {
+    fn unattributed(&self, request_id: &RequestId) -> rusqlite::Result<Option<UnattributedRow>> {
         self.connection
             .prepare_cached(
                 "SELECT r.id, r.account, r.service, e.first, e.last,
@@ -105,7 +105,7 @@ impl Batch<'_> {
             .query_row([request_id.as_str()], |row| {
                 let account = row.get::<_, Option<String>>(1)?;
                 let service = row.get::<_, Option<String>>(2)?;
-                Ok(Row {
+                Ok(UnattributedRow {
                     id: row.get(0)?,
                     request: UnattributedRequest {
                         first_result_position: uint(row.get(3)?),
@@ -149,7 +149,7 @@ impl Batch<'_> {
     /// that they name: it was sent with identifiers of other kinds, so no value contradicts it.
     fn has_rival_of_other_kinds(
         &mut self,
-        row: &Row,
+        row: &UnattributedRow,
         candidates: &[Candidate],
         reports: &[DeviceResult],
     ) -> rusqlite::Result<bool> {
@@ -198,8 +198,13 @@ impl Batch<'_> {
         Ok(false)
     }
 
-    fn may_be_made_by(&self, row: &Row, id: i64, change: &Change) -> rusqlite::Result<bool> {
-        let mut dispatched = dispatched_at(self.connection, id)?;
+    fn may_be_made_by(
+        &self,
+        row: &UnattributedRow,
+        id: i64,
+        change: &Change,
+    ) -> rusqlite::Result<bool> {
+        let mut dispatched = last_dispatch_position(self.connection, id)?;
         if Rule::PositionsNotTimes.is_broken() {
             let was_before = |sent: Timestamp| sent <= row.first_time;
             dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
@@ -207,21 +212,21 @@ impl Batch<'_> {
         Ok(row.request.can_be_made_by(change, dispatched))
     }
 
-    fn reports(&self, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
+    fn load_reports(&self, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
         let mut statement = self
             .connection
             .prepare_cached("SELECT body FROM entry WHERE request = ? ORDER BY position")?;
         let mut rows = statement.query(params![request])?;
         let mut reports = Vec::new();
         while let Some(row) = rows.next()? {
-            if let Entry::Result { report, .. } = from_json(row.get_ref(0)?.as_str()?)? {
+            if let LogEntry::Result { report, .. } = from_json(row.get_ref(0)?.as_str()?)? {
                 reports.push(*report);
             }
         }
         Ok(reports)
     }
 
-    fn coverage(
+    fn device_coverage(
         &self,
         id: i64,
         change: &Change,
@@ -230,7 +235,7 @@ impl Batch<'_> {
     ) -> rusqlite::Result<Coverage> {
         let find = |ids: &[ReportedId]| {
             find_device(change.change_type, change.device_count, ids, |key| {
-                sent_with(self.connection, id, key)
+                find_devices_by_key(self.connection, id, key)
             })
         };
         let mut seen = SeenDevices::default();
@@ -254,7 +259,10 @@ impl Batch<'_> {
 }
 
 /// The position of the step by which a change was sent last.
-pub(crate) fn dispatched_at(connection: &Connection, id: i64) -> rusqlite::Result<Option<u64>> {
+pub(crate) fn last_dispatch_position(
+    connection: &Connection,
+    id: i64,
+) -> rusqlite::Result<Option<u64>> {
     let mut statement = connection.prepare_cached(
         "SELECT position, snapshot FROM timeline WHERE change = ? AND entry IS NULL
          ORDER BY position DESC, idx DESC",

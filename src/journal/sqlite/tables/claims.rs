@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use rusqlite::params;
 
 use super::{
-    apply::Batch,
+    apply::WriteBatch,
     entry::{from_json, json, state_code},
 };
 use crate::{
@@ -18,9 +18,9 @@ use crate::{
     journal::{BusyDevice, Intent},
 };
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// The first of these devices that is in another change which is under way.
-    pub(crate) fn busy(
+    pub(crate) fn find_busy_device(
         &self,
         devices: &[SentDevice],
         change: &Change,
@@ -89,7 +89,7 @@ impl Batch<'_> {
     }
 
     /// Notes which devices were on the plan before the change was sent.
-    pub(crate) fn note_plans(&self, id: i64, on_plan: &[u32]) -> rusqlite::Result<()> {
+    pub(crate) fn record_devices_on_plan(&self, id: i64, on_plan: &[u32]) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("UPDATE device SET on_plan = NULL WHERE change = ? AND on_plan = 1")?
             .execute([id])?;
@@ -116,14 +116,14 @@ impl Batch<'_> {
                 change.change_id.as_bytes().as_slice(),
                 change.account.as_str(),
                 change.key.as_ref().map(|key| key.as_str()),
-                intent.content.as_slice(),
+                intent.fingerprint.as_slice(),
                 state_code(change.state),
                 change.create_time.as_micros(),
                 change.update_time.as_micros(),
                 json(change)?,
                 json(&DeviceStates::default())?,
             ])?;
-        self.census.add(change.state, 1);
+        self.state_count_delta.add(change.state, 1);
         let mut device_row = self
             .connection
             .prepare_cached("INSERT INTO device (change, idx, sent, kinds) VALUES (?, ?, ?, ?)")?;

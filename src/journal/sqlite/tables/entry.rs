@@ -13,22 +13,22 @@ use crate::domain::{
 /// One fact of the log. From its entries alone all tables can be made again.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(in crate::journal) enum Entry {
+pub(in crate::journal) enum LogEntry {
     /// A change was put on record.
     Queued {
         /// The change.
         change: Box<Change>,
         /// The fingerprint of its content, in hexadecimal.
-        content: String,
+        fingerprint: String,
         /// Its devices.
         devices: Vec<SentDevice>,
     },
     /// A change took a step.
-    Step {
+    Transition {
         /// The change.
         change_id: ChangeId,
         /// The step.
-        step: Transition,
+        transition: Transition,
     },
     /// A result arrived.
     Result {
@@ -42,7 +42,7 @@ pub(in crate::journal) enum Entry {
     },
     /// A look-up told which device results were of that matched none. A version that does not know
     /// this never reads it: it is in the timeline as a state alone.
-    Named {
+    DeviceResolved {
         /// The change.
         change_id: ChangeId,
         /// The device, by index.
@@ -90,7 +90,7 @@ pub(in crate::journal) fn state_code(state: ChangeState) -> i64 {
 }
 
 /// Verdicts as numbers that sort by weight; never renumbered.
-pub(in crate::journal) fn verdict_code(verdict: ResultPrecedence) -> i64 {
+pub(in crate::journal) fn precedence_code(verdict: ResultPrecedence) -> i64 {
     let source = match verdict.source {
         ResultSource::Reconciled => 0,
         ResultSource::Operator => 2,
@@ -100,7 +100,7 @@ pub(in crate::journal) fn verdict_code(verdict: ResultPrecedence) -> i64 {
 }
 
 /// The verdict of a number.
-pub(in crate::journal) fn verdict_of(code: i64) -> ResultPrecedence {
+pub(in crate::journal) fn precedence_from_code(code: i64) -> ResultPrecedence {
     ResultPrecedence {
         source: match code / 2 {
             0 => ResultSource::Reconciled,
@@ -126,7 +126,7 @@ pub(in crate::journal) fn match_code(matched: Match) -> i64 {
 }
 
 /// The match of a number.
-pub(in crate::journal) fn match_of(code: i64) -> Match {
+pub(in crate::journal) fn match_from_code(code: i64) -> Match {
     match code {
         1 => Match::Exact,
         2 => Match::Assumed,

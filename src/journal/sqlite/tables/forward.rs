@@ -4,25 +4,25 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    apply::Batch,
+    apply::WriteBatch,
     entry::{int, uint},
 };
 use crate::{
     domain::{clock::Timestamp, newtypes::CallbackService},
-    journal::{DueForwards, Forward, Forwarding, Tried},
+    journal::{DueForwards, ForwardOptions, ForwardOutcome, QueuedForward},
 };
 
 /// Forwards that are given up, or made due, at a time.
 const SLICE: u64 = 100;
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Queues a result that was just stored, in its own transaction: what was acknowledged is passed
     /// on after any crash. Displaces the oldest where too many wait.
     pub(crate) fn queue_forward(
         &mut self,
         entry: i64,
         service: Option<&CallbackService>,
-        forwarding: Forwarding,
+        forwarding: ForwardOptions,
     ) -> rusqlite::Result<()> {
         let now = forwarding.now.as_micros();
         self.connection
@@ -33,8 +33,11 @@ impl Batch<'_> {
                 now,
                 service.map(CallbackService::as_str)
             ])?;
-        self.forwards.waiting += 1;
-        let too_many = self.forwards.waiting.saturating_sub(forwarding.most);
+        self.forward_queue.waiting += 1;
+        let too_many = self
+            .forward_queue
+            .waiting
+            .saturating_sub(forwarding.max_queued);
         if too_many > 0 {
             let displaced = self
                 .connection
@@ -43,28 +46,30 @@ impl Batch<'_> {
                      (SELECT entry FROM forward ORDER BY entry LIMIT ?)",
                 )?
                 .execute([int(too_many.min(SLICE))])?;
-            self.forwards.waiting = self.forwards.waiting.saturating_sub(displaced as u64);
-            self.forwards.displaced += displaced as u64;
+            self.forward_queue.waiting =
+                self.forward_queue.waiting.saturating_sub(displaced as u64);
+            self.forward_queue.displaced += displaced as u64;
         }
         Ok(())
     }
 
     /// Takes what became of tries.
-    pub(in crate::journal) fn settle_forwards(
+    pub(in crate::journal) fn record_forward_outcomes(
         &mut self,
-        settled: &[(u64, Tried)],
+        settled: &[(u64, ForwardOutcome)],
     ) -> rusqlite::Result<()> {
         for (id, tried) in settled {
             match tried {
-                Tried::Over => {
+                ForwardOutcome::Done => {
                     let gone = self
                         .connection
                         .prepare_cached("DELETE FROM forward WHERE entry = ?")?
                         .execute([int(*id)])?;
                     // One that was displaced meanwhile is gone already.
-                    self.forwards.waiting = self.forwards.waiting.saturating_sub(gone as u64);
+                    self.forward_queue.waiting =
+                        self.forward_queue.waiting.saturating_sub(gone as u64);
                 }
-                Tried::Again(due) => {
+                ForwardOutcome::RetryAt(due) => {
                     self.connection
                         .prepare_cached(
                             "UPDATE forward SET due = ?, tries = tries + 1 WHERE entry = ?",
@@ -77,7 +82,7 @@ impl Batch<'_> {
     }
 
     /// Makes those due that are tried again later, a slice at once; answers how many.
-    pub(in crate::journal) fn hasten_forwards(
+    pub(in crate::journal) fn reschedule_forwards(
         &mut self,
         now: Timestamp,
     ) -> rusqlite::Result<usize> {
@@ -101,24 +106,24 @@ impl Batch<'_> {
                    (SELECT entry, at FROM forward ORDER BY entry LIMIT ?) WHERE at < ?)",
             )?
             .execute([int(SLICE), before.as_micros()])?;
-        self.forwards.waiting = self.forwards.waiting.saturating_sub(gone as u64);
+        self.forward_queue.waiting = self.forward_queue.waiting.saturating_sub(gone as u64);
         Ok(gone)
     }
 }
 
 /// Those that are due: so many that were never tried, and so many that were. Where there are fewer of
 /// the one, there are more of the other.
-pub(in crate::journal) fn due(
+pub(in crate::journal) fn load_due(
     connection: &Connection,
     now: Timestamp,
-    fresh: usize,
-    again: usize,
+    first_attempts: usize,
+    retries: usize,
 ) -> rusqlite::Result<DueForwards> {
-    let all = fresh + again;
-    let mut tried = due_of(connection, true, now, again)?;
-    let mut due = due_of(connection, false, now, all - tried.len())?;
-    if tried.len() == again && due.len() < fresh {
-        tried = due_of(connection, true, now, all - due.len())?;
+    let all = first_attempts + retries;
+    let mut tried = load_due_attempts(connection, true, now, retries)?;
+    let mut due = load_due_attempts(connection, false, now, all - tried.len())?;
+    if tried.len() == retries && due.len() < first_attempts {
+        tried = load_due_attempts(connection, true, now, all - due.len())?;
     }
     due.append(&mut tried);
     let next = [false, true].into_iter().map(|tried| {
@@ -133,17 +138,17 @@ pub(in crate::journal) fn due(
     let next = next.into_iter().flatten().min();
     Ok(DueForwards {
         due,
-        next: next.map(Timestamp::from_micros),
+        next_due: next.map(Timestamp::from_micros),
     })
 }
 
 /// Those that are due and were tried, or were not; due for longest first.
-fn due_of(
+fn load_due_attempts(
     connection: &Connection,
     tried: bool,
     now: Timestamp,
     limit: usize,
-) -> rusqlite::Result<Vec<Forward>> {
+) -> rusqlite::Result<Vec<QueuedForward>> {
     connection
         .prepare_cached(
             "SELECT f.entry, f.service, f.tries, e.raw FROM forward f
@@ -152,7 +157,7 @@ fn due_of(
         )?
         .query_map(params![tried, now.as_micros(), int(limit as u64)], |row| {
             let service: Option<String> = row.get(1)?;
-            Ok(Forward {
+            Ok(QueuedForward {
                 id: uint(row.get(0)?),
                 service: service.and_then(|name| CallbackService::parse(name).ok()),
                 tries: uint(row.get(2)?),
@@ -163,7 +168,7 @@ fn due_of(
 }
 
 /// How many wait.
-pub(in crate::journal) fn waiting(connection: &Connection) -> rusqlite::Result<u64> {
+pub(in crate::journal) fn count_queued(connection: &Connection) -> rusqlite::Result<u64> {
     connection.query_row("SELECT count(*) FROM forward", [], |row| {
         Ok(uint(row.get(0)?))
     })

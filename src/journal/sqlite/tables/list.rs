@@ -8,9 +8,9 @@ use rusqlite::{
 };
 
 use super::{
-    attribute::dispatched_at,
+    attribute::last_dispatch_position,
     entry::{from_json, int, state_code, uint},
-    schema::meta,
+    schema::get_meta,
 };
 use crate::{
     broken::Rule,
@@ -21,7 +21,7 @@ use crate::{
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
     },
-    journal::{Census, ChangeFilter, ChangePage, Extent, Waiting},
+    journal::{ChangeFilter, ChangePage, Coverage, DueChanges, StateCounts},
 };
 
 /// How many rows one page looks at: with rare matches, a page may be short.
@@ -48,7 +48,7 @@ pub(in crate::journal) fn changes(
         let id: u64 = uint(row.get(0)?);
         page.next = Some(id);
         let (state, created): (i64, i64) = (row.get(1)?, row.get(2)?);
-        if takes(filter, state, Timestamp::from_micros(created))
+        if matches_filter(filter, state, Timestamp::from_micros(created))
             && has_device(connection, id, filter.device.as_ref())?
         {
             let snapshot = row.get_ref(3)?.as_str()?;
@@ -89,7 +89,7 @@ fn select(filter: &ChangeFilter) -> (String, Vec<Value>) {
 }
 
 /// What is looked at row by row: an index for it would have to be sorted.
-fn takes(filter: &ChangeFilter, state: i64, created: Timestamp) -> bool {
+fn matches_filter(filter: &ChangeFilter, state: i64, created: Timestamp) -> bool {
     let any = filter.states.is_empty();
     (any || filter
         .states
@@ -129,12 +129,12 @@ fn has_device(
 }
 
 /// Changes that have waited in a state since before a time.
-pub(in crate::journal) fn waiting(
+pub(in crate::journal) fn due_changes(
     connection: &Connection,
     state: ChangeState,
     before: Timestamp,
     now: Timestamp,
-) -> rusqlite::Result<Waiting> {
+) -> rusqlite::Result<DueChanges> {
     // ACCEPTED and OVERDUE ones by the index; of all else there are few.
     let since = match state {
         ChangeState::Accepted | ChangeState::Overdue => "accept_time",
@@ -166,9 +166,9 @@ pub(in crate::journal) fn waiting(
             Ok(ChangeId::from_bytes(row.get(0)?))
         })?
         .collect::<rusqlite::Result<_>>()?;
-    Ok(Waiting {
+    Ok(DueChanges {
         due,
-        ahead,
+        ahead_of_clock: ahead,
         next: next.map(Timestamp::from_micros),
     })
 }
@@ -185,7 +185,7 @@ pub(in crate::journal) fn unattributed_requests(
         .query_row([change.as_bytes().as_slice()], |row| row.get(0))
         .optional()?;
     let dispatched = match id {
-        Some(id) => dispatched_at(connection, id)?,
+        Some(id) => last_dispatch_position(connection, id)?,
         None => None,
     };
     let Some(dispatched) = dispatched else {
@@ -236,8 +236,8 @@ pub(in crate::journal) fn in_flight(connection: &Connection) -> rusqlite::Result
 }
 
 /// How many changes are in each state.
-pub(in crate::journal) fn census(connection: &Connection) -> rusqlite::Result<Census> {
-    let mut census = Census::default();
+pub(in crate::journal) fn count_by_state(connection: &Connection) -> rusqlite::Result<StateCounts> {
+    let mut census = StateCounts::default();
     let mut statement = connection
         .prepare("SELECT state, count(*) FROM change WHERE trimmed = 0 GROUP BY state")?;
     let mut rows = statement.query([])?;
@@ -254,16 +254,16 @@ pub(in crate::journal) fn census(connection: &Connection) -> rusqlite::Result<Ce
 }
 
 /// How far the journal reaches.
-pub(in crate::journal) fn extent(connection: &Connection) -> rusqlite::Result<Extent> {
+pub(in crate::journal) fn coverage(connection: &Connection) -> rusqlite::Result<Coverage> {
     let last: Option<i64> = connection
         .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'entry'")?
         .query_row([], |row| row.get(0))
         .optional()?;
-    let trimmed = meta(connection, "trimmed")?.unwrap_or_default();
+    let trimmed = get_meta(connection, "trimmed")?.unwrap_or_default();
     let trimmed = trimmed
         .iter()
         .fold(0, |sum, byte| (sum << 8) | u64::from(*byte));
-    Ok(Extent {
+    Ok(Coverage {
         last: last.map_or(0, uint),
         trimmed,
     })

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    apply::{Applied, Batch},
+    apply::{ApplyResult, WriteBatch},
     entry::{int, uint},
 };
 use crate::{
@@ -11,23 +11,23 @@ use crate::{
         clock::Timestamp,
         newtypes::{AccountName, CallbackService},
     },
-    journal::{Arrival, Bounds, Detained, JournalError, Stored},
+    journal::{JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored},
 };
 
 /// What one takes besides its body, about.
 const OVERHEAD: u64 = 256;
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Keeps one, after what somebody has looked at and is too old was forgotten; `None` when there
     /// is no room.
-    pub(in crate::journal) fn detain(
+    pub(in crate::journal) fn quarantine(
         &self,
-        detained: &Detained,
-        bounds: Bounds,
-    ) -> Applied<Option<u64>> {
+        detained: &QuarantinedCallback,
+        bounds: QuarantineLimits,
+    ) -> ApplyResult<Option<u64>> {
         self.connection
             .prepare_cached("DELETE FROM quarantine WHERE at < ? AND seen = 1")?
-            .execute([bounds.forget_before.as_micros()])?;
+            .execute([bounds.delete_reviewed_before.as_micros()])?;
         let kept: i64 = self
             .connection
             .prepare_cached("SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine")?
@@ -43,19 +43,23 @@ impl Batch<'_> {
                  VALUES (?, ?, ?, ?, ?, ?)",
             )?
             .insert(params![
-                detained.time.as_micros(),
+                detained.receive_time.as_micros(),
                 detained.service.as_ref().map(CallbackService::as_str),
                 detained.account.as_ref().map(AccountName::as_str),
                 detained.reason,
                 detained.body,
-                detained.print,
+                detained.credential_mac,
             ])?;
         Ok(Ok(Some(uint(id))))
     }
 
     /// Stores what one has turned out to be, and forgets it.
-    pub(in crate::journal) fn release(&mut self, id: u64, arrival: &Arrival) -> Applied<Stored> {
-        if !drop_detained(self.connection, id)? {
+    pub(in crate::journal) fn release_quarantined(
+        &mut self,
+        id: u64,
+        arrival: &ReceivedCallback,
+    ) -> ApplyResult<Stored> {
+        if !drop_quarantined(self.connection, id)? {
             return Ok(Err(JournalError::NoSuchChange));
         }
         self.store_callback(arrival)
@@ -63,7 +67,7 @@ impl Batch<'_> {
 }
 
 /// Forgets one; answers whether it was there.
-pub(in crate::journal) fn drop_detained(
+pub(in crate::journal) fn drop_quarantined(
     connection: &Connection,
     id: u64,
 ) -> rusqlite::Result<bool> {
@@ -74,7 +78,10 @@ pub(in crate::journal) fn drop_detained(
 }
 
 /// Somebody has looked at all up to this one.
-pub(in crate::journal) fn see_detained(connection: &Connection, last: u64) -> rusqlite::Result<()> {
+pub(in crate::journal) fn mark_reviewed(
+    connection: &Connection,
+    last: u64,
+) -> rusqlite::Result<()> {
     connection
         .prepare_cached("UPDATE quarantine SET seen = 1 WHERE id <= ? AND seen = 0")?
         .execute([int(last)])
@@ -82,30 +89,30 @@ pub(in crate::journal) fn see_detained(connection: &Connection, last: u64) -> ru
 }
 
 /// Those after one, oldest first.
-pub(in crate::journal) fn detained(
+pub(in crate::journal) fn list_quarantined(
     connection: &Connection,
     after: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<(u64, Detained)>> {
+) -> rusqlite::Result<Vec<(u64, QuarantinedCallback)>> {
     connection
         .prepare_cached(
             "SELECT id, at, service, account, reason, body, print FROM quarantine
              WHERE id > ? ORDER BY id LIMIT ?",
         )?
-        .query_map(params![int(after), int(limit as u64)], read)?
+        .query_map(params![int(after), int(limit as u64)], decode_row)?
         .collect()
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<(u64, Detained)> {
+fn decode_row(row: &Row<'_>) -> rusqlite::Result<(u64, QuarantinedCallback)> {
     let service: Option<String> = row.get(2)?;
     let account: Option<String> = row.get(3)?;
-    let detained = Detained {
-        time: Timestamp::from_micros(row.get(1)?),
+    let detained = QuarantinedCallback {
+        receive_time: Timestamp::from_micros(row.get(1)?),
         service: service.and_then(|name| CallbackService::parse(name).ok()),
         account: account.and_then(|name| AccountName::parse(name).ok()),
         reason: row.get(4)?,
         body: row.get(5)?,
-        print: row.get(6)?,
+        credential_mac: row.get(6)?,
     };
     Ok((uint(row.get(0)?), detained))
 }

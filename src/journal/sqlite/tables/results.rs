@@ -4,9 +4,9 @@
 use rusqlite::{Connection, params};
 
 use super::{
-    answers::Answers,
-    apply::Batch,
-    entry::{Entry, from_json, match_code, uint},
+    apply::WriteBatch,
+    device_state_store::DeviceStateTable,
+    entry::{LogEntry, from_json, match_code, uint},
 };
 use crate::{
     broken::Rule,
@@ -19,14 +19,14 @@ use crate::{
         newtypes::RequestId,
         result::{DeviceResult, Match},
     },
-    journal::Target,
+    journal::WatchTarget,
 };
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Binds a request to a change. The results that it has already take their
     /// places at the binding, in stored order: a token that was given out
     /// before stays true.
-    pub(crate) fn bind(
+    pub(crate) fn link_request(
         &mut self,
         change: i64,
         position: i64,
@@ -34,7 +34,8 @@ impl Batch<'_> {
         evidence: &str,
         now: Timestamp,
     ) -> rusqlite::Result<()> {
-        self.touched.insert(Target::Request(request_id.clone()));
+        self.touched
+            .insert(WatchTarget::Request(request_id.clone()));
         let request = self.request_row(request_id, now)?;
         if request.change.is_some() {
             // ThingSpace gave one id to two requests. The first keeps it: whose
@@ -54,16 +55,16 @@ impl Batch<'_> {
             .collect::<rusqlite::Result<_>>()?;
         let mut index = 1;
         for entry in early {
-            if let Some(report) = self.report(entry)? {
-                self.push_result(change, position, index, entry, &report, now)?;
+            if let Some(report) = self.load_report(entry)? {
+                self.append_result_event(change, position, index, entry, &report, now)?;
                 index += 1;
             }
         }
-        self.complete(change, position, index, now)
+        self.finish_if_complete(change, position, index, now)
     }
 
     /// Gives a result its place in a change's timeline, and counts it.
-    pub(crate) fn push_result(
+    pub(crate) fn append_result_event(
         &mut self,
         change: i64,
         position: i64,
@@ -79,7 +80,7 @@ impl Batch<'_> {
             kind,
             loaded.change.device_count,
             &report.device_ids,
-            |key| sent_with(connection, change, key),
+            |key| find_devices_by_key(connection, change, key),
         )?;
         let keys: Vec<MatchKey> = report
             .device_ids
@@ -87,18 +88,18 @@ impl Batch<'_> {
             .filter_map(MatchKey::from_reported)
             .filter(|key| key.is_identifying(kind))
             .collect();
-        let mut answers = Answers { connection, change };
+        let mut answers = DeviceStateTable { connection, change };
         if matched == Match::None && DeviceStates::is_ambiguous(&mut answers, &keys)? {
             matched = Match::Ambiguous;
         }
         if matched != Match::Ambiguous || Rule::AmbiguousResults.is_broken() {
             loaded
-                .tally
+                .device_states
                 .record(&mut answers, &keys, device, report.precedence(), entry)?;
         }
-        loaded.change.counts = loaded.tally.counts(loaded.change.device_count);
+        loaded.change.counts = loaded.device_states.counts(loaded.change.device_count);
         loaded.change.touch(now);
-        loaded.changed = true;
+        loaded.is_dirty = true;
 
         connection
             .prepare_cached("UPDATE entry SET device = ?, match = ? WHERE position = ?")?
@@ -108,12 +109,12 @@ impl Batch<'_> {
                 "INSERT INTO timeline (change, position, idx, entry) VALUES (?, ?, ?, ?)",
             )?
             .execute(params![change, position, index, entry])?;
-        self.touch(change);
+        self.mark_touched(change);
         Ok(())
     }
 
     /// Finishes a change once every device has a final result.
-    pub(crate) fn complete(
+    pub(crate) fn finish_if_complete(
         &mut self,
         id: i64,
         position: i64,
@@ -123,26 +124,28 @@ impl Batch<'_> {
         let change = &self.load(id)?.change;
         let is_open = matches!(change.state, ChangeState::Accepted | ChangeState::Overdue);
         if is_open && change.pending_count() == 0 {
-            self.take(id, &Transition::Finish, now)?;
-            self.push_state(id, position, index)?;
+            self.advance(id, &Transition::Finish, now)?;
+            self.append_state_event(id, position, index)?;
         }
         Ok(())
     }
 
-    fn report(&self, position: i64) -> rusqlite::Result<Option<DeviceResult>> {
+    fn load_report(&self, position: i64) -> rusqlite::Result<Option<DeviceResult>> {
         let body: String = self
             .connection
             .prepare_cached("SELECT body FROM entry WHERE position = ?")?
             .query_row([position], |row| row.get(0))?;
         Ok(match from_json(&body)? {
-            Entry::Result { report, .. } => Some(*report),
-            Entry::Queued { .. } | Entry::Step { .. } | Entry::Named { .. } => None,
+            LogEntry::Result { report, .. } => Some(*report),
+            LogEntry::Queued { .. }
+            | LogEntry::Transition { .. }
+            | LogEntry::DeviceResolved { .. } => None,
         })
     }
 }
 
 /// The devices of a change that were sent with an identifier of this look-up.
-pub(crate) fn sent_with(
+pub(crate) fn find_devices_by_key(
     connection: &Connection,
     change: i64,
     key: &MatchKey,

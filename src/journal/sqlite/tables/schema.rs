@@ -149,11 +149,11 @@ pub(in crate::journal) enum SchemaError {
     #[error(
         "it has schema {0}, which another version of the gateway wrote; this one reads schema {VERSION}"
     )]
-    Other(i64),
+    UnsupportedVersion(i64),
 }
 
 /// Creates the tables of a new journal, and checks the schema of an existing one.
-pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+pub(in crate::journal) fn initialize(connection: &mut Connection) -> Result<(), SchemaError> {
     let transaction = connection.transaction()?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     match version {
@@ -162,29 +162,29 @@ pub(in crate::journal) fn migrate(connection: &mut Connection) -> Result<(), Sch
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         VERSION => {}
-        other => return Err(SchemaError::Other(other)),
+        other => return Err(SchemaError::UnsupportedVersion(other)),
     }
     transaction.commit()?;
     Ok(())
 }
 
 /// Whether the tables are there, in a version that this one reads.
-pub(in crate::journal) fn is_made(connection: &Connection) -> Result<bool, SchemaError> {
+pub(in crate::journal) fn is_initialized(connection: &Connection) -> Result<bool, SchemaError> {
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         0 => Ok(false),
         VERSION => Ok(true),
-        other => Err(SchemaError::Other(other)),
+        other => Err(SchemaError::UnsupportedVersion(other)),
     }
 }
 
 /// Forgets a value of `meta`.
-pub(in crate::journal) fn forget_meta(connection: &Connection, name: &str) -> rusqlite::Result<()> {
+pub(in crate::journal) fn delete_meta(connection: &Connection, name: &str) -> rusqlite::Result<()> {
     let mut forget = connection.prepare_cached("DELETE FROM meta WHERE name = ?")?;
     forget.execute([name]).map(drop)
 }
 
 /// A value of `meta`.
-pub(in crate::journal) fn meta(
+pub(in crate::journal) fn get_meta(
     connection: &Connection,
     name: &str,
 ) -> rusqlite::Result<Option<Vec<u8>>> {
@@ -195,19 +195,19 @@ pub(in crate::journal) fn meta(
 }
 
 /// A note that was kept by its name: a value of `meta` in names of their own.
-pub(in crate::journal) fn note(connection: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
-    Ok(meta(connection, &format!("note.{name}"))?.unwrap_or_default())
+pub(in crate::journal) fn get_kv(connection: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
+    Ok(get_meta(connection, &format!("note.{name}"))?.unwrap_or_default())
 }
 
 /// Keeps a note, or forgets an empty one.
-pub(in crate::journal) fn put_note(
+pub(in crate::journal) fn put_kv(
     connection: &Connection,
     name: &str,
     value: &[u8],
 ) -> rusqlite::Result<()> {
     let name = format!("note.{name}");
     if value.is_empty() {
-        forget_meta(connection, &name)
+        delete_meta(connection, &name)
     } else {
         set_meta(connection, &name, value)
     }

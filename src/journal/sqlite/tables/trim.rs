@@ -7,9 +7,9 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    apply::Batch,
+    apply::WriteBatch,
     entry::{from_json, int, state_code, uint},
-    list::extent,
+    list::coverage,
     schema::set_meta,
 };
 use crate::domain::{
@@ -24,7 +24,7 @@ const SLICE: i64 = 500;
 /// Removes one slice; answers whether there may be more. Commits alone: a change
 /// that another command of the same batch has loaded must not be hidden.
 pub(in crate::journal) fn trim(
-    batch: &mut Batch<'_>,
+    batch: &mut WriteBatch<'_>,
     before: Timestamp,
     up_to: u64,
 ) -> rusqlite::Result<bool> {
@@ -63,14 +63,14 @@ pub(in crate::journal) fn trim(
     }
 }
 
-fn trim_change(batch: &mut Batch<'_>, change: i64) -> rusqlite::Result<()> {
+fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> {
     let connection = batch.connection;
     let hidden = connection
         .prepare_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ? AND trimmed = 0")?
         .execute([change])?;
     if hidden > 0 {
         let state = batch.load(change)?.change.state;
-        batch.census.add(state, -1);
+        batch.state_count_delta.add(state, -1);
     }
     let request: Option<i64> = connection
         .prepare_cached("SELECT id FROM request WHERE change = ? LIMIT 1")?
@@ -80,7 +80,7 @@ fn trim_change(batch: &mut Batch<'_>, change: i64) -> rusqlite::Result<()> {
         return trim_request(connection, request);
     }
     let newest = "SELECT max(position) FROM timeline WHERE change = ?";
-    note_trimmed(connection, newest, change)?;
+    record_trimmed_position(connection, newest, change)?;
     // The entries of its states; those of results went with their request.
     let states = "DELETE FROM entry WHERE position IN
         (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, idx LIMIT ?2)";
@@ -98,7 +98,7 @@ fn trim_change(batch: &mut Batch<'_>, change: i64) -> rusqlite::Result<()> {
 }
 
 fn trim_request(connection: &Connection, request: i64) -> rusqlite::Result<()> {
-    note_trimmed(
+    record_trimmed_position(
         connection,
         "SELECT max(position) FROM entry WHERE request = ?",
         request,
@@ -158,12 +158,12 @@ fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usiz
 
 /// Remembers how far events are gone, so that a token among them is told apart
 /// from one that never was.
-fn note_trimmed(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<()> {
+fn record_trimmed_position(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<()> {
     let newest: Option<i64> = connection
         .prepare_cached(sql)?
         .query_row([owner], |row| row.get(0))?;
     let newest: u64 = newest.map_or(0, uint);
-    if newest > extent(connection)?.trimmed {
+    if newest > coverage(connection)?.trimmed {
         set_meta(connection, "trimmed", &newest.to_be_bytes())?;
     }
     Ok(())

@@ -4,13 +4,13 @@ use crate::domain::change::ChangeState;
 
 /// How many changes are in each state, in the order of [`ChangeState::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Census(pub [i64; ChangeState::ALL.len()]);
+pub struct StateCounts(pub [i64; ChangeState::ALL.len()]);
 
 // === impl Census ===
 
-impl Census {
+impl StateCounts {
     /// How many are in this state.
-    pub fn of(&self, state: ChangeState) -> i64 {
+    pub fn get(&self, state: ChangeState) -> i64 {
         let mut states = ChangeState::ALL.iter().zip(self.0);
         let found = states.find(|(other, _)| **other == state);
         found.map_or(0, |(_, count)| count)

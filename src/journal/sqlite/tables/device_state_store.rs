@@ -2,27 +2,27 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::entry::{uint, verdict_code, verdict_of};
+use super::entry::{precedence_code, precedence_from_code, uint};
 use crate::domain::{
     device_states::{DeviceRef, DeviceState, DeviceStateStore},
     matching::MatchKey,
 };
 
 /// The groups of one change.
-pub(crate) struct Answers<'c> {
+pub(crate) struct DeviceStateTable<'c> {
     pub(crate) connection: &'c Connection,
     pub(crate) change: i64,
 }
 
 /// Devices are their index, strays are below zero.
-fn code(group: DeviceRef) -> i64 {
+fn device_ref_code(group: DeviceRef) -> i64 {
     match group {
         DeviceRef::Device(index) => i64::from(index),
         DeviceRef::UnmatchedResult(number) => -1 - number,
     }
 }
 
-pub(crate) fn group_of(code: i64) -> DeviceRef {
+pub(crate) fn device_ref_from_code(code: i64) -> DeviceRef {
     if code < 0 {
         DeviceRef::UnmatchedResult(-1 - code)
     } else {
@@ -30,7 +30,7 @@ pub(crate) fn group_of(code: i64) -> DeviceRef {
     }
 }
 
-impl DeviceStateStore for Answers<'_> {
+impl DeviceStateStore for DeviceStateTable<'_> {
     type Error = rusqlite::Error;
 
     fn state(&mut self, group: DeviceRef) -> rusqlite::Result<DeviceState> {
@@ -50,7 +50,7 @@ impl DeviceStateStore for Answers<'_> {
             .query_row(params![self.change, number], |row| {
                 Ok(DeviceState {
                     kind_mask: uint(row.get(0)?),
-                    precedence: row.get::<_, Option<i64>>(1)?.map(verdict_of),
+                    precedence: row.get::<_, Option<i64>>(1)?.map(precedence_from_code),
                     decided_by: row.get(2)?,
                 })
             })
@@ -59,7 +59,7 @@ impl DeviceStateStore for Answers<'_> {
     }
 
     fn put_state(&mut self, group: DeviceRef, answer: DeviceState) -> rusqlite::Result<()> {
-        let verdict = answer.precedence.map(verdict_code);
+        let verdict = answer.precedence.map(precedence_code);
         match group {
             DeviceRef::Device(index) => self
                 .connection
@@ -97,13 +97,17 @@ impl DeviceStateStore for Answers<'_> {
             .prepare_cached("SELECT grp FROM named WHERE change = ? AND key = ?")?
             .query_row(params![self.change, key.to_string()], |row| row.get(0))
             .optional()?;
-        Ok(owner.map(group_of))
+        Ok(owner.map(device_ref_from_code))
     }
 
     fn put_owner(&mut self, key: &MatchKey, group: DeviceRef) -> rusqlite::Result<()> {
         self.connection
             .prepare_cached("INSERT INTO named (change, key, grp) VALUES (?, ?, ?)")?
-            .execute(params![self.change, key.to_string(), code(group)])?;
+            .execute(params![
+                self.change,
+                key.to_string(),
+                device_ref_code(group)
+            ])?;
         Ok(())
     }
 
@@ -111,9 +115,9 @@ impl DeviceStateStore for Answers<'_> {
         self.connection
             .prepare_cached("UPDATE named SET grp = ? WHERE change = ? AND grp = ?")?
             .execute(params![
-                code(into),
+                device_ref_code(into),
                 self.change,
-                code(DeviceRef::UnmatchedResult(stray))
+                device_ref_code(DeviceRef::UnmatchedResult(stray))
             ])?;
         self.connection
             .prepare_cached("DELETE FROM stray WHERE change = ? AND number = ?")?

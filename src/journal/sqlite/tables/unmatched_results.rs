@@ -3,10 +3,10 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    answers::{Answers, group_of},
-    apply::{Applied, Batch},
-    entry::{Entry, from_json, int, state_code, uint},
-    results::sent_with,
+    apply::{ApplyResult, WriteBatch},
+    device_state_store::{DeviceStateTable, device_ref_from_code},
+    entry::{LogEntry, from_json, int, state_code, uint},
+    results::find_devices_by_key,
 };
 use crate::{
     domain::{
@@ -18,30 +18,32 @@ use crate::{
         newtypes::ChangeId,
         result::Match,
     },
-    journal::{Event, JournalError, Stray, What},
+    journal::{Event, EventPayload, JournalError, UnmatchedResult},
 };
 
-impl Batch<'_> {
+impl WriteBatch<'_> {
     /// Joins a stray to the one device of its change that has these identifiers, all of one device.
     /// Changes nothing where that is not exactly one, or where anything contradicts it.
-    pub(in crate::journal) fn name_stray(
+    pub(in crate::journal) fn resolve_unmatched_result(
         &mut self,
         change_id: ChangeId,
-        number: u64,
+        first_result: u64,
         listed: &[ReportedId],
         now: Timestamp,
-    ) -> Applied<bool> {
+    ) -> ApplyResult<bool> {
         let connection = self.connection;
         let Some(id) = self.change_row(change_id)? else {
             return Ok(Err(JournalError::NoSuchChange));
         };
-        let Some(named) = ids_of(connection, id, number)? else {
+        let Some(named) = load_reported_ids(connection, id, first_result)? else {
             // It has been joined to another by a callback that came meanwhile.
             return Ok(Ok(false));
         };
         let loaded = self.load(id)?;
         let (kind, count) = (loaded.change.change_type, loaded.change.device_count);
-        let found = find_device(kind, count, listed, |key| sent_with(connection, id, key))?;
+        let found = find_device(kind, count, listed, |key| {
+            find_devices_by_key(connection, id, key)
+        })?;
         let (Some(index), Match::Exact) = found else {
             return Ok(Ok(false));
         };
@@ -53,60 +55,62 @@ impl Batch<'_> {
             .filter_map(MatchKey::from_reported)
             .filter(|key| key.is_identifying(kind))
             .collect();
-        let mut answers = Answers {
+        let mut answers = DeviceStateTable {
             connection,
             change: id,
         };
-        if !loaded.tally.try_merge(&mut answers, &keys, index)? {
+        if !loaded.device_states.try_merge(&mut answers, &keys, index)? {
             return Ok(Ok(false));
         }
-        loaded.change.counts = loaded.tally.counts(count);
+        loaded.change.counts = loaded.device_states.counts(count);
         loaded.change.touch(now);
-        loaded.changed = true;
-        let entry = Entry::Named {
+        loaded.is_dirty = true;
+        let entry = LogEntry::DeviceResolved {
             change_id,
             device: index,
             ids: listed.to_vec(),
         };
         // The finding is an event of its own: what was told before stays as it was told.
         let position = self.append(&entry, now, None, None)?;
-        self.push_state(id, position, 0)?;
-        self.complete(id, position, 1, now)?;
+        self.append_state_event(id, position, 0)?;
+        self.finish_if_complete(id, position, 1, now)?;
         Ok(Ok(true))
     }
 }
 
 /// The identifiers that a stray was told with; `None` when it is none any more.
-fn ids_of(
+fn load_reported_ids(
     connection: &Connection,
     change: i64,
-    number: u64,
+    first_result: u64,
 ) -> rusqlite::Result<Option<Vec<ReportedId>>> {
     let body: Option<String> = connection
         .prepare_cached(
             "SELECT e.body FROM stray s JOIN entry e ON e.position = s.number
              WHERE s.change = ? AND s.number = ?",
         )?
-        .query_row([change, int(number)], |row| row.get(0))
+        .query_row([change, int(first_result)], |row| row.get(0))
         .optional()?;
-    body.map(|body| read_ids(&body)).transpose()
+    body.map(|body| decode_device_ids(&body)).transpose()
 }
 
-fn read_ids(body: &str) -> rusqlite::Result<Vec<ReportedId>> {
+fn decode_device_ids(body: &str) -> rusqlite::Result<Vec<ReportedId>> {
     Ok(match from_json(body)? {
-        Entry::Result { report, .. } => report.device_ids,
-        Entry::Queued { .. } | Entry::Step { .. } | Entry::Named { .. } => Vec::new(),
+        LogEntry::Result { report, .. } => report.device_ids,
+        LogEntry::Queued { .. } | LogEntry::Transition { .. } | LogEntry::DeviceResolved { .. } => {
+            Vec::new()
+        }
     })
 }
 
 /// Strays of changes that are open, or about which something was heard since a time; those after a
 /// number, in order.
-pub(in crate::journal) fn strays(
+pub(in crate::journal) fn unmatched_results(
     connection: &Connection,
     since: Timestamp,
     after: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<Stray>> {
+) -> rusqlite::Result<Vec<UnmatchedResult>> {
     let mut statement = connection.prepare_cached(
         "SELECT c.change_id, s.number, e.body FROM stray s
          JOIN change c ON c.id = s.change JOIN entry e ON e.position = s.number
@@ -122,29 +126,33 @@ pub(in crate::journal) fn strays(
     ])?;
     let mut strays = Vec::new();
     while let Some(row) = rows.next()? {
-        strays.push(Stray {
+        strays.push(UnmatchedResult {
             change_id: ChangeId::from_bytes(row.get(0)?),
-            number: uint(row.get(1)?),
-            ids: read_ids(row.get_ref(2)?.as_str()?)?,
+            first_result: uint(row.get(1)?),
+            ids: decode_device_ids(row.get_ref(2)?.as_str()?)?,
         });
     }
     Ok(strays)
 }
 
 /// Says of each result that matched no device which one it is known to be of by now.
-pub(crate) fn tell_names(connection: &Connection, events: &mut [Event]) -> rusqlite::Result<()> {
+pub(crate) fn set_resolved_devices(
+    connection: &Connection,
+    events: &mut [Event],
+) -> rusqlite::Result<()> {
     for event in events {
-        if let What::Result(result) = &mut event.what
+        if let EventPayload::Result(result) = &mut event.payload
             && result.matched == Some(Match::None)
             && let Some(change_id) = result.change_id
         {
-            result.named = owner(connection, change_id, &result.report.device_ids)?;
+            result.resolved_device =
+                find_resolved_device(connection, change_id, &result.report.device_ids)?;
         }
     }
     Ok(())
 }
 
-fn owner(
+fn find_resolved_device(
     connection: &Connection,
     change_id: ChangeId,
     ids: &[ReportedId],
@@ -162,7 +170,7 @@ fn owner(
             )
             .optional()?;
         if let Some((group, Some(sent))) = found
-            && let DeviceRef::Device(index) = group_of(group)
+            && let DeviceRef::Device(index) = device_ref_from_code(group)
         {
             return Ok(Some((index, from_json(&sent)?)));
         }

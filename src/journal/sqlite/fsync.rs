@@ -13,7 +13,7 @@ const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-journal"];
 /// Has the names of a directory, and of those that it is in, on disk. They may have been made just now,
 /// or by a process that did not get so far; without its name all that is in a directory is lost, synced
 /// or not (fsync(2): "an explicit fsync() on a file descriptor for the directory is also needed").
-pub(super) fn sync_names(dir: &Path) -> io::Result<()> {
+pub(super) fn sync_ancestors(dir: &Path) -> io::Result<()> {
     let dir = fs::canonicalize(dir)?;
     let device = fs::metadata(&dir)?.dev();
     for ancestor in dir.ancestors().skip(1) {

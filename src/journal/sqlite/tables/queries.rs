@@ -7,8 +7,8 @@ use rusqlite::{
 };
 
 use super::{
-    entry::{Entry, from_json, int, match_of, uint, verdict_of},
-    naming::tell_names,
+    entry::{LogEntry, from_json, int, match_from_code, precedence_from_code, uint},
+    unmatched_results::set_resolved_devices,
 };
 use crate::{
     domain::{
@@ -19,8 +19,8 @@ use crate::{
         result::{DeviceResult, Outcome},
     },
     journal::{
-        ChangeDevice, ChangeName, DeviceFilter, DeviceOutcome, Event, EventPage, Place,
-        ResultEvent, Target, What,
+        ChangeDevice, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, Event, EventPage,
+        EventPayload, ResultEvent, WatchTarget,
     },
 };
 
@@ -29,23 +29,23 @@ const COLUMNS: &str =
     "t.position, t.idx, t.snapshot, e.at, e.body, e.raw, e.device, e.match, d.sent, r.evidence";
 
 /// The change of that name.
-pub(in crate::journal) fn change(
+pub(in crate::journal) fn find_change(
     connection: &Connection,
-    name: &ChangeName,
+    name: &ChangeSelector,
 ) -> rusqlite::Result<Option<Change>> {
     let select =
         |condition: &str| format!("SELECT snapshot FROM change WHERE trimmed = 0 AND {condition}");
     let read = |row: &Row<'_>| row.get::<_, String>(0);
     let snapshot = match name {
-        ChangeName::Id(id) => connection
+        ChangeSelector::Id(id) => connection
             .prepare_cached(&select("change_id = ?"))?
             .query_row([id.as_bytes().as_slice()], read),
-        ChangeName::Request(id) => connection
+        ChangeSelector::Request(id) => connection
             .prepare_cached(&select(
                 "id = (SELECT change FROM request WHERE request_id = ?)",
             ))?
             .query_row([id.as_str()], read),
-        ChangeName::Key(account, key) => connection
+        ChangeSelector::Key(account, key) => connection
             .prepare_cached(&select("account = ? AND key = ?"))?
             .query_row([account.as_str(), key.as_str()], read),
     };
@@ -58,22 +58,22 @@ pub(in crate::journal) fn change(
 /// The events of a target after a place.
 pub(in crate::journal) fn events(
     connection: &Connection,
-    target: &Target,
-    after: Place,
+    target: &WatchTarget,
+    after: Cursor,
     limit: usize,
 ) -> rusqlite::Result<EventPage> {
     let (mut events, change) = match target {
-        Target::Change(id) => {
-            let change = change(connection, &ChangeName::Id(*id))?;
+        WatchTarget::Change(id) => {
+            let change = find_change(connection, &ChangeSelector::Id(*id))?;
             (change_events(connection, *id, after, limit + 1)?, change)
         }
-        Target::Request(id) => {
-            let change = change(connection, &ChangeName::Request(id.clone()))?;
+        WatchTarget::Request(id) => {
+            let change = find_change(connection, &ChangeSelector::Request(id.clone()))?;
             (request_events(connection, id, after, limit + 1)?, change)
         }
     };
     let is_end = events.len() <= limit;
-    tell_names(connection, &mut events)?;
+    set_resolved_devices(connection, &mut events)?;
     Ok(EventPage {
         events: events.into_iter().take(limit).collect(),
         is_end,
@@ -84,27 +84,27 @@ pub(in crate::journal) fn events(
 /// The event at exactly this place.
 pub(in crate::journal) fn event_at(
     connection: &Connection,
-    target: &Target,
-    place: Place,
+    target: &WatchTarget,
+    place: Cursor,
 ) -> rusqlite::Result<Option<Event>> {
     let before = match place {
-        Place { position, index: 0 } => Place {
+        Cursor { position, index: 0 } => Cursor {
             position: position.saturating_sub(1),
             index: u32::MAX,
         },
-        Place { position, index } => Place {
+        Cursor { position, index } => Cursor {
             position,
             index: index - 1,
         },
     };
     let page = events(connection, target, before, 1)?;
-    Ok(page.events.into_iter().find(|event| event.place == place))
+    Ok(page.events.into_iter().find(|event| event.cursor == place))
 }
 
 fn change_events(
     connection: &Connection,
     id: ChangeId,
-    after: Place,
+    after: Cursor,
     limit: usize,
 ) -> rusqlite::Result<Vec<Event>> {
     let sql = format!(
@@ -125,7 +125,7 @@ fn change_events(
                 after.index,
                 int(limit as u64)
             ],
-            |row| read_event(row, Some(id)),
+            |row| decode_event(row, Some(id)),
         )?
         .collect()
 }
@@ -135,7 +135,7 @@ fn change_events(
 fn request_events(
     connection: &Connection,
     id: &RequestId,
-    after: Place,
+    after: Cursor,
     limit: usize,
 ) -> rusqlite::Result<Vec<Event>> {
     let bound: Option<(i64, i64, ChangeId)> = connection
@@ -167,7 +167,7 @@ fn request_events(
         .prepare_cached(&results)?
         .query_map(
             params![id.as_str(), int(after.position), int(limit as u64), change],
-            |row| read_event(row, change_id),
+            |row| decode_event(row, change_id),
         )?
         .collect::<rusqlite::Result<_>>()?;
 
@@ -185,30 +185,30 @@ fn request_events(
                 after.index,
                 int(limit as u64)
             ],
-            |row| read_event(row, change_id),
+            |row| decode_event(row, change_id),
         )?
         .collect::<rusqlite::Result<_>>()?;
     events.extend(states);
-    events.sort_unstable_by_key(|event| event.place);
+    events.sort_unstable_by_key(|event| event.cursor);
     events.truncate(limit);
     Ok(events)
 }
 
-fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
-    let place = Place {
+fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
+    let place = Cursor {
         position: uint(row.get(0)?),
         index: uint(row.get(1)?),
     };
     if let ValueRef::Text(snapshot) = row.get_ref(2)? {
         let change = from_json(std::str::from_utf8(snapshot)?)?;
         return Ok(Event {
-            place,
-            mark: mark(snapshot),
-            what: What::State(Box::new(change)),
+            cursor: place,
+            event_hash: event_hash(snapshot),
+            payload: EventPayload::State(Box::new(change)),
         });
     }
     let body = row.get_ref(4)?.as_str()?;
-    let (report, service) = read_report(body, row.get(9)?)?;
+    let (report, service) = decode_report(body, row.get(9)?)?;
     let device = match (row.get::<_, Option<i64>>(6)?, row.get_ref(8)?) {
         (Some(index), ValueRef::Text(sent)) => {
             let sent: SentDevice = from_json(std::str::from_utf8(sent)?)?;
@@ -217,13 +217,13 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
         _ => None,
     };
     Ok(Event {
-        place,
-        mark: mark(body.as_bytes()),
-        what: What::Result(Box::new(ResultEvent {
+        cursor: place,
+        event_hash: event_hash(body.as_bytes()),
+        payload: EventPayload::Result(Box::new(ResultEvent {
             change_id,
             device,
-            matched: row.get::<_, Option<i64>>(7)?.map(match_of),
-            named: None,
+            matched: row.get::<_, Option<i64>>(7)?.map(match_from_code),
+            resolved_device: None,
             report,
             service,
             receive_time: Timestamp::from_micros(row.get(3)?),
@@ -234,7 +234,7 @@ fn read_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Ev
 
 /// The first four bytes of an event's SHA-256: enough to tell a restored or
 /// foreign journal from this one.
-fn mark(event: &[u8]) -> u32 {
+fn event_hash(event: &[u8]) -> u32 {
     digest::digest(&digest::SHA256, event)
         .as_ref()
         .iter()
@@ -244,11 +244,11 @@ fn mark(event: &[u8]) -> u32 {
 
 /// The report of a result, and the callback service that delivered it. The evidence
 /// is that of the result itself, or else that of its request's attribution.
-fn read_report(
+fn decode_report(
     body: &str,
     evidence: Option<String>,
 ) -> rusqlite::Result<(DeviceResult, Option<CallbackService>)> {
-    let Entry::Result {
+    let LogEntry::Result {
         mut report,
         service,
         ..
@@ -294,7 +294,7 @@ pub(in crate::journal) fn devices(
     while devices.len() < filter.limit
         && let Some(row) = rows.next()?
     {
-        let device = read_device(row, id)?;
+        let device = decode_device(row, id)?;
         // The lookup key alone equates ICCIDs that differ in a trailing check digit.
         let is_meant = |key: &MatchKey| {
             let mut ids = device.sent.ids.iter();
@@ -316,18 +316,18 @@ fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
     }
 }
 
-fn read_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDevice> {
+fn decode_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDevice> {
     let index = uint(row.get(0)?);
     let sent: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
     let result = match row.get::<_, Option<String>>(4)? {
         None => None,
         Some(body) => {
-            let (report, service) = read_report(&body, row.get(5)?)?;
+            let (report, service) = decode_report(&body, row.get(5)?)?;
             Some(Box::new(ResultEvent {
                 change_id: Some(change_id),
                 device: Some((index, sent.clone())),
-                matched: row.get::<_, Option<i64>>(6)?.map(match_of),
-                named: None,
+                matched: row.get::<_, Option<i64>>(6)?.map(match_from_code),
+                resolved_device: None,
                 report,
                 service,
                 receive_time: Timestamp::from_micros(row.get(7)?),
@@ -339,7 +339,7 @@ fn read_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDev
         index,
         sent,
         was_on_plan: row.get::<_, Option<i64>>(2)?.is_some(),
-        outcome: match row.get::<_, Option<i64>>(3)?.map(verdict_of) {
+        outcome: match row.get::<_, Option<i64>>(3)?.map(precedence_from_code) {
             None => DeviceOutcome::Pending,
             Some(verdict) if verdict.outcome == Outcome::Succeeded => DeviceOutcome::Succeeded,
             Some(_) => DeviceOutcome::Failed,
