@@ -48,5 +48,6 @@ pub mod proto {
     ));
 
     /// Descriptors of all served protos and of google/rpc/error_details.proto.
-    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use thingspace_gateway::cli::{
+    admin_client,
     args::{self, Invocation},
-    config, demo, healthcheck, journal, operator, scenarios, serve, write_line,
+    config, demo, healthcheck, journal, scenarios, serve, write_line,
 };
 
 fn main() -> ExitCode {
@@ -25,8 +26,8 @@ fn main() -> ExitCode {
             json,
             target,
         } => demo::run(devices, json, target, &mut out, &mut err),
-        Invocation::Operate { order, sources } => {
-            operator::run(&order, &sources, &mut out, &mut err)
+        Invocation::Admin { command, sources } => {
+            admin_client::run(&command, &sources, &mut out, &mut err)
         }
         Invocation::AcceptLoss { sources } => journal::accept_loss(&sources, &mut out, &mut err),
         Invocation::Healthcheck { address, sources } => {

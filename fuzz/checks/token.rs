@@ -3,12 +3,12 @@
 use thingspace_gateway::{
     domain::newtypes::{ChangeId, RequestId},
     journal::{Cursor, Epoch, WatchTarget},
-    watch::{Side, Token},
+    watch::{ResumePoint, ResumeToken},
 };
 
 pub fn check(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
-        match Token::decode(text) {
+        match ResumeToken::decode(text) {
             // One text for one token: so no text is accepted as another's.
             Ok(token) => assert_eq!(token.encode(), text),
             Err(error) => assert_eq!(
@@ -22,13 +22,13 @@ pub fn check(data: &[u8]) {
     };
     let Some(token) = token(rest) else { return };
     let text = token.encode();
-    assert_eq!(Token::decode(&text), Ok(token.clone()));
+    assert_eq!(ResumeToken::decode(&text), Ok(token.clone()));
     let [at, byte, ..] = *change;
     refuse(&text, &token, usize::from(at), byte);
 }
 
 /// A token of these bytes.
-fn token(data: &[u8]) -> Option<Token> {
+fn token(data: &[u8]) -> Option<ResumeToken> {
     let (side, data) = data.split_first()?;
     let (numbers, name) = data.split_first_chunk::<24>()?;
     let number = |from: usize, to: usize| {
@@ -47,21 +47,21 @@ fn token(data: &[u8]) -> Option<Token> {
     };
     let mark = u32::try_from(number(20, 24)).ok()?;
     let (side, place, mark) = match side % 3 {
-        0 => (Side::After, event, mark),
-        1 => (Side::Before, event, mark),
-        _ => (Side::NoneUpTo(event.position), Cursor::START, 0),
+        0 => (ResumePoint::AfterEvent, event, mark),
+        1 => (ResumePoint::AtFirstEvent, event, mark),
+        _ => (ResumePoint::NoEventsUpTo(event.position), Cursor::START, 0),
     };
-    Some(Token {
+    Some(ResumeToken {
         epoch: Epoch(number(0, 8)),
-        place,
-        mark,
-        side,
+        cursor: place,
+        event_hash: mark,
+        resume_point: side,
         target,
     })
 }
 
 /// Whatever is changed about its text, it is not a token any more, or still the same.
-fn refuse(text: &str, token: &Token, at: usize, byte: u8) {
+fn refuse(text: &str, token: &ResumeToken, at: usize, byte: u8) {
     let at = at % text.len();
     let mut changed = text.as_bytes().to_vec();
     changed[at] = byte;
@@ -76,7 +76,7 @@ fn refuse(text: &str, token: &Token, at: usize, byte: u8) {
         let Ok(other) = std::str::from_utf8(other) else {
             continue;
         };
-        match Token::decode(other) {
+        match ResumeToken::decode(other) {
             Ok(read) => assert!(other == text && read == *token, "{other}"),
             Err(error) => assert!(!error.to_string().is_empty()),
         }

@@ -11,7 +11,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    grpc::Health,
+    grpc::HealthService,
     telemetry::{EXPOSITION_TYPE, Telemetry},
 };
 
@@ -25,7 +25,7 @@ pub(super) async fn serve(
 ) {
     // The kubelet's gRPC probe comes here too: it speaks no TLS and knows no
     // mesh.
-    let health = Health::new(serving.clone(), draining).into_router();
+    let health = HealthService::new(serving.clone(), draining).into_router();
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))

@@ -87,7 +87,7 @@ pub enum StartError {
     ThingSpace(#[from] thingspace::BuildError),
     /// The gRPC services cannot be built.
     #[error(transparent)]
-    Api(#[from] grpc::BuildError),
+    Api(#[from] grpc::ServerBuildError),
     /// The callback listener cannot be built.
     #[error(transparent)]
     Listener(#[from] crate::callbacks::TlsError),

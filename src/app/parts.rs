@@ -12,7 +12,7 @@ use crate::{
     config::Config,
     dispatch::{self, Dispatcher},
     domain::{change::ChangeState, clock::Clock, validator::ValidationRules},
-    grpc::{self, Encoder, Gateway, Health, Server, ServerInfo},
+    grpc::{self, Gateway, HealthService, ProtoEncoder, Server, ServerInfo},
     journal::{
         Journal, Origin, StateCounts,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -92,8 +92,8 @@ impl Parts {
         );
         let watches = Watches::new(
             Arc::clone(&journal),
-            Arc::new(Encoder),
-            watches::Settings {
+            Arc::new(ProtoEncoder),
+            watches::WatchSettings {
                 max_stream_age: config.grpc.max_stream_age,
                 bookmark_interval: BOOKMARK_INTERVAL,
             },
@@ -113,11 +113,11 @@ impl Parts {
             },
         );
         let serving = watch::Sender::new(true);
-        let health = Health::new(serving.subscribe(), draining.clone());
+        let health = HealthService::new(serving.subscribe(), draining.clone());
         let server = Server::new(
             gateway,
             health,
-            grpc::Settings {
+            grpc::GrpcSettings {
                 max_connection_age: config.grpc.max_connection_age,
                 // A call may still wait for ThingSpace when its connection is asked to go.
                 max_connection_age_grace: config
@@ -125,8 +125,8 @@ impl Parts {
                     .max_stream_age
                     .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
-                limits: grpc::Limits {
-                    calls: config.limits.calls,
+                limits: grpc::ConcurrencyLimits {
+                    inflight_changes: config.limits.calls,
                     message_bytes: config.limits.message_bytes,
                     reads: config.limits.reads,
                     watches: config.limits.watches,

@@ -17,7 +17,7 @@ pub fn check(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<u8> {
-    match load_for(sources, mode) {
+    match load_and_check(sources, mode) {
         Ok(Loaded { warnings, .. }) => {
             write_line(out, "settings are valid")?;
             for warning in warnings {
@@ -25,7 +25,7 @@ pub fn check(
             }
             Ok(0)
         }
-        Err(error) => refuse(&error, err),
+        Err(error) => print_config_error(&error, err),
     }
 }
 
@@ -50,7 +50,7 @@ pub fn show(
             }
             Ok(0)
         }
-        Err(error) => refuse(&error, err),
+        Err(error) => print_config_error(&error, err),
     }
 }
 
@@ -77,14 +77,14 @@ pub fn schema(out: &mut impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// The first thing that must stop the start.
-pub fn load_for(sources: &Sources, mode: Mode) -> Result<Loaded, ConfigError> {
+pub fn load_and_check(sources: &Sources, mode: Mode) -> Result<Loaded, ConfigError> {
     let mut loaded = Config::load(sources)?;
     let warnings = loaded.config.check_for(mode)?;
     loaded.warnings.extend(warnings);
     Ok(loaded)
 }
 
-fn refuse(error: &ConfigError, err: &mut impl Write) -> io::Result<u8> {
+fn print_config_error(error: &ConfigError, err: &mut impl Write) -> io::Result<u8> {
     write_line(err, &error.to_string())?;
     Ok(config::EXIT_CODE)
 }

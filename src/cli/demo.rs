@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, transport::Channel};
 
-use super::{config::load_for, write_line};
+use super::{config::load_and_check, write_line};
 use crate::{
     app::App,
     config::{Mode, Sources},
@@ -26,7 +26,7 @@ const ACCOUNT: &str = "0000123456-00001";
 
 /// What the demo found: the last line of `demo --json`.
 #[derive(Debug, Serialize)]
-struct Report {
+struct DemoReport {
     changes: Vec<ChangeReport>,
     elapsed_ms: u128,
 }
@@ -66,8 +66,8 @@ pub fn run(
         .build()?;
     let report = runtime.block_on(async {
         match target {
-            Some(target) => play(&target, devices, json).await,
-            None => on_its_own(devices, json).await,
+            Some(target) => run_changes(&target, devices, json).await,
+            None => run_with_embedded_gateway(devices, json).await,
         }
     });
     let report = match report {
@@ -88,7 +88,7 @@ pub fn run(
 }
 
 /// On a gateway with a sandbox that live as long as the demo.
-async fn on_its_own(devices: u32, json: bool) -> Result<Report, String> {
+async fn run_with_embedded_gateway(devices: u32, json: bool) -> Result<DemoReport, String> {
     let telemetry = Telemetry::init(&telemetry::Settings {
         log_format: telemetry::LogFormat::Auto,
         log_filter: "warn".into(),
@@ -96,18 +96,18 @@ async fn on_its_own(devices: u32, json: bool) -> Result<Report, String> {
         otlp_protocol: None,
     });
     let telemetry = telemetry.map_err(|error| error.to_string())?;
-    let app = start(telemetry).await?;
+    let app = start_gateway(telemetry).await?;
     let grpc = app.addresses().grpc;
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(app.run(shutdown.clone()));
-    let report = play(&grpc.to_string(), devices, json).await;
+    let report = run_changes(&grpc.to_string(), devices, json).await;
     shutdown.cancel();
     running.await.map_err(|error| error.to_string())?;
     report
 }
 
 /// Changes the plans on a gateway.
-async fn play(target: &str, devices: u32, json: bool) -> Result<Report, String> {
+async fn run_changes(target: &str, devices: u32, json: bool) -> Result<DemoReport, String> {
     let started = Instant::now();
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{target}"))
         .map_err(|error| format!("{target}: {error}"))?;
@@ -118,10 +118,10 @@ async fn play(target: &str, devices: u32, json: bool) -> Result<Report, String> 
     let mut client = GatewayServiceClient::new(channel);
     let mut changes = Vec::new();
     for change_type in [proto::ChangeType::EsimPlan, proto::ChangeType::FiveGBiPlan] {
-        let changed = change(&mut client, change_type, devices, json).await;
+        let changed = run_change(&mut client, change_type, devices, json).await;
         changes.push(changed.map_err(|status| status.to_string())?);
     }
-    Ok(Report {
+    Ok(DemoReport {
         changes,
         elapsed_ms: started.elapsed().as_millis(),
     })
@@ -129,7 +129,7 @@ async fn play(target: &str, devices: u32, json: bool) -> Result<Report, String> 
 
 /// A gateway and a sandbox on free loopback ports. Some devices fail, and some
 /// callbacks are sent twice, as it happens.
-async fn start(telemetry: Telemetry) -> Result<App, String> {
+async fn start_gateway(telemetry: Telemetry) -> Result<App, String> {
     let settings = [
         ("grpc.listen", "127.0.0.1:0"),
         ("admin.listen", "127.0.0.1:0"),
@@ -144,14 +144,14 @@ async fn start(telemetry: Telemetry) -> Result<App, String> {
         .fold(Sources::default(), |sources, (key, value)| {
             sources.with_flag(key, value)
         });
-    let loaded = load_for(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
+    let loaded = load_and_check(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
     App::build(loaded.config, Mode::ServeSandbox, telemetry)
         .await
         .map_err(|error| error.to_string())
 }
 
 /// Changes the plan of so many devices, and watches until all have answered.
-async fn change(
+async fn run_change(
     client: &mut Client,
     change_type: proto::ChangeType,
     devices: u32,
@@ -159,10 +159,10 @@ async fn change(
 ) -> Result<ChangeReport, Status> {
     let idempotency_key = uuid::Uuid::new_v4().to_string();
     let change = if change_type == proto::ChangeType::EsimPlan {
-        let request = esim(devices, idempotency_key);
+        let request = esim_request(devices, idempotency_key);
         client.change_esim_plan(request).await?.into_inner().change
     } else {
-        let request = five_g_bi(devices, idempotency_key);
+        let request = five_g_bi_request(devices, idempotency_key);
         client
             .change_five_g_bi_plan(request)
             .await?
@@ -220,7 +220,7 @@ fn progress(devices: u32, change_type: proto::ChangeType, json: bool) -> Progres
 }
 
 /// Identifiers are in the ranges that the sandbox keeps for itself.
-fn esim(devices: u32, idempotency_key: String) -> proto::ChangeEsimPlanRequest {
+fn esim_request(devices: u32, idempotency_key: String) -> proto::ChangeEsimPlanRequest {
     let devices = (0..devices).map(|number| proto::EsimDevice {
         eid: format!("99{number:030}"),
         iccid: format!("9994{number:016}"),
@@ -235,7 +235,7 @@ fn esim(devices: u32, idempotency_key: String) -> proto::ChangeEsimPlanRequest {
     }
 }
 
-fn five_g_bi(devices: u32, idempotency_key: String) -> proto::ChangeFiveGBiPlanRequest {
+fn five_g_bi_request(devices: u32, idempotency_key: String) -> proto::ChangeFiveGBiPlanRequest {
     let place = proto::PrimaryPlaceOfUse {
         address: Some(proto::Address {
             address_line1: "1 Main St".into(),
@@ -269,7 +269,7 @@ fn five_g_bi(devices: u32, idempotency_key: String) -> proto::ChangeFiveGBiPlanR
 
 // === impl Report ===
 
-impl Report {
+impl DemoReport {
     fn table(&self) -> String {
         let mut lines = vec![format!(
             "{:27}  {:36}  {:>7}  {:>9}  {:>6}  {:>10}  {:>7}",

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long the answer may take, connecting included.
-const PATIENCE: Duration = Duration::from_secs(5);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Asks, and says the answer on `out`. Exit code 0 when the gateway serves, 1 when it does not or
 /// cannot be asked, 78 when the settings cannot be read.
@@ -35,7 +35,7 @@ pub fn run(
     let address = match address {
         Some(address) => address,
         None => match Config::load(sources) {
-            Ok(loaded) => on_this_machine(loaded.config.admin.listen).to_string(),
+            Ok(loaded) => to_loopback(loaded.config.admin.listen).to_string(),
             Err(error) => {
                 write_line(err, &error.to_string())?;
                 return Ok(config::EXIT_CODE);
@@ -45,7 +45,7 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let asked = runtime.block_on(async { timeout(PATIENCE, ask(&address)).await });
+    let asked = runtime.block_on(async { timeout(CHECK_TIMEOUT, check_health(&address)).await });
     match asked {
         Ok(Ok(status)) => {
             write_line(out, status.as_str_name())?;
@@ -56,13 +56,16 @@ pub fn run(
             Ok(1)
         }
         Err(_elapsed) => {
-            write_line(err, &format!("{address}: no answer within {PATIENCE:?}"))?;
+            write_line(
+                err,
+                &format!("{address}: no answer within {CHECK_TIMEOUT:?}"),
+            )?;
             Ok(1)
         }
     }
 }
 
-async fn ask(address: &str) -> Result<ServingStatus, String> {
+async fn check_health(address: &str) -> Result<ServingStatus, String> {
     let endpoint =
         Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
     let channel = endpoint.connect().await.map_err(|error| {
@@ -78,7 +81,7 @@ async fn ask(address: &str) -> Result<ServingStatus, String> {
 }
 
 /// A port that listens on every address is asked on the loopback one.
-fn on_this_machine(mut listen: SocketAddr) -> SocketAddr {
+fn to_loopback(mut listen: SocketAddr) -> SocketAddr {
     if listen.ip().is_unspecified() {
         listen.set_ip(match listen.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

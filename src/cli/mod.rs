@@ -1,11 +1,11 @@
 //! The command line: what was asked for, and the subcommands that do it.
 
+pub mod admin_client;
 pub mod args;
 pub mod config;
 pub mod demo;
 pub mod healthcheck;
 pub mod journal;
-pub mod operator;
 pub mod scenarios;
 pub mod serve;
 

@@ -9,7 +9,7 @@ use thingspace_sandbox::Sandbox;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{config::load_for, write_line};
+use super::{config::load_and_check, write_line};
 use crate::{
     app::{App, sandbox_settings},
     config::{self, Config, Mode, Sources},
@@ -17,22 +17,22 @@ use crate::{
 };
 
 /// The exit code of a start that failed, or of an end that was forced.
-const FAILED: u8 = 1;
+const EXIT_FAILURE: u8 = 1;
 
 /// A start that failed.
-struct Failure {
+struct ExitError {
     code: u8,
     why: String,
 }
 
-impl Failure {
+impl ExitError {
     #[allow(
         clippy::needless_pass_by_value,
         reason = "given to map_err, which hands the error over"
     )]
-    fn of(why: impl ToString) -> Self {
+    fn from_error(why: impl ToString) -> Self {
         Self {
-            code: FAILED,
+            code: EXIT_FAILURE,
             why: why.to_string(),
         }
     }
@@ -52,14 +52,14 @@ pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Resu
     } else {
         Mode::Serve
     };
-    start(
+    run_until_shutdown(
         mode,
         sources,
         err,
         |config, shutdown, telemetry| async move {
             let app = App::build(config, mode, telemetry)
                 .await
-                .map_err(|error| Failure {
+                .map_err(|error| ExitError {
                     code: error.exit_code(),
                     why: error.to_string(),
                 })?;
@@ -75,29 +75,34 @@ pub fn serve(sandbox: bool, sources: &Sources, err: &mut impl Write) -> io::Resu
 ///
 /// What the writer says, and what the runtime lacks.
 pub fn sandbox(sources: &Sources, err: &mut impl Write) -> io::Result<u8> {
-    start(
+    run_until_shutdown(
         Mode::Sandbox,
         sources,
         err,
         |config, shutdown, _telemetry| async move {
-            let settings = sandbox_settings(&config.sandbox).map_err(Failure::of)?;
+            let settings = sandbox_settings(&config.sandbox).map_err(ExitError::from_error)?;
             let sandbox = Sandbox::bind(settings).await.map_err(|error| {
-                Failure::of(format!("sandbox.listen {}: {error}", config.sandbox.listen))
+                ExitError::from_error(format!("sandbox.listen {}: {error}", config.sandbox.listen))
             })?;
             tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
             let served = sandbox.run(shutdown.cancelled_owned()).await;
-            served.map_err(Failure::of)
+            served.map_err(ExitError::from_error)
         },
     )
 }
 
 /// Reads the settings, starts the log and the runtime, and runs.
-fn start<R, F>(mode: Mode, sources: &Sources, err: &mut impl Write, run: R) -> io::Result<u8>
+fn run_until_shutdown<R, F>(
+    mode: Mode,
+    sources: &Sources,
+    err: &mut impl Write,
+    run: R,
+) -> io::Result<u8>
 where
     R: FnOnce(Config, CancellationToken, Telemetry) -> F,
-    F: Future<Output = Result<(), Failure>>,
+    F: Future<Output = Result<(), ExitError>>,
 {
-    let loaded = match load_for(sources, mode) {
+    let loaded = match load_and_check(sources, mode) {
         Ok(loaded) => loaded,
         Err(error) => {
             write_line(err, &error.to_string())?;
@@ -125,7 +130,7 @@ where
     raise_file_limit();
     let ran = runtime.block_on(async {
         let shutdown = CancellationToken::new();
-        let forced = forced_end(shutdown.clone())?;
+        let forced = handle_shutdown_signals(shutdown.clone())?;
         tokio::select! {
             ran = run(loaded.config, shutdown, telemetry) => Ok::<_, io::Error>(Some(ran)),
             () = forced => Ok(None),
@@ -135,13 +140,13 @@ where
     runtime.shutdown_background();
     Ok(match ran {
         Some(Ok(())) => 0,
-        Some(Err(Failure { code, why })) => {
+        Some(Err(ExitError { code, why })) => {
             write_line(err, &format!("the start failed: {why}"))?;
             code
         }
         None => {
             tracing::warn!("a second signal: ending at once");
-            FAILED
+            EXIT_FAILURE
         }
     })
 }
@@ -176,17 +181,17 @@ fn raise_file_limit() {
 }
 
 /// Cancels `shutdown` at the first SIGTERM or SIGINT; ends at the second.
-fn forced_end(shutdown: CancellationToken) -> io::Result<impl Future<Output = ()>> {
+fn handle_shutdown_signals(shutdown: CancellationToken) -> io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
-        either(&mut terminate, &mut interrupt).await;
+        wait_for_either(&mut terminate, &mut interrupt).await;
         shutdown.cancel();
-        either(&mut terminate, &mut interrupt).await;
+        wait_for_either(&mut terminate, &mut interrupt).await;
     })
 }
 
-async fn either(one: &mut Signal, other: &mut Signal) {
+async fn wait_for_either(one: &mut Signal, other: &mut Signal) {
     tokio::select! {
         _one = one.recv() => {}
         _other = other.recv() => {}

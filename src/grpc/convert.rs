@@ -3,7 +3,7 @@
 use prost_types::Timestamp as ProtoTimestamp;
 use tonic_types::pb;
 
-use crate::grpc::error::refused;
+use crate::grpc::error::refusal_error;
 use crate::{
     domain::{
         change::{Change, ChangeState, ChangeType, SentDevice},
@@ -22,7 +22,7 @@ use crate::{
 
 // --- Requests -------------------------------------------------------------
 
-pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanInput {
+pub(super) fn esim_draft_from_proto(request: proto::ChangeEsimPlanRequest) -> EsimPlanInput {
     EsimPlanInput {
         common: CommonFields {
             account_name: request.account_name,
@@ -42,7 +42,9 @@ pub(super) fn esim_draft(request: proto::ChangeEsimPlanRequest) -> EsimPlanInput
     }
 }
 
-pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveGBiPlanInput {
+pub(super) fn five_g_bi_draft_from_proto(
+    request: proto::ChangeFiveGBiPlanRequest,
+) -> FiveGBiPlanInput {
     FiveGBiPlanInput {
         common: CommonFields {
             account_name: request.account_name,
@@ -60,7 +62,7 @@ pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveG
                     .into_iter()
                     .map(|id| (id.kind, id.id))
                     .collect(),
-                primary_place_of_use: device.primary_place_of_use.map(place_of_use),
+                primary_place_of_use: device.primary_place_of_use.map(place_of_use_from_proto),
                 client_reference: device.client_reference,
             })
             .collect(),
@@ -69,7 +71,7 @@ pub(super) fn five_g_bi_draft(request: proto::ChangeFiveGBiPlanRequest) -> FiveG
 
 /// A part that is missing is read as empty, so that each field of it that is
 /// required is named.
-fn place_of_use(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
+fn place_of_use_from_proto(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
     let address = place.address.unwrap_or_default();
     let name = place.customer_name.unwrap_or_default();
     PrimaryPlaceOfUse {
@@ -96,14 +98,14 @@ fn place_of_use(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
 }
 
 /// A state of a filter; `None` for the unspecified one, which means any.
-pub(super) fn state_of(state: proto::ChangeState) -> Option<ChangeState> {
+pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
     ChangeState::ALL
         .into_iter()
         .find(|known| state_to_proto(*known) == state)
 }
 
 /// Reads a time; `None` when it is out of range.
-pub(super) fn time_of(time: ProtoTimestamp) -> Option<Timestamp> {
+pub(super) fn time_from_proto(time: ProtoTimestamp) -> Option<Timestamp> {
     let micros = time.seconds.checked_mul(1_000_000)?;
     let micros = micros.checked_add(i64::from(time.nanos) / 1_000)?;
     Some(Timestamp::from_micros(micros))
@@ -126,17 +128,17 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         state: state_to_proto(change.state).into(),
         account_name: change.account.to_string(),
         service_plan: change.service_plan.to_string(),
-        device_count: int(change.device_count),
-        succeeded_count: int(change.counts.succeeded),
-        failed_count: int(change.counts.failed),
-        pending_count: int(change.pending_count()),
-        unmatched_count: int(change.counts.unmatched),
+        device_count: to_i32(change.device_count),
+        succeeded_count: to_i32(change.counts.succeeded),
+        failed_count: to_i32(change.counts.failed),
+        pending_count: to_i32(change.pending_count()),
+        unmatched_count: to_i32(change.counts.unmatched),
         create_time: Some(time_to_proto(change.create_time)),
         dispatch_time: change.dispatch_time.map(time_to_proto),
         accept_time: change.accept_time.map(time_to_proto),
         update_time: Some(time_to_proto(change.update_time)),
         finish_time: change.finish_time.map(time_to_proto),
-        refusal: refused(change).map(|failure| {
+        refusal: refusal_error(change).map(|failure| {
             let status = failure.into_status();
             // The same status, details and all, as the call was answered with.
             prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
@@ -149,7 +151,7 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
 }
 
 /// A type of a filter; `None` for the unspecified one, which means any.
-pub(super) fn type_of(change_type: proto::ChangeType) -> Option<ChangeType> {
+pub(super) fn type_from_proto(change_type: proto::ChangeType) -> Option<ChangeType> {
     ChangeType::ALL
         .into_iter()
         .find(|known| type_to_proto(*known) == change_type)
@@ -179,7 +181,7 @@ fn state_to_proto(state: ChangeState) -> proto::ChangeState {
 pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
     let report = &result.report;
     let (device_index, sent) = match &result.device {
-        Some((index, sent)) => (Some(int(*index)), Some(sent)),
+        Some((index, sent)) => (Some(to_i32(*index)), Some(sent)),
         None => (None, None),
     };
     proto::DeviceResult {
@@ -255,7 +257,7 @@ pub(super) fn outcome_to_proto(outcome: Outcome) -> proto::Outcome {
 
 pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
     proto::Device {
-        device_index: int(device.index),
+        device_index: to_i32(device.index),
         sent_ids: sent_ids(&device.sent),
         client_reference: device.sent.client_reference.to_string(),
         outcome: match device.outcome {
@@ -305,6 +307,6 @@ fn time_to_proto(time: Timestamp) -> ProtoTimestamp {
 }
 
 /// Counts are bounded by the 10,000 devices of a change.
-fn int(count: u32) -> i32 {
+fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }

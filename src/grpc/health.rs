@@ -13,13 +13,13 @@ use super::health_v1::{
     health_check_response::ServingStatus, health_server,
 };
 use crate::grpc::{
-    error::{Failure, reason::Reason},
-    middleware::layered,
+    error::{ApiError, reason::ErrorReason},
+    middleware::with_layers,
 };
 
 /// Tells whether the gateway takes calls.
 #[derive(Debug, Clone)]
-pub struct Health {
+pub struct HealthService {
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
 }
@@ -37,7 +37,7 @@ const LIVENESS: &str = "liveness";
 
 // === impl Health ===
 
-impl Health {
+impl HealthService {
     /// Health that follows `serving`; `draining` ends the streams.
     pub fn new(serving: watch::Receiver<bool>, draining: CancellationToken) -> Self {
         Self { serving, draining }
@@ -48,7 +48,7 @@ impl Health {
     pub fn into_router(self) -> Router {
         let service = health_server::HealthServer::new(self);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
-        layered(router, None, None)
+        with_layers(router, None, None)
     }
 
     fn status(service: &str, serving: bool) -> ServingStatus {
@@ -69,8 +69,8 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
 }
 
 /// One open Watch.
-struct Watching {
-    health: Health,
+struct HealthWatch {
+    health: HealthService,
     service: String,
     last: Option<ServingStatus>,
     ended: bool,
@@ -78,7 +78,7 @@ struct Watching {
 
 // === impl Watching ===
 
-impl Watching {
+impl HealthWatch {
     /// The next status that differs from the last. A service that is not known
     /// has one, and the stream stays open.
     async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
@@ -87,14 +87,14 @@ impl Watching {
                 return None;
             }
             let serving = *self.health.serving.borrow_and_update();
-            let status = Health::status(&self.service, serving);
+            let status = HealthService::status(&self.service, serving);
             if self.last != Some(status) {
                 self.last = Some(status);
                 return Some(Ok(response(status)));
             }
             if self.health.draining.is_cancelled() {
                 self.ended = true;
-                let failure = Failure::new(Reason::Reconnect, "the server is shutting down");
+                let failure = ApiError::new(ErrorReason::Reconnect, "the server is shutting down");
                 return Some(Err(failure.into_status()));
             }
             tokio::select! {
@@ -106,7 +106,7 @@ impl Watching {
 }
 
 #[tonic::async_trait]
-impl health_server::Health for Health {
+impl health_server::Health for HealthService {
     async fn check(
         &self,
         request: Request<HealthCheckRequest>,
@@ -116,7 +116,7 @@ impl health_server::Health for Health {
             ServingStatus::ServiceUnknown => {
                 // The protocol wants NOT_FOUND, and every error has a reason.
                 let why = "there is no such service";
-                Err(Failure::new(Reason::ChangeNotFound, why).into_status())
+                Err(ApiError::new(ErrorReason::ChangeNotFound, why).into_status())
             }
             status => Ok(Response::new(response(status))),
         }
@@ -143,7 +143,7 @@ impl health_server::Health for Health {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let watching = Watching {
+        let watching = HealthWatch {
             health: self.clone(),
             service: request.into_inner().service,
             last: None,

@@ -5,12 +5,12 @@ use prost::Message as _;
 
 use super::{
     convert::{
-        change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_of, time_of,
-        type_of,
+        change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_from_proto,
+        time_from_proto, type_from_proto,
     },
-    lookup::{Names, Selectors},
+    selector::{AllowedSelectors, SelectorFields},
 };
-use crate::grpc::error::Failure;
+use crate::grpc::error::ApiError;
 use crate::{
     domain::{
         identifier::{DeviceId, IdentifierKind},
@@ -28,7 +28,7 @@ use crate::{
 /// Events that one page looks at, at most; with rare matches it may be short.
 const MAX_SCANNED: usize = 4_000;
 /// Events that are read at a time.
-const READ: usize = 500;
+const SCAN_BATCH_SIZE: usize = 500;
 /// Bytes of rows after which a page ends early. gRPC clients refuse responses above 4 MiB unless they
 /// are configured otherwise; one row is smaller than the other 2 MiB.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -42,11 +42,11 @@ struct ResultFilter {
 
 // --- ListChanges ----------------------------------------------------------
 
-pub(super) async fn changes(
+pub(super) async fn list_changes(
     journal: &dyn Journal,
     request: proto::ListChangesRequest,
-) -> Result<proto::ListChangesResponse, Failure> {
-    let filters = fingerprint(&proto::ListChangesRequest {
+) -> Result<proto::ListChangesResponse, ApiError> {
+    let filters = hash_filters(&proto::ListChangesRequest {
         page_size: 0,
         page_token: String::new(),
         ..request.clone()
@@ -56,7 +56,7 @@ pub(super) async fn changes(
         changes: page.changes.iter().map(change_to_proto).collect(),
         next_page_token: page
             .next
-            .map(|next| page_token(filters, &[next]))
+            .map(|next| encode_page_token(filters, &[next]))
             .unwrap_or_default(),
     })
 }
@@ -64,18 +64,18 @@ pub(super) async fn changes(
 fn change_filter(
     request: &proto::ListChangesRequest,
     filters: u64,
-) -> Result<ChangeFilter, Failure> {
+) -> Result<ChangeFilter, ApiError> {
     let mut violations = Violations::default();
     let limit = page_size(request.page_size, 50, 500, &mut violations);
     let account = match request.account_name.as_str() {
         "" => None,
         name => violations.ok_or_add(FieldPath::root("account_name"), AccountName::parse(name)),
     };
-    let states = any_of("states", &request.states, state_of, &mut violations);
+    let states = parse_enum_filter("states", &request.states, state_from_proto, &mut violations);
     let types = &request.change_types;
-    let change_types = any_of("change_types", types, type_of, &mut violations);
+    let change_types = parse_enum_filter("change_types", types, type_from_proto, &mut violations);
     let mut time = |name, time: &Option<prost_types::Timestamp>| {
-        let read = (*time).map(time_of);
+        let read = (*time).map(time_from_proto);
         if read == Some(None) {
             violations.add(FieldPath::root(name), FieldReason::Value, "is out of range");
         }
@@ -83,8 +83,8 @@ fn change_filter(
     };
     let created_from = time("create_time_after", &request.create_time_after);
     let created_before = time("create_time_before", &request.create_time_before);
-    let device = device(request.device.as_ref(), &mut violations);
-    let after = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
+    let device = parse_device(request.device.as_ref(), &mut violations);
+    let after = match decode_page_token(&request.page_token, filters, &mut violations).as_deref() {
         Some([after]) => Some(*after),
         _ => None,
     };
@@ -99,16 +99,16 @@ fn change_filter(
             after,
             limit,
         }))
-        .map_err(Failure::fields)
+        .map_err(ApiError::invalid_fields)
 }
 
 // --- ListDevices ----------------------------------------------------------
 
-pub(super) async fn devices(
+pub(super) async fn list_devices(
     journal: &dyn Journal,
     request: proto::ListDevicesRequest,
-) -> Result<proto::ListDevicesResponse, Failure> {
-    let filters = fingerprint(&proto::ListDevicesRequest {
+) -> Result<proto::ListDevicesResponse, ApiError> {
+    let filters = hash_filters(&proto::ListDevicesRequest {
         page_size: 0,
         page_token: String::new(),
         ..request.clone()
@@ -123,13 +123,13 @@ pub(super) async fn devices(
             .await?
             .is_none()
     {
-        return Err(Failure::not_found());
+        return Err(ApiError::change_not_found());
     }
     let mut page = proto::ListDevicesResponse::default();
     let mut bytes = 0;
     for device in &devices {
         if page.devices.len() == limit || bytes >= PAGE_BYTES {
-            page.next_page_token = page_token(filters, &[u64::from(device.index)]);
+            page.next_page_token = encode_page_token(filters, &[u64::from(device.index)]);
             break;
         }
         let device = device_to_proto(device);
@@ -142,14 +142,14 @@ pub(super) async fn devices(
 fn device_filter(
     request: &proto::ListDevicesRequest,
     filters: u64,
-) -> Result<(ChangeId, DeviceFilter), Failure> {
+) -> Result<(ChangeId, DeviceFilter), ApiError> {
     let mut violations = Violations::default();
     let change_id = violations.ok_or_add(
         FieldPath::root("change_id"),
         ChangeId::parse(&request.change_id),
     );
     let limit = page_size(request.page_size, 100, 1_000, &mut violations);
-    let outcomes = any_of(
+    let outcomes = parse_enum_filter(
         "outcomes",
         &request.outcomes,
         |outcome| match outcome {
@@ -160,8 +160,8 @@ fn device_filter(
         },
         &mut violations,
     );
-    let device = device(request.device.as_ref(), &mut violations);
-    let from = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
+    let device = parse_device(request.device.as_ref(), &mut violations);
+    let from = match decode_page_token(&request.page_token, filters, &mut violations).as_deref() {
         Some([from]) => u32::try_from(*from).unwrap_or(u32::MAX),
         _ => 0,
     };
@@ -173,77 +173,81 @@ fn device_filter(
     };
     violations
         .into_result(change_id.map(|change_id| (change_id, filter)))
-        .map_err(Failure::fields)
+        .map_err(ApiError::invalid_fields)
 }
 
 // --- ListDeviceResults ----------------------------------------------------
 
-pub(super) async fn device_results(
+pub(super) async fn list_device_results(
     journal: &dyn Journal,
     request: proto::ListDeviceResultsRequest,
-) -> Result<proto::ListDeviceResultsResponse, Failure> {
-    let names = Names {
+) -> Result<proto::ListDeviceResultsResponse, ApiError> {
+    let names = SelectorFields {
         change_id: &request.change_id,
         request_id: &request.request_id,
-        selectors: Selectors::Ids,
-        ..Names::default()
+        selectors: AllowedSelectors::Ids,
+        ..SelectorFields::default()
     };
-    let name = names.require()?;
-    let filters = fingerprint(&proto::ListDeviceResultsRequest {
+    let name = names.parse_required()?;
+    let filters = hash_filters(&proto::ListDeviceResultsRequest {
         page_size: 0,
         page_token: String::new(),
         ..request.clone()
     });
     let mut violations = Violations::default();
     let limit = page_size(request.page_size, 100, 1_000, &mut violations);
-    let filter = ResultFilter::read(&request, &mut violations);
-    let after = match read_page_token(&request.page_token, filters, &mut violations).as_deref() {
+    let filter = ResultFilter::from_request(&request, &mut violations);
+    let after = match decode_page_token(&request.page_token, filters, &mut violations).as_deref() {
         Some([position, index]) => Cursor {
             position: *position,
             index: u32::try_from(*index).unwrap_or(u32::MAX),
         },
         _ => Cursor::START,
     };
-    violations.into_result(Some(())).map_err(Failure::fields)?;
+    violations
+        .into_result(Some(()))
+        .map_err(ApiError::invalid_fields)?;
 
     let target = match name {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
         name => match journal.change(name).await? {
             Some(change) => WatchTarget::Change(change.change_id),
-            None => return Err(Failure::not_found()),
+            None => return Err(ApiError::change_not_found()),
         },
     };
     let mut page = proto::ListDeviceResultsResponse::default();
     let mut rest = PAGE_BYTES;
-    let next = read_results(journal, target, after, &filter, |result| {
+    let next = scan_results(journal, target, after, &filter, |result| {
         if page.device_results.len() == limit || rest == 0 {
             return false;
         }
-        let result = listed(result, request.include_raw);
+        let result = with_resolved_device(result, request.include_raw);
         rest = rest.saturating_sub(result.encoded_len());
         page.device_results.push(result);
         true
     });
     if let Some(next) = next.await? {
-        page.next_page_token = page_token(filters, &[next.position, u64::from(next.index)]);
+        page.next_page_token = encode_page_token(filters, &[next.position, u64::from(next.index)]);
     }
     Ok(page)
 }
 
 /// Reads results that match until `push` refuses one. Returns where the next page begins, if there
 /// may be one.
-async fn read_results(
+async fn scan_results(
     journal: &dyn Journal,
     target: WatchTarget,
     mut after: Cursor,
     filter: &ResultFilter,
     mut push: impl FnMut(&ResultEvent) -> bool,
-) -> Result<Option<Cursor>, Failure> {
-    for _ in 0..MAX_SCANNED / READ {
-        let read = journal.events(target.clone(), after, READ).await?;
+) -> Result<Option<Cursor>, ApiError> {
+    for _ in 0..MAX_SCANNED / SCAN_BATCH_SIZE {
+        let read = journal
+            .events(target.clone(), after, SCAN_BATCH_SIZE)
+            .await?;
         for event in &read.events {
             if let EventPayload::Result(result) = &event.payload
-                && filter.takes(result)
+                && filter.is_match(result)
                 && !push(result)
             {
                 return Ok(Some(after));
@@ -259,7 +263,7 @@ async fn read_results(
 
 /// A result with the device that is known by now, also where a lookup has found it since. A watch
 /// returns the result as it was delivered first.
-fn listed(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
+fn with_resolved_device(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
     let device = result
         .device
         .as_ref()
@@ -275,15 +279,19 @@ fn listed(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
 // === impl ResultFilter ===
 
 impl ResultFilter {
-    fn read(request: &proto::ListDeviceResultsRequest, violations: &mut Violations) -> Self {
+    fn from_request(
+        request: &proto::ListDeviceResultsRequest,
+        violations: &mut Violations,
+    ) -> Self {
         let some = |outcome| (outcome != proto::Outcome::Unspecified).then_some(outcome);
         Self {
-            outcomes: any_of("outcomes", &request.outcomes, some, violations),
-            device: device(request.device.as_ref(), violations).map(|id| MatchKey::from_id(&id)),
+            outcomes: parse_enum_filter("outcomes", &request.outcomes, some, violations),
+            device: parse_device(request.device.as_ref(), violations)
+                .map(|id| MatchKey::from_id(&id)),
         }
     }
 
-    fn takes(&self, result: &ResultEvent) -> bool {
+    fn is_match(&self, result: &ResultEvent) -> bool {
         let outcome = outcome_to_proto(result.report.outcome);
         let reported = |key: &MatchKey| {
             let named = result.report.device_ids.iter();
@@ -308,7 +316,7 @@ impl ResultFilter {
 
 /// The values of a filter of enums; empty for any. The unspecified value, for which `known` returns
 /// `None`, means any.
-fn any_of<P: TryFrom<i32>, T>(
+fn parse_enum_filter<P: TryFrom<i32>, T>(
     field: &'static str,
     values: &[i32],
     known: impl Fn(P) -> Option<T>,
@@ -344,27 +352,27 @@ fn page_size(asked: i32, default: usize, most: usize, violations: &mut Violation
     }
 }
 
-fn device(id: Option<&proto::DeviceId>, violations: &mut Violations) -> Option<DeviceId> {
+fn parse_device(id: Option<&proto::DeviceId>, violations: &mut Violations) -> Option<DeviceId> {
     let (id, path) = (id?, FieldPath::root("device"));
     let kind = violations.ok_or_add(path.field("kind"), id.kind.parse::<IdentifierKind>())?;
     violations.ok_or_add(path.field("id"), DeviceId::new(kind, id.id.as_str()))
 }
 
 /// A hash of the filters, which must be the same for all pages.
-fn fingerprint(request: &impl prost::Message) -> u64 {
+fn hash_filters(request: &impl prost::Message) -> u64 {
     let bytes = request.encode_to_vec();
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
 }
 
-fn page_token(filters: u64, place: &[u64]) -> String {
-    let words = std::iter::once(&filters).chain(place);
+fn encode_page_token(filters: u64, cursor: &[u64]) -> String {
+    let words = std::iter::once(&filters).chain(cursor);
     let bytes: Vec<u8> = words.flat_map(|word| word.to_be_bytes()).collect();
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_page_token(token: &str, filters: u64, violations: &mut Violations) -> Option<Vec<u64>> {
+fn decode_page_token(token: &str, filters: u64, violations: &mut Violations) -> Option<Vec<u64>> {
     if token.is_empty() {
         return None;
     }

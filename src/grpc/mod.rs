@@ -6,21 +6,21 @@
 
 mod admission;
 mod convert;
-mod encode;
 mod error;
 mod health;
 mod list;
-mod lookup;
 mod middleware;
+mod selector;
 mod server;
 mod service;
+mod watch_encoder;
 
-pub use admission::concurrency::Limits;
-pub use encode::Encoder;
-pub use error::reason::Reason;
-pub use health::Health;
-pub use server::{BuildError, Server, Settings};
+pub use admission::concurrency::ConcurrencyLimits;
+pub use error::reason::ErrorReason;
+pub use health::HealthService;
+pub use server::{GrpcSettings, Server, ServerBuildError};
 pub use service::{Gateway, ServerInfo};
+pub use watch_encoder::ProtoEncoder;
 
 /// The server's trait of `GatewayService`, over the messages of
 /// [`crate::proto`].

@@ -23,22 +23,22 @@ use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::ServiceExt;
 
 use super::{
-    Gateway, Health, health_v1::health_server::HealthServer,
+    Gateway, HealthService, health_v1::health_server::HealthServer,
     stub::gateway_service_server::GatewayServiceServer,
 };
 use crate::grpc::{
     admission::{
-        byte_budget::MAX_WAITING,
-        concurrency::{self, Budget, MAX_SMALL_MESSAGE},
-        slow_reader::Stalled,
+        byte_budget::MAX_WAITERS,
+        concurrency::{self, AdmissionControl, MAX_SMALL_MESSAGE},
+        slow_reader::SlowReader,
     },
-    middleware::{layered, telemetry::Observer},
+    middleware::{telemetry::CallTelemetry, with_layers},
 };
 use crate::{proto, telemetry::Instruments};
 
 /// How the gRPC port treats its connections.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct GrpcSettings {
     /// After this a connection is asked to go, so that a new one may land
     /// elsewhere; each takes up to a tenth less.
     pub max_connection_age: Duration,
@@ -47,34 +47,34 @@ pub struct Settings {
     /// The largest message that is read, in bytes.
     pub max_message_bytes: usize,
     /// What all callers together may have under way.
-    pub limits: concurrency::Limits,
+    pub limits: concurrency::ConcurrencyLimits,
 }
 
 /// The gRPC port.
 pub struct Server {
     router: Router,
-    settings: Settings,
+    settings: GrpcSettings,
 }
 
 /// Why a server cannot be built.
 #[derive(Debug, thiserror::Error)]
 #[error("the reflection service cannot be built: {0}")]
-pub struct BuildError(#[from] tonic_reflection::server::Error);
+pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
 
 /// Connections at a time; further ones wait to be accepted.
 const MAX_CONNECTIONS: usize = 10_000;
 /// Calls at a time on one connection; a client opens another one for more.
-const MAX_STREAMS: u32 = 1_000;
+const MAX_CONCURRENT_STREAMS: u32 = 1_000;
 /// What one stream may have on its way to a client that does not read.
 const SEND_BUFFER: usize = 32 * 1024;
 /// What a client may send on one stream before it is read, and on all of a connection. All calls
 /// that wait for room may be on one connection, and those that have room must not wait for them:
 /// twice what they can have sent.
-const WINDOWS: (u32, u32) = (64 * 1024, 2 * MAX_WAITING * 64 * 1024);
+const WINDOWS: (u32, u32) = (64 * 1024, 2 * MAX_WAITERS * 64 * 1024);
 /// How long a client may take to say its first word.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the other calls of a client that does not read its answers may take to end.
-const STALLED_GRACE: Duration = Duration::from_secs(10);
+const SLOW_READER_GRACE: Duration = Duration::from_secs(10);
 /// A silent peer is asked whether it is there, and given up on.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
 
@@ -84,13 +84,13 @@ impl Server {
     /// The services, behind their layers.
     pub fn new(
         gateway: Gateway,
-        health: Health,
-        settings: Settings,
+        health: HealthService,
+        settings: GrpcSettings,
         instruments: Instruments,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, ServerBuildError> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         };
         let gateway = GatewayServiceServer::new(gateway)
             .accept_compressed(CompressionEncoding::Gzip)
@@ -111,10 +111,13 @@ impl Server {
                     .max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
         Ok(Self {
-            router: layered(
+            router: with_layers(
                 routes.prepare().into_axum_router(),
-                Some(Budget::new(settings.limits, settings.max_message_bytes)),
-                Some(Observer::new(instruments)),
+                Some(AdmissionControl::new(
+                    settings.limits,
+                    settings.max_message_bytes,
+                )),
+                Some(CallTelemetry::new(instruments)),
             ),
             settings,
         })
@@ -135,7 +138,7 @@ impl Server {
                 Ok((stream, permit)) => {
                     let (this, draining) = (Arc::clone(&this), draining.clone());
                     connections.spawn(async move {
-                        this.connection(stream, draining).await;
+                        this.serve_connection(stream, draining).await;
                         drop(permit);
                     });
                 }
@@ -151,12 +154,12 @@ impl Server {
         while connections.join_next().await.is_some() {}
     }
 
-    async fn connection(&self, stream: TcpStream, draining: CancellationToken) {
+    async fn serve_connection(&self, stream: TcpStream, draining: CancellationToken) {
         // hyper waits for a client's first bytes however long, also in a drain.
         let mut first = [0];
         let speaks = tokio::select! {
             () = draining.cancelled() => return,
-            speaks = timeout(HANDSHAKE, stream.peek(&mut first)) => speaks,
+            speaks = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)) => speaks,
         };
         if !matches!(speaks, Ok(Ok(1..))) {
             return;
@@ -164,15 +167,15 @@ impl Server {
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_STREAMS)
+            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
             .max_send_buf_size(SEND_BUFFER)
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
             .max_header_list_size(16 * 1024)
             .keep_alive_interval(KEEPALIVE.0)
             .keep_alive_timeout(KEEPALIVE.1);
-        let stalled = CancellationToken::new();
-        let client = Stalled(stalled.clone());
+        let slow_reader = CancellationToken::new();
+        let client = SlowReader(slow_reader.clone());
         let router = self.router.clone();
         let service = router.map_request(move |mut request: http::Request<Incoming>| {
             request.extensions_mut().insert(client.clone());
@@ -187,7 +190,7 @@ impl Server {
         let ended = tokio::select! {
             ended = connection.as_mut() => Some(ended),
             () = draining.cancelled() => None,
-            () = stalled.cancelled() => None,
+            () = slow_reader.cancelled() => None,
             () = tokio::time::sleep(age) => None,
         };
         let ended = match ended {
@@ -195,8 +198,8 @@ impl Server {
             None => {
                 connection.as_mut().graceful_shutdown();
                 let unread = async {
-                    stalled.cancelled().await;
-                    tokio::time::sleep(STALLED_GRACE).await;
+                    slow_reader.cancelled().await;
+                    tokio::time::sleep(SLOW_READER_GRACE).await;
                 };
                 tokio::select! {
                     ended = connection => ended,

@@ -7,15 +7,15 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{change_to_proto, esim_draft, five_g_bi_draft, plan_to_proto},
+    convert::{change_to_proto, esim_draft_from_proto, five_g_bi_draft_from_proto, plan_to_proto},
     list,
-    lookup::{Names, Selectors},
+    selector::{AllowedSelectors, SelectorFields},
     stub::gateway_service_server::GatewayService,
 };
 use crate::grpc::{
-    admission::byte_budget::Held,
-    error::{Executed, Failure, reason::Reason, refused},
-    middleware::{Deadline, deadline_passed},
+    admission::byte_budget::Permit,
+    error::{ApiError, Executed, reason::ErrorReason, refusal_error},
+    middleware::{CallDeadline, deadline_exceeded},
 };
 use crate::{
     dispatch::{CallContext, Dispatcher},
@@ -31,17 +31,17 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{self, Frame, Token, Until, Watch, Watches},
+    watch::{self, Frame, ResumeToken, Until, Watch, Watches},
 };
 
 /// Serves `GatewayService`.
 pub struct Gateway {
     journal: Arc<dyn Journal>,
-    submit: Arc<Dispatcher>,
+    dispatcher: Arc<Dispatcher>,
     watches: Arc<Watches>,
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
-    limits: ValidationRules,
+    validation_rules: ValidationRules,
     server_info: ServerInfo,
 }
 
@@ -55,24 +55,24 @@ pub struct ServerInfo {
 }
 
 /// The stream of a watch.
-type FrameStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
 
 /// What the layers know of a call.
-struct Call {
+struct RequestContext {
     span: Option<RpcSpan>,
-    deadline: Option<Deadline>,
+    deadline: Option<CallDeadline>,
     /// The room that its message takes.
-    held: Option<Held>,
+    permit: Option<Permit>,
 }
 
 // === impl Call ===
 
-impl Call {
-    fn of(extensions: &tonic::Extensions) -> Self {
+impl RequestContext {
+    fn from_extensions(extensions: &tonic::Extensions) -> Self {
         Self {
             span: extensions.get().cloned(),
             deadline: extensions.get().copied(),
-            held: extensions.get().cloned(),
+            permit: extensions.get().cloned(),
         }
     }
 }
@@ -92,92 +92,98 @@ impl Gateway {
     ) -> Self {
         Self {
             journal,
-            submit,
+            dispatcher: submit,
             watches,
             thingspace,
             clock,
-            limits,
+            validation_rules: limits,
             server_info,
         }
     }
 
     /// What both change calls do once their fields are read.
-    async fn change(
+    async fn submit_change(
         &self,
-        demand: Result<ChangeRequest, Vec<Violation>>,
+        change_request: Result<ChangeRequest, Vec<Violation>>,
         validate_only: bool,
-        call: Call,
-    ) -> Result<(proto::Change, Vec<String>), Failure> {
-        let mut demand = demand.map_err(|wrong| Failure::fields(wrong).executed(Executed::No))?;
-        let warnings = std::mem::take(&mut demand.warnings);
+        call: RequestContext,
+    ) -> Result<(proto::Change, Vec<String>), ApiError> {
+        let mut change_request = change_request
+            .map_err(|wrong| ApiError::invalid_fields(wrong).with_executed(Executed::No))?;
+        let warnings = std::mem::take(&mut change_request.warnings);
         if validate_only {
-            let demand = self.submit.dry_run(demand).await?;
-            return Ok((self.preview(&demand), warnings));
+            let change_request = self.dispatcher.dry_run(change_request).await?;
+            return Ok((self.preview(&change_request), warnings));
         }
         let traceparent = call.span.as_ref().and_then(RpcSpan::traceparent);
         let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
-            deadline: call.deadline.map(|Deadline(deadline)| deadline),
+            deadline: call.deadline.map(|CallDeadline(deadline)| deadline),
         };
-        let change = self.submit.submit(demand, caller).await?;
+        let change = self.dispatcher.submit(change_request, caller).await?;
         if let Some(span) = call.span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
         }
-        match refused(&change) {
+        match refusal_error(&change) {
             Some(failure) => Err(failure),
             None => Ok((change_to_proto(&change), warnings)),
         }
     }
 
     /// The change as it would be, without a name or a state.
-    fn preview(&self, demand: &ChangeRequest) -> proto::Change {
+    fn preview(&self, change_request: &ChangeRequest) -> proto::Change {
         let now = self.clock.now();
         proto::Change {
             change_id: String::new(),
             state: proto::ChangeState::Unspecified.into(),
             create_time: None,
             update_time: None,
-            ..change_to_proto(&demand.to_change(ChangeId::new(now), now))
+            ..change_to_proto(&change_request.to_change(ChangeId::new(now), now))
         }
     }
 
-    async fn find(&self, name: ChangeSelector) -> Result<Change, Failure> {
+    async fn find_change(&self, name: ChangeSelector) -> Result<Change, ApiError> {
         let change = self.journal.change(name).await?;
-        change.ok_or_else(Failure::not_found)
+        change.ok_or_else(ApiError::change_not_found)
     }
 
     /// What a watch is asked for.
-    async fn watch(&self, request: proto::WatchRequestRequest) -> Result<Watch, Failure> {
+    async fn open_watch(&self, request: proto::WatchRequestRequest) -> Result<Watch, ApiError> {
         let until = match proto::Until::try_from(request.until) {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
             Ok(proto::Until::CaughtUp) => Until::CaughtUp,
             Err(_) => {
                 let why = "is not a value of this enum";
-                return Err(Failure::field("until", FieldReason::Value, why));
+                return Err(ApiError::invalid_field("until", FieldReason::Value, why));
             }
         };
         let token = match request.resume_token.as_str() {
             "" => None,
-            text => Some(Token::decode(text).map_err(|error| {
-                Failure::new(Reason::ResumeTokenInvalid, format!("resume_token: {error}"))
+            text => Some(ResumeToken::decode(text).map_err(|error| {
+                ApiError::new(
+                    ErrorReason::ResumeTokenInvalid,
+                    format!("resume_token: {error}"),
+                )
             })?),
         };
-        let names = Names {
+        let names = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
             account_name: &request.account_name,
             idempotency_key: &request.idempotency_key,
-            selectors: Selectors::All,
+            selectors: AllowedSelectors::All,
         };
-        let target = match names.read()? {
+        let target = match names.parse()? {
             None => None,
             Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
-            Some(by_key) => Some(WatchTarget::Change(self.find(by_key).await?.change_id)),
+            Some(by_key) => Some(WatchTarget::Change(
+                self.find_change(by_key).await?.change_id,
+            )),
         };
-        let request = watch::Request {
+        let request = watch::WatchOptions {
             target,
             token,
             until,
@@ -189,30 +195,30 @@ impl Gateway {
 
 /// Goes through a request of up to 10,000 devices off the threads that serve
 /// everybody else.
-async fn off_thread<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     validate: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Failure> {
+) -> Result<T, ApiError> {
     let validated = tokio::task::spawn_blocking(validate).await;
     validated.map_err(|_panic| {
         let why = "a fault of the gateway";
-        Failure::new(Reason::Internal, why).executed(Executed::Unknown)
+        ApiError::new(ErrorReason::Internal, why).with_executed(Executed::Unknown)
     })
 }
 
 /// The next frame of a watch; no more once its caller's deadline has passed.
-async fn next_frame(
+async fn next_response(
     watch: Option<Watch>,
-    deadline: Option<Deadline>,
+    deadline: Option<CallDeadline>,
 ) -> Option<(Result<Frame, Status>, Option<Watch>)> {
     let mut watch = watch?;
     let frame = match deadline {
-        Some(Deadline(deadline)) => match timeout_at(deadline, watch.next()).await {
+        Some(CallDeadline(deadline)) => match timeout_at(deadline, watch.next()).await {
             Ok(frame) => frame?,
-            Err(_elapsed) => return Some((Err(deadline_passed().into_status()), None)),
+            Err(_elapsed) => return Some((Err(deadline_exceeded().into_status()), None)),
         },
         None => watch.next().await?,
     };
-    let frame = frame.map_err(|error| Failure::from(error).into_status());
+    let frame = frame.map_err(|error| ApiError::from(error).into_status());
     Some((frame, Some(watch)))
 }
 
@@ -222,15 +228,17 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeEsimPlanRequest>,
     ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
-        let mut call = Call::of(request.extensions());
-        let (request, limits) = (request.into_inner(), self.limits);
-        let (validate_only, held) = (request.validate_only, call.held.take());
-        let demand = off_thread(move || {
-            let _until_validated = held;
-            esim_draft(request).validate(limits)
+        let mut call = RequestContext::from_extensions(request.extensions());
+        let (request, limits) = (request.into_inner(), self.validation_rules);
+        let (validate_only, permit) = (request.validate_only, call.permit.take());
+        let change_request = run_blocking(move || {
+            let _until_validated = permit;
+            esim_draft_from_proto(request).validate(limits)
         });
-        let demand = demand.await?;
-        let (change, warnings) = self.change(demand, validate_only, call).await?;
+        let change_request = change_request.await?;
+        let (change, warnings) = self
+            .submit_change(change_request, validate_only, call)
+            .await?;
         Ok(Response::new(proto::ChangeEsimPlanResponse {
             change: Some(change),
             warnings,
@@ -241,31 +249,33 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ChangeFiveGBiPlanRequest>,
     ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
-        let mut call = Call::of(request.extensions());
-        let (request, limits) = (request.into_inner(), self.limits);
-        let (validate_only, held) = (request.validate_only, call.held.take());
-        let demand = off_thread(move || {
-            let _until_validated = held;
-            five_g_bi_draft(request).validate(limits)
+        let mut call = RequestContext::from_extensions(request.extensions());
+        let (request, limits) = (request.into_inner(), self.validation_rules);
+        let (validate_only, permit) = (request.validate_only, call.permit.take());
+        let change_request = run_blocking(move || {
+            let _until_validated = permit;
+            five_g_bi_draft_from_proto(request).validate(limits)
         });
-        let demand = demand.await?;
-        let (change, warnings) = self.change(demand, validate_only, call).await?;
+        let change_request = change_request.await?;
+        let (change, warnings) = self
+            .submit_change(change_request, validate_only, call)
+            .await?;
         Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
             change: Some(change),
             warnings,
         }))
     }
 
-    type WatchRequestStream = FrameStream;
+    type WatchRequestStream = WatchResponseStream;
 
     async fn watch_request(
         &self,
         request: Request<proto::WatchRequestRequest>,
-    ) -> Result<Response<FrameStream>, Status> {
-        let deadline = request.extensions().get::<Deadline>().copied();
-        let watch = self.watch(request.into_inner()).await?;
+    ) -> Result<Response<WatchResponseStream>, Status> {
+        let deadline = request.extensions().get::<CallDeadline>().copied();
+        let watch = self.open_watch(request.into_inner()).await?;
         // Polled only as fast as the client takes what it yields.
-        let frames = stream::unfold(Some(watch), move |watch| next_frame(watch, deadline));
+        let frames = stream::unfold(Some(watch), move |watch| next_response(watch, deadline));
         Ok(Response::new(Box::pin(frames)))
     }
 
@@ -274,14 +284,14 @@ impl GatewayService for Gateway {
         request: Request<proto::GetChangeRequest>,
     ) -> Result<Response<proto::GetChangeResponse>, Status> {
         let request = request.into_inner();
-        let names = Names {
+        let names = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
             account_name: &request.account_name,
             idempotency_key: &request.idempotency_key,
-            selectors: Selectors::All,
+            selectors: AllowedSelectors::All,
         };
-        let change = self.find(names.require()?).await?;
+        let change = self.find_change(names.parse_required()?).await?;
         Ok(Response::new(proto::GetChangeResponse {
             change: Some(change_to_proto(&change)),
         }))
@@ -291,7 +301,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListChangesRequest>,
     ) -> Result<Response<proto::ListChangesResponse>, Status> {
-        let page = list::changes(&*self.journal, request.into_inner()).await?;
+        let page = list::list_changes(&*self.journal, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -299,7 +309,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDevicesRequest>,
     ) -> Result<Response<proto::ListDevicesResponse>, Status> {
-        let page = list::devices(&*self.journal, request.into_inner()).await?;
+        let page = list::list_devices(&*self.journal, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 
@@ -310,9 +320,11 @@ impl GatewayService for Gateway {
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
         let account = violations.ok_or_add(FieldPath::root("account_name"), account);
-        let account = violations.into_result(account).map_err(Failure::fields)?;
+        let account = violations
+            .into_result(account)
+            .map_err(ApiError::invalid_fields)?;
         let plans = self.thingspace.service_plans(&account).await;
-        let plans = plans.map_err(Failure::from)?;
+        let plans = plans.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {
             service_plans: plans.into_iter().map(plan_to_proto).collect(),
         }))
@@ -334,7 +346,7 @@ impl GatewayService for Gateway {
         &self,
         request: Request<proto::ListDeviceResultsRequest>,
     ) -> Result<Response<proto::ListDeviceResultsResponse>, Status> {
-        let page = list::device_results(&*self.journal, request.into_inner()).await?;
+        let page = list::list_device_results(&*self.journal, request.into_inner()).await?;
         Ok(Response::new(page))
     }
 }

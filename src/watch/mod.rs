@@ -19,30 +19,30 @@ use crate::{
     telemetry::{Instruments, OpenWatch},
 };
 
-mod frame;
+mod message;
 mod tail;
-mod tails;
+mod tail_registry;
 mod token;
 
-pub use frame::{Encode, Frame, Message, ReconnectReason};
-pub use token::{Side, Token, UnreadableToken};
+pub use message::{Frame, MessageEncoder, ReconnectReason, WatchMessage};
+pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};
 
-use tail::{Batch, Tail};
-use tails::Tails;
+use tail::{Tail, TailBatch};
+use tail_registry::TailRegistry;
 
 /// All watches of one gateway.
 pub struct Watches {
     journal: Arc<dyn Journal>,
-    encode: Arc<dyn Encode>,
-    settings: Settings,
+    encoder: Arc<dyn MessageEncoder>,
+    settings: WatchSettings,
     draining: CancellationToken,
-    tails: Arc<Tails>,
+    tail_registry: Arc<TailRegistry>,
     instruments: Instruments,
 }
 
 /// How long a stream lives, and how often it says that it does.
 #[derive(Debug, Clone, Copy)]
-pub struct Settings {
+pub struct WatchSettings {
     /// The greatest age of a stream; each takes up to a tenth less, so that
     /// those that began together do not end together.
     pub max_stream_age: Duration,
@@ -52,11 +52,11 @@ pub struct Settings {
 
 /// What a client asks to watch.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct WatchOptions {
     /// What, where the client named it.
     pub target: Option<WatchTarget>,
     /// From where: the token of the last event received.
-    pub token: Option<Token>,
+    pub token: Option<ResumeToken>,
     /// How far.
     pub until: Until,
     /// Whether with the callbacks' bodies.
@@ -76,13 +76,13 @@ pub enum Until {
 
 /// Why a watch cannot be opened.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum WatchOpenError {
     /// There is no such change.
     #[error("there is no such change")]
     NoSuchChange,
     /// The token is of another target than the one that was named.
     #[error("the resume token is of another watch")]
-    OtherTarget,
+    TargetMismatch,
     /// Neither a target nor a token.
     #[error("nothing says what to watch")]
     NoTarget,
@@ -92,7 +92,7 @@ pub enum OpenError {
         /// What of it does not hold.
         why: &'static str,
         /// The oldest token of the target that works, where there is one.
-        oldest: Option<Token>,
+        oldest: Option<ResumeToken>,
     },
     /// The journal cannot be read.
     #[error(transparent)]
@@ -118,14 +118,14 @@ pub struct Watch {
     watches: Arc<Watches>,
     /// Taken when it is dropped.
     tail: Option<Arc<Tail>>,
-    news: watch::Receiver<u64>,
+    generation: watch::Receiver<u64>,
     target: WatchTarget,
     until: Until,
     include_raw: bool,
     /// What has been read.
     cursor: Cursor,
     /// What has been delivered.
-    token: Token,
+    token: ResumeToken,
     ready: VecDeque<Frame>,
     end: Option<Result<(), StreamError>>,
     ends_at: Instant,
@@ -143,49 +143,51 @@ impl Watches {
     /// Watches of a journal. `draining` ends all streams with a `reconnect`.
     pub fn new(
         journal: Arc<dyn Journal>,
-        encode: Arc<dyn Encode>,
-        settings: Settings,
+        encode: Arc<dyn MessageEncoder>,
+        settings: WatchSettings,
         draining: CancellationToken,
         instruments: Instruments,
     ) -> Arc<Self> {
-        let tails = Arc::new(Tails::default());
+        let tails = Arc::new(TailRegistry::default());
         journal.add_commit_listener(tails.clone());
         Arc::new(Self {
             journal,
-            encode,
+            encoder: encode,
             settings,
             draining,
-            tails,
+            tail_registry: tails,
             instruments,
         })
     }
 
     /// Opens a stream. Its first frame is `opened`.
-    pub async fn open(self: &Arc<Self>, request: Request) -> Result<Watch, OpenError> {
-        let token = self.start(request.target, request.token).await?;
+    pub async fn open(self: &Arc<Self>, request: WatchOptions) -> Result<Watch, WatchOpenError> {
+        let token = self
+            .resolve_start_token(request.target, request.token)
+            .await?;
         let target = token.target.clone();
-        let change = self.change(&target).await?;
+        let change = self.find_change(&target).await?;
         if change.is_none() && matches!(target, WatchTarget::Change(_)) {
-            return Err(OpenError::NoSuchChange);
+            return Err(WatchOpenError::NoSuchChange);
         }
-        let opened = Message::Opened(change.as_ref());
-        let opened = Frame::new(self.encode.encode(&token, opened));
+        let opened = WatchMessage::Opened(change.as_ref());
+        let opened = Frame::new(self.encoder.encode(&token, opened));
         // Joined last: from here on the watch itself leaves it.
-        let tail = self.tails.join(&target, &self.journal);
+        let tail = self.tail_registry.get_or_create(&target, &self.journal);
         Ok(Watch {
-            news: tail.subscribe(),
+            generation: tail.subscribe(),
             tail: Some(tail),
             target,
             until: request.until,
             include_raw: request.include_raw,
-            cursor: match token.side {
-                Side::After => after(token.place),
-                Side::Before | Side::NoneUpTo(_) => Cursor::START,
+            cursor: match token.resume_point {
+                ResumePoint::AfterEvent => resume_cursor(token.cursor),
+                ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => Cursor::START,
             },
             token,
             ready: VecDeque::from([opened]),
             end: None,
-            ends_at: Instant::now() + less_up_to(self.settings.max_stream_age, 0.1),
+            ends_at: Instant::now() + with_jitter(self.settings.max_stream_age, 0.1),
             bookmark_at: self.next_bookmark(),
             _counted: self.instruments.open_watch(),
             watches: Arc::clone(self),
@@ -193,30 +195,32 @@ impl Watches {
     }
 
     /// Where the stream starts.
-    async fn start(
+    async fn resolve_start_token(
         &self,
         target: Option<WatchTarget>,
-        token: Option<Token>,
-    ) -> Result<Token, OpenError> {
+        token: Option<ResumeToken>,
+    ) -> Result<ResumeToken, WatchOpenError> {
         let token = match (target, token) {
             (Some(target), Some(token)) if target != token.target => {
-                return Err(OpenError::OtherTarget);
+                return Err(WatchOpenError::TargetMismatch);
             }
             (_, Some(token)) => token,
-            (Some(target), None) => return Ok(self.beginning_of(target).await?),
-            (None, None) => return Err(OpenError::NoTarget),
+            (Some(target), None) => return Ok(self.start_token(target).await?),
+            (None, None) => return Err(WatchOpenError::NoTarget),
         };
-        self.check(&token).await?;
-        match token.side {
-            Side::After => Ok(token),
+        self.validate_token(&token).await?;
+        match token.resume_point {
+            ResumePoint::AfterEvent => Ok(token),
             // As of now: what it says of is still there.
-            Side::Before | Side::NoneUpTo(_) => Ok(self.beginning_of(token.target).await?),
+            ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => {
+                Ok(self.start_token(token.target).await?)
+            }
         }
     }
 
     /// The token of a stream of all of a target's events. It says which is the first, or that there is none
     /// up to here: a stream that is resumed with it must not leave out what was removed meanwhile.
-    async fn beginning_of(&self, target: WatchTarget) -> Result<Token, JournalError> {
+    async fn start_token(&self, target: WatchTarget) -> Result<ResumeToken, JournalError> {
         // Before the events: what comes in between is among them, or behind this position.
         let last = self.journal.coverage().await?.last;
         let page = self
@@ -224,23 +228,23 @@ impl Watches {
             .events(target.clone(), Cursor::START, 1)
             .await?;
         let (place, mark, side) = match page.events.first() {
-            Some(event) => (event.cursor, event.event_hash, Side::Before),
-            None => (Cursor::START, 0, Side::NoneUpTo(last)),
+            Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
+            None => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
         };
-        Ok(Token {
+        Ok(ResumeToken {
             epoch: self.journal.epoch(),
-            place,
-            mark,
-            side,
+            cursor: place,
+            event_hash: mark,
+            resume_point: side,
             target,
         })
     }
 
     /// Refuses a token that does not name an event of this journal.
-    async fn check(&self, token: &Token) -> Result<(), OpenError> {
+    async fn validate_token(&self, token: &ResumeToken) -> Result<(), WatchOpenError> {
         let why = if token.epoch != self.journal.epoch() {
             "it is of another journal, or of one that has lost something since"
-        } else if let Side::NoneUpTo(position) = token.side {
+        } else if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
             // The journal does not store whether the removed events belonged to this target.
             let extent = self.journal.coverage().await?;
             if position > extent.last {
@@ -251,29 +255,29 @@ impl Watches {
                 return Ok(());
             }
         } else {
-            let found = self.journal.event_at(token.target.clone(), token.place);
+            let found = self.journal.event_at(token.target.clone(), token.cursor);
             match found.await? {
-                Some(event) if event.event_hash == token.mark => return Ok(()),
+                Some(event) if event.event_hash == token.event_hash => return Ok(()),
                 Some(_) => "another event stands at its place",
-                None if token.place.position > self.journal.coverage().await?.last => {
+                None if token.cursor.position > self.journal.coverage().await?.last => {
                     "its place is beyond the journal's end"
                 }
                 None => "the events after it have been removed",
             }
         };
         let is_known = match &token.target {
-            WatchTarget::Change(_) => self.change(&token.target).await?.is_some(),
+            WatchTarget::Change(_) => self.find_change(&token.target).await?.is_some(),
             WatchTarget::Request(_) => true,
         };
         let oldest = if is_known {
-            Some(self.beginning_of(token.target.clone()).await?)
+            Some(self.start_token(token.target.clone()).await?)
         } else {
             None
         };
-        Err(OpenError::Expired { why, oldest })
+        Err(WatchOpenError::Expired { why, oldest })
     }
 
-    async fn change(&self, target: &WatchTarget) -> Result<Option<Change>, JournalError> {
+    async fn find_change(&self, target: &WatchTarget) -> Result<Option<Change>, JournalError> {
         let name = match target {
             WatchTarget::Change(id) => ChangeSelector::Id(*id),
             WatchTarget::Request(id) => ChangeSelector::Request(id.clone()),
@@ -282,12 +286,12 @@ impl Watches {
     }
 
     fn next_bookmark(&self) -> Instant {
-        Instant::now() + less_up_to(self.settings.bookmark_interval, 0.33)
+        Instant::now() + with_jitter(self.settings.bookmark_interval, 0.33)
     }
 }
 
 /// The place behind which a stream goes on.
-fn after(place: Cursor) -> Cursor {
+fn resume_cursor(place: Cursor) -> Cursor {
     let one_off = u64::from(Rule::TokenPlace.is_broken());
     Cursor {
         position: place.position.saturating_sub(one_off),
@@ -295,8 +299,8 @@ fn after(place: Cursor) -> Cursor {
     }
 }
 
-fn less_up_to(duration: Duration, share: f64) -> Duration {
-    duration.mul_f64(1.0 - share * fastrand::f64())
+fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
+    duration.mul_f64(1.0 - max_fraction * fastrand::f64())
 }
 
 // === impl Watch ===
@@ -319,32 +323,32 @@ impl Watch {
                 }
                 None => {}
             }
-            if let Err(error) = self.advance().await {
+            if let Err(error) = self.fill_ready().await {
                 self.end = Some(Err(error.into()));
             }
         }
     }
 
     /// Makes the next frames ready, or waits for a reason to.
-    async fn advance(&mut self) -> Result<(), JournalError> {
+    async fn fill_ready(&mut self) -> Result<(), JournalError> {
         if self.watches.draining.is_cancelled() {
-            self.reconnect(ReconnectReason::Drain);
+            self.push_reconnect(ReconnectReason::Drain);
             return Ok(());
         }
         if Instant::now() >= self.ends_at {
-            self.reconnect(ReconnectReason::StreamAge);
+            self.push_reconnect(ReconnectReason::StreamAge);
             return Ok(());
         }
-        self.news.mark_unchanged();
+        self.generation.mark_unchanged();
         let Some(tail) = &self.tail else {
             return Ok(());
         };
         match tail.read(self.cursor).await? {
-            Batch::Events(events) => {
+            TailBatch::Events(events) => {
                 let mut bytes = 0;
                 for event in events {
-                    self.cursor = event.token.place;
-                    if let Some(frame) = event.frame(self.include_raw, &*self.watches.encode) {
+                    self.cursor = event.token.cursor;
+                    if let Some(frame) = event.frame(self.include_raw, &*self.watches.encoder) {
                         bytes += frame.bytes().len();
                         self.token = event.token.clone();
                         self.ready.push_back(frame);
@@ -356,9 +360,9 @@ impl Watch {
                 }
                 self.bookmark_at = self.watches.next_bookmark();
             }
-            Batch::End(change) => {
-                if !self.settle(change.as_deref()) {
-                    self.wait().await;
+            TailBatch::CaughtUp(change) => {
+                if !self.try_finish(change.as_deref()) {
+                    self.wait_for_wakeup().await;
                 }
             }
         }
@@ -366,18 +370,18 @@ impl Watch {
     }
 
     /// Ends the stream if all that was asked for has been delivered.
-    fn settle(&mut self, change: Option<&Change>) -> bool {
+    fn try_finish(&mut self, change: Option<&Change>) -> bool {
         let state = change.map(|change| change.state);
         if change.is_none() && matches!(self.target, WatchTarget::Change(_)) {
             self.end = Some(Err(StreamError::Removed));
             return true;
         }
         if let Some(change) = change.filter(|change| change.state.is_final()) {
-            self.say(Message::Finished(change));
+            self.push_message(WatchMessage::Finished(change));
         } else if self.until == Until::CaughtUp
             || (self.until == Until::Settled && state == Some(ChangeState::Overdue))
         {
-            self.say(Message::Bookmark);
+            self.push_message(WatchMessage::Bookmark);
         } else {
             return false;
         }
@@ -385,32 +389,32 @@ impl Watch {
         true
     }
 
-    async fn wait(&mut self) {
+    async fn wait_for_wakeup(&mut self) {
         tokio::select! {
             // An error would mean that the tail is gone, which this keeps.
-            _news = self.news.changed() => {}
+            _news = self.generation.changed() => {}
             () = self.watches.draining.cancelled() => {}
             () = tokio::time::sleep_until(self.ends_at) => {}
             () = tokio::time::sleep_until(self.bookmark_at) => {
                 self.bookmark_at = self.watches.next_bookmark();
-                self.say(Message::Bookmark);
+                self.push_message(WatchMessage::Bookmark);
             }
         }
     }
 
-    fn reconnect(&mut self, reason: ReconnectReason) {
+    fn push_reconnect(&mut self, reason: ReconnectReason) {
         // Spread out what comes back, so that the next server is not met by
         // everybody at once.
         let retry_after = Duration::from_millis(fastrand::u64(0..1_000));
-        self.say(Message::Reconnect {
+        self.push_message(WatchMessage::Reconnect {
             reason,
             retry_after,
         });
         self.end = Some(Err(StreamError::Reconnect));
     }
 
-    fn say(&mut self, message: Message<'_>) {
-        let bytes = self.watches.encode.encode(&self.token, message);
+    fn push_message(&mut self, message: WatchMessage<'_>) {
+        let bytes = self.watches.encoder.encode(&self.token, message);
         self.ready.push_back(Frame::new(bytes));
     }
 }
@@ -418,7 +422,7 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         let tail = self.tail.take();
-        self.watches.tails.leave(&self.target, tail);
+        self.watches.tail_registry.release(&self.target, tail);
     }
 }
 

@@ -9,18 +9,18 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Encode, Frame, Message, Token, token::Side};
+use super::{Frame, MessageEncoder, ResumeToken, WatchMessage, token::ResumePoint};
 use crate::{
     domain::change::{Change, ChangeState},
     journal::{Cursor, Epoch, Event, EventPayload, Journal, JournalError, WatchTarget},
 };
 
 /// How many events are read at a time.
-const PAGE: usize = 128;
+const READ_BATCH_SIZE: usize = 128;
 /// How many of the last events are kept for watches that keep up.
-const KEPT: usize = 128;
+const MAX_RING_EVENTS: usize = 128;
 /// Bytes of callbacks in them, after which fewer are kept.
-const KEPT_BYTES: usize = 512 * 1024;
+const MAX_RING_BYTES: usize = 512 * 1024;
 
 /// The live end of one target.
 ///
@@ -28,49 +28,49 @@ const KEPT_BYTES: usize = 512 * 1024;
 /// for a while for the others. Everything in it was read from the journal, in
 /// order: being woken only means that there may be more.
 pub(super) struct Tail {
-    reader: Arc<Reader>,
+    reader: Arc<TailReader>,
 }
 
 /// Reads the journal for all watches of a target, and keeps the last events.
-struct Reader {
+struct TailReader {
     target: WatchTarget,
     epoch: Epoch,
     journal: Arc<dyn Journal>,
-    news: watch::Sender<u64>,
+    generation: watch::Sender<u64>,
     ring: Mutex<Ring>,
-    filling: tokio::sync::Mutex<()>,
+    fill_lock: tokio::sync::Mutex<()>,
 }
 
 /// The last events of a target: all after `base`, up to `tip`.
 struct Ring {
     base: Cursor,
     tip: Cursor,
-    events: VecDeque<Arc<Encoded>>,
+    events: VecDeque<Arc<EncodedEvent>>,
     /// Set when `tip` was the journal's end, as of that number of news.
     end: Option<(u64, Option<Arc<Change>>)>,
 }
 
 /// An event, encoded when it is first delivered.
-pub(super) struct Encoded {
-    pub(super) token: Token,
+pub(super) struct EncodedEvent {
+    pub(super) token: ResumeToken,
     event: Event,
-    plain: OnceLock<Bytes>,
+    without_raw: OnceLock<Bytes>,
     with_raw: OnceLock<Bytes>,
 }
 
 /// What was read of the journal.
-struct Page {
-    events: Vec<Arc<Encoded>>,
+struct JournalPage {
+    events: Vec<Arc<EncodedEvent>>,
     /// Set when nothing more is stored; then the change, if there is one.
     end: Option<Option<Arc<Change>>>,
 }
 
 /// What comes after a place.
-pub(super) enum Batch {
+pub(super) enum TailBatch {
     /// Events.
-    Events(Vec<Arc<Encoded>>),
+    Events(Vec<Arc<EncodedEvent>>),
     /// Nothing yet; and the change as of that moment.
-    End(Option<Arc<Change>>),
+    CaughtUp(Option<Arc<Change>>),
 }
 
 // === impl Tail ===
@@ -83,13 +83,13 @@ impl Tail {
             events: VecDeque::new(),
             end: None,
         };
-        let reader = Reader {
+        let reader = TailReader {
             target,
             epoch,
             journal,
-            news: watch::Sender::new(0),
+            generation: watch::Sender::new(0),
             ring: Mutex::new(ring),
-            filling: tokio::sync::Mutex::new(()),
+            fill_lock: tokio::sync::Mutex::new(()),
         };
         Self {
             reader: Arc::new(reader),
@@ -98,18 +98,18 @@ impl Tail {
 
     /// Tells when there may be more.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.reader.news.subscribe()
+        self.reader.generation.subscribe()
     }
 
     pub(super) fn wake(&self) {
         self.reader
-            .news
-            .send_modify(|news| *news = news.wrapping_add(1));
+            .generation
+            .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
     /// What comes after a place.
-    pub(super) async fn read(&self, after: Cursor) -> Result<Batch, JournalError> {
-        if let Some(batch) = self.reader.kept(after) {
+    pub(super) async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
+        if let Some(batch) = self.reader.read_cached(after) {
             return Ok(batch);
         }
         // A task of its own runs to its end. A watch may not be polled for minutes, because hyper polls a
@@ -125,69 +125,73 @@ impl Tail {
 
 // === impl Reader ===
 
-impl Reader {
+impl TailReader {
     /// Reads the events after a place from the journal.
-    async fn read(&self, after: Cursor) -> Result<Batch, JournalError> {
+    async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         if after < self.ring.lock().tip {
             // Fallen behind: its own reading, nobody else's business.
-            return self.page(after).await.map(Page::into_batch);
+            return self.page(after).await.map(JournalPage::into_batch);
         }
-        let _filling = self.filling.lock().await;
-        if let Some(batch) = self.kept(after) {
+        let _filling = self.fill_lock.lock().await;
+        if let Some(batch) = self.read_cached(after) {
             return Ok(batch);
         }
         // News that come while this reads are not in it, perhaps.
-        let news = *self.news.borrow();
+        let generation = *self.generation.borrow();
         let page = self.page(after).await?;
         let mut ring = self.ring.lock();
         // A request's results say whose they are only once it is bound: what was
         // read before that is not kept for those who come after.
-        let is_bound_here = matches!(self.target, WatchTarget::Request(_))
+        let is_attributed_here = matches!(self.target, WatchTarget::Request(_))
             && page.events.iter().any(|event| event.is_state());
-        let is_shared = self.news.receiver_count() > 1 && !is_bound_here;
+        let is_shared = self.generation.receiver_count() > 1 && !is_attributed_here;
         ring.append(after, &page.events, is_shared);
-        ring.end = page.end.clone().map(|change| (news, change));
+        ring.end = page.end.clone().map(|change| (generation, change));
         Ok(page.into_batch())
     }
 
     /// What is kept of it; `None` when the journal must be asked.
-    fn kept(&self, after: Cursor) -> Option<Batch> {
+    fn read_cached(&self, after: Cursor) -> Option<TailBatch> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
             let from = ring
                 .events
-                .partition_point(|event| event.token.place <= after);
-            return Some(Batch::Events(ring.events.range(from..).cloned().collect()));
+                .partition_point(|event| event.token.cursor <= after);
+            return Some(TailBatch::Events(
+                ring.events.range(from..).cloned().collect(),
+            ));
         }
         match &ring.end {
-            Some((news, change)) if after == ring.tip && *news == *self.news.borrow() => {
-                Some(Batch::End(change.clone()))
+            Some((generation, change))
+                if after == ring.tip && *generation == *self.generation.borrow() =>
+            {
+                Some(TailBatch::CaughtUp(change.clone()))
             }
             _ => None,
         }
     }
 
     /// Reads a page; with the change when it is the last for now.
-    async fn page(&self, after: Cursor) -> Result<Page, JournalError> {
+    async fn page(&self, after: Cursor) -> Result<JournalPage, JournalError> {
         let page = self
             .journal
-            .events(self.target.clone(), after, PAGE)
+            .events(self.target.clone(), after, READ_BATCH_SIZE)
             .await?;
         let events = page.events.into_iter().map(|event| {
-            Arc::new(Encoded {
-                token: Token {
-                    side: Side::After,
+            Arc::new(EncodedEvent {
+                token: ResumeToken {
+                    resume_point: ResumePoint::AfterEvent,
                     epoch: self.epoch,
-                    place: event.cursor,
-                    mark: event.event_hash,
+                    cursor: event.cursor,
+                    event_hash: event.event_hash,
                     target: self.target.clone(),
                 },
                 event,
-                plain: OnceLock::new(),
+                without_raw: OnceLock::new(),
                 with_raw: OnceLock::new(),
             })
         });
-        Ok(Page {
+        Ok(JournalPage {
             events: events.collect(),
             end: page.is_end.then(|| page.change.map(Arc::new)),
         })
@@ -196,11 +200,11 @@ impl Reader {
 
 // === impl Page ===
 
-impl Page {
-    fn into_batch(self) -> Batch {
+impl JournalPage {
+    fn into_batch(self) -> TailBatch {
         match self.end {
-            Some(change) if self.events.is_empty() => Batch::End(change),
-            _ => Batch::Events(self.events),
+            Some(change) if self.events.is_empty() => TailBatch::CaughtUp(change),
+            _ => TailBatch::Events(self.events),
         }
     }
 }
@@ -208,13 +212,13 @@ impl Page {
 // === impl Ring ===
 
 impl Ring {
-    fn append(&mut self, after: Cursor, events: &[Arc<Encoded>], is_shared: bool) {
+    fn append(&mut self, after: Cursor, events: &[Arc<EncodedEvent>], is_shared: bool) {
         if after != self.tip {
             // Somebody who had fallen behind has overtaken.
             self.events.clear();
             self.base = after;
         }
-        self.tip = events.last().map_or(after, |event| event.token.place);
+        self.tip = events.last().map_or(after, |event| event.token.cursor);
         if is_shared {
             self.events.extend(events.iter().cloned());
         } else {
@@ -222,19 +226,19 @@ impl Ring {
             self.base = self.tip;
         }
         let mut bytes: usize = self.events.iter().map(|event| event.bytes()).sum();
-        while self.events.len() > KEPT || bytes > KEPT_BYTES {
+        while self.events.len() > MAX_RING_EVENTS || bytes > MAX_RING_BYTES {
             let Some(oldest) = self.events.pop_front() else {
                 return;
             };
             bytes -= oldest.bytes();
-            self.base = oldest.token.place;
+            self.base = oldest.token.cursor;
         }
     }
 }
 
 // === impl Encoded ===
 
-impl Encoded {
+impl EncodedEvent {
     /// What it takes, roughly: the callback, as it came and as it is sent.
     fn bytes(&self) -> usize {
         match &self.event.payload {
@@ -250,7 +254,7 @@ impl Encoded {
     /// The event as it is delivered. The final states are not: `finished` tells
     /// them, once all results have been delivered. NOT_SENT is, since the same
     /// key may take the change on from there.
-    pub(super) fn frame(&self, include_raw: bool, encode: &dyn Encode) -> Option<Frame> {
+    pub(super) fn frame(&self, include_raw: bool, encode: &dyn MessageEncoder) -> Option<Frame> {
         if let EventPayload::State(change) = &self.event.payload
             && change.state.is_final()
             && change.state != ChangeState::NotSent
@@ -260,10 +264,10 @@ impl Encoded {
         let slot = if include_raw {
             &self.with_raw
         } else {
-            &self.plain
+            &self.without_raw
         };
         let bytes = slot.get_or_init(|| {
-            let message = Message::Event {
+            let message = WatchMessage::Event {
                 event: &self.event,
                 include_raw,
             };

@@ -9,39 +9,39 @@ use crate::{
 
 /// A place in the stream of one target of one journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Token {
+pub struct ResumeToken {
     /// Which journal.
     pub epoch: Epoch,
     /// An event; [`Place::START`] where there was none.
-    pub place: Cursor,
+    pub cursor: Cursor,
     /// A short hash of that event; 0 where there was none.
-    pub mark: u32,
+    pub event_hash: u32,
     /// Where the stream goes on.
-    pub side: Side,
+    pub resume_point: ResumePoint,
     /// Whose stream.
     pub target: WatchTarget,
 }
 
 /// Where a stream goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum ResumePoint {
     /// Behind the event.
-    After,
+    AfterEvent,
     /// With the event, which was the target's first.
-    Before,
+    AtFirstEvent,
     /// With the first event: the target had none yet when the journal had reached this position.
-    NoneUpTo(u64),
+    NoEventsUpTo(u64),
 }
 
 /// A text that is no token, or was not copied whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("it is not a resume token of this service")]
-pub struct UnreadableToken;
+pub struct InvalidResumeToken;
 
 const VERSION: u8 = 1;
-const AFTER: u8 = 1;
-const BEFORE: u8 = 2;
-const NONE: u8 = 3;
+const TAG_AFTER_EVENT: u8 = 1;
+const TAG_AT_FIRST_EVENT: u8 = 2;
+const TAG_NO_EVENTS: u8 = 3;
 const CHANGE: u8 = 1;
 const REQUEST: u8 = 2;
 /// No request id is longer than 128 bytes.
@@ -49,21 +49,21 @@ const MAX_TEXT: usize = 256;
 
 // === impl Token ===
 
-impl Token {
+impl ResumeToken {
     /// The token as text.
     pub fn encode(&self) -> String {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.epoch.0.to_be_bytes());
         // A place is none of the journal's where there was no event yet.
-        let (side, position) = match self.side {
-            Side::After => (AFTER, self.place.position),
-            Side::Before => (BEFORE, self.place.position),
-            Side::NoneUpTo(position) => (NONE, position),
+        let (side, position) = match self.resume_point {
+            ResumePoint::AfterEvent => (TAG_AFTER_EVENT, self.cursor.position),
+            ResumePoint::AtFirstEvent => (TAG_AT_FIRST_EVENT, self.cursor.position),
+            ResumePoint::NoEventsUpTo(position) => (TAG_NO_EVENTS, position),
         };
         out.push(side);
         out.extend_from_slice(&position.to_be_bytes());
-        out.extend_from_slice(&self.place.index.to_be_bytes());
-        out.extend_from_slice(&self.mark.to_be_bytes());
+        out.extend_from_slice(&self.cursor.index.to_be_bytes());
+        out.extend_from_slice(&self.event_hash.to_be_bytes());
         match &self.target {
             WatchTarget::Change(id) => {
                 out.push(CHANGE);
@@ -81,19 +81,21 @@ impl Token {
 
     /// Reads a token. A text that was cut or changed is told from one that is
     /// merely too old.
-    pub fn decode(text: &str) -> Result<Self, UnreadableToken> {
+    pub fn decode(text: &str) -> Result<Self, InvalidResumeToken> {
         if text.len() > MAX_TEXT {
-            return Err(UnreadableToken);
+            return Err(InvalidResumeToken);
         }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| UnreadableToken)?;
-        let (body, check) = bytes.split_last_chunk::<4>().ok_or(UnreadableToken)?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text)
+            .map_err(|_| InvalidResumeToken)?;
+        let (body, check) = bytes.split_last_chunk::<4>().ok_or(InvalidResumeToken)?;
         if checksum(body) != u32::from_be_bytes(*check) {
-            return Err(UnreadableToken);
+            return Err(InvalidResumeToken);
         }
-        Self::read(body).ok_or(UnreadableToken)
+        Self::decode_payload(body).ok_or(InvalidResumeToken)
     }
 
-    fn read(body: &[u8]) -> Option<Self> {
+    fn decode_payload(body: &[u8]) -> Option<Self> {
         let (version, rest) = body.split_first()?;
         let (epoch, rest) = rest.split_first_chunk::<8>()?;
         let (side, rest) = rest.split_first()?;
@@ -115,18 +117,18 @@ impl Token {
             index: u32::from_be_bytes(*index),
         };
         let (side, place) = match *side {
-            AFTER => (Side::After, event),
-            BEFORE => (Side::Before, event),
-            NONE if event.index == 0 && *mark == [0; 4] => {
-                (Side::NoneUpTo(position), Cursor::START)
+            TAG_AFTER_EVENT => (ResumePoint::AfterEvent, event),
+            TAG_AT_FIRST_EVENT => (ResumePoint::AtFirstEvent, event),
+            TAG_NO_EVENTS if event.index == 0 && *mark == [0; 4] => {
+                (ResumePoint::NoEventsUpTo(position), Cursor::START)
             }
             _ => return None,
         };
         (*version == VERSION).then(|| Self {
             epoch: Epoch(u64::from_be_bytes(*epoch)),
-            place,
-            mark: u32::from_be_bytes(*mark),
-            side,
+            cursor: place,
+            event_hash: u32::from_be_bytes(*mark),
+            resume_point: side,
             target,
         })
     }
@@ -150,8 +152,8 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_token_is_read_back_whole_and_never_when_anything_about_it_changed(
-            epoch: u64, position: u64, index: u32, mark: u32,
+        fn a_token_round_trips_and_an_altered_token_is_rejected(
+            epoch: u64, position: u64, index: u32, hash: u32,
             id: [u8; 16], request in "[!-~]{1,128}", of_change: bool,
             side in 0..3, at: prop::sample::Index, other: u8,
         ) {
@@ -161,27 +163,27 @@ mod tests {
                 WatchTarget::Request(RequestId::parse(request).unwrap())
             };
             let event = Cursor { position, index };
-            let (side, place, mark) = match side {
-                0 => (Side::After, event, mark),
-                1 => (Side::Before, event, mark),
-                _ => (Side::NoneUpTo(position), Cursor::START, 0),
+            let (resume_point, cursor, event_hash) = match side {
+                0 => (ResumePoint::AfterEvent, event, hash),
+                1 => (ResumePoint::AtFirstEvent, event, hash),
+                _ => (ResumePoint::NoEventsUpTo(position), Cursor::START, 0),
             };
-            let token = Token { epoch: Epoch(epoch), place, mark, side, target };
+            let token = ResumeToken { epoch: Epoch(epoch), cursor, event_hash, resume_point, target };
             let text = token.encode();
-            prop_assert_eq!(Token::decode(&text), Ok(token));
+            prop_assert_eq!(ResumeToken::decode(&text), Ok(token));
             let at = at.index(text.len());
-            prop_assert_eq!(Token::decode(text.get(..at).unwrap()), Err(UnreadableToken));
+            prop_assert_eq!(ResumeToken::decode(text.get(..at).unwrap()), Err(InvalidResumeToken));
             let mut changed = text.clone().into_bytes();
             changed[at] = b'!'.wrapping_add(other % 90);
             let changed = String::from_utf8(changed).unwrap();
             if changed != text {
-                prop_assert_eq!(Token::decode(&changed), Err(UnreadableToken));
+                prop_assert_eq!(ResumeToken::decode(&changed), Err(InvalidResumeToken));
             }
         }
 
         #[test]
-        fn no_text_at_all_makes_reading_a_token_panic(text: String) {
-            prop_assert!(Token::decode(&text).is_err());
+        fn decoding_arbitrary_text_does_not_panic(text: String) {
+            prop_assert!(ResumeToken::decode(&text).is_err());
         }
     }
 }

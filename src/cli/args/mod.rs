@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use clap::{ArgMatches, Command};
 
-use super::operator::Order;
+use super::admin_client::AdminCommand;
 use crate::config::{self, Mode, Sources};
 
 mod tree;
 
 use tree::{
-    demo, healthcheck, journal, quarantine, sandbox_flag, switch, thingspace, with_settings,
+    bool_flag, demo, healthcheck, journal, quarantine, sandbox_flag, thingspace, with_settings,
 };
 
 /// What the command line asks for. `Debug` shows no value of a setting.
@@ -62,9 +62,9 @@ pub enum Invocation {
     /// Print a JSON Schema of the settings file.
     ConfigSchema,
     /// Give an order to a running gateway.
-    Operate {
+    Admin {
         /// Which.
-        order: Order,
+        command: AdminCommand,
         /// Where the settings come from: they say where its socket is.
         sources: Sources,
     },
@@ -91,7 +91,7 @@ pub fn command() -> Command {
         ));
     let scenarios = Command::new("scenarios")
         .about("List the identifiers that make a situation happen, and which")
-        .arg(switch("json").help("Print JSON instead of a table"));
+        .arg(bool_flag("json").help("Print JSON instead of a table"));
     let sandbox = Command::new("sandbox")
         .about("Run a ThingSpace that runs anywhere")
         .args_conflicts_with_subcommands(true)
@@ -166,14 +166,14 @@ where
             sources: sources(matches),
         },
         Some(("quarantine", matches)) => match matches.subcommand() {
-            Some((name, matches)) => Invocation::Operate {
-                order: quarantine_order(name, matches),
+            Some((name, matches)) => Invocation::Admin {
+                command: quarantine_command(name, matches),
                 sources: sources(matches),
             },
             None => return Err(command.error(clap::error::ErrorKind::MissingSubcommand, "none")),
         },
-        Some(("thingspace", matches)) => Invocation::Operate {
-            order: Order::Unlatch,
+        Some(("thingspace", matches)) => Invocation::Admin {
+            command: AdminCommand::ResetLockout,
             sources: match matches.subcommand() {
                 Some((_, matches)) => sources(matches),
                 None => sources(matches),
@@ -204,15 +204,15 @@ where
 
 // === From matches ===
 
-fn quarantine_order(name: &str, matches: &ArgMatches) -> Order {
+fn quarantine_command(name: &str, matches: &ArgMatches) -> AdminCommand {
     // `list` has no number, and asks clap for none.
     let id = || matches.get_one("id").copied().unwrap_or_default();
     match name {
-        "show" => Order::Show(id()),
-        "drop" => Order::Drop(id()),
-        "replay" if matches.get_flag("all") => Order::ReplayAll,
-        "replay" => Order::Replay(id()),
-        _ => Order::List,
+        "show" => AdminCommand::Show(id()),
+        "drop" => AdminCommand::Drop(id()),
+        "replay" if matches.get_flag("all") => AdminCommand::ReplayAll,
+        "replay" => AdminCommand::Replay(id()),
+        _ => AdminCommand::List,
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgGroup, Command, value_parser};
 use crate::config;
 
 /// Most devices of a `demo`: as many as one change may carry.
-const MOST_DEVICES: i64 = 10_000;
+const MAX_DEMO_DEVICES: i64 = 10_000;
 
 pub(super) fn demo() -> Command {
     Command::new("demo")
@@ -18,10 +18,10 @@ pub(super) fn demo() -> Command {
                 .long("devices")
                 .value_name("N")
                 .default_value("12")
-                .value_parser(value_parser!(u32).range(1..=MOST_DEVICES))
+                .value_parser(value_parser!(u32).range(1..=MAX_DEMO_DEVICES))
                 .help("How many devices to change, 1 to 10,000"),
         )
-        .arg(switch("json").help("Print JSON, one object a line"))
+        .arg(bool_flag("json").help("Print JSON, one object a line"))
         .arg(
             Arg::new("target")
                 .long("target")
@@ -62,7 +62,7 @@ pub(super) fn quarantine() -> Command {
     let replay = Command::new("replay")
         .about("Judge an entry anew by the settings as they are now, and store it if it will do")
         .arg(id().required(false))
-        .arg(switch("all").help("All entries").conflicts_with("id"))
+        .arg(bool_flag("all").help("All entries").conflicts_with("id"))
         .group(ArgGroup::new("which").args(["id", "all"]).required(true));
     Command::new("quarantine")
         .about("Callbacks that could not be used, on the gateway that runs here")
@@ -72,14 +72,14 @@ pub(super) fn quarantine() -> Command {
 }
 
 pub(super) fn thingspace() -> Command {
-    let unlatch = Command::new("unlatch").about(
+    let reset_lockout = Command::new("unlatch").about(
         "Let the gateway that runs here try its credentials again although they were refused twice",
     );
     Command::new("thingspace")
         .about("What an operator decides about the way to ThingSpace")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(with_settings(unlatch))
+        .subcommand(with_settings(reset_lockout))
 }
 
 pub(super) fn journal() -> Command {
@@ -94,12 +94,12 @@ pub(super) fn journal() -> Command {
         .subcommand(with_settings(accept_loss))
 }
 
-pub(super) fn switch(name: &'static str) -> Arg {
+pub(super) fn bool_flag(name: &'static str) -> Arg {
     Arg::new(name).long(name).action(ArgAction::SetTrue)
 }
 
 pub(super) fn sandbox_flag(help: &'static str) -> Arg {
-    switch("sandbox").help(help)
+    bool_flag("sandbox").help(help)
 }
 
 /// Adds `--config` and a flag for each setting.

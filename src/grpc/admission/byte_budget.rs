@@ -10,112 +10,120 @@ use tokio::{
     time::timeout,
 };
 
-use crate::grpc::error::Failure;
+use crate::grpc::error::ApiError;
 
 /// Room for all messages.
 #[derive(Debug)]
-pub(crate) struct Rooms {
+pub(crate) struct ByteBudgetPool {
     /// For messages of up to [`SMALL`] bytes: tokio's semaphore is fair, and they would wait behind
     /// one that wants more than there is.
     small: Arc<Semaphore>,
     large: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
+    waiters: Arc<Semaphore>,
 }
 
 /// The room of one message.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct ByteBudget {
     pool: Arc<Semaphore>,
-    waiting: Arc<Semaphore>,
-    taken: Option<OwnedSemaphorePermit>,
+    waiters: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Room that a message has until a change is made of it. Handed to the handler with its call.
 #[derive(Debug, Clone)]
-pub(crate) struct Held(#[expect(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Permit(#[expect(dead_code, reason = "held")] Arc<OwnedSemaphorePermit>);
 
 /// Ten thousand eSIM devices are 0.6 MB.
-const SMALL: usize = 1024 * 1024;
+const SMALL_MESSAGE_BYTES: usize = 1024 * 1024;
 /// How long a call waits for room for the first bytes of its message.
-const WAIT: Duration = Duration::from_secs(5);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls that wait for it at a time: what they have sent already stands in their streams' windows.
-pub(crate) const MAX_WAITING: u32 = 256;
+pub(crate) const MAX_WAITERS: u32 = 256;
 
 // === impl Rooms ===
 
-impl Rooms {
+impl ByteBudgetPool {
     /// Room for so many bytes: half of it for small messages, if the largest has room in the other.
     pub(crate) fn new(bytes: usize, max_message: usize) -> Self {
         let for_large = max_message.max(bytes / 2);
         let for_small = bytes.saturating_sub(for_large);
-        let (small, large) = if for_small < SMALL {
+        let (small, large) = if for_small < SMALL_MESSAGE_BYTES {
             let all = Arc::new(Semaphore::new(bytes));
             (Arc::clone(&all), all)
         } else {
-            let places = |count| Arc::new(Semaphore::new(count));
-            (places(for_small), places(for_large))
+            let semaphore = |count| Arc::new(Semaphore::new(count));
+            (semaphore(for_small), semaphore(for_large))
         };
-        let waiting = Arc::new(Semaphore::new(MAX_WAITING as usize));
+        let waiting = Arc::new(Semaphore::new(MAX_WAITERS as usize));
         Self {
             small,
             large,
-            waiting,
+            waiters: waiting,
         }
     }
 
     /// True if messages of these two lengths share their room.
-    pub(crate) fn are_together(&self, one: usize, other: usize) -> bool {
-        (one <= SMALL) == (other <= SMALL)
+    pub(crate) fn is_same_pool(&self, one: usize, other: usize) -> bool {
+        (one <= SMALL_MESSAGE_BYTES) == (other <= SMALL_MESSAGE_BYTES)
     }
 
     /// The room of a message of this length: none yet.
-    pub(crate) fn of(&self, length: usize) -> Room {
-        let pool = if length <= SMALL {
+    pub(crate) fn budget_for(&self, length: usize) -> ByteBudget {
+        let pool = if length <= SMALL_MESSAGE_BYTES {
             &self.small
         } else {
             &self.large
         };
-        Room {
+        ByteBudget {
             pool: Arc::clone(pool),
-            waiting: Arc::clone(&self.waiting),
-            taken: None,
+            waiters: Arc::clone(&self.waiters),
+            permit: None,
         }
     }
 }
 
 // === impl Room ===
 
-impl Room {
+impl ByteBudget {
     /// Takes room for so many more bytes. Whoever has none yet waits for it, not for long; whoever
     /// has some is refused instead: several that keep what they have and wait would wait for each
     /// other.
-    pub(crate) async fn grow(&mut self, bytes: usize) -> Result<(), Failure> {
+    pub(crate) async fn acquire(&mut self, bytes: usize) -> Result<(), ApiError> {
         let count = u32::try_from(bytes).unwrap_or(u32::MAX);
         let now = Arc::clone(&self.pool).try_acquire_many_owned(count);
-        match (now, &mut self.taken) {
+        match (now, &mut self.permit) {
             (Ok(more), Some(taken)) => taken.merge(more),
-            (Ok(first), None) => self.taken = Some(first),
-            (Err(_), Some(_)) => return Err(beyond()),
-            (Err(_), None) => self.taken = Some(self.wait_for(count).await?),
+            (Ok(first), None) => self.permit = Some(first),
+            (Err(_), Some(_)) => return Err(byte_budget_exhausted()),
+            (Err(_), None) => self.permit = Some(self.acquire_with_timeout(count).await?),
         }
         Ok(())
     }
 
-    async fn wait_for(&self, count: u32) -> Result<OwnedSemaphorePermit, Failure> {
-        let _waits = self.waiting.try_acquire().map_err(|_full| beyond())?;
-        match timeout(WAIT, Arc::clone(&self.pool).acquire_many_owned(count)).await {
+    async fn acquire_with_timeout(&self, count: u32) -> Result<OwnedSemaphorePermit, ApiError> {
+        let _waits = self
+            .waiters
+            .try_acquire()
+            .map_err(|_full| byte_budget_exhausted())?;
+        match timeout(
+            ACQUIRE_TIMEOUT,
+            Arc::clone(&self.pool).acquire_many_owned(count),
+        )
+        .await
+        {
             Ok(Ok(taken)) => Ok(taken),
-            Ok(Err(_)) | Err(_) => Err(beyond()),
+            Ok(Err(_)) | Err(_) => Err(byte_budget_exhausted()),
         }
     }
 
-    pub(crate) fn held(self) -> Option<Held> {
-        self.taken.map(|taken| Held(Arc::new(taken)))
+    pub(crate) fn into_permit(self) -> Option<Permit> {
+        self.permit.map(|taken| Permit(Arc::new(taken)))
     }
 }
 
-fn beyond() -> Failure {
-    Failure::too_much("messages are being read")
+fn byte_budget_exhausted() -> ApiError {
+    ApiError::too_many_in_flight("messages are being read")
 }
 
 #[cfg(test)]
@@ -125,30 +133,30 @@ mod tests {
     const MIB: usize = 1024 * 1024;
 
     #[tokio::test(start_paused = true)]
-    async fn small_messages_have_room_of_their_own_and_all_bytes_together_are_bounded() {
-        let rooms = Rooms::new(32 * MIB, 16 * MIB);
-        let mut large = rooms.of(16 * MIB);
-        large.grow(16 * MIB).await.unwrap();
-        assert!(rooms.of(2 * MIB).grow(1).await.is_err());
+    async fn small_messages_have_their_own_pool_and_total_bytes_are_bounded() {
+        let rooms = ByteBudgetPool::new(32 * MIB, 16 * MIB);
+        let mut large = rooms.budget_for(16 * MIB);
+        large.acquire(16 * MIB).await.unwrap();
+        assert!(rooms.budget_for(2 * MIB).acquire(1).await.is_err());
         let mut small = Vec::new();
         for _ in 0..16 {
-            let mut one = rooms.of(MIB);
-            one.grow(MIB).await.unwrap();
+            let mut one = rooms.budget_for(MIB);
+            one.acquire(MIB).await.unwrap();
             small.push(one);
         }
-        assert!(rooms.of(1).grow(1).await.is_err());
+        assert!(rooms.budget_for(1).acquire(1).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_has_room_already_does_not_wait_for_more() {
-        let rooms = Rooms::new(MIB, MIB);
-        let (mut one, mut other) = (rooms.of(MIB), rooms.of(MIB));
-        one.grow(MIB - 10).await.unwrap();
-        other.grow(10).await.unwrap();
+    async fn a_message_that_holds_bytes_does_not_wait_for_more() {
+        let rooms = ByteBudgetPool::new(MIB, MIB);
+        let (mut one, mut other) = (rooms.budget_for(MIB), rooms.budget_for(MIB));
+        one.acquire(MIB - 10).await.unwrap();
+        other.acquire(10).await.unwrap();
         let before = tokio::time::Instant::now();
-        assert!(other.grow(1).await.is_err());
+        assert!(other.acquire(1).await.is_err());
         assert_eq!(before.elapsed(), Duration::ZERO);
         drop(other);
-        one.grow(10).await.unwrap();
+        one.acquire(10).await.unwrap();
     }
 }

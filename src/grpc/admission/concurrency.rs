@@ -13,25 +13,25 @@ use axum::{
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 
-use super::inflate::inflated_size;
+use super::inflate::declared_size;
 use crate::domain::violation::FieldReason;
 use crate::grpc::{
     admission::{
-        byte_budget::{Room, Rooms},
-        device_count::{Fields, is_bearable},
-        inflight_reads::Arriving,
-        message_reader::{Incoming, PATIENCE},
-        slow_reader::{Stalled, placed},
+        byte_budget::{ByteBudget, ByteBudgetPool},
+        device_count::{DeviceFields, is_within_device_limits},
+        inflight_reads::InFlightReads,
+        message_reader::{MessageReader, PROGRESS_TIMEOUT},
+        slow_reader::{SlowReader, guard_response},
     },
-    error::{Executed, Failure, reason::Reason},
-    middleware::respond,
+    error::{ApiError, Executed, reason::ErrorReason},
+    middleware::into_http_response,
 };
 
 /// What all callers together may have under way.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ConcurrencyLimits {
     /// Change calls.
-    pub calls: usize,
+    pub inflight_changes: usize,
     /// Bytes of their messages, until a change is made of them.
     pub message_bytes: usize,
     /// Calls that only read.
@@ -41,26 +41,26 @@ pub struct Limits {
 }
 
 /// The places that are left of it.
-pub(crate) struct Budget {
-    changes: Places,
-    reads: Places,
-    watches: Places,
+pub(crate) struct AdmissionControl {
+    changes: MethodClassLimits,
+    reads: MethodClassLimits,
+    watches: MethodClassLimits,
     /// Probes that are arriving. Nothing else is needed of them.
-    probes: Arc<Arriving>,
-    rooms: Rooms,
+    probe_reads: Arc<InFlightReads>,
+    byte_budgets: ByteBudgetPool,
     max_message: usize,
 }
 
 /// The places of one sort of calls: as many may be under way as may be arriving.
-struct Places {
-    arriving: Arc<Arriving>,
-    under_way: Arc<Semaphore>,
+struct MethodClassLimits {
+    inflight_reads: Arc<InFlightReads>,
+    permits: Arc<Semaphore>,
 }
 
 /// What is asked of a call, by its path.
-enum Sort {
+enum MethodClass {
     /// It changes something, and is as large as its devices are many.
-    Change(Fields),
+    Change(DeviceFields),
     /// One small question and one answer.
     Read,
     /// A stream, or none of ours.
@@ -77,187 +77,214 @@ const PROBE: (usize, Duration, usize) = (1024, Duration::from_secs(2), 1_000);
 
 /// Lets a call in if there is room for it.
 pub(crate) async fn admit(
-    State(budget): State<Arc<Budget>>,
+    State(admission): State<Arc<AdmissionControl>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match Sort::of(request.uri().path()) {
-        Sort::Change(fields) => budget.change(fields, request, next).await,
-        Sort::Read => budget.read(request, next).await,
-        Sort::Stream => budget.stream(request, next).await,
-        Sort::Health => budget.probe(request, next).await,
+    let admitted = match MethodClass::from_path(request.uri().path()) {
+        MethodClass::Change(fields) => admission.admit_change(fields, request, next).await,
+        MethodClass::Read => admission.admit_read(request, next).await,
+        MethodClass::Stream => admission.admit_stream(request, next).await,
+        MethodClass::Health => admission.admit_probe(request, next).await,
     };
-    admitted.unwrap_or_else(|failure| respond(failure.into_status()))
+    admitted.unwrap_or_else(|failure| into_http_response(failure.into_status()))
 }
 
 // === impl Budget ===
 
-impl Budget {
-    pub(crate) fn new(limits: Limits, max_message: usize) -> Self {
+impl AdmissionControl {
+    pub(crate) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
         Self {
-            changes: Places::new(limits.calls),
-            reads: Places::new(limits.reads),
-            watches: Places::new(limits.watches),
-            probes: Arriving::new(PROBE.2),
-            rooms: Rooms::new(limits.message_bytes, max_message),
+            changes: MethodClassLimits::new(limits.inflight_changes),
+            reads: MethodClassLimits::new(limits.reads),
+            watches: MethodClassLimits::new(limits.watches),
+            probe_reads: InFlightReads::new(PROBE.2),
+            byte_budgets: ByteBudgetPool::new(limits.message_bytes, max_message),
             max_message,
         }
     }
 
-    async fn change(
+    async fn admit_change(
         &self,
-        fields: Fields,
+        fields: DeviceFields,
         request: Request,
         next: Next,
-    ) -> Result<Response, Failure> {
+    ) -> Result<Response, ApiError> {
         // Whether its key has executed something is not known: it was not read.
-        let unread = |failure: Failure| failure.executed(Executed::Unknown);
+        let executed_unknown = |failure: ApiError| failure.with_executed(Executed::Unknown);
         let (mut head, body) = request.into_parts();
-        let mut incoming = Incoming::new(body, self.changes.arriving.begin(), PATIENCE);
-        let announced = incoming.announced().await.map_err(unread)?;
+        let mut incoming = MessageReader::new(
+            body,
+            self.changes.inflight_reads.register(),
+            PROGRESS_TIMEOUT,
+        );
+        let announced = incoming.read_header().await.map_err(executed_unknown)?;
         // tonic refuses a message that is too large or has another compression, and does not read it.
         let readable = announced.filter(|announced| {
             let is_known = !announced.is_compressed || is_gzip(&head.headers);
             is_known && announced.length <= self.max_message
         });
         if let Some(announced) = readable {
-            let mut room = self.rooms.of(announced.length);
-            let message = incoming.message(announced.length, Some(&mut room)).await;
-            message.map_err(unread)?;
+            let mut byte_budget = self.byte_budgets.budget_for(announced.length);
+            let message = incoming
+                .message(announced.length, Some(&mut byte_budget))
+                .await;
+            message.map_err(executed_unknown)?;
             if announced.is_compressed {
-                let inflated = self.inflate(&mut incoming, room).await;
-                room = inflated.map_err(|failure| match failure.reason() {
-                    Reason::Throttled => unread(failure),
+                let inflated = self.inflate(&mut incoming, byte_budget).await;
+                byte_budget = inflated.map_err(|failure| match failure.reason() {
+                    ErrorReason::Throttled => executed_unknown(failure),
                     // No call that such a message repeats was ever accepted.
-                    _ => failure.executed(Executed::No),
+                    _ => failure.with_executed(Executed::No),
                 })?;
-                head.headers.remove(ENCODING);
+                head.headers.remove(GRPC_ENCODING);
             }
-            if !is_bearable(incoming.content(), fields) {
-                return Err(too_many_devices().executed(Executed::No));
+            if !is_within_device_limits(incoming.payload(), fields) {
+                return Err(too_many_devices().with_executed(Executed::No));
             }
-            if let Some(held) = room.held() {
-                head.extensions.insert(held);
+            if let Some(permit) = byte_budget.into_permit() {
+                head.extensions.insert(permit);
             }
         }
         // Only now: whoever sends nothing would have the place of one who does.
-        let Ok(_place) = self.changes.under_way.try_acquire() else {
-            return Err(unread(Failure::too_much("change calls are under way")));
+        let Ok(_place) = self.changes.permits.try_acquire() else {
+            return Err(executed_unknown(ApiError::too_many_in_flight(
+                "change calls are under way",
+            )));
         };
         let request = Request::from_parts(head, incoming.into_body());
         Ok(next.run(request).await)
     }
 
     /// Decompresses a message that was read with this room. The decompressed message takes its place.
-    async fn inflate(&self, incoming: &mut Incoming, mut room: Room) -> Result<Room, Failure> {
-        let length = incoming.content().len();
-        let size = inflated_size(incoming.content());
+    async fn inflate(
+        &self,
+        incoming: &mut MessageReader,
+        mut byte_budget: ByteBudget,
+    ) -> Result<ByteBudget, ApiError> {
+        let length = incoming.payload().len();
+        let size = declared_size(incoming.payload());
         if size > self.max_message {
             return Err(too_large(self.max_message));
         }
-        if self.rooms.are_together(length, size) {
-            incoming.inflate(size, length, Some(&mut room)).await?;
-            return Ok(room);
+        if self.byte_budgets.is_same_pool(length, size) {
+            incoming
+                .inflate(size, length, Some(&mut byte_budget))
+                .await?;
+            return Ok(byte_budget);
         }
-        let mut larger = self.rooms.of(size);
+        let mut larger = self.byte_budgets.budget_for(size);
         incoming.inflate(size, 0, Some(&mut larger)).await?;
         Ok(larger)
     }
 
-    async fn read(&self, request: Request, next: Next) -> Result<Response, Failure> {
-        let stalled = request.extensions().get::<Stalled>().cloned();
-        let request = self.reads.small(request).await?;
-        let Ok(place) = Arc::clone(&self.reads.under_way).try_acquire_owned() else {
-            return Err(Failure::too_much("reads are under way"));
+    async fn admit_read(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+        let stalled = request.extensions().get::<SlowReader>().cloned();
+        let request = self.reads.read_small_message(request).await?;
+        let Ok(place) = Arc::clone(&self.reads.permits).try_acquire_owned() else {
+            return Err(ApiError::too_many_in_flight("reads are under way"));
         };
-        Ok(placed(next.run(request).await, Some(place), stalled))
+        Ok(guard_response(
+            next.run(request).await,
+            Some(place),
+            stalled,
+        ))
     }
 
-    async fn stream(&self, request: Request, next: Next) -> Result<Response, Failure> {
+    async fn admit_stream(&self, request: Request, next: Next) -> Result<Response, ApiError> {
         let request = match request.uri().path() {
-            WATCH | WATCH_HEALTH => self.watches.small(request).await?,
+            WATCH_REQUEST_PATH | HEALTH_WATCH_PATH => {
+                self.watches.read_small_message(request).await?
+            }
             // Reflection's requests are a stream themselves. It has a bound of its own.
             _ => request,
         };
-        let Ok(place) = Arc::clone(&self.watches.under_way).try_acquire_owned() else {
-            return Err(Failure::too_much("streams are open"));
+        let Ok(place) = Arc::clone(&self.watches.permits).try_acquire_owned() else {
+            return Err(ApiError::too_many_in_flight("streams are open"));
         };
-        Ok(placed(next.run(request).await, Some(place), None))
+        Ok(guard_response(next.run(request).await, Some(place), None))
     }
 
     /// Never refuses one that is sent at once: whoever asks would end the gateway.
-    async fn probe(&self, request: Request, next: Next) -> Result<Response, Failure> {
-        let stalled = request.extensions().get::<Stalled>().cloned();
+    async fn admit_probe(&self, request: Request, next: Next) -> Result<Response, ApiError> {
+        let stalled = request.extensions().get::<SlowReader>().cloned();
         let (max, patience, _) = PROBE;
-        let request = small(request, &self.probes, (max, patience)).await?;
-        Ok(placed(next.run(request).await, None, stalled))
+        let request = read_bounded_message(request, &self.probe_reads, (max, patience)).await?;
+        Ok(guard_response(next.run(request).await, None, stalled))
     }
 }
 
 // === impl Places ===
 
-impl Places {
+impl MethodClassLimits {
     fn new(count: usize) -> Self {
         Self {
-            arriving: Arriving::new(count),
-            under_way: Arc::new(Semaphore::new(count)),
+            inflight_reads: InFlightReads::new(count),
+            permits: Arc::new(Semaphore::new(count)),
         }
     }
 
-    async fn small(&self, request: Request) -> Result<Request, Failure> {
-        small(request, &self.arriving, (MAX_SMALL_MESSAGE, PATIENCE)).await
+    async fn read_small_message(&self, request: Request) -> Result<Request, ApiError> {
+        read_bounded_message(
+            request,
+            &self.inflight_reads,
+            (MAX_SMALL_MESSAGE, PROGRESS_TIMEOUT),
+        )
+        .await
     }
 }
 
 /// Reads a call's message, which has to be a small one and has to come soon.
-async fn small(
+async fn read_bounded_message(
     request: Request,
-    arriving: &Arc<Arriving>,
+    arriving: &Arc<InFlightReads>,
     (max, patience): (usize, Duration),
-) -> Result<Request, Failure> {
+) -> Result<Request, ApiError> {
     let (mut head, body) = request.into_parts();
-    let mut incoming = Incoming::new(body, arriving.begin(), patience);
-    if let Some(announced) = incoming.announced().await? {
+    let mut incoming = MessageReader::new(body, arriving.register(), patience);
+    if let Some(announced) = incoming.read_header().await? {
         if announced.length > max {
             return Err(too_large(max));
         }
         incoming.message(announced.length, None).await?;
         if announced.is_compressed && is_gzip(&head.headers) {
-            let size = inflated_size(incoming.content());
+            let size = declared_size(incoming.payload());
             if size > max {
                 return Err(too_large(max));
             }
             incoming.inflate(size, 0, None).await?;
-            head.headers.remove(ENCODING);
+            head.headers.remove(GRPC_ENCODING);
         }
     }
     Ok(Request::from_parts(head, incoming.into_body()))
 }
 
 /// The header that names the compression of a message.
-const ENCODING: &str = "grpc-encoding";
+const GRPC_ENCODING: &str = "grpc-encoding";
 
 fn is_gzip(headers: &HeaderMap) -> bool {
-    headers.get(ENCODING).is_some_and(|name| name == "gzip")
+    headers
+        .get(GRPC_ENCODING)
+        .is_some_and(|name| name == "gzip")
 }
 
-fn too_large(max: usize) -> Failure {
+fn too_large(max: usize) -> ApiError {
     let why = format!("a message of this call has at most {max} bytes");
-    Failure::new(Reason::MessageTooLarge, why)
+    ApiError::new(ErrorReason::MessageTooLarge, why)
 }
 
-fn too_many_devices() -> Failure {
+fn too_many_devices() -> ApiError {
     let why = "are more, or have more identifiers, than any change has";
-    Failure::field("devices", FieldReason::TooLong, why)
+    ApiError::invalid_field("devices", FieldReason::TooLong, why)
 }
 
-const WATCH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
-const WATCH_HEALTH: &str = "/grpc.health.v1.Health/Watch";
+const WATCH_REQUEST_PATH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
+const HEALTH_WATCH_PATH: &str = "/grpc.health.v1.Health/Watch";
 
 // === impl Sort ===
 
-impl Sort {
-    fn of(path: &str) -> Self {
+impl MethodClass {
+    fn from_path(path: &str) -> Self {
         if matches!(
             path,
             "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/List"
@@ -265,13 +292,13 @@ impl Sort {
             return Self::Health;
         }
         match path.strip_prefix("/thingspace.gateway.v1.GatewayService/") {
-            Some("ChangeEsimPlan") => Self::Change(Fields {
+            Some("ChangeEsimPlan") => Self::Change(DeviceFields {
                 devices: 5,
-                ids: None,
+                device_ids: None,
             }),
-            Some("ChangeFiveGBiPlan") => Self::Change(Fields {
+            Some("ChangeFiveGBiPlan") => Self::Change(DeviceFields {
                 devices: 5,
-                ids: Some(1),
+                device_ids: Some(1),
             }),
             Some("WatchRequest") | None => Self::Stream,
             Some(_) => Self::Read,

@@ -8,34 +8,38 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 /// The numbers of the repeated fields that a request's size comes from.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Fields {
+pub(crate) struct DeviceFields {
     /// `devices` of the request.
     pub(crate) devices: u32,
     /// `device_ids` of a device, where it has such.
-    pub(crate) ids: Option<u32>,
+    pub(crate) device_ids: Option<u32>,
 }
 
 /// Devices of one message. More than ten thousand are refused with a count by the validation,
 /// which also says what else is wrong: up to so many it is left to that.
-const MAX_DEVICES: usize = 40_000;
+const MAX_DECODED_DEVICES: usize = 40_000;
 /// Identifiers of all devices of one message.
-const MAX_IDS: usize = 160_000;
+const MAX_DECODED_IDS: usize = 160_000;
 
 /// Whether a message may be decoded; a malformed one may: decoding it ends where this does.
-pub(crate) fn is_bearable(message: &[u8], fields: Fields) -> bool {
+pub(crate) fn is_within_device_limits(message: &[u8], fields: DeviceFields) -> bool {
     let (mut devices, mut ids) = (0, 0);
-    each(message, fields.devices, |device| {
+    for_each_value(message, fields.devices, |device| {
         devices += 1;
-        if let Some(field) = fields.ids {
-            each(device, field, |_id| ids += 1);
+        if let Some(field) = fields.device_ids {
+            for_each_value(device, field, |_id| ids += 1);
         }
-        devices <= MAX_DEVICES && ids <= MAX_IDS
+        devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
     });
-    devices <= MAX_DEVICES && ids <= MAX_IDS
+    devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
 }
 
 /// Hands on each value of one repeated field while that is wanted.
-fn each<W: Wanted>(mut message: &[u8], field: u32, mut value: impl FnMut(&[u8]) -> W) {
+fn for_each_value<W: VisitResult>(
+    mut message: &[u8],
+    field: u32,
+    mut value: impl FnMut(&[u8]) -> W,
+) {
     while message.has_remaining() {
         let Ok((tag, wire_type)) = decode_key(&mut message) else {
             return;
@@ -54,25 +58,25 @@ fn each<W: Wanted>(mut message: &[u8], field: u32, mut value: impl FnMut(&[u8]) 
             return;
         };
         message = rest;
-        if !value(inner).more() {
+        if !value(inner).is_continue() {
             return;
         }
     }
 }
 
 /// Whether more values are wanted after one.
-trait Wanted {
-    fn more(self) -> bool;
+trait VisitResult {
+    fn is_continue(self) -> bool;
 }
 
-impl Wanted for bool {
-    fn more(self) -> bool {
+impl VisitResult for bool {
+    fn is_continue(self) -> bool {
         self
     }
 }
 
-impl Wanted for () {
-    fn more(self) -> bool {
+impl VisitResult for () {
+    fn is_continue(self) -> bool {
         true
     }
 }
@@ -84,17 +88,17 @@ mod tests {
     use super::*;
     use crate::proto;
 
-    const FIVE_G_BI: Fields = Fields {
+    const FIVE_G_BI: DeviceFields = DeviceFields {
         devices: 5,
-        ids: Some(1),
+        device_ids: Some(1),
     };
-    const ESIM: Fields = Fields {
+    const ESIM: DeviceFields = DeviceFields {
         devices: 5,
-        ids: None,
+        device_ids: None,
     };
 
     #[test]
-    fn a_full_request_is_borne_and_what_two_bytes_blow_up_to_is_not() {
+    fn a_full_request_is_within_limits_and_too_many_empty_devices_are_not() {
         let place = proto::PrimaryPlaceOfUse::default();
         let id = proto::DeviceId {
             kind: "meid".into(),
@@ -110,23 +114,29 @@ mod tests {
             devices: vec![device; 10_000],
             ..proto::ChangeFiveGBiPlanRequest::default()
         };
-        assert!(is_bearable(&request.encode_to_vec(), FIVE_G_BI));
-        assert!(!is_bearable(&[0x2a, 0].repeat(MAX_DEVICES + 1), FIVE_G_BI));
-        assert!(!is_bearable(&[0x2a, 0].repeat(MAX_DEVICES + 1), ESIM));
+        assert!(is_within_device_limits(&request.encode_to_vec(), FIVE_G_BI));
+        assert!(!is_within_device_limits(
+            &[0x2a, 0].repeat(MAX_DECODED_DEVICES + 1),
+            FIVE_G_BI
+        ));
+        assert!(!is_within_device_limits(
+            &[0x2a, 0].repeat(MAX_DECODED_DEVICES + 1),
+            ESIM
+        ));
 
-        let ids = [0x0a, 0].repeat(MAX_IDS + 1);
+        let ids = [0x0a, 0].repeat(MAX_DECODED_IDS + 1);
         let mut device = vec![0x2a];
         prost::encoding::encode_varint(ids.len() as u64, &mut device);
         device.extend(ids);
-        assert!(!is_bearable(&device, FIVE_G_BI));
+        assert!(!is_within_device_limits(&device, FIVE_G_BI));
     }
 
     #[test]
-    fn what_decoding_stops_at_is_where_the_count_stops() {
+    fn counting_stops_at_the_first_malformed_byte() {
         let mut cut = [0x2a, 0].repeat(3);
         cut.extend([0x2a, 0x7f, 1]);
-        assert!(is_bearable(&cut, FIVE_G_BI));
-        assert!(is_bearable(&[0xff; 64], FIVE_G_BI));
-        assert!(is_bearable(&[], FIVE_G_BI));
+        assert!(is_within_device_limits(&cut, FIVE_G_BI));
+        assert!(is_within_device_limits(&[0xff; 64], FIVE_G_BI));
+        assert!(is_within_device_limits(&[], FIVE_G_BI));
     }
 }

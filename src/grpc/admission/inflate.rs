@@ -6,15 +6,15 @@ use bytes::{BufMut, BytesMut};
 use flate2::bufread::GzDecoder;
 
 use crate::grpc::{
-    admission::{byte_budget::Room, message_reader::HEADER},
-    error::{Failure, reason::Reason},
+    admission::{byte_budget::ByteBudget, message_reader::HEADER_LEN},
+    error::{ApiError, reason::ErrorReason},
 };
 
 /// Bytes that are decompressed before other tasks of the thread may run.
 const CHUNK: usize = 64 * 1024;
 
 /// The size that a gzip message says it has once it is decompressed: its last four bytes (RFC 1952).
-pub(crate) fn inflated_size(compressed: &[u8]) -> usize {
+pub(crate) fn declared_size(compressed: &[u8]) -> usize {
     let size = compressed.last_chunk().copied().map(u32::from_le_bytes);
     size.and_then(|size| size.try_into().ok()).unwrap_or(0)
 }
@@ -25,26 +25,26 @@ pub(crate) async fn inflate(
     compressed: &[u8],
     size: usize,
     mut held: usize,
-    mut room: Option<&mut Room>,
-) -> Result<BytesMut, Failure> {
-    let malformed = || Failure::new(Reason::Malformed, "the message is not valid gzip");
+    mut byte_budget: Option<&mut ByteBudget>,
+) -> Result<BytesMut, ApiError> {
+    let malformed = || ApiError::new(ErrorReason::Malformed, "the message is not valid gzip");
     let mut decoder = GzDecoder::new(compressed);
     let mut chunk = vec![0; CHUNK];
-    let mut message = BytesMut::from([0; HEADER].as_slice());
+    let mut message = BytesMut::from([0; HEADER_LEN].as_slice());
     loop {
         let count = decoder.read(&mut chunk).map_err(|_| malformed())?;
         let part = chunk.get(..count).unwrap_or_default();
         if part.is_empty() {
             break;
         }
-        let length = message.len() - HEADER + part.len();
+        let length = message.len() - HEADER_LEN + part.len();
         if length > size {
             return Err(malformed());
         }
-        if let Some(room) = room.as_deref_mut()
+        if let Some(byte_budget) = byte_budget.as_deref_mut()
             && length > held
         {
-            room.grow(length - held).await?;
+            byte_budget.acquire(length - held).await?;
             held = length;
         }
         message.put_slice(part);
@@ -54,8 +54,8 @@ pub(crate) async fn inflate(
     if !decoder.into_inner().is_empty() {
         return Err(malformed());
     }
-    let length = u32::try_from(message.len() - HEADER).unwrap_or(u32::MAX);
-    let mut header = message.split_to(HEADER);
+    let length = u32::try_from(message.len() - HEADER_LEN).unwrap_or(u32::MAX);
+    let mut header = message.split_to(HEADER_LEN);
     header.clear();
     header.put_u8(0);
     header.put_u32(length);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     async fn inflated(compressed: &[u8]) -> Option<BytesMut> {
-        inflate(compressed, inflated_size(compressed), 0, None)
+        inflate(compressed, declared_size(compressed), 0, None)
             .await
             .ok()
     }

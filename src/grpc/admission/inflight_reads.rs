@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 /// All of one sort that are arriving.
 #[derive(Debug)]
-pub(crate) struct Arriving {
+pub(crate) struct InFlightReads {
     max: usize,
-    calls: Mutex<Calls>,
+    calls: Mutex<ReadsByProgress>,
 }
 
 #[derive(Debug, Default)]
-struct Calls {
+struct ReadsByProgress {
     next: u64,
     /// By when each has last sent something.
     by_progress: BTreeMap<u64, CancellationToken>,
@@ -25,15 +25,15 @@ struct Calls {
 
 /// One of them; dropped, it is no longer arriving.
 #[derive(Debug)]
-pub(crate) struct Arrival {
-    arriving: Arc<Arriving>,
+pub(crate) struct InFlightRead {
+    inflight_reads: Arc<InFlightReads>,
     number: u64,
-    displaced: CancellationToken,
+    evicted: CancellationToken,
 }
 
 // === impl Arriving ===
 
-impl Arriving {
+impl InFlightReads {
     pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
@@ -41,7 +41,7 @@ impl Arriving {
         })
     }
 
-    pub(crate) fn begin(self: &Arc<Self>) -> Arrival {
+    pub(crate) fn register(self: &Arc<Self>) -> InFlightRead {
         let displaced = CancellationToken::new();
         let mut calls = self.calls.lock();
         let number = calls.enter(displaced.clone());
@@ -51,17 +51,17 @@ impl Arriving {
             }
         }
         drop(calls);
-        Arrival {
-            arriving: Arc::clone(self),
+        InFlightRead {
+            inflight_reads: Arc::clone(self),
             number,
-            displaced,
+            evicted: displaced,
         }
     }
 }
 
 // === impl Calls ===
 
-impl Calls {
+impl ReadsByProgress {
     fn enter(&mut self, displaced: CancellationToken) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -72,24 +72,24 @@ impl Calls {
 
 // === impl Arrival ===
 
-impl Arrival {
+impl InFlightRead {
     /// It has sent something.
-    pub(crate) fn progress(&mut self) {
-        let mut calls = self.arriving.calls.lock();
+    pub(crate) fn record_progress(&mut self) {
+        let mut calls = self.inflight_reads.calls.lock();
         if let Some(displaced) = calls.by_progress.remove(&self.number) {
             self.number = calls.enter(displaced);
         }
     }
 
     /// Waits until it has to go.
-    pub(crate) async fn displaced(&self) {
-        self.displaced.cancelled().await;
+    pub(crate) async fn evicted(&self) {
+        self.evicted.cancelled().await;
     }
 }
 
-impl Drop for Arrival {
+impl Drop for InFlightRead {
     fn drop(&mut self) {
-        let mut calls = self.arriving.calls.lock();
+        let mut calls = self.inflight_reads.calls.lock();
         calls.by_progress.remove(&self.number);
     }
 }
@@ -99,16 +99,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_that_was_silent_for_the_longest_time_goes() {
-        let arriving = Arriving::new(2);
-        let mut first = arriving.begin();
-        let second = arriving.begin();
-        first.progress();
-        let third = arriving.begin();
-        let gone = |call: &Arrival| call.displaced.is_cancelled();
+    fn the_longest_idle_read_is_evicted() {
+        let arriving = InFlightReads::new(2);
+        let mut first = arriving.register();
+        let second = arriving.register();
+        first.record_progress();
+        let third = arriving.register();
+        let gone = |call: &InFlightRead| call.evicted.is_cancelled();
         assert!(!gone(&first) && gone(&second) && !gone(&third));
         drop(third);
-        let fourth = arriving.begin();
+        let fourth = arriving.register();
         assert!(!gone(&first) && !gone(&fourth));
     }
 }

@@ -12,21 +12,21 @@ use tokio::time::{Instant, timeout_at};
 
 use super::inflate::inflate;
 use crate::grpc::{
-    admission::{byte_budget::Room, inflight_reads::Arrival},
-    error::{Failure, reason::Reason},
+    admission::{byte_budget::ByteBudget, inflight_reads::InFlightRead},
+    error::{ApiError, reason::ErrorReason},
 };
 
 /// How often a part of a message has to have arrived.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 /// What is such a part. So the largest takes two minutes at most, and others are served meanwhile.
-const PART: usize = 64 * 1024;
-const PARTS: usize = 24;
+const MIN_PROGRESS_BYTES: usize = 64 * 1024;
+const MAX_PROGRESS_STEPS: usize = 24;
 /// A flag for compression, and four bytes of length ("gRPC over HTTP2").
-pub(crate) const HEADER: usize = 5;
+pub(crate) const HEADER_LEN: usize = 5;
 
 /// The header of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Announced {
+pub(crate) struct MessageHeader {
     /// True if the message is compressed, as the header `grpc-encoding` says.
     pub(crate) is_compressed: bool,
     /// Bytes of the message as sent.
@@ -34,41 +34,41 @@ pub(crate) struct Announced {
 }
 
 /// A call's message on its way in.
-pub(crate) struct Incoming {
+pub(crate) struct MessageReader {
     body: Body,
-    arrival: Arrival,
-    patience: Duration,
-    read: BytesMut,
+    inflight_read: InFlightRead,
+    progress_timeout: Duration,
+    buffer: BytesMut,
     /// Of the last frame, what was not wanted yet.
     pending: Bytes,
     /// When `read` has to have this length, or its message's.
-    until: Instant,
-    due: usize,
+    progress_deadline: Instant,
+    progress_target: usize,
 }
 
 // === impl Incoming ===
 
-impl Incoming {
+impl MessageReader {
     /// A message that is sent part by part, each within `patience`.
-    pub(crate) fn new(body: Body, arrival: Arrival, patience: Duration) -> Self {
+    pub(crate) fn new(body: Body, arrival: InFlightRead, patience: Duration) -> Self {
         Self {
             body,
-            arrival,
-            patience,
-            read: BytesMut::new(),
+            inflight_read: arrival,
+            progress_timeout: patience,
+            buffer: BytesMut::new(),
             pending: Bytes::new(),
-            until: Instant::now() + patience,
-            due: HEADER,
+            progress_deadline: Instant::now() + patience,
+            progress_target: HEADER_LEN,
         }
     }
 
     /// The header of the message. `None` if it is not a valid one: tonic returns the error.
-    pub(crate) async fn announced(&mut self) -> Result<Option<Announced>, Failure> {
-        while let Some(part) = self.part(HEADER).await? {
-            self.read.extend_from_slice(&part);
+    pub(crate) async fn read_header(&mut self) -> Result<Option<MessageHeader>, ApiError> {
+        while let Some(part) = self.next_chunk(HEADER_LEN).await? {
+            self.buffer.extend_from_slice(&part);
         }
-        let mut header = self.read.as_ref();
-        if header.len() < HEADER {
+        let mut header = self.buffer.as_ref();
+        if header.len() < HEADER_LEN {
             return Ok(None);
         }
         let is_compressed = match header.get_u8() {
@@ -77,7 +77,7 @@ impl Incoming {
             _ => return Ok(None),
         };
         let length = usize::try_from(header.get_u32()).ok();
-        Ok(length.map(|length| Announced {
+        Ok(length.map(|length| MessageHeader {
             is_compressed,
             length,
         }))
@@ -88,21 +88,21 @@ impl Incoming {
     pub(crate) async fn message(
         &mut self,
         length: usize,
-        mut room: Option<&mut Room>,
-    ) -> Result<(), Failure> {
-        let end = HEADER + length;
-        let due = PART.max(length / PARTS);
-        while let Some(part) = self.part(end).await? {
-            if let Some(room) = room.as_deref_mut() {
-                room.grow(part.len()).await?;
+        mut byte_budget: Option<&mut ByteBudget>,
+    ) -> Result<(), ApiError> {
+        let end = HEADER_LEN + length;
+        let due = MIN_PROGRESS_BYTES.max(length / MAX_PROGRESS_STEPS);
+        while let Some(part) = self.next_chunk(end).await? {
+            if let Some(byte_budget) = byte_budget.as_deref_mut() {
+                byte_budget.acquire(part.len()).await?;
             }
             self.keep(&part, end);
-            if self.read.len() >= self.due {
-                self.due = self.read.len() + due;
-                self.until = Instant::now() + self.patience;
+            if self.buffer.len() >= self.progress_target {
+                self.progress_target = self.buffer.len() + due;
+                self.progress_deadline = Instant::now() + self.progress_timeout;
             }
         }
-        self.read.truncate(end);
+        self.buffer.truncate(end);
         Ok(())
     }
 
@@ -112,35 +112,35 @@ impl Incoming {
         &mut self,
         size: usize,
         held: usize,
-        room: Option<&mut Room>,
-    ) -> Result<(), Failure> {
-        self.read = inflate(self.content(), size, held, room).await?;
+        byte_budget: Option<&mut ByteBudget>,
+    ) -> Result<(), ApiError> {
+        self.buffer = inflate(self.payload(), size, held, byte_budget).await?;
         Ok(())
     }
 
     /// The bytes of the message, without its header.
-    pub(crate) fn content(&self) -> &[u8] {
-        self.read.get(HEADER..).unwrap_or_default()
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.buffer.get(HEADER_LEN..).unwrap_or_default()
     }
 
     /// What was read, as a body of its own. What may come behind it is dropped.
     pub(crate) fn into_body(self) -> Body {
-        Body::from(Bytes::from(self.read))
+        Body::from(Bytes::from(self.buffer))
     }
 
     /// Sets aside twice what was needed so far, but never more than will be.
     fn keep(&mut self, part: &[u8], end: usize) {
-        let (length, capacity) = (self.read.len(), self.read.capacity());
+        let (length, capacity) = (self.buffer.len(), self.buffer.capacity());
         if capacity - length < part.len() {
             let wanted = (2 * capacity).max(length + part.len()).min(end);
-            self.read.reserve(wanted.saturating_sub(length));
+            self.buffer.reserve(wanted.saturating_sub(length));
         }
-        self.read.extend_from_slice(part);
+        self.buffer.extend_from_slice(part);
     }
 
     /// The next bytes on the way to this length; none once it is reached, or the sender has stopped.
-    async fn part(&mut self, length: usize) -> Result<Option<Bytes>, Failure> {
-        let missing = length.saturating_sub(self.read.len());
+    async fn next_chunk(&mut self, length: usize) -> Result<Option<Bytes>, ApiError> {
+        let missing = length.saturating_sub(self.buffer.len());
         if missing == 0 {
             return Ok(None);
         }
@@ -151,29 +151,29 @@ impl Incoming {
             }
             let frame = tokio::select! {
                 biased;
-                frame = timeout_at(self.until, self.body.frame()) => frame,
-                () = self.arrival.displaced() => {
-                    return Err(Failure::too_much("messages are arriving"));
+                frame = timeout_at(self.progress_deadline, self.body.frame()) => frame,
+                () = self.inflight_read.evicted() => {
+                    return Err(ApiError::too_many_in_flight("messages are arriving"));
                 }
             };
-            match frame.map_err(|_elapsed| self.too_slow())? {
+            match frame.map_err(|_elapsed| self.progress_timed_out())? {
                 Some(Ok(frame)) => self.pending = frame.into_data().unwrap_or_default(),
-                Some(Err(_)) => return Err(broken()),
+                Some(Err(_)) => return Err(body_error()),
                 None => return Ok(None),
             }
             if !self.pending.is_empty() {
-                self.arrival.progress();
+                self.inflight_read.record_progress();
             }
         }
     }
 
-    fn too_slow(&self) -> Failure {
-        let patience = self.patience.as_secs();
+    fn progress_timed_out(&self) -> ApiError {
+        let patience = self.progress_timeout.as_secs();
         let message = format!("too little of the message arrived within {patience} s");
-        Failure::new(Reason::Deadline, message)
+        ApiError::new(ErrorReason::Deadline, message)
     }
 }
 
-fn broken() -> Failure {
-    Failure::new(Reason::Malformed, "the message broke off")
+fn body_error() -> ApiError {
+    ApiError::new(ErrorReason::Malformed, "the message broke off")
 }

@@ -22,62 +22,62 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 /// Says that the client of a connection does not read. With each of its calls.
 #[derive(Debug, Clone)]
-pub(crate) struct Stalled(pub(crate) CancellationToken);
+pub(crate) struct SlowReader(pub(crate) CancellationToken);
 
 /// A response that has its place until it is sent.
-struct Placed {
+struct GuardedBody {
     body: axum::body::Body,
-    _place: Option<OwnedSemaphorePermit>,
-    taking: Option<Taking>,
+    _permit: Option<OwnedSemaphorePermit>,
+    watchdog: Option<Watchdog>,
 }
 
 /// What waits for progress.
-struct Taking {
+struct Watchdog {
     progress: Arc<Notify>,
-    _waits: AbortOnDropHandle<()>,
+    _task: AbortOnDropHandle<()>,
 }
 
 /// How long a client may leave an answer where it is.
-const PATIENCE: Duration = Duration::from_secs(30);
+const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Keeps a place for a response until it is sent; with `stalled`, not for ever.
-pub(crate) fn placed(
+pub(crate) fn guard_response(
     response: Response,
-    place: Option<OwnedSemaphorePermit>,
-    stalled: Option<Stalled>,
+    permit: Option<OwnedSemaphorePermit>,
+    slow_reader: Option<SlowReader>,
 ) -> Response {
     response.map(|body| {
-        axum::body::Body::new(Placed {
+        axum::body::Body::new(GuardedBody {
             body,
-            _place: place,
-            taking: stalled.map(Taking::of),
+            _permit: permit,
+            watchdog: slow_reader.map(Watchdog::spawn),
         })
     })
 }
 
 // === impl Taking ===
 
-impl Taking {
-    fn of(Stalled(stalled): Stalled) -> Self {
+impl Watchdog {
+    fn spawn(SlowReader(slow_reader): SlowReader) -> Self {
         let progress = Arc::new(Notify::new());
         let made = Arc::clone(&progress);
         let waits = tokio::spawn(async move {
-            while timeout(PATIENCE, made.notified()).await.is_ok() {}
-            if !stalled.is_cancelled() {
+            while timeout(READ_TIMEOUT, made.notified()).await.is_ok() {}
+            if !slow_reader.is_cancelled() {
                 tracing::warn!("a client does not read its answer: its connection is asked to go");
-                stalled.cancel();
+                slow_reader.cancel();
             }
         });
         Self {
             progress,
-            _waits: AbortOnDropHandle::new(waits),
+            _task: AbortOnDropHandle::new(waits),
         }
     }
 }
 
 // === impl Placed ===
 
-impl Body for Placed {
+impl Body for GuardedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -86,7 +86,7 @@ impl Body for Placed {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if let (Some(taking), Poll::Ready(_)) = (&self.taking, &frame) {
+        if let (Some(taking), Poll::Ready(_)) = (&self.watchdog, &frame) {
             taking.progress.notify_one();
         }
         frame
@@ -108,15 +108,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_goes_whose_client_leaves_an_answer_where_it_is_and_no_other() {
+    async fn only_a_client_that_stops_reading_a_response_loses_its_connection() {
         let stalled = CancellationToken::new();
         let answer = |text: &'static str| {
             let response = Response::new(axum::body::Body::from(text));
-            placed(response, None, Some(Stalled(stalled.clone())))
+            guard_response(response, None, Some(SlowReader(stalled.clone())))
         };
         let read = answer("read").into_body().collect().await.unwrap();
         assert_eq!(read.to_bytes(), "read");
-        tokio::time::sleep(2 * PATIENCE).await;
+        tokio::time::sleep(2 * READ_TIMEOUT).await;
         assert!(!stalled.is_cancelled());
         let left = answer("left");
         stalled.cancelled().await;

@@ -11,7 +11,7 @@ use std::{collections::HashMap, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::grpc::error::reason::{Reason, Retry};
+use crate::grpc::error::reason::{ErrorReason, RetryAdvice};
 use crate::{
     dispatch::{DispatchError, ExistingChange},
     domain::{
@@ -21,7 +21,7 @@ use crate::{
     },
     journal::JournalError,
     thingspace::LookUpError,
-    watch::{OpenError, StreamError},
+    watch::{StreamError, WatchOpenError},
 };
 
 /// `ErrorInfo.domain` of every error.
@@ -38,26 +38,27 @@ pub(super) enum Executed {
 
 /// An error on its way to becoming a status.
 #[derive(Debug)]
-pub(super) struct Failure {
-    reason: Reason,
+pub(super) struct ApiError {
+    reason: ErrorReason,
     code: Code,
     message: String,
     executed: Option<Executed>,
     metadata: Vec<(&'static str, String)>,
     violations: Vec<Violation>,
     retry_after: Option<Duration>,
-    quota: Option<&'static Quota>,
-    busy: Option<u32>,
+    quota: Option<&'static QuotaViolation>,
+    busy_device_index: Option<u32>,
 }
 
 /// Whose limit it was, and which.
 #[derive(Debug)]
-struct Quota(&'static str, &'static str);
+struct QuotaViolation(&'static str, &'static str);
 
-const THINGSPACE_QUOTA: Quota = Quota("thingspace", "ThingSpace limits the rate of calls");
+const THINGSPACE_QUOTA: QuotaViolation =
+    QuotaViolation("thingspace", "ThingSpace limits the rate of calls");
 /// The trailer that tells gRPC libraries how long to wait before a retry, in milliseconds (gRPC
 /// retry design, "Pushback").
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const RETRY_PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
 /// Room for the violations that are told: with the rest, base64 and the
 /// message it stays below 8,000 bytes.
 const VIOLATIONS_BYTES: usize = 3_600;
@@ -66,8 +67,8 @@ const MESSAGE_BYTES: usize = 400;
 
 // === impl Failure ===
 
-impl Failure {
-    pub(super) fn new(reason: Reason, message: impl Into<String>) -> Self {
+impl ApiError {
+    pub(super) fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             reason,
             code: reason.code(),
@@ -77,45 +78,48 @@ impl Failure {
             violations: Vec::new(),
             retry_after: None,
             quota: None,
-            busy: None,
+            busy_device_index: None,
         }
     }
 
-    pub(super) fn reason(&self) -> Reason {
+    pub(super) fn reason(&self) -> ErrorReason {
         self.reason
     }
 
-    pub(super) fn executed(mut self, executed: Executed) -> Self {
+    pub(super) fn with_executed(mut self, executed: Executed) -> Self {
         self.executed = Some(executed);
         self
     }
 
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(super) fn with_metadata(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.metadata.push((name, value.into()));
         self
     }
 
-    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+    pub(super) fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
     /// More than there is room for.
-    pub(super) fn beyond(message: &str) -> Self {
+    pub(super) fn limit_exceeded(message: &str) -> Self {
         Self {
-            quota: Some(&Quota("gateway", "the gateway limits what is under way")),
-            ..Self::new(Reason::Throttled, message)
+            quota: Some(&QuotaViolation(
+                "gateway",
+                "the gateway limits what is under way",
+            )),
+            ..Self::new(ErrorReason::Throttled, message)
         }
     }
 
     /// As much of something as the gateway takes at a time.
-    pub(super) fn too_much(what: &str) -> Self {
+    pub(super) fn too_many_in_flight(what: &str) -> Self {
         let message = format!("as many {what} as the gateway takes at a time");
-        Self::beyond(&message).retry_after(Duration::from_secs(1))
+        Self::limit_exceeded(&message).with_retry_after(Duration::from_secs(1))
     }
 
     /// Fields that are wrong.
-    pub(super) fn fields(violations: Vec<Violation>) -> Self {
+    pub(super) fn invalid_fields(violations: Vec<Violation>) -> Self {
         let first = violations.first().map_or_else(String::new, |first| {
             format!("{} {}", first.field, first.description)
         });
@@ -125,13 +129,17 @@ impl Failure {
         };
         Self {
             violations,
-            ..Self::new(Reason::FieldInvalid, message)
+            ..Self::new(ErrorReason::FieldInvalid, message)
         }
     }
 
     /// One field that is wrong.
-    pub(super) fn field(field: &str, reason: FieldReason, description: impl Into<String>) -> Self {
-        Self::fields(vec![Violation {
+    pub(super) fn invalid_field(
+        field: &str,
+        reason: FieldReason,
+        description: impl Into<String>,
+    ) -> Self {
+        Self::invalid_fields(vec![Violation {
             field: field.to_owned(),
             description: description.into(),
             reason,
@@ -139,27 +147,27 @@ impl Failure {
     }
 
     /// There is no such change.
-    pub(super) fn not_found() -> Self {
-        Self::new(Reason::ChangeNotFound, "there is no such change")
+    pub(super) fn change_not_found() -> Self {
+        Self::new(ErrorReason::ChangeNotFound, "there is no such change")
     }
 
     /// What a change that is REJECTED or NOT_SENT answers its call with.
-    pub(super) fn refusal(change_id: ChangeId, refusal: &Refusal) -> Self {
-        Self::refused(refusal)
-            .executed(Executed::No)
-            .with("change_id", change_id.to_string())
+    pub(super) fn from_change_refusal(change_id: ChangeId, refusal: &Refusal) -> Self {
+        Self::from_refusal(refusal)
+            .with_executed(Executed::No)
+            .with_metadata("change_id", change_id.to_string())
     }
 
     /// The error of a refusal by ThingSpace.
-    fn refused(refusal: &Refusal) -> Self {
+    fn from_refusal(refusal: &Refusal) -> Self {
         let reason = match refusal.kind {
             RefusalKind::InvalidArgument
             | RefusalKind::NotFound
             | RefusalKind::PermissionDenied
-            | RefusalKind::FailedPrecondition => Reason::ThingspaceRefused,
-            RefusalKind::NotSent => Reason::NotSent,
-            RefusalKind::Throttled => Reason::Throttled,
-            RefusalKind::Credentials => Reason::GatewayCredentials,
+            | RefusalKind::FailedPrecondition => ErrorReason::ThingspaceRefused,
+            RefusalKind::NotSent => ErrorReason::NotSent,
+            RefusalKind::Throttled => ErrorReason::Throttled,
+            RefusalKind::Credentials => ErrorReason::GatewayCredentials,
         };
         let mut failure = Self::new(reason, refusal.detail.clone());
         failure.code = match refusal.kind {
@@ -173,11 +181,11 @@ impl Failure {
             ("thingspace_text", &refusal.thingspace_text),
         ] {
             if let Some(text) = text {
-                failure = failure.with(name, cut(text, 1_000));
+                failure = failure.with_metadata(name, cut(text, 1_000));
             }
         }
         failure.retry_after = refusal.retry_after;
-        if reason == Reason::Throttled {
+        if reason == ErrorReason::Throttled {
             failure.quota = Some(&THINGSPACE_QUOTA);
         }
         failure
@@ -190,7 +198,7 @@ impl Failure {
         let mut metadata: HashMap<String, String> = metadata
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-        metadata.insert("retry".into(), self.reason.retry().as_str().into());
+        metadata.insert("retry".into(), self.reason.retry_advice().as_str().into());
         match self.executed {
             Some(Executed::No) => metadata.insert("executed".into(), "NO".into()),
             Some(Executed::Unknown) => metadata.insert("executed".into(), "UNKNOWN".into()),
@@ -199,47 +207,49 @@ impl Failure {
         let mut details = ErrorDetails::new();
         if !self.violations.is_empty() {
             let total = self.violations.len();
-            let told = tellable(self.violations);
+            let listed = truncate_violations(self.violations);
             metadata.insert("violations_total".into(), total.to_string());
-            metadata.insert("violations_listed".into(), told.len().to_string());
-            details.set_bad_request(told);
+            metadata.insert("violations_listed".into(), listed.len().to_string());
+            details.set_bad_request(listed);
         }
-        let retry_after = match self.reason.retry() {
-            Retry::Later(default) => Some(self.retry_after.unwrap_or(default)),
-            Retry::Now => self.retry_after,
-            Retry::Never => None,
+        let retry_after = match self.reason.retry_advice() {
+            RetryAdvice::Later(default) => Some(self.retry_after.unwrap_or(default)),
+            RetryAdvice::Now => self.retry_after,
+            RetryAdvice::Never => None,
         };
         if let Some(after) = retry_after {
             details.set_retry_info(Some(after));
         }
-        if let Some(index) = self.busy {
+        if let Some(index) = self.busy_device_index {
             let subject = format!("devices[{index}]");
             let description = "is part of another change, named by change_id";
             details.add_precondition_failure_violation("DEVICE_BUSY", subject, description);
         }
-        if let Some(Quota(subject, description)) = self.quota {
+        if let Some(QuotaViolation(subject, description)) = self.quota {
             details.add_quota_failure_violation(*subject, *description);
         }
         details.set_error_info(self.reason.as_str(), DOMAIN, metadata);
         let mut status = Status::with_error_details(self.code, message, details);
         if let Some(after) = retry_after {
             let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            status.metadata_mut().insert(PUSHBACK, millis.into());
+            status
+                .metadata_mut()
+                .insert(RETRY_PUSHBACK_HEADER, millis.into());
         }
         status
     }
 }
 
 /// As many of the violations as there is room for.
-fn tellable(violations: Vec<Violation>) -> Vec<FieldViolation> {
-    let mut room = VIOLATIONS_BYTES;
+fn truncate_violations(violations: Vec<Violation>) -> Vec<FieldViolation> {
+    let mut remaining_bytes = VIOLATIONS_BYTES;
     violations
         .into_iter()
         .map_while(|violation| {
             // Tags and lengths of the three texts and their message.
             let reason = violation.reason.as_str();
             let size = violation.field.len() + violation.description.len() + reason.len() + 14;
-            room = room.checked_sub(size)?;
+            remaining_bytes = remaining_bytes.checked_sub(size)?;
             Some(FieldViolation {
                 field: violation.field,
                 description: violation.description,
@@ -258,18 +268,19 @@ fn cut(text: &str, bytes: usize) -> String {
     text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
+impl From<ApiError> for Status {
+    fn from(failure: ApiError) -> Self {
         failure.into_status()
     }
 }
 
-impl From<DispatchError> for Failure {
+impl From<DispatchError> for ApiError {
     fn from(error: DispatchError) -> Self {
         let failure = match &error {
             DispatchError::KeyReused(id) => {
                 let message = "this idempotency_key was used in this account for another change";
-                Self::new(Reason::IdempotencyKeyReused, message).with("change_id", id.to_string())
+                Self::new(ErrorReason::IdempotencyKeyReused, message)
+                    .with_metadata("change_id", id.to_string())
             }
             DispatchError::DeviceBusy(busy) => {
                 let message = format!(
@@ -278,57 +289,58 @@ impl From<DispatchError> for Failure {
                     busy.device_index
                 );
                 Self {
-                    busy: Some(busy.device_index),
-                    ..Self::new(Reason::DeviceBusy, message)
-                        .with("change_id", busy.change_id.to_string())
+                    busy_device_index: Some(busy.device_index),
+                    ..Self::new(ErrorReason::DeviceBusy, message)
+                        .with_metadata("change_id", busy.change_id.to_string())
                 }
             }
             DispatchError::TooManyInFlight { existing: known } => {
-                let failure = Self::beyond(&error.to_string()).retry_after(Duration::from_secs(1));
+                let failure = Self::limit_exceeded(&error.to_string())
+                    .with_retry_after(Duration::from_secs(1));
                 // A key that is on record may have been executed by its first call.
                 return match known {
-                    ExistingChange::Absent => failure.executed(Executed::No),
-                    ExistingChange::Unknown => failure.executed(Executed::Unknown),
+                    ExistingChange::Absent => failure.with_executed(Executed::No),
+                    ExistingChange::Unknown => failure.with_executed(Executed::Unknown),
                     ExistingChange::Change(id) => failure
-                        .with("change_id", id.to_string())
-                        .executed(Executed::Unknown),
+                        .with_metadata("change_id", id.to_string())
+                        .with_executed(Executed::Unknown),
                 };
             }
             DispatchError::Journal { change_id, .. } => {
-                let failure = Self::new(Reason::JournalUnavailable, error.to_string());
+                let failure = Self::new(ErrorReason::JournalUnavailable, error.to_string());
                 return match change_id {
                     // On record, and still: whether it was sent, its key tells.
-                    Some(id) => failure.with("change_id", id.to_string()),
+                    Some(id) => failure.with_metadata("change_id", id.to_string()),
                     // Perhaps the key names a change that was executed long ago.
                     None => failure,
                 }
-                .executed(Executed::Unknown);
+                .with_executed(Executed::Unknown);
             }
         };
-        failure.executed(Executed::No)
+        failure.with_executed(Executed::No)
     }
 }
 
-impl From<JournalError> for Failure {
+impl From<JournalError> for ApiError {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::NoSuchChange => Self::not_found(),
-            error => Self::new(Reason::JournalUnavailable, error.to_string()),
+            JournalError::NoSuchChange => Self::change_not_found(),
+            error => Self::new(ErrorReason::JournalUnavailable, error.to_string()),
         }
     }
 }
 
-impl From<LookUpError> for Failure {
+impl From<LookUpError> for ApiError {
     fn from(error: LookUpError) -> Self {
         let message = error.to_string();
         match error {
             LookUpError::Throttled(wait) => Self {
                 quota: Some(&THINGSPACE_QUOTA),
-                ..Self::new(Reason::Throttled, message).retry_after(wait)
+                ..Self::new(ErrorReason::Throttled, message).with_retry_after(wait)
             },
             LookUpError::Refused(_) => {
                 let (kind, code) = error.cause();
-                Self::refused(&Refusal {
+                Self::from_refusal(&Refusal {
                     kind,
                     detail: message,
                     thingspace_code: code.map(str::to_owned),
@@ -337,55 +349,55 @@ impl From<LookUpError> for Failure {
                 })
             }
             LookUpError::Unprepared(refusal) if refusal.kind != RefusalKind::NotSent => {
-                Self::refused(&refusal)
+                Self::from_refusal(&refusal)
             }
             LookUpError::Unprepared(_) | LookUpError::Unanswered(_) => {
-                Self::new(Reason::ThingspaceUnavailable, message)
+                Self::new(ErrorReason::ThingspaceUnavailable, message)
             }
         }
     }
 }
 
-impl From<OpenError> for Failure {
-    fn from(error: OpenError) -> Self {
+impl From<WatchOpenError> for ApiError {
+    fn from(error: WatchOpenError) -> Self {
         let message = error.to_string();
         match error {
-            OpenError::NoSuchChange => Self::not_found(),
-            OpenError::OtherTarget => Self::new(Reason::ResumeTokenInvalid, message),
-            OpenError::NoTarget => Self::field(
+            WatchOpenError::NoSuchChange => Self::change_not_found(),
+            WatchOpenError::TargetMismatch => Self::new(ErrorReason::ResumeTokenInvalid, message),
+            WatchOpenError::NoTarget => Self::invalid_field(
                 "change_id",
                 FieldReason::Combination,
                 "is one of several selectors: set exactly one of change_id, request_id, or \
                  account_name with idempotency_key, or set resume_token",
             ),
-            OpenError::Expired { oldest, .. } => {
-                let failure = Self::new(Reason::ResumeTokenExpired, message);
+            WatchOpenError::Expired { oldest, .. } => {
+                let failure = Self::new(ErrorReason::ResumeTokenExpired, message);
                 match oldest {
-                    Some(token) => failure.with("oldest_resume_token", token.encode()),
+                    Some(token) => failure.with_metadata("oldest_resume_token", token.encode()),
                     None => failure,
                 }
             }
-            OpenError::Journal(error) => error.into(),
+            WatchOpenError::Journal(error) => error.into(),
         }
     }
 }
 
-impl From<StreamError> for Failure {
+impl From<StreamError> for ApiError {
     fn from(error: StreamError) -> Self {
         match error {
-            StreamError::Reconnect => Self::new(Reason::Reconnect, error.to_string()),
-            StreamError::Removed => Self::new(Reason::ResumeTokenExpired, error.to_string()),
+            StreamError::Reconnect => Self::new(ErrorReason::Reconnect, error.to_string()),
+            StreamError::Removed => Self::new(ErrorReason::ResumeTokenExpired, error.to_string()),
             StreamError::Journal(error) => error.into(),
         }
     }
 }
 
 /// What a call that ended in this change is answered with, if not OK.
-pub(super) fn refused(change: &Change) -> Option<Failure> {
+pub(super) fn refusal_error(change: &Change) -> Option<ApiError> {
     use crate::domain::change::ChangeState;
     let is_refused = matches!(change.state, ChangeState::Rejected | ChangeState::NotSent);
     let refusal = change.refusal.as_ref().filter(|_| is_refused)?;
-    Some(Failure::refusal(change.change_id, refusal))
+    Some(ApiError::from_change_refusal(change.change_id, refusal))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use tonic::Code;
 
 /// `ErrorInfo.reason`. Each has a section in docs/errors.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum ErrorReason {
     /// A field of the request is wrong.
     FieldInvalid,
     /// The key was used for another content.
@@ -47,7 +47,7 @@ pub enum Reason {
 
 /// Whether the same call can succeed later: `Retry` of the proto.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub enum RetryAdvice {
     /// Repeat the call. There is no minimum delay, unless one is known.
     Now,
     /// Repeat the call after this delay, or after the one that is known better.
@@ -58,7 +58,7 @@ pub enum Retry {
 
 // === impl Reason ===
 
-impl Reason {
+impl ErrorReason {
     /// Every reason.
     pub const ALL: [Self; 18] = [
         Self::FieldInvalid,
@@ -130,13 +130,15 @@ impl Reason {
 
     /// The retry advice for the same call with the same key. The delays apply
     /// where nothing more exact is known.
-    pub fn retry(self) -> Retry {
+    pub fn retry_advice(self) -> RetryAdvice {
         match self {
-            Self::NotSent | Self::Deadline | Self::Reconnect => Retry::Now,
+            Self::NotSent | Self::Deadline | Self::Reconnect => RetryAdvice::Now,
             Self::DeviceBusy | Self::JournalUnavailable | Self::ThingspaceUnavailable => {
-                Retry::Later(Duration::from_secs(5))
+                RetryAdvice::Later(Duration::from_secs(5))
             }
-            Self::Throttled | Self::GatewayCredentials => Retry::Later(Duration::from_secs(60)),
+            Self::Throttled | Self::GatewayCredentials => {
+                RetryAdvice::Later(Duration::from_secs(60))
+            }
             Self::FieldInvalid
             | Self::IdempotencyKeyReused
             | Self::ThingspaceRefused
@@ -146,14 +148,14 @@ impl Reason {
             | Self::MessageTooLarge
             | Self::Malformed
             | Self::Unimplemented
-            | Self::Internal => Retry::Never,
+            | Self::Internal => RetryAdvice::Never,
         }
     }
 }
 
 // === impl Retry ===
 
-impl Retry {
+impl RetryAdvice {
     /// The name of the proto's enum value, without its prefix.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -171,14 +173,14 @@ mod tests {
 
     #[test]
     fn the_proto_lists_exactly_the_values_that_errors_carry() {
-        for reason in Reason::ALL {
+        for reason in ErrorReason::ALL {
             let name = format!("REASON_{}", reason.as_str());
             assert!(proto::Reason::from_str_name(&name).is_some(), "{name}");
-            let name = format!("RETRY_{}", reason.retry().as_str());
+            let name = format!("RETRY_{}", reason.retry_advice().as_str());
             assert!(proto::Retry::from_str_name(&name).is_some(), "{name}");
         }
-        assert!(proto::Reason::try_from(Reason::ALL.len() as i32).is_ok());
-        assert!(proto::Reason::try_from(Reason::ALL.len() as i32 + 1).is_err());
+        assert!(proto::Reason::try_from(ErrorReason::ALL.len() as i32).is_ok());
+        assert!(proto::Reason::try_from(ErrorReason::ALL.len() as i32 + 1).is_err());
         for reason in [
             FieldReason::Required,
             FieldReason::TooLong,

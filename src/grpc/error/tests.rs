@@ -12,26 +12,28 @@ fn trailer_bytes(status: &Status) -> usize {
 
 #[test]
 fn every_status_has_exactly_one_error_info_whatever_its_reason() {
-    for reason in Reason::ALL {
-        let status = Failure::new(reason, "why").into_status();
+    for reason in ErrorReason::ALL {
+        let status = ApiError::new(reason, "why").into_status();
         assert_eq!(status.code(), reason.code());
         let info = status.get_details_error_info().unwrap();
         assert_eq!(
             (info.reason.as_str(), info.domain.as_str()),
             (reason.as_str(), DOMAIN)
         );
-        assert_eq!(info.metadata["retry"], reason.retry().as_str());
+        assert_eq!(info.metadata["retry"], reason.retry_advice().as_str());
         let retry_info = status.get_details_retry_info();
-        let pushback = status.metadata().get(PUSHBACK);
-        match reason.retry() {
-            Retry::Later(wait) => {
+        let pushback = status.metadata().get(RETRY_PUSHBACK_HEADER);
+        match reason.retry_advice() {
+            RetryAdvice::Later(wait) => {
                 assert_eq!(retry_info.unwrap().retry_delay, Some(wait));
                 assert_eq!(
                     pushback.unwrap().to_str().unwrap(),
                     wait.as_millis().to_string()
                 );
             }
-            Retry::Now | Retry::Never => assert!(retry_info.is_none() && pushback.is_none()),
+            RetryAdvice::Now | RetryAdvice::Never => {
+                assert!(retry_info.is_none() && pushback.is_none())
+            }
         }
     }
 }
@@ -45,19 +47,19 @@ fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_byte
             reason: FieldReason::Character,
         })
         .collect();
-    let status = Failure::fields(violations)
-        .executed(Executed::No)
+    let status = ApiError::invalid_fields(violations)
+        .with_executed(Executed::No)
         .into_status();
     assert!(trailer_bytes(&status) < 8_000, "{}", trailer_bytes(&status));
     let info = status.get_details_error_info().unwrap();
     assert_eq!(info.metadata["violations_total"], "9000");
-    let told = status
+    let listed = status
         .get_details_bad_request()
         .unwrap()
         .field_violations
         .len();
-    assert_eq!(info.metadata["violations_listed"], told.to_string());
-    assert!(told > 20 && status.message().ends_with("(and 8999 more)"));
+    assert_eq!(info.metadata["violations_listed"], listed.to_string());
+    assert!(listed > 20 && status.message().ends_with("(and 8999 more)"));
 
     let refusal = Refusal {
         kind: RefusalKind::Throttled,
@@ -67,7 +69,7 @@ fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_byte
         retry_after: None,
     };
     let id = ChangeId::from_bytes([7; 16]);
-    let status = Failure::refusal(id, &refusal).into_status();
+    let status = ApiError::from_change_refusal(id, &refusal).into_status();
     assert!(trailer_bytes(&status) < 8_000, "{}", trailer_bytes(&status));
     assert!(!STANDARD_NO_PAD.encode(status.details()).is_empty());
 }
@@ -75,13 +77,13 @@ fn nine_thousand_violations_and_the_longest_texts_stay_below_eight_thousand_byte
 #[test]
 fn each_reason_is_documented_once_with_its_code_and_its_retry() {
     let manual = include_str!("../../../docs/errors.md");
-    for reason in Reason::ALL {
+    for reason in ErrorReason::ALL {
         let heading = format!("\n## {}\n", reason.as_str());
         assert_eq!(manual.matches(&heading).count(), 1, "{heading}");
         let section = manual.split(&heading).nth(1).unwrap();
         let section = section.split("\n## ").next().unwrap();
         assert!(
-            section.contains(&format!("retry: {}", reason.retry().as_str())),
+            section.contains(&format!("retry: {}", reason.retry_advice().as_str())),
             "{heading}"
         );
     }

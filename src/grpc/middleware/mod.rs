@@ -17,11 +17,11 @@ use tokio::time::Instant;
 use tonic::{Status, body::Body};
 
 use crate::grpc::{
-    admission::concurrency::{Budget, admit},
-    error::{Executed, Failure, reason::Reason},
+    admission::concurrency::{AdmissionControl, admit},
+    error::{ApiError, Executed, reason::ErrorReason},
     middleware::{
-        error_details::complete,
-        telemetry::{Observer, observe},
+        error_details::add_error_details,
+        telemetry::{CallTelemetry, record_call},
     },
 };
 
@@ -30,10 +30,10 @@ use crate::grpc::{
 ///
 /// Without an observer nothing is told of the calls, and without a budget nothing
 /// bounds them: on the admin port they are the kubelet's probes.
-pub(super) fn layered(
+pub(super) fn with_layers(
     services: Router,
-    budget: Option<Budget>,
-    observer: Option<Observer>,
+    budget: Option<AdmissionControl>,
+    observer: Option<CallTelemetry>,
 ) -> Router {
     let admitted = match budget {
         // Next to the handlers, which decode: what is refused is not.
@@ -42,28 +42,28 @@ pub(super) fn layered(
     };
     let answered = admitted
         // Around the wait for room: what has no time left is not worth more.
-        .layer(from_fn(deadline))
+        .layer(from_fn(enforce_deadline))
         // Around all that can go wrong in ours, so that a fault costs one call
         // and not the connection with everybody else's.
         .layer(from_fn(catch_panic))
         // Around all of them, so that every error has its ErrorInfo: those of
         // the layers within, and those that tonic makes itself.
-        .layer(from_fn(complete));
+        .layer(from_fn(add_error_details));
     match observer {
         // Outermost: it sees the status that the caller gets.
-        Some(observer) => answered.layer(from_fn_with_state(Arc::new(observer), observe)),
+        Some(observer) => answered.layer(from_fn_with_state(Arc::new(observer), record_call)),
         None => answered,
     }
 }
 
 /// When a call's caller stops waiting for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Deadline(pub(super) Instant);
+pub(super) struct CallDeadline(pub(super) Instant);
 
 /// Ends a call when its caller's deadline has passed. tonic's own would say
 /// CANCELLED. This covers the answer's head; a stream finds its deadline with
 /// the request.
-async fn deadline(mut request: Request, next: Next) -> Response {
+async fn enforce_deadline(mut request: Request, next: Next) -> Response {
     let timeout = request.headers().get("grpc-timeout").and_then(|value| {
         let text = value.to_str().ok()?;
         parse_timeout(text)
@@ -72,20 +72,21 @@ async fn deadline(mut request: Request, next: Next) -> Response {
     let Some(deadline) = timeout.and_then(|timeout| Instant::now().checked_add(timeout)) else {
         return next.run(request).await;
     };
-    request.extensions_mut().insert(Deadline(deadline));
+    request.extensions_mut().insert(CallDeadline(deadline));
     match tokio::time::timeout_at(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_elapsed) => {
-            let failure = with_executed(deadline_passed(), is_change, Executed::Unknown);
-            respond(failure.into_status())
+            let failure =
+                with_executed_if_change(deadline_exceeded(), is_change, Executed::Unknown);
+            into_http_response(failure.into_status())
         }
     }
 }
 
 /// What a call is answered with whose caller's deadline has passed.
-pub(super) fn deadline_passed() -> Failure {
+pub(super) fn deadline_exceeded() -> ApiError {
     let message = "the deadline passed; what was begun goes on";
-    Failure::new(Reason::Deadline, message)
+    ApiError::new(ErrorReason::Deadline, message)
 }
 
 /// Answers INTERNAL for a handler that panicked.
@@ -96,8 +97,10 @@ async fn catch_panic(request: Request, next: Next) -> Response {
         Ok(response) => response,
         Err(_panic) => {
             tracing::error!("a handler panicked");
-            let failure = Failure::new(Reason::Internal, "a fault of the gateway");
-            respond(with_executed(failure, is_change, Executed::Unknown).into_status())
+            let failure = ApiError::new(ErrorReason::Internal, "a fault of the gateway");
+            into_http_response(
+                with_executed_if_change(failure, is_change, Executed::Unknown).into_status(),
+            )
         }
     }
 }
@@ -111,15 +114,19 @@ pub(super) fn is_change_call(path: &str) -> bool {
     )
 }
 
-pub(super) fn with_executed(failure: Failure, is_change: bool, executed: Executed) -> Failure {
+pub(super) fn with_executed_if_change(
+    failure: ApiError,
+    is_change: bool,
+    executed: Executed,
+) -> ApiError {
     if is_change {
-        failure.executed(executed)
+        failure.with_executed(executed)
     } else {
         failure
     }
 }
 
-pub(super) fn respond(status: Status) -> Response {
+pub(super) fn into_http_response(status: Status) -> Response {
     status.into_http::<Body>().map(axum::body::Body::new)
 }
 

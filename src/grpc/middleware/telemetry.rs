@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What observes calls.
-pub(crate) struct Observer {
+pub(crate) struct CallTelemetry {
     instruments: Instruments,
     /// `package.Service/Method` of all that is served: a caller does not make names.
     methods: HashSet<Arc<str>>,
@@ -32,18 +32,18 @@ pub(crate) struct Observer {
 }
 
 /// A body whose end is the end of its call.
-struct Observed {
+struct InstrumentedBody {
     body: axum::body::Body,
     call: Option<RpcCall>,
 }
 
 /// Begins a call's span, and ends it with the status: in the answer's head, or in its trailers.
-pub(crate) async fn observe(
-    State(observer): State<Arc<Observer>>,
+pub(crate) async fn record_call(
+    State(observer): State<Arc<CallTelemetry>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let call = observer.begin(request.uri().path(), request.headers());
+    let call = observer.start_call(request.uri().path(), request.headers());
     request.extensions_mut().insert(call.span());
     let response = next.run(request).await;
     if let Some(code) = status(response.headers()) {
@@ -52,25 +52,25 @@ pub(crate) async fn observe(
     }
     response.map(|body| {
         let call = Some(call);
-        axum::body::Body::new(Observed { body, call })
+        axum::body::Body::new(InstrumentedBody { body, call })
     })
 }
 
 // === impl Observer ===
 
-impl Observer {
+impl CallTelemetry {
     pub(crate) fn new(instruments: Instruments) -> Self {
         let reflection = ["v1", "v1alpha"].map(|version| {
             format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo").into()
         });
         Self {
             instruments,
-            methods: described().chain(reflection).collect(),
+            methods: served_methods().chain(reflection).collect(),
             other: names::OTHER.into(),
         }
     }
 
-    fn begin(&self, path: &str, headers: &HeaderMap) -> RpcCall {
+    fn start_call(&self, path: &str, headers: &HeaderMap) -> RpcCall {
         let method = path
             .strip_prefix('/')
             .and_then(|name| self.methods.get(name));
@@ -80,8 +80,8 @@ impl Observer {
 }
 
 /// The methods of the protos that this crate has.
-fn described() -> impl Iterator<Item = Arc<str>> {
-    let described = FileDescriptorSet::decode(proto::DESCRIPTORS).unwrap_or_default();
+fn served_methods() -> impl Iterator<Item = Arc<str>> {
+    let described = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
     described.file.into_iter().flat_map(|file| {
         let package = file.package().to_owned();
         file.service.into_iter().flat_map(move |service| {
@@ -98,7 +98,7 @@ fn status(headers: &HeaderMap) -> Option<i32> {
 
 // === impl Observed ===
 
-impl Body for Observed {
+impl Body for InstrumentedBody {
     type Data = Bytes;
     type Error = axum::Error;
 

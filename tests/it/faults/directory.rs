@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use thingspace_gateway::{
     proto::{ChangeState, DeviceResult},
-    watch::Token,
+    watch::ResumeToken,
 };
 use tokio::{sync::watch, time::timeout};
 use tonic::Code;
@@ -97,9 +97,9 @@ impl After<'_> {
         }
         let mut client = gateway.client().await;
         let story = Story::of(&mut client, stored(watch_request(&request))).await;
-        let last = Token::decode(story.last_token()).expect("a token");
+        let last = ResumeToken::decode(story.last_token()).expect("a token");
         let follows = async {
-            while self.marker() < last.place.position {
+            while self.marker() < last.cursor.position {
                 tokio::task::yield_now().await;
             }
         };

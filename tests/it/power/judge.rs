@@ -16,7 +16,7 @@ use thingspace_gateway::{
         sqlite::{JournalOpenError, SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
-    watch::Token,
+    watch::ResumeToken,
 };
 
 use crate::support::requests::ACCOUNT;
@@ -121,7 +121,7 @@ impl Found {
                     found.read_events(&journal, target).await?;
                 }
                 Fact::Seen { token } => {
-                    let token = Token::decode(token).expect("a token");
+                    let token = ResumeToken::decode(token).expect("a token");
                     found.read_events(&journal, token.target).await?;
                 }
                 Fact::Answered { key, .. } | Fact::Left { key } => {
@@ -207,10 +207,11 @@ impl Found {
                 change.is_none_or(|change| states.contains(&change.state))
             }
             Fact::Seen { token } => {
-                let token = Token::decode(token).expect("a token");
-                let at = (name(&token.target), token.place);
+                let token = ResumeToken::decode(token).expect("a token");
+                let at = (name(&token.target), token.cursor);
                 token.epoch.0 != self.epoch
-                    || (token.place != Cursor::START && self.events.get(&at) != Some(&token.mark))
+                    || (token.cursor != Cursor::START
+                        && self.events.get(&at) != Some(&token.event_hash))
             }
             Fact::TriedLogIn => {
                 let mut failed_logins = self

@@ -8,7 +8,7 @@ use prost::{
     encoding::{DecodeContext, WireType},
 };
 
-use super::Token;
+use super::ResumeToken;
 use crate::{domain::change::Change, journal::Event};
 
 /// An encoded `WatchRequestResponse`. To prost it is a message whose fields are
@@ -18,7 +18,7 @@ pub struct Frame(Bytes);
 
 /// What a stream says.
 #[derive(Debug, Clone, Copy)]
-pub enum Message<'a> {
+pub enum WatchMessage<'a> {
     /// The stream is open, on this change as it is now.
     Opened(Option<&'a Change>),
     /// Something happened.
@@ -51,9 +51,9 @@ pub enum ReconnectReason {
 }
 
 /// How messages are encoded: the API's business.
-pub trait Encode: Send + Sync + 'static {
+pub trait MessageEncoder: Send + Sync + 'static {
     /// The message as bytes, with the token after it.
-    fn encode(&self, token: &Token, message: Message<'_>) -> Bytes;
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes;
 }
 
 // === impl Frame ===

@@ -12,13 +12,17 @@ use crate::journal::{CommitListener, Journal, WatchTarget};
 
 /// The tails of the targets that are being watched.
 #[derive(Default)]
-pub(super) struct Tails(pub(super) Mutex<HashMap<WatchTarget, Weak<Tail>>>);
+pub(super) struct TailRegistry(pub(super) Mutex<HashMap<WatchTarget, Weak<Tail>>>);
 
 // === impl Tails ===
 
-impl Tails {
+impl TailRegistry {
     /// The tail of a target, for one more watch.
-    pub(super) fn join(&self, target: &WatchTarget, journal: &Arc<dyn Journal>) -> Arc<Tail> {
+    pub(super) fn get_or_create(
+        &self,
+        target: &WatchTarget,
+        journal: &Arc<dyn Journal>,
+    ) -> Arc<Tail> {
         let mut tails = self.0.lock();
         if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
             return tail;
@@ -30,7 +34,7 @@ impl Tails {
     }
 
     /// Forgets a target's tail with its last watch.
-    pub(super) fn leave(&self, target: &WatchTarget, tail: Option<Arc<Tail>>) {
+    pub(super) fn release(&self, target: &WatchTarget, tail: Option<Arc<Tail>>) {
         let mut tails = self.0.lock();
         // Under the lock, so that of two that leave together one is the last.
         drop(tail);
@@ -43,7 +47,7 @@ impl Tails {
     }
 }
 
-impl CommitListener for Tails {
+impl CommitListener for TailRegistry {
     fn on_commit(&self, touched: &[WatchTarget]) {
         let tails = self.0.lock();
         for target in touched {

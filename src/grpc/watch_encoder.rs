@@ -7,15 +7,15 @@ use super::convert::{change_to_proto, result_to_proto};
 use crate::{
     journal::EventPayload,
     proto::{self, watch_request_response::Event},
-    watch::{Encode, Message, ReconnectReason, Token},
+    watch::{MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
 
 /// Encodes a watch's messages as `WatchRequestResponse`.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Encoder;
+pub struct ProtoEncoder;
 
-impl Encode for Encoder {
-    fn encode(&self, token: &Token, message: Message<'_>) -> Bytes {
+impl MessageEncoder for ProtoEncoder {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes {
         let response = proto::WatchRequestResponse {
             resume_token: token.encode(),
             event: Some(event(message)),
@@ -24,12 +24,12 @@ impl Encode for Encoder {
     }
 }
 
-fn event(message: Message<'_>) -> Event {
+fn event(message: WatchMessage<'_>) -> Event {
     match message {
-        Message::Opened(change) => Event::Opened(proto::Opened {
+        WatchMessage::Opened(change) => Event::Opened(proto::Opened {
             change: change.map(change_to_proto),
         }),
-        Message::Event { event, include_raw } => match &event.payload {
+        WatchMessage::Event { event, include_raw } => match &event.payload {
             EventPayload::State(change) => Event::StateChanged(proto::StateChanged {
                 change: Some(change_to_proto(change)),
             }),
@@ -37,8 +37,8 @@ fn event(message: Message<'_>) -> Event {
                 Event::DeviceResult(result_to_proto(result, include_raw))
             }
         },
-        Message::Bookmark => Event::Bookmark(proto::Bookmark {}),
-        Message::Reconnect {
+        WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
+        WatchMessage::Reconnect {
             reason,
             retry_after,
         } => Event::Reconnect(proto::Reconnect {
@@ -49,7 +49,7 @@ fn event(message: Message<'_>) -> Event {
             .into(),
             retry_after: retry_after.try_into().ok(),
         }),
-        Message::Finished(change) => Event::Finished(proto::Finished {
+        WatchMessage::Finished(change) => Event::Finished(proto::Finished {
             change: Some(change_to_proto(change)),
         }),
     }

@@ -1,6 +1,6 @@
 //! Which change, or which request, a message names.
 
-use crate::grpc::error::Failure;
+use crate::grpc::error::ApiError;
 use crate::{
     domain::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
@@ -11,18 +11,18 @@ use crate::{
 
 /// The flat fields that name a change.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Names<'a> {
+pub(super) struct SelectorFields<'a> {
     pub(super) change_id: &'a str,
     pub(super) request_id: &'a str,
     pub(super) account_name: &'a str,
     pub(super) idempotency_key: &'a str,
     /// Which of the fields a message has.
-    pub(super) selectors: Selectors,
+    pub(super) selectors: AllowedSelectors,
 }
 
 /// The fields that a message has for naming a change.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) enum Selectors {
+pub(super) enum AllowedSelectors {
     /// All of them.
     #[default]
     All,
@@ -32,9 +32,9 @@ pub(super) enum Selectors {
 
 // === impl Names ===
 
-impl Names<'_> {
+impl SelectorFields<'_> {
     /// The change that is named; `None` when all fields are empty.
-    pub(super) fn read(self) -> Result<Option<ChangeSelector>, Failure> {
+    pub(super) fn parse(self) -> Result<Option<ChangeSelector>, ApiError> {
         let by_key = !self.account_name.is_empty() || !self.idempotency_key.is_empty();
         let given = [
             ("change_id", !self.change_id.is_empty()),
@@ -44,7 +44,11 @@ impl Names<'_> {
         let mut given = given.iter().filter(|(_, given)| *given);
         if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
             let why = self.selectors.expected();
-            return Err(Failure::field(second, FieldReason::Combination, why));
+            return Err(ApiError::invalid_field(
+                second,
+                FieldReason::Combination,
+                why,
+            ));
         }
         let mut violations = Violations::default();
         let name = if !self.change_id.is_empty() {
@@ -69,21 +73,21 @@ impl Names<'_> {
         violations
             .into_result(name)
             .map(Some)
-            .map_err(Failure::fields)
+            .map_err(ApiError::invalid_fields)
     }
 
     /// The change that is named; a failure when all fields are empty.
-    pub(super) fn require(self) -> Result<ChangeSelector, Failure> {
-        self.read()?.ok_or_else(|| {
+    pub(super) fn parse_required(self) -> Result<ChangeSelector, ApiError> {
+        self.parse()?.ok_or_else(|| {
             let why = self.selectors.expected();
-            Failure::field("change_id", FieldReason::Combination, why)
+            ApiError::invalid_field("change_id", FieldReason::Combination, why)
         })
     }
 }
 
 // === impl Selectors ===
 
-impl Selectors {
+impl AllowedSelectors {
     fn expected(self) -> &'static str {
         match self {
             Self::All => {

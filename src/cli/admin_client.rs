@@ -16,11 +16,11 @@ use super::write_line;
 use crate::config::{self, Config, Sources};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What is asked of the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Order {
+pub enum AdminCommand {
     /// What is in the quarantine, a line each.
     List,
     /// One entry, body included.
@@ -32,7 +32,7 @@ pub enum Order {
     /// Forget one entry.
     Drop(u64),
     /// Let ThingSpace's credentials be tried again.
-    Unlatch,
+    ResetLockout,
 }
 
 /// Gives an order and prints what came of it as JSON. Exit code 0 when it was done, 1 when not, 78
@@ -42,7 +42,7 @@ pub enum Order {
 ///
 /// What the writers say, and what the runtime lacks.
 pub fn run(
-    order: &Order,
+    command: &AdminCommand,
     sources: &Sources,
     out: &mut impl Write,
     err: &mut impl Write,
@@ -58,44 +58,52 @@ pub fn run(
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let done = runtime.block_on(async { timeout(PATIENCE, give(&socket, order, out)).await });
+    let done =
+        runtime.block_on(async { timeout(RESPONSE_TIMEOUT, execute(&socket, command, out)).await });
     match done {
         Ok(Ok(())) => Ok(0),
-        Ok(Err(Failed::Writer(error))) => Err(error),
-        Ok(Err(Failed::Told(why))) => {
+        Ok(Err(CommandError::Output(error))) => Err(error),
+        Ok(Err(CommandError::Request(why))) => {
             write_line(err, &why)?;
             Ok(1)
         }
         Err(_elapsed) => {
             write_line(
                 err,
-                &format!("{}: no answer within {PATIENCE:?}", socket.display()),
+                &format!(
+                    "{}: no answer within {RESPONSE_TIMEOUT:?}",
+                    socket.display()
+                ),
             )?;
             Ok(1)
         }
     }
 }
 
-enum Failed {
+enum CommandError {
     /// One line that says why.
-    Told(String),
-    Writer(io::Error),
+    Request(String),
+    Output(io::Error),
 }
 
-async fn give(socket: &Path, order: &Order, out: &mut impl Write) -> Result<(), Failed> {
-    if *order != Order::List {
-        let (method, path) = order.call();
-        let answer = ask(socket, method, &path).await?;
-        return write_line(out, &answer.to_string()).map_err(Failed::Writer);
+async fn execute(
+    socket: &Path,
+    command: &AdminCommand,
+    out: &mut impl Write,
+) -> Result<(), CommandError> {
+    if *command != AdminCommand::List {
+        let (method, path) = command.http_endpoint();
+        let answer = send_request(socket, method, &path).await?;
+        return write_line(out, &answer.to_string()).map_err(CommandError::Output);
     }
     let mut after = 0;
     loop {
         let path = format!("/quarantine/after/{after}");
-        let answer = ask(socket, Method::GET, &path).await?;
+        let answer = send_request(socket, Method::GET, &path).await?;
         let entries = answer.get("quarantine").and_then(Value::as_array);
         let entries = entries.map(Vec::as_slice).unwrap_or_default();
         for entry in entries {
-            write_line(out, &entry.to_string()).map_err(Failed::Writer)?;
+            write_line(out, &entry.to_string()).map_err(CommandError::Output)?;
         }
         let last = entries.last().and_then(|entry| entry.get("id")?.as_u64());
         match last {
@@ -106,33 +114,35 @@ async fn give(socket: &Path, order: &Order, out: &mut impl Write) -> Result<(), 
 }
 
 /// One request, and the JSON of its answer.
-async fn ask(socket: &Path, method: Method, path: &str) -> Result<Value, Failed> {
-    let told = |why: String| Failed::Told(format!("{}: {why}", socket.display()));
+async fn send_request(socket: &Path, method: Method, path: &str) -> Result<Value, CommandError> {
+    let request_error = |why: String| CommandError::Request(format!("{}: {why}", socket.display()));
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|error| told(format!("{error}: is the gateway running here?")))?;
+        .map_err(|error| request_error(format!("{error}: is the gateway running here?")))?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(|error| told(error.to_string()))?;
+        .map_err(|error| request_error(error.to_string()))?;
     let serving = tokio::spawn(connection);
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("host", "admin")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| told(error.to_string()))?;
+        .map_err(|error| request_error(error.to_string()))?;
     let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| told(error.to_string()))?;
+    let answer = answer.map_err(|error| request_error(error.to_string()))?;
     let status = answer.status();
     let body = answer.into_body().collect().await;
-    let body = body.map_err(|error| told(error.to_string()))?.to_bytes();
+    let body = body
+        .map_err(|error| request_error(error.to_string()))?
+        .to_bytes();
     serving.abort();
     let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
     if status.is_success() {
         return Ok(answer);
     }
     let word = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-    Err(Failed::Told(format!(
+    Err(CommandError::Request(format!(
         "{}: {}",
         word("error"),
         word("message")
@@ -141,15 +151,15 @@ async fn ask(socket: &Path, method: Method, path: &str) -> Result<Value, Failed>
 
 // === impl Order ===
 
-impl Order {
-    fn call(&self) -> (Method, String) {
+impl AdminCommand {
+    fn http_endpoint(&self) -> (Method, String) {
         match self {
             Self::List => (Method::GET, "/quarantine".into()),
             Self::Show(id) => (Method::GET, format!("/quarantine/{id}")),
             Self::Replay(id) => (Method::POST, format!("/quarantine/{id}/replay")),
             Self::ReplayAll => (Method::POST, "/quarantine/replay".into()),
             Self::Drop(id) => (Method::DELETE, format!("/quarantine/{id}")),
-            Self::Unlatch => (Method::POST, "/thingspace/unlatch".into()),
+            Self::ResetLockout => (Method::POST, "/thingspace/unlatch".into()),
         }
     }
 }
