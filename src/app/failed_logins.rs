@@ -12,13 +12,13 @@ use crate::{
 };
 
 /// Stores them under a name that only this journal can compute from the credentials.
-pub(super) struct InJournal {
+pub(super) struct JournalFailedLoginStore {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
-impl InJournal {
-    fn name(&self, credentials: &Credentials) -> String {
+impl JournalFailedLoginStore {
+    fn kv_key(&self, credentials: &Credentials) -> String {
         // Each part is preceded by its length, so no two sets of credentials have the same content.
         let content: Vec<u8> = [
             &credentials.app_key,
@@ -32,23 +32,23 @@ impl InJournal {
             [&text.len().to_be_bytes()[..], text].concat()
         })
         .collect();
-        let print = self.journal.fingerprint(&content);
-        let hex: String = print.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mac = self.journal.fingerprint(&content);
+        let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("failed_logins.{hex}")
     }
 }
 
 #[async_trait]
-impl FailedLoginStore for InJournal {
+impl FailedLoginStore for JournalFailedLoginStore {
     async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String> {
-        let value = self.journal.get_kv(self.name(credentials)).await;
+        let value = self.journal.get_kv(self.kv_key(credentials)).await;
         let value = value.map_err(|error| error.to_string())?;
         Ok(decode(&value, self.clock.now()))
     }
 
     async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String> {
         let value = encode(failed, self.clock.now());
-        let stored = self.journal.put_kv(self.name(credentials), value).await;
+        let stored = self.journal.put_kv(self.kv_key(credentials), value).await;
         stored.map_err(|error| error.to_string())
     }
 }

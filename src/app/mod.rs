@@ -22,18 +22,18 @@ use crate::{
 };
 
 mod admin;
+mod admin_socket;
 mod clock;
+mod embedded_sandbox;
 mod failed_logins;
-mod forward;
-mod guard;
-mod parts;
-mod sandboxed;
+mod forwarding;
+mod registration;
 mod secrets;
-mod socket;
+mod wiring;
 
 pub use clock::SystemClock;
-use parts::{Parts, count_by_state};
-pub use sandboxed::sandbox_settings;
+pub use embedded_sandbox::sandbox_settings;
+use wiring::{Components, count_by_state};
 
 /// How much of a drain's grace the callback listener needs.
 const LISTENER_GRACE: Duration = Duration::from_secs(4);
@@ -45,10 +45,10 @@ const FLUSH_GRACE: (Duration, Duration) = (Duration::from_millis(200), Duration:
 /// A gateway that has all it needs, and serves nobody yet.
 pub struct App {
     addresses: Addresses,
-    ports: Ports,
-    parts: Parts,
+    ports: BoundPorts,
+    components: Components,
     config: Config,
-    sandbox: Option<sandboxed::Beside>,
+    sandbox: Option<embedded_sandbox::EmbeddedSandbox>,
     telemetry: Telemetry,
 }
 
@@ -121,14 +121,14 @@ impl StartError {
 
 /// How a gateway ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub enum ShutdownOutcome {
     /// Everything was finished.
     Drained,
     /// Something was cut off when the grace had passed.
-    CutOff,
+    TimedOut,
 }
 
-struct Ports {
+struct BoundPorts {
     grpc: TcpListener,
     callbacks: TcpListener,
     admin: TcpListener,
@@ -143,12 +143,13 @@ impl App {
         mode: Mode,
         telemetry: Telemetry,
     ) -> Result<Self, StartError> {
-        let ports = Ports::bind(&config).await?;
+        let ports = BoundPorts::bind(&config).await?;
         let addresses = ports.addresses()?;
         let sandbox = match mode {
             Mode::ServeSandbox => {
-                let beside = sandboxed::Beside::bind(&mut config, addresses.callbacks);
-                Some(beside.await.map_err(StartError::Sandbox)?)
+                let sandbox =
+                    embedded_sandbox::EmbeddedSandbox::bind(&mut config, addresses.callbacks);
+                Some(sandbox.await.map_err(StartError::Sandbox)?)
             }
             Mode::Serve | Mode::Sandbox => None,
         };
@@ -156,9 +157,9 @@ impl App {
             Mode::ServeSandbox => Origin::sandbox(),
             Mode::Serve | Mode::Sandbox => Origin::from_url(&config.thingspace.base_url),
         };
-        let parts = Parts::build(&config, origin, telemetry.instruments()).await?;
+        let components = Components::build(&config, origin, telemetry.instruments()).await?;
         // The metrics outlive the journal, and must not keep its directory locked.
-        let journal = Arc::downgrade(&parts.journal);
+        let journal = Arc::downgrade(&components.journal);
         telemetry.observe_changes(move || {
             let census = journal.upgrade().map(|journal| journal.state_counts());
             count_by_state(census.unwrap_or_default())
@@ -166,7 +167,7 @@ impl App {
         Ok(Self {
             addresses,
             ports,
-            parts,
+            components,
             config,
             sandbox,
             telemetry,
@@ -179,11 +180,11 @@ impl App {
     }
 
     /// Serves until `shutdown`, then drains within `shutdown.grace`.
-    pub async fn run(self, shutdown: CancellationToken) -> Ended {
+    pub async fn run(self, shutdown: CancellationToken) -> ShutdownOutcome {
         let Self {
             addresses,
             ports,
-            parts,
+            components,
             config,
             sandbox,
             telemetry,
@@ -191,43 +192,43 @@ impl App {
         addresses.log();
         let grace = config.shutdown.grace;
         let stop = CancellationToken::new();
-        let mut upkeep = JoinSet::new();
-        parts.start_upkeep(&config, &stop, &mut upkeep);
-        upkeep.spawn(parts.attributor.run(stop.clone()));
-        let guard = guard::guard(
+        let mut background = JoinSet::new();
+        components.spawn_background(&config, &stop, &mut background);
+        background.spawn(components.attributor.run(stop.clone()));
+        let monitor = registration::build_registration_monitor(
             &config,
-            &parts.journal,
-            &parts.thingspace,
-            &parts.clock,
+            &components.journal,
+            &components.thingspace,
+            &components.clock,
             telemetry.instruments(),
         );
-        if let Some(guard) = guard {
-            upkeep.spawn(guard.run(stop.clone()));
+        if let Some(monitor) = monitor {
+            background.spawn(monitor.run(stop.clone()));
         }
-        let forwarder = forward::forwarder(
+        let forwarder = forwarding::build_forwarder(
             &config,
             addresses.callbacks,
-            &parts.journal,
-            &parts.clock,
-            parts.steady_clock.clone(),
+            &components.journal,
+            &components.clock,
+            components.steady_clock.clone(),
             telemetry.instruments(),
         );
-        if let Some((forwarder, fresh)) = forwarder {
-            upkeep.spawn(secrets::refresh(fresh, stop.clone()));
-            upkeep.spawn(forwarder.run(stop.clone()));
-            let journal = Arc::downgrade(&parts.journal);
+        if let Some((forwarder, secrets)) = forwarder {
+            background.spawn(secrets::refresh(secrets, stop.clone()));
+            background.spawn(forwarder.run(stop.clone()));
+            let journal = Arc::downgrade(&components.journal);
             telemetry.observe_forwards(move || {
                 let journal = journal.upgrade();
                 journal.map_or(0, |journal| journal.forward_queue_stats().waiting)
             });
         }
-        let operator = socket::Operator {
-            journal: Arc::clone(&parts.journal),
-            quarantine: parts.listener.quarantine(),
-            thingspace: Arc::clone(&parts.thingspace),
+        let operator = admin_socket::AdminState {
+            journal: Arc::clone(&components.journal),
+            quarantine: components.listener.quarantine(),
+            thingspace: Arc::clone(&components.thingspace),
         };
-        upkeep.spawn(socket::serve(
-            parts.socket,
+        background.spawn(admin_socket::serve(
+            components.socket,
             config.admin_socket(),
             operator,
             stop.clone(),
@@ -235,18 +236,26 @@ impl App {
         if let Some(sandbox) = &sandbox {
             sandbox.log();
         }
-        let sandbox = sandbox.map(|beside| beside.start(stop.clone()));
+        let sandbox = sandbox.map(|sandbox| sandbox.start(stop.clone()));
 
         let mut grpc = JoinSet::new();
-        grpc.spawn(parts.server.serve(ports.grpc, parts.draining.clone()));
+        grpc.spawn(
+            components
+                .server
+                .serve(ports.grpc, components.draining.clone()),
+        );
         let mut callbacks = JoinSet::new();
-        callbacks.spawn(parts.listener.serve(ports.callbacks, stop.clone(), grace));
-        let readiness = parts.serving.subscribe();
-        upkeep.spawn(admin::serve(
+        callbacks.spawn(
+            components
+                .listener
+                .serve(ports.callbacks, stop.clone(), grace),
+        );
+        let readiness = components.serving.subscribe();
+        background.spawn(admin::serve(
             ports.admin,
             telemetry.clone(),
             readiness,
-            parts.draining.clone(),
+            components.draining.clone(),
             stop.clone(),
         ));
 
@@ -256,24 +265,26 @@ impl App {
         // whatever the calls took.
         let calls_until = deadline - (grace / 4).min(LISTENER_GRACE);
         tracing::info!(grace = ?grace, "draining");
-        parts.draining.cancel();
-        parts.serving.send_replace(false);
-        parts.submitting.close();
+        components.draining.cancel();
+        components.serving.send_replace(false);
+        components.inflight_dispatches.close();
         // Calls first, and the POSTs that outlive their calls; callbacks are
         // taken until the end, since ThingSpace hardly repeats them.
-        let mut drained = ended(&mut grpc, calls_until).await;
-        drained &= timeout_at(calls_until, parts.submitting.wait())
+        let mut drained = join_until(&mut grpc, calls_until).await;
+        drained &= timeout_at(calls_until, components.inflight_dispatches.wait())
             .await
             .is_ok();
         stop.cancel();
-        drained &= ended(&mut callbacks, deadline).await;
-        upkeep.shutdown().await;
+        drained &= join_until(&mut callbacks, deadline).await;
+        background.shutdown().await;
         // Everything acknowledged is on disk already; this only tidies up. A POST
         // that is still under way keeps its room in the journal, and is not
         // waited for again.
-        drained &= timeout(CLOSE_GRACE, parts.journal.close()).await.is_ok();
+        drained &= timeout(CLOSE_GRACE, components.journal.close())
+            .await
+            .is_ok();
         if let Some(sandbox) = sandbox {
-            sandbox.end().await;
+            sandbox.stop().await;
         }
         let left = deadline.saturating_duration_since(Instant::now());
         telemetry
@@ -281,15 +292,15 @@ impl App {
             .await;
         tracing::info!(drained, "stopped");
         if drained {
-            Ended::Drained
+            ShutdownOutcome::Drained
         } else {
-            Ended::CutOff
+            ShutdownOutcome::TimedOut
         }
     }
 }
 
 /// Waits for tasks, then ends those that are left.
-async fn ended(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
+async fn join_until(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
     let all = async { while tasks.join_next().await.is_some() {} };
     let in_time = timeout_at(deadline, all).await.is_ok();
     tasks.shutdown().await;
@@ -298,7 +309,7 @@ async fn ended(tasks: &mut JoinSet<()>, deadline: Instant) -> bool {
 
 // === impl Ports ===
 
-impl Ports {
+impl BoundPorts {
     async fn bind(config: &Config) -> Result<Self, StartError> {
         Ok(Self {
             grpc: bind("grpc.listen", config.grpc.listen).await?,
@@ -308,7 +319,7 @@ impl Ports {
     }
 
     fn addresses(&self) -> Result<Addresses, StartError> {
-        let of = |key, listener: &TcpListener| {
+        let local_addr = |key, listener: &TcpListener| {
             listener.local_addr().map_err(|source| StartError::Bind {
                 key,
                 address: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -316,9 +327,9 @@ impl Ports {
             })
         };
         Ok(Addresses {
-            grpc: of("grpc.listen", &self.grpc)?,
-            callbacks: of("callbacks.listen", &self.callbacks)?,
-            admin: of("admin.listen", &self.admin)?,
+            grpc: local_addr("grpc.listen", &self.grpc)?,
+            callbacks: local_addr("callbacks.listen", &self.callbacks)?,
+            admin: local_addr("admin.listen", &self.admin)?,
         })
     }
 }

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    callbacks::{self, Pair, SecretSource},
+    callbacks::{self, CallbackCredentials, SecretSource},
     config::{self, Config, FiveGBiHttpMethod, Secret},
     thingspace::{self, CredentialSource, Credentials, FailedLoginStore, FiveGBiMethod},
 };
@@ -17,18 +17,18 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A secret as it was last read. One whose file is unreadable for a moment
 /// stays as it was.
-pub(super) struct Fresh {
+pub(super) struct ReloadingSecret {
     secret: Secret,
     value: RwLock<Arc<SecretString>>,
 }
 
 /// The four credentials, read at each log-in.
 #[derive(Debug)]
-struct FromSettings(config::ThingSpace);
+struct CredentialsProvider(config::ThingSpace);
 
 // === impl Fresh ===
 
-impl Fresh {
+impl ReloadingSecret {
     pub(super) fn new(secret: &Secret) -> Arc<Self> {
         // The settings were checked: this can only fail in the moment between.
         let value = secret.read().unwrap_or_else(|error| {
@@ -42,7 +42,7 @@ impl Fresh {
     }
 
     /// As it was last read.
-    pub(super) fn now(&self) -> Arc<SecretString> {
+    pub(super) fn value(&self) -> Arc<SecretString> {
         Arc::clone(&self.value.read())
     }
 
@@ -54,14 +54,14 @@ impl Fresh {
     }
 }
 
-impl SecretSource for Fresh {
-    fn read(&self) -> Arc<SecretString> {
-        self.now()
+impl SecretSource for ReloadingSecret {
+    fn current(&self) -> Arc<SecretString> {
+        self.value()
     }
 }
 
 /// Reads secrets from files anew, until `stop`.
-pub(super) async fn refresh(secrets: Vec<Arc<Fresh>>, stop: CancellationToken) {
+pub(super) async fn refresh(secrets: Vec<Arc<ReloadingSecret>>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -81,28 +81,30 @@ pub(super) async fn refresh(secrets: Vec<Arc<Fresh>>, stop: CancellationToken) {
 
 /// What the settings say to the listener, and the secrets in it that come from
 /// files.
-pub(super) fn listener_settings(config: &Config) -> (callbacks::Settings, Vec<Arc<Fresh>>) {
+pub(super) fn callback_settings(
+    config: &Config,
+) -> (callbacks::CallbackSettings, Vec<Arc<ReloadingSecret>>) {
     let callbacks = &config.callbacks;
-    let mut fresh = Vec::new();
+    let mut reloading = Vec::new();
     let mut source = |secret: &Secret| -> Arc<dyn SecretSource> {
-        let source = Fresh::new(secret);
+        let source = ReloadingSecret::new(secret);
         if secret.path().is_some() {
-            fresh.push(Arc::clone(&source));
+            reloading.push(Arc::clone(&source));
         }
         source
     };
     let mut pair = |username: &Option<Secret>, password: &Option<Secret>| {
-        Some(Pair {
+        Some(CallbackCredentials {
             username: source(username.as_ref()?),
             password: source(password.as_ref()?),
         })
     };
     let current = pair(&callbacks.username, &callbacks.password);
     let previous = pair(&callbacks.previous_username, &callbacks.previous_password);
-    let settings = callbacks::Settings {
+    let settings = callbacks::CallbackSettings {
         path_secret: callbacks.path_secret.as_ref().map(source),
-        current,
-        previous,
+        credentials: current,
+        previous_credentials: previous,
         require_password: callbacks.require_password.clone(),
         allow_cidrs: callbacks.allow_cidrs.clone(),
         allow_mode: match callbacks.allow_mode {
@@ -110,9 +112,9 @@ pub(super) fn listener_settings(config: &Config) -> (callbacks::Settings, Vec<Ar
             config::AllowMode::Enforce => callbacks::AllowMode::Enforce,
         },
         trusted_hops: callbacks.trusted_hops,
-        quarantine_bytes: callbacks.quarantine_max_bytes,
-        bodies_bytes: config.limits.callback_bytes,
-        forward_most: callbacks
+        quarantine_max_bytes: callbacks.quarantine_max_bytes,
+        max_inflight_body_bytes: config.limits.callback_bytes,
+        max_queued_forwards: callbacks
             .forward_url
             .as_ref()
             .map(|_| callbacks.forward_max_waiting),
@@ -121,9 +123,9 @@ pub(super) fn listener_settings(config: &Config) -> (callbacks::Settings, Vec<Ar
             .clone()
             .zip(callbacks.tls_key_file.clone())
             .map(|(certificates, key)| callbacks::TlsFiles { certificates, key }),
-        ..callbacks::Settings::default()
+        ..callbacks::CallbackSettings::default()
     };
-    (settings, fresh)
+    (settings, reloading)
 }
 
 /// What the settings say to the client of ThingSpace.
@@ -138,7 +140,7 @@ pub(super) fn thingspace_settings(
             FiveGBiHttpMethod::Put => FiveGBiMethod::Put,
         },
         request_timeout: config.thingspace.request_timeout,
-        credentials: Arc::new(FromSettings(config.thingspace.clone())),
+        credentials: Arc::new(CredentialsProvider(config.thingspace.clone())),
         failed_logins,
         changes_per_minute: NonZeroU32::new(config.thingspace.changes_per_minute)
             .unwrap_or(NonZeroU32::MIN),
@@ -149,7 +151,7 @@ pub(super) fn thingspace_settings(
 
 // === impl FromSettings ===
 
-impl CredentialSource for FromSettings {
+impl CredentialSource for CredentialsProvider {
     fn read(&self) -> Result<Credentials, String> {
         let read = |key: &str, secret: &Option<Secret>| {
             let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;

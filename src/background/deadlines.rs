@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::LOOK_INTERVAL;
+use super::POLL_INTERVAL;
 use crate::{
     domain::{
         change::{ChangeState, Transition},
@@ -24,13 +24,13 @@ pub struct Deadlines {
 }
 
 /// One rule: who has been in a state for so long takes a step.
-struct Rule {
+struct DeadlineRule {
     state: ChangeState,
     after: Duration,
-    step: Transition,
-    told: &'static str,
+    transition: Transition,
+    log_message: &'static str,
     /// When changes were first seen that have waited since a time that is yet to come.
-    ahead: HashMap<ChangeId, Timestamp>,
+    first_seen: HashMap<ChangeId, Timestamp>,
 }
 
 /// Takes the steps that are due, until `stop`. OVERDUE can be taken back by results: `clock` decides. CLOSED
@@ -44,7 +44,7 @@ pub async fn watch_deadlines(
 ) {
     let mut rules = deadlines.rules();
     loop {
-        let mut wait = LOOK_INTERVAL;
+        let mut wait = POLL_INTERVAL;
         for rule in &mut rules {
             match rule.apply(&*journal, &*clock, &*steady).await {
                 Ok(next) => wait = wait.min(next),
@@ -61,13 +61,13 @@ pub async fn watch_deadlines(
 // === impl Deadlines ===
 
 impl Deadlines {
-    fn rules(self) -> [Rule; 3] {
-        let rule = |state, after, step, told| Rule {
+    fn rules(self) -> [DeadlineRule; 3] {
+        let rule = |state, after, step, log_message| DeadlineRule {
             state,
             after,
-            step,
-            told,
-            ahead: HashMap::new(),
+            transition: step,
+            log_message,
+            first_seen: HashMap::new(),
         };
         let give_up = self.close_after;
         [
@@ -95,7 +95,7 @@ impl Deadlines {
 
 // === impl Rule ===
 
-impl Rule {
+impl DeadlineRule {
     /// Takes what is due; answers how long to wait for the next.
     async fn apply(
         &mut self,
@@ -103,7 +103,7 @@ impl Rule {
         clock: &dyn Clock,
         steady: &dyn Clock,
     ) -> Result<Duration, JournalError> {
-        let now = match self.step {
+        let now = match self.transition {
             Transition::Close => steady.now(),
             _ => clock.now(),
         };
@@ -112,10 +112,10 @@ impl Rule {
         let mut due = waiting.due;
         let mut next = waiting.next;
         // The system clock was ahead when these were stored: they wait from when they are first seen.
-        self.ahead
+        self.first_seen
             .retain(|id, _| waiting.ahead_of_clock.contains(id));
         for change_id in waiting.ahead_of_clock {
-            let since = self.ahead.entry(change_id).or_insert(now);
+            let since = self.first_seen.entry(change_id).or_insert(now);
             // The clock may have been set back since.
             *since = now.min(*since);
             let since = *since;
@@ -127,12 +127,12 @@ impl Rule {
         }
         for change_id in &due {
             match journal
-                .apply_transition(*change_id, self.step.clone(), clock.now())
+                .apply_transition(*change_id, self.transition.clone(), clock.now())
                 .await
             {
                 Ok(change) => {
                     let missing = change.pending_count();
-                    tracing::warn!(%change_id, missing, "{}", self.told);
+                    tracing::warn!(%change_id, missing, "{}", self.log_message);
                 }
                 // It took another step meanwhile, or was removed.
                 Err(JournalError::IllegalTransition(_) | JournalError::NoSuchChange) => {}

@@ -14,11 +14,13 @@ pub use attribution::Attributor;
 pub use deadlines::{Deadlines, watch_deadlines};
 pub use forwarding::{Destination, DestinationSource, Forwarder};
 pub use reconcile::Reconciler;
-pub use registration::{Guard, Means, Own, OwnSource, Register};
+pub use registration::{
+    DesiredListener, DesiredListenerSource, RegisterPolicy, Registrar, RegistrationMonitor,
+};
 pub use retention::trim_journal;
 pub use steady_clock::SteadyClock;
 
 /// How often upkeep looks at the journal when nothing tells it when to.
-const LOOK_INTERVAL: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests;

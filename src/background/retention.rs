@@ -22,7 +22,7 @@ const TRIM_PAUSE: Duration = Duration::from_millis(20);
 /// Samples of one retention. The last of them is how much longer a change may be kept.
 const SAMPLES: u32 = 64;
 /// The note of the journal that has the samples.
-const NOTE: &str = "retention-samples";
+const KV_KEY: &str = "retention-samples";
 
 /// Removes changes whose last event is older than `retention`, a bounded slice at a time, until `stop`.
 /// Stores the clock's time for the next start.
@@ -62,13 +62,13 @@ async fn trim_once(
 ) -> Result<bool, JournalError> {
     let now = clock.now();
     let before = now.minus(retention);
-    let mut samples = Samples::parse(&journal.get_kv(NOTE.into()).await?);
+    let mut samples = PositionSamples::parse(&journal.get_kv(KV_KEY.into()).await?);
     let position = journal.coverage().await?.last;
     if samples.add(now, position, retention, is_start) {
-        journal.put_kv(NOTE.into(), samples.to_bytes()).await?;
+        journal.put_kv(KV_KEY.into(), samples.to_bytes()).await?;
     }
     // By the sample's own time: what is between two samples need not be looked through.
-    let (before, up_to) = match samples.reached_by(before) {
+    let (before, up_to) = match samples.newest_at_or_before(before) {
         _ if Rule::SteadyClock.is_broken() => (before, u64::MAX),
         Some(sample) => sample,
         None => return Ok(false),
@@ -79,11 +79,11 @@ async fn trim_once(
 /// When the journal had reached which position, both ascending. Leaving one out is safe: what it says of
 /// is then kept until the next one is old enough.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Samples(Vec<(Timestamp, u64)>);
+struct PositionSamples(Vec<(Timestamp, u64)>);
 
 // === impl Samples ===
 
-impl Samples {
+impl PositionSamples {
     fn parse(bytes: &[u8]) -> Self {
         let (samples, _rest) = bytes.as_chunks::<16>();
         let samples = samples.iter().filter_map(|sample| {
@@ -118,12 +118,12 @@ impl Samples {
             }
         }
         self.0.push((now, position));
-        self.forget(now.minus(retention), apart);
+        self.prune(now.minus(retention), apart);
         true
     }
 
     /// Forgets what is older than the one that counts, and all but the last of those that are close together.
-    fn forget(&mut self, before: Timestamp, apart: Duration) {
+    fn prune(&mut self, before: Timestamp, apart: Duration) {
         let old = self
             .0
             .iter()
@@ -145,7 +145,7 @@ impl Samples {
     }
 
     /// The newest sample of that time or before.
-    fn reached_by(&self, then: Timestamp) -> Option<(Timestamp, u64)> {
+    fn newest_at_or_before(&self, then: Timestamp) -> Option<(Timestamp, u64)> {
         let old = self.0.iter().take_while(|(time, _)| *time <= then);
         old.last().copied()
     }
@@ -164,38 +164,38 @@ mod tests {
 
     #[test]
     fn a_position_is_as_old_as_the_first_sample_that_has_it() {
-        let mut samples = Samples::default();
+        let mut samples = PositionSamples::default();
         for number in 0..2_000 {
             samples.add(day(number), u64::from(number), 64 * DAY, false);
             assert!(samples.0.len() <= 67, "{}", samples.0.len());
         }
-        let reached = samples.reached_by(day(1_999).minus(64 * DAY));
+        let reached = samples.newest_at_or_before(day(1_999).minus(64 * DAY));
         assert_eq!(reached, Some((day(1_935), 1_935)));
-        assert_eq!(samples.reached_by(day(0)), None);
-        assert_eq!(Samples::parse(&samples.to_bytes()), samples);
+        assert_eq!(samples.newest_at_or_before(day(0)), None);
+        assert_eq!(PositionSamples::parse(&samples.to_bytes()), samples);
     }
 
     #[test]
-    fn what_is_stored_while_the_clock_is_behind_is_as_old_as_the_next_sample_after_it() {
-        let mut samples = Samples::default();
+    fn entries_stored_while_the_clock_is_behind_are_dated_by_the_next_sample() {
+        let mut samples = PositionSamples::default();
         samples.add(day(500), 10, 400 * DAY, true);
         // The clock is set back by 401 days, and corrected.
         assert!(!samples.add(day(99), 20, 400 * DAY, true));
         assert!(!samples.add(day(499), 20, 400 * DAY, true));
         assert!(samples.add(day(502), 30, 400 * DAY, true));
-        assert_eq!(samples.reached_by(day(501)), Some((day(500), 10)));
+        assert_eq!(samples.newest_at_or_before(day(501)), Some((day(500), 10)));
     }
 
     #[test]
     fn many_starts_take_no_more_samples_than_a_retention_has() {
-        let mut samples = Samples::default();
+        let mut samples = PositionSamples::default();
         for number in 0..10_000 {
             let now = BEGIN.plus(Duration::from_secs(60) * number);
             samples.add(now, u64::from(number), DAY, true);
             assert!(samples.0.len() <= 132, "{}", samples.0.len());
         }
         let old = BEGIN.plus(Duration::from_secs(60) * 9_999).minus(DAY);
-        let (_, reached) = samples.reached_by(old).unwrap();
+        let (_, reached) = samples.newest_at_or_before(old).unwrap();
         // 1,440 minutes ago, and less than two samples more.
         assert!((8_510..=8_559).contains(&reached), "{reached}");
     }

@@ -24,23 +24,23 @@ const HOLD: Duration = Duration::from_secs(3 * 24 * 60 * 60);
 /// Two readings further apart than this, beyond the time that passed between them, are a leap.
 const LEAP: Duration = Duration::from_secs(60);
 /// The note of the journal that stores the time.
-const NOTE: &str = "steady-clock";
+const KV_KEY: &str = "steady-clock";
 
 /// The system clock without its leaps ahead.
 pub struct SteadyClock {
     system: Arc<dyn Clock>,
-    state: Mutex<State>,
+    state: Mutex<ClockState>,
 }
 
-struct State {
+struct ClockState {
     /// The time shown at `at`.
     time: Timestamp,
     at: Instant,
     /// Set while the system clock is not followed.
-    held: Option<Held>,
+    hold: Option<ClockHold>,
 }
 
-struct Held {
+struct ClockHold {
     /// The lead of the system clock at the last reading.
     ahead: Duration,
     since: Instant,
@@ -55,7 +55,7 @@ impl SteadyClock {
         journal: &dyn Journal,
         system: Arc<dyn Clock>,
     ) -> Result<Arc<Self>, JournalError> {
-        let recorded = journal.get_kv(NOTE.into()).await?;
+        let recorded = journal.get_kv(KV_KEY.into()).await?;
         let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
             Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
             Err(_) if journal.coverage().await?.last == 0 => system.now(),
@@ -70,10 +70,10 @@ impl SteadyClock {
     fn starting_at(time: Timestamp, system: Arc<dyn Clock>) -> Self {
         Self {
             system,
-            state: Mutex::new(State {
+            state: Mutex::new(ClockState {
                 time,
                 at: Instant::now(),
-                held: None,
+                hold: None,
             }),
         }
     }
@@ -81,7 +81,7 @@ impl SteadyClock {
     /// Stores the current time for the next start. If the disk is full, a later call stores it.
     pub(super) async fn record(&self, journal: &dyn Journal) {
         let micros = self.now().as_micros().to_be_bytes();
-        if let Err(error) = journal.put_kv(NOTE.into(), micros.into()).await {
+        if let Err(error) = journal.put_kv(KV_KEY.into(), micros.into()).await {
             tracing::warn!(%error, "the time of the steady clock could not be stored");
         }
     }
@@ -104,23 +104,23 @@ impl Clock for SteadyClock {
 
 // === impl State ===
 
-impl State {
+impl ClockState {
     /// The time to show, and whether the system clock is followed from here on.
     fn follow(&mut self, system: Timestamp, expected: Timestamp, at: Instant) -> Timestamp {
         let ahead = system.since(expected);
         if ahead <= TOLERANCE {
-            if self.held.take().is_some() {
+            if self.hold.take().is_some() {
                 tracing::info!("the system clock agrees with the journal again");
             }
             return system;
         }
-        match &mut self.held {
+        match &mut self.hold {
             Some(held) if held.ahead.abs_diff(ahead) <= LEAP => {
                 held.ahead = ahead;
                 if at.duration_since(held.since) < HOLD {
                     return expected;
                 }
-                self.held = None;
+                self.hold = None;
                 tracing::warn!(
                     ahead_hours = ahead.as_secs() / 3_600,
                     "the system clock has run steadily for 3 days and is followed again: changes past \
@@ -129,7 +129,7 @@ impl State {
                 system
             }
             _ => {
-                self.held = Some(Held { ahead, since: at });
+                self.hold = Some(ClockHold { ahead, since: at });
                 tracing::warn!(
                     ahead_hours = ahead.as_secs() / 3_600,
                     "the system clock is ahead of the time stored in the journal; nothing is \
@@ -170,11 +170,11 @@ mod tests {
             BEGIN.plus(self.began.elapsed())
         }
 
-        fn is_ahead_by(&self, ahead: Duration) {
+        fn set_ahead_by(&self, ahead: Duration) {
             self.wrong_by.store(ahead.as_secs().cast_signed(), Relaxed);
         }
 
-        fn is_behind_by(&self, behind: Duration) {
+        fn set_behind_by(&self, behind: Duration) {
             self.wrong_by
                 .store(-behind.as_secs().cast_signed(), Relaxed);
         }
@@ -201,12 +201,12 @@ mod tests {
     async fn a_clock_that_starts_401_days_ahead_and_is_corrected_within_three_days_is_never_followed()
      {
         let system = System::new();
-        system.is_ahead_by(401 * DAY);
+        system.set_ahead_by(401 * DAY);
         let clock = SteadyClock::starting_at(BEGIN, system.clone());
         assert_eq!(clock.now(), BEGIN);
         pass(&clock, 71 * HOUR).await;
         assert_eq!(clock.now(), system.true_time());
-        system.is_ahead_by(Duration::ZERO);
+        system.set_ahead_by(Duration::ZERO);
         pass(&clock, 10 * DAY).await;
         assert_eq!(clock.now(), system.true_time());
     }
@@ -217,7 +217,7 @@ mod tests {
         let clock = SteadyClock::starting_at(BEGIN, system.clone());
         pass(&clock, HOUR).await;
         for days in [401, 30, 401] {
-            system.is_ahead_by(days * DAY);
+            system.set_ahead_by(days * DAY);
             pass(&clock, 71 * HOUR).await;
             assert_eq!(clock.now(), system.true_time());
         }
@@ -237,10 +237,10 @@ mod tests {
     async fn a_clock_that_is_set_back_is_followed_at_once_and_not_when_it_leaps_forward_again() {
         let system = System::new();
         let clock = SteadyClock::starting_at(BEGIN, system.clone());
-        system.is_behind_by(30 * DAY);
+        system.set_behind_by(30 * DAY);
         assert_eq!(clock.now(), BEGIN.minus(30 * DAY));
         pass(&clock, 5 * DAY).await;
-        system.is_behind_by(Duration::ZERO);
+        system.set_behind_by(Duration::ZERO);
         assert_eq!(clock.now(), system.true_time().minus(30 * DAY));
         pass(&clock, 73 * HOUR).await;
         assert_eq!(clock.now(), system.true_time());

@@ -29,12 +29,12 @@ const DAY: Duration = Duration::from_secs(86_400);
 const READS: usize = 1_000_000;
 
 /// A clock that goes with tokio's, which is paused, and may be ahead by some days.
-struct Paused {
+struct PausedClock {
     began: Instant,
     days_ahead: AtomicU32,
 }
 
-impl Paused {
+impl PausedClock {
     fn new() -> Self {
         Self {
             began: Instant::now(),
@@ -43,7 +43,7 @@ impl Paused {
     }
 }
 
-impl Clock for Paused {
+impl Clock for PausedClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(1_000_000)
             .plus(self.began.elapsed())
@@ -51,7 +51,7 @@ impl Clock for Paused {
     }
 }
 
-fn demand() -> ChangeRequest {
+fn request() -> ChangeRequest {
     let draft = EsimPlanInput {
         common: CommonFields {
             account_name: "0000123456-00001".into(),
@@ -74,7 +74,7 @@ fn demand() -> ChangeRequest {
 }
 
 async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
-    let (demand, now) = (demand(), clock.now());
+    let (demand, now) = (request(), clock.now());
     let intent = Intent {
         change: demand.to_change(ChangeId::new(now), now),
         fingerprint: [0; 32],
@@ -101,7 +101,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over() {
+async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention() {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions {
         dir: directory.path().to_owned(),
@@ -110,7 +110,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let clock: Arc<dyn Clock> = Arc::new(Paused::new());
+    let clock: Arc<dyn Clock> = Arc::new(PausedClock::new());
     let stop = CancellationToken::new();
     let steady = SteadyClock::load(&*journal, Arc::clone(&clock))
         .await
@@ -126,7 +126,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         stop.clone(),
     );
     let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY, stop.clone());
-    let upkeep = tokio::spawn(async { tokio::join!(deadlines, trimming) });
+    let jobs = tokio::spawn(async { tokio::join!(deadlines, trimming) });
 
     let change_id = accepted(&*journal, &*clock).await;
     let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         change.map(|change| change.state)
     };
     // The journal works in real time: once the hour is past, its threads are waited for.
-    let leaves = async |from: ChangeState, step: Duration, by: Duration| {
+    let wait_until_not = async |from: ChangeState, step: Duration, by: Duration| {
         for _ in 0..READS {
             if state().await != Some(from) {
                 return;
@@ -147,35 +147,35 @@ async fn a_change_is_overdue_then_given_up_and_gone_when_its_retention_is_over()
         }
         panic!("still {from:?} after {by:?}");
     };
-    leaves(ChangeState::Accepted, MINUTE, 2 * DAY).await;
+    wait_until_not(ChangeState::Accepted, MINUTE, 2 * DAY).await;
     assert_eq!(state().await, Some(ChangeState::Overdue));
     assert!(clock.now().since(accepted_at) >= DAY);
 
-    leaves(ChangeState::Overdue, 10 * MINUTE, 8 * DAY).await;
+    wait_until_not(ChangeState::Overdue, 10 * MINUTE, 8 * DAY).await;
     assert_eq!(state().await, Some(ChangeState::Closed));
     assert!(clock.now().since(accepted_at) >= 7 * DAY);
 
     // Commits of its own are behind those of the trimming, which so gets its turn.
-    let turn = async || {
+    let flush_journal = async || {
         for _ in 0..4 {
             journal.put_kv("turn".into(), vec![1]).await.unwrap();
         }
     };
     while clock.now().since(accepted_at) < 400 * DAY {
         tokio::time::advance(7 * DAY).await;
-        turn().await;
+        flush_journal().await;
         assert_eq!(state().await, Some(ChangeState::Closed));
     }
     // Until a sample of the positions is old enough that has it.
     while state().await.is_some() {
         assert!(clock.now().since(accepted_at) < 430 * DAY);
         tokio::time::advance(DAY / 2).await;
-        turn().await;
+        flush_journal().await;
     }
     assert!(clock.now().since(accepted_at) >= 407 * DAY);
     assert_eq!(state().await, None);
     stop.cancel();
-    upkeep.await.unwrap();
+    jobs.await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +188,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         instruments: Instruments::unread(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let paused = Arc::new(Paused::new());
+    let paused = Arc::new(PausedClock::new());
     paused.days_ahead.store(401, Relaxed);
     let clock: Arc<dyn Clock> = paused.clone();
     let change_id = accepted(&*journal, &*clock).await;
@@ -213,7 +213,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     }
     paused.days_ahead.store(0, Relaxed);
     let seen = clock.now();
-    let age = async |wanted: ChangeState, at_most: Duration| {
+    let wait_for = async |wanted: ChangeState, at_most: Duration| {
         for _ in 0..READS {
             let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
             if change.unwrap().state == wanted {
@@ -225,9 +225,9 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         }
         panic!("not {wanted:?} within {at_most:?}");
     };
-    assert!(age(ChangeState::Overdue, 2 * DAY).await >= DAY);
+    assert!(wait_for(ChangeState::Overdue, 2 * DAY).await >= DAY);
     // Since it is seen to be OVERDUE: its acceptance is still ahead.
-    assert!(age(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
+    assert!(wait_for(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
     stop.cancel();
     deadlines.await.unwrap();
 }

@@ -18,38 +18,38 @@ use crate::{
     telemetry::Instruments,
 };
 
-mod answer;
+mod auth;
 mod body;
-mod connections;
-mod gate;
-mod observe;
+mod callback_log;
+mod client_ip;
 mod quarantine;
-mod report;
+mod response;
 mod routes;
+mod server;
 mod settings;
-mod source;
+mod telemetry;
 mod tls;
 
-pub use answer::Refusal;
-pub use quarantine::Replayed;
-pub use settings::{AllowMode, Pair, SecretSource, Settings, TlsFiles};
+pub use quarantine::ReplayOutcome;
+pub use response::CallbackRefusal;
+pub use settings::{AllowMode, CallbackCredentials, CallbackSettings, SecretSource, TlsFiles};
 pub use tls::TlsError;
 
-use body::Bodies;
-use connections::Connections;
-use gate::Gate;
-use report::Report;
-use routes::Room;
+use auth::Authenticator;
+use body::BodyBudget;
+use callback_log::CallbackLog;
+use routes::AppState;
+use server::CallbackServer;
 
 /// The callback listener, ready to serve a port that somebody else has bound.
-pub struct Listener {
-    room: Arc<Room>,
+pub struct CallbackListener {
+    state: Arc<AppState>,
     tls: Option<tokio_rustls::TlsAcceptor>,
 }
 
 /// Callbacks that could not be used, for operators.
 #[derive(Clone)]
-pub struct Quarantine(Arc<Room>);
+pub struct Quarantine(Arc<AppState>);
 
 // === impl Quarantine ===
 
@@ -59,7 +59,7 @@ impl Quarantine {
     /// # Errors
     ///
     /// What the journal says.
-    pub async fn replay(&self, id: u64) -> Result<Replayed, JournalError> {
+    pub async fn replay(&self, id: u64) -> Result<ReplayOutcome, JournalError> {
         self.0.replay(id).await
     }
 
@@ -75,7 +75,7 @@ impl Quarantine {
 
 // === impl Listener ===
 
-impl Listener {
+impl CallbackListener {
     /// Makes a listener; reads the certificate, if there is to be TLS.
     /// `steady_clock` decides which kept callbacks are old enough to be forgotten.
     ///
@@ -84,7 +84,7 @@ impl Listener {
     /// [`TlsError`] when the certificate or its key cannot be used. Both are
     /// read here only: a renewed certificate needs a restart.
     pub fn new(
-        settings: Settings,
+        settings: CallbackSettings,
         journal: Arc<dyn Journal>,
         clock: Arc<dyn Clock>,
         steady_clock: Arc<dyn Clock>,
@@ -92,16 +92,16 @@ impl Listener {
     ) -> Result<Self, TlsError> {
         let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
         Ok(Self {
-            room: Arc::new(Room {
-                answer_within: settings.answer_within,
-                quarantine_bytes: settings.quarantine_bytes,
-                bodies: Bodies::new(settings.bodies_bytes),
-                forward_most: settings.forward_most,
-                gate: Gate::new(settings),
+            state: Arc::new(AppState {
+                response_timeout: settings.response_timeout,
+                quarantine_bytes: settings.quarantine_max_bytes,
+                body_budget: BodyBudget::new(settings.max_inflight_body_bytes),
+                max_queued_forwards: settings.max_queued_forwards,
+                authenticator: Authenticator::new(settings),
                 journal,
                 clock,
                 steady_clock,
-                report: Report::new(instruments),
+                log: CallbackLog::new(instruments),
                 tasks: TaskTracker::new(),
             }),
             tls,
@@ -110,13 +110,13 @@ impl Listener {
 
     /// What operators do with callbacks that could not be used.
     pub fn quarantine(&self) -> Quarantine {
-        Quarantine(Arc::clone(&self.room))
+        Quarantine(Arc::clone(&self.state))
     }
 
     /// Serves until `shutdown`, then lets requests and appends under way finish
     /// within `grace`. An append that takes longer goes on in the journal.
     pub async fn serve(self, tcp: TcpListener, shutdown: CancellationToken, grace: Duration) {
-        Connections::new(self.room, self.tls)
+        CallbackServer::new(self.state, self.tls)
             .serve(tcp, shutdown, grace)
             .await;
     }

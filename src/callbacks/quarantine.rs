@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    answer::{Refusal, Refused},
-    body::Held,
-    gate::PathProof,
-    routes::{Room, Target},
+    auth::PathAuth,
+    body::BodyPermit,
+    response::{CallbackRefusal, RefusalResponse},
+    routes::{AppState, CallbackPath},
 };
 use crate::{
     domain::{
@@ -23,31 +23,31 @@ use crate::{
 };
 
 /// How long what an operator has looked at is kept, when room is needed.
-const KEEP: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+const REVIEWED_RETENTION: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Callbacks that are judged anew at a time.
 const PAGE: usize = 50;
 
 /// What became of a kept callback that was judged anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Replayed {
+pub enum ReplayOutcome {
     /// It is stored as a result.
     Stored(Stored),
     /// It still cannot be used, for this reason.
     StillUnusable(&'static str),
     /// There is none of that number.
-    NotThere,
+    NotFound,
 }
 
-impl Room {
+impl AppState {
     /// Keeps a callback that cannot be used, if there is room. On a task of its own, as any other
     /// that is stored: what waits for the journal has its part of the room for bodies.
-    pub(super) async fn detain(
+    pub(super) async fn quarantine(
         &self,
-        target: &Target,
-        refusal: Refusal,
-        (body, held): (Vec<u8>, Held),
+        target: &CallbackPath,
+        refusal: CallbackRefusal,
+        (body, permit): (Vec<u8>, BodyPermit),
         deadline: Instant,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), RefusalResponse> {
         let unusable = RedactedBody::from_body(&body);
         drop(body);
         let now = self.clock.now();
@@ -56,7 +56,7 @@ impl Room {
             service: CallbackService::parse(target.service.as_str()).ok(),
             account: self.account(target),
             reason: refusal.name().to_owned(),
-            credential_mac: print(
+            credential_mac: credential_mac(
                 &*self.journal,
                 unusable.username.as_ref(),
                 unusable.password.as_ref(),
@@ -65,45 +65,49 @@ impl Room {
         };
         let bounds = QuarantineLimits {
             bytes: self.quarantine_bytes,
-            delete_reviewed_before: self.steady_clock.now().minus(KEEP),
+            delete_reviewed_before: self.steady_clock.now().minus(REVIEWED_RETENTION),
         };
         let journal = Arc::clone(&self.journal);
         let keep = self.tasks.spawn(async move {
-            let _until_kept = held;
+            let _until_kept = permit;
             journal.quarantine(detained, bounds).await
         });
         match timeout_at(deadline, keep).await {
             Ok(Ok(Ok(Some(_)))) => Ok(()),
-            Ok(Ok(Ok(None))) => Err(Refusal::QuarantineFull.into()),
+            Ok(Ok(Ok(None))) => Err(CallbackRefusal::QuarantineFull.into()),
             Ok(Ok(Err(JournalError::Overloaded))) => {
-                Err(Refused::busy(self.journal.expected_wait()))
+                Err(RefusalResponse::busy(self.journal.expected_wait()))
             }
-            Ok(Ok(Err(_))) => Err(Refusal::Unavailable.into()),
+            Ok(Ok(Err(_))) => Err(CallbackRefusal::Unavailable.into()),
             // Whether it was kept is not known.
-            Ok(Err(_)) | Err(_) => Err(Refusal::Late.into()),
+            Ok(Err(_)) | Err(_) => Err(CallbackRefusal::Late.into()),
         }
     }
 
-    pub(super) fn account(&self, target: &Target) -> Option<AccountName> {
+    pub(super) fn account(&self, target: &CallbackPath) -> Option<AccountName> {
         let account = target.account.as_deref();
         // One that is no account's name is kept like one without.
         account.and_then(|name| AccountName::parse(name).ok())
     }
 
     /// Judges a kept callback by the settings as they are now.
-    pub(super) async fn replay(&self, id: u64) -> Result<Replayed, JournalError> {
+    pub(super) async fn replay(&self, id: u64) -> Result<ReplayOutcome, JournalError> {
         let found = self
             .journal
             .list_quarantined(id.saturating_sub(1), 1)
             .await?;
         let Some((_, detained)) = found.into_iter().find(|(found, _)| *found == id) else {
-            return Ok(Replayed::NotThere);
+            return Ok(ReplayOutcome::NotFound);
         };
         let Ok(callback) = Callback::parse(&detained.body) else {
-            return Ok(Replayed::StillUnusable(Refusal::Malformed.name()));
+            return Ok(ReplayOutcome::StillUnusable(
+                CallbackRefusal::Malformed.name(),
+            ));
         };
-        if !self.is_right_now(&detained) {
-            return Ok(Replayed::StillUnusable(Refusal::Unauthorized.name()));
+        if !self.is_authenticated_now(&detained) {
+            return Ok(ReplayOutcome::StillUnusable(
+                CallbackRefusal::Unauthorized.name(),
+            ));
         }
         let arrival = ReceivedCallback {
             callback,
@@ -115,8 +119,8 @@ impl Room {
             forwarding: self.forwarding(),
         };
         match self.journal.release_quarantined(id, arrival).await {
-            Ok(stored) => Ok(Replayed::Stored(stored)),
-            Err(JournalError::NoSuchChange) => Ok(Replayed::NotThere),
+            Ok(stored) => Ok(ReplayOutcome::Stored(stored)),
+            Err(JournalError::NoSuchChange) => Ok(ReplayOutcome::NotFound),
             Err(error) => Err(error),
         }
     }
@@ -132,34 +136,42 @@ impl Room {
             after = *last;
             for (id, _) in page {
                 match self.replay(id).await? {
-                    Replayed::Stored(_) => stored += 1,
-                    Replayed::StillUnusable(_) => left += 1,
-                    Replayed::NotThere => {}
+                    ReplayOutcome::Stored(_) => stored += 1,
+                    ReplayOutcome::StillUnusable(_) => left += 1,
+                    ReplayOutcome::NotFound => {}
                 }
             }
         }
     }
 
     /// Whether the credentials that it had, which only their HMAC tells, would do now.
-    fn is_right_now(&self, detained: &QuarantinedCallback) -> bool {
+    fn is_authenticated_now(&self, detained: &QuarantinedCallback) -> bool {
         let service = detained
             .service
             .as_ref()
             .map_or("", CallbackService::as_str);
         let presented = !detained.credential_mac.is_empty();
         let right = presented
-            && self.gate.pairs().fold(false, |right, pair| {
-                let (username, password) = (pair.username.read(), pair.password.read());
-                let expected = print(&*self.journal, Some(&username), Some(&password));
-                right | (expected == detained.credential_mac)
-            });
-        right || self.gate.takes(service, PathProof::Shown, presented)
+            && self
+                .authenticator
+                .accepted_credentials()
+                .fold(false, |right, pair| {
+                    let (username, password) = (pair.username.current(), pair.password.current());
+                    let expected = credential_mac(&*self.journal, Some(&username), Some(&password));
+                    right | (expected == detained.credential_mac)
+                });
+        right
+            || self.authenticator.accepts_without_credentials(
+                service,
+                PathAuth::Verified,
+                presented,
+            )
     }
 }
 
 /// Names credentials without telling them: an HMAC under a key that stays in the journal. Empty
 /// where there are none.
-fn print(
+fn credential_mac(
     journal: &dyn Journal,
     username: Option<&SecretString>,
     password: Option<&SecretString>,

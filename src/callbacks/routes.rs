@@ -13,11 +13,11 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
 use super::{
-    answer::{self, Refusal, Refused},
-    body::{self, Arrived, Bodies, Held},
-    gate::{Gate, PathProof},
-    observe::Kept,
-    report::{self, About, Report},
+    auth::{Authenticator, PathAuth},
+    body::{self, BodyBudget, BodyPermit, BodyRead},
+    callback_log::{self, CallbackLog, LogContext},
+    response::{self, CallbackRefusal, RefusalResponse},
+    telemetry::StoredRequestId,
 };
 use crate::{
     domain::{callback::Callback, clock::Clock, newtypes::CallbackService},
@@ -28,25 +28,25 @@ use crate::{
 const MAX_SEGMENT: usize = 128;
 
 /// What all requests share.
-pub(super) struct Room {
-    pub(super) gate: Gate,
+pub(super) struct AppState {
+    pub(super) authenticator: Authenticator,
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) steady_clock: Arc<dyn Clock>,
-    pub(super) report: Report,
+    pub(super) log: CallbackLog,
     pub(super) tasks: TaskTracker,
-    pub(super) bodies: Bodies,
-    pub(super) answer_within: Duration,
+    pub(super) body_budget: BodyBudget,
+    pub(super) response_timeout: Duration,
     pub(super) quarantine_bytes: u64,
-    pub(super) forward_most: Option<u64>,
+    pub(super) max_queued_forwards: Option<u64>,
 }
 
 /// What was read.
-enum Read {
+enum CallbackDisposition {
     /// A callback that may be stored, and the room that it takes.
-    Callback(Box<Callback>, Held),
+    Accepted(Box<Callback>, BodyPermit),
     /// One that cannot be used, for this reason, and is kept.
-    Kept(Refusal),
+    Quarantined(CallbackRefusal),
 }
 
 /// Who has connected: each connection puts it into its requests.
@@ -55,14 +55,14 @@ pub(super) struct Peer(pub(super) IpAddr);
 
 /// The parts of a request's path.
 #[derive(Default)]
-pub(super) struct Target {
+pub(super) struct CallbackPath {
     pub(super) account: Option<String>,
     pub(super) service: String,
     secret: Option<String>,
 }
 
 /// The routes.
-pub(super) fn router(room: Arc<Room>) -> Router {
+pub(super) fn router(state: Arc<AppState>) -> Router {
     let mut router = Router::new();
     for route in [
         "/callbacks/{service}",
@@ -72,36 +72,49 @@ pub(super) fn router(room: Arc<Room>) -> Router {
     ] {
         router = router.route(
             route,
-            post(move |state, parameters, request| arrive(route, state, parameters, request)),
+            post(move |state, parameters, request| {
+                handle_callback(route, state, parameters, request)
+            }),
         );
     }
     router
-        .fallback(|State(room): State<Arc<Room>>, request| async move {
-            room.refuse_unread(Refusal::NoSuchPath, request).await
+        .fallback(|State(state): State<Arc<AppState>>, request| async move {
+            state
+                .refuse_unrouted(CallbackRefusal::NoSuchPath, request)
+                .await
         })
-        .method_not_allowed_fallback(|State(room): State<Arc<Room>>, request| async move {
-            room.refuse_unread(Refusal::MethodNotAllowed, request).await
+        .method_not_allowed_fallback(|State(state): State<Arc<AppState>>, request| async move {
+            state
+                .refuse_unrouted(CallbackRefusal::MethodNotAllowed, request)
+                .await
         })
-        .with_state(room)
+        .with_state(state)
 }
 
-async fn arrive(
+async fn handle_callback(
     route: &'static str,
-    State(room): State<Arc<Room>>,
+    State(state): State<Arc<AppState>>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Response<Body> {
-    match parameters.ok().and_then(|parts| Target::read(&parts)) {
-        Some(target) => room.receive(route, &target, request).await,
-        None => room.refuse_unread(Refusal::NoSuchPath, request).await,
+    match parameters
+        .ok()
+        .and_then(|parts| CallbackPath::from_params(&parts))
+    {
+        Some(target) => state.receive(route, &target, request).await,
+        None => {
+            state
+                .refuse_unrouted(CallbackRefusal::NoSuchPath, request)
+                .await
+        }
     }
 }
 
 // === impl Target ===
 
-impl Target {
+impl CallbackPath {
     /// None when a part is longer than any name.
-    fn read(parameters: &RawPathParams) -> Option<Self> {
+    fn from_params(parameters: &RawPathParams) -> Option<Self> {
         let mut target = Self::default();
         for (name, value) in parameters {
             if value.len() > MAX_SEGMENT {
@@ -119,45 +132,51 @@ impl Target {
 
 // === impl Room ===
 
-impl Room {
+impl AppState {
     async fn receive(
         &self,
         route: &'static str,
-        target: &Target,
+        target: &CallbackPath,
         request: Request,
     ) -> Response<Body> {
-        let deadline = Instant::now() + self.answer_within;
+        let deadline = Instant::now() + self.response_timeout;
         let (parts, body) = request.into_parts();
         let peer = peer(&parts.extensions);
-        let source = self.gate.source(peer, &parts.headers);
-        let about = About {
+        let source = self.authenticator.client_address(peer, &parts.headers);
+        let context = LogContext {
             route,
-            service: self.gate.loggable_service(&target.service),
+            service: self.authenticator.loggable_service(&target.service),
             account: target
                 .account
                 .as_deref()
-                .and_then(|account| self.gate.loggable_account(account)),
-            source: source.address,
+                .and_then(|account| self.authenticator.loggable_account(account)),
+            source: source.ip,
         };
 
-        let admitted = self.gate.at_arrival(target.secret.as_deref(), source);
+        let admitted = self
+            .authenticator
+            .authenticate_request(target.secret.as_deref(), source);
         let admitted = admitted
-            .map_err(Refused::from)
-            .and_then(|proof| self.room_before(deadline).map(|()| proof));
+            .map_err(RefusalResponse::from)
+            .and_then(|proof| self.check_append_deadline(deadline).map(|()| proof));
         let proof = match admitted {
             Ok(proof) => proof,
-            Err(refused) => return self.refuse_after(refused, body, deadline, about).await,
-        };
-        let (callback, held) = match self.read(target, proof, body, deadline).await {
-            Ok(Read::Callback(callback, held)) => (*callback, held),
-            Ok(Read::Kept(reason)) => {
-                self.report.kept(reason, about);
-                return answer::quarantined();
+            Err(refused) => {
+                return self
+                    .discard_and_refuse(refused, body, deadline, context)
+                    .await;
             }
-            Err(refused) => return self.refuse(&refused, about),
         };
-        if !source.listed {
-            self.report.unlisted(about);
+        let (callback, permit) = match self.read_callback(target, proof, body, deadline).await {
+            Ok(CallbackDisposition::Accepted(callback, permit)) => (*callback, permit),
+            Ok(CallbackDisposition::Quarantined(reason)) => {
+                self.log.record_quarantined(reason, context);
+                return response::quarantined();
+            }
+            Err(refused) => return self.refuse(&refused, context),
+        };
+        if !source.is_allowed {
+            self.log.record_unlisted(context);
         }
         let arrival = ReceivedCallback {
             callback,
@@ -167,65 +186,71 @@ impl Room {
             forwarding: self.forwarding(),
         };
         let request_id = arrival.callback.result.request_id.clone();
-        match self.store(arrival, held, deadline).await {
+        match self.store(arrival, permit, deadline).await {
             Ok(stored) => {
                 tracing::debug!(
                     route,
-                    service = about.service,
+                    service = context.service,
                     ?stored,
                     "a callback is stored"
                 );
-                let mut response = answer::stored(stored);
-                response.extensions_mut().insert(Kept(request_id));
+                let mut response = response::stored(stored);
+                response
+                    .extensions_mut()
+                    .insert(StoredRequestId(request_id));
                 response
             }
-            Err(refused) => self.refuse(&refused, about),
+            Err(refused) => self.refuse(&refused, context),
         }
     }
 
     /// Reads a callback and judges it. One that cannot be used is kept where it
     /// came behind the right path secret.
-    async fn read(
+    async fn read_callback(
         &self,
-        target: &Target,
-        proof: PathProof,
+        target: &CallbackPath,
+        proof: PathAuth,
         body: Body,
         deadline: Instant,
-    ) -> Result<Read, Refused> {
-        let (bytes, held) = match body::read(body, &self.bodies, deadline).await {
-            Arrived::Whole(bytes, held) => (bytes, held),
-            Arrived::TooLarge { ended } => {
-                return Err(Refused {
-                    close: !ended,
-                    ..Refusal::TooLarge.into()
+    ) -> Result<CallbackDisposition, RefusalResponse> {
+        let (bytes, permit) = match body::read_bounded(body, &self.body_budget, deadline).await {
+            BodyRead::Complete(bytes, permit) => (bytes, permit),
+            BodyRead::TooLarge {
+                is_fully_read: ended,
+            } => {
+                return Err(RefusalResponse {
+                    close_connection: !ended,
+                    ..CallbackRefusal::TooLarge.into()
                 });
             }
-            Arrived::NoRoom { ended } => {
-                return Err(Refused {
-                    close: !ended,
-                    ..Refused::busy(self.journal.expected_wait())
+            BodyRead::OverBudget {
+                is_fully_read: ended,
+            } => {
+                return Err(RefusalResponse {
+                    close_connection: !ended,
+                    ..RefusalResponse::busy(self.journal.expected_wait())
                 });
             }
-            Arrived::Incomplete => {
-                return Err(Refused {
-                    close: true,
-                    ..Refusal::Incomplete.into()
+            BodyRead::Incomplete => {
+                return Err(RefusalResponse {
+                    close_connection: true,
+                    ..CallbackRefusal::Incomplete.into()
                 });
             }
         };
         let judged = match Callback::parse(&bytes) {
             Ok(callback) => self
-                .gate
-                .with_body(&target.service, proof, &callback)
+                .authenticator
+                .authenticate_body(&target.service, proof, &callback)
                 .map(|()| callback),
-            Err(_) => Err(self.gate.unreadable(proof)),
+            Err(_) => Err(self.authenticator.malformed_body_refusal(proof)),
         };
         match judged {
-            Ok(callback) => Ok(Read::Callback(Box::new(callback), held)),
-            Err(refusal) if proof == PathProof::Shown => {
-                self.detain(target, refusal, (bytes, held), deadline)
+            Ok(callback) => Ok(CallbackDisposition::Accepted(Box::new(callback), permit)),
+            Err(refusal) if proof == PathAuth::Verified => {
+                self.quarantine(target, refusal, (bytes, permit), deadline)
                     .await?;
-                Ok(Read::Kept(refusal))
+                Ok(CallbackDisposition::Quarantined(refusal))
             }
             Err(refusal) => Err(refusal.into()),
         }
@@ -234,7 +259,7 @@ impl Room {
     /// How what is stored now is passed on.
     pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
-        self.forward_most.map(|most| ForwardOptions {
+        self.max_queued_forwards.map(|most| ForwardOptions {
             max_queued: most,
             now,
         })
@@ -245,73 +270,73 @@ impl Room {
     async fn store(
         &self,
         arrival: ReceivedCallback,
-        held: Held,
+        permit: BodyPermit,
         deadline: Instant,
-    ) -> Result<Stored, Refused> {
-        self.room_before(deadline)?;
+    ) -> Result<Stored, RefusalResponse> {
+        self.check_append_deadline(deadline)?;
         let journal = Arc::clone(&self.journal);
-        let instruments = self.report.instruments.clone();
+        let instruments = self.log.instruments.clone();
         let append = self.tasks.spawn(async move {
-            let _until_stored = held;
+            let _until_stored = permit;
             let stored = journal.store_callback(arrival).await;
             if let Ok(stored) = stored {
-                report::count_stored(&instruments, stored);
+                callback_log::count_stored(&instruments, stored);
             }
             stored
         });
         match timeout_at(deadline, append).await {
             Ok(Ok(Ok(stored))) => Ok(stored),
             Ok(Ok(Err(JournalError::Overloaded))) => {
-                Err(Refused::busy(self.journal.expected_wait()))
+                Err(RefusalResponse::busy(self.journal.expected_wait()))
             }
             Ok(Ok(Err(error))) => {
                 tracing::debug!(%error, "a callback could not be stored");
-                Err(Refusal::Unavailable.into())
+                Err(CallbackRefusal::Unavailable.into())
             }
             // Whether it was stored is not known.
-            Ok(Err(_)) | Err(_) => Err(Refusal::Late.into()),
+            Ok(Err(_)) | Err(_) => Err(CallbackRefusal::Late.into()),
         }
     }
 
     /// Refuses what the journal cannot store in time anyway: ThingSpace sends
     /// again after a refusal, and gives up waiting after about 4 s.
-    fn room_before(&self, deadline: Instant) -> Result<(), Refused> {
+    fn check_append_deadline(&self, deadline: Instant) -> Result<(), RefusalResponse> {
         let wait = self.journal.expected_wait();
         if wait > deadline.saturating_duration_since(Instant::now()) {
-            return Err(Refused::busy(wait));
+            return Err(RefusalResponse::busy(wait));
         }
         Ok(())
     }
 
-    async fn refuse_unread(&self, refusal: Refusal, request: Request) -> Response<Body> {
-        let deadline = Instant::now() + self.answer_within;
+    async fn refuse_unrouted(&self, refusal: CallbackRefusal, request: Request) -> Response<Body> {
+        let deadline = Instant::now() + self.response_timeout;
         let (parts, body) = request.into_parts();
         let peer = peer(&parts.extensions);
-        let about = About {
+        let context = LogContext {
             route: "(none)",
             service: None,
             account: None,
-            source: self.gate.source(peer, &parts.headers).address,
+            source: self.authenticator.client_address(peer, &parts.headers).ip,
         };
-        self.refuse_after(refusal.into(), body, deadline, about)
+        self.discard_and_refuse(refusal.into(), body, deadline, context)
             .await
     }
 
     /// Refuses once the body is read, so that the sender sees the answer.
-    async fn refuse_after(
+    async fn discard_and_refuse(
         &self,
-        mut refused: Refused,
+        mut refused: RefusalResponse,
         body: Body,
         deadline: Instant,
-        about: About<'_>,
+        context: LogContext<'_>,
     ) -> Response<Body> {
-        refused.close = !body::discard(body, deadline).await;
-        self.refuse(&refused, about)
+        refused.close_connection = !body::discard(body, deadline).await;
+        self.refuse(&refused, context)
     }
 
-    fn refuse(&self, refused: &Refused, about: About<'_>) -> Response<Body> {
-        self.report.refused(refused.refusal, about);
-        refused.answer()
+    fn refuse(&self, refused: &RefusalResponse, context: LogContext<'_>) -> Response<Body> {
+        self.log.record_refused(refused.refusal, context);
+        refused.to_response()
     }
 }
 

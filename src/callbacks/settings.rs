@@ -10,12 +10,12 @@ pub trait SecretSource: Send + Sync + 'static {
     /// The secret as it is now. Called for every request on the threads that
     /// serve all others, so it must not block: a source that reads a file
     /// answers with what it last read.
-    fn read(&self) -> Arc<SecretString>;
+    fn current(&self) -> Arc<SecretString>;
 }
 
 /// A user name and a password, as registered at ThingSpace.
 #[derive(Clone)]
-pub struct Pair {
+pub struct CallbackCredentials {
     /// The user name.
     pub username: Arc<dyn SecretSource>,
     /// The password.
@@ -44,15 +44,15 @@ pub struct TlsFiles {
 
 /// What the listener is told.
 #[derive(Clone)]
-pub struct Settings {
+pub struct CallbackSettings {
     /// Last segment of the registered path. None: whatever stands there is
     /// ignored.
     pub path_secret: Option<Arc<dyn SecretSource>>,
     /// The pair that callbacks carry in their bodies.
-    pub current: Option<Pair>,
+    pub credentials: Option<CallbackCredentials>,
     /// The pair that was registered before: it kept arriving for 14 minutes
     /// after a change ("Adding a NIDD connector through Verizon ThingSpace").
-    pub previous: Option<Pair>,
+    pub previous_credentials: Option<CallbackCredentials>,
     /// Services whose callbacks must carry a pair, once one is set.
     pub require_password: Vec<String>,
     /// Networks that callbacks come from. Empty: all.
@@ -65,44 +65,44 @@ pub struct Settings {
     /// None: plain HTTP.
     pub tls: Option<TlsFiles>,
     /// Bytes that are kept of callbacks that cannot be used.
-    pub quarantine_bytes: u64,
+    pub quarantine_max_bytes: u64,
     /// Bytes of callbacks that are being received or stored, all together.
-    pub bodies_bytes: usize,
+    pub max_inflight_body_bytes: usize,
     /// How many callbacks may wait to be passed on; `None` when none are.
-    pub forward_most: Option<u64>,
+    pub max_queued_forwards: Option<u64>,
     /// Time from the end of a request's header to its answer, at most.
-    pub answer_within: Duration,
+    pub response_timeout: Duration,
 }
 
 // === impl SecretSource ===
 
 /// A secret that never changes.
 impl SecretSource for SecretString {
-    fn read(&self) -> Arc<SecretString> {
+    fn current(&self) -> Arc<SecretString> {
         Arc::new(self.clone())
     }
 }
 
 // === impl Settings ===
 
-impl Default for Settings {
+impl Default for CallbackSettings {
     /// Lets everybody in: no secret, no pair, any address.
     fn default() -> Self {
         Self {
             path_secret: None,
-            current: None,
-            previous: None,
+            credentials: None,
+            previous_credentials: None,
             require_password: vec!["CarrierService".to_owned()],
             allow_cidrs: Vec::new(),
             allow_mode: AllowMode::default(),
             trusted_hops: 0,
             tls: None,
-            quarantine_bytes: 64 << 20,
-            bodies_bytes: 32 << 20,
-            forward_most: None,
+            quarantine_max_bytes: 64 << 20,
+            max_inflight_body_bytes: 32 << 20,
+            max_queued_forwards: None,
             // ThingSpace was seen to send again after about 4 s without answer; 3.5 s are promised, of
             // which a quarter of a second is for the way back out of a machine that is busy.
-            answer_within: Duration::from_millis(3_250),
+            response_timeout: Duration::from_millis(3_250),
         }
     }
 }

@@ -19,8 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    said::{Page, Said},
-    webhook::{Failure, Webhook},
+    throttled_log::{BatchOutcome, ThrottledLog},
+    webhook::{DeliveryError, WebhookClient},
 };
 use crate::{
     domain::{backoff, clock::Clock},
@@ -28,33 +28,33 @@ use crate::{
     telemetry::Instruments,
 };
 
-mod said;
+mod throttled_log;
 mod webhook;
 
 /// Callbacks that are read, tried and settled together.
-const PAGE: usize = 32;
+const BATCH_SIZE: usize = 32;
 /// Callbacks that are on their way at a time.
-const AT_A_TIME: usize = 8;
+const MAX_CONCURRENT_DELIVERIES: usize = 8;
 /// So many of a page were tried before, if there are so many: neither they nor new ones wait for the
 /// others.
-const OLD: usize = 8;
+const RETRIES_PER_BATCH: usize = 8;
 /// The longest wait when nothing is due.
 const IDLE: Duration = Duration::from_secs(10);
 /// How long the webhook is left alone at a time before it is seen whether there is another one now.
-const STEP: Duration = Duration::from_secs(5);
+const DESTINATION_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The pause after the journal could not be read or written.
-const PAUSE: Duration = Duration::from_secs(1);
+const JOURNAL_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The first wait before a callback is tried again, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const RETRY_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// So many of those that are tried again are due in a second, at most: what a webhook refuses for days
 /// must not keep it and the journal busy.
-const AGAIN_PER_SECOND: u64 = 20;
+const MAX_RETRIES_PER_SECOND: u64 = 20;
 /// But this is the longest wait that follows from it.
-const LONGEST: Duration = Duration::from_secs(3600);
+const MAX_RETRY_SPREAD: Duration = Duration::from_secs(3600);
 /// The same for a webhook that is down: one callback is tried at a time then.
-const PROBES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+const OUTAGE_BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 /// How often the same is told, at most.
-const TELL_EVERY: Duration = Duration::from_secs(60);
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where callbacks are passed on to.
 #[derive(Debug)]
@@ -62,15 +62,15 @@ pub struct Destination {
     /// Its address, `{service}` in it standing for the service's name. May have a secret in it.
     pub url: SecretString,
     /// User name and password, which are put into the body as ThingSpace does.
-    pub login: Option<(SecretString, SecretString)>,
+    pub credentials: Option<(SecretString, SecretString)>,
     /// It is the callback listener itself: nothing is sent to it.
-    pub is_itself: bool,
+    pub is_own_listener: bool,
 }
 
 /// Where the destination comes from. Asked for each page, so that a rotated secret is seen.
 pub trait DestinationSource: Send + Sync {
     /// The destination as it is now. Must not block.
-    fn read(&self) -> Destination;
+    fn current(&self) -> Destination;
 }
 
 /// What passes callbacks on.
@@ -78,45 +78,45 @@ pub struct Forwarder {
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
     /// Decides what is too old.
-    steady: Arc<dyn Clock>,
+    steady_clock: Arc<dyn Clock>,
     destination: Arc<dyn DestinationSource>,
     instruments: Instruments,
     max_age: Duration,
-    webhook: Webhook,
-    news: Arc<News>,
+    webhook: WebhookClient,
+    commit_signal: Arc<CommitSignal>,
     /// What became of tries and is not in the journal yet. Nothing is tried before it is.
-    unsettled: Vec<(u64, ForwardOutcome)>,
+    unsaved_results: Vec<(u64, ForwardOutcome)>,
     /// Pages in a row that found the webhook down.
-    failures: u32,
+    consecutive_outages: u32,
     /// Until then the webhook is left alone, whatever arrives.
-    rest: Option<Instant>,
+    paused_until: Option<Instant>,
     /// Where the last page went, or was to go.
-    known: Option<Destination>,
-    said: Said,
-    given_up: GivenUp,
+    last_destination: Option<Destination>,
+    throttled_log: ThrottledLog,
+    dropped: DroppedForwards,
 }
 
 /// There may be more to pass on.
 #[derive(Default)]
-struct News(Notify);
+struct CommitSignal(Notify);
 
 /// What was given up, until it is told.
 #[derive(Default)]
-struct GivenUp {
-    displaced: u64,
-    untold: u64,
-    told_at: Option<Instant>,
+struct DroppedForwards {
+    displaced_seen: u64,
+    unlogged: u64,
+    logged_at: Option<Instant>,
 }
 
 // === impl News ===
 
 /// The journal keeps its observers for good: it is not to keep the room as well.
-struct Door(Weak<News>);
+struct WakeOnCommit(Weak<CommitSignal>);
 
-impl CommitListener for Door {
+impl CommitListener for WakeOnCommit {
     fn on_commit(&self, _: &[WatchTarget]) {
-        if let Some(news) = self.0.upgrade() {
-            news.0.notify_one();
+        if let Some(signal) = self.0.upgrade() {
+            signal.0.notify_one();
         }
     }
 }
@@ -127,7 +127,7 @@ impl PartialEq for Destination {
     fn eq(&self, other: &Self) -> bool {
         let same =
             |one: &SecretString, other: &SecretString| one.expose_secret() == other.expose_secret();
-        let login = match (&self.login, &other.login) {
+        let login = match (&self.credentials, &other.credentials) {
             (Some(one), Some(other)) => same(&one.0, &other.0) && same(&one.1, &other.1),
             (one, other) => one.is_none() && other.is_none(),
         };
@@ -148,41 +148,41 @@ impl Forwarder {
         instruments: Instruments,
         max_age: Duration,
     ) -> Self {
-        let news = Arc::new(News::default());
-        journal.add_commit_listener(Arc::new(Door(Arc::downgrade(&news))));
+        let commit_signal = Arc::new(CommitSignal::default());
+        journal.add_commit_listener(Arc::new(WakeOnCommit(Arc::downgrade(&commit_signal))));
         Self {
             journal,
             clock,
-            steady,
+            steady_clock: steady,
             destination,
             instruments,
             max_age,
-            webhook: Webhook::default(),
-            news,
-            unsettled: Vec::new(),
-            failures: 0,
-            rest: None,
-            known: None,
-            said: Said::default(),
-            given_up: GivenUp::default(),
+            webhook: WebhookClient::default(),
+            commit_signal,
+            unsaved_results: Vec::new(),
+            consecutive_outages: 0,
+            paused_until: None,
+            last_destination: None,
+            throttled_log: ThrottledLog::default(),
+            dropped: DroppedForwards::default(),
         }
     }
 
     /// Passes on what there is, until `stop`. What is on its way then is tried again after the next
     /// start.
     pub async fn run(mut self, stop: CancellationToken) {
-        let news = Arc::clone(&self.news);
+        let commit_signal = Arc::clone(&self.commit_signal);
         let rounds = async {
             loop {
-                match self.round().await {
+                match self.run_batch().await {
                     // A webhook that takes nothing is not asked more often because more arrives.
-                    Ok(wait) if self.rest.is_some() => sleep(wait).await,
+                    Ok(wait) if self.paused_until.is_some() => sleep(wait).await,
                     Ok(wait) => {
-                        let _news_or_time = timeout(wait, news.0.notified()).await;
+                        let _news_or_time = timeout(wait, commit_signal.0.notified()).await;
                     }
                     Err(error) => {
                         tracing::warn!(%error, "callbacks could not be passed on");
-                        sleep(PAUSE).await;
+                        sleep(JOURNAL_RETRY_DELAY).await;
                     }
                 }
             }
@@ -194,165 +194,182 @@ impl Forwarder {
     }
 
     /// Tries a page; answers how long to wait for the next.
-    async fn round(&mut self) -> Result<Duration, JournalError> {
-        self.settle().await?;
-        self.give_up().await?;
-        self.look().await?;
-        if let Some(until) = self.rest {
+    async fn run_batch(&mut self) -> Result<Duration, JournalError> {
+        self.save_results().await?;
+        self.drop_expired().await?;
+        self.refresh_destination().await?;
+        if let Some(until) = self.paused_until {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
-                return Ok(left.min(STEP));
+                return Ok(left.min(DESTINATION_CHECK_INTERVAL));
             }
-            self.rest = None;
+            self.paused_until = None;
         }
         if self.journal.forward_queue_stats().waiting == 0 {
-            self.failures = 0;
+            self.consecutive_outages = 0;
             return Ok(IDLE);
         }
         let now = self.clock.now();
-        let (fresh, again) = match self.failures {
-            0 => (PAGE - OLD, OLD),
+        let (max_new, again) = match self.consecutive_outages {
+            0 => (BATCH_SIZE - RETRIES_PER_BATCH, RETRIES_PER_BATCH),
             // By turns, since the old one may be what the webhook breaks at.
             failures => ((failures % 2) as usize, (failures % 2 == 0).into()),
         };
-        let found = self.journal.due_forwards(now, fresh, again).await?;
+        let found = self.journal.due_forwards(now, max_new, again).await?;
         if found.due.is_empty() {
             let next = found.next_due.map_or(IDLE, |next| next.since(now));
             return Ok(next.min(IDLE));
         }
         self.send(found.due).await;
-        self.settle().await?;
+        self.save_results().await?;
         Ok(Duration::ZERO)
     }
 
     /// Another destination owes nothing to what became of tries at the last one. So may the first: it
     /// may be what the restart was for.
-    async fn look(&mut self) -> Result<(), JournalError> {
-        let destination = self.destination.read();
-        if self.known.as_ref() == Some(&destination) {
+    async fn refresh_destination(&mut self) -> Result<(), JournalError> {
+        let destination = self.destination.current();
+        if self.last_destination.as_ref() == Some(&destination) {
             return Ok(());
         }
         let now = self.clock.now();
         while self.journal.reschedule_forwards(now).await? > 0 {}
-        if self.known.replace(destination).is_some() {
+        if self.last_destination.replace(destination).is_some() {
             tracing::info!("callbacks are passed on to another address, or with another pair");
         }
-        (self.failures, self.rest) = (0, None);
+        (self.consecutive_outages, self.paused_until) = (0, None);
         Ok(())
     }
 
     /// Sends a page.
-    async fn send(&mut self, page: Vec<QueuedForward>) {
-        let destination = self.destination.read();
-        let line = self.webhook.line(&destination);
-        let sent = page.into_iter().map(|forward| {
-            let line = &line;
+    async fn send(&mut self, batch: Vec<QueuedForward>) {
+        let destination = self.destination.current();
+        let target = self.webhook.target(&destination);
+        let sent = batch.into_iter().map(|forward| {
+            let target = &target;
             async move {
-                let result = match line {
-                    Ok(line) => line.pass_on(&forward).await,
+                let result = match target {
+                    Ok(target) => target.deliver(&forward).await,
                     Err(failure) => Err(failure.clone()),
                 };
                 (forward, result)
             }
         });
         let sent: Vec<_> = stream::iter(sent)
-            .buffer_unordered(AT_A_TIME)
+            .buffer_unordered(MAX_CONCURRENT_DELIVERIES)
             .collect()
             .await;
-        let page = self.judge(sent);
-        if page.is_down {
-            self.failures = self.failures.saturating_add(1);
-        } else if page.answered {
-            self.failures = 0;
+        let outcome = self.collect_results(sent);
+        if outcome.is_down {
+            self.consecutive_outages = self.consecutive_outages.saturating_add(1);
+        } else if outcome.has_answered {
+            self.consecutive_outages = 0;
         }
-        let pause = match self.failures {
-            0 => page.retry_after,
-            failures => backoff(PROBES, failures - 1).max(page.retry_after),
+        let pause = match self.consecutive_outages {
+            0 => outcome.retry_after,
+            failures => backoff(OUTAGE_BACKOFF, failures - 1).max(outcome.retry_after),
         };
-        self.rest = (!pause.is_zero()).then(|| Instant::now() + pause);
+        self.paused_until = (!pause.is_zero()).then(|| Instant::now() + pause);
         let waiting = self.journal.forward_queue_stats().waiting;
-        let place = line.map_or_else(|_| String::new(), |line| line.place);
-        self.said.tell(&page, &place, waiting);
+        let url_origin = target.map_or_else(|_| String::new(), |target| target.url_origin);
+        self.throttled_log.log_batch(&outcome, &url_origin, waiting);
     }
 
     /// Takes what became of a page.
-    fn judge(&mut self, sent: Vec<(QueuedForward, Result<(), Failure>)>) -> Page {
-        let mut page = Page::default();
+    fn collect_results(
+        &mut self,
+        sent: Vec<(QueuedForward, Result<(), DeliveryError>)>,
+    ) -> BatchOutcome {
+        let mut outcome = BatchOutcome::default();
         let mut again = Vec::new();
         for (forward, result) in sent {
             match result {
                 Ok(()) => {
-                    page.answered = true;
+                    outcome.has_answered = true;
                     self.instruments.forwards("forwarded", None, 1);
-                    self.unsettled.push((forward.id, ForwardOutcome::Done));
+                    self.unsaved_results
+                        .push((forward.id, ForwardOutcome::Done));
                 }
-                Err(Failure::Never(reason)) => {
+                Err(DeliveryError::Permanent(reason)) => {
                     self.instruments.forwards("given_up", Some(reason), 1);
-                    self.given_up.untold += 1;
-                    self.unsettled.push((forward.id, ForwardOutcome::Done));
+                    self.dropped.unlogged += 1;
+                    self.unsaved_results
+                        .push((forward.id, ForwardOutcome::Done));
                 }
-                Err(Failure::Refused { why, wait }) => {
-                    page.answered = true;
-                    page.failed += 1;
-                    page.why = page.why.or(Some(why));
+                Err(DeliveryError::Rejected {
+                    reason: why,
+                    retry_after: wait,
+                }) => {
+                    outcome.has_answered = true;
+                    outcome.failed_count += 1;
+                    outcome.reason = outcome.reason.or(Some(why));
                     again.push((forward, wait));
                 }
-                Err(Failure::Down { why, wait }) => {
-                    page.failed += 1;
-                    page.why = Some(why);
-                    page.is_down = true;
-                    page.retry_after = page.retry_after.max(wait);
+                Err(DeliveryError::Unavailable {
+                    reason: why,
+                    retry_after: wait,
+                }) => {
+                    outcome.failed_count += 1;
+                    outcome.reason = Some(why);
+                    outcome.is_down = true;
+                    outcome.retry_after = outcome.retry_after.max(wait);
                     // The wait is the webhook's, not this callback's.
                     again.push((forward, Duration::ZERO));
                 }
             }
         }
-        page.is_down &= !page.answered;
+        outcome.is_down &= !outcome.has_answered;
         // What a webhook that is down did not take is not what keeps it busy.
-        let crowd = if page.is_down { 0 } else { self.crowd() };
+        let retry_spread_secs = if outcome.is_down {
+            0
+        } else {
+            self.retry_spread_secs()
+        };
         for (forward, wait) in again {
             self.instruments.forwards("failed", None, 1);
-            let crowd = Duration::from_secs(crowd).min(LONGEST);
-            let wait = backoff(BACKOFF, forward.tries)
-                .max(backoff((crowd, crowd), 0))
+            let retry_spread = Duration::from_secs(retry_spread_secs).min(MAX_RETRY_SPREAD);
+            let wait = backoff(RETRY_BACKOFF, forward.tries)
+                .max(backoff((retry_spread, retry_spread), 0))
                 .max(wait);
             let due = self.clock.now().plus(wait);
-            self.unsettled
+            self.unsaved_results
                 .push((forward.id, ForwardOutcome::RetryAt(due)));
         }
-        page
+        outcome
     }
 
     /// The seconds in which all that wait may be tried again.
-    fn crowd(&self) -> u64 {
-        self.journal.forward_queue_stats().waiting / AGAIN_PER_SECOND
+    fn retry_spread_secs(&self) -> u64 {
+        self.journal.forward_queue_stats().waiting / MAX_RETRIES_PER_SECOND
     }
 
     /// Puts into the journal what became of tries.
-    async fn settle(&mut self) -> Result<(), JournalError> {
-        if !self.unsettled.is_empty() {
+    async fn save_results(&mut self) -> Result<(), JournalError> {
+        if !self.unsaved_results.is_empty() {
             self.journal
-                .record_forward_outcomes(self.unsettled.clone())
+                .record_forward_outcomes(self.unsaved_results.clone())
                 .await?;
-            self.unsettled.clear();
+            self.unsaved_results.clear();
         }
         Ok(())
     }
 
     /// Gives up what is too old, and tells what else was.
-    async fn give_up(&mut self) -> Result<(), JournalError> {
+    async fn drop_expired(&mut self) -> Result<(), JournalError> {
         let displaced = self.journal.forward_queue_stats().displaced;
-        let full =
-            displaced.saturating_sub(std::mem::replace(&mut self.given_up.displaced, displaced));
+        let full = displaced.saturating_sub(std::mem::replace(
+            &mut self.dropped.displaced_seen,
+            displaced,
+        ));
         if full > 0 {
             self.instruments.forwards("given_up", Some("full"), full);
         }
-        self.given_up.untold += full;
-        let is_time = |at: Instant| at.elapsed() >= TELL_EVERY;
-        if !self.given_up.told_at.is_none_or(is_time) {
+        self.dropped.unlogged += full;
+        let is_time = |at: Instant| at.elapsed() >= LOG_INTERVAL;
+        if !self.dropped.logged_at.is_none_or(is_time) {
             return Ok(());
         }
-        let before = self.steady.now().minus(self.max_age);
+        let before = self.steady_clock.now().minus(self.max_age);
         loop {
             // Nothing is written where nothing waits.
             let old = match self.journal.forward_queue_stats().waiting {
@@ -364,10 +381,10 @@ impl Forwarder {
             }
             let old = old as u64;
             self.instruments.forwards("given_up", Some("too_old"), old);
-            self.given_up.untold += old;
+            self.dropped.unlogged += old;
         }
-        self.given_up.told_at = Some(Instant::now());
-        let callbacks = std::mem::take(&mut self.given_up.untold);
+        self.dropped.logged_at = Some(Instant::now());
+        let callbacks = std::mem::take(&mut self.dropped.unlogged);
         if callbacks > 0 {
             tracing::warn!(callbacks, "callbacks were given up and not passed on");
         }

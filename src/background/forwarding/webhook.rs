@@ -20,57 +20,61 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_ANSWER: usize = 16 * 1024;
 /// How long is waited for the rest of an answer. Its head has said it all: the connection is dropped
 /// then, as what is slow to end must not hold a place.
-const REST_OF_ANSWER: Duration = Duration::from_millis(250);
+const RESPONSE_DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 /// A longer wait is not believed.
 const MAX_RETRY_AFTER: u64 = 60 * 60;
 /// What stands for the service's name in the address.
-const SERVICE: &str = "{service}";
+const SERVICE_PLACEHOLDER: &str = "{service}";
 
 /// The client for an address, made anew when that changes.
 #[derive(Default)]
-pub(super) struct Webhook(Option<(SecretString, Client)>);
+pub(super) struct WebhookClient(Option<(SecretString, Client)>);
 
 /// What a page is sent by.
-pub(super) struct Line {
+pub(super) struct WebhookTarget {
     client: Client,
     template: SecretString,
-    login: Option<(SecretString, SecretString)>,
+    credentials: Option<(SecretString, SecretString)>,
     /// Scheme, host and port: what may be shown of the address.
-    pub(super) place: String,
+    pub(super) url_origin: String,
 }
 
 /// Why a callback was not passed on. Says nothing of the address or of what was answered.
 #[derive(Debug, Clone)]
-pub(super) enum Failure {
+pub(super) enum DeliveryError {
     /// It will not be: the word that metrics have for it.
-    Never(&'static str),
+    Permanent(&'static str),
     /// The webhook does not take this one; it may take others.
-    Refused {
-        why: &'static str,
+    Rejected {
+        reason: &'static str,
         /// How long it does not want to see it.
-        wait: Duration,
+        retry_after: Duration,
     },
     /// The webhook takes nothing now.
-    Down {
-        why: &'static str,
+    Unavailable {
+        reason: &'static str,
         /// How long it wants to be left alone.
-        wait: Duration,
+        retry_after: Duration,
     },
 }
 
 // === impl Webhook ===
 
-impl Webhook {
-    pub(super) fn line(&mut self, destination: &Destination) -> Result<Line, Failure> {
-        if destination.is_itself {
-            return Err(Failure::down(
+impl WebhookClient {
+    pub(super) fn target(
+        &mut self,
+        destination: &Destination,
+    ) -> Result<WebhookTarget, DeliveryError> {
+        if destination.is_own_listener {
+            return Err(DeliveryError::unavailable(
                 "callbacks.forward_url is this listener itself",
             ));
         }
         let template = destination.url.expose_secret();
         // The settings were checked, and a file may have changed since.
-        let url = address(template, "CarrierService");
-        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
+        let url = expand_template(template, "CarrierService");
+        let url =
+            url.ok_or_else(|| DeliveryError::unavailable("callbacks.forward_url is no address"))?;
         let client = match &self.0 {
             Some((known, client)) if known.expose_secret() == template => client.clone(),
             _ => {
@@ -79,17 +83,17 @@ impl Webhook {
                 client
             }
         };
-        Ok(Line {
+        Ok(WebhookTarget {
             client,
             template: destination.url.clone(),
-            login: destination.login.clone(),
-            place: place(&url),
+            credentials: destination.credentials.clone(),
+            url_origin: url_origin(&url),
         })
     }
 }
 
 /// A client that follows nobody and repeats nothing by itself.
-fn client(url: &Url) -> Result<Client, Failure> {
+fn client(url: &Url) -> Result<Client, DeliveryError> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
@@ -105,15 +109,15 @@ fn client(url: &Url) -> Result<Client, Failure> {
         builder = builder.no_proxy();
     }
     let built = builder.build();
-    built.map_err(|_| Failure::down("there is no client for it"))
+    built.map_err(|_| DeliveryError::unavailable("there is no client for it"))
 }
 
-fn address(template: &str, service: &str) -> Option<Url> {
-    let url = Url::parse(&template.replace(SERVICE, service)).ok()?;
+fn expand_template(template: &str, service: &str) -> Option<Url> {
+    let url = Url::parse(&template.replace(SERVICE_PLACEHOLDER, service)).ok()?;
     (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
 }
 
-fn place(url: &Url) -> String {
+fn url_origin(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     let port = url.port_or_known_default().unwrap_or_default();
     format!("{}://{host}:{port}", url.scheme())
@@ -121,27 +125,33 @@ fn place(url: &Url) -> String {
 
 // === impl Line ===
 
-impl Line {
+impl WebhookTarget {
     /// Sends one, once.
-    pub(super) async fn pass_on(&self, forward: &QueuedForward) -> Result<(), Failure> {
-        let body = forward.body.as_deref().ok_or(Failure::Never("trimmed"))?;
+    pub(super) async fn deliver(&self, forward: &QueuedForward) -> Result<(), DeliveryError> {
+        let body = forward
+            .body
+            .as_deref()
+            .ok_or(DeliveryError::Permanent("trimmed"))?;
         let template = self.template.expose_secret();
         let service = forward.service.as_ref().map(|service| service.as_str());
         // Only a path that is no service's lacks the name.
         let service = match service {
-            None if template.contains(SERVICE) => return Err(Failure::Never("no_service")),
+            None if template.contains(SERVICE_PLACEHOLDER) => {
+                return Err(DeliveryError::Permanent("no_service"));
+            }
             service => service.unwrap_or_default(),
         };
-        let url = address(template, service);
-        let url = url.ok_or_else(|| Failure::down("callbacks.forward_url is no address"))?;
+        let url = expand_template(template, service);
+        let url =
+            url.ok_or_else(|| DeliveryError::unavailable("callbacks.forward_url is no address"))?;
         let sent = self
             .client
             .post(url)
             .header(header::CONTENT_TYPE, "application/json")
-            .body(with_login(body, self.login.as_ref()))
+            .body(insert_credentials(body, self.credentials.as_ref()))
             .send()
             .await;
-        let mut response = sent.map_err(|error| Failure::of(&error))?;
+        let mut response = sent.map_err(|error| DeliveryError::from_reqwest(&error))?;
         let status = response.status();
         let wait = retry_after(response.headers());
         let rest = async {
@@ -152,9 +162,19 @@ impl Line {
                 read += chunk.len();
             }
         };
-        let _read_or_not = timeout(REST_OF_ANSWER, rest).await;
-        let refused = |why| Err(Failure::Refused { why, wait });
-        let down = |why| Err(Failure::Down { why, wait });
+        let _read_or_not = timeout(RESPONSE_DRAIN_TIMEOUT, rest).await;
+        let refused = |why| {
+            Err(DeliveryError::Rejected {
+                reason: why,
+                retry_after: wait,
+            })
+        };
+        let down = |why| {
+            Err(DeliveryError::Unavailable {
+                reason: why,
+                retry_after: wait,
+            })
+        };
         match status.as_u16() {
             200..=299 => Ok(()),
             300..=399 => refused("it answered with a redirect, which is not followed"),
@@ -176,7 +196,7 @@ fn retry_after(headers: &header::HeaderMap) -> Duration {
 }
 
 /// The body with the pair in it, first as ThingSpace has it. The journal keeps an object without.
-fn with_login(body: &str, login: Option<&(SecretString, SecretString)>) -> String {
+fn insert_credentials(body: &str, login: Option<&(SecretString, SecretString)>) -> String {
     let (Some((username, password)), Some(rest)) = (login, body.strip_prefix('{')) else {
         return body.to_owned();
     };
@@ -188,17 +208,17 @@ fn with_login(body: &str, login: Option<&(SecretString, SecretString)>) -> Strin
 
 // === impl Failure ===
 
-impl Failure {
-    fn down(why: &'static str) -> Self {
-        Self::Down {
-            why,
-            wait: Duration::ZERO,
+impl DeliveryError {
+    fn unavailable(why: &'static str) -> Self {
+        Self::Unavailable {
+            reason: why,
+            retry_after: Duration::ZERO,
         }
     }
 
     /// Not the error's own text: that has the URL in it.
-    fn of(error: &reqwest::Error) -> Self {
-        Self::down(if error.is_connect() {
+    fn from_reqwest(error: &reqwest::Error) -> Self {
+        Self::unavailable(if error.is_connect() {
             "no connection could be made"
         } else if error.is_timeout() {
             "it did not answer in time"
@@ -213,21 +233,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pair_stands_in_the_body_as_thingspace_has_it_and_all_else_as_it_came() {
+    fn credentials_are_inserted_first_and_the_rest_of_the_body_is_unchanged() {
         let login = (SecretString::from("us\"er"), SecretString::from("pw"));
-        let said = |body: &str| with_login(body, Some(&login));
+        let insert = |body: &str| insert_credentials(body, Some(&login));
         assert_eq!(
-            said(r#"{"requestId":"r","x":1.10}"#),
+            insert(r#"{"requestId":"r","x":1.10}"#),
             r#"{"username":"us\"er","password":"pw","requestId":"r","x":1.10}"#
         );
-        assert_eq!(said("{}"), r#"{"username":"us\"er","password":"pw"}"#);
-        assert_eq!(with_login(r#"{"a":1}"#, None), r#"{"a":1}"#);
+        assert_eq!(insert("{}"), r#"{"username":"us\"er","password":"pw"}"#);
+        assert_eq!(insert_credentials(r#"{"a":1}"#, None), r#"{"a":1}"#);
     }
 
     #[test]
-    fn of_an_address_only_scheme_host_and_port_are_shown() {
-        let url = address("https://old.example.com/hooks/{service}?token=hush", "X").unwrap();
+    fn only_scheme_host_and_port_of_the_webhook_are_shown() {
+        let url =
+            expand_template("https://old.example.com/hooks/{service}?token=hush", "X").unwrap();
         assert_eq!(url.path(), "/hooks/X");
-        assert_eq!(place(&url), "https://old.example.com:443");
+        assert_eq!(url_origin(&url), "https://old.example.com:443");
     }
 }

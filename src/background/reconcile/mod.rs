@@ -31,31 +31,31 @@ use crate::{
     thingspace::{LookUpError, ThingSpace},
 };
 
-mod naming;
+mod unmatched;
 
 /// How often it is looked whether a change is due to be asked about.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// The longest time between two questions about one change.
-const LONGEST: Duration = Duration::from_secs(6 * 60 * 60);
+const MAX_LOOKUP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// Changes of one page.
 const PAGE: usize = 100;
 /// Pending devices of one page.
-const DEVICES: usize = 2_000;
+const DEVICES_PAGE_SIZE: usize = 2_000;
 
 /// What asks.
 pub struct Reconciler {
     journal: Arc<dyn Journal>,
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
-    after: Duration,
+    initial_delay: Duration,
     /// When a change is asked about next, and how long to wait after that.
-    due: HashMap<ChangeId, (Instant, Duration)>,
+    lookup_schedule: HashMap<ChangeId, (Instant, Duration)>,
     /// The same for results that matched no device, by their numbers.
-    asked: HashMap<u64, (Instant, Duration)>,
+    unmatched_schedule: HashMap<u64, (Instant, Duration)>,
 }
 
 /// Why a change was not asked about to the end.
-enum Stopped {
+enum SweepError {
     /// The look-ups' pace, or ThingSpace: not before this long.
     Throttled(Duration),
     Journal(JournalError),
@@ -84,9 +84,9 @@ impl Reconciler {
             journal,
             thingspace,
             clock,
-            after,
-            due: HashMap::new(),
-            asked: HashMap::new(),
+            initial_delay: after,
+            lookup_schedule: HashMap::new(),
+            unmatched_schedule: HashMap::new(),
         }
     }
 
@@ -98,10 +98,10 @@ impl Reconciler {
                 let wait = match self.sweep(first).await {
                     Ok(()) => {
                         first = false;
-                        SWEEP_INTERVAL.min(self.after)
+                        SWEEP_INTERVAL.min(self.initial_delay)
                     }
-                    Err(Stopped::Throttled(wait)) => wait,
-                    Err(Stopped::Journal(error)) => {
+                    Err(SweepError::Throttled(wait)) => wait,
+                    Err(SweepError::Journal(error)) => {
                         tracing::warn!(%error, "missing results could not be looked up");
                         SWEEP_INTERVAL
                     }
@@ -116,36 +116,38 @@ impl Reconciler {
     }
 
     /// Asks about every change that is due.
-    async fn sweep(&mut self, first: bool) -> Result<(), Stopped> {
-        let waiting = self.waiting().await?;
+    async fn sweep(&mut self, first: bool) -> Result<(), SweepError> {
+        let waiting = self.list_pending_changes().await?;
         let known: HashSet<ChangeId> = waiting.iter().map(|change| change.change_id).collect();
-        self.due.retain(|change_id, _| known.contains(change_id));
+        self.lookup_schedule
+            .retain(|change_id, _| known.contains(change_id));
         for change in waiting {
             let id = change.change_id;
             let now = Instant::now();
-            let (at, wait) = *self.due.entry(id).or_insert_with(|| {
+            let (at, wait) = *self.lookup_schedule.entry(id).or_insert_with(|| {
                 // Accepted while this ran: later. There at the start: at once.
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
-                let rest = self.after.saturating_sub(age.unwrap_or_default());
+                let rest = self.initial_delay.saturating_sub(age.unwrap_or_default());
                 let at = if first { now } else { now + rest };
-                (at, self.after)
+                (at, self.initial_delay)
             });
             if at > now {
                 continue;
             }
-            match self.look_up(&change).await {
+            match self.reconcile_change(&change).await {
                 // The next sweep goes on here: it is still due.
                 Err(stopped) => return Err(stopped),
                 Ok(()) => {
-                    let next = (wait * 2).min(LONGEST.max(self.after));
-                    self.due.insert(id, (Instant::now() + wait, next));
+                    let next = (wait * 2).min(MAX_LOOKUP_INTERVAL.max(self.initial_delay));
+                    self.lookup_schedule
+                        .insert(id, (Instant::now() + wait, next));
                 }
             }
         }
-        self.name_strays().await
+        self.resolve_unmatched_results().await
     }
 
-    async fn waiting(&self) -> Result<Vec<Change>, Stopped> {
+    async fn list_pending_changes(&self) -> Result<Vec<Change>, SweepError> {
         let mut all = Vec::new();
         let mut filter = ChangeFilter {
             states: vec![ChangeState::Accepted, ChangeState::Overdue],
@@ -163,18 +165,18 @@ impl Reconciler {
         }
     }
 
-    async fn look_up(&self, change: &Change) -> Result<(), Stopped> {
-        let pending = self.pending(change.change_id).await?;
+    async fn reconcile_change(&self, change: &Change) -> Result<(), SweepError> {
+        let pending = self.list_pending_devices(change.change_id).await?;
         if pending.is_empty() {
             return Ok(());
         }
         let found = match change.change_type {
-            ChangeType::EsimPlan => self.of_requests(change, &pending).await,
-            ChangeType::FiveGBiPlan => self.of_device_list(change, &pending).await,
+            ChangeType::EsimPlan => self.findings_from_request_status(change, &pending).await,
+            ChangeType::FiveGBiPlan => self.findings_from_device_list(change, &pending).await,
         };
         let found = match found {
             Ok(found) => found,
-            Err(LookUpError::Throttled(wait)) => return Err(Stopped::Throttled(wait)),
+            Err(LookUpError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
             Err(error) => {
                 let change_id = change.change_id;
                 tracing::info!(%change_id, %error, "missing results could not be looked up");
@@ -194,7 +196,10 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn pending(&self, change_id: ChangeId) -> Result<Vec<ChangeDevice>, Stopped> {
+    async fn list_pending_devices(
+        &self,
+        change_id: ChangeId,
+    ) -> Result<Vec<ChangeDevice>, SweepError> {
         let mut all: Vec<ChangeDevice> = Vec::new();
         loop {
             let from = all.last().map_or(0, |device| device.index + 1);
@@ -202,10 +207,10 @@ impl Reconciler {
                 outcomes: vec![DeviceOutcome::Pending],
                 device: None,
                 from,
-                limit: DEVICES,
+                limit: DEVICES_PAGE_SIZE,
             };
             let page = self.journal.devices(change_id, filter).await?;
-            let is_end = page.len() < DEVICES;
+            let is_end = page.len() < DEVICES_PAGE_SIZE;
             all.extend(page);
             if is_end {
                 return Ok(all);
@@ -214,7 +219,7 @@ impl Reconciler {
     }
 
     /// What ThingSpace's status of each request says of the devices that are missing.
-    async fn of_requests(
+    async fn findings_from_request_status(
         &self,
         change: &Change,
         pending: &[ChangeDevice],
@@ -225,7 +230,7 @@ impl Reconciler {
             let devices = self.thingspace.request_status(&change.account, request);
             found.extend(devices.await?.into_iter().filter_map(|device| {
                 let is_final = device.outcome != Outcome::Interim;
-                let is_missing = names_one(change.change_type, &device.ids, &missing);
+                let is_missing = matches_any(change.change_type, &device.ids, &missing);
                 (is_final && is_missing).then_some(Finding {
                     ids: device.ids,
                     outcome: device.outcome,
@@ -239,7 +244,7 @@ impl Reconciler {
     }
 
     /// Which of the devices that are missing came to the plan since the change was sent.
-    async fn of_device_list(
+    async fn findings_from_device_list(
         &self,
         change: &Change,
         pending: &[ChangeDevice],
@@ -255,7 +260,7 @@ impl Reconciler {
         let moved = pending.iter().filter(|device| !device.was_on_plan);
         let missing = keys(change.change_type, moved);
         let found = listed.into_iter().filter_map(|device| {
-            names_one(change.change_type, &device.ids, &missing).then_some(Finding {
+            matches_any(change.change_type, &device.ids, &missing).then_some(Finding {
                 ids: device.ids,
                 outcome: Outcome::Succeeded,
                 status_text: String::new(),
@@ -266,7 +271,7 @@ impl Reconciler {
         Ok(found.collect())
     }
 
-    async fn store(&self, request: &RequestId, finding: Finding) -> Result<(), Stopped> {
+    async fn store(&self, request: &RequestId, finding: Finding) -> Result<(), SweepError> {
         let report = DeviceResult {
             request_id: request.clone(),
             device_ids: finding.ids,
@@ -293,7 +298,7 @@ impl Reconciler {
     }
 }
 
-impl From<JournalError> for Stopped {
+impl From<JournalError> for SweepError {
     fn from(error: JournalError) -> Self {
         Self::Journal(error)
     }
@@ -311,7 +316,7 @@ fn keys<'d>(
         .collect()
 }
 
-fn names_one(change_type: ChangeType, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
+fn matches_any(change_type: ChangeType, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
     ids.iter()
         .filter_map(MatchKey::from_reported)
         .any(|key| key.is_identifying(change_type) && keys.contains(&key))

@@ -10,7 +10,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use self::address::{SERVICES, Standing, place};
+use self::desired_listener::{RESULT_SERVICES, ServiceStatus, url_origin};
 use crate::{
     domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
@@ -18,18 +18,18 @@ use crate::{
     thingspace::{LookUpError, Registration, ThingSpace},
 };
 
-mod address;
+mod desired_listener;
 
-pub use self::address::Own;
+pub use self::desired_listener::DesiredListener;
 
 /// How often it is looked at what is registered.
-const LOOK_INTERVAL: Duration = Duration::from_secs(300);
+const CHECK_INTERVAL: Duration = Duration::from_secs(300);
 /// Addresses that were displaced, and are kept of each service.
-const KEPT: usize = 16;
+const MAX_DISPLACED: usize = 16;
 
 /// What is done about a service whose callbacks go elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Register {
+pub enum RegisterPolicy {
     /// It is reported.
     Never,
     /// This listener is registered where none is.
@@ -39,23 +39,23 @@ pub enum Register {
 }
 
 /// Where the listener's address comes from. Asked at each look, so that a rotated secret is seen.
-pub trait OwnSource: Send + Sync {
+pub trait DesiredListenerSource: Send + Sync {
     /// Reads it now. Must not wait for long.
     ///
     /// # Errors
     ///
     /// Why it cannot be read, in one line without secrets.
-    fn read(&self) -> Result<Own, String>;
+    fn load(&self) -> Result<DesiredListener, String>;
 }
 
 /// What looks, for all accounts.
-pub struct Guard {
-    means: Means,
-    accounts: Vec<Watched>,
+pub struct RegistrationMonitor {
+    registrar: Registrar,
+    accounts: Vec<MonitoredAccount>,
 }
 
 /// What a guard is made of.
-pub struct Means {
+pub struct Registrar {
     /// Keeps what was displaced.
     pub journal: Arc<dyn Journal>,
     /// Is asked.
@@ -63,57 +63,57 @@ pub struct Means {
     /// Tells when something was displaced.
     pub clock: Arc<dyn Clock>,
     /// Where callbacks should go.
-    pub own: Arc<dyn OwnSource>,
+    pub desired: Arc<dyn DesiredListenerSource>,
     /// What is done.
-    pub register: Register,
+    pub policy: RegisterPolicy,
     /// What is measured.
     pub instruments: Instruments,
 }
 
 /// An account, and what was last seen of it.
-struct Watched {
+struct MonitoredAccount {
     account: AccountName,
-    failing: bool,
-    services: [Seen; SERVICES.len()],
+    is_failing: bool,
+    services: [MonitoredService; RESULT_SERVICES.len()],
 }
 
 /// A service, and what was last seen of it.
-struct Seen {
-    service: &'static str,
-    standing: Standing,
+struct MonitoredService {
+    name: &'static str,
+    status: ServiceStatus,
     /// What was said of it last: nothing is said twice in a row.
-    told: Option<(Standing, String)>,
+    last_logged: Option<(ServiceStatus, String)>,
     /// A registration failed, and that was said.
-    refused: bool,
+    has_logged_failure: bool,
     /// The right user name and password were registered. Where the list does not show them as they
     /// are, that is not done again and again.
-    login_renewed: bool,
+    has_renewed_credentials: bool,
 }
 
 // === impl Guard ===
 
-impl Guard {
+impl RegistrationMonitor {
     /// Looks after these accounts.
-    pub fn new(means: Means, accounts: impl IntoIterator<Item = AccountName>) -> Self {
-        let mut watched: Vec<Watched> = Vec::new();
+    pub fn new(registrar: Registrar, accounts: impl IntoIterator<Item = AccountName>) -> Self {
+        let mut watched: Vec<MonitoredAccount> = Vec::new();
         for account in accounts {
             if watched.iter().all(|other| other.account != account) {
-                watched.push(Watched::new(account));
+                watched.push(MonitoredAccount::new(account));
             }
         }
         Self {
-            means,
+            registrar,
             accounts: watched,
         }
     }
 
     /// Looks at once, then every five minutes, until `stop`.
     pub async fn run(mut self, stop: CancellationToken) {
-        self.measure();
+        self.record_metrics();
         let looks = async {
             loop {
-                self.look().await;
-                tokio::time::sleep(LOOK_INTERVAL).await;
+                self.check().await;
+                tokio::time::sleep(CHECK_INTERVAL).await;
             }
         };
         tokio::select! {
@@ -123,63 +123,65 @@ impl Guard {
     }
 
     /// Looks at all accounts once.
-    pub async fn look(&mut self) {
+    pub async fn check(&mut self) {
         for watched in &mut self.accounts {
-            match watched.look(&self.means).await {
-                Ok(()) => watched.failing = false,
-                Err(stopped) => watched.fail(&stopped),
+            match watched.check(&self.registrar).await {
+                Ok(()) => watched.is_failing = false,
+                Err(stopped) => watched.mark_unknown(&stopped),
             }
         }
-        self.measure();
+        self.record_metrics();
     }
 
-    fn measure(&self) {
+    fn record_metrics(&self) {
         let services = || self.accounts.iter().flat_map(|watched| &watched.services);
-        for standing in Standing::ALL {
-            let count = services().filter(|seen| seen.standing == standing).count();
-            self.means.instruments.listeners(standing.name(), count);
+        for status in ServiceStatus::ALL {
+            let count = services()
+                .filter(|service| service.status == status)
+                .count();
+            self.registrar.instruments.listeners(status.name(), count);
         }
     }
 }
 
 /// Why an account was not looked at to the end.
 #[derive(Debug, thiserror::Error)]
-enum Stopped {
+enum CheckError {
     #[error("{0}")]
-    Own(String),
+    Desired(String),
     #[error(transparent)]
-    Asking(#[from] LookUpError),
+    Lookup(#[from] LookUpError),
 }
 
 // === impl Watched ===
 
-impl Watched {
+impl MonitoredAccount {
     fn new(account: AccountName) -> Self {
         Self {
             account,
-            failing: false,
-            services: SERVICES.map(|service| Seen {
-                service,
-                standing: Standing::Unknown,
-                told: None,
-                refused: false,
-                login_renewed: false,
+            is_failing: false,
+            services: RESULT_SERVICES.map(|service| MonitoredService {
+                name: service,
+                status: ServiceStatus::Unknown,
+                last_logged: None,
+                has_logged_failure: false,
+                has_renewed_credentials: false,
             }),
         }
     }
 
-    async fn look(&mut self, means: &Means) -> Result<(), Stopped> {
-        let own = means.own.read().map_err(Stopped::Own)?;
-        let list = || means.thingspace.listeners(&self.account);
+    async fn check(&mut self, registrar: &Registrar) -> Result<(), CheckError> {
+        let desired = registrar.desired.load().map_err(CheckError::Desired)?;
+        let list = || registrar.thingspace.listeners(&self.account);
         let mut listed = list().await?;
         let mut registered = false;
-        for seen in &mut self.services {
-            let (standing, found) = own.judge(&self.account, seen.service, &listed);
-            if seen.wants(means.register, standing) {
-                let displaced = found.filter(|_| standing == Standing::Elsewhere);
-                let new = own.registration(&self.account, seen.service);
-                let done = means.register(&self.account, &new, displaced).await;
-                seen.note(&self.account, standing, &done);
+        for service in &mut self.services {
+            let (status, found) = desired.evaluate(&self.account, service.name, &listed);
+            if service.should_register(registrar.policy, status) {
+                let displaced = found.filter(|_| status == ServiceStatus::Elsewhere);
+                let new = desired.registration(&self.account, service.name);
+                let done = registrar.register(&self.account, &new, displaced).await;
+                service.record_attempt(&self.account, status, &done);
                 registered |= done.is_ok();
             }
         }
@@ -187,18 +189,18 @@ impl Watched {
             // What was answered is one thing, what is registered now another.
             listed = list().await?;
         }
-        for seen in &mut self.services {
-            let (standing, found) = own.judge(&self.account, seen.service, &listed);
-            seen.settle(&self.account, standing, found);
+        for service in &mut self.services {
+            let (status, found) = desired.evaluate(&self.account, service.name, &listed);
+            service.update_status(&self.account, status, found);
         }
         Ok(())
     }
 
-    fn fail(&mut self, why: &Stopped) {
-        for seen in &mut self.services {
-            seen.standing = Standing::Unknown;
+    fn mark_unknown(&mut self, why: &CheckError) {
+        for service in &mut self.services {
+            service.status = ServiceStatus::Unknown;
         }
-        if !std::mem::replace(&mut self.failing, true) {
+        if !std::mem::replace(&mut self.is_failing, true) {
             let account = self.account.as_str();
             tracing::warn!(account, %why, "the registered callback listeners are not known");
         }
@@ -207,27 +209,34 @@ impl Watched {
 
 // === impl Seen ===
 
-impl Seen {
-    fn wants(&self, register: Register, standing: Standing) -> bool {
-        match (register, standing) {
-            (_, Standing::Here | Standing::Unknown) | (Register::Never, _) => false,
-            (Register::IfUnclaimed, standing) => standing == Standing::Missing,
-            (Register::Replace, Standing::OtherLogin) => !self.login_renewed,
-            (Register::Replace, Standing::Missing | Standing::Elsewhere) => true,
+impl MonitoredService {
+    fn should_register(&self, register: RegisterPolicy, status: ServiceStatus) -> bool {
+        match (register, status) {
+            (_, ServiceStatus::Here | ServiceStatus::Unknown) | (RegisterPolicy::Never, _) => false,
+            (RegisterPolicy::IfUnclaimed, status) => status == ServiceStatus::Missing,
+            (RegisterPolicy::Replace, ServiceStatus::OtherCredentials) => {
+                !self.has_renewed_credentials
+            }
+            (RegisterPolicy::Replace, ServiceStatus::Missing | ServiceStatus::Elsewhere) => true,
         }
     }
 
     /// What became of a registration; said once as long as it fails.
-    fn note(&mut self, account: &AccountName, before: Standing, done: &Result<(), String>) {
-        let (account, service) = (account.as_str(), self.service);
+    fn record_attempt(
+        &mut self,
+        account: &AccountName,
+        before: ServiceStatus,
+        done: &Result<(), String>,
+    ) {
+        let (account, service) = (account.as_str(), self.name);
         match done {
             Ok(()) => {
-                self.refused = false;
-                self.login_renewed |= before == Standing::OtherLogin;
+                self.has_logged_failure = false;
+                self.has_renewed_credentials |= before == ServiceStatus::OtherCredentials;
                 tracing::info!(account, service, "this callback listener was registered");
             }
-            Err(why) if !self.refused => {
-                self.refused = true;
+            Err(why) if !self.has_logged_failure => {
+                self.has_logged_failure = true;
                 tracing::warn!(
                     account,
                     service,
@@ -240,21 +249,28 @@ impl Seen {
     }
 
     /// Keeps where the callbacks go, and says so when that has changed.
-    fn settle(&mut self, account: &AccountName, standing: Standing, found: Option<&Registration>) {
-        self.standing = standing;
-        self.login_renewed &= standing == Standing::OtherLogin;
-        let place = found.map(|found| place(&found.url)).unwrap_or_default();
-        let tell = Some((standing, place.clone()));
-        if self.told == tell {
+    fn update_status(
+        &mut self,
+        account: &AccountName,
+        status: ServiceStatus,
+        found: Option<&Registration>,
+    ) {
+        self.status = status;
+        self.has_renewed_credentials &= status == ServiceStatus::OtherCredentials;
+        let place = found
+            .map(|found| url_origin(&found.url))
+            .unwrap_or_default();
+        let tell = Some((status, place.clone()));
+        if self.last_logged == tell {
             return;
         }
-        self.told = tell;
-        let (account, service) = (account.as_str(), self.service);
-        match standing {
-            Standing::Here => {
+        self.last_logged = tell;
+        let (account, service) = (account.as_str(), self.name);
+        match status {
+            ServiceStatus::Here => {
                 tracing::info!(account, service, "callbacks are registered to come here");
             }
-            Standing::OtherLogin => {
+            ServiceStatus::OtherCredentials => {
                 tracing::warn!(
                     account,
                     service,
@@ -262,7 +278,7 @@ impl Seen {
                      callbacks.password"
                 );
             }
-            Standing::Elsewhere => {
+            ServiceStatus::Elsewhere => {
                 tracing::warn!(
                     account,
                     service,
@@ -270,7 +286,7 @@ impl Seen {
                     "callbacks are registered to go elsewhere"
                 );
             }
-            Standing::Missing | Standing::Unknown => {
+            ServiceStatus::Missing | ServiceStatus::Unknown => {
                 tracing::warn!(account, service, "no callback listener is registered");
             }
         }
@@ -279,7 +295,7 @@ impl Seen {
 
 // === impl Means ===
 
-impl Means {
+impl Registrar {
     /// Registers this listener. Whose place it takes is on disk before.
     async fn register(
         &self,
@@ -288,7 +304,9 @@ impl Means {
         displaced: Option<&Registration>,
     ) -> Result<(), String> {
         if let Some(displaced) = displaced {
-            let kept = self.keep(account, &new.service, &displaced.url).await;
+            let kept = self
+                .store_displaced(account, &new.service, &displaced.url)
+                .await;
             kept.map_err(|why| format!("the listener before could not be kept: {why}"))?;
         }
         let done = self.thingspace.register_listener(account, new).await;
@@ -299,7 +317,7 @@ impl Means {
         });
         if let (Ok(()), Some(displaced)) = (&done, displaced) {
             let (account, service) = (account.as_str(), new.service.as_str());
-            let place = place(&displaced.url);
+            let place = url_origin(&displaced.url);
             tracing::warn!(
                 account,
                 service,
@@ -311,13 +329,13 @@ impl Means {
     }
 
     /// Keeps a whole address, which may have secrets in it, where only the gateway's user reads.
-    async fn keep(
+    async fn store_displaced(
         &self,
         account: &AccountName,
         service: &str,
         url: &SecretString,
     ) -> Result<(), String> {
-        let name = note_of(account, service);
+        let name = displaced_kv_key(account, service);
         let before = self.journal.get_kv(name.clone()).await;
         let before = before.map_err(|error| error.to_string())?;
         let mut kept: Vec<Value> = serde_json::from_slice(&before).unwrap_or_default();
@@ -325,7 +343,7 @@ impl Means {
         // One that comes back again and again would push out the others.
         kept.retain(|other| other.get("url").and_then(Value::as_str) != Some(url));
         kept.push(json!({ "displace_time_us": self.clock.now().as_micros(), "url": url }));
-        let kept = kept.split_off(kept.len().saturating_sub(KEPT));
+        let kept = kept.split_off(kept.len().saturating_sub(MAX_DISPLACED));
         let value = Value::Array(kept).to_string().into_bytes();
         let put = self.journal.put_kv(name, value).await;
         put.map_err(|error| error.to_string())
@@ -333,7 +351,7 @@ impl Means {
 }
 
 /// Where the journal keeps what was displaced.
-fn note_of(account: &AccountName, service: &str) -> String {
+fn displaced_kv_key(account: &AccountName, service: &str) -> String {
     format!("displaced.{account}.{service}")
 }
 
@@ -342,22 +360,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_registered_over_follows_the_setting_and_its_own_credentials_once() {
+    fn the_policy_decides_what_is_registered_and_credentials_are_renewed_once() {
         let account = AccountName::parse("0000123456-00001").unwrap();
-        let mut seen = Watched::new(account.clone()).services;
-        let seen = &mut seen[0];
+        let mut services = MonitoredAccount::new(account.clone()).services;
+        let service = &mut services[0];
         for (register, expected) in [
-            (Register::Never, [false; 5]),
-            (Register::IfUnclaimed, [false, false, false, false, true]),
-            (Register::Replace, [false, false, true, true, true]),
+            (RegisterPolicy::Never, [false; 5]),
+            (
+                RegisterPolicy::IfUnclaimed,
+                [false, false, false, false, true],
+            ),
+            (RegisterPolicy::Replace, [false, false, true, true, true]),
         ] {
-            assert_eq!(Standing::ALL.map(|it| seen.wants(register, it)), expected);
+            assert_eq!(
+                ServiceStatus::ALL.map(|it| service.should_register(register, it)),
+                expected
+            );
         }
         // A list that does not show passwords as they are makes no loop.
-        seen.note(&account, Standing::OtherLogin, &Ok(()));
-        seen.settle(&account, Standing::OtherLogin, None);
-        assert!(!seen.wants(Register::Replace, Standing::OtherLogin));
-        seen.settle(&account, Standing::Here, None);
-        assert!(seen.wants(Register::Replace, Standing::OtherLogin));
+        service.record_attempt(&account, ServiceStatus::OtherCredentials, &Ok(()));
+        service.update_status(&account, ServiceStatus::OtherCredentials, None);
+        assert!(!service.should_register(RegisterPolicy::Replace, ServiceStatus::OtherCredentials));
+        service.update_status(&account, ServiceStatus::Here, None);
+        assert!(service.should_register(RegisterPolicy::Replace, ServiceStatus::OtherCredentials));
     }
 }

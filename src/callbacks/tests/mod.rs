@@ -4,19 +4,19 @@ use futures_util::future::join_all;
 
 use super::*;
 
-mod slow;
-mod world;
+mod harness;
+mod slow_journal;
 
-use world::{ESIM, GRACE, SECRET, World, five_g, pair, raw_json, secret};
+use harness::{CallbackHarness, ESIM, GRACE, SECRET, credentials, five_g, raw_json, secret};
 
 const CARRIER: &str = "/callbacks/CarrierService";
 const PROFILE: &str = "/callbacks/DeviceProfileService";
 
-fn with_pair() -> Settings {
-    Settings {
-        current: pair("user", "pw-now"),
-        previous: pair("user", "pw-before"),
-        ..Settings::default()
+fn with_credentials() -> CallbackSettings {
+    CallbackSettings {
+        credentials: credentials("user", "pw-now"),
+        previous_credentials: credentials("user", "pw-before"),
+        ..CallbackSettings::default()
     }
 }
 
@@ -26,7 +26,7 @@ fn behind_secret(path: &str) -> String {
 
 #[tokio::test]
 async fn both_documented_examples_are_on_disk_once_they_are_answered() {
-    let world = World::start(with_pair()).await;
+    let world = CallbackHarness::start(with_credentials()).await;
     let path = "/accounts/0000123456-00001/callbacks/DeviceProfileService";
     assert_eq!(world.status(path, ESIM).await, 200);
     assert_eq!(world.status(CARRIER, five_g("user", "pw-now")).await, 200);
@@ -36,7 +36,7 @@ async fn both_documented_examples_are_on_disk_once_they_are_answered() {
     );
 
     let request = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
-    let events = world.after_a_restart(request).await;
+    let events = world.events_after_restart(request).await;
     assert_eq!(events.len(), 1);
     assert!(raw_json(&events[0]).contains("5/31/2018"));
     assert!(!raw_json(&events[0]).contains("pw-now") && !raw_json(&events[0]).contains("user"));
@@ -44,7 +44,7 @@ async fn both_documented_examples_are_on_disk_once_they_are_answered() {
 
 #[tokio::test]
 async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
-    let world = World::start(Settings::default()).await;
+    let world = CallbackHarness::start(CallbackSettings::default()).await;
     let large = vec![b' '; 2 * 1024 * 1024];
     let (status, error) = world.send(CARRIER, large.clone()).await;
     assert_eq!((status.as_u16(), error.as_str()), (413, "too_large"));
@@ -71,8 +71,8 @@ async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
 }
 
 #[tokio::test]
-async fn what_is_no_callback_is_refused_without_repeating_it() {
-    let world = World::start(Settings::default()).await;
+async fn a_malformed_body_is_refused_without_echoing_it() {
+    let world = CallbackHarness::start(CallbackSettings::default()).await;
     let cut = ESIM.trim_end_matches('}').to_owned();
     for body in [
         Vec::new(),
@@ -87,13 +87,13 @@ async fn what_is_no_callback_is_refused_without_repeating_it() {
         let text = response.text().await.unwrap();
         assert!(text.contains("malformed") && !text.contains("planted"));
     }
-    assert_eq!(world.refused(Refusal::Malformed), 6);
+    assert_eq!(world.refused(CallbackRefusal::Malformed), 6);
     assert_eq!(world.counted("stored"), 0);
 }
 
 #[tokio::test]
 async fn a_callback_is_never_refused_for_its_headers() {
-    let world = World::start(Settings::default()).await;
+    let world = CallbackHarness::start(CallbackSettings::default()).await;
     for content_type in [
         "text/plain",
         "application/xml; charset=utf-16",
@@ -111,7 +111,7 @@ async fn a_callback_is_never_refused_for_its_headers() {
 
 #[tokio::test]
 async fn only_posts_to_the_four_addresses_are_taken() {
-    let world = World::start(Settings::default()).await;
+    let world = CallbackHarness::start(CallbackSettings::default()).await;
     for path in [
         "/",
         "/callbacks",
@@ -136,11 +136,11 @@ async fn only_posts_to_the_four_addresses_are_taken() {
 }
 
 #[tokio::test]
-async fn the_path_secret_or_the_password_lets_a_callback_in() {
+async fn the_path_secret_or_the_password_authenticates_a_callback() {
     let wrong = "/callbacks/DeviceProfileService/another-secret";
-    let world = World::start(Settings {
+    let world = CallbackHarness::start(CallbackSettings {
         path_secret: Some(secret(SECRET)),
-        ..Settings::default()
+        ..CallbackSettings::default()
     })
     .await;
     assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
@@ -148,11 +148,11 @@ async fn the_path_secret_or_the_password_lets_a_callback_in() {
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 401);
     assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 200);
-    assert_eq!(world.quarantined(Refusal::Malformed), 1);
+    assert_eq!(world.quarantined(CallbackRefusal::Malformed), 1);
 
-    let world = World::start(Settings {
+    let world = CallbackHarness::start(CallbackSettings {
         path_secret: Some(secret(SECRET)),
-        ..with_pair()
+        ..with_credentials()
     })
     .await;
     let (right, bad) = (five_g("user", "pw-now"), five_g("user", "pw-no"));
@@ -162,18 +162,18 @@ async fn the_path_secret_or_the_password_lets_a_callback_in() {
     assert_eq!(world.status(CARRIER, bad.clone()).await, 401);
     assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 200);
     assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
-    assert_eq!(world.quarantined(Refusal::Unauthorized), 2);
+    assert_eq!(world.quarantined(CallbackRefusal::Unauthorized), 2);
     assert_eq!(world.status(&behind_secret(PROFILE), ESIM).await, 200);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 400);
-    assert_eq!(world.refused(Refusal::WrongPathSecret), 1);
+    assert_eq!(world.refused(CallbackRefusal::WrongPathSecret), 1);
 }
 
 #[test]
 fn a_part_of_the_path_that_could_be_a_secret_is_not_logged() {
-    let gate = Gate::new(Settings {
+    let gate = Authenticator::new(CallbackSettings {
         path_secret: Some(secret("onlylettershere")),
-        ..Settings::default()
+        ..CallbackSettings::default()
     });
     assert_eq!(gate.loggable_service("NewService"), Some("NewService"));
     for hidden in ["onlylettershere", SECRET, "line\nbreak", &"s".repeat(41)] {
@@ -185,8 +185,8 @@ fn a_part_of_the_path_that_could_be_a_secret_is_not_logged() {
 }
 
 #[tokio::test]
-async fn the_current_and_the_previous_pair_are_right_and_an_absent_one_only_where_not_required() {
-    let world = World::start(with_pair()).await;
+async fn current_and_previous_credentials_are_accepted_and_absent_ones_only_where_not_required() {
+    let world = CallbackHarness::start(with_credentials()).await;
     for (path, body, status) in [
         (CARRIER, five_g("user", "pw-now"), 200),
         (CARRIER, five_g("user", "pw-before"), 200),
@@ -211,13 +211,13 @@ async fn the_current_and_the_previous_pair_are_right_and_an_absent_one_only_wher
 
 #[tokio::test]
 async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enforced() {
-    let listed = |mode| Settings {
+    let listed = |mode| CallbackSettings {
         allow_cidrs: vec!["3.87.163.45/32".parse().unwrap()],
         allow_mode: mode,
         trusted_hops: 1,
-        ..with_pair()
+        ..with_credentials()
     };
-    let send = async |world: &World, forwarded_for: Option<&str>, body: String| {
+    let send = async |world: &CallbackHarness, forwarded_for: Option<&str>, body: String| {
         let mut request = world.request(CARRIER).body(body);
         if let Some(value) = forwarded_for {
             request = request.header("X-Forwarded-For", value);
@@ -227,7 +227,7 @@ async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enf
     let (inside, outside) = ("9.9.9.9, 3.87.163.45", "3.87.163.45, 9.9.9.9");
     let right = || five_g("user", "pw-now");
 
-    let world = World::start(listed(AllowMode::Report)).await;
+    let world = CallbackHarness::start(listed(AllowMode::Report)).await;
     assert_eq!(send(&world, Some(inside), right()).await, 200);
     assert_eq!(world.unlisted(), 0);
     assert_eq!(send(&world, Some(outside), right()).await, 200);
@@ -235,7 +235,7 @@ async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enf
     assert_eq!(send(&world, Some(outside), ESIM.to_owned()).await, 401);
     assert_eq!(world.unlisted(), 2);
 
-    let world = World::start(listed(AllowMode::Enforce)).await;
+    let world = CallbackHarness::start(listed(AllowMode::Enforce)).await;
     assert_eq!(send(&world, Some(inside), right()).await, 200);
     assert_eq!(send(&world, Some(outside), right()).await, 403);
     assert_eq!(send(&world, None, right()).await, 403);
@@ -243,7 +243,7 @@ async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enf
 
 #[tokio::test]
 async fn five_sends_of_one_callback_at_once_store_it_once() {
-    let world = World::start(Settings::default()).await;
+    let world = CallbackHarness::start(CallbackSettings::default()).await;
     let sends = [1, 1, 2, 2, 3].map(|count| {
         let counted = format!("\"callbackCount\":{count}");
         world.status(PROFILE, ESIM.replace("\"callbackCount\":1", &counted))
@@ -254,7 +254,7 @@ async fn five_sends_of_one_callback_at_once_store_it_once() {
         (1, 4)
     );
     let request = "d1f08526-5443-4054-9a29-4456490ea9f8";
-    assert_eq!(world.after_a_restart(request).await.len(), 1);
+    assert_eq!(world.events_after_restart(request).await.len(), 1);
 }
 
 #[tokio::test]
@@ -267,9 +267,9 @@ async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     };
     std::fs::write(&files.certificates, made.cert.pem()).unwrap();
     std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    let world = World::start(Settings {
+    let world = CallbackHarness::start(CallbackSettings {
         tls: Some(files.clone()),
-        ..Settings::default()
+        ..CallbackSettings::default()
     })
     .await;
     let authority = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();

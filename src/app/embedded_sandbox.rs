@@ -12,14 +12,14 @@ use uuid::Uuid;
 use crate::config::{self, Config, Secret};
 
 /// A sandbox that is bound, and what goes away with it.
-pub(super) struct Beside {
+pub(super) struct EmbeddedSandbox {
     sandbox: Sandbox,
     base_url: Url,
     directory: Option<TempDir>,
 }
 
 /// A sandbox that runs.
-pub(super) struct Running {
+pub(super) struct RunningSandbox {
     task: JoinHandle<()>,
     directory: Option<TempDir>,
 }
@@ -83,7 +83,7 @@ pub fn sandbox_settings(config: &config::Sandbox) -> io::Result<Settings> {
 
 // === impl Beside ===
 
-impl Beside {
+impl EmbeddedSandbox {
     /// Binds a sandbox and points the settings at it: its address, credentials
     /// that only it takes, a new path secret, and a temporary journal unless
     /// one is set.
@@ -141,14 +141,14 @@ impl Beside {
         tracing::info!(address = %self.sandbox.local_addr(), "the sandbox is at {}", self.base_url);
     }
 
-    pub(super) fn start(self, stop: CancellationToken) -> Running {
+    pub(super) fn start(self, stop: CancellationToken) -> RunningSandbox {
         let sandbox = self.sandbox;
         let task = tokio::spawn(async move {
             if let Err(error) = sandbox.run(stop.cancelled_owned()).await {
                 tracing::error!(%error, "the sandbox failed");
             }
         });
-        Running {
+        RunningSandbox {
             task,
             directory: self.directory,
         }
@@ -157,8 +157,8 @@ impl Beside {
 
 // === impl Running ===
 
-impl Running {
-    pub(super) async fn end(self) {
+impl RunningSandbox {
+    pub(super) async fn stop(self) {
         self.task.abort();
         let _aborted = self.task.await;
         drop(self.directory);

@@ -14,7 +14,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    callbacks::{Listener, Pair, Refusal, SecretSource, Settings},
+    callbacks::{
+        CallbackCredentials, CallbackListener, CallbackRefusal, CallbackSettings, SecretSource,
+    },
     domain::{
         clock::{Clock, Timestamp},
         newtypes::RequestId,
@@ -48,9 +50,9 @@ pub(super) fn five_g(username: &str, password: &str) -> String {
     )
 }
 
-pub(super) struct Noon;
+pub(super) struct NoonClock;
 
-impl Clock for Noon {
+impl Clock for NoonClock {
     fn now(&self) -> Timestamp {
         Timestamp::from_micros(43_200_000_000)
     }
@@ -60,14 +62,14 @@ pub(super) fn secret(value: &str) -> Arc<dyn SecretSource> {
     Arc::new(SecretString::from(value))
 }
 
-pub(super) fn pair(username: &str, password: &str) -> Option<Pair> {
-    Some(Pair {
+pub(super) fn credentials(username: &str, password: &str) -> Option<CallbackCredentials> {
+    Some(CallbackCredentials {
         username: secret(username),
         password: secret(password),
     })
 }
 
-pub(super) struct World {
+pub(super) struct CallbackHarness {
     pub(super) address: SocketAddr,
     telemetry: Telemetry,
     pub(super) stop: CancellationToken,
@@ -77,16 +79,16 @@ pub(super) struct World {
     http: reqwest::Client,
 }
 
-impl World {
-    pub(super) async fn start(settings: Settings) -> Self {
+impl CallbackHarness {
+    pub(super) async fn start(settings: CallbackSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&options(&directory)).unwrap());
         let telemetry = Telemetry::quiet().unwrap();
-        let listener = Listener::new(
+        let listener = CallbackListener::new(
             settings,
             Arc::<SqliteJournal>::clone(&journal),
-            Arc::new(Noon),
-            Arc::new(Noon),
+            Arc::new(NoonClock),
+            Arc::new(NoonClock),
             telemetry.instruments(),
         );
         let listener = listener.unwrap();
@@ -109,7 +111,7 @@ impl World {
     }
 
     /// How many were refused for this reason.
-    pub(super) fn refused(&self, refusal: Refusal) -> u64 {
+    pub(super) fn refused(&self, refusal: CallbackRefusal) -> u64 {
         self.telemetry.sample(&format!(
             "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"refused\",\
              thingspace_gateway_reason=\"{}\"}}",
@@ -118,7 +120,7 @@ impl World {
     }
 
     /// How many were kept for this reason.
-    pub(super) fn quarantined(&self, reason: Refusal) -> u64 {
+    pub(super) fn quarantined(&self, reason: CallbackRefusal) -> u64 {
         self.telemetry.sample(&format!(
             "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"quarantined\",\
              thingspace_gateway_reason=\"{}\"}}",
@@ -165,7 +167,7 @@ impl World {
     }
 
     /// What is on disk of a request, once everything is closed and opened again.
-    pub(super) async fn after_a_restart(self, request: &str) -> Vec<Event> {
+    pub(super) async fn events_after_restart(self, request: &str) -> Vec<Event> {
         self.stop.cancel();
         self.served.await.unwrap();
         self.journal.close().await;
@@ -196,7 +198,9 @@ pub(super) fn counted(telemetry: &Telemetry, outcome: &str) -> u64 {
 }
 
 /// Starts a listener on a free port of the loopback address.
-pub(super) async fn serve(listener: Listener) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+pub(super) async fn serve(
+    listener: CallbackListener,
+) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
     let tcp = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = tcp.local_addr().unwrap();
     let stop = CancellationToken::new();

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use url::Url;
 
 use crate::{
-    background::{Guard, Means, Own, OwnSource, Register},
+    background::{
+        DesiredListener, DesiredListenerSource, RegisterPolicy, Registrar, RegistrationMonitor,
+    },
     config::{self, Config, Secret},
     domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
@@ -14,19 +16,19 @@ use crate::{
 };
 
 /// The listener's address, read at each look.
-struct FromSettings {
+struct ListenerProvider {
     public_url: Url,
     callbacks: config::Callbacks,
 }
 
 /// A guard, where accounts and an address are set.
-pub(super) fn guard(
+pub(super) fn build_registration_monitor(
     config: &Config,
     journal: &Arc<dyn Journal>,
     thingspace: &Arc<ThingSpace>,
     clock: &Arc<dyn Clock>,
     instruments: Instruments,
-) -> Option<Guard> {
+) -> Option<RegistrationMonitor> {
     // The settings have the same rule for an account.
     let accounts = config.thingspace.accounts.iter();
     let accounts: Vec<AccountName> = accounts
@@ -36,28 +38,28 @@ pub(super) fn guard(
     if accounts.is_empty() {
         return None;
     }
-    let means = Means {
+    let registrar = Registrar {
         journal: Arc::clone(journal),
         thingspace: Arc::clone(thingspace),
         clock: Arc::clone(clock),
-        own: Arc::new(FromSettings {
+        desired: Arc::new(ListenerProvider {
             public_url,
             callbacks: config.callbacks.clone(),
         }),
-        register: match config.callbacks.register {
-            config::Register::Never => Register::Never,
-            config::Register::IfUnclaimed => Register::IfUnclaimed,
-            config::Register::Replace => Register::Replace,
+        policy: match config.callbacks.register {
+            config::Register::Never => RegisterPolicy::Never,
+            config::Register::IfUnclaimed => RegisterPolicy::IfUnclaimed,
+            config::Register::Replace => RegisterPolicy::Replace,
         },
         instruments,
     };
-    Some(Guard::new(means, accounts))
+    Some(RegistrationMonitor::new(registrar, accounts))
 }
 
 // === impl FromSettings ===
 
-impl OwnSource for FromSettings {
-    fn read(&self) -> Result<Own, String> {
+impl DesiredListenerSource for ListenerProvider {
+    fn load(&self) -> Result<DesiredListener, String> {
         let read = |key: &str, secret: &Option<Secret>| {
             let read = secret.as_ref().map(Secret::read).transpose();
             read.map_err(|error| format!("{key}: {error}"))
@@ -65,10 +67,10 @@ impl OwnSource for FromSettings {
         let callbacks = &self.callbacks;
         let username = read("callbacks.username", &callbacks.username)?;
         let password = read("callbacks.password", &callbacks.password)?;
-        Ok(Own {
+        Ok(DesiredListener {
             public_url: self.public_url.clone(),
             path_secret: read("callbacks.path_secret", &callbacks.path_secret)?,
-            login: username.zip(password),
+            credentials: username.zip(password),
         })
     }
 }

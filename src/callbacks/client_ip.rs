@@ -11,7 +11,7 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Each proxy appends its caller, so with `hops` trusted proxies the entry that
 /// many from the right is the last one that somebody trusted has written;
 /// whatever stands left of it anybody may have made up.
-pub(super) fn address(peer: IpAddr, headers: &HeaderMap, hops: u8) -> Option<IpAddr> {
+pub(super) fn resolve(peer: IpAddr, headers: &HeaderMap, hops: u8) -> Option<IpAddr> {
     let Some(skip) = hops.checked_sub(1) else {
         return Some(peer.to_canonical());
     };
@@ -43,11 +43,11 @@ mod tests {
             headers.append(FORWARDED_FOR, value.parse().unwrap());
         }
         let peer = "::ffff:10.0.0.9".parse().unwrap();
-        address(peer, &headers, hops).map(|address| address.to_string())
+        resolve(peer, &headers, hops).map(|address| address.to_string())
     }
 
     #[test]
-    fn the_source_is_counted_from_the_right_and_never_from_what_a_stranger_wrote() {
+    fn the_client_ip_is_taken_from_the_entry_of_the_outermost_trusted_proxy() {
         assert_eq!(behind(0, &["1.1.1.1"]).unwrap(), "10.0.0.9");
         assert_eq!(behind(1, &["1.1.1.1, 2.2.2.2"]).unwrap(), "2.2.2.2");
         assert_eq!(

@@ -12,7 +12,7 @@ use crate::journal::Stored;
 
 /// Why a request was not stored, or not promised to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CallbackRefusal {
     /// No route has this path, or a part of it is too long.
     NoSuchPath,
     /// The secret in the path is not the one that is set.
@@ -41,12 +41,12 @@ pub enum Refusal {
 
 /// A refusal with what its answer says besides.
 #[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) refusal: Refusal,
+pub(super) struct RefusalResponse {
+    pub(super) refusal: CallbackRefusal,
     /// When trying again is worth it.
     pub(super) retry_after: Option<Duration>,
     /// Whether the rest of the body was left unread.
-    pub(super) close: bool,
+    pub(super) close_connection: bool,
 }
 
 /// The longest wait that is asked for: ThingSpace was only ever seen to try
@@ -55,7 +55,7 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 // === impl Refusal ===
 
-impl Refusal {
+impl CallbackRefusal {
     /// All of them.
     pub const ALL: [Self; 12] = [
         Self::NoSuchPath,
@@ -92,7 +92,7 @@ impl Refusal {
 
     /// Status and message. Nobody learns from it whether a path or a secret
     /// was wrong.
-    const fn says(self) -> (StatusCode, &'static str, &'static str) {
+    const fn response_parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NoSuchPath | Self::WrongPathSecret => (
                 StatusCode::NOT_FOUND,
@@ -155,32 +155,32 @@ impl Refusal {
 
 // === impl Refused ===
 
-impl From<Refusal> for Refused {
-    fn from(refusal: Refusal) -> Self {
+impl From<CallbackRefusal> for RefusalResponse {
+    fn from(refusal: CallbackRefusal) -> Self {
         let retry = matches!(
             refusal,
-            Refusal::Late | Refusal::Unavailable | Refusal::QuarantineFull
+            CallbackRefusal::Late | CallbackRefusal::Unavailable | CallbackRefusal::QuarantineFull
         );
         Self {
             refusal,
             retry_after: retry.then_some(Duration::from_secs(1)),
-            close: false,
+            close_connection: false,
         }
     }
 }
 
-impl Refused {
+impl RefusalResponse {
     /// The queue is this long.
     pub(super) fn busy(wait: Duration) -> Self {
         Self {
-            refusal: Refusal::Busy,
+            refusal: CallbackRefusal::Busy,
             retry_after: Some(wait),
-            close: false,
+            close_connection: false,
         }
     }
 
-    pub(super) fn answer(&self) -> Response<Body> {
-        let (status, error, message) = self.refusal.says();
+    pub(super) fn to_response(&self) -> Response<Body> {
+        let (status, error, message) = self.refusal.response_parts();
         let body = serde_json::json!({ "error": error, "message": message });
         let mut response = json(status, body.to_string());
         let headers = response.headers_mut();
@@ -189,7 +189,7 @@ impl Refused {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.close {
+        if self.close_connection {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -22,7 +22,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    callbacks::{Quarantine, Replayed},
+    callbacks::{Quarantine, ReplayOutcome},
     journal::{Journal, JournalError, QuarantinedCallback, Stored},
     thingspace::ThingSpace,
 };
@@ -32,13 +32,13 @@ const PAGE: usize = 500;
 
 /// What commands need.
 #[derive(Clone)]
-pub(super) struct Operator {
+pub(super) struct AdminState {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) quarantine: Quarantine,
     pub(super) thingspace: Arc<ThingSpace>,
 }
 
-type Answer = Result<Json<Value>, (StatusCode, Json<Value>)>;
+type AdminResponse = Result<Json<Value>, (StatusCode, Json<Value>)>;
 
 /// Creates the socket. A socket without a listener at its path was left behind by a process that was
 /// killed, and is removed; anything else there is left alone.
@@ -72,18 +72,18 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
 pub(super) async fn serve(
     listener: UnixListener,
     path: PathBuf,
-    operator: Operator,
+    operator: AdminState,
     stop: CancellationToken,
 ) {
     // Also when this is cut off at the end of a drain.
-    let _guard = SocketGuard::of(path);
+    let _guard = SocketGuard::new(path);
     let router = Router::new()
         .route("/quarantine", get(list_first))
         .route("/quarantine/after/{id}", get(list))
         .route("/quarantine/replay", post(replay_all))
         .route("/quarantine/{id}", get(show).delete(drop_one))
         .route("/quarantine/{id}/replay", post(replay))
-        .route("/thingspace/unlatch", post(unlatch))
+        .route("/thingspace/unlatch", post(reset_lockout))
         .with_state(operator);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -98,7 +98,7 @@ struct SocketGuard {
 }
 
 impl SocketGuard {
-    fn of(path: PathBuf) -> Self {
+    fn new(path: PathBuf) -> Self {
         let inode = inode(&path);
         Self { path, inode }
     }
@@ -120,58 +120,61 @@ fn inode(path: &Path) -> Option<(u64, u64)> {
 
 // === Quarantine ===
 
-async fn list_first(operator: State<Operator>) -> Answer {
+async fn list_first(operator: State<AdminState>) -> AdminResponse {
     list(operator, Segment(0)).await
 }
 
-async fn list(State(operator): State<Operator>, Segment(after): Segment<u64>) -> Answer {
+async fn list(State(operator): State<AdminState>, Segment(after): Segment<u64>) -> AdminResponse {
     let page = operator.journal.list_quarantined(after, PAGE).await;
-    let page = page.map_err(failed)?;
+    let page = page.map_err(unavailable)?;
     if let Some((last, _)) = page.last() {
         operator
             .journal
             .mark_quarantined_reviewed(*last)
             .await
-            .map_err(failed)?;
+            .map_err(unavailable)?;
     }
-    let heads: Vec<Value> = page.iter().map(|(id, one)| head(*id, one)).collect();
+    let heads: Vec<Value> = page
+        .iter()
+        .map(|(id, one)| summary_json(*id, one))
+        .collect();
     Ok(Json(json!({ "quarantine": heads })))
 }
 
-async fn show(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
+async fn show(State(operator): State<AdminState>, Segment(id): Segment<u64>) -> AdminResponse {
     let found = operator
         .journal
         .list_quarantined(id.saturating_sub(1), 1)
         .await;
-    let found = found.map_err(failed)?.into_iter().next();
+    let found = found.map_err(unavailable)?.into_iter().next();
     let Some((_, one)) = found.filter(|(found, _)| *found == id) else {
-        return Err(not_there());
+        return Err(not_found());
     };
-    let mut shown = head(id, &one);
+    let mut shown = summary_json(id, &one);
     if let Some(members) = shown.as_object_mut() {
         members.insert("body".into(), String::from_utf8_lossy(&one.body).into());
     }
     Ok(Json(shown))
 }
 
-async fn drop_one(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
+async fn drop_one(State(operator): State<AdminState>, Segment(id): Segment<u64>) -> AdminResponse {
     match operator
         .journal
         .drop_quarantined(id)
         .await
-        .map_err(failed)?
+        .map_err(unavailable)?
     {
         true => {
             tracing::warn!(id, "an operator dropped a callback from the quarantine");
             Ok(Json(json!({ "dropped": id })))
         }
-        false => Err(not_there()),
+        false => Err(not_found()),
     }
 }
 
-async fn replay(State(operator): State<Operator>, Segment(id): Segment<u64>) -> Answer {
-    match operator.quarantine.replay(id).await.map_err(failed)? {
-        Replayed::Stored(stored) => {
+async fn replay(State(operator): State<AdminState>, Segment(id): Segment<u64>) -> AdminResponse {
+    match operator.quarantine.replay(id).await.map_err(unavailable)? {
+        ReplayOutcome::Stored(stored) => {
             let stored = match stored {
                 Stored::New(_) => "new",
                 Stored::Duplicate => "duplicate",
@@ -179,23 +182,27 @@ async fn replay(State(operator): State<Operator>, Segment(id): Segment<u64>) -> 
             tracing::info!(id, stored, "a callback left the quarantine");
             Ok(Json(json!({ "stored": stored })))
         }
-        Replayed::StillUnusable(reason) => {
+        ReplayOutcome::StillUnusable(reason) => {
             let answer = json!({ "error": "still_unusable", "message": reason });
             Err((StatusCode::CONFLICT, Json(answer)))
         }
-        Replayed::NotThere => Err(not_there()),
+        ReplayOutcome::NotFound => Err(not_found()),
     }
 }
 
-async fn replay_all(State(operator): State<Operator>) -> Answer {
-    let (stored, left) = operator.quarantine.replay_all().await.map_err(failed)?;
+async fn replay_all(State(operator): State<AdminState>) -> AdminResponse {
+    let (stored, left) = operator
+        .quarantine
+        .replay_all()
+        .await
+        .map_err(unavailable)?;
     tracing::info!(stored, left, "the quarantine was replayed");
     Ok(Json(json!({ "stored": stored, "still_unusable": left })))
 }
 
 // === ThingSpace ===
 
-async fn unlatch(State(operator): State<Operator>) -> Answer {
+async fn reset_lockout(State(operator): State<AdminState>) -> AdminResponse {
     match operator.thingspace.reset_lockout().await {
         Ok(()) => {
             tracing::warn!("an operator lets the credentials be tried again");
@@ -211,7 +218,7 @@ async fn unlatch(State(operator): State<Operator>) -> Answer {
 // === Their parts ===
 
 /// What is shown of one in a list.
-fn head(id: u64, one: &QuarantinedCallback) -> Value {
+fn summary_json(id: u64, one: &QuarantinedCallback) -> Value {
     json!({
         "id": id,
         "receive_time_us": one.receive_time.as_micros(),
@@ -226,12 +233,12 @@ fn head(id: u64, one: &QuarantinedCallback) -> Value {
     clippy::needless_pass_by_value,
     reason = "given to map_err, which hands the error over"
 )]
-fn failed(error: JournalError) -> (StatusCode, Json<Value>) {
+fn unavailable(error: JournalError) -> (StatusCode, Json<Value>) {
     let answer = json!({ "error": "unavailable", "message": error.to_string() });
     (StatusCode::SERVICE_UNAVAILABLE, Json(answer))
 }
 
-fn not_there() -> (StatusCode, Json<Value>) {
+fn not_found() -> (StatusCode, Json<Value>) {
     let answer = json!({ "error": "not_found", "message": "there is none of that number" });
     (StatusCode::NOT_FOUND, Json(answer))
 }

@@ -4,58 +4,58 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::TELL_EVERY;
+use super::LOG_INTERVAL;
 
 /// What became of a page.
 #[derive(Default)]
-pub(super) struct Page {
+pub(super) struct BatchOutcome {
     /// The webhook judged one of them at least, so it is there.
-    pub(super) answered: bool,
+    pub(super) has_answered: bool,
     /// It did not, and that is not because of what was sent.
     pub(super) is_down: bool,
     /// So many were not taken,
-    pub(super) failed: u64,
+    pub(super) failed_count: u64,
     /// one of them for this.
-    pub(super) why: Option<&'static str>,
+    pub(super) reason: Option<&'static str>,
     /// How long the webhook wants to be left alone.
     pub(super) retry_after: Duration,
 }
 
 /// What was said, and what was not yet.
 #[derive(Default)]
-pub(super) struct Said {
+pub(super) struct ThrottledLog {
     /// It was said that the webhook is down, and not yet that it is there again.
-    is_down: bool,
-    down_at: Option<Instant>,
-    failed_at: Option<Instant>,
+    is_outage_logged: bool,
+    outage_logged_at: Option<Instant>,
+    failure_logged_at: Option<Instant>,
     /// Tries that failed since then.
-    tries: u64,
+    unlogged_failures: u64,
 }
 
-impl Said {
+impl ThrottledLog {
     /// A webhook that goes to and fro is told as seldom as one that takes only some.
-    pub(super) fn tell(&mut self, page: &Page, webhook: &str, waiting: u64) {
-        self.tries += page.failed;
-        let is_time = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= TELL_EVERY);
-        if page.answered && self.is_down {
-            self.is_down = false;
+    pub(super) fn log_batch(&mut self, outcome: &BatchOutcome, webhook: &str, waiting: u64) {
+        self.unlogged_failures += outcome.failed_count;
+        let is_time = |at: Option<Instant>| at.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);
+        if outcome.has_answered && self.is_outage_logged {
+            self.is_outage_logged = false;
             tracing::info!(webhook, "callbacks are passed on again");
         }
-        let Some(why) = page.why else { return };
+        let Some(why) = outcome.reason else { return };
         let now = Some(Instant::now());
-        if page.is_down {
-            if self.is_down || !is_time(self.down_at) {
+        if outcome.is_down {
+            if self.is_outage_logged || !is_time(self.outage_logged_at) {
                 return;
             }
-            self.is_down = true;
-            self.down_at = now;
+            self.is_outage_logged = true;
+            self.outage_logged_at = now;
         } else {
-            if !is_time(self.failed_at) {
+            if !is_time(self.failure_logged_at) {
                 return;
             }
-            self.failed_at = now;
+            self.failure_logged_at = now;
         }
-        let tries = std::mem::take(&mut self.tries);
+        let tries = std::mem::take(&mut self.unlogged_failures);
         tracing::warn!(
             webhook,
             why,

@@ -5,10 +5,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::{net::UnixListener, sync::watch, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{StartError, SystemClock, failed_logins, secrets, socket};
+use super::{StartError, SystemClock, admin_socket, failed_logins, secrets};
 use crate::{
     background::{self, Attributor, SteadyClock},
-    callbacks::Listener,
+    callbacks::CallbackListener,
     config::Config,
     dispatch::{self, Dispatcher},
     domain::{change::ChangeState, clock::Clock, validator::ValidationRules},
@@ -30,14 +30,14 @@ const CALL_GRACE: Duration = Duration::from_secs(30);
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Everything but the ports.
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) steady_clock: Arc<SteadyClock>,
     pub(super) server: Server,
-    pub(super) listener: Listener,
-    pub(super) secrets: Vec<Arc<secrets::Fresh>>,
-    pub(super) submitting: TaskTracker,
+    pub(super) listener: CallbackListener,
+    pub(super) secrets: Vec<Arc<secrets::ReloadingSecret>>,
+    pub(super) inflight_dispatches: TaskTracker,
     pub(super) draining: CancellationToken,
     pub(super) serving: watch::Sender<bool>,
     pub(super) thingspace: Arc<ThingSpace>,
@@ -47,7 +47,7 @@ pub(super) struct Parts {
 
 // === impl Parts ===
 
-impl Parts {
+impl Components {
     pub(super) async fn build(
         config: &Config,
         origin: Origin,
@@ -64,7 +64,7 @@ impl Parts {
         let thingspace = Arc::new(ThingSpace::new(
             secrets::thingspace_settings(
                 config,
-                Arc::new(failed_logins::InJournal {
+                Arc::new(failed_logins::JournalFailedLoginStore {
                     journal: Arc::clone(&journal),
                     clock: Arc::clone(&clock),
                 }),
@@ -106,7 +106,7 @@ impl Parts {
             watches,
             Arc::clone(&thingspace),
             Arc::clone(&clock),
-            limits(config),
+            validation_rules(config),
             ServerInfo {
                 journal_engine: "sqlite",
                 journal_origin: journal.origin().to_string(),
@@ -134,8 +134,8 @@ impl Parts {
             },
             instruments.clone(),
         )?;
-        let (settings, secrets) = secrets::listener_settings(config);
-        let listener = Listener::new(
+        let (settings, secrets) = secrets::callback_settings(config);
+        let listener = CallbackListener::new(
             settings,
             Arc::clone(&journal),
             Arc::clone(&clock),
@@ -144,7 +144,8 @@ impl Parts {
         )?;
         // After the journal, whose lock says that no other process is here.
         let path = config.admin_socket();
-        let socket = socket::bind(&path).map_err(|source| StartError::Socket { path, source })?;
+        let socket =
+            admin_socket::bind(&path).map_err(|source| StartError::Socket { path, source })?;
         Ok(Self {
             journal,
             clock,
@@ -152,7 +153,7 @@ impl Parts {
             server,
             listener,
             secrets,
-            submitting,
+            inflight_dispatches: submitting,
             draining,
             serving,
             thingspace,
@@ -161,7 +162,7 @@ impl Parts {
         })
     }
 
-    pub(super) fn start_upkeep(
+    pub(super) fn spawn_background(
         &self,
         config: &Config,
         stop: &CancellationToken,
@@ -195,7 +196,7 @@ impl Parts {
             stop.clone(),
         ));
         tasks.spawn(secrets::refresh(self.secrets.clone(), stop.clone()));
-        tasks.spawn(follow_readiness(
+        tasks.spawn(update_readiness(
             Arc::clone(&self.journal),
             self.serving.clone(),
             self.draining.clone(),
@@ -211,7 +212,7 @@ pub(super) fn count_by_state(census: StateCounts) -> [(&'static str, u64); Chang
     counts
 }
 
-fn limits(config: &Config) -> ValidationRules {
+fn validation_rules(config: &Config) -> ValidationRules {
     ValidationRules {
         max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
         require_key: config.changes.require_key,
@@ -222,7 +223,7 @@ fn limits(config: &Config) -> ValidationRules {
 
 /// Readiness depends on the journal and on the drain, never on ThingSpace: no
 /// other replica would reach it better.
-async fn follow_readiness(
+async fn update_readiness(
     journal: Arc<dyn Journal>,
     serving: watch::Sender<bool>,
     draining: CancellationToken,

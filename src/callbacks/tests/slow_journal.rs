@@ -13,7 +13,7 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{
-    world::{Noon, counted, serve},
+    harness::{NoonClock, counted, serve},
     *,
 };
 use crate::{
@@ -35,24 +35,24 @@ use crate::{
 
 /// Stores when it is let, and says how long that takes.
 #[derive(Default)]
-struct Slow {
+struct SlowJournal {
     wait: Duration,
     error: Option<JournalError>,
-    asked: Notify,
-    go: Notify,
+    store_called: Notify,
+    release: Notify,
 }
 
 #[async_trait::async_trait]
-impl Journal for Slow {
+impl Journal for SlowJournal {
     fn origin(&self) -> &crate::journal::Origin {
         unreachable!()
     }
     async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored, JournalError> {
-        self.asked.notify_one();
+        self.store_called.notify_one();
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        self.go.notified().await;
+        self.release.notified().await;
         Ok(Stored::New(1))
     }
 
@@ -218,24 +218,24 @@ impl Journal for Slow {
     async fn close(&self) {}
 }
 
-fn listener(journal: &Arc<Slow>) -> (Listener, Telemetry) {
-    let journal = Arc::<Slow>::clone(journal);
+fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
+    let journal = Arc::<SlowJournal>::clone(journal);
     let telemetry = Telemetry::quiet().unwrap();
     let instruments = telemetry.instruments();
-    let listener = Listener::new(
-        Settings::default(),
+    let listener = CallbackListener::new(
+        CallbackSettings::default(),
         journal,
-        Arc::new(Noon),
-        Arc::new(Noon),
+        Arc::new(NoonClock),
+        Arc::new(NoonClock),
         instruments,
     );
     (listener.unwrap(), telemetry)
 }
 
-async fn send(listener: &Listener, body: Body) -> (Response, Duration) {
+async fn send(listener: &CallbackListener, body: Body) -> (Response, Duration) {
     let start = Instant::now();
     let request = Request::post(PROFILE).body(body).unwrap();
-    let router = routes::router(Arc::clone(&listener.room));
+    let router = routes::router(Arc::clone(&listener.state));
     let response = router.oneshot(request).await.unwrap();
     (response, start.elapsed())
 }
@@ -259,7 +259,7 @@ fn body(pieces: Vec<Bytes>, ends: bool) -> Body {
 
 #[tokio::test(start_paused = true)]
 async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same() {
-    let journal = Arc::new(Slow::default());
+    let journal = Arc::new(SlowJournal::default());
     let (listener, telemetry) = listener(&journal);
     let (response, took) = send(&listener, Body::from(ESIM)).await;
     assert_eq!(response.status(), 503);
@@ -268,57 +268,57 @@ async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same
     assert_eq!(error(response).await, "late");
     assert_eq!(counted(&telemetry, "stored"), 0);
 
-    journal.go.notify_one();
-    listener.room.tasks.close();
-    listener.room.tasks.wait().await;
+    journal.release.notify_one();
+    listener.state.tasks.close();
+    listener.state.tasks.wait().await;
     assert_eq!(counted(&telemetry, "stored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_hangs_up_does_not_stop_the_append() {
-    let journal = Arc::new(Slow::default());
+    let journal = Arc::new(SlowJournal::default());
     let (listener, telemetry) = listener(&journal);
     tokio::select! {
         _ = send(&listener, Body::from(ESIM)) => unreachable!(),
-        () = journal.asked.notified() => {}
+        () = journal.store_called.notified() => {}
     }
-    journal.go.notify_one();
-    listener.room.tasks.close();
-    listener.room.tasks.wait().await;
+    journal.release.notify_one();
+    listener.state.tasks.close();
+    listener.state.tasks.wait().await;
     assert_eq!(counted(&telemetry, "stored"), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_stored_in_time_is_refused_at_arrival() {
+async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_read() {
     for (journal, retry_after, reason) in [
         (
-            Slow {
+            SlowJournal {
                 wait: Duration::from_millis(3_501),
-                ..Slow::default()
+                ..SlowJournal::default()
             },
             "4",
             "busy",
         ),
         (
-            Slow {
+            SlowJournal {
                 wait: Duration::from_secs(3_600),
-                ..Slow::default()
+                ..SlowJournal::default()
             },
             "30",
             "busy",
         ),
         (
-            Slow {
+            SlowJournal {
                 error: Some(JournalError::Overloaded),
-                ..Slow::default()
+                ..SlowJournal::default()
             },
             "1",
             "busy",
         ),
         (
-            Slow {
+            SlowJournal {
                 error: Some(JournalError::Unavailable("disk full".to_owned())),
-                ..Slow::default()
+                ..SlowJournal::default()
             },
             "1",
             "unavailable",
@@ -334,8 +334,8 @@ async fn what_cannot_be_stored_in_time_is_refused_at_arrival() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed() {
-    let (listener, _) = listener(&Arc::new(Slow::default()));
+async fn an_incomplete_or_endless_body_is_refused_and_its_connection_closed() {
+    let (listener, _) = listener(&Arc::new(SlowJournal::default()));
     let (response, took) = send(&listener, body(vec![Bytes::from_static(b"{")], false)).await;
     assert_eq!(response.status(), 408);
     assert_eq!(response.headers()["connection"], "close");
@@ -353,7 +353,7 @@ async fn a_body_that_stops_or_never_ends_is_given_up_and_its_connection_closed()
 
 #[tokio::test]
 async fn a_request_under_way_is_answered_before_the_listener_ends() {
-    let journal = Arc::new(Slow::default());
+    let journal = Arc::new(SlowJournal::default());
     let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -362,9 +362,9 @@ async fn a_request_under_way_is_answered_before_the_listener_ends() {
         ESIM.len()
     );
     stream.write_all(request.as_bytes()).await.unwrap();
-    journal.asked.notified().await;
+    journal.store_called.notified().await;
     stop.cancel();
-    journal.go.notify_one();
+    journal.release.notify_one();
 
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

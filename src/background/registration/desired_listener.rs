@@ -9,30 +9,31 @@ use crate::{
 };
 
 /// The services that tell results.
-pub(super) const SERVICES: [&str; 2] = [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
+pub(super) const RESULT_SERVICES: [&str; 2] =
+    [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
 /// Characters of a foreign host that are shown.
 const MAX_HOST: usize = 255;
 
 /// The listener's address, and what callbacks should carry.
 #[derive(Debug, Clone)]
-pub struct Own {
+pub struct DesiredListener {
     /// What is in front of the listener's paths. Without user name, query and fragment.
     pub public_url: Url,
     /// The last segment of its paths.
     pub path_secret: Option<SecretString>,
     /// User name and password.
-    pub login: Option<(SecretString, SecretString)>,
+    pub credentials: Option<(SecretString, SecretString)>,
 }
 
 /// Where the callbacks of a service go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum ServiceStatus {
     /// Nobody could be asked.
     Unknown,
     /// Here, with what they should carry.
     Here,
     /// Here, with another user name or password, or without.
-    OtherLogin,
+    OtherCredentials,
     /// To somebody else, or to a path that is not taken here.
     Elsewhere,
     /// Nowhere.
@@ -41,15 +42,15 @@ pub(super) enum Standing {
 
 // === impl Own ===
 
-impl Own {
+impl DesiredListener {
     /// What is to be registered. It names the account, which no callback's body does.
     pub(super) fn registration(&self, account: &AccountName, service: &str) -> Registration {
-        let [mut url, _] = self.paths(account, service);
+        let [mut url, _] = self.accepted_urls(account, service);
         if let Some(secret) = &self.path_secret {
             let path = format!("{}/{}", url.path(), secret.expose_secret());
             url.set_path(&path);
         }
-        let (username, password) = self.login.clone().unzip();
+        let (username, password) = self.credentials.clone().unzip();
         Registration {
             service: service.to_owned(),
             url: String::from(url).into(),
@@ -59,29 +60,29 @@ impl Own {
     }
 
     /// Where the callbacks of a service go, and by which registration.
-    pub(super) fn judge<'l>(
+    pub(super) fn evaluate<'l>(
         &self,
         account: &AccountName,
         service: &str,
         listed: &'l [Registration],
-    ) -> (Standing, Option<&'l Registration>) {
-        let mut standing = (Standing::Missing, None);
+    ) -> (ServiceStatus, Option<&'l Registration>) {
+        let mut status = (ServiceStatus::Missing, None);
         let same = |one: &&Registration| one.service.eq_ignore_ascii_case(service);
         for one in listed.iter().filter(same) {
-            if !self.is_here(account, service, &one.url) {
-                return (Standing::Elsewhere, Some(one));
+            if !self.matches_url(account, service, &one.url) {
+                return (ServiceStatus::Elsewhere, Some(one));
             }
-            let here = match self.is_login(one) {
-                true => Standing::Here,
-                false => Standing::OtherLogin,
+            let here = match self.matches_credentials(one) {
+                true => ServiceStatus::Here,
+                false => ServiceStatus::OtherCredentials,
             };
-            standing = (here, Some(one));
+            status = (here, Some(one));
         }
-        standing
+        status
     }
 
     /// With and without the account: the listener takes both.
-    fn paths(&self, account: &AccountName, service: &str) -> [Url; 2] {
+    fn accepted_urls(&self, account: &AccountName, service: &str) -> [Url; 2] {
         [
             format!("/accounts/{account}/callbacks/{service}"),
             format!("/callbacks/{service}"),
@@ -93,13 +94,13 @@ impl Own {
         })
     }
 
-    fn is_here(&self, account: &AccountName, service: &str, url: &SecretString) -> bool {
+    fn matches_url(&self, account: &AccountName, service: &str, url: &SecretString) -> bool {
         // Read as a URL, so that case and default ports make no difference.
         let Ok(url) = Url::parse(url.expose_secret()) else {
             return false;
         };
-        self.paths(account, service).iter().any(|own| {
-            let rest = url.as_str().strip_prefix(own.as_str());
+        self.accepted_urls(account, service).iter().any(|accepted| {
+            let rest = url.as_str().strip_prefix(accepted.as_str());
             match (rest, &self.path_secret) {
                 (None, _) => false,
                 (Some(rest), Some(secret)) => {
@@ -115,13 +116,13 @@ impl Own {
     }
 
     /// Without a pair of its own the listener compares nothing.
-    fn is_login(&self, listed: &Registration) -> bool {
-        let Some((username, password)) = &self.login else {
+    fn matches_credentials(&self, listed: &Registration) -> bool {
+        let Some((username, password)) = &self.credentials else {
             return true;
         };
-        let same = |listed: &Option<SecretString>, own: &SecretString| {
+        let same = |listed: &Option<SecretString>, expected: &SecretString| {
             let listed = listed.as_ref().map(ExposeSecret::expose_secret);
-            listed == Some(own.expose_secret())
+            listed == Some(expected.expose_secret())
         };
         same(&listed.username, username) && same(&listed.password, password)
     }
@@ -129,11 +130,11 @@ impl Own {
 
 // === impl Standing ===
 
-impl Standing {
+impl ServiceStatus {
     pub(super) const ALL: [Self; 5] = [
         Self::Unknown,
         Self::Here,
-        Self::OtherLogin,
+        Self::OtherCredentials,
         Self::Elsewhere,
         Self::Missing,
     ];
@@ -142,7 +143,7 @@ impl Standing {
         match self {
             Self::Unknown => "unknown",
             Self::Here => "here",
-            Self::OtherLogin => "other_credentials",
+            Self::OtherCredentials => "other_credentials",
             Self::Elsewhere => "elsewhere",
             Self::Missing => "missing",
         }
@@ -151,7 +152,7 @@ impl Standing {
 
 /// What may be shown of an address that is somebody's: scheme, host and port. The rest may have
 /// secrets in it.
-pub(super) fn place(url: &SecretString) -> String {
+pub(super) fn url_origin(url: &SecretString) -> String {
     let Ok(url) = Url::parse(url.expose_secret()) else {
         return "something that is no URL".to_owned();
     };
@@ -177,11 +178,11 @@ mod tests {
         AccountName::parse("0000123456-00001").unwrap()
     }
 
-    fn own(path_secret: Option<&str>, login: bool) -> Own {
-        Own {
+    fn desired(path_secret: Option<&str>, login: bool) -> DesiredListener {
+        DesiredListener {
             public_url: "https://callbacks.example.com/edge/".parse().unwrap(),
             path_secret: path_secret.map(SecretString::from),
-            login: login.then(|| ("user".into(), "word".into())),
+            credentials: login.then(|| ("user".into(), "word".into())),
         }
     }
 
@@ -195,27 +196,27 @@ mod tests {
         }
     }
 
-    fn standing(own: &Own, one: Registration) -> Standing {
-        own.judge(&account(), "CarrierService", &[one]).0
+    fn status(desired: &DesiredListener, one: Registration) -> ServiceStatus {
+        desired.evaluate(&account(), "CarrierService", &[one]).0
     }
 
     #[test]
     fn what_is_registered_is_the_path_with_the_account_below_the_public_url() {
-        let registration = own(Some(SECRET), true).registration(&account(), "CarrierService");
+        let registration = desired(Some(SECRET), true).registration(&account(), "CarrierService");
         assert_eq!(
             registration.url.expose_secret(),
             "https://callbacks.example.com/edge/accounts/0000123456-00001/callbacks/\
              CarrierService/planted-path-secret"
         );
         assert!(!format!("{registration:?}").contains("planted"));
-        let own = own(Some(SECRET), true);
-        assert_eq!(standing(&own, registration), Standing::Here);
+        let desired = desired(Some(SECRET), true);
+        assert_eq!(status(&desired, registration), ServiceStatus::Here);
     }
 
     #[test]
     fn here_is_each_address_that_the_listener_takes_and_no_other() {
         let base = "https://callbacks.example.com/edge";
-        let with = own(Some(SECRET), false);
+        let with = desired(Some(SECRET), false);
         for url in [
             format!("{base}/callbacks/CarrierService/{SECRET}"),
             format!(
@@ -223,7 +224,11 @@ mod tests {
                  CarrierService/{SECRET}"
             ),
         ] {
-            assert_eq!(standing(&with, listed(&url, None)), Standing::Here, "{url}");
+            assert_eq!(
+                status(&with, listed(&url, None)),
+                ServiceStatus::Here,
+                "{url}"
+            );
         }
         for url in [
             format!("{base}/callbacks/CarrierService"),
@@ -236,41 +241,44 @@ mod tests {
             format!("https://callbacks.example.com.evil.example/callbacks/CarrierService/{SECRET}"),
             "no URL".into(),
         ] {
-            let standing = standing(&with, listed(&url, None));
-            assert_eq!(standing, Standing::Elsewhere, "{url}");
+            let actual = status(&with, listed(&url, None));
+            assert_eq!(actual, ServiceStatus::Elsewhere, "{url}");
         }
-        let without = own(None, false);
+        let without = desired(None, false);
         for (rest, expected) in [
-            ("", Standing::Here),
-            ("/anything", Standing::Here),
-            ("/any/thing", Standing::Elsewhere),
-            ("More", Standing::Elsewhere),
+            ("", ServiceStatus::Here),
+            ("/anything", ServiceStatus::Here),
+            ("/any/thing", ServiceStatus::Elsewhere),
+            ("More", ServiceStatus::Elsewhere),
         ] {
             let url = format!("{base}/callbacks/CarrierService{rest}");
-            assert_eq!(standing(&without, listed(&url, None)), expected, "{url}");
+            assert_eq!(status(&without, listed(&url, None)), expected, "{url}");
         }
     }
 
     #[test]
-    fn another_password_is_told_apart_where_one_is_set() {
+    fn other_credentials_are_reported_where_credentials_are_set() {
         let url = format!("https://callbacks.example.com/edge/callbacks/CarrierService/{SECRET}");
-        let with = own(Some(SECRET), true);
+        let with = desired(Some(SECRET), true);
         for (login, expected) in [
-            (Some(("user", "word")), Standing::Here),
-            (Some(("user", "former")), Standing::OtherLogin),
-            (None, Standing::OtherLogin),
+            (Some(("user", "word")), ServiceStatus::Here),
+            (Some(("user", "former")), ServiceStatus::OtherCredentials),
+            (None, ServiceStatus::OtherCredentials),
         ] {
-            assert_eq!(standing(&with, listed(&url, login)), expected, "{login:?}");
+            assert_eq!(status(&with, listed(&url, login)), expected, "{login:?}");
         }
-        let without = own(Some(SECRET), false);
-        let standing = standing(&without, listed(&url, Some(("user", "word"))));
-        assert_eq!(standing, Standing::Here);
+        let without = desired(Some(SECRET), false);
+        let actual = status(&without, listed(&url, Some(("user", "word"))));
+        assert_eq!(actual, ServiceStatus::Here);
     }
 
     #[test]
-    fn of_somebodys_address_only_scheme_host_and_port_are_shown() {
-        let shown = place(&"https://u:p@old.example.com:9002/token-1?key=2#3".into());
+    fn only_scheme_host_and_port_of_a_foreign_listener_are_shown() {
+        let shown = url_origin(&"https://u:p@old.example.com:9002/token-1?key=2#3".into());
         assert_eq!(shown, "https://old.example.com:9002");
-        assert_eq!(place(&"what a secret".into()), "something that is no URL");
+        assert_eq!(
+            url_origin(&"what a secret".into()),
+            "something that is no URL"
+        );
     }
 }

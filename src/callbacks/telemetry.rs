@@ -22,7 +22,7 @@ use crate::{
 const MAX_WAITING: usize = 1_024;
 /// When the change is looked for: at once, and again because a callback may come before the answer
 /// that binds its request.
-const LOOKS: [Duration; 5] = [
+const LINK_RETRY_DELAYS: [Duration; 5] = [
     Duration::ZERO,
     Duration::from_millis(50),
     Duration::from_millis(250),
@@ -31,28 +31,28 @@ const LOOKS: [Duration; 5] = [
 ];
 
 /// Observes requests.
-pub(super) struct Observer {
+pub(super) struct CallbackTelemetry {
     instruments: Instruments,
     journal: Arc<dyn Journal>,
     scheme: &'static str,
     /// Where the look for a change runs: a drain waits for it, and ends it.
     tasks: TaskTracker,
-    ending: CancellationToken,
-    places: Arc<Semaphore>,
+    draining: CancellationToken,
+    link_permits: Arc<Semaphore>,
 }
 
 /// The request that a stored callback belongs to: an answer says it to its observer.
 #[derive(Clone)]
-pub(super) struct Kept(pub(super) RequestId);
+pub(super) struct StoredRequestId(pub(super) RequestId);
 
 /// The routes, observed from outside.
-pub(super) fn observed(routes: Router, observer: Observer) -> Router {
-    routes.layer(from_fn_with_state(Arc::new(observer), observe))
+pub(super) fn with_telemetry(routes: Router, observer: CallbackTelemetry) -> Router {
+    routes.layer(from_fn_with_state(Arc::new(observer), record_request))
 }
 
 /// Begins and ends a request's span, and measures it.
-async fn observe(
-    State(observer): State<Arc<Observer>>,
+async fn record_request(
+    State(observer): State<Arc<CallbackTelemetry>>,
     request: Request,
     next: Next,
 ) -> Response<Body> {
@@ -65,15 +65,15 @@ async fn observe(
     );
     let response = next.run(request).await;
     call.answer(response.status().as_u16());
-    if let Some(Kept(request_id)) = response.extensions().get() {
-        observer.link(call, request_id.clone());
+    if let Some(StoredRequestId(request_id)) = response.extensions().get() {
+        observer.link_to_change(call, request_id.clone());
     }
     response
 }
 
 // === impl Observer ===
 
-impl Observer {
+impl CallbackTelemetry {
     pub(super) fn new(
         instruments: Instruments,
         journal: Arc<dyn Journal>,
@@ -86,41 +86,41 @@ impl Observer {
             journal,
             scheme,
             tasks,
-            ending,
-            places: Arc::new(Semaphore::new(MAX_WAITING)),
+            draining: ending,
+            link_permits: Arc::new(Semaphore::new(MAX_WAITING)),
         }
     }
 
     /// Links a callback's span to the call that made its change, after the answer and without
     /// keeping anybody waiting.
-    fn link(self: &Arc<Self>, call: CallbackCall, request_id: RequestId) {
+    fn link_to_change(self: &Arc<Self>, call: CallbackCall, request_id: RequestId) {
         call.set_request(request_id.as_str());
         if !call.is_seen() {
             return;
         }
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.link_permits).try_acquire_owned() else {
             return;
         };
         let this = Arc::clone(self);
         self.tasks.spawn(async move {
-            if let Some(change) = this.owner(&request_id).await
+            if let Some(change) = this.find_change(&request_id).await
                 && let Some(trace) = &change.trace
             {
                 call.link(&change.change_id.to_string(), trace.as_str());
             }
-            drop(place);
+            drop(permit);
         });
     }
 
-    async fn owner(&self, request_id: &RequestId) -> Option<Change> {
-        for wait in LOOKS {
+    async fn find_change(&self, request_id: &RequestId) -> Option<Change> {
+        for wait in LINK_RETRY_DELAYS {
             // A drain looks once more, at once.
-            let _ending = timeout(wait, self.ending.cancelled()).await;
+            let _ending = timeout(wait, self.draining.cancelled()).await;
             let name = ChangeSelector::Request(request_id.clone());
             if let Ok(Some(change)) = self.journal.change(name).await {
                 return Some(change);
             }
-            if self.ending.is_cancelled() {
+            if self.draining.is_cancelled() {
                 return None;
             }
         }

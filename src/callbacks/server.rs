@@ -17,18 +17,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use super::{
-    observe::{self, Observer},
-    routes::{self, Peer, Room},
+    routes::{self, AppState, Peer},
+    telemetry::{self, CallbackTelemetry},
 };
 
 /// Connections at a time; more wait to be accepted. Many, and not for long without a request: whoever
 /// finds the port can hold places, and a callback has a few seconds.
 const MAX_CONNECTIONS: usize = 8_192;
 /// Time for a TLS handshake.
-const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a request's header, counted from the last answer: it is also how
 /// long a connection may idle.
-const HEADER_WITHIN: Duration = Duration::from_secs(10);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a request's header, and what a connection keeps for reading.
 const MAX_HEADER: usize = 16 * 1024;
 /// Age of a connection: who never reads its answers has its place for so long.
@@ -39,36 +39,36 @@ const LAST_WRITE_WITHIN: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Serves connections.
-pub(super) struct Connections {
+pub(super) struct CallbackServer {
     router: Router,
     tls: Option<TlsAcceptor>,
     tasks: TaskTracker,
-    end_within: Duration,
+    close_timeout: Duration,
     /// Connections finish what they are doing.
-    ending: CancellationToken,
+    draining: CancellationToken,
     /// Connections are cut.
-    over: CancellationToken,
+    force_close: CancellationToken,
 }
 
 // === impl Connections ===
 
-impl Connections {
-    pub(super) fn new(room: Arc<Room>, tls: Option<TlsAcceptor>) -> Self {
+impl CallbackServer {
+    pub(super) fn new(state: Arc<AppState>, tls: Option<TlsAcceptor>) -> Self {
         let ending = CancellationToken::new();
-        let observer = Observer::new(
-            room.report.instruments.clone(),
-            Arc::clone(&room.journal),
+        let observer = CallbackTelemetry::new(
+            state.log.instruments.clone(),
+            Arc::clone(&state.journal),
             if tls.is_some() { "https" } else { "http" },
-            room.tasks.clone(),
+            state.tasks.clone(),
             ending.clone(),
         );
         Self {
-            tasks: room.tasks.clone(),
-            end_within: room.answer_within + LAST_WRITE_WITHIN,
-            router: observe::observed(routes::router(room), observer),
+            tasks: state.tasks.clone(),
+            close_timeout: state.response_timeout + LAST_WRITE_WITHIN,
+            router: telemetry::with_telemetry(routes::router(state), observer),
             tls,
-            ending,
-            over: CancellationToken::new(),
+            draining: ending,
+            force_close: CancellationToken::new(),
         }
     }
 
@@ -79,30 +79,30 @@ impl Connections {
         grace: Duration,
     ) {
         let this = Arc::new(self);
-        let accepting = Arc::clone(&this).accept_all(tcp);
+        let accepting = Arc::clone(&this).accept_loop(tcp);
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}
             () = accepting => {}
         }
-        this.ending.cancel();
+        this.draining.cancel();
         this.tasks.close();
         if timeout(grace, this.tasks.wait()).await.is_err() {
             tracing::warn!("callbacks were still under way when the grace was over");
         }
-        this.over.cancel();
+        this.force_close.cancel();
     }
 
-    async fn accept_all(self: Arc<Self>, tcp: TcpListener) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+    async fn accept_loop(self: Arc<Self>, tcp: TcpListener) {
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             match tcp.accept().await {
                 Ok((stream, peer)) => {
                     let this = Arc::clone(&self);
                     self.tasks
-                        .spawn(async move { this.connection(stream, peer.ip(), place).await });
+                        .spawn(async move { this.connection(stream, peer.ip(), permit).await });
                 }
-                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) if is_connection_error(&error) => {}
                 Err(error) => {
                     tracing::warn!(%error, "no callback connection can be accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -111,20 +111,20 @@ impl Connections {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, peer: IpAddr, _place: OwnedSemaphorePermit) {
+    async fn connection(&self, stream: TcpStream, peer: IpAddr, _permit: OwnedSemaphorePermit) {
         // An answer is one small write: it need not wait for more.
         let _ = stream.set_nodelay(true);
         let Some(tls) = &self.tls else {
             return self.http(stream, peer).await;
         };
-        let handshake = timeout(HANDSHAKE_WITHIN, tls.accept(stream));
+        let handshake = timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(stream));
         tokio::select! {
-            shaken = handshake => match shaken {
+            accepted = handshake => match accepted {
                 Ok(Ok(stream)) => self.http(stream, peer).await,
                 Ok(Err(error)) => tracing::debug!(%peer, %error, "a TLS handshake failed"),
                 Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
             },
-            () = self.ending.cancelled() => {}
+            () = self.draining.cancelled() => {}
         }
     }
 
@@ -141,7 +141,7 @@ impl Connections {
         let mut connection = std::pin::pin!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_WITHIN)
+                .header_read_timeout(HEADER_READ_TIMEOUT)
                 .max_buf_size(MAX_HEADER)
                 // A sender that has closed its side may still read its answer.
                 .half_close(true)
@@ -154,20 +154,20 @@ impl Connections {
                 }
                 return;
             }
-            () = self.ending.cancelled() => {}
+            () = self.draining.cancelled() => {}
             () = sleep(MAX_AGE) => {}
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             _ = connection => {}
-            () = sleep(self.end_within) => {}
-            () = self.over.cancelled() => {}
+            () = sleep(self.close_timeout) => {}
+            () = self.force_close.cancelled() => {}
         }
     }
 }
 
 /// Errors of the one connection that was to be accepted, not of the port.
-fn is_of_one_connection(error: &io::Error) -> bool {
+fn is_connection_error(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted
