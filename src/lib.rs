@@ -21,13 +21,13 @@
 
 pub mod app;
 pub mod background;
-pub mod broken;
 pub mod callbacks;
 pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
 pub mod grpc;
+pub mod invariants;
 pub mod journal;
 pub mod telemetry;
 pub mod thingspace;

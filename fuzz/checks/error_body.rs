@@ -2,7 +2,7 @@
 
 use thingspace_gateway::{
     domain::change::{ChangeType, RefusalKind},
-    thingspace::{Answer, meaning},
+    thingspace::{ChangeResponse, classify_response},
 };
 
 use super::{SECRET, tells};
@@ -24,7 +24,7 @@ pub fn check(data: &[u8]) {
         0 => ChangeType::EsimPlan,
         _ => ChangeType::FiveGBiPlan,
     };
-    let Some(answer) = meaning(status, body, change_type, &[SECRET]) else {
+    let Some(answer) = classify_response(status, body, change_type, &[SECRET]) else {
         assert!(!(100..1_000).contains(&status));
         return;
     };
@@ -32,12 +32,12 @@ pub fn check(data: &[u8]) {
     is_in_the_table(status, body, &answer);
 }
 
-fn shows_nothing(answer: &Answer) {
+fn shows_nothing(answer: &ChangeResponse) {
     let refusal = match answer {
-        Answer::Refused(refusal) | Answer::NotExecuted(refusal) => refusal,
+        ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal) => refusal,
         // A name that all callbacks will have: with anything taken out it would be no name.
-        Answer::Accepted(_) => return,
-        Answer::Unknown(why) => return assert!(why.len() < 200),
+        ChangeResponse::Accepted(_) => return,
+        ChangeResponse::Unknown(why) => return assert!(why.len() < 200),
     };
     assert!(!tells(&format!("{refusal:?}")), "{refusal:?}");
     let code = refusal.thingspace_code.as_deref().unwrap_or_default();
@@ -49,7 +49,7 @@ fn shows_nothing(answer: &Answer) {
 
 /// Nothing is certain but what the table in ARCHITECTURE.md has. Looser than the table in what a body may
 /// be, and so written without its code.
-fn is_in_the_table(status: u16, body: &[u8], answer: &Answer) {
+fn is_in_the_table(status: u16, body: &[u8], answer: &ChangeResponse) {
     let text = String::from_utf8_lossy(body).to_lowercase();
     let client_error = (400..500).contains(&status) && status != 408;
     let has = |part: &str| text.contains(part);
@@ -59,12 +59,14 @@ fn is_in_the_table(status: u16, body: &[u8], answer: &Answer) {
     let is_gateways = may_have("fault") && may_have("900");
     let is_bare = body.trim_ascii().is_empty();
     match answer {
-        Answer::Accepted(_) => {
+        ChangeResponse::Accepted(_) => {
             assert!((200..300).contains(&status) && may_have("requestid"));
         }
-        Answer::Unknown(_) => assert_ne!(status, 429),
-        Answer::Refused(_) => assert!(client_error && is_error && !is_bare, "{status} {text}"),
-        Answer::NotExecuted(refusal) => match refusal.kind {
+        ChangeResponse::Unknown(_) => assert_ne!(status, 429),
+        ChangeResponse::Refused(_) => {
+            assert!(client_error && is_error && !is_bare, "{status} {text}")
+        }
+        ChangeResponse::NotExecuted(refusal) => match refusal.kind {
             RefusalKind::Throttled => assert!(
                 status == 429
                     || (status >= 400 && is_gateways)
@@ -81,7 +83,7 @@ fn is_in_the_table(status: u16, body: &[u8], answer: &Answer) {
     if (300..400).contains(&status) || status == 408 {
         let may_throttle = status == 408 && is_gateways;
         assert!(
-            matches!(answer, Answer::Unknown(_)) || may_throttle,
+            matches!(answer, ChangeResponse::Unknown(_)) || may_throttle,
             "{status} {text}"
         );
     }

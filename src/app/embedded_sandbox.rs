@@ -29,7 +29,7 @@ pub(super) struct RunningSandbox {
 /// # Errors
 ///
 /// A secret's file that cannot be read.
-pub fn sandbox_settings(config: &config::Sandbox) -> io::Result<Settings> {
+pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> {
     Ok(Settings {
         listen: config.listen,
         seed: config.seed,
@@ -39,9 +39,9 @@ pub fn sandbox_settings(config: &config::Sandbox) -> io::Result<Settings> {
         late_by: config.late_by,
         interim_for: config.interim_for,
         resend: match config.resend {
-            config::Resend::Quick => Resend::Quick,
-            config::Resend::Measured => Resend::Measured,
-            config::Resend::Documented => Resend::Documented,
+            config::ResendPolicy::Quick => Resend::Quick,
+            config::ResendPolicy::Measured => Resend::Measured,
+            config::ResendPolicy::Documented => Resend::Documented,
         },
         time_scale: config.time_scale,
         resend_after: config.resend_after,
@@ -167,6 +167,6 @@ impl RunningSandbox {
 
 fn expose(secret: &Secret) -> io::Result<String> {
     use secrecy::ExposeSecret;
-    let secret = secret.read().map_err(io::Error::other)?;
+    let secret = secret.load().map_err(io::Error::other)?;
     Ok(secret.expose_secret().to_owned())
 }

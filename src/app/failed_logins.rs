@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use crate::{
     domain::clock::{Clock, Timestamp},
     journal::Journal,
-    thingspace::{Credentials, FailedLoginStore, FailedLogins},
+    thingspace::{FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
 
 /// Stores them under a name that only this journal can compute from the credentials.
@@ -18,7 +18,7 @@ pub(super) struct JournalFailedLoginStore {
 }
 
 impl JournalFailedLoginStore {
-    fn kv_key(&self, credentials: &Credentials) -> String {
+    fn kv_key(&self, credentials: &ThingSpaceCredentials) -> String {
         // Each part is preceded by its length, so no two sets of credentials have the same content.
         let content: Vec<u8> = [
             &credentials.app_key,
@@ -40,13 +40,17 @@ impl JournalFailedLoginStore {
 
 #[async_trait]
 impl FailedLoginStore for JournalFailedLoginStore {
-    async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String> {
+    async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
         let value = self.journal.get_kv(self.kv_key(credentials)).await;
         let value = value.map_err(|error| error.to_string())?;
         Ok(decode(&value, self.clock.now()))
     }
 
-    async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String> {
+    async fn store(
+        &self,
+        credentials: &ThingSpaceCredentials,
+        failed: FailedLogins,
+    ) -> Result<(), String> {
         let value = encode(failed, self.clock.now());
         let stored = self.journal.put_kv(self.kv_key(credentials), value).await;
         stored.map_err(|error| error.to_string())

@@ -8,7 +8,7 @@ use url::Url;
 use super::secrets::ReloadingSecret;
 use crate::{
     background::{Destination, DestinationSource, Forwarder},
-    config::{Config, Itself},
+    config::{Config, OwnListener},
     domain::clock::Clock,
     journal::Journal,
     telemetry::Instruments,
@@ -18,7 +18,7 @@ use crate::{
 struct WebhookProvider {
     url: Arc<ReloadingSecret>,
     credentials: Option<(Arc<ReloadingSecret>, Arc<ReloadingSecret>)>,
-    own_listener: Itself,
+    own_listener: OwnListener,
 }
 
 /// What passes callbacks on, where there is a webhook; and the secrets that are to be read anew.
@@ -61,7 +61,7 @@ pub(super) fn build_forwarder(
         Arc::new(WebhookProvider {
             url,
             credentials: login,
-            own_listener: config.itself(listen),
+            own_listener: config.own_listener(listen),
         }),
         instruments,
         callbacks.forward_max_age,
@@ -77,7 +77,7 @@ impl DestinationSource for WebhookProvider {
         let url = now(&self.url);
         // The settings were checked, and a file may have changed since.
         let filled = url.expose_secret().replace("{service}", "CarrierService");
-        let named = |url: Url| self.own_listener.named_by(&url).is_some();
+        let named = |url: Url| self.own_listener.matched_setting(&url).is_some();
         Destination {
             is_own_listener: Url::parse(&filled).is_ok_and(named),
             url,

@@ -84,7 +84,7 @@ pub enum StartError {
     Recover(#[from] JournalError),
     /// The client of ThingSpace cannot be built.
     #[error(transparent)]
-    ThingSpace(#[from] thingspace::BuildError),
+    ThingSpace(#[from] thingspace::ClientBuildError),
     /// The gRPC services cannot be built.
     #[error(transparent)]
     Api(#[from] grpc::ServerBuildError),

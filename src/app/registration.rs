@@ -18,7 +18,7 @@ use crate::{
 /// The listener's address, read at each look.
 struct ListenerProvider {
     public_url: Url,
-    callbacks: config::Callbacks,
+    callbacks: config::CallbacksConfig,
 }
 
 /// A guard, where accounts and an address are set.
@@ -47,9 +47,9 @@ pub(super) fn build_registration_monitor(
             callbacks: config.callbacks.clone(),
         }),
         policy: match config.callbacks.register {
-            config::Register::Never => RegisterPolicy::Never,
-            config::Register::IfUnclaimed => RegisterPolicy::IfUnclaimed,
-            config::Register::Replace => RegisterPolicy::Replace,
+            config::RegisterPolicy::Never => RegisterPolicy::Never,
+            config::RegisterPolicy::IfUnclaimed => RegisterPolicy::IfUnclaimed,
+            config::RegisterPolicy::Replace => RegisterPolicy::Replace,
         },
         instruments,
     };
@@ -61,7 +61,7 @@ pub(super) fn build_registration_monitor(
 impl DesiredListenerSource for ListenerProvider {
     fn load(&self) -> Result<DesiredListener, String> {
         let read = |key: &str, secret: &Option<Secret>| {
-            let read = secret.as_ref().map(Secret::read).transpose();
+            let read = secret.as_ref().map(Secret::load).transpose();
             read.map_err(|error| format!("{key}: {error}"))
         };
         let callbacks = &self.callbacks;

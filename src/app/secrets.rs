@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     callbacks::{self, CallbackCredentials, SecretSource},
     config::{self, Config, FiveGBiHttpMethod, Secret},
-    thingspace::{self, CredentialSource, Credentials, FailedLoginStore, FiveGBiMethod},
+    thingspace::{self, CredentialSource, FailedLoginStore, FiveGBiMethod, ThingSpaceCredentials},
 };
 
 /// How often files with secrets are read anew.
@@ -24,14 +24,14 @@ pub(super) struct ReloadingSecret {
 
 /// The four credentials, read at each log-in.
 #[derive(Debug)]
-struct CredentialsProvider(config::ThingSpace);
+struct CredentialsProvider(config::ThingSpaceConfig);
 
 // === impl Fresh ===
 
 impl ReloadingSecret {
     pub(super) fn new(secret: &Secret) -> Arc<Self> {
         // The settings were checked: this can only fail in the moment between.
-        let value = secret.read().unwrap_or_else(|error| {
+        let value = secret.load().unwrap_or_else(|error| {
             tracing::error!(%error, "a secret cannot be read");
             SecretString::from(uuid::Uuid::new_v4().to_string())
         });
@@ -47,7 +47,7 @@ impl ReloadingSecret {
     }
 
     fn refresh(&self) {
-        match self.secret.read() {
+        match self.secret.load() {
             Ok(value) => *self.value.write() = Arc::new(value),
             Err(error) => tracing::warn!(%error, "a secret cannot be read; the last one stays"),
         }
@@ -132,8 +132,8 @@ pub(super) fn callback_settings(
 pub(super) fn thingspace_settings(
     config: &Config,
     failed_logins: Arc<dyn FailedLoginStore>,
-) -> thingspace::Settings {
-    thingspace::Settings {
+) -> thingspace::ThingSpaceSettings {
+    thingspace::ThingSpaceSettings {
         base_url: config.thingspace.base_url.clone(),
         five_g_bi_method: match config.thingspace.five_g_bi_http_method {
             FiveGBiHttpMethod::Post => FiveGBiMethod::Post,
@@ -152,12 +152,12 @@ pub(super) fn thingspace_settings(
 // === impl FromSettings ===
 
 impl CredentialSource for CredentialsProvider {
-    fn read(&self) -> Result<Credentials, String> {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
         let read = |key: &str, secret: &Option<Secret>| {
             let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;
-            secret.read().map_err(|error| format!("{key}: {error}"))
+            secret.load().map_err(|error| format!("{key}: {error}"))
         };
-        Ok(Credentials {
+        Ok(ThingSpaceCredentials {
             app_key: read("thingspace.app_key", &self.0.app_key)?,
             app_secret: read("thingspace.app_secret", &self.0.app_secret)?,
             uws_username: read("thingspace.uws_username", &self.0.uws_username)?,

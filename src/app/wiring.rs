@@ -187,7 +187,9 @@ impl Components {
         tasks.spawn(reconciler.run(stop.clone()));
         let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
         tasks.spawn(async move {
-            stopped.run_until_cancelled(thingspace.keep_fresh()).await;
+            stopped
+                .run_until_cancelled(thingspace.run_token_renewal())
+                .await;
         });
         tasks.spawn(background::trim_journal(
             Arc::clone(&self.journal),
@@ -217,7 +219,7 @@ fn validation_rules(config: &Config) -> ValidationRules {
         max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
         require_key: config.changes.require_key,
         // Real devices are changed only through Verizon's own address.
-        refuse_reserved: config.thingspace.is_real(),
+        refuse_reserved: config.thingspace.is_production(),
     }
 }
 

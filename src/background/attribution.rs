@@ -23,7 +23,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broken::Rule,
     domain::{
         attribution::DeviceListStatus,
         change::{Change, ChangeState, ChangeType},
@@ -31,8 +30,9 @@ use crate::{
         identifier::ReportedId,
         newtypes::RequestId,
     },
+    invariants::Invariant,
     journal::{Attribution, ChangeFilter, CommitListener, Journal, JournalError, WatchTarget},
-    thingspace::{LookUpError, ThingSpace},
+    thingspace::{LookupError, ThingSpace},
 };
 
 /// Requests that are followed at a time. Beyond that, the requests of all unknown changes are listed again.
@@ -158,7 +158,7 @@ impl Attributor {
     /// Attributes requests until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         let follow = async {
-            if Rule::QuietPeriodOverRestart.is_broken() {
+            if Invariant::QuietPeriodOverRestart.is_disabled() {
                 self.follow_all_as_quiet().await;
             }
             let mut next_sweep = Instant::now();
@@ -291,7 +291,7 @@ impl Attributor {
         }
         let devices = self.thingspace.request_status(&change.account, request);
         match devices.await {
-            Ok(devices) if devices.is_empty() && !Rule::ListAlone.is_broken() => {
+            Ok(devices) if devices.is_empty() && !Invariant::ExclusiveDeviceList.is_disabled() => {
                 tracing::debug!(%request, "ThingSpace's status of the request lists no devices");
                 self.schedule_query_retry(request);
                 RequestDevices::Unavailable(DeviceListStatus::Unanswered)
@@ -301,7 +301,7 @@ impl Attributor {
             }
             // The documentation does not say whether the status covers plan changes. Until ThingSpace has returned
             // one, a refusal means that it has none. After that, a refusal proves nothing.
-            Err(LookUpError::Refused(why)) if !self.thingspace.tells_statuses() => {
+            Err(LookupError::Refused(why)) if !self.thingspace.has_reported_status() => {
                 tracing::debug!(%request, why, "ThingSpace has no status of requests");
                 RequestDevices::Unavailable(DeviceListStatus::Unsupported)
             }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::SteadyClock;
 use crate::{
-    broken::Rule,
     domain::clock::{Clock as _, Timestamp},
+    invariants::Invariant,
     journal::{Journal, JournalError},
 };
 
@@ -69,7 +69,7 @@ async fn trim_once(
     }
     // By the sample's own time: what is between two samples need not be looked through.
     let (before, up_to) = match samples.newest_at_or_before(before) {
-        _ if Rule::SteadyClock.is_broken() => (before, u64::MAX),
+        _ if Invariant::SteadyClock.is_disabled() => (before, u64::MAX),
         Some(sample) => sample,
         None => return Ok(false),
     };

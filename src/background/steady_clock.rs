@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::{
-    broken::Rule,
     domain::clock::{Clock, Timestamp},
+    invariants::Invariant,
     journal::{Journal, JournalError},
 };
 
@@ -90,7 +90,7 @@ impl SteadyClock {
 impl Clock for SteadyClock {
     fn now(&self) -> Timestamp {
         let system = self.system.now();
-        if Rule::SteadyClock.is_broken() {
+        if Invariant::SteadyClock.is_disabled() {
             return system;
         }
         let mut state = self.state.lock();

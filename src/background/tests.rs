@@ -107,7 +107,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(PausedClock::new());
@@ -185,7 +185,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let paused = Arc::new(PausedClock::new());

@@ -76,7 +76,7 @@ impl CallbackLog {
     }
 
     pub(super) fn record_unlisted(&self, context: LogContext<'_>) {
-        self.instruments.unlisted();
+        self.instruments.record_unlisted_callback();
         let Some(left_out) = self.unlisted_throttle.allow() else {
             return;
         };

@@ -64,7 +64,7 @@ async fn record_request(
         observer.scheme,
     );
     let response = next.run(request).await;
-    call.answer(response.status().as_u16());
+    call.record_response(response.status().as_u16());
     if let Some(StoredRequestId(request_id)) = response.extensions().get() {
         observer.link_to_change(call, request_id.clone());
     }
@@ -95,7 +95,7 @@ impl CallbackTelemetry {
     /// keeping anybody waiting.
     fn link_to_change(self: &Arc<Self>, call: CallbackCall, request_id: RequestId) {
         call.set_request(request_id.as_str());
-        if !call.is_seen() {
+        if !call.is_sampled() {
             return;
         }
         let Ok(permit) = Arc::clone(&self.link_permits).try_acquire_owned() else {

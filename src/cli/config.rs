@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::write_line;
-use crate::config::{self, Config, ConfigError, Loaded, Mode, Sources};
+use crate::config::{self, Config, ConfigError, LoadedConfig, Mode, Sources};
 
 /// Tries the settings without starting: `settings are valid` and the warnings go to `out`, the one
 /// line of an error to `err`. Returns the exit code, 0 or 78.
@@ -18,7 +18,7 @@ pub fn check(
     err: &mut impl Write,
 ) -> io::Result<u8> {
     match load_and_check(sources, mode) {
-        Ok(Loaded { warnings, .. }) => {
+        Ok(LoadedConfig { warnings, .. }) => {
             write_line(out, "settings are valid")?;
             for warning in warnings {
                 write_line(out, &format!("warning: {warning}"))?;
@@ -43,8 +43,8 @@ pub fn show(
     err: &mut impl Write,
 ) -> io::Result<u8> {
     match Config::load(sources) {
-        Ok(Loaded { config, warnings }) => {
-            write_line(out, &config::toml(&config, mode))?;
+        Ok(LoadedConfig { config, warnings }) => {
+            write_line(out, &config::render_toml(&config, mode))?;
             for warning in warnings {
                 write_line(err, &format!("warning: {warning}"))?;
             }
@@ -77,7 +77,7 @@ pub fn schema(out: &mut impl Write) -> io::Result<()> {
 /// # Errors
 ///
 /// The first thing that must stop the start.
-pub fn load_and_check(sources: &Sources, mode: Mode) -> Result<Loaded, ConfigError> {
+pub fn load_and_check(sources: &Sources, mode: Mode) -> Result<LoadedConfig, ConfigError> {
     let mut loaded = Config::load(sources)?;
     let warnings = loaded.config.check_for(mode)?;
     loaded.warnings.extend(warnings);

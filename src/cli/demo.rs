@@ -89,7 +89,7 @@ pub fn run(
 
 /// On a gateway with a sandbox that live as long as the demo.
 async fn run_with_embedded_gateway(devices: u32, json: bool) -> Result<DemoReport, String> {
-    let telemetry = Telemetry::init(&telemetry::Settings {
+    let telemetry = Telemetry::init(&telemetry::TelemetrySettings {
         log_format: telemetry::LogFormat::Auto,
         log_filter: "warn".into(),
         otlp_endpoint: None,

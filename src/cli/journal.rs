@@ -38,7 +38,7 @@ pub fn accept_loss(
         // Not asked about: the next start does that.
         origin: Origin::from_url(&config.thingspace.base_url),
         allow_network_filesystem: config.journal.allow_network_filesystem,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     });
     match accepted {
         Ok(Some(accepted)) => {

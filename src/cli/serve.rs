@@ -151,8 +151,8 @@ where
     })
 }
 
-fn telemetry_settings(settings: &config::Telemetry) -> telemetry::Settings {
-    telemetry::Settings {
+fn telemetry_settings(settings: &config::TelemetryConfig) -> telemetry::TelemetrySettings {
+    telemetry::TelemetrySettings {
         log_format: match settings.log_format {
             config::LogFormat::Auto => telemetry::LogFormat::Auto,
             config::LogFormat::Json => telemetry::LogFormat::Json,

@@ -40,7 +40,7 @@ choice! {
 
 choice! {
     /// What the gateway registers at ThingSpace by itself.
-    Register {
+    RegisterPolicy {
         /// Nothing: it reports.
         Never = "never",
         /// Itself, where no listener is registered.
@@ -112,7 +112,7 @@ choice! {
 
 choice! {
     /// How often and how soon the sandbox sends a callback again that nobody took.
-    Resend {
+    ResendPolicy {
         /// Three more times, a second apart.
         Quick = "quick",
         /// Once more after 1.3 s, then no more, as seen on ThingSpace.

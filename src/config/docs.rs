@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::settings::GROUPS;
-use super::table::{Group, Setting, paragraph};
+use super::table::{Setting, SettingGroup, paragraph};
 
 const HEAD: &str = "\
 # Settings
@@ -64,7 +64,7 @@ pub fn markdown() -> String {
     text
 }
 
-fn section(group: &Group) -> String {
+fn section(group: &SettingGroup) -> String {
     let mut text = format!("\n## {}\n\n{}\n\n", group.name, paragraph(group.doc));
     text.push_str("| key | default | description |\n| --- | --- | --- |\n");
     for setting in group.settings {
@@ -75,7 +75,7 @@ fn section(group: &Group) -> String {
 }
 
 fn row(setting: &Setting) -> String {
-    let key = match setting.twin {
+    let key = match setting.file_key {
         Some(twin) => format!("`{}` or `{twin}`", setting.key),
         None => format!("`{}`", setting.key),
     };
@@ -84,7 +84,7 @@ fn row(setting: &Setting) -> String {
         Some("") => "empty".to_owned(),
         Some(text) => format!("`{text}`"),
     };
-    let label = if setting.twin.is_some() {
+    let label = if setting.file_key.is_some() {
         "Secret"
     } else {
         "Valid values"

@@ -8,7 +8,7 @@ const LONGEST_VALUE: usize = 80;
 
 /// Where the value of a setting came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// A command-line flag, as spelled: `--journal.dir`.
     Flag(String),
     /// An environment variable, by name.
@@ -19,7 +19,7 @@ pub enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) | Self::Environment(name) => f.write_str(name),
@@ -48,12 +48,12 @@ impl ConfigError {
     /// A value that its key does not accept; `None` where the value must not be repeated.
     pub(super) fn bad_value(
         key: &str,
-        origin: &Origin,
+        origin: &SettingOrigin,
         value: Option<&str>,
         expected: &str,
     ) -> Self {
         let got = value.map_or_else(|| "<hidden>".to_owned(), quoted);
-        Self::of(
+        Self::new(
             key,
             Some(origin),
             &format!("got {got}, expected {expected}"),
@@ -61,7 +61,7 @@ impl ConfigError {
     }
 
     /// Any other fault; `origin` where one source is to blame.
-    pub(super) fn of(key: &str, origin: Option<&Origin>, fault: &str) -> Self {
+    pub(super) fn new(key: &str, origin: Option<&SettingOrigin>, fault: &str) -> Self {
         let line = match origin {
             Some(origin) => format!("{key} from {origin}: {fault}"),
             None => format!("{key}: {fault}"),

@@ -4,24 +4,26 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::error::{ConfigError, Origin};
-use super::load::{Entry, Layer, all_keys, known_key};
+use super::error::{ConfigError, SettingOrigin};
+use super::load::{Layer, RawValue, all_keys, known_key};
 use super::nearest::nearest;
 use super::settings::GROUPS;
 use super::table::Setting;
 
 /// Reads the file; `named_by` is the flag or variable that named it.
-pub(super) fn read(path: &Path, named_by: &str) -> Result<Layer, ConfigError> {
-    let origin = Origin::File(path.to_owned());
+pub(super) fn load(path: &Path, named_by: &str) -> Result<Layer, ConfigError> {
+    let origin = SettingOrigin::File(path.to_owned());
     let text = std::fs::read_to_string(path).map_err(|error| {
         let fault = format!("cannot read {}: {error}", path.display());
-        ConfigError::of(named_by, None, &fault)
+        ConfigError::new(named_by, None, &fault)
     })?;
     // Only the bare message: the error's own text would repeat the line, and a secret with it.
     let table: Table = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(1, |span| line_of(&text, span.start));
+        let line = error
+            .span()
+            .map_or(1, |span| line_number(&text, span.start));
         let fault = format!("not TOML at line {line}: {}", error.message());
-        ConfigError::of(&path.display().to_string(), None, &fault)
+        ConfigError::new(&path.display().to_string(), None, &fault)
     })?;
     let mut leaves = Vec::new();
     flatten("", table, &mut leaves);
@@ -33,15 +35,15 @@ pub(super) fn read(path: &Path, named_by: &str) -> Result<Layer, ConfigError> {
             }
             return Err(unknown(&key, &origin));
         };
-        let text = text_of(setting, key, value, &origin)?;
+        let text = value_text(setting, key, value, &origin)?;
         let origin = origin.clone();
-        layer.insert(key, Entry { text, origin });
+        layer.insert(key, RawValue { text, origin });
     }
     Ok(layer)
 }
 
 /// The number of the line that holds this byte, counted from 1.
-fn line_of(text: &str, byte: usize) -> usize {
+fn line_number(text: &str, byte: usize) -> usize {
     let before = text.bytes().take(byte);
     1 + before.filter(|b| *b == b'\n').count()
 }
@@ -65,7 +67,7 @@ fn is_empty_group(key: &str, value: &Value) -> bool {
     value.is_table() && GROUPS.iter().any(|group| group.name == key)
 }
 
-fn unknown(key: &str, origin: &Origin) -> ConfigError {
+fn unknown(key: &str, origin: &SettingOrigin) -> ConfigError {
     let hint = if GROUPS.iter().any(|group| group.name == key) {
         format!("expected a table [{key}] of settings")
     } else {
@@ -74,17 +76,17 @@ fn unknown(key: &str, origin: &Origin) -> ConfigError {
             None => "unknown key, expected one of those that `config docs` lists".to_owned(),
         }
     };
-    ConfigError::of(key, Some(origin), &hint)
+    ConfigError::new(key, Some(origin), &hint)
 }
 
 /// The value as the text that a flag would have.
-fn text_of(
+fn value_text(
     setting: &Setting,
     key: &str,
     value: Value,
-    origin: &Origin,
+    origin: &SettingOrigin,
 ) -> Result<String, ConfigError> {
-    let secret = setting.twin.is_some();
+    let secret = setting.file_key.is_some();
     let plain = |value: Value| match value {
         Value::String(text) => Ok(text),
         // A secret such as 0123 or 1e3 would not survive being read as a number.

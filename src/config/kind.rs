@@ -43,7 +43,7 @@ pub(super) trait Describe: Sync {
 }
 
 /// A kind of value.
-pub(super) trait Kind: Describe {
+pub(super) trait ValueKind: Describe {
     /// What it is in the program.
     type Value;
     /// Reads it, if it is acceptable.
@@ -60,9 +60,9 @@ pub(super) fn toml_string(text: &str) -> String {
 // === Address ===
 
 /// An IP address with a port; a port alone is one on every address.
-pub(super) struct Address;
+pub(super) struct SocketAddress;
 
-impl Describe for Address {
+impl Describe for SocketAddress {
     fn accepts(&self) -> String {
         "an IP address with a port, such as `127.0.0.1:9001`, `[::1]:9001` or `:9001` for any"
             .to_owned()
@@ -72,7 +72,7 @@ impl Describe for Address {
     }
 }
 
-impl Kind for Address {
+impl ValueKind for SocketAddress {
     type Value = SocketAddr;
     fn parse(&self, text: &str) -> Option<SocketAddr> {
         match text.strip_prefix(':') {
@@ -108,7 +108,7 @@ impl Describe for Switch {
     }
 }
 
-impl Kind for Switch {
+impl ValueKind for Switch {
     type Value = bool;
     fn parse(&self, text: &str) -> Option<bool> {
         text.parse().ok()
@@ -139,7 +139,7 @@ impl<T: Display + Sync> Describe for Number<T> {
     }
 }
 
-impl<T: Display + FromStr + PartialOrd + Sync> Kind for Number<T> {
+impl<T: Display + FromStr + PartialOrd + Sync> ValueKind for Number<T> {
     type Value = T;
     fn parse(&self, text: &str) -> Option<T> {
         text.parse()
@@ -166,14 +166,14 @@ pub(super) const HOUR: u64 = 60 * MINUTE;
 pub(super) const DAY: u64 = 24 * HOUR;
 
 /// A duration within bounds, both included and in milliseconds.
-pub(super) struct Span {
+pub(super) struct DurationRange {
     pub(super) min: u64,
     pub(super) max: u64,
 }
 
-impl Describe for Span {
+impl Describe for DurationRange {
     fn accepts(&self) -> String {
-        let bound = |millis| span_text(Duration::from_millis(millis));
+        let bound = |millis| format_duration(Duration::from_millis(millis));
         let (min, max) = (bound(self.min), bound(self.max));
         format!("a duration with its unit, from `{min}` to `{max}`")
     }
@@ -182,7 +182,7 @@ impl Describe for Span {
     }
 }
 
-impl Kind for Span {
+impl ValueKind for DurationRange {
     type Value = Duration;
     fn parse(&self, text: &str) -> Option<Duration> {
         let bounds = Duration::from_millis(self.min)..=Duration::from_millis(self.max);
@@ -191,13 +191,13 @@ impl Kind for Span {
             .filter(|span| bounds.contains(span))
     }
     fn toml(&self, value: &Duration) -> String {
-        toml_string(&span_text(*value))
+        toml_string(&format_duration(*value))
     }
 }
 
 /// A duration in the largest unit that tells it exactly: `400d`, `90m`. (humantime would count in
 /// months and years.)
-pub(super) fn span_text(span: Duration) -> String {
+pub(super) fn format_duration(span: Duration) -> String {
     if span.is_zero() {
         return "0s".to_owned();
     }
@@ -242,7 +242,7 @@ impl<T: Choice> Describe for OneOf<T> {
     }
 }
 
-impl<T: Choice> Kind for OneOf<T> {
+impl<T: Choice> ValueKind for OneOf<T> {
     type Value = T;
     fn parse(&self, text: &str) -> Option<T> {
         let found = T::ALL
@@ -270,7 +270,7 @@ impl Describe for FilePath {
     }
 }
 
-impl Kind for FilePath {
+impl ValueKind for FilePath {
     type Value = PathBuf;
     fn parse(&self, text: &str) -> Option<PathBuf> {
         let possible = !text.is_empty() && !text.contains('\0');
@@ -299,7 +299,7 @@ impl Describe for HttpUrl {
     }
 }
 
-impl Kind for HttpUrl {
+impl ValueKind for HttpUrl {
     type Value = Url;
     fn parse(&self, text: &str) -> Option<Url> {
         Url::parse(text).ok().filter(|url| {
@@ -331,7 +331,7 @@ impl Describe for LogFilter {
     }
 }
 
-impl Kind for LogFilter {
+impl ValueKind for LogFilter {
     type Value = String;
     fn parse(&self, text: &str) -> Option<String> {
         let valid = !text.trim().is_empty() && EnvFilter::try_new(text).is_ok();
@@ -356,7 +356,7 @@ impl Describe for PlanName {
     }
 }
 
-impl Kind for PlanName {
+impl ValueKind for PlanName {
     type Value = String;
     fn parse(&self, text: &str) -> Option<String> {
         let printable = |c: char| c == ' ' || c.is_ascii_graphic();

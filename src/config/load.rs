@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, SettingOrigin};
 use super::file;
-use super::kind::Kind;
+use super::kind::ValueKind;
 use super::nearest::nearest;
-use super::secret::{Rule, Secret};
+use super::secret::{Secret, SecretFormat};
 use super::table::{Setting, all_settings, env_name};
 use super::{Config, ENV_CONFIG_FILE, ENV_PREFIX};
 
@@ -65,7 +65,7 @@ impl fmt::Debug for Sources {
 
 /// Settings, and what is odd about their sources without being wrong.
 #[derive(Clone, Debug)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// The settings.
     pub config: Config,
     /// One line each, such as a `TSGW_` variable that is none of ours.
@@ -78,18 +78,18 @@ impl Config {
     /// # Errors
     ///
     /// The first unknown key, bad value, or unreadable file.
-    pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
+    pub fn load(sources: &Sources) -> Result<LoadedConfig, ConfigError> {
         let mut values = Values::default();
         let mut warnings = Vec::new();
-        let (environment, env_file) = read_environment(sources, &mut warnings)?;
+        let (environment, env_file) = parse_environment(sources, &mut warnings)?;
         let flag_file = sources.file.as_deref().map(|path| (path, "--config"));
         if let Some((path, named_by)) = flag_file.or(env_file) {
-            values.overlay(file::read(path, named_by)?)?;
+            values.overlay(file::load(path, named_by)?)?;
         }
         values.overlay(environment)?;
-        values.overlay(read_flags(sources)?)?;
+        values.overlay(parse_flags(sources)?)?;
         let config = Self::from_values(values)?;
-        Ok(Loaded { config, warnings })
+        Ok(LoadedConfig { config, warnings })
     }
 
     /// Whether any source set this key (a secret's, also through its `_file` twin), rather than its
@@ -99,23 +99,23 @@ impl Config {
     }
 
     /// Which source set this key; `None` when none did.
-    pub fn origin(&self, key: &str) -> Option<&Origin> {
+    pub fn origin(&self, key: &str) -> Option<&SettingOrigin> {
         self.origins.get(key)
     }
 }
 
 /// What one source says.
-pub(super) type Layer = BTreeMap<&'static str, Entry>;
+pub(super) type Layer = BTreeMap<&'static str, RawValue>;
 
 /// One value as text, and where it stood. Not `Debug`: it may be a secret.
-pub(super) struct Entry {
+pub(super) struct RawValue {
     pub(super) text: String,
-    pub(super) origin: Origin,
+    pub(super) origin: SettingOrigin,
 }
 
 /// The key of the table that this is, or the `_file` twin of one.
 pub(super) fn known_key(key: &str) -> Option<(&'static Setting, &'static str)> {
-    all_settings().find_map(|setting| match setting.twin {
+    all_settings().find_map(|setting| match setting.file_key {
         _ if setting.key == key => Some((setting, setting.key)),
         Some(twin) if twin == key => Some((setting, twin)),
         _ => None,
@@ -124,14 +124,14 @@ pub(super) fn known_key(key: &str) -> Option<(&'static Setting, &'static str)> {
 
 /// Every key, twins included.
 pub(super) fn all_keys() -> impl Iterator<Item = &'static str> {
-    all_settings().flat_map(|setting| std::iter::once(setting.key).chain(setting.twin))
+    all_settings().flat_map(|setting| std::iter::once(setting.key).chain(setting.file_key))
 }
 
 // === Environment and flags ===
 
 type NamedFile<'a> = Option<(&'a Path, &'static str)>;
 
-fn read_environment<'a>(
+fn parse_environment<'a>(
     sources: &'a Sources,
     warnings: &mut Vec<String>,
 ) -> Result<(Layer, NamedFile<'a>), ConfigError> {
@@ -149,11 +149,11 @@ fn read_environment<'a>(
             warnings.push(unknown_variable(&name, by_name.keys()));
             continue;
         };
-        let origin = Origin::Environment(name.into_owned());
+        let origin = SettingOrigin::Environment(name.into_owned());
         let Some(text) = value.to_str().map(str::to_owned) else {
             return Err(ConfigError::bad_value(key, &origin, None, "UTF-8 text"));
         };
-        layer.insert(key, Entry { text, origin });
+        layer.insert(key, RawValue { text, origin });
     }
     warnings.sort();
     Ok((layer, file))
@@ -167,18 +167,18 @@ fn unknown_variable<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> 
     super::error::one_line(&format!("{name} is not a setting and is ignored{hint}"))
 }
 
-fn read_flags(sources: &Sources) -> Result<Layer, ConfigError> {
+fn parse_flags(sources: &Sources) -> Result<Layer, ConfigError> {
     let mut layer = Layer::new();
     for (name, text) in &sources.flags {
-        let origin = Origin::Flag(format!("--{name}"));
+        let origin = SettingOrigin::Flag(format!("--{name}"));
         let known = known_key(name).filter(|(setting, key)| {
-            setting.twin.is_none_or(|twin| twin == *key) || setting.kind.has_flag()
+            setting.file_key.is_none_or(|twin| twin == *key) || setting.kind.has_flag()
         });
         let Some((_, key)) = known else {
-            return Err(ConfigError::of(name, Some(&origin), "no such flag"));
+            return Err(ConfigError::new(name, Some(&origin), "no such flag"));
         };
         let text = text.clone();
-        layer.insert(key, Entry { text, origin });
+        layer.insert(key, RawValue { text, origin });
     }
     Ok(layer)
 }
@@ -194,11 +194,13 @@ impl Values {
     /// stronger source uses replaces the other.
     fn overlay(&mut self, layer: Layer) -> Result<(), ConfigError> {
         for setting in all_settings() {
-            let Some(twin) = setting.twin else { continue };
+            let Some(twin) = setting.file_key else {
+                continue;
+            };
             match (layer.get(setting.key), layer.get(twin)) {
                 (Some(entry), Some(_)) => {
                     let fault = format!("set together with {twin}, expected only one of them");
-                    return Err(ConfigError::of(setting.key, Some(&entry.origin), &fault));
+                    return Err(ConfigError::new(setting.key, Some(&entry.origin), &fault));
                 }
                 (Some(_), None) => self.0.remove(twin),
                 (None, Some(_)) => self.0.remove(setting.key),
@@ -210,7 +212,7 @@ impl Values {
     }
 
     /// The value of a key, if any source set it.
-    pub(super) fn parsed<K: Kind>(
+    pub(super) fn parsed<K: ValueKind>(
         &self,
         setting: &Setting,
         kind: &K,
@@ -230,7 +232,7 @@ impl Values {
     pub(super) fn secret(
         &self,
         setting: &Setting,
-        rule: Rule,
+        rule: SecretFormat,
     ) -> Result<Option<Secret>, ConfigError> {
         use super::kind::Describe as _;
 
@@ -241,21 +243,22 @@ impl Values {
                 .map(Some)
                 .ok_or_else(fault);
         }
-        let Some((twin, entry)) = setting.twin.and_then(|twin| self.0.get_key_value(twin)) else {
+        let Some((twin, entry)) = setting.file_key.and_then(|twin| self.0.get_key_value(twin))
+        else {
             return Ok(None);
         };
         let secret = Secret::in_file(PathBuf::from(&entry.text), rule);
-        match secret.read() {
+        match secret.load() {
             Ok(_) => Ok(Some(secret)),
             Err(error) => {
                 let fault = format!("{error}, expected a readable file with {}", rule.accepts());
-                Err(ConfigError::of(twin, Some(&entry.origin), &fault))
+                Err(ConfigError::new(twin, Some(&entry.origin), &fault))
             }
         }
     }
 
     /// Who set what. A twin counts for its secret too.
-    pub(super) fn into_origins(self) -> BTreeMap<&'static str, Origin> {
+    pub(super) fn into_origins(self) -> BTreeMap<&'static str, SettingOrigin> {
         let mut origins = BTreeMap::new();
         for (key, entry) in self.0 {
             if let Some((setting, _)) = known_key(key) {

@@ -14,8 +14,8 @@ mod docs;
 mod error;
 mod file;
 mod kind;
+mod list;
 mod load;
-mod many;
 mod nearest;
 mod schema;
 mod secret;
@@ -25,21 +25,21 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Itself, Mode};
+pub use check::{Mode, OwnListener};
 pub use choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    Register, Resend,
+    RegisterPolicy, ResendPolicy,
 };
 pub use docs::markdown;
-pub use error::{ConfigError, Origin};
-pub use load::{Loaded, Sources};
+pub use error::{ConfigError, SettingOrigin};
+pub use load::{LoadedConfig, Sources};
 pub use schema::json_schema;
 pub use secret::{Secret, SecretError};
 pub use settings::{
-    Admin, Auth, Callbacks, Changes, Config, Grpc, Journal, Sandbox, Shutdown, Telemetry,
-    ThingSpace,
+    AdminConfig, AuthConfig, CallbacksConfig, ChangesConfig, Config, GrpcConfig, JournalConfig,
+    SandboxConfig, ShutdownConfig, TelemetryConfig, ThingSpaceConfig,
 };
-pub use show::toml;
+pub use show::render_toml;
 pub use table::{Flag, flags};
 
 /// What every name of an environment variable of this program begins with.

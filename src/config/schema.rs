@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use super::settings::GROUPS;
-use super::table::{Group, Setting, paragraph};
+use super::table::{Setting, SettingGroup, paragraph};
 
 /// The schema, as readable JSON.
 pub fn json_schema() -> String {
     let groups: Map<_, _> = GROUPS
         .iter()
-        .map(|group| (group.name.to_owned(), of_group(group)))
+        .map(|group| (group.name.to_owned(), group_schema(group)))
         .collect();
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
@@ -21,8 +21,8 @@ pub fn json_schema() -> String {
     format!("{schema:#}")
 }
 
-fn of_group(group: &Group) -> Value {
-    let settings: Map<_, _> = group.settings.iter().flat_map(of_setting).collect();
+fn group_schema(group: &SettingGroup) -> Value {
+    let settings: Map<_, _> = group.settings.iter().flat_map(setting_schemas).collect();
     json!({
         "description": paragraph(group.doc),
         "type": "object",
@@ -32,7 +32,7 @@ fn of_group(group: &Group) -> Value {
 }
 
 /// A setting, and a secret's twin.
-fn of_setting(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
+fn setting_schemas(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
     let mut schema = setting.kind.schema();
     let text = format!(
         "{} Valid values: {}.",
@@ -42,16 +42,16 @@ fn of_setting(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), text.into());
     }
-    let twin = setting.twin.map(|twin| {
+    let twin = setting.file_key.map(|twin| {
         let text = format!("File that contains `{}`.", setting.key);
         let schema = json!({ "type": "string", "description": text });
-        (name_of(twin), schema)
+        (field_name(twin), schema)
     });
-    std::iter::once((name_of(setting.key), schema)).chain(twin)
+    std::iter::once((field_name(setting.key), schema)).chain(twin)
 }
 
 /// What stands behind the dot.
-fn name_of(key: &str) -> String {
+fn field_name(key: &str) -> String {
     let (_, name) = key.split_once('.').unwrap_or(("", key));
     name.to_owned()
 }

@@ -15,12 +15,12 @@ const LONGEST_FILE: u64 = 64 * 1024;
 /// A secret: its value, or the file that holds it. `Debug` shows neither value nor length.
 #[derive(Clone)]
 pub struct Secret {
-    place: Place,
-    rule: Rule,
+    location: SecretLocation,
+    format: SecretFormat,
 }
 
 #[derive(Clone)]
-enum Place {
+enum SecretLocation {
     Inline(SecretString),
     File(PathBuf),
 }
@@ -50,24 +50,24 @@ impl Secret {
     /// A secret made by the program itself, such as the generated path secret of `serve --sandbox`.
     pub fn new(value: impl Into<SecretString>) -> Self {
         Self {
-            place: Place::Inline(value.into()),
-            rule: Rule::CREDENTIAL,
+            location: SecretLocation::Inline(value.into()),
+            format: SecretFormat::CREDENTIAL,
         }
     }
 
     /// Keeps a value that `rule` accepts, otherwise gives nothing back.
-    pub(super) fn inline(value: &str, rule: Rule) -> Option<Self> {
+    pub(super) fn inline(value: &str, rule: SecretFormat) -> Option<Self> {
         rule.admits(value).then(|| Self {
-            place: Place::Inline(value.into()),
-            rule,
+            location: SecretLocation::Inline(value.into()),
+            format: rule,
         })
     }
 
     /// A secret that lives in a file.
-    pub(super) fn in_file(path: PathBuf, rule: Rule) -> Self {
+    pub(super) fn in_file(path: PathBuf, rule: SecretFormat) -> Self {
         Self {
-            place: Place::File(path),
-            rule,
+            location: SecretLocation::File(path),
+            format: rule,
         }
     }
 
@@ -77,39 +77,39 @@ impl Secret {
     /// # Errors
     ///
     /// [`SecretError`] when the file cannot be read or does not hold what the setting accepts.
-    pub fn read(&self) -> Result<SecretString, SecretError> {
-        let path = match &self.place {
-            Place::Inline(value) => return Ok(value.clone()),
-            Place::File(path) => path,
+    pub fn load(&self) -> Result<SecretString, SecretError> {
+        let path = match &self.location {
+            SecretLocation::Inline(value) => return Ok(value.clone()),
+            SecretLocation::File(path) => path,
         };
         let value = read_file(path).map_err(|source| SecretError::Unreadable {
             path: path.clone(),
             source,
         })?;
-        if self.rule.admits(value.expose_secret()) {
+        if self.format.admits(value.expose_secret()) {
             Ok(value)
         } else {
             Err(SecretError::Malformed {
                 path: path.clone(),
-                expected: self.rule.accepts(),
+                expected: self.format.accepts(),
             })
         }
     }
 
     /// The file that holds the secret, when it is not inline.
     pub fn path(&self) -> Option<&Path> {
-        match &self.place {
-            Place::Inline(_) => None,
-            Place::File(path) => Some(path),
+        match &self.location {
+            SecretLocation::Inline(_) => None,
+            SecretLocation::File(path) => Some(path),
         }
     }
 }
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.place {
-            Place::Inline(_) => f.write_str("Secret(<hidden>)"),
-            Place::File(path) => write!(f, "Secret(<hidden>, in {})", path.display()),
+        match &self.location {
+            SecretLocation::Inline(_) => f.write_str("Secret(<hidden>)"),
+            SecretLocation::File(path) => write!(f, "Secret(<hidden>, in {})", path.display()),
         }
     }
 }
@@ -137,27 +137,27 @@ fn read_file(path: &Path) -> io::Result<SecretString> {
 
 /// What a secret's value must look like.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Rule {
+pub(super) struct SecretFormat {
     shortest: usize,
     longest: usize,
-    sort: Sort,
+    syntax: SecretSyntax,
 }
 
 /// What a secret is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sort {
+enum SecretSyntax {
     Text,
     UrlSafe,
     /// An address with `{service}` in it, or without.
     Url,
 }
 
-impl Rule {
+impl SecretFormat {
     /// A name or password towards ThingSpace.
     pub(super) const CREDENTIAL: Self = Self {
         shortest: 1,
         longest: 1024,
-        sort: Sort::Text,
+        syntax: SecretSyntax::Text,
     };
 
     /// What ThingSpace lets a callback registration carry: 40 characters at most.
@@ -170,24 +170,26 @@ impl Rule {
     pub(super) const PATH: Self = Self {
         shortest: 16,
         longest: 128,
-        sort: Sort::UrlSafe,
+        syntax: SecretSyntax::UrlSafe,
     };
 
     /// An address that may have a secret in its path or its query.
     pub(super) const URL: Self = Self {
         shortest: 1,
         longest: 2048,
-        sort: Sort::Url,
+        syntax: SecretSyntax::Url,
     };
 
     fn admits(&self, value: &str) -> bool {
         let fits = (self.shortest..=self.longest).contains(&value.chars().count());
         // A control character is a second line or a stray byte: a mistake in making the file.
-        let clean = |c: char| match self.sort {
-            Sort::UrlSafe => c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~'),
-            Sort::Text | Sort::Url => !c.is_control(),
+        let clean = |c: char| match self.syntax {
+            SecretSyntax::UrlSafe => {
+                c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~')
+            }
+            SecretSyntax::Text | SecretSyntax::Url => !c.is_control(),
         };
-        let reads = self.sort != Sort::Url || is_template(value);
+        let reads = self.syntax != SecretSyntax::Url || is_template(value);
         fits && value.chars().all(clean) && reads
     }
 }
@@ -208,12 +210,12 @@ fn is_template(value: &str) -> bool {
         && url.fragment().is_none()
 }
 
-impl Describe for Rule {
+impl Describe for SecretFormat {
     fn accepts(&self) -> String {
-        let of = match self.sort {
-            Sort::UrlSafe => "URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)",
-            Sort::Text => "characters, none of them a control character",
-            Sort::Url => {
+        let of = match self.syntax {
+            SecretSyntax::UrlSafe => "URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)",
+            SecretSyntax::Text => "characters, none of them a control character",
+            SecretSyntax::Url => {
                 return "an `http` or `https` URL without credentials or fragment".to_owned();
             }
         };
@@ -221,14 +223,14 @@ impl Describe for Rule {
     }
 
     fn placeholder(&self) -> &'static str {
-        match self.sort {
-            Sort::Url => "URL",
-            Sort::Text | Sort::UrlSafe => "SECRET",
+        match self.syntax {
+            SecretSyntax::Url => "URL",
+            SecretSyntax::Text | SecretSyntax::UrlSafe => "SECRET",
         }
     }
 
     fn has_flag(&self) -> bool {
         // Most addresses have no secret in them.
-        self.sort == Sort::Url
+        self.syntax == SecretSyntax::Url
     }
 }

@@ -11,319 +11,321 @@ use url::Url;
 
 use super::choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    Register, Resend,
+    RegisterPolicy, ResendPolicy,
 };
-use super::error::{ConfigError, Origin};
+use super::error::{ConfigError, SettingOrigin};
 use super::kind::{
-    Address, DAY, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Number, PlanName,
-    SECOND, Span, Switch, one_of,
+    DAY, DurationRange, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Number, PlanName,
+    SECOND, SocketAddress, Switch, one_of,
 };
+use super::list::{BillingAccount, CallbackServiceName, ListOf, Network};
 use super::load::Values;
-use super::many::{Account, Many, Network, ServiceName};
-use super::secret::{Rule, Secret};
-use super::table::{Always, Group, Hidden, Maybe, Setting, Shown, settings};
+use super::secret::{Secret, SecretFormat};
+use super::table::{
+    EffectiveSetting, Optional, Sensitive, Setting, SettingGroup, WithDefault, settings,
+};
 
 settings! {
     /// The port for gRPC clients.
-    grpc: Grpc {
+    grpc: GrpcConfig {
         /// Address and port of the gRPC service. Port 0 selects a free port, which the first lines
         /// of the log show.
-        listen: SocketAddr = Always(Address) or "0.0.0.0:50051";
+        listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:50051";
         /// Age at which the gateway closes a client's connection gracefully. Clients then reconnect
         /// and spread over new replicas. Each connection gets up to a tenth less, at random.
-        max_connection_age: Duration = Always(Span { min: SECOND, max: 7 * DAY }) or "30m";
+        max_connection_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "30m";
         /// Age at which the gateway ends a watch with the reason RECONNECT. The client resumes it
         /// with its resume token. Each watch gets up to a tenth less, at random. Must be less
         /// than `grpc.max_connection_age`.
-        max_stream_age: Duration = Always(Span { min: SECOND, max: 7 * DAY }) or "25m";
+        max_stream_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "25m";
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
-        max_message_bytes: usize = Always(Number { min: 65_536, max: 268_435_456 }) or "16777216";
+        max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
     }
 
     /// The port on which ThingSpace delivers results.
-    callbacks: Callbacks {
+    callbacks: CallbacksConfig {
         /// Address and port of the callback listener. Port 0 selects a free port. ThingSpace only
         /// calls certain ports, such as 9001. With `serve --sandbox` the default is `127.0.0.1:0`.
-        listen: SocketAddr = Always(Address) or "0.0.0.0:9001";
+        listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:9001";
         /// URL at which ThingSpace reaches the callback listener, in front of all proxies. The
         /// gateway appends `/accounts/…` and `/callbacks/…`. With `thingspace.accounts`, the
         /// gateway compares this URL with the registered ones.
-        public_url: Option<Url> = Maybe(HttpUrl);
+        public_url: Option<Url> = Optional(HttpUrl);
         /// Whether the gateway registers its callback URL for `thingspace.accounts`. `never` only
         /// reports registrations that do not point to `callbacks.public_url`. `if_unclaimed`
         /// registers where no URL is registered. `replace` also replaces another URL, which then
         /// gets no more callbacks.
-        register: Register = Always(one_of::<Register>()) or "never";
+        register: RegisterPolicy = WithDefault(one_of::<RegisterPolicy>()) or "never";
         /// User name that ThingSpace sends in the body of each callback. Needs
         /// `callbacks.password`.
-        username: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        username: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
         /// Password that ThingSpace sends in the body of each callback. Needs `callbacks.username`.
-        password: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        password: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
         /// User name that was registered before the current one. The gateway accepts it during a
         /// rotation: ThingSpace was observed to send the previous credentials for up to 14 minutes.
-        previous_username: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        previous_username: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
         /// Password that was registered before the current one. Needs
         /// `callbacks.previous_username`.
-        previous_password: Option<Secret> = Hidden(Rule::CALLBACK_CREDENTIAL);
+        previous_password: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
         /// Secret in the last segment of the registered callback URL.
-        path_secret: Option<Secret> = Hidden(Rule::PATH);
+        path_secret: Option<Secret> = Sensitive(SecretFormat::PATH);
         /// Networks that callbacks come from. An empty list allows any address.
-        allow_cidrs: Vec<IpNet> = Always(Many(Network)) or "";
+        allow_cidrs: Vec<IpNet> = WithDefault(ListOf(Network)) or "";
         /// What happens to a callback from an address that is not listed. `report` accepts it if
         /// its path secret or credentials are correct, and reports it. `enforce` rejects it.
         /// Verizon changes its addresses from time to time.
-        allow_mode: AllowMode = Always(one_of::<AllowMode>()) or "report";
+        allow_mode: AllowMode = WithDefault(one_of::<AllowMode>()) or "report";
         /// Number of trusted proxies in front of the callback listener that append their caller to
         /// `X-Forwarded-For`. With 0, the gateway does not read this header.
-        trusted_hops: u8 = Always(Number { min: 0, max: 16 }) or "0";
+        trusted_hops: u8 = WithDefault(Number { min: 0, max: 16 }) or "0";
         /// Allows a callback listener that other hosts can reach to have neither path secret nor
         /// credentials.
-        insecure: bool = Always(Switch) or "false";
+        insecure: bool = WithDefault(Switch) or "false";
         /// Callback services whose callbacks must carry the credentials, if these are set.
         /// `CarrierService` and `DeviceProfileService` report results; one of them that is not
         /// listed may omit the credentials, but must not send wrong ones. All other services must
         /// send them.
-        require_password: Vec<String> = Always(Many(ServiceName)) or "CarrierService";
+        require_password: Vec<String> = WithDefault(ListOf(CallbackServiceName)) or "CarrierService";
         /// Maximum size of the quarantine, in bytes. When it is full, the gateway rejects callbacks
         /// that belong in it. It never deletes an entry that has not been listed.
-        quarantine_max_bytes: u64 = Always(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
+        quarantine_max_bytes: u64 = WithDefault(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
         /// Webhook to which the gateway forwards each stored callback until it answers 2xx. The
         /// body contains `callbacks.username` and `callbacks.password`. `{service}` in the path or
         /// the query stands for the name of the callback service.
-        forward_url: Option<Secret> = Hidden(Rule::URL);
+        forward_url: Option<Secret> = Sensitive(SecretFormat::URL);
         /// Age at which the gateway drops a callback that it could not forward.
-        forward_max_age: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "3d";
+        forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
         /// Maximum number of callbacks that wait to be forwarded. Beyond it the gateway drops the
         /// oldest. Storing and answering a callback never depends on the webhook.
-        forward_max_waiting: u64 = Always(Number { min: 1, max: 10_000_000 }) or "100000";
+        forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
         /// PEM file with the certificate chain of the callback listener. With this and
         /// `callbacks.tls_key_file`, the listener accepts only TLS. ThingSpace requires a
         /// certificate of a public certificate authority.
-        tls_cert_file: Option<PathBuf> = Maybe(FilePath);
+        tls_cert_file: Option<PathBuf> = Optional(FilePath);
         /// PEM file with the private key of the certificate.
-        tls_key_file: Option<PathBuf> = Maybe(FilePath);
+        tls_key_file: Option<PathBuf> = Optional(FilePath);
     }
 
     /// The port and the socket for operators and monitoring.
-    admin: Admin {
+    admin: AdminConfig {
         /// Address and port of `/livez`, `/readyz` and `/metrics`, and of gRPC health for the
         /// kubelet. The port speaks plain HTTP and is read-only. Port 0 selects a free port.
-        listen: SocketAddr = Always(Address) or "0.0.0.0:9090";
+        listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:9090";
         /// Unix socket on which the running gateway accepts the commands `quarantine` and
         /// `thingspace unlatch`. Unset: `admin.sock` in `journal.dir`.
-        socket: Option<PathBuf> = Maybe(FilePath);
+        socket: Option<PathBuf> = Optional(FilePath);
     }
 
     /// The connection to ThingSpace. The four credentials are required, except with a sandbox.
-    thingspace: ThingSpace {
+    thingspace: ThingSpaceConfig {
         /// Base URL of the ThingSpace API. The gateway appends `/ts/v1/oauth2/token` and
         /// `/m2m/v1/…`. Plain `http` is allowed, for tests.
-        base_url: Url = Always(HttpUrl) or "https://thingspace.verizon.com/api";
+        base_url: Url = WithDefault(HttpUrl) or "https://thingspace.verizon.com/api";
         /// Key of the ThingSpace application.
-        app_key: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        app_key: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// Secret of the ThingSpace application.
-        app_secret: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        app_secret: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// User name of the UWS account for the session.
-        uws_username: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        uws_username: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// Password of the UWS account for the session. ThingSpace locks the account after five
         /// failed log-ins.
-        uws_password: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        uws_password: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// HTTP method of the 5G Business Internet plan change. Verizon's documentation contradicts
         /// itself about it.
-        five_g_bi_http_method: FiveGBiHttpMethod = Always(one_of::<FiveGBiHttpMethod>()) or "POST";
+        five_g_bi_http_method: FiveGBiHttpMethod = WithDefault(one_of::<FiveGBiHttpMethod>()) or "POST";
         /// Maximum number of plan changes that the gateway sends in a minute. A call waits for its
         /// turn until its deadline; if the turn would come later, the gateway rejects the call with
         /// THROTTLED. 100 is the documented rate limit of a similar call. With `serve --sandbox`
         /// the default is 100000.
-        changes_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "100";
+        changes_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "100";
         /// Maximum number of lookups of requests, devices and registrations that the gateway sends
         /// in a minute.
-        lookups_per_minute: u32 = Always(Number { min: 1, max: 100_000 }) or "60";
+        lookups_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "60";
         /// Billing accounts whose callback registrations the gateway checks every five minutes.
         /// Needs `callbacks.public_url`.
-        accounts: Vec<String> = Always(Many(Account)) or "";
+        accounts: Vec<String> = WithDefault(ListOf(BillingAccount)) or "";
         /// Timeout of a request to ThingSpace, from connecting to the last byte of the response.
-        request_timeout: Duration = Always(Span { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
+        request_timeout: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
     }
 
     /// Rules for changes, and how long the gateway waits for their results.
-    changes: Changes {
+    changes: ChangesConfig {
         /// Rejects a change without an `idempotency_key`. Without a key, a retry by a service mesh
         /// or a gRPC library is a second change.
-        require_key: bool = Always(Switch) or "true";
+        require_key: bool = WithDefault(Switch) or "true";
         /// Maximum number of devices of a change, and so of a request to ThingSpace.
-        max_devices_per_request: u32 = Always(Number { min: 1, max: 10_000 }) or "10000";
+        max_devices_per_request: u32 = WithDefault(Number { min: 1, max: 10_000 }) or "10000";
         /// Time without further results after which the gateway attributes an unknown request to a
         /// change whose response was lost. The results of the request must name exactly the devices
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
         /// devices. The time starts again after a start of the gateway.
-        attribution_quiet_period: Duration = Always(Span { min: 0, max: DAY }) or "5s";
+        attribution_quiet_period: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
         /// them up at once.
-        reconcile_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "15m";
+        reconcile_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
-        overdue_after: Duration = Always(Span { min: SECOND, max: 365 * DAY }) or "24h";
+        overdue_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "24h";
         /// Time after which the gateway stops waiting for results: the change becomes CLOSED, and
         /// its remaining devices stay unresolved. For an OVERDUE change, the time starts with its
         /// acceptance. The setting also applies to changes with an unknown outcome.
-        close_after: Duration = Always(Span { min: SECOND, max: 3650 * DAY }) or "7d";
+        close_after: Duration = WithDefault(DurationRange { min: SECOND, max: 3650 * DAY }) or "7d";
     }
 
     /// Bounds on the work in progress for all clients together. docs/limits.md describes the memory
     /// that they need. The gateway rejects what exceeds a bound; clients may retry it.
-    limits: Limits {
+    limits: LimitsConfig {
         /// Maximum number of change calls, and of changes in progress. A change is in progress from
         /// before the gateway claims its idempotency key until the response of ThingSpace is in the
         /// journal.
-        calls: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "2000";
+        calls: usize = WithDefault(Number { min: 1, max: 1_000_000_usize }) or "2000";
         /// Maximum number of devices of all changes in progress. At least
         /// `changes.max_devices_per_request`.
-        devices: usize = Always(Number { min: 1, max: 10_000_000_usize }) or "100000";
+        devices: usize = WithDefault(Number { min: 1, max: 10_000_000_usize }) or "100000";
         /// Maximum size of the messages of all change calls, in bytes, from their first byte until
         /// they are validated. At least `grpc.max_message_bytes`. A call waits up to 5 s for space.
-        message_bytes: usize = Always(Number { min: 65_536, max: 4_294_967_295_usize }) or "33554432";
+        message_bytes: usize = WithDefault(Number { min: 65_536, max: 4_294_967_295_usize }) or "33554432";
         /// Maximum number of calls that only read, such as `GetChange`, `ListChanges` and
         /// `ListDeviceResults`.
-        reads: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "1000";
+        reads: usize = WithDefault(Number { min: 1, max: 1_000_000_usize }) or "1000";
         /// Maximum number of open streams: watches, and streams of gRPC health and reflection.
-        watches: usize = Always(Number { min: 1, max: 1_000_000_usize }) or "5000";
+        watches: usize = WithDefault(Number { min: 1, max: 1_000_000_usize }) or "5000";
         /// Maximum size of all callbacks that are being received or stored, in bytes.
-        callback_bytes: usize = Always(Number { min: 1_048_576, max: 4_294_967_295_usize }) or "33554432";
+        callback_bytes: usize = WithDefault(Number { min: 1_048_576, max: 4_294_967_295_usize }) or "33554432";
     }
 
     /// The storage of changes and results.
-    journal: Journal {
+    journal: JournalConfig {
         /// Storage engine of the journal. `embedded` is SQLite in one directory, for one replica.
-        engine: JournalEngine = Always(one_of::<JournalEngine>()) or "embedded";
+        engine: JournalEngine = WithDefault(one_of::<JournalEngine>()) or "embedded";
         /// Directory of the embedded journal. The gateway creates it if it does not exist. With
         /// `serve --sandbox` the default is a temporary directory.
-        dir: PathBuf = Always(FilePath) or "./data";
+        dir: PathBuf = WithDefault(FilePath) or "./data";
         /// Time for which the journal keeps a change, its results and its idempotency key after its
         /// last event. At least `changes.close_after`. After a leap of the system clock, the journal
         /// removes nothing for three days.
-        retention: Duration = Always(Span { min: MINUTE, max: 3650 * DAY }) or "400d";
+        retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
-        allow_network_filesystem: bool = Always(Switch) or "false";
+        allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
 
     /// The authentication of clients.
-    auth: Auth {
+    auth: AuthConfig {
         /// How the gateway authenticates clients. `none` accepts every client that can reach the
         /// port. The setting is required if clients on a network can change real plans: with
         /// Verizon's base URL, and a `grpc.listen` that is not loopback.
-        mode: Option<AuthMode> = Maybe(one_of::<AuthMode>());
+        mode: Option<AuthMode> = Optional(one_of::<AuthMode>());
     }
 
     /// The end of the process.
-    shutdown: Shutdown {
+    shutdown: ShutdownConfig {
         /// Time for calls and callbacks in progress to finish after SIGTERM or SIGINT. The default
         /// is less than the 30 seconds that Kubernetes allows.
-        grace: Duration = Always(Span { min: 100 * MILLISECOND, max: HOUR }) or "25s";
+        grace: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: HOUR }) or "25s";
     }
 
     /// Logs, traces and metrics.
-    telemetry: Telemetry {
+    telemetry: TelemetryConfig {
         /// Format of the log on standard error. `auto` is `text` on a terminal and `json`
         /// otherwise.
-        log_format: LogFormat = Always(one_of::<LogFormat>()) or "auto";
+        log_format: LogFormat = WithDefault(one_of::<LogFormat>()) or "auto";
         /// Log lines to write, in the syntax of tracing's `EnvFilter`.
-        log_filter: String = Always(LogFilter) or "info";
+        log_filter: String = WithDefault(LogFilter) or "info";
         /// Base URL of the OpenTelemetry collector for traces and metrics. Unset: the value of
         /// `OTEL_EXPORTER_OTLP_ENDPOINT`, or no export.
-        otlp_endpoint: Option<Url> = Maybe(HttpUrl);
+        otlp_endpoint: Option<Url> = Optional(HttpUrl);
         /// Protocol of the OpenTelemetry collector. Unset: the value of
         /// `OTEL_EXPORTER_OTLP_PROTOCOL`, or `http/protobuf` for port 4318 and `grpc` for any other
         /// port.
-        otlp_protocol: Option<OtlpProtocol> = Maybe(one_of::<OtlpProtocol>());
+        otlp_protocol: Option<OtlpProtocol> = Optional(one_of::<OtlpProtocol>());
     }
 
     /// The sandbox, for the commands `sandbox` and `serve --sandbox`.
-    sandbox: Sandbox {
+    sandbox: SandboxConfig {
         /// Address and port of the sandbox. Port 0 selects a free port.
-        listen: SocketAddr = Always(Address) or "127.0.0.1:0";
+        listen: SocketAddr = WithDefault(SocketAddress) or "127.0.0.1:0";
         /// Seed of all random decisions of the sandbox. The same seed repeats a run.
-        seed: u64 = Always(Number { min: 0, max: u64::MAX }) or "0";
+        seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
         /// Delay between the response to a change and its first callback.
-        callback_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        callback_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
         /// Delay of the response to a change.
-        answer_delay: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
         /// Delay of the response to a change with a device of the scenario `slow_answer`.
-        slow_answer: Duration = Always(Span { min: 0, max: HOUR }) or "5s";
+        slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
         /// Additional delay of late callbacks: those of `sandbox.late_share` and of the scenario
         /// `late`.
-        late_by: Duration = Always(Span { min: 0, max: 7 * DAY }) or "10s";
+        late_by: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
         /// Delay between an interim callback, such as `warning`, and the final one.
-        interim_for: Duration = Always(Span { min: 0, max: DAY }) or "1s";
+        interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
         /// Fraction of devices that fail, from 0 (none) to 1 (all).
-        failure_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        failure_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
-        duplicate_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        duplicate_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are never sent, although the change was executed.
-        lost_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        lost_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent `sandbox.late_by` late.
-        late_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        late_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent before the response to their request. The response
         /// waits for them, 10 s at most.
-        early_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        early_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are malformed: the JSON is truncated, lacks its opening
         /// brace, or has no `requestId`.
-        malformed_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        malformed_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes that are not executed and whose connection is closed.
-        drop_request_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        drop_request_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes that are executed and whose connection is closed without a response.
-        drop_answer_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        drop_answer_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes with the response 500. About half of them are executed; the seed
         /// decides.
-        error_share: f64 = Always(Number { min: 0.0, max: 1.0 }) or "0";
+        error_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Order in which the callbacks of a request are sent: as its devices, reversed, or at
         /// random.
-        order: CallbackOrder = Always(one_of::<CallbackOrder>()) or "as_sent";
+        order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
         /// Plan of a device before its first change.
-        initial_plan: String = Always(PlanName) or "Sandbox Initial Plan";
+        initial_plan: String = WithDefault(PlanName) or "Sandbox Initial Plan";
         /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
-        callback_url: Option<Url> = Maybe(HttpUrl);
+        callback_url: Option<Url> = Optional(HttpUrl);
         /// How often and how soon a callback is sent again. `quick`: three more times, a second
         /// apart. `measured`: once more after 1.3 s, as measured on ThingSpace. `documented`: three
         /// more times, five minutes apart. With `quick` and `measured`, a second copy follows if
         /// the listener does not answer within 4 s, while the first request is still in progress.
-        resend: Resend = Always(one_of::<Resend>()) or "quick";
+        resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
         /// Factor for the times of `sandbox.resend`. For example, `0.01` turns five minutes into
         /// three seconds.
-        time_scale: f64 = Always(Number { min: 0.0, max: 1000.0 }) or "1";
+        time_scale: f64 = WithDefault(Number { min: 0.0, max: 1000.0 }) or "1";
         /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
-        resend_after: Option<Duration> = Maybe(Span { min: 0, max: HOUR });
+        resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
         /// Time without a response after which a callback is sent again while the first request is
         /// still in progress. Unset: as in `sandbox.resend`.
-        patience: Option<Duration> = Maybe(Span { min: 10 * MILLISECOND, max: HOUR });
+        patience: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
         /// Maximum number of callbacks in progress.
-        callback_concurrency: u16 = Always(Number { min: 1, max: 1024 }) or "32";
+        callback_concurrency: u16 = WithDefault(Number { min: 1, max: 1024 }) or "32";
         /// Allows callback URLs that are not on loopback to have any port. By default, they must
         /// have a port that ThingSpace calls: 80, 443, 9001 to 9006, 50551 to 50559 and 28200 to
         /// 28220.
-        any_callback_port: bool = Always(Switch) or "false";
+        any_callback_port: bool = WithDefault(Switch) or "false";
         /// Time for which callbacks carry the previous user name and password after a new
         /// registration. On ThingSpace, 14 minutes were measured.
-        credentials_lag: Duration = Always(Span { min: 0, max: HOUR }) or "0s";
+        credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
         /// Key that token requests must have. Unset: any key.
-        app_key: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        app_key: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// Secret that token requests must have. Unset: any secret.
-        app_secret: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        app_secret: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// User name that log-ins must have. Unset: any user name.
-        uws_username: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        uws_username: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// Password that log-ins must have. Unset: any password. Five wrong passwords in a row lock
         /// the user until the sandbox restarts.
-        uws_password: Option<Secret> = Hidden(Rule::CREDENTIAL);
+        uws_password: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
         /// Lifetime of an access token, from its first issue.
-        token_lifetime: Duration = Always(Span { min: SECOND, max: DAY }) or "1h";
+        token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
         /// Lifetime of a session without use.
-        session_lifetime: Duration = Always(Span { min: 100 * MILLISECOND, max: DAY }) or "20m";
+        session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
         /// Ends the previous session of a user at each log-in. Whether ThingSpace does so is not
         /// known.
-        single_session: bool = Always(Switch) or "false";
+        single_session: bool = WithDefault(Switch) or "false";
         /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
         /// `Retry-After`. 0: no limit.
-        requests_per_minute: u32 = Always(Number { min: 0, max: 1_000_000 }) or "0";
+        requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
     }
 }

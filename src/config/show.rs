@@ -3,16 +3,16 @@
 use std::fmt::Write as _;
 
 use super::check::Mode;
-use super::error::{Origin, one_line};
+use super::error::{SettingOrigin, one_line};
 use super::settings::{Config, GROUPS};
-use super::table::Shown;
+use super::table::EffectiveSetting;
 
 /// The settings that this mode would run with, as TOML: a comment tells where each came from, and
 /// secrets are hidden. Save for the hidden ones it can be loaded again.
-pub fn toml(config: &Config, mode: Mode) -> String {
+pub fn render_toml(config: &Config, mode: Mode) -> String {
     let mut config = config.clone();
-    config.take_defaults_of(mode);
-    let shown = config.shown();
+    config.apply_mode_defaults(mode);
+    let shown = config.effective_settings();
     let mut text = String::new();
     for group in GROUPS {
         let gap = if text.is_empty() { "" } else { "\n" };
@@ -29,12 +29,12 @@ pub fn toml(config: &Config, mode: Mode) -> String {
     text
 }
 
-fn line(config: &Config, setting: &Shown, field: &str) -> String {
+fn line(config: &Config, setting: &EffectiveSetting, field: &str) -> String {
     let Some(value) = &setting.toml else {
         return format!("# {field} is not set");
     };
     let origin = match config.origin(setting.key) {
-        None | Some(Origin::Default) => "default".to_owned(),
+        None | Some(SettingOrigin::Default) => "default".to_owned(),
         Some(origin) => format!("from {}", one_line(&origin.to_string())),
     };
     format!("{field} = {value} # {origin}")

@@ -2,9 +2,9 @@
 
 use std::sync::LazyLock;
 
-use super::kind::{Describe, Kind, toml_string};
+use super::kind::{Describe, ValueKind, toml_string};
 use super::load::Values;
-use super::secret::{Rule, Secret};
+use super::secret::{Secret, SecretFormat};
 use super::{ConfigError, ENV_PREFIX};
 
 /// What is known of one key.
@@ -12,7 +12,7 @@ pub(super) struct Setting {
     /// The key, such as `grpc.listen`.
     pub(super) key: &'static str,
     /// For a secret: the key that names a file instead, such as `callbacks.password_file`.
-    pub(super) twin: Option<&'static str>,
+    pub(super) file_key: Option<&'static str>,
     /// What it is, unit and bounds included, line by line.
     pub(super) doc: &'static [&'static str],
     /// The default, in text; `None` where there is none.
@@ -22,7 +22,7 @@ pub(super) struct Setting {
 }
 
 /// A group of keys: what stands before the dot.
-pub(super) struct Group {
+pub(super) struct SettingGroup {
     /// The name, such as `grpc`.
     pub(super) name: &'static str,
     /// What the group is about.
@@ -32,7 +32,7 @@ pub(super) struct Group {
 }
 
 /// One key's present value, ready for a TOML file.
-pub(super) struct Shown {
+pub(super) struct EffectiveSetting {
     /// The key, or a secret's twin where a file holds it.
     pub(super) key: &'static str,
     /// The value in TOML; `None` when there is none.
@@ -77,7 +77,7 @@ pub struct Flag {
 /// process can be read by others on the machine.
 pub fn flags() -> &'static [Flag] {
     static FLAGS: LazyLock<Vec<Flag>> =
-        LazyLock::new(|| all_settings().flat_map(flags_of).collect());
+        LazyLock::new(|| all_settings().flat_map(flags_for_setting).collect());
     &FLAGS
 }
 
@@ -88,14 +88,17 @@ pub(super) fn all_settings() -> impl Iterator<Item = &'static Setting> {
         .flat_map(|group| group.settings)
 }
 
-fn flags_of(setting: &'static Setting) -> impl Iterator<Item = Flag> {
-    let own = setting.twin.is_none() || setting.kind.has_flag();
-    let keys = own.then_some(setting.key).into_iter().chain(setting.twin);
-    keys.map(move |key| flag_of(setting, key))
+fn flags_for_setting(setting: &'static Setting) -> impl Iterator<Item = Flag> {
+    let own = setting.file_key.is_none() || setting.kind.has_flag();
+    let keys = own
+        .then_some(setting.key)
+        .into_iter()
+        .chain(setting.file_key);
+    keys.map(move |key| build_flag(setting, key))
 }
 
-fn flag_of(setting: &'static Setting, key: &'static str) -> Flag {
-    let is_twin = setting.twin == Some(key);
+fn build_flag(setting: &'static Setting, key: &'static str) -> Flag {
+    let is_twin = setting.file_key == Some(key);
     let text = setting.text();
     let mut help = text
         .split_inclusive(". ")
@@ -125,16 +128,16 @@ fn flag_of(setting: &'static Setting, key: &'static str) -> Flag {
 // === The three flavours of a key ===
 
 /// A key that always has a value.
-pub(super) struct Always;
+pub(super) struct WithDefault;
 /// A key that may be left unset.
-pub(super) struct Maybe;
+pub(super) struct Optional;
 /// A secret, which may be left unset.
-pub(super) struct Hidden;
+pub(super) struct Sensitive;
 
-impl Always {
+impl WithDefault {
     pub(super) const IS_SECRET: bool = false;
 
-    pub(super) fn read<K: Kind>(
+    pub(super) fn parse<K: ValueKind>(
         values: &Values,
         setting: &Setting,
         kind: &K,
@@ -144,21 +147,25 @@ impl Always {
             None => setting.default.and_then(|text| kind.parse(text)),
         };
         // A test reads every default, so this is never seen.
-        value.ok_or_else(|| ConfigError::of(setting.key, None, "has no valid default"))
+        value.ok_or_else(|| ConfigError::new(setting.key, None, "has no valid default"))
     }
 
-    pub(super) fn shown<K: Kind>(setting: &Setting, kind: &K, value: &K::Value) -> Shown {
-        Shown {
+    pub(super) fn effective<K: ValueKind>(
+        setting: &Setting,
+        kind: &K,
+        value: &K::Value,
+    ) -> EffectiveSetting {
+        EffectiveSetting {
             key: setting.key,
             toml: Some(kind.toml(value)),
         }
     }
 }
 
-impl Maybe {
+impl Optional {
     pub(super) const IS_SECRET: bool = false;
 
-    pub(super) fn read<K: Kind>(
+    pub(super) fn parse<K: ValueKind>(
         values: &Values,
         setting: &Setting,
         kind: &K,
@@ -166,30 +173,38 @@ impl Maybe {
         values.parsed(setting, kind)
     }
 
-    pub(super) fn shown<K: Kind>(setting: &Setting, kind: &K, value: &Option<K::Value>) -> Shown {
-        Shown {
+    pub(super) fn effective<K: ValueKind>(
+        setting: &Setting,
+        kind: &K,
+        value: &Option<K::Value>,
+    ) -> EffectiveSetting {
+        EffectiveSetting {
             key: setting.key,
             toml: value.as_ref().map(|value| kind.toml(value)),
         }
     }
 }
 
-impl Hidden {
+impl Sensitive {
     pub(super) const IS_SECRET: bool = true;
 
-    pub(super) fn read(
+    pub(super) fn parse(
         values: &Values,
         setting: &Setting,
-        rule: &Rule,
+        rule: &SecretFormat,
     ) -> Result<Option<Secret>, ConfigError> {
         values.secret(setting, *rule)
     }
 
-    pub(super) fn shown(setting: &Setting, _: &Rule, value: &Option<Secret>) -> Shown {
+    pub(super) fn effective(
+        setting: &Setting,
+        _: &SecretFormat,
+        value: &Option<Secret>,
+    ) -> EffectiveSetting {
         let file = value.as_ref().and_then(Secret::path);
-        Shown {
+        EffectiveSetting {
             key: setting
-                .twin
+                .file_key
                 .filter(|_| file.is_some())
                 .unwrap_or(setting.key),
             toml: value.as_ref().map(|_| match file {
@@ -226,7 +241,7 @@ macro_rules! settings {
         pub struct Config {
             $( $(#[doc = $group_doc])+ pub $group: $Group, )+
             /// Who set what; keys that nobody set are absent.
-            pub(super) origins: BTreeMap<&'static str, Origin>,
+            pub(super) origins: BTreeMap<&'static str, SettingOrigin>,
         }
 
         $(
@@ -238,8 +253,8 @@ macro_rules! settings {
         )+
 
         /// The keys of all groups, as documented.
-        pub(super) static GROUPS: &[Group] = &[$(
-            Group {
+        pub(super) static GROUPS: &[SettingGroup] = &[$(
+            SettingGroup {
                 name: stringify!($group),
                 doc: &[$($group_doc),+],
                 settings: $group::SETTINGS,
@@ -260,10 +275,10 @@ macro_rules! settings {
                         use super::super::*;
 
                         const KEY: &str = concat!(stringify!($group), ".", stringify!($field));
-                        const TWIN: &str = concat!(stringify!($group), ".", stringify!($field), "_file");
+                        const FILE_KEY: &str = concat!(stringify!($group), ".", stringify!($field), "_file");
                         pub(in super::super) const SETTING: Setting = Setting {
                             key: KEY,
-                            twin: if $Flavour::IS_SECRET { Some(TWIN) } else { None },
+                            file_key: if $Flavour::IS_SECRET { Some(FILE_KEY) } else { None },
                             doc: &[$($doc),+],
                             default: settings!(@default $($default)?),
                             kind: &$kind,
@@ -278,16 +293,16 @@ macro_rules! settings {
             pub(super) fn from_values(values: Values) -> Result<Self, ConfigError> {
                 Ok(Self {
                     $( $group: $Group {
-                        $( $field: $Flavour::read(&values, &$group::$field::SETTING, &$kind)?, )+
+                        $( $field: $Flavour::parse(&values, &$group::$field::SETTING, &$kind)?, )+
                     }, )+
                     origins: values.into_origins(),
                 })
             }
 
             /// Every key with its present value, in the order of the documentation.
-            pub(super) fn shown(&self) -> Vec<Shown> {
+            pub(super) fn effective_settings(&self) -> Vec<EffectiveSetting> {
                 vec![$($(
-                    $Flavour::shown(&$group::$field::SETTING, &$kind, &self.$group.$field),
+                    $Flavour::effective(&$group::$field::SETTING, &$kind, &self.$group.$field),
                 )+)+]
             }
         }

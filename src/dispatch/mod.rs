@@ -15,7 +15,6 @@ use tokio::{task::JoinError, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    broken::Rule,
     domain::{
         change::{
             Change, ChangeRequest, ChangeState, Refusal, RefusalKind, SentDevice, Transition,
@@ -24,6 +23,7 @@ use crate::{
         newtypes::ChangeId,
         trace::TraceParent,
     },
+    invariants::Invariant,
     journal::{BusyDevice, ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
     thingspace::ThingSpace,
 };
@@ -259,7 +259,7 @@ impl Dispatcher {
         stored: Vec<SentDevice>,
         caller: CallContext,
     ) -> Result<Change, DispatchError> {
-        if Rule::StoredOrder.is_broken() {
+        if Invariant::StoredOrder.is_disabled() {
             return self.send_in_task(change_id, demand, caller).await;
         }
         match demand.in_stored_order(stored) {
@@ -309,7 +309,7 @@ impl Dispatcher {
         let change = self.journal.change(ChangeSelector::Id(change_id)).await?;
         let step = match change.map(|change| change.state) {
             Some(ChangeState::Queued) => Transition::MarkNotSent(stopped_before_sending()),
-            Some(ChangeState::Dispatched) if Rule::DoubtAfterCrash.is_broken() => {
+            Some(ChangeState::Dispatched) if Invariant::UnknownAfterCrash.is_disabled() => {
                 Transition::MarkNotSent(stopped_before_sending())
             }
             Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,

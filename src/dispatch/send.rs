@@ -6,7 +6,6 @@ use tokio::time::{Instant, timeout};
 
 use super::{CallContext, DispatchError, Dispatcher, not_sent_refusal};
 use crate::{
-    broken::Rule,
     domain::{
         change::{Change, ChangeRequest, ChangeType, SentDevice, Transition},
         clock::Clock,
@@ -14,8 +13,9 @@ use crate::{
         newtypes::ChangeId,
         trace::TraceParent,
     },
+    invariants::Invariant,
     journal::{ChangeSelector, Journal, JournalError, Reservation},
-    thingspace::{Answer, ListedDevice},
+    thingspace::{ChangeResponse, ListedDevice},
 };
 
 /// How long the look at the devices' present plans may hold up a change.
@@ -49,18 +49,19 @@ impl Dispatcher {
             Ok(room) => room,
             Err(error) => return self.record_not_sent(change_id, error).await,
         };
-        let mut answer = self.thingspace.change(change_request, trace).await;
-        if Rule::NoRetryOnTimeOut.is_broken() && matches!(answer, Answer::Unknown(_)) {
-            answer = self.thingspace.change(change_request, trace).await;
+        let mut answer = self.thingspace.send_change(change_request, trace).await;
+        if Invariant::NoRetryOnTimeOut.is_disabled() && matches!(answer, ChangeResponse::Unknown(_))
+        {
+            answer = self.thingspace.send_change(change_request, trace).await;
         }
         let step = match answer {
-            Answer::Accepted(request_id) => Transition::Accept {
+            ChangeResponse::Accepted(request_id) => Transition::Accept {
                 request_id,
                 evidence: String::new(),
             },
-            Answer::Refused(refusal) => Transition::Reject(refusal),
-            Answer::NotExecuted(refusal) => Transition::MarkNotSent(refusal),
-            Answer::Unknown(why) => {
+            ChangeResponse::Refused(refusal) => Transition::Reject(refusal),
+            ChangeResponse::NotExecuted(refusal) => Transition::MarkNotSent(refusal),
+            ChangeResponse::Unknown(why) => {
                 tracing::warn!(%change_id, why, "no definite answer: the outcome is unknown");
                 Transition::MarkOutcomeUnknown
             }

@@ -16,7 +16,8 @@ use crate::{
     },
     telemetry::Instruments,
     thingspace::{
-        CredentialSource, Credentials, FailedLoginStore, FailedLogins, FiveGBiMethod, Settings,
+        CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod, ThingSpaceCredentials,
+        ThingSpaceSettings,
     },
 };
 
@@ -37,9 +38,9 @@ impl Clock for FixedClock {
 struct StubCredentials;
 
 impl CredentialSource for StubCredentials {
-    fn read(&self) -> Result<Credentials, String> {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
         let any = || SecretString::from("any");
-        Ok(Credentials {
+        Ok(ThingSpaceCredentials {
             app_key: any(),
             app_secret: any(),
             uws_username: any(),
@@ -50,10 +51,10 @@ impl CredentialSource for StubCredentials {
 
 #[async_trait::async_trait]
 impl FailedLoginStore for StubCredentials {
-    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
+    async fn load(&self, _: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
         Ok(FailedLogins::default())
     }
-    async fn store(&self, _: &Credentials, _: FailedLogins) -> Result<(), String> {
+    async fn store(&self, _: &ThingSpaceCredentials, _: FailedLogins) -> Result<(), String> {
         Ok(())
     }
 }
@@ -65,10 +66,10 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let settings = Settings {
+    let settings = ThingSpaceSettings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
         five_g_bi_method: FiveGBiMethod::Post,
         request_timeout: Duration::from_secs(5),
@@ -77,7 +78,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
         changes_per_minute: NonZeroU32::MAX,
         lookups_per_minute: NonZeroU32::MAX,
     };
-    let thingspace = Arc::new(ThingSpace::new(settings, Instruments::unread()).unwrap());
+    let thingspace = Arc::new(ThingSpace::new(settings, Instruments::noop()).unwrap());
     let tasks = TaskTracker::new();
     let submit = Dispatcher::new(
         Arc::clone(&journal),

@@ -23,7 +23,7 @@ use super::{instruments::Instruments, names};
 pub const TRACEPARENT: &str = "traceparent";
 
 /// What all calls have.
-struct Call {
+struct MeasuredCall {
     span: Span,
     instruments: Instruments,
     started: Instant,
@@ -31,23 +31,23 @@ struct Call {
 
 /// A gRPC call that is being answered. Dropped before its end, its client has gone.
 pub struct RpcCall {
-    call: Call,
+    call: MeasuredCall,
     method: StringValue,
     ended: bool,
 }
 
 /// A call to ThingSpace. Dropped before its end, it was given up.
 pub struct UpstreamCall {
-    call: Call,
+    call: MeasuredCall,
     attributes: Vec<KeyValue>,
     ended: bool,
 }
 
 /// A request to the callback listener. Dropped before it was answered, its sender has gone.
 pub struct CallbackCall {
-    call: Call,
+    call: MeasuredCall,
     attributes: Vec<KeyValue>,
-    answered: bool,
+    ended: bool,
 }
 
 /// The span of a gRPC call, for the handler: what else is known of it.
@@ -56,7 +56,7 @@ pub struct RpcSpan(Span);
 
 // === impl Call ===
 
-impl Call {
+impl MeasuredCall {
     fn new(span: Span, instruments: &Instruments, parent: Option<Context>) -> Self {
         if let Some(parent) = parent {
             // Without the layer there is no span either.
@@ -94,7 +94,7 @@ macro_rules! span {
 impl RpcCall {
     /// A call begins; its trace goes on from its metadata, where there is one.
     pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
-        let call = Call::new(
+        let call = MeasuredCall::new(
             span!("server", &*method),
             instruments,
             Some(extract(metadata)),
@@ -171,8 +171,8 @@ impl UpstreamCall {
         parent: Option<&str>,
     ) -> Self {
         let name = format!("{method} {template}");
-        let parent = parent.map(context);
-        let call = Call::new(span!("client", name), instruments, parent);
+        let parent = parent.map(parse_traceparent);
+        let call = MeasuredCall::new(span!("client", name), instruments, parent);
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
             KeyValue::new(names::URL_TEMPLATE, template),
@@ -212,7 +212,7 @@ impl UpstreamCall {
                 .push(KeyValue::new(names::ERROR_TYPE, error));
             self.call.fail();
         }
-        finish(&self.call, &self.attributes);
+        set_span_attributes(&self.call, &self.attributes);
         self.call
             .instruments
             .http_client(&self.attributes, self.call.took());
@@ -244,7 +244,7 @@ impl CallbackCall {
         );
         let method = if known { method.as_str() } else { names::OTHER };
         let name = format!("{method} {route}");
-        let call = Call::new(span!("server", name), instruments, None);
+        let call = MeasuredCall::new(span!("server", name), instruments, None);
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
             KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
@@ -253,12 +253,12 @@ impl CallbackCall {
         Self {
             call,
             attributes,
-            answered: false,
+            ended: false,
         }
     }
 
     /// It was answered; what is added to its span after that does not prolong it.
-    pub fn answer(&mut self, status: u16) {
+    pub fn record_response(&mut self, status: u16) {
         self.attributes.push(KeyValue::new(
             names::HTTP_RESPONSE_STATUS_CODE,
             i64::from(status),
@@ -267,7 +267,7 @@ impl CallbackCall {
     }
 
     /// Whether anybody will see its span.
-    pub fn is_seen(&self) -> bool {
+    pub fn is_sampled(&self) -> bool {
         span_context(&self.call.span).is_sampled()
     }
 
@@ -279,18 +279,18 @@ impl CallbackCall {
     /// Links it to the call that made the change.
     pub fn link(&self, change_id: &str, traceparent: &str) {
         self.call.set(names::CHANGE_ID, change_id.to_owned());
-        let made = context(traceparent).span().span_context().clone();
+        let made = parse_traceparent(traceparent).span().span_context().clone();
         self.call.span.add_link(made);
     }
 
     fn record(&mut self, error: Option<String>) {
-        self.answered = true;
+        self.ended = true;
         if let Some(error) = error {
             self.attributes
                 .push(KeyValue::new(names::ERROR_TYPE, error));
             self.call.fail();
         }
-        finish(&self.call, &self.attributes);
+        set_span_attributes(&self.call, &self.attributes);
         // A span ends when it was last left, or else when it is dropped.
         self.call.span.in_scope(|| {});
         self.call
@@ -301,7 +301,7 @@ impl CallbackCall {
 
 impl Drop for CallbackCall {
     fn drop(&mut self) {
-        if !self.answered {
+        if !self.ended {
             self.record(Some("cancelled".to_owned()));
         }
     }
@@ -309,7 +309,7 @@ impl Drop for CallbackCall {
 
 // === Their parts ===
 
-fn finish(call: &Call, attributes: &[KeyValue]) {
+fn set_span_attributes(call: &MeasuredCall, attributes: &[KeyValue]) {
     for attribute in attributes {
         call.span
             .set_attribute(attribute.key.clone(), attribute.value.clone());
@@ -326,7 +326,7 @@ fn extract(headers: &HeaderMap) -> Context {
 }
 
 /// The context that a `traceparent` of ours stands for.
-fn context(traceparent: &str) -> Context {
+fn parse_traceparent(traceparent: &str) -> Context {
     let mut headers = HeaderMap::new();
     if let Ok(value) = traceparent.parse() {
         headers.insert(TRACEPARENT, value);

@@ -33,7 +33,7 @@ const METRICS_PATH: &str = "v1/metrics";
 
 /// What became of spans and metrics on their way to the collector.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct ExportCounters {
     /// Spans that ended and were to be exported.
     pub(super) ended: AtomicU64,
     /// Spans that the collector took.
@@ -48,9 +48,9 @@ pub(super) struct Tally {
 
 // === impl Tally ===
 
-impl Tally {
+impl ExportCounters {
     /// Says once that the collector is down, and once that it is back.
-    fn note(&self, result: &OTelSdkResult) {
+    fn log_availability(&self, result: &OTelSdkResult) {
         let is_down = result.is_err();
         if self.is_down.swap(is_down, Ordering::Relaxed) != is_down {
             if is_down {
@@ -69,7 +69,7 @@ impl Tally {
 pub(super) fn spans(
     endpoint: Option<&Url>,
     protocol: OtlpProtocol,
-    tally: &Arc<Tally>,
+    counters: &Arc<ExportCounters>,
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
     let builder = SpanExporter::builder();
     let exporter = match protocol {
@@ -83,19 +83,19 @@ pub(super) fn spans(
         OtlpProtocol::HttpProtobuf => {
             // Without it the builder reads the standard variables, which may name another protocol.
             let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
-            match below(endpoint, TRACES_PATH) {
+            match signal_url(endpoint, TRACES_PATH) {
                 Some(url) => builder.with_endpoint(url).build(),
                 None => builder.build(),
             }
         }
     }?;
-    let counted = Counted {
+    let counted = CountingExporter {
         inner: exporter,
-        tally: Arc::clone(tally),
+        counters: Arc::clone(counters),
     };
-    Ok(CountEnded {
+    Ok(CountingSpanProcessor {
         inner: BatchSpanProcessor::builder(counted).build(),
-        tally: Arc::clone(tally),
+        counters: Arc::clone(counters),
     })
 }
 
@@ -103,7 +103,7 @@ pub(super) fn spans(
 pub(super) fn metrics(
     endpoint: Option<&Url>,
     protocol: OtlpProtocol,
-    tally: &Arc<Tally>,
+    counters: &Arc<ExportCounters>,
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
     let builder = MetricExporter::builder();
     let exporter = match protocol {
@@ -117,47 +117,47 @@ pub(super) fn metrics(
         OtlpProtocol::HttpProtobuf => {
             // Without it the builder reads the standard variables, which may name another protocol.
             let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
-            match below(endpoint, METRICS_PATH) {
+            match signal_url(endpoint, METRICS_PATH) {
                 Some(url) => builder.with_endpoint(url).build(),
                 None => builder.build(),
             }
         }
     }?;
-    Ok(Counted {
+    Ok(CountingExporter {
         inner: exporter,
-        tally: Arc::clone(tally),
+        counters: Arc::clone(counters),
     })
 }
 
 /// The URL of a signal over HTTP, below the endpoint of our own setting.
-fn below(endpoint: Option<&Url>, path: &str) -> Option<String> {
+fn signal_url(endpoint: Option<&Url>, path: &str) -> Option<String> {
     let base = endpoint?.as_str().trim_end_matches('/');
     Some(format!("{base}/{path}"))
 }
 
 /// An exporter whose successes and failures are counted.
-struct Counted<E> {
+struct CountingExporter<E> {
     inner: E,
-    tally: Arc<Tally>,
+    counters: Arc<ExportCounters>,
 }
 
-impl<E> fmt::Debug for Counted<E> {
+impl<E> fmt::Debug for CountingExporter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The exporter knows the collector's headers.
         f.write_str("Counted")
     }
 }
 
-impl ExportSpans for Counted<SpanExporter> {
+impl ExportSpans for CountingExporter<SpanExporter> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let result = self.inner.export(batch).await;
         let counter = match result {
-            Ok(()) => &self.tally.exported,
-            Err(_) => &self.tally.failed,
+            Ok(()) => &self.counters.exported,
+            Err(_) => &self.counters.failed,
         };
         counter.fetch_add(count, Ordering::Relaxed);
-        self.tally.note(&result);
+        self.counters.log_availability(&result);
         result
     }
 
@@ -174,15 +174,15 @@ impl ExportSpans for Counted<SpanExporter> {
     }
 }
 
-impl PushMetricExporter for Counted<MetricExporter> {
+impl PushMetricExporter for CountingExporter<MetricExporter> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let result = self.inner.export(metrics).await;
         let counter = match result {
-            Ok(()) => &self.tally.metric_exports,
-            Err(_) => &self.tally.failed_metric_exports,
+            Ok(()) => &self.counters.metric_exports,
+            Err(_) => &self.counters.failed_metric_exports,
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        self.tally.note(&result);
+        self.counters.log_availability(&result);
         result
     }
 
@@ -201,19 +201,19 @@ impl PushMetricExporter for Counted<MetricExporter> {
 
 /// Counts what was to be exported, also what a full queue then drops in silence.
 #[derive(Debug)]
-struct CountEnded {
+struct CountingSpanProcessor {
     inner: BatchSpanProcessor,
-    tally: Arc<Tally>,
+    counters: Arc<ExportCounters>,
 }
 
-impl SpanProcessor for CountEnded {
+impl SpanProcessor for CountingSpanProcessor {
     fn on_start(&self, span: &mut Span, context: &Context) {
         self.inner.on_start(span, context);
     }
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.tally.ended.fetch_add(1, Ordering::Relaxed);
+            self.counters.ended.fetch_add(1, Ordering::Relaxed);
         }
         self.inner.on_end(span);
     }

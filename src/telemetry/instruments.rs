@@ -23,9 +23,9 @@ const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1_024.0]
 
 /// The instruments that the rooms record with. Cheap to clone.
 #[derive(Clone)]
-pub struct Instruments(Arc<Inner>);
+pub struct Instruments(Arc<InstrumentsInner>);
 
-struct Inner {
+struct InstrumentsInner {
     rpc: Histogram<f64>,
     http_server: Histogram<f64>,
     http_client: Histogram<f64>,
@@ -44,23 +44,23 @@ pub struct OpenWatch(Instruments);
 
 /// What is appended to the journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Append {
+pub enum JournalOperation {
     /// A change with its devices, or the look whether its key is taken.
     Claim,
     /// A change's step.
-    Step,
+    Transition,
     /// A callback.
     Callback,
     /// The look whether a request is that of a change whose outcome is unknown.
     Attribute,
     /// The device that a result was looked up to be of.
-    Name,
+    ResolveDevice,
     /// A callback that cannot be used now, or that one turned out to be usable.
     Quarantine,
     /// What became of callbacks that were to be passed on.
     Forward,
     /// A small value that is kept by its name.
-    Note,
+    Kv,
     /// The removal of what is older than the retention.
     Trim,
 }
@@ -74,7 +74,7 @@ impl Instruments {
             let histogram = histogram.with_boundaries(bounds.to_vec());
             histogram.with_description(what).build()
         };
-        Self(Arc::new(Inner {
+        Self(Arc::new(InstrumentsInner {
             rpc: seconds(
                 names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
@@ -128,7 +128,7 @@ impl Instruments {
     }
 
     /// Instruments that nobody reads.
-    pub fn unread() -> Self {
+    pub fn noop() -> Self {
         Self::new(&SdkMeterProvider::default().meter(names::SCOPE))
     }
 
@@ -139,8 +139,8 @@ impl Instruments {
     }
 
     /// An append ended, well or not.
-    pub fn append(&self, what: Append, took: Duration, failed: bool) {
-        let mut attributes = vec![KeyValue::new(names::OPERATION, what.name())];
+    pub fn append(&self, operation: JournalOperation, took: Duration, failed: bool) {
+        let mut attributes = vec![KeyValue::new(names::OPERATION, operation.name())];
         if failed {
             attributes.push(KeyValue::new(names::ERROR_TYPE, "unavailable"));
         }
@@ -163,7 +163,7 @@ impl Instruments {
     }
 
     /// A callback was taken from outside the allow-list.
-    pub fn unlisted(&self) {
+    pub fn record_unlisted_callback(&self) {
         self.0.callbacks_unlisted.add(1, &[]);
     }
 
@@ -232,17 +232,17 @@ impl Drop for OpenWatch {
 
 // === impl Append ===
 
-impl Append {
+impl JournalOperation {
     const fn name(self) -> &'static str {
         match self {
             Self::Claim => "claim",
-            Self::Step => "step",
+            Self::Transition => "step",
             Self::Callback => "callback",
             Self::Attribute => "attribute",
             Self::Quarantine => "quarantine",
             Self::Forward => "forward",
-            Self::Name => "name",
-            Self::Note => "note",
+            Self::ResolveDevice => "name",
+            Self::Kv => "note",
             Self::Trim => "trim",
         }
     }

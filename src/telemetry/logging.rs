@@ -118,9 +118,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for LogBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -129,7 +129,7 @@ mod tests {
         }
     }
 
-    impl Lines {
+    impl LogBuffer {
         fn text(&self) -> String {
             String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
         }
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_json_log_line_is_one_object_with_its_fields_on_top() {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let subscriber = registry(json_lines(move || writer.clone()), EnvFilter::new("info"));
         tracing::subscriber::with_default(subscriber, log_something);
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_text_log_line_has_no_escape_codes_unless_asked_for() {
-        let lines = Lines::default();
+        let lines = LogBuffer::default();
         let writer = lines.clone();
         let subscriber = registry(
             text_lines(move || writer.clone(), false),

@@ -30,12 +30,12 @@ use opentelemetry_sdk::{
 use prometheus::{Registry, TextEncoder};
 
 pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
-pub use instruments::{Append, Instruments, OpenWatch};
+pub use instruments::{Instruments, JournalOperation, OpenWatch};
 pub use logging::LogFormat;
-pub use settings::{OtlpProtocol, Settings};
+pub use settings::{OtlpProtocol, TelemetrySettings};
 
-use export::Tally;
-use settings::Otlp;
+use export::ExportCounters;
+use settings::OtlpExport;
 
 /// The content type of what [`Telemetry::exposition`] gives.
 pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -67,14 +67,14 @@ pub enum TelemetryError {
 
 /// The program's telemetry. Cheap to clone.
 #[derive(Clone)]
-pub struct Telemetry(Arc<Inner>);
+pub struct Telemetry(Arc<TelemetryInner>);
 
-struct Inner {
+struct TelemetryInner {
     meter: Meter,
     instruments: Instruments,
     registry: Registry,
-    meters: SdkMeterProvider,
-    tracers: SdkTracerProvider,
+    meter_provider: SdkMeterProvider,
+    tracer_provider: SdkTracerProvider,
 }
 
 // === impl Telemetry ===
@@ -86,10 +86,10 @@ impl Telemetry {
     /// # Errors
     ///
     /// An unreadable filter, an endpoint that cannot be one, a second call.
-    pub fn init(settings: &Settings) -> Result<Self, TelemetryError> {
-        let otlp = Otlp::of(settings, |name| std::env::var(name).ok())?;
+    pub fn init(settings: &TelemetrySettings) -> Result<Self, TelemetryError> {
+        let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
-        let tracer = this.0.tracers.tracer(names::SCOPE);
+        let tracer = this.0.tracer_provider.tracer(names::SCOPE);
         logging::init(settings.log_format, &settings.log_filter, tracer)?;
         Ok(this)
     }
@@ -99,12 +99,12 @@ impl Telemetry {
     /// # Errors
     ///
     /// When the metrics cannot be exposed.
-    pub fn quiet() -> Result<Self, TelemetryError> {
+    pub fn metrics_only() -> Result<Self, TelemetryError> {
         Self::build(None)
     }
 
-    fn build(otlp: Option<&Otlp>) -> Result<Self, TelemetryError> {
-        let tally = Arc::new(Tally::default());
+    fn build(otlp: Option<&OtlpExport>) -> Result<Self, TelemetryError> {
+        let counters = Arc::new(ExportCounters::default());
         let resource = resource();
         let registry = Registry::new();
         let pull = opentelemetry_prometheus::exporter()
@@ -116,26 +116,26 @@ impl Telemetry {
             .with_reader(pull);
         if let Some(protocol) = otlp.and_then(|otlp| otlp.metrics) {
             let endpoint = otlp.and_then(|otlp| otlp.endpoint.as_ref());
-            meters = meters.with_periodic_exporter(export::metrics(endpoint, protocol, &tally)?);
+            meters = meters.with_periodic_exporter(export::metrics(endpoint, protocol, &counters)?);
         }
         // Without a collector spans have names and parents all the same, so that a caller's trace
         // goes on to ThingSpace and into the journal.
         let mut tracers = SdkTracerProvider::builder().with_resource(resource);
         if let Some(protocol) = otlp.and_then(|otlp| otlp.traces) {
             let endpoint = otlp.and_then(|otlp| otlp.endpoint.as_ref());
-            tracers = tracers.with_span_processor(export::spans(endpoint, protocol, &tally)?);
+            tracers = tracers.with_span_processor(export::spans(endpoint, protocol, &counters)?);
         }
         let meters = meters.build();
         let meter = meters.meter(names::SCOPE);
         if otlp.is_some() {
-            observe_exports(&meter, &tally);
+            observe_exports(&meter, &counters);
         }
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Arc::new(TelemetryInner {
             instruments: Instruments::new(&meter),
             meter,
             registry,
-            meters,
-            tracers: tracers.build(),
+            meter_provider: meters,
+            tracer_provider: tracers.build(),
         })))
     }
 
@@ -194,11 +194,13 @@ impl Telemetry {
     pub async fn shutdown(&self, within: Duration) {
         let this = self.clone();
         // Both wait for their threads: off the ones that serve, and at the same time.
-        let traces =
-            tokio::task::spawn_blocking(move || this.0.tracers.shutdown_with_timeout(within));
+        let traces = tokio::task::spawn_blocking(move || {
+            this.0.tracer_provider.shutdown_with_timeout(within)
+        });
         let this = self.clone();
-        let metrics =
-            tokio::task::spawn_blocking(move || this.0.meters.shutdown_with_timeout(within));
+        let metrics = tokio::task::spawn_blocking(move || {
+            this.0.meter_provider.shutdown_with_timeout(within)
+        });
         let both = async { (traces.await, metrics.await) };
         if tokio::time::timeout(within, both).await.is_err() {
             tracing::warn!("not all telemetry could be sent in time");
@@ -225,8 +227,8 @@ fn resource() -> Resource {
         .build()
 }
 
-fn observe_exports(meter: &Meter, tally: &Arc<Tally>) {
-    let spans = Arc::clone(tally);
+fn observe_exports(meter: &Meter, counters: &Arc<ExportCounters>) {
+    let spans = Arc::clone(counters);
     meter
         .u64_observable_counter(names::TELEMETRY_SPANS)
         .with_description("Spans by what became of them on their way to the collector")
@@ -242,7 +244,7 @@ fn observe_exports(meter: &Meter, tally: &Arc<Tally>) {
             }
         })
         .build();
-    let exports = Arc::clone(tally);
+    let exports = Arc::clone(counters);
     meter
         .u64_observable_counter(names::TELEMETRY_METRIC_EXPORTS)
         .with_description("Exports of all metrics to the collector")

@@ -6,7 +6,7 @@ use super::{TelemetryError, logging::LogFormat};
 
 /// How the program tells about itself.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct TelemetrySettings {
     /// How log lines look.
     pub log_format: LogFormat,
     /// Which are written, in the syntax of tracing's `EnvFilter`.
@@ -28,7 +28,7 @@ pub enum OtlpProtocol {
 
 /// The way to a collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Otlp {
+pub(super) struct OtlpExport {
     /// `None` when the exporter is to read it from the standard variables, which may differ by
     /// signal.
     pub(super) endpoint: Option<Url>,
@@ -40,11 +40,11 @@ pub(super) struct Otlp {
 
 // === impl Otlp ===
 
-impl Otlp {
+impl OtlpExport {
     /// The way, if there is to be one. Settings of ours stand over the standard variables, which
     /// `variable` looks up.
-    pub(super) fn of(
-        settings: &Settings,
+    pub(super) fn resolve(
+        settings: &TelemetrySettings,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, TelemetryError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
@@ -70,8 +70,8 @@ impl Otlp {
                 return Ok(settings.otlp_protocol);
             }
             for name in [of_signal("PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".into()] {
-                if let Some(said) = variable(&name) {
-                    let read = OtlpProtocol::read(&said);
+                if let Some(value) = variable(&name) {
+                    let read = OtlpProtocol::parse(&value);
                     let unknown = TelemetryError::Protocol { variable: name };
                     return read.map(Some).ok_or(unknown);
                 }
@@ -96,7 +96,7 @@ impl Otlp {
 
 impl OtlpProtocol {
     /// The words of `OTEL_EXPORTER_OTLP_PROTOCOL`; JSON is not spoken.
-    fn read(text: &str) -> Option<Self> {
+    fn parse(text: &str) -> Option<Self> {
         match text.trim() {
             "grpc" => Some(Self::Grpc),
             "http/protobuf" => Some(Self::HttpProtobuf),
@@ -109,16 +109,19 @@ impl OtlpProtocol {
 mod tests {
     use super::*;
 
-    type Ways = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
+    type ExportProtocols = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
 
-    fn of(endpoint: Option<&str>, variables: &[(&str, &str)]) -> Result<Ways, String> {
-        let settings = Settings {
+    fn resolve(
+        endpoint: Option<&str>,
+        variables: &[(&str, &str)],
+    ) -> Result<ExportProtocols, String> {
+        let settings = TelemetrySettings {
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
             otlp_endpoint: endpoint.map(|url| Url::parse(url).unwrap()),
             otlp_protocol: None,
         };
-        let otlp = Otlp::of(&settings, |name| {
+        let otlp = OtlpExport::resolve(&settings, |name| {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| (*value).to_owned())
         });
@@ -130,16 +133,19 @@ mod tests {
     const HTTP: Option<OtlpProtocol> = Some(OtlpProtocol::HttpProtobuf);
 
     #[test]
-    fn nothing_is_exported_unless_somebody_names_a_collector() {
-        assert_eq!(of(None, &[]), Ok(None));
-        assert_eq!(of(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]), Ok(None));
+    fn nothing_is_exported_without_an_endpoint() {
+        assert_eq!(resolve(None, &[]), Ok(None));
+        assert_eq!(
+            resolve(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]),
+            Ok(None)
+        );
         let disabled = [("OTEL_SDK_DISABLED", "TRUE")];
-        assert_eq!(of(Some("http://c:4317"), &disabled), Ok(None));
+        assert_eq!(resolve(Some("http://c:4317"), &disabled), Ok(None));
         let neither = [
             ("OTEL_TRACES_EXPORTER", "none"),
             ("OTEL_METRICS_EXPORTER", "none"),
         ];
-        assert_eq!(of(Some("http://c:4317"), &neither), Ok(None));
+        assert_eq!(resolve(Some("http://c:4317"), &neither), Ok(None));
     }
 
     #[test]
@@ -148,26 +154,29 @@ mod tests {
             "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
             "http://c:4318/v1/traces",
         )];
-        assert_eq!(of(None, &traces), Ok(Some((HTTP, None))));
+        assert_eq!(resolve(None, &traces), Ok(Some((HTTP, None))));
         let http = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-        assert_eq!(of(Some("http://c:1/otlp/"), &http), Ok(Some((HTTP, HTTP))));
+        assert_eq!(
+            resolve(Some("http://c:1/otlp/"), &http),
+            Ok(Some((HTTP, HTTP)))
+        );
         let one = [
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
         ];
-        assert_eq!(of(Some("http://c:1"), &one), Ok(Some((HTTP, GRPC))));
+        assert_eq!(resolve(Some("http://c:1"), &one), Ok(Some((HTTP, GRPC))));
     }
 
     #[test]
-    fn a_protocol_that_is_not_spoken_is_said_and_the_usual_port_of_http_means_http() {
+    fn an_unsupported_protocol_is_an_error_and_port_4318_means_http() {
         let json = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
-        let said = of(Some("http://c:4318"), &json).unwrap_err();
+        let error = resolve(Some("http://c:4318"), &json).unwrap_err();
         assert!(
-            said.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: expected"),
-            "{said}"
+            error.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: expected"),
+            "{error}"
         );
-        assert_eq!(of(Some("http://c:4317"), &[]), Ok(Some((GRPC, GRPC))));
-        assert_eq!(of(Some("http://c:4318"), &[]), Ok(Some((HTTP, HTTP))));
-        assert_eq!(of(Some("http://c:9"), &[]), Ok(Some((GRPC, GRPC))));
+        assert_eq!(resolve(Some("http://c:4317"), &[]), Ok(Some((GRPC, GRPC))));
+        assert_eq!(resolve(Some("http://c:4318"), &[]), Ok(Some((HTTP, HTTP))));
+        assert_eq!(resolve(Some("http://c:9"), &[]), Ok(Some((GRPC, GRPC))));
     }
 }

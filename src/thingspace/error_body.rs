@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::refusals;
+use super::error_codes;
 
 /// The API gateway's codes for authentication.
 const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
@@ -13,7 +13,7 @@ pub(super) const NO_SUCH_RESOURCE: u32 = 900_906;
 /// An error in a shape that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    pub(super) shape: Shape,
+    pub(super) shape: ErrorShape,
     /// Never empty. As it came: of any length, and from outside.
     pub(super) code: String,
     /// As it came: of any length, and from outside. May be empty.
@@ -22,7 +22,7 @@ pub(super) struct ErrorBody {
 
 /// Which shape it had, and so who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum ErrorShape {
     /// `{"errorCode", "errorMessage"}`: ThingSpace. The code is dotted, such
     /// as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`, or in the eSIM
     /// family three digits of an HTTP status.
@@ -39,32 +39,36 @@ pub(super) enum Shape {
 
 impl ErrorBody {
     /// Reads a body; `None` when it is empty, HTML or anything else.
-    pub(super) fn read(body: &[u8]) -> Option<Self> {
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Self::read_json(&members),
+            Ok(Value::Object(members)) => Self::parse_json(&members),
             Ok(_) => None,
-            Err(_) => Self::read_xml(&String::from_utf8_lossy(body)),
+            Err(_) => Self::parse_xml(&String::from_utf8_lossy(body)),
         }
     }
 
-    fn read_json(members: &Map<String, Value>) -> Option<Self> {
+    fn parse_json(members: &Map<String, Value>) -> Option<Self> {
         let of = |shape, code: Option<&Value>, text: String| {
             let code = code.and_then(plain).filter(|code| !code.is_empty())?;
             Some(Self { shape, code, text })
         };
         if let Some(code) = get(members, "errorCode") {
-            return of(Shape::Service, Some(code), text(members, "errorMessage"));
+            return of(
+                ErrorShape::Service,
+                Some(code),
+                text(members, "errorMessage"),
+            );
         }
         if let Some(Value::Object(fault)) = get(members, "fault") {
-            let said = [text(fault, "message"), text(fault, "description")];
-            return of(Shape::Fault, get(fault, "code"), join(said));
+            let texts = [text(fault, "message"), text(fault, "description")];
+            return of(ErrorShape::Fault, get(fault, "code"), join(texts));
         }
-        let said = [text(members, "error_description"), text(members, "cause")];
-        of(Shape::OAuth, get(members, "error"), join(said))
+        let texts = [text(members, "error_description"), text(members, "cause")];
+        of(ErrorShape::OAuth, get(members, "error"), join(texts))
     }
 
-    fn read_xml(body: &str) -> Option<Self> {
+    fn parse_xml(body: &str) -> Option<Self> {
         body.contains("<am:fault").then_some(())?;
         let element = |name: &str| {
             let (_, rest) = body.split_once(&format!("<am:{name}>"))?;
@@ -72,7 +76,7 @@ impl ErrorBody {
             Some(unescape(inner.trim()))
         };
         Some(Self {
-            shape: Shape::XmlFault,
+            shape: ErrorShape::XmlFault,
             code: element("code").filter(|code| !code.is_empty())?,
             text: join([
                 element("message").unwrap_or_default(),
@@ -83,14 +87,14 @@ impl ErrorBody {
 
     /// The number in a code of the gateway, such as 900901.
     pub(super) fn gateway_code(&self) -> Option<u32> {
-        matches!(self.shape, Shape::Fault | Shape::XmlFault)
+        matches!(self.shape, ErrorShape::Fault | ErrorShape::XmlFault)
             .then(|| self.code.parse().ok())
             .flatten()
     }
 
     /// The HTTP status in a code of the eSIM family, such as 404.
     pub(super) fn status_code(&self) -> Option<u16> {
-        (self.shape == Shape::Service && self.code.len() == 3)
+        (self.shape == ErrorShape::Service && self.code.len() == 3)
             .then(|| self.code.parse().ok())
             .flatten()
     }
@@ -104,10 +108,10 @@ impl ErrorBody {
     /// The code that names the cause: of ThingSpace's own errors, the code itself, or the code in the
     /// text where the code is a status, as the eSIM API sends it.
     pub(super) fn cause_code(&self) -> Option<&str> {
-        if self.shape != Shape::Service {
+        if self.shape != ErrorShape::Service {
             None
         } else if self.status_code().is_some() {
-            refusals::code_in(&self.text)
+            error_codes::code_in(&self.text)
         } else {
             Some(&self.code)
         }
@@ -137,8 +141,8 @@ fn text(members: &Map<String, Value>, name: &str) -> String {
     get(members, name).and_then(plain).unwrap_or_default()
 }
 
-fn join(said: [String; 2]) -> String {
-    let [first, second] = said;
+fn join(texts: [String; 2]) -> String {
+    let [first, second] = texts;
     match (first.is_empty(), second.is_empty()) {
         (false, false) => format!("{first}: {second}"),
         _ => first + &second,

@@ -7,7 +7,7 @@ use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode, header,
 use thingspace_loopback::is_loopback_url;
 use url::Url;
 
-use super::settings::BuildError;
+use super::settings::ClientBuildError;
 use crate::{
     domain::trace::TraceParent,
     telemetry::{Instruments, TRACEPARENT, UpstreamCall},
@@ -34,16 +34,16 @@ const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 #[derive(Clone)]
 pub(super) struct Http {
     /// For plan changes: a new connection for each.
-    pub(super) changes: Client,
+    pub(super) change_client: Client,
     /// For everything that may be repeated.
-    pub(super) log_ins: Client,
+    pub(super) default_client: Client,
     instruments: Instruments,
     /// Host and port, as metrics and spans name them.
     server: (String, u16),
 }
 
 /// What a call is, for those who watch.
-pub(super) struct About<'a> {
+pub(super) struct RequestInfo<'a> {
     pub(super) method: &'a Method,
     /// The path below the base URL, with names for what varies.
     pub(super) template: &'static str,
@@ -58,7 +58,7 @@ pub(super) struct About<'a> {
 pub(super) struct Endpoint(Url);
 
 /// A complete answer.
-pub(super) struct Reply {
+pub(super) struct UpstreamResponse {
     pub(super) status: StatusCode,
     /// From the header, where it has seconds; its date form would need the two
     /// clocks to agree.
@@ -68,11 +68,11 @@ pub(super) struct Reply {
 
 /// No complete answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(super) enum SendError {
     /// There was no connection, so that no byte of the request has left.
     NotSent(&'static str),
     /// Anything after that.
-    Unclear(&'static str),
+    NoResponse(&'static str),
 }
 
 // === impl Http ===
@@ -82,7 +82,7 @@ impl Http {
         base_url: &Url,
         request_timeout: Duration,
         instruments: Instruments,
-    ) -> Result<Self, BuildError> {
+    ) -> Result<Self, ClientBuildError> {
         let build = |builder: ClientBuilder| {
             // Plain http asks for no authorities, and a bare system has none.
             let builder = match base_url.scheme() {
@@ -91,18 +91,19 @@ impl Http {
             };
             builder
                 .build()
-                .map_err(|error| BuildError::Client(with_causes(&error)))
+                .map_err(|error| ClientBuildError::Client(with_causes(&error)))
         };
         // Over HTTP/1.1 and without idle connections, each change has a
         // connection of its own: one that died while idle would take the
         // change into it and make an unknown outcome out of nothing.
-        let changes = prudent(base_url, request_timeout)
+        let changes = no_retry_client(base_url, request_timeout)
             .http1_only()
             .pool_max_idle_per_host(0);
-        let log_ins = prudent(base_url, request_timeout).pool_idle_timeout(IDLE_TIMEOUT);
+        let default_client =
+            no_retry_client(base_url, request_timeout).pool_idle_timeout(IDLE_TIMEOUT);
         Ok(Self {
-            changes: build(changes)?,
-            log_ins: build(log_ins)?,
+            change_client: build(changes)?,
+            default_client: build(default_client)?,
             instruments,
             server: (
                 base_url.host_str().unwrap_or_default().to_owned(),
@@ -115,25 +116,25 @@ impl Http {
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
-        about: About<'_>,
-    ) -> Result<Reply, Failure> {
+        info: RequestInfo<'_>,
+    ) -> Result<UpstreamResponse, SendError> {
         let call = UpstreamCall::begin(
             &self.instruments,
-            about.method,
-            about.template,
+            info.method,
+            info.template,
             (&self.server.0, self.server.1),
-            about.trace.map(TraceParent::as_str),
+            info.trace.map(TraceParent::as_str),
         );
         // Only the ids: what else a caller's trace carries is not for others.
         let request = match call.traceparent() {
             Some(traceparent) => request.header(TRACEPARENT, traceparent),
             None => request,
         };
-        let result = exchange(request, about.max_body).await;
+        let result = exchange(request, info.max_body).await;
         match &result {
             Ok(reply) => call.end(reply.status.as_u16()),
-            Err(Failure::NotSent(_)) => call.fail("not_sent"),
-            Err(Failure::Unclear(_)) => call.fail("no_answer"),
+            Err(SendError::NotSent(_)) => call.fail("not_sent"),
+            Err(SendError::NoResponse(_)) => call.fail("no_answer"),
         }
         result
     }
@@ -147,7 +148,7 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// A client that neither repeats nor redirects.
-fn prudent(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
+fn no_retry_client(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
     let builder = Client::builder()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
@@ -166,7 +167,7 @@ fn prudent(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub(super) fn new(base_url: &Url) -> Result<Self, BuildError> {
+    pub(super) fn new(base_url: &Url) -> Result<Self, ClientBuildError> {
         let plain = matches!(base_url.scheme(), "http" | "https")
             && base_url.has_host()
             && base_url.username().is_empty()
@@ -175,20 +176,23 @@ impl Endpoint {
             && base_url.fragment().is_none();
         plain
             .then(|| Self(base_url.clone()))
-            .ok_or(BuildError::BaseUrl)
+            .ok_or(ClientBuildError::BaseUrl)
     }
 
     /// The URL of a path that begins with a slash, below the base URL's own,
     /// whether that ends with a slash or not.
-    pub(super) fn at(&self, path: &str) -> Url {
+    pub(super) fn join(&self, path: &str) -> Url {
         let mut url = self.0.clone();
         url.set_path(&format!("{}{path}", self.0.path().trim_end_matches('/')));
         url
     }
 }
 
-async fn exchange(request: RequestBuilder, max_body: usize) -> Result<Reply, Failure> {
-    let mut response = request.send().await.map_err(|error| Failure::of(&error))?;
+async fn exchange(request: RequestBuilder, max_body: usize) -> Result<UpstreamResponse, SendError> {
+    let mut response = request
+        .send()
+        .await
+        .map_err(|error| SendError::from_reqwest(&error))?;
     let status = response.status();
     let retry_after = response
         .headers()
@@ -199,14 +203,14 @@ async fn exchange(request: RequestBuilder, max_body: usize) -> Result<Reply, Fai
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|_| Failure::Unclear("the answer broke off or took too long"))?
+        .map_err(|_| SendError::NoResponse("the answer broke off or took too long"))?
     {
         if body.len() + chunk.len() > max_body {
-            return Err(Failure::Unclear("the answer was too large"));
+            return Err(SendError::NoResponse("the answer was too large"));
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(Reply {
+    Ok(UpstreamResponse {
         status,
         retry_after,
         body,
@@ -215,9 +219,9 @@ async fn exchange(request: RequestBuilder, max_body: usize) -> Result<Reply, Fai
 
 // === impl Failure ===
 
-impl Failure {
+impl SendError {
     /// What is said of an error. Not its own text: that has the URL in it.
-    fn of(error: &reqwest::Error) -> Self {
+    fn from_reqwest(error: &reqwest::Error) -> Self {
         // Before the question for a time-out: one of connecting is both.
         if error.is_builder() {
             Self::NotSent("the request could not be built")
@@ -228,15 +232,15 @@ impl Failure {
         } else if error.is_connect() {
             Self::NotSent("no connection to ThingSpace could be made")
         } else if error.is_timeout() {
-            Self::Unclear("ThingSpace did not answer in time")
+            Self::NoResponse("ThingSpace did not answer in time")
         } else {
-            Self::Unclear("the connection to ThingSpace broke before it had answered")
+            Self::NoResponse("the connection to ThingSpace broke before it had answered")
         }
     }
 
-    pub(super) fn why(self) -> &'static str {
+    pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::NotSent(why) | Self::Unclear(why) => why,
+            Self::NotSent(why) | Self::NoResponse(why) => why,
         }
     }
 }

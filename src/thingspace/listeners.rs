@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::{ThingSpace, error_body::get, look_ups::LookUpError};
+use super::{ThingSpace, error_body::get, lookups::LookupError};
 use crate::domain::newtypes::AccountName;
 
 const LISTENERS: &str = "/m2m/v1/callbacks/{account}";
@@ -18,13 +18,13 @@ const MAX_LISTED: usize = 200;
 const MAX_TEXT: usize = 4_096;
 
 /// How long a call waits for its turn, in all, and at least each time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const RATE_LIMIT_TIMEOUT: Duration = Duration::from_secs(120);
 const SHORTEST: Duration = Duration::from_millis(100);
 
 /// A callback listener as it is registered, or is to be. All of it but the service may be secret:
 /// an address often has one in its path, and the list shows passwords in clear.
 #[derive(Clone)]
-pub struct Registration {
+pub struct ListenerRegistration {
     /// The callback service.
     pub service: String,
     /// Where its callbacks go.
@@ -44,20 +44,25 @@ impl ThingSpace {
     ///
     /// [`LookUpError`], also when there is a registration in the answer that cannot be read: that
     /// somebody is registered must not be overlooked.
-    pub async fn listeners(&self, account: &AccountName) -> Result<Vec<Registration>, LookUpError> {
-        let ask = || self.http.log_ins.get(self.listeners_of(account));
-        let body = self.ask_in_turn(&Method::GET, &ask).await?;
+    pub async fn list_listeners(
+        &self,
+        account: &AccountName,
+    ) -> Result<Vec<ListenerRegistration>, LookupError> {
+        let build_request = || self.http.default_client.get(self.listeners_url(account));
+        let body = self
+            .send_lookup_waiting(&Method::GET, &build_request)
+            .await?;
         // Where none is registered an empty body was seen.
         if body.trim_ascii().is_empty() {
             return Ok(Vec::new());
         }
-        let unanswered = |why: &str| LookUpError::Unanswered(why.to_owned());
+        let unanswered = |why: &str| LookupError::NoAnswer(why.to_owned());
         let listed = match serde_json::from_slice(&body) {
             Ok(Value::Array(listed)) if listed.len() <= MAX_LISTED => listed,
             _ => return Err(unanswered("no list of listeners")),
         };
-        let read = listed.iter().map(Registration::read);
-        let read: Option<Vec<Registration>> = read.collect();
+        let read = listed.iter().map(ListenerRegistration::from_json);
+        let read: Option<Vec<ListenerRegistration>> = read.collect();
         read.ok_or_else(|| unanswered("a listener that cannot be read"))
     }
 
@@ -69,30 +74,37 @@ impl ThingSpace {
     pub async fn register_listener(
         &self,
         account: &AccountName,
-        listener: &Registration,
-    ) -> Result<(), LookUpError> {
+        listener: &ListenerRegistration,
+    ) -> Result<(), LookupError> {
         let body = listener.body();
-        let url = self.listeners_of(account);
-        let ask = || self.http.log_ins.post(url.clone()).body(body.clone());
-        let asked = self.ask_in_turn(&Method::POST, &ask).await;
+        let url = self.listeners_url(account);
+        let build_request = || {
+            self.http
+                .default_client
+                .post(url.clone())
+                .body(body.clone())
+        };
+        let asked = self
+            .send_lookup_waiting(&Method::POST, &build_request)
+            .await;
         match asked {
-            Err(LookUpError::Refused(why)) if listener.is_quoted_in(&why) => {
-                Err(LookUpError::Refused("<hidden>".into()))
+            Err(LookupError::Refused(why)) if listener.is_quoted_in(&why) => {
+                Err(LookupError::Refused("<hidden>".into()))
             }
             asked => asked.map(drop),
         }
     }
 
     /// Asks when it is its turn among the look-ups, which do not wait for each other.
-    async fn ask_in_turn(
+    async fn send_lookup_waiting(
         &self,
         method: &Method,
-        ask: &(dyn Fn() -> RequestBuilder + Sync),
-    ) -> Result<Vec<u8>, LookUpError> {
-        let deadline = Instant::now() + PATIENCE;
+        build_request: &(dyn Fn() -> RequestBuilder + Sync),
+    ) -> Result<Vec<u8>, LookupError> {
+        let deadline = Instant::now() + RATE_LIMIT_TIMEOUT;
         loop {
-            match self.ask_for_any(method, LISTENERS, ask).await {
-                Err(LookUpError::Throttled(wait)) if Instant::now() + wait < deadline => {
+            match self.send_lookup(method, LISTENERS, build_request).await {
+                Err(LookupError::Throttled(wait)) if Instant::now() + wait < deadline => {
                     sleep(wait.max(SHORTEST)).await;
                 }
                 answer => return answer,
@@ -100,17 +112,17 @@ impl ThingSpace {
         }
     }
 
-    fn listeners_of(&self, account: &AccountName) -> reqwest::Url {
+    fn listeners_url(&self, account: &AccountName) -> reqwest::Url {
         // An account's name needs no escaping.
         self.endpoint
-            .at(&LISTENERS.replace("{account}", account.as_str()))
+            .join(&LISTENERS.replace("{account}", account.as_str()))
     }
 }
 
 // === impl Registration ===
 
-impl Registration {
-    fn read(listed: &Value) -> Option<Self> {
+impl ListenerRegistration {
+    fn from_json(listed: &Value) -> Option<Self> {
         let members = listed.as_object()?;
         let secret = |name| Some(SecretString::from(text(members, name)?));
         Some(Self {
@@ -143,7 +155,7 @@ impl Registration {
     }
 }
 
-impl fmt::Debug for Registration {
+impl fmt::Debug for ListenerRegistration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registration")
             .field("service", &self.service)

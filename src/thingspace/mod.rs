@@ -7,17 +7,17 @@
 //! it, `answer.rs` is the only place that decides, and only a change whose
 //! authentication was refused is ever sent a second time, once.
 
-mod access;
-mod answer;
-mod blank;
+mod classify;
 mod error_body;
+mod error_codes;
 mod http;
 mod listeners;
-mod log_in;
-mod look_ups;
-mod pace;
-mod refusals;
+mod login;
+mod lookups;
+mod rate_limit;
+mod redactor;
 mod service_plans;
+mod session;
 mod settings;
 mod wire;
 
@@ -30,13 +30,13 @@ use reqwest::{Method, StatusCode, header};
 use tokio::time::Instant;
 
 use self::{
-    access::{Access, AuthHeaders},
-    answer::{Reading, Stale},
-    blank::Blanks,
-    http::{About, Endpoint, Failure, Http, Reply},
-    log_in::LogIn,
-    pace::Pace,
-    wire::Parcel,
+    classify::{Classification, StaleAuth},
+    http::{Endpoint, Http, RequestInfo, SendError, UpstreamResponse},
+    login::HttpLogin,
+    rate_limit::RateLimit,
+    redactor::Redactor,
+    session::{AuthHeaders, SessionManager},
+    wire::OutboundRequest,
 };
 use crate::{
     domain::{
@@ -48,12 +48,12 @@ use crate::{
 };
 
 pub use self::{
-    listeners::Registration,
-    look_ups::{DeviceStatus, ListedDevice, LookUpError},
+    listeners::ListenerRegistration,
+    lookups::{DeviceStatus, ListedDevice, LookupError},
     service_plans::ServicePlanInfo,
     settings::{
-        BuildError, CredentialSource, Credentials, FailedLoginStore, FailedLogins, FiveGBiMethod,
-        Settings,
+        ClientBuildError, CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod,
+        ThingSpaceCredentials, ThingSpaceSettings,
     },
 };
 
@@ -62,15 +62,15 @@ pub struct ThingSpace {
     http: Http,
     endpoint: Endpoint,
     five_g_bi_method: Method,
-    access: Access,
-    change_pace: Pace,
-    look_up_pace: Pace,
-    tells_statuses: AtomicBool,
+    session_manager: SessionManager,
+    change_rate_limit: RateLimit,
+    lookup_rate_limit: RateLimit,
+    has_reported_status: AtomicBool,
 }
 
 /// What became of a plan change that was to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum ChangeResponse {
     /// ThingSpace took it and gave it this name.
     Accepted(RequestId),
     /// ThingSpace refused it for good, and did not execute it.
@@ -86,22 +86,23 @@ pub enum Answer {
 /// refuses the log-in is taken for the one to the replay. `None` when there is no such status.
 ///
 /// This is all that stands between what comes from ThingSpace and what callers are told.
-pub fn meaning(
+pub fn classify_response(
     status: u16,
     body: &[u8],
     change_type: ChangeType,
     hidden: &[&str],
-) -> Option<Answer> {
-    let reply = Reply {
+) -> Option<ChangeResponse> {
+    let reply = UpstreamResponse {
         status: StatusCode::from_u16(status).ok()?,
         retry_after: None,
         body: body.to_vec(),
     };
-    let blanks = Blanks::new(hidden.iter().copied()).with_words(hidden.iter().copied());
-    let reading = answer::read(&reply, change_type).with_refusal(|refusal| blanks.tidy(refusal));
-    Some(match reading {
-        Reading::Answer(answer) => answer,
-        Reading::Stale(_, refusal) => Answer::NotExecuted(refusal),
+    let redactor = Redactor::new(hidden.iter().copied()).with_words(hidden.iter().copied());
+    let classification =
+        classify::classify(&reply, change_type).map_refusal(|refusal| redactor.redact(refusal));
+    Some(match classification {
+        Classification::Response(answer) => answer,
+        Classification::StaleAuth(_, refusal) => ChangeResponse::NotExecuted(refusal),
     })
 }
 
@@ -112,10 +113,10 @@ pub fn meaning(
 /// when it refuses ours, or did so twice in a row and is no longer asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.detail)]
-pub struct Unprepared(Refusal);
+pub struct PrepareError(Refusal);
 
 /// How long no change is sent after ThingSpace throttled one and did not say.
-const UNTOLD_PAUSE: Duration = Duration::from_secs(1);
+const DEFAULT_THROTTLE_PAUSE: Duration = Duration::from_secs(1);
 
 // === impl ThingSpace ===
 
@@ -125,15 +126,18 @@ impl ThingSpace {
     /// # Errors
     ///
     /// When the base URL cannot be one, or the TLS set-up fails.
-    pub fn new(settings: Settings, instruments: Instruments) -> Result<Self, BuildError> {
+    pub fn new(
+        settings: ThingSpaceSettings,
+        instruments: Instruments,
+    ) -> Result<Self, ClientBuildError> {
         let endpoint = Endpoint::new(&settings.base_url)?;
         let http = Http::new(&settings.base_url, settings.request_timeout, instruments)?;
-        let log_in = LogIn {
+        let login = HttpLogin {
             http: http.clone(),
             endpoint: endpoint.clone(),
         };
-        let access = Access::new(
-            Arc::new(log_in),
+        let access = SessionManager::new(
+            Arc::new(login),
             settings.credentials,
             settings.failed_logins,
         );
@@ -144,10 +148,10 @@ impl ThingSpace {
                 FiveGBiMethod::Post => Method::POST,
                 FiveGBiMethod::Put => Method::PUT,
             },
-            access,
-            change_pace: Pace::new(settings.changes_per_minute),
-            look_up_pace: Pace::new(settings.lookups_per_minute),
-            tells_statuses: AtomicBool::new(false),
+            session_manager: access,
+            change_rate_limit: RateLimit::new(settings.changes_per_minute),
+            lookup_rate_limit: RateLimit::new(settings.lookups_per_minute),
+            has_reported_status: AtomicBool::new(false),
         })
     }
 
@@ -167,22 +171,22 @@ impl ThingSpace {
         &self,
         trace: Option<&TraceParent>,
         deadline: Instant,
-    ) -> Result<(), Unprepared> {
-        self.access.fresh_headers(trace).await?;
-        self.change_pace.wait(deadline).await.map_err(|wait| {
+    ) -> Result<(), PrepareError> {
+        self.session_manager.fresh_headers(trace).await?;
+        self.change_rate_limit.acquire(deadline).await.map_err(|wait| {
             let detail = "more changes than ThingSpace takes (thingspace.changes_per_minute, or \
                  what it said itself)";
-            Unprepared(Refusal {
+            PrepareError(Refusal {
                 retry_after: Some(wait),
-                ..refusal(RefusalKind::Throttled, detail)
+                ..new_refusal(RefusalKind::Throttled, detail)
             })
         })
     }
 
     /// Renews the token ahead of its end, for as long as it is polled. A renewal that fails is tried
     /// again ever more seldom.
-    pub async fn keep_fresh(&self) {
-        self.access.keep_fresh().await;
+    pub async fn run_token_renewal(&self) {
+        self.session_manager.run_token_renewal().await;
     }
 
     /// Ends the lock-out of the credentials, so that the next call logs in again: an operator's
@@ -193,7 +197,7 @@ impl ThingSpace {
     ///
     /// One line that says why this cannot be stored.
     pub async fn reset_lockout(&self) -> Result<(), String> {
-        self.access.reset_lockout().await
+        self.session_manager.reset_lockout().await
     }
 
     /// Sends a plan change, once: again only when ThingSpace refused the token or
@@ -202,31 +206,39 @@ impl ThingSpace {
     ///
     /// Not to be cancelled: who drops the future after a byte has left does
     /// not learn the outcome.
-    pub async fn change(&self, demand: &ChangeRequest, trace: Option<&TraceParent>) -> Answer {
-        let Ok(parcel) = Parcel::pack(demand, &self.five_g_bi_method) else {
-            return Answer::NotExecuted(refusal(
+    pub async fn send_change(
+        &self,
+        change_request: &ChangeRequest,
+        trace: Option<&TraceParent>,
+    ) -> ChangeResponse {
+        let Ok(outbound) =
+            OutboundRequest::from_change_request(change_request, &self.five_g_bi_method)
+        else {
+            return ChangeResponse::NotExecuted(new_refusal(
                 RefusalKind::NotSent,
                 "the change could not be written as JSON",
             ));
         };
-        let mut renewed: Option<Stale> = None;
+        let mut renewed: Option<StaleAuth> = None;
         loop {
-            let headers = match self.access.valid_headers(trace).await {
+            let headers = match self.session_manager.valid_headers(trace).await {
                 Ok(headers) => headers,
-                Err(unprepared) => return Answer::NotExecuted(unprepared.into()),
+                Err(unprepared) => return ChangeResponse::NotExecuted(unprepared.into()),
             };
-            let (stale, refusal) = match self.send(&parcel, &headers, demand, trace).await {
-                Reading::Answer(answer) => return answer,
-                Reading::Stale(stale, refusal) => (stale, refusal),
+            let (stale, refusal) = match self.send(&outbound, &headers, change_request, trace).await
+            {
+                Classification::Response(answer) => return answer,
+                Classification::StaleAuth(stale, refusal) => (stale, refusal),
             };
-            self.access.discard(&headers, stale);
+            self.session_manager.discard(&headers, stale);
             match (renewed, stale) {
                 (None, _) => renewed = Some(stale),
                 // Both had ended: the token is judged first, so the session shows only now.
-                (Some(Stale::Token), Stale::Session) | (Some(Stale::Session), Stale::Token) => {
-                    renewed = Some(Stale::Both);
+                (Some(StaleAuth::Token), StaleAuth::Session)
+                | (Some(StaleAuth::Session), StaleAuth::Token) => {
+                    renewed = Some(StaleAuth::Both);
                 }
-                _ => return Answer::NotExecuted(refusal),
+                _ => return ChangeResponse::NotExecuted(refusal),
             }
         }
     }
@@ -234,58 +246,61 @@ impl ThingSpace {
     /// Sends it as it is, exactly once.
     async fn send(
         &self,
-        parcel: &Parcel,
+        outbound: &OutboundRequest,
         auth: &AuthHeaders,
-        demand: &ChangeRequest,
+        change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
-    ) -> Reading {
-        let operation = parcel.operation;
+    ) -> Classification {
+        let operation = outbound.operation;
         let request = self
             .http
-            .changes
-            .request(parcel.method.clone(), self.endpoint.at(parcel.path))
+            .change_client
+            .request(outbound.method.clone(), self.endpoint.join(outbound.path))
             .header(header::AUTHORIZATION, auth.bearer())
             .header(http::SESSION_HEADER, auth.session())
             .header(header::CONTENT_TYPE, http::JSON)
             .header(header::ACCEPT, http::JSON)
-            .body(parcel.body.clone());
-        let about = About {
-            method: &parcel.method,
-            template: parcel.path,
+            .body(outbound.body.clone());
+        let info = RequestInfo {
+            method: &outbound.method,
+            template: outbound.path,
             trace,
             max_body: http::MAX_BODY,
         };
-        let reply = match self.http.send(request, about).await {
+        let reply = match self.http.send(request, info).await {
             Ok(reply) => reply,
-            Err(Failure::NotSent(why)) => {
+            Err(SendError::NotSent(why)) => {
                 tracing::warn!(operation, why, "the change did not leave");
-                return Reading::Answer(Answer::NotExecuted(refusal(RefusalKind::NotSent, why)));
+                return Classification::Response(ChangeResponse::NotExecuted(new_refusal(
+                    RefusalKind::NotSent,
+                    why,
+                )));
             }
-            Err(Failure::Unclear(why)) => {
+            Err(SendError::NoResponse(why)) => {
                 tracing::warn!(operation, why, "no definite answer");
-                return Reading::Answer(Answer::Unknown(why.to_owned()));
+                return Classification::Response(ChangeResponse::Unknown(why.to_owned()));
             }
         };
-        let reading = answer::read(&reply, demand.change_type())
-            .with_refusal(|refusal| tidy(refusal, auth, demand));
-        if let Some(refusal) = reading.refusal()
+        let classification = classify::classify(&reply, change_request.change_type())
+            .map_refusal(|refusal| redact_refusal(refusal, auth, change_request));
+        if let Some(refusal) = classification.refusal()
             && refusal.kind == RefusalKind::Throttled
         {
-            self.change_pace
-                .pause(refusal.retry_after.unwrap_or(UNTOLD_PAUSE));
+            self.change_rate_limit
+                .pause(refusal.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE));
         }
-        let code = reading
+        let code = classification
             .refusal()
             .and_then(|refusal| refusal.thingspace_code.as_deref());
         let status = reply.status.as_u16();
         tracing::info!(operation, status, code, "ThingSpace answered");
-        reading
+        classification
     }
 }
 
 /// Takes names, addresses and credentials out of what ThingSpace said.
-fn tidy(refusal: &mut Refusal, auth: &AuthHeaders, demand: &ChangeRequest) {
-    let places = match &demand.payload {
+fn redact_refusal(refusal: &mut Refusal, auth: &AuthHeaders, change_request: &ChangeRequest) {
+    let places = match &change_request.payload {
         OperationPayload::EsimPlan => &[][..],
         OperationPayload::FiveGBiPlan {
             places_of_use: places,
@@ -293,13 +308,13 @@ fn tidy(refusal: &mut Refusal, auth: &AuthHeaders, demand: &ChangeRequest) {
         } => places,
     };
     let texts = || places.iter().flat_map(|place| place.sensitive_values());
-    Blanks::new(texts().chain(auth.secrets()))
+    Redactor::new(texts().chain(auth.secrets()))
         .with_words(texts())
-        .tidy(refusal);
+        .redact(refusal);
 }
 
 /// A refusal in our own words.
-fn refusal(kind: RefusalKind, detail: impl Into<String>) -> Refusal {
+fn new_refusal(kind: RefusalKind, detail: impl Into<String>) -> Refusal {
     Refusal {
         kind,
         detail: detail.into(),
@@ -317,15 +332,15 @@ impl std::fmt::Debug for ThingSpace {
 
 // === impl Unprepared ===
 
-impl Unprepared {
+impl PrepareError {
     /// Why, in the words of a change that was not sent.
     pub fn refusal(&self) -> &Refusal {
         &self.0
     }
 }
 
-impl From<Unprepared> for Refusal {
-    fn from(unprepared: Unprepared) -> Self {
+impl From<PrepareError> for Refusal {
+    fn from(unprepared: PrepareError) -> Self {
         unprepared.0
     }
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Map, Value};
 
-use super::{LookUpError, ThingSpace, error_body::get, look_ups::plain};
+use super::{LookupError, ThingSpace, error_body::get, lookups::plain};
 use crate::domain::newtypes::AccountName;
 
 const PATH: &str = "/m2m/v1/plans/{account}";
@@ -37,22 +37,24 @@ impl ThingSpace {
     pub async fn service_plans(
         &self,
         account: &AccountName,
-    ) -> Result<Vec<ServicePlanInfo>, LookUpError> {
-        let mut url = self.endpoint.at("/m2m/v1/plans");
+    ) -> Result<Vec<ServicePlanInfo>, LookupError> {
+        let mut url = self.endpoint.join("/m2m/v1/plans");
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.push(account.as_str());
         }
-        let ask = || self.http.log_ins.get(url.clone());
-        let body = self.ask(&Method::GET, PATH, &ask).await?;
+        let build_request = || self.http.default_client.get(url.clone());
+        let body = self
+            .send_json_lookup(&Method::GET, PATH, &build_request)
+            .await?;
         let Value::Array(plans) = body else {
-            return Err(LookUpError::Unanswered("no list of plans".into()));
+            return Err(LookupError::NoAnswer("no list of plans".into()));
         };
         let plans = plans.iter().filter_map(Value::as_object);
-        Ok(plans.take(MAX_PLANS).map(read_plan).collect())
+        Ok(plans.take(MAX_PLANS).map(parse_plan).collect())
     }
 }
 
-fn read_plan(plan: &Map<String, Value>) -> ServicePlanInfo {
+fn parse_plan(plan: &Map<String, Value>) -> ServicePlanInfo {
     let text = |name| get(plan, name).and_then(plain).unwrap_or_default();
     let attributes = get(plan, "extendedAttributes").and_then(Value::as_array);
     let attributes = attributes.into_iter().flatten().take(MAX_ATTRIBUTES);
@@ -89,7 +91,7 @@ mod tests {
             size_kb: Some(5_120),
             extended_attributes: vec![("carrier".into(), "Verizon".into())],
         };
-        assert_eq!(read_plan(plan.as_object().unwrap()), expected);
-        assert_eq!(read_plan(&Map::new()), ServicePlanInfo::default());
+        assert_eq!(parse_plan(plan.as_object().unwrap()), expected);
+        assert_eq!(parse_plan(&Map::new()), ServicePlanInfo::default());
     }
 }

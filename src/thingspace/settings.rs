@@ -9,7 +9,7 @@ use url::Url;
 
 /// What the client has to be told.
 #[derive(Clone)]
-pub struct Settings {
+pub struct ThingSpaceSettings {
     /// Where ThingSpace is: `http` or `https`, with or without a path, such as
     /// `https://thingspace.verizon.com/api`. Without user name, query and
     /// fragment.
@@ -38,14 +38,18 @@ pub trait FailedLoginStore: Send + Sync {
     /// # Errors
     ///
     /// One line that says why they cannot be loaded.
-    async fn load(&self, credentials: &Credentials) -> Result<FailedLogins, String>;
+    async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String>;
 
     /// Replaces what is stored.
     ///
     /// # Errors
     ///
     /// One line that says why it cannot be stored.
-    async fn store(&self, credentials: &Credentials, failed: FailedLogins) -> Result<(), String>;
+    async fn store(
+        &self,
+        credentials: &ThingSpaceCredentials,
+        failed: FailedLogins,
+    ) -> Result<(), String>;
 }
 
 /// Failed log-ins in a row.
@@ -80,12 +84,12 @@ pub trait CredentialSource: Send + Sync + fmt::Debug {
     ///
     /// One line that says what cannot be read and why; never the secret. It is
     /// shown to callers.
-    fn read(&self) -> Result<Credentials, String>;
+    fn load(&self) -> Result<ThingSpaceCredentials, String>;
 }
 
 /// What the gateway logs in with.
 #[derive(Debug, Clone)]
-pub struct Credentials {
+pub struct ThingSpaceCredentials {
     /// The application's key ("Getting Credentials").
     pub app_key: SecretString,
     /// The application's secret.
@@ -98,7 +102,7 @@ pub struct Credentials {
 
 /// Why no client could be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum BuildError {
+pub enum ClientBuildError {
     /// The base URL cannot be one.
     #[error(
         "thingspace.base_url must be an http or https URL without user name, query and fragment"
@@ -112,7 +116,7 @@ pub enum BuildError {
 
 // === impl Settings ===
 
-impl fmt::Debug for Settings {
+impl fmt::Debug for ThingSpaceSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The host only: somebody may have put a password into the URL.
         f.debug_struct("Settings")
@@ -125,14 +129,14 @@ impl fmt::Debug for Settings {
 
 // === impl Credentials ===
 
-impl Credentials {
+impl ThingSpaceCredentials {
     /// Whether both would log in alike.
     pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.texts().eq(other.texts())
+        self.secret_values().eq(other.secret_values())
     }
 
     /// All four, none of which must ever be shown.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
+    pub fn secret_values(&self) -> impl Iterator<Item = &str> {
         [
             &self.app_key,
             &self.app_secret,

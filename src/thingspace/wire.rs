@@ -19,7 +19,7 @@ const FIVE_G_BI_PATH: &str = "/m2m/v1/devices/actions/plan";
 
 /// A plan change, ready to leave. The body holds names and addresses: it has
 /// no `Debug`.
-pub(super) struct Parcel {
+pub(super) struct OutboundRequest {
     /// Names the call in logs.
     pub(super) operation: &'static str,
     pub(super) method: Method,
@@ -30,15 +30,15 @@ pub(super) struct Parcel {
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EsimBody<'a> {
-    devices: Vec<EsimDevice<'a>>,
+struct EsimChangeBody<'a> {
+    devices: Vec<EsimChangeDevice<'a>>,
     account_name: &'a str,
     service_plan: &'a str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct EsimDevice<'a> {
+struct EsimChangeDevice<'a> {
     device_ids: Vec<KindAndId<'a>>,
 }
 
@@ -115,18 +115,19 @@ struct NameBody<'a> {
 
 // === impl Parcel ===
 
-impl Parcel {
+impl OutboundRequest {
     /// Writes a change as ThingSpace wants it.
-    pub(super) fn pack(
-        demand: &ChangeRequest,
+    pub(super) fn from_change_request(
+        change_request: &ChangeRequest,
         five_g_bi_method: &Method,
     ) -> Result<Self, serde_json::Error> {
-        Ok(match &demand.payload {
+        Ok(match &change_request.payload {
             OperationPayload::EsimPlan => Self {
                 operation: "change_esim_plan",
                 method: Method::POST,
                 path: ESIM_PATH,
-                body: serde_json::to_vec(&EsimBody::of(demand))?.into(),
+                body: serde_json::to_vec(&EsimChangeBody::from_change_request(change_request))?
+                    .into(),
             },
             OperationPayload::FiveGBiPlan {
                 current_service_plan,
@@ -136,9 +137,12 @@ impl Parcel {
                 method: five_g_bi_method.clone(),
                 path: FIVE_G_BI_PATH,
                 body: serde_json::to_vec(&FiveGBiBody {
-                    account_name: demand.account.as_str(),
-                    service_plan: demand.service_plan.as_str(),
-                    device_list_with_service_address: FiveGBiDevice::all(demand, places),
+                    account_name: change_request.account.as_str(),
+                    service_plan: change_request.service_plan.as_str(),
+                    device_list_with_service_address: FiveGBiDevice::from_change_request(
+                        change_request,
+                        places,
+                    ),
                     current_service_plan: current_service_plan.as_ref().map(ServicePlan::as_str),
                 })?
                 .into(),
@@ -149,35 +153,38 @@ impl Parcel {
 
 // === impl the bodies ===
 
-impl<'a> EsimBody<'a> {
-    fn of(demand: &'a ChangeRequest) -> Self {
+impl<'a> EsimChangeBody<'a> {
+    fn from_change_request(change_request: &'a ChangeRequest) -> Self {
         let ids = |ids: &'a [DeviceId]| {
             ids.iter()
                 .map(|id| KindAndId {
-                    kind: spelled(id.kind()),
+                    kind: wire_kind(id.kind()),
                     id: id.id(),
                 })
                 .collect()
         };
         Self {
-            devices: demand
+            devices: change_request
                 .devices
                 .iter()
-                .map(|device| EsimDevice {
+                .map(|device| EsimChangeDevice {
                     device_ids: ids(&device.ids),
                 })
                 .collect(),
-            account_name: demand.account.as_str(),
-            service_plan: demand.service_plan.as_str(),
+            account_name: change_request.account.as_str(),
+            service_plan: change_request.service_plan.as_str(),
         }
     }
 }
 
 impl<'a> FiveGBiDevice<'a> {
-    fn all(demand: &'a ChangeRequest, places: &'a [PrimaryPlaceOfUse]) -> Vec<Self> {
+    fn from_change_request(
+        change_request: &'a ChangeRequest,
+        places: &'a [PrimaryPlaceOfUse],
+    ) -> Vec<Self> {
         // By index rather than zipped: should a place be missing, ThingSpace
         // refuses the device; it must not silently go missing as well.
-        demand
+        change_request
             .devices
             .iter()
             .enumerate()
@@ -187,17 +194,17 @@ impl<'a> FiveGBiDevice<'a> {
                     .iter()
                     .map(|id| IdAndKind {
                         id: id.id(),
-                        kind: spelled(id.kind()),
+                        kind: wire_kind(id.kind()),
                     })
                     .collect(),
-                primary_place_of_use: places.get(index).map(PlaceBody::of),
+                primary_place_of_use: places.get(index).map(PlaceBody::from_place),
             })
             .collect()
     }
 }
 
 impl<'a> PlaceBody<'a> {
-    fn of(place: &'a PrimaryPlaceOfUse) -> Self {
+    fn from_place(place: &'a PrimaryPlaceOfUse) -> Self {
         let (address, name) = (&place.address, &place.customer_name);
         Self {
             address: AddressBody {
@@ -222,7 +229,7 @@ impl<'a> PlaceBody<'a> {
 
 /// A kind as the examples spell it: the eSIM page in lower case, the 5G
 /// Business Internet page its MEID in upper case.
-fn spelled(kind: IdentifierKind) -> &'static str {
+fn wire_kind(kind: IdentifierKind) -> &'static str {
     match kind {
         IdentifierKind::Meid => "MEID",
         other => other.as_str(),

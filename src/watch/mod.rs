@@ -13,8 +13,8 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    broken::Rule,
     domain::change::{Change, ChangeState},
+    invariants::Invariant,
     journal::{ChangeSelector, Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
 };
@@ -292,7 +292,7 @@ impl Watches {
 
 /// The place behind which a stream goes on.
 fn resume_cursor(place: Cursor) -> Cursor {
-    let one_off = u64::from(Rule::TokenPlace.is_broken());
+    let one_off = u64::from(Invariant::ResumeAfterToken.is_disabled());
     Cursor {
         position: place.position.saturating_sub(one_off),
         ..place

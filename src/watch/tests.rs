@@ -46,7 +46,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let speller = Arc::new(WordEncoder::default());
@@ -60,7 +60,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         speller.clone(),
         settings,
         draining.clone(),
-        Instruments::unread(),
+        Instruments::noop(),
     );
     Fixture {
         _directory: directory,

@@ -28,7 +28,7 @@ use crate::{
         ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
         ReceivedCallback,
     },
-    thingspace::{LookUpError, ThingSpace},
+    thingspace::{LookupError, ThingSpace},
 };
 
 mod unmatched;
@@ -176,7 +176,7 @@ impl Reconciler {
         };
         let found = match found {
             Ok(found) => found,
-            Err(LookUpError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
+            Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
             Err(error) => {
                 let change_id = change.change_id;
                 tracing::info!(%change_id, %error, "missing results could not be looked up");
@@ -223,7 +223,7 @@ impl Reconciler {
         &self,
         change: &Change,
         pending: &[ChangeDevice],
-    ) -> Result<Vec<Finding>, LookUpError> {
+    ) -> Result<Vec<Finding>, LookupError> {
         let missing = keys(change.change_type, pending.iter());
         let mut found = Vec::new();
         for request in &change.request_ids {
@@ -248,7 +248,7 @@ impl Reconciler {
         &self,
         change: &Change,
         pending: &[ChangeDevice],
-    ) -> Result<Vec<Finding>, LookUpError> {
+    ) -> Result<Vec<Finding>, LookupError> {
         if !change.has_plan_snapshot {
             return Ok(Vec::new());
         }

@@ -13,7 +13,7 @@ use crate::{
         matching::MatchKey,
     },
     journal::{ChangeSelector, UnmatchedResult},
-    thingspace::{ListedDevice, LookUpError},
+    thingspace::{ListedDevice, LookupError},
 };
 
 /// Strays of one page.
@@ -86,7 +86,7 @@ impl Reconciler {
         let listed = match self.find_device(change, unmatched).await {
             Ok(Some(listed)) => listed,
             Ok(None) => return Ok(()),
-            Err(LookUpError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
+            Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
             Err(error) => {
                 tracing::info!(%change_id, %error, "a result's device could not be looked up");
                 return Ok(());
@@ -110,7 +110,7 @@ impl Reconciler {
         &self,
         change: &Change,
         unmatched: &UnmatchedResult,
-    ) -> Result<Option<ListedDevice>, LookUpError> {
+    ) -> Result<Option<ListedDevice>, LookupError> {
         let known = unmatched.ids.iter();
         let known = known.filter(|id| MatchKey::from_reported(id).is_some());
         let mut failed = None;
@@ -119,7 +119,7 @@ impl Reconciler {
                 Ok(Some(listed)) => return Ok(Some(listed)),
                 Ok(None) => {}
                 // A kind that it does not take, or a device that it does not know by this one.
-                Err(error @ LookUpError::Refused(_)) => failed = Some(error),
+                Err(error @ LookupError::Refused(_)) => failed = Some(error),
                 Err(error) => return Err(error),
             }
         }

@@ -5,7 +5,7 @@ use url::Url;
 
 use crate::{
     domain::newtypes::{AccountName, CallbackService},
-    thingspace::Registration,
+    thingspace::ListenerRegistration,
 };
 
 /// The services that tell results.
@@ -44,14 +44,18 @@ pub(super) enum ServiceStatus {
 
 impl DesiredListener {
     /// What is to be registered. It names the account, which no callback's body does.
-    pub(super) fn registration(&self, account: &AccountName, service: &str) -> Registration {
+    pub(super) fn registration(
+        &self,
+        account: &AccountName,
+        service: &str,
+    ) -> ListenerRegistration {
         let [mut url, _] = self.accepted_urls(account, service);
         if let Some(secret) = &self.path_secret {
             let path = format!("{}/{}", url.path(), secret.expose_secret());
             url.set_path(&path);
         }
         let (username, password) = self.credentials.clone().unzip();
-        Registration {
+        ListenerRegistration {
             service: service.to_owned(),
             url: String::from(url).into(),
             username,
@@ -64,10 +68,10 @@ impl DesiredListener {
         &self,
         account: &AccountName,
         service: &str,
-        listed: &'l [Registration],
-    ) -> (ServiceStatus, Option<&'l Registration>) {
+        listed: &'l [ListenerRegistration],
+    ) -> (ServiceStatus, Option<&'l ListenerRegistration>) {
         let mut status = (ServiceStatus::Missing, None);
-        let same = |one: &&Registration| one.service.eq_ignore_ascii_case(service);
+        let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
                 return (ServiceStatus::Elsewhere, Some(one));
@@ -116,7 +120,7 @@ impl DesiredListener {
     }
 
     /// Without a pair of its own the listener compares nothing.
-    fn matches_credentials(&self, listed: &Registration) -> bool {
+    fn matches_credentials(&self, listed: &ListenerRegistration) -> bool {
         let Some((username, password)) = &self.credentials else {
             return true;
         };
@@ -186,9 +190,9 @@ mod tests {
         }
     }
 
-    fn listed(url: &str, login: Option<(&str, &str)>) -> Registration {
+    fn listed(url: &str, login: Option<(&str, &str)>) -> ListenerRegistration {
         let (username, password) = login.unzip();
-        Registration {
+        ListenerRegistration {
             service: "CarrierService".into(),
             url: url.into(),
             username: username.map(SecretString::from),
@@ -196,7 +200,7 @@ mod tests {
         }
     }
 
-    fn status(desired: &DesiredListener, one: Registration) -> ServiceStatus {
+    fn status(desired: &DesiredListener, one: ListenerRegistration) -> ServiceStatus {
         desired.evaluate(&account(), "CarrierService", &[one]).0
     }
 

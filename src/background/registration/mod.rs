@@ -15,7 +15,7 @@ use crate::{
     domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
     telemetry::Instruments,
-    thingspace::{LookUpError, Registration, ThingSpace},
+    thingspace::{ListenerRegistration, LookupError, ThingSpace},
 };
 
 mod desired_listener;
@@ -150,7 +150,7 @@ enum CheckError {
     #[error("{0}")]
     Desired(String),
     #[error(transparent)]
-    Lookup(#[from] LookUpError),
+    Lookup(#[from] LookupError),
 }
 
 // === impl Watched ===
@@ -172,7 +172,7 @@ impl MonitoredAccount {
 
     async fn check(&mut self, registrar: &Registrar) -> Result<(), CheckError> {
         let desired = registrar.desired.load().map_err(CheckError::Desired)?;
-        let list = || registrar.thingspace.listeners(&self.account);
+        let list = || registrar.thingspace.list_listeners(&self.account);
         let mut listed = list().await?;
         let mut registered = false;
         for service in &mut self.services {
@@ -253,7 +253,7 @@ impl MonitoredService {
         &mut self,
         account: &AccountName,
         status: ServiceStatus,
-        found: Option<&Registration>,
+        found: Option<&ListenerRegistration>,
     ) {
         self.status = status;
         self.has_renewed_credentials &= status == ServiceStatus::OtherCredentials;
@@ -300,8 +300,8 @@ impl Registrar {
     async fn register(
         &self,
         account: &AccountName,
-        new: &Registration,
-        displaced: Option<&Registration>,
+        new: &ListenerRegistration,
+        displaced: Option<&ListenerRegistration>,
     ) -> Result<(), String> {
         if let Some(displaced) = displaced {
             let kept = self

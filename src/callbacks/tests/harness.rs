@@ -83,7 +83,7 @@ impl CallbackHarness {
     pub(super) async fn start(settings: CallbackSettings) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&options(&directory)).unwrap());
-        let telemetry = Telemetry::quiet().unwrap();
+        let telemetry = Telemetry::metrics_only().unwrap();
         let listener = CallbackListener::new(
             settings,
             Arc::<SqliteJournal>::clone(&journal),
@@ -213,6 +213,6 @@ fn options(directory: &TempDir) -> SqliteOptions {
         dir: directory.path().to_owned(),
         origin: crate::journal::Origin::sandbox(),
         allow_network_filesystem: false,
-        instruments: Instruments::unread(),
+        instruments: Instruments::noop(),
     }
 }

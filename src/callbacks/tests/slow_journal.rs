@@ -220,7 +220,7 @@ impl Journal for SlowJournal {
 
 fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
     let journal = Arc::<SlowJournal>::clone(journal);
-    let telemetry = Telemetry::quiet().unwrap();
+    let telemetry = Telemetry::metrics_only().unwrap();
     let instruments = telemetry.instruments();
     let listener = CallbackListener::new(
         CallbackSettings::default(),

@@ -11,7 +11,7 @@ use thingspace_loopback::{is_loopback_name, is_loopback_url};
 const KEY: &str = "callbacks.forward_url";
 
 /// The callback listener, by what an address may call it.
-pub struct Itself {
+pub struct OwnListener {
     listen: SocketAddr,
     public: Option<Url>,
     /// What the machine calls itself.
@@ -22,7 +22,7 @@ impl Config {
     /// A webhook that is this listener itself would get everything twice for nothing.
     pub(super) fn check_forwarding(&self, warnings: &mut Vec<String>) -> Check {
         let callbacks = &self.callbacks;
-        let Some(template) = self.now(KEY, &callbacks.forward_url)? else {
+        let Some(template) = self.load_secret(KEY, &callbacks.forward_url)? else {
             for key in ["callbacks.forward_max_age", "callbacks.forward_max_waiting"] {
                 if self.is_set(key) {
                     warnings.push(format!("{key} has no effect without {KEY}"));
@@ -36,7 +36,7 @@ impl Config {
         let Ok(url) = Url::parse(&filled) else {
             return Err(self.fault(KEY, "expected an `http` or `https` URL"));
         };
-        if let Some(what) = self.itself(callbacks.listen).named_by(&url) {
+        if let Some(what) = self.own_listener(callbacks.listen).matched_setting(&url) {
             let fault = format!("it is {what}: expected the webhook of somebody else");
             return Err(self.fault(KEY, &fault));
         }
@@ -56,12 +56,12 @@ impl Config {
     }
 
     /// The callback listener, which listens there.
-    pub fn itself(&self, listen: SocketAddr) -> Itself {
+    pub fn own_listener(&self, listen: SocketAddr) -> OwnListener {
         let host = rustix::system::uname()
             .nodename()
             .to_string_lossy()
             .into_owned();
-        Itself {
+        OwnListener {
             listen,
             public: self.callbacks.public_url.clone(),
             host,
@@ -71,9 +71,9 @@ impl Config {
 
 // === impl Itself ===
 
-impl Itself {
+impl OwnListener {
     /// What of the listener this is, as far as its name tells: nothing is resolved.
-    pub fn named_by(&self, url: &Url) -> Option<&'static str> {
+    pub fn matched_setting(&self, url: &Url) -> Option<&'static str> {
         if self.is_own_port(url) {
             return Some("callbacks.listen");
         }
@@ -88,13 +88,13 @@ impl Itself {
             return false;
         }
         let own = self.listen.ip().to_canonical();
-        let takes = |ip: IpAddr| {
+        let is_own_ip = |ip: IpAddr| {
             let ip = ip.to_canonical();
             ip == own || own.is_unspecified() && (ip.is_loopback() || ip.is_unspecified())
         };
         match url.host() {
-            Some(Host::Ipv4(ip)) => takes(ip.into()),
-            Some(Host::Ipv6(ip)) => takes(ip.into()),
+            Some(Host::Ipv4(ip)) => is_own_ip(ip.into()),
+            Some(Host::Ipv6(ip)) => is_own_ip(ip.into()),
             Some(Host::Domain(name)) if is_loopback_name(name) => {
                 own.is_loopback() || own.is_unspecified()
             }

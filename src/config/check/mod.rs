@@ -12,9 +12,9 @@ use super::settings::Config;
 use thingspace_loopback::{is_loopback_ip, is_loopback_url};
 
 mod forward;
-mod guard;
+mod registration;
 
-pub use forward::Itself;
+pub use forward::OwnListener;
 
 /// What is about to run: not all of it wants the same settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub enum Mode {
 }
 
 /// The host of Verizon's own service.
-const REAL_HOST: &str = "thingspace.verizon.com";
+const PRODUCTION_HOST: &str = "thingspace.verizon.com";
 
 /// The callback services whose results the gateway understands.
 const KNOWN_SERVICES: [&str; 2] = ["CarrierService", "DeviceProfileService"];
@@ -44,7 +44,7 @@ impl Config {
     ///
     /// The first combination that must not start.
     pub fn check_for(&mut self, mode: Mode) -> Result<Vec<String>, ConfigError> {
-        self.take_defaults_of(mode);
+        self.apply_mode_defaults(mode);
         let mut warnings = Vec::new();
         match mode {
             // The gateway's settings may stand in the file that a lone sandbox shares: they are not its.
@@ -53,19 +53,19 @@ impl Config {
                 self.require_credentials()?;
                 self.check_gateway()?;
                 self.check_exposed_listener()?;
-                self.check_guard(mode)?;
+                self.check_registration(mode)?;
                 self.check_auth_mode()?;
                 self.warn_of_thingspace(&mut warnings);
                 self.warn_of_callbacks(&mut warnings)?;
-                self.warn_of_guard(mode, &mut warnings);
+                self.warn_about_registration(mode, &mut warnings);
                 self.check_forwarding(&mut warnings)?;
             }
             Mode::ServeSandbox => {
                 self.refuse_real_thingspace()?;
                 self.check_gateway()?;
-                self.check_guard(mode)?;
+                self.check_registration(mode)?;
                 self.warn_of_callbacks(&mut warnings)?;
-                self.warn_of_guard(mode, &mut warnings);
+                self.warn_about_registration(mode, &mut warnings);
                 self.check_forwarding(&mut warnings)?;
             }
         }
@@ -73,7 +73,7 @@ impl Config {
     }
 
     /// The defaults that differ from the documented ones in this mode.
-    pub(super) fn take_defaults_of(&mut self, mode: Mode) {
+    pub(super) fn apply_mode_defaults(&mut self, mode: Mode) {
         if mode == Mode::ServeSandbox && !self.is_set("callbacks.listen") {
             self.callbacks.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         }
@@ -164,8 +164,8 @@ impl Config {
             ));
         }
         if self.grpc.max_stream_age >= self.grpc.max_connection_age {
-            let age = super::kind::span_text(self.grpc.max_stream_age);
-            let limit = super::kind::span_text(self.grpc.max_connection_age);
+            let age = super::kind::format_duration(self.grpc.max_stream_age);
+            let limit = super::kind::format_duration(self.grpc.max_connection_age);
             let fault = format!("got {age}, expected less than grpc.max_connection_age ({limit})");
             return Err(self.fault("grpc.max_stream_age", &fault));
         }
@@ -179,8 +179,8 @@ impl Config {
         if retention >= close_after {
             return Ok(());
         }
-        let got = super::kind::span_text(retention);
-        let least = super::kind::span_text(close_after);
+        let got = super::kind::format_duration(retention);
+        let least = super::kind::format_duration(close_after);
         let fault = format!(
             "got {got}, expected at least changes.close_after ({least}): the key of a change must \
              not be free before the change is closed"
@@ -229,7 +229,7 @@ impl Config {
     }
 
     fn check_auth_mode(&self) -> Check {
-        let real = self.thingspace.is_real();
+        let real = self.thingspace.is_production();
         if self.auth.mode.is_some() || !real || is_loopback_ip(self.grpc.listen.ip()) {
             return Ok(());
         }
@@ -242,7 +242,7 @@ impl Config {
     }
 
     fn fault(&self, key: &str, fault: &str) -> ConfigError {
-        ConfigError::of(key, self.origin(key), fault)
+        ConfigError::new(key, self.origin(key), fault)
     }
 
     // === What is odd ===
@@ -292,7 +292,7 @@ impl Config {
     /// ThingSpace refuses the UWS credentials for callbacks, and every callback would carry the UWS
     /// password in clear.
     fn warn_of_reused_password(&self, warnings: &mut Vec<String>) -> Check {
-        let uws = self.now("thingspace.uws_password", &self.thingspace.uws_password)?;
+        let uws = self.load_secret("thingspace.uws_password", &self.thingspace.uws_password)?;
         let Some(uws) = uws else { return Ok(()) };
         let callbacks = &self.callbacks;
         for (key, secret) in [
@@ -300,7 +300,7 @@ impl Config {
             ("callbacks.previous_password", &callbacks.previous_password),
         ] {
             let equal = |s: SecretString| s.expose_secret() == uws.expose_secret();
-            if self.now(key, secret)?.is_some_and(equal) {
+            if self.load_secret(key, secret)?.is_some_and(equal) {
                 warnings.push(format!(
                     "{key} equals thingspace.uws_password: ThingSpace wants another pair for callbacks"
                 ));
@@ -309,8 +309,12 @@ impl Config {
         Ok(())
     }
 
-    fn now(&self, key: &str, secret: &Option<Secret>) -> Result<Option<SecretString>, ConfigError> {
-        let value = secret.as_ref().map(Secret::read).transpose();
+    fn load_secret(
+        &self,
+        key: &str,
+        secret: &Option<Secret>,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        let value = secret.as_ref().map(Secret::load).transpose();
         value.map_err(|error| self.fault(key, &error.to_string()))
     }
 }
@@ -323,10 +327,10 @@ impl Config {
     }
 }
 
-impl super::ThingSpace {
+impl super::ThingSpaceConfig {
     /// Whether this is Verizon's own address, where real devices are changed.
-    pub fn is_real(&self) -> bool {
-        is_host(&self.base_url, REAL_HOST)
+    pub fn is_production(&self) -> bool {
+        is_host(&self.base_url, PRODUCTION_HOST)
     }
 }
 

@@ -7,7 +7,7 @@ fn with_webhook(url: &str) -> Sources {
 }
 
 #[test]
-fn callbacks_are_passed_on_to_an_address_that_is_not_the_listener_itself() {
+fn forwarding_to_the_own_listener_is_rejected() {
     let own_name = rustix::system::uname();
     let own_name = own_name.nodename().to_str().unwrap();
     for itself in [
@@ -43,7 +43,7 @@ fn callbacks_are_passed_on_to_an_address_that_is_not_the_listener_itself() {
 }
 
 #[test]
-fn an_address_that_can_be_none_is_refused_without_repeating_it() {
+fn an_invalid_webhook_url_is_rejected_without_repeating_it() {
     for wrong in [
         "hush",
         "ftp://hush.example.com",
@@ -62,7 +62,7 @@ fn an_address_that_can_be_none_is_refused_without_repeating_it() {
 }
 
 #[test]
-fn what_has_no_effect_or_travels_in_clear_is_warned_of() {
+fn settings_without_effect_and_plain_http_cause_warnings() {
     let warnings = |sources: Sources| load(&sources).check_for(Mode::Serve).unwrap().join("\n");
     let alone = warnings(real().with_flag("callbacks.forward_max_age", "1h"));
     assert!(

@@ -1,7 +1,7 @@
 //! The settings as a whole.
 
 mod forward;
-mod guard;
+mod registration;
 mod secrets;
 
 use std::path::PathBuf;
@@ -286,7 +286,7 @@ fn settings_that_do_not_fit_together_stop_the_start() {
 }
 
 #[test]
-fn serve_with_a_sandbox_listens_for_callbacks_on_loopback_unless_told() {
+fn serve_sandbox_listens_for_callbacks_on_loopback_by_default() {
     let mut config = load(&Sources::default());
     config.check_for(Mode::ServeSandbox).unwrap();
     assert_eq!(config.callbacks.listen.to_string(), "127.0.0.1:0");
@@ -311,7 +311,7 @@ fn the_uws_password_is_not_to_be_used_for_callbacks() {
 }
 
 #[test]
-fn a_retention_that_frees_the_key_of_a_change_that_is_not_closed_is_refused() {
+fn a_retention_below_close_after_is_rejected() {
     for (retention, close_after) in [("6d", None), ("29d", Some("30d"))] {
         let mut sources = real().with_flag("journal.retention", retention);
         if let Some(close_after) = close_after {
@@ -343,7 +343,7 @@ fn what_show_prints_loads_to_the_same_settings() {
         .with_flag("sandbox.failure_share", "0.25")
         .with_flag("callbacks.allow_cidrs", "192.0.2.0/24,::1")
         .with_flag("auth.mode", "none");
-    let shown = toml(&load(&sources), Mode::ServeSandbox);
+    let shown = render_toml(&load(&sources), Mode::ServeSandbox);
     assert!(
         shown.contains("retention = \"90m\" # from --journal.retention"),
         "{shown}"
@@ -354,7 +354,7 @@ fn what_show_prints_loads_to_the_same_settings() {
     );
 
     let (_dir, path) = file_with(&shown);
-    let again = toml(
+    let again = render_toml(
         &load(&Sources::default().with_file(path)),
         Mode::ServeSandbox,
     );

@@ -6,7 +6,9 @@ use super::*;
 use crate::config::table::env_name;
 
 fn secrets() -> impl Iterator<Item = &'static str> {
-    all_settings().filter(|s| s.twin.is_some()).map(|s| s.key)
+    all_settings()
+        .filter(|s| s.file_key.is_some())
+        .map(|s| s.key)
 }
 
 #[test]
@@ -19,7 +21,7 @@ fn no_secret_is_seen_in_debug_or_show() {
         sources.with_environment([(env_name(key), value)])
     });
     let config = load(&sources);
-    let shown = toml(&config, Mode::Serve);
+    let shown = render_toml(&config, Mode::Serve);
     for text in [format!("{config:?}"), format!("{sources:?}"), shown.clone()] {
         assert!(!text.contains("hush"), "{text}");
     }
@@ -68,11 +70,11 @@ fn a_secret_file_is_read_again_and_loses_one_newline() {
     let config = load(&sources);
     assert!(config.is_set("thingspace.app_key"));
     let secret = config.thingspace.app_key.unwrap();
-    assert_eq!(secret.read().unwrap().expose_secret(), "first");
+    assert_eq!(secret.load().unwrap().expose_secret(), "first");
     std::fs::write(&path, "second\n").unwrap();
-    assert_eq!(secret.read().unwrap().expose_secret(), "second");
+    assert_eq!(secret.load().unwrap().expose_secret(), "second");
     std::fs::remove_file(&path).unwrap();
-    assert!(matches!(secret.read(), Err(SecretError::Unreadable { .. })));
+    assert!(matches!(secret.load(), Err(SecretError::Unreadable { .. })));
 }
 
 #[test]
@@ -85,6 +87,6 @@ fn a_secret_and_its_file_exclude_each_other_in_one_source_only() {
     assert!(error(&both).contains("expected only one of them"));
 
     let flag_wins = load(&inline.with_flag("thingspace.app_key_file", path.to_str().unwrap()));
-    let secret = flag_wins.thingspace.app_key.unwrap().read().unwrap();
+    let secret = flag_wins.thingspace.app_key.unwrap().load().unwrap();
     assert_eq!(secret.expose_secret(), "from-file");
 }

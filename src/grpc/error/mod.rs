@@ -20,7 +20,7 @@ use crate::{
         violation::{FieldReason, Violation},
     },
     journal::JournalError,
-    thingspace::LookUpError,
+    thingspace::LookupError,
     watch::{StreamError, WatchOpenError},
 };
 
@@ -330,16 +330,16 @@ impl From<JournalError> for ApiError {
     }
 }
 
-impl From<LookUpError> for ApiError {
-    fn from(error: LookUpError) -> Self {
+impl From<LookupError> for ApiError {
+    fn from(error: LookupError) -> Self {
         let message = error.to_string();
         match error {
-            LookUpError::Throttled(wait) => Self {
+            LookupError::Throttled(wait) => Self {
                 quota: Some(&THINGSPACE_QUOTA),
                 ..Self::new(ErrorReason::Throttled, message).with_retry_after(wait)
             },
-            LookUpError::Refused(_) => {
-                let (kind, code) = error.cause();
+            LookupError::Refused(_) => {
+                let (kind, code) = error.refusal_kind();
                 Self::from_refusal(&Refusal {
                     kind,
                     detail: message,
@@ -348,10 +348,10 @@ impl From<LookUpError> for ApiError {
                     retry_after: None,
                 })
             }
-            LookUpError::Unprepared(refusal) if refusal.kind != RefusalKind::NotSent => {
+            LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from_refusal(&refusal)
             }
-            LookUpError::Unprepared(_) | LookUpError::Unanswered(_) => {
+            LookupError::LoginFailed(_) | LookupError::NoAnswer(_) => {
                 Self::new(ErrorReason::ThingspaceUnavailable, message)
             }
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::JournalOpenError;
-use crate::broken::Rule;
+use crate::invariants::Invariant;
 
 /// The database.
 pub(super) const DATABASE: &str = "journal.db";
@@ -124,7 +124,7 @@ impl FileLocks {
     ) -> Result<Self, JournalOpenError> {
         let database = open_private(&dir.join(DATABASE), false);
         let database = database.map_err(|source| JournalOpenError::directory(dir, source))?;
-        if is_network || Rule::InodeLock.is_broken() {
+        if is_network || Invariant::InodeLock.is_disabled() {
             return Ok(self);
         }
         try_lock(&database, dir)?;

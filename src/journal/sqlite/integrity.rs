@@ -15,7 +15,7 @@ use super::{
     marker::{self, Marker, MarkerFile},
 };
 use crate::{
-    broken::Rule,
+    invariants::Invariant,
     journal::{
         Epoch,
         sqlite::tables::{list, schema},
@@ -87,7 +87,7 @@ pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, JournalOp
     files::restrict_permissions(dir).map_err(failed)?;
     let reading = marker::load(dir).map_err(failed)?;
     let (has_database, damage) = check_file_sizes(dir, reading).map_err(failed)?;
-    let is_checked = !Rule::MarkerCheck.is_broken();
+    let is_checked = !Invariant::MarkerCheck.is_disabled();
     if let Some(damage) = damage.filter(|_| is_checked) {
         return Err(JournalOpenError::damaged(dir, damage));
     }

@@ -26,13 +26,13 @@ use crate::journal::sqlite::tables::{
     apply::WriteBatch, forward, list, quarantine, queries, schema, unmatched_results,
 };
 use crate::{
-    broken::Rule,
     domain::{
         change::{Change, ChangeState, Transition},
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
     },
+    invariants::Invariant,
     telemetry::Instruments,
 };
 
@@ -251,7 +251,7 @@ fn settle_origin(
         return Ok(configured);
     };
     let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
-    if recorded != configured && !Rule::OriginCheck.is_broken() {
+    if recorded != configured && !Invariant::OriginCheck.is_disabled() {
         return Err(JournalOpenError::OtherOrigin {
             dir: dir.to_owned(),
             recorded,

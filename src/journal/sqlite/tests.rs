@@ -18,7 +18,7 @@ impl Directory {
             dir: self.0.path().join("made/when/missing"),
             origin: crate::journal::Origin::sandbox(),
             allow_network_filesystem: false,
-            instruments: Instruments::unread(),
+            instruments: Instruments::noop(),
         }
     }
 }

@@ -26,19 +26,19 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    broken::Rule,
     domain::{
         change::{Change, Transition},
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
     },
+    invariants::Invariant,
     journal::{
         Attribution, Claim, CommitListener, ForwardOutcome, ForwardQueueStats, Intent,
         JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation,
         StateCounts, Stored,
     },
-    telemetry::{Append, Instruments},
+    telemetry::{Instruments, JournalOperation},
 };
 
 /// Callbacks that may wait at a time; more are refused at arrival.
@@ -156,7 +156,7 @@ impl Writer {
     }
 
     pub(super) async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
-        self.send_change_command(Append::Claim, |reply| {
+        self.send_change_command(JournalOperation::Claim, |reply| {
             Command::Claim(Box::new(intent), reply)
         })
         .await
@@ -168,7 +168,7 @@ impl Writer {
         step: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.send_change_command(Append::Step, |reply| {
+        self.send_change_command(JournalOperation::Transition, |reply| {
             Command::Transition(change, Box::new(step), now, reply)
         })
         .await
@@ -181,7 +181,7 @@ impl Writer {
         last_result: Option<u64>,
         now: Timestamp,
     ) -> Result<Attribution, JournalError> {
-        self.send_change_command(Append::Attribute, |reply| {
+        self.send_change_command(JournalOperation::Attribute, |reply| {
             Command::Attribute(request, listed, last_result, now, reply)
         })
         .await
@@ -194,7 +194,7 @@ impl Writer {
         listed: Vec<ReportedId>,
         now: Timestamp,
     ) -> Result<bool, JournalError> {
-        self.send_change_command(Append::Name, |reply| {
+        self.send_change_command(JournalOperation::ResolveDevice, |reply| {
             Command::ResolveUnmatched(change, first_result, listed, now, reply)
         })
         .await
@@ -205,7 +205,7 @@ impl Writer {
         detained: QuarantinedCallback,
         bounds: QuarantineLimits,
     ) -> Result<Option<u64>, JournalError> {
-        self.send_change_command(Append::Quarantine, |reply| {
+        self.send_change_command(JournalOperation::Quarantine, |reply| {
             Command::Quarantine(Box::new(detained), bounds, reply)
         })
         .await
@@ -216,21 +216,21 @@ impl Writer {
         id: u64,
         arrival: ReceivedCallback,
     ) -> Result<Stored, JournalError> {
-        self.send_change_command(Append::Quarantine, |reply| {
+        self.send_change_command(JournalOperation::Quarantine, |reply| {
             Command::ReleaseQuarantined(id, Box::new(arrival), reply)
         })
         .await
     }
 
     pub(super) async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
-        self.send_change_command(Append::Quarantine, |reply| {
+        self.send_change_command(JournalOperation::Quarantine, |reply| {
             Command::MarkQuarantinedReviewed(last, reply)
         })
         .await
     }
 
     pub(super) async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
-        self.send_change_command(Append::Quarantine, |reply| {
+        self.send_change_command(JournalOperation::Quarantine, |reply| {
             Command::DropQuarantined(id, reply)
         })
         .await
@@ -240,34 +240,38 @@ impl Writer {
         &self,
         settled: Vec<(u64, ForwardOutcome)>,
     ) -> Result<(), JournalError> {
-        self.send_change_command(Append::Forward, |reply| {
+        self.send_change_command(JournalOperation::Forward, |reply| {
             Command::RecordForwardOutcomes(settled, reply)
         })
         .await
     }
 
     pub(super) async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        self.send_change_command(Append::Forward, |reply| {
+        self.send_change_command(JournalOperation::Forward, |reply| {
             Command::RescheduleForwards(now, reply)
         })
         .await
     }
 
     pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
-        self.send_change_command(Append::Forward, |reply| {
+        self.send_change_command(JournalOperation::Forward, |reply| {
             Command::ExpireForwards(before, reply)
         })
         .await
     }
 
     pub(super) async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
-        self.send_change_command(Append::Note, |reply| Command::PutKv(name, value, reply))
-            .await
+        self.send_change_command(JournalOperation::Kv, |reply| {
+            Command::PutKv(name, value, reply)
+        })
+        .await
     }
 
     pub(super) async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
-        self.send_change_command(Append::Trim, |reply| Command::Trim(before, up_to, reply))
-            .await
+        self.send_change_command(JournalOperation::Trim, |reply| {
+            Command::Trim(before, up_to, reply)
+        })
+        .await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -302,11 +306,11 @@ impl Writer {
                 mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
             });
         }
-        if Rule::SyncBeforeAnswer.is_broken() {
+        if Invariant::SyncBeforeAnswer.is_disabled() {
             return Ok(Stored::New(0));
         }
         self.shared
-            .await_durable(Append::Callback, began, answer)
+            .await_durable(JournalOperation::Callback, began, answer)
             .await
     }
 
@@ -355,7 +359,7 @@ impl Writer {
 
     async fn send_change_command<T>(
         &self,
-        what: Append,
+        what: JournalOperation,
         command: impl FnOnce(ReplySender<T>) -> Command,
     ) -> Result<T, JournalError> {
         let (reply, answer) = oneshot::channel();
@@ -392,7 +396,7 @@ impl WriterShared {
     /// Waits until an append is on disk, and says how long that took.
     async fn await_durable<T>(
         &self,
-        what: Append,
+        what: JournalOperation,
         began: Instant,
         answer: oneshot::Receiver<Result<T, JournalError>>,
     ) -> Result<T, JournalError> {
@@ -417,7 +421,7 @@ impl Reservation for StepReservation {
         let Self { permit, shared } = *self;
         permit.send(Command::Transition(change, Box::new(step), now, reply));
         shared
-            .await_durable(Append::Step, Instant::now(), answer)
+            .await_durable(JournalOperation::Transition, Instant::now(), answer)
             .await
     }
 }

@@ -19,14 +19,14 @@ pub(super) const ESIM: &str = "/api/m2m/v1/devices/profile/actions/serviceplan";
 pub(super) const FIVE_G_BI: &str = "/api/m2m/v1/devices/actions/plan";
 
 #[derive(Clone)]
-pub(super) struct Fake {
+pub(super) struct ScriptedThingSpace {
     pub(super) base_url: String,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ScriptState>>,
 }
 
 /// A request as it came.
 #[derive(Clone)]
-pub(super) struct Seen {
+pub(super) struct ReceivedRequest {
     /// The number of the connection that it came on.
     pub(super) connection: usize,
     pub(super) method: String,
@@ -47,8 +47,8 @@ pub(super) enum Scripted {
 }
 
 #[derive(Default)]
-struct State {
-    seen: Vec<Seen>,
+struct ScriptState {
+    received: Vec<ReceivedRequest>,
     script: Vec<(&'static str, VecDeque<Scripted>)>,
     tokens: u32,
     sessions: u32,
@@ -56,7 +56,7 @@ struct State {
     gate: Option<Arc<Barrier>>,
 }
 
-impl Fake {
+impl ScriptedThingSpace {
     pub(super) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self {
@@ -92,15 +92,15 @@ impl Fake {
         self.state.lock().unwrap().gate = Some(Arc::new(Barrier::new(count)));
     }
 
-    pub(super) fn seen(&self, path: &str) -> Vec<Seen> {
+    pub(super) fn received(&self, path: &str) -> Vec<ReceivedRequest> {
         let state = self.state.lock().unwrap();
-        let seen = state.seen.iter().filter(|seen| seen.path == path);
+        let seen = state.received.iter().filter(|seen| seen.path == path);
         seen.cloned().collect()
     }
 
     /// How many requests came for a token, a session, and an eSIM change.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
-        let count = |path| self.seen(path).len();
+        let count = |path| self.received(path).len();
         (count(TOKEN), count(LOG_IN), count(ESIM))
     }
 
@@ -111,7 +111,7 @@ impl Fake {
     ) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let seen = Seen {
+        let seen = ReceivedRequest {
             connection,
             method: head.method.to_string(),
             path: head.uri.to_string(),
@@ -121,7 +121,7 @@ impl Fake {
         let is_change = [ESIM, FIVE_G_BI].contains(&seen.path.as_str());
         let gate = {
             let mut state = self.state.lock().unwrap();
-            state.seen.push(seen.clone());
+            state.received.push(seen.clone());
             state.gate.clone().filter(|_| is_change)
         };
         if let Some(gate) = gate {
@@ -139,7 +139,7 @@ impl Fake {
         Ok(response.body(Full::from(body)).unwrap())
     }
 
-    fn next(&self, seen: &Seen) -> Scripted {
+    fn next(&self, seen: &ReceivedRequest) -> Scripted {
         let mut state = self.state.lock().unwrap();
         let scripted = state.script.iter_mut().find(|(path, _)| *path == seen.path);
         if let Some(next) = scripted.and_then(|(_, script)| script.pop_front()) {
@@ -150,8 +150,8 @@ impl Fake {
     }
 }
 
-impl State {
-    fn answer(&mut self, seen: &Seen) -> (u16, String) {
+impl ScriptState {
+    fn answer(&mut self, seen: &ReceivedRequest) -> (u16, String) {
         let shows = |name: &str, value: String| {
             seen.headers.get(name).and_then(|got| got.to_str().ok()) == Some(value.as_str())
         };

@@ -11,8 +11,8 @@ fn account() -> AccountName {
 }
 
 #[tokio::test]
-async fn an_empty_answer_is_no_listener_and_one_that_cannot_be_read_is_no_answer() {
-    let fake = Fake::start().await;
+async fn an_empty_response_lists_no_listener_and_a_malformed_one_is_an_error() {
+    let fake = ScriptedThingSpace::start().await;
     let listed = r#"[{"accountName":"0000123456-00001","serviceName":"CarrierService",
         "url":"https://example.com/a","username":null,"password":"planted"}]"#;
     let answers = [
@@ -29,33 +29,33 @@ async fn an_empty_answer_is_no_listener_and_one_that_cannot_be_read_is_no_answer
     );
     let client = client(&fake.base_url);
     for _ in 0..2 {
-        assert!(client.listeners(&account()).await.unwrap().is_empty());
+        assert!(client.list_listeners(&account()).await.unwrap().is_empty());
     }
-    let found = client.listeners(&account()).await.unwrap();
+    let found = client.list_listeners(&account()).await.unwrap();
     assert_eq!(found[0].url.expose_secret(), "https://example.com/a");
     assert!(found[0].username.is_none() && found[0].password.is_some());
     for _ in 0..3 {
-        let unanswered = client.listeners(&account()).await;
-        assert!(matches!(unanswered, Err(LookUpError::Unanswered(_))));
+        let unanswered = client.list_listeners(&account()).await;
+        assert!(matches!(unanswered, Err(LookupError::NoAnswer(_))));
     }
 }
 
 #[tokio::test]
-async fn a_listener_is_registered_as_thingspaces_page_has_it_and_a_refusal_repeats_no_secret() {
-    let fake = Fake::start().await;
+async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret() {
+    let fake = ScriptedThingSpace::start().await;
     let refusal = r#"{"errorCode":"BAD.https://example.com/planted-path","errorMessage":"No"}"#;
     let known = r#"{"errorCode":"CarrierService.INPUT_INVALID.Port","errorMessage":"No"}"#;
     let answers = [answer(200, "{}"), answer(400, refusal), answer(400, known)];
     fake.script(LISTENERS, answers);
     let client = client(&fake.base_url);
-    let new = Registration {
+    let new = ListenerRegistration {
         service: "CarrierService".into(),
         url: "https://example.com/planted-path".into(),
         username: Some("user".into()),
         password: Some("word".into()),
     };
     client.register_listener(&account(), &new).await.unwrap();
-    let [seen] = &fake.seen(LISTENERS)[..] else {
+    let [seen] = &fake.received(LISTENERS)[..] else {
         panic!()
     };
     let body: Value = serde_json::from_str(&seen.body).unwrap();
@@ -63,8 +63,8 @@ async fn a_listener_is_registered_as_thingspaces_page_has_it_and_a_refusal_repea
         "username": "user", "password": "word"});
     assert_eq!((seen.method.as_str(), body), ("POST", expected));
     let refused = client.register_listener(&account(), &new).await;
-    assert_eq!(refused, Err(LookUpError::Refused("<hidden>".into())));
+    assert_eq!(refused, Err(LookupError::Refused("<hidden>".into())));
     let refused = client.register_listener(&account(), &new).await;
     let code = "400 CarrierService.INPUT_INVALID.Port";
-    assert_eq!(refused, Err(LookUpError::Refused(code.into())));
+    assert_eq!(refused, Err(LookupError::Refused(code.into())));
 }

@@ -1,6 +1,6 @@
 mod fake;
 mod listeners;
-mod log_in;
+mod login;
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,7 @@ use crate::domain::{
     newtypes::{AccountName, ClientReference, ServicePlan},
     place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
 };
-use fake::{ESIM, FIVE_G_BI, Fake, LOG_IN, Scripted, TOKEN};
+use fake::{ESIM, FIVE_G_BI, LOG_IN, Scripted, ScriptedThingSpace, TOKEN};
 
 const EXPIRED: &str = r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}"#;
 const BAD_TOKEN: &str = r#"{"fault":{"code":"900901","message":"Invalid Credentials"}}"#;
@@ -30,15 +30,15 @@ const XML: &str = "<am:fault><am:code>404</am:code><am:message>No</am:message></
 
 /// Credentials that a test can change.
 #[derive(Debug)]
-struct Source(
+struct FakeCredentialStore(
     Mutex<&'static str>,
     Mutex<HashMap<&'static str, FailedLogins>>,
 );
 
-impl CredentialSource for Source {
-    fn read(&self) -> Result<Credentials, String> {
+impl CredentialSource for FakeCredentialStore {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
         let secret = |text: &str| SecretString::from(text);
-        Ok(Credentials {
+        Ok(ThingSpaceCredentials {
             app_key: secret("the-key"),
             app_secret: secret("the-secret"),
             uws_username: secret("the-user"),
@@ -49,45 +49,53 @@ impl CredentialSource for Source {
 
 /// Outlives the clients, as a journal does.
 #[async_trait::async_trait]
-impl FailedLoginStore for Source {
-    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
+impl FailedLoginStore for FakeCredentialStore {
+    async fn load(&self, _: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
         let password = *self.0.lock().unwrap();
         let stored = self.1.lock().unwrap().get(password).copied();
         Ok(stored.unwrap_or_default())
     }
-    async fn store(&self, _: &Credentials, failed: FailedLogins) -> Result<(), String> {
+    async fn store(&self, _: &ThingSpaceCredentials, failed: FailedLogins) -> Result<(), String> {
         let password = *self.0.lock().unwrap();
         self.1.lock().unwrap().insert(password, failed);
         Ok(())
     }
 }
 
-fn source(password: &'static str) -> Arc<Source> {
-    Arc::new(Source(Mutex::new(password), Mutex::default()))
+fn credential_store(password: &'static str) -> Arc<FakeCredentialStore> {
+    Arc::new(FakeCredentialStore(Mutex::new(password), Mutex::default()))
 }
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn client_of(base_url: &str, source: &Arc<Source>, method: FiveGBiMethod) -> ThingSpace {
-    let settings = Settings {
+fn client_with(
+    base_url: &str,
+    source: &Arc<FakeCredentialStore>,
+    method: FiveGBiMethod,
+) -> ThingSpace {
+    let settings = ThingSpaceSettings {
         base_url: base_url.parse().unwrap(),
         five_g_bi_method: method,
         request_timeout: Duration::from_secs(60),
-        credentials: Arc::<Source>::clone(source),
-        failed_logins: Arc::<Source>::clone(source),
+        credentials: Arc::<FakeCredentialStore>::clone(source),
+        failed_logins: Arc::<FakeCredentialStore>::clone(source),
         changes_per_minute: NonZeroU32::MAX,
         lookups_per_minute: NonZeroU32::MAX,
     };
-    ThingSpace::new(settings, Instruments::unread()).unwrap()
+    ThingSpace::new(settings, Instruments::noop()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {
-    client_of(base_url, &source("the-password"), FiveGBiMethod::Post)
+    client_with(
+        base_url,
+        &credential_store("the-password"),
+        FiveGBiMethod::Post,
+    )
 }
 
-fn demand(ids: &[(IdentifierKind, &str)], order: OperationPayload) -> ChangeRequest {
+fn change_request(ids: &[(IdentifierKind, &str)], order: OperationPayload) -> ChangeRequest {
     ChangeRequest {
         account: AccountName::parse("0000123456-00001").unwrap(),
         key: None,
@@ -107,7 +115,7 @@ fn demand(ids: &[(IdentifierKind, &str)], order: OperationPayload) -> ChangeRequ
 
 fn esim() -> ChangeRequest {
     let eid = (IdentifierKind::Eid, "89049032000001000000000000000001");
-    demand(
+    change_request(
         &[eid, (IdentifierKind::Iccid, "89148000000800139708")],
         OperationPayload::EsimPlan,
     )
@@ -139,30 +147,30 @@ fn five_g_bi(full: bool) -> ChangeRequest {
         places_of_use: vec![place],
     };
     let meid = (IdentifierKind::Meid, "A100003685E561");
-    demand(&[meid, (IdentifierKind::Imei, "990013907835573")], order)
+    change_request(&[meid, (IdentifierKind::Imei, "990013907835573")], order)
 }
 
 fn answer(status: u16, body: &str) -> Scripted {
     Scripted::Answer(status, body.to_owned())
 }
 
-fn refusal_of(answer: Answer) -> Refusal {
+fn expect_refusal(answer: ChangeResponse) -> Refusal {
     match answer {
-        Answer::Refused(refusal) | Answer::NotExecuted(refusal) => refusal,
+        ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal) => refusal,
         other => panic!("{other:?}"),
     }
 }
 
 #[tokio::test]
-async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
-    let fake = Fake::start().await;
+async fn an_esim_change_is_sent_as_documented() {
+    let fake = ScriptedThingSpace::start().await;
     let answer = client(&format!("{}/", fake.base_url))
-        .change(&esim(), None)
+        .send_change(&esim(), None)
         .await;
     let request_id = RequestId::parse("d1f08526-5443-4054-9a29-4456490ea9f8").unwrap();
-    assert_eq!(answer, Answer::Accepted(request_id));
+    assert_eq!(answer, ChangeResponse::Accepted(request_id));
 
-    let [seen] = &fake.seen(ESIM)[..] else {
+    let [seen] = &fake.received(ESIM)[..] else {
         panic!()
     };
     assert_eq!(seen.method, "POST");
@@ -181,14 +189,16 @@ async fn an_esim_change_is_sent_as_thingspaces_page_has_it() {
 }
 
 #[tokio::test]
-async fn a_5g_change_is_sent_as_thingspaces_page_has_it_with_the_verb_that_is_set() {
-    let fake = Fake::start().await;
-    client(&fake.base_url).change(&five_g_bi(true), None).await;
-    let source = source("the-password");
-    let put = client_of(&fake.base_url, &source, FiveGBiMethod::Put);
-    put.change(&five_g_bi(false), None).await;
+async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
+    let fake = ScriptedThingSpace::start().await;
+    client(&fake.base_url)
+        .send_change(&five_g_bi(true), None)
+        .await;
+    let source = credential_store("the-password");
+    let put = client_with(&fake.base_url, &source, FiveGBiMethod::Put);
+    put.send_change(&five_g_bi(false), None).await;
 
-    let seen = fake.seen(FIVE_G_BI);
+    let seen = fake.received(FIVE_G_BI);
     assert_eq!(
         (seen[0].method.as_str(), seen[1].method.as_str()),
         ("POST", "PUT")
@@ -229,46 +239,46 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
         (401, "", 2, 2),
         (403, "", 2, 2),
     ] {
-        let fake = Fake::start().await;
+        let fake = ScriptedThingSpace::start().await;
         fake.script(ESIM, [answer(status, body)]);
-        let healed = client(&fake.base_url).change(&esim(), None).await;
+        let healed = client(&fake.base_url).send_change(&esim(), None).await;
         assert!(
-            matches!(healed, Answer::Accepted(_)),
+            matches!(healed, ChangeResponse::Accepted(_)),
             "{status} {body} {healed:?}"
         );
         assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
 
-        let fake = Fake::start().await;
+        let fake = ScriptedThingSpace::start().await;
         fake.script(ESIM, [answer(status, body), answer(status, body)]);
-        let refused = client(&fake.base_url).change(&esim(), None).await;
+        let refused = client(&fake.base_url).send_change(&esim(), None).await;
         assert!(
-            matches!(refused, Answer::NotExecuted(_)),
+            matches!(refused, ChangeResponse::NotExecuted(_)),
             "{status} {body} {refused:?}"
         );
-        assert_eq!(refusal_of(refused).kind, RefusalKind::Credentials);
+        assert_eq!(expect_refusal(refused).kind, RefusalKind::Credentials);
         assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
     }
 }
 
 #[tokio::test]
 async fn a_token_and_a_session_that_both_ended_are_each_renewed_once() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     fake.script(ESIM, [answer(401, BAD_TOKEN), answer(400, EXPIRED)]);
-    let healed = client(&fake.base_url).change(&esim(), None).await;
-    assert!(matches!(healed, Answer::Accepted(_)), "{healed:?}");
+    let healed = client(&fake.base_url).send_change(&esim(), None).await;
+    assert!(matches!(healed, ChangeResponse::Accepted(_)), "{healed:?}");
     assert_eq!(fake.counts(), (2, 2, 3));
 
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     let script = [(401, BAD_TOKEN), (400, EXPIRED), (401, BAD_TOKEN)];
     fake.script(ESIM, script.map(|(status, body)| answer(status, body)));
-    let refused = client(&fake.base_url).change(&esim(), None).await;
-    assert_eq!(refusal_of(refused).kind, RefusalKind::Credentials);
+    let refused = client(&fake.base_url).send_change(&esim(), None).await;
+    assert_eq!(expect_refusal(refused).kind, RefusalKind::Credentials);
     assert_eq!(fake.counts(), (2, 2, 3), "and no more");
 }
 
 /// A client that has logged in and whose changes then go elsewhere.
-async fn diverted(base_url: &str) -> ThingSpace {
-    let fake = Fake::start().await;
+async fn redirected_client(base_url: &str) -> ThingSpace {
+    let fake = ScriptedThingSpace::start().await;
     let mut client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
     client.endpoint = Endpoint::new(&base_url.parse().unwrap()).unwrap();
@@ -280,10 +290,13 @@ async fn a_connection_that_cannot_be_made_is_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let client = diverted(&format!("http://{address}")).await;
-    let answer = client.change(&esim(), None).await;
-    assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
-    assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
+    let client = redirected_client(&format!("http://{address}")).await;
+    let answer = client.send_change(&esim(), None).await;
+    assert!(
+        matches!(answer, ChangeResponse::NotExecuted(_)),
+        "{answer:?}"
+    );
+    assert_eq!(expect_refusal(answer).kind, RefusalKind::NotSent);
 }
 
 #[tokio::test]
@@ -297,15 +310,18 @@ async fn a_failed_tls_handshake_is_not_sent() {
             .await
             .unwrap();
     });
-    let client = diverted(&format!("https://{address}")).await;
-    let answer = client.change(&esim(), None).await;
-    assert!(matches!(answer, Answer::NotExecuted(_)), "{answer:?}");
-    assert_eq!(refusal_of(answer).kind, RefusalKind::NotSent);
+    let client = redirected_client(&format!("https://{address}")).await;
+    let answer = client.send_change(&esim(), None).await;
+    assert!(
+        matches!(answer, ChangeResponse::NotExecuted(_)),
+        "{answer:?}"
+    );
+    assert_eq!(expect_refusal(answer).kind, RefusalKind::NotSent);
 }
 
 #[tokio::test]
 async fn a_change_that_left_and_got_no_definite_answer_is_unknown_and_never_sent_again() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     let elsewhere = format!("{}/elsewhere", fake.base_url);
     let scripts = [
         Scripted::Drop,
@@ -316,35 +332,35 @@ async fn a_change_that_left_and_got_no_definite_answer_is_unknown_and_never_sent
     fake.script(ESIM, scripts);
     let client = client(&fake.base_url);
     for sent in 1..=4 {
-        let answer = client.change(&esim(), None).await;
-        assert!(matches!(answer, Answer::Unknown(_)), "{answer:?}");
+        let answer = client.send_change(&esim(), None).await;
+        assert!(matches!(answer, ChangeResponse::Unknown(_)), "{answer:?}");
         assert_eq!(fake.counts(), (1, 1, sent));
     }
-    assert!(fake.seen("/api/elsewhere").is_empty());
+    assert!(fake.received("/api/elsewhere").is_empty());
 }
 
 #[tokio::test]
 async fn a_change_that_is_not_answered_in_time_is_unknown_and_never_sent_again() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     fake.script(ESIM, [Scripted::Hang]);
     let mut client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
     let base_url: Url = fake.base_url.parse().unwrap();
-    client.http = Http::new(&base_url, Duration::from_secs(1), Instruments::unread()).unwrap();
-    let answer = client.change(&esim(), None).await;
+    client.http = Http::new(&base_url, Duration::from_secs(1), Instruments::noop()).unwrap();
+    let answer = client.send_change(&esim(), None).await;
     let why = "ThingSpace did not answer in time".to_owned();
-    assert_eq!(answer, Answer::Unknown(why));
+    assert_eq!(answer, ChangeResponse::Unknown(why));
     assert_eq!(fake.counts(), (1, 1, 1));
 }
 
 #[tokio::test]
 async fn each_change_leaves_on_a_connection_of_its_own() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     for _ in 0..3 {
-        client.change(&esim(), None).await;
+        client.send_change(&esim(), None).await;
     }
-    let on = |path| fake.seen(path).into_iter().map(|seen| seen.connection);
+    let on = |path| fake.received(path).into_iter().map(|seen| seen.connection);
     let mut used: Vec<usize> = on(ESIM).chain(on(LOG_IN)).collect();
     used.sort_unstable();
     used.dedup();
@@ -353,16 +369,16 @@ async fn each_change_leaves_on_a_connection_of_its_own() {
 
 #[tokio::test]
 async fn a_refusal_shows_no_name_no_address_and_no_credential() {
-    let fake = Fake::start().await;
-    let said = "1 MAIN ST, Dallas is not Ada's, the-user (the-password) token-1 session-1\u{7}";
+    let fake = ScriptedThingSpace::start().await;
+    let message = "1 MAIN ST, Dallas is not Ada's, the-user (the-password) token-1 session-1\u{7}";
     let body = json!({
         "errorCode": "UnifiedWebService.INPUT_INVALID.Address.Lovelace",
-        "errorMessage": said,
+        "errorMessage": message,
     });
     fake.script(FIVE_G_BI, [answer(400, &body.to_string())]);
     let client = client(&fake.base_url);
-    let refused = client.change(&five_g_bi(true), None).await;
-    let refusal = refusal_of(refused);
+    let refused = client.send_change(&five_g_bi(true), None).await;
+    let refusal = expect_refusal(refused);
     assert_eq!(refusal.kind, RefusalKind::InvalidArgument);
     assert_eq!(
         refusal.thingspace_text.unwrap(),
@@ -373,8 +389,8 @@ async fn a_refusal_shows_no_name_no_address_and_no_credential() {
         "UnifiedWebService.INPUT_INVALID.Address.[redacted]"
     );
     assert_eq!(format!("{client:?}"), "ThingSpace { .. }");
-    let source = Source(Mutex::new("the-password"), Mutex::default());
-    assert!(!format!("{:?}", source.read().unwrap()).contains("the-"));
+    let source = FakeCredentialStore(Mutex::new("the-password"), Mutex::default());
+    assert!(!format!("{:?}", CredentialSource::load(&source).unwrap()).contains("the-"));
 }
 
 #[test]
@@ -397,7 +413,7 @@ fn a_base_url_is_an_http_url_with_nothing_but_a_path() {
         let url: Url = base_url.parse().unwrap();
         let at = Endpoint::new(&url)
             .ok()
-            .map(|base| base.at("/m2m").to_string());
+            .map(|base| base.join("/m2m").to_string());
         assert_eq!(at.as_deref(), below, "{base_url}");
     }
 }

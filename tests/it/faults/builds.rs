@@ -9,25 +9,26 @@
 use std::{env, panic::AssertUnwindSafe};
 
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use thingspace_gateway::broken::Rule;
+use thingspace_gateway::invariants::Invariant;
 
 use super::{AT_A_TIME, attribution, judged, seeds};
 
 /// Rules that no fault of this suite touches: tests/it/credentials.rs notices their builds.
-const NOTICED_ELSEWHERE: [Rule; 2] = [Rule::KnownRefusals, Rule::RefusalsApart];
+const NOTICED_ELSEWHERE: [Invariant; 2] =
+    [Invariant::RecognisedRefusals, Invariant::RefusalInterval];
 
 /// Rules of attribution and of the order of devices. Their part of the suite is enough to notice them.
-const OF_ATTRIBUTION: [Rule; 6] = [
-    Rule::StoredOrder,
-    Rule::AmbiguousResults,
-    Rule::QuietPeriodOverRestart,
-    Rule::ListAlone,
-    Rule::ClosedRivals,
-    Rule::PositionsNotTimes,
+const OF_ATTRIBUTION: [Invariant; 6] = [
+    Invariant::StoredOrder,
+    Invariant::AmbiguousResults,
+    Invariant::QuietPeriodOverRestart,
+    Invariant::ExclusiveDeviceList,
+    Invariant::ClosedCandidates,
+    Invariant::JournalPositions,
 ];
 
 /// The findings of the suite in a run of a build without a rule.
-async fn found(seed: u64, rule: Rule, name: &str) -> Vec<String> {
+async fn found(seed: u64, rule: Invariant, name: &str) -> Vec<String> {
     if OF_ATTRIBUTION.contains(&rule) {
         let run = Box::pin(attribution::run(seed, Some(name)));
         let run = AssertUnwindSafe(run).catch_unwind().await;
@@ -43,7 +44,7 @@ async fn every_broken_build_is_noticed() {
     let mut unnoticed = Vec::new();
     println!("| left out | runs | noticed by | first finding |");
     println!("| --- | --- | --- | --- |");
-    for (rule, name) in Rule::ALL {
+    for (rule, name) in Invariant::ALL {
         if NOTICED_ELSEWHERE.contains(&rule) {
             continue;
         }

@@ -10,13 +10,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::entry::{LogEntry, from_json, json, state_code, uint};
 use crate::{
-    broken::Rule,
     domain::{
         change::{Change, ChangeState, Transition},
         clock::Timestamp,
         device_states::DeviceStates,
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
     },
+    invariants::Invariant,
     journal::{
         Claim, ClaimCheck, ForwardQueueStats, Intent, JournalError, ReceivedCallback, StateCounts,
         Stored, WatchTarget,
@@ -162,7 +162,7 @@ impl<'c> WriteBatch<'c> {
             ClaimCheck::Rearm(change) => {
                 return self.rearm(change.change_id, intent.change.create_time);
             }
-            ClaimCheck::KeyInUse { .. } if Rule::KeyCheck.is_broken() => {
+            ClaimCheck::KeyInUse { .. } if Invariant::KeyCheck.is_disabled() => {
                 let mut again = intent.clone();
                 again.change.key = None;
                 return self.claim(&again);
@@ -250,7 +250,7 @@ impl<'c> WriteBatch<'c> {
             .connection
             .prepare_cached("INSERT OR IGNORE INTO seen (request, digest) VALUES (?, ?)")?
             .execute(params![request.id, callback.digest.as_slice()])?;
-        if inserted == 0 && !Rule::Deduplication.is_broken() {
+        if inserted == 0 && !Invariant::Deduplication.is_disabled() {
             return Ok(Ok(Stored::Duplicate));
         }
         let entry = LogEntry::Result {

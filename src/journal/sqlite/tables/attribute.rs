@@ -10,7 +10,6 @@ use super::{
     results::find_devices_by_key,
 };
 use crate::{
-    broken::Rule,
     domain::{
         attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
         change::{Change, ChangeState, ChangeType, Transition},
@@ -20,6 +19,7 @@ use crate::{
         newtypes::{AccountName, CallbackService, RequestId},
         result::DeviceResult,
     },
+    invariants::Invariant,
     journal::Attribution,
 };
 
@@ -52,12 +52,12 @@ impl WriteBatch<'_> {
                 continue;
             }
             let coverage = match self.device_coverage(id, &change, &reports, listed)? {
-                Coverage::Part if Rule::WholeSet.is_broken() => Coverage::Whole,
+                Coverage::Part if Invariant::CompleteDeviceSet.is_disabled() => Coverage::Whole,
                 coverage => coverage,
             };
             let is_rival_left_out = coverage == Coverage::Part
                 && change.state == ChangeState::Closed
-                && Rule::ClosedRivals.is_broken();
+                && Invariant::ClosedCandidates.is_disabled();
             if !is_rival_left_out {
                 candidates.push(Candidate { change, coverage });
             }
@@ -205,7 +205,7 @@ impl WriteBatch<'_> {
         change: &Change,
     ) -> rusqlite::Result<bool> {
         let mut dispatched = last_dispatch_position(self.connection, id)?;
-        if Rule::PositionsNotTimes.is_broken() {
+        if Invariant::JournalPositions.is_disabled() {
             let was_before = |sent: Timestamp| sent <= row.first_time;
             dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
         }
@@ -243,12 +243,12 @@ impl WriteBatch<'_> {
             let (device, matched) = find(&report.device_ids)?;
             seen.add_result(change.change_type, report, device, matched);
         }
-        if listed.is_some() && !Rule::ListAlone.is_broken() {
+        if listed.is_some() && !Invariant::ExclusiveDeviceList.is_disabled() {
             seen.mark_list_received();
         }
         for ids in listed.unwrap_or_default() {
             let (device, matched) = find(ids)?;
-            if Rule::ListAlone.is_broken() {
+            if Invariant::ExclusiveDeviceList.is_disabled() {
                 seen.add_reported(device, matched);
             } else {
                 seen.add_listed(device, matched);

@@ -13,7 +13,6 @@ use super::{
     schema::get_meta,
 };
 use crate::{
-    broken::Rule,
     domain::{
         change::{Change, ChangeState, SentDevice},
         clock::Timestamp,
@@ -21,6 +20,7 @@ use crate::{
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
     },
+    invariants::Invariant,
     journal::{ChangeFilter, ChangePage, Coverage, DueChanges, StateCounts},
 };
 
@@ -203,7 +203,7 @@ pub(in crate::journal) fn unattributed_requests(
             continue;
         };
         let is_earlier =
-            uint::<u64>(first_result) < dispatched && !Rule::PositionsNotTimes.is_broken();
+            uint::<u64>(first_result) < dispatched && !Invariant::JournalPositions.is_disabled();
         if is_earlier {
             break;
         }

@@ -9,7 +9,6 @@ use super::{
     entry::{LogEntry, from_json, match_code, uint},
 };
 use crate::{
-    broken::Rule,
     domain::{
         change::{ChangeState, SentDevice, Transition},
         clock::Timestamp,
@@ -19,6 +18,7 @@ use crate::{
         newtypes::RequestId,
         result::{DeviceResult, Match},
     },
+    invariants::Invariant,
     journal::WatchTarget,
 };
 
@@ -92,7 +92,7 @@ impl WriteBatch<'_> {
         if matched == Match::None && DeviceStates::is_ambiguous(&mut answers, &keys)? {
             matched = Match::Ambiguous;
         }
-        if matched != Match::Ambiguous || Rule::AmbiguousResults.is_broken() {
+        if matched != Match::Ambiguous || Invariant::AmbiguousResults.is_disabled() {
             loaded
                 .device_states
                 .record(&mut answers, &keys, device, report.precedence(), entry)?;

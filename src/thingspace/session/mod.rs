@@ -18,23 +18,23 @@ use secrecy::ExposeSecret;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Unprepared,
-    answer::Stale,
-    log_in::{Cause, LogInApi, Secret},
-    refusal,
-    settings::{CredentialSource, Credentials, FailedLoginStore, FailedLogins},
+    PrepareError,
+    classify::StaleAuth,
+    login::{HeaderSecret, LoginApi, LoginFailure},
+    new_refusal,
+    settings::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
 use crate::{
-    broken::Rule,
     domain::{
         change::{Refusal, RefusalKind},
         trace::TraceParent,
     },
+    invariants::Invariant,
 };
 
 mod retry;
 
-use retry::Retry;
+use retry::LoginRetry;
 
 /// A token is replaced when less than this is left of it. Up to a half more is added by chance, so that
 /// several gateways do not all do so at once.
@@ -72,69 +72,69 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Hands out authentication headers.
 #[derive(Clone)]
-pub(super) struct Access(Arc<Inner>);
+pub(super) struct SessionManager(Arc<SessionManagerInner>);
 
-struct Inner {
-    api: Arc<dyn LogInApi>,
+struct SessionManagerInner {
+    api: Arc<dyn LoginApi>,
     source: Arc<dyn CredentialSource>,
     store: Arc<dyn FailedLoginStore>,
-    state: Mutex<State>,
+    state: Mutex<SessionManagerState>,
     /// Held by the task that logs in.
-    turn: tokio::sync::Mutex<()>,
+    login_lock: tokio::sync::Mutex<()>,
 }
 
 /// The authentication headers of a request.
 #[derive(Clone)]
 pub(super) struct AuthHeaders {
-    token: Token,
-    session: Numbered,
-    credentials: Arc<Credentials>,
+    token: AccessToken,
+    session: Versioned,
+    credentials: Arc<ThingSpaceCredentials>,
 }
 
 #[derive(Default)]
-struct State {
-    token: Option<Token>,
-    session: Option<Numbered>,
+struct SessionManagerState {
+    token: Option<AccessToken>,
+    session: Option<Versioned>,
     /// The credentials of the latest log-in.
-    credentials: Option<Arc<Credentials>>,
+    credentials: Option<Arc<ThingSpaceCredentials>>,
     /// Their failed log-ins, as stored.
     failed: FailedLogins,
     /// The latest refusal of these credentials, for [`REFUSAL_INTERVAL`].
-    refused: Option<Retry>,
+    refusal_retry: Option<LoginRetry>,
     /// The latest other failure of a token request, until one succeeds.
-    token_failed: Option<Retry>,
+    token_retry: Option<LoginRetry>,
     /// The latest other failure of a session log-in, until one succeeds.
-    session_failed: Option<Retry>,
+    session_retry: Option<LoginRetry>,
     last_number: u64,
 }
 
 #[derive(Clone)]
-struct Token {
-    it: Numbered,
+struct AccessToken {
+    versioned: Versioned,
     renew_at: Instant,
     ends_at: Instant,
 }
 
 #[derive(Clone)]
-struct Numbered {
-    secret: Secret,
+struct Versioned {
+    secret: HeaderSecret,
     number: u64,
 }
 
 // === impl Access ===
 
-impl Access {
+impl SessionManager {
     pub(super) fn new(
-        api: Arc<dyn LogInApi>,
+        api: Arc<dyn LoginApi>,
         source: Arc<dyn CredentialSource>,
         store: Arc<dyn FailedLoginStore>,
     ) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(SessionManagerInner {
             api,
             source,
             store,
             state: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            login_lock: tokio::sync::Mutex::default(),
         }))
     }
 
@@ -143,7 +143,7 @@ impl Access {
     pub(super) async fn fresh_headers(
         &self,
         trace: Option<&TraceParent>,
-    ) -> Result<AuthHeaders, Unprepared> {
+    ) -> Result<AuthHeaders, PrepareError> {
         let fresh = self.0.state().headers_until(|token| token.renew_at);
         if let Some(headers) = fresh {
             return Ok(headers);
@@ -157,7 +157,7 @@ impl Access {
         match (valid, renewed) {
             (Some(headers), _) => Ok(headers),
             (None, Err(unprepared)) => Err(unprepared),
-            (None, Ok(())) => Err(Unprepared(refusal(
+            (None, Ok(())) => Err(PrepareError(new_refusal(
                 RefusalKind::NotSent,
                 "the log-in was refused again at once",
             ))),
@@ -168,7 +168,7 @@ impl Access {
     pub(super) async fn valid_headers(
         &self,
         trace: Option<&TraceParent>,
-    ) -> Result<AuthHeaders, Unprepared> {
+    ) -> Result<AuthHeaders, PrepareError> {
         let valid = self.0.state().headers_until(|token| token.ends_at);
         match valid {
             Some(headers) => Ok(headers),
@@ -177,14 +177,14 @@ impl Access {
     }
 
     /// Discards what ThingSpace refused, unless it has been replaced since.
-    pub(super) fn discard(&self, headers: &AuthHeaders, stale: Stale) {
+    pub(super) fn discard(&self, headers: &AuthHeaders, stale: StaleAuth) {
         let mut state = self.0.state();
-        if matches!(stale, Stale::Token | Stale::Both) {
+        if matches!(stale, StaleAuth::Token | StaleAuth::Both) {
             state
                 .token
-                .take_if(|token| token.it.number == headers.token.it.number);
+                .take_if(|token| token.versioned.number == headers.token.versioned.number);
         }
-        if matches!(stale, Stale::Session | Stale::Both) {
+        if matches!(stale, StaleAuth::Session | StaleAuth::Both) {
             state
                 .session
                 .take_if(|session| session.number == headers.session.number);
@@ -193,14 +193,14 @@ impl Access {
 
     /// Forgets the failed log-ins of the present credentials, so that they may be tried at once.
     pub(super) async fn reset_lockout(&self) -> Result<(), String> {
-        let read = self.0.source.read()?;
+        let read = self.0.source.load()?;
         self.0.store.store(&read, FailedLogins::default()).await?;
         self.0.state().forget_failures();
         Ok(())
     }
 
     /// Renews the token ahead of its end, for as long as it is polled.
-    pub(super) async fn keep_fresh(&self) {
+    pub(super) async fn run_token_renewal(&self) {
         loop {
             let now = Instant::now();
             match self.renewal_due() {
@@ -224,39 +224,40 @@ impl Access {
     fn renewal_due(&self) -> Option<Instant> {
         let state = self.0.state();
         let due = state.token.as_ref()?.renew_at;
-        let retries = [&state.token_failed, &state.refused];
+        let retries = [&state.token_retry, &state.refusal_retry];
         let retries = retries.into_iter().flatten().map(|retry| retry.due);
         Some(retries.fold(due, Instant::max))
     }
 
     /// Replaces the token or the session where one is missing or due, after waiting for a log-in that
     /// is under way.
-    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
+    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), PrepareError> {
         let inner = Arc::clone(&self.0);
         let trace = trace.cloned();
         // On a task of its own: the log-in goes on for the others, and counts, also when the caller
         // that began it has given up.
         let task = tokio::spawn(async move {
-            let _turn = inner.turn.lock().await;
+            let _turn = inner.login_lock.lock().await;
             inner.renew(trace.as_ref()).await
         });
         task.await.unwrap_or_else(|_| {
             let detail = "the log-in ended early: the gateway is stopping";
-            Err(Unprepared(refusal(RefusalKind::NotSent, detail)))
+            Err(PrepareError(new_refusal(RefusalKind::NotSent, detail)))
         })
     }
 }
 
 // === impl Inner ===
 
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
+impl SessionManagerInner {
+    fn state(&self) -> MutexGuard<'_, SessionManagerState> {
         // Nothing panics while it is held; and if it did, each field is valid.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), Unprepared> {
-        let is_fresh = |state: &State| state.headers_until(|token| token.renew_at).is_some();
+    async fn renew(&self, trace: Option<&TraceParent>) -> Result<(), PrepareError> {
+        let is_fresh =
+            |state: &SessionManagerState| state.headers_until(|token| token.renew_at).is_some();
         if is_fresh(&self.state()) {
             return Ok(());
         }
@@ -268,13 +269,13 @@ impl Inner {
             let token = state.token.as_ref();
             token
                 .filter(|token| state.session.is_none() && Instant::now() < token.ends_at)
-                .map(|token| token.it.secret.clone())
+                .map(|token| token.versioned.secret.clone())
         };
         match token {
             Some(token) => self.new_session(token, &credentials, trace).await?,
             None => renewed.clone()?,
         }
-        self.state().refused = None;
+        self.state().refusal_retry = None;
         if self.state().failed != FailedLogins::default() {
             self.state().failed = FailedLogins::default();
             self.store_failed(&credentials).await?;
@@ -283,10 +284,10 @@ impl Inner {
     }
 
     /// The credentials as they are now, if they may be tried.
-    async fn credentials(&self) -> Result<Arc<Credentials>, Unprepared> {
-        let read = self.source.read().map_err(|why| {
+    async fn credentials(&self) -> Result<Arc<ThingSpaceCredentials>, PrepareError> {
+        let read = self.source.load().map_err(|why| {
             let detail = format!("the gateway's credentials cannot be read: {why}");
-            Unprepared(refusal(RefusalKind::Credentials, detail))
+            PrepareError(new_refusal(RefusalKind::Credentials, detail))
         })?;
         let known = self.state().credentials.clone();
         let credentials = match known.filter(|known| known.same_as(&read)) {
@@ -297,7 +298,7 @@ impl Inner {
                 let mut state = self.state();
                 state.forget_failures();
                 state.failed = failed;
-                state.refused = Retry::after_restart(&failed);
+                state.refusal_retry = LoginRetry::after_restart(&failed);
                 state.credentials = Some(Arc::clone(&read));
                 read
             }
@@ -306,27 +307,30 @@ impl Inner {
             let detail = "the gateway's credentials are locked out: ThingSpace refused them twice in a row, or \
                  log-ins with them had no known end, and five refusals lock the account at ThingSpace. Correct \
                  them, or run `thingspace-gateway thingspace unlatch` to have them tried again";
-            return Err(Unprepared(refusal(RefusalKind::Credentials, detail)));
+            return Err(PrepareError(new_refusal(RefusalKind::Credentials, detail)));
         }
         Ok(credentials)
     }
 
     /// The failure that a step is to wait out, if there is one.
-    fn pending(&self, step: impl Fn(&State) -> &Option<Retry>) -> Result<(), Unprepared> {
+    fn check_retry_delay(
+        &self,
+        step: impl Fn(&SessionManagerState) -> &Option<LoginRetry>,
+    ) -> Result<(), PrepareError> {
         let state = self.state();
-        let pending = [&state.refused, step(&state)].into_iter().flatten();
+        let pending = [&state.refusal_retry, step(&state)].into_iter().flatten();
         let last = pending
             .filter(|retry| Instant::now() < retry.due)
             .max_by_key(|retry| retry.due);
-        last.map_or(Ok(()), |retry| Err(retry.unprepared()))
+        last.map_or(Ok(()), |retry| Err(retry.error()))
     }
 
     async fn renew_token(
         &self,
-        credentials: &Credentials,
+        credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
-    ) -> Result<(), Unprepared> {
-        let is_fresh = |token: &Token| Instant::now() < token.renew_at;
+    ) -> Result<(), PrepareError> {
+        let is_fresh = |token: &AccessToken| Instant::now() < token.renew_at;
         if self.state().token.as_ref().is_some_and(is_fresh) {
             return Ok(());
         }
@@ -335,19 +339,20 @@ impl Inner {
 
     async fn new_token(
         &self,
-        credentials: &Credentials,
+        credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
-    ) -> Result<Secret, Unprepared> {
-        self.pending(|state| &state.token_failed)?;
+    ) -> Result<HeaderSecret, PrepareError> {
+        self.check_retry_delay(|state| &state.token_retry)?;
         let (secret, lifetime) = match self.api.token(credentials, trace).await {
             Ok(token) => token,
-            Err(error) if error.cause == Cause::CredentialsRefused => {
-                return Err(self.refused(credentials, error.refusal).await);
+            Err(error) if error.cause == LoginFailure::CredentialsRefused => {
+                return Err(self.record_refusal(credentials, error.refusal).await);
             }
             Err(error) => {
                 let mut state = self.state();
-                let retry = Retry::after(state.token_failed.as_ref(), RETRY_DELAY, error.refusal);
-                return Err(state.token_failed.insert(retry).unprepared());
+                let retry =
+                    LoginRetry::after(state.token_retry.as_ref(), RETRY_DELAY, error.refusal);
+                return Err(state.token_retry.insert(retry).error());
             }
         };
         let now = Instant::now();
@@ -355,9 +360,9 @@ impl Inner {
         // asking for it at every call.
         let margin = RENEWAL_MARGIN + RENEWAL_MARGIN.mul_f64(fastrand::f64() / 2.0);
         let mut state = self.state();
-        state.token_failed = None;
-        state.token = Some(Token {
-            it: state.number(secret.clone()),
+        state.token_retry = None;
+        state.token = Some(AccessToken {
+            versioned: state.number(secret.clone()),
             renew_at: now + (lifetime - margin.min(lifetime / 2)),
             ends_at: now + lifetime,
         });
@@ -366,11 +371,11 @@ impl Inner {
 
     async fn new_session(
         &self,
-        token: Secret,
-        credentials: &Credentials,
+        token: HeaderSecret,
+        credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
-    ) -> Result<(), Unprepared> {
-        self.pending(|state| &state.session_failed)?;
+    ) -> Result<(), PrepareError> {
+        self.check_retry_delay(|state| &state.session_retry)?;
         // Stored before the try: after a crash it is not known whether ThingSpace refused it.
         let before = self.state().failed;
         let unfinished = FailedLogins {
@@ -380,7 +385,7 @@ impl Inner {
         self.store(credentials, unfinished).await?;
         let result = match self.api.session(&token, credentials, trace).await {
             // ThingSpace did not come to the user's name: no failed log-in.
-            Err(error) if error.cause == Cause::TokenRefused => {
+            Err(error) if error.cause == LoginFailure::TokenRefused => {
                 match self.new_token(credentials, trace).await {
                     Ok(token) => self.api.session(&token, credentials, trace).await,
                     Err(unprepared) => {
@@ -394,7 +399,7 @@ impl Inner {
         let error = match result {
             Ok(session) => {
                 let mut state = self.state();
-                state.session_failed = None;
+                state.session_retry = None;
                 state.session = Some(state.number(session));
                 // So that the end of the renewal clears what is stored.
                 state.failed = unfinished;
@@ -402,31 +407,35 @@ impl Inner {
             }
             Err(error) => error,
         };
-        if error.cause == Cause::CredentialsRefused {
-            return Err(self.refused(credentials, error.refusal).await);
+        if error.cause == LoginFailure::CredentialsRefused {
+            return Err(self.record_refusal(credentials, error.refusal).await);
         }
         let delay = match error.cause {
-            Cause::Unrecognised => UNRECOGNISED_DELAY,
+            LoginFailure::Unrecognised => UNRECOGNISED_DELAY,
             _ => RETRY_DELAY,
         };
         let unprepared = {
             let mut state = self.state();
-            let retry = Retry::after(state.session_failed.as_ref(), delay, error.refusal);
-            state.session_failed.insert(retry).unprepared()
+            let retry = LoginRetry::after(state.session_retry.as_ref(), delay, error.refusal);
+            state.session_retry.insert(retry).error()
         };
         self.store_failed(credentials).await?;
         Err(unprepared)
     }
 
     /// Counts a refusal of the credentials.
-    async fn refused(&self, credentials: &Credentials, refusal: Refusal) -> Unprepared {
+    async fn record_refusal(
+        &self,
+        credentials: &ThingSpaceCredentials,
+        refusal: Refusal,
+    ) -> PrepareError {
         let unprepared = {
             let mut state = self.state();
             state.failed.refused = state.failed.refused.saturating_add(1);
-            let retry = Retry::at(REFUSAL_INTERVAL, refusal);
-            let unprepared = retry.unprepared();
-            if !Rule::RefusalsApart.is_broken() {
-                state.refused = Some(retry);
+            let retry = LoginRetry::after_delay(REFUSAL_INTERVAL, refusal);
+            let unprepared = retry.error();
+            if !Invariant::RefusalInterval.is_disabled() {
+                state.refusal_retry = Some(retry);
             }
             unprepared
         };
@@ -436,19 +445,19 @@ impl Inner {
         }
     }
 
-    async fn store_failed(&self, credentials: &Credentials) -> Result<(), Unprepared> {
+    async fn store_failed(&self, credentials: &ThingSpaceCredentials) -> Result<(), PrepareError> {
         let failed = self.state().failed;
         self.store(credentials, failed).await
     }
 
     async fn store(
         &self,
-        credentials: &Credentials,
+        credentials: &ThingSpaceCredentials,
         failed: FailedLogins,
-    ) -> Result<(), Unprepared> {
+    ) -> Result<(), PrepareError> {
         let since_refused = {
             let state = self.state();
-            let refused = state.refused.as_ref();
+            let refused = state.refusal_retry.as_ref();
             refused.map(|refused| refused.failed_at.elapsed())
         };
         let failed = FailedLogins {
@@ -461,16 +470,16 @@ impl Inner {
 }
 
 /// A log-in that cannot be counted is not tried: it may be the fifth.
-fn not_stored(why: String) -> Unprepared {
+fn not_stored(why: String) -> PrepareError {
     let detail = format!("the number of failed log-ins cannot be stored: {why}");
-    Unprepared(refusal(RefusalKind::NotSent, detail))
+    PrepareError(new_refusal(RefusalKind::NotSent, detail))
 }
 
 // === impl State ===
 
-impl State {
+impl SessionManagerState {
     /// The headers, if there are any whose token has not reached this end.
-    fn headers_until(&self, end: impl Fn(&Token) -> Instant) -> Option<AuthHeaders> {
+    fn headers_until(&self, end: impl Fn(&AccessToken) -> Instant) -> Option<AuthHeaders> {
         Some(AuthHeaders {
             token: self
                 .token
@@ -485,11 +494,11 @@ impl State {
     /// When the next try is due, if callers are to wait for it: there are no valid headers, and it is
     /// due within [`SHORT_WAIT`].
     fn retry_soon(&self) -> Option<Instant> {
-        if self.refused.is_some() || self.headers_until(|token| token.ends_at).is_some() {
+        if self.refusal_retry.is_some() || self.headers_until(|token| token.ends_at).is_some() {
             return None;
         }
         let now = Instant::now();
-        let retries = [&self.token_failed, &self.session_failed];
+        let retries = [&self.token_retry, &self.session_retry];
         let due = retries.into_iter().flatten().map(|retry| retry.due);
         due.max()
             .filter(|due| *due > now && *due <= now + SHORT_WAIT)
@@ -497,14 +506,14 @@ impl State {
 
     fn forget_failures(&mut self) {
         self.failed = FailedLogins::default();
-        self.refused = None;
-        self.token_failed = None;
-        self.session_failed = None;
+        self.refusal_retry = None;
+        self.token_retry = None;
+        self.session_retry = None;
     }
 
-    fn number(&mut self, secret: Secret) -> Numbered {
+    fn number(&mut self, secret: HeaderSecret) -> Versioned {
         self.last_number += 1;
-        Numbered {
+        Versioned {
             secret,
             number: self.last_number,
         }
@@ -524,7 +533,7 @@ impl FailedLogins {
 impl AuthHeaders {
     /// The value of `Authorization`.
     pub(super) fn bearer(&self) -> HeaderValue {
-        self.token.it.secret.header.clone()
+        self.token.versioned.secret.header.clone()
     }
 
     /// The value of `VZ-M2M-Token`.
@@ -534,10 +543,10 @@ impl AuthHeaders {
 
     /// All that must never be shown.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
-        [&self.token.it.secret, &self.session.secret]
+        [&self.token.versioned.secret, &self.session.secret]
             .into_iter()
             .map(|secret| secret.text.expose_secret())
-            .chain(self.credentials.texts())
+            .chain(self.credentials.secret_values())
     }
 }
 

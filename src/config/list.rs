@@ -5,13 +5,13 @@ use std::fmt::Display;
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::kind::{Describe, Kind, toml_string};
+use super::kind::{Describe, ValueKind, toml_string};
 
 /// Any number of a kind; in text, commas part them, and an empty text is none.
-pub(super) struct Many<M>(pub(super) M);
+pub(super) struct ListOf<M>(pub(super) M);
 
 /// A kind whose values can be members of a list: their text has no comma.
-pub(super) trait Member: Sync {
+pub(super) trait ListItem: Sync {
     /// What it is in the program.
     type Value: Display;
     /// What is accepted, in the plural.
@@ -20,7 +20,7 @@ pub(super) trait Member: Sync {
     fn parse(&self, text: &str) -> Option<Self::Value>;
 }
 
-impl<M: Member> Describe for Many<M> {
+impl<M: ListItem> Describe for ListOf<M> {
     fn accepts(&self) -> String {
         format!("a list of {}", M::ACCEPTS)
     }
@@ -35,7 +35,7 @@ impl<M: Member> Describe for Many<M> {
     }
 }
 
-impl<M: Member> Kind for Many<M> {
+impl<M: ListItem> ValueKind for ListOf<M> {
     type Value = Vec<M::Value>;
     fn parse(&self, text: &str) -> Option<Self::Value> {
         if text.trim().is_empty() {
@@ -54,7 +54,7 @@ impl<M: Member> Kind for Many<M> {
 /// A network, or one address.
 pub(super) struct Network;
 
-impl Member for Network {
+impl ListItem for Network {
     type Value = IpNet;
     const ACCEPTS: &'static str = "networks such as `192.0.2.0/24` or single addresses";
     fn parse(&self, text: &str) -> Option<IpNet> {
@@ -64,9 +64,9 @@ impl Member for Network {
 }
 
 /// The name of a callback service. The set is open: ThingSpace adds some.
-pub(super) struct ServiceName;
+pub(super) struct CallbackServiceName;
 
-impl Member for ServiceName {
+impl ListItem for CallbackServiceName {
     type Value = String;
     const ACCEPTS: &'static str = "callback service names such as `CarrierService`";
     fn parse(&self, text: &str) -> Option<String> {
@@ -77,9 +77,9 @@ impl Member for ServiceName {
 }
 
 /// A billing account. Told as `domain::names::AccountName` tells them; nothing is imported here.
-pub(super) struct Account;
+pub(super) struct BillingAccount;
 
-impl Member for Account {
+impl ListItem for BillingAccount {
     type Value = String;
     const ACCEPTS: &'static str =
         "account names of 3 to 32 letters, digits and dashes, such as `0000123456-00001`";

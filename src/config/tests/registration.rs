@@ -14,7 +14,7 @@ fn warnings(sources: &Sources) -> String {
 }
 
 #[test]
-fn registering_needs_an_address_accounts_and_something_that_guards_the_listener() {
+fn registration_needs_a_public_url_accounts_and_a_listener_secret() {
     let register = |key| real().with_flag("callbacks.register", key);
     let line = error_for(&register("replace"), Mode::Serve);
     assert!(line.contains("callbacks.public_url"), "{line}");
@@ -31,7 +31,7 @@ fn registering_needs_an_address_accounts_and_something_that_guards_the_listener(
 }
 
 #[test]
-fn an_address_that_thingspace_cannot_call_and_one_that_nobody_looks_at_are_warned_of() {
+fn an_unreachable_port_and_a_url_without_accounts_cause_warnings() {
     let with = |key, value| warnings(&guarded("never").with_flag(key, value));
     let port = with("callbacks.public_url", "https://callbacks.example.com:9000");
     assert!(port.contains("port 9000"), "{port}");

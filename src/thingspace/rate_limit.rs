@@ -13,18 +13,18 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// One pace, for one sort of calls.
-pub(super) struct Pace {
-    limiter: RateLimiter<NotKeyed, InMemoryState, Since, NoOpMiddleware<Nanos>>,
-    clock: Since,
+pub(super) struct RateLimit {
+    limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>,
+    clock: TokioClock,
     /// ThingSpace asked for a pause until then.
     paused_until: Mutex<Option<Instant>>,
 }
 
 /// Tokio's clock, so that a paused one in a test works.
 #[derive(Debug, Clone, Copy)]
-struct Since(Instant);
+struct TokioClock(Instant);
 
-impl Clock for Since {
+impl Clock for TokioClock {
     type Instant = Nanos;
 
     fn now(&self) -> Nanos {
@@ -34,10 +34,10 @@ impl Clock for Since {
 
 // === impl Pace ===
 
-impl Pace {
+impl RateLimit {
     /// So many a minute; as many at once, after a minute's rest.
     pub(super) fn new(per_minute: NonZeroU32) -> Self {
-        let clock = Since(Instant::now());
+        let clock = TokioClock(Instant::now());
         Self {
             limiter: RateLimiter::direct_with_clock(Quota::per_minute(per_minute), clock),
             clock,
@@ -46,7 +46,7 @@ impl Pace {
     }
 
     /// Takes a place, or says how long it is until there is one.
-    pub(super) fn take(&self) -> Result<(), Duration> {
+    pub(super) fn try_acquire(&self) -> Result<(), Duration> {
         let now = Instant::now();
         let paused = self
             .paused_until
@@ -62,8 +62,8 @@ impl Pace {
     }
 
     /// Waits for a place, unless it would come too late: then says at once how long it would be.
-    pub(super) async fn wait(&self, deadline: Instant) -> Result<(), Duration> {
-        while let Err(wait) = self.take() {
+    pub(super) async fn acquire(&self, deadline: Instant) -> Result<(), Duration> {
+        while let Err(wait) = self.try_acquire() {
             if Instant::now() + wait > deadline {
                 return Err(wait);
             }
@@ -85,27 +85,29 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_place_is_waited_for_within_the_deadline_and_otherwise_refused_at_once() {
-        let pace = Pace::new(NonZeroU32::new(60).unwrap());
+    async fn acquire_waits_within_the_deadline_and_otherwise_fails_at_once() {
+        let pace = RateLimit::new(NonZeroU32::new(60).unwrap());
         for _ in 0..60 {
-            pace.take().unwrap();
+            pace.try_acquire().unwrap();
         }
         let began = Instant::now();
-        pace.wait(began + Duration::from_secs(2)).await.unwrap();
+        pace.acquire(began + Duration::from_secs(2)).await.unwrap();
         assert_eq!(began.elapsed().as_secs(), 1);
-        let refused = pace.wait(Instant::now() + Duration::from_millis(10)).await;
+        let refused = pace
+            .acquire(Instant::now() + Duration::from_millis(10))
+            .await;
         assert!(refused.unwrap_err() <= Duration::from_secs(1));
         assert_eq!(began.elapsed().as_secs(), 1, "at once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_thingspace_asks_for_is_waited_for_whatever_the_pace() {
-        let pace = Pace::new(NonZeroU32::new(6_000).unwrap());
+    async fn a_pause_requested_by_thingspace_overrides_the_rate() {
+        let pace = RateLimit::new(NonZeroU32::new(6_000).unwrap());
         pace.pause(Duration::from_secs(30));
         pace.pause(Duration::from_secs(1));
-        assert_eq!(pace.take(), Err(Duration::from_secs(30)));
+        assert_eq!(pace.try_acquire(), Err(Duration::from_secs(30)));
         let began = Instant::now();
-        pace.wait(began + Duration::from_secs(60)).await.unwrap();
+        pace.acquire(began + Duration::from_secs(60)).await.unwrap();
         assert_eq!(began.elapsed(), Duration::from_secs(30));
     }
 }

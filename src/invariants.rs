@@ -6,7 +6,7 @@
 
 /// A rule that a broken build leaves out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum Invariant {
     /// A callback is answered 200 when it is on disk, not when it is in a queue.
     SyncBeforeAnswer,
     /// A key that is known makes no second change.
@@ -16,15 +16,15 @@ pub enum Rule {
     /// A callback that comes again is stored once.
     Deduplication,
     /// A stream goes on behind its token, not at it.
-    TokenPlace,
+    ResumeAfterToken,
     /// A request is attributed only to the change of which it names every device.
-    WholeSet,
+    CompleteDeviceSet,
     /// After a crash, what may have left is not said to have stayed.
-    DoubtAfterCrash,
+    UnknownAfterCrash,
     /// Only a refusal in a form that ThingSpace uses counts towards the lock-out of the credentials.
-    KnownRefusals,
+    RecognisedRefusals,
     /// The two refusals that lock the credentials out lie apart in time.
-    RefusalsApart,
+    RefusalInterval,
     /// A change that is sent again is sent in the stored order of its devices.
     StoredOrder,
     /// A result that names two devices counts for neither.
@@ -32,11 +32,11 @@ pub enum Rule {
     /// A request is attributed only after it has been quiet, also after a restart.
     QuietPeriodOverRestart,
     /// ThingSpace's list of a request's devices is the whole set, or proves nothing.
-    ListAlone,
+    ExclusiveDeviceList,
     /// A closed change that has the devices and more may have made the request.
-    ClosedRivals,
+    ClosedCandidates,
     /// Positions, not clock times, decide if a result came after a change was sent.
-    PositionsNotTimes,
+    JournalPositions,
     /// Nothing is removed or closed by a system clock that has leapt ahead.
     SteadyClock,
     /// A journal that has lost something is refused.
@@ -47,24 +47,24 @@ pub enum Rule {
     InodeLock,
 }
 
-impl Rule {
+impl Invariant {
     /// Every rule, with the name by which `TSGW_BROKEN` breaks it.
     pub const ALL: [(Self, &'static str); 19] = [
         (Self::SyncBeforeAnswer, "answer-before-sync"),
         (Self::KeyCheck, "no-key-check"),
         (Self::NoRetryOnTimeOut, "retry-on-time-out"),
         (Self::Deduplication, "no-de-duplication"),
-        (Self::TokenPlace, "token-off-by-one"),
-        (Self::WholeSet, "part-of-the-set"),
-        (Self::DoubtAfterCrash, "crash-means-not-sent"),
-        (Self::KnownRefusals, "any-refusal-counts"),
-        (Self::RefusalsApart, "refusals-at-once"),
+        (Self::ResumeAfterToken, "token-off-by-one"),
+        (Self::CompleteDeviceSet, "part-of-the-set"),
+        (Self::UnknownAfterCrash, "crash-means-not-sent"),
+        (Self::RecognisedRefusals, "any-refusal-counts"),
+        (Self::RefusalInterval, "refusals-at-once"),
         (Self::StoredOrder, "order-of-the-later-call"),
         (Self::AmbiguousResults, "two-devices-count-for-one"),
         (Self::QuietPeriodOverRestart, "quiet-at-the-start"),
-        (Self::ListAlone, "list-adds-to-callbacks"),
-        (Self::ClosedRivals, "closed-is-no-rival"),
-        (Self::PositionsNotTimes, "clock-times"),
+        (Self::ExclusiveDeviceList, "list-adds-to-callbacks"),
+        (Self::ClosedCandidates, "closed-is-no-rival"),
+        (Self::JournalPositions, "clock-times"),
         (Self::SteadyClock, "system-clock-removes"),
         (Self::MarkerCheck, "no-marker-check"),
         (Self::OriginCheck, "any-origin"),
@@ -73,10 +73,10 @@ impl Rule {
 
     /// Whether this process breaks it.
     #[cfg(feature = "broken")]
-    pub fn is_broken(self) -> bool {
+    pub fn is_disabled(self) -> bool {
         use std::sync::OnceLock;
 
-        static BROKEN: OnceLock<Option<Rule>> = OnceLock::new();
+        static BROKEN: OnceLock<Option<Invariant>> = OnceLock::new();
         let chosen = BROKEN.get_or_init(|| {
             let name = std::env::var("TSGW_BROKEN").ok()?;
             let rule = Self::ALL.into_iter().find(|(_, known)| *known == name);
@@ -88,7 +88,7 @@ impl Rule {
 
     /// Whether this process breaks it: never.
     #[cfg(not(feature = "broken"))]
-    pub const fn is_broken(self) -> bool {
+    pub const fn is_disabled(self) -> bool {
         false
     }
 }

@@ -8,19 +8,19 @@ use crate::domain::change::RefusalKind::{
 
 /// The meaning of an error code for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(super) enum ErrorMeaning {
     /// ThingSpace refused it and executed nothing.
     Refused(RefusalKind),
     /// ThingSpace refused the session and executed nothing.
     SessionRefused,
     /// Nothing: it may have been executed.
-    Nothing,
+    Uncertain,
 }
 
-use Meaning::{Nothing, Refused, SessionRefused};
+use ErrorMeaning::{Refused, SessionRefused, Uncertain};
 
 /// The known codes, without the name of a service in front.
-pub(super) const CODES: [(&str, Meaning); 25] = [
+pub(super) const CODES: [(&str, ErrorMeaning); 25] = [
     (
         "INPUT_INVALID.Request.InvalidCharacter",
         Refused(InvalidArgument),
@@ -78,7 +78,7 @@ pub(super) const CODES: [(&str, Meaning); 25] = [
         "REQUEST_FAILED.PlanChangeLimitExceeded",
         Refused(FailedPrecondition),
     ),
-    ("REQUEST_FAILED.UnexpectedError", Nothing),
+    ("REQUEST_FAILED.UnexpectedError", Uncertain),
     ("DeserializationFailed", Refused(InvalidArgument)),
 ];
 
@@ -86,27 +86,27 @@ pub(super) const CODES: [(&str, Meaning); 25] = [
 const CLASSES: [&str; 2] = ["INPUT_INVALID", "REQUEST_FAILED"];
 
 /// The meaning of ThingSpace's error; `None` when neither its code nor a code in its text is known.
-pub(super) fn meaning(error: &ErrorBody) -> Option<Meaning> {
-    meaning_of(error.cause_code()?)
+pub(super) fn classify_error(error: &ErrorBody) -> Option<ErrorMeaning> {
+    classify_code(error.cause_code()?)
 }
 
 /// The kind of refusal that a code of a lookup's error means.
-pub(super) fn kind_of(code: &str) -> RefusalKind {
-    match meaning_of(code) {
+pub(super) fn refusal_kind_for_code(code: &str) -> RefusalKind {
+    match classify_code(code) {
         Some(Refused(kind)) => kind,
         _ => FailedPrecondition,
     }
 }
 
-fn meaning_of(code: &str) -> Option<Meaning> {
-    let known = CODES.iter().find(|(known, _)| is(code, known));
+fn classify_code(code: &str) -> Option<ErrorMeaning> {
+    let known = CODES.iter().find(|(known, _)| is_same_code(code, known));
     known
         .map(|(_, meaning)| *meaning)
-        .or_else(|| by_parts(code))
+        .or_else(|| classify_unlisted_code(code))
 }
 
 /// True if a code is the known one, with or without the name of a service in front.
-fn is(code: &str, known: &str) -> bool {
+fn is_same_code(code: &str, known: &str) -> bool {
     let service = code
         .len()
         .checked_sub(known.len())
@@ -119,7 +119,7 @@ fn is(code: &str, known: &str) -> bool {
 }
 
 /// The meaning of a code that is not in the table.
-fn by_parts(code: &str) -> Option<Meaning> {
+fn classify_unlisted_code(code: &str) -> Option<ErrorMeaning> {
     let lower = code.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
     let is_class = |class: &str| code.split('.').any(|part| part.eq_ignore_ascii_case(class));
@@ -129,7 +129,7 @@ fn by_parts(code: &str) -> Option<Meaning> {
     {
         Some(SessionRefused)
     } else if lower.ends_with("unexpectederror") {
-        Some(Nothing)
+        Some(Uncertain)
     } else if has("devicestate") || has("limit") || has("suspend") {
         Some(Refused(FailedPrecondition))
     } else if lower.ends_with("notfound") {
@@ -218,20 +218,23 @@ mod tests {
 
     #[test]
     fn a_code_is_known_in_any_case_behind_any_one_service_and_only_as_a_whole() {
-        assert!(is("request_failed.noaccounts", "REQUEST_FAILED.NoAccounts"));
-        assert!(is(
+        assert!(is_same_code(
+            "request_failed.noaccounts",
+            "REQUEST_FAILED.NoAccounts"
+        ));
+        assert!(is_same_code(
             "X.REQUEST_FAILED.NoAccounts",
             "REQUEST_FAILED.NoAccounts"
         ));
-        assert!(!is(
+        assert!(!is_same_code(
             "XREQUEST_FAILED.NoAccounts",
             "REQUEST_FAILED.NoAccounts"
         ));
-        assert!(!is(
+        assert!(!is_same_code(
             "X.Y.REQUEST_FAILED.NoAccounts",
             "REQUEST_FAILED.NoAccounts"
         ));
-        assert!(!is("éé", "abc"));
+        assert!(!is_same_code("éé", "abc"));
     }
 
     #[test]

@@ -3,11 +3,11 @@
 use super::*;
 
 #[tokio::test]
-async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
-    let fake = Fake::start().await;
+async fn the_login_is_sent_as_documented() {
+    let fake = ScriptedThingSpace::start().await;
     client(&fake.base_url).prepare(None, soon()).await.unwrap();
 
-    let token = &fake.seen(TOKEN)[0];
+    let token = &fake.received(TOKEN)[0];
     assert_eq!(token.method, "POST");
     assert_eq!(
         token.headers["authorization"],
@@ -18,7 +18,7 @@ async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
         "application/x-www-form-urlencoded"
     );
     assert_eq!(token.body, "grant_type=client_credentials");
-    let log_in = &fake.seen(LOG_IN)[0];
+    let log_in = &fake.received(LOG_IN)[0];
     assert_eq!(log_in.headers["authorization"], "Bearer token-1");
     assert_eq!(
         log_in.body,
@@ -28,7 +28,7 @@ async fn the_log_in_is_sent_as_thingspaces_pages_have_it() {
 
 #[tokio::test]
 async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies_under_them() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     let ready = join_all((0..100).map(|_| client.prepare(None, soon()))).await;
     assert!(ready.iter().all(Result::is_ok));
@@ -37,9 +37,11 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies
     fake.end_session();
     fake.gate_changes(100);
     let demand = esim();
-    let answers = join_all((0..100).map(|_| client.change(&demand, None))).await;
+    let answers = join_all((0..100).map(|_| client.send_change(&demand, None))).await;
     assert!(
-        answers.iter().all(|a| matches!(a, Answer::Accepted(_))),
+        answers
+            .iter()
+            .all(|a| matches!(a, ChangeResponse::Accepted(_))),
         "{answers:?}"
     );
     assert_eq!(fake.counts(), (1, 2, 200));
@@ -47,7 +49,7 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies
 
 #[tokio::test]
 async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_log_in() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     fake.script(LOG_IN, [answer(401, BAD_TOKEN)]);
     client(&fake.base_url).prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (2, 2, 0));
@@ -55,7 +57,7 @@ async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_lo
 
 #[tokio::test]
 async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
-    let fake = Fake::start().await;
+    let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
     tokio::time::pause();
@@ -73,11 +75,11 @@ async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
     client.prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (3, 1, 0));
     assert!(matches!(
-        client.change(&esim(), None).await,
-        Answer::Accepted(_)
+        client.send_change(&esim(), None).await,
+        ChangeResponse::Accepted(_)
     ));
     assert_eq!(
-        fake.seen(ESIM)[0].headers["authorization"],
+        fake.received(ESIM)[0].headers["authorization"],
         "Bearer token-2"
     );
 }
@@ -110,9 +112,9 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses
         (LOG_IN, 403, HTML, false),
         (LOG_IN, 401, "", false),
     ] {
-        let fake = Fake::start().await;
-        let source = source("the-password");
-        let client = client_of(&fake.base_url, &source, FiveGBiMethod::Post);
+        let fake = ScriptedThingSpace::start().await;
+        let source = credential_store("the-password");
+        let client = client_with(&fake.base_url, &source, FiveGBiMethod::Post);
         fake.script(path, [answer(status, body)]);
         let unprepared = client.prepare(None, soon()).await.unwrap_err();
         let kind = match counts {
@@ -132,18 +134,18 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses
 }
 
 #[tokio::test]
-async fn trouble_with_the_log_in_is_told_apart_and_no_change_is_sent() {
+async fn a_failed_login_is_classified_and_no_change_is_sent() {
     for (status, kind, wait) in [
         (503, RefusalKind::NotSent, 1),
         (302, RefusalKind::NotSent, 1),
         // As its Retry-After says.
         (429, RefusalKind::Throttled, 7),
     ] {
-        let fake = Fake::start().await;
+        let fake = ScriptedThingSpace::start().await;
         fake.script(TOKEN, [answer(status, "")]);
-        let answer = client(&fake.base_url).change(&esim(), None).await;
-        assert!(matches!(answer, Answer::NotExecuted(_)));
-        let refusal = refusal_of(answer);
+        let answer = client(&fake.base_url).send_change(&esim(), None).await;
+        assert!(matches!(answer, ChangeResponse::NotExecuted(_)));
+        let refusal = expect_refusal(answer);
         let after = refusal.retry_after.unwrap();
         assert_eq!(refusal.kind, kind);
         assert!(after > Duration::ZERO && after <= Duration::from_secs(wait));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FailedLogins, REFUSAL_INTERVAL, Unprepared, refusal};
+use super::{FailedLogins, PrepareError, REFUSAL_INTERVAL, new_refusal};
 use crate::domain::{
     backoff,
     change::{Refusal, RefusalKind},
@@ -12,7 +12,7 @@ use crate::domain::{
 
 /// A failed try, and when the next one is due.
 #[derive(Clone)]
-pub(super) struct Retry {
+pub(super) struct LoginRetry {
     /// Failed tries in a row.
     pub(super) failures: u32,
     pub(super) failed_at: Instant,
@@ -22,9 +22,9 @@ pub(super) struct Retry {
 
 // === impl Retry ===
 
-impl Retry {
+impl LoginRetry {
     /// The next try is due after this delay.
-    pub(super) fn at(delay: Duration, refusal: Refusal) -> Self {
+    pub(super) fn after_delay(delay: Duration, refusal: Refusal) -> Self {
         let now = Instant::now();
         Self {
             failures: 1,
@@ -46,7 +46,7 @@ impl Retry {
         let delay = backoff::delay(range, failures, fastrand::f64());
         Self {
             failures,
-            ..Self::at(delay, refusal)
+            ..Self::after_delay(delay, refusal)
         }
     }
 
@@ -55,7 +55,7 @@ impl Retry {
         let since = failed.since_refused?;
         let left = REFUSAL_INTERVAL.checked_sub(since)?;
         let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
-        let retry = Self::at(left, refusal(RefusalKind::Credentials, detail));
+        let retry = Self::after_delay(left, new_refusal(RefusalKind::Credentials, detail));
         Some(Self {
             failed_at: retry
                 .failed_at
@@ -66,8 +66,8 @@ impl Retry {
     }
 
     /// The failure, and how long to wait now.
-    pub(super) fn unprepared(&self) -> Unprepared {
-        Unprepared(Refusal {
+    pub(super) fn error(&self) -> PrepareError {
+        PrepareError(Refusal {
             retry_after: Some(self.due.saturating_duration_since(Instant::now())),
             ..self.refusal.clone()
         })

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 use secrecy::SecretString;
 
 use super::*;
-use crate::thingspace::log_in::LogInError;
+use crate::thingspace::login::LoginError;
 
 /// A log-in that is answered from a script, and credentials with a store for their failed log-ins.
 #[derive(Default)]
-struct Fake {
-    tokens: Mutex<VecDeque<Result<Duration, Cause>>>,
-    sessions: Mutex<VecDeque<Result<(), Cause>>>,
+struct FakeLogin {
+    tokens: Mutex<VecDeque<Result<Duration, LoginFailure>>>,
+    sessions: Mutex<VecDeque<Result<(), LoginFailure>>>,
     /// When each was asked for.
     token_requests: Mutex<Vec<Instant>>,
     session_requests: Mutex<Vec<Instant>>,
@@ -21,35 +21,35 @@ struct Fake {
     writes: Mutex<u32>,
 }
 
-impl std::fmt::Debug for Fake {
+impl std::fmt::Debug for FakeLogin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Fake")
     }
 }
 
-fn failed(cause: Cause) -> LogInError {
+fn failed(cause: LoginFailure) -> LoginError {
     let kind = match cause {
-        Cause::CredentialsRefused | Cause::TokenRefused => RefusalKind::Credentials,
-        Cause::Unrecognised | Cause::Unrelated => RefusalKind::NotSent,
+        LoginFailure::CredentialsRefused | LoginFailure::TokenRefused => RefusalKind::Credentials,
+        LoginFailure::Unrecognised | LoginFailure::Unavailable => RefusalKind::NotSent,
     };
-    let refusal = refusal(kind, format!("{cause:?}"));
-    LogInError { cause, refusal }
+    let refusal = new_refusal(kind, format!("{cause:?}"));
+    LoginError { cause, refusal }
 }
 
-fn secret(text: &str) -> Secret {
-    Secret {
+fn secret(text: &str) -> HeaderSecret {
+    HeaderSecret {
         header: HeaderValue::from_str(text).unwrap(),
         text: SecretString::from(text),
     }
 }
 
 #[async_trait]
-impl LogInApi for Fake {
+impl LoginApi for FakeLogin {
     async fn token(
         &self,
-        _: &Credentials,
+        _: &ThingSpaceCredentials,
         _: Option<&TraceParent>,
-    ) -> Result<(Secret, Duration), LogInError> {
+    ) -> Result<(HeaderSecret, Duration), LoginError> {
         self.token_requests.lock().unwrap().push(Instant::now());
         let next = self.tokens.lock().unwrap().pop_front();
         let lifetime = next.unwrap_or(Ok(Duration::from_secs(3_600)));
@@ -60,10 +60,10 @@ impl LogInApi for Fake {
 
     async fn session(
         &self,
-        _: &Secret,
-        _: &Credentials,
+        _: &HeaderSecret,
+        _: &ThingSpaceCredentials,
         _: Option<&TraceParent>,
-    ) -> Result<Secret, LogInError> {
+    ) -> Result<HeaderSecret, LoginError> {
         self.session_requests.lock().unwrap().push(Instant::now());
         let next = self.sessions.lock().unwrap().pop_front();
         let opened = next.unwrap_or(Ok(()));
@@ -71,10 +71,10 @@ impl LogInApi for Fake {
     }
 }
 
-impl CredentialSource for Fake {
-    fn read(&self) -> Result<Credentials, String> {
+impl CredentialSource for FakeLogin {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
         let any = || SecretString::from("any");
-        Ok(Credentials {
+        Ok(ThingSpaceCredentials {
             app_key: any(),
             app_secret: any(),
             uws_username: any(),
@@ -84,32 +84,32 @@ impl CredentialSource for Fake {
 }
 
 #[async_trait]
-impl FailedLoginStore for Fake {
-    async fn load(&self, _: &Credentials) -> Result<FailedLogins, String> {
+impl FailedLoginStore for FakeLogin {
+    async fn load(&self, _: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
         Ok(*self.stored.lock().unwrap())
     }
 
-    async fn store(&self, _: &Credentials, failed: FailedLogins) -> Result<(), String> {
+    async fn store(&self, _: &ThingSpaceCredentials, failed: FailedLogins) -> Result<(), String> {
         *self.writes.lock().unwrap() += 1;
         *self.stored.lock().unwrap() = failed;
         Ok(())
     }
 }
 
-impl Fake {
-    fn access(self: &Arc<Self>) -> Access {
-        Access::new(
+impl FakeLogin {
+    fn access(self: &Arc<Self>) -> SessionManager {
+        SessionManager::new(
             Arc::<Self>::clone(self),
             Arc::<Self>::clone(self),
             Arc::<Self>::clone(self),
         )
     }
 
-    fn tokens(&self, next: impl IntoIterator<Item = Result<Duration, Cause>>) {
+    fn tokens(&self, next: impl IntoIterator<Item = Result<Duration, LoginFailure>>) {
         self.tokens.lock().unwrap().extend(next);
     }
 
-    fn sessions(&self, next: impl IntoIterator<Item = Result<(), Cause>>) {
+    fn sessions(&self, next: impl IntoIterator<Item = Result<(), LoginFailure>>) {
         self.sessions.lock().unwrap().extend(next);
     }
 
@@ -131,9 +131,9 @@ impl Fake {
 
 /// Calls in a tight loop until one succeeds or the credentials are locked out; each failed call is
 /// repeated after the time that it says.
-async fn call_until_settled(access: &Access) -> Result<(), Refusal> {
+async fn call_until_settled(access: &SessionManager) -> Result<(), Refusal> {
     loop {
-        let Err(Unprepared(refusal)) = access.valid_headers(None).await.map(drop) else {
+        let Err(PrepareError(refusal)) = access.valid_headers(None).await.map(drop) else {
             return Ok(());
         };
         match refusal.retry_after {
@@ -147,10 +147,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_renewal_backs_off_writes_nothing_and_leaves_the_old_token_in_use() {
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(FakeLogin::default());
     let access = fake.access();
     fake.tokens([Ok(HOUR)]);
-    fake.tokens(std::iter::repeat_n(Err(Cause::Unrelated), 10_000));
+    fake.tokens(std::iter::repeat_n(Err(LoginFailure::Unavailable), 10_000));
     access.fresh_headers(None).await.unwrap();
     assert_eq!(fake.counts(), (1, 1, 2));
 
@@ -167,7 +167,7 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_leaves_the_old_token_in_u
     assert_eq!(fake.counts(), (2, 1, 2));
 
     // 1, 2, 4, 8 and 16 s, then 30 s: or half of that.
-    let idle = tokio::time::timeout(Duration::from_secs(600), access.keep_fresh());
+    let idle = tokio::time::timeout(Duration::from_secs(600), access.run_token_renewal());
     assert!(
         idle.await.is_err(),
         "it goes on for as long as it is polled"
@@ -183,7 +183,7 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_leaves_the_old_token_in_u
     // That call waited for the next try if it was due within two seconds.
     let (tokens, ..) = fake.counts();
     fake.tokens.lock().unwrap().clear();
-    let idle = tokio::time::timeout(RETRY_DELAY.1, access.keep_fresh());
+    let idle = tokio::time::timeout(RETRY_DELAY.1, access.run_token_renewal());
     assert!(idle.await.is_err());
     assert_eq!(fake.counts(), (tokens + 1, 1, 2));
     access.fresh_headers(None).await.unwrap();
@@ -191,8 +191,11 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_leaves_the_old_token_in_u
 
 #[tokio::test(start_paused = true)]
 async fn the_two_refusals_that_lock_the_credentials_out_lie_apart_in_time_over_restarts_too() {
-    let fake = Arc::new(Fake::default());
-    fake.sessions(std::iter::repeat_n(Err(Cause::CredentialsRefused), 10));
+    let fake = Arc::new(FakeLogin::default());
+    fake.sessions(std::iter::repeat_n(
+        Err(LoginFailure::CredentialsRefused),
+        10,
+    ));
     let access = fake.access();
     for _ in 0..100 {
         let refusal = access.fresh_headers(None).await.err().unwrap().0;
@@ -220,9 +223,9 @@ async fn the_two_refusals_that_lock_the_credentials_out_lie_apart_in_time_over_r
 
 #[tokio::test(start_paused = true)]
 async fn a_locked_out_gateway_logs_in_again_when_its_credentials_change_or_an_operator_says_so() {
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(FakeLogin::default());
     let access = fake.access();
-    let refused = || std::iter::repeat_n(Err(Cause::CredentialsRefused), 2);
+    let refused = || std::iter::repeat_n(Err(LoginFailure::CredentialsRefused), 2);
     fake.sessions(refused());
     call_until_settled(&access).await.unwrap_err();
     access.reset_lockout().await.unwrap();
@@ -240,8 +243,8 @@ async fn a_locked_out_gateway_logs_in_again_when_its_credentials_change_or_an_op
 
 #[tokio::test(start_paused = true)]
 async fn unrecognised_refusals_never_lock_out_and_are_repeated_ever_more_seldom() {
-    let fake = Arc::new(Fake::default());
-    fake.sessions(std::iter::repeat_n(Err(Cause::Unrecognised), 12));
+    let fake = Arc::new(FakeLogin::default());
+    fake.sessions(std::iter::repeat_n(Err(LoginFailure::Unrecognised), 12));
     let access = fake.access();
     call_until_settled(&access).await.unwrap();
     let gaps = fake.session_gaps();
@@ -257,19 +260,19 @@ async fn unrecognised_refusals_never_lock_out_and_are_repeated_ever_more_seldom(
 
 #[tokio::test(start_paused = true)]
 async fn a_session_is_opened_with_the_old_token_while_that_cannot_be_renewed() {
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(FakeLogin::default());
     let access = fake.access();
-    fake.tokens([Ok(HOUR), Err(Cause::Unrelated)]);
+    fake.tokens([Ok(HOUR), Err(LoginFailure::Unavailable)]);
     let headers = access.fresh_headers(None).await.unwrap();
     tokio::time::sleep(HOUR - RENEWAL_MARGIN).await;
-    access.discard(&headers, Stale::Session);
+    access.discard(&headers, StaleAuth::Session);
     access.fresh_headers(None).await.unwrap();
     assert_eq!((fake.counts().0, fake.counts().1), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_log_in_that_a_crash_cut_off_counts_half_and_four_of_them_lock_out() {
-    let fake = Arc::new(Fake::default());
+    let fake = Arc::new(FakeLogin::default());
     for crashes in 0..4 {
         let access = fake.access();
         fake.stored.lock().unwrap().unfinished = crashes;
@@ -283,7 +286,7 @@ async fn a_log_in_that_a_crash_cut_off_counts_half_and_four_of_them_lock_out() {
     assert_eq!(fake.counts().1, 4);
     // After two crashes one refusal is the last.
     fake.stored.lock().unwrap().unfinished = 2;
-    fake.sessions([Err(Cause::CredentialsRefused)]);
+    fake.sessions([Err(LoginFailure::CredentialsRefused)]);
     let access = fake.access();
     call_until_settled(&access).await.unwrap_err();
     assert_eq!(fake.counts().1, 5);

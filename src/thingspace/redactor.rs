@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::domain::change::Refusal;
 
 /// Texts that must not be shown.
-pub(super) struct Blanks {
+pub(super) struct Redactor {
     /// Folded, by their first character; found anywhere.
     hidden: HashMap<char, HashSet<Vec<char>>>,
     /// Folded; found only as whole words.
@@ -22,12 +22,12 @@ const MAX_TEXT: usize = 500;
 const MAX_CODE: usize = 128;
 /// How much of a text is looked at. What is kept of it may get shorter by
 /// blanking, but 500 characters of it are enough for people in any case.
-const MAX_LOOK: usize = 2_000;
-const BLANK: &str = "[redacted]";
+const MAX_INPUT: usize = 2_000;
+const PLACEHOLDER: &str = "[redacted]";
 
 // === impl Blanks ===
 
-impl Blanks {
+impl Redactor {
     /// Hides these texts, whatever their case.
     pub(super) fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
         let mut hidden: HashMap<char, HashSet<Vec<char>>> = HashMap::new();
@@ -54,9 +54,9 @@ impl Blanks {
     }
 
     /// Blanks and shortens what ThingSpace said.
-    pub(super) fn tidy(&self, refusal: &mut Refusal) {
+    pub(super) fn redact(&self, refusal: &mut Refusal) {
         let tidied = |said: Option<String>, max: usize| {
-            said.map(|said| self.apply(&said, max))
+            said.map(|said| self.redact_text(&said, max))
                 .filter(|said| !said.is_empty())
         };
         refusal.thingspace_code = tidied(refusal.thingspace_code.take(), MAX_CODE);
@@ -65,12 +65,12 @@ impl Blanks {
 
     /// At most `max` characters of a text, control characters replaced by
     /// spaces and hidden texts by `[redacted]`.
-    pub(super) fn apply(&self, text: &str, max: usize) -> String {
+    pub(super) fn redact_text(&self, text: &str, max: usize) -> String {
         let text = text.trim();
         let folded: Vec<char> = text.chars().map(fold).collect();
         let mut out = String::new();
         let mut hidden_until = 0;
-        for (at, c) in text.chars().enumerate().take(MAX_LOOK) {
+        for (at, c) in text.chars().enumerate().take(MAX_INPUT) {
             let was_hidden = at < hidden_until;
             // Looked for at each place, also within what is hidden already: two
             // hidden texts may overlap.
@@ -81,7 +81,7 @@ impl Blanks {
                 hidden_until = hidden_until.max(at + self.word(rest));
             }
             match (was_hidden, at < hidden_until) {
-                (false, true) => out.push_str(BLANK),
+                (false, true) => out.push_str(PLACEHOLDER),
                 (false, false) => out.push(if c.is_control() { ' ' } else { c }),
                 (true, _) => {}
             }
@@ -123,34 +123,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_texts_are_blanked_whatever_their_case_and_also_where_they_overlap() {
-        let blanks = Blanks::new(["1 Main St", "st dallas", "Zoë", "Al"].into_iter());
+    fn sensitive_texts_are_redacted_in_any_case_and_where_they_overlap() {
+        let blanks = Redactor::new(["1 Main St", "st dallas", "Zoë", "Al"].into_iter());
         for (text, shown) in [
             ("no such street: 1 MAIN ST!", "no such street: [redacted]!"),
             ("1 main st Dallas 75001", "[redacted] 75001"),
             ("ZOË and Al\nagain", "[redacted] and Al again"),
             ("  ", ""),
         ] {
-            assert_eq!(blanks.apply(text, 500), shown);
+            assert_eq!(blanks.redact_text(text, 500), shown);
         }
     }
 
     #[test]
-    fn the_words_of_a_name_or_an_address_are_blanked_where_they_stand_as_words() {
+    fn words_of_a_name_or_address_are_redacted_as_whole_words() {
         let texts = || ["75201", "1234", "1 Main St", "Wu", "III"].into_iter();
-        let blanks = Blanks::new(texts()).with_words(texts());
+        let blanks = Redactor::new(texts()).with_words(texts());
         let said = "Zip 75201-1234 unknown; Mr wu, III at MAIN ST, Stub 1";
         let shown = "Zip [redacted]-[redacted] unknown; Mr [redacted], [redacted] at \
              [redacted] [redacted], Stub 1";
-        assert_eq!(blanks.apply(said, 500), shown);
+        assert_eq!(blanks.redact_text(said, 500), shown);
     }
 
     #[test]
-    fn a_text_is_cut_only_after_it_was_blanked() {
-        let blanks = Blanks::new(std::iter::once("Lovelace"));
+    fn a_text_is_redacted_before_it_is_truncated() {
+        let blanks = Redactor::new(std::iter::once("Lovelace"));
         let text = format!("{}Lovelace", "x".repeat(496));
-        assert_eq!(blanks.apply(&text, 500), format!("{}[red", "x".repeat(496)));
-        let long = format!("{}Lovelace", "é".repeat(MAX_LOOK - 2));
-        assert!(!blanks.apply(&long, MAX_LOOK).contains("Lo"));
+        assert_eq!(
+            blanks.redact_text(&text, 500),
+            format!("{}[red", "x".repeat(496))
+        );
+        let long = format!("{}Lovelace", "é".repeat(MAX_INPUT - 2));
+        assert!(!blanks.redact_text(&long, MAX_INPUT).contains("Lo"));
     }
 }

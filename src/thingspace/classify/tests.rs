@@ -4,37 +4,37 @@ use super::*;
 
 /// What the table says, in short.
 #[derive(Debug, PartialEq)]
-enum Short {
+enum ResponseClass {
     Accepted,
     Refused(RefusalKind),
     Throttled,
-    Stale(Stale),
+    Stale(StaleAuth),
     Unknown,
 }
 
 use RefusalKind::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
-use Short::{Accepted, Refused, Throttled, Unknown};
+use ResponseClass::{Accepted, Refused, Throttled, Unknown};
 
-fn reply(status: u16, body: &str) -> Reply {
-    Reply {
+fn reply(status: u16, body: &str) -> UpstreamResponse {
+    UpstreamResponse {
         status: StatusCode::from_u16(status).unwrap(),
         retry_after: None,
         body: body.as_bytes().to_vec(),
     }
 }
 
-fn read_short(status: u16, body: &str) -> Short {
-    match read(&reply(status, body), ChangeType::FiveGBiPlan) {
-        Reading::Answer(Answer::Accepted(_)) => Accepted,
-        Reading::Answer(Answer::Refused(refusal)) => Refused(refusal.kind),
-        Reading::Answer(Answer::NotExecuted(refusal)) => {
+fn classify_body(status: u16, body: &str) -> ResponseClass {
+    match classify(&reply(status, body), ChangeType::FiveGBiPlan) {
+        Classification::Response(ChangeResponse::Accepted(_)) => Accepted,
+        Classification::Response(ChangeResponse::Refused(refusal)) => Refused(refusal.kind),
+        Classification::Response(ChangeResponse::NotExecuted(refusal)) => {
             assert_eq!(refusal.kind, RefusalKind::Throttled);
             Throttled
         }
-        Reading::Answer(Answer::Unknown(_)) => Unknown,
-        Reading::Stale(stale, refusal) => {
+        Classification::Response(ChangeResponse::Unknown(_)) => Unknown,
+        Classification::StaleAuth(stale, refusal) => {
             assert_eq!(refusal.kind, RefusalKind::Credentials);
-            Short::Stale(stale)
+            ResponseClass::Stale(stale)
         }
     }
 }
@@ -85,7 +85,7 @@ fn only_a_success_with_a_request_id_is_accepted_and_all_that_leaves_doubt_is_unk
         (503, "", Unknown),
         (504, &xml("101504"), Unknown),
     ] {
-        assert_eq!(read_short(status, body), expected, "{status} {body}");
+        assert_eq!(classify_body(status, body), expected, "{status} {body}");
     }
 }
 
@@ -155,7 +155,7 @@ fn a_refusal_in_a_known_shape_is_sorted_by_its_code_without_the_services_name() 
         (405, fault("900906"), FailedPrecondition),
     ] {
         assert_eq!(
-            read_short(status, &body),
+            classify_body(status, &body),
             Refused(expected),
             "{status} {body}"
         );
@@ -165,35 +165,39 @@ fn a_refusal_in_a_known_shape_is_sorted_by_its_code_without_the_services_name() 
 #[test]
 fn a_refused_authentication_is_recognised_by_the_body_first_and_the_status_second() {
     for (status, body, expected) in [
-        (401, fault("900901"), Stale::Token),
-        (403, fault("900908"), Stale::Token),
-        (400, fault("900902"), Stale::Token),
-        (403, xml("404"), Stale::Both),
-        (401, xml("900901"), Stale::Both),
+        (401, fault("900901"), StaleAuth::Token),
+        (403, fault("900908"), StaleAuth::Token),
+        (400, fault("900902"), StaleAuth::Token),
+        (403, xml("404"), StaleAuth::Both),
+        (401, xml("900901"), StaleAuth::Both),
         (
             400,
             service("UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"),
-            Stale::Session,
+            StaleAuth::Session,
         ),
         (
             401,
             service("UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"),
-            Stale::Session,
+            StaleAuth::Session,
         ),
         (
             403,
             service("REQUEST_FAILED.SessionToken.Format"),
-            Stale::Session,
+            StaleAuth::Session,
         ),
-        (401, String::new(), Stale::Both),
-        (403, String::new(), Stale::Both),
-        (401, service("401"), Stale::Both),
-        (400, service("401"), Stale::Both),
-        (401, r#"{"error":"invalid_token"}"#.to_owned(), Stale::Both),
+        (401, String::new(), StaleAuth::Both),
+        (403, String::new(), StaleAuth::Both),
+        (401, service("401"), StaleAuth::Both),
+        (400, service("401"), StaleAuth::Both),
+        (
+            401,
+            r#"{"error":"invalid_token"}"#.to_owned(),
+            StaleAuth::Both,
+        ),
     ] {
         assert_eq!(
-            read_short(status, &body),
-            Short::Stale(expected),
+            classify_body(status, &body),
+            ResponseClass::Stale(expected),
             "{status} {body}"
         );
     }
@@ -211,11 +215,11 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
         (503, fault("900807")),
         (503, xml("900802")),
     ] {
-        assert_eq!(read_short(status, &body), Throttled, "{status} {body}");
+        assert_eq!(classify_body(status, &body), Throttled, "{status} {body}");
     }
     let mut throttled = reply(429, "");
     throttled.retry_after = Some(Duration::from_secs(7));
-    let reading = read(&throttled, ChangeType::EsimPlan);
+    let reading = classify(&throttled, ChangeType::EsimPlan);
     let wait = reading.refusal().and_then(|refusal| refusal.retry_after);
     assert_eq!(wait, Some(Duration::from_secs(7)));
 }
@@ -223,7 +227,7 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
 #[test]
 fn a_wrong_verb_names_the_setting_where_there_is_one() {
     let names_verb = |change_type| {
-        let reading = read(&reply(400, &fault("900906")), change_type);
+        let reading = classify(&reply(400, &fault("900906")), change_type);
         let detail = reading.refusal().unwrap().detail.clone();
         assert!(detail.contains("thingspace.base_url"), "{detail}");
         detail.contains("thingspace.five_g_bi_http_method")

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use thingspace_loopback::is_loopback_url;
 
 use super::{Check, Config, Mode};
-use crate::config::Register;
+use crate::config::RegisterPolicy;
 
 /// The ports that ThingSpace calls ("Register Callback Listener").
 const PORTS: [RangeInclusive<u16>; 5] = [
@@ -18,11 +18,11 @@ const PORTS: [RangeInclusive<u16>; 5] = [
 
 impl Config {
     /// What is to be registered must be known, and nobody else may know it.
-    pub(super) fn check_guard(&self, mode: Mode) -> Check {
+    pub(super) fn check_registration(&self, mode: Mode) -> Check {
         let word = match self.callbacks.register {
-            Register::Never => return Ok(()),
-            Register::IfUnclaimed => "if_unclaimed",
-            Register::Replace => "replace",
+            RegisterPolicy::Never => return Ok(()),
+            RegisterPolicy::IfUnclaimed => "if_unclaimed",
+            RegisterPolicy::Replace => "replace",
         };
         let missing = |key: &str, expected: &str| {
             let fault = format!("not set, expected {expected} with callbacks.register = {word}");
@@ -46,7 +46,7 @@ impl Config {
         )
     }
 
-    pub(super) fn warn_of_guard(&self, mode: Mode, warnings: &mut Vec<String>) {
+    pub(super) fn warn_about_registration(&self, mode: Mode, warnings: &mut Vec<String>) {
         let has_accounts = !self.thingspace.accounts.is_empty();
         let url = match (&self.callbacks.public_url, has_accounts) {
             (None, false) => return,
