@@ -3,7 +3,9 @@
 use std::{io, net::SocketAddr};
 
 use tempfile::TempDir;
-use thingspace_sandbox::{CallbackOrder, Credentials, Resend, Sandbox, Settings, Shares};
+use thingspace_sandbox::{
+    AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings,
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
@@ -34,19 +36,19 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
         listen: config.listen,
         seed: config.seed,
         callback_delay: config.callback_delay,
-        answer_delay: config.answer_delay,
-        slow_answer: config.slow_answer,
-        late_by: config.late_by,
-        interim_for: config.interim_for,
+        response_delay: config.answer_delay,
+        slow_response_delay: config.slow_answer,
+        late_delay: config.late_by,
+        interim_delay: config.interim_for,
         resend: match config.resend {
-            config::ResendPolicy::Quick => Resend::Quick,
-            config::ResendPolicy::Measured => Resend::Measured,
-            config::ResendPolicy::Documented => Resend::Documented,
+            config::ResendPolicy::Quick => ResendPolicy::Quick,
+            config::ResendPolicy::Measured => ResendPolicy::Measured,
+            config::ResendPolicy::Documented => ResendPolicy::Documented,
         },
         time_scale: config.time_scale,
-        resend_after: config.resend_after,
-        patience: config.patience,
-        shares: Shares {
+        resend_delay: config.resend_after,
+        callback_timeout: config.patience,
+        fault_rates: FaultRates {
             failure: config.failure_share,
             duplicate: config.duplicate_share,
             lost: config.lost_share,
@@ -54,20 +56,20 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
             late: config.late_share,
             malformed: config.malformed_share,
             drop_request: config.drop_request_share,
-            drop_answer: config.drop_answer_share,
+            drop_response: config.drop_answer_share,
             error: config.error_share,
         },
-        order: match config.order {
+        callback_order: match config.order {
             config::CallbackOrder::AsSent => CallbackOrder::AsSent,
             config::CallbackOrder::Reversed => CallbackOrder::Reversed,
             config::CallbackOrder::Shuffled => CallbackOrder::Shuffled,
         },
         callback_url: config.callback_url.clone(),
-        callback_login: None,
+        callback_credentials: None,
         callback_concurrency: usize::from(config.callback_concurrency),
         any_callback_port: config.any_callback_port,
         credentials_lag: config.credentials_lag,
-        credentials: Credentials {
+        credentials: AcceptedCredentials {
             app_key: config.app_key.as_ref().map(expose).transpose()?,
             app_secret: config.app_secret.as_ref().map(expose).transpose()?,
             uws_username: config.uws_username.as_ref().map(expose).transpose()?,

@@ -22,14 +22,14 @@ use tokio::net::{TcpListener, TcpStream};
 const HALF: Duration = Duration::from_millis(50);
 
 /// The listening port.
-pub(super) struct Connections(pub(super) TcpListener);
+pub(super) struct DroppableListener(pub(super) TcpListener);
 
 /// The connection of a request.
 #[derive(Clone, Default)]
 pub(super) struct Connection(Arc<AtomicBool>);
 
 /// What a handler asks for to be able to drop its connection.
-pub(super) type Here = ConnectInfo<Connection>;
+pub(super) type RequestConnection = ConnectInfo<Connection>;
 
 /// A stream of bytes that ends when its connection is dropped.
 pub(super) struct Droppable {
@@ -39,7 +39,7 @@ pub(super) struct Droppable {
 
 impl Connection {
     /// Drops the connection: nothing more is written to it.
-    pub(super) fn drop_unanswered(&self) -> Response {
+    pub(super) fn drop_without_response(&self) -> Response {
         self.0.store(true, Ordering::Release);
         // Never written: it makes the server find out.
         StatusCode::NO_CONTENT.into_response()
@@ -47,7 +47,7 @@ impl Connection {
 
     /// An answer of which the first half is written, and then the connection is
     /// dropped.
-    pub(super) fn drop_within(&self, text: &str) -> Response {
+    pub(super) fn drop_mid_response(&self, text: &str) -> Response {
         let half =
             Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
         let whole = text.len().to_string();
@@ -71,13 +71,13 @@ impl Connection {
     }
 }
 
-impl Connected<IncomingStream<'_, Connections>> for Connection {
-    fn connect_info(stream: IncomingStream<'_, Connections>) -> Self {
+impl Connected<IncomingStream<'_, DroppableListener>> for Connection {
+    fn connect_info(stream: IncomingStream<'_, DroppableListener>) -> Self {
         stream.io().connection.clone()
     }
 }
 
-impl Listener for Connections {
+impl Listener for DroppableListener {
     type Io = Droppable;
     type Addr = SocketAddr;
 

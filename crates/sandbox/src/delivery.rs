@@ -15,11 +15,11 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use super::changes::MAX_DEVICES;
-use super::fate::{Copies, Ending, Interim, When};
-use super::ledger::{Change, Outcome, Subject, add};
-use super::message::{self, MAX_SENDS};
-use super::platform::{Gate, Platform};
+use super::callback_body::{self, MAX_CALLBACK_COUNT};
+use super::change_request::MAX_DEVICES_PER_REQUEST;
+use super::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
+use super::ledger::{DeviceChange, DeviceStatus, ExecutedChange, increment};
+use super::platform::{EarlyCallbackBarrier, Platform};
 
 /// When a send is over, whatever the listener does.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
@@ -27,14 +27,14 @@ const SEND_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A change whose callbacks are to be sent.
-pub(super) struct Job {
-    pub(super) change: Arc<Change>,
-    pub(super) subjects: Arc<[Subject]>,
+pub(super) struct DeliveryJob {
+    pub(super) change: Arc<ExecutedChange>,
+    pub(super) devices: Arc<[DeviceChange]>,
     /// The order in which the devices are told.
     pub(super) order: Vec<usize>,
-    pub(super) answered_at: Instant,
+    pub(super) respond_at: Instant,
     /// Opens when the early callbacks are out.
-    pub(super) gate: Arc<Gate>,
+    pub(super) barrier: Arc<EarlyCallbackBarrier>,
 }
 
 /// The client that callbacks are sent with.
@@ -58,215 +58,236 @@ fn builder(concurrency: usize) -> reqwest::ClientBuilder {
 
 /// Sends all callbacks of a change. All its devices may be under way at a time:
 /// one that waits for a resend holds up no other.
-pub(super) async fn run(platform: Arc<Platform>, job: Job) {
-    let (early, due) = job.early_and_due();
-    let early = tell_all(&platform, &job, early);
+pub(super) async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
+    let (early, due) = job.partition_early();
+    let early = deliver_all(&platform, &job, early);
     let due = async {
-        job.gate.opened().await;
-        let start = job.answered_at.max(Instant::now()) + platform.settings.callback_delay;
-        if platform.wait_until(start).await {
-            tell_all(&platform, &job, due).await;
+        job.barrier.wait().await;
+        let start = job.respond_at.max(Instant::now()) + platform.settings.callback_delay;
+        if platform.sleep_until_unless_stopped(start).await {
+            deliver_all(&platform, &job, due).await;
         }
     };
     tokio::join!(early, due);
-    platform.ledger().settled(job.subjects.len());
+    platform.ledger().finish_devices(job.devices.len());
 }
 
-impl Job {
+impl DeliveryJob {
     /// Who is told before the answer, and who after it.
-    fn early_and_due(&self) -> (Vec<usize>, Vec<usize>) {
+    fn partition_early(&self) -> (Vec<usize>, Vec<usize>) {
         let is_early = |index: &usize| {
-            let subject = self.subjects.get(*index);
-            subject.is_some_and(|subject| subject.fate.when == When::Early)
+            let subject = self.devices.get(*index);
+            subject.is_some_and(|subject| subject.planned_outcome.timing == CallbackTiming::Early)
         };
         self.order.iter().partition(|index| is_early(index))
     }
 }
 
-async fn tell_all(platform: &Platform, job: &Job, indexes: Vec<usize>) {
+async fn deliver_all(platform: &Platform, job: &DeliveryJob, indexes: Vec<usize>) {
     stream::iter(indexes)
-        .for_each_concurrent(MAX_DEVICES, |index| tell(platform, job, index))
+        .for_each_concurrent(MAX_DEVICES_PER_REQUEST, |index| {
+            deliver_device(platform, job, index)
+        })
         .await;
 }
 
-async fn tell(platform: &Platform, job: &Job, index: usize) {
-    let Some(subject) = job.subjects.get(index) else {
+async fn deliver_device(platform: &Platform, job: &DeliveryJob, index: usize) {
+    let Some(subject) = job.devices.get(index) else {
         return;
     };
-    let callback = Callback {
+    let callback = DeviceDelivery {
         platform,
         change: &job.change,
-        subject,
-        gate: &job.gate,
-        counted: AtomicBool::new(subject.fate.when != When::Early),
+        device: subject,
+        barrier: &job.barrier,
+        barrier_notified: AtomicBool::new(subject.planned_outcome.timing != CallbackTiming::Early),
     };
-    callback.tell().await;
+    callback.deliver().await;
 }
 
 /// The callbacks about one device.
-struct Callback<'c> {
+struct DeviceDelivery<'c> {
     platform: &'c Platform,
-    change: &'c Change,
-    subject: &'c Subject,
-    gate: &'c Gate,
+    change: &'c ExecutedChange,
+    device: &'c DeviceChange,
+    barrier: &'c EarlyCallbackBarrier,
     /// Whether the gate knows already that this one is out.
-    counted: AtomicBool,
+    barrier_notified: AtomicBool,
 }
 
 /// How a send ended.
-enum Sent<'c> {
+enum SendOutcome<'c> {
     Acknowledged,
-    Refused,
+    Rejected,
     /// No answer within the platform's patience; this is the rest of the send.
-    Slow(BoxFuture<'c, Sent<'c>>),
+    TimedOut(BoxFuture<'c, SendOutcome<'c>>),
     NoListener,
     Stopped,
 }
 
-impl Callback<'_> {
-    async fn tell(&self) {
+impl DeviceDelivery<'_> {
+    async fn deliver(&self) {
         let settings = &self.platform.settings;
         if self.platform.stop.is_cancelled() {
             return;
         }
-        if let Some(interim) = self.subject.fate.first {
-            self.until_acknowledged(Some(interim)).await;
-            if !self.platform.wait(settings.interim_for).await {
+        if let Some(interim) = self.device.planned_outcome.interim {
+            self.send_until_acknowledged(Some(interim)).await;
+            if !self
+                .platform
+                .sleep_unless_stopped(settings.interim_delay)
+                .await
+            {
                 return;
             }
         }
-        self.settle();
-        match self.subject.fate.when {
-            When::Never => {
-                add(&self.change.callbacks.lost);
+        self.apply_result();
+        match self.device.planned_outcome.timing {
+            CallbackTiming::Never => {
+                increment(&self.change.callbacks.lost);
                 return;
             }
-            When::Late => {
-                if !self.platform.wait(settings.late_by).await {
+            CallbackTiming::Late => {
+                if !self
+                    .platform
+                    .sleep_unless_stopped(settings.late_delay)
+                    .await
+                {
                     return;
                 }
             }
-            When::Due | When::Early => {}
+            CallbackTiming::Due | CallbackTiming::Early => {}
         }
         let tally = &self.change.callbacks;
-        match self.until_acknowledged(None).await {
-            Sent::Acknowledged => add(&tally.acknowledged),
-            Sent::NoListener => add(&tally.no_listener),
-            Sent::Refused => add(&tally.gave_up),
-            Sent::Slow(_) | Sent::Stopped => {}
+        match self.send_until_acknowledged(None).await {
+            SendOutcome::Acknowledged => increment(&tally.acknowledged),
+            SendOutcome::NoListener => increment(&tally.no_listener),
+            SendOutcome::Rejected => increment(&tally.gave_up),
+            SendOutcome::TimedOut(_) | SendOutcome::Stopped => {}
         }
     }
 
     /// From now on the platform knows what became of the device.
-    fn settle(&self) {
-        let outcome = match self.subject.fate.ending {
-            Ending::Succeeds => {
-                self.subject.record.put_on(&self.change.service_plan);
-                Outcome::Succeeded
+    fn apply_result(&self) {
+        let outcome = match self.device.planned_outcome.result {
+            DeviceResult::Succeeded => {
+                self.device.record.set_plan(&self.change.service_plan);
+                DeviceStatus::Succeeded
             }
-            Ending::Fails(_) => {
-                add(&self.change.callbacks.failed_devices);
-                Outcome::Failed
+            DeviceResult::Failed(_) => {
+                increment(&self.change.callbacks.failed_devices);
+                DeviceStatus::Failed
             }
         };
-        self.subject.told().outcome = outcome;
+        self.device.progress().status = outcome;
     }
 
     /// Sends until somebody takes it, and waits for every copy under way.
-    async fn until_acknowledged(&self, interim: Option<Interim>) -> Sent<'_> {
+    async fn send_until_acknowledged(&self, interim: Option<InterimCallback>) -> SendOutcome<'_> {
         let copies = match interim {
-            Some(_) => Copies::One,
-            None => self.subject.fate.copies,
+            Some(_) => CallbackCopies::One,
+            None => self.device.planned_outcome.copies,
         };
-        let mut under_way = FuturesUnordered::new();
+        let mut in_flight = FuturesUnordered::new();
         let mut sends = 1;
-        under_way.push(self.attempt(interim, 1));
-        if copies == Copies::TwoAtOnce {
+        in_flight.push(self.attempt(interim, 1));
+        if copies == CallbackCopies::TwoConcurrent {
             sends = 2;
-            under_way.push(self.duplicate(2));
+            in_flight.push(self.duplicate(2));
         }
-        let policy = self.platform.policy;
-        let mut end = Sent::Refused;
-        while let Some(sent) = under_way.next().await {
-            if !self.counted.swap(true, Ordering::Relaxed) {
-                self.gate.one_is_out();
+        let policy = self.platform.resend_timing;
+        let mut outcome = SendOutcome::Rejected;
+        while let Some(sent) = in_flight.next().await {
+            if !self.barrier_notified.swap(true, Ordering::Relaxed) {
+                self.barrier.complete_one();
             }
-            let more = sends < policy.sends && matches!(end, Sent::Refused);
+            let more = sends < policy.max_attempts && matches!(outcome, SendOutcome::Rejected);
             match sent {
-                Sent::Acknowledged => {
-                    let first = matches!(end, Sent::Refused);
-                    if copies == Copies::TwoInTurn && first && sends < MAX_SENDS {
+                SendOutcome::Acknowledged => {
+                    let first = matches!(outcome, SendOutcome::Rejected);
+                    if copies == CallbackCopies::TwoSequential
+                        && first
+                        && sends < MAX_CALLBACK_COUNT
+                    {
                         sends += 1;
-                        under_way.push(self.duplicate(sends));
+                        in_flight.push(self.duplicate(sends));
                     }
-                    end = Sent::Acknowledged;
+                    outcome = SendOutcome::Acknowledged;
                 }
-                Sent::Refused if more && under_way.is_empty() => {
-                    if !self.platform.wait(policy.pause).await {
-                        return Sent::Stopped;
+                SendOutcome::Rejected if more && in_flight.is_empty() => {
+                    if !self
+                        .platform
+                        .sleep_unless_stopped(policy.resend_delay)
+                        .await
+                    {
+                        return SendOutcome::Stopped;
                     }
                     sends += 1;
-                    under_way.push(self.attempt(interim, sends));
+                    in_flight.push(self.attempt(interim, sends));
                 }
-                Sent::Refused => {}
-                Sent::Slow(rest) => {
-                    under_way.push(rest);
+                SendOutcome::Rejected => {}
+                SendOutcome::TimedOut(rest) => {
+                    in_flight.push(rest);
                     if more {
                         sends += 1;
-                        under_way.push(self.attempt(interim, sends));
+                        in_flight.push(self.attempt(interim, sends));
                     }
                 }
-                Sent::NoListener | Sent::Stopped => {
-                    if matches!(end, Sent::Refused) {
-                        end = sent;
+                SendOutcome::NoListener | SendOutcome::Stopped => {
+                    if matches!(outcome, SendOutcome::Rejected) {
+                        outcome = sent;
                     }
                 }
             }
         }
-        end
+        outcome
     }
 
     /// A second copy that nobody asked for.
-    fn duplicate(&self, count: u32) -> BoxFuture<'_, Sent<'_>> {
-        add(&self.change.callbacks.duplicates);
+    fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
+        increment(&self.change.callbacks.duplicates);
         self.attempt(None, count)
     }
 
     /// One send, when its turn has come. Turns are given in the order in which
     /// they were asked for, and the patience begins with the turn.
-    fn attempt(&self, interim: Option<Interim>, count: u32) -> BoxFuture<'_, Sent<'_>> {
+    fn attempt(
+        &self,
+        interim: Option<InterimCallback>,
+        count: u32,
+    ) -> BoxFuture<'_, SendOutcome<'_>> {
         Box::pin(async move {
-            let turn = self.platform.turns.acquire();
+            let turn = self.platform.send_permits.acquire();
             let Some(Ok(turn)) = self.platform.stop.run_until_cancelled(turn).await else {
-                return Sent::Stopped;
+                return SendOutcome::Stopped;
             };
-            let mut send: BoxFuture<'_, Sent<'_>> = Box::pin(async move {
+            let mut send: BoxFuture<'_, SendOutcome<'_>> = Box::pin(async move {
                 let sent = self.send(interim, count).await;
                 drop(turn);
                 sent
             });
-            let Some(patience) = self.platform.policy.patience else {
+            let Some(patience) = self.platform.resend_timing.callback_timeout else {
                 return send.await;
             };
             match timeout(patience, &mut send).await {
                 Ok(sent) => sent,
-                Err(_) => Sent::Slow(send),
+                Err(_) => SendOutcome::TimedOut(send),
             }
         })
     }
 
-    async fn send(&self, interim: Option<Interim>, count: u32) -> Sent<'_> {
+    async fn send(&self, interim: Option<InterimCallback>, count: u32) -> SendOutcome<'_> {
         // Looked up for each send: a new registration takes effect at once.
-        let service = self.change.kind.service();
-        let Some(listener) = self.platform.listener(&self.change.account, service) else {
-            return Sent::NoListener;
+        let service = self.change.operation.callback_service();
+        let Some(listener) = self.platform.find_listener(&self.change.account, service) else {
+            return SendOutcome::NoListener;
         };
-        let body = message::write(self.change, self.subject, interim, &listener, count);
+        let body = callback_body::encode(self.change, self.device, interim, &listener, count);
         let Ok(body) = body else {
-            return Sent::Refused;
+            return SendOutcome::Rejected;
         };
-        add(&self.change.callbacks.sent);
-        let place = self.subject.begin_try(interim.is_some(), count);
+        increment(&self.change.callbacks.sent);
+        let place = self.device.start_attempt(interim.is_some(), count);
         let post = self.platform.client.post(listener.url);
         let answer = post
             .header(header::CONTENT_TYPE, "application/json")
@@ -274,15 +295,15 @@ impl Callback<'_> {
             .send()
             .await;
         let Ok(answer) = answer else {
-            return Sent::Refused;
+            return SendOutcome::Rejected;
         };
         let status = answer.status();
-        self.subject.end_try(place, status.as_u16());
+        self.device.finish_attempt(place, status.as_u16());
         read_off(answer).await;
         if status.is_success() {
-            Sent::Acknowledged
+            SendOutcome::Acknowledged
         } else {
-            Sent::Refused
+            SendOutcome::Rejected
         }
     }
 }

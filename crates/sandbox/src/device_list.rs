@@ -7,13 +7,13 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::changes::{self, ChangeKind};
-use super::devices::{Known, Record};
-use super::errors::{Invalid, code};
-use super::fate::Ending;
-use super::faults;
-use super::identifiers::{self, Device, DeviceId};
-use super::message::us_midnight;
+use super::callback_body::format_us_date;
+use super::callback_faults;
+use super::change_request::{self, OperationKind};
+use super::device_outcome::DeviceResult;
+use super::devices::{DeviceAttributes, DeviceRecord};
+use super::errors::{ValidationError, code};
+use super::identifiers::{self, DeviceId, DeviceIds};
 use super::platform::Platform;
 use super::scenario;
 
@@ -22,10 +22,10 @@ const MAX_PAGE: usize = 2_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Body<'b> {
+struct ListRequest<'b> {
     #[serde(borrow)]
     account_name: Option<&'b str>,
-    device_id: Option<WireId<'b>>,
+    device_id: Option<DeviceIdBody<'b>>,
     service_plan: Option<&'b str>,
     max_number_of_devices: Option<usize>,
     largest_device_id_seen: Option<u64>,
@@ -39,26 +39,28 @@ struct Body<'b> {
 }
 
 #[derive(Deserialize)]
-struct WireId<'b> {
+struct DeviceIdBody<'b> {
     id: Option<&'b str>,
     kind: Option<&'b str>,
 }
 
 /// Answers a list request.
-pub(super) fn list(platform: &Platform, body: &[u8]) -> Result<Value, Invalid> {
-    changes::check_characters(body)?;
-    let asked: Body<'_> = changes::parse(body)?;
-    asked.account_name.map_or(Ok(()), changes::check_account)?;
-    asked.check_filters()?;
-    let (devices, more) = match &asked.device_id {
-        Some(wire) => (vec![one(platform, &asked, wire)?], false),
-        None => page(platform, &asked)?,
+pub(super) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
+    change_request::check_characters(body)?;
+    let request: ListRequest<'_> = change_request::parse_json(body)?;
+    request
+        .account_name
+        .map_or(Ok(()), change_request::check_account)?;
+    request.check_filters()?;
+    let (devices, more) = match &request.device_id {
+        Some(wire) => (vec![one(platform, &request, wire)?], false),
+        None => page(platform, &request)?,
     };
     Ok(json!({ "hasMoreData": more, "devices": devices }))
 }
 
-impl Body<'_> {
-    fn check_filters(&self) -> Result<(), Invalid> {
+impl ListRequest<'_> {
+    fn check_filters(&self) -> Result<(), ValidationError> {
         let unknown = [
             &self.group_name,
             &self.current_state,
@@ -68,7 +70,7 @@ impl Body<'_> {
             &self.filter,
         ];
         if unknown.iter().any(|filter| filter.is_some()) {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
                 "The sandbox knows deviceId, accountName and servicePlan only",
             ));
@@ -78,64 +80,77 @@ impl Body<'_> {
 }
 
 /// Every device exists, but the ones whose scenario says otherwise.
-fn one(platform: &Platform, asked: &Body<'_>, wire: &WireId<'_>) -> Result<Value, Invalid> {
-    let kind = changes::required(wire.kind, "kind")?;
-    let id = changes::required(wire.id, "id")?;
-    identifiers::check(kind, id)?;
-    let device: Device = Arc::new([DeviceId {
+fn one(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    wire: &DeviceIdBody<'_>,
+) -> Result<Value, ValidationError> {
+    let kind = change_request::required(wire.kind, "kind")?;
+    let id = change_request::required(wire.id, "id")?;
+    identifiers::validate(kind, id)?;
+    let device: DeviceIds = Arc::new([DeviceId {
         id: id.into(),
         kind: kind.into(),
     }]);
-    if fails_with(&device, &faults::DEVICE_NOT_FOUND) {
+    if scenario_fails_with(&device, &callback_faults::DEVICE_NOT_FOUND) {
         return Err(not_found());
     }
     if let Some(record) = platform.devices().find(kind, id).first() {
-        let known = record.known().clone();
+        let known = record.attributes().clone();
         let elsewhere = |account| known.account.as_deref() != Some(account);
-        if known.account.is_some() && asked.account_name.is_some_and(elsewhere) {
+        if known.account.is_some() && request.account_name.is_some_and(elsewhere) {
             return Err(not_found());
         }
-        return Ok(written(platform, asked, record.number, &record.mdn, &known));
+        return Ok(written(
+            platform,
+            request,
+            record.number,
+            &record.mdn,
+            &known,
+        ));
     }
-    let mdn = identifiers::mdn_of_device(&device);
-    let known = Known {
+    let mdn = identifiers::device_mdn(&device);
+    let known = DeviceAttributes {
         ids: device,
-        ..Known::default()
+        ..DeviceAttributes::default()
     };
-    Ok(written(platform, asked, 0, &mdn, &known))
+    Ok(written(platform, request, 0, &mdn, &known))
 }
 
-fn not_found() -> Invalid {
-    Invalid::new(code::DEVICE_NOT_FOUND, "The device could not be found")
+fn not_found() -> ValidationError {
+    ValidationError::new(code::DEVICE_NOT_FOUND, "The device could not be found")
 }
 
 /// Only devices that a change was executed for are in an account; and on a plan those that are on any.
-fn page(platform: &Platform, asked: &Body<'_>) -> Result<(Vec<Value>, bool), Invalid> {
-    let account = match asked.account_name {
+fn page(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+) -> Result<(Vec<Value>, bool), ValidationError> {
+    let account = match request.account_name {
         Some(account) => account.to_owned(),
         None => platform.registrations().only_account()?,
     };
-    let most = asked.max_number_of_devices.unwrap_or(MAX_PAGE);
-    if !(1..=MAX_PAGE).contains(&most) {
-        return Err(Invalid::new(
+    let limit = request.max_number_of_devices.unwrap_or(MAX_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ValidationError::new(
             code::REQUEST_UNDEFINED,
             "maxNumberOfDevices must be between 1 and 2000",
         ));
     }
     let initial = &*platform.settings.initial_plan;
-    let fits = |known: &Known| {
+    let fits = |known: &DeviceAttributes| {
         let plan = known.plan.as_deref().unwrap_or(initial);
-        if known.is_resident {
-            return asked.service_plan.is_some_and(|asked| asked != initial);
+        if known.is_preloaded {
+            return request.service_plan.is_some_and(|asked| asked != initial);
         }
         known.account.as_deref() == Some(&*account)
-            && asked.service_plan.is_none_or(|asked| asked == plan)
+            && request.service_plan.is_none_or(|asked| asked == plan)
     };
-    let above = asked.largest_device_id_seen.unwrap_or(0);
-    let (records, more) = platform.devices().page(above, most, fits);
-    let write = |record: &Arc<Record>| {
-        let known = record.known().clone();
-        written(platform, asked, record.number, &record.mdn, &known)
+    let above = request.largest_device_id_seen.unwrap_or(0);
+    let (records, more) = platform.devices().page(above, limit, fits);
+    let write = |record: &Arc<DeviceRecord>| {
+        let known = record.attributes().clone();
+        written(platform, request, record.number, &record.mdn, &known)
     };
     Ok((records.iter().map(write).collect(), more))
 }
@@ -143,17 +158,23 @@ fn page(platform: &Platform, asked: &Body<'_>) -> Result<(Vec<Value>, bool), Inv
 /// A device member for member as the page shows it. The plan is spelled as the
 /// change spelled it. The next page is asked for with the last `DeviceId` among
 /// the extended attributes (F-ALTA).
-fn written(platform: &Platform, asked: &Body<'_>, number: u64, mdn: &str, known: &Known) -> Value {
+fn written(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    number: u64,
+    mdn: &str,
+    known: &DeviceAttributes,
+) -> Value {
     let id = |one: &DeviceId| json!({ "id": one.id, "kind": one.kind.to_ascii_lowercase() });
     let mut ids: Vec<Value> = known.ids.iter().map(id).collect();
-    if !known.ids.iter().any(|one| one.is("mdn")) {
+    if !known.ids.iter().any(|one| one.has_kind("mdn")) {
         ids.push(json!({ "id": mdn, "kind": "mdn" }));
     }
-    let account = known.account.as_deref().or(asked.account_name);
-    let plan = asked.service_plan.filter(|_| known.is_resident);
+    let account = known.account.as_deref().or(request.account_name);
+    let plan = request.service_plan.filter(|_| known.is_preloaded);
     let plan = plan.or(known.plan.as_deref());
-    let suspended = fails_with(&known.ids, &faults::SUSPENDED);
-    let today = us_midnight(platform.now_ms());
+    let suspended = scenario_fails_with(&known.ids, &callback_faults::SUSPENDED);
+    let today = format_us_date(platform.now_ms());
     json!({
         "accountName": account.unwrap_or_default(),
         "billingCycleEndDate": today,
@@ -176,8 +197,8 @@ fn written(platform: &Platform, asked: &Body<'_>, number: u64, mdn: &str, known:
 }
 
 /// Whether a device's scenario, whatever the change, ends with this fault.
-fn fails_with(ids: &[DeviceId], fault: &'static faults::Fault) -> bool {
-    let hit = scenario::of(ChangeKind::FiveGBi, ids);
-    hit.and_then(|hit| hit.scenario.fate())
-        .is_some_and(|fate| fate.ending == Ending::Fails(fault))
+fn scenario_fails_with(ids: &[DeviceId], fault: &'static callback_faults::CallbackFault) -> bool {
+    let hit = scenario::match_device(OperationKind::FiveGBiPlan, ids);
+    hit.and_then(|hit| hit.scenario.device_outcome())
+        .is_some_and(|fate| fate.result == DeviceResult::Failed(fault))
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// Prefix of the codes that the M2M services answer with.
-macro_rules! service {
+macro_rules! uws_code {
     ($code:literal) => {
         concat!("UnifiedWebService.", $code)
     };
@@ -19,33 +19,34 @@ macro_rules! service {
 
 /// Codes of the M2M services, spelled as on the Synchronous Error Messages page.
 pub(super) mod code {
-    pub(crate) const INVALID_CHARACTER: &str = service!("INPUT_INVALID.Request.InvalidCharacter");
-    pub(crate) const REQUEST_UNDEFINED: &str = service!("INPUT_INVALID.RequestUndefined");
-    pub(crate) const ACCOUNT_NOT_DEFINED: &str = service!("INPUT_INVALID.Account.NotDefined");
-    pub(crate) const KIND_INVALID: &str = service!("INPUT_INVALID.Device.Kind.Invalid");
-    pub(crate) const IDENTIFIER_INVALID: &str = service!("INPUT_INVALID.Device.Identifier.Invalid");
-    pub(crate) const TOO_MANY: &str = service!("INPUT_INVALID.MaxRequestsExceeded");
-    pub(crate) const PASSWORD_INVALID: &str = service!("INPUT_INVALID.Password.Invalid");
-    pub(crate) const SESSION_INVALID: &str = service!("INPUT_INVALID.SessionToken.Invalid");
-    pub(crate) const SESSION_EXPIRED: &str = service!("REQUEST_FAILED.SessionToken.Expired");
-    pub(crate) const SESSION_FORMAT: &str = service!("REQUEST_FAILED.SessionToken.Format");
-    pub(crate) const MULTIPLE_ACCOUNTS: &str = service!("REQUEST_FAILED.MultipleAccounts");
-    pub(crate) const UNEXPECTED: &str = service!("REQUEST_FAILED.UnexpectedError");
-    pub(crate) const DEVICE_NOT_FOUND: &str = service!("REQUEST_FAILED.DeviceNotFound");
+    pub(crate) const INVALID_CHARACTER: &str = uws_code!("INPUT_INVALID.Request.InvalidCharacter");
+    pub(crate) const REQUEST_UNDEFINED: &str = uws_code!("INPUT_INVALID.RequestUndefined");
+    pub(crate) const ACCOUNT_NOT_DEFINED: &str = uws_code!("INPUT_INVALID.Account.NotDefined");
+    pub(crate) const KIND_INVALID: &str = uws_code!("INPUT_INVALID.Device.Kind.Invalid");
+    pub(crate) const IDENTIFIER_INVALID: &str =
+        uws_code!("INPUT_INVALID.Device.Identifier.Invalid");
+    pub(crate) const TOO_MANY: &str = uws_code!("INPUT_INVALID.MaxRequestsExceeded");
+    pub(crate) const PASSWORD_INVALID: &str = uws_code!("INPUT_INVALID.Password.Invalid");
+    pub(crate) const SESSION_INVALID: &str = uws_code!("INPUT_INVALID.SessionToken.Invalid");
+    pub(crate) const SESSION_EXPIRED: &str = uws_code!("REQUEST_FAILED.SessionToken.Expired");
+    pub(crate) const SESSION_FORMAT: &str = uws_code!("REQUEST_FAILED.SessionToken.Format");
+    pub(crate) const MULTIPLE_ACCOUNTS: &str = uws_code!("REQUEST_FAILED.MultipleAccounts");
+    pub(crate) const UNEXPECTED: &str = uws_code!("REQUEST_FAILED.UnexpectedError");
+    pub(crate) const DEVICE_NOT_FOUND: &str = uws_code!("REQUEST_FAILED.DeviceNotFound");
     /// No page tells how the fifth change of a month is refused: this one is ours.
-    pub(crate) const TOO_MANY_CHANGES: &str = service!("REQUEST_FAILED.PlanChangeLimitExceeded");
+    pub(crate) const TOO_MANY_CHANGES: &str = uws_code!("REQUEST_FAILED.PlanChangeLimitExceeded");
     /// The one code that is documented without a service in front of it.
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
 
 /// What is wrong with a request, before the endpoint's family gives it a shape.
 #[derive(Debug)]
-pub(super) struct Invalid {
+pub(super) struct ValidationError {
     code: &'static str,
     message: String,
 }
 
-impl Invalid {
+impl ValidationError {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -54,15 +55,15 @@ impl Invalid {
     }
 
     /// The shape of the M2M services: a dotted code.
-    pub(super) fn dotted(self) -> Refusal {
-        Refusal::m2m(self.code, self.message)
+    pub(super) fn into_dotted_response(self) -> ErrorResponse {
+        ErrorResponse::m2m(self.code, self.message)
     }
 
     /// The shape of the eSIM profile family: the status as three digits. The
     /// code moves into the message, where a person can still read it.
-    pub(super) fn three_digits(self) -> Refusal {
+    pub(super) fn into_numeric_response(self) -> ErrorResponse {
         let text = format!("{}: {}", self.code, self.message);
-        Refusal::json(
+        ErrorResponse::json(
             StatusCode::BAD_REQUEST,
             self.code,
             json!({ "errorCode": "400", "errorMessage": text }),
@@ -72,15 +73,15 @@ impl Invalid {
 
 /// A request that was not executed, as its sender sees it.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct ErrorResponse {
     status: StatusCode,
     reason: &'static str,
-    body: Body,
+    body: ErrorBody,
     retry_after: Option<u64>,
 }
 
 #[derive(Debug)]
-enum Body {
+enum ErrorBody {
     Json(Value),
     Xml(String),
     Empty,
@@ -88,9 +89,9 @@ enum Body {
 
 /// Why a response is a refusal: read by the layer that counts them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reason(pub(super) &'static str);
+pub(super) struct ErrorReason(pub(super) &'static str);
 
-impl Refusal {
+impl ErrorResponse {
     /// An M2M error: always 400, told apart by its code.
     pub(super) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
         Self::json(
@@ -150,7 +151,7 @@ impl Refusal {
     }
 
     /// 401 and nothing else.
-    pub(super) fn bare_unauthorized() -> Self {
+    pub(super) fn unauthorized_without_body() -> Self {
         Self::bare(StatusCode::UNAUTHORIZED, "bare_401")
     }
 
@@ -181,7 +182,7 @@ impl Refusal {
     }
 
     /// 429 and nothing else.
-    pub(super) fn bare_throttled() -> Self {
+    pub(super) fn throttled_without_body() -> Self {
         Self::bare(StatusCode::TOO_MANY_REQUESTS, "bare_429")
     }
 
@@ -192,7 +193,7 @@ impl Refusal {
     }
 
     /// A failure of which nobody knows what it left behind.
-    pub(super) fn failed() -> Self {
+    pub(super) fn server_error() -> Self {
         Self::json(
             StatusCode::INTERNAL_SERVER_ERROR,
             code::UNEXPECTED,
@@ -244,14 +245,14 @@ impl Refusal {
              <am:description>{description}</am:description></am:fault>"
         );
         Self {
-            body: Body::Xml(text),
+            body: ErrorBody::Xml(text),
             ..Self::bare(status, code)
         }
     }
 
     fn json(status: StatusCode, reason: &'static str, body: Value) -> Self {
         Self {
-            body: Body::Json(body),
+            body: ErrorBody::Json(body),
             ..Self::bare(status, reason)
         }
     }
@@ -260,7 +261,7 @@ impl Refusal {
         Self {
             status,
             reason,
-            body: Body::Empty,
+            body: ErrorBody::Empty,
             retry_after: None,
         }
     }
@@ -274,21 +275,21 @@ const INVALID_TOKEN: (&str, &str, &str) = (
      token",
 );
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let mut response = match self.body {
-            Body::Json(body) => json_response(self.status, &body),
-            Body::Xml(body) => {
+            ErrorBody::Json(body) => json_response(self.status, &body),
+            ErrorBody::Xml(body) => {
                 let kind = [(header::CONTENT_TYPE, "application/xml; charset=UTF-8")];
                 (self.status, kind, body).into_response()
             }
-            Body::Empty => self.status.into_response(),
+            ErrorBody::Empty => self.status.into_response(),
         };
         if let Some(seconds) = self.retry_after {
             let headers = response.headers_mut();
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
-        response.extensions_mut().insert(Reason(self.reason));
+        response.extensions_mut().insert(ErrorReason(self.reason));
         response
     }
 }

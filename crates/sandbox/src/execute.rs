@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::answer::{Executed, NotExecuted};
-use super::changes::{Asked, ChangeKind};
-use super::course::{Before, Reply};
-use super::delivery::Job;
-use super::devices::Record;
-use super::errors::Refusal;
-use super::fate::{Fate, Luck, When};
-use super::identifiers::Device;
-use super::ledger::{self, Execution, Subject};
-use super::platform::{Gate, Platform};
-use super::scenario::{self, Does, Hit};
+use super::change_request::{ChangeRequest, OperationKind};
+use super::change_response::{AcceptedChange, NotExecuted};
+use super::delivery::DeliveryJob;
+use super::device_outcome::{CallbackTiming, DeviceOutcome, SeededRequestFault};
+use super::devices::DeviceRecord;
+use super::errors::ErrorResponse;
+use super::identifiers::DeviceIds;
+use super::ledger::{self, DeviceChange, Execution};
+use super::platform::{EarlyCallbackBarrier, Platform};
+use super::request_outcome::{NotExecutedCause, ResponseKind};
+use super::scenario::{self, ScenarioEffect, ScenarioMatch};
 
 /// The credentials that a request came with.
-pub(super) struct Presented {
+pub(super) struct RequestCredentials {
     pub(super) token: String,
     pub(super) session: String,
 }
@@ -30,183 +30,202 @@ impl Platform {
     /// Whether the caller still waits makes no difference to the callbacks.
     pub(super) async fn execute(
         self: &Arc<Self>,
-        mut asked: Asked,
-        presented: &Presented,
-    ) -> Result<Executed, NotExecuted> {
+        mut request: ChangeRequest,
+        presented: &RequestCredentials,
+    ) -> Result<AcceptedChange, NotExecuted> {
         if self.stop.is_cancelled() {
-            return Err(Refusal::stopping().into());
+            return Err(ErrorResponse::stopping().into());
         }
         let received = Instant::now();
-        let (reply, account) = match self.judge(&asked, presented) {
+        let (reply, account) = match self.admit(&request, presented) {
             Ok(judged) => judged,
             Err(not_executed) => {
-                self.write_down(&asked, &not_executed);
+                self.record_not_executed(&request, &not_executed);
                 return Err(not_executed);
             }
         };
-        let reversed = scenario::all(asked.kind, &asked.devices)
+        let reversed = scenario::match_devices(request.operation, &request.devices)
             .iter()
-            .any(|hit| hit.scenario.does == Does::Reversed);
-        let service_plan: Arc<str> = asked.service_plan.as_str().into();
-        let devices = std::mem::take(&mut asked.devices);
-        let subjects: Arc<[Subject]> = {
+            .any(|hit| hit.scenario.effect == ScenarioEffect::ReversedOrder);
+        let service_plan: Arc<str> = request.service_plan.as_str().into();
+        let devices = std::mem::take(&mut request.devices);
+        let subjects: Arc<[DeviceChange]> = {
             let mut known = self.devices();
             let meet = |sent| {
-                let record = known.meet(asked.kind, &sent);
-                self.subject(asked.kind, sent, record, &account, &service_plan)
+                let record = known.find_or_create(request.operation, &sent);
+                self.build_device_change(request.operation, sent, record, &account, &service_plan)
             };
             devices.into_iter().map(meet).collect()
         };
         let execution = Execution {
             account,
             service_plan,
-            reply,
+            response_kind: reply,
             received_at_ms: self.now_ms(),
         };
         let change = self
             .ledger()
-            .accept(&asked, execution, Arc::clone(&subjects));
-        let is_early = |subject: &&Subject| subject.fate.when == When::Early;
-        let gate = Arc::new(Gate::new(subjects.iter().filter(is_early).count()));
+            .record_executed(&request, execution, Arc::clone(&subjects));
+        let is_early =
+            |subject: &&DeviceChange| subject.planned_outcome.timing == CallbackTiming::Early;
+        let gate = Arc::new(EarlyCallbackBarrier::new(
+            subjects.iter().filter(is_early).count(),
+        ));
         let answer_delay = match reply {
-            Reply::Slow => self.settings.slow_answer,
-            _ => self.settings.answer_delay,
+            ResponseKind::Slow => self.settings.slow_response_delay,
+            _ => self.settings.response_delay,
         };
         let answered_at = received + answer_delay;
         let request_id = change.request_id.clone();
         tracing::debug!(request_id, devices = subjects.len(), "change executed");
-        let first = subjects.first().map_or(0, |subject| subject.record.key);
-        self.deliver(Job {
-            order: self.fates.order(first, subjects.len(), reversed),
+        let first = subjects.first().map_or(0, |subject| subject.record.rng_key);
+        self.deliver(DeliveryJob {
+            order: self
+                .seeded_faults
+                .callback_order(first, subjects.len(), reversed),
             change,
-            subjects,
-            answered_at,
-            gate: Arc::clone(&gate),
+            devices: subjects,
+            respond_at: answered_at,
+            barrier: Arc::clone(&gate),
         });
-        self.wait_to_answer(answered_at, &gate).await?;
-        Ok(Executed { request_id, reply })
+        self.wait_to_respond(answered_at, &gate).await?;
+        Ok(AcceptedChange {
+            request_id,
+            response_kind: reply,
+        })
     }
 
     /// How the request will be answered and whose devices it is about, unless
     /// something speaks against it.
-    fn judge(
+    fn admit(
         &self,
-        asked: &Asked,
-        presented: &Presented,
-    ) -> Result<(Reply, Arc<str>), NotExecuted> {
-        let account: Arc<str> = match &asked.account {
+        request: &ChangeRequest,
+        presented: &RequestCredentials,
+    ) -> Result<(ResponseKind, Arc<str>), NotExecuted> {
+        let account: Arc<str> = match &request.account {
             Some(account) => account.as_str().into(),
             None => {
                 let only = self.registrations().only_account();
-                only.map_err(|invalid| asked.kind.refuse(invalid))?.into()
+                only.map_err(|invalid| request.operation.error_response(invalid))?
+                    .into()
             }
         };
-        let reply = self.reply(asked, presented)?;
-        self.ledger().has_room(asked.devices.len())?;
+        let reply = self.choose_response(request, presented)?;
+        self.ledger().check_capacity(request.devices.len())?;
         Ok((reply, account))
     }
 
     /// How the request will be answered, unless something speaks against it:
     /// first what its devices ask for, then the seed.
-    fn reply(&self, asked: &Asked, presented: &Presented) -> Result<Reply, NotExecuted> {
-        let hits = scenario::all(asked.kind, &asked.devices);
+    fn choose_response(
+        &self,
+        request: &ChangeRequest,
+        presented: &RequestCredentials,
+    ) -> Result<ResponseKind, NotExecuted> {
+        let hits = scenario::match_devices(request.operation, &request.devices);
         for hit in &hits {
-            if let Does::Before(before) = hit.scenario.does {
-                self.stop_by(asked.kind, before, hit, presented)?;
+            if let ScenarioEffect::NotExecuted(before) = hit.scenario.effect {
+                self.reject_by_scenario(request.operation, before, hit, presented)?;
             }
         }
-        let (key, before) = self.times_asked(asked);
-        let told = hits.iter().find_map(|hit| match hit.scenario.does {
-            Does::Reply(reply) => Some(reply),
+        let (key, before) = self.request_rng_key(request);
+        let response_kind = hits.iter().find_map(|hit| match hit.scenario.effect {
+            ScenarioEffect::Response(reply) => Some(reply),
             _ => None,
         });
         // Whoever asks for a scenario of the request gets it, and no luck besides.
-        let of_request = |hit: &Hit<'_>| hit.scenario.fate().is_none();
-        if told.is_some() || hits.iter().any(of_request) {
-            return Ok(told.unwrap_or(Reply::RequestId));
+        let of_request = |hit: &ScenarioMatch<'_>| hit.scenario.device_outcome().is_none();
+        if response_kind.is_some() || hits.iter().any(of_request) {
+            return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
-        match self.fates.request(key, before) {
-            Luck::Good => Ok(Reply::RequestId),
-            Luck::RequestDropped => Err(NotExecuted::Dropped),
-            Luck::AnswerDropped => Ok(Reply::Dropped),
-            Luck::Error { executed: true } => Ok(Reply::Failed),
-            Luck::Error { executed: false } => Err(Refusal::failed().into()),
+        match self.seeded_faults.request_fault(key, before) {
+            SeededRequestFault::NoFault => Ok(ResponseKind::RequestId),
+            SeededRequestFault::RequestDropped => Err(NotExecuted::Dropped),
+            SeededRequestFault::ResponseDropped => Ok(ResponseKind::Dropped),
+            SeededRequestFault::Error { executed: true } => Ok(ResponseKind::ServerError),
+            SeededRequestFault::Error { executed: false } => {
+                Err(ErrorResponse::server_error().into())
+            }
         }
     }
 
     /// What the request's luck is drawn with: its first device, and how often
     /// that was asked for before.
-    fn times_asked(&self, asked: &Asked) -> (u64, u64) {
-        let Some(first) = asked.devices.first() else {
+    fn request_rng_key(&self, request: &ChangeRequest) -> (u64, u64) {
+        let Some(first) = request.devices.first() else {
             return (0, 0);
         };
-        let record = self.devices().meet(asked.kind, first);
-        (record.key, record.ask())
+        let record = self.devices().find_or_create(request.operation, first);
+        (record.rng_key, record.record_request())
     }
 
-    fn stop_by(
+    fn reject_by_scenario(
         &self,
-        kind: ChangeKind,
-        before: Before,
-        hit: &Hit<'_>,
-        presented: &Presented,
+        kind: OperationKind,
+        before: NotExecutedCause,
+        hit: &ScenarioMatch<'_>,
+        presented: &RequestCredentials,
     ) -> Result<(), NotExecuted> {
         let refuses = |credential| {
-            self.once()
-                .refuses(hit.scenario.number, hit.identifier, credential)
+            self.one_shot()
+                .should_reject(hit.scenario.number, hit.identifier, credential)
         };
         let refusal = match before {
-            Before::Token(refusal) if refuses(Some(&presented.token)) => {
-                self.auth().retire(&presented.token);
-                refusal.refusal()
+            NotExecutedCause::Token(refusal) if refuses(Some(&presented.token)) => {
+                self.auth().stop_reissuing(&presented.token);
+                refusal.error_response()
             }
-            Before::Session(refusal) if refuses(Some(&presented.session)) => refusal.refusal(),
-            Before::Throttled(throttle) if refuses(None) => throttle.refusal(),
-            Before::Token(_) | Before::Session(_) | Before::Throttled(_) => return Ok(()),
-            Before::Refused(rule) => kind.refuse(rule.invalid()),
-            Before::Failed => Refusal::failed(),
-            Before::Dropped => return Err(NotExecuted::Dropped),
+            NotExecutedCause::Session(refusal) if refuses(Some(&presented.session)) => {
+                refusal.error_response()
+            }
+            NotExecutedCause::Throttled(throttle) if refuses(None) => throttle.error_response(),
+            NotExecutedCause::Token(_)
+            | NotExecutedCause::Session(_)
+            | NotExecutedCause::Throttled(_) => return Ok(()),
+            NotExecutedCause::PlatformRule(rule) => kind.error_response(rule.validation_error()),
+            NotExecutedCause::ServerError => ErrorResponse::server_error(),
+            NotExecutedCause::Dropped => return Err(NotExecuted::Dropped),
         };
         Err(refusal.into())
     }
 
     /// A device of a change that is executed now.
-    fn subject(
+    fn build_device_change(
         &self,
-        kind: ChangeKind,
-        sent: Device,
-        record: Arc<Record>,
+        kind: OperationKind,
+        sent: DeviceIds,
+        record: Arc<DeviceRecord>,
         account: &Arc<str>,
         service_plan: &Arc<str>,
-    ) -> Subject {
-        let scenario = scenario::of(kind, &sent).map(|hit| hit.scenario);
-        let before = record.execute();
+    ) -> DeviceChange {
+        let scenario = scenario::match_device(kind, &sent).map(|hit| hit.scenario);
+        let before = record.record_execution();
         let fate = match scenario {
-            Some(scenario) => scenario.fate().unwrap_or(Fate::PLAIN),
-            None => self.fates.device(record.key, before),
+            Some(scenario) => scenario.device_outcome().unwrap_or(DeviceOutcome::PLAIN),
+            None => self.seeded_faults.device_outcome(record.rng_key, before),
         };
-        record.known().account = Some(Arc::clone(account));
+        record.attributes().account = Some(Arc::clone(account));
         // Of any other device, whoever looked before the change would have seen that it is not.
-        if fate.on_plan_before && record.known().is_resident {
-            record.put_on(service_plan);
+        if fate.on_plan_before && record.attributes().is_preloaded {
+            record.set_plan(service_plan);
         }
-        Subject::new(sent, record, fate, scenario.map(|scenario| scenario.name))
+        DeviceChange::new(sent, record, fate, scenario.map(|scenario| scenario.name))
     }
 
-    fn write_down(&self, asked: &Asked, why: &NotExecuted) {
+    fn record_not_executed(&self, request: &ChangeRequest, why: &NotExecuted) {
         let mut ledger = self.ledger();
         if matches!(why, NotExecuted::Dropped) {
             // It has no answer that the layer of answers could count.
-            ledger.count_refused(why.reason());
+            ledger.count_rejection(why.ledger_reason());
         }
-        ledger.refuse(ledger::NotExecuted {
+        ledger.record_not_executed(ledger::NotExecutedEntry {
             received_at_ms: self.now_ms(),
-            kind: asked.kind.name(),
-            reason: why.reason(),
-            account: asked.account.clone(),
-            service_plan: asked.service_plan.clone(),
-            devices: asked.devices.len(),
-            first_device: asked.devices.first().cloned(),
+            kind: request.operation.name(),
+            reason: why.ledger_reason(),
+            account: request.account.clone(),
+            service_plan: request.service_plan.clone(),
+            devices: request.devices.len(),
+            first_device: request.devices.first().cloned(),
         });
     }
 }

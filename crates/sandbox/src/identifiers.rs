@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::errors::{Invalid, code};
+use super::errors::{ValidationError, code};
 
 /// One identifier of a device, spelled as it was sent.
 #[derive(Clone, Debug, Serialize)]
@@ -14,18 +14,21 @@ pub(super) struct DeviceId {
 }
 
 impl DeviceId {
-    pub(super) fn is(&self, kind: &str) -> bool {
+    pub(super) fn has_kind(&self, kind: &str) -> bool {
         self.kind.eq_ignore_ascii_case(kind)
     }
 }
 
 /// One device of a change: the identifiers that were sent for it. Shared by all
 /// who remember the device.
-pub(super) type Device = Arc<[DeviceId]>;
+pub(super) type DeviceIds = Arc<[DeviceId]>;
 
 /// The identifier of a kind, if the device was sent with one.
-pub(super) fn find<'d>(device: &'d Device, kind: &str) -> Option<&'d str> {
-    device.iter().find(|one| one.is(kind)).map(|one| &*one.id)
+pub(super) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
+    device
+        .iter()
+        .find(|one| one.has_kind(kind))
+        .map(|one| &*one.id)
 }
 
 /// What the documentation writes in place of an identifier. Accepted, so that
@@ -34,7 +37,7 @@ const PLACEHOLDERS: [&str; 3] = ["32-digit EID", "20-digit ICCID", "14-digit alp
 
 /// Checks one identifier by its kind. Check digits are not looked at: most of
 /// the identifiers in the platform's own documentation fail them.
-pub(super) fn check(kind: &str, id: &str) -> Result<(), Invalid> {
+pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
     let digits = |low, high| {
         (low..=high).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit())
     };
@@ -47,7 +50,7 @@ pub(super) fn check(kind: &str, id: &str) -> Result<(), Invalid> {
         "msisdn" | "esn" => digits(11, 11),
         "meid" => id.len() == 14 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
         _ => {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::KIND_INVALID,
                 "The device identifier kind is not supported",
             ));
@@ -56,38 +59,38 @@ pub(super) fn check(kind: &str, id: &str) -> Result<(), Invalid> {
     if fits || PLACEHOLDERS.contains(&id) {
         return Ok(());
     }
-    Err(Invalid::new(
+    Err(ValidationError::new(
         code::IDENTIFIER_INVALID,
         format!("The {} is not valid", kind.to_ascii_lowercase()),
     ))
 }
 
 /// The IMEI of the device around an eSIM, the same for every profile on it.
-pub(super) fn imei_of(eid: &str) -> String {
+pub(super) fn derive_imei(eid: &str) -> String {
     let body = format!("35{:012}", scatter(number(eid), 1_000_000_000_000));
     let check = luhn(&body);
     format!("{body}{check}")
 }
 
 /// The ten-digit phone number of a line. Never one that begins with 555.
-pub(super) fn mdn_of(id: &str) -> String {
+pub(super) fn derive_mdn(id: &str) -> String {
     (2_000_000_000 + scatter(number(id), 3_000_000_000)).to_string()
 }
 
 /// The phone number of a 5G Business Internet device: the one that it was sent
 /// with, or one that follows from its first identifier in the order of kinds,
 /// so that the order in which they were sent makes no difference.
-pub(super) fn mdn_of_device(device: &Device) -> String {
-    if let Some(mdn) = find(device, "mdn") {
+pub(super) fn device_mdn(device: &DeviceIds) -> String {
+    if let Some(mdn) = find_id(device, "mdn") {
         return mdn.to_owned();
     }
-    if let Some(mdn) = find(device, "msisdn").and_then(|number| number.strip_prefix('1')) {
+    if let Some(mdn) = find_id(device, "msisdn").and_then(|number| number.strip_prefix('1')) {
         return mdn.to_owned();
     }
     let first = device
         .iter()
         .min_by_key(|one| (one.kind.to_ascii_lowercase(), one.id.to_ascii_lowercase()));
-    mdn_of(first.map_or("", |one| &*one.id))
+    derive_mdn(first.map_or("", |one| &*one.id))
 }
 
 /// An identifier as a number. Sequential identifiers stay sequential, so that
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn ten_thousand_sequential_devices_have_ten_thousand_phone_numbers() {
         let numbers: std::collections::BTreeSet<_> = (0..10_000)
-            .map(|serial| mdn_of(&format!("8914800000080{serial:07}")))
+            .map(|serial| derive_mdn(&format!("8914800000080{serial:07}")))
             .collect();
         assert_eq!(numbers.len(), 10_000);
         assert!(numbers.iter().all(|number| number.len() == 10));
@@ -146,7 +149,7 @@ mod tests {
     #[test]
     fn a_derived_imei_ends_in_its_check_digit() {
         assert_eq!(luhn("49015420323751"), 8);
-        assert_eq!(imei_of("89049032000001000000000000000001").len(), 15);
+        assert_eq!(derive_imei("89049032000001000000000000000001").len(), 15);
     }
 
     #[test]
@@ -155,14 +158,14 @@ mod tests {
             id: id.into(),
             kind: kind.into(),
         };
-        let one: Device = Arc::new([
+        let one: DeviceIds = Arc::new([
             id("IMEI", "353238063289555"),
             id("iccid", "89148000000800139708"),
         ]);
-        let other: Device = Arc::new([
+        let other: DeviceIds = Arc::new([
             id("ICCID", "89148000000800139708"),
             id("imei", "353238063289555"),
         ]);
-        assert_eq!(mdn_of_device(&one), mdn_of_device(&other));
+        assert_eq!(device_mdn(&one), device_mdn(&other));
     }
 }

@@ -7,29 +7,29 @@
 //! makes a run repeatable, and a ledger says what was executed.
 //! `docs/sandbox.md` is the manual.
 
-mod answer;
 mod auth;
-mod callbacks;
-mod changes;
+mod callback_body;
+mod callback_faults;
+mod change_request;
+mod change_response;
 mod connections;
-mod course;
 mod delivery;
 mod device_list;
+mod device_outcome;
 mod devices;
 mod errors;
 mod execute;
-mod fate;
-mod faults;
 mod identifiers;
 mod ledger;
-mod limiter;
+mod listeners;
 mod lookups;
-mod message;
-mod once;
+mod one_shot;
 mod platform;
+mod rate_limiter;
+mod request_outcome;
 mod routes;
 mod scenario;
-mod scenarios;
+mod scenario_table;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -45,14 +45,16 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use url::Url;
 
-use connections::{Connection, Connections};
+use connections::{Connection, DroppableListener};
 use platform::Platform;
 
-pub use scenario::{Listed, Prefix, scenarios, scenarios_markdown};
-pub use settings::{CallbackLogin, CallbackOrder, Credentials, Resend, Settings, Shares};
+pub use scenario::{IdentifierPrefix, ScenarioInfo, scenarios, scenarios_markdown};
+pub use settings::{
+    AcceptedCredentials, CallbackCredentials, CallbackOrder, FaultRates, ResendPolicy, Settings,
+};
 
 /// How long a stopping sandbox waits for what it has begun.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A ThingSpace with its port bound, ready to run.
 pub struct Sandbox {
@@ -116,7 +118,7 @@ impl Sandbox {
         let begun = platform.stop.clone();
         let service = routes::router(Arc::clone(&platform))
             .into_make_service_with_connect_info::<Connection>();
-        let server = axum::serve(Connections(self.listener), service)
+        let server = axum::serve(DroppableListener(self.listener), service)
             .with_graceful_shutdown(begun.clone().cancelled_owned());
         let mut server = std::pin::pin!(server.into_future());
         let served = tokio::select! {
@@ -126,11 +128,14 @@ impl Sandbox {
         begun.cancel();
         let served = match served {
             Some(served) => {
-                platform.drain(DRAIN).await;
+                platform.drain(DRAIN_TIMEOUT).await;
                 served
             }
             None => {
-                let (served, ()) = tokio::join!(timeout(DRAIN, server), platform.drain(DRAIN));
+                let (served, ()) = tokio::join!(
+                    timeout(DRAIN_TIMEOUT, server),
+                    platform.drain(DRAIN_TIMEOUT)
+                );
                 served.unwrap_or(Ok(()))
             }
         };

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use super::changes::{self, ChangeKind};
-use super::errors::{Invalid, code};
-use super::ledger::{Outcome, Subject};
+use super::change_request::{self, OperationKind};
+use super::errors::{ValidationError, code};
+use super::ledger::{DeviceChange, DeviceStatus};
 use super::platform::Platform;
 
 /// Name, code, the carrier's own code and the size in kB: name and code differ,
@@ -19,8 +19,8 @@ const PLANS: [(&str, &str, &str, u64); 4] = [
 
 /// `GET /m2m/v1/plans/{account}`. Changes are not held to this list: every plan
 /// exists in the sandbox.
-pub(super) fn plans(account: &str) -> Result<Value, Invalid> {
-    changes::check_account(account)?;
+pub(super) fn plans(account: &str) -> Result<Value, ValidationError> {
+    change_request::check_account(account)?;
     let plan = |(name, code, carrier, size): &(&str, &str, &str, u64)| {
         json!({
             "name": name,
@@ -36,9 +36,9 @@ pub(super) fn plans(account: &str) -> Result<Value, Invalid> {
 /// `GET /m2m/v1/accounts/{account}/requests/{request}/status`. The page covers
 /// provisioning of a single device only (Activate, Deactivate, Suspend, Resume):
 /// no plan change, and so nothing that is asked of this sandbox.
-pub(super) fn status_v1(account: &str) -> Result<Value, Invalid> {
-    changes::check_account(account)?;
-    Err(Invalid::new(
+pub(super) fn status_v1(account: &str) -> Result<Value, ValidationError> {
+    change_request::check_account(account)?;
+    Err(ValidationError::new(
         code::UNEXPECTED,
         "The status of this request is not available",
     ))
@@ -50,45 +50,46 @@ pub(super) fn status_v2(
     platform: &Platform,
     account: &str,
     request_id: &str,
-) -> Result<Value, Invalid> {
-    changes::check_account(account)?;
-    let found = platform.ledger().find(request_id);
-    let of_esim =
-        found.filter(|(change, _)| change.kind == ChangeKind::Esim && *change.account == *account);
+) -> Result<Value, ValidationError> {
+    change_request::check_account(account)?;
+    let found = platform.ledger().find_change(request_id);
+    let of_esim = found.filter(|(change, _)| {
+        change.operation == OperationKind::EsimPlan && *change.account == *account
+    });
     let Some((change, Some(subjects))) = of_esim else {
-        return Err(Invalid::new(
+        return Err(ValidationError::new(
             code::UNEXPECTED,
             "The status of this request is not available",
         ));
     };
-    let outcomes: Vec<Outcome> = subjects.iter().map(|one| one.told().outcome).collect();
-    let one = |(subject, outcome): (&Subject, &Outcome)| json!({ "ids": &*subject.sent, "status": word(*outcome) });
+    let outcomes: Vec<DeviceStatus> = subjects.iter().map(|one| one.progress().status).collect();
+    let one = |(subject, outcome): (&DeviceChange, &DeviceStatus)| json!({ "ids": &*subject.sent, "status": status_name(*outcome) });
     let each: Vec<Value> = subjects.iter().zip(&outcomes).map(one).collect();
     Ok(json!({
         "requestId": change.request_id,
-        "status": word(together(&outcomes)),
+        "status": status_name(aggregate_status(&outcomes)),
         "subRequests": each,
     }))
 }
 
 /// What a request came to of which each device came to these. One that failed
 /// makes it `Failed`: the pages do not say.
-fn together(outcomes: &[Outcome]) -> Outcome {
+fn aggregate_status(outcomes: &[DeviceStatus]) -> DeviceStatus {
     let any = |outcome| outcomes.contains(&outcome);
-    if any(Outcome::Pending) {
-        Outcome::Pending
-    } else if any(Outcome::Failed) {
-        Outcome::Failed
+    if any(DeviceStatus::Pending) {
+        DeviceStatus::Pending
+    } else if any(DeviceStatus::Failed) {
+        DeviceStatus::Failed
     } else {
-        Outcome::Succeeded
+        DeviceStatus::Succeeded
     }
 }
 
 /// The page's words; an SDK has `Failure` for one of them.
-fn word(outcome: Outcome) -> &'static str {
+fn status_name(outcome: DeviceStatus) -> &'static str {
     match outcome {
-        Outcome::Pending => "Pending",
-        Outcome::Succeeded => "Success",
-        Outcome::Failed => "Failed",
+        DeviceStatus::Pending => "Pending",
+        DeviceStatus::Succeeded => "Success",
+        DeviceStatus::Failed => "Failed",
     }
 }

@@ -12,79 +12,79 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::auth::Auth;
-use super::callbacks::{Listener, Registrations};
-use super::delivery::{self, Job};
-use super::devices::Devices;
-use super::errors::Refusal;
-use super::fate::Fates;
-use super::ledger::{Ledger, Page};
-use super::limiter::Limiter;
-use super::once::Once;
+use super::delivery::{self, DeliveryJob};
+use super::device_outcome::SeededFaults;
+use super::devices::DeviceRegistry;
+use super::errors::ErrorResponse;
+use super::ledger::{Ledger, LedgerReport};
+use super::listeners::{CallbackListener, Registrations};
+use super::one_shot::OneShot;
+use super::rate_limiter::RateLimiter;
 use super::scenario;
-use super::settings::{Policy, Settings};
+use super::settings::{ResendTiming, Settings};
 
 /// How long an answer waits for the callbacks that come before it.
-const EARLY_LIMIT: Duration = Duration::from_secs(10);
+const EARLY_CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One running ThingSpace.
 pub(super) struct Platform {
     pub(super) settings: Settings,
-    pub(super) policy: Policy,
-    pub(super) fates: Fates,
+    pub(super) resend_timing: ResendTiming,
+    pub(super) seeded_faults: SeededFaults,
     pub(super) client: reqwest::Client,
     /// One permit per callback in flight.
-    pub(super) turns: Semaphore,
+    pub(super) send_permits: Semaphore,
     /// Nothing new is begun.
     pub(super) stop: CancellationToken,
     /// What still runs is dropped.
     abort: CancellationToken,
     deliveries: TaskTracker,
-    started: Started,
+    clock: Clock,
     auth: Mutex<Auth>,
     registrations: Mutex<Registrations>,
-    devices: Mutex<Devices>,
+    devices: Mutex<DeviceRegistry>,
     ledger: Mutex<Ledger>,
-    limiter: Mutex<Limiter>,
-    once: Mutex<Once>,
+    limiter: Mutex<RateLimiter>,
+    one_shot: Mutex<OneShot>,
 }
 
 /// The start, on both clocks: time goes by on tokio's.
-struct Started {
-    at: Instant,
+struct Clock {
+    started_at: Instant,
     unix: Duration,
 }
 
 /// Keeps an answer back until the callbacks that come before it are out.
-pub(super) struct Gate {
-    left: AtomicUsize,
-    open: CancellationToken,
+pub(super) struct EarlyCallbackBarrier {
+    remaining: AtomicUsize,
+    released: CancellationToken,
 }
 
 impl Platform {
     pub(super) fn new(settings: Settings) -> io::Result<Arc<Self>> {
-        let fates = Fates {
+        let fates = SeededFaults {
             seed: settings.seed,
-            shares: settings.shares.clone(),
-            order: settings.order,
+            rates: settings.fault_rates.clone(),
+            order: settings.callback_order,
         };
         let client = delivery::client(settings.callback_concurrency).map_err(io::Error::other)?;
         let registrations =
             Registrations::new(settings.any_callback_port, settings.credentials_lag);
         Ok(Arc::new(Self {
-            policy: settings.policy(),
-            turns: Semaphore::new(settings.callback_concurrency),
+            resend_timing: settings.resend_timing(),
+            send_permits: Semaphore::new(settings.callback_concurrency),
             client,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
-            started: Started::now(),
-            auth: Mutex::new(Auth::new(&settings, fates.tokens())),
+            clock: Clock::now(),
+            auth: Mutex::new(Auth::new(&settings, fates.token_rng())),
             registrations: Mutex::new(registrations),
-            devices: Mutex::new(Devices::with(scenario::residents())),
+            devices: Mutex::new(DeviceRegistry::with_preloaded(scenario::preloaded_devices())),
             ledger: Mutex::default(),
-            limiter: Mutex::new(Limiter::new(settings.requests_per_minute)),
-            once: Mutex::default(),
-            fates,
+            limiter: Mutex::new(RateLimiter::new(settings.requests_per_minute)),
+            one_shot: Mutex::default(),
+            seeded_faults: fates,
             settings,
         }))
     }
@@ -97,7 +97,7 @@ impl Platform {
         lock(&self.registrations)
     }
 
-    pub(super) fn devices(&self) -> MutexGuard<'_, Devices> {
+    pub(super) fn devices(&self) -> MutexGuard<'_, DeviceRegistry> {
         lock(&self.devices)
     }
 
@@ -105,60 +105,64 @@ impl Platform {
         lock(&self.ledger)
     }
 
-    pub(super) fn once(&self) -> MutexGuard<'_, Once> {
-        lock(&self.once)
+    pub(super) fn one_shot(&self) -> MutexGuard<'_, OneShot> {
+        lock(&self.one_shot)
     }
 
-    pub(super) fn page(&self, identifiers: bool) -> Page {
+    pub(super) fn ledger_report(&self, identifiers: bool) -> LedgerReport {
         let locked_users = self.auth().locked_users();
-        self.ledger().page(identifiers, locked_users)
+        self.ledger().report(identifiers, locked_users)
     }
 
     /// Lets one more call of the API pass, or refuses it.
-    pub(super) fn pass_limit(&self) -> Result<(), Refusal> {
-        let taken = lock(&self.limiter).take();
-        taken.map_err(|seconds| Refusal::throttled().retry_after(seconds))
+    pub(super) fn check_rate_limit(&self) -> Result<(), ErrorResponse> {
+        let taken = lock(&self.limiter).try_acquire();
+        taken.map_err(|seconds| ErrorResponse::throttled().retry_after(seconds))
     }
 
     pub(super) fn now_ms(&self) -> u64 {
-        self.started.unix_ms()
+        self.clock.unix_ms()
     }
 
     /// Waits, or finds out that nothing new is begun any more.
-    pub(super) async fn wait(&self, time: Duration) -> bool {
-        self.wait_until(Instant::now() + time).await
+    pub(super) async fn sleep_unless_stopped(&self, time: Duration) -> bool {
+        self.sleep_until_unless_stopped(Instant::now() + time).await
     }
 
-    pub(super) async fn wait_until(&self, at: Instant) -> bool {
+    pub(super) async fn sleep_until_unless_stopped(&self, at: Instant) -> bool {
         let waited = self.stop.run_until_cancelled(sleep_until(at)).await;
         waited.is_some()
     }
 
     /// Waits for an answer's time, or until what still runs is dropped.
-    pub(super) async fn wait_to_answer(&self, at: Instant, gate: &Gate) -> Result<(), Refusal> {
+    pub(super) async fn wait_to_respond(
+        &self,
+        at: Instant,
+        gate: &EarlyCallbackBarrier,
+    ) -> Result<(), ErrorResponse> {
         let time = async {
-            gate.opened().await;
+            gate.wait().await;
             sleep_until(at).await;
         };
         let waited = self.abort.run_until_cancelled(time).await;
-        waited.ok_or_else(Refusal::stopping)
+        waited.ok_or_else(ErrorResponse::stopping)
     }
 
-    pub(super) fn deliver(self: &Arc<Self>, job: Job) {
+    pub(super) fn deliver(self: &Arc<Self>, job: DeliveryJob) {
         let abort = self.abort.clone();
-        let delivery = delivery::run(Arc::clone(self), job);
+        let delivery = delivery::deliver_callbacks(Arc::clone(self), job);
         self.deliveries
             .spawn(async move { abort.run_until_cancelled(delivery).await });
     }
 
     /// Where the callbacks of an account go: to the registered listener, or to
     /// the default one.
-    pub(super) fn listener(&self, account: &str, service: &str) -> Option<Listener> {
+    pub(super) fn find_listener(&self, account: &str, service: &str) -> Option<CallbackListener> {
         if let Some(listener) = self.registrations().find(account, service) {
             return Some(listener);
         }
-        let login = self.settings.callback_login.as_ref();
-        Some(Listener {
+        let login = self.settings.callback_credentials.as_ref();
+        Some(CallbackListener {
             url: with_service(self.settings.callback_url.as_ref()?, service)?,
             username: login.map(|login| login.username.clone()),
             password: login.map(|login| login.password.clone()),
@@ -179,7 +183,7 @@ impl Platform {
     }
 }
 
-impl Gate {
+impl EarlyCallbackBarrier {
     /// A gate that waits for so many callbacks.
     pub(super) fn new(early: usize) -> Self {
         let open = CancellationToken::new();
@@ -187,32 +191,32 @@ impl Gate {
             open.cancel();
         }
         Self {
-            left: AtomicUsize::new(early),
-            open,
+            remaining: AtomicUsize::new(early),
+            released: open,
         }
     }
 
     /// One of the callbacks was answered, or will not be.
-    pub(super) fn one_is_out(&self) {
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.open.cancel();
+    pub(super) fn complete_one(&self) {
+        if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.released.cancel();
         }
     }
 
-    pub(super) async fn opened(&self) {
+    pub(super) async fn wait(&self) {
         // Bounded: a listener that does not answer must not keep the change back.
-        let _ = timeout(EARLY_LIMIT, self.open.cancelled()).await;
+        let _ = timeout(EARLY_CALLBACK_TIMEOUT, self.released.cancelled()).await;
     }
 }
 
-impl Started {
+impl Clock {
     #[expect(
         clippy::disallowed_methods,
         reason = "the one look at the wall clock: the sandbox is a world of its own, and its time goes by on tokio's clock from here"
     )]
     fn now() -> Self {
         Self {
-            at: Instant::now(),
+            started_at: Instant::now(),
             unix: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default(),
@@ -220,7 +224,7 @@ impl Started {
     }
 
     fn unix_ms(&self) -> u64 {
-        let now = self.unix + self.at.elapsed();
+        let now = self.unix + self.started_at.elapsed();
         u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
     }
 }

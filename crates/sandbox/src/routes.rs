@@ -15,33 +15,39 @@ use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::KeyPair;
-use super::changes::{self, ChangeKind};
-use super::connections::Here;
-use super::errors::{Invalid, Reason, Refusal, code, json_response};
-use super::execute::Presented;
+use super::auth::AppCredentials;
+use super::change_request::{self, OperationKind};
+use super::connections::RequestConnection;
+use super::errors::{ErrorReason, ErrorResponse, ValidationError, code, json_response};
+use super::execute::RequestCredentials;
 use super::platform::Platform;
-use super::{answer, device_list, lookups};
+use super::{change_response, device_list, lookups};
 
 /// Room for 10,000 devices with addresses, several times over.
 const MAX_BODY: usize = 32 * 1024 * 1024;
 
-type Platforms = State<Arc<Platform>>;
+type PlatformState = State<Arc<Platform>>;
 type Body = Result<Bytes, BytesRejection>;
-type Answer = Result<Response, Refusal>;
+type HandlerResult = Result<Response, ErrorResponse>;
 
 /// All paths, below `/api` and without it.
 pub(super) fn router(platform: Arc<Platform>) -> Router {
     let m2m = Router::new()
-        .route("/m2m/v1/session/login", post(log_in))
-        .route("/m2m/v1/session/logout", post(log_out))
-        .route("/m2m/v1/devices/profile/actions/serviceplan", post(esim))
+        .route("/m2m/v1/session/login", post(login))
+        .route("/m2m/v1/session/logout", post(logout))
+        .route(
+            "/m2m/v1/devices/profile/actions/serviceplan",
+            post(change_esim_plan),
+        )
         // The eSIM page prints its own address with a double slash.
-        .route("/m2m/v1//devices/profile/actions/serviceplan", post(esim))
+        .route(
+            "/m2m/v1//devices/profile/actions/serviceplan",
+            post(change_esim_plan),
+        )
         // The 5G page says PUT in its headline and POST in its request line.
         .route(
             "/m2m/v1/devices/actions/plan",
-            post(five_g_bi).put(five_g_bi),
+            post(change_five_g_bi_plan).put(change_five_g_bi_plan),
         )
         .route(
             "/m2m/v1/callbacks/{account}",
@@ -64,8 +70,8 @@ pub(super) fn router(platform: Arc<Platform>) -> Router {
         .method_not_allowed_fallback(no_resource)
         .route_layer(from_fn_with_state(Arc::clone(&platform), limit));
     let api = Router::new()
-        .route("/ts/v1/oauth2/token", post(token))
-        .route("/ts/v1/oauth2/revoke", post(revoke))
+        .route("/ts/v1/oauth2/token", post(issue_token))
+        .route("/ts/v1/oauth2/revoke", post(revoke_token))
         .route("/sandbox/ledger", get(ledger))
         .method_not_allowed_fallback(no_resource)
         .merge(m2m);
@@ -76,65 +82,69 @@ pub(super) fn router(platform: Arc<Platform>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response_with_state(
             Arc::clone(&platform),
-            count_refusals,
+            count_rejections,
         ))
         .with_state(platform)
 }
 
-async fn count_refusals(State(platform): Platforms, response: Response) -> Response {
-    if let Some(Reason(reason)) = response.extensions().get() {
-        platform.ledger().count_refused(reason);
+async fn count_rejections(State(platform): PlatformState, response: Response) -> Response {
+    if let Some(ErrorReason(reason)) = response.extensions().get() {
+        platform.ledger().count_rejection(reason);
     }
     response
 }
 
 /// Beyond `requests_per_minute` the gateway in front answers, whatever was asked.
 async fn limit(
-    State(platform): Platforms,
+    State(platform): PlatformState,
     request: Request,
     next: Next,
-) -> Result<Response, Refusal> {
-    platform.pass_limit()?;
+) -> Result<Response, ErrorResponse> {
+    platform.check_rate_limit()?;
     Ok(next.run(request).await)
 }
 
-async fn no_resource() -> Refusal {
-    Refusal::no_resource()
+async fn no_resource() -> ErrorResponse {
+    ErrorResponse::no_resource()
 }
 
 /// A living access token, checked before the body is read.
-struct Bearer;
+struct TokenAuth;
 
-impl FromRequestParts<Arc<Platform>> for Bearer {
-    type Rejection = Refusal;
+impl FromRequestParts<Arc<Platform>> for TokenAuth {
+    type Rejection = ErrorResponse;
 
     async fn from_request_parts(
         parts: &mut Parts,
         platform: &Arc<Platform>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, ErrorResponse> {
         platform.auth().check_token(&parts.headers).map(|_| Self)
     }
 }
 
 /// A living access token and a living session, which this use keeps alive.
-struct Session(Presented);
+struct SessionAuth(RequestCredentials);
 
-impl FromRequestParts<Arc<Platform>> for Session {
-    type Rejection = Refusal;
+impl FromRequestParts<Arc<Platform>> for SessionAuth {
+    type Rejection = ErrorResponse;
 
     async fn from_request_parts(
         parts: &mut Parts,
         platform: &Arc<Platform>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, ErrorResponse> {
         let mut auth = platform.auth();
         let token = auth.check_token(&parts.headers)?;
         let session = auth.use_session(&parts.headers)?;
-        Ok(Self(Presented { token, session }))
+        Ok(Self(RequestCredentials { token, session }))
     }
 }
 
-async fn token(State(platform): Platforms, headers: HeaderMap, body: Body) -> Answer {
-    let (pair, _) = platform.client(&headers, &body)?;
+async fn issue_token(
+    State(platform): PlatformState,
+    headers: HeaderMap,
+    body: Body,
+) -> HandlerResult {
+    let (pair, _) = platform.authenticate_app(&headers, &body)?;
     let issued = platform.auth().issue(pair);
     platform.ledger().count_token_request();
     Ok(json_response(
@@ -149,11 +159,15 @@ async fn token(State(platform): Platforms, headers: HeaderMap, body: Body) -> An
 }
 
 /// Ends a token: the next token request is answered with another.
-async fn revoke(State(platform): Platforms, headers: HeaderMap, body: Body) -> Answer {
-    let (pair, value) = platform.client(&headers, &body)?;
+async fn revoke_token(
+    State(platform): PlatformState,
+    headers: HeaderMap,
+    body: Body,
+) -> HandlerResult {
+    let (pair, value) = platform.authenticate_app(&headers, &body)?;
     let missing = "Missing token parameter value";
-    let value =
-        value.ok_or_else(|| Refusal::oauth(StatusCode::BAD_REQUEST, "invalid_request", missing))?;
+    let value = value
+        .ok_or_else(|| ErrorResponse::oauth(StatusCode::BAD_REQUEST, "invalid_request", missing))?;
     platform.auth().revoke(&pair, &value);
     platform.ledger().count_revocation();
     Ok(StatusCode::OK.into_response())
@@ -161,21 +175,21 @@ async fn revoke(State(platform): Platforms, headers: HeaderMap, body: Body) -> A
 
 impl Platform {
     /// Who calls the token endpoint, and the `token` in the form.
-    fn client(
+    fn authenticate_app(
         &self,
         headers: &HeaderMap,
         body: &Body,
-    ) -> Result<(KeyPair, Option<String>), Refusal> {
-        let bad = |error, text| Refusal::oauth(StatusCode::BAD_REQUEST, error, text);
-        let body = body.as_ref().map_err(|_| Refusal::too_large())?;
-        let is_form = is(headers, "application/x-www-form-urlencoded");
+    ) -> Result<(AppCredentials, Option<String>), ErrorResponse> {
+        let bad = |error, text| ErrorResponse::oauth(StatusCode::BAD_REQUEST, error, text);
+        let body = body.as_ref().map_err(|_| ErrorResponse::too_large())?;
+        let is_form = has_content_type(headers, "application/x-www-form-urlencoded");
         let member = |wanted| {
             url::form_urlencoded::parse(body)
                 .find(|(name, _)| name == wanted)
                 .filter(|_| is_form)
                 .map(|(_, value)| value.into_owned())
         };
-        let pair = self.auth().client(headers)?;
+        let pair = self.auth().authenticate_app(headers)?;
         match member("grant_type").as_deref() {
             Some("client_credentials") => Ok((pair, member("token"))),
             Some(_) => Err(bad(
@@ -188,18 +202,24 @@ impl Platform {
 }
 
 #[derive(Deserialize)]
-struct Login {
+struct LoginBody {
     username: Option<String>,
     password: Option<String>,
 }
 
-async fn log_in(State(platform): Platforms, _: Bearer, headers: HeaderMap, body: Body) -> Answer {
-    let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
-    let login: Login = changes::parse(body).map_err(Invalid::dotted)?;
+async fn login(
+    State(platform): PlatformState,
+    _: TokenAuth,
+    headers: HeaderMap,
+    body: Body,
+) -> HandlerResult {
+    let body = json_body(&headers, &body)?.map_err(ValidationError::into_dotted_response)?;
+    let login: LoginBody =
+        change_request::parse_json(body).map_err(ValidationError::into_dotted_response)?;
     let username = login.username.unwrap_or_default();
     let password = login.password.unwrap_or_default();
-    let session = platform.auth().log_in(&username, &password);
-    platform.ledger().count_log_in(session.is_err());
+    let session = platform.auth().login(&username, &password);
+    platform.ledger().count_login(session.is_err());
     let session = session?;
     Ok(json_response(
         StatusCode::OK,
@@ -207,95 +227,116 @@ async fn log_in(State(platform): Platforms, _: Bearer, headers: HeaderMap, body:
     ))
 }
 
-async fn log_out(State(platform): Platforms, Session(presented): Session) -> Response {
+async fn logout(State(platform): PlatformState, SessionAuth(presented): SessionAuth) -> Response {
     let session = presented.session;
-    platform.auth().log_out(&session);
+    platform.auth().logout(&session);
     json_response(StatusCode::OK, &json!({ "sessionToken": session }))
 }
 
-async fn esim(
-    platform: Platforms,
-    session: Session,
-    here: Here,
+async fn change_esim_plan(
+    platform: PlatformState,
+    session: SessionAuth,
+    here: RequestConnection,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
-    change(platform, ChangeKind::Esim, session, here, &headers, body).await
+) -> HandlerResult {
+    change_plan(
+        platform,
+        OperationKind::EsimPlan,
+        session,
+        here,
+        &headers,
+        body,
+    )
+    .await
 }
 
-async fn five_g_bi(
-    platform: Platforms,
-    session: Session,
-    here: Here,
+async fn change_five_g_bi_plan(
+    platform: PlatformState,
+    session: SessionAuth,
+    here: RequestConnection,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
-    change(platform, ChangeKind::FiveGBi, session, here, &headers, body).await
+) -> HandlerResult {
+    change_plan(
+        platform,
+        OperationKind::FiveGBiPlan,
+        session,
+        here,
+        &headers,
+        body,
+    )
+    .await
 }
 
-async fn change(
-    State(platform): Platforms,
-    kind: ChangeKind,
-    Session(presented): Session,
-    ConnectInfo(connection): Here,
+async fn change_plan(
+    State(platform): PlatformState,
+    kind: OperationKind,
+    SessionAuth(presented): SessionAuth,
+    ConnectInfo(connection): RequestConnection,
     headers: &HeaderMap,
     body: Body,
-) -> Answer {
-    let asked = json_body(headers, &body)?.and_then(|body| changes::read(kind, body));
-    let asked = asked.map_err(|invalid| kind.refuse(invalid))?;
+) -> HandlerResult {
+    let asked =
+        json_body(headers, &body)?.and_then(|body| change_request::parse_change(kind, body));
+    let asked = asked.map_err(|invalid| kind.error_response(invalid))?;
     drop(body);
     let executed = platform.execute(asked, &presented).await;
-    answer::write(executed, &connection)
+    change_response::render(executed, &connection)
 }
 
-async fn plans(_: Platforms, _: Session, Path(account): Path<String>) -> Answer {
-    found(lookups::plans(&account).map_err(Invalid::dotted))
+async fn plans(_: PlatformState, _: SessionAuth, Path(account): Path<String>) -> HandlerResult {
+    found(lookups::plans(&account).map_err(ValidationError::into_dotted_response))
 }
 
 async fn list_devices(
-    State(platform): Platforms,
-    _: Session,
+    State(platform): PlatformState,
+    _: SessionAuth,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
-    let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
-    found(device_list::list(&platform, body).map_err(Invalid::dotted))
+) -> HandlerResult {
+    let body = json_body(&headers, &body)?.map_err(ValidationError::into_dotted_response)?;
+    found(device_list::list(&platform, body).map_err(ValidationError::into_dotted_response))
 }
 
-async fn status_v1(_: Platforms, _: Session, Path((account, _)): Path<(String, String)>) -> Answer {
-    found(lookups::status_v1(&account).map_err(Invalid::dotted))
+async fn status_v1(
+    _: PlatformState,
+    _: SessionAuth,
+    Path((account, _)): Path<(String, String)>,
+) -> HandlerResult {
+    found(lookups::status_v1(&account).map_err(ValidationError::into_dotted_response))
 }
 
 async fn status_v2(
-    State(platform): Platforms,
-    _: Session,
+    State(platform): PlatformState,
+    _: SessionAuth,
     Path((account, request)): Path<(String, String)>,
-) -> Answer {
+) -> HandlerResult {
     // Of the eSIM family, as the SDK's GIORestErrorResponse says.
     let status = lookups::status_v2(&platform, &account, &request);
-    found(status.map_err(Invalid::three_digits))
+    found(status.map_err(ValidationError::into_numeric_response))
 }
 
-fn found(found: Result<Value, Refusal>) -> Answer {
+fn found(found: Result<Value, ErrorResponse>) -> HandlerResult {
     Ok(json_response(StatusCode::OK, &found?))
 }
 
 async fn register(
-    State(platform): Platforms,
-    _: Session,
+    State(platform): PlatformState,
+    _: SessionAuth,
     Path(account): Path<String>,
     headers: HeaderMap,
     body: Body,
-) -> Answer {
-    let body = json_body(&headers, &body)?.map_err(Invalid::dotted)?;
+) -> HandlerResult {
+    let body = json_body(&headers, &body)?.map_err(ValidationError::into_dotted_response)?;
     let registered = platform.registrations().register(&account, body);
-    let service = registered.map_err(Invalid::dotted)?;
+    let service = registered.map_err(ValidationError::into_dotted_response)?;
     Ok(action_result(&account, service))
 }
 
 async fn list_listeners(
-    State(platform): Platforms,
-    _: Session,
+    State(platform): PlatformState,
+    _: SessionAuth,
     Path(account): Path<String>,
 ) -> Response {
     let listeners = platform.registrations().list(&account);
@@ -307,12 +348,12 @@ async fn list_listeners(
 }
 
 async fn deregister(
-    State(platform): Platforms,
-    _: Session,
+    State(platform): PlatformState,
+    _: SessionAuth,
     Path((account, service)): Path<(String, String)>,
-) -> Answer {
+) -> HandlerResult {
     let removed = platform.registrations().deregister(&account, &service);
-    let service = removed.map_err(Invalid::dotted)?;
+    let service = removed.map_err(ValidationError::into_dotted_response)?;
     Ok(action_result(&account, service))
 }
 
@@ -330,11 +371,11 @@ struct LedgerQuery {
 }
 
 async fn ledger(
-    State(platform): Platforms,
+    State(platform): PlatformState,
     query: Result<Query<LedgerQuery>, QueryRejection>,
 ) -> Response {
     let identifiers = query.ok().and_then(|Query(query)| query.identifiers);
-    let page = platform.page(identifiers.unwrap_or(true));
+    let page = platform.ledger_report(identifiers.unwrap_or(true));
     match serde_json::to_vec(&page) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
@@ -346,18 +387,18 @@ async fn ledger(
 fn json_body<'b>(
     headers: &HeaderMap,
     body: &'b Body,
-) -> Result<Result<&'b [u8], Invalid>, Refusal> {
-    let body = body.as_ref().map_err(|_| Refusal::too_large())?;
-    if is(headers, "application/json") {
+) -> Result<Result<&'b [u8], ValidationError>, ErrorResponse> {
+    let body = body.as_ref().map_err(|_| ErrorResponse::too_large())?;
+    if has_content_type(headers, "application/json") {
         return Ok(Ok(body));
     }
-    Ok(Err(Invalid::new(
+    Ok(Err(ValidationError::new(
         code::DESERIALIZATION,
         "The content type must be application/json",
     )))
 }
 
-fn is(headers: &HeaderMap, media: &str) -> bool {
+fn has_content_type(headers: &HeaderMap, media: &str) -> bool {
     headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())

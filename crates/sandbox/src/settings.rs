@@ -17,33 +17,33 @@ pub struct Settings {
     /// Time from the answer to a change until its first callback.
     pub callback_delay: Duration,
     /// Time that a change takes to be answered.
-    pub answer_delay: Duration,
+    pub response_delay: Duration,
     /// Time that an answer takes which a scenario makes slow.
-    pub slow_answer: Duration,
+    pub slow_response_delay: Duration,
     /// Time from a late callback's due time until it is sent.
-    pub late_by: Duration,
+    pub late_delay: Duration,
     /// Time from an interim callback until the final one.
-    pub interim_for: Duration,
+    pub interim_delay: Duration,
     /// What follows when nobody takes a callback.
-    pub resend: Resend,
+    pub resend: ResendPolicy,
     /// Factor for the times of `resend`.
     pub time_scale: f64,
     /// Time from a refused callback until it is sent again, in place of the one
     /// of `resend`.
-    pub resend_after: Option<Duration>,
+    pub resend_delay: Option<Duration>,
     /// Time without an answer after which a callback is sent again, while the
     /// first is still under way, in place of the one of `resend`.
-    pub patience: Option<Duration>,
+    pub callback_timeout: Option<Duration>,
     /// How often things go wrong where no scenario says so.
-    pub shares: Shares,
+    pub fault_rates: FaultRates,
     /// The order in which a change's devices are told about.
-    pub order: CallbackOrder,
+    pub callback_order: CallbackOrder,
     /// Listener for accounts that registered none; `{service}` in it stands for
     /// the callback service's name. Without it their callbacks are lost, as on
     /// the platform.
     pub callback_url: Option<Url>,
     /// What callbacks to `callback_url` carry.
-    pub callback_login: Option<CallbackLogin>,
+    pub callback_credentials: Option<CallbackCredentials>,
     /// Most callbacks in flight.
     pub callback_concurrency: usize,
     /// Whether listeners that are not on loopback may have any port.
@@ -51,7 +51,7 @@ pub struct Settings {
     /// Time for which callbacks still carry a listener's former credentials.
     pub credentials_lag: Duration,
     /// The credentials that are accepted.
-    pub credentials: Credentials,
+    pub credentials: AcceptedCredentials,
     /// How long an access token lives, from its first issue.
     pub token_lifetime: Duration,
     /// How long a session lives without being used.
@@ -70,22 +70,22 @@ impl Default for Settings {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8900)),
             seed: 1,
             callback_delay: Duration::from_millis(500),
-            answer_delay: Duration::from_millis(50),
-            slow_answer: Duration::from_secs(5),
-            late_by: Duration::from_secs(10),
-            interim_for: Duration::from_secs(1),
-            resend: Resend::Quick,
+            response_delay: Duration::from_millis(50),
+            slow_response_delay: Duration::from_secs(5),
+            late_delay: Duration::from_secs(10),
+            interim_delay: Duration::from_secs(1),
+            resend: ResendPolicy::Quick,
             time_scale: 1.0,
-            resend_after: None,
-            patience: None,
-            shares: Shares::default(),
-            order: CallbackOrder::AsSent,
+            resend_delay: None,
+            callback_timeout: None,
+            fault_rates: FaultRates::default(),
+            callback_order: CallbackOrder::AsSent,
             callback_url: None,
-            callback_login: None,
+            callback_credentials: None,
             callback_concurrency: 32,
             any_callback_port: false,
             credentials_lag: Duration::ZERO,
-            credentials: Credentials::default(),
+            credentials: AcceptedCredentials::default(),
             token_lifetime: Duration::from_secs(3600),
             session_lifetime: Duration::from_secs(20 * 60),
             single_session: false,
@@ -108,7 +108,7 @@ impl fmt::Debug for Settings {
 
 impl Settings {
     pub(super) fn check(&self) -> io::Result<()> {
-        let problem = if !self.shares.all().iter().all(is_share) {
+        let problem = if !self.fault_rates.all().iter().all(is_rate) {
             "shares must be between 0 and 1"
         } else if !(0.0..=1000.0).contains(&self.time_scale) {
             "time_scale must be between 0 and 1000"
@@ -123,24 +123,28 @@ impl Settings {
     }
 
     /// What follows when nobody takes a callback, in this sandbox's time.
-    pub(super) fn policy(&self) -> Policy {
-        let policy = self.resend.policy();
+    pub(super) fn resend_timing(&self) -> ResendTiming {
+        let policy = self.resend.timing();
         let scaled = |time: Duration| time.mul_f64(self.time_scale);
-        Policy {
-            sends: policy.sends,
-            pause: self.resend_after.unwrap_or_else(|| scaled(policy.pause)),
-            patience: self.patience.or_else(|| policy.patience.map(scaled)),
+        ResendTiming {
+            max_attempts: policy.max_attempts,
+            resend_delay: self
+                .resend_delay
+                .unwrap_or_else(|| scaled(policy.resend_delay)),
+            callback_timeout: self
+                .callback_timeout
+                .or_else(|| policy.callback_timeout.map(scaled)),
         }
     }
 }
 
-fn is_share(share: &f64) -> bool {
+fn is_rate(share: &f64) -> bool {
     (0.0..=1.0).contains(share)
 }
 
 /// How often things go wrong, each from 0 (never) to 1 (always).
 #[derive(Clone, Debug, Default)]
-pub struct Shares {
+pub struct FaultRates {
     /// Devices whose change fails.
     pub failure: f64,
     /// Callbacks that are sent twice.
@@ -156,12 +160,12 @@ pub struct Shares {
     /// Requests whose connection is dropped before they are executed.
     pub drop_request: f64,
     /// Requests whose connection is dropped after they were executed.
-    pub drop_answer: f64,
+    pub drop_response: f64,
     /// Requests that are answered with 5xx; about half of them are executed.
     pub error: f64,
 }
 
-impl Shares {
+impl FaultRates {
     fn all(&self) -> [f64; 9] {
         [
             self.failure,
@@ -171,7 +175,7 @@ impl Shares {
             self.late,
             self.malformed,
             self.drop_request,
-            self.drop_answer,
+            self.drop_response,
             self.error,
         ]
     }
@@ -192,7 +196,7 @@ pub enum CallbackOrder {
 
 /// What follows when nobody takes a callback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Resend {
+pub enum ResendPolicy {
     /// The documented number of tries in the measured pace: three more, a second
     /// apart.
     #[default]
@@ -205,35 +209,35 @@ pub enum Resend {
 
 /// The numbers of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Policy {
+pub(super) struct ResendTiming {
     /// How often a callback is sent in all.
-    pub(super) sends: u32,
+    pub(super) max_attempts: u32,
     /// From a refusal until it is sent again.
-    pub(super) pause: Duration,
+    pub(super) resend_delay: Duration,
     /// Without an answer for so long, it is sent again while the first copy is
     /// still under way. None: the pages say nothing of a limit.
-    pub(super) patience: Option<Duration>,
+    pub(super) callback_timeout: Option<Duration>,
 }
 
-impl Resend {
+impl ResendPolicy {
     /// Documented by About Callback Services and its best practices; measured by
     /// F-PIDGE B6 (1.15 to 1.69 s, then nothing for 3 hours) and 13.3 (4 s).
-    fn policy(self) -> Policy {
+    fn timing(self) -> ResendTiming {
         match self {
-            Self::Quick => Policy {
-                sends: 4,
-                pause: Duration::from_secs(1),
-                patience: Some(Duration::from_secs(4)),
+            Self::Quick => ResendTiming {
+                max_attempts: 4,
+                resend_delay: Duration::from_secs(1),
+                callback_timeout: Some(Duration::from_secs(4)),
             },
-            Self::Measured => Policy {
-                sends: 2,
-                pause: Duration::from_millis(1300),
-                patience: Some(Duration::from_secs(4)),
+            Self::Measured => ResendTiming {
+                max_attempts: 2,
+                resend_delay: Duration::from_millis(1300),
+                callback_timeout: Some(Duration::from_secs(4)),
             },
-            Self::Documented => Policy {
-                sends: 4,
-                pause: Duration::from_secs(5 * 60),
-                patience: None,
+            Self::Documented => ResendTiming {
+                max_attempts: 4,
+                resend_delay: Duration::from_secs(5 * 60),
+                callback_timeout: None,
             },
         }
     }
@@ -242,7 +246,7 @@ impl Resend {
 /// The credentials of the two log-ins. What is not set may be anything that is
 /// not empty.
 #[derive(Clone, Default)]
-pub struct Credentials {
+pub struct AcceptedCredentials {
     /// Key of the application, first half of the token request's Basic header.
     pub app_key: Option<String>,
     /// Secret of the application.
@@ -253,7 +257,7 @@ pub struct Credentials {
     pub uws_password: Option<String>,
 }
 
-impl fmt::Debug for Credentials {
+impl fmt::Debug for AcceptedCredentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("Credentials(hidden)")
     }
@@ -261,14 +265,14 @@ impl fmt::Debug for Credentials {
 
 /// User name and password in the body of a callback.
 #[derive(Clone)]
-pub struct CallbackLogin {
+pub struct CallbackCredentials {
     /// The `username` member.
     pub username: String,
     /// The `password` member.
     pub password: String,
 }
 
-impl fmt::Debug for CallbackLogin {
+impl fmt::Debug for CallbackCredentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("CallbackLogin(hidden)")
     }

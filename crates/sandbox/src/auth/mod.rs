@@ -18,11 +18,11 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-use super::errors::{Refusal, code};
-use super::settings::{Credentials, Settings};
+use super::errors::{ErrorResponse, code};
+use super::settings::{AcceptedCredentials, Settings};
 
 /// Failed log-ins in a row that lock the user.
-const STRIKES: u8 = 5;
+const MAX_FAILED_LOGINS: u8 = 5;
 /// Key pairs whose tokens are remembered: the oldest gives way.
 const MAX_TOKENS: usize = 64;
 /// Sessions that are remembered: the least recently used gives way.
@@ -32,30 +32,30 @@ const MAX_USERS: usize = 1024;
 
 /// Everything that was issued, and what it takes to get more.
 pub(super) struct Auth {
-    expected: Credentials,
-    token_life: Duration,
-    session_idle: Duration,
+    expected: AcceptedCredentials,
+    token_lifetime: Duration,
+    session_idle_timeout: Duration,
     single_session: bool,
     rng: fastrand::Rng,
     tokens: Vec<Token>,
     sessions: Vec<Session>,
     /// Failed log-ins in a row, by user.
-    strikes: HashMap<String, u8>,
+    failed_logins: HashMap<String, u8>,
 }
 
 /// Key and secret of an application.
 #[derive(PartialEq, Eq)]
-pub(super) struct KeyPair {
+pub(super) struct AppCredentials {
     key: String,
     secret: String,
 }
 
 struct Token {
-    pair: KeyPair,
+    pair: AppCredentials,
     value: String,
     issued: Instant,
     /// Still good, but the next token request is answered with another.
-    retired: bool,
+    is_retired: bool,
 }
 
 struct Session {
@@ -74,25 +74,28 @@ impl Auth {
     pub(super) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
         Self {
             expected: settings.credentials.clone(),
-            token_life: settings.token_lifetime,
-            session_idle: settings.session_lifetime,
+            token_lifetime: settings.token_lifetime,
+            session_idle_timeout: settings.session_lifetime,
             single_session: settings.single_session,
             rng,
             tokens: Vec::new(),
             sessions: Vec::new(),
-            strikes: HashMap::new(),
+            failed_logins: HashMap::new(),
         }
     }
 
     /// The key pair of a token request.
-    pub(super) fn client(&self, headers: &HeaderMap) -> Result<KeyPair, Refusal> {
+    pub(super) fn authenticate_app(
+        &self,
+        headers: &HeaderMap,
+    ) -> Result<AppCredentials, ErrorResponse> {
         if !headers.contains_key(header::AUTHORIZATION) {
-            return Err(Refusal::missing_token());
+            return Err(ErrorResponse::missing_token());
         }
         basic(headers)
             .filter(|pair| self.knows_app(pair))
             .ok_or_else(|| {
-                Refusal::oauth(
+                ErrorResponse::oauth(
                     StatusCode::UNAUTHORIZED,
                     "invalid_client",
                     "Client Authentication failed.",
@@ -101,13 +104,13 @@ impl Auth {
     }
 
     /// The token of a key pair: the one of this hour, or a new one.
-    pub(super) fn issue(&mut self, pair: KeyPair) -> Issued {
+    pub(super) fn issue(&mut self, pair: AppCredentials) -> Issued {
         let now = Instant::now();
-        let life = self.token_life;
+        let life = self.token_lifetime;
         self.tokens.retain(|token| token.lives(life, now));
         // A token in its last second would be told to expire in none.
         let fits = |token: &&Token| {
-            token.pair == pair && !token.retired && token.left(life, now).as_secs() > 0
+            token.pair == pair && !token.is_retired && token.left(life, now).as_secs() > 0
         };
         if let Some(token) = self.tokens.iter().find(fits) {
             return Issued {
@@ -123,7 +126,7 @@ impl Auth {
             pair,
             value: value.clone(),
             issued: now,
-            retired: false,
+            is_retired: false,
         });
         Issued {
             value,
@@ -132,53 +135,57 @@ impl Auth {
     }
 
     /// Ends a token of this key pair. WSO2 does not tell whether it was one.
-    pub(super) fn revoke(&mut self, pair: &KeyPair, value: &str) {
+    pub(super) fn revoke(&mut self, pair: &AppCredentials, value: &str) {
         self.tokens
             .retain(|token| token.pair != *pair || token.value != value);
     }
 
     /// Has the next token request answered with another token, while this one
     /// stays good for whoever else uses it.
-    pub(super) fn retire(&mut self, value: &str) {
+    pub(super) fn stop_reissuing(&mut self, value: &str) {
         let token = self.tokens.iter_mut().find(|token| token.value == value);
         if let Some(token) = token {
-            token.retired = true;
+            token.is_retired = true;
         }
     }
 
     /// Lets a request with a living access token pass.
-    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<String, Refusal> {
-        let value = bearer(headers).ok_or_else(Refusal::missing_token)?;
+    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
+        let value = bearer(headers).ok_or_else(ErrorResponse::missing_token)?;
         let now = Instant::now();
         self.tokens
             .iter()
-            .any(|token| token.value == value && token.lives(self.token_life, now))
+            .any(|token| token.value == value && token.lives(self.token_lifetime, now))
             .then(|| value.to_owned())
-            .ok_or_else(Refusal::invalid_token)
+            .ok_or_else(ErrorResponse::invalid_token)
     }
 
     /// Opens a session. Whether the platform then ends the user's earlier ones
     /// is not documented: a setting decides.
-    pub(super) fn log_in(&mut self, username: &str, password: &str) -> Result<String, Refusal> {
+    pub(super) fn login(
+        &mut self,
+        username: &str,
+        password: &str,
+    ) -> Result<String, ErrorResponse> {
         if self.is_locked(username) {
-            return Err(Refusal::m2m(
+            return Err(ErrorResponse::m2m(
                 code::PASSWORD_INVALID,
                 "The user is locked after 5 failed log-ins",
             ));
         }
         if !self.knows_user(username, password) {
-            self.strike(username);
-            return Err(Refusal::m2m(
+            self.record_failed_login(username);
+            return Err(ErrorResponse::m2m(
                 code::PASSWORD_INVALID,
                 "The username or password is not valid",
             ));
         }
-        self.strikes.remove(username);
+        self.failed_logins.remove(username);
         if self.single_session {
             self.sessions.retain(|session| session.user != username);
         }
         if self.sessions.len() >= MAX_SESSIONS {
-            self.forget_stalest();
+            self.evict_oldest_session();
         }
         let value = Builder::from_random_bytes(self.rng.u128(..).to_be_bytes())
             .into_uuid()
@@ -193,35 +200,36 @@ impl Auth {
 
     /// The users whom only the platform's support could let in again.
     pub(super) fn locked_users(&self) -> usize {
-        self.strikes
+        self.failed_logins
             .values()
-            .filter(|strikes| **strikes >= STRIKES)
+            .filter(|strikes| **strikes >= MAX_FAILED_LOGINS)
             .count()
     }
 
     fn is_locked(&self, username: &str) -> bool {
-        let strikes = self.strikes.get(username);
-        strikes.is_some_and(|strikes| *strikes >= STRIKES)
+        let strikes = self.failed_logins.get(username);
+        strikes.is_some_and(|strikes| *strikes >= MAX_FAILED_LOGINS)
     }
 
     /// It is the user that gets locked: a name that nobody has counts against
     /// nobody.
-    fn strike(&mut self, username: &str) {
+    fn record_failed_login(&mut self, username: &str) {
         let exists = match &self.expected.uws_username {
             Some(known) => known == username,
             None => !username.is_empty(),
         };
-        let room = self.strikes.len() < MAX_USERS || self.strikes.contains_key(username);
+        let room =
+            self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
         if exists && room {
-            let strikes = self.strikes.entry(username.to_owned()).or_default();
+            let strikes = self.failed_logins.entry(username.to_owned()).or_default();
             *strikes = strikes.saturating_add(1);
         }
     }
 
     /// Lets a request with a living session pass, which keeps the session alive.
-    pub(super) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, Refusal> {
+    pub(super) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
-            return Err(Refusal::m2m(
+            return Err(ErrorResponse::m2m(
                 code::SESSION_FORMAT,
                 "The request has no session token",
             ));
@@ -230,22 +238,22 @@ impl Auth {
             .ok()
             .and_then(|_| self.sessions.iter_mut().find(|one| one.value == value));
         let Some(session) = session else {
-            return Err(Refusal::session_invalid());
+            return Err(ErrorResponse::session_invalid());
         };
         let now = Instant::now();
-        if now.duration_since(session.used) >= self.session_idle {
-            return Err(Refusal::session_expired());
+        if now.duration_since(session.used) >= self.session_idle_timeout {
+            return Err(ErrorResponse::session_expired());
         }
         session.used = now;
         Ok(session.value.clone())
     }
 
     /// Ends a session.
-    pub(super) fn log_out(&mut self, value: &str) {
+    pub(super) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
     }
 
-    fn forget_stalest(&mut self) {
+    fn evict_oldest_session(&mut self) {
         let stalest = self
             .sessions
             .iter()
@@ -257,7 +265,7 @@ impl Auth {
         }
     }
 
-    fn knows_app(&self, pair: &KeyPair) -> bool {
+    fn knows_app(&self, pair: &AppCredentials) -> bool {
         fits(&self.expected.app_key, &pair.key) && fits(&self.expected.app_secret, &pair.secret)
     }
 
@@ -298,11 +306,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     behind(headers, "bearer")
 }
 
-fn basic(headers: &HeaderMap) -> Option<KeyPair> {
+fn basic(headers: &HeaderMap) -> Option<AppCredentials> {
     let decoded = STANDARD.decode(behind(headers, "basic")?).ok()?;
     let pair = String::from_utf8(decoded).ok()?;
     let (key, secret) = pair.split_once(':')?;
-    Some(KeyPair {
+    Some(AppCredentials {
         key: key.to_owned(),
         secret: secret.to_owned(),
     })

@@ -6,7 +6,7 @@ const IDLE: Duration = Duration::from_secs(20 * 60);
 
 fn with(change: impl FnOnce(&mut Settings)) -> Auth {
     let mut settings = Settings {
-        credentials: Credentials {
+        credentials: AcceptedCredentials {
             app_key: Some("key".into()),
             app_secret: Some("secret".into()),
             uws_username: Some("user".into()),
@@ -29,7 +29,7 @@ fn headers(name: &'static str, value: &str) -> HeaderMap {
 }
 
 fn issue(auth: &mut Auth, headers: &HeaderMap) -> Issued {
-    let Ok(pair) = auth.client(headers) else {
+    let Ok(pair) = auth.authenticate_app(headers) else {
         panic!("the pair is known");
     };
     auth.issue(pair)
@@ -56,7 +56,7 @@ async fn a_token_is_issued_again_within_its_hour_and_is_another_one_after_it() {
 #[tokio::test(start_paused = true)]
 async fn a_session_lives_while_it_is_used_and_expires_after_twenty_idle_minutes() {
     let mut auth = auth();
-    let value = auth.log_in("user", "pass").unwrap();
+    let value = auth.login("user", "pass").unwrap();
     let session = headers("vz-m2m-token", &value);
     for _ in 0..5 {
         tokio::time::advance(IDLE - Duration::from_secs(1)).await;
@@ -68,32 +68,32 @@ async fn a_session_lives_while_it_is_used_and_expires_after_twenty_idle_minutes(
 }
 
 #[test]
-fn five_failed_log_ins_in_a_row_lock_the_user() {
+fn five_failed_logins_in_a_row_lock_the_user() {
     let mut auth = auth();
     for _ in 0..4 {
-        assert!(auth.log_in("user", "wrong").is_err());
+        assert!(auth.login("user", "wrong").is_err());
     }
-    assert!(auth.log_in("user", "pass").is_ok());
+    assert!(auth.login("user", "pass").is_ok());
     for _ in 0..5 {
-        assert!(auth.log_in("user", "wrong").is_err());
+        assert!(auth.login("user", "wrong").is_err());
     }
-    assert!(auth.log_in("user", "pass").is_err());
+    assert!(auth.login("user", "pass").is_err());
 }
 
 #[test]
-fn who_is_not_expected_is_not_locked() {
+fn an_unknown_user_is_not_locked() {
     let mut auth = auth();
     for _ in 0..5 {
-        assert!(auth.log_in("stranger", "wrong").is_err());
+        assert!(auth.login("stranger", "wrong").is_err());
     }
     assert_eq!(auth.locked_users(), 0);
     let mut auth = with(|settings| settings.credentials.uws_username = None);
     for _ in 0..5 {
-        assert!(auth.log_in("one", "wrong").is_err());
+        assert!(auth.login("one", "wrong").is_err());
     }
     assert_eq!(auth.locked_users(), 1);
-    assert!(auth.log_in("one", "pass").is_err());
-    assert!(auth.log_in("other", "pass").is_ok());
+    assert!(auth.login("one", "pass").is_err());
+    assert!(auth.login("other", "pass").is_ok());
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_revoked_token_is_refused_and_followed_by_another() {
     let mut auth = auth();
     let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
     let first = issue(&mut auth, &basic).value;
-    let pair = auth.client(&basic).ok().unwrap();
+    let pair = auth.authenticate_app(&basic).ok().unwrap();
     auth.revoke(&pair, &first);
     let bearer = headers("authorization", &format!("Bearer {first}"));
     assert!(auth.check_token(&bearer).is_err());
@@ -109,11 +109,11 @@ fn a_revoked_token_is_refused_and_followed_by_another() {
 }
 
 #[test]
-fn a_retired_token_stays_good_and_is_issued_no_more() {
+fn a_retired_token_stays_valid_and_is_not_issued_again() {
     let mut auth = auth();
     let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
     let first = issue(&mut auth, &basic).value;
-    auth.retire(&first);
+    auth.stop_reissuing(&first);
     let second = issue(&mut auth, &basic).value;
     assert_ne!(first, second);
     assert_eq!(issue(&mut auth, &basic).value, second);
@@ -122,11 +122,11 @@ fn a_retired_token_stays_good_and_is_issued_no_more() {
 }
 
 #[test]
-fn a_second_log_in_ends_the_first_session_when_told_to() {
+fn single_session_ends_the_first_session_on_a_second_login() {
     for single in [false, true] {
         let mut auth = with(|settings| settings.single_session = single);
-        let first = auth.log_in("user", "pass").unwrap();
-        let second = auth.log_in("user", "pass").unwrap();
+        let first = auth.login("user", "pass").unwrap();
+        let second = auth.login("user", "pass").unwrap();
         let use_it = |auth: &mut Auth, value: &str| {
             auth.use_session(&headers("vz-m2m-token", value)).is_ok()
         };
@@ -144,7 +144,7 @@ async fn lifetimes_are_the_ones_that_were_set() {
     let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
     let token = issue(&mut auth, &basic);
     assert_eq!(token.expires_in, 90);
-    let session = headers("vz-m2m-token", &auth.log_in("user", "pass").unwrap());
+    let session = headers("vz-m2m-token", &auth.login("user", "pass").unwrap());
     tokio::time::advance(Duration::from_millis(4_999)).await;
     assert!(auth.use_session(&session).is_ok());
     tokio::time::advance(Duration::from_secs(5)).await;

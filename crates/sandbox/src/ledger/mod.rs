@@ -1,6 +1,6 @@
 //! The ledger: what was executed. It holds no names and no addresses.
 
-mod page;
+mod report;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,20 +9,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::changes::{Asked, ChangeKind};
-use super::course::Reply;
-use super::devices::Record;
-use super::errors::Refusal;
-use super::fate::Fate;
-use super::identifiers::Device;
+use super::change_request::{ChangeRequest, OperationKind};
+use super::device_outcome::DeviceOutcome;
+use super::devices::DeviceRecord;
+use super::errors::ErrorResponse;
+use super::identifiers::DeviceIds;
+use super::request_outcome::ResponseKind;
 
-pub(super) use page::Page;
+pub(super) use report::LedgerReport;
 
 /// Changes that are kept; older ones are only counted.
 const MAX_CHANGES: usize = 10_000;
 /// Devices whose identifiers are kept, over all changes; the oldest changes lose
 /// theirs first.
-const MAX_DEVICES: usize = 250_000;
+const MAX_LISTED_DEVICES: usize = 250_000;
 /// Devices whose callbacks may be outstanding.
 const MAX_PENDING: usize = 500_000;
 /// Changes that were not executed and are kept; older ones are only counted.
@@ -32,53 +32,53 @@ const MAX_REFUSED: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     accepted: u64,
-    log_ins: u64,
-    log_ins_refused: u64,
+    logins: u64,
+    rejected_logins: u64,
     token_requests: u64,
     revocations: u64,
-    entries: VecDeque<Entry>,
+    entries: VecDeque<LedgerEntry>,
     listed_devices: usize,
     pending_devices: usize,
-    refused: BTreeMap<&'static str, u64>,
-    not_executed: VecDeque<NotExecuted>,
+    rejections: BTreeMap<&'static str, u64>,
+    not_executed: VecDeque<NotExecutedEntry>,
     not_executed_count: u64,
 }
 
 /// One executed change.
 #[derive(Debug)]
-pub(super) struct Change {
+pub(super) struct ExecutedChange {
     pub(super) request_id: String,
     pub(super) account: Arc<str>,
-    pub(super) kind: ChangeKind,
+    pub(super) operation: OperationKind,
     pub(super) service_plan: Arc<str>,
     pub(super) received_at_ms: u64,
-    pub(super) reply: Reply,
+    pub(super) response_kind: ResponseKind,
     /// Tells equal requests from others.
-    content: u64,
-    pub(super) callbacks: Tally,
+    content_hash: u64,
+    pub(super) callbacks: CallbackCounts,
 }
 
 /// One device of an executed change.
 #[derive(Debug)]
-pub(super) struct Subject {
-    pub(super) sent: Device,
-    pub(super) record: Arc<Record>,
-    pub(super) fate: Fate,
+pub(super) struct DeviceChange {
+    pub(super) sent: DeviceIds,
+    pub(super) record: Arc<DeviceRecord>,
+    pub(super) planned_outcome: DeviceOutcome,
     /// The scenario that its identifiers ask for, about it or its request.
     pub(super) scenario: Option<&'static str>,
-    told: Mutex<Told>,
+    progress: Mutex<DeviceProgress>,
 }
 
 /// What became of a device, and who was told.
 #[derive(Debug, Default)]
-pub(super) struct Told {
-    pub(super) outcome: Outcome,
-    pub(super) tries: Vec<Try>,
+pub(super) struct DeviceProgress {
+    pub(super) status: DeviceStatus,
+    pub(super) attempts: Vec<CallbackAttempt>,
 }
 
 /// What became of a device's change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum DeviceStatus {
     #[default]
     Pending,
     Succeeded,
@@ -87,16 +87,16 @@ pub(super) enum Outcome {
 
 /// One POST of a callback.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Try {
-    pub(super) interim: bool,
+pub(super) struct CallbackAttempt {
+    pub(super) is_interim: bool,
     pub(super) callback_count: u8,
     /// The listener's status; None while there is none, or when none came.
-    pub(super) answer: Option<u16>,
+    pub(super) status_code: Option<u16>,
 }
 
 /// A change that was understood and not executed.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct NotExecuted {
+pub(super) struct NotExecutedEntry {
     pub(super) received_at_ms: u64,
     pub(super) kind: &'static str,
     pub(super) reason: &'static str,
@@ -104,12 +104,12 @@ pub(super) struct NotExecuted {
     pub(super) service_plan: String,
     pub(super) devices: usize,
     #[serde(serialize_with = "identifiers")]
-    pub(super) first_device: Option<Device>,
+    pub(super) first_device: Option<DeviceIds>,
 }
 
 /// Counts about the callbacks of one change.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Tally {
+pub(super) struct CallbackCounts {
     /// POSTs, duplicates and resends included.
     #[serde(serialize_with = "count")]
     pub(super) sent: AtomicU64,
@@ -134,7 +134,7 @@ pub(super) struct Tally {
 }
 
 /// Adds one to a count.
-pub(super) fn add(count: &AtomicU64) {
+pub(super) fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -142,117 +142,120 @@ fn count<S: Serializer>(count: &AtomicU64, serializer: S) -> Result<S::Ok, S::Er
     serializer.serialize_u64(count.load(Ordering::Relaxed))
 }
 
-fn identifiers<S: Serializer>(device: &Option<Device>, serializer: S) -> Result<S::Ok, S::Error> {
+fn identifiers<S: Serializer>(
+    device: &Option<DeviceIds>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     device.as_deref().serialize(serializer)
 }
 
 #[derive(Clone, Debug)]
-struct Entry {
-    change: Arc<Change>,
-    count: usize,
+struct LedgerEntry {
+    change: Arc<ExecutedChange>,
+    device_count: usize,
     /// None once they had to give way to newer ones.
-    devices: Option<Arc<[Subject]>>,
+    devices: Option<Arc<[DeviceChange]>>,
 }
 
 /// An executed change, and its devices while they are kept.
-pub(super) type Found = (Arc<Change>, Option<Arc<[Subject]>>);
+pub(super) type ChangeWithDevices = (Arc<ExecutedChange>, Option<Arc<[DeviceChange]>>);
 
 /// What a change is executed with, besides what was asked.
 pub(super) struct Execution {
     pub(super) account: Arc<str>,
     pub(super) service_plan: Arc<str>,
-    pub(super) reply: Reply,
+    pub(super) response_kind: ResponseKind,
     pub(super) received_at_ms: u64,
 }
 
-impl Subject {
+impl DeviceChange {
     pub(super) fn new(
-        sent: Device,
-        record: Arc<Record>,
-        fate: Fate,
+        sent: DeviceIds,
+        record: Arc<DeviceRecord>,
+        fate: DeviceOutcome,
         scenario: Option<&'static str>,
     ) -> Self {
         Self {
             sent,
             record,
-            fate,
+            planned_outcome: fate,
             scenario,
-            told: Mutex::default(),
+            progress: Mutex::default(),
         }
     }
 
-    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+    pub(super) fn progress(&self) -> MutexGuard<'_, DeviceProgress> {
         // Plain data, good to go on with after a panic elsewhere.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a POST down before it leaves; the place for its answer.
-    pub(super) fn begin_try(&self, interim: bool, callback_count: u32) -> usize {
-        let mut told = self.told();
-        told.tries.push(Try {
-            interim,
+    pub(super) fn start_attempt(&self, interim: bool, callback_count: u32) -> usize {
+        let mut told = self.progress();
+        told.attempts.push(CallbackAttempt {
+            is_interim: interim,
             callback_count: u8::try_from(callback_count).unwrap_or(u8::MAX),
-            answer: None,
+            status_code: None,
         });
-        told.tries.len() - 1
+        told.attempts.len() - 1
     }
 
-    pub(super) fn end_try(&self, place: usize, answer: u16) {
-        if let Some(one) = self.told().tries.get_mut(place) {
-            one.answer = Some(answer);
+    pub(super) fn finish_attempt(&self, place: usize, answer: u16) {
+        if let Some(one) = self.progress().attempts.get_mut(place) {
+            one.status_code = Some(answer);
         }
     }
 }
 
 impl Ledger {
     /// Whether so many devices more may be outstanding.
-    pub(super) fn has_room(&self, devices: usize) -> Result<(), Refusal> {
+    pub(super) fn check_capacity(&self, devices: usize) -> Result<(), ErrorResponse> {
         if self.pending_devices + devices > MAX_PENDING {
-            return Err(Refusal::throttled());
+            return Err(ErrorResponse::throttled());
         }
         Ok(())
     }
 
     /// Writes a change down, which is its execution.
-    pub(super) fn accept(
+    pub(super) fn record_executed(
         &mut self,
-        asked: &Asked,
+        request: &ChangeRequest,
         execution: Execution,
-        subjects: Arc<[Subject]>,
-    ) -> Arc<Change> {
-        let count = subjects.len();
-        let change = Arc::new(Change {
+        devices: Arc<[DeviceChange]>,
+    ) -> Arc<ExecutedChange> {
+        let count = devices.len();
+        let change = Arc::new(ExecutedChange {
             // Not the seed's: ThingSpace never gives one twice, and a gateway may keep its
             // journal longer than this runs.
             request_id: Uuid::new_v4().to_string(),
             account: execution.account,
-            kind: asked.kind,
+            operation: request.operation,
             service_plan: execution.service_plan,
             received_at_ms: execution.received_at_ms,
-            reply: execution.reply,
-            content: page::content(asked.kind, &asked.service_plan, &subjects),
-            callbacks: Tally::default(),
+            response_kind: execution.response_kind,
+            content_hash: report::content_hash(request.operation, &request.service_plan, &devices),
+            callbacks: CallbackCounts::default(),
         });
         self.accepted += 1;
         self.pending_devices += count;
         self.listed_devices += count;
-        self.entries.push_back(Entry {
+        self.entries.push_back(LedgerEntry {
             change: Arc::clone(&change),
-            count,
-            devices: Some(subjects),
+            device_count: count,
+            devices: Some(devices),
         });
-        self.make_room();
+        self.evict_oldest();
         change
     }
 
     /// A change's callbacks are done with.
-    pub(super) fn settled(&mut self, devices: usize) {
+    pub(super) fn finish_devices(&mut self, devices: usize) {
         self.pending_devices = self.pending_devices.saturating_sub(devices);
     }
 
-    pub(super) fn count_log_in(&mut self, refused: bool) {
-        self.log_ins += u64::from(!refused);
-        self.log_ins_refused += u64::from(refused);
+    pub(super) fn count_login(&mut self, refused: bool) {
+        self.logins += u64::from(!refused);
+        self.rejected_logins += u64::from(refused);
     }
 
     pub(super) fn count_token_request(&mut self) {
@@ -263,12 +266,12 @@ impl Ledger {
         self.revocations += 1;
     }
 
-    pub(super) fn count_refused(&mut self, reason: &'static str) {
-        *self.refused.entry(reason).or_default() += 1;
+    pub(super) fn count_rejection(&mut self, reason: &'static str) {
+        *self.rejections.entry(reason).or_default() += 1;
     }
 
     /// Writes down that a change was not executed.
-    pub(super) fn refuse(&mut self, one: NotExecuted) {
+    pub(super) fn record_not_executed(&mut self, one: NotExecutedEntry) {
         self.not_executed_count += 1;
         if self.not_executed.len() >= MAX_REFUSED {
             self.not_executed.pop_front();
@@ -277,25 +280,25 @@ impl Ledger {
     }
 
     /// An executed change by its request id.
-    pub(super) fn find(&self, request_id: &str) -> Option<Found> {
+    pub(super) fn find_change(&self, request_id: &str) -> Option<ChangeWithDevices> {
         let mut newest_first = self.entries.iter().rev();
         let entry = newest_first.find(|entry| entry.change.request_id == request_id)?;
         Some((Arc::clone(&entry.change), entry.devices.clone()))
     }
 
-    fn make_room(&mut self) {
+    fn evict_oldest(&mut self) {
         if self.entries.len() > MAX_CHANGES
             && let Some(oldest) = self.entries.pop_front()
             && oldest.devices.is_some()
         {
-            self.listed_devices -= oldest.count;
+            self.listed_devices -= oldest.device_count;
         }
         for entry in &mut self.entries {
-            if self.listed_devices <= MAX_DEVICES {
+            if self.listed_devices <= MAX_LISTED_DEVICES {
                 break;
             }
             if entry.devices.take().is_some() {
-                self.listed_devices -= entry.count;
+                self.listed_devices -= entry.device_count;
             }
         }
     }

@@ -12,11 +12,11 @@ mod tests;
 
 use serde::Serialize;
 
-use super::changes::ChangeKind;
-use super::course::{Before, Reply};
-use super::fate::Fate;
-use super::identifiers::{Device, DeviceId};
-use super::scenarios::SCENARIOS;
+use super::change_request::OperationKind;
+use super::device_outcome::DeviceOutcome;
+use super::identifiers::{DeviceId, DeviceIds};
+use super::request_outcome::{NotExecutedCause, ResponseKind};
+use super::scenario_table::SCENARIOS;
 
 /// One row of the table.
 #[derive(Debug)]
@@ -25,33 +25,33 @@ pub(super) struct Scenario {
     pub(super) number: u8,
     pub(super) name: &'static str,
     /// What happens, for people.
-    pub(super) happens: &'static str,
-    pub(super) of: Of,
-    pub(super) does: Does,
+    pub(super) description: &'static str,
+    pub(super) applies_to: AppliesTo,
+    pub(super) effect: ScenarioEffect,
 }
 
 /// The changes that know a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Of {
+pub(super) enum AppliesTo {
     Both,
     FiveGBi,
 }
 
 /// What a scenario is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Does {
+pub(super) enum ScenarioEffect {
     /// The one device, and how it is told.
-    Device(Fate),
+    Device(DeviceOutcome),
     /// The whole request, which is not executed.
-    Before(Before),
+    NotExecuted(NotExecutedCause),
     /// The answer to the whole request, which is executed.
-    Reply(Reply),
+    Response(ResponseKind),
     /// The order in which the devices of the whole request are told.
-    Reversed,
+    ReversedOrder,
 }
 
 /// A kind of identifier and what a scenario's begins with, before its number.
-struct Reserved {
+struct ReservedPrefix {
     kind: &'static str,
     prefix: &'static str,
     /// Digits of the whole identifier.
@@ -60,23 +60,23 @@ struct Reserved {
 
 /// In the order in which they decide: an EID may hold several profiles, and
 /// an ICCID is one of them; a MEID is the device, an MDN only its line.
-const RESERVED: [Reserved; 4] = [
-    Reserved {
+const RESERVED_PREFIXES: [ReservedPrefix; 4] = [
+    ReservedPrefix {
         kind: "iccid",
         prefix: "99949",
         length: 20,
     },
-    Reserved {
+    ReservedPrefix {
         kind: "eid",
         prefix: "999",
         length: 32,
     },
-    Reserved {
+    ReservedPrefix {
         kind: "meid",
         prefix: "FF00000F",
         length: 14,
     },
-    Reserved {
+    ReservedPrefix {
         kind: "mdn",
         prefix: "5559",
         length: 10,
@@ -85,26 +85,29 @@ const RESERVED: [Reserved; 4] = [
 
 /// A scenario, and the identifier that asks for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Hit<'d> {
+pub(super) struct ScenarioMatch<'d> {
     pub(super) scenario: &'static Scenario,
     pub(super) identifier: &'d str,
 }
 
 /// The scenario of a device, if one of its identifiers asks for one.
-pub(super) fn of<'d>(kind: ChangeKind, device: &'d [DeviceId]) -> Option<Hit<'d>> {
-    RESERVED.iter().find_map(|reserved| {
+pub(super) fn match_device<'d>(
+    kind: OperationKind,
+    device: &'d [DeviceId],
+) -> Option<ScenarioMatch<'d>> {
+    RESERVED_PREFIXES.iter().find_map(|reserved| {
         device
             .iter()
-            .find_map(|one| reserved.read(one))
-            .filter(|hit| hit.scenario.concerns(kind))
+            .find_map(|one| reserved.match_identifier(one))
+            .filter(|hit| hit.scenario.applies_to(kind))
     })
 }
 
 /// The scenarios of a request's devices, in the order of the devices.
-pub(super) fn all(kind: ChangeKind, devices: &[Device]) -> Vec<Hit<'_>> {
+pub(super) fn match_devices(kind: OperationKind, devices: &[DeviceIds]) -> Vec<ScenarioMatch<'_>> {
     devices
         .iter()
-        .filter_map(|device| of(kind, device))
+        .filter_map(|device| match_device(kind, device))
         .collect()
 }
 
@@ -114,39 +117,44 @@ const RESIDENTS: u32 = 16;
 /// The 5G devices that are on whatever plan they are asked for, and were before: the first serials of each
 /// scenario that says so. They have to be in a list that is read before the change as well, and no list
 /// could hold all serials.
-pub(super) fn residents() -> impl Iterator<Item = DeviceId> {
-    let kinds = RESERVED
+pub(super) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
+    let kinds = RESERVED_PREFIXES
         .iter()
         .filter(|one| !matches!(one.kind, "iccid" | "eid"));
     kinds.flat_map(|reserved| {
-        let on_plan =
-            |scenario: &&Scenario| scenario.fate().is_some_and(|fate| fate.on_plan_before);
+        let on_plan = |scenario: &&Scenario| {
+            scenario
+                .device_outcome()
+                .is_some_and(|fate| fate.on_plan_before)
+        };
         let scenarios = SCENARIOS.iter().filter(on_plan);
         scenarios.flat_map(move |scenario| {
-            (0..RESIDENTS).map(move |serial| reserved.identifier(scenario.number, serial))
+            (0..RESIDENTS).map(move |serial| reserved.build_identifier(scenario.number, serial))
         })
     })
 }
 
 impl Scenario {
-    fn concerns(&self, kind: ChangeKind) -> bool {
-        self.of == Of::Both || kind == ChangeKind::FiveGBi
+    fn applies_to(&self, kind: OperationKind) -> bool {
+        self.applies_to == AppliesTo::Both || kind == OperationKind::FiveGBiPlan
     }
 
     /// What is left of a device's fate to the scenario of that device.
-    pub(super) fn fate(&self) -> Option<Fate> {
-        match self.does {
-            Does::Device(fate) => Some(fate),
-            Does::Before(_) | Does::Reply(_) | Does::Reversed => None,
+    pub(super) fn device_outcome(&self) -> Option<DeviceOutcome> {
+        match self.effect {
+            ScenarioEffect::Device(fate) => Some(fate),
+            ScenarioEffect::NotExecuted(_)
+            | ScenarioEffect::Response(_)
+            | ScenarioEffect::ReversedOrder => None,
         }
     }
 }
 
-impl Reserved {
-    fn read<'d>(&self, one: &'d DeviceId) -> Option<Hit<'d>> {
-        let id: &'d str = if one.is("msisdn") && self.kind == "mdn" {
+impl ReservedPrefix {
+    fn match_identifier<'d>(&self, one: &'d DeviceId) -> Option<ScenarioMatch<'d>> {
+        let id: &'d str = if one.has_kind("msisdn") && self.kind == "mdn" {
             one.id.strip_prefix('1')?
-        } else if one.is(self.kind) {
+        } else if one.has_kind(self.kind) {
             &one.id
         } else {
             return None;
@@ -158,14 +166,14 @@ impl Reserved {
         }
         let number: u8 = rest.get(..2)?.parse().ok()?;
         let scenario = SCENARIOS.iter().find(|one| one.number == number)?;
-        Some(Hit {
+        Some(ScenarioMatch {
             scenario,
             identifier: id,
         })
     }
 
-    fn identifier(&self, number: u8, serial: u32) -> DeviceId {
-        let beginning = self.beginning(number);
+    fn build_identifier(&self, number: u8, serial: u32) -> DeviceId {
+        let beginning = self.scenario_prefix(number);
         let width = self.length.saturating_sub(beginning.len());
         let id = match self.kind {
             "meid" => format!("{beginning}{serial:0width$X}"),
@@ -178,7 +186,7 @@ impl Reserved {
     }
 
     /// What an identifier of a scenario begins with.
-    fn beginning(&self, number: u8) -> String {
+    fn scenario_prefix(&self, number: u8) -> String {
         format!("{}{number:02}", self.prefix)
     }
 }
@@ -187,7 +195,7 @@ impl Reserved {
 
 /// A scenario as `sandbox scenarios` tells it.
 #[derive(Clone, Debug, Serialize)]
-pub struct Listed {
+pub struct ScenarioInfo {
     /// Its name, which the ledger gives too.
     pub name: &'static str,
     /// The changes that know it: `esim`, `five_g_bi`.
@@ -195,14 +203,14 @@ pub struct Listed {
     /// Whether it is about one `device` or the whole `request`.
     pub concerns: &'static str,
     /// What its identifiers begin with, by kind; any serial follows.
-    pub identifiers: Vec<Prefix>,
+    pub identifiers: Vec<IdentifierPrefix>,
     /// What happens.
     pub happens: &'static str,
 }
 
 /// What a scenario's identifiers of one kind begin with.
 #[derive(Clone, Debug, Serialize)]
-pub struct Prefix {
+pub struct IdentifierPrefix {
     /// The kind of identifier.
     pub kind: &'static str,
     /// Its first digits.
@@ -213,35 +221,41 @@ pub struct Prefix {
 
 /// Every scenario, in the order of the numbers.
 #[must_use]
-pub fn scenarios() -> Vec<Listed> {
-    SCENARIOS.iter().map(listed).collect()
+pub fn scenarios() -> Vec<ScenarioInfo> {
+    SCENARIOS.iter().map(scenario_info).collect()
 }
 
-fn listed(scenario: &Scenario) -> Listed {
-    let both = scenario.of == Of::Both;
+fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
+    let both = scenario.applies_to == AppliesTo::Both;
     // Only an eSIM change names an EID.
-    let possible = |reserved: &&Reserved| both || reserved.kind != "eid";
-    let prefix = |reserved: &Reserved| {
-        let prefix = reserved.beginning(scenario.number);
-        Prefix {
+    let possible = |reserved: &&ReservedPrefix| both || reserved.kind != "eid";
+    let prefix = |reserved: &ReservedPrefix| {
+        let prefix = reserved.scenario_prefix(scenario.number);
+        IdentifierPrefix {
             kind: reserved.kind,
             serial_digits: reserved.length - prefix.len(),
             prefix,
         }
     };
-    Listed {
+    ScenarioInfo {
         name: scenario.name,
         changes: if both {
             vec!["esim", "five_g_bi"]
         } else {
             vec!["five_g_bi"]
         },
-        concerns: match scenario.does {
-            Does::Device(_) => "device",
-            Does::Before(_) | Does::Reply(_) | Does::Reversed => "request",
+        concerns: match scenario.effect {
+            ScenarioEffect::Device(_) => "device",
+            ScenarioEffect::NotExecuted(_)
+            | ScenarioEffect::Response(_)
+            | ScenarioEffect::ReversedOrder => "request",
         },
-        identifiers: RESERVED.iter().filter(possible).map(prefix).collect(),
-        happens: scenario.happens,
+        identifiers: RESERVED_PREFIXES
+            .iter()
+            .filter(possible)
+            .map(prefix)
+            .collect(),
+        happens: scenario.description,
     }
 }
 

@@ -6,25 +6,25 @@ use std::sync::Arc;
 use super::*;
 use crate::identifiers;
 
-fn device(kind: &str, id: &str) -> Device {
+fn device(kind: &str, id: &str) -> DeviceIds {
     Arc::new([DeviceId {
         id: id.into(),
         kind: kind.into(),
     }])
 }
 
-fn name_of(change: ChangeKind, kind: &str, id: &str) -> Option<&'static str> {
-    of(change, &device(kind, id)).map(|hit| hit.scenario.name)
+fn scenario_name(change: OperationKind, kind: &str, id: &str) -> Option<&'static str> {
+    match_device(change, &device(kind, id)).map(|hit| hit.scenario.name)
 }
 
-fn is_none(kind: &str, id: &str) {
-    for change in [ChangeKind::Esim, ChangeKind::FiveGBi] {
-        assert_eq!(name_of(change, kind, id), None, "{kind} {id}");
+fn assert_no_scenario(kind: &str, id: &str) {
+    for change in [OperationKind::EsimPlan, OperationKind::FiveGBiPlan] {
+        assert_eq!(scenario_name(change, kind, id), None, "{kind} {id}");
     }
 }
 
 /// An identifier of a scenario, and its changes.
-fn identifier(prefix: &Prefix, serial: u64) -> String {
+fn identifier(prefix: &IdentifierPrefix, serial: u64) -> String {
     let digits = prefix.serial_digits;
     if prefix.kind == "meid" {
         format!("{}{serial:0digits$X}", prefix.prefix)
@@ -34,22 +34,22 @@ fn identifier(prefix: &Prefix, serial: u64) -> String {
 }
 
 #[test]
-fn data_that_counts_up_from_zero_never_meets_a_scenario() {
+fn data_that_counts_up_from_zero_selects_no_scenario() {
     for number in (0..10_001_u64).chain((0..1_000).map(|step| step * 9_973)) {
-        is_none("iccid", &format!("9994{number:016}"));
-        is_none("iccid", &format!("9994{number:015}"));
-        is_none("eid", &format!("99{number:030}"));
+        assert_no_scenario("iccid", &format!("9994{number:016}"));
+        assert_no_scenario("iccid", &format!("9994{number:015}"));
+        assert_no_scenario("eid", &format!("99{number:030}"));
         if number < 8_000_000 {
-            is_none("meid", &format!("FF00000{number:07X}"));
-            is_none("meid", &format!("ff00000{number:07}"));
-            is_none("mdn", &format!("555{number:07}"));
-            is_none("msisdn", &format!("1555{number:07}"));
+            assert_no_scenario("meid", &format!("FF00000{number:07X}"));
+            assert_no_scenario("meid", &format!("ff00000{number:07}"));
+            assert_no_scenario("mdn", &format!("555{number:07}"));
+            assert_no_scenario("msisdn", &format!("1555{number:07}"));
         }
     }
 }
 
 #[test]
-fn identifiers_of_the_documentation_and_of_real_devices_are_none_of_a_scenario() {
+fn identifiers_of_the_documentation_and_of_real_devices_select_no_scenario() {
     for (kind, id) in [
         ("eid", "89049032000001000000000000000001"),
         ("iccid", "89148000000800139708"),
@@ -62,43 +62,47 @@ fn identifiers_of_the_documentation_and_of_real_devices_are_none_of_a_scenario()
         ("mdn", "5555559999"),
         ("msisdn", "15555551234"),
     ] {
-        is_none(kind, id);
+        assert_no_scenario(kind, id);
     }
 }
 
 #[test]
-fn an_imei_is_never_one_of_a_scenario() {
+fn an_imei_selects_no_scenario() {
     for number in 0..100_u64 {
-        is_none("imei", &format!("999{number:02}0000000001"));
-        is_none("imei", &format!("990013907835{number:03}"));
-        is_none("esn", &format!("5559{number:02}00001"));
-        is_none("min", &format!("5559{number:02}0001"));
+        assert_no_scenario("imei", &format!("999{number:02}0000000001"));
+        assert_no_scenario("imei", &format!("990013907835{number:03}"));
+        assert_no_scenario("esn", &format!("5559{number:02}00001"));
+        assert_no_scenario("min", &format!("5559{number:02}0001"));
     }
 }
 
 #[test]
-fn what_the_sandbox_makes_up_is_none_of_a_scenario() {
+fn derived_phone_numbers_select_no_scenario() {
     for serial in 0..10_000 {
-        let mdn = identifiers::mdn_of(&format!("89148000000{serial:09}"));
-        is_none("mdn", &mdn);
+        let mdn = identifiers::derive_mdn(&format!("89148000000{serial:09}"));
+        assert_no_scenario("mdn", &mdn);
     }
 }
 
 #[test]
-fn every_scenario_answers_to_each_of_its_prefixes_with_any_serial() {
+fn each_prefix_of_a_scenario_selects_it_with_any_serial() {
     for listed in scenarios() {
         assert!(!listed.identifiers.is_empty(), "{}", listed.name);
         for prefix in &listed.identifiers {
             let most = 10_u64.pow(u32::try_from(prefix.serial_digits.min(18)).unwrap()) - 1;
             for serial in [0, 1, 4_321.min(most), most] {
                 let id = identifier(prefix, serial);
-                identifiers::check(prefix.kind, &id).unwrap();
-                for change in [ChangeKind::Esim, ChangeKind::FiveGBi] {
+                identifiers::validate(prefix.kind, &id).unwrap();
+                for change in [OperationKind::EsimPlan, OperationKind::FiveGBiPlan] {
                     let known = listed.changes.contains(&change.name());
                     let expected = known.then_some(listed.name);
-                    assert_eq!(name_of(change, prefix.kind, &id), expected, "{id}");
+                    assert_eq!(scenario_name(change, prefix.kind, &id), expected, "{id}");
                     let lower = id.to_ascii_lowercase();
-                    assert_eq!(name_of(change, prefix.kind, &lower), expected, "{lower}");
+                    assert_eq!(
+                        scenario_name(change, prefix.kind, &lower),
+                        expected,
+                        "{lower}"
+                    );
                 }
             }
         }
@@ -106,7 +110,7 @@ fn every_scenario_answers_to_each_of_its_prefixes_with_any_serial() {
 }
 
 #[test]
-fn names_and_numbers_are_each_scenarios_own() {
+fn scenario_names_and_numbers_are_unique() {
     let numbers: BTreeSet<_> = SCENARIOS.iter().map(|one| one.number).collect();
     let names: BTreeSet<_> = SCENARIOS.iter().map(|one| one.name).collect();
     assert_eq!(
@@ -125,17 +129,26 @@ fn the_iccid_decides_before_the_eid_and_the_meid_before_the_mdn() {
     };
     let (lost, late) = ("99949310000000000001", "99934000000000000000000000000001");
     let esim = [id("eid", late), id("iccid", lost)];
-    let hit = of(ChangeKind::Esim, &esim).unwrap();
+    let hit = match_device(OperationKind::EsimPlan, &esim).unwrap();
     assert_eq!((hit.scenario.name, hit.identifier), ("lost", lost));
     let other = [id("eid", late), id("iccid", "89148000000800139708")];
-    assert_eq!(of(ChangeKind::Esim, &other).unwrap().scenario.name, "late");
+    assert_eq!(
+        match_device(OperationKind::EsimPlan, &other)
+            .unwrap()
+            .scenario
+            .name,
+        "late"
+    );
 
     let five_g = [id("mdn", "5559340001"), id("MEID", "FF00000F310001")];
     assert_eq!(
-        of(ChangeKind::FiveGBi, &five_g).unwrap().scenario.name,
+        match_device(OperationKind::FiveGBiPlan, &five_g)
+            .unwrap()
+            .scenario
+            .name,
         "lost"
     );
-    let msisdn = name_of(ChangeKind::FiveGBi, "msisdn", "15559340001");
+    let msisdn = scenario_name(OperationKind::FiveGBiPlan, "msisdn", "15559340001");
     assert_eq!(msisdn, Some("late"));
 }
 

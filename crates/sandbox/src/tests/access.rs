@@ -6,12 +6,14 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::ESIM;
-use super::world::{ACCOUNT, Receiver, World, body, esim_of, quick, text};
-use crate::{Credentials, Settings};
+use super::harness::{
+    ACCOUNT, CallbackReceiver, Harness, body, esim_change_with_scenarios, quick, text,
+};
+use crate::{AcceptedCredentials, Settings};
 
 fn strict() -> Settings {
     Settings {
-        credentials: Credentials {
+        credentials: AcceptedCredentials {
             app_key: Some("key".into()),
             app_secret: Some("secret".into()),
             uws_username: Some("user".into()),
@@ -21,14 +23,14 @@ fn strict() -> Settings {
     }
 }
 
-async fn log_in(world: &World, password: &str) -> reqwest::Response {
+async fn login(world: &Harness, password: &str) -> reqwest::Response {
     let login = json!({ "username": "user", "password": password });
     world
         .call(Method::POST, "/m2m/v1/session/login", Some(&login))
         .await
 }
 
-async fn revoke(world: &World, form: &str) -> reqwest::Response {
+async fn revoke(world: &Harness, form: &str) -> reqwest::Response {
     let revoke = world
         .http
         .post(format!("{}/ts/v1/oauth2/revoke", world.base))
@@ -40,7 +42,7 @@ async fn revoke(world: &World, form: &str) -> reqwest::Response {
 
 #[tokio::test]
 async fn a_token_is_issued_again_until_it_is_revoked() {
-    let mut world = World::start(strict()).await;
+    let mut world = Harness::start(strict()).await;
     assert_eq!(
         text(&world.token_request().await, "access_token"),
         world.token
@@ -50,19 +52,21 @@ async fn a_token_is_issued_again_until_it_is_revoked() {
     let form = format!("grant_type=client_credentials&token={}", world.token);
     assert_eq!(revoke(&world, &form).await.status(), 200);
 
-    let refused = world.post(ESIM, &esim_of(&[""]), 401).await;
+    let refused = world
+        .post(ESIM, &esim_change_with_scenarios(&[""]), 401)
+        .await;
     assert_eq!(refused["fault"]["code"], "900901");
     let another = text(&world.token_request().await, "access_token");
     assert_ne!(another, world.token);
     world.token = another;
-    world.change(ESIM, &esim_of(&[""])).await;
+    world.change(ESIM, &esim_change_with_scenarios(&[""])).await;
     assert_eq!(world.ledger().await["tokens_revoked"], 1);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_token_dies_after_its_time_and_its_session_goes_on() {
-    let mut world = World::start(Settings {
+async fn an_expired_token_does_not_end_the_session() {
+    let mut world = Harness::start(Settings {
         token_lifetime: Duration::from_secs(1),
         ..quick()
     })
@@ -80,12 +84,12 @@ async fn a_token_dies_after_its_time_and_its_session_goes_on() {
     assert_eq!(died.expect("in time")["fault"]["code"], "900901");
     world.token = text(&world.token_request().await, "access_token");
     world.get(&plans).await;
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn wrong_credentials_are_refused_and_five_in_a_row_lock_the_user() {
-    let world = World::start(strict()).await;
+    let world = Harness::start(strict()).await;
     for (key, secret) in [("key", "wrong"), ("wrong", "secret")] {
         let refused = world
             .http
@@ -98,9 +102,9 @@ async fn wrong_credentials_are_refused_and_five_in_a_row_lock_the_user() {
         assert_eq!(refused["error"], "invalid_client");
     }
     for _ in 0..5 {
-        body(log_in(&world, "wrong").await, 400).await;
+        body(login(&world, "wrong").await, 400).await;
     }
-    body(log_in(&world, "pass").await, 400).await;
+    body(login(&world, "pass").await, 400).await;
     let ledger = world.ledger().await;
     assert_eq!(
         (&ledger["log_ins"], &ledger["log_ins_refused"]),
@@ -108,39 +112,43 @@ async fn wrong_credentials_are_refused_and_five_in_a_row_lock_the_user() {
     );
     assert_eq!(ledger["locked_users"], 1);
     // The session that there was goes on.
-    world.change(ESIM, &esim_of(&[""])).await;
-    world.end().await;
+    world.change(ESIM, &esim_change_with_scenarios(&[""])).await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_second_log_in_replaces_the_first_session_when_told_to() {
-    let mut world = World::start(Settings {
+async fn single_session_ends_the_first_session_on_a_second_login() {
+    let mut world = Harness::start(Settings {
         single_session: true,
         ..quick()
     })
     .await;
     let first = world.session.clone();
-    world.log_in().await;
+    world.login().await;
     let second = std::mem::replace(&mut world.session, first);
-    let refused = world.post(ESIM, &esim_of(&[""]), 400).await;
+    let refused = world
+        .post(ESIM, &esim_change_with_scenarios(&[""]), 400)
+        .await;
     assert!(text(&refused, "errorCode").ends_with("INPUT_INVALID.SessionToken.Invalid"));
     world.session = second;
-    world.change(ESIM, &esim_of(&[""])).await;
-    world.end().await;
+    world.change(ESIM, &esim_change_with_scenarios(&[""])).await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn beyond_the_limit_every_call_is_throttled_and_told_when_to_come_again() {
+async fn calls_over_the_limit_get_429_with_retry_after() {
     // The log-in was the first of them.
-    let world = World::start(Settings {
+    let world = Harness::start(Settings {
         requests_per_minute: 3,
         ..quick()
     })
     .await;
     for _ in 0..2 {
-        world.change(ESIM, &esim_of(&[""])).await;
+        world.change(ESIM, &esim_change_with_scenarios(&[""])).await;
     }
-    let refused = world.call(Method::POST, ESIM, Some(&esim_of(&[""]))).await;
+    let refused = world
+        .call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
+        .await;
     let after = refused.headers()["retry-after"]
         .to_str()
         .unwrap()
@@ -150,12 +158,12 @@ async fn beyond_the_limit_every_call_is_throttled_and_told_when_to_come_again() 
     // Neither the token endpoint nor the ledger is counted.
     world.token_request().await;
     assert_eq!(world.ledger().await["changes_accepted"], 2);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_listener_elsewhere_must_be_on_a_port_that_the_platform_calls() {
-    let world = World::start(quick()).await;
+    let world = Harness::start(quick()).await;
     let path = format!("/m2m/v1/callbacks/{ACCOUNT}");
     let register = |url: &str| json!({ "name": "CarrierService", "url": url });
     for url in [
@@ -184,27 +192,27 @@ async fn a_listener_elsewhere_must_be_on_a_port_that_the_platform_calls() {
     let listed = world.get(&path).await;
     assert_eq!(listed.as_array().unwrap().len(), 1);
     assert_eq!(listed[0]["url"], "http://[::1]:7/");
-    world.end().await;
+    world.stop().await;
 
-    let any = World::start(Settings {
+    let any = Harness::start(Settings {
         any_callback_port: true,
         ..quick()
     })
     .await;
     any.post(&path, &register("http://listener.example:9007"), 200)
         .await;
-    any.end().await;
+    any.stop().await;
 }
 
 #[tokio::test]
 async fn after_a_new_registration_callbacks_still_carry_the_former_credentials() {
     for (lag, expected) in [(Duration::ZERO, "new"), (Duration::from_secs(3600), "p")] {
-        let world = World::start(Settings {
+        let world = Harness::start(Settings {
             credentials_lag: lag,
             ..quick()
         })
         .await;
-        let mut receiver = Receiver::start(&[], None).await;
+        let mut receiver = CallbackReceiver::start(&[], None).await;
         world
             .register("DeviceProfileService", "http://127.0.0.1:9")
             .await;
@@ -213,8 +221,8 @@ async fn after_a_new_registration_callbacks_still_carry_the_former_credentials()
         world
             .post(&format!("/m2m/v1/callbacks/{ACCOUNT}"), &again, 200)
             .await;
-        world.change(ESIM, &esim_of(&[""])).await;
+        world.change(ESIM, &esim_change_with_scenarios(&[""])).await;
         assert_eq!(receiver.next().await.1["password"], expected);
-        world.end().await;
+        world.stop().await;
     }
 }

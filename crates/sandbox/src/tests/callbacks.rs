@@ -6,46 +6,53 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use super::world::{ACCOUNT, Receiver, World, body, esim_of, five_g_of, quick};
+use super::harness::{
+    ACCOUNT, CallbackReceiver, Harness, body, esim_change_with_scenarios,
+    five_g_change_with_scenarios, quick,
+};
 use super::{ESIM, PLAN, kinds, members};
 use crate::Settings;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// A world with a listener for both services.
-async fn begin(settings: Settings) -> (World, Receiver) {
-    let world = World::start(settings).await;
-    let receiver = Receiver::start(&[], None).await;
+async fn begin(settings: Settings) -> (Harness, CallbackReceiver) {
+    let world = Harness::start(settings).await;
+    let receiver = CallbackReceiver::start(&[], None).await;
     for service in ["DeviceProfileService", "CarrierService"] {
         world.register(service, &receiver.url).await;
     }
     (world, receiver)
 }
 
-async fn end(world: World, mut receiver: Receiver) {
-    world.end().await;
-    assert!(receiver.came.try_recv().is_err(), "a callback too many");
+async fn end(world: Harness, mut receiver: CallbackReceiver) {
+    world.stop().await;
+    assert!(receiver.received.try_recv().is_err(), "a callback too many");
 }
 
 /// The one callback of an eSIM and of a 5G device with this scenario.
 async fn both(scenario: &str) -> [Value; 2] {
     let (world, mut receiver) = begin(quick()).await;
-    world.change(ESIM, &esim_of(&[scenario])).await;
+    world
+        .change(ESIM, &esim_change_with_scenarios(&[scenario]))
+        .await;
     let (_, esim) = receiver.next().await;
-    world.change(PLAN, &five_g_of(&[scenario])).await;
+    world
+        .change(PLAN, &five_g_change_with_scenarios(&[scenario]))
+        .await;
     let (_, five_g) = receiver.next().await;
     end(world, receiver).await;
     [esim, five_g]
 }
 
 /// What became of the first device of the first change.
-async fn outcome(world: &World) -> Value {
+async fn outcome(world: &Harness) -> Value {
     let ledger = world.ledger().await;
     ledger["changes"][0]["device_results"][0]["outcome"].clone()
 }
 
 #[tokio::test]
-async fn each_fault_is_told_with_its_code_and_status_failed() {
+async fn each_fault_is_reported_with_its_code_and_status_failed() {
     for (scenario, code) in [
         ("fault_device_not_found", "REQUEST_FAILED.DeviceNotFound"),
         ("fault_unexpected", "REQUEST_FAILED.UnexpectedError"),
@@ -71,7 +78,10 @@ async fn each_fault_is_told_with_its_code_and_status_failed() {
     }
     let (world, mut receiver) = begin(quick()).await;
     world
-        .change(PLAN, &five_g_of(&["address_not_qualified"]))
+        .change(
+            PLAN,
+            &five_g_change_with_scenarios(&["address_not_qualified"]),
+        )
         .await;
     let code = &receiver.next().await.1["faultResponse"]["faultcode"];
     assert!(code.as_str().unwrap().ends_with(".AddressNotQualified"));
@@ -82,9 +92,12 @@ async fn each_fault_is_told_with_its_code_and_status_failed() {
 async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
     let (world, mut receiver) = begin(quick()).await;
     world
-        .change(ESIM, &esim_of(&["", "fault_state", "lost", ""]))
+        .change(
+            ESIM,
+            &esim_change_with_scenarios(&["", "fault_state", "lost", ""]),
+        )
         .await;
-    let ledger = world.settled().await;
+    let ledger = world.wait_for_callbacks().await;
     let failed = async {
         let mut failed = 0;
         for _ in 0..3 {
@@ -100,15 +113,17 @@ async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
 }
 
 #[tokio::test]
-async fn a_lost_callback_is_never_sent_whatever_became_of_the_change() {
+async fn a_lost_callback_is_never_sent_whatever_the_outcome() {
     for (scenario, outcome) in [
         ("lost", "succeeded"),
         ("lost_and_failed", "failed"),
         ("lost_already_on_plan", "failed"),
     ] {
         let (world, receiver) = begin(quick()).await;
-        world.change(ESIM, &esim_of(&[scenario])).await;
-        let ledger = world.settled().await;
+        world
+            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
+            .await;
+        let ledger = world.wait_for_callbacks().await;
         let result = &ledger["changes"][0]["device_results"][0];
         assert_eq!(result["outcome"], outcome);
         assert_eq!(
@@ -122,10 +137,16 @@ async fn a_lost_callback_is_never_sent_whatever_became_of_the_change() {
 }
 
 #[tokio::test]
-async fn a_late_callback_comes_after_its_delay_and_what_it_tells_was_true_before() {
-    let late_by = Duration::from_millis(300);
-    let (world, mut receiver) = begin(Settings { late_by, ..quick() }).await;
-    world.change(ESIM, &esim_of(&["late", ""])).await;
+async fn a_late_callback_reports_an_outcome_that_was_already_in_effect() {
+    let late_delay = Duration::from_millis(300);
+    let (world, mut receiver) = begin(Settings {
+        late_delay,
+        ..quick()
+    })
+    .await;
+    world
+        .change(ESIM, &esim_change_with_scenarios(&["late", ""]))
+        .await;
     let iccid = |callback: &Value| callback["deviceIds"][3]["id"].as_str().unwrap().to_owned();
     let first = receiver.next().await.1;
     assert!(iccid(&first).starts_with("8914"), "{first}");
@@ -137,15 +158,15 @@ async fn a_late_callback_comes_after_its_delay_and_what_it_tells_was_true_before
 
 #[tokio::test]
 async fn an_early_callback_comes_before_the_answer_which_waits_for_it() {
-    let world = World::start(Settings {
+    let world = Harness::start(Settings {
         callback_delay: DAY,
         ..quick()
     })
     .await;
     let release = Arc::new(Notify::new());
-    let mut receiver = Receiver::start(&[], Some(Arc::clone(&release))).await;
+    let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
     world.register("DeviceProfileService", &receiver.url).await;
-    let asked = esim_of(&["", "early"]);
+    let asked = esim_change_with_scenarios(&["", "early"]);
     let post = world.change(ESIM, &asked);
     let hear = async {
         let (_, callback) = receiver.next().await;
@@ -160,14 +181,14 @@ async fn an_early_callback_comes_before_the_answer_which_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_reversed_request_is_told_from_its_end() {
+async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
     let (world, mut receiver) = begin(Settings {
         callback_concurrency: 1,
         ..quick()
     })
     .await;
     world
-        .change(ESIM, &esim_of(&["", "reversed", "", ""]))
+        .change(ESIM, &esim_change_with_scenarios(&["", "reversed", "", ""]))
         .await;
     let mut last = Vec::new();
     for _ in 0..4 {
@@ -182,14 +203,16 @@ async fn a_reversed_request_is_told_from_its_end() {
 async fn a_duplicate_comes_twice_with_counts_one_and_two() {
     for scenario in ["duplicate", "duplicate_at_once"] {
         let (world, mut receiver) = begin(quick()).await;
-        world.change(ESIM, &esim_of(&[scenario])).await;
+        world
+            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
+            .await;
         let mut counts = Vec::new();
         for _ in 0..2 {
             counts.push(receiver.next().await.1["callbackCount"].as_u64().unwrap());
         }
         counts.sort_unstable();
         assert_eq!(counts, [1, 2]);
-        let ledger = world.settled().await;
+        let ledger = world.wait_for_callbacks().await;
         assert_eq!(ledger["changes"][0]["callbacks"]["duplicates"], 1);
         end(world, receiver).await;
     }
@@ -214,11 +237,13 @@ async fn an_interim_callback_comes_first_and_then_the_final_one() {
         ),
     ] {
         let (world, mut receiver) = begin(Settings {
-            interim_for: Duration::from_millis(1),
+            interim_delay: Duration::from_millis(1),
             ..quick()
         })
         .await;
-        world.change(ESIM, &esim_of(&[scenario])).await;
+        world
+            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
+            .await;
         let first = receiver.next().await.1;
         assert_eq!(first["status"], interim);
         assert!(first.get("deviceResponse").is_none());
@@ -241,12 +266,12 @@ async fn an_interim_callback_comes_first_and_then_the_final_one() {
 #[tokio::test]
 async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
     let (world, mut receiver) = begin(Settings {
-        interim_for: DAY,
+        interim_delay: DAY,
         ..quick()
     })
     .await;
     let request = world
-        .change(ESIM, &esim_of(&["warning_then_success"]))
+        .change(ESIM, &esim_change_with_scenarios(&["warning_then_success"]))
         .await;
     receiver.next().await;
     let status = format!("/m2m/v2/accounts/{ACCOUNT}/requests/{request}/status");
@@ -256,15 +281,17 @@ async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() 
 }
 
 #[tokio::test]
-async fn a_warning_may_be_all_that_is_ever_told() {
+async fn a_warning_may_be_the_only_callback() {
     let (world, mut receiver) = begin(Settings {
-        interim_for: Duration::ZERO,
+        interim_delay: Duration::ZERO,
         ..quick()
     })
     .await;
-    world.change(ESIM, &esim_of(&["warning_only"])).await;
+    world
+        .change(ESIM, &esim_change_with_scenarios(&["warning_only"]))
+        .await;
     assert_eq!(receiver.next().await.1["status"], "warning");
-    world.settled().await;
+    world.wait_for_callbacks().await;
     assert_eq!(outcome(&world).await, "succeeded");
     end(world, receiver).await;
 }
@@ -317,7 +344,10 @@ async fn callbacks_come_in_every_shape_that_the_sources_show() {
 async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
     let (world, mut receiver) = begin(quick()).await;
     world
-        .change(PLAN, &five_g_of(&["mdn_only", "mdn_only"]))
+        .change(
+            PLAN,
+            &five_g_change_with_scenarios(&["mdn_only", "mdn_only"]),
+        )
         .await;
     let mut found = Vec::new();
     for _ in 0..2 {
@@ -337,7 +367,7 @@ async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
         { "kind": "eid", "id": "89049032000001000000000000000001" },
         { "kind": "iccid", "id": "99949600000000000000" },
     ]);
-    let mut esim = esim_of(&[""]);
+    let mut esim = esim_change_with_scenarios(&[""]);
     esim["devices"][0]["deviceIds"] = ids;
     world.change(ESIM, &esim).await;
     assert_eq!(

@@ -6,7 +6,10 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::world::{ACCOUNT, World, body, esim_change, esim_of, five_g_of, quick, text};
+use super::harness::{
+    ACCOUNT, Harness, body, esim_change, esim_change_with_scenarios, five_g_change_with_scenarios,
+    quick, text,
+};
 use super::{ESIM, PLAN, kinds, members};
 use crate::Settings;
 
@@ -22,7 +25,7 @@ fn plan_of(device: &Value) -> &str {
         .unwrap()
 }
 
-async fn plan_by(world: &World, kind: &str, id: &str) -> String {
+async fn plan_by(world: &Harness, kind: &str, id: &str) -> String {
     let asked = json!({ "deviceId": { "kind": kind, "id": id } });
     let listed = world.post(LIST, &asked, 200).await;
     plan_of(&listed["devices"][0]).to_owned()
@@ -30,7 +33,7 @@ async fn plan_by(world: &World, kind: &str, id: &str) -> String {
 
 #[tokio::test]
 async fn plans_have_names_and_codes_that_differ() {
-    let world = World::start(quick()).await;
+    let world = Harness::start(quick()).await;
     let plans = world.get(&format!("/m2m/v1/plans/{ACCOUNT}")).await;
     for plan in plans.as_array().unwrap() {
         let expected = [
@@ -44,17 +47,22 @@ async fn plans_have_names_and_codes_that_differ() {
         assert_ne!(plan["name"], plan["code"]);
     }
     assert_eq!(plans[0]["code"], "M2MSHR5GB");
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn the_first_request_status_refuses_plan_changes_and_the_second_tells_esim_ones() {
-    let world = World::start(quick()).await;
+async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
+    let world = Harness::start(quick()).await;
     let request = world
-        .change(ESIM, &esim_of(&["", "fault_state", "lost"]))
+        .change(
+            ESIM,
+            &esim_change_with_scenarios(&["", "fault_state", "lost"]),
+        )
         .await;
-    let five_g = world.change(PLAN, &five_g_of(&[""])).await;
-    world.settled().await;
+    let five_g = world
+        .change(PLAN, &five_g_change_with_scenarios(&[""]))
+        .await;
+    world.wait_for_callbacks().await;
     for path in [
         status("v1", &request),
         status("v2", &five_g),
@@ -79,40 +87,45 @@ async fn the_first_request_status_refuses_plan_changes_and_the_second_tells_esim
     assert_eq!(kinds(&each[0]["ids"]), ["eid", "iccid"]);
     let other = format!("/m2m/v2/accounts/0000123456-00002/requests/{request}/status");
     body(world.call(Method::GET, &other, None).await, 400).await;
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_plan_moves_when_its_callback_is_due_and_a_failure_moves_none() {
-    let world = World::start(quick()).await;
+async fn a_plan_changes_when_its_callback_is_due_and_not_on_failure() {
+    let world = Harness::start(quick()).await;
     let (plain, lost, failed) = ("A1000000000000", "FF00000F310001", "FF00000F320002");
     assert_eq!(plan_by(&world, "meid", plain).await, "Sandbox Initial Plan");
     world
-        .change(PLAN, &five_g_of(&["", "lost", "lost_and_failed"]))
+        .change(
+            PLAN,
+            &five_g_change_with_scenarios(&["", "lost", "lost_and_failed"]),
+        )
         .await;
-    world.settled().await;
+    world.wait_for_callbacks().await;
     assert_eq!(plan_by(&world, "MEID", plain).await, "NEWCODE");
     assert_eq!(plan_by(&world, "meid", lost).await, "NEWCODE");
     assert_eq!(
         plan_by(&world, "meid", failed).await,
         "Sandbox Initial Plan"
     );
-    world.end().await;
+    world.stop().await;
 
-    let world = World::start(Settings {
+    let world = Harness::start(Settings {
         callback_delay: Duration::from_secs(24 * 3600),
         initial_plan: "Old".into(),
         ..quick()
     })
     .await;
-    world.change(PLAN, &five_g_of(&[""])).await;
+    world
+        .change(PLAN, &five_g_change_with_scenarios(&[""]))
+        .await;
     assert_eq!(plan_by(&world, "meid", plain).await, "Old");
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_device_that_is_on_the_plan_already_misleads_whoever_looks_only_afterwards() {
-    let world = World::start(quick()).await;
+async fn a_device_already_on_the_plan_is_listed_before_and_after_the_change() {
+    let world = Harness::start(quick()).await;
     let on_plan = async || {
         let asked = json!({ "accountName": ACCOUNT, "servicePlan": "NEWCODE" });
         let listed = world.post(LIST, &asked, 200).await;
@@ -120,23 +133,28 @@ async fn a_device_that_is_on_the_plan_already_misleads_whoever_looks_only_afterw
     };
     assert!(on_plan().await);
     world
-        .change(PLAN, &five_g_of(&["lost_already_on_plan"]))
+        .change(
+            PLAN,
+            &five_g_change_with_scenarios(&["lost_already_on_plan"]),
+        )
         .await;
-    let ledger = world.settled().await;
+    let ledger = world.wait_for_callbacks().await;
     assert_eq!(
         ledger["changes"][0]["device_results"][0]["outcome"],
         "failed"
     );
     assert_eq!(plan_by(&world, "meid", "FF00000F330000").await, "NEWCODE");
     assert!(on_plan().await);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_device_is_listed_member_for_member_with_all_its_identifiers() {
-    let world = World::start(quick()).await;
-    world.change(PLAN, &five_g_of(&["suspended"])).await;
-    world.settled().await;
+    let world = Harness::start(quick()).await;
+    world
+        .change(PLAN, &five_g_change_with_scenarios(&["suspended"]))
+        .await;
+    world.wait_for_callbacks().await;
     let asked = json!({ "accountName": ACCOUNT, "deviceId":
         { "id": "FF00000F210000", "kind": "meid" } });
     let listed = world.post(LIST, &asked, 200).await;
@@ -168,13 +186,15 @@ async fn a_device_is_listed_member_for_member_with_all_its_identifiers() {
     let asked = json!({ "deviceId": device["deviceIds"][1] });
     let by_mdn = world.post(LIST, &asked, 200).await;
     assert_eq!(by_mdn["devices"][0]["deviceIds"], device["deviceIds"]);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_device_that_is_not_there_is_not_found() {
-    let world = World::start(quick()).await;
-    world.change(PLAN, &five_g_of(&[""])).await;
+    let world = Harness::start(quick()).await;
+    world
+        .change(PLAN, &five_g_change_with_scenarios(&[""]))
+        .await;
     let unknown = json!({ "deviceId": { "kind": "meid", "id": "FF00000F110000" } });
     let elsewhere = json!({ "accountName": "0000123456-00002", "deviceId":
         { "kind": "meid", "id": "A1000000000000" } });
@@ -182,15 +202,17 @@ async fn a_device_that_is_not_there_is_not_found() {
         let refused = world.post(LIST, &asked, 400).await;
         assert!(text(&refused, "errorCode").ends_with("REQUEST_FAILED.DeviceNotFound"));
     }
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
-    let world = World::start(quick()).await;
+    let world = Harness::start(quick()).await;
     world.change(ESIM, &esim_change(25)).await;
-    world.change(PLAN, &five_g_of(&["", "fault_state"])).await;
-    world.settled().await;
+    world
+        .change(PLAN, &five_g_change_with_scenarios(&["", "fault_state"]))
+        .await;
+    world.wait_for_callbacks().await;
     let mut seen = BTreeSet::new();
     let mut pages = 0;
     let mut largest = None;
@@ -224,12 +246,12 @@ async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
         .post(LIST, &json!({ "accountName": ACCOUNT }), 200)
         .await;
     assert_eq!(all["devices"].as_array().unwrap().len(), 27);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_list_that_cannot_be_told_is_refused_and_not_answered_with_another() {
-    let world = World::start(quick()).await;
+async fn an_unsupported_list_request_is_rejected() {
+    let world = Harness::start(quick()).await;
     for (asked, code) in [
         (json!({ "maxNumberOfDevices": 2001 }), "RequestUndefined"),
         (json!({ "maxNumberOfDevices": 0 }), "RequestUndefined"),
@@ -247,5 +269,5 @@ async fn a_list_that_cannot_be_told_is_refused_and_not_answered_with_another() {
         let refused = world.post(LIST, &asked, 400).await;
         assert!(text(&refused, "errorCode").ends_with(code), "{refused}");
     }
-    world.end().await;
+    world.stop().await;
 }

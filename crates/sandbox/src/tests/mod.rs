@@ -2,11 +2,11 @@
 
 mod access;
 mod callbacks;
+mod harness;
 mod lookups;
+mod rates;
 mod requests;
 mod resends;
-mod shares;
-mod world;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +18,12 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::changes::ChangeKind;
-use super::fate::{Copies, Fates, key_of};
-use super::{CallbackLogin, CallbackOrder, Settings, Shares};
-use world::{ACCOUNT, Receiver, World, body, documented_five_g_change, esim_change, quick, text};
+use super::change_request::OperationKind;
+use super::device_outcome::{CallbackCopies, SeededFaults, stable_hash};
+use super::{CallbackCredentials, CallbackOrder, FaultRates, Settings};
+use harness::{
+    ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
+};
 
 const ESIM: &str = "/m2m/v1/devices/profile/actions/serviceplan";
 const PLAN: &str = "/m2m/v1/devices/actions/plan";
@@ -42,8 +44,8 @@ fn members(value: &Value) -> Vec<&str> {
 
 #[tokio::test]
 async fn the_documented_esim_change_is_accepted_and_called_back_member_for_member() {
-    let world = World::start(quick()).await;
-    let mut receiver = Receiver::start(&[], None).await;
+    let world = Harness::start(quick()).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     let (world_url, double_slash) = (
         &receiver.url,
         "/m2m/v1//devices/profile/actions/serviceplan",
@@ -86,13 +88,13 @@ async fn the_documented_esim_change_is_accepted_and_called_back_member_for_membe
             "profileRole": "LOCAL",
         } })
     );
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_back() {
-    let world = World::start(quick()).await;
-    let mut receiver = Receiver::start(&[], None).await;
+    let world = Harness::start(quick()).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     world.register("CarrierService", &receiver.url).await;
     for method in [Method::POST, Method::PUT] {
         let asked = documented_five_g_change();
@@ -120,12 +122,12 @@ async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_bac
     let written = ledger.to_string();
     assert!(written.contains("14-digit alphanumeric"));
     assert!(!written.contains("address first line") && !written.contains("Surname"));
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn bad_tokens_and_sessions_are_refused_in_four_different_shapes() {
-    let mut world = World::start(quick()).await;
+    let mut world = Harness::start(quick()).await;
     let asked = esim_change(1);
     let (token, session) = (world.token.clone(), world.session.clone());
 
@@ -168,12 +170,12 @@ async fn bad_tokens_and_sessions_are_refused_in_four_different_shapes() {
     let ledger = world.ledger().await;
     assert_eq!(ledger["refused"]["900906"], 2);
     assert_eq!(ledger["changes"], json!([]));
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
-    let world = World::start(quick()).await;
+    let world = Harness::start(quick()).await;
     let mut only_iccid = esim_change(1);
     only_iccid["devices"][0]["deviceIds"] =
         json!([{ "kind": "iccid", "id": "89148000000800139708" }]);
@@ -214,15 +216,19 @@ async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
         }
     }
     assert_eq!(world.ledger().await["changes"], json!([]));
-    world.end().await;
+    world.stop().await;
 }
 
 /// What a listener saw of one device: its ICCID, the attempt and the fault.
-type Seen = (String, u64, Option<String>);
+type ReceivedCallback = (String, u64, Option<String>);
 
-async fn one_run(settings: Settings, devices: usize, sends: usize) -> (String, Vec<Seen>) {
-    let world = World::start(settings).await;
-    let mut receiver = Receiver::start(&[], None).await;
+async fn one_run(
+    settings: Settings,
+    devices: usize,
+    sends: usize,
+) -> (String, Vec<ReceivedCallback>) {
+    let world = Harness::start(settings).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     world.register("DeviceProfileService", &receiver.url).await;
     let request_id = world.change(ESIM, &esim_change(devices)).await;
     let mut seen = Vec::new();
@@ -238,31 +244,33 @@ async fn one_run(settings: Settings, devices: usize, sends: usize) -> (String, V
             fault.map(str::to_owned),
         ));
     }
-    world.end().await;
-    assert!(receiver.came.try_recv().is_err(), "a callback too many");
+    world.stop().await;
+    assert!(receiver.received.try_recv().is_err(), "a callback too many");
     (request_id, seen)
 }
 
 #[tokio::test]
-async fn the_seed_decides_failures_duplicates_and_order_and_no_request_id_comes_twice() {
+async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     let settings = Settings {
         seed: 7,
-        shares: Shares {
+        fault_rates: FaultRates {
             failure: 0.3,
             duplicate: 0.3,
-            ..Shares::default()
+            ..FaultRates::default()
         },
-        order: CallbackOrder::Shuffled,
+        callback_order: CallbackOrder::Shuffled,
         callback_concurrency: 1,
         ..quick()
     };
-    let fates = Fates {
+    let fates = SeededFaults {
         seed: 7,
-        shares: settings.shares.clone(),
+        rates: settings.fault_rates.clone(),
         order: CallbackOrder::Shuffled,
     };
-    let fate = |serial: usize| fates.device(key_of(&format!("iccid:891480000008{serial:08}")), 0);
-    let twice = |serial: &usize| fate(*serial).copies != Copies::One;
+    let fate = |serial: usize| {
+        fates.device_outcome(stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
+    };
+    let twice = |serial: &usize| fate(*serial).copies != CallbackCopies::One;
     let duplicates = (0..40).filter(twice).count();
     let failing = (0..40)
         .filter(|serial| fate(*serial).fault().is_some())
@@ -285,11 +293,11 @@ async fn the_seed_decides_failures_duplicates_and_order_and_no_request_id_comes_
 
 #[tokio::test]
 async fn an_account_without_a_listener_is_called_back_at_the_default_one() {
-    let mut receiver = Receiver::start(&[], None).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     let template = format!("{}/callbacks/{{service}}", receiver.url);
-    let world = World::start(Settings {
+    let world = Harness::start(Settings {
         callback_url: Some(Url::parse(&template).unwrap()),
-        callback_login: Some(CallbackLogin {
+        callback_credentials: Some(CallbackCredentials {
             username: "hook".into(),
             password: "word".into(),
         }),
@@ -317,13 +325,13 @@ async fn an_account_without_a_listener_is_called_back_at_the_default_one() {
     body(world.call(Method::DELETE, &path, None).await, 200).await;
     world.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.0, "/callbacks/DeviceProfileService");
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_refused_callback_is_sent_again_and_four_refusals_are_the_end() {
-    let world = World::start(quick()).await;
-    let mut receiver = Receiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 5], None).await;
+async fn a_rejected_callback_is_sent_four_times_in_all() {
+    let world = Harness::start(quick()).await;
+    let mut receiver = CallbackReceiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 5], None).await;
     world.register("DeviceProfileService", &receiver.url).await;
     world.change(ESIM, &esim_change(1)).await;
     for count in 1..=4 {
@@ -333,31 +341,31 @@ async fn a_refused_callback_is_sent_again_and_four_refusals_are_the_end() {
     for count in 1..=2 {
         assert_eq!(receiver.next().await.1["callbackCount"], count);
     }
-    world.end().await;
-    assert!(receiver.came.try_recv().is_err());
+    world.stop().await;
+    assert!(receiver.received.try_recv().is_err());
 }
 
 #[tokio::test]
 async fn a_slow_listener_gets_a_second_copy_while_the_first_is_under_way() {
-    let world = World::start(Settings {
-        patience: Some(Duration::from_millis(50)),
+    let world = Harness::start(Settings {
+        callback_timeout: Some(Duration::from_millis(50)),
         ..quick()
     })
     .await;
     let release = Arc::new(Notify::new());
-    let mut receiver = Receiver::start(&[], Some(Arc::clone(&release))).await;
+    let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
     world.register("DeviceProfileService", &receiver.url).await;
     world.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.1["callbackCount"], 1);
     assert_eq!(receiver.next().await.1["callbackCount"], 2);
     release.notify_one();
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
 async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() {
-    let world = World::start(quick()).await;
-    let mut receiver = Receiver::start(&[], None).await;
+    let world = Harness::start(quick()).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     world.register("DeviceProfileService", &receiver.url).await;
     world.change(ESIM, &esim_change(10_000)).await;
     let mut seen = std::collections::BTreeSet::new();
@@ -366,11 +374,17 @@ async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() 
         seen.insert(text(&callback["deviceIds"][3], "id"));
     }
     assert_eq!(seen.len(), 10_000);
-    world.end().await;
+    world.stop().await;
 }
 
 #[test]
-fn each_kind_of_change_is_told_by_its_own_service() {
-    assert_eq!(ChangeKind::Esim.service(), "DeviceProfileService");
-    assert_eq!(ChangeKind::FiveGBi.service(), "CarrierService");
+fn each_operation_has_its_own_callback_service() {
+    assert_eq!(
+        OperationKind::EsimPlan.callback_service(),
+        "DeviceProfileService"
+    );
+    assert_eq!(
+        OperationKind::FiveGBiPlan.callback_service(),
+        "CarrierService"
+    );
 }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::{Change, Entry, Ledger, NotExecuted, Outcome, Subject, Tally, Told, Try};
-use crate::changes::ChangeKind;
-use crate::fate::{Interim, Shape, When};
+use super::{
+    CallbackAttempt, CallbackCounts, DeviceChange, DeviceProgress, DeviceStatus, ExecutedChange,
+    Ledger, LedgerEntry, NotExecutedEntry,
+};
+use crate::change_request::OperationKind;
+use crate::device_outcome::{CallbackFormat, CallbackTiming, InterimCallback};
 
 /// The ledger as it is answered.
 #[derive(Serialize)]
-pub(crate) struct Page {
+pub(crate) struct LedgerReport {
     log_ins: u64,
     log_ins_refused: u64,
     locked_users: usize,
@@ -23,32 +26,32 @@ pub(crate) struct Page {
     changes_not_executed: u64,
     devices_pending: usize,
     refused: BTreeMap<&'static str, u64>,
-    changes: Vec<Line>,
-    not_executed: Vec<NotExecuted>,
+    changes: Vec<ChangeReport>,
+    not_executed: Vec<NotExecutedEntry>,
 }
 
-struct Line {
-    change: Arc<Change>,
+struct ChangeReport {
+    change: Arc<ExecutedChange>,
     /// Executed changes of the same content: the same plan for the same devices.
     executed_count: usize,
-    count: usize,
-    devices: Option<Devices>,
+    device_count: usize,
+    devices: Option<ListedDevices>,
 }
 
 #[derive(Clone)]
-struct Devices(Arc<[Subject]>);
+struct ListedDevices(Arc<[DeviceChange]>);
 
 impl Ledger {
     /// What the ledger says now: cheap, so that it can be written out later.
-    pub(crate) fn page(&self, identifiers: bool, locked_users: usize) -> Page {
+    pub(crate) fn report(&self, identifiers: bool, locked_users: usize) -> LedgerReport {
         let mut alike: HashMap<u64, usize> = HashMap::new();
         for entry in &self.entries {
-            *alike.entry(entry.change.content).or_default() += 1;
+            *alike.entry(entry.change.content_hash).or_default() += 1;
         }
-        let line = |entry: Entry| Line {
-            executed_count: alike.get(&entry.change.content).copied().unwrap_or(1),
-            count: entry.count,
-            devices: entry.devices.filter(|_| identifiers).map(Devices),
+        let line = |entry: LedgerEntry| ChangeReport {
+            executed_count: alike.get(&entry.change.content_hash).copied().unwrap_or(1),
+            device_count: entry.device_count,
+            devices: entry.devices.filter(|_| identifiers).map(ListedDevices),
             change: entry.change,
         };
         let mut not_executed: Vec<_> = self.not_executed.iter().cloned().collect();
@@ -57,16 +60,16 @@ impl Ledger {
                 one.first_device = None;
             }
         }
-        Page {
-            log_ins: self.log_ins,
-            log_ins_refused: self.log_ins_refused,
+        LedgerReport {
+            log_ins: self.logins,
+            log_ins_refused: self.rejected_logins,
             locked_users,
             token_requests: self.token_requests,
             tokens_revoked: self.revocations,
             changes_accepted: self.accepted,
             changes_not_executed: self.not_executed_count,
             devices_pending: self.pending_devices,
-            refused: self.refused.clone(),
+            refused: self.rejections.clone(),
             changes: self.entries.iter().cloned().map(line).collect(),
             not_executed,
         }
@@ -74,7 +77,11 @@ impl Ledger {
 }
 
 /// A number that equal requests share, in whatever order they name their devices.
-pub(super) fn content(kind: ChangeKind, service_plan: &str, subjects: &[Subject]) -> u64 {
+pub(super) fn content_hash(
+    kind: OperationKind,
+    service_plan: &str,
+    subjects: &[DeviceChange],
+) -> u64 {
     let mut numbers: Vec<u64> = subjects.iter().map(|one| one.record.number).collect();
     numbers.sort_unstable();
     let mut hasher = DefaultHasher::new();
@@ -82,7 +89,7 @@ pub(super) fn content(kind: ChangeKind, service_plan: &str, subjects: &[Subject]
     hasher.finish()
 }
 
-impl Serialize for Line {
+impl Serialize for ChangeReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         #[derive(Serialize)]
         struct Written<'l> {
@@ -94,7 +101,7 @@ impl Serialize for Line {
             received_at_ms: u64,
             answer: &'static str,
             executed_count: usize,
-            callbacks: &'l Tally,
+            callbacks: &'l CallbackCounts,
             #[serde(skip_serializing_if = "Option::is_none")]
             device_identifiers: Option<Identifiers<'l>>,
             #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,11 +110,11 @@ impl Serialize for Line {
         Written {
             request_id: &self.change.request_id,
             account: &self.change.account,
-            kind: self.change.kind.name(),
+            kind: self.change.operation.name(),
             service_plan: &self.change.service_plan,
-            devices: self.count,
+            devices: self.device_count,
             received_at_ms: self.change.received_at_ms,
-            answer: self.change.reply.name(),
+            answer: self.change.response_kind.ledger_name(),
             executed_count: self.executed_count,
             callbacks: &self.change.callbacks,
             device_identifiers: self.devices.as_ref().map(|devices| Identifiers(&devices.0)),
@@ -117,7 +124,7 @@ impl Serialize for Line {
     }
 }
 
-struct Identifiers<'l>(&'l [Subject]);
+struct Identifiers<'l>(&'l [DeviceChange]);
 
 impl Serialize for Identifiers<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -125,20 +132,20 @@ impl Serialize for Identifiers<'_> {
     }
 }
 
-struct Results<'l>(&'l [Subject]);
+struct Results<'l>(&'l [DeviceChange]);
 
 impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(Became::of))
+        serializer.collect_seq(self.0.iter().map(DeviceReport::from_device_change))
     }
 }
 
 /// What became of one device of a change.
 #[derive(Serialize)]
-struct Became {
+struct DeviceReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     scenario: Option<&'static str>,
-    outcome: Outcome,
+    outcome: DeviceStatus,
     /// The code that its callback tells, once it has failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<&'static str>,
@@ -146,48 +153,67 @@ struct Became {
     lost: bool,
     /// Changes of this device that were executed, in all requests.
     executed_count: u64,
-    tries: Vec<WrittenTry>,
+    tries: Vec<AttemptReport>,
 }
 
 #[derive(Serialize)]
-struct WrittenTry {
+struct AttemptReport {
     /// `final`, `warning`, `on_hold` or `malformed`.
     message: &'static str,
     callback_count: u8,
     answer: Option<u16>,
 }
 
-impl Became {
-    fn of(subject: &Subject) -> Self {
-        let told = subject.told();
-        let Told { outcome, tries } = &*told;
-        let fault = subject.fate.fault().filter(|_| *outcome == Outcome::Failed);
+impl DeviceReport {
+    fn from_device_change(subject: &DeviceChange) -> Self {
+        let told = subject.progress();
+        let DeviceProgress {
+            status: outcome,
+            attempts: tries,
+        } = &*told;
+        let fault = subject
+            .planned_outcome
+            .fault()
+            .filter(|_| *outcome == DeviceStatus::Failed);
         Self {
             scenario: subject.scenario,
             outcome: *outcome,
             fault: fault.map(|fault| fault.code),
-            lost: subject.fate.when == When::Never,
-            executed_count: subject.record.executed(),
-            tries: tries.iter().map(|one| written(subject, one)).collect(),
+            lost: subject.planned_outcome.timing == CallbackTiming::Never,
+            executed_count: subject.record.execution_count(),
+            tries: tries
+                .iter()
+                .map(|one| attempt_report(subject, one))
+                .collect(),
         }
     }
 }
 
-fn written(subject: &Subject, one: &Try) -> WrittenTry {
-    let message = match (one.interim, subject.fate.first, subject.fate.shape) {
-        (true, Some(Interim::OnHold), _) => "on_hold",
+fn attempt_report(subject: &DeviceChange, one: &CallbackAttempt) -> AttemptReport {
+    let message = match (
+        one.is_interim,
+        subject.planned_outcome.interim,
+        subject.planned_outcome.format,
+    ) {
+        (true, Some(InterimCallback::OnHold), _) => "on_hold",
         (true, _, _) => "warning",
-        (false, _, Shape::Cut | Shape::NoBrace | Shape::NoRequestId) => "malformed",
+        (
+            false,
+            _,
+            CallbackFormat::Truncated
+            | CallbackFormat::NoOpeningBrace
+            | CallbackFormat::NoRequestId,
+        ) => "malformed",
         (false, _, _) => "final",
     };
-    WrittenTry {
+    AttemptReport {
         message,
         callback_count: one.callback_count,
-        answer: one.answer,
+        answer: one.status_code,
     }
 }
 
-impl Serialize for Outcome {
+impl Serialize for DeviceStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(match self {
             Self::Pending => "pending",
@@ -201,20 +227,21 @@ impl Serialize for Outcome {
 mod tests {
     use super::super::Execution;
     use super::*;
-    use crate::changes::Asked;
-    use crate::course::Reply;
+    use crate::change_request::ChangeRequest;
+    use crate::device_outcome::DeviceOutcome;
     use crate::devices;
-    use crate::fate::Fate;
-    use crate::identifiers::{Device, DeviceId};
+    use crate::identifiers::{DeviceId, DeviceIds};
+    use crate::request_outcome::ResponseKind;
 
     fn accept(ledger: &mut Ledger, plan: &str, count: usize) {
-        let device: Device = Arc::new([DeviceId {
+        let device: DeviceIds = Arc::new([DeviceId {
             id: "89148000000800139708".into(),
             kind: "iccid".into(),
         }]);
-        let record = devices::Devices::default().meet(ChangeKind::FiveGBi, &device);
-        let asked = Asked {
-            kind: ChangeKind::FiveGBi,
+        let record =
+            devices::DeviceRegistry::default().find_or_create(OperationKind::FiveGBiPlan, &device);
+        let asked = ChangeRequest {
+            operation: OperationKind::FiveGBiPlan,
             account: None,
             service_plan: plan.into(),
             devices: Vec::new(),
@@ -222,12 +249,19 @@ mod tests {
         let execution = Execution {
             account: "0000123456-00001".into(),
             service_plan: plan.into(),
-            reply: Reply::RequestId,
+            response_kind: ResponseKind::RequestId,
             received_at_ms: 0,
         };
-        let subject = |_| Subject::new(device.clone(), Arc::clone(&record), Fate::PLAIN, None);
-        ledger.accept(&asked, execution, (0..count).map(subject).collect());
-        ledger.settled(count);
+        let subject = |_| {
+            DeviceChange::new(
+                device.clone(),
+                Arc::clone(&record),
+                DeviceOutcome::PLAIN,
+                None,
+            )
+        };
+        ledger.record_executed(&asked, execution, (0..count).map(subject).collect());
+        ledger.finish_devices(count);
     }
 
     #[test]
@@ -236,11 +270,11 @@ mod tests {
         for _ in 0..30 {
             accept(&mut ledger, "plan", 10_000);
         }
-        let page = ledger.page(true, 0);
+        let page = ledger.report(true, 0);
         let lines = page.changes.iter();
         let listed: Vec<bool> = lines.map(|line| line.devices.is_some()).collect();
         assert_eq!(listed, [vec![false; 5], vec![true; 25]].concat());
-        assert!(page.changes.iter().all(|line| line.count == 10_000));
+        assert!(page.changes.iter().all(|line| line.device_count == 10_000));
     }
 
     #[test]
@@ -249,7 +283,7 @@ mod tests {
         for plan in ["one", "other", "one"] {
             accept(&mut ledger, plan, 1);
         }
-        let page = ledger.page(false, 0);
+        let page = ledger.report(false, 0);
         let counts: Vec<usize> = page
             .changes
             .iter()

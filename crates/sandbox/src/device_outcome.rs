@@ -6,8 +6,8 @@
 
 use fastrand::Rng;
 
-use super::faults::{self, Fault};
-use super::settings::{CallbackOrder, Shares};
+use super::callback_faults::{self, CallbackFault};
+use super::settings::{CallbackOrder, FaultRates};
 
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
@@ -16,35 +16,35 @@ const REQUEST: u64 = 5;
 
 /// What happens to one device: what becomes of its change, and how that is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fate {
-    pub(super) ending: Ending,
+pub(super) struct DeviceOutcome {
+    pub(super) result: DeviceResult,
     /// A callback that is not the end, before the one that is.
-    pub(super) first: Option<Interim>,
-    pub(super) when: When,
-    pub(super) copies: Copies,
-    pub(super) shape: Shape,
+    pub(super) interim: Option<InterimCallback>,
+    pub(super) timing: CallbackTiming,
+    pub(super) copies: CallbackCopies,
+    pub(super) format: CallbackFormat,
     /// The device is on the plan before the change that asks for it.
     pub(super) on_plan_before: bool,
 }
 
 /// What becomes of a device's change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
-    Succeeds,
-    Fails(&'static Fault),
+pub(super) enum DeviceResult {
+    Succeeded,
+    Failed(&'static CallbackFault),
 }
 
 /// A callback after which another one comes (ThingSpace, Disable a Device
 /// Profile and Callback Error Messages pages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Interim {
+pub(super) enum InterimCallback {
     Warning,
     OnHold,
 }
 
 /// When the final callback is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum When {
+pub(super) enum CallbackTiming {
     Due,
     /// Before the request is answered.
     Early,
@@ -55,64 +55,64 @@ pub(super) enum When {
 
 /// How often a callback is sent, apart from resends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Copies {
+pub(super) enum CallbackCopies {
     /// Once.
     One,
     /// Again after the first was acknowledged.
-    TwoInTurn,
+    TwoSequential,
     /// Again while the first is still under way, as was seen in the field.
-    TwoAtOnce,
+    TwoConcurrent,
 }
 
 /// How the final callback looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    Usual,
+pub(super) enum CallbackFormat {
+    Normal,
     /// Its JSON ends in the middle.
-    Cut,
+    Truncated,
     /// Without its opening brace, as F-MIDWAY's filter repairs it.
-    NoBrace,
+    NoOpeningBrace,
     NoRequestId,
     NoStatus,
     /// A failure without `faultResponse`.
     NoFault,
     /// With `faultactor` and `detail`, as in F-MIDWAY's model.
-    OldFault,
+    FaultWithDetail,
     /// `deviceResponse` as an array, as SEED-B's table says it.
-    Array,
+    ResponseArray,
     /// Counts as texts, as SEED-B's table says it.
-    CountsAsText,
+    CountsAsStrings,
     /// By the phone number alone, as in SEED-B's example.
     MdnOnly,
 }
 
-impl Fate {
+impl DeviceOutcome {
     /// Success, told once and in time.
     pub(super) const PLAIN: Self = Self {
-        ending: Ending::Succeeds,
-        first: None,
-        when: When::Due,
-        copies: Copies::One,
-        shape: Shape::Usual,
+        result: DeviceResult::Succeeded,
+        interim: None,
+        timing: CallbackTiming::Due,
+        copies: CallbackCopies::One,
+        format: CallbackFormat::Normal,
         on_plan_before: false,
     };
 
-    pub(super) fn fault(&self) -> Option<&'static Fault> {
-        match self.ending {
-            Ending::Succeeds => None,
-            Ending::Fails(fault) => Some(fault),
+    pub(super) fn fault(&self) -> Option<&'static CallbackFault> {
+        match self.result {
+            DeviceResult::Succeeded => None,
+            DeviceResult::Failed(fault) => Some(fault),
         }
     }
 }
 
 /// What the seed decides about a request as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Luck {
-    Good,
+pub(super) enum SeededRequestFault {
+    NoFault,
     /// The connection is dropped and nothing is executed.
     RequestDropped,
     /// Executed, then the connection is dropped.
-    AnswerDropped,
+    ResponseDropped,
     /// Answered with a 5xx.
     Error {
         executed: bool,
@@ -121,20 +121,20 @@ pub(super) enum Luck {
 
 /// The decisions of one seed.
 #[derive(Clone, Debug)]
-pub(super) struct Fates {
+pub(super) struct SeededFaults {
     pub(super) seed: u64,
-    pub(super) shares: Shares,
+    pub(super) rates: FaultRates,
     pub(super) order: CallbackOrder,
 }
 
-impl Fates {
+impl SeededFaults {
     /// What happens to a device that was changed so often before. Everything is
     /// drawn every time, so that one share does not move what another decides.
-    pub(super) fn device(&self, key: u64, before: u64) -> Fate {
-        let shares = &self.shares;
+    pub(super) fn device_outcome(&self, key: u64, before: u64) -> DeviceOutcome {
+        let shares = &self.rates;
         let mut rng = self.rng(DEVICE, key, before);
         let fails = rng.f64() < shares.failure;
-        let fault = faults::SEEDED.get(rng.usize(..faults::SEEDED.len()));
+        let fault = callback_faults::SEEDED.get(rng.usize(..callback_faults::SEEDED.len()));
         let twice = rng.f64() < shares.duplicate;
         let at_once = rng.bool();
         let lost = rng.f64() < shares.lost;
@@ -142,52 +142,56 @@ impl Fates {
         let late = rng.f64() < shares.late;
         let malformed = rng.f64() < shares.malformed;
         let shape = match rng.u8(..3) {
-            0 => Shape::Cut,
-            1 => Shape::NoBrace,
-            _ => Shape::NoRequestId,
+            0 => CallbackFormat::Truncated,
+            1 => CallbackFormat::NoOpeningBrace,
+            _ => CallbackFormat::NoRequestId,
         };
-        Fate {
-            ending: match fault.filter(|_| fails) {
-                Some(fault) => Ending::Fails(fault),
-                None => Ending::Succeeds,
+        DeviceOutcome {
+            result: match fault.filter(|_| fails) {
+                Some(fault) => DeviceResult::Failed(fault),
+                None => DeviceResult::Succeeded,
             },
-            when: match (lost, early, late) {
-                (true, _, _) => When::Never,
-                (_, true, _) => When::Early,
-                (_, _, true) => When::Late,
-                _ => When::Due,
+            timing: match (lost, early, late) {
+                (true, _, _) => CallbackTiming::Never,
+                (_, true, _) => CallbackTiming::Early,
+                (_, _, true) => CallbackTiming::Late,
+                _ => CallbackTiming::Due,
             },
             copies: match (twice, at_once) {
-                (false, _) => Copies::One,
-                (true, false) => Copies::TwoInTurn,
-                (true, true) => Copies::TwoAtOnce,
+                (false, _) => CallbackCopies::One,
+                (true, false) => CallbackCopies::TwoSequential,
+                (true, true) => CallbackCopies::TwoConcurrent,
             },
-            shape: if malformed { shape } else { Shape::Usual },
-            ..Fate::PLAIN
+            format: if malformed {
+                shape
+            } else {
+                CallbackFormat::Normal
+            },
+            ..DeviceOutcome::PLAIN
         }
     }
 
     /// What happens to a request whose first device was asked for so often before.
-    pub(super) fn request(&self, key: u64, before: u64) -> Luck {
-        let shares = &self.shares;
+    pub(super) fn request_fault(&self, key: u64, before: u64) -> SeededRequestFault {
+        let shares = &self.rates;
         let mut rng = self.rng(REQUEST, key, before);
         let request = rng.f64() < shares.drop_request;
-        let answer = rng.f64() < shares.drop_answer;
+        let answer = rng.f64() < shares.drop_response;
         let error = rng.f64() < shares.error;
         let executed = rng.bool();
         if request {
-            Luck::RequestDropped
+            SeededRequestFault::RequestDropped
         } else if answer {
-            Luck::AnswerDropped
+            SeededRequestFault::ResponseDropped
         } else if error {
-            Luck::Error { executed }
+            SeededRequestFault::Error { executed }
         } else {
-            Luck::Good
+            SeededRequestFault::NoFault
         }
     }
 
     /// The order in which a request's devices are told about.
-    pub(super) fn order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
+    pub(super) fn callback_order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
         let mut order: Vec<usize> = (0..devices).collect();
         match self.order {
             _ if reversed => order.reverse(),
@@ -199,20 +203,20 @@ impl Fates {
     }
 
     /// The generator of tokens and sessions.
-    pub(super) fn tokens(&self) -> Rng {
+    pub(super) fn token_rng(&self) -> Rng {
         self.rng(TOKENS, 0, 0)
     }
 
     fn rng(&self, purpose: u64, key: u64, before: u64) -> Rng {
         let parts = [purpose, key, before];
-        Rng::with_seed(parts.into_iter().fold(stir(self.seed), |mixed, part| {
-            stir(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
+        Rng::with_seed(parts.into_iter().fold(mix64(self.seed), |mixed, part| {
+            mix64(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
         }))
     }
 }
 
 /// A text as a number that is the same in every run.
-pub(super) fn key_of(text: &str) -> u64 {
+pub(super) fn stable_hash(text: &str) -> u64 {
     // FNV-1a, so that equal identifiers draw alike on every machine.
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -220,7 +224,7 @@ pub(super) fn key_of(text: &str) -> u64 {
 }
 
 /// The finaliser of SplitMix64: neighbouring numbers come out unrelated.
-fn stir(value: u64) -> u64 {
+fn mix64(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,43 +1,43 @@
 //! What can happen to a request as a whole: before it is executed, and to its
 //! answer.
 
-use super::errors::{Invalid, Refusal, code};
+use super::errors::{ErrorResponse, ValidationError, code};
 
 /// Why a request is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Before {
+pub(super) enum NotExecutedCause {
     /// The access token is refused, once for each serial and token.
-    Token(TokenRefusal),
+    Token(TokenRejection),
     /// The session is refused, once for each serial and session.
-    Session(SessionRefusal),
+    Session(SessionRejection),
     /// Too many requests, once for each serial.
     Throttled(Throttle),
     /// The rules of the platform forbid it.
-    Refused(Rule),
+    PlatformRule(PlatformRule),
     /// The connection is dropped.
     Dropped,
     /// A 500 that does not say whether it was executed.
-    Failed,
+    ServerError,
 }
 
 /// How a refused access token looks (ThingSpace, Synchronous Error Messages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenRefusal {
+pub(super) enum TokenRejection {
     /// 401 with a fault in JSON.
     Expired,
     /// 401 with the same fault in XML.
     ExpiredXml,
     /// 403 with the page's own XML.
-    WrongXml,
+    WrongAuthenticationXml,
 }
 
 /// How a refused session looks (F-PHP; the bare one F-PIDGE B6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SessionRefusal {
+pub(super) enum SessionRejection {
     Expired,
     Replaced,
     /// 401 and nothing else, as was seen 96 seconds after a log-in.
-    Bare,
+    NoBody,
 }
 
 /// How a throttled request looks. The codes are WSO2's, which the platform runs.
@@ -50,28 +50,28 @@ pub(super) enum Throttle {
     /// 900807 under 503.
     Burst,
     /// 429 and nothing else.
-    Bare,
+    NoBody,
 }
 
 /// A refusal that a repetition does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum PlatformRule {
     FifthChange,
     DeviceNotFound,
 }
 
 /// How the POST of an executed change is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(super) enum ResponseKind {
     RequestId,
     /// With the request id, after `Settings::slow_answer`.
     Slow,
     /// The connection is dropped before the answer.
     Dropped,
     /// The connection is dropped in the middle of the answer.
-    DroppedWithin,
+    DroppedMidResponse,
     /// A 500 that does not say whether it was executed.
-    Failed,
+    ServerError,
     /// 502 with a page in HTML, as a proxy writes it.
     Html,
     /// 200 without a `requestId`.
@@ -80,15 +80,15 @@ pub(super) enum Reply {
     Empty,
 }
 
-impl Reply {
+impl ResponseKind {
     /// What the ledger calls it.
-    pub(super) fn name(self) -> &'static str {
+    pub(super) fn ledger_name(self) -> &'static str {
         match self {
             Self::RequestId => "request_id",
             Self::Slow => "slow",
             Self::Dropped => "dropped",
-            Self::DroppedWithin => "dropped_within",
-            Self::Failed => "failed",
+            Self::DroppedMidResponse => "dropped_within",
+            Self::ServerError => "failed",
             Self::Html => "html",
             Self::NoRequestId => "no_request_id",
             Self::Empty => "empty",
@@ -96,22 +96,22 @@ impl Reply {
     }
 }
 
-impl TokenRefusal {
-    pub(super) fn refusal(self) -> Refusal {
+impl TokenRejection {
+    pub(super) fn error_response(self) -> ErrorResponse {
         match self {
-            Self::Expired => Refusal::invalid_token(),
-            Self::ExpiredXml => Refusal::invalid_token_xml(),
-            Self::WrongXml => Refusal::wrong_authentication(),
+            Self::Expired => ErrorResponse::invalid_token(),
+            Self::ExpiredXml => ErrorResponse::invalid_token_xml(),
+            Self::WrongAuthenticationXml => ErrorResponse::wrong_authentication(),
         }
     }
 }
 
-impl SessionRefusal {
-    pub(super) fn refusal(self) -> Refusal {
+impl SessionRejection {
+    pub(super) fn error_response(self) -> ErrorResponse {
         match self {
-            Self::Expired => Refusal::session_expired(),
-            Self::Replaced => Refusal::session_invalid(),
-            Self::Bare => Refusal::bare_unauthorized(),
+            Self::Expired => ErrorResponse::session_expired(),
+            Self::Replaced => ErrorResponse::session_invalid(),
+            Self::NoBody => ErrorResponse::unauthorized_without_body(),
         }
     }
 }
@@ -120,26 +120,26 @@ impl Throttle {
     /// Seconds that `Retry-After` says, where it is said.
     const RETRY_AFTER: u64 = 1;
 
-    pub(super) fn refusal(self) -> Refusal {
+    pub(super) fn error_response(self) -> ErrorResponse {
         match self {
-            Self::WithRetryAfter => Refusal::throttled().retry_after(Self::RETRY_AFTER),
-            Self::WithoutRetryAfter => Refusal::application_throttled(),
-            Self::Burst => Refusal::burst_throttled(),
-            Self::Bare => Refusal::bare_throttled(),
+            Self::WithRetryAfter => ErrorResponse::throttled().retry_after(Self::RETRY_AFTER),
+            Self::WithoutRetryAfter => ErrorResponse::application_throttled(),
+            Self::Burst => ErrorResponse::burst_throttled(),
+            Self::NoBody => ErrorResponse::throttled_without_body(),
         }
     }
 }
 
-impl Rule {
-    pub(super) fn invalid(self) -> Invalid {
+impl PlatformRule {
+    pub(super) fn validation_error(self) -> ValidationError {
         match self {
             // The rule is the page's ("four plan changes a month"), its code is not told there.
-            Self::FifthChange => Invalid::new(
+            Self::FifthChange => ValidationError::new(
                 code::TOO_MANY_CHANGES,
                 "The device has had its four plan changes of this month",
             ),
             Self::DeviceNotFound => {
-                Invalid::new(code::DEVICE_NOT_FOUND, "The device could not be found")
+                ValidationError::new(code::DEVICE_NOT_FOUND, "The device could not be found")
             }
         }
     }

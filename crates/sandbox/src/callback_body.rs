@@ -5,33 +5,33 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::callbacks::Listener;
-use super::changes::ChangeKind;
-use super::fate::{Ending, Interim, Shape};
-use super::faults::{self, Fault};
-use super::identifiers::{self, Device};
-use super::ledger::{Change, Subject};
+use super::callback_faults::{self, CallbackFault};
+use super::change_request::OperationKind;
+use super::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
+use super::identifiers::{self, DeviceIds};
+use super::ledger::{DeviceChange, ExecutedChange};
+use super::listeners::CallbackListener;
 
 /// How often a callback is sent at most (ThingSpace, About Callback Services).
-pub(super) const MAX_SENDS: u32 = 4;
+pub(super) const MAX_CALLBACK_COUNT: u32 = 4;
 
 /// One identifier as a callback names it.
 #[derive(Serialize)]
-struct Named<'d> {
+struct CallbackDeviceId<'d> {
     id: Cow<'d, str>,
     kind: &'d str,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Message<'m> {
+struct CallbackBody<'m> {
     #[serde(skip_serializing_if = "Option::is_none")]
     username: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     password: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'m str>,
-    device_ids: &'m [Named<'m>],
+    device_ids: &'m [CallbackDeviceId<'m>],
     #[serde(skip_serializing_if = "Option::is_none")]
     device_response: Option<OneOrList<DeviceResponse<'m>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ impl Serialize for Count {
 enum DeviceResponse<'m> {
     #[serde(rename_all = "camelCase")]
     DeviceProfileResponse {
-        device_identifier_collection: &'m [Named<'m>],
+        device_identifier_collection: &'m [CallbackDeviceId<'m>],
         state: &'static str,
         profile_status: &'static str,
         profile_role: &'static str,
@@ -92,53 +92,53 @@ struct FaultResponse {
 }
 
 /// What a callback says of its device.
-struct Said {
+struct CallbackResult {
     succeeded: bool,
-    fault: Option<&'static Fault>,
+    fault: Option<&'static CallbackFault>,
     status: Option<&'static str>,
 }
 
 /// Writes the callback about one device: an interim one, or the final one.
-pub(super) fn write(
-    change: &Change,
-    subject: &Subject,
-    interim: Option<Interim>,
-    listener: &Listener,
+pub(super) fn encode(
+    change: &ExecutedChange,
+    subject: &DeviceChange,
+    interim: Option<InterimCallback>,
+    listener: &CallbackListener,
     count: u32,
 ) -> Result<Vec<u8>, serde_json::Error> {
     let shape = match interim {
-        Some(_) => Shape::Usual,
-        None => subject.fate.shape,
+        Some(_) => CallbackFormat::Normal,
+        None => subject.planned_outcome.format,
     };
     let said = match interim {
-        Some(interim) => say_interim(interim),
-        None => say(change.kind, subject.fate.ending, shape),
+        Some(interim) => interim_result(interim),
+        None => final_result(change.operation, subject.planned_outcome.result, shape),
     };
     let mdn = &*subject.record.mdn;
-    let named = match change.kind {
-        _ if shape == Shape::MdnOnly => vec![named(mdn, "mdn")],
-        ChangeKind::Esim => esim_names(&subject.sent, mdn),
-        ChangeKind::FiveGBi => five_g_names(&subject.sent, mdn),
+    let named = match change.operation {
+        _ if shape == CallbackFormat::MdnOnly => vec![device_id(mdn, "mdn")],
+        OperationKind::EsimPlan => esim_device_ids(&subject.sent, mdn),
+        OperationKind::FiveGBiPlan => five_g_device_ids(&subject.sent, mdn),
     };
     // A listener that was registered with one of the two gets both members.
     let login = listener.username.is_some() || listener.password.is_some();
     let text = |value: &'_ Option<String>| login.then(|| value.clone().unwrap_or_default());
     let (username, password) = (text(&listener.username), text(&listener.password));
     // The 5G page's sample of a success has neither a status nor counts.
-    let plain = said.succeeded && change.kind == ChangeKind::FiveGBi;
-    let as_text = shape == Shape::CountsAsText;
+    let plain = said.succeeded && change.operation == OperationKind::FiveGBiPlan;
+    let as_text = shape == CallbackFormat::CountsAsStrings;
     let counted = |number| (!plain || as_text).then_some(Count { number, as_text });
-    let old = shape == Shape::OldFault;
+    let old = shape == CallbackFormat::FaultWithDetail;
     // A failure without a fault still has the payload of its operation.
     let has_response = said.succeeded || (interim.is_none() && said.fault.is_none());
     let response = has_response.then(|| response(change, &named));
-    let message = Message {
+    let message = CallbackBody {
         username: username.as_deref(),
         password: password.as_deref(),
-        request_id: (shape != Shape::NoRequestId).then_some(&change.request_id),
+        request_id: (shape != CallbackFormat::NoRequestId).then_some(&change.request_id),
         device_ids: &named,
         device_response: response.map(|response| match shape {
-            Shape::Array => OneOrList::List([response]),
+            CallbackFormat::ResponseArray => OneOrList::List([response]),
             _ => OneOrList::One(response),
         }),
         fault_response: said.fault.map(|fault| FaultResponse {
@@ -149,30 +149,34 @@ pub(super) fn write(
         }),
         status: said.status,
         callback_count: counted(count),
-        max_callback_threshold: counted(MAX_SENDS),
+        max_callback_threshold: counted(MAX_CALLBACK_COUNT),
     };
     let mut body = serde_json::to_vec(&message)?;
     match shape {
-        Shape::Cut => body.truncate(body.len() * 3 / 5),
-        Shape::NoBrace => drop(body.drain(..1)),
+        CallbackFormat::Truncated => body.truncate(body.len() * 3 / 5),
+        CallbackFormat::NoOpeningBrace => drop(body.drain(..1)),
         _ => {}
     }
     Ok(body)
 }
 
-fn say(kind: ChangeKind, ending: Ending, shape: Shape) -> Said {
+fn final_result(
+    kind: OperationKind,
+    ending: DeviceResult,
+    shape: CallbackFormat,
+) -> CallbackResult {
     let status = match (ending, kind) {
-        _ if shape == Shape::NoStatus => None,
-        (Ending::Fails(_), _) => Some("Failed"),
-        (Ending::Succeeds, ChangeKind::Esim) => Some("SUCCESS"),
-        (Ending::Succeeds, ChangeKind::FiveGBi) => None,
+        _ if shape == CallbackFormat::NoStatus => None,
+        (DeviceResult::Failed(_), _) => Some("Failed"),
+        (DeviceResult::Succeeded, OperationKind::EsimPlan) => Some("SUCCESS"),
+        (DeviceResult::Succeeded, OperationKind::FiveGBiPlan) => None,
     };
     let fault = match ending {
-        Ending::Fails(fault) if shape != Shape::NoFault => Some(fault),
+        DeviceResult::Failed(fault) if shape != CallbackFormat::NoFault => Some(fault),
         _ => None,
     };
-    Said {
-        succeeded: ending == Ending::Succeeds,
+    CallbackResult {
+        succeeded: ending == DeviceResult::Succeeded,
         fault,
         status,
     }
@@ -180,73 +184,73 @@ fn say(kind: ChangeKind, ending: Ending, shape: Shape) -> Said {
 
 /// The word `warning` is the pages'; what a request on hold says as its status
 /// is told nowhere, and `Pending` is what a request status calls it.
-fn say_interim(interim: Interim) -> Said {
+fn interim_result(interim: InterimCallback) -> CallbackResult {
     let (fault, status) = match interim {
-        Interim::Warning => (None, "warning"),
-        Interim::OnHold => (Some(&faults::ON_HOLD), "Pending"),
+        InterimCallback::Warning => (None, "warning"),
+        InterimCallback::OnHold => (Some(&callback_faults::ON_HOLD), "Pending"),
     };
-    Said {
+    CallbackResult {
         succeeded: false,
         fault,
         status: Some(status),
     }
 }
 
-fn response<'m>(change: &Change, named: &'m [Named<'m>]) -> DeviceResponse<'m> {
-    match change.kind {
-        ChangeKind::Esim => DeviceResponse::DeviceProfileResponse {
+fn response<'m>(change: &ExecutedChange, named: &'m [CallbackDeviceId<'m>]) -> DeviceResponse<'m> {
+    match change.operation {
+        OperationKind::EsimPlan => DeviceResponse::DeviceProfileResponse {
             device_identifier_collection: named,
             state: "ACTIVE",
             profile_status: "ENABLE",
             profile_role: "LOCAL",
         },
-        ChangeKind::FiveGBi => DeviceResponse::ChangeServicePlanResponse {
-            effective_date: us_midnight(change.received_at_ms),
+        OperationKind::FiveGBiPlan => DeviceResponse::ChangeServicePlanResponse {
+            effective_date: format_us_date(change.received_at_ms),
         },
     }
 }
 
 /// The four kinds of the eSIM page, in its order and its mixed case.
-fn esim_names<'d>(device: &'d Device, mdn: &str) -> Vec<Named<'d>> {
-    let eid = identifiers::find(device, "eid").unwrap_or_default();
-    let iccid = identifiers::find(device, "iccid").unwrap_or_default();
+fn esim_device_ids<'d>(device: &'d DeviceIds, mdn: &str) -> Vec<CallbackDeviceId<'d>> {
+    let eid = identifiers::find_id(device, "eid").unwrap_or_default();
+    let iccid = identifiers::find_id(device, "iccid").unwrap_or_default();
     let phone = format!("1{mdn}");
     vec![
-        named(eid, "Eid"),
-        named(identifiers::imei_of(eid), "Imei"),
-        named(phone, "msisdn"),
-        named(iccid, "Iccid"),
+        device_id(eid, "Eid"),
+        device_id(identifiers::derive_imei(eid), "Imei"),
+        device_id(phone, "msisdn"),
+        device_id(iccid, "Iccid"),
     ]
 }
 
 /// The kinds that were sent, and the phone number.
-fn five_g_names<'d>(device: &'d Device, mdn: &'d str) -> Vec<Named<'d>> {
+fn five_g_device_ids<'d>(device: &'d DeviceIds, mdn: &'d str) -> Vec<CallbackDeviceId<'d>> {
     let mut names: Vec<_> = device
         .iter()
-        .map(|one| named(&*one.id, &one.kind))
+        .map(|one| device_id(&*one.id, &one.kind))
         .collect();
-    if identifiers::find(device, "mdn").is_none() {
-        names.push(named(mdn, "mdn"));
+    if identifiers::find_id(device, "mdn").is_none() {
+        names.push(device_id(mdn, "mdn"));
     }
     names
 }
 
-fn named<'d>(id: impl Into<Cow<'d, str>>, kind: &'d str) -> Named<'d> {
-    Named {
+fn device_id<'d>(id: impl Into<Cow<'d, str>>, kind: &'d str) -> CallbackDeviceId<'d> {
+    CallbackDeviceId {
         id: id.into(),
         kind,
     }
 }
 
 /// The start of the day in the platform's US style: `5/31/2018 12:00:00 AM`.
-pub(super) fn us_midnight(unix_ms: u64) -> String {
-    let (year, month, day) = civil(unix_ms / 86_400_000);
+pub(super) fn format_us_date(unix_ms: u64) -> String {
+    let (year, month, day) = civil_from_days(unix_ms / 86_400_000);
     format!("{month}/{day}/{year} 12:00:00 AM")
 }
 
 /// Days since 1970 as year, month and day. Years begin in March here, so that
 /// the leap day comes last.
-fn civil(days: u64) -> (u64, u64, u64) {
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let era = days / 146_097;
     let of_era = days % 146_097;
@@ -265,12 +269,12 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::us_midnight;
+    use super::format_us_date;
 
     #[test]
     fn effective_dates_are_us_style_without_leading_zeros() {
-        assert_eq!(us_midnight(0), "1/1/1970 12:00:00 AM");
-        assert_eq!(us_midnight(1_527_768_000_000), "5/31/2018 12:00:00 AM");
-        assert_eq!(us_midnight(1_709_164_800_000), "2/29/2024 12:00:00 AM");
+        assert_eq!(format_us_date(0), "1/1/1970 12:00:00 AM");
+        assert_eq!(format_us_date(1_527_768_000_000), "5/31/2018 12:00:00 AM");
+        assert_eq!(format_us_date(1_709_164_800_000), "2/29/2024 12:00:00 AM");
     }
 }

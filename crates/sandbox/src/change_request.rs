@@ -6,73 +6,76 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::errors::{Invalid, Refusal, code};
-use super::identifiers::{self, Device, DeviceId};
+use super::errors::{ErrorResponse, ValidationError, code};
+use super::identifiers::{self, DeviceId, DeviceIds};
 
 /// Devices that one request may name (ThingSpace, Change the eSIM Profile
 /// Service Plan page; for 5G Business Internet no limit is documented).
-pub(super) const MAX_DEVICES: usize = 10_000;
+pub(super) const MAX_DEVICES_PER_REQUEST: usize = 10_000;
 /// Identifiers that one device may have: there are no more kinds than that.
 const MAX_IDS: usize = 16;
 
 /// Which of the two endpoints was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ChangeKind {
-    Esim,
-    FiveGBi,
+pub(super) enum OperationKind {
+    EsimPlan,
+    FiveGBiPlan,
 }
 
-impl ChangeKind {
+impl OperationKind {
     /// The callback service that tells the results. For the eSIM call its page
     /// names none; the payload and the sibling calls say this one.
-    pub(super) fn service(self) -> &'static str {
+    pub(super) fn callback_service(self) -> &'static str {
         match self {
-            Self::Esim => "DeviceProfileService",
-            Self::FiveGBi => "CarrierService",
+            Self::EsimPlan => "DeviceProfileService",
+            Self::FiveGBiPlan => "CarrierService",
         }
     }
 
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Esim => "esim",
-            Self::FiveGBi => "five_g_bi",
+            Self::EsimPlan => "esim",
+            Self::FiveGBiPlan => "five_g_bi",
         }
     }
 
     /// The error in the shape of this endpoint's family.
-    pub(super) fn refuse(self, invalid: Invalid) -> Refusal {
+    pub(super) fn error_response(self, invalid: ValidationError) -> ErrorResponse {
         match self {
-            Self::Esim => invalid.three_digits(),
-            Self::FiveGBi => invalid.dotted(),
+            Self::EsimPlan => invalid.into_numeric_response(),
+            Self::FiveGBiPlan => invalid.into_dotted_response(),
         }
     }
 }
 
 /// A change that is fit to be executed.
 #[derive(Debug)]
-pub(super) struct Asked {
-    pub(super) kind: ChangeKind,
+pub(super) struct ChangeRequest {
+    pub(super) operation: OperationKind,
     /// Optional for 5G Business Internet, where one user may have one account.
     pub(super) account: Option<String>,
     pub(super) service_plan: String,
-    pub(super) devices: Vec<Device>,
+    pub(super) devices: Vec<DeviceIds>,
 }
 
 /// Reads the body of a change.
-pub(super) fn read(kind: ChangeKind, body: &[u8]) -> Result<Asked, Invalid> {
+pub(super) fn parse_change(
+    kind: OperationKind,
+    body: &[u8],
+) -> Result<ChangeRequest, ValidationError> {
     check_characters(body)?;
     match kind {
-        ChangeKind::Esim => parse::<EsimBody<'_>>(body)?.check(),
-        ChangeKind::FiveGBi => parse::<FiveGBody<'_>>(body)?.check(),
+        OperationKind::EsimPlan => parse_json::<EsimPlanBody<'_>>(body)?.into_request(),
+        OperationKind::FiveGBiPlan => parse_json::<FiveGBiPlanBody<'_>>(body)?.into_request(),
     }
 }
 
 /// Refuses an apostrophe, `<` or a backslash anywhere in a request (ThingSpace,
 /// Synchronous Error Messages page). It looks at the bytes, so that an escape
 /// inside a JSON string is refused too.
-pub(super) fn check_characters(body: &[u8]) -> Result<(), Invalid> {
+pub(super) fn check_characters(body: &[u8]) -> Result<(), ValidationError> {
     if body.iter().any(|byte| matches!(byte, b'\'' | b'<' | b'\\')) {
-        return Err(Invalid::new(
+        return Err(ValidationError::new(
             code::INVALID_CHARACTER,
             "The request contains an invalid character",
         ));
@@ -81,9 +84,9 @@ pub(super) fn check_characters(body: &[u8]) -> Result<(), Invalid> {
 }
 
 /// Reads JSON. The parser's own words are not passed on: they may quote values.
-pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Invalid> {
+pub(super) fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ValidationError> {
     serde_json::from_slice(body).map_err(|error| {
-        Invalid::new(
+        ValidationError::new(
             code::DESERIALIZATION,
             format!(
                 "The request could not be read at line {} column {}",
@@ -95,50 +98,51 @@ pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Invalid
 }
 
 /// Account names are digits with a dash; the simulator's are `TestAccount-1`.
-pub(super) fn check_account(account: &str) -> Result<(), Invalid> {
+pub(super) fn check_account(account: &str) -> Result<(), ValidationError> {
     let fits = (3..=32).contains(&account.len())
         && account
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    fits.then_some(())
-        .ok_or_else(|| Invalid::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined"))
+    fits.then_some(()).ok_or_else(|| {
+        ValidationError::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined")
+    })
 }
 
 // After `check_characters` no string has an escape, so text can be borrowed.
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct EsimBody<'b> {
+struct EsimPlanBody<'b> {
     #[serde(borrow)]
-    devices: Option<Capped<EsimDevice<'b>, MAX_DEVICES>>,
+    devices: Option<BoundedList<EsimPlanDevice<'b>, MAX_DEVICES_PER_REQUEST>>,
     account_name: Option<&'b str>,
     service_plan: Option<&'b str>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct EsimDevice<'b> {
+struct EsimPlanDevice<'b> {
     #[serde(borrow)]
-    device_ids: Option<Capped<WireId<'b>, MAX_IDS>>,
+    device_ids: Option<BoundedList<DeviceIdBody<'b>, MAX_IDS>>,
 }
 
 #[derive(Deserialize)]
-struct WireId<'b> {
+struct DeviceIdBody<'b> {
     kind: Option<&'b str>,
     id: Option<&'b str>,
 }
 
-impl EsimBody<'_> {
-    fn check(self) -> Result<Asked, Invalid> {
+impl EsimPlanBody<'_> {
+    fn into_request(self) -> Result<ChangeRequest, ValidationError> {
         let account = required(self.account_name, "accountName")?;
         check_account(account)?;
         let service_plan = required(self.service_plan, "servicePlan")?;
         let devices = list(self.devices, "devices")?
             .into_iter()
-            .map(EsimDevice::check)
+            .map(EsimPlanDevice::into_device_ids)
             .collect::<Result<_, _>>()?;
-        Ok(Asked {
-            kind: ChangeKind::Esim,
+        Ok(ChangeRequest {
+            operation: OperationKind::EsimPlan,
             account: Some(account.to_owned()),
             service_plan: service_plan.to_owned(),
             devices,
@@ -146,15 +150,15 @@ impl EsimBody<'_> {
     }
 }
 
-impl EsimDevice<'_> {
+impl EsimPlanDevice<'_> {
     /// Both an eid and an iccid, and nothing else.
-    fn check(self) -> Result<Device, Invalid> {
-        let device = device(self.device_ids)?;
-        let count = |kind: &str| device.iter().filter(|one| one.is(kind)).count();
+    fn into_device_ids(self) -> Result<DeviceIds, ValidationError> {
+        let device = parse_device_ids(self.device_ids)?;
+        let count = |kind: &str| device.iter().filter(|one| one.has_kind(kind)).count();
         if device.len() == 2 && count("eid") == 1 && count("iccid") == 1 {
             return Ok(device);
         }
-        Err(Invalid::new(
+        Err(ValidationError::new(
             code::KIND_INVALID,
             "Each device needs one eid and one iccid, and no other kind",
         ))
@@ -163,9 +167,10 @@ impl EsimDevice<'_> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FiveGBody<'b> {
+struct FiveGBiPlanBody<'b> {
     #[serde(borrow)]
-    device_list_with_service_address: Option<Capped<FiveGDevice<'b>, MAX_DEVICES>>,
+    device_list_with_service_address:
+        Option<BoundedList<FiveGBiPlanDevice<'b>, MAX_DEVICES_PER_REQUEST>>,
     account_name: Option<&'b str>,
     service_plan: Option<&'b str>,
     devices: Option<IgnoredAny>,
@@ -173,23 +178,23 @@ struct FiveGBody<'b> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct FiveGDevice<'b> {
+struct FiveGBiPlanDevice<'b> {
     #[serde(borrow)]
-    device_ids: Option<Capped<WireId<'b>, MAX_IDS>>,
-    primary_place_of_use: Option<Place<'b>>,
+    device_ids: Option<BoundedList<DeviceIdBody<'b>, MAX_IDS>>,
+    primary_place_of_use: Option<PlaceOfUse<'b>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Place<'b> {
+struct PlaceOfUse<'b> {
     #[serde(borrow)]
-    address: Option<Address<'b>>,
+    address: Option<PlaceAddress<'b>>,
     customer_name: Option<CustomerName<'b>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Address<'b> {
+struct PlaceAddress<'b> {
     address_line1: Option<&'b str>,
     city: Option<&'b str>,
     state: Option<&'b str>,
@@ -204,10 +209,10 @@ struct CustomerName<'b> {
     last_name: Option<&'b str>,
 }
 
-impl FiveGBody<'_> {
-    fn check(self) -> Result<Asked, Invalid> {
+impl FiveGBiPlanBody<'_> {
+    fn into_request(self) -> Result<ChangeRequest, ValidationError> {
         if self.devices.is_some() {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
                 "The sandbox knows this path with deviceListWithServiceAddress only",
             ));
@@ -220,10 +225,10 @@ impl FiveGBody<'_> {
         )?;
         let devices = list
             .into_iter()
-            .map(FiveGDevice::check)
+            .map(FiveGBiPlanDevice::into_device_ids)
             .collect::<Result<_, _>>()?;
-        Ok(Asked {
-            kind: ChangeKind::FiveGBi,
+        Ok(ChangeRequest {
+            operation: OperationKind::FiveGBiPlan,
             account: self.account_name.map(str::to_owned),
             service_plan: service_plan.to_owned(),
             devices,
@@ -231,10 +236,10 @@ impl FiveGBody<'_> {
     }
 }
 
-impl FiveGDevice<'_> {
+impl FiveGBiPlanDevice<'_> {
     /// Members of the page's table that are not marked optional. `zip4` is not
     /// marked either, but the page's own example leaves it out.
-    fn check(self) -> Result<Device, Invalid> {
+    fn into_device_ids(self) -> Result<DeviceIds, ValidationError> {
         let place = present(self.primary_place_of_use, "primaryPlaceOfUse")?;
         let address = present(place.address, "address")?;
         required(address.address_line1, "addressLine1")?;
@@ -245,27 +250,30 @@ impl FiveGDevice<'_> {
         let name = present(place.customer_name, "customerName")?;
         check_name(name.first_name, "firstName", 20)?;
         check_name(name.last_name, "lastName", 25)?;
-        device(self.device_ids)
+        parse_device_ids(self.device_ids)
     }
 }
 
-fn check_name(name: Option<&str>, member: &str, longest: usize) -> Result<(), Invalid> {
+fn check_name(name: Option<&str>, member: &str, longest: usize) -> Result<(), ValidationError> {
     let name = required(name, member)?;
     let fits = name.chars().count() <= longest
         && name
             .chars()
             .all(|one| one.is_alphanumeric() || matches!(one, ' ' | '-' | '!' | '#'));
-    fits.then_some(())
-        .ok_or_else(|| Invalid::new(code::INVALID_CHARACTER, format!("{member} is not valid")))
+    fits.then_some(()).ok_or_else(|| {
+        ValidationError::new(code::INVALID_CHARACTER, format!("{member} is not valid"))
+    })
 }
 
-fn device(ids: Option<Capped<WireId<'_>, MAX_IDS>>) -> Result<Device, Invalid> {
+fn parse_device_ids(
+    ids: Option<BoundedList<DeviceIdBody<'_>, MAX_IDS>>,
+) -> Result<DeviceIds, ValidationError> {
     list(ids, "deviceIds")?
         .into_iter()
         .map(|one| {
             let kind = required(one.kind, "kind")?;
             let id = required(one.id, "id")?;
-            identifiers::check(kind, id)?;
+            identifiers::validate(kind, id)?;
             Ok(DeviceId {
                 id: id.into(),
                 kind: kind.into(),
@@ -274,26 +282,29 @@ fn device(ids: Option<Capped<WireId<'_>, MAX_IDS>>) -> Result<Device, Invalid> {
         .collect()
 }
 
-fn present<T>(value: Option<T>, member: &str) -> Result<T, Invalid> {
+fn present<T>(value: Option<T>, member: &str) -> Result<T, ValidationError> {
     value.ok_or_else(|| {
-        Invalid::new(
+        ValidationError::new(
             code::REQUEST_UNDEFINED,
             format!("The request has no {member}"),
         )
     })
 }
 
-pub(super) fn required<'b>(value: Option<&'b str>, member: &str) -> Result<&'b str, Invalid> {
+pub(super) fn required<'b>(
+    value: Option<&'b str>,
+    member: &str,
+) -> Result<&'b str, ValidationError> {
     present(value.filter(|text| !text.trim().is_empty()), member)
 }
 
 fn list<T, const MAX: usize>(
-    value: Option<Capped<T, MAX>>,
+    value: Option<BoundedList<T, MAX>>,
     member: &str,
-) -> Result<Vec<T>, Invalid> {
+) -> Result<Vec<T>, ValidationError> {
     let capped = present(value, member)?;
-    if capped.beyond > 0 {
-        return Err(Invalid::new(
+    if capped.excess > 0 {
+        return Err(ValidationError::new(
             code::TOO_MANY,
             format!("{member} has more than {MAX} entries"),
         ));
@@ -303,12 +314,12 @@ fn list<T, const MAX: usize>(
 
 /// An array of which at most `MAX` entries are kept and the rest is counted: a
 /// body of empty objects must not become hundreds of megabytes.
-struct Capped<T, const MAX: usize> {
+struct BoundedList<T, const MAX: usize> {
     items: Vec<T>,
-    beyond: usize,
+    excess: usize,
 }
 
-impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, MAX> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for BoundedList<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_seq(CappedVisitor(PhantomData))
     }
@@ -317,7 +328,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, 
 struct CappedVisitor<T, const MAX: usize>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<T, MAX> {
-    type Value = Capped<T, MAX>;
+    type Value = BoundedList<T, MAX>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("an array")
@@ -328,13 +339,16 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for CappedVisitor<
         while items.len() < MAX {
             match seq.next_element()? {
                 Some(item) => items.push(item),
-                None => return Ok(Capped { items, beyond: 0 }),
+                None => return Ok(BoundedList { items, excess: 0 }),
             }
         }
         let mut beyond = 0;
         while seq.next_element::<IgnoredAny>()?.is_some() {
             beyond += 1;
         }
-        Ok(Capped { items, beyond })
+        Ok(BoundedList {
+            items,
+            excess: beyond,
+        })
     }
 }

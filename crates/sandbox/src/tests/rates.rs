@@ -7,28 +7,33 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::ESIM;
-use super::world::{Receiver, World, esim_change, esim_of, identifier, quick};
-use crate::{Settings, Shares};
+use super::harness::{
+    CallbackReceiver, Harness, esim_change, esim_change_with_scenarios, identifier, quick,
+};
+use crate::{FaultRates, Settings};
 
-fn with(shares: Shares) -> Settings {
-    Settings { shares, ..quick() }
+fn with(shares: FaultRates) -> Settings {
+    Settings {
+        fault_rates: shares,
+        ..quick()
+    }
 }
 
 /// What became of each device of forty changes of one device, which are asked in
 /// this order, two at a time.
-async fn fates(serials: Vec<usize>, shares: Shares) -> BTreeMap<usize, String> {
-    let world = World::start(Settings {
+async fn run_changes(serials: Vec<usize>, shares: FaultRates) -> BTreeMap<usize, String> {
+    let world = Harness::start(Settings {
         seed: 11,
-        late_by: Duration::ZERO,
+        late_delay: Duration::ZERO,
         ..with(shares)
     })
     .await;
-    let receiver = Receiver::start(&[], None).await;
+    let receiver = CallbackReceiver::start(&[], None).await;
     world.register("DeviceProfileService", &receiver.url).await;
     let mut answers = BTreeMap::new();
     for pair in serials.chunks(2) {
         let asked = pair.iter().map(|serial| {
-            let mut asked = esim_of(&[""]);
+            let mut asked = esim_change_with_scenarios(&[""]);
             let id = identifier("", "iccid", *serial);
             asked["devices"][0]["deviceIds"][1]["id"] = json!(id);
             let world = &world;
@@ -42,7 +47,7 @@ async fn fates(serials: Vec<usize>, shares: Shares) -> BTreeMap<usize, String> {
         let given = futures_util::future::join_all(asked).await;
         answers.extend(pair.iter().copied().zip(given));
     }
-    let ledger = world.settled().await;
+    let ledger = world.wait_for_callbacks().await;
     for change in ledger["changes"].as_array().unwrap() {
         let result = &change["device_results"][0];
         let iccid = change["device_identifiers"][0][1]["id"].as_str().unwrap();
@@ -56,14 +61,14 @@ async fn fates(serials: Vec<usize>, shares: Shares) -> BTreeMap<usize, String> {
         );
         answers.entry(serial).or_default().push_str(&of);
     }
-    world.end().await;
+    world.stop().await;
     drop(receiver);
     answers
 }
 
 #[tokio::test]
-async fn one_seed_decides_alike_whatever_the_order_of_the_requests() {
-    let shares = Shares {
+async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
+    let shares = FaultRates {
         failure: 0.3,
         duplicate: 0.2,
         lost: 0.2,
@@ -71,11 +76,11 @@ async fn one_seed_decides_alike_whatever_the_order_of_the_requests() {
         late: 0.2,
         malformed: 0.2,
         drop_request: 0.2,
-        drop_answer: 0.2,
+        drop_response: 0.2,
         error: 0.2,
     };
-    let forwards = fates((0..40).collect(), shares.clone()).await;
-    let backwards = fates((0..40).rev().collect(), shares).await;
+    let forwards = run_changes((0..40).collect(), shares.clone()).await;
+    let backwards = run_changes((0..40).rev().collect(), shares).await;
     assert_eq!(forwards, backwards);
     for met in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
         assert!(forwards.values().any(|one| one.contains(met)), "{met}");
@@ -89,56 +94,59 @@ async fn one_seed_decides_alike_whatever_the_order_of_the_requests() {
 }
 
 #[tokio::test]
-async fn a_share_of_one_is_all_of_them() {
-    let world = World::start(with(Shares {
+async fn a_rate_of_one_applies_to_every_device() {
+    let world = Harness::start(with(FaultRates {
         lost: 1.0,
-        ..Shares::default()
+        ..FaultRates::default()
     }))
     .await;
     world.change(ESIM, &esim_change(20)).await;
-    let ledger = world.settled().await;
+    let ledger = world.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn a_share_leaves_the_scenarios_alone() {
-    let world = World::start(with(Shares {
+async fn rates_do_not_apply_to_scenarios() {
+    let world = Harness::start(with(FaultRates {
         lost: 1.0,
         failure: 1.0,
         drop_request: 1.0,
-        ..Shares::default()
+        ..FaultRates::default()
     }))
     .await;
-    let mut receiver = Receiver::start(&[], None).await;
+    let mut receiver = CallbackReceiver::start(&[], None).await;
     world.register("DeviceProfileService", &receiver.url).await;
     // The request's own scenario keeps its luck away, the device's its share.
     world
-        .change(ESIM, &esim_of(&["reversed", "response_array"]))
+        .change(
+            ESIM,
+            &esim_change_with_scenarios(&["reversed", "response_array"]),
+        )
         .await;
     for _ in 0..2 {
         assert_eq!(receiver.next().await.1["status"], "SUCCESS");
     }
-    let ledger = world.settled().await;
+    let ledger = world.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 0);
     let plain = world
-        .try_call(Method::POST, ESIM, Some(&esim_of(&[""])))
+        .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
         .await;
     assert!(plain.is_err());
-    world.end().await;
+    world.stop().await;
 }
 
 #[tokio::test]
-async fn the_same_request_has_another_luck_the_next_time() {
-    let world = World::start(with(Shares {
+async fn a_repeated_request_draws_a_new_fault() {
+    let world = Harness::start(with(FaultRates {
         drop_request: 0.5,
-        ..Shares::default()
+        ..FaultRates::default()
     }))
     .await;
     let mut lucks = Vec::new();
     for _ in 0..40 {
         let answer = world
-            .try_call(Method::POST, ESIM, Some(&esim_of(&[""])))
+            .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
             .await;
         lucks.push(answer.is_ok());
     }
@@ -151,5 +159,5 @@ async fn the_same_request_has_another_luck_the_next_time() {
         Some(40 - lucky)
     );
     assert_ne!(ledger["not_executed"][0]["first_device"], Value::Null);
-    world.end().await;
+    world.stop().await;
 }

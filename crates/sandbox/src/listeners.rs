@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::Url;
 
-use super::changes;
-use super::errors::{Invalid, code};
+use super::change_request;
+use super::errors::{ValidationError, code};
 use thingspace_loopback::is_loopback_url;
 
 /// Accounts whose listeners are kept.
@@ -55,7 +55,7 @@ const SERVICES: [&str; 23] = [
 
 /// Where callbacks go, and what they carry to be recognised.
 #[derive(Clone)]
-pub(super) struct Listener {
+pub(super) struct CallbackListener {
     pub(super) url: Url,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
@@ -67,18 +67,18 @@ pub(super) struct Registrations {
     any_port: bool,
     /// For so long a new registration's callbacks carry the former credentials.
     credentials_lag: Duration,
-    accounts: BTreeMap<String, BTreeMap<&'static str, Registered>>,
+    accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
 }
 
-struct Registered {
-    listener: Listener,
+struct RegisteredListener {
+    listener: CallbackListener,
     /// The credentials of the registration before, and until when they are sent.
-    former: Option<(Listener, Instant)>,
+    previous: Option<(CallbackListener, Instant)>,
 }
 
 /// The body of a registration.
 #[derive(Deserialize)]
-struct Registration<'b> {
+struct RegistrationBody<'b> {
     #[serde(borrow)]
     name: Option<&'b str>,
     url: Option<&'b str>,
@@ -89,7 +89,7 @@ struct Registration<'b> {
 /// One line of the list. The password is in clear, as on the platform.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Listed {
+pub(super) struct ListenerEntry {
     account_name: String,
     service_name: &'static str,
     url: String,
@@ -110,14 +110,18 @@ impl Registrations {
 
     /// Registers a listener and says for which service. It takes the place of
     /// the one before: whether the platform refuses that is not documented.
-    pub(super) fn register(&mut self, account: &str, body: &[u8]) -> Result<&'static str, Invalid> {
-        changes::check_characters(body)?;
-        changes::check_account(account)?;
-        let asked: Registration<'_> = changes::parse(body)?;
-        let service = known(changes::required(asked.name, "name")?)?;
-        let listener = asked.listener(self.any_port)?;
+    pub(super) fn register(
+        &mut self,
+        account: &str,
+        body: &[u8],
+    ) -> Result<&'static str, ValidationError> {
+        change_request::check_characters(body)?;
+        change_request::check_account(account)?;
+        let registration: RegistrationBody<'_> = change_request::parse_json(body)?;
+        let service = parse_service(change_request::required(registration.name, "name")?)?;
+        let listener = registration.into_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::UNEXPECTED,
                 "The sandbox holds listeners of 1000 accounts only",
             ));
@@ -125,21 +129,29 @@ impl Registrations {
         let listeners = self.accounts.entry(account.to_owned()).or_default();
         let until = Instant::now() + self.credentials_lag;
         let former = listeners.remove(service).map(|it| (it.listener, until));
-        listeners.insert(service, Registered { listener, former });
+        listeners.insert(
+            service,
+            RegisteredListener {
+                listener,
+                previous: former,
+            },
+        );
         Ok(service)
     }
 
     /// The listeners of an account.
-    pub(super) fn list(&self, account: &str) -> Vec<Listed> {
+    pub(super) fn list(&self, account: &str) -> Vec<ListenerEntry> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
-            .map(|(&service_name, Registered { listener, .. })| Listed {
-                account_name: account.to_owned(),
-                service_name,
-                url: listener.url.to_string(),
-                username: listener.username.clone(),
-                password: listener.password.clone(),
-            })
+            .map(
+                |(&service_name, RegisteredListener { listener, .. })| ListenerEntry {
+                    account_name: account.to_owned(),
+                    service_name,
+                    url: listener.url.to_string(),
+                    username: listener.username.clone(),
+                    password: listener.password.clone(),
+                },
+            )
             .collect()
     }
 
@@ -149,8 +161,8 @@ impl Registrations {
         &mut self,
         account: &str,
         service: &str,
-    ) -> Result<&'static str, Invalid> {
-        let service = known(service)?;
+    ) -> Result<&'static str, ValidationError> {
+        let service = parse_service(service)?;
         let removed = self
             .accounts
             .get_mut(account)
@@ -158,17 +170,17 @@ impl Registrations {
         self.accounts.retain(|_, listeners| !listeners.is_empty());
         removed
             .map(|_| service)
-            .ok_or_else(|| Invalid::new(code::UNEXPECTED, "No such listener is registered"))
+            .ok_or_else(|| ValidationError::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
     /// The listener of an account for a service. After a registration over
     /// another one, callbacks with the former credentials went on for 9 to 14
     /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
-    pub(super) fn find(&self, account: &str, service: &str) -> Option<Listener> {
+    pub(super) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
-        Some(match &registered.former {
-            Some((former, until)) if Instant::now() < *until => Listener {
+        Some(match &registered.previous {
+            Some((former, until)) if Instant::now() < *until => CallbackListener {
                 url: listener.url,
                 ..former.clone()
             },
@@ -177,10 +189,10 @@ impl Registrations {
     }
 
     /// The account of a request that names none: the only one there is.
-    pub(super) fn only_account(&self) -> Result<String, Invalid> {
+    pub(super) fn only_account(&self) -> Result<String, ValidationError> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
-            (Some(_), Some(_)) => Err(Invalid::new(
+            (Some(_), Some(_)) => Err(ValidationError::new(
                 code::MULTIPLE_ACCOUNTS,
                 "The user has several accounts: the request must name one",
             )),
@@ -189,16 +201,16 @@ impl Registrations {
     }
 }
 
-impl Registration<'_> {
-    fn listener(&self, any_port: bool) -> Result<Listener, Invalid> {
-        let url = changes::required(self.url, "url")?;
+impl RegistrationBody<'_> {
+    fn into_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
+        let url = change_request::required(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
+            .ok_or_else(|| ValidationError::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
         // Tests and developers take a port that is free.
         if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
                 "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
             ));
@@ -206,12 +218,12 @@ impl Registration<'_> {
         let too_long =
             |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_LOGIN);
         if too_long(self.username) || too_long(self.password) {
-            return Err(Invalid::new(
+            return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
                 "username and password have at most 40 characters",
             ));
         }
-        Ok(Listener {
+        Ok(CallbackListener {
             url,
             username: self.username.map(str::to_owned),
             password: self.password.map(str::to_owned),
@@ -219,11 +231,13 @@ impl Registration<'_> {
     }
 }
 
-fn known(service: &str) -> Result<&'static str, Invalid> {
+fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
     SERVICES
         .into_iter()
         .find(|name| *name == service)
-        .ok_or_else(|| Invalid::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
+        .ok_or_else(|| {
+            ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
+        })
 }
 
 fn has_allowed_port(url: &Url) -> bool {

@@ -17,7 +17,7 @@ use crate::{Sandbox, Settings, scenarios};
 pub(super) const ACCOUNT: &str = "0000123456-00001";
 
 /// A running sandbox and somebody who has logged in to it.
-pub(super) struct World {
+pub(super) struct Harness {
     pub(super) base: String,
     pub(super) http: Client,
     pub(super) token: String,
@@ -30,13 +30,13 @@ pub(super) fn quick() -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         callback_delay: Duration::ZERO,
-        answer_delay: Duration::ZERO,
-        resend_after: Some(Duration::from_millis(5)),
+        response_delay: Duration::ZERO,
+        resend_delay: Some(Duration::from_millis(5)),
         ..Settings::default()
     }
 }
 
-impl World {
+impl Harness {
     pub(super) async fn start(settings: Settings) -> Self {
         let sandbox = Sandbox::bind(settings).await.unwrap();
         let base = sandbox.base_url().to_string();
@@ -53,12 +53,12 @@ impl World {
             running,
         };
         world.token = text(&world.token_request().await, "access_token");
-        world.log_in().await;
+        world.login().await;
         world
     }
 
     /// The ledger, once it is as wanted.
-    pub(super) async fn until(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+    pub(super) async fn wait_for_ledger(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         let come = async {
             loop {
                 let ledger = self.ledger().await;
@@ -72,12 +72,13 @@ impl World {
     }
 
     /// The ledger, once no callback is outstanding.
-    pub(super) async fn settled(&self) -> Value {
-        self.until(|ledger| ledger["devices_pending"] == 0).await
+    pub(super) async fn wait_for_callbacks(&self) -> Value {
+        self.wait_for_ledger(|ledger| ledger["devices_pending"] == 0)
+            .await
     }
 
     /// A new session, after the one before.
-    pub(super) async fn log_in(&mut self) {
+    pub(super) async fn login(&mut self) {
         let login = json!({ "username": "user", "password": "pass" });
         let answer = self
             .call(Method::POST, "/m2m/v1/session/login", Some(&login))
@@ -145,7 +146,7 @@ impl World {
         body(self.call(Method::GET, "/sandbox/ledger", None).await, 200).await
     }
 
-    pub(super) async fn end(self) {
+    pub(super) async fn stop(self) {
         self.stop.send(()).unwrap();
         self.running.await.unwrap().unwrap();
     }
@@ -163,36 +164,39 @@ pub(super) fn text(value: &Value, member: &str) -> String {
 }
 
 /// A callback listener: tells what came, and answers 503 as often as told.
-pub(super) struct Receiver {
+pub(super) struct CallbackReceiver {
     pub(super) url: String,
-    pub(super) came: mpsc::Receiver<(String, Value)>,
+    pub(super) received: mpsc::Receiver<(String, Value)>,
 }
 
 #[derive(Clone)]
 struct Recorder {
-    tell: mpsc::Sender<(String, Value)>,
-    answers: Arc<Mutex<VecDeque<StatusCode>>>,
+    sender: mpsc::Sender<(String, Value)>,
+    statuses: Arc<Mutex<VecDeque<StatusCode>>>,
     /// The first callback is not answered before this.
     hold_first: Option<Arc<Notify>>,
 }
 
-impl Receiver {
+impl CallbackReceiver {
     pub(super) async fn start(answers: &[StatusCode], hold_first: Option<Arc<Notify>>) -> Self {
         let (tell, came) = mpsc::channel(1024);
         let recorder = Recorder {
-            tell,
-            answers: Arc::new(Mutex::new(answers.iter().copied().collect())),
+            sender: tell,
+            statuses: Arc::new(Mutex::new(answers.iter().copied().collect())),
             hold_first,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().fallback(record).with_state(recorder);
         tokio::spawn(async { axum::serve(listener, app).await });
-        Self { url, came }
+        Self {
+            url,
+            received: came,
+        }
     }
 
     pub(super) async fn next(&mut self) -> (String, Value) {
-        let next = tokio::time::timeout(Duration::from_secs(10), self.came.recv());
+        let next = tokio::time::timeout(Duration::from_secs(10), self.received.recv());
         next.await.expect("a callback in time").unwrap()
     }
 }
@@ -201,12 +205,12 @@ async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) -> Sta
     // What is no JSON is told as it came.
     let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
     let first = body["callbackCount"] == 1;
-    let told = recorder.tell.send((uri.path().to_owned(), body)).await;
+    let told = recorder.sender.send((uri.path().to_owned(), body)).await;
     told.unwrap();
     if let (true, Some(released)) = (first, &recorder.hold_first) {
         released.notified().await;
     }
-    let answer = recorder.answers.lock().unwrap().pop_front();
+    let answer = recorder.statuses.lock().unwrap().pop_front();
     answer.unwrap_or(StatusCode::OK)
 }
 
@@ -267,7 +271,7 @@ pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
 }
 
 /// An eSIM change of devices with these scenarios; the serials count up.
-pub(super) fn esim_of(scenarios: &[&str]) -> Value {
+pub(super) fn esim_change_with_scenarios(scenarios: &[&str]) -> Value {
     let device = |(serial, scenario): (usize, &&str)| {
         json!({ "deviceIds": [
             { "kind": "eid", "id": identifier("", "eid", serial) },
@@ -282,7 +286,7 @@ pub(super) fn esim_of(scenarios: &[&str]) -> Value {
 }
 
 /// A change of 5G devices with these scenarios.
-pub(super) fn five_g_of(scenarios: &[&str]) -> Value {
+pub(super) fn five_g_change_with_scenarios(scenarios: &[&str]) -> Value {
     let mut change = documented_five_g_change();
     let place = change["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"].clone();
     let device = |(serial, scenario): (usize, &&str)| {

@@ -1,0 +1,67 @@
+//! How many calls a minute may have.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Counts the calls of a minute, as WSO2's limiter does: by whole windows.
+pub(super) struct RateLimiter {
+    max_per_minute: u32,
+    window_start: Instant,
+    count: u32,
+}
+
+impl RateLimiter {
+    /// `most` calls a minute, or any number with 0.
+    pub(super) fn new(most: u32) -> Self {
+        Self {
+            max_per_minute: most,
+            window_start: Instant::now(),
+            count: 0,
+        }
+    }
+
+    /// Lets a call pass, or says after how many seconds another may come.
+    pub(super) fn try_acquire(&mut self) -> Result<(), u64> {
+        if self.max_per_minute == 0 {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now.duration_since(self.window_start) >= MINUTE {
+            self.window_start = now;
+            self.count = 0;
+        }
+        if self.count < self.max_per_minute {
+            self.count += 1;
+            return Ok(());
+        }
+        let left = MINUTE.saturating_sub(now.duration_since(self.window_start));
+        Err(left.as_secs() + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn over_the_limit_it_returns_the_seconds_until_the_next_window() {
+        let mut limiter = RateLimiter::new(2);
+        assert_eq!(
+            (limiter.try_acquire(), limiter.try_acquire()),
+            (Ok(()), Ok(()))
+        );
+        tokio::time::advance(Duration::from_millis(10_500)).await;
+        assert_eq!(limiter.try_acquire(), Err(50));
+        tokio::time::advance(Duration::from_secs(50)).await;
+        assert_eq!(limiter.try_acquire(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn zero_means_no_limit() {
+        let mut limiter = RateLimiter::new(0);
+        assert!((0..10_000).all(|_| limiter.try_acquire().is_ok()));
+    }
+}
