@@ -4,27 +4,27 @@ use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
 use thingspace_gateway::domain::callback::{Callback, RedactedBody};
 
-use super::{SECRET, tells};
+use super::{SECRET, contains_secret};
 
 pub fn check(body: &[u8]) {
     let unusable = RedactedBody::from_body(body);
     let whole = serde_json::from_slice::<Value>(body).ok();
     let read = Callback::parse(body);
     if let Err(error) = &read {
-        assert!(!tells(&error.to_string()), "{error}");
+        assert!(!contains_secret(&error.to_string()), "{error}");
     }
     let text = String::from_utf8_lossy(body);
     if is_only_a_credential(&text, whole.as_ref()) {
-        assert!(!tells(&String::from_utf8_lossy(&unusable.body)));
-        assert!(!tells(&format!("{unusable:?}")));
+        assert!(!contains_secret(&String::from_utf8_lossy(&unusable.body)));
+        assert!(!contains_secret(&format!("{unusable:?}")));
         if let Ok(callback) = &read {
-            assert!(!tells(&format!("{callback:?}")));
+            assert!(!contains_secret(&format!("{callback:?}")));
         }
         for cut in cuts(body) {
             let kept = RedactedBody::from_body(&body[..cut]).body;
             let kept = String::from_utf8_lossy(&kept).into_owned();
             assert!(!kept.contains("hush"), "cut at {cut}: {kept}");
-            broken(body, cut);
+            check_broken_body(body, cut);
         }
     }
     if let Ok(callback) = read {
@@ -73,7 +73,7 @@ fn cuts(body: &[u8]) -> impl Iterator<Item = usize> {
 }
 
 /// A body that is broken by a byte outside of its names and values, so that nobody can read it.
-fn broken(body: &[u8], at: usize) {
+fn check_broken_body(body: &[u8], at: usize) {
     let mut body = body.to_vec();
     if !body.get(at).is_some_and(|byte| b",{}[]".contains(byte)) {
         return;
@@ -83,7 +83,7 @@ fn broken(body: &[u8], at: usize) {
         return;
     }
     let kept = String::from_utf8_lossy(&RedactedBody::from_body(&body).body).into_owned();
-    assert!(!tells(&kept), "{kept}");
+    assert!(!contains_secret(&kept), "{kept}");
 }
 
 /// The content has one name, however it is sent.
@@ -105,7 +105,7 @@ fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
     assert_eq!(text(&kept.username), text(&callback.username));
     assert_eq!(text(&kept.password), text(&callback.password));
     let Some(mut whole) = whole else { return };
-    turn_round(&mut whole);
+    reverse_members(&mut whole);
     if let Value::Object(members) = &mut whole {
         members.insert("callbackCount".into(), 99.into());
     }
@@ -115,15 +115,17 @@ fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
 }
 
 /// All members in the opposite order.
-fn turn_round(value: &mut Value) {
+fn reverse_members(value: &mut Value) {
     match value {
         Value::Object(members) => {
             let mut turned: Vec<(String, Value)> = std::mem::take(members).into_iter().collect();
             turned.reverse();
-            turned.iter_mut().for_each(|(_, value)| turn_round(value));
+            turned
+                .iter_mut()
+                .for_each(|(_, value)| reverse_members(value));
             *members = turned.into_iter().collect::<Map<String, Value>>();
         }
-        Value::Array(values) => values.iter_mut().for_each(turn_round),
+        Value::Array(values) => values.iter_mut().for_each(reverse_members),
         _ => {}
     }
 }

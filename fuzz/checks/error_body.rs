@@ -5,7 +5,7 @@ use thingspace_gateway::{
     thingspace::{ChangeResponse, classify_response},
 };
 
-use super::{SECRET, tells};
+use super::{SECRET, contains_secret};
 
 const STATUSES: [u16; 24] = [
     200, 201, 202, 204, 206, 301, 302, 304, 307, 400, 401, 403, 404, 405, 406, 408, 409, 415, 422,
@@ -28,18 +28,18 @@ pub fn check(data: &[u8]) {
         assert!(!(100..1_000).contains(&status));
         return;
     };
-    shows_nothing(&answer);
-    is_in_the_table(status, body, &answer);
+    check_redacted(&answer);
+    check_classification(status, body, &answer);
 }
 
-fn shows_nothing(answer: &ChangeResponse) {
+fn check_redacted(answer: &ChangeResponse) {
     let refusal = match answer {
         ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal) => refusal,
         // A name that all callbacks will have: with anything taken out it would be no name.
         ChangeResponse::Accepted(_) => return,
         ChangeResponse::Unknown(why) => return assert!(why.len() < 200),
     };
-    assert!(!tells(&format!("{refusal:?}")), "{refusal:?}");
+    assert!(!contains_secret(&format!("{refusal:?}")), "{refusal:?}");
     let code = refusal.thingspace_code.as_deref().unwrap_or_default();
     let text = refusal.thingspace_text.as_deref().unwrap_or_default();
     assert!(code.chars().count() <= 128 && text.chars().count() <= 500);
@@ -49,7 +49,7 @@ fn shows_nothing(answer: &ChangeResponse) {
 
 /// Nothing is certain but what the table in ARCHITECTURE.md has. Looser than the table in what a body may
 /// be, and so written without its code.
-fn is_in_the_table(status: u16, body: &[u8], answer: &ChangeResponse) {
+fn check_classification(status: u16, body: &[u8], answer: &ChangeResponse) {
     let text = String::from_utf8_lossy(body).to_lowercase();
     let client_error = (400..500).contains(&status) && status != 408;
     let has = |part: &str| text.contains(part);

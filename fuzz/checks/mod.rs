@@ -9,6 +9,6 @@ pub mod token;
 pub const SECRET: &str = "hush7f3a9c";
 
 /// Whether a text has the secret in it, in any case.
-pub fn tells(text: &str) -> bool {
+pub fn contains_secret(text: &str) -> bool {
     text.to_lowercase().contains(SECRET)
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use thingspace_gateway::config::{Config, Mode, Sources};
 use toml::{Table, Value};
 
-use super::{SECRET, tells};
+use super::{SECRET, contains_secret};
 
 /// The settings that are never shown (docs/settings.md).
 const SECRETS: [&str; 9] = [
@@ -43,7 +43,7 @@ pub fn check(data: &[u8]) {
     let read = Config::load(&Sources::default().with_file(&path));
     let mut loaded = match read {
         Ok(loaded) => loaded,
-        Err(error) => return is_told_well(&error.to_string(), error.key(), hides),
+        Err(error) => return check_error_message(&error.to_string(), error.key(), hides),
     };
     let mut shown = loaded.warnings.clone();
     shown.push(format!("{:?}", loaded.config));
@@ -54,19 +54,19 @@ pub fn check(data: &[u8]) {
         ));
         match loaded.config.check_for(mode) {
             Ok(warnings) => shown.extend(warnings),
-            Err(error) => is_told_well(&error.to_string(), error.key(), hides),
+            Err(error) => check_error_message(&error.to_string(), error.key(), hides),
         }
     }
     for text in shown {
-        assert!(!hides || !tells(&text), "{text}");
+        assert!(!hides || !contains_secret(&text), "{text}");
     }
 }
 
 /// One line that names a key, and no secret.
-fn is_told_well(line: &str, key: &str, hides: bool) {
+fn check_error_message(line: &str, key: &str, hides: bool) {
     assert!(!line.contains('\n') && !line.is_empty());
     assert!(line.contains(key), "{line}");
-    assert!(!hides || !tells(line), "{line}");
+    assert!(!hides || !contains_secret(line), "{line}");
 }
 
 /// Whether the secret stands where secrets stand, and nowhere else.
@@ -81,9 +81,10 @@ fn is_only_secret(data: &[u8]) -> bool {
         }
         // Not TOML: a message has no business to repeat any of it, but for a name.
         Err(_) => text.lines().all(|line| {
-            !tells(line)
+            !contains_secret(line)
                 || line.split_once('=').is_some_and(|(name, _)| {
-                    !tells(name) && SECRETS.contains(&name.trim().rsplit('.').next().unwrap_or(""))
+                    !contains_secret(name)
+                        && SECRETS.contains(&name.trim().rsplit('.').next().unwrap_or(""))
                 })
         }),
     }
@@ -91,10 +92,10 @@ fn is_only_secret(data: &[u8]) -> bool {
 
 /// How often it stands elsewhere.
 fn count(name: &str, value: &Value) -> usize {
-    let here = usize::from(tells(name));
+    let here = usize::from(contains_secret(name));
     here + match value {
         Value::Table(table) => table.iter().map(|(name, value)| count(name, value)).sum(),
         _ if SECRETS.contains(&name) => 0,
-        value => usize::from(tells(&value.to_string())),
+        value => usize::from(contains_secret(&value.to_string())),
     }
 }

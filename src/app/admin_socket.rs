@@ -83,7 +83,7 @@ pub(super) async fn serve(
         .route("/quarantine/replay", post(replay_all))
         .route("/quarantine/{id}", get(show).delete(drop_one))
         .route("/quarantine/{id}/replay", post(replay))
-        .route("/thingspace/unlatch", post(reset_lockout))
+        .route("/thingspace/reset-lockout", post(reset_lockout))
         .with_state(operator);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
@@ -206,7 +206,7 @@ async fn reset_lockout(State(operator): State<AdminState>) -> AdminResponse {
     match operator.thingspace.reset_lockout().await {
         Ok(()) => {
             tracing::warn!("an operator lets the credentials be tried again");
-            Ok(Json(json!({ "unlatched": true })))
+            Ok(Json(json!({ "reset": true })))
         }
         Err(why) => Err((
             StatusCode::SERVICE_UNAVAILABLE,

@@ -78,7 +78,7 @@ impl Components {
             Arc::clone(&thingspace),
             Arc::clone(&clock),
             dispatch::InFlightLimits {
-                changes: config.limits.calls,
+                changes: config.limits.inflight_changes,
                 devices: config.limits.devices,
             },
             submitting.clone(),
@@ -126,7 +126,7 @@ impl Components {
                     .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
                 limits: grpc::ConcurrencyLimits {
-                    inflight_changes: config.limits.calls,
+                    inflight_changes: config.limits.inflight_changes,
                     message_bytes: config.limits.message_bytes,
                     reads: config.limits.reads,
                     watches: config.limits.watches,

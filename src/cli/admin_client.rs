@@ -159,7 +159,7 @@ impl AdminCommand {
             Self::Replay(id) => (Method::POST, format!("/quarantine/{id}/replay")),
             Self::ReplayAll => (Method::POST, "/quarantine/replay".into()),
             Self::Drop(id) => (Method::DELETE, format!("/quarantine/{id}")),
-            Self::ResetLockout => (Method::POST, "/thingspace/unlatch".into()),
+            Self::ResetLockout => (Method::POST, "/thingspace/reset-lockout".into()),
         }
     }
 }

@@ -133,8 +133,8 @@ async fn start_gateway(telemetry: Telemetry) -> Result<App, String> {
     let settings = [
         ("grpc.listen", "127.0.0.1:0"),
         ("admin.listen", "127.0.0.1:0"),
-        ("sandbox.failure_share", "0.1"),
-        ("sandbox.duplicate_share", "0.1"),
+        ("sandbox.failure_rate", "0.1"),
+        ("sandbox.duplicate_rate", "0.1"),
         ("sandbox.order", "shuffled"),
         ("sandbox.callback_concurrency", "64"),
         ("shutdown.grace", "5s"),

@@ -62,9 +62,9 @@ choice! {
 
 choice! {
     /// What keeps the journal.
-    JournalEngine, note " (`jetstream` is not available in this version)" {
+    JournalEngine {
         /// SQLite in one directory, for one replica.
-        Embedded = "embedded",
+        Sqlite = "sqlite",
     }
 }
 

@@ -113,7 +113,7 @@ settings! {
         /// kubelet. The port speaks plain HTTP and is read-only. Port 0 selects a free port.
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:9090";
         /// Unix socket on which the running gateway accepts the commands `quarantine` and
-        /// `thingspace unlatch`. Unset: `admin.sock` in `journal.dir`.
+        /// `thingspace reset-lockout`. Unset: `admin.sock` in `journal.dir`.
         socket: Option<PathBuf> = Optional(FilePath);
     }
 
@@ -179,7 +179,7 @@ settings! {
         /// Maximum number of change calls, and of changes in progress. A change is in progress from
         /// before the gateway claims its idempotency key until the response of ThingSpace is in the
         /// journal.
-        calls: usize = WithDefault(Number { min: 1, max: 1_000_000_usize }) or "2000";
+        inflight_changes: usize = WithDefault(Number { min: 1, max: 1_000_000_usize }) or "2000";
         /// Maximum number of devices of all changes in progress. At least
         /// `changes.max_devices_per_request`.
         devices: usize = WithDefault(Number { min: 1, max: 10_000_000_usize }) or "100000";
@@ -197,8 +197,8 @@ settings! {
 
     /// The storage of changes and results.
     journal: JournalConfig {
-        /// Storage engine of the journal. `embedded` is SQLite in one directory, for one replica.
-        engine: JournalEngine = WithDefault(one_of::<JournalEngine>()) or "embedded";
+        /// Storage engine of the journal. `sqlite` is SQLite in one directory, for one replica.
+        engine: JournalEngine = WithDefault(one_of::<JournalEngine>()) or "sqlite";
         /// Directory of the embedded journal. The gateway creates it if it does not exist. With
         /// `serve --sandbox` the default is a temporary directory.
         dir: PathBuf = WithDefault(FilePath) or "./data";
@@ -253,32 +253,32 @@ settings! {
         answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
         /// Delay of the response to a change with a device of the scenario `slow_answer`.
         slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
-        /// Additional delay of late callbacks: those of `sandbox.late_share` and of the scenario
+        /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
         /// `late`.
-        late_by: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
+        late_delay: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
         /// Delay between an interim callback, such as `warning`, and the final one.
         interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
         /// Fraction of devices that fail, from 0 (none) to 1 (all).
-        failure_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
-        duplicate_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        duplicate_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are never sent, although the change was executed.
-        lost_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent `sandbox.late_by` late.
-        late_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        lost_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are sent `sandbox.late_delay` late.
+        late_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent before the response to their request. The response
         /// waits for them, 10 s at most.
-        early_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        early_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are malformed: the JSON is truncated, lacks its opening
         /// brace, or has no `requestId`.
-        malformed_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        malformed_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes that are not executed and whose connection is closed.
-        drop_request_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        drop_request_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes that are executed and whose connection is closed without a response.
-        drop_answer_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        drop_answer_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of changes with the response 500. About half of them are executed; the seed
         /// decides.
-        error_share: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        error_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Order in which the callbacks of a request are sent: as its devices, reversed, or at
         /// random.
         order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
@@ -298,7 +298,7 @@ settings! {
         resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
         /// Time without a response after which a callback is sent again while the first request is
         /// still in progress. Unset: as in `sandbox.resend`.
-        patience: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
+        callback_timeout: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
         /// Maximum number of callbacks in progress.
         callback_concurrency: u16 = WithDefault(Number { min: 1, max: 1024 }) or "32";
         /// Allows callback URLs that are not on loopback to have any port. By default, they must

@@ -6,18 +6,18 @@ use thingspace_gateway::proto::{
 };
 
 use crate::support::{
-    gateway::{Client, Directory, Setup},
+    gateway::{Client, Setup, TestDir},
     requests::{
-        FIVE_G_BI_PLAN, Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_failure,
-        five_g_bi, get_by_key, meid, stored, watch_key,
+        FIVE_G_BI_PLAN, Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, esim,
+        esim_failure, five_g_bi, get_by_key, meid, until_caught_up, watch_key,
     },
     sender::iccid,
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
-fn says(body: &Value) -> Answer {
+fn json_response(body: &Value) -> FakeResponse {
     let headers = vec![("content-type", "application/json")];
-    Answer::Says(200, headers, body.to_string())
+    FakeResponse::Custom(200, headers, body.to_string())
 }
 
 fn callback(ids: &[(&str, String)], status: &str) -> Value {
@@ -29,7 +29,7 @@ fn callback(ids: &[(&str, String)], status: &str) -> Value {
 }
 
 /// Waits until a change has so many devices without a final result.
-async fn until_pending(client: &mut Client, request: WatchRequestRequest, pending: i32) {
+async fn wait_for_pending(client: &mut Client, request: WatchRequestRequest, pending: i32) {
     let mut stream = Watch::open(client, request).await;
     let mut other = client.clone();
     while get_by_key(&mut other, "k").await.unwrap().pending_count != pending {
@@ -59,14 +59,14 @@ async fn results(client: &mut Client) -> Vec<(Option<i32>, Match, Outcome, Sourc
 }
 
 #[tokio::test]
-async fn an_esim_callback_that_names_two_profiles_is_delivered_and_look_ups_settle_both() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn an_esim_callback_for_two_profiles_is_delivered_and_lookups_settle_both() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     change_esim(&mut client, esim("k", 0..3)).await;
     let url = gateway.callback_url("DeviceProfileService");
     let both = [("iccid", iccid(1)), ("iccid", iccid(0))];
@@ -79,10 +79,10 @@ async fn an_esim_callback_that_names_two_profiles_is_delivered_and_look_ups_sett
         change.unmatched_count,
     );
     assert_eq!((change.state(), counts), (ChangeState::Accepted, (0, 1, 0)));
-    let story = Story::of(&mut client, stored(watch_key("k"))).await;
-    let told = story.short();
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_key("k"))).await;
+    let summaries = story.short();
     let delivered = ["result 0 FAILED", "result - SUCCEEDED", "bookmark"];
-    assert_eq!(told[told.len() - 3..], delivered);
+    assert_eq!(summaries[summaries.len() - 3..], delivered);
 
     let device = |number: usize, status: &str| json!({"ids": [{"kind": "iccid", "id": iccid(number)}], "status": status});
     let devices = [
@@ -91,8 +91,10 @@ async fn an_esim_callback_that_names_two_profiles_is_delivered_and_look_ups_sett
         device(2, "Failed"),
     ];
     let status = json!({"requestId": "r", "status": "Success", "subRequests": devices});
-    thingspace.always(Call::Status, says(&status));
-    let end = Story::of(&mut client, watch_key("k")).await.short();
+    thingspace.respond_always(CallKind::Status, json_response(&status));
+    let end = WatchTranscript::record(&mut client, watch_key("k"))
+        .await
+        .short();
     assert_eq!(end.last().unwrap(), "finished FINISHED");
     let change = get_by_key(&mut client, "k").await.unwrap();
     assert_eq!((change.succeeded_count, change.failed_count), (1, 2));
@@ -111,9 +113,9 @@ async fn an_esim_callback_that_names_two_profiles_is_delivered_and_look_ups_sett
 }
 
 #[tokio::test]
-async fn a_5g_callback_that_names_two_devices_is_never_named_and_look_ups_settle_both() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_5g_callback_for_two_devices_matches_neither_and_lookups_settle_both() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let gateway = setup.start().await;
@@ -127,10 +129,10 @@ async fn a_5g_callback_that_names_two_devices_is_never_named_and_look_ups_settle
             })
         };
         let devices: Vec<Value> = numbers.iter().map(device).collect();
-        says(&json!({"hasMoreData": false, "devices": devices}))
+        json_response(&json!({"hasMoreData": false, "devices": devices}))
     };
-    thingspace.always(Call::Devices, listed(&[]));
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_always(CallKind::Devices, listed(&[]));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     change_five_g_bi(&mut client, five_g_bi("k", 0..3)).await;
     let url = gateway.callback_url("CarrierService");
     // It comes before any device's own.
@@ -145,8 +147,8 @@ async fn a_5g_callback_that_names_two_devices_is_never_named_and_look_ups_settle
     );
     assert_eq!((change.state(), counts), (ChangeState::Accepted, (0, 1, 0)));
 
-    thingspace.always(Call::Devices, listed(&[0, 1, 2]));
-    until_pending(&mut client, watch_key("k"), 0).await;
+    thingspace.respond_always(CallKind::Devices, listed(&[0, 1, 2]));
+    wait_for_pending(&mut client, watch_key("k"), 0).await;
     let change = get_by_key(&mut client, "k").await.unwrap();
     assert_eq!(change.state(), ChangeState::Finished);
     assert_eq!((change.succeeded_count, change.failed_count), (2, 1));

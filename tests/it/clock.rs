@@ -4,24 +4,25 @@ use thingspace_gateway::proto::{Change, ChangeState};
 use tokio::time::timeout;
 
 use crate::support::{
-    disk::Disk,
-    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
+    disk::FaultyDisk,
+    gateway::{Client, Gateway, Setup, TEST_TIMEOUT, TestDir},
     requests::{
-        Story, change_esim, deliver, esim, esim_callback, get_by_key, stored, watch_request,
+        WatchTranscript, change_esim, deliver, esim, esim_callback, get_by_key, until_caught_up,
+        watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 /// More calls than the background jobs need to have had their turn.
 const CALLS: usize = 300;
 
 /// One change that is finished, one without an answer, and one whose results are missing.
-async fn changes(gateway: &Gateway, thingspace: &ThingSpace) -> Vec<Change> {
+async fn changes(gateway: &Gateway, thingspace: &FakeThingSpace) -> Vec<Change> {
     let mut client = gateway.client().await;
     let finished = change_esim(&mut client, esim("finished", [1])).await;
     let url = gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(&finished.request_ids[0], 1)).await;
-    thingspace.answer(Call::Change, Answer::HangUp);
+    thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
     let unknown = change_esim(&mut client, esim("unknown", [2])).await;
     assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
     let accepted = change_esim(&mut client, esim("accepted", [3])).await;
@@ -39,10 +40,10 @@ async fn repeat(client: &mut Client) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_a_clock_that_is_401_days_ahead_sends_no_key_again_and_closes_nothing() {
-    let directory = Directory::new();
-    let disk = Disk::of(&directory);
-    let thingspace = ThingSpace::start().await;
-    let setup = disk.under(Setup::serve(&thingspace.base_url(), &directory));
+    let directory = TestDir::new();
+    let disk = FaultyDisk::new(&directory);
+    let thingspace = FakeThingSpace::start().await;
+    let setup = disk.attach(Setup::serve(&thingspace.base_url(), &directory));
     let gateway = setup.start().await;
     let made = changes(&gateway, &thingspace).await;
     assert_eq!(gateway.terminate().await.0, Some(0));
@@ -55,7 +56,11 @@ async fn a_start_with_a_clock_that_is_401_days_ahead_sends_no_key_again_and_clos
         assert_eq!(thingspace.posts(), made.len(), "{days} days ahead");
         let unknown = get_by_key(&mut client, "unknown").await.unwrap();
         assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
-        let story = Story::of(&mut client, stored(watch_request(&made[0].request_ids[0]))).await;
+        let story = WatchTranscript::record(
+            &mut client,
+            until_caught_up(watch_request(&made[0].request_ids[0])),
+        )
+        .await;
         assert_eq!(story.results().len(), 1);
         let (code, log) = gateway.terminate().await;
         assert_eq!(code, Some(0));
@@ -66,13 +71,13 @@ async fn a_start_with_a_clock_that_is_401_days_ahead_sends_no_key_again_and_clos
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_leaps_while_the_gateway_runs_removes_and_closes_nothing() {
-    let directory = Directory::new();
-    let disk = Disk::of(&directory);
-    let thingspace = ThingSpace::start().await;
+async fn a_clock_jump_at_runtime_removes_and_closes_nothing() {
+    let directory = TestDir::new();
+    let disk = FaultyDisk::new(&directory);
+    let thingspace = FakeThingSpace::start().await;
     // Looked at every second.
     let setup = disk
-        .under(Setup::serve(&thingspace.base_url(), &directory))
+        .attach(Setup::serve(&thingspace.base_url(), &directory))
         .set("changes.overdue_after", "1s");
     let gateway = setup.start().await;
     let made = changes(&gateway, &thingspace).await;
@@ -81,7 +86,7 @@ async fn a_clock_that_leaps_while_the_gateway_runs_removes_and_closes_nothing() 
         let expected = ChangeState::Overdue;
         while get_by_key(&mut client, "accepted").await.unwrap().state() != expected {}
     };
-    timeout(PATIENCE, overdue).await.expect("it is overdue");
+    timeout(TEST_TIMEOUT, overdue).await.expect("it is overdue");
 
     disk.set_clock_ahead(401);
     // A change that is made now is overdue by the deadlines' next look.
@@ -91,7 +96,7 @@ async fn a_clock_that_leaps_while_the_gateway_runs_removes_and_closes_nothing() 
         let expected = ChangeState::Overdue;
         while get_by_key(&mut client, "later").await.unwrap().state() != expected {}
     };
-    timeout(PATIENCE, overdue).await.expect("it is overdue");
+    timeout(TEST_TIMEOUT, overdue).await.expect("it is overdue");
     repeat(&mut client).await;
     assert_eq!(thingspace.posts(), made.len() + 1);
     let state = async |key: &str| {

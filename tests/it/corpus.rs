@@ -25,7 +25,7 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 }
 
 #[test]
-fn no_callback_tells_its_password_or_has_two_names() {
+fn callbacks_are_redacted_and_have_one_digest() {
     replay("callback", checks::callback::check);
 }
 
@@ -35,7 +35,7 @@ fn no_text_is_taken_for_another_resume_token() {
 }
 
 #[test]
-fn no_answer_makes_certain_what_the_table_does_not() {
+fn responses_are_classified_as_documented() {
     replay("error_body", checks::error_body::check);
 }
 

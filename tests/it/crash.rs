@@ -12,10 +12,10 @@ use thingspace_gateway::proto::{self, WatchRequestRequest};
 use tokio::time::timeout;
 
 use crate::{
-    guarantees::{self, End, History, Recording, What},
+    guarantees::{self, History, MessageKind, Recording, StreamEnd},
     support::{
-        gateway::{Directory, Gateway, PATIENCE, Setup},
-        history::{Recorder, reference},
+        gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
+        history::{WatchRecorder, reference},
         sender::{iccid, send},
     },
 };
@@ -36,7 +36,7 @@ fn watch(token: String) -> WatchRequestRequest {
 /// Watches until the gateway dies.
 async fn follow(gateway: &Gateway, token: String) -> tokio::task::JoinHandle<Recording> {
     let mut client = gateway.client().await;
-    let mut recorder = Recorder::open(&mut client, watch(token)).await;
+    let mut recorder = WatchRecorder::open(&mut client, watch(token)).await;
     tokio::spawn(async move {
         while recorder.next().await.is_some() {}
         recorder.cut()
@@ -44,8 +44,8 @@ async fn follow(gateway: &Gateway, token: String) -> tokio::task::JoinHandle<Rec
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_answered_200_is_in_the_watch_after_every_kill_and_every_resume_goes_on_exactly() {
-    let directory = Directory::new();
+async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_gap() {
+    let directory = TestDir::new();
     // Nobody listens there: results need no change of ours to exist.
     let setup = Setup::serve("http://127.0.0.1:9/api", &directory);
     let mut acknowledged: HashSet<usize> = HashSet::new();
@@ -64,7 +64,7 @@ async fn what_was_answered_200_is_in_the_watch_after_every_kill_and_every_resume
         if round < KILLS {
             // In the middle: after a share of the callbacks, whenever that is.
             let share = CALLBACKS / KILLS * (round + 1) / (round + 2);
-            timeout(PATIENCE, async {
+            timeout(TEST_TIMEOUT, async {
                 while counter.load(Ordering::Relaxed) < share.min(CALLBACKS - acknowledged.len()) {
                     tokio::task::yield_now().await;
                 }
@@ -110,8 +110,8 @@ fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usi
     let events: Vec<&String> = whole
         .messages
         .iter()
-        .filter_map(|message| match &message.what {
-            What::Event(event) => Some(event),
+        .filter_map(|message| match &message.kind {
+            MessageKind::Event(event) => Some(event),
             _ => None,
         })
         .collect();
@@ -146,8 +146,11 @@ async fn resume_everywhere(gateway: &Gateway, whole: &Recording) {
             until: proto::Until::CaughtUp.into(),
             ..watch(message.token.clone())
         };
-        let recording = Recorder::open(&mut client, request).await.finish().await;
-        assert_eq!(recording.end, End::Ok);
+        let recording = WatchRecorder::open(&mut client, request)
+            .await
+            .finish()
+            .await;
+        assert_eq!(recording.end, StreamEnd::Ok);
         let last = recording.messages.last().expect("a bookmark");
         assert_eq!(last.token, whole.messages.last().expect("a bookmark").token);
         resumed.push(recording);

@@ -6,24 +6,24 @@ use thingspace_gateway::proto::ChangeState;
 use tonic::Code;
 
 use crate::support::{
-    gateway::{Directory, Setup},
-    requests::{change_esim, esim, refuse_esim, told},
-    thingspace::{Answer, Call, ThingSpace},
+    gateway::{Setup, TestDir},
+    requests::{change_esim, esim, expect_esim_error, parse_error},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 const WRONG_PASSWORD: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
 
 /// The answer of a filtering proxy, in no format of ThingSpace.
-fn html_forbidden() -> Answer {
+fn html_forbidden() -> FakeResponse {
     let page = "<html><head><title>Access denied</title></head><body>403</body></html>";
-    Answer::Says(403, vec![("content-type", "text/html")], page.to_owned())
+    FakeResponse::Custom(403, vec![("content-type", "text/html")], page.to_owned())
 }
 
 /// Starts a gateway ten times with a wrong password, calls it five times each, and then corrects the
 /// password. Returns what is wrong.
 async fn wrong_password(setup: impl Fn(Setup) -> Setup) -> Vec<String> {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let password = directory.join("uws_password");
     fs::write(&password, "wrong").unwrap();
     let setup = setup(
@@ -34,27 +34,30 @@ async fn wrong_password(setup: impl Fn(Setup) -> Setup) -> Vec<String> {
                 password.to_str().unwrap(),
             ),
     );
-    thingspace.always(Call::LogIn, Answer::error(400, WRONG_PASSWORD, "no"));
+    thingspace.respond_always(
+        CallKind::Login,
+        FakeResponse::error(400, WRONG_PASSWORD, "no"),
+    );
     let mut found = Vec::new();
     for restart in 0..10 {
         let gateway = setup.start().await;
         let mut client = gateway.client().await;
         for call in 0..5 {
             let key = format!("{restart}-{call}");
-            let refused = told(&refuse_esim(&mut client, esim(&key, [restart])).await);
+            let refused = parse_error(&expect_esim_error(&mut client, esim(&key, [restart])).await);
             let expected = (
                 Code::FailedPrecondition,
                 "GATEWAY_CREDENTIALS",
                 "LATER",
                 Some("NO"),
             );
-            if refused.rule() != expected || refused.retry_after.is_none() {
+            if refused.summary() != expected || refused.retry_after.is_none() {
                 found.push(format!("{key}: {refused:?}"));
             }
         }
         gateway.kill().await;
     }
-    let (log_ins, posts) = (thingspace.log_ins(), thingspace.posts());
+    let (log_ins, posts) = (thingspace.login_count(), thingspace.posts());
     if (log_ins, posts) != (1, 0) {
         found.push(format!("{log_ins} log-ins and {posts} changes were sent"));
     }
@@ -62,7 +65,7 @@ async fn wrong_password(setup: impl Fn(Setup) -> Setup) -> Vec<String> {
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     fs::write(&password, "right").unwrap();
-    thingspace.always(Call::LogIn, Answer::Proper);
+    thingspace.respond_always(CallKind::Login, FakeResponse::Healthy);
     let change = change_esim(&mut client, esim("0-0", [0])).await;
     assert_eq!(change.state(), ChangeState::Accepted);
     found
@@ -70,10 +73,10 @@ async fn wrong_password(setup: impl Fn(Setup) -> Setup) -> Vec<String> {
 
 /// Starts a gateway three times behind a proxy that answers a step of the log-in with 403 and HTML, and
 /// then lets it pass. Returns what is wrong.
-async fn proxy_in_between(step: Call, setup: impl Fn(Setup) -> Setup) -> Vec<String> {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
-    thingspace.always(step, html_forbidden());
+async fn proxy_in_between(step: CallKind, setup: impl Fn(Setup) -> Setup) -> Vec<String> {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
+    thingspace.respond_always(step, html_forbidden());
     let setup = setup(Setup::serve(&thingspace.base_url(), &directory));
     let mut found = Vec::new();
     for restart in 0..3 {
@@ -81,9 +84,9 @@ async fn proxy_in_between(step: Call, setup: impl Fn(Setup) -> Setup) -> Vec<Str
         let mut client = gateway.client().await;
         for call in 0..5 {
             let key = format!("{restart}-{call}");
-            let refused = told(&refuse_esim(&mut client, esim(&key, [restart])).await);
+            let refused = parse_error(&expect_esim_error(&mut client, esim(&key, [restart])).await);
             let expected = (Code::Unavailable, "NOT_SENT", "NOW", Some("NO"));
-            if refused.rule() != expected || refused.retry_after.is_none() {
+            if refused.summary() != expected || refused.retry_after.is_none() {
                 found.push(format!("{step:?} {key}: {refused:?}"));
             }
         }
@@ -93,11 +96,14 @@ async fn proxy_in_between(step: Call, setup: impl Fn(Setup) -> Setup) -> Vec<Str
         found.push(format!("{step:?}: a change was sent"));
     }
 
-    thingspace.always(step, Answer::Proper);
+    thingspace.respond_always(step, FakeResponse::Healthy);
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     if let Err(refused) = client.change_esim_plan(esim("0-0", [0])).await {
-        found.push(format!("{step:?} after a restart: {:?}", told(&refused)));
+        found.push(format!(
+            "{step:?} after a restart: {:?}",
+            parse_error(&refused)
+        ));
     }
     found
 }
@@ -110,7 +116,7 @@ async fn a_wrong_password_is_tried_once_over_ten_restarts_and_service_resumes_wh
 
 #[tokio::test]
 async fn a_proxys_html_403_never_locks_the_credentials_out_and_a_restart_keeps_no_trace_of_it() {
-    for step in [Call::Token, Call::LogIn] {
+    for step in [CallKind::Token, CallKind::Login] {
         let found = proxy_in_between(step, |setup| setup).await;
         assert!(found.is_empty(), "{found:#?}");
     }
@@ -122,7 +128,7 @@ async fn a_proxys_html_403_never_locks_the_credentials_out_and_a_restart_keeps_n
 async fn a_build_without_a_rule_of_the_lock_out_is_noticed() {
     let broken = |name| move |setup: Setup| setup.env("TSGW_BROKEN", name);
     assert!(!wrong_password(broken("refusals-at-once")).await.is_empty());
-    for step in [Call::Token, Call::LogIn] {
+    for step in [CallKind::Token, CallKind::Login] {
         let found = proxy_in_between(step, broken("any-refusal-counts")).await;
         assert!(!found.is_empty(), "{step:?}");
     }
@@ -130,13 +136,16 @@ async fn a_build_without_a_rule_of_the_lock_out_is_noticed() {
 
 #[tokio::test]
 async fn while_a_token_cannot_be_renewed_the_old_one_is_used_and_few_requests_are_made() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let token = &thingspace.secrets()[0];
     let short = format!(r#"{{"access_token":"{token}","expires_in":4}}"#);
     let json = vec![("content-type", "application/json")];
-    thingspace.answer(Call::Token, Answer::Says(200, json, short));
-    thingspace.always(Call::Token, Answer::error(500, "X.UnexpectedError", "no"));
+    thingspace.respond_once(CallKind::Token, FakeResponse::Custom(200, json, short));
+    thingspace.respond_always(
+        CallKind::Token,
+        FakeResponse::error(500, "X.UnexpectedError", "no"),
+    );
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .set("thingspace.changes_per_minute", "100000")
         .start()
@@ -150,11 +159,11 @@ async fn while_a_token_cannot_be_renewed_the_old_one_is_used_and_few_requests_ar
         let change = client.change_esim_plan(esim(&number.to_string(), [number]));
         match change.await {
             Ok(_accepted) => number += 1,
-            Err(refused) => break told(&refused),
+            Err(refused) => break parse_error(&refused),
         }
     };
     assert_eq!(
-        refused.rule(),
+        refused.summary(),
         (Code::Unavailable, "NOT_SENT", "NOW", Some("NO"))
     );
     assert!(number > 1, "the old token was used");

@@ -9,8 +9,8 @@ use tonic::{Code, Request};
 use crate::{
     faults::ledger::Ledger,
     support::{
-        gateway::{PATIENCE, Setup},
-        requests::{ACCOUNT, change_esim, esim, get_by_key, told},
+        gateway::{Setup, TEST_TIMEOUT},
+        requests::{ACCOUNT, change_esim, esim, get_by_key, parse_error},
     },
 };
 
@@ -36,14 +36,17 @@ async fn a_change_whose_caller_stopped_waiting_is_executed_once_at_most_and_is_f
             (number, answer)
         });
     }
-    for (number, answer) in timeout(PATIENCE, calls.join_all()).await.expect("in time") {
+    for (number, answer) in timeout(TEST_TIMEOUT, calls.join_all())
+        .await
+        .expect("in time")
+    {
         let status = answer.expect_err("nobody waits long enough");
         // The library's own word, which has no details, is CANCELLED.
         if status.details().is_empty() {
             assert_eq!(status.code(), Code::Cancelled, "{number}");
         } else {
             let expected = (Code::DeadlineExceeded, "DEADLINE", "NOW", Some("UNKNOWN"));
-            assert_eq!(told(&status).rule(), expected);
+            assert_eq!(parse_error(&status).summary(), expected);
         }
     }
 
@@ -65,11 +68,11 @@ async fn a_change_whose_caller_stopped_waiting_is_executed_once_at_most_and_is_f
                 }
             }
         };
-        let change = timeout(PATIENCE, settled).await.expect("it settles");
+        let change = timeout(TEST_TIMEOUT, settled).await.expect("it settles");
         found.extend(change.map(|change| (number, change)));
     }
     let sandbox = format!("http://{}", gateway.sandbox.expect("it has one"));
-    let executed = Ledger::read(&sandbox, true).await;
+    let executed = Ledger::fetch(&sandbox, true).await;
     assert!(!executed.changes.is_empty(), "some went on");
     let by_request: HashMap<&str, usize> = found
         .iter()
@@ -102,7 +105,7 @@ async fn a_change_whose_caller_stopped_waiting_is_executed_once_at_most_and_is_f
         let again = change_esim(&mut client, esim(&format!("key-{number}"), [*number])).await;
         assert_eq!(again.change_id, before.change_id);
     }
-    let again = Ledger::read(&sandbox, false).await;
+    let again = Ledger::fetch(&sandbox, false).await;
     assert_eq!(again.changes.len(), found.len());
     assert_eq!(gateway.terminate().await.0, Some(0));
 }

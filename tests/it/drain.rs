@@ -18,11 +18,12 @@ use tokio::{
 use tonic::Code;
 
 use crate::support::{
-    gateway::{Directory, PATIENCE, Setup},
+    gateway::{Setup, TEST_TIMEOUT, TestDir},
     requests::{
-        Story, Watch, esim, esim_callback, get_by_key, iccid, short, stored, told, watch_request,
+        Watch, WatchTranscript, esim, esim_callback, get_by_key, iccid, parse_error, summarize,
+        until_caught_up, watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 const WATCHES: usize = 200;
@@ -49,19 +50,20 @@ async fn keep_sending(url: String, first: usize, stopped: Arc<AtomicBool>) -> Ve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sigterm_with_watches_calls_and_callbacks_ends_within_the_grace_and_leaves_only_what_is_true()
- {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn sigterm_under_load_exits_within_the_grace_period_and_records_true_states() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory).set("shutdown.grace", "4s");
     let gateway = setup.start().await;
     let mut watches = JoinSet::new();
     for number in 0..WATCHES {
         let mut client = gateway.client().await;
         let watch = Watch::open(&mut client, watch_request(&format!("request-{number}"))).await;
-        watches.spawn(watch.rest());
+        watches.spawn(watch.read_to_end());
     }
-    let mut held: Vec<_> = (0..CALLS).map(|_| thingspace.hold(Call::Change)).collect();
+    let mut held: Vec<_> = (0..CALLS)
+        .map(|_| thingspace.hold(CallKind::Change))
+        .collect();
     let mut calls = JoinSet::new();
     for number in 0..CALLS {
         let mut caller = gateway.client().await;
@@ -86,26 +88,32 @@ async fn sigterm_with_watches_calls_and_callbacks_ends_within_the_grace_and_leav
     gateway.signal(Signal::SIGTERM);
     let began = Instant::now();
     // Every watch is told, at once, and what to do.
-    for story in timeout(PATIENCE, watches.join_all())
+    for story in timeout(TEST_TIMEOUT, watches.join_all())
         .await
         .expect("in time")
     {
-        let last = story.messages.last().map(short);
+        let last = story.messages.last().map(summarize);
         assert_eq!(last.as_deref(), Some("reconnect Drain"));
-        let told = told(&story.end.expect_err("no OK"));
-        assert_eq!(told.rule(), (Code::Unavailable, "RECONNECT", "NOW", None));
+        let error = parse_error(&story.end.expect_err("no OK"));
+        assert_eq!(
+            error.summary(),
+            (Code::Unavailable, "RECONNECT", "NOW", None)
+        );
     }
     for call in held.drain(..ANSWERED) {
-        call.release(Answer::Proper);
+        call.release(FakeResponse::Healthy);
     }
-    let (code, log) = gateway.ended().await;
+    let (code, log) = gateway.wait_with_log().await;
     let took = began.elapsed();
     assert_eq!(code, Some(0), "{log}");
     assert!(took < GRACE + Duration::from_secs(1), "{took:?}");
 
     // Half of the calls have their answer. Of the others nobody knows, and nobody says so.
     let mut accepted = HashSet::new();
-    for (number, answer) in timeout(PATIENCE, calls.join_all()).await.expect("in time") {
+    for (number, answer) in timeout(TEST_TIMEOUT, calls.join_all())
+        .await
+        .expect("in time")
+    {
         if let Ok(answer) = answer {
             let change = answer.into_inner().change.expect("a change");
             assert_eq!(change.state(), ChangeState::Accepted);
@@ -115,7 +123,7 @@ async fn sigterm_with_watches_calls_and_callbacks_ends_within_the_grace_and_leav
     assert_eq!(accepted.len(), ANSWERED);
     let mut promised = HashSet::new();
     for sender in senders {
-        let numbers = timeout(PATIENCE, sender).await.expect("in time");
+        let numbers = timeout(TEST_TIMEOUT, sender).await.expect("in time");
         promised.extend(numbers.expect("a sender").into_iter().map(iccid));
     }
 
@@ -131,7 +139,7 @@ async fn sigterm_with_watches_calls_and_callbacks_ends_within_the_grace_and_leav
         assert_eq!(change.expect("on record").state(), expected);
     }
     assert_eq!((thingspace.posts(), thingspace.executed()), (CALLS, CALLS));
-    let story = Story::of(&mut client, stored(watch_request(REQUEST))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_request(REQUEST))).await;
     let results = story.results();
     let found: HashSet<&str> = results
         .iter()

@@ -8,13 +8,13 @@ use tokio::time::timeout;
 use tonic::Code;
 
 use crate::support::{
-    disk::Disk,
-    gateway::{Client, Directory, PATIENCE, Setup},
+    disk::FaultyDisk,
+    gateway::{Client, Setup, TEST_TIMEOUT, TestDir},
     requests::{
-        Story, change_esim, esim, esim_callback, get_by_key, iccid, post, refuse_esim, stored,
-        told, watch_change, watch_request,
+        WatchTranscript, change_esim, esim, esim_callback, expect_esim_error, get_by_key, iccid,
+        parse_error, post, until_caught_up, watch_change, watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 const REQUEST: &str = "6ad2f1c0-4ca0-45d1-9ad8-4ba7a2bbd5e5";
@@ -39,13 +39,15 @@ async fn until_refused(url: &str, from: usize) -> (Vec<usize>, reqwest::Response
         }
         unreachable!("it is refused");
     };
-    let refused = timeout(PATIENCE, sending).await.expect("the disk fills up");
+    let refused = timeout(TEST_TIMEOUT, sending)
+        .await
+        .expect("the disk fills up");
     (acknowledged, refused)
 }
 
 /// The profiles whose results are stored.
 async fn results(client: &mut Client) -> HashSet<String> {
-    let story = Story::of(client, stored(watch_request(REQUEST))).await;
+    let story = WatchTranscript::record(client, until_caught_up(watch_request(REQUEST))).await;
     let results = story.results();
     let iccids = results.iter().map(|result| {
         assert_eq!(result.outcome(), Outcome::Succeeded);
@@ -61,22 +63,22 @@ async fn results(client: &mut Client) -> HashSet<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_nothing_is_promised_or_sent_reads_go_on_and_room_is_all_that_it_needs() {
-    let directory = Directory::new();
-    let disk = Disk::of(&directory);
-    let thingspace = ThingSpace::start().await;
-    let setup = disk.under(Setup::serve(&thingspace.base_url(), &directory));
+async fn on_a_full_disk_nothing_is_acknowledged_or_sent_reads_work_and_freed_space_is_enough() {
+    let directory = TestDir::new();
+    let disk = FaultyDisk::new(&directory);
+    let thingspace = FakeThingSpace::start().await;
+    let setup = disk.attach(Setup::serve(&thingspace.base_url(), &directory));
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     let url = gateway.callback_url("DeviceProfileService");
     let before = change_esim(&mut client, esim("before", [900_001])).await;
     // One whose answer comes when it cannot be written.
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut caller = client.clone();
     let under_way =
         tokio::spawn(async move { change_esim(&mut caller, esim("under way", [900_002])).await });
     held.arrived().await;
-    let log_ins = thingspace.log_ins();
+    let log_ins = thingspace.login_count();
 
     disk.fill();
     let (mut acknowledged, refused) = until_refused(&url, 0).await;
@@ -84,20 +86,20 @@ async fn on_a_full_disk_nothing_is_promised_or_sent_reads_go_on_and_room_is_all_
     let wait = refused.headers()["retry-after"].to_str().unwrap();
     assert!(wait.parse::<u64>().unwrap() >= 1);
     for _ in 0..3 {
-        let status = refuse_esim(&mut client, esim("refused", [900_003])).await;
-        let told = told(&status);
+        let status = expect_esim_error(&mut client, esim("refused", [900_003])).await;
+        let error = parse_error(&status);
         let expected = (
             Code::Unavailable,
             "JOURNAL_UNAVAILABLE",
             "LATER",
             Some("UNKNOWN"),
         );
-        assert_eq!(told.rule(), expected);
+        assert_eq!(error.summary(), expected);
     }
-    held.release(Answer::Proper);
+    held.release(FakeResponse::Healthy);
     let found = get_by_key(&mut client, "refused").await;
     assert_eq!(found.unwrap_err().code(), Code::NotFound);
-    assert_eq!((thingspace.posts(), thingspace.log_ins()), (2, log_ins));
+    assert_eq!((thingspace.posts(), thingspace.login_count()), (2, log_ins));
 
     // Reads go on.
     assert_eq!(get_by_key(&mut client, "before").await.unwrap(), before);
@@ -108,17 +110,19 @@ async fn on_a_full_disk_nothing_is_promised_or_sent_reads_go_on_and_room_is_all_
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let ready = format!("http://{}/readyz", gateway.admin);
     let unready = async { while http.get(&ready).send().await.unwrap().status() != 503 {} };
-    timeout(PATIENCE, unready).await.expect("it says so");
+    timeout(TEST_TIMEOUT, unready).await.expect("it says so");
 
     disk.empty();
     // Without a restart, and by itself.
-    let change = timeout(PATIENCE, under_way)
+    let change = timeout(TEST_TIMEOUT, under_way)
         .await
         .expect("in time")
         .expect("a call");
     assert_eq!(change.state(), ChangeState::Accepted);
     let readied = async { while http.get(&ready).send().await.unwrap().status() != 200 {} };
-    timeout(PATIENCE, readied).await.expect("it is ready again");
+    timeout(TEST_TIMEOUT, readied)
+        .await
+        .expect("it is ready again");
     let taken = change_esim(&mut client, esim("refused", [900_003])).await;
     assert_eq!(taken.state(), ChangeState::Accepted);
     assert_eq!(thingspace.posts(), 3);
@@ -145,6 +149,6 @@ async fn on_a_full_disk_nothing_is_promised_or_sent_reads_go_on_and_room_is_all_
     ] {
         assert_eq!(&get_by_key(&mut client, key).await.unwrap(), change);
     }
-    let story = Story::of(&mut client, stored(watch_change(&change))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_change(&change))).await;
     assert_eq!(story.short().last().unwrap(), "bookmark");
 }

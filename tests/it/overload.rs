@@ -7,15 +7,15 @@ use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 
 use crate::support::{
-    gateway::{Client, Directory, PATIENCE, Setup},
+    gateway::{Client, Setup, TEST_TIMEOUT, TestDir},
     requests::{esim, get_by_key},
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 const CALLS: usize = 1_500;
 
 /// How many changes are on record.
-async fn on_record(client: &mut Client) -> usize {
+async fn count_changes(client: &mut Client) -> usize {
     let mut request = ListChangesRequest {
         page_size: 500,
         ..ListChangesRequest::default()
@@ -36,15 +36,15 @@ async fn on_record(client: &mut Client) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn more_changes_than_there_is_room_for_answers_are_all_sent_once_and_lock_nobody_out() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn more_changes_than_the_response_limit_are_all_sent_once_without_deadlock() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
     // All are on record before the first may go on: they go on together.
-    let mut log_in = thingspace.hold(Call::LogIn);
+    let mut log_in = thingspace.hold(CallKind::Login);
     let mut calls = JoinSet::new();
     for first in (0..CALLS).step_by(500) {
         let caller = gateway.client().await;
@@ -59,12 +59,12 @@ async fn more_changes_than_there_is_room_for_answers_are_all_sent_once_and_lock_
         }
     }
     log_in.arrived().await;
-    let all_on_record = async { while on_record(&mut client).await < CALLS {} };
-    timeout(PATIENCE, all_on_record)
+    let all_on_record = async { while count_changes(&mut client).await < CALLS {} };
+    timeout(TEST_TIMEOUT, all_on_record)
         .await
         .expect("all are queued");
-    log_in.release(Answer::Proper);
-    let answers = timeout(PATIENCE, calls.join_all())
+    log_in.release(FakeResponse::Healthy);
+    let answers = timeout(TEST_TIMEOUT, calls.join_all())
         .await
         .expect("all are answered");
     for answer in answers {
@@ -75,9 +75,9 @@ async fn more_changes_than_there_is_room_for_answers_are_all_sent_once_and_lock_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_sends() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_client_that_disconnects_at_any_moment_leaves_no_unsent_change() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -91,7 +91,7 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_send
             let _gone = timeout(patience, caller.change_esim_plan(request)).await;
         });
     }
-    timeout(PATIENCE, calls.join_all())
+    timeout(TEST_TIMEOUT, calls.join_all())
         .await
         .expect("callers go away");
 
@@ -114,7 +114,7 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_no_change_that_nobody_send
         }
         made
     };
-    let made = timeout(PATIENCE, settled)
+    let made = timeout(TEST_TIMEOUT, settled)
         .await
         .expect("nothing stays in the air");
     // A call that was given up may still be on its way in.

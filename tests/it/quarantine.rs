@@ -6,28 +6,30 @@ use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
 
 use crate::support::{
-    disk::Disk,
-    gateway::{Directory, Gateway, PATIENCE, Setup},
-    requests::{Story, esim_callback, five_g_bi_callback, post, stored, watch_request},
-    thingspace::ThingSpace,
+    disk::FaultyDisk,
+    gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
+    requests::{
+        WatchTranscript, esim_callback, five_g_bi_callback, post, until_caught_up, watch_request,
+    },
+    thingspace::FakeThingSpace,
 };
 
 const SECRET: &str = "planted-path-secret";
 
 /// Gives an operator's command beside the running gateway.
-async fn operate(directory: &Directory, arguments: &[&str]) -> Output {
+async fn operate(directory: &TestDir, arguments: &[&str]) -> Output {
     let command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
         .args(arguments)
         .env_clear()
         .env("TSGW_JOURNAL__DIR", directory.path().join("journal"))
         .output();
-    timeout(PATIENCE, command)
+    timeout(TEST_TIMEOUT, command)
         .await
         .expect("in time")
         .expect("it runs")
 }
 
-async fn entries(directory: &Directory) -> Vec<Value> {
+async fn entries(directory: &TestDir) -> Vec<Value> {
     let listed = operate(directory, &["quarantine", "list"]).await;
     assert!(listed.status.success(), "{listed:?}");
     let lines = String::from_utf8(listed.stdout).unwrap();
@@ -38,15 +40,18 @@ async fn entries(directory: &Directory) -> Vec<Value> {
 }
 
 fn text(output: &Output) -> (Option<i32>, String) {
-    let said = [&output.stdout[..], &output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).unwrap())
+    let output_bytes = [&output.stdout[..], &output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8(output_bytes).unwrap(),
+    )
 }
 
 fn url(gateway: &Gateway) -> String {
     format!("{}/{SECRET}", gateway.callback_url("CarrierService"))
 }
 
-fn setup(thingspace: &ThingSpace, directory: &Directory, password: &str) -> Setup {
+fn setup(thingspace: &FakeThingSpace, directory: &TestDir, password: &str) -> Setup {
     fs::write(directory.join("password"), password).unwrap();
     let journal = directory.join("journal");
     Setup::serve(&thingspace.base_url(), directory)
@@ -61,8 +66,8 @@ fn setup(thingspace: &ThingSpace, directory: &Directory, password: &str) -> Setu
 
 #[tokio::test]
 async fn a_wrong_password_is_kept_without_it_and_delivered_once_the_setting_is_right() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory, "another");
     let gateway = setup.start().await;
     let callback = five_g_bi_callback("r", "5551234567").to_string();
@@ -84,23 +89,23 @@ async fn a_wrong_password_is_kept_without_it_and_delivered_once_the_setting_is_r
         shown.contains("5551234567") && !shown.contains("planted-callback"),
         "{shown}"
     );
-    let (code, said) = text(&operate(&directory, &["quarantine", "replay", &id]).await);
+    let (code, output) = text(&operate(&directory, &["quarantine", "replay", &id]).await);
     assert_eq!(
-        (code, said.contains("still_unusable")),
+        (code, output.contains("still_unusable")),
         (Some(1), true),
-        "{said}"
+        "{output}"
     );
     gateway.kill().await;
 
     fs::write(directory.join("password"), "planted-callback-password").unwrap();
     let gateway = setup.start().await;
-    let (code, said) = text(&operate(&directory, &["quarantine", "replay", "--all"]).await);
+    let (code, output) = text(&operate(&directory, &["quarantine", "replay", "--all"]).await);
     assert_eq!(
-        (code, said.trim()),
+        (code, output.trim()),
         (Some(0), r#"{"stored":1,"still_unusable":0}"#)
     );
     let mut client = gateway.client().await;
-    let story = Story::of(&mut client, stored(watch_request("r"))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_request("r"))).await;
     assert_eq!(story.results().len(), 1);
     // ThingSpace sends it again: it is known.
     let again = post(
@@ -125,9 +130,9 @@ async fn a_wrong_password_is_kept_without_it_and_delivered_once_the_setting_is_r
 }
 
 #[tokio::test]
-async fn a_full_quarantine_refuses_and_drops_nothing_that_nobody_has_looked_at() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_full_quarantine_rejects_new_callbacks_and_keeps_unreviewed_ones() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         setup(&thingspace, &directory, "right").set("callbacks.quarantine_max_bytes", "2000");
     let gateway = setup.start().await;
@@ -163,19 +168,19 @@ async fn a_full_quarantine_refuses_and_drops_nothing_that_nobody_has_looked_at()
 }
 
 #[tokio::test]
-async fn an_order_without_a_gateway_says_so_in_one_line() {
-    let directory = Directory::new();
-    let (code, said) = text(&operate(&directory, &["quarantine", "list"]).await);
-    assert_eq!((code, said.lines().count()), (Some(1), 1), "{said}");
-    assert!(said.contains("is the gateway running here?"), "{said}");
+async fn a_command_without_a_running_gateway_fails_with_one_line() {
+    let directory = TestDir::new();
+    let (code, output) = text(&operate(&directory, &["quarantine", "list"]).await);
+    assert_eq!((code, output.lines().count()), (Some(1), 1), "{output}");
+    assert!(output.contains("is the gateway running here?"), "{output}");
 }
 
 #[tokio::test]
-async fn an_entry_that_was_listed_outlives_a_leap_of_the_system_clock() {
-    let directory = Directory::new();
-    let disk = Disk::of(&directory);
-    let thingspace = ThingSpace::start().await;
-    let setup = disk.under(setup(&thingspace, &directory, "another"));
+async fn a_listed_entry_survives_a_jump_of_the_system_clock() {
+    let directory = TestDir::new();
+    let disk = FaultyDisk::new(&directory);
+    let thingspace = FakeThingSpace::start().await;
+    let setup = disk.attach(setup(&thingspace, &directory, "another"));
     let gateway = setup.start().await;
     let keep = async |request: &str| {
         let callback = five_g_bi_callback(request, "5551234567").to_string();

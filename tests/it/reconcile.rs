@@ -4,17 +4,17 @@ use serde_json::{Value, json};
 use thingspace_gateway::proto::{ChangeState, Outcome, Source, WatchRequestRequest};
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, Setup},
+    gateway::{Client, Gateway, Setup, TestDir},
     requests::{
-        FIVE_G_BI_PLAN, Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_callback,
-        five_g_bi, get_by_key, id, meid, stored, watch_change, watch_key,
+        FIVE_G_BI_PLAN, Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, esim,
+        esim_callback, five_g_bi, get_by_key, id, meid, until_caught_up, watch_change, watch_key,
     },
     sender::iccid,
-    thingspace::{Answer, Call, DEVICES, ThingSpace},
+    thingspace::{CallKind, DEVICE_LIST_PATH, FakeResponse, FakeThingSpace},
 };
 
-fn says(body: &Value) -> Answer {
-    Answer::Says(
+fn json_response(body: &Value) -> FakeResponse {
+    FakeResponse::Custom(
         200,
         vec![("content-type", "application/json")],
         body.to_string(),
@@ -34,7 +34,12 @@ fn listed(numbers: impl IntoIterator<Item = usize>, plan: &str) -> Value {
     json!({"hasMoreData": false, "devices": devices})
 }
 
-async fn until_pending(client: &mut Client, request: WatchRequestRequest, key: &str, pending: i32) {
+async fn wait_for_pending(
+    client: &mut Client,
+    request: WatchRequestRequest,
+    key: &str,
+    pending: i32,
+) {
     let mut stream = Watch::open(client, request).await;
     let mut other = client.clone();
     while get_by_key(&mut other, key).await.unwrap().pending_count != pending {
@@ -42,7 +47,7 @@ async fn until_pending(client: &mut Client, request: WatchRequestRequest, key: &
     }
 }
 
-async fn ninety(gateway: &Gateway, request: &str) {
+async fn deliver_ninety_callbacks(gateway: &Gateway, request: &str) {
     let url = gateway.callback_url("DeviceProfileService");
     for number in 0..90 {
         deliver(&url, &esim_callback(request, number)).await;
@@ -50,14 +55,14 @@ async fn ninety(gateway: &Gateway, request: &str) {
 }
 
 #[tokio::test]
-async fn what_the_status_of_an_esim_request_says_stands_until_a_callback_says_otherwise() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn results_from_an_esim_request_status_hold_until_a_callback_overrides_them() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     let status = |number: usize| match number {
         95 => "Failed",
         96 => "Pending",
@@ -68,11 +73,11 @@ async fn what_the_status_of_an_esim_request_says_stands_until_a_callback_says_ot
     let devices: Vec<Value> = (0..100).map(device).collect();
     let whole = json!({"requestId": "r", "status": "Pending", "subRequests": devices});
     let change = change_esim(&mut client, esim("k", 0..100)).await;
-    ninety(&gateway, "r").await;
+    deliver_ninety_callbacks(&gateway, "r").await;
     // Only now, however long that took: a look-up before it would find all of them.
-    thingspace.always(Call::Status, says(&whole));
-    until_pending(&mut client, watch_change(&change), "k", 1).await;
-    let story = Story::of(&mut client, stored(watch_key("k"))).await;
+    thingspace.respond_always(CallKind::Status, json_response(&whole));
+    wait_for_pending(&mut client, watch_change(&change), "k", 1).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_key("k"))).await;
     let looked_up: Vec<_> = story
         .results()
         .into_iter()
@@ -106,14 +111,17 @@ async fn what_the_status_of_an_esim_request_says_stands_until_a_callback_says_ot
 
 #[tokio::test]
 async fn a_5g_device_has_succeeded_only_if_it_came_to_the_plan_since_the_change_was_sent() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     // Device 3 is on the plan before it is asked for.
-    thingspace.answer(Call::Devices, says(&listed([3, 77], FIVE_G_BI_PLAN)));
+    thingspace.respond_once(
+        CallKind::Devices,
+        json_response(&listed([3, 77], FIVE_G_BI_PLAN)),
+    );
     // Device 5 failed: it is not on the plan. A plan that only looks like it is another.
     let mut after = listed([0, 1, 2, 3, 4, 77], FIVE_G_BI_PLAN);
     let other = listed([6], "ANOTHER");
@@ -121,11 +129,11 @@ async fn a_5g_device_has_succeeded_only_if_it_came_to_the_plan_since_the_change_
         .as_array_mut()
         .unwrap()
         .extend(other["devices"].as_array().unwrap().clone());
-    thingspace.always(Call::Devices, says(&after));
+    thingspace.respond_always(CallKind::Devices, json_response(&after));
 
     let change = change_five_g_bi(&mut client, five_g_bi("k", 0..7)).await;
-    until_pending(&mut client, watch_change(&change), "k", 3).await;
-    let story = Story::of(&mut client, stored(watch_key("k"))).await;
+    wait_for_pending(&mut client, watch_change(&change), "k", 3).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_key("k"))).await;
     let found: Vec<_> = story
         .results()
         .into_iter()
@@ -140,29 +148,29 @@ async fn a_5g_device_has_succeeded_only_if_it_came_to_the_plan_since_the_change_
             .device_ids
             .contains(&id("mdn", "5550000000"))
     );
-    let asked = thingspace.seen(DEVICES)[0].json();
+    let asked = thingspace.requests_to(DEVICE_LIST_PATH)[0].json();
     assert_eq!(asked["servicePlan"], FIVE_G_BI_PLAN);
     assert_eq!(asked["accountName"], "0000123456-00001");
 }
 
 #[tokio::test]
-async fn a_look_up_that_is_not_answered_leaves_results_missing_and_the_change_overdue() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn an_unanswered_lookup_leaves_results_missing_and_the_change_overdue() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory)
         .set("changes.reconcile_after", "1s")
         .set("changes.overdue_after", "3s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.always(Call::Status, Answer::HangUp);
-    thingspace.always(
-        Call::Devices,
-        Answer::Says(503, Vec::new(), "<html>".into()),
+    thingspace.respond_always(CallKind::Status, FakeResponse::HangUp);
+    thingspace.respond_always(
+        CallKind::Devices,
+        FakeResponse::Custom(503, Vec::new(), "<html>".into()),
     );
     change_esim(&mut client, esim("e", 0..2)).await;
     change_five_g_bi(&mut client, five_g_bi("f", 0..2)).await;
     for key in ["e", "f"] {
-        let story = Story::of(&mut client, watch_key(key)).await;
+        let story = WatchTranscript::record(&mut client, watch_key(key)).await;
         assert!(story.results().is_empty());
         let change = get_by_key(&mut client, key).await.unwrap();
         assert_eq!(

@@ -7,9 +7,9 @@ use thingspace_gateway::proto::ChangeState;
 use tonic::{Code, Status};
 
 use crate::support::{
-    gateway::{Client, Directory, Setup},
-    requests::{esim, five_g_bi, told},
-    thingspace::{Answer, Call, ThingSpace},
+    gateway::{Client, Setup, TestDir},
+    requests::{esim, five_g_bi, parse_error},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 /// A row of the document: an answer of ThingSpace, and what the change call returns.
@@ -26,7 +26,7 @@ enum Operation {
 }
 
 /// The rows of the tables below a heading.
-fn rows(heading: &str) -> Vec<Row> {
+fn load_cases(heading: &str) -> Vec<Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/thingspace-refusals.md");
     let text = fs::read_to_string(path).expect("the document");
     let (_, section) = text
@@ -49,24 +49,24 @@ fn rows(heading: &str) -> Vec<Row> {
         .collect()
 }
 
-fn service(status: u16, code: &str, message: &str) -> Answer {
+fn service(status: u16, code: &str, message: &str) -> FakeResponse {
     let body = serde_json::json!({ "errorCode": code, "errorMessage": message });
-    says(status, &body.to_string())
+    custom_response(status, &body.to_string())
 }
 
 /// With no pause after it, should it throttle.
-fn says(status: u16, body: &str) -> Answer {
-    Answer::Says(status, vec![("retry-after", "0")], body.to_owned())
+fn custom_response(status: u16, body: &str) -> FakeResponse {
+    FakeResponse::Custom(status, vec![("retry-after", "0")], body.to_owned())
 }
 
-fn fault(status: u16, code: u32) -> Answer {
+fn fault(status: u16, code: u32) -> FakeResponse {
     let fault = serde_json::json!({ "code": code.to_string(), "message": "M", "description": "D" });
-    says(status, &serde_json::json!({ "fault": fault }).to_string())
+    custom_response(status, &serde_json::json!({ "fault": fault }).to_string())
 }
 
 /// The ways in which ThingSpace gives an error code: as the code itself, and from the eSIM API in the
 /// message.
-fn ways(code: &str) -> Vec<Answer> {
+fn error_code_responses(code: &str) -> Vec<FakeResponse> {
     let code = match code.trim_matches('`') {
         "another `INPUT_INVALID` code" => "INPUT_INVALID.SomethingNew".to_owned(),
         "another `REQUEST_FAILED` code" => "REQUEST_FAILED.SomethingNew".to_owned(),
@@ -89,7 +89,7 @@ fn ways(code: &str) -> Vec<Answer> {
 }
 
 /// The answers of the other rows of the document.
-fn answers(row: &str) -> Vec<Answer> {
+fn other_responses(row: &str) -> Vec<FakeResponse> {
     const HTML: &str = "<html><body>No</body></html>";
     const OAUTH: &str = r#"{"error":"invalid_request","error_description":"D"}"#;
     const XML: &str = "<am:fault xmlns:am=\"http://wso2.org/apimanager\"><am:code>404</am:code>\
@@ -143,25 +143,33 @@ fn answers(row: &str) -> Vec<Answer> {
         "fault 900800 to 900807, with any status" => (900_800..=900_807)
             .flat_map(|code| [fault(429, code), fault(503, code)])
             .collect(),
-        "403 with an XML fault" => vec![says(403, XML)],
-        "`{\"error\", \"error_description\"}` with 400" => vec![says(400, OAUTH)],
-        "`{\"error\", \"error_description\"}` with 401" => vec![says(401, OAUTH)],
-        "401 without a body" => vec![says(401, "")],
-        "403 without a body" => vec![says(403, "")],
-        "429, whatever the body" => vec![says(429, ""), says(429, HTML)],
-        "400, 401, 403 or 404 with HTML" => {
-            [400, 401, 403, 404].map(|status| says(status, HTML)).into()
-        }
-        "408" => vec![says(408, ""), says(408, HTML)],
+        "403 with an XML fault" => vec![custom_response(403, XML)],
+        "`{\"error\", \"error_description\"}` with 400" => vec![custom_response(400, OAUTH)],
+        "`{\"error\", \"error_description\"}` with 401" => vec![custom_response(401, OAUTH)],
+        "401 without a body" => vec![custom_response(401, "")],
+        "403 without a body" => vec![custom_response(403, "")],
+        "429, whatever the body" => vec![custom_response(429, ""), custom_response(429, HTML)],
+        "400, 401, 403 or 404 with HTML" => [400, 401, 403, 404]
+            .map(|status| custom_response(status, HTML))
+            .into(),
+        "408" => vec![custom_response(408, ""), custom_response(408, HTML)],
         "5xx, except the faults above" => vec![
-            says(500, ""),
-            says(502, HTML),
-            says(504, ""),
+            custom_response(500, ""),
+            custom_response(502, HTML),
+            custom_response(504, ""),
             service(500, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "D"),
         ],
-        "a redirect" => vec![Answer::Says(307, vec![("location", "/")], String::new())],
-        "2xx without a request id" => vec![says(200, "{}"), says(200, HTML), says(202, "")],
-        "the connection ends before the answer" => vec![Answer::HangUp],
+        "a redirect" => vec![FakeResponse::Custom(
+            307,
+            vec![("location", "/")],
+            String::new(),
+        )],
+        "2xx without a request id" => vec![
+            custom_response(200, "{}"),
+            custom_response(200, HTML),
+            custom_response(202, ""),
+        ],
+        "the connection ends before the answer" => vec![FakeResponse::HangUp],
         row => panic!("no test for the row {row:?}"),
     }
 }
@@ -201,8 +209,8 @@ fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
             ]
         }
         Err(status) => {
-            let told = told(&status);
-            let (code, reason, retry, executed) = told.rule();
+            let error = parse_error(&status);
+            let (code, reason, retry, executed) = error.summary();
             let code = match code {
                 Code::InvalidArgument => "INVALID_ARGUMENT",
                 Code::NotFound => "NOT_FOUND",
@@ -218,31 +226,31 @@ fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
 }
 
 #[tokio::test]
-async fn every_refusal_of_thingspace_means_the_same_for_both_operations_as_the_document_says() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
     let mut cases = Vec::new();
-    for row in rows("Error codes") {
+    for row in load_cases("Error codes") {
         cases.extend(
-            ways(&row.answer)
+            error_code_responses(&row.answer)
                 .into_iter()
                 .map(|answer| (row.returns.clone(), answer)),
         );
     }
-    for row in rows("Other answers") {
+    for row in load_cases("Other answers") {
         if row.answer == "no connection" {
             continue;
         }
-        let answers = answers(&row.answer).into_iter();
+        let answers = other_responses(&row.answer).into_iter();
         cases.extend(answers.map(|answer| (row.returns.clone(), answer)));
     }
     let mut wrong = Vec::new();
     for (number, (expected, answer)) in cases.into_iter().enumerate() {
-        thingspace.always(Call::Change, answer.clone());
+        thingspace.respond_always(CallKind::Change, answer.clone());
         for operation in [Operation::Esim, Operation::FiveGBi] {
             let returned = written(change(&mut client, operation, number).await);
             if returned != expected {
@@ -259,7 +267,7 @@ async fn every_refusal_of_thingspace_means_the_same_for_both_operations_as_the_d
 async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
-    let rows = rows("Error codes");
+    let rows = load_cases("Error codes");
     for (scenario, code) in [
         ("73", "`REQUEST_FAILED.PlanChangeLimitExceeded`"),
         ("74", "`REQUEST_FAILED.DeviceNotFound`"),
@@ -276,17 +284,17 @@ async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
         ];
         for answer in answers {
             let refused = answer.expect_err("a refusal");
-            let said = &told(&refused).metadata["thingspace_code"];
-            assert!(said.ends_with(code.trim_matches('`')), "{said}");
+            let code_text = &parse_error(&refused).metadata["thingspace_code"];
+            assert!(code_text.ends_with(code.trim_matches('`')), "{code_text}");
             assert_eq!(written(Err(refused)), row.returns, "{code}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_change_without_a_connection_is_not_sent_as_the_document_says() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_change_without_a_connection_is_not_sent_as_documented() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -294,7 +302,7 @@ async fn a_change_without_a_connection_is_not_sent_as_the_document_says() {
     // A log-in, so that the change itself is what finds no connection.
     change(&mut client, Operation::Esim, 0).await.expect("OK");
     let _down = thingspace.stop().await;
-    let row = rows("Other answers").pop().expect("a row");
+    let row = load_cases("Other answers").pop().expect("a row");
     assert_eq!(row.answer, "no connection");
     for operation in [Operation::Esim, Operation::FiveGBi] {
         let returned = change(&mut client, operation, 1).await;

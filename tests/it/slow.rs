@@ -7,8 +7,8 @@ use thingspace_gateway::proto::{self, WatchRequestRequest, watch_request_respons
 use crate::{
     guarantees::{self, History},
     support::{
-        gateway::{Directory, Setup},
-        history::{Recorder, reference},
+        gateway::{Setup, TestDir},
+        history::{WatchRecorder, reference},
         sender::send,
     },
 };
@@ -26,7 +26,7 @@ fn watch(request_id: &str) -> WatchRequestRequest {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_that_stops_reading_during_ten_thousand_results_gets_all_of_them_and_costs_little()
  {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
@@ -41,11 +41,11 @@ async fn a_watcher_that_stops_reading_during_ten_thousand_results_gets_all_of_th
     let before = gateway.resident_memory();
 
     let mut client = gateway.client().await;
-    let mut stalled = Recorder::open(&mut client, watch("stalled")).await;
+    let mut stalled = WatchRecorder::open(&mut client, watch("stalled")).await;
     assert!(matches!(stalled.next().await, Some(Event::Opened(_))));
     // One that keeps up, beside it.
     let mut other = gateway.client().await;
-    let mut keeping_up = Recorder::open(&mut other, watch("stalled")).await;
+    let mut keeping_up = WatchRecorder::open(&mut other, watch("stalled")).await;
     let reading = tokio::spawn(async move {
         for _ in 0..=RESULTS {
             keeping_up.next().await;

@@ -13,10 +13,12 @@ use tokio::{
 };
 
 use crate::support::{
-    disk::Disk,
-    gateway::{Directory, PATIENCE, Setup},
-    requests::{Story, change_esim, esim, esim_callback, iccid, stored, watch_request},
-    thingspace::ThingSpace,
+    disk::FaultyDisk,
+    gateway::{Setup, TEST_TIMEOUT, TestDir},
+    requests::{
+        WatchTranscript, change_esim, esim, esim_callback, iccid, until_caught_up, watch_request,
+    },
+    thingspace::FakeThingSpace,
 };
 
 const REQUEST: &str = "2f3b8a2e-8f4e-4a51-bd0b-6a3a2f6f0b51";
@@ -31,7 +33,7 @@ const CALLBACKS: usize = 3_000;
 const LATEST: Duration = Duration::from_secs(6);
 
 #[derive(Debug, Default)]
-struct Seen {
+struct CallbackStats {
     stored: Vec<usize>,
     refused: usize,
     slowest: Duration,
@@ -42,11 +44,11 @@ struct Seen {
 #[tokio::test(flavor = "multi_thread")]
 async fn callbacks_at_twice_the_rate_of_the_disk_are_all_answered_in_time_and_every_200_is_stored()
 {
-    let directory = Directory::new();
-    let disk = Disk::of(&directory);
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let disk = FaultyDisk::new(&directory);
+    let thingspace = FakeThingSpace::start().await;
     let gateway = disk
-        .under(Setup::serve(&thingspace.base_url(), &directory))
+        .attach(Setup::serve(&thingspace.base_url(), &directory))
         .start()
         .await;
     let mut client = gateway.client().await;
@@ -64,7 +66,7 @@ async fn callbacks_at_twice_the_rate_of_the_disk_are_all_answered_in_time_and_ev
     }
     let url = gateway.callback_url("DeviceProfileService");
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let seen = Arc::new(Mutex::new(Seen::default()));
+    let seen = Arc::new(Mutex::new(CallbackStats::default()));
     let mut senders = JoinSet::new();
     let mut pace = interval(EACH);
     for number in 0..CALLBACKS {
@@ -94,7 +96,7 @@ async fn callbacks_at_twice_the_rate_of_the_disk_are_all_answered_in_time_and_ev
             }
         });
     }
-    timeout(PATIENCE, senders.join_all())
+    timeout(TEST_TIMEOUT, senders.join_all())
         .await
         .expect("in time");
     disk.slow_down(Duration::ZERO);
@@ -104,7 +106,7 @@ async fn callbacks_at_twice_the_rate_of_the_disk_are_all_answered_in_time_and_ev
     assert!(seen.refused > 0 && seen.stored.len() > 512);
     assert!(seen.soonest_refusal.unwrap() < Duration::from_secs(3));
     // No large change was kept out for good.
-    for change in timeout(PATIENCE, changes.join_all())
+    for change in timeout(TEST_TIMEOUT, changes.join_all())
         .await
         .expect("in time")
     {
@@ -116,7 +118,7 @@ async fn callbacks_at_twice_the_rate_of_the_disk_are_all_answered_in_time_and_ev
         .start()
         .await;
     let mut client = gateway.client().await;
-    let story = Story::of(&mut client, stored(watch_request(REQUEST))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_request(REQUEST))).await;
     let results = story.results();
     let found: HashSet<&str> = results
         .iter()

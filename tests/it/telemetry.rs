@@ -3,15 +3,15 @@
 use tokio::{io::AsyncReadExt as _, net::TcpListener, time::timeout};
 
 use crate::support::{
-    gateway::{Directory, PATIENCE, Setup},
-    thingspace::ThingSpace,
+    gateway::{Setup, TEST_TIMEOUT, TestDir},
+    thingspace::FakeThingSpace,
 };
 
 /// Starts a gateway with this `telemetry.otlp_protocol` and these variables, and returns the first bytes
 /// that a collector gets from it.
 async fn first_bytes(protocol: &str, variables: &[(&str, &str)]) -> String {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
     let mut setup = Setup::serve(&thingspace.base_url(), &directory)
@@ -28,7 +28,7 @@ async fn first_bytes(protocol: &str, variables: &[(&str, &str)]) -> String {
         stream.read_exact(&mut bytes).await.unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    timeout(PATIENCE, exchange).await.expect("an export")
+    timeout(TEST_TIMEOUT, exchange).await.expect("an export")
 }
 
 #[tokio::test]

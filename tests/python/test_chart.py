@@ -25,7 +25,7 @@ SECRETS = {
 }
 VALUES = {
     "default": {},
-    "sandbox": {"sandbox": {"enabled": True, "config": {"callback_delay": "10ms", "failure_share": 0.2}}},
+    "sandbox": {"sandbox": {"enabled": True, "config": {"callback_delay": "10ms", "failure_rate": 0.2}}},
     "full": {
         "fullnameOverride": "gw",
         "image": {"digest": "sha256:" + "0" * 64},

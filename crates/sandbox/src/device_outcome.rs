@@ -48,7 +48,7 @@ pub(super) enum CallbackTiming {
     Due,
     /// Before the request is answered.
     Early,
-    /// `Settings::late_by` after it is due.
+    /// `Settings::late_delay` after it is due.
     Late,
     Never,
 }

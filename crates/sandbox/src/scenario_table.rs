@@ -113,7 +113,7 @@ pub(super) static SCENARIOS: &[Scenario] = table! {
     33 "lost_already_on_plan" Both: already_on_plan(CallbackTiming::Never);
         "As `already_on_plan`, but the callback is never sent. A lookup in the device list shows the plan although nothing changed: a client must compare it with a list from before the change"
     34 "late" Both: with_timing(CallbackTiming::Late);
-        "The device succeeds in time. Its callback is sent `sandbox.late_by` later"
+        "The device succeeds in time. Its callback is sent `sandbox.late_delay` later"
     35 "early" Both: with_timing(CallbackTiming::Early);
         "The callback is sent before the response to the request. The response waits for it, 10 s at most"
     36 "reversed" Both: ScenarioEffect::ReversedOrder;

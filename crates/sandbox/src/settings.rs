@@ -153,7 +153,7 @@ pub struct FaultRates {
     pub lost: f64,
     /// Callbacks that come before the request's answer.
     pub early: f64,
-    /// Callbacks that come `late_by` after their time.
+    /// Callbacks that come `late_delay` after their time.
     pub late: f64,
     /// Callbacks that cannot be read.
     pub malformed: f64,

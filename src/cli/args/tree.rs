@@ -72,7 +72,7 @@ pub(super) fn quarantine() -> Command {
 }
 
 pub(super) fn thingspace() -> Command {
-    let reset_lockout = Command::new("unlatch").about(
+    let reset_lockout = Command::new("reset-lockout").about(
         "Let the gateway that runs here try its credentials again although they were refused twice",
     );
     Command::new("thingspace")

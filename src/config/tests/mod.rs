@@ -194,14 +194,13 @@ fn a_bad_value_names_key_source_value_and_what_was_expected() {
     );
     assert_eq!(
         error(&with("journal.engine", "jetstream")),
-        "journal.engine from --journal.engine: got \"jetstream\", expected `embedded` \
-         (`jetstream` is not available in this version)"
+        "journal.engine from --journal.engine: got \"jetstream\", expected `sqlite`"
     );
     for (key, value) in [
         ("thingspace.request_timeout", "0s"),
         ("thingspace.request_timeout", "60"),
         ("changes.max_devices_per_request", "10001"),
-        ("sandbox.failure_share", "NaN"),
+        ("sandbox.failure_rate", "NaN"),
         ("thingspace.base_url", "ftp://example.com"),
         ("telemetry.log_filter", "info=nonsense"),
         ("callbacks.tls_cert_file", ""),
@@ -340,7 +339,7 @@ fn a_retention_below_close_after_is_rejected() {
 fn what_show_prints_loads_to_the_same_settings() {
     let sources = with("journal.retention", "1h 30m")
         .with_flag("sandbox.seed", "18446744073709551615")
-        .with_flag("sandbox.failure_share", "0.25")
+        .with_flag("sandbox.failure_rate", "0.25")
         .with_flag("callbacks.allow_cidrs", "192.0.2.0/24,::1")
         .with_flag("auth.mode", "none");
     let shown = render_toml(&load(&sources), Mode::ServeSandbox);

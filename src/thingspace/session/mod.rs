@@ -306,7 +306,7 @@ impl SessionManagerInner {
         if self.state().failed.weight() >= LOCK_OUT {
             let detail = "the gateway's credentials are locked out: ThingSpace refused them twice in a row, or \
                  log-ins with them had no known end, and five refusals lock the account at ThingSpace. Correct \
-                 them, or run `thingspace-gateway thingspace unlatch` to have them tried again";
+                 them, or run `thingspace-gateway thingspace reset-lockout` to have them tried again";
             return Err(PrepareError(new_refusal(RefusalKind::Credentials, detail)));
         }
         Ok(credentials)

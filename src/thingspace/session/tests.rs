@@ -211,7 +211,7 @@ async fn the_two_refusals_that_lock_the_credentials_out_lie_apart_in_time_over_r
     assert_eq!(fake.counts().1, 1);
 
     let locked = call_until_settled(&restarted).await.unwrap_err();
-    assert!(locked.detail.contains("unlatch"), "{}", locked.detail);
+    assert!(locked.detail.contains("reset-lockout"), "{}", locked.detail);
     assert_eq!(fake.session_gaps(), [REFUSAL_INTERVAL]);
     tokio::time::sleep(24 * HOUR).await;
     for access in [&restarted, &access, &fake.access()] {

@@ -7,48 +7,49 @@ use thingspace_gateway::proto::{
 
 use super::{OTHER, REQUEST};
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_callback, five_g_bi,
-        five_g_bi_callback, meid, resume, short, stored, watch_change, watch_key, watch_request,
+        Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, esim, esim_callback,
+        five_g_bi, five_g_bi_callback, meid, resume, summarize, until_caught_up, watch_change,
+        watch_key, watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 #[tokio::test]
 async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_was_given_out() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
     let url = gateway.callback_url("DeviceProfileService");
 
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut caller = client.clone();
     let call =
         tokio::spawn(async move { change_esim(&mut caller, esim("early", [1, 2, 3])).await });
     held.arrived().await;
     let mut watch = Watch::open(&mut client, watch_key("early")).await;
-    let mut before = watch.up_to("state DISPATCHED").await;
-    assert_eq!(short(&before[0]), "opened DISPATCHED");
+    let mut before = watch.read_until("state DISPATCHED").await;
+    assert_eq!(summarize(&before[0]), "opened DISPATCHED");
     // Two come early; an unrelated one moves the journal on in between.
     deliver(&url, &esim_callback(REQUEST, 2)).await;
     deliver(&url, &esim_callback(OTHER, 9)).await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
-    let caught_up = Story::of(&mut client, stored(watch_key("early"))).await;
+    let caught_up = WatchTranscript::record(&mut client, until_caught_up(watch_key("early"))).await;
     assert!(caught_up.results().is_empty(), "nobody owns them yet");
     before.extend(caught_up.messages);
     let mut of_request = Watch::open(&mut client, watch_request(REQUEST)).await;
-    let early = of_request.up_to("result - SUCCEEDED").await;
-    assert_eq!(short(&early[0]), "opened -");
+    let early = of_request.read_until("result - SUCCEEDED").await;
+    assert_eq!(summarize(&early[0]), "opened -");
 
-    held.release(Answer::Accepted(REQUEST.into()));
+    held.release(FakeResponse::Accepted(REQUEST.into()));
     let change = call.await.expect("the call");
     assert_eq!(change.state(), ChangeState::Accepted);
     deliver(&url, &esim_callback(REQUEST, 3)).await;
-    let story = watch.rest().await;
+    let story = watch.read_to_end().await;
     let expected = [
         "state ACCEPTED",
         "result 1 SUCCEEDED",
@@ -67,7 +68,7 @@ async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_wa
         .map(|message| &*message.resume_token)
         .collect();
     for (index, token) in tokens.iter().enumerate() {
-        let resumed = Story::of(&mut client, resume(token)).await;
+        let resumed = WatchTranscript::record(&mut client, resume(token)).await;
         let short = resumed.short();
         assert_eq!(short[0], "opened FINISHED");
         assert!(
@@ -78,14 +79,14 @@ async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_wa
         assert_eq!(results, story.results(), "{index}");
     }
     for (place, message) in story.messages.iter().enumerate() {
-        let resumed = Story::of(&mut client, resume(&message.resume_token)).await;
+        let resumed = WatchTranscript::record(&mut client, resume(&message.resume_token)).await;
         let rest = resumed.short();
         // After `finished` there is only `finished` again.
         let place = place.min(expected.len() - 2);
         assert_eq!(rest[1..], expected[place + 1..], "{place}");
     }
     // In the request's own watch they stand where they were stored.
-    let story = of_request.rest().await;
+    let story = of_request.read_to_end().await;
     assert_eq!(
         story.short(),
         [
@@ -99,8 +100,8 @@ async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_wa
 
 #[tokio::test]
 async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by_all_its_names() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -109,12 +110,12 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
 
     let mut unowned = Watch::open(&mut client, watch_request(OTHER)).await;
     let opened = unowned.next().await;
-    assert_eq!(short(&opened), "opened -");
-    let nothing = Story::of(&mut client, stored(watch_request(OTHER))).await;
+    assert_eq!(summarize(&opened), "opened -");
+    let nothing = WatchTranscript::record(&mut client, until_caught_up(watch_request(OTHER))).await;
     assert_eq!(nothing.short(), ["opened -", "bookmark"]);
     deliver(&url, &esim_callback(OTHER, 5)).await;
     let message = unowned.next().await;
-    assert_eq!(short(&message), "result - SUCCEEDED");
+    assert_eq!(summarize(&message), "result - SUCCEEDED");
     let Some(Event::DeviceResult(result)) = &message.event else {
         panic!("a result");
     };
@@ -126,7 +127,7 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
     );
     assert_eq!(result.sent_ids, []);
     for token in [&opened.resume_token, nothing.last_token()] {
-        let story = Story::of(&mut client, stored(resume(token))).await;
+        let story = WatchTranscript::record(&mut client, until_caught_up(resume(token))).await;
         assert_eq!(
             story.short(),
             ["opened -", "result - SUCCEEDED", "bookmark"]
@@ -134,11 +135,11 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
         assert_eq!(story.messages[1], message);
     }
     // It is somebody's after all: the stream goes on as that change's.
-    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(OTHER.into()));
     let change = change_esim(&mut client, esim("late", [5])).await;
-    let story = unowned.rest().await;
+    let story = unowned.read_to_end().await;
     assert_eq!(story.short(), ["state ACCEPTED", "finished FINISHED"]);
-    let story = Story::of(&mut client, watch_change(&change)).await;
+    let story = WatchTranscript::record(&mut client, watch_change(&change)).await;
     let short = story.short();
     assert_eq!(short.first().unwrap(), "opened FINISHED");
     assert_eq!(
@@ -147,7 +148,7 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
     );
 
     // One change by its three names.
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("owned", [1])).await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     let mut stories = Vec::new();
@@ -160,7 +161,7 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
             until: Until::Finished.into(),
             ..request
         };
-        stories.push(Story::of(&mut client, request).await);
+        stories.push(WatchTranscript::record(&mut client, request).await);
     }
     for story in &stories {
         let short = story.short();
@@ -178,16 +179,16 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
 
 #[tokio::test]
 async fn devices_that_are_answered_under_names_that_were_not_sent_are_counted_once_each() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(OTHER.into()));
     let change = change_five_g_bi(&mut client, five_g_bi("by mdn", [1, 2, 3])).await;
     let mut watch = Watch::open(&mut client, watch_change(&change)).await;
-    watch.up_to("state ACCEPTED").await;
+    watch.read_until("state ACCEPTED").await;
     let url = gateway.callback_url("CarrierService");
     let first = five_g_bi_callback(OTHER, "5125550142");
     // Another result of the same device, in another spelling of its number.
@@ -200,7 +201,7 @@ async fn devices_that_are_answered_under_names_that_were_not_sent_are_counted_on
     for callback in [&first, &again, &third] {
         deliver(&url, callback).await;
     }
-    let known = Story::of(&mut client, stored(watch_change(&change))).await;
+    let known = WatchTranscript::record(&mut client, until_caught_up(watch_change(&change))).await;
     let Some(Event::Opened(opened)) = &known.messages[0].event else {
         panic!("opened is first");
     };
@@ -210,7 +211,7 @@ async fn devices_that_are_answered_under_names_that_were_not_sent_are_counted_on
         (2, 1, 1)
     );
     deliver(&url, &second).await;
-    let story = watch.rest().await;
+    let story = watch.read_to_end().await;
     assert_eq!(
         story.short(),
         [

@@ -12,13 +12,13 @@ use tokio::{
 };
 
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        Story, Watch, change_esim, change_five_g_bi, deliver, eid, esim, esim_callback,
-        esim_failure, five_g_bi, five_g_bi_callback, iccid, id, meid, post, short, stored,
-        watch_change, watch_request,
+        Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, eid, esim, esim_callback,
+        esim_failure, five_g_bi, five_g_bi_callback, iccid, id, meid, post, summarize,
+        until_caught_up, watch_change, watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 mod early;
@@ -28,21 +28,21 @@ const OTHER: &str = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
 
 #[tokio::test]
 async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
 
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("esim", [7])).await;
     assert_eq!(change.request_ids, [REQUEST]);
     let mut watch = Watch::open(&mut client, watch_change(&change)).await;
-    watch.up_to("state ACCEPTED").await;
+    watch.read_until("state ACCEPTED").await;
     let url = gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 7)).await;
-    let story = watch.rest().await;
+    let story = watch.read_to_end().await;
     assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
     let result = &story.results()[0];
     let profile = EsimProfile {
@@ -70,17 +70,17 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
     assert!(result.receive_time.is_some());
     assert_eq!((&*result.evidence, &*result.raw_json), ("", ""));
 
-    thingspace.answer(Call::Change, Answer::Accepted(OTHER.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(OTHER.into()));
     let change = change_five_g_bi(&mut client, five_g_bi("5g", [7])).await;
     let request = WatchRequestRequest {
         include_raw: true,
         ..watch_change(&change)
     };
     let mut watch = Watch::open(&mut client, request).await;
-    watch.up_to("state ACCEPTED").await;
+    watch.read_until("state ACCEPTED").await;
     let callback = five_g_bi_callback(OTHER, "5125550142");
     deliver(&gateway.callback_url("CarrierService"), &callback).await;
-    let story = watch.rest().await;
+    let story = watch.read_to_end().await;
     assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
     let result = &story.results()[0];
     let date = PlanChangeDetails {
@@ -118,15 +118,15 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
 
 #[tokio::test]
 async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_spelled() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("again", [1, 2])).await;
     let mut watch = Watch::open(&mut client, watch_change(&change)).await;
-    watch.up_to("state ACCEPTED").await;
+    watch.read_until("state ACCEPTED").await;
 
     let url = gateway.callback_url("DeviceProfileService");
     let mut posts = JoinSet::new();
@@ -154,9 +154,9 @@ async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_sp
     assert_eq!(answers, duplicates.chain(["200 new"]).collect::<Vec<_>>());
 
     // What comes next in the watch is the one, and then the other device's.
-    assert_eq!(short(&watch.next().await), "result 0 SUCCEEDED");
+    assert_eq!(summarize(&watch.next().await), "result 0 SUCCEEDED");
     deliver(&url, &esim_failure(REQUEST, 2)).await;
-    let story = watch.rest().await;
+    let story = watch.read_to_end().await;
     assert_eq!(story.short(), ["result 1 FAILED", "finished FINISHED"]);
     let fault = story.results()[0].fault.clone().expect("a fault");
     assert_eq!(
@@ -172,9 +172,9 @@ async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_sp
 }
 
 #[tokio::test]
-async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn invalid_callbacks_get_their_documented_response_and_the_process_survives() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory)
         .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
         .env("TSGW_CALLBACKS__PASSWORD", "planted-callback-password")
@@ -284,7 +284,7 @@ async fn what_is_no_callback_gets_its_documented_answer_and_the_process_lives() 
     let again = post(&service, whole).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
     let mut client = gateway.client().await;
-    let story = Story::of(&mut client, stored(watch_request(REQUEST))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_request(REQUEST))).await;
     assert_eq!(
         story.short(),
         ["opened -", "result - SUCCEEDED", "bookmark"]

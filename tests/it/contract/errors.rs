@@ -9,19 +9,19 @@ use tonic::Code;
 
 use super::REQUEST;
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     raw,
     requests::{
-        PERSONAL, change_five_g_bi, deliver, esim, five_g_bi, five_g_bi_callback, post,
-        refuse_esim, told,
+        PERSONAL, change_five_g_bi, deliver, esim, expect_esim_error, five_g_bi,
+        five_g_bi_callback, parse_error, post,
     },
-    thingspace::{Answer, Call, Refusal, ThingSpace},
+    thingspace::{AuthRefusal, CallKind, FakeResponse, FakeThingSpace},
 };
 
 #[tokio::test]
 async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .set("grpc.max_message_bytes", "65536")
         .start()
@@ -30,14 +30,14 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
 
     let mut large = esim("large", 0..1_500);
     large.validate_only = true;
-    let told_large = told(&refuse_esim(&mut client, large).await);
+    let large_error = parse_error(&expect_esim_error(&mut client, large).await);
     let expected = (
         Code::ResourceExhausted,
         "MESSAGE_TOO_LARGE",
         "NEVER",
         Some("NO"),
     );
-    assert_eq!(told_large.rule(), expected);
+    assert_eq!(large_error.summary(), expected);
 
     let change = raw::method("ChangeEsimPlan");
     let get = raw::method("GetChange");
@@ -143,21 +143,24 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
         ),
     ] {
         let ended = raw::call(&gateway, path, &[], body).await;
-        let told = told(&ended.status);
+        let error = parse_error(&ended.status);
         // What is wrong with a call of two messages may be said in two ways.
         let reason = if reason.is_empty() {
-            &told.reason
+            &error.reason
         } else {
             reason
         };
         let expected = (code, reason, "NEVER", executed);
-        assert_eq!(told.rule(), expected, "{what}: {:?}", ended.status);
+        assert_eq!(error.summary(), expected, "{what}: {:?}", ended.status);
     }
     let compressed = raw::call(&gateway, &get, &[], compressed).await;
-    told(&compressed.status);
+    parse_error(&compressed.status);
     let unknown = [("grpc-encoding", "snappy")];
     let encoded = raw::call(&gateway, &get, &unknown, raw::frame(b"")).await;
-    assert_eq!(told(&encoded.status).rule().0, Code::Unimplemented);
+    assert_eq!(
+        parse_error(&encoded.status).summary().0,
+        Code::Unimplemented
+    );
     assert_eq!(thingspace.posts(), 0);
     // And the connection that the others share has not suffered.
     assert!(
@@ -169,9 +172,9 @@ async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
 }
 
 #[tokio::test]
-async fn all_mistakes_are_told_by_path_and_nine_thousand_in_less_than_eight_kib() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn all_field_violations_are_listed_by_path_within_eight_kib() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -181,8 +184,8 @@ async fn all_mistakes_are_told_by_path_and_nine_thousand_in_less_than_eight_kib(
     let place = three.devices[0].primary_place_of_use.as_mut().unwrap();
     place.address.as_mut().unwrap().address_line1 = "PO Box 12".into();
     let status = client.change_five_g_bi_plan(three).await.unwrap_err();
-    let told_three = told(&status);
-    let mut fields = told_three.fields.clone();
+    let three_error = parse_error(&status);
+    let mut fields = three_error.fields.clone();
     fields.sort_unstable();
     assert_eq!(
         fields,
@@ -207,29 +210,29 @@ async fn all_mistakes_are_told_by_path_and_nine_thousand_in_less_than_eight_kib(
     }
     let body = raw::frame(&many.encode_to_vec());
     let ended = raw::call(&gateway, &raw::method("ChangeEsimPlan"), &[], body).await;
-    let told_many = told(&ended.status);
+    let many_error = parse_error(&ended.status);
     let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", Some("NO"));
-    assert_eq!(told_many.rule(), expected);
+    assert_eq!(many_error.summary(), expected);
     assert!(ended.metadata_bytes < 8_000, "{}", ended.metadata_bytes);
-    assert!(told_many.fields.len() >= 10, "{}", told_many.fields.len());
-    let number = |name: &str| told_many.metadata[name].parse::<usize>().unwrap();
-    assert_eq!(number("violations_listed"), told_many.fields.len());
-    assert!(number("violations_total") >= 9_000, "{told_many:?}");
+    assert!(many_error.fields.len() >= 10, "{}", many_error.fields.len());
+    let number = |name: &str| many_error.metadata[name].parse::<usize>().unwrap();
+    assert_eq!(number("violations_listed"), many_error.fields.len());
+    assert!(number("violations_total") >= 9_000, "{many_error:?}");
 
     // What ThingSpace says is bounded as well.
     let talk = "\u{1f4a5}é\"".repeat(20_000);
-    let answer = Answer::error(400, &"Very.Long".repeat(1_000), &talk);
-    thingspace.answer(Call::Change, answer);
+    let answer = FakeResponse::error(400, &"Very.Long".repeat(1_000), &talk);
+    thingspace.respond_once(CallKind::Change, answer);
     let body = raw::frame(&esim("talk", [1]).encode_to_vec());
     let ended = raw::call(&gateway, &raw::method("ChangeEsimPlan"), &[], body).await;
-    assert_eq!(told(&ended.status).reason, "THINGSPACE_REFUSED");
+    assert_eq!(parse_error(&ended.status).reason, "THINGSPACE_REFUSED");
     assert!(ended.metadata_bytes < 8_000, "{}", ended.metadata_bytes);
 }
 
 #[tokio::test]
 async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory)
         .set("telemetry.log_filter", "debug,thingspace_gateway=trace")
         .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
@@ -239,7 +242,7 @@ async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
     let mut client = gateway.client().await;
     let [token, session] = thingspace.secrets();
 
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     change_five_g_bi(&mut client, five_g_bi("accepted", [1, 2])).await;
     // ThingSpace repeats what it was sent in what it says.
     let echo = format!(
@@ -248,11 +251,14 @@ async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
         "planted-uws-password"
     );
     let code = "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
-    thingspace.answer(Call::Change, Answer::error(400, code, &echo));
+    thingspace.respond_once(CallKind::Change, FakeResponse::error(400, code, &echo));
     let refused = client
         .change_five_g_bi_plan(five_g_bi("refused", [3]))
         .await;
-    thingspace.answer(Call::Change, Answer::Says(500, Vec::new(), echo.clone()));
+    thingspace.respond_once(
+        CallKind::Change,
+        FakeResponse::Custom(500, Vec::new(), echo.clone()),
+    );
     change_five_g_bi(&mut client, five_g_bi("unknown", [4])).await;
     // Wrong in every way: nothing of it is repeated.
     let mut invalid = five_g_bi("", [5]);
@@ -282,11 +288,11 @@ async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
     let near = format!("{url}/planted-path-secreT");
     assert_eq!(post(&near, callback.to_string()).await.0, 404);
     // A log-in that fails, with all that it was sent in its answer.
-    thingspace.expire(Refusal::Bare);
+    thingspace.expire(AuthRefusal::Bare);
     let [new_token, new_session] = thingspace.secrets();
     let echo = format!("{new_token} planted-uws-username planted-uws-password");
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
-    thingspace.always(Call::LogIn, Answer::error(400, code, &echo));
+    thingspace.respond_always(CallKind::Login, FakeResponse::error(400, code, &echo));
     let unprepared = client.change_five_g_bi_plan(five_g_bi("log-in", [6])).await;
 
     let mut planted = vec![
@@ -316,8 +322,8 @@ async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
     };
     for answer in [refused, invalid, unprepared] {
         let status = answer.unwrap_err();
-        let said = [status.message().as_bytes(), status.details()].concat();
-        assert_eq!(find(&said), [""; 0], "{status:?}");
+        let error_bytes = [status.message().as_bytes(), status.details()].concat();
+        assert_eq!(find(&error_bytes), [""; 0], "{status:?}");
     }
     let log = gateway.kill().await;
     assert!(log.lines().count() > 10, "{log}");

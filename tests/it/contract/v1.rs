@@ -10,24 +10,24 @@ use tonic_types::{StatusExt, pb};
 
 use super::REQUEST;
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        ACCOUNT, change_esim, change_five_g_bi, deliver, esim, esim_callback, five_g_bi, iccid, id,
-        refuse_esim, told,
+        ACCOUNT, change_esim, change_five_g_bi, deliver, esim, esim_callback, expect_esim_error,
+        five_g_bi, iccid, id, parse_error,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 #[tokio::test]
 async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let client = gateway.client().await;
     let mut gzip = client.send_compressed(CompressionEncoding::Gzip);
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let request = five_g_bi("large", 0..10_000);
     assert!(request.encoded_len() > 1 << 20);
     let change = change_five_g_bi(&mut gzip, request.clone()).await;
@@ -46,7 +46,7 @@ async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
 
 #[tokio::test]
 async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_memory() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .set("grpc.max_message_bytes", "1048576")
         .start()
@@ -64,14 +64,14 @@ async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_me
         "NEVER",
         Some("NO"),
     );
-    assert_eq!(told(&status).rule(), expected, "{status:?}");
+    assert_eq!(parse_error(&status).summary(), expected, "{status:?}");
     let peak = gateway.peak_memory() >> 20;
     assert!(peak < 256, "{peak} MiB");
 }
 
 #[tokio::test]
 async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compressed() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
@@ -84,28 +84,31 @@ async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compre
     let text = (0..15 << 20).map(|_| random.alphanumeric());
     request.devices[0].client_reference = text.collect();
     let status = gzip.change_esim_plan(request).await.unwrap_err();
-    assert_eq!(told(&status).fields, ["devices[0].client_reference"]);
+    assert_eq!(parse_error(&status).fields, ["devices[0].client_reference"]);
 }
 
 #[tokio::test]
 async fn a_busy_device_is_named_by_its_place_in_the_request() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Says(504, Vec::new(), String::new()));
+    thingspace.respond_once(
+        CallKind::Change,
+        FakeResponse::Custom(504, Vec::new(), String::new()),
+    );
     let unknown = change_esim(&mut client, esim("unknown", [7])).await;
     assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
     for validate_only in [true, false] {
         let mut request = esim("next", 0..10);
         request.validate_only = validate_only;
-        let status = refuse_esim(&mut client, request).await;
-        let told = told(&status);
+        let status = expect_esim_error(&mut client, request).await;
+        let error = parse_error(&status);
         let expected = (Code::FailedPrecondition, "DEVICE_BUSY", "LATER", Some("NO"));
-        assert_eq!(told.rule(), expected);
-        assert_eq!(told.metadata["change_id"], unknown.change_id);
+        assert_eq!(error.summary(), expected);
+        assert_eq!(error.metadata["change_id"], unknown.change_id);
         let details = pb::Status::decode(status.details()).unwrap();
         assert_eq!(details.code, i32::from(Code::FailedPrecondition));
         let violations = status
@@ -121,8 +124,8 @@ async fn a_busy_device_is_named_by_its_place_in_the_request() {
 
 #[tokio::test]
 async fn a_validation_checks_the_key_and_uses_nothing_up() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -135,20 +138,20 @@ async fn a_validation_checks_the_key_and_uses_nothing_up() {
     let preview = change_esim(&mut client, validation("key", 0..3)).await;
     assert!(preview.change_id.is_empty() && preview.device_count == 3);
     assert_eq!(preview.state(), ChangeState::Unspecified);
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("key", 0..3)).await;
     // The same content under the same key is the same change: valid.
     change_esim(&mut client, validation("key", 0..3)).await;
-    let status = refuse_esim(&mut client, validation("key", 0..4)).await;
-    let told = told(&status);
+    let status = expect_esim_error(&mut client, validation("key", 0..4)).await;
+    let error = parse_error(&status);
     let expected = (
         Code::FailedPrecondition,
         "IDEMPOTENCY_KEY_REUSED",
         "NEVER",
         Some("NO"),
     );
-    assert_eq!(told.rule(), expected);
-    assert_eq!(told.metadata["change_id"], change.change_id);
+    assert_eq!(error.summary(), expected);
+    assert_eq!(error.metadata["change_id"], change.change_id);
     assert_eq!(thingspace.posts(), 1);
     let all = client.list_changes(ListChangesRequest::default()).await;
     assert_eq!(all.unwrap().into_inner().changes.len(), 1);
@@ -157,7 +160,7 @@ async fn a_validation_checks_the_key_and_uses_nothing_up() {
 #[tokio::test]
 async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
     const RESULTS: usize = 300;
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
@@ -198,16 +201,16 @@ async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
 
 #[tokio::test]
 async fn changes_are_listed_by_their_operation() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
-    let request_id = |number: u32| Answer::Accepted(format!("{number}-{REQUEST}"));
-    thingspace.answer(Call::Change, request_id(1));
+    let request_id = |number: u32| FakeResponse::Accepted(format!("{number}-{REQUEST}"));
+    thingspace.respond_once(CallKind::Change, request_id(1));
     let esim = change_esim(&mut client, esim("esim", 0..1)).await;
-    thingspace.answer(Call::Change, request_id(2));
+    thingspace.respond_once(CallKind::Change, request_id(2));
     let five_g_bi = change_five_g_bi(&mut client, five_g_bi("5g", 0..1)).await;
     for (types, expected) in [
         (vec![], vec![&five_g_bi, &esim]),
@@ -225,7 +228,7 @@ async fn changes_are_listed_by_their_operation() {
 }
 
 #[tokio::test]
-async fn the_sandbox_lists_its_plans_and_the_server_says_what_it_is() {
+async fn the_sandbox_lists_its_plans_and_server_info_is_complete() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
     let request = ListServicePlansRequest {
@@ -243,7 +246,7 @@ async fn the_sandbox_lists_its_plans_and_the_server_says_what_it_is() {
         account_name: "no account!".into(),
     };
     let status = client.list_service_plans(request).await.unwrap_err();
-    assert_eq!(told(&status).fields, ["account_name"]);
+    assert_eq!(parse_error(&status).fields, ["account_name"]);
 
     let info = client.get_server_info(GetServerInfoRequest {}).await;
     let info = info.unwrap().into_inner();
@@ -255,7 +258,7 @@ async fn the_sandbox_lists_its_plans_and_the_server_says_what_it_is() {
 
 #[tokio::test]
 async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
@@ -265,7 +268,7 @@ async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated
     };
     let status = client.list_service_plans(request).await.unwrap_err();
     let expected = (Code::Unavailable, "THINGSPACE_UNAVAILABLE", "LATER", None);
-    assert_eq!(told(&status).rule(), expected, "{status:?}");
+    assert_eq!(parse_error(&status).summary(), expected, "{status:?}");
     let unset = client.list_devices(ListDevicesRequest::default()).await;
-    assert_eq!(told(&unset.unwrap_err()).fields, ["change_id"]);
+    assert_eq!(parse_error(&unset.unwrap_err()).fields, ["change_id"]);
 }

@@ -9,13 +9,13 @@ use serde_json::{Value, json};
 use thingspace_gateway::proto::{Change, ChangeState, Outcome, Source};
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, Setup},
+    gateway::{Client, Gateway, Setup, TestDir},
     requests::{
-        FIVE_G_BI_PLAN, Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_callback,
-        five_g_bi, get_by_key, meid, stored, watch_key,
+        FIVE_G_BI_PLAN, Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, esim,
+        esim_callback, five_g_bi, get_by_key, meid, until_caught_up, watch_key,
     },
     sender::iccid,
-    thingspace::{Answer, Call, FIVE_G_BI, ThingSpace},
+    thingspace::{CallKind, FIVE_G_BI_PLAN_PATH, FakeResponse, FakeThingSpace},
     wrong_clock::with_clock_offset,
 };
 
@@ -24,7 +24,7 @@ const SET_BACK: i64 = -3_600;
 
 /// A gateway with a ThingSpace that answers as the case needs it.
 struct Trial {
-    thingspace: ThingSpace,
+    thingspace: FakeThingSpace,
     /// `None` while it is down.
     gateway: Option<Gateway>,
     client: Client,
@@ -36,8 +36,8 @@ struct Trial {
 
 /// Runs all cases, and returns what was wrong.
 pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let mut setup = Setup::serve(&thingspace.base_url(), &directory)
         .set("changes.attribution_quiet_period", "400ms")
         .set("changes.reconcile_after", "1s")
@@ -49,7 +49,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x6174_7472);
     // A foreign request whose callbacks arrive before the gateway sends anything.
     let early = shuffled(block(1, &mut random), &mut random);
-    call_back(&gateway, "r-early", &early).await;
+    deliver_callbacks(&gateway, "r-early", &early).await;
     gateway.kill().await;
 
     let setup = with_clock_offset(setup, SET_BACK);
@@ -65,10 +65,10 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
     };
     trial.sent_again_in_another_order().await;
     trial.two_devices_in_one_callback().await;
-    trial.lost("early", &early).await;
+    trial.change_with_lost_response("early", &early).await;
     trial.an_incomplete_list().await;
     let closed = trial.devices(2);
-    trial.lost("closed", &closed).await;
+    trial.change_with_lost_response("closed", &closed).await;
     for key in ["early", "listed", "closed"] {
         trial.is_closed(key).await;
     }
@@ -91,7 +91,7 @@ fn shuffled(mut numbers: Vec<usize>, random: &mut fastrand::Rng) -> Vec<usize> {
 }
 
 /// ThingSpace's callbacks of a request for these 5G devices.
-async fn call_back(gateway: &Gateway, request: &str, numbers: &[usize]) {
+async fn deliver_callbacks(gateway: &Gateway, request: &str, numbers: &[usize]) {
     let url = gateway.callback_url("CarrierService");
     for number in numbers {
         deliver(
@@ -110,13 +110,13 @@ fn callback(request: &str, ids: &[(&str, String)], status: &str) -> Value {
     json!({"requestId": request, "deviceIds": ids, "status": status})
 }
 
-fn says(body: &Value) -> Answer {
+fn json_response(body: &Value) -> FakeResponse {
     let headers = vec![("content-type", "application/json")];
-    Answer::Says(200, headers, body.to_string())
+    FakeResponse::Custom(200, headers, body.to_string())
 }
 
 /// The device list of an account on which these 5G devices are on the plan.
-fn on_plan(numbers: &[usize]) -> Answer {
+fn on_plan(numbers: &[usize]) -> FakeResponse {
     let device = |number: &usize| {
         json!({
             "accountName": "0000123456-00001",
@@ -125,17 +125,17 @@ fn on_plan(numbers: &[usize]) -> Answer {
         })
     };
     let devices: Vec<Value> = numbers.iter().map(device).collect();
-    says(&json!({"hasMoreData": false, "devices": devices}))
+    json_response(&json!({"hasMoreData": false, "devices": devices}))
 }
 
 /// ThingSpace's status of a request for these profiles.
-fn lists(numbers: &[usize]) -> Answer {
+fn lists(numbers: &[usize]) -> FakeResponse {
     let device = |number: &usize| {
         let ids = json!([{"kind": "iccid", "id": iccid(*number)}]);
         json!({"ids": ids, "status": "Pending"})
     };
     let devices: Vec<Value> = numbers.iter().map(device).collect();
-    says(&json!({"requestId": "r", "status": "Pending", "subRequests": devices}))
+    json_response(&json!({"requestId": "r", "status": "Pending", "subRequests": devices}))
 }
 
 // === impl Trial ===
@@ -159,8 +159,9 @@ impl Trial {
     }
 
     /// A 5G change that ThingSpace has executed and not answered.
-    async fn lost(&mut self, key: &str, numbers: &[usize]) {
-        self.thingspace.answer(Call::Change, Answer::HangUp);
+    async fn change_with_lost_response(&mut self, key: &str, numbers: &[usize]) {
+        self.thingspace
+            .respond_once(CallKind::Change, FakeResponse::HangUp);
         let request = five_g_bi(key, numbers.iter().copied());
         let change = change_five_g_bi(&mut self.client, request).await;
         self.expect(
@@ -187,7 +188,9 @@ impl Trial {
         if !matches!(state, ChangeState::OutcomeUnknown | ChangeState::Closed) {
             return self.expect(key, "no request is attributed to it", false);
         }
-        let story = Story::of(&mut self.client, watch_key(key)).await.short();
+        let story = WatchTranscript::record(&mut self.client, watch_key(key))
+            .await
+            .short();
         let is_closed = story.last().is_some_and(|last| last == "finished CLOSED");
         self.expect(key, "no request is attributed to it", is_closed);
     }
@@ -197,19 +200,21 @@ impl Trial {
     async fn sent_again_in_another_order(&mut self) {
         let first = self.devices(3);
         let before = &first[..self.random.usize(1..first.len())];
-        self.thingspace.always(Call::Devices, on_plan(before));
-        let throttled = Answer::Says(429, Vec::new(), String::new());
-        self.thingspace.answer(Call::Change, throttled);
+        self.thingspace
+            .respond_always(CallKind::Devices, on_plan(before));
+        let throttled = FakeResponse::Custom(429, Vec::new(), String::new());
+        self.thingspace.respond_once(CallKind::Change, throttled);
         let request = five_g_bi("rearmed", first.iter().copied());
         let refused = self.client.change_five_g_bi_plan(request).await;
         self.expect("rearmed", "it is throttled", refused.is_err());
         let later = shuffled(first.clone(), &mut self.random);
-        let accepted = Answer::Accepted("r-rearmed".into());
-        self.thingspace.answer(Call::Change, accepted);
+        let accepted = FakeResponse::Accepted("r-rearmed".into());
+        self.thingspace.respond_once(CallKind::Change, accepted);
         change_five_g_bi(&mut self.client, five_g_bi("rearmed", later)).await;
-        self.thingspace.always(Call::Devices, on_plan(&first));
+        self.thingspace
+            .respond_always(CallKind::Devices, on_plan(&first));
 
-        let bodies = self.thingspace.seen(FIVE_G_BI);
+        let bodies = self.thingspace.requests_to(FIVE_G_BI_PLAN_PATH);
         let orders: Vec<Vec<Value>> = bodies
             .iter()
             .map(|seen| {
@@ -233,7 +238,8 @@ impl Trial {
             watch.next().await;
             change = self.change("rearmed").await;
         }
-        let story = Story::of(&mut self.client, stored(watch_key("rearmed"))).await;
+        let story =
+            WatchTranscript::record(&mut self.client, until_caught_up(watch_key("rearmed"))).await;
         let results = story.results();
         for result in &results {
             let id = result.device_ids.first().map(|id| id.id.clone());
@@ -260,7 +266,7 @@ impl Trial {
             false => ("meid", meid(number)),
         };
         self.thingspace
-            .answer(Call::Change, Answer::Accepted("r-both".into()));
+            .respond_once(CallKind::Change, FakeResponse::Accepted("r-both".into()));
         let service = if is_esim {
             change_esim(&mut self.client, esim("both", numbers.clone())).await;
             "DeviceProfileService"
@@ -295,7 +301,8 @@ impl Trial {
     /// is empty or lacks some.
     async fn an_incomplete_list(&mut self) {
         let numbers = self.devices(5);
-        self.thingspace.answer(Call::Change, Answer::HangUp);
+        self.thingspace
+            .respond_once(CallKind::Change, FakeResponse::HangUp);
         let change = change_esim(&mut self.client, esim("listed", numbers.clone())).await;
         self.expect(
             "listed",
@@ -304,7 +311,7 @@ impl Trial {
         );
         let some = self.random.usize(0..numbers.len());
         self.thingspace
-            .always(Call::Status, lists(&numbers[..some]));
+            .respond_always(CallKind::Status, lists(&numbers[..some]));
         let url = self.gateway().callback_url("DeviceProfileService");
         for number in shuffled(numbers, &mut self.random) {
             deliver(&url, &esim_callback("r-more", number)).await;
@@ -314,8 +321,8 @@ impl Trial {
     /// Some devices of a closed change are in a change whose answer is lost, and are called back late.
     async fn a_late_callback_of(&mut self, closed: &[usize]) {
         let some = &closed[..self.random.usize(1..closed.len())];
-        self.lost("fewer", some).await;
-        call_back(self.gateway(), "r-closed", some).await;
+        self.change_with_lost_response("fewer", some).await;
+        deliver_callbacks(self.gateway(), "r-closed", some).await;
         self.is_closed("fewer").await;
     }
 
@@ -327,17 +334,17 @@ impl Trial {
             .set("changes.attribution_quiet_period", "60s")
             .set("changes.close_after", "1h");
         self.restart(&setup).await;
-        self.lost("quiet", &numbers).await;
-        call_back(self.gateway(), "r-one-more", &numbers).await;
+        self.change_with_lost_response("quiet", &numbers).await;
+        deliver_callbacks(self.gateway(), "r-one-more", &numbers).await;
         self.restart(&setup).await;
         // A whole change from its call to its end: whatever happens at a start has happened.
         let round = self.devices(7);
         self.thingspace
-            .answer(Call::Change, Answer::Accepted("r-round".into()));
+            .respond_once(CallKind::Change, FakeResponse::Accepted("r-round".into()));
         change_five_g_bi(&mut self.client, five_g_bi("round", round.clone())).await;
-        call_back(self.gateway(), "r-round", &round).await;
-        Story::of(&mut self.client, watch_key("round")).await;
-        call_back(self.gateway(), "r-one-more", &[699]).await;
+        deliver_callbacks(self.gateway(), "r-round", &round).await;
+        WatchTranscript::record(&mut self.client, watch_key("round")).await;
+        deliver_callbacks(self.gateway(), "r-one-more", &[699]).await;
         let change = self.change("quiet").await;
         let is_unknown = change.state() == ChangeState::OutcomeUnknown;
         self.expect("quiet", "no request is attributed to it", is_unknown);

@@ -11,7 +11,7 @@ use std::{env, panic::AssertUnwindSafe};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 use thingspace_gateway::invariants::Invariant;
 
-use super::{AT_A_TIME, attribution, judged, seeds};
+use super::{AT_A_TIME, attribution, run_and_judge, seeds};
 
 /// Rules that no fault of this suite touches: tests/it/credentials.rs notices their builds.
 const NOTICED_ELSEWHERE: [Invariant; 2] =
@@ -28,18 +28,18 @@ const OF_ATTRIBUTION: [Invariant; 6] = [
 ];
 
 /// The findings of the suite in a run of a build without a rule.
-async fn found(seed: u64, rule: Invariant, name: &str) -> Vec<String> {
+async fn run_without_rule(seed: u64, rule: Invariant, name: &str) -> Vec<String> {
     if OF_ATTRIBUTION.contains(&rule) {
         let run = Box::pin(attribution::run(seed, Some(name)));
         let run = AssertUnwindSafe(run).catch_unwind().await;
         run.unwrap_or_else(|_panic| vec!["the run panicked".to_owned()])
     } else {
-        Box::pin(judged(seed, Some(name))).await.1
+        Box::pin(run_and_judge(seed, Some(name))).await.1
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_broken_build_is_noticed() {
+async fn every_broken_build_is_detected() {
     let runs_all = env::var_os("TSGW_FAULT_SEEDS").is_some();
     let mut unnoticed = Vec::new();
     println!("| left out | runs | noticed by | first finding |");
@@ -49,7 +49,7 @@ async fn every_broken_build_is_noticed() {
             continue;
         }
         let mut runs = stream::iter(seeds())
-            .map(async |seed| (seed, found(seed, rule, name).await))
+            .map(async |seed| (seed, run_without_rule(seed, rule, name).await))
             .buffer_unordered(AT_A_TIME);
         let mut noticed_by = Vec::new();
         let mut first = None;

@@ -10,33 +10,37 @@ use tokio::{
 use tonic::{Code, Status, transport::Endpoint};
 use tonic_types::StatusExt as _;
 
-use super::{orders::Order, proxy::Target};
+use super::{planned_changes::PlannedChange, proxy::UpstreamAddress};
 use crate::{
-    guarantees::{End, Recording},
+    guarantees::{Recording, StreamEnd},
     support::{
-        gateway::{Client, PATIENCE},
-        history::Recorder,
+        gateway::{Client, TEST_TIMEOUT},
+        history::WatchRecorder,
         requests::watch_key,
     },
 };
 
-type Answer = Result<proto::Change, Status>;
+type CallResult = Result<proto::Change, Status>;
 
 /// How a client's first call went.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub struct FirstCall {
     pub began: Instant,
     pub deadline_passed: bool,
     pub cancelled: bool,
 }
 
-impl Order {
+impl PlannedChange {
     /// Calls as this client would. `started` counts its first call.
-    pub async fn carry_out(&self, gateway: Target, started: &watch::Sender<usize>) -> Asked {
+    pub async fn run_first_call(
+        &self,
+        gateway: UpstreamAddress,
+        started: &watch::Sender<usize>,
+    ) -> FirstCall {
         let mut last = None;
         let known = timeout(
-            2 * PATIENCE,
-            self.call_until_known(gateway, started, &mut last),
+            2 * TEST_TIMEOUT,
+            self.call_until_definite(gateway, started, &mut last),
         );
         match known.await {
             Ok(asked) => asked,
@@ -44,18 +48,18 @@ impl Order {
         }
     }
 
-    async fn call_until_known(
+    async fn call_until_definite(
         &self,
-        mut gateway: Target,
+        mut gateway: UpstreamAddress,
         started: &watch::Sender<usize>,
-        last: &mut Option<Answer>,
-    ) -> Asked {
+        last: &mut Option<CallResult>,
+    ) -> FirstCall {
         let mut client = connect(&mut gateway).await;
         started.send_modify(|count| *count += 1);
         let began = Instant::now();
         let mut again = client.clone();
         let doubled = async {
-            if self.doubled {
+            if self.is_sent_twice {
                 // Its answer says nothing that the other's does not.
                 let _same = self.call(&mut again, None).await;
             }
@@ -65,18 +69,18 @@ impl Order {
             Some(after) => timeout(after, call).await.ok(),
             None => Some(call.await),
         };
-        let passed = |answer: &Answer| {
+        let passed = |answer: &CallResult| {
             let code = answer.as_ref().err().map(Status::code);
             // A client's own clock cancels, the server's answers.
             self.deadline.is_some()
                 && matches!(code, Some(Code::DeadlineExceeded | Code::Cancelled))
         };
-        let asked = Asked {
+        let asked = FirstCall {
             began,
             deadline_passed: last.as_ref().is_some_and(passed),
             cancelled: last.is_none(),
         };
-        while self.retries && !last.as_ref().is_some_and(is_known) {
+        while self.retries && !last.as_ref().is_some_and(is_definite) {
             let mut client = connect(&mut gateway).await;
             *last = Some(self.call(&mut client, None).await);
         }
@@ -87,26 +91,26 @@ impl Order {
     /// will come.
     pub async fn follow(
         &self,
-        mut gateway: Target,
+        mut gateway: UpstreamAddress,
         mut over: watch::Receiver<bool>,
     ) -> Vec<Recording> {
         let mut recordings: Vec<Recording> = Vec::new();
         let mut token = String::new();
         loop {
             let is_first = recordings.is_empty();
-            let until = if is_first && self.catches_up {
+            let until = if is_first && self.has_catch_up_watch {
                 proto::Until::CaughtUp
             } else {
                 proto::Until::Finished
             };
-            let leaves_after = self.leaves_after.filter(|_| recordings.len() < 2);
+            let leaves_after = self.disconnect_after.filter(|_| recordings.len() < 2);
             let mut client = connect(&mut gateway).await;
             let request = proto::WatchRequestRequest {
                 resume_token: token.clone(),
                 until: until.into(),
                 ..watch_key(&self.key)
             };
-            let mut recorder = Recorder::open(&mut client, request).await;
+            let mut recorder = WatchRecorder::open(&mut client, request).await;
             let mut messages = 0;
             while leaves_after != Some(messages) {
                 let event = tokio::select! {
@@ -123,11 +127,11 @@ impl Order {
             }
             token = recorder.token();
             let recording = recorder.cut();
-            if matches!(&recording.end, End::Refused { reason, .. } if reason == "CHANGE_NOT_FOUND")
+            if matches!(&recording.end, StreamEnd::Refused { reason, .. } if reason == "CHANGE_NOT_FOUND")
             {
                 return recordings;
             }
-            let is_over = recording.ends_with_finished() && recording.end == End::Ok;
+            let is_over = recording.ends_with_finished() && recording.end == StreamEnd::Ok;
             if !recording.messages.is_empty() {
                 recordings.push(recording);
             }
@@ -141,7 +145,7 @@ impl Order {
 }
 
 /// A connection to the gateway that runs now, or the next one.
-pub async fn connect(gateway: &mut Target) -> Client {
+pub async fn connect(gateway: &mut UpstreamAddress) -> Client {
     let address: SocketAddr = gateway
         .wait_for(Option::is_some)
         .await
@@ -152,7 +156,7 @@ pub async fn connect(gateway: &mut Target) -> Client {
 }
 
 /// Whether calling again would tell the client nothing new.
-fn is_known(answer: &Answer) -> bool {
+fn is_definite(answer: &CallResult) -> bool {
     match answer {
         Ok(_) => true,
         Err(status) => status.get_details_error_info().is_some_and(|info| {

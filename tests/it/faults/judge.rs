@@ -7,30 +7,30 @@ use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome, Sour
 use tokio::time::Instant;
 
 use super::{
-    clients::Asked,
-    ledger::{Executed, Ledger, name_of},
-    orders::Order,
-    proxy::Cut,
-    troubles::Befallen,
+    clients::FirstCall,
+    fault_injector::FaultInterval,
+    ledger::{Ledger, LedgerChange, device_key},
+    planned_changes::PlannedChange,
+    proxy::ConnectionCut,
 };
-use crate::guarantees::{self, End, History, Recording, What};
+use crate::guarantees::{self, History, MessageKind, Recording, StreamEnd};
 
 /// All that is known after a run.
 pub struct Evidence {
-    pub told: Vec<Told>,
+    pub client_records: Vec<ClientRecord>,
     /// By request id, in their order.
     pub results: HashMap<String, Vec<DeviceResult>>,
     pub ledger: Ledger,
-    pub befallen: Vec<Befallen>,
+    pub fault_intervals: Vec<FaultInterval>,
     /// Connections between the gateway and ThingSpace, and those of callbacks.
-    pub cuts: Vec<Cut>,
-    pub callback_cuts: Vec<Cut>,
+    pub cuts: Vec<ConnectionCut>,
+    pub callback_cuts: Vec<ConnectionCut>,
 }
 
 /// What a client knows of its change.
-pub struct Told {
-    pub order: Order,
-    pub asked: Asked,
+pub struct ClientRecord {
+    pub planned_change: PlannedChange,
+    pub first_call: FirstCall,
     /// When its watch had ended.
     pub until: Instant,
     /// `None` when its key is not known.
@@ -40,7 +40,7 @@ pub struct Told {
     pub whole: Recording,
 }
 
-impl Told {
+impl ClientRecord {
     pub fn state(&self) -> &'static str {
         let state = self
             .change
@@ -50,10 +50,10 @@ impl Told {
     }
 
     /// Whether its history has this state, by the name of the enum's variant.
-    pub fn passed_through(&self, state: &str) -> bool {
+    pub fn has_been_in(&self, state: &str) -> bool {
         let events = self.whole.messages.iter();
-        let mut texts = events.filter_map(|message| match &message.what {
-            What::Event(text) => Some(text),
+        let mut texts = events.filter_map(|message| match &message.kind {
+            MessageKind::Event(text) => Some(text),
             _ => None,
         });
         texts.any(|text| text.split(' ').nth(1) == Some(state))
@@ -67,15 +67,15 @@ pub fn judge(evidence: &Evidence) -> Vec<String> {
     never_lost(evidence, &mut found);
     never_stored_twice(evidence, &mut found);
     never_locked(&evidence.ledger, &mut found);
-    for told in &evidence.told {
-        never_told_wrong(told, evidence, &mut found);
-        never_stuck(told, &mut found);
+    for client in &evidence.client_records {
+        check_states_are_true(client, evidence, &mut found);
+        never_stuck(client, &mut found);
         let history = History {
-            reference: &told.whole.messages,
-            streams: &told.streams,
+            reference: &client.whole.messages,
+            streams: &client.streams,
         };
         if let Err(error) = guarantees::check(&history) {
-            found.push(format!("{}: {error}", told.order.key));
+            found.push(format!("{}: {error}", client.planned_change.key));
         }
     }
     found
@@ -98,11 +98,11 @@ fn never_twice(ledger: &Ledger, found: &mut Vec<String>) {
 
 /// What was acknowledged is there as it was told, whatever a look-up said beside it.
 fn never_lost(evidence: &Evidence, found: &mut Vec<String>) {
-    let told = |result: &DeviceResult| result.source() == Source::Callback;
+    let is_callback = |result: &DeviceResult| result.source() == Source::Callback;
     for executed in &evidence.ledger.changes {
-        let known = last_outcomes(evidence, &executed.request_id, told);
+        let known = last_outcomes(evidence, &executed.request_id, is_callback);
         for (device, became) in executed.devices() {
-            if became.acknowledged() && known.get(device) != Some(&became.outcome.as_str()) {
+            if became.is_acknowledged() && known.get(device) != Some(&became.outcome.as_str()) {
                 found.push(format!(
                     "never lost: {device} of {} {} was acknowledged, known is {:?}",
                     executed.request_id,
@@ -119,8 +119,8 @@ fn never_stored_twice(evidence: &Evidence, found: &mut Vec<String>) {
     for (request_id, results) in &evidence.results {
         let mut seen = HashSet::new();
         for result in results {
-            let told = result.source() == Source::Callback;
-            if told && !seen.insert(content(&result.raw_json)) {
+            let is_callback = result.source() == Source::Callback;
+            if is_callback && !seen.insert(content(&result.raw_json)) {
                 let device = device_of(result).unwrap_or_default();
                 found.push(format!(
                     "never twice: a callback of {device} in {request_id} is stored again"
@@ -174,14 +174,14 @@ fn last_outcomes<'e>(
 
 fn device_of(result: &DeviceResult) -> Option<&str> {
     let ids = result.device_ids.iter();
-    name_of(ids.map(|id| (id.kind.as_str(), id.id.as_str())))
+    device_key(ids.map(|id| (id.kind.as_str(), id.id.as_str())))
 }
 
 /// The state of a change is true.
-fn never_told_wrong(told: &Told, evidence: &Evidence, found: &mut Vec<String>) {
-    let key = &told.order.key;
-    let executed = executed_for(&told.order, &evidence.ledger);
-    let Some(change) = &told.change else {
+fn check_states_are_true(client: &ClientRecord, evidence: &Evidence, found: &mut Vec<String>) {
+    let key = &client.planned_change.key;
+    let executed = executed_for(&client.planned_change, &evidence.ledger);
+    let Some(change) = &client.change else {
         if let Some(executed) = executed {
             found.push(format!(
                 "never told wrong: {key} is not known, {} executed",
@@ -218,9 +218,10 @@ fn never_told_wrong(told: &Told, evidence: &Evidence, found: &mut Vec<String>) {
 }
 
 /// What ThingSpace executed for an order.
-pub fn executed_for<'l>(order: &Order, ledger: &'l Ledger) -> Option<&'l Executed> {
+pub fn executed_for<'l>(order: &PlannedChange, ledger: &'l Ledger) -> Option<&'l LedgerChange> {
     let own: HashSet<&str> = order.devices.iter().map(String::as_str).collect();
-    let is_own = |executed: &&Executed| executed.devices().any(|(device, _)| own.contains(device));
+    let is_own =
+        |executed: &&LedgerChange| executed.devices().any(|(device, _)| own.contains(device));
     ledger.own().find(is_own)
 }
 
@@ -228,7 +229,7 @@ pub fn executed_for<'l>(order: &Order, ledger: &'l Ledger) -> Option<&'l Execute
 fn finished_as_executed(
     key: &str,
     change: &Change,
-    executed: &Executed,
+    executed: &LedgerChange,
     evidence: &Evidence,
     found: &mut Vec<String>,
 ) {
@@ -253,16 +254,16 @@ fn finished_as_executed(
 }
 
 /// A watch of a change that is known ends by telling how the change ended.
-fn never_stuck(told: &Told, found: &mut Vec<String>) {
-    let finished = told
+fn never_stuck(client: &ClientRecord, found: &mut Vec<String>) {
+    let finished = client
         .streams
         .last()
-        .is_some_and(|stream| stream.end == End::Ok);
-    if told.change.is_some() && !told.streams.is_empty() && !finished {
+        .is_some_and(|stream| stream.end == StreamEnd::Ok);
+    if client.change.is_some() && !client.streams.is_empty() && !finished {
         found.push(format!(
             "never stuck: the watch of {} ({}) did not end",
-            told.order.key,
-            told.state()
+            client.planned_change.key,
+            client.state()
         ));
     }
 }

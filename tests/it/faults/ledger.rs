@@ -2,26 +2,26 @@
 
 use serde::Deserialize;
 
-use super::sandbox::STRANGERS_PLAN;
+use super::sandbox::FOREIGN_PLAN;
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct Ledger {
     pub devices_pending: usize,
     pub log_ins_refused: u64,
     pub locked_users: usize,
-    pub changes: Vec<Executed>,
+    pub changes: Vec<LedgerChange>,
 }
 
 /// A change that ThingSpace executed.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Executed {
+pub struct LedgerChange {
     pub request_id: String,
     #[serde(default)]
     pub service_plan: String,
     #[serde(default)]
     pub device_identifiers: Vec<Vec<Identifier>>,
     #[serde(default)]
-    pub device_results: Vec<Became>,
+    pub device_results: Vec<LedgerDevice>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,16 +32,16 @@ pub struct Identifier {
 
 /// What became of one device.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Became {
+pub struct LedgerDevice {
     pub outcome: String,
     /// Whether its final callback is never sent.
     #[serde(default)]
     pub lost: bool,
-    pub tries: Vec<Try>,
+    pub tries: Vec<CallbackAttempt>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Try {
+pub struct CallbackAttempt {
     pub message: String,
     pub answer: Option<u16>,
 }
@@ -50,7 +50,7 @@ pub struct Try {
 const NAMES: [&str; 2] = ["iccid", "meid"];
 
 /// The name of a device among its identifiers.
-pub fn name_of<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
+pub fn device_key<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
     NAMES.iter().find_map(|name| {
         let mut named = ids
             .clone()
@@ -62,7 +62,7 @@ pub fn name_of<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Opt
 // === impl Ledger ===
 
 impl Ledger {
-    pub async fn read(sandbox: &str, identifiers: bool) -> Self {
+    pub async fn fetch(sandbox: &str, identifiers: bool) -> Self {
         let url = format!("{sandbox}/sandbox/ledger?identifiers={identifiers}");
         let answer = reqwest::get(url).await.expect("the sandbox answers");
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("a ledger")
@@ -75,20 +75,20 @@ impl Ledger {
     }
 
     /// What was executed for orders, strangers left out.
-    pub fn own(&self) -> impl Iterator<Item = &Executed> {
+    pub fn own(&self) -> impl Iterator<Item = &LedgerChange> {
         let executed = self.changes.iter();
-        executed.filter(|executed| executed.service_plan != STRANGERS_PLAN)
+        executed.filter(|executed| executed.service_plan != FOREIGN_PLAN)
     }
 }
 
 // === impl Executed ===
 
-impl Executed {
+impl LedgerChange {
     /// The devices by the name that the suite gives them, each with what became of it.
-    pub fn devices(&self) -> impl Iterator<Item = (&str, &Became)> {
+    pub fn devices(&self) -> impl Iterator<Item = (&str, &LedgerDevice)> {
         let named = self.device_identifiers.iter().map(|all| {
             let ids = all.iter().map(|one| (one.kind.as_str(), one.id.as_str()));
-            name_of(ids).unwrap_or_default()
+            device_key(ids).unwrap_or_default()
         });
         named.zip(&self.device_results)
     }
@@ -96,17 +96,19 @@ impl Executed {
 
 // === impl Became ===
 
-impl Became {
+impl LedgerDevice {
     /// Whether a callback with its end was answered 200.
-    pub fn acknowledged(&self) -> bool {
-        self.tries.iter().any(Try::acknowledged_end)
+    pub fn is_acknowledged(&self) -> bool {
+        self.tries
+            .iter()
+            .any(CallbackAttempt::is_acknowledged_final)
     }
 }
 
 // === impl Try ===
 
-impl Try {
-    pub fn acknowledged_end(&self) -> bool {
+impl CallbackAttempt {
+    pub fn is_acknowledged_final(&self) -> bool {
         self.message == "final" && self.answer == Some(200)
     }
 }

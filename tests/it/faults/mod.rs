@@ -14,19 +14,19 @@ use std::{env, ops::Range, panic::AssertUnwindSafe};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 mod attribution;
-mod broken;
 #[cfg(feature = "broken")]
 mod builds;
 mod clients;
-mod directory;
+mod fault_coverage;
+mod fault_injector;
 mod judge;
+mod judge_tests;
 pub mod ledger;
-mod met;
-mod orders;
+mod planned_changes;
+mod post_run;
 mod proxy;
 mod run;
 mod sandbox;
-mod troubles;
 
 /// What CI runs.
 const SEEDS: Range<u64> = 0..10;
@@ -51,7 +51,7 @@ fn seeds() -> Range<u64> {
 
 /// Runs a seed, and what is wrong with it. A run that panics, as one does whose clients never know, is a
 /// failure of its seed.
-async fn judged(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
+async fn run_and_judge(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
     let both = async {
         tokio::join!(
             Box::pin(run::run(seed, broken)),
@@ -77,12 +77,12 @@ async fn judged(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Ve
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_is_sent_twice_or_lost_or_told_wrong_under_any_fault() {
-    let mut coverage = met::Coverage::default();
+async fn nothing_is_sent_twice_lost_or_misreported_under_any_fault() {
+    let mut coverage = fault_coverage::FaultCoverage::default();
     let mut failures = Vec::new();
     let seeds = seeds();
     let mut runs = stream::iter(seeds.clone())
-        .map(async |seed| (seed, judged(seed, None).await))
+        .map(async |seed| (seed, run_and_judge(seed, None).await))
         .buffer_unordered(AT_A_TIME);
     while let Some((seed, (evidence, mut found))) = runs.next().await {
         if let Some(evidence) = evidence {

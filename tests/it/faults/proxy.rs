@@ -12,38 +12,38 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::orders::about;
+use super::planned_changes::change_number_in;
 
 /// Where connections go now: nowhere while the other side is dead.
-pub type Target = watch::Receiver<Option<SocketAddr>>;
+pub type UpstreamAddress = watch::Receiver<Option<SocketAddr>>;
 
 /// A port that stays while what is behind it comes and goes, and that breaks a share of its connections.
 pub struct Proxy {
     pub address: SocketAddr,
-    cuts: Cuts,
+    cuts: CutLog,
     /// Ends with the proxy, and with it every connection.
     _serving: JoinSet<()>,
 }
 
 /// A connection that was cut, and the order that it was about.
 #[derive(Debug, Clone, Copy)]
-pub struct Cut {
-    pub order: usize,
-    pub place: Place,
+pub struct ConnectionCut {
+    pub change_number: usize,
+    pub point: CutPoint,
 }
 
 /// Where a connection breaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum CutPoint {
     /// Before anything of what is asked has passed.
     Before,
     /// Within what is asked.
     Within,
     /// Within what is answered, or before it.
-    Answer,
+    Response,
 }
 
-type Cuts = Arc<Mutex<Vec<Cut>>>;
+type CutLog = Arc<Mutex<Vec<ConnectionCut>>>;
 
 /// What is kept of what was asked, to know later what it was about.
 const KEPT: usize = 8 << 10;
@@ -51,10 +51,10 @@ const KEPT: usize = 8 << 10;
 // === impl Proxy ===
 
 impl Proxy {
-    pub async fn start(target: Target, broken_share: f64, seed: u64) -> Self {
+    pub async fn start(target: UpstreamAddress, broken_share: f64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        let cuts = Cuts::default();
+        let cuts = CutLog::default();
         let mut serving = JoinSet::new();
         serving.spawn(serve(
             listener,
@@ -71,12 +71,18 @@ impl Proxy {
     }
 
     /// The connections that were cut while an order's request or callback was on them.
-    pub fn cuts(&self) -> Vec<Cut> {
+    pub fn cuts(&self) -> Vec<ConnectionCut> {
         self.cuts.lock().expect("nobody panicked").clone()
     }
 }
 
-async fn serve(listener: TcpListener, target: Target, broken_share: f64, seed: u64, cuts: Cuts) {
+async fn serve(
+    listener: TcpListener,
+    target: UpstreamAddress,
+    broken_share: f64,
+    seed: u64,
+    cuts: CutLog,
+) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut connections = JoinSet::new();
     loop {
@@ -84,11 +90,19 @@ async fn serve(listener: TcpListener, target: Target, broken_share: f64, seed: u
             continue;
         };
         let breaks = (random.f64() < broken_share).then(|| {
-            let place = [Place::Before, Place::Within, Place::Answer][random.usize(0..3)];
+            let place =
+                [CutPoint::Before, CutPoint::Within, CutPoint::Response][random.usize(0..3)];
             // An answer is a few hundred bytes, of which the first may be all that matters.
-            let most = if place == Place::Answer { 400 } else { 6_000 };
+            let most = if place == CutPoint::Response {
+                400
+            } else {
+                6_000
+            };
             let after = random.usize(0..most);
-            Break { place, after }
+            Break {
+                point: place,
+                after,
+            }
         });
         let to = *target.borrow();
         let cuts = Arc::clone(&cuts);
@@ -104,42 +118,43 @@ async fn serve(listener: TcpListener, target: Target, broken_share: f64, seed: u
 /// Where a connection breaks: after so many bytes of what is asked, or answered.
 #[derive(Debug, Clone, Copy)]
 struct Break {
-    place: Place,
+    point: CutPoint,
     after: usize,
 }
 
-async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cuts: &Cuts) {
+async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cuts: &CutLog) {
     let Ok(mut to) = TcpStream::connect(to).await else {
         return;
     };
     let mut asked = Vec::new();
     let most = |place| match breaks {
-        Some(breaks) if breaks.place == place => match place {
-            Place::Before => Some(0),
-            Place::Within | Place::Answer => Some(breaks.after),
+        Some(breaks) if breaks.point == place => match place {
+            CutPoint::Before => Some(0),
+            CutPoint::Within | CutPoint::Response => Some(breaks.after),
         },
         _ => None,
     };
-    let most_asked = most(Place::Before).or(most(Place::Within));
+    let most_asked = most(CutPoint::Before).or(most(CutPoint::Within));
     let (mut from_read, mut from_write) = from.split();
     let (mut to_read, mut to_write) = to.split();
     let is_cut = {
         // The first direction that ends takes the other with it.
         tokio::select! {
-            is_cut = pass(&mut from_read, &mut to_write, most_asked, Some(&mut asked)) => is_cut,
-            is_cut = pass(&mut to_read, &mut from_write, most(Place::Answer), None) => is_cut,
+            is_cut = copy_until_limit(&mut from_read, &mut to_write, most_asked, Some(&mut asked)) => is_cut,
+            is_cut = copy_until_limit(&mut to_read, &mut from_write, most(CutPoint::Response), None) => is_cut,
         }
     };
-    if let (true, Some(breaks), Some(order)) = (is_cut, breaks, about(&asked)) {
-        let place = breaks.place;
-        cuts.lock()
-            .expect("nobody panicked")
-            .push(Cut { order, place });
+    if let (true, Some(breaks), Some(order)) = (is_cut, breaks, change_number_in(&asked)) {
+        let place = breaks.point;
+        cuts.lock().expect("nobody panicked").push(ConnectionCut {
+            change_number: order,
+            point: place,
+        });
     }
 }
 
 /// Passes bytes on until there are no more, or so many have passed: then it says so.
-async fn pass(
+async fn copy_until_limit(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     most: Option<usize>,

@@ -10,18 +10,18 @@ use tokio::{
     time::timeout,
 };
 
-use super::orders::{Kind, Order, Overlap};
-use crate::support::{gateway::PATIENCE, requests::ACCOUNT};
+use super::planned_changes::{Operation, Overlap, PlannedChange};
+use crate::support::{gateway::TEST_TIMEOUT, requests::ACCOUNT};
 
 /// The plan that others change to: by it the ledger tells their requests.
-pub const STRANGERS_PLAN: &str = "A plan of somebody else";
+pub const FOREIGN_PLAN: &str = "A plan of somebody else";
 
 /// What the UWS user logs in with.
 pub const USERNAME: &str = "planted-uws-username";
 pub const PASSWORD: &str = "planted-uws-password";
 
 /// A sandbox. Killed when dropped.
-pub struct Sandbox {
+pub struct SandboxProcess {
     _child: Child,
     _log: Lines<BufReader<ChildStderr>>,
     pub address: SocketAddr,
@@ -29,14 +29,14 @@ pub struct Sandbox {
 
 /// Somebody else with an application of the same account.
 #[derive(Debug, Clone)]
-pub struct Stranger {
+pub struct ForeignClient {
     base: String,
     http: Client,
 }
 
 // === impl Sandbox ===
 
-impl Sandbox {
+impl SandboxProcess {
     pub async fn start(seed: u64, callbacks: SocketAddr) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
         command.arg("sandbox").env_clear().kill_on_drop(true);
@@ -48,14 +48,14 @@ impl Sandbox {
             ),
             ("sandbox.listen", "127.0.0.1:0".into()),
             ("sandbox.order", "shuffled".into()),
-            ("sandbox.failure_share", "0.1".into()),
-            ("sandbox.duplicate_share", "0.1".into()),
-            ("sandbox.lost_share", "0.01".into()),
-            ("sandbox.late_share", "0.05".into()),
-            ("sandbox.late_by", "1s".into()),
+            ("sandbox.failure_rate", "0.1".into()),
+            ("sandbox.duplicate_rate", "0.1".into()),
+            ("sandbox.lost_rate", "0.01".into()),
+            ("sandbox.late_rate", "0.05".into()),
+            ("sandbox.late_delay", "1s".into()),
             ("sandbox.interim_for", "300ms".into()),
-            ("sandbox.early_share", "0.02".into()),
-            ("sandbox.malformed_share", "0.01".into()),
+            ("sandbox.early_rate", "0.02".into()),
+            ("sandbox.malformed_rate", "0.01".into()),
             ("sandbox.slow_answer", "1s".into()),
             ("sandbox.time_scale", "0.3".into()),
             ("telemetry.log_format", "json".into()),
@@ -69,7 +69,9 @@ impl Sandbox {
         let mut child = command.spawn().expect("the binary starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
         loop {
-            let line = timeout(PATIENCE, log.next_line()).await.expect("in time");
+            let line = timeout(TEST_TIMEOUT, log.next_line())
+                .await
+                .expect("in time");
             let line = line.expect("readable").expect("the sandbox starts");
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
@@ -83,9 +85,9 @@ impl Sandbox {
     }
 
     /// Somebody who reaches it without a proxy.
-    pub fn stranger(&self) -> Stranger {
+    pub fn foreign_client(&self) -> ForeignClient {
         let http = Client::builder().no_proxy().build().expect("a client");
-        Stranger {
+        ForeignClient {
             base: format!("http://{}/api", self.address),
             http,
         }
@@ -94,7 +96,7 @@ impl Sandbox {
 
 // === impl Stranger ===
 
-impl Stranger {
+impl ForeignClient {
     /// Ends the access token that everybody of this application has.
     pub async fn revoke_token(&self) {
         let token = self.token().await;
@@ -107,7 +109,7 @@ impl Stranger {
     }
 
     /// Changes the devices of an order, or one of them, to another plan.
-    pub async fn meddle(&self, order: &Order, overlap: Overlap) {
+    pub async fn change_same_devices(&self, order: &PlannedChange, overlap: Overlap) {
         // Its own devices ask for no situation, so that nobody else is met by one.
         let plain = |device: &&String| device.starts_with("8914") || device.starts_with("A1");
         let mut devices: Vec<String> = order.devices.iter().filter(plain).cloned().collect();
@@ -118,9 +120,9 @@ impl Stranger {
                 devices.push(more);
             }
         }
-        let (path, body) = match order.kind {
-            Kind::Esim => ("devices/profile/actions/serviceplan", esim(&devices)),
-            Kind::FiveGBi => ("devices/actions/plan", five_g_bi(&devices)),
+        let (path, body) = match order.operation {
+            Operation::Esim => ("devices/profile/actions/serviceplan", esim(&devices)),
+            Operation::FiveGBi => ("devices/actions/plan", five_g_bi(&devices)),
         };
         // Its token may be revoked in between: then it tries again, as everybody would.
         for _ in 0..10 {
@@ -174,14 +176,14 @@ async fn text(asked: RequestBuilder, member: &str) -> String {
 fn esim(iccids: &[String]) -> Value {
     let devices = iccids.iter().map(|iccid| {
         json!({"deviceIds": [
-            {"kind": "eid", "id": Kind::eid(iccid)},
+            {"kind": "eid", "id": Operation::eid(iccid)},
             {"kind": "iccid", "id": iccid},
         ]})
     });
     json!({
         "devices": devices.collect::<Vec<_>>(),
         "accountName": ACCOUNT,
-        "servicePlan": STRANGERS_PLAN,
+        "servicePlan": FOREIGN_PLAN,
     })
 }
 
@@ -201,6 +203,6 @@ fn five_g_bi(meids: &[String]) -> Value {
     json!({
         "deviceListWithServiceAddress": devices.collect::<Vec<_>>(),
         "accountName": ACCOUNT,
-        "servicePlan": STRANGERS_PLAN,
+        "servicePlan": FOREIGN_PLAN,
     })
 }

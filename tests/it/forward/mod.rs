@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::support::{
-    gateway::{Directory, Gateway, PATIENCE, Setup},
+    gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
     requests::{deliver, esim_callback, five_g_bi_callback, post},
-    thingspace::ThingSpace,
-    webhook::Webhook,
+    thingspace::FakeThingSpace,
+    webhook::FakeWebhook,
 };
 
 mod pauses;
@@ -19,7 +19,7 @@ const PATH_SECRET: &str = "planted-path-secret";
 const USERNAME: &str = "planted-callback-username";
 const PASSWORD: &str = "planted-callback-password";
 
-fn setup(thingspace: &ThingSpace, directory: &Directory, webhook: &Webhook) -> Setup {
+fn setup(thingspace: &FakeThingSpace, directory: &TestDir, webhook: &FakeWebhook) -> Setup {
     let url = format!("http://{}/old/{{service}}?token=planted", webhook.address);
     Setup::serve(&thingspace.base_url(), directory)
         .env("TSGW_CALLBACKS__PATH_SECRET", PATH_SECRET)
@@ -51,21 +51,21 @@ async fn metric(gateway: &Gateway, name: &str) -> u64 {
     values.sum()
 }
 
-async fn until_metric(gateway: &Gateway, name: &str, wanted: u64) {
+async fn wait_for_metric(gateway: &Gateway, name: &str, wanted: u64) {
     let look = async {
         while metric(gateway, name).await != wanted {
             tokio::task::yield_now().await;
         }
     };
-    let found = timeout(PATIENCE, look).await;
+    let found = timeout(TEST_TIMEOUT, look).await;
     assert!(found.is_ok(), "{name} is not {wanted} in time");
 }
 
 #[tokio::test]
 async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_it_came() {
-    let directory = Directory::new();
-    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
-    let up = webhook.up().await;
+    let directory = TestDir::new();
+    let (thingspace, webhook) = (FakeThingSpace::start().await, FakeWebhook::new());
+    let up = webhook.serve().await;
     let setup = setup(&thingspace, &directory, &webhook)
         .env("TSGW_CALLBACKS__PREVIOUS_USERNAME", "planted-previous-user")
         .env("TSGW_CALLBACKS__PREVIOUS_PASSWORD", "planted-previous-word");
@@ -83,7 +83,7 @@ async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_
         ),
     )
     .await;
-    let got = webhook.until(|bodies| bodies.len() == 1).await;
+    let got = webhook.wait_until(|bodies| bodies.len() == 1).await;
     assert_eq!(
         got,
         [(
@@ -100,7 +100,7 @@ async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_
         &esim_callback("r-2", 0),
     )
     .await;
-    let got = webhook.until(|bodies| bodies.len() >= 2).await;
+    let got = webhook.wait_until(|bodies| bodies.len() >= 2).await;
     assert_eq!(
         got[1..],
         [(
@@ -141,9 +141,9 @@ async fn a_callback_is_passed_on_once_with_the_pair_of_the_settings_and_else_as_
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_while_the_webhook_was_down_is_passed_on_after_kill_and_restart() {
-    let directory = Directory::new();
-    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+async fn callbacks_acknowledged_while_the_webhook_was_down_are_forwarded_after_a_kill() {
+    let directory = TestDir::new();
+    let (thingspace, webhook) = (FakeThingSpace::start().await, FakeWebhook::new());
     let setup = setup(&thingspace, &directory, &webhook);
     let gateway = setup.start().await;
     let carrier = url(&gateway, "CarrierService");
@@ -158,10 +158,12 @@ async fn what_was_acknowledged_while_the_webhook_was_down_is_passed_on_after_kil
     let gateway = setup.start().await;
     let waiting = "thingspace_gateway_callbacks_forwards_waiting";
     assert_eq!(metric(&gateway, waiting).await, 20);
-    let _up = webhook.up().await;
-    let got = webhook.until(|bodies| requests(bodies).len() == 20).await;
+    let _up = webhook.serve().await;
+    let got = webhook
+        .wait_until(|bodies| requests(bodies).len() == 20)
+        .await;
     assert_eq!(requests(&got), sent);
-    until_metric(&gateway, waiting, 0).await;
+    wait_for_metric(&gateway, waiting, 0).await;
     let (code, _) = gateway.terminate().await;
     assert_eq!(code, Some(0));
     // All are settled: the next start passes nothing on again.
@@ -173,36 +175,40 @@ async fn what_was_acknowledged_while_the_webhook_was_down_is_passed_on_after_kil
         &signed(callback, USERNAME, PASSWORD),
     )
     .await;
-    let got = webhook.until(|bodies| bodies.len() > before).await;
+    let got = webhook.wait_until(|bodies| bodies.len() > before).await;
     assert_eq!(got[before..].len(), 1);
     assert_eq!(got[before].1["requestId"], "r-last");
 }
 
 #[tokio::test]
-async fn what_the_webhook_does_not_take_is_tried_again_and_redirects_are_not_followed() {
-    let directory = Directory::new();
-    let (thingspace, webhook, other) = (ThingSpace::start().await, Webhook::new(), Webhook::new());
-    let (_up, _other_up) = (webhook.up().await, other.up().await);
+async fn failed_deliveries_are_retried_and_redirects_are_not_followed() {
+    let directory = TestDir::new();
+    let (thingspace, webhook, other) = (
+        FakeThingSpace::start().await,
+        FakeWebhook::new(),
+        FakeWebhook::new(),
+    );
+    let (_up, _other_up) = (webhook.serve().await, other.serve().await);
     let gateway = setup(&thingspace, &directory, &webhook).start().await;
-    webhook.answer(500, &[]);
-    webhook.answer(307, &[("location", format!("http://{}/", other.address))]);
-    webhook.answer(429, &[("retry-after", "1".to_owned())]);
+    webhook.respond_once(500, &[]);
+    webhook.respond_once(307, &[("location", format!("http://{}/", other.address))]);
+    webhook.respond_once(429, &[("retry-after", "1".to_owned())]);
     let profile = url(&gateway, "DeviceProfileService");
     deliver(&profile, &esim_callback("r", 0)).await;
-    let got = webhook.until(|bodies| bodies.len() == 4).await;
+    let got = webhook.wait_until(|bodies| bodies.len() == 4).await;
     assert!(got.iter().all(|one| *one == got[0]), "{got:?}");
     let forwarded = r#"thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome="#;
-    until_metric(&gateway, &format!("{forwarded}\"forwarded\""), 1).await;
+    wait_for_metric(&gateway, &format!("{forwarded}\"forwarded\""), 1).await;
     assert_eq!(metric(&gateway, &format!("{forwarded}\"failed\"")).await, 3);
     assert_eq!(other.bodies().len(), 0);
 }
 
 #[tokio::test]
-async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
-    let directory = Directory::new();
-    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
-    let _up = webhook.up().await;
-    webhook.refuse("DeviceProfileService", 404);
+async fn rejected_callbacks_do_not_delay_accepted_ones() {
+    let directory = TestDir::new();
+    let (thingspace, webhook) = (FakeThingSpace::start().await, FakeWebhook::new());
+    let _up = webhook.serve().await;
+    webhook.respond_for_path("DeviceProfileService", 404);
     let gateway = setup(&thingspace, &directory, &webhook).start().await;
     let (profile, carrier) = (
         url(&gateway, "DeviceProfileService"),
@@ -216,7 +222,7 @@ async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
     }
     // All of them were refused by now, and are due again and again.
     webhook
-        .until(|bodies| requests(bodies).is_superset(&refused))
+        .wait_until(|bodies| requests(bodies).is_superset(&refused))
         .await;
     let start = Instant::now();
     let mut taken = HashSet::new();
@@ -227,13 +233,13 @@ async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
         taken.insert(request);
     }
     webhook
-        .until(|bodies| requests(bodies).is_superset(&taken))
+        .wait_until(|bodies| requests(bodies).is_superset(&taken))
         .await;
     assert!(start.elapsed() < Duration::from_secs(10));
     // Each refused one is tried again by itself, and taken once the webhook takes such.
-    webhook.refuse("DeviceProfileService", 200);
+    webhook.respond_for_path("DeviceProfileService", 200);
     let waiting = "thingspace_gateway_callbacks_forwards_waiting";
-    until_metric(&gateway, waiting, 0).await;
+    wait_for_metric(&gateway, waiting, 0).await;
     // That many pages, and few lines.
     let log = gateway.kill().await;
     assert_eq!(log.matches("was not passed on yet").count(), 1, "{log}");
@@ -241,11 +247,11 @@ async fn what_the_webhook_refuses_does_not_hold_up_what_it_takes() {
 
 #[tokio::test]
 async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
-    let directory = Directory::new();
-    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
+    let directory = TestDir::new();
+    let (thingspace, webhook) = (FakeThingSpace::start().await, FakeWebhook::new());
     let setup = setup(&thingspace, &directory, &webhook).set("callbacks.forward_max_waiting", "10");
-    let up = webhook.up().await;
-    webhook.always(503);
+    let up = webhook.serve().await;
+    webhook.respond_always(503);
     let gateway = setup.start().await;
     let profile = url(&gateway, "DeviceProfileService");
     for number in 0..50 {
@@ -257,12 +263,12 @@ async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
     assert_eq!(metric(&gateway, waiting).await, 10);
     let given_up = "thingspace_gateway_callbacks_forwards_total{\
                     thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
-    until_metric(&gateway, given_up, 40).await;
+    wait_for_metric(&gateway, given_up, 40).await;
     let before = webhook.bodies().len();
-    webhook.always(200);
+    webhook.respond_always(200);
     let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
     webhook
-        .until(|bodies| newest.is_subset(&requests(&bodies[before..])))
+        .wait_until(|bodies| newest.is_subset(&requests(&bodies[before..])))
         .await;
     drop(up);
     let log = gateway.kill().await;
@@ -270,10 +276,10 @@ async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
 }
 
 #[tokio::test]
-async fn what_is_in_the_quarantine_is_passed_on_only_once_it_is_replayed() {
-    let directory = Directory::new();
-    let (thingspace, webhook) = (ThingSpace::start().await, Webhook::new());
-    let _up = webhook.up().await;
+async fn a_quarantined_callback_is_forwarded_only_after_its_replay() {
+    let directory = TestDir::new();
+    let (thingspace, webhook) = (FakeThingSpace::start().await, FakeWebhook::new());
+    let _up = webhook.serve().await;
     let password = directory.join("password");
     fs::write(&password, "another").unwrap();
     let setup = setup(&thingspace, &directory, &webhook)
@@ -295,7 +301,7 @@ async fn what_is_in_the_quarantine_is_passed_on_only_once_it_is_replayed() {
     )
     .await;
     webhook
-        .until(|bodies| requests(bodies).contains("r-good"))
+        .wait_until(|bodies| requests(bodies).contains("r-good"))
         .await;
     assert_eq!(requests(&webhook.bodies()).len(), 1);
     fs::write(&password, PASSWORD).unwrap();
@@ -314,8 +320,8 @@ async fn what_is_in_the_quarantine_is_passed_on_only_once_it_is_replayed() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, replayed).await.expect("it is stored");
-    let got = webhook.until(|bodies| bodies.len() == 2).await;
+    timeout(TEST_TIMEOUT, replayed).await.expect("it is stored");
+    let got = webhook.wait_until(|bodies| bodies.len() == 2).await;
     assert_eq!(got[1].1["requestId"], "r-kept");
     assert_eq!(got[1].1["password"], PASSWORD);
 }

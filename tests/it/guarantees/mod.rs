@@ -7,25 +7,25 @@
 
 use std::collections::{HashMap, HashSet};
 
-mod broken;
+mod checker_tests;
 
 /// What one stream was sent, and how it ended.
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
     /// The token that it was opened with; empty for the beginning.
     pub from: String,
-    pub messages: Vec<Message>,
-    pub end: End,
+    pub messages: Vec<RecordedMessage>,
+    pub end: StreamEnd,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub struct RecordedMessage {
     pub token: String,
-    pub what: What,
+    pub kind: MessageKind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub enum What {
+pub enum MessageKind {
     Opened,
     /// A result or a change of state, as text that tells it from all others.
     Event(String),
@@ -35,12 +35,12 @@ pub enum What {
     Finished {
         state: String,
         is_final: bool,
-        adds_up: bool,
+        has_consistent_counts: bool,
     },
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
-pub enum End {
+pub enum StreamEnd {
     /// The client stopped, or its connection broke.
     #[default]
     Cut,
@@ -54,21 +54,21 @@ pub enum End {
 
 /// What is judged: the reference, and the streams of the same target.
 pub struct History<'a> {
-    pub reference: &'a [Message],
+    pub reference: &'a [RecordedMessage],
     pub streams: &'a [Recording],
 }
 
 impl Recording {
     pub fn ends_with_finished(&self) -> bool {
         let last = self.messages.last();
-        last.is_some_and(|last| matches!(last.what, What::Finished { .. }))
+        last.is_some_and(|last| matches!(last.kind, MessageKind::Finished { .. }))
     }
 }
 
-type Verdict = Result<(), String>;
+type CheckResult = Result<(), String>;
 
 /// All seven.
-pub fn check(history: &History<'_>) -> Verdict {
+pub fn check(history: &History<'_>) -> CheckResult {
     ordered(history)?;
     unique(history)?;
     gap_free(history)?;
@@ -88,7 +88,7 @@ impl<'a> History<'a> {
             .collect()
     }
 
-    fn events(&self) -> Vec<&'a Message> {
+    fn events(&self) -> Vec<&'a RecordedMessage> {
         self.reference
             .iter()
             .filter(|message| is_event(message))
@@ -125,16 +125,16 @@ impl<'a> History<'a> {
     }
 }
 
-fn is_event(message: &Message) -> bool {
-    matches!(message.what, What::Event(_))
+fn is_event(message: &RecordedMessage) -> bool {
+    matches!(message.kind, MessageKind::Event(_))
 }
 
-fn delivered(stream: &Recording) -> impl Iterator<Item = &Message> {
+fn delivered(stream: &Recording) -> impl Iterator<Item = &RecordedMessage> {
     stream.messages.iter().filter(|message| is_event(message))
 }
 
 /// Messages come in journal order.
-pub fn ordered(history: &History<'_>) -> Verdict {
+pub fn ordered(history: &History<'_>) -> CheckResult {
     let places = history.places();
     let events = history.events();
     for stream in history.streams {
@@ -145,7 +145,7 @@ pub fn ordered(history: &History<'_>) -> Verdict {
                     "Ordered: an event that the reference lacks: {message:?}"
                 ));
             };
-            if events[*place].what != message.what {
+            if events[*place].kind != message.kind {
                 return Err(format!(
                     "Ordered: another event stood at this place: {message:?}"
                 ));
@@ -160,7 +160,7 @@ pub fn ordered(history: &History<'_>) -> Verdict {
 }
 
 /// No event twice on a stream, nor again after a resume.
-pub fn unique(history: &History<'_>) -> Verdict {
+pub fn unique(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         let start = history.start(stream)?;
         let mut seen = HashSet::new();
@@ -177,7 +177,7 @@ pub fn unique(history: &History<'_>) -> Verdict {
     }
     let mut seen = HashSet::new();
     for event in history.events() {
-        if !seen.insert(format!("{:?}", event.what)) {
+        if !seen.insert(format!("{:?}", event.kind)) {
             return Err(format!("Unique: the same event at two places: {event:?}"));
         }
     }
@@ -185,7 +185,7 @@ pub fn unique(history: &History<'_>) -> Verdict {
 }
 
 /// Nothing that belongs between two received tokens is missing.
-pub fn gap_free(history: &History<'_>) -> Verdict {
+pub fn gap_free(history: &History<'_>) -> CheckResult {
     let places = history.places();
     for stream in history.streams {
         let mut last = None;
@@ -206,7 +206,7 @@ pub fn gap_free(history: &History<'_>) -> Verdict {
 }
 
 /// After a token, the next event is exactly the next one.
-pub fn resumable(history: &History<'_>) -> Verdict {
+pub fn resumable(history: &History<'_>) -> CheckResult {
     let places = history.places();
     for stream in history.streams {
         let start = history.start(stream)?;
@@ -227,17 +227,17 @@ pub fn resumable(history: &History<'_>) -> Verdict {
 }
 
 /// A bookmark says that all before it has been delivered.
-pub fn bookmarkable(history: &History<'_>) -> Verdict {
+pub fn bookmarkable(history: &History<'_>) -> CheckResult {
     let places = history.places();
     for stream in history.streams {
         let mut reached = history.start(stream)?;
         for message in &stream.messages {
-            match &message.what {
-                What::Event(_) => {
+            match &message.kind {
+                MessageKind::Event(_) => {
                     let place = places.get(message.token.as_str()).copied().unwrap_or(0);
                     reached = isize::try_from(place).unwrap_or(isize::MAX);
                 }
-                What::Bookmark | What::Finished { .. } => {
+                MessageKind::Bookmark | MessageKind::Finished { .. } => {
                     let promised = history.place_of(&message.token)?;
                     if promised != reached {
                         return Err(format!(
@@ -245,7 +245,7 @@ pub fn bookmarkable(history: &History<'_>) -> Verdict {
                         ));
                     }
                 }
-                What::Opened | What::Reconnect => {}
+                MessageKind::Opened | MessageKind::Reconnect => {}
             }
         }
     }
@@ -253,12 +253,14 @@ pub fn bookmarkable(history: &History<'_>) -> Verdict {
 }
 
 /// `finished` comes once a stream, last, and only when it is true.
-pub fn terminal_once(history: &History<'_>) -> Verdict {
+pub fn terminal_once(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         for (place, message) in stream.messages.iter().enumerate() {
-            let What::Finished {
-                is_final, adds_up, ..
-            } = &message.what
+            let MessageKind::Finished {
+                is_final,
+                has_consistent_counts: adds_up,
+                ..
+            } = &message.kind
             else {
                 continue;
             };
@@ -269,7 +271,7 @@ pub fn terminal_once(history: &History<'_>) -> Verdict {
                 return Err(format!("Terminal-once: not true: {message:?}"));
             }
             // A connection may break before the OK.
-            if matches!(stream.end, End::Refused { .. }) {
+            if matches!(stream.end, StreamEnd::Refused { .. }) {
                 return Err(format!(
                     "Terminal-once: not followed by OK but {:?}",
                     stream.end
@@ -282,11 +284,11 @@ pub fn terminal_once(history: &History<'_>) -> Verdict {
 
 /// A stream begins with `opened` and ends for a reason that it tells; a token
 /// that cannot be honoured is refused with its reason, never INTERNAL.
-pub fn never_silently_stuck(history: &History<'_>) -> Verdict {
+pub fn never_silently_stuck(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         let first = stream.messages.first();
-        match (&stream.end, first.map(|first| &first.what)) {
-            (End::Refused { code, reason }, None) => {
+        match (&stream.end, first.map(|first| &first.kind)) {
+            (StreamEnd::Refused { code, reason }, None) => {
                 let honest = matches!(
                     code.as_str(),
                     "OutOfRange" | "InvalidArgument" | "NotFound" | "Unavailable"
@@ -297,21 +299,25 @@ pub fn never_silently_stuck(history: &History<'_>) -> Verdict {
                     ));
                 }
             }
-            (_, Some(What::Opened)) => {}
-            (End::Cut, None) => {}
+            (_, Some(MessageKind::Opened)) => {}
+            (StreamEnd::Cut, None) => {}
             (end, first) => {
                 return Err(format!(
                     "Never silently stuck: began with {first:?}, ended {end:?}"
                 ));
             }
         }
-        let last = stream.messages.last().map(|last| &last.what);
+        let last = stream.messages.last().map(|last| &last.kind);
         match (&stream.end, last) {
-            (End::Ok, Some(What::Finished { .. } | What::Bookmark)) | (End::Cut, _) => {}
-            (End::Ok, last) => return Err(format!("Never silently stuck: OK after {last:?}")),
-            (End::Refused { reason, .. }, Some(What::Reconnect)) if reason == "RECONNECT" => {}
-            (End::Refused { .. }, None) => {}
-            (End::Refused { reason, .. }, _) if reason == "JOURNAL_UNAVAILABLE" => {}
+            (StreamEnd::Ok, Some(MessageKind::Finished { .. } | MessageKind::Bookmark))
+            | (StreamEnd::Cut, _) => {}
+            (StreamEnd::Ok, last) => {
+                return Err(format!("Never silently stuck: OK after {last:?}"));
+            }
+            (StreamEnd::Refused { reason, .. }, Some(MessageKind::Reconnect))
+                if reason == "RECONNECT" => {}
+            (StreamEnd::Refused { .. }, None) => {}
+            (StreamEnd::Refused { reason, .. }, _) if reason == "JOURNAL_UNAVAILABLE" => {}
             (end, last) => return Err(format!("Never silently stuck: {end:?} after {last:?}")),
         }
     }

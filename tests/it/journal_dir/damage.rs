@@ -4,14 +4,14 @@ use std::{fs, path::Path, process::Stdio};
 
 use tonic::Code;
 
-use super::{assert_whole, copy, journal, setup, use_it};
+use super::{assert_journal_complete, copy, fill_journal, journal, setup};
 use crate::support::{
-    gateway::{Directory, Setup},
-    requests::{Watch, change_esim, esim, get_by_key, resume, stored, watch_change},
-    thingspace::{Call, ThingSpace},
+    gateway::{Setup, TestDir},
+    requests::{Watch, change_esim, esim, get_by_key, resume, until_caught_up, watch_change},
+    thingspace::{CallKind, FakeThingSpace},
 };
 
-type Damage = (&'static str, fn(&Path));
+type DamageCase = (&'static str, fn(&Path));
 
 const DATABASE: &str = "journal.db";
 const LOG: &str = "journal.db-wal";
@@ -33,7 +33,7 @@ fn empty(dir: &Path, name: &str) {
 }
 
 /// Damage to a directory whose log has not been checkpointed.
-const DAMAGES: [Damage; 8] = [
+const DAMAGES: [DamageCase; 8] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
     ("a log that is garbage", |dir| overwrite(dir, LOG, 0)),
@@ -50,7 +50,7 @@ const DAMAGES: [Damage; 8] = [
 ];
 
 /// Damage to a directory whose log was checkpointed by a graceful shutdown.
-const DAMAGES_AFTER_AN_END: [Damage; 5] = [
+const DAMAGES_AFTER_AN_END: [DamageCase; 5] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
     ("a database that is garbage", |dir| {
@@ -61,7 +61,7 @@ const DAMAGES_AFTER_AN_END: [Damage; 5] = [
 ];
 
 /// Runs `journal accept-loss`; its exit code and what it says.
-async fn accept_loss(directory: &Directory) -> (Option<i32>, String) {
+async fn accept_loss(directory: &TestDir) -> (Option<i32>, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"));
     command.args(["journal", "accept-loss"]).env_clear();
     command.arg(format!("--journal.dir={}", journal(directory).display()));
@@ -70,8 +70,11 @@ async fn accept_loss(directory: &Directory) -> (Option<i32>, String) {
         .output()
         .await
         .expect("it runs");
-    let said = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8(said).expect("text"))
+    let output_bytes = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8(output_bytes).expect("text"),
+    )
 }
 
 async fn assert_refused(setup: &Setup, damage: &str) {
@@ -82,12 +85,12 @@ async fn assert_refused(setup: &Setup, damage: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_has_lost_its_database_or_its_log_is_refused_and_goes_on_once_restored() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_journal_without_its_database_or_log_is_rejected_until_restored() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
     let gateway = setup.start().await;
-    let made = use_it(&gateway).await;
+    let made = fill_journal(&gateway).await;
     gateway.kill().await;
     let (journal, backup) = (journal(&directory), directory.join("backup"));
     copy(&journal, &backup);
@@ -101,7 +104,7 @@ async fn a_journal_that_has_lost_its_database_or_its_log_is_refused_and_goes_on_
         copy(&backup, &journal);
     }
     let gateway = setup.start().await;
-    assert_whole(&mut gateway.client().await, &made, &thingspace).await;
+    assert_journal_complete(&mut gateway.client().await, &made, &thingspace).await;
     assert_eq!(gateway.terminate().await.0, Some(0));
 
     // After an orderly end all is in the database.
@@ -123,15 +126,15 @@ async fn a_journal_that_has_lost_its_database_or_its_log_is_refused_and_goes_on_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_post_has_left_is_missed_however_soon_the_log_is_lost() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
     // The database is complete up to a point, and everything later is in the log.
     let gateway = setup.start().await;
-    use_it(&gateway).await;
+    fill_journal(&gateway).await;
     assert_eq!(gateway.terminate().await.0, Some(0));
     let gateway = setup.start().await;
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut client = gateway.client().await;
     let calling = tokio::spawn(async move { client.change_esim_plan(esim("sent", [9])).await });
     held.arrived().await;
@@ -142,34 +145,34 @@ async fn a_change_whose_post_has_left_is_missed_however_soon_the_log_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_loss_that_is_accepted_starts_a_new_epoch_with_what_is_left() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn accept_loss_starts_a_new_epoch_with_the_remaining_data() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
     let gateway = setup.start().await;
-    let made = use_it(&gateway).await;
-    let (code, said) = accept_loss(&directory).await;
+    let made = fill_journal(&gateway).await;
+    let (code, output) = accept_loss(&directory).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("another process is using it"), "{said}");
+    assert!(output.contains("another process is using it"), "{output}");
     let mut client = gateway.client().await;
-    let story = Watch::open(&mut client, stored(watch_change(&made[0]))).await;
-    let token = story.rest().await.last_token().to_owned();
+    let story = Watch::open(&mut client, until_caught_up(watch_change(&made[0]))).await;
+    let token = story.read_to_end().await.last_token().to_owned();
     assert_eq!(gateway.terminate().await.0, Some(0));
-    let (code, said) = accept_loss(&directory).await;
+    let (code, output) = accept_loss(&directory).await;
     assert_eq!(code, Some(1));
-    assert!(said.contains("nothing is missing"), "{said}");
+    assert!(output.contains("nothing is missing"), "{output}");
 
     let gateway = setup.start().await;
     change_esim(&mut gateway.client().await, esim("lost", [9])).await;
     gateway.kill().await;
     overwrite(&journal(&directory), LOG, 0);
     assert_refused(&setup, "a log that is garbage").await;
-    let (code, said) = accept_loss(&directory).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = accept_loss(&directory).await;
+    assert_eq!(code, Some(0), "{output}");
 
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    assert_whole(&mut client, &made, &thingspace).await;
+    assert_journal_complete(&mut client, &made, &thingspace).await;
     let lost = get_by_key(&mut client, "lost").await;
     assert_eq!(lost.unwrap_err().code(), Code::NotFound);
     let refused = Watch::try_open(&mut client, resume(&token)).await;
@@ -182,8 +185,8 @@ async fn a_loss_that_is_accepted_starts_a_new_epoch_with_what_is_left() {
     // Nothing at all is left: what is unreadable is kept beside it.
     overwrite(&journal(&directory), DATABASE, 0);
     assert_refused(&setup, "a database that is garbage").await;
-    let (code, said) = accept_loss(&directory).await;
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = accept_loss(&directory).await;
+    assert_eq!(code, Some(0), "{output}");
     assert!(journal(&directory).join("journal.db.damaged-1").is_file());
     let gateway = setup.start().await;
     assert_eq!(gateway.terminate().await.0, Some(0));

@@ -9,8 +9,8 @@ use std::{
     path::Path,
 };
 
-use super::{journal, setup, use_it};
-use crate::support::{gateway::Directory, thingspace::ThingSpace};
+use super::{fill_journal, journal, setup};
+use crate::support::{gateway::TestDir, thingspace::FakeThingSpace};
 
 /// The names of files that others may read or write.
 fn open_files(dir: &Path) -> Vec<String> {
@@ -30,16 +30,16 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_files_of_a_journal_are_the_owners_alone_whatever_the_directory() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn journal_files_are_accessible_to_the_owner_only() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
     let journal = journal(&directory);
     // As Kubernetes makes a volume with an fsGroup.
     fs::create_dir(&journal).expect("a directory");
     set_mode(&journal, 0o2775);
     let gateway = setup.start().await;
-    use_it(&gateway).await;
+    fill_journal(&gateway).await;
     assert_eq!(open_files(&journal), Vec::<String>::new());
     gateway.kill().await;
 
@@ -58,9 +58,9 @@ async fn the_files_of_a_journal_are_the_owners_alone_whatever_the_directory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_an_abandoned_socket_is_not_removed_for_the_admin_socket() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let socket = directory.join("admin.sock");
     let setup = setup(&thingspace, &directory).set("admin.socket", socket.to_str().expect("text"));
 
@@ -90,12 +90,12 @@ async fn what_is_not_an_abandoned_socket_is_not_removed_for_the_admin_socket() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_is_kept_out_without_the_lock_file_and_by_another_path() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace, &directory);
     let journal = journal(&directory);
     let gateway = setup.start().await;
-    use_it(&gateway).await;
+    fill_journal(&gateway).await;
 
     fs::remove_file(journal.join("journal.lock")).expect("it is there");
     let (code, log) = setup.refused().await;

@@ -8,11 +8,12 @@ use std::{
 use thingspace_gateway::proto::Change;
 
 use crate::support::{
-    gateway::{Client, Directory, Gateway, Setup},
+    gateway::{Client, Gateway, Setup, TestDir},
     requests::{
-        Story, change_esim, deliver, esim, esim_callback, get_by_key, stored, watch_request,
+        WatchTranscript, change_esim, deliver, esim, esim_callback, get_by_key, until_caught_up,
+        watch_request,
     },
-    thingspace::ThingSpace,
+    thingspace::FakeThingSpace,
 };
 
 mod damage;
@@ -23,17 +24,17 @@ mod origin;
 const CHANGES: usize = 3;
 
 /// A directory below one that may be copied.
-fn journal(directory: &Directory) -> PathBuf {
+fn journal(directory: &TestDir) -> PathBuf {
     directory.join("journal")
 }
 
-fn setup(thingspace: &ThingSpace, directory: &Directory) -> Setup {
+fn setup(thingspace: &FakeThingSpace, directory: &TestDir) -> Setup {
     Setup::serve(&thingspace.base_url(), directory)
         .set("journal.dir", journal(directory).to_str().expect("text"))
 }
 
 /// Makes some changes and delivers their results, so that all is in the write-ahead log.
-async fn use_it(gateway: &Gateway) -> Vec<Change> {
+async fn fill_journal(gateway: &Gateway) -> Vec<Change> {
     let mut client = gateway.client().await;
     let url = gateway.callback_url("DeviceProfileService");
     let mut made = Vec::new();
@@ -46,14 +47,22 @@ async fn use_it(gateway: &Gateway) -> Vec<Change> {
 }
 
 /// Every key is known and sends nothing, every result is there.
-async fn assert_whole(client: &mut Client, made: &[Change], thingspace: &ThingSpace) {
+async fn assert_journal_complete(
+    client: &mut Client,
+    made: &[Change],
+    thingspace: &FakeThingSpace,
+) {
     let posts = thingspace.posts();
     for (number, change) in made.iter().enumerate() {
         let key = format!("key {number}");
         let again = change_esim(client, esim(&key, [number])).await;
         assert_eq!(again.change_id, change.change_id);
         assert_eq!(get_by_key(client, &key).await.unwrap(), again);
-        let story = Story::of(client, stored(watch_request(&change.request_ids[0]))).await;
+        let story = WatchTranscript::record(
+            client,
+            until_caught_up(watch_request(&change.request_ids[0])),
+        )
+        .await;
         assert_eq!(story.results().len(), 1);
     }
     assert_eq!(thingspace.posts(), posts);

@@ -1,18 +1,18 @@
 //! A journal answers for the ThingSpace that its changes were sent to, and for no other.
 
-use super::{assert_whole, setup, use_it};
+use super::{assert_journal_complete, fill_journal, setup};
 use crate::support::{
-    gateway::{Directory, Setup},
-    thingspace::ThingSpace,
+    gateway::{Setup, TestDir},
+    thingspace::FakeThingSpace,
 };
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_journal_is_refused_for_another_thingspace_than_its_own() {
-    let directory = Directory::new();
-    let (thingspace, other) = (ThingSpace::start().await, ThingSpace::start().await);
+    let directory = TestDir::new();
+    let (thingspace, other) = (FakeThingSpace::start().await, FakeThingSpace::start().await);
     let own = setup(&thingspace, &directory);
     let gateway = own.start().await;
-    let made = use_it(&gateway).await;
+    let made = fill_journal(&gateway).await;
     assert_eq!(gateway.terminate().await.0, Some(0));
 
     let elsewhere = own.clone().set("thingspace.base_url", &other.base_url());
@@ -34,15 +34,15 @@ async fn a_journal_is_refused_for_another_thingspace_than_its_own() {
     for base_url in [spelled, thingspace.base_url().replace("http:", "HTTP:")] {
         let same = own.clone().set("thingspace.base_url", &base_url);
         let gateway = same.start().await;
-        assert_whole(&mut gateway.client().await, &made, &thingspace).await;
+        assert_journal_complete(&mut gateway.client().await, &made, &thingspace).await;
         assert_eq!(gateway.terminate().await.0, Some(0));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_sandboxs_journal_is_a_sandboxs_whatever_its_port_and_never_thingspaces() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_sandbox_journal_works_with_any_sandbox_port_and_never_with_thingspace() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let journal = super::journal(&directory);
     let sandbox = Setup::sandbox().set("journal.dir", journal.to_str().expect("text"));
     for _ in 0..2 {

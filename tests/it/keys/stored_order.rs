@@ -7,21 +7,21 @@ use thingspace_gateway::proto::{
 };
 
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        FIVE_G_BI_PLAN, Story, Watch, change_esim, change_five_g_bi, deliver, esim, esim_failure,
-        five_g_bi, get_by_key, meid, stored, watch_key,
+        FIVE_G_BI_PLAN, Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, esim,
+        esim_failure, five_g_bi, get_by_key, meid, until_caught_up, watch_key,
     },
     sender::iccid,
-    thingspace::{Answer, Call, ESIM, FIVE_G_BI, ThingSpace},
+    thingspace::{CallKind, ESIM_PLAN_PATH, FIVE_G_BI_PLAN_PATH, FakeResponse, FakeThingSpace},
 };
 
-fn throttled() -> Answer {
-    Answer::Says(429, Vec::new(), String::new())
+fn throttled() -> FakeResponse {
+    FakeResponse::Custom(429, Vec::new(), String::new())
 }
 
 /// The device list of an account on which these 5G devices are on the plan.
-fn on_plan(numbers: impl IntoIterator<Item = usize>) -> Answer {
+fn on_plan(numbers: impl IntoIterator<Item = usize>) -> FakeResponse {
     let device = |number| {
         json!({
             "accountName": "0000123456-00001",
@@ -32,7 +32,7 @@ fn on_plan(numbers: impl IntoIterator<Item = usize>) -> Answer {
     let devices: Vec<Value> = numbers.into_iter().map(device).collect();
     let body = json!({"hasMoreData": false, "devices": devices});
     let headers = vec![("content-type", "application/json")];
-    Answer::Says(200, headers, body.to_string())
+    FakeResponse::Custom(200, headers, body.to_string())
 }
 
 /// A change of these 5G devices. Each has an address and a reference of its own.
@@ -70,16 +70,16 @@ fn facts(result: &DeviceResult) -> (Option<i32>, &str, Outcome, Source) {
 }
 
 #[tokio::test]
-async fn a_rearmed_change_is_sent_in_the_stored_order_and_proves_only_the_devices_that_moved() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_retried_change_is_sent_in_the_stored_order_and_lookups_prove_only_changed_devices() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     // Device 1 is on the plan before anything is sent.
-    thingspace.always(Call::Devices, on_plan([1]));
-    thingspace.answer(Call::Change, throttled());
+    thingspace.respond_always(CallKind::Devices, on_plan([1]));
+    thingspace.respond_once(CallKind::Change, throttled());
     let refused = client
         .change_five_g_bi_plan(addressed(&[1, 2], "first"))
         .await;
@@ -87,12 +87,12 @@ async fn a_rearmed_change_is_sent_in_the_stored_order_and_proves_only_the_device
     let change = get_by_key(&mut client, "k").await.unwrap();
     assert_eq!(change.state(), ChangeState::NotSent);
 
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     let change = change_five_g_bi(&mut client, addressed(&[2, 1], "second")).await;
     assert_eq!(change.state(), ChangeState::Accepted);
     assert_eq!(change.client_reference, "job first");
     let sent: Vec<_> = thingspace
-        .seen(FIVE_G_BI)
+        .requests_to(FIVE_G_BI_PLAN_PATH)
         .iter()
         .map(|seen| five_g_devices(&seen.json()))
         .collect();
@@ -103,10 +103,10 @@ async fn a_rearmed_change_is_sent_in_the_stored_order_and_proves_only_the_device
     assert_eq!(sent, [stored_order.clone(), stored_order]);
 
     // Device 2 moves. Its callback is lost, and so is that of device 1, which failed.
-    thingspace.always(Call::Devices, on_plan([1, 2]));
+    thingspace.respond_always(CallKind::Devices, on_plan([1, 2]));
     let mut stream = Watch::open(&mut client, watch_key("k")).await;
-    stream.up_to("result 1 SUCCEEDED").await;
-    let story = Story::of(&mut client, stored(watch_key("k"))).await;
+    stream.read_until("result 1 SUCCEEDED").await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_key("k"))).await;
     let results = story.results();
     let proven: Vec<_> = results.iter().map(facts).collect();
     assert_eq!(
@@ -123,10 +123,9 @@ async fn a_rearmed_change_is_sent_in_the_stored_order_and_proves_only_the_device
 }
 
 #[tokio::test]
-async fn the_index_and_the_reference_of_a_device_are_those_of_the_first_call_after_every_rearming()
-{
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn device_index_and_reference_are_those_of_the_first_call_after_every_retry() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let mut gateway = setup.start().await;
     let order = |numbers: &[usize], references: &str| -> ChangeEsimPlanRequest {
@@ -138,16 +137,16 @@ async fn the_index_and_the_reference_of_a_device_are_those_of_the_first_call_aft
     };
     let mut client = gateway.client().await;
     for (numbers, references) in [([5, 6, 7], "first"), ([7, 5, 6], "second")] {
-        thingspace.answer(Call::Change, throttled());
+        thingspace.respond_once(CallKind::Change, throttled());
         let refused = client.change_esim_plan(order(&numbers, references)).await;
         assert!(refused.is_err());
         gateway.kill().await;
         gateway = setup.start().await;
         client = gateway.client().await;
     }
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     change_esim(&mut client, order(&[6, 7, 5], "third")).await;
-    let bodies = thingspace.seen(ESIM);
+    let bodies = thingspace.requests_to(ESIM_PLAN_PATH);
     assert_eq!(bodies.len(), 3);
     for seen in bodies {
         let body = seen.json();
@@ -162,7 +161,7 @@ async fn the_index_and_the_reference_of_a_device_are_those_of_the_first_call_aft
     for number in [6, 7, 5] {
         deliver(&url, &esim_failure("r", number)).await;
     }
-    let story = Story::of(&mut client, watch_key("k")).await;
+    let story = WatchTranscript::record(&mut client, watch_key("k")).await;
     let results = story.results();
     let of_devices: Vec<_> = results
         .iter()

@@ -11,13 +11,13 @@ use std::{
     path::Path,
 };
 
-use super::trace::{Op, Synced, Trace};
+use super::trace::{Op, SyncTarget, Trace};
 
 const SECTOR: usize = 512;
 
 /// What becomes of that which was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsynced {
+pub enum UnsyncedData {
     /// It is gone.
     Gone,
     /// It is all there.
@@ -37,15 +37,15 @@ enum Node {
 
 /// A disk at some operation of a trace.
 #[derive(Default)]
-pub struct Disk {
+pub struct SimulatedDisk {
     done: usize,
     files: Vec<File>,
-    directories: Vec<Directory>,
+    directories: Vec<DirectoryState>,
     /// By their numbers in the trace: of the file that has it now.
     inodes: HashMap<u64, usize>,
     /// By their paths, as running processes see them.
     paths: BTreeMap<String, Node>,
-    begun: HashMap<(usize, u64), (Synced, usize)>,
+    begun: HashMap<(usize, u64), (SyncTarget, usize)>,
 }
 
 #[derive(Default)]
@@ -56,7 +56,7 @@ struct File {
 }
 
 #[derive(Default)]
-struct Directory {
+struct DirectoryState {
     synced: BTreeMap<String, Node>,
     pending: Vec<(usize, String, Option<Node>)>,
 }
@@ -73,11 +73,11 @@ enum Piece {
 
 // === impl Disk ===
 
-impl Disk {
+impl SimulatedDisk {
     /// An empty one.
     pub fn new() -> Self {
         let mut disk = Self::default();
-        disk.directories.push(Directory::default());
+        disk.directories.push(DirectoryState::default());
         disk.paths.insert(String::new(), Node::Directory(0));
         disk
     }
@@ -100,7 +100,7 @@ impl Disk {
                 self.name(number, path, Some(Node::File(file)));
             }
             Op::MakeDir { path } => {
-                self.directories.push(Directory::default());
+                self.directories.push(DirectoryState::default());
                 let directory = self.directories.len() - 1;
                 self.name(number, path, Some(Node::Directory(directory)));
             }
@@ -148,16 +148,16 @@ impl Disk {
     }
 
     /// What was done before this operation is on the disk.
-    fn sync(&mut self, what: &Synced, before: usize, data: &[u8]) {
+    fn sync(&mut self, what: &SyncTarget, before: usize, data: &[u8]) {
         match what {
-            Synced::File(ino) => {
+            SyncTarget::File(ino) => {
                 let file = &mut self.files[*self.inodes.get(ino).expect("it was created")];
                 let kept = file.pending.partition_point(|(number, _)| *number < before);
                 for (_, piece) in file.pending.drain(..kept) {
                     piece.apply(&mut file.synced, data);
                 }
             }
-            Synced::Directory(path) => {
+            SyncTarget::Directory(path) => {
                 let Some(Node::Directory(directory)) = self.paths.get(path).copied() else {
                     panic!("{path} is no directory");
                 };
@@ -173,7 +173,7 @@ impl Disk {
     }
 
     /// Whether anything waits for a sync.
-    pub fn is_pending(&self) -> bool {
+    pub fn has_unsynced(&self) -> bool {
         self.files.iter().any(|file| !file.pending.is_empty())
             || self
                 .directories
@@ -182,8 +182,8 @@ impl Disk {
     }
 
     /// Writes what would be found after a power loss now.
-    pub fn write(&self, unsynced: Unsynced, data: &[u8], to: &Path) -> io::Result<()> {
-        let mut choice = Choice::of(unsynced);
+    pub fn write(&self, unsynced: UnsyncedData, data: &[u8], to: &Path) -> io::Result<()> {
+        let mut choice = Choice::for_data(unsynced);
         self.write_directory(0, &mut choice, data, to)
     }
 
@@ -198,7 +198,7 @@ impl Disk {
         let directory = &self.directories[directory];
         let mut names = directory.synced.clone();
         for (_, name, node) in &directory.pending {
-            if choice.takes_name() {
+            if choice.keeps_name() {
                 put(&mut names, name.clone(), *node);
             }
         }
@@ -217,7 +217,7 @@ impl Disk {
 
     /// The files, all that was done included.
     pub fn files(&self, data: &[u8]) -> BTreeMap<String, Vec<u8>> {
-        let mut choice = Choice::of(Unsynced::There);
+        let mut choice = Choice::for_data(UnsyncedData::There);
         let mut content = |node: &Node| match node {
             Node::File(file) => Some(self.files[*file].content(&mut choice, data)),
             Node::Directory(_) => None,
@@ -290,7 +290,7 @@ impl Piece {
 
 /// Decides, piece by piece, what is there.
 struct Choice {
-    unsynced: Unsynced,
+    unsynced: UnsyncedData,
     random: fastrand::Rng,
     /// For the file at hand: how likely a write is there, and in sectors or whole.
     share: f64,
@@ -302,10 +302,10 @@ struct Choice {
 // === impl Choice ===
 
 impl Choice {
-    fn of(unsynced: Unsynced) -> Self {
+    fn for_data(unsynced: UnsyncedData) -> Self {
         let seed = match unsynced {
-            Unsynced::Torn(seed) | Unsynced::Any(seed) => seed,
-            Unsynced::Gone | Unsynced::There => 0,
+            UnsyncedData::Torn(seed) | UnsyncedData::Any(seed) => seed,
+            UnsyncedData::Gone | UnsyncedData::There => 0,
         };
         Self {
             unsynced,
@@ -316,11 +316,11 @@ impl Choice {
         }
     }
 
-    fn takes_name(&mut self) -> bool {
+    fn keeps_name(&mut self) -> bool {
         match self.unsynced {
-            Unsynced::Gone => false,
-            Unsynced::There | Unsynced::Torn(_) => true,
-            Unsynced::Any(_) => self.random.bool(),
+            UnsyncedData::Gone => false,
+            UnsyncedData::There | UnsyncedData::Torn(_) => true,
+            UnsyncedData::Any(_) => self.random.bool(),
         }
     }
 
@@ -333,15 +333,15 @@ impl Choice {
 
     fn parts(&mut self, piece: &Piece, is_last: bool) -> Vec<Piece> {
         match self.unsynced {
-            Unsynced::Gone => Vec::new(),
-            Unsynced::There => vec![piece.clone()],
-            Unsynced::Torn(_) if !is_last => vec![piece.clone()],
-            Unsynced::Torn(_) => {
+            UnsyncedData::Gone => Vec::new(),
+            UnsyncedData::There => vec![piece.clone()],
+            UnsyncedData::Torn(_) if !is_last => vec![piece.clone()],
+            UnsyncedData::Torn(_) => {
                 let mut sectors = piece.sectors();
                 sectors.truncate(self.random.usize(0..=sectors.len().saturating_sub(1)));
                 sectors
             }
-            Unsynced::Any(_) => {
+            UnsyncedData::Any(_) => {
                 let mut taken = if self.by_sector {
                     piece.sectors()
                 } else {

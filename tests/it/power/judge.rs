@@ -27,7 +27,7 @@ pub enum Fact {
     /// A result of this request, with this ICCID, was answered with 200.
     Stored { request: String, iccid: String },
     /// What cannot be used, and says this, was answered with 200.
-    Kept { says: String },
+    Quarantined { says: String },
     /// A call with this key was answered with this change in this state.
     Answered {
         key: String,
@@ -36,38 +36,38 @@ pub enum Fact {
         state: ChangeState,
     },
     /// The POST of the change with this key was at ThingSpace.
-    Left { key: String },
+    PostSent { key: String },
     /// A watch was given this event.
-    Seen { token: String },
+    EventDelivered { token: String },
     /// ThingSpace was asked to log in with what it had refused, or was about to.
-    TriedLogIn,
+    LoginAttempted,
 }
 
 /// A fact, and between which operations of a trace it holds.
 #[derive(Debug, Clone)]
-pub struct Held {
+pub struct TimedFact {
     pub from: usize,
     pub until: usize,
     pub fact: Fact,
 }
 
 /// What a disk has.
-struct Found {
+struct RecoveredJournal {
     epoch: u64,
     /// Of these targets, all results and events.
     read: HashSet<String>,
     results: HashMap<String, HashSet<String>>,
     events: HashMap<(String, Cursor), u32>,
     changes: HashMap<String, Change>,
-    kept: Vec<String>,
-    notes: HashMap<String, Vec<u8>>,
+    quarantined: Vec<String>,
+    kv: HashMap<String, Vec<u8>>,
 }
 
 /// The journal's directory below a disk's root.
 pub const JOURNAL: &str = "state/journal";
 
 /// Opens the journal of a disk; answers with what is wrong with it.
-pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> Vec<String> {
+pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[TimedFact]) -> Vec<String> {
     let held: Vec<&Fact> = facts
         .iter()
         .filter(|held| held.from <= cut && cut < held.until)
@@ -89,11 +89,11 @@ pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> V
         opened => opened,
     };
     let found = match opened {
-        Ok(journal) => Found::read(&disk.join(JOURNAL), journal, &held).await,
+        Ok(journal) => RecoveredJournal::load(&disk.join(JOURNAL), journal, &held).await,
         Err(error) => Err(error.to_string()),
     };
     match found {
-        Ok(found) => wrong.extend(held.into_iter().filter_map(|fact| found.lacks(fact))),
+        Ok(found) => wrong.extend(held.into_iter().filter_map(|fact| found.missing(fact))),
         Err(error) => wrong.push(format!("it cannot be used: {error}")),
     }
     wrong
@@ -101,9 +101,9 @@ pub async fn judge(disk: &Path, base_url: &str, cut: usize, facts: &[Held]) -> V
 
 // === impl Found ===
 
-impl Found {
-    async fn read(dir: &Path, journal: SqliteJournal, held: &[&Fact]) -> Result<Self, String> {
-        let said = |error: &dyn std::fmt::Display| error.to_string();
+impl RecoveredJournal {
+    async fn load(dir: &Path, journal: SqliteJournal, held: &[&Fact]) -> Result<Self, String> {
+        let to_text = |error: &dyn std::fmt::Display| error.to_string();
         let journal = Arc::new(journal);
         let mut found = Self {
             epoch: journal.epoch().0,
@@ -111,8 +111,8 @@ impl Found {
             results: HashMap::new(),
             events: HashMap::new(),
             changes: HashMap::new(),
-            kept: Vec::new(),
-            notes: notes(dir).map_err(|error| said(&error))?,
+            quarantined: Vec::new(),
+            kv: read_kv(dir).map_err(|error| to_text(&error))?,
         };
         for fact in held {
             match fact {
@@ -120,29 +120,29 @@ impl Found {
                     let target = WatchTarget::Request(RequestId::parse(request.as_str()).unwrap());
                     found.read_events(&journal, target).await?;
                 }
-                Fact::Seen { token } => {
+                Fact::EventDelivered { token } => {
                     let token = ResumeToken::decode(token).expect("a token");
                     found.read_events(&journal, token.target).await?;
                 }
-                Fact::Answered { key, .. } | Fact::Left { key } => {
+                Fact::Answered { key, .. } | Fact::PostSent { key } => {
                     let name = ChangeSelector::Key(
                         AccountName::parse(ACCOUNT).unwrap(),
                         IdempotencyKey::parse(key.as_str()).unwrap(),
                     );
                     let change = journal.change(name).await;
-                    if let Some(change) = change.map_err(|error| said(&error))? {
+                    if let Some(change) = change.map_err(|error| to_text(&error))? {
                         found.changes.insert(key.clone(), change);
                     }
                 }
-                Fact::Kept { .. } | Fact::TriedLogIn => {}
+                Fact::Quarantined { .. } | Fact::LoginAttempted => {}
             }
         }
         let kept = journal.list_quarantined(0, 1_000).await;
-        let kept = kept.map_err(|error| said(&error))?;
+        let kept = kept.map_err(|error| to_text(&error))?;
         let texts = kept
             .iter()
             .map(|(_, kept)| String::from_utf8_lossy(&kept.body).into_owned());
-        found.kept = texts.collect();
+        found.quarantined = texts.collect();
         journal.close().await;
         Ok(found)
     }
@@ -181,13 +181,13 @@ impl Found {
     }
 
     /// What is wrong, if this is not there.
-    fn lacks(&self, fact: &Fact) -> Option<String> {
+    fn missing(&self, fact: &Fact) -> Option<String> {
         let wrong = match fact {
             Fact::Stored { request, iccid } => {
                 let results = self.results.get(request);
                 !results.is_some_and(|results| results.contains(iccid))
             }
-            Fact::Kept { says } => !self.kept.iter().any(|kept| kept.contains(says)),
+            Fact::Quarantined { says } => !self.quarantined.iter().any(|kept| kept.contains(says)),
             Fact::Answered {
                 key,
                 change: id,
@@ -199,23 +199,23 @@ impl Found {
                         let mut ids = change.request_ids.iter();
                         ids.any(|id| id.as_str() == request)
                     })
-                    && follows(*state, change.state)
+                    && is_reachable(*state, change.state)
             }),
-            Fact::Left { key } => {
+            Fact::PostSent { key } => {
                 let states = [ChangeState::Queued, ChangeState::NotSent];
                 let change = self.changes.get(key);
                 change.is_none_or(|change| states.contains(&change.state))
             }
-            Fact::Seen { token } => {
+            Fact::EventDelivered { token } => {
                 let token = ResumeToken::decode(token).expect("a token");
                 let at = (name(&token.target), token.cursor);
                 token.epoch.0 != self.epoch
                     || (token.cursor != Cursor::START
                         && self.events.get(&at) != Some(&token.event_hash))
             }
-            Fact::TriedLogIn => {
+            Fact::LoginAttempted => {
                 let mut failed_logins = self
-                    .notes
+                    .kv
                     .iter()
                     .filter(|(name, _)| name.starts_with("note.failed_logins."));
                 !failed_logins.any(|(_, value)| value.iter().take(2).any(|count| *count > 0))
@@ -226,7 +226,7 @@ impl Found {
 }
 
 /// Whether a change that was in the one state can be in the other now.
-fn follows(before: ChangeState, now: ChangeState) -> bool {
+fn is_reachable(before: ChangeState, now: ChangeState) -> bool {
     use ChangeState::{Accepted, Closed, Finished, OutcomeUnknown, Overdue};
     before == now
         || matches!(
@@ -245,7 +245,7 @@ fn name(target: &WatchTarget) -> String {
 }
 
 /// The small values; and SQLite's own word that the database is whole.
-fn notes(dir: &Path) -> rusqlite::Result<HashMap<String, Vec<u8>>> {
+fn read_kv(dir: &Path) -> rusqlite::Result<HashMap<String, Vec<u8>>> {
     let database = rusqlite::Connection::open(dir.join("journal.db"))?;
     let whole: String = database.query_row("PRAGMA integrity_check", [], |row| row.get(0))?;
     if whole != "ok" {

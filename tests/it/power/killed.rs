@@ -3,14 +3,13 @@
 use serde_json::json;
 
 use super::{
-    Cut,
-    disk::Unsynced,
-    judge::{Fact, Held, JOURNAL},
-    open_all,
-    trace::Recorder,
+    PowerLoss, check_disks,
+    disk::UnsyncedData,
+    judge::{Fact, JOURNAL, TimedFact},
+    trace::DiskRecorder,
 };
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{esim_callback, iccid, post},
 };
 
@@ -18,9 +17,9 @@ use crate::support::{
 const BASE_URL: &str = "http://127.0.0.1:9/api";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_kill_has_left_unsynced_is_on_disk_before_anybody_hears_of_it() {
-    let directory = Directory::new();
-    let recorder = Recorder::new(directory.path());
+async fn data_left_unsynced_by_a_kill_is_synced_before_a_duplicate_is_acknowledged() {
+    let directory = TestDir::new();
+    let recorder = DiskRecorder::new(directory.path());
     let journal = recorder.root().join(JOURNAL);
     let setup = Setup::serve(BASE_URL, &directory).set("journal.dir", journal.to_str().unwrap());
     let gateway = recorder.watch(&setup, 0).start().await;
@@ -56,24 +55,24 @@ async fn what_a_kill_has_left_unsynced_is_on_disk_before_anybody_hears_of_it() {
     let url = gateway.callback_url("DeviceProfileService");
     let again = post(&url, callback).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
-    let told = recorder.now(2);
+    let acknowledged_at = recorder.now(2);
     gateway.kill().await;
 
-    let trace = recorder.read(3, BASE_URL);
-    let done = trace.done_by(told);
+    let trace = recorder.load_trace(3, BASE_URL);
+    let after_ops = trace.ops_before(acknowledged_at);
     let fact = Fact::Stored {
         request: "r".into(),
         iccid: iccid(number),
     };
-    let held = Held {
-        from: done,
+    let held = TimedFact {
+        from: after_ops,
         until: usize::MAX,
         fact,
     };
-    let cut = Cut {
-        done,
-        unsynced: Unsynced::Gone,
+    let cut = PowerLoss {
+        after_ops,
+        unsynced: UnsyncedData::Gone,
     };
-    let (_, wrong) = open_all(&trace, &[held], &[cut]).await;
+    let (_, wrong) = check_disks(&trace, &[held], &[cut]).await;
     assert!(wrong.is_empty(), "{wrong:?}");
 }

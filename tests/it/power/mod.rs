@@ -15,17 +15,17 @@ use std::{
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-mod broken;
 mod disk;
 mod judge;
+mod judge_tests;
 mod killed;
+mod recorded_process;
 mod restarted;
-mod stage;
 mod trace;
 mod workload;
 
-use disk::{Disk, Unsynced};
-use judge::Held;
+use disk::{SimulatedDisk, UnsyncedData};
+use judge::TimedFact;
 use trace::{Op, Trace};
 
 /// What CI opens.
@@ -35,9 +35,9 @@ const RESTARTED: usize = 40;
 
 /// A power loss: after so many operations, with this of what was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Cut {
-    done: usize,
-    unsynced: Unsynced,
+struct PowerLoss {
+    after_ops: usize,
+    unsynced: UnsyncedData,
 }
 
 /// Where disks are rebuilt: in memory, where there is room for that.
@@ -50,7 +50,7 @@ fn workshop() -> TempDir {
 }
 
 /// Just before and after the end of each sync, and somewhere between them.
-fn cuts(trace: &Trace, seed: u64) -> Vec<Cut> {
+fn cuts(trace: &Trace, seed: u64) -> Vec<PowerLoss> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut cuts = Vec::new();
     let mut last = 0;
@@ -61,11 +61,14 @@ fn cuts(trace: &Trace, seed: u64) -> Vec<Cut> {
         let somewhere = random.usize(last..=number);
         for done in [number, number + 1, somewhere] {
             let (torn, any) = (
-                Unsynced::Torn(random.u64(..)),
-                Unsynced::Any(random.u64(..)),
+                UnsyncedData::Torn(random.u64(..)),
+                UnsyncedData::Any(random.u64(..)),
             );
-            for unsynced in [Unsynced::Gone, Unsynced::There, torn, any] {
-                cuts.push(Cut { done, unsynced });
+            for unsynced in [UnsyncedData::Gone, UnsyncedData::There, torn, any] {
+                cuts.push(PowerLoss {
+                    after_ops: done,
+                    unsynced,
+                });
             }
         }
         last = number + 1;
@@ -74,48 +77,52 @@ fn cuts(trace: &Trace, seed: u64) -> Vec<Cut> {
 }
 
 /// So many of them, in order: all of a first start, and any of the rest.
-fn choose(mut cuts: Vec<Cut>, count: usize, seed: u64) -> Vec<Cut> {
+fn choose(mut cuts: Vec<PowerLoss>, count: usize, seed: u64) -> Vec<PowerLoss> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut rest = cuts.split_off(cuts.len().min(count / 4));
     random.shuffle(&mut rest);
     rest.truncate(count.saturating_sub(cuts.len()));
     cuts.extend(rest);
-    cuts.sort_by_key(|cut| cut.done);
+    cuts.sort_by_key(|cut| cut.after_ops);
     cuts
 }
 
 /// Rebuilds and opens disks; answers how many, and with what is wrong with which.
-async fn open_all(trace: &Trace, facts: &[Held], cuts: &[Cut]) -> (usize, Vec<(Cut, String)>) {
+async fn check_disks(
+    trace: &Trace,
+    facts: &[TimedFact],
+    cuts: &[PowerLoss],
+) -> (usize, Vec<(PowerLoss, String)>) {
     let workshop = workshop();
-    let mut disk = Disk::new();
+    let mut disk = SimulatedDisk::new();
     let mut wrong = Vec::new();
     let mut opened = 0;
     for cut in cuts {
-        disk.advance(trace, cut.done);
+        disk.advance(trace, cut.after_ops);
         // Without anything to lose there is one disk, not four.
-        if !disk.is_pending() && cut.unsynced != Unsynced::Gone {
+        if !disk.has_unsynced() && cut.unsynced != UnsyncedData::Gone {
             continue;
         }
         let at: PathBuf = workshop.path().join(opened.to_string());
         disk.write(cut.unsynced, &trace.data, &at).expect("room");
         opened += 1;
-        let found = judge::judge(&at, &trace.base_url, cut.done, facts).await;
+        let found = judge::judge(&at, &trace.base_url, cut.after_ops, facts).await;
         wrong.extend(found.into_iter().map(|what| (*cut, what)));
         std::fs::remove_dir_all(&at).expect("it was there");
     }
     (opened, wrong)
 }
 
-fn first(wrong: &[(Cut, String)]) -> String {
+fn first(wrong: &[(PowerLoss, String)]) -> String {
     let lines = wrong.iter().take(5);
     let lines = lines.map(|(cut, what)| format!("{cut:?}: {what}"));
     lines.collect::<Vec<_>>().join("\n  ")
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_was_said_or_done_is_on_every_disk_that_a_power_loss_leaves() {
+async fn every_acknowledged_fact_survives_every_power_loss() {
     let count = env::var("TSGW_POWER_CUTS").map_or(CUTS, |count| count.parse().expect("a number"));
-    let story = workload::play().await;
+    let story = workload::record_run().await;
     let began = Instant::now();
     let all = cuts(&story.trace, 7);
     println!(
@@ -125,7 +132,7 @@ async fn whatever_was_said_or_done_is_on_every_disk_that_a_power_loss_leaves() {
         story.facts.len()
     );
     let chosen = choose(all, count, 7);
-    let (opened, wrong) = open_all(&story.trace, &story.facts, &chosen).await;
+    let (opened, wrong) = check_disks(&story.trace, &story.facts, &chosen).await;
     println!("{opened} disks in {:?}", began.elapsed());
     assert!(
         wrong.is_empty(),
@@ -133,18 +140,18 @@ async fn whatever_was_said_or_done_is_on_every_disk_that_a_power_loss_leaves() {
         wrong.len(),
         first(&wrong)
     );
-    let some: Vec<Cut> = chosen.into_iter().skip(7).step_by(RESTARTED).collect();
+    let some: Vec<PowerLoss> = chosen.into_iter().skip(7).step_by(RESTARTED).collect();
     let repeats = restarted::restart_on(&story, &some).await;
     println!(
         "{} of them by a gateway, {repeats} changes made again",
         some.len()
     );
     assert!(repeats > 0);
-    println!("{}", brought_about(&story.trace, &story.facts));
+    println!("{}", workload_summary(&story.trace, &story.facts));
 }
 
 /// What the workload has brought about: all that is looked for, and the log starts over in it.
-fn brought_about(trace: &Trace, facts: &[Held]) -> String {
+fn workload_summary(trace: &Trace, facts: &[TimedFact]) -> String {
     let [mut syncs, mut begun_logs, mut moved_pages] = [0; 3];
     let mut names = HashMap::new();
     for (_, op) in &trace.ops {

@@ -16,7 +16,7 @@ use crate::support::gateway::Setup;
 pub struct Moment(pub usize, pub u64);
 
 /// Where processes write down what they do to one directory.
-pub struct Recorder {
+pub struct DiskRecorder {
     logs: PathBuf,
     root: PathBuf,
 }
@@ -53,7 +53,7 @@ pub enum Op {
     },
     Begin {
         sync: (usize, u64),
-        what: Synced,
+        what: SyncTarget,
     },
     End {
         sync: (usize, u64),
@@ -64,7 +64,7 @@ pub enum Op {
 
 /// What is synced.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Synced {
+pub enum SyncTarget {
     File(u64),
     Directory(String),
 }
@@ -101,7 +101,7 @@ fn library() -> &'static Path {
 
 // === impl Recorder ===
 
-impl Recorder {
+impl DiskRecorder {
     /// Records what becomes of `root`, beside it.
     pub fn new(directory: &Path) -> Self {
         let directory = directory.canonicalize().expect("a directory");
@@ -146,7 +146,7 @@ impl Recorder {
     }
 
     /// How often the process has begun a log: SQLite's has a header of 32 bytes.
-    pub fn logs_begun(&self, process: usize) -> usize {
+    pub fn wal_restarts(&self, process: usize) -> usize {
         let mut trace = Trace::default();
         trace.take(process, &fs::read(self.log(process)).unwrap_or_default());
         let begins = |op: &Op| matches!(op, Op::Write { at: 0, data, .. } if data.len() == 32);
@@ -158,7 +158,7 @@ impl Recorder {
     }
 
     /// What these processes have recorded, one after the other.
-    pub fn read(&self, processes: usize, base_url: &str) -> Trace {
+    pub fn load_trace(&self, processes: usize, base_url: &str) -> Trace {
         let mut trace = Trace {
             base_url: base_url.into(),
             ..Trace::default()
@@ -201,20 +201,20 @@ impl Trace {
                     .push((moment(process, end), Op::Write { ino, at, data }));
             } else {
                 self.ops
-                    .push((moment(process, end), read(process, kind, rest)));
+                    .push((moment(process, end), parse_op(process, kind, rest)));
             }
             at = end;
         }
     }
 
     /// How many operations had been done by this moment.
-    pub fn done_by(&self, moment: Moment) -> usize {
+    pub fn ops_before(&self, moment: Moment) -> usize {
         self.ops.partition_point(|(done, _)| *done <= moment)
     }
 
     /// The same, of a disk that does not sync what `lies` names, and says that it did. It is shown
     /// a file's path as well.
-    pub fn with_lies(&self, lies: impl Fn(&Synced, &str) -> bool) -> Self {
+    pub fn with_ignored_syncs(&self, lies: impl Fn(&SyncTarget, &str) -> bool) -> Self {
         let mut names: HashMap<u64, &str> = HashMap::new();
         let mut untrue = Vec::new();
         let ops = self.ops.iter().map(|(moment, op)| {
@@ -225,8 +225,8 @@ impl Trace {
                 }
                 Op::Begin { sync, what } => {
                     let name = match what {
-                        Synced::File(ino) => names.get(ino).copied().unwrap_or_default(),
-                        Synced::Directory(path) => path,
+                        SyncTarget::File(ino) => names.get(ino).copied().unwrap_or_default(),
+                        SyncTarget::Directory(path) => path,
                     };
                     if lies(what, name) {
                         untrue.push(*sync);
@@ -258,7 +258,7 @@ fn numbers<const N: usize>(text: &str) -> [u64; N] {
     numbers.try_into().expect("so many numbers")
 }
 
-fn read(process: usize, kind: &str, rest: &str) -> Op {
+fn parse_op(process: usize, kind: &str, rest: &str) -> Op {
     let split = |separator| rest.split_once(separator).expect("two parts");
     let size = |text: &str| text.parse::<usize>().expect("a size");
     match kind {
@@ -285,8 +285,8 @@ fn read(process: usize, kind: &str, rest: &str) -> Op {
             let mut next = || parts.next().expect("three parts");
             let number = next().parse().expect("a number");
             let what = match next() {
-                "F" => Synced::File(next().parse().expect("a number")),
-                _ => Synced::Directory(next().into()),
+                "F" => SyncTarget::File(next().parse().expect("a number")),
+                _ => SyncTarget::Directory(next().into()),
             };
             Op::Begin {
                 sync: (process, number),

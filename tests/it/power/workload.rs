@@ -8,15 +8,15 @@ use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 
 use super::{
-    disk::Disk,
-    judge::{Fact, Held, JOURNAL},
-    stage::{SECRET, Stage, THROTTLED, Witness, devices, key},
-    trace::{Moment, Recorder, Trace},
+    disk::SimulatedDisk,
+    judge::{Fact, JOURNAL, TimedFact},
+    recorded_process::{FactLog, RecordedProcess, SECRET, THROTTLED, devices, key},
+    trace::{DiskRecorder, Moment, Trace},
 };
 use crate::support::{
-    gateway::{Directory, PATIENCE, Setup},
+    gateway::{Setup, TEST_TIMEOUT, TestDir},
     requests::get_by_key,
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 /// Changes that are not simply accepted, or not small, by their numbers.
@@ -28,14 +28,14 @@ const LARGE: usize = 5;
 const PAST_RETENTION: &str = "3300";
 
 /// What happened, and what must be known of it.
-pub struct Story {
+pub struct RecordedRun {
     pub trace: Trace,
-    pub facts: Vec<Held>,
-    pub thingspace: ThingSpace,
-    _directory: Directory,
+    pub facts: Vec<TimedFact>,
+    pub thingspace: FakeThingSpace,
+    _directory: TestDir,
 }
 
-fn setup(base_url: &str, recorder: &Recorder, directory: &Directory) -> Setup {
+fn setup(base_url: &str, recorder: &DiskRecorder, directory: &TestDir) -> Setup {
     let journal = recorder.root().join(JOURNAL);
     Setup::serve(base_url, directory)
         .set("journal.dir", journal.to_str().unwrap())
@@ -43,7 +43,7 @@ fn setup(base_url: &str, recorder: &Recorder, directory: &Directory) -> Setup {
 }
 
 /// A gateway on a disk that a power loss has left.
-pub fn setup_on(base_url: &str, disk: &std::path::Path, directory: &Directory) -> Setup {
+pub fn setup_on(base_url: &str, disk: &std::path::Path, directory: &TestDir) -> Setup {
     let journal = disk.join(JOURNAL);
     Setup::serve(base_url, directory).set("journal.dir", journal.to_str().unwrap())
 }
@@ -56,12 +56,12 @@ async fn all(mut workers: JoinSet<usize>) {
 
 /// A first start, changes and callbacks, a kill, more of them, an orderly end, retention, log-ins that are
 /// refused.
-pub async fn play() -> Story {
-    let directory = Directory::new();
-    let recorder = Arc::new(Recorder::new(directory.path()));
-    let thingspace = ThingSpace::start().await;
+pub async fn record_run() -> RecordedRun {
+    let directory = TestDir::new();
+    let recorder = Arc::new(DiskRecorder::new(directory.path()));
+    let thingspace = FakeThingSpace::start().await;
     let setup = setup(&thingspace.base_url(), &recorder, &directory);
-    let witness = Witness {
+    let witness = FactLog {
         recorder: Arc::clone(&recorder),
         process: Arc::default(),
         throttled: Arc::default(),
@@ -69,7 +69,7 @@ pub async fn play() -> Story {
         facts: Arc::default(),
     };
     let hearing = witness.clone();
-    thingspace.on_arrival(move |seen| hearing.heard(seen));
+    thingspace.on_arrival(move |seen| hearing.record_request(seen));
     let next = || witness.process.fetch_add(1, SeqCst);
 
     let large = first_life(&setup, &witness, &thingspace).await;
@@ -90,20 +90,20 @@ pub async fn play() -> Story {
     next();
     fourth_life(&setup, &witness, &thingspace).await;
 
-    let trace = recorder.read(witness.process() + 1, &thingspace.base_url());
+    let trace = recorder.load_trace(witness.process() + 1, &thingspace.base_url());
     let facts = witness.facts.lock().unwrap().clone();
-    let facts = facts.into_iter().map(|(from, fact)| Held {
-        from: trace.done_by(from),
+    let facts = facts.into_iter().map(|(from, fact)| TimedFact {
+        from: trace.ops_before(from),
         until: match fact {
-            Fact::Kept { .. } | Fact::TriedLogIn => usize::MAX,
-            _ if from < forgets => trace.done_by(forgets),
+            Fact::Quarantined { .. } | Fact::LoginAttempted => usize::MAX,
+            _ if from < forgets => trace.ops_before(forgets),
             _ => usize::MAX,
         },
         fact,
     });
     let facts = facts.collect();
-    assert_whole(&trace, &recorder);
-    Story {
+    assert_trace_complete(&trace, &recorder);
+    RecordedRun {
         trace,
         facts,
         thingspace,
@@ -111,26 +111,29 @@ pub async fn play() -> Story {
     }
 }
 
-async fn first_life(setup: &Setup, witness: &Witness, thingspace: &ThingSpace) -> String {
-    let stage = Stage::begin(setup, witness, thingspace).await;
+async fn first_life(setup: &Setup, witness: &FactLog, thingspace: &FakeThingSpace) -> String {
+    let stage = RecordedProcess::begin(setup, witness, thingspace).await;
     let request = stage.change(0).await;
     let following = stage.follow(&request).await;
     let sending = stage.send(&request, devices(0, 150));
     let other = stage.change(1).await;
     all(stage.send(&other, devices(1, 40))).await;
-    thingspace.answer(Call::Change, Answer::HangUp);
+    thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
     stage.change(UNANSWERED).await;
-    thingspace.answer(Call::Change, Answer::Says(429, Vec::new(), String::new()));
+    thingspace.respond_once(
+        CallKind::Change,
+        FakeResponse::Custom(429, Vec::new(), String::new()),
+    );
     stage.refused(THROTTLED, ChangeState::NotSent).await;
     stage.change(THROTTLED).await;
     let code = "UnifiedWebService.REQUEST_FAILED.DeviceNotFound";
-    thingspace.answer(Call::Change, Answer::error(400, code, "no"));
+    thingspace.respond_once(CallKind::Change, FakeResponse::error(400, code, "no"));
     stage.refused(REFUSED, ChangeState::Rejected).await;
     stage.send_unusable(4).await;
     all(sending).await;
     let large = stage.change(LARGE).await;
     let sending = stage.send(&large, devices(LARGE, 400));
-    timeout(PATIENCE, witness.has_stored(&large, 200))
+    timeout(TEST_TIMEOUT, witness.wait_until_stored(&large, 200))
         .await
         .expect("callbacks are taken");
     stage.gateway.kill().await;
@@ -139,8 +142,8 @@ async fn first_life(setup: &Setup, witness: &Witness, thingspace: &ThingSpace) -
     large
 }
 
-async fn second_life(setup: &Setup, witness: &Witness, thingspace: &ThingSpace, large: &str) {
-    let stage = Stage::begin(setup, witness, thingspace).await;
+async fn second_life(setup: &Setup, witness: &FactLog, thingspace: &FakeThingSpace, large: &str) {
+    let stage = RecordedProcess::begin(setup, witness, thingspace).await;
     let following = stage.follow(large).await;
     // Those that were stored already among them.
     let sending = stage.send(large, devices(LARGE, 700));
@@ -152,8 +155,8 @@ async fn second_life(setup: &Setup, witness: &Witness, thingspace: &ThingSpace, 
     following.await.expect("it ends");
 }
 
-async fn third_life(setup: &Setup, witness: &Witness) {
-    let mut stage = Stage::start(setup, witness).await;
+async fn third_life(setup: &Setup, witness: &FactLog) {
+    let mut stage = RecordedProcess::start(setup, witness).await;
     let sending = stage.send("a-stranger's", 0..150);
     stage.change(8).await;
     all(sending).await;
@@ -165,26 +168,26 @@ async fn third_life(setup: &Setup, witness: &Witness) {
             }
         }
     };
-    timeout(PATIENCE, removed).await.expect("it is removed");
+    timeout(TEST_TIMEOUT, removed).await.expect("it is removed");
     stage.gateway.signal(Signal::SIGTERM);
     assert_eq!(stage.gateway.wait().await, Some(0));
 }
 
-async fn fourth_life(setup: &Setup, witness: &Witness, thingspace: &ThingSpace) {
+async fn fourth_life(setup: &Setup, witness: &FactLog, thingspace: &FakeThingSpace) {
     let wrong = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
-    thingspace.always(Call::LogIn, Answer::error(400, wrong, "no"));
+    thingspace.respond_always(CallKind::Login, FakeResponse::error(400, wrong, "no"));
     witness.refuses.store(true, SeqCst);
-    let stage = Stage::start(setup, witness).await;
+    let stage = RecordedProcess::start(setup, witness).await;
     for number in 9..12 {
         stage.refused(number, ChangeState::NotSent).await;
     }
     stage.gateway.kill().await;
-    thingspace.always(Call::LogIn, Answer::Proper);
+    thingspace.respond_always(CallKind::Login, FakeResponse::Healthy);
 }
 
 /// The recording is whole: what it makes of the disk is what is there.
-fn assert_whole(trace: &Trace, recorder: &Recorder) {
-    let mut disk = Disk::new();
+fn assert_trace_complete(trace: &Trace, recorder: &DiskRecorder) {
+    let mut disk = SimulatedDisk::new();
     disk.advance(trace, trace.ops.len());
     let files = disk.files(&trace.data);
     let journal = recorder.root().join(JOURNAL);

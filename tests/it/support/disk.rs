@@ -12,10 +12,10 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::gateway::{Directory, Setup};
+use super::gateway::{Setup, TestDir};
 
 /// The disk below one directory.
-pub struct Disk {
+pub struct FaultyDisk {
     control: File,
     environment: [(&'static str, PathBuf); 3],
     _control: TempDir,
@@ -35,9 +35,9 @@ static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
 
 // === impl Disk ===
 
-impl Disk {
+impl FaultyDisk {
     /// The disk below a directory, with room and at its own speed.
-    pub fn of(directory: &Directory) -> Self {
+    pub fn new(directory: &TestDir) -> Self {
         let own = tempfile::tempdir().expect("a temporary directory");
         let path = own.path().join("control");
         std::fs::write(&path, [0; 16]).expect("a control file");
@@ -54,7 +54,7 @@ impl Disk {
     }
 
     /// A gateway that is on it.
-    pub fn under(&self, setup: Setup) -> Setup {
+    pub fn attach(&self, setup: Setup) -> Setup {
         let each = self.environment.iter();
         each.fold(setup, |setup, (name, value)| {
             setup.env(name, &value.to_string_lossy())
@@ -63,23 +63,23 @@ impl Disk {
 
     /// From now on no file grows.
     pub fn fill(&self) {
-        self.say(0, 1);
+        self.write_control(0, 1);
     }
 
     /// From now on no write finds room, nor one over what is there: as where writing is copying.
     pub fn fill_entirely(&self) {
-        self.say(0, 2);
+        self.write_control(0, 2);
     }
 
     /// There is room again.
     pub fn empty(&self) {
-        self.say(0, 0);
+        self.write_control(0, 0);
     }
 
     /// From now on each sync takes so much longer.
     pub fn slow_down(&self, sync: Duration) {
         let milliseconds = u32::try_from(sync.as_millis()).expect("a short time");
-        self.say(4, milliseconds);
+        self.write_control(4, milliseconds);
     }
 
     /// From now on the gateway's system clock is ahead by so many days, or behind.
@@ -89,7 +89,7 @@ impl Disk {
         written.expect("the control file can be written");
     }
 
-    fn say(&self, at: u64, value: u32) {
+    fn write_control(&self, at: u64, value: u32) {
         let written = self.control.write_all_at(&value.to_ne_bytes(), at);
         written.expect("the control file can be written");
     }

@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 pub type Client = GatewayServiceClient<Channel>;
 
 /// What a test waits for at most: a hang fails instead of blocking the suite.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How to start a gateway: settings as flags, and an own journal directory.
 #[derive(Clone)]
@@ -45,13 +45,13 @@ pub struct Gateway {
 }
 
 /// A journal's directory that outlives the processes that use it.
-pub struct Directory(TempDir);
+pub struct TestDir(TempDir);
 
 // === impl Setup ===
 
 impl Setup {
     /// `serve` against this ThingSpace, with all ports free and on loopback.
-    pub fn serve(base_url: &str, directory: &Directory) -> Self {
+    pub fn serve(base_url: &str, directory: &TestDir) -> Self {
         let mut setup = Self::empty(false).set("journal.dir", &directory.path().to_string_lossy());
         setup = setup.set("thingspace.base_url", base_url);
         // No test waits for its turn unless it is about that.
@@ -142,9 +142,11 @@ impl Setup {
         let mut addresses = Vec::new();
         let wanted = if self.sandbox { 4 } else { 3 };
         while addresses.len() < wanted {
-            let line = timeout(PATIENCE, lines.next_line()).await.expect("in time");
+            let line = timeout(TEST_TIMEOUT, lines.next_line())
+                .await
+                .expect("in time");
             let Some(line) = line.expect("readable") else {
-                let status = timeout(PATIENCE, child.wait()).await.expect("it ends");
+                let status = timeout(TEST_TIMEOUT, child.wait()).await.expect("it ends");
                 return Err((status.expect("waited").code(), early));
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
@@ -203,7 +205,7 @@ impl Gateway {
     /// `kill -9`, and the log that it left.
     pub async fn kill(mut self) -> String {
         self.child.kill().await.expect("it ran");
-        timeout(PATIENCE, self.log)
+        timeout(TEST_TIMEOUT, self.log)
             .await
             .expect("in time")
             .expect("read")
@@ -212,13 +214,15 @@ impl Gateway {
     /// SIGTERM; its exit code, and its log.
     pub async fn terminate(self) -> (Option<i32>, String) {
         self.signal(Signal::SIGTERM);
-        self.ended().await
+        self.wait_with_log().await
     }
 
     /// Its exit code, and its log, once it has ended.
-    pub async fn ended(mut self) -> (Option<i32>, String) {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends");
-        let log = timeout(PATIENCE, self.log)
+    pub async fn wait_with_log(mut self) -> (Option<i32>, String) {
+        let status = timeout(TEST_TIMEOUT, self.child.wait())
+            .await
+            .expect("it ends");
+        let log = timeout(TEST_TIMEOUT, self.log)
             .await
             .expect("in time")
             .expect("read");
@@ -227,7 +231,9 @@ impl Gateway {
 
     /// Waits for its end by itself.
     pub async fn wait(mut self) -> Option<i32> {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("it ends");
+        let status = timeout(TEST_TIMEOUT, self.child.wait())
+            .await
+            .expect("it ends");
         status.expect("waited").code()
     }
 
@@ -252,7 +258,7 @@ impl Gateway {
 
 // === impl Directory ===
 
-impl Directory {
+impl TestDir {
     pub fn new() -> Self {
         Self(tempfile::tempdir().expect("a temporary directory"))
     }

@@ -7,17 +7,17 @@ use tonic::{Status, Streaming};
 use tonic_types::StatusExt;
 
 use super::gateway::Client;
-use crate::guarantees::{End, Message, Recording, What};
+use crate::guarantees::{MessageKind, RecordedMessage, Recording, StreamEnd};
 
 /// A watch that is being recorded.
-pub struct Recorder {
+pub struct WatchRecorder {
     recording: Recording,
     stream: Option<Streaming<proto::WatchRequestResponse>>,
 }
 
 // === impl Recorder ===
 
-impl Recorder {
+impl WatchRecorder {
     /// Opens a watch.
     pub async fn open(client: &mut Client, request: WatchRequestRequest) -> Self {
         let from = request.resume_token.clone();
@@ -41,14 +41,14 @@ impl Recorder {
         match stream.message().await {
             Ok(Some(message)) => {
                 let event = message.event.expect("an event");
-                self.recording.messages.push(Message {
+                self.recording.messages.push(RecordedMessage {
                     token: message.resume_token,
-                    what: what(&event),
+                    kind: what(&event),
                 });
                 Some(event)
             }
             Ok(None) => {
-                self.recording.end = End::Ok;
+                self.recording.end = StreamEnd::Ok;
                 self.stream = None;
                 None
             }
@@ -85,33 +85,33 @@ pub async fn reference(client: &mut Client, request: WatchRequestRequest) -> Rec
         resume_token: String::new(),
         ..request
     };
-    let recording = Recorder::open(client, request).await.finish().await;
-    assert_eq!(recording.end, End::Ok);
+    let recording = WatchRecorder::open(client, request).await.finish().await;
+    assert_eq!(recording.end, StreamEnd::Ok);
     recording
 }
 
-fn what(event: &Event) -> What {
+fn what(event: &Event) -> MessageKind {
     match event {
-        Event::Opened(_) => What::Opened,
-        Event::DeviceResult(result) => What::Event(format!(
+        Event::Opened(_) => MessageKind::Opened,
+        Event::DeviceResult(result) => MessageKind::Event(format!(
             "{} {:?} {:?} {:?}",
             result.request_id, result.device_ids, result.outcome, result.receive_time
         )),
         Event::StateChanged(changed) => {
             let change = changed.change.clone().expect("a change");
-            What::Event(format!(
+            MessageKind::Event(format!(
                 "{} {:?} {:?}",
                 change.change_id,
                 change.state(),
                 change.update_time
             ))
         }
-        Event::Bookmark(_) => What::Bookmark,
-        Event::Reconnect(_) => What::Reconnect,
+        Event::Bookmark(_) => MessageKind::Bookmark,
+        Event::Reconnect(_) => MessageKind::Reconnect,
         Event::Finished(finished) => {
             let change = finished.change.clone().expect("a change");
             let counted = change.succeeded_count + change.failed_count + change.pending_count;
-            What::Finished {
+            MessageKind::Finished {
                 state: change.state().as_str_name().into(),
                 is_final: matches!(
                     change.state(),
@@ -120,7 +120,7 @@ fn what(event: &Event) -> What {
                         | ChangeState::Rejected
                         | ChangeState::NotSent
                 ),
-                adds_up: counted == change.device_count
+                has_consistent_counts: counted == change.device_count
                     && (change.state() != ChangeState::Finished || change.pending_count == 0),
             }
         }
@@ -129,12 +129,12 @@ fn what(event: &Event) -> What {
 
 /// A status that the server sent has an ErrorInfo; one that the client made of
 /// a broken connection has none.
-fn end(status: &Status) -> End {
+fn end(status: &Status) -> StreamEnd {
     match status.get_details_error_info() {
-        Some(info) => End::Refused {
+        Some(info) => StreamEnd::Refused {
             code: format!("{:?}", status.code()),
             reason: info.reason,
         },
-        None => End::Cut,
+        None => StreamEnd::Cut,
     }
 }

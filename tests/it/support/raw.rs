@@ -7,10 +7,10 @@ use http_body_util::BodyExt;
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::gateway::{Gateway, PATIENCE};
+use super::gateway::{Gateway, TEST_TIMEOUT};
 
 /// How a call ended.
-pub struct Ended {
+pub struct RawResponse {
     pub status: Status,
     /// What it took to say so: the sizes of all names and values of the block
     /// of headers that has the status.
@@ -40,14 +40,19 @@ pub fn client() -> reqwest::Client {
 }
 
 /// Sends these bytes and reads the answer to its end.
-pub async fn call(gateway: &Gateway, path: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Ended {
+pub async fn call(
+    gateway: &Gateway,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> RawResponse {
     let mut request = request(&client(), gateway, path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let ended = answer(request.body(body));
-    let block = timeout(PATIENCE, ended).await.expect("in time");
-    Ended {
+    let ended = status_headers(request.body(body));
+    let block = timeout(TEST_TIMEOUT, ended).await.expect("in time");
+    RawResponse {
         status: Status::from_header_map(&block).expect("a status"),
         metadata_bytes: size(&block),
     }
@@ -63,7 +68,7 @@ pub fn half_sent(
     let parts = stream::iter([Ok::<_, std::io::Error>(Bytes::from(bytes))]);
     let body = reqwest::Body::wrap_stream(parts.chain(stream::pending()));
     let request = request(client, gateway, path).body(body);
-    async { Status::from_header_map(&answer(request).await).expect("a status") }
+    async { Status::from_header_map(&status_headers(request).await).expect("a status") }
 }
 
 fn request(client: &reqwest::Client, gateway: &Gateway, path: &str) -> reqwest::RequestBuilder {
@@ -74,7 +79,7 @@ fn request(client: &reqwest::Client, gateway: &Gateway, path: &str) -> reqwest::
 }
 
 /// The block of headers that has the status.
-async fn answer(request: reqwest::RequestBuilder) -> HeaderMap {
+async fn status_headers(request: reqwest::RequestBuilder) -> HeaderMap {
     let response = request.send().await.expect("an answer");
     assert_eq!(response.status(), 200);
     let head = response.headers().clone();

@@ -15,22 +15,22 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::gateway::PATIENCE;
+use super::gateway::TEST_TIMEOUT;
 
 /// Its address, and what it has been sent; also while it is down.
 #[derive(Clone)]
-pub struct Webhook {
+pub struct FakeWebhook {
     pub address: SocketAddr,
-    seen: Arc<Mutex<Seen>>,
+    seen: Arc<Mutex<WebhookState>>,
     /// Bound and never listening: nobody is connected to it, and no other test is given its port.
     _reserved: Arc<TcpSocket>,
 }
 
 /// One that serves, until it is dropped.
-pub struct Up(JoinHandle<()>);
+pub struct WebhookServer(JoinHandle<()>);
 
 #[derive(Default)]
-struct Seen {
+struct WebhookState {
     bodies: Vec<(String, Value)>,
     answers: VecDeque<(u16, Vec<(&'static str, String)>)>,
     standing: Option<u16>,
@@ -39,7 +39,7 @@ struct Seen {
 
 // === impl Webhook ===
 
-impl Webhook {
+impl FakeWebhook {
     /// A port of its own, as long as it lives.
     pub fn new() -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
@@ -54,7 +54,7 @@ impl Webhook {
         }
     }
 
-    pub async fn up(&self) -> Up {
+    pub async fn serve(&self) -> WebhookServer {
         let bind = async {
             loop {
                 let socket = TcpSocket::new_v4().expect("a socket");
@@ -65,28 +65,28 @@ impl Webhook {
                 }
             }
         };
-        let listener = timeout(PATIENCE, bind).await.expect("the port is free");
+        let listener = timeout(TEST_TIMEOUT, bind).await.expect("the port is free");
         let app = Router::new()
-            .fallback(take)
+            .fallback(handle)
             .with_state(Arc::clone(&self.seen));
-        Up(tokio::spawn(async move {
+        WebhookServer(tokio::spawn(async move {
             axum::serve(listener, app).await.expect("it serves");
         }))
     }
 
     /// Answers the next one so.
-    pub fn answer(&self, status: u16, headers: &[(&'static str, String)]) {
+    pub fn respond_once(&self, status: u16, headers: &[(&'static str, String)]) {
         let mut seen = self.seen.lock().expect("nobody panics");
         seen.answers.push_back((status, headers.to_vec()));
     }
 
     /// Answers all so from here on.
-    pub fn always(&self, status: u16) {
+    pub fn respond_always(&self, status: u16) {
         self.seen.lock().expect("nobody panics").standing = Some(status);
     }
 
     /// Answers what is posted to such a path so.
-    pub fn refuse(&self, path: &'static str, status: u16) {
+    pub fn respond_for_path(&self, path: &'static str, status: u16) {
         self.seen.lock().expect("nobody panics").refused = Some((path, status));
     }
 
@@ -96,7 +96,10 @@ impl Webhook {
     }
 
     /// Waits until what it was sent is as wanted.
-    pub async fn until(&self, wanted: impl Fn(&[(String, Value)]) -> bool) -> Vec<(String, Value)> {
+    pub async fn wait_until(
+        &self,
+        wanted: impl Fn(&[(String, Value)]) -> bool,
+    ) -> Vec<(String, Value)> {
         let look = async {
             loop {
                 let bodies = self.bodies();
@@ -106,19 +109,19 @@ impl Webhook {
                 sleep(std::time::Duration::from_millis(5)).await;
             }
         };
-        let found = timeout(PATIENCE, look).await;
+        let found = timeout(TEST_TIMEOUT, look).await;
         found.unwrap_or_else(|_| panic!("only {:?}", self.bodies()))
     }
 }
 
-impl Drop for Up {
+impl Drop for WebhookServer {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-async fn take(
-    State(seen): State<Arc<Mutex<Seen>>>,
+async fn handle(
+    State(seen): State<Arc<Mutex<WebhookState>>>,
     uri: Uri,
     body: Bytes,
 ) -> impl IntoResponse + use<> {

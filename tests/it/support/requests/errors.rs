@@ -9,7 +9,7 @@ use tonic_types::pb;
 
 /// What an error tells.
 #[derive(Debug)]
-pub struct Told {
+pub struct ParsedError {
     pub code: Code,
     pub reason: String,
     pub metadata: HashMap<String, String>,
@@ -20,7 +20,7 @@ pub struct Told {
 }
 
 /// Reads an error, which has exactly one ErrorInfo that keeps to the contract.
-pub fn told(status: &Status) -> Told {
+pub fn parse_error(status: &Status) -> ParsedError {
     let details = pb::Status::decode(status.details()).expect("details");
     assert_eq!(details.code, i32::from(status.code()), "{status:?}");
     let infos: Vec<pb::ErrorInfo> = unpack(&details, "google.rpc.ErrorInfo");
@@ -48,7 +48,7 @@ pub fn told(status: &Status) -> Told {
     assert_eq!(delay_ms, pushback, "{status:?}");
     assert!(delay_ms.is_some() || retry != Some("LATER"), "{status:?}");
     assert!(delay_ms.is_none() || retry != Some("NEVER"), "{status:?}");
-    Told {
+    ParsedError {
         code: status.code(),
         reason: info.reason.clone(),
         metadata: info.metadata.clone(),
@@ -72,9 +72,9 @@ fn unpack<M: prost::Message + Default>(details: &pb::Status, name: &str) -> Vec<
         .collect()
 }
 
-impl Told {
+impl ParsedError {
     /// Code, reason, when to retry, and what was executed, where it says so.
-    pub fn rule(&self) -> (Code, &str, &str, Option<&str>) {
+    pub fn summary(&self) -> (Code, &str, &str, Option<&str>) {
         let get = |name| self.metadata.get(name).map(String::as_str);
         (
             self.code,

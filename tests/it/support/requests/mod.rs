@@ -8,7 +8,7 @@ use thingspace_gateway::proto::{
 use tokio::time::timeout;
 use tonic::Status;
 
-use super::gateway::{Client, PATIENCE};
+use super::gateway::{Client, TEST_TIMEOUT};
 pub use super::sender::{eid, iccid};
 
 mod errors;
@@ -102,20 +102,20 @@ pub fn five_g_bi(key: &str, numbers: impl IntoIterator<Item = usize>) -> ChangeF
 
 /// Makes an eSIM change, which is expected to be OK.
 pub async fn change_esim(client: &mut Client, request: ChangeEsimPlanRequest) -> Change {
-    let answer = timeout(PATIENCE, client.change_esim_plan(request)).await;
+    let answer = timeout(TEST_TIMEOUT, client.change_esim_plan(request)).await;
     let answer = answer.expect("in time").expect("OK").into_inner();
     answer.change.expect("a change")
 }
 
 /// Makes an eSIM change, which is expected to fail.
-pub async fn refuse_esim(client: &mut Client, request: ChangeEsimPlanRequest) -> Status {
-    let answer = timeout(PATIENCE, client.change_esim_plan(request)).await;
+pub async fn expect_esim_error(client: &mut Client, request: ChangeEsimPlanRequest) -> Status {
+    let answer = timeout(TEST_TIMEOUT, client.change_esim_plan(request)).await;
     answer.expect("in time").expect_err("no OK")
 }
 
 /// Makes a 5G BI change, which is expected to be OK.
 pub async fn change_five_g_bi(client: &mut Client, request: ChangeFiveGBiPlanRequest) -> Change {
-    let answer = timeout(PATIENCE, client.change_five_g_bi_plan(request)).await;
+    let answer = timeout(TEST_TIMEOUT, client.change_five_g_bi_plan(request)).await;
     let answer = answer.expect("in time").expect("OK").into_inner();
     answer.change.expect("a change")
 }
@@ -193,7 +193,7 @@ pub async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         .post(url)
         .header("content-type", "application/json")
         .body(body)
-        .timeout(PATIENCE)
+        .timeout(TEST_TIMEOUT)
         .send()
         .await;
     let answer = sent.expect("an answer");

@@ -7,7 +7,7 @@ use thingspace_gateway::proto::{
 use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{ACCOUNT, Client, PATIENCE};
+use super::{ACCOUNT, Client, TEST_TIMEOUT};
 
 pub fn watch_change(change: &Change) -> WatchRequestRequest {
     WatchRequestRequest {
@@ -32,7 +32,7 @@ pub fn watch_key(key: &str) -> WatchRequestRequest {
 }
 
 /// Only what is stored.
-pub fn stored(request: WatchRequestRequest) -> WatchRequestRequest {
+pub fn until_caught_up(request: WatchRequestRequest) -> WatchRequestRequest {
     WatchRequestRequest {
         until: Until::CaughtUp.into(),
         ..request
@@ -52,7 +52,7 @@ pub struct Watch(Streaming<WatchRequestResponse>);
 
 /// What a watch sent, and how it ended.
 #[derive(Debug)]
-pub struct Story {
+pub struct WatchTranscript {
     pub messages: Vec<WatchRequestResponse>,
     pub end: Result<(), Status>,
 }
@@ -66,23 +66,23 @@ impl Watch {
         client: &mut Client,
         request: WatchRequestRequest,
     ) -> Result<Self, Status> {
-        let opened = timeout(PATIENCE, client.watch_request(request)).await;
+        let opened = timeout(TEST_TIMEOUT, client.watch_request(request)).await;
         Ok(Self(opened.expect("in time")?.into_inner()))
     }
 
     /// The next message.
     pub async fn next(&mut self) -> WatchRequestResponse {
-        let message = timeout(PATIENCE, self.0.message()).await;
+        let message = timeout(TEST_TIMEOUT, self.0.message()).await;
         let message = message.expect("a message in time").expect("no error");
         message.expect("no end")
     }
 
     /// All messages up to the one of which this is the short form.
-    pub async fn up_to(&mut self, last: &str) -> Vec<WatchRequestResponse> {
+    pub async fn read_until(&mut self, last: &str) -> Vec<WatchRequestResponse> {
         let mut messages = Vec::new();
         loop {
             let message = self.next().await;
-            let is_last = short(&message) == last;
+            let is_last = summarize(&message) == last;
             messages.push(message);
             if is_last {
                 return messages;
@@ -91,7 +91,7 @@ impl Watch {
     }
 
     /// All messages to the end.
-    pub async fn rest(mut self) -> Story {
+    pub async fn read_to_end(mut self) -> WatchTranscript {
         let mut messages = Vec::new();
         let all = async {
             loop {
@@ -102,20 +102,20 @@ impl Watch {
                 }
             }
         };
-        let end = timeout(PATIENCE, all).await.expect("an end in time");
-        Story { messages, end }
+        let end = timeout(TEST_TIMEOUT, all).await.expect("an end in time");
+        WatchTranscript { messages, end }
     }
 }
 
-impl Story {
+impl WatchTranscript {
     /// Opens a watch and reads it to its end.
-    pub async fn of(client: &mut Client, request: WatchRequestRequest) -> Self {
-        Watch::open(client, request).await.rest().await
+    pub async fn record(client: &mut Client, request: WatchRequestRequest) -> Self {
+        Watch::open(client, request).await.read_to_end().await
     }
 
     pub fn short(&self) -> Vec<String> {
         assert!(self.end.is_ok(), "{self:?}");
-        self.messages.iter().map(short).collect()
+        self.messages.iter().map(summarize).collect()
     }
 
     pub fn results(&self) -> Vec<DeviceResult> {
@@ -135,7 +135,7 @@ impl Story {
 }
 
 /// One message as a test names it.
-pub fn short(message: &WatchRequestResponse) -> String {
+pub fn summarize(message: &WatchRequestResponse) -> String {
     assert!(!message.resume_token.is_empty());
     let of = |change: &Option<Change>| change.as_ref().map_or("-", state_name).to_owned();
     match message.event.as_ref().expect("an event") {

@@ -23,43 +23,43 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::gateway::PATIENCE;
+use super::gateway::TEST_TIMEOUT;
 
-mod answers;
-mod seen;
+mod recorded;
+mod responses;
 mod statuses;
 
-pub use answers::{Answer, Refusal};
-use answers::{JSON, accepted, says};
-pub use seen::{Held, Seen};
-pub use statuses::{asked, lists};
+pub use recorded::{HeldCall, RecordedRequest};
+pub use responses::{AuthRefusal, FakeResponse};
+use responses::{JSON, accepted, build_response};
+pub use statuses::{lists, wait_for_status_requests};
 
-pub const TOKEN: &str = "/api/ts/v1/oauth2/token";
-pub const LOG_IN: &str = "/api/m2m/v1/session/login";
-pub const ESIM: &str = "/api/m2m/v1/devices/profile/actions/serviceplan";
-pub const FIVE_G_BI: &str = "/api/m2m/v1/devices/actions/plan";
-pub const DEVICES: &str = "/api/m2m/v1/devices/actions/list";
-pub const STATUS: &str = "/api/m2m/v2/accounts/";
+pub const TOKEN_PATH: &str = "/api/ts/v1/oauth2/token";
+pub const LOGIN_PATH: &str = "/api/m2m/v1/session/login";
+pub const ESIM_PLAN_PATH: &str = "/api/m2m/v1/devices/profile/actions/serviceplan";
+pub const FIVE_G_BI_PLAN_PATH: &str = "/api/m2m/v1/devices/actions/plan";
+pub const DEVICE_LIST_PATH: &str = "/api/m2m/v1/devices/actions/list";
+pub const REQUEST_STATUS_PREFIX: &str = "/api/m2m/v2/accounts/";
 
 /// A running one. It ends when dropped.
-pub struct ThingSpace {
+pub struct FakeThingSpace {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FakeState>>,
     serving: JoinHandle<()>,
 }
 
 /// One that is down: its port is taken, and refuses connections.
-pub struct Down {
+pub struct StoppedThingSpace {
     address: SocketAddr,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FakeState>>,
     socket: TcpSocket,
 }
 
 /// What sort of call an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Call {
+pub enum CallKind {
     Token,
-    LogIn,
+    Login,
     Change,
     /// The status of a request, by device.
     Status,
@@ -68,59 +68,62 @@ pub enum Call {
 }
 
 #[derive(Default)]
-struct State {
-    seen: Vec<Seen>,
+struct FakeState {
+    seen: Vec<RecordedRequest>,
     token: String,
     session: String,
-    dead: HashMap<String, Refusal>,
+    dead: HashMap<String, AuthRefusal>,
     executed: usize,
-    script: HashMap<Call, VecDeque<Next>>,
-    standing: HashMap<Call, Answer>,
+    script: HashMap<CallKind, VecDeque<ScriptedResponse>>,
+    standing: HashMap<CallKind, FakeResponse>,
     gather: Option<(usize, Arc<Barrier>)>,
     on_arrival: Option<OnArrival>,
 }
 
 /// Called with each request before anything else is done about it.
-type OnArrival = Arc<dyn Fn(&Seen) + Send + Sync>;
+type OnArrival = Arc<dyn Fn(&RecordedRequest) + Send + Sync>;
 
-enum Next {
-    Answer(Answer),
-    Hold(oneshot::Sender<Seen>, oneshot::Receiver<Answer>),
+enum ScriptedResponse {
+    Answer(FakeResponse),
+    Hold(
+        oneshot::Sender<RecordedRequest>,
+        oneshot::Receiver<FakeResponse>,
+    ),
 }
 
 // === impl ThingSpace ===
 
-impl ThingSpace {
+impl FakeThingSpace {
     pub async fn start() -> Self {
         Self::down().start()
     }
 
     /// One that has not come up yet.
-    pub fn down() -> Down {
+    pub fn down() -> StoppedThingSpace {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        let state = State {
+        let state = FakeState {
             token: secret("token"),
             session: secret("session"),
-            ..State::default()
+            ..FakeState::default()
         };
-        Down::at(any_port, Arc::new(Mutex::new(state))).expect("a free port")
+        StoppedThingSpace::bind(any_port, Arc::new(Mutex::new(state))).expect("a free port")
     }
 
     /// Takes it down: it refuses connections, and those that it had are closed.
-    pub async fn stop(mut self) -> Down {
+    pub async fn stop(mut self) -> StoppedThingSpace {
         self.serving.abort();
-        let ended = timeout(PATIENCE, &mut self.serving).await;
+        let ended = timeout(TEST_TIMEOUT, &mut self.serving).await;
         assert!(ended.expect("in time").is_err(), "it was serving");
         // A process that is just being started may hold the port a moment longer.
         let bind = async {
             loop {
-                match Down::at(self.address, Arc::clone(&self.state)) {
+                match StoppedThingSpace::bind(self.address, Arc::clone(&self.state)) {
                     Ok(down) => return down,
                     Err(_) => tokio::task::yield_now().await,
                 }
             }
         };
-        timeout(PATIENCE, bind).await.expect("the port is free")
+        timeout(TEST_TIMEOUT, bind).await.expect("the port is free")
     }
 
     pub fn base_url(&self) -> String {
@@ -128,28 +131,28 @@ impl ThingSpace {
     }
 
     /// Scripts the answer to the next call of that sort.
-    pub fn answer(&self, call: Call, answer: Answer) {
-        self.script(call, Next::Answer(answer));
+    pub fn respond_once(&self, call: CallKind, answer: FakeResponse) {
+        self.script(call, ScriptedResponse::Answer(answer));
     }
 
     /// Holds the next call of that sort until the test says what to answer.
     /// Every such call is answered so, unless something else was scripted.
-    pub fn always(&self, call: Call, answer: Answer) {
+    pub fn respond_always(&self, call: CallKind, answer: FakeResponse) {
         self.state().standing.insert(call, answer);
     }
 
-    pub fn hold(&self, call: Call) -> Held {
+    pub fn hold(&self, call: CallKind) -> HeldCall {
         let (arrive, arrived) = oneshot::channel();
         let (answer, answered) = oneshot::channel();
-        self.script(call, Next::Hold(arrive, answered));
-        Held {
+        self.script(call, ScriptedResponse::Hold(arrive, answered));
+        HeldCall {
             arrived: Some(arrived),
             answer,
         }
     }
 
     /// Tells of each request as soon as it is there.
-    pub fn on_arrival(&self, tell: impl Fn(&Seen) + Send + Sync + 'static) {
+    pub fn on_arrival(&self, tell: impl Fn(&RecordedRequest) + Send + Sync + 'static) {
         self.state().on_arrival = Some(Arc::new(tell));
     }
 
@@ -159,20 +162,20 @@ impl ThingSpace {
     }
 
     /// The present token, session or both are dead from now on.
-    pub fn expire(&self, refusal: Refusal) {
+    pub fn expire(&self, refusal: AuthRefusal) {
         let mut state = self.state();
-        if refusal != Refusal::SessionExpired {
+        if refusal != AuthRefusal::SessionExpired {
             let token = std::mem::replace(&mut state.token, secret("token"));
             state.dead.insert(token, refusal);
         }
-        if refusal != Refusal::TokenFault {
+        if refusal != AuthRefusal::TokenFault {
             let session = std::mem::replace(&mut state.session, secret("session"));
             state.dead.insert(session, refusal);
         }
     }
 
     /// Everything that was sent to a path, in order.
-    pub fn seen(&self, path: &str) -> Vec<Seen> {
+    pub fn requests_to(&self, path: &str) -> Vec<RecordedRequest> {
         let state = self.state();
         let seen = state.seen.iter().filter(|seen| seen.path == path);
         seen.cloned().collect()
@@ -180,7 +183,7 @@ impl ThingSpace {
 
     /// How many changes were sent, whatever they were answered with.
     pub fn posts(&self) -> usize {
-        self.seen(ESIM).len() + self.seen(FIVE_G_BI).len()
+        self.requests_to(ESIM_PLAN_PATH).len() + self.requests_to(FIVE_G_BI_PLAN_PATH).len()
     }
 
     /// How many of them came with a token and a session that lived.
@@ -189,11 +192,11 @@ impl ThingSpace {
     }
 
     pub fn token_requests(&self) -> usize {
-        self.seen(TOKEN).len()
+        self.requests_to(TOKEN_PATH).len()
     }
 
-    pub fn log_ins(&self) -> usize {
-        self.seen(LOG_IN).len()
+    pub fn login_count(&self) -> usize {
+        self.requests_to(LOGIN_PATH).len()
     }
 
     /// The token and the session that live now.
@@ -202,16 +205,16 @@ impl ThingSpace {
         [state.token.clone(), state.session.clone()]
     }
 
-    fn script(&self, call: Call, next: Next) {
+    fn script(&self, call: CallKind, next: ScriptedResponse) {
         self.state().script.entry(call).or_default().push_back(next);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().expect("nobody panics while it is held")
     }
 }
 
-impl Drop for ThingSpace {
+impl Drop for FakeThingSpace {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -219,8 +222,8 @@ impl Drop for ThingSpace {
 
 // === impl Down ===
 
-impl Down {
-    fn at(address: SocketAddr, state: Arc<Mutex<State>>) -> std::io::Result<Self> {
+impl StoppedThingSpace {
+    fn bind(address: SocketAddr, state: Arc<Mutex<FakeState>>) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
@@ -235,9 +238,9 @@ impl Down {
         format!("http://{}/api", self.address)
     }
 
-    pub fn start(self) -> ThingSpace {
+    pub fn start(self) -> FakeThingSpace {
         let listener = self.socket.listen(1024).expect("a listener");
-        ThingSpace {
+        FakeThingSpace {
             address: self.address,
             state: Arc::clone(&self.state),
             serving: tokio::spawn(serve(listener, self.state)),
@@ -245,7 +248,7 @@ impl Down {
     }
 }
 
-async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
+async fn serve(listener: TcpListener, state: Arc<Mutex<FakeState>>) {
     // Dropped with this task: then all connections are closed.
     let mut connections = JoinSet::new();
     loop {
@@ -262,25 +265,25 @@ async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
 }
 
 async fn handle(
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FakeState>>,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::io::Error> {
     let lock = || state.lock().expect("nobody panics while it is held");
     let hang_up = || std::io::Error::other("hung up");
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(std::io::Error::other)?;
-    let seen = Seen {
+    let seen = RecordedRequest {
         method: head.method.to_string(),
         path: head.uri.to_string(),
         headers: head.headers,
         body: body.to_bytes(),
     };
     let call = match seen.path.as_str() {
-        TOKEN => Some(Call::Token),
-        LOG_IN => Some(Call::LogIn),
-        ESIM | FIVE_G_BI => Some(Call::Change),
-        DEVICES => Some(Call::Devices),
-        path if path.starts_with(STATUS) => Some(Call::Status),
+        TOKEN_PATH => Some(CallKind::Token),
+        LOGIN_PATH => Some(CallKind::Login),
+        ESIM_PLAN_PATH | FIVE_G_BI_PLAN_PATH => Some(CallKind::Change),
+        DEVICE_LIST_PATH => Some(CallKind::Devices),
+        path if path.starts_with(REQUEST_STATUS_PREFIX) => Some(CallKind::Status),
         _ => None,
     };
     let barrier = {
@@ -289,7 +292,7 @@ async fn handle(
             on_arrival(&seen);
         }
         state.seen.push(seen.clone());
-        if call == Some(Call::Change) {
+        if call == Some(CallKind::Change) {
             state.take_place()
         } else {
             None
@@ -299,39 +302,41 @@ async fn handle(
         barrier.wait().await;
     }
     let Some(call) = call else {
-        return Ok(says(404, &[], "no such path"));
+        return Ok(build_response(404, &[], "no such path"));
     };
     let next = {
         let mut state = lock();
-        if let Some(refusal) = state.refuses(call, &seen) {
+        if let Some(refusal) = state.auth_refusal(call, &seen) {
             return Ok(refusal.response());
         }
-        if call == Call::Change {
+        if call == CallKind::Change {
             state.executed += 1;
         }
         let next = state.script.get_mut(&call).and_then(VecDeque::pop_front);
         let standing = state.standing.get(&call).cloned();
-        next.unwrap_or(Next::Answer(standing.unwrap_or(Answer::Proper)))
+        next.unwrap_or(ScriptedResponse::Answer(
+            standing.unwrap_or(FakeResponse::Healthy),
+        ))
     };
     let answer = match next {
-        Next::Answer(answer) => answer,
-        Next::Hold(arrived, answer) => {
+        ScriptedResponse::Answer(answer) => answer,
+        ScriptedResponse::Hold(arrived, answer) => {
             // A test that has gone answers nobody any more.
             arrived.send(seen).map_err(|_| hang_up())?;
             answer.await.map_err(|_| hang_up())?
         }
     };
     match answer {
-        Answer::Proper => Ok(lock().proper(call)),
-        Answer::Accepted(id) => Ok(accepted(&id)),
-        Answer::Says(status, headers, body) => Ok(says(status, &headers, &body)),
-        Answer::HangUp => Err(hang_up()),
+        FakeResponse::Healthy => Ok(lock().healthy_response(call)),
+        FakeResponse::Accepted(id) => Ok(accepted(&id)),
+        FakeResponse::Custom(status, headers, body) => Ok(build_response(status, &headers, &body)),
+        FakeResponse::HangUp => Err(hang_up()),
     }
 }
 
 // === impl State ===
 
-impl State {
+impl FakeState {
     fn take_place(&mut self) -> Option<Arc<Barrier>> {
         let (left, barrier) = self.gather.as_mut()?;
         *left -= 1;
@@ -342,35 +347,37 @@ impl State {
         Some(barrier)
     }
 
-    fn refuses(&self, call: Call, seen: &Seen) -> Option<Refusal> {
+    fn auth_refusal(&self, call: CallKind, seen: &RecordedRequest) -> Option<AuthRefusal> {
         let shown = |name: &str| seen.headers.get(name).and_then(|value| value.to_str().ok());
-        if call == Call::Token {
+        if call == CallKind::Token {
             return None;
         }
         let token = shown("authorization").and_then(|value| value.strip_prefix("Bearer "));
         if token != Some(&self.token) {
             let dead = token.and_then(|token| self.dead.get(token));
-            return Some(dead.copied().unwrap_or(Refusal::TokenFault));
+            return Some(dead.copied().unwrap_or(AuthRefusal::TokenFault));
         }
         let session = shown("vz-m2m-token");
-        if call != Call::LogIn && session != Some(&self.session) {
+        if call != CallKind::Login && session != Some(&self.session) {
             let dead = session.and_then(|session| self.dead.get(session));
-            return Some(dead.copied().unwrap_or(Refusal::SessionExpired));
+            return Some(dead.copied().unwrap_or(AuthRefusal::SessionExpired));
         }
         None
     }
 
-    fn proper(&self, call: Call) -> Response<Full<Bytes>> {
+    fn healthy_response(&self, call: CallKind) -> Response<Full<Bytes>> {
         let body = match call {
-            Call::Token => serde_json::json!({
+            CallKind::Token => serde_json::json!({
                 "access_token": self.token, "scope": "am_application_scope default",
                 "token_type": "Bearer", "expires_in": 3600,
             }),
-            Call::LogIn => serde_json::json!({ "sessionToken": self.session }),
-            Call::Change => return accepted(&Uuid::new_v4().to_string()),
-            Call::Status | Call::Devices => return says(404, &[], "nothing is known"),
+            CallKind::Login => serde_json::json!({ "sessionToken": self.session }),
+            CallKind::Change => return accepted(&Uuid::new_v4().to_string()),
+            CallKind::Status | CallKind::Devices => {
+                return build_response(404, &[], "nothing is known");
+            }
         };
-        says(200, &JSON, &body.to_string())
+        build_response(200, &JSON, &body.to_string())
     }
 }
 

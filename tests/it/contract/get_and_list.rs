@@ -7,26 +7,26 @@ use thingspace_gateway::proto::{
 };
 use tonic::Code;
 
-use super::{NOBODY, REQUEST};
+use super::{REQUEST, UNKNOWN_ID};
 use crate::support::{
-    gateway::{Client, Directory, Setup},
+    gateway::{Client, Setup, TestDir},
     requests::{
         ACCOUNT, Watch, change_esim, change_five_g_bi, change_ids, deliver, eid, esim,
-        esim_callback, esim_failure, five_g_bi, get_by_key, iccid, id, meid, outcomes, refuse_esim,
-        states, told, watch_key,
+        esim_callback, esim_failure, expect_esim_error, five_g_bi, get_by_key, iccid, id, meid,
+        outcomes, parse_error, states, watch_key,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 #[tokio::test]
 async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("key", [1])).await;
     assert_eq!(change.service_plan, "service plan name");
     assert_eq!(
@@ -63,38 +63,38 @@ async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
         (by("", "", "", "key"), "account_name"),
         (by("no-uuid", "", "", ""), "change_id"),
     ] {
-        let told = told(&client.get_change(request.clone()).await.unwrap_err());
+        let error = parse_error(&client.get_change(request.clone()).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
         assert_eq!(
-            (told.rule(), &*told.fields[0]),
+            (error.summary(), &*error.fields[0]),
             (expected, field),
             "{request:?}"
         );
     }
     let missing = (Code::NotFound, "CHANGE_NOT_FOUND", "NEVER", None);
     for request in [
-        by(NOBODY, "", "", ""),
-        by("", NOBODY, "", ""),
+        by(UNKNOWN_ID, "", "", ""),
+        by("", UNKNOWN_ID, "", ""),
         by("", "", ACCOUNT, "another"),
         by("", "", "0000654321-00001", "key"),
     ] {
         let status = client.get_change(request.clone()).await.unwrap_err();
-        assert_eq!(told(&status).rule(), missing, "{request:?}");
+        assert_eq!(parse_error(&status).summary(), missing, "{request:?}");
     }
     let watch = WatchRequestRequest {
-        change_id: NOBODY.into(),
+        change_id: UNKNOWN_ID.into(),
         ..WatchRequestRequest::default()
     };
     for request in [watch, watch_key("another")] {
         let status = Watch::try_open(&mut client, request).await.err().unwrap();
-        assert_eq!(told(&status).rule(), missing);
+        assert_eq!(parse_error(&status).summary(), missing);
     }
 }
 
 #[tokio::test]
 async fn changes_are_listed_newest_first_by_filter_and_page() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -103,11 +103,11 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
     let mut elsewhere = five_g_bi("b", [1]);
     elsewhere.account_name = "0000654321-00001".into();
     let b = change_five_g_bi(&mut client, elsewhere).await;
-    thingspace.answer(
-        Call::Change,
-        Answer::error(400, "X.REQUEST_FAILED.DeviceNotFound", ""),
+    thingspace.respond_once(
+        CallKind::Change,
+        FakeResponse::error(400, "X.REQUEST_FAILED.DeviceNotFound", ""),
     );
-    refuse_esim(&mut client, esim("c", [2, 3])).await;
+    expect_esim_error(&mut client, esim("c", [2, 3])).await;
     let d = change_esim(&mut client, esim("d", [40])).await;
     let c = get_by_key(&mut client, "c").await.unwrap();
     let all = [&d, &c, &b, &a].map(|change| change.change_id.clone());
@@ -242,10 +242,10 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         (negative, "page_size"),
         (unknown_kind, "device.kind"),
     ] {
-        let told = told(&client.list_changes(request).await.unwrap_err());
+        let error = parse_error(&client.list_changes(request).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
         assert_eq!(
-            (told.rule(), told.fields.as_slice()),
+            (error.summary(), error.fields.as_slice()),
             (expected, &[field.to_owned()][..])
         );
     }
@@ -253,13 +253,13 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
 
 #[tokio::test]
 async fn results_and_devices_are_listed_by_outcome_and_identifier() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("key", 0..5)).await;
     let url = gateway.callback_url("DeviceProfileService");
     let mut interim = esim_callback(REQUEST, 3);
@@ -346,16 +346,16 @@ async fn results_and_devices_are_listed_by_outcome_and_identifier() {
     }
     // A request can exist without a change; a change that does not exist is an error.
     let unowned = ListDeviceResultsRequest {
-        request_id: NOBODY.into(),
+        request_id: UNKNOWN_ID.into(),
         ..ListDeviceResultsRequest::default()
     };
     assert!(results(&mut client, unowned).await.is_empty());
     let missing = ListDeviceResultsRequest {
-        change_id: NOBODY.into(),
+        change_id: UNKNOWN_ID.into(),
         ..of()
     };
     let status = client.list_device_results(missing).await.unwrap_err();
-    assert_eq!(told(&status).reason, "CHANGE_NOT_FOUND");
+    assert_eq!(parse_error(&status).reason, "CHANGE_NOT_FOUND");
 
     devices_are_listed_by_outcome_and_identifier(&mut client, &change).await;
     let answer = client
@@ -449,7 +449,7 @@ async fn devices_are_listed_by_outcome_and_identifier(client: &mut Client, chang
         (ListDevicesRequest::default(), "FIELD_INVALID"),
         (
             ListDevicesRequest {
-                change_id: NOBODY.into(),
+                change_id: UNKNOWN_ID.into(),
                 ..ListDevicesRequest::default()
             },
             "CHANGE_NOT_FOUND",
@@ -464,6 +464,6 @@ async fn devices_are_listed_by_outcome_and_identifier(client: &mut Client, chang
         ),
     ] {
         let status = client.list_devices(request).await.unwrap_err();
-        assert_eq!(told(&status).reason, reason);
+        assert_eq!(parse_error(&status).reason, reason);
     }
 }

@@ -5,29 +5,29 @@ use thingspace_gateway::proto::{Change, ChangeState, DeviceId, DeviceResult, Out
 use tokio::time::Instant;
 
 use super::{
-    clients::Asked,
-    judge::{Evidence, Told, judge},
-    ledger::{Became, Executed, Identifier, Ledger, Try},
-    orders::{Kind, Order},
-    sandbox::STRANGERS_PLAN,
+    clients::FirstCall,
+    judge::{ClientRecord, Evidence, judge},
+    ledger::{CallbackAttempt, Identifier, Ledger, LedgerChange, LedgerDevice},
+    planned_changes::{Operation, PlannedChange},
+    sandbox::FOREIGN_PLAN,
 };
-use crate::guarantees::{End, Message, Recording, What};
+use crate::guarantees::{MessageKind, RecordedMessage, Recording, StreamEnd};
 
 const DEVICE: &str = "89140000000000000001";
 const REQUEST: &str = "r-1";
 
-fn executed(request_id: &str) -> Executed {
-    Executed {
+fn executed(request_id: &str) -> LedgerChange {
+    LedgerChange {
         request_id: request_id.into(),
         service_plan: "a plan".into(),
         device_identifiers: vec![vec![Identifier {
             id: DEVICE.into(),
             kind: "iccid".into(),
         }]],
-        device_results: vec![Became {
+        device_results: vec![LedgerDevice {
             outcome: "succeeded".into(),
             lost: false,
-            tries: vec![Try {
+            tries: vec![CallbackAttempt {
                 message: "final".into(),
                 answer: Some(200),
             }],
@@ -53,43 +53,43 @@ fn result(outcome: Outcome) -> DeviceResult {
 }
 
 fn watched() -> Recording {
-    let message = |token: &str, what| Message {
+    let message = |token: &str, what| RecordedMessage {
         token: token.into(),
-        what,
+        kind: what,
     };
-    let finished = What::Finished {
+    let finished = MessageKind::Finished {
         state: "CHANGE_STATE_FINISHED".into(),
         is_final: true,
-        adds_up: true,
+        has_consistent_counts: true,
     };
     Recording {
         from: String::new(),
         messages: vec![
-            message("t0", What::Opened),
-            message("t1", What::Event("the result".into())),
+            message("t0", MessageKind::Opened),
+            message("t1", MessageKind::Event("the result".into())),
             message("t1", finished),
         ],
-        end: End::Ok,
+        end: StreamEnd::Ok,
     }
 }
 
 /// One change of one device, and all is well.
-fn sound() -> Evidence {
-    let order = Order {
+fn valid_evidence() -> Evidence {
+    let planned_change = PlannedChange {
         key: "k".into(),
-        kind: Kind::Esim,
-        situation: None,
+        operation: Operation::Esim,
+        scenario: None,
         devices: vec![DEVICE.into()],
         retries: true,
-        doubled: false,
+        is_sent_twice: false,
         deadline: None,
         cancelled: None,
-        catches_up: false,
-        leaves_after: None,
-        stranger: None,
+        has_catch_up_watch: false,
+        disconnect_after: None,
+        foreign_request: None,
     };
     let now = Instant::now();
-    let asked = Asked {
+    let first_call = FirstCall {
         began: now,
         deadline_passed: false,
         cancelled: false,
@@ -102,9 +102,9 @@ fn sound() -> Evidence {
         ..Change::default()
     };
     Evidence {
-        told: vec![Told {
-            order,
-            asked,
+        client_records: vec![ClientRecord {
+            planned_change,
+            first_call,
             until: now,
             change: Some(change),
             streams: vec![watched()],
@@ -115,67 +115,70 @@ fn sound() -> Evidence {
             changes: vec![executed(REQUEST)],
             ..Ledger::default()
         },
-        befallen: Vec::new(),
+        fault_intervals: Vec::new(),
         cuts: Vec::new(),
         callback_cuts: Vec::new(),
     }
 }
 
-fn found(break_it: impl FnOnce(&mut Evidence)) -> String {
-    let mut evidence = sound();
+fn violations_after(break_it: impl FnOnce(&mut Evidence)) -> String {
+    let mut evidence = valid_evidence();
     break_it(&mut evidence);
     judge(&evidence).join("\n")
 }
 
 fn state(evidence: &mut Evidence, state: ChangeState) {
-    let change = evidence.told[0].change.as_mut().expect("a change");
+    let change = evidence.client_records[0]
+        .change
+        .as_mut()
+        .expect("a change");
     change.state = state.into();
     change.request_ids.clear();
 }
 
 #[test]
-fn the_judge_finds_nothing_wrong_with_what_is_right() {
-    assert_eq!(found(|_| {}), "");
+fn the_judge_accepts_valid_evidence() {
+    assert_eq!(violations_after(|_| {}), "");
 }
 
 #[test]
-fn the_judge_finds_what_was_executed_twice_and_leaves_strangers_alone() {
-    let twice = found(|evidence| evidence.ledger.changes.push(executed("r-2")));
+fn the_judge_detects_a_double_execution_and_ignores_foreign_requests() {
+    let twice = violations_after(|evidence| evidence.ledger.changes.push(executed("r-2")));
     assert!(twice.contains("never twice"), "{twice}");
-    let beside = found(|evidence| {
-        let mut strangers = executed("r-2");
-        strangers.service_plan = STRANGERS_PLAN.into();
+    let beside = violations_after(|evidence| {
+        let mut foreign_change = executed("r-2");
+        foreign_change.service_plan = FOREIGN_PLAN.into();
         evidence
             .results
             .insert("r-2".into(), vec![result(Outcome::Succeeded)]);
-        evidence.ledger.changes.push(strangers);
+        evidence.ledger.changes.push(foreign_change);
     });
     assert_eq!(beside, "");
 }
 
 #[test]
-fn the_judge_finds_a_callback_that_is_stored_again_and_log_ins_that_lock() {
-    let again = found(|evidence| {
+fn the_judge_detects_a_callback_stored_twice_and_too_many_failed_logins() {
+    let again = violations_after(|evidence| {
         let mut again = result(Outcome::Succeeded);
         again.raw_json = again.raw_json.replace('1', "2");
         evidence.results.get_mut(REQUEST).expect("one").push(again);
     });
     assert!(again.contains("is stored again"), "{again}");
-    let locking = found(|evidence| evidence.ledger.log_ins_refused = 5);
+    let locking = violations_after(|evidence| evidence.ledger.log_ins_refused = 5);
     assert!(locking.contains("never locked"), "{locking}");
 }
 
 #[test]
-fn the_judge_finds_an_acknowledged_result_that_is_gone_or_says_something_else() {
-    let gone = found(|evidence| evidence.results.clear());
+fn the_judge_detects_a_lost_or_altered_acknowledged_result() {
+    let gone = violations_after(|evidence| evidence.results.clear());
     assert!(gone.contains("never lost"), "{gone}");
-    let other = found(|evidence| {
+    let other = violations_after(|evidence| {
         evidence
             .results
             .insert(REQUEST.into(), vec![result(Outcome::Failed)]);
     });
     assert!(other.contains("never lost"), "{other}");
-    let looked_up = found(|evidence| {
+    let looked_up = violations_after(|evidence| {
         let results = evidence.results.get_mut(REQUEST).expect("one");
         results[0].source = Source::Reconciled.into();
     });
@@ -184,10 +187,13 @@ fn the_judge_finds_an_acknowledged_result_that_is_gone_or_says_something_else() 
 
 #[test]
 fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
-    let nothing = found(|evidence| {
+    let nothing = violations_after(|evidence| {
         evidence.results.clear();
         evidence.ledger.changes[0].device_results[0].tries[0].answer = None;
-        let change = evidence.told[0].change.as_mut().expect("a change");
+        let change = evidence.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change");
         change.state = ChangeState::Closed.into();
         change.succeeded_count = 0;
     });
@@ -195,22 +201,31 @@ fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
 }
 
 #[test]
-fn the_judge_finds_a_change_that_is_not_what_it_says() {
+fn the_judge_detects_a_false_change_state() {
     for lie in [ChangeState::NotSent, ChangeState::Rejected] {
-        let said = found(|evidence| state(evidence, lie));
-        assert!(said.contains("never told wrong"), "{lie:?}: {said}");
+        let violations = violations_after(|evidence| state(evidence, lie));
+        assert!(
+            violations.contains("never told wrong"),
+            "{lie:?}: {violations}"
+        );
     }
-    let forgotten = found(|evidence| evidence.told[0].change = None);
+    let forgotten = violations_after(|evidence| evidence.client_records[0].change = None);
     assert!(forgotten.contains("is not known"), "{forgotten}");
-    let invented = found(|evidence| evidence.ledger.changes.clear());
+    let invented = violations_after(|evidence| evidence.ledger.changes.clear());
     assert!(invented.contains("nothing was executed"), "{invented}");
-    let strangers = found(|evidence| {
-        let change = evidence.told[0].change.as_mut().expect("a change");
+    let foreign_request = violations_after(|evidence| {
+        let change = evidence.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change");
         change.request_ids = vec!["r-2".into()];
     });
-    assert!(strangers.contains("a stranger's request"), "{strangers}");
-    let miscounted = found(|evidence| {
-        evidence.told[0]
+    assert!(
+        foreign_request.contains("a stranger's request"),
+        "{foreign_request}"
+    );
+    let miscounted = violations_after(|evidence| {
+        evidence.client_records[0]
             .change
             .as_mut()
             .expect("a change")
@@ -224,10 +239,11 @@ fn the_judge_finds_a_change_that_is_not_what_it_says() {
 
 #[test]
 fn the_judge_finds_a_watch_that_never_ends_and_one_that_breaks_a_guarantee() {
-    let stuck = found(|evidence| evidence.told[0].streams[0].end = End::Cut);
+    let stuck =
+        violations_after(|evidence| evidence.client_records[0].streams[0].end = StreamEnd::Cut);
     assert!(stuck.contains("never stuck"), "{stuck}");
-    let twice = found(|evidence| {
-        let messages = &mut evidence.told[0].streams[0].messages;
+    let twice = violations_after(|evidence| {
+        let messages = &mut evidence.client_records[0].streams[0].messages;
         messages.insert(2, messages[1].clone());
     });
     assert!(twice.contains("Ordered: out of order"), "{twice}");

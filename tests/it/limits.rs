@@ -13,27 +13,28 @@ use tokio::{
 use tonic::{Code, Status};
 
 use crate::support::{
-    gateway::{Directory, Gateway, PATIENCE, Setup},
+    gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
     raw,
     requests::{
-        Watch, change_esim, esim, esim_callback, get_by_key, post, refuse_esim, told, watch_request,
+        Watch, change_esim, esim, esim_callback, expect_esim_error, get_by_key, parse_error, post,
+        watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 const CALLS: usize = 200;
 const DEVICES: usize = 10_000;
 
 /// A refusal for want of room; answers whether it proves that nothing was executed.
-fn proves_nothing_sent(status: &Status) -> bool {
-    let told = told(status);
-    let (code, reason, retry, executed) = told.rule();
+fn is_not_executed(status: &Status) -> bool {
+    let error = parse_error(status);
+    let (code, reason, retry, executed) = error.summary();
     assert_eq!(
         (code, reason, retry),
         (Code::ResourceExhausted, "THROTTLED", "LATER"),
         "{status:?}"
     );
-    assert!(told.retry_after.is_some_and(|seconds| seconds >= 1));
+    assert!(error.retry_after.is_some_and(|seconds| seconds >= 1));
     executed.expect("a change call says it") == "NO"
 }
 
@@ -44,14 +45,14 @@ fn grown(gateway: &Gateway, before: u64) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_than_is_budgeted() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let before = gateway.resident_memory();
     // Whoever has room keeps it.
-    let mut log_in = thingspace.hold(Call::LogIn);
+    let mut log_in = thingspace.hold(CallKind::Login);
     let mut calls = JoinSet::new();
     for number in 0..CALLS {
         let mut caller = gateway.client().await;
@@ -64,9 +65,11 @@ async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_t
     let mut refused = Vec::new();
     // limits.devices is 100,000 by default.
     while refused.len() < CALLS - 10 {
-        let ended = timeout(PATIENCE, calls.join_next()).await.expect("in time");
+        let ended = timeout(TEST_TIMEOUT, calls.join_next())
+            .await
+            .expect("in time");
         let (number, answer) = ended.expect("one more").expect("a call");
-        proves_nothing_sent(&answer.expect_err("there is no room"));
+        is_not_executed(&answer.expect_err("there is no room"));
         refused.push(number);
     }
     let grown = grown(&gateway, before);
@@ -77,8 +80,11 @@ async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_t
         assert_eq!(found.expect_err("not stored").code(), Code::NotFound);
     }
     log_in.arrived().await;
-    log_in.release(Answer::Proper);
-    for (number, answer) in timeout(PATIENCE, calls.join_all()).await.expect("in time") {
+    log_in.release(FakeResponse::Healthy);
+    for (number, answer) in timeout(TEST_TIMEOUT, calls.join_all())
+        .await
+        .expect("in time")
+    {
         let change = answer.expect("OK").into_inner().change.expect("a change");
         assert_eq!(change.state(), ChangeState::Accepted, "{number}");
     }
@@ -87,7 +93,7 @@ async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn devices_of_two_bytes_each_are_counted_before_they_become_memory() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
@@ -96,10 +102,10 @@ async fn devices_of_two_bytes_each_are_counted_before_they_become_memory() {
         let message = [device, 0].repeat((16 << 20) / 2);
         let path = raw::method(method);
         let ended = raw::call(&gateway, &path, &[], raw::frame(&message)).await;
-        let told = told(&ended.status);
+        let error = parse_error(&ended.status);
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", Some("NO"));
-        assert_eq!(told.rule(), expected);
-        assert_eq!(told.fields, ["devices"]);
+        assert_eq!(error.summary(), expected);
+        assert_eq!(error.fields, ["devices"]);
     }
     // Once as it was received, and nothing of it decoded.
     let grown = grown(&gateway, before);
@@ -107,34 +113,34 @@ async fn devices_of_two_bytes_each_are_counted_before_they_become_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_without_room_is_told_whether_its_key_may_have_been_executed_and_succeeds_later() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_rejected_call_reports_whether_its_key_may_have_been_executed_and_succeeds_later() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .set("changes.max_devices_per_request", "10")
         .set("limits.devices", "15")
         .start()
         .await;
     let mut client = gateway.client().await;
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut caller = client.clone();
     let first = tokio::spawn(async move { change_esim(&mut caller, esim("first", 0..10)).await });
     held.arrived().await;
 
-    let other = refuse_esim(&mut client, esim("other", 20..30)).await;
-    assert!(proves_nothing_sent(&other));
+    let other = expect_esim_error(&mut client, esim("other", 20..30)).await;
+    assert!(is_not_executed(&other));
     let found = get_by_key(&mut client, "other").await;
     assert_eq!(found.unwrap_err().code(), Code::NotFound);
     // The first one's retry: that nothing was executed would be a lie.
-    let again = refuse_esim(&mut client, esim("first", 0..10)).await;
-    assert!(!proves_nothing_sent(&again));
+    let again = expect_esim_error(&mut client, esim("first", 0..10)).await;
+    assert!(!is_not_executed(&again));
     let change = get_by_key(&mut client, "first").await.unwrap();
-    assert_eq!(told(&again).metadata["change_id"], change.change_id);
+    assert_eq!(parse_error(&again).metadata["change_id"], change.change_id);
     // There is room for five more.
     let small = change_esim(&mut client, esim("small", 40..45)).await;
     assert_eq!(small.state(), ChangeState::Accepted);
 
-    held.release(Answer::Proper);
+    held.release(FakeResponse::Healthy);
     let change = first.await.expect("the call");
     assert_eq!(change.state(), ChangeState::Accepted);
     assert_eq!(change_esim(&mut client, esim("first", 0..10)).await, change);
@@ -143,9 +149,9 @@ async fn a_call_without_room_is_told_whether_its_key_may_have_been_executed_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_sends_slowly_is_given_up_and_others_wait_for_the_room_or_are_refused() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_slow_sender_times_out_and_other_calls_wait_or_are_rejected() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .set("grpc.max_message_bytes", "1048576")
         .set("limits.message_bytes", "1048576")
@@ -162,13 +168,16 @@ async fn whoever_sends_slowly_is_given_up_and_others_wait_for_the_room_or_are_re
         slow.spawn(raw::half_sent(&slow_client, &gateway, &path, begun.clone()));
     }
     let (mut refused, mut given_up) = (0, 0);
-    while let Some(ended) = timeout(PATIENCE, slow.join_next()).await.expect("in time") {
+    while let Some(ended) = timeout(TEST_TIMEOUT, slow.join_next())
+        .await
+        .expect("in time")
+    {
         let status = ended.expect("a call");
         if status.code() == Code::DeadlineExceeded {
             given_up += 1;
         } else {
             // Its key was not even read.
-            assert!(!proves_nothing_sent(&status));
+            assert!(!is_not_executed(&status));
             refused += 1;
         }
     }
@@ -179,7 +188,7 @@ async fn whoever_sends_slowly_is_given_up_and_others_wait_for_the_room_or_are_re
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_beyond_the_bound_is_refused_and_opens_once_another_has_gone() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .set("limits.watches", "2")
         .start()
@@ -188,10 +197,10 @@ async fn a_watch_beyond_the_bound_is_refused_and_opens_once_another_has_gone() {
     let open = Watch::open(&mut client, watch_request("one")).await;
     let _other = Watch::open(&mut client, watch_request("two")).await;
     let status = Watch::try_open(&mut client, watch_request("three")).await;
-    let told = told(&status.err().expect("no room"));
+    let error = parse_error(&status.err().expect("no room"));
     let expected = (Code::ResourceExhausted, "THROTTLED", "LATER", None);
-    assert_eq!(told.rule(), expected);
-    assert!(told.retry_after.is_some());
+    assert_eq!(error.summary(), expected);
+    assert!(error.retry_after.is_some());
     drop(open);
     let opens = async {
         while Watch::try_open(&mut client, watch_request("three"))
@@ -199,7 +208,9 @@ async fn a_watch_beyond_the_bound_is_refused_and_opens_once_another_has_gone() {
             .is_err()
         {}
     };
-    timeout(PATIENCE, opens).await.expect("there is room again");
+    timeout(TEST_TIMEOUT, opens)
+        .await
+        .expect("there is room again");
 }
 
 /// Sends a callback of this length but for its last byte, and waits until the gateway has had enough.
@@ -216,8 +227,8 @@ async fn send_all_but_one(to: SocketAddr, length: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callbacks_beyond_the_bytes_that_are_budgeted_get_503_until_there_is_room() {
-    let directory = Directory::new();
+async fn callbacks_over_the_byte_limit_get_503_until_bytes_are_released() {
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .set("limits.callback_bytes", "1048576")
         .start()
@@ -244,7 +255,9 @@ async fn callbacks_beyond_the_bytes_that_are_budgeted_get_503_until_there_is_roo
             }
         }
     };
-    let refused = timeout(PATIENCE, refused).await.expect("room is bounded");
+    let refused = timeout(TEST_TIMEOUT, refused)
+        .await
+        .expect("room is bounded");
     assert_eq!(refused.status(), 503);
     let wait = refused.headers()["retry-after"].to_str().unwrap();
     assert!(wait.parse::<u64>().unwrap() >= 1);
@@ -254,5 +267,7 @@ async fn callbacks_beyond_the_bytes_that_are_budgeted_get_503_until_there_is_roo
             != (200, json!({"stored": "new"}))
         {}
     };
-    timeout(PATIENCE, taken).await.expect("there is room again");
+    timeout(TEST_TIMEOUT, taken)
+        .await
+        .expect("there is room again");
 }

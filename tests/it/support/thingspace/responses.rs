@@ -6,20 +6,20 @@ use http_body_util::Full;
 
 /// What a call is answered with.
 #[derive(Debug, Clone)]
-pub enum Answer {
+pub enum FakeResponse {
     /// What a healthy ThingSpace says.
-    Proper,
+    Healthy,
     /// The change is accepted under this request id.
     Accepted(String),
     /// This.
-    Says(u16, Vec<(&'static str, &'static str)>, String),
+    Custom(u16, Vec<(&'static str, &'static str)>, String),
     /// The connection ends instead.
     HangUp,
 }
 
 /// How a token or a session that is dead is refused: all were seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum AuthRefusal {
     /// The OAuth token: 401 with a WSO2 fault.
     TokenFault,
     /// The session: 400 with ThingSpace's own code.
@@ -34,10 +34,14 @@ pub(super) const JSON: [(&str, &str); 1] = [("content-type", "application/json")
 
 pub(super) fn accepted(request_id: &str) -> Response<Full<Bytes>> {
     let body = serde_json::json!({ "requestId": request_id });
-    says(200, &JSON, &body.to_string())
+    build_response(200, &JSON, &body.to_string())
 }
 
-pub(super) fn says(status: u16, headers: &[(&str, &str)], body: &str) -> Response<Full<Bytes>> {
+pub(super) fn build_response(
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Response<Full<Bytes>> {
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(*name, *value);
@@ -48,17 +52,17 @@ pub(super) fn says(status: u16, headers: &[(&str, &str)], body: &str) -> Respons
 
 // === impl Answer ===
 
-impl Answer {
+impl FakeResponse {
     /// ThingSpace's own error.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         let body = serde_json::json!({ "errorCode": code, "errorMessage": message });
-        Self::Says(status, JSON.to_vec(), body.to_string())
+        Self::Custom(status, JSON.to_vec(), body.to_string())
     }
 }
 
 // === impl Refusal ===
 
-impl Refusal {
+impl AuthRefusal {
     pub const ALL: [Self; 4] = [
         Self::TokenFault,
         Self::SessionExpired,
@@ -67,17 +71,17 @@ impl Refusal {
     ];
 
     /// As it is said.
-    pub fn answer(self) -> Answer {
-        let (status, headers, body) = self.says();
-        Answer::Says(status, headers.to_vec(), body.to_owned())
+    pub fn answer(self) -> FakeResponse {
+        let (status, headers, body) = self.parts();
+        FakeResponse::Custom(status, headers.to_vec(), body.to_owned())
     }
 
     pub(super) fn response(self) -> Response<Full<Bytes>> {
-        let (status, headers, body) = self.says();
-        says(status, headers, body)
+        let (status, headers, body) = self.parts();
+        build_response(status, headers, body)
     }
 
-    fn says(self) -> (u16, &'static [(&'static str, &'static str)], &'static str) {
+    fn parts(self) -> (u16, &'static [(&'static str, &'static str)], &'static str) {
         const XML: [(&str, &str); 1] = [("content-type", "application/xml; charset=UTF-8")];
         match self {
             Self::TokenFault => (

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::{sync::oneshot, time::timeout};
 
-use super::{Answer, PATIENCE};
+use super::{FakeResponse, TEST_TIMEOUT};
 
 /// A request as it came.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct RecordedRequest {
     pub method: String,
     pub path: String,
     pub headers: HeaderMap,
@@ -16,23 +16,25 @@ pub struct Seen {
 }
 
 /// A call that waits for the test.
-pub struct Held {
-    pub(super) arrived: Option<oneshot::Receiver<Seen>>,
-    pub(super) answer: oneshot::Sender<Answer>,
+pub struct HeldCall {
+    pub(super) arrived: Option<oneshot::Receiver<RecordedRequest>>,
+    pub(super) answer: oneshot::Sender<FakeResponse>,
 }
 
 // === impl Held ===
 
-impl Held {
+impl HeldCall {
     /// Waits until the call is there.
-    pub async fn arrived(&mut self) -> Seen {
+    pub async fn arrived(&mut self) -> RecordedRequest {
         let arrived = self.arrived.take().expect("asked once");
-        let seen = timeout(PATIENCE, arrived).await.expect("the call comes");
+        let seen = timeout(TEST_TIMEOUT, arrived)
+            .await
+            .expect("the call comes");
         seen.expect("it runs")
     }
 
     /// Lets it go on.
-    pub fn release(self, answer: Answer) {
+    pub fn release(self, answer: FakeResponse) {
         // A gateway that was killed meanwhile does not hear it.
         let _heard = self.answer.send(answer);
     }
@@ -40,7 +42,7 @@ impl Held {
 
 // === impl Seen ===
 
-impl Seen {
+impl RecordedRequest {
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("JSON")
     }

@@ -7,10 +7,10 @@ use tokio::{task::JoinSet, time::timeout};
 use tonic::{Code, Status};
 
 use crate::support::{
-    gateway::{Directory, Gateway, PATIENCE, Setup},
+    gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
     raw,
-    requests::{Watch, change_esim, esim, told, watch_request},
-    thingspace::ThingSpace,
+    requests::{Watch, change_esim, esim, parse_error, watch_request},
+    thingspace::FakeThingSpace,
 };
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
@@ -37,22 +37,24 @@ fn begin(gateway: &Gateway, path: &str, count: usize, bytes: &[u8]) -> JoinSet<S
 }
 
 async fn next(calls: &mut JoinSet<Status>) -> Status {
-    let ended = timeout(PATIENCE, calls.join_next()).await.expect("in time");
+    let ended = timeout(TEST_TIMEOUT, calls.join_next())
+        .await
+        .expect("in time");
     ended.expect("one more").expect("a call")
 }
 
 fn assert_refused(status: &Status, executed: Option<&str>) {
-    let told = told(status);
+    let error = parse_error(status);
     let expected = (Code::ResourceExhausted, "THROTTLED", "LATER", executed);
-    assert_eq!(told.rule(), expected, "{status:?}");
+    assert_eq!(error.summary(), expected, "{status:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_send_nothing_have_no_place_that_another_wants() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .set("limits.calls", "5")
+        .set("limits.inflight_changes", "5")
         .set("limits.reads", "5")
         .set("limits.watches", "5")
         .start()
@@ -82,9 +84,9 @@ async fn calls_that_send_nothing_have_no_place_that_another_wants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_announced_and_not_sent_takes_no_room_and_ends_soon() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn an_announced_but_unsent_message_reserves_nothing_and_times_out() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -99,17 +101,17 @@ async fn what_is_announced_and_not_sent_takes_no_room_and_ends_soon() {
         let Ok(Some(ended)) = timeout(short, silent.join_next()).await else {
             continue;
         };
-        let ended = told(&ended.expect("a call"));
+        let ended = parse_error(&ended.expect("a call"));
         let expected = (Code::DeadlineExceeded, "DEADLINE", "NOW", Some("UNKNOWN"));
-        assert_eq!(ended.rule(), expected);
+        assert_eq!(ended.summary(), expected);
     }
     assert!(number > 10, "they were there meanwhile");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn small_messages_do_not_wait_behind_a_large_one_that_does() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -129,14 +131,14 @@ async fn small_messages_do_not_wait_behind_a_large_one_that_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_probe_is_answered_whatever_others_leave_half_sent() {
-    let directory = Directory::new();
+async fn a_health_check_is_answered_despite_unfinished_requests() {
+    let directory = TestDir::new();
     let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
         .start()
         .await;
     let before = gateway.resident_memory();
     let mut large = begin(&gateway, CHECK, 1, &begun(16_000, 8_000));
-    let refused = told(&next(&mut large).await);
+    let refused = parse_error(&next(&mut large).await);
     assert_eq!(refused.reason, "MESSAGE_TOO_LARGE");
     let mut half_sent = Vec::new();
     for _ in 0..3 {
@@ -149,10 +151,10 @@ async fn a_probe_is_answered_whatever_others_leave_half_sent() {
     // None of them stays.
     for calls in &mut half_sent {
         while !calls.is_empty() {
-            let told = told(&next(calls).await);
+            let error = parse_error(&next(calls).await);
             assert!(
-                ["DEADLINE", "THROTTLED"].contains(&told.reason.as_str()),
-                "{told:?}"
+                ["DEADLINE", "THROTTLED"].contains(&error.reason.as_str()),
+                "{error:?}"
             );
         }
     }

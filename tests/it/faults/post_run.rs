@@ -11,16 +11,18 @@ use thingspace_gateway::{
 use tokio::{sync::watch, time::timeout};
 use tonic::Code;
 
-use super::{judge::Told, orders::CHANGES, run::results_of};
+use super::{judge::ClientRecord, planned_changes::CHANGES, run::fetch_results};
 use crate::support::{
-    disk::Disk,
-    gateway::{Client, Directory, Gateway, PATIENCE, Setup},
-    requests::{Story, deliver, esim_callback, get_by_key, stored, watch_request},
+    disk::FaultyDisk,
+    gateway::{Client, Gateway, Setup, TEST_TIMEOUT, TestDir},
+    requests::{
+        WatchTranscript, deliver, esim_callback, get_by_key, until_caught_up, watch_request,
+    },
 };
 
 /// The loss, by the damaged files.
 #[derive(Debug, Clone, Copy)]
-enum Damage {
+enum JournalDamage {
     Removed(&'static [&'static str]),
     Emptied(&'static str),
     Garbled(&'static str),
@@ -28,14 +30,14 @@ enum Damage {
     LogCut,
 }
 
-const DAMAGES: [Damage; 7] = [
-    Damage::Removed(&["journal.db"]),
-    Damage::Removed(&["journal.db-wal"]),
-    Damage::Removed(&["journal.db", "journal.db-wal"]),
-    Damage::Emptied("journal.db"),
-    Damage::Emptied("journal.db-wal"),
-    Damage::Garbled("journal.db-wal"),
-    Damage::LogCut,
+const DAMAGES: [JournalDamage; 7] = [
+    JournalDamage::Removed(&["journal.db"]),
+    JournalDamage::Removed(&["journal.db-wal"]),
+    JournalDamage::Removed(&["journal.db", "journal.db-wal"]),
+    JournalDamage::Emptied("journal.db"),
+    JournalDamage::Emptied("journal.db-wal"),
+    JournalDamage::Garbled("journal.db-wal"),
+    JournalDamage::LogCut,
 ];
 /// Damaged directories of a run.
 const DAMAGED: usize = 2;
@@ -46,24 +48,28 @@ const LEAPS: [i64; 4] = [401, -401, 30, 0];
 const LEAPS_MEANWHILE: [i64; 4] = [401, 0, -401, 0];
 
 /// Where it is done, and what is known.
-pub struct After<'r> {
+pub struct PostRun<'r> {
     pub setup: &'r Setup,
-    pub disk: &'r Disk,
-    pub directory: &'r Directory,
-    pub told: &'r [Told],
+    pub disk: &'r FaultyDisk,
+    pub directory: &'r TestDir,
+    pub client_records: &'r [ClientRecord],
     /// By request id, strangers' as well.
     pub results: &'r HashMap<String, Vec<DeviceResult>>,
 }
 
 /// Lets the system clock leap ahead and back, then back and ahead, each when so many changes have been
 /// asked for.
-pub async fn leap_meanwhile(disk: &Disk, mut started: watch::Receiver<usize>, seed: u64) {
+pub async fn shift_clock_during_run(
+    disk: &FaultyDisk,
+    mut started: watch::Receiver<usize>,
+    seed: u64,
+) {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x636c_6f63);
     let mut moments = LEAPS_MEANWHILE.map(|_| random.usize(1..CHANGES));
     moments.sort_unstable();
     for (moment, days) in moments.into_iter().zip(LEAPS_MEANWHILE) {
         let reached = started.wait_for(|count| *count >= moment);
-        let _count = *timeout(PATIENCE, reached)
+        let _count = *timeout(TEST_TIMEOUT, reached)
             .await
             .expect("in time")
             .expect("clients");
@@ -73,7 +79,7 @@ pub async fn leap_meanwhile(disk: &Disk, mut started: watch::Receiver<usize>, se
 
 // === impl After ===
 
-impl After<'_> {
+impl PostRun<'_> {
     /// Does all of it; answers with what is wrong.
     pub async fn run(&self, gateway: Gateway, seed: u64) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -96,14 +102,15 @@ impl After<'_> {
             deliver(&url, &esim_callback(&request, number)).await;
         }
         let mut client = gateway.client().await;
-        let story = Story::of(&mut client, stored(watch_request(&request))).await;
+        let story =
+            WatchTranscript::record(&mut client, until_caught_up(watch_request(&request))).await;
         let last = ResumeToken::decode(story.last_token()).expect("a token");
         let follows = async {
             while self.marker() < last.cursor.position {
                 tokio::task::yield_now().await;
             }
         };
-        timeout(PATIENCE, follows)
+        timeout(TEST_TIMEOUT, follows)
             .await
             .expect("the marker follows");
     }
@@ -127,7 +134,7 @@ impl After<'_> {
         let socket = self.directory.join("second.sock");
         let second = self.setup.clone();
         let second = second.set("admin.socket", &socket.to_string_lossy());
-        self.must_be_refused("a second process", Some(1), &second, wrong)
+        self.check_start_refused("a second process", Some(1), &second, wrong)
             .await;
     }
 
@@ -138,7 +145,7 @@ impl After<'_> {
         for _ in 0..DAMAGED {
             let damage = DAMAGES[random.usize(0..DAMAGES.len())];
             damage.happen(journal);
-            self.must_be_refused(&format!("{damage:?}"), Some(78), self.setup, wrong)
+            self.check_start_refused(&format!("{damage:?}"), Some(78), self.setup, wrong)
                 .await;
             copy(backup.path(), journal);
         }
@@ -149,7 +156,7 @@ impl After<'_> {
             .setup
             .clone()
             .set("thingspace.base_url", "http://127.0.0.1:9/api");
-        self.must_be_refused("another ThingSpace", Some(78), &other, wrong)
+        self.check_start_refused("another ThingSpace", Some(78), &other, wrong)
             .await;
     }
 
@@ -167,8 +174,9 @@ impl After<'_> {
             }
             let mut client = gateway.client().await;
             self.read_again(&mut client, days, wrong).await;
-            for told in self.told {
-                self.ask_again(&mut client, told, days, wrong).await;
+            for client_record in self.client_records {
+                self.ask_again(&mut client, client_record, days, wrong)
+                    .await;
             }
         }
         gateway.kill().await;
@@ -177,7 +185,7 @@ impl After<'_> {
     /// No result is gone.
     async fn read_again(&self, client: &mut Client, days: i64, wrong: &mut Vec<String>) {
         for (request, results) in self.results {
-            let found = results_of(client, request).await.len();
+            let found = fetch_results(client, request).await.len();
             if found < results.len() {
                 wrong.push(format!(
                     "clock {days} days ahead: {request} has {found} results of {}",
@@ -191,26 +199,28 @@ impl After<'_> {
     async fn ask_again(
         &self,
         client: &mut Client,
-        told: &Told,
+        client_record: &ClientRecord,
         days: i64,
         wrong: &mut Vec<String>,
     ) {
-        let Some(change) = &told.change else { return };
-        let key = &told.order.key;
+        let Some(change) = &client_record.change else {
+            return;
+        };
+        let key = &client_record.planned_change.key;
         match get_by_key(client, key).await {
             Ok(again) if again.change_id == change.change_id => {}
             other => wrong.push(format!("clock {days} days ahead: {key} is {other:?}")),
         }
         // The ledger shows what was sent again.
         if change.state() != ChangeState::NotSent
-            && let Err(status) = told.order.call(client, None).await
+            && let Err(status) = client_record.planned_change.call(client, None).await
             && status.code() == Code::NotFound
         {
             wrong.push(format!("clock {days} days ahead: {key}: {status}"));
         }
     }
 
-    async fn must_be_refused(
+    async fn check_start_refused(
         &self,
         what: &str,
         expected: Option<i32>,
@@ -230,7 +240,7 @@ impl After<'_> {
 
 // === impl Damage ===
 
-impl Damage {
+impl JournalDamage {
     fn happen(self, journal: &Path) {
         match self {
             Self::Removed(names) => {

@@ -5,30 +5,30 @@ use std::{collections::HashMap, process::Stdio};
 use thingspace_gateway::proto::{ChangeState, watch_request_response::Event};
 use tonic::Code;
 
-use super::{NOBODY, REQUEST};
+use super::{REQUEST, UNKNOWN_ID};
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        Story, Watch, change_esim, deliver, esim, esim_callback, resume, short, stored, told,
-        watch_change, watch_key, watch_request,
+        Watch, WatchTranscript, change_esim, deliver, esim, esim_callback, parse_error, resume,
+        summarize, until_caught_up, watch_change, watch_key, watch_request,
     },
-    thingspace::{Answer, Call, ThingSpace},
+    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 #[tokio::test]
-async fn sigterm_tells_every_watch_to_reconnect_waits_for_a_post_and_exits_with_0() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_with_0() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.answer(Call::Change, Answer::Accepted(REQUEST.into()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let change = change_esim(&mut client, esim("key", [1])).await;
     let mut of_change = Watch::open(&mut client, watch_change(&change)).await;
-    of_change.up_to("state ACCEPTED").await;
-    let mut of_request = Watch::open(&mut client, watch_request(NOBODY)).await;
+    of_change.read_until("state ACCEPTED").await;
+    let mut of_request = Watch::open(&mut client, watch_request(UNKNOWN_ID)).await;
     of_request.next().await;
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut caller = client.clone();
     let call = tokio::spawn(async move { change_esim(&mut caller, esim("held", [2])).await });
     held.arrived().await;
@@ -36,14 +36,14 @@ async fn sigterm_tells_every_watch_to_reconnect_waits_for_a_post_and_exits_with_
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     let mut tokens = HashMap::new();
     for (name, watch) in [("change", of_change), ("request", of_request)] {
-        let story = watch.rest().await;
+        let story = watch.read_to_end().await;
         let status = story.end.as_ref().unwrap_err();
         let expected = (Code::Unavailable, "RECONNECT", "NOW", None);
-        assert_eq!(told(status).rule(), expected, "{name}");
+        assert_eq!(parse_error(status).summary(), expected, "{name}");
         let [message] = story.messages.as_slice() else {
             panic!("{name}: one message: {story:?}");
         };
-        assert_eq!(short(message), "reconnect Drain", "{name}");
+        assert_eq!(summarize(message), "reconnect Drain", "{name}");
         let Some(Event::Reconnect(reconnect)) = &message.event else {
             panic!("{name}: reconnect");
         };
@@ -51,7 +51,7 @@ async fn sigterm_tells_every_watch_to_reconnect_waits_for_a_post_and_exits_with_
         tokens.insert(name, message.resume_token.clone());
     }
     // The POST that is under way is waited for, and so is its call.
-    held.release(Answer::Proper);
+    held.release(FakeResponse::Healthy);
     let accepted = call.await.expect("the call");
     assert_eq!(accepted.state(), ChangeState::Accepted);
     assert_eq!(gateway.wait().await, Some(0));
@@ -60,54 +60,55 @@ async fn sigterm_tells_every_watch_to_reconnect_waits_for_a_post_and_exits_with_
     let mut client = gateway.client().await;
     let url = gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 1)).await;
-    let story = Story::of(&mut client, resume(&tokens["change"])).await;
+    let story = WatchTranscript::record(&mut client, resume(&tokens["change"])).await;
     assert_eq!(
         story.short(),
         ["opened FINISHED", "result 0 SUCCEEDED", "finished FINISHED"]
     );
-    let story = Story::of(&mut client, stored(resume(&tokens["request"]))).await;
+    let story =
+        WatchTranscript::record(&mut client, until_caught_up(resume(&tokens["request"]))).await;
     assert_eq!(story.short(), ["opened -", "bookmark"]);
     gateway.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(gateway.wait().await, Some(0));
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_at_once_and_leaves_no_doubt_about_what_is_known() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    let mut held = thingspace.hold(Call::Change);
+    let mut held = thingspace.hold(CallKind::Change);
     let mut caller = client.clone();
     let call = tokio::spawn(async move { caller.change_esim_plan(esim("cut", [1])).await });
     held.arrived().await;
     let mut watch = Watch::open(&mut client, watch_key("cut")).await;
     let token = watch
-        .up_to("state DISPATCHED")
+        .read_until("state DISPATCHED")
         .await
         .pop()
         .unwrap()
         .resume_token;
     // A second gateway on this journal does not start.
     let output = setup.command().output().await.expect("it runs");
-    let said = String::from_utf8(output.stderr).expect("text");
+    let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(
-        (output.status.code(), said.lines().count()),
+        (output.status.code(), stderr.lines().count()),
         (Some(1), 1),
-        "{said}"
+        "{stderr}"
     );
 
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     // Now it drains, and waits for the POST.
-    watch.up_to("reconnect Drain").await;
+    watch.read_until("reconnect Drain").await;
     gateway.signal(nix::sys::signal::Signal::SIGTERM);
     assert_eq!(gateway.wait().await, Some(1));
     assert!(call.await.expect("the call").is_err());
 
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
-    let story = Story::of(&mut client, stored(resume(&token))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(resume(&token))).await;
     assert_eq!(
         story.short(),
         [
@@ -120,12 +121,12 @@ async fn a_second_signal_ends_at_once_and_leaves_no_doubt_about_what_is_known() 
 
 #[tokio::test]
 async fn a_broken_setting_exits_with_78_and_one_line_that_repeats_no_secret() {
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let good = Setup::serve("http://127.0.0.1:9/api", &directory);
     let file = directory.join("gateway.toml");
     std::fs::write(&file, "[grpc]\nlistne = \"127.0.0.1:0\"\n").expect("a file");
     let key = "TSGW_THINGSPACE__APP_KEY";
-    for (what, setup, says, hides) in [
+    for (what, setup, expected_parts, hides) in [
         (
             "a bad address",
             good.clone().set("grpc.listen", "nowhere:x"),
@@ -160,13 +161,13 @@ async fn a_broken_setting_exits_with_78_and_one_line_that_repeats_no_secret() {
         let mut command = setup.command();
         command.stdin(Stdio::null());
         let output = command.output().await.expect("it runs");
-        let said = String::from_utf8(output.stderr).expect("text");
-        assert_eq!(output.status.code(), Some(78), "{what}: {said}");
-        assert_eq!(said.lines().count(), 1, "{what}: {said}");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(78), "{what}: {stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{what}: {stderr}");
         assert!(output.stdout.is_empty(), "{what}");
-        for part in says {
-            assert!(said.contains(part), "{what}: {said}");
+        for part in expected_parts {
+            assert!(stderr.contains(part), "{what}: {stderr}");
         }
-        assert!(!said.contains(hides), "{what}: {said}");
+        assert!(!stderr.contains(hides), "{what}: {stderr}");
     }
 }

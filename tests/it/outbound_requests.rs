@@ -6,16 +6,19 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::{
-    gateway::{Directory, Setup},
+    gateway::{Setup, TestDir},
     requests::{
-        ACCOUNT, change_esim, change_five_g_bi, eid, esim, five_g_bi, iccid, id, meid, refuse_esim,
-        told,
+        ACCOUNT, change_esim, change_five_g_bi, eid, esim, expect_esim_error, five_g_bi, iccid, id,
+        meid, parse_error,
     },
-    thingspace::{Answer, Call, ESIM, FIVE_G_BI, LOG_IN, Refusal, Seen, TOKEN, ThingSpace},
+    thingspace::{
+        AuthRefusal, CallKind, ESIM_PLAN_PATH, FIVE_G_BI_PLAN_PATH, FakeResponse, FakeThingSpace,
+        LOGIN_PATH, RecordedRequest, TOKEN_PATH,
+    },
 };
 
 /// What every change has, whatever its body.
-fn check_change(seen: &Seen, method: &str, secrets: &[String; 2]) {
+fn check_change(seen: &RecordedRequest, method: &str, secrets: &[String; 2]) {
     let [token, session] = secrets;
     assert_eq!(seen.method, method);
     assert_eq!(seen.header("authorization"), format!("Bearer {token}"));
@@ -30,8 +33,8 @@ fn check_change(seen: &Seen, method: &str, secrets: &[String; 2]) {
 
 #[tokio::test]
 async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -43,7 +46,7 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
     let two = change_esim(&mut client, esim("two", [2, 3])).await;
     assert_eq!(two.device_count, 2);
 
-    let seen = thingspace.seen(ESIM);
+    let seen = thingspace.requests_to(ESIM_PLAN_PATH);
     assert_eq!(seen.len(), 2);
     for seen in &seen {
         check_change(seen, "POST", &thingspace.secrets());
@@ -64,7 +67,7 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
     );
     assert_eq!(seen[1].json()["devices"], json!([device(2), device(3)]));
 
-    let token = &thingspace.seen(TOKEN)[0];
+    let token = &thingspace.requests_to(TOKEN_PATH)[0];
     assert_eq!(token.method, "POST");
     // Base64 of the key, a colon, and the secret.
     assert_eq!(
@@ -76,7 +79,7 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
         "application/x-www-form-urlencoded"
     );
     assert_eq!(token.body, "grant_type=client_credentials");
-    let log_in = &thingspace.seen(LOG_IN)[0];
+    let log_in = &thingspace.requests_to(LOGIN_PATH)[0];
     assert_eq!(log_in.method, "POST");
     assert_eq!(log_in.header("content-type"), "application/json");
     let credentials = json!({
@@ -84,13 +87,16 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
         "password": "planted-uws-password",
     });
     assert_eq!(log_in.json(), credentials);
-    assert_eq!((thingspace.token_requests(), thingspace.log_ins()), (1, 1));
+    assert_eq!(
+        (thingspace.token_requests(), thingspace.login_count()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
 async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_optional_members() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
@@ -120,7 +126,7 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
     address.country.clear();
     change_five_g_bi(&mut client, least).await;
 
-    let seen = thingspace.seen(FIVE_G_BI);
+    let seen = thingspace.requests_to(FIVE_G_BI_PLAN_PATH);
     assert_eq!(seen.len(), 3);
     for seen in &seen {
         check_change(seen, "POST", &thingspace.secrets());
@@ -184,9 +190,9 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
 }
 
 #[tokio::test]
-async fn a_5g_change_is_a_put_where_the_setting_says_so_and_an_esim_change_stays_a_post() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_5g_change_is_a_put_if_configured_and_an_esim_change_stays_a_post() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let setup = setup.set("thingspace.five_g_bi_http_method", "PUT");
     let gateway = setup.start().await;
@@ -195,14 +201,22 @@ async fn a_5g_change_is_a_put_where_the_setting_says_so_and_an_esim_change_stays
     let change = change_five_g_bi(&mut client, five_g_bi("put", [1])).await;
     assert_eq!(change.state(), ChangeState::Accepted);
     change_esim(&mut client, esim("post", [1])).await;
-    check_change(&thingspace.seen(FIVE_G_BI)[0], "PUT", &thingspace.secrets());
-    check_change(&thingspace.seen(ESIM)[0], "POST", &thingspace.secrets());
+    check_change(
+        &thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0],
+        "PUT",
+        &thingspace.secrets(),
+    );
+    check_change(
+        &thingspace.requests_to(ESIM_PLAN_PATH)[0],
+        "POST",
+        &thingspace.secrets(),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_has_just_died() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_hundred_concurrent_calls_log_in_once_and_again_once_after_the_session_expired() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup = Setup::serve(&thingspace.base_url(), &directory);
     let gateway = setup.start().await;
     let client = gateway.client().await;
@@ -224,9 +238,9 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_has_
                 .all(|change| change.state() == ChangeState::Accepted)
         );
         assert_eq!(thingspace.executed(), (round + 1) * 100, "each once");
-        assert_eq!(thingspace.log_ins(), log_ins);
+        assert_eq!(thingspace.login_count(), log_ins);
         assert_eq!(thingspace.token_requests(), 1);
-        thingspace.expire(Refusal::SessionExpired);
+        thingspace.expire(AuthRefusal::SessionExpired);
     }
     assert_eq!(
         thingspace.posts(),
@@ -236,9 +250,10 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_has_
 }
 
 #[tokio::test]
-async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_is_refused() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn an_expired_token_or_session_is_renewed_and_the_request_retried_once_for_every_refusal_format()
+ {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -246,7 +261,7 @@ async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_i
     change_esim(&mut client, esim("first", [0])).await;
 
     let mut number = 0;
-    for refusal in Refusal::ALL {
+    for refusal in AuthRefusal::ALL {
         number += 1;
         let (posts, executed) = (thingspace.posts(), thingspace.executed());
         thingspace.expire(refusal);
@@ -254,7 +269,7 @@ async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_i
         assert_eq!(change.state(), ChangeState::Accepted, "{refusal:?}");
         assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
         assert_eq!(thingspace.executed() - executed, 1, "{refusal:?}");
-        let sent = thingspace.seen(ESIM);
+        let sent = thingspace.requests_to(ESIM_PLAN_PATH);
         let [.., first, second] = sent.as_slice() else {
             panic!("two were sent");
         };
@@ -262,17 +277,17 @@ async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_i
 
         // One that is refused again is not tried a third time.
         let posts = thingspace.posts();
-        thingspace.answer(Call::Change, refusal.answer());
-        thingspace.answer(Call::Change, refusal.answer());
+        thingspace.respond_once(CallKind::Change, refusal.answer());
+        thingspace.respond_once(CallKind::Change, refusal.answer());
         let key = format!("{refusal:?} twice");
-        let status = refuse_esim(&mut client, esim(&key, [100 + number])).await;
+        let status = expect_esim_error(&mut client, esim(&key, [100 + number])).await;
         let expected = (
             Code::FailedPrecondition,
             "GATEWAY_CREDENTIALS",
             "LATER",
             Some("NO"),
         );
-        assert_eq!(told(&status).rule(), expected, "{refusal:?}");
+        assert_eq!(parse_error(&status).summary(), expected, "{refusal:?}");
         assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
         // Nothing was executed, so the same key may send it yet.
         let change = change_esim(&mut client, esim(&key, [100 + number])).await;
@@ -282,22 +297,25 @@ async fn a_dead_token_or_session_is_healed_by_one_replay_in_whichever_shape_it_i
 
 #[tokio::test]
 async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
     let client = gateway.client().await;
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
     for _ in 0..40 {
-        thingspace.answer(Call::LogIn, Answer::error(400, code, "Wrong password"));
+        thingspace.respond_once(
+            CallKind::Login,
+            FakeResponse::error(400, code, "Wrong password"),
+        );
     }
     for round in 0..2 {
         let mut calls = JoinSet::new();
         for number in round * 20..(round + 1) * 20 {
             let mut client = client.clone();
             calls.spawn(async move {
-                refuse_esim(&mut client, esim(&format!("key {number}"), [number])).await
+                expect_esim_error(&mut client, esim(&format!("key {number}"), [number])).await
             });
         }
         for status in calls.join_all().await {
@@ -307,18 +325,18 @@ async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
                 "LATER",
                 Some("NO"),
             );
-            assert_eq!(told(&status).rule(), expected);
+            assert_eq!(parse_error(&status).summary(), expected);
         }
     }
     // The second try is due a minute later, and the last: the fifth would lock the account.
-    assert_eq!(thingspace.log_ins(), 1);
+    assert_eq!(thingspace.login_count(), 1);
     assert_eq!(thingspace.posts(), 0);
 }
 
 #[tokio::test]
 async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_refused() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
         .start()
         .await;
@@ -348,15 +366,15 @@ async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_mo
         (change.device_count, change.pending_count),
         (10_000, 10_000)
     );
-    let body = thingspace.seen(FIVE_G_BI)[0].json();
+    let body = thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0].json();
     let devices = body["deviceListWithServiceAddress"].as_array().unwrap();
     assert_eq!(devices.len(), 10_000);
     assert_eq!(devices[9_999]["deviceIds"][0]["id"], meid(9_999));
 
     let status = client.change_five_g_bi_plan(more).await.unwrap_err();
-    let told = told(&status);
+    let error = parse_error(&status);
     assert_eq!(
-        (&*told.reason, &*told.fields),
+        (&*error.reason, &*error.fields),
         ("FIELD_INVALID", &["devices".into()][..])
     );
     assert!(status.message().contains("changes.max_devices_per_request"));

@@ -10,10 +10,10 @@ use thingspace_gateway::proto::{
 use tokio::{process::Command, time::timeout};
 
 use crate::{
-    guarantees::{self, History, Recording, What},
+    guarantees::{self, History, MessageKind, Recording},
     support::{
-        gateway::{Directory, Gateway, PATIENCE, Setup},
-        history::{Recorder, reference},
+        gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
+        history::{WatchRecorder, reference},
     },
 };
 
@@ -22,10 +22,10 @@ const DEVICES: usize = 600;
 const WATCHERS: u64 = 8;
 
 fn change() -> ChangeEsimPlanRequest {
-    change_of(DEVICES)
+    change_request_for(DEVICES)
 }
 
-fn change_of(devices: usize) -> ChangeEsimPlanRequest {
+fn change_request_for(devices: usize) -> ChangeEsimPlanRequest {
     let devices = (0..devices).map(|number| EsimDevice {
         eid: format!("99{number:030}"),
         iccid: format!("9994{number:016}"),
@@ -58,7 +58,7 @@ async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
     let mut recordings = Vec::new();
     let mut token = String::new();
     loop {
-        let mut recorder = Recorder::open(&mut client, watch(token.clone())).await;
+        let mut recorder = WatchRecorder::open(&mut client, watch(token.clone())).await;
         let mut left = random.usize(1..200);
         let finished = loop {
             match recorder.next().await {
@@ -80,8 +80,8 @@ async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
 #[tokio::test(flavor = "multi_thread")]
 async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_seven_guarantees() {
     let gateway = Setup::sandbox()
-        .set("sandbox.failure_share", "0.2")
-        .set("sandbox.duplicate_share", "0.3")
+        .set("sandbox.failure_rate", "0.2")
+        .set("sandbox.duplicate_rate", "0.3")
         .set("sandbox.order", "shuffled")
         .set("sandbox.answer_delay", "100ms")
         .start()
@@ -94,7 +94,7 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
         .into_inner();
     let change_id = accepted.change.unwrap().change_id;
     let following = (0..WATCHERS).map(|seed| follow(&gateway, seed));
-    let recordings = timeout(PATIENCE, futures_util::future::join_all(following)).await;
+    let recordings = timeout(TEST_TIMEOUT, futures_util::future::join_all(following)).await;
     let recordings: Vec<Recording> = recordings.expect("in time").concat();
 
     let whole = reference(&mut client, watch(String::new())).await;
@@ -104,7 +104,7 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
     };
     guarantees::check(&history).unwrap();
     let results = whole.messages.iter().filter(
-        |message| matches!(&message.what, What::Event(event) if !event.contains(&change_id)),
+        |message| matches!(&message.kind, MessageKind::Event(event) if !event.contains(&change_id)),
     );
     assert_eq!(
         results.count(),
@@ -148,7 +148,7 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
 }
 
 /// Two digits of each scenario that ends in a result, and whether that is a success.
-const TOLD: [(u8, bool); 14] = [
+const FINAL_SCENARIOS: [(u8, bool); 14] = [
     (11, false),
     (21, false),
     (23, false),
@@ -168,12 +168,12 @@ const TOLD: [(u8, bool); 14] = [
 #[tokio::test]
 async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gateway() {
     let gateway = Setup::sandbox()
-        .set("sandbox.late_by", "200ms")
+        .set("sandbox.late_delay", "200ms")
         .set("sandbox.interim_for", "50ms")
         .start()
         .await;
     let mut client = gateway.client().await;
-    let devices = TOLD.iter().map(|(number, _)| EsimDevice {
+    let devices = FINAL_SCENARIOS.iter().map(|(number, _)| EsimDevice {
         eid: format!("99{number:030}"),
         iccid: format!("99949{number}0000000000001"),
         client_reference: number.to_string(),
@@ -189,7 +189,11 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
         .unwrap()
         .into_inner();
     let mut ended = std::collections::BTreeMap::new();
-    while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
+    while let Some(message) = timeout(TEST_TIMEOUT, stream.message())
+        .await
+        .unwrap()
+        .unwrap()
+    {
         if let Some(Event::DeviceResult(result)) = message.event {
             let outcome = result.outcome();
             if outcome != proto::Outcome::Interim {
@@ -199,28 +203,31 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
             }
         }
     }
-    assert_eq!(ended, TOLD.into_iter().collect());
+    assert_eq!(ended, FINAL_SCENARIOS.into_iter().collect());
     assert_eq!(gateway.terminate().await.0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_platform_has() {
     let gateway = Setup::sandbox()
-        .set("sandbox.failure_share", "0.2")
-        .set("sandbox.duplicate_share", "0.1")
-        .set("sandbox.lost_share", "0.02")
+        .set("sandbox.failure_rate", "0.2")
+        .set("sandbox.duplicate_rate", "0.1")
+        .set("sandbox.lost_rate", "0.02")
         .set("sandbox.order", "shuffled")
         .set("changes.reconcile_after", "1s")
         .set("thingspace.lookups_per_minute", "100000")
         .start()
         .await;
     let mut client = gateway.client().await;
-    let request = change_of(10_000);
+    let request = change_request_for(10_000);
     client.change_esim_plan(request.clone()).await.unwrap();
     let stream = client.watch_request(watch(String::new())).await.unwrap();
     let mut stream = stream.into_inner();
     let change = loop {
-        let message = timeout(PATIENCE, stream.message()).await.unwrap().unwrap();
+        let message = timeout(TEST_TIMEOUT, stream.message())
+            .await
+            .unwrap()
+            .unwrap();
         if let Some(Event::Finished(finished)) = message.unwrap().event {
             break finished.change.unwrap();
         }
@@ -273,8 +280,8 @@ async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_plat
 }
 
 #[tokio::test]
-async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
-    let directory = Directory::new();
+async fn a_journal_works_with_a_new_sandbox_after_a_restart() {
+    let directory = TestDir::new();
     let dir = directory.path().to_string_lossy().into_owned();
     let setup = Setup::sandbox().set("journal.dir", &dir);
     for key in ["first", "second"] {
@@ -291,7 +298,11 @@ async fn a_journal_that_outlives_its_sandbox_goes_on_with_a_new_one() {
         };
         let mut stream = client.watch_request(request).await.unwrap().into_inner();
         let mut finished = false;
-        while let Some(message) = timeout(PATIENCE, stream.message()).await.unwrap().unwrap() {
+        while let Some(message) = timeout(TEST_TIMEOUT, stream.message())
+            .await
+            .unwrap()
+            .unwrap()
+        {
             finished = matches!(message.event, Some(Event::Finished(_)));
         }
         assert!(finished, "{key}");
@@ -305,14 +316,14 @@ async fn run(arguments: &[&str]) -> std::process::Output {
         .env_clear()
         .stdin(Stdio::null())
         .output();
-    timeout(PATIENCE, output)
+    timeout(TEST_TIMEOUT, output)
         .await
         .expect("in time")
         .expect("it runs")
 }
 
 #[tokio::test]
-async fn a_running_gateway_is_asked_whether_it_serves_and_changed_plans_on() {
+async fn healthcheck_and_demo_work_against_a_running_gateway() {
     let gateway = Setup::sandbox().start().await;
     let (grpc, admin) = (gateway.grpc.to_string(), gateway.admin.to_string());
     for asked in [&["--address", &grpc][..], &["--admin.listen", &admin]] {
@@ -328,10 +339,10 @@ async fn a_running_gateway_is_asked_whether_it_serves_and_changed_plans_on() {
     assert_eq!(gateway.terminate().await.0, Some(0));
     let gone = run(&["healthcheck", "--address", &grpc]).await;
     assert_eq!(gone.status.code(), Some(1));
-    let said = String::from_utf8(gone.stderr).unwrap();
+    let stderr = String::from_utf8(gone.stderr).unwrap();
     assert!(
-        said.starts_with(&grpc) && said.lines().count() == 1,
-        "{said}"
+        stderr.starts_with(&grpc) && stderr.lines().count() == 1,
+        "{stderr}"
     );
     let demo = run(&["demo", "--target", &grpc]).await;
     assert_eq!(demo.status.code(), Some(1));
@@ -343,7 +354,7 @@ async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_chan
         .args(["demo", "--devices", "250", "--json"])
         .stdin(Stdio::null())
         .output();
-    let output = timeout(PATIENCE, demo)
+    let output = timeout(TEST_TIMEOUT, demo)
         .await
         .expect("in time")
         .expect("it runs");
@@ -368,7 +379,7 @@ async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_chan
         );
         assert_eq!(change["request_ids"].as_array().unwrap().len(), 1);
     }
-    assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < PATIENCE);
+    assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < TEST_TIMEOUT);
 }
 
 #[tokio::test]

@@ -5,91 +5,112 @@ use std::{collections::BTreeMap, fmt};
 use thingspace_gateway::proto::Source;
 
 use super::{
-    judge::{Evidence, Told, executed_for},
-    ledger::{Became, Executed},
-    orders::Overlap,
-    proxy::{Cut, Place},
-    troubles::Trouble,
+    fault_injector::InjectedFault,
+    judge::{ClientRecord, Evidence, executed_for},
+    ledger::{LedgerChange, LedgerDevice},
+    planned_changes::Overlap,
+    proxy::{ConnectionCut, CutPoint},
 };
-use crate::guarantees::{Recording, What};
+use crate::guarantees::{MessageKind, Recording};
 
 /// A name, and how one tells that a change has it.
-type Named = (&'static str, fn(&Met<'_>) -> bool);
+type Named = (&'static str, fn(&JudgedChange<'_>) -> bool);
 
 /// The guarantees, each with what makes a change something to judge it by.
 const GUARANTEES: [Named; 11] = [
     ("never twice", |_| true),
-    ("never lost", |met| met.became(Became::acknowledged)),
-    ("never locked", |met| met.told.change.is_some()),
-    ("true state", |met| met.told.change.is_some()),
+    ("never lost", |met| {
+        met.any_device(LedgerDevice::is_acknowledged)
+    }),
+    ("never locked", |met| met.client.change.is_some()),
+    ("true state", |met| met.client.change.is_some()),
     ("Ordered", |met| met.events() > 1),
     ("Unique", |met| met.events() > 1),
-    ("Gap-free", |met| met.stream(|stream| events(stream) > 1)),
+    ("Gap-free", |met| {
+        met.stream(|stream| count_events(stream) > 1)
+    }),
     ("Resumable", |met| {
-        met.stream(|stream| !stream.from.is_empty() && events(stream) > 0)
+        met.stream(|stream| !stream.from.is_empty() && count_events(stream) > 0)
     }),
     ("Bookmarkable", |met| {
-        met.message(|what| matches!(what, What::Bookmark))
+        met.message(|what| matches!(what, MessageKind::Bookmark))
     }),
     ("Terminal-once", |met| {
-        met.message(|what| matches!(what, What::Finished { .. }))
+        met.message(|what| matches!(what, MessageKind::Finished { .. }))
     }),
-    ("never stuck", |met| !met.told.streams.is_empty()),
+    ("never stuck", |met| !met.client.streams.is_empty()),
 ];
 
 /// The faults, each with how one tells that it met a change.
 const FAULTS: [Named; 30] = [
-    ("kill -9", |met| met.befell(Trouble::Killed)),
-    ("log-in refused", |met| met.befell(Trouble::LogInRefused)),
-    ("token revoked", |met| met.befell(Trouble::TokenRevoked)),
-    ("disk full", |met| met.befell(Trouble::DiskFull)),
-    ("called twice at once", |met| met.told.order.doubled),
-    ("deadline passed", |met| met.told.asked.deadline_passed),
-    ("call cancelled", |met| met.told.asked.cancelled),
+    ("kill -9", |met| met.overlaps_fault(InjectedFault::Killed)),
+    ("log-in refused", |met| {
+        met.overlaps_fault(InjectedFault::LoginRefused)
+    }),
+    ("token revoked", |met| {
+        met.overlaps_fault(InjectedFault::TokenRevoked)
+    }),
+    ("disk full", |met| {
+        met.overlaps_fault(InjectedFault::DiskFull)
+    }),
+    ("called twice at once", |met| {
+        met.client.planned_change.is_sent_twice
+    }),
+    ("deadline passed", |met| {
+        met.client.first_call.deadline_passed
+    }),
+    ("call cancelled", |met| met.client.first_call.cancelled),
     ("watch left and resumed", |met| {
-        met.told.order.leaves_after.is_some() && met.told.streams.len() > 1
+        met.client.planned_change.disconnect_after.is_some() && met.client.streams.len() > 1
     }),
     ("cut before the POST", |met| {
-        met.cut(&met.evidence.cuts, Place::Before)
+        met.cut(&met.evidence.cuts, CutPoint::Before)
     }),
     ("cut within the POST", |met| {
-        met.cut(&met.evidence.cuts, Place::Within)
+        met.cut(&met.evidence.cuts, CutPoint::Within)
     }),
     ("cut before or within the answer", |met| {
-        met.cut(&met.evidence.cuts, Place::Answer)
+        met.cut(&met.evidence.cuts, CutPoint::Response)
     }),
     ("callback cut", |met| {
         let cuts = &met.evidence.callback_cuts;
-        cuts.iter().any(|cut| cut.order == met.number)
+        cuts.iter().any(|cut| cut.change_number == met.number)
     }),
     ("callback not answered or refused", |met| {
-        met.became(|became| became.tries.iter().any(|one| one.answer != Some(200)))
+        met.any_device(|became| became.tries.iter().any(|one| one.answer != Some(200)))
     }),
     ("callback again after its 200", |met| {
-        met.became(|became| {
-            let acknowledged = became.tries.iter().filter(|one| one.acknowledged_end());
+        met.any_device(|became| {
+            let acknowledged = became
+                .tries
+                .iter()
+                .filter(|one| one.is_acknowledged_final());
             acknowledged.count() > 1
         })
     }),
-    ("callback lost", |met| met.became(|became| became.lost)),
-    ("callback malformed", |met| met.message_sent("malformed")),
-    ("callback late", |met| met.situation(34..=34)),
-    ("callback early", |met| met.situation(35..=35)),
-    ("callbacks reversed", |met| met.situation(36..=36)),
-    ("warning first", |met| met.message_sent("warning")),
-    ("on hold first", |met| met.message_sent("on_hold")),
-    ("odd callback", |met| met.situation(54..=59)),
-    ("device failed", |met| {
-        met.became(|became| became.outcome == "failed")
+    ("callback lost", |met| met.any_device(|became| became.lost)),
+    ("callback malformed", |met| {
+        met.has_callback_message("malformed")
     }),
-    ("found by a look-up", |met| met.looked_up()),
-    ("answered slowly", |met| met.situation(61..=61)),
-    ("executed, answer lost or odd", |met| met.situation(62..=67)),
-    ("not executed, answer odd", |met| met.situation(71..=73)),
-    ("token or session refused", |met| met.situation(81..=86)),
-    ("throttled", |met| met.situation(87..=88)),
+    ("callback late", |met| met.has_scenario(34..=34)),
+    ("callback early", |met| met.has_scenario(35..=35)),
+    ("callbacks reversed", |met| met.has_scenario(36..=36)),
+    ("warning first", |met| met.has_callback_message("warning")),
+    ("on hold first", |met| met.has_callback_message("on_hold")),
+    ("odd callback", |met| met.has_scenario(54..=59)),
+    ("device failed", |met| {
+        met.any_device(|became| became.outcome == "failed")
+    }),
+    ("found by a look-up", |met| met.has_lookup_result()),
+    ("answered slowly", |met| met.has_scenario(61..=61)),
+    ("executed, answer lost or odd", |met| {
+        met.has_scenario(62..=67)
+    }),
+    ("not executed, answer odd", |met| met.has_scenario(71..=73)),
+    ("token or session refused", |met| met.has_scenario(81..=86)),
+    ("throttled", |met| met.has_scenario(87..=88)),
     ("a stranger's request", |met| {
-        met.told.order.stranger.is_some()
+        met.client.planned_change.foreign_request.is_some()
     }),
 ];
 
@@ -102,30 +123,30 @@ const CANNOT: [(&str, &str); 3] = [
 
 /// How often each fault met each guarantee, and how changes ended.
 #[derive(Default)]
-pub struct Coverage {
+pub struct FaultCoverage {
     met: BTreeMap<(usize, usize), usize>,
     pub counts: BTreeMap<String, usize>,
 }
 
 /// A change, and what happened to it.
-struct Met<'e> {
+struct JudgedChange<'e> {
     number: usize,
-    told: &'e Told,
+    client: &'e ClientRecord,
     evidence: &'e Evidence,
-    executed: Option<&'e Executed>,
+    executed: Option<&'e LedgerChange>,
 }
 
 // === impl Coverage ===
 
-impl Coverage {
+impl FaultCoverage {
     /// Counts a run.
     pub fn add(&mut self, evidence: &Evidence) {
-        for (number, told) in evidence.told.iter().enumerate() {
-            let met = Met {
+        for (number, told) in evidence.client_records.iter().enumerate() {
+            let met = JudgedChange {
                 number,
-                told,
+                client: told,
                 evidence,
-                executed: executed_for(&told.order, &evidence.ledger),
+                executed: executed_for(&told.planned_change, &evidence.ledger),
             };
             self.add_change(&met);
         }
@@ -137,7 +158,7 @@ impl Coverage {
         }
     }
 
-    fn add_change(&mut self, met: &Met<'_>) {
+    fn add_change(&mut self, met: &JudgedChange<'_>) {
         for (fault, (_, happened)) in FAULTS.iter().enumerate() {
             for (guarantee, (_, is_judged)) in GUARANTEES.iter().enumerate() {
                 if happened(met) && is_judged(met) {
@@ -145,21 +166,27 @@ impl Coverage {
                 }
             }
         }
-        self.count(&format!("ended {}", met.told.state()));
-        if met.told.passed_through("OutcomeUnknown") {
+        self.count(&format!("ended {}", met.client.state()));
+        if met.client.has_been_in("OutcomeUnknown") {
             self.count("was OUTCOME_UNKNOWN");
             if met.executed.is_some() {
                 self.count("was OUTCOME_UNKNOWN, executed");
             }
-            let change = met.told.change.as_ref();
+            let change = met.client.change.as_ref();
             if change.is_some_and(|change| !change.request_ids.is_empty()) {
                 self.count("was OUTCOME_UNKNOWN, attributed");
             }
         }
-        if met.told.order.stranger.map(|(_, overlap)| overlap) == Some(Overlap::AllAndOne) {
+        if met
+            .client
+            .planned_change
+            .foreign_request
+            .map(|(_, overlap)| overlap)
+            == Some(Overlap::AllAndOne)
+        {
             self.count("strangers with more devices");
         }
-        let resumed = met.told.streams.iter();
+        let resumed = met.client.streams.iter();
         for _ in resumed.filter(|stream| !stream.from.is_empty()) {
             self.count("streams resumed");
         }
@@ -194,7 +221,7 @@ impl Coverage {
     }
 }
 
-impl fmt::Display for Coverage {
+impl fmt::Display for FaultCoverage {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, count) in &self.counts {
             writeln!(out, "{count:>8}  {what}")?;
@@ -218,34 +245,34 @@ impl fmt::Display for Coverage {
 
 // === impl Met ===
 
-impl Met<'_> {
+impl JudgedChange<'_> {
     /// Whether it was under way when that happened.
-    fn befell(&self, what: Trouble) -> bool {
-        let happened = self.evidence.befallen.iter();
-        let mut happened = happened.filter(|befallen| befallen.what == what);
-        happened.any(|one| self.told.asked.began <= one.to && one.from <= self.told.until)
+    fn overlaps_fault(&self, what: InjectedFault) -> bool {
+        let happened = self.evidence.fault_intervals.iter();
+        let mut happened = happened.filter(|befallen| befallen.fault == what);
+        happened.any(|one| self.client.first_call.began <= one.to && one.from <= self.client.until)
     }
 
-    fn cut(&self, cuts: &[Cut], place: Place) -> bool {
-        let mut own = cuts.iter().filter(|cut| cut.order == self.number);
-        own.any(|cut| cut.place == place)
+    fn cut(&self, cuts: &[ConnectionCut], place: CutPoint) -> bool {
+        let mut own = cuts.iter().filter(|cut| cut.change_number == self.number);
+        own.any(|cut| cut.point == place)
     }
 
-    fn became(&self, is: impl Fn(&Became) -> bool) -> bool {
+    fn any_device(&self, is: impl Fn(&LedgerDevice) -> bool) -> bool {
         let devices = self.executed.iter().flat_map(|one| &one.device_results);
         devices.into_iter().any(is)
     }
 
-    fn message_sent(&self, message: &str) -> bool {
-        self.became(|became| became.tries.iter().any(|one| one.message == message))
+    fn has_callback_message(&self, message: &str) -> bool {
+        self.any_device(|became| became.tries.iter().any(|one| one.message == message))
     }
 
-    fn situation(&self, range: std::ops::RangeInclusive<u8>) -> bool {
-        let asked = self.told.order.situation;
+    fn has_scenario(&self, range: std::ops::RangeInclusive<u8>) -> bool {
+        let asked = self.client.planned_change.scenario;
         asked.is_some_and(|situation| range.contains(&situation))
     }
 
-    fn looked_up(&self) -> bool {
+    fn has_lookup_result(&self) -> bool {
         let request = self.executed.map(|executed| &executed.request_id);
         let results = request.and_then(|id| self.evidence.results.get(id));
         let mut results = results.into_iter().flatten();
@@ -253,21 +280,21 @@ impl Met<'_> {
     }
 
     fn stream(&self, is: impl Fn(&Recording) -> bool) -> bool {
-        self.told.streams.iter().any(is)
+        self.client.streams.iter().any(is)
     }
 
-    fn message(&self, is: impl Fn(&What) -> bool) -> bool {
-        self.stream(|stream| stream.messages.iter().any(|message| is(&message.what)))
+    fn message(&self, is: impl Fn(&MessageKind) -> bool) -> bool {
+        self.stream(|stream| stream.messages.iter().any(|message| is(&message.kind)))
     }
 
     fn events(&self) -> usize {
-        self.told.streams.iter().map(events).sum()
+        self.client.streams.iter().map(count_events).sum()
     }
 }
 
-fn events(stream: &Recording) -> usize {
+fn count_events(stream: &Recording) -> usize {
     let messages = stream.messages.iter();
     messages
-        .filter(|message| matches!(message.what, What::Event(_)))
+        .filter(|message| matches!(message.kind, MessageKind::Event(_)))
         .count()
 }

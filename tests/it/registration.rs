@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use thingspace_sandbox::{Sandbox, Settings};
 use tokio::task::JoinHandle;
 
-use crate::support::gateway::{Directory, Gateway, PATIENCE, Setup};
+use crate::support::gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir};
 
 const ACCOUNT: &str = "0000123456-00001";
 const SECRET: &str = "planted-path-secret";
@@ -14,7 +14,7 @@ const CARRIER: &str = "CarrierService";
 const PROFILE: &str = "DeviceProfileService";
 
 /// A sandbox that outlives gateways, and somebody who is logged in there.
-struct Platform {
+struct SandboxServer {
     base_url: String,
     client: reqwest::Client,
     token: String,
@@ -22,7 +22,7 @@ struct Platform {
     serving: JoinHandle<()>,
 }
 
-impl Platform {
+impl SandboxServer {
     async fn start() -> Self {
         let settings = Settings {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -56,7 +56,7 @@ impl Platform {
         }
     }
 
-    fn as_somebody(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+    fn authenticated(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         request
             .bearer_auth(&self.token)
             .header("VZ-M2M-Token", &self.session)
@@ -70,13 +70,13 @@ impl Platform {
     async fn register(&self, service: &str, url: &str) {
         let body = json!({"name": service, "url": url, "username": "old", "password": "older"});
         let request = self.client.post(self.url()).body(body.to_string());
-        let answer = self.as_somebody(request).send().await.unwrap();
+        let answer = self.authenticated(request).send().await.unwrap();
         assert_eq!(answer.status(), 200);
     }
 
     /// Each service with its URL and its user name, in the order of their names.
     async fn registered(&self) -> Vec<(String, String, String)> {
-        let answer = self.as_somebody(self.client.get(self.url())).send().await;
+        let answer = self.authenticated(self.client.get(self.url())).send().await;
         let answer = answer.unwrap().text().await.unwrap();
         let listed: Vec<Value> = match answer.is_empty() {
             true => Vec::new(),
@@ -93,7 +93,7 @@ impl Platform {
         listed.iter().map(one).collect()
     }
 
-    fn setup(&self, directory: &Directory, register: &str) -> Setup {
+    fn setup(&self, directory: &TestDir, register: &str) -> Setup {
         Setup::serve(&self.base_url, directory)
             .set("thingspace.accounts", ACCOUNT)
             .set("callbacks.public_url", "https://callbacks.example.com:9001")
@@ -104,7 +104,7 @@ impl Platform {
     }
 }
 
-impl Drop for Platform {
+impl Drop for SandboxServer {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -114,14 +114,14 @@ async fn json_of(answer: reqwest::Response) -> Value {
     serde_json::from_str(&answer.text().await.unwrap()).unwrap()
 }
 
-fn own(service: &str) -> (String, String, String) {
+fn expected_registration(service: &str) -> (String, String, String) {
     let url = format!(
         "https://callbacks.example.com:9001/accounts/{ACCOUNT}/callbacks/{service}/{SECRET}"
     );
     (service.into(), url, "planted-user".into())
 }
 
-fn theirs(service: &str) -> (String, String, String) {
+fn foreign_registration(service: &str) -> (String, String, String) {
     (service.into(), OLD.into(), "old".into())
 }
 
@@ -131,7 +131,7 @@ async fn metrics(gateway: &Gateway) -> String {
 }
 
 /// Waits until the gauge says that so many services stand so, and answers with all metrics.
-async fn until(gateway: &Gateway, state: &str, services: u64) -> String {
+async fn wait_for_gauge(gateway: &Gateway, state: &str, services: u64) -> String {
     let wanted = |metrics: &str| {
         metrics.lines().any(|line| {
             line.starts_with("thingspace_gateway_callbacks_listeners{")
@@ -148,7 +148,9 @@ async fn until(gateway: &Gateway, state: &str, services: u64) -> String {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, seen).await.expect("in time")
+    tokio::time::timeout(TEST_TIMEOUT, seen)
+        .await
+        .expect("in time")
 }
 
 fn lines<'l>(log: &'l str, message: &str) -> Vec<&'l str> {
@@ -156,7 +158,7 @@ fn lines<'l>(log: &'l str, message: &str) -> Vec<&'l str> {
 }
 
 /// Nothing secret is in what the gateway tells: neither its own nor somebody's.
-fn is_discreet(told: &str) {
+fn assert_no_secrets(text: &str) {
     for secret in [
         SECRET,
         "planted-token",
@@ -164,27 +166,27 @@ fn is_discreet(told: &str) {
         "planted-password",
         "older",
     ] {
-        assert!(!told.contains(secret), "{secret} in {told}");
+        assert!(!text.contains(secret), "{secret} in {text}");
     }
 }
 
 #[tokio::test]
-async fn never_reports_what_does_not_point_here_and_changes_nothing() {
-    let platform = Platform::start().await;
+async fn never_reports_foreign_registrations_and_changes_nothing() {
+    let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = platform.setup(&directory, "never").start().await;
 
-    let told = until(&gateway, "elsewhere", 1).await;
-    until(&gateway, "missing", 1).await;
-    until(&gateway, "unknown", 0).await;
+    let metrics = wait_for_gauge(&gateway, "elsewhere", 1).await;
+    wait_for_gauge(&gateway, "missing", 1).await;
+    wait_for_gauge(&gateway, "unknown", 0).await;
     let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
     assert_eq!(
         ready.unwrap().status(),
         200,
         "drift is nothing to be unready for"
     );
-    assert_eq!(platform.registered().await, [theirs(CARRIER)]);
+    assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
 
     let (code, log) = gateway.terminate().await;
     assert_eq!(code, Some(0));
@@ -192,30 +194,36 @@ async fn never_reports_what_does_not_point_here_and_changes_nothing() {
     assert_eq!(drift.len(), 1, "{log}");
     assert!(drift[0].contains("https://old.example.com:9002\""), "{log}");
     assert_eq!(lines(&log, "no callback listener is registered").len(), 1);
-    is_discreet(&log);
-    is_discreet(&told);
+    assert_no_secrets(&log);
+    assert_no_secrets(&metrics);
 }
 
 #[tokio::test]
 async fn if_unclaimed_registers_only_where_no_listener_is() {
-    let platform = Platform::start().await;
+    let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = platform.setup(&directory, "if_unclaimed").start().await;
 
-    until(&gateway, "here", 1).await;
-    until(&gateway, "elsewhere", 1).await;
-    assert_eq!(platform.registered().await, [theirs(CARRIER), own(PROFILE)]);
+    wait_for_gauge(&gateway, "here", 1).await;
+    wait_for_gauge(&gateway, "elsewhere", 1).await;
+    assert_eq!(
+        platform.registered().await,
+        [
+            foreign_registration(CARRIER),
+            expected_registration(PROFILE)
+        ]
+    );
     let (_, log) = gateway.terminate().await;
-    is_discreet(&log);
+    assert_no_secrets(&log);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_it_was() {
-    let platform = Platform::start().await;
+    let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     platform.register(PROFILE, OLD).await;
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let setup = platform.setup(&directory, "replace");
     let starting = tokio::spawn(async move { setup.start().await });
 
@@ -225,18 +233,23 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
             let registered = platform.registered().await;
             let services: Vec<&str> = registered.iter().map(|one| one.0.as_str()).collect();
             assert_eq!(services, [CARRIER, PROFILE]);
-            if registered == [own(CARRIER), own(PROFILE)] {
+            if registered
+                == [
+                    expected_registration(CARRIER),
+                    expected_registration(PROFILE),
+                ]
+            {
                 return;
             }
         }
     };
-    tokio::time::timeout(PATIENCE, gap_free)
+    tokio::time::timeout(TEST_TIMEOUT, gap_free)
         .await
         .expect("in time");
     let gateway = starting.await.unwrap();
-    let told = until(&gateway, "here", 2).await;
+    let metrics = wait_for_gauge(&gateway, "here", 2).await;
     let replaced = "thingspace_gateway_callbacks_registrations_total{";
-    let replaced = told
+    let replaced = metrics
         .lines()
         .find(|line| line.starts_with(replaced))
         .unwrap();
@@ -252,8 +265,8 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
         displaced[0].contains("https://old.example.com:9002\""),
         "{log}"
     );
-    is_discreet(&log);
-    is_discreet(&told);
+    assert_no_secrets(&log);
+    assert_no_secrets(&metrics);
     let journal = rusqlite::Connection::open(directory.join("journal.db")).unwrap();
     let kept: String = journal
         .query_row(
@@ -266,24 +279,32 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
 
     // The next start finds itself, and registers nothing.
     let gateway = platform.setup(&directory, "replace").start().await;
-    let told = until(&gateway, "here", 2).await;
-    assert!(!told.contains("registrations_total{"), "{told}");
+    let metrics = wait_for_gauge(&gateway, "here", 2).await;
+    assert!(!metrics.contains("registrations_total{"), "{metrics}");
     gateway.terminate().await;
 }
 
 #[tokio::test]
 async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
-    let platform = Platform::start().await;
+    let platform = SandboxServer::start().await;
     for service in [CARRIER, PROFILE] {
-        platform.register(service, &own(service).1).await;
+        platform
+            .register(service, &expected_registration(service).1)
+            .await;
     }
-    let directory = Directory::new();
+    let directory = TestDir::new();
     let gateway = platform.setup(&directory, "if_unclaimed").start().await;
-    until(&gateway, "other_credentials", 2).await;
+    wait_for_gauge(&gateway, "other_credentials", 2).await;
     gateway.terminate().await;
     let gateway = platform.setup(&directory, "replace").start().await;
-    until(&gateway, "here", 2).await;
-    assert_eq!(platform.registered().await, [own(CARRIER), own(PROFILE)]);
+    wait_for_gauge(&gateway, "here", 2).await;
+    assert_eq!(
+        platform.registered().await,
+        [
+            expected_registration(CARRIER),
+            expected_registration(PROFILE)
+        ]
+    );
     let (_, log) = gateway.terminate().await;
     assert!(
         lines(&log, "displaced").is_empty(),
@@ -292,22 +313,22 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
 }
 
 #[tokio::test]
-async fn a_refused_listing_is_told_of_and_changes_nothing() {
-    let directory = Directory::new();
-    let platform = Platform::start().await;
+async fn a_failed_listing_is_logged_and_changes_nothing() {
+    let directory = TestDir::new();
+    let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     let setup = platform.setup(&directory, "replace");
     // Nobody listens there.
     let setup = setup.set("thingspace.base_url", "http://127.0.0.1:9/api");
     let gateway = setup.start().await;
     let asked = async { while !metrics(&gateway).await.contains("\"not_sent\"") {} };
-    tokio::time::timeout(PATIENCE, asked)
+    tokio::time::timeout(TEST_TIMEOUT, asked)
         .await
         .expect("in time");
-    until(&gateway, "unknown", 2).await;
+    wait_for_gauge(&gateway, "unknown", 2).await;
     let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
     assert_eq!(ready.unwrap().status(), 200);
-    assert_eq!(platform.registered().await, [theirs(CARRIER)]);
+    assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
     let (_, log) = gateway.terminate().await;
     assert!(lines(&log, "listeners are not known").len() <= 1, "{log}");
 }

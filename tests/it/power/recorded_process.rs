@@ -17,12 +17,18 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::{
     judge::Fact,
-    trace::{Moment, Recorder},
+    trace::{DiskRecorder, Moment},
 };
 use crate::support::{
-    gateway::{Client, Gateway, PATIENCE, Setup},
-    requests::{change_esim, esim, esim_callback, iccid, post, refuse_esim, told, watch_request},
-    thingspace::{Answer, Call, ESIM, Held, LOG_IN, Seen, ThingSpace},
+    gateway::{Client, Gateway, Setup, TEST_TIMEOUT},
+    requests::{
+        change_esim, esim, esim_callback, expect_esim_error, iccid, parse_error, post,
+        watch_request,
+    },
+    thingspace::{
+        CallKind, ESIM_PLAN_PATH, FakeResponse, FakeThingSpace, HeldCall, LOGIN_PATH,
+        RecordedRequest,
+    },
 };
 
 pub const SECRET: &str = "planted-path-secret";
@@ -42,8 +48,8 @@ const DATABASE: &str = "state/journal/journal.db";
 
 /// Writes down facts, each with its moment.
 #[derive(Clone)]
-pub struct Witness {
-    pub recorder: Arc<Recorder>,
+pub struct FactLog {
+    pub recorder: Arc<DiskRecorder>,
     /// The number of the process that is recorded now.
     pub process: Arc<AtomicUsize>,
     /// Whether ThingSpace has refused the change that is throttled.
@@ -54,26 +60,26 @@ pub struct Witness {
 }
 
 /// One recorded process.
-pub struct Stage {
+pub struct RecordedProcess {
     pub gateway: Gateway,
     pub client: Client,
-    pub witness: Witness,
+    pub fact_log: FactLog,
 }
 
 // === impl Witness ===
 
-impl Witness {
+impl FactLog {
     pub fn process(&self) -> usize {
         self.process.load(SeqCst)
     }
 
-    pub fn note(&self, fact: Fact) {
+    pub fn record(&self, fact: Fact) {
         let now = self.recorder.now(self.process());
         self.facts.lock().unwrap().push((now, fact));
     }
 
     /// Waits until so many results of a request are stored.
-    pub async fn has_stored(&self, of: &str, count: usize) {
+    pub async fn wait_until_stored(&self, of: &str, count: usize) {
         let is_of = |fact: &Fact| matches!(fact, Fact::Stored { request, .. } if request == of);
         loop {
             let stored = {
@@ -88,9 +94,9 @@ impl Witness {
     }
 
     /// What was at ThingSpace.
-    pub fn heard(&self, seen: &Seen) {
+    pub fn record_request(&self, seen: &RecordedRequest) {
         let text = String::from_utf8_lossy(&seen.body);
-        if seen.path == ESIM {
+        if seen.path == ESIM_PLAN_PATH {
             let prefix = iccid(0)[..10].to_owned();
             let at = text.find(&prefix).expect("an ICCID") + prefix.len();
             let number: usize = text[at..at + 10].parse().expect("a number");
@@ -98,10 +104,10 @@ impl Witness {
             // The first time it is refused, and may be NOT_SENT again.
             let first = number == THROTTLED && !self.throttled.swap(true, SeqCst);
             if !first {
-                self.note(Fact::Left { key: key(number) });
+                self.record(Fact::PostSent { key: key(number) });
             }
-        } else if seen.path == LOG_IN && self.refuses.load(SeqCst) {
-            self.note(Fact::TriedLogIn);
+        } else if seen.path == LOGIN_PATH && self.refuses.load(SeqCst) {
+            self.record(Fact::LoginAttempted);
         }
     }
 }
@@ -110,7 +116,7 @@ pub fn key(number: usize) -> String {
     format!("change-{number}")
 }
 
-pub fn order(number: usize) -> proto::ChangeEsimPlanRequest {
+pub fn change_request(number: usize) -> proto::ChangeEsimPlanRequest {
     esim(
         &key(number),
         devices(number, *COUNTS.get(number).unwrap_or(&MANY)),
@@ -118,9 +124,9 @@ pub fn order(number: usize) -> proto::ChangeEsimPlanRequest {
 }
 
 /// The call with this key, once more.
-pub fn repeated(key: &str) -> proto::ChangeEsimPlanRequest {
+pub fn repeat_request(key: &str) -> proto::ChangeEsimPlanRequest {
     let number = key.strip_prefix("change-").expect("one of ours");
-    order(number.parse().expect("a number"))
+    change_request(number.parse().expect("a number"))
 }
 
 pub fn devices(number: usize, count: usize) -> std::ops::Range<usize> {
@@ -129,12 +135,12 @@ pub fn devices(number: usize, count: usize) -> std::ops::Range<usize> {
 
 // === impl Stage ===
 
-impl Stage {
+impl RecordedProcess {
     /// The next process, in which the log starts over at once.
-    pub async fn begin(setup: &Setup, witness: &Witness, thingspace: &ThingSpace) -> Self {
+    pub async fn begin(setup: &Setup, witness: &FactLog, thingspace: &FakeThingSpace) -> Self {
         for _ in 0..10 {
             // Before anything asks for it: a start looks up what is missing.
-            let held = thingspace.hold(Call::Token);
+            let held = thingspace.hold(CallKind::Token);
             let stage = Self::start(setup, witness).await;
             let number = 20 + witness.process();
             if stage.change_after_checkpoint(number, held).await {
@@ -146,7 +152,7 @@ impl Stage {
         panic!("no checkpoint is made");
     }
 
-    pub async fn start(setup: &Setup, witness: &Witness) -> Self {
+    pub async fn start(setup: &Setup, witness: &FactLog) -> Self {
         let gateway = witness
             .recorder
             .watch(setup, witness.process())
@@ -155,19 +161,19 @@ impl Stage {
         Self {
             client: gateway.client().await,
             gateway,
-            witness: witness.clone(),
+            fact_log: witness.clone(),
         }
     }
 
     /// Makes a change that is answered OK; answers with its request.
     pub async fn change(&self, number: usize) -> String {
-        let change = change_esim(&mut self.client.clone(), order(number)).await;
+        let change = change_esim(&mut self.client.clone(), change_request(number)).await;
         let state = match change.state() {
             proto::ChangeState::Accepted => ChangeState::Accepted,
             proto::ChangeState::OutcomeUnknown => ChangeState::OutcomeUnknown,
             other => panic!("{other:?}"),
         };
-        self.witness.note(Fact::Answered {
+        self.fact_log.record(Fact::Answered {
             key: key(number),
             change: change.change_id,
             request: change.request_ids.first().cloned(),
@@ -179,8 +185,8 @@ impl Stage {
     /// Makes a large change, and keeps it from leaving until the log has been moved into the database.
     /// Answers whether the log has then started over, which readers may prevent. `held` is the process's
     /// first log-in.
-    async fn change_after_checkpoint(&self, number: usize, mut held: Held) -> bool {
-        let (recorder, process) = (&self.witness.recorder, self.witness.process());
+    async fn change_after_checkpoint(&self, number: usize, mut held: HeldCall) -> bool {
+        let (recorder, process) = (&self.fact_log.recorder, self.fact_log.process());
         let grown = recorder.size(DATABASE) + 100_000;
         let moved = async {
             held.arrived().await;
@@ -191,21 +197,21 @@ impl Stage {
             };
             // If it does not come, the log does not start over.
             drop(timeout(CHECKPOINT, moved).await);
-            let logs = recorder.logs_begun(process);
-            held.release(Answer::Proper);
+            let logs = recorder.wal_restarts(process);
+            held.release(FakeResponse::Healthy);
             logs
         };
         let (_request, logs) = tokio::join!(self.change(number), moved);
-        recorder.logs_begun(process) > logs
+        recorder.wal_restarts(process) > logs
     }
 
     /// Makes a change that is refused.
     pub async fn refused(&self, number: usize, state: ChangeState) {
-        let refused = refuse_esim(&mut self.client.clone(), order(number)).await;
-        let told = told(&refused);
-        self.witness.note(Fact::Answered {
+        let refused = expect_esim_error(&mut self.client.clone(), change_request(number)).await;
+        let error = parse_error(&refused);
+        self.fact_log.record(Fact::Answered {
             key: key(number),
-            change: told.metadata["change_id"].clone(),
+            change: error.metadata["change_id"].clone(),
             request: None,
             state,
         });
@@ -219,7 +225,7 @@ impl Stage {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         for _ in 0..12 {
             let (url, request, client) = (url.clone(), request.to_owned(), client.clone());
-            let (witness, next) = (self.witness.clone(), Arc::clone(&next));
+            let (witness, next) = (self.fact_log.clone(), Arc::clone(&next));
             workers.spawn(async move {
                 let mut stored = 0;
                 loop {
@@ -233,7 +239,7 @@ impl Stage {
                             return stored;
                         };
                         if answer.status() == 200 {
-                            witness.note(Fact::Stored {
+                            witness.record(Fact::Stored {
                                 request: request.clone(),
                                 iccid: iccid(number),
                             });
@@ -253,11 +259,11 @@ impl Stage {
     /// Sends what cannot be used.
     pub async fn send_unusable(&self, count: usize) {
         for number in 0..count {
-            let says = format!("unusable-{}-{number}-", self.witness.process());
-            let body = format!(r#"{{"says":"{says}","password":"hush","#);
+            let marker = format!("unusable-{}-{number}-", self.fact_log.process());
+            let body = format!(r#"{{"says":"{marker}","password":"hush","#);
             let (status, answer) = post(&self.url("DeviceProfileService"), body).await;
             assert_eq!((status, answer), (200, json!({"stored": "quarantined"})));
-            self.witness.note(Fact::Kept { says });
+            self.fact_log.record(Fact::Quarantined { says: marker });
         }
     }
 
@@ -268,13 +274,13 @@ impl Stage {
             ..watch_request(request)
         };
         let mut client = self.client.clone();
-        let opened = timeout(PATIENCE, client.watch_request(request)).await;
+        let opened = timeout(TEST_TIMEOUT, client.watch_request(request)).await;
         let mut stream = opened.expect("in time").expect("it opens").into_inner();
-        let witness = self.witness.clone();
+        let witness = self.fact_log.clone();
         tokio::spawn(async move {
             while let Ok(Some(message)) = stream.message().await {
                 let token = message.resume_token;
-                witness.note(Fact::Seen { token });
+                witness.record(Fact::EventDelivered { token });
             }
         })
     }

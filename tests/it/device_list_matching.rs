@@ -9,12 +9,12 @@ use thingspace_gateway::proto::{
 use tokio::time::timeout;
 
 use crate::support::{
-    gateway::{Client, Directory, PATIENCE, Setup},
+    gateway::{Client, Setup, TEST_TIMEOUT, TestDir},
     requests::{
-        Story, Watch, change_five_g_bi, deliver, five_g_bi, five_g_bi_callback, get_by_key, id,
-        meid, place, stored, watch_change,
+        Watch, WatchTranscript, change_five_g_bi, deliver, five_g_bi, five_g_bi_callback,
+        get_by_key, id, meid, place, until_caught_up, watch_change,
     },
-    thingspace::{Answer, Call, DEVICES, ThingSpace},
+    thingspace::{CallKind, DEVICE_LIST_PATH, FakeResponse, FakeThingSpace},
 };
 
 async fn results_and_pending(client: &mut Client, change: &Change) -> (Vec<DeviceResult>, usize) {
@@ -71,7 +71,7 @@ async fn a_device_that_is_called_back_by_its_number_alone_is_found_by_the_device
             watch.next().await;
         }
     };
-    let named = timeout(PATIENCE, named).await.expect("in time");
+    let named = timeout(TEST_TIMEOUT, named).await.expect("in time");
     assert_eq!(
         (named.state(), named.succeeded_count, named.failed_count),
         (ChangeState::Accepted, 3, 0)
@@ -87,19 +87,19 @@ async fn a_device_that_is_called_back_by_its_number_alone_is_found_by_the_device
     assert_eq!(pending, 1);
 
     // What was told is told again as it was: first the results of nobody, then the finding.
-    let story = Story::of(&mut client, stored(watch_change(&change))).await;
+    let story = WatchTranscript::record(&mut client, until_caught_up(watch_change(&change))).await;
     let unmatched = story.results().into_iter();
     let unmatched = unmatched.filter(|result| result.device_index.is_none());
     assert_eq!(unmatched.count(), 2);
-    let told = story.short();
-    let findings = told.iter().filter(|one| *one == "state ACCEPTED");
-    assert_eq!(findings.count(), 1 + 2, "{told:?}");
+    let summaries = story.short();
+    let findings = summaries.iter().filter(|one| *one == "state ACCEPTED");
+    assert_eq!(findings.count(), 1 + 2, "{summaries:?}");
 }
 
-fn says(listed: &Value) -> Answer {
+fn device_list_response(listed: &Value) -> FakeResponse {
     let body = json!({"hasMoreData": false, "devices": listed});
     let json = vec![("content-type", "application/json")];
-    Answer::Says(200, json, body.to_string())
+    FakeResponse::Custom(200, json, body.to_string())
 }
 
 fn device(ids: &[(&str, &str)]) -> Value {
@@ -115,9 +115,9 @@ fn device(ids: &[(&str, &str)]) -> Value {
 }
 
 /// Waits until so many more questions about one device have come: all but the last have their answer.
-async fn asked(thingspace: &ThingSpace, times: usize) {
+async fn wait_for_device_lookups(thingspace: &FakeThingSpace, times: usize) {
     let questions = || {
-        let seen = thingspace.seen(DEVICES);
+        let seen = thingspace.requests_to(DEVICE_LIST_PATH);
         let about_one = seen
             .iter()
             .filter(|one| one.json().get("deviceId").is_some());
@@ -129,19 +129,19 @@ async fn asked(thingspace: &ThingSpace, times: usize) {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, more).await.expect("it asks");
+    timeout(TEST_TIMEOUT, more).await.expect("it asks");
 }
 
 #[tokio::test]
-async fn a_look_up_that_fails_is_ambiguous_or_contradicts_what_is_known_changes_nothing() {
-    let directory = Directory::new();
-    let thingspace = ThingSpace::start().await;
+async fn a_failed_ambiguous_or_contradictory_lookup_changes_nothing() {
+    let directory = TestDir::new();
+    let thingspace = FakeThingSpace::start().await;
     let setup =
         Setup::serve(&thingspace.base_url(), &directory).set("changes.reconcile_after", "1s");
     let mut gateway = setup.start().await;
     let mut client = gateway.client().await;
-    thingspace.always(Call::Devices, Answer::HangUp);
-    thingspace.answer(Call::Change, Answer::Accepted("r".into()));
+    thingspace.respond_always(CallKind::Devices, FakeResponse::HangUp);
+    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted("r".into()));
     let change = change_five_g_bi(&mut client, five_g_bi("k", 0..3)).await;
     let url = gateway.callback_url("CarrierService");
     // Device 0 is known by its own number; whose the other is, nobody knows.
@@ -150,7 +150,7 @@ async fn a_look_up_that_fails_is_ambiguous_or_contradicts_what_is_known_changes_
     own["deviceIds"].as_array_mut().unwrap().push(also);
     deliver(&url, &own).await;
     deliver(&url, &five_g_bi_callback("r", "5125550142")).await;
-    asked(&thingspace, 2).await;
+    wait_for_device_lookups(&thingspace, 2).await;
     let number = ("mdn", "5125550142");
     let (zero, one, two, other) = (meid(0), meid(1), meid(2), meid(77));
     let of = |meid: &str| device(&[number, ("meid", meid)]);
@@ -169,25 +169,26 @@ async fn a_look_up_that_fails_is_ambiguous_or_contradicts_what_is_known_changes_
     ] {
         // Waits between questions grow: a start asks at once.
         gateway.kill().await;
-        thingspace.always(Call::Devices, says(&listed));
+        thingspace.respond_always(CallKind::Devices, device_list_response(&listed));
         gateway = setup.start().await;
-        asked(&thingspace, 2).await;
+        wait_for_device_lookups(&thingspace, 2).await;
         let mut client = gateway.client().await;
-        let story = Story::of(&mut client, stored(watch_change(&change))).await;
-        let told = ["result 0 SUCCEEDED", "result - SUCCEEDED", "bookmark"];
-        assert_eq!(story.short()[4..], told, "{what}");
+        let story =
+            WatchTranscript::record(&mut client, until_caught_up(watch_change(&change))).await;
+        let expected = ["result 0 SUCCEEDED", "result - SUCCEEDED", "bookmark"];
+        assert_eq!(story.short()[4..], expected, "{what}");
         let now = get_by_key(&mut client, "k").await.unwrap();
         let counts = (now.succeeded_count, now.unmatched_count);
         assert_eq!(counts, (2, 1), "{what}");
     }
     gateway.kill().await;
-    thingspace.always(Call::Devices, says(&json!([of(&two)])));
+    thingspace.respond_always(CallKind::Devices, device_list_response(&json!([of(&two)])));
     let gateway = setup.start().await;
     let mut client = gateway.client().await;
     let mut watch = Watch::open(&mut client, watch_change(&change)).await;
     // The last one comes by its own name; the one that was looked up is not counted twice.
-    watch.up_to("result - SUCCEEDED").await;
-    let found = watch.up_to("state ACCEPTED").await;
+    watch.read_until("result - SUCCEEDED").await;
+    let found = watch.read_until("state ACCEPTED").await;
     assert_eq!(found.len(), 1);
     let (listed, _) = results_and_pending(&mut client, &change).await;
     assert_eq!(listed[1].device_index, Some(2));
@@ -196,7 +197,7 @@ async fn a_look_up_that_fails_is_ambiguous_or_contradicts_what_is_known_changes_
     let also = json!({"id": meid(1), "kind": "meid"});
     last["deviceIds"].as_array_mut().unwrap().push(also);
     deliver(&gateway.callback_url("CarrierService"), &last).await;
-    let rest = watch.rest().await.short();
+    let rest = watch.read_to_end().await.short();
     assert_eq!(rest, ["result 1 SUCCEEDED", "finished FINISHED"]);
     let end = get_by_key(&mut client, "k").await.unwrap();
     assert_eq!((end.succeeded_count, end.unmatched_count), (3, 0));

@@ -3,47 +3,47 @@
 
 use super::*;
 
-fn event(place: usize) -> Message {
-    Message {
+fn event(place: usize) -> RecordedMessage {
+    RecordedMessage {
         token: format!("t{place}"),
-        what: What::Event(format!("event {place}")),
+        kind: MessageKind::Event(format!("event {place}")),
     }
 }
 
-fn opened(token: &str) -> Message {
-    Message {
+fn opened(token: &str) -> RecordedMessage {
+    RecordedMessage {
         token: token.into(),
-        what: What::Opened,
+        kind: MessageKind::Opened,
     }
 }
 
-fn bookmark(place: usize) -> Message {
-    Message {
+fn bookmark(place: usize) -> RecordedMessage {
+    RecordedMessage {
         token: format!("t{place}"),
-        what: What::Bookmark,
+        kind: MessageKind::Bookmark,
     }
 }
 
-fn finished(place: usize, is_final: bool, adds_up: bool) -> Message {
-    let what = What::Finished {
+fn finished(place: usize, is_final: bool, adds_up: bool) -> RecordedMessage {
+    let what = MessageKind::Finished {
         state: "FINISHED".into(),
         is_final,
-        adds_up,
+        has_consistent_counts: adds_up,
     };
-    Message {
+    RecordedMessage {
         token: format!("t{place}"),
-        what,
+        kind: what,
     }
 }
 
-fn reference() -> Vec<Message> {
+fn reference() -> Vec<RecordedMessage> {
     let mut messages = vec![opened("start")];
     messages.extend((0..6).map(event));
     messages.push(finished(5, true, true));
     messages
 }
 
-fn stream(from: &str, messages: &[Message], end: End) -> Recording {
+fn stream(from: &str, messages: &[RecordedMessage], end: StreamEnd) -> Recording {
     let first = if from.is_empty() { "start" } else { from };
     let mut all = vec![opened(first)];
     all.extend_from_slice(messages);
@@ -54,9 +54,9 @@ fn stream(from: &str, messages: &[Message], end: End) -> Recording {
     }
 }
 
-type Checker = fn(&History<'_>) -> Verdict;
+type Checker = fn(&History<'_>) -> CheckResult;
 
-fn judge(check: Checker, streams: &[Recording]) -> Verdict {
+fn judge(check: Checker, streams: &[Recording]) -> CheckResult {
     check(&History {
         reference: &reference(),
         streams,
@@ -66,19 +66,23 @@ fn judge(check: Checker, streams: &[Recording]) -> Verdict {
 #[test]
 fn a_true_history_passes_all_seven_checkers() {
     let streams = [
-        stream("", &[event(0), event(1), bookmark(1), event(2)], End::Cut),
-        stream("t2", &[event(3)], End::Cut),
+        stream(
+            "",
+            &[event(0), event(1), bookmark(1), event(2)],
+            StreamEnd::Cut,
+        ),
+        stream("t2", &[event(3)], StreamEnd::Cut),
         stream(
             "t3",
             &[event(4), event(5), finished(5, true, true)],
-            End::Ok,
+            StreamEnd::Ok,
         ),
-        stream("t5", &[finished(5, true, true)], End::Ok),
-        stream("start", &[event(0)], End::Cut),
+        stream("t5", &[finished(5, true, true)], StreamEnd::Ok),
+        stream("start", &[event(0)], StreamEnd::Cut),
         Recording {
             from: "t1".into(),
             messages: Vec::new(),
-            end: End::Refused {
+            end: StreamEnd::Refused {
                 code: "OutOfRange".into(),
                 reason: "RESUME_TOKEN_EXPIRED".into(),
             },
@@ -88,21 +92,21 @@ fn a_true_history_passes_all_seven_checkers() {
 }
 
 #[test]
-fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
-    let foreign = Message {
+fn each_broken_history_fails_the_matching_checker() {
+    let foreign = RecordedMessage {
         token: "t1".into(),
-        what: What::Event("another".into()),
+        kind: MessageKind::Event("another".into()),
     };
     let internal = Recording {
         from: "t1".into(),
         messages: Vec::new(),
-        end: End::Refused {
+        end: StreamEnd::Refused {
             code: "Internal".into(),
             reason: "INTERNAL".into(),
         },
     };
-    let cut = End::Cut;
-    let refused = End::Refused {
+    let cut = StreamEnd::Cut;
+    let refused = StreamEnd::Refused {
         code: "Unavailable".into(),
         reason: "RECONNECT".into(),
     };
@@ -148,17 +152,17 @@ fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
         (
             "Terminal-once",
             terminal_once,
-            stream("", &[finished(5, true, true), event(0)], End::Ok),
+            stream("", &[finished(5, true, true), event(0)], StreamEnd::Ok),
         ),
         (
             "Terminal-once",
             terminal_once,
-            stream("t5", &[finished(5, false, true)], End::Ok),
+            stream("t5", &[finished(5, false, true)], StreamEnd::Ok),
         ),
         (
             "Terminal-once",
             terminal_once,
-            stream("t5", &[finished(5, true, false)], End::Ok),
+            stream("t5", &[finished(5, true, false)], StreamEnd::Ok),
         ),
         (
             "Terminal-once",
@@ -169,7 +173,7 @@ fn each_broken_history_is_caught_by_the_checker_of_what_it_breaks() {
         (
             "Never silently stuck",
             never_silently_stuck,
-            stream("", &[event(0)], End::Ok),
+            stream("", &[event(0)], StreamEnd::Ok),
         ),
         (
             "Never silently stuck",

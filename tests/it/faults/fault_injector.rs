@@ -10,22 +10,22 @@ use tonic_types::StatusExt as _;
 
 use super::{
     clients::connect,
-    orders::CHANGES,
-    proxy::Target,
-    sandbox::{PASSWORD, Stranger},
+    planned_changes::CHANGES,
+    proxy::UpstreamAddress,
+    sandbox::{ForeignClient, PASSWORD},
 };
 use crate::support::{
-    disk::Disk,
-    gateway::{Gateway, PATIENCE, Setup},
+    disk::FaultyDisk,
+    gateway::{Gateway, Setup, TEST_TIMEOUT},
     requests::esim,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trouble {
+pub enum InjectedFault {
     /// `kill -9`, and a start.
     Killed,
     /// As that, with a wrong password until it has been refused.
-    LogInRefused,
+    LoginRefused,
     /// The access token ends before its time.
     TokenRevoked,
     /// The journal's disk is full for a while.
@@ -34,42 +34,42 @@ pub enum Trouble {
 
 /// What befell it, and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Befallen {
-    pub what: Trouble,
+pub struct FaultInterval {
+    pub fault: InjectedFault,
     pub from: Instant,
     pub to: Instant,
 }
 
 /// A gateway to which things happen.
-pub struct Scene<'r> {
+pub struct FaultInjector<'r> {
     pub setup: &'r Setup,
-    pub places: &'r Places,
-    pub disk: &'r Disk,
+    pub addresses: &'r GatewayAddresses,
+    pub disk: &'r FaultyDisk,
     pub password: PathBuf,
-    pub stranger: Stranger,
+    pub foreign_client: ForeignClient,
 }
 
 /// Where the gateway is, for clients and for callbacks.
-pub struct Places {
+pub struct GatewayAddresses {
     pub grpc: watch::Sender<Option<SocketAddr>>,
     pub callbacks: watch::Sender<Option<SocketAddr>>,
 }
 
 /// From here on devices are of no order.
-const NOBODYS: usize = 900_000;
+const FIRST_PROBE_DEVICE: usize = 900_000;
 
-const TROUBLES: [Trouble; 6] = [
-    Trouble::DiskFull,
-    Trouble::Killed,
-    Trouble::Killed,
-    Trouble::LogInRefused,
-    Trouble::TokenRevoked,
-    Trouble::TokenRevoked,
+const INJECTED_FAULTS: [InjectedFault; 6] = [
+    InjectedFault::DiskFull,
+    InjectedFault::Killed,
+    InjectedFault::Killed,
+    InjectedFault::LoginRefused,
+    InjectedFault::TokenRevoked,
+    InjectedFault::TokenRevoked,
 ];
 
 // === impl Places ===
 
-impl Places {
+impl GatewayAddresses {
     pub fn new() -> Self {
         Self {
             grpc: watch::Sender::new(None),
@@ -77,7 +77,7 @@ impl Places {
         }
     }
 
-    pub fn are(&self, gateway: Option<&Gateway>) {
+    pub fn set(&self, gateway: Option<&Gateway>) {
         self.grpc.send_replace(gateway.map(|gateway| gateway.grpc));
         self.callbacks
             .send_replace(gateway.map(|gateway| gateway.callbacks));
@@ -86,21 +86,21 @@ impl Places {
 
 // === impl Scene ===
 
-impl Scene<'_> {
+impl FaultInjector<'_> {
     /// Lets everything happen, each when so many changes have been asked for.
-    pub async fn play(
+    pub async fn inject_all(
         &self,
         mut gateway: Gateway,
         mut started: watch::Receiver<usize>,
         seed: u64,
-    ) -> (Gateway, Vec<Befallen>) {
+    ) -> (Gateway, Vec<FaultInterval>) {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x6b69_6c6c);
-        let mut troubles = TROUBLES.map(|trouble| (random.usize(1..CHANGES), trouble));
+        let mut troubles = INJECTED_FAULTS.map(|trouble| (random.usize(1..CHANGES), trouble));
         troubles.sort_unstable_by_key(|(moment, _)| *moment);
         let mut befallen = Vec::new();
         for (moment, what) in troubles {
             let reached = started.wait_for(|count| *count >= moment);
-            let _count = *timeout(PATIENCE, reached)
+            let _count = *timeout(TEST_TIMEOUT, reached)
                 .await
                 .expect("in time")
                 .expect("clients");
@@ -110,30 +110,35 @@ impl Scene<'_> {
             }
             let from = Instant::now();
             let refusals = random.usize(1..20);
-            gateway = self.befall(gateway, what, refusals).await;
+            gateway = self.inject(gateway, what, refusals).await;
             let to = Instant::now();
-            befallen.push(Befallen { what, from, to });
+            befallen.push(FaultInterval {
+                fault: what,
+                from,
+                to,
+            });
         }
         (gateway, befallen)
     }
 
-    async fn befall(&self, gateway: Gateway, what: Trouble, refusals: usize) -> Gateway {
+    async fn inject(&self, gateway: Gateway, what: InjectedFault, refusals: usize) -> Gateway {
         match what {
-            Trouble::Killed => self.restart(gateway).await,
-            Trouble::LogInRefused => {
+            InjectedFault::Killed => self.restart(gateway).await,
+            InjectedFault::LoginRefused => {
                 fs::write(&self.password, "wrong").expect("a file");
                 let gateway = self.restart(gateway).await;
-                self.until_refused("GATEWAY_CREDENTIALS", 1).await;
+                self.probe_until_refused("GATEWAY_CREDENTIALS", 1).await;
                 fs::write(&self.password, PASSWORD).expect("a file");
                 gateway
             }
-            Trouble::TokenRevoked => {
-                self.stranger.revoke_token().await;
+            InjectedFault::TokenRevoked => {
+                self.foreign_client.revoke_token().await;
                 gateway
             }
-            Trouble::DiskFull => {
+            InjectedFault::DiskFull => {
                 self.disk.fill_entirely();
-                self.until_refused("JOURNAL_UNAVAILABLE", refusals).await;
+                self.probe_until_refused("JOURNAL_UNAVAILABLE", refusals)
+                    .await;
                 self.disk.empty();
                 gateway
             }
@@ -141,21 +146,21 @@ impl Scene<'_> {
     }
 
     async fn restart(&self, gateway: Gateway) -> Gateway {
-        self.places.are(None);
+        self.addresses.set(None);
         gateway.kill().await;
         let gateway = self.setup.start().await;
-        self.places.are(Some(&gateway));
+        self.addresses.set(Some(&gateway));
         gateway
     }
 
     /// Asks for changes of devices that are no order's, until so many were refused for this
     /// reason.
-    async fn until_refused(&self, reason: &str, refusals: usize) {
-        let mut target: Target = self.places.grpc.subscribe();
+    async fn probe_until_refused(&self, reason: &str, refusals: usize) {
+        let mut target: UpstreamAddress = self.addresses.grpc.subscribe();
         let mut client = connect(&mut target).await;
         let asking = async {
             let mut refused_so_far = 0;
-            for number in NOBODYS.. {
+            for number in FIRST_PROBE_DEVICE.. {
                 let probe = esim(&format!("probe-{reason}-{number}"), [number]);
                 let refused = client.change_esim_plan(probe).await;
                 let info = refused
@@ -167,6 +172,6 @@ impl Scene<'_> {
                 }
             }
         };
-        timeout(PATIENCE, asking).await.expect("it refuses one");
+        timeout(TEST_TIMEOUT, asking).await.expect("it refuses one");
     }
 }
