@@ -29,6 +29,7 @@ pub mod domain;
 pub mod grpc;
 pub mod invariants;
 pub mod journal;
+pub mod operations;
 pub mod telemetry;
 pub mod thingspace;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! An answer of ThingSpace to a plan change: whether anything was executed, and what is shown of it.
 
 use thingspace_gateway::{
-    domain::change::{ChangeType, RefusalKind},
+    domain::{change_type::ChangeType, refusal::RefusalKind},
     thingspace::{ChangeResponse, classify_response},
 };
 

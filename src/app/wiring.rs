@@ -11,12 +11,13 @@ use crate::{
     callbacks::CallbackListener,
     config::Config,
     dispatch::{self, Dispatcher},
-    domain::{change::ChangeState, clock::Clock, validator::ValidationRules},
+    domain::{clock::Clock, state::ChangeState},
     grpc::{self, Gateway, HealthService, ProtoEncoder, Server, ServerInfo},
     journal::{
         Journal, Origin, StateCounts,
         sqlite::{SqliteJournal, SqliteOptions},
     },
+    operations::ValidationRules,
     telemetry::Instruments,
     thingspace::ThingSpace,
     watch::{self as watches, Watches},
@@ -219,7 +220,7 @@ fn validation_rules(config: &Config) -> ValidationRules {
         max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
         require_key: config.changes.require_key,
         // Real devices are changed only through Verizon's own address.
-        refuse_reserved: config.thingspace.is_production(),
+        reject_reserved: config.thingspace.is_production(),
     }
 }
 

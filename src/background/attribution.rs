@@ -24,14 +24,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{
-        attribution::DeviceListStatus,
-        change::{Change, ChangeState, ChangeType},
-        clock::Clock,
-        identifier::ReportedId,
-        newtypes::RequestId,
+        attribution::DeviceListStatus, change::Change, clock::Clock, evidence::LookupMethod,
+        identifier::ReportedId, newtypes::RequestId, state::ChangeState,
     },
     invariants::Invariant,
     journal::{Attribution, ChangeFilter, CommitListener, Journal, JournalError, WatchTarget},
+    operations,
     thingspace::{LookupError, ThingSpace},
 };
 
@@ -282,7 +280,7 @@ impl Attributor {
 
     /// Asks for the devices of a request, where there can be an answer.
     async fn fetch_devices(&self, change: &Change, request: &RequestId) -> RequestDevices {
-        if change.change_type == ChangeType::FiveGBiPlan {
+        if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
             return RequestDevices::Unavailable(DeviceListStatus::Unsupported);
         }
         if let Err(again) = self.try_begin_query(request) {

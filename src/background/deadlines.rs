@@ -7,9 +7,9 @@ use tokio_util::sync::CancellationToken;
 use super::POLL_INTERVAL;
 use crate::{
     domain::{
-        change::{ChangeState, Transition},
         clock::{Clock, Timestamp},
         newtypes::ChangeId,
+        state::{ChangeState, Transition},
     },
     journal::{Journal, JournalError},
 };

@@ -9,16 +9,15 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     domain::{
-        change::{ChangeRequest, ChangeState, Transition},
         clock::{Clock, Timestamp},
-        esim::{EsimDeviceInput, EsimPlanInput},
         newtypes::{ChangeId, RequestId},
-        validator::{CommonFields, ValidationRules},
+        state::{ChangeState, Transition},
     },
     journal::{
         ChangeSelector, Claim, Intent, Journal,
         sqlite::{SqliteJournal, SqliteOptions},
     },
+    operations::{ChangeRequest, testing::esim},
     telemetry::Instruments,
 };
 
@@ -52,25 +51,7 @@ impl Clock for PausedClock {
 }
 
 fn request() -> ChangeRequest {
-    let draft = EsimPlanInput {
-        common: CommonFields {
-            account_name: "0000123456-00001".into(),
-            service_plan: "plan".into(),
-            idempotency_key: "key".into(),
-            client_reference: String::new(),
-        },
-        devices: vec![EsimDeviceInput {
-            eid: "89049032000001000000000000000001".into(),
-            iccid: "89148000000800139708".into(),
-            client_reference: String::new(),
-        }],
-    };
-    let limits = ValidationRules {
-        max_devices: 10,
-        require_key: true,
-        refuse_reserved: false,
-    };
-    draft.validate(limits).unwrap()
+    esim("key", [1])
 }
 
 async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {

@@ -5,9 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::domain::{
-    change::ChangeRequest,
-    newtypes::{AccountName, IdempotencyKey},
+use crate::{
+    domain::newtypes::{AccountName, IdempotencyKey},
+    operations::ChangeRequest,
 };
 
 /// How many changes may be under way, and how many devices in all of them together. A change is

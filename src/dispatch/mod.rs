@@ -16,15 +16,16 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     domain::{
-        change::{
-            Change, ChangeRequest, ChangeState, Refusal, RefusalKind, SentDevice, Transition,
-        },
+        change::{Change, SentDevice},
         clock::Clock,
         newtypes::ChangeId,
+        refusal::{Refusal, RefusalKind},
+        state::{ChangeState, Transition},
         trace::TraceParent,
     },
     invariants::Invariant,
     journal::{BusyDevice, ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
+    operations::ChangeRequest,
     thingspace::ThingSpace,
 };
 

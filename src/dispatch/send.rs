@@ -7,14 +7,17 @@ use tokio::time::{Instant, timeout};
 use super::{CallContext, DispatchError, Dispatcher, not_sent_refusal};
 use crate::{
     domain::{
-        change::{Change, ChangeRequest, ChangeType, SentDevice, Transition},
+        change::{Change, SentDevice},
         clock::Clock,
+        evidence::LookupMethod,
         matching::MatchKey,
         newtypes::ChangeId,
+        state::Transition,
         trace::TraceParent,
     },
     invariants::Invariant,
     journal::{ChangeSelector, Journal, JournalError, Reservation},
+    operations::ChangeRequest,
     thingspace::{ChangeResponse, ListedDevice},
 };
 
@@ -73,7 +76,7 @@ impl Dispatcher {
     /// later look at the device list proves nothing of a result that never came: a device that is on
     /// the plan then may have been before. eSIM has a status by request instead.
     async fn find_devices_on_plan(&self, demand: &ChangeRequest) -> Option<Vec<u32>> {
-        if demand.change_type() != ChangeType::FiveGBiPlan {
+        if demand.operation.info().evidence.lookup != LookupMethod::DeviceList {
             return None;
         }
         let plan = demand.service_plan.as_str();

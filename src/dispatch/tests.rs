@@ -5,19 +5,15 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    domain::{
-        clock::Timestamp,
-        esim::{EsimDeviceInput, EsimPlanInput},
-        validator::{CommonFields, ValidationRules as DraftLimits},
-    },
+    domain::clock::Timestamp,
     journal::{
         ChangeFilter,
         sqlite::{SqliteJournal, SqliteOptions},
     },
+    operations::{WireSettings, testing::esim},
     telemetry::Instruments,
     thingspace::{
-        CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod, ThingSpaceCredentials,
-        ThingSpaceSettings,
+        CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials, ThingSpaceSettings,
     },
 };
 
@@ -71,7 +67,9 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let settings = ThingSpaceSettings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
-        five_g_bi_method: FiveGBiMethod::Post,
+        wire: WireSettings {
+            five_g_bi_method: http::Method::POST,
+        },
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(StubCredentials),
         failed_logins: Arc::new(StubCredentials),
@@ -91,25 +89,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
 }
 
 fn change_request(number: usize) -> ChangeRequest {
-    let draft = EsimPlanInput {
-        common: CommonFields {
-            account_name: "0000123456-00001".into(),
-            service_plan: "plan".into(),
-            idempotency_key: format!("key-{number}"),
-            client_reference: String::new(),
-        },
-        devices: vec![EsimDeviceInput {
-            eid: "89049032000001000000000000000001".into(),
-            iccid: format!("8914800000{number:010}"),
-            client_reference: String::new(),
-        }],
-    };
-    let limits = DraftLimits {
-        max_devices: 1,
-        require_key: true,
-        refuse_reserved: false,
-    };
-    draft.validate(limits).unwrap()
+    esim(&format!("key-{number}"), [number])
 }
 
 #[tokio::test]

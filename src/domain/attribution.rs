@@ -1,100 +1,105 @@
-//! Attribution: which change, of those whose answer was lost, made a request that no change owns.
+//! Attribution: finds the change that made a request with an unknown id.
 //!
-//! ThingSpace executed a change and its answer was lost. Only the callbacks are left, and they name a
-//! request id that the gateway has never seen. A callback of another operation on one of the same devices
-//! looks the same. So a request is attributed to a change only if it is known to be for all devices of the
-//! change and for no other, and if no other change could have made it.
+//! If the response to a POST is lost, the callbacks are the only evidence. They carry a request id that the
+//! gateway does not know. Callbacks of a foreign request for the same devices look the same. A request is
+//! therefore attributed to a change only if it covers all devices of the change and no others, and if no
+//! other change could have made it.
 
 use std::collections::HashSet;
 
-use super::{
-    change::{Change, ChangeState, ChangeType},
+use crate::domain::{
+    change::Change,
+    evidence::{EvidenceRules, LookupMethod},
     newtypes::{AccountName, CallbackService},
     result::{DeviceResult, Match},
+    state::ChangeState,
 };
 
-/// A request that no change owns. Positions are those of the journal: unlike clock times they are in the
-/// order in which things happened, whatever happens to the clock.
+/// A request that belongs to no change. Positions are journal positions: unlike clock times, they keep
+/// their order when the clock is set.
 #[derive(Debug, Clone)]
 pub struct UnattributedRequest {
     /// The position of its first result.
     pub first_result_position: u64,
-    /// The account that its callbacks' path named.
+    /// The account in the path of its callbacks.
     pub account: Option<AccountName>,
-    /// The service that its callbacks' path named.
+    /// The service in the path of its callbacks, if it is one that carries results of an operation. Other
+    /// names prove nothing: the set of services is open, and a proxy can rename them.
     pub service: Option<CallbackService>,
 }
 
-/// A change that may have made a request.
+/// A change that can have made a request.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     /// The change.
     pub change: Change,
+    /// The evidence rules of its operation.
+    pub rules: &'static EvidenceRules,
     /// The coverage of the change by the devices of the request.
     pub coverage: Coverage,
 }
 
-/// The devices that a request was seen to be for, in terms of one change.
+/// The devices of a request that were seen so far, compared with one change.
 #[derive(Debug, Default)]
 pub struct SeenDevices {
     /// Devices of the change that results named.
     reported: HashSet<u32>,
-    /// Devices of the change that ThingSpace's list of the request's devices has. `None` without a list.
+    /// Devices of the change in ThingSpace's list of the request's devices; `None` without a list.
     listed: Option<HashSet<u32>>,
-    /// Something named a device that is not the change's, or one that cannot be determined.
+    /// True if a result or the list named a device that is not certainly one of the change.
     has_foreign_device: bool,
 }
 
 /// The coverage of a change by the devices of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coverage {
-    /// All devices of the change, and no other.
+    /// All devices of the change, and no others.
     Whole,
-    /// Some devices of the change, and no other. The rest may not have been seen yet.
+    /// Some devices of the change, and no others. More may follow.
     Part,
-    /// The request is not this change's.
+    /// The request belongs to another change.
     Other,
 }
 
-/// The state of ThingSpace's own list of a request's devices.
+/// The state of ThingSpace's list of a request's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceListStatus {
     /// ThingSpace returned it.
     Received,
-    /// ThingSpace has no such list: 5G Business Internet.
+    /// ThingSpace has no such list for the operation.
     Unsupported,
-    /// ThingSpace may have one and did not answer, or answered with an empty list.
+    /// The lookup failed, or the list was empty.
     Unanswered,
 }
 
-/// Finds the one change that made a request: one whose outcome is unknown, that the request covers as a
-/// whole, while no other candidate contains the devices that were seen. Such a candidate is a rival, even if
-/// the request covers only a part of it: the rest of its callbacks may be late or lost.
+/// Selects the change that made a request.
 ///
-/// Failing that, finds an eSIM change that is covered in part, of which ThingSpace's list of the request's
-/// devices may prove more. Rivals that the list may rule out do not matter here.
+/// Selects a change with an unknown outcome that the request covers as a whole, if it is the only candidate
+/// with the devices that were seen. A change that is covered in part is a rival: the rest of its callbacks
+/// may be late or lost.
+///
+/// Otherwise selects a change that is covered in part and whose request status can be looked up: the status
+/// can prove more, and can rule out the rivals.
 pub fn select_candidate(candidates: &[Candidate]) -> Option<&Candidate> {
     let is_unknown = |one: &&Candidate| one.change.state == ChangeState::OutcomeUnknown;
-    let covered = |coverage| {
-        let mut all = candidates.iter();
-        std::iter::from_fn(move || all.find(|one| one.coverage == coverage))
+    let with_coverage = |coverage| {
+        candidates
+            .iter()
+            .filter(move |one| one.coverage == coverage)
     };
-    let has_parts = covered(Coverage::Part).next().is_some();
-    let mut wholes = covered(Coverage::Whole);
+    let has_parts = with_coverage(Coverage::Part).next().is_some();
+    let mut wholes = with_coverage(Coverage::Whole);
     if let (Some(only), None, false) = (wholes.next(), wholes.next(), has_parts) {
         return Some(only).filter(is_unknown);
     }
-    covered(Coverage::Part)
+    with_coverage(Coverage::Part)
         .filter(is_unknown)
-        .find(|one| one.change.change_type == ChangeType::EsimPlan)
+        .find(|one| one.rules.lookup == LookupMethod::RequestStatus)
 }
 
-// === impl DeviceList ===
-
 impl DeviceListStatus {
-    /// Whether a request may be attributed to a change that it covers as a whole. While ThingSpace may have
-    /// a list of more devices, it may not: a request for more devices looks the same until its last
-    /// callback.
+    /// True if a request may be attributed to a change that it covers as a whole. While the list is
+    /// outstanding it may not: until its last callback, a request for more devices looks the same.
     pub fn can_attribute(self) -> bool {
         match self {
             Self::Received | Self::Unsupported => true,
@@ -103,64 +108,45 @@ impl DeviceListStatus {
     }
 }
 
-// === impl UnattributedRequest ===
-
 impl UnattributedRequest {
-    /// True if this change may have made the request: it was sent before the first result arrived, got no
-    /// request id, and account and service do not contradict it. `dispatched` is the position of the step
-    /// by which it was sent last.
+    /// True if a change can have made the request: it has no request id, it was sent before the first
+    /// result arrived, and account and service do not contradict it. `dispatched` is the position of its
+    /// last DISPATCHED event.
     ///
-    /// A change that was closed without a request id stays a candidate for as long as it is stored:
-    /// ThingSpace keeps callbacks for 30 days and sends them again on demand, and how many days have
-    /// passed cannot be measured by a clock that may leap. A change that has a request id is none: one
-    /// POST makes one request, and results of another request id are not its.
-    pub fn can_be_made_by(&self, change: &Change, dispatched: Option<u64>) -> bool {
-        let is_unanswered = match change.state {
+    /// A CLOSED change without a request id stays a candidate while it is stored: ThingSpace keeps callbacks
+    /// for 30 days. A change with a request id is no candidate: one POST makes one request.
+    pub fn can_be_made_by(
+        &self,
+        change: &Change,
+        rules: &EvidenceRules,
+        dispatched: Option<u64>,
+    ) -> bool {
+        let has_no_response = match change.state {
             ChangeState::OutcomeUnknown | ChangeState::Dispatched => true,
             ChangeState::Closed => change.request_ids.is_empty(),
             _ => false,
         };
         let was_sent_before =
             dispatched.is_some_and(|position| position < self.first_result_position);
-        let account_fits = self
-            .account
-            .as_ref()
-            .is_none_or(|account| *account == change.account);
-        is_unanswered
+        let account = self.account.as_ref();
+        let service = self.service.as_ref();
+        has_no_response
             && was_sent_before
-            && account_fits
-            && self.is_service_compatible(change.change_type)
-    }
-
-    /// The set of services is open, and a proxy may rename them. Only the service of the other kind of
-    /// change is a contradiction.
-    fn is_service_compatible(&self, change_type: ChangeType) -> bool {
-        let other = match change_type {
-            ChangeType::EsimPlan => CallbackService::CARRIER,
-            ChangeType::FiveGBiPlan => CallbackService::DEVICE_PROFILE,
-        };
-        self.service
-            .as_ref()
-            .is_none_or(|service| !service.eq_ignore_case(other))
+            && account.is_none_or(|account| *account == change.account)
+            && service.is_none_or(|service| service.eq_ignore_case(rules.callback_service))
     }
 }
 
-// === impl SeenDevices ===
-
 impl SeenDevices {
-    /// Adds a result, and the device that it was matched with.
+    /// Adds a result and the device that it matches.
     pub fn add_result(
         &mut self,
-        change_type: ChangeType,
-        report: &DeviceResult,
+        rules: &EvidenceRules,
+        result: &DeviceResult,
         device: Option<u32>,
         matched: Match,
     ) {
-        let is_of_another_operation = match change_type {
-            ChangeType::EsimPlan => report.service_plan_change.is_some(),
-            ChangeType::FiveGBiPlan => report.esim_profile.is_some(),
-        };
-        self.has_foreign_device |= is_of_another_operation;
+        self.has_foreign_device |= (rules.is_foreign_result)(result);
         self.add_reported(device, matched);
     }
 
@@ -170,7 +156,7 @@ impl SeenDevices {
         self.reported.extend(device);
     }
 
-    /// Notes that ThingSpace returned a list of the request's devices.
+    /// Records that ThingSpace returned its list of the request's devices.
     pub fn mark_list_received(&mut self) {
         self.listed.get_or_insert_default();
     }
@@ -181,16 +167,18 @@ impl SeenDevices {
         self.listed.get_or_insert_default().extend(device);
     }
 
-    /// "It is the only device that was sent" is a guess here: only an exact match names a device.
+    /// Returns the device only for an exact match. The assumption that a result is of the only device of
+    /// the change is no evidence.
     fn exact(&mut self, device: Option<u32>, matched: Match) -> Option<u32> {
         let exact = device.filter(|_| matched == Match::Exact);
         self.has_foreign_device |= exact.is_none();
         exact
     }
 
-    /// The coverage of a change of so many devices by the request. Where there is a list, the list alone has to
-    /// be the whole set: what results named is not added to it. A list that lacks devices may be
-    /// incomplete, so it does not rule the change out.
+    /// Returns the coverage of a change with this number of devices.
+    ///
+    /// If there is a list, the list alone must be the whole set: results are not added to it. A list that
+    /// lacks devices may be incomplete, so it does not rule the change out.
     pub fn coverage(&self, device_count: u32) -> Coverage {
         let known = self.listed.as_ref().unwrap_or(&self.reported);
         if self.has_foreign_device || self.reported.is_empty() {
@@ -207,10 +195,11 @@ impl SeenDevices {
 mod tests {
     use super::*;
     use crate::domain::{
+        change_type::ChangeType,
         clock::Timestamp,
-        esim::{EsimDeviceInput, EsimPlanInput},
-        newtypes::{ChangeId, RequestId},
-        validator::{CommonFields, ValidationRules},
+        device_states::DeviceCounts,
+        evidence::IdentifyingKinds,
+        newtypes::{ChangeId, ClientReference, RequestId, ServicePlan},
     };
 
     const STATES: [ChangeState; 3] = [
@@ -220,30 +209,35 @@ mod tests {
     ];
     const COVERAGES: [Coverage; 3] = [Coverage::Whole, Coverage::Part, Coverage::Other];
 
+    static RULES: EvidenceRules = EvidenceRules {
+        callback_service: "DeviceProfileService",
+        identifying_kinds: IdentifyingKinds::All,
+        is_foreign_result: |_| false,
+        lookup: LookupMethod::RequestStatus,
+    };
+
     fn change(state: ChangeState) -> Change {
-        let draft = EsimPlanInput {
-            common: CommonFields {
-                account_name: "0000123456-00001".into(),
-                service_plan: "plan".into(),
-                idempotency_key: "key".into(),
-                client_reference: String::new(),
-            },
-            devices: vec![EsimDeviceInput {
-                eid: "89049032000001000000000000000001".into(),
-                iccid: "89148000000800139708".into(),
-                client_reference: String::new(),
-            }],
-        };
-        let limits = ValidationRules {
-            max_devices: 1,
-            require_key: true,
-            refuse_reserved: false,
-        };
         let now = Timestamp::from_micros(1);
-        let demand = draft.validate(limits).unwrap();
-        let mut change = demand.to_change(ChangeId::new(now), now);
-        change.state = state;
-        change
+        Change {
+            change_id: ChangeId::new(now),
+            request_ids: Vec::new(),
+            key: None,
+            client_reference: ClientReference::default(),
+            change_type: ChangeType::EsimPlan,
+            state,
+            account: AccountName::parse("0000123456-00001").unwrap(),
+            service_plan: ServicePlan::parse("plan").unwrap(),
+            device_count: 1,
+            counts: DeviceCounts::default(),
+            create_time: now,
+            dispatch_time: None,
+            accept_time: None,
+            update_time: now,
+            finish_time: None,
+            refusal: None,
+            trace: None,
+            has_plan_snapshot: false,
+        }
     }
 
     #[test]
@@ -257,6 +251,7 @@ mod tests {
                 let both = [first, second];
                 let candidates = both.map(|(state, coverage)| Candidate {
                     change: change(*state),
+                    rules: &RULES,
                     coverage: *coverage,
                 });
                 let possible = both.into_iter().filter(|one| one.1 != Coverage::Other);
@@ -283,14 +278,17 @@ mod tests {
         for state in ChangeState::ALL {
             let mut change = change(state);
             assert_eq!(
-                request.can_be_made_by(&change, Some(9)),
+                request.can_be_made_by(&change, &RULES, Some(9)),
                 STATES.contains(&state),
                 "{state:?}"
             );
-            assert!(!request.can_be_made_by(&change, Some(11)), "{state:?}");
-            assert!(!request.can_be_made_by(&change, None), "{state:?}");
+            assert!(
+                !request.can_be_made_by(&change, &RULES, Some(11)),
+                "{state:?}"
+            );
+            assert!(!request.can_be_made_by(&change, &RULES, None), "{state:?}");
             change.request_ids = vec![RequestId::parse("its-own").unwrap()];
-            let is_rival = request.can_be_made_by(&change, Some(9));
+            let is_rival = request.can_be_made_by(&change, &RULES, Some(9));
             assert!(!(is_rival && state == ChangeState::Closed));
         }
     }

@@ -6,8 +6,8 @@
 
 use std::{collections::HashMap, fmt};
 
-use super::{
-    change::ChangeType,
+use crate::domain::{
+    evidence::IdentifyingKinds,
     identifier::{DeviceId, IdentifierKind, ReportedId},
     result::Match,
 };
@@ -77,13 +77,9 @@ impl MatchKey {
         1 << (self.kind as u16)
     }
 
-    /// Whether results of this type of change tell devices apart by this kind:
-    /// an eSIM profile is its ICCID, all else are attributes.
-    pub fn is_identifying(&self, change_type: ChangeType) -> bool {
-        match change_type {
-            ChangeType::EsimPlan => self.kind == IdentifierKind::Iccid,
-            ChangeType::FiveGBiPlan => true,
-        }
+    /// True if the kind tells the devices of an operation apart.
+    pub fn is_identifying(&self, kinds: IdentifyingKinds) -> bool {
+        kinds.includes(self.kind)
     }
 }
 
@@ -111,7 +107,7 @@ pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
 /// `sent` answers, for a key, with the index and the identifier of every device
 /// that was sent with an identifier of that [`MatchKey::lookup`].
 pub fn find_device<E>(
-    change_type: ChangeType,
+    kinds: IdentifyingKinds,
     device_count: u32,
     reported: &[ReportedId],
     mut sent: impl FnMut(&MatchKey) -> Result<Vec<(u32, DeviceId)>, E>,
@@ -122,7 +118,7 @@ pub fn find_device<E>(
         let Some(key) = MatchKey::from_reported(id) else {
             continue;
         };
-        if !key.is_identifying(change_type) {
+        if !key.is_identifying(kinds) {
             continue;
         }
         let candidates = sent(&key)?;
@@ -174,7 +170,7 @@ mod tests {
     }
 
     fn find(
-        change_type: ChangeType,
+        kinds: IdentifyingKinds,
         sent: &[&[(&str, &str)]],
         reported: &[ReportedId],
     ) -> (Option<u32>, Match) {
@@ -188,7 +184,7 @@ mod tests {
             })
             .collect();
         find_device(
-            change_type,
+            kinds,
             sent.iter().map(|(index, _)| index + 1).max().unwrap(),
             reported,
             |key| {
@@ -203,6 +199,8 @@ mod tests {
         .unwrap()
     }
 
+    const ESIM: IdentifyingKinds = IdentifyingKinds::Only(IdentifierKind::Iccid);
+    const FIVE_G_BI: IdentifyingKinds = IdentifyingKinds::All;
     const EID: (&str, &str) = ("eid", "89049032000001000000000000000001");
 
     #[test]
@@ -219,21 +217,18 @@ mod tests {
             ]
         };
         assert_eq!(
-            find(ChangeType::EsimPlan, sent, &both("89148000000800139716")),
+            find(ESIM, sent, &both("89148000000800139716")),
             (Some(1), Match::Exact)
         );
         assert_eq!(
-            find(ChangeType::EsimPlan, sent, &both("8914800000080013970")),
+            find(ESIM, sent, &both("8914800000080013970")),
             (Some(0), Match::Exact)
         );
         assert_eq!(
-            find(ChangeType::EsimPlan, sent, &both("89148000000800139709")),
+            find(ESIM, sent, &both("89148000000800139709")),
             (None, Match::None)
         );
-        assert_eq!(
-            find(ChangeType::EsimPlan, sent, &[id("eid", EID.1)]),
-            (None, Match::None)
-        );
+        assert_eq!(find(ESIM, sent, &[id("eid", EID.1)]), (None, Match::None));
     }
 
     #[test]
@@ -257,11 +252,7 @@ mod tests {
             &[EID, ("iccid", "89148000000800139708")],
             &[EID, ("iccid", "89148000000800139709")],
         ];
-        let found = find(
-            ChangeType::EsimPlan,
-            sent,
-            &[id("iccid", "8914800000080013970")],
-        );
+        let found = find(ESIM, sent, &[id("iccid", "8914800000080013970")]);
         assert_eq!(found, (None, Match::Ambiguous));
     }
 
@@ -271,7 +262,7 @@ mod tests {
             &[("meid", "A100003685E561")],
             &[("mdn", "5555551234"), ("imei", "990013907835573")],
         ];
-        let find = |ids: &[ReportedId]| find(ChangeType::FiveGBiPlan, sent, ids);
+        let find = |ids: &[ReportedId]| find(FIVE_G_BI, sent, ids);
         assert_eq!(
             find(&[id("MeId", "a100003685e561")]),
             (Some(0), Match::Exact)
@@ -294,7 +285,7 @@ mod tests {
     #[test]
     fn an_unmatched_result_is_assumed_to_be_the_only_device() {
         let sent: &[&[(&str, &str)]] = &[&[("meid", "A100003685E561")]];
-        let found = find(ChangeType::FiveGBiPlan, sent, &[id("mdn", "5555551234")]);
+        let found = find(FIVE_G_BI, sent, &[id("mdn", "5555551234")]);
         assert_eq!(found, (Some(0), Match::Assumed));
     }
 }

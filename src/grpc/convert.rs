@@ -6,96 +6,17 @@ use tonic_types::pb;
 use crate::grpc::error::refusal_error;
 use crate::{
     domain::{
-        change::{Change, ChangeState, ChangeType, SentDevice},
+        change::{Change, SentDevice},
+        change_type::ChangeType,
         clock::Timestamp,
-        esim::{EsimDeviceInput, EsimPlanInput},
-        five_g_bi::{FiveGBiDeviceInput, FiveGBiPlanInput},
         identifier::{DeviceId, ReportedId},
-        place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
         result::{Match, Outcome, ResultSource},
-        validator::CommonFields,
+        state::ChangeState,
     },
     journal::{ChangeDevice, DeviceOutcome, ResultEvent},
-    proto,
+    operations, proto,
     thingspace::ServicePlanInfo,
 };
-
-// --- Requests -------------------------------------------------------------
-
-pub(super) fn esim_draft_from_proto(request: proto::ChangeEsimPlanRequest) -> EsimPlanInput {
-    EsimPlanInput {
-        common: CommonFields {
-            account_name: request.account_name,
-            service_plan: request.service_plan,
-            idempotency_key: request.idempotency_key,
-            client_reference: request.client_reference,
-        },
-        devices: request
-            .devices
-            .into_iter()
-            .map(|device| EsimDeviceInput {
-                eid: device.eid,
-                iccid: device.iccid,
-                client_reference: device.client_reference,
-            })
-            .collect(),
-    }
-}
-
-pub(super) fn five_g_bi_draft_from_proto(
-    request: proto::ChangeFiveGBiPlanRequest,
-) -> FiveGBiPlanInput {
-    FiveGBiPlanInput {
-        common: CommonFields {
-            account_name: request.account_name,
-            service_plan: request.service_plan,
-            idempotency_key: request.idempotency_key,
-            client_reference: request.client_reference,
-        },
-        current_service_plan: request.current_service_plan,
-        devices: request
-            .devices
-            .into_iter()
-            .map(|device| FiveGBiDeviceInput {
-                device_ids: device
-                    .device_ids
-                    .into_iter()
-                    .map(|id| (id.kind, id.id))
-                    .collect(),
-                primary_place_of_use: device.primary_place_of_use.map(place_of_use_from_proto),
-                client_reference: device.client_reference,
-            })
-            .collect(),
-    }
-}
-
-/// A part that is missing is read as empty, so that each field of it that is
-/// required is named.
-fn place_of_use_from_proto(place: proto::PrimaryPlaceOfUse) -> PrimaryPlaceOfUse {
-    let address = place.address.unwrap_or_default();
-    let name = place.customer_name.unwrap_or_default();
-    PrimaryPlaceOfUse {
-        address: StreetAddress {
-            address_line1: address.address_line1,
-            address_line2: address.address_line2,
-            city: address.city,
-            state: address.state,
-            zip: address.zip,
-            zip4: address.zip4,
-            country: match address.country {
-                empty if empty.is_empty() => "US".into(),
-                country => country,
-            },
-        },
-        customer_name: CustomerName {
-            title: name.title,
-            first_name: name.first_name,
-            middle_name: name.middle_name,
-            last_name: name.last_name,
-            suffix: name.suffix,
-        },
-    }
-}
 
 /// A state of a filter; `None` for the unspecified one, which means any.
 pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
@@ -152,16 +73,12 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
 
 /// A type of a filter; `None` for the unspecified one, which means any.
 pub(super) fn type_from_proto(change_type: proto::ChangeType) -> Option<ChangeType> {
-    ChangeType::ALL
-        .into_iter()
-        .find(|known| type_to_proto(*known) == change_type)
+    let found = operations::all().find(|info| info.proto_type == change_type);
+    found.map(|info| info.change_type)
 }
 
 fn type_to_proto(change_type: ChangeType) -> proto::ChangeType {
-    match change_type {
-        ChangeType::EsimPlan => proto::ChangeType::EsimPlan,
-        ChangeType::FiveGBiPlan => proto::ChangeType::FiveGBiPlan,
-    }
+    operations::info(change_type).proto_type
 }
 
 fn state_to_proto(state: ChangeState) -> proto::ChangeState {

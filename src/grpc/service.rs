@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
 use super::{
-    convert::{change_to_proto, esim_draft_from_proto, five_g_bi_draft_from_proto, plan_to_proto},
+    convert::{change_to_proto, plan_to_proto},
     list,
     selector::{AllowedSelectors, SelectorFields},
     stub::gateway_service_server::GatewayService,
@@ -20,14 +20,17 @@ use crate::grpc::{
 use crate::{
     dispatch::{CallContext, Dispatcher},
     domain::{
-        change::{Change, ChangeRequest},
+        change::Change,
         clock::Clock,
         newtypes::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
-        validator::ValidationRules,
-        violation::{FieldPath, FieldReason, Violation, Violations},
+        violation::{FieldPath, FieldReason, Violations},
     },
     journal::{ChangeSelector, Journal, WatchTarget},
+    operations::{
+        ChangeRequest, RpcOperation, ValidationRules, esim_plan::EsimPlanChange,
+        five_g_bi_plan::FiveGBiPlanChange,
+    },
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
@@ -53,6 +56,12 @@ pub struct ServerInfo {
     /// The ThingSpace that the journal belongs to.
     pub journal_origin: String,
 }
+
+/// A call of an operation's RPC.
+type Call<O> = Request<<O as RpcOperation>::Request>;
+
+/// The reply to a call of an operation's RPC.
+type Reply<O> = Result<Response<<O as RpcOperation>::Response>, Status>;
 
 /// The stream of a watch.
 type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
@@ -101,32 +110,47 @@ impl Gateway {
         }
     }
 
-    /// What both change calls do once their fields are read.
-    async fn submit_change(
+    /// Handles the RPC of an operation.
+    async fn change<O: RpcOperation>(&self, call: Call<O>) -> Reply<O> {
+        let mut context = RequestContext::from_extensions(call.extensions());
+        let (request, rules) = (call.into_inner(), self.validation_rules);
+        let (validate_only, permit) = (O::is_validate_only(&request), context.permit.take());
+        let validated = run_blocking(move || {
+            let _held_until_validated = permit;
+            O::validate(request, rules)
+        });
+        let request = validated.await?.map_err(|violations| {
+            ApiError::invalid_fields(violations).with_executed(Executed::No)
+        })?;
+        let (change, warnings) = self.submit(request, validate_only, context).await?;
+        Ok(Response::new(O::response(change, warnings)))
+    }
+
+    /// Checks a valid request with `validate_only`; otherwise submits it and waits for the response of
+    /// ThingSpace.
+    async fn submit(
         &self,
-        change_request: Result<ChangeRequest, Vec<Violation>>,
+        mut request: ChangeRequest,
         validate_only: bool,
-        call: RequestContext,
+        context: RequestContext,
     ) -> Result<(proto::Change, Vec<String>), ApiError> {
-        let mut change_request = change_request
-            .map_err(|wrong| ApiError::invalid_fields(wrong).with_executed(Executed::No))?;
-        let warnings = std::mem::take(&mut change_request.warnings);
+        let warnings = std::mem::take(&mut request.warnings);
         if validate_only {
-            let change_request = self.dispatcher.dry_run(change_request).await?;
-            return Ok((self.preview(&change_request), warnings));
+            let request = self.dispatcher.dry_run(request).await?;
+            return Ok((self.preview(&request), warnings));
         }
-        let traceparent = call.span.as_ref().and_then(RpcSpan::traceparent);
+        let traceparent = context.span.as_ref().and_then(RpcSpan::traceparent);
         let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
-            deadline: call.deadline.map(|CallDeadline(deadline)| deadline),
+            deadline: context.deadline.map(|CallDeadline(deadline)| deadline),
         };
-        let change = self.dispatcher.submit(change_request, caller).await?;
-        if let Some(span) = call.span {
+        let change = self.dispatcher.submit(request, caller).await?;
+        if let Some(span) = context.span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
         }
         match refusal_error(&change) {
-            Some(failure) => Err(failure),
+            Some(error) => Err(error),
             None => Ok((change_to_proto(&change), warnings)),
         }
     }
@@ -224,46 +248,15 @@ async fn next_response(
 
 #[tonic::async_trait]
 impl GatewayService for Gateway {
-    async fn change_esim_plan(
-        &self,
-        request: Request<proto::ChangeEsimPlanRequest>,
-    ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
-        let mut call = RequestContext::from_extensions(request.extensions());
-        let (request, limits) = (request.into_inner(), self.validation_rules);
-        let (validate_only, permit) = (request.validate_only, call.permit.take());
-        let change_request = run_blocking(move || {
-            let _until_validated = permit;
-            esim_draft_from_proto(request).validate(limits)
-        });
-        let change_request = change_request.await?;
-        let (change, warnings) = self
-            .submit_change(change_request, validate_only, call)
-            .await?;
-        Ok(Response::new(proto::ChangeEsimPlanResponse {
-            change: Some(change),
-            warnings,
-        }))
+    async fn change_esim_plan(&self, call: Call<EsimPlanChange>) -> Reply<EsimPlanChange> {
+        self.change::<EsimPlanChange>(call).await
     }
 
     async fn change_five_g_bi_plan(
         &self,
-        request: Request<proto::ChangeFiveGBiPlanRequest>,
-    ) -> Result<Response<proto::ChangeFiveGBiPlanResponse>, Status> {
-        let mut call = RequestContext::from_extensions(request.extensions());
-        let (request, limits) = (request.into_inner(), self.validation_rules);
-        let (validate_only, permit) = (request.validate_only, call.permit.take());
-        let change_request = run_blocking(move || {
-            let _until_validated = permit;
-            five_g_bi_draft_from_proto(request).validate(limits)
-        });
-        let change_request = change_request.await?;
-        let (change, warnings) = self
-            .submit_change(change_request, validate_only, call)
-            .await?;
-        Ok(Response::new(proto::ChangeFiveGBiPlanResponse {
-            change: Some(change),
-            warnings,
-        }))
+        call: Call<FiveGBiPlanChange>,
+    ) -> Reply<FiveGBiPlanChange> {
+        self.change::<FiveGBiPlanChange>(call).await
     }
 
     type WatchRequestStream = WatchResponseStream;

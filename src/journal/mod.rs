@@ -14,10 +14,11 @@ use async_trait::async_trait;
 
 use crate::domain::{
     callback::Callback,
-    change::{Change, ChangeState, IllegalTransition, SentDevice, Transition},
+    change::{Change, SentDevice},
     clock::Timestamp,
     identifier::ReportedId,
     newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
+    state::{ChangeState, IllegalTransition, Transition},
 };
 
 #[cfg(test)]

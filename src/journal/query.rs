@@ -1,11 +1,13 @@
 //! What is asked of a journal, and what it answers.
 
 use crate::domain::{
-    change::{Change, ChangeState, ChangeType, SentDevice},
+    change::{Change, SentDevice},
+    change_type::ChangeType,
     clock::Timestamp,
     identifier::{DeviceId, ReportedId},
     newtypes::{AccountName, CallbackService, ChangeId, RequestId},
     result::{DeviceResult, Match},
+    state::ChangeState,
 };
 
 /// A place in a timeline: the position of an entry, and which of the events

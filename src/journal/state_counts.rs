@@ -1,6 +1,6 @@
 //! How many changes are in which state.
 
-use crate::domain::change::ChangeState;
+use crate::domain::state::ChangeState;
 
 /// How many changes are in each state, in the order of [`ChangeState::ALL`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

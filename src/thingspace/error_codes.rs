@@ -2,7 +2,7 @@
 //! users is docs/thingspace-refusals.md.
 
 use super::error_body::ErrorBody;
-use crate::domain::change::RefusalKind::{
+use crate::domain::refusal::RefusalKind::{
     self, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
 };
 

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Refusal, RefusalKind},
+        refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
     invariants::Invariant,

@@ -14,9 +14,9 @@ use super::{
     new_refusal,
 };
 use crate::domain::{
-    change::{Refusal, RefusalKind},
     identifier::ReportedId,
     newtypes::{AccountName, RequestId},
+    refusal::{Refusal, RefusalKind},
     result::Outcome,
 };
 

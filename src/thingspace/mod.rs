@@ -19,14 +19,13 @@ mod redactor;
 mod service_plans;
 mod session;
 mod settings;
-mod wire;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
-use reqwest::{Method, StatusCode, header};
+use reqwest::{StatusCode, header};
 use tokio::time::Instant;
 
 use self::{
@@ -36,14 +35,15 @@ use self::{
     rate_limit::RateLimit,
     redactor::Redactor,
     session::{AuthHeaders, SessionManager},
-    wire::OutboundRequest,
 };
 use crate::{
     domain::{
-        change::{ChangeRequest, ChangeType, OperationPayload, Refusal, RefusalKind},
+        change_type::ChangeType,
         newtypes::RequestId,
+        refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
+    operations::{self, ChangeRequest, OutboundRequest, WireSettings},
     telemetry::Instruments,
 };
 
@@ -52,8 +52,8 @@ pub use self::{
     lookups::{DeviceStatus, ListedDevice, LookupError},
     service_plans::ServicePlanInfo,
     settings::{
-        ClientBuildError, CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod,
-        ThingSpaceCredentials, ThingSpaceSettings,
+        ClientBuildError, CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials,
+        ThingSpaceSettings,
     },
 };
 
@@ -61,7 +61,7 @@ pub use self::{
 pub struct ThingSpace {
     http: Http,
     endpoint: Endpoint,
-    five_g_bi_method: Method,
+    wire_settings: WireSettings,
     session_manager: SessionManager,
     change_rate_limit: RateLimit,
     lookup_rate_limit: RateLimit,
@@ -99,7 +99,8 @@ pub fn classify_response(
     };
     let redactor = Redactor::new(hidden.iter().copied()).with_words(hidden.iter().copied());
     let classification =
-        classify::classify(&reply, change_type).map_refusal(|refusal| redactor.redact(refusal));
+        classify::classify(&reply, operations::info(change_type).endpoint_settings)
+            .map_refusal(|refusal| redactor.redact(refusal));
     Some(match classification {
         Classification::Response(answer) => answer,
         Classification::StaleAuth(_, refusal) => ChangeResponse::NotExecuted(refusal),
@@ -144,10 +145,7 @@ impl ThingSpace {
         Ok(Self {
             http,
             endpoint,
-            five_g_bi_method: match settings.five_g_bi_method {
-                FiveGBiMethod::Post => Method::POST,
-                FiveGBiMethod::Put => Method::PUT,
-            },
+            wire_settings: settings.wire,
             session_manager: access,
             change_rate_limit: RateLimit::new(settings.changes_per_minute),
             lookup_rate_limit: RateLimit::new(settings.lookups_per_minute),
@@ -211,9 +209,10 @@ impl ThingSpace {
         change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
     ) -> ChangeResponse {
-        let Ok(outbound) =
-            OutboundRequest::from_change_request(change_request, &self.five_g_bi_method)
-        else {
+        let outbound = change_request
+            .operation
+            .outbound_request(change_request, &self.wire_settings);
+        let Ok(outbound) = outbound else {
             return ChangeResponse::NotExecuted(new_refusal(
                 RefusalKind::NotSent,
                 "the change could not be written as JSON",
@@ -251,7 +250,7 @@ impl ThingSpace {
         change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
     ) -> Classification {
-        let operation = outbound.operation;
+        let operation = change_request.operation.info().rpc;
         let request = self
             .http
             .change_client
@@ -281,8 +280,9 @@ impl ThingSpace {
                 return Classification::Response(ChangeResponse::Unknown(why.to_owned()));
             }
         };
-        let classification = classify::classify(&reply, change_request.change_type())
-            .map_refusal(|refusal| redact_refusal(refusal, auth, change_request));
+        let classification =
+            classify::classify(&reply, change_request.operation.info().endpoint_settings)
+                .map_refusal(|refusal| redact_refusal(refusal, auth, change_request));
         if let Some(refusal) = classification.refusal()
             && refusal.kind == RefusalKind::Throttled
         {
@@ -300,16 +300,9 @@ impl ThingSpace {
 
 /// Takes names, addresses and credentials out of what ThingSpace said.
 fn redact_refusal(refusal: &mut Refusal, auth: &AuthHeaders, change_request: &ChangeRequest) {
-    let places = match &change_request.payload {
-        OperationPayload::EsimPlan => &[][..],
-        OperationPayload::FiveGBiPlan {
-            places_of_use: places,
-            ..
-        } => places,
-    };
-    let texts = || places.iter().flat_map(|place| place.sensitive_values());
-    Redactor::new(texts().chain(auth.secrets()))
-        .with_words(texts())
+    let values = change_request.operation.sensitive_values();
+    Redactor::new(values.iter().copied().chain(auth.secrets()))
+        .with_words(values.iter().copied())
         .redact(refusal);
 }
 

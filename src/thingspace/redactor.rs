@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::domain::change::Refusal;
+use crate::domain::refusal::Refusal;
 
 /// Texts that must not be shown.
 pub(super) struct Redactor {

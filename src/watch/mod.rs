@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::change::{Change, ChangeState},
+    domain::{change::Change, state::ChangeState},
     invariants::Invariant,
     journal::{ChangeSelector, Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},

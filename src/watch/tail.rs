@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::{Frame, MessageEncoder, ResumeToken, WatchMessage, token::ResumePoint};
 use crate::{
-    domain::change::{Change, ChangeState},
+    domain::{change::Change, state::ChangeState},
     journal::{Cursor, Epoch, Event, EventPayload, Journal, JournalError, WatchTarget},
 };
 

@@ -1,7 +1,7 @@
 //! What can happen next.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::{attribution::DeviceListStatus, change::ChangeState};
+use thingspace_gateway::domain::{attribution::DeviceListStatus, state::ChangeState};
 
 use crate::{
     properties,

@@ -2,7 +2,7 @@
 
 use thingspace_gateway::domain::{
     attribution::{Coverage, DeviceListStatus},
-    change::{ChangeState, Transition},
+    state::{ChangeState, Transition},
 };
 
 use crate::{

@@ -1,7 +1,7 @@
 //! What must hold in every state, and what some states must show lest nothing was explored.
 
 use stateright::Property;
-use thingspace_gateway::domain::change::ChangeState;
+use thingspace_gateway::domain::state::ChangeState;
 
 use crate::protocol::{ChangeRow, FOREIGN, KEYS, ModelState, Protocol};
 

@@ -2,7 +2,7 @@
 
 use thingspace_gateway::domain::{
     attribution::DeviceListStatus,
-    change::{ChangeState, Transition},
+    state::{ChangeState, Transition},
 };
 
 use crate::rules::{self, Devices, Rules};

@@ -5,17 +5,23 @@
 
 use std::convert::Infallible;
 
-use thingspace_gateway::domain::{
-    attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
-    change::{
-        Change, ChangeRequest, ChangeState, ChangeType, OperationPayload, Refusal, RefusalKind,
-        SentDevice, Transition,
+use thingspace_gateway::{
+    domain::{
+        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        change::{Change, SentDevice},
+        change_type::ChangeType,
+        clock::Timestamp,
+        evidence::EvidenceRules,
+        identifier::{DeviceId, ReportedId},
+        matching::{MatchKey, find_device},
+        newtypes::{
+            AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId, ServicePlan,
+        },
+        refusal::{Refusal, RefusalKind},
+        result::Match,
+        state::{ChangeState, Transition},
     },
-    clock::Timestamp,
-    identifier::{DeviceId, ReportedId},
-    matching::{MatchKey, find_device},
-    newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId, ServicePlan},
-    result::Match,
+    operations::{self, ChangeRequest, esim_plan::EsimPlanChange},
 };
 
 use crate::protocol::{ChangeRow, Flaw, KEYS, RequestState};
@@ -46,16 +52,19 @@ const ANY_TIME: Timestamp = Timestamp::from_micros(1);
 
 impl Rules {
     pub fn new(devices: [Devices; KEYS]) -> Self {
-        let demands = devices.map(change_request);
         let mut key = 0;
-        let changes = demands.clone().map(|mut demand| {
+        let requests = devices.map(|devices| {
             key += 1;
-            demand.key = Some(IdempotencyKey::parse(format!("key-{key}")).unwrap());
-            demand.to_change(ChangeId::new(ANY_TIME), ANY_TIME)
+            let mut request = change_request(devices);
+            request.key = Some(IdempotencyKey::parse(format!("key-{key}")).unwrap());
+            request
         });
+        let changes = requests
+            .each_ref()
+            .map(|request| request.to_change(ChangeId::new(ANY_TIME), ANY_TIME));
         Self {
             changes,
-            matches: demands.map(|demand| [A, B, C].map(|device| match_device(&demand, device))),
+            matches: requests.map(|request| [A, B, C].map(|device| match_device(&request, device))),
             request: UnattributedRequest {
                 first_result_position: AFTER,
                 account: None,
@@ -91,7 +100,7 @@ impl Rules {
                 unattributed.first_result_position = BEFORE;
             }
             let dispatched = row.was_dispatched.then_some(SENT);
-            if !unattributed.can_be_made_by(&change, dispatched) {
+            if !unattributed.can_be_made_by(&change, rules(), dispatched) {
                 continue;
             }
             let coverage = self.coverage(key, requested, listed, flaw);
@@ -101,7 +110,12 @@ impl Rules {
                 _ => false,
             };
             if !(is_forgotten && row.state == ChangeState::Closed) {
-                candidates.push(Candidate { change, coverage });
+                let rules = rules();
+                candidates.push(Candidate {
+                    change,
+                    rules,
+                    coverage,
+                });
             }
         }
         let one = select_candidate(&candidates)?;
@@ -193,9 +207,13 @@ fn change_request(devices: Devices) -> ChangeRequest {
                 client_reference: Default::default(),
             })
             .collect(),
-        payload: OperationPayload::EsimPlan,
+        operation: Box::new(EsimPlanChange),
         warnings: Vec::new(),
     }
+}
+
+fn rules() -> &'static EvidenceRules {
+    operations::evidence(ChangeType::EsimPlan)
 }
 
 fn iccid(device: Devices) -> &'static str {
@@ -212,7 +230,7 @@ fn match_device(demand: &ChangeRequest, device: Devices) -> (Option<u32>, Match)
         id: iccid(device).into(),
     }];
     let count = u32::try_from(demand.devices.len()).unwrap();
-    let found = find_device(ChangeType::EsimPlan, count, &reported, |key| {
+    let found = find_device(rules().identifying_kinds, count, &reported, |key| {
         let all = (0..).zip(&demand.devices);
         let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id.clone())));
         Ok::<_, Infallible>(

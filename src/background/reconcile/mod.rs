@@ -15,19 +15,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    domain::evidence::{IdentifyingKinds, LookupMethod},
     domain::{
         callback::Callback,
-        change::{Change, ChangeState, ChangeType},
+        change::Change,
         clock::Clock,
         identifier::ReportedId,
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
         result::{DeviceResult, Outcome, ResultSource},
+        state::ChangeState,
     },
     journal::{
         ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
         ReceivedCallback,
     },
+    operations,
     thingspace::{LookupError, ThingSpace},
 };
 
@@ -170,9 +173,11 @@ impl Reconciler {
         if pending.is_empty() {
             return Ok(());
         }
-        let found = match change.change_type {
-            ChangeType::EsimPlan => self.findings_from_request_status(change, &pending).await,
-            ChangeType::FiveGBiPlan => self.findings_from_device_list(change, &pending).await,
+        let found = match operations::evidence(change.change_type).lookup {
+            LookupMethod::RequestStatus => {
+                self.findings_from_request_status(change, &pending).await
+            }
+            LookupMethod::DeviceList => self.findings_from_device_list(change, &pending).await,
         };
         let found = match found {
             Ok(found) => found,
@@ -224,13 +229,14 @@ impl Reconciler {
         change: &Change,
         pending: &[ChangeDevice],
     ) -> Result<Vec<Finding>, LookupError> {
-        let missing = keys(change.change_type, pending.iter());
+        let kinds = operations::evidence(change.change_type).identifying_kinds;
+        let missing = keys(kinds, pending.iter());
         let mut found = Vec::new();
         for request in &change.request_ids {
             let devices = self.thingspace.request_status(&change.account, request);
             found.extend(devices.await?.into_iter().filter_map(|device| {
                 let is_final = device.outcome != Outcome::Interim;
-                let is_missing = matches_any(change.change_type, &device.ids, &missing);
+                let is_missing = matches_any(kinds, &device.ids, &missing);
                 (is_final && is_missing).then_some(Finding {
                     ids: device.ids,
                     outcome: device.outcome,
@@ -257,10 +263,11 @@ impl Reconciler {
         let Some(listed) = listed.await? else {
             return Ok(Vec::new());
         };
+        let kinds = operations::evidence(change.change_type).identifying_kinds;
         let moved = pending.iter().filter(|device| !device.was_on_plan);
-        let missing = keys(change.change_type, moved);
+        let missing = keys(kinds, moved);
         let found = listed.into_iter().filter_map(|device| {
-            matches_any(change.change_type, &device.ids, &missing).then_some(Finding {
+            matches_any(kinds, &device.ids, &missing).then_some(Finding {
                 ids: device.ids,
                 outcome: Outcome::Succeeded,
                 status_text: String::new(),
@@ -306,18 +313,18 @@ impl From<JournalError> for SweepError {
 
 /// What tells the devices of a change apart.
 fn keys<'d>(
-    change_type: ChangeType,
+    kinds: IdentifyingKinds,
     devices: impl Iterator<Item = &'d ChangeDevice>,
 ) -> HashSet<MatchKey> {
     devices
         .flat_map(|device| &device.sent.ids)
         .map(MatchKey::from_id)
-        .filter(|key| key.is_identifying(change_type))
+        .filter(|key| key.is_identifying(kinds))
         .collect()
 }
 
-fn matches_any(change_type: ChangeType, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
+fn matches_any(kinds: IdentifyingKinds, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
     ids.iter()
         .filter_map(MatchKey::from_reported)
-        .any(|key| key.is_identifying(change_type) && keys.contains(&key))
+        .any(|key| key.is_identifying(kinds) && keys.contains(&key))
 }

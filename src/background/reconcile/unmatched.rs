@@ -8,11 +8,9 @@ use tokio::time::Instant;
 
 use super::{MAX_LOOKUP_INTERVAL, Reconciler, SweepError};
 use crate::{
-    domain::{
-        change::{Change, ChangeType},
-        matching::MatchKey,
-    },
+    domain::{change::Change, evidence::LookupMethod, matching::MatchKey},
     journal::{ChangeSelector, UnmatchedResult},
+    operations,
     thingspace::{ListedDevice, LookupError},
 };
 
@@ -49,8 +47,7 @@ impl Reconciler {
                         .await?;
                 }
                 let Some(change) = &last else { continue };
-                // eSIM has no such list: a profile is its ICCID there.
-                if change.change_type == ChangeType::FiveGBiPlan {
+                if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
                     self.resolve_result(change, &unmatched).await?;
                 }
                 self.reschedule(&unmatched);

@@ -18,10 +18,11 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, ChangeState, Transition},
+        change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
+        state::{ChangeState, Transition},
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::domain::{
-    change::ChangeType,
+    evidence::IdentifyingKinds,
     identifier::{DeviceId, ReportedId},
     matching::find_device,
     result::ResultSource,
@@ -120,7 +120,7 @@ fn record(
                 }
             })
             .collect();
-        let (matched, _) = find_device(ChangeType::FiveGBiPlan, count, &named, |key| {
+        let (matched, _) = find_device(IdentifyingKinds::All, count, &named, |key| {
             Ok::<_, Infallible>(
                 (0..)
                     .zip(&sent)

@@ -15,8 +15,9 @@ use crate::grpc::error::reason::{ErrorReason, RetryAdvice};
 use crate::{
     dispatch::{DispatchError, ExistingChange},
     domain::{
-        change::{Change, Refusal, RefusalKind},
+        change::Change,
         newtypes::ChangeId,
+        refusal::{Refusal, RefusalKind},
         violation::{FieldReason, Violation},
     },
     journal::JournalError,
@@ -394,7 +395,7 @@ impl From<StreamError> for ApiError {
 
 /// What a call that ended in this change is answered with, if not OK.
 pub(super) fn refusal_error(change: &Change) -> Option<ApiError> {
-    use crate::domain::change::ChangeState;
+    use crate::domain::state::ChangeState;
     let is_refused = matches!(change.state, ChangeState::Rejected | ChangeState::NotSent);
     let refusal = change.refusal.as_ref().filter(|_| is_refused)?;
     Some(ApiError::from_change_refusal(change.change_id, refusal))

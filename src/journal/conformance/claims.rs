@@ -18,7 +18,7 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
     drop(journal);
 
     let journal = engine.open().await;
-    let mut reversed = demand.clone();
+    let mut reversed = esim("key", 0..3);
     reversed.devices.reverse();
     for (demand, same) in [
         (&demand, true),
@@ -148,7 +148,7 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
         .unwrap();
 
     // Another order and other references: the stored ones stay.
-    let mut later = demand.clone();
+    let mut later = esim("key", 0..2);
     later.devices.reverse();
     for device in &mut later.devices {
         device.client_reference = ClientReference::parse("later").unwrap();

@@ -5,15 +5,17 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 
+pub(super) use crate::operations::testing::{esim, iccid};
+
 use super::*;
-use crate::domain::{
-    change::{ChangeRequest, ChangeState, Refusal, RefusalKind},
-    device_states::DeviceCounts,
-    esim::{EsimDeviceInput, EsimPlanInput},
-    five_g_bi::{FiveGBiDeviceInput, FiveGBiPlanInput},
-    place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
-    result::Match,
-    validator::{CommonFields, ValidationRules},
+use crate::{
+    domain::{
+        device_states::DeviceCounts,
+        refusal::{Refusal, RefusalKind},
+        result::Match,
+        state::ChangeState,
+    },
+    operations::{ChangeRequest, testing::five_g_bi},
 };
 
 pub(super) mod attribution;
@@ -29,12 +31,6 @@ pub(super) trait Engine: Sync {
     fn open(&self) -> Pin<Box<dyn Future<Output = Arc<dyn Journal>> + Send + '_>>;
 }
 
-const LIMITS: ValidationRules = ValidationRules {
-    max_devices: 10_000,
-    require_key: true,
-    refuse_reserved: false,
-};
-
 pub(super) fn dispatch() -> Transition {
     Transition::Dispatch {
         trace: None,
@@ -46,69 +42,14 @@ pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(seconds * 1_000_000)
 }
 
-pub(super) fn iccid(number: usize) -> String {
-    format!("8914800000{number:010}")
-}
-
-pub(super) fn esim(key: &str, devices: impl IntoIterator<Item = usize>) -> ChangeRequest {
-    let devices = devices
-        .into_iter()
-        .map(|number| EsimDeviceInput {
-            eid: format!("8904903200000100000000{number:010}"),
-            iccid: iccid(number),
-            client_reference: format!("row-{number}"),
-        })
-        .collect();
-    let common = CommonFields {
-        account_name: "0000123456-00001".into(),
-        service_plan: "plan".into(),
-        idempotency_key: key.into(),
-        client_reference: String::new(),
-    };
-    EsimPlanInput { common, devices }.validate(LIMITS).unwrap()
-}
-
 fn five_g(key: &str, meids: &[&str]) -> ChangeRequest {
     five_g_by("meid", key, meids)
 }
 
 fn five_g_by(kind: &str, key: &str, ids: &[&str]) -> ChangeRequest {
-    let place = PrimaryPlaceOfUse {
-        address: StreetAddress {
-            address_line1: "1 Main St".into(),
-            city: "Dallas".into(),
-            state: "TX".into(),
-            zip: "75001".into(),
-            country: "US".into(),
-            ..StreetAddress::default()
-        },
-        customer_name: CustomerName {
-            first_name: "Ada".into(),
-            last_name: "Lovelace".into(),
-            ..CustomerName::default()
-        },
-    };
-    let devices = ids
-        .iter()
-        .map(|id| FiveGBiDeviceInput {
-            device_ids: vec![(kind.into(), (*id).into())],
-            primary_place_of_use: Some(place.clone()),
-            client_reference: String::new(),
-        })
-        .collect();
-    let common = CommonFields {
-        account_name: "0000123456-00001".into(),
-        service_plan: "plan".into(),
-        idempotency_key: key.into(),
-        client_reference: String::new(),
-    };
-    FiveGBiPlanInput {
-        common,
-        current_service_plan: String::new(),
-        devices,
-    }
-    .validate(LIMITS)
-    .unwrap()
+    let devices: Vec<[(&str, &str); 1]> = ids.iter().map(|id| [(kind, *id)]).collect();
+    let devices: Vec<&[(&str, &str)]> = devices.iter().map(|ids| &ids[..]).collect();
+    five_g_bi(key, &devices)
 }
 
 pub(super) fn intent(journal: &dyn Journal, demand: &ChangeRequest, now: Timestamp) -> Intent {

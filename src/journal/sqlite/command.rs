@@ -5,10 +5,11 @@ use tokio::sync::oneshot;
 
 use crate::{
     domain::{
-        change::{Change, Transition},
+        change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
+        state::Transition,
     },
     journal::{
         Attribution, Claim, ForwardOutcome, Intent, JournalError, QuarantineLimits,

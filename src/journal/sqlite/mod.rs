@@ -27,10 +27,11 @@ use crate::journal::sqlite::tables::{
 };
 use crate::{
     domain::{
-        change::{Change, ChangeState, Transition},
+        change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
+        state::{ChangeState, Transition},
     },
     invariants::Invariant,
     telemetry::Instruments,

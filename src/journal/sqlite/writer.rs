@@ -27,10 +27,11 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, Transition},
+        change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{ChangeId, RequestId},
+        state::Transition,
     },
     invariants::Invariant,
     journal::{

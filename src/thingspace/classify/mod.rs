@@ -12,8 +12,8 @@ use super::{
     new_refusal,
 };
 use crate::domain::{
-    change::{ChangeType, Refusal, RefusalKind},
     newtypes::RequestId,
+    refusal::{Refusal, RefusalKind},
 };
 
 /// What an answer to a plan change means. What ThingSpace said in it is still
@@ -42,7 +42,7 @@ pub(super) enum StaleAuth {
 const THROTTLED: std::ops::RangeInclusive<u32> = 900_800..=900_807;
 
 /// Reads an answer. The order of the rows is their rank.
-pub(super) fn classify(reply: &UpstreamResponse, change_type: ChangeType) -> Classification {
+pub(super) fn classify(reply: &UpstreamResponse, endpoint_settings: &str) -> Classification {
     let status = reply.status;
     if status.is_success() {
         return Classification::Response(classify_success(reply));
@@ -68,7 +68,8 @@ pub(super) fn classify(reply: &UpstreamResponse, change_type: ChangeType) -> Cla
         .as_ref()
         .is_some_and(|error| is_wrong_route(status, error))
     {
-        let detail = wrong_route(change_type);
+        let detail =
+            format!("ThingSpace has no such endpoint or method: check {endpoint_settings}");
         let refusal = refusal_with_error(RefusalKind::FailedPrecondition, detail, error);
         return Classification::Response(ChangeResponse::Refused(refusal));
     }
@@ -191,18 +192,6 @@ fn is_wrong_route(status: StatusCode, error: &ErrorBody) -> bool {
 
 fn is_bare(reply: &UpstreamResponse) -> bool {
     reply.body.trim_ascii().is_empty()
-}
-
-fn wrong_route(change_type: ChangeType) -> &'static str {
-    match change_type {
-        ChangeType::EsimPlan => {
-            "ThingSpace knows no such call: check the setting thingspace.base_url"
-        }
-        ChangeType::FiveGBiPlan => {
-            "ThingSpace knows no such call: check the settings \
-             thingspace.five_g_bi_http_method (POST or PUT) and thingspace.base_url"
-        }
-    }
 }
 
 /// Whether the error leaves doubt whether something was executed: its code is the number of such a

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::{domain::change_type::ChangeType, operations};
 
 /// What the table says, in short.
 #[derive(Debug, PartialEq)]
@@ -15,6 +16,8 @@ enum ResponseClass {
 use RefusalKind::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
 use ResponseClass::{Accepted, Refused, Throttled, Unknown};
 
+const SETTINGS: &str = "the setting thingspace.base_url";
+
 fn reply(status: u16, body: &str) -> UpstreamResponse {
     UpstreamResponse {
         status: StatusCode::from_u16(status).unwrap(),
@@ -24,7 +27,7 @@ fn reply(status: u16, body: &str) -> UpstreamResponse {
 }
 
 fn classify_body(status: u16, body: &str) -> ResponseClass {
-    match classify(&reply(status, body), ChangeType::FiveGBiPlan) {
+    match classify(&reply(status, body), SETTINGS) {
         Classification::Response(ChangeResponse::Accepted(_)) => Accepted,
         Classification::Response(ChangeResponse::Refused(refusal)) => Refused(refusal.kind),
         Classification::Response(ChangeResponse::NotExecuted(refusal)) => {
@@ -219,7 +222,7 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
     }
     let mut throttled = reply(429, "");
     throttled.retry_after = Some(Duration::from_secs(7));
-    let reading = classify(&throttled, ChangeType::EsimPlan);
+    let reading = classify(&throttled, SETTINGS);
     let wait = reading.refusal().and_then(|refusal| refusal.retry_after);
     assert_eq!(wait, Some(Duration::from_secs(7)));
 }
@@ -227,7 +230,8 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
 #[test]
 fn a_wrong_verb_names_the_setting_where_there_is_one() {
     let names_verb = |change_type| {
-        let reading = classify(&reply(400, &fault("900906")), change_type);
+        let settings = operations::info(change_type).endpoint_settings;
+        let reading = classify(&reply(400, &fault("900906")), settings);
         let detail = reading.refusal().unwrap().detail.clone();
         assert!(detail.contains("thingspace.base_url"), "{detail}");
         detail.contains("thingspace.five_g_bi_http_method")

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Refusal, RefusalKind},
+        refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
     invariants::Invariant,

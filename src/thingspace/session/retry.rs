@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::{FailedLogins, PrepareError, REFUSAL_INTERVAL, new_refusal};
 use crate::domain::{
     backoff,
-    change::{Refusal, RefusalKind},
+    refusal::{Refusal, RefusalKind},
 };
 
 /// A failed try, and when the next one is due.

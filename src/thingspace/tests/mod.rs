@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use ::http::Method;
 use futures_util::future::join_all;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -16,11 +17,15 @@ use tokio::{io::AsyncWriteExt, net::TcpListener};
 use url::Url;
 
 use super::*;
-use crate::domain::{
-    change::SentDevice,
-    identifier::{DeviceId, IdentifierKind},
-    newtypes::{AccountName, ClientReference, ServicePlan},
-    place_of_use::{CustomerName, PrimaryPlaceOfUse, StreetAddress},
+use crate::{
+    domain::newtypes::AccountName,
+    operations::{
+        RpcOperation,
+        esim_plan::EsimPlanChange,
+        five_g_bi_plan::FiveGBiPlanChange,
+        testing::{RULES, esim_message, five_g_bi_message},
+    },
+    proto,
 };
 use fake::{ESIM, FIVE_G_BI, LOG_IN, Scripted, ScriptedThingSpace, TOKEN};
 
@@ -70,14 +75,12 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn client_with(
-    base_url: &str,
-    source: &Arc<FakeCredentialStore>,
-    method: FiveGBiMethod,
-) -> ThingSpace {
+fn client_with(base_url: &str, source: &Arc<FakeCredentialStore>, method: Method) -> ThingSpace {
     let settings = ThingSpaceSettings {
         base_url: base_url.parse().unwrap(),
-        five_g_bi_method: method,
+        wire: WireSettings {
+            five_g_bi_method: method,
+        },
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<FakeCredentialStore>::clone(source),
         failed_logins: Arc::<FakeCredentialStore>::clone(source),
@@ -88,66 +91,40 @@ fn client_with(
 }
 
 fn client(base_url: &str) -> ThingSpace {
-    client_with(
-        base_url,
-        &credential_store("the-password"),
-        FiveGBiMethod::Post,
-    )
-}
-
-fn change_request(ids: &[(IdentifierKind, &str)], order: OperationPayload) -> ChangeRequest {
-    ChangeRequest {
-        account: AccountName::parse("0000123456-00001").unwrap(),
-        key: None,
-        client_reference: ClientReference::default(),
-        service_plan: ServicePlan::parse("new plan").unwrap(),
-        devices: vec![SentDevice {
-            ids: ids
-                .iter()
-                .map(|(kind, id)| DeviceId::new(*kind, *id).unwrap())
-                .collect(),
-            client_reference: ClientReference::default(),
-        }],
-        payload: order,
-        warnings: Vec::new(),
-    }
+    client_with(base_url, &credential_store("the-password"), Method::POST)
 }
 
 fn esim() -> ChangeRequest {
-    let eid = (IdentifierKind::Eid, "89049032000001000000000000000001");
-    change_request(
-        &[eid, (IdentifierKind::Iccid, "89148000000800139708")],
-        OperationPayload::EsimPlan,
-    )
+    let mut message = esim_message("key", [0]);
+    message.service_plan = "new plan".into();
+    message.devices[0].eid = "89049032000001000000000000000001".into();
+    message.devices[0].iccid = "89148000000800139708".into();
+    EsimPlanChange::validate(message, RULES).unwrap()
 }
 
+/// A 5G change with the required values, or with all values.
 fn five_g_bi(full: bool) -> ChangeRequest {
-    let text = |text: &str, wanted: bool| if wanted { text } else { "" }.to_owned();
-    let place = PrimaryPlaceOfUse {
-        address: StreetAddress {
-            address_line1: text("1 Main St", true),
-            address_line2: text("Suite 2", full),
-            city: text("Dallas", true),
-            state: text("TX", true),
-            zip: text("75001", true),
-            zip4: text("0001", full),
-            country: text("US", true),
-        },
-        customer_name: CustomerName {
-            title: text("Dr.", full),
-            first_name: text("Ada", true),
-            middle_name: text("B", full),
-            last_name: text("Lovelace", true),
-            suffix: text("III", full),
-        },
-    };
-    let current = full.then(|| ServicePlan::parse("old plan").unwrap());
-    let order = OperationPayload::FiveGBiPlan {
-        current_service_plan: current,
-        places_of_use: vec![place],
-    };
-    let meid = (IdentifierKind::Meid, "A100003685E561");
-    change_request(&[meid, (IdentifierKind::Imei, "990013907835573")], order)
+    let ids: &[(&str, &str)] = &[("meid", "A100003685E561"), ("imei", "990013907835573")];
+    let mut message = five_g_bi_message("key", &[ids]);
+    message.service_plan = "new plan".into();
+    let place = message.devices[0].primary_place_of_use.as_mut().unwrap();
+    let (address, name) = (
+        place.address.as_mut().unwrap(),
+        place.customer_name.as_mut().unwrap(),
+    );
+    name.last_name = "Lovelace".into();
+    if full {
+        message.current_service_plan = "old plan".into();
+    } else {
+        address.address_line2 = String::new();
+        address.zip4 = String::new();
+        *name = proto::CustomerName {
+            first_name: "Ada".into(),
+            last_name: "Lovelace".into(),
+            ..Default::default()
+        };
+    }
+    FiveGBiPlanChange::validate(message, RULES).unwrap()
 }
 
 fn answer(status: u16, body: &str) -> Scripted {
@@ -195,7 +172,7 @@ async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
         .send_change(&five_g_bi(true), None)
         .await;
     let source = credential_store("the-password");
-    let put = client_with(&fake.base_url, &source, FiveGBiMethod::Put);
+    let put = client_with(&fake.base_url, &source, Method::PUT);
     put.send_change(&five_g_bi(false), None).await;
 
     let seen = fake.received(FIVE_G_BI);

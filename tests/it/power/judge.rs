@@ -8,8 +8,9 @@ use std::{
 
 use thingspace_gateway::{
     domain::{
-        change::{Change, ChangeState},
+        change::Change,
         newtypes::{AccountName, IdempotencyKey, RequestId},
+        state::ChangeState,
     },
     journal::{
         ChangeSelector, Cursor, EventPayload, Journal as _, Origin, WatchTarget,

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 use thingspace_gateway::{
-    domain::change::ChangeState,
+    domain::state::ChangeState,
     proto::{self, WatchRequestRequest},
 };
 use tokio::{task::JoinSet, time::timeout};

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::Ordering::SeqCst};
 
 use nix::sys::signal::Signal;
-use thingspace_gateway::domain::change::ChangeState;
+use thingspace_gateway::domain::state::ChangeState;
 use tokio::{task::JoinSet, time::timeout};
 use tonic::Code;
 

@@ -11,10 +11,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::entry::{LogEntry, from_json, json, state_code, uint};
 use crate::{
     domain::{
-        change::{Change, ChangeState, Transition},
+        change::Change,
         clock::Timestamp,
         device_states::DeviceStates,
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
+        state::{ChangeState, Transition},
     },
     invariants::Invariant,
     journal::{

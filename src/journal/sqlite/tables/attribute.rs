@@ -12,15 +12,18 @@ use super::{
 use crate::{
     domain::{
         attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
-        change::{Change, ChangeState, ChangeType, Transition},
+        change::Change,
         clock::Timestamp,
+        evidence::IdentifyingKinds,
         identifier::ReportedId,
         matching::{MatchKey, find_device},
         newtypes::{AccountName, CallbackService, RequestId},
         result::DeviceResult,
+        state::{ChangeState, Transition},
     },
     invariants::Invariant,
     journal::Attribution,
+    operations,
 };
 
 /// A request that no change owns, and its row.
@@ -59,13 +62,23 @@ impl WriteBatch<'_> {
                 && change.state == ChangeState::Closed
                 && Invariant::ClosedCandidates.is_disabled();
             if !is_rival_left_out {
-                candidates.push(Candidate { change, coverage });
+                let rules = operations::evidence(change.change_type);
+                candidates.push(Candidate {
+                    change,
+                    rules,
+                    coverage,
+                });
             }
         }
-        let Some(Candidate { change, coverage }) = select_candidate(&candidates) else {
+        let Some(Candidate {
+            change,
+            rules,
+            coverage,
+        }) = select_candidate(&candidates)
+        else {
             return Ok(Ok(Attribution::Unproven));
         };
-        if change.change_type == ChangeType::FiveGBiPlan
+        if rules.identifying_kinds == IdentifyingKinds::All
             && self.has_rival_of_other_kinds(&row, &candidates, &reports)?
         {
             return Ok(Ok(Attribution::Unproven));
@@ -110,7 +123,9 @@ impl WriteBatch<'_> {
                     request: UnattributedRequest {
                         first_result_position: uint(row.get(3)?),
                         account: account.and_then(|name| AccountName::parse(name).ok()),
-                        service: service.and_then(|name| CallbackService::parse(name).ok()),
+                        service: service
+                            .and_then(|name| CallbackService::parse(name).ok())
+                            .filter(operations::carries_results),
                     },
                     first_time: Timestamp::from_micros(row.get(5)?),
                     last_result: uint(row.get(4)?),
@@ -155,7 +170,7 @@ impl WriteBatch<'_> {
     ) -> rusqlite::Result<bool> {
         let kinds_of = |report: &DeviceResult| {
             let keys = report.device_ids.iter().filter_map(MatchKey::from_reported);
-            let keys = keys.filter(|key| key.is_identifying(ChangeType::FiveGBiPlan));
+            let keys = keys.filter(|key| key.is_identifying(IdentifyingKinds::All));
             keys.fold(0, |kinds, key| kinds | key.kind_bit())
         };
         let reported: HashSet<u16> = reports.iter().map(kinds_of).collect();
@@ -180,7 +195,8 @@ impl WriteBatch<'_> {
                 .iter()
                 .any(|candidate| candidate.change.change_id == change.change_id);
             if is_candidate
-                || change.change_type != ChangeType::FiveGBiPlan
+                || operations::evidence(change.change_type).identifying_kinds
+                    != IdentifyingKinds::All
                 || !self.may_be_made_by(row, id, &change)?
             {
                 continue;
@@ -209,7 +225,9 @@ impl WriteBatch<'_> {
             let was_before = |sent: Timestamp| sent <= row.first_time;
             dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
         }
-        Ok(row.request.can_be_made_by(change, dispatched))
+        Ok(row
+            .request
+            .can_be_made_by(change, operations::evidence(change.change_type), dispatched))
     }
 
     fn load_reports(&self, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
@@ -233,15 +251,16 @@ impl WriteBatch<'_> {
         reports: &[DeviceResult],
         listed: Option<&[Vec<ReportedId>]>,
     ) -> rusqlite::Result<Coverage> {
+        let rules = operations::evidence(change.change_type);
         let find = |ids: &[ReportedId]| {
-            find_device(change.change_type, change.device_count, ids, |key| {
+            find_device(rules.identifying_kinds, change.device_count, ids, |key| {
                 find_devices_by_key(self.connection, id, key)
             })
         };
         let mut seen = SeenDevices::default();
         for report in reports {
             let (device, matched) = find(&report.device_ids)?;
-            seen.add_result(change.change_type, report, device, matched);
+            seen.add_result(rules, report, device, matched);
         }
         if listed.is_some() && !Invariant::ExclusiveDeviceList.is_disabled() {
             seen.mark_list_received();

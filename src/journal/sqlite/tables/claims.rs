@@ -10,12 +10,14 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, ChangeState, SentDevice},
+        change::{Change, SentDevice},
         device_states::DeviceStates,
         identifier::DeviceId,
         matching::MatchKey,
+        state::ChangeState,
     },
     journal::{BusyDevice, Intent},
+    operations,
 };
 
 impl WriteBatch<'_> {
@@ -58,7 +60,7 @@ impl WriteBatch<'_> {
         });
         for (device_index, id) in ids {
             let key = MatchKey::from_id(id);
-            if !key.is_identifying(change.change_type) {
+            if !key.is_identifying(operations::evidence(change.change_type).identifying_kinds) {
                 continue;
             }
             let mut rows = statement.query([key.index_key()])?;
@@ -134,7 +136,7 @@ impl WriteBatch<'_> {
             let mut kinds = 0;
             for device_id in &device.ids {
                 let key = MatchKey::from_id(device_id);
-                if key.is_identifying(change.change_type) {
+                if key.is_identifying(operations::evidence(change.change_type).identifying_kinds) {
                     kinds |= key.kind_bit();
                 }
                 key_row.execute(params![key.index_key(), id, index])?;

@@ -4,10 +4,11 @@ use rusqlite::types::Type;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::domain::{
-    change::{Change, ChangeState, SentDevice, Transition},
+    change::{Change, SentDevice},
     identifier::ReportedId,
     newtypes::{CallbackService, ChangeId},
     result::{DeviceResult, Match, Outcome, ResultPrecedence, ResultSource},
+    state::{ChangeState, Transition},
 };
 
 /// One fact of the log. From its entries alone all tables can be made again.

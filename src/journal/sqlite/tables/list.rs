@@ -14,11 +14,12 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{Change, ChangeState, SentDevice},
+        change::{Change, SentDevice},
         clock::Timestamp,
         identifier::DeviceId,
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
+        state::ChangeState,
     },
     invariants::Invariant,
     journal::{ChangeFilter, ChangePage, Coverage, DueChanges, StateCounts},

@@ -10,16 +10,18 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{ChangeState, SentDevice, Transition},
+        change::SentDevice,
         clock::Timestamp,
         device_states::DeviceStates,
         identifier::DeviceId,
         matching::{MatchKey, find_device},
         newtypes::RequestId,
         result::{DeviceResult, Match},
+        state::{ChangeState, Transition},
     },
     invariants::Invariant,
     journal::WatchTarget,
+    operations,
 };
 
 impl WriteBatch<'_> {
@@ -75,7 +77,7 @@ impl WriteBatch<'_> {
     ) -> rusqlite::Result<()> {
         let connection = self.connection;
         let loaded = self.load(change)?;
-        let kind = loaded.change.change_type;
+        let kind = operations::evidence(loaded.change.change_type).identifying_kinds;
         let (device, mut matched) = find_device(
             kind,
             loaded.change.device_count,

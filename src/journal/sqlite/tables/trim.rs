@@ -12,11 +12,7 @@ use super::{
     list::coverage,
     schema::set_meta,
 };
-use crate::domain::{
-    change::{ChangeState, SentDevice},
-    clock::Timestamp,
-    matching::MatchKey,
-};
+use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
 
 /// At most so many rows of one table in one slice.
 const SLICE: i64 = 500;

@@ -10,15 +10,17 @@ use super::{
 };
 use crate::{
     domain::{
-        change::{ChangeState, SentDevice},
+        change::SentDevice,
         clock::Timestamp,
         device_states::DeviceRef,
         identifier::ReportedId,
         matching::{MatchKey, can_be_same_device, find_device},
         newtypes::ChangeId,
         result::Match,
+        state::ChangeState,
     },
     journal::{Event, EventPayload, JournalError, UnmatchedResult},
+    operations,
 };
 
 impl WriteBatch<'_> {
@@ -40,7 +42,10 @@ impl WriteBatch<'_> {
             return Ok(Ok(false));
         };
         let loaded = self.load(id)?;
-        let (kind, count) = (loaded.change.change_type, loaded.change.device_count);
+        let (kind, count) = (
+            operations::evidence(loaded.change.change_type).identifying_kinds,
+            loaded.change.device_count,
+        );
         let found = find_device(kind, count, listed, |key| {
             find_devices_by_key(connection, id, key)
         })?;

@@ -1,57 +1,62 @@
-//! Where a line is used and by whom, as ThingSpace wants it.
+//! The place of use of a line, and the customer.
 //!
-//! These are customers' names and addresses. They are sent to ThingSpace and
-//! go nowhere else: the types have no `Display`, their `Debug` tells nothing,
-//! and no violation repeats a value.
+//! These are customers' names and addresses. They are sent to ThingSpace and never stored, logged or
+//! repeated in an error. `Debug` does not show them.
 
 use std::fmt;
 
-use super::{
-    newtypes::is_sendable,
-    violation::{FieldPath, FieldReason, Violations},
+use serde::Serialize;
+
+use crate::{
+    domain::{
+        newtypes::is_sendable,
+        violation::{FieldPath, FieldReason, Violations},
+    },
+    proto,
 };
 
-/// A place of use with every field within ThingSpace's limits.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PrimaryPlaceOfUse {
-    /// Where the line is used.
-    pub address: StreetAddress,
-    /// Who uses it.
-    pub customer_name: CustomerName,
+/// The place of use of a line, and the customer. Members are in the order of ThingSpace's example.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PlaceOfUse {
+    address: Address,
+    customer_name: CustomerName,
 }
 
-/// A street address in the United States. Optional parts are empty.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct StreetAddress {
-    /// Street and number: 1 to 60 characters, no P.O. box.
-    pub address_line1: String,
-    /// Suite or similar; at most 60 characters, optional.
-    pub address_line2: String,
-    /// 1 to 40 characters.
-    pub city: String,
-    /// A two-letter code in upper case.
-    pub state: String,
-    /// Five digits.
-    pub zip: String,
-    /// Four digits, optional.
-    pub zip4: String,
-    /// `US`.
-    pub country: String,
+/// A street address in the United States. Optional members are empty.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Address {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    address_line1: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    address_line2: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    city: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    state: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    country: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    zip: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    zip4: String,
 }
 
-/// A customer's name. Optional parts are empty.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct CustomerName {
-    /// Optional, at most 20 characters.
-    pub title: String,
-    /// 1 to 20 characters of the allowed set.
-    pub first_name: String,
-    /// Optional, at most 20 characters.
-    pub middle_name: String,
-    /// 1 to 25 characters of the allowed set.
-    pub last_name: String,
-    /// Optional, at most 20 characters.
-    pub suffix: String,
+/// A customer's name. Optional members are empty.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomerName {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    title: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    first_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    middle_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    last_name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    suffix: String,
 }
 
 /// The states, the federal district, the territories and the military codes
@@ -63,19 +68,16 @@ const STATES: &str = "AL AK AZ AR CA CO CT DE FL GA HI ID IL IN IA KS KY LA ME M
 const STATE_EXPECTED: &str =
     "must be the two-letter code of a US state or territory in upper case, such as TX";
 
-// === impl PrimaryPlaceOfUse ===
-
-impl PrimaryPlaceOfUse {
-    /// Notes everything that is wrong with it.
-    pub fn check(&self, path: FieldPath, violations: &mut Violations) {
-        self.address.check(path.field("address"), violations);
+impl PlaceOfUse {
+    /// Adds a violation for each invalid field.
+    pub(super) fn validate(&self, path: FieldPath, violations: &mut Violations) {
+        self.address.validate(path.field("address"), violations);
         self.customer_name
-            .check(path.field("customer_name"), violations);
+            .validate(path.field("customer_name"), violations);
     }
 
-    /// Every text in it but the country, so that an answer which repeats one
-    /// can be blanked.
-    pub fn sensitive_values(&self) -> impl Iterator<Item = &str> {
+    /// Returns every value, also the empty ones, in a fixed order.
+    pub(super) fn values(&self) -> [&str; 12] {
         let (address, name) = (&self.address, &self.customer_name);
         [
             &address.address_line1,
@@ -84,28 +86,61 @@ impl PrimaryPlaceOfUse {
             &address.state,
             &address.zip,
             &address.zip4,
+            &address.country,
             &name.title,
             &name.first_name,
             &name.middle_name,
             &name.last_name,
             &name.suffix,
         ]
-        .into_iter()
-        .map(String::as_str)
-        .filter(|text| !text.is_empty())
+    }
+
+    /// Returns the values that must not appear in a message: all but the country.
+    pub(super) fn sensitive_values(&self) -> impl Iterator<Item = &str> {
+        let [line1, line2, city, state, zip, zip4, _country, names @ ..] = self.values();
+        let address = [line1, line2, city, state, zip, zip4];
+        let values = address.into_iter().chain(names);
+        values.filter(|value| !value.is_empty())
     }
 }
 
-impl fmt::Debug for PrimaryPlaceOfUse {
+/// A missing part has empty values, so that each required field of it is reported.
+impl From<proto::PrimaryPlaceOfUse> for PlaceOfUse {
+    fn from(place: proto::PrimaryPlaceOfUse) -> Self {
+        let address = place.address.unwrap_or_default();
+        let name = place.customer_name.unwrap_or_default();
+        Self {
+            address: Address {
+                address_line1: address.address_line1,
+                address_line2: address.address_line2,
+                city: address.city,
+                state: address.state,
+                country: match address.country {
+                    empty if empty.is_empty() => "US".into(),
+                    country => country,
+                },
+                zip: address.zip,
+                zip4: address.zip4,
+            },
+            customer_name: CustomerName {
+                title: name.title,
+                first_name: name.first_name,
+                middle_name: name.middle_name,
+                last_name: name.last_name,
+                suffix: name.suffix,
+            },
+        }
+    }
+}
+
+impl fmt::Debug for PlaceOfUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PrimaryPlaceOfUse(hidden)")
+        f.write_str("PlaceOfUse(hidden)")
     }
 }
 
-// === impl Address ===
-
-impl StreetAddress {
-    fn check(&self, path: FieldPath, violations: &mut Violations) {
+impl Address {
+    fn validate(&self, path: FieldPath, violations: &mut Violations) {
         for (name, text, min, max) in [
             ("address_line1", &self.address_line1, 1, 60),
             ("address_line2", &self.address_line2, 0, 60),
@@ -117,9 +152,10 @@ impl StreetAddress {
             ("address_line1", &self.address_line1),
             ("address_line2", &self.address_line2),
         ] {
-            if names_po_box(text) {
-                let why = "must be a physical address; ThingSpace takes no P.O. box";
-                violations.add(path.field(name), FieldReason::Value, why);
+            if is_po_box(text) {
+                let description =
+                    "must be a physical address; ThingSpace does not accept P.O. boxes";
+                violations.add(path.field(name), FieldReason::Value, description);
             }
         }
         if self.state.is_empty() {
@@ -135,27 +171,25 @@ impl StreetAddress {
             violations.add(path.field("zip"), reason, "must be 5 digits");
         }
         if !self.zip4.is_empty() && !is_digits(&self.zip4, 4) {
-            let why = "must be 4 digits or empty";
-            violations.add(path.field("zip4"), FieldReason::Format, why);
+            let description = "must be 4 digits or empty";
+            violations.add(path.field("zip4"), FieldReason::Format, description);
         }
         if self.country != "US" {
-            let why = "must be US or empty";
-            violations.add(path.field("country"), FieldReason::Value, why);
+            let description = "must be US or empty";
+            violations.add(path.field("country"), FieldReason::Value, description);
         }
     }
 }
 
-// === impl CustomerName ===
-
 impl CustomerName {
-    fn check(&self, path: FieldPath, violations: &mut Violations) {
+    fn validate(&self, path: FieldPath, violations: &mut Violations) {
         for (name, text, max) in [
             ("first_name", &self.first_name, 20),
             ("last_name", &self.last_name, 25),
         ] {
             let allowed = |c: char| c.is_ascii_alphanumeric() || " -!#".contains(c);
             if text.trim().is_empty() || text.chars().count() > max || !text.chars().all(allowed) {
-                let why = format!(
+                let description = format!(
                     "must be 1 to {max} characters, only letters A to Z, digits, space, -, ! and #"
                 );
                 let reason = match text.chars().count() {
@@ -163,7 +197,7 @@ impl CustomerName {
                     length if length > max => FieldReason::TooLong,
                     _ => FieldReason::Character,
                 };
-                violations.add(path.field(name), reason, why);
+                violations.add(path.field(name), reason, description);
             }
         }
         for (name, text) in [
@@ -183,12 +217,13 @@ fn check_text(path: FieldPath, text: &str, min: usize, max: usize, violations: &
             true => FieldReason::TooLong,
             false => FieldReason::Required,
         };
-        let why = format!("must be {min} to {max} characters");
-        violations.add(path, reason, why);
+        let description = format!("must be {min} to {max} characters");
+        violations.add(path, reason, description);
     }
     if !is_sendable(text) {
-        let why = "must not contain ', <, \\ or a control character: ThingSpace refuses them";
-        violations.add(path, FieldReason::Character, why);
+        let description =
+            "must not contain ', <, \\ or a control character, which ThingSpace rejects";
+        violations.add(path, FieldReason::Character, description);
     }
 }
 
@@ -198,7 +233,7 @@ fn is_digits(text: &str, length: usize) -> bool {
 
 /// Whether a line names a post office box, however it is spelled: "PO Box 12",
 /// "P.O. BOX 12", "p o box", "POB 12", "Post Office Box 12".
-fn names_po_box(line: &str) -> bool {
+fn is_po_box(line: &str) -> bool {
     let letters: String = line
         .to_lowercase()
         .chars()
@@ -256,7 +291,7 @@ mod tests {
             "p. o. b. 5",
             "Suite 2, pob17",
         ] {
-            assert!(names_po_box(line), "{line}");
+            assert!(is_po_box(line), "{line}");
         }
         for line in [
             "1 Main St",
@@ -267,7 +302,7 @@ mod tests {
             "7 Post Office Road",
             "3 Po Street",
         ] {
-            assert!(!names_po_box(line), "{line}");
+            assert!(!is_po_box(line), "{line}");
         }
     }
 }
