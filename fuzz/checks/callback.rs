@@ -2,14 +2,14 @@
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
-use thingspace_gateway::domain::callback::{Callback, RedactedBody};
+use thingspace_gateway::{callbacks::payload, domain::callback::Callback};
 
 use super::{SECRET, contains_secret};
 
 pub fn check(body: &[u8]) {
-    let unusable = RedactedBody::from_body(body);
+    let unusable = payload::redact(body);
     let whole = serde_json::from_slice::<Value>(body).ok();
-    let read = Callback::parse(body);
+    let read = payload::parse(body);
     if let Err(error) = &read {
         assert!(!contains_secret(&error.to_string()), "{error}");
     }
@@ -21,7 +21,7 @@ pub fn check(body: &[u8]) {
             assert!(!contains_secret(&format!("{callback:?}")));
         }
         for cut in cuts(body) {
-            let kept = RedactedBody::from_body(&body[..cut]).body;
+            let kept = payload::redact(&body[..cut]).body;
             let kept = String::from_utf8_lossy(&kept).into_owned();
             assert!(!kept.contains("hush"), "cut at {cut}: {kept}");
             check_broken_body(body, cut);
@@ -82,20 +82,20 @@ fn check_broken_body(body: &[u8], at: usize) {
     if serde_json::from_slice::<Value>(&body).is_ok() {
         return;
     }
-    let kept = String::from_utf8_lossy(&RedactedBody::from_body(&body).body).into_owned();
+    let kept = String::from_utf8_lossy(&payload::redact(&body).body).into_owned();
     assert!(!contains_secret(&kept), "{kept}");
 }
 
 /// The content has one name, however it is sent.
 fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
     // What is stored is read back as what it was, and has no credentials any more.
-    let stored = Callback::parse(callback.raw_json.as_bytes()).expect("it was read before");
+    let stored = payload::parse(callback.raw_json.as_bytes()).expect("it was read before");
     assert_eq!(stored.digest, callback.digest);
     assert_eq!(stored.result, callback.result);
     assert!(stored.username.is_none() && stored.password.is_none());
     // What was kept as unusable is judged anew as what it was.
-    let kept = RedactedBody::from_body(body);
-    let again = Callback::parse(&kept.body).expect("it was read before");
+    let kept = payload::redact(body);
+    let again = payload::parse(&kept.body).expect("it was read before");
     assert_eq!(again.digest, callback.digest);
     let text = |secret: &Option<secrecy::SecretString>| {
         secret
@@ -109,7 +109,7 @@ fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
     if let Value::Object(members) = &mut whole {
         members.insert("callbackCount".into(), 99.into());
     }
-    if let Ok(turned) = Callback::parse(whole.to_string().as_bytes()) {
+    if let Ok(turned) = payload::parse(whole.to_string().as_bytes()) {
         assert_eq!(turned.digest, callback.digest, "{whole}");
     }
 }

@@ -22,6 +22,7 @@ mod auth;
 mod body;
 mod callback_log;
 mod client_ip;
+pub mod payload;
 mod quarantine;
 mod response;
 mod routes;

@@ -13,10 +13,8 @@ use super::{
     routes::{AppState, CallbackPath},
 };
 use crate::{
-    domain::{
-        callback::{Callback, RedactedBody},
-        newtypes::{AccountName, CallbackService},
-    },
+    callbacks::payload,
+    domain::newtypes::{AccountName, CallbackService},
     journal::{
         Journal, JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
     },
@@ -48,7 +46,7 @@ impl AppState {
         (body, permit): (Vec<u8>, BodyPermit),
         deadline: Instant,
     ) -> Result<(), RefusalResponse> {
-        let unusable = RedactedBody::from_body(&body);
+        let unusable = payload::redact(&body);
         drop(body);
         let now = self.clock.now();
         let detained = QuarantinedCallback {
@@ -99,7 +97,7 @@ impl AppState {
         let Some((_, detained)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(ReplayOutcome::NotFound);
         };
-        let Ok(callback) = Callback::parse(&detained.body) else {
+        let Ok(callback) = payload::parse(&detained.body) else {
             return Ok(ReplayOutcome::StillUnusable(
                 CallbackRefusal::Malformed.name(),
             ));

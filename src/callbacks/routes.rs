@@ -20,6 +20,7 @@ use super::{
     telemetry::StoredRequestId,
 };
 use crate::{
+    callbacks::payload,
     domain::{callback::Callback, clock::Clock, newtypes::CallbackService},
     journal::{ForwardOptions, Journal, JournalError, ReceivedCallback, Stored},
 };
@@ -238,7 +239,7 @@ impl AppState {
                 });
             }
         };
-        let judged = match Callback::parse(&bytes) {
+        let judged = match payload::parse(&bytes) {
             Ok(callback) => self
                 .authenticator
                 .authenticate_body(&target.service, proof, &callback)

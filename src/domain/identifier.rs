@@ -1,23 +1,22 @@
-//! Device identifiers that can only be valid.
+//! Device identifiers.
 //!
-//! Lengths are those of ThingSpace's "Change Device Service Plan" and "Change
-//! eSIM profile service plan" pages. Check digits are not looked at: most of
-//! the identifiers in Verizon's own documentation fail them.
+//! The lengths are those of ThingSpace's pages "Change Device Service Plan" and "Change the eSIM Profile
+//! Service Plan". Check digits are not required: most identifiers in Verizon's documentation fail them.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use super::violation::{FieldError, FieldReason};
+use crate::domain::violation::{FieldError, FieldReason};
 
-/// The kinds of identifier that can be sent.
+/// The kinds of identifiers that a request can contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IdentifierKind {
-    /// eUICC identifier: 32 digits.
+    /// The identifier of an eUICC: 32 digits.
     Eid,
-    /// SIM profile: 19 or 20 digits.
+    /// The identifier of a SIM profile: 19 or 20 digits.
     Iccid,
-    /// Mobile equipment: 15 digits, with a software version 16.
+    /// Mobile equipment: 15 digits, or 16 with a software version.
     Imei,
     /// CDMA equipment: 14 hexadecimal digits.
     Meid,
@@ -29,12 +28,11 @@ pub enum IdentifierKind {
     Msisdn,
     /// Mobile identification number: 10 digits.
     Min,
-    /// Subscriber: 15 digits.
+    /// The subscriber: 15 digits.
     Imsi,
 }
 
-/// An identifier of a kind that can be sent, known to be well formed. Keeps
-/// the spelling of its value.
+/// A valid identifier in a request. It keeps the client's spelling.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "ReportedId", into = "ReportedId")]
 pub struct DeviceId {
@@ -42,36 +40,28 @@ pub struct DeviceId {
     id: String,
 }
 
-/// An identifier as somebody else named it: any kind, any value.
+/// An identifier as ThingSpace reported it: any kind, any value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ReportedId {
-    /// In lower case; an open set.
+    /// The kind in lower case; an open set.
     #[serde(rename = "k")]
     pub kind: String,
-    /// As it was named.
+    /// The value as reported.
     #[serde(rename = "i")]
     pub id: String,
 }
 
 impl ReportedId {
-    /// Whether both name the same, kinds and hexadecimal digits in any case.
+    /// True if kind and value are equal in any letter case.
     pub fn eq_ignore_case(&self, other: &Self) -> bool {
         self.kind.eq_ignore_ascii_case(&other.kind) && self.id.eq_ignore_ascii_case(&other.id)
     }
 }
 
-/// An eUICC identifier: 32 digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Eid(String);
-
-/// A SIM profile's identifier: 19 or 20 digits.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Iccid(String);
-
-/// Why a text is no identifier.
+/// An invalid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentifierError {
-    /// The kind is none that can be sent.
+    /// Requests cannot contain this kind.
     #[error(
         "must be one of eid, iccid, imei, meid, esn, mdn, msisdn, min, imsi (in upper or lower case)"
     )]
@@ -94,10 +84,8 @@ impl FieldError for IdentifierError {
     }
 }
 
-// === impl Kind ===
-
 impl IdentifierKind {
-    /// How many kinds there are.
+    /// The number of kinds.
     pub const COUNT: usize = 9;
 
     const ALL: [(Self, &'static str); Self::COUNT] = [
@@ -112,7 +100,7 @@ impl IdentifierKind {
         (Self::Imsi, "imsi"),
     ];
 
-    /// The kind's name in lower case.
+    /// Returns the name in lower case.
     pub fn as_str(self) -> &'static str {
         Self::ALL
             .iter()
@@ -120,7 +108,7 @@ impl IdentifierKind {
             .map_or("", |(_, name)| name)
     }
 
-    /// What a well-formed value of this kind is.
+    /// Describes the format of a value.
     fn expected_format(self) -> &'static str {
         match self {
             Self::Eid => "32 digits",
@@ -161,10 +149,12 @@ impl FromStr for IdentifierKind {
     }
 }
 
-// === impl DeviceId ===
-
 impl DeviceId {
-    /// An identifier of `kind`, if `id` fits it.
+    /// Creates an identifier.
+    ///
+    /// # Errors
+    ///
+    /// If `id` does not have the format of `kind`.
     pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, IdentifierError> {
         let id = id.into();
         if id.is_empty() {
@@ -176,18 +166,18 @@ impl DeviceId {
         Ok(Self { kind, id })
     }
 
-    /// What kind it is.
+    /// Returns the kind.
     pub fn kind(&self) -> IdentifierKind {
         self.kind
     }
 
-    /// The identifier as it was given.
+    /// Returns the value in the client's spelling.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Whether it lies in a range that the sandbox keeps for its scenarios.
-    /// Never an IMEI or MDN: real ones begin with the same digits.
+    /// True if the identifier is in a range reserved for the sandbox's scenarios. IMEIs and MDNs never
+    /// are: real ones begin with the same digits.
     pub fn is_reserved(&self) -> bool {
         match self.kind {
             IdentifierKind::Eid => self.id.starts_with("99"),
@@ -197,8 +187,7 @@ impl DeviceId {
         }
     }
 
-    /// Whether an IMEI's last digit fails the Luhn check; false for all else.
-    /// Worth a warning, never a refusal: IMEIs of Verizon's own pages fail it.
+    /// True if this is an IMEI whose last digit fails the Luhn check.
     pub fn has_invalid_check_digit(&self) -> bool {
         self.kind == IdentifierKind::Imei && self.id.len() == 15 && !passes_luhn(&self.id)
     }
@@ -227,42 +216,6 @@ impl TryFrom<ReportedId> for DeviceId {
     }
 }
 
-// === impl Eid, Iccid ===
-
-impl FromStr for Eid {
-    type Err = IdentifierError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        DeviceId::new(IdentifierKind::Eid, text).map(|id| Self(id.id))
-    }
-}
-
-impl FromStr for Iccid {
-    type Err = IdentifierError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        DeviceId::new(IdentifierKind::Iccid, text).map(|id| Self(id.id))
-    }
-}
-
-impl From<Eid> for DeviceId {
-    fn from(eid: Eid) -> Self {
-        Self {
-            kind: IdentifierKind::Eid,
-            id: eid.0,
-        }
-    }
-}
-
-impl From<Iccid> for DeviceId {
-    fn from(iccid: Iccid) -> Self {
-        Self {
-            kind: IdentifierKind::Iccid,
-            id: iccid.0,
-        }
-    }
-}
-
 fn passes_luhn(digits: &str) -> bool {
     let sum: u32 = digits
         .bytes()
@@ -285,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identifier_exists_only_if_its_value_fits_its_kind() {
+    fn an_identifier_is_valid_only_in_the_format_of_its_kind() {
         for (kind, good, bad) in [
             (
                 "EID",
@@ -310,12 +263,12 @@ mod tests {
             "otaid".parse::<IdentifierKind>(),
             Err(IdentifierError::UnknownKind)
         );
-        // Digits of other scripts are digits to Unicode, not to ThingSpace.
+        // Unicode digits of other scripts are not accepted.
         assert!(DeviceId::new(IdentifierKind::Mdn, "٥٥٥٥٥").is_err());
     }
 
     #[test]
-    fn a_failed_check_digit_is_unusual_and_never_refused() {
+    fn an_invalid_check_digit_is_detected_and_does_not_reject_an_imei() {
         let documented = DeviceId::new(IdentifierKind::Imei, "990013907835573").unwrap();
         assert!(documented.has_invalid_check_digit());
         let correct = DeviceId::new(IdentifierKind::Imei, "490154203237518").unwrap();

@@ -1,8 +1,7 @@
-//! Which device is it? Identifiers of results against those that were sent.
+//! Matching: finds the device of a change that a result belongs to.
 //!
-//! The callback of one device need not name the identifier that was sent: the
-//! documentation's own 5G Business Internet example is sent by MEID and
-//! answered by MDN.
+//! A callback can name a device by another identifier than the one that was sent. In ThingSpace's 5G Business
+//! Internet example, the request has the MEID and the callback has the MDN.
 
 use std::{collections::HashMap, fmt};
 
@@ -12,27 +11,24 @@ use crate::domain::{
     result::Match,
 };
 
-/// An identifier in the one spelling that all its spellings share.
+/// An identifier in a canonical spelling.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MatchKey {
     kind: IdentifierKind,
     text: String,
 }
 
-/// Devices that were noted already, to find the same one twice.
+/// The identifiers of a request seen so far, to find duplicates.
 #[derive(Debug, Default)]
 pub struct SeenIdentifiers(HashMap<String, Vec<(usize, MatchKey)>>);
 
-// === impl MatchKey ===
-
 impl MatchKey {
-    /// The key of an identifier that was sent.
+    /// Returns the key of a sent identifier.
     pub fn from_id(id: &DeviceId) -> Self {
         Self::new(id.kind(), id.id())
     }
 
-    /// The key of an identifier that somebody named; `None` for a kind that
-    /// cannot be compared.
+    /// Returns the key of a reported identifier; `None` if its kind is unknown.
     pub fn from_reported(id: &ReportedId) -> Option<Self> {
         (!id.id.is_empty()).then_some(())?;
         id.kind.parse().ok().map(|kind| Self::new(kind, &id.id))
@@ -40,7 +36,7 @@ impl MatchKey {
 
     fn new(kind: IdentifierKind, id: &str) -> Self {
         let (kind, text) = match kind {
-            // "1" and ten digits is the MDN with its country code.
+            // An MSISDN is the MDN with the country code 1.
             IdentifierKind::Msisdn if id.len() == 11 && id.starts_with('1') => {
                 (IdentifierKind::Mdn, id.chars().skip(1).collect())
             }
@@ -50,9 +46,8 @@ impl MatchKey {
         Self { kind, text }
     }
 
-    /// What to look devices up by: equal identifiers have an equal one. The
-    /// reverse holds for all but ICCIDs, of which 19 digits count; see
-    /// [`Self::is_same`].
+    /// Returns the key of the index over sent identifiers. Equal identifiers have equal keys. ICCIDs that
+    /// differ only in the 20th digit also do; see [`Self::is_same`].
     pub fn index_key(&self) -> String {
         let digits = match self.kind {
             IdentifierKind::Iccid => 19,
@@ -62,17 +57,17 @@ impl MatchKey {
         format!("{}:{text}", self.kind.as_str())
     }
 
-    /// Whether both name the same: ICCIDs of 20 digits only in all 20; one of
-    /// 19 equals one of 20 that begins with it.
+    /// True if both are the same identifier. An ICCID of 19 digits is the same as one of 20 digits that
+    /// begins with it.
     pub fn is_same(&self, other: &Self) -> bool {
-        let other_length = self.text.len() != other.text.len();
+        let has_other_length = self.text.len() != other.text.len();
         self.text == other.text && self.kind == other.kind
             || self.kind == IdentifierKind::Iccid
-                && other_length
+                && has_other_length
                 && self.index_key() == other.index_key()
     }
 
-    /// The kind as one bit, `msisdn` and `mdn` being one kind.
+    /// Returns the kind as one bit. `msisdn` and `mdn` share a bit.
     pub fn kind_bit(&self) -> u16 {
         1 << (self.kind as u16)
     }
@@ -89,8 +84,8 @@ impl fmt::Display for MatchKey {
     }
 }
 
-/// Whether what a result named and what a list has of a device can be the same device: an identifier of
-/// both is the same, and of no kind that both have are all different.
+/// True if the identifiers of a result and of a listed device can be the same device: they share an
+/// identifier, and they differ in no kind that both have.
 pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
     let keys = |ids: &[ReportedId]| -> Vec<MatchKey> {
         ids.iter().filter_map(MatchKey::from_reported).collect()
@@ -101,11 +96,11 @@ pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
     named.iter().any(has) && named.iter().all(|key| has(key) || lacks(key))
 }
 
-/// Finds the device of a change that a result names. A result that names two of them is ambiguous: it has
-/// no device.
+/// Finds the device of a change that a result names. A result that names two devices is ambiguous and has no
+/// device.
 ///
-/// `sent` answers, for a key, with the index and the identifier of every device
-/// that was sent with an identifier of that [`MatchKey::lookup`].
+/// `sent` returns the index and identifier of every device that was sent with an identifier of the same
+/// [`MatchKey::index_key`].
 pub fn find_device<E>(
     kinds: IdentifyingKinds,
     device_count: u32,
@@ -126,7 +121,7 @@ pub fn find_device<E>(
             .iter()
             .filter(|(_, sent)| MatchKey::from_id(sent).is_same(&key));
         match (equal.next(), equal.next()) {
-            // 19 digits that begin two of the 20-digit ICCIDs name both.
+            // 19 digits can begin two ICCIDs of 20 digits.
             (Some((one, _)), Some((other, _))) if one != other => ambiguous = true,
             (Some((index, _)), _) if found.is_some_and(|found| found != *index) => ambiguous = true,
             (Some((index, _)), _) => found = Some(*index),
@@ -141,11 +136,8 @@ pub fn find_device<E>(
     })
 }
 
-// === impl Seen ===
-
 impl SeenIdentifiers {
-    /// Notes that the device `index` has `id`; answers with the device that
-    /// has it already.
+    /// Adds an identifier of the device `index`. Returns another device that has it already.
     pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
         let key = MatchKey::from_id(id);
         let known = self.0.entry(key.index_key()).or_default();
@@ -204,7 +196,7 @@ mod tests {
     const EID: (&str, &str) = ("eid", "89049032000001000000000000000001");
 
     #[test]
-    fn an_esim_result_belongs_to_the_profile_with_its_iccid_whatever_else_it_names() {
+    fn an_esim_result_belongs_to_the_profile_with_its_iccid() {
         let sent: &[&[(&str, &str)]] = &[
             &[EID, ("iccid", "89148000000800139708")],
             &[EID, ("iccid", "89148000000800139716")],
@@ -232,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_and_a_result_agree_if_they_share_a_name_and_contradict_each_other_in_none() {
+    fn a_listed_device_and_a_result_agree_if_they_share_an_identifier_and_contradict_in_none() {
         let named = [id("MDN", "5125550142"), id("otaid", "x")];
         let agrees = |listed: &[ReportedId]| can_be_same_device(&named, listed);
         assert!(agrees(&[id("msisdn", "15125550142"), id("meid", "A1")]));

@@ -1,7 +1,4 @@
-//! What the gateway knows about plan changes, without any I/O.
-//!
-//! Nothing here is async, reads a clock, or touches a socket or a file, so
-//! every rule can be tested by calling it.
+//! The rules of the gateway, as pure functions: no I/O, no async, no clock.
 
 pub mod attribution;
 pub mod backoff;

@@ -1,21 +1,21 @@
-//! Names that travel between clients, the gateway and ThingSpace.
+//! Validated text values.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{
+use crate::domain::{
     clock::Timestamp,
     violation::{FieldError, FieldReason},
 };
 
-/// The gateway's name for a change: a UUID, version 7.
+/// The gateway's id of a change: a UUID, version 7.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChangeId(Uuid);
 
-/// ThingSpace's name for a request. Opaque: not always a UUID.
+/// ThingSpace's id of a request. It is opaque and not always a UUID.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RequestId(String);
@@ -25,28 +25,28 @@ pub struct RequestId(String);
 #[serde(transparent)]
 pub struct AccountName(String);
 
-/// A callback service of ThingSpace, such as `CarrierService`: an open set of
-/// names with 1 to 64 letters and digits.
+/// The name of a callback service of ThingSpace, such as `CarrierService`: 1 to 64 letters and digits. The
+/// set of names is open.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallbackService(String);
 
-/// A service plan's name or code: 1 to 128 characters that ThingSpace takes.
+/// The name or code of a service plan: 1 to 128 characters that ThingSpace accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServicePlan(String);
 
-/// A client's key for one change: 1 to 64 printable ASCII characters.
+/// A client's idempotency key: 1 to 64 printable ASCII characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct IdempotencyKey(String);
 
-/// A client's own text for a change or a device: at most 64 characters.
+/// A client's label for a change or a device: at most 64 characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ClientReference(String);
 
-/// Why a text is no such name.
+/// An invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{expected}")]
 pub struct ParseFieldError {
@@ -60,21 +60,19 @@ impl FieldError for ParseFieldError {
     }
 }
 
-/// The characters for which ThingSpace refuses a whole request with
+/// The characters for which ThingSpace rejects a whole request with
 /// `INPUT_INVALID.Request.InvalidCharacter` ("Synchronous Error Messages").
-pub const REFUSED_CHARACTERS: [char; 3] = ['\'', '<', '\\'];
+const REJECTED_CHARACTERS: [char; 3] = ['\'', '<', '\\'];
 
-/// Whether ThingSpace takes a text anywhere in a request.
+/// True if ThingSpace accepts the text in a request.
 pub fn is_sendable(text: &str) -> bool {
     !text
         .chars()
-        .any(|c| REFUSED_CHARACTERS.contains(&c) || c.is_control())
+        .any(|c| REJECTED_CHARACTERS.contains(&c) || c.is_control())
 }
 
-// === impl ChangeId ===
-
 impl ChangeId {
-    /// A new name, which sorts by `now`.
+    /// Creates an id that sorts by `now`.
     pub fn new(now: Timestamp) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
         let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
@@ -85,17 +83,17 @@ impl ChangeId {
         )))
     }
 
-    /// The 16 bytes of the UUID.
+    /// Returns the 16 bytes of the UUID.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// From the 16 bytes of a UUID.
+    /// Creates an id from the 16 bytes of a UUID.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// Reads a UUID of any version, with or without dashes.
+    /// Parses a UUID of any version, with or without dashes.
     pub fn parse(text: &str) -> Result<Self, ParseFieldError> {
         Uuid::try_parse(text)
             .map(Self)
@@ -119,30 +117,28 @@ impl fmt::Debug for ChangeId {
 }
 
 impl CallbackService {
-    /// Tells the results of 5G Business Internet plan changes.
+    /// Carries the results of plan changes, except those of eSIM profiles.
     pub const CARRIER: &str = "CarrierService";
-    /// Tells the results of eSIM profile operations.
+    /// Carries the results of eSIM profile operations.
     pub const DEVICE_PROFILE: &str = "DeviceProfileService";
 
-    /// Whether it is this one, in any case.
+    /// Compares the name in any letter case.
     pub fn eq_ignore_case(&self, name: &str) -> bool {
         self.0.eq_ignore_ascii_case(name)
     }
 }
 
 impl ClientReference {
-    /// Whether the client sent none.
+    /// True if the client sent no label.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-// === impl the texts ===
-
 macro_rules! text {
     ($name:ident, $max:literal, $check:expr, $otherwise:ident, $expected:literal) => {
         impl $name {
-            /// This name, if `text` is one.
+            /// Parses a value.
             pub fn parse(text: impl Into<String>) -> Result<Self, ParseFieldError> {
                 let text = text.into();
                 let check: fn(&str) -> bool = $check;
@@ -160,7 +156,7 @@ macro_rules! text {
                 }
             }
 
-            /// The text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -203,7 +199,7 @@ text!(
         && is_sendable(text)
         && !text.trim().is_empty(),
     Character,
-    "must be 1 to 128 characters, none of them ', <, \\ or a control character, which ThingSpace refuses"
+    "must be 1 to 128 characters, none of them ', <, \\ or a control character, which ThingSpace rejects"
 );
 text!(
     IdempotencyKey,

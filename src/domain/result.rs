@@ -1,15 +1,14 @@
-//! What is known about one device of a request.
+//! The result of one device of a request.
 
 use serde::{Deserialize, Serialize};
 
-use super::{identifier::ReportedId, newtypes::RequestId};
+use crate::domain::{identifier::ReportedId, newtypes::RequestId};
 
-/// What a result says.
+/// The outcome of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
-    /// Not final: a warning, pending, on hold, or a status that is not known
-    /// to be final. Never counts.
+    /// Not final: a warning, pending, on hold, or an unknown status.
     Interim,
     /// ThingSpace reported failure of the operation.
     Failed,
@@ -17,54 +16,54 @@ pub enum Outcome {
     Succeeded,
 }
 
-/// Where a result comes from. Later ones win over earlier ones.
+/// The source of a result, in increasing precedence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResultSource {
-    /// A look-up at ThingSpace.
+    /// A lookup.
     Reconciled,
-    /// An operator's decision.
+    /// An operator.
     Operator,
-    /// ThingSpace's callback.
+    /// A callback.
     Callback,
 }
 
-/// How a result was found to belong to a device.
+/// The way in which a result was matched with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Match {
-    /// It names an identifier that was sent.
+    /// It has an identifier that was sent.
     Exact,
-    /// It names none that was sent, but only one device was.
+    /// It has no identifier that was sent, but the change has only one device.
     Assumed,
-    /// It names none that was sent.
+    /// It has no identifier that was sent.
     None,
-    /// It names two or more that were sent, so that it proves nothing of any of them.
+    /// It has identifiers of two or more devices, so it counts for none of them.
     Ambiguous,
 }
 
-/// A final result's weight: of several for one device, the greatest holds.
+/// The precedence of a final result. The highest result of a device decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ResultPrecedence {
-    /// CALLBACK over OPERATOR over RECONCILED.
+    /// Compared first.
     pub source: ResultSource,
-    /// Then SUCCEEDED over FAILED. Never INTERIM.
+    /// Compared second: success over failure. Never `Interim`.
     pub outcome: Outcome,
 }
 
-/// One result about one device, as it arrived.
+/// A result of one device, as it arrived.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceResult {
-    /// ThingSpace's request.
+    /// ThingSpace's id of the request.
     pub request_id: RequestId,
-    /// All identifiers that it named.
+    /// All identifiers in the result.
     pub device_ids: Vec<ReportedId>,
-    /// What it says.
+    /// The outcome.
     pub outcome: Outcome,
-    /// ThingSpace's status, as sent; empty for none.
+    /// ThingSpace's status text, unchanged; empty if absent.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub status_text: String,
-    /// Why it failed.
+    /// The fault, if ThingSpace reported one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<ThingSpaceFault>,
     /// What it tells of an eSIM profile.
@@ -73,56 +72,53 @@ pub struct DeviceResult {
     /// What it tells of a plan change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_plan_change: Option<PlanChangeDetails>,
-    /// The member of `deviceResponse` that it has, such as
-    /// `changeServicePlanResponse`; empty for none.
+    /// The name of the member of `deviceResponse`, such as `changeServicePlanResponse`; empty if absent.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operation_text: String,
-    /// Where it comes from.
+    /// The source.
     pub source: ResultSource,
-    /// What a look-up proves; empty for a callback.
+    /// The evidence of a lookup; empty for a callback.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
-    /// ThingSpace's number of this send; 0 for none.
+    /// ThingSpace's count of deliveries of this callback; 0 if absent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub callback_count: i32,
-    /// How often ThingSpace would send it; 0 for none.
+    /// ThingSpace's maximum number of deliveries; 0 if absent.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub max_callback_threshold: i32,
 }
 
-/// ThingSpace's reason for a failure.
+/// A fault that ThingSpace reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ThingSpaceFault {
-    /// Such as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`.
+    /// The code, such as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`.
     pub code: String,
-    /// For people.
+    /// The text for people.
     pub text: String,
 }
 
-/// An eSIM profile's state, as text as sent.
+/// The state of an eSIM profile, unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EsimProfile {
-    /// Such as `ACTIVE`.
+    /// The state, such as `ACTIVE`.
     pub state: String,
-    /// Such as `ENABLE`.
+    /// The profile status, such as `ENABLE`.
     pub profile_status: String,
-    /// Such as `LOCAL`.
+    /// The profile role, such as `LOCAL`.
     pub profile_role: String,
 }
 
-/// A plan change's date.
+/// Details of a plan change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanChangeDetails {
-    /// As sent: US style, without a zone.
+    /// The effective date, unchanged: US format without a time zone.
     pub effective_date_text: String,
-    /// As `2018-05-31`; empty where the text could not be read.
+    /// The effective date as `2018-05-31`; empty if the text cannot be parsed.
     pub effective_date: String,
 }
 
-// === impl DeviceReport ===
-
 impl DeviceResult {
-    /// Its weight, when it is final.
+    /// Returns the precedence of a final result.
     pub fn precedence(&self) -> Option<ResultPrecedence> {
         (self.outcome != Outcome::Interim).then_some(ResultPrecedence {
             source: self.source,
@@ -131,11 +127,8 @@ impl DeviceResult {
     }
 }
 
-// === impl PlanChangeDetails ===
-
 impl PlanChangeDetails {
-    /// Keeps the text, and the date in it where one can be read: `M/D/YYYY` or
-    /// `YYYY-MM-DD`, with anything or nothing after it.
+    /// Parses an effective date that begins with `M/D/YYYY` or `YYYY-MM-DD`. Keeps the text in any case.
     pub fn parse(text: &str) -> Self {
         Self {
             effective_date_text: text.to_owned(),
@@ -179,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_effective_date_is_read_where_it_can_be_and_always_kept_as_text() {
+    fn an_effective_date_is_parsed_if_possible_and_always_kept_as_text() {
         for (text, date) in [
             ("5/31/2018 12:00:00 AM", "2018-05-31"),
             ("12/01/2026", "2026-12-01"),
@@ -203,19 +196,19 @@ mod tests {
     }
 
     #[test]
-    fn a_callback_outweighs_a_look_up_and_a_success_outweighs_a_failure() {
-        let verdict = |source, outcome| ResultPrecedence { source, outcome };
+    fn a_callback_outranks_a_lookup_and_a_success_outranks_a_failure() {
+        let precedence = |source, outcome| ResultPrecedence { source, outcome };
         assert!(
-            verdict(ResultSource::Callback, Outcome::Failed)
-                > verdict(ResultSource::Operator, Outcome::Succeeded)
+            precedence(ResultSource::Callback, Outcome::Failed)
+                > precedence(ResultSource::Operator, Outcome::Succeeded)
         );
         assert!(
-            verdict(ResultSource::Operator, Outcome::Failed)
-                > verdict(ResultSource::Reconciled, Outcome::Succeeded)
+            precedence(ResultSource::Operator, Outcome::Failed)
+                > precedence(ResultSource::Reconciled, Outcome::Succeeded)
         );
         assert!(
-            verdict(ResultSource::Callback, Outcome::Succeeded)
-                > verdict(ResultSource::Callback, Outcome::Failed)
+            precedence(ResultSource::Callback, Outcome::Succeeded)
+                > precedence(ResultSource::Callback, Outcome::Failed)
         );
     }
 }

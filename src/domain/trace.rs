@@ -1,20 +1,17 @@
-//! Where a trace goes on.
+//! The trace context of a change.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A W3C `traceparent` of version 00: which trace, which span of it, and whether it is recorded.
-/// Kept with a change, so that a result that comes a week later can name the call that asked for it.
+/// A W3C `traceparent`, version 00. It is stored with a change, so that the span of a late result can link
+/// to the call that sent the change.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct TraceParent(String);
 
-// === impl TraceParent ===
-
 impl TraceParent {
-    /// Reads the header's form: `00-` 32 hex digits `-` 16 hex digits `-` 2 hex digits, in lower
-    /// case; neither name is all zeros ("W3C Trace Context", 3.2).
+    /// Parses the value of a `traceparent` header ("W3C Trace Context", section 3.2).
     pub fn parse(text: &str) -> Option<Self> {
         let is_hex = |part: &str, length| {
             part.len() == length && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -22,18 +19,18 @@ impl TraceParent {
         let mut parts = text.split('-');
         let (version, trace, span, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let is_named = |part: &str| part.bytes().any(|byte| byte != b'0');
+        let is_nonzero = |part: &str| part.bytes().any(|byte| byte != b'0');
         let valid = version == "00"
             && is_hex(trace, 32)
-            && is_named(trace)
+            && is_nonzero(trace)
             && is_hex(span, 16)
-            && is_named(span)
+            && is_nonzero(span)
             && is_hex(flags, 2)
             && parts.next().is_none();
         valid.then(|| Self(text.to_owned()))
     }
 
-    /// The header's form.
+    /// Returns the value of the header.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_whole_traceparent_is_one() {
+    fn only_a_valid_traceparent_is_parsed() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(TraceParent::parse(good).unwrap().as_str(), good);
         for bad in [

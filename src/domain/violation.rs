@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-/// One thing that is wrong with one field.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// The field's path in the message, such as `devices[17].iccid`.
     pub field: String,
-    /// What is wrong and what was expected. Never the value itself: it may be
-    /// a customer's name or address.
+    /// The expected value. It never repeats the value itself, which can be a customer's name or address.
     pub description: String,
     /// The machine-readable reason.
     pub reason: FieldReason,
@@ -39,27 +38,24 @@ pub trait FieldError: fmt::Display {
     fn reason(&self) -> FieldReason;
 }
 
-/// How many violations of one request are noted at most.
+/// Maximum number of violations that are collected for a request.
 pub const MAX_VIOLATIONS: usize = 20_000;
 
-/// Collects everything that is wrong with a request, rather than the first.
+/// Collects all violations of a request.
 #[derive(Debug, Default)]
 pub struct Violations {
     found: Vec<Violation>,
 }
 
-/// Where in a message we are: a few names, each with an index where it is
-/// repeated. Costs no allocation, so that a valid request builds no strings.
+/// The path of a field in a message. It does not allocate, so that a valid request builds no strings.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldPath {
     steps: [(&'static str, Option<usize>); Self::DEPTH],
     depth: usize,
 }
 
-// === impl FieldReason ===
-
 impl FieldReason {
-    /// The name of the proto's enum value, without its prefix.
+    /// Returns the name of the proto's enum value, without its prefix.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Required => "REQUIRED",
@@ -73,11 +69,8 @@ impl FieldReason {
     }
 }
 
-// === impl Violations ===
-
 impl Violations {
-    /// Notes that `path` is wrong. Beyond [`MAX_VIOLATIONS`] nothing more is
-    /// noted: there is plenty to mend by then.
+    /// Adds a violation, unless there are [`MAX_VIOLATIONS`] already.
     pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
         if self.found.len() >= MAX_VIOLATIONS {
             return;
@@ -89,7 +82,7 @@ impl Violations {
         });
     }
 
-    /// Takes a value that was read, or notes why it could not be.
+    /// Returns a parsed value, or adds its error and returns `None`.
     pub fn ok_or_add<T, E: FieldError>(
         &mut self,
         path: FieldPath,
@@ -100,7 +93,7 @@ impl Violations {
             .ok()
     }
 
-    /// `value` when nothing was wrong, otherwise all that was.
+    /// Returns the value if there are no violations, otherwise all violations.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
         match value {
             Some(value) if self.found.is_empty() => Ok(value),
@@ -109,14 +102,11 @@ impl Violations {
     }
 }
 
-// === impl Path ===
-
 impl FieldPath {
-    /// `devices[0].primary_place_of_use.customer_name.first_name` is the
-    /// deepest there is.
+    /// The depth of the longest path, `devices[0].primary_place_of_use.customer_name.first_name`.
     const DEPTH: usize = 4;
 
-    /// A field of the message itself.
+    /// Returns the path of a field of the request message.
     pub fn root(name: &'static str) -> Self {
         let empty = Self {
             steps: [("", None); Self::DEPTH],
@@ -125,7 +115,7 @@ impl FieldPath {
         empty.field(name)
     }
 
-    /// The element `index` of this repeated field.
+    /// Returns the path of an element of this repeated field.
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
         if let Some(last) = self.steps.iter_mut().take(self.depth).last() {
@@ -134,7 +124,7 @@ impl FieldPath {
         self
     }
 
-    /// A field of this message.
+    /// Returns the path of a field of this message.
     #[must_use]
     pub fn field(mut self, name: &'static str) -> Self {
         if let Some(next) = self.steps.get_mut(self.depth) {

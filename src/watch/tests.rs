@@ -5,7 +5,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    domain::{callback::Callback, clock::Timestamp, newtypes::RequestId},
+    callbacks::payload::parse,
+    domain::{clock::Timestamp, newtypes::RequestId},
     journal::{
         ReceivedCallback,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -87,7 +88,7 @@ impl Fixture {
             r#"{{"requestId":"r","deviceIds":[{{"kind":"mdn","id":"555{number:07}"}}],"status":"Success"}}"#
         );
         let arrival = ReceivedCallback {
-            callback: Callback::parse(body.as_bytes()).unwrap(),
+            callback: parse(body.as_bytes()).unwrap(),
             account: None,
             service: None,
             receive_time: Timestamp::from_micros(1),

@@ -23,7 +23,7 @@ use self::{
     webhook::{DeliveryError, WebhookClient},
 };
 use crate::{
-    domain::{backoff, clock::Clock},
+    domain::{backoff::Backoff, clock::Clock},
     journal::{CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward, WatchTarget},
     telemetry::Instruments,
 };
@@ -392,6 +392,7 @@ impl Forwarder {
     }
 }
 
-fn backoff(range: (Duration, Duration), failures: u32) -> Duration {
-    backoff::delay(range, failures.saturating_add(1), fastrand::f64())
+fn backoff((initial, max): (Duration, Duration), failures: u32) -> Duration {
+    let backoff = Backoff { initial, max };
+    backoff.jittered_delay(failures.saturating_add(1), fastrand::f64())
 }

@@ -1,78 +1,74 @@
-//! How many devices of a change have which final result.
+//! The states of a change's devices, and the number of devices by result.
 //!
-//! Results may name identifiers that were not sent, may come in any order, and
-//! any number of times; the counts are the same for the same set of results.
-//! A result is gathered with those of the same device: the device that it was
-//! matched with, or else whatever shares an identifier with it. What shares
-//! none with any device is a *stray*: it counts as one more device only if it
-//! provably is none of the others. A result that names two devices proves nothing
-//! of either and is not recorded here: both stay as they are until a look-up, or a
-//! result of their own, settles them.
+//! Results can name identifiers that were not sent, and can arrive in any order and repeatedly. The counts
+//! depend only on the set of results. Each result belongs to a *group*: the device that it matches, or else
+//! all unmatched results that share an identifier with it. An unmatched group counts as one more device only
+//! if it is provably none of the others. Ambiguous results belong to no group.
 //!
-//! Two are provably different when they have values of one kind (equal values
-//! would have gathered them). So which strays count depends only on which
-//! kinds are known of whom, and of that a small histogram is kept.
+//! Two groups are provably different if both have a value of one kind: equal values would have merged them.
+//! So the counts depend only on the kinds of identifiers that are known of each group. A small histogram of
+//! the groups by kinds and outcome is stored with the change.
 
 use serde::{Deserialize, Serialize};
 
-use super::{
+use crate::domain::{
     matching::MatchKey,
     result::{Outcome, ResultPrecedence},
 };
 
-/// The counts of a change.
+/// The number of devices of a change by result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceCounts {
-    /// Devices whose final result is a success.
+    /// Devices with a final success.
     #[serde(rename = "s")]
     pub succeeded: u32,
-    /// Devices whose final result is a failure.
+    /// Devices with a final failure.
     #[serde(rename = "f")]
     pub failed: u32,
-    /// How many of both are strays.
+    /// The part of both that are unmatched groups.
     #[serde(rename = "u")]
     pub unmatched: u32,
 }
 
-/// Whom results are gathered for.
+/// A group of results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DeviceRef {
-    /// A device that was sent, by its index.
+    /// The results of a device, by its index in the request.
     Device(u32),
-    /// Nobody that was sent, as far as is known; by a number of its own.
+    /// Unmatched results, by the number of the first one.
     UnmatchedResult(i64),
 }
 
-/// What is known of a group.
+/// The state of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DeviceState {
-    /// The kinds of which a value is known: [`MatchKey::kind_bit`]s. Those
-    /// that were sent for a device are known from the start.
+    /// The kinds of known identifiers, as [`MatchKey::kind_bit`]s. They include the identifiers that were
+    /// sent.
     pub kind_mask: u16,
-    /// The precedence of its deciding result: the highest of its final results.
+    /// The highest precedence of its final results.
     pub precedence: Option<ResultPrecedence>,
     /// The number of the deciding result: the first one with that precedence.
     pub decided_by: Option<i64>,
 }
 
-/// Where the groups of one change are kept.
+/// Stores the groups of one change.
 pub trait DeviceStateStore {
-    /// What can go wrong with keeping them.
+    /// An error of the store.
     type Error;
 
-    /// What is known of a group; of a stray that is not there, nothing.
+    /// Returns the state of a group; the default if it is not stored.
     fn state(&mut self, group: DeviceRef) -> Result<DeviceState, Self::Error>;
-    /// Keeps what is known of a group.
-    fn put_state(&mut self, group: DeviceRef, answer: DeviceState) -> Result<(), Self::Error>;
-    /// Which group has an identifier that results, not clients, have named.
+    /// Stores the state of a group.
+    fn put_state(&mut self, group: DeviceRef, state: DeviceState) -> Result<(), Self::Error>;
+    /// Returns the group with an identifier that a result reported.
     fn owner(&mut self, key: &MatchKey) -> Result<Option<DeviceRef>, Self::Error>;
-    /// Notes that a group has an identifier.
+    /// Records that a group has an identifier.
     fn put_owner(&mut self, key: &MatchKey, group: DeviceRef) -> Result<(), Self::Error>;
-    /// Gives all that a stray has to another group, and forgets the stray.
+    /// Moves the identifiers of an unmatched group to another group, and removes the unmatched group.
     fn merge(&mut self, unmatched: i64, into: DeviceRef) -> Result<(), Self::Error>;
 }
 
-/// How many groups with a final result there are of each sort.
+/// A histogram of the groups with a final result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DeviceStates(Vec<Bucket>);
@@ -89,14 +85,11 @@ struct Bucket {
     failed: u32,
 }
 
-/// Sorts of strays beyond which not every combination is tried. In practice
-/// there are one or two.
+/// Maximum number of unmatched buckets of which every combination is tried. One or two are usual.
 const MAX_UNMATCHED_BUCKETS: usize = 10;
 
-// === impl Answer ===
-
 impl DeviceState {
-    /// Takes a result into account, if it is final.
+    /// Applies a result. It has no effect unless it is final.
     fn apply_result(&mut self, precedence: Option<ResultPrecedence>, number: Option<i64>) {
         if precedence > self.precedence {
             self.precedence = precedence;
@@ -107,12 +100,9 @@ impl DeviceState {
     }
 }
 
-// === impl Tally ===
-
 impl DeviceStates {
-    /// Takes one result: the identifying keys that it names, the device that it
-    /// was matched with, and its precedence if it is final. `number` is a number
-    /// that no other result of the change has; earlier results have lower ones.
+    /// Adds a result with its identifying keys, the device that it matches, and its precedence if it is
+    /// final. `number` is unique among the results of the change and grows with each result.
     pub fn record<B: DeviceStateStore>(
         &mut self,
         store: &mut B,
@@ -127,8 +117,7 @@ impl DeviceStates {
         }
         groups.sort_unstable();
         groups.dedup();
-        // A matched device comes first; two devices that share an identifier
-        // contradict each other, and stay apart.
+        // Two devices that share an identifier are not merged.
         let target = matched
             .map(DeviceRef::Device)
             .or(groups.first().copied())
@@ -158,8 +147,8 @@ impl DeviceStates {
         store.put_state(target, state)
     }
 
-    /// True if a result without a sent identifier names two devices: by two values of one
-    /// kind, of which a device has one, or by keys that results of two devices have named before.
+    /// True if a result without a sent identifier names two devices: it has two values of one kind, or keys
+    /// that results of two devices had before.
     pub fn is_ambiguous<B: DeviceStateStore>(
         store: &mut B,
         keys: &[MatchKey],
@@ -181,9 +170,9 @@ impl DeviceStates {
         Ok(false)
     }
 
-    /// Takes that all these keys are this device's. Answers `false`, and changes nothing, when what is
-    /// gathered already says otherwise: a key is another device's, or two groups that would become one
-    /// are different, having values of one kind.
+    /// Records that all these keys belong to one device, and merges their groups. Returns `false` and changes
+    /// nothing if the present groups contradict it: a key belongs to another device, or two of the groups
+    /// are provably different.
     pub fn try_merge<B: DeviceStateStore>(
         &mut self,
         store: &mut B,
@@ -206,28 +195,32 @@ impl DeviceStates {
             }
             kinds |= known;
         }
-        // It has a device: no number of a stray is used.
+        // The number is not used, because the result has a device.
         self.record(store, keys, Some(device), None, i64::MAX)?;
         Ok(true)
     }
 
-    /// The counts for a change of so many devices.
+    /// Returns the counts for a change with this number of devices.
     pub fn counts(&self, device_count: u32) -> DeviceCounts {
         let best = self.largest_distinct_set();
-        let sum = |rows: &[Bucket], is_unmatched: bool| {
-            let rows = || {
-                rows.iter()
-                    .filter(move |row| row.is_unmatched == is_unmatched)
+        let sum = |buckets: &[Bucket], is_unmatched: bool| {
+            let buckets = || {
+                buckets
+                    .iter()
+                    .filter(move |bucket| bucket.is_unmatched == is_unmatched)
             };
-            let succeeded: u32 = rows().map(|row| row.succeeded).sum();
-            let failed: u32 = rows().map(|row| row.failed).sum();
+            let succeeded: u32 = buckets().map(|bucket| bucket.succeeded).sum();
+            let failed: u32 = buckets().map(|bucket| bucket.failed).sum();
             (succeeded, failed)
         };
-        // A device that was matched always counts, also where the largest family is one without it.
+        // A matched device always counts, even if the largest distinct set does not contain it.
         let (succeeded, failed) = sum(&self.0, false);
         let (unmatched_succeeded, unmatched_failed) = sum(&best, true);
-        let size: u32 = best.iter().map(|row| row.succeeded + row.failed).sum();
-        // More results than devices can only belong to other requests. Failures are counted first.
+        let size: u32 = best
+            .iter()
+            .map(|bucket| bucket.succeeded + bucket.failed)
+            .sum();
+        // Results beyond the number of devices belong to other requests. Failures count first.
         let remaining = size.min(device_count).saturating_sub(succeeded + failed);
         let unmatched_failed = unmatched_failed.min(remaining);
         let unmatched_succeeded = unmatched_succeeded.min(remaining - unmatched_failed);
@@ -238,16 +231,14 @@ impl DeviceStates {
         }
     }
 
-    /// The largest set of groups that provably are different devices: all
-    /// matched devices are; a stray differs from whom it shares a kind with.
+    /// Returns the largest set of groups that are provably different devices.
     ///
-    /// Its size never falls as results are added, so whether a change is
-    /// complete does not depend on their order.
+    /// Its size never decreases when results are added, so the order of the results does not matter.
     fn largest_distinct_set(&self) -> Vec<Bucket> {
         let unmatched: Vec<Bucket> = self
             .0
             .iter()
-            .filter(|row| row.is_unmatched)
+            .filter(|bucket| bucket.is_unmatched)
             .copied()
             .collect();
         let all = 1_usize << unmatched.len().min(MAX_UNMATCHED_BUCKETS);
@@ -256,13 +247,13 @@ impl DeviceStates {
             let distinct: Vec<Bucket> = unmatched
                 .iter()
                 .enumerate()
-                .filter(|(place, _)| place < &MAX_UNMATCHED_BUCKETS && chosen & (1 << place) != 0)
-                .map(|(_, row)| *row)
+                .filter(|(index, _)| index < &MAX_UNMATCHED_BUCKETS && chosen & (1 << index) != 0)
+                .map(|(_, bucket)| *bucket)
                 .collect();
-            let differs = |row: &Bucket| {
+            let differs = |bucket: &Bucket| {
                 distinct
                     .iter()
-                    .all(|other| row.kind_mask & other.kind_mask != 0)
+                    .all(|other| bucket.kind_mask & other.kind_mask != 0)
             };
             if !distinct.iter().all(differs) {
                 continue;
@@ -270,9 +261,12 @@ impl DeviceStates {
             let devices = self
                 .0
                 .iter()
-                .filter(|row| !row.is_unmatched && differs(row));
+                .filter(|bucket| !bucket.is_unmatched && differs(bucket));
             let distinct: Vec<Bucket> = devices.copied().chain(distinct.iter().copied()).collect();
-            let size = distinct.iter().map(|row| row.succeeded + row.failed).sum();
+            let size = distinct
+                .iter()
+                .map(|bucket| bucket.succeeded + bucket.failed)
+                .sum();
             if size > best.0 {
                 best = (size, distinct);
             }
@@ -280,47 +274,44 @@ impl DeviceStates {
         best.1
     }
 
-    fn add(&mut self, group: DeviceRef, answer: DeviceState) {
-        if let Some(verdict) = answer.precedence {
-            *self.count_mut(group, answer.kind_mask, verdict.outcome) += 1;
+    fn add(&mut self, group: DeviceRef, state: DeviceState) {
+        if let Some(precedence) = state.precedence {
+            *self.count_mut(group, state.kind_mask, precedence.outcome) += 1;
         }
     }
 
-    fn subtract(&mut self, group: DeviceRef, answer: DeviceState) {
-        if let Some(verdict) = answer.precedence {
-            let count = self.count_mut(group, answer.kind_mask, verdict.outcome);
+    fn subtract(&mut self, group: DeviceRef, state: DeviceState) {
+        if let Some(precedence) = state.precedence {
+            let count = self.count_mut(group, state.kind_mask, precedence.outcome);
             *count = count.saturating_sub(1);
-            self.0.retain(|row| row.succeeded + row.failed > 0);
+            self.0.retain(|bucket| bucket.succeeded + bucket.failed > 0);
         }
     }
 
     fn count_mut(&mut self, group: DeviceRef, kind_mask: u16, outcome: Outcome) -> &mut u32 {
         let is_unmatched = matches!(group, DeviceRef::UnmatchedResult(_));
-        let sorted = |row: &Bucket| (row.is_unmatched, row.kind_mask);
-        let at = match self
-            .0
-            .binary_search_by_key(&(is_unmatched, kind_mask), sorted)
-        {
+        let key = |bucket: &Bucket| (bucket.is_unmatched, bucket.kind_mask);
+        let at = match self.0.binary_search_by_key(&(is_unmatched, kind_mask), key) {
             Ok(at) => at,
             Err(at) => {
-                let row = Bucket {
+                let bucket = Bucket {
                     is_unmatched,
                     kind_mask,
                     succeeded: 0,
                     failed: 0,
                 };
-                self.0.insert(at, row);
+                self.0.insert(at, bucket);
                 at
             }
         };
         #[allow(
             clippy::indexing_slicing,
-            reason = "found or inserted there just above"
+            reason = "found or inserted at this index above"
         )]
-        let row = &mut self.0[at];
+        let bucket = &mut self.0[at];
         match outcome {
-            Outcome::Succeeded => &mut row.succeeded,
-            Outcome::Failed | Outcome::Interim => &mut row.failed,
+            Outcome::Succeeded => &mut bucket.succeeded,
+            Outcome::Failed | Outcome::Interim => &mut bucket.failed,
         }
     }
 }

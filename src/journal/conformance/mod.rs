@@ -9,6 +9,7 @@ pub(super) use crate::operations::testing::{esim, iccid};
 
 use super::*;
 use crate::{
+    callbacks::payload,
     domain::{
         device_states::DeviceCounts,
         refusal::{Refusal, RefusalKind},
@@ -114,7 +115,7 @@ fn received(callback: Callback, seconds: i64) -> ReceivedCallback {
 }
 
 fn parse(body: &str) -> Callback {
-    Callback::parse(body.as_bytes()).unwrap()
+    payload::parse(body.as_bytes()).unwrap()
 }
 
 async fn timeline(journal: &dyn Journal, target: WatchTarget) -> Vec<Event> {

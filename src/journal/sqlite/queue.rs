@@ -100,14 +100,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{
-        domain::{callback::Callback, clock::Timestamp},
-        journal::ReceivedCallback,
-    };
+    use crate::{callbacks::payload::parse, domain::clock::Timestamp, journal::ReceivedCallback};
 
     fn callback() -> Command {
         let arrival = ReceivedCallback {
-            callback: Callback::parse(br#"{"requestId":"request"}"#).unwrap(),
+            callback: parse(br#"{"requestId":"request"}"#).unwrap(),
             account: None,
             service: None,
             receive_time: Timestamp::from_micros(1),

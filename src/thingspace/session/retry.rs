@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{FailedLogins, PrepareError, REFUSAL_INTERVAL, new_refusal};
 use crate::domain::{
-    backoff,
+    backoff::Backoff,
     refusal::{Refusal, RefusalKind},
 };
 
@@ -43,7 +43,8 @@ impl LoginRetry {
         let failures = previous
             .map_or(0, |previous| previous.failures)
             .saturating_add(1);
-        let delay = backoff::delay(range, failures, fastrand::f64());
+        let (initial, max) = range;
+        let delay = Backoff { initial, max }.jittered_delay(failures, fastrand::f64());
         Self {
             failures,
             ..Self::after_delay(delay, refusal)

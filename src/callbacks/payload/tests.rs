@@ -1,6 +1,7 @@
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::domain::{callback::Callback, identifier::ReportedId, result::Outcome};
 
 const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8",
  "deviceIds":[{"id":"89049032000001000000000000000001","kind":"Eid"},{"id":"990013907835573","kind":"Imei"},
@@ -16,7 +17,7 @@ const FIVE_G: &str = r#"{"username":"user","password":"pw-planted","requestId":"
  "deviceResponse":{"changeServicePlanResponse":{"effectiveDate":"5/31/2018 12:00:00 AM"}}}"#;
 
 fn parse(body: &str) -> Callback {
-    Callback::parse(body.as_bytes()).unwrap()
+    super::parse(body.as_bytes()).unwrap()
 }
 
 #[test]
@@ -146,18 +147,15 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
         b"{\"requestId\":\"a\"} trailing",
     ] {
         assert!(
-            matches!(Callback::parse(body), Err(CallbackError::NotJson { .. })),
+            matches!(super::parse(body), Err(PayloadError::NotJson { .. })),
             "{body:?}"
         );
     }
     assert!(matches!(
-        Callback::parse(&[b'['; 200_000]),
-        Err(CallbackError::NotJson { .. })
+        super::parse(&[b'['; 200_000]),
+        Err(PayloadError::NotJson { .. })
     ));
-    assert_eq!(
-        Callback::parse(b"[]").unwrap_err(),
-        CallbackError::NotAnObject
-    );
+    assert_eq!(super::parse(b"[]").unwrap_err(), PayloadError::NotAnObject);
     for body in [
         "{}",
         r#"{"requestId":""}"#,
@@ -165,8 +163,8 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
         r#"{"requestId":"a b"}"#,
     ] {
         assert_eq!(
-            Callback::parse(body.as_bytes()).unwrap_err(),
-            CallbackError::NoRequestId
+            super::parse(body.as_bytes()).unwrap_err(),
+            PayloadError::NoRequestId
         );
     }
 }

@@ -1,42 +1,22 @@
-//! Takes user name and password out of a body that cannot be read as JSON.
-//!
-//! What cannot be read may be cut or broken anywhere, so this goes by what credentials look like,
-//! and rather blanks too much than too little.
+//! Redacts the credentials of a body that cannot be used.
 
-/// What a broken body has in place of a credential.
+use secrecy::SecretString;
+use serde_json::Value;
+
+use crate::callbacks::payload::parse::{parse_json, remove_credentials};
+
+/// The replacement of a credential in a body that is not JSON.
 const REDACTED: &[u8] = b"***";
 
-/// A body without credentials, and those that it had: the first of each.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Redaction {
-    pub(super) body: Vec<u8>,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
-}
-
-/// Blanks the value of every member that is named like a credential, in any case, to its end or
-/// else to the body's.
-pub(super) fn redact(body: &[u8]) -> Redaction {
-    let mut redaction = Redaction::default();
-    let mut at = 0;
-    while let Some((name, name_end)) = find_credential_name(body, at) {
-        let value = skip(body, name_end, is_between);
-        let (content, end) = find_value(body, value);
-        push(&mut redaction.body, body.get(at..content.0));
-        redaction.body.extend_from_slice(REDACTED);
-        let text = body.get(content.0..content.1).unwrap_or_default();
-        let text = String::from_utf8_lossy(text).into_owned();
-        let slot = match name {
-            CredentialField::Username => &mut redaction.username,
-            CredentialField::Password => &mut redaction.password,
-        };
-        if slot.is_none() && !text.is_empty() {
-            *slot = Some(text);
-        }
-        at = end.max(name_end);
-    }
-    push(&mut redaction.body, body.get(at..));
-    redaction
+/// A body without credentials.
+#[derive(Debug, Clone, Default)]
+pub struct RedactedBody {
+    /// The body with user names and passwords removed or replaced.
+    pub body: Vec<u8>,
+    /// The first user name in the body.
+    pub username: Option<SecretString>,
+    /// The first password in the body.
+    pub password: Option<SecretString>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +25,47 @@ enum CredentialField {
     Password,
 }
 
-/// The next place that names a credential, and where the name ends.
+/// Removes the credentials from a body.
+///
+/// A JSON object loses the members. Any other body may be truncated or malformed at any byte, so this searches
+/// for names of credentials, and redacts too much rather than too little.
+pub fn redact(body: &[u8]) -> RedactedBody {
+    if let Ok(Value::Object(mut members)) = parse_json(body) {
+        let (username, password) = remove_credentials(&mut members);
+        return RedactedBody {
+            body: Value::Object(members).to_string().into_bytes(),
+            username,
+            password,
+        };
+    }
+    redact_text(body)
+}
+
+/// Replaces the value of each member whose name is that of a credential in any letter case. A value without
+/// an end extends to the end of the body.
+fn redact_text(body: &[u8]) -> RedactedBody {
+    let mut redacted = RedactedBody::default();
+    let mut at = 0;
+    while let Some((name, name_end)) = find_credential_name(body, at) {
+        let start = skip(body, name_end, is_separator);
+        let end = find_value_end(body, start);
+        push(&mut redacted.body, body.get(at..start));
+        redacted.body.extend_from_slice(REDACTED);
+        let value = String::from_utf8_lossy(body.get(start..end).unwrap_or_default());
+        let slot = match name {
+            CredentialField::Username => &mut redacted.username,
+            CredentialField::Password => &mut redacted.password,
+        };
+        if slot.is_none() && !value.is_empty() {
+            *slot = Some(SecretString::from(value.into_owned()));
+        }
+        at = end.max(name_end);
+    }
+    push(&mut redacted.body, body.get(at..));
+    redacted
+}
+
+/// Finds the next name of a credential. Returns the end of the name.
 fn find_credential_name(body: &[u8], from: usize) -> Option<(CredentialField, usize)> {
     let names = [
         (CredentialField::Username, &b"username"[..]),
@@ -58,7 +78,7 @@ fn find_credential_name(body: &[u8], from: usize) -> Option<(CredentialField, us
     })
 }
 
-/// Where this name ends, if it stands here in any case; JSON may spell any letter as its number.
+/// Returns the end of the name if it is at this position. Letters can be JSON escapes such as `\u0070`.
 fn match_name(body: &[u8], at: usize, name: &[u8]) -> Option<usize> {
     name.iter().try_fold(at, |at, letter| {
         let rest = body.get(at..)?;
@@ -73,30 +93,29 @@ fn match_name(body: &[u8], at: usize, name: &[u8]) -> Option<usize> {
     })
 }
 
-/// Quotes, colons, white space and escapes between a name and its value.
-fn is_between(byte: u8) -> bool {
+/// True for the bytes between a name and its value.
+fn is_separator(byte: u8) -> bool {
     matches!(byte, b'"' | b'\'' | b':' | b'=' | b'\\') || byte.is_ascii_whitespace()
 }
 
-/// The content of the value at a place, and where it ends: at its quote, or at what ends a bare one.
-fn find_value(body: &[u8], at: usize) -> ((usize, usize), usize) {
+/// Returns the end of the value at a position: its closing quote, or the delimiter after an unquoted value.
+fn find_value_end(body: &[u8], at: usize) -> usize {
     let before = at.checked_sub(1).and_then(|before| body.get(before));
     let quote = before.filter(|byte| matches!(byte, b'"' | b'\''));
     let mut end = at;
     while let Some(byte) = body.get(end) {
         match byte {
-            // What is escaped does not end it.
+            // An escaped byte does not end the value.
             b'\\' => end += 1,
             byte if quote == Some(byte) => break,
             b',' | b'}' | b']' | b'\n' | b'\r' if quote.is_none() => break,
-            // No bare word, but something with parts: where it ends, nobody can tell.
+            // The end of an array or object in a malformed body is unknown.
             b'"' | b'\'' | b'{' | b'[' if quote.is_none() => end = body.len(),
             _ => {}
         }
         end += 1;
     }
-    let end = end.min(body.len());
-    ((at, end), end)
+    end.min(body.len())
 }
 
 fn skip(body: &[u8], from: usize, predicate: impl Fn(u8) -> bool) -> usize {
@@ -110,12 +129,19 @@ fn push(to: &mut Vec<u8>, part: Option<&[u8]>) {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     fn redacted(body: &str) -> (String, Option<String>, Option<String>) {
-        let scrubbed = redact(body.as_bytes());
-        let body = String::from_utf8(scrubbed.body).unwrap();
-        (body, scrubbed.username, scrubbed.password)
+        let redacted = redact_text(body.as_bytes());
+        let expose = |secret: SecretString| secret.expose_secret().to_owned();
+        let body = String::from_utf8(redacted.body).unwrap();
+        (
+            body,
+            redacted.username.map(expose),
+            redacted.password.map(expose),
+        )
     }
 
     #[test]
@@ -154,6 +180,6 @@ mod tests {
             assert!(!redacted(body).0.contains("hush"), "{body}");
         }
         assert_eq!(redacted("no credentials").0, "no credentials");
-        assert_eq!(redact(b"\xff\xfe").body, b"\xff\xfe");
+        assert_eq!(redact_text(b"\xff\xfe").body, b"\xff\xfe");
     }
 }

@@ -1,166 +1,88 @@
-//! Reads a callback's body, as leniently as ThingSpace demands.
+//! Parses the body of a callback.
 //!
-//! What the sources show and this accepts (the seed pages' examples, "Callback
-//! Error Messages", field reports): kinds in any case; counts as text or as
-//! numbers; `deviceResponse` as an object or an array; no `status`;
-//! `faultResponse`; a body without its opening brace; members nobody knows.
+//! ThingSpace's examples and reports from the field differ, so the parser is lenient. It accepts identifier
+//! kinds in any letter case, counts as text or numbers, `deviceResponse` as an object or an array, a body
+//! without `status`, a body without its opening brace, and unknown members. See thingspace-facts, section
+//! 4.1.
 
-use aws_lc_rs::digest;
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-mod content_digest;
-mod redact;
-
-use super::{
-    identifier::ReportedId,
-    newtypes::RequestId,
-    result::{
-        DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource, ThingSpaceFault,
+use crate::{
+    callbacks::payload::digest::content_digest,
+    domain::{
+        callback::Callback,
+        identifier::ReportedId,
+        newtypes::RequestId,
+        result::{
+            DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource, ThingSpaceFault,
+        },
     },
 };
 
-/// A callback's body, taken apart.
-#[derive(Debug, Clone)]
-pub struct Callback {
-    /// What it says about its device.
-    pub result: DeviceResult,
-    /// The user name in the body; `None` when there is none or it is empty.
-    pub username: Option<SecretString>,
-    /// The password in the body; `None` when there is none or it is empty.
-    pub password: Option<SecretString>,
-    /// Names the content: SHA-256 of the canonical form. Two sends of the same
-    /// callback have the same digest, whatever their count.
-    pub digest: [u8; 32],
-    /// The body without user name and password.
-    pub raw_json: String,
-}
-
-/// A body that cannot be used now, without the credentials in it.
-#[derive(Debug, Clone)]
-pub struct RedactedBody {
-    /// The body, user names and passwords blanked.
-    pub body: Vec<u8>,
-    /// The user name that it had.
-    pub username: Option<SecretString>,
-    /// The password that it had.
-    pub password: Option<SecretString>,
-}
-
-/// Why a body cannot be used.
+/// A body that is not a callback.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallbackError {
-    /// Not JSON, or nested too deeply. Tells where, never what.
+pub enum PayloadError {
+    /// It is not JSON, or nested too deeply.
     #[error("the body is not JSON: line {line}, column {column}")]
     NotJson {
-        /// Counted from 1.
+        /// The line, from 1.
         line: usize,
-        /// Counted from 1.
+        /// The column, from 1.
         column: usize,
     },
-    /// JSON, but not an object.
+    /// It is JSON, but not an object.
     #[error("the body is not a JSON object")]
     NotAnObject,
-    /// No `requestId` that could be one.
+    /// It has no valid `requestId`.
     #[error("the body has no usable requestId")]
     NoRequestId,
 }
 
-/// How long texts of ThingSpace are kept, in characters.
+/// Maximum length of a stored text, in characters.
 const MAX_TEXT: usize = 1_000;
-/// How many identifiers of one device are kept.
+/// Maximum number of stored identifiers of a device.
 const MAX_IDS: usize = 32;
 
-// === impl Callback ===
-
-impl Callback {
-    /// Reads a body.
-    pub fn parse(body: &[u8]) -> Result<Self, CallbackError> {
-        let mut members = match parse_object(body)? {
-            Value::Object(members) => members,
-            _ => return Err(CallbackError::NotAnObject),
-        };
-        let username = credential(&members, "username");
-        let password = credential(&members, "password");
-        remove_credentials(&mut members);
-
-        let report = parse_result(&members)?;
-        let digest = content_digest::content_digest(&members);
-        let raw_json = Value::Object(members).to_string();
-        Ok(Self {
-            result: report,
-            username,
-            password,
-            digest,
-            raw_json,
-        })
-    }
+/// Parses the body of a callback and removes the credentials from it.
+///
+/// # Errors
+///
+/// If the body is not a JSON object with a request id. The error never repeats a part of the body.
+pub fn parse(body: &[u8]) -> Result<Callback, PayloadError> {
+    let Value::Object(mut members) = parse_json(body)? else {
+        return Err(PayloadError::NotAnObject);
+    };
+    let (username, password) = remove_credentials(&mut members);
+    Ok(Callback {
+        result: parse_result(&members)?,
+        username,
+        password,
+        digest: content_digest(&members),
+        raw_json: Value::Object(members).to_string(),
+    })
 }
 
-impl RedactedBody {
-    /// Takes the credentials out of a body: as members where it is JSON, and else by what they look
-    /// like.
-    pub fn from_body(body: &[u8]) -> Self {
-        if let Ok(Value::Object(mut members)) = parse_object(body) {
-            let username = credential(&members, "username");
-            let password = credential(&members, "password");
-            remove_credentials(&mut members);
-            return Self {
-                body: Value::Object(members).to_string().into_bytes(),
-                username,
-                password,
-            };
-        }
-        let scrubbed = redact::redact(body);
-        Self {
-            body: scrubbed.body,
-            username: scrubbed.username.map(SecretString::from),
-            password: scrubbed.password.map(SecretString::from),
-        }
-    }
-}
-
-impl Callback {
-    /// What a look-up has found, to be stored like a callback: the same finding once.
-    pub fn from_lookup(report: DeviceResult) -> Self {
-        let mut ids = report.device_ids.clone();
-        ids.sort_unstable();
-        let content = format!("{:?} {:?} {:?}", report.source, report.outcome, ids);
-        let digest = digest::digest(&digest::SHA256, content.as_bytes());
-        let mut named = [0; 32];
-        for (to, from) in named.iter_mut().zip(digest.as_ref()) {
-            *to = *from;
-        }
-        Self {
-            result: report,
-            username: None,
-            password: None,
-            digest: named,
-            raw_json: String::new(),
-        }
-    }
-}
-
-fn parse_object(body: &[u8]) -> Result<Value, CallbackError> {
+pub(super) fn parse_json(body: &[u8]) -> Result<Value, PayloadError> {
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     serde_json::from_slice(body).or_else(|error| {
-        // A receiver in the field gets bodies without the opening brace.
+        // Bodies without the opening brace have been seen in the field.
         let repaired = body
             .trim_ascii_start()
             .starts_with(b"\"")
             .then(|| serde_json::from_slice(&[b"{", body].concat()).ok());
-        repaired.flatten().ok_or(CallbackError::NotJson {
+        repaired.flatten().ok_or(PayloadError::NotJson {
             line: error.line(),
             column: error.column(),
         })
     })
 }
 
-fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, CallbackError> {
+fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, PayloadError> {
     let request_id = get(members, "requestId")
         .and_then(text)
         .and_then(|text| RequestId::parse(text.trim()).ok())
-        .ok_or(CallbackError::NoRequestId)?;
+        .ok_or(PayloadError::NoRequestId)?;
     let responses = objects(get(members, "deviceResponse"));
     let profile = first_object(&responses, "deviceProfileResponse");
     let plan_change = first_object(&responses, "changeServicePlanResponse");
@@ -192,18 +114,17 @@ fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, CallbackEr
     })
 }
 
-/// Success and failure are told by what is known to mean them; all else is not
-/// final, so that nothing is invented.
+/// Only texts that are known to mean success or failure are final.
 fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bool) -> Outcome {
     let on_hold = fault.is_some_and(|fault| {
-        // `<service>.REQUEST_ONHOLD.<what>`: a credit check, say.
+        // `<service>.REQUEST_ONHOLD.<cause>`, such as a credit check.
         fault
             .code
             .split('.')
             .any(|part| part.eq_ignore_ascii_case("REQUEST_ONHOLD"))
     });
     match status.trim().to_ascii_lowercase().as_str() {
-        // A profile call whose SM-SR timed out sends `warning` first.
+        // An eSIM operation sends `warning` first if the SM-SR timed out.
         "warning" | "pending" => Outcome::Interim,
         _ if on_hold => Outcome::Interim,
         "failed" | "failure" => Outcome::Failed,
@@ -214,7 +135,7 @@ fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bo
     }
 }
 
-/// The name of the first member of `deviceResponse`, which tells the operation.
+/// Returns the name of the first member of `deviceResponse`, which names the operation.
 fn operation(responses: &[&Map<String, Value>]) -> String {
     let names = responses.iter().flat_map(|response| response.keys());
     names.cloned().map(truncate).next().unwrap_or_default()
@@ -265,7 +186,7 @@ fn collect_ids(value: Option<&Value>, into: &mut Vec<ReportedId>) {
     }
 }
 
-/// A member by its name in any case.
+/// Returns a member by its name in any letter case.
 fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     members.get(name).or_else(|| {
         members
@@ -275,7 +196,7 @@ fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     })
 }
 
-/// A text or a number, as text.
+/// Returns a string or a number as text.
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -284,14 +205,15 @@ fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// The objects in an object or an array; those that say nothing left out.
+/// Returns the non-empty objects of an object or an array.
 fn objects(value: Option<&Value>) -> Vec<&Map<String, Value>> {
-    let of = |value: &'_ Value| matches!(value, Value::Object(members) if !members.is_empty());
+    let is_non_empty =
+        |value: &'_ Value| matches!(value, Value::Object(members) if !members.is_empty());
     match value {
         Some(Value::Object(members)) if !members.is_empty() => vec![members],
         Some(Value::Array(values)) => values
             .iter()
-            .filter(|value| of(value))
+            .filter(|value| is_non_empty(value))
             .filter_map(Value::as_object)
             .collect(),
         _ => Vec::new(),
@@ -327,8 +249,19 @@ fn is_credential(name: &str) -> bool {
     name.eq_ignore_ascii_case("username") || name.eq_ignore_ascii_case("password")
 }
 
-/// Removes user names and passwords wherever they stand.
-fn remove_credentials(members: &mut Map<String, Value>) {
+/// Removes user names and passwords at every level. Returns those of the top level.
+pub(super) fn remove_credentials(
+    members: &mut Map<String, Value>,
+) -> (Option<SecretString>, Option<SecretString>) {
+    let found = (
+        credential(members, "username"),
+        credential(members, "password"),
+    );
+    remove_members(members);
+    found
+}
+
+fn remove_members(members: &mut Map<String, Value>) {
     members.retain(|name, _| !is_credential(name));
     for value in members.values_mut() {
         remove_credentials_from(value);
@@ -337,11 +270,8 @@ fn remove_credentials(members: &mut Map<String, Value>) {
 
 fn remove_credentials_from(value: &mut Value) {
     match value {
-        Value::Object(members) => remove_credentials(members),
+        Value::Object(members) => remove_members(members),
         Value::Array(values) => values.iter_mut().for_each(remove_credentials_from),
         _ => {}
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,10 @@
+//! The body of a callback.
+
+mod digest;
+mod parse;
+mod redact;
+#[cfg(test)]
+mod tests;
+
+pub use parse::{PayloadError, parse};
+pub use redact::{RedactedBody, redact};
