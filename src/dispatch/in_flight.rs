@@ -1,4 +1,4 @@
-//! Room for what is under way: so many changes, and so many devices in all of them.
+//! Limits the number of changes in flight and of their devices.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -10,38 +10,36 @@ use crate::{
     operations::ChangeRequest,
 };
 
-/// How many changes may be under way, and how many devices in all of them together. A change is
-/// under way from before its claim until its answer is on record, whether its caller stays or not.
+/// Limits of the changes in flight. A change is in flight from before its claim until its response is
+/// recorded, also if the caller disconnects.
 #[derive(Debug, Clone, Copy)]
 pub struct InFlightLimits {
-    /// Changes.
+    /// Maximum number of changes.
     pub changes: usize,
-    /// Devices of all of them.
+    /// Maximum number of devices of all these changes.
     pub devices: usize,
 }
 
-/// The room that is left.
+/// The remaining capacity.
 pub(super) struct InFlight {
     changes: Arc<Semaphore>,
     devices: Arc<Semaphore>,
     keys: Arc<InFlightKeys>,
 }
 
-/// The keys of changes that have room, so that one that is not in the journal yet is known.
+/// The keys of changes in flight, which may not be in the journal yet.
 #[derive(Default)]
 struct InFlightKeys(Mutex<HashMap<AccountKey, usize>>);
 
 type AccountKey = (AccountName, IdempotencyKey);
 
-/// One change's place.
+/// The capacity that one change holds.
 pub(super) struct InFlightPermit {
     key: Option<AccountKey>,
     keys: Arc<InFlightKeys>,
     _change: OwnedSemaphorePermit,
     _devices: OwnedSemaphorePermit,
 }
-
-// === impl Room ===
 
 impl InFlight {
     pub(super) fn new(limits: InFlightLimits) -> Self {
@@ -52,47 +50,45 @@ impl InFlight {
         }
     }
 
-    /// A place for this change, if there is room for it now.
-    pub(super) fn try_acquire(&self, demand: &ChangeRequest) -> Option<InFlightPermit> {
-        let devices = u32::try_from(demand.devices.len()).unwrap_or(u32::MAX);
+    /// Acquires capacity for a change, unless a limit is reached.
+    pub(super) fn try_acquire(&self, request: &ChangeRequest) -> Option<InFlightPermit> {
+        let devices = u32::try_from(request.devices.len()).unwrap_or(u32::MAX);
         let change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
         let devices = Arc::clone(&self.devices)
             .try_acquire_many_owned(devices)
             .ok()?;
-        let name = account_key(demand);
-        if let Some(name) = &name {
-            *self.keys.0.lock().entry(name.clone()).or_default() += 1;
+        let key = account_key(request);
+        if let Some(key) = &key {
+            *self.keys.0.lock().entry(key.clone()).or_default() += 1;
         }
         Some(InFlightPermit {
-            key: name,
+            key,
             keys: Arc::clone(&self.keys),
             _change: change,
             _devices: devices,
         })
     }
 
-    /// Whether another call with its key has a place: its change may be on record only later.
-    pub(super) fn is_key_in_flight(&self, demand: &ChangeRequest) -> bool {
-        account_key(demand).is_some_and(|name| self.keys.0.lock().contains_key(&name))
+    /// True if a call with the same key is in flight.
+    pub(super) fn is_key_in_flight(&self, request: &ChangeRequest) -> bool {
+        account_key(request).is_some_and(|key| self.keys.0.lock().contains_key(&key))
     }
 }
 
-fn account_key(demand: &ChangeRequest) -> Option<AccountKey> {
-    Some((demand.account.clone(), demand.key.clone()?))
+fn account_key(request: &ChangeRequest) -> Option<AccountKey> {
+    Some((request.account.clone(), request.key.clone()?))
 }
-
-// === impl Place ===
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        let Some(name) = self.key.take() else {
+        let Some(key) = self.key.take() else {
             return;
         };
-        let mut entered = self.keys.0.lock();
-        if let Some(count) = entered.get_mut(&name) {
+        let mut keys = self.keys.0.lock();
+        if let Some(count) = keys.get_mut(&key) {
             *count -= 1;
             if *count == 0 {
-                entered.remove(&name);
+                keys.remove(&key);
             }
         }
     }

@@ -1,19 +1,24 @@
-use std::{num::NonZeroU32, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use tempfile::TempDir;
+use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
-    domain::clock::Timestamp,
+    domain::{
+        clock::{Clock, Timestamp},
+        state::ChangeState,
+    },
     journal::{
-        ChangeFilter,
+        ChangeFilter, Journal,
         sqlite::{SqliteJournal, SqliteOptions},
     },
-    operations::{WireSettings, testing::esim},
+    operations::{ChangeRequest, WireSettings, testing::esim},
     telemetry::Instruments,
     thingspace::{
-        CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials, ThingSpaceSettings,
+        CredentialSource, FailedLoginStore, FailedLogins, ThingSpace, ThingSpaceCredentials,
+        ThingSpaceSettings,
     },
 };
 
@@ -55,8 +60,8 @@ impl FailedLoginStore for StubCredentials {
     }
 }
 
-/// A submitter whose ThingSpace is out of reach: nothing is ever sent.
-fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
+/// A dispatcher whose ThingSpace is unreachable, so that nothing is ever sent.
+fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     let directory = tempfile::tempdir().unwrap();
     let options = SqliteOptions {
         dir: directory.path().to_owned(),
@@ -78,14 +83,14 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
     };
     let thingspace = Arc::new(ThingSpace::new(settings, Instruments::noop()).unwrap());
     let tasks = TaskTracker::new();
-    let submit = Dispatcher::new(
+    let dispatcher = Dispatcher::new(
         Arc::clone(&journal),
         thingspace,
         Arc::new(FixedClock),
         LIMITS,
-        tasks,
+        tasks.clone(),
     );
-    (directory, journal, submit)
+    (directory, journal, dispatcher, tasks)
 }
 
 fn change_request(number: usize) -> ChangeRequest {
@@ -94,21 +99,20 @@ fn change_request(number: usize) -> ChangeRequest {
 
 #[tokio::test]
 async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
-    let (_directory, journal, submit) = dispatcher();
-    // Given up after so many looks at it: before, while and after its claim is
-    // written.
-    for looks in 0..300 {
-        let mut call = Box::pin(submit.submit(change_request(looks), CallContext::default()));
-        for _ in 0..looks {
-            let _answered = futures_util::poll!(call.as_mut());
+    let (_directory, journal, dispatcher, tasks) = dispatcher();
+    // Dropped after this number of polls: before, during and after the claim is written.
+    for polls in 0..300 {
+        let mut call = Box::pin(dispatcher.submit(change_request(polls), CallContext::default()));
+        for _ in 0..polls {
+            let _response = futures_util::poll!(call.as_mut());
             tokio::task::yield_now().await;
         }
     }
-    submit.tasks.close();
-    let settled = tokio::time::timeout(Duration::from_secs(30), submit.tasks.wait()).await;
-    settled.expect("what was begun ends");
+    tasks.close();
+    let finished = tokio::time::timeout(Duration::from_secs(30), tasks.wait()).await;
+    finished.expect("every task ends");
     let left = journal.in_flight().await.unwrap();
-    assert!(left.is_empty(), "changes that nobody sends: {left:?}");
+    assert!(left.is_empty(), "unsent changes: {left:?}");
     let filter = ChangeFilter {
         limit: 500,
         ..ChangeFilter::default()

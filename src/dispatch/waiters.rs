@@ -1,4 +1,4 @@
-//! Calls that wait for a change which another call has begun.
+//! Calls that wait for a change that another call is sending.
 
 use std::{
     collections::HashMap,
@@ -14,25 +14,23 @@ use crate::{
     journal::{CommitListener, WatchTarget},
 };
 
-/// The changes that calls wait for.
+/// The waiting calls, by change.
 #[derive(Default)]
 pub(super) struct Waiters(Mutex<HashMap<ChangeId, Weak<Notify>>>);
 
-/// One waiting call.
+/// A waiting call.
 pub(super) struct Waiter {
     waiters: Arc<Waiters>,
     change_id: ChangeId,
-    /// Taken when it is dropped.
+    /// `None` only while this is dropped.
     notify: Option<Arc<Notify>>,
 }
-
-// === impl Waiters ===
 
 impl Waiters {
     pub(super) fn register(self: &Arc<Self>, change_id: ChangeId) -> Waiter {
         let mut waiting = self.0.lock();
-        let known = waiting.get(&change_id).and_then(Weak::upgrade);
-        let notify = known.unwrap_or_else(|| {
+        let existing = waiting.get(&change_id).and_then(Weak::upgrade);
+        let notify = existing.unwrap_or_else(|| {
             let notify = Arc::new(Notify::new());
             waiting.insert(change_id, Arc::downgrade(&notify));
             notify
@@ -58,10 +56,8 @@ impl CommitListener for Waiters {
     }
 }
 
-// === impl Waiter ===
-
 impl Waiter {
-    /// Ends once the change has moved after this was called.
+    /// Completes when the change is modified after this call.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
         let mut notified = self
             .notify
@@ -81,7 +77,7 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut waiting = self.waiters.0.lock();
-        // Under the lock, so that of two that leave together one is the last.
+        // Dropped under the lock, so that exactly one waiter removes the entry.
         drop(self.notify.take());
         if waiting
             .get(&self.change_id)

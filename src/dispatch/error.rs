@@ -1,0 +1,71 @@
+//! Errors of a submitted change.
+
+use tokio::task::JoinError;
+
+use crate::{
+    domain::newtypes::ChangeId,
+    journal::{BusyDevice, JournalError},
+};
+
+/// The reason why a call did not return a change.
+#[derive(Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// The key belongs to a change with different content.
+    #[error("the idempotency key was used for a different request")]
+    KeyReused(ChangeId),
+    /// A device is locked by another change.
+    #[error("a device belongs to another unfinished change")]
+    DeviceBusy(BusyDevice),
+    /// Too many changes, or devices of changes, are in flight.
+    #[error("too many changes or devices in flight (limits.inflight_changes, limits.devices)")]
+    TooManyInFlight {
+        /// The change with the call's key, if there is one: it may have been sent.
+        existing: ExistingChange,
+    },
+    /// The journal failed. If `change_id` is set, the change is stored and was not sent.
+    #[error("{error}")]
+    Journal {
+        /// The error of the journal.
+        error: JournalError,
+        /// The id of the change, if it was stored.
+        change_id: Option<ChangeId>,
+    },
+}
+
+/// The change that a call's key belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExistingChange {
+    /// There is none.
+    Absent,
+    /// This change.
+    Change(ChangeId),
+    /// The journal did not respond, or another call with the key is in flight.
+    Unknown,
+}
+
+impl DispatchError {
+    /// An error of the journal before the change was stored.
+    pub(super) fn before_claim(error: JournalError) -> Self {
+        Self::Journal {
+            error,
+            change_id: None,
+        }
+    }
+
+    /// An error of the journal after the change was stored.
+    pub(super) fn after_claim(change_id: ChangeId) -> impl FnOnce(JournalError) -> Self {
+        move |error| Self::Journal {
+            error,
+            change_id: Some(change_id),
+        }
+    }
+
+    /// A task of the dispatcher that panicked or was cancelled.
+    pub(super) fn task_failed(error: &JoinError, change_id: Option<ChangeId>) -> Self {
+        tracing::error!(%error, "dispatch task panicked or was cancelled");
+        Self::Journal {
+            error: JournalError::Unavailable("the dispatch task failed".into()),
+            change_id,
+        }
+    }
+}
