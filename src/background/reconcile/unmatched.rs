@@ -1,125 +1,133 @@
-//! Results that name no identifier that was sent: the device list knows all identifiers of a device,
-//! and so which device of the change it is. A look-up that is ambiguous, contradicts what is known, or
-//! fails changes nothing.
+//! Finds the devices of results that have no identifier that was sent.
+//!
+//! The device list has all identifiers of a device, so it can tell which device of the change it is. A lookup
+//! that is ambiguous, contradicts what is known, or fails changes nothing.
 
-use std::time::Duration;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use tokio::time::Instant;
-
-use super::{MAX_LOOKUP_INTERVAL, Reconciler, SweepError};
 use crate::{
-    domain::{change::Change, evidence::LookupMethod, matching::MatchKey},
-    journal::{ChangeSelector, UnmatchedResult},
+    background::reconcile::sweep::{Schedule, SweepError},
+    domain::{change::Change, clock::Clock, evidence::LookupMethod, matching::MatchKey},
+    journal::{ChangeSelector, Journal, UnmatchedResult},
     operations,
-    thingspace::{ListedDevice, LookupError},
+    thingspace::{ListedDevice, LookupError, ThingSpace},
 };
 
-/// Strays of one page.
-const PAGE: usize = 500;
-/// Strays that are remembered as asked about; beyond that they are asked about in a later sweep.
+/// Unmatched results of one page.
+const PAGE_SIZE: usize = 500;
+/// Maximum number of results in the schedule. Others follow in later sweeps.
 const MAX_SCHEDULED: usize = 100_000;
-/// Identifiers of one stray that are asked about.
+/// Maximum number of identifiers of one result that are looked up.
 const MAX_LOOKUPS_PER_RESULT: usize = 4;
-/// How long after the last news of a settled change its strays are still asked about.
+/// Time after the last event of a finished change in which its unmatched results are looked up.
 const FINISHED_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl Reconciler {
-    /// Asks about each stray at the first sweep that sees it, then after ever longer waits.
-    pub(super) async fn resolve_unmatched_results(&mut self) -> Result<(), SweepError> {
+/// Finds the devices of unmatched results.
+pub(super) struct UnmatchedResolver {
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    schedule: Schedule<u64>,
+}
+
+impl UnmatchedResolver {
+    pub(super) fn new(
+        journal: Arc<dyn Journal>,
+        thingspace: Arc<ThingSpace>,
+        clock: Arc<dyn Clock>,
+        initial_interval: Duration,
+    ) -> Self {
+        Self {
+            journal,
+            thingspace,
+            clock,
+            schedule: Schedule::new(initial_interval),
+        }
+    }
+
+    /// Looks up each unmatched result that is due. A result is due in the first sweep that sees it.
+    pub(super) async fn sweep(&mut self) -> Result<(), SweepError> {
         let since = self.clock.now().minus(FINISHED_WINDOW);
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let (mut after, mut last) = (0, None::<Change>);
         loop {
-            let page = self.journal.unmatched_results(since, after, PAGE).await?;
+            let page = self
+                .journal
+                .unmatched_results(since, after, PAGE_SIZE)
+                .await?;
             let Some(end) = page.last().map(|unmatched| unmatched.first_result) else {
                 break;
             };
             after = end;
             for unmatched in page {
-                seen.insert(unmatched.first_result);
-                if !self.is_due(&unmatched) {
+                let number = unmatched.first_result;
+                seen.insert(number);
+                let is_full = self.schedule.len() >= MAX_SCHEDULED;
+                if is_full && !self.schedule.contains(&number)
+                    || !self.schedule.is_due_or_add(number, || Duration::ZERO)
+                {
                     continue;
                 }
                 if last.as_ref().map(|change| change.change_id) != Some(unmatched.change_id) {
-                    last = self
-                        .journal
-                        .change(ChangeSelector::Id(unmatched.change_id))
-                        .await?;
+                    let selector = ChangeSelector::Id(unmatched.change_id);
+                    last = self.journal.change(selector).await?;
                 }
                 let Some(change) = &last else { continue };
-                if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
-                    self.resolve_result(change, &unmatched).await?;
+                let lookup = operations::evidence(change.change_type).lookup;
+                if lookup == LookupMethod::DeviceList {
+                    self.resolve(change, &unmatched).await?;
                 }
-                self.reschedule(&unmatched);
+                self.schedule.advance(&number);
             }
         }
-        self.unmatched_schedule
-            .retain(|number, _| seen.contains(number));
+        self.schedule.retain(&seen);
         Ok(())
     }
 
-    fn is_due(&self, unmatched: &UnmatchedResult) -> bool {
-        match self.unmatched_schedule.get(&unmatched.first_result) {
-            Some((at, _)) => *at <= Instant::now(),
-            None => self.unmatched_schedule.len() < MAX_SCHEDULED,
-        }
-    }
-
-    fn reschedule(&mut self, unmatched: &UnmatchedResult) {
-        let asked = self.unmatched_schedule.get(&unmatched.first_result);
-        let wait = asked.map_or(self.initial_delay, |(_, wait)| {
-            (*wait * 2).min(MAX_LOOKUP_INTERVAL.max(self.initial_delay))
-        });
-        self.unmatched_schedule
-            .insert(unmatched.first_result, (Instant::now() + wait, wait));
-    }
-
-    async fn resolve_result(
+    async fn resolve(
         &self,
         change: &Change,
         unmatched: &UnmatchedResult,
     ) -> Result<(), SweepError> {
         let change_id = change.change_id;
-        let listed = match self.find_device(change, unmatched).await {
-            Ok(Some(listed)) => listed,
+        let device = match self.look_up_device(change, unmatched).await {
+            Ok(Some(device)) => device,
             Ok(None) => return Ok(()),
             Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
             Err(error) => {
-                tracing::info!(%change_id, %error, "a result's device could not be looked up");
+                tracing::info!(%change_id, %error, "cannot look up the device of a result");
                 return Ok(());
             }
         };
         let now = self.clock.now();
-        let named = self.journal.resolve_unmatched_result(
-            change_id,
-            unmatched.first_result,
-            listed.ids,
-            now,
-        );
-        if named.await? {
-            tracing::info!(%change_id, "a result's device was looked up");
+        let number = unmatched.first_result;
+        let resolved = self
+            .journal
+            .resolve_unmatched_result(change_id, number, device.ids, now);
+        if resolved.await? {
+            tracing::info!(%change_id, "resolved the device of a result by a lookup");
         }
         Ok(())
     }
 
-    /// The device that the first of its identifiers names that any does.
-    async fn find_device(
+    /// Looks up the result's identifiers until ThingSpace returns a device.
+    async fn look_up_device(
         &self,
         change: &Change,
         unmatched: &UnmatchedResult,
     ) -> Result<Option<ListedDevice>, LookupError> {
-        let known = unmatched.ids.iter();
-        let known = known.filter(|id| MatchKey::from_reported(id).is_some());
-        let mut failed = None;
-        for id in known.take(MAX_LOOKUPS_PER_RESULT) {
+        let ids = unmatched.ids.iter();
+        let ids = ids.filter(|id| MatchKey::from_reported(id).is_some());
+        let mut refused = None;
+        for id in ids.take(MAX_LOOKUPS_PER_RESULT) {
             match self.thingspace.device(&change.account, id).await {
-                Ok(Some(listed)) => return Ok(Some(listed)),
+                Ok(Some(device)) => return Ok(Some(device)),
                 Ok(None) => {}
-                // A kind that it does not take, or a device that it does not know by this one.
-                Err(error @ LookupError::Refused(_)) => failed = Some(error),
+                // ThingSpace does not accept this kind, or does not know the device by it.
+                Err(error @ LookupError::Refused(_)) => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }
-        failed.map_or(Ok(None), Err)
+        refused.map_or(Ok(None), Err)
     }
 }

@@ -1,0 +1,207 @@
+//! Follows the requests that commits touch, until they are quiet.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    domain::newtypes::RequestId,
+    journal::{CommitListener, WatchTarget},
+};
+
+/// Maximum number of requests that are followed. Beyond it, the requests of all changes with an unknown
+/// outcome are listed again.
+const MAX_FOLLOWED: usize = 4_096;
+
+/// The requests that are followed.
+#[derive(Default)]
+pub(super) struct QuietRequests {
+    touched: Mutex<TouchedTargets>,
+    /// Notified after each commit that touched a target.
+    pub(super) touched_again: Notify,
+}
+
+/// The targets that commits have touched.
+#[derive(Default)]
+pub(super) struct TouchedTargets {
+    /// The requests, with the time of their latest result.
+    pub(super) requests: HashMap<RequestId, Instant>,
+    /// The latest time at which a request was not followed because of [`MAX_FOLLOWED`].
+    overflowed_at: Option<Instant>,
+    /// True if a change was touched: its outcome may have become unknown, or it may have ceased to be a
+    /// rival of another change.
+    pub(super) is_sweep_due: bool,
+}
+
+/// The journal keeps its listeners for ever, so it gets a [`Weak`].
+struct WeakListener(Weak<QuietRequests>);
+
+impl QuietRequests {
+    /// Returns a listener for the journal.
+    pub(super) fn listener(self: &Arc<Self>) -> Arc<dyn CommitListener> {
+        Arc::new(WeakListener(Arc::downgrade(self)))
+    }
+
+    /// Makes the next sweep due at once.
+    pub(super) fn request_sweep(&self) {
+        self.touched.lock().is_sweep_due = true;
+        self.touched_again.notify_one();
+    }
+
+    /// Follows a request, as if its latest result had arrived at this time. Has no effect if the request is
+    /// followed already.
+    pub(super) fn follow(&self, request: RequestId, last_result: Instant) {
+        let mut touched = self.touched.lock();
+        if touched.requests.len() < MAX_FOLLOWED {
+            touched.requests.entry(request).or_insert(last_result);
+        }
+    }
+
+    /// Returns the time until the first followed request is quiet.
+    pub(super) fn time_until_quiet(&self, quiet_period: Duration) -> Duration {
+        let touched = self.touched.lock();
+        let oldest = touched.requests.values().min();
+        oldest.map_or(Duration::MAX, |last_result| {
+            (*last_result + quiet_period).saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Takes the requests that are quiet.
+    pub(super) fn take_quiet(&self, quiet_period: Duration) -> TouchedTargets {
+        let now = Instant::now();
+        let mut touched = self.touched.lock();
+        let (quiet, others) =
+            std::mem::take(&mut touched.requests)
+                .into_iter()
+                .partition(|(_, last_result)| {
+                    now.saturating_duration_since(*last_result) >= quiet_period
+                });
+        touched.requests = others;
+        TouchedTargets {
+            requests: quiet,
+            overflowed_at: None,
+            is_sweep_due: std::mem::take(&mut touched.is_sweep_due),
+        }
+    }
+
+    /// True if no result of a request has arrived since the request was taken.
+    pub(super) fn is_still_quiet(&self, request: &RequestId, quiet_period: Duration) -> bool {
+        let touched = self.touched.lock();
+        let has_followed_all = touched
+            .overflowed_at
+            .is_none_or(|overflowed_at| overflowed_at.elapsed() >= quiet_period);
+        has_followed_all && !touched.requests.contains_key(request)
+    }
+
+    /// Puts targets back that could not be processed. Newer times are kept.
+    pub(super) fn put_back(&self, old: TouchedTargets) {
+        let mut touched = self.touched.lock();
+        touched.is_sweep_due |= old.is_sweep_due;
+        for (request, last_result) in old.requests {
+            touched.requests.entry(request).or_insert(last_result);
+        }
+        self.touched_again.notify_one();
+    }
+}
+
+impl CommitListener for QuietRequests {
+    fn on_commit(&self, targets: &[WatchTarget]) {
+        if targets.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut touched = self.touched.lock();
+        for target in targets {
+            match target {
+                WatchTarget::Request(request) => {
+                    let has_capacity = touched.requests.len() < MAX_FOLLOWED;
+                    if has_capacity || touched.requests.contains_key(request) {
+                        touched.requests.insert(request.clone(), now);
+                    } else {
+                        touched.overflowed_at = Some(now);
+                        touched.is_sweep_due = true;
+                    }
+                }
+                WatchTarget::Change(_) => touched.is_sweep_due = true,
+            }
+        }
+        self.touched_again.notify_one();
+    }
+}
+
+impl CommitListener for WeakListener {
+    fn on_commit(&self, targets: &[WatchTarget]) {
+        if let Some(requests) = self.0.upgrade() {
+            requests.on_commit(targets);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const QUIET: Duration = Duration::from_secs(5);
+    const SHORT: Duration = Duration::from_secs(1);
+
+    fn request(number: usize) -> RequestId {
+        RequestId::parse(format!("r-{number}")).unwrap()
+    }
+
+    fn commit_result(requests: &QuietRequests, number: usize) {
+        requests.on_commit(&[WatchTarget::Request(request(number))]);
+    }
+
+    fn take(requests: &QuietRequests) -> Vec<RequestId> {
+        requests.take_quiet(QUIET).requests.into_keys().collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_is_quiet_when_no_result_arrived_for_the_whole_period() {
+        let requests = QuietRequests::default();
+        commit_result(&requests, 1);
+        advance(QUIET - SHORT).await;
+        commit_result(&requests, 1);
+        advance(QUIET - SHORT).await;
+        assert!(take(&requests).is_empty());
+        assert_eq!(requests.time_until_quiet(QUIET), SHORT);
+        advance(SHORT).await;
+        assert_eq!(take(&requests), [request(1)]);
+        assert!(requests.is_still_quiet(&request(1), QUIET));
+        commit_result(&requests, 1);
+        assert!(!requests.is_still_quiet(&request(1), QUIET));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn following_a_request_again_does_not_restart_its_quiet_period() {
+        let requests = QuietRequests::default();
+        commit_result(&requests, 1);
+        advance(QUIET).await;
+        requests.follow(request(1), Instant::now());
+        assert_eq!(take(&requests), [request(1)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
+        let requests = QuietRequests::default();
+        commit_result(&requests, 0);
+        advance(QUIET).await;
+        for number in 1..MAX_FOLLOWED {
+            commit_result(&requests, number);
+        }
+        commit_result(&requests, MAX_FOLLOWED);
+        let touched = requests.take_quiet(QUIET);
+        let quiet: Vec<RequestId> = touched.requests.into_keys().collect();
+        assert_eq!((quiet, touched.is_sweep_due), (vec![request(0)], true));
+        assert!(!requests.is_still_quiet(&request(0), QUIET));
+        advance(QUIET).await;
+        assert!(requests.is_still_quiet(&request(0), QUIET));
+    }
+}

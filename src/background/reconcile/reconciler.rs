@@ -1,0 +1,296 @@
+//! Looks up the missing results of changes.
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    background::reconcile::{
+        sweep::{Schedule, SweepError},
+        unmatched::UnmatchedResolver,
+    },
+    domain::{
+        callback::Callback,
+        change::Change,
+        clock::Clock,
+        evidence::{IdentifyingKinds, LookupMethod},
+        identifier::ReportedId,
+        matching::MatchKey,
+        newtypes::{ChangeId, RequestId},
+        result::{DeviceResult, Outcome, ResultSource},
+        state::ChangeState,
+    },
+    journal::{
+        ChangeDevice, ChangeFilter, DeviceFilter, DeviceOutcome, Journal, JournalError,
+        ReceivedCallback,
+    },
+    operations,
+    thingspace::{LookupError, ThingSpace},
+};
+
+/// Longest interval between sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// Changes of one page.
+const PAGE_SIZE: usize = 100;
+/// Pending devices of one page.
+const DEVICES_PAGE_SIZE: usize = 2_000;
+
+/// Looks up missing results.
+pub struct Reconciler {
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    initial_interval: Duration,
+    schedule: Schedule<ChangeId>,
+    unmatched: UnmatchedResolver,
+}
+
+/// The outcome of a device that a lookup proved.
+struct Finding {
+    ids: Vec<ReportedId>,
+    outcome: Outcome,
+    status_text: String,
+    evidence: &'static str,
+}
+
+impl Reconciler {
+    /// Creates a reconciler. It looks up the results of a change when they are missing `initial_interval`
+    /// after ThingSpace accepted the change, and at once if the change was stored before this process
+    /// started: callbacks can be missed during a restart.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        thingspace: Arc<ThingSpace>,
+        clock: Arc<dyn Clock>,
+        initial_interval: Duration,
+    ) -> Self {
+        let unmatched = UnmatchedResolver::new(
+            Arc::clone(&journal),
+            Arc::clone(&thingspace),
+            Arc::clone(&clock),
+            initial_interval,
+        );
+        Self {
+            journal,
+            thingspace,
+            clock,
+            initial_interval,
+            schedule: Schedule::new(initial_interval),
+            unmatched,
+        }
+    }
+
+    /// Looks up missing results until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let _stopped = stop.run_until_cancelled(self.sweep_forever()).await;
+    }
+
+    async fn sweep_forever(&mut self) {
+        let mut is_first = true;
+        loop {
+            let delay = match self.sweep(is_first).await {
+                Ok(()) => {
+                    is_first = false;
+                    SWEEP_INTERVAL.min(self.initial_interval)
+                }
+                Err(SweepError::Throttled(wait)) => wait,
+                Err(SweepError::Journal(error)) => {
+                    tracing::warn!(%error, "journal error; retrying lookups of missing results later");
+                    SWEEP_INTERVAL
+                }
+            };
+            sleep(delay).await;
+        }
+    }
+
+    async fn sweep(&mut self, is_first: bool) -> Result<(), SweepError> {
+        let changes = self.list_pending_changes().await?;
+        let ids = changes.iter().map(|change| change.change_id).collect();
+        self.schedule.retain(&ids);
+        for change in changes {
+            let remaining = || {
+                let age = change.accept_time.map(|time| self.clock.now().since(time));
+                match is_first {
+                    true => Duration::ZERO,
+                    false => self
+                        .initial_interval
+                        .saturating_sub(age.unwrap_or_default()),
+                }
+            };
+            if self.schedule.is_due_or_add(change.change_id, remaining) {
+                // A change that is throttled stays due.
+                self.reconcile(&change).await?;
+                self.schedule.advance(&change.change_id);
+            }
+        }
+        self.unmatched.sweep().await
+    }
+
+    async fn list_pending_changes(&self) -> Result<Vec<Change>, JournalError> {
+        let mut all = Vec::new();
+        let mut filter = ChangeFilter {
+            states: vec![ChangeState::Accepted, ChangeState::Overdue],
+            limit: PAGE_SIZE,
+            ..ChangeFilter::default()
+        };
+        loop {
+            let page = self.journal.changes(filter.clone()).await?;
+            let is_pending = |change: &Change| change.pending_count() > 0;
+            all.extend(page.changes.into_iter().filter(is_pending));
+            match page.next {
+                Some(next) => filter.after = Some(next),
+                None => return Ok(all),
+            }
+        }
+    }
+
+    async fn reconcile(&self, change: &Change) -> Result<(), SweepError> {
+        let pending = self.list_pending_devices(change.change_id).await?;
+        let Some(request) = change.request_ids.last().filter(|_| !pending.is_empty()) else {
+            return Ok(());
+        };
+        let change_id = change.change_id;
+        let findings = match operations::evidence(change.change_type).lookup {
+            LookupMethod::RequestStatus => self.look_up_request_status(change, &pending).await,
+            LookupMethod::DeviceList => self.look_up_device_list(change, &pending).await,
+        };
+        let findings = match findings {
+            Ok(findings) => findings,
+            Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
+            Err(error) => {
+                tracing::info!(%change_id, %error, "cannot look up missing results");
+                return Ok(());
+            }
+        };
+        let count = findings.len();
+        for finding in findings {
+            self.store(request, finding).await?;
+        }
+        if count > 0 {
+            tracing::info!(%change_id, count, "stored missing results that were looked up");
+        }
+        Ok(())
+    }
+
+    async fn list_pending_devices(
+        &self,
+        change_id: ChangeId,
+    ) -> Result<Vec<ChangeDevice>, JournalError> {
+        let mut all: Vec<ChangeDevice> = Vec::new();
+        loop {
+            let filter = DeviceFilter {
+                outcomes: vec![DeviceOutcome::Pending],
+                device: None,
+                from: all.last().map_or(0, |device| device.index + 1),
+                limit: DEVICES_PAGE_SIZE,
+            };
+            let page = self.journal.devices(change_id, filter).await?;
+            let is_last = page.len() < DEVICES_PAGE_SIZE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// Returns the final statuses of the pending devices in ThingSpace's status of each request.
+    async fn look_up_request_status(
+        &self,
+        change: &Change,
+        pending: &[ChangeDevice],
+    ) -> Result<Vec<Finding>, LookupError> {
+        let kinds = operations::evidence(change.change_type).identifying_kinds;
+        let missing = sent_keys(kinds, pending.iter());
+        let mut findings = Vec::new();
+        for request in &change.request_ids {
+            let devices = self.thingspace.request_status(&change.account, request);
+            findings.extend(devices.await?.into_iter().filter_map(|device| {
+                let is_final = device.outcome != Outcome::Interim;
+                let is_missing = matches_any(kinds, &device.ids, &missing);
+                (is_final && is_missing).then_some(Finding {
+                    ids: device.ids,
+                    outcome: device.outcome,
+                    status_text: device.status_text,
+                    evidence: "ThingSpace's status of the request has this outcome; the callback \
+                               has not arrived",
+                })
+            }));
+        }
+        Ok(findings)
+    }
+
+    /// Returns the pending devices that moved to the plan after the change was sent.
+    async fn look_up_device_list(
+        &self,
+        change: &Change,
+        pending: &[ChangeDevice],
+    ) -> Result<Vec<Finding>, LookupError> {
+        if !change.has_plan_snapshot {
+            return Ok(Vec::new());
+        }
+        let plan = change.service_plan.as_str();
+        let listed = self.thingspace.devices_on_plan(&change.account, plan);
+        let Some(listed) = listed.await? else {
+            return Ok(Vec::new());
+        };
+        let kinds = operations::evidence(change.change_type).identifying_kinds;
+        let moved = pending.iter().filter(|device| !device.was_on_plan);
+        let missing = sent_keys(kinds, moved);
+        let findings = listed.into_iter().filter_map(|device| {
+            matches_any(kinds, &device.ids, &missing).then_some(Finding {
+                ids: device.ids,
+                outcome: Outcome::Succeeded,
+                status_text: String::new(),
+                evidence: "the device list shows the device on the new plan, and did not before \
+                           the change was sent; the callback has not arrived",
+            })
+        });
+        Ok(findings.collect())
+    }
+
+    async fn store(&self, request: &RequestId, finding: Finding) -> Result<(), JournalError> {
+        let result = DeviceResult {
+            request_id: request.clone(),
+            device_ids: finding.ids,
+            outcome: finding.outcome,
+            status_text: finding.status_text,
+            fault: None,
+            esim_profile: None,
+            service_plan_change: None,
+            operation_text: String::new(),
+            source: ResultSource::Reconciled,
+            evidence: finding.evidence.to_owned(),
+            callback_count: 0,
+            max_callback_threshold: 0,
+        };
+        let received = ReceivedCallback {
+            callback: Callback::from_lookup(result),
+            account: None,
+            service: None,
+            receive_time: self.clock.now(),
+            forwarding: None,
+        };
+        self.journal
+            .store_callback(received)
+            .await
+            .map(|_stored| ())
+    }
+}
+
+/// Returns the identifying keys that were sent for these devices.
+fn sent_keys<'d>(
+    kinds: IdentifyingKinds,
+    devices: impl Iterator<Item = &'d ChangeDevice>,
+) -> HashSet<MatchKey> {
+    devices
+        .flat_map(|device| &device.sent.ids)
+        .map(MatchKey::from_id)
+        .filter(|key| key.is_identifying(kinds))
+        .collect()
+}
+
+fn matches_any(kinds: IdentifyingKinds, ids: &[ReportedId], keys: &HashSet<MatchKey>) -> bool {
+    ids.iter()
+        .filter_map(MatchKey::from_reported)
+        .any(|key| key.is_identifying(kinds) && keys.contains(&key))
+}
