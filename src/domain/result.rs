@@ -66,10 +66,10 @@ pub struct DeviceResult {
     /// The fault, if ThingSpace reported one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fault: Option<ThingSpaceFault>,
-    /// What it tells of an eSIM profile.
+    /// The state of the eSIM profile, if the result has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub esim_profile: Option<EsimProfile>,
-    /// What it tells of a plan change.
+    /// The details of the plan change, if the result has them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_plan_change: Option<PlanChangeDetails>,
     /// The name of the member of `deviceResponse`, such as `changeServicePlanResponse`; empty if absent.

@@ -19,7 +19,7 @@ struct InMemoryStore {
 fn number(group: DeviceRef) -> i64 {
     match group {
         DeviceRef::Device(index) => i64::from(index),
-        DeviceRef::UnmatchedResult(stray) => -1 - stray,
+        DeviceRef::UnmatchedResult(number) => -1 - number,
     }
 }
 
@@ -44,13 +44,13 @@ impl DeviceStateStore for InMemoryStore {
         Ok(())
     }
 
-    fn merge(&mut self, stray: i64, into: DeviceRef) -> Result<(), Infallible> {
+    fn merge(&mut self, unmatched: i64, into: DeviceRef) -> Result<(), Infallible> {
         self.states
-            .remove(&number(DeviceRef::UnmatchedResult(stray)));
+            .remove(&number(DeviceRef::UnmatchedResult(unmatched)));
         for owner in self
             .owners
             .values_mut()
-            .filter(|owner| **owner == DeviceRef::UnmatchedResult(stray))
+            .filter(|owner| **owner == DeviceRef::UnmatchedResult(unmatched))
         {
             *owner = into;
         }
@@ -271,7 +271,7 @@ fn an_unmatched_result_that_may_belong_to_a_counted_device_does_not_count() {
         unmatched: 0,
     };
     assert_eq!(run(&[0, 0], &fleet, &answers), (counts, false));
-    // Once it is known to have another MDN, the stray must be the second.
+    // Once the first device has another MDN, the unmatched result must be the second device.
     let answers = [
         report(0, &[0, 1], Outcome::Succeeded),
         report(1, &[1], Outcome::Failed),

@@ -231,7 +231,7 @@ fn is_digits(text: &str, length: usize) -> bool {
     text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Whether a line names a post office box, however it is spelled: "PO Box 12",
+/// True if a line names a post office box, in any spelling: "PO Box 12",
 /// "P.O. BOX 12", "p o box", "POB 12", "Post Office Box 12".
 fn is_po_box(line: &str) -> bool {
     let letters: String = line
