@@ -105,7 +105,11 @@ pub(super) fn callback_settings(
         path_secret: callbacks.path_secret.as_ref().map(source),
         credentials: current,
         previous_credentials: previous,
-        require_password: callbacks.require_password.clone(),
+        require_password: callbacks
+            .require_password
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         allow_cidrs: callbacks.allow_cidrs.clone(),
         allow_mode: match callbacks.allow_mode {
             config::AllowMode::Report => callbacks::AllowMode::Report,

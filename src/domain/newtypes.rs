@@ -119,10 +119,12 @@ impl fmt::Debug for ChangeId {
 }
 
 impl CallbackService {
-    /// Tells the results of 5G Business Internet plan changes.
+    /// Reports the results of 5G Business Internet plan changes.
     pub const CARRIER: &str = "CarrierService";
-    /// Tells the results of eSIM profile operations.
+    /// Reports the results of eSIM profile operations.
     pub const DEVICE_PROFILE: &str = "DeviceProfileService";
+    /// The services that report results of operations.
+    pub const WITH_RESULTS: [&str; 2] = [Self::CARRIER, Self::DEVICE_PROFILE];
 
     /// Whether it is this one, in any case.
     pub fn eq_ignore_case(&self, name: &str) -> bool {
