@@ -55,10 +55,10 @@ settings! {
         /// gateway appends `/accounts/…` and `/callbacks/…`. With `thingspace.accounts`, the
         /// gateway compares this URL with the registered ones.
         public_url: Option<Url> = Optional(HttpUrl);
-        /// Whether the gateway registers its callback URL for `thingspace.accounts`. `never` only
-        /// reports registrations that do not point to `callbacks.public_url`. `if_unclaimed`
-        /// registers where no URL is registered. `replace` also replaces another URL, which then
-        /// gets no more callbacks.
+        /// Registration of the callback URL for `thingspace.accounts`. `never` only reports
+        /// registrations that do not point to `callbacks.public_url`. `if_unclaimed` registers the
+        /// URL where none is registered. `replace` also replaces another URL, which then gets no
+        /// more callbacks.
         register: RegisterPolicy = WithDefault(one_of::<RegisterPolicy>()) or "never";
         /// User name that ThingSpace sends in the body of each callback. Needs
         /// `callbacks.password`.
@@ -75,9 +75,9 @@ settings! {
         path_secret: Option<Secret> = Sensitive(PATH_SECRET);
         /// Networks that callbacks come from. An empty list allows any address.
         allow_cidrs: Vec<IpNet> = WithDefault(list_of::<IpNet>()) or "";
-        /// What happens to a callback from an address that is not listed. `report` accepts it if
-        /// its path secret or credentials are correct, and reports it. `enforce` rejects it.
-        /// Verizon changes its addresses from time to time.
+        /// Treatment of callbacks from addresses outside `callbacks.allow_cidrs`. `report` accepts
+        /// a callback if its path secret or credentials are correct, and reports it. `enforce`
+        /// rejects it. Verizon changes its addresses from time to time.
         allow_mode: AllowMode = WithDefault(one_of::<AllowMode>()) or "report";
         /// Number of trusted proxies in front of the callback listener that append their caller to
         /// `X-Forwarded-For`. With 0, the gateway does not read this header.
@@ -93,14 +93,14 @@ settings! {
         /// Maximum size of the quarantine, in bytes. When it is full, the gateway rejects callbacks
         /// that belong in it. It never deletes an entry that has not been listed.
         quarantine_max_bytes: u64 = WithDefault(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
-        /// Webhook to which the gateway forwards each stored callback until it answers 2xx. The
+        /// Webhook to which the gateway forwards each stored callback until it responds 2xx. The
         /// body contains `callbacks.username` and `callbacks.password`. `{service}` in the path or
         /// the query stands for the name of the callback service.
         forward_url: Option<Secret> = Sensitive(WEBHOOK_URL);
         /// Age at which the gateway drops a callback that it could not forward.
         forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
-        /// Maximum number of callbacks that wait to be forwarded. Beyond it the gateway drops the
-        /// oldest. Storing and answering a callback never depends on the webhook.
+        /// Maximum number of callbacks that wait to be forwarded. Beyond it, the gateway drops the
+        /// oldest. The webhook never delays the response to a callback.
         forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
         /// PEM file with the certificate chain of the callback listener. With this and
         /// `callbacks.tls_key_file`, the listener accepts only TLS. ThingSpace requires a
@@ -206,7 +206,7 @@ settings! {
         /// `serve --sandbox` the default is a temporary directory.
         dir: PathBuf = WithDefault(FilePath) or "./data";
         /// Time for which the journal keeps a change, its results and its idempotency key after its
-        /// last event. At least `changes.close_after`. After a leap of the system clock, the journal
+        /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
         retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
@@ -215,9 +215,9 @@ settings! {
 
     /// The authentication of clients.
     auth: AuthConfig {
-        /// How the gateway authenticates clients. `none` accepts every client that can reach the
-        /// port. The setting is required if clients on a network can change real plans: with
-        /// Verizon's base URL, and a `grpc.listen` that is not loopback.
+        /// Authentication of clients. `none` accepts every client that can reach the port. The
+        /// setting is required if clients on a network can change real plans: with Verizon's base
+        /// URL and a `grpc.listen` that is not loopback.
         mode: Option<AuthMode> = Optional(one_of::<AuthMode>());
     }
 
@@ -289,10 +289,10 @@ settings! {
         initial_plan: ServicePlan = WithDefault(PlanName) or "Sandbox Initial Plan";
         /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
         callback_url: Option<Url> = Optional(HttpUrl);
-        /// How often and how soon a callback is sent again. `quick`: three more times, a second
-        /// apart. `measured`: once more after 1.3 s, as measured on ThingSpace. `documented`: three
-        /// more times, five minutes apart. With `quick` and `measured`, a second copy follows if
-        /// the listener does not answer within 4 s, while the first request is still in progress.
+        /// Retries of a callback that was not delivered. `quick`: three, one second apart.
+        /// `measured`: one after 1.3 s, as measured on ThingSpace. `documented`: three, five
+        /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
+        /// not respond within 4 s, while the first request is still in progress.
         resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
         /// Factor for the times of `sandbox.resend`. For example, `0.01` turns five minutes into
         /// three seconds.
@@ -324,8 +324,8 @@ settings! {
         token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
         /// Lifetime of a session without use.
         session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
-        /// Ends the previous session of a user at each log-in. Whether ThingSpace does so is not
-        /// known.
+        /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
+        /// does so.
         single_session: bool = WithDefault(Switch) or "false";
         /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
         /// `Retry-After`. 0: no limit.

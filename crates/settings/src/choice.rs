@@ -53,7 +53,7 @@ impl<T: Choice> Kind for OneOf<T> {
         let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
         Description {
             schema: json!({ "enum": names }),
-            ..Description::scalar(format!("`{}`", names.join("` or `")), "WORD")
+            ..Description::scalar(alternatives(&names), "WORD")
         }
     }
     fn parse(&self, text: &str) -> Option<T> {
@@ -63,5 +63,14 @@ impl<T: Choice> Kind for OneOf<T> {
     }
     fn toml(&self, value: &T) -> String {
         toml_string(value.name())
+    }
+}
+
+/// Formats names as "`a`, `b` or `c`".
+fn alternatives(names: &[&str]) -> String {
+    let quoted = format!("`{}`", names.join("`, `"));
+    match quoted.rsplit_once(", ") {
+        Some((first, last)) => format!("{first} or {last}"),
+        None => quoted,
     }
 }
