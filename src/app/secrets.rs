@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     callbacks::{self, CallbackCredentials, SecretSource},
-    config::{self, Config, FiveGBiHttpMethod, Secret},
-    thingspace::{self, CredentialSource, FailedLoginStore, FiveGBiMethod, ThingSpaceCredentials},
+    config::{self, Config, Secret},
+    thingspace::{self, CredentialSource, FailedLoginStore, ThingSpaceCredentials},
 };
 
 /// How often files with secrets are read anew.
@@ -139,10 +139,7 @@ pub(super) fn thingspace_settings(
 ) -> thingspace::ThingSpaceSettings {
     thingspace::ThingSpaceSettings {
         base_url: config.thingspace.base_url.clone(),
-        five_g_bi_method: match config.thingspace.five_g_bi_http_method {
-            FiveGBiHttpMethod::Post => FiveGBiMethod::Post,
-            FiveGBiHttpMethod::Put => FiveGBiMethod::Put,
-        },
+        five_g_bi_http_method: config.thingspace.five_g_bi_http_method,
         request_timeout: config.thingspace.request_timeout,
         credentials: Arc::new(CredentialsProvider(config.thingspace.clone())),
         failed_logins,

@@ -16,8 +16,7 @@ use crate::{
     },
     telemetry::Instruments,
     thingspace::{
-        CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod, ThingSpaceCredentials,
-        ThingSpaceSettings,
+        CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials, ThingSpaceSettings,
     },
 };
 
@@ -71,7 +70,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>) {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let settings = ThingSpaceSettings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
-        five_g_bi_method: FiveGBiMethod::Post,
+        five_g_bi_http_method: crate::config::FiveGBiHttpMethod::Post,
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(StubCredentials),
         failed_logins: Arc::new(StubCredentials),

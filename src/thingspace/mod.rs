@@ -39,6 +39,7 @@ use self::{
     wire::OutboundRequest,
 };
 use crate::{
+    config::FiveGBiHttpMethod,
     domain::{
         change::{ChangeRequest, ChangeType, OperationPayload, Refusal, RefusalKind},
         newtypes::RequestId,
@@ -52,8 +53,8 @@ pub use self::{
     lookups::{DeviceStatus, ListedDevice, LookupError},
     service_plans::ServicePlanInfo,
     settings::{
-        ClientBuildError, CredentialSource, FailedLoginStore, FailedLogins, FiveGBiMethod,
-        ThingSpaceCredentials, ThingSpaceSettings,
+        ClientBuildError, CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials,
+        ThingSpaceSettings,
     },
 };
 
@@ -144,9 +145,9 @@ impl ThingSpace {
         Ok(Self {
             http,
             endpoint,
-            five_g_bi_method: match settings.five_g_bi_method {
-                FiveGBiMethod::Post => Method::POST,
-                FiveGBiMethod::Put => Method::PUT,
+            five_g_bi_method: match settings.five_g_bi_http_method {
+                FiveGBiHttpMethod::Post => Method::POST,
+                FiveGBiHttpMethod::Put => Method::PUT,
             },
             session_manager: access,
             change_rate_limit: RateLimit::new(settings.changes_per_minute),

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
+use crate::config::FiveGBiHttpMethod;
+
 /// What the client has to be told.
 #[derive(Clone)]
 pub struct ThingSpaceSettings {
@@ -14,8 +16,8 @@ pub struct ThingSpaceSettings {
     /// `https://thingspace.verizon.com/api`. Without user name, query and
     /// fragment.
     pub base_url: Url,
-    /// The verb of the 5G Business Internet call.
-    pub five_g_bi_method: FiveGBiMethod,
+    /// HTTP method of the 5G Business Internet plan change.
+    pub five_g_bi_http_method: FiveGBiHttpMethod,
     /// How long one request may take in all. Making the connection may take a
     /// half of it, and 10 s at most.
     pub request_timeout: Duration,
@@ -61,18 +63,6 @@ pub struct FailedLogins {
     pub unfinished: u8,
     /// Time since the latest refusal; `None` when it is long ago.
     pub since_refused: Option<Duration>,
-}
-
-/// The verb of the 5G Business Internet call. ThingSpace's own pages disagree:
-/// the request line of "Change a 5G BI device's service plan" says POST, its
-/// headline and the reference table say PUT.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum FiveGBiMethod {
-    /// As the page's request line has it.
-    #[default]
-    Post,
-    /// As the page's headline has it.
-    Put,
 }
 
 /// Where the credentials come from. Asked at each log-in, so that a rotated
@@ -121,7 +111,7 @@ impl fmt::Debug for ThingSpaceSettings {
         // The host only: somebody may have put a password into the URL.
         f.debug_struct("Settings")
             .field("host", &self.base_url.host_str())
-            .field("five_g_bi_method", &self.five_g_bi_method)
+            .field("five_g_bi_http_method", &self.five_g_bi_http_method)
             .field("request_timeout", &self.request_timeout)
             .finish_non_exhaustive()
     }

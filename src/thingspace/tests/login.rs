@@ -114,7 +114,7 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses
     ] {
         let fake = ScriptedThingSpace::start().await;
         let source = credential_store("the-password");
-        let client = client_with(&fake.base_url, &source, FiveGBiMethod::Post);
+        let client = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Post);
         fake.script(path, [answer(status, body)]);
         let unprepared = client.prepare(None, soon()).await.unwrap_err();
         let kind = match counts {

@@ -73,11 +73,11 @@ fn soon() -> Instant {
 fn client_with(
     base_url: &str,
     source: &Arc<FakeCredentialStore>,
-    method: FiveGBiMethod,
+    method: FiveGBiHttpMethod,
 ) -> ThingSpace {
     let settings = ThingSpaceSettings {
         base_url: base_url.parse().unwrap(),
-        five_g_bi_method: method,
+        five_g_bi_http_method: method,
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<FakeCredentialStore>::clone(source),
         failed_logins: Arc::<FakeCredentialStore>::clone(source),
@@ -91,7 +91,7 @@ fn client(base_url: &str) -> ThingSpace {
     client_with(
         base_url,
         &credential_store("the-password"),
-        FiveGBiMethod::Post,
+        FiveGBiHttpMethod::Post,
     )
 }
 
@@ -195,7 +195,7 @@ async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
         .send_change(&five_g_bi(true), None)
         .await;
     let source = credential_store("the-password");
-    let put = client_with(&fake.base_url, &source, FiveGBiMethod::Put);
+    let put = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Put);
     put.send_change(&five_g_bi(false), None).await;
 
     let seen = fake.received(FIVE_G_BI);
