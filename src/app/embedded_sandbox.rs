@@ -79,7 +79,7 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
         session_lifetime: config.session_lifetime,
         single_session: config.single_session,
         requests_per_minute: config.requests_per_minute,
-        initial_plan: config.initial_plan.clone(),
+        initial_plan: config.initial_plan.to_string(),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
         DesiredListener, DesiredListenerSource, RegisterPolicy, Registrar, RegistrationMonitor,
     },
     config::{self, Config, Secret},
-    domain::{clock::Clock, newtypes::AccountName},
+    domain::clock::Clock,
     journal::Journal,
     telemetry::Instruments,
     thingspace::ThingSpace,
@@ -29,11 +29,7 @@ pub(super) fn build_registration_monitor(
     clock: &Arc<dyn Clock>,
     instruments: Instruments,
 ) -> Option<RegistrationMonitor> {
-    // The settings have the same rule for an account.
-    let accounts = config.thingspace.accounts.iter();
-    let accounts: Vec<AccountName> = accounts
-        .filter_map(|name| AccountName::parse(name).ok())
-        .collect();
+    let accounts = config.thingspace.accounts.clone();
     let public_url = config.callbacks.public_url.clone()?;
     if accounts.is_empty() {
         return None;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     callbacks::{self, CallbackCredentials, SecretSource},
-    config::{self, Config, FiveGBiHttpMethod, Secret},
+    config::{self, Config, Secret},
     operations::WireSettings,
     thingspace::{self, CredentialSource, FailedLoginStore, ThingSpaceCredentials},
 };
@@ -106,7 +106,11 @@ pub(super) fn callback_settings(
         path_secret: callbacks.path_secret.as_ref().map(source),
         credentials: current,
         previous_credentials: previous,
-        require_password: callbacks.require_password.clone(),
+        require_password: callbacks
+            .require_password
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         allow_cidrs: callbacks.allow_cidrs.clone(),
         allow_mode: match callbacks.allow_mode {
             config::AllowMode::Report => callbacks::AllowMode::Report,
@@ -137,10 +141,7 @@ pub(super) fn thingspace_settings(
     thingspace::ThingSpaceSettings {
         base_url: config.thingspace.base_url.clone(),
         wire: WireSettings {
-            five_g_bi_method: match config.thingspace.five_g_bi_http_method {
-                FiveGBiHttpMethod::Post => http::Method::POST,
-                FiveGBiHttpMethod::Put => http::Method::PUT,
-            },
+            five_g_bi_http_method: config.thingspace.five_g_bi_http_method,
         },
         request_timeout: config.thingspace.request_timeout,
         credentials: Arc::new(CredentialsProvider(config.thingspace.clone())),

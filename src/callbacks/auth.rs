@@ -14,7 +14,10 @@ use super::{
     response::CallbackRefusal,
     settings::{AllowMode, CallbackCredentials, CallbackSettings, SecretSource},
 };
-use crate::domain::{callback::Callback, newtypes::AccountName};
+use crate::domain::{
+    callback::Callback,
+    newtypes::{AccountName, CallbackService},
+};
 
 /// Judges requests by their path, source and password.
 pub(super) struct Authenticator {
@@ -157,7 +160,7 @@ impl Authenticator {
     fn requires_credentials(&self, service: &str) -> bool {
         let is = |name: &str| name.eq_ignore_ascii_case(service);
         let is_listed = self.settings.require_password.iter().any(|name| is(name));
-        is_listed || !(is("CarrierService") || is("DeviceProfileService"))
+        is_listed || !CallbackService::WITH_RESULTS.iter().any(|name| is(name))
     }
 
     fn has_valid_credentials(&self, callback: &Callback) -> bool {

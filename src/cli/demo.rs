@@ -16,9 +16,9 @@ use tonic::{Status, transport::Channel};
 use super::{config::load_and_check, write_line};
 use crate::{
     app::App,
-    config::{Mode, Sources},
+    config::{LogFormat, Mode, Sources, TelemetryConfig},
     proto::{self, gateway_service_client::GatewayServiceClient, watch_request_response::Event},
-    telemetry::{self, Telemetry},
+    telemetry::Telemetry,
 };
 
 /// The account that the demo changes plans in.
@@ -89,8 +89,8 @@ pub fn run(
 
 /// On a gateway with a sandbox that live as long as the demo.
 async fn run_with_embedded_gateway(devices: u32, json: bool) -> Result<DemoReport, String> {
-    let telemetry = Telemetry::init(&telemetry::TelemetrySettings {
-        log_format: telemetry::LogFormat::Auto,
+    let telemetry = Telemetry::init(&TelemetryConfig {
+        log_format: LogFormat::Auto,
         log_filter: "warn".into(),
         otlp_endpoint: None,
         otlp_protocol: None,

@@ -13,7 +13,7 @@ use super::{config::load_and_check, write_line};
 use crate::{
     app::{App, sandbox_settings},
     config::{self, Config, Mode, Sources},
-    telemetry::{self, Telemetry},
+    telemetry::Telemetry,
 };
 
 /// The exit code of a start that failed, or of an end that was forced.
@@ -115,7 +115,7 @@ where
     let telemetry = {
         // The way to a collector is made in the runtime that it runs in.
         let _runtime = runtime.enter();
-        Telemetry::init(&telemetry_settings(&loaded.config.telemetry))
+        Telemetry::init(&loaded.config.telemetry)
     };
     let telemetry = match telemetry {
         Ok(telemetry) => telemetry,
@@ -149,22 +149,6 @@ where
             EXIT_FAILURE
         }
     })
-}
-
-fn telemetry_settings(settings: &config::TelemetryConfig) -> telemetry::TelemetrySettings {
-    telemetry::TelemetrySettings {
-        log_format: match settings.log_format {
-            config::LogFormat::Auto => telemetry::LogFormat::Auto,
-            config::LogFormat::Json => telemetry::LogFormat::Json,
-            config::LogFormat::Text => telemetry::LogFormat::Text,
-        },
-        log_filter: settings.log_filter.clone(),
-        otlp_endpoint: settings.otlp_endpoint.clone(),
-        otlp_protocol: settings.otlp_protocol.map(|protocol| match protocol {
-            config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
-            config::OtlpProtocol::HttpProtobuf => telemetry::OtlpProtocol::HttpProtobuf,
-        }),
-    }
 }
 
 /// Lets the process have as many connections as the system allows it: shells give far fewer.

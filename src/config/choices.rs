@@ -1,123 +1,81 @@
-//! The settings that are one of a few words.
+//! Settings with a fixed set of values.
 
-/// A closed set of words, as a setting spells them.
-pub(super) trait Choice: Copy + PartialEq + 'static {
-    /// Every word with its meaning.
-    const ALL: &'static [(&'static str, Self)];
-    /// Added to what an error says was expected, such as a word that a later version will know.
-    const NOTE: &'static str;
-}
+use thingspace_settings::choices;
 
-macro_rules! choice {
-    (
-        $(#[$meta:meta])*
-        $Name:ident $(, note $note:literal)? {
-            $( $(#[$variant_meta:meta])* $Variant:ident = $word:literal ),+ $(,)?
-        }
-    ) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum $Name {
-            $( $(#[$variant_meta])* $Variant, )+
-        }
-
-        impl Choice for $Name {
-            const ALL: &'static [(&'static str, Self)] = &[$( ($word, Self::$Variant), )+];
-            const NOTE: &'static str = concat!("" $(, $note)?);
-        }
-    };
-}
-
-choice! {
-    /// What happens to a callback from an address outside `callbacks.allow_cidrs`.
+choices! {
+    /// Treatment of a callback from an address outside `callbacks.allow_cidrs`.
     AllowMode {
-        /// It is stored when its secret or password is right, and reported.
+        /// Accepts the callback if its path secret or credentials are correct, and reports it.
         Report = "report",
-        /// It is refused.
+        /// Rejects the callback.
         Enforce = "enforce",
     }
-}
 
-choice! {
-    /// What the gateway registers at ThingSpace by itself.
+    /// Registration of the gateway's callback URL.
     RegisterPolicy {
-        /// Nothing: it reports.
+        /// Only reports registrations that differ.
         Never = "never",
-        /// Itself, where no listener is registered.
+        /// Registers the URL where none is registered.
         IfUnclaimed = "if_unclaimed",
-        /// Itself, over whatever listener is registered.
+        /// Also replaces another URL.
         Replace = "replace",
     }
-}
 
-choice! {
-    /// The HTTP method of the 5G BI plan change, about which Verizon's own documents disagree.
+    /// HTTP method of the 5G BI plan change. Verizon's documentation contradicts itself about it.
     FiveGBiHttpMethod {
         /// `POST`.
         Post = "POST",
-        /// `PUT`, as the SDKs send it.
+        /// `PUT`, as Verizon's SDKs send it.
         Put = "PUT",
     }
-}
 
-choice! {
-    /// What keeps the journal.
+    /// Storage engine of the journal.
     JournalEngine {
         /// SQLite in one directory, for one replica.
         Sqlite = "sqlite",
     }
-}
 
-choice! {
-    /// Who may call.
+    /// Authentication of clients.
     AuthMode {
-        /// Everybody who can reach the port.
+        /// Accepts every client that can reach the port.
         None = "none",
     }
-}
 
-choice! {
-    /// How log lines look.
+    /// Format of the log.
     LogFormat {
-        /// Readable on a terminal, JSON otherwise.
+        /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
         Auto = "auto",
-        /// One JSON object a line.
+        /// One JSON object per line.
         Json = "json",
-        /// Readable lines.
+        /// Human-readable lines.
         Text = "text",
     }
-}
 
-choice! {
-    /// How an OpenTelemetry collector is spoken to.
+    /// Protocol of the OpenTelemetry collector.
     OtlpProtocol {
         /// OTLP over gRPC.
         Grpc = "grpc",
         /// OTLP over HTTP, with protobuf bodies.
         HttpProtobuf = "http/protobuf",
     }
-}
 
-choice! {
-    /// The order in which the sandbox sends the callbacks of one request.
+    /// Order in which the sandbox sends the callbacks of a request.
     CallbackOrder {
         /// The order of the devices in the request.
         AsSent = "as_sent",
-        /// The last device first.
+        /// The reverse order.
         Reversed = "reversed",
-        /// Any order; the same one for the same seed.
+        /// A random order that depends on the seed.
         Shuffled = "shuffled",
     }
-}
 
-choice! {
-    /// How often and how soon the sandbox sends a callback again that nobody took.
+    /// Retries of a callback that the sandbox could not deliver.
     ResendPolicy {
-        /// Three more times, a second apart.
+        /// Three retries, one second apart.
         Quick = "quick",
-        /// Once more after 1.3 s, then no more, as seen on ThingSpace.
+        /// One retry after 1.3 s, as measured on ThingSpace.
         Measured = "measured",
-        /// Three more times, five minutes apart.
+        /// Three retries, five minutes apart.
         Documented = "documented",
     }
 }

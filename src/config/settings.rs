@@ -1,31 +1,34 @@
-//! The table of all settings. `docs/settings.md` is made from it: after a change here, run
+//! The table of all settings, and their structs. `docs/settings.md` is generated from it with
 //! `cargo run -- config docs > docs/settings.md`.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
+use thingspace_settings::{
+    DAY, DurationRange, FilePath, HOUR, HttpUrl, MILLISECOND, MINUTE, Number, SECOND, Secret,
+    SocketAddress, Switch, list_of, one_of, settings,
+};
 use url::Url;
 
-use super::choices::{
-    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    RegisterPolicy, ResendPolicy,
-};
-use super::error::{ConfigError, SettingOrigin};
-use super::kind::{
-    DAY, DurationRange, FilePath, HOUR, HttpUrl, LogFilter, MILLISECOND, MINUTE, Number, PlanName,
-    SECOND, SocketAddress, Switch, one_of,
-};
-use super::list::{BillingAccount, CallbackServiceName, ListOf, Network};
-use super::load::Values;
-use super::secret::{Secret, SecretFormat};
-use super::table::{
-    EffectiveSetting, Optional, Sensitive, Setting, SettingGroup, WithDefault, settings,
+use crate::{
+    config::{
+        choices::{
+            AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
+            OtlpProtocol, RegisterPolicy, ResendPolicy,
+        },
+        kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, PlanName, WEBHOOK_URL},
+    },
+    domain::newtypes::{AccountName, CallbackService, ServicePlan},
 };
 
+/// Host of Verizon's production service.
+const PRODUCTION_HOST: &str = "thingspace.verizon.com";
+
 settings! {
+    /// All settings of the program. [`Config::load`] checks each of them, and
+    /// [`Config::check_for`] checks their combinations.
+    Config, variables "TSGW_";
+
     /// The port for gRPC clients.
     grpc: GrpcConfig {
         /// Address and port of the gRPC service. Port 0 selects a free port, which the first lines
@@ -52,29 +55,29 @@ settings! {
         /// gateway appends `/accounts/…` and `/callbacks/…`. With `thingspace.accounts`, the
         /// gateway compares this URL with the registered ones.
         public_url: Option<Url> = Optional(HttpUrl);
-        /// Whether the gateway registers its callback URL for `thingspace.accounts`. `never` only
-        /// reports registrations that do not point to `callbacks.public_url`. `if_unclaimed`
-        /// registers where no URL is registered. `replace` also replaces another URL, which then
-        /// gets no more callbacks.
+        /// Registration of the callback URL for `thingspace.accounts`. `never` only reports
+        /// registrations that do not point to `callbacks.public_url`. `if_unclaimed` registers the
+        /// URL where none is registered. `replace` also replaces another URL, which then gets no
+        /// more callbacks.
         register: RegisterPolicy = WithDefault(one_of::<RegisterPolicy>()) or "never";
         /// User name that ThingSpace sends in the body of each callback. Needs
         /// `callbacks.password`.
-        username: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
+        username: Option<Secret> = Sensitive(CALLBACK_CREDENTIAL);
         /// Password that ThingSpace sends in the body of each callback. Needs `callbacks.username`.
-        password: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
+        password: Option<Secret> = Sensitive(CALLBACK_CREDENTIAL);
         /// User name that was registered before the current one. The gateway accepts it during a
         /// rotation: ThingSpace was observed to send the previous credentials for up to 14 minutes.
-        previous_username: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
+        previous_username: Option<Secret> = Sensitive(CALLBACK_CREDENTIAL);
         /// Password that was registered before the current one. Needs
         /// `callbacks.previous_username`.
-        previous_password: Option<Secret> = Sensitive(SecretFormat::CALLBACK_CREDENTIAL);
+        previous_password: Option<Secret> = Sensitive(CALLBACK_CREDENTIAL);
         /// Secret in the last segment of the registered callback URL.
-        path_secret: Option<Secret> = Sensitive(SecretFormat::PATH);
+        path_secret: Option<Secret> = Sensitive(PATH_SECRET);
         /// Networks that callbacks come from. An empty list allows any address.
-        allow_cidrs: Vec<IpNet> = WithDefault(ListOf(Network)) or "";
-        /// What happens to a callback from an address that is not listed. `report` accepts it if
-        /// its path secret or credentials are correct, and reports it. `enforce` rejects it.
-        /// Verizon changes its addresses from time to time.
+        allow_cidrs: Vec<IpNet> = WithDefault(list_of::<IpNet>()) or "";
+        /// Treatment of callbacks from addresses outside `callbacks.allow_cidrs`. `report` accepts
+        /// a callback if its path secret or credentials are correct, and reports it. `enforce`
+        /// rejects it. Verizon changes its addresses from time to time.
         allow_mode: AllowMode = WithDefault(one_of::<AllowMode>()) or "report";
         /// Number of trusted proxies in front of the callback listener that append their caller to
         /// `X-Forwarded-For`. With 0, the gateway does not read this header.
@@ -86,18 +89,18 @@ settings! {
         /// `CarrierService` and `DeviceProfileService` report results; one of them that is not
         /// listed may omit the credentials, but must not send wrong ones. All other services must
         /// send them.
-        require_password: Vec<String> = WithDefault(ListOf(CallbackServiceName)) or "CarrierService";
+        require_password: Vec<CallbackService> = WithDefault(list_of::<CallbackService>()) or "CarrierService";
         /// Maximum size of the quarantine, in bytes. When it is full, the gateway rejects callbacks
         /// that belong in it. It never deletes an entry that has not been listed.
         quarantine_max_bytes: u64 = WithDefault(Number { min: 0, max: 1_099_511_627_776_u64 }) or "67108864";
-        /// Webhook to which the gateway forwards each stored callback until it answers 2xx. The
+        /// Webhook to which the gateway forwards each stored callback until it responds 2xx. The
         /// body contains `callbacks.username` and `callbacks.password`. `{service}` in the path or
         /// the query stands for the name of the callback service.
-        forward_url: Option<Secret> = Sensitive(SecretFormat::URL);
+        forward_url: Option<Secret> = Sensitive(WEBHOOK_URL);
         /// Age at which the gateway drops a callback that it could not forward.
         forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
-        /// Maximum number of callbacks that wait to be forwarded. Beyond it the gateway drops the
-        /// oldest. Storing and answering a callback never depends on the webhook.
+        /// Maximum number of callbacks that wait to be forwarded. Beyond it, the gateway drops the
+        /// oldest. The webhook never delays the response to a callback.
         forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
         /// PEM file with the certificate chain of the callback listener. With this and
         /// `callbacks.tls_key_file`, the listener accepts only TLS. ThingSpace requires a
@@ -123,14 +126,14 @@ settings! {
         /// `/m2m/v1/…`. Plain `http` is allowed, for tests.
         base_url: Url = WithDefault(HttpUrl) or "https://thingspace.verizon.com/api";
         /// Key of the ThingSpace application.
-        app_key: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        app_key: Option<Secret> = Sensitive(CREDENTIAL);
         /// Secret of the ThingSpace application.
-        app_secret: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        app_secret: Option<Secret> = Sensitive(CREDENTIAL);
         /// User name of the UWS account for the session.
-        uws_username: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        uws_username: Option<Secret> = Sensitive(CREDENTIAL);
         /// Password of the UWS account for the session. ThingSpace locks the account after five
         /// failed log-ins.
-        uws_password: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        uws_password: Option<Secret> = Sensitive(CREDENTIAL);
         /// HTTP method of the 5G Business Internet plan change. Verizon's documentation contradicts
         /// itself about it.
         five_g_bi_http_method: FiveGBiHttpMethod = WithDefault(one_of::<FiveGBiHttpMethod>()) or "POST";
@@ -144,7 +147,7 @@ settings! {
         lookups_per_minute: u32 = WithDefault(Number { min: 1, max: 100_000 }) or "60";
         /// Billing accounts whose callback registrations the gateway checks every five minutes.
         /// Needs `callbacks.public_url`.
-        accounts: Vec<String> = WithDefault(ListOf(BillingAccount)) or "";
+        accounts: Vec<AccountName> = WithDefault(list_of::<AccountName>()) or "";
         /// Timeout of a request to ThingSpace, from connecting to the last byte of the response.
         request_timeout: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
     }
@@ -203,7 +206,7 @@ settings! {
         /// `serve --sandbox` the default is a temporary directory.
         dir: PathBuf = WithDefault(FilePath) or "./data";
         /// Time for which the journal keeps a change, its results and its idempotency key after its
-        /// last event. At least `changes.close_after`. After a leap of the system clock, the journal
+        /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
         retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
@@ -212,9 +215,9 @@ settings! {
 
     /// The authentication of clients.
     auth: AuthConfig {
-        /// How the gateway authenticates clients. `none` accepts every client that can reach the
-        /// port. The setting is required if clients on a network can change real plans: with
-        /// Verizon's base URL, and a `grpc.listen` that is not loopback.
+        /// Authentication of clients. `none` accepts every client that can reach the port. The
+        /// setting is required if clients on a network can change real plans: with Verizon's base
+        /// URL and a `grpc.listen` that is not loopback.
         mode: Option<AuthMode> = Optional(one_of::<AuthMode>());
     }
 
@@ -283,13 +286,13 @@ settings! {
         /// random.
         order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
         /// Plan of a device before its first change.
-        initial_plan: String = WithDefault(PlanName) or "Sandbox Initial Plan";
+        initial_plan: ServicePlan = WithDefault(PlanName) or "Sandbox Initial Plan";
         /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
         callback_url: Option<Url> = Optional(HttpUrl);
-        /// How often and how soon a callback is sent again. `quick`: three more times, a second
-        /// apart. `measured`: once more after 1.3 s, as measured on ThingSpace. `documented`: three
-        /// more times, five minutes apart. With `quick` and `measured`, a second copy follows if
-        /// the listener does not answer within 4 s, while the first request is still in progress.
+        /// Retries of a callback that was not delivered. `quick`: three, one second apart.
+        /// `measured`: one after 1.3 s, as measured on ThingSpace. `documented`: three, five
+        /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
+        /// not respond within 4 s, while the first request is still in progress.
         resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
         /// Factor for the times of `sandbox.resend`. For example, `0.01` turns five minutes into
         /// three seconds.
@@ -309,23 +312,39 @@ settings! {
         /// registration. On ThingSpace, 14 minutes were measured.
         credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
         /// Key that token requests must have. Unset: any key.
-        app_key: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        app_key: Option<Secret> = Sensitive(CREDENTIAL);
         /// Secret that token requests must have. Unset: any secret.
-        app_secret: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        app_secret: Option<Secret> = Sensitive(CREDENTIAL);
         /// User name that log-ins must have. Unset: any user name.
-        uws_username: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        uws_username: Option<Secret> = Sensitive(CREDENTIAL);
         /// Password that log-ins must have. Unset: any password. Five wrong passwords in a row lock
         /// the user until the sandbox restarts.
-        uws_password: Option<Secret> = Sensitive(SecretFormat::CREDENTIAL);
+        uws_password: Option<Secret> = Sensitive(CREDENTIAL);
         /// Lifetime of an access token, from its first issue.
         token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
         /// Lifetime of a session without use.
         session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
-        /// Ends the previous session of a user at each log-in. Whether ThingSpace does so is not
-        /// known.
+        /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
+        /// does so.
         single_session: bool = WithDefault(Switch) or "false";
         /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
         /// `Retry-After`. 0: no limit.
         requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
+    }
+}
+
+impl Config {
+    /// Path of the admin socket: `admin.socket`, or `admin.sock` in the journal's directory.
+    pub fn admin_socket(&self) -> PathBuf {
+        let default = || self.journal.dir.join("admin.sock");
+        self.admin.socket.clone().unwrap_or_else(default)
+    }
+}
+
+impl ThingSpaceConfig {
+    /// True if the base URL is Verizon's production service, where changes affect real devices.
+    pub fn is_production(&self) -> bool {
+        let host = self.base_url.host_str();
+        host.is_some_and(|host| host.trim_end_matches('.') == PRODUCTION_HOST)
     }
 }

@@ -6,6 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
+    config::FiveGBiHttpMethod,
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
@@ -73,7 +74,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     let settings = ThingSpaceSettings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
         wire: WireSettings {
-            five_g_bi_method: http::Method::POST,
+            five_g_bi_http_method: FiveGBiHttpMethod::Post,
         },
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(StubCredentials),

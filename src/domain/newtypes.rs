@@ -121,6 +121,8 @@ impl CallbackService {
     pub const CARRIER: &str = "CarrierService";
     /// Carries the results of eSIM profile operations.
     pub const DEVICE_PROFILE: &str = "DeviceProfileService";
+    /// The services that report results of operations.
+    pub const WITH_RESULTS: [&str; 2] = [Self::CARRIER, Self::DEVICE_PROFILE];
 
     /// Compares the name in any letter case.
     pub fn eq_ignore_case(&self, name: &str) -> bool {

@@ -25,7 +25,7 @@ use opentelemetry_sdk::{
 
 use url::Url;
 
-use super::settings::OtlpProtocol;
+use crate::config::OtlpProtocol;
 
 /// The paths of the two signals below an HTTP endpoint (OTLP specification).
 const TRACES_PATH: &str = "v1/traces";

@@ -13,17 +13,7 @@ use tracing_subscriber::{
 };
 
 use super::{TelemetryError, names};
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// [`LogFormat::Text`] when standard error is a terminal, otherwise [`LogFormat::Json`].
-    Auto,
-    /// One JSON object a line, for machines.
-    Json,
-    /// Readable lines, for people.
-    Text,
-}
+use crate::config::LogFormat;
 
 /// Sends the log lines that `filter` lets pass (syntax of tracing's `EnvFilter`, such as `info`) to
 /// standard error, and the spans of this room to `tracer`, for the whole process and once only.

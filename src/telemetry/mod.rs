@@ -31,11 +31,11 @@ use prometheus::{Registry, TextEncoder};
 
 pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use instruments::{Instruments, JournalOperation, OpenWatch};
-pub use logging::LogFormat;
-pub use settings::{OtlpProtocol, TelemetrySettings};
 
 use export::ExportCounters;
 use settings::OtlpExport;
+
+use crate::config::TelemetryConfig;
 
 /// The content type of what [`Telemetry::exposition`] gives.
 pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -86,7 +86,7 @@ impl Telemetry {
     /// # Errors
     ///
     /// An unreadable filter, an endpoint that cannot be one, a second call.
-    pub fn init(settings: &TelemetrySettings) -> Result<Self, TelemetryError> {
+    pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
         let tracer = this.0.tracer_provider.tracer(names::SCOPE);

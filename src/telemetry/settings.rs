@@ -1,30 +1,9 @@
-//! What the settings and the standard `OTEL_…` variables say together.
+//! The export over OTLP, from the settings and the standard `OTEL_…` variables.
 
 use url::Url;
 
-use super::{TelemetryError, logging::LogFormat};
-
-/// How the program tells about itself.
-#[derive(Debug, Clone)]
-pub struct TelemetrySettings {
-    /// How log lines look.
-    pub log_format: LogFormat,
-    /// Which are written, in the syntax of tracing's `EnvFilter`.
-    pub log_filter: String,
-    /// Where spans and metrics go; `None` leaves it to the standard variables.
-    pub otlp_endpoint: Option<Url>,
-    /// How; `None` leaves it to the standard variables.
-    pub otlp_protocol: Option<OtlpProtocol>,
-}
-
-/// How a collector is spoken to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OtlpProtocol {
-    /// OTLP over gRPC.
-    Grpc,
-    /// OTLP over HTTP, with protobuf bodies.
-    HttpProtobuf,
-}
+use super::TelemetryError;
+use crate::config::{OtlpProtocol, TelemetryConfig};
 
 /// The way to a collector.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +23,7 @@ impl OtlpExport {
     /// The way, if there is to be one. Settings of ours stand over the standard variables, which
     /// `variable` looks up.
     pub(super) fn resolve(
-        settings: &TelemetrySettings,
+        settings: &TelemetryConfig,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, TelemetryError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
@@ -71,7 +50,7 @@ impl OtlpExport {
             }
             for name in [of_signal("PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".into()] {
                 if let Some(value) = variable(&name) {
-                    let read = OtlpProtocol::parse(&value);
+                    let read = parse_protocol(&value);
                     let unknown = TelemetryError::Protocol { variable: name };
                     return read.map(Some).ok_or(unknown);
                 }
@@ -92,22 +71,19 @@ impl OtlpExport {
     }
 }
 
-// === impl OtlpProtocol ===
-
-impl OtlpProtocol {
-    /// The words of `OTEL_EXPORTER_OTLP_PROTOCOL`; JSON is not spoken.
-    fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
-            "grpc" => Some(Self::Grpc),
-            "http/protobuf" => Some(Self::HttpProtobuf),
-            _ => None,
-        }
+/// Parses `OTEL_EXPORTER_OTLP_PROTOCOL`. JSON is not supported.
+fn parse_protocol(text: &str) -> Option<OtlpProtocol> {
+    match text.trim() {
+        "grpc" => Some(OtlpProtocol::Grpc),
+        "http/protobuf" => Some(OtlpProtocol::HttpProtobuf),
+        _ => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     type ExportProtocols = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
 
@@ -115,7 +91,7 @@ mod tests {
         endpoint: Option<&str>,
         variables: &[(&str, &str)],
     ) -> Result<ExportProtocols, String> {
-        let settings = TelemetrySettings {
+        let settings = TelemetryConfig {
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
             otlp_endpoint: endpoint.map(|url| Url::parse(url).unwrap()),

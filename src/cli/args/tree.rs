@@ -110,7 +110,7 @@ pub(super) fn with_settings(command: Command) -> Command {
         .value_parser(value_parser!(PathBuf))
         .help(format!(
             "Settings file, in TOML [env: {}]",
-            config::ENV_CONFIG_FILE
+            config::TABLE.env_config_file
         ));
     command
         .arg(file)

@@ -1,12 +1,16 @@
-//! What passing callbacks on needs.
+//! Forwarding of callbacks.
 
 use std::net::{IpAddr, SocketAddr};
 
 use secrecy::ExposeSecret as _;
+use thingspace_loopback::{is_loopback_name, is_loopback_url};
+use thingspace_settings::ConfigError;
 use url::{Host, Url};
 
-use super::{Check, Config};
-use thingspace_loopback::{is_loopback_name, is_loopback_url};
+use crate::{
+    config::{check::credentials::load_secret, settings::Config},
+    domain::newtypes::CallbackService,
+};
 
 const KEY: &str = "callbacks.forward_url";
 
@@ -18,43 +22,58 @@ pub struct OwnListener {
     host: String,
 }
 
-impl Config {
-    /// A webhook that is this listener itself would get everything twice for nothing.
-    pub(super) fn check_forwarding(&self, warnings: &mut Vec<String>) -> Check {
-        let callbacks = &self.callbacks;
-        let Some(template) = self.load_secret(KEY, &callbacks.forward_url)? else {
-            for key in ["callbacks.forward_max_age", "callbacks.forward_max_waiting"] {
-                if self.is_set(key) {
-                    warnings.push(format!("{key} has no effect without {KEY}"));
-                }
-            }
-            return Ok(());
-        };
-        let filled = template
-            .expose_secret()
-            .replace("{service}", "CarrierService");
-        let Ok(url) = Url::parse(&filled) else {
-            return Err(self.fault(KEY, "expected an `http` or `https` URL"));
-        };
-        if let Some(what) = self.own_listener(callbacks.listen).matched_setting(&url) {
-            let fault = format!("it is {what}: expected the webhook of somebody else");
-            return Err(self.fault(KEY, &fault));
-        }
-        if url.scheme() == "http" && !is_loopback_url(&url) {
-            warnings.push(format!(
-                "{KEY} is plain http: callbacks and callbacks.password travel in clear"
-            ));
-        }
-        if self.journal.retention < callbacks.forward_max_age {
-            warnings.push(
-                "journal.retention is shorter than callbacks.forward_max_age: what is removed from \
-                 the journal is not passed on"
-                    .to_owned(),
-            );
-        }
-        Ok(())
+/// A webhook that is this listener itself would get everything twice for nothing.
+pub(super) fn check_webhook(config: &Config) -> Result<(), ConfigError> {
+    let Some(url) = webhook_url(config)? else {
+        return Ok(());
+    };
+    let own_listener = config.own_listener(config.callbacks.listen);
+    if let Some(what) = own_listener.matched_setting(&url) {
+        let fault = format!("it is {what}: expected the webhook of somebody else");
+        return Err(config.error(KEY, &fault));
     }
+    Ok(())
+}
 
+pub(super) fn warn(config: &Config, warnings: &mut Vec<String>) -> Result<(), ConfigError> {
+    let Some(url) = webhook_url(config)? else {
+        for key in ["callbacks.forward_max_age", "callbacks.forward_max_waiting"] {
+            if config.is_set(key) {
+                warnings.push(format!("{key} has no effect without {KEY}"));
+            }
+        }
+        return Ok(());
+    };
+    if url.scheme() == "http" && !is_loopback_url(&url) {
+        warnings.push(format!(
+            "{KEY} is plain http: callbacks and callbacks.password are sent unencrypted"
+        ));
+    }
+    if config.journal.retention < config.callbacks.forward_max_age {
+        warnings.push(
+            "journal.retention is shorter than callbacks.forward_max_age: callbacks that retention \
+             removes are not forwarded"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+/// The webhook's URL for one callback service.
+fn webhook_url(config: &Config) -> Result<Option<Url>, ConfigError> {
+    let template = load_secret(config, KEY, &config.callbacks.forward_url)?;
+    let Some(template) = template else {
+        return Ok(None);
+    };
+    let url = template
+        .expose_secret()
+        .replace("{service}", CallbackService::CARRIER);
+    let url = Url::parse(&url);
+    url.map(Some)
+        .map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))
+}
+
+impl Config {
     /// The callback listener, which listens there.
     pub fn own_listener(&self, listen: SocketAddr) -> OwnListener {
         let host = rustix::system::uname()

@@ -1,5 +1,3 @@
-//! What passing callbacks on needs.
-
 use super::*;
 
 fn with_webhook(url: &str) -> Sources {

@@ -1,5 +1,3 @@
-//! What the listener guard needs.
-
 use super::*;
 
 fn guarded(register: &str) -> Sources {

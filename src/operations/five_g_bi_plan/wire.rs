@@ -1,9 +1,11 @@
 //! The body of "Change a 5G Business Internet Service Plan", with the members in the order of its
 //! example.
 
+use http::Method;
 use serde::Serialize;
 
 use crate::{
+    config::FiveGBiHttpMethod,
     domain::newtypes::ServicePlan,
     operations::{
         change_request::ChangeRequest,
@@ -63,5 +65,9 @@ pub(super) fn outbound_request(
         device_list_with_service_address: devices.collect(),
         current_service_plan: plan.map(ServicePlan::as_str),
     };
-    OutboundRequest::json(settings.five_g_bi_method.clone(), PATH, &body)
+    let method = match settings.five_g_bi_http_method {
+        FiveGBiHttpMethod::Post => Method::POST,
+        FiveGBiHttpMethod::Put => Method::PUT,
+    };
+    OutboundRequest::json(method, PATH, &body)
 }

@@ -1,6 +1,7 @@
 //! Tokens and sessions: how often, when, and what is told of their failure.
 
 use super::*;
+use crate::config::FiveGBiHttpMethod;
 
 #[tokio::test]
 async fn the_login_is_sent_as_documented() {
@@ -114,7 +115,7 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses
     ] {
         let fake = ScriptedThingSpace::start().await;
         let source = credential_store("the-password");
-        let client = client_with(&fake.base_url, &source, Method::POST);
+        let client = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Post);
         fake.script(path, [answer(status, body)]);
         let unprepared = client.prepare(None, soon()).await.unwrap_err();
         let kind = match counts {

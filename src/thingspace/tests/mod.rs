@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use ::http::Method;
 use futures_util::future::join_all;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -18,6 +17,7 @@ use url::Url;
 
 use super::*;
 use crate::{
+    config::FiveGBiHttpMethod,
     domain::newtypes::AccountName,
     operations::{
         RpcOperation,
@@ -75,11 +75,15 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-fn client_with(base_url: &str, source: &Arc<FakeCredentialStore>, method: Method) -> ThingSpace {
+fn client_with(
+    base_url: &str,
+    source: &Arc<FakeCredentialStore>,
+    method: FiveGBiHttpMethod,
+) -> ThingSpace {
     let settings = ThingSpaceSettings {
         base_url: base_url.parse().unwrap(),
         wire: WireSettings {
-            five_g_bi_method: method,
+            five_g_bi_http_method: method,
         },
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<FakeCredentialStore>::clone(source),
@@ -91,7 +95,11 @@ fn client_with(base_url: &str, source: &Arc<FakeCredentialStore>, method: Method
 }
 
 fn client(base_url: &str) -> ThingSpace {
-    client_with(base_url, &credential_store("the-password"), Method::POST)
+    client_with(
+        base_url,
+        &credential_store("the-password"),
+        FiveGBiHttpMethod::Post,
+    )
 }
 
 fn esim() -> ChangeRequest {
@@ -172,7 +180,7 @@ async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
         .send_change(&five_g_bi(true), None)
         .await;
     let source = credential_store("the-password");
-    let put = client_with(&fake.base_url, &source, Method::PUT);
+    let put = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Put);
     put.send_change(&five_g_bi(false), None).await;
 
     let seen = fake.received(FIVE_G_BI);

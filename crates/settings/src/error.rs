@@ -1,12 +1,14 @@
-//! What is wrong with a setting, in one line, and where a setting came from.
+//! Errors of settings, and the sources of values.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-/// The most characters of a bad value that an error repeats.
-const LONGEST_VALUE: usize = 80;
+/// Maximum number of characters of an invalid value that an error repeats.
+const MAX_VALUE_CHARS: usize = 80;
 
-/// Where the value of a setting came from.
+/// Source of each key that is set.
+pub type Origins = BTreeMap<&'static str, SettingOrigin>;
+
+/// Source of a setting's value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SettingOrigin {
     /// A command-line flag, as spelled: `--journal.dir`.
@@ -15,8 +17,6 @@ pub enum SettingOrigin {
     Environment(String),
     /// The settings file, by path.
     File(PathBuf),
-    /// Nobody set it: the documented default, or the one of a mode such as `serve --sandbox`.
-    Default,
 }
 
 impl fmt::Display for SettingOrigin {
@@ -24,15 +24,14 @@ impl fmt::Display for SettingOrigin {
         match self {
             Self::Flag(name) | Self::Environment(name) => f.write_str(name),
             Self::File(path) => write!(f, "{}", path.display()),
-            Self::Default => f.write_str("default"),
         }
     }
 }
 
-/// A setting that stops the start.
+/// An invalid setting, or an invalid combination of settings.
 ///
-/// Its `Display` is one line: the key, where it came from, the value (never a secret's) and what was
-/// expected.
+/// `Display` is one line: the key, its source, the value (never that of a secret) and the values that
+/// are valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     key: String,
@@ -40,13 +39,20 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// The key that is at fault, such as `grpc.listen`; for one that does not exist, as it was written.
-    pub fn key(&self) -> &str {
-        &self.key
+    /// Describes a problem with a key. `origin` is the source that set the key, if any.
+    pub fn new(key: &str, origin: Option<&SettingOrigin>, problem: &str) -> Self {
+        let line = match origin {
+            Some(origin) => format!("{key} from {origin}: {problem}"),
+            None => format!("{key}: {problem}"),
+        };
+        Self {
+            key: one_line(key),
+            line: one_line(&line),
+        }
     }
 
-    /// A value that its key does not accept; `None` where the value must not be repeated.
-    pub(super) fn bad_value(
+    /// Rejects a value. `None` hides it.
+    pub(crate) fn bad_value(
         key: &str,
         origin: &SettingOrigin,
         value: Option<&str>,
@@ -60,16 +66,9 @@ impl ConfigError {
         )
     }
 
-    /// Any other fault; `origin` where one source is to blame.
-    pub(super) fn new(key: &str, origin: Option<&SettingOrigin>, fault: &str) -> Self {
-        let line = match origin {
-            Some(origin) => format!("{key} from {origin}: {fault}"),
-            None => format!("{key}: {fault}"),
-        };
-        Self {
-            key: one_line(key),
-            line: one_line(&line),
-        }
+    /// The key, such as `grpc.listen`. An unknown key is returned as it was written.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 }
 
@@ -81,17 +80,17 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The value in quotes, shortened.
+/// Quotes a value, and truncates a long one.
 fn quoted(value: &str) -> String {
-    if value.chars().count() <= LONGEST_VALUE {
+    if value.chars().count() <= MAX_VALUE_CHARS {
         return format!("{value:?}");
     }
-    let head: String = value.chars().take(LONGEST_VALUE).collect();
+    let head: String = value.chars().take(MAX_VALUE_CHARS).collect();
     format!("{head:?}…")
 }
 
-/// The text with everything escaped that could break the line or drive a terminal.
-pub(super) fn one_line(text: &str) -> String {
+/// Escapes line breaks and terminal control characters.
+pub(crate) fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {

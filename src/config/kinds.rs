@@ -1,0 +1,93 @@
+//! Kinds of values that only this program has.
+
+use thingspace_settings::{Description, Kind, ListItem, SecretFormat, SecretSyntax, toml_string};
+use tracing_subscriber::EnvFilter;
+use url::Url;
+
+use crate::domain::newtypes::{AccountName, CallbackService, ServicePlan};
+
+/// A credential for ThingSpace.
+pub(super) const CREDENTIAL: SecretFormat = SecretFormat::text(1024);
+
+/// A credential of a callback registration, which ThingSpace limits to 40 characters.
+pub(super) const CALLBACK_CREDENTIAL: SecretFormat = SecretFormat::text(40);
+
+/// The secret segment of the callback URL.
+pub(super) const PATH_SECRET: SecretFormat = SecretFormat {
+    min: 16,
+    max: 128,
+    syntax: SecretSyntax::UrlSafe,
+};
+
+/// The URL of a webhook, which may contain a secret and the placeholder `{service}`.
+pub(super) const WEBHOOK_URL: SecretFormat = SecretFormat {
+    min: 1,
+    max: 2048,
+    syntax: SecretSyntax::Url(is_webhook_template),
+};
+
+/// True if `value` is a URL for every service name. The sender of a callback chooses the name, so it
+/// must not determine the host.
+fn is_webhook_template(value: &str) -> bool {
+    let expand = |service: &str| Url::parse(&value.replace("{service}", service)).ok();
+    let (Some(url), Some(other)) = (expand(CallbackService::CARRIER), expand("x")) else {
+        return false;
+    };
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.host_str() == other.host_str()
+        && url.port() == other.port()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.fragment().is_none()
+}
+
+impl ListItem for CallbackService {
+    const ACCEPTS: &'static str = "callback service names such as `CarrierService`";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text).ok()
+    }
+}
+
+impl ListItem for AccountName {
+    const ACCEPTS: &'static str =
+        "account names of 3 to 32 letters, digits and dashes, such as `0000123456-00001`";
+    fn parse(text: &str) -> Option<Self> {
+        Self::parse(text).ok()
+    }
+}
+
+/// Name or code of a service plan.
+pub(super) struct PlanName;
+
+impl Kind for PlanName {
+    type Value = ServicePlan;
+    fn describe(&self) -> Description {
+        let accepts = "1 to 128 characters, none of them `'`, `<`, `\\` or a control character";
+        Description::scalar(accepts, "PLAN")
+    }
+    fn parse(&self, text: &str) -> Option<ServicePlan> {
+        ServicePlan::parse(text).ok()
+    }
+    fn toml(&self, value: &ServicePlan) -> String {
+        toml_string(value.as_str())
+    }
+}
+
+/// Directives of tracing's `EnvFilter`.
+pub(super) struct LogFilter;
+
+impl Kind for LogFilter {
+    type Value = String;
+    fn describe(&self) -> Description {
+        let accepts = "directives of tracing's `EnvFilter`, such as `info` or `info,tonic=debug`";
+        Description::scalar(accepts, "FILTER")
+    }
+    fn parse(&self, text: &str) -> Option<String> {
+        let is_valid = !text.trim().is_empty() && EnvFilter::try_new(text).is_ok();
+        is_valid.then(|| text.to_owned())
+    }
+    fn toml(&self, value: &String) -> String {
+        toml_string(value)
+    }
+}
