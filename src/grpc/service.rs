@@ -31,7 +31,7 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{self, Frame, ResumeToken, Until, Watch, Watches},
+    watch::{self, EncodedResponse, ResumeToken, Until, Watch, Watches},
 };
 
 /// Serves `GatewayService`.
@@ -55,7 +55,7 @@ pub struct ServerInfo {
 }
 
 /// The stream of a watch.
-type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<EncodedResponse, Status>> + Send>>;
 
 /// What the layers know of a call.
 struct RequestContext {
@@ -209,7 +209,7 @@ async fn run_blocking<T: Send + 'static>(
 async fn next_response(
     watch: Option<Watch>,
     deadline: Option<CallDeadline>,
-) -> Option<(Result<Frame, Status>, Option<Watch>)> {
+) -> Option<(Result<EncodedResponse, Status>, Option<Watch>)> {
     let mut watch = watch?;
     let frame = match deadline {
         Some(CallDeadline(deadline)) => match timeout_at(deadline, watch.next()).await {
