@@ -1,11 +1,11 @@
 //! Which change, or which request, a message names.
 
-use crate::grpc::error::ApiError;
 use crate::{
     domain::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         violation::{FieldPath, FieldReason, Violations},
     },
+    grpc::error::ApiError,
     journal::ChangeSelector,
 };
 
