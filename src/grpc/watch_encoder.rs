@@ -1,4 +1,4 @@
-//! Encodes what a watch sends.
+//! Encodes the messages of a watch.
 
 use bytes::Bytes;
 use prost::Message as _;

@@ -106,8 +106,6 @@ const BOOKMARK_JITTER: f64 = 0.33;
 /// Upper bound of the random delay after which clients reconnect.
 const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 
-// === impl Watches ===
-
 impl Watches {
     /// Creates the watches of a journal. Cancelling `draining` ends all streams with a `reconnect` message.
     pub fn new(
@@ -179,8 +177,6 @@ fn resume_cursor(cursor: Cursor) -> Cursor {
 fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
     duration.mul_f64(1.0 - max_fraction * fastrand::f64())
 }
-
-// === impl Watch ===
 
 impl Watch {
     /// Returns the next message, or `None` after the stream has ended.

@@ -79,8 +79,6 @@ pub(super) enum TailBatch {
     CaughtUp(Option<Arc<Change>>),
 }
 
-// === impl Tail ===
-
 impl Tail {
     pub(super) fn new(target: WatchTarget, journal: Arc<dyn Journal>) -> Self {
         Self {
@@ -125,8 +123,6 @@ impl Tail {
         })
     }
 }
-
-// === impl TailReader ===
 
 impl TailReader {
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
@@ -200,8 +196,6 @@ impl TailReader {
     }
 }
 
-// === impl JournalPage ===
-
 impl JournalPage {
     fn into_batch(self) -> TailBatch {
         match self.end {
@@ -210,8 +204,6 @@ impl JournalPage {
         }
     }
 }
-
-// === impl Ring ===
 
 impl Ring {
     fn append(&mut self, after: Cursor, events: &[Arc<EncodedEvent>], is_shared: bool) {
@@ -237,8 +229,6 @@ impl Ring {
         }
     }
 }
-
-// === impl EncodedEvent ===
 
 impl EncodedEvent {
     /// Estimated size in memory: the callback's body twice, as stored and as encoded.

@@ -47,8 +47,6 @@ const REQUEST: u8 = 2;
 /// Maximum length of the text: a request id has at most 128 bytes.
 const MAX_TEXT: usize = 256;
 
-// === impl ResumeToken ===
-
 impl ResumeToken {
     /// Encodes the token as text.
     pub fn encode(&self) -> String {
