@@ -68,13 +68,13 @@ pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
-/// Maximum number of calls in flight on one connection. A client opens further connections for more.
+/// Maximum number of calls in flight on one connection. The client delays further ones or opens another connection.
 const MAX_CONCURRENT_STREAMS: u32 = 500;
 /// Maximum size of the unsent bytes of one stream.
 const SEND_BUFFER_BYTES: usize = 32 * 1024;
 /// Window of a stream: bytes that a client may send before the gateway reads them.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
-/// Window of a connection.
+/// Window of a connection. Every message is read as it arrives, so that none fills the window for others.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// Maximum size of the headers of a request.
 const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;

@@ -128,7 +128,7 @@ impl TailReader {
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
     async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         if after < self.ring.lock().tip {
-            // This watch has fallen behind. Its page does not belong into the ring.
+            // This watch has fallen behind. Its page does not belong in the ring.
             return self.read_page(after).await.map(JournalPage::into_batch);
         }
         let _filling = self.fill_lock.lock().await;

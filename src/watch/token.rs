@@ -42,8 +42,8 @@ const VERSION: u8 = 1;
 const TAG_AFTER_EVENT: u8 = 1;
 const TAG_AT_FIRST_EVENT: u8 = 2;
 const TAG_NO_EVENTS: u8 = 3;
-const CHANGE: u8 = 1;
-const REQUEST: u8 = 2;
+const TAG_CHANGE: u8 = 1;
+const TAG_REQUEST: u8 = 2;
 /// Maximum length of the text: a request id has at most 128 bytes.
 const MAX_TEXT: usize = 256;
 
@@ -63,11 +63,11 @@ impl ResumeToken {
         out.extend_from_slice(&self.event_hash.to_be_bytes());
         match &self.target {
             WatchTarget::Change(id) => {
-                out.push(CHANGE);
+                out.push(TAG_CHANGE);
                 out.extend_from_slice(id.as_bytes());
             }
             WatchTarget::Request(id) => {
-                out.push(REQUEST);
+                out.push(TAG_REQUEST);
                 out.extend_from_slice(id.as_str().as_bytes());
             }
         }
@@ -100,8 +100,8 @@ impl ResumeToken {
         let (event_hash, rest) = rest.split_first_chunk::<4>()?;
         let (kind, name) = rest.split_first()?;
         let target = match *kind {
-            CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
-            REQUEST => {
+            TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
+            TAG_REQUEST => {
                 let text = std::str::from_utf8(name).ok()?;
                 WatchTarget::Request(RequestId::parse(text).ok()?)
             }
