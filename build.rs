@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-/// Our protos, and those of others.
+/// Our protos and third-party protos.
 const INCLUDES: [&str; 2] = ["proto", "third_party/proto"];
 
 const GATEWAY_FILES: [&str; 5] = [
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(GATEWAY_FILES)?;
     let gateway = compiler.file_descriptor_set();
-    // Served by reflection. error_details.proto is no import of ours, yet
+    // Served by reflection. Our protos do not import error_details.proto, but
     // grpcurl needs it to print the details of an error.
     compiler.open_files([
         "google/rpc/error_details.proto",
@@ -48,15 +48,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc", "::tonic_types::pb")
         .out_dir(&messages)
         .compile_fds(gateway.clone())?;
-    // The server's trait, over the same messages, except that a watch sends
-    // frames: events that were encoded once for all watchers (watch::Frame).
+    // The server's trait uses the same messages. A watch sends responses that
+    // were encoded once for all watches (watch::EncodedResponse).
     tonic_prost_build::configure()
         .build_client(false)
         .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".thingspace.gateway.v1", "crate::proto")
         .extern_path(
             ".thingspace.gateway.v1.WatchRequestResponse",
-            "crate::watch::Frame",
+            "crate::watch::EncodedResponse",
         )
         .out_dir(&server)
         .compile_fds(gateway)?;

@@ -1,4 +1,4 @@
-//! Between the protos and the domain.
+//! Converts between the protos and the domain.
 
 use prost_types::Timestamp as ProtoTimestamp;
 use tonic_types::pb;
@@ -25,14 +25,14 @@ pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState>
         .find(|known| state_to_proto(*known) == state)
 }
 
-/// Reads a time; `None` when it is out of range.
+/// Converts a time. `None` if it is out of range.
 pub(super) fn time_from_proto(time: ProtoTimestamp) -> Option<Timestamp> {
     let micros = time.seconds.checked_mul(1_000_000)?;
     let micros = micros.checked_add(i64::from(time.nanos) / 1_000)?;
     Some(Timestamp::from_micros(micros))
 }
 
-// --- Answers --------------------------------------------------------------
+// --- Responses ------------------------------------------------------------
 
 pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     proto::Change {
@@ -59,9 +59,9 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         accept_time: change.accept_time.map(time_to_proto),
         update_time: Some(time_to_proto(change.update_time)),
         finish_time: change.finish_time.map(time_to_proto),
-        refusal: refusal_error(change).map(|failure| {
-            let status = failure.into_status();
-            // The same status, details and all, as the call was answered with.
+        refusal: refusal_error(change).map(|error| {
+            let status = error.into_status();
+            // The details are the encoded status that the call ended with.
             prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
                 code: i32::from(status.code()),
                 message: status.message().to_owned(),
@@ -71,7 +71,7 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     }
 }
 
-/// A type of a filter; `None` for the unspecified one, which means any.
+/// Converts a type of a filter. `None` for the unspecified one, which means any.
 pub(super) fn type_from_proto(change_type: proto::ChangeType) -> Option<ChangeType> {
     let found = operations::all().find(|info| info.proto_type == change_type);
     found.map(|info| info.change_type)

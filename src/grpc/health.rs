@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health`, as its protocol says it.
+//! The gRPC health checking protocol.
 
 use std::pin::Pin;
 
@@ -8,25 +8,24 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::health_v1::{
-    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-    health_check_response::ServingStatus, health_server,
-};
 use crate::grpc::{
     error::{ApiError, reason::ErrorReason},
+    health_v1::{
+        HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+        health_check_response::ServingStatus, health_server,
+    },
     middleware::with_layers,
 };
 
-/// Tells whether the gateway takes calls.
+/// Reports whether the gateway serves calls.
 #[derive(Debug, Clone)]
 pub struct HealthService {
     serving: watch::Receiver<bool>,
     draining: CancellationToken,
 }
 
-/// The names that can be asked about: the server as a whole, its service, and
-/// what a kubelet asks. All but the last say the same; that one is always
-/// served, since a restart mends neither a full disk nor a drain.
+/// Names of the health service: the server, its service, and the names for a kubelet's probes. [`LIVENESS`] is
+/// always SERVING, because a restart repairs neither a full disk nor a drain. The others have the same status.
 const SERVICES: [&str; 4] = [
     "",
     "thingspace.gateway.v1.GatewayService",
@@ -35,16 +34,13 @@ const SERVICES: [&str; 4] = [
 ];
 const LIVENESS: &str = "liveness";
 
-// === impl Health ===
-
 impl HealthService {
-    /// Health that follows `serving`; `draining` ends the streams.
+    /// Follows `serving`. Cancelling `draining` ends the streams.
     pub fn new(serving: watch::Receiver<bool>, draining: CancellationToken) -> Self {
         Self { serving, draining }
     }
 
-    /// The service alone, behind the layers of all others: for a port that
-    /// serves other things too.
+    /// Returns a router with this service alone, for the admin port.
     pub fn into_router(self) -> Router {
         let service = health_server::HealthServer::new(self);
         let router = Router::new().route_service("/grpc.health.v1.Health/{*method}", service);
@@ -68,7 +64,7 @@ fn response(status: ServingStatus) -> HealthCheckResponse {
     }
 }
 
-/// One open Watch.
+/// One open `Watch` stream.
 struct HealthWatch {
     health: HealthService,
     service: String,
@@ -76,11 +72,8 @@ struct HealthWatch {
     ended: bool,
 }
 
-// === impl Watching ===
-
 impl HealthWatch {
-    /// The next status that differs from the last. A service that is not known
-    /// has one, and the stream stays open.
+    /// Waits for a status that differs from the last one. The stream of an unknown service stays open.
     async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
         loop {
             if self.ended {
@@ -94,8 +87,8 @@ impl HealthWatch {
             }
             if self.health.draining.is_cancelled() {
                 self.ended = true;
-                let failure = ApiError::new(ErrorReason::Reconnect, "the server is shutting down");
-                return Some(Err(failure.into_status()));
+                let error = ApiError::new(ErrorReason::Reconnect, "the server is shutting down");
+                return Some(Err(error.into_status()));
             }
             tokio::select! {
                 () = self.health.draining.cancelled() => {}
@@ -113,11 +106,7 @@ impl health_server::Health for HealthService {
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
         match Self::status(&service, *self.serving.borrow()) {
-            ServingStatus::ServiceUnknown => {
-                // The protocol wants NOT_FOUND, and every error has a reason.
-                let why = "there is no such service";
-                Err(ApiError::new(ErrorReason::ChangeNotFound, why).into_status())
-            }
+            ServingStatus::ServiceUnknown => Err(Status::not_found("unknown service")),
             status => Ok(Response::new(response(status))),
         }
     }
@@ -143,16 +132,41 @@ impl health_server::Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let watching = HealthWatch {
+        let watch = HealthWatch {
             health: self.clone(),
             service: request.into_inner().service,
             last: None,
             ended: false,
         };
-        let statuses = stream::unfold(watching, |mut watching| async move {
-            let status = watching.next().await?;
-            Some((status, watching))
+        let statuses = stream::unfold(watch, |mut watch| async move {
+            let status = watch.next().await?;
+            Some((status, watch))
         });
         Ok(Response::new(Box::pin(statuses)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_unknown_service_is_not_found_without_a_reason_of_the_gateway() {
+        let health = HealthService::new(
+            watch::Sender::new(true).subscribe(),
+            CancellationToken::new(),
+        );
+        // `service` is field 1.
+        let message = [&[0, 0, 0, 0, 6, 0x0a, 4][..], b"nope"].concat();
+        let request = http::Request::post("/grpc.health.v1.Health/Check")
+            .header("content-type", "application/grpc")
+            .body(axum::body::Body::from(message))
+            .unwrap();
+        let response = health.into_router().oneshot(request).await.unwrap();
+        let status = Status::from_header_map(response.headers()).unwrap();
+        assert_eq!((status.code(), status.details()), (Code::NotFound, &[][..]));
     }
 }

@@ -1,22 +1,24 @@
-//! The paged lists (AIP-158): their filters, their pages, and the tokens between pages.
+//! The list RPCs: parse filters, read pages.
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message as _;
 
-use super::{
-    convert::{
-        change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_from_proto,
-        time_from_proto, type_from_proto,
-    },
-    selector::{AllowedSelectors, SelectorFields},
-};
-use crate::grpc::error::ApiError;
 use crate::{
     domain::{
         identifier::{DeviceId, IdentifierKind},
         matching::MatchKey,
         newtypes::{AccountName, ChangeId},
         violation::{FieldPath, FieldReason, Violations},
+    },
+    grpc::{
+        convert::{
+            change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_from_proto,
+            time_from_proto, type_from_proto,
+        },
+        error::ApiError,
+        pagination::{
+            PAGE_BYTES, decode_page_token, encode_page_token, hash_filters, parse_page_size,
+        },
+        selector::{AllowedSelectors, SelectorFields},
     },
     journal::{
         ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload, Journal,
@@ -25,17 +27,14 @@ use crate::{
     proto,
 };
 
-/// Events that one page looks at, at most; with rare matches it may be short.
+/// Maximum number of events scanned for one page. With rare matches, a page may be short.
 const MAX_SCANNED: usize = 4_000;
-/// Events that are read at a time.
+/// Number of events read at a time.
 const SCAN_BATCH_SIZE: usize = 500;
-/// Bytes of rows after which a page ends early. gRPC clients refuse responses above 4 MiB unless they
-/// are configured otherwise; one row is smaller than the other 2 MiB.
-const PAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// Which results are returned.
+/// Filter of ListDeviceResults.
 struct ResultFilter {
-    /// Empty for any.
+    /// Any outcome if empty.
     outcomes: Vec<proto::Outcome>,
     device: Option<MatchKey>,
 }
@@ -66,7 +65,7 @@ fn change_filter(
     filters: u64,
 ) -> Result<ChangeFilter, ApiError> {
     let mut violations = Violations::default();
-    let limit = page_size(request.page_size, 50, 500, &mut violations);
+    let limit = parse_page_size(request.page_size, 50, 500, &mut violations);
     let account = match request.account_name.as_str() {
         "" => None,
         name => violations.ok_or_add(FieldPath::root("account_name"), AccountName::parse(name)),
@@ -75,11 +74,11 @@ fn change_filter(
     let types = &request.change_types;
     let change_types = parse_enum_filter("change_types", types, type_from_proto, &mut violations);
     let mut time = |name, time: &Option<prost_types::Timestamp>| {
-        let read = (*time).map(time_from_proto);
-        if read == Some(None) {
+        let parsed = (*time).map(time_from_proto);
+        if parsed == Some(None) {
             violations.add(FieldPath::root(name), FieldReason::Value, "is out of range");
         }
-        read.flatten()
+        parsed.flatten()
     };
     let created_from = time("create_time_after", &request.create_time_after);
     let created_before = time("create_time_before", &request.create_time_before);
@@ -114,7 +113,7 @@ pub(super) async fn list_devices(
         ..request.clone()
     });
     let (change_id, filter) = device_filter(&request, filters)?;
-    // One more than the page, to know whether there is a next one.
+    // The filter reads one device more, to detect a next page.
     let limit = filter.limit - 1;
     let devices = journal.devices(change_id, filter).await?;
     if devices.is_empty()
@@ -148,7 +147,7 @@ fn device_filter(
         FieldPath::root("change_id"),
         ChangeId::parse(&request.change_id),
     );
-    let limit = page_size(request.page_size, 100, 1_000, &mut violations);
+    let limit = parse_page_size(request.page_size, 100, 1_000, &mut violations);
     let outcomes = parse_enum_filter(
         "outcomes",
         &request.outcomes,
@@ -182,20 +181,20 @@ pub(super) async fn list_device_results(
     journal: &dyn Journal,
     request: proto::ListDeviceResultsRequest,
 ) -> Result<proto::ListDeviceResultsResponse, ApiError> {
-    let names = SelectorFields {
+    let selector = SelectorFields {
         change_id: &request.change_id,
         request_id: &request.request_id,
         selectors: AllowedSelectors::Ids,
         ..SelectorFields::default()
     };
-    let name = names.parse_required()?;
+    let selector = selector.parse_required()?;
     let filters = hash_filters(&proto::ListDeviceResultsRequest {
         page_size: 0,
         page_token: String::new(),
         ..request.clone()
     });
     let mut violations = Violations::default();
-    let limit = page_size(request.page_size, 100, 1_000, &mut violations);
+    let limit = parse_page_size(request.page_size, 100, 1_000, &mut violations);
     let filter = ResultFilter::from_request(&request, &mut violations);
     let after = match decode_page_token(&request.page_token, filters, &mut violations).as_deref() {
         Some([position, index]) => Cursor {
@@ -208,21 +207,21 @@ pub(super) async fn list_device_results(
         .into_result(Some(()))
         .map_err(ApiError::invalid_fields)?;
 
-    let target = match name {
+    let target = match selector {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
-        name => match journal.change(name).await? {
+        selector => match journal.change(selector).await? {
             Some(change) => WatchTarget::Change(change.change_id),
             None => return Err(ApiError::change_not_found()),
         },
     };
     let mut page = proto::ListDeviceResultsResponse::default();
-    let mut rest = PAGE_BYTES;
+    let mut remaining_bytes = PAGE_BYTES;
     let next = scan_results(journal, target, after, &filter, |result| {
-        if page.device_results.len() == limit || rest == 0 {
+        if page.device_results.len() == limit || remaining_bytes == 0 {
             return false;
         }
         let result = with_resolved_device(result, request.include_raw);
-        rest = rest.saturating_sub(result.encoded_len());
+        remaining_bytes = remaining_bytes.saturating_sub(result.encoded_len());
         page.device_results.push(result);
         true
     });
@@ -232,8 +231,8 @@ pub(super) async fn list_device_results(
     Ok(page)
 }
 
-/// Reads results that match until `push` refuses one. Returns where the next page begins, if there
-/// may be one.
+/// Passes matching results to `push` until it returns false. Returns the cursor of the next page, if there may
+/// be one.
 async fn scan_results(
     journal: &dyn Journal,
     target: WatchTarget,
@@ -261,22 +260,20 @@ async fn scan_results(
     Ok(Some(after))
 }
 
-/// A result with the device that is known by now, also where a lookup has found it since. A watch
-/// returns the result as it was delivered first.
+/// Converts a result, with the device that a later lookup resolved. A watch returns the result as it was first
+/// delivered.
 fn with_resolved_device(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
     let device = result
         .device
         .as_ref()
         .or(result.resolved_device.as_ref())
         .cloned();
-    let known = ResultEvent {
+    let resolved = ResultEvent {
         device,
         ..result.clone()
     };
-    result_to_proto(&known, include_raw)
+    result_to_proto(&resolved, include_raw)
 }
-
-// === impl ResultFilter ===
 
 impl ResultFilter {
     fn from_request(
@@ -312,19 +309,19 @@ impl ResultFilter {
     }
 }
 
-// --- Common parts ---------------------------------------------------------
+// --- Filters --------------------------------------------------------------
 
-/// The values of a filter of enums; empty for any. The unspecified value, for which `known` returns
-/// `None`, means any.
+/// Parses a filter of enum values. An empty filter, or one with the unspecified value, for which `convert`
+/// returns `None`, matches any.
 fn parse_enum_filter<P: TryFrom<i32>, T>(
     field: &'static str,
     values: &[i32],
-    known: impl Fn(P) -> Option<T>,
+    convert: impl Fn(P) -> Option<T>,
     violations: &mut Violations,
 ) -> Vec<T> {
     let mut all: Option<Vec<T>> = Some(Vec::new());
     for (index, value) in values.iter().enumerate() {
-        match P::try_from(*value).map(&known) {
+        match P::try_from(*value).map(&convert) {
             Ok(Some(value)) => {
                 if let Some(all) = &mut all {
                     all.push(value);
@@ -332,61 +329,20 @@ fn parse_enum_filter<P: TryFrom<i32>, T>(
             }
             Ok(None) => all = None,
             Err(_) => {
-                let why = "is not a value of this enum";
-                violations.add(FieldPath::root(field).at(index), FieldReason::Value, why);
+                let description = "is not a value of this enum";
+                violations.add(
+                    FieldPath::root(field).at(index),
+                    FieldReason::Value,
+                    description,
+                );
             }
         }
     }
     all.unwrap_or_default()
 }
 
-fn page_size(asked: i32, default: usize, most: usize, violations: &mut Violations) -> usize {
-    match usize::try_from(asked) {
-        Ok(0) => default,
-        Ok(size) => size.min(most),
-        Err(_) => {
-            let why = "must not be negative";
-            violations.add(FieldPath::root("page_size"), FieldReason::Value, why);
-            default
-        }
-    }
-}
-
 fn parse_device(id: Option<&proto::DeviceId>, violations: &mut Violations) -> Option<DeviceId> {
     let (id, path) = (id?, FieldPath::root("device"));
     let kind = violations.ok_or_add(path.field("kind"), id.kind.parse::<IdentifierKind>())?;
     violations.ok_or_add(path.field("id"), DeviceId::new(kind, id.id.as_str()))
-}
-
-/// A hash of the filters, which must be the same for all pages.
-fn hash_filters(request: &impl prost::Message) -> u64 {
-    let bytes = request.encode_to_vec();
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-fn encode_page_token(filters: u64, cursor: &[u64]) -> String {
-    let words = std::iter::once(&filters).chain(cursor);
-    let bytes: Vec<u8> = words.flat_map(|word| word.to_be_bytes()).collect();
-    URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn decode_page_token(token: &str, filters: u64, violations: &mut Violations) -> Option<Vec<u64>> {
-    if token.is_empty() {
-        return None;
-    }
-    let words: Option<Vec<u64>> = URL_SAFE_NO_PAD.decode(token).ok().and_then(|bytes| {
-        let (words, rest) = bytes.as_chunks::<8>();
-        let words = words.iter().map(|word| u64::from_be_bytes(*word)).collect();
-        rest.is_empty().then_some(words)
-    });
-    match words.as_deref() {
-        Some([made_for, place @ ..]) if *made_for == filters => Some(place.to_vec()),
-        _ => {
-            let why = "is not the next_page_token of a call with the same filters";
-            violations.add(FieldPath::root("page_token"), FieldReason::Value, why);
-            None
-        }
-    }
 }

@@ -1,8 +1,7 @@
-//! The gRPC face.
+//! The gRPC server.
 //!
-//! Handlers read top-down in `service`; `convert` is between the protos and
-//! the domain; `status` is the one place where an error becomes a gRPC
-//! status, and `layers` the one that lists what a call passes through.
+//! `server` accepts connections. Each call passes `middleware` and `admission`, and ends in a handler of
+//! `service`. `convert` maps between the protos and the domain. `error` maps every error to a gRPC status.
 
 mod admission;
 mod convert;
@@ -10,20 +9,12 @@ mod error;
 mod health;
 mod list;
 mod middleware;
+mod pagination;
 mod selector;
 mod server;
 mod service;
 mod watch_encoder;
 
-pub use admission::concurrency::ConcurrencyLimits;
-pub use error::reason::ErrorReason;
-pub use health::HealthService;
-pub use server::{GrpcSettings, Server, ServerBuildError};
-pub use service::{Gateway, ServerInfo};
-pub use watch_encoder::ProtoEncoder;
-
-/// The server's trait of `GatewayService`, over the messages of
-/// [`crate::proto`].
 #[allow(
     missing_docs,
     clippy::all,
@@ -31,18 +22,18 @@ pub use watch_encoder::ProtoEncoder;
     unreachable_pub,
     reason = "generated"
 )]
-mod stub {
-    include!(concat!(env!("OUT_DIR"), "/server/thingspace.gateway.v1.rs"));
-}
-
-/// The gRPC health checking protocol.
+pub mod health_v1;
 #[allow(
     missing_docs,
     clippy::all,
     clippy::allow_attributes_without_reason,
     unreachable_pub,
-    reason = "generated; its documentation is the comments of the proto file"
+    reason = "generated"
 )]
-pub mod health_v1 {
-    include!(concat!(env!("OUT_DIR"), "/health/grpc.health.v1.rs"));
-}
+mod stub;
+
+pub use admission::concurrency::ConcurrencyLimits;
+pub use health::HealthService;
+pub use server::{GrpcSettings, Server, ServerBuildError};
+pub use service::{Gateway, ServerInfo};
+pub use watch_encoder::ProtoEncoder;

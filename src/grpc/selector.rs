@@ -1,26 +1,26 @@
-//! Which change, or which request, a message names.
+//! Parses the fields of a request that select a change or a ThingSpace request.
 
-use crate::grpc::error::ApiError;
 use crate::{
     domain::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         violation::{FieldPath, FieldReason, Violations},
     },
+    grpc::error::ApiError,
     journal::ChangeSelector,
 };
 
-/// The flat fields that name a change.
+/// The selector fields of a message. Exactly one selector may be set.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct SelectorFields<'a> {
     pub(super) change_id: &'a str,
     pub(super) request_id: &'a str,
     pub(super) account_name: &'a str,
     pub(super) idempotency_key: &'a str,
-    /// Which of the fields a message has.
+    /// The fields that the message has.
     pub(super) selectors: AllowedSelectors,
 }
 
-/// The fields that a message has for naming a change.
+/// The selector fields that a message has.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) enum AllowedSelectors {
     /// All of them.
@@ -30,10 +30,8 @@ pub(super) enum AllowedSelectors {
     Ids,
 }
 
-// === impl Names ===
-
 impl SelectorFields<'_> {
-    /// The change that is named; `None` when all fields are empty.
+    /// Returns the selector, or `None` if all fields are empty.
     pub(super) fn parse(self) -> Result<Option<ChangeSelector>, ApiError> {
         let by_key = !self.account_name.is_empty() || !self.idempotency_key.is_empty();
         let given = [
@@ -43,15 +41,15 @@ impl SelectorFields<'_> {
         ];
         let mut given = given.iter().filter(|(_, given)| *given);
         if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
-            let why = self.selectors.expected();
+            let expected = self.selectors.expected();
             return Err(ApiError::invalid_field(
                 second,
                 FieldReason::Combination,
-                why,
+                expected,
             ));
         }
         let mut violations = Violations::default();
-        let name = if !self.change_id.is_empty() {
+        let selector = if !self.change_id.is_empty() {
             let id = ChangeId::parse(self.change_id);
             let id = violations.ok_or_add(FieldPath::root("change_id"), id);
             id.map(ChangeSelector::Id)
@@ -71,21 +69,19 @@ impl SelectorFields<'_> {
             return Ok(None);
         };
         violations
-            .into_result(name)
+            .into_result(selector)
             .map(Some)
             .map_err(ApiError::invalid_fields)
     }
 
-    /// The change that is named; a failure when all fields are empty.
+    /// Returns the selector, or an error if all fields are empty.
     pub(super) fn parse_required(self) -> Result<ChangeSelector, ApiError> {
         self.parse()?.ok_or_else(|| {
-            let why = self.selectors.expected();
-            ApiError::invalid_field("change_id", FieldReason::Combination, why)
+            let expected = self.selectors.expected();
+            ApiError::invalid_field("change_id", FieldReason::Combination, expected)
         })
     }
 }
-
-// === impl Selectors ===
 
 impl AllowedSelectors {
     fn expected(self) -> &'static str {

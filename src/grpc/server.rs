@@ -1,12 +1,15 @@
-//! The gRPC port: connections, their age and their end.
+//! The gRPC port: accepts connections, limits their age, and drains them.
 //!
-//! hyper is driven directly rather than through tonic's server, which bounds
-//! neither its drain nor what it says itself when a deadline passes, and lets
-//! no layer of ours stand around it (see ARCHITECTURE.md).
+//! hyper serves the connections, not tonic's server. With `max_connection_age_grace`, tonic's server closes a
+//! connection without GOAWAY, so that clients lose calls. It has no limit for the send buffer of a stream
+//! (`max_send_buf_size`), which bounds the memory of clients that do not read. Its drain has no time limit.
 
 use std::{sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    serve::{Listener, ListenerExt},
+};
 use hyper::{body::Incoming, server::conn::http2};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -16,72 +19,78 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::ServiceExt;
 
-use super::{
-    Gateway, HealthService, health_v1::health_server::HealthServer,
-    stub::gateway_service_server::GatewayServiceServer,
-};
-use crate::grpc::{
-    admission::{
-        byte_budget::MAX_WAITERS,
-        concurrency::{self, AdmissionControl, MAX_SMALL_MESSAGE},
-        slow_reader::SlowReader,
+use crate::{
+    grpc::{
+        admission::{
+            concurrency::{AdmissionControl, ConcurrencyLimits, MAX_SMALL_MESSAGE},
+            slow_reader::SlowReader,
+        },
+        health::HealthService,
+        health_v1::health_server::HealthServer,
+        middleware::{telemetry::CallTelemetry, with_layers},
+        service::Gateway,
+        stub::gateway_service_server::GatewayServiceServer,
     },
-    middleware::{telemetry::CallTelemetry, with_layers},
+    proto,
+    telemetry::Instruments,
 };
-use crate::{proto, telemetry::Instruments};
 
-/// How the gRPC port treats its connections.
+/// Settings of the gRPC port.
 #[derive(Debug, Clone, Copy)]
 pub struct GrpcSettings {
-    /// After this a connection is asked to go, so that a new one may land
-    /// elsewhere; each takes up to a tenth less.
+    /// Age after which a connection gets GOAWAY, so that its client reconnects, perhaps to another replica.
+    /// Each connection gets it up to a tenth earlier.
     pub max_connection_age: Duration,
-    /// How long a connection that was asked to go may finish its streams.
+    /// Maximum time for the calls of a connection after GOAWAY.
     pub max_connection_age_grace: Duration,
-    /// The largest message that is read, in bytes.
+    /// Maximum size of a request message in bytes.
     pub max_message_bytes: usize,
-    /// What all callers together may have under way.
-    pub limits: concurrency::ConcurrencyLimits,
+    /// Limits of all clients together.
+    pub limits: ConcurrencyLimits,
 }
 
-/// The gRPC port.
+/// The gRPC server.
 pub struct Server {
     router: Router,
     settings: GrpcSettings,
 }
 
-/// Why a server cannot be built.
+/// A server that cannot be built.
 #[derive(Debug, thiserror::Error)]
-#[error("the reflection service cannot be built: {0}")]
+#[error("cannot build the reflection service: {0}")]
 pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
 
-/// Connections at a time; further ones wait to be accepted.
+/// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
-/// Calls at a time on one connection; a client opens another one for more.
-const MAX_CONCURRENT_STREAMS: u32 = 1_000;
-/// What one stream may have on its way to a client that does not read.
-const SEND_BUFFER: usize = 32 * 1024;
-/// What a client may send on one stream before it is read, and on all of a connection. All calls
-/// that wait for room may be on one connection, and those that have room must not wait for them:
-/// twice what they can have sent.
-const WINDOWS: (u32, u32) = (64 * 1024, 2 * MAX_WAITERS * 64 * 1024);
-/// How long a client may take to say its first word.
+/// Maximum number of calls in flight on one connection. The client delays further ones or opens another connection.
+const MAX_CONCURRENT_STREAMS: u32 = 500;
+/// Maximum size of the unsent bytes of one stream.
+const SEND_BUFFER_BYTES: usize = 32 * 1024;
+/// Window of a stream: bytes that a client may send before the gateway reads them.
+const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
+/// Window of a connection. Every message is read as it arrives, so that none fills the window for others.
+const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Maximum size of the headers of a request.
+const MAX_HEADER_LIST_BYTES: u32 = 16 * 1024;
+/// Maximum time until a client sends its first byte.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the other calls of a client that does not read its answers may take to end.
+/// Maximum time for the other calls of a connection whose client does not read a response.
 const SLOW_READER_GRACE: Duration = Duration::from_secs(10);
-/// A silent peer is asked whether it is there, and given up on.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(20));
-
-// === impl Server ===
+/// Interval of HTTP/2 pings.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Maximum time for the response to a ping.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection ends up to this fraction of its maximum age earlier.
+const CONNECTION_AGE_JITTER: f64 = 0.1;
 
 impl Server {
-    /// The services, behind their layers.
+    /// Builds the services and their layers.
     pub fn new(
         gateway: Gateway,
         health: HealthService,
@@ -95,7 +104,7 @@ impl Server {
         let gateway = GatewayServiceServer::new(gateway)
             .accept_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(settings.max_message_bytes)
-            // Pages are bounded by their size, not by their bytes.
+            // The list RPCs limit the size of their pages.
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
             .add_service(HealthServer::new(health).max_decoding_message_size(MAX_SMALL_MESSAGE))
@@ -104,125 +113,108 @@ impl Server {
                     .build_v1()?
                     .max_decoding_message_size(MAX_SMALL_MESSAGE),
             )
-            // Python's and older clients ask for this one.
+            // Used by Python and older clients.
             .add_service(
                 reflection()
                     .build_v1alpha()?
                     .max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
+        let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
         Ok(Self {
             router: with_layers(
                 routes.prepare().into_axum_router(),
-                Some(AdmissionControl::new(
-                    settings.limits,
-                    settings.max_message_bytes,
-                )),
+                Some(admission),
                 Some(CallTelemetry::new(instruments)),
             ),
             settings,
         })
     }
 
-    /// Serves until `draining`, then until every connection has ended. Dropped
-    /// before, it ends those that are left.
+    /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
+    /// the future closes them.
     pub async fn serve(self, listener: TcpListener, draining: CancellationToken) {
         let this = Arc::new(self);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let mut connections = JoinSet::new();
-        loop {
-            let accepted = tokio::select! {
-                () = draining.cancelled() => break,
-                accepted = accept(&listener, &permits) => accepted,
-            };
-            match accepted {
-                Ok((stream, permit)) => {
-                    let (this, draining) = (Arc::clone(&this), draining.clone());
-                    connections.spawn(async move {
-                        this.serve_connection(stream, draining).await;
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    // Out of file descriptors, mostly: some will be free soon.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
+        let mut listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "cannot set TCP_NODELAY");
             }
-            while connections.try_join_next().is_some() {}
-        }
+        });
+        let accept = async {
+            while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+                let (stream, _peer) = listener.accept().await;
+                let (this, draining) = (Arc::clone(&this), draining.clone());
+                connections.spawn(async move {
+                    this.serve_connection(stream, draining).await;
+                    drop(permit);
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        draining.run_until_cancelled(accept).await;
         drop(listener);
         while connections.join_next().await.is_some() {}
     }
 
     async fn serve_connection(&self, stream: TcpStream, draining: CancellationToken) {
-        // hyper waits for a client's first bytes however long, also in a drain.
-        let mut first = [0];
-        let speaks = tokio::select! {
-            () = draining.cancelled() => return,
-            speaks = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first)) => speaks,
-        };
-        if !matches!(speaks, Ok(Ok(1..))) {
+        // hyper waits for the first bytes without a time limit, also during a drain.
+        let mut first_byte = [0];
+        let handshake = timeout(HANDSHAKE_TIMEOUT, stream.peek(&mut first_byte));
+        let Some(Ok(Ok(1..))) = draining.run_until_cancelled(handshake).await else {
             return;
-        }
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
-            .max_send_buf_size(SEND_BUFFER)
-            .initial_stream_window_size(WINDOWS.0)
-            .initial_connection_window_size(WINDOWS.1)
-            .max_header_list_size(16 * 1024)
-            .keep_alive_interval(KEEPALIVE.0)
-            .keep_alive_timeout(KEEPALIVE.1);
+        };
         let slow_reader = CancellationToken::new();
-        let client = SlowReader(slow_reader.clone());
+        let extension = SlowReader(slow_reader.clone());
         let router = self.router.clone();
         let service = router.map_request(move |mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(client.clone());
+            request.extensions_mut().insert(extension.clone());
             request
         });
-        let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+            .max_send_buf_size(SEND_BUFFER_BYTES)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .max_header_list_size(MAX_HEADER_LIST_BYTES)
+            .keep_alive_interval(KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
 
         let age = self.settings.max_connection_age;
-        let age = age.mul_f64(1.0 - 0.1 * fastrand::f64());
-        let ended = tokio::select! {
-            ended = connection.as_mut() => Some(ended),
-            () = draining.cancelled() => None,
-            () = slow_reader.cancelled() => None,
-            () = tokio::time::sleep(age) => None,
+        let age = age.mul_f64(1.0 - CONNECTION_AGE_JITTER * fastrand::f64());
+        let goaway = async {
+            tokio::select! {
+                () = draining.cancelled() => {}
+                () = slow_reader.cancelled() => {}
+                () = sleep(age) => {}
+            }
         };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => {
+        let close = async {
+            let unread = async {
+                slow_reader.cancelled().await;
+                sleep(SLOW_READER_GRACE).await;
+            };
+            tokio::select! {
+                () = unread => {}
+                () = sleep(self.settings.max_connection_age_grace) => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = goaway => {
+                // Sends GOAWAY: the client opens another connection for new calls.
                 connection.as_mut().graceful_shutdown();
-                let unread = async {
-                    slow_reader.cancelled().await;
-                    tokio::time::sleep(SLOW_READER_GRACE).await;
-                };
                 tokio::select! {
                     ended = connection => ended,
-                    () = unread => return,
-                    () = tokio::time::sleep(self.settings.max_connection_age_grace) => return,
+                    () = close => return,
                 }
             }
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "a connection ended with an error");
+            tracing::debug!(%error, "gRPC connection closed with an error");
         }
     }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    permits: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits)
-        .acquire_owned()
-        .await
-        .map_err(std::io::Error::other)?;
-    let (stream, _peer) = listener.accept().await?;
-    stream.set_nodelay(true)?;
-    Ok((stream, permit))
 }

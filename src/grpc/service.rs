@@ -34,10 +34,10 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{self, Frame, ResumeToken, Until, Watch, Watches},
+    watch::{self, EncodedResponse, ResumeToken, Until, Watch, Watches},
 };
 
-/// Serves `GatewayService`.
+/// Implements `GatewayService`.
 pub struct Gateway {
     journal: Arc<dyn Journal>,
     dispatcher: Arc<Dispatcher>,
@@ -48,12 +48,12 @@ pub struct Gateway {
     server_info: ServerInfo,
 }
 
-/// The part of GetServerInfo about the journal.
+/// The journal's part of `GetServerInfo`.
 #[derive(Debug, Clone)]
 pub struct ServerInfo {
-    /// The database that stores the journal.
+    /// Database that stores the journal.
     pub journal_engine: &'static str,
-    /// The ThingSpace that the journal belongs to.
+    /// Origin of the journal: `sandbox`, or the host of ThingSpace.
     pub journal_origin: String,
 }
 
@@ -64,17 +64,15 @@ type Call<O> = Request<<O as RpcOperation>::Request>;
 type Reply<O> = Result<Response<<O as RpcOperation>::Response>, Status>;
 
 /// The stream of a watch.
-type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<EncodedResponse, Status>> + Send>>;
 
-/// What the layers know of a call.
+/// A call's extensions, which the middleware sets.
 struct RequestContext {
     span: Option<RpcSpan>,
     deadline: Option<CallDeadline>,
-    /// The room that its message takes.
+    /// Bytes that the message reserves until it is validated.
     permit: Option<Permit>,
 }
-
-// === impl Call ===
 
 impl RequestContext {
     fn from_extensions(extensions: &tonic::Extensions) -> Self {
@@ -86,10 +84,8 @@ impl RequestContext {
     }
 }
 
-// === impl Gateway ===
-
 impl Gateway {
-    /// The service over its parts.
+    /// Creates the service.
     pub fn new(
         journal: Arc<dyn Journal>,
         submit: Arc<Dispatcher>,
@@ -155,7 +151,7 @@ impl Gateway {
         }
     }
 
-    /// The change as it would be, without a name or a state.
+    /// Returns the change that the request would create, without an ID and a state.
     fn preview(&self, change_request: &ChangeRequest) -> proto::Change {
         let now = self.clock.now();
         proto::Change {
@@ -172,15 +168,19 @@ impl Gateway {
         change.ok_or_else(ApiError::change_not_found)
     }
 
-    /// What a watch is asked for.
+    /// Parses the request and opens the watch.
     async fn open_watch(&self, request: proto::WatchRequestRequest) -> Result<Watch, ApiError> {
         let until = match proto::Until::try_from(request.until) {
             Ok(proto::Until::Unspecified | proto::Until::Settled) => Until::Settled,
             Ok(proto::Until::Finished) => Until::Finished,
             Ok(proto::Until::CaughtUp) => Until::CaughtUp,
             Err(_) => {
-                let why = "is not a value of this enum";
-                return Err(ApiError::invalid_field("until", FieldReason::Value, why));
+                let description = "is not a value of this enum";
+                return Err(ApiError::invalid_field(
+                    "until",
+                    FieldReason::Value,
+                    description,
+                ));
             }
         };
         let token = match request.resume_token.as_str() {
@@ -217,33 +217,32 @@ impl Gateway {
     }
 }
 
-/// Goes through a request of up to 10,000 devices off the threads that serve
-/// everybody else.
+/// Validates a request on a blocking thread: up to 10,000 devices would delay other calls.
 async fn run_blocking<T: Send + 'static>(
     validate: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ApiError> {
     let validated = tokio::task::spawn_blocking(validate).await;
     validated.map_err(|_panic| {
-        let why = "a fault of the gateway";
-        ApiError::new(ErrorReason::Internal, why).with_executed(Executed::Unknown)
+        let message = "internal error";
+        ApiError::new(ErrorReason::Internal, message).with_executed(Executed::Unknown)
     })
 }
 
-/// The next frame of a watch; no more once its caller's deadline has passed.
+/// Returns the next response of a watch, or DEADLINE_EXCEEDED as its last one.
 async fn next_response(
     watch: Option<Watch>,
     deadline: Option<CallDeadline>,
-) -> Option<(Result<Frame, Status>, Option<Watch>)> {
+) -> Option<(Result<EncodedResponse, Status>, Option<Watch>)> {
     let mut watch = watch?;
-    let frame = match deadline {
+    let response = match deadline {
         Some(CallDeadline(deadline)) => match timeout_at(deadline, watch.next()).await {
-            Ok(frame) => frame?,
+            Ok(response) => response?,
             Err(_elapsed) => return Some((Err(deadline_exceeded().into_status()), None)),
         },
         None => watch.next().await?,
     };
-    let frame = frame.map_err(|error| ApiError::from(error).into_status());
-    Some((frame, Some(watch)))
+    let response = response.map_err(|error| ApiError::from(error).into_status());
+    Some((response, Some(watch)))
 }
 
 #[tonic::async_trait]
@@ -267,9 +266,9 @@ impl GatewayService for Gateway {
     ) -> Result<Response<WatchResponseStream>, Status> {
         let deadline = request.extensions().get::<CallDeadline>().copied();
         let watch = self.open_watch(request.into_inner()).await?;
-        // Polled only as fast as the client takes what it yields.
-        let frames = stream::unfold(Some(watch), move |watch| next_response(watch, deadline));
-        Ok(Response::new(Box::pin(frames)))
+        // hyper polls the stream at the pace of its client.
+        let responses = stream::unfold(Some(watch), move |watch| next_response(watch, deadline));
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn get_change(

@@ -1,10 +1,10 @@
-//! Encodes what a watch sends.
+//! Encodes the messages of a watch.
 
 use bytes::Bytes;
 use prost::Message as _;
 
-use super::convert::{change_to_proto, result_to_proto};
 use crate::{
+    grpc::convert::{change_to_proto, result_to_proto},
     journal::EventPayload,
     proto::{self, watch_request_response::Event},
     watch::{MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},

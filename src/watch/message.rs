@@ -1,4 +1,4 @@
-//! What a stream sends: messages that were encoded once, for all watches.
+//! Messages of a stream and their encoded form.
 
 use std::time::Duration;
 
@@ -8,58 +8,55 @@ use prost::{
     encoding::{DecodeContext, WireType},
 };
 
-use super::ResumeToken;
-use crate::{domain::change::Change, journal::Event};
+use crate::{domain::change::Change, journal::Event, watch::token::ResumeToken};
 
-/// An encoded `WatchRequestResponse`. To prost it is a message whose fields are
-/// written already, so that the stub's codec copies it and no more.
+/// An encoded `WatchRequestResponse`. The gRPC codec copies its bytes, so that an event is encoded once for
+/// all watches.
 #[derive(Debug, Clone, Default)]
-pub struct Frame(Bytes);
+pub struct EncodedResponse(Bytes);
 
-/// What a stream says.
+/// A message before it is encoded.
 #[derive(Debug, Clone, Copy)]
 pub enum WatchMessage<'a> {
-    /// The stream is open, on this change as it is now.
+    /// First message: the change in its current state, if the target has one.
     Opened(Option<&'a Change>),
-    /// Something happened.
+    /// A state transition or a device result.
     Event {
-        /// What.
+        /// The stored event.
         event: &'a Event,
-        /// Whether with a callback's body.
+        /// True to include the callback's body.
         include_raw: bool,
     },
-    /// All before the token has been delivered.
+    /// All events up to the token have been delivered.
     Bookmark,
     /// The server is about to end the stream.
     Reconnect {
-        /// Why.
+        /// Cause.
         reason: ReconnectReason,
-        /// How long to wait before opening it again.
+        /// Delay before the client opens the stream again.
         retry_after: Duration,
     },
     /// The change is in a final state.
     Finished(&'a Change),
 }
 
-/// Why a server ends a stream.
+/// Cause of a `reconnect` message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReconnectReason {
-    /// It shuts down.
+    /// The server is shutting down.
     Drain,
-    /// The stream is old enough.
+    /// The stream has reached its maximum age.
     StreamAge,
 }
 
-/// How messages are encoded: the API's business.
+/// Encodes messages. Implemented by `grpc`, so that this module does not depend on the protos.
 pub trait MessageEncoder: Send + Sync + 'static {
-    /// The message as bytes, with the token after it.
+    /// Encodes a message with the token that resumes after it.
     fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes;
 }
 
-// === impl Frame ===
-
-impl Frame {
-    /// A frame of an encoded message.
+impl EncodedResponse {
+    /// Wraps an encoded message.
     pub fn new(bytes: Bytes) -> Self {
         Self(bytes)
     }
@@ -70,7 +67,7 @@ impl Frame {
     }
 }
 
-impl prost::Message for Frame {
+impl prost::Message for EncodedResponse {
     fn encode_raw(&self, buf: &mut impl BufMut) {
         buf.put_slice(&self.0);
     }
@@ -82,7 +79,7 @@ impl prost::Message for Frame {
         buf: &mut impl Buf,
         ctx: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // Only servers have frames, and servers only send them.
+        // Required by the trait. Servers only encode responses.
         prost::encoding::skip_field(wire_type, tag, buf, ctx)
     }
 

@@ -1,4 +1,4 @@
-//! The live end of one target, shared by its watches.
+//! The end of one target's event stream, shared by its watches.
 
 use std::{
     collections::VecDeque,
@@ -9,44 +9,50 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Frame, MessageEncoder, ResumeToken, WatchMessage, token::ResumePoint};
 use crate::{
     domain::{change::Change, state::ChangeState},
-    journal::{Cursor, Epoch, Event, EventPayload, Journal, JournalError, WatchTarget},
+    journal::{Cursor, Event, EventPayload, Journal, JournalError, WatchTarget},
+    watch::{
+        message::{EncodedResponse, MessageEncoder, WatchMessage},
+        token::{ResumePoint, ResumeToken},
+    },
 };
 
-/// How many events are read at a time.
+/// Number of events read from the journal at a time.
 const READ_BATCH_SIZE: usize = 128;
-/// How many of the last events are kept for watches that keep up.
+/// Maximum number of events in the ring.
 const MAX_RING_EVENTS: usize = 128;
-/// Bytes of callbacks in them, after which fewer are kept.
+/// Maximum size of the ring in bytes.
 const MAX_RING_BYTES: usize = 512 * 1024;
+/// Estimated size of an event without a callback's body, in bytes.
+const EVENT_OVERHEAD: usize = 1_024;
 
-/// The live end of one target.
+/// The end of one target's event stream.
 ///
-/// Whoever comes to its end first reads on, once for all; the events are kept
-/// for a while for the others. Everything in it was read from the journal, in
-/// order: being woken only means that there may be more.
+/// The first watch that reaches it reads the next events from the journal, for all watches. Watches that keep
+/// up take them from a ring. A wake-up only means that there may be more events.
 pub(super) struct Tail {
+    /// Shared with read tasks. The registry counts the watches by the references to `Tail`, which such a task
+    /// must not hold.
     reader: Arc<TailReader>,
 }
 
-/// Reads the journal for all watches of a target, and keeps the last events.
+/// Reads the journal for all watches of a target.
 struct TailReader {
     target: WatchTarget,
-    epoch: Epoch,
     journal: Arc<dyn Journal>,
+    /// Incremented by each commit that touches the target.
     generation: watch::Sender<u64>,
     ring: Mutex<Ring>,
     fill_lock: tokio::sync::Mutex<()>,
 }
 
-/// The last events of a target: all after `base`, up to `tip`.
+/// The last events of a target: those after `base`, up to and including `tip`.
 struct Ring {
     base: Cursor,
     tip: Cursor,
     events: VecDeque<Arc<EncodedEvent>>,
-    /// Set when `tip` was the journal's end, as of that number of news.
+    /// Set if `tip` was the last stored event in this generation; with the change, if there is one.
     end: Option<(u64, Option<Arc<Change>>)>,
 }
 
@@ -58,45 +64,40 @@ pub(super) struct EncodedEvent {
     with_raw: OnceLock<Bytes>,
 }
 
-/// What was read of the journal.
+/// Events read from the journal.
 struct JournalPage {
     events: Vec<Arc<EncodedEvent>>,
-    /// Set when nothing more is stored; then the change, if there is one.
+    /// Set on the last page: the change, if there is one.
     end: Option<Option<Arc<Change>>>,
 }
 
-/// What comes after a place.
+/// The events after a cursor.
 pub(super) enum TailBatch {
-    /// Events.
+    /// At least one event.
     Events(Vec<Arc<EncodedEvent>>),
-    /// Nothing yet; and the change as of that moment.
+    /// No event is stored after the cursor; with the change as of the read.
     CaughtUp(Option<Arc<Change>>),
 }
 
-// === impl Tail ===
-
 impl Tail {
-    pub(super) fn new(target: WatchTarget, epoch: Epoch, journal: Arc<dyn Journal>) -> Self {
-        let ring = Ring {
-            base: Cursor::START,
-            tip: Cursor::START,
-            events: VecDeque::new(),
-            end: None,
-        };
-        let reader = TailReader {
-            target,
-            epoch,
-            journal,
-            generation: watch::Sender::new(0),
-            ring: Mutex::new(ring),
-            fill_lock: tokio::sync::Mutex::new(()),
-        };
+    pub(super) fn new(target: WatchTarget, journal: Arc<dyn Journal>) -> Self {
         Self {
-            reader: Arc::new(reader),
+            reader: Arc::new(TailReader {
+                target,
+                journal,
+                generation: watch::Sender::new(0),
+                ring: Mutex::new(Ring {
+                    base: Cursor::START,
+                    tip: Cursor::START,
+                    events: VecDeque::new(),
+                    end: None,
+                }),
+                fill_lock: tokio::sync::Mutex::new(()),
+            }),
         }
     }
 
-    /// Tells when there may be more.
+    /// Returns a receiver that changes when there may be more events.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.reader.generation.subscribe()
     }
@@ -107,41 +108,39 @@ impl Tail {
             .send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
-    /// What comes after a place.
+    /// Returns the events after a cursor.
     pub(super) async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         if let Some(batch) = self.reader.read_cached(after) {
             return Ok(batch);
         }
-        // A task of its own runs to its end. A watch may not be polled for minutes, because hyper polls a
-        // stream only while its client has room for more. It would keep the lock, and a permit to read.
+        // hyper polls a stream only while its client has a send window, so a watch may not be polled for
+        // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
         let reader = Arc::clone(&self.reader);
         let read = tokio::spawn(async move { reader.read(after).await });
         read.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a read of the journal panicked or was cancelled");
-            Err(JournalError::Unavailable("a read was cancelled".into()))
+            tracing::error!(%error, "journal read task failed");
+            Err(JournalError::Unavailable("journal read task failed".into()))
         })
     }
 }
 
-// === impl Reader ===
-
 impl TailReader {
-    /// Reads the events after a place from the journal.
+    /// Reads the events after a cursor from the journal, and keeps them in the ring.
     async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         if after < self.ring.lock().tip {
-            // Fallen behind: its own reading, nobody else's business.
-            return self.page(after).await.map(JournalPage::into_batch);
+            // This watch has fallen behind. Its page does not belong in the ring.
+            return self.read_page(after).await.map(JournalPage::into_batch);
         }
         let _filling = self.fill_lock.lock().await;
         if let Some(batch) = self.read_cached(after) {
             return Ok(batch);
         }
-        // News that come while this reads are not in it, perhaps.
+        // Loaded before the read: a commit during the read may not be in the page.
         let generation = *self.generation.borrow();
-        let page = self.page(after).await?;
+        let page = self.read_page(after).await?;
         let mut ring = self.ring.lock();
-        // A request's results say whose they are only once it is bound: what was
-        // read before that is not kept for those who come after.
+        // Once a request is attributed, its results name the change. Results read before that must not be
+        // shared with later watches.
         let is_attributed_here = matches!(self.target, WatchTarget::Request(_))
             && page.events.iter().any(|event| event.is_state());
         let is_shared = self.generation.receiver_count() > 1 && !is_attributed_here;
@@ -150,7 +149,7 @@ impl TailReader {
         Ok(page.into_batch())
     }
 
-    /// What is kept of it; `None` when the journal must be asked.
+    /// Returns the events after a cursor from the ring. `None` if the journal must be read.
     fn read_cached(&self, after: Cursor) -> Option<TailBatch> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
@@ -171,8 +170,7 @@ impl TailReader {
         }
     }
 
-    /// Reads a page; with the change when it is the last for now.
-    async fn page(&self, after: Cursor) -> Result<JournalPage, JournalError> {
+    async fn read_page(&self, after: Cursor) -> Result<JournalPage, JournalError> {
         let page = self
             .journal
             .events(self.target.clone(), after, READ_BATCH_SIZE)
@@ -181,7 +179,7 @@ impl TailReader {
             Arc::new(EncodedEvent {
                 token: ResumeToken {
                     resume_point: ResumePoint::AfterEvent,
-                    epoch: self.epoch,
+                    epoch: self.journal.epoch(),
                     cursor: event.cursor,
                     event_hash: event.event_hash,
                     target: self.target.clone(),
@@ -198,8 +196,6 @@ impl TailReader {
     }
 }
 
-// === impl Page ===
-
 impl JournalPage {
     fn into_batch(self) -> TailBatch {
         match self.end {
@@ -209,12 +205,10 @@ impl JournalPage {
     }
 }
 
-// === impl Ring ===
-
 impl Ring {
     fn append(&mut self, after: Cursor, events: &[Arc<EncodedEvent>], is_shared: bool) {
         if after != self.tip {
-            // Somebody who had fallen behind has overtaken.
+            // Another watch has read past `tip`.
             self.events.clear();
             self.base = after;
         }
@@ -236,14 +230,12 @@ impl Ring {
     }
 }
 
-// === impl Encoded ===
-
 impl EncodedEvent {
-    /// What it takes, roughly: the callback, as it came and as it is sent.
+    /// Estimated size in memory: the callback's body twice, as stored and as encoded.
     fn bytes(&self) -> usize {
         match &self.event.payload {
-            EventPayload::Result(result) => 1_024 + 2 * result.raw_json.len(),
-            EventPayload::State(_) => 1_024,
+            EventPayload::Result(result) => EVENT_OVERHEAD + 2 * result.raw_json.len(),
+            EventPayload::State(_) => EVENT_OVERHEAD,
         }
     }
 
@@ -251,10 +243,13 @@ impl EncodedEvent {
         matches!(self.event.payload, EventPayload::State(_))
     }
 
-    /// The event as it is delivered. The final states are not: `finished` tells
-    /// them, once all results have been delivered. NOT_SENT is, since the same
-    /// key may take the change on from there.
-    pub(super) fn frame(&self, include_raw: bool, encode: &dyn MessageEncoder) -> Option<Frame> {
+    /// Returns the encoded event. `None` for final states: `finished` delivers them after all results.
+    /// NOT_SENT is delivered, because the same key can send the change again.
+    pub(super) fn encode(
+        &self,
+        include_raw: bool,
+        encoder: &dyn MessageEncoder,
+    ) -> Option<EncodedResponse> {
         if let EventPayload::State(change) = &self.event.payload
             && change.state.is_final()
             && change.state != ChangeState::NotSent
@@ -271,8 +266,8 @@ impl EncodedEvent {
                 event: &self.event,
                 include_raw,
             };
-            encode.encode(&self.token, message)
+            encoder.encode(&self.token, message)
         });
-        Some(Frame::new(bytes.clone()))
+        Some(EncodedResponse::new(bytes.clone()))
     }
 }

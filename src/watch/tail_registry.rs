@@ -1,4 +1,4 @@
-//! Which targets are being watched.
+//! The tails of all watched targets.
 
 use std::{
     collections::HashMap,
@@ -7,36 +7,37 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::tail::Tail;
-use crate::journal::{CommitListener, Journal, WatchTarget};
+use crate::{
+    journal::{CommitListener, Journal, WatchTarget},
+    watch::tail::Tail,
+};
 
-/// The tails of the targets that are being watched.
+/// One tail for each watched target.
 #[derive(Default)]
-pub(super) struct TailRegistry(pub(super) Mutex<HashMap<WatchTarget, Weak<Tail>>>);
-
-// === impl Tails ===
+pub(super) struct TailRegistry {
+    tails: Mutex<HashMap<WatchTarget, Weak<Tail>>>,
+}
 
 impl TailRegistry {
-    /// The tail of a target, for one more watch.
+    /// Returns the tail of a target, for one more watch.
     pub(super) fn get_or_create(
         &self,
         target: &WatchTarget,
         journal: &Arc<dyn Journal>,
     ) -> Arc<Tail> {
-        let mut tails = self.0.lock();
+        let mut tails = self.tails.lock();
         if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
             return tail;
         }
-        let tail = Tail::new(target.clone(), journal.epoch(), Arc::clone(journal));
-        let tail = Arc::new(tail);
+        let tail = Arc::new(Tail::new(target.clone(), Arc::clone(journal)));
         tails.insert(target.clone(), Arc::downgrade(&tail));
         tail
     }
 
-    /// Forgets a target's tail with its last watch.
+    /// Drops a watch's tail, and removes the target with its last watch.
     pub(super) fn release(&self, target: &WatchTarget, tail: Option<Arc<Tail>>) {
-        let mut tails = self.0.lock();
-        // Under the lock, so that of two that leave together one is the last.
+        let mut tails = self.tails.lock();
+        // Dropped under the lock: of two concurrent releases, the second one sees a count of 0.
         drop(tail);
         if tails
             .get(target)
@@ -45,11 +46,16 @@ impl TailRegistry {
             tails.remove(target);
         }
     }
+
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.tails.lock().is_empty()
+    }
 }
 
 impl CommitListener for TailRegistry {
     fn on_commit(&self, touched: &[WatchTarget]) {
-        let tails = self.0.lock();
+        let tails = self.tails.lock();
         for target in touched {
             if let Some(tail) = tails.get(target).and_then(Weak::upgrade) {
                 tail.wake();

@@ -1,19 +1,28 @@
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     callbacks::payload::parse,
     domain::{clock::Timestamp, newtypes::RequestId},
     journal::{
-        ReceivedCallback,
+        Journal, ReceivedCallback, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
+    telemetry::Instruments,
 };
 
-/// Spells messages, and counts how many events it was asked to encode.
+/// Encodes messages as words, and counts the events that it encodes.
 #[derive(Default)]
 struct WordEncoder(AtomicUsize);
 
@@ -37,7 +46,7 @@ struct Fixture {
     _directory: TempDir,
     journal: Arc<dyn Journal>,
     watches: Arc<Watches>,
-    speller: Arc<WordEncoder>,
+    encoder: Arc<WordEncoder>,
     draining: CancellationToken,
 }
 
@@ -50,7 +59,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let speller = Arc::new(WordEncoder::default());
+    let encoder = Arc::new(WordEncoder::default());
     let draining = CancellationToken::new();
     let settings = WatchSettings {
         max_stream_age,
@@ -58,7 +67,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     };
     let watches = Watches::new(
         Arc::clone(&journal),
-        speller.clone(),
+        encoder.clone(),
         settings,
         draining.clone(),
         Instruments::noop(),
@@ -67,7 +76,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         _directory: directory,
         journal,
         watches,
-        speller,
+        encoder,
         draining,
     }
 }
@@ -104,7 +113,7 @@ async fn next_word(watch: &mut Watch) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_stream_is_bookmarked_at_most_thirty_seconds_apart_and_ends_with_its_age() {
+async fn an_idle_stream_sends_bookmarks_at_most_thirty_seconds_apart_and_ends_at_its_maximum_age() {
     let fixture = fixture(Duration::from_secs(600));
     let mut watch = fixture.watch().await;
     assert_eq!(next_word(&mut watch).await, "opened");
@@ -147,7 +156,7 @@ async fn a_drain_sends_reconnect_to_every_stream() {
 }
 
 #[tokio::test]
-async fn many_watches_that_keep_up_share_the_reading_and_the_encoding() {
+async fn watches_that_keep_up_share_reads_and_encoding() {
     const WATCHES: usize = 50;
     const RESULTS: usize = 200;
     let fixture = fixture(Duration::from_secs(600));
@@ -164,14 +173,13 @@ async fn many_watches_that_keep_up_share_the_reading_and_the_encoding() {
             assert_eq!(next_word(watch).await, expected);
         }
     }
-    assert_eq!(fixture.speller.0.load(Ordering::Relaxed), RESULTS);
-    // The last to leave puts out the light.
+    assert_eq!(fixture.encoder.0.load(Ordering::Relaxed), RESULTS);
     drop(watches);
-    assert!(fixture.watches.tail_registry.0.lock().is_empty());
+    assert!(fixture.watches.tail_registry.is_empty());
 }
 
 #[tokio::test]
-async fn watches_at_any_distance_from_the_end_see_the_same_events_in_the_same_order() {
+async fn watches_at_any_distance_from_the_end_receive_the_same_events_in_order() {
     const RESULTS: usize = 700;
     let fixture = fixture(Duration::from_secs(600));
     let mut slow = fixture.watch().await;
@@ -181,7 +189,7 @@ async fn watches_at_any_distance_from_the_end_see_the_same_events_in_the_same_or
     for number in 0..RESULTS {
         fixture.result(number).await;
         assert_eq!(next_word(&mut fast).await, format!("event {}", number + 1));
-        // Reads now and then: falls behind what is kept, and catches up.
+        // Falls behind the ring, and catches up.
         if number % 350 < 100 {
             next_word(&mut slow).await;
         }
@@ -194,15 +202,15 @@ async fn watches_at_any_distance_from_the_end_see_the_same_events_in_the_same_or
     for number in 200..RESULTS {
         assert_eq!(next_word(&mut slow).await, format!("event {}", number + 1));
     }
-    // All three are at the end, and live on together.
+    // All three are at the end, and receive the next event.
     fixture.result(RESULTS).await;
     for watch in [&mut slow, &mut fast, &mut late] {
         assert_eq!(next_word(watch).await, format!("event {}", RESULTS + 1));
     }
 }
 
-/// hyper polls a stream only while its client has room for more. So a watch can stop in the middle of a
-/// read for as long as its client does not read.
+/// hyper polls a stream only while its client has a send window. So a watch can stop in the middle of a read
+/// for as long as its client does not read.
 #[tokio::test]
 async fn a_watch_that_is_not_polled_during_a_read_does_not_block_others() {
     let fixture = fixture(Duration::from_secs(600));
@@ -228,7 +236,7 @@ fn request(token: Option<ResumeToken>) -> WatchOptions {
     }
 }
 
-/// The words of a stream that ends when it has caught up; and the token that it was opened with.
+/// Reads a stream until it has caught up. Returns its words, and the token that it was opened with.
 async fn read_until_caught_up(
     fixture: &Fixture,
     token: Option<ResumeToken>,
@@ -244,9 +252,9 @@ async fn read_until_caught_up(
 }
 
 #[tokio::test]
-async fn a_token_from_before_the_first_result_is_refused_once_that_was_removed() {
+async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed() {
     let fixture = fixture(Duration::from_secs(600));
-    // Nothing of the request is known yet.
+    // The request has no events yet.
     let (words, nothing_yet) = read_until_caught_up(&fixture, None).await.unwrap();
     assert_eq!(words, ["opened", "bookmark"]);
     for number in 0..2 {
@@ -277,10 +285,10 @@ async fn a_token_from_before_the_first_result_is_refused_once_that_was_removed()
             .await
             .err()
             .unwrap();
-        let WatchOpenError::Expired { why, oldest } = refused else {
+        let WatchOpenError::Expired { reason, oldest } = refused else {
             panic!("{refused}")
         };
-        assert_eq!(why, "the events after it have been removed");
+        assert_eq!(reason, "the events after it have been removed");
         let (words, _) = read_until_caught_up(&fixture, oldest).await.unwrap();
         assert_eq!(words, ["opened", "event 3", "bookmark"]);
     }

@@ -1,4 +1,4 @@
-//! Resume tokens: opaque text for a place in one target's stream.
+//! Resume tokens: opaque text for a position in one target's stream.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -7,70 +7,67 @@ use crate::{
     journal::{Cursor, Epoch, WatchTarget},
 };
 
-/// A place in the stream of one target of one journal.
+/// A position in the stream of one target of one journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResumeToken {
-    /// Which journal.
+    /// The journal.
     pub epoch: Epoch,
-    /// An event; [`Place::START`] where there was none.
+    /// Cursor of an event; [`Cursor::START`] if there was none.
     pub cursor: Cursor,
-    /// A short hash of that event; 0 where there was none.
+    /// Hash of that event; 0 if there was none.
     pub event_hash: u32,
-    /// Where the stream goes on.
+    /// Start of the resumed stream, relative to the event.
     pub resume_point: ResumePoint,
-    /// Whose stream.
+    /// The change or request.
     pub target: WatchTarget,
 }
 
-/// Where a stream goes on.
+/// Start of a resumed stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResumePoint {
-    /// Behind the event.
+    /// After the event.
     AfterEvent,
-    /// With the event, which was the target's first.
+    /// At the event, which was the target's first.
     AtFirstEvent,
-    /// With the first event: the target had none yet when the journal had reached this position.
+    /// At the first event: the target had none up to this position of the journal.
     NoEventsUpTo(u64),
 }
 
-/// A text that is no token, or was not copied whole.
+/// A text that is not a token, or an incomplete one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("it is not a resume token of this service")]
+#[error("not a valid resume token")]
 pub struct InvalidResumeToken;
 
 const VERSION: u8 = 1;
 const TAG_AFTER_EVENT: u8 = 1;
 const TAG_AT_FIRST_EVENT: u8 = 2;
 const TAG_NO_EVENTS: u8 = 3;
-const CHANGE: u8 = 1;
-const REQUEST: u8 = 2;
-/// No request id is longer than 128 bytes.
+const TAG_CHANGE: u8 = 1;
+const TAG_REQUEST: u8 = 2;
+/// Maximum length of the text: a request id has at most 128 bytes.
 const MAX_TEXT: usize = 256;
 
-// === impl Token ===
-
 impl ResumeToken {
-    /// The token as text.
+    /// Encodes the token as text.
     pub fn encode(&self) -> String {
         let mut out = vec![VERSION];
         out.extend_from_slice(&self.epoch.0.to_be_bytes());
-        // A place is none of the journal's where there was no event yet.
-        let (side, position) = match self.resume_point {
+        let (tag, position) = match self.resume_point {
             ResumePoint::AfterEvent => (TAG_AFTER_EVENT, self.cursor.position),
             ResumePoint::AtFirstEvent => (TAG_AT_FIRST_EVENT, self.cursor.position),
             ResumePoint::NoEventsUpTo(position) => (TAG_NO_EVENTS, position),
         };
-        out.push(side);
+        out.push(tag);
         out.extend_from_slice(&position.to_be_bytes());
         out.extend_from_slice(&self.cursor.index.to_be_bytes());
         out.extend_from_slice(&self.event_hash.to_be_bytes());
         match &self.target {
             WatchTarget::Change(id) => {
-                out.push(CHANGE);
+                out.push(TAG_CHANGE);
                 out.extend_from_slice(id.as_bytes());
             }
             WatchTarget::Request(id) => {
-                out.push(REQUEST);
+                out.push(TAG_REQUEST);
                 out.extend_from_slice(id.as_str().as_bytes());
             }
         }
@@ -79,8 +76,7 @@ impl ResumeToken {
         URL_SAFE_NO_PAD.encode(out)
     }
 
-    /// Reads a token. A text that was cut or changed is told from one that is
-    /// merely too old.
+    /// Decodes a token. Its checksum detects a text that was cut or modified.
     pub fn decode(text: &str) -> Result<Self, InvalidResumeToken> {
         if text.len() > MAX_TEXT {
             return Err(InvalidResumeToken);
@@ -98,14 +94,14 @@ impl ResumeToken {
     fn decode_payload(body: &[u8]) -> Option<Self> {
         let (version, rest) = body.split_first()?;
         let (epoch, rest) = rest.split_first_chunk::<8>()?;
-        let (side, rest) = rest.split_first()?;
+        let (tag, rest) = rest.split_first()?;
         let (position, rest) = rest.split_first_chunk::<8>()?;
         let (index, rest) = rest.split_first_chunk::<4>()?;
-        let (mark, rest) = rest.split_first_chunk::<4>()?;
+        let (event_hash, rest) = rest.split_first_chunk::<4>()?;
         let (kind, name) = rest.split_first()?;
         let target = match *kind {
-            CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
-            REQUEST => {
+            TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
+            TAG_REQUEST => {
                 let text = std::str::from_utf8(name).ok()?;
                 WatchTarget::Request(RequestId::parse(text).ok()?)
             }
@@ -116,26 +112,25 @@ impl ResumeToken {
             position,
             index: u32::from_be_bytes(*index),
         };
-        let (side, place) = match *side {
+        let (resume_point, cursor) = match *tag {
             TAG_AFTER_EVENT => (ResumePoint::AfterEvent, event),
             TAG_AT_FIRST_EVENT => (ResumePoint::AtFirstEvent, event),
-            TAG_NO_EVENTS if event.index == 0 && *mark == [0; 4] => {
+            TAG_NO_EVENTS if event.index == 0 && *event_hash == [0; 4] => {
                 (ResumePoint::NoEventsUpTo(position), Cursor::START)
             }
             _ => return None,
         };
         (*version == VERSION).then(|| Self {
             epoch: Epoch(u64::from_be_bytes(*epoch)),
-            cursor: place,
-            event_hash: u32::from_be_bytes(*mark),
-            resume_point: side,
+            cursor,
+            event_hash: u32::from_be_bytes(*event_hash),
+            resume_point,
             target,
         })
     }
 }
 
-/// FNV-1a: finds texts that were cut or mistyped. It protects no secret: a
-/// token grants nothing that naming its target would not.
+/// FNV-1a. Detects accidental changes, not forgery: a token grants no access that its target's name does not.
 fn checksum(bytes: &[u8]) -> u32 {
     bytes.iter().fold(0x811c_9dc5, |sum, byte| {
         (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193)

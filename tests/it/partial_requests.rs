@@ -50,7 +50,7 @@ fn assert_refused(status: &Status, executed: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_send_nothing_have_no_place_that_another_wants() {
+async fn calls_that_send_nothing_hold_their_permits_until_their_deadline() {
     let directory = TestDir::new();
     let thingspace = FakeThingSpace::start().await;
     let gateway = Setup::serve(&thingspace.base_url(), &directory)
@@ -60,19 +60,28 @@ async fn calls_that_send_nothing_have_no_place_that_another_wants() {
         .start()
         .await;
     let mut client = gateway.client().await;
-    let mut silent = Vec::new();
-    for (method, executed) in [
-        ("ChangeEsimPlan", Some("UNKNOWN")),
-        ("ListChanges", None),
-        ("WatchRequest", None),
-    ] {
-        for bytes in [begun(0, 0)[..0].to_vec(), begun(1_000, 1)] {
+    for bytes in [begun(0, 0)[..0].to_vec(), begun(1_000, 1)] {
+        let mut silent = Vec::new();
+        for (method, executed) in [
+            ("ChangeEsimPlan", Some("UNKNOWN")),
+            ("ListChanges", None),
+            ("WatchRequest", None),
+        ] {
             let mut calls = begin(&gateway, &raw::method(method), 20, &bytes);
-            // Those that were there first have gone: the other five are silent now.
             for _ in 0..15 {
                 assert_refused(&next(&mut calls).await, executed);
             }
-            silent.push(calls);
+            silent.push((calls, executed));
+        }
+        // All permits are held.
+        let rejected = client.list_changes(ListChangesRequest::default()).await;
+        assert_refused(&rejected.expect_err("no permit"), None);
+        for (calls, executed) in &mut silent {
+            for _ in 0..5 {
+                let ended = parse_error(&next(calls).await);
+                let expected = (Code::DeadlineExceeded, "DEADLINE", "NOW", *executed);
+                assert_eq!(ended.summary(), expected);
+            }
         }
     }
     for number in 0..20 {

@@ -1,7 +1,7 @@
-//! What all callers together may have under way: calls, and the bytes of their messages.
+//! Limits the calls in flight, and the memory of their messages.
 //!
-//! A call that is beyond it is refused at once, before anything of it is decoded or stored. The
-//! whole budget is in docs/limits.md; devices are counted in `submit`, once they are known.
+//! A call that exceeds a limit is rejected before its message is decoded. `dispatch` limits devices, once a
+//! message is decoded.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,96 +10,88 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use http::HeaderMap;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::inflate::declared_size;
-use crate::domain::violation::FieldReason;
-use crate::grpc::{
-    admission::{
-        byte_budget::{ByteBudget, ByteBudgetPool},
-        device_count::{DeviceFields, is_within_device_limits},
-        inflight_reads::InFlightReads,
-        message_reader::{MessageReader, PROGRESS_TIMEOUT},
-        slow_reader::{SlowReader, guard_response},
+use crate::{
+    domain::violation::FieldReason,
+    grpc::{
+        admission::{
+            byte_budget::ByteBudgetPool,
+            device_count::is_within_device_limits,
+            message_reader::{MessageLimits, PART_TIMEOUT, read_message},
+            method_class::{DeviceFields, MethodClass},
+            slow_reader::guard_response,
+        },
+        error::{ApiError, Executed},
     },
-    error::{ApiError, Executed, reason::ErrorReason},
-    middleware::into_http_response,
 };
 
-/// What all callers together may have under way.
+/// Limits of all clients together.
 #[derive(Debug, Clone, Copy)]
 pub struct ConcurrencyLimits {
-    /// Change calls.
+    /// Change calls in flight.
     pub inflight_changes: usize,
-    /// Bytes of their messages, until a change is made of them.
+    /// Bytes of their messages until they are validated.
     pub message_bytes: usize,
-    /// Calls that only read.
+    /// Read calls in flight.
     pub reads: usize,
-    /// Streams: watches above all.
+    /// Open streams.
     pub watches: usize,
 }
 
-/// The places that are left of it.
-pub(crate) struct AdmissionControl {
-    changes: MethodClassLimits,
-    reads: MethodClassLimits,
-    watches: MethodClassLimits,
-    /// Probes that are arriving. Nothing else is needed of them.
-    probe_reads: Arc<InFlightReads>,
-    byte_budgets: ByteBudgetPool,
+/// Permits and bytes that are left.
+pub(in crate::grpc) struct AdmissionControl {
+    changes: CallLimit,
+    reads: CallLimit,
+    watches: CallLimit,
+    health_checks: CallLimit,
+    bytes: ByteBudgetPool,
     max_message: usize,
 }
 
-/// The places of one sort of calls: as many may be under way as may be arriving.
-struct MethodClassLimits {
-    inflight_reads: Arc<InFlightReads>,
+/// Limit of the calls of one class.
+struct CallLimit {
     permits: Arc<Semaphore>,
+    /// Name of the calls in error messages, with the setting.
+    name: &'static str,
 }
 
-/// What is asked of a call, by its path.
-enum MethodClass {
-    /// It changes something, and is as large as its devices are many.
-    Change(DeviceFields),
-    /// One small question and one answer.
-    Read,
-    /// A stream, or none of ours.
-    Stream,
-    /// Whether the gateway lives: asked by those who would end it if it did not answer.
-    Health,
-}
+/// Maximum size of a request that is not a change, in bytes.
+pub(in crate::grpc) const MAX_SMALL_MESSAGE: usize = 16 * 1024;
+/// Maximum number of health checks in flight.
+const MAX_HEALTH_CHECKS: usize = 2_000;
+/// Maximum size of a health check's message in bytes.
+const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
+/// Maximum time for a health check's message.
+const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The largest message that asks for something small: names, filters, a token.
-pub(crate) const MAX_SMALL_MESSAGE: usize = 16 * 1024;
-/// The largest that asks whether the gateway lives, how long it may take to arrive, and how many
-/// may be arriving.
-const PROBE: (usize, Duration, usize) = (1024, Duration::from_secs(2), 1_000);
-
-/// Lets a call in if there is room for it.
-pub(crate) async fn admit(
+/// Lets a call in if its class has a permit and its message is within the limits.
+pub(in crate::grpc) async fn admit(
     State(admission): State<Arc<AdmissionControl>>,
     request: Request,
     next: Next,
 ) -> Response {
     let admitted = match MethodClass::from_path(request.uri().path()) {
-        MethodClass::Change(fields) => admission.admit_change(fields, request, next).await,
-        MethodClass::Read => admission.admit_read(request, next).await,
-        MethodClass::Stream => admission.admit_stream(request, next).await,
-        MethodClass::Health => admission.admit_probe(request, next).await,
+        Some(MethodClass::Change(fields)) => admission.admit_change(fields, request, next).await,
+        Some(class) => {
+            let admitted = admission.admit_small(class, request, next).await;
+            admitted.map_err(|error| error.with_executed(None))
+        }
+        // tonic responds with UNIMPLEMENTED and does not read the message.
+        None => Ok(next.run(request).await),
     };
-    admitted.unwrap_or_else(|failure| into_http_response(failure.into_status()))
+    admitted.unwrap_or_else(ApiError::into_response)
 }
 
-// === impl Budget ===
-
 impl AdmissionControl {
-    pub(crate) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
+    pub(in crate::grpc) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
+        let changes = "change calls in flight (limits.inflight_changes)";
         Self {
-            changes: MethodClassLimits::new(limits.inflight_changes),
-            reads: MethodClassLimits::new(limits.reads),
-            watches: MethodClassLimits::new(limits.watches),
-            probe_reads: InFlightReads::new(PROBE.2),
-            byte_budgets: ByteBudgetPool::new(limits.message_bytes, max_message),
+            changes: CallLimit::new(limits.inflight_changes, changes),
+            reads: CallLimit::new(limits.reads, "read calls in flight (limits.reads)"),
+            watches: CallLimit::new(limits.watches, "open streams (limits.watches)"),
+            health_checks: CallLimit::new(MAX_HEALTH_CHECKS, "health checks in flight"),
+            bytes: ByteBudgetPool::new(limits.message_bytes, max_message),
             max_message,
         }
     }
@@ -110,198 +102,72 @@ impl AdmissionControl {
         request: Request,
         next: Next,
     ) -> Result<Response, ApiError> {
-        // Whether its key has executed something is not known: it was not read.
-        let executed_unknown = |failure: ApiError| failure.with_executed(Executed::Unknown);
-        let (mut head, body) = request.into_parts();
-        let mut incoming = MessageReader::new(
-            body,
-            self.changes.inflight_reads.register(),
-            PROGRESS_TIMEOUT,
-        );
-        let announced = incoming.read_header().await.map_err(executed_unknown)?;
-        // tonic refuses a message that is too large or has another compression, and does not read it.
-        let readable = announced.filter(|announced| {
-            let is_known = !announced.is_compressed || is_gzip(&head.headers);
-            is_known && announced.length <= self.max_message
-        });
-        if let Some(announced) = readable {
-            let mut byte_budget = self.byte_budgets.budget_for(announced.length);
-            let message = incoming
-                .message(announced.length, Some(&mut byte_budget))
-                .await;
-            message.map_err(executed_unknown)?;
-            if announced.is_compressed {
-                let inflated = self.inflate(&mut incoming, byte_budget).await;
-                byte_budget = inflated.map_err(|failure| match failure.reason() {
-                    ErrorReason::Throttled => executed_unknown(failure),
-                    // No call that such a message repeats was ever accepted.
-                    _ => failure.with_executed(Executed::No),
-                })?;
-                head.headers.remove(GRPC_ENCODING);
-            }
-            if !is_within_device_limits(incoming.payload(), fields) {
-                return Err(too_many_devices().with_executed(Executed::No));
-            }
-            if let Some(permit) = byte_budget.into_permit() {
-                head.extensions.insert(permit);
-            }
-        }
-        // Only now: whoever sends nothing would have the place of one who does.
-        let Ok(_place) = self.changes.permits.try_acquire() else {
-            return Err(executed_unknown(ApiError::too_many_in_flight(
-                "change calls are under way",
-            )));
+        let _permit = self.changes.try_acquire()?;
+        let limits = MessageLimits {
+            max_bytes: self.max_message,
+            part_timeout: PART_TIMEOUT,
+            pool: Some(&self.bytes),
         };
-        let request = Request::from_parts(head, incoming.into_body());
+        let (request, message) = read_message(request, limits).await?;
+        if !is_within_device_limits(&message, fields) {
+            let description = "has too many devices or device identifiers";
+            let error = ApiError::invalid_field("devices", FieldReason::TooLong, description);
+            return Err(error.with_executed(Executed::No));
+        }
+        drop(message);
         Ok(next.run(request).await)
     }
 
-    /// Decompresses a message that was read with this room. The decompressed message takes its place.
-    async fn inflate(
+    /// Admits a call whose request is small. Its permit is held until the response is sent.
+    async fn admit_small(
         &self,
-        incoming: &mut MessageReader,
-        mut byte_budget: ByteBudget,
-    ) -> Result<ByteBudget, ApiError> {
-        let length = incoming.payload().len();
-        let size = declared_size(incoming.payload());
-        if size > self.max_message {
-            return Err(too_large(self.max_message));
-        }
-        if self.byte_budgets.is_same_pool(length, size) {
-            incoming
-                .inflate(size, length, Some(&mut byte_budget))
-                .await?;
-            return Ok(byte_budget);
-        }
-        let mut larger = self.byte_budgets.budget_for(size);
-        incoming.inflate(size, 0, Some(&mut larger)).await?;
-        Ok(larger)
-    }
-
-    async fn admit_read(&self, request: Request, next: Next) -> Result<Response, ApiError> {
-        let stalled = request.extensions().get::<SlowReader>().cloned();
-        let request = self.reads.read_small_message(request).await?;
-        let Ok(place) = Arc::clone(&self.reads.permits).try_acquire_owned() else {
-            return Err(ApiError::too_many_in_flight("reads are under way"));
-        };
-        Ok(guard_response(
-            next.run(request).await,
-            Some(place),
-            stalled,
-        ))
-    }
-
-    async fn admit_stream(&self, request: Request, next: Next) -> Result<Response, ApiError> {
-        let request = match request.uri().path() {
-            WATCH_REQUEST_PATH | HEALTH_WATCH_PATH => {
-                self.watches.read_small_message(request).await?
+        class: MethodClass,
+        request: Request,
+        next: Next,
+    ) -> Result<Response, ApiError> {
+        let (limit, max_bytes, part_timeout) = match class {
+            MethodClass::Health => (
+                &self.health_checks,
+                MAX_HEALTH_CHECK_MESSAGE,
+                HEALTH_CHECK_TIMEOUT,
+            ),
+            MethodClass::Read => (&self.reads, MAX_SMALL_MESSAGE, PART_TIMEOUT),
+            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change(_) => {
+                (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
             }
-            // Reflection's requests are a stream themselves. It has a bound of its own.
-            _ => request,
         };
-        let Ok(place) = Arc::clone(&self.watches.permits).try_acquire_owned() else {
-            return Err(ApiError::too_many_in_flight("streams are open"));
+        let permit = limit.try_acquire()?;
+        // Only unary responses: the events of a stream may wait for as long as the connection lives.
+        let slow_reader = match class {
+            MethodClass::Health | MethodClass::Read => request.extensions().get().cloned(),
+            _ => None,
         };
-        Ok(guard_response(next.run(request).await, Some(place), None))
-    }
-
-    /// Never refuses one that is sent at once: whoever asks would end the gateway.
-    async fn admit_probe(&self, request: Request, next: Next) -> Result<Response, ApiError> {
-        let stalled = request.extensions().get::<SlowReader>().cloned();
-        let (max, patience, _) = PROBE;
-        let request = read_bounded_message(request, &self.probe_reads, (max, patience)).await?;
-        Ok(guard_response(next.run(request).await, None, stalled))
-    }
-}
-
-// === impl Places ===
-
-impl MethodClassLimits {
-    fn new(count: usize) -> Self {
-        Self {
-            inflight_reads: InFlightReads::new(count),
-            permits: Arc::new(Semaphore::new(count)),
-        }
-    }
-
-    async fn read_small_message(&self, request: Request) -> Result<Request, ApiError> {
-        read_bounded_message(
-            request,
-            &self.inflight_reads,
-            (MAX_SMALL_MESSAGE, PROGRESS_TIMEOUT),
-        )
-        .await
-    }
-}
-
-/// Reads a call's message, which has to be a small one and has to come soon.
-async fn read_bounded_message(
-    request: Request,
-    arriving: &Arc<InFlightReads>,
-    (max, patience): (usize, Duration),
-) -> Result<Request, ApiError> {
-    let (mut head, body) = request.into_parts();
-    let mut incoming = MessageReader::new(body, arriving.register(), patience);
-    if let Some(announced) = incoming.read_header().await? {
-        if announced.length > max {
-            return Err(too_large(max));
-        }
-        incoming.message(announced.length, None).await?;
-        if announced.is_compressed && is_gzip(&head.headers) {
-            let size = declared_size(incoming.payload());
-            if size > max {
-                return Err(too_large(max));
+        let request = match class {
+            // A stream of requests. tonic limits the size of each.
+            MethodClass::Reflection => request,
+            _ => {
+                let limits = MessageLimits {
+                    max_bytes,
+                    part_timeout,
+                    pool: None,
+                };
+                read_message(request, limits).await?.0
             }
-            incoming.inflate(size, 0, None).await?;
-            head.headers.remove(GRPC_ENCODING);
-        }
+        };
+        Ok(guard_response(next.run(request).await, permit, slow_reader))
     }
-    Ok(Request::from_parts(head, incoming.into_body()))
 }
 
-/// The header that names the compression of a message.
-const GRPC_ENCODING: &str = "grpc-encoding";
+impl CallLimit {
+    fn new(count: usize, name: &'static str) -> Self {
+        let permits = Arc::new(Semaphore::new(count));
+        Self { permits, name }
+    }
 
-fn is_gzip(headers: &HeaderMap) -> bool {
-    headers
-        .get(GRPC_ENCODING)
-        .is_some_and(|name| name == "gzip")
-}
-
-fn too_large(max: usize) -> ApiError {
-    let why = format!("a message of this call has at most {max} bytes");
-    ApiError::new(ErrorReason::MessageTooLarge, why)
-}
-
-fn too_many_devices() -> ApiError {
-    let why = "are more, or have more identifiers, than any change has";
-    ApiError::invalid_field("devices", FieldReason::TooLong, why)
-}
-
-const WATCH_REQUEST_PATH: &str = "/thingspace.gateway.v1.GatewayService/WatchRequest";
-const HEALTH_WATCH_PATH: &str = "/grpc.health.v1.Health/Watch";
-
-// === impl Sort ===
-
-impl MethodClass {
-    fn from_path(path: &str) -> Self {
-        if matches!(
-            path,
-            "/grpc.health.v1.Health/Check" | "/grpc.health.v1.Health/List"
-        ) {
-            return Self::Health;
-        }
-        match path.strip_prefix("/thingspace.gateway.v1.GatewayService/") {
-            Some("ChangeEsimPlan") => Self::Change(DeviceFields {
-                devices: 5,
-                device_ids: None,
-            }),
-            Some("ChangeFiveGBiPlan") => Self::Change(DeviceFields {
-                devices: 5,
-                device_ids: Some(1),
-            }),
-            Some("WatchRequest") | None => Self::Stream,
-            Some(_) => Self::Read,
-        }
+    fn try_acquire(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned();
+        permit.map_err(|_none_left| {
+            ApiError::overloaded(format!("too many {}; retry later", self.name))
+        })
     }
 }

@@ -1,45 +1,37 @@
-//! How much a message will be once it is decoded.
+//! Counts the devices of an encoded message.
 //!
-//! Protobuf can say in two bytes what takes hundreds in memory: 16 MiB of empty devices would
-//! become 2.8 GB of them. So they are counted before they are made.
+//! Protobuf encodes in two bytes a device that takes hundreds in memory: 16 MiB of empty devices would decode to
+//! 2.8 GB. So they are counted before tonic decodes them.
 
 use bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-/// The numbers of the repeated fields that a request's size comes from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct DeviceFields {
-    /// `devices` of the request.
-    pub(crate) devices: u32,
-    /// `device_ids` of a device, where it has such.
-    pub(crate) device_ids: Option<u32>,
-}
+use crate::grpc::admission::method_class::DeviceFields;
 
-/// Devices of one message. More than ten thousand are refused with a count by the validation,
-/// which also says what else is wrong: up to so many it is left to that.
+/// Maximum number of devices in a message. Up to this number, the validation rejects too many devices: it also
+/// reports the other violations.
 const MAX_DECODED_DEVICES: usize = 40_000;
-/// Identifiers of all devices of one message.
+/// Maximum number of identifiers of all devices in a message.
 const MAX_DECODED_IDS: usize = 160_000;
 
-/// Whether a message may be decoded; a malformed one may: decoding it ends where this does.
-pub(crate) fn is_within_device_limits(message: &[u8], fields: DeviceFields) -> bool {
+/// True if a message may be decoded. Malformed messages pass: the decoder rejects them at the same byte.
+pub(in crate::grpc) fn is_within_device_limits(message: &[u8], fields: DeviceFields) -> bool {
     let (mut devices, mut ids) = (0, 0);
     for_each_value(message, fields.devices, |device| {
         devices += 1;
         if let Some(field) = fields.device_ids {
-            for_each_value(device, field, |_id| ids += 1);
+            for_each_value(device, field, |_id| {
+                ids += 1;
+                ids <= MAX_DECODED_IDS
+            });
         }
         devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
     });
     devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
 }
 
-/// Hands on each value of one repeated field while that is wanted.
-fn for_each_value<W: VisitResult>(
-    mut message: &[u8],
-    field: u32,
-    mut value: impl FnMut(&[u8]) -> W,
-) {
+/// Calls `visit` with each value of a repeated field, until it returns false.
+fn for_each_value(mut message: &[u8], field: u32, mut visit: impl FnMut(&[u8]) -> bool) {
     while message.has_remaining() {
         let Ok((tag, wire_type)) = decode_key(&mut message) else {
             return;
@@ -54,30 +46,13 @@ fn for_each_value<W: VisitResult>(
         let Some(Ok(length)) = length else {
             return;
         };
-        let Some((inner, rest)) = message.split_at_checked(length) else {
+        let Some((value, rest)) = message.split_at_checked(length) else {
             return;
         };
         message = rest;
-        if !value(inner).is_continue() {
+        if !visit(value) {
             return;
         }
-    }
-}
-
-/// Whether more values are wanted after one.
-trait VisitResult {
-    fn is_continue(self) -> bool;
-}
-
-impl VisitResult for bool {
-    fn is_continue(self) -> bool {
-        self
-    }
-}
-
-impl VisitResult for () {
-    fn is_continue(self) -> bool {
-        true
     }
 }
 

@@ -1,9 +1,8 @@
-//! Admission control: which calls may be read, and how much memory they may hold.
+//! Admission control: limits concurrent calls and the memory of their messages. See docs/limits.md.
 
 pub(super) mod byte_budget;
 pub(super) mod concurrency;
 pub(super) mod device_count;
-pub(super) mod inflate;
-pub(super) mod inflight_reads;
 pub(super) mod message_reader;
+pub(super) mod method_class;
 pub(super) mod slow_reader;

@@ -1,126 +1,68 @@
-//! What is told of each call: a span, and how long it took until its status.
+//! A span and a duration for each call.
 
-use std::{
-    collections::HashSet,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
+    body::Body,
     extract::{Request, State},
     middleware::Next,
     response::Response,
 };
-use bytes::Bytes;
 use http::HeaderMap;
-use http_body::{Body, Frame, SizeHint};
-use prost::Message;
-use prost_types::FileDescriptorSet;
+use http_body_util::BodyExt;
 
 use crate::{
-    proto,
+    grpc::admission::method_class,
     telemetry::{Instruments, RpcCall, names},
 };
 
-/// What observes calls.
-pub(crate) struct CallTelemetry {
+/// Records calls.
+pub(in crate::grpc) struct CallTelemetry {
     instruments: Instruments,
-    /// `package.Service/Method` of all that is served: a caller does not make names.
-    methods: HashSet<Arc<str>>,
+    /// Path and `package.Service/Method` of each served method. Clients must not create metric labels.
+    methods: HashMap<String, Arc<str>>,
     other: Arc<str>,
 }
 
-/// A body whose end is the end of its call.
-struct InstrumentedBody {
-    body: axum::body::Body,
-    call: Option<RpcCall>,
-}
-
-/// Begins a call's span, and ends it with the status: in the answer's head, or in its trailers.
-pub(crate) async fn record_call(
-    State(observer): State<Arc<CallTelemetry>>,
+/// Starts a call's span, and ends it with the status in the response's headers or trailers.
+pub(super) async fn record_call(
+    State(telemetry): State<Arc<CallTelemetry>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let call = observer.start_call(request.uri().path(), request.headers());
+    let method = telemetry.methods.get(request.uri().path());
+    let method = Arc::clone(method.unwrap_or(&telemetry.other));
+    let call = RpcCall::begin(&telemetry.instruments, method, request.headers());
     request.extensions_mut().insert(call.span());
     let response = next.run(request).await;
-    if let Some(code) = status(response.headers()) {
+    if let Some(code) = status_code(response.headers()) {
         call.end(code);
         return response;
     }
+    let mut call = Some(call);
     response.map(|body| {
-        let call = Some(call);
-        axum::body::Body::new(InstrumentedBody { body, call })
+        Body::new(body.inspect_frame(move |frame| {
+            if let Some(code) = frame.trailers_ref().and_then(status_code)
+                && let Some(call) = call.take()
+            {
+                call.end(code);
+            }
+        }))
     })
 }
 
-// === impl Observer ===
-
 impl CallTelemetry {
-    pub(crate) fn new(instruments: Instruments) -> Self {
-        let reflection = ["v1", "v1alpha"].map(|version| {
-            format!("grpc.reflection.{version}.ServerReflection/ServerReflectionInfo").into()
-        });
+    pub(in crate::grpc) fn new(instruments: Instruments) -> Self {
         Self {
             instruments,
-            methods: served_methods().chain(reflection).collect(),
+            methods: method_class::methods()
+                .map(|(name, _class)| (format!("/{name}"), Arc::from(name)))
+                .collect(),
             other: names::OTHER.into(),
         }
     }
-
-    fn start_call(&self, path: &str, headers: &HeaderMap) -> RpcCall {
-        let method = path
-            .strip_prefix('/')
-            .and_then(|name| self.methods.get(name));
-        let method = Arc::clone(method.unwrap_or(&self.other));
-        RpcCall::begin(&self.instruments, method, headers)
-    }
 }
 
-/// The methods of the protos that this crate has.
-fn served_methods() -> impl Iterator<Item = Arc<str>> {
-    let described = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap_or_default();
-    described.file.into_iter().flat_map(|file| {
-        let package = file.package().to_owned();
-        file.service.into_iter().flat_map(move |service| {
-            let service_name = format!("{package}.{}", service.name());
-            let methods = service.method.into_iter();
-            methods.map(move |method| format!("{service_name}/{}", method.name()).into())
-        })
-    })
-}
-
-fn status(headers: &HeaderMap) -> Option<i32> {
+fn status_code(headers: &HeaderMap) -> Option<i32> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-// === impl Observed ===
-
-impl Body for InstrumentedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(code) = frame.trailers_ref().and_then(status)
-            && let Some(call) = self.call.take()
-        {
-            call.end(code);
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -1,0 +1,125 @@
+//! Decides which token a stream starts from, and rejects tokens that the journal cannot continue.
+
+use crate::{
+    domain::change::Change,
+    journal::{ChangeSelector, Cursor, Journal, JournalError, WatchTarget},
+    watch::token::{ResumePoint, ResumeToken},
+};
+
+/// A watch that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchOpenError {
+    /// The change does not exist.
+    #[error("no such change")]
+    NoSuchChange,
+    /// The token belongs to another target than the request selects.
+    #[error("the resume token belongs to another change or request")]
+    TargetMismatch,
+    /// The request has neither a target nor a token.
+    #[error("no change, request or resume token given")]
+    NoTarget,
+    /// The token is not in this journal, or its events have been removed.
+    #[error("cannot resume from this token: {reason}")]
+    Expired {
+        /// The check that failed.
+        reason: &'static str,
+        /// The oldest token of the target that can be resumed. `None` if the change does not exist.
+        oldest: Option<ResumeToken>,
+    },
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Returns the token of a stream that starts at `token`, or at the first event of `target`.
+pub(super) async fn resolve_start(
+    journal: &dyn Journal,
+    target: Option<WatchTarget>,
+    token: Option<ResumeToken>,
+) -> Result<ResumeToken, WatchOpenError> {
+    let token = match (target, token) {
+        (Some(target), Some(token)) if target != token.target => {
+            return Err(WatchOpenError::TargetMismatch);
+        }
+        (_, Some(token)) => token,
+        (Some(target), None) => return Ok(first_token(journal, target).await?),
+        (None, None) => return Err(WatchOpenError::NoTarget),
+    };
+    validate(journal, &token).await?;
+    match token.resume_point {
+        ResumePoint::AfterEvent => Ok(token),
+        // The events that the token refers to are still stored: start from the first one.
+        ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => {
+            Ok(first_token(journal, token.target).await?)
+        }
+    }
+}
+
+pub(super) async fn find_change(
+    journal: &dyn Journal,
+    target: &WatchTarget,
+) -> Result<Option<Change>, JournalError> {
+    let selector = match target {
+        WatchTarget::Change(id) => ChangeSelector::Id(*id),
+        WatchTarget::Request(id) => ChangeSelector::Request(id.clone()),
+    };
+    journal.change(selector).await
+}
+
+/// Returns the token before a target's first event. It names that event, or the journal's end if there is
+/// none, so that a resumed stream detects that events were removed in the meantime.
+async fn first_token(
+    journal: &dyn Journal,
+    target: WatchTarget,
+) -> Result<ResumeToken, JournalError> {
+    // Read before the events: an event stored in between is in the page or after this position.
+    let last = journal.coverage().await?.last;
+    let page = journal.events(target.clone(), Cursor::START, 1).await?;
+    let (cursor, event_hash, resume_point) = match page.events.first() {
+        Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
+        None => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
+    };
+    Ok(ResumeToken {
+        epoch: journal.epoch(),
+        cursor,
+        event_hash,
+        resume_point,
+        target,
+    })
+}
+
+/// Rejects a token that does not match an event of this journal.
+async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), WatchOpenError> {
+    let reason = if token.epoch != journal.epoch() {
+        "it belongs to another journal, or to this one before it lost data"
+    } else if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
+        // The journal does not store whether the removed events belonged to this target.
+        let coverage = journal.coverage().await?;
+        if position > coverage.last {
+            "its position is after the end of the journal"
+        } else if coverage.trimmed > position {
+            "the events after it have been removed"
+        } else {
+            return Ok(());
+        }
+    } else {
+        match journal.event_at(token.target.clone(), token.cursor).await? {
+            Some(event) if event.event_hash == token.event_hash => return Ok(()),
+            Some(_) => "the event at its position is a different one",
+            None if token.cursor.position > journal.coverage().await?.last => {
+                "its position is after the end of the journal"
+            }
+            None => "the events after it have been removed",
+        }
+    };
+    let is_resumable = match &token.target {
+        WatchTarget::Change(_) => find_change(journal, &token.target).await?.is_some(),
+        WatchTarget::Request(_) => true,
+    };
+    let oldest = if is_resumable {
+        Some(first_token(journal, token.target.clone()).await?)
+    } else {
+        None
+    };
+    Err(WatchOpenError::Expired { reason, oldest })
+}

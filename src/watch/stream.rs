@@ -1,0 +1,291 @@
+//! Open watches: reads stored events, waits for new ones, and ends the stream.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    domain::{change::Change, state::ChangeState},
+    invariants::Invariant,
+    journal::{Cursor, Journal, JournalError, WatchTarget},
+    telemetry::{Instruments, OpenWatch},
+    watch::{
+        message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
+        resume::{self, WatchOpenError},
+        tail::{Tail, TailBatch},
+        tail_registry::TailRegistry,
+        token::{ResumePoint, ResumeToken},
+    },
+};
+
+/// Opens the watches of one gateway.
+pub struct Watches {
+    journal: Arc<dyn Journal>,
+    encoder: Arc<dyn MessageEncoder>,
+    settings: WatchSettings,
+    draining: CancellationToken,
+    pub(super) tail_registry: Arc<TailRegistry>,
+    instruments: Instruments,
+}
+
+/// Settings of all watches.
+#[derive(Debug, Clone, Copy)]
+pub struct WatchSettings {
+    /// Maximum age of a stream. Each stream ends up to a tenth earlier, so that streams opened together do not
+    /// end together.
+    pub max_stream_age: Duration,
+    /// Maximum time between two messages. Each bookmark comes up to a third earlier.
+    pub bookmark_interval: Duration,
+}
+
+/// A client's request to watch.
+#[derive(Debug, Clone)]
+pub struct WatchOptions {
+    /// The change or request to watch. `None` takes the target of `token`.
+    pub target: Option<WatchTarget>,
+    /// The token of the last message that the client received.
+    pub token: Option<ResumeToken>,
+    /// Condition that ends the stream.
+    pub until: Until,
+    /// True to include the bodies of callbacks.
+    pub include_raw: bool,
+}
+
+/// Condition that ends a stream with OK.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The change is in a final state, or OVERDUE.
+    Settled,
+    /// The change is in a final state.
+    Finished,
+    /// All stored events have been delivered.
+    CaughtUp,
+}
+
+/// Error that ends a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The server ends the stream, after a `reconnect` message.
+    #[error("the server ends the stream; open it again with the last resume token")]
+    Reconnect,
+    /// Retention removed the change during the watch.
+    #[error("the change has been removed: its retention is over")]
+    Removed,
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// One open stream.
+pub struct Watch {
+    watches: Arc<Watches>,
+    /// `None` only while the watch is dropped.
+    tail: Option<Arc<Tail>>,
+    generation: watch::Receiver<u64>,
+    target: WatchTarget,
+    until: Until,
+    include_raw: bool,
+    /// Cursor of the last event read.
+    cursor: Cursor,
+    /// Token of the last event delivered.
+    pub(super) token: ResumeToken,
+    ready: VecDeque<EncodedResponse>,
+    end: Option<Result<(), StreamError>>,
+    ends_at: Instant,
+    bookmark_at: Instant,
+    _open_watch: OpenWatch,
+}
+
+/// Bytes of events that one watch buffers for a client that does not read.
+const READY_BYTES: usize = 32 * 1024;
+/// Each stream ends up to this fraction of the maximum age earlier.
+const STREAM_AGE_JITTER: f64 = 0.1;
+/// Each bookmark comes up to this fraction of the interval earlier.
+const BOOKMARK_JITTER: f64 = 0.33;
+/// Upper bound of the random delay after which clients reconnect.
+const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
+
+impl Watches {
+    /// Creates the watches of a journal. Cancelling `draining` ends all streams with a `reconnect` message.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        encoder: Arc<dyn MessageEncoder>,
+        settings: WatchSettings,
+        draining: CancellationToken,
+        instruments: Instruments,
+    ) -> Arc<Self> {
+        let tail_registry = Arc::new(TailRegistry::default());
+        journal.add_commit_listener(tail_registry.clone());
+        Arc::new(Self {
+            journal,
+            encoder,
+            settings,
+            draining,
+            tail_registry,
+            instruments,
+        })
+    }
+
+    /// Opens a stream. Its first message is `opened`.
+    pub async fn open(self: &Arc<Self>, options: WatchOptions) -> Result<Watch, WatchOpenError> {
+        let journal = &*self.journal;
+        let token = resume::resolve_start(journal, options.target, options.token).await?;
+        let target = token.target.clone();
+        let change = resume::find_change(journal, &target).await?;
+        if change.is_none() && matches!(target, WatchTarget::Change(_)) {
+            return Err(WatchOpenError::NoSuchChange);
+        }
+        let opened = WatchMessage::Opened(change.as_ref());
+        let opened = EncodedResponse::new(self.encoder.encode(&token, opened));
+        // Last: an error after this line would leak the registry's entry.
+        let tail = self.tail_registry.get_or_create(&target, &self.journal);
+        Ok(Watch {
+            generation: tail.subscribe(),
+            tail: Some(tail),
+            target,
+            until: options.until,
+            include_raw: options.include_raw,
+            cursor: match token.resume_point {
+                ResumePoint::AfterEvent => resume_cursor(token.cursor),
+                ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => Cursor::START,
+            },
+            token,
+            ready: VecDeque::from([opened]),
+            end: None,
+            ends_at: Instant::now() + with_jitter(self.settings.max_stream_age, STREAM_AGE_JITTER),
+            bookmark_at: self.next_bookmark(),
+            _open_watch: self.instruments.open_watch(),
+            watches: Arc::clone(self),
+        })
+    }
+
+    fn next_bookmark(&self) -> Instant {
+        Instant::now() + with_jitter(self.settings.bookmark_interval, BOOKMARK_JITTER)
+    }
+}
+
+/// The cursor after which a resumed stream continues.
+fn resume_cursor(cursor: Cursor) -> Cursor {
+    let off_by_one = u64::from(Invariant::ResumeAfterToken.is_disabled());
+    Cursor {
+        position: cursor.position.saturating_sub(off_by_one),
+        ..cursor
+    }
+}
+
+fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
+    duration.mul_f64(1.0 - max_fraction * fastrand::f64())
+}
+
+impl Watch {
+    /// Returns the next message, or `None` after the stream has ended.
+    pub async fn next(&mut self) -> Option<Result<EncodedResponse, StreamError>> {
+        loop {
+            if let Some(response) = self.ready.pop_front() {
+                return Some(Ok(response));
+            }
+            if let Some(end) = &mut self.end {
+                return std::mem::replace(end, Ok(())).err().map(Err);
+            }
+            if let Err(error) = self.fill_ready().await {
+                self.end = Some(Err(error.into()));
+            }
+        }
+    }
+
+    /// Makes the next messages ready, ends the stream, or waits until either may be possible.
+    async fn fill_ready(&mut self) -> Result<(), JournalError> {
+        if self.watches.draining.is_cancelled() {
+            self.push_reconnect(ReconnectReason::Drain);
+            return Ok(());
+        }
+        if Instant::now() >= self.ends_at {
+            self.push_reconnect(ReconnectReason::StreamAge);
+            return Ok(());
+        }
+        self.generation.mark_unchanged();
+        let Some(tail) = &self.tail else {
+            return Ok(());
+        };
+        match tail.read(self.cursor).await? {
+            TailBatch::Events(events) => {
+                let mut bytes = 0;
+                for event in events {
+                    self.cursor = event.token.cursor;
+                    if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
+                        bytes += response.bytes().len();
+                        self.token = event.token.clone();
+                        self.ready.push_back(response);
+                    }
+                    // The remaining events are read again after the client has taken these.
+                    if bytes >= READY_BYTES {
+                        break;
+                    }
+                }
+                self.bookmark_at = self.watches.next_bookmark();
+            }
+            TailBatch::CaughtUp(change) => {
+                if !self.try_finish(change.as_deref()) {
+                    self.wait_for_wakeup().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the stream if its `until` condition holds. All stored events must have been delivered.
+    fn try_finish(&mut self, change: Option<&Change>) -> bool {
+        let state = change.map(|change| change.state);
+        if change.is_none() && matches!(self.target, WatchTarget::Change(_)) {
+            self.end = Some(Err(StreamError::Removed));
+            return true;
+        }
+        if let Some(change) = change.filter(|change| change.state.is_final()) {
+            self.push_message(WatchMessage::Finished(change));
+        } else if self.until == Until::CaughtUp
+            || (self.until == Until::Settled && state == Some(ChangeState::Overdue))
+        {
+            self.push_message(WatchMessage::Bookmark);
+        } else {
+            return false;
+        }
+        self.end = Some(Ok(()));
+        true
+    }
+
+    async fn wait_for_wakeup(&mut self) {
+        tokio::select! {
+            // Never an error: `self.tail` keeps the sender alive.
+            _changed = self.generation.changed() => {}
+            () = self.watches.draining.cancelled() => {}
+            () = tokio::time::sleep_until(self.ends_at) => {}
+            () = tokio::time::sleep_until(self.bookmark_at) => {
+                self.bookmark_at = self.watches.next_bookmark();
+                self.push_message(WatchMessage::Bookmark);
+            }
+        }
+    }
+
+    fn push_reconnect(&mut self, reason: ReconnectReason) {
+        // A random delay spreads the reconnects over time.
+        let retry_after = Duration::from_millis(fastrand::u64(0..MAX_RECONNECT_DELAY_MS));
+        self.push_message(WatchMessage::Reconnect {
+            reason,
+            retry_after,
+        });
+        self.end = Some(Err(StreamError::Reconnect));
+    }
+
+    fn push_message(&mut self, message: WatchMessage<'_>) {
+        let bytes = self.watches.encoder.encode(&self.token, message);
+        self.ready.push_back(EncodedResponse::new(bytes));
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let tail = self.tail.take();
+        self.watches.tail_registry.release(&self.target, tail);
+    }
+}
