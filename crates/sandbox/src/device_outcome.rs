@@ -6,8 +6,8 @@
 
 use fastrand::Rng;
 
-use super::callback_faults::{self, CallbackFault};
-use super::settings::{CallbackOrder, FaultRates};
+use crate::callback_faults::{self, CallbackFault};
+use crate::settings::{CallbackOrder, FaultRates};
 
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
@@ -16,20 +16,20 @@ const REQUEST: u64 = 5;
 
 /// What happens to one device: what becomes of its change, and how that is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct DeviceOutcome {
-    pub(super) result: DeviceResult,
+pub(crate) struct DeviceOutcome {
+    pub(crate) result: DeviceResult,
     /// A callback that is not the end, before the one that is.
-    pub(super) interim: Option<InterimCallback>,
-    pub(super) timing: CallbackTiming,
-    pub(super) copies: CallbackCopies,
-    pub(super) format: CallbackFormat,
+    pub(crate) interim: Option<InterimCallback>,
+    pub(crate) timing: CallbackTiming,
+    pub(crate) copies: CallbackCopies,
+    pub(crate) format: CallbackFormat,
     /// The device is on the plan before the change that asks for it.
-    pub(super) on_plan_before: bool,
+    pub(crate) on_plan_before: bool,
 }
 
 /// What becomes of a device's change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DeviceResult {
+pub(crate) enum DeviceResult {
     Succeeded,
     Failed(&'static CallbackFault),
 }
@@ -37,14 +37,14 @@ pub(super) enum DeviceResult {
 /// A callback after which another one comes (ThingSpace, Disable a Device
 /// Profile and Callback Error Messages pages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum InterimCallback {
+pub(crate) enum InterimCallback {
     Warning,
     OnHold,
 }
 
 /// When the final callback is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallbackTiming {
+pub(crate) enum CallbackTiming {
     Due,
     /// Before the request is answered.
     Early,
@@ -55,7 +55,7 @@ pub(super) enum CallbackTiming {
 
 /// How often a callback is sent, apart from resends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallbackCopies {
+pub(crate) enum CallbackCopies {
     /// Once.
     One,
     /// Again after the first was acknowledged.
@@ -66,7 +66,7 @@ pub(super) enum CallbackCopies {
 
 /// How the final callback looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum CallbackFormat {
+pub(crate) enum CallbackFormat {
     Normal,
     /// Its JSON ends in the middle.
     Truncated,
@@ -88,7 +88,7 @@ pub(super) enum CallbackFormat {
 
 impl DeviceOutcome {
     /// Success, told once and in time.
-    pub(super) const PLAIN: Self = Self {
+    pub(crate) const PLAIN: Self = Self {
         result: DeviceResult::Succeeded,
         interim: None,
         timing: CallbackTiming::Due,
@@ -97,7 +97,7 @@ impl DeviceOutcome {
         on_plan_before: false,
     };
 
-    pub(super) fn fault(&self) -> Option<&'static CallbackFault> {
+    pub(crate) fn fault(&self) -> Option<&'static CallbackFault> {
         match self.result {
             DeviceResult::Succeeded => None,
             DeviceResult::Failed(fault) => Some(fault),
@@ -107,7 +107,7 @@ impl DeviceOutcome {
 
 /// What the seed decides about a request as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SeededRequestFault {
+pub(crate) enum SeededRequestFault {
     NoFault,
     /// The connection is dropped and nothing is executed.
     RequestDropped,
@@ -121,16 +121,16 @@ pub(super) enum SeededRequestFault {
 
 /// The decisions of one seed.
 #[derive(Clone, Debug)]
-pub(super) struct SeededFaults {
-    pub(super) seed: u64,
-    pub(super) rates: FaultRates,
-    pub(super) order: CallbackOrder,
+pub(crate) struct SeededFaults {
+    pub(crate) seed: u64,
+    pub(crate) rates: FaultRates,
+    pub(crate) order: CallbackOrder,
 }
 
 impl SeededFaults {
     /// What happens to a device that was changed so often before. Everything is
     /// drawn every time, so that one share does not move what another decides.
-    pub(super) fn device_outcome(&self, key: u64, before: u64) -> DeviceOutcome {
+    pub(crate) fn device_outcome(&self, key: u64, before: u64) -> DeviceOutcome {
         let shares = &self.rates;
         let mut rng = self.rng(DEVICE, key, before);
         let fails = rng.f64() < shares.failure;
@@ -172,7 +172,7 @@ impl SeededFaults {
     }
 
     /// What happens to a request whose first device was asked for so often before.
-    pub(super) fn request_fault(&self, key: u64, before: u64) -> SeededRequestFault {
+    pub(crate) fn request_fault(&self, key: u64, before: u64) -> SeededRequestFault {
         let shares = &self.rates;
         let mut rng = self.rng(REQUEST, key, before);
         let request = rng.f64() < shares.drop_request;
@@ -191,7 +191,7 @@ impl SeededFaults {
     }
 
     /// The order in which a request's devices are told about.
-    pub(super) fn callback_order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
+    pub(crate) fn callback_order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
         let mut order: Vec<usize> = (0..devices).collect();
         match self.order {
             _ if reversed => order.reverse(),
@@ -203,7 +203,7 @@ impl SeededFaults {
     }
 
     /// The generator of tokens and sessions.
-    pub(super) fn token_rng(&self) -> Rng {
+    pub(crate) fn token_rng(&self) -> Rng {
         self.rng(TOKENS, 0, 0)
     }
 
@@ -216,7 +216,7 @@ impl SeededFaults {
 }
 
 /// A text as a number that is the same in every run.
-pub(super) fn stable_hash(text: &str) -> u64 {
+pub(crate) fn stable_hash(text: &str) -> u64 {
     // FNV-1a, so that equal identifiers draw alike on every machine.
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::change_request::OperationKind;
-use super::device_outcome::stable_hash;
-use super::identifiers::{self, DeviceId, DeviceIds};
+use crate::device_outcome::stable_hash;
+use crate::identifiers::{self, DeviceId, DeviceIds};
+use crate::json_body::OperationKind;
 
 /// Devices that are known: the one that was met first is forgotten first, and
 /// is on the initial plan again.
@@ -15,12 +15,12 @@ const MAX_DEVICES: usize = 100_000;
 
 /// One device.
 #[derive(Debug)]
-pub(super) struct DeviceRecord {
+pub(crate) struct DeviceRecord {
     /// The platform's own number for it, from 1.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// What its fate is drawn with.
-    pub(super) rng_key: u64,
-    pub(super) mdn: Box<str>,
+    pub(crate) rng_key: u64,
+    pub(crate) mdn: Box<str>,
     attributes: Mutex<DeviceAttributes>,
     /// Changes of it that were executed.
     execution_count: AtomicU64,
@@ -30,20 +30,20 @@ pub(super) struct DeviceRecord {
 
 /// What can change about a device.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DeviceAttributes {
-    pub(super) ids: DeviceIds,
+pub(crate) struct DeviceAttributes {
+    pub(crate) ids: DeviceIds,
     /// None while no change of it was executed.
-    pub(super) account: Option<Arc<str>>,
+    pub(crate) account: Option<Arc<str>>,
     /// None for the initial plan.
-    pub(super) plan: Option<Arc<str>>,
+    pub(crate) plan: Option<Arc<str>>,
     /// It is on whatever plan it is asked for, and was before: see
     /// [`scenario::residents`](super::scenario::residents).
-    pub(super) is_preloaded: bool,
+    pub(crate) is_preloaded: bool,
 }
 
 /// All devices that were met.
 #[derive(Debug, Default)]
-pub(super) struct DeviceRegistry {
+pub(crate) struct DeviceRegistry {
     /// Numbers up to this one are never forgotten.
     last_preloaded: u64,
     by_number: BTreeMap<u64, Arc<DeviceRecord>>,
@@ -53,7 +53,7 @@ pub(super) struct DeviceRegistry {
 }
 
 impl DeviceRecord {
-    pub(super) fn attributes(&self) -> MutexGuard<'_, DeviceAttributes> {
+    pub(crate) fn attributes(&self) -> MutexGuard<'_, DeviceAttributes> {
         // Plain data, good to go on with after a panic elsewhere.
         self.attributes
             .lock()
@@ -61,27 +61,27 @@ impl DeviceRecord {
     }
 
     /// One more execution; how many there were before.
-    pub(super) fn record_execution(&self) -> u64 {
+    pub(crate) fn record_execution(&self) -> u64 {
         self.execution_count.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn execution_count(&self) -> u64 {
+    pub(crate) fn execution_count(&self) -> u64 {
         self.execution_count.load(Ordering::Relaxed)
     }
 
     /// One more request that names it first; how many there were before.
-    pub(super) fn record_request(&self) -> u64 {
+    pub(crate) fn record_request(&self) -> u64 {
         self.request_count.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn set_plan(&self, plan: &Arc<str>) {
+    pub(crate) fn set_plan(&self, plan: &Arc<str>) {
         self.attributes().plan = Some(Arc::clone(plan));
     }
 }
 
 impl DeviceRegistry {
     /// Knows the devices that are there before anybody asks.
-    pub(super) fn with_preloaded(residents: impl IntoIterator<Item = DeviceId>) -> Self {
+    pub(crate) fn with_preloaded(residents: impl IntoIterator<Item = DeviceId>) -> Self {
         let mut devices = Self::default();
         for id in residents {
             let sent: DeviceIds = Arc::new([id]);
@@ -94,7 +94,7 @@ impl DeviceRegistry {
 
     /// The device that was sent with these identifiers; one that was never met
     /// is met now.
-    pub(super) fn find_or_create(
+    pub(crate) fn find_or_create(
         &mut self,
         kind: OperationKind,
         sent: &DeviceIds,
@@ -131,7 +131,7 @@ impl DeviceRegistry {
     }
 
     /// The devices that an identifier names: several for an EID.
-    pub(super) fn find(&self, kind: &str, id: &str) -> Vec<Arc<DeviceRecord>> {
+    pub(crate) fn find(&self, kind: &str, id: &str) -> Vec<Arc<DeviceRecord>> {
         if let Some(number) = self.by_identifier.get(&normalized_key(kind, id)) {
             return self.by_number.get(number).cloned().into_iter().collect();
         }
@@ -144,7 +144,7 @@ impl DeviceRegistry {
     }
 
     /// Devices above a number that fit, at most so many, and whether there are more.
-    pub(super) fn page(
+    pub(crate) fn page(
         &self,
         above: u64,
         limit: usize,

@@ -18,7 +18,7 @@ macro_rules! uws_code {
 }
 
 /// Codes of the M2M services, spelled as on the Synchronous Error Messages page.
-pub(super) mod code {
+pub(crate) mod code {
     pub(crate) const INVALID_CHARACTER: &str = uws_code!("INPUT_INVALID.Request.InvalidCharacter");
     pub(crate) const REQUEST_UNDEFINED: &str = uws_code!("INPUT_INVALID.RequestUndefined");
     pub(crate) const ACCOUNT_NOT_DEFINED: &str = uws_code!("INPUT_INVALID.Account.NotDefined");
@@ -41,13 +41,13 @@ pub(super) mod code {
 
 /// What is wrong with a request, before the endpoint's family gives it a shape.
 #[derive(Debug)]
-pub(super) struct ValidationError {
+pub(crate) struct ValidationError {
     code: &'static str,
     message: String,
 }
 
 impl ValidationError {
-    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -55,13 +55,13 @@ impl ValidationError {
     }
 
     /// The shape of the M2M services: a dotted code.
-    pub(super) fn into_dotted_response(self) -> ErrorResponse {
+    pub(crate) fn into_dotted_response(self) -> ErrorResponse {
         ErrorResponse::m2m(self.code, self.message)
     }
 
     /// The shape of the eSIM profile family: the status as three digits. The
     /// code moves into the message, where a person can still read it.
-    pub(super) fn into_numeric_response(self) -> ErrorResponse {
+    pub(crate) fn into_numeric_response(self) -> ErrorResponse {
         let text = format!("{}: {}", self.code, self.message);
         ErrorResponse::json(
             StatusCode::BAD_REQUEST,
@@ -73,7 +73,7 @@ impl ValidationError {
 
 /// A request that was not executed, as its sender sees it.
 #[derive(Debug)]
-pub(super) struct ErrorResponse {
+pub(crate) struct ErrorResponse {
     status: StatusCode,
     reason: &'static str,
     body: ErrorBody,
@@ -89,11 +89,11 @@ enum ErrorBody {
 
 /// Why a response is a refusal: read by the layer that counts them.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ErrorReason(pub(super) &'static str);
+pub(crate) struct ErrorReason(pub(crate) &'static str);
 
 impl ErrorResponse {
     /// An M2M error: always 400, told apart by its code.
-    pub(super) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
         Self::json(
             StatusCode::BAD_REQUEST,
             code,
@@ -102,13 +102,13 @@ impl ErrorResponse {
     }
 
     /// An error of the token endpoint.
-    pub(super) fn oauth(status: StatusCode, error: &'static str, description: &str) -> Self {
+    pub(crate) fn oauth(status: StatusCode, error: &'static str, description: &str) -> Self {
         let body = json!({ "error": error, "error_description": description });
         Self::json(status, error, body)
     }
 
     /// No access token came with the request.
-    pub(super) fn missing_token() -> Self {
+    pub(crate) fn missing_token() -> Self {
         Self::fault(
             StatusCode::UNAUTHORIZED,
             "900902",
@@ -119,19 +119,19 @@ impl ErrorResponse {
     }
 
     /// An access token that is unknown or older than its hour.
-    pub(super) fn invalid_token() -> Self {
+    pub(crate) fn invalid_token() -> Self {
         let (code, message, description) = INVALID_TOKEN;
         Self::fault(StatusCode::UNAUTHORIZED, code, message, description)
     }
 
     /// The same, as the gateway in front writes it to who does not ask for JSON.
-    pub(super) fn invalid_token_xml() -> Self {
+    pub(crate) fn invalid_token_xml() -> Self {
         let (code, message, description) = INVALID_TOKEN;
         Self::fault_xml(StatusCode::UNAUTHORIZED, code, message, description)
     }
 
     /// "Wrong authentication" of the Synchronous Error Messages page, code and all.
-    pub(super) fn wrong_authentication() -> Self {
+    pub(crate) fn wrong_authentication() -> Self {
         Self::fault_xml(
             StatusCode::FORBIDDEN,
             "404",
@@ -141,22 +141,22 @@ impl ErrorResponse {
     }
 
     /// A session that was not used for too long: 400, told apart by its code.
-    pub(super) fn session_expired() -> Self {
+    pub(crate) fn session_expired() -> Self {
         Self::m2m(code::SESSION_EXPIRED, "The session token has expired")
     }
 
     /// A session that nobody has, or has no more.
-    pub(super) fn session_invalid() -> Self {
+    pub(crate) fn session_invalid() -> Self {
         Self::m2m(code::SESSION_INVALID, "The session token is not valid")
     }
 
     /// 401 and nothing else.
-    pub(super) fn unauthorized_without_body() -> Self {
+    pub(crate) fn unauthorized_without_body() -> Self {
         Self::bare(StatusCode::UNAUTHORIZED, "bare_401")
     }
 
     /// A path or a method that does not exist: 400, not 404 or 405.
-    pub(super) fn no_resource() -> Self {
+    pub(crate) fn no_resource() -> Self {
         Self::fault(
             StatusCode::BAD_REQUEST,
             "900906",
@@ -167,33 +167,33 @@ impl ErrorResponse {
     }
 
     /// More than the platform is willing to take.
-    pub(super) fn throttled() -> Self {
+    pub(crate) fn throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900800")
     }
 
     /// The quota of the application.
-    pub(super) fn application_throttled() -> Self {
+    pub(crate) fn application_throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900803")
     }
 
     /// Too many at a time, under another status than 429.
-    pub(super) fn burst_throttled() -> Self {
+    pub(crate) fn burst_throttled() -> Self {
         Self::out_of_quota(StatusCode::SERVICE_UNAVAILABLE, "900807")
     }
 
     /// 429 and nothing else.
-    pub(super) fn throttled_without_body() -> Self {
+    pub(crate) fn throttled_without_body() -> Self {
         Self::bare(StatusCode::TOO_MANY_REQUESTS, "bare_429")
     }
 
     /// With the seconds after which to come again.
-    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
     /// A failure of which nobody knows what it left behind.
-    pub(super) fn server_error() -> Self {
+    pub(crate) fn server_error() -> Self {
         Self::json(
             StatusCode::INTERNAL_SERVER_ERROR,
             code::UNEXPECTED,
@@ -202,7 +202,7 @@ impl ErrorResponse {
     }
 
     /// A body above the limit.
-    pub(super) fn too_large() -> Self {
+    pub(crate) fn too_large() -> Self {
         Self::json(
             StatusCode::PAYLOAD_TOO_LARGE,
             "too_large",
@@ -211,7 +211,7 @@ impl ErrorResponse {
     }
 
     /// The sandbox is about to end.
-    pub(super) fn stopping() -> Self {
+    pub(crate) fn stopping() -> Self {
         Self::json(
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
@@ -220,7 +220,7 @@ impl ErrorResponse {
     }
 
     /// Why, as the ledger counts it.
-    pub(super) fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         self.reason
     }
 
@@ -295,7 +295,7 @@ impl IntoResponse for ErrorResponse {
 }
 
 /// A JSON body under a status.
-pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, body.to_string()).into_response()
 }

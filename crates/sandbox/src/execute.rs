@@ -7,28 +7,28 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::change_request::{ChangeRequest, OperationKind};
-use super::change_response::{AcceptedChange, NotExecuted};
-use super::delivery::DeliveryJob;
-use super::device_outcome::{CallbackTiming, DeviceOutcome, SeededRequestFault};
-use super::devices::DeviceRecord;
-use super::errors::ErrorResponse;
-use super::identifiers::DeviceIds;
-use super::ledger::{self, DeviceChange, Execution};
-use super::platform::{EarlyCallbackBarrier, Platform};
-use super::request_outcome::{NotExecutedCause, ResponseKind};
-use super::scenario::{self, ScenarioEffect, ScenarioMatch};
+use crate::callback::delivery::DeliveryJob;
+use crate::device_outcome::{CallbackTiming, DeviceOutcome, SeededRequestFault};
+use crate::devices::DeviceRecord;
+use crate::errors::ErrorResponse;
+use crate::http::change_response::{AcceptedChange, NotExecuted};
+use crate::identifiers::DeviceIds;
+use crate::json_body::{ChangeRequest, OperationKind};
+use crate::ledger::{self, DeviceChange, Execution};
+use crate::platform::{EarlyCallbackBarrier, Platform};
+use crate::request_outcome::{NotExecutedCause, ResponseKind};
+use crate::scenario::{self, ScenarioEffect, ScenarioMatch};
 
 /// The credentials that a request came with.
-pub(super) struct RequestCredentials {
-    pub(super) token: String,
-    pub(super) session: String,
+pub(crate) struct RequestCredentials {
+    pub(crate) token: String,
+    pub(crate) session: String,
 }
 
 impl Platform {
     /// Executes a change and returns its request id when it is time to answer.
     /// Whether the caller still waits makes no difference to the callbacks.
-    pub(super) async fn execute(
+    pub(crate) async fn execute(
         self: &Arc<Self>,
         mut request: ChangeRequest,
         presented: &RequestCredentials,

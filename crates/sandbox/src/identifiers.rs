@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::errors::{ValidationError, code};
+use crate::errors::{ValidationError, code};
 
 /// One identifier of a device, spelled as it was sent.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct DeviceId {
-    pub(super) id: Box<str>,
-    pub(super) kind: Box<str>,
+pub(crate) struct DeviceId {
+    pub(crate) id: Box<str>,
+    pub(crate) kind: Box<str>,
 }
 
 impl DeviceId {
-    pub(super) fn has_kind(&self, kind: &str) -> bool {
+    pub(crate) fn has_kind(&self, kind: &str) -> bool {
         self.kind.eq_ignore_ascii_case(kind)
     }
 }
 
 /// One device of a change: the identifiers that were sent for it. Shared by all
 /// who remember the device.
-pub(super) type DeviceIds = Arc<[DeviceId]>;
+pub(crate) type DeviceIds = Arc<[DeviceId]>;
 
 /// The identifier of a kind, if the device was sent with one.
-pub(super) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
+pub(crate) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
     device
         .iter()
         .find(|one| one.has_kind(kind))
@@ -37,7 +37,7 @@ const PLACEHOLDERS: [&str; 3] = ["32-digit EID", "20-digit ICCID", "14-digit alp
 
 /// Checks one identifier by its kind. Check digits are not looked at: most of
 /// the identifiers in the platform's own documentation fail them.
-pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
+pub(crate) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
     let digits = |low, high| {
         (low..=high).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit())
     };
@@ -66,21 +66,21 @@ pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
 }
 
 /// The IMEI of the device around an eSIM, the same for every profile on it.
-pub(super) fn derive_imei(eid: &str) -> String {
+pub(crate) fn derive_imei(eid: &str) -> String {
     let body = format!("35{:012}", scatter(number(eid), 1_000_000_000_000));
     let check = luhn(&body);
     format!("{body}{check}")
 }
 
 /// The ten-digit phone number of a line. Never one that begins with 555.
-pub(super) fn derive_mdn(id: &str) -> String {
+pub(crate) fn derive_mdn(id: &str) -> String {
     (2_000_000_000 + scatter(number(id), 3_000_000_000)).to_string()
 }
 
 /// The phone number of a 5G Business Internet device: the one that it was sent
 /// with, or one that follows from its first identifier in the order of kinds,
 /// so that the order in which they were sent makes no difference.
-pub(super) fn device_mdn(device: &DeviceIds) -> String {
+pub(crate) fn device_mdn(device: &DeviceIds) -> String {
     if let Some(mdn) = find_id(device, "mdn") {
         return mdn.to_owned();
     }

@@ -8,28 +8,22 @@
 //! `docs/sandbox.md` is the manual.
 
 mod auth;
-mod callback_body;
+mod callback;
 mod callback_faults;
-mod change_request;
-mod change_response;
-mod connections;
-mod delivery;
-mod device_list;
 mod device_outcome;
 mod devices;
 mod errors;
 mod execute;
+mod http;
 mod identifiers;
+mod json_body;
 mod ledger;
 mod listeners;
-mod lookups;
 mod one_shot;
 mod platform;
 mod rate_limiter;
 mod request_outcome;
-mod routes;
 mod scenario;
-mod scenario_table;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -45,7 +39,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 use url::Url;
 
-use connections::{Connection, DroppableListener};
+use http::connections::{Connection, DroppableListener};
 use platform::Platform;
 
 pub use scenario::{IdentifierPrefix, ScenarioInfo, scenarios, scenarios_markdown};
@@ -116,7 +110,7 @@ impl Sandbox {
         let platform = self.platform;
         tracing::info!(address = %self.local_addr, seed = platform.settings.seed, "sandbox listens");
         let begun = platform.stop.clone();
-        let service = routes::router(Arc::clone(&platform))
+        let service = http::routes::router(Arc::clone(&platform))
             .into_make_service_with_connect_info::<Connection>();
         let server = axum::serve(DroppableListener(self.listener), service)
             .with_graceful_shutdown(begun.clone().cancelled_owned());

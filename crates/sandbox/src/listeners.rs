@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::Url;
 
-use super::change_request;
-use super::errors::{ValidationError, code};
+use crate::errors::{ValidationError, code};
+use crate::json_body;
 use thingspace_loopback::is_loopback_url;
 
 /// Accounts whose listeners are kept.
@@ -55,15 +55,15 @@ const SERVICES: [&str; 23] = [
 
 /// Where callbacks go, and what they carry to be recognised.
 #[derive(Clone)]
-pub(super) struct CallbackListener {
-    pub(super) url: Url,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
+pub(crate) struct CallbackListener {
+    pub(crate) url: Url,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
 }
 
 /// All registrations, by account and service.
 #[derive(Default)]
-pub(super) struct Registrations {
+pub(crate) struct Registrations {
     any_port: bool,
     /// For so long a new registration's callbacks carry the former credentials.
     credentials_lag: Duration,
@@ -89,7 +89,7 @@ struct RegistrationBody<'b> {
 /// One line of the list. The password is in clear, as on the platform.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListenerEntry {
+pub(crate) struct ListenerEntry {
     account_name: String,
     service_name: &'static str,
     url: String,
@@ -100,7 +100,7 @@ pub(super) struct ListenerEntry {
 }
 
 impl Registrations {
-    pub(super) fn new(any_port: bool, credentials_lag: Duration) -> Self {
+    pub(crate) fn new(any_port: bool, credentials_lag: Duration) -> Self {
         Self {
             any_port,
             credentials_lag,
@@ -110,15 +110,15 @@ impl Registrations {
 
     /// Registers a listener and says for which service. It takes the place of
     /// the one before: whether the platform refuses that is not documented.
-    pub(super) fn register(
+    pub(crate) fn register(
         &mut self,
         account: &str,
         body: &[u8],
     ) -> Result<&'static str, ValidationError> {
-        change_request::check_characters(body)?;
-        change_request::check_account(account)?;
-        let registration: RegistrationBody<'_> = change_request::parse_json(body)?;
-        let service = parse_service(change_request::required(registration.name, "name")?)?;
+        json_body::check_characters(body)?;
+        json_body::check_account(account)?;
+        let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
+        let service = parse_service(json_body::required(registration.name, "name")?)?;
         let listener = registration.into_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
             return Err(ValidationError::new(
@@ -140,7 +140,7 @@ impl Registrations {
     }
 
     /// The listeners of an account.
-    pub(super) fn list(&self, account: &str) -> Vec<ListenerEntry> {
+    pub(crate) fn list(&self, account: &str) -> Vec<ListenerEntry> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
             .map(
@@ -157,7 +157,7 @@ impl Registrations {
 
     /// Takes a listener away. What the platform says when there is none is not
     /// documented; an error shows a caller that it was mistaken.
-    pub(super) fn deregister(
+    pub(crate) fn deregister(
         &mut self,
         account: &str,
         service: &str,
@@ -176,7 +176,7 @@ impl Registrations {
     /// The listener of an account for a service. After a registration over
     /// another one, callbacks with the former credentials went on for 9 to 14
     /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
-    pub(super) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
+    pub(crate) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
         Some(match &registered.previous {
@@ -189,7 +189,7 @@ impl Registrations {
     }
 
     /// The account of a request that names none: the only one there is.
-    pub(super) fn only_account(&self) -> Result<String, ValidationError> {
+    pub(crate) fn only_account(&self) -> Result<String, ValidationError> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
             (Some(_), Some(_)) => Err(ValidationError::new(
@@ -203,7 +203,7 @@ impl Registrations {
 
 impl RegistrationBody<'_> {
     fn into_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
-        let url = change_request::required(self.url, "url")?;
+        let url = json_body::required(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())

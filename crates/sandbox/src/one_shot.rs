@@ -9,7 +9,7 @@ const MAX_SPENT: usize = 100_000;
 type Serial = (u8, Box<str>);
 
 #[derive(Default)]
-pub(super) struct OneShot {
+pub(crate) struct OneShot {
     /// With the credential that was refused.
     rejected: HashMap<Serial, Box<str>>,
     order: VecDeque<Serial>,
@@ -19,7 +19,7 @@ impl OneShot {
     /// Whether a request is refused: the first with this serial is, and with it
     /// every later one that comes with the same credential. Without a
     /// credential only the first is.
-    pub(super) fn should_reject(
+    pub(crate) fn should_reject(
         &mut self,
         scenario: u8,
         identifier: &str,

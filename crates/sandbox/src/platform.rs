@@ -11,31 +11,31 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use super::auth::Auth;
-use super::delivery::{self, DeliveryJob};
-use super::device_outcome::SeededFaults;
-use super::devices::DeviceRegistry;
-use super::errors::ErrorResponse;
-use super::ledger::{Ledger, LedgerReport};
-use super::listeners::{CallbackListener, Registrations};
-use super::one_shot::OneShot;
-use super::rate_limiter::RateLimiter;
-use super::scenario;
-use super::settings::{ResendTiming, Settings};
+use crate::auth::Auth;
+use crate::callback::delivery::{self, DeliveryJob};
+use crate::device_outcome::SeededFaults;
+use crate::devices::DeviceRegistry;
+use crate::errors::ErrorResponse;
+use crate::ledger::{Ledger, LedgerReport};
+use crate::listeners::{CallbackListener, Registrations};
+use crate::one_shot::OneShot;
+use crate::rate_limiter::RateLimiter;
+use crate::scenario;
+use crate::settings::{ResendTiming, Settings};
 
 /// How long an answer waits for the callbacks that come before it.
 const EARLY_CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One running ThingSpace.
-pub(super) struct Platform {
-    pub(super) settings: Settings,
-    pub(super) resend_timing: ResendTiming,
-    pub(super) seeded_faults: SeededFaults,
-    pub(super) client: reqwest::Client,
+pub(crate) struct Platform {
+    pub(crate) settings: Settings,
+    pub(crate) resend_timing: ResendTiming,
+    pub(crate) seeded_faults: SeededFaults,
+    pub(crate) client: reqwest::Client,
     /// One permit per callback in flight.
-    pub(super) send_permits: Semaphore,
+    pub(crate) send_permits: Semaphore,
     /// Nothing new is begun.
-    pub(super) stop: CancellationToken,
+    pub(crate) stop: CancellationToken,
     /// What still runs is dropped.
     abort: CancellationToken,
     deliveries: TaskTracker,
@@ -55,13 +55,13 @@ struct Clock {
 }
 
 /// Keeps an answer back until the callbacks that come before it are out.
-pub(super) struct EarlyCallbackBarrier {
+pub(crate) struct EarlyCallbackBarrier {
     remaining: AtomicUsize,
     released: CancellationToken,
 }
 
 impl Platform {
-    pub(super) fn new(settings: Settings) -> io::Result<Arc<Self>> {
+    pub(crate) fn new(settings: Settings) -> io::Result<Arc<Self>> {
         let fates = SeededFaults {
             seed: settings.seed,
             rates: settings.fault_rates.clone(),
@@ -89,53 +89,53 @@ impl Platform {
         }))
     }
 
-    pub(super) fn auth(&self) -> MutexGuard<'_, Auth> {
+    pub(crate) fn auth(&self) -> MutexGuard<'_, Auth> {
         lock(&self.auth)
     }
 
-    pub(super) fn registrations(&self) -> MutexGuard<'_, Registrations> {
+    pub(crate) fn registrations(&self) -> MutexGuard<'_, Registrations> {
         lock(&self.registrations)
     }
 
-    pub(super) fn devices(&self) -> MutexGuard<'_, DeviceRegistry> {
+    pub(crate) fn devices(&self) -> MutexGuard<'_, DeviceRegistry> {
         lock(&self.devices)
     }
 
-    pub(super) fn ledger(&self) -> MutexGuard<'_, Ledger> {
+    pub(crate) fn ledger(&self) -> MutexGuard<'_, Ledger> {
         lock(&self.ledger)
     }
 
-    pub(super) fn one_shot(&self) -> MutexGuard<'_, OneShot> {
+    pub(crate) fn one_shot(&self) -> MutexGuard<'_, OneShot> {
         lock(&self.one_shot)
     }
 
-    pub(super) fn ledger_report(&self, identifiers: bool) -> LedgerReport {
+    pub(crate) fn ledger_report(&self, identifiers: bool) -> LedgerReport {
         let locked_users = self.auth().locked_users();
         self.ledger().report(identifiers, locked_users)
     }
 
     /// Lets one more call of the API pass, or refuses it.
-    pub(super) fn check_rate_limit(&self) -> Result<(), ErrorResponse> {
+    pub(crate) fn check_rate_limit(&self) -> Result<(), ErrorResponse> {
         let taken = lock(&self.limiter).try_acquire();
         taken.map_err(|seconds| ErrorResponse::throttled().retry_after(seconds))
     }
 
-    pub(super) fn now_ms(&self) -> u64 {
+    pub(crate) fn now_ms(&self) -> u64 {
         self.clock.unix_ms()
     }
 
     /// Waits, or finds out that nothing new is begun any more.
-    pub(super) async fn sleep_unless_stopped(&self, time: Duration) -> bool {
+    pub(crate) async fn sleep_unless_stopped(&self, time: Duration) -> bool {
         self.sleep_until_unless_stopped(Instant::now() + time).await
     }
 
-    pub(super) async fn sleep_until_unless_stopped(&self, at: Instant) -> bool {
+    pub(crate) async fn sleep_until_unless_stopped(&self, at: Instant) -> bool {
         let waited = self.stop.run_until_cancelled(sleep_until(at)).await;
         waited.is_some()
     }
 
     /// Waits for an answer's time, or until what still runs is dropped.
-    pub(super) async fn wait_to_respond(
+    pub(crate) async fn wait_to_respond(
         &self,
         at: Instant,
         gate: &EarlyCallbackBarrier,
@@ -148,7 +148,7 @@ impl Platform {
         waited.ok_or_else(ErrorResponse::stopping)
     }
 
-    pub(super) fn deliver(self: &Arc<Self>, job: DeliveryJob) {
+    pub(crate) fn deliver(self: &Arc<Self>, job: DeliveryJob) {
         let abort = self.abort.clone();
         let delivery = delivery::deliver_callbacks(Arc::clone(self), job);
         self.deliveries
@@ -157,7 +157,7 @@ impl Platform {
 
     /// Where the callbacks of an account go: to the registered listener, or to
     /// the default one.
-    pub(super) fn find_listener(&self, account: &str, service: &str) -> Option<CallbackListener> {
+    pub(crate) fn find_listener(&self, account: &str, service: &str) -> Option<CallbackListener> {
         if let Some(listener) = self.registrations().find(account, service) {
             return Some(listener);
         }
@@ -170,14 +170,14 @@ impl Platform {
     }
 
     /// Waits until the callbacks in flight are through, as long as the grace.
-    pub(super) async fn drain(&self, grace: Duration) {
+    pub(crate) async fn drain(&self, grace: Duration) {
         self.deliveries.close();
         // What is still under way after that is dropped by `abort`.
         let _ = tokio::time::timeout(grace, self.deliveries.wait()).await;
     }
 
     /// Drops what still runs.
-    pub(super) async fn abort(&self) {
+    pub(crate) async fn abort(&self) {
         self.abort.cancel();
         self.deliveries.wait().await;
     }
@@ -185,7 +185,7 @@ impl Platform {
 
 impl EarlyCallbackBarrier {
     /// A gate that waits for so many callbacks.
-    pub(super) fn new(early: usize) -> Self {
+    pub(crate) fn new(early: usize) -> Self {
         let open = CancellationToken::new();
         if early == 0 {
             open.cancel();
@@ -197,13 +197,13 @@ impl EarlyCallbackBarrier {
     }
 
     /// One of the callbacks was answered, or will not be.
-    pub(super) fn complete_one(&self) {
+    pub(crate) fn complete_one(&self) {
         if self.remaining.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.released.cancel();
         }
     }
 
-    pub(super) async fn wait(&self) {
+    pub(crate) async fn wait(&self) {
         // Bounded: a listener that does not answer must not keep the change back.
         let _ = timeout(EARLY_CALLBACK_TIMEOUT, self.released.cancelled()).await;
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// Counts the calls of a minute, as WSO2's limiter does: by whole windows.
-pub(super) struct RateLimiter {
+pub(crate) struct RateLimiter {
     max_per_minute: u32,
     window_start: Instant,
     count: u32,
@@ -15,7 +15,7 @@ pub(super) struct RateLimiter {
 
 impl RateLimiter {
     /// `most` calls a minute, or any number with 0.
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self {
             max_per_minute: most,
             window_start: Instant::now(),
@@ -24,7 +24,7 @@ impl RateLimiter {
     }
 
     /// Lets a call pass, or says after how many seconds another may come.
-    pub(super) fn try_acquire(&mut self) -> Result<(), u64> {
+    pub(crate) fn try_acquire(&mut self) -> Result<(), u64> {
         if self.max_per_minute == 0 {
             return Ok(());
         }

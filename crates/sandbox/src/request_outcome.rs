@@ -1,11 +1,11 @@
 //! What can happen to a request as a whole: before it is executed, and to its
 //! answer.
 
-use super::errors::{ErrorResponse, ValidationError, code};
+use crate::errors::{ErrorResponse, ValidationError, code};
 
 /// Why a request is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotExecutedCause {
+pub(crate) enum NotExecutedCause {
     /// The access token is refused, once for each serial and token.
     Token(TokenRejection),
     /// The session is refused, once for each serial and session.
@@ -22,7 +22,7 @@ pub(super) enum NotExecutedCause {
 
 /// How a refused access token looks (ThingSpace, Synchronous Error Messages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenRejection {
+pub(crate) enum TokenRejection {
     /// 401 with a fault in JSON.
     Expired,
     /// 401 with the same fault in XML.
@@ -33,7 +33,7 @@ pub(super) enum TokenRejection {
 
 /// How a refused session looks (F-PHP; the bare one F-PIDGE B6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SessionRejection {
+pub(crate) enum SessionRejection {
     Expired,
     Replaced,
     /// 401 and nothing else, as was seen 96 seconds after a log-in.
@@ -42,7 +42,7 @@ pub(super) enum SessionRejection {
 
 /// How a throttled request looks. The codes are WSO2's, which the platform runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Throttle {
+pub(crate) enum Throttle {
     /// 900800 and `Retry-After`.
     WithRetryAfter,
     /// 900803 alone.
@@ -55,14 +55,14 @@ pub(super) enum Throttle {
 
 /// A refusal that a repetition does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlatformRule {
+pub(crate) enum PlatformRule {
     FifthChange,
     DeviceNotFound,
 }
 
 /// How the POST of an executed change is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseKind {
+pub(crate) enum ResponseKind {
     RequestId,
     /// With the request id, after `Settings::slow_answer`.
     Slow,
@@ -82,7 +82,7 @@ pub(super) enum ResponseKind {
 
 impl ResponseKind {
     /// What the ledger calls it.
-    pub(super) fn ledger_name(self) -> &'static str {
+    pub(crate) fn ledger_name(self) -> &'static str {
         match self {
             Self::RequestId => "request_id",
             Self::Slow => "slow",
@@ -97,7 +97,7 @@ impl ResponseKind {
 }
 
 impl TokenRejection {
-    pub(super) fn error_response(self) -> ErrorResponse {
+    pub(crate) fn error_response(self) -> ErrorResponse {
         match self {
             Self::Expired => ErrorResponse::invalid_token(),
             Self::ExpiredXml => ErrorResponse::invalid_token_xml(),
@@ -107,7 +107,7 @@ impl TokenRejection {
 }
 
 impl SessionRejection {
-    pub(super) fn error_response(self) -> ErrorResponse {
+    pub(crate) fn error_response(self) -> ErrorResponse {
         match self {
             Self::Expired => ErrorResponse::session_expired(),
             Self::Replaced => ErrorResponse::session_invalid(),
@@ -120,7 +120,7 @@ impl Throttle {
     /// Seconds that `Retry-After` says, where it is said.
     const RETRY_AFTER: u64 = 1;
 
-    pub(super) fn error_response(self) -> ErrorResponse {
+    pub(crate) fn error_response(self) -> ErrorResponse {
         match self {
             Self::WithRetryAfter => ErrorResponse::throttled().retry_after(Self::RETRY_AFTER),
             Self::WithoutRetryAfter => ErrorResponse::application_throttled(),
@@ -131,7 +131,7 @@ impl Throttle {
 }
 
 impl PlatformRule {
-    pub(super) fn validation_error(self) -> ValidationError {
+    pub(crate) fn validation_error(self) -> ValidationError {
         match self {
             // The rule is the page's ("four plan changes a month"), its code is not told there.
             Self::FifthChange => ValidationError::new(

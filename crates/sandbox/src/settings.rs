@@ -107,7 +107,7 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         let problem = if !self.fault_rates.all().iter().all(is_rate) {
             "shares must be between 0 and 1"
         } else if !(0.0..=1000.0).contains(&self.time_scale) {
@@ -123,7 +123,7 @@ impl Settings {
     }
 
     /// What follows when nobody takes a callback, in this sandbox's time.
-    pub(super) fn resend_timing(&self) -> ResendTiming {
+    pub(crate) fn resend_timing(&self) -> ResendTiming {
         let policy = self.resend.timing();
         let scaled = |time: Duration| time.mul_f64(self.time_scale);
         ResendTiming {
@@ -209,14 +209,14 @@ pub enum ResendPolicy {
 
 /// The numbers of a policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResendTiming {
+pub(crate) struct ResendTiming {
     /// How often a callback is sent in all.
-    pub(super) max_attempts: u32,
+    pub(crate) max_attempts: u32,
     /// From a refusal until it is sent again.
-    pub(super) resend_delay: Duration,
+    pub(crate) resend_delay: Duration,
     /// Without an answer for so long, it is sent again while the first copy is
     /// still under way. None: the pages say nothing of a limit.
-    pub(super) callback_timeout: Option<Duration>,
+    pub(crate) callback_timeout: Option<Duration>,
 }
 
 impl ResendPolicy {

@@ -18,8 +18,8 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-use super::errors::{ErrorResponse, code};
-use super::settings::{AcceptedCredentials, Settings};
+use crate::errors::{ErrorResponse, code};
+use crate::settings::{AcceptedCredentials, Settings};
 
 /// Failed log-ins in a row that lock the user.
 const MAX_FAILED_LOGINS: u8 = 5;
@@ -31,7 +31,7 @@ const MAX_SESSIONS: usize = 1024;
 const MAX_USERS: usize = 1024;
 
 /// Everything that was issued, and what it takes to get more.
-pub(super) struct Auth {
+pub(crate) struct Auth {
     expected: AcceptedCredentials,
     token_lifetime: Duration,
     session_idle_timeout: Duration,
@@ -45,7 +45,7 @@ pub(super) struct Auth {
 
 /// Key and secret of an application.
 #[derive(PartialEq, Eq)]
-pub(super) struct AppCredentials {
+pub(crate) struct AppCredentials {
     key: String,
     secret: String,
 }
@@ -65,13 +65,13 @@ struct Session {
 }
 
 /// An access token and the seconds that are left of it.
-pub(super) struct Issued {
-    pub(super) value: String,
-    pub(super) expires_in: u64,
+pub(crate) struct Issued {
+    pub(crate) value: String,
+    pub(crate) expires_in: u64,
 }
 
 impl Auth {
-    pub(super) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
+    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
         Self {
             expected: settings.credentials.clone(),
             token_lifetime: settings.token_lifetime,
@@ -85,7 +85,7 @@ impl Auth {
     }
 
     /// The key pair of a token request.
-    pub(super) fn authenticate_app(
+    pub(crate) fn authenticate_app(
         &self,
         headers: &HeaderMap,
     ) -> Result<AppCredentials, ErrorResponse> {
@@ -104,7 +104,7 @@ impl Auth {
     }
 
     /// The token of a key pair: the one of this hour, or a new one.
-    pub(super) fn issue(&mut self, pair: AppCredentials) -> Issued {
+    pub(crate) fn issue(&mut self, pair: AppCredentials) -> Issued {
         let now = Instant::now();
         let life = self.token_lifetime;
         self.tokens.retain(|token| token.lives(life, now));
@@ -135,14 +135,14 @@ impl Auth {
     }
 
     /// Ends a token of this key pair. WSO2 does not tell whether it was one.
-    pub(super) fn revoke(&mut self, pair: &AppCredentials, value: &str) {
+    pub(crate) fn revoke(&mut self, pair: &AppCredentials, value: &str) {
         self.tokens
             .retain(|token| token.pair != *pair || token.value != value);
     }
 
     /// Has the next token request answered with another token, while this one
     /// stays good for whoever else uses it.
-    pub(super) fn stop_reissuing(&mut self, value: &str) {
+    pub(crate) fn stop_reissuing(&mut self, value: &str) {
         let token = self.tokens.iter_mut().find(|token| token.value == value);
         if let Some(token) = token {
             token.is_retired = true;
@@ -150,7 +150,7 @@ impl Auth {
     }
 
     /// Lets a request with a living access token pass.
-    pub(super) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
+    pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let value = bearer(headers).ok_or_else(ErrorResponse::missing_token)?;
         let now = Instant::now();
         self.tokens
@@ -162,7 +162,7 @@ impl Auth {
 
     /// Opens a session. Whether the platform then ends the user's earlier ones
     /// is not documented: a setting decides.
-    pub(super) fn login(
+    pub(crate) fn login(
         &mut self,
         username: &str,
         password: &str,
@@ -199,7 +199,7 @@ impl Auth {
     }
 
     /// The users whom only the platform's support could let in again.
-    pub(super) fn locked_users(&self) -> usize {
+    pub(crate) fn locked_users(&self) -> usize {
         self.failed_logins
             .values()
             .filter(|strikes| **strikes >= MAX_FAILED_LOGINS)
@@ -227,7 +227,7 @@ impl Auth {
     }
 
     /// Lets a request with a living session pass, which keeps the session alive.
-    pub(super) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
+    pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
             return Err(ErrorResponse::m2m(
                 code::SESSION_FORMAT,
@@ -249,7 +249,7 @@ impl Auth {
     }
 
     /// Ends a session.
-    pub(super) fn logout(&mut self, value: &str) {
+    pub(crate) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
     }
 

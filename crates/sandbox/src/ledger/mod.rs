@@ -9,14 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
-use super::change_request::{ChangeRequest, OperationKind};
-use super::device_outcome::DeviceOutcome;
-use super::devices::DeviceRecord;
-use super::errors::ErrorResponse;
-use super::identifiers::DeviceIds;
-use super::request_outcome::ResponseKind;
+use crate::device_outcome::DeviceOutcome;
+use crate::devices::DeviceRecord;
+use crate::errors::ErrorResponse;
+use crate::identifiers::DeviceIds;
+use crate::json_body::{ChangeRequest, OperationKind};
+use crate::request_outcome::ResponseKind;
 
-pub(super) use report::LedgerReport;
+pub(crate) use report::LedgerReport;
 
 /// Changes that are kept; older ones are only counted.
 const MAX_CHANGES: usize = 10_000;
@@ -30,7 +30,7 @@ const MAX_REFUSED: usize = 10_000;
 
 /// What was executed since the sandbox started.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(crate) struct Ledger {
     accepted: u64,
     logins: u64,
     rejected_logins: u64,
@@ -46,39 +46,39 @@ pub(super) struct Ledger {
 
 /// One executed change.
 #[derive(Debug)]
-pub(super) struct ExecutedChange {
-    pub(super) request_id: String,
-    pub(super) account: Arc<str>,
-    pub(super) operation: OperationKind,
-    pub(super) service_plan: Arc<str>,
-    pub(super) received_at_ms: u64,
-    pub(super) response_kind: ResponseKind,
+pub(crate) struct ExecutedChange {
+    pub(crate) request_id: String,
+    pub(crate) account: Arc<str>,
+    pub(crate) operation: OperationKind,
+    pub(crate) service_plan: Arc<str>,
+    pub(crate) received_at_ms: u64,
+    pub(crate) response_kind: ResponseKind,
     /// Tells equal requests from others.
     content_hash: u64,
-    pub(super) callbacks: CallbackCounts,
+    pub(crate) callbacks: CallbackCounts,
 }
 
 /// One device of an executed change.
 #[derive(Debug)]
-pub(super) struct DeviceChange {
-    pub(super) sent: DeviceIds,
-    pub(super) record: Arc<DeviceRecord>,
-    pub(super) planned_outcome: DeviceOutcome,
+pub(crate) struct DeviceChange {
+    pub(crate) sent: DeviceIds,
+    pub(crate) record: Arc<DeviceRecord>,
+    pub(crate) planned_outcome: DeviceOutcome,
     /// The scenario that its identifiers ask for, about it or its request.
-    pub(super) scenario: Option<&'static str>,
+    pub(crate) scenario: Option<&'static str>,
     progress: Mutex<DeviceProgress>,
 }
 
 /// What became of a device, and who was told.
 #[derive(Debug, Default)]
-pub(super) struct DeviceProgress {
-    pub(super) status: DeviceStatus,
-    pub(super) attempts: Vec<CallbackAttempt>,
+pub(crate) struct DeviceProgress {
+    pub(crate) status: DeviceStatus,
+    pub(crate) attempts: Vec<CallbackAttempt>,
 }
 
 /// What became of a device's change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum DeviceStatus {
+pub(crate) enum DeviceStatus {
     #[default]
     Pending,
     Succeeded,
@@ -87,54 +87,54 @@ pub(super) enum DeviceStatus {
 
 /// One POST of a callback.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct CallbackAttempt {
-    pub(super) is_interim: bool,
-    pub(super) callback_count: u8,
+pub(crate) struct CallbackAttempt {
+    pub(crate) is_interim: bool,
+    pub(crate) callback_count: u8,
     /// The listener's status; None while there is none, or when none came.
-    pub(super) status_code: Option<u16>,
+    pub(crate) status_code: Option<u16>,
 }
 
 /// A change that was understood and not executed.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct NotExecutedEntry {
-    pub(super) received_at_ms: u64,
-    pub(super) kind: &'static str,
-    pub(super) reason: &'static str,
-    pub(super) account: Option<String>,
-    pub(super) service_plan: String,
-    pub(super) devices: usize,
+pub(crate) struct NotExecutedEntry {
+    pub(crate) received_at_ms: u64,
+    pub(crate) kind: &'static str,
+    pub(crate) reason: &'static str,
+    pub(crate) account: Option<String>,
+    pub(crate) service_plan: String,
+    pub(crate) devices: usize,
     #[serde(serialize_with = "identifiers")]
-    pub(super) first_device: Option<DeviceIds>,
+    pub(crate) first_device: Option<DeviceIds>,
 }
 
 /// Counts about the callbacks of one change.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct CallbackCounts {
+pub(crate) struct CallbackCounts {
     /// POSTs, duplicates and resends included.
     #[serde(serialize_with = "count")]
-    pub(super) sent: AtomicU64,
+    pub(crate) sent: AtomicU64,
     /// Devices whose final callback was answered with 2xx.
     #[serde(serialize_with = "count")]
-    pub(super) acknowledged: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
     /// POSTs that were sent a second time on purpose.
     #[serde(serialize_with = "count")]
-    pub(super) duplicates: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
     /// Devices whose change failed.
     #[serde(serialize_with = "count")]
-    pub(super) failed_devices: AtomicU64,
+    pub(crate) failed_devices: AtomicU64,
     /// Devices whose callback was never acknowledged.
     #[serde(serialize_with = "count")]
-    pub(super) gave_up: AtomicU64,
+    pub(crate) gave_up: AtomicU64,
     /// Devices whose callback had nowhere to go.
     #[serde(serialize_with = "count")]
-    pub(super) no_listener: AtomicU64,
+    pub(crate) no_listener: AtomicU64,
     /// Devices whose callback was lost on purpose.
     #[serde(serialize_with = "count")]
-    pub(super) lost: AtomicU64,
+    pub(crate) lost: AtomicU64,
 }
 
 /// Adds one to a count.
-pub(super) fn increment(count: &AtomicU64) {
+pub(crate) fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -158,18 +158,18 @@ struct LedgerEntry {
 }
 
 /// An executed change, and its devices while they are kept.
-pub(super) type ChangeWithDevices = (Arc<ExecutedChange>, Option<Arc<[DeviceChange]>>);
+pub(crate) type ChangeWithDevices = (Arc<ExecutedChange>, Option<Arc<[DeviceChange]>>);
 
 /// What a change is executed with, besides what was asked.
-pub(super) struct Execution {
-    pub(super) account: Arc<str>,
-    pub(super) service_plan: Arc<str>,
-    pub(super) response_kind: ResponseKind,
-    pub(super) received_at_ms: u64,
+pub(crate) struct Execution {
+    pub(crate) account: Arc<str>,
+    pub(crate) service_plan: Arc<str>,
+    pub(crate) response_kind: ResponseKind,
+    pub(crate) received_at_ms: u64,
 }
 
 impl DeviceChange {
-    pub(super) fn new(
+    pub(crate) fn new(
         sent: DeviceIds,
         record: Arc<DeviceRecord>,
         fate: DeviceOutcome,
@@ -184,13 +184,13 @@ impl DeviceChange {
         }
     }
 
-    pub(super) fn progress(&self) -> MutexGuard<'_, DeviceProgress> {
+    pub(crate) fn progress(&self) -> MutexGuard<'_, DeviceProgress> {
         // Plain data, good to go on with after a panic elsewhere.
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a POST down before it leaves; the place for its answer.
-    pub(super) fn start_attempt(&self, interim: bool, callback_count: u32) -> usize {
+    pub(crate) fn start_attempt(&self, interim: bool, callback_count: u32) -> usize {
         let mut told = self.progress();
         told.attempts.push(CallbackAttempt {
             is_interim: interim,
@@ -200,7 +200,7 @@ impl DeviceChange {
         told.attempts.len() - 1
     }
 
-    pub(super) fn finish_attempt(&self, place: usize, answer: u16) {
+    pub(crate) fn finish_attempt(&self, place: usize, answer: u16) {
         if let Some(one) = self.progress().attempts.get_mut(place) {
             one.status_code = Some(answer);
         }
@@ -209,7 +209,7 @@ impl DeviceChange {
 
 impl Ledger {
     /// Whether so many devices more may be outstanding.
-    pub(super) fn check_capacity(&self, devices: usize) -> Result<(), ErrorResponse> {
+    pub(crate) fn check_capacity(&self, devices: usize) -> Result<(), ErrorResponse> {
         if self.pending_devices + devices > MAX_PENDING {
             return Err(ErrorResponse::throttled());
         }
@@ -217,7 +217,7 @@ impl Ledger {
     }
 
     /// Writes a change down, which is its execution.
-    pub(super) fn record_executed(
+    pub(crate) fn record_executed(
         &mut self,
         request: &ChangeRequest,
         execution: Execution,
@@ -249,29 +249,29 @@ impl Ledger {
     }
 
     /// A change's callbacks are done with.
-    pub(super) fn finish_devices(&mut self, devices: usize) {
+    pub(crate) fn finish_devices(&mut self, devices: usize) {
         self.pending_devices = self.pending_devices.saturating_sub(devices);
     }
 
-    pub(super) fn count_login(&mut self, refused: bool) {
+    pub(crate) fn count_login(&mut self, refused: bool) {
         self.logins += u64::from(!refused);
         self.rejected_logins += u64::from(refused);
     }
 
-    pub(super) fn count_token_request(&mut self) {
+    pub(crate) fn count_token_request(&mut self) {
         self.token_requests += 1;
     }
 
-    pub(super) fn count_revocation(&mut self) {
+    pub(crate) fn count_revocation(&mut self) {
         self.revocations += 1;
     }
 
-    pub(super) fn count_rejection(&mut self, reason: &'static str) {
+    pub(crate) fn count_rejection(&mut self, reason: &'static str) {
         *self.rejections.entry(reason).or_default() += 1;
     }
 
     /// Writes down that a change was not executed.
-    pub(super) fn record_not_executed(&mut self, one: NotExecutedEntry) {
+    pub(crate) fn record_not_executed(&mut self, one: NotExecutedEntry) {
         self.not_executed_count += 1;
         if self.not_executed.len() >= MAX_REFUSED {
             self.not_executed.pop_front();
@@ -280,7 +280,7 @@ impl Ledger {
     }
 
     /// An executed change by its request id.
-    pub(super) fn find_change(&self, request_id: &str) -> Option<ChangeWithDevices> {
+    pub(crate) fn find_change(&self, request_id: &str) -> Option<ChangeWithDevices> {
         let mut newest_first = self.entries.iter().rev();
         let entry = newest_first.find(|entry| entry.change.request_id == request_id)?;
         Some((Arc::clone(&entry.change), entry.devices.clone()))

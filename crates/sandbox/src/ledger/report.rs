@@ -10,8 +10,8 @@ use super::{
     CallbackAttempt, CallbackCounts, DeviceChange, DeviceProgress, DeviceStatus, ExecutedChange,
     Ledger, LedgerEntry, NotExecutedEntry,
 };
-use crate::change_request::OperationKind;
 use crate::device_outcome::{CallbackFormat, CallbackTiming, InterimCallback};
+use crate::json_body::OperationKind;
 
 /// The ledger as it is answered.
 #[derive(Serialize)]
@@ -77,7 +77,7 @@ impl Ledger {
 }
 
 /// A number that equal requests share, in whatever order they name their devices.
-pub(super) fn content_hash(
+pub(crate) fn content_hash(
     kind: OperationKind,
     service_plan: &str,
     subjects: &[DeviceChange],
@@ -227,10 +227,10 @@ impl Serialize for DeviceStatus {
 mod tests {
     use super::super::Execution;
     use super::*;
-    use crate::change_request::ChangeRequest;
     use crate::device_outcome::DeviceOutcome;
     use crate::devices;
     use crate::identifiers::{DeviceId, DeviceIds};
+    use crate::json_body::ChangeRequest;
     use crate::request_outcome::ResponseKind;
 
     fn accept(ledger: &mut Ledger, plan: &str, count: usize) {

@@ -7,39 +7,40 @@
 //! accident; no IMEI is one, because real ones begin with the same digits. The
 //! table itself is in `scenarios.rs`.
 
+mod table;
 #[cfg(test)]
 mod tests;
 
 use serde::Serialize;
 
-use super::change_request::OperationKind;
-use super::device_outcome::DeviceOutcome;
-use super::identifiers::{DeviceId, DeviceIds};
-use super::request_outcome::{NotExecutedCause, ResponseKind};
-use super::scenario_table::SCENARIOS;
+use crate::device_outcome::DeviceOutcome;
+use crate::identifiers::{DeviceId, DeviceIds};
+use crate::json_body::OperationKind;
+use crate::request_outcome::{NotExecutedCause, ResponseKind};
+use crate::scenario::table::SCENARIOS;
 
 /// One row of the table.
 #[derive(Debug)]
-pub(super) struct Scenario {
+pub(crate) struct Scenario {
     /// Two digits of the identifier, and never another scenario's.
-    pub(super) number: u8,
-    pub(super) name: &'static str,
+    pub(crate) number: u8,
+    pub(crate) name: &'static str,
     /// What happens, for people.
-    pub(super) description: &'static str,
-    pub(super) applies_to: AppliesTo,
-    pub(super) effect: ScenarioEffect,
+    pub(crate) description: &'static str,
+    pub(crate) applies_to: AppliesTo,
+    pub(crate) effect: ScenarioEffect,
 }
 
 /// The changes that know a scenario.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum AppliesTo {
+pub(crate) enum AppliesTo {
     Both,
     FiveGBi,
 }
 
 /// What a scenario is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ScenarioEffect {
+pub(crate) enum ScenarioEffect {
     /// The one device, and how it is told.
     Device(DeviceOutcome),
     /// The whole request, which is not executed.
@@ -85,13 +86,13 @@ const RESERVED_PREFIXES: [ReservedPrefix; 4] = [
 
 /// A scenario, and the identifier that asks for it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ScenarioMatch<'d> {
-    pub(super) scenario: &'static Scenario,
-    pub(super) identifier: &'d str,
+pub(crate) struct ScenarioMatch<'d> {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) identifier: &'d str,
 }
 
 /// The scenario of a device, if one of its identifiers asks for one.
-pub(super) fn match_device<'d>(
+pub(crate) fn match_device<'d>(
     kind: OperationKind,
     device: &'d [DeviceId],
 ) -> Option<ScenarioMatch<'d>> {
@@ -104,7 +105,7 @@ pub(super) fn match_device<'d>(
 }
 
 /// The scenarios of a request's devices, in the order of the devices.
-pub(super) fn match_devices(kind: OperationKind, devices: &[DeviceIds]) -> Vec<ScenarioMatch<'_>> {
+pub(crate) fn match_devices(kind: OperationKind, devices: &[DeviceIds]) -> Vec<ScenarioMatch<'_>> {
     devices
         .iter()
         .filter_map(|device| match_device(kind, device))
@@ -117,7 +118,7 @@ const RESIDENTS: u32 = 16;
 /// The 5G devices that are on whatever plan they are asked for, and were before: the first serials of each
 /// scenario that says so. They have to be in a list that is read before the change as well, and no list
 /// could hold all serials.
-pub(super) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
+pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
     let kinds = RESERVED_PREFIXES
         .iter()
         .filter(|one| !matches!(one.kind, "iccid" | "eid"));
@@ -140,7 +141,7 @@ impl Scenario {
     }
 
     /// What is left of a device's fate to the scenario of that device.
-    pub(super) fn device_outcome(&self) -> Option<DeviceOutcome> {
+    pub(crate) fn device_outcome(&self) -> Option<DeviceOutcome> {
         match self.effect {
             ScenarioEffect::Device(fate) => Some(fate),
             ScenarioEffect::NotExecuted(_)

@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::change_request::OperationKind;
 use super::device_outcome::{CallbackCopies, SeededFaults, stable_hash};
 use super::{CallbackCredentials, CallbackOrder, FaultRates, Settings};
+use crate::json_body::OperationKind;
 use harness::{
     ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
 };

@@ -15,11 +15,11 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use super::callback_body::{self, MAX_CALLBACK_COUNT};
-use super::change_request::MAX_DEVICES_PER_REQUEST;
-use super::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
-use super::ledger::{DeviceChange, DeviceStatus, ExecutedChange, increment};
-use super::platform::{EarlyCallbackBarrier, Platform};
+use crate::callback::body::{self as callback_body, MAX_CALLBACK_COUNT};
+use crate::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
+use crate::json_body::MAX_DEVICES_PER_REQUEST;
+use crate::ledger::{DeviceChange, DeviceStatus, ExecutedChange, increment};
+use crate::platform::{EarlyCallbackBarrier, Platform};
 
 /// When a send is over, whatever the listener does.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
@@ -27,18 +27,18 @@ const SEND_LIMIT: Duration = Duration::from_secs(30);
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// A change whose callbacks are to be sent.
-pub(super) struct DeliveryJob {
-    pub(super) change: Arc<ExecutedChange>,
-    pub(super) devices: Arc<[DeviceChange]>,
+pub(crate) struct DeliveryJob {
+    pub(crate) change: Arc<ExecutedChange>,
+    pub(crate) devices: Arc<[DeviceChange]>,
     /// The order in which the devices are told.
-    pub(super) order: Vec<usize>,
-    pub(super) respond_at: Instant,
+    pub(crate) order: Vec<usize>,
+    pub(crate) respond_at: Instant,
     /// Opens when the early callbacks are out.
-    pub(super) barrier: Arc<EarlyCallbackBarrier>,
+    pub(crate) barrier: Arc<EarlyCallbackBarrier>,
 }
 
 /// The client that callbacks are sent with.
-pub(super) fn client(concurrency: usize) -> reqwest::Result<reqwest::Client> {
+pub(crate) fn client(concurrency: usize) -> reqwest::Result<reqwest::Client> {
     // Without any authorities on the system https listeners are out of reach; most are plain http.
     builder(concurrency)
         .build()
@@ -58,7 +58,7 @@ fn builder(concurrency: usize) -> reqwest::ClientBuilder {
 
 /// Sends all callbacks of a change. All its devices may be under way at a time:
 /// one that waits for a resend holds up no other.
-pub(super) async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
+pub(crate) async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
     let (early, due) = job.partition_early();
     let early = deliver_all(&platform, &job, early);
     let due = async {

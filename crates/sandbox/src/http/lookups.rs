@@ -3,10 +3,10 @@
 
 use serde_json::{Value, json};
 
-use super::change_request::{self, OperationKind};
-use super::errors::{ValidationError, code};
-use super::ledger::{DeviceChange, DeviceStatus};
-use super::platform::Platform;
+use crate::errors::{ValidationError, code};
+use crate::json_body::{self, OperationKind};
+use crate::ledger::{DeviceChange, DeviceStatus};
+use crate::platform::Platform;
 
 /// Name, code, the carrier's own code and the size in kB: name and code differ,
 /// as in the page's example, which is the first of them.
@@ -19,8 +19,8 @@ const PLANS: [(&str, &str, &str, u64); 4] = [
 
 /// `GET /m2m/v1/plans/{account}`. Changes are not held to this list: every plan
 /// exists in the sandbox.
-pub(super) fn plans(account: &str) -> Result<Value, ValidationError> {
-    change_request::check_account(account)?;
+pub(crate) fn plans(account: &str) -> Result<Value, ValidationError> {
+    json_body::check_account(account)?;
     let plan = |(name, code, carrier, size): &(&str, &str, &str, u64)| {
         json!({
             "name": name,
@@ -36,8 +36,8 @@ pub(super) fn plans(account: &str) -> Result<Value, ValidationError> {
 /// `GET /m2m/v1/accounts/{account}/requests/{request}/status`. The page covers
 /// provisioning of a single device only (Activate, Deactivate, Suspend, Resume):
 /// no plan change, and so nothing that is asked of this sandbox.
-pub(super) fn status_v1(account: &str) -> Result<Value, ValidationError> {
-    change_request::check_account(account)?;
+pub(crate) fn status_v1(account: &str) -> Result<Value, ValidationError> {
+    json_body::check_account(account)?;
     Err(ValidationError::new(
         code::UNEXPECTED,
         "The status of this request is not available",
@@ -46,12 +46,12 @@ pub(super) fn status_v1(account: &str) -> Result<Value, ValidationError> {
 
 /// `GET /m2m/v2/accounts/{account}/requests/{request}/status`: for eSIM requests
 /// only, device by device.
-pub(super) fn status_v2(
+pub(crate) fn status_v2(
     platform: &Platform,
     account: &str,
     request_id: &str,
 ) -> Result<Value, ValidationError> {
-    change_request::check_account(account)?;
+    json_body::check_account(account)?;
     let found = platform.ledger().find_change(request_id);
     let of_esim = found.filter(|(change, _)| {
         change.operation == OperationKind::EsimPlan && *change.account == *account

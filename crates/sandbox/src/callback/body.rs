@@ -5,15 +5,15 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::callback_faults::{self, CallbackFault};
-use super::change_request::OperationKind;
-use super::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
-use super::identifiers::{self, DeviceIds};
-use super::ledger::{DeviceChange, ExecutedChange};
-use super::listeners::CallbackListener;
+use crate::callback_faults::{self, CallbackFault};
+use crate::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
+use crate::identifiers::{self, DeviceIds};
+use crate::json_body::OperationKind;
+use crate::ledger::{DeviceChange, ExecutedChange};
+use crate::listeners::CallbackListener;
 
 /// How often a callback is sent at most (ThingSpace, About Callback Services).
-pub(super) const MAX_CALLBACK_COUNT: u32 = 4;
+pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
 
 /// One identifier as a callback names it.
 #[derive(Serialize)]
@@ -99,7 +99,7 @@ struct CallbackResult {
 }
 
 /// Writes the callback about one device: an interim one, or the final one.
-pub(super) fn encode(
+pub(crate) fn encode(
     change: &ExecutedChange,
     subject: &DeviceChange,
     interim: Option<InterimCallback>,
@@ -243,7 +243,7 @@ fn device_id<'d>(id: impl Into<Cow<'d, str>>, kind: &'d str) -> CallbackDeviceId
 }
 
 /// The start of the day in the platform's US style: `5/31/2018 12:00:00 AM`.
-pub(super) fn format_us_date(unix_ms: u64) -> String {
+pub(crate) fn format_us_date(unix_ms: u64) -> String {
     let (year, month, day) = civil_from_days(unix_ms / 86_400_000);
     format!("{month}/{day}/{year} 12:00:00 AM")
 }

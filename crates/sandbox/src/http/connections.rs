@@ -22,24 +22,24 @@ use tokio::net::{TcpListener, TcpStream};
 const HALF: Duration = Duration::from_millis(50);
 
 /// The listening port.
-pub(super) struct DroppableListener(pub(super) TcpListener);
+pub(crate) struct DroppableListener(pub(crate) TcpListener);
 
 /// The connection of a request.
 #[derive(Clone, Default)]
-pub(super) struct Connection(Arc<AtomicBool>);
+pub(crate) struct Connection(Arc<AtomicBool>);
 
 /// What a handler asks for to be able to drop its connection.
-pub(super) type RequestConnection = ConnectInfo<Connection>;
+pub(crate) type RequestConnection = ConnectInfo<Connection>;
 
 /// A stream of bytes that ends when its connection is dropped.
-pub(super) struct Droppable {
+pub(crate) struct Droppable {
     stream: TcpStream,
     connection: Connection,
 }
 
 impl Connection {
     /// Drops the connection: nothing more is written to it.
-    pub(super) fn drop_without_response(&self) -> Response {
+    pub(crate) fn drop_without_response(&self) -> Response {
         self.0.store(true, Ordering::Release);
         // Never written: it makes the server find out.
         StatusCode::NO_CONTENT.into_response()
@@ -47,7 +47,7 @@ impl Connection {
 
     /// An answer of which the first half is written, and then the connection is
     /// dropped.
-    pub(super) fn drop_mid_response(&self, text: &str) -> Response {
+    pub(crate) fn drop_mid_response(&self, text: &str) -> Response {
         let half =
             Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
         let whole = text.len().to_string();

@@ -7,15 +7,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::callback_body::format_us_date;
-use super::callback_faults;
-use super::change_request::{self, OperationKind};
-use super::device_outcome::DeviceResult;
-use super::devices::{DeviceAttributes, DeviceRecord};
-use super::errors::{ValidationError, code};
-use super::identifiers::{self, DeviceId, DeviceIds};
-use super::platform::Platform;
-use super::scenario;
+use crate::callback::body::format_us_date;
+use crate::callback_faults;
+use crate::device_outcome::DeviceResult;
+use crate::devices::{DeviceAttributes, DeviceRecord};
+use crate::errors::{ValidationError, code};
+use crate::identifiers::{self, DeviceId, DeviceIds};
+use crate::json_body::{self, OperationKind};
+use crate::platform::Platform;
+use crate::scenario;
 
 /// Devices of one page (ThingSpace, Retrieve Device Information page).
 const MAX_PAGE: usize = 2_000;
@@ -45,12 +45,12 @@ struct DeviceIdBody<'b> {
 }
 
 /// Answers a list request.
-pub(super) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
-    change_request::check_characters(body)?;
-    let request: ListRequest<'_> = change_request::parse_json(body)?;
+pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
+    json_body::check_characters(body)?;
+    let request: ListRequest<'_> = json_body::parse_json(body)?;
     request
         .account_name
-        .map_or(Ok(()), change_request::check_account)?;
+        .map_or(Ok(()), json_body::check_account)?;
     request.check_filters()?;
     let (devices, more) = match &request.device_id {
         Some(wire) => (vec![one(platform, &request, wire)?], false),
@@ -85,8 +85,8 @@ fn one(
     request: &ListRequest<'_>,
     wire: &DeviceIdBody<'_>,
 ) -> Result<Value, ValidationError> {
-    let kind = change_request::required(wire.kind, "kind")?;
-    let id = change_request::required(wire.id, "id")?;
+    let kind = json_body::required(wire.kind, "kind")?;
+    let id = json_body::required(wire.id, "id")?;
     identifiers::validate(kind, id)?;
     let device: DeviceIds = Arc::new([DeviceId {
         id: id.into(),

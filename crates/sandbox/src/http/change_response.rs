@@ -4,23 +4,23 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-use super::connections::Connection;
-use super::errors::{ErrorReason, ErrorResponse, json_response};
-use super::request_outcome::ResponseKind;
+use crate::errors::{ErrorReason, ErrorResponse, json_response};
+use crate::http::connections::Connection;
+use crate::request_outcome::ResponseKind;
 
 /// What a proxy in front of the platform writes when nobody answers it.
 const BAD_GATEWAY: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\
                            <center><h1>502 Bad Gateway</h1></center>\r\n</body>\r\n</html>\r\n";
 
 /// A change that was executed.
-pub(super) struct AcceptedChange {
-    pub(super) request_id: String,
-    pub(super) response_kind: ResponseKind,
+pub(crate) struct AcceptedChange {
+    pub(crate) request_id: String,
+    pub(crate) response_kind: ResponseKind,
 }
 
 /// A change that was not executed.
 #[derive(Debug)]
-pub(super) enum NotExecuted {
+pub(crate) enum NotExecuted {
     Rejected(ErrorResponse),
     /// The connection is dropped.
     Dropped,
@@ -34,7 +34,7 @@ impl From<ErrorResponse> for NotExecuted {
 
 impl NotExecuted {
     /// Why, as the ledger counts it.
-    pub(super) fn ledger_reason(&self) -> &'static str {
+    pub(crate) fn ledger_reason(&self) -> &'static str {
         match self {
             Self::Rejected(refusal) => refusal.reason(),
             Self::Dropped => "dropped",
@@ -43,7 +43,7 @@ impl NotExecuted {
 }
 
 /// Writes the answer, or what there is of it.
-pub(super) fn render(
+pub(crate) fn render(
     executed: Result<AcceptedChange, NotExecuted>,
     connection: &Connection,
 ) -> Result<Response, ErrorResponse> {

@@ -15,13 +15,13 @@ use axum::routing::{delete, get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::AppCredentials;
-use super::change_request::{self, OperationKind};
-use super::connections::RequestConnection;
-use super::errors::{ErrorReason, ErrorResponse, ValidationError, code, json_response};
-use super::execute::RequestCredentials;
-use super::platform::Platform;
-use super::{change_response, device_list, lookups};
+use crate::auth::AppCredentials;
+use crate::errors::{ErrorReason, ErrorResponse, ValidationError, code, json_response};
+use crate::execute::RequestCredentials;
+use crate::http::connections::RequestConnection;
+use crate::http::{change_response, device_list, lookups};
+use crate::json_body::{self, OperationKind};
+use crate::platform::Platform;
 
 /// Room for 10,000 devices with addresses, several times over.
 const MAX_BODY: usize = 32 * 1024 * 1024;
@@ -31,7 +31,7 @@ type Body = Result<Bytes, BytesRejection>;
 type HandlerResult = Result<Response, ErrorResponse>;
 
 /// All paths, below `/api` and without it.
-pub(super) fn router(platform: Arc<Platform>) -> Router {
+pub(crate) fn router(platform: Arc<Platform>) -> Router {
     let m2m = Router::new()
         .route("/m2m/v1/session/login", post(login))
         .route("/m2m/v1/session/logout", post(logout))
@@ -215,7 +215,7 @@ async fn login(
 ) -> HandlerResult {
     let body = json_body(&headers, &body)?.map_err(ValidationError::into_dotted_response)?;
     let login: LoginBody =
-        change_request::parse_json(body).map_err(ValidationError::into_dotted_response)?;
+        json_body::parse_json(body).map_err(ValidationError::into_dotted_response)?;
     let username = login.username.unwrap_or_default();
     let password = login.password.unwrap_or_default();
     let session = platform.auth().login(&username, &password);
@@ -277,8 +277,7 @@ async fn change_plan(
     headers: &HeaderMap,
     body: Body,
 ) -> HandlerResult {
-    let asked =
-        json_body(headers, &body)?.and_then(|body| change_request::parse_change(kind, body));
+    let asked = json_body(headers, &body)?.and_then(|body| json_body::parse_change(kind, body));
     let asked = asked.map_err(|invalid| kind.error_response(invalid))?;
     drop(body);
     let executed = platform.execute(asked, &presented).await;

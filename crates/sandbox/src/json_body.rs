@@ -6,18 +6,18 @@ use std::marker::PhantomData;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 
-use super::errors::{ErrorResponse, ValidationError, code};
-use super::identifiers::{self, DeviceId, DeviceIds};
+use crate::errors::{ErrorResponse, ValidationError, code};
+use crate::identifiers::{self, DeviceId, DeviceIds};
 
 /// Devices that one request may name (ThingSpace, Change the eSIM Profile
 /// Service Plan page; for 5G Business Internet no limit is documented).
-pub(super) const MAX_DEVICES_PER_REQUEST: usize = 10_000;
+pub(crate) const MAX_DEVICES_PER_REQUEST: usize = 10_000;
 /// Identifiers that one device may have: there are no more kinds than that.
 const MAX_IDS: usize = 16;
 
 /// Which of the two endpoints was called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OperationKind {
+pub(crate) enum OperationKind {
     EsimPlan,
     FiveGBiPlan,
 }
@@ -25,14 +25,14 @@ pub(super) enum OperationKind {
 impl OperationKind {
     /// The callback service that tells the results. For the eSIM call its page
     /// names none; the payload and the sibling calls say this one.
-    pub(super) fn callback_service(self) -> &'static str {
+    pub(crate) fn callback_service(self) -> &'static str {
         match self {
             Self::EsimPlan => "DeviceProfileService",
             Self::FiveGBiPlan => "CarrierService",
         }
     }
 
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::EsimPlan => "esim",
             Self::FiveGBiPlan => "five_g_bi",
@@ -40,7 +40,7 @@ impl OperationKind {
     }
 
     /// The error in the shape of this endpoint's family.
-    pub(super) fn error_response(self, invalid: ValidationError) -> ErrorResponse {
+    pub(crate) fn error_response(self, invalid: ValidationError) -> ErrorResponse {
         match self {
             Self::EsimPlan => invalid.into_numeric_response(),
             Self::FiveGBiPlan => invalid.into_dotted_response(),
@@ -50,16 +50,16 @@ impl OperationKind {
 
 /// A change that is fit to be executed.
 #[derive(Debug)]
-pub(super) struct ChangeRequest {
-    pub(super) operation: OperationKind,
+pub(crate) struct ChangeRequest {
+    pub(crate) operation: OperationKind,
     /// Optional for 5G Business Internet, where one user may have one account.
-    pub(super) account: Option<String>,
-    pub(super) service_plan: String,
-    pub(super) devices: Vec<DeviceIds>,
+    pub(crate) account: Option<String>,
+    pub(crate) service_plan: String,
+    pub(crate) devices: Vec<DeviceIds>,
 }
 
 /// Reads the body of a change.
-pub(super) fn parse_change(
+pub(crate) fn parse_change(
     kind: OperationKind,
     body: &[u8],
 ) -> Result<ChangeRequest, ValidationError> {
@@ -73,7 +73,7 @@ pub(super) fn parse_change(
 /// Refuses an apostrophe, `<` or a backslash anywhere in a request (ThingSpace,
 /// Synchronous Error Messages page). It looks at the bytes, so that an escape
 /// inside a JSON string is refused too.
-pub(super) fn check_characters(body: &[u8]) -> Result<(), ValidationError> {
+pub(crate) fn check_characters(body: &[u8]) -> Result<(), ValidationError> {
     if body.iter().any(|byte| matches!(byte, b'\'' | b'<' | b'\\')) {
         return Err(ValidationError::new(
             code::INVALID_CHARACTER,
@@ -84,7 +84,7 @@ pub(super) fn check_characters(body: &[u8]) -> Result<(), ValidationError> {
 }
 
 /// Reads JSON. The parser's own words are not passed on: they may quote values.
-pub(super) fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ValidationError> {
+pub(crate) fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ValidationError> {
     serde_json::from_slice(body).map_err(|error| {
         ValidationError::new(
             code::DESERIALIZATION,
@@ -98,7 +98,7 @@ pub(super) fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Va
 }
 
 /// Account names are digits with a dash; the simulator's are `TestAccount-1`.
-pub(super) fn check_account(account: &str) -> Result<(), ValidationError> {
+pub(crate) fn check_account(account: &str) -> Result<(), ValidationError> {
     let fits = (3..=32).contains(&account.len())
         && account
             .bytes()
@@ -291,7 +291,7 @@ fn present<T>(value: Option<T>, member: &str) -> Result<T, ValidationError> {
     })
 }
 
-pub(super) fn required<'b>(
+pub(crate) fn required<'b>(
     value: Option<&'b str>,
     member: &str,
 ) -> Result<&'b str, ValidationError> {

@@ -1,14 +1,14 @@
 //! The table of all scenarios. `sandbox scenarios` prints it, and a test holds
 //! `docs/sandbox.md` to it.
 
-use super::callback_faults;
-use super::device_outcome::{
+use crate::callback_faults;
+use crate::device_outcome::{
     CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult, InterimCallback,
 };
-use super::request_outcome::{
+use crate::request_outcome::{
     NotExecutedCause, PlatformRule, ResponseKind, SessionRejection, Throttle, TokenRejection,
 };
-use super::scenario::{AppliesTo, Scenario, ScenarioEffect};
+use crate::scenario::{AppliesTo, Scenario, ScenarioEffect};
 
 const PLAIN: DeviceOutcome = DeviceOutcome::PLAIN;
 
@@ -78,7 +78,7 @@ const fn already_on_plan(when: CallbackTiming) -> ScenarioEffect {
 }
 
 /// Numbers are never used again, and none changes its meaning.
-pub(super) static SCENARIOS: &[Scenario] = table! {
+pub(crate) static SCENARIOS: &[Scenario] = table! {
     // === Device faults, one code each ===
     11 "fault_device_not_found" Both: fails(&callback_faults::DEVICE_NOT_FOUND);
         "The device fails with `REQUEST_FAILED.DeviceNotFound`. The device list does not contain it"
