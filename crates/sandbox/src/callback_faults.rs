@@ -1,13 +1,11 @@
-//! The faults that callbacks tell.
+//! The faults that callbacks report.
 
-/// Why a device's change fails, as its callback says it.
+/// The cause of a device's failure, in its callback.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CallbackFault {
     pub(crate) code: &'static str,
     pub(crate) text: &'static str,
 }
-
-// Codes and shape of the texts from the Callback Error Messages page.
 
 pub(crate) static DEVICE_NOT_FOUND: CallbackFault = CallbackFault {
     code: "UnifiedWebService.REQUEST_FAILED.DeviceNotFound",
@@ -34,29 +32,31 @@ pub(crate) static ALREADY_ACTIVE: CallbackFault = CallbackFault {
     text: "REQUEST_FAILED. Device is already active",
 };
 
-/// The rule is the pages' ("not while suspended"); the code is the one for a
-/// device in a wrong state.
+/// The documented code of a device in a wrong state: no code is documented for a suspended one.
 pub(crate) static SUSPENDED: CallbackFault = CallbackFault {
     code: "UnifiedWebService.INPUT_INVALID.DeviceState.Invalid",
     text: "INPUT_INVALID. The device is suspended",
 };
-/// The rule is the 5G Business Internet page's; no page tells its code.
+
+// The rules behind the next three faults are documented, their codes are not (see thingspace-facts,
+// section 3.2).
+
 pub(crate) static NOT_QUALIFIED: CallbackFault = CallbackFault {
     code: "UnifiedWebService.REQUEST_FAILED.AddressNotQualified",
     text: "REQUEST_FAILED. The address is not qualified for this service plan",
 };
-/// The rule is the pages' ("four plan changes a month"); no page tells its code.
 pub(crate) static FIFTH_CHANGE: CallbackFault = CallbackFault {
     code: "UnifiedWebService.REQUEST_FAILED.PlanChangeLimitExceeded",
     text: "REQUEST_FAILED. The device has had its four plan changes of this month",
 };
-/// What a change to the present plan is answered with is told nowhere.
 pub(crate) static SAME_PLAN: CallbackFault = CallbackFault {
     code: "UnifiedWebService.REQUEST_FAILED.SamePlan",
     text: "REQUEST_FAILED. The device is on the service plan already",
 };
 
-/// Classes of codes that T-EVAN quotes from the page; what follows them is ours.
+// The classes of these codes are documented, their last parts are not (see thingspace-facts,
+// section 4.3).
+
 pub(crate) static ON_HOLD: CallbackFault = CallbackFault {
     code: "UnifiedWebService.REQUEST_ONHOLD.CreditCheck",
     text: "REQUEST_ONHOLD. The request waits for a credit check",
@@ -66,7 +66,7 @@ pub(crate) static CANCELLED: CallbackFault = CallbackFault {
     text: "REQUEST_CANCELLED. The request was cancelled after a credit check",
 };
 
-/// The ones that a seed draws from.
+/// The faults of devices that fail at random.
 pub(crate) static SEEDED: [&CallbackFault; 5] = [
     &DEVICE_NOT_FOUND,
     &UNEXPECTED,

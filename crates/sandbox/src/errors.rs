@@ -1,23 +1,21 @@
-//! Refusals, in the shapes that the platform uses.
+//! Error responses, in the formats of the platform.
 //!
-//! One platform, several error bodies: the API gateway in front answers with a
-//! WSO2 `fault`, its token endpoint with the OAuth shape, the M2M services with
-//! a dotted code, the eSIM profile family with the HTTP status as text
-//! (ThingSpace, Synchronous Error Messages and Change the eSIM Profile Service
-//! Plan pages).
+//! WSO2's API gateway returns a `fault`, its token endpoint the OAuth format, the M2M services a
+//! dotted code, and the eSIM services the HTTP status as a string (see thingspace-facts, section
+//! 6).
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// Prefix of the codes that the M2M services answer with.
+/// Adds the service name to a code.
 macro_rules! uws_code {
     ($code:literal) => {
         concat!("UnifiedWebService.", $code)
     };
 }
 
-/// Codes of the M2M services, spelled as on the Synchronous Error Messages page.
+/// Codes of the M2M services (see thingspace-facts, section 6).
 pub(crate) mod code {
     pub(crate) const INVALID_CHARACTER: &str = uws_code!("INPUT_INVALID.Request.InvalidCharacter");
     pub(crate) const REQUEST_UNDEFINED: &str = uws_code!("INPUT_INVALID.RequestUndefined");
@@ -33,13 +31,13 @@ pub(crate) mod code {
     pub(crate) const MULTIPLE_ACCOUNTS: &str = uws_code!("REQUEST_FAILED.MultipleAccounts");
     pub(crate) const UNEXPECTED: &str = uws_code!("REQUEST_FAILED.UnexpectedError");
     pub(crate) const DEVICE_NOT_FOUND: &str = uws_code!("REQUEST_FAILED.DeviceNotFound");
-    /// No page tells how the fifth change of a month is refused: this one is ours.
+    /// The limit is documented, its code is not.
     pub(crate) const TOO_MANY_CHANGES: &str = uws_code!("REQUEST_FAILED.PlanChangeLimitExceeded");
-    /// The one code that is documented without a service in front of it.
+    /// Documented without a service name.
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
 
-/// What is wrong with a request, before the endpoint's family gives it a shape.
+/// An error in a request, independent of the format of the response.
 #[derive(Debug)]
 pub(crate) struct ValidationError {
     code: &'static str,
@@ -54,13 +52,17 @@ impl ValidationError {
         }
     }
 
-    /// The shape of the M2M services: a dotted code.
+    pub(crate) fn device_not_found() -> Self {
+        Self::new(code::DEVICE_NOT_FOUND, "The device could not be found")
+    }
+
+    /// Formats the error with a dotted code, as the M2M services do.
     pub(crate) fn into_dotted_response(self) -> ErrorResponse {
         ErrorResponse::m2m(self.code, self.message)
     }
 
-    /// The shape of the eSIM profile family: the status as three digits. The
-    /// code moves into the message, where a person can still read it.
+    /// Formats the error with the status as its code, as the eSIM services do. The message contains
+    /// the dotted code.
     pub(crate) fn into_numeric_response(self) -> ErrorResponse {
         let text = format!("{}: {}", self.code, self.message);
         ErrorResponse::json(
@@ -71,7 +73,7 @@ impl ValidationError {
     }
 }
 
-/// A request that was not executed, as its sender sees it.
+/// The response to a request that was not executed.
 #[derive(Debug)]
 pub(crate) struct ErrorResponse {
     status: StatusCode,
@@ -87,12 +89,12 @@ enum ErrorBody {
     Empty,
 }
 
-/// Why a response is a refusal: read by the layer that counts them.
+/// The reason of an error response, an extension that the counting middleware reads.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ErrorReason(pub(crate) &'static str);
 
 impl ErrorResponse {
-    /// An M2M error: always 400, told apart by its code.
+    /// 400 with a dotted code, of an M2M service.
     pub(crate) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
         Self::json(
             StatusCode::BAD_REQUEST,
@@ -107,7 +109,6 @@ impl ErrorResponse {
         Self::json(status, error, body)
     }
 
-    /// No access token came with the request.
     pub(crate) fn missing_token() -> Self {
         Self::fault(
             StatusCode::UNAUTHORIZED,
@@ -118,19 +119,17 @@ impl ErrorResponse {
         )
     }
 
-    /// An access token that is unknown or older than its hour.
     pub(crate) fn invalid_token() -> Self {
         let (code, message, description) = INVALID_TOKEN;
         Self::fault(StatusCode::UNAUTHORIZED, code, message, description)
     }
 
-    /// The same, as the gateway in front writes it to who does not ask for JSON.
     pub(crate) fn invalid_token_xml() -> Self {
         let (code, message, description) = INVALID_TOKEN;
         Self::fault_xml(StatusCode::UNAUTHORIZED, code, message, description)
     }
 
-    /// "Wrong authentication" of the Synchronous Error Messages page, code and all.
+    /// The documented response to wrong authentication, with its code.
     pub(crate) fn wrong_authentication() -> Self {
         Self::fault_xml(
             StatusCode::FORBIDDEN,
@@ -140,22 +139,19 @@ impl ErrorResponse {
         )
     }
 
-    /// A session that was not used for too long: 400, told apart by its code.
     pub(crate) fn session_expired() -> Self {
         Self::m2m(code::SESSION_EXPIRED, "The session token has expired")
     }
 
-    /// A session that nobody has, or has no more.
     pub(crate) fn session_invalid() -> Self {
         Self::m2m(code::SESSION_INVALID, "The session token is not valid")
     }
 
-    /// 401 and nothing else.
     pub(crate) fn unauthorized_without_body() -> Self {
-        Self::bare(StatusCode::UNAUTHORIZED, "bare_401")
+        Self::without_body(StatusCode::UNAUTHORIZED, "bare_401")
     }
 
-    /// A path or a method that does not exist: 400, not 404 or 405.
+    /// The response to an unknown path or method. WSO2 returns 400, not 404 or 405.
     pub(crate) fn no_resource() -> Self {
         Self::fault(
             StatusCode::BAD_REQUEST,
@@ -166,33 +162,29 @@ impl ErrorResponse {
         )
     }
 
-    /// More than the platform is willing to take.
     pub(crate) fn throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900800")
     }
 
-    /// The quota of the application.
     pub(crate) fn application_throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900803")
     }
 
-    /// Too many at a time, under another status than 429.
     pub(crate) fn burst_throttled() -> Self {
         Self::out_of_quota(StatusCode::SERVICE_UNAVAILABLE, "900807")
     }
 
-    /// 429 and nothing else.
     pub(crate) fn throttled_without_body() -> Self {
-        Self::bare(StatusCode::TOO_MANY_REQUESTS, "bare_429")
+        Self::without_body(StatusCode::TOO_MANY_REQUESTS, "bare_429")
     }
 
-    /// With the seconds after which to come again.
+    /// Sets `Retry-After`, in seconds.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// A failure of which nobody knows what it left behind.
+    /// 500. It does not show whether the request was executed.
     pub(crate) fn server_error() -> Self {
         Self::json(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -201,7 +193,6 @@ impl ErrorResponse {
         )
     }
 
-    /// A body above the limit.
     pub(crate) fn too_large() -> Self {
         Self::json(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -210,7 +201,6 @@ impl ErrorResponse {
         )
     }
 
-    /// The sandbox is about to end.
     pub(crate) fn stopping() -> Self {
         Self::json(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -219,7 +209,7 @@ impl ErrorResponse {
         )
     }
 
-    /// Why, as the ledger counts it.
+    /// Reason in the ledger.
     pub(crate) fn reason(&self) -> &'static str {
         self.reason
     }
@@ -246,18 +236,18 @@ impl ErrorResponse {
         );
         Self {
             body: ErrorBody::Xml(text),
-            ..Self::bare(status, code)
+            ..Self::without_body(status, code)
         }
     }
 
     fn json(status: StatusCode, reason: &'static str, body: Value) -> Self {
         Self {
             body: ErrorBody::Json(body),
-            ..Self::bare(status, reason)
+            ..Self::without_body(status, reason)
         }
     }
 
-    fn bare(status: StatusCode, reason: &'static str) -> Self {
+    fn without_body(status: StatusCode, reason: &'static str) -> Self {
         Self {
             status,
             reason,
@@ -267,7 +257,7 @@ impl ErrorResponse {
     }
 }
 
-/// Code, message and description of a token that will not do.
+/// Code, message and description of the fault of an invalid token.
 const INVALID_TOKEN: (&str, &str, &str) = (
     "900901",
     "Invalid Credentials",
@@ -294,7 +284,7 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// A JSON body under a status.
+/// Builds a response with a JSON body.
 pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, body.to_string()).into_response()

@@ -5,19 +5,19 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use thingspace_loopback::is_loopback_url;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::errors::{ValidationError, code};
-use crate::json_body;
-use thingspace_loopback::is_loopback_url;
+use crate::json_body::{self, required_text};
 
-/// Accounts whose listeners are kept.
+/// Maximum number of accounts with listeners.
 const MAX_ACCOUNTS: usize = 1000;
-/// Longest user name and password (ThingSpace, Register Callback Listener page).
-const MAX_LOGIN: usize = 40;
+/// Maximum length of a user name and of a password, in characters.
+const MAX_CREDENTIAL: usize = 40;
 
-/// The ports that callbacks are sent to (same page).
+/// The ports that ThingSpace calls (see thingspace-facts, section 4.2).
 const PORTS: [RangeInclusive<u16>; 5] = [
     80..=80,
     443..=443,
@@ -26,7 +26,7 @@ const PORTS: [RangeInclusive<u16>; 5] = [
     28200..=28220,
 ];
 
-/// The services that a listener can be registered for (same page).
+/// The services that listeners can be registered for (see thingspace-facts, section 4.1).
 const SERVICES: [&str; 23] = [
     "AlertService",
     "CarrierService",
@@ -53,7 +53,7 @@ const SERVICES: [&str; 23] = [
     "VIPCallbackService",
 ];
 
-/// Where callbacks go, and what they carry to be recognised.
+/// The URL of a listener, and the credentials in its callbacks.
 #[derive(Clone)]
 pub(crate) struct CallbackListener {
     pub(crate) url: Url,
@@ -65,14 +65,14 @@ pub(crate) struct CallbackListener {
 #[derive(Default)]
 pub(crate) struct Registrations {
     any_port: bool,
-    /// For so long a new registration's callbacks carry the former credentials.
+    /// Time for which callbacks carry the previous credentials after a new registration.
     credentials_lag: Duration,
     accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
 }
 
 struct RegisteredListener {
     listener: CallbackListener,
-    /// The credentials of the registration before, and until when they are sent.
+    /// The previous registration, and the time until which callbacks carry its credentials.
     previous: Option<(CallbackListener, Instant)>,
 }
 
@@ -86,7 +86,7 @@ struct RegistrationBody<'b> {
     password: Option<&'b str>,
 }
 
-/// One line of the list. The password is in clear, as on the platform.
+/// An entry of the list. It contains the password, as on ThingSpace.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct ListenerEntry {
@@ -108,8 +108,8 @@ impl Registrations {
         }
     }
 
-    /// Registers a listener and says for which service. It takes the place of
-    /// the one before: whether the platform refuses that is not documented.
+    /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
+    /// behaviour is not documented.
     pub(crate) fn register(
         &mut self,
         account: &str,
@@ -118,28 +118,22 @@ impl Registrations {
         json_body::check_characters(body)?;
         json_body::check_account(account)?;
         let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
-        let service = parse_service(json_body::required(registration.name, "name")?)?;
+        let service = parse_service(required_text(registration.name, "name")?)?;
         let listener = registration.into_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
             return Err(ValidationError::new(
                 code::UNEXPECTED,
-                "The sandbox holds listeners of 1000 accounts only",
+                "The sandbox stores listeners for at most 1000 accounts",
             ));
         }
         let listeners = self.accounts.entry(account.to_owned()).or_default();
         let until = Instant::now() + self.credentials_lag;
-        let former = listeners.remove(service).map(|it| (it.listener, until));
-        listeners.insert(
-            service,
-            RegisteredListener {
-                listener,
-                previous: former,
-            },
-        );
+        let previous = listeners.remove(service).map(|it| (it.listener, until));
+        listeners.insert(service, RegisteredListener { listener, previous });
         Ok(service)
     }
 
-    /// The listeners of an account.
+    /// Returns the listeners of an account.
     pub(crate) fn list(&self, account: &str) -> Vec<ListenerEntry> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
@@ -155,8 +149,7 @@ impl Registrations {
             .collect()
     }
 
-    /// Takes a listener away. What the platform says when there is none is not
-    /// documented; an error shows a caller that it was mistaken.
+    /// Removes a listener. Fails if there is none; ThingSpace's behaviour is not documented.
     pub(crate) fn deregister(
         &mut self,
         account: &str,
@@ -173,22 +166,21 @@ impl Registrations {
             .ok_or_else(|| ValidationError::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
-    /// The listener of an account for a service. After a registration over
-    /// another one, callbacks with the former credentials went on for 9 to 14
-    /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
+    /// Returns the listener of an account for a service. During the credentials lag, it has the
+    /// previous credentials (see thingspace-facts, section 4.2).
     pub(crate) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
         Some(match &registered.previous {
-            Some((former, until)) if Instant::now() < *until => CallbackListener {
+            Some((previous, until)) if Instant::now() < *until => CallbackListener {
                 url: listener.url,
-                ..former.clone()
+                ..previous.clone()
             },
             _ => listener,
         })
     }
 
-    /// The account of a request that names none: the only one there is.
+    /// Returns the only account with listeners, for a request without an account.
     pub(crate) fn only_account(&self) -> Result<String, ValidationError> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
@@ -203,12 +195,12 @@ impl Registrations {
 
 impl RegistrationBody<'_> {
     fn into_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
-        let url = json_body::required(self.url, "url")?;
+        let url = required_text(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| ValidationError::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        // Tests and developers take a port that is free.
+        // Tests use any free port on loopback.
         if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
             return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
@@ -216,7 +208,7 @@ impl RegistrationBody<'_> {
             ));
         }
         let too_long =
-            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_LOGIN);
+            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_CREDENTIAL);
         if too_long(self.username) || too_long(self.password) {
             return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,

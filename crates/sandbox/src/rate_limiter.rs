@@ -1,4 +1,4 @@
-//! How many calls a minute may have.
+//! Limits the calls in a minute.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts the calls of a minute, as WSO2's limiter does: by whole windows.
+/// Counts calls in fixed windows of a minute, as WSO2 does.
 pub(crate) struct RateLimiter {
     max_per_minute: u32,
     window_start: Instant,
@@ -14,16 +14,16 @@ pub(crate) struct RateLimiter {
 }
 
 impl RateLimiter {
-    /// `most` calls a minute, or any number with 0.
-    pub(crate) fn new(most: u32) -> Self {
+    /// 0: no limit.
+    pub(crate) fn new(max_per_minute: u32) -> Self {
         Self {
-            max_per_minute: most,
+            max_per_minute,
             window_start: Instant::now(),
             count: 0,
         }
     }
 
-    /// Lets a call pass, or says after how many seconds another may come.
+    /// Counts a call. Over the limit, returns the seconds until the next window.
     pub(crate) fn try_acquire(&mut self) -> Result<(), u64> {
         if self.max_per_minute == 0 {
             return Ok(());

@@ -1,78 +1,69 @@
-//! What can happen to a request as a whole: before it is executed, and to its
-//! answer.
+//! The outcomes of a request: why it is not executed, and how it is answered.
 
 use crate::errors::{ErrorResponse, ValidationError, code};
 
 /// Why a request is not executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NotExecutedCause {
-    /// The access token is refused, once for each serial and token.
+    /// The first access token of each serial number is rejected.
     Token(TokenRejection),
-    /// The session is refused, once for each serial and session.
+    /// The first session of each serial number is rejected.
     Session(SessionRejection),
-    /// Too many requests, once for each serial.
+    /// The first request of each serial number is throttled.
     Throttled(Throttle),
-    /// The rules of the platform forbid it.
+    /// A rule of the platform rejects it every time.
     PlatformRule(PlatformRule),
-    /// The connection is dropped.
+    /// The connection is closed.
     Dropped,
-    /// A 500 that does not say whether it was executed.
+    /// 500, the same as for a request that was executed.
     ServerError,
 }
 
-/// How a refused access token looks (ThingSpace, Synchronous Error Messages).
+/// Response to a rejected access token (see thingspace-facts, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenRejection {
-    /// 401 with a fault in JSON.
     Expired,
-    /// 401 with the same fault in XML.
     ExpiredXml,
-    /// 403 with the page's own XML.
     WrongAuthenticationXml,
 }
 
-/// How a refused session looks (F-PHP; the bare one F-PIDGE B6).
+/// Response to a rejected session (see thingspace-facts, section 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionRejection {
     Expired,
     Replaced,
-    /// 401 and nothing else, as was seen 96 seconds after a log-in.
-    NoBody,
+    /// 401, as observed 96 seconds after a log-in.
+    WithoutBody,
 }
 
-/// How a throttled request looks. The codes are WSO2's, which the platform runs.
+/// Response to a throttled request. The codes are those of WSO2 (see thingspace-facts, section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Throttle {
-    /// 900800 and `Retry-After`.
     WithRetryAfter,
-    /// 900803 alone.
     WithoutRetryAfter,
-    /// 900807 under 503.
     Burst,
-    /// 429 and nothing else.
-    NoBody,
+    WithoutBody,
 }
 
-/// A refusal that a repetition does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlatformRule {
     FifthChange,
     DeviceNotFound,
 }
 
-/// How the POST of an executed change is answered.
+/// Response to an executed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ResponseKind {
     RequestId,
-    /// With the request id, after `Settings::slow_answer`.
+    /// With the request ID, after `Settings::slow_response_delay`.
     Slow,
-    /// The connection is dropped before the answer.
+    /// The connection is closed without a response.
     Dropped,
-    /// The connection is dropped in the middle of the answer.
+    /// The connection is closed in the middle of the response.
     DroppedMidResponse,
-    /// A 500 that does not say whether it was executed.
+    /// 500, the same as for a request that was not executed.
     ServerError,
-    /// 502 with a page in HTML, as a proxy writes it.
+    /// 502 with an HTML page, as a proxy returns it.
     Html,
     /// 200 without a `requestId`.
     NoRequestId,
@@ -81,7 +72,7 @@ pub(crate) enum ResponseKind {
 }
 
 impl ResponseKind {
-    /// What the ledger calls it.
+    /// Name in the ledger.
     pub(crate) fn ledger_name(self) -> &'static str {
         match self {
             Self::RequestId => "request_id",
@@ -111,13 +102,13 @@ impl SessionRejection {
         match self {
             Self::Expired => ErrorResponse::session_expired(),
             Self::Replaced => ErrorResponse::session_invalid(),
-            Self::NoBody => ErrorResponse::unauthorized_without_body(),
+            Self::WithoutBody => ErrorResponse::unauthorized_without_body(),
         }
     }
 }
 
 impl Throttle {
-    /// Seconds that `Retry-After` says, where it is said.
+    /// Value of the `Retry-After` header, in seconds.
     const RETRY_AFTER: u64 = 1;
 
     pub(crate) fn error_response(self) -> ErrorResponse {
@@ -125,7 +116,7 @@ impl Throttle {
             Self::WithRetryAfter => ErrorResponse::throttled().retry_after(Self::RETRY_AFTER),
             Self::WithoutRetryAfter => ErrorResponse::application_throttled(),
             Self::Burst => ErrorResponse::burst_throttled(),
-            Self::NoBody => ErrorResponse::throttled_without_body(),
+            Self::WithoutBody => ErrorResponse::throttled_without_body(),
         }
     }
 }
@@ -133,14 +124,41 @@ impl Throttle {
 impl PlatformRule {
     pub(crate) fn validation_error(self) -> ValidationError {
         match self {
-            // The rule is the page's ("four plan changes a month"), its code is not told there.
             Self::FifthChange => ValidationError::new(
                 code::TOO_MANY_CHANGES,
                 "The device has had its four plan changes of this month",
             ),
-            Self::DeviceNotFound => {
-                ValidationError::new(code::DEVICE_NOT_FOUND, "The device could not be found")
-            }
+            Self::DeviceNotFound => ValidationError::device_not_found(),
+        }
+    }
+}
+
+/// An executed change.
+pub(crate) struct AcceptedChange {
+    pub(crate) request_id: String,
+    pub(crate) response_kind: ResponseKind,
+}
+
+/// A change that is not executed.
+#[derive(Debug)]
+pub(crate) enum NotExecuted {
+    Rejected(ErrorResponse),
+    /// The connection is closed.
+    Dropped,
+}
+
+impl From<ErrorResponse> for NotExecuted {
+    fn from(response: ErrorResponse) -> Self {
+        Self::Rejected(response)
+    }
+}
+
+impl NotExecuted {
+    /// Reason in the ledger.
+    pub(crate) fn ledger_reason(&self) -> &'static str {
+        match self {
+            Self::Rejected(response) => response.reason(),
+            Self::Dropped => "dropped",
         }
     }
 }

@@ -1,26 +1,17 @@
-//! The bodies of callbacks, member for member as the platform's pages show them,
-//! and the shapes in which they were seen besides.
-
-use std::borrow::Cow;
+//! The bodies of callbacks, in the formats of Verizon's documentation and in those that were
+//! observed.
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use crate::callback_faults::{self, CallbackFault};
 use crate::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
-use crate::identifiers::{self, DeviceIds};
-use crate::json_body::OperationKind;
-use crate::ledger::{DeviceChange, ExecutedChange};
+use crate::identifiers::DeviceId;
+use crate::ledger::entries::{DeviceChange, ExecutedChange};
 use crate::listeners::CallbackListener;
 
-/// How often a callback is sent at most (ThingSpace, About Callback Services).
+/// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
 pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
-
-/// One identifier as a callback names it.
-#[derive(Serialize)]
-struct CallbackDeviceId<'d> {
-    id: Cow<'d, str>,
-    kind: &'d str,
-}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,9 +22,9 @@ struct CallbackBody<'m> {
     password: Option<&'m str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'m str>,
-    device_ids: &'m [CallbackDeviceId<'m>],
+    device_ids: &'m [DeviceId],
     #[serde(skip_serializing_if = "Option::is_none")]
-    device_response: Option<OneOrList<DeviceResponse<'m>>>,
+    device_response: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fault_response: Option<FaultResponse>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -44,41 +35,19 @@ struct CallbackBody<'m> {
     max_callback_threshold: Option<Count>,
 }
 
-/// The examples show an object, the tables say array.
-#[derive(Serialize)]
-#[serde(untagged)]
-enum OneOrList<T> {
-    One(T),
-    List([T; 1]),
-}
-
-/// The examples show a number, the tables say string.
+/// A number in the examples of Verizon's documentation, a string in its tables.
 struct Count {
     number: u32,
-    as_text: bool,
+    as_string: bool,
 }
 
 impl Serialize for Count {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.as_text {
+        if self.as_string {
             return serializer.collect_str(&self.number);
         }
         serializer.serialize_u32(self.number)
     }
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-enum DeviceResponse<'m> {
-    #[serde(rename_all = "camelCase")]
-    DeviceProfileResponse {
-        device_identifier_collection: &'m [CallbackDeviceId<'m>],
-        state: &'static str,
-        profile_status: &'static str,
-        profile_role: &'static str,
-    },
-    #[serde(rename_all = "camelCase")]
-    ChangeServicePlanResponse { effective_date: String },
 }
 
 #[derive(Serialize)]
@@ -91,68 +60,70 @@ struct FaultResponse {
     detail: Option<&'static str>,
 }
 
-/// What a callback says of its device.
+/// The result in a callback.
 struct CallbackResult {
-    succeeded: bool,
+    has_device_response: bool,
     fault: Option<&'static CallbackFault>,
     status: Option<&'static str>,
+    has_counts: bool,
 }
 
-/// Writes the callback about one device: an interim one, or the final one.
+/// Encodes an interim or the final callback of a device.
 pub(crate) fn encode(
     change: &ExecutedChange,
-    subject: &DeviceChange,
+    device: &DeviceChange,
     interim: Option<InterimCallback>,
     listener: &CallbackListener,
     count: u32,
 ) -> Result<Vec<u8>, serde_json::Error> {
-    let shape = match interim {
-        Some(_) => CallbackFormat::Normal,
-        None => subject.planned_outcome.format,
+    let (format, result) = match interim {
+        Some(interim) => (CallbackFormat::Normal, interim_result(interim)),
+        None => (device.planned_outcome.format, final_result(change, device)),
     };
-    let said = match interim {
-        Some(interim) => interim_result(interim),
-        None => final_result(change.operation, subject.planned_outcome.result, shape),
+    let mdn = &*device.record.mdn;
+    let ids = match format {
+        CallbackFormat::MdnOnly => vec![DeviceId::new("mdn", mdn)],
+        _ => change.operation.callback_device_ids(&device.sent, mdn),
     };
-    let mdn = &*subject.record.mdn;
-    let named = match change.operation {
-        _ if shape == CallbackFormat::MdnOnly => vec![device_id(mdn, "mdn")],
-        OperationKind::EsimPlan => esim_device_ids(&subject.sent, mdn),
-        OperationKind::FiveGBiPlan => five_g_device_ids(&subject.sent, mdn),
+    // A listener with one credential gets both members.
+    let has_credentials = listener.username.is_some() || listener.password.is_some();
+    let credential =
+        |value: &'_ Option<String>| has_credentials.then(|| value.clone().unwrap_or_default());
+    let username = credential(&listener.username);
+    let password = credential(&listener.password);
+    let count_of = |number| {
+        result.has_counts.then_some(Count {
+            number,
+            as_string: format == CallbackFormat::CountsAsStrings,
+        })
     };
-    // A listener that was registered with one of the two gets both members.
-    let login = listener.username.is_some() || listener.password.is_some();
-    let text = |value: &'_ Option<String>| login.then(|| value.clone().unwrap_or_default());
-    let (username, password) = (text(&listener.username), text(&listener.password));
-    // The 5G page's sample of a success has neither a status nor counts.
-    let plain = said.succeeded && change.operation == OperationKind::FiveGBiPlan;
-    let as_text = shape == CallbackFormat::CountsAsStrings;
-    let counted = |number| (!plain || as_text).then_some(Count { number, as_text });
-    let old = shape == CallbackFormat::FaultWithDetail;
-    // A failure without a fault still has the payload of its operation.
-    let has_response = said.succeeded || (interim.is_none() && said.fault.is_none());
-    let response = has_response.then(|| response(change, &named));
-    let message = CallbackBody {
+    let response = result.has_device_response.then(|| {
+        let response = change
+            .operation
+            .device_response(&ids, change.received_at_ms);
+        match format {
+            CallbackFormat::ResponseArray => Value::Array(vec![response]),
+            _ => response,
+        }
+    });
+    let with_detail = format == CallbackFormat::FaultWithDetail;
+    let mut body = serde_json::to_vec(&CallbackBody {
         username: username.as_deref(),
         password: password.as_deref(),
-        request_id: (shape != CallbackFormat::NoRequestId).then_some(&change.request_id),
-        device_ids: &named,
-        device_response: response.map(|response| match shape {
-            CallbackFormat::ResponseArray => OneOrList::List([response]),
-            _ => OneOrList::One(response),
-        }),
-        fault_response: said.fault.map(|fault| FaultResponse {
-            faultactor: old.then_some("UnifiedWebService"),
+        request_id: (format != CallbackFormat::NoRequestId).then_some(&change.request_id),
+        device_ids: &ids,
+        device_response: response,
+        fault_response: result.fault.map(|fault| FaultResponse {
+            faultactor: with_detail.then_some("UnifiedWebService"),
             faultcode: fault.code,
             faultstring: fault.text,
-            detail: old.then_some("No more is known"),
+            detail: with_detail.then_some("No more is known"),
         }),
-        status: said.status,
-        callback_count: counted(count),
-        max_callback_threshold: counted(MAX_CALLBACK_COUNT),
-    };
-    let mut body = serde_json::to_vec(&message)?;
-    match shape {
+        status: result.status,
+        callback_count: count_of(count),
+        max_callback_threshold: count_of(MAX_CALLBACK_COUNT),
+    })?;
+    match format {
         CallbackFormat::Truncated => body.truncate(body.len() * 3 / 5),
         CallbackFormat::NoOpeningBrace => drop(body.drain(..1)),
         _ => {}
@@ -160,121 +131,34 @@ pub(crate) fn encode(
     Ok(body)
 }
 
-fn final_result(
-    kind: OperationKind,
-    ending: DeviceResult,
-    shape: CallbackFormat,
-) -> CallbackResult {
-    let status = match (ending, kind) {
-        _ if shape == CallbackFormat::NoStatus => None,
-        (DeviceResult::Failed(_), _) => Some("Failed"),
-        (DeviceResult::Succeeded, OperationKind::EsimPlan) => Some("SUCCESS"),
-        (DeviceResult::Succeeded, OperationKind::FiveGBiPlan) => None,
-    };
-    let fault = match ending {
-        DeviceResult::Failed(fault) if shape != CallbackFormat::NoFault => Some(fault),
-        _ => None,
+fn final_result(change: &ExecutedChange, device: &DeviceChange) -> CallbackResult {
+    let format = device.planned_outcome.format;
+    let success_status = change.operation.success_status();
+    let (status, fault) = match device.planned_outcome.result {
+        DeviceResult::Succeeded => (success_status, None),
+        DeviceResult::Failed(fault) => (Some("Failed"), Some(fault)),
     };
     CallbackResult {
-        succeeded: ending == DeviceResult::Succeeded,
-        fault,
-        status,
+        // A failure without a fault has the response of a success.
+        has_device_response: fault.is_none() || format == CallbackFormat::NoFault,
+        has_counts: fault.is_some()
+            || success_status.is_some()
+            || format == CallbackFormat::CountsAsStrings,
+        fault: fault.filter(|_| format != CallbackFormat::NoFault),
+        status: status.filter(|_| format != CallbackFormat::NoStatus),
     }
 }
 
-/// The word `warning` is the pages'; what a request on hold says as its status
-/// is told nowhere, and `Pending` is what a request status calls it.
+/// The status `warning` is documented. `Pending` is assumed: it is the status of the request.
 fn interim_result(interim: InterimCallback) -> CallbackResult {
     let (fault, status) = match interim {
         InterimCallback::Warning => (None, "warning"),
         InterimCallback::OnHold => (Some(&callback_faults::ON_HOLD), "Pending"),
     };
     CallbackResult {
-        succeeded: false,
+        has_device_response: false,
         fault,
         status: Some(status),
-    }
-}
-
-fn response<'m>(change: &ExecutedChange, named: &'m [CallbackDeviceId<'m>]) -> DeviceResponse<'m> {
-    match change.operation {
-        OperationKind::EsimPlan => DeviceResponse::DeviceProfileResponse {
-            device_identifier_collection: named,
-            state: "ACTIVE",
-            profile_status: "ENABLE",
-            profile_role: "LOCAL",
-        },
-        OperationKind::FiveGBiPlan => DeviceResponse::ChangeServicePlanResponse {
-            effective_date: format_us_date(change.received_at_ms),
-        },
-    }
-}
-
-/// The four kinds of the eSIM page, in its order and its mixed case.
-fn esim_device_ids<'d>(device: &'d DeviceIds, mdn: &str) -> Vec<CallbackDeviceId<'d>> {
-    let eid = identifiers::find_id(device, "eid").unwrap_or_default();
-    let iccid = identifiers::find_id(device, "iccid").unwrap_or_default();
-    let phone = format!("1{mdn}");
-    vec![
-        device_id(eid, "Eid"),
-        device_id(identifiers::derive_imei(eid), "Imei"),
-        device_id(phone, "msisdn"),
-        device_id(iccid, "Iccid"),
-    ]
-}
-
-/// The kinds that were sent, and the phone number.
-fn five_g_device_ids<'d>(device: &'d DeviceIds, mdn: &'d str) -> Vec<CallbackDeviceId<'d>> {
-    let mut names: Vec<_> = device
-        .iter()
-        .map(|one| device_id(&*one.id, &one.kind))
-        .collect();
-    if identifiers::find_id(device, "mdn").is_none() {
-        names.push(device_id(mdn, "mdn"));
-    }
-    names
-}
-
-fn device_id<'d>(id: impl Into<Cow<'d, str>>, kind: &'d str) -> CallbackDeviceId<'d> {
-    CallbackDeviceId {
-        id: id.into(),
-        kind,
-    }
-}
-
-/// The start of the day in the platform's US style: `5/31/2018 12:00:00 AM`.
-pub(crate) fn format_us_date(unix_ms: u64) -> String {
-    let (year, month, day) = civil_from_days(unix_ms / 86_400_000);
-    format!("{month}/{day}/{year} 12:00:00 AM")
-}
-
-/// Days since 1970 as year, month and day. Years begin in March here, so that
-/// the leap day comes last.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let era = days / 146_097;
-    let of_era = days % 146_097;
-    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 {
-        from_march + 3
-    } else {
-        from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::format_us_date;
-
-    #[test]
-    fn effective_dates_are_us_style_without_leading_zeros() {
-        assert_eq!(format_us_date(0), "1/1/1970 12:00:00 AM");
-        assert_eq!(format_us_date(1_527_768_000_000), "5/31/2018 12:00:00 AM");
-        assert_eq!(format_us_date(1_709_164_800_000), "2/29/2024 12:00:00 AM");
+        has_counts: true,
     }
 }

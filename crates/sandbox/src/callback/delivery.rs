@@ -1,13 +1,11 @@
-//! Sends the callbacks: one per device, again when nobody takes it.
+//! Sends the callbacks of a change, one for each device.
 //!
-//! How often and how soon is a policy, because the pages and what was measured
-//! disagree: `settings::Resend`. A device's fate may add a callback that is not
-//! the end, send one early, late, twice or never. What a change came to holds
-//! from the moment its callback is due, sent or not.
+//! `settings::ResendPolicy` decides when a callback is sent again. The planned outcome of a device
+//! may add an interim callback, a second copy or a delay. The result of a device takes effect when
+//! its callback is due, whether or not it is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::http::header;
 use futures_util::future::BoxFuture;
@@ -15,111 +13,88 @@ use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use crate::callback::body::{self as callback_body, MAX_CALLBACK_COUNT};
+use crate::callback::barrier::EarlyCallbackBarrier;
+use crate::callback::body::{self, MAX_CALLBACK_COUNT};
 use crate::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
 use crate::json_body::MAX_DEVICES_PER_REQUEST;
-use crate::ledger::{DeviceChange, DeviceStatus, ExecutedChange, increment};
-use crate::platform::{EarlyCallbackBarrier, Platform};
+use crate::ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange};
+use crate::platform::Platform;
 
-/// When a send is over, whatever the listener does.
-const SEND_LIMIT: Duration = Duration::from_secs(30);
-/// How much of a listener's answer is read, to keep the connection usable.
-const MAX_ANSWER: usize = 64 * 1024;
+/// Maximum length of a listener's response that is read, in bytes.
+const MAX_RESPONSE: usize = 64 * 1024;
 
-/// A change whose callbacks are to be sent.
+/// The callbacks of a change.
 pub(crate) struct DeliveryJob {
     pub(crate) change: Arc<ExecutedChange>,
     pub(crate) devices: Arc<[DeviceChange]>,
-    /// The order in which the devices are told.
+    /// Indexes of the devices, in the order of their callbacks.
     pub(crate) order: Vec<usize>,
     pub(crate) respond_at: Instant,
-    /// Opens when the early callbacks are out.
+    /// Opens when the first attempts of all early callbacks have ended.
     pub(crate) barrier: Arc<EarlyCallbackBarrier>,
 }
 
-/// The client that callbacks are sent with.
-pub(crate) fn client(concurrency: usize) -> reqwest::Result<reqwest::Client> {
-    // Without any authorities on the system https listeners are out of reach; most are plain http.
-    builder(concurrency)
-        .build()
-        .or_else(|_| builder(concurrency).tls_certs_only([]).build())
+/// Starts the delivery in the background.
+pub(crate) fn start(platform: &Arc<Platform>, job: DeliveryJob) {
+    let abort = platform.abort.clone();
+    let delivery = deliver_callbacks(Arc::clone(platform), job);
+    platform
+        .deliveries
+        .spawn(async move { abort.run_until_cancelled(delivery).await });
 }
 
-fn builder(concurrency: usize) -> reqwest::ClientBuilder {
-    reqwest::Client::builder()
-        .user_agent("Verizon's callback service")
-        .http1_only()
-        .no_proxy()
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .pool_max_idle_per_host(concurrency)
-        .timeout(SEND_LIMIT)
-}
-
-/// Sends all callbacks of a change. All its devices may be under way at a time:
-/// one that waits for a resend holds up no other.
-pub(crate) async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
-    let (early, due) = job.partition_early();
-    let early = deliver_all(&platform, &job, early);
-    let due = async {
+async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
+    let is_early = |index: &usize| {
+        let device = job.devices.get(*index);
+        device.is_some_and(|device| device.planned_outcome.timing == CallbackTiming::Early)
+    };
+    let (early, due): (Vec<usize>, Vec<usize>) =
+        job.order.iter().partition(|index| is_early(index));
+    let deliver_early = deliver_all(&platform, &job, early);
+    let deliver_due = async {
         job.barrier.wait().await;
         let start = job.respond_at.max(Instant::now()) + platform.settings.callback_delay;
         if platform.sleep_until_unless_stopped(start).await {
             deliver_all(&platform, &job, due).await;
         }
     };
-    tokio::join!(early, due);
-    platform.ledger().finish_devices(job.devices.len());
+    tokio::join!(deliver_early, deliver_due);
+    platform.ledger.lock().finish_devices(job.devices.len());
 }
 
-impl DeliveryJob {
-    /// Who is told before the answer, and who after it.
-    fn partition_early(&self) -> (Vec<usize>, Vec<usize>) {
-        let is_early = |index: &usize| {
-            let subject = self.devices.get(*index);
-            subject.is_some_and(|subject| subject.planned_outcome.timing == CallbackTiming::Early)
-        };
-        self.order.iter().partition(|index| is_early(index))
-    }
-}
-
+/// Delivers the callbacks of all devices at the same time, so that none waits for the resends of
+/// another. The permits of the platform limit the requests in flight.
 async fn deliver_all(platform: &Platform, job: &DeliveryJob, indexes: Vec<usize>) {
     stream::iter(indexes)
-        .for_each_concurrent(MAX_DEVICES_PER_REQUEST, |index| {
-            deliver_device(platform, job, index)
+        .filter_map(async |index| job.devices.get(index))
+        .for_each_concurrent(MAX_DEVICES_PER_REQUEST, async |device| {
+            let is_early = device.planned_outcome.timing == CallbackTiming::Early;
+            let delivery = DeviceDelivery {
+                platform,
+                change: &job.change,
+                device,
+                barrier: &job.barrier,
+                barrier_notified: AtomicBool::new(!is_early),
+            };
+            delivery.deliver().await;
         })
         .await;
 }
 
-async fn deliver_device(platform: &Platform, job: &DeliveryJob, index: usize) {
-    let Some(subject) = job.devices.get(index) else {
-        return;
-    };
-    let callback = DeviceDelivery {
-        platform,
-        change: &job.change,
-        device: subject,
-        barrier: &job.barrier,
-        barrier_notified: AtomicBool::new(subject.planned_outcome.timing != CallbackTiming::Early),
-    };
-    callback.deliver().await;
-}
-
-/// The callbacks about one device.
+/// The callbacks of one device.
 struct DeviceDelivery<'c> {
     platform: &'c Platform,
     change: &'c ExecutedChange,
     device: &'c DeviceChange,
     barrier: &'c EarlyCallbackBarrier,
-    /// Whether the gate knows already that this one is out.
     barrier_notified: AtomicBool,
 }
 
-/// How a send ended.
+/// The result of an attempt, or of all attempts.
 enum SendOutcome<'c> {
     Acknowledged,
     Rejected,
-    /// No answer within the platform's patience; this is the rest of the send.
+    /// No response within the timeout. Contains the rest of the attempt.
     TimedOut(BoxFuture<'c, SendOutcome<'c>>),
     NoListener,
     Stopped,
@@ -133,109 +108,101 @@ impl DeviceDelivery<'_> {
         }
         if let Some(interim) = self.device.planned_outcome.interim {
             self.send_until_acknowledged(Some(interim)).await;
-            if !self
-                .platform
-                .sleep_unless_stopped(settings.interim_delay)
-                .await
-            {
+            let delay = settings.interim_delay;
+            if !self.platform.sleep_unless_stopped(delay).await {
                 return;
             }
         }
         self.apply_result();
+        let counts = &self.change.callbacks;
         match self.device.planned_outcome.timing {
             CallbackTiming::Never => {
-                increment(&self.change.callbacks.lost);
+                counts.lost.increment();
                 return;
             }
             CallbackTiming::Late => {
-                if !self
-                    .platform
-                    .sleep_unless_stopped(settings.late_delay)
-                    .await
-                {
+                let delay = settings.late_delay;
+                if !self.platform.sleep_unless_stopped(delay).await {
                     return;
                 }
             }
             CallbackTiming::Due | CallbackTiming::Early => {}
         }
-        let tally = &self.change.callbacks;
         match self.send_until_acknowledged(None).await {
-            SendOutcome::Acknowledged => increment(&tally.acknowledged),
-            SendOutcome::NoListener => increment(&tally.no_listener),
-            SendOutcome::Rejected => increment(&tally.gave_up),
+            SendOutcome::Acknowledged => counts.acknowledged.increment(),
+            SendOutcome::NoListener => counts.no_listener.increment(),
+            SendOutcome::Rejected => counts.gave_up.increment(),
             SendOutcome::TimedOut(_) | SendOutcome::Stopped => {}
         }
     }
 
-    /// From now on the platform knows what became of the device.
+    /// Makes the result visible to lookups.
     fn apply_result(&self) {
-        let outcome = match self.device.planned_outcome.result {
+        let status = match self.device.planned_outcome.result {
             DeviceResult::Succeeded => {
                 self.device.record.set_plan(&self.change.service_plan);
                 DeviceStatus::Succeeded
             }
             DeviceResult::Failed(_) => {
-                increment(&self.change.callbacks.failed_devices);
+                self.change.callbacks.failed_devices.increment();
                 DeviceStatus::Failed
             }
         };
-        self.device.progress().status = outcome;
+        self.device.progress().status = status;
     }
 
-    /// Sends until somebody takes it, and waits for every copy under way.
+    /// Sends a callback until the listener acknowledges it, up to the maximum number of attempts.
+    /// Returns when no attempt is in flight.
     async fn send_until_acknowledged(&self, interim: Option<InterimCallback>) -> SendOutcome<'_> {
         let copies = match interim {
             Some(_) => CallbackCopies::One,
             None => self.device.planned_outcome.copies,
         };
         let mut in_flight = FuturesUnordered::new();
-        let mut sends = 1;
+        let mut attempts = 1;
         in_flight.push(self.attempt(interim, 1));
         if copies == CallbackCopies::TwoConcurrent {
-            sends = 2;
+            attempts = 2;
             in_flight.push(self.duplicate(2));
         }
-        let policy = self.platform.resend_timing;
+        let resend = self.platform.resend_timing;
         let mut outcome = SendOutcome::Rejected;
-        while let Some(sent) = in_flight.next().await {
+        while let Some(ended) = in_flight.next().await {
             if !self.barrier_notified.swap(true, Ordering::Relaxed) {
                 self.barrier.complete_one();
             }
-            let more = sends < policy.max_attempts && matches!(outcome, SendOutcome::Rejected);
-            match sent {
+            let is_open = matches!(outcome, SendOutcome::Rejected);
+            let may_resend = is_open && attempts < resend.max_attempts;
+            match ended {
                 SendOutcome::Acknowledged => {
-                    let first = matches!(outcome, SendOutcome::Rejected);
                     if copies == CallbackCopies::TwoSequential
-                        && first
-                        && sends < MAX_CALLBACK_COUNT
+                        && is_open
+                        && attempts < MAX_CALLBACK_COUNT
                     {
-                        sends += 1;
-                        in_flight.push(self.duplicate(sends));
+                        attempts += 1;
+                        in_flight.push(self.duplicate(attempts));
                     }
                     outcome = SendOutcome::Acknowledged;
                 }
-                SendOutcome::Rejected if more && in_flight.is_empty() => {
-                    if !self
-                        .platform
-                        .sleep_unless_stopped(policy.resend_delay)
-                        .await
-                    {
+                SendOutcome::Rejected if may_resend && in_flight.is_empty() => {
+                    let delay = resend.resend_delay;
+                    if !self.platform.sleep_unless_stopped(delay).await {
                         return SendOutcome::Stopped;
                     }
-                    sends += 1;
-                    in_flight.push(self.attempt(interim, sends));
+                    attempts += 1;
+                    in_flight.push(self.attempt(interim, attempts));
                 }
                 SendOutcome::Rejected => {}
                 SendOutcome::TimedOut(rest) => {
                     in_flight.push(rest);
-                    if more {
-                        sends += 1;
-                        in_flight.push(self.attempt(interim, sends));
+                    if may_resend {
+                        attempts += 1;
+                        in_flight.push(self.attempt(interim, attempts));
                     }
                 }
                 SendOutcome::NoListener | SendOutcome::Stopped => {
-                    if matches!(outcome, SendOutcome::Rejected) {
-                        outcome = sent;
+                    if is_open {
+                        outcome = ended;
                     }
                 }
             }
@@ -243,63 +210,62 @@ impl DeviceDelivery<'_> {
         outcome
     }
 
-    /// A second copy that nobody asked for.
+    /// Sends a second copy of the final callback.
     fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
-        increment(&self.change.callbacks.duplicates);
+        self.change.callbacks.duplicates.increment();
         self.attempt(None, count)
     }
 
-    /// One send, when its turn has come. Turns are given in the order in which
-    /// they were asked for, and the patience begins with the turn.
+    /// Sends a callback once it has a permit. Permits are granted in the order of the requests for
+    /// them. The timeout starts with the permit.
     fn attempt(
         &self,
         interim: Option<InterimCallback>,
         count: u32,
     ) -> BoxFuture<'_, SendOutcome<'_>> {
         Box::pin(async move {
-            let turn = self.platform.send_permits.acquire();
-            let Some(Ok(turn)) = self.platform.stop.run_until_cancelled(turn).await else {
+            let permit = self.platform.send_permits.acquire();
+            let Some(Ok(permit)) = self.platform.stop.run_until_cancelled(permit).await else {
                 return SendOutcome::Stopped;
             };
             let mut send: BoxFuture<'_, SendOutcome<'_>> = Box::pin(async move {
-                let sent = self.send(interim, count).await;
-                drop(turn);
-                sent
+                let outcome = self.send(interim, count).await;
+                drop(permit);
+                outcome
             });
-            let Some(patience) = self.platform.resend_timing.callback_timeout else {
+            let Some(callback_timeout) = self.platform.resend_timing.callback_timeout else {
                 return send.await;
             };
-            match timeout(patience, &mut send).await {
-                Ok(sent) => sent,
+            match timeout(callback_timeout, &mut send).await {
+                Ok(outcome) => outcome,
                 Err(_) => SendOutcome::TimedOut(send),
             }
         })
     }
 
     async fn send(&self, interim: Option<InterimCallback>, count: u32) -> SendOutcome<'_> {
-        // Looked up for each send: a new registration takes effect at once.
+        // Each attempt uses the latest registration.
         let service = self.change.operation.callback_service();
         let Some(listener) = self.platform.find_listener(&self.change.account, service) else {
             return SendOutcome::NoListener;
         };
-        let body = callback_body::encode(self.change, self.device, interim, &listener, count);
-        let Ok(body) = body else {
+        let Ok(body) = body::encode(self.change, self.device, interim, &listener, count) else {
             return SendOutcome::Rejected;
         };
-        increment(&self.change.callbacks.sent);
-        let place = self.device.start_attempt(interim.is_some(), count);
-        let post = self.platform.client.post(listener.url);
-        let answer = post
+        self.change.callbacks.sent.increment();
+        let attempt = self.device.start_attempt(interim.is_some(), count);
+        let request = self.platform.client.post(listener.url);
+        let response = request
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .send()
             .await;
-        let Ok(answer) = answer else {
+        let Ok(response) = response else {
             return SendOutcome::Rejected;
         };
-        let status = answer.status();
-        self.device.finish_attempt(place, status.as_u16());
-        read_off(answer).await;
+        let status = response.status();
+        self.device.finish_attempt(attempt, status.as_u16());
+        drain(response).await;
         if status.is_success() {
             SendOutcome::Acknowledged
         } else {
@@ -308,12 +274,12 @@ impl DeviceDelivery<'_> {
     }
 }
 
-/// Reads an answer to its end, so that its connection can be used again.
-async fn read_off(mut answer: Response) {
+/// Reads a response to its end, so that its connection can be reused.
+async fn drain(mut response: Response) {
     let mut read = 0;
-    while let Ok(Some(chunk)) = answer.chunk().await {
+    while let Ok(Some(chunk)) = response.chunk().await {
         read += chunk.len();
-        if read > MAX_ANSWER {
+        if read > MAX_RESPONSE {
             return;
         }
     }

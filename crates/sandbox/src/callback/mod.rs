@@ -1,4 +1,6 @@
-//! The callbacks of a change: their bodies and their delivery.
+//! The callbacks of a change.
 
-pub(crate) mod body;
+pub(crate) mod barrier;
+mod body;
+pub(crate) mod client;
 pub(crate) mod delivery;

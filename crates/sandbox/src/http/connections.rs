@@ -1,4 +1,4 @@
-//! Connections that can be dropped in the middle of an answer, or instead of one.
+//! Connections that a handler can drop, instead of a response or in the middle of one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,43 +17,41 @@ use futures_util::stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Time in which the first half of an answer reaches the other side, before the
-/// connection is dropped.
-const HALF: Duration = Duration::from_millis(50);
+/// Delay between the first half of a response and the end of its connection, so that the client
+/// receives the half.
+const DROP_DELAY: Duration = Duration::from_millis(50);
 
-/// The listening port.
+/// A listener whose connections can be dropped.
 pub(crate) struct DroppableListener(pub(crate) TcpListener);
 
-/// The connection of a request.
+/// A handle of a connection. True if it is dropped.
 #[derive(Clone, Default)]
 pub(crate) struct Connection(Arc<AtomicBool>);
 
-/// What a handler asks for to be able to drop its connection.
+/// Extracts the connection of a request.
 pub(crate) type RequestConnection = ConnectInfo<Connection>;
 
-/// A stream of bytes that ends when its connection is dropped.
+/// A TCP stream that fails after its connection is dropped.
 pub(crate) struct Droppable {
     stream: TcpStream,
     connection: Connection,
 }
 
 impl Connection {
-    /// Drops the connection: nothing more is written to it.
+    /// Drops the connection. The server notices when it writes the returned response.
     pub(crate) fn drop_without_response(&self) -> Response {
         self.0.store(true, Ordering::Release);
-        // Never written: it makes the server find out.
         StatusCode::NO_CONTENT.into_response()
     }
 
-    /// An answer of which the first half is written, and then the connection is
-    /// dropped.
+    /// Returns a response whose second half fails, and drops the connection.
     pub(crate) fn drop_mid_response(&self, text: &str) -> Response {
         let half =
             Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
         let whole = text.len().to_string();
         let connection = self.clone();
         let rest = stream::once(async move {
-            tokio::time::sleep(HALF).await;
+            tokio::time::sleep(DROP_DELAY).await;
             connection.0.store(true, Ordering::Release);
             Err(io::Error::from(io::ErrorKind::ConnectionAborted))
         });

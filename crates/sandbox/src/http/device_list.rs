@@ -1,5 +1,4 @@
-//! `POST /m2m/v1/devices/actions/list`: one device by an identifier, or the
-//! devices of an account on a plan, page by page.
+//! The device list: one device by an identifier, or the devices of an account, page by page.
 
 use std::sync::Arc;
 
@@ -7,17 +6,16 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::callback::body::format_us_date;
 use crate::callback_faults;
-use crate::device_outcome::DeviceResult;
+use crate::clock::format_us_date;
 use crate::devices::{DeviceAttributes, DeviceRecord};
 use crate::errors::{ValidationError, code};
-use crate::identifiers::{self, DeviceId, DeviceIds};
-use crate::json_body::{self, OperationKind};
+use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds};
+use crate::json_body::{self, DeviceIdBody};
 use crate::platform::Platform;
-use crate::scenario;
+use crate::scenario::identifiers::fails_with;
 
-/// Devices of one page (ThingSpace, Retrieve Device Information page).
+/// Maximum number of devices in a page (see thingspace-facts, section 5).
 const MAX_PAGE: usize = 2_000;
 
 #[derive(Deserialize)]
@@ -29,7 +27,7 @@ struct ListRequest<'b> {
     service_plan: Option<&'b str>,
     max_number_of_devices: Option<usize>,
     largest_device_id_seen: Option<u64>,
-    // Filters that the page has too. To ignore one would answer another question.
+    // Unsupported filters. A list without them would be wrong, so they are rejected.
     group_name: Option<IgnoredAny>,
     current_state: Option<IgnoredAny>,
     custom_fields: Option<IgnoredAny>,
@@ -38,30 +36,41 @@ struct ListRequest<'b> {
     filter: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-struct DeviceIdBody<'b> {
-    id: Option<&'b str>,
-    kind: Option<&'b str>,
+/// A device in the list.
+struct ListedDevice<'d> {
+    /// 0 for a device that is not stored.
+    number: u64,
+    mdn: &'d str,
+    attributes: DeviceAttributes,
 }
 
-/// Answers a list request.
+impl<'d> ListedDevice<'d> {
+    fn from_record(record: &'d DeviceRecord) -> Self {
+        Self {
+            number: record.number,
+            mdn: &record.mdn,
+            attributes: record.attributes().clone(),
+        }
+    }
+}
+
 pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
     json_body::check_characters(body)?;
-    let request: ListRequest<'_> = json_body::parse_json(body)?;
+    let mut request: ListRequest<'_> = json_body::parse_json(body)?;
     request
         .account_name
         .map_or(Ok(()), json_body::check_account)?;
     request.check_filters()?;
-    let (devices, more) = match &request.device_id {
-        Some(wire) => (vec![one(platform, &request, wire)?], false),
-        None => page(platform, &request)?,
+    let (devices, has_more) = match request.device_id.take() {
+        Some(id) => (vec![find_device(platform, &request, id)?], false),
+        None => list_page(platform, &request)?,
     };
-    Ok(json!({ "hasMoreData": more, "devices": devices }))
+    Ok(json!({ "hasMoreData": has_more, "devices": devices }))
 }
 
 impl ListRequest<'_> {
     fn check_filters(&self) -> Result<(), ValidationError> {
-        let unknown = [
+        let unsupported = [
             &self.group_name,
             &self.current_state,
             &self.custom_fields,
@@ -69,66 +78,57 @@ impl ListRequest<'_> {
             &self.latest,
             &self.filter,
         ];
-        if unknown.iter().any(|filter| filter.is_some()) {
+        if unsupported.iter().any(|filter| filter.is_some()) {
             return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
-                "The sandbox knows deviceId, accountName and servicePlan only",
+                "The sandbox supports only the filters deviceId, accountName and servicePlan",
             ));
         }
         Ok(())
     }
 }
 
-/// Every device exists, but the ones whose scenario says otherwise.
-fn one(
+/// Returns one device. Every device exists, unless its scenario says otherwise.
+fn find_device(
     platform: &Platform,
     request: &ListRequest<'_>,
-    wire: &DeviceIdBody<'_>,
+    id: DeviceIdBody<'_>,
 ) -> Result<Value, ValidationError> {
-    let kind = json_body::required(wire.kind, "kind")?;
-    let id = json_body::required(wire.id, "id")?;
-    identifiers::validate(kind, id)?;
-    let device: DeviceIds = Arc::new([DeviceId {
-        id: id.into(),
-        kind: kind.into(),
-    }]);
-    if scenario_fails_with(&device, &callback_faults::DEVICE_NOT_FOUND) {
-        return Err(not_found());
+    let id = id.into_device_id()?;
+    let stored = platform.devices.lock().find(&id.kind, &id.id);
+    let ids: DeviceIds = Arc::new([id]);
+    if fails_with(&ids, &callback_faults::DEVICE_NOT_FOUND) {
+        return Err(ValidationError::device_not_found());
     }
-    if let Some(record) = platform.devices().find(kind, id).first() {
-        let known = record.attributes().clone();
-        let elsewhere = |account| known.account.as_deref() != Some(account);
-        if known.account.is_some() && request.account_name.is_some_and(elsewhere) {
-            return Err(not_found());
-        }
-        return Ok(written(
-            platform,
-            request,
-            record.number,
-            &record.mdn,
-            &known,
-        ));
-    }
-    let mdn = identifiers::device_mdn(&device);
-    let known = DeviceAttributes {
-        ids: device,
-        ..DeviceAttributes::default()
+    let Some(record) = stored.first() else {
+        let device = ListedDevice {
+            number: 0,
+            mdn: &DeviceIdentity::of_line(&ids).mdn,
+            attributes: DeviceAttributes {
+                ids,
+                ..DeviceAttributes::default()
+            },
+        };
+        return Ok(device_json(platform, request, &device));
     };
-    Ok(written(platform, request, 0, &mdn, &known))
+    let device = ListedDevice::from_record(record);
+    if let (Some(account), Some(requested)) = (&device.attributes.account, request.account_name)
+        && **account != *requested
+    {
+        return Err(ValidationError::device_not_found());
+    }
+    Ok(device_json(platform, request, &device))
 }
 
-fn not_found() -> ValidationError {
-    ValidationError::new(code::DEVICE_NOT_FOUND, "The device could not be found")
-}
-
-/// Only devices that a change was executed for are in an account; and on a plan those that are on any.
-fn page(
+/// Returns a page of an account's devices, and true if there are more. An account contains the
+/// devices for which it executed changes. Preloaded devices are in every list of a plan.
+fn list_page(
     platform: &Platform,
     request: &ListRequest<'_>,
 ) -> Result<(Vec<Value>, bool), ValidationError> {
     let account = match request.account_name {
         Some(account) => account.to_owned(),
-        None => platform.registrations().only_account()?,
+        None => platform.registrations.lock().only_account()?,
     };
     let limit = request.max_number_of_devices.unwrap_or(MAX_PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
@@ -137,44 +137,42 @@ fn page(
             "maxNumberOfDevices must be between 1 and 2000",
         ));
     }
-    let initial = &*platform.settings.initial_plan;
-    let fits = |known: &DeviceAttributes| {
-        let plan = known.plan.as_deref().unwrap_or(initial);
-        if known.is_preloaded {
-            return request.service_plan.is_some_and(|asked| asked != initial);
+    let initial_plan = &*platform.settings.initial_plan;
+    let matches = |attributes: &DeviceAttributes| {
+        if attributes.is_preloaded {
+            return request
+                .service_plan
+                .is_some_and(|plan| plan != initial_plan);
         }
-        known.account.as_deref() == Some(&*account)
-            && request.service_plan.is_none_or(|asked| asked == plan)
+        let plan = attributes.plan.as_deref().unwrap_or(initial_plan);
+        attributes.account.as_deref() == Some(&*account)
+            && request.service_plan.is_none_or(|wanted| wanted == plan)
     };
     let above = request.largest_device_id_seen.unwrap_or(0);
-    let (records, more) = platform.devices().page(above, limit, fits);
-    let write = |record: &Arc<DeviceRecord>| {
-        let known = record.attributes().clone();
-        written(platform, request, record.number, &record.mdn, &known)
-    };
-    Ok((records.iter().map(write).collect(), more))
+    let (records, has_more) = platform.devices.lock().page(above, limit, matches);
+    let devices = records
+        .iter()
+        .map(|record| device_json(platform, request, &ListedDevice::from_record(record)))
+        .collect();
+    Ok((devices, has_more))
 }
 
-/// A device member for member as the page shows it. The plan is spelled as the
-/// change spelled it. The next page is asked for with the last `DeviceId` among
-/// the extended attributes (F-ALTA).
-fn written(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-    number: u64,
-    mdn: &str,
-    known: &DeviceAttributes,
-) -> Value {
-    let id = |one: &DeviceId| json!({ "id": one.id, "kind": one.kind.to_ascii_lowercase() });
-    let mut ids: Vec<Value> = known.ids.iter().map(id).collect();
-    if !known.ids.iter().any(|one| one.has_kind("mdn")) {
-        ids.push(json!({ "id": mdn, "kind": "mdn" }));
+/// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
+/// request the next page with the `DeviceId` in the extended attributes.
+fn device_json(platform: &Platform, request: &ListRequest<'_>, device: &ListedDevice<'_>) -> Value {
+    let attributes = &device.attributes;
+    let id_json = |id: &DeviceId| json!({ "id": id.id, "kind": id.kind.to_ascii_lowercase() });
+    let mut ids: Vec<Value> = attributes.ids.iter().map(id_json).collect();
+    if !attributes.ids.iter().any(|id| id.has_kind("mdn")) {
+        ids.push(json!({ "id": device.mdn, "kind": "mdn" }));
     }
-    let account = known.account.as_deref().or(request.account_name);
-    let plan = request.service_plan.filter(|_| known.is_preloaded);
-    let plan = plan.or(known.plan.as_deref());
-    let suspended = scenario_fails_with(&known.ids, &callback_faults::SUSPENDED);
-    let today = format_us_date(platform.now_ms());
+    let account = attributes.account.as_deref().or(request.account_name);
+    let plan = request
+        .service_plan
+        .filter(|_| attributes.is_preloaded)
+        .or(attributes.plan.as_deref());
+    let suspended = fails_with(&attributes.ids, &callback_faults::SUSPENDED);
+    let today = format_us_date(platform.clock.unix_ms());
     json!({
         "accountName": account.unwrap_or_default(),
         "billingCycleEndDate": today,
@@ -187,18 +185,11 @@ fn written(
         "createdAt": today,
         "customFields": [],
         "deviceIds": ids,
-        "extendedAttributes": [ { "key": "DeviceId", "value": number.to_string() } ],
+        "extendedAttributes": [ { "key": "DeviceId", "value": device.number.to_string() } ],
         "groupNames": [ "Default" ],
         "ipAddress": "0.0.0.0",
         "lastActivationBy": "sandbox",
         "lastActivationDate": today,
         "lastConnectionDate": today,
     })
-}
-
-/// Whether a device's scenario, whatever the change, ends with this fault.
-fn scenario_fails_with(ids: &[DeviceId], fault: &'static callback_faults::CallbackFault) -> bool {
-    let hit = scenario::match_device(OperationKind::FiveGBiPlan, ids);
-    hit.and_then(|hit| hit.scenario.device_outcome())
-        .is_some_and(|fate| fate.result == DeviceResult::Failed(fault))
 }

@@ -1,93 +1,155 @@
-//! What can be looked up besides devices: the account's plans, and what became
-//! of a request.
+//! Lookups: plans, the status of a request, and devices.
 
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
-use crate::errors::{ValidationError, code};
-use crate::json_body::{self, OperationKind};
-use crate::ledger::{DeviceChange, DeviceStatus};
+use crate::auth::RequestCredentials;
+use crate::errors::{ErrorResponse, ValidationError, code, json_response};
+use crate::http::device_list;
+use crate::http::extract::{Body, HandlerResult, PlatformState, m2m_body};
+use crate::json_body;
+use crate::ledger::entries::{DeviceChange, DeviceStatus};
 use crate::platform::Platform;
 
-/// Name, code, the carrier's own code and the size in kB: name and code differ,
-/// as in the page's example, which is the first of them.
-const PLANS: [(&str, &str, &str, u64); 4] = [
-    ("2MSHR5GB", "M2MSHR5GB", "84638", 0),
-    ("Sandbox 5G Business 100", "SBX5GBI100", "90100", 0),
-    ("Sandbox 5G Business 400", "SBX5GBI400", "90400", 0),
-    ("Sandbox eSIM 1 GB", "SBXESIM1GB", "91001", 1_048_576),
+/// A plan. Its name and its code differ, as in the example of Verizon's documentation.
+struct Plan {
+    name: &'static str,
+    code: &'static str,
+    carrier_code: &'static str,
+    size_kb: u64,
+}
+
+/// The first is the example of Verizon's documentation.
+const PLANS: [Plan; 4] = [
+    Plan {
+        name: "2MSHR5GB",
+        code: "M2MSHR5GB",
+        carrier_code: "84638",
+        size_kb: 0,
+    },
+    Plan {
+        name: "Sandbox 5G Business 100",
+        code: "SBX5GBI100",
+        carrier_code: "90100",
+        size_kb: 0,
+    },
+    Plan {
+        name: "Sandbox 5G Business 400",
+        code: "SBX5GBI400",
+        carrier_code: "90400",
+        size_kb: 0,
+    },
+    Plan {
+        name: "Sandbox eSIM 1 GB",
+        code: "SBXESIM1GB",
+        carrier_code: "91001",
+        size_kb: 1_048_576,
+    },
 ];
 
-/// `GET /m2m/v1/plans/{account}`. Changes are not held to this list: every plan
-/// exists in the sandbox.
-pub(crate) fn plans(account: &str) -> Result<Value, ValidationError> {
-    json_body::check_account(account)?;
-    let plan = |(name, code, carrier, size): &(&str, &str, &str, u64)| {
+/// Lists the plans of an account. Changes may use other plans.
+pub(crate) async fn plans(_: RequestCredentials, Path(account): Path<String>) -> HandlerResult {
+    json_body::check_account(&account).map_err(ValidationError::into_dotted_response)?;
+    let plan = |plan: &Plan| {
         json!({
-            "name": name,
-            "code": code,
-            "sizeKb": size,
-            "carrierServicePlanCode": carrier,
+            "name": plan.name,
+            "code": plan.code,
+            "sizeKb": plan.size_kb,
+            "carrierServicePlanCode": plan.carrier_code,
             "extendedAttributes": [],
         })
     };
-    Ok(PLANS.iter().map(plan).collect())
+    Ok(found(PLANS.iter().map(plan).collect()))
 }
 
-/// `GET /m2m/v1/accounts/{account}/requests/{request}/status`. The page covers
-/// provisioning of a single device only (Activate, Deactivate, Suspend, Resume):
-/// no plan change, and so nothing that is asked of this sandbox.
-pub(crate) fn status_v1(account: &str) -> Result<Value, ValidationError> {
-    json_body::check_account(account)?;
-    Err(ValidationError::new(
-        code::UNEXPECTED,
-        "The status of this request is not available",
+pub(crate) async fn devices(
+    State(platform): PlatformState,
+    _: RequestCredentials,
+    headers: HeaderMap,
+    body: Body,
+) -> HandlerResult {
+    let body = m2m_body(&headers, &body)?;
+    let devices = device_list::list(&platform, body);
+    Ok(found(
+        devices.map_err(ValidationError::into_dotted_response)?,
     ))
 }
 
-/// `GET /m2m/v2/accounts/{account}/requests/{request}/status`: for eSIM requests
-/// only, device by device.
-pub(crate) fn status_v2(
-    platform: &Platform,
+/// Always fails: the documentation covers only provisioning of a single device, such as activation
+/// (see thingspace-facts, section 5).
+pub(crate) async fn status_v1(
+    _: RequestCredentials,
+    Path((account, _)): Path<(String, String)>,
+) -> Result<(), ErrorResponse> {
+    let error = match json_body::check_account(&account) {
+        Ok(()) => no_status(),
+        Err(error) => error,
+    };
+    Err(error.into_dotted_response())
+}
+
+/// Returns the status of a request and of each device. Its errors have the format of the eSIM
+/// services.
+pub(crate) async fn status_v2(
+    State(platform): PlatformState,
+    _: RequestCredentials,
+    Path((account, request)): Path<(String, String)>,
+) -> HandlerResult {
+    let status = status_of(&platform, &account, &request);
+    Ok(found(
+        status.map_err(ValidationError::into_numeric_response)?,
+    ))
+}
+
+fn found(body: Value) -> axum::response::Response {
+    json_response(StatusCode::OK, &body)
+}
+
+fn no_status() -> ValidationError {
+    ValidationError::new(
+        code::UNEXPECTED,
+        "The status of this request is not available",
+    )
+}
+
+fn status_of(
+    platform: &Arc<Platform>,
     account: &str,
     request_id: &str,
 ) -> Result<Value, ValidationError> {
     json_body::check_account(account)?;
-    let found = platform.ledger().find_change(request_id);
-    let of_esim = found.filter(|(change, _)| {
-        change.operation == OperationKind::EsimPlan && *change.account == *account
-    });
-    let Some((change, Some(subjects))) = of_esim else {
-        return Err(ValidationError::new(
-            code::UNEXPECTED,
-            "The status of this request is not available",
-        ));
+    let stored = platform.ledger.lock().find_change(request_id);
+    let covered = stored
+        .filter(|(change, _)| change.operation.has_status_v2() && *change.account == *account);
+    let Some((change, Some(devices))) = covered else {
+        return Err(no_status());
     };
-    let outcomes: Vec<DeviceStatus> = subjects.iter().map(|one| one.progress().status).collect();
-    let one = |(subject, outcome): (&DeviceChange, &DeviceStatus)| json!({ "ids": &*subject.sent, "status": status_name(*outcome) });
-    let each: Vec<Value> = subjects.iter().zip(&outcomes).map(one).collect();
+    let statuses: Vec<DeviceStatus> = devices
+        .iter()
+        .map(|device| device.progress().status)
+        .collect();
+    let device = |(device, status): (&DeviceChange, &DeviceStatus)| json!({ "ids": &*device.sent, "status": status_name(*status) });
+    let sub_requests: Vec<Value> = devices.iter().zip(&statuses).map(device).collect();
     Ok(json!({
         "requestId": change.request_id,
-        "status": status_name(aggregate_status(&outcomes)),
-        "subRequests": each,
+        "status": status_name(aggregate_status(&statuses)),
+        "subRequests": sub_requests,
     }))
 }
 
-/// What a request came to of which each device came to these. One that failed
-/// makes it `Failed`: the pages do not say.
-fn aggregate_status(outcomes: &[DeviceStatus]) -> DeviceStatus {
-    let any = |outcome| outcomes.contains(&outcome);
-    if any(DeviceStatus::Pending) {
-        DeviceStatus::Pending
-    } else if any(DeviceStatus::Failed) {
-        DeviceStatus::Failed
-    } else {
-        DeviceStatus::Succeeded
-    }
+/// A request has failed if any of its devices has; the documentation does not say.
+fn aggregate_status(statuses: &[DeviceStatus]) -> DeviceStatus {
+    [DeviceStatus::Pending, DeviceStatus::Failed]
+        .into_iter()
+        .find(|status| statuses.contains(status))
+        .unwrap_or(DeviceStatus::Succeeded)
 }
 
-/// The page's words; an SDK has `Failure` for one of them.
-fn status_name(outcome: DeviceStatus) -> &'static str {
-    match outcome {
+fn status_name(status: DeviceStatus) -> &'static str {
+    match status {
         DeviceStatus::Pending => "Pending",
         DeviceStatus::Succeeded => "Success",
         DeviceStatus::Failed => "Failed",

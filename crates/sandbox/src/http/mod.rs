@@ -1,7 +1,11 @@
-//! The HTTP interface of the sandbox.
+//! The HTTP interface.
 
-pub(crate) mod change_response;
+mod callbacks;
+mod change;
 pub(crate) mod connections;
-pub(crate) mod device_list;
-pub(crate) mod lookups;
+mod device_list;
+mod extract;
+mod lookups;
+mod oauth;
 pub(crate) mod routes;
+mod session;

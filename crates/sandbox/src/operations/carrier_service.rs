@@ -1,0 +1,22 @@
+//! Behaviour that the plan changes of the `CarrierService` share.
+
+use serde_json::{Value, json};
+
+use crate::clock::format_us_date;
+use crate::identifiers::{DeviceId, DeviceIds, find_id};
+
+pub(crate) const CALLBACK_SERVICE: &str = "CarrierService";
+
+/// The identifiers that were sent, and the phone number.
+pub(crate) fn callback_device_ids(sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> {
+    let mut ids = sent.to_vec();
+    if find_id(sent, "mdn").is_none() {
+        ids.push(DeviceId::new("mdn", mdn));
+    }
+    ids
+}
+
+/// `deviceResponse` of a plan change.
+pub(crate) fn device_response(received_at_ms: u64) -> Value {
+    json!({ "changeServicePlanResponse": { "effectiveDate": format_us_date(received_at_ms) } })
+}

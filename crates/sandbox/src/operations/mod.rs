@@ -1,0 +1,65 @@
+//! The simulated operations, one file each.
+
+mod carrier_service;
+pub(crate) mod esim_plan;
+pub(crate) mod five_g_bi_plan;
+pub(crate) mod operation;
+
+use std::collections::HashMap;
+
+use axum::routing::MethodFilter;
+use serde::de::IgnoredAny;
+
+use esim_plan::EsimPlan;
+use five_g_bi_plan::FiveGBiPlan;
+use operation::Operation;
+
+/// All operations.
+pub(crate) static OPERATIONS: &[&dyn Operation] = &[&EsimPlan, &FiveGBiPlan];
+
+/// A method and a path, and the operations that share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) method: MethodFilter,
+    pub(crate) path: &'static str,
+    first: &'static dyn Operation,
+    others: Vec<&'static dyn Operation>,
+}
+
+/// Returns the endpoints of all operations.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for &operation in OPERATIONS {
+        for &(method, path) in operation.endpoints() {
+            let shared = endpoints
+                .iter_mut()
+                .find(|endpoint| endpoint.method == method && endpoint.path == path);
+            match shared {
+                Some(endpoint) => endpoint.others.push(operation),
+                None => endpoints.push(Endpoint {
+                    method,
+                    path,
+                    first: operation,
+                    others: Vec::new(),
+                }),
+            }
+        }
+    }
+    endpoints
+}
+
+impl Endpoint {
+    /// Selects the operation of a request by the member of its body that lists the devices. Returns
+    /// the first operation if none has such a member: it reports the error.
+    pub(crate) fn select(&self, body: &[u8]) -> &'static dyn Operation {
+        if self.others.is_empty() {
+            return self.first;
+        }
+        let members: HashMap<String, IgnoredAny> = serde_json::from_slice(body).unwrap_or_default();
+        std::iter::once(&self.first)
+            .chain(&self.others)
+            .find(|operation| members.contains_key(operation.device_list_member()))
+            .unwrap_or(&self.first)
+            .to_owned()
+    }
+}
