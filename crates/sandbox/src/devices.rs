@@ -207,8 +207,7 @@ impl DeviceAttributes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::operations::esim_plan::EsimPlan;
-    use crate::operations::operation::Operation as _;
+    use crate::operations::esim_plan::ESIM_PLAN;
 
     fn device(ids: &[(&str, &str)]) -> DeviceIds {
         ids.iter()
@@ -244,7 +243,7 @@ mod tests {
         let eid = ("eid", "89049032000001000000000000000001");
         for iccid in ["89148000000800139708", "89148000000800139709"] {
             let sent = device(&[eid, ("iccid", iccid)]);
-            devices.find_or_create(&sent, EsimPlan.device_identity(&sent));
+            devices.find_or_create(&sent, (ESIM_PLAN.device_identity)(&sent));
         }
         assert_eq!(devices.find(eid.0, eid.1).len(), 2);
         assert_eq!(devices.find("iccid", "89148000000800139709")[0].number, 2);

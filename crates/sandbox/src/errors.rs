@@ -8,31 +8,28 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-/// Adds the service name to a code.
-macro_rules! uws_code {
-    ($code:literal) => {
-        concat!("UnifiedWebService.", $code)
-    };
-}
-
 /// Codes of the M2M services (see thingspace-facts, section 6).
 pub(crate) mod code {
-    pub(crate) const INVALID_CHARACTER: &str = uws_code!("INPUT_INVALID.Request.InvalidCharacter");
-    pub(crate) const REQUEST_UNDEFINED: &str = uws_code!("INPUT_INVALID.RequestUndefined");
-    pub(crate) const ACCOUNT_NOT_DEFINED: &str = uws_code!("INPUT_INVALID.Account.NotDefined");
-    pub(crate) const KIND_INVALID: &str = uws_code!("INPUT_INVALID.Device.Kind.Invalid");
+    pub(crate) const INVALID_CHARACTER: &str =
+        "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
+    pub(crate) const REQUEST_UNDEFINED: &str = "UnifiedWebService.INPUT_INVALID.RequestUndefined";
+    pub(crate) const ACCOUNT_NOT_DEFINED: &str =
+        "UnifiedWebService.INPUT_INVALID.Account.NotDefined";
+    pub(crate) const KIND_INVALID: &str = "UnifiedWebService.INPUT_INVALID.Device.Kind.Invalid";
     pub(crate) const IDENTIFIER_INVALID: &str =
-        uws_code!("INPUT_INVALID.Device.Identifier.Invalid");
-    pub(crate) const TOO_MANY: &str = uws_code!("INPUT_INVALID.MaxRequestsExceeded");
-    pub(crate) const PASSWORD_INVALID: &str = uws_code!("INPUT_INVALID.Password.Invalid");
-    pub(crate) const SESSION_INVALID: &str = uws_code!("INPUT_INVALID.SessionToken.Invalid");
-    pub(crate) const SESSION_EXPIRED: &str = uws_code!("REQUEST_FAILED.SessionToken.Expired");
-    pub(crate) const SESSION_FORMAT: &str = uws_code!("REQUEST_FAILED.SessionToken.Format");
-    pub(crate) const MULTIPLE_ACCOUNTS: &str = uws_code!("REQUEST_FAILED.MultipleAccounts");
-    pub(crate) const UNEXPECTED: &str = uws_code!("REQUEST_FAILED.UnexpectedError");
-    pub(crate) const DEVICE_NOT_FOUND: &str = uws_code!("REQUEST_FAILED.DeviceNotFound");
+        "UnifiedWebService.INPUT_INVALID.Device.Identifier.Invalid";
+    pub(crate) const TOO_MANY: &str = "UnifiedWebService.INPUT_INVALID.MaxRequestsExceeded";
+    pub(crate) const PASSWORD_INVALID: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
+    pub(crate) const SESSION_INVALID: &str = "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid";
+    pub(crate) const SESSION_EXPIRED: &str =
+        "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired";
+    pub(crate) const SESSION_FORMAT: &str = "UnifiedWebService.REQUEST_FAILED.SessionToken.Format";
+    pub(crate) const MULTIPLE_ACCOUNTS: &str = "UnifiedWebService.REQUEST_FAILED.MultipleAccounts";
+    pub(crate) const UNEXPECTED: &str = "UnifiedWebService.REQUEST_FAILED.UnexpectedError";
+    pub(crate) const DEVICE_NOT_FOUND: &str = "UnifiedWebService.REQUEST_FAILED.DeviceNotFound";
     /// The limit is documented, its code is not.
-    pub(crate) const TOO_MANY_CHANGES: &str = uws_code!("REQUEST_FAILED.PlanChangeLimitExceeded");
+    pub(crate) const TOO_MANY_CHANGES: &str =
+        "UnifiedWebService.REQUEST_FAILED.PlanChangeLimitExceeded";
     /// Documented without a service name.
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
@@ -50,6 +47,13 @@ impl ValidationError {
             code,
             message: message.into(),
         }
+    }
+
+    pub(crate) fn fifth_change() -> Self {
+        Self::new(
+            code::TOO_MANY_CHANGES,
+            "The device has had its four plan changes of this month",
+        )
     }
 
     pub(crate) fn device_not_found() -> Self {
@@ -77,7 +81,8 @@ impl ValidationError {
 #[derive(Debug)]
 pub(crate) struct ErrorResponse {
     status: StatusCode,
-    reason: &'static str,
+    /// Reason in the ledger.
+    pub(crate) reason: &'static str,
     body: ErrorBody,
     retry_after: Option<u64>,
 }
@@ -166,6 +171,10 @@ impl ErrorResponse {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900800")
     }
 
+    pub(crate) fn throttled_with_retry_after() -> Self {
+        Self::throttled().retry_after(1)
+    }
+
     pub(crate) fn application_throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900803")
     }
@@ -193,25 +202,12 @@ impl ErrorResponse {
         )
     }
 
-    pub(crate) fn too_large() -> Self {
-        Self::json(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            json!({ "errorCode": "413", "errorMessage": "The request is too large" }),
-        )
-    }
-
     pub(crate) fn stopping() -> Self {
         Self::json(
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
             json!({ "errorCode": "503", "errorMessage": "The sandbox is stopping" }),
         )
-    }
-
-    /// Reason in the ledger.
-    pub(crate) fn reason(&self) -> &'static str {
-        self.reason
     }
 
     fn out_of_quota(status: StatusCode, code: &'static str) -> Self {

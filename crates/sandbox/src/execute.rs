@@ -22,12 +22,11 @@ use crate::platform::Platform;
 use crate::request_outcome::{AcceptedChange, NotExecuted, NotExecutedCause, ResponseKind};
 use crate::scenario::definition::ScenarioEffect;
 use crate::scenario::identifiers::{ScenarioMatch, match_device, match_devices};
-use crate::seeded_faults::SeededRequestFault;
 
 /// Executes the changes of one request.
 pub(crate) struct Executor<'p> {
     pub(crate) platform: &'p Arc<Platform>,
-    pub(crate) operation: &'static dyn Operation,
+    pub(crate) operation: &'static Operation,
     pub(crate) credentials: &'p RequestCredentials,
 }
 
@@ -79,7 +78,7 @@ impl Executor<'_> {
         let platform = self.platform;
         let is_reversed = match_devices(self.operation, &request.devices)
             .iter()
-            .any(|hit| hit.scenario.effect == ScenarioEffect::ReversedOrder);
+            .any(|hit| matches!(hit.scenario.effect, ScenarioEffect::ReversedOrder));
         let service_plan: Arc<str> = request.service_plan.into();
         let devices = self.build_device_changes(request.devices, &account, &service_plan);
         let change = Arc::new(ExecutedChange {
@@ -117,7 +116,7 @@ impl Executor<'_> {
             Some(account) => account.as_str().into(),
             None => {
                 let only = self.platform.registrations.lock().only_account();
-                only.map_err(|error| self.operation.error_response(error))?
+                only.map_err(|error| (self.operation.error_response)(error))?
                     .into()
             }
         };
@@ -146,15 +145,7 @@ impl Executor<'_> {
             return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
         let seeded_faults = &self.platform.seeded_faults;
-        match seeded_faults.request_fault(key, earlier_requests) {
-            SeededRequestFault::NoFault => Ok(ResponseKind::RequestId),
-            SeededRequestFault::RequestDropped => Err(NotExecuted::Dropped),
-            SeededRequestFault::ResponseDropped => Ok(ResponseKind::Dropped),
-            SeededRequestFault::Error { executed: true } => Ok(ResponseKind::ServerError),
-            SeededRequestFault::Error { executed: false } => {
-                Err(ErrorResponse::server_error().into())
-            }
-        }
+        seeded_faults.response(key, earlier_requests)
     }
 
     /// Returns the random key of the request's first device, and the number of earlier requests
@@ -163,7 +154,7 @@ impl Executor<'_> {
         let Some(first) = request.devices.first() else {
             return (0, 0);
         };
-        let identity = self.operation.device_identity(first);
+        let identity = (self.operation.device_identity)(first);
         let mut devices = self.platform.devices.lock();
         let record = devices.find_or_create(first, identity);
         (record.rng_key, record.record_request())
@@ -182,22 +173,16 @@ impl Executor<'_> {
         };
         let RequestCredentials { token, session } = self.credentials;
         let response = match cause {
-            NotExecutedCause::Token(rejection) if should_reject(Some(token)) => {
+            NotExecutedCause::Token(response) if should_reject(Some(token)) => {
                 platform.auth.lock().stop_reissuing(token);
-                rejection.error_response()
+                response()
             }
-            NotExecutedCause::Session(rejection) if should_reject(Some(session)) => {
-                rejection.error_response()
-            }
-            NotExecutedCause::Throttled(throttle) if should_reject(None) => {
-                throttle.error_response()
-            }
+            NotExecutedCause::Session(response) if should_reject(Some(session)) => response(),
+            NotExecutedCause::Throttled(response) if should_reject(None) => response(),
             NotExecutedCause::Token(_)
             | NotExecutedCause::Session(_)
             | NotExecutedCause::Throttled(_) => return Ok(()),
-            NotExecutedCause::PlatformRule(rule) => {
-                self.operation.error_response(rule.validation_error())
-            }
+            NotExecutedCause::PlatformRule(error) => (self.operation.error_response)(error()),
             NotExecutedCause::ServerError => ErrorResponse::server_error(),
             NotExecutedCause::Dropped => return Err(NotExecuted::Dropped),
         };
@@ -212,7 +197,7 @@ impl Executor<'_> {
     ) -> Arc<[DeviceChange]> {
         let mut registry = self.platform.devices.lock();
         let build = |sent: DeviceIds| {
-            let identity = self.operation.device_identity(&sent);
+            let identity = (self.operation.device_identity)(&sent);
             let record = registry.find_or_create(&sent, identity);
             let scenario = match_device(self.operation, &sent).map(|hit| hit.scenario);
             let earlier_changes = record.record_execution();
@@ -249,7 +234,7 @@ impl Executor<'_> {
         }
         ledger.record_not_executed(NotExecutedEntry {
             received_at_ms: self.platform.clock.unix_ms(),
-            kind: self.operation.name(),
+            kind: self.operation.name,
             reason,
             account: request.account.clone(),
             service_plan: request.service_plan.clone(),

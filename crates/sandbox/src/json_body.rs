@@ -1,6 +1,7 @@
-//! Parses and checks the JSON bodies of requests.
+//! Helpers for JSON bodies.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::errors::{ValidationError, code};
 use crate::identifiers::{self, DeviceId, DeviceIds};
@@ -103,6 +104,13 @@ pub(crate) fn device_ids(ids: Option<Vec<DeviceIdBody<'_>>>) -> Result<DeviceIds
         .into_iter()
         .map(DeviceIdBody::into_device_id)
         .collect()
+}
+
+/// Removes the members of an object that are `null`.
+pub(crate) fn remove_nulls(object: &mut Value) {
+    if let Value::Object(members) = object {
+        members.retain(|_, value| !value.is_null());
+    }
 }
 
 impl DeviceIdBody<'_> {

@@ -31,7 +31,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::future::{Future, IntoFuture as _};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -57,15 +56,6 @@ pub struct Sandbox {
     local_addr: SocketAddr,
     base_url: Url,
     platform: Arc<Platform>,
-}
-
-impl fmt::Debug for Sandbox {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Sandbox")
-            .field("local_addr", &self.local_addr)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Sandbox {

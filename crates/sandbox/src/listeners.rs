@@ -1,57 +1,29 @@
 //! Registered callback listeners: one per account and service.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
 use thingspace_loopback::is_loopback_url;
 use tokio::time::Instant;
 use url::Url;
 
 use crate::errors::{ValidationError, code};
-use crate::json_body::{self, required_text};
+use crate::json_body::{self, remove_nulls, required_text};
 
 /// Maximum number of accounts with listeners.
 const MAX_ACCOUNTS: usize = 1000;
 /// Maximum length of a user name and of a password, in characters.
 const MAX_CREDENTIAL: usize = 40;
 
-/// The ports that ThingSpace calls (see thingspace-facts, section 4.2).
-const PORTS: [RangeInclusive<u16>; 5] = [
-    80..=80,
-    443..=443,
-    9001..=9006,
-    50551..=50559,
-    28200..=28220,
-];
-
 /// The services that listeners can be registered for (see thingspace-facts, section 4.1).
-const SERVICES: [&str; 23] = [
-    "AlertService",
-    "CarrierService",
-    "DevicePRLInformation",
-    "DeviceProfileService",
-    "DevicePromoUsage",
-    "DeviceService",
-    "DeviceSuspensionStatus",
-    "DeviceUsage",
-    "DiagnosticsService",
-    "EnhancedConnectivityService",
-    "ExtendedEnhancedConnectivityService",
-    "ExternalProvisioningChanges",
-    "IntelligenceService",
-    "NetworkEventService",
-    "NiddService",
-    "PromoChanges",
-    "PwnService",
-    "QoS",
-    "ResumeTrackingNotification",
-    "SMSDeliveryConfirmation",
-    "StateService",
-    "SubscriptionNotificationService",
-    "VIPCallbackService",
-];
+const SERVICES: &str = "AlertService CarrierService DevicePRLInformation DeviceProfileService \
+    DevicePromoUsage DeviceService DeviceSuspensionStatus DeviceUsage DiagnosticsService \
+    EnhancedConnectivityService ExtendedEnhancedConnectivityService ExternalProvisioningChanges \
+    IntelligenceService NetworkEventService NiddService PromoChanges PwnService QoS \
+    ResumeTrackingNotification SMSDeliveryConfirmation StateService SubscriptionNotificationService \
+    VIPCallbackService";
 
 /// The URL of a listener, and the credentials in its callbacks.
 #[derive(Clone)]
@@ -84,19 +56,6 @@ struct RegistrationBody<'b> {
     url: Option<&'b str>,
     username: Option<&'b str>,
     password: Option<&'b str>,
-}
-
-/// An entry of the list. It contains the password, as on ThingSpace.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct ListenerEntry {
-    account_name: String,
-    service_name: &'static str,
-    url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    username: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password: Option<String>,
 }
 
 impl Registrations {
@@ -133,19 +92,21 @@ impl Registrations {
         Ok(service)
     }
 
-    /// Returns the listeners of an account.
-    pub(crate) fn list(&self, account: &str) -> Vec<ListenerEntry> {
+    /// Returns the listeners of an account, with their passwords, as ThingSpace does.
+    pub(crate) fn list(&self, account: &str) -> Vec<Value> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
-            .map(
-                |(&service_name, RegisteredListener { listener, .. })| ListenerEntry {
-                    account_name: account.to_owned(),
-                    service_name,
-                    url: listener.url.to_string(),
-                    username: listener.username.clone(),
-                    password: listener.password.clone(),
-                },
-            )
+            .map(|(service, RegisteredListener { listener, .. })| {
+                let mut entry = json!({
+                    "accountName": account,
+                    "serviceName": service,
+                    "url": listener.url.as_str(),
+                    "username": listener.username,
+                    "password": listener.password,
+                });
+                remove_nulls(&mut entry);
+                entry
+            })
             .collect()
     }
 
@@ -225,14 +186,15 @@ impl RegistrationBody<'_> {
 
 fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
     SERVICES
-        .into_iter()
+        .split(' ')
         .find(|name| *name == service)
         .ok_or_else(|| {
             ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
         })
 }
 
+/// True if ThingSpace calls the port (see thingspace-facts, section 4.2).
 fn has_allowed_port(url: &Url) -> bool {
-    let port = url.port_or_known_default();
-    port.is_some_and(|port| PORTS.iter().any(|range| range.contains(&port)))
+    let port = url.port_or_known_default().unwrap_or_default();
+    matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220)
 }

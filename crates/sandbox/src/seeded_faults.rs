@@ -10,6 +10,8 @@ use crate::callback_faults::SEEDED;
 use crate::device_outcome::{
     CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult,
 };
+use crate::errors::ErrorResponse;
+use crate::request_outcome::{NotExecuted, ResponseKind};
 use crate::settings::{CallbackOrder, FaultRates};
 
 /// Decisions that have a generator of their own.
@@ -17,20 +19,6 @@ const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
 const TOKENS: u64 = 4;
 const REQUEST: u64 = 5;
-
-/// A random fault of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SeededRequestFault {
-    NoFault,
-    /// The request is not executed and the connection is closed.
-    RequestDropped,
-    /// The request is executed and the connection is closed.
-    ResponseDropped,
-    /// The response is 500.
-    Error {
-        executed: bool,
-    },
-}
 
 /// The random decisions of one seed.
 #[derive(Clone, Debug)]
@@ -85,21 +73,23 @@ impl SeededFaults {
     }
 
     /// Decides about a request whose first device was the first of a number of earlier requests.
-    pub(crate) fn request_fault(&self, key: u64, earlier_requests: u64) -> SeededRequestFault {
+    pub(crate) fn response(&self, key: u64, earlier: u64) -> Result<ResponseKind, NotExecuted> {
         let rates = &self.rates;
-        let mut rng = self.rng(REQUEST, key, earlier_requests);
+        let mut rng = self.rng(REQUEST, key, earlier);
         let drop_request = rng.f64() < rates.drop_request;
         let drop_response = rng.f64() < rates.drop_response;
         let error = rng.f64() < rates.error;
         let executed = rng.bool();
         if drop_request {
-            SeededRequestFault::RequestDropped
+            Err(NotExecuted::Dropped)
         } else if drop_response {
-            SeededRequestFault::ResponseDropped
-        } else if error {
-            SeededRequestFault::Error { executed }
+            Ok(ResponseKind::Dropped)
+        } else if !error {
+            Ok(ResponseKind::RequestId)
+        } else if executed {
+            Ok(ResponseKind::ServerError)
         } else {
-            SeededRequestFault::NoFault
+            Err(ErrorResponse::server_error().into())
         }
     }
 

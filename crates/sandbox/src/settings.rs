@@ -171,9 +171,3 @@ pub struct AcceptedCredentials {
     /// Password of the session log-in.
     pub uws_password: Option<String>,
 }
-
-impl fmt::Debug for AcceptedCredentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("AcceptedCredentials(hidden)")
-    }
-}

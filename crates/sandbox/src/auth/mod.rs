@@ -188,7 +188,8 @@ impl Auth {
             self.sessions.retain(|session| session.user != username);
         }
         if self.sessions.len() >= MAX_SESSIONS {
-            self.evict_oldest_session();
+            self.sessions.sort_by_key(|session| session.used_at);
+            self.sessions.remove(0);
         }
         let value = Builder::from_random_bytes(self.rng.u128(..).to_be_bytes())
             .into_uuid()
@@ -252,18 +253,6 @@ impl Auth {
 
     pub(crate) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
-    }
-
-    fn evict_oldest_session(&mut self) {
-        let oldest = self
-            .sessions
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, session)| session.used_at)
-            .map(|(index, _)| index);
-        if let Some(index) = oldest {
-            self.sessions.swap_remove(index);
-        }
     }
 
     fn accepts_app(&self, app: &AppCredentials) -> bool {

@@ -1,64 +1,17 @@
 //! The bodies of callbacks, in the formats of Verizon's documentation and in those that were
 //! observed.
 
-use serde::{Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::callback_faults::{self, CallbackFault};
 use crate::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
 use crate::identifiers::DeviceId;
+use crate::json_body::remove_nulls;
 use crate::ledger::entries::{DeviceChange, ExecutedChange};
 use crate::listeners::CallbackListener;
 
 /// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
 pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CallbackBody<'m> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    username: Option<&'m str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password: Option<&'m str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'m str>,
-    device_ids: &'m [DeviceId],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device_response: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fault_response: Option<FaultResponse>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status: Option<&'static str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    callback_count: Option<Count>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_callback_threshold: Option<Count>,
-}
-
-/// A number in the examples of Verizon's documentation, a string in its tables.
-struct Count {
-    number: u32,
-    as_string: bool,
-}
-
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.as_string {
-            return serializer.collect_str(&self.number);
-        }
-        serializer.serialize_u32(self.number)
-    }
-}
-
-#[derive(Serialize)]
-struct FaultResponse {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    faultactor: Option<&'static str>,
-    faultcode: &'static str,
-    faultstring: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
-}
 
 /// The result in a callback.
 struct CallbackResult {
@@ -75,7 +28,8 @@ pub(crate) fn encode(
     interim: Option<InterimCallback>,
     listener: &CallbackListener,
     count: u32,
-) -> Result<Vec<u8>, serde_json::Error> {
+) -> Vec<u8> {
+    let operation = change.operation;
     let (format, result) = match interim {
         Some(interim) => (CallbackFormat::Normal, interim_result(interim)),
         None => (device.planned_outcome.format, final_result(change, device)),
@@ -83,57 +37,61 @@ pub(crate) fn encode(
     let mdn = &*device.record.mdn;
     let ids = match format {
         CallbackFormat::MdnOnly => vec![DeviceId::new("mdn", mdn)],
-        _ => change.operation.callback_device_ids(&device.sent, mdn),
+        _ => (operation.callback_device_ids)(&device.sent, mdn),
     };
     // A listener with one credential gets both members.
     let has_credentials = listener.username.is_some() || listener.password.is_some();
     let credential =
-        |value: &'_ Option<String>| has_credentials.then(|| value.clone().unwrap_or_default());
-    let username = credential(&listener.username);
-    let password = credential(&listener.password);
-    let count_of = |number| {
-        result.has_counts.then_some(Count {
-            number,
-            as_string: format == CallbackFormat::CountsAsStrings,
-        })
+        |value: &Option<String>| has_credentials.then(|| value.clone().unwrap_or_default());
+    let count_of = |number: u32| match format {
+        _ if !result.has_counts => Value::Null,
+        CallbackFormat::CountsAsStrings => number.to_string().into(),
+        _ => number.into(),
     };
     let response = result.has_device_response.then(|| {
-        let response = change
-            .operation
-            .device_response(&ids, change.received_at_ms);
+        let response = (operation.device_response)(&ids, change.received_at_ms);
         match format {
             CallbackFormat::ResponseArray => Value::Array(vec![response]),
             _ => response,
         }
     });
-    let with_detail = format == CallbackFormat::FaultWithDetail;
-    let mut body = serde_json::to_vec(&CallbackBody {
-        username: username.as_deref(),
-        password: password.as_deref(),
-        request_id: (format != CallbackFormat::NoRequestId).then_some(&change.request_id),
-        device_ids: &ids,
-        device_response: response,
-        fault_response: result.fault.map(|fault| FaultResponse {
-            faultactor: with_detail.then_some("UnifiedWebService"),
-            faultcode: fault.code,
-            faultstring: fault.text,
-            detail: with_detail.then_some("No more is known"),
-        }),
-        status: result.status,
-        callback_count: count_of(count),
-        max_callback_threshold: count_of(MAX_CALLBACK_COUNT),
-    })?;
+    let mut body = json!({
+        "username": credential(&listener.username),
+        "password": credential(&listener.password),
+        "requestId": (format != CallbackFormat::NoRequestId).then_some(&change.request_id),
+        "deviceIds": ids,
+        "deviceResponse": response,
+        "faultResponse": result.fault.map(|fault| fault_response(fault, format)),
+        "status": result.status,
+        "callbackCount": count_of(count),
+        "maxCallbackThreshold": count_of(MAX_CALLBACK_COUNT),
+    });
+    remove_nulls(&mut body);
+    let mut body = body.to_string().into_bytes();
     match format {
         CallbackFormat::Truncated => body.truncate(body.len() * 3 / 5),
         CallbackFormat::NoOpeningBrace => drop(body.drain(..1)),
         _ => {}
     }
-    Ok(body)
+    body
+}
+
+fn fault_response(fault: &CallbackFault, format: CallbackFormat) -> Value {
+    let CallbackFault { code, text } = fault;
+    if format == CallbackFormat::FaultWithDetail {
+        return json!({
+            "faultactor": "UnifiedWebService",
+            "faultcode": code,
+            "faultstring": text,
+            "detail": "No more is known",
+        });
+    }
+    json!({ "faultcode": code, "faultstring": text })
 }
 
 fn final_result(change: &ExecutedChange, device: &DeviceChange) -> CallbackResult {
     let format = device.planned_outcome.format;
-    let success_status = change.operation.success_status();
+    let success_status = change.operation.success_status;
     let (status, fault) = match device.planned_outcome.result {
         DeviceResult::Succeeded => (success_status, None),
         DeviceResult::Failed(fault) => (Some("Failed"), Some(fault)),

@@ -17,7 +17,7 @@ use crate::callback::barrier::EarlyCallbackBarrier;
 use crate::callback::body::{self, MAX_CALLBACK_COUNT};
 use crate::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
 use crate::json_body::MAX_DEVICES_PER_REQUEST;
-use crate::ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange};
+use crate::ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange, increment};
 use crate::platform::Platform;
 
 /// Maximum length of a listener's response that is read, in bytes.
@@ -117,7 +117,7 @@ impl DeviceDelivery<'_> {
         let counts = &self.change.callbacks;
         match self.device.planned_outcome.timing {
             CallbackTiming::Never => {
-                counts.lost.increment();
+                increment(&counts.lost);
                 return;
             }
             CallbackTiming::Late => {
@@ -129,9 +129,9 @@ impl DeviceDelivery<'_> {
             CallbackTiming::Due | CallbackTiming::Early => {}
         }
         match self.send_until_acknowledged(None).await {
-            SendOutcome::Acknowledged => counts.acknowledged.increment(),
-            SendOutcome::NoListener => counts.no_listener.increment(),
-            SendOutcome::Rejected => counts.gave_up.increment(),
+            SendOutcome::Acknowledged => increment(&counts.acknowledged),
+            SendOutcome::NoListener => increment(&counts.no_listener),
+            SendOutcome::Rejected => increment(&counts.gave_up),
             SendOutcome::TimedOut(_) | SendOutcome::Stopped => {}
         }
     }
@@ -144,7 +144,7 @@ impl DeviceDelivery<'_> {
                 DeviceStatus::Succeeded
             }
             DeviceResult::Failed(_) => {
-                self.change.callbacks.failed_devices.increment();
+                increment(&self.change.callbacks.failed_devices);
                 DeviceStatus::Failed
             }
         };
@@ -212,7 +212,7 @@ impl DeviceDelivery<'_> {
 
     /// Sends a second copy of the final callback.
     fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
-        self.change.callbacks.duplicates.increment();
+        increment(&self.change.callbacks.duplicates);
         self.attempt(None, count)
     }
 
@@ -245,14 +245,12 @@ impl DeviceDelivery<'_> {
 
     async fn send(&self, interim: Option<InterimCallback>, count: u32) -> SendOutcome<'_> {
         // Each attempt uses the latest registration.
-        let service = self.change.operation.callback_service();
+        let service = self.change.operation.callback_service;
         let Some(listener) = self.platform.find_listener(&self.change.account, service) else {
             return SendOutcome::NoListener;
         };
-        let Ok(body) = body::encode(self.change, self.device, interim, &listener, count) else {
-            return SendOutcome::Rejected;
-        };
-        self.change.callbacks.sent.increment();
+        let body = body::encode(self.change, self.device, interim, &listener, count);
+        increment(&self.change.callbacks.sent);
         let attempt = self.device.start_attempt(interim.is_some(), count);
         let request = self.platform.client.post(listener.url);
         let response = request

@@ -1,5 +1,6 @@
 //! Registration of callback listeners.
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -7,17 +8,17 @@ use serde_json::json;
 
 use crate::auth::RequestCredentials;
 use crate::errors::{ValidationError, json_response};
-use crate::http::extract::{Body, HandlerResult, PlatformState, m2m_body};
+use crate::http::extract::{HandlerResult, PlatformState, json_body};
 
 pub(crate) async fn register(
     State(platform): PlatformState,
     _: RequestCredentials,
     Path(account): Path<String>,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
-    let body = m2m_body(&headers, &body)?;
-    let registered = platform.registrations.lock().register(&account, body);
+    let registered = json_body(&headers, &body)
+        .and_then(|body| platform.registrations.lock().register(&account, body));
     action_result(&account, registered)
 }
 

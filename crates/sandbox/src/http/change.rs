@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::connect_info::ConnectInfo;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -12,7 +13,7 @@ use crate::auth::RequestCredentials;
 use crate::errors::{ErrorReason, ErrorResponse, json_response};
 use crate::execute::Executor;
 use crate::http::connections::{Connection, RequestConnection};
-use crate::http::extract::{Body, HandlerResult, PlatformState, json_body};
+use crate::http::extract::{HandlerResult, PlatformState, json_body};
 use crate::operations::Endpoint;
 use crate::request_outcome::{AcceptedChange, NotExecuted, ResponseKind};
 
@@ -26,13 +27,12 @@ pub(crate) async fn handle(
     credentials: RequestCredentials,
     ConnectInfo(connection): RequestConnection,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
-    let bytes = json_body(&headers, &body)?;
-    let operation = endpoint.select(bytes.as_deref().unwrap_or_default());
-    let request = bytes
-        .and_then(|bytes| operation.parse(bytes))
-        .map_err(|error| operation.error_response(error))?;
+    let operation = endpoint.select(&body);
+    let request = json_body(&headers, &body)
+        .and_then(|body| (operation.parse)(body))
+        .map_err(|error| (operation.error_response)(error))?;
     drop(body);
     let executor = Executor {
         platform: &platform,
@@ -52,7 +52,7 @@ fn render(executed: Result<AcceptedChange, NotExecuted>, connection: &Connection
     Ok(match change.response_kind {
         ResponseKind::RequestId | ResponseKind::Slow => json_response(StatusCode::OK, &body),
         ResponseKind::Dropped => connection.drop_without_response(),
-        ResponseKind::DroppedMidResponse => connection.drop_mid_response(&body.to_string()),
+        ResponseKind::DroppedMidResponse => Connection::drop_mid_response(&body.to_string()),
         ResponseKind::ServerError => {
             let mut response = ErrorResponse::server_error().into_response();
             // The change was executed, so it does not count as rejected.

@@ -13,9 +13,10 @@ use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::serve::{IncomingStream, Listener};
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
 
 /// Delay between the first half of a response and the end of its connection, so that the client
 /// receives the half.
@@ -44,28 +45,20 @@ impl Connection {
         StatusCode::NO_CONTENT.into_response()
     }
 
-    /// Returns a response whose second half fails, and drops the connection.
-    pub(crate) fn drop_mid_response(&self, text: &str) -> Response {
-        let half =
-            Bytes::copy_from_slice(text.as_bytes().get(..text.len() / 2).unwrap_or_default());
-        let whole = text.len().to_string();
-        let connection = self.clone();
-        let rest = stream::once(async move {
-            tokio::time::sleep(DROP_DELAY).await;
-            connection.0.store(true, Ordering::Release);
+    /// Returns a response whose second half fails, which closes the connection.
+    pub(crate) fn drop_mid_response(text: &str) -> Response {
+        let half = text.as_bytes().get(..text.len() / 2).unwrap_or_default();
+        let half = Bytes::copy_from_slice(half);
+        let length = text.len().to_string();
+        let body = stream::once(async { Ok(half) }).chain(stream::once(async {
+            sleep(DROP_DELAY).await;
             Err(io::Error::from(io::ErrorKind::ConnectionAborted))
-        });
-        let first = stream::once(async { Ok::<_, io::Error>(half) });
+        }));
         let headers = [
             (header::CONTENT_TYPE, "application/json".to_owned()),
-            (header::CONTENT_LENGTH, whole),
+            (header::CONTENT_LENGTH, length),
         ];
-        let body = Body::from_stream(stream::StreamExt::chain(first, rest));
-        (headers, body).into_response()
-    }
-
-    fn is_dropped(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        (headers, Body::from_stream(body)).into_response()
     }
 }
 
@@ -92,7 +85,7 @@ impl Listener for DroppableListener {
 
 impl Droppable {
     fn check(&self) -> io::Result<()> {
-        if self.connection.is_dropped() {
+        if self.connection.0.load(Ordering::Acquire) {
             return Err(io::Error::from(io::ErrorKind::ConnectionAborted));
         }
         Ok(())
@@ -105,7 +98,6 @@ impl AsyncRead for Droppable {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check()?;
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

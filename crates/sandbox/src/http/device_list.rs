@@ -36,24 +36,6 @@ struct ListRequest<'b> {
     filter: Option<IgnoredAny>,
 }
 
-/// A device in the list.
-struct ListedDevice<'d> {
-    /// 0 for a device that is not stored.
-    number: u64,
-    mdn: &'d str,
-    attributes: DeviceAttributes,
-}
-
-impl<'d> ListedDevice<'d> {
-    fn from_record(record: &'d DeviceRecord) -> Self {
-        Self {
-            number: record.number,
-            mdn: &record.mdn,
-            attributes: record.attributes().clone(),
-        }
-    }
-}
-
 pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
     json_body::check_characters(body)?;
     let mut request: ListRequest<'_> = json_body::parse_json(body)?;
@@ -101,23 +83,21 @@ fn find_device(
         return Err(ValidationError::device_not_found());
     }
     let Some(record) = stored.first() else {
-        let device = ListedDevice {
-            number: 0,
-            mdn: &DeviceIdentity::of_line(&ids).mdn,
-            attributes: DeviceAttributes {
-                ids,
-                ..DeviceAttributes::default()
-            },
+        let mdn = DeviceIdentity::of_line(&ids).mdn;
+        let attributes = DeviceAttributes {
+            ids,
+            ..DeviceAttributes::default()
         };
-        return Ok(device_json(platform, request, &device));
+        return Ok(device_json(platform, request, 0, &mdn, &attributes));
     };
-    let device = ListedDevice::from_record(record);
-    if let (Some(account), Some(requested)) = (&device.attributes.account, request.account_name)
+    let attributes = record.attributes();
+    if let (Some(account), Some(requested)) = (&attributes.account, request.account_name)
         && **account != *requested
     {
         return Err(ValidationError::device_not_found());
     }
-    Ok(device_json(platform, request, &device))
+    drop(attributes);
+    Ok(stored_device_json(platform, request, record))
 }
 
 /// Returns a page of an account's devices, and true if there are more. An account contains the
@@ -152,19 +132,33 @@ fn list_page(
     let (records, has_more) = platform.devices.lock().page(above, limit, matches);
     let devices = records
         .iter()
-        .map(|record| device_json(platform, request, &ListedDevice::from_record(record)))
+        .map(|record| stored_device_json(platform, request, record))
         .collect();
     Ok((devices, has_more))
 }
 
+fn stored_device_json(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    record: &DeviceRecord,
+) -> Value {
+    let attributes = record.attributes();
+    device_json(platform, request, record.number, &record.mdn, &attributes)
+}
+
 /// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
 /// request the next page with the `DeviceId` in the extended attributes.
-fn device_json(platform: &Platform, request: &ListRequest<'_>, device: &ListedDevice<'_>) -> Value {
-    let attributes = &device.attributes;
+fn device_json(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    number: u64,
+    mdn: &str,
+    attributes: &DeviceAttributes,
+) -> Value {
     let id_json = |id: &DeviceId| json!({ "id": id.id, "kind": id.kind.to_ascii_lowercase() });
     let mut ids: Vec<Value> = attributes.ids.iter().map(id_json).collect();
     if !attributes.ids.iter().any(|id| id.has_kind("mdn")) {
-        ids.push(json!({ "id": device.mdn, "kind": "mdn" }));
+        ids.push(json!({ "id": mdn, "kind": "mdn" }));
     }
     let account = attributes.account.as_deref().or(request.account_name);
     let plan = request
@@ -185,7 +179,7 @@ fn device_json(platform: &Platform, request: &ListRequest<'_>, device: &ListedDe
         "createdAt": today,
         "customFields": [],
         "deviceIds": ids,
-        "extendedAttributes": [ { "key": "DeviceId", "value": device.number.to_string() } ],
+        "extendedAttributes": [ { "key": "DeviceId", "value": number.to_string() } ],
         "groupNames": [ "Default" ],
         "ipAddress": "0.0.0.0",
         "lastActivationBy": "sandbox",

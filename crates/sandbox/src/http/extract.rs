@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
@@ -14,7 +13,6 @@ use crate::errors::{ErrorResponse, ValidationError, code};
 use crate::platform::Platform;
 
 pub(crate) type PlatformState = State<Arc<Platform>>;
-pub(crate) type Body = Result<Bytes, BytesRejection>;
 pub(crate) type HandlerResult = Result<Response, ErrorResponse>;
 
 /// A request with a valid access token. Checked before the body is read.
@@ -47,24 +45,18 @@ impl FromRequestParts<Arc<Platform>> for RequestCredentials {
     }
 }
 
-/// Returns the bytes of a JSON body. The inner error gets the format of the endpoint.
+/// Checks the content type of a JSON body.
 pub(crate) fn json_body<'b>(
     headers: &HeaderMap,
-    body: &'b Body,
-) -> Result<Result<&'b [u8], ValidationError>, ErrorResponse> {
-    let body = body.as_ref().map_err(|_| ErrorResponse::too_large())?;
+    body: &'b Bytes,
+) -> Result<&'b [u8], ValidationError> {
     if has_content_type(headers, "application/json") {
-        return Ok(Ok(body));
+        return Ok(body);
     }
-    Ok(Err(ValidationError::new(
+    Err(ValidationError::new(
         code::DESERIALIZATION,
         "The content type must be application/json",
-    )))
-}
-
-/// Returns the bytes of a JSON body of an M2M service.
-pub(crate) fn m2m_body<'b>(headers: &HeaderMap, body: &'b Body) -> Result<&'b [u8], ErrorResponse> {
-    json_body(headers, body)?.map_err(ValidationError::into_dotted_response)
+    ))
 }
 
 pub(crate) fn has_content_type(headers: &HeaderMap, media_type: &str) -> bool {

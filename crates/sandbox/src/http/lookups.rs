@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
@@ -9,70 +10,41 @@ use serde_json::{Value, json};
 use crate::auth::RequestCredentials;
 use crate::errors::{ErrorResponse, ValidationError, code, json_response};
 use crate::http::device_list;
-use crate::http::extract::{Body, HandlerResult, PlatformState, m2m_body};
+use crate::http::extract::{self, HandlerResult, PlatformState};
 use crate::json_body;
 use crate::ledger::entries::{DeviceChange, DeviceStatus};
+use crate::operations::operation::Feature;
 use crate::platform::Platform;
 
-/// A plan. Its name and its code differ, as in the example of Verizon's documentation.
-struct Plan {
-    name: &'static str,
-    code: &'static str,
-    carrier_code: &'static str,
-    size_kb: u64,
-}
-
-/// The first is the example of Verizon's documentation.
-const PLANS: [Plan; 4] = [
-    Plan {
-        name: "2MSHR5GB",
-        code: "M2MSHR5GB",
-        carrier_code: "84638",
-        size_kb: 0,
-    },
-    Plan {
-        name: "Sandbox 5G Business 100",
-        code: "SBX5GBI100",
-        carrier_code: "90100",
-        size_kb: 0,
-    },
-    Plan {
-        name: "Sandbox 5G Business 400",
-        code: "SBX5GBI400",
-        carrier_code: "90400",
-        size_kb: 0,
-    },
-    Plan {
-        name: "Sandbox eSIM 1 GB",
-        code: "SBXESIM1GB",
-        carrier_code: "91001",
-        size_kb: 1_048_576,
-    },
-];
-
-/// Lists the plans of an account. Changes may use other plans.
+/// Lists the plans of an account. Their names and codes differ, as in the example of Verizon's
+/// documentation, which is the first. Changes may use other plans.
 pub(crate) async fn plans(_: RequestCredentials, Path(account): Path<String>) -> HandlerResult {
     json_body::check_account(&account).map_err(ValidationError::into_dotted_response)?;
-    let plan = |plan: &Plan| {
+    let plan = |name, code, carrier_code, size_kb| {
         json!({
-            "name": plan.name,
-            "code": plan.code,
-            "sizeKb": plan.size_kb,
-            "carrierServicePlanCode": plan.carrier_code,
+            "name": name,
+            "code": code,
+            "sizeKb": size_kb,
+            "carrierServicePlanCode": carrier_code,
             "extendedAttributes": [],
         })
     };
-    Ok(found(PLANS.iter().map(plan).collect()))
+    Ok(found(json!([
+        plan("2MSHR5GB", "M2MSHR5GB", "84638", 0),
+        plan("Sandbox 5G Business 100", "SBX5GBI100", "90100", 0),
+        plan("Sandbox 5G Business 400", "SBX5GBI400", "90400", 0),
+        plan("Sandbox eSIM 1 GB", "SBXESIM1GB", "91001", 1_048_576),
+    ])))
 }
 
 pub(crate) async fn devices(
     State(platform): PlatformState,
     _: RequestCredentials,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
-    let body = m2m_body(&headers, &body)?;
-    let devices = device_list::list(&platform, body);
+    let devices =
+        extract::json_body(&headers, &body).and_then(|body| device_list::list(&platform, body));
     Ok(found(
         devices.map_err(ValidationError::into_dotted_response)?,
     ))
@@ -122,8 +94,9 @@ fn status_of(
 ) -> Result<Value, ValidationError> {
     json_body::check_account(account)?;
     let stored = platform.ledger.lock().find_change(request_id);
-    let covered = stored
-        .filter(|(change, _)| change.operation.has_status_v2() && *change.account == *account);
+    let covered = stored.filter(|(change, _)| {
+        change.operation.features.contains(&Feature::StatusV2) && *change.account == *account
+    });
     let Some((change, Some(devices))) = covered else {
         return Err(no_status());
     };

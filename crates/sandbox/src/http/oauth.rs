@@ -1,5 +1,6 @@
 //! The token endpoint of OAuth 2.0.
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse as _;
@@ -8,13 +9,13 @@ use url::form_urlencoded;
 
 use crate::auth::AppCredentials;
 use crate::errors::{ErrorResponse, json_response};
-use crate::http::extract::{Body, HandlerResult, PlatformState, has_content_type};
+use crate::http::extract::{HandlerResult, PlatformState, has_content_type};
 use crate::platform::Platform;
 
 pub(crate) async fn issue_token(
     State(platform): PlatformState,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
     let (credentials, _) = authenticate_app(&platform, &headers, &body)?;
     let issued = platform.auth.lock().issue(credentials);
@@ -33,7 +34,7 @@ pub(crate) async fn issue_token(
 pub(crate) async fn revoke_token(
     State(platform): PlatformState,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
     let (credentials, token) = authenticate_app(&platform, &headers, &body)?;
     let token =
@@ -47,9 +48,8 @@ pub(crate) async fn revoke_token(
 fn authenticate_app(
     platform: &Platform,
     headers: &HeaderMap,
-    body: &Body,
+    body: &Bytes,
 ) -> Result<(AppCredentials, Option<String>), ErrorResponse> {
-    let body = body.as_ref().map_err(|_| ErrorResponse::too_large())?;
     let is_form = has_content_type(headers, "application/x-www-form-urlencoded");
     let parameter = |wanted| {
         form_urlencoded::parse(body)

@@ -13,6 +13,7 @@ use url::form_urlencoded;
 use crate::errors::{ErrorReason, ErrorResponse};
 use crate::http::extract::{HandlerResult, PlatformState};
 use crate::http::{callbacks, change, lookups, oauth, session};
+use crate::ledger::report::LedgerReport;
 use crate::operations;
 use crate::platform::Platform;
 
@@ -102,8 +103,9 @@ async fn ledger(State(platform): PlatformState, RawQuery(query): RawQuery) -> Re
         .find(|(name, _)| name == "identifiers")
         .is_none_or(|(_, value)| value != "false");
     let locked_users = platform.auth.lock().locked_users();
-    // Serialized without the lock of the ledger.
-    let report = platform.ledger.lock().report(identifiers, locked_users);
+    // A copy, so that the lock is free while it is serialized.
+    let ledger = platform.ledger.lock().clone();
+    let report = LedgerReport::new(&ledger, identifiers, locked_users);
     match serde_json::to_vec(&report) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -1,5 +1,6 @@
 //! Log-in and log-out.
 
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
@@ -8,8 +9,8 @@ use serde_json::json;
 
 use crate::auth::RequestCredentials;
 use crate::errors::{ValidationError, json_response};
-use crate::http::extract::{Body, HandlerResult, PlatformState, TokenAuth, m2m_body};
-use crate::json_body;
+use crate::http::extract::{HandlerResult, PlatformState, TokenAuth, json_body};
+use crate::json_body::parse_json;
 
 #[derive(Deserialize)]
 struct LoginBody {
@@ -21,9 +22,10 @@ pub(crate) async fn login(
     State(platform): PlatformState,
     _: TokenAuth,
     headers: HeaderMap,
-    body: Body,
+    body: Bytes,
 ) -> HandlerResult {
-    let login: LoginBody = json_body::parse_json(m2m_body(&headers, &body)?)
+    let login: LoginBody = json_body(&headers, &body)
+        .and_then(parse_json)
         .map_err(ValidationError::into_dotted_response)?;
     let username = login.username.unwrap_or_default();
     let password = login.password.unwrap_or_default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::device_outcome::DeviceOutcome;
 use crate::devices::DeviceRecord;
@@ -18,7 +18,7 @@ use crate::request_outcome::ResponseKind;
 pub(crate) struct ExecutedChange {
     pub(crate) request_id: String,
     pub(crate) account: Arc<str>,
-    pub(crate) operation: &'static dyn Operation,
+    pub(crate) operation: &'static Operation,
     pub(crate) service_plan: Arc<str>,
     pub(crate) received_at_ms: u64,
     pub(crate) response_kind: ResponseKind,
@@ -72,42 +72,24 @@ pub(crate) struct NotExecutedEntry {
     pub(crate) account: Option<String>,
     pub(crate) service_plan: String,
     pub(crate) devices: usize,
-    #[serde(serialize_with = "serialize_device")]
     pub(crate) first_device: Option<DeviceIds>,
 }
 
 /// Counts of a change's callbacks. `docs/sandbox.md` describes them.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct CallbackCounts {
-    pub(crate) sent: Count,
-    pub(crate) acknowledged: Count,
-    pub(crate) duplicates: Count,
-    pub(crate) failed_devices: Count,
-    pub(crate) gave_up: Count,
-    pub(crate) no_listener: Count,
-    pub(crate) lost: Count,
+    pub(crate) sent: AtomicU64,
+    pub(crate) acknowledged: AtomicU64,
+    pub(crate) duplicates: AtomicU64,
+    pub(crate) failed_devices: AtomicU64,
+    pub(crate) gave_up: AtomicU64,
+    pub(crate) no_listener: AtomicU64,
+    pub(crate) lost: AtomicU64,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
-
-impl Count {
-    pub(crate) fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Serialize for Count {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_u64(self.0.load(Ordering::Relaxed))
-    }
-}
-
-fn serialize_device<S: Serializer>(
-    device: &Option<DeviceIds>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    device.as_deref().serialize(serializer)
+/// Adds one to a count.
+pub(crate) fn increment(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
 }
 
 impl DeviceChange {
@@ -151,13 +133,13 @@ impl DeviceChange {
 /// Returns a number that requests of the same operation, plan and devices share, in any order of
 /// the devices.
 pub(crate) fn content_hash(
-    operation: &dyn Operation,
+    operation: &Operation,
     service_plan: &str,
     devices: &[DeviceChange],
 ) -> u64 {
     let mut numbers: Vec<u64> = devices.iter().map(|device| device.record.number).collect();
     numbers.sort_unstable();
     let mut hasher = DefaultHasher::new();
-    (operation.name(), service_plan, numbers).hash(&mut hasher);
+    (operation.name, service_plan, numbers).hash(&mut hasher);
     hasher.finish()
 }

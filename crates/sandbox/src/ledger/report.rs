@@ -1,94 +1,107 @@
 //! The ledger as JSON. `docs/sandbox.md` describes its members.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::device_outcome::{CallbackFormat, CallbackTiming, DeviceOutcome, InterimCallback};
+use crate::identifiers::DeviceId;
 use crate::ledger::entries::{
-    CallbackAttempt, CallbackCounts, DeviceChange, DeviceStatus, ExecutedChange, NotExecutedEntry,
+    CallbackAttempt, CallbackCounts, DeviceChange, DeviceStatus, NotExecutedEntry,
 };
+use crate::ledger::store::{Ledger, LedgerEntry};
+use crate::request_outcome::ResponseKind;
 
 #[derive(Serialize)]
-pub(crate) struct LedgerReport {
-    pub(crate) log_ins: u64,
-    pub(crate) log_ins_refused: u64,
-    pub(crate) locked_users: usize,
-    pub(crate) token_requests: u64,
-    pub(crate) tokens_revoked: u64,
-    pub(crate) changes_accepted: u64,
-    pub(crate) changes_not_executed: u64,
-    pub(crate) devices_pending: usize,
-    pub(crate) refused: BTreeMap<&'static str, u64>,
-    pub(crate) changes: Vec<ChangeReport>,
-    pub(crate) not_executed: Vec<NotExecutedEntry>,
+pub(crate) struct LedgerReport<'l> {
+    log_ins: u64,
+    log_ins_refused: u64,
+    locked_users: usize,
+    token_requests: u64,
+    tokens_revoked: u64,
+    changes_accepted: u64,
+    changes_not_executed: u64,
+    devices_pending: usize,
+    refused: &'l BTreeMap<&'static str, u64>,
+    pub(crate) changes: Vec<ChangeReport<'l>>,
+    not_executed: VecDeque<NotExecutedEntry>,
 }
 
 /// An executed change.
-pub(crate) struct ChangeReport {
-    pub(crate) change: Arc<ExecutedChange>,
+#[derive(Serialize)]
+pub(crate) struct ChangeReport<'l> {
+    request_id: &'l str,
+    account: &'l str,
+    kind: &'static str,
+    service_plan: &'l str,
+    pub(crate) devices: usize,
+    received_at_ms: u64,
+    answer: ResponseKind,
     /// Number of executed changes with the same content.
     pub(crate) executed_count: usize,
-    pub(crate) device_count: usize,
-    pub(crate) devices: Option<ListedDevices>,
+    callbacks: &'l CallbackCounts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device_identifiers: Option<Vec<&'l [DeviceId]>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_results: Option<Vec<DeviceReport>>,
 }
 
-pub(crate) struct ListedDevices(pub(crate) Arc<[DeviceChange]>);
-
-impl Serialize for ChangeReport {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Members<'l> {
-            request_id: &'l str,
-            account: &'l str,
-            kind: &'static str,
-            service_plan: &'l str,
-            devices: usize,
-            received_at_ms: u64,
-            answer: &'static str,
-            executed_count: usize,
-            callbacks: &'l CallbackCounts,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            device_identifiers: Option<Identifiers<'l>>,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            device_results: Option<Results<'l>>,
+impl<'l> LedgerReport<'l> {
+    /// Builds a report, optionally without the identifiers and results of devices.
+    pub(crate) fn new(ledger: &'l Ledger, identifiers: bool, locked_users: usize) -> Self {
+        let mut executed_counts: HashMap<u64, usize> = HashMap::new();
+        for entry in &ledger.entries {
+            let count = executed_counts.entry(entry.change.content_hash);
+            *count.or_default() += 1;
         }
-        Members {
-            request_id: &self.change.request_id,
-            account: &self.change.account,
-            kind: self.change.operation.name(),
-            service_plan: &self.change.service_plan,
-            devices: self.device_count,
-            received_at_ms: self.change.received_at_ms,
-            answer: self.change.response_kind.ledger_name(),
-            executed_count: self.executed_count,
-            callbacks: &self.change.callbacks,
-            device_identifiers: self.devices.as_ref().map(|devices| Identifiers(&devices.0)),
-            device_results: self.devices.as_ref().map(|devices| Results(&devices.0)),
+        let change_report = |entry: &'l LedgerEntry| {
+            let change = &*entry.change;
+            let executed_count = executed_counts.get(&change.content_hash);
+            let devices = entry.devices.as_ref().filter(|_| identifiers);
+            ChangeReport {
+                request_id: &change.request_id,
+                account: &change.account,
+                kind: change.operation.name,
+                service_plan: &change.service_plan,
+                devices: entry.device_count,
+                received_at_ms: change.received_at_ms,
+                answer: change.response_kind,
+                executed_count: executed_count.copied().unwrap_or(1),
+                callbacks: &change.callbacks,
+                device_identifiers: devices
+                    .map(|devices| devices.iter().map(|device| &*device.sent).collect()),
+                device_results: devices.map(|devices| {
+                    devices
+                        .iter()
+                        .map(DeviceReport::from_device_change)
+                        .collect()
+                }),
+            }
+        };
+        let mut not_executed = ledger.not_executed.clone();
+        if !identifiers {
+            for entry in &mut not_executed {
+                entry.first_device = None;
+            }
         }
-        .serialize(serializer)
-    }
-}
-
-struct Identifiers<'l>(&'l [DeviceChange]);
-
-impl Serialize for Identifiers<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|device| &*device.sent))
-    }
-}
-
-struct Results<'l>(&'l [DeviceChange]);
-
-impl Serialize for Results<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(DeviceReport::from_device_change))
+        Self {
+            log_ins: ledger.logins,
+            log_ins_refused: ledger.rejected_logins,
+            locked_users,
+            token_requests: ledger.token_requests,
+            tokens_revoked: ledger.revocations,
+            changes_accepted: ledger.accepted,
+            changes_not_executed: ledger.not_executed_count,
+            devices_pending: ledger.pending_devices,
+            refused: &ledger.rejections,
+            changes: ledger.entries.iter().map(change_report).collect(),
+            not_executed,
+        }
     }
 }
 
 #[derive(Serialize)]
-struct DeviceReport {
+pub(crate) struct DeviceReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     scenario: Option<&'static str>,
     outcome: DeviceStatus,

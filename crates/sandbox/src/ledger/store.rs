@@ -1,11 +1,10 @@
 //! Stores the entries of the ledger, within limits.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::errors::ErrorResponse;
 use crate::ledger::entries::{DeviceChange, ExecutedChange, NotExecutedEntry};
-use crate::ledger::report::{ChangeReport, LedgerReport, ListedDevices};
 
 /// Maximum number of stored changes. Older ones are only counted.
 const MAX_CHANGES: usize = 10_000;
@@ -18,27 +17,27 @@ const MAX_PENDING: usize = 500_000;
 const MAX_NOT_EXECUTED: usize = 10_000;
 
 /// The ledger since the start of the sandbox.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
-    accepted: u64,
-    logins: u64,
-    rejected_logins: u64,
-    token_requests: u64,
-    revocations: u64,
-    entries: VecDeque<LedgerEntry>,
-    listed_devices: usize,
-    pending_devices: usize,
-    rejections: BTreeMap<&'static str, u64>,
-    not_executed: VecDeque<NotExecutedEntry>,
-    not_executed_count: u64,
+    pub(crate) accepted: u64,
+    pub(crate) logins: u64,
+    pub(crate) rejected_logins: u64,
+    pub(crate) token_requests: u64,
+    pub(crate) revocations: u64,
+    pub(crate) entries: VecDeque<LedgerEntry>,
+    pub(crate) listed_devices: usize,
+    pub(crate) pending_devices: usize,
+    pub(crate) rejections: BTreeMap<&'static str, u64>,
+    pub(crate) not_executed: VecDeque<NotExecutedEntry>,
+    pub(crate) not_executed_count: u64,
 }
 
 #[derive(Clone, Debug)]
-struct LedgerEntry {
-    change: Arc<ExecutedChange>,
-    device_count: usize,
+pub(crate) struct LedgerEntry {
+    pub(crate) change: Arc<ExecutedChange>,
+    pub(crate) device_count: usize,
     /// `None` after eviction.
-    devices: Option<Arc<[DeviceChange]>>,
+    pub(crate) devices: Option<Arc<[DeviceChange]>>,
 }
 
 /// An executed change, and its devices unless they were evicted.
@@ -108,44 +107,6 @@ impl Ledger {
         Some((Arc::clone(&entry.change), entry.devices.clone()))
     }
 
-    /// Returns a snapshot that can be serialized without the lock of the ledger.
-    pub(crate) fn report(&self, identifiers: bool, locked_users: usize) -> LedgerReport {
-        let mut executed_counts: HashMap<u64, usize> = HashMap::new();
-        for entry in &self.entries {
-            let count = executed_counts.entry(entry.change.content_hash);
-            *count.or_default() += 1;
-        }
-        let change_report = |entry: &LedgerEntry| {
-            let executed_count = executed_counts.get(&entry.change.content_hash);
-            let devices = entry.devices.clone().filter(|_| identifiers);
-            ChangeReport {
-                executed_count: executed_count.copied().unwrap_or(1),
-                device_count: entry.device_count,
-                devices: devices.map(ListedDevices),
-                change: Arc::clone(&entry.change),
-            }
-        };
-        let mut not_executed: Vec<_> = self.not_executed.iter().cloned().collect();
-        if !identifiers {
-            for entry in &mut not_executed {
-                entry.first_device = None;
-            }
-        }
-        LedgerReport {
-            log_ins: self.logins,
-            log_ins_refused: self.rejected_logins,
-            locked_users,
-            token_requests: self.token_requests,
-            tokens_revoked: self.revocations,
-            changes_accepted: self.accepted,
-            changes_not_executed: self.not_executed_count,
-            devices_pending: self.pending_devices,
-            refused: self.rejections.clone(),
-            changes: self.entries.iter().map(change_report).collect(),
-            not_executed,
-        }
-    }
-
     fn evict_oldest(&mut self) {
         if self.entries.len() > MAX_CHANGES
             && let Some(oldest) = self.entries.pop_front()
@@ -171,7 +132,8 @@ mod tests {
     use crate::devices::DeviceRegistry;
     use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds};
     use crate::ledger::entries::{CallbackCounts, content_hash};
-    use crate::operations::five_g_bi_plan::FiveGBiPlan;
+    use crate::ledger::report::LedgerReport;
+    use crate::operations::five_g_bi_plan::FIVE_G_BI_PLAN;
     use crate::request_outcome::ResponseKind;
 
     fn accept(ledger: &mut Ledger, plan: &str, count: usize) {
@@ -186,11 +148,11 @@ mod tests {
         let change = ExecutedChange {
             request_id: String::new(),
             account: "0000123456-00001".into(),
-            operation: &FiveGBiPlan,
+            operation: &FIVE_G_BI_PLAN,
             service_plan: plan.into(),
             received_at_ms: 0,
             response_kind: ResponseKind::RequestId,
-            content_hash: content_hash(&FiveGBiPlan, plan, &devices),
+            content_hash: content_hash(&FIVE_G_BI_PLAN, plan, &devices),
             callbacks: CallbackCounts::default(),
         };
         ledger.record_executed(Arc::new(change), devices);
@@ -203,12 +165,14 @@ mod tests {
         for _ in 0..30 {
             accept(&mut ledger, "plan", 10_000);
         }
-        let report = ledger.report(true, 0);
+        let report = LedgerReport::new(&ledger, true, 0);
         let changes = report.changes.iter();
-        let listed: Vec<bool> = changes.map(|change| change.devices.is_some()).collect();
+        let listed: Vec<bool> = changes
+            .map(|change| change.device_results.is_some())
+            .collect();
         assert_eq!(listed, [vec![false; 5], vec![true; 25]].concat());
         let mut changes = report.changes.iter();
-        assert!(changes.all(|change| change.device_count == 10_000));
+        assert!(changes.all(|change| change.devices == 10_000));
     }
 
     #[test]
@@ -217,7 +181,7 @@ mod tests {
         for plan in ["one", "other", "one"] {
             accept(&mut ledger, plan, 1);
         }
-        let report = ledger.report(false, 0);
+        let report = LedgerReport::new(&ledger, false, 0);
         let changes = report.changes.iter();
         let counts: Vec<usize> = changes.map(|change| change.executed_count).collect();
         assert_eq!(counts, [2, 1, 2]);

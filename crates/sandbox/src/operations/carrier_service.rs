@@ -7,7 +7,10 @@ use crate::identifiers::{DeviceId, DeviceIds, find_id};
 
 pub(crate) const CALLBACK_SERVICE: &str = "CarrierService";
 
-/// The identifiers that were sent, and the phone number.
+/// Path of the plan changes. The body selects the operation.
+pub(crate) const PLAN_PATH: &str = "/m2m/v1/devices/actions/plan";
+
+/// Returns the identifiers that were sent, and the phone number.
 pub(crate) fn callback_device_ids(sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> {
     let mut ids = sent.to_vec();
     if find_id(sent, "mdn").is_none() {
@@ -16,7 +19,6 @@ pub(crate) fn callback_device_ids(sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> 
     ids
 }
 
-/// `deviceResponse` of a plan change.
-pub(crate) fn device_response(received_at_ms: u64) -> Value {
+pub(crate) fn device_response(_ids: &[DeviceId], received_at_ms: u64) -> Value {
     json!({ "changeServicePlanResponse": { "effectiveDate": format_us_date(received_at_ms) } })
 }

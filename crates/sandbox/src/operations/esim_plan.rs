@@ -4,13 +4,36 @@ use axum::routing::MethodFilter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::errors::{ErrorResponse, ValidationError, code};
+use crate::errors::{ValidationError, code};
 use crate::identifiers::{self, DeviceId, DeviceIdentity, DeviceIds, find_id};
 use crate::json_body::{self, DeviceIdBody, required_devices, required_text};
-use crate::operations::operation::{ChangeRequest, Operation};
+use crate::operations::operation::{ChangeRequest, Feature, Operation};
 
-#[derive(Debug)]
-pub(crate) struct EsimPlan;
+pub(crate) static ESIM_PLAN: Operation = Operation {
+    name: "esim",
+    // Verizon's documentation of this call shows the path with a double slash.
+    endpoints: &[
+        (
+            MethodFilter::POST,
+            "/m2m/v1/devices/profile/actions/serviceplan",
+        ),
+        (
+            MethodFilter::POST,
+            "/m2m/v1//devices/profile/actions/serviceplan",
+        ),
+    ],
+    device_list_member: "devices",
+    parse,
+    error_response: ValidationError::into_numeric_response,
+    device_identity,
+    // Assumed: the payload and the sibling calls belong to this service (see thingspace-facts,
+    // section 4.1).
+    callback_service: "DeviceProfileService",
+    callback_device_ids,
+    device_response,
+    success_status: Some("SUCCESS"),
+    features: &[Feature::StatusV2],
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -28,100 +51,50 @@ struct Device<'b> {
     device_ids: Option<Vec<DeviceIdBody<'b>>>,
 }
 
-impl Operation for EsimPlan {
-    fn name(&self) -> &'static str {
-        "esim"
-    }
+fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
+    json_body::check_characters(body)?;
+    let body: Body<'_> = json_body::parse_json(body)?;
+    let account = required_text(body.account_name, "accountName")?;
+    json_body::check_account(account)?;
+    let service_plan = required_text(body.service_plan, "servicePlan")?;
+    let devices = required_devices(body.devices, "devices")?
+        .into_iter()
+        .map(Device::into_device_ids)
+        .collect::<Result<_, _>>()?;
+    Ok(ChangeRequest {
+        account: Some(account.to_owned()),
+        service_plan: service_plan.to_owned(),
+        devices,
+    })
+}
 
-    /// The eSIM page prints its own path with a double slash.
-    fn endpoints(&self) -> &'static [(MethodFilter, &'static str)] {
-        &[
-            (
-                MethodFilter::POST,
-                "/m2m/v1/devices/profile/actions/serviceplan",
-            ),
-            (
-                MethodFilter::POST,
-                "/m2m/v1//devices/profile/actions/serviceplan",
-            ),
-        ]
+/// Identifies a profile by its ICCID: an eSIM may have several profiles.
+fn device_identity(sent: &DeviceIds) -> DeviceIdentity {
+    let iccid = find_id(sent, "iccid").unwrap_or_default();
+    DeviceIdentity {
+        keys: vec![identifiers::normalized_key("iccid", iccid)],
+        mdn: identifiers::derive_mdn(iccid),
     }
+}
 
-    fn device_list_member(&self) -> &'static str {
-        "devices"
-    }
+/// Returns the four kinds of the documentation, in its order and spelling.
+fn callback_device_ids(sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> {
+    let eid = find_id(sent, "eid").unwrap_or_default();
+    vec![
+        DeviceId::new("Eid", eid),
+        DeviceId::new("Imei", &identifiers::derive_imei(eid)),
+        DeviceId::new("msisdn", &format!("1{mdn}")),
+        DeviceId::new("Iccid", find_id(sent, "iccid").unwrap_or_default()),
+    ]
+}
 
-    fn parse(&self, body: &[u8]) -> Result<ChangeRequest, ValidationError> {
-        json_body::check_characters(body)?;
-        let body: Body<'_> = json_body::parse_json(body)?;
-        let account = required_text(body.account_name, "accountName")?;
-        json_body::check_account(account)?;
-        let service_plan = required_text(body.service_plan, "servicePlan")?;
-        let devices = required_devices(body.devices, "devices")?
-            .into_iter()
-            .map(Device::into_device_ids)
-            .collect::<Result<_, _>>()?;
-        Ok(ChangeRequest {
-            account: Some(account.to_owned()),
-            service_plan: service_plan.to_owned(),
-            devices,
-        })
-    }
-
-    fn error_response(&self, error: ValidationError) -> ErrorResponse {
-        error.into_numeric_response()
-    }
-
-    /// A profile is its ICCID: an eSIM may have several profiles.
-    fn device_identity(&self, sent: &DeviceIds) -> DeviceIdentity {
-        let iccid = find_id(sent, "iccid").unwrap_or_default();
-        DeviceIdentity {
-            keys: vec![identifiers::normalized_key("iccid", iccid)],
-            mdn: identifiers::derive_mdn(iccid),
-        }
-    }
-
-    /// The eSIM page names no service. The payload and the sibling calls use this one (see
-    /// thingspace-facts, section 4.1).
-    fn callback_service(&self) -> &'static str {
-        "DeviceProfileService"
-    }
-
-    /// The four kinds of the eSIM page, in its order and spelling.
-    fn callback_device_ids(&self, sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> {
-        let eid = find_id(sent, "eid").unwrap_or_default();
-        vec![
-            DeviceId::new("Eid", eid),
-            DeviceId::new("Imei", &identifiers::derive_imei(eid)),
-            DeviceId::new("msisdn", &format!("1{mdn}")),
-            DeviceId::new("Iccid", find_id(sent, "iccid").unwrap_or_default()),
-        ]
-    }
-
-    fn device_response(&self, ids: &[DeviceId], _received_at_ms: u64) -> Value {
-        json!({ "deviceProfileResponse": {
-            "deviceIdentifierCollection": ids,
-            "state": "ACTIVE",
-            "profileStatus": "ENABLE",
-            "profileRole": "LOCAL",
-        } })
-    }
-
-    fn success_status(&self) -> Option<&'static str> {
-        Some("SUCCESS")
-    }
-
-    fn can_report_mdn_only(&self) -> bool {
-        false
-    }
-
-    fn has_service_address(&self) -> bool {
-        false
-    }
-
-    fn has_status_v2(&self) -> bool {
-        true
-    }
+fn device_response(ids: &[DeviceId], _received_at_ms: u64) -> Value {
+    json!({ "deviceProfileResponse": {
+        "deviceIdentifierCollection": ids,
+        "state": "ACTIVE",
+        "profileStatus": "ENABLE",
+        "profileRole": "LOCAL",
+    } })
 }
 
 impl Device<'_> {

@@ -3,20 +3,35 @@
 use axum::routing::MethodFilter;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::Value;
 
-use crate::errors::{ErrorResponse, ValidationError, code};
-use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds};
+use crate::errors::{ValidationError, code};
+use crate::identifiers::{DeviceIdentity, DeviceIds};
 use crate::json_body::{self, DeviceIdBody, required, required_devices, required_text};
 use crate::operations::carrier_service;
-use crate::operations::operation::{ChangeRequest, Operation};
+use crate::operations::operation::{ChangeRequest, Feature, Operation};
 
 /// Maximum length of `firstName` and `lastName`, in characters.
 const MAX_FIRST_NAME: usize = 20;
 const MAX_LAST_NAME: usize = 25;
 
-#[derive(Debug)]
-pub(crate) struct FiveGBiPlan;
+pub(crate) static FIVE_G_BI_PLAN: Operation = Operation {
+    name: "five_g_bi",
+    // Verizon's documentation shows both methods (see thingspace-facts, section 3.2).
+    endpoints: &[
+        (MethodFilter::POST, carrier_service::PLAN_PATH),
+        (MethodFilter::PUT, carrier_service::PLAN_PATH),
+    ],
+    device_list_member: "deviceListWithServiceAddress",
+    parse,
+    error_response: ValidationError::into_dotted_response,
+    device_identity: DeviceIdentity::of_line,
+    callback_service: carrier_service::CALLBACK_SERVICE,
+    callback_device_ids: carrier_service::callback_device_ids,
+    device_response: carrier_service::device_response,
+    // The documented callback has neither a status nor counts.
+    success_status: None,
+    features: &[Feature::ServiceAddress, Feature::MdnOnlyCallback],
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -62,82 +77,27 @@ struct CustomerName<'b> {
     last_name: Option<&'b str>,
 }
 
-impl Operation for FiveGBiPlan {
-    fn name(&self) -> &'static str {
-        "five_g_bi"
+fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
+    json_body::check_characters(body)?;
+    let body: Body<'_> = json_body::parse_json(body)?;
+    if body.devices.is_some() {
+        return Err(ValidationError::new(
+            code::REQUEST_UNDEFINED,
+            "The request must contain deviceListWithServiceAddress instead of devices",
+        ));
     }
-
-    /// The 5G page says PUT in its headline and POST in its request line.
-    fn endpoints(&self) -> &'static [(MethodFilter, &'static str)] {
-        const PATH: &str = "/m2m/v1/devices/actions/plan";
-        &[(MethodFilter::POST, PATH), (MethodFilter::PUT, PATH)]
-    }
-
-    fn device_list_member(&self) -> &'static str {
-        "deviceListWithServiceAddress"
-    }
-
-    fn parse(&self, body: &[u8]) -> Result<ChangeRequest, ValidationError> {
-        json_body::check_characters(body)?;
-        let body: Body<'_> = json_body::parse_json(body)?;
-        if body.devices.is_some() {
-            return Err(ValidationError::new(
-                code::REQUEST_UNDEFINED,
-                "The sandbox does not support devices in this request, only deviceListWithServiceAddress",
-            ));
-        }
-        body.account_name.map_or(Ok(()), json_body::check_account)?;
-        let service_plan = required_text(body.service_plan, "servicePlan")?;
-        let devices = required_devices(
-            body.device_list_with_service_address,
-            self.device_list_member(),
-        )?
+    body.account_name.map_or(Ok(()), json_body::check_account)?;
+    let service_plan = required_text(body.service_plan, "servicePlan")?;
+    let devices = body.device_list_with_service_address;
+    let devices = required_devices(devices, FIVE_G_BI_PLAN.device_list_member)?
         .into_iter()
         .map(Device::into_device_ids)
         .collect::<Result<_, _>>()?;
-        Ok(ChangeRequest {
-            account: body.account_name.map(str::to_owned),
-            service_plan: service_plan.to_owned(),
-            devices,
-        })
-    }
-
-    fn error_response(&self, error: ValidationError) -> ErrorResponse {
-        error.into_dotted_response()
-    }
-
-    fn device_identity(&self, sent: &DeviceIds) -> DeviceIdentity {
-        DeviceIdentity::of_line(sent)
-    }
-
-    fn callback_service(&self) -> &'static str {
-        carrier_service::CALLBACK_SERVICE
-    }
-
-    fn callback_device_ids(&self, sent: &DeviceIds, mdn: &str) -> Vec<DeviceId> {
-        carrier_service::callback_device_ids(sent, mdn)
-    }
-
-    fn device_response(&self, _ids: &[DeviceId], received_at_ms: u64) -> Value {
-        carrier_service::device_response(received_at_ms)
-    }
-
-    /// The sample on the 5G page has neither a status nor counts.
-    fn success_status(&self) -> Option<&'static str> {
-        None
-    }
-
-    fn can_report_mdn_only(&self) -> bool {
-        true
-    }
-
-    fn has_service_address(&self) -> bool {
-        true
-    }
-
-    fn has_status_v2(&self) -> bool {
-        false
-    }
+    Ok(ChangeRequest {
+        account: body.account_name.map(str::to_owned),
+        service_plan: service_plan.to_owned(),
+        devices,
+    })
 }
 
 impl Device<'_> {

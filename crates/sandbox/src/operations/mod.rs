@@ -10,27 +10,27 @@ use std::collections::HashMap;
 use axum::routing::MethodFilter;
 use serde::de::IgnoredAny;
 
-use esim_plan::EsimPlan;
-use five_g_bi_plan::FiveGBiPlan;
+use esim_plan::ESIM_PLAN;
+use five_g_bi_plan::FIVE_G_BI_PLAN;
 use operation::Operation;
 
 /// All operations.
-pub(crate) static OPERATIONS: &[&dyn Operation] = &[&EsimPlan, &FiveGBiPlan];
+pub(crate) static OPERATIONS: &[&Operation] = &[&ESIM_PLAN, &FIVE_G_BI_PLAN];
 
 /// A method and a path, and the operations that share them.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Endpoint {
     pub(crate) method: MethodFilter,
     pub(crate) path: &'static str,
-    first: &'static dyn Operation,
-    others: Vec<&'static dyn Operation>,
+    first: &'static Operation,
+    others: Vec<&'static Operation>,
 }
 
 /// Returns the endpoints of all operations.
 pub(crate) fn endpoints() -> Vec<Endpoint> {
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for &operation in OPERATIONS {
-        for &(method, path) in operation.endpoints() {
+        for &(method, path) in operation.endpoints {
             let shared = endpoints
                 .iter_mut()
                 .find(|endpoint| endpoint.method == method && endpoint.path == path);
@@ -51,15 +51,14 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
 impl Endpoint {
     /// Selects the operation of a request by the member of its body that lists the devices. Returns
     /// the first operation if none has such a member: it reports the error.
-    pub(crate) fn select(&self, body: &[u8]) -> &'static dyn Operation {
+    pub(crate) fn select(&self, body: &[u8]) -> &'static Operation {
         if self.others.is_empty() {
             return self.first;
         }
         let members: HashMap<String, IgnoredAny> = serde_json::from_slice(body).unwrap_or_default();
-        std::iter::once(&self.first)
-            .chain(&self.others)
-            .find(|operation| members.contains_key(operation.device_list_member()))
-            .unwrap_or(&self.first)
-            .to_owned()
+        let mut operations = std::iter::once(self.first).chain(self.others.iter().copied());
+        operations
+            .find(|operation| members.contains_key(operation.device_list_member))
+            .unwrap_or(self.first)
     }
 }

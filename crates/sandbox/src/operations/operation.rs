@@ -1,6 +1,4 @@
-//! The trait of a simulated operation.
-
-use std::fmt;
+//! The description of a simulated operation.
 
 use axum::routing::MethodFilter;
 use serde_json::Value;
@@ -18,44 +16,40 @@ pub(crate) struct ChangeRequest {
 }
 
 /// A kind of change: its request, its callbacks and its lookups.
-pub(crate) trait Operation: fmt::Debug + Sync {
+#[derive(Debug)]
+pub(crate) struct Operation {
     /// Name in the ledger and in the list of scenarios.
-    fn name(&self) -> &'static str;
-
+    pub(crate) name: &'static str,
     /// Methods and paths, below the base URL. Operations may share an endpoint.
-    fn endpoints(&self) -> &'static [(MethodFilter, &'static str)];
-
+    pub(crate) endpoints: &'static [(MethodFilter, &'static str)],
     /// Member of the body that lists the devices. It selects one of the operations that share an
     /// endpoint.
-    fn device_list_member(&self) -> &'static str;
-
+    pub(crate) device_list_member: &'static str,
     /// Parses and validates the body of a request.
-    fn parse(&self, body: &[u8]) -> Result<ChangeRequest, ValidationError>;
-
+    pub(crate) parse: fn(&[u8]) -> Result<ChangeRequest, ValidationError>,
     /// Formats an error as the endpoint does.
-    fn error_response(&self, error: ValidationError) -> ErrorResponse;
-
+    pub(crate) error_response: fn(ValidationError) -> ErrorResponse,
     /// Determines which device a request names.
-    fn device_identity(&self, sent: &DeviceIds) -> DeviceIdentity;
-
+    pub(crate) device_identity: fn(&DeviceIds) -> DeviceIdentity,
     /// Callback service that reports the results.
-    fn callback_service(&self) -> &'static str;
-
-    /// Identifiers of a device in its callbacks.
-    fn callback_device_ids(&self, sent: &DeviceIds, mdn: &str) -> Vec<DeviceId>;
-
-    /// `deviceResponse` of a callback.
-    fn device_response(&self, ids: &[DeviceId], received_at_ms: u64) -> Value;
-
+    pub(crate) callback_service: &'static str,
+    /// Returns the identifiers of a device in its callbacks, from those in the request and the MDN.
+    pub(crate) callback_device_ids: fn(&DeviceIds, &str) -> Vec<DeviceId>,
+    /// Returns the `deviceResponse` of a callback, from its identifiers and the Unix time of the
+    /// request in milliseconds.
+    pub(crate) device_response: fn(&[DeviceId], u64) -> Value,
     /// `status` of a successful callback. `None`: it has neither a status nor counts.
-    fn success_status(&self) -> Option<&'static str>;
+    pub(crate) success_status: Option<&'static str>,
+    pub(crate) features: &'static [Feature],
+}
 
-    /// True if a callback may contain the `mdn` alone, whichever identifiers were sent.
-    fn can_report_mdn_only(&self) -> bool;
-
-    /// True if requests contain the service address of each device.
-    fn has_service_address(&self) -> bool;
-
-    /// True if the status call of version 2 covers requests of this operation.
-    fn has_status_v2(&self) -> bool;
+/// A property of some operations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Feature {
+    /// Requests contain the service address of each device.
+    ServiceAddress,
+    /// A callback may contain the `mdn` alone, whichever identifiers were sent.
+    MdnOnlyCallback,
+    /// The status call of version 2 covers the requests.
+    StatusV2,
 }

@@ -1,7 +1,7 @@
 //! The definition of a scenario.
 
 use crate::device_outcome::DeviceOutcome;
-use crate::operations::operation::Operation;
+use crate::operations::operation::{Feature, Operation};
 use crate::request_outcome::{NotExecutedCause, ResponseKind};
 
 /// A situation that an identifier selects.
@@ -11,21 +11,12 @@ pub(crate) struct Scenario {
     pub(crate) number: u8,
     pub(crate) name: &'static str,
     pub(crate) description: &'static str,
-    pub(crate) applies_to: AppliesTo,
+    /// The feature that an operation needs.
+    pub(crate) feature: Option<Feature>,
     pub(crate) effect: ScenarioEffect,
 }
 
-/// The operations that a scenario applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AppliesTo {
-    AllOperations,
-    /// Operations whose requests contain service addresses.
-    ServiceAddresses,
-    /// Operations whose callbacks may contain the `mdn` alone.
-    MdnCallbacks,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum ScenarioEffect {
     /// Sets the outcome of the device.
     Device(DeviceOutcome),
@@ -38,12 +29,9 @@ pub(crate) enum ScenarioEffect {
 }
 
 impl Scenario {
-    pub(crate) fn applies_to(&self, operation: &dyn Operation) -> bool {
-        match self.applies_to {
-            AppliesTo::AllOperations => true,
-            AppliesTo::ServiceAddresses => operation.has_service_address(),
-            AppliesTo::MdnCallbacks => operation.can_report_mdn_only(),
-        }
+    pub(crate) fn applies_to(&self, operation: &Operation) -> bool {
+        self.feature
+            .is_none_or(|feature| operation.features.contains(&feature))
     }
 
     /// Returns the outcome of the device, unless the scenario concerns the request.

@@ -25,26 +25,10 @@ pub(crate) struct ReservedPrefix {
 /// The prefixes, in the order in which they decide. An ICCID precedes its EID, which may have
 /// several profiles. A MEID precedes the MDN of its line.
 pub(crate) const RESERVED_PREFIXES: [ReservedPrefix; 4] = [
-    ReservedPrefix {
-        kind: "iccid",
-        prefix: "99949",
-        length: 20,
-    },
-    ReservedPrefix {
-        kind: "eid",
-        prefix: "999",
-        length: 32,
-    },
-    ReservedPrefix {
-        kind: "meid",
-        prefix: "FF00000F",
-        length: 14,
-    },
-    ReservedPrefix {
-        kind: "mdn",
-        prefix: "5559",
-        length: 10,
-    },
+    ReservedPrefix::new("iccid", "99949", 20),
+    ReservedPrefix::new("eid", "999", 32),
+    ReservedPrefix::new("meid", "FF00000F", 14),
+    ReservedPrefix::new("mdn", "5559", 10),
 ];
 
 /// A scenario, and the identifier that selects it.
@@ -56,7 +40,7 @@ pub(crate) struct ScenarioMatch<'d> {
 
 /// Returns the scenario that a device selects in an operation.
 pub(crate) fn match_device<'d>(
-    operation: &dyn Operation,
+    operation: &Operation,
     device: &'d [DeviceId],
 ) -> Option<ScenarioMatch<'d>> {
     matches(device).find(|hit| hit.scenario.applies_to(operation))
@@ -64,7 +48,7 @@ pub(crate) fn match_device<'d>(
 
 /// Returns the scenarios of a request's devices, in the order of the devices.
 pub(crate) fn match_devices<'d>(
-    operation: &dyn Operation,
+    operation: &Operation,
     devices: &'d [DeviceIds],
 ) -> Vec<ScenarioMatch<'d>> {
     devices
@@ -108,6 +92,14 @@ pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
 }
 
 impl ReservedPrefix {
+    const fn new(kind: &'static str, prefix: &'static str, length: usize) -> Self {
+        Self {
+            kind,
+            prefix,
+            length,
+        }
+    }
+
     /// Returns the scenario of an identifier. An MSISDN is an MDN with a country code.
     fn match_identifier<'d>(&self, one: &'d DeviceId) -> Option<ScenarioMatch<'d>> {
         let id: &'d str = if one.has_kind("msisdn") && self.kind == "mdn" {

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::operations::OPERATIONS;
-use crate::scenario::definition::{AppliesTo, Scenario, ScenarioEffect};
+use crate::scenario::definition::{Scenario, ScenarioEffect};
 use crate::scenario::identifiers::RESERVED_PREFIXES;
 use crate::scenario::table::SCENARIOS;
 
@@ -42,13 +42,13 @@ pub fn scenarios() -> Vec<ScenarioInfo> {
 fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
     let operations = OPERATIONS.iter();
     // Only eSIM changes, which have the scenarios of all operations, require an EID.
-    let has_eid = scenario.applies_to == AppliesTo::AllOperations;
+    let has_eid = scenario.feature.is_none();
     let prefixes = RESERVED_PREFIXES.iter();
     ScenarioInfo {
         name: scenario.name,
         changes: operations
-            .filter(|operation| scenario.applies_to(**operation))
-            .map(|operation| operation.name())
+            .filter(|operation| scenario.applies_to(operation))
+            .map(|operation| operation.name)
             .collect(),
         concerns: match scenario.effect {
             ScenarioEffect::Device(_) => "device",

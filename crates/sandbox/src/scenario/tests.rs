@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::identifiers::{self, DeviceId, DeviceIds};
 use crate::operations::OPERATIONS;
-use crate::operations::esim_plan::EsimPlan;
-use crate::operations::five_g_bi_plan::FiveGBiPlan;
+use crate::operations::esim_plan::ESIM_PLAN;
+use crate::operations::five_g_bi_plan::FIVE_G_BI_PLAN;
 use crate::operations::operation::Operation;
 use crate::scenario::identifiers::match_device;
 use crate::scenario::list::{IdentifierPrefix, scenarios, scenarios_markdown};
@@ -16,13 +16,13 @@ fn device(kind: &str, id: &str) -> DeviceIds {
     Arc::new([DeviceId::new(kind, id)])
 }
 
-fn scenario_name(operation: &dyn Operation, kind: &str, id: &str) -> Option<&'static str> {
+fn scenario_name(operation: &Operation, kind: &str, id: &str) -> Option<&'static str> {
     match_device(operation, &device(kind, id)).map(|hit| hit.scenario.name)
 }
 
 fn assert_no_scenario(kind: &str, id: &str) {
     for operation in OPERATIONS {
-        assert_eq!(scenario_name(*operation, kind, id), None, "{kind} {id}");
+        assert_eq!(scenario_name(operation, kind, id), None, "{kind} {id}");
     }
 }
 
@@ -97,7 +97,7 @@ fn each_prefix_of_a_scenario_selects_it_with_any_serial() {
                 let id = identifier(prefix, serial);
                 identifiers::validate(prefix.kind, &id).unwrap();
                 for &operation in OPERATIONS {
-                    let applies = listed.changes.contains(&operation.name());
+                    let applies = listed.changes.contains(&operation.name);
                     let expected = applies.then_some(listed.name);
                     assert_eq!(scenario_name(operation, prefix.kind, &id), expected, "{id}");
                     let lower = id.to_ascii_lowercase();
@@ -129,20 +129,23 @@ fn the_iccid_decides_before_the_eid_and_the_meid_before_the_mdn() {
     let id = DeviceId::new;
     let (lost, late) = ("99949310000000000001", "99934000000000000000000000000001");
     let esim = [id("eid", late), id("iccid", lost)];
-    let hit = match_device(&EsimPlan, &esim).unwrap();
+    let hit = match_device(&ESIM_PLAN, &esim).unwrap();
     assert_eq!((hit.scenario.name, hit.identifier), ("lost", lost));
     let other = [id("eid", late), id("iccid", "89148000000800139708")];
     assert_eq!(
-        match_device(&EsimPlan, &other).unwrap().scenario.name,
+        match_device(&ESIM_PLAN, &other).unwrap().scenario.name,
         "late"
     );
 
     let five_g = [id("mdn", "5559340001"), id("MEID", "FF00000F310001")];
     assert_eq!(
-        match_device(&FiveGBiPlan, &five_g).unwrap().scenario.name,
+        match_device(&FIVE_G_BI_PLAN, &five_g)
+            .unwrap()
+            .scenario
+            .name,
         "lost"
     );
-    let msisdn = scenario_name(&FiveGBiPlan, "msisdn", "15559340001");
+    let msisdn = scenario_name(&FIVE_G_BI_PLAN, "msisdn", "15559340001");
     assert_eq!(msisdn, Some("late"));
 }
 

@@ -390,7 +390,7 @@ async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() 
 fn each_operation_has_its_own_callback_service() {
     let services: Vec<_> = OPERATIONS
         .iter()
-        .map(|operation| (operation.name(), operation.callback_service()))
+        .map(|operation| (operation.name, operation.callback_service))
         .collect();
     assert_eq!(
         services,
