@@ -77,7 +77,7 @@ fn matches(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
 pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
     let kinds = RESERVED_PREFIXES
         .iter()
-        .filter(|reserved| !matches!(reserved.kind, "iccid" | "eid"));
+        .filter(|reserved| reserved.kind != "eid");
     let on_plan = |scenario: &&Scenario| {
         let outcome = scenario.device_outcome();
         outcome.is_some_and(|outcome| outcome.on_plan_before)

@@ -239,8 +239,8 @@ async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
         assert_eq!(last["key"], "DeviceId");
         largest = Some(last["value"].as_str().unwrap().parse::<u64>().unwrap());
     }
-    // Includes the preloaded devices: two scenarios, two kinds, 16 serials.
-    assert_eq!((seen.len(), pages), (25 + 64, 9));
+    // Includes the preloaded devices: two scenarios, three kinds, 16 serials.
+    assert_eq!((seen.len(), pages), (25 + 96, 13));
     // The failed device is still on the initial plan.
     let initial = json!({ "accountName": ACCOUNT, "servicePlan": "Sandbox Initial Plan" });
     let listed = harness.post(LIST, &initial, 200).await;
