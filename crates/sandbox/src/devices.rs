@@ -1,13 +1,19 @@
 //! The devices of the platform: identifiers, account, plan, and number of changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds, normalized_key};
-use crate::seeded_faults::stable_hash;
+use crate::{
+    identifiers::{DeviceId, DeviceIdentity, DeviceIds, normalized_key},
+    seeded_faults::stable_hash,
+};
 
 /// Maximum number of stored devices. The oldest is evicted first, and is on the initial plan again
 /// afterwards.

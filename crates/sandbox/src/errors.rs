@@ -4,8 +4,10 @@
 //! dotted code, and the eSIM services the HTTP status as a string (see thingspace-facts, section
 //! 6).
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde_json::{Value, json};
 
 /// Codes of the M2M services (see thingspace-facts, section 6).
@@ -125,13 +127,21 @@ impl ErrorResponse {
     }
 
     pub(crate) fn invalid_token() -> Self {
-        let (code, message, description) = INVALID_TOKEN;
-        Self::fault(StatusCode::UNAUTHORIZED, code, message, description)
+        Self::invalid_token_as(Self::fault)
     }
 
     pub(crate) fn invalid_token_xml() -> Self {
-        let (code, message, description) = INVALID_TOKEN;
-        Self::fault_xml(StatusCode::UNAUTHORIZED, code, message, description)
+        Self::invalid_token_as(Self::fault_xml)
+    }
+
+    fn invalid_token_as(format: fn(StatusCode, &'static str, &str, &str) -> Self) -> Self {
+        format(
+            StatusCode::UNAUTHORIZED,
+            "900901",
+            "Invalid Credentials",
+            "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct \
+             access token",
+        )
     }
 
     /// The documented response to wrong authentication, with its code.
@@ -252,14 +262,6 @@ impl ErrorResponse {
         }
     }
 }
-
-/// Code, message and description of the fault of an invalid token.
-const INVALID_TOKEN: (&str, &str, &str) = (
-    "900901",
-    "Invalid Credentials",
-    "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct access \
-     token",
-);
 
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {

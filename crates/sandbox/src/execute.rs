@@ -8,20 +8,26 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
-use crate::auth::RequestCredentials;
-use crate::callback::barrier::EarlyCallbackBarrier;
-use crate::callback::delivery::{self, DeliveryJob};
-use crate::device_outcome::{CallbackTiming, DeviceOutcome};
-use crate::errors::ErrorResponse;
-use crate::identifiers::DeviceIds;
-use crate::ledger::entries::{
-    CallbackCounts, DeviceChange, ExecutedChange, NotExecutedEntry, content_hash,
+use crate::{
+    auth::RequestCredentials,
+    callback::{
+        barrier::EarlyCallbackBarrier,
+        delivery::{self, DeliveryJob},
+    },
+    device_outcome::{CallbackTiming, DeviceOutcome},
+    errors::ErrorResponse,
+    identifiers::DeviceIds,
+    ledger::entries::{
+        CallbackCounts, DeviceChange, ExecutedChange, NotExecutedEntry, content_hash,
+    },
+    operations::operation::{ChangeRequest, Operation},
+    platform::Platform,
+    request_outcome::{AcceptedChange, NotExecuted, NotExecutedCause, ResponseKind},
+    scenario::{
+        definition::ScenarioEffect,
+        identifiers::{ScenarioMatch, match_device, match_devices},
+    },
 };
-use crate::operations::operation::{ChangeRequest, Operation};
-use crate::platform::Platform;
-use crate::request_outcome::{AcceptedChange, NotExecuted, NotExecutedCause, ResponseKind};
-use crate::scenario::definition::ScenarioEffect;
-use crate::scenario::identifiers::{ScenarioMatch, match_device, match_devices};
 
 /// Executes the changes of one request.
 pub(crate) struct Executor<'p> {

@@ -3,8 +3,10 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::errors::{ValidationError, code};
-use crate::identifiers::{self, DeviceId, DeviceIds};
+use crate::{
+    errors::{ValidationError, code},
+    identifiers::{self, DeviceId, DeviceIds},
+};
 
 /// Maximum number of devices in a request. Documented for eSIM plan changes; the sandbox applies it
 /// to every operation (see thingspace-facts, section 3).

@@ -31,14 +31,15 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::future::{Future, IntoFuture as _};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    future::{Future, IntoFuture as _},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::{net::TcpListener, time::timeout};
 use url::Url;
 
 use http::connections::{Connection, DroppableListener};

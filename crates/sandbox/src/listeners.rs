@@ -1,7 +1,6 @@
 //! Registered callback listeners: one per account and service.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,8 +8,10 @@ use thingspace_loopback::is_loopback_url;
 use tokio::time::Instant;
 use url::Url;
 
-use crate::errors::{ValidationError, code};
-use crate::json_body::{self, remove_nulls, required_text};
+use crate::{
+    errors::{ValidationError, code},
+    json_body::{self, remove_nulls, required_text},
+};
 
 /// Maximum number of accounts with listeners.
 const MAX_ACCOUNTS: usize = 1000;
@@ -78,7 +79,7 @@ impl Registrations {
         json_body::check_account(account)?;
         let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
         let service = parse_service(required_text(registration.name, "name")?)?;
-        let listener = registration.into_listener(self.any_port)?;
+        let listener = registration.to_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
             return Err(ValidationError::new(
                 code::UNEXPECTED,
@@ -155,7 +156,7 @@ impl Registrations {
 }
 
 impl RegistrationBody<'_> {
-    fn into_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
+    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
         let url = required_text(self.url, "url")?;
         let url = Url::parse(url)
             .ok()

@@ -1,27 +1,28 @@
 //! The state that handlers and deliveries share.
 
-use std::io;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
-use crate::auth::Auth;
-use crate::callback::client;
-use crate::clock::Clock;
-use crate::devices::DeviceRegistry;
-use crate::ledger::store::Ledger;
-use crate::listeners::{CallbackListener, Registrations};
-use crate::one_shot::OneShot;
-use crate::rate_limiter::RateLimiter;
-use crate::scenario::identifiers::preloaded_devices;
-use crate::seeded_faults::SeededFaults;
-use crate::settings::{ResendTiming, Settings};
+use crate::{
+    auth::Auth,
+    callback::client,
+    clock::Clock,
+    devices::DeviceRegistry,
+    ledger::store::Ledger,
+    listeners::{CallbackListener, Registrations},
+    one_shot::OneShot,
+    rate_limiter::RateLimiter,
+    scenario::identifiers::preloaded_devices,
+    seeded_faults::SeededFaults,
+    settings::{ResendTiming, Settings},
+};
 
 /// One simulated ThingSpace.
 pub(crate) struct Platform {

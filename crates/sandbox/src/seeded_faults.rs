@@ -6,13 +6,13 @@
 
 use fastrand::Rng;
 
-use crate::callback_faults::SEEDED;
-use crate::device_outcome::{
-    CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult,
+use crate::{
+    callback_faults::SEEDED,
+    device_outcome::{CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult},
+    errors::ErrorResponse,
+    request_outcome::{NotExecuted, ResponseKind},
+    settings::{CallbackOrder, FaultRates},
 };
-use crate::errors::ErrorResponse;
-use crate::request_outcome::{NotExecuted, ResponseKind};
-use crate::settings::{CallbackOrder, FaultRates};
 
 /// Decisions that have a generator of their own.
 const DEVICE: u64 = 2;

@@ -1,8 +1,6 @@
 //! The settings of a sandbox. The settings of the gateway are their only source of defaults.
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use url::Url;
 

@@ -7,17 +7,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use axum::http::{HeaderMap, StatusCode, header};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::time::Instant;
 use uuid::{Builder, Uuid};
 
-use crate::errors::{ErrorResponse, code};
-use crate::settings::{AcceptedCredentials, Settings};
+use crate::{
+    errors::{ErrorResponse, code},
+    settings::{AcceptedCredentials, Settings},
+};
 
 /// Number of failed log-ins in a row that lock the user.
 const MAX_FAILED_LOGINS: u8 = 5;
@@ -96,15 +96,14 @@ impl Auth {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(ErrorResponse::missing_token());
         }
-        basic(headers)
-            .filter(|app| self.accepts_app(app))
-            .ok_or_else(|| {
-                ErrorResponse::oauth(
-                    StatusCode::UNAUTHORIZED,
-                    "invalid_client",
-                    "Client Authentication failed.",
-                )
-            })
+        let accepted = basic(headers).filter(|app| {
+            accepts(&self.expected.app_key, &app.key)
+                && accepts(&self.expected.app_secret, &app.secret)
+        });
+        accepted.ok_or_else(|| {
+            let description = "Client Authentication failed.";
+            ErrorResponse::oauth(StatusCode::UNAUTHORIZED, "invalid_client", description)
+        })
     }
 
     /// Returns the token of an application, or a new one.
@@ -154,7 +153,7 @@ impl Auth {
 
     /// Returns the access token of a request if it is valid.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
-        let value = bearer(headers).ok_or_else(ErrorResponse::missing_token)?;
+        let value = authorization(headers, "bearer").ok_or_else(ErrorResponse::missing_token)?;
         let now = Instant::now();
         self.tokens
             .iter()
@@ -170,18 +169,13 @@ impl Auth {
         username: &str,
         password: &str,
     ) -> Result<String, ErrorResponse> {
-        if self.is_locked(username) {
-            return Err(ErrorResponse::m2m(
-                code::PASSWORD_INVALID,
-                "The user is locked after 5 failed log-ins",
-            ));
+        let rejected = |message| Err(ErrorResponse::m2m(code::PASSWORD_INVALID, message));
+        if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
+            return rejected("The user is locked after 5 failed log-ins");
         }
         if !self.accepts_user(username, password) {
             self.record_failed_login(username);
-            return Err(ErrorResponse::m2m(
-                code::PASSWORD_INVALID,
-                "The username or password is not valid",
-            ));
+            return rejected("The username or password is not valid");
         }
         self.failed_logins.remove(username);
         if self.single_session {
@@ -210,17 +204,9 @@ impl Auth {
             .count()
     }
 
-    fn is_locked(&self, username: &str) -> bool {
-        let count = self.failed_logins.get(username);
-        count.is_some_and(|count| *count >= MAX_FAILED_LOGINS)
-    }
-
     /// Counts a failed log-in of a user that exists.
     fn record_failed_login(&mut self, username: &str) {
-        let exists = match &self.expected.uws_username {
-            Some(expected) => expected == username,
-            None => !username.is_empty(),
-        };
+        let exists = accepts(&self.expected.uws_username, username);
         let has_capacity =
             self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
         if exists && has_capacity {
@@ -232,10 +218,8 @@ impl Auth {
     /// Returns the session of a request if it is valid, and starts its lifetime again.
     pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
-            return Err(ErrorResponse::m2m(
-                code::SESSION_FORMAT,
-                "The request has no session token",
-            ));
+            let message = "The request has no session token";
+            return Err(ErrorResponse::m2m(code::SESSION_FORMAT, message));
         };
         let session = Uuid::try_parse(value)
             .ok()
@@ -253,10 +237,6 @@ impl Auth {
 
     pub(crate) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
-    }
-
-    fn accepts_app(&self, app: &AppCredentials) -> bool {
-        accepts(&self.expected.app_key, &app.key) && accepts(&self.expected.app_secret, &app.secret)
     }
 
     fn accepts_user(&self, username: &str, password: &str) -> bool {
@@ -291,10 +271,6 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 fn authorization<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     let (given, value) = text(headers, "authorization")?.split_once(' ')?;
     given.eq_ignore_ascii_case(scheme).then(|| value.trim())
-}
-
-fn bearer(headers: &HeaderMap) -> Option<&str> {
-    authorization(headers, "bearer")
 }
 
 fn basic(headers: &HeaderMap) -> Option<AppCredentials> {

@@ -1,7 +1,9 @@
 //! Delays the response to a request until its early callbacks are sent.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

@@ -3,12 +3,14 @@
 
 use serde_json::{Value, json};
 
-use crate::callback_faults::{self, CallbackFault};
-use crate::device_outcome::{CallbackFormat, DeviceResult, InterimCallback};
-use crate::identifiers::DeviceId;
-use crate::json_body::remove_nulls;
-use crate::ledger::entries::{DeviceChange, ExecutedChange};
-use crate::listeners::CallbackListener;
+use crate::{
+    callback_faults::{self, CallbackFault},
+    device_outcome::{CallbackFormat, DeviceResult, InterimCallback},
+    identifiers::DeviceId,
+    json_body::remove_nulls,
+    ledger::entries::{DeviceChange, ExecutedChange},
+    listeners::CallbackListener,
+};
 
 /// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
 pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;

@@ -4,21 +4,29 @@
 //! may add an interim callback, a second copy or a delay. The result of a device takes effect when
 //! its callback is due, whether or not it is sent.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::http::header;
-use futures_util::future::BoxFuture;
-use futures_util::stream::{self, FuturesUnordered, StreamExt as _};
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, FuturesUnordered, StreamExt as _},
+};
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
 
-use crate::callback::barrier::EarlyCallbackBarrier;
-use crate::callback::body::{self, MAX_CALLBACK_COUNT};
-use crate::device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback};
-use crate::json_body::MAX_DEVICES_PER_REQUEST;
-use crate::ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange, increment};
-use crate::platform::Platform;
+use crate::{
+    callback::{
+        barrier::EarlyCallbackBarrier,
+        body::{self, MAX_CALLBACK_COUNT},
+    },
+    device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback},
+    json_body::MAX_DEVICES_PER_REQUEST,
+    ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange, increment},
+    platform::Platform,
+};
 
 /// Maximum length of a listener's response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;

@@ -1,14 +1,18 @@
 //! Registration of callback listeners.
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
 use serde_json::json;
 
-use crate::auth::RequestCredentials;
-use crate::errors::{ValidationError, json_response};
-use crate::http::extract::{HandlerResult, PlatformState, json_body};
+use crate::{
+    auth::RequestCredentials,
+    errors::{ValidationError, json_response},
+    http::extract::{HandlerResult, PlatformState, json_body},
+};
 
 pub(crate) async fn register(
     State(platform): PlatformState,

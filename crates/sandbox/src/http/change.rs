@@ -2,20 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::extract::connect_info::ConnectInfo;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::IntoResponse as _;
+use axum::{
+    body::Bytes,
+    extract::{State, connect_info::ConnectInfo},
+    http::{HeaderMap, StatusCode, header},
+    response::IntoResponse as _,
+};
 use serde_json::json;
 
-use crate::auth::RequestCredentials;
-use crate::errors::{ErrorReason, ErrorResponse, json_response};
-use crate::execute::Executor;
-use crate::http::connections::{Connection, RequestConnection};
-use crate::http::extract::{HandlerResult, PlatformState, json_body};
-use crate::operations::Endpoint;
-use crate::request_outcome::{AcceptedChange, NotExecuted, ResponseKind};
+use crate::{
+    auth::RequestCredentials,
+    errors::{ErrorReason, ErrorResponse, json_response},
+    execute::Executor,
+    http::{
+        connections::{Connection, RequestConnection},
+        extract::{HandlerResult, PlatformState, json_body},
+    },
+    operations::Endpoint,
+    request_outcome::{AcceptedChange, NotExecuted, ResponseKind},
+};
 
 /// The page of a proxy that cannot reach the platform.
 const BAD_GATEWAY: &str = "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n\

@@ -1,22 +1,30 @@
 //! Connections that a handler can drop, instead of a response or in the middle of one.
 
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use axum::body::{Body, Bytes};
-use axum::extract::connect_info::{ConnectInfo, Connected};
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::serve::{IncomingStream, Listener};
+use axum::{
+    body::{Body, Bytes},
+    extract::connect_info::{ConnectInfo, Connected},
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    serve::{IncomingStream, Listener},
+};
 use futures_util::stream::{self, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
 
 /// Delay between the first half of a response and the end of its connection, so that the client
 /// receives the half.

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
-use crate::callback_faults;
-use crate::clock::format_us_date;
-use crate::devices::{DeviceAttributes, DeviceRecord};
-use crate::errors::{ValidationError, code};
-use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds};
-use crate::json_body::{self, DeviceIdBody};
-use crate::platform::Platform;
-use crate::scenario::identifiers::fails_with;
+use crate::{
+    callback_faults,
+    clock::format_us_date,
+    devices::{DeviceAttributes, DeviceRecord},
+    errors::{ValidationError, code},
+    identifiers::{DeviceId, DeviceIdentity, DeviceIds},
+    json_body::{self, DeviceIdBody},
+    platform::Platform,
+    scenario::identifiers::fails_with,
+};
 
 /// Maximum number of devices in a page (see thingspace-facts, section 5).
 const MAX_PAGE: usize = 2_000;

@@ -2,33 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use axum::response::Response;
+use axum::{
+    body::Bytes,
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, header, request::Parts},
+    response::Response,
+};
 
-use crate::auth::RequestCredentials;
-use crate::errors::{ErrorResponse, ValidationError, code};
-use crate::platform::Platform;
+use crate::{
+    auth::RequestCredentials,
+    errors::{ErrorResponse, ValidationError, code},
+    platform::Platform,
+};
 
 pub(crate) type PlatformState = State<Arc<Platform>>;
 pub(crate) type HandlerResult = Result<Response, ErrorResponse>;
-
-/// A request with a valid access token. Checked before the body is read.
-pub(crate) struct TokenAuth;
-
-impl FromRequestParts<Arc<Platform>> for TokenAuth {
-    type Rejection = ErrorResponse;
-
-    async fn from_request_parts(
-        parts: &mut Parts,
-        platform: &Arc<Platform>,
-    ) -> Result<Self, ErrorResponse> {
-        let auth = platform.auth.lock();
-        auth.check_token(&parts.headers).map(|_| Self)
-    }
-}
 
 impl FromRequestParts<Arc<Platform>> for RequestCredentials {
     type Rejection = ErrorResponse;

@@ -2,19 +2,25 @@
 
 use std::sync::Arc;
 
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+};
 use serde_json::{Value, json};
 
-use crate::auth::RequestCredentials;
-use crate::errors::{ErrorResponse, ValidationError, code, json_response};
-use crate::http::device_list;
-use crate::http::extract::{self, HandlerResult, PlatformState};
-use crate::json_body;
-use crate::ledger::entries::{DeviceChange, DeviceStatus};
-use crate::operations::operation::Feature;
-use crate::platform::Platform;
+use crate::{
+    auth::RequestCredentials,
+    errors::{ErrorResponse, ValidationError, code, json_response},
+    http::{
+        device_list,
+        extract::{self, HandlerResult, PlatformState},
+    },
+    json_body,
+    ledger::entries::DeviceStatus,
+    operations::operation::Feature,
+    platform::Platform,
+};
 
 /// Lists the plans of an account. Their names and codes differ, as in the example of Verizon's
 /// documentation, which is the first. Changes may use other plans.
@@ -104,8 +110,11 @@ fn status_of(
         .iter()
         .map(|device| device.progress().status)
         .collect();
-    let device = |(device, status): (&DeviceChange, &DeviceStatus)| json!({ "ids": &*device.sent, "status": status_name(*status) });
-    let sub_requests: Vec<Value> = devices.iter().zip(&statuses).map(device).collect();
+    let sub_requests: Vec<Value> = devices
+        .iter()
+        .zip(&statuses)
+        .map(|(device, status)| json!({ "ids": &*device.sent, "status": status_name(*status) }))
+        .collect();
     Ok(json!({
         "requestId": change.request_id,
         "status": status_name(aggregate_status(&statuses)),

@@ -1,16 +1,20 @@
 //! The token endpoint of OAuth 2.0.
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse as _;
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::IntoResponse as _,
+};
 use serde_json::json;
 use url::form_urlencoded;
 
-use crate::auth::AppCredentials;
-use crate::errors::{ErrorResponse, json_response};
-use crate::http::extract::{HandlerResult, PlatformState, has_content_type};
-use crate::platform::Platform;
+use crate::{
+    auth::AppCredentials,
+    errors::{ErrorResponse, json_response},
+    http::extract::{HandlerResult, PlatformState, has_content_type},
+    platform::Platform,
+};
 
 pub(crate) async fn issue_token(
     State(platform): PlatformState,

@@ -2,20 +2,27 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{DefaultBodyLimit, RawQuery, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{Next, from_fn_with_state, map_response_with_state};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, on, post};
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, RawQuery, Request, State},
+    http::{StatusCode, header},
+    middleware::{Next, from_fn_with_state, map_response_with_state},
+    response::{IntoResponse, Response},
+    routing::{delete, get, on, post},
+};
 use url::form_urlencoded;
 
-use crate::errors::{ErrorReason, ErrorResponse};
-use crate::http::extract::{HandlerResult, PlatformState};
-use crate::http::{callbacks, change, lookups, oauth, session};
-use crate::ledger::report::LedgerReport;
-use crate::operations;
-use crate::platform::Platform;
+use crate::{
+    errors::{ErrorReason, ErrorResponse},
+    http::{
+        callbacks, change,
+        extract::{HandlerResult, PlatformState},
+        lookups, oauth, session,
+    },
+    ledger::report::LedgerReport,
+    operations,
+    platform::Platform,
+};
 
 /// Maximum length of a request body. 10,000 devices with addresses have about 4 MiB.
 const MAX_BODY: usize = 16 * 1024 * 1024;

@@ -1,16 +1,20 @@
 //! Log-in and log-out.
 
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::auth::RequestCredentials;
-use crate::errors::{ValidationError, json_response};
-use crate::http::extract::{HandlerResult, PlatformState, TokenAuth, json_body};
-use crate::json_body::parse_json;
+use crate::{
+    auth::RequestCredentials,
+    errors::{ValidationError, json_response},
+    http::extract::{HandlerResult, PlatformState, json_body},
+    json_body::parse_json,
+};
 
 #[derive(Deserialize)]
 struct LoginBody {
@@ -20,10 +24,10 @@ struct LoginBody {
 
 pub(crate) async fn login(
     State(platform): PlatformState,
-    _: TokenAuth,
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
+    platform.auth.lock().check_token(&headers)?;
     let login: LoginBody = json_body(&headers, &body)
         .and_then(parse_json)
         .map_err(ValidationError::into_dotted_response)?;

@@ -1,17 +1,20 @@
 //! The entries of the ledger: changes and their devices.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use serde::Serialize;
 
-use crate::device_outcome::DeviceOutcome;
-use crate::devices::DeviceRecord;
-use crate::identifiers::DeviceIds;
-use crate::operations::operation::Operation;
-use crate::request_outcome::ResponseKind;
+use crate::{
+    device_outcome::DeviceOutcome, devices::DeviceRecord, identifiers::DeviceIds,
+    operations::operation::Operation, request_outcome::ResponseKind,
+};
 
 /// One executed change.
 #[derive(Debug)]

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::device_outcome::{CallbackFormat, CallbackTiming, DeviceOutcome, InterimCallback};
-use crate::identifiers::DeviceId;
-use crate::ledger::entries::{
-    CallbackAttempt, CallbackCounts, DeviceChange, DeviceStatus, NotExecutedEntry,
+use crate::{
+    device_outcome::{CallbackFormat, CallbackTiming, DeviceOutcome, InterimCallback},
+    identifiers::DeviceId,
+    ledger::{
+        entries::{CallbackAttempt, CallbackCounts, DeviceChange, DeviceStatus, NotExecutedEntry},
+        store::{Ledger, LedgerEntry},
+    },
+    request_outcome::ResponseKind,
 };
-use crate::ledger::store::{Ledger, LedgerEntry};
-use crate::request_outcome::ResponseKind;
 
 #[derive(Serialize)]
 pub(crate) struct LedgerReport<'l> {

@@ -1,10 +1,14 @@
 //! Stores the entries of the ledger, within limits.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
-use crate::errors::ErrorResponse;
-use crate::ledger::entries::{DeviceChange, ExecutedChange, NotExecutedEntry};
+use crate::{
+    errors::ErrorResponse,
+    ledger::entries::{DeviceChange, ExecutedChange, NotExecutedEntry},
+};
 
 /// Maximum number of stored changes. Older ones are only counted.
 const MAX_CHANGES: usize = 10_000;

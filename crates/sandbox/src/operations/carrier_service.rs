@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::clock::format_us_date;
-use crate::identifiers::{DeviceId, DeviceIds, find_id};
+use crate::{
+    clock::format_us_date,
+    identifiers::{DeviceId, DeviceIds, find_id},
+};
 
 pub(crate) const CALLBACK_SERVICE: &str = "CarrierService";
 

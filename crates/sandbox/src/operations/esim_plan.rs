@@ -4,10 +4,12 @@ use axum::routing::MethodFilter;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::errors::{ValidationError, code};
-use crate::identifiers::{self, DeviceId, DeviceIdentity, DeviceIds, find_id};
-use crate::json_body::{self, DeviceIdBody, required_devices, required_text};
-use crate::operations::operation::{ChangeRequest, Feature, Operation};
+use crate::{
+    errors::{ValidationError, code},
+    identifiers::{self, DeviceId, DeviceIdentity, DeviceIds, find_id},
+    json_body::{self, DeviceIdBody, required_devices, required_text},
+    operations::operation::{ChangeRequest, Feature, Operation},
+};
 
 pub(crate) static ESIM_PLAN: Operation = Operation {
     name: "esim",

@@ -1,14 +1,17 @@
 //! Change of the service plan of 5G Business Internet devices.
 
 use axum::routing::MethodFilter;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::{Deserialize, de::IgnoredAny};
 
-use crate::errors::{ValidationError, code};
-use crate::identifiers::{DeviceIdentity, DeviceIds};
-use crate::json_body::{self, DeviceIdBody, required, required_devices, required_text};
-use crate::operations::carrier_service;
-use crate::operations::operation::{ChangeRequest, Feature, Operation};
+use crate::{
+    errors::{ValidationError, code},
+    identifiers::{DeviceIdentity, DeviceIds},
+    json_body::{self, DeviceIdBody, required, required_devices, required_text},
+    operations::{
+        carrier_service,
+        operation::{ChangeRequest, Feature, Operation},
+    },
+};
 
 /// Maximum length of `firstName` and `lastName`, in characters.
 const MAX_FIRST_NAME: usize = 20;

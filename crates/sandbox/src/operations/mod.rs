@@ -10,12 +10,11 @@ use std::collections::HashMap;
 use axum::routing::MethodFilter;
 use serde::de::IgnoredAny;
 
-use esim_plan::ESIM_PLAN;
-use five_g_bi_plan::FIVE_G_BI_PLAN;
 use operation::Operation;
 
 /// All operations.
-pub(crate) static OPERATIONS: &[&Operation] = &[&ESIM_PLAN, &FIVE_G_BI_PLAN];
+pub(crate) static OPERATIONS: &[&Operation] =
+    &[&esim_plan::ESIM_PLAN, &five_g_bi_plan::FIVE_G_BI_PLAN];
 
 /// A method and a path, and the operations that share them.
 #[derive(Debug)]

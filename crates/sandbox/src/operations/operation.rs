@@ -3,8 +3,10 @@
 use axum::routing::MethodFilter;
 use serde_json::Value;
 
-use crate::errors::{ErrorResponse, ValidationError};
-use crate::identifiers::{DeviceId, DeviceIdentity, DeviceIds};
+use crate::{
+    errors::{ErrorResponse, ValidationError},
+    identifiers::{DeviceId, DeviceIdentity, DeviceIds},
+};
 
 /// A valid request to change devices.
 #[derive(Debug)]

@@ -1,8 +1,10 @@
 //! The definition of a scenario.
 
-use crate::device_outcome::DeviceOutcome;
-use crate::operations::operation::{Feature, Operation};
-use crate::request_outcome::{NotExecutedCause, ResponseKind};
+use crate::{
+    device_outcome::DeviceOutcome,
+    operations::operation::{Feature, Operation},
+    request_outcome::{NotExecutedCause, ResponseKind},
+};
 
 /// A situation that an identifier selects.
 #[derive(Debug)]

@@ -4,12 +4,13 @@
 //! The prefixes end in a digit that test data which counts up from 0 does not reach, so that it
 //! selects no scenario. There is no prefix of IMEIs: real IMEIs begin with the same digits.
 
-use crate::callback_faults::CallbackFault;
-use crate::device_outcome::DeviceResult;
-use crate::identifiers::{DeviceId, DeviceIds};
-use crate::operations::operation::Operation;
-use crate::scenario::definition::Scenario;
-use crate::scenario::table::SCENARIOS;
+use crate::{
+    callback_faults::CallbackFault,
+    device_outcome::DeviceResult,
+    identifiers::{DeviceId, DeviceIds},
+    operations::operation::Operation,
+    scenario::{definition::Scenario, table::SCENARIOS},
+};
 
 /// Number of serials that preloaded devices have, for each scenario and kind.
 const PRELOADED_SERIALS: u32 = 16;

@@ -2,10 +2,14 @@
 
 use serde::Serialize;
 
-use crate::operations::OPERATIONS;
-use crate::scenario::definition::{Scenario, ScenarioEffect};
-use crate::scenario::identifiers::RESERVED_PREFIXES;
-use crate::scenario::table::SCENARIOS;
+use crate::{
+    operations::OPERATIONS,
+    scenario::{
+        definition::{Scenario, ScenarioEffect},
+        identifiers::RESERVED_PREFIXES,
+        table::SCENARIOS,
+    },
+};
 
 /// A scenario in the list.
 #[derive(Clone, Debug, Serialize)]

@@ -1,19 +1,26 @@
 //! The table of scenarios. `sandbox scenarios` prints it, and a test compares it with
 //! `docs/sandbox.md`.
 
-use crate::callback_faults::{
-    ACCOUNT, ALREADY_ACTIVE, CANCELLED, CallbackFault, DEVICE_NOT_FOUND, FIFTH_CHANGE, IDENTIFIER,
-    NOT_QUALIFIED, SAME_PLAN, STATE, SUSPENDED, UNEXPECTED,
+use crate::{
+    callback_faults::{
+        ACCOUNT, ALREADY_ACTIVE, CANCELLED, CallbackFault, DEVICE_NOT_FOUND, FIFTH_CHANGE,
+        IDENTIFIER, NOT_QUALIFIED, SAME_PLAN, STATE, SUSPENDED, UNEXPECTED,
+    },
+    device_outcome::{
+        CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult,
+        InterimCallback,
+    },
+    errors::{ErrorResponse, ValidationError},
+    operations::operation::Feature,
+    request_outcome::{
+        NotExecutedCause::{self, PlatformRule, Session, Throttled, Token},
+        ResponseKind,
+    },
+    scenario::definition::{
+        Scenario,
+        ScenarioEffect::{self, Device, NotExecuted, Response, ReversedOrder},
+    },
 };
-use crate::device_outcome::{
-    CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult, InterimCallback,
-};
-use crate::errors::{ErrorResponse, ValidationError};
-use crate::operations::operation::Feature;
-use crate::request_outcome::NotExecutedCause::{self, PlatformRule, Session, Throttled, Token};
-use crate::request_outcome::ResponseKind;
-use crate::scenario::definition::ScenarioEffect::{Device, NotExecuted, Response, ReversedOrder};
-use crate::scenario::definition::{Scenario, ScenarioEffect};
 
 const PLAIN: DeviceOutcome = DeviceOutcome::PLAIN;
 

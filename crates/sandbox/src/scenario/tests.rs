@@ -1,16 +1,18 @@
 //! Reserved identifiers select their scenario; no other identifier selects one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use crate::identifiers::{self, DeviceId, DeviceIds};
-use crate::operations::OPERATIONS;
-use crate::operations::esim_plan::ESIM_PLAN;
-use crate::operations::five_g_bi_plan::FIVE_G_BI_PLAN;
-use crate::operations::operation::Operation;
-use crate::scenario::identifiers::match_device;
-use crate::scenario::list::{IdentifierPrefix, scenarios, scenarios_markdown};
-use crate::scenario::table::SCENARIOS;
+use crate::{
+    identifiers::{self, DeviceId, DeviceIds},
+    operations::{
+        OPERATIONS, esim_plan::ESIM_PLAN, five_g_bi_plan::FIVE_G_BI_PLAN, operation::Operation,
+    },
+    scenario::{
+        identifiers::match_device,
+        list::{IdentifierPrefix, scenarios, scenarios_markdown},
+        table::SCENARIOS,
+    },
+};
 
 fn device(kind: &str, id: &str) -> DeviceIds {
     Arc::new([DeviceId::new(kind, id)])
