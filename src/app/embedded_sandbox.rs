@@ -1,7 +1,8 @@
-//! A gateway with a sandbox beside it: `serve --sandbox` and `demo`.
+//! The sandbox of `serve --sandbox` and `demo`.
 
 use std::{io, net::SocketAddr};
 
+use secrecy::ExposeSecret as _;
 use tempfile::TempDir;
 use thingspace_sandbox::{
     AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings,
@@ -13,24 +14,25 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, Secret};
 
-/// A sandbox that is bound, and what goes away with it.
+/// A sandbox with a bound port.
 pub(super) struct EmbeddedSandbox {
     sandbox: Sandbox,
     base_url: Url,
+    /// The temporary directory of the journal.
     directory: Option<TempDir>,
 }
 
-/// A sandbox that runs.
+/// A sandbox that serves.
 pub(super) struct RunningSandbox {
     task: JoinHandle<()>,
     directory: Option<TempDir>,
 }
 
-/// What the settings say of a sandbox.
+/// Converts the settings of a sandbox.
 ///
 /// # Errors
 ///
-/// A secret's file that cannot be read.
+/// The file of a secret cannot be read.
 pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> {
     Ok(Settings {
         listen: config.listen,
@@ -45,7 +47,6 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
             config::ResendPolicy::Measured => ResendPolicy::Measured,
             config::ResendPolicy::Documented => ResendPolicy::Documented,
         },
-        time_scale: config.time_scale,
         resend_delay: config.resend_after,
         callback_timeout: config.callback_timeout,
         fault_rates: FaultRates {
@@ -65,7 +66,6 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
             config::CallbackOrder::Shuffled => CallbackOrder::Shuffled,
         },
         callback_url: config.callback_url.clone(),
-        callback_credentials: None,
         callback_concurrency: usize::from(config.callback_concurrency),
         any_callback_port: config.any_callback_port,
         credentials_lag: config.credentials_lag,
@@ -83,40 +83,29 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
     })
 }
 
-// === impl Beside ===
-
 impl EmbeddedSandbox {
-    /// Binds a sandbox and points the settings at it: its address, credentials
-    /// that only it takes, a new path secret, and a temporary journal unless
-    /// one is set.
+    /// Binds a sandbox and changes the settings to use it: its address, credentials that it accepts, a
+    /// new path secret, and a temporary journal. A path secret, a callback URL of the sandbox and a
+    /// journal directory in the settings take precedence.
     pub(super) async fn bind(config: &mut Config, callbacks: SocketAddr) -> io::Result<Self> {
-        let secret = match &config.callbacks.path_secret {
-            Some(_) => None,
-            None => Some(format!(
-                "{}{}",
-                Uuid::new_v4().simple(),
-                Uuid::new_v4().simple()
-            )),
+        let path_secret = match &config.callbacks.path_secret {
+            Some(secret) => expose(secret)?,
+            None => {
+                let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+                config.callbacks.path_secret = Some(Secret::new(secret.clone()));
+                secret
+            }
         };
         if config.sandbox.callback_url.is_none() {
-            let secret = match (&secret, &config.callbacks.path_secret) {
-                (Some(secret), _) => secret.clone(),
-                (None, Some(set)) => expose(set)?,
-                (None, None) => String::new(),
-            };
-            let url = format!("http://{callbacks}/callbacks/{{service}}/{secret}");
+            let url = format!("http://{callbacks}/callbacks/{{service}}/{path_secret}");
             config.sandbox.callback_url = Some(Url::parse(&url).map_err(io::Error::other)?);
-        }
-        if let Some(secret) = secret {
-            config.callbacks.path_secret = Some(Secret::new(secret));
         }
         let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox)?).await?;
         let base_url = sandbox.base_url();
         config.thingspace.base_url = base_url.clone();
-        // Where the sandbox is told what to expect, the gateway knows it too.
-        let credential = |expected: &Option<Secret>| {
+        let credential = |accepted: &Option<Secret>| {
             let any = || Secret::new("sandbox");
-            Some(expected.clone().unwrap_or_else(any))
+            Some(accepted.clone().unwrap_or_else(any))
         };
         config.thingspace.app_key = credential(&config.sandbox.app_key);
         config.thingspace.app_secret = credential(&config.sandbox.app_secret);
@@ -147,7 +136,7 @@ impl EmbeddedSandbox {
         let sandbox = self.sandbox;
         let task = tokio::spawn(async move {
             if let Err(error) = sandbox.run(stop.cancelled_owned()).await {
-                tracing::error!(%error, "the sandbox failed");
+                tracing::error!(%error, "sandbox failed");
             }
         });
         RunningSandbox {
@@ -157,9 +146,8 @@ impl EmbeddedSandbox {
     }
 }
 
-// === impl Running ===
-
 impl RunningSandbox {
+    /// Stops the sandbox and removes the temporary journal.
     pub(super) async fn stop(self) {
         self.task.abort();
         let _aborted = self.task.await;
@@ -168,7 +156,6 @@ impl RunningSandbox {
 }
 
 fn expose(secret: &Secret) -> io::Result<String> {
-    use secrecy::ExposeSecret;
     let secret = secret.load().map_err(io::Error::other)?;
     Ok(secret.expose_secret().to_owned())
 }

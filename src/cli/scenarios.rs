@@ -1,16 +1,16 @@
-//! `sandbox scenarios`: which identifiers make which situation happen.
+//! `sandbox scenarios`: prints the scenarios of the sandbox.
 
 use std::io::{self, Write};
 
 use thingspace_sandbox::{scenarios, scenarios_markdown};
 
-use super::write_line;
+use crate::cli::write_line;
 
-/// Prints the table of `docs/sandbox.md`, or the same as JSON.
+/// Prints the table of `docs/sandbox.md`, or the scenarios as JSON.
 ///
 /// # Errors
 ///
-/// What the writer says, such as a closed pipe.
+/// The writer fails, for example because a pipe is closed.
 pub fn run(json: bool, out: &mut impl Write) -> io::Result<()> {
     if json {
         let text = serde_json::to_string_pretty(&scenarios()).map_err(io::Error::other)?;

@@ -294,9 +294,6 @@ settings! {
         /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
         /// not respond within 4 s, while the first request is still in progress.
         resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
-        /// Factor for the times of `sandbox.resend`. For example, `0.01` turns five minutes into
-        /// three seconds.
-        time_scale: f64 = WithDefault(Number { min: 0.0, max: 1000.0 }) or "1";
         /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
         resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
         /// Time without a response after which a callback is sent again while the first request is

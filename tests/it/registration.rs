@@ -2,7 +2,11 @@
 //! `callbacks.register` says.
 
 use serde_json::{Value, json};
-use thingspace_sandbox::{Sandbox, Settings};
+use thingspace_gateway::{
+    app::sandbox_settings,
+    config::{Config, Sources},
+};
+use thingspace_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 
 use crate::support::gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir};
@@ -24,10 +28,8 @@ struct SandboxServer {
 
 impl SandboxServer {
     async fn start() -> Self {
-        let settings = Settings {
-            listen: ([127, 0, 0, 1], 0).into(),
-            ..Settings::default()
-        };
+        let config = Config::load(&Sources::default()).unwrap().config;
+        let settings = sandbox_settings(&config.sandbox).unwrap();
         let sandbox = Sandbox::bind(settings).await.unwrap();
         let base_url = sandbox.base_url().to_string();
         let serving =

@@ -1,23 +1,23 @@
-//! What counts as the loopback interface: one rule for all settings, clients and the sandbox.
+//! The definition of the loopback interface, for all settings, clients and the sandbox:
 //!
 //! - An IPv4 address in 127.0.0.0/8, also as an IPv4-mapped IPv6 address (`::ffff:127.0.0.1`).
 //! - The IPv6 address `::1`.
 //! - The name `localhost` and every name below it, in any case, with or without the trailing dot of the
-//!   root: they stand for the loopback interface (RFC 6761, section 6.3). Names are not resolved.
+//!   root (RFC 6761, section 6.3). Names are not resolved.
 //!
 //! The unspecified addresses `0.0.0.0` and `::` are not loopback: a socket bound to one of them can be
-//! reached from elsewhere.
+//! reached from other machines.
 
 use std::net::IpAddr;
 
 use url::{Host, Url};
 
-/// Whether an address is on the loopback interface.
+/// True if an address is on the loopback interface.
 pub fn is_loopback_ip(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-/// Whether a host name stands for the loopback interface.
+/// True if a host name stands for the loopback interface.
 pub fn is_loopback_name(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name);
     let top = name.rsplit('.').next().unwrap_or(name);

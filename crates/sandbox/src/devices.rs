@@ -1,110 +1,112 @@
-//! What the platform knows of devices: their identifiers, their account, their
-//! present plan, and how often each was changed.
+//! The devices of the platform: identifiers, account, plan, and number of changes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
-use super::change_request::OperationKind;
-use super::device_outcome::stable_hash;
-use super::identifiers::{self, DeviceId, DeviceIds};
+use parking_lot::{Mutex, MutexGuard};
 
-/// Devices that are known: the one that was met first is forgotten first, and
-/// is on the initial plan again.
+use crate::{
+    identifiers::{DeviceId, DeviceIdentity, DeviceIds, normalized_key},
+    seeded_faults::stable_hash,
+};
+
+/// Maximum number of stored devices. The oldest is evicted first, and is on the initial plan again
+/// afterwards.
 const MAX_DEVICES: usize = 100_000;
 
 /// One device.
 #[derive(Debug)]
-pub(super) struct DeviceRecord {
-    /// The platform's own number for it, from 1.
-    pub(super) number: u64,
-    /// What its fate is drawn with.
-    pub(super) rng_key: u64,
-    pub(super) mdn: Box<str>,
+pub(crate) struct DeviceRecord {
+    /// Number of the device on the platform, from 1.
+    pub(crate) number: u64,
+    /// Input of all random decisions about the device.
+    pub(crate) rng_key: u64,
+    pub(crate) mdn: Box<str>,
     attributes: Mutex<DeviceAttributes>,
-    /// Changes of it that were executed.
+    /// Number of executed changes.
     execution_count: AtomicU64,
-    /// Requests that named it first, executed or not.
+    /// Number of requests whose first device it was, executed or not.
     request_count: AtomicU64,
 }
 
-/// What can change about a device.
+/// The attributes of a device that can change.
 #[derive(Clone, Debug, Default)]
-pub(super) struct DeviceAttributes {
-    pub(super) ids: DeviceIds,
-    /// None while no change of it was executed.
-    pub(super) account: Option<Arc<str>>,
-    /// None for the initial plan.
-    pub(super) plan: Option<Arc<str>>,
-    /// It is on whatever plan it is asked for, and was before: see
-    /// [`scenario::residents`](super::scenario::residents).
-    pub(super) is_preloaded: bool,
+pub(crate) struct DeviceAttributes {
+    pub(crate) ids: DeviceIds,
+    /// `None` before the first change.
+    pub(crate) account: Option<Arc<str>>,
+    /// `None` for the initial plan.
+    pub(crate) plan: Option<Arc<str>>,
+    /// True if the device was on every plan from the start: see
+    /// [`preloaded_devices`](crate::scenario::identifiers::preloaded_devices).
+    pub(crate) is_preloaded: bool,
 }
 
-/// All devices that were met.
+/// All stored devices.
 #[derive(Debug, Default)]
-pub(super) struct DeviceRegistry {
-    /// Numbers up to this one are never forgotten.
+pub(crate) struct DeviceRegistry {
+    /// Devices up to this number are never evicted.
     last_preloaded: u64,
     by_number: BTreeMap<u64, Arc<DeviceRecord>>,
-    /// By kind and identifier. An EID is none: it may have several profiles.
+    /// By normalized identifier.
     by_identifier: HashMap<Box<str>, u64>,
     last_number: u64,
 }
 
 impl DeviceRecord {
-    pub(super) fn attributes(&self) -> MutexGuard<'_, DeviceAttributes> {
-        // Plain data, good to go on with after a panic elsewhere.
-        self.attributes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn attributes(&self) -> MutexGuard<'_, DeviceAttributes> {
+        self.attributes.lock()
     }
 
-    /// One more execution; how many there were before.
-    pub(super) fn record_execution(&self) -> u64 {
+    /// Counts an execution. Returns the number of earlier ones.
+    pub(crate) fn record_execution(&self) -> u64 {
         self.execution_count.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn execution_count(&self) -> u64 {
+    pub(crate) fn execution_count(&self) -> u64 {
         self.execution_count.load(Ordering::Relaxed)
     }
 
-    /// One more request that names it first; how many there were before.
-    pub(super) fn record_request(&self) -> u64 {
+    /// Counts a request. Returns the number of earlier ones.
+    pub(crate) fn record_request(&self) -> u64 {
         self.request_count.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn set_plan(&self, plan: &Arc<str>) {
+    pub(crate) fn set_plan(&self, plan: &Arc<str>) {
         self.attributes().plan = Some(Arc::clone(plan));
     }
 }
 
 impl DeviceRegistry {
-    /// Knows the devices that are there before anybody asks.
-    pub(super) fn with_preloaded(residents: impl IntoIterator<Item = DeviceId>) -> Self {
+    /// Creates a registry with devices that exist before their first change.
+    pub(crate) fn with_preloaded(ids: impl IntoIterator<Item = DeviceId>) -> Self {
         let mut devices = Self::default();
-        for id in residents {
+        for id in ids {
             let sent: DeviceIds = Arc::new([id]);
-            let record = devices.find_or_create(OperationKind::FiveGBiPlan, &sent);
+            let record = devices.find_or_create(&sent, DeviceIdentity::of_line(&sent));
             record.attributes().is_preloaded = true;
         }
         devices.last_preloaded = devices.last_number;
         devices
     }
 
-    /// The device that was sent with these identifiers; one that was never met
-    /// is met now.
-    pub(super) fn find_or_create(
+    /// Returns the device that a request names, and stores it if it is new.
+    pub(crate) fn find_or_create(
         &mut self,
-        kind: OperationKind,
         sent: &DeviceIds,
+        identity: DeviceIdentity,
     ) -> Arc<DeviceRecord> {
-        let names = identifier_keys(kind, sent);
-        let known = names.iter().find_map(|name| self.by_identifier.get(name));
-        if let Some(record) = known.and_then(|number| self.by_number.get(number)) {
+        let DeviceIdentity { keys, mdn } = identity;
+        let number = keys.iter().find_map(|key| self.by_identifier.get(key));
+        if let Some(record) = number.and_then(|number| self.by_number.get(number)) {
             let record = Arc::clone(record);
-            for name in names {
-                self.by_identifier.entry(name).or_insert(record.number);
+            for key in keys {
+                self.by_identifier.entry(key).or_insert(record.number);
             }
             record.attributes().add_identifiers(sent);
             return record;
@@ -112,85 +114,79 @@ impl DeviceRegistry {
         self.last_number += 1;
         let record = Arc::new(DeviceRecord {
             number: self.last_number,
-            rng_key: stable_hash(names.first().map_or("", |name| &**name)),
-            mdn: self.free_mdn(kind, sent),
+            rng_key: stable_hash(keys.first().map_or("", |key| &**key)),
+            mdn: self.free_mdn(mdn),
             attributes: Mutex::default(),
             execution_count: AtomicU64::new(0),
             request_count: AtomicU64::new(0),
         });
         record.attributes().add_identifiers(sent);
-        for name in names
-            .into_iter()
-            .chain([identifier_key("mdn", &record.mdn)])
-        {
-            self.by_identifier.entry(name).or_insert(record.number);
+        for key in keys.into_iter().chain([normalized_key("mdn", &record.mdn)]) {
+            self.by_identifier.entry(key).or_insert(record.number);
         }
         self.by_number.insert(record.number, Arc::clone(&record));
         self.evict_oldest();
         record
     }
 
-    /// The devices that an identifier names: several for an EID.
-    pub(super) fn find(&self, kind: &str, id: &str) -> Vec<Arc<DeviceRecord>> {
-        if let Some(number) = self.by_identifier.get(&normalized_key(kind, id)) {
+    /// Returns the devices with an identifier. An EID may belong to several.
+    pub(crate) fn find(&self, kind: &str, id: &str) -> Vec<Arc<DeviceRecord>> {
+        let number = self.by_identifier.get(&normalized_key(kind, id));
+        if let Some(number) = number.filter(|_| !kind.eq_ignore_ascii_case("eid")) {
             return self.by_number.get(number).cloned().into_iter().collect();
         }
-        let named = |record: &&Arc<DeviceRecord>| {
-            let known = record.attributes();
-            let mut ids = known.ids.iter();
+        let has_id = |record: &&Arc<DeviceRecord>| {
+            let attributes = record.attributes();
+            let mut ids = attributes.ids.iter();
             ids.any(|one| one.has_kind(kind) && one.id.eq_ignore_ascii_case(id))
         };
-        self.by_number.values().filter(named).cloned().collect()
+        self.by_number.values().filter(has_id).cloned().collect()
     }
 
-    /// Devices above a number that fit, at most so many, and whether there are more.
-    pub(super) fn page(
+    /// Returns up to `limit` matching devices above a number, and true if there are more.
+    pub(crate) fn page(
         &self,
         above: u64,
         limit: usize,
-        fits: impl Fn(&DeviceAttributes) -> bool,
+        matches: impl Fn(&DeviceAttributes) -> bool,
     ) -> (Vec<Arc<DeviceRecord>>, bool) {
-        let beyond = self.by_number.range(above.saturating_add(1)..);
-        let fitting = beyond
+        let mut page: Vec<_> = self
+            .by_number
+            .range(above.saturating_add(1)..)
             .map(|(_, record)| record)
-            .filter(|record| fits(&record.attributes()));
-        let mut page: Vec<_> = fitting.take(limit + 1).cloned().collect();
-        let more = page.len() > limit;
+            .filter(|record| matches(&record.attributes()))
+            .take(limit + 1)
+            .cloned()
+            .collect();
+        let has_more = page.len() > limit;
         page.truncate(limit);
-        (page, more)
+        (page, has_more)
     }
 
-    /// The phone number that follows from the identifiers, or the next one that
-    /// nobody has: no two devices share one.
-    fn free_mdn(&self, kind: OperationKind, sent: &DeviceIds) -> Box<str> {
-        let own = match kind {
-            OperationKind::EsimPlan => {
-                identifiers::derive_mdn(identifiers::find_id(sent, "iccid").unwrap_or_default())
-            }
-            OperationKind::FiveGBiPlan => identifiers::device_mdn(sent),
-        };
-        let first: u64 = own.parse().unwrap_or_default();
-        let candidates = (first..)
+    /// Returns the preferred phone number, or the next one that no other device has.
+    fn free_mdn(&self, preferred: String) -> Box<str> {
+        let first: u64 = preferred.parse().unwrap_or_default();
+        (first..)
             .take(MAX_DEVICES + 1)
-            .map(|number| number.to_string());
-        let mut free =
-            candidates.filter(|mdn| !self.by_identifier.contains_key(&identifier_key("mdn", mdn)));
-        free.next().unwrap_or(own).into()
+            .map(|number| number.to_string())
+            .find(|mdn| !self.by_identifier.contains_key(&normalized_key("mdn", mdn)))
+            .unwrap_or(preferred)
+            .into()
     }
 
     fn evict_oldest(&mut self) {
         if self.by_number.len() <= MAX_DEVICES {
             return;
         }
-        let beyond = self.last_preloaded.saturating_add(1);
-        let oldest = self.by_number.range(beyond..).next();
+        let evictable = self.last_preloaded.saturating_add(1)..;
+        let oldest = self.by_number.range(evictable).next();
         let oldest = oldest.map(|(number, _)| *number);
         if let Some((number, record)) = oldest.and_then(|it| self.by_number.remove_entry(&it)) {
             let ids = record.attributes().ids.clone();
-            let names = ids.iter().map(|one| normalized_key(&one.kind, &one.id));
-            for name in names.chain([identifier_key("mdn", &record.mdn)]) {
-                if self.by_identifier.get(&name) == Some(&number) {
-                    self.by_identifier.remove(&name);
+            let keys = ids.iter().map(|one| normalized_key(&one.kind, &one.id));
+            for key in keys.chain([normalized_key("mdn", &record.mdn)]) {
+                if self.by_identifier.get(&key) == Some(&number) {
+                    self.by_identifier.remove(&key);
                 }
             }
         }
@@ -214,51 +210,26 @@ impl DeviceAttributes {
     }
 }
 
-/// The names by which a device is told from others, the same first one whatever
-/// the order in which they were sent. A profile is its ICCID.
-fn identifier_keys(kind: OperationKind, sent: &DeviceIds) -> Vec<Box<str>> {
-    let tells = |one: &&DeviceId| match kind {
-        OperationKind::EsimPlan => one.has_kind("iccid"),
-        OperationKind::FiveGBiPlan => !one.has_kind("eid"),
-    };
-    let names = sent.iter().filter(tells);
-    let mut names: Vec<_> = names
-        .map(|one| normalized_key(&one.kind, &one.id))
-        .collect();
-    names.sort_unstable();
-    names
-}
-
-/// An identifier in one spelling: a phone number without its country code.
-fn normalized_key(kind: &str, id: &str) -> Box<str> {
-    let national = id.strip_prefix('1').filter(|rest| rest.len() == 10);
-    match national {
-        Some(rest) if kind.eq_ignore_ascii_case("msisdn") => identifier_key("mdn", rest),
-        _ => identifier_key(kind, id),
-    }
-}
-
-fn identifier_key(kind: &str, id: &str) -> Box<str> {
-    format!("{kind}:{id}").to_ascii_lowercase().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::operations::esim_plan::ESIM_PLAN;
 
     fn device(ids: &[(&str, &str)]) -> DeviceIds {
-        let id = |(kind, id): &(&str, &str)| DeviceId {
-            id: (*id).into(),
-            kind: (*kind).into(),
-        };
-        ids.iter().map(id).collect()
+        ids.iter()
+            .map(|(kind, id)| DeviceId::new(kind, id))
+            .collect()
+    }
+
+    fn store_line(devices: &mut DeviceRegistry, sent: &DeviceIds) -> Arc<DeviceRecord> {
+        devices.find_or_create(sent, DeviceIdentity::of_line(sent))
     }
 
     #[test]
     fn a_device_is_known_by_each_of_its_identifiers_and_by_its_phone_number() {
         let mut devices = DeviceRegistry::default();
         let meid = device(&[("MEID", "A100003685E561"), ("imei", "990013907835573")]);
-        let met = devices.find_or_create(OperationKind::FiveGBiPlan, &meid);
+        let met = store_line(&mut devices, &meid);
         for (kind, id) in [
             ("meid", "a100003685e561"),
             ("IMEI", "990013907835573"),
@@ -267,7 +238,7 @@ mod tests {
         ] {
             assert_eq!(devices.find(kind, id)[0].number, met.number, "{kind}");
             let again = device(&[(kind, id)]);
-            let again = devices.find_or_create(OperationKind::FiveGBiPlan, &again);
+            let again = store_line(&mut devices, &again);
             assert_eq!(again.number, met.number);
         }
     }
@@ -277,7 +248,8 @@ mod tests {
         let mut devices = DeviceRegistry::default();
         let eid = ("eid", "89049032000001000000000000000001");
         for iccid in ["89148000000800139708", "89148000000800139709"] {
-            devices.find_or_create(OperationKind::EsimPlan, &device(&[eid, ("iccid", iccid)]));
+            let sent = device(&[eid, ("iccid", iccid)]);
+            devices.find_or_create(&sent, (ESIM_PLAN.device_identity)(&sent));
         }
         assert_eq!(devices.find(eid.0, eid.1).len(), 2);
         assert_eq!(devices.find("iccid", "89148000000800139709")[0].number, 2);
@@ -287,9 +259,9 @@ mod tests {
     fn no_two_devices_share_a_phone_number() {
         let mut devices = DeviceRegistry::default();
         let first = device(&[("imei", "353238063289555")]);
-        let taken = identifiers::device_mdn(&first);
-        devices.find_or_create(OperationKind::FiveGBiPlan, &device(&[("mdn", &taken)]));
-        let next = devices.find_or_create(OperationKind::FiveGBiPlan, &first);
+        let taken = DeviceIdentity::of_line(&first).mdn;
+        store_line(&mut devices, &device(&[("mdn", &taken)]));
+        let next = store_line(&mut devices, &first);
         assert_ne!(*next.mdn, *taken);
         assert_eq!(devices.find("mdn", &next.mdn)[0].number, next.number);
     }
@@ -299,7 +271,7 @@ mod tests {
         let mut devices = DeviceRegistry::default();
         for serial in 0..=MAX_DEVICES {
             let one = device(&[("meid", &format!("A1{serial:012X}"))]);
-            devices.find_or_create(OperationKind::FiveGBiPlan, &one);
+            store_line(&mut devices, &one);
         }
         assert_eq!(devices.by_number.len(), MAX_DEVICES);
         assert_eq!(devices.by_identifier.len(), 2 * MAX_DEVICES);

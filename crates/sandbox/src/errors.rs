@@ -1,67 +1,75 @@
-//! Refusals, in the shapes that the platform uses.
+//! Error responses, in the formats of the platform.
 //!
-//! One platform, several error bodies: the API gateway in front answers with a
-//! WSO2 `fault`, its token endpoint with the OAuth shape, the M2M services with
-//! a dotted code, the eSIM profile family with the HTTP status as text
-//! (ThingSpace, Synchronous Error Messages and Change the eSIM Profile Service
-//! Plan pages).
+//! WSO2's API gateway returns a `fault`, its token endpoint the OAuth format, the M2M services a
+//! dotted code, and the eSIM services the HTTP status as a string (see thingspace-facts, section
+//! 6).
 
-use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
 use serde_json::{Value, json};
 
-/// Prefix of the codes that the M2M services answer with.
-macro_rules! uws_code {
-    ($code:literal) => {
-        concat!("UnifiedWebService.", $code)
-    };
-}
-
-/// Codes of the M2M services, spelled as on the Synchronous Error Messages page.
-pub(super) mod code {
-    pub(crate) const INVALID_CHARACTER: &str = uws_code!("INPUT_INVALID.Request.InvalidCharacter");
-    pub(crate) const REQUEST_UNDEFINED: &str = uws_code!("INPUT_INVALID.RequestUndefined");
-    pub(crate) const ACCOUNT_NOT_DEFINED: &str = uws_code!("INPUT_INVALID.Account.NotDefined");
-    pub(crate) const KIND_INVALID: &str = uws_code!("INPUT_INVALID.Device.Kind.Invalid");
+/// Codes of the M2M services (see thingspace-facts, section 6).
+pub(crate) mod code {
+    pub(crate) const INVALID_CHARACTER: &str =
+        "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
+    pub(crate) const REQUEST_UNDEFINED: &str = "UnifiedWebService.INPUT_INVALID.RequestUndefined";
+    pub(crate) const ACCOUNT_NOT_DEFINED: &str =
+        "UnifiedWebService.INPUT_INVALID.Account.NotDefined";
+    pub(crate) const KIND_INVALID: &str = "UnifiedWebService.INPUT_INVALID.Device.Kind.Invalid";
     pub(crate) const IDENTIFIER_INVALID: &str =
-        uws_code!("INPUT_INVALID.Device.Identifier.Invalid");
-    pub(crate) const TOO_MANY: &str = uws_code!("INPUT_INVALID.MaxRequestsExceeded");
-    pub(crate) const PASSWORD_INVALID: &str = uws_code!("INPUT_INVALID.Password.Invalid");
-    pub(crate) const SESSION_INVALID: &str = uws_code!("INPUT_INVALID.SessionToken.Invalid");
-    pub(crate) const SESSION_EXPIRED: &str = uws_code!("REQUEST_FAILED.SessionToken.Expired");
-    pub(crate) const SESSION_FORMAT: &str = uws_code!("REQUEST_FAILED.SessionToken.Format");
-    pub(crate) const MULTIPLE_ACCOUNTS: &str = uws_code!("REQUEST_FAILED.MultipleAccounts");
-    pub(crate) const UNEXPECTED: &str = uws_code!("REQUEST_FAILED.UnexpectedError");
-    pub(crate) const DEVICE_NOT_FOUND: &str = uws_code!("REQUEST_FAILED.DeviceNotFound");
-    /// No page tells how the fifth change of a month is refused: this one is ours.
-    pub(crate) const TOO_MANY_CHANGES: &str = uws_code!("REQUEST_FAILED.PlanChangeLimitExceeded");
-    /// The one code that is documented without a service in front of it.
+        "UnifiedWebService.INPUT_INVALID.Device.Identifier.Invalid";
+    pub(crate) const TOO_MANY: &str = "UnifiedWebService.INPUT_INVALID.MaxRequestsExceeded";
+    pub(crate) const PASSWORD_INVALID: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
+    pub(crate) const SESSION_INVALID: &str = "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid";
+    pub(crate) const SESSION_EXPIRED: &str =
+        "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired";
+    pub(crate) const SESSION_FORMAT: &str = "UnifiedWebService.REQUEST_FAILED.SessionToken.Format";
+    pub(crate) const MULTIPLE_ACCOUNTS: &str = "UnifiedWebService.REQUEST_FAILED.MultipleAccounts";
+    pub(crate) const UNEXPECTED: &str = "UnifiedWebService.REQUEST_FAILED.UnexpectedError";
+    pub(crate) const DEVICE_NOT_FOUND: &str = "UnifiedWebService.REQUEST_FAILED.DeviceNotFound";
+    /// The limit is documented, its code is not.
+    pub(crate) const TOO_MANY_CHANGES: &str =
+        "UnifiedWebService.REQUEST_FAILED.PlanChangeLimitExceeded";
+    /// Documented without a service name.
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
 
-/// What is wrong with a request, before the endpoint's family gives it a shape.
+/// An error in a request, independent of the format of the response.
 #[derive(Debug)]
-pub(super) struct ValidationError {
+pub(crate) struct ValidationError {
     code: &'static str,
     message: String,
 }
 
 impl ValidationError {
-    pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
         }
     }
 
-    /// The shape of the M2M services: a dotted code.
-    pub(super) fn into_dotted_response(self) -> ErrorResponse {
+    pub(crate) fn fifth_change() -> Self {
+        Self::new(
+            code::TOO_MANY_CHANGES,
+            "The device has had its four plan changes of this month",
+        )
+    }
+
+    pub(crate) fn device_not_found() -> Self {
+        Self::new(code::DEVICE_NOT_FOUND, "The device could not be found")
+    }
+
+    /// Formats the error with a dotted code, as the M2M services do.
+    pub(crate) fn into_dotted_response(self) -> ErrorResponse {
         ErrorResponse::m2m(self.code, self.message)
     }
 
-    /// The shape of the eSIM profile family: the status as three digits. The
-    /// code moves into the message, where a person can still read it.
-    pub(super) fn into_numeric_response(self) -> ErrorResponse {
+    /// Formats the error with the status as its code, as the eSIM services do. The message contains
+    /// the dotted code.
+    pub(crate) fn into_numeric_response(self) -> ErrorResponse {
         let text = format!("{}: {}", self.code, self.message);
         ErrorResponse::json(
             StatusCode::BAD_REQUEST,
@@ -71,11 +79,12 @@ impl ValidationError {
     }
 }
 
-/// A request that was not executed, as its sender sees it.
+/// The response to a request that was not executed.
 #[derive(Debug)]
-pub(super) struct ErrorResponse {
+pub(crate) struct ErrorResponse {
     status: StatusCode,
-    reason: &'static str,
+    /// Reason in the ledger.
+    pub(crate) reason: &'static str,
     body: ErrorBody,
     retry_after: Option<u64>,
 }
@@ -87,13 +96,13 @@ enum ErrorBody {
     Empty,
 }
 
-/// Why a response is a refusal: read by the layer that counts them.
+/// The reason of an error response, an extension that the counting middleware reads.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct ErrorReason(pub(super) &'static str);
+pub(crate) struct ErrorReason(pub(crate) &'static str);
 
 impl ErrorResponse {
-    /// An M2M error: always 400, told apart by its code.
-    pub(super) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
+    /// 400 with a dotted code, of an M2M service.
+    pub(crate) fn m2m(code: &'static str, message: impl Into<String>) -> Self {
         Self::json(
             StatusCode::BAD_REQUEST,
             code,
@@ -102,13 +111,12 @@ impl ErrorResponse {
     }
 
     /// An error of the token endpoint.
-    pub(super) fn oauth(status: StatusCode, error: &'static str, description: &str) -> Self {
+    pub(crate) fn oauth(status: StatusCode, error: &'static str, description: &str) -> Self {
         let body = json!({ "error": error, "error_description": description });
         Self::json(status, error, body)
     }
 
-    /// No access token came with the request.
-    pub(super) fn missing_token() -> Self {
+    pub(crate) fn missing_token() -> Self {
         Self::fault(
             StatusCode::UNAUTHORIZED,
             "900902",
@@ -118,20 +126,26 @@ impl ErrorResponse {
         )
     }
 
-    /// An access token that is unknown or older than its hour.
-    pub(super) fn invalid_token() -> Self {
-        let (code, message, description) = INVALID_TOKEN;
-        Self::fault(StatusCode::UNAUTHORIZED, code, message, description)
+    pub(crate) fn invalid_token() -> Self {
+        Self::invalid_token_as(Self::fault)
     }
 
-    /// The same, as the gateway in front writes it to who does not ask for JSON.
-    pub(super) fn invalid_token_xml() -> Self {
-        let (code, message, description) = INVALID_TOKEN;
-        Self::fault_xml(StatusCode::UNAUTHORIZED, code, message, description)
+    pub(crate) fn invalid_token_xml() -> Self {
+        Self::invalid_token_as(Self::fault_xml)
     }
 
-    /// "Wrong authentication" of the Synchronous Error Messages page, code and all.
-    pub(super) fn wrong_authentication() -> Self {
+    fn invalid_token_as(format: fn(StatusCode, &'static str, &str, &str) -> Self) -> Self {
+        format(
+            StatusCode::UNAUTHORIZED,
+            "900901",
+            "Invalid Credentials",
+            "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct \
+             access token",
+        )
+    }
+
+    /// The documented response to wrong authentication, with its code.
+    pub(crate) fn wrong_authentication() -> Self {
         Self::fault_xml(
             StatusCode::FORBIDDEN,
             "404",
@@ -140,23 +154,20 @@ impl ErrorResponse {
         )
     }
 
-    /// A session that was not used for too long: 400, told apart by its code.
-    pub(super) fn session_expired() -> Self {
+    pub(crate) fn session_expired() -> Self {
         Self::m2m(code::SESSION_EXPIRED, "The session token has expired")
     }
 
-    /// A session that nobody has, or has no more.
-    pub(super) fn session_invalid() -> Self {
+    pub(crate) fn session_invalid() -> Self {
         Self::m2m(code::SESSION_INVALID, "The session token is not valid")
     }
 
-    /// 401 and nothing else.
-    pub(super) fn unauthorized_without_body() -> Self {
-        Self::bare(StatusCode::UNAUTHORIZED, "bare_401")
+    pub(crate) fn unauthorized_without_body() -> Self {
+        Self::without_body(StatusCode::UNAUTHORIZED, "bare_401")
     }
 
-    /// A path or a method that does not exist: 400, not 404 or 405.
-    pub(super) fn no_resource() -> Self {
+    /// The response to an unknown path or method. WSO2 returns 400, not 404 or 405.
+    pub(crate) fn no_resource() -> Self {
         Self::fault(
             StatusCode::BAD_REQUEST,
             "900906",
@@ -166,34 +177,34 @@ impl ErrorResponse {
         )
     }
 
-    /// More than the platform is willing to take.
-    pub(super) fn throttled() -> Self {
+    pub(crate) fn throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900800")
     }
 
-    /// The quota of the application.
-    pub(super) fn application_throttled() -> Self {
+    pub(crate) fn throttled_with_retry_after() -> Self {
+        Self::throttled().retry_after(1)
+    }
+
+    pub(crate) fn application_throttled() -> Self {
         Self::out_of_quota(StatusCode::TOO_MANY_REQUESTS, "900803")
     }
 
-    /// Too many at a time, under another status than 429.
-    pub(super) fn burst_throttled() -> Self {
+    pub(crate) fn burst_throttled() -> Self {
         Self::out_of_quota(StatusCode::SERVICE_UNAVAILABLE, "900807")
     }
 
-    /// 429 and nothing else.
-    pub(super) fn throttled_without_body() -> Self {
-        Self::bare(StatusCode::TOO_MANY_REQUESTS, "bare_429")
+    pub(crate) fn throttled_without_body() -> Self {
+        Self::without_body(StatusCode::TOO_MANY_REQUESTS, "bare_429")
     }
 
-    /// With the seconds after which to come again.
-    pub(super) fn retry_after(mut self, seconds: u64) -> Self {
+    /// Sets `Retry-After`, in seconds.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self
     }
 
-    /// A failure of which nobody knows what it left behind.
-    pub(super) fn server_error() -> Self {
+    /// 500. It does not show whether the request was executed.
+    pub(crate) fn server_error() -> Self {
         Self::json(
             StatusCode::INTERNAL_SERVER_ERROR,
             code::UNEXPECTED,
@@ -201,27 +212,12 @@ impl ErrorResponse {
         )
     }
 
-    /// A body above the limit.
-    pub(super) fn too_large() -> Self {
-        Self::json(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            json!({ "errorCode": "413", "errorMessage": "The request is too large" }),
-        )
-    }
-
-    /// The sandbox is about to end.
-    pub(super) fn stopping() -> Self {
+    pub(crate) fn stopping() -> Self {
         Self::json(
             StatusCode::SERVICE_UNAVAILABLE,
             "stopping",
             json!({ "errorCode": "503", "errorMessage": "The sandbox is stopping" }),
         )
-    }
-
-    /// Why, as the ledger counts it.
-    pub(super) fn reason(&self) -> &'static str {
-        self.reason
     }
 
     fn out_of_quota(status: StatusCode, code: &'static str) -> Self {
@@ -246,18 +242,18 @@ impl ErrorResponse {
         );
         Self {
             body: ErrorBody::Xml(text),
-            ..Self::bare(status, code)
+            ..Self::without_body(status, code)
         }
     }
 
     fn json(status: StatusCode, reason: &'static str, body: Value) -> Self {
         Self {
             body: ErrorBody::Json(body),
-            ..Self::bare(status, reason)
+            ..Self::without_body(status, reason)
         }
     }
 
-    fn bare(status: StatusCode, reason: &'static str) -> Self {
+    fn without_body(status: StatusCode, reason: &'static str) -> Self {
         Self {
             status,
             reason,
@@ -266,14 +262,6 @@ impl ErrorResponse {
         }
     }
 }
-
-/// Code, message and description of a token that will not do.
-const INVALID_TOKEN: (&str, &str, &str) = (
-    "900901",
-    "Invalid Credentials",
-    "Access failure for API: /m2m/v1, version: v1. Make sure you have given the correct access \
-     token",
-);
 
 impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
@@ -294,8 +282,8 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// A JSON body under a status.
-pub(super) fn json_response(status: StatusCode, body: &Value) -> Response {
+/// Builds a response with a JSON body.
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, body.to_string()).into_response()
 }

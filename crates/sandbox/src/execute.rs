@@ -1,227 +1,247 @@
-//! Executes a change, or finds out why not.
+//! Executes a change, or rejects it.
 //!
-//! Everything that speaks against it is looked at before the ledger is written,
-//! which is the execution; everything after that happens to the answer.
+//! All checks precede the entry in the ledger, which is the execution. Everything later affects
+//! only the response.
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
 
-use super::change_request::{ChangeRequest, OperationKind};
-use super::change_response::{AcceptedChange, NotExecuted};
-use super::delivery::DeliveryJob;
-use super::device_outcome::{CallbackTiming, DeviceOutcome, SeededRequestFault};
-use super::devices::DeviceRecord;
-use super::errors::ErrorResponse;
-use super::identifiers::DeviceIds;
-use super::ledger::{self, DeviceChange, Execution};
-use super::platform::{EarlyCallbackBarrier, Platform};
-use super::request_outcome::{NotExecutedCause, ResponseKind};
-use super::scenario::{self, ScenarioEffect, ScenarioMatch};
+use crate::{
+    auth::RequestCredentials,
+    callback::{
+        barrier::EarlyCallbackBarrier,
+        delivery::{self, DeliveryJob},
+    },
+    device_outcome::{CallbackTiming, DeviceOutcome},
+    errors::ErrorResponse,
+    identifiers::DeviceIds,
+    ledger::entries::{
+        CallbackCounts, DeviceChange, ExecutedChange, NotExecutedEntry, content_hash,
+    },
+    operations::operation::{ChangeRequest, Operation},
+    platform::Platform,
+    request_outcome::{AcceptedChange, NotExecuted, NotExecutedCause, ResponseKind},
+    scenario::{
+        definition::ScenarioEffect,
+        identifiers::{ScenarioMatch, match_device, match_devices},
+    },
+};
 
-/// The credentials that a request came with.
-pub(super) struct RequestCredentials {
-    pub(super) token: String,
-    pub(super) session: String,
+/// Executes the changes of one request.
+pub(crate) struct Executor<'p> {
+    pub(crate) platform: &'p Arc<Platform>,
+    pub(crate) operation: &'static Operation,
+    pub(crate) credentials: &'p RequestCredentials,
 }
 
-impl Platform {
-    /// Executes a change and returns its request id when it is time to answer.
-    /// Whether the caller still waits makes no difference to the callbacks.
-    pub(super) async fn execute(
-        self: &Arc<Self>,
-        mut request: ChangeRequest,
-        presented: &RequestCredentials,
+impl Executor<'_> {
+    /// Executes a change. Returns its request ID when the response is due. The callbacks follow
+    /// even if the caller is gone.
+    pub(crate) async fn execute(
+        &self,
+        request: ChangeRequest,
     ) -> Result<AcceptedChange, NotExecuted> {
-        if self.stop.is_cancelled() {
+        let platform = self.platform;
+        if platform.stop.is_cancelled() {
             return Err(ErrorResponse::stopping().into());
         }
-        let received = Instant::now();
-        let (reply, account) = match self.admit(&request, presented) {
-            Ok(judged) => judged,
-            Err(not_executed) => {
-                self.record_not_executed(&request, &not_executed);
-                return Err(not_executed);
-            }
+        let received_at = Instant::now();
+        let (response_kind, account) = self
+            .admit(&request)
+            .inspect_err(|not_executed| self.record_not_executed(&request, not_executed))?;
+        let response_delay = match response_kind {
+            ResponseKind::Slow => platform.settings.slow_response_delay,
+            _ => platform.settings.response_delay,
         };
-        let reversed = scenario::match_devices(request.operation, &request.devices)
-            .iter()
-            .any(|hit| hit.scenario.effect == ScenarioEffect::ReversedOrder);
-        let service_plan: Arc<str> = request.service_plan.as_str().into();
-        let devices = std::mem::take(&mut request.devices);
-        let subjects: Arc<[DeviceChange]> = {
-            let mut known = self.devices();
-            let meet = |sent| {
-                let record = known.find_or_create(request.operation, &sent);
-                self.build_device_change(request.operation, sent, record, &account, &service_plan)
-            };
-            devices.into_iter().map(meet).collect()
+        let respond_at = received_at + response_delay;
+        let job = self.record_executed(request, account, response_kind, respond_at);
+        let request_id = job.change.request_id.clone();
+        let barrier = Arc::clone(&job.barrier);
+        tracing::debug!(request_id, devices = job.devices.len(), "change executed");
+        delivery::start(platform, job);
+        let response_due = async {
+            barrier.wait().await;
+            sleep_until(respond_at).await;
         };
-        let execution = Execution {
-            account,
-            service_plan,
-            response_kind: reply,
-            received_at_ms: self.now_ms(),
-        };
-        let change = self
-            .ledger()
-            .record_executed(&request, execution, Arc::clone(&subjects));
-        let is_early =
-            |subject: &&DeviceChange| subject.planned_outcome.timing == CallbackTiming::Early;
-        let gate = Arc::new(EarlyCallbackBarrier::new(
-            subjects.iter().filter(is_early).count(),
-        ));
-        let answer_delay = match reply {
-            ResponseKind::Slow => self.settings.slow_response_delay,
-            _ => self.settings.response_delay,
-        };
-        let answered_at = received + answer_delay;
-        let request_id = change.request_id.clone();
-        tracing::debug!(request_id, devices = subjects.len(), "change executed");
-        let first = subjects.first().map_or(0, |subject| subject.record.rng_key);
-        self.deliver(DeliveryJob {
-            order: self
-                .seeded_faults
-                .callback_order(first, subjects.len(), reversed),
-            change,
-            devices: subjects,
-            respond_at: answered_at,
-            barrier: Arc::clone(&gate),
-        });
-        self.wait_to_respond(answered_at, &gate).await?;
+        let waited = platform.abort.run_until_cancelled(response_due).await;
+        waited.ok_or_else(ErrorResponse::stopping)?;
         Ok(AcceptedChange {
             request_id,
-            response_kind: reply,
+            response_kind,
         })
     }
 
-    /// How the request will be answered and whose devices it is about, unless
-    /// something speaks against it.
-    fn admit(
+    /// Records the change in the ledger. Returns its callbacks.
+    fn record_executed(
         &self,
-        request: &ChangeRequest,
-        presented: &RequestCredentials,
-    ) -> Result<(ResponseKind, Arc<str>), NotExecuted> {
+        request: ChangeRequest,
+        account: Arc<str>,
+        response_kind: ResponseKind,
+        respond_at: Instant,
+    ) -> DeliveryJob {
+        let platform = self.platform;
+        let is_reversed = match_devices(self.operation, &request.devices)
+            .iter()
+            .any(|hit| matches!(hit.scenario.effect, ScenarioEffect::ReversedOrder));
+        let service_plan: Arc<str> = request.service_plan.into();
+        let devices = self.build_device_changes(request.devices, &account, &service_plan);
+        let change = Arc::new(ExecutedChange {
+            // Not derived from the seed: ThingSpace never reuses a request ID, and a gateway's
+            // journal may outlive the sandbox.
+            request_id: Uuid::new_v4().to_string(),
+            account,
+            operation: self.operation,
+            content_hash: content_hash(self.operation, &service_plan, &devices),
+            service_plan,
+            received_at_ms: platform.clock.unix_ms(),
+            response_kind,
+            callbacks: CallbackCounts::default(),
+        });
+        let mut ledger = platform.ledger.lock();
+        ledger.record_executed(Arc::clone(&change), Arc::clone(&devices));
+        let is_early =
+            |device: &&DeviceChange| device.planned_outcome.timing == CallbackTiming::Early;
+        let barrier = EarlyCallbackBarrier::new(devices.iter().filter(is_early).count());
+        let rng_key = devices.first().map_or(0, |device| device.record.rng_key);
+        DeliveryJob {
+            order: platform
+                .seeded_faults
+                .callback_order(rng_key, devices.len(), is_reversed),
+            change,
+            devices,
+            respond_at,
+            barrier: Arc::new(barrier),
+        }
+    }
+
+    /// Runs all checks. Returns the response and the account of the request.
+    fn admit(&self, request: &ChangeRequest) -> Result<(ResponseKind, Arc<str>), NotExecuted> {
         let account: Arc<str> = match &request.account {
             Some(account) => account.as_str().into(),
             None => {
-                let only = self.registrations().only_account();
-                only.map_err(|invalid| request.operation.error_response(invalid))?
+                let only = self.platform.registrations.lock().only_account();
+                only.map_err(|error| (self.operation.error_response)(error))?
                     .into()
             }
         };
-        let reply = self.choose_response(request, presented)?;
-        self.ledger().check_capacity(request.devices.len())?;
-        Ok((reply, account))
+        let response_kind = self.choose_response(request)?;
+        let ledger = self.platform.ledger.lock();
+        ledger.check_capacity(request.devices.len())?;
+        Ok((response_kind, account))
     }
 
-    /// How the request will be answered, unless something speaks against it:
-    /// first what its devices ask for, then the seed.
-    fn choose_response(
-        &self,
-        request: &ChangeRequest,
-        presented: &RequestCredentials,
-    ) -> Result<ResponseKind, NotExecuted> {
-        let hits = scenario::match_devices(request.operation, &request.devices);
+    /// Chooses the response: by scenarios first, otherwise by the seed.
+    fn choose_response(&self, request: &ChangeRequest) -> Result<ResponseKind, NotExecuted> {
+        let hits = match_devices(self.operation, &request.devices);
         for hit in &hits {
-            if let ScenarioEffect::NotExecuted(before) = hit.scenario.effect {
-                self.reject_by_scenario(request.operation, before, hit, presented)?;
+            if let ScenarioEffect::NotExecuted(cause) = hit.scenario.effect {
+                self.apply_cause(cause, hit)?;
             }
         }
-        let (key, before) = self.request_rng_key(request);
+        let (key, earlier_requests) = self.request_rng_key(request);
         let response_kind = hits.iter().find_map(|hit| match hit.scenario.effect {
-            ScenarioEffect::Response(reply) => Some(reply),
+            ScenarioEffect::Response(kind) => Some(kind),
             _ => None,
         });
-        // Whoever asks for a scenario of the request gets it, and no luck besides.
+        // Rates do not apply to a request with a scenario of its own.
         let of_request = |hit: &ScenarioMatch<'_>| hit.scenario.device_outcome().is_none();
-        if response_kind.is_some() || hits.iter().any(of_request) {
+        if hits.iter().any(of_request) {
             return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
-        match self.seeded_faults.request_fault(key, before) {
-            SeededRequestFault::NoFault => Ok(ResponseKind::RequestId),
-            SeededRequestFault::RequestDropped => Err(NotExecuted::Dropped),
-            SeededRequestFault::ResponseDropped => Ok(ResponseKind::Dropped),
-            SeededRequestFault::Error { executed: true } => Ok(ResponseKind::ServerError),
-            SeededRequestFault::Error { executed: false } => {
-                Err(ErrorResponse::server_error().into())
-            }
-        }
+        let seeded_faults = &self.platform.seeded_faults;
+        seeded_faults.response(key, earlier_requests)
     }
 
-    /// What the request's luck is drawn with: its first device, and how often
-    /// that was asked for before.
+    /// Returns the random key of the request's first device, and the number of earlier requests
+    /// that began with it.
     fn request_rng_key(&self, request: &ChangeRequest) -> (u64, u64) {
         let Some(first) = request.devices.first() else {
             return (0, 0);
         };
-        let record = self.devices().find_or_create(request.operation, first);
+        let identity = (self.operation.device_identity)(first);
+        let mut devices = self.platform.devices.lock();
+        let record = devices.find_or_create(first, identity);
         (record.rng_key, record.record_request())
     }
 
-    fn reject_by_scenario(
+    /// Rejects a request unless its serial number has used up the scenario.
+    fn apply_cause(
         &self,
-        kind: OperationKind,
-        before: NotExecutedCause,
+        cause: NotExecutedCause,
         hit: &ScenarioMatch<'_>,
-        presented: &RequestCredentials,
     ) -> Result<(), NotExecuted> {
-        let refuses = |credential| {
-            self.one_shot()
-                .should_reject(hit.scenario.number, hit.identifier, credential)
+        let platform = self.platform;
+        let should_reject = |credential| {
+            let mut one_shot = platform.one_shot.lock();
+            one_shot.should_reject(hit.scenario.number, hit.identifier, credential)
         };
-        let refusal = match before {
-            NotExecutedCause::Token(refusal) if refuses(Some(&presented.token)) => {
-                self.auth().stop_reissuing(&presented.token);
-                refusal.error_response()
+        let RequestCredentials { token, session } = self.credentials;
+        let response = match cause {
+            NotExecutedCause::Token(response) if should_reject(Some(token)) => {
+                platform.auth.lock().stop_reissuing(token);
+                response()
             }
-            NotExecutedCause::Session(refusal) if refuses(Some(&presented.session)) => {
-                refusal.error_response()
-            }
-            NotExecutedCause::Throttled(throttle) if refuses(None) => throttle.error_response(),
+            NotExecutedCause::Session(response) if should_reject(Some(session)) => response(),
+            NotExecutedCause::Throttled(response) if should_reject(None) => response(),
             NotExecutedCause::Token(_)
             | NotExecutedCause::Session(_)
             | NotExecutedCause::Throttled(_) => return Ok(()),
-            NotExecutedCause::PlatformRule(rule) => kind.error_response(rule.validation_error()),
+            NotExecutedCause::PlatformRule(error) => (self.operation.error_response)(error()),
             NotExecutedCause::ServerError => ErrorResponse::server_error(),
             NotExecutedCause::Dropped => return Err(NotExecuted::Dropped),
         };
-        Err(refusal.into())
+        Err(response.into())
     }
 
-    /// A device of a change that is executed now.
-    fn build_device_change(
+    fn build_device_changes(
         &self,
-        kind: OperationKind,
-        sent: DeviceIds,
-        record: Arc<DeviceRecord>,
+        devices: Vec<DeviceIds>,
         account: &Arc<str>,
         service_plan: &Arc<str>,
-    ) -> DeviceChange {
-        let scenario = scenario::match_device(kind, &sent).map(|hit| hit.scenario);
-        let before = record.record_execution();
-        let fate = match scenario {
-            Some(scenario) => scenario.device_outcome().unwrap_or(DeviceOutcome::PLAIN),
-            None => self.seeded_faults.device_outcome(record.rng_key, before),
+    ) -> Arc<[DeviceChange]> {
+        let mut registry = self.platform.devices.lock();
+        let build = |sent: DeviceIds| {
+            let identity = (self.operation.device_identity)(&sent);
+            let record = registry.find_or_create(&sent, identity);
+            let scenario = match_device(self.operation, &sent).map(|hit| hit.scenario);
+            let earlier_changes = record.record_execution();
+            let outcome = match scenario {
+                Some(scenario) => scenario.device_outcome().unwrap_or(DeviceOutcome::PLAIN),
+                None => {
+                    let seeded_faults = &self.platform.seeded_faults;
+                    seeded_faults.device_outcome(record.rng_key, earlier_changes)
+                }
+            };
+            let mut attributes = record.attributes();
+            attributes.account = Some(Arc::clone(account));
+            // A lookup before the change showed the plan only for a preloaded device.
+            if outcome.on_plan_before && attributes.is_preloaded {
+                attributes.plan = Some(Arc::clone(service_plan));
+            }
+            drop(attributes);
+            DeviceChange::new(
+                sent,
+                record,
+                outcome,
+                scenario.map(|scenario| scenario.name),
+            )
         };
-        record.attributes().account = Some(Arc::clone(account));
-        // Of any other device, whoever looked before the change would have seen that it is not.
-        if fate.on_plan_before && record.attributes().is_preloaded {
-            record.set_plan(service_plan);
-        }
-        DeviceChange::new(sent, record, fate, scenario.map(|scenario| scenario.name))
+        devices.into_iter().map(build).collect()
     }
 
-    fn record_not_executed(&self, request: &ChangeRequest, why: &NotExecuted) {
-        let mut ledger = self.ledger();
-        if matches!(why, NotExecuted::Dropped) {
-            // It has no answer that the layer of answers could count.
-            ledger.count_rejection(why.ledger_reason());
+    fn record_not_executed(&self, request: &ChangeRequest, not_executed: &NotExecuted) {
+        let reason = not_executed.ledger_reason();
+        let mut ledger = self.platform.ledger.lock();
+        if matches!(not_executed, NotExecuted::Dropped) {
+            // Without a response, the middleware cannot count it.
+            ledger.count_rejection(reason);
         }
-        ledger.record_not_executed(ledger::NotExecutedEntry {
-            received_at_ms: self.now_ms(),
-            kind: request.operation.name(),
-            reason: why.ledger_reason(),
+        ledger.record_not_executed(NotExecutedEntry {
+            received_at_ms: self.platform.clock.unix_ms(),
+            kind: self.operation.name,
+            reason,
             account: request.account.clone(),
             service_plan: request.service_plan.clone(),
             devices: request.devices.len(),

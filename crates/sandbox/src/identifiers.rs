@@ -1,47 +1,89 @@
-//! Device identifiers: which are accepted, and which a device gets besides.
+//! Device identifiers: validation, and those that the sandbox derives.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::errors::{ValidationError, code};
+use crate::errors::{ValidationError, code};
 
-/// One identifier of a device, spelled as it was sent.
+/// One identifier of a device, spelled as in the request.
 #[derive(Clone, Debug, Serialize)]
-pub(super) struct DeviceId {
-    pub(super) id: Box<str>,
-    pub(super) kind: Box<str>,
+pub(crate) struct DeviceId {
+    pub(crate) id: Box<str>,
+    pub(crate) kind: Box<str>,
 }
 
 impl DeviceId {
-    pub(super) fn has_kind(&self, kind: &str) -> bool {
+    pub(crate) fn new(kind: &str, id: &str) -> Self {
+        Self {
+            id: id.into(),
+            kind: kind.into(),
+        }
+    }
+
+    pub(crate) fn has_kind(&self, kind: &str) -> bool {
         self.kind.eq_ignore_ascii_case(kind)
     }
 }
 
-/// One device of a change: the identifiers that were sent for it. Shared by all
-/// who remember the device.
-pub(super) type DeviceIds = Arc<[DeviceId]>;
+/// The identifiers of one device in a request.
+pub(crate) type DeviceIds = Arc<[DeviceId]>;
 
-/// The identifier of a kind, if the device was sent with one.
-pub(super) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
+/// Returns the identifier of a kind.
+pub(crate) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
     device
         .iter()
         .find(|one| one.has_kind(kind))
         .map(|one| &*one.id)
 }
 
-/// What the documentation writes in place of an identifier. Accepted, so that
-/// its examples can be pasted as they are.
+/// The device that a request names.
+#[derive(Debug)]
+pub(crate) struct DeviceIdentity {
+    /// Normalized identifiers, sorted. Any of them identifies the device.
+    pub(crate) keys: Vec<Box<str>>,
+    /// Phone number of a new device, unless another device has it.
+    pub(crate) mdn: String,
+}
+
+impl DeviceIdentity {
+    /// A device that each of its identifiers names. An EID does so only without another
+    /// identifier: it may have several profiles.
+    pub(crate) fn of_line(sent: &DeviceIds) -> Self {
+        let only_eid = sent.iter().all(|id| id.has_kind("eid"));
+        let mut keys: Vec<_> = sent
+            .iter()
+            .filter(|id| only_eid || !id.has_kind("eid"))
+            .map(|id| normalized_key(&id.kind, &id.id))
+            .collect();
+        keys.sort_unstable();
+        Self {
+            keys,
+            mdn: device_mdn(sent),
+        }
+    }
+}
+
+/// Returns an identifier in one spelling: an MSISDN is an MDN with a country code.
+pub(crate) fn normalized_key(kind: &str, id: &str) -> Box<str> {
+    let national = id.strip_prefix('1').filter(|rest| rest.len() == 10);
+    let (kind, id) = match national {
+        Some(rest) if kind.eq_ignore_ascii_case("msisdn") => ("mdn", rest),
+        _ => (kind, id),
+    };
+    format!("{kind}:{id}").to_ascii_lowercase().into()
+}
+
+/// Placeholders of identifiers in Verizon's documentation. Accepted, so that its examples work
+/// unchanged.
 const PLACEHOLDERS: [&str; 3] = ["32-digit EID", "20-digit ICCID", "14-digit alphanumeric"];
 
-/// Checks one identifier by its kind. Check digits are not looked at: most of
-/// the identifiers in the platform's own documentation fail them.
-pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
-    let digits = |low, high| {
-        (low..=high).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    let fits = match kind.to_ascii_lowercase().as_str() {
+/// Checks an identifier by its kind. Does not verify check digits: most identifiers in Verizon's
+/// documentation fail them.
+pub(crate) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
+    let digits =
+        |min, max| (min..=max).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit());
+    let is_valid = match kind.to_ascii_lowercase().as_str() {
         "eid" => digits(32, 32),
         "iccid" => digits(18, 20),
         "imei" => digits(14, 16),
@@ -56,7 +98,7 @@ pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
             ));
         }
     };
-    if fits || PLACEHOLDERS.contains(&id) {
+    if is_valid || PLACEHOLDERS.contains(&id) {
         return Ok(());
     }
     Err(ValidationError::new(
@@ -65,22 +107,21 @@ pub(super) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
     ))
 }
 
-/// The IMEI of the device around an eSIM, the same for every profile on it.
-pub(super) fn derive_imei(eid: &str) -> String {
+/// Derives the IMEI of the device that contains an eSIM. All profiles of the eSIM have the same.
+pub(crate) fn derive_imei(eid: &str) -> String {
     let body = format!("35{:012}", scatter(number(eid), 1_000_000_000_000));
     let check = luhn(&body);
     format!("{body}{check}")
 }
 
-/// The ten-digit phone number of a line. Never one that begins with 555.
-pub(super) fn derive_mdn(id: &str) -> String {
+/// Derives a phone number of ten digits. It never begins with 555, as scenarios do.
+pub(crate) fn derive_mdn(id: &str) -> String {
     (2_000_000_000 + scatter(number(id), 3_000_000_000)).to_string()
 }
 
-/// The phone number of a 5G Business Internet device: the one that it was sent
-/// with, or one that follows from its first identifier in the order of kinds,
-/// so that the order in which they were sent makes no difference.
-pub(super) fn device_mdn(device: &DeviceIds) -> String {
+/// Returns the phone number in the request, or derives one from the first identifier. The order of
+/// the identifiers makes no difference.
+fn device_mdn(device: &DeviceIds) -> String {
     if let Some(mdn) = find_id(device, "mdn") {
         return mdn.to_owned();
     }
@@ -93,8 +134,8 @@ pub(super) fn device_mdn(device: &DeviceIds) -> String {
     derive_mdn(first.map_or("", |one| &*one.id))
 }
 
-/// An identifier as a number. Sequential identifiers stay sequential, so that
-/// what is derived from them never collides.
+/// Converts an identifier to a number. Sequential identifiers become sequential numbers, so that
+/// derived identifiers never collide.
 fn number(id: &str) -> u128 {
     let radix = if id.bytes().all(|byte| byte.is_ascii_digit()) {
         10
@@ -109,21 +150,21 @@ fn number(id: &str) -> u128 {
     })
 }
 
-/// Spreads numbers over a range, one to one below `range`: the factor is a
-/// prime that divides no range used here.
+/// Spreads numbers over a range. One to one below `range`: the factor is a prime that divides no
+/// range used here.
 fn scatter(number: u128, range: u128) -> u128 {
     (number % range * 982_451_653 + 40_503) % range
 }
 
-/// The check digit behind fourteen digits of an IMEI.
+/// Returns the Luhn check digit of fourteen digits.
 fn luhn(digits: &str) -> u32 {
     let sum: u32 = digits
         .bytes()
         .rev()
         .enumerate()
-        .map(|(place, byte)| {
+        .map(|(position, byte)| {
             let digit = u32::from(byte.wrapping_sub(b'0'));
-            match (place % 2, digit) {
+            match (position % 2, digit) {
                 (0, 5..) => digit * 2 - 9,
                 (0, _) => digit * 2,
                 _ => digit,
@@ -154,10 +195,7 @@ mod tests {
 
     #[test]
     fn the_order_of_identifiers_does_not_change_the_phone_number() {
-        let id = |kind: &str, id: &str| DeviceId {
-            id: id.into(),
-            kind: kind.into(),
-        };
+        let id = DeviceId::new;
         let one: DeviceIds = Arc::new([
             id("IMEI", "353238063289555"),
             id("iccid", "89148000000800139708"),

@@ -1,62 +1,57 @@
-//! A ThingSpace that runs anywhere.
+//! A simulator of ThingSpace.
 //!
-//! It imitates the part of Verizon's Connectivity Management API that the gateway
-//! uses: tokens, sessions, callback listeners, both plan changes, their callbacks
-//! and the look-ups. It shares no code with the gateway's client, so that it
-//! catches its mistakes. Reserved identifiers make each situation happen, a seed
-//! makes a run repeatable, and a ledger says what was executed.
-//! `docs/sandbox.md` is the manual.
+//! It simulates the part of Verizon's Connectivity Management API that the gateway uses: tokens,
+//! sessions, callback listeners, changes of devices, their callbacks, and lookups. It shares no code
+//! with the gateway's client, so that an error in one does not hide the same error in the other.
+//!
+//! Reserved identifiers select scenarios, a seed makes a run repeatable, and a ledger lists the
+//! executed changes. `docs/sandbox.md` is the manual.
 
 mod auth;
-mod callback_body;
+mod callback;
 mod callback_faults;
-mod change_request;
-mod change_response;
-mod connections;
-mod delivery;
-mod device_list;
+mod clock;
 mod device_outcome;
 mod devices;
 mod errors;
 mod execute;
+mod http;
 mod identifiers;
+mod json_body;
 mod ledger;
 mod listeners;
-mod lookups;
 mod one_shot;
+mod operations;
 mod platform;
 mod rate_limiter;
 mod request_outcome;
-mod routes;
 mod scenario;
-mod scenario_table;
+mod seeded_faults;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::future::{Future, IntoFuture as _};
-use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::net::TcpListener;
-use tokio::time::timeout;
-use url::Url;
-
-use connections::{Connection, DroppableListener};
-use platform::Platform;
-
-pub use scenario::{IdentifierPrefix, ScenarioInfo, scenarios, scenarios_markdown};
-pub use settings::{
-    AcceptedCredentials, CallbackCredentials, CallbackOrder, FaultRates, ResendPolicy, Settings,
+use std::{
+    future::{Future, IntoFuture as _},
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
-/// How long a stopping sandbox waits for what it has begun.
+use tokio::{net::TcpListener, time::timeout};
+use url::Url;
+
+use http::connections::{Connection, DroppableListener};
+use platform::Platform;
+
+pub use scenario::list::{IdentifierPrefix, ScenarioInfo, scenarios, scenarios_markdown};
+pub use settings::{AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Settings};
+
+/// Maximum duration of the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A ThingSpace with its port bound, ready to run.
+/// A sandbox with a bound port.
 pub struct Sandbox {
     listener: TcpListener,
     local_addr: SocketAddr,
@@ -64,23 +59,13 @@ pub struct Sandbox {
     platform: Arc<Platform>,
 }
 
-impl fmt::Debug for Sandbox {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Sandbox")
-            .field("local_addr", &self.local_addr)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Sandbox {
-    /// Checks the settings and binds the port.
+    /// Binds the port.
     ///
     /// # Errors
     ///
-    /// A setting out of its range is `InvalidInput`; else what binding says.
+    /// The port cannot be bound, or the TLS client of callbacks cannot be built.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
-        settings.check()?;
         let listener = TcpListener::bind(settings.listen).await?;
         let local_addr = listener.local_addr()?;
         Ok(Self {
@@ -91,51 +76,48 @@ impl Sandbox {
         })
     }
 
-    /// The address that it listens on.
+    /// Returns the address that the sandbox listens on.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// What a client on this machine takes as its base URL: `http://address/api`.
+    /// Returns the base URL for clients on this machine: `http://address/api`.
     #[must_use]
     pub fn base_url(&self) -> Url {
         self.base_url.clone()
     }
 
-    /// Serves until `shutdown` is over, then finishes what was begun, for five
-    /// seconds at most. Callbacks that wait for their time are not sent any more.
+    /// Serves until `shutdown` completes. Then finishes the requests and callbacks in progress, for
+    /// at most five seconds. Callbacks that are not due yet are not sent.
     ///
     /// # Errors
     ///
-    /// What serving the port says.
+    /// The error of the server.
     pub async fn run<S>(self, shutdown: S) -> io::Result<()>
     where
         S: Future<Output = ()>,
     {
         let platform = self.platform;
-        tracing::info!(address = %self.local_addr, seed = platform.settings.seed, "sandbox listens");
-        let begun = platform.stop.clone();
-        let service = routes::router(Arc::clone(&platform))
+        tracing::info!(address = %self.local_addr, seed = platform.settings.seed, "sandbox listening");
+        let service = http::routes::router(Arc::clone(&platform))
             .into_make_service_with_connect_info::<Connection>();
         let server = axum::serve(DroppableListener(self.listener), service)
-            .with_graceful_shutdown(begun.clone().cancelled_owned());
+            .with_graceful_shutdown(platform.stop.clone().cancelled_owned());
         let mut server = std::pin::pin!(server.into_future());
         let served = tokio::select! {
             served = &mut server => Some(served),
             () = shutdown => None,
         };
-        begun.cancel();
+        platform.stop.cancel();
+        let drain = platform.drain(DRAIN_TIMEOUT);
         let served = match served {
             Some(served) => {
-                platform.drain(DRAIN_TIMEOUT).await;
+                drain.await;
                 served
             }
             None => {
-                let (served, ()) = tokio::join!(
-                    timeout(DRAIN_TIMEOUT, server),
-                    platform.drain(DRAIN_TIMEOUT)
-                );
+                let (served, ()) = tokio::join!(timeout(DRAIN_TIMEOUT, server), drain);
                 served.unwrap_or(Ok(()))
             }
         };
@@ -144,7 +126,8 @@ impl Sandbox {
     }
 }
 
-/// The unspecified address is no place to connect to everywhere: say loopback.
+/// Returns the base URL of an address. Not all systems can connect to the unspecified address, so
+/// loopback replaces it.
 fn base_url(mut address: SocketAddr) -> io::Result<Url> {
     if address.ip().is_unspecified() {
         address.set_ip(match address {

@@ -1,78 +1,51 @@
 //! Registered callback listeners: one per account and service.
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use thingspace_loopback::is_loopback_url;
 use tokio::time::Instant;
 use url::Url;
 
-use super::change_request;
-use super::errors::{ValidationError, code};
-use thingspace_loopback::is_loopback_url;
+use crate::{
+    errors::{ValidationError, code},
+    json_body::{self, remove_nulls, required_text},
+};
 
-/// Accounts whose listeners are kept.
+/// Maximum number of accounts with listeners.
 const MAX_ACCOUNTS: usize = 1000;
-/// Longest user name and password (ThingSpace, Register Callback Listener page).
-const MAX_LOGIN: usize = 40;
+/// Maximum length of a user name and of a password, in characters.
+const MAX_CREDENTIAL: usize = 40;
 
-/// The ports that callbacks are sent to (same page).
-const PORTS: [RangeInclusive<u16>; 5] = [
-    80..=80,
-    443..=443,
-    9001..=9006,
-    50551..=50559,
-    28200..=28220,
-];
+/// The services that listeners can be registered for (see thingspace-facts, section 4.1).
+const SERVICES: &str = "AlertService CarrierService DevicePRLInformation DeviceProfileService \
+    DevicePromoUsage DeviceService DeviceSuspensionStatus DeviceUsage DiagnosticsService \
+    EnhancedConnectivityService ExtendedEnhancedConnectivityService ExternalProvisioningChanges \
+    IntelligenceService NetworkEventService NiddService PromoChanges PwnService QoS \
+    ResumeTrackingNotification SMSDeliveryConfirmation StateService SubscriptionNotificationService \
+    VIPCallbackService";
 
-/// The services that a listener can be registered for (same page).
-const SERVICES: [&str; 23] = [
-    "AlertService",
-    "CarrierService",
-    "DevicePRLInformation",
-    "DeviceProfileService",
-    "DevicePromoUsage",
-    "DeviceService",
-    "DeviceSuspensionStatus",
-    "DeviceUsage",
-    "DiagnosticsService",
-    "EnhancedConnectivityService",
-    "ExtendedEnhancedConnectivityService",
-    "ExternalProvisioningChanges",
-    "IntelligenceService",
-    "NetworkEventService",
-    "NiddService",
-    "PromoChanges",
-    "PwnService",
-    "QoS",
-    "ResumeTrackingNotification",
-    "SMSDeliveryConfirmation",
-    "StateService",
-    "SubscriptionNotificationService",
-    "VIPCallbackService",
-];
-
-/// Where callbacks go, and what they carry to be recognised.
+/// The URL of a listener, and the credentials in its callbacks.
 #[derive(Clone)]
-pub(super) struct CallbackListener {
-    pub(super) url: Url,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
+pub(crate) struct CallbackListener {
+    pub(crate) url: Url,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
 }
 
 /// All registrations, by account and service.
 #[derive(Default)]
-pub(super) struct Registrations {
+pub(crate) struct Registrations {
     any_port: bool,
-    /// For so long a new registration's callbacks carry the former credentials.
+    /// Time for which callbacks carry the previous credentials after a new registration.
     credentials_lag: Duration,
     accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
 }
 
 struct RegisteredListener {
     listener: CallbackListener,
-    /// The credentials of the registration before, and until when they are sent.
+    /// The previous registration, and the time until which callbacks carry its credentials.
     previous: Option<(CallbackListener, Instant)>,
 }
 
@@ -86,21 +59,8 @@ struct RegistrationBody<'b> {
     password: Option<&'b str>,
 }
 
-/// One line of the list. The password is in clear, as on the platform.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ListenerEntry {
-    account_name: String,
-    service_name: &'static str,
-    url: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    username: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    password: Option<String>,
-}
-
 impl Registrations {
-    pub(super) fn new(any_port: bool, credentials_lag: Duration) -> Self {
+    pub(crate) fn new(any_port: bool, credentials_lag: Duration) -> Self {
         Self {
             any_port,
             credentials_lag,
@@ -108,56 +68,51 @@ impl Registrations {
         }
     }
 
-    /// Registers a listener and says for which service. It takes the place of
-    /// the one before: whether the platform refuses that is not documented.
-    pub(super) fn register(
+    /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
+    /// behaviour is not documented.
+    pub(crate) fn register(
         &mut self,
         account: &str,
         body: &[u8],
     ) -> Result<&'static str, ValidationError> {
-        change_request::check_characters(body)?;
-        change_request::check_account(account)?;
-        let registration: RegistrationBody<'_> = change_request::parse_json(body)?;
-        let service = parse_service(change_request::required(registration.name, "name")?)?;
-        let listener = registration.into_listener(self.any_port)?;
+        json_body::check_characters(body)?;
+        json_body::check_account(account)?;
+        let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
+        let service = parse_service(required_text(registration.name, "name")?)?;
+        let listener = registration.to_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
             return Err(ValidationError::new(
                 code::UNEXPECTED,
-                "The sandbox holds listeners of 1000 accounts only",
+                "The sandbox stores listeners for at most 1000 accounts",
             ));
         }
         let listeners = self.accounts.entry(account.to_owned()).or_default();
         let until = Instant::now() + self.credentials_lag;
-        let former = listeners.remove(service).map(|it| (it.listener, until));
-        listeners.insert(
-            service,
-            RegisteredListener {
-                listener,
-                previous: former,
-            },
-        );
+        let previous = listeners.remove(service).map(|it| (it.listener, until));
+        listeners.insert(service, RegisteredListener { listener, previous });
         Ok(service)
     }
 
-    /// The listeners of an account.
-    pub(super) fn list(&self, account: &str) -> Vec<ListenerEntry> {
+    /// Returns the listeners of an account, with their passwords, as ThingSpace does.
+    pub(crate) fn list(&self, account: &str) -> Vec<Value> {
         let listeners = self.accounts.get(account).into_iter().flatten();
         listeners
-            .map(
-                |(&service_name, RegisteredListener { listener, .. })| ListenerEntry {
-                    account_name: account.to_owned(),
-                    service_name,
-                    url: listener.url.to_string(),
-                    username: listener.username.clone(),
-                    password: listener.password.clone(),
-                },
-            )
+            .map(|(service, RegisteredListener { listener, .. })| {
+                let mut entry = json!({
+                    "accountName": account,
+                    "serviceName": service,
+                    "url": listener.url.as_str(),
+                    "username": listener.username,
+                    "password": listener.password,
+                });
+                remove_nulls(&mut entry);
+                entry
+            })
             .collect()
     }
 
-    /// Takes a listener away. What the platform says when there is none is not
-    /// documented; an error shows a caller that it was mistaken.
-    pub(super) fn deregister(
+    /// Removes a listener. Fails if there is none; ThingSpace's behaviour is not documented.
+    pub(crate) fn deregister(
         &mut self,
         account: &str,
         service: &str,
@@ -173,23 +128,22 @@ impl Registrations {
             .ok_or_else(|| ValidationError::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
-    /// The listener of an account for a service. After a registration over
-    /// another one, callbacks with the former credentials went on for 9 to 14
-    /// minutes (F-PIDGE B6, B10); here they do for the lag that is set.
-    pub(super) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
+    /// Returns the listener of an account for a service. During the credentials lag, it has the
+    /// previous credentials (see thingspace-facts, section 4.2).
+    pub(crate) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
         Some(match &registered.previous {
-            Some((former, until)) if Instant::now() < *until => CallbackListener {
+            Some((previous, until)) if Instant::now() < *until => CallbackListener {
                 url: listener.url,
-                ..former.clone()
+                ..previous.clone()
             },
             _ => listener,
         })
     }
 
-    /// The account of a request that names none: the only one there is.
-    pub(super) fn only_account(&self) -> Result<String, ValidationError> {
+    /// Returns the only account with listeners, for a request without an account.
+    pub(crate) fn only_account(&self) -> Result<String, ValidationError> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
             (Some(_), Some(_)) => Err(ValidationError::new(
@@ -202,13 +156,13 @@ impl Registrations {
 }
 
 impl RegistrationBody<'_> {
-    fn into_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
-        let url = change_request::required(self.url, "url")?;
+    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
+        let url = required_text(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| ValidationError::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        // Tests and developers take a port that is free.
+        // Tests use any free port on loopback.
         if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
             return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
@@ -216,7 +170,7 @@ impl RegistrationBody<'_> {
             ));
         }
         let too_long =
-            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_LOGIN);
+            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_CREDENTIAL);
         if too_long(self.username) || too_long(self.password) {
             return Err(ValidationError::new(
                 code::REQUEST_UNDEFINED,
@@ -233,14 +187,15 @@ impl RegistrationBody<'_> {
 
 fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
     SERVICES
-        .into_iter()
+        .split(' ')
         .find(|name| *name == service)
         .ok_or_else(|| {
             ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
         })
 }
 
+/// True if ThingSpace calls the port (see thingspace-facts, section 4.2).
 fn has_allowed_port(url: &Url) -> bool {
-    let port = url.port_or_known_default();
-    port.is_some_and(|port| PORTS.iter().any(|range| range.contains(&port)))
+    let port = url.port_or_known_default().unwrap_or_default();
+    matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220)
 }

@@ -1,4 +1,4 @@
-//! How many calls a minute may have.
+//! Limits the calls in a minute.
 
 use std::time::Duration;
 
@@ -6,25 +6,25 @@ use tokio::time::Instant;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Counts the calls of a minute, as WSO2's limiter does: by whole windows.
-pub(super) struct RateLimiter {
+/// Counts calls in fixed windows of a minute, as WSO2 does.
+pub(crate) struct RateLimiter {
     max_per_minute: u32,
     window_start: Instant,
     count: u32,
 }
 
 impl RateLimiter {
-    /// `most` calls a minute, or any number with 0.
-    pub(super) fn new(most: u32) -> Self {
+    /// 0: no limit.
+    pub(crate) fn new(max_per_minute: u32) -> Self {
         Self {
-            max_per_minute: most,
+            max_per_minute,
             window_start: Instant::now(),
             count: 0,
         }
     }
 
-    /// Lets a call pass, or says after how many seconds another may come.
-    pub(super) fn try_acquire(&mut self) -> Result<(), u64> {
+    /// Counts a call. Over the limit, returns the seconds until the next window.
+    pub(crate) fn try_acquire(&mut self) -> Result<(), u64> {
         if self.max_per_minute == 0 {
             return Ok(());
         }

@@ -1,78 +1,42 @@
-//! What can happen to a request as a whole: before it is executed, and to its
-//! answer.
+//! The outcomes of a request: why it is not executed, and how it is answered.
 
-use super::errors::{ErrorResponse, ValidationError, code};
+use serde::Serialize;
+
+use crate::errors::{ErrorResponse, ValidationError};
 
 /// Why a request is not executed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NotExecutedCause {
-    /// The access token is refused, once for each serial and token.
-    Token(TokenRejection),
-    /// The session is refused, once for each serial and session.
-    Session(SessionRejection),
-    /// Too many requests, once for each serial.
-    Throttled(Throttle),
-    /// The rules of the platform forbid it.
-    PlatformRule(PlatformRule),
-    /// The connection is dropped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NotExecutedCause {
+    /// The first access token of each serial number is rejected.
+    Token(fn() -> ErrorResponse),
+    /// The first session of each serial number is rejected.
+    Session(fn() -> ErrorResponse),
+    /// The first request of each serial number is throttled.
+    Throttled(fn() -> ErrorResponse),
+    /// A rule of the platform rejects it every time.
+    PlatformRule(fn() -> ValidationError),
+    /// The connection is closed.
     Dropped,
-    /// A 500 that does not say whether it was executed.
+    /// 500, the same as for a request that was executed.
     ServerError,
 }
 
-/// How a refused access token looks (ThingSpace, Synchronous Error Messages).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TokenRejection {
-    /// 401 with a fault in JSON.
-    Expired,
-    /// 401 with the same fault in XML.
-    ExpiredXml,
-    /// 403 with the page's own XML.
-    WrongAuthenticationXml,
-}
-
-/// How a refused session looks (F-PHP; the bare one F-PIDGE B6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum SessionRejection {
-    Expired,
-    Replaced,
-    /// 401 and nothing else, as was seen 96 seconds after a log-in.
-    NoBody,
-}
-
-/// How a throttled request looks. The codes are WSO2's, which the platform runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Throttle {
-    /// 900800 and `Retry-After`.
-    WithRetryAfter,
-    /// 900803 alone.
-    WithoutRetryAfter,
-    /// 900807 under 503.
-    Burst,
-    /// 429 and nothing else.
-    NoBody,
-}
-
-/// A refusal that a repetition does not change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PlatformRule {
-    FifthChange,
-    DeviceNotFound,
-}
-
-/// How the POST of an executed change is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ResponseKind {
+/// Response to an executed request. Serialized in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ResponseKind {
     RequestId,
-    /// With the request id, after `Settings::slow_answer`.
+    /// With the request ID, after `Settings::slow_response_delay`.
     Slow,
-    /// The connection is dropped before the answer.
+    /// The connection is closed without a response.
     Dropped,
-    /// The connection is dropped in the middle of the answer.
+    /// The connection is closed in the middle of the response.
+    #[serde(rename = "dropped_within")]
     DroppedMidResponse,
-    /// A 500 that does not say whether it was executed.
+    /// 500, the same as for a request that was not executed.
+    #[serde(rename = "failed")]
     ServerError,
-    /// 502 with a page in HTML, as a proxy writes it.
+    /// 502 with an HTML page, as a proxy returns it.
     Html,
     /// 200 without a `requestId`.
     NoRequestId,
@@ -80,67 +44,32 @@ pub(super) enum ResponseKind {
     Empty,
 }
 
-impl ResponseKind {
-    /// What the ledger calls it.
-    pub(super) fn ledger_name(self) -> &'static str {
+/// An executed change.
+pub(crate) struct AcceptedChange {
+    pub(crate) request_id: String,
+    pub(crate) response_kind: ResponseKind,
+}
+
+/// A change that is not executed.
+#[derive(Debug)]
+pub(crate) enum NotExecuted {
+    Rejected(ErrorResponse),
+    /// The connection is closed.
+    Dropped,
+}
+
+impl From<ErrorResponse> for NotExecuted {
+    fn from(response: ErrorResponse) -> Self {
+        Self::Rejected(response)
+    }
+}
+
+impl NotExecuted {
+    /// Reason in the ledger.
+    pub(crate) fn ledger_reason(&self) -> &'static str {
         match self {
-            Self::RequestId => "request_id",
-            Self::Slow => "slow",
+            Self::Rejected(response) => response.reason,
             Self::Dropped => "dropped",
-            Self::DroppedMidResponse => "dropped_within",
-            Self::ServerError => "failed",
-            Self::Html => "html",
-            Self::NoRequestId => "no_request_id",
-            Self::Empty => "empty",
-        }
-    }
-}
-
-impl TokenRejection {
-    pub(super) fn error_response(self) -> ErrorResponse {
-        match self {
-            Self::Expired => ErrorResponse::invalid_token(),
-            Self::ExpiredXml => ErrorResponse::invalid_token_xml(),
-            Self::WrongAuthenticationXml => ErrorResponse::wrong_authentication(),
-        }
-    }
-}
-
-impl SessionRejection {
-    pub(super) fn error_response(self) -> ErrorResponse {
-        match self {
-            Self::Expired => ErrorResponse::session_expired(),
-            Self::Replaced => ErrorResponse::session_invalid(),
-            Self::NoBody => ErrorResponse::unauthorized_without_body(),
-        }
-    }
-}
-
-impl Throttle {
-    /// Seconds that `Retry-After` says, where it is said.
-    const RETRY_AFTER: u64 = 1;
-
-    pub(super) fn error_response(self) -> ErrorResponse {
-        match self {
-            Self::WithRetryAfter => ErrorResponse::throttled().retry_after(Self::RETRY_AFTER),
-            Self::WithoutRetryAfter => ErrorResponse::application_throttled(),
-            Self::Burst => ErrorResponse::burst_throttled(),
-            Self::NoBody => ErrorResponse::throttled_without_body(),
-        }
-    }
-}
-
-impl PlatformRule {
-    pub(super) fn validation_error(self) -> ValidationError {
-        match self {
-            // The rule is the page's ("four plan changes a month"), its code is not told there.
-            Self::FifthChange => ValidationError::new(
-                code::TOO_MANY_CHANGES,
-                "The device has had its four plan changes of this month",
-            ),
-            Self::DeviceNotFound => {
-                ValidationError::new(code::DEVICE_NOT_FOUND, "The device could not be found")
-            }
         }
     }
 }

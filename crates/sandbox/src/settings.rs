@@ -1,102 +1,62 @@
-//! What a sandbox is started with.
+//! The settings of a sandbox. The settings of the gateway are their only source of defaults.
 
-use std::fmt;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use url::Url;
 
-/// What a sandbox is started with.
+/// The settings of a sandbox.
 #[derive(Clone)]
 pub struct Settings {
-    /// Address to listen on; port 0 picks a free one.
+    /// Address and port. Port 0 selects a free port.
     pub listen: SocketAddr,
-    /// Same seed and same requests: same fates, duplicates and order.
+    /// Seed of all random decisions.
     pub seed: u64,
-    /// Time from the answer to a change until its first callback.
+    /// Delay between the response to a change and its first callback.
     pub callback_delay: Duration,
-    /// Time that a change takes to be answered.
+    /// Delay of the response to a change.
     pub response_delay: Duration,
-    /// Time that an answer takes which a scenario makes slow.
+    /// The same delay for the scenario `slow_answer`.
     pub slow_response_delay: Duration,
-    /// Time from a late callback's due time until it is sent.
+    /// Additional delay of a late callback.
     pub late_delay: Duration,
-    /// Time from an interim callback until the final one.
+    /// Delay between an interim callback and the final one.
     pub interim_delay: Duration,
-    /// What follows when nobody takes a callback.
+    /// When a callback is sent again.
     pub resend: ResendPolicy,
-    /// Factor for the times of `resend`.
-    pub time_scale: f64,
-    /// Time from a refused callback until it is sent again, in place of the one
-    /// of `resend`.
+    /// Delay until a rejected callback is sent again. Overrides `resend`.
     pub resend_delay: Option<Duration>,
-    /// Time without an answer after which a callback is sent again, while the
-    /// first is still under way, in place of the one of `resend`.
+    /// Time without a response after which a callback is sent again while the first attempt is in
+    /// flight. Overrides `resend`.
     pub callback_timeout: Option<Duration>,
-    /// How often things go wrong where no scenario says so.
+    /// Rates of random faults, for devices and requests without a scenario.
     pub fault_rates: FaultRates,
-    /// The order in which a change's devices are told about.
+    /// Order of the callbacks of a change.
     pub callback_order: CallbackOrder,
-    /// Listener for accounts that registered none; `{service}` in it stands for
-    /// the callback service's name. Without it their callbacks are lost, as on
-    /// the platform.
+    /// Callback URL of accounts that registered none. `{service}` stands for the name of the
+    /// callback service. Without a URL, their callbacks are not sent.
     pub callback_url: Option<Url>,
-    /// What callbacks to `callback_url` carry.
-    pub callback_credentials: Option<CallbackCredentials>,
-    /// Most callbacks in flight.
+    /// Maximum number of callbacks in flight, at least 1.
     pub callback_concurrency: usize,
-    /// Whether listeners that are not on loopback may have any port.
+    /// Allows any port in callback URLs that are not on loopback.
     pub any_callback_port: bool,
-    /// Time for which callbacks still carry a listener's former credentials.
+    /// Time for which callbacks carry the previous credentials after a new registration.
     pub credentials_lag: Duration,
-    /// The credentials that are accepted.
+    /// The credentials that token requests and log-ins must have.
     pub credentials: AcceptedCredentials,
-    /// How long an access token lives, from its first issue.
+    /// Lifetime of an access token, from its first issue.
     pub token_lifetime: Duration,
-    /// How long a session lives without being used.
+    /// Lifetime of a session without use.
     pub session_lifetime: Duration,
-    /// Whether a log-in ends the user's earlier session.
+    /// Ends the previous session of a user at each log-in.
     pub single_session: bool,
-    /// Most calls of the API in a minute; 0 for any number.
+    /// Maximum number of M2M calls in a minute. 0: no limit.
     pub requests_per_minute: u32,
-    /// The plan of a device that nobody changed yet.
+    /// Plan of a device before its first change.
     pub initial_plan: String,
 }
 
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8900)),
-            seed: 1,
-            callback_delay: Duration::from_millis(500),
-            response_delay: Duration::from_millis(50),
-            slow_response_delay: Duration::from_secs(5),
-            late_delay: Duration::from_secs(10),
-            interim_delay: Duration::from_secs(1),
-            resend: ResendPolicy::Quick,
-            time_scale: 1.0,
-            resend_delay: None,
-            callback_timeout: None,
-            fault_rates: FaultRates::default(),
-            callback_order: CallbackOrder::AsSent,
-            callback_url: None,
-            callback_credentials: None,
-            callback_concurrency: 32,
-            any_callback_port: false,
-            credentials_lag: Duration::ZERO,
-            credentials: AcceptedCredentials::default(),
-            token_lifetime: Duration::from_secs(3600),
-            session_lifetime: Duration::from_secs(20 * 60),
-            single_session: false,
-            requests_per_minute: 0,
-            initial_plan: "Sandbox Initial Plan".to_owned(),
-        }
-    }
-}
-
 impl fmt::Debug for Settings {
-    /// Without the callback address: it may carry a secret in its path.
+    /// Omits the callback URL, which may contain a secret.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Settings")
@@ -107,132 +67,86 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    pub(super) fn check(&self) -> io::Result<()> {
-        let problem = if !self.fault_rates.all().iter().all(is_rate) {
-            "shares must be between 0 and 1"
-        } else if !(0.0..=1000.0).contains(&self.time_scale) {
-            "time_scale must be between 0 and 1000"
-        } else if !(1..=10_000).contains(&self.callback_concurrency) {
-            "callback_concurrency must be between 1 and 10000"
-        } else if self.initial_plan.is_empty() {
-            "initial_plan must not be empty"
-        } else {
-            return Ok(());
-        };
-        Err(io::Error::new(io::ErrorKind::InvalidInput, problem))
-    }
-
-    /// What follows when nobody takes a callback, in this sandbox's time.
-    pub(super) fn resend_timing(&self) -> ResendTiming {
+    /// Returns the times of the resend policy, with their overrides.
+    pub(crate) fn resend_timing(&self) -> ResendTiming {
         let policy = self.resend.timing();
-        let scaled = |time: Duration| time.mul_f64(self.time_scale);
         ResendTiming {
             max_attempts: policy.max_attempts,
-            resend_delay: self
-                .resend_delay
-                .unwrap_or_else(|| scaled(policy.resend_delay)),
-            callback_timeout: self
-                .callback_timeout
-                .or_else(|| policy.callback_timeout.map(scaled)),
+            resend_delay: self.resend_delay.unwrap_or(policy.resend_delay),
+            callback_timeout: self.callback_timeout.or(policy.callback_timeout),
         }
     }
 }
 
-fn is_rate(share: &f64) -> bool {
-    (0.0..=1.0).contains(share)
-}
-
-/// How often things go wrong, each from 0 (never) to 1 (always).
+/// Rates of random faults, each from 0 (never) to 1 (always).
 #[derive(Clone, Debug, Default)]
 pub struct FaultRates {
-    /// Devices whose change fails.
+    /// Devices that fail.
     pub failure: f64,
     /// Callbacks that are sent twice.
     pub duplicate: f64,
     /// Callbacks that are never sent.
     pub lost: f64,
-    /// Callbacks that come before the request's answer.
+    /// Callbacks that are sent before the response to their request.
     pub early: f64,
-    /// Callbacks that come `late_delay` after their time.
+    /// Callbacks that are sent `late_delay` late.
     pub late: f64,
-    /// Callbacks that cannot be read.
+    /// Callbacks whose JSON is malformed.
     pub malformed: f64,
-    /// Requests whose connection is dropped before they are executed.
+    /// Requests that are not executed and whose connection is closed.
     pub drop_request: f64,
-    /// Requests whose connection is dropped after they were executed.
+    /// Requests that are executed and whose connection is closed.
     pub drop_response: f64,
-    /// Requests that are answered with 5xx; about half of them are executed.
+    /// Requests with the response 500. About half of them are executed.
     pub error: f64,
 }
 
-impl FaultRates {
-    fn all(&self) -> [f64; 9] {
-        [
-            self.failure,
-            self.duplicate,
-            self.lost,
-            self.early,
-            self.late,
-            self.malformed,
-            self.drop_request,
-            self.drop_response,
-            self.error,
-        ]
-    }
-}
-
-/// The order in which the callbacks of one change are sent. It is exact with one
-/// callback in flight, and the order of departure with more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Order of the callbacks of a change. With one callback in flight, they arrive in this order;
+/// otherwise only their sending starts in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallbackOrder {
-    /// As the devices were listed in the request.
-    #[default]
+    /// The order of the devices in the request.
     AsSent,
     /// The last device first.
     Reversed,
-    /// At random, decided by the seed.
+    /// Random.
     Shuffled,
 }
 
-/// What follows when nobody takes a callback.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// When a callback is sent again (see thingspace-facts, section 4.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResendPolicy {
-    /// The documented number of tries in the measured pace: three more, a second
-    /// apart.
-    #[default]
+    /// The documented number of attempts with the measured timeout: three more, one second apart.
     Quick,
-    /// As measured on the platform: one more after 1.3 s, then nothing.
+    /// As measured on ThingSpace: one more after 1.3 s.
     Measured,
     /// As documented: three more, five minutes apart.
     Documented,
 }
 
-/// The numbers of a policy.
+/// The times of a resend policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResendTiming {
-    /// How often a callback is sent in all.
-    pub(super) max_attempts: u32,
-    /// From a refusal until it is sent again.
-    pub(super) resend_delay: Duration,
-    /// Without an answer for so long, it is sent again while the first copy is
-    /// still under way. None: the pages say nothing of a limit.
-    pub(super) callback_timeout: Option<Duration>,
+pub(crate) struct ResendTiming {
+    pub(crate) max_attempts: u32,
+    /// Delay between a rejection and the next attempt.
+    pub(crate) resend_delay: Duration,
+    /// Time without a response after which the next attempt starts. No timeout is documented.
+    pub(crate) callback_timeout: Option<Duration>,
 }
 
 impl ResendPolicy {
-    /// Documented by About Callback Services and its best practices; measured by
-    /// F-PIDGE B6 (1.15 to 1.69 s, then nothing for 3 hours) and 13.3 (4 s).
     fn timing(self) -> ResendTiming {
+        let measured_timeout = Some(Duration::from_secs(4));
         match self {
             Self::Quick => ResendTiming {
                 max_attempts: 4,
                 resend_delay: Duration::from_secs(1),
-                callback_timeout: Some(Duration::from_secs(4)),
+                callback_timeout: measured_timeout,
             },
             Self::Measured => ResendTiming {
                 max_attempts: 2,
                 resend_delay: Duration::from_millis(1300),
-                callback_timeout: Some(Duration::from_secs(4)),
+                callback_timeout: measured_timeout,
             },
             Self::Documented => ResendTiming {
                 max_attempts: 4,
@@ -243,11 +157,10 @@ impl ResendPolicy {
     }
 }
 
-/// The credentials of the two log-ins. What is not set may be anything that is
-/// not empty.
+/// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.
 #[derive(Clone, Default)]
 pub struct AcceptedCredentials {
-    /// Key of the application, first half of the token request's Basic header.
+    /// Key of the application.
     pub app_key: Option<String>,
     /// Secret of the application.
     pub app_secret: Option<String>,
@@ -255,25 +168,4 @@ pub struct AcceptedCredentials {
     pub uws_username: Option<String>,
     /// Password of the session log-in.
     pub uws_password: Option<String>,
-}
-
-impl fmt::Debug for AcceptedCredentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Credentials(hidden)")
-    }
-}
-
-/// User name and password in the body of a callback.
-#[derive(Clone)]
-pub struct CallbackCredentials {
-    /// The `username` member.
-    pub username: String,
-    /// The `password` member.
-    pub password: String,
-}
-
-impl fmt::Debug for CallbackCredentials {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("CallbackLogin(hidden)")
-    }
 }

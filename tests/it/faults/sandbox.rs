@@ -57,7 +57,8 @@ impl SandboxProcess {
             ("sandbox.early_rate", "0.02".into()),
             ("sandbox.malformed_rate", "0.01".into()),
             ("sandbox.slow_answer", "1s".into()),
-            ("sandbox.time_scale", "0.3".into()),
+            ("sandbox.resend_after", "300ms".into()),
+            ("sandbox.callback_timeout", "1200ms".into()),
             ("telemetry.log_format", "json".into()),
         ] {
             command.arg(format!("--{setting}={value}"));

@@ -1,4 +1,4 @@
-//! Tokens, sessions and strikes, on a paused clock.
+//! Tokens, sessions and failed log-ins, on a paused clock.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn with(change: impl FnOnce(&mut Settings)) -> Auth {
             uws_username: Some("user".into()),
             uws_password: Some("pass".into()),
         },
-        ..Settings::default()
+        ..crate::tests::harness::quick()
     };
     change(&mut settings);
     Auth::new(&settings, fastrand::Rng::with_seed(1))
@@ -29,10 +29,10 @@ fn headers(name: &'static str, value: &str) -> HeaderMap {
 }
 
 fn issue(auth: &mut Auth, headers: &HeaderMap) -> Issued {
-    let Ok(pair) = auth.authenticate_app(headers) else {
-        panic!("the pair is known");
+    let Ok(app) = auth.authenticate_app(headers) else {
+        panic!("the credentials are valid");
     };
-    auth.issue(pair)
+    auth.issue(app)
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,8 +63,8 @@ async fn a_session_lives_while_it_is_used_and_expires_after_twenty_idle_minutes(
         assert!(auth.use_session(&session).is_ok());
     }
     tokio::time::advance(IDLE).await;
-    let refused = format!("{:?}", auth.use_session(&session).unwrap_err());
-    assert!(refused.contains(code::SESSION_EXPIRED), "{refused}");
+    let error = format!("{:?}", auth.use_session(&session).unwrap_err());
+    assert!(error.contains(code::SESSION_EXPIRED), "{error}");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn five_failed_logins_in_a_row_lock_the_user() {
 fn an_unknown_user_is_not_locked() {
     let mut auth = auth();
     for _ in 0..5 {
-        assert!(auth.login("stranger", "wrong").is_err());
+        assert!(auth.login("unknown", "wrong").is_err());
     }
     assert_eq!(auth.locked_users(), 0);
     let mut auth = with(|settings| settings.credentials.uws_username = None);
@@ -97,12 +97,12 @@ fn an_unknown_user_is_not_locked() {
 }
 
 #[test]
-fn a_revoked_token_is_refused_and_followed_by_another() {
+fn a_revoked_token_is_rejected_and_followed_by_another() {
     let mut auth = auth();
     let basic = headers("authorization", "Basic a2V5OnNlY3JldA==");
     let first = issue(&mut auth, &basic).value;
-    let pair = auth.authenticate_app(&basic).ok().unwrap();
-    auth.revoke(&pair, &first);
+    let app = auth.authenticate_app(&basic).ok().unwrap();
+    auth.revoke(&app, &first);
     let bearer = headers("authorization", &format!("Bearer {first}"));
     assert!(auth.check_token(&bearer).is_err());
     assert_ne!(issue(&mut auth, &basic).value, first);

@@ -1,29 +1,34 @@
-//! That nobody meets a scenario by accident, and everybody who asks for one does.
+//! Reserved identifiers select their scenario; no other identifier selects one.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use super::*;
-use crate::identifiers;
+use crate::{
+    identifiers::{self, DeviceId, DeviceIds},
+    operations::{
+        OPERATIONS, esim_plan::ESIM_PLAN, five_g_bi_plan::FIVE_G_BI_PLAN, operation::Operation,
+    },
+    scenario::{
+        identifiers::match_device,
+        list::{IdentifierPrefix, scenarios, scenarios_markdown},
+        table::SCENARIOS,
+    },
+};
 
 fn device(kind: &str, id: &str) -> DeviceIds {
-    Arc::new([DeviceId {
-        id: id.into(),
-        kind: kind.into(),
-    }])
+    Arc::new([DeviceId::new(kind, id)])
 }
 
-fn scenario_name(change: OperationKind, kind: &str, id: &str) -> Option<&'static str> {
-    match_device(change, &device(kind, id)).map(|hit| hit.scenario.name)
+fn scenario_name(operation: &Operation, kind: &str, id: &str) -> Option<&'static str> {
+    match_device(operation, &device(kind, id)).map(|hit| hit.scenario.name)
 }
 
 fn assert_no_scenario(kind: &str, id: &str) {
-    for change in [OperationKind::EsimPlan, OperationKind::FiveGBiPlan] {
-        assert_eq!(scenario_name(change, kind, id), None, "{kind} {id}");
+    for operation in OPERATIONS {
+        assert_eq!(scenario_name(operation, kind, id), None, "{kind} {id}");
     }
 }
 
-/// An identifier of a scenario, and its changes.
+/// Returns an identifier of a scenario.
 fn identifier(prefix: &IdentifierPrefix, serial: u64) -> String {
     let digits = prefix.serial_digits;
     if prefix.kind == "meid" {
@@ -93,13 +98,13 @@ fn each_prefix_of_a_scenario_selects_it_with_any_serial() {
             for serial in [0, 1, 4_321.min(most), most] {
                 let id = identifier(prefix, serial);
                 identifiers::validate(prefix.kind, &id).unwrap();
-                for change in [OperationKind::EsimPlan, OperationKind::FiveGBiPlan] {
-                    let known = listed.changes.contains(&change.name());
-                    let expected = known.then_some(listed.name);
-                    assert_eq!(scenario_name(change, prefix.kind, &id), expected, "{id}");
+                for &operation in OPERATIONS {
+                    let applies = listed.changes.contains(&operation.name);
+                    let expected = applies.then_some(listed.name);
+                    assert_eq!(scenario_name(operation, prefix.kind, &id), expected, "{id}");
                     let lower = id.to_ascii_lowercase();
                     assert_eq!(
-                        scenario_name(change, prefix.kind, &lower),
+                        scenario_name(operation, prefix.kind, &lower),
                         expected,
                         "{lower}"
                     );
@@ -123,32 +128,26 @@ fn scenario_names_and_numbers_are_unique() {
 
 #[test]
 fn the_iccid_decides_before_the_eid_and_the_meid_before_the_mdn() {
-    let id = |kind: &str, id: &str| DeviceId {
-        id: id.into(),
-        kind: kind.into(),
-    };
+    let id = DeviceId::new;
     let (lost, late) = ("99949310000000000001", "99934000000000000000000000000001");
     let esim = [id("eid", late), id("iccid", lost)];
-    let hit = match_device(OperationKind::EsimPlan, &esim).unwrap();
+    let hit = match_device(&ESIM_PLAN, &esim).unwrap();
     assert_eq!((hit.scenario.name, hit.identifier), ("lost", lost));
     let other = [id("eid", late), id("iccid", "89148000000800139708")];
     assert_eq!(
-        match_device(OperationKind::EsimPlan, &other)
-            .unwrap()
-            .scenario
-            .name,
+        match_device(&ESIM_PLAN, &other).unwrap().scenario.name,
         "late"
     );
 
     let five_g = [id("mdn", "5559340001"), id("MEID", "FF00000F310001")];
     assert_eq!(
-        match_device(OperationKind::FiveGBiPlan, &five_g)
+        match_device(&FIVE_G_BI_PLAN, &five_g)
             .unwrap()
             .scenario
             .name,
         "lost"
     );
-    let msisdn = scenario_name(OperationKind::FiveGBiPlan, "msisdn", "15559340001");
+    let msisdn = scenario_name(&FIVE_G_BI_PLAN, "msisdn", "15559340001");
     assert_eq!(msisdn, Some("late"));
 }
 

@@ -1,4 +1,4 @@
-//! The scenarios of a device: what its callbacks say, and when they come.
+//! The scenarios of a device: the content and the time of its callbacks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,39 +15,39 @@ use crate::Settings;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A world with a listener for both services.
-async fn begin(settings: Settings) -> (Harness, CallbackReceiver) {
-    let world = Harness::start(settings).await;
+/// Starts a sandbox with a listener for both services.
+async fn start(settings: Settings) -> (Harness, CallbackReceiver) {
+    let harness = Harness::start(settings).await;
     let receiver = CallbackReceiver::start(&[], None).await;
     for service in ["DeviceProfileService", "CarrierService"] {
-        world.register(service, &receiver.url).await;
+        harness.register(service, &receiver.url).await;
     }
-    (world, receiver)
+    (harness, receiver)
 }
 
-async fn end(world: Harness, mut receiver: CallbackReceiver) {
-    world.stop().await;
-    assert!(receiver.received.try_recv().is_err(), "a callback too many");
+async fn stop(harness: Harness, mut receiver: CallbackReceiver) {
+    harness.stop().await;
+    assert!(receiver.received.try_recv().is_err(), "unexpected callback");
 }
 
-/// The one callback of an eSIM and of a 5G device with this scenario.
-async fn both(scenario: &str) -> [Value; 2] {
-    let (world, mut receiver) = begin(quick()).await;
-    world
+/// Returns the only callback of an eSIM device and of a 5G device with a scenario.
+async fn callbacks_of(scenario: &str) -> [Value; 2] {
+    let (harness, mut receiver) = start(quick()).await;
+    harness
         .change(ESIM, &esim_change_with_scenarios(&[scenario]))
         .await;
     let (_, esim) = receiver.next().await;
-    world
+    harness
         .change(PLAN, &five_g_change_with_scenarios(&[scenario]))
         .await;
     let (_, five_g) = receiver.next().await;
-    end(world, receiver).await;
+    stop(harness, receiver).await;
     [esim, five_g]
 }
 
-/// What became of the first device of the first change.
-async fn outcome(world: &Harness) -> Value {
-    let ledger = world.ledger().await;
+/// Returns the outcome of the first device of the first change.
+async fn outcome(harness: &Harness) -> Value {
+    let ledger = harness.ledger().await;
     ledger["changes"][0]["device_results"][0]["outcome"].clone()
 }
 
@@ -67,7 +67,7 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
         ("fifth_change", "REQUEST_FAILED.PlanChangeLimitExceeded"),
         ("already_on_plan", "REQUEST_FAILED.SamePlan"),
     ] {
-        for callback in both(scenario).await {
+        for callback in callbacks_of(scenario).await {
             let fault = &callback["faultResponse"];
             assert_eq!(members(fault), ["faultcode", "faultstring"]);
             assert_eq!(fault["faultcode"], format!("UnifiedWebService.{code}"));
@@ -76,8 +76,8 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
             assert!(callback.get("deviceResponse").is_none());
         }
     }
-    let (world, mut receiver) = begin(quick()).await;
-    world
+    let (harness, mut receiver) = start(quick()).await;
+    harness
         .change(
             PLAN,
             &five_g_change_with_scenarios(&["address_not_qualified"]),
@@ -85,19 +85,19 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
         .await;
     let code = &receiver.next().await.1["faultResponse"]["faultcode"];
     assert!(code.as_str().unwrap().ends_with(".AddressNotQualified"));
-    end(world, receiver).await;
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
 async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
-    let (world, mut receiver) = begin(quick()).await;
-    world
+    let (harness, mut receiver) = start(quick()).await;
+    harness
         .change(
             ESIM,
             &esim_change_with_scenarios(&["", "fault_state", "lost", ""]),
         )
         .await;
-    let ledger = world.wait_for_callbacks().await;
+    let ledger = harness.wait_for_callbacks().await;
     let failed = async {
         let mut failed = 0;
         for _ in 0..3 {
@@ -109,7 +109,7 @@ async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
     let results = ledger["changes"][0]["device_results"].as_array().unwrap();
     let scenarios: Vec<_> = results.iter().map(|one| one["scenario"].as_str()).collect();
     assert_eq!(scenarios, [None, Some("fault_state"), Some("lost"), None]);
-    end(world, receiver).await;
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
@@ -119,11 +119,11 @@ async fn a_lost_callback_is_never_sent_whatever_the_outcome() {
         ("lost_and_failed", "failed"),
         ("lost_already_on_plan", "failed"),
     ] {
-        let (world, receiver) = begin(quick()).await;
-        world
+        let (harness, receiver) = start(quick()).await;
+        harness
             .change(ESIM, &esim_change_with_scenarios(&[scenario]))
             .await;
-        let ledger = world.wait_for_callbacks().await;
+        let ledger = harness.wait_for_callbacks().await;
         let result = &ledger["changes"][0]["device_results"][0];
         assert_eq!(result["outcome"], outcome);
         assert_eq!(
@@ -132,62 +132,64 @@ async fn a_lost_callback_is_never_sent_whatever_the_outcome() {
         );
         assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 1);
         assert_eq!(ledger["changes"][0]["callbacks"]["sent"], 0);
-        end(world, receiver).await;
+        stop(harness, receiver).await;
     }
 }
 
 #[tokio::test]
 async fn a_late_callback_reports_an_outcome_that_was_already_in_effect() {
     let late_delay = Duration::from_millis(300);
-    let (world, mut receiver) = begin(Settings {
+    let (harness, mut receiver) = start(Settings {
         late_delay,
         ..quick()
     })
     .await;
-    world
+    harness
         .change(ESIM, &esim_change_with_scenarios(&["late", ""]))
         .await;
     let iccid = |callback: &Value| callback["deviceIds"][3]["id"].as_str().unwrap().to_owned();
     let first = receiver.next().await.1;
     assert!(iccid(&first).starts_with("8914"), "{first}");
-    assert_eq!(outcome(&world).await, "succeeded");
+    assert_eq!(outcome(&harness).await, "succeeded");
     let second = receiver.next().await.1;
     assert!(iccid(&second).starts_with("9994934"), "{second}");
-    end(world, receiver).await;
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
-async fn an_early_callback_comes_before_the_answer_which_waits_for_it() {
-    let world = Harness::start(Settings {
+async fn an_early_callback_precedes_the_response_which_waits_for_it() {
+    let harness = Harness::start(Settings {
         callback_delay: DAY,
         ..quick()
     })
     .await;
     let release = Arc::new(Notify::new());
     let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    let asked = esim_change_with_scenarios(&["", "early"]);
-    let post = world.change(ESIM, &asked);
-    let hear = async {
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    let request = esim_change_with_scenarios(&["", "early"]);
+    let post = harness.change(ESIM, &request);
+    let receive = async {
         let (_, callback) = receiver.next().await;
-        // Whoever lets it go has heard of the request id before the POST's answer.
+        // The callback with the request ID precedes the response.
         release.notify_one();
         callback
     };
-    let (request_id, callback) = tokio::join!(post, hear);
+    let (request_id, callback) = tokio::join!(post, receive);
     assert_eq!(callback["requestId"], request_id);
-    assert_eq!(world.ledger().await["devices_pending"], 2);
-    end(world, receiver).await;
+    assert_eq!(harness.ledger().await["devices_pending"], 2);
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
 async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
-    let (world, mut receiver) = begin(Settings {
+    let (harness, mut receiver) = start(Settings {
         callback_concurrency: 1,
         ..quick()
     })
     .await;
-    world
+    harness
         .change(ESIM, &esim_change_with_scenarios(&["", "reversed", "", ""]))
         .await;
     let mut last = Vec::new();
@@ -196,14 +198,14 @@ async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
         last.push(id.as_str().unwrap().chars().last().unwrap());
     }
     assert_eq!(last, ['3', '2', '1', '0']);
-    end(world, receiver).await;
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
-async fn a_duplicate_comes_twice_with_counts_one_and_two() {
+async fn a_duplicate_is_sent_twice_with_counts_one_and_two() {
     for scenario in ["duplicate", "duplicate_at_once"] {
-        let (world, mut receiver) = begin(quick()).await;
-        world
+        let (harness, mut receiver) = start(quick()).await;
+        harness
             .change(ESIM, &esim_change_with_scenarios(&[scenario]))
             .await;
         let mut counts = Vec::new();
@@ -212,14 +214,14 @@ async fn a_duplicate_comes_twice_with_counts_one_and_two() {
         }
         counts.sort_unstable();
         assert_eq!(counts, [1, 2]);
-        let ledger = world.wait_for_callbacks().await;
+        let ledger = harness.wait_for_callbacks().await;
         assert_eq!(ledger["changes"][0]["callbacks"]["duplicates"], 1);
-        end(world, receiver).await;
+        stop(harness, receiver).await;
     }
 }
 
 #[tokio::test]
-async fn an_interim_callback_comes_first_and_then_the_final_one() {
+async fn an_interim_callback_precedes_the_final_one() {
     for (scenario, interim, fault, last) in [
         ("warning_then_success", "warning", None, "SUCCESS"),
         ("warning_then_failure", "warning", None, "Failed"),
@@ -236,12 +238,12 @@ async fn an_interim_callback_comes_first_and_then_the_final_one() {
             "Failed",
         ),
     ] {
-        let (world, mut receiver) = begin(Settings {
+        let (harness, mut receiver) = start(Settings {
             interim_delay: Duration::from_millis(1),
             ..quick()
         })
         .await;
-        world
+        harness
             .change(ESIM, &esim_change_with_scenarios(&[scenario]))
             .await;
         let first = receiver.next().await.1;
@@ -259,91 +261,91 @@ async fn an_interim_callback_comes_first_and_then_the_final_one() {
             let code = second["faultResponse"]["faultcode"].as_str().unwrap();
             assert!(code.contains(".REQUEST_CANCELLED."));
         }
-        end(world, receiver).await;
+        stop(harness, receiver).await;
     }
 }
 
 #[tokio::test]
 async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
-    let (world, mut receiver) = begin(Settings {
+    let (harness, mut receiver) = start(Settings {
         interim_delay: DAY,
         ..quick()
     })
     .await;
-    let request = world
+    let request = harness
         .change(ESIM, &esim_change_with_scenarios(&["warning_then_success"]))
         .await;
     receiver.next().await;
     let status = format!("/m2m/v2/accounts/{ACCOUNT}/requests/{request}/status");
-    assert_eq!(world.get(&status).await["status"], "Pending");
-    assert_eq!(outcome(&world).await, "pending");
-    end(world, receiver).await;
+    assert_eq!(harness.get(&status).await["status"], "Pending");
+    assert_eq!(outcome(&harness).await, "pending");
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
 async fn a_warning_may_be_the_only_callback() {
-    let (world, mut receiver) = begin(Settings {
+    let (harness, mut receiver) = start(Settings {
         interim_delay: Duration::ZERO,
         ..quick()
     })
     .await;
-    world
+    harness
         .change(ESIM, &esim_change_with_scenarios(&["warning_only"]))
         .await;
     assert_eq!(receiver.next().await.1["status"], "warning");
-    world.wait_for_callbacks().await;
-    assert_eq!(outcome(&world).await, "succeeded");
-    end(world, receiver).await;
+    harness.wait_for_callbacks().await;
+    assert_eq!(outcome(&harness).await, "succeeded");
+    stop(harness, receiver).await;
 }
 
 #[tokio::test]
 async fn malformed_callbacks_are_malformed_in_their_own_way() {
-    for callback in both("malformed_cut").await {
+    for callback in callbacks_of("malformed_cut").await {
         let text = callback.as_str().unwrap();
         assert!(
             text.starts_with('{') && text.contains("requestId"),
             "{text}"
         );
     }
-    for callback in both("malformed_no_brace").await {
+    for callback in callbacks_of("malformed_no_brace").await {
         let text = callback.as_str().unwrap();
         assert!(text.starts_with("\"username\""), "{text}");
         assert!(serde_json::from_str::<Value>(&format!("{{{text}")).is_ok());
     }
-    for callback in both("malformed_no_request_id").await {
+    for callback in callbacks_of("malformed_no_request_id").await {
         assert!(callback.get("requestId").is_none() && callback["deviceIds"].is_array());
     }
 }
 
 #[tokio::test]
-async fn callbacks_come_in_every_shape_that_the_sources_show() {
-    for callback in both("no_status").await {
+async fn callbacks_have_every_format_that_the_sources_show() {
+    for callback in callbacks_of("no_status").await {
         assert!(callback.get("status").is_none() && callback["deviceResponse"].is_object());
     }
-    for callback in both("fault_without_status").await {
+    for callback in callbacks_of("fault_without_status").await {
         assert!(callback.get("status").is_none() && callback["faultResponse"].is_object());
     }
-    for callback in both("failed_without_fault").await {
+    for callback in callbacks_of("failed_without_fault").await {
         assert!(callback.get("faultResponse").is_none());
         assert_eq!(callback["status"], "Failed");
     }
-    for callback in both("fault_with_detail").await {
+    for callback in callbacks_of("fault_with_detail").await {
         let expected = ["faultactor", "faultcode", "faultstring", "detail"];
         assert_eq!(members(&callback["faultResponse"]), expected);
     }
-    for callback in both("response_array").await {
+    for callback in callbacks_of("response_array").await {
         assert_eq!(callback["deviceResponse"].as_array().unwrap().len(), 1);
     }
-    for callback in both("counts_as_text").await {
+    for callback in callbacks_of("counts_as_text").await {
         assert_eq!(callback["callbackCount"], "1");
         assert_eq!(callback["maxCallbackThreshold"], "4");
     }
 }
 
 #[tokio::test]
-async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
-    let (world, mut receiver) = begin(quick()).await;
-    world
+async fn a_callback_with_only_an_mdn_is_matched_by_the_device_list() {
+    let (harness, mut receiver) = start(quick()).await;
+    harness
         .change(
             PLAN,
             &five_g_change_with_scenarios(&["mdn_only", "mdn_only"]),
@@ -353,23 +355,23 @@ async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
     for _ in 0..2 {
         let ids = receiver.next().await.1["deviceIds"].clone();
         assert_eq!(kinds(&ids), ["mdn"]);
-        let asked = json!({ "deviceId": ids[0] });
-        let listed = world
-            .post("/m2m/v1/devices/actions/list", &asked, 200)
+        let request = json!({ "deviceId": ids[0] });
+        let listed = harness
+            .post("/m2m/v1/devices/actions/list", &request, 200)
             .await;
         assert_eq!(kinds(&listed["devices"][0]["deviceIds"]), ["meid", "mdn"]);
         found.push(listed["devices"][0]["deviceIds"][0]["id"].clone());
     }
     found.sort_by_key(Value::to_string);
     assert_eq!(found, [json!("FF00000F600000"), json!("FF00000F600001")]);
-    // An eSIM change knows no such scenario.
+    // The scenario does not apply to an eSIM change.
     let ids = json!([
         { "kind": "eid", "id": "89049032000001000000000000000001" },
         { "kind": "iccid", "id": "99949600000000000000" },
     ]);
     let mut esim = esim_change_with_scenarios(&[""]);
     esim["devices"][0]["deviceIds"] = ids;
-    world.change(ESIM, &esim).await;
+    harness.change(ESIM, &esim).await;
     assert_eq!(
         receiver.next().await.1["deviceIds"]
             .as_array()
@@ -377,12 +379,12 @@ async fn a_meid_that_is_answered_by_its_mdn_is_found_in_the_device_list_only() {
             .len(),
         4
     );
-    let refused = world.call(
+    let response = harness.call(
         reqwest::Method::GET,
         "/sandbox/ledger?identifiers=false",
         None,
     );
-    let ledger = body(refused.await, 200).await;
+    let ledger = body(response.await, 200).await;
     assert!(ledger["changes"][0].get("device_results").is_none());
-    end(world, receiver).await;
+    stop(harness, receiver).await;
 }

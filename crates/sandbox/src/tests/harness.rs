@@ -1,4 +1,4 @@
-//! A sandbox, somebody who has logged in to it, and a listener that records.
+//! A running sandbox with a client, and a listener that records callbacks.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,11 +12,13 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{Sandbox, Settings, scenarios};
+use crate::{
+    AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings, scenarios,
+};
 
 pub(super) const ACCOUNT: &str = "0000123456-00001";
 
-/// A running sandbox and somebody who has logged in to it.
+/// A running sandbox, and a client with a token and a session.
 pub(super) struct Harness {
     pub(super) base: String,
     pub(super) http: Client,
@@ -26,13 +28,31 @@ pub(super) struct Harness {
     running: JoinHandle<std::io::Result<()>>,
 }
 
-pub(super) fn quick() -> Settings {
+/// Settings without delays.
+pub(crate) fn quick() -> Settings {
     Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
+        seed: 1,
         callback_delay: Duration::ZERO,
         response_delay: Duration::ZERO,
+        slow_response_delay: Duration::from_secs(5),
+        late_delay: Duration::from_secs(10),
+        interim_delay: Duration::from_secs(1),
+        resend: ResendPolicy::Quick,
         resend_delay: Some(Duration::from_millis(5)),
-        ..Settings::default()
+        callback_timeout: None,
+        fault_rates: FaultRates::default(),
+        callback_order: CallbackOrder::AsSent,
+        callback_url: None,
+        callback_concurrency: 32,
+        any_callback_port: false,
+        credentials_lag: Duration::ZERO,
+        credentials: AcceptedCredentials::default(),
+        token_lifetime: Duration::from_secs(3600),
+        session_lifetime: Duration::from_secs(20 * 60),
+        single_session: false,
+        requests_per_minute: 0,
+        initial_plan: "Sandbox Initial Plan".into(),
     }
 }
 
@@ -44,7 +64,7 @@ impl Harness {
         let running = tokio::spawn(sandbox.run(async {
             let _ = stopped.await;
         }));
-        let mut world = Self {
+        let mut harness = Self {
             base,
             http: Client::builder().no_proxy().build().unwrap(),
             token: String::new(),
@@ -52,14 +72,14 @@ impl Harness {
             stop,
             running,
         };
-        world.token = text(&world.token_request().await, "access_token");
-        world.login().await;
-        world
+        harness.token = text(&harness.token_request().await, "access_token");
+        harness.login().await;
+        harness
     }
 
-    /// The ledger, once it is as wanted.
+    /// Waits until the ledger meets a condition.
     pub(super) async fn wait_for_ledger(&self, wanted: impl Fn(&Value) -> bool) -> Value {
-        let come = async {
+        let poll = async {
             loop {
                 let ledger = self.ledger().await;
                 if wanted(&ledger) {
@@ -67,17 +87,17 @@ impl Harness {
                 }
             }
         };
-        let come = tokio::time::timeout(Duration::from_secs(10), come);
-        come.await.expect("the ledger in time")
+        let poll = tokio::time::timeout(Duration::from_secs(10), poll);
+        poll.await.expect("the ledger meets the condition")
     }
 
-    /// The ledger, once no callback is outstanding.
+    /// Waits until no callback is outstanding.
     pub(super) async fn wait_for_callbacks(&self) -> Value {
         self.wait_for_ledger(|ledger| ledger["devices_pending"] == 0)
             .await
     }
 
-    /// A new session, after the one before.
+    /// Opens a new session.
     pub(super) async fn login(&mut self) {
         let login = json!({ "username": "user", "password": "pass" });
         let answer = self
@@ -108,7 +128,7 @@ impl Harness {
         body(self.call(Method::POST, path, Some(json)).await, status).await
     }
 
-    /// A call whose answer may never come.
+    /// Sends a request that may get no response.
     pub(super) async fn try_call(
         &self,
         method: Method,
@@ -163,7 +183,7 @@ pub(super) fn text(value: &Value, member: &str) -> String {
     value[member].as_str().unwrap().to_owned()
 }
 
-/// A callback listener: tells what came, and answers 503 as often as told.
+/// A callback listener that records callbacks and returns the given statuses, then 200.
 pub(super) struct CallbackReceiver {
     pub(super) url: String,
     pub(super) received: mpsc::Receiver<(String, Value)>,
@@ -173,40 +193,37 @@ pub(super) struct CallbackReceiver {
 struct Recorder {
     sender: mpsc::Sender<(String, Value)>,
     statuses: Arc<Mutex<VecDeque<StatusCode>>>,
-    /// The first callback is not answered before this.
+    /// Delays the response to the first callback.
     hold_first: Option<Arc<Notify>>,
 }
 
 impl CallbackReceiver {
-    pub(super) async fn start(answers: &[StatusCode], hold_first: Option<Arc<Notify>>) -> Self {
-        let (tell, came) = mpsc::channel(1024);
+    pub(super) async fn start(statuses: &[StatusCode], hold_first: Option<Arc<Notify>>) -> Self {
+        let (sender, received) = mpsc::channel(1024);
         let recorder = Recorder {
-            sender: tell,
-            statuses: Arc::new(Mutex::new(answers.iter().copied().collect())),
+            sender,
+            statuses: Arc::new(Mutex::new(statuses.iter().copied().collect())),
             hold_first,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let app = Router::new().fallback(record).with_state(recorder);
         tokio::spawn(async { axum::serve(listener, app).await });
-        Self {
-            url,
-            received: came,
-        }
+        Self { url, received }
     }
 
     pub(super) async fn next(&mut self) -> (String, Value) {
         let next = tokio::time::timeout(Duration::from_secs(10), self.received.recv());
-        next.await.expect("a callback in time").unwrap()
+        next.await.expect("a callback").unwrap()
     }
 }
 
 async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) -> StatusCode {
-    // What is no JSON is told as it came.
+    // Malformed JSON becomes a string.
     let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
     let first = body["callbackCount"] == 1;
-    let told = recorder.sender.send((uri.path().to_owned(), body)).await;
-    told.unwrap();
+    let callback = (uri.path().to_owned(), body);
+    recorder.sender.send(callback).await.unwrap();
     if let (true, Some(released)) = (first, &recorder.hold_first) {
         released.notified().await;
     }
@@ -228,7 +245,7 @@ pub(super) fn esim_change(devices: usize) -> Value {
     })
 }
 
-/// The body of the 5G Business Internet page, word for word.
+/// Returns the example of the 5G Business Internet page.
 pub(super) fn documented_five_g_change() -> Value {
     json!({
         "accountName": ACCOUNT,
@@ -251,7 +268,7 @@ pub(super) fn documented_five_g_change() -> Value {
     })
 }
 
-/// An identifier of this kind that asks for a scenario; of none without a name.
+/// Returns an identifier that selects a scenario, or none if its name is empty.
 pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
     if scenario.is_empty() {
         return match kind {
@@ -270,7 +287,7 @@ pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
     format!("{}{serial:0digits$X}", prefix.prefix)
 }
 
-/// An eSIM change of devices with these scenarios; the serials count up.
+/// Returns an eSIM change of devices with scenarios. The serials count up.
 pub(super) fn esim_change_with_scenarios(scenarios: &[&str]) -> Value {
     let device = |(serial, scenario): (usize, &&str)| {
         json!({ "deviceIds": [
@@ -285,7 +302,7 @@ pub(super) fn esim_change_with_scenarios(scenarios: &[&str]) -> Value {
     })
 }
 
-/// A change of 5G devices with these scenarios.
+/// Returns a change of 5G devices with scenarios.
 pub(super) fn five_g_change_with_scenarios(scenarios: &[&str]) -> Value {
     let mut change = documented_five_g_change();
     let place = change["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"].clone();

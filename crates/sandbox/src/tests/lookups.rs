@@ -25,16 +25,16 @@ fn plan_of(device: &Value) -> &str {
         .unwrap()
 }
 
-async fn plan_by(world: &Harness, kind: &str, id: &str) -> String {
-    let asked = json!({ "deviceId": { "kind": kind, "id": id } });
-    let listed = world.post(LIST, &asked, 200).await;
+async fn plan_by(harness: &Harness, kind: &str, id: &str) -> String {
+    let request = json!({ "deviceId": { "kind": kind, "id": id } });
+    let listed = harness.post(LIST, &request, 200).await;
     plan_of(&listed["devices"][0]).to_owned()
 }
 
 #[tokio::test]
 async fn plans_have_names_and_codes_that_differ() {
-    let world = Harness::start(quick()).await;
-    let plans = world.get(&format!("/m2m/v1/plans/{ACCOUNT}")).await;
+    let harness = Harness::start(quick()).await;
+    let plans = harness.get(&format!("/m2m/v1/plans/{ACCOUNT}")).await;
     for plan in plans.as_array().unwrap() {
         let expected = [
             "name",
@@ -47,38 +47,38 @@ async fn plans_have_names_and_codes_that_differ() {
         assert_ne!(plan["name"], plan["code"]);
     }
     assert_eq!(plans[0]["code"], "M2MSHR5GB");
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
-    let world = Harness::start(quick()).await;
-    let request = world
+    let harness = Harness::start(quick()).await;
+    let request = harness
         .change(
             ESIM,
             &esim_change_with_scenarios(&["", "fault_state", "lost"]),
         )
         .await;
-    let five_g = world
+    let five_g = harness
         .change(PLAN, &five_g_change_with_scenarios(&[""]))
         .await;
-    world.wait_for_callbacks().await;
+    harness.wait_for_callbacks().await;
     for path in [
         status("v1", &request),
         status("v2", &five_g),
         status("v2", "d1f08526-5443-4054-9a29-4456490ea9f8"),
     ] {
-        let refused = body(world.call(Method::GET, &path, None).await, 400).await;
+        let refused = body(harness.call(Method::GET, &path, None).await, 400).await;
         assert_eq!(members(&refused), ["errorCode", "errorMessage"]);
         assert_eq!(refused["errorCode"] == "400", path.contains("/v2/"));
     }
-    let told = world.get(&status("v2", &request)).await;
-    assert_eq!(members(&told), ["requestId", "status", "subRequests"]);
+    let status = harness.get(&status("v2", &request)).await;
+    assert_eq!(members(&status), ["requestId", "status", "subRequests"]);
     assert_eq!(
-        (&told["requestId"], &told["status"]),
+        (&status["requestId"], &status["status"]),
         (&json!(request), &json!("Failed"))
     );
-    let each = told["subRequests"].as_array().unwrap();
+    let each = status["subRequests"].as_array().unwrap();
     let statuses: Vec<_> = each
         .iter()
         .map(|one| one["status"].as_str().unwrap())
@@ -86,78 +86,81 @@ async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
     assert_eq!(statuses, ["Success", "Failed", "Success"]);
     assert_eq!(kinds(&each[0]["ids"]), ["eid", "iccid"]);
     let other = format!("/m2m/v2/accounts/0000123456-00002/requests/{request}/status");
-    body(world.call(Method::GET, &other, None).await, 400).await;
-    world.stop().await;
+    body(harness.call(Method::GET, &other, None).await, 400).await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_plan_changes_when_its_callback_is_due_and_not_on_failure() {
-    let world = Harness::start(quick()).await;
+    let harness = Harness::start(quick()).await;
     let (plain, lost, failed) = ("A1000000000000", "FF00000F310001", "FF00000F320002");
-    assert_eq!(plan_by(&world, "meid", plain).await, "Sandbox Initial Plan");
-    world
+    assert_eq!(
+        plan_by(&harness, "meid", plain).await,
+        "Sandbox Initial Plan"
+    );
+    harness
         .change(
             PLAN,
             &five_g_change_with_scenarios(&["", "lost", "lost_and_failed"]),
         )
         .await;
-    world.wait_for_callbacks().await;
-    assert_eq!(plan_by(&world, "MEID", plain).await, "NEWCODE");
-    assert_eq!(plan_by(&world, "meid", lost).await, "NEWCODE");
+    harness.wait_for_callbacks().await;
+    assert_eq!(plan_by(&harness, "MEID", plain).await, "NEWCODE");
+    assert_eq!(plan_by(&harness, "meid", lost).await, "NEWCODE");
     assert_eq!(
-        plan_by(&world, "meid", failed).await,
+        plan_by(&harness, "meid", failed).await,
         "Sandbox Initial Plan"
     );
-    world.stop().await;
+    harness.stop().await;
 
-    let world = Harness::start(Settings {
+    let harness = Harness::start(Settings {
         callback_delay: Duration::from_secs(24 * 3600),
         initial_plan: "Old".into(),
         ..quick()
     })
     .await;
-    world
+    harness
         .change(PLAN, &five_g_change_with_scenarios(&[""]))
         .await;
-    assert_eq!(plan_by(&world, "meid", plain).await, "Old");
-    world.stop().await;
+    assert_eq!(plan_by(&harness, "meid", plain).await, "Old");
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_device_already_on_the_plan_is_listed_before_and_after_the_change() {
-    let world = Harness::start(quick()).await;
+    let harness = Harness::start(quick()).await;
     let on_plan = async || {
-        let asked = json!({ "accountName": ACCOUNT, "servicePlan": "NEWCODE" });
-        let listed = world.post(LIST, &asked, 200).await;
+        let request = json!({ "accountName": ACCOUNT, "servicePlan": "NEWCODE" });
+        let listed = harness.post(LIST, &request, 200).await;
         listed.to_string().contains("FF00000F330000")
     };
     assert!(on_plan().await);
-    world
+    harness
         .change(
             PLAN,
             &five_g_change_with_scenarios(&["lost_already_on_plan"]),
         )
         .await;
-    let ledger = world.wait_for_callbacks().await;
+    let ledger = harness.wait_for_callbacks().await;
     assert_eq!(
         ledger["changes"][0]["device_results"][0]["outcome"],
         "failed"
     );
-    assert_eq!(plan_by(&world, "meid", "FF00000F330000").await, "NEWCODE");
+    assert_eq!(plan_by(&harness, "meid", "FF00000F330000").await, "NEWCODE");
     assert!(on_plan().await);
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
-async fn a_device_is_listed_member_for_member_with_all_its_identifiers() {
-    let world = Harness::start(quick()).await;
-    world
+async fn a_listed_device_has_all_documented_members_and_its_identifiers() {
+    let harness = Harness::start(quick()).await;
+    harness
         .change(PLAN, &five_g_change_with_scenarios(&["suspended"]))
         .await;
-    world.wait_for_callbacks().await;
-    let asked = json!({ "accountName": ACCOUNT, "deviceId":
+    harness.wait_for_callbacks().await;
+    let request = json!({ "accountName": ACCOUNT, "deviceId":
         { "id": "FF00000F210000", "kind": "meid" } });
-    let listed = world.post(LIST, &asked, 200).await;
+    let listed = harness.post(LIST, &request, 200).await;
     assert_eq!(members(&listed), ["hasMoreData", "devices"]);
     let device = &listed["devices"][0];
     assert_eq!(
@@ -182,47 +185,47 @@ async fn a_device_is_listed_member_for_member_with_all_its_identifiers() {
     assert_eq!(members(carrier), ["carrierName", "servicePlan", "state"]);
     assert_eq!(carrier["state"], "suspend");
     assert_eq!(device["accountName"], ACCOUNT);
-    // The same device, by the number that its callback would have named.
-    let asked = json!({ "deviceId": device["deviceIds"][1] });
-    let by_mdn = world.post(LIST, &asked, 200).await;
+    // The same device by its phone number.
+    let request = json!({ "deviceId": device["deviceIds"][1] });
+    let by_mdn = harness.post(LIST, &request, 200).await;
     assert_eq!(by_mdn["devices"][0]["deviceIds"], device["deviceIds"]);
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
-async fn a_device_that_is_not_there_is_not_found() {
-    let world = Harness::start(quick()).await;
-    world
+async fn an_unknown_device_is_not_found() {
+    let harness = Harness::start(quick()).await;
+    harness
         .change(PLAN, &five_g_change_with_scenarios(&[""]))
         .await;
     let unknown = json!({ "deviceId": { "kind": "meid", "id": "FF00000F110000" } });
     let elsewhere = json!({ "accountName": "0000123456-00002", "deviceId":
         { "kind": "meid", "id": "A1000000000000" } });
-    for asked in [unknown, elsewhere] {
-        let refused = world.post(LIST, &asked, 400).await;
+    for request in [unknown, elsewhere] {
+        let refused = harness.post(LIST, &request, 400).await;
         assert!(text(&refused, "errorCode").ends_with("REQUEST_FAILED.DeviceNotFound"));
     }
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
-    let world = Harness::start(quick()).await;
-    world.change(ESIM, &esim_change(25)).await;
-    world
+    let harness = Harness::start(quick()).await;
+    harness.change(ESIM, &esim_change(25)).await;
+    harness
         .change(PLAN, &five_g_change_with_scenarios(&["", "fault_state"]))
         .await;
-    world.wait_for_callbacks().await;
+    harness.wait_for_callbacks().await;
     let mut seen = BTreeSet::new();
     let mut pages = 0;
     let mut largest = None;
     loop {
-        let mut asked = json!({ "accountName": ACCOUNT, "servicePlan": "service plan name",
+        let mut request = json!({ "accountName": ACCOUNT, "servicePlan": "service plan name",
             "maxNumberOfDevices": 10 });
         if let Some(largest) = largest {
-            asked["largestDeviceIdSeen"] = json!(largest);
+            request["largestDeviceIdSeen"] = json!(largest);
         }
-        let page = world.post(LIST, &asked, 200).await;
+        let page = harness.post(LIST, &request, 200).await;
         let devices = page["devices"].as_array().unwrap();
         for device in devices {
             assert_eq!(plan_of(device), "service plan name");
@@ -236,23 +239,23 @@ async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
         assert_eq!(last["key"], "DeviceId");
         largest = Some(last["value"].as_str().unwrap().parse::<u64>().unwrap());
     }
-    // With those that are on any plan: two scenarios, by two kinds, of 16 serials.
-    assert_eq!((seen.len(), pages), (25 + 64, 9));
-    // The one whose change failed is still where it was.
+    // Includes the preloaded devices: two scenarios, three kinds, 16 serials.
+    assert_eq!((seen.len(), pages), (25 + 96, 13));
+    // The failed device is still on the initial plan.
     let initial = json!({ "accountName": ACCOUNT, "servicePlan": "Sandbox Initial Plan" });
-    let listed = world.post(LIST, &initial, 200).await;
+    let listed = harness.post(LIST, &initial, 200).await;
     assert_eq!(listed["devices"].as_array().unwrap().len(), 1);
-    let all = world
+    let all = harness
         .post(LIST, &json!({ "accountName": ACCOUNT }), 200)
         .await;
     assert_eq!(all["devices"].as_array().unwrap().len(), 27);
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn an_unsupported_list_request_is_rejected() {
-    let world = Harness::start(quick()).await;
-    for (asked, code) in [
+    let harness = Harness::start(quick()).await;
+    for (request, code) in [
         (json!({ "maxNumberOfDevices": 2001 }), "RequestUndefined"),
         (json!({ "maxNumberOfDevices": 0 }), "RequestUndefined"),
         (json!({ "groupName": "Default" }), "RequestUndefined"),
@@ -266,8 +269,8 @@ async fn an_unsupported_list_request_is_rejected() {
         ),
         (json!({ "accountName": "a b" }), "Account.NotDefined"),
     ] {
-        let refused = world.post(LIST, &asked, 400).await;
+        let refused = harness.post(LIST, &request, 400).await;
         assert!(text(&refused, "errorCode").ends_with(code), "{refused}");
     }
-    world.stop().await;
+    harness.stop().await;
 }

@@ -2,7 +2,7 @@
 
 mod access;
 mod callbacks;
-mod harness;
+pub(crate) mod harness;
 mod lookups;
 mod rates;
 mod requests;
@@ -18,9 +18,10 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
-use super::change_request::OperationKind;
-use super::device_outcome::{CallbackCopies, SeededFaults, stable_hash};
-use super::{CallbackCredentials, CallbackOrder, FaultRates, Settings};
+use crate::device_outcome::CallbackCopies;
+use crate::operations::OPERATIONS;
+use crate::seeded_faults::{SeededFaults, stable_hash};
+use crate::{CallbackOrder, FaultRates, Settings};
 use harness::{
     ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
 };
@@ -43,20 +44,20 @@ fn members(value: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_documented_esim_change_is_accepted_and_called_back_member_for_member() {
-    let world = Harness::start(quick()).await;
+async fn the_documented_esim_change_is_accepted_and_has_the_documented_callback() {
+    let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    let (world_url, double_slash) = (
+    let (url, double_slash) = (
         &receiver.url,
         "/m2m/v1//devices/profile/actions/serviceplan",
     );
-    world.register("DeviceProfileService", world_url).await;
+    harness.register("DeviceProfileService", url).await;
     let mut documented = esim_change(1);
     documented["devices"][0]["deviceIds"] = json!([
         { "kind": "eid", "id": "32-digit EID" },
         { "kind": "iccid", "id": "20-digit ICCID" },
     ]);
-    let request_id = world.change(double_slash, &documented).await;
+    let request_id = harness.change(double_slash, &documented).await;
 
     let (_, callback) = receiver.next().await;
     let expected = [
@@ -88,17 +89,17 @@ async fn the_documented_esim_change_is_accepted_and_called_back_member_for_membe
             "profileRole": "LOCAL",
         } })
     );
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_back() {
-    let world = Harness::start(quick()).await;
+    let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    world.register("CarrierService", &receiver.url).await;
+    harness.register("CarrierService", &receiver.url).await;
     for method in [Method::POST, Method::PUT] {
-        let asked = documented_five_g_change();
-        let answer = body(world.call(method, PLAN, Some(&asked)).await, 200).await;
+        let request = documented_five_g_change();
+        let answer = body(harness.call(method, PLAN, Some(&request)).await, 200).await;
         assert_eq!(members(&answer), ["requestId"]);
         let (_, callback) = receiver.next().await;
         assert_eq!(
@@ -116,26 +117,26 @@ async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_bac
         let date = &callback["deviceResponse"]["changeServicePlanResponse"]["effectiveDate"];
         assert!(date.as_str().unwrap().ends_with(" 12:00:00 AM"));
     }
-    let ledger = world.ledger().await;
+    let ledger = harness.ledger().await;
     assert_eq!(ledger["changes"][1]["kind"], "five_g_bi");
     assert_eq!(ledger["changes"][1]["callbacks"]["sent"], 1);
     let written = ledger.to_string();
     assert!(written.contains("14-digit alphanumeric"));
     assert!(!written.contains("address first line") && !written.contains("Surname"));
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
-async fn bad_tokens_and_sessions_are_refused_in_four_different_shapes() {
-    let mut world = Harness::start(quick()).await;
-    let asked = esim_change(1);
-    let (token, session) = (world.token.clone(), world.session.clone());
+async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
+    let mut harness = Harness::start(quick()).await;
+    let request = esim_change(1);
+    let (token, session) = (harness.token.clone(), harness.session.clone());
 
-    world.token = "0123456789abcdef".into();
-    let refused = body(world.call(Method::POST, ESIM, Some(&asked)).await, 401).await;
+    harness.token = "0123456789abcdef".into();
+    let refused = body(harness.call(Method::POST, ESIM, Some(&request)).await, 401).await;
     assert_eq!(refused["fault"]["code"], "900901");
 
-    world.token = token;
+    harness.token = token;
     for (value, code) in [
         ("", "UnifiedWebService.REQUEST_FAILED.SessionToken.Format"),
         (
@@ -147,35 +148,39 @@ async fn bad_tokens_and_sessions_are_refused_in_four_different_shapes() {
             "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid",
         ),
     ] {
-        world.session = value.into();
-        let refused = body(world.call(Method::POST, ESIM, Some(&asked)).await, 400).await;
+        harness.session = value.into();
+        let refused = body(harness.call(Method::POST, ESIM, Some(&request)).await, 400).await;
         assert_eq!(refused["errorCode"], code);
     }
-    world.session = session;
-    let refused = body(world.call(Method::GET, "/m2m/v1/nowhere", None).await, 400).await;
+    harness.session = session;
+    let refused = body(
+        harness.call(Method::GET, "/m2m/v1/nowhere", None).await,
+        400,
+    )
+    .await;
     assert_eq!(refused["fault"]["code"], "900906");
-    let refused = body(world.call(Method::PUT, ESIM, Some(&asked)).await, 400).await;
+    let refused = body(harness.call(Method::PUT, ESIM, Some(&request)).await, 400).await;
     assert_eq!(refused["fault"]["code"], "900906");
 
-    let token_url = format!("{}/ts/v1/oauth2/token", world.base);
-    let refused = body(world.http.post(&token_url).send().await.unwrap(), 401).await;
+    let token_url = format!("{}/ts/v1/oauth2/token", harness.base);
+    let refused = body(harness.http.post(&token_url).send().await.unwrap(), 401).await;
     assert_eq!(refused["fault"]["code"], "900902");
-    let no_grant = world
+    let no_grant = harness
         .http
         .post(&token_url)
         .basic_auth("key", Some("secret"));
     let refused = body(no_grant.send().await.unwrap(), 400).await;
     assert_eq!(refused["error"], "invalid_request");
 
-    let ledger = world.ledger().await;
+    let ledger = harness.ledger().await;
     assert_eq!(ledger["refused"]["900906"], 2);
     assert_eq!(ledger["changes"], json!([]));
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
-async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
-    let world = Harness::start(quick()).await;
+async fn an_invalid_body_is_rejected_in_the_format_of_its_operation() {
+    let harness = Harness::start(quick()).await;
     let mut only_iccid = esim_change(1);
     only_iccid["devices"][0]["deviceIds"] =
         json!([{ "kind": "iccid", "id": "89148000000800139708" }]);
@@ -192,7 +197,7 @@ async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
     let mut wrong_kind = documented_five_g_change();
     wrong_kind["deviceListWithServiceAddress"][0]["deviceIds"][0]["kind"] = json!("serial");
 
-    for (path, asked, reason) in [
+    for (path, request, reason) in [
         (ESIM, only_iccid, "INPUT_INVALID.Device.Kind.Invalid"),
         (ESIM, with_imei, "INPUT_INVALID.Device.Kind.Invalid"),
         (
@@ -206,7 +211,7 @@ async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
         (PLAN, wrong_kind, "INPUT_INVALID.Device.Kind.Invalid"),
         (PLAN, json!("text"), "DeserializationFailed"),
     ] {
-        let refused = body(world.call(Method::POST, path, Some(&asked)).await, 400).await;
+        let refused = body(harness.call(Method::POST, path, Some(&request)).await, 400).await;
         let code = text(&refused, "errorCode");
         if path == ESIM {
             assert_eq!(code, "400");
@@ -215,11 +220,11 @@ async fn a_faulty_body_is_refused_in_the_shape_of_its_family() {
             assert!(code.ends_with(reason), "{refused}");
         }
     }
-    assert_eq!(world.ledger().await["changes"], json!([]));
-    world.stop().await;
+    assert_eq!(harness.ledger().await["changes"], json!([]));
+    harness.stop().await;
 }
 
-/// What a listener saw of one device: its ICCID, the attempt and the fault.
+/// A received callback: ICCID, attempt and fault.
 type ReceivedCallback = (String, u64, Option<String>);
 
 async fn one_run(
@@ -227,10 +232,12 @@ async fn one_run(
     devices: usize,
     sends: usize,
 ) -> (String, Vec<ReceivedCallback>) {
-    let world = Harness::start(settings).await;
+    let harness = Harness::start(settings).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    let request_id = world.change(ESIM, &esim_change(devices)).await;
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    let request_id = harness.change(ESIM, &esim_change(devices)).await;
     let mut seen = Vec::new();
     for _ in 0..sends {
         let (_, callback) = receiver.next().await;
@@ -244,8 +251,8 @@ async fn one_run(
             fault.map(str::to_owned),
         ));
     }
-    world.stop().await;
-    assert!(receiver.received.try_recv().is_err(), "a callback too many");
+    harness.stop().await;
+    assert!(receiver.received.try_recv().is_err(), "unexpected callback");
     (request_id, seen)
 }
 
@@ -262,18 +269,18 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
         callback_concurrency: 1,
         ..quick()
     };
-    let fates = SeededFaults {
+    let seeded_faults = SeededFaults {
         seed: 7,
         rates: settings.fault_rates.clone(),
         order: CallbackOrder::Shuffled,
     };
-    let fate = |serial: usize| {
-        fates.device_outcome(stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
+    let outcome = |serial: usize| {
+        seeded_faults.device_outcome(stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
     };
-    let twice = |serial: &usize| fate(*serial).copies != CallbackCopies::One;
+    let twice = |serial: &usize| outcome(*serial).copies != CallbackCopies::One;
     let duplicates = (0..40).filter(twice).count();
     let failing = (0..40)
-        .filter(|serial| fate(*serial).fault().is_some())
+        .filter(|serial| outcome(*serial).fault().is_some())
         .count();
     assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
 
@@ -292,99 +299,104 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
 }
 
 #[tokio::test]
-async fn an_account_without_a_listener_is_called_back_at_the_default_one() {
+async fn callbacks_of_an_account_without_a_listener_go_to_the_default_url() {
     let mut receiver = CallbackReceiver::start(&[], None).await;
     let template = format!("{}/callbacks/{{service}}", receiver.url);
-    let world = Harness::start(Settings {
+    let harness = Harness::start(Settings {
         callback_url: Some(Url::parse(&template).unwrap()),
-        callback_credentials: Some(CallbackCredentials {
-            username: "hook".into(),
-            password: "word".into(),
-        }),
         ..quick()
     })
     .await;
-    world.change(ESIM, &esim_change(1)).await;
+    harness.change(ESIM, &esim_change(1)).await;
     let (path, callback) = receiver.next().await;
     assert_eq!(path, "/callbacks/DeviceProfileService");
-    assert_eq!(callback["password"], "word");
+    assert!(callback.get("password").is_none());
 
     let list = format!("/m2m/v1/callbacks/{ACCOUNT}");
-    let none = world.call(Method::GET, &list, None).await;
+    let none = harness.call(Method::GET, &list, None).await;
     assert_eq!(none.text().await.unwrap(), "");
-    world
+    harness
         .register("DeviceProfileService", &format!("{}/own", receiver.url))
         .await;
-    world.change(ESIM, &esim_change(1)).await;
+    harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.0, "/own");
 
-    let listed = body(world.call(Method::GET, &list, None).await, 200).await;
+    let listed = body(harness.call(Method::GET, &list, None).await, 200).await;
     assert_eq!(listed[0]["serviceName"], "DeviceProfileService");
     assert_eq!(listed[0]["password"], "p");
     let path = format!("{list}/name/DeviceProfileService");
-    body(world.call(Method::DELETE, &path, None).await, 200).await;
-    world.change(ESIM, &esim_change(1)).await;
+    body(harness.call(Method::DELETE, &path, None).await, 200).await;
+    harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.0, "/callbacks/DeviceProfileService");
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_rejected_callback_is_sent_four_times_in_all() {
-    let world = Harness::start(quick()).await;
+    let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 5], None).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    world.change(ESIM, &esim_change(1)).await;
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    harness.change(ESIM, &esim_change(1)).await;
     for count in 1..=4 {
         assert_eq!(receiver.next().await.1["callbackCount"], count);
     }
-    world.change(ESIM, &esim_change(1)).await;
+    harness.change(ESIM, &esim_change(1)).await;
     for count in 1..=2 {
         assert_eq!(receiver.next().await.1["callbackCount"], count);
     }
-    world.stop().await;
+    harness.stop().await;
     assert!(receiver.received.try_recv().is_err());
 }
 
 #[tokio::test]
-async fn a_slow_listener_gets_a_second_copy_while_the_first_is_under_way() {
-    let world = Harness::start(Settings {
+async fn a_slow_listener_gets_a_second_copy_while_the_first_is_in_flight() {
+    let harness = Harness::start(Settings {
         callback_timeout: Some(Duration::from_millis(50)),
         ..quick()
     })
     .await;
     let release = Arc::new(Notify::new());
     let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    world.change(ESIM, &esim_change(1)).await;
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.1["callbackCount"], 1);
     assert_eq!(receiver.next().await.1["callbackCount"], 2);
     release.notify_one();
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() {
-    let world = Harness::start(quick()).await;
+    let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    world.change(ESIM, &esim_change(10_000)).await;
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    harness.change(ESIM, &esim_change(10_000)).await;
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10_000 {
         let (_, callback) = receiver.next().await;
         seen.insert(text(&callback["deviceIds"][3], "id"));
     }
     assert_eq!(seen.len(), 10_000);
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[test]
 fn each_operation_has_its_own_callback_service() {
+    let services: Vec<_> = OPERATIONS
+        .iter()
+        .map(|operation| (operation.name, operation.callback_service))
+        .collect();
     assert_eq!(
-        OperationKind::EsimPlan.callback_service(),
-        "DeviceProfileService"
-    );
-    assert_eq!(
-        OperationKind::FiveGBiPlan.callback_service(),
-        "CarrierService"
+        services,
+        [
+            ("esim", "DeviceProfileService"),
+            ("five_g_bi", "CarrierService")
+        ]
     );
 }

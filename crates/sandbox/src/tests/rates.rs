@@ -1,4 +1,4 @@
-//! What goes wrong by the seed, where no scenario says so.
+//! Random faults, for devices and requests without a scenario.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,63 +12,65 @@ use super::harness::{
 };
 use crate::{FaultRates, Settings};
 
-fn with(shares: FaultRates) -> Settings {
+fn with(rates: FaultRates) -> Settings {
     Settings {
-        fault_rates: shares,
+        fault_rates: rates,
         ..quick()
     }
 }
 
-/// What became of each device of forty changes of one device, which are asked in
-/// this order, two at a time.
-async fn run_changes(serials: Vec<usize>, shares: FaultRates) -> BTreeMap<usize, String> {
-    let world = Harness::start(Settings {
+/// Sends changes of one device each, two at a time, in the order of the serials. Returns the outcome
+/// of each serial.
+async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, String> {
+    let harness = Harness::start(Settings {
         seed: 11,
         late_delay: Duration::ZERO,
-        ..with(shares)
+        ..with(rates)
     })
     .await;
     let receiver = CallbackReceiver::start(&[], None).await;
-    world.register("DeviceProfileService", &receiver.url).await;
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
     let mut answers = BTreeMap::new();
     for pair in serials.chunks(2) {
-        let asked = pair.iter().map(|serial| {
-            let mut asked = esim_change_with_scenarios(&[""]);
+        let request = pair.iter().map(|serial| {
+            let mut request = esim_change_with_scenarios(&[""]);
             let id = identifier("", "iccid", *serial);
-            asked["devices"][0]["deviceIds"][1]["id"] = json!(id);
-            let world = &world;
+            request["devices"][0]["deviceIds"][1]["id"] = json!(id);
+            let harness = &harness;
             async move {
-                match world.try_call(Method::POST, ESIM, Some(&asked)).await {
+                match harness.try_call(Method::POST, ESIM, Some(&request)).await {
                     Ok(answer) => answer.status().to_string(),
                     Err(_) => "dropped".to_owned(),
                 }
             }
         });
-        let given = futures_util::future::join_all(asked).await;
+        let given = futures_util::future::join_all(request).await;
         answers.extend(pair.iter().copied().zip(given));
     }
-    let ledger = world.wait_for_callbacks().await;
+    let ledger = harness.wait_for_callbacks().await;
     for change in ledger["changes"].as_array().unwrap() {
         let result = &change["device_results"][0];
         let iccid = change["device_identifiers"][0][1]["id"].as_str().unwrap();
         let serial: usize = iccid.get(12..).unwrap().parse().unwrap();
         let tries = result["tries"].as_array().unwrap();
         let counts = tries.len();
-        let told = tries.first().map(|one| one["message"].clone());
+        let message = tries.first().map(|one| one["message"].clone());
         let of = format!(
-            "{} {} {counts} {told:?}",
+            "{} {} {counts} {message:?}",
             change["answer"], result["outcome"]
         );
         answers.entry(serial).or_default().push_str(&of);
     }
-    world.stop().await;
+    harness.stop().await;
     drop(receiver);
     answers
 }
 
 #[tokio::test]
 async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
-    let shares = FaultRates {
+    let rates = FaultRates {
         failure: 0.3,
         duplicate: 0.2,
         lost: 0.2,
@@ -79,13 +81,13 @@ async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
         drop_response: 0.2,
         error: 0.2,
     };
-    let forwards = run_changes((0..40).collect(), shares.clone()).await;
-    let backwards = run_changes((0..40).rev().collect(), shares).await;
+    let forwards = run_changes((0..40).collect(), rates.clone()).await;
+    let backwards = run_changes((0..40).rev().collect(), rates).await;
     assert_eq!(forwards, backwards);
     for met in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
         assert!(forwards.values().any(|one| one.contains(met)), "{met}");
     }
-    // Of both the dropped and the failed, some were executed and some were not.
+    // Some dropped and some failed requests were executed, others were not.
     for answer in ["dropped", "500 Internal Server Error"] {
         let of = forwards.values().filter(|one| one.starts_with(answer));
         let (executed, not): (Vec<_>, Vec<_>) = of.partition(|one| *one != answer);
@@ -95,20 +97,20 @@ async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
 
 #[tokio::test]
 async fn a_rate_of_one_applies_to_every_device() {
-    let world = Harness::start(with(FaultRates {
+    let harness = Harness::start(with(FaultRates {
         lost: 1.0,
         ..FaultRates::default()
     }))
     .await;
-    world.change(ESIM, &esim_change(20)).await;
-    let ledger = world.wait_for_callbacks().await;
+    harness.change(ESIM, &esim_change(20)).await;
+    let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn rates_do_not_apply_to_scenarios() {
-    let world = Harness::start(with(FaultRates {
+    let harness = Harness::start(with(FaultRates {
         lost: 1.0,
         failure: 1.0,
         drop_request: 1.0,
@@ -116,9 +118,11 @@ async fn rates_do_not_apply_to_scenarios() {
     }))
     .await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    world.register("DeviceProfileService", &receiver.url).await;
-    // The request's own scenario keeps its luck away, the device's its share.
-    world
+    harness
+        .register("DeviceProfileService", &receiver.url)
+        .await;
+    // One scenario concerns the request, the other one a device.
+    harness
         .change(
             ESIM,
             &esim_change_with_scenarios(&["reversed", "response_array"]),
@@ -127,37 +131,37 @@ async fn rates_do_not_apply_to_scenarios() {
     for _ in 0..2 {
         assert_eq!(receiver.next().await.1["status"], "SUCCESS");
     }
-    let ledger = world.wait_for_callbacks().await;
+    let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 0);
-    let plain = world
+    let plain = harness
         .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
         .await;
     assert!(plain.is_err());
-    world.stop().await;
+    harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_repeated_request_draws_a_new_fault() {
-    let world = Harness::start(with(FaultRates {
+    let harness = Harness::start(with(FaultRates {
         drop_request: 0.5,
         ..FaultRates::default()
     }))
     .await;
-    let mut lucks = Vec::new();
+    let mut responses = Vec::new();
     for _ in 0..40 {
-        let answer = world
+        let answer = harness
             .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
             .await;
-        lucks.push(answer.is_ok());
+        responses.push(answer.is_ok());
     }
-    let lucky = lucks.iter().filter(|luck| **luck).count();
-    assert!((8..33).contains(&lucky), "{lucks:?}");
-    let ledger = world.ledger().await;
-    assert_eq!(ledger["changes_accepted"], lucky);
+    let executed = responses.iter().filter(|ok| **ok).count();
+    assert!((8..33).contains(&executed), "{responses:?}");
+    let ledger = harness.ledger().await;
+    assert_eq!(ledger["changes_accepted"], executed);
     assert_eq!(
         ledger["not_executed"].as_array().map(Vec::len),
-        Some(40 - lucky)
+        Some(40 - executed)
     );
     assert_ne!(ledger["not_executed"][0]["first_device"], Value::Null);
-    world.stop().await;
+    harness.stop().await;
 }

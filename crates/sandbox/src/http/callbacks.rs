@@ -1,0 +1,58 @@
+//! Registration of callback listeners.
+
+use axum::{
+    body::Bytes,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::json;
+
+use crate::{
+    auth::RequestCredentials,
+    errors::{ValidationError, json_response},
+    http::extract::{HandlerResult, PlatformState, json_body},
+};
+
+pub(crate) async fn register(
+    State(platform): PlatformState,
+    _: RequestCredentials,
+    Path(account): Path<String>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> HandlerResult {
+    let registered = json_body(&headers, &body)
+        .and_then(|body| platform.registrations.lock().register(&account, body));
+    action_result(&account, registered)
+}
+
+/// Without a listener, the body is empty, as measured on ThingSpace.
+pub(crate) async fn list(
+    State(platform): PlatformState,
+    _: RequestCredentials,
+    Path(account): Path<String>,
+) -> Response {
+    let listeners = platform.registrations.lock().list(&account);
+    if listeners.is_empty() {
+        return StatusCode::OK.into_response();
+    }
+    json_response(StatusCode::OK, &json!(listeners))
+}
+
+pub(crate) async fn deregister(
+    State(platform): PlatformState,
+    _: RequestCredentials,
+    Path((account, service)): Path<(String, String)>,
+) -> HandlerResult {
+    let mut registrations = platform.registrations.lock();
+    action_result(&account, registrations.deregister(&account, &service))
+}
+
+/// Both calls return `serviceName`, although a registration contains `name`.
+fn action_result(account: &str, result: Result<&str, ValidationError>) -> HandlerResult {
+    let service = result.map_err(ValidationError::into_dotted_response)?;
+    Ok(json_response(
+        StatusCode::OK,
+        &json!({ "accountName": account, "serviceName": service }),
+    ))
+}

@@ -1,0 +1,190 @@
+//! The device list: one device by an identifier, or the devices of an account, page by page.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Value, json};
+
+use crate::{
+    callback_faults,
+    clock::format_us_date,
+    devices::{DeviceAttributes, DeviceRecord},
+    errors::{ValidationError, code},
+    identifiers::{DeviceId, DeviceIdentity, DeviceIds},
+    json_body::{self, DeviceIdBody},
+    platform::Platform,
+    scenario::identifiers::fails_with,
+};
+
+/// Maximum number of devices in a page (see thingspace-facts, section 5).
+const MAX_PAGE: usize = 2_000;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListRequest<'b> {
+    #[serde(borrow)]
+    account_name: Option<&'b str>,
+    device_id: Option<DeviceIdBody<'b>>,
+    service_plan: Option<&'b str>,
+    max_number_of_devices: Option<usize>,
+    largest_device_id_seen: Option<u64>,
+    // Unsupported filters. A list without them would be wrong, so they are rejected.
+    group_name: Option<IgnoredAny>,
+    current_state: Option<IgnoredAny>,
+    custom_fields: Option<IgnoredAny>,
+    earliest: Option<IgnoredAny>,
+    latest: Option<IgnoredAny>,
+    filter: Option<IgnoredAny>,
+}
+
+pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
+    json_body::check_characters(body)?;
+    let mut request: ListRequest<'_> = json_body::parse_json(body)?;
+    request
+        .account_name
+        .map_or(Ok(()), json_body::check_account)?;
+    request.check_filters()?;
+    let (devices, has_more) = match request.device_id.take() {
+        Some(id) => (vec![find_device(platform, &request, id)?], false),
+        None => list_page(platform, &request)?,
+    };
+    Ok(json!({ "hasMoreData": has_more, "devices": devices }))
+}
+
+impl ListRequest<'_> {
+    fn check_filters(&self) -> Result<(), ValidationError> {
+        let unsupported = [
+            &self.group_name,
+            &self.current_state,
+            &self.custom_fields,
+            &self.earliest,
+            &self.latest,
+            &self.filter,
+        ];
+        if unsupported.iter().any(|filter| filter.is_some()) {
+            return Err(ValidationError::new(
+                code::REQUEST_UNDEFINED,
+                "The sandbox supports only the filters deviceId, accountName and servicePlan",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Returns one device. Every device exists, unless its scenario says otherwise.
+fn find_device(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    id: DeviceIdBody<'_>,
+) -> Result<Value, ValidationError> {
+    let id = id.into_device_id()?;
+    let stored = platform.devices.lock().find(&id.kind, &id.id);
+    let ids: DeviceIds = Arc::new([id]);
+    if fails_with(&ids, &callback_faults::DEVICE_NOT_FOUND) {
+        return Err(ValidationError::device_not_found());
+    }
+    let Some(record) = stored.first() else {
+        let mdn = DeviceIdentity::of_line(&ids).mdn;
+        let attributes = DeviceAttributes {
+            ids,
+            ..DeviceAttributes::default()
+        };
+        return Ok(device_json(platform, request, 0, &mdn, &attributes));
+    };
+    let attributes = record.attributes();
+    if let (Some(account), Some(requested)) = (&attributes.account, request.account_name)
+        && **account != *requested
+    {
+        return Err(ValidationError::device_not_found());
+    }
+    drop(attributes);
+    Ok(stored_device_json(platform, request, record))
+}
+
+/// Returns a page of an account's devices, and true if there are more. An account contains the
+/// devices for which it executed changes. Preloaded devices are in every list of a plan.
+fn list_page(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+) -> Result<(Vec<Value>, bool), ValidationError> {
+    let account = match request.account_name {
+        Some(account) => account.to_owned(),
+        None => platform.registrations.lock().only_account()?,
+    };
+    let limit = request.max_number_of_devices.unwrap_or(MAX_PAGE);
+    if !(1..=MAX_PAGE).contains(&limit) {
+        return Err(ValidationError::new(
+            code::REQUEST_UNDEFINED,
+            "maxNumberOfDevices must be between 1 and 2000",
+        ));
+    }
+    let initial_plan = &*platform.settings.initial_plan;
+    let matches = |attributes: &DeviceAttributes| {
+        if attributes.is_preloaded {
+            return request
+                .service_plan
+                .is_some_and(|plan| plan != initial_plan);
+        }
+        let plan = attributes.plan.as_deref().unwrap_or(initial_plan);
+        attributes.account.as_deref() == Some(&*account)
+            && request.service_plan.is_none_or(|wanted| wanted == plan)
+    };
+    let above = request.largest_device_id_seen.unwrap_or(0);
+    let (records, has_more) = platform.devices.lock().page(above, limit, matches);
+    let devices = records
+        .iter()
+        .map(|record| stored_device_json(platform, request, record))
+        .collect();
+    Ok((devices, has_more))
+}
+
+fn stored_device_json(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    record: &DeviceRecord,
+) -> Value {
+    let attributes = record.attributes();
+    device_json(platform, request, record.number, &record.mdn, &attributes)
+}
+
+/// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
+/// request the next page with the `DeviceId` in the extended attributes.
+fn device_json(
+    platform: &Platform,
+    request: &ListRequest<'_>,
+    number: u64,
+    mdn: &str,
+    attributes: &DeviceAttributes,
+) -> Value {
+    let id_json = |id: &DeviceId| json!({ "id": id.id, "kind": id.kind.to_ascii_lowercase() });
+    let mut ids: Vec<Value> = attributes.ids.iter().map(id_json).collect();
+    if !attributes.ids.iter().any(|id| id.has_kind("mdn")) {
+        ids.push(json!({ "id": mdn, "kind": "mdn" }));
+    }
+    let account = attributes.account.as_deref().or(request.account_name);
+    let plan = request
+        .service_plan
+        .filter(|_| attributes.is_preloaded)
+        .or(attributes.plan.as_deref());
+    let suspended = fails_with(&attributes.ids, &callback_faults::SUSPENDED);
+    let today = format_us_date(platform.clock.unix_ms());
+    json!({
+        "accountName": account.unwrap_or_default(),
+        "billingCycleEndDate": today,
+        "carrierInformations": [ {
+            "carrierName": "Verizon Wireless",
+            "servicePlan": plan.unwrap_or(&platform.settings.initial_plan),
+            "state": if suspended { "suspend" } else { "active" },
+        } ],
+        "connected": false,
+        "createdAt": today,
+        "customFields": [],
+        "deviceIds": ids,
+        "extendedAttributes": [ { "key": "DeviceId", "value": number.to_string() } ],
+        "groupNames": [ "Default" ],
+        "ipAddress": "0.0.0.0",
+        "lastActivationBy": "sandbox",
+        "lastActivationDate": today,
+        "lastConnectionDate": today,
+    })
+}
