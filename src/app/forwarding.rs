@@ -1,14 +1,13 @@
 //! Passing callbacks on, as the settings want it.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
-use secrecy::{ExposeSecret as _, SecretString};
-use url::Url;
+use secrecy::SecretString;
 
 use super::secrets::ReloadingSecret;
 use crate::{
     background::{Destination, DestinationSource, Forwarder},
-    config::{Config, OwnListener},
+    config::Config,
     domain::clock::Clock,
     journal::Journal,
     telemetry::Instruments,
@@ -18,14 +17,11 @@ use crate::{
 struct WebhookProvider {
     url: Arc<ReloadingSecret>,
     credentials: Option<(Arc<ReloadingSecret>, Arc<ReloadingSecret>)>,
-    own_listener: OwnListener,
 }
 
 /// What passes callbacks on, where there is a webhook; and the secrets that are to be read anew.
-/// `listen`: where ThingSpace's callbacks come in.
 pub(super) fn build_forwarder(
     config: &Config,
-    listen: SocketAddr,
     journal: &Arc<dyn Journal>,
     clock: &Arc<dyn Clock>,
     steady: Arc<dyn Clock>,
@@ -61,7 +57,6 @@ pub(super) fn build_forwarder(
         Arc::new(WebhookProvider {
             url,
             credentials: login,
-            own_listener: config.own_listener(listen),
         }),
         instruments,
         callbacks.forward_max_age,
@@ -74,13 +69,8 @@ pub(super) fn build_forwarder(
 impl DestinationSource for WebhookProvider {
     fn current(&self) -> Destination {
         let now = |fresh: &ReloadingSecret| -> SecretString { fresh.value().as_ref().clone() };
-        let url = now(&self.url);
-        // The settings were checked, and a file may have changed since.
-        let filled = url.expose_secret().replace("{service}", "CarrierService");
-        let named = |url: Url| self.own_listener.matched_setting(&url).is_some();
         Destination {
-            is_own_listener: Url::parse(&filled).is_ok_and(named),
-            url,
+            url: now(&self.url),
             credentials: self
                 .credentials
                 .as_ref()

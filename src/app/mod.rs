@@ -207,7 +207,6 @@ impl App {
         }
         let forwarder = forwarding::build_forwarder(
             &config,
-            addresses.callbacks,
             &components.journal,
             &components.clock,
             components.steady_clock.clone(),

@@ -12,7 +12,7 @@ mod steady_clock;
 
 pub use attribution::Attributor;
 pub use deadlines::{Deadlines, watch_deadlines};
-pub use forwarding::{Destination, DestinationSource, Forwarder};
+pub use forwarding::{Destination, DestinationSource, FORWARDED_BY, Forwarder, forwarder_id};
 pub use reconcile::Reconciler;
 pub use registration::{
     DesiredListener, DesiredListenerSource, RegisterPolicy, Registrar, RegistrationMonitor,

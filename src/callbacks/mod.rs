@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    background::forwarder_id,
     domain::clock::Clock,
     journal::{Journal, JournalError},
     telemetry::Instruments,
@@ -98,6 +99,7 @@ impl CallbackListener {
                 body_budget: BodyBudget::new(settings.max_inflight_body_bytes),
                 max_queued_forwards: settings.max_queued_forwards,
                 authenticator: Authenticator::new(settings),
+                forwarder_id: forwarder_id(&*journal),
                 journal,
                 clock,
                 steady_clock,

@@ -8,7 +8,7 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use crate::journal::Stored;
+use crate::{background::FORWARDED_BY, journal::Stored};
 
 /// Why a request was not stored, or not promised to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum CallbackRefusal {
     Forbidden,
     /// Neither path secret nor password, or a wrong password.
     Unauthorized,
+    /// This gateway has forwarded the callback to itself.
+    ForwardLoop,
     /// Not a JSON object with a usable `requestId`.
     Malformed,
     /// The body has more bytes than any callback.
@@ -47,6 +49,8 @@ pub(super) struct RefusalResponse {
     pub(super) retry_after: Option<Duration>,
     /// Whether the rest of the body was left unread.
     pub(super) close_connection: bool,
+    /// Loop header of the request. The response repeats it for the forwarder.
+    pub(super) forwarded_by: Option<HeaderValue>,
 }
 
 /// The longest wait that is asked for: ThingSpace was only ever seen to try
@@ -57,12 +61,13 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl CallbackRefusal {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NoSuchPath,
         Self::WrongPathSecret,
         Self::MethodNotAllowed,
         Self::Forbidden,
         Self::Unauthorized,
+        Self::ForwardLoop,
         Self::Malformed,
         Self::TooLarge,
         Self::Incomplete,
@@ -80,6 +85,7 @@ impl CallbackRefusal {
             Self::MethodNotAllowed => "method_not_allowed",
             Self::Forbidden => "forbidden",
             Self::Unauthorized => "unauthorized",
+            Self::ForwardLoop => "forward_loop",
             Self::Malformed => "malformed",
             Self::TooLarge => "too_large",
             Self::Incomplete => "incomplete",
@@ -113,6 +119,11 @@ impl CallbackRefusal {
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
                 "the registered user name and password, or the path secret, are needed",
+            ),
+            Self::ForwardLoop => (
+                StatusCode::CONFLICT,
+                "forward_loop",
+                "this gateway has forwarded the callback to itself: correct callbacks.forward_url",
             ),
             Self::Malformed => (
                 StatusCode::BAD_REQUEST,
@@ -165,6 +176,7 @@ impl From<CallbackRefusal> for RefusalResponse {
             refusal,
             retry_after: retry.then_some(Duration::from_secs(1)),
             close_connection: false,
+            forwarded_by: None,
         }
     }
 }
@@ -176,6 +188,15 @@ impl RefusalResponse {
             refusal: CallbackRefusal::Busy,
             retry_after: Some(wait),
             close_connection: false,
+            forwarded_by: None,
+        }
+    }
+
+    /// Rejects a callback that carries this loop header.
+    pub(super) fn forward_loop(id: HeaderValue) -> Self {
+        Self {
+            forwarded_by: Some(id),
+            ..CallbackRefusal::ForwardLoop.into()
         }
     }
 
@@ -188,6 +209,9 @@ impl RefusalResponse {
             let wait = wait.clamp(Duration::from_secs(1), MAX_RETRY_AFTER);
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(id) = &self.forwarded_by {
+            headers.insert(FORWARDED_BY, id.clone());
         }
         if self.close_connection {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -8,7 +8,7 @@ use axum::{
     extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
     routing::post,
 };
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::TaskTracker;
 
@@ -20,6 +20,7 @@ use super::{
     telemetry::StoredRequestId,
 };
 use crate::{
+    background::FORWARDED_BY,
     domain::{callback::Callback, clock::Clock, newtypes::CallbackService},
     journal::{ForwardOptions, Journal, JournalError, ReceivedCallback, Stored},
 };
@@ -39,6 +40,8 @@ pub(super) struct AppState {
     pub(super) response_timeout: Duration,
     pub(super) quarantine_bytes: u64,
     pub(super) max_queued_forwards: Option<u64>,
+    /// Id of this gateway in the loop header.
+    pub(super) forwarder_id: String,
 }
 
 /// What was read.
@@ -153,12 +156,15 @@ impl AppState {
             source: source.ip,
         };
 
-        let admitted = self
-            .authenticator
-            .authenticate_request(target.secret.as_deref(), source);
-        let admitted = admitted
-            .map_err(RefusalResponse::from)
-            .and_then(|proof| self.check_append_deadline(deadline).map(|()| proof));
+        let admitted = match self.own_forward(&parts.headers) {
+            Some(id) => Err(RefusalResponse::forward_loop(id.clone())),
+            None => self
+                .authenticator
+                .authenticate_request(target.secret.as_deref(), source)
+                .map_err(RefusalResponse::from),
+        };
+        let admitted =
+            admitted.and_then(|proof| self.check_append_deadline(deadline).map(|()| proof));
         let proof = match admitted {
             Ok(proof) => proof,
             Err(refused) => {
@@ -256,6 +262,12 @@ impl AppState {
         }
     }
 
+    /// Returns the loop header if this gateway has forwarded the request.
+    fn own_forward<'h>(&self, headers: &'h HeaderMap) -> Option<&'h HeaderValue> {
+        let mut ids = headers.get_all(FORWARDED_BY).iter();
+        ids.find(|id| id.as_bytes() == self.forwarder_id.as_bytes())
+    }
+
     /// How what is stored now is passed on.
     pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
@@ -318,7 +330,11 @@ impl AppState {
             account: None,
             source: self.authenticator.client_address(peer, &parts.headers).ip,
         };
-        self.discard_and_refuse(refusal.into(), body, deadline, context)
+        let refusal = match self.own_forward(&parts.headers) {
+            Some(id) => RefusalResponse::forward_loop(id.clone()),
+            None => refusal.into(),
+        };
+        self.discard_and_refuse(refusal, body, deadline, context)
             .await
     }
 

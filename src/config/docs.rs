@@ -46,7 +46,6 @@ const TAIL: &str = "
 | if `callbacks.listen` is not a loopback address, `callbacks.path_secret` or `callbacks.password` must be set, or `callbacks.insecure` must be `true` | `serve` |
 | `callbacks.register` other than `never` needs `callbacks.public_url` and `thingspace.accounts` | `serve`, `serve --sandbox` |
 | `callbacks.register` other than `never` also needs `callbacks.path_secret` or `callbacks.password`, or `callbacks.insecure = true` | `serve` |
-| `callbacks.forward_url` must not be the callback listener itself | `serve`, `serve --sandbox` |
 | `auth.mode` must be set if `thingspace.base_url` is at thingspace.verizon.com and `grpc.listen` is not a loopback address | `serve` |
 | `grpc.max_stream_age` must be less than `grpc.max_connection_age` | `serve`, `serve --sandbox` |
 | `limits.devices` must be at least `changes.max_devices_per_request` | `serve`, `serve --sandbox` |

@@ -25,7 +25,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use check::{Mode, OwnListener};
+pub use check::Mode;
 pub use choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
     RegisterPolicy, ResendPolicy,

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     throttled_log::{BatchOutcome, ThrottledLog},
-    webhook::{DeliveryError, WebhookClient},
+    webhook::{DeliveryError, LOOP, WebhookClient},
 };
 use crate::{
     domain::{backoff, clock::Clock},
@@ -28,8 +28,11 @@ use crate::{
     telemetry::Instruments,
 };
 
+mod loop_header;
 mod throttled_log;
 mod webhook;
+
+pub use loop_header::{FORWARDED_BY, forwarder_id};
 
 /// Callbacks that are read, tried and settled together.
 const BATCH_SIZE: usize = 32;
@@ -63,8 +66,6 @@ pub struct Destination {
     pub url: SecretString,
     /// User name and password, which are put into the body as ThingSpace does.
     pub credentials: Option<(SecretString, SecretString)>,
-    /// It is the callback listener itself: nothing is sent to it.
-    pub is_own_listener: bool,
 }
 
 /// Where the destination comes from. Asked for each page, so that a rotated secret is seen.
@@ -151,13 +152,13 @@ impl Forwarder {
         let commit_signal = Arc::new(CommitSignal::default());
         journal.add_commit_listener(Arc::new(WakeOnCommit(Arc::downgrade(&commit_signal))));
         Self {
+            webhook: WebhookClient::new(forwarder_id(&*journal)),
             journal,
             clock,
             steady_clock: steady,
             destination,
             instruments,
             max_age,
-            webhook: WebhookClient::default(),
             commit_signal,
             unsaved_results: Vec::new(),
             consecutive_outages: 0,
@@ -237,6 +238,7 @@ impl Forwarder {
         if self.last_destination.replace(destination).is_some() {
             tracing::info!("callbacks are passed on to another address, or with another pair");
         }
+        self.throttled_log.reset_loop();
         (self.consecutive_outages, self.paused_until) = (0, None);
         Ok(())
     }
@@ -259,7 +261,8 @@ impl Forwarder {
             .buffer_unordered(MAX_CONCURRENT_DELIVERIES)
             .collect()
             .await;
-        let outcome = self.collect_results(sent);
+        let url_origin = target.map_or_else(|_| String::new(), |target| target.url_origin);
+        let outcome = self.collect_results(sent, &url_origin);
         if outcome.is_down {
             self.consecutive_outages = self.consecutive_outages.saturating_add(1);
         } else if outcome.has_answered {
@@ -271,7 +274,6 @@ impl Forwarder {
         };
         self.paused_until = (!pause.is_zero()).then(|| Instant::now() + pause);
         let waiting = self.journal.forward_queue_stats().waiting;
-        let url_origin = target.map_or_else(|_| String::new(), |target| target.url_origin);
         self.throttled_log.log_batch(&outcome, &url_origin, waiting);
     }
 
@@ -279,6 +281,7 @@ impl Forwarder {
     fn collect_results(
         &mut self,
         sent: Vec<(QueuedForward, Result<(), DeliveryError>)>,
+        url_origin: &str,
     ) -> BatchOutcome {
         let mut outcome = BatchOutcome::default();
         let mut again = Vec::new();
@@ -291,6 +294,9 @@ impl Forwarder {
                         .push((forward.id, ForwardOutcome::Done));
                 }
                 Err(DeliveryError::Permanent(reason)) => {
+                    if reason == LOOP {
+                        self.throttled_log.log_loop(url_origin);
+                    }
                     self.instruments.forwards("given_up", Some(reason), 1);
                     self.dropped.unlogged += 1;
                     self.unsaved_results

@@ -26,6 +26,8 @@ pub(super) struct BatchOutcome {
 pub(super) struct ThrottledLog {
     /// It was said that the webhook is down, and not yet that it is there again.
     is_outage_logged: bool,
+    /// A loop was logged, and the destination has not changed since.
+    is_loop_logged: bool,
     outage_logged_at: Option<Instant>,
     failure_logged_at: Option<Instant>,
     /// Tries that failed since then.
@@ -33,6 +35,22 @@ pub(super) struct ThrottledLog {
 }
 
 impl ThrottledLog {
+    /// Logs a forwarding loop once for each destination.
+    pub(super) fn log_loop(&mut self, url_origin: &str) {
+        if !std::mem::replace(&mut self.is_loop_logged, true) {
+            tracing::warn!(
+                url_origin,
+                "callbacks are dropped: callbacks.forward_url leads back to this gateway. Set it to \
+                 the webhook of another system, or remove it"
+            );
+        }
+    }
+
+    /// Enables the message about a loop for a new destination.
+    pub(super) fn reset_loop(&mut self) {
+        self.is_loop_logged = false;
+    }
+
     /// A webhook that goes to and fro is told as seldom as one that takes only some.
     pub(super) fn log_batch(&mut self, outcome: &BatchOutcome, webhook: &str, waiting: u64) {
         self.unlogged_failures += outcome.failed_count;

@@ -9,7 +9,7 @@ use thingspace_loopback::is_loopback_url;
 use tokio::time::timeout;
 use url::Url;
 
-use super::Destination;
+use super::{Destination, loop_header::FORWARDED_BY};
 use crate::journal::QueuedForward;
 
 /// How long a try may take. ThingSpace itself waits some 4 s.
@@ -26,12 +26,19 @@ const MAX_RETRY_AFTER: u64 = 60 * 60;
 /// What stands for the service's name in the address.
 const SERVICE_PLACEHOLDER: &str = "{service}";
 
-/// The client for an address, made anew when that changes.
-#[derive(Default)]
-pub(super) struct WebhookClient(Option<(SecretString, Client)>);
+/// Metric reason of a callback that came back to this gateway.
+pub(super) const LOOP: &str = "loop";
+
+/// The HTTP client, rebuilt when the URL changes.
+pub(super) struct WebhookClient {
+    /// Id of this gateway for the loop header.
+    forwarder_id: String,
+    client: Option<(SecretString, Client)>,
+}
 
 /// What a page is sent by.
 pub(super) struct WebhookTarget {
+    forwarder_id: String,
     client: Client,
     template: SecretString,
     credentials: Option<(SecretString, SecretString)>,
@@ -61,29 +68,32 @@ pub(super) enum DeliveryError {
 // === impl Webhook ===
 
 impl WebhookClient {
+    pub(super) fn new(forwarder_id: String) -> Self {
+        Self {
+            forwarder_id,
+            client: None,
+        }
+    }
+
     pub(super) fn target(
         &mut self,
         destination: &Destination,
     ) -> Result<WebhookTarget, DeliveryError> {
-        if destination.is_own_listener {
-            return Err(DeliveryError::unavailable(
-                "callbacks.forward_url is this listener itself",
-            ));
-        }
         let template = destination.url.expose_secret();
         // The settings were checked, and a file may have changed since.
         let url = expand_template(template, "CarrierService");
         let url =
             url.ok_or_else(|| DeliveryError::unavailable("callbacks.forward_url is no address"))?;
-        let client = match &self.0 {
+        let client = match &self.client {
             Some((known, client)) if known.expose_secret() == template => client.clone(),
             _ => {
                 let client = client(&url)?;
-                self.0 = Some((destination.url.clone(), client.clone()));
+                self.client = Some((destination.url.clone(), client.clone()));
                 client
             }
         };
         Ok(WebhookTarget {
+            forwarder_id: self.forwarder_id.clone(),
             client,
             template: destination.url.clone(),
             credentials: destination.credentials.clone(),
@@ -148,12 +158,17 @@ impl WebhookTarget {
             .client
             .post(url)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(FORWARDED_BY, &self.forwarder_id)
             .body(insert_credentials(body, self.credentials.as_ref()))
             .send()
             .await;
         let mut response = sent.map_err(|error| DeliveryError::from_reqwest(&error))?;
         let status = response.status();
         let wait = retry_after(response.headers());
+        let is_loop = response
+            .headers()
+            .get(FORWARDED_BY)
+            .is_some_and(|id| id.as_bytes() == self.forwarder_id.as_bytes());
         let rest = async {
             let mut read = 0;
             while let Ok(Some(chunk)) = response.chunk().await
@@ -181,6 +196,7 @@ impl WebhookTarget {
             // They all carry the same pair: who tries a wrong one too often may be locked out.
             401 | 403 => down("it answered 401 or 403"),
             404 | 410 => refused("it answered 404 or 410"),
+            409 if is_loop => Err(DeliveryError::Permanent(LOOP)),
             429 => down("it answered 429"),
             400..=499 => refused("it answered with another 4xx"),
             _ => down("it answered 5xx"),

@@ -105,6 +105,11 @@ impl CallbackHarness {
         }
     }
 
+    /// Id of this listener in the loop header.
+    pub(super) fn forwarder_id(&self) -> String {
+        crate::background::forwarder_id(&*self.journal)
+    }
+
     /// How many callbacks came to this.
     pub(super) fn counted(&self, outcome: &str) -> u64 {
         counted(&self.telemetry, outcome)

@@ -292,3 +292,29 @@ async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
         "{error}"
     );
 }
+
+#[tokio::test]
+async fn a_callback_that_this_gateway_has_forwarded_is_rejected_on_every_path() {
+    let world = CallbackHarness::start(CallbackSettings {
+        path_secret: Some(secret(SECRET)),
+        ..CallbackSettings::default()
+    })
+    .await;
+    let id = world.forwarder_id();
+    let send = async |path: &str, id: &str| {
+        let request = world.request(path).body(ESIM);
+        let request = request.header("Thingspace-Gateway-Forwarded", id);
+        request.send().await.unwrap()
+    };
+    for path in [&*behind_secret(PROFILE), PROFILE, "/hook"] {
+        let response = send(path, &id).await;
+        assert_eq!(response.status(), 409, "{path}");
+        assert_eq!(response.headers()["thingspace-gateway-forwarded"], *id);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("forward_loop"), "{text}");
+    }
+    assert_eq!(world.refused(CallbackRefusal::ForwardLoop), 3);
+    // Another gateway may forward its callbacks to this one.
+    let other = "0".repeat(32);
+    assert_eq!(send(&behind_secret(PROFILE), &other).await.status(), 200);
+}

@@ -64,7 +64,7 @@ impl Journal for SlowJournal {
         unreachable!()
     }
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        unreachable!()
+        [0; 32]
     }
     fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {

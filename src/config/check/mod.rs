@@ -14,8 +14,6 @@ use thingspace_loopback::{is_loopback_ip, is_loopback_url};
 mod forward;
 mod registration;
 
-pub use forward::OwnListener;
-
 /// What is about to run: not all of it wants the same settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

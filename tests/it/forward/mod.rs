@@ -13,6 +13,7 @@ use crate::support::{
     webhook::FakeWebhook,
 };
 
+mod loops;
 mod pauses;
 
 const PATH_SECRET: &str = "planted-path-secret";
