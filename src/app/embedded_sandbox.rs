@@ -1,4 +1,4 @@
-//! A gateway with a sandbox beside it: `serve --sandbox` and `demo`.
+//! The sandbox of `serve --sandbox` and `demo`, which runs in the gateway's process.
 
 use std::{io, net::SocketAddr};
 
@@ -13,24 +13,24 @@ use uuid::Uuid;
 
 use crate::config::{self, Config, Secret};
 
-/// A sandbox that is bound, and what goes away with it.
+/// A bound sandbox and the temporary journal directory.
 pub(super) struct EmbeddedSandbox {
     sandbox: Sandbox,
     base_url: Url,
     directory: Option<TempDir>,
 }
 
-/// A sandbox that runs.
+/// A running sandbox and the temporary journal directory.
 pub(super) struct RunningSandbox {
     task: JoinHandle<()>,
     directory: Option<TempDir>,
 }
 
-/// What the settings say of a sandbox.
+/// Returns the settings of a sandbox.
 ///
 /// # Errors
 ///
-/// A secret's file that cannot be read.
+/// Fails if the file of a secret cannot be read.
 pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> {
     Ok(Settings {
         listen: config.listen,
@@ -83,12 +83,11 @@ pub fn sandbox_settings(config: &config::SandboxConfig) -> io::Result<Settings> 
     })
 }
 
-// === impl Beside ===
+// === impl EmbeddedSandbox ===
 
 impl EmbeddedSandbox {
-    /// Binds a sandbox and points the settings at it: its address, credentials
-    /// that only it takes, a new path secret, and a temporary journal unless
-    /// one is set.
+    /// Binds a sandbox and changes the gateway's settings to use it: base URL, credentials, path secret,
+    /// and a temporary journal directory unless `journal.dir` is set.
     pub(super) async fn bind(config: &mut Config, callbacks: SocketAddr) -> io::Result<Self> {
         let secret = match &config.callbacks.path_secret {
             Some(_) => None,
@@ -113,10 +112,9 @@ impl EmbeddedSandbox {
         let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox)?).await?;
         let base_url = sandbox.base_url();
         config.thingspace.base_url = base_url.clone();
-        // Where the sandbox is told what to expect, the gateway knows it too.
+        // Without an expected value the sandbox accepts any.
         let credential = |expected: &Option<Secret>| {
-            let any = || Secret::new("sandbox");
-            Some(expected.clone().unwrap_or_else(any))
+            Some(expected.clone().unwrap_or_else(|| Secret::new("sandbox")))
         };
         config.thingspace.app_key = credential(&config.sandbox.app_key);
         config.thingspace.app_secret = credential(&config.sandbox.app_secret);
@@ -147,7 +145,7 @@ impl EmbeddedSandbox {
         let sandbox = self.sandbox;
         let task = tokio::spawn(async move {
             if let Err(error) = sandbox.run(stop.cancelled_owned()).await {
-                tracing::error!(%error, "the sandbox failed");
+                tracing::error!(%error, "sandbox failed");
             }
         });
         RunningSandbox {
@@ -157,7 +155,7 @@ impl EmbeddedSandbox {
     }
 }
 
-// === impl Running ===
+// === impl RunningSandbox ===
 
 impl RunningSandbox {
     pub(super) async fn stop(self) {

@@ -1,4 +1,4 @@
-//! What is answered. The table in `docs/callbacks.md` is this file in words.
+//! Responses to callbacks. `docs/callbacks.md` documents them.
 
 use std::time::Duration;
 
@@ -10,58 +10,56 @@ use http::{
 
 use crate::{background::FORWARDED_BY, journal::Stored};
 
-/// Why a request was not stored, or not promised to be.
+/// Reason to reject a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallbackRefusal {
-    /// No route has this path, or a part of it is too long.
+pub(super) enum CallbackRejection {
+    /// No route has this path, or a segment is too long.
     NoSuchPath,
-    /// The secret in the path is not the one that is set.
+    /// The path secret is wrong.
     WrongPathSecret,
-    /// A method other than POST.
+    /// The method is not POST.
     MethodNotAllowed,
-    /// The source address is outside the allow-list, which is enforced.
+    /// The client address is not in `callbacks.allow_cidrs`, and `callbacks.allow_mode` is `enforce`.
     Forbidden,
-    /// Neither path secret nor password, or a wrong password.
+    /// Path secret and credentials are missing, or the credentials are wrong.
     Unauthorized,
     /// This gateway has forwarded the callback to itself.
     ForwardLoop,
-    /// Not a JSON object with a usable `requestId`.
+    /// The body is not a JSON object with a usable `requestId`.
     Malformed,
-    /// The body has more bytes than any callback.
+    /// The body exceeds 256 KiB.
     TooLarge,
-    /// The body did not arrive whole, or not in time.
+    /// The body did not arrive completely or in time.
     Incomplete,
-    /// More is waiting for the journal than can be stored in time.
+    /// The queue for the journal is too long, or the byte budget is exhausted.
     Busy,
-    /// The journal did not answer in time: it may be stored.
+    /// The journal did not confirm in time. The callback may still be stored.
     Late,
     /// The journal cannot write.
     Unavailable,
-    /// It cannot be used, and there is no room to keep it.
+    /// The callback belongs in the quarantine, which is full.
     QuarantineFull,
 }
 
-/// A refusal with what its answer says besides.
+/// A rejection and the headers of its response.
 #[derive(Debug)]
-pub(super) struct RefusalResponse {
-    pub(super) refusal: CallbackRefusal,
-    /// When trying again is worth it.
+pub(super) struct RejectionResponse {
+    pub(super) reason: CallbackRejection,
+    /// Value of `Retry-After`.
     pub(super) retry_after: Option<Duration>,
-    /// Whether the rest of the body was left unread.
+    /// True if the body was not read completely.
     pub(super) close_connection: bool,
     /// Loop header of the request. The response repeats it for the forwarder.
     pub(super) forwarded_by: Option<HeaderValue>,
 }
 
-/// The longest wait that is asked for: ThingSpace was only ever seen to try
-/// again once, a second later.
+/// Longest `Retry-After`. ThingSpace was only observed to send a callback once more, a second later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-// === impl Refusal ===
+// === impl CallbackRejection ===
 
-impl CallbackRefusal {
-    /// All of them.
-    pub const ALL: [Self; 13] = [
+impl CallbackRejection {
+    pub(super) const ALL: [Self; 13] = [
         Self::NoSuchPath,
         Self::WrongPathSecret,
         Self::MethodNotAllowed,
@@ -77,8 +75,8 @@ impl CallbackRefusal {
         Self::QuarantineFull,
     ];
 
-    /// A name for logs and metrics.
-    pub const fn name(self) -> &'static str {
+    /// Returns the name for logs and metrics.
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::NoSuchPath => "no_such_path",
             Self::WrongPathSecret => "wrong_path_secret",
@@ -96,19 +94,18 @@ impl CallbackRefusal {
         }
     }
 
-    /// Status and message. Nobody learns from it whether a path or a secret
-    /// was wrong.
+    /// Returns status, error and message. A wrong path and a wrong secret have the same response.
     const fn response_parts(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NoSuchPath | Self::WrongPathSecret => (
                 StatusCode::NOT_FOUND,
                 "not_found",
-                "there is no such callback address",
+                "no callback route has this path",
             ),
             Self::MethodNotAllowed => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "callbacks are sent with POST",
+                "callbacks must use POST",
             ),
             Self::Forbidden => (
                 StatusCode::FORBIDDEN,
@@ -118,7 +115,7 @@ impl CallbackRefusal {
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
-                "the registered user name and password, or the path secret, are needed",
+                "the path secret or the registered user name and password are required",
             ),
             Self::ForwardLoop => (
                 StatusCode::CONFLICT,
@@ -133,62 +130,62 @@ impl CallbackRefusal {
             Self::TooLarge => (
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too_large",
-                "a callback has at most 256 KiB",
+                "the body exceeds 256 KiB",
             ),
             Self::Incomplete => (
                 StatusCode::REQUEST_TIMEOUT,
                 "incomplete",
-                "the body did not arrive whole in time",
+                "the body did not arrive completely in time",
             ),
             Self::Busy => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",
-                "too much is waiting to be stored: send it again",
+                "too many callbacks in progress: send it again",
             ),
             Self::Late => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "late",
-                "not stored in time, though it may be yet: send it again",
+                "not stored in time, but it may still be stored: send it again",
             ),
             Self::Unavailable => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "unavailable",
-                "it cannot be stored now: send it again",
+                "the callback cannot be stored now: send it again",
             ),
             Self::QuarantineFull => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "quarantine_full",
-                "it cannot be used, and there is no room to keep it for now",
+                "the callback belongs in the quarantine, which is full",
             ),
         }
     }
 }
 
-// === impl Refused ===
+// === impl RejectionResponse ===
 
-impl From<CallbackRefusal> for RefusalResponse {
-    fn from(refusal: CallbackRefusal) -> Self {
-        let retry = matches!(
-            refusal,
-            CallbackRefusal::Late | CallbackRefusal::Unavailable | CallbackRefusal::QuarantineFull
+impl From<CallbackRejection> for RejectionResponse {
+    fn from(reason: CallbackRejection) -> Self {
+        let is_temporary = matches!(
+            reason,
+            CallbackRejection::Late
+                | CallbackRejection::Unavailable
+                | CallbackRejection::QuarantineFull
         );
         Self {
-            refusal,
-            retry_after: retry.then_some(Duration::from_secs(1)),
+            reason,
+            retry_after: is_temporary.then_some(Duration::from_secs(1)),
             close_connection: false,
             forwarded_by: None,
         }
     }
 }
 
-impl RefusalResponse {
-    /// The queue is this long.
+impl RejectionResponse {
+    /// Rejects a callback because the queue is this long.
     pub(super) fn busy(wait: Duration) -> Self {
         Self {
-            refusal: CallbackRefusal::Busy,
             retry_after: Some(wait),
-            close_connection: false,
-            forwarded_by: None,
+            ..CallbackRejection::Busy.into()
         }
     }
 
@@ -196,12 +193,12 @@ impl RefusalResponse {
     pub(super) fn forward_loop(id: HeaderValue) -> Self {
         Self {
             forwarded_by: Some(id),
-            ..CallbackRefusal::ForwardLoop.into()
+            ..CallbackRejection::ForwardLoop.into()
         }
     }
 
     pub(super) fn to_response(&self) -> Response<Body> {
-        let (status, error, message) = self.refusal.response_parts();
+        let (status, error, message) = self.reason.response_parts();
         let body = serde_json::json!({ "error": error, "message": message });
         let mut response = json(status, body.to_string());
         let headers = response.headers_mut();
@@ -220,7 +217,7 @@ impl RefusalResponse {
     }
 }
 
-/// The answer to a callback that is on disk.
+/// Returns the response to a callback that is on disk.
 pub(super) fn stored(stored: Stored) -> Response<Body> {
     let body = match stored {
         Stored::New(_) => r#"{"stored":"new"}"#,
@@ -229,7 +226,7 @@ pub(super) fn stored(stored: Stored) -> Response<Body> {
     json(StatusCode::OK, body.to_owned())
 }
 
-/// The answer to a callback that cannot be used and is kept.
+/// Returns the response to a quarantined callback.
 pub(super) fn quarantined() -> Response<Body> {
     json(StatusCode::OK, r#"{"stored":"quarantined"}"#.to_owned())
 }

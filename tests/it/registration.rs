@@ -190,7 +190,7 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
 
     let (code, log) = gateway.terminate().await;
     assert_eq!(code, Some(0));
-    let drift = lines(&log, "callbacks are registered to go elsewhere");
+    let drift = lines(&log, "another callback listener is registered");
     assert_eq!(drift.len(), 1, "{log}");
     assert!(drift[0].contains("https://old.example.com:9002\""), "{log}");
     assert_eq!(lines(&log, "no callback listener is registered").len(), 1);
@@ -259,7 +259,10 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
     );
 
     let (_, log) = gateway.terminate().await;
-    let displaced = lines(&log, "another callback listener was displaced");
+    let displaced = lines(
+        &log,
+        "replaced the registration of another callback listener",
+    );
     assert_eq!(displaced.len(), 2, "{log}");
     assert!(
         displaced[0].contains("https://old.example.com:9002\""),
@@ -307,7 +310,7 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
     );
     let (_, log) = gateway.terminate().await;
     assert!(
-        lines(&log, "displaced").is_empty(),
+        lines(&log, "replaced the registration").is_empty(),
         "nobody else was there: {log}"
     );
 }

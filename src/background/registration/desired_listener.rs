@@ -1,49 +1,63 @@
-//! The address that should be registered, and what a registration means beside it.
+//! The registration that should exist, and its comparison with the existing ones.
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
+    config::{CallbacksConfig, Secret},
     domain::newtypes::{AccountName, CallbackService},
     thingspace::ListenerRegistration,
 };
 
-/// The services that tell results.
+/// Callback services that report results.
 pub(super) const RESULT_SERVICES: [&str; 2] =
     [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
-/// Characters of a foreign host that are shown.
-const MAX_HOST: usize = 255;
 
-/// The listener's address, and what callbacks should carry.
-#[derive(Debug, Clone)]
-pub struct DesiredListener {
-    /// What is in front of the listener's paths. Without user name, query and fragment.
-    pub public_url: Url,
-    /// The last segment of its paths.
-    pub path_secret: Option<SecretString>,
+/// The callback listener as it should be registered.
+#[derive(Debug)]
+pub(super) struct DesiredListener {
+    /// Prefix of the listener's paths. Has no user name, query or fragment.
+    public_url: Url,
+    /// Last segment of the listener's paths.
+    path_secret: Option<SecretString>,
     /// User name and password.
-    pub credentials: Option<(SecretString, SecretString)>,
+    credentials: Option<(SecretString, SecretString)>,
 }
 
-/// Where the callbacks of a service go.
+/// State of the registration of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServiceStatus {
-    /// Nobody could be asked.
+    /// The registrations could not be listed.
     Unknown,
-    /// Here, with what they should carry.
+    /// This listener with the correct credentials.
     Here,
-    /// Here, with another user name or password, or without.
+    /// This listener with other credentials or none.
     OtherCredentials,
-    /// To somebody else, or to a path that is not taken here.
+    /// Another listener, or a path that this listener rejects.
     Elsewhere,
-    /// Nowhere.
+    /// No registration.
     Missing,
 }
 
-// === impl Own ===
+// === impl DesiredListener ===
 
 impl DesiredListener {
-    /// What is to be registered. It names the account, which no callback's body does.
+    /// Reads the secrets from the settings. Returns the failed setting and the cause on error.
+    pub(super) fn load(public_url: &Url, callbacks: &CallbacksConfig) -> Result<Self, String> {
+        let load = |key: &str, secret: &Option<Secret>| {
+            let loaded = secret.as_ref().map(Secret::load).transpose();
+            loaded.map_err(|error| format!("{key}: {error}"))
+        };
+        let username = load("callbacks.username", &callbacks.username)?;
+        let password = load("callbacks.password", &callbacks.password)?;
+        Ok(Self {
+            public_url: public_url.clone(),
+            path_secret: load("callbacks.path_secret", &callbacks.path_secret)?,
+            credentials: username.zip(password),
+        })
+    }
+
+    /// Returns the registration. Its URL names the account, because the body of a callback does not.
     pub(super) fn registration(
         &self,
         account: &AccountName,
@@ -63,29 +77,29 @@ impl DesiredListener {
         }
     }
 
-    /// Where the callbacks of a service go, and by which registration.
+    /// Returns the status of a service, and the registration that decides it.
     pub(super) fn evaluate<'l>(
         &self,
         account: &AccountName,
         service: &str,
         listed: &'l [ListenerRegistration],
     ) -> (ServiceStatus, Option<&'l ListenerRegistration>) {
-        let mut status = (ServiceStatus::Missing, None);
+        let mut result = (ServiceStatus::Missing, None);
         let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
                 return (ServiceStatus::Elsewhere, Some(one));
             }
-            let here = match self.matches_credentials(one) {
+            let status = match self.matches_credentials(one) {
                 true => ServiceStatus::Here,
                 false => ServiceStatus::OtherCredentials,
             };
-            status = (here, Some(one));
+            result = (status, Some(one));
         }
-        status
+        result
     }
 
-    /// With and without the account: the listener takes both.
+    /// Returns the URL with and without the account. The listener accepts both.
     fn accepted_urls(&self, account: &AccountName, service: &str) -> [Url; 2] {
         [
             format!("/accounts/{account}/callbacks/{service}"),
@@ -99,7 +113,7 @@ impl DesiredListener {
     }
 
     fn matches_url(&self, account: &AccountName, service: &str, url: &SecretString) -> bool {
-        // Read as a URL, so that case and default ports make no difference.
+        // Parsing normalizes case and default ports.
         let Ok(url) = Url::parse(url.expose_secret()) else {
             return false;
         };
@@ -110,7 +124,7 @@ impl DesiredListener {
                 (Some(rest), Some(secret)) => {
                     rest.strip_prefix('/') == Some(secret.expose_secret())
                 }
-                // Whatever stands in the secret's place is ignored by the listener.
+                // The listener ignores the segment of the path secret.
                 (Some(""), None) => true,
                 (Some(rest), None) => rest.strip_prefix('/').is_some_and(|segment| {
                     !segment.is_empty() && !segment.contains(['/', '?', '#'])
@@ -119,7 +133,7 @@ impl DesiredListener {
         })
     }
 
-    /// Without a pair of its own the listener compares nothing.
+    /// Compares the credentials. Without configured credentials, any registration matches.
     fn matches_credentials(&self, listed: &ListenerRegistration) -> bool {
         let Some((username, password)) = &self.credentials else {
             return true;
@@ -132,7 +146,7 @@ impl DesiredListener {
     }
 }
 
-// === impl Standing ===
+// === impl ServiceStatus ===
 
 impl ServiceStatus {
     pub(super) const ALL: [Self; 5] = [
@@ -151,24 +165,6 @@ impl ServiceStatus {
             Self::Elsewhere => "elsewhere",
             Self::Missing => "missing",
         }
-    }
-}
-
-/// What may be shown of an address that is somebody's: scheme, host and port. The rest may have
-/// secrets in it.
-pub(super) fn url_origin(url: &SecretString) -> String {
-    let Ok(url) = Url::parse(url.expose_secret()) else {
-        return "something that is no URL".to_owned();
-    };
-    let host: String = url
-        .host_str()
-        .unwrap_or_default()
-        .chars()
-        .take(MAX_HOST)
-        .collect();
-    match url.port_or_known_default() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
     }
 }
 
@@ -205,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_registered_is_the_path_with_the_account_below_the_public_url() {
+    fn the_registered_url_has_the_account_path_below_the_public_url() {
         let registration = desired(Some(SECRET), true).registration(&account(), "CarrierService");
         assert_eq!(
             registration.url.expose_secret(),
@@ -274,15 +270,5 @@ mod tests {
         let without = desired(Some(SECRET), false);
         let actual = status(&without, listed(&url, Some(("user", "word"))));
         assert_eq!(actual, ServiceStatus::Here);
-    }
-
-    #[test]
-    fn only_scheme_host_and_port_of_a_foreign_listener_are_shown() {
-        let shown = url_origin(&"https://u:p@old.example.com:9002/token-1?key=2#3".into());
-        assert_eq!(shown, "https://old.example.com:9002");
-        assert_eq!(
-            url_origin(&"what a secret".into()),
-            "something that is no URL"
-        );
     }
 }

@@ -1,4 +1,6 @@
-//! A journal that takes its time, and senders that do.
+//! Slow journals and slow senders.
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -13,10 +15,12 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{
-    harness::{NoonClock, counted, serve},
-    *,
+    super::{routes, server::CallbackListener},
+    ESIM, PROFILE,
+    harness::{GRACE, NoonClock, counted, open_config, serve},
 };
 use crate::{
+    background::FileReloader,
     domain::{
         change::{Change, ChangeState, Transition},
         clock::Timestamp,
@@ -26,14 +30,14 @@ use crate::{
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,
         CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event,
-        EventPage, ForwardOutcome, ForwardQueueStats, Intent, JournalError, QuarantineLimits,
-        QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored, UnmatchedResult,
-        WatchTarget,
+        EventPage, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
+        QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored,
+        UnmatchedResult, WatchTarget,
     },
     telemetry::Telemetry,
 };
 
-/// Stores when it is let, and says how long that takes.
+/// Stores a callback when the test releases it, and reports a fixed wait.
 #[derive(Default)]
 struct SlowJournal {
     wait: Duration,
@@ -223,11 +227,12 @@ fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
     let telemetry = Telemetry::metrics_only().unwrap();
     let instruments = telemetry.instruments();
     let listener = CallbackListener::new(
-        CallbackSettings::default(),
+        &open_config(),
         journal,
         Arc::new(NoonClock),
         Arc::new(NoonClock),
         instruments,
+        &mut FileReloader::default(),
     );
     (listener.unwrap(), telemetry)
 }
@@ -352,7 +357,7 @@ async fn an_incomplete_or_endless_body_is_refused_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_before_the_listener_ends() {
+async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     let journal = Arc::new(SlowJournal::default());
     let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();

@@ -3,7 +3,7 @@
 use super::*;
 
 const DROPPED: &str = "thingspace_gateway_callbacks_forwards_total{\
-                       thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"loop\"}";
+                       thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"loop\"}";
 const FORWARDED: &str =
     "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"forwarded\"";
 const WAITING: &str = "thingspace_gateway_callbacks_forwards_waiting";

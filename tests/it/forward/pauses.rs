@@ -56,9 +56,9 @@ async fn callbacks_dropped_during_a_pause_are_counted_within_seconds() {
     for number in 0..30 {
         deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
     }
-    let given_up = "thingspace_gateway_callbacks_forwards_total{\
-                    thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
-    wait_for_metric(&gateway, given_up, 21).await;
+    let dropped = "thingspace_gateway_callbacks_forwards_total{\
+                   thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"full\"}";
+    wait_for_metric(&gateway, dropped, 21).await;
     assert_eq!(webhook.bodies().len(), 1);
 }
 
