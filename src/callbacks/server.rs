@@ -27,7 +27,7 @@ use tower::ServiceExt;
 use crate::{
     background::FileReloader,
     callbacks::{
-        certificate::{TlsError, server_config},
+        certificate::{ReloadingCertificate, TlsError},
         client_ip::Peer,
         quarantine::Quarantine,
         routes,
@@ -74,7 +74,7 @@ struct Connections {
 // === impl CallbackListener ===
 
 impl CallbackListener {
-    /// Creates a listener. Adds its secrets to `files`. `steady_clock` decides
+    /// Creates a listener. Adds its secrets and its certificate to `files`. `steady_clock` decides
     /// which quarantined callbacks are old.
     ///
     /// # Errors
@@ -90,7 +90,11 @@ impl CallbackListener {
     ) -> Result<Self, TlsError> {
         let callbacks = &config.callbacks;
         let tls = match (&callbacks.tls_cert_file, &callbacks.tls_key_file) {
-            (Some(cert_file), Some(key_file)) => Some(server_config(cert_file, key_file)?),
+            (Some(cert_file), Some(key_file)) => {
+                let certificate = ReloadingCertificate::load(cert_file.clone(), key_file.clone())?;
+                files.add(Arc::<ReloadingCertificate>::clone(&certificate));
+                Some(certificate.server_config()?)
+            }
             _ => None,
         };
         let state = AppState::new(config, journal, clock, steady_clock, instruments, files);
