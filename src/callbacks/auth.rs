@@ -12,12 +12,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     background::{FileReloader, ReloadingSecret},
-    callbacks::{client_ip, response::CallbackRejection},
+    callbacks::client_ip,
     config::{AllowMode, CallbacksConfig, Secret},
     domain::{
         callback::Callback,
         newtypes::{AccountName, CallbackService},
     },
+    telemetry::RejectionReason,
 };
 
 /// Maximum length of a service name in the log.
@@ -103,17 +104,17 @@ impl Authenticator {
         &self,
         presented: Option<&str>,
         client: ClientAddress,
-    ) -> Result<PathAuth, CallbackRejection> {
+    ) -> Result<PathAuth, RejectionReason> {
         let path_auth = match (&self.path_secret, presented) {
             (None, _) => PathAuth::NotRequired,
             (Some(_), None) => PathAuth::Missing,
             (Some(secret), Some(presented)) if constant_time_eq(&secret.current(), presented) => {
                 PathAuth::Verified
             }
-            (Some(_), Some(_)) => return Err(CallbackRejection::WrongPathSecret),
+            (Some(_), Some(_)) => return Err(RejectionReason::WrongPathSecret),
         };
         if !client.is_allowed && self.allow_mode == AllowMode::Enforce {
-            return Err(CallbackRejection::Forbidden);
+            return Err(RejectionReason::Forbidden);
         }
         Ok(path_auth)
     }
@@ -124,14 +125,14 @@ impl Authenticator {
         service: &str,
         path_auth: PathAuth,
         callback: &Callback,
-    ) -> Result<(), CallbackRejection> {
+    ) -> Result<(), RejectionReason> {
         let has_credentials = callback.username.is_some() || callback.password.is_some();
         if has_credentials && self.has_valid_credentials(callback) {
             return Ok(());
         }
         self.accepts_without_credentials(service, path_auth, has_credentials)
             .then_some(())
-            .ok_or(CallbackRejection::Unauthorized)
+            .ok_or(RejectionReason::Unauthorized)
     }
 
     /// Returns true if a callback without the correct credentials is accepted.
@@ -151,12 +152,12 @@ impl Authenticator {
     }
 
     /// Returns the reason to reject a malformed body, which proves nothing.
-    pub(super) fn malformed_body_rejection(&self, path_auth: PathAuth) -> CallbackRejection {
+    pub(super) fn malformed_body_rejection(&self, path_auth: PathAuth) -> RejectionReason {
         match path_auth {
             PathAuth::Missing if self.accepted_credentials().next().is_none() => {
-                CallbackRejection::Unauthorized
+                RejectionReason::Unauthorized
             }
-            _ => CallbackRejection::Malformed,
+            _ => RejectionReason::Malformed,
         }
     }
 

@@ -3,8 +3,9 @@
 use std::{array, fmt, net::IpAddr, time::Duration};
 
 use crate::{
-    background::LogThrottle, callbacks::response::CallbackRejection, journal::Stored,
-    telemetry::Instruments,
+    background::LogThrottle,
+    journal::Stored,
+    telemetry::{CallbackOutcome, Instruments, RejectionReason},
 };
 
 /// Interval between two messages for the same reason.
@@ -13,8 +14,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Counts all callbacks and logs some of them.
 pub(super) struct CallbackLog {
     pub(super) instruments: Instruments,
-    /// One for each reason, in the order of `CallbackRejection::ALL`.
-    rejections: [LogThrottle; CallbackRejection::ALL.len()],
+    /// One for each reason, in the order of `RejectionReason::ALL`.
+    rejections: [LogThrottle; RejectionReason::ALL.len()],
     unlisted: LogThrottle,
 }
 
@@ -40,20 +41,21 @@ impl CallbackLog {
         }
     }
 
-    pub(super) fn record_rejected(&self, reason: CallbackRejection, context: LogContext<'_>) {
-        self.instruments.callback("refused", Some(reason.name()));
+    pub(super) fn record_rejected(&self, reason: RejectionReason, context: LogContext<'_>) {
+        self.instruments
+            .callback(CallbackOutcome::Rejected, Some(reason));
         self.log_throttled(reason, context, "callback rejected");
     }
 
-    pub(super) fn record_quarantined(&self, reason: CallbackRejection, context: LogContext<'_>) {
+    pub(super) fn record_quarantined(&self, reason: RejectionReason, context: LogContext<'_>) {
         self.instruments
-            .callback("quarantined", Some(reason.name()));
+            .callback(CallbackOutcome::Quarantined, Some(reason));
         self.log_throttled(reason, context, "callback quarantined");
     }
 
     fn log_throttled(
         &self,
-        reason: CallbackRejection,
+        reason: RejectionReason,
         context: LogContext<'_>,
         message: &'static str,
     ) {
@@ -73,7 +75,7 @@ impl CallbackLog {
     }
 
     pub(super) fn record_unlisted(&self, context: LogContext<'_>) {
-        self.instruments.record_unlisted_callback();
+        self.instruments.callback_outside_allow_cidrs();
         let Some(callbacks) = self.unlisted.count(1) else {
             return;
         };
@@ -91,8 +93,8 @@ impl CallbackLog {
 /// Counts a stored callback. The sender may have disconnected.
 pub(super) fn count_stored(instruments: &Instruments, stored: Stored) {
     let outcome = match stored {
-        Stored::New(_) => "stored",
-        Stored::Duplicate => "duplicate",
+        Stored::New(_) => CallbackOutcome::Stored,
+        Stored::Duplicate => CallbackOutcome::Duplicate,
     };
     instruments.callback(outcome, None);
 }

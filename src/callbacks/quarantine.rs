@@ -10,12 +10,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     callbacks::{
-        auth::PathAuth,
-        body::BodyPermit,
-        credential_mac::credential_mac,
-        path::CallbackPath,
-        response::{CallbackRejection, RejectionResponse},
-        state::AppState,
+        auth::PathAuth, body::BodyPermit, credential_mac::credential_mac, path::CallbackPath,
+        response::RejectionResponse, state::AppState,
     },
     domain::{
         callback::{Callback, RedactedBody},
@@ -24,6 +20,7 @@ use crate::{
     journal::{
         Journal, JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
     },
+    telemetry::RejectionReason,
 };
 
 /// Age at which a reviewed callback may be deleted to make space.
@@ -69,12 +66,12 @@ impl Quarantine {
         };
         let Ok(callback) = Callback::parse(&quarantined.body) else {
             return Ok(ReplayOutcome::StillUnusable(
-                CallbackRejection::Malformed.name(),
+                RejectionReason::Malformed.name(),
             ));
         };
         if !is_authenticated_now(state, &quarantined) {
             return Ok(ReplayOutcome::StillUnusable(
-                CallbackRejection::Unauthorized.name(),
+                RejectionReason::Unauthorized.name(),
             ));
         }
         let received = ReceivedCallback {
@@ -121,7 +118,7 @@ impl Quarantine {
 pub(super) async fn store(
     state: &AppState,
     path: &CallbackPath,
-    reason: CallbackRejection,
+    reason: RejectionReason,
     (body, permit): (Vec<u8>, BodyPermit),
     deadline: Instant,
 ) -> Result<(), RejectionResponse> {
@@ -150,13 +147,13 @@ pub(super) async fn store(
     });
     match timeout_at(deadline, append).await {
         Ok(Ok(Ok(Some(_)))) => Ok(()),
-        Ok(Ok(Ok(None))) => Err(CallbackRejection::QuarantineFull.into()),
+        Ok(Ok(Ok(None))) => Err(RejectionReason::QuarantineFull.into()),
         Ok(Ok(Err(JournalError::Overloaded))) => {
             Err(RejectionResponse::busy(state.journal.expected_wait()))
         }
-        Ok(Ok(Err(_))) => Err(CallbackRejection::Unavailable.into()),
+        Ok(Ok(Err(_))) => Err(RejectionReason::Unavailable.into()),
         // The append may still succeed.
-        Ok(Err(_)) | Err(_) => Err(CallbackRejection::Late.into()),
+        Ok(Err(_)) | Err(_) => Err(RejectionReason::StoreTimeout.into()),
     }
 }
 

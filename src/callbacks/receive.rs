@@ -1,6 +1,9 @@
 //! Authenticates, reads and stores a callback.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use axum::{body::Body, extract::Request};
 use http::{Response, request};
@@ -14,12 +17,13 @@ use crate::{
         client_ip::peer_ip,
         path::CallbackPath,
         quarantine,
-        response::{self, CallbackRejection, RejectionResponse},
+        response::{self, RejectionResponse},
         span_link::StoredRequestId,
         state::{AppState, RESPONSE_TIMEOUT},
     },
     domain::callback::Callback,
     journal::{JournalError, ReceivedCallback, Stored},
+    telemetry::RejectionReason,
 };
 
 /// A callback that was read.
@@ -27,7 +31,7 @@ enum CallbackDisposition {
     /// It may be stored. The permit covers its body.
     Accepted(Box<Callback>, BodyPermit),
     /// It is in the quarantine for this reason.
-    Quarantined(CallbackRejection),
+    Quarantined(RejectionReason),
 }
 
 impl AppState {
@@ -93,7 +97,7 @@ impl AppState {
     /// Rejects a request that matches no route or method.
     pub(super) async fn reject_unrouted(
         &self,
-        rejection: CallbackRejection,
+        rejection: RejectionReason,
         request: Request,
     ) -> Response<Body> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
@@ -148,7 +152,7 @@ impl AppState {
             BodyRead::TooLarge { is_fully_read } => {
                 return Err(RejectionResponse {
                     close_connection: !is_fully_read,
-                    ..CallbackRejection::TooLarge.into()
+                    ..RejectionReason::TooLarge.into()
                 });
             }
             BodyRead::OverBudget { is_fully_read } => {
@@ -160,7 +164,7 @@ impl AppState {
             BodyRead::Incomplete => {
                 return Err(RejectionResponse {
                     close_connection: true,
-                    ..CallbackRejection::Incomplete.into()
+                    ..RejectionReason::IncompleteBody.into()
                 });
             }
         };
@@ -191,25 +195,38 @@ impl AppState {
         self.check_append_deadline(deadline)?;
         let journal = Arc::clone(&self.journal);
         let instruments = self.log.instruments.clone();
-        let append = self.tasks.spawn(async move {
+        // Set by the first of task and deadline: a callback counts as stored or as rejected, not both.
+        let is_counted = Arc::new(AtomicBool::new(false));
+        let is_rejected = Arc::clone(&is_counted);
+        let mut append = self.tasks.spawn(async move {
             let _until_stored = permit;
             let stored = journal.store_callback(received).await;
-            if let Ok(stored) = stored {
-                callback_log::count_stored(&instruments, stored);
+            match stored {
+                _ if is_rejected.swap(true, Ordering::Relaxed) => {
+                    if stored.is_ok() {
+                        instruments.callback_stored_after_timeout();
+                    }
+                }
+                Ok(stored) => callback_log::count_stored(&instruments, stored),
+                Err(_) => {}
             }
             stored
         });
-        match timeout_at(deadline, append).await {
-            Ok(Ok(Ok(stored))) => Ok(stored),
-            Ok(Ok(Err(JournalError::Overloaded))) => {
+        let result = match timeout_at(deadline, &mut append).await {
+            Ok(result) => result,
+            Err(_) if is_counted.swap(true, Ordering::Relaxed) => append.await,
+            Err(_) => return Err(RejectionReason::StoreTimeout.into()),
+        };
+        match result {
+            Ok(Ok(stored)) => Ok(stored),
+            Ok(Err(JournalError::Overloaded)) => {
                 Err(RejectionResponse::busy(self.journal.expected_wait()))
             }
-            Ok(Ok(Err(error))) => {
+            Ok(Err(error)) => {
                 tracing::debug!(%error, "cannot store a callback");
-                Err(CallbackRejection::Unavailable.into())
+                Err(RejectionReason::Unavailable.into())
             }
-            // The append may still succeed.
-            Ok(Err(_)) | Err(_) => Err(CallbackRejection::Late.into()),
+            Err(_) => Err(RejectionReason::StoreTimeout.into()),
         }
     }
 

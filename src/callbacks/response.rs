@@ -8,43 +8,12 @@ use http::{
     header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
 };
 
-use crate::{background::FORWARDED_BY, journal::Stored};
-
-/// Reason to reject a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CallbackRejection {
-    /// No route has this path, or a segment is too long.
-    NoSuchPath,
-    /// The path secret is wrong.
-    WrongPathSecret,
-    /// The method is not POST.
-    MethodNotAllowed,
-    /// The client address is not in `callbacks.allow_cidrs`, and `callbacks.allow_mode` is `enforce`.
-    Forbidden,
-    /// Path secret and credentials are missing, or the credentials are wrong.
-    Unauthorized,
-    /// This gateway has forwarded the callback to itself.
-    ForwardLoop,
-    /// The body is not a JSON object with a usable `requestId`.
-    Malformed,
-    /// The body exceeds 256 KiB.
-    TooLarge,
-    /// The body did not arrive completely or in time.
-    Incomplete,
-    /// The queue for the journal is too long, or the byte budget is exhausted.
-    Busy,
-    /// The journal did not confirm in time. The callback may still be stored.
-    Late,
-    /// The journal cannot write.
-    Unavailable,
-    /// The callback belongs in the quarantine, which is full.
-    QuarantineFull,
-}
+use crate::{background::FORWARDED_BY, journal::Stored, telemetry::RejectionReason};
 
 /// A rejection and the headers of its response.
 #[derive(Debug)]
 pub(super) struct RejectionResponse {
-    pub(super) reason: CallbackRejection,
+    pub(super) reason: RejectionReason,
     /// Value of `Retry-After`.
     pub(super) retry_after: Option<Duration>,
     /// True if the body was not read completely.
@@ -56,120 +25,81 @@ pub(super) struct RejectionResponse {
 /// Longest `Retry-After`. ThingSpace was only observed to send a callback once more, a second later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-// === impl CallbackRejection ===
-
-impl CallbackRejection {
-    pub(super) const ALL: [Self; 13] = [
-        Self::NoSuchPath,
-        Self::WrongPathSecret,
-        Self::MethodNotAllowed,
-        Self::Forbidden,
-        Self::Unauthorized,
-        Self::ForwardLoop,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::Incomplete,
-        Self::Busy,
-        Self::Late,
-        Self::Unavailable,
-        Self::QuarantineFull,
-    ];
-
-    /// Returns the name for logs and metrics.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::NoSuchPath => "no_such_path",
-            Self::WrongPathSecret => "wrong_path_secret",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::Forbidden => "forbidden",
-            Self::Unauthorized => "unauthorized",
-            Self::ForwardLoop => "forward_loop",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::Incomplete => "incomplete",
-            Self::Busy => "busy",
-            Self::Late => "late",
-            Self::Unavailable => "unavailable",
-            Self::QuarantineFull => "quarantine_full",
-        }
-    }
-
-    /// Returns status, error and message. A wrong path and a wrong secret have the same response.
-    const fn response_parts(self) -> (StatusCode, &'static str, &'static str) {
-        match self {
-            Self::NoSuchPath | Self::WrongPathSecret => (
-                StatusCode::NOT_FOUND,
-                "not_found",
-                "no callback route has this path",
-            ),
-            Self::MethodNotAllowed => (
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                "callbacks must use POST",
-            ),
-            Self::Forbidden => (
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "callbacks are not accepted from this address",
-            ),
-            Self::Unauthorized => (
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "the path secret or the registered user name and password are required",
-            ),
-            Self::ForwardLoop => (
-                StatusCode::CONFLICT,
-                "forward_loop",
-                "this gateway has forwarded the callback to itself: correct callbacks.forward_url",
-            ),
-            Self::Malformed => (
-                StatusCode::BAD_REQUEST,
-                "malformed",
-                "the body is not a JSON object with a requestId",
-            ),
-            Self::TooLarge => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                "the body exceeds 256 KiB",
-            ),
-            Self::Incomplete => (
-                StatusCode::REQUEST_TIMEOUT,
-                "incomplete",
-                "the body did not arrive completely in time",
-            ),
-            Self::Busy => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "too many callbacks in progress: send it again",
-            ),
-            Self::Late => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "late",
-                "not stored in time, but it may still be stored: send it again",
-            ),
-            Self::Unavailable => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "the callback cannot be stored now: send it again",
-            ),
-            Self::QuarantineFull => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "quarantine_full",
-                "the callback belongs in the quarantine, which is full",
-            ),
-        }
+/// Returns status, error and message. A wrong path and a wrong secret have the same response.
+const fn response_parts(reason: RejectionReason) -> (StatusCode, &'static str, &'static str) {
+    match reason {
+        RejectionReason::NotFound | RejectionReason::WrongPathSecret => (
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "no callback route has this path",
+        ),
+        RejectionReason::MethodNotAllowed => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "callbacks must use POST",
+        ),
+        RejectionReason::Forbidden => (
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            "callbacks are not accepted from this address",
+        ),
+        RejectionReason::Unauthorized => (
+            StatusCode::UNAUTHORIZED,
+            "unauthorized",
+            "the path secret or the registered user name and password are required",
+        ),
+        RejectionReason::ForwardLoop => (
+            StatusCode::CONFLICT,
+            "forward_loop",
+            "this gateway has forwarded the callback to itself: correct callbacks.forward_url",
+        ),
+        RejectionReason::Malformed => (
+            StatusCode::BAD_REQUEST,
+            "malformed",
+            "the body is not a JSON object with a requestId",
+        ),
+        RejectionReason::TooLarge => (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            "the body exceeds 256 KiB",
+        ),
+        RejectionReason::IncompleteBody => (
+            StatusCode::REQUEST_TIMEOUT,
+            "incomplete_body",
+            "the body did not arrive completely in time",
+        ),
+        RejectionReason::Overloaded => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "too many callbacks in progress: send it again",
+        ),
+        RejectionReason::StoreTimeout => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_timeout",
+            "not stored in time, but it may still be stored: send it again",
+        ),
+        RejectionReason::Unavailable => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unavailable",
+            "the callback cannot be stored now: send it again",
+        ),
+        RejectionReason::QuarantineFull => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "quarantine_full",
+            "the callback belongs in the quarantine, which is full",
+        ),
     }
 }
 
 // === impl RejectionResponse ===
 
-impl From<CallbackRejection> for RejectionResponse {
-    fn from(reason: CallbackRejection) -> Self {
+impl From<RejectionReason> for RejectionResponse {
+    fn from(reason: RejectionReason) -> Self {
         let is_temporary = matches!(
             reason,
-            CallbackRejection::Late
-                | CallbackRejection::Unavailable
-                | CallbackRejection::QuarantineFull
+            RejectionReason::StoreTimeout
+                | RejectionReason::Unavailable
+                | RejectionReason::QuarantineFull
         );
         Self {
             reason,
@@ -185,7 +115,7 @@ impl RejectionResponse {
     pub(super) fn busy(wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
-            ..CallbackRejection::Busy.into()
+            ..RejectionReason::Overloaded.into()
         }
     }
 
@@ -193,12 +123,12 @@ impl RejectionResponse {
     pub(super) fn forward_loop(id: HeaderValue) -> Self {
         Self {
             forwarded_by: Some(id),
-            ..CallbackRejection::ForwardLoop.into()
+            ..RejectionReason::ForwardLoop.into()
         }
     }
 
     pub(super) fn to_response(&self) -> Response<Body> {
-        let (status, error, message) = self.reason.response_parts();
+        let (status, error, message) = response_parts(self.reason);
         let body = serde_json::json!({ "error": error, "message": message });
         let mut response = json(status, body.to_string());
         let headers = response.headers_mut();

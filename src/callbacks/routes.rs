@@ -10,7 +10,10 @@ use axum::{
 };
 use http::Response;
 
-use crate::callbacks::{path::CallbackPath, response::CallbackRejection, state::AppState};
+use crate::{
+    callbacks::{path::CallbackPath, state::AppState},
+    telemetry::RejectionReason,
+};
 
 const ROUTES: [&str; 4] = [
     "/callbacks/{service}",
@@ -31,12 +34,12 @@ pub(super) fn router(state: Arc<AppState>) -> Router {
     router
         .fallback(|State(state): State<Arc<AppState>>, request| async move {
             state
-                .reject_unrouted(CallbackRejection::NoSuchPath, request)
+                .reject_unrouted(RejectionReason::NotFound, request)
                 .await
         })
         .method_not_allowed_fallback(|State(state): State<Arc<AppState>>, request| async move {
             state
-                .reject_unrouted(CallbackRejection::MethodNotAllowed, request)
+                .reject_unrouted(RejectionReason::MethodNotAllowed, request)
                 .await
         })
         .with_state(state)
@@ -55,7 +58,7 @@ async fn handle_callback(
         Some(path) => state.receive(route, &path, request).await,
         None => {
             state
-                .reject_unrouted(CallbackRejection::NoSuchPath, request)
+                .reject_unrouted(RejectionReason::NotFound, request)
                 .await
         }
     }

@@ -1,182 +1,36 @@
-//! What the settings and the standard `OTEL_…` variables say together.
+//! Settings of logs and exports.
 
 use url::Url;
 
-use super::{TelemetryError, logging::LogFormat};
-
-/// How the program tells about itself.
+/// Settings of logs and exports.
 #[derive(Debug, Clone)]
 pub struct TelemetrySettings {
-    /// How log lines look.
+    /// Format of log lines.
     pub log_format: LogFormat,
-    /// Which are written, in the syntax of tracing's `EnvFilter`.
+    /// Selects log lines, in the syntax of tracing's `EnvFilter`.
     pub log_filter: String,
-    /// Where spans and metrics go; `None` leaves it to the standard variables.
+    /// The collector's URL. `None`: the standard `OTEL_…` variables decide.
     pub otlp_endpoint: Option<Url>,
-    /// How; `None` leaves it to the standard variables.
+    /// Protocol of the export. `None`: the standard `OTEL_…` variables decide.
     pub otlp_protocol: Option<OtlpProtocol>,
 }
 
-/// How a collector is spoken to.
+/// Format of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// Readable text.
+    Text,
+}
+
+/// Protocol of the export to a collector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtlpProtocol {
     /// OTLP over gRPC.
     Grpc,
     /// OTLP over HTTP, with protobuf bodies.
     HttpProtobuf,
-}
-
-/// The way to a collector.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct OtlpExport {
-    /// `None` when the exporter is to read it from the standard variables, which may differ by
-    /// signal.
-    pub(super) endpoint: Option<Url>,
-    /// How traces go there, if they do.
-    pub(super) traces: Option<OtlpProtocol>,
-    /// How metrics go there, if they do.
-    pub(super) metrics: Option<OtlpProtocol>,
-}
-
-// === impl Otlp ===
-
-impl OtlpExport {
-    /// The way, if there is to be one. Settings of ours stand over the standard variables, which
-    /// `variable` looks up.
-    pub(super) fn resolve(
-        settings: &TelemetrySettings,
-        variable: impl Fn(&str) -> Option<String>,
-    ) -> Result<Option<Self>, TelemetryError> {
-        let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        let is = |name: &str, value: &str| {
-            variable(name).is_some_and(|set| set.trim().eq_ignore_ascii_case(value))
-        };
-        if is("OTEL_SDK_DISABLED", "true") {
-            return Ok(None);
-        }
-        let signal = |signal: &str| {
-            let of_signal = |what: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{what}");
-            let endpoint = settings.otlp_endpoint.as_ref().map(Url::to_string);
-            let endpoint = endpoint
-                .or_else(|| variable(&of_signal("ENDPOINT")))
-                .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
-            let Some(endpoint) = endpoint else {
-                return Ok(None);
-            };
-            if is(&format!("OTEL_{signal}_EXPORTER"), "none") {
-                return Ok(None);
-            }
-            if settings.otlp_protocol.is_some() {
-                return Ok(settings.otlp_protocol);
-            }
-            for name in [of_signal("PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".into()] {
-                if let Some(value) = variable(&name) {
-                    let read = OtlpProtocol::parse(&value);
-                    let unknown = TelemetryError::Protocol { variable: name };
-                    return read.map(Some).ok_or(unknown);
-                }
-            }
-            let port = Url::parse(&endpoint).ok().and_then(|url| url.port());
-            Ok(Some(match port {
-                Some(4318) => OtlpProtocol::HttpProtobuf,
-                _ => OtlpProtocol::Grpc,
-            }))
-        };
-        let (traces, metrics) = (signal("TRACES")?, signal("METRICS")?);
-        let wanted = traces.is_some() || metrics.is_some();
-        Ok(wanted.then(|| Self {
-            endpoint: settings.otlp_endpoint.clone(),
-            traces,
-            metrics,
-        }))
-    }
-}
-
-// === impl OtlpProtocol ===
-
-impl OtlpProtocol {
-    /// The words of `OTEL_EXPORTER_OTLP_PROTOCOL`; JSON is not spoken.
-    fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
-            "grpc" => Some(Self::Grpc),
-            "http/protobuf" => Some(Self::HttpProtobuf),
-            _ => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    type ExportProtocols = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
-
-    fn resolve(
-        endpoint: Option<&str>,
-        variables: &[(&str, &str)],
-    ) -> Result<ExportProtocols, String> {
-        let settings = TelemetrySettings {
-            log_format: LogFormat::Auto,
-            log_filter: "info".into(),
-            otlp_endpoint: endpoint.map(|url| Url::parse(url).unwrap()),
-            otlp_protocol: None,
-        };
-        let otlp = OtlpExport::resolve(&settings, |name| {
-            let found = variables.iter().find(|(key, _)| *key == name);
-            found.map(|(_, value)| (*value).to_owned())
-        });
-        let otlp = otlp.map_err(|error| error.to_string())?;
-        Ok(otlp.map(|otlp| (otlp.traces, otlp.metrics)))
-    }
-
-    const GRPC: Option<OtlpProtocol> = Some(OtlpProtocol::Grpc);
-    const HTTP: Option<OtlpProtocol> = Some(OtlpProtocol::HttpProtobuf);
-
-    #[test]
-    fn nothing_is_exported_without_an_endpoint() {
-        assert_eq!(resolve(None, &[]), Ok(None));
-        assert_eq!(
-            resolve(None, &[("OTEL_EXPORTER_OTLP_ENDPOINT", " ")]),
-            Ok(None)
-        );
-        let disabled = [("OTEL_SDK_DISABLED", "TRUE")];
-        assert_eq!(resolve(Some("http://c:4317"), &disabled), Ok(None));
-        let neither = [
-            ("OTEL_TRACES_EXPORTER", "none"),
-            ("OTEL_METRICS_EXPORTER", "none"),
-        ];
-        assert_eq!(resolve(Some("http://c:4317"), &neither), Ok(None));
-    }
-
-    #[test]
-    fn the_standard_variables_are_followed_signal_by_signal() {
-        let traces = [(
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "http://c:4318/v1/traces",
-        )];
-        assert_eq!(resolve(None, &traces), Ok(Some((HTTP, None))));
-        let http = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-        assert_eq!(
-            resolve(Some("http://c:1/otlp/"), &http),
-            Ok(Some((HTTP, HTTP)))
-        );
-        let one = [
-            ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "http/protobuf"),
-            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
-        ];
-        assert_eq!(resolve(Some("http://c:1"), &one), Ok(Some((HTTP, GRPC))));
-    }
-
-    #[test]
-    fn an_unsupported_protocol_is_an_error_and_port_4318_means_http() {
-        let json = [("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")];
-        let error = resolve(Some("http://c:4318"), &json).unwrap_err();
-        assert!(
-            error.starts_with("OTEL_EXPORTER_OTLP_PROTOCOL: expected"),
-            "{error}"
-        );
-        assert_eq!(resolve(Some("http://c:4317"), &[]), Ok(Some((GRPC, GRPC))));
-        assert_eq!(resolve(Some("http://c:4318"), &[]), Ok(Some((HTTP, HTTP))));
-        assert_eq!(resolve(Some("http://c:9"), &[]), Ok(Some((GRPC, GRPC))));
-    }
 }

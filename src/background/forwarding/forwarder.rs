@@ -20,13 +20,13 @@ use crate::{
             destination::{Destination, DestinationSettings},
             loop_header::forwarder_id,
             retry::{outage_pause, retry_delay, retry_spread},
-            webhook::{DeliveryError, LOOP, WebhookClient},
+            webhook::{DeliveryError, WebhookClient},
         },
     },
     config::CallbacksConfig,
     domain::clock::Clock,
     journal::{CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward, WatchTarget},
-    telemetry::Instruments,
+    telemetry::{DeliveryOutcome, DropReason, Instruments},
 };
 
 /// Maximum number of callbacks that are read, sent and recorded together.
@@ -239,12 +239,13 @@ impl Forwarder {
             match result {
                 Ok(()) => {
                     outcome.has_answered = true;
-                    self.instruments.forwards("forwarded", None, 1);
+                    self.instruments
+                        .deliveries(DeliveryOutcome::Delivered, None, 1);
                     self.unsaved_results
                         .push((forward.id, ForwardOutcome::Done));
                 }
                 Err(DeliveryError::Permanent(reason)) => {
-                    if reason == LOOP {
+                    if reason == DropReason::Loop {
                         self.log.log_loop(url_origin);
                     }
                     self.count_dropped(reason, 1);
@@ -279,7 +280,8 @@ impl Forwarder {
             false => self.journal.forward_queue_stats().waiting,
         };
         for (forward, retry_after) in failed {
-            self.instruments.forwards("failed", None, 1);
+            self.instruments
+                .deliveries(DeliveryOutcome::Failed, None, 1);
             let delay = retry_delay(forward.tries.saturating_add(1))
                 .max(retry_spread(pending))
                 .max(retry_after);
@@ -304,7 +306,7 @@ impl Forwarder {
     async fn drop_expired(&mut self) -> Result<(), JournalError> {
         let displaced = self.journal.forward_queue_stats().displaced;
         let seen = std::mem::replace(&mut self.displaced_seen, displaced);
-        self.count_dropped("full", displaced.saturating_sub(seen));
+        self.count_dropped(DropReason::QueueFull, displaced.saturating_sub(seen));
         let is_due = |at: Instant| at.elapsed() >= EXPIRY_INTERVAL;
         if !self.expired_at.is_none_or(is_due) {
             return Ok(());
@@ -316,16 +318,16 @@ impl Forwarder {
             if expired == 0 {
                 break;
             }
-            self.count_dropped("too_old", expired as u64);
+            self.count_dropped(DropReason::Expired, expired as u64);
         }
         self.expired_at = Some(Instant::now());
         Ok(())
     }
 
-    fn count_dropped(&self, reason: &'static str, callbacks: u64) {
+    fn count_dropped(&self, reason: DropReason, callbacks: u64) {
         if callbacks > 0 {
             self.instruments
-                .forwards("dropped", Some(reason), callbacks);
+                .deliveries(DeliveryOutcome::Dropped, Some(reason), callbacks);
         }
         self.log.log_dropped(callbacks);
     }

@@ -15,6 +15,7 @@ use crate::{
         url_origin::url_origin,
     },
     journal::QueuedForward,
+    telemetry::DropReason,
 };
 
 /// Time for a delivery. ThingSpace itself waits about 4 s.
@@ -29,8 +30,6 @@ const RESPONSE_DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
 const MAX_RETRY_AFTER: u64 = 60 * 60;
 /// Placeholder for the name of the callback service in the URL.
 const SERVICE_PLACEHOLDER: &str = "{service}";
-/// Metric reason of a callback that came back to this gateway.
-pub(super) const LOOP: &str = "loop";
 
 /// The HTTP client, rebuilt when the URL changes.
 pub(super) struct WebhookClient {
@@ -53,7 +52,7 @@ pub(super) struct WebhookTarget {
 #[derive(Debug, Clone)]
 pub(super) enum DeliveryError {
     /// No retry can succeed. Holds the metric reason.
-    Permanent(&'static str),
+    Permanent(DropReason),
     /// The webhook rejects this callback but may accept others.
     Rejected {
         reason: &'static str,
@@ -141,7 +140,7 @@ impl WebhookTarget {
         let body = forward
             .body
             .as_deref()
-            .ok_or(DeliveryError::Permanent("trimmed"))?;
+            .ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
         let response = self
             .client
             .post(self.url(forward)?)
@@ -184,7 +183,7 @@ impl WebhookTarget {
             // All callbacks carry the same credentials: repeated attempts may lock the user.
             401 | 403 => unavailable("webhook returned 401 or 403"),
             404 | 410 => rejected("webhook returned 404 or 410"),
-            409 if is_loop => Err(DeliveryError::Permanent(LOOP)),
+            409 if is_loop => Err(DeliveryError::Permanent(DropReason::Loop)),
             429 => unavailable("webhook returned 429"),
             400..=499 => rejected("webhook returned another 4xx"),
             _ => unavailable("webhook returned 5xx"),
@@ -196,7 +195,7 @@ impl WebhookTarget {
         let service = forward.service.as_ref().map(|service| service.as_str());
         // The path of a callback need not name a valid service.
         if service.is_none() && template.contains(SERVICE_PLACEHOLDER) {
-            return Err(DeliveryError::Permanent("no_service"));
+            return Err(DeliveryError::Permanent(DropReason::NoServiceName));
         }
         expand_template(template, service.unwrap_or_default())
     }

@@ -6,6 +6,7 @@ use url::Url;
 use crate::{
     config::{CallbacksConfig, Secret},
     domain::newtypes::{AccountName, CallbackService},
+    telemetry::RegistrationState,
     thingspace::ListenerRegistration,
 };
 
@@ -22,21 +23,6 @@ pub(super) struct DesiredListener {
     path_secret: Option<SecretString>,
     /// User name and password.
     credentials: Option<(SecretString, SecretString)>,
-}
-
-/// State of the registration of a service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ServiceStatus {
-    /// The registrations could not be listed.
-    Unknown,
-    /// This listener with the correct credentials.
-    Here,
-    /// This listener with other credentials or none.
-    OtherCredentials,
-    /// Another listener, or a path that this listener rejects.
-    Elsewhere,
-    /// No registration.
-    Missing,
 }
 
 // === impl DesiredListener ===
@@ -83,16 +69,16 @@ impl DesiredListener {
         account: &AccountName,
         service: &str,
         listed: &'l [ListenerRegistration],
-    ) -> (ServiceStatus, Option<&'l ListenerRegistration>) {
-        let mut result = (ServiceStatus::Missing, None);
+    ) -> (RegistrationState, Option<&'l ListenerRegistration>) {
+        let mut result = (RegistrationState::Missing, None);
         let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
-                return (ServiceStatus::Elsewhere, Some(one));
+                return (RegistrationState::OtherUrl, Some(one));
             }
             let status = match self.matches_credentials(one) {
-                true => ServiceStatus::Here,
-                false => ServiceStatus::OtherCredentials,
+                true => RegistrationState::Registered,
+                false => RegistrationState::WrongCredentials,
             };
             result = (status, Some(one));
         }
@@ -146,27 +132,7 @@ impl DesiredListener {
     }
 }
 
-// === impl ServiceStatus ===
-
-impl ServiceStatus {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Unknown,
-        Self::Here,
-        Self::OtherCredentials,
-        Self::Elsewhere,
-        Self::Missing,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Here => "here",
-            Self::OtherCredentials => "other_credentials",
-            Self::Elsewhere => "elsewhere",
-            Self::Missing => "missing",
-        }
-    }
-}
+// === impl RegistrationState ===
 
 #[cfg(test)]
 mod tests {
@@ -196,7 +162,7 @@ mod tests {
         }
     }
 
-    fn status(desired: &DesiredListener, one: ListenerRegistration) -> ServiceStatus {
+    fn status(desired: &DesiredListener, one: ListenerRegistration) -> RegistrationState {
         desired.evaluate(&account(), "CarrierService", &[one]).0
     }
 
@@ -210,7 +176,10 @@ mod tests {
         );
         assert!(!format!("{registration:?}").contains("planted"));
         let desired = desired(Some(SECRET), true);
-        assert_eq!(status(&desired, registration), ServiceStatus::Here);
+        assert_eq!(
+            status(&desired, registration),
+            RegistrationState::Registered
+        );
     }
 
     #[test]
@@ -226,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(
                 status(&with, listed(&url, None)),
-                ServiceStatus::Here,
+                RegistrationState::Registered,
                 "{url}"
             );
         }
@@ -242,14 +211,14 @@ mod tests {
             "no URL".into(),
         ] {
             let actual = status(&with, listed(&url, None));
-            assert_eq!(actual, ServiceStatus::Elsewhere, "{url}");
+            assert_eq!(actual, RegistrationState::OtherUrl, "{url}");
         }
         let without = desired(None, false);
         for (rest, expected) in [
-            ("", ServiceStatus::Here),
-            ("/anything", ServiceStatus::Here),
-            ("/any/thing", ServiceStatus::Elsewhere),
-            ("More", ServiceStatus::Elsewhere),
+            ("", RegistrationState::Registered),
+            ("/anything", RegistrationState::Registered),
+            ("/any/thing", RegistrationState::OtherUrl),
+            ("More", RegistrationState::OtherUrl),
         ] {
             let url = format!("{base}/callbacks/CarrierService{rest}");
             assert_eq!(status(&without, listed(&url, None)), expected, "{url}");
@@ -261,14 +230,17 @@ mod tests {
         let url = format!("https://callbacks.example.com/edge/callbacks/CarrierService/{SECRET}");
         let with = desired(Some(SECRET), true);
         for (login, expected) in [
-            (Some(("user", "word")), ServiceStatus::Here),
-            (Some(("user", "former")), ServiceStatus::OtherCredentials),
-            (None, ServiceStatus::OtherCredentials),
+            (Some(("user", "word")), RegistrationState::Registered),
+            (
+                Some(("user", "former")),
+                RegistrationState::WrongCredentials,
+            ),
+            (None, RegistrationState::WrongCredentials),
         ] {
             assert_eq!(status(&with, listed(&url, login)), expected, "{login:?}");
         }
         let without = desired(Some(SECRET), false);
         let actual = status(&without, listed(&url, Some(("user", "word"))));
-        assert_eq!(actual, ServiceStatus::Here);
+        assert_eq!(actual, RegistrationState::Registered);
     }
 }

@@ -9,7 +9,7 @@ use url::Url;
 use crate::{
     background::{
         registration::{
-            desired_listener::{DesiredListener, RESULT_SERVICES, ServiceStatus},
+            desired_listener::{DesiredListener, RESULT_SERVICES},
             registrar::Registrar,
         },
         url_origin::url_origin,
@@ -17,7 +17,7 @@ use crate::{
     config::{CallbacksConfig, Config, RegisterPolicy},
     domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
-    telemetry::Instruments,
+    telemetry::{Instruments, RegistrationState},
     thingspace::{ListenerRegistration, LookupError, ThingSpace},
 };
 
@@ -42,9 +42,9 @@ struct MonitoredAccount {
 /// A service and the result of its last check.
 struct MonitoredService {
     name: &'static str,
-    status: ServiceStatus,
+    status: RegistrationState,
     /// Status and URL origin of the last message: the same message is not logged twice in a row.
-    last_logged: Option<(ServiceStatus, String)>,
+    last_logged: Option<(RegistrationState, String)>,
     /// A failed registration was logged and has not succeeded since.
     has_logged_failure: bool,
     /// The correct credentials were registered. If ThingSpace's list does not show them, they are not
@@ -130,11 +130,11 @@ impl RegistrationMonitor {
 
     fn record_metrics(&self) {
         let services = || self.accounts.iter().flat_map(|account| &account.services);
-        for status in ServiceStatus::ALL {
+        for status in RegistrationState::ALL {
             let count = services()
                 .filter(|service| service.status == status)
                 .count();
-            self.registrar.instruments.listeners(status.name(), count);
+            self.registrar.instruments.registrations(status, count);
         }
     }
 }
@@ -148,7 +148,7 @@ impl MonitoredAccount {
             is_failing: false,
             services: RESULT_SERVICES.map(|service| MonitoredService {
                 name: service,
-                status: ServiceStatus::Unknown,
+                status: RegistrationState::Unknown,
                 last_logged: None,
                 has_logged_failure: false,
                 has_renewed_credentials: false,
@@ -167,7 +167,7 @@ impl MonitoredAccount {
         for service in &mut self.services {
             let (status, found) = desired.evaluate(&self.account, service.name, &listed);
             if service.should_register(policy, status) {
-                let displaced = found.filter(|_| status == ServiceStatus::Elsewhere);
+                let displaced = found.filter(|_| status == RegistrationState::OtherUrl);
                 let new = desired.registration(&self.account, service.name);
                 let result = registrar.register(&self.account, &new, displaced).await;
                 service.record_attempt(&self.account, status, &result);
@@ -187,7 +187,7 @@ impl MonitoredAccount {
 
     fn mark_unknown(&mut self, error: &CheckError) {
         for service in &mut self.services {
-            service.status = ServiceStatus::Unknown;
+            service.status = RegistrationState::Unknown;
         }
         if !std::mem::replace(&mut self.is_failing, true) {
             let account = self.account.as_str();
@@ -199,14 +199,17 @@ impl MonitoredAccount {
 // === impl MonitoredService ===
 
 impl MonitoredService {
-    fn should_register(&self, policy: RegisterPolicy, status: ServiceStatus) -> bool {
+    fn should_register(&self, policy: RegisterPolicy, status: RegistrationState) -> bool {
         match (policy, status) {
-            (_, ServiceStatus::Here | ServiceStatus::Unknown) | (RegisterPolicy::Never, _) => false,
-            (RegisterPolicy::IfUnclaimed, status) => status == ServiceStatus::Missing,
-            (RegisterPolicy::Replace, ServiceStatus::OtherCredentials) => {
+            (_, RegistrationState::Registered | RegistrationState::Unknown)
+            | (RegisterPolicy::Never, _) => false,
+            (RegisterPolicy::IfUnclaimed, status) => status == RegistrationState::Missing,
+            (RegisterPolicy::Replace, RegistrationState::WrongCredentials) => {
                 !self.has_renewed_credentials
             }
-            (RegisterPolicy::Replace, ServiceStatus::Missing | ServiceStatus::Elsewhere) => true,
+            (RegisterPolicy::Replace, RegistrationState::Missing | RegistrationState::OtherUrl) => {
+                true
+            }
         }
     }
 
@@ -214,14 +217,14 @@ impl MonitoredService {
     fn record_attempt(
         &mut self,
         account: &AccountName,
-        before: ServiceStatus,
+        before: RegistrationState,
         result: &Result<(), String>,
     ) {
         let (account, service) = (account.as_str(), self.name);
         match result {
             Ok(()) => {
                 self.has_logged_failure = false;
-                self.has_renewed_credentials |= before == ServiceStatus::OtherCredentials;
+                self.has_renewed_credentials |= before == RegistrationState::WrongCredentials;
                 tracing::info!(account, service, "registered this callback listener");
             }
             Err(error) if !self.has_logged_failure => {
@@ -241,11 +244,11 @@ impl MonitoredService {
     fn update_status(
         &mut self,
         account: &AccountName,
-        status: ServiceStatus,
+        status: RegistrationState,
         found: Option<&ListenerRegistration>,
     ) {
         self.status = status;
-        self.has_renewed_credentials &= status == ServiceStatus::OtherCredentials;
+        self.has_renewed_credentials &= status == RegistrationState::WrongCredentials;
         let url_origin = found
             .map(|found| url_origin(found.url.expose_secret()))
             .unwrap_or_default();
@@ -256,10 +259,10 @@ impl MonitoredService {
         self.last_logged = current;
         let (account, service) = (account.as_str(), self.name);
         match status {
-            ServiceStatus::Here => {
+            RegistrationState::Registered => {
                 tracing::info!(account, service, "this callback listener is registered");
             }
-            ServiceStatus::OtherCredentials => {
+            RegistrationState::WrongCredentials => {
                 tracing::warn!(
                     account,
                     service,
@@ -267,7 +270,7 @@ impl MonitoredService {
                      callbacks.password"
                 );
             }
-            ServiceStatus::Elsewhere => {
+            RegistrationState::OtherUrl => {
                 tracing::warn!(
                     account,
                     service,
@@ -275,7 +278,7 @@ impl MonitoredService {
                     "another callback listener is registered"
                 );
             }
-            ServiceStatus::Missing | ServiceStatus::Unknown => {
+            RegistrationState::Missing | RegistrationState::Unknown => {
                 tracing::warn!(account, service, "no callback listener is registered");
             }
         }
@@ -300,15 +303,19 @@ mod tests {
             (RegisterPolicy::Replace, [false, false, true, true, true]),
         ] {
             assert_eq!(
-                ServiceStatus::ALL.map(|it| service.should_register(register, it)),
+                RegistrationState::ALL.map(|it| service.should_register(register, it)),
                 expected
             );
         }
         // A list that does not show the actual password causes no loop.
-        service.record_attempt(&account, ServiceStatus::OtherCredentials, &Ok(()));
-        service.update_status(&account, ServiceStatus::OtherCredentials, None);
-        assert!(!service.should_register(RegisterPolicy::Replace, ServiceStatus::OtherCredentials));
-        service.update_status(&account, ServiceStatus::Here, None);
-        assert!(service.should_register(RegisterPolicy::Replace, ServiceStatus::OtherCredentials));
+        service.record_attempt(&account, RegistrationState::WrongCredentials, &Ok(()));
+        service.update_status(&account, RegistrationState::WrongCredentials, None);
+        assert!(
+            !service.should_register(RegisterPolicy::Replace, RegistrationState::WrongCredentials)
+        );
+        service.update_status(&account, RegistrationState::Registered, None);
+        assert!(
+            service.should_register(RegisterPolicy::Replace, RegistrationState::WrongCredentials)
+        );
     }
 }

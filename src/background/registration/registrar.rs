@@ -9,7 +9,7 @@ use crate::{
     background::url_origin::url_origin,
     domain::{clock::Clock, newtypes::AccountName},
     journal::Journal,
-    telemetry::Instruments,
+    telemetry::{Instruments, RegistrationOutcome},
     thingspace::{ListenerRegistration, LookupError, ThingSpace},
 };
 
@@ -47,11 +47,12 @@ impl Registrar {
             stored.map_err(|error| format!("cannot store the replaced URL: {error}"))?;
         }
         let result = self.thingspace.register_listener(account, new).await;
-        self.instruments.registration(match (&result, displaced) {
-            (Err(_), _) => "failed",
-            (Ok(()), Some(_)) => "replaced",
-            (Ok(()), None) => "registered",
-        });
+        self.instruments
+            .registration_attempt(match (&result, displaced) {
+                (Err(_), _) => RegistrationOutcome::Failed,
+                (Ok(()), Some(_)) => RegistrationOutcome::Replaced,
+                (Ok(()), None) => RegistrationOutcome::Registered,
+            });
         if let (Ok(()), Some(displaced)) = (&result, displaced) {
             tracing::warn!(
                 account = account.as_str(),

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     background::{FileReloader, forwarder_id},
-    callbacks::{response::CallbackRejection, server::CallbackListener},
+    callbacks::server::CallbackListener,
     config::{Config, Secret, Sources},
     domain::{
         clock::{Clock, Timestamp},
@@ -24,7 +24,7 @@ use crate::{
         Cursor, Event, EventPayload, Journal, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
-    telemetry::{Instruments, Telemetry},
+    telemetry::{Instruments, RejectionReason, Telemetry},
 };
 
 pub(super) const SECRET: &str = "path-secret-0123456789";
@@ -126,16 +126,16 @@ impl CallbackHarness {
     }
 
     /// Number of callbacks that were rejected for a reason.
-    pub(super) fn refused(&self, refusal: CallbackRejection) -> u64 {
+    pub(super) fn refused(&self, refusal: RejectionReason) -> u64 {
         self.telemetry.sample(&format!(
-            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"refused\",\
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"rejected\",\
              thingspace_gateway_reason=\"{}\"}}",
             refusal.name()
         ))
     }
 
     /// Number of callbacks that were quarantined for a reason.
-    pub(super) fn quarantined(&self, reason: CallbackRejection) -> u64 {
+    pub(super) fn quarantined(&self, reason: RejectionReason) -> u64 {
         self.telemetry.sample(&format!(
             "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"quarantined\",\
              thingspace_gateway_reason=\"{}\"}}",
@@ -146,7 +146,7 @@ impl CallbackHarness {
     /// Number of callbacks from an address that is not listed.
     pub(super) fn unlisted(&self) -> u64 {
         self.telemetry
-            .sample("thingspace_gateway_callbacks_unlisted_total")
+            .sample("thingspace_gateway_callbacks_outside_allow_cidrs_total")
     }
 
     pub(super) fn request(&self, path: &str) -> reqwest::RequestBuilder {

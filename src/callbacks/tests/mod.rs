@@ -2,10 +2,11 @@
 
 use futures_util::future::join_all;
 
-use super::{auth::Authenticator, response::CallbackRejection};
+use super::auth::Authenticator;
 use crate::{
     background::FileReloader,
     config::{AllowMode, Config},
+    telemetry::RejectionReason,
 };
 
 mod certificate;
@@ -86,7 +87,7 @@ async fn a_malformed_body_is_refused_without_echoing_it() {
         let text = response.text().await.unwrap();
         assert!(text.contains("malformed") && !text.contains("planted"));
     }
-    assert_eq!(world.refused(CallbackRejection::Malformed), 6);
+    assert_eq!(world.refused(RejectionReason::Malformed), 6);
     assert_eq!(world.counted("stored"), 0);
 }
 
@@ -145,7 +146,7 @@ async fn the_path_secret_or_the_password_authenticates_a_callback() {
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 401);
     assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 200);
-    assert_eq!(world.quarantined(CallbackRejection::Malformed), 1);
+    assert_eq!(world.quarantined(RejectionReason::Malformed), 1);
 
     let mut config = config_with_credentials();
     config.callbacks.path_secret = secret(SECRET);
@@ -157,11 +158,11 @@ async fn the_path_secret_or_the_password_authenticates_a_callback() {
     assert_eq!(world.status(CARRIER, bad.clone()).await, 401);
     assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 200);
     assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
-    assert_eq!(world.quarantined(CallbackRejection::Unauthorized), 2);
+    assert_eq!(world.quarantined(RejectionReason::Unauthorized), 2);
     assert_eq!(world.status(&behind_secret(PROFILE), ESIM).await, 200);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 400);
-    assert_eq!(world.refused(CallbackRejection::WrongPathSecret), 1);
+    assert_eq!(world.refused(RejectionReason::WrongPathSecret), 1);
 }
 
 #[test]
@@ -270,7 +271,7 @@ async fn a_callback_that_this_gateway_has_forwarded_is_rejected_on_every_path() 
         let text = response.text().await.unwrap();
         assert!(text.contains("forward_loop"), "{text}");
     }
-    assert_eq!(world.refused(CallbackRejection::ForwardLoop), 3);
+    assert_eq!(world.refused(RejectionReason::ForwardLoop), 3);
     // Another gateway may forward its callbacks to this one.
     let other = "0".repeat(32);
     assert_eq!(send(&behind_secret(PROFILE), &other).await.status(), 200);

@@ -270,13 +270,15 @@ async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(took, Duration::from_millis(3_250));
-    assert_eq!(error(response).await, "late");
+    assert_eq!(error(response).await, "store_timeout");
     assert_eq!(counted(&telemetry, "stored"), 0);
 
     journal.release.notify_one();
     listener.state.tasks.close();
     listener.state.tasks.wait().await;
-    assert_eq!(counted(&telemetry, "stored"), 1);
+    assert_eq!(counted(&telemetry, "stored"), 0, "a callback counts once");
+    let stored = "thingspace_gateway_callbacks_stored_after_timeout_total";
+    assert_eq!(telemetry.sample(stored), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -302,7 +304,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "4",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {
@@ -310,7 +312,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "30",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {
@@ -318,7 +320,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "1",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {

@@ -2,11 +2,11 @@
 
 use super::*;
 
-const DROPPED: &str = "thingspace_gateway_callbacks_forwards_total{\
+const DROPPED: &str = "thingspace_gateway_forward_deliveries_total{\
                        thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"loop\"}";
 const FORWARDED: &str =
-    "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"forwarded\"";
-const WAITING: &str = "thingspace_gateway_callbacks_forwards_waiting";
+    "thingspace_gateway_forward_deliveries_total{thingspace_gateway_outcome=\"delivered\"";
+const WAITING: &str = "thingspace_gateway_forward_pending";
 const WARNING: &str = "callbacks.forward_url leads back to this gateway";
 
 /// A gateway that reads the webhook's URL from a file.

@@ -8,7 +8,7 @@ use tokio::{
 use super::*;
 
 const FORWARDED: &str =
-    "thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome=\"forwarded\"";
+    "thingspace_gateway_forward_deliveries_total{thingspace_gateway_outcome=\"delivered\"";
 
 #[tokio::test]
 async fn a_changed_address_ends_the_retry_after_pause() {
@@ -56,8 +56,8 @@ async fn callbacks_dropped_during_a_pause_are_counted_within_seconds() {
     for number in 0..30 {
         deliver(&profile, &esim_callback(&format!("r-{number}"), number)).await;
     }
-    let dropped = "thingspace_gateway_callbacks_forwards_total{\
-                   thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"full\"}";
+    let dropped = "thingspace_gateway_forward_deliveries_total{\
+                   thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"queue_full\"}";
     wait_for_metric(&gateway, dropped, 21).await;
     assert_eq!(webhook.bodies().len(), 1);
 }
