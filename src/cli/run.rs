@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     cli::exit::ExitError,
-    config::{self, Config, LoadedConfig},
-    telemetry::{self, Telemetry},
+    config::{Config, LoadedConfig},
+    telemetry::Telemetry,
 };
 
 /// Starts telemetry and the runtime, then runs `serve` until it ends. The first SIGTERM or SIGINT
@@ -24,7 +24,7 @@ where
     let telemetry = {
         // OTLP over gRPC connects through the current runtime.
         let _runtime = runtime.enter();
-        Telemetry::init(&telemetry_settings(&loaded.config.telemetry))
+        Telemetry::init(&loaded.config.telemetry)
     };
     let telemetry = telemetry.map_err(ExitError::settings)?;
     for warning in &loaded.warnings {
@@ -45,24 +45,6 @@ where
     // The drain is bounded: do not wait for tasks that exceeded it.
     runtime.shutdown_background();
     result
-}
-
-pub(super) fn telemetry_settings(
-    settings: &config::TelemetryConfig,
-) -> telemetry::TelemetrySettings {
-    telemetry::TelemetrySettings {
-        log_format: match settings.log_format {
-            config::LogFormat::Auto => telemetry::LogFormat::Auto,
-            config::LogFormat::Json => telemetry::LogFormat::Json,
-            config::LogFormat::Text => telemetry::LogFormat::Text,
-        },
-        log_filter: settings.log_filter.clone(),
-        otlp_endpoint: settings.otlp_endpoint.clone(),
-        otlp_protocol: settings.otlp_protocol.map(|protocol| match protocol {
-            config::OtlpProtocol::Grpc => telemetry::OtlpProtocol::Grpc,
-            config::OtlpProtocol::HttpProtobuf => telemetry::OtlpProtocol::HttpProtobuf,
-        }),
-    }
 }
 
 /// Raises the soft limit of open files to the hard limit: every connection needs one, and shells set a

@@ -27,7 +27,10 @@ use opentelemetry_sdk::{
 };
 use url::Url;
 
-use crate::telemetry::{labels::ExportOutcome, names, settings::OtlpProtocol};
+use crate::{
+    config::OtlpProtocol,
+    telemetry::{labels::ExportOutcome, names},
+};
 
 /// Paths of the signals below an HTTP endpoint (OTLP specification).
 const TRACES_PATH: &str = "v1/traces";

@@ -12,7 +12,10 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::telemetry::{error::TelemetryError, names, settings::LogFormat};
+use crate::{
+    config::LogFormat,
+    telemetry::{error::TelemetryError, names},
+};
 
 /// Writes the log lines that match `filter` (syntax of tracing's `EnvFilter`) to standard error, and
 /// sends the spans of this module to `tracer`. Applies to the whole process.

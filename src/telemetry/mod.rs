@@ -13,7 +13,6 @@ pub mod names;
 mod otlp;
 mod pipeline;
 mod propagation;
-mod settings;
 #[cfg(test)]
 mod tests;
 
@@ -26,4 +25,3 @@ pub use labels::{
 };
 pub use pipeline::{EXPOSITION_TYPE, Telemetry};
 pub use propagation::TRACEPARENT;
-pub use settings::{LogFormat, OtlpProtocol, TelemetrySettings};

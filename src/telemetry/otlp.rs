@@ -2,9 +2,9 @@
 
 use url::Url;
 
-use crate::telemetry::{
-    error::TelemetryError,
-    settings::{OtlpProtocol, TelemetrySettings},
+use crate::{
+    config::{OtlpProtocol, TelemetryConfig},
+    telemetry::error::TelemetryError,
 };
 
 /// Port that collectors use for OTLP over HTTP.
@@ -31,7 +31,7 @@ impl OtlpExport {
     ///
     /// An unsupported protocol in a variable.
     pub(super) fn resolve(
-        settings: &TelemetrySettings,
+        settings: &TelemetryConfig,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, TelemetryError> {
         let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
@@ -84,7 +84,7 @@ impl OtlpExport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::settings::LogFormat;
+    use crate::config::LogFormat;
 
     type ExportProtocols = Option<(Option<OtlpProtocol>, Option<OtlpProtocol>)>;
 
@@ -92,7 +92,7 @@ mod tests {
         endpoint: Option<&str>,
         variables: &[(&str, &str)],
     ) -> Result<ExportProtocols, String> {
-        let settings = TelemetrySettings {
+        let settings = TelemetryConfig {
             log_format: LogFormat::Auto,
             log_filter: "info".into(),
             otlp_endpoint: endpoint.map(|url| Url::parse(url).unwrap()),

@@ -15,13 +15,15 @@ use opentelemetry_sdk::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use crate::telemetry::{
-    error::TelemetryError,
-    export::{self, ExportCounters},
-    instruments::Instruments,
-    logging, names,
-    otlp::OtlpExport,
-    settings::TelemetrySettings,
+use crate::{
+    config::TelemetryConfig,
+    telemetry::{
+        error::TelemetryError,
+        export::{self, ExportCounters},
+        instruments::Instruments,
+        logging, names,
+        otlp::OtlpExport,
+    },
 };
 
 /// Content type of [`Telemetry::exposition`].
@@ -47,7 +49,7 @@ impl Telemetry {
     /// # Errors
     ///
     /// An invalid log filter or endpoint, or a second call in this process.
-    pub fn init(settings: &TelemetrySettings) -> Result<Self, TelemetryError> {
+    pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
         let tracer = this.0.tracer_provider.tracer(names::SCOPE);

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{App, ShutdownOutcome},
-    cli::{run::telemetry_settings, settings_args::load_and_check},
+    cli::settings_args::load_and_check,
     config::{Mode, Sources},
     telemetry::Telemetry,
 };
@@ -38,8 +38,8 @@ impl DemoGateway {
         });
         let loaded =
             load_and_check(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
-        let telemetry = Telemetry::init(&telemetry_settings(&loaded.config.telemetry))
-            .map_err(|error| error.to_string())?;
+        let telemetry =
+            Telemetry::init(&loaded.config.telemetry).map_err(|error| error.to_string())?;
         let app = App::build(loaded.config, Mode::ServeSandbox, telemetry.clone())
             .await
             .map_err(|error| error.to_string())?;

@@ -13,31 +13,18 @@ const ACCOUNT: &str = "0000123456-00001";
 
 /// Number of devices after which the scenarios repeat.
 const PERIOD: u32 = 10;
+/// Digits of the scenario `duplicate_at_once`.
+const DUPLICATE: &str = "38";
+/// Digits of the scenario `fault_device_not_found`.
+const DEVICE_NOT_FOUND: &str = "11";
+/// Digits of the scenario `address_not_qualified`.
+const ADDRESS_NOT_QUALIFIED: &str = "22";
 
 /// A request to change plans.
 pub(super) enum ChangeRequest {
     Esim(proto::ChangeEsimPlanRequest),
     FiveGBi(proto::ChangeFiveGBiPlanRequest),
 }
-
-/// Position of a scenario's device within [`PERIOD`] devices, and the digits that select it.
-struct DemoScenario {
-    position: u32,
-    digits: &'static str,
-}
-
-const DUPLICATE: DemoScenario = DemoScenario {
-    position: 0,
-    digits: "38",
-};
-const ESIM_FAILURE: DemoScenario = DemoScenario {
-    position: 1,
-    digits: "11",
-};
-const FIVE_G_BI_FAILURE: DemoScenario = DemoScenario {
-    position: 1,
-    digits: "22",
-};
 
 /// Number of devices whose callback the sandbox sends twice.
 pub(super) fn duplicated_callbacks(devices: u32) -> u32 {
@@ -85,7 +72,7 @@ impl ChangeRequest {
 
     fn esim(devices: u32) -> Self {
         let devices = (0..devices).map(|number| {
-            let iccid = match digits(number, &ESIM_FAILURE) {
+            let iccid = match digits(number, DEVICE_NOT_FOUND) {
                 Some(digits) => format!("99949{digits}{number:013}"),
                 None => format!("9994{number:016}"),
             };
@@ -120,7 +107,7 @@ impl ChangeRequest {
             }),
         };
         let devices = (0..devices).map(|number| {
-            let id = match digits(number, &FIVE_G_BI_FAILURE) {
+            let id = match digits(number, ADDRESS_NOT_QUALIFIED) {
                 Some(digits) => format!("FF00000F{digits}{number:04X}"),
                 None => format!("FF00000{number:07X}"),
             };
@@ -143,10 +130,11 @@ impl ChangeRequest {
     }
 }
 
-/// Digits of the device's scenario, if it has one.
-fn digits(number: u32, failure: &DemoScenario) -> Option<&'static str> {
-    [&DUPLICATE, failure]
-        .into_iter()
-        .find(|scenario| number % PERIOD == scenario.position)
-        .map(|scenario| scenario.digits)
+/// Digits of the device's scenario: the first of ten is sent twice, the second fails.
+fn digits(number: u32, failure: &'static str) -> Option<&'static str> {
+    match number % PERIOD {
+        0 => Some(DUPLICATE),
+        1 => Some(failure),
+        _ => None,
+    }
 }
