@@ -1,53 +1,19 @@
-//! The program: reads its command line and does what was asked for.
+//! The program: parses the command line and runs the subcommand.
 
-use std::{
-    io::{stderr, stdout},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
-use thingspace_gateway::cli::{
-    admin_client,
-    args::{self, Invocation},
-    config, demo, healthcheck, journal, scenarios, serve, write_line,
-};
+use clap::Parser;
+use thingspace_gateway::cli::{Cli, Command, exit_code};
 
 fn main() -> ExitCode {
-    let invocation = match args::parse(std::env::args_os(), std::env::vars_os()) {
-        Ok(invocation) => invocation,
-        Err(error) => error.exit(),
-    };
-    let (mut out, mut err) = (stdout(), stderr());
-    let done = match invocation {
-        Invocation::Serve { sandbox, sources } => serve::serve(sandbox, &sources, &mut err),
-        Invocation::Sandbox { sources } => serve::sandbox(&sources, &mut err),
-        Invocation::SandboxScenarios { json } => scenarios::run(json, &mut out).map(|()| 0),
-        Invocation::Demo {
-            devices,
-            json,
-            target,
-        } => demo::run(devices, json, target, &mut out, &mut err),
-        Invocation::Admin { command, sources } => {
-            admin_client::run(&command, &sources, &mut out, &mut err)
-        }
-        Invocation::AcceptLoss { sources } => journal::accept_loss(&sources, &mut out, &mut err),
-        Invocation::Healthcheck { address, sources } => {
-            healthcheck::run(address, &sources, &mut out, &mut err)
-        }
-        Invocation::ConfigCheck { mode, sources } => {
-            config::check(&sources, mode, &mut out, &mut err)
-        }
-        Invocation::ConfigShow { mode, sources } => {
-            config::show(&sources, mode, &mut out, &mut err)
-        }
-        Invocation::ConfigSchema => config::schema(&mut out).map(|()| 0),
-        Invocation::ConfigDocs => config::docs(&mut out).map(|()| 0),
-    };
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            // A closed pipe, mostly: there is nobody left to tell.
-            let _untold = write_line(&mut err, &error.to_string());
-            ExitCode::FAILURE
-        }
-    }
+    exit_code(match Cli::parse().command {
+        Command::Serve(command) => command.run(),
+        Command::Sandbox(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Healthcheck(command) => command.run(),
+        Command::Quarantine(command) => command.run(),
+        Command::Thingspace(command) => command.run(),
+        Command::Journal(command) => command.run(),
+        Command::Config(command) => command.run(),
+    })
 }

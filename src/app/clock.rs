@@ -1,10 +1,10 @@
-//! The system's clock.
+//! The system clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::clock::{Clock, Timestamp};
 
-/// The only clock that reads the system's.
+/// The only clock that reads the system time.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -12,7 +12,7 @@ impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         #[allow(
             clippy::disallowed_methods,
-            reason = "everybody else takes the time from here"
+            reason = "all other code reads the time through this clock"
         )]
         let now = SystemTime::now();
         let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();

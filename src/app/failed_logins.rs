@@ -1,17 +1,17 @@
-//! Failed log-ins, stored in the journal.
+//! Stores the failed log-ins in the journal.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use secrecy::ExposeSecret;
 
 use crate::{
+    callbacks::credential_mac,
     domain::clock::{Clock, Timestamp},
     journal::Journal,
     thingspace::{FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
 
-/// Stores them under a name that only this journal can compute from the credentials.
+/// Stores failed log-ins under a key that only this journal can compute from the credentials.
 pub(super) struct JournalFailedLoginStore {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) clock: Arc<dyn Clock>,
@@ -19,20 +19,13 @@ pub(super) struct JournalFailedLoginStore {
 
 impl JournalFailedLoginStore {
     fn kv_key(&self, credentials: &ThingSpaceCredentials) -> String {
-        // Each part is preceded by its length, so no two sets of credentials have the same content.
-        let content: Vec<u8> = [
+        let parts = [
             &credentials.app_key,
             &credentials.app_secret,
             &credentials.uws_username,
             &credentials.uws_password,
-        ]
-        .into_iter()
-        .flat_map(|secret| {
-            let text = secret.expose_secret().as_bytes();
-            [&text.len().to_be_bytes()[..], text].concat()
-        })
-        .collect();
-        let mac = self.journal.fingerprint(&content);
+        ];
+        let mac = credential_mac(&*self.journal, parts);
         let hex: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
         format!("failed_logins.{hex}")
     }
@@ -57,7 +50,7 @@ impl FailedLoginStore for JournalFailedLoginStore {
     }
 }
 
-/// The two numbers, and the time of the latest refusal in microseconds since the Unix epoch.
+/// Encodes the two counts and the time of the last refusal, in microseconds since the Unix epoch.
 fn encode(failed: FailedLogins, now: Timestamp) -> Vec<u8> {
     if failed == FailedLogins::default() {
         return Vec::new();
@@ -75,7 +68,7 @@ fn decode(value: &[u8], now: Timestamp) -> FailedLogins {
     FailedLogins {
         refused: counts.first().copied().unwrap_or(0),
         unfinished: counts.get(1).copied().unwrap_or(0),
-        // With the clock set back it is zero, the most careful reading.
+        // If the clock was set back, this is zero: the lock-out then lasts longest.
         since_refused: refused_at.map(|at| now.since(Timestamp::from_micros(at))),
     }
 }
@@ -87,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failed_log_ins_are_read_as_they_were_stored_with_the_time_that_has_passed() {
+    fn failed_log_ins_are_decoded_with_the_time_since_the_last_refusal() {
         let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
         let failed = |since: Option<u64>| FailedLogins {
             refused: 1,

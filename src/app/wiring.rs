@@ -1,244 +1,337 @@
-//! What a gateway is made of, and what of it runs by itself.
+//! Builds the components of a gateway.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
 
-use tokio::{net::UnixListener, sync::watch, task::JoinSet};
+use tokio::{net::UnixListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{StartError, SystemClock, admin_socket, failed_logins, secrets};
 use crate::{
-    background::{self, Attributor, SteadyClock},
+    app::{
+        admin_socket, clock::SystemClock, error::StartError,
+        failed_logins::JournalFailedLoginStore, thingspace_settings::thingspace_settings,
+    },
+    background::{
+        self, Attributor, FileReloader, Forwarder, Reconciler, RegistrationMonitor, SteadyClock,
+    },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::{self, Dispatcher},
+    dispatch::{Dispatcher, InFlightLimits},
     domain::{clock::Clock, state::ChangeState},
-    grpc::{self, Gateway, HealthService, ProtoEncoder, Server, ServerInfo},
+    grpc::{
+        ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server, ServerInfo,
+    },
     journal::{
         Journal, Origin, StateCounts,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     operations::ValidationRules,
-    telemetry::Instruments,
+    telemetry::Telemetry,
     thingspace::ThingSpace,
-    watch::{self as watches, Watches},
+    watch::{WatchSettings, Watches},
 };
 
-/// The longest silence of a watch.
+/// Longest time without a message on a watch.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
-/// How long a call may take beyond its one request to ThingSpace.
+/// Time for a call in addition to its request to ThingSpace.
 const CALL_GRACE: Duration = Duration::from_secs(30);
-/// How often readiness is looked at.
+/// Interval of the readiness check.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Everything but the ports.
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The components of a gateway, except its ports.
 pub(super) struct Components {
     pub(super) journal: Arc<dyn Journal>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) steady_clock: Arc<SteadyClock>,
+    pub(super) thingspace: Arc<ThingSpace>,
     pub(super) server: Server,
     pub(super) listener: CallbackListener,
-    pub(super) secrets: Vec<Arc<secrets::ReloadingSecret>>,
-    pub(super) inflight_dispatches: TaskTracker,
-    pub(super) draining: CancellationToken,
-    pub(super) serving: watch::Sender<bool>,
-    pub(super) thingspace: Arc<ThingSpace>,
-    pub(super) attributor: Attributor,
     pub(super) socket: UnixListener,
+    /// Background jobs. They end after `stop`.
+    pub(super) jobs: Vec<Job>,
+    /// Requests to ThingSpace in flight.
+    pub(super) inflight_dispatches: TaskTracker,
+    /// True while the gateway is ready.
+    pub(super) serving: watch::Sender<bool>,
+    /// gRPC calls end.
+    pub(super) draining: CancellationToken,
+    /// Everything else ends.
+    pub(super) stop: CancellationToken,
 }
 
-// === impl Parts ===
+/// Components that the others share.
+struct Shared<'a> {
+    config: &'a Config,
+    telemetry: &'a Telemetry,
+    journal: Arc<dyn Journal>,
+    clock: Arc<dyn Clock>,
+    steady_clock: Arc<SteadyClock>,
+    thingspace: Arc<ThingSpace>,
+    draining: CancellationToken,
+    stop: CancellationToken,
+}
+
+// === impl Components ===
 
 impl Components {
+    /// Opens the journal, recovers changes that the last stop interrupted, and builds everything else.
     pub(super) async fn build(
         config: &Config,
         origin: Origin,
-        instruments: Instruments,
+        telemetry: &Telemetry,
+    ) -> Result<Self, StartError> {
+        let shared = Shared::build(config, origin, telemetry).await?;
+        let inflight_dispatches = TaskTracker::new();
+        let serving = watch::Sender::new(true);
+        let server = shared.server(inflight_dispatches.clone(), &serving).await?;
+        let mut files = FileReloader::default();
+        let listener = CallbackListener::new(
+            config,
+            Arc::clone(&shared.journal),
+            Arc::clone(&shared.clock),
+            shared.steady_clock.clone(),
+            telemetry.instruments(),
+            &mut files,
+        )?;
+        let socket = bind_admin_socket(&config.admin_socket())?;
+        let mut jobs = shared.jobs(&serving);
+        jobs.extend(shared.callback_jobs(files));
+        Ok(Self {
+            server,
+            listener,
+            socket,
+            jobs,
+            inflight_dispatches,
+            serving,
+            journal: shared.journal,
+            thingspace: shared.thingspace,
+            draining: shared.draining,
+            stop: shared.stop,
+        })
+    }
+}
+
+/// Binds the admin socket. The journal's lock proves that no other process uses the default path.
+fn bind_admin_socket(path: &Path) -> Result<UnixListener, StartError> {
+    admin_socket::bind(path).map_err(|source| StartError::Socket {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+// === impl Shared ===
+
+impl<'a> Shared<'a> {
+    async fn build(
+        config: &'a Config,
+        origin: Origin,
+        telemetry: &'a Telemetry,
     ) -> Result<Self, StartError> {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&SqliteOptions {
             dir: config.journal.dir.clone(),
             origin,
             allow_network_filesystem: config.journal.allow_network_filesystem,
-            instruments: instruments.clone(),
+            instruments: telemetry.instruments(),
         })?);
+        // The metrics outlive the journal and must not keep its directory locked.
+        let observed = Arc::downgrade(&journal);
+        telemetry.observe_changes(move || {
+            let counts = observed.upgrade().map(|journal| journal.state_counts());
+            count_by_state(counts.unwrap_or_default())
+        });
         let steady_clock = SteadyClock::load(&*journal, Arc::clone(&clock)).await?;
-        let thingspace = Arc::new(ThingSpace::new(
-            secrets::thingspace_settings(
-                config,
-                Arc::new(failed_logins::JournalFailedLoginStore {
-                    journal: Arc::clone(&journal),
-                    clock: Arc::clone(&clock),
-                }),
-            ),
-            instruments.clone(),
-        )?);
-        let draining = CancellationToken::new();
-        let submitting = TaskTracker::new();
-        let submit = Dispatcher::new(
-            Arc::clone(&journal),
-            Arc::clone(&thingspace),
-            Arc::clone(&clock),
-            dispatch::InFlightLimits {
+        let failed_logins = Arc::new(JournalFailedLoginStore {
+            journal: Arc::clone(&journal),
+            clock: Arc::clone(&clock),
+        });
+        let settings = thingspace_settings(config, failed_logins);
+        Ok(Self {
+            config,
+            telemetry,
+            thingspace: Arc::new(ThingSpace::new(settings, telemetry.instruments())?),
+            journal,
+            clock,
+            steady_clock,
+            draining: CancellationToken::new(),
+            stop: CancellationToken::new(),
+        })
+    }
+
+    async fn server(
+        &self,
+        inflight_dispatches: TaskTracker,
+        serving: &watch::Sender<bool>,
+    ) -> Result<Server, StartError> {
+        let config = self.config;
+        let dispatcher = Dispatcher::new(
+            Arc::clone(&self.journal),
+            Arc::clone(&self.thingspace),
+            Arc::clone(&self.clock),
+            InFlightLimits {
                 changes: config.limits.inflight_changes,
                 devices: config.limits.devices,
             },
-            submitting.clone(),
+            inflight_dispatches,
         );
-        submit.recover().await?;
-        let attributor = Attributor::new(
-            Arc::clone(&journal),
-            Arc::clone(&thingspace),
-            Arc::clone(&clock),
-            config.changes.attribution_quiet_period,
-        );
+        dispatcher.recover().await?;
         let watches = Watches::new(
-            Arc::clone(&journal),
+            Arc::clone(&self.journal),
             Arc::new(ProtoEncoder),
-            watches::WatchSettings {
+            WatchSettings {
                 max_stream_age: config.grpc.max_stream_age,
                 bookmark_interval: BOOKMARK_INTERVAL,
             },
-            draining.clone(),
-            instruments.clone(),
+            self.draining.clone(),
+            self.telemetry.instruments(),
         );
         let gateway = Gateway::new(
-            Arc::clone(&journal),
-            submit,
+            Arc::clone(&self.journal),
+            dispatcher,
             watches,
-            Arc::clone(&thingspace),
-            Arc::clone(&clock),
+            Arc::clone(&self.thingspace),
+            Arc::clone(&self.clock),
             validation_rules(config),
             ServerInfo {
                 journal_engine: "sqlite",
-                journal_origin: journal.origin().to_string(),
+                journal_origin: self.journal.origin().to_string(),
             },
         );
-        let serving = watch::Sender::new(true);
-        let health = HealthService::new(serving.subscribe(), draining.clone());
-        let server = Server::new(
+        let health = HealthService::new(serving.subscribe(), self.draining.clone());
+        Ok(Server::new(
             gateway,
             health,
-            grpc::GrpcSettings {
+            GrpcSettings {
                 max_connection_age: config.grpc.max_connection_age,
-                // A call may still wait for ThingSpace when its connection is asked to go.
+                // A call may still wait for ThingSpace when its connection reaches its maximum age.
                 max_connection_age_grace: config
                     .grpc
                     .max_stream_age
                     .max(config.thingspace.request_timeout + CALL_GRACE),
                 max_message_bytes: config.grpc.max_message_bytes,
-                limits: grpc::ConcurrencyLimits {
+                limits: ConcurrencyLimits {
                     inflight_changes: config.limits.inflight_changes,
                     message_bytes: config.limits.message_bytes,
                     reads: config.limits.reads,
                     watches: config.limits.watches,
                 },
             },
-            instruments.clone(),
-        )?;
-        let (settings, secrets) = secrets::callback_settings(config);
-        let listener = CallbackListener::new(
-            settings,
-            Arc::clone(&journal),
-            Arc::clone(&clock),
-            steady_clock.clone(),
-            instruments,
-        )?;
-        // After the journal, whose lock says that no other process is here.
-        let path = config.admin_socket();
-        let socket =
-            admin_socket::bind(&path).map_err(|source| StartError::Socket { path, source })?;
-        Ok(Self {
-            journal,
-            clock,
-            steady_clock,
-            server,
-            listener,
-            secrets,
-            inflight_dispatches: submitting,
-            draining,
-            serving,
-            thingspace,
-            attributor,
-            socket,
-        })
+            self.telemetry.instruments(),
+        )?)
     }
 
-    pub(super) fn spawn_background(
-        &self,
-        config: &Config,
-        stop: &CancellationToken,
-        tasks: &mut JoinSet<()>,
-    ) {
-        tasks.spawn(background::watch_deadlines(
+    fn jobs(&self, serving: &watch::Sender<bool>) -> Vec<Job> {
+        let (config, stop) = (self.config, &self.stop);
+        let attributor = Attributor::new(
             Arc::clone(&self.journal),
+            Arc::clone(&self.thingspace),
             Arc::clone(&self.clock),
-            self.steady_clock.clone(),
-            background::Deadlines {
-                overdue_after: config.changes.overdue_after,
-                close_after: config.changes.close_after,
-            },
-            stop.clone(),
-        ));
-        let reconciler = background::Reconciler::new(
+            config.changes.attribution_quiet_period,
+        );
+        let reconciler = Reconciler::new(
             Arc::clone(&self.journal),
             Arc::clone(&self.thingspace),
             Arc::clone(&self.clock),
             config.changes.reconcile_after,
         );
-        tasks.spawn(reconciler.run(stop.clone()));
         let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
-        tasks.spawn(async move {
-            stopped
-                .run_until_cancelled(thingspace.run_token_renewal())
-                .await;
-        });
-        tasks.spawn(background::trim_journal(
+        vec![
+            Box::pin(background::watch_deadlines(
+                Arc::clone(&self.journal),
+                Arc::clone(&self.clock),
+                self.steady_clock.clone(),
+                background::Deadlines {
+                    overdue_after: config.changes.overdue_after,
+                    close_after: config.changes.close_after,
+                },
+                stop.clone(),
+            )),
+            Box::pin(background::trim_journal(
+                Arc::clone(&self.journal),
+                Arc::clone(&self.steady_clock),
+                config.journal.retention,
+                stop.clone(),
+            )),
+            Box::pin(attributor.run(stop.clone())),
+            Box::pin(reconciler.run(stop.clone())),
+            Box::pin(async move {
+                stopped
+                    .run_until_cancelled(thingspace.run_token_renewal())
+                    .await;
+            }),
+            Box::pin(update_readiness(
+                Arc::clone(&self.journal),
+                serving.clone(),
+                self.draining.clone(),
+            )),
+        ]
+    }
+
+    /// Returns the jobs of the callback listener: registration, forwarding, file reload.
+    fn callback_jobs(&self, mut files: FileReloader) -> Vec<Job> {
+        let mut jobs: Vec<Job> = Vec::new();
+        let monitor = RegistrationMonitor::new(
+            self.config,
             Arc::clone(&self.journal),
-            Arc::clone(&self.steady_clock),
-            config.journal.retention,
-            stop.clone(),
-        ));
-        tasks.spawn(secrets::refresh(self.secrets.clone(), stop.clone()));
-        tasks.spawn(update_readiness(
+            Arc::clone(&self.thingspace),
+            Arc::clone(&self.clock),
+            self.telemetry.instruments(),
+        );
+        if let Some(monitor) = monitor {
+            jobs.push(Box::pin(monitor.run(self.stop.clone())));
+        }
+        let forwarder = Forwarder::new(
+            &self.config.callbacks,
             Arc::clone(&self.journal),
-            self.serving.clone(),
-            self.draining.clone(),
-        ));
+            Arc::clone(&self.clock),
+            self.steady_clock.clone(),
+            self.telemetry.instruments(),
+            &mut files,
+        );
+        if let Some(forwarder) = forwarder {
+            let journal = Arc::downgrade(&self.journal);
+            self.telemetry.observe_forwards(move || {
+                let journal = journal.upgrade();
+                journal.map_or(0, |journal| journal.forward_queue_stats().waiting)
+            });
+            jobs.push(Box::pin(forwarder.run(self.stop.clone())));
+        }
+        jobs.push(Box::pin(files.run(self.stop.clone())));
+        jobs
     }
 }
 
-pub(super) fn count_by_state(census: StateCounts) -> [(&'static str, u64); ChangeState::ALL.len()] {
-    let mut counts = ChangeState::ALL.map(|state| (state.as_str(), 0));
-    for (shown, count) in counts.iter_mut().zip(census.0) {
-        shown.1 = u64::try_from(count).unwrap_or(0);
+fn count_by_state(counts: StateCounts) -> [(&'static str, u64); ChangeState::ALL.len()] {
+    let mut by_state = ChangeState::ALL.map(|state| (state.as_str(), 0));
+    for (entry, count) in by_state.iter_mut().zip(counts.0) {
+        entry.1 = u64::try_from(count).unwrap_or(0);
     }
-    counts
+    by_state
 }
 
 fn validation_rules(config: &Config) -> ValidationRules {
     ValidationRules {
         max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
         require_key: config.changes.require_key,
-        // Real devices are changed only through Verizon's own address.
+        // Only Verizon's own host changes real devices.
         reject_reserved: config.thingspace.is_production(),
     }
 }
 
-/// Readiness depends on the journal and on the drain, never on ThingSpace: no
-/// other replica would reach it better.
+/// Updates readiness until a drain. It depends on the journal only, not on ThingSpace, which no other
+/// replica could reach better.
 async fn update_readiness(
     journal: Arc<dyn Journal>,
     serving: watch::Sender<bool>,
     draining: CancellationToken,
 ) {
-    let mut look = tokio::time::interval(READINESS_INTERVAL);
+    let mut interval = tokio::time::interval(READINESS_INTERVAL);
     loop {
         tokio::select! {
             () = draining.cancelled() => return,
-            _now = look.tick() => {}
+            _now = interval.tick() => {}
         }
         serving.send_if_modified(|serving| {
-            // Looked at in here: a drain that has begun is not to be undone.
+            // Checked under the lock, so that a drain that has begun stays not ready.
             let ready = journal.is_writable() && !draining.is_cancelled();
             std::mem::replace(serving, ready) != ready
         });

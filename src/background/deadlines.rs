@@ -1,10 +1,11 @@
-//! What is decided when nothing happens: once, in the journal, not by each reader's clock.
+//! Moves changes to OVERDUE and CLOSED when results are missing.
+//!
+//! The journal records the transition once, so all readers agree on it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::POLL_INTERVAL;
 use crate::{
     domain::{
         clock::{Clock, Timestamp},
@@ -14,41 +15,47 @@ use crate::{
     journal::{Journal, JournalError},
 };
 
-/// How long changes wait.
+/// Longest pause between two checks of the journal.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Time that a change may stay in a state.
 #[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
-    /// An accepted change that lacks results is OVERDUE after this.
+    /// Time from acceptance until a change that lacks results becomes OVERDUE.
     pub overdue_after: Duration,
-    /// An overdue one, since it was accepted, and one whose outcome is unknown are CLOSED after this.
+    /// Time until a change becomes CLOSED: from acceptance if it is OVERDUE, and from the start of
+    /// OUTCOME_UNKNOWN.
     pub close_after: Duration,
 }
 
-/// One rule: who has been in a state for so long takes a step.
+/// Applies a transition to changes that have been in a state for too long.
 struct DeadlineRule {
     state: ChangeState,
     after: Duration,
     transition: Transition,
     log_message: &'static str,
-    /// When changes were first seen that have waited since a time that is yet to come.
+    /// First observation of changes whose stored time is in the future.
     first_seen: HashMap<ChangeId, Timestamp>,
 }
 
-/// Takes the steps that are due, until `stop`. OVERDUE can be taken back by results: `clock` decides. CLOSED
-/// cannot: `steady` does, so that a leap of the system clock closes nothing.
+/// Applies due transitions until `stop`.
+///
+/// OVERDUE is reversible and follows `clock`. CLOSED is not: it follows `steady_clock`, so a leap of
+/// the system clock closes no change.
 pub async fn watch_deadlines(
     journal: Arc<dyn Journal>,
     clock: Arc<dyn Clock>,
-    steady: Arc<dyn Clock>,
+    steady_clock: Arc<dyn Clock>,
     deadlines: Deadlines,
     stop: CancellationToken,
 ) {
     let mut rules = deadlines.rules();
     loop {
-        let mut wait = POLL_INTERVAL;
+        let mut wait = CHECK_INTERVAL;
         for rule in &mut rules {
-            match rule.apply(&*journal, &*clock, &*steady).await {
+            match rule.apply(&*journal, &*clock, &*steady_clock).await {
                 Ok(next) => wait = wait.min(next),
-                Err(error) => tracing::warn!(%error, "deadlines could not be looked at"),
+                Err(error) => tracing::warn!(%error, "cannot apply deadlines: journal error"),
             }
         }
         tokio::select! {
@@ -62,56 +69,55 @@ pub async fn watch_deadlines(
 
 impl Deadlines {
     fn rules(self) -> [DeadlineRule; 3] {
-        let rule = |state, after, step, log_message| DeadlineRule {
+        let rule = |state, after, transition, log_message| DeadlineRule {
             state,
             after,
-            transition: step,
+            transition,
             log_message,
             first_seen: HashMap::new(),
         };
-        let give_up = self.close_after;
         [
             rule(
                 ChangeState::Accepted,
                 self.overdue_after,
                 Transition::MarkOverdue,
-                "results are missing past the deadline",
+                "change overdue: results missing past changes.overdue_after",
             ),
             rule(
                 ChangeState::Overdue,
-                give_up,
+                self.close_after,
                 Transition::Close,
-                "given up: results never came",
+                "change closed: results missing past changes.close_after",
             ),
             rule(
                 ChangeState::OutcomeUnknown,
-                give_up,
+                self.close_after,
                 Transition::Close,
-                "given up: nobody knows whether it was executed",
+                "change closed: outcome unknown past changes.close_after",
             ),
         ]
     }
 }
 
-// === impl Rule ===
+// === impl DeadlineRule ===
 
 impl DeadlineRule {
-    /// Takes what is due; answers how long to wait for the next.
+    /// Applies due transitions. Returns the time until the next check.
     async fn apply(
         &mut self,
         journal: &dyn Journal,
         clock: &dyn Clock,
-        steady: &dyn Clock,
+        steady_clock: &dyn Clock,
     ) -> Result<Duration, JournalError> {
         let now = match self.transition {
-            Transition::Close => steady.now(),
+            Transition::Close => steady_clock.now(),
             _ => clock.now(),
         };
         let before = now.minus(self.after);
         let waiting = journal.due_changes(self.state, before, now).await?;
         let mut due = waiting.due;
         let mut next = waiting.next;
-        // The system clock was ahead when these were stored: they wait from when they are first seen.
+        // The clock was ahead when these were stored: their time counts from the first observation.
         self.first_seen
             .retain(|id, _| waiting.ahead_of_clock.contains(id));
         for change_id in waiting.ahead_of_clock {
@@ -131,10 +137,10 @@ impl DeadlineRule {
                 .await
             {
                 Ok(change) => {
-                    let missing = change.pending_count();
-                    tracing::warn!(%change_id, missing, "{}", self.log_message);
+                    let pending = change.pending_count();
+                    tracing::warn!(%change_id, pending, "{}", self.log_message);
                 }
-                // It took another step meanwhile, or was removed.
+                // Another transition or the retention came first.
                 Err(JournalError::IllegalTransition(_) | JournalError::NoSuchChange) => {}
                 Err(error) => return Err(error),
             }
@@ -142,8 +148,8 @@ impl DeadlineRule {
         if !due.is_empty() {
             return Ok(Duration::ZERO);
         }
-        // Who comes to the state from now on is not due before `after`. A little later than the
-        // deadline itself, so that it has passed by then.
+        // A change that enters the state later is due after `after` at the earliest. One millisecond
+        // more puts the check past the deadline.
         let next = next.map(|next| next.plus(self.after).since(now));
         let wait = next.unwrap_or(self.after) + Duration::from_millis(1);
         Ok(wait.min(self.after))

@@ -1,26 +1,24 @@
-//! What runs by itself.
-
-use std::time::Duration;
+//! Background jobs.
 
 mod attribution;
 mod deadlines;
+mod file_reloader;
 mod forwarding;
+mod log_throttle;
 mod reconcile;
 mod registration;
 mod retention;
 mod steady_clock;
+#[cfg(test)]
+mod tests;
+mod url_origin;
 
 pub use attribution::Attributor;
 pub use deadlines::{Deadlines, watch_deadlines};
-pub use forwarding::{Destination, DestinationSource, Forwarder};
+pub use file_reloader::{FileReloader, Reload, ReloadingSecret};
+pub use forwarding::{FORWARDED_BY, Forwarder, forwarder_id};
+pub use log_throttle::LogThrottle;
 pub use reconcile::Reconciler;
-pub use registration::{
-    DesiredListener, DesiredListenerSource, RegisterPolicy, Registrar, RegistrationMonitor,
-};
+pub use registration::RegistrationMonitor;
 pub use retention::trim_journal;
 pub use steady_clock::SteadyClock;
-
-/// How often upkeep looks at the journal when nothing tells it when to.
-const POLL_INTERVAL: Duration = Duration::from_secs(30);
-#[cfg(test)]
-mod tests;

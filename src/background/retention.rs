@@ -1,31 +1,30 @@
-//! Retention: removing what is older than `journal.retention`.
+//! Deletes changes that are older than `journal.retention`.
 //!
-//! The times of entries are the system clock's, which may have been wrong when they were stored: an entry
-//! that was stored while it was behind looks old once it is corrected. So the age of an entry is known by its
-//! position: stored samples say which position the journal had reached at which time.
+//! Stored times come from the system clock, which may have been wrong. The age of an entry therefore
+//! follows from its position: stored samples map positions to times of the steady clock.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::SteadyClock;
 use crate::{
+    background::steady_clock::SteadyClock,
     domain::clock::{Clock as _, Timestamp},
     invariants::Invariant,
     journal::{Journal, JournalError},
 };
 
-/// The interval between searches for old changes.
+/// Interval between two searches for old changes.
 const TRIM_INTERVAL: Duration = Duration::from_secs(600);
-/// The pause between two slices of trimming, which leaves the writer to others.
+/// Pause between two slices of a trim, so that other writes get their turn.
 const TRIM_PAUSE: Duration = Duration::from_millis(20);
-/// Samples of one retention. The last of them is how much longer a change may be kept.
+/// Samples per retention period. A change may stay longer than the retention by one sample interval.
 const SAMPLES: u32 = 64;
-/// The note of the journal that has the samples.
+/// Key of the samples in the journal.
 const KV_KEY: &str = "retention-samples";
 
-/// Removes changes whose last event is older than `retention`, a bounded slice at a time, until `stop`.
-/// Stores the clock's time for the next start.
+/// Deletes changes whose last event is older than `retention`, one bounded slice at a time, until
+/// `stop`. Records the clock's time for the next start.
 pub async fn trim_journal(
     journal: Arc<dyn Journal>,
     clock: Arc<SteadyClock>,
@@ -38,7 +37,7 @@ pub async fn trim_journal(
             Ok(true) => TRIM_PAUSE,
             Ok(false) => TRIM_INTERVAL,
             Err(error) => {
-                tracing::warn!(%error, "old changes could not be removed");
+                tracing::warn!(%error, "cannot delete old changes: journal error");
                 TRIM_INTERVAL
             }
         };
@@ -53,7 +52,7 @@ pub async fn trim_journal(
     }
 }
 
-/// Takes a sample when it is time for one, and removes a slice. Answers whether there may be more.
+/// Takes a sample if one is due, and deletes one slice. Returns true if more may be left.
 async fn trim_once(
     journal: &dyn Journal,
     clock: &SteadyClock,
@@ -67,7 +66,7 @@ async fn trim_once(
     if samples.add(now, position, retention, is_start) {
         journal.put_kv(KV_KEY.into(), samples.to_bytes()).await?;
     }
-    // By the sample's own time: what is between two samples need not be looked through.
+    // The sample's own time is the limit: entries between two samples need no search.
     let (before, up_to) = match samples.newest_at_or_before(before) {
         _ if Invariant::SteadyClock.is_disabled() => (before, u64::MAX),
         Some(sample) => sample,
@@ -76,12 +75,12 @@ async fn trim_once(
     journal.trim(before, up_to).await
 }
 
-/// When the journal had reached which position, both ascending. Leaving one out is safe: what it says of
-/// is then kept until the next one is old enough.
+/// Times and the positions that the journal had reached, both ascending. A missing sample is safe: its
+/// entries stay until the next sample is old enough.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PositionSamples(Vec<(Timestamp, u64)>);
 
-// === impl Samples ===
+// === impl PositionSamples ===
 
 impl PositionSamples {
     fn parse(bytes: &[u8]) -> Self {
@@ -103,27 +102,27 @@ impl PositionSamples {
         each.collect()
     }
 
-    /// Adds a sample when the last one is old enough, or at a start. Answers whether it did. While the clock
-    /// is behind the last sample there is none: nothing may look older than it is.
+    /// Adds a sample if one is due, and always at a start. Returns true if it did. Adds none while the
+    /// clock is behind the last sample, so that no entry looks older than it is.
     fn add(&mut self, now: Timestamp, position: u64, retention: Duration, is_start: bool) -> bool {
-        let apart = retention / SAMPLES;
+        let interval = retention / SAMPLES;
         if position == 0 {
-            // There is nothing that could be old.
             return false;
         }
         if let Some((last, reached)) = self.0.last() {
-            let is_due = now.since(*last) >= apart || is_start;
+            let is_due = now.since(*last) >= interval || is_start;
             if now <= *last || position == *reached || !is_due {
                 return false;
             }
         }
         self.0.push((now, position));
-        self.prune(now.minus(retention), apart);
+        self.prune(now.minus(retention), interval);
         true
     }
 
-    /// Forgets what is older than the one that counts, and all but the last of those that are close together.
-    fn prune(&mut self, before: Timestamp, apart: Duration) {
+    /// Drops samples that are older than the newest one before `before`. Of samples that are less than
+    /// half an interval apart, keeps the last.
+    fn prune(&mut self, before: Timestamp, interval: Duration) {
         let old = self
             .0
             .iter()
@@ -136,7 +135,7 @@ impl PositionSamples {
             let is_close = self
                 .0
                 .last()
-                .is_some_and(|(last, _)| sample.0.since(*last) < apart / 2);
+                .is_some_and(|(last, _)| sample.0.since(*last) < interval / 2);
             if is_close && index + 1 < count {
                 continue;
             }
@@ -144,7 +143,7 @@ impl PositionSamples {
         }
     }
 
-    /// The newest sample of that time or before.
+    /// Returns the newest sample at or before a time.
     fn newest_at_or_before(&self, then: Timestamp) -> Option<(Timestamp, u64)> {
         let old = self.0.iter().take_while(|(time, _)| *time <= then);
         old.last().copied()

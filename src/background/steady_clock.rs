@@ -1,10 +1,9 @@
-//! A clock for decisions that cannot be undone: removing old changes, closing changes, giving up
-//! callbacks. A wrong system clock must not take them early.
+//! A clock for irreversible decisions: deleting old changes, closing changes, dropping forwards.
 //!
-//! It follows the system clock, except when that is more than [`TOLERANCE`] ahead of the time that has
-//! passed: after a start, measured from the time stored in the journal, or after a leap. It then
-//! runs on at the speed of the monotonic clock, and follows again once the system clock has run steadily
-//! for [`HOLD`]. A system clock that is set back is followed at once.
+//! It follows the system clock unless that is more than [`TOLERANCE`] ahead of the elapsed time. The
+//! elapsed time counts from the time stored in the journal, so a leap during a stop is detected too.
+//! After a leap it runs at the speed of the monotonic clock, until the system clock has run steadily
+//! for [`HOLD`]. It follows a system clock that is set back at once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,31 +16,31 @@ use crate::{
     journal::{Journal, JournalError},
 };
 
-/// The largest lead of the system clock that is followed: longer than a restart takes.
+/// Largest lead of the system clock that is followed. Longer than a restart.
 const TOLERANCE: Duration = Duration::from_secs(60 * 60);
-/// The time for which a system clock that is further ahead must run steadily before it is followed.
+/// Time that a system clock with a larger lead must run steadily before it is followed.
 const HOLD: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-/// Two readings further apart than this, beyond the time that passed between them, are a leap.
+/// Change of the lead between two readings that counts as another leap.
 const LEAP: Duration = Duration::from_secs(60);
-/// The note of the journal that stores the time.
+/// Key of the time in the journal.
 const KV_KEY: &str = "steady-clock";
 
-/// The system clock without its leaps ahead.
+/// The system clock without its forward leaps.
 pub struct SteadyClock {
     system: Arc<dyn Clock>,
     state: Mutex<ClockState>,
 }
 
 struct ClockState {
-    /// The time shown at `at`.
+    /// Time returned at `at`.
     time: Timestamp,
     at: Instant,
-    /// Set while the system clock is not followed.
+    /// Present while the system clock is not followed.
     hold: Option<ClockHold>,
 }
 
 struct ClockHold {
-    /// The lead of the system clock at the last reading.
+    /// Lead of the system clock at the last reading.
     ahead: Duration,
     since: Instant,
 }
@@ -49,8 +48,11 @@ struct ClockHold {
 // === impl SteadyClock ===
 
 impl SteadyClock {
-    /// Goes on from the time stored in the journal. A new journal starts with the system
-    /// clock's time.
+    /// Continues from the time stored in the journal. A new journal starts at the system clock's time.
+    ///
+    /// # Errors
+    ///
+    /// Errors of the journal.
     pub async fn load(
         journal: &dyn Journal,
         system: Arc<dyn Clock>,
@@ -59,7 +61,7 @@ impl SteadyClock {
         let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
             Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
             Err(_) if journal.coverage().await?.last == 0 => system.now(),
-            // Entries without a stored time: any system clock is far ahead of this one.
+            // Entries, but no stored time: treat the system clock as far ahead.
             Err(_) => Timestamp::from_micros(0),
         };
         let clock = Arc::new(Self::starting_at(time, system));
@@ -78,11 +80,11 @@ impl SteadyClock {
         }
     }
 
-    /// Stores the current time for the next start. If the disk is full, a later call stores it.
+    /// Stores the current time for the next start.
     pub(super) async fn record(&self, journal: &dyn Journal) {
         let micros = self.now().as_micros().to_be_bytes();
         if let Err(error) = journal.put_kv(KV_KEY.into(), micros.into()).await {
-            tracing::warn!(%error, "the time of the steady clock could not be stored");
+            tracing::warn!(%error, "cannot store the steady clock's time: journal error");
         }
     }
 }
@@ -102,29 +104,29 @@ impl Clock for SteadyClock {
     }
 }
 
-// === impl State ===
+// === impl ClockState ===
 
 impl ClockState {
-    /// The time to show, and whether the system clock is followed from here on.
+    /// Returns the time to show. Updates the hold.
     fn follow(&mut self, system: Timestamp, expected: Timestamp, at: Instant) -> Timestamp {
         let ahead = system.since(expected);
         if ahead <= TOLERANCE {
             if self.hold.take().is_some() {
-                tracing::info!("the system clock agrees with the journal again");
+                tracing::info!("the system clock agrees with the stored time again");
             }
             return system;
         }
         match &mut self.hold {
-            Some(held) if held.ahead.abs_diff(ahead) <= LEAP => {
-                held.ahead = ahead;
-                if at.duration_since(held.since) < HOLD {
+            Some(hold) if hold.ahead.abs_diff(ahead) <= LEAP => {
+                hold.ahead = ahead;
+                if at.duration_since(hold.since) < HOLD {
                     return expected;
                 }
                 self.hold = None;
                 tracing::warn!(
                     ahead_hours = ahead.as_secs() / 3_600,
                     "the system clock has run steadily for 3 days and is followed again: changes past \
-                     journal.retention are removed, and changes past changes.close_after are closed"
+                     journal.retention are deleted, and changes past changes.close_after are closed"
                 );
                 system
             }
@@ -132,9 +134,9 @@ impl ClockState {
                 self.hold = Some(ClockHold { ahead, since: at });
                 tracing::warn!(
                     ahead_hours = ahead.as_secs() / 3_600,
-                    "the system clock is ahead of the time stored in the journal; nothing is \
-                     removed or closed by it until it has run steadily for 3 days. Correct the clock if \
-                     it is wrong; do nothing if the gateway was stopped for so long"
+                    "the system clock is ahead of the time stored in the journal; no change is deleted \
+                     or closed until it has run steadily for 3 days. Correct the clock if it is wrong. \
+                     Do nothing if the gateway was stopped for that time"
                 );
                 expected
             }
@@ -152,7 +154,7 @@ mod tests {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000_000);
 
-    /// A system clock that goes with tokio's, which is paused, and is wrong by some seconds.
+    /// A system clock that follows tokio's paused clock with an offset in seconds.
     struct System {
         began: Instant,
         wrong_by: AtomicI64,
@@ -187,7 +189,7 @@ mod tests {
         }
     }
 
-    /// Lets so much time pass, in steps in which the clock is read, as the background jobs do.
+    /// Advances the time in steps and reads the clock in each, as the background jobs do.
     async fn pass(clock: &SteadyClock, mut time: Duration) {
         while time > Duration::ZERO {
             let step = time.min(Duration::from_secs(600));

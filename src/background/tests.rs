@@ -1,6 +1,11 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering::Relaxed},
+//! Deadlines and retention against a real journal.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -24,10 +29,10 @@ use crate::{
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// So many reads that the journal's threads have had their turn by then, on any machine.
+/// Enough reads for the journal's threads to run on any machine.
 const READS: usize = 1_000_000;
 
-/// A clock that goes with tokio's, which is paused, and may be ahead by some days.
+/// A clock that follows tokio's paused clock, and may be ahead by some days.
 struct PausedClock {
     began: Instant,
     days_ahead: AtomicU32,
@@ -116,7 +121,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
         let change = journal.change(ChangeSelector::Id(change_id)).await.unwrap();
         change.map(|change| change.state)
     };
-    // The journal works in real time: once the hour is past, its threads are waited for.
+    // The journal works in real time: after `by`, wait for its threads.
     let wait_until_not = async |from: ChangeState, step: Duration, by: Duration| {
         for _ in 0..READS {
             if state().await != Some(from) {
@@ -136,7 +141,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
     assert_eq!(state().await, Some(ChangeState::Closed));
     assert!(clock.now().since(accepted_at) >= 7 * DAY);
 
-    // Commits of its own are behind those of the trimming, which so gets its turn.
+    // These commits queue behind those of the trim, which therefore runs first.
     let flush_journal = async || {
         for _ in 0..4 {
             journal.put_kv("turn".into(), vec![1]).await.unwrap();
@@ -147,7 +152,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
         flush_journal().await;
         assert_eq!(state().await, Some(ChangeState::Closed));
     }
-    // Until a sample of the positions is old enough that has it.
+    // Deleted once a position sample that covers it is old enough.
     while state().await.is_some() {
         assert!(clock.now().since(accepted_at) < 430 * DAY);
         tokio::time::advance(DAY / 2).await;
@@ -186,7 +191,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         },
         stop.clone(),
     ));
-    // Seen with one time, which is set back once more.
+    // First seen with one time, which is set back afterwards.
     paused.days_ahead.store(30, Relaxed);
     for _ in 0..4 {
         journal.put_kv("turn".into(), vec![1]).await.unwrap();
@@ -207,7 +212,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         panic!("not {wanted:?} within {at_most:?}");
     };
     assert!(wait_for(ChangeState::Overdue, 2 * DAY).await >= DAY);
-    // Since it is seen to be OVERDUE: its acceptance is still ahead.
+    // Counted from its first observation as OVERDUE: its acceptance is still in the future.
     assert!(wait_for(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
     stop.cancel();
     deadlines.await.unwrap();

@@ -1,184 +1,218 @@
-//! Who may store a callback.
+//! Authentication of callbacks by path secret, client address and credentials.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use aws_lc_rs::{
     constant_time::verify_slices_are_equal,
     digest::{SHA256, digest},
 };
 use http::HeaderMap;
+use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{
-    client_ip,
-    response::CallbackRefusal,
-    settings::{AllowMode, CallbackCredentials, CallbackSettings, SecretSource},
-};
-use crate::domain::{
-    callback::Callback,
-    newtypes::{AccountName, CallbackService},
+use crate::{
+    background::{FileReloader, ReloadingSecret},
+    callbacks::client_ip,
+    config::{AllowMode, CallbacksConfig, Secret},
+    domain::{
+        callback::Callback,
+        newtypes::{AccountName, CallbackService},
+    },
+    telemetry::RejectionReason,
 };
 
-/// Judges requests by their path, source and password.
+/// Maximum length of a service name in the log.
+const MAX_LOGGED_SERVICE: usize = 40;
+
+/// Decides which callbacks are accepted.
 pub(super) struct Authenticator {
-    settings: CallbackSettings,
+    path_secret: Option<Arc<ReloadingSecret>>,
+    credentials: Option<CallbackCredentials>,
+    /// ThingSpace was observed to send these for 14 minutes after a change.
+    previous_credentials: Option<CallbackCredentials>,
+    require_password: Vec<CallbackService>,
+    allow_cidrs: Vec<IpNet>,
+    allow_mode: AllowMode,
+    trusted_hops: u8,
 }
 
-/// What the path proves.
+/// User name and password in the bodies of callbacks.
+pub(super) struct CallbackCredentials {
+    pub(super) username: Arc<ReloadingSecret>,
+    pub(super) password: Arc<ReloadingSecret>,
+}
+
+/// Result of the authentication by path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PathAuth {
-    /// It has the secret.
+    /// The path has the correct secret.
     Verified,
-    /// It has none though one is set: the password must prove it.
+    /// The path has no secret, although one is configured: the credentials must be correct.
     Missing,
-    /// No secret is set.
+    /// No path secret is configured.
     NotRequired,
 }
 
-/// Where a request comes from.
+/// Address of a client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ClientAddress {
+    /// `None` if the trusted proxies did not report it.
     pub(super) ip: Option<IpAddr>,
-    /// Whether that is one of the addresses that callbacks come from.
+    /// True if `callbacks.allow_cidrs` allows the address.
     pub(super) is_allowed: bool,
 }
 
-// === impl Gate ===
+// === impl Authenticator ===
 
 impl Authenticator {
-    pub(super) fn new(settings: CallbackSettings) -> Self {
-        Self { settings }
-    }
-
-    /// Where a request comes from. An address that the proxies do not tell is
-    /// not listed.
-    pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
-        let address = client_ip::resolve(peer, headers, self.settings.trusted_hops);
-        let networks = &self.settings.allow_cidrs;
-        let listed = networks.is_empty()
-            || address.is_some_and(|address| networks.iter().any(|net| net.contains(&address)));
-        ClientAddress {
-            ip: address,
-            is_allowed: listed,
+    pub(super) fn new(callbacks: &CallbacksConfig, files: &mut FileReloader) -> Self {
+        let mut credentials = |username: &Option<Secret>, password: &Option<Secret>| {
+            Some(CallbackCredentials {
+                username: files.secret(username.as_ref()?),
+                password: files.secret(password.as_ref()?),
+            })
+        };
+        Self {
+            credentials: credentials(&callbacks.username, &callbacks.password),
+            previous_credentials: credentials(
+                &callbacks.previous_username,
+                &callbacks.previous_password,
+            ),
+            path_secret: callbacks
+                .path_secret
+                .as_ref()
+                .map(|secret| files.secret(secret)),
+            require_password: callbacks.require_password.clone(),
+            allow_cidrs: callbacks.allow_cidrs.clone(),
+            allow_mode: callbacks.allow_mode,
+            trusted_hops: callbacks.trusted_hops,
         }
     }
 
-    /// Judges what is known before the body is read.
+    /// Returns the address of the client. An unknown address counts as not allowed.
+    pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
+        let ip = client_ip::resolve(peer, headers, self.trusted_hops);
+        let is_listed = |ip: IpAddr| self.allow_cidrs.iter().any(|net| net.contains(&ip));
+        ClientAddress {
+            ip,
+            is_allowed: self.allow_cidrs.is_empty() || ip.is_some_and(is_listed),
+        }
+    }
+
+    /// Checks path secret and client address, before the body is read.
     pub(super) fn authenticate_request(
         &self,
         presented: Option<&str>,
-        source: ClientAddress,
-    ) -> Result<PathAuth, CallbackRefusal> {
-        let proof = match (&self.settings.path_secret, presented) {
+        client: ClientAddress,
+    ) -> Result<PathAuth, RejectionReason> {
+        let path_auth = match (&self.path_secret, presented) {
             (None, _) => PathAuth::NotRequired,
             (Some(_), None) => PathAuth::Missing,
             (Some(secret), Some(presented)) if constant_time_eq(&secret.current(), presented) => {
                 PathAuth::Verified
             }
-            (Some(_), Some(_)) => return Err(CallbackRefusal::WrongPathSecret),
+            (Some(_), Some(_)) => return Err(RejectionReason::WrongPathSecret),
         };
-        if !source.is_allowed && self.settings.allow_mode == AllowMode::Enforce {
-            return Err(CallbackRefusal::Forbidden);
+        if !client.is_allowed && self.allow_mode == AllowMode::Enforce {
+            return Err(RejectionReason::Forbidden);
         }
-        Ok(proof)
+        Ok(path_auth)
     }
 
-    /// Judges a callback by the pair in it.
+    /// Checks the credentials in the body.
     pub(super) fn authenticate_body(
         &self,
         service: &str,
-        proof: PathAuth,
+        path_auth: PathAuth,
         callback: &Callback,
-    ) -> Result<(), CallbackRefusal> {
-        let presented = callback.username.is_some() || callback.password.is_some();
-        if presented && self.has_valid_credentials(callback) {
+    ) -> Result<(), RejectionReason> {
+        let has_credentials = callback.username.is_some() || callback.password.is_some();
+        if has_credentials && self.has_valid_credentials(callback) {
             return Ok(());
         }
-        let accepted = self.accepts_without_credentials(service, proof, presented);
-        accepted.then_some(()).ok_or(CallbackRefusal::Unauthorized)
+        self.accepts_without_credentials(service, path_auth, has_credentials)
+            .then_some(())
+            .ok_or(RejectionReason::Unauthorized)
     }
 
-    /// Whether a callback will do without the right pair.
+    /// Returns true if a callback without the correct credentials is accepted.
     pub(super) fn accepts_without_credentials(
         &self,
         service: &str,
-        proof: PathAuth,
-        presented: bool,
+        path_auth: PathAuth,
+        has_credentials: bool,
     ) -> bool {
-        match proof {
+        match path_auth {
             PathAuth::Missing => false,
-            _ if !self.has_credentials() => true,
-            // The eSIM page's sample has no pair: where none is required, an
-            // absent one will do, but not a wrong one.
-            _ => !presented && !self.requires_credentials(service),
+            _ if self.credentials.is_none() && self.previous_credentials.is_none() => true,
+            // Verizon's sample of an eSIM callback has no credentials. Where they are optional, absent
+            // ones are accepted, but wrong ones are not.
+            _ => !has_credentials && !self.requires_credentials(service),
         }
     }
 
-    /// What to say about a body that cannot be read, and so proves nothing.
-    pub(super) fn malformed_body_refusal(&self, proof: PathAuth) -> CallbackRefusal {
-        if proof == PathAuth::Missing && !self.has_credentials() {
-            CallbackRefusal::Unauthorized
-        } else {
-            CallbackRefusal::Malformed
+    /// Returns the reason to reject a malformed body, which proves nothing.
+    pub(super) fn malformed_body_rejection(&self, path_auth: PathAuth) -> RejectionReason {
+        match path_auth {
+            PathAuth::Missing if self.accepted_credentials().next().is_none() => {
+                RejectionReason::Unauthorized
+            }
+            _ => RejectionReason::Malformed,
         }
     }
 
-    /// A service's name if it may be logged: letters, as all known ones have.
+    /// Returns the name of a service if it may be logged: it has only letters and is not the path
+    /// secret.
     pub(super) fn loggable_service<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let plain = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-        (plain && !self.is_path_secret(name)).then_some(name)
+        let is_plain =
+            name.len() <= MAX_LOGGED_SERVICE && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+        (is_plain && !self.is_path_secret(name)).then_some(name)
     }
 
-    /// An account's name if it may be logged.
+    /// Returns the name of an account if it may be logged.
     pub(super) fn loggable_account<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let plain = AccountName::parse(name).is_ok();
-        (plain && !self.is_path_secret(name)).then_some(name)
+        let is_valid = AccountName::parse(name).is_ok();
+        (is_valid && !self.is_path_secret(name)).then_some(name)
     }
 
-    /// The secret may have been put into another part of the path by mistake.
+    /// The secret can be in another segment of the path by mistake.
     fn is_path_secret(&self, name: &str) -> bool {
-        let secret = self.settings.path_secret.as_ref();
+        let secret = self.path_secret.as_ref();
         secret.is_some_and(|secret| constant_time_eq(&secret.current(), name))
     }
 
-    /// The pair that is registered, and the one before it.
+    /// Returns the current and the previous credentials.
     pub(super) fn accepted_credentials(&self) -> impl Iterator<Item = &CallbackCredentials> {
-        [
-            &self.settings.credentials,
-            &self.settings.previous_credentials,
-        ]
-        .into_iter()
-        .flatten()
+        [&self.credentials, &self.previous_credentials]
+            .into_iter()
+            .flatten()
     }
 
-    fn has_credentials(&self) -> bool {
-        self.accepted_credentials().next().is_some()
-    }
-
-    /// Whether a service's callbacks must carry the pair. The sender picks the
-    /// name, so one that is not known may not be a way around it.
+    /// Returns true if callbacks of a service must carry credentials. The sender chooses the name, so
+    /// an unknown name must not avoid the check.
     fn requires_credentials(&self, service: &str) -> bool {
         let is = |name: &str| name.eq_ignore_ascii_case(service);
-        let is_listed = self.settings.require_password.iter().any(|name| is(name));
+        let is_listed = self.require_password.iter().any(|name| is(name.as_str()));
         is_listed || !CallbackService::WITH_RESULTS.iter().any(|name| is(name))
     }
 
+    /// Compares all credentials in full, so that the duration reveals nothing.
     fn has_valid_credentials(&self, callback: &Callback) -> bool {
-        // All pairs are compared in full, so that time tells nothing.
-        self.accepted_credentials().fold(false, |right, pair| {
-            let username = matches_secret(&*pair.username, callback.username.as_ref());
-            let password = matches_secret(&*pair.password, callback.password.as_ref());
-            right | (username & password)
-        })
+        self.accepted_credentials()
+            .fold(false, |is_valid, accepted| {
+                let username = matches_secret(&accepted.username, callback.username.as_ref());
+                let password = matches_secret(&accepted.password, callback.password.as_ref());
+                is_valid | (username & password)
+            })
     }
 }
 
-fn matches_secret(expected: &dyn SecretSource, presented: Option<&SecretString>) -> bool {
+fn matches_secret(expected: &ReloadingSecret, presented: Option<&SecretString>) -> bool {
     let presented = presented.map_or("", |presented| presented.expose_secret());
     constant_time_eq(&expected.current(), presented)
 }
 
-/// Compares digests, so that not even the length can be measured.
+/// Compares digests, so that the duration does not reveal the length either.
 fn constant_time_eq(expected: &SecretString, presented: &str) -> bool {
     let expected = digest(&SHA256, expected.expose_secret().as_bytes());
     let presented = digest(&SHA256, presented.as_bytes());

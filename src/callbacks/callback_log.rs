@@ -1,67 +1,66 @@
-//! Tells operators what was refused, without letting strangers fill the log.
+//! Counts callbacks and logs rejected ones, at a bounded rate.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{array, fmt, net::IpAddr, time::Duration};
 
-use parking_lot::Mutex;
-use tokio::time::Instant;
+use crate::{
+    background::LogThrottle,
+    journal::Stored,
+    telemetry::{CallbackOutcome, Instruments, RejectionReason},
+};
 
-use super::response::CallbackRefusal;
-use crate::{journal::Stored, telemetry::Instruments};
-
-/// At most one line for each reason in this time; the next one says how many
-/// were left out.
+/// Interval between two messages for the same reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts everything and logs some of it.
+/// Counts all callbacks and logs some of them.
 pub(super) struct CallbackLog {
     pub(super) instruments: Instruments,
-    refusal_throttles: [LogThrottle; CallbackRefusal::ALL.len()],
-    unlisted_throttle: LogThrottle,
+    /// One for each reason, in the order of `RejectionReason::ALL`.
+    rejections: [LogThrottle; RejectionReason::ALL.len()],
+    unlisted: LogThrottle,
 }
 
-/// What may be said about a request. Never its path, which may have a secret.
+/// Loggable values of a request. Never its path, which can contain the secret.
 #[derive(Clone, Copy)]
 pub(super) struct LogContext<'a> {
     pub(super) route: &'static str,
     pub(super) service: Option<&'a str>,
     pub(super) account: Option<&'a str>,
-    pub(super) source: Option<IpAddr>,
+    pub(super) client_ip: Option<IpAddr>,
 }
-
-/// When a line was last written, and how many have been left out since.
-#[derive(Default)]
-struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
 struct OrDash<T>(Option<T>);
 
-// === impl Report ===
+// === impl CallbackLog ===
 
 impl CallbackLog {
     pub(super) fn new(instruments: Instruments) -> Self {
         Self {
             instruments,
-            refusal_throttles: Default::default(),
-            unlisted_throttle: LogThrottle::default(),
+            rejections: array::from_fn(|_| LogThrottle::new(LOG_INTERVAL)),
+            unlisted: LogThrottle::new(LOG_INTERVAL),
         }
     }
 
-    pub(super) fn record_refused(&self, refusal: CallbackRefusal, context: LogContext<'_>) {
-        self.instruments.callback("refused", Some(refusal.name()));
-        self.log_throttled(refusal, context, "a callback was refused");
-    }
-
-    /// A callback cannot be used, for this reason, and is kept.
-    pub(super) fn record_quarantined(&self, reason: CallbackRefusal, context: LogContext<'_>) {
+    pub(super) fn record_rejected(&self, reason: RejectionReason, context: LogContext<'_>) {
         self.instruments
-            .callback("quarantined", Some(reason.name()));
-        let what = "a callback cannot be used and is in the quarantine";
-        self.log_throttled(reason, context, what);
+            .callback(CallbackOutcome::Rejected, Some(reason));
+        self.log_throttled(reason, context, "callback rejected");
     }
 
-    /// A line for each reason and second at most.
-    fn log_throttled(&self, reason: CallbackRefusal, context: LogContext<'_>, what: &'static str) {
-        let lines = self.refusal_throttles.get(reason as usize);
-        let Some(left_out) = lines.and_then(LogThrottle::allow) else {
+    pub(super) fn record_quarantined(&self, reason: RejectionReason, context: LogContext<'_>) {
+        self.instruments
+            .callback(CallbackOutcome::Quarantined, Some(reason));
+        self.log_throttled(reason, context, "callback quarantined");
+    }
+
+    fn log_throttled(
+        &self,
+        reason: RejectionReason,
+        context: LogContext<'_>,
+        message: &'static str,
+    ) {
+        let throttle = self.rejections.get(reason as usize);
+        let Some(callbacks) = throttle.and_then(|throttle| throttle.count(1)) else {
             return;
         };
         tracing::warn!(
@@ -69,54 +68,38 @@ impl CallbackLog {
             route = context.route,
             service = %OrDash(context.service),
             account = %OrDash(context.account),
-            source = %OrDash(context.source),
-            left_out,
-            "{what}"
+            client_ip = %OrDash(context.client_ip),
+            suppressed = callbacks - 1,
+            "{message}"
         );
     }
 
     pub(super) fn record_unlisted(&self, context: LogContext<'_>) {
-        self.instruments.record_unlisted_callback();
-        let Some(left_out) = self.unlisted_throttle.allow() else {
+        self.instruments.callback_outside_allow_cidrs();
+        let Some(callbacks) = self.unlisted.count(1) else {
             return;
         };
         tracing::warn!(
             route = context.route,
             service = %OrDash(context.service),
             account = %OrDash(context.account),
-            source = %OrDash(context.source),
-            left_out,
-            "a callback was accepted from an address outside the allow-list"
+            client_ip = %OrDash(context.client_ip),
+            suppressed = callbacks - 1,
+            "callback accepted from an address outside callbacks.allow_cidrs"
         );
     }
 }
 
-/// Counts what was stored, also when its sender has gone by then.
+/// Counts a stored callback. The sender may have disconnected.
 pub(super) fn count_stored(instruments: &Instruments, stored: Stored) {
     let outcome = match stored {
-        Stored::New(_) => "stored",
-        Stored::Duplicate => "duplicate",
+        Stored::New(_) => CallbackOutcome::Stored,
+        Stored::Duplicate => CallbackOutcome::Duplicate,
     };
     instruments.callback(outcome, None);
 }
 
-// === impl Lines ===
-
-impl LogThrottle {
-    /// How many were left out, if a line may be written now.
-    fn allow(&self) -> Option<u64> {
-        let now = Instant::now();
-        let (last, left_out) = &mut *self.0.lock();
-        if last.is_some_and(|last| now.duration_since(last) < LOG_INTERVAL) {
-            *left_out = left_out.saturating_add(1);
-            return None;
-        }
-        *last = Some(now);
-        Some(std::mem::take(left_out))
-    }
-}
-
-// === impl Shown ===
+// === impl OrDash ===
 
 impl<T: fmt::Display> fmt::Display for OrDash<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

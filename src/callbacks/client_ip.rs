@@ -1,16 +1,27 @@
-//! Whose request it is: the address behind the trusted proxies.
+//! The address of a client behind trusted proxies.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use http::HeaderMap;
+use http::{Extensions, HeaderMap};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The source address, or none when the proxies do not tell it.
+/// Address of the TCP peer. The server adds it to the extensions of each request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// Returns the TCP peer of a request. Returns `0.0.0.0` if it did not come through the server.
+pub(super) fn peer_ip(extensions: &Extensions) -> IpAddr {
+    extensions
+        .get::<Peer>()
+        .map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0)
+}
+
+/// Returns the client's address, or `None` if the proxies do not report it.
 ///
-/// Each proxy appends its caller, so with `hops` trusted proxies the entry that
-/// many from the right is the last one that somebody trusted has written;
-/// whatever stands left of it anybody may have made up.
+/// Each proxy appends its caller to `X-Forwarded-For`. With `hops` trusted proxies, the entry at that
+/// position from the right is the last that a trusted proxy wrote. A client can forge all entries to
+/// its left.
 pub(super) fn resolve(peer: IpAddr, headers: &HeaderMap, hops: u8) -> Option<IpAddr> {
     let Some(skip) = hops.checked_sub(1) else {
         return Some(peer.to_canonical());
@@ -24,7 +35,7 @@ pub(super) fn resolve(peer: IpAddr, headers: &HeaderMap, hops: u8) -> Option<IpA
         .and_then(|entry| parse(entry.trim()))
 }
 
-/// An address, which some proxies write with its port or in brackets.
+/// Parses an entry. Some proxies add the port or brackets.
 fn parse(entry: &str) -> Option<IpAddr> {
     let bare = entry.trim_start_matches('[').trim_end_matches(']');
     bare.parse()
@@ -47,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_client_ip_is_taken_from_the_entry_of_the_outermost_trusted_proxy() {
+    fn the_client_ip_is_the_entry_of_the_outermost_trusted_proxy() {
         assert_eq!(behind(0, &["1.1.1.1"]).unwrap(), "10.0.0.9");
         assert_eq!(behind(1, &["1.1.1.1, 2.2.2.2"]).unwrap(), "2.2.2.2");
         assert_eq!(

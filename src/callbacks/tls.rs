@@ -1,72 +1,68 @@
-//! The certificate.
+//! TLS handshakes.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{self, ServerConfig, crypto::aws_lc_rs},
-};
+use axum::serve::Listener;
+use tokio::{task::JoinSet, time::timeout};
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig, server::TlsStream};
 
-use super::settings::TlsFiles;
+/// Time for a handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum number of handshakes in progress. Further connections wait to be accepted.
+const MAX_HANDSHAKES: usize = 8_192;
 
-/// Why a certificate cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A file cannot be read, or has nothing of the kind in it.
-    #[error("cannot read {what} in {path}: {source}")]
-    Unreadable {
-        /// What was looked for.
-        what: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: pem::Error,
-    },
-    /// The file has no certificate in it.
-    #[error("there is no certificate in {0}")]
-    Empty(PathBuf),
-    /// They are no pair, say.
-    #[error("cannot use the certificate in {path}: {source}")]
-    Unusable {
-        /// The certificate's file.
-        path: PathBuf,
-        /// Why.
-        source: rustls::Error,
-    },
+/// Accepts TLS connections. Handshakes run concurrently, so a slow one delays no other connection.
+pub(super) struct TlsListener<L: Listener> {
+    tcp: L,
+    acceptor: TlsAcceptor,
+    handshakes: JoinSet<Handshake<L::Io>>,
 }
 
-/// TLS 1.2 and 1.3 without client certificates: ThingSpace's callbacks are
-/// "one-way" TLS ("Register Callback Listener").
-pub(super) fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, TlsError> {
-    let chain = certificates(files)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|source| TlsError::Unreadable {
-        what: "the private key",
-        path: files.key.clone(),
-        source,
-    })?;
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|source| TlsError::Unusable {
-            path: files.certificates.clone(),
-            source,
-        })?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(config)))
-}
+/// Result of a handshake: a connection and its peer, or `None` if it failed.
+type Handshake<Io> = Option<(TlsStream<Io>, SocketAddr)>;
 
-fn certificates(files: &TlsFiles) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain: Vec<_> = CertificateDer::pem_file_iter(&files.certificates)
-        .and_then(Iterator::collect)
-        .map_err(|source| TlsError::Unreadable {
-            what: "the certificate",
-            path: files.certificates.clone(),
-            source,
-        })?;
-    if chain.is_empty() {
-        return Err(TlsError::Empty(files.certificates.clone()));
+impl<L: Listener> TlsListener<L> {
+    pub(super) fn new(tcp: L, config: Arc<ServerConfig>) -> Self {
+        Self {
+            tcp,
+            acceptor: TlsAcceptor::from(config),
+            handshakes: JoinSet::new(),
+        }
     }
-    Ok(chain)
+}
+
+impl<L: Listener<Addr = SocketAddr>> Listener for TlsListener<L> {
+    type Io = TlsStream<L::Io>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            tokio::select! {
+                Some(handshake) = self.handshakes.join_next() => {
+                    if let Ok(Some(accepted)) = handshake {
+                        return accepted;
+                    }
+                }
+                (stream, peer) = self.tcp.accept(), if self.handshakes.len() < MAX_HANDSHAKES => {
+                    let handshake = timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+                    self.handshakes.spawn(async move {
+                        match handshake.await {
+                            Ok(Ok(stream)) => return Some((stream, peer)),
+                            Ok(Err(error)) => {
+                                tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
+                            }
+                            Err(_) => {
+                                tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out");
+                            }
+                        }
+                        None
+                    });
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
 }

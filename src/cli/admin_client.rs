@@ -1,165 +1,81 @@
-//! Commands to a running gateway, by its admin socket.
+//! HTTP client of the admin socket.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-    time::Duration,
-};
+use std::{error::Error, path::PathBuf, time::Duration};
 
-use http_body_util::{BodyExt, Empty};
-use hyper::{Method, Request, body::Bytes, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use reqwest::{Client, Method};
 use serde_json::Value;
-use tokio::{net::UnixStream, time::timeout};
 
-use super::write_line;
-use crate::config::{self, Config, Sources};
+use crate::cli::{exit::ExitError, settings_args::SettingsArgs};
 
-/// How long an answer may take.
+/// Time for connecting and the response.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What is asked of the gateway.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminCommand {
-    /// What is in the quarantine, a line each.
-    List,
-    /// One entry, body included.
-    Show(u64),
-    /// Judge one entry anew.
-    Replay(u64),
-    /// Judge all entries anew.
-    ReplayAll,
-    /// Forget one entry.
-    Drop(u64),
-    /// Let ThingSpace's credentials be tried again.
-    ResetLockout,
+/// Client of the local gateway's admin socket.
+pub(super) struct AdminClient {
+    runtime: tokio::runtime::Runtime,
+    client: Client,
+    socket: PathBuf,
 }
 
-/// Gives an order and prints what came of it as JSON. Exit code 0 when it was done, 1 when not, 78
-/// when the settings cannot be read.
-///
-/// # Errors
-///
-/// What the writers say, and what the runtime lacks.
-pub fn run(
-    command: &AdminCommand,
-    sources: &Sources,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<u8> {
-    let config = match Config::load(sources) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            write_line(err, &error.to_string())?;
-            return Ok(config::EXIT_CODE);
-        }
-    };
-    let socket = config.admin_socket();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let done =
-        runtime.block_on(async { timeout(RESPONSE_TIMEOUT, execute(&socket, command, out)).await });
-    match done {
-        Ok(Ok(())) => Ok(0),
-        Ok(Err(CommandError::Output(error))) => Err(error),
-        Ok(Err(CommandError::Request(why))) => {
-            write_line(err, &why)?;
-            Ok(1)
-        }
-        Err(_elapsed) => {
-            write_line(
-                err,
-                &format!(
-                    "{}: no answer within {RESPONSE_TIMEOUT:?}",
-                    socket.display()
-                ),
-            )?;
-            Ok(1)
-        }
+// === impl AdminClient ===
+
+impl AdminClient {
+    /// Uses the socket of the settings.
+    pub(super) fn new(settings: &SettingsArgs) -> Result<Self, ExitError> {
+        let socket = settings.load()?.config.admin_socket();
+        let client = Client::builder()
+            .unix_socket(socket.as_path())
+            .timeout(RESPONSE_TIMEOUT)
+            // Neither is used over a Unix socket, and loading certificates fails on a bare system.
+            .no_proxy()
+            .tls_certs_only([]);
+        Ok(Self {
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?,
+            client: client.build().map_err(ExitError::failure)?,
+            socket,
+        })
     }
-}
 
-enum CommandError {
-    /// One line that says why.
-    Request(String),
-    Output(io::Error),
-}
-
-async fn execute(
-    socket: &Path,
-    command: &AdminCommand,
-    out: &mut impl Write,
-) -> Result<(), CommandError> {
-    if *command != AdminCommand::List {
-        let (method, path) = command.http_endpoint();
-        let answer = send_request(socket, method, &path).await?;
-        return write_line(out, &answer.to_string()).map_err(CommandError::Output);
-    }
-    let mut after = 0;
-    loop {
-        let path = format!("/quarantine/after/{after}");
-        let answer = send_request(socket, Method::GET, &path).await?;
-        let entries = answer.get("quarantine").and_then(Value::as_array);
-        let entries = entries.map(Vec::as_slice).unwrap_or_default();
-        for entry in entries {
-            write_line(out, &entry.to_string()).map_err(CommandError::Output)?;
+    /// Sends a request and returns the JSON of its response.
+    ///
+    /// # Errors
+    ///
+    /// No response, or an error response; its message names the cause.
+    pub(super) fn send(&self, method: Method, path: &str) -> Result<Value, ExitError> {
+        let request = self.client.request(method, format!("http://admin{path}"));
+        let response = self.runtime.block_on(async {
+            let response = request.send().await?;
+            Ok((response.status(), response.bytes().await?))
+        });
+        let (status, body) = response.map_err(|error| self.describe(&error))?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
         }
-        let last = entries.last().and_then(|entry| entry.get("id")?.as_u64());
-        match last {
-            Some(last) => after = last,
-            None => return Ok(()),
-        }
+        let member = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+        let (error, message) = (member("error"), member("message"));
+        Err(ExitError::failure(format!("{error}: {message}")))
     }
-}
 
-/// One request, and the JSON of its answer.
-async fn send_request(socket: &Path, method: Method, path: &str) -> Result<Value, CommandError> {
-    let request_error = |why: String| CommandError::Request(format!("{}: {why}", socket.display()));
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|error| request_error(format!("{error}: is the gateway running here?")))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| request_error(error.to_string()))?;
-    let serving = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header("host", "admin")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| request_error(error.to_string()))?;
-    let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| request_error(error.to_string()))?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await;
-    let body = body
-        .map_err(|error| request_error(error.to_string()))?
-        .to_bytes();
-    serving.abort();
-    let answer: Value = serde_json::from_slice(&body).unwrap_or_default();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let word = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-    Err(CommandError::Request(format!(
-        "{}: {}",
-        word("error"),
-        word("message")
-    )))
-}
-
-// === impl Order ===
-
-impl AdminCommand {
-    fn http_endpoint(&self) -> (Method, String) {
-        match self {
-            Self::List => (Method::GET, "/quarantine".into()),
-            Self::Show(id) => (Method::GET, format!("/quarantine/{id}")),
-            Self::Replay(id) => (Method::POST, format!("/quarantine/{id}/replay")),
-            Self::ReplayAll => (Method::POST, "/quarantine/replay".into()),
-            Self::Drop(id) => (Method::DELETE, format!("/quarantine/{id}")),
-            Self::ResetLockout => (Method::POST, "/thingspace/reset-lockout".into()),
+    fn describe(&self, error: &reqwest::Error) -> ExitError {
+        let socket = self.socket.display();
+        if error.is_timeout() {
+            return ExitError::failure(format!(
+                "admin.socket {socket}: no response within {RESPONSE_TIMEOUT:?}"
+            ));
         }
+        // reqwest's own text names the URL, which is made up.
+        let mut cause: &dyn Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        let hint = if error.is_connect() {
+            "; is the gateway running on this machine?"
+        } else {
+            ""
+        };
+        ExitError::failure(format!("admin.socket {socket}: {cause}{hint}"))
     }
 }

@@ -1,12 +1,10 @@
-//! `journal accept-loss`: what an operator decides about a journal that has lost something.
+//! `journal`: repairs the journal of a stopped gateway.
 
-use std::io::{self, Write};
-
+use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::write_line;
 use crate::{
-    config::{self, Config, Sources},
+    cli::{exit::ExitError, output::print_line, settings_args::SettingsArgs},
     journal::{
         Origin,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -14,53 +12,53 @@ use crate::{
     telemetry::Instruments,
 };
 
-/// Goes on with what is left of a damaged journal. Prints what was done as JSON. Exit code 0 when it was
-/// done, 1 when nothing is missing or it cannot be done, 78 when the settings cannot be read.
-///
-/// # Errors
-///
-/// What the writers say.
-pub fn accept_loss(
-    sources: &Sources,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<u8> {
-    let config = match Config::load(sources) {
-        Ok(loaded) => loaded.config,
-        Err(error) => {
-            write_line(err, &error.to_string())?;
-            return Ok(config::EXIT_CODE);
-        }
-    };
-    let dir = config.journal.dir;
-    let accepted = SqliteJournal::accept_loss(&SqliteOptions {
-        dir: dir.clone(),
-        // Not asked about: the next start does that.
-        origin: Origin::from_url(&config.thingspace.base_url),
-        allow_network_filesystem: config.journal.allow_network_filesystem,
-        instruments: Instruments::noop(),
-    });
-    match accepted {
-        Ok(Some(accepted)) => {
-            let line = json!({
-                "journal_dir": dir,
-                "position_kept": accepted.database_position,
-                "position_reached_before": accepted.marker_position,
-            });
-            write_line(out, &line.to_string())?;
-            Ok(0)
-        }
-        Ok(None) => {
+/// Arguments of `journal`.
+#[derive(Debug, Args)]
+pub struct JournalCommand {
+    #[command(subcommand)]
+    command: JournalSubcommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalSubcommand {
+    /// Accept the loss of data in a damaged journal. Open resume tokens become invalid. A retry of a
+    /// lost change sends it to ThingSpace again
+    AcceptLoss {
+        #[command(flatten)]
+        settings: SettingsArgs,
+    },
+}
+
+// === impl JournalCommand ===
+
+impl JournalCommand {
+    /// Continues a damaged journal with the data that is left, and prints the lost positions as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Exit code 1: the journal is complete or cannot be opened. Exit code 78: invalid settings.
+    pub fn run(self) -> Result<(), ExitError> {
+        let JournalSubcommand::AcceptLoss { settings } = self.command;
+        let config = settings.load()?.config;
+        let dir = config.journal.dir;
+        let accepted = SqliteJournal::accept_loss(&SqliteOptions {
+            dir: dir.clone(),
+            // Not compared here: the next start compares it.
+            origin: Origin::from_url(&config.thingspace.base_url),
+            allow_network_filesystem: config.journal.allow_network_filesystem,
+            instruments: Instruments::noop(),
+        });
+        let Some(loss) = accepted.map_err(ExitError::failure)? else {
             let dir = dir.display();
-            write_line(
-                err,
-                &format!("journal.dir {dir}: nothing is missing, and nothing was changed"),
-            )?;
-            Ok(1)
-        }
-        Err(error) => {
-            write_line(err, &error.to_string())?;
-            Ok(1)
-        }
+            return Err(ExitError::failure(format!(
+                "journal.dir {dir}: nothing is missing; the journal is unchanged"
+            )));
+        };
+        let line = json!({
+            "journal_dir": dir,
+            "last_position": loss.database_position,
+            "lost_position": loss.marker_position,
+        });
+        Ok(print_line(&line.to_string())?)
     }
 }

@@ -14,7 +14,6 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use check::OwnListener;
 pub use choices::{
     AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
     RegisterPolicy, ResendPolicy,

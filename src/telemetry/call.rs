@@ -1,85 +1,129 @@
-//! One call of each kind, from its begin to its end: a span and a measured duration.
+//! One span and one measured duration for each call.
 //!
-//! The spans are tracing's, which tracing-opentelemetry hands on. They are never entered, so that
-//! no log line and no other library's span can come into one: what is exported is what stands here.
+//! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
+//! of libraries never become part of an exported trace.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::HeaderMap;
 use opentelemetry::{
-    Context, KeyValue, StringValue, Value,
-    propagation::TextMapPropagator,
-    trace::{SpanContext, Status, TraceContextExt},
+    Context, KeyValue, StringValue,
+    metrics::Histogram,
+    trace::{Status, TraceContextExt},
 };
-use opentelemetry_http::HeaderExtractor;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use super::{instruments::Instruments, names};
+use crate::telemetry::{instruments::Instruments, labels::CallError, names, propagation};
 
-/// The header that carries a trace on (W3C Trace Context).
-pub const TRACEPARENT: &str = "traceparent";
+/// A gRPC call. Dropped before [`RpcCall::end`], it counts as cancelled by the client.
+pub struct RpcCall(MeasuredCall);
 
-/// What all calls have.
-struct MeasuredCall {
-    span: Span,
-    instruments: Instruments,
-    started: Instant,
-}
+/// A request to ThingSpace. Dropped before its end, it counts as cancelled by the gateway.
+pub struct UpstreamCall(MeasuredCall);
 
-/// A gRPC call that is being answered. Dropped before its end, its client has gone.
-pub struct RpcCall {
-    call: MeasuredCall,
-    method: StringValue,
-    ended: bool,
-}
+/// A request to the callback listener. Dropped before its response, it counts as cancelled by the
+/// sender.
+pub struct CallbackCall(MeasuredCall);
 
-/// A call to ThingSpace. Dropped before its end, it was given up.
-pub struct UpstreamCall {
-    call: MeasuredCall,
-    attributes: Vec<KeyValue>,
-    ended: bool,
-}
-
-/// A request to the callback listener. Dropped before it was answered, its sender has gone.
-pub struct CallbackCall {
-    call: MeasuredCall,
-    attributes: Vec<KeyValue>,
-    ended: bool,
-}
-
-/// The span of a gRPC call, for the handler: what else is known of it.
+/// The span of a gRPC call, for its handler.
 #[derive(Clone)]
 pub struct RpcSpan(Span);
 
-// === impl Call ===
+/// A span and its duration. Recorded once.
+struct MeasuredCall {
+    span: Span,
+    histogram: Histogram<f64>,
+    started: Instant,
+    /// Attributes of the metric, and of the span.
+    attributes: Vec<KeyValue>,
+    /// Recorded if the call is dropped before its end. `None` once the call is recorded.
+    if_dropped: Option<CallResult>,
+}
+
+/// Result of a call.
+struct CallResult {
+    status: Option<KeyValue>,
+    error: Option<StringValue>,
+}
+
+// === impl MeasuredCall ===
 
 impl MeasuredCall {
-    fn new(span: Span, instruments: &Instruments, parent: Option<Context>) -> Self {
+    fn start(
+        span: Span,
+        parent: Option<Context>,
+        histogram: Histogram<f64>,
+        attributes: Vec<KeyValue>,
+        if_dropped: CallResult,
+    ) -> Self {
         if let Some(parent) = parent {
-            // Without the layer there is no span either.
+            // Fails without a tracing-opentelemetry layer; there is no span to export then.
             let _no_layer = span.set_parent(parent);
         }
         Self {
             span,
-            instruments: instruments.clone(),
+            histogram,
             started: Instant::now(),
+            attributes,
+            if_dropped: Some(if_dropped),
         }
     }
 
-    fn set(&self, name: &'static str, value: impl Into<Value>) {
-        self.span.set_attribute(name, value);
+    fn record(&mut self, result: CallResult) {
+        self.if_dropped = None;
+        self.attributes.extend(result.status);
+        if let Some(error) = result.error {
+            self.attributes
+                .push(KeyValue::new(names::ERROR_TYPE, error));
+            // Without a description: an error's text may contain personal data.
+            self.span.set_status(Status::error(""));
+        }
+        for attribute in &self.attributes {
+            self.span
+                .set_attribute(attribute.key.clone(), attribute.value.clone());
+        }
+        // A span ends when it was last left, otherwise when it is dropped.
+        self.span.in_scope(|| {});
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.histogram.record(seconds, &self.attributes);
+    }
+}
+
+impl Drop for MeasuredCall {
+    fn drop(&mut self) {
+        if let Some(result) = self.if_dropped.take() {
+            self.record(result);
+        }
+    }
+}
+
+// === impl CallResult ===
+
+impl CallResult {
+    fn rpc(code: i32) -> Self {
+        let (name, is_error) = rpc_status(code);
+        Self {
+            status: Some(KeyValue::new(names::RPC_STATUS_CODE, name)),
+            error: is_error.then(|| name.into()),
+        }
     }
 
-    fn fail(&self) {
-        // What went wrong is in `error.type`; a text could have anything in it.
-        self.span.set_status(Status::error(""));
+    /// Statuses from `first_error` on are errors.
+    fn http(status: u16, first_error: u16) -> Self {
+        let code = KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+        Self {
+            status: Some(code),
+            error: (status >= first_error).then(|| status.to_string().into()),
+        }
     }
 
-    fn took(&self) -> Duration {
-        self.started.elapsed()
+    fn no_response(error: CallError) -> Self {
+        Self {
+            status: None,
+            error: Some(error.name().into()),
+        }
     }
 }
 
@@ -92,63 +136,41 @@ macro_rules! span {
 // === impl RpcCall ===
 
 impl RpcCall {
-    /// A call begins; its trace goes on from its metadata, where there is one.
+    /// Starts a call. Its trace continues the caller's `traceparent`, if present.
     pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
-        let call = MeasuredCall::new(
+        let attributes = vec![
+            KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
+            KeyValue::new(names::RPC_METHOD, Arc::clone(&method)),
+        ];
+        Self(MeasuredCall::start(
             span!("server", &*method),
-            instruments,
-            Some(extract(metadata)),
-        );
-        call.set(names::RPC_SYSTEM_NAME, "grpc");
-        call.set(names::RPC_METHOD, Arc::clone(&method));
-        Self {
-            call,
-            method: method.into(),
-            ended: false,
-        }
+            Some(propagation::extract(metadata)),
+            instruments.rpc_calls(),
+            attributes,
+            CallResult::rpc(CANCELLED),
+        ))
     }
 
-    /// Its span, for the handler.
+    /// The call's span, for its handler.
     pub fn span(&self) -> RpcSpan {
-        RpcSpan(self.call.span.clone())
+        RpcSpan(self.0.span.clone())
     }
 
-    /// It ends with the status of this number.
+    /// Ends the call with this status code.
     pub fn end(mut self, code: i32) {
-        self.record(code);
-    }
-
-    fn record(&mut self, code: i32) {
-        self.ended = true;
-        let (name, failed) = status(code);
-        let call = &self.call;
-        call.set(names::RPC_STATUS_CODE, name);
-        if failed {
-            call.set(names::ERROR_TYPE, name);
-            call.fail();
-        }
-        call.instruments
-            .rpc(self.method.clone(), name, failed, call.took());
-    }
-}
-
-impl Drop for RpcCall {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.record(1);
-        }
+        self.0.record(CallResult::rpc(code));
     }
 }
 
 // === impl RpcSpan ===
 
 impl RpcSpan {
-    /// Where the trace goes on, as a `traceparent`; `None` when nothing is traced.
+    /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        traceparent(&self.0)
+        propagation::traceparent(&self.0)
     }
 
-    /// Which change it made or found.
+    /// Adds the change that the call made or found.
     pub fn set_change(&self, change_id: &str, request_id: Option<&str>) {
         self.0.set_attribute(names::CHANGE_ID, change_id.to_owned());
         if let Some(request_id) = request_id {
@@ -161,8 +183,8 @@ impl RpcSpan {
 // === impl UpstreamCall ===
 
 impl UpstreamCall {
-    /// A call begins. `template` is its path below the base URL; `parent` the `traceparent` of what
-    /// it is made for.
+    /// Starts a request. `template` is its path template below the base URL, `server` host and port
+    /// of ThingSpace, `parent` the `traceparent` of the call that caused the request.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
@@ -170,191 +192,105 @@ impl UpstreamCall {
         server: (&str, u16),
         parent: Option<&str>,
     ) -> Self {
-        let name = format!("{method} {template}");
-        let parent = parent.map(parse_traceparent);
-        let call = MeasuredCall::new(span!("client", name), instruments, parent);
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
             KeyValue::new(names::URL_TEMPLATE, template),
             KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
             KeyValue::new(names::SERVER_PORT, i64::from(server.1)),
         ];
-        Self {
-            call,
+        Self(MeasuredCall::start(
+            span!("client", format!("{method} {template}")),
+            parent.map(propagation::parse),
+            instruments.http_client(),
             attributes,
-            ended: false,
-        }
+            CallResult::no_response(CallError::Cancelled),
+        ))
     }
 
-    /// Where the trace goes on, as a `traceparent`; `None` when nothing is traced.
+    /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        traceparent(&self.call.span)
+        propagation::traceparent(&self.0.span)
     }
 
-    /// It was answered.
+    /// Ends the request with this response status.
     pub fn end(mut self, status: u16) {
-        self.attributes.push(KeyValue::new(
-            names::HTTP_RESPONSE_STATUS_CODE,
-            i64::from(status),
-        ));
-        self.record((status >= 400).then(|| status.to_string()));
+        self.0.record(CallResult::http(status, 400));
     }
 
-    /// It got no complete answer, for this reason in one word.
-    pub fn fail(mut self, why: &'static str) {
-        self.record(Some(why.to_owned()));
-    }
-
-    fn record(&mut self, error: Option<String>) {
-        self.ended = true;
-        if let Some(error) = error {
-            self.attributes
-                .push(KeyValue::new(names::ERROR_TYPE, error));
-            self.call.fail();
-        }
-        set_span_attributes(&self.call, &self.attributes);
-        self.call
-            .instruments
-            .http_client(&self.attributes, self.call.took());
-    }
-}
-
-impl Drop for UpstreamCall {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.record(Some("cancelled".to_owned()));
-        }
+    /// Ends the request without a complete response.
+    pub fn fail(mut self, error: CallError) {
+        self.0.record(CallResult::no_response(error));
     }
 }
 
 // === impl CallbackCall ===
 
 impl CallbackCall {
-    /// A request begins, and with it a trace: whoever finds the port is not to join others, nor to
-    /// say what is recorded.
+    /// Starts a request with a new trace: unauthenticated senders must neither join other traces nor
+    /// decide on sampling.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         route: &str,
         scheme: &'static str,
     ) -> Self {
-        let known = matches!(
+        let is_standard = matches!(
             method.as_str(),
             "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE"
         );
-        let method = if known { method.as_str() } else { names::OTHER };
-        let name = format!("{method} {route}");
-        let call = MeasuredCall::new(span!("server", name), instruments, None);
+        let method = if is_standard {
+            method.as_str()
+        } else {
+            names::OTHER
+        };
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
             KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
             KeyValue::new(names::URL_SCHEME, scheme),
         ];
-        Self {
-            call,
+        Self(MeasuredCall::start(
+            span!("server", format!("{method} {route}")),
+            None,
+            instruments.http_server(),
             attributes,
-            ended: false,
-        }
+            CallResult::no_response(CallError::Cancelled),
+        ))
     }
 
-    /// It was answered; what is added to its span after that does not prolong it.
+    /// Ends the request with this response status. Its span still accepts attributes and links.
     pub fn record_response(&mut self, status: u16) {
-        self.attributes.push(KeyValue::new(
-            names::HTTP_RESPONSE_STATUS_CODE,
-            i64::from(status),
-        ));
-        self.record((status >= 500).then(|| status.to_string()));
+        self.0.record(CallResult::http(status, 500));
     }
 
-    /// Whether anybody will see its span.
+    /// True if the span is exported.
     pub fn is_sampled(&self) -> bool {
-        span_context(&self.call.span).is_sampled()
+        propagation::span_context(&self.0.span).is_sampled()
     }
 
-    /// Which request it is a result of.
+    /// Adds the ThingSpace request that the callback belongs to.
     pub fn set_request(&self, request_id: &str) {
-        self.call.set(names::REQUEST_ID, request_id.to_owned());
+        self.0
+            .span
+            .set_attribute(names::REQUEST_ID, request_id.to_owned());
     }
 
-    /// Links it to the call that made the change.
+    /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
-        self.call.set(names::CHANGE_ID, change_id.to_owned());
-        let made = parse_traceparent(traceparent).span().span_context().clone();
-        self.call.span.add_link(made);
-    }
-
-    fn record(&mut self, error: Option<String>) {
-        self.ended = true;
-        if let Some(error) = error {
-            self.attributes
-                .push(KeyValue::new(names::ERROR_TYPE, error));
-            self.call.fail();
-        }
-        set_span_attributes(&self.call, &self.attributes);
-        // A span ends when it was last left, or else when it is dropped.
-        self.call.span.in_scope(|| {});
-        self.call
-            .instruments
-            .http_server(&self.attributes, self.call.took());
+        let span = &self.0.span;
+        span.set_attribute(names::CHANGE_ID, change_id.to_owned());
+        let sender = propagation::parse(traceparent);
+        span.add_link(sender.span().span_context().clone());
     }
 }
 
-impl Drop for CallbackCall {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.record(Some("cancelled".to_owned()));
-        }
-    }
-}
+/// gRPC status code of a cancelled call.
+const CANCELLED: i32 = 1;
 
-// === Their parts ===
-
-fn set_span_attributes(call: &MeasuredCall, attributes: &[KeyValue]) {
-    for attribute in attributes {
-        call.span
-            .set_attribute(attribute.key.clone(), attribute.value.clone());
-    }
-}
-
-/// The caller's trace, by its `traceparent` alone: `tracestate` has anything in it.
-fn extract(headers: &HeaderMap) -> Context {
-    let mut ids = HeaderMap::new();
-    if let Some(value) = headers.get(TRACEPARENT) {
-        ids.insert(TRACEPARENT, value.clone());
-    }
-    TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(&ids))
-}
-
-/// The context that a `traceparent` of ours stands for.
-fn parse_traceparent(traceparent: &str) -> Context {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = traceparent.parse() {
-        headers.insert(TRACEPARENT, value);
-    }
-    extract(&headers)
-}
-
-fn span_context(span: &Span) -> SpanContext {
-    span.context().span().span_context().clone()
-}
-
-fn traceparent(span: &Span) -> Option<String> {
-    let context = span_context(span);
-    context.is_valid().then(|| {
-        format!(
-            "00-{}-{}-{:02x}",
-            context.trace_id(),
-            context.span_id(),
-            context.trace_flags().to_u8()
-        )
-    })
-}
-
-/// A status' name, and whether it is the server's failure ("RPC spans", server).
-fn status(code: i32) -> (&'static str, bool) {
+/// Name of a gRPC status, and true if it is a server error (semantic conventions, "RPC spans").
+fn rpc_status(code: i32) -> (&'static str, bool) {
     match code {
         0 => ("OK", false),
-        1 => ("CANCELLED", false),
+        CANCELLED => ("CANCELLED", false),
         3 => ("INVALID_ARGUMENT", false),
         4 => ("DEADLINE_EXCEEDED", true),
         5 => ("NOT_FOUND", false),

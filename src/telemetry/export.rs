@@ -1,7 +1,7 @@
-//! The way to a collector: OTLP over gRPC or HTTP, in the background.
+//! Export to an OpenTelemetry collector, over gRPC or HTTP.
 //!
-//! A collector that is down costs a counter and one log line: spans wait in a bounded queue on a
-//! thread of their own, and nobody waits for them.
+//! An unavailable collector never delays a call: a thread of its own exports spans from a bounded
+//! queue. Failures are counted, and logged once for each outage.
 
 use std::{
     fmt,
@@ -12,7 +12,10 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry::Context;
+use opentelemetry::{
+    Context, KeyValue,
+    metrics::{AsyncInstrumentBuilder, Meter, ObservableCounter},
+};
 use opentelemetry_otlp::{
     ExporterBuildError, MetricExporter, Protocol, SpanExporter, WithExportConfig,
 };
@@ -22,120 +25,167 @@ use opentelemetry_sdk::{
     metrics::{Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter as ExportSpans, SpanProcessor},
 };
-
 use url::Url;
 
-use crate::config::OtlpProtocol;
+use crate::{
+    config::OtlpProtocol,
+    telemetry::{labels::ExportOutcome, names},
+};
 
-/// The paths of the two signals below an HTTP endpoint (OTLP specification).
+/// Paths of the signals below an HTTP endpoint (OTLP specification).
 const TRACES_PATH: &str = "v1/traces";
 const METRICS_PATH: &str = "v1/metrics";
 
-/// What became of spans and metrics on their way to the collector.
+/// Counts exported spans and metrics.
 #[derive(Debug, Default)]
 pub(super) struct ExportCounters {
-    /// Spans that ended and were to be exported.
-    pub(super) ended: AtomicU64,
-    /// Spans that the collector took.
-    pub(super) exported: AtomicU64,
-    /// Spans that it did not take.
-    pub(super) failed: AtomicU64,
-    /// Exports of all metrics that it took, and that it did not.
-    pub(super) metric_exports: AtomicU64,
-    pub(super) failed_metric_exports: AtomicU64,
+    spans_ended: AtomicU64,
+    spans_exported: Arc<OutcomeCounters>,
+    metric_exports: Arc<OutcomeCounters>,
     is_down: AtomicBool,
 }
 
-// === impl Tally ===
+/// One counter for each [`ExportOutcome`].
+#[derive(Debug, Default)]
+struct OutcomeCounters {
+    success: AtomicU64,
+    failure: AtomicU64,
+}
+
+// === impl ExportCounters ===
 
 impl ExportCounters {
-    /// Says once that the collector is down, and once that it is back.
+    /// Reports the counters as metrics.
+    pub(super) fn observe(self: &Arc<Self>, meter: &Meter) {
+        let counter = |name, description| {
+            let counter = meter.u64_observable_counter(name);
+            counter.with_description(description)
+        };
+        let counters = Arc::clone(self);
+        counter(names::TELEMETRY_SPANS_ENDED, "Sampled spans that ended")
+            .with_callback(move |observer| {
+                observer.observe(counters.spans_ended.load(Ordering::Relaxed), &[]);
+            })
+            .build();
+        self.spans_exported.observe(counter(
+            names::TELEMETRY_SPANS_EXPORTED,
+            "Spans sent to the collector, by outcome",
+        ));
+        self.metric_exports.observe(counter(
+            names::TELEMETRY_METRIC_EXPORTS,
+            "Exports of all metrics to the collector, by outcome",
+        ));
+    }
+
+    /// Logs the first failure of an outage, and its end.
     fn log_availability(&self, result: &OTelSdkResult) {
         let is_down = result.is_err();
         if self.is_down.swap(is_down, Ordering::Relaxed) != is_down {
             if is_down {
-                // Not the error's own text: it may have the collector's headers in it.
-                tracing::warn!("the OpenTelemetry collector does not take what is sent to it");
+                // Without the error: its text may contain the collector's headers.
+                tracing::warn!(
+                    "OpenTelemetry export failed: collector unavailable or rejecting data"
+                );
             } else {
-                tracing::info!("the OpenTelemetry collector takes what is sent to it");
+                tracing::info!("OpenTelemetry export recovered");
             }
         }
     }
 }
 
-// === Spans ===
+// === impl OutcomeCounters ===
 
-/// Spans go out in batches, each counted.
-pub(super) fn spans(
+impl OutcomeCounters {
+    fn observe(self: &Arc<Self>, counter: AsyncInstrumentBuilder<'_, ObservableCounter<u64>, u64>) {
+        let this = Arc::clone(self);
+        counter
+            .with_callback(move |observer| {
+                for outcome in ExportOutcome::ALL {
+                    let count = this.counter(outcome).load(Ordering::Relaxed);
+                    observer.observe(count, &[KeyValue::new(names::OUTCOME, outcome.name())]);
+                }
+            })
+            .build();
+    }
+
+    fn counter(&self, outcome: ExportOutcome) -> &AtomicU64 {
+        match outcome {
+            ExportOutcome::Success => &self.success,
+            ExportOutcome::Failure => &self.failure,
+        }
+    }
+
+    fn record(&self, result: &OTelSdkResult, count: u64) {
+        let outcome = match result {
+            Ok(()) => ExportOutcome::Success,
+            Err(_) => ExportOutcome::Failure,
+        };
+        self.counter(outcome).fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+// === Exporters ===
+
+/// Builds an exporter. Always sets the protocol: otherwise the builder reads it from the standard
+/// variables, which can name another one.
+macro_rules! build_exporter {
+    ($builder:expr, $endpoint:expr, $protocol:expr, $path:expr) => {
+        match $protocol {
+            OtlpProtocol::Grpc => {
+                let builder = $builder.with_tonic().with_protocol(Protocol::Grpc);
+                match $endpoint {
+                    Some(url) => builder.with_endpoint(url.as_str()).build(),
+                    None => builder.build(),
+                }
+            }
+            OtlpProtocol::HttpProtobuf => {
+                let builder = $builder.with_http().with_protocol(Protocol::HttpBinary);
+                match $endpoint {
+                    Some(url) => builder.with_endpoint(signal_url(url, $path)).build(),
+                    None => builder.build(),
+                }
+            }
+        }
+    };
+}
+
+/// Builds a processor that exports spans in batches.
+pub(super) fn span_processor(
     endpoint: Option<&Url>,
     protocol: OtlpProtocol,
     counters: &Arc<ExportCounters>,
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
-    let builder = SpanExporter::builder();
-    let exporter = match protocol {
-        OtlpProtocol::Grpc => {
-            let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
-            match endpoint {
-                Some(url) => builder.with_endpoint(url.as_str()).build(),
-                None => builder.build(),
-            }
-        }
-        OtlpProtocol::HttpProtobuf => {
-            // Without it the builder reads the standard variables, which may name another protocol.
-            let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
-            match signal_url(endpoint, TRACES_PATH) {
-                Some(url) => builder.with_endpoint(url).build(),
-                None => builder.build(),
-            }
-        }
-    }?;
-    let counted = CountingExporter {
-        inner: exporter,
+    let inner = build_exporter!(SpanExporter::builder(), endpoint, protocol, TRACES_PATH)?;
+    let exporter = CountingExporter {
+        inner,
         counters: Arc::clone(counters),
     };
     Ok(CountingSpanProcessor {
-        inner: BatchSpanProcessor::builder(counted).build(),
+        inner: BatchSpanProcessor::builder(exporter).build(),
         counters: Arc::clone(counters),
     })
 }
 
-/// Metrics go out at an interval, `OTEL_METRIC_EXPORT_INTERVAL`.
-pub(super) fn metrics(
+/// Builds an exporter of all metrics. The interval is `OTEL_METRIC_EXPORT_INTERVAL`.
+pub(super) fn metric_exporter(
     endpoint: Option<&Url>,
     protocol: OtlpProtocol,
     counters: &Arc<ExportCounters>,
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
-    let builder = MetricExporter::builder();
-    let exporter = match protocol {
-        OtlpProtocol::Grpc => {
-            let builder = builder.with_tonic().with_protocol(Protocol::Grpc);
-            match endpoint {
-                Some(url) => builder.with_endpoint(url.as_str()).build(),
-                None => builder.build(),
-            }
-        }
-        OtlpProtocol::HttpProtobuf => {
-            // Without it the builder reads the standard variables, which may name another protocol.
-            let builder = builder.with_http().with_protocol(Protocol::HttpBinary);
-            match signal_url(endpoint, METRICS_PATH) {
-                Some(url) => builder.with_endpoint(url).build(),
-                None => builder.build(),
-            }
-        }
-    }?;
+    let inner = build_exporter!(MetricExporter::builder(), endpoint, protocol, METRICS_PATH)?;
     Ok(CountingExporter {
-        inner: exporter,
+        inner,
         counters: Arc::clone(counters),
     })
 }
 
-/// The URL of a signal over HTTP, below the endpoint of our own setting.
-fn signal_url(endpoint: Option<&Url>, path: &str) -> Option<String> {
-    let base = endpoint?.as_str().trim_end_matches('/');
-    Some(format!("{base}/{path}"))
+/// The URL of a signal below a base URL.
+fn signal_url(endpoint: &Url, path: &str) -> String {
+    let base = endpoint.as_str().trim_end_matches('/');
+    format!("{base}/{path}")
 }
 
-/// An exporter whose successes and failures are counted.
+/// An exporter that counts its results.
 struct CountingExporter<E> {
     inner: E,
     counters: Arc<ExportCounters>,
@@ -143,8 +193,8 @@ struct CountingExporter<E> {
 
 impl<E> fmt::Debug for CountingExporter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The exporter knows the collector's headers.
-        f.write_str("Counted")
+        // The inner exporter would show the collector's headers.
+        f.debug_struct("CountingExporter").finish_non_exhaustive()
     }
 }
 
@@ -152,11 +202,7 @@ impl ExportSpans for CountingExporter<SpanExporter> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let result = self.inner.export(batch).await;
-        let counter = match result {
-            Ok(()) => &self.counters.exported,
-            Err(_) => &self.counters.failed,
-        };
-        counter.fetch_add(count, Ordering::Relaxed);
+        self.counters.spans_exported.record(&result, count);
         self.counters.log_availability(&result);
         result
     }
@@ -177,11 +223,7 @@ impl ExportSpans for CountingExporter<SpanExporter> {
 impl PushMetricExporter for CountingExporter<MetricExporter> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let result = self.inner.export(metrics).await;
-        let counter = match result {
-            Ok(()) => &self.counters.metric_exports,
-            Err(_) => &self.counters.failed_metric_exports,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.counters.metric_exports.record(&result, 1);
         self.counters.log_availability(&result);
         result
     }
@@ -199,7 +241,7 @@ impl PushMetricExporter for CountingExporter<MetricExporter> {
     }
 }
 
-/// Counts what was to be exported, also what a full queue then drops in silence.
+/// Counts ended spans, including those that a full queue drops.
 #[derive(Debug)]
 struct CountingSpanProcessor {
     inner: BatchSpanProcessor,
@@ -213,7 +255,7 @@ impl SpanProcessor for CountingSpanProcessor {
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.counters.ended.fetch_add(1, Ordering::Relaxed);
+            self.counters.spans_ended.fetch_add(1, Ordering::Relaxed);
         }
         self.inner.on_end(span);
     }

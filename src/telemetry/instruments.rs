@@ -1,225 +1,208 @@
-//! What is measured, once: OTLP and `/metrics` read the same instruments.
+//! Instruments of all synchronous metrics. OTLP and `/metrics` read the same ones.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use opentelemetry::{
-    KeyValue, StringValue,
+    KeyValue,
     metrics::{Counter, Gauge, Histogram, Meter, MeterProvider, UpDownCounter},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use super::names;
+use crate::telemetry::{
+    labels::{
+        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
+        RegistrationState, RejectionReason,
+    },
+    names,
+};
 
-/// Bounds that the conventions advise for durations of calls, in seconds.
+/// Buckets that the semantic conventions advise for durations of calls, in seconds.
 const CALL_SECONDS: [f64; 14] = [
     0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
 ];
-/// Bounds for a synced append: a fast disk takes 0.2 ms, ThingSpace's patience is 4 s.
-const APPEND_SECONDS: [f64; 12] = [
+/// Buckets for a synced write: 0.2 ms on a fast disk; ThingSpace's callbacks time out after 4 s.
+const WRITE_SECONDS: [f64; 12] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 4.0,
 ];
-/// Bounds for what is committed together; the writer takes at most some 1,500.
+/// Buckets for the number of writes in one commit, at most about 1,500.
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1_024.0];
 
-/// The instruments that the rooms record with. Cheap to clone.
+/// Records metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Instruments(Arc<InstrumentsInner>);
 
 struct InstrumentsInner {
-    rpc: Histogram<f64>,
+    rpc_calls: Histogram<f64>,
     http_server: Histogram<f64>,
     http_client: Histogram<f64>,
     callbacks: Counter<u64>,
-    callbacks_unlisted: Counter<u64>,
-    listeners: Gauge<u64>,
-    registrations: Counter<u64>,
-    forwards: Counter<u64>,
+    callbacks_stored_after_timeout: Counter<u64>,
+    callbacks_outside_allow_cidrs: Counter<u64>,
+    registrations: Gauge<u64>,
+    registration_attempts: Counter<u64>,
+    deliveries: Counter<u64>,
     watches_open: UpDownCounter<i64>,
-    append: Histogram<f64>,
-    batch: Histogram<u64>,
+    journal_writes: Histogram<f64>,
+    journal_batches: Histogram<u64>,
 }
 
-/// One open watch: counted until it is dropped.
+/// Counts one open watch until it is dropped.
 pub struct OpenWatch(Instruments);
-
-/// What is appended to the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JournalOperation {
-    /// A change with its devices, or the look whether its key is taken.
-    Claim,
-    /// A change's step.
-    Transition,
-    /// A callback.
-    Callback,
-    /// The look whether a request is that of a change whose outcome is unknown.
-    Attribute,
-    /// The device that a result was looked up to be of.
-    ResolveDevice,
-    /// A callback that cannot be used now, or that one turned out to be usable.
-    Quarantine,
-    /// What became of callbacks that were to be passed on.
-    Forward,
-    /// A small value that is kept by its name.
-    Kv,
-    /// The removal of what is older than the retention.
-    Trim,
-}
 
 // === impl Instruments ===
 
 impl Instruments {
     pub(super) fn new(meter: &Meter) -> Self {
-        let seconds = |name, bounds: &[f64], what| {
+        let seconds = |name, bounds: &[f64], description| {
             let histogram = meter.f64_histogram(name).with_unit("s");
             let histogram = histogram.with_boundaries(bounds.to_vec());
-            histogram.with_description(what).build()
+            histogram.with_description(description).build()
+        };
+        let counter = |name, description| {
+            meter
+                .u64_counter(name)
+                .with_description(description)
+                .build()
         };
         Self(Arc::new(InstrumentsInner {
-            rpc: seconds(
+            rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
-                "gRPC calls, from head to status",
+                "Duration of gRPC calls, until their status",
             ),
             http_server: seconds(
                 names::HTTP_SERVER_REQUEST_DURATION,
                 &CALL_SECONDS,
-                "Requests to the callback listener",
+                "Duration of requests to the callback listener",
             ),
             http_client: seconds(
                 names::HTTP_CLIENT_REQUEST_DURATION,
                 &CALL_SECONDS,
-                "Calls to ThingSpace",
+                "Duration of requests to ThingSpace",
             ),
-            callbacks: meter
-                .u64_counter(names::CALLBACKS)
-                .with_description("Callbacks by what became of them")
-                .build(),
-            callbacks_unlisted: meter
-                .u64_counter(names::CALLBACKS_UNLISTED)
-                .with_description("Callbacks taken from outside callbacks.allow_cidrs")
-                .build(),
-            listeners: meter
-                .u64_gauge(names::CALLBACKS_LISTENERS)
-                .with_description("Guarded callback services, by where they are registered to go")
-                .build(),
+            callbacks: counter(names::CALLBACKS, "Callbacks by outcome"),
+            callbacks_stored_after_timeout: counter(
+                names::CALLBACKS_STORED_AFTER_TIMEOUT,
+                "Callbacks stored after they were rejected with reason store_timeout",
+            ),
+            callbacks_outside_allow_cidrs: counter(
+                names::CALLBACKS_OUTSIDE_ALLOW_CIDRS,
+                "Callbacks accepted from addresses outside callbacks.allow_cidrs",
+            ),
             registrations: meter
-                .u64_counter(names::CALLBACKS_REGISTRATIONS)
-                .with_description("Registrations of this listener by what became of them")
+                .u64_gauge(names::REGISTRATIONS)
+                .with_description("Callback services by the state of their registration")
                 .build(),
-            forwards: meter
-                .u64_counter(names::CALLBACKS_FORWARDS)
-                .with_description("Callbacks that were to be passed on, by what became of them")
-                .build(),
+            registration_attempts: counter(
+                names::REGISTRATION_ATTEMPTS,
+                "Attempts to register the callback URL, by outcome",
+            ),
+            deliveries: counter(
+                names::FORWARD_DELIVERIES,
+                "Deliveries of callbacks to the webhook, by outcome",
+            ),
             watches_open: meter
                 .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
                 .build(),
-            append: seconds(
-                names::JOURNAL_APPEND_DURATION,
-                &APPEND_SECONDS,
-                "Appends to the journal, until they are synced",
+            journal_writes: seconds(
+                names::JOURNAL_WRITE_DURATION,
+                &WRITE_SECONDS,
+                "Duration of writes to the journal, until they are synced",
             ),
-            batch: meter
+            journal_batches: meter
                 .u64_histogram(names::JOURNAL_BATCH_SIZE)
                 .with_boundaries(BATCH_SIZES.to_vec())
-                .with_description("Appends that were committed together")
+                .with_description("Number of writes in one commit")
                 .build(),
         }))
     }
 
-    /// Instruments that nobody reads.
+    /// Instruments without a reader.
     pub fn noop() -> Self {
         Self::new(&SdkMeterProvider::default().meter(names::SCOPE))
     }
 
-    /// A watch was opened.
+    /// Counts an open watch until the returned guard is dropped.
     pub fn open_watch(&self) -> OpenWatch {
         self.0.watches_open.add(1, &[]);
         OpenWatch(self.clone())
     }
 
-    /// An append ended, well or not.
-    pub fn append(&self, operation: JournalOperation, took: Duration, failed: bool) {
+    /// Records the duration of a write to the journal.
+    pub fn journal_write(&self, operation: JournalOperation, elapsed: Duration, failed: bool) {
         let mut attributes = vec![KeyValue::new(names::OPERATION, operation.name())];
         if failed {
             attributes.push(KeyValue::new(names::ERROR_TYPE, "unavailable"));
         }
-        self.0.append.record(took.as_secs_f64(), &attributes);
+        let seconds = elapsed.as_secs_f64();
+        self.0.journal_writes.record(seconds, &attributes);
     }
 
-    /// So many appends were committed together.
-    pub fn batch(&self, appends: usize) {
-        self.0
-            .batch
-            .record(u64::try_from(appends).unwrap_or(u64::MAX), &[]);
+    /// Records the number of writes in one commit.
+    pub fn journal_batch(&self, writes: usize) {
+        let writes = u64::try_from(writes).unwrap_or(u64::MAX);
+        self.0.journal_batches.record(writes, &[]);
     }
 
-    /// A callback was stored (`stored`), had been before (`duplicate`), or was `refused`, for which
-    /// there is a reason.
-    pub fn callback(&self, outcome: &'static str, reason: Option<&'static str>) {
-        let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
-        attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
+    /// Counts a callback. `reason` belongs to the outcomes `quarantined` and `rejected`.
+    pub fn callback(&self, outcome: CallbackOutcome, reason: Option<RejectionReason>) {
+        let attributes = with_reason(outcome.name(), reason.map(RejectionReason::name));
         self.0.callbacks.add(1, &attributes);
     }
 
-    /// A callback was taken from outside the allow-list.
-    pub fn record_unlisted_callback(&self) {
-        self.0.callbacks_unlisted.add(1, &[]);
+    /// Counts a callback that was stored after it was rejected with reason `store_timeout`.
+    pub fn callback_stored_after_timeout(&self) {
+        self.0.callbacks_stored_after_timeout.add(1, &[]);
     }
 
-    /// So many guarded services are registered in this way, a word of a closed set.
-    pub fn listeners(&self, state: &'static str, services: usize) {
+    /// Counts a callback accepted from an address outside `callbacks.allow_cidrs`.
+    pub fn callback_outside_allow_cidrs(&self) {
+        self.0.callbacks_outside_allow_cidrs.add(1, &[]);
+    }
+
+    /// Sets the number of callback services whose registration is in this state.
+    pub fn registrations(&self, state: RegistrationState, services: usize) {
         let services = u64::try_from(services).unwrap_or(u64::MAX);
-        let attributes = [KeyValue::new(names::STATE, state)];
-        self.0.listeners.record(services, &attributes);
+        let attributes = [KeyValue::new(names::STATE, state.name())];
+        self.0.registrations.record(services, &attributes);
     }
 
-    /// This listener was `registered` where none or only itself was, `replaced` another one, or `failed`
-    /// to be registered.
-    pub fn registration(&self, outcome: &'static str) {
-        let attributes = [KeyValue::new(names::OUTCOME, outcome)];
-        self.0.registrations.add(1, &attributes);
+    /// Counts an attempt to register the callback URL.
+    pub fn registration_attempt(&self, outcome: RegistrationOutcome) {
+        let attributes = with_reason(outcome.name(), None);
+        self.0.registration_attempts.add(1, &attributes);
     }
 
-    /// So many callbacks were passed on (`forwarded`), were tried in vain (`failed`), or were given up,
-    /// for which there is a reason.
-    pub fn forwards(&self, outcome: &'static str, reason: Option<&'static str>, callbacks: u64) {
-        let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
-        attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
-        self.0.forwards.add(callbacks, &attributes);
+    /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.
+    pub fn deliveries(&self, outcome: DeliveryOutcome, reason: Option<DropReason>, count: u64) {
+        let attributes = with_reason(outcome.name(), reason.map(DropReason::name));
+        self.0.deliveries.add(count, &attributes);
     }
 
-    pub(super) fn rpc(
-        &self,
-        method: StringValue,
-        code: &'static str,
-        failed: bool,
-        took: Duration,
-    ) {
-        let mut attributes = vec![
-            KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
-            KeyValue::new(names::RPC_METHOD, method),
-            KeyValue::new(names::RPC_STATUS_CODE, code),
-        ];
-        if failed {
-            attributes.push(KeyValue::new(names::ERROR_TYPE, code));
-        }
-        self.0.rpc.record(took.as_secs_f64(), &attributes);
+    pub(super) fn rpc_calls(&self) -> Histogram<f64> {
+        self.0.rpc_calls.clone()
     }
 
-    pub(super) fn http_server(&self, attributes: &[KeyValue], took: Duration) {
-        self.0.http_server.record(took.as_secs_f64(), attributes);
+    pub(super) fn http_server(&self) -> Histogram<f64> {
+        self.0.http_server.clone()
     }
 
-    pub(super) fn http_client(&self, attributes: &[KeyValue], took: Duration) {
-        self.0.http_client.record(took.as_secs_f64(), attributes);
+    pub(super) fn http_client(&self) -> Histogram<f64> {
+        self.0.http_client.clone()
     }
 }
 
-impl std::fmt::Debug for Instruments {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Instruments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Instruments").finish_non_exhaustive()
     }
+}
+
+fn with_reason(outcome: &'static str, reason: Option<&'static str>) -> Vec<KeyValue> {
+    let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
+    attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
+    attributes
 }
 
 // === impl OpenWatch ===
@@ -227,23 +210,5 @@ impl std::fmt::Debug for Instruments {
 impl Drop for OpenWatch {
     fn drop(&mut self) {
         self.0.0.watches_open.add(-1, &[]);
-    }
-}
-
-// === impl Append ===
-
-impl JournalOperation {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Claim => "claim",
-            Self::Transition => "step",
-            Self::Callback => "callback",
-            Self::Attribute => "attribute",
-            Self::Quarantine => "quarantine",
-            Self::Forward => "forward",
-            Self::ResolveDevice => "name",
-            Self::Kv => "note",
-            Self::Trim => "trim",
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! Log lines, on standard error: standard output is for what a command was asked to print.
+//! Log lines on standard error. Standard output is reserved for the output of commands.
 
 use std::io::{self, IsTerminal as _};
 
@@ -12,15 +12,17 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use super::{TelemetryError, names};
-use crate::config::LogFormat;
+use crate::{
+    config::LogFormat,
+    telemetry::{error::TelemetryError, names},
+};
 
-/// Sends the log lines that `filter` lets pass (syntax of tracing's `EnvFilter`, such as `info`) to
-/// standard error, and the spans of this room to `tracer`, for the whole process and once only.
+/// Writes the log lines that match `filter` (syntax of tracing's `EnvFilter`) to standard error, and
+/// sends the spans of this module to `tracer`. Applies to the whole process.
 ///
 /// # Errors
 ///
-/// [`TelemetryError`] for an unreadable filter or a second call.
+/// An invalid filter, or a second call.
 pub(super) fn init(
     log_format: LogFormat,
     filter: &str,
@@ -42,7 +44,7 @@ pub(super) fn init(
     set.map_err(|_| TelemetryError::AlreadySet)
 }
 
-/// Log lines through their filter. Spans have one of their own: no log filter turns them off.
+/// Applies the log filter to log lines only. Spans are exported regardless.
 fn registry<L>(
     lines: L,
     filter: EnvFilter,
@@ -53,7 +55,7 @@ where
     tracing_subscriber::registry().with(lines.with_filter(filter))
 }
 
-/// Only what this room begins, and no events: nothing else gets into a span.
+/// Exports the spans of this module, without events. Ignores the spans of other libraries.
 fn spans<S>(tracer: SdkTracer) -> impl Layer<S> + Send + Sync
 where
     S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
@@ -68,13 +70,13 @@ where
         .with_filter(ours.with_max_level_hint(LevelFilter::INFO))
 }
 
-/// A terminal that asks for no colour (<https://no-color.org>) gets none.
+/// False if `NO_COLOR` is set (<https://no-color.org>).
 fn wants_color() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-// The layer would report a failed write with `eprintln!`, which panics when standard error is what
-// failed: neither form reports its own errors.
+// Both formats disable `log_internal_errors`: it reports a failed write with `eprintln!`, which panics
+// if standard error itself failed.
 
 fn json_lines<S, W>(writer: W) -> impl Layer<S> + Send + Sync
 where

@@ -10,7 +10,7 @@ use url::Url;
 use super::settings::ClientBuildError;
 use crate::{
     domain::trace::TraceParent,
-    telemetry::{Instruments, TRACEPARENT, UpstreamCall},
+    telemetry::{CallError, Instruments, TRACEPARENT, UpstreamCall},
 };
 
 /// The header that carries the session.
@@ -133,8 +133,8 @@ impl Http {
         let result = exchange(request, info.max_body).await;
         match &result {
             Ok(reply) => call.end(reply.status.as_u16()),
-            Err(SendError::NotSent(_)) => call.fail("not_sent"),
-            Err(SendError::NoResponse(_)) => call.fail("no_answer"),
+            Err(SendError::NotSent(_)) => call.fail(CallError::NotSent),
+            Err(SendError::NoResponse(_)) => call.fail(CallError::NoResponse),
         }
         result
     }

@@ -383,6 +383,34 @@ async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_chan
 }
 
 #[tokio::test]
+async fn the_demo_shows_a_failure_a_resumed_watch_duplicates_and_a_retry_that_sends_nothing() {
+    let demo = run(&["demo"]).await;
+    assert!(demo.status.success(), "{demo:?}");
+    let out = String::from_utf8(demo.stdout).unwrap();
+    for part in [
+        "ChangeEsimPlan with 12 devices: change ",
+        "FAILED     UnifiedWebService.REQUEST_FAILED.DeviceNotFound",
+        "The connection is cut after 6 results. A new watch resumes with the last token:",
+        "The change is finished: 12 results, 0 missing, 0 repeated.",
+        "The gateway returned the same change. Requests sent to ThingSpace: 1.",
+        "ChangeFiveGBiPlan with 12 devices: change ",
+        "FAILED     UnifiedWebService.REQUEST_FAILED.AddressNotQualified",
+        "Callbacks that arrived twice: 4. Clients received each result once.",
+        "CHANGE TYPE ",
+    ] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    assert!(!out.contains('\u{1b}'), "no escape codes: {out}");
+    let report: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    for change in report["changes"].as_array().unwrap() {
+        assert_eq!(
+            (&change["succeeded"], &change["failed"]),
+            (&10.into(), &2.into())
+        );
+    }
+}
+
+#[tokio::test]
 async fn the_scenarios_are_listed_as_the_manual_has_them_and_as_json() {
     let table = run(&["sandbox", "scenarios"]).await;
     assert_eq!(table.status.code(), Some(0), "{table:?}");

@@ -172,7 +172,10 @@ async fn a_command_without_a_running_gateway_fails_with_one_line() {
     let directory = TestDir::new();
     let (code, output) = text(&operate(&directory, &["quarantine", "list"]).await);
     assert_eq!((code, output.lines().count()), (Some(1), 1), "{output}");
-    assert!(output.contains("is the gateway running here?"), "{output}");
+    assert!(
+        output.contains("is the gateway running on this machine?"),
+        "{output}"
+    );
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn metrics(gateway: &Gateway) -> String {
 async fn wait_for_gauge(gateway: &Gateway, state: &str, services: u64) -> String {
     let wanted = |metrics: &str| {
         metrics.lines().any(|line| {
-            line.starts_with("thingspace_gateway_callbacks_listeners{")
+            line.starts_with("thingspace_gateway_registrations{")
                 && line.contains(&format!("thingspace_gateway_state=\"{state}\""))
                 && line.ends_with(&format!(" {services}"))
         })
@@ -179,7 +179,7 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
     let directory = TestDir::new();
     let gateway = platform.setup(&directory, "never").start().await;
 
-    let metrics = wait_for_gauge(&gateway, "elsewhere", 1).await;
+    let metrics = wait_for_gauge(&gateway, "other_url", 1).await;
     wait_for_gauge(&gateway, "missing", 1).await;
     wait_for_gauge(&gateway, "unknown", 0).await;
     let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
@@ -192,7 +192,7 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
 
     let (code, log) = gateway.terminate().await;
     assert_eq!(code, Some(0));
-    let drift = lines(&log, "callbacks are registered to go elsewhere");
+    let drift = lines(&log, "another callback listener is registered");
     assert_eq!(drift.len(), 1, "{log}");
     assert!(drift[0].contains("https://old.example.com:9002\""), "{log}");
     assert_eq!(lines(&log, "no callback listener is registered").len(), 1);
@@ -207,8 +207,8 @@ async fn if_unclaimed_registers_only_where_no_listener_is() {
     let directory = TestDir::new();
     let gateway = platform.setup(&directory, "if_unclaimed").start().await;
 
-    wait_for_gauge(&gateway, "here", 1).await;
-    wait_for_gauge(&gateway, "elsewhere", 1).await;
+    wait_for_gauge(&gateway, "registered", 1).await;
+    wait_for_gauge(&gateway, "other_url", 1).await;
     assert_eq!(
         platform.registered().await,
         [
@@ -249,8 +249,8 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
         .await
         .expect("in time");
     let gateway = starting.await.unwrap();
-    let metrics = wait_for_gauge(&gateway, "here", 2).await;
-    let replaced = "thingspace_gateway_callbacks_registrations_total{";
+    let metrics = wait_for_gauge(&gateway, "registered", 2).await;
+    let replaced = "thingspace_gateway_registration_attempts_total{";
     let replaced = metrics
         .lines()
         .find(|line| line.starts_with(replaced))
@@ -261,7 +261,10 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
     );
 
     let (_, log) = gateway.terminate().await;
-    let displaced = lines(&log, "another callback listener was displaced");
+    let displaced = lines(
+        &log,
+        "replaced the registration of another callback listener",
+    );
     assert_eq!(displaced.len(), 2, "{log}");
     assert!(
         displaced[0].contains("https://old.example.com:9002\""),
@@ -281,7 +284,7 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
 
     // The next start finds itself, and registers nothing.
     let gateway = platform.setup(&directory, "replace").start().await;
-    let metrics = wait_for_gauge(&gateway, "here", 2).await;
+    let metrics = wait_for_gauge(&gateway, "registered", 2).await;
     assert!(!metrics.contains("registrations_total{"), "{metrics}");
     gateway.terminate().await;
 }
@@ -296,10 +299,10 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
     }
     let directory = TestDir::new();
     let gateway = platform.setup(&directory, "if_unclaimed").start().await;
-    wait_for_gauge(&gateway, "other_credentials", 2).await;
+    wait_for_gauge(&gateway, "wrong_credentials", 2).await;
     gateway.terminate().await;
     let gateway = platform.setup(&directory, "replace").start().await;
-    wait_for_gauge(&gateway, "here", 2).await;
+    wait_for_gauge(&gateway, "registered", 2).await;
     assert_eq!(
         platform.registered().await,
         [
@@ -309,7 +312,7 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
     );
     let (_, log) = gateway.terminate().await;
     assert!(
-        lines(&log, "displaced").is_empty(),
+        lines(&log, "replaced the registration").is_empty(),
         "nobody else was there: {log}"
     );
 }

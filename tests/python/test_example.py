@@ -2,7 +2,7 @@
 
 
 def test_every_device_gets_its_result(start, example):
-    gateway = start(sandbox__failure_share="0.2", sandbox__duplicate_share="0.5")
+    gateway = start(sandbox__failure_rate="0.2", sandbox__duplicate_rate="0.5")
     done = example("--target", gateway.address, "--devices", "50")
     assert done.returncode == 0, done.stderr
     results = [line for line in done.stdout.splitlines() if line.startswith("row-")]

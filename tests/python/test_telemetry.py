@@ -50,7 +50,7 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     request_id = str(uuid.uuid4())
 
     def early(_):
-        # A callback may come before the answer that it belongs to.
+        # A callback can arrive before the response to its request.
         assert post(gateway, callback(request_id, request.devices[0].iccid)) == 200
         return 200, {"requestId": request_id}
 
@@ -107,7 +107,7 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     end()
 
 
-def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
+def test_the_metrics_agree_with_the_calls(start, stubs, tmp_path):
     pb, Stub = stubs
     upstream = ThingSpace()
     settings = CREDENTIALS | {
@@ -158,29 +158,29 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     outcome = lambda name: samples(
         gateway, "thingspace_gateway_callbacks_total", thingspace_gateway_outcome=name
     )
-    assert (outcome("stored"), outcome("duplicate"), outcome("refused")) == (18, 3, 0)
+    assert (outcome("stored"), outcome("duplicate"), outcome("rejected")) == (18, 3, 0)
     state = lambda name: samples(gateway, "thingspace_gateway_changes", thingspace_gateway_state=name)
     assert (state("FINISHED"), state("ACCEPTED"), state("QUEUED")) == (4, 1, 0)
     assert open_watches == 1
     appended = lambda what: samples(
-        gateway, "thingspace_gateway_journal_append_duration_seconds_count",
+        gateway, "thingspace_gateway_journal_write_duration_seconds_count",
         thingspace_gateway_operation=what,
     )
-    assert (appended("callback"), appended("claim"), appended("step")) == (21, 6, 10)
+    assert (appended("callback"), appended("claim"), appended("transition")) == (21, 6, 10)
     assert samples(gateway, "thingspace_gateway_journal_batch_size_sum") >= 37
 
     # The manual names every metric, and no other.
     manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
     described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
     exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
-    # Those that only a collector, an unlisted address or the listener guard brings about.
+    # Those that only a collector, a late write, an unlisted address, registration or forwarding produces.
     rare = {
         name for name in described
-        if any(word in name for word in ("_telemetry_", "_unlisted_", "_listeners", "_registrations_", "_forwards_"))
+        if any(word in name for word in ("_telemetry_", "_after_timeout_", "_outside_allow_cidrs_", "_registration", "_forward_"))
     }
     assert exposed - described == set() and described - exposed <= rare
 
-    # What is counted by state is counted anew from the journal.
+    # The gauge by state is computed from the journal again after a restart.
     assert gateway.stop() == 0
     gateway = start(**settings)
     assert (state("FINISHED"), state("ACCEPTED")) == (4, 1)
@@ -192,10 +192,10 @@ def test_no_secret_name_or_address_is_in_any_span_metric_or_log_line(start, stub
     endpoint, end = otlp.over_grpc(received)
 
     def answer(body):
-        # ThingSpace repeats what it does not like.
+        # ThingSpace quotes rejected values in its errors.
         place = body["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"]
-        said = f"{place['customerName']['lastName']} at {place['address']['addressLine1']}?"
-        return 400, {"errorCode": "UnifiedWebService.INPUT_INVALID.Address", "errorMessage": said}
+        message = f"{place['customerName']['lastName']} at {place['address']['addressLine1']}?"
+        return 400, {"errorCode": "UnifiedWebService.INPUT_INVALID.Address", "errorMessage": message}
 
     upstream = ThingSpace(answer)
     gateway = start(
@@ -249,17 +249,17 @@ def test_no_secret_name_or_address_is_in_any_span_metric_or_log_line(start, stub
     assert gateway.stop() == 0
     end()
 
-    said = "\n".join([*gateway.log, metrics, received.received.decode(errors="replace")])
+    output = "\n".join([*gateway.log, metrics, received.received.decode(errors="replace")])
     assert len(received.spans) >= 7 and len(gateway.log) > 100
     assert TOKEN in str(upstream.changes()[0][1]), "the planted token was in use"
     basic = base64.b64encode(b"planted-app-key:planted-app-secret").decode()
     assert any(basic in headers["authorization"] for _, headers, _ in upstream.requests)
     for secret in [r"[Pp]lanted[-s a-z]", TOKEN, SESSION, basic]:
-        found = re.search(f".*{secret}.*", said)
+        found = re.search(f".*{secret}.*", output)
         assert not found, found.group(0)[:500]
 
 
-def test_a_collector_that_is_down_costs_a_counter_and_one_line(start, stubs):
+def test_an_unavailable_collector_is_counted_and_logged_once(start, stubs):
     pb, Stub = stubs
     gateway = start(
         telemetry__otlp_endpoint="http://127.0.0.1:9",
@@ -276,8 +276,8 @@ def test_a_collector_that_is_down_costs_a_counter_and_one_line(start, stubs):
         assert [m.WhichOneof("event") for m in Stub(channel).WatchRequest(watch)][-1] == "finished"
 
     deadline = time.monotonic() + 60
-    failed = {"thingspace_gateway_outcome": "failed"}
-    while not samples(gateway, "thingspace_gateway_telemetry_spans_total", **failed):
+    failed = {"thingspace_gateway_outcome": "failure"}
+    while not samples(gateway, "thingspace_gateway_telemetry_spans_exported_total", **failed):
         assert time.monotonic() < deadline
     assert gateway.stop() == 0
     lines = [line for line in gateway.log if "collector" in line]

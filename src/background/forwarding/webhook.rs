@@ -1,6 +1,6 @@
-//! The webhook: one POST for each callback, as ThingSpace would have sent it.
+//! Delivers callbacks to the webhook: one POST for each, as ThingSpace sends it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reqwest::{Client, header, redirect, retry};
 use secrecy::{ExposeSecret, SecretString};
@@ -9,195 +9,212 @@ use thingspace_loopback::is_loopback_url;
 use tokio::time::timeout;
 use url::Url;
 
-use super::Destination;
-use crate::journal::QueuedForward;
+use crate::{
+    background::{
+        forwarding::{destination::Destination, loop_header::FORWARDED_BY},
+        url_origin::url_origin,
+    },
+    journal::QueuedForward,
+    telemetry::DropReason,
+};
 
-/// How long a try may take. ThingSpace itself waits some 4 s.
+/// Time for a delivery. ThingSpace itself waits about 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long connecting may.
+/// Time for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// What is read of an answer, so that its connection can be used again.
-const MAX_ANSWER: usize = 16 * 1024;
-/// How long is waited for the rest of an answer. Its head has said it all: the connection is dropped
-/// then, as what is slow to end must not hold a place.
+/// Maximum number of bytes that are read of a response body, so that its connection is reusable.
+const MAX_RESPONSE_BODY: usize = 16 * 1024;
+/// Time for a response body. A longer one would block a delivery although the status has arrived.
 const RESPONSE_DRAIN_TIMEOUT: Duration = Duration::from_millis(250);
-/// A longer wait is not believed.
+/// Maximum number of seconds of a `Retry-After` header.
 const MAX_RETRY_AFTER: u64 = 60 * 60;
-/// What stands for the service's name in the address.
+/// Placeholder for the name of the callback service in the URL.
 const SERVICE_PLACEHOLDER: &str = "{service}";
 
-/// The client for an address, made anew when that changes.
-#[derive(Default)]
-pub(super) struct WebhookClient(Option<(SecretString, Client)>);
+/// The HTTP client, rebuilt when the URL changes.
+pub(super) struct WebhookClient {
+    /// Id of this gateway for the loop header.
+    forwarder_id: Arc<str>,
+    client: Option<(Arc<SecretString>, Client)>,
+}
 
-/// What a page is sent by.
+/// Client, URL and credentials for a batch.
 pub(super) struct WebhookTarget {
+    forwarder_id: Arc<str>,
     client: Client,
-    template: SecretString,
-    credentials: Option<(SecretString, SecretString)>,
-    /// Scheme, host and port: what may be shown of the address.
+    template: Arc<SecretString>,
+    credentials: Option<(Arc<SecretString>, Arc<SecretString>)>,
+    /// Scheme, host and port, for the log.
     pub(super) url_origin: String,
 }
 
-/// Why a callback was not passed on. Says nothing of the address or of what was answered.
+/// A failed delivery. Contains neither the URL nor the response.
 #[derive(Debug, Clone)]
 pub(super) enum DeliveryError {
-    /// It will not be: the word that metrics have for it.
-    Permanent(&'static str),
-    /// The webhook does not take this one; it may take others.
+    /// No retry can succeed. Holds the metric reason.
+    Permanent(DropReason),
+    /// The webhook rejects this callback but may accept others.
     Rejected {
         reason: &'static str,
-        /// How long it does not want to see it.
+        /// Minimum delay before this callback is sent again.
         retry_after: Duration,
     },
-    /// The webhook takes nothing now.
+    /// The webhook accepts no callbacks at the moment.
     Unavailable {
         reason: &'static str,
-        /// How long it wants to be left alone.
+        /// Minimum delay before anything is sent.
         retry_after: Duration,
     },
 }
 
-// === impl Webhook ===
+// === impl WebhookClient ===
 
 impl WebhookClient {
+    pub(super) fn new(forwarder_id: String) -> Self {
+        Self {
+            forwarder_id: forwarder_id.into(),
+            client: None,
+        }
+    }
+
     pub(super) fn target(
         &mut self,
         destination: &Destination,
     ) -> Result<WebhookTarget, DeliveryError> {
-        if destination.is_own_listener {
-            return Err(DeliveryError::unavailable(
-                "callbacks.forward_url is this listener itself",
-            ));
-        }
         let template = destination.url.expose_secret();
-        // The settings were checked, and a file may have changed since.
-        let url = expand_template(template, "CarrierService");
-        let url =
-            url.ok_or_else(|| DeliveryError::unavailable("callbacks.forward_url is no address"))?;
-        let client = match &self.0 {
-            Some((known, client)) if known.expose_secret() == template => client.clone(),
+        let url = expand_template(template, "CarrierService")?;
+        let client = match &self.client {
+            Some((current, client)) if current.expose_secret() == template => client.clone(),
             _ => {
-                let client = client(&url)?;
-                self.0 = Some((destination.url.clone(), client.clone()));
+                let client = build_client(&url)?;
+                self.client = Some((Arc::clone(&destination.url), client.clone()));
                 client
             }
         };
         Ok(WebhookTarget {
+            forwarder_id: Arc::clone(&self.forwarder_id),
             client,
-            template: destination.url.clone(),
+            template: Arc::clone(&destination.url),
             credentials: destination.credentials.clone(),
-            url_origin: url_origin(&url),
+            url_origin: url_origin(url.as_str()),
         })
     }
 }
 
-/// A client that follows nobody and repeats nothing by itself.
-fn client(url: &Url) -> Result<Client, DeliveryError> {
+/// Builds a client that neither follows redirects nor retries.
+fn build_client(url: &Url) -> Result<Client, DeliveryError> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .timeout(TIMEOUT)
         .connect_timeout(CONNECT_TIMEOUT)
         .user_agent(concat!("thingspace-gateway/", env!("CARGO_PKG_VERSION")));
-    // Plain http asks for no authorities, and a bare system has none.
+    // Plain http needs no certificate authorities, which may be missing on the system.
     if url.scheme() == "http" {
         builder = builder.tls_certs_only([]);
     }
-    // A proxy cannot reach our own loopback interface.
+    // A proxy cannot reach our loopback interface.
     if is_loopback_url(url) {
         builder = builder.no_proxy();
     }
     let built = builder.build();
-    built.map_err(|_| DeliveryError::unavailable("there is no client for it"))
+    built.map_err(|_| DeliveryError::unavailable("cannot build the HTTP client"))
 }
 
-fn expand_template(template: &str, service: &str) -> Option<Url> {
-    let url = Url::parse(&template.replace(SERVICE_PLACEHOLDER, service)).ok()?;
-    (matches!(url.scheme(), "http" | "https") && url.has_host()).then_some(url)
+/// Inserts the service into the URL. The configuration check has validated the URL, but its file may
+/// have changed since.
+fn expand_template(template: &str, service: &str) -> Result<Url, DeliveryError> {
+    Url::parse(&template.replace(SERVICE_PLACEHOLDER, service))
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+        .ok_or_else(|| {
+            DeliveryError::unavailable("callbacks.forward_url is not an http or https URL")
+        })
 }
 
-fn url_origin(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port_or_known_default().unwrap_or_default();
-    format!("{}://{host}:{port}", url.scheme())
-}
-
-// === impl Line ===
+// === impl WebhookTarget ===
 
 impl WebhookTarget {
-    /// Sends one, once.
+    /// Sends a callback once.
     pub(super) async fn deliver(&self, forward: &QueuedForward) -> Result<(), DeliveryError> {
         let body = forward
             .body
             .as_deref()
-            .ok_or(DeliveryError::Permanent("trimmed"))?;
-        let template = self.template.expose_secret();
-        let service = forward.service.as_ref().map(|service| service.as_str());
-        // Only a path that is no service's lacks the name.
-        let service = match service {
-            None if template.contains(SERVICE_PLACEHOLDER) => {
-                return Err(DeliveryError::Permanent("no_service"));
-            }
-            service => service.unwrap_or_default(),
-        };
-        let url = expand_template(template, service);
-        let url =
-            url.ok_or_else(|| DeliveryError::unavailable("callbacks.forward_url is no address"))?;
-        let sent = self
+            .ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
+        let response = self
             .client
-            .post(url)
+            .post(self.url(forward)?)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(FORWARDED_BY, &*self.forwarder_id)
             .body(insert_credentials(body, self.credentials.as_ref()))
             .send()
             .await;
-        let mut response = sent.map_err(|error| DeliveryError::from_reqwest(&error))?;
+        let mut response = response.map_err(|error| DeliveryError::from_reqwest(&error))?;
         let status = response.status();
-        let wait = retry_after(response.headers());
-        let rest = async {
+        let retry_after = retry_after(response.headers());
+        let is_loop = response
+            .headers()
+            .get(FORWARDED_BY)
+            .is_some_and(|id| id.as_bytes() == self.forwarder_id.as_bytes());
+        let drain = async {
             let mut read = 0;
             while let Ok(Some(chunk)) = response.chunk().await
-                && read < MAX_ANSWER
+                && read < MAX_RESPONSE_BODY
             {
                 read += chunk.len();
             }
         };
-        let _read_or_not = timeout(RESPONSE_DRAIN_TIMEOUT, rest).await;
-        let refused = |why| {
+        let _drained_or_not = timeout(RESPONSE_DRAIN_TIMEOUT, drain).await;
+        let rejected = |reason| {
             Err(DeliveryError::Rejected {
-                reason: why,
-                retry_after: wait,
+                reason,
+                retry_after,
             })
         };
-        let down = |why| {
+        let unavailable = |reason| {
             Err(DeliveryError::Unavailable {
-                reason: why,
-                retry_after: wait,
+                reason,
+                retry_after,
             })
         };
         match status.as_u16() {
             200..=299 => Ok(()),
-            300..=399 => refused("it answered with a redirect, which is not followed"),
-            // They all carry the same pair: who tries a wrong one too often may be locked out.
-            401 | 403 => down("it answered 401 or 403"),
-            404 | 410 => refused("it answered 404 or 410"),
-            429 => down("it answered 429"),
-            400..=499 => refused("it answered with another 4xx"),
-            _ => down("it answered 5xx"),
+            300..=399 => rejected("webhook returned a redirect, which is not followed"),
+            // All callbacks carry the same credentials: repeated attempts may lock the user.
+            401 | 403 => unavailable("webhook returned 401 or 403"),
+            404 | 410 => rejected("webhook returned 404 or 410"),
+            409 if is_loop => Err(DeliveryError::Permanent(DropReason::Loop)),
+            429 => unavailable("webhook returned 429"),
+            400..=499 => rejected("webhook returned another 4xx"),
+            _ => unavailable("webhook returned 5xx"),
         }
+    }
+
+    fn url(&self, forward: &QueuedForward) -> Result<Url, DeliveryError> {
+        let template = self.template.expose_secret();
+        let service = forward.service.as_ref().map(|service| service.as_str());
+        // The path of a callback need not name a valid service.
+        if service.is_none() && template.contains(SERVICE_PLACEHOLDER) {
+            return Err(DeliveryError::Permanent(DropReason::NoServiceName));
+        }
+        expand_template(template, service.unwrap_or_default())
     }
 }
 
-/// Seconds; its date form would need the two clocks to agree.
+/// Reads a `Retry-After` in seconds. Its date form would depend on the webhook's clock.
 fn retry_after(headers: &header::HeaderMap) -> Duration {
     let value = headers.get(header::RETRY_AFTER);
     let seconds = value.and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
     Duration::from_secs(seconds.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
-/// The body with the pair in it, first as ThingSpace has it. The journal keeps an object without.
-fn insert_credentials(body: &str, login: Option<&(SecretString, SecretString)>) -> String {
-    let (Some((username, password)), Some(rest)) = (login, body.strip_prefix('{')) else {
+/// Inserts the credentials as the first members of the body, as ThingSpace does. The stored body has
+/// none.
+fn insert_credentials(
+    body: &str,
+    credentials: Option<&(Arc<SecretString>, Arc<SecretString>)>,
+) -> String {
+    let (Some((username, password)), Some(rest)) = (credentials, body.strip_prefix('{')) else {
         return body.to_owned();
     };
     let text = |secret: &SecretString| Value::from(secret.expose_secret()).to_string();
@@ -206,24 +223,24 @@ fn insert_credentials(body: &str, login: Option<&(SecretString, SecretString)>) 
     format!(r#"{{"username":{username},"password":{password}{comma}{rest}"#)
 }
 
-// === impl Failure ===
+// === impl DeliveryError ===
 
 impl DeliveryError {
-    fn unavailable(why: &'static str) -> Self {
+    fn unavailable(reason: &'static str) -> Self {
         Self::Unavailable {
-            reason: why,
+            reason,
             retry_after: Duration::ZERO,
         }
     }
 
-    /// Not the error's own text: that has the URL in it.
+    /// Does not use the text of the error, which contains the URL.
     fn from_reqwest(error: &reqwest::Error) -> Self {
         Self::unavailable(if error.is_connect() {
-            "no connection could be made"
+            "cannot connect to the webhook"
         } else if error.is_timeout() {
-            "it did not answer in time"
+            "webhook did not respond in time"
         } else {
-            "the connection broke before it had answered"
+            "connection closed before the response"
         })
     }
 }
@@ -234,7 +251,8 @@ mod tests {
 
     #[test]
     fn credentials_are_inserted_first_and_the_rest_of_the_body_is_unchanged() {
-        let login = (SecretString::from("us\"er"), SecretString::from("pw"));
+        let secret = |value: &str| Arc::new(SecretString::from(value));
+        let login = (secret("us\"er"), secret("pw"));
         let insert = |body: &str| insert_credentials(body, Some(&login));
         assert_eq!(
             insert(r#"{"requestId":"r","x":1.10}"#),
@@ -245,10 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn only_scheme_host_and_port_of_the_webhook_are_shown() {
-        let url =
-            expand_template("https://old.example.com/hooks/{service}?token=hush", "X").unwrap();
-        assert_eq!(url.path(), "/hooks/X");
-        assert_eq!(url_origin(&url), "https://old.example.com:443");
+    fn the_service_replaces_its_placeholder() {
+        let url = expand_template("https://old.example.com/hooks/{service}?token=hush", "X");
+        assert_eq!(url.unwrap().path(), "/hooks/X");
     }
 }

@@ -1,49 +1,49 @@
-//! The address that should be registered, and what a registration means beside it.
+//! The registration that should exist, and its comparison with the existing ones.
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use crate::{
+    config::{CallbacksConfig, Secret},
     domain::newtypes::{AccountName, CallbackService},
+    telemetry::RegistrationState,
     thingspace::ListenerRegistration,
 };
 
-/// The services that tell results.
+/// Callback services that report results.
 pub(super) const RESULT_SERVICES: [&str; 2] =
     [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
-/// Characters of a foreign host that are shown.
-const MAX_HOST: usize = 255;
 
-/// The listener's address, and what callbacks should carry.
-#[derive(Debug, Clone)]
-pub struct DesiredListener {
-    /// What is in front of the listener's paths. Without user name, query and fragment.
-    pub public_url: Url,
-    /// The last segment of its paths.
-    pub path_secret: Option<SecretString>,
+/// The callback listener as it should be registered.
+#[derive(Debug)]
+pub(super) struct DesiredListener {
+    /// Prefix of the listener's paths. Has no user name, query or fragment.
+    public_url: Url,
+    /// Last segment of the listener's paths.
+    path_secret: Option<SecretString>,
     /// User name and password.
-    pub credentials: Option<(SecretString, SecretString)>,
+    credentials: Option<(SecretString, SecretString)>,
 }
 
-/// Where the callbacks of a service go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ServiceStatus {
-    /// Nobody could be asked.
-    Unknown,
-    /// Here, with what they should carry.
-    Here,
-    /// Here, with another user name or password, or without.
-    OtherCredentials,
-    /// To somebody else, or to a path that is not taken here.
-    Elsewhere,
-    /// Nowhere.
-    Missing,
-}
-
-// === impl Own ===
+// === impl DesiredListener ===
 
 impl DesiredListener {
-    /// What is to be registered. It names the account, which no callback's body does.
+    /// Reads the secrets from the settings. Returns the failed setting and the cause on error.
+    pub(super) fn load(public_url: &Url, callbacks: &CallbacksConfig) -> Result<Self, String> {
+        let load = |key: &str, secret: &Option<Secret>| {
+            let loaded = secret.as_ref().map(Secret::load).transpose();
+            loaded.map_err(|error| format!("{key}: {error}"))
+        };
+        let username = load("callbacks.username", &callbacks.username)?;
+        let password = load("callbacks.password", &callbacks.password)?;
+        Ok(Self {
+            public_url: public_url.clone(),
+            path_secret: load("callbacks.path_secret", &callbacks.path_secret)?,
+            credentials: username.zip(password),
+        })
+    }
+
+    /// Returns the registration. Its URL names the account, because the body of a callback does not.
     pub(super) fn registration(
         &self,
         account: &AccountName,
@@ -63,29 +63,29 @@ impl DesiredListener {
         }
     }
 
-    /// Where the callbacks of a service go, and by which registration.
+    /// Returns the status of a service, and the registration that decides it.
     pub(super) fn evaluate<'l>(
         &self,
         account: &AccountName,
         service: &str,
         listed: &'l [ListenerRegistration],
-    ) -> (ServiceStatus, Option<&'l ListenerRegistration>) {
-        let mut status = (ServiceStatus::Missing, None);
+    ) -> (RegistrationState, Option<&'l ListenerRegistration>) {
+        let mut result = (RegistrationState::Missing, None);
         let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
-                return (ServiceStatus::Elsewhere, Some(one));
+                return (RegistrationState::OtherUrl, Some(one));
             }
-            let here = match self.matches_credentials(one) {
-                true => ServiceStatus::Here,
-                false => ServiceStatus::OtherCredentials,
+            let status = match self.matches_credentials(one) {
+                true => RegistrationState::Registered,
+                false => RegistrationState::WrongCredentials,
             };
-            status = (here, Some(one));
+            result = (status, Some(one));
         }
-        status
+        result
     }
 
-    /// With and without the account: the listener takes both.
+    /// Returns the URL with and without the account. The listener accepts both.
     fn accepted_urls(&self, account: &AccountName, service: &str) -> [Url; 2] {
         [
             format!("/accounts/{account}/callbacks/{service}"),
@@ -99,7 +99,7 @@ impl DesiredListener {
     }
 
     fn matches_url(&self, account: &AccountName, service: &str, url: &SecretString) -> bool {
-        // Read as a URL, so that case and default ports make no difference.
+        // Parsing normalizes case and default ports.
         let Ok(url) = Url::parse(url.expose_secret()) else {
             return false;
         };
@@ -110,7 +110,7 @@ impl DesiredListener {
                 (Some(rest), Some(secret)) => {
                     rest.strip_prefix('/') == Some(secret.expose_secret())
                 }
-                // Whatever stands in the secret's place is ignored by the listener.
+                // The listener ignores the segment of the path secret.
                 (Some(""), None) => true,
                 (Some(rest), None) => rest.strip_prefix('/').is_some_and(|segment| {
                     !segment.is_empty() && !segment.contains(['/', '?', '#'])
@@ -119,7 +119,7 @@ impl DesiredListener {
         })
     }
 
-    /// Without a pair of its own the listener compares nothing.
+    /// Compares the credentials. Without configured credentials, any registration matches.
     fn matches_credentials(&self, listed: &ListenerRegistration) -> bool {
         let Some((username, password)) = &self.credentials else {
             return true;
@@ -132,45 +132,7 @@ impl DesiredListener {
     }
 }
 
-// === impl Standing ===
-
-impl ServiceStatus {
-    pub(super) const ALL: [Self; 5] = [
-        Self::Unknown,
-        Self::Here,
-        Self::OtherCredentials,
-        Self::Elsewhere,
-        Self::Missing,
-    ];
-
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Here => "here",
-            Self::OtherCredentials => "other_credentials",
-            Self::Elsewhere => "elsewhere",
-            Self::Missing => "missing",
-        }
-    }
-}
-
-/// What may be shown of an address that is somebody's: scheme, host and port. The rest may have
-/// secrets in it.
-pub(super) fn url_origin(url: &SecretString) -> String {
-    let Ok(url) = Url::parse(url.expose_secret()) else {
-        return "something that is no URL".to_owned();
-    };
-    let host: String = url
-        .host_str()
-        .unwrap_or_default()
-        .chars()
-        .take(MAX_HOST)
-        .collect();
-    match url.port_or_known_default() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
-    }
-}
+// === impl RegistrationState ===
 
 #[cfg(test)]
 mod tests {
@@ -200,12 +162,12 @@ mod tests {
         }
     }
 
-    fn status(desired: &DesiredListener, one: ListenerRegistration) -> ServiceStatus {
+    fn status(desired: &DesiredListener, one: ListenerRegistration) -> RegistrationState {
         desired.evaluate(&account(), "CarrierService", &[one]).0
     }
 
     #[test]
-    fn what_is_registered_is_the_path_with_the_account_below_the_public_url() {
+    fn the_registered_url_has_the_account_path_below_the_public_url() {
         let registration = desired(Some(SECRET), true).registration(&account(), "CarrierService");
         assert_eq!(
             registration.url.expose_secret(),
@@ -214,7 +176,10 @@ mod tests {
         );
         assert!(!format!("{registration:?}").contains("planted"));
         let desired = desired(Some(SECRET), true);
-        assert_eq!(status(&desired, registration), ServiceStatus::Here);
+        assert_eq!(
+            status(&desired, registration),
+            RegistrationState::Registered
+        );
     }
 
     #[test]
@@ -230,7 +195,7 @@ mod tests {
         ] {
             assert_eq!(
                 status(&with, listed(&url, None)),
-                ServiceStatus::Here,
+                RegistrationState::Registered,
                 "{url}"
             );
         }
@@ -246,14 +211,14 @@ mod tests {
             "no URL".into(),
         ] {
             let actual = status(&with, listed(&url, None));
-            assert_eq!(actual, ServiceStatus::Elsewhere, "{url}");
+            assert_eq!(actual, RegistrationState::OtherUrl, "{url}");
         }
         let without = desired(None, false);
         for (rest, expected) in [
-            ("", ServiceStatus::Here),
-            ("/anything", ServiceStatus::Here),
-            ("/any/thing", ServiceStatus::Elsewhere),
-            ("More", ServiceStatus::Elsewhere),
+            ("", RegistrationState::Registered),
+            ("/anything", RegistrationState::Registered),
+            ("/any/thing", RegistrationState::OtherUrl),
+            ("More", RegistrationState::OtherUrl),
         ] {
             let url = format!("{base}/callbacks/CarrierService{rest}");
             assert_eq!(status(&without, listed(&url, None)), expected, "{url}");
@@ -265,24 +230,17 @@ mod tests {
         let url = format!("https://callbacks.example.com/edge/callbacks/CarrierService/{SECRET}");
         let with = desired(Some(SECRET), true);
         for (login, expected) in [
-            (Some(("user", "word")), ServiceStatus::Here),
-            (Some(("user", "former")), ServiceStatus::OtherCredentials),
-            (None, ServiceStatus::OtherCredentials),
+            (Some(("user", "word")), RegistrationState::Registered),
+            (
+                Some(("user", "former")),
+                RegistrationState::WrongCredentials,
+            ),
+            (None, RegistrationState::WrongCredentials),
         ] {
             assert_eq!(status(&with, listed(&url, login)), expected, "{login:?}");
         }
         let without = desired(Some(SECRET), false);
         let actual = status(&without, listed(&url, Some(("user", "word"))));
-        assert_eq!(actual, ServiceStatus::Here);
-    }
-
-    #[test]
-    fn only_scheme_host_and_port_of_a_foreign_listener_are_shown() {
-        let shown = url_origin(&"https://u:p@old.example.com:9002/token-1?key=2#3".into());
-        assert_eq!(shown, "https://old.example.com:9002");
-        assert_eq!(
-            url_origin(&"what a secret".into()),
-            "something that is no URL"
-        );
+        assert_eq!(actual, RegistrationState::Registered);
     }
 }

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::StatusCode;
-use secrecy::SecretString;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -14,9 +13,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    callbacks::{
-        CallbackCredentials, CallbackListener, CallbackRefusal, CallbackSettings, SecretSource,
-    },
+    background::{FileReloader, forwarder_id},
+    callbacks::server::CallbackListener,
+    config::{Config, Secret, Sources},
     domain::{
         clock::{Clock, Timestamp},
         newtypes::RequestId,
@@ -25,13 +24,13 @@ use crate::{
         Cursor, Event, EventPayload, Journal, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
-    telemetry::{Instruments, Telemetry},
+    telemetry::{Instruments, RejectionReason, Telemetry},
 };
 
 pub(super) const SECRET: &str = "path-secret-0123456789";
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 
-/// The page's example of an eSIM callback, which has no pair.
+/// Verizon's example of an eSIM callback, which has no credentials.
 pub(super) const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8",
  "deviceIds":[{"id":"89049032000001000000000000000001","kind":"Eid"},
   {"id":"990013907835573","kind":"Imei"},{"id":"15555551234","kind":"msisdn"},
@@ -41,7 +40,7 @@ pub(super) const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea
   "state":"ACTIVE","profileStatus":"ENABLE","profileRole":"LOCAL"}},
  "status":"SUCCESS","callbackCount":1,"maxCallbackThreshold":4}"#;
 
-/// The page's example of a 5G callback, with the pair that it was sent with.
+/// Verizon's example of a 5G BI callback, with credentials.
 pub(super) fn five_g(username: &str, password: &str) -> String {
     format!(
         r#"{{"username":"{username}","password":"{password}",
@@ -58,15 +57,23 @@ impl Clock for NoonClock {
     }
 }
 
-pub(super) fn secret(value: &str) -> Arc<dyn SecretSource> {
-    Arc::new(SecretString::from(value))
+/// The default settings: neither path secret nor credentials.
+pub(super) fn open_config() -> Config {
+    Config::load(&Sources::default()).unwrap().config
 }
 
-pub(super) fn credentials(username: &str, password: &str) -> Option<CallbackCredentials> {
-    Some(CallbackCredentials {
-        username: secret(username),
-        password: secret(password),
-    })
+/// Settings with current and previous credentials.
+pub(super) fn config_with_credentials() -> Config {
+    let mut config = open_config();
+    config.callbacks.username = secret("user");
+    config.callbacks.password = secret("pw-now");
+    config.callbacks.previous_username = secret("user");
+    config.callbacks.previous_password = secret("pw-before");
+    config
+}
+
+pub(super) fn secret(value: &str) -> Option<Secret> {
+    Some(Secret::new(value))
 }
 
 pub(super) struct CallbackHarness {
@@ -80,19 +87,22 @@ pub(super) struct CallbackHarness {
 }
 
 impl CallbackHarness {
-    pub(super) async fn start(settings: CallbackSettings) -> Self {
+    pub(super) async fn start(config: Config) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&options(&directory)).unwrap());
         let telemetry = Telemetry::metrics_only().unwrap();
+        let mut files = FileReloader::default();
         let listener = CallbackListener::new(
-            settings,
+            &config,
             Arc::<SqliteJournal>::clone(&journal),
             Arc::new(NoonClock),
             Arc::new(NoonClock),
             telemetry.instruments(),
+            &mut files,
         );
         let listener = listener.unwrap();
         let (address, stop, served) = serve(listener).await;
+        tokio::spawn(files.run(stop.clone()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self {
             address,
@@ -105,22 +115,27 @@ impl CallbackHarness {
         }
     }
 
-    /// How many callbacks came to this.
+    /// Id of this listener in the loop header.
+    pub(super) fn forwarder_id(&self) -> String {
+        forwarder_id(&*self.journal)
+    }
+
+    /// Number of callbacks with an outcome.
     pub(super) fn counted(&self, outcome: &str) -> u64 {
         counted(&self.telemetry, outcome)
     }
 
-    /// How many were refused for this reason.
-    pub(super) fn refused(&self, refusal: CallbackRefusal) -> u64 {
+    /// Number of callbacks that were rejected for a reason.
+    pub(super) fn refused(&self, refusal: RejectionReason) -> u64 {
         self.telemetry.sample(&format!(
-            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"refused\",\
+            "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"rejected\",\
              thingspace_gateway_reason=\"{}\"}}",
             refusal.name()
         ))
     }
 
-    /// How many were kept for this reason.
-    pub(super) fn quarantined(&self, reason: CallbackRefusal) -> u64 {
+    /// Number of callbacks that were quarantined for a reason.
+    pub(super) fn quarantined(&self, reason: RejectionReason) -> u64 {
         self.telemetry.sample(&format!(
             "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"quarantined\",\
              thingspace_gateway_reason=\"{}\"}}",
@@ -128,17 +143,17 @@ impl CallbackHarness {
         ))
     }
 
-    /// How many were taken from outside the allow-list.
+    /// Number of callbacks from an address that is not listed.
     pub(super) fn unlisted(&self) -> u64 {
         self.telemetry
-            .sample("thingspace_gateway_callbacks_unlisted_total")
+            .sample("thingspace_gateway_callbacks_outside_allow_cidrs_total")
     }
 
     pub(super) fn request(&self, path: &str) -> reqwest::RequestBuilder {
         self.http.post(format!("http://{}{path}", self.address))
     }
 
-    /// Sends a callback; answers with the status and the `error`, if any.
+    /// Sends a callback. Returns the status and the `error`, if any.
     pub(super) async fn send(
         &self,
         path: &str,
@@ -152,12 +167,12 @@ impl CallbackHarness {
         (status, error)
     }
 
-    /// Just the status.
+    /// Sends a callback. Returns the status.
     pub(super) async fn status(&self, path: &str, body: impl Into<reqwest::Body>) -> u16 {
         self.send(path, body).await.0.as_u16()
     }
 
-    /// Writes some bytes and reads until the other side closes.
+    /// Writes some bytes and reads until the listener closes the connection.
     pub(super) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request).await.unwrap();
@@ -166,7 +181,7 @@ impl CallbackHarness {
         answer
     }
 
-    /// What is on disk of a request, once everything is closed and opened again.
+    /// Returns the events of a request after the journal was reopened.
     pub(super) async fn events_after_restart(self, request: &str) -> Vec<Event> {
         self.stop.cancel();
         self.served.await.unwrap();
@@ -182,7 +197,7 @@ impl CallbackHarness {
     }
 }
 
-/// What was stored with a result.
+/// Returns the stored body of a result.
 pub(super) fn raw_json(event: &Event) -> &str {
     match &event.payload {
         EventPayload::Result(result) => &result.raw_json,
@@ -190,7 +205,7 @@ pub(super) fn raw_json(event: &Event) -> &str {
     }
 }
 
-/// How many callbacks came to this.
+/// Number of callbacks with an outcome.
 pub(super) fn counted(telemetry: &Telemetry, outcome: &str) -> u64 {
     telemetry.sample(&format!(
         "thingspace_gateway_callbacks_total{{thingspace_gateway_outcome=\"{outcome}\"}}"

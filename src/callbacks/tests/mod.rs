@@ -1,24 +1,24 @@
-//! The listener over real sockets, with a real journal.
+//! The listener on real sockets, with a real journal.
 
 use futures_util::future::join_all;
 
-use super::*;
+use super::auth::Authenticator;
+use crate::{
+    background::FileReloader,
+    config::{AllowMode, Config},
+    telemetry::RejectionReason,
+};
 
+mod certificate;
 mod harness;
 mod slow_journal;
 
-use harness::{CallbackHarness, ESIM, GRACE, SECRET, credentials, five_g, raw_json, secret};
+use harness::{
+    CallbackHarness, ESIM, SECRET, config_with_credentials, five_g, open_config, raw_json, secret,
+};
 
 const CARRIER: &str = "/callbacks/CarrierService";
 const PROFILE: &str = "/callbacks/DeviceProfileService";
-
-fn with_credentials() -> CallbackSettings {
-    CallbackSettings {
-        credentials: credentials("user", "pw-now"),
-        previous_credentials: credentials("user", "pw-before"),
-        ..CallbackSettings::default()
-    }
-}
 
 fn behind_secret(path: &str) -> String {
     format!("{path}/{SECRET}")
@@ -26,7 +26,7 @@ fn behind_secret(path: &str) -> String {
 
 #[tokio::test]
 async fn both_documented_examples_are_on_disk_once_they_are_answered() {
-    let world = CallbackHarness::start(with_credentials()).await;
+    let world = CallbackHarness::start(config_with_credentials()).await;
     let path = "/accounts/0000123456-00001/callbacks/DeviceProfileService";
     assert_eq!(world.status(path, ESIM).await, 200);
     assert_eq!(world.status(CARRIER, five_g("user", "pw-now")).await, 200);
@@ -44,7 +44,7 @@ async fn both_documented_examples_are_on_disk_once_they_are_answered() {
 
 #[tokio::test]
 async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
-    let world = CallbackHarness::start(CallbackSettings::default()).await;
+    let world = CallbackHarness::start(open_config()).await;
     let large = vec![b' '; 2 * 1024 * 1024];
     let (status, error) = world.send(CARRIER, large.clone()).await;
     assert_eq!((status.as_u16(), error.as_str()), (413, "too_large"));
@@ -72,7 +72,7 @@ async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
 
 #[tokio::test]
 async fn a_malformed_body_is_refused_without_echoing_it() {
-    let world = CallbackHarness::start(CallbackSettings::default()).await;
+    let world = CallbackHarness::start(open_config()).await;
     let cut = ESIM.trim_end_matches('}').to_owned();
     for body in [
         Vec::new(),
@@ -87,13 +87,13 @@ async fn a_malformed_body_is_refused_without_echoing_it() {
         let text = response.text().await.unwrap();
         assert!(text.contains("malformed") && !text.contains("planted"));
     }
-    assert_eq!(world.refused(CallbackRefusal::Malformed), 6);
+    assert_eq!(world.refused(RejectionReason::Malformed), 6);
     assert_eq!(world.counted("stored"), 0);
 }
 
 #[tokio::test]
 async fn a_callback_is_never_refused_for_its_headers() {
-    let world = CallbackHarness::start(CallbackSettings::default()).await;
+    let world = CallbackHarness::start(open_config()).await;
     for content_type in [
         "text/plain",
         "application/xml; charset=utf-16",
@@ -111,7 +111,7 @@ async fn a_callback_is_never_refused_for_its_headers() {
 
 #[tokio::test]
 async fn only_posts_to_the_four_addresses_are_taken() {
-    let world = CallbackHarness::start(CallbackSettings::default()).await;
+    let world = CallbackHarness::start(open_config()).await;
     for path in [
         "/",
         "/callbacks",
@@ -138,23 +138,19 @@ async fn only_posts_to_the_four_addresses_are_taken() {
 #[tokio::test]
 async fn the_path_secret_or_the_password_authenticates_a_callback() {
     let wrong = "/callbacks/DeviceProfileService/another-secret";
-    let world = CallbackHarness::start(CallbackSettings {
-        path_secret: Some(secret(SECRET)),
-        ..CallbackSettings::default()
-    })
-    .await;
+    let mut config = open_config();
+    config.callbacks.path_secret = secret(SECRET);
+    let world = CallbackHarness::start(config).await;
     assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
     assert_eq!(world.status(wrong, ESIM).await, 404);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 401);
     assert_eq!(world.status(&behind_secret(PROFILE), "{").await, 200);
-    assert_eq!(world.quarantined(CallbackRefusal::Malformed), 1);
+    assert_eq!(world.quarantined(RejectionReason::Malformed), 1);
 
-    let world = CallbackHarness::start(CallbackSettings {
-        path_secret: Some(secret(SECRET)),
-        ..with_credentials()
-    })
-    .await;
+    let mut config = config_with_credentials();
+    config.callbacks.path_secret = secret(SECRET);
+    let world = CallbackHarness::start(config).await;
     let (right, bad) = (five_g("user", "pw-now"), five_g("user", "pw-no"));
     assert_eq!(world.status(CARRIER, right.clone()).await, 200);
     assert_eq!(world.status(PROFILE, right.clone()).await, 200);
@@ -162,31 +158,30 @@ async fn the_path_secret_or_the_password_authenticates_a_callback() {
     assert_eq!(world.status(CARRIER, bad.clone()).await, 401);
     assert_eq!(world.status(&behind_secret(CARRIER), bad).await, 200);
     assert_eq!(world.status(&behind_secret(CARRIER), ESIM).await, 200);
-    assert_eq!(world.quarantined(CallbackRefusal::Unauthorized), 2);
+    assert_eq!(world.quarantined(RejectionReason::Unauthorized), 2);
     assert_eq!(world.status(&behind_secret(PROFILE), ESIM).await, 200);
     assert_eq!(world.status(PROFILE, ESIM).await, 401);
     assert_eq!(world.status(PROFILE, "{").await, 400);
-    assert_eq!(world.refused(CallbackRefusal::WrongPathSecret), 1);
+    assert_eq!(world.refused(RejectionReason::WrongPathSecret), 1);
 }
 
 #[test]
 fn a_part_of_the_path_that_could_be_a_secret_is_not_logged() {
-    let gate = Authenticator::new(CallbackSettings {
-        path_secret: Some(secret("onlylettershere")),
-        ..CallbackSettings::default()
-    });
-    assert_eq!(gate.loggable_service("NewService"), Some("NewService"));
+    let mut config = open_config();
+    config.callbacks.path_secret = secret("onlylettershere");
+    let auth = Authenticator::new(&config.callbacks, &mut FileReloader::default());
+    assert_eq!(auth.loggable_service("NewService"), Some("NewService"));
     for hidden in ["onlylettershere", SECRET, "line\nbreak", &"s".repeat(41)] {
-        assert_eq!(gate.loggable_service(hidden), None);
+        assert_eq!(auth.loggable_service(hidden), None);
     }
     let account = "0000123456-00001";
-    assert_eq!(gate.loggable_account(account), Some(account));
-    assert_eq!(gate.loggable_account("onlylettershere"), None);
+    assert_eq!(auth.loggable_account(account), Some(account));
+    assert_eq!(auth.loggable_account("onlylettershere"), None);
 }
 
 #[tokio::test]
 async fn current_and_previous_credentials_are_accepted_and_absent_ones_only_where_not_required() {
-    let world = CallbackHarness::start(with_credentials()).await;
+    let world = CallbackHarness::start(config_with_credentials()).await;
     for (path, body, status) in [
         (CARRIER, five_g("user", "pw-now"), 200),
         (CARRIER, five_g("user", "pw-before"), 200),
@@ -211,11 +206,12 @@ async fn current_and_previous_credentials_are_accepted_and_absent_ones_only_wher
 
 #[tokio::test]
 async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enforced() {
-    let listed = |mode| CallbackSettings {
-        allow_cidrs: vec!["3.87.163.45/32".parse().unwrap()],
-        allow_mode: mode,
-        trusted_hops: 1,
-        ..with_credentials()
+    let listed = |mode| {
+        let mut config: Config = config_with_credentials();
+        config.callbacks.allow_cidrs = vec!["3.87.163.45/32".parse().unwrap()];
+        config.callbacks.allow_mode = mode;
+        config.callbacks.trusted_hops = 1;
+        config
     };
     let send = async |world: &CallbackHarness, forwarded_for: Option<&str>, body: String| {
         let mut request = world.request(CARRIER).body(body);
@@ -243,7 +239,7 @@ async fn an_address_outside_the_allow_list_is_reported_and_refused_only_when_enf
 
 #[tokio::test]
 async fn five_sends_of_one_callback_at_once_store_it_once() {
-    let world = CallbackHarness::start(CallbackSettings::default()).await;
+    let world = CallbackHarness::start(open_config()).await;
     let sends = [1, 1, 2, 2, 3].map(|count| {
         let counted = format!("\"callbackCount\":{count}");
         world.status(PROFILE, ESIM.replace("\"callbackCount\":1", &counted))
@@ -258,37 +254,25 @@ async fn five_sends_of_one_callback_at_once_store_it_once() {
 }
 
 #[tokio::test]
-async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let files = TlsFiles {
-        certificates: directory.path().join("cert.pem"),
-        key: directory.path().join("key.pem"),
+async fn a_callback_that_this_gateway_has_forwarded_is_rejected_on_every_path() {
+    let mut config = open_config();
+    config.callbacks.path_secret = secret(SECRET);
+    let world = CallbackHarness::start(config).await;
+    let id = world.forwarder_id();
+    let send = async |path: &str, id: &str| {
+        let request = world.request(path).body(ESIM);
+        let request = request.header("Thingspace-Gateway-Forwarded", id);
+        request.send().await.unwrap()
     };
-    std::fs::write(&files.certificates, made.cert.pem()).unwrap();
-    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
-    let world = CallbackHarness::start(CallbackSettings {
-        tls: Some(files.clone()),
-        ..CallbackSettings::default()
-    })
-    .await;
-    let authority = reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap();
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([authority])
-        .build()
-        .unwrap();
-    let url = format!("https://localhost:{}{PROFILE}", world.address.port());
-    assert_eq!(
-        http.post(&url).body(ESIM).send().await.unwrap().status(),
-        200
-    );
-    assert!(world.request(PROFILE).body(ESIM).send().await.is_err());
-
-    std::fs::write(&files.key, "no key").unwrap();
-    let error = tls::acceptor(&files).err().unwrap().to_string();
-    assert!(
-        error.contains("private key") && error.contains("key.pem"),
-        "{error}"
-    );
+    for path in [&*behind_secret(PROFILE), PROFILE, "/hook"] {
+        let response = send(path, &id).await;
+        assert_eq!(response.status(), 409, "{path}");
+        assert_eq!(response.headers()["thingspace-gateway-forwarded"], *id);
+        let text = response.text().await.unwrap();
+        assert!(text.contains("forward_loop"), "{text}");
+    }
+    assert_eq!(world.refused(RejectionReason::ForwardLoop), 3);
+    // Another gateway may forward its callbacks to this one.
+    let other = "0".repeat(32);
+    assert_eq!(send(&behind_secret(PROFILE), &other).await.status(), 200);
 }

@@ -1,4 +1,6 @@
-//! A journal that takes its time, and senders that do.
+//! Slow journals and slow senders.
+
+use std::{sync::Arc, time::Duration};
 
 use axum::{body::Body, response::Response};
 use bytes::Bytes;
@@ -13,10 +15,12 @@ use tokio::{
 use tower::ServiceExt;
 
 use super::{
-    harness::{NoonClock, counted, serve},
-    *,
+    super::{routes, server::CallbackListener},
+    ESIM, PROFILE,
+    harness::{GRACE, NoonClock, counted, open_config, serve},
 };
 use crate::{
+    background::FileReloader,
     domain::{
         change::Change,
         clock::Timestamp,
@@ -27,14 +31,14 @@ use crate::{
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,
         CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event,
-        EventPage, ForwardOutcome, ForwardQueueStats, Intent, JournalError, QuarantineLimits,
-        QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored, UnmatchedResult,
-        WatchTarget,
+        EventPage, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
+        QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored,
+        UnmatchedResult, WatchTarget,
     },
     telemetry::Telemetry,
 };
 
-/// Stores when it is let, and says how long that takes.
+/// Stores a callback when the test releases it, and reports a fixed wait.
 #[derive(Default)]
 struct SlowJournal {
     wait: Duration,
@@ -65,7 +69,7 @@ impl Journal for SlowJournal {
         unreachable!()
     }
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        unreachable!()
+        [0; 32]
     }
     fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
@@ -224,11 +228,12 @@ fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
     let telemetry = Telemetry::metrics_only().unwrap();
     let instruments = telemetry.instruments();
     let listener = CallbackListener::new(
-        CallbackSettings::default(),
+        &open_config(),
         journal,
         Arc::new(NoonClock),
         Arc::new(NoonClock),
         instruments,
+        &mut FileReloader::default(),
     );
     (listener.unwrap(), telemetry)
 }
@@ -266,13 +271,15 @@ async fn an_append_that_takes_too_long_is_answered_503_and_finished_all_the_same
     assert_eq!(response.status(), 503);
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(took, Duration::from_millis(3_250));
-    assert_eq!(error(response).await, "late");
+    assert_eq!(error(response).await, "store_timeout");
     assert_eq!(counted(&telemetry, "stored"), 0);
 
     journal.release.notify_one();
     listener.state.tasks.close();
     listener.state.tasks.wait().await;
-    assert_eq!(counted(&telemetry, "stored"), 1);
+    assert_eq!(counted(&telemetry, "stored"), 0, "a callback counts once");
+    let stored = "thingspace_gateway_callbacks_stored_after_timeout_total";
+    assert_eq!(telemetry.sample(stored), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -298,7 +305,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "4",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {
@@ -306,7 +313,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "30",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {
@@ -314,7 +321,7 @@ async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_
                 ..SlowJournal::default()
             },
             "1",
-            "busy",
+            "overloaded",
         ),
         (
             SlowJournal {
@@ -353,7 +360,7 @@ async fn an_incomplete_or_endless_body_is_refused_and_its_connection_closed() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_answered_before_the_listener_ends() {
+async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     let journal = Arc::new(SlowJournal::default());
     let (address, stop, served) = serve(listener(&journal).0).await;
     let idle = TcpStream::connect(address).await.unwrap();

@@ -7,5 +7,4 @@ mod limits;
 mod registration;
 mod rules;
 
-pub use forward::OwnListener;
 pub(super) use rules::RULES;

@@ -23,7 +23,7 @@ const GATEWAY: &[Mode] = &[Mode::Serve, Mode::ServeSandbox];
 
 /// All rules. None applies to [`Mode::Sandbox`], which ignores the gateway's settings: both may use
 /// the same file.
-pub(in crate::config) static RULES: [Rule; 12] = [
+pub(in crate::config) static RULES: &[Rule] = &[
     Rule {
         doc: "`thingspace.app_key`, `thingspace.app_secret`, `thingspace.uws_username` and \
               `thingspace.uws_password` must be set",
@@ -60,11 +60,6 @@ pub(in crate::config) static RULES: [Rule; 12] = [
               `callbacks.password`, or `callbacks.insecure = true`",
         modes: SERVE,
         check: registration::check_secret,
-    },
-    Rule {
-        doc: "`callbacks.forward_url` must not be the callback listener itself",
-        modes: GATEWAY,
-        check: forward::check_webhook,
     },
     Rule {
         doc: "`auth.mode` must be set if `thingspace.base_url` is at thingspace.verizon.com and \

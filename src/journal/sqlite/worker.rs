@@ -65,7 +65,7 @@ impl Worker {
                 .filter(|command| matches!(command, Command::Callback(..)))
                 .count();
             let rows = commands.iter().map(Command::rows).sum();
-            self.shared.instruments.batch(commands.len());
+            self.shared.instruments.journal_batch(commands.len());
             let started = self.shared.begin_commit(callbacks);
             self.commit(commands);
             self.record_commit_time(callbacks, started.elapsed());

@@ -269,7 +269,7 @@ impl Writer {
     }
 
     pub(super) async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
-        self.send_change_command(JournalOperation::Trim, |reply| {
+        self.send_change_command(JournalOperation::Retention, |reply| {
             Command::Trim(before, up_to, reply)
         })
         .await
@@ -403,7 +403,8 @@ impl WriterShared {
     ) -> Result<T, JournalError> {
         let result = answer.await.map_err(|_| JournalError::closed())?;
         let failed = matches!(result, Err(JournalError::Unavailable(_)));
-        self.instruments.append(what, began.elapsed(), failed);
+        self.instruments
+            .journal_write(what, began.elapsed(), failed);
         result
     }
 }

@@ -13,6 +13,7 @@ use crate::support::{
     webhook::FakeWebhook,
 };
 
+mod loops;
 mod pauses;
 
 const PATH_SECRET: &str = "planted-path-secret";
@@ -156,7 +157,7 @@ async fn callbacks_acknowledged_while_the_webhook_was_down_are_forwarded_after_a
     }
     gateway.kill().await;
     let gateway = setup.start().await;
-    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    let waiting = "thingspace_gateway_forward_pending";
     assert_eq!(metric(&gateway, waiting).await, 20);
     let _up = webhook.serve().await;
     let got = webhook
@@ -197,8 +198,8 @@ async fn failed_deliveries_are_retried_and_redirects_are_not_followed() {
     deliver(&profile, &esim_callback("r", 0)).await;
     let got = webhook.wait_until(|bodies| bodies.len() == 4).await;
     assert!(got.iter().all(|one| *one == got[0]), "{got:?}");
-    let forwarded = r#"thingspace_gateway_callbacks_forwards_total{thingspace_gateway_outcome="#;
-    wait_for_metric(&gateway, &format!("{forwarded}\"forwarded\""), 1).await;
+    let forwarded = r#"thingspace_gateway_forward_deliveries_total{thingspace_gateway_outcome="#;
+    wait_for_metric(&gateway, &format!("{forwarded}\"delivered\""), 1).await;
     assert_eq!(metric(&gateway, &format!("{forwarded}\"failed\"")).await, 3);
     assert_eq!(other.bodies().len(), 0);
 }
@@ -238,11 +239,15 @@ async fn rejected_callbacks_do_not_delay_accepted_ones() {
     assert!(start.elapsed() < Duration::from_secs(10));
     // Each refused one is tried again by itself, and taken once the webhook takes such.
     webhook.respond_for_path("DeviceProfileService", 200);
-    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    let waiting = "thingspace_gateway_forward_pending";
     wait_for_metric(&gateway, waiting, 0).await;
     // That many pages, and few lines.
     let log = gateway.kill().await;
-    assert_eq!(log.matches("was not passed on yet").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("forwarding failed, will retry").count(),
+        1,
+        "{log}"
+    );
 }
 
 #[tokio::test]
@@ -259,11 +264,11 @@ async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
         let answer = post(&profile, callback.to_string()).await;
         assert_eq!(answer, (200, json!({"stored": "new"})));
     }
-    let waiting = "thingspace_gateway_callbacks_forwards_waiting";
+    let waiting = "thingspace_gateway_forward_pending";
     assert_eq!(metric(&gateway, waiting).await, 10);
-    let given_up = "thingspace_gateway_callbacks_forwards_total{\
-                    thingspace_gateway_outcome=\"given_up\",thingspace_gateway_reason=\"full\"}";
-    wait_for_metric(&gateway, given_up, 40).await;
+    let dropped = "thingspace_gateway_forward_deliveries_total{\
+                   thingspace_gateway_outcome=\"dropped\",thingspace_gateway_reason=\"queue_full\"}";
+    wait_for_metric(&gateway, dropped, 40).await;
     let before = webhook.bodies().len();
     webhook.respond_always(200);
     let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
@@ -272,7 +277,7 @@ async fn a_full_queue_gives_up_its_oldest_and_never_refuses_thingspace() {
         .await;
     drop(up);
     let log = gateway.kill().await;
-    assert!(log.contains("was not passed on yet"), "{log}");
+    assert!(log.contains("forwarding failed, will retry"), "{log}");
 }
 
 #[tokio::test]

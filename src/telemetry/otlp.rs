@@ -1,27 +1,35 @@
-//! The export over OTLP, from the settings and the standard `OTEL_…` variables.
+//! Resolves the export settings from the gateway's settings and the standard `OTEL_…` variables.
 
 use url::Url;
 
-use super::TelemetryError;
-use crate::config::{OtlpProtocol, TelemetryConfig};
+use crate::{
+    config::{OtlpProtocol, TelemetryConfig},
+    telemetry::error::TelemetryError,
+};
 
-/// The way to a collector.
+/// Port that collectors use for OTLP over HTTP.
+const HTTP_PORT: u16 = 4318;
+
+/// Export of traces, metrics or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct OtlpExport {
-    /// `None` when the exporter is to read it from the standard variables, which may differ by
-    /// signal.
+    /// `None`: the exporters read the standard variables, which can differ by signal.
     pub(super) endpoint: Option<Url>,
-    /// How traces go there, if they do.
+    /// Protocol of traces. `None`: traces are not exported.
     pub(super) traces: Option<OtlpProtocol>,
-    /// How metrics go there, if they do.
+    /// Protocol of metrics. `None`: metrics are not exported.
     pub(super) metrics: Option<OtlpProtocol>,
 }
 
-// === impl Otlp ===
+// === impl OtlpExport ===
 
 impl OtlpExport {
-    /// The way, if there is to be one. Settings of ours stand over the standard variables, which
-    /// `variable` looks up.
+    /// Returns the export, or `None` if nothing is exported. `settings` take precedence over the
+    /// standard variables, which `variable` reads.
+    ///
+    /// # Errors
+    ///
+    /// An unsupported protocol in a variable.
     pub(super) fn resolve(
         settings: &TelemetryConfig,
         variable: impl Fn(&str) -> Option<String>,
@@ -33,8 +41,8 @@ impl OtlpExport {
         if is("OTEL_SDK_DISABLED", "true") {
             return Ok(None);
         }
-        let signal = |signal: &str| {
-            let of_signal = |what: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{what}");
+        let protocol = |signal: &str| {
+            let of_signal = |suffix: &str| format!("OTEL_EXPORTER_OTLP_{signal}_{suffix}");
             let endpoint = settings.otlp_endpoint.as_ref().map(Url::to_string);
             let endpoint = endpoint
                 .or_else(|| variable(&of_signal("ENDPOINT")))
@@ -50,33 +58,26 @@ impl OtlpExport {
             }
             for name in [of_signal("PROTOCOL"), "OTEL_EXPORTER_OTLP_PROTOCOL".into()] {
                 if let Some(value) = variable(&name) {
-                    let read = parse_protocol(&value);
-                    let unknown = TelemetryError::Protocol { variable: name };
-                    return read.map(Some).ok_or(unknown);
+                    return match value.trim() {
+                        "grpc" => Ok(Some(OtlpProtocol::Grpc)),
+                        "http/protobuf" => Ok(Some(OtlpProtocol::HttpProtobuf)),
+                        _ => Err(TelemetryError::Protocol { variable: name }),
+                    };
                 }
             }
             let port = Url::parse(&endpoint).ok().and_then(|url| url.port());
             Ok(Some(match port {
-                Some(4318) => OtlpProtocol::HttpProtobuf,
+                Some(HTTP_PORT) => OtlpProtocol::HttpProtobuf,
                 _ => OtlpProtocol::Grpc,
             }))
         };
-        let (traces, metrics) = (signal("TRACES")?, signal("METRICS")?);
-        let wanted = traces.is_some() || metrics.is_some();
-        Ok(wanted.then(|| Self {
+        let (traces, metrics) = (protocol("TRACES")?, protocol("METRICS")?);
+        let is_exporting = traces.is_some() || metrics.is_some();
+        Ok(is_exporting.then(|| Self {
             endpoint: settings.otlp_endpoint.clone(),
             traces,
             metrics,
         }))
-    }
-}
-
-/// Parses `OTEL_EXPORTER_OTLP_PROTOCOL`. JSON is not supported.
-fn parse_protocol(text: &str) -> Option<OtlpProtocol> {
-    match text.trim() {
-        "grpc" => Some(OtlpProtocol::Grpc),
-        "http/protobuf" => Some(OtlpProtocol::HttpProtobuf),
-        _ => None,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The port for operators and their machinery: plain HTTP, read-only.
+//! The admin port: read-only plain HTTP for monitoring.
 
 use axum::{
     Router,
@@ -15,7 +15,7 @@ use crate::{
     telemetry::{EXPOSITION_TYPE, Telemetry},
 };
 
-/// Serves `/livez`, `/readyz`, `/metrics` and gRPC health, until `stop`.
+/// Serves `/livez`, `/readyz`, `/metrics` and gRPC health until `stop`.
 pub(super) async fn serve(
     listener: TcpListener,
     telemetry: Telemetry,
@@ -23,8 +23,7 @@ pub(super) async fn serve(
     draining: CancellationToken,
     stop: CancellationToken,
 ) {
-    // The kubelet's gRPC probe comes here too: it speaks no TLS and knows no
-    // mesh.
+    // For the kubelet's gRPC probe, which supports neither TLS nor a mesh.
     let health = HealthService::new(serving.clone(), draining).into_router();
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
@@ -34,7 +33,7 @@ pub(super) async fn serve(
         .merge(health);
     let served = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned());
     if let Err(error) = served.await {
-        tracing::error!(%error, "the admin port failed");
+        tracing::error!(%error, "admin port failed");
     }
 }
 
@@ -42,7 +41,7 @@ async fn metrics(State(telemetry): State<Telemetry>) -> impl IntoResponse {
     match telemetry.exposition() {
         Ok(text) => Ok(([(CONTENT_TYPE, EXPOSITION_TYPE)], text)),
         Err(error) => {
-            tracing::error!(error, "the metrics could not be written");
+            tracing::error!(error, "cannot encode the metrics");
             Err(StatusCode::INTERNAL_SERVER_ERROR)
         }
     }
@@ -52,7 +51,7 @@ async fn ready(State(serving): State<watch::Receiver<bool>>) -> (StatusCode, &'s
     if *serving.borrow() {
         (StatusCode::OK, "ready\n")
     } else {
-        let why = "not ready: draining, or the journal cannot be written\n";
-        (StatusCode::SERVICE_UNAVAILABLE, why)
+        let message = "not ready: draining, or the journal cannot be written\n";
+        (StatusCode::SERVICE_UNAVAILABLE, message)
     }
 }

@@ -1,0 +1,65 @@
+//! Errors of a start.
+
+use std::{io, net::SocketAddr, path::PathBuf};
+
+use crate::{
+    callbacks::TlsError,
+    config,
+    grpc::ServerBuildError,
+    journal::{JournalError, sqlite::JournalOpenError},
+    thingspace::ClientBuildError,
+};
+
+/// A gateway that cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port cannot be bound.
+    #[error("{key} {address}: {source}")]
+    Bind {
+        /// The setting of the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The journal cannot be opened.
+    #[error(transparent)]
+    Open(#[from] JournalOpenError),
+    /// Changes that the last stop interrupted cannot be recovered.
+    #[error("cannot recover the journal: {0}")]
+    Recover(#[from] JournalError),
+    /// The ThingSpace client cannot be built.
+    #[error(transparent)]
+    ThingSpace(#[from] ClientBuildError),
+    /// The gRPC server cannot be built.
+    #[error(transparent)]
+    Api(#[from] ServerBuildError),
+    /// The certificate of the callback listener cannot be used.
+    #[error(transparent)]
+    Listener(#[from] TlsError),
+    /// The admin socket cannot be created.
+    #[error("admin.socket {path}: {source}", path = .path.display())]
+    Socket {
+        /// Path of the socket.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The embedded sandbox or its temporary directory cannot be created.
+    #[error("cannot start the sandbox: {0}")]
+    Sandbox(io::Error),
+}
+
+impl StartError {
+    /// Returns the exit code: `EX_CONFIG` if a retry cannot help, because the journal is damaged or
+    /// belongs to another ThingSpace; otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Open(JournalOpenError::Damaged { .. } | JournalOpenError::OtherOrigin { .. }) => {
+                config::EXIT_CODE
+            }
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! `demo`: changes some plans on a gateway with a sandbox and shows the results.
+
+mod client;
+mod command;
+mod gateway;
+mod narrator;
+mod report;
+mod requests;
+mod results;
+mod story;
+
+pub(super) use command::DemoCommand;

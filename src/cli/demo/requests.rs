@@ -1,0 +1,140 @@
+//! Requests of the demo. One device in ten fails, and one in ten has its callback sent twice: their
+//! identifiers select a scenario of the sandbox (docs/sandbox.md).
+
+use tonic::Status;
+
+use crate::{
+    cli::demo::client::Client,
+    proto::{self, ChangeType},
+};
+
+/// Account of the demo.
+const ACCOUNT: &str = "0000123456-00001";
+
+/// Number of devices after which the scenarios repeat.
+const PERIOD: u32 = 10;
+/// Digits of the scenario `duplicate_at_once`.
+const DUPLICATE: &str = "38";
+/// Digits of the scenario `fault_device_not_found`.
+const DEVICE_NOT_FOUND: &str = "11";
+/// Digits of the scenario `address_not_qualified`.
+const ADDRESS_NOT_QUALIFIED: &str = "22";
+
+/// A request to change plans.
+pub(super) enum ChangeRequest {
+    Esim(proto::ChangeEsimPlanRequest),
+    FiveGBi(proto::ChangeFiveGBiPlanRequest),
+}
+
+/// Number of devices whose callback the sandbox sends twice.
+pub(super) fn duplicated_callbacks(devices: u32) -> u32 {
+    devices.div_ceil(PERIOD)
+}
+
+// === impl ChangeRequest ===
+
+impl ChangeRequest {
+    pub(super) fn all(devices: u32) -> [Self; 2] {
+        [Self::esim(devices), Self::five_g_bi(devices)]
+    }
+
+    pub(super) fn change_type(&self) -> ChangeType {
+        match self {
+            Self::Esim(_) => ChangeType::EsimPlan,
+            Self::FiveGBi(_) => ChangeType::FiveGBiPlan,
+        }
+    }
+
+    /// Name of the method, and path template of ThingSpace's call.
+    pub(super) fn names(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Esim(_) => (
+                "ChangeEsimPlan",
+                "/m2m/v1/devices/profile/actions/serviceplan",
+            ),
+            Self::FiveGBi(_) => ("ChangeFiveGBiPlan", "/m2m/v1/devices/actions/plan"),
+        }
+    }
+
+    pub(super) async fn send(&self, client: &mut Client) -> Result<proto::Change, Status> {
+        let change = match self {
+            Self::Esim(request) => {
+                let response = client.change_esim_plan(request.clone()).await?;
+                response.into_inner().change
+            }
+            Self::FiveGBi(request) => {
+                let response = client.change_five_g_bi_plan(request.clone()).await?;
+                response.into_inner().change
+            }
+        };
+        Ok(change.unwrap_or_default())
+    }
+
+    fn esim(devices: u32) -> Self {
+        let devices = (0..devices).map(|number| {
+            let iccid = match digits(number, DEVICE_NOT_FOUND) {
+                Some(digits) => format!("99949{digits}{number:013}"),
+                None => format!("9994{number:016}"),
+            };
+            proto::EsimDevice {
+                eid: format!("99{number:030}"),
+                iccid,
+                client_reference: format!("row-{number}"),
+            }
+        });
+        Self::Esim(proto::ChangeEsimPlanRequest {
+            account_name: ACCOUNT.into(),
+            service_plan: "Demo Plan".into(),
+            devices: devices.collect(),
+            idempotency_key: uuid::Uuid::new_v4().to_string(),
+            ..proto::ChangeEsimPlanRequest::default()
+        })
+    }
+
+    fn five_g_bi(devices: u32) -> Self {
+        let place = proto::PrimaryPlaceOfUse {
+            address: Some(proto::Address {
+                address_line1: "1 Main St".into(),
+                city: "Dallas".into(),
+                state: "TX".into(),
+                zip: "75001".into(),
+                ..proto::Address::default()
+            }),
+            customer_name: Some(proto::CustomerName {
+                first_name: "Ada".into(),
+                last_name: "Lovelace".into(),
+                ..proto::CustomerName::default()
+            }),
+        };
+        let devices = (0..devices).map(|number| {
+            let id = match digits(number, ADDRESS_NOT_QUALIFIED) {
+                Some(digits) => format!("FF00000F{digits}{number:04X}"),
+                None => format!("FF00000{number:07X}"),
+            };
+            proto::FiveGBiDevice {
+                device_ids: vec![proto::DeviceId {
+                    kind: "meid".into(),
+                    id,
+                }],
+                primary_place_of_use: Some(place.clone()),
+                client_reference: format!("row-{number}"),
+            }
+        });
+        Self::FiveGBi(proto::ChangeFiveGBiPlanRequest {
+            account_name: ACCOUNT.into(),
+            service_plan: "DEMOPLAN".into(),
+            devices: devices.collect(),
+            idempotency_key: uuid::Uuid::new_v4().to_string(),
+            ..proto::ChangeFiveGBiPlanRequest::default()
+        })
+    }
+}
+
+/// Digits of the device's scenario: the first of ten is sent twice, the second fails.
+fn digits(number: u32, failure: &'static str) -> Option<&'static str> {
+    match number % PERIOD {
+        0 => Some(DUPLICATE),
+        1 => Some(failure),
+        _ => None,
+    }
+}

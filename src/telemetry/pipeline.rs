@@ -1,0 +1,197 @@
+//! The process' telemetry: providers, readers and their shutdown.
+
+use std::{sync::Arc, time::Duration};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Meter, MeterProvider},
+    trace::TracerProvider,
+};
+use opentelemetry_sdk::{
+    Resource,
+    metrics::SdkMeterProvider,
+    resource::{EnvResourceDetector, TelemetryResourceDetector},
+    trace::SdkTracerProvider,
+};
+use prometheus::{Registry, TextEncoder};
+
+use crate::{
+    config::TelemetryConfig,
+    telemetry::{
+        error::TelemetryError,
+        export::{self, ExportCounters},
+        instruments::Instruments,
+        logging, names,
+        otlp::OtlpExport,
+    },
+};
+
+/// Content type of [`Telemetry::exposition`].
+pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The process' telemetry. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry(Arc<TelemetryInner>);
+
+struct TelemetryInner {
+    meter: Meter,
+    instruments: Instruments,
+    registry: Registry,
+    meter_provider: SdkMeterProvider,
+    tracer_provider: SdkTracerProvider,
+}
+
+// === impl Telemetry ===
+
+impl Telemetry {
+    /// Sets up logs, traces and metrics for the process. OTLP over gRPC needs a Tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// An invalid log filter or endpoint, or a second call in this process.
+    pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
+        let this = Self::build(otlp.as_ref())?;
+        let tracer = this.0.tracer_provider.tracer(names::SCOPE);
+        logging::init(settings.log_format, &settings.log_filter, tracer)?;
+        Ok(this)
+    }
+
+    /// Telemetry without logs and exports, for a gateway inside a test.
+    ///
+    /// # Errors
+    ///
+    /// The Prometheus exporter cannot be built.
+    pub fn metrics_only() -> Result<Self, TelemetryError> {
+        Self::build(None)
+    }
+
+    fn build(otlp: Option<&OtlpExport>) -> Result<Self, TelemetryError> {
+        let counters = Arc::new(ExportCounters::default());
+        let resource = resource();
+        let registry = Registry::new();
+        let pull = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let mut meters = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_reader(pull);
+        // Without a collector, spans still have ids: the caller's trace continues at ThingSpace and in
+        // the journal.
+        let mut tracers = SdkTracerProvider::builder().with_resource(resource);
+        if let Some(otlp) = otlp {
+            let endpoint = otlp.endpoint.as_ref();
+            if let Some(protocol) = otlp.metrics {
+                let exporter = export::metric_exporter(endpoint, protocol, &counters)?;
+                meters = meters.with_periodic_exporter(exporter);
+            }
+            if let Some(protocol) = otlp.traces {
+                let processor = export::span_processor(endpoint, protocol, &counters)?;
+                tracers = tracers.with_span_processor(processor);
+            }
+        }
+        let meters = meters.build();
+        let meter = meters.meter(names::SCOPE);
+        if otlp.is_some() {
+            counters.observe(&meter);
+        }
+        Ok(Self(Arc::new(TelemetryInner {
+            instruments: Instruments::new(&meter),
+            meter,
+            registry,
+            meter_provider: meters,
+            tracer_provider: tracers.build(),
+        })))
+    }
+
+    /// The process' instruments.
+    pub fn instruments(&self) -> Instruments {
+        self.0.instruments.clone()
+    }
+
+    /// Reports the number of changes in each state. `count` runs on each collection.
+    pub fn observe_changes<const N: usize>(
+        &self,
+        count: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+    ) {
+        let gauge = self.0.meter.u64_observable_gauge(names::CHANGES);
+        gauge
+            .with_description("Changes in the journal, by state")
+            .with_callback(move |observer| {
+                for (state, changes) in count() {
+                    observer.observe(changes, &[KeyValue::new(names::STATE, state)]);
+                }
+            })
+            .build();
+    }
+
+    /// Reports the number of callbacks pending for the webhook. `count` runs on each collection.
+    pub fn observe_forwards(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
+        let gauge = self.0.meter.u64_observable_gauge(names::FORWARD_PENDING);
+        gauge
+            .with_description("Callbacks pending for the webhook")
+            .with_callback(move |observer| observer.observe(count(), &[]))
+            .build();
+    }
+
+    /// All metrics in Prometheus' text format.
+    ///
+    /// # Errors
+    ///
+    /// The encoder's error text.
+    pub fn exposition(&self) -> Result<String, String> {
+        TextEncoder::new()
+            .encode_to_string(&self.0.registry.gather())
+            .map_err(|error| error.to_string())
+    }
+
+    /// The value of one sample of the exposition, 0 if it is absent.
+    #[cfg(test)]
+    pub(crate) fn sample(&self, sample: &str) -> u64 {
+        let text = self.exposition().unwrap();
+        let value = text.lines().find_map(|line| line.strip_prefix(sample));
+        value.map_or(0, |value| value.trim().parse().unwrap())
+    }
+
+    #[cfg(test)]
+    pub(super) fn meter(&self) -> &Meter {
+        &self.0.meter
+    }
+
+    /// Exports the remaining spans and metrics, and drops those that take longer than `timeout`.
+    pub async fn shutdown(&self, timeout: Duration) {
+        // Both calls block, so they run in parallel on blocking threads.
+        let this = self.clone();
+        let traces = tokio::task::spawn_blocking(move || {
+            this.0.tracer_provider.shutdown_with_timeout(timeout)
+        });
+        let this = self.clone();
+        let metrics = tokio::task::spawn_blocking(move || {
+            this.0.meter_provider.shutdown_with_timeout(timeout)
+        });
+        let both = async { (traces.await, metrics.await) };
+        if tokio::time::timeout(timeout, both).await.is_err() {
+            tracing::warn!("telemetry flush timed out; some data was dropped");
+        }
+    }
+}
+
+/// Attributes of this process. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` take precedence.
+fn resource() -> Resource {
+    Resource::builder_empty()
+        .with_attributes([
+            KeyValue::new("service.name", "thingspace-gateway"),
+            KeyValue::new("service.version", env!("CARGO_PKG_VERSION")),
+            KeyValue::new("service.instance.id", uuid::Uuid::new_v4().to_string()),
+        ])
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_detector(Box::new(EnvResourceDetector::new()))
+        .with_attributes(
+            std::env::var("OTEL_SERVICE_NAME")
+                .ok()
+                .filter(|name| !name.is_empty())
+                .map(|name| KeyValue::new("service.name", name)),
+        )
+        .build()
+}

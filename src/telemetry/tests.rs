@@ -1,0 +1,150 @@
+//! Compares all instruments with `docs/telemetry.md`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::HeaderMap;
+
+use super::{export::ExportCounters, *};
+use crate::domain::state::ChangeState;
+
+/// Metric names, each with its labels and the values of each label.
+type Metrics = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
+
+/// Labels of the semantic conventions, whose values are not listed in the manual.
+fn has_listed_values(label: &str) -> bool {
+    label.starts_with("thingspace_gateway_")
+}
+
+/// Records all values of all labels.
+fn record_everything(telemetry: &Telemetry) {
+    let instruments = telemetry.instruments();
+    RpcCall::begin(&instruments, "service/Method".into(), &HeaderMap::new()).end(13);
+    CallbackCall::begin(&instruments, &http::Method::POST, "/route", "http").record_response(500);
+    let server = ("host", 443);
+    UpstreamCall::begin(&instruments, &http::Method::POST, "/path", server, None).end(500);
+    for outcome in CallbackOutcome::ALL {
+        instruments.callback(outcome, None);
+    }
+    for reason in RejectionReason::ALL {
+        instruments.callback(CallbackOutcome::Rejected, Some(reason));
+    }
+    instruments.callback_stored_after_timeout();
+    instruments.callback_outside_allow_cidrs();
+    for state in RegistrationState::ALL {
+        instruments.registrations(state, 1);
+    }
+    for outcome in RegistrationOutcome::ALL {
+        instruments.registration_attempt(outcome);
+    }
+    for outcome in DeliveryOutcome::ALL {
+        instruments.deliveries(outcome, None, 1);
+    }
+    for reason in DropReason::ALL {
+        instruments.deliveries(DeliveryOutcome::Dropped, Some(reason), 1);
+    }
+    for operation in JournalOperation::ALL {
+        instruments.journal_write(operation, Duration::ZERO, true);
+    }
+    instruments.journal_batch(1);
+    drop(instruments.open_watch());
+    telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
+    telemetry.observe_forwards(|| 1);
+    Arc::new(ExportCounters::default()).observe(telemetry.meter());
+}
+
+fn exposed(text: &str) -> Metrics {
+    let mut metrics = Metrics::new();
+    for line in text.lines() {
+        if let Some(header) = line.strip_prefix("# TYPE ") {
+            let name = header.split(' ').next().unwrap();
+            metrics.insert(name.to_owned(), BTreeMap::new());
+        }
+    }
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((sample, labels)) = line.split_once('{') else {
+            continue;
+        };
+        let name = sample
+            .trim_end_matches("_bucket")
+            .trim_end_matches("_sum")
+            .trim_end_matches("_count");
+        let labels = labels.rsplit_once('}').unwrap().0.split("\",");
+        for (label, value) in labels.filter_map(|pair| pair.split_once("=\"")) {
+            if label != "le" {
+                let values = metrics.get_mut(name).unwrap().entry(label.to_owned());
+                let values = values.or_default();
+                if has_listed_values(label) {
+                    values.insert(value.trim_end_matches('"').to_owned());
+                }
+            }
+        }
+    }
+    metrics
+}
+
+/// The rows of the manual: the first cell names the metric, the second has each label followed by its
+/// values.
+fn documented(manual: &str) -> Metrics {
+    let section = manual.split("\n## Metrics").nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split('|');
+        let name = cells.next()?.trim().strip_suffix('`')?;
+        Some((name.to_owned(), cells.next()?.to_owned()))
+    });
+    rows.map(|(name, cell)| {
+        let mut labels = BTreeMap::<_, BTreeSet<_>>::new();
+        let mut label = String::new();
+        for word in cell.split('`').skip(1).step_by(2) {
+            if word.contains('_') && (has_listed_values(word) || is_conventional(word)) {
+                word.clone_into(&mut label);
+                labels.entry(word.to_owned()).or_default();
+            } else {
+                labels
+                    .entry(label.clone())
+                    .or_default()
+                    .insert(word.to_owned());
+            }
+        }
+        (name, labels)
+    })
+    .collect()
+}
+
+fn is_conventional(label: &str) -> bool {
+    ["rpc_", "http_", "url_", "server_", "error_"]
+        .iter()
+        .any(|prefix| label.starts_with(prefix))
+}
+
+#[test]
+fn the_manual_lists_every_metric_with_its_labels_and_their_values() {
+    let telemetry = Telemetry::metrics_only().unwrap();
+    record_everything(&telemetry);
+    let mut exposed = exposed(&telemetry.exposition().unwrap());
+    // Its labels are the attributes of the resource.
+    exposed.insert("target_info".into(), BTreeMap::new());
+    let manual = include_str!("../../docs/telemetry.md");
+    let documented = documented(manual);
+    for (name, labels) in &exposed {
+        assert_eq!(documented.get(name), Some(labels), "{name}");
+    }
+    assert_eq!(documented.len(), exposed.len());
+}
+
+#[test]
+fn the_manual_explains_every_journal_operation_and_error_type() {
+    let manual = include_str!("../../docs/telemetry.md");
+    for operation in JournalOperation::ALL {
+        let entry = format!("\n* `{}`: ", operation.name());
+        assert!(manual.contains(&entry), "{}", operation.name());
+    }
+    for error in CallError::ALL {
+        let name = format!("`{}`", error.name());
+        assert!(manual.contains(&name), "{name}");
+    }
+}
