@@ -118,7 +118,7 @@ impl AppState {
         };
         match self.journal.release_quarantined(id, arrival).await {
             Ok(stored) => Ok(ReplayOutcome::Stored(stored)),
-            Err(JournalError::NoSuchChange) => Ok(ReplayOutcome::NotFound),
+            Err(JournalError::NoSuchCallback) => Ok(ReplayOutcome::NotFound),
             Err(error) => Err(error),
         }
     }

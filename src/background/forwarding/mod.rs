@@ -328,7 +328,7 @@ impl Forwarder {
         for (forward, wait) in again {
             self.instruments.forwards("failed", None, 1);
             let retry_spread = Duration::from_secs(retry_spread_secs).min(MAX_RETRY_SPREAD);
-            let wait = backoff(RETRY_BACKOFF, forward.tries)
+            let wait = backoff(RETRY_BACKOFF, forward.attempts)
                 .max(backoff((retry_spread, retry_spread), 0))
                 .max(wait);
             let due = self.clock.now().plus(wait);
