@@ -81,7 +81,7 @@ impl Quarantine {
         };
         match state.journal.release_quarantined(id, received).await {
             Ok(stored) => Ok(ReplayOutcome::Stored(stored)),
-            Err(JournalError::NoSuchChange) => Ok(ReplayOutcome::NotFound),
+            Err(JournalError::NoSuchCallback) => Ok(ReplayOutcome::NotFound),
             Err(error) => Err(error),
         }
     }

@@ -6,38 +6,35 @@ use url::Url;
 
 /// The origin of a journal: scheme, host and port of ThingSpace's base URL, or `sandbox`.
 ///
-/// A journal answers calls with stored changes. It must not do so for another ThingSpace than
-/// the one that the changes were sent to.
+/// A journal answers calls from stored changes, so it works with one ThingSpace only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin(String);
 
-// === impl Origin ===
-
 impl Origin {
-    /// The origin of the sandbox that runs inside the gateway, whatever its port.
+    /// The origin of the embedded sandbox, whatever its port.
     pub fn sandbox() -> Self {
         Self("sandbox".into())
     }
 
-    /// The origin of a base URL. The path, a default port, the case of the host and a dot at its end
+    /// The origin of a base URL. The path, a default port, the case of the host and its trailing dot
     /// make no difference.
     pub fn from_url(base_url: &Url) -> Self {
         let host = base_url.host_str().unwrap_or_default();
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let mut origin = format!("{}://{host}", base_url.scheme());
-        // `None` for the scheme's default port.
+        // `None` for the default port of the scheme.
         if let Some(port) = base_url.port() {
             origin.push_str(&format!(":{port}"));
         }
         Self(origin)
     }
 
-    /// A stored origin.
+    /// Decodes a stored origin.
     pub(super) fn from_record(text: String) -> Self {
         Self(text)
     }
 
-    /// As text: `https://thingspace.verizon.com`, or `sandbox`.
+    /// The origin as text: `https://thingspace.verizon.com`, or `sandbox`.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_origin_is_scheme_host_and_port_however_they_are_spelled() {
+    fn the_origin_is_scheme_host_and_port_in_any_spelling() {
         for (url, origin) in [
             (
                 "https://thingspace.verizon.com/api",

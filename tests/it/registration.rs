@@ -276,7 +276,7 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
     let kept: String = journal
         .query_row(
             "SELECT CAST(value AS TEXT) FROM meta WHERE name = ?1",
-            [format!("note.displaced.{ACCOUNT}.{CARRIER}")],
+            [format!("kv.displaced.{ACCOUNT}.{CARRIER}")],
             |row| row.get(0),
         )
         .unwrap();

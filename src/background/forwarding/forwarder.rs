@@ -282,7 +282,7 @@ impl Forwarder {
         for (forward, retry_after) in failed {
             self.instruments
                 .deliveries(DeliveryOutcome::Failed, None, 1);
-            let delay = retry_delay(forward.tries.saturating_add(1))
+            let delay = retry_delay(forward.attempts.saturating_add(1))
                 .max(retry_spread(pending))
                 .max(retry_after);
             let due = self.clock.now().plus(delay);

@@ -21,7 +21,7 @@ use crate::{
         newtypes::RequestId,
     },
     journal::{
-        Cursor, Event, EventPayload, Journal, WatchTarget,
+        Cursor, Event, EventPayload, EventStore as _, Journal, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::{Instruments, RejectionReason, Telemetry},

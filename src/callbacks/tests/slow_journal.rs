@@ -29,10 +29,11 @@ use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, Claim, ClaimCheck,
-        CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event,
-        EventPage, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
-        QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation, StateCounts, Stored,
+        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
+        ClaimCheck, CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch,
+        Event, EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent,
+        Journal, JournalError, KeyValueStore, QuarantineLimits, QuarantineStore,
+        QuarantinedCallback, ReceivedCallback, Reservation, ResultStore, StateCounts, Stored,
         UnmatchedResult, WatchTarget,
     },
     telemetry::Telemetry,
@@ -48,30 +49,7 @@ struct SlowJournal {
 }
 
 #[async_trait::async_trait]
-impl Journal for SlowJournal {
-    fn origin(&self) -> &crate::journal::Origin {
-        unreachable!()
-    }
-    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored, JournalError> {
-        self.store_called.notify_one();
-        if let Some(error) = &self.error {
-            return Err(error.clone());
-        }
-        self.release.notified().await;
-        Ok(Stored::New(1))
-    }
-
-    fn expected_wait(&self) -> Duration {
-        self.wait
-    }
-
-    fn epoch(&self) -> Epoch {
-        unreachable!()
-    }
-    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        [0; 32]
-    }
-    fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
+impl ChangeStore for SlowJournal {
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
         unreachable!()
     }
@@ -86,95 +64,13 @@ impl Journal for SlowJournal {
     ) -> Result<Change, JournalError> {
         unreachable!()
     }
-    async fn quarantine(
-        &self,
-        _: QuarantinedCallback,
-        _: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError> {
-        unreachable!()
-    }
-    async fn release_quarantined(
-        &self,
-        _: u64,
-        _: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
-        unreachable!()
-    }
-    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<(), JournalError> {
-        unreachable!()
-    }
-    async fn drop_quarantined(&self, _: u64) -> Result<bool, JournalError> {
-        unreachable!()
-    }
-    async fn list_quarantined(
-        &self,
-        _: u64,
-        _: usize,
-    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
-        unreachable!()
-    }
-    async fn resolve_unmatched_result(
-        &self,
-        _: ChangeId,
-        _: u64,
-        _: Vec<ReportedId>,
-        _: Timestamp,
-    ) -> Result<bool, JournalError> {
-        unreachable!()
-    }
-    async fn unmatched_results(
-        &self,
-        _: Timestamp,
-        _: u64,
-        _: usize,
-    ) -> Result<Vec<UnmatchedResult>, JournalError> {
-        unreachable!()
-    }
-    async fn record_forward_outcomes(
-        &self,
-        _: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError> {
-        unreachable!()
-    }
-    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
-        unreachable!()
-    }
-    async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
-        unreachable!()
-    }
-    async fn due_forwards(
-        &self,
-        _: Timestamp,
-        _: usize,
-        _: usize,
-    ) -> Result<DueForwards, JournalError> {
-        unreachable!()
-    }
-    fn forward_queue_stats(&self) -> ForwardQueueStats {
-        unreachable!()
-    }
-    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
-        unreachable!()
-    }
-    async fn get_kv(&self, _: String) -> Result<Vec<u8>, JournalError> {
-        unreachable!()
-    }
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
-        unreachable!()
-    }
-    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {
         unreachable!()
     }
     async fn change(&self, _: ChangeSelector) -> Result<Option<Change>, JournalError> {
         unreachable!()
     }
     async fn changes(&self, _: ChangeFilter) -> Result<ChangePage, JournalError> {
-        unreachable!()
-    }
-    async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage, JournalError> {
-        unreachable!()
-    }
-    async fn event_at(&self, _: WatchTarget, _: Cursor) -> Result<Option<Event>, JournalError> {
         unreachable!()
     }
     async fn devices(
@@ -192,12 +88,26 @@ impl Journal for SlowJournal {
     ) -> Result<DueChanges, JournalError> {
         unreachable!()
     }
-    async fn unattributed_requests(
-        &self,
-        _: ChangeId,
-        _: usize,
-    ) -> Result<Vec<RequestId>, JournalError> {
+    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
         unreachable!()
+    }
+    fn state_counts(&self) -> StateCounts {
+        unreachable!()
+    }
+}
+
+#[async_trait::async_trait]
+impl ResultStore for SlowJournal {
+    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored, JournalError> {
+        self.store_called.notify_one();
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        self.release.notified().await;
+        Ok(Stored::New(1))
+    }
+    fn expected_wait(&self) -> Duration {
+        self.wait
     }
     async fn attribute(
         &self,
@@ -208,13 +118,126 @@ impl Journal for SlowJournal {
     ) -> Result<Attribution, JournalError> {
         unreachable!()
     }
-    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+    async fn unattributed_requests(
+        &self,
+        _: ChangeId,
+        _: usize,
+    ) -> Result<Vec<RequestId>, JournalError> {
+        unreachable!()
+    }
+    async fn unmatched_results(
+        &self,
+        _: Timestamp,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<UnmatchedResult>, JournalError> {
+        unreachable!()
+    }
+    async fn resolve_unmatched_result(
+        &self,
+        _: ChangeId,
+        _: u64,
+        _: Vec<ReportedId>,
+        _: Timestamp,
+    ) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+}
+
+#[async_trait::async_trait]
+impl EventStore for SlowJournal {
+    async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage, JournalError> {
+        unreachable!()
+    }
+    async fn event_at(&self, _: WatchTarget, _: Cursor) -> Result<Option<Event>, JournalError> {
+        unreachable!()
+    }
+    fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
+}
+
+#[async_trait::async_trait]
+impl QuarantineStore for SlowJournal {
+    async fn quarantine(
+        &self,
+        _: QuarantinedCallback,
+        _: QuarantineLimits,
+    ) -> Result<Option<u64>, JournalError> {
+        unreachable!()
+    }
+    async fn list_quarantined(
+        &self,
+        _: u64,
+        _: usize,
+    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
+        unreachable!()
+    }
+    async fn release_quarantined(
+        &self,
+        _: u64,
+        _: ReceivedCallback,
+    ) -> Result<Stored, JournalError> {
+        unreachable!()
+    }
+    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<(), JournalError> {
+        unreachable!()
+    }
+    async fn drop_quarantined(&self, _: u64) -> Result<bool, JournalError> {
+        unreachable!()
+    }
+}
+
+#[async_trait::async_trait]
+impl ForwardQueue for SlowJournal {
+    async fn due_forwards(
+        &self,
+        _: Timestamp,
+        _: usize,
+        _: usize,
+    ) -> Result<DueForwards, JournalError> {
+        unreachable!()
+    }
+    async fn record_forward_outcomes(
+        &self,
+        _: Vec<(u64, ForwardOutcome)>,
+    ) -> Result<(), JournalError> {
+        unreachable!()
+    }
+    async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+        unreachable!()
+    }
+    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+        unreachable!()
+    }
+    fn forward_queue_stats(&self) -> ForwardQueueStats {
+        unreachable!()
+    }
+}
+
+#[async_trait::async_trait]
+impl KeyValueStore for SlowJournal {
+    async fn get_kv(&self, _: String) -> Result<Vec<u8>, JournalError> {
+        unreachable!()
+    }
+    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
+        unreachable!()
+    }
+}
+
+#[async_trait::async_trait]
+impl Journal for SlowJournal {
+    fn epoch(&self) -> Epoch {
+        unreachable!()
+    }
+    fn origin(&self) -> &crate::journal::Origin {
+        unreachable!()
+    }
+    fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
         unreachable!()
     }
     async fn coverage(&self) -> Result<Coverage, JournalError> {
         unreachable!()
     }
-    fn state_counts(&self) -> StateCounts {
+    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {
         unreachable!()
     }
     fn is_writable(&self) -> bool {

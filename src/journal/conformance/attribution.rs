@@ -1,11 +1,11 @@
-//! Attribution: what proves that a change made a request, and what does not.
+//! Attribution of requests to changes.
 
-use super::*;
+use super::fixtures::*;
 use crate::domain::identifier::DeviceId;
 
-/// A change that was sent at 11 and got no answer.
-async fn create_unknown_change(journal: &dyn Journal, demand: &ChangeRequest) -> ChangeId {
-    let id = dispatched_at(journal, demand, 10).await;
+/// Creates a change that was sent at 11 and got no response.
+async fn create_unknown_change(journal: &dyn Journal, request: &ChangeRequest) -> ChangeId {
+    let id = dispatched_at(journal, request, 10).await;
     journal
         .apply_transition(id, Transition::MarkOutcomeUnknown, at(13))
         .await
@@ -22,19 +22,19 @@ async fn store_successes(journal: &dyn Journal, request: &str, devices: &[usize]
     }
 }
 
-/// Looks, and attributes if the last result is still the one that the look saw.
+/// Checks a request, and attributes it if no later result has arrived.
 async fn attribute_with(
     journal: &dyn Journal,
     request: &str,
     listed: Option<Vec<Vec<ReportedId>>>,
 ) -> Attribution {
     let request = RequestId::parse(request).unwrap();
-    let look = journal.attribute(request.clone(), None, None, at(50));
-    let last_result = match look.await.unwrap() {
+    let check = journal.attribute(request.clone(), None, None, at(50));
+    let last_result = match check.await.unwrap() {
         Attribution::Whole { last_result, .. } | Attribution::Part { last_result, .. } => {
             Some(last_result)
         }
-        Attribution::Attributed(change) => panic!("a look attributed it to {change:?}"),
+        Attribution::Attributed(change) => panic!("a check attributed it to {change:?}"),
         Attribution::Unproven => None,
     };
     let attribution = journal.attribute(request, listed, last_result, at(50));
@@ -83,31 +83,31 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
     for evidence in results {
         assert!(evidence.contains("exactly its 3 devices"), "{evidence}");
     }
-    // It has an owner now.
+    // It is linked now.
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
-    assert_eq!(attribute(&*journal, "nobody").await, Attribution::Unproven);
+    assert_eq!(attribute(&*journal, "foreign").await, Attribution::Unproven);
     journal.close().await;
 }
 
 pub(in crate::journal) async fn insufficient_evidence_attributes_nothing(engine: &dyn Engine) {
     let journal = engine.open().await;
-    // All of them, but before the change was sent. The clock has been set back since.
+    // All devices, but before the change was sent. The clock has been set back since.
     store_successes(&*journal, "earlier", &[0, 1], 30).await;
     let id = create_unknown_change(&*journal, &esim("k", 0..2)).await;
     let one = create_unknown_change(&*journal, &esim("one", 10..11)).await;
     let five = create_unknown_change(&*journal, &five_g("five", &["A100003685E561"])).await;
-    // A stranger's superset.
+    // A foreign request for a superset.
     store_successes(&*journal, "superset", &[0, 1, 2], 20).await;
-    // A result that names nothing known is no proof, though only one device was sent.
+    // An unknown device proves nothing, although only one device was sent.
     store_successes(&*journal, "other", &[99], 20).await;
     let at_path = |request: &str, device, service: &str, account: &str| {
-        let arrival = ReceivedCallback {
+        let callback = ReceivedCallback {
             service: CallbackService::parse(service).ok(),
             account: AccountName::parse(account).ok(),
             ..received(success(request, device), 20)
         };
         let journal = Arc::clone(&journal);
-        async move { journal.store_callback(arrival).await.unwrap() }
+        async move { journal.store_callback(callback).await.unwrap() }
     };
     at_path("service", 10, "CarrierService", "0000123456-00001").await;
     at_path("account", 10, "DeviceProfileService", "0000999999-00001").await;
@@ -118,7 +118,7 @@ pub(in crate::journal) async fn insufficient_evidence_attributes_nothing(engine:
             "{request}"
         );
     }
-    // An eSIM profile's result of a 5G device, by whatever path.
+    // An eSIM profile's result for a 5G device.
     let profile = r#"{"requestId":"profile","deviceIds":[{"id":"A100003685E561","kind":"meid"}],
         "deviceResponse":{"deviceProfileResponse":{"state":"ACTIVE"}},"status":"SUCCESS"}"#;
     journal
@@ -141,7 +141,7 @@ pub(in crate::journal) async fn a_request_that_fits_two_changes_is_attributed_to
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    // One device, sent once by its MEID and once by its MDN: no data shows that it is one.
+    // One device, sent once by its MEID and once by its MDN.
     let first = create_unknown_change(&*journal, &five_g("a", &["A100003685E561"])).await;
     let mut other = five_g("b", &["A100003685E562"]);
     let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567".to_owned()).unwrap();
@@ -154,7 +154,7 @@ pub(in crate::journal) async fn a_request_that_fits_two_changes_is_attributed_to
         .await
         .unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
-    // The one that was being sent has its own answer now: one is left.
+    // The second change has its own response now: one is left.
     let accept = Transition::Accept {
         request_id: RequestId::parse("its-own").unwrap(),
         evidence: String::new(),
@@ -181,7 +181,7 @@ pub(in crate::journal) async fn a_device_list_proves_attribution_only_if_it_is_c
         let is_attributed = matches!(attribution, Attribution::Attributed(_));
         assert!(!is_attributed, "{devices:?}");
     }
-    // All devices have been called back, and the list lacks one, or all.
+    // All devices have a callback, and the list lacks some of them.
     store_successes(&*journal, "r", &[0, 2], 21).await;
     for devices in [&[][..], &[1], &[0, 2]] {
         let attribution = attribute_with(&*journal, "r", listed(devices)).await;
@@ -202,7 +202,7 @@ pub(in crate::journal) async fn a_device_list_proves_attribution_only_if_it_is_c
         (ChangeState::Finished, 3)
     );
 
-    // A part of the callbacks is enough.
+    // With a complete list, a part of the callbacks is enough.
     let id = create_unknown_change(&*journal, &esim("other", 10..13)).await;
     store_successes(&*journal, "part", &[11], 20).await;
     let attribution = attribute_with(&*journal, "part", listed(&[12, 11, 10])).await;
@@ -225,20 +225,20 @@ pub(in crate::journal) async fn a_result_that_arrives_after_the_check_prevents_a
     let request = RequestId::parse("r").unwrap();
     let attribute = |last_result| journal.attribute(request.clone(), None, last_result, at(50));
     store_successes(&*journal, "r", &[0, 1], 20).await;
-    let look = attribute(None).await.unwrap();
-    let Attribution::Whole { last_result, .. } = look else {
-        panic!("{look:?}")
+    let check = attribute(None).await.unwrap();
+    let Attribution::Whole { last_result, .. } = check else {
+        panic!("{check:?}")
     };
     let again = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
     journal.store_callback(received(again, 20)).await.unwrap();
-    let refused = attribute(Some(last_result)).await.unwrap();
+    let rejected = attribute(Some(last_result)).await.unwrap();
     let Attribution::Whole {
         last_result: newer, ..
-    } = refused
+    } = rejected
     else {
-        panic!("{refused:?}")
+        panic!("{rejected:?}")
     };
     assert!(newer > last_result);
     let attributed = attribute(Some(newer)).await.unwrap();
@@ -263,9 +263,9 @@ pub(in crate::journal) async fn results_and_dispatches_are_ordered_by_position_n
     let attribution = attribute(&*journal, "later").await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
 
-    // The last dispatch decides.
-    let demand = esim("rearmed", 10..11);
-    let id = dispatched_at(&*journal, &demand, 10).await;
+    // The last dispatch counts.
+    let request = esim("rearmed", 10..11);
+    let id = dispatched_at(&*journal, &request, 10).await;
     store_successes(&*journal, "between", &[10], 1_000).await;
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert_eq!(requests, [RequestId::parse("between").unwrap()]);
@@ -274,10 +274,13 @@ pub(in crate::journal) async fn results_and_dispatches_are_ordered_by_position_n
         .apply_transition(id, not_sent, at(12))
         .await
         .unwrap();
-    let again = intent(&*journal, &demand, at(13));
+    let again = intent(&*journal, &request, at(13));
     journal.claim(again).await.unwrap();
-    for step in [dispatch(), Transition::MarkOutcomeUnknown] {
-        journal.apply_transition(id, step, at(14)).await.unwrap();
+    for transition in [dispatch(), Transition::MarkOutcomeUnknown] {
+        journal
+            .apply_transition(id, transition, at(14))
+            .await
+            .unwrap();
     }
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert!(requests.is_empty(), "{requests:?}");
@@ -306,11 +309,14 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
         .await
         .unwrap();
     assert_eq!(waiting.due, [unknown]);
-    let step = journal
+    let closed = journal
         .apply_transition(unknown, Transition::Close, at(60))
         .await
         .unwrap();
-    assert_eq!((step.state, step.pending_count()), (ChangeState::Closed, 1));
+    assert_eq!(
+        (closed.state, closed.pending_count()),
+        (ChangeState::Closed, 1)
+    );
     journal.close().await;
 }
 
@@ -318,7 +324,7 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_until_it_is_trimmed(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    // The same devices; more devices; in part others.
+    // The same devices; more devices; some other devices.
     for (first_device, key, closed, is_rival) in [
         (100, "same", [0, 1].as_slice(), true),
         (200, "more", &[0, 1, 2], true),
@@ -346,13 +352,13 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_until_it_is_trimmed(
                 other => assert!(is_rival, "{key}: {other:?}"),
             }
         }
-        // Neither 31 days nor a clock that leaps make it less of a rival.
+        // It stays a rival whatever the clock says.
         if is_rival {
             for days in [-400, 31, 400] {
                 let time = at(14 + days * 86_400);
                 let request = RequestId::parse(key).unwrap();
-                let look = journal.attribute(request, listed(&own), None, time);
-                assert_eq!(look.await.unwrap(), Attribution::Unproven, "{key}");
+                let check = journal.attribute(request, listed(&own), None, time);
+                assert_eq!(check.await.unwrap(), Attribution::Unproven, "{key}");
             }
         }
     }
@@ -387,9 +393,9 @@ pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is
 ) {
     let journal = engine.open().await;
     let closed = accepted(&*journal, &esim("closed", 0..2), "its-own").await;
-    for step in [Transition::MarkOverdue, Transition::Close] {
+    for transition in [Transition::MarkOverdue, Transition::Close] {
         journal
-            .apply_transition(closed, step, at(14))
+            .apply_transition(closed, transition, at(14))
             .await
             .unwrap();
     }
@@ -406,7 +412,7 @@ pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_n
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    // The closed change shares a device that was called back, or has no other.
+    // The closed change has a device with a callback, and perhaps another.
     for (key, closed) in [("a", vec![0, 9]), ("b", vec![10])] {
         let (own, other) = (closed[0], closed[0] + 1);
         let first = create_unknown_change(&*journal, &esim(key, closed)).await;
@@ -418,7 +424,7 @@ pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_n
             create_unknown_change(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
         store_successes(&*journal, key, &[own], 20).await;
         let Attribution::Part { change, .. } = attribute(&*journal, key).await else {
-            panic!("the list would tell")
+            panic!("the list may prove it")
         };
         assert_eq!(change.change_id, second);
         let attribution = attribute_with(&*journal, key, listed(&[own])).await;

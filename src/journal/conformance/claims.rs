@@ -1,12 +1,12 @@
-//! Keys, devices under way, and steps.
+//! Claims and state transitions.
 
-use super::*;
+use super::fixtures::*;
 use crate::domain::newtypes::ClientReference;
 
 pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: &dyn Engine) {
     let journal = engine.open().await;
-    let demand = esim("key", 0..3);
-    let first = intent(&*journal, &demand, at(1));
+    let request = esim("key", 0..3);
+    let first = intent(&*journal, &request, at(1));
     let claims =
         futures_util::future::join_all((0..32).map(|_| journal.claim(first.clone()))).await;
     let made = claims
@@ -20,13 +20,13 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
     let journal = engine.open().await;
     let mut reversed = esim("key", 0..3);
     reversed.devices.reverse();
-    for (demand, same) in [
-        (&demand, true),
+    for (request, same) in [
+        (&request, true),
         (&reversed, true),
         (&esim("key", 0..2), false),
     ] {
         let claim = journal
-            .claim(intent(&*journal, demand, at(2)))
+            .claim(intent(&*journal, request, at(2)))
             .await
             .unwrap();
         let Claim::KeyInUse {
@@ -56,7 +56,7 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
     journal.close().await;
 }
 
-pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_known(
+pub(in crate::journal) async fn a_device_is_busy_until_the_outcome_of_its_change_is_known(
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
@@ -73,10 +73,10 @@ pub(in crate::journal) async fn a_device_under_way_is_busy_until_its_outcome_is_
     );
     let busy = Claim::Busy(busy);
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
-    // Its neighbour differs in the last digit alone.
-    let neighbour = intent(&*journal, &esim("three", 12..13), at(2));
+    // Another device, whose ICCID differs only in the last digit.
+    let similar = intent(&*journal, &esim("three", 12..13), at(2));
     assert!(matches!(
-        journal.claim(neighbour).await.unwrap(),
+        journal.claim(similar).await.unwrap(),
         Claim::Created(_)
     ));
     journal
@@ -111,12 +111,12 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let demand = esim("key", 0..2);
-    let first = intent(&*journal, &demand, at(1));
+    let request = esim("key", 0..2);
+    let first = intent(&*journal, &request, at(1));
     let id = first.change.change_id;
     journal.claim(first).await.unwrap();
-    let step = |step| journal.apply_transition(id, step, at(2));
-    step(Transition::MarkNotSent(not_sent())).await.unwrap();
+    let apply = |transition| journal.apply_transition(id, transition, at(2));
+    apply(Transition::MarkNotSent(not_sent())).await.unwrap();
 
     let other = journal
         .claim(intent(&*journal, &esim("key", 0..3), at(3)))
@@ -129,12 +129,12 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
             ..
         }
     ));
-    // Meanwhile another change has one of the devices.
+    // Another change takes one of the devices.
     let rival = intent(&*journal, &esim("rival", 1..2), at(3));
     let rival_id = rival.change.change_id;
     journal.claim(rival).await.unwrap();
     let busy = journal
-        .claim(intent(&*journal, &demand, at(4)))
+        .claim(intent(&*journal, &request, at(4)))
         .await
         .unwrap();
     let device = BusyDevice {
@@ -147,7 +147,7 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
         .await
         .unwrap();
 
-    // Another order and other references: the stored ones stay.
+    // The stored order and references stay.
     let mut later = esim("key", 0..2);
     later.devices.reverse();
     for device in &mut later.devices {
@@ -160,13 +160,13 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     let Claim::Rearmed { change, devices } = again else {
         panic!("{again:?}")
     };
-    assert_eq!(devices, demand.devices);
+    assert_eq!(devices, request.devices);
     assert_eq!(
         (change.change_id, change.state, change.refusal),
         (id, ChangeState::Queued, None)
     );
     let twin = journal
-        .claim(intent(&*journal, &demand, at(7)))
+        .claim(intent(&*journal, &request, at(7)))
         .await
         .unwrap();
     assert!(matches!(
@@ -176,7 +176,7 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
             ..
         }
     ));
-    step(dispatch()).await.unwrap();
+    apply(dispatch()).await.unwrap();
     assert_eq!(
         format_events(&timeline(&*journal, WatchTarget::Change(id)).await),
         "Queued NotSent Queued Dispatched"
@@ -188,24 +188,24 @@ pub(in crate::journal) async fn an_illegal_transition_changes_nothing(engine: &d
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let not_sent = Transition::MarkNotSent(not_sent());
-    for step in [
+    for transition in [
         dispatch(),
         Transition::Rearm,
         not_sent,
         Transition::MarkOutcomeUnknown,
         Transition::Close,
     ] {
-        let refused = journal.apply_transition(id, step, at(20)).await;
+        let rejected = journal.apply_transition(id, transition, at(20)).await;
         assert!(
-            matches!(refused, Err(JournalError::IllegalTransition(_))),
-            "{refused:?}"
+            matches!(rejected, Err(JournalError::IllegalTransition(_))),
+            "{rejected:?}"
         );
     }
     let unknown_id = ChangeId::new(at(99));
-    let refused = journal
+    let rejected = journal
         .apply_transition(unknown_id, dispatch(), at(20))
         .await;
-    assert!(matches!(refused, Err(JournalError::NoSuchChange)));
+    assert!(matches!(rejected, Err(JournalError::NoSuchChange)));
     let events = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(format_events(&events), "Queued Dispatched Accepted");
     journal.close().await;

@@ -1,6 +1,6 @@
 //! The devices of a change, and the deciding result of each.
 
-use super::*;
+use super::fixtures::*;
 use crate::domain::{
     identifier::ReportedId,
     result::{Outcome, ResultSource},
@@ -92,7 +92,7 @@ fn results_of(index: usize) -> Vec<Callback> {
     }
 }
 
-/// The outcome of a device, and the origin of its deciding result.
+/// The outcome of a device, and the source of its deciding result.
 fn expected(index: usize) -> (DeviceOutcome, Option<ResultSource>) {
     match story(index) {
         Story::Silent | Story::InterimOnly | Story::Unmatched => (DeviceOutcome::Pending, None),
@@ -134,10 +134,10 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     let meids: Vec<&str> = meids.iter().map(String::as_str).collect();
     let id = accepted(&*journal, &five_g("key", &meids), "r").await;
 
-    let mut arrivals: Vec<Callback> = (0..DEVICES).flat_map(results_of).collect();
+    let mut callbacks: Vec<Callback> = (0..DEVICES).flat_map(results_of).collect();
     let mut random = fastrand::Rng::with_seed(7);
-    random.shuffle(&mut arrivals);
-    for chunk in arrivals.chunks(2_000) {
+    random.shuffle(&mut callbacks);
+    for chunk in callbacks.chunks(2_000) {
         let some = chunk.iter().cloned();
         let stored = some.map(|callback| journal.store_callback(received(callback, 20)));
         for stored in futures_util::future::join_all(stored).await {
@@ -146,11 +146,11 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     }
     let mut after = 0;
     loop {
-        let strays = journal.unmatched_results(at(0), after, 500).await.unwrap();
-        let Some(last) = strays.last() else { break };
+        let unmatched = journal.unmatched_results(at(0), after, 500).await.unwrap();
+        let Some(last) = unmatched.last() else { break };
         after = last.first_result;
-        for stray in &strays {
-            let number = stray.ids.first().unwrap().id.get(3..).unwrap();
+        for result in &unmatched {
+            let number = result.ids.first().unwrap().id.get(3..).unwrap();
             let index: usize = number.parse().unwrap();
             if story(index) == Story::UnmatchedThenNamed {
                 let listed = [("meid", meid(index)), ("mdn", mdn(index))];
@@ -160,7 +160,7 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
                 });
                 let named = journal.resolve_unmatched_result(
                     id,
-                    stray.first_result,
+                    result.first_result,
                     listed.to_vec(),
                     at(30),
                 );
@@ -225,13 +225,13 @@ pub(in crate::journal) async fn a_matched_device_counts_whatever_else_is_unmatch
         r#"{{"requestId":"r","deviceIds":[{{"id":"{}","kind":"meid"}}],"status":"Failed"}}"#,
         meid(0)
     );
-    // Two devices that are called back by their numbers: one of them may be the failed one.
-    let arrivals = [
+    // Two results name only an MDN: one of them may belong to the failed device.
+    let callbacks = [
         parse(&failed),
         result(1, false, "Success", 1),
         result(2, false, "Success", 1),
     ];
-    for callback in arrivals {
+    for callback in callbacks {
         journal
             .store_callback(received(callback, 20))
             .await

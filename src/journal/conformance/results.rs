@@ -1,6 +1,8 @@
-//! Results, and where they stand.
+//! Results, their timeline and their counts.
 
-use super::*;
+use parking_lot::Mutex;
+
+use super::fixtures::*;
 
 pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_change_once(
     engine: &dyn Engine,
@@ -82,8 +84,8 @@ pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_re
             .await
             .unwrap();
     }
-    let unowned = timeline(&*journal, WatchTarget::Request(request.clone())).await;
-    assert_eq!(format_events(&unowned), "?:Succeeded ?:Succeeded");
+    let unlinked = timeline(&*journal, WatchTarget::Request(request.clone())).await;
+    assert_eq!(format_events(&unlinked), "?:Succeeded ?:Succeeded");
     assert!(
         journal
             .change(ChangeSelector::Request(request.clone()))
@@ -104,13 +106,13 @@ pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_re
         .store_callback(received(success("r", 1), 5))
         .await
         .unwrap();
-    let owned = timeline(&*journal, WatchTarget::Change(id)).await;
+    let linked = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
-        format_events(&owned),
+        format_events(&linked),
         "Queued Dispatched Accepted 2:Succeeded 0:Succeeded 1:Succeeded Finished"
     );
-    assert!(owned.iter().skip(2).all(|event| event.cursor > token));
-    for event in &owned {
+    assert!(linked.iter().skip(2).all(|event| event.cursor > token));
+    for event in &linked {
         let found = journal
             .event_at(WatchTarget::Change(id), event.cursor)
             .await
@@ -121,15 +123,15 @@ pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_re
             (event.cursor, event.event_hash)
         );
     }
-    // A watch of the request sees its results where they were.
+    // In a watch of the request, its results keep their positions.
     let request = timeline(&*journal, WatchTarget::Request(request)).await;
     assert_eq!(
         format_events(&request),
         "2:Succeeded 0:Succeeded Accepted 1:Succeeded Finished"
     );
-    let places =
+    let cursors =
         |events: &[Event]| -> Vec<Cursor> { events.iter().map(|event| event.cursor).collect() };
-    assert_eq!(places(&request)[..2], places(&unowned)[..]);
+    assert_eq!(cursors(&request)[..2], cursors(&unlinked)[..]);
     journal.close().await;
 }
 
@@ -189,7 +191,7 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
         ..DeviceFilter::default()
     };
     let pending = journal.devices(change.change_id, filter).await.unwrap();
-    assert_eq!(pending.len(), 2, "no result named them");
+    assert_eq!(pending.len(), 2, "no result names them");
     journal.close().await;
 }
 
@@ -204,10 +206,10 @@ pub(in crate::journal) async fn commit_listeners_receive_the_targets_of_each_com
         }
     }
     let journal = engine.open().await;
-    let heard = Arc::new(RecordingListener::default());
-    journal.add_commit_listener(heard.clone());
+    let listener = Arc::new(RecordingListener::default());
+    journal.add_commit_listener(listener.clone());
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
-    let take = || std::mem::take(&mut *heard.0.lock());
+    let take = || std::mem::take(&mut *listener.0.lock());
     assert!(take().contains(&WatchTarget::Change(id)));
     journal
         .store_callback(received(success("r", 0), 20))
@@ -228,21 +230,21 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let demand = five_g("k", &["A100003685E561", "A100003685E562"]);
-    let id = accepted(&*journal, &demand, "r").await;
+    let change_request = five_g("k", &["A100003685E561", "A100003685E562"]);
+    let id = accepted(&*journal, &change_request, "r").await;
     let store = |ids: &str, seconds| {
         let body = format!(r#"{{"requestId":"r","deviceIds":[{ids}],"status":"Success"}}"#);
         let journal = Arc::clone(&journal);
         async move {
-            let arrival = received(parse(&body), seconds);
-            journal.store_callback(arrival).await.unwrap()
+            let callback = received(parse(&body), seconds);
+            journal.store_callback(callback).await.unwrap()
         }
     };
     store(r#"{"id":"5125550142","kind":"mdn"}"#, 20).await;
     let before = timeline(&*journal, WatchTarget::Change(id)).await;
-    let strays = journal.unmatched_results(at(0), 0, 10).await.unwrap();
-    assert_eq!((strays.len(), strays[0].change_id), (1, id));
-    let number = strays[0].first_result;
+    let unmatched = journal.unmatched_results(at(0), 0, 10).await.unwrap();
+    assert_eq!((unmatched.len(), unmatched[0].change_id), (1, id));
+    let number = unmatched[0].first_result;
     let listed = |ids: &[(&str, &str)]| -> Vec<ReportedId> {
         let id = |(kind, id): &(&str, &str)| ReportedId {
             kind: (*kind).into(),
@@ -251,17 +253,17 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
         ids.iter().map(id).collect()
     };
     let mdn = ("mdn", "5125550142");
-    let name = |ids: Vec<ReportedId>| journal.resolve_unmatched_result(id, number, ids, at(30));
+    let resolve = |ids: Vec<ReportedId>| journal.resolve_unmatched_result(id, number, ids, at(30));
     for nothing in [
         listed(&[mdn]),
         listed(&[mdn, ("meid", "A100003685E561"), ("meid", "A100003685E562")]),
         listed(&[("meid", "A100003685E561")]),
     ] {
-        assert!(!name(nothing).await.unwrap());
+        assert!(!resolve(nothing).await.unwrap());
     }
     let right = listed(&[mdn, ("meid", "a100003685e562"), ("imei", "990013907835573")]);
-    assert!(name(right.clone()).await.unwrap());
-    assert!(!name(right).await.unwrap(), "it is none any more");
+    assert!(resolve(right.clone()).await.unwrap());
+    assert!(!resolve(right).await.unwrap(), "it is resolved already");
     let after = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
         format_events(&after),
@@ -271,18 +273,18 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
         panic!("{after:?}")
     };
     assert_eq!((change.counts.succeeded, change.counts.unmatched), (1, 0));
-    let named = |events: &[Event]| {
+    let resolved = |events: &[Event]| {
         let found = events.iter().find_map(|event| match &event.payload {
             EventPayload::Result(result) => {
                 Some((result.device.is_some(), result.resolved_device.clone()))
             }
             EventPayload::State(_) => None,
         });
-        found.map(|(matched, named)| (matched, named.map(|(index, _)| index)))
+        found.map(|(matched, device)| (matched, device.map(|(index, _)| index)))
     };
-    assert_eq!(named(&before), Some((false, None)));
-    assert_eq!(named(&after), Some((false, Some(1))));
-    // Another result by the same number is known to be its, and the other device ends the change.
+    assert_eq!(resolved(&before), Some((false, None)));
+    assert_eq!(resolved(&after), Some((false, Some(1))));
+    // Another result with the same MDN belongs to the device. The other device finishes the change.
     store(
         r#"{"id":"15125550142","kind":"msisdn"},{"id":"x","kind":"otaid"}"#,
         40,
@@ -308,7 +310,7 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     journal.close().await;
 }
 
-/// The callback of a request `r` that names these identifiers.
+/// A callback of the request `r` with these identifiers.
 fn callback_naming(ids: &[(&str, String)], status: &str) -> Callback {
     let ids: Vec<String> = ids
         .iter()
@@ -342,7 +344,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
     let journal = engine.open().await;
     let meid = |number: usize| format!("A10000000000{number:02}");
     let mdn = |number: usize| format!("51255500{number:02}");
-    // Device 0 has failed, device 1 has succeeded, and nothing is known of device 2.
+    // Device 0 fails, device 1 succeeds, and device 2 has no result.
     let esim_own = |number: usize| vec![("iccid", iccid(number)), ("eid", "e".to_owned())];
     let five_g_own = |number: usize| vec![("meid", meid(number)), ("mdn", mdn(number))];
     let both_iccids = vec![
@@ -370,11 +372,11 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 number += 1;
                 let request = RequestId::parse(format!("r{number}")).unwrap();
                 let key = format!("k{number}");
-                let demand = match kind {
+                let change_request = match kind {
                     "esim" => esim(&key, 0..3),
                     _ => five_g(&key, &[&meid(0), &meid(1), &meid(2)]),
                 };
-                let id = dispatched_at(&*journal, &demand, 10).await;
+                let id = dispatched_at(&*journal, &change_request, 10).await;
                 let accept = Transition::Accept {
                     request_id: request.clone(),
                     evidence: String::new(),
@@ -427,7 +429,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                         .unwrap()
                         .is_empty()
                 );
-                // It is delivered, and no device is named for it.
+                // It is delivered without a device.
                 let events = timeline(&*journal, WatchTarget::Change(id)).await;
                 let unmatched = events.iter().filter_map(|event| match &event.payload {
                     EventPayload::Result(result) if result.device.is_none() => Some(result),
@@ -451,8 +453,8 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_identifiers_o
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let demand = five_g("k", &["A100003685E561", "A100003685E562", "A100003685E563"]);
-    let id = accepted(&*journal, &demand, "r").await;
+    let change_request = five_g("k", &["A100003685E561", "A100003685E562", "A100003685E563"]);
+    let id = accepted(&*journal, &change_request, "r").await;
     let (zero, one) = ("5125550140".to_owned(), "5125550141".to_owned());
     let meid = |last: usize| ("meid", format!("A100003685E56{last}"));
     let own = [meid(1), ("mdn", zero.clone())];
@@ -493,9 +495,9 @@ pub(in crate::journal) async fn a_result_with_two_unsent_mdns_counts_for_neither
     for (number, order) in orders(&reports).into_iter().enumerate() {
         let meids = [1, 2, 3].map(|device| format!("A1000000{number:03}{device:03}"));
         let [first, second, third] = &meids;
-        let demand = five_g(&format!("k{number}"), &[first, second, third]);
+        let change_request = five_g(&format!("k{number}"), &[first, second, third]);
         let request = format!("r{number}");
-        let id = accepted(&*journal, &demand, &request).await;
+        let id = accepted(&*journal, &change_request, &request).await;
         for (ids, status) in &order {
             let mut callback = callback_naming(ids, status);
             callback.result.request_id = RequestId::parse(&request).unwrap();
@@ -515,9 +517,9 @@ pub(in crate::journal) async fn a_result_with_two_unsent_mdns_counts_for_neither
             unmatched: 2,
         };
         assert_eq!(change.counts, counts, "{order:?}");
-        // Each of the two that have an own result can still be named.
-        let strays = journal.unmatched_results(at(0), 0, 100).await.unwrap();
-        let own = strays.iter().filter(|stray| stray.change_id == id);
+        // Each of the two that have a result of their own can still be resolved.
+        let unmatched = journal.unmatched_results(at(0), 0, 100).await.unwrap();
+        let own = unmatched.iter().filter(|result| result.change_id == id);
         assert_eq!(own.count(), 2, "{order:?}");
     }
     journal.close().await;

@@ -1,77 +1,69 @@
-//! Moves the write-ahead log into the database, off the writer's path.
+//! Moves the write-ahead log into the database, on a thread of its own.
 
 use std::{
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
 };
 
 use rusqlite::Connection;
 
-use super::files::FileLocks;
+use super::lock::FileLocks;
 
-/// Asks the checkpoint thread for a checkpoint. The thread ends when this is
-/// dropped.
+/// Pages of the log after which the writer itself makes a checkpoint: 64 MiB. Under constant writes
+/// only a checkpoint that the writer waits for lets the log start over. Most pages have been moved by
+/// the thread before.
+const MAX_WAL_PAGES: i64 = 8_192;
+
 pub(super) struct Checkpoints {
     /// `None` once the thread is to end.
     requests: Option<SyncSender<()>>,
     thread: Option<JoinHandle<()>>,
-    /// Pages in the log when the last checkpoint was made.
-    pages: Arc<AtomicI64>,
+    wal_pages: Arc<AtomicI64>,
 }
-
-/// Pages of the log after which the writer itself makes an end of it: 64 MiB.
-/// Under constant writing the log is never idle, and only a checkpoint that
-/// the writer waits for lets it start over from its beginning. Little is left
-/// to do by then.
-const MAX_WAL_PAGES: i64 = 8_192;
-
-// === impl Checkpoints ===
 
 impl Checkpoints {
     pub(super) fn start(connection: Connection, locks: Arc<FileLocks>) -> Self {
-        let (ask, requests) = sync_channel(1);
-        let pages = Arc::new(AtomicI64::new(0));
+        let (sender, requests) = sync_channel(1);
+        let wal_pages = Arc::new(AtomicI64::new(0));
         let thread = thread::Builder::new().name("journal-checkpoint".into());
-        let measured = Arc::clone(&pages);
+        let pages = Arc::clone(&wal_pages);
         let thread = thread.spawn(move || {
-            run(&connection, &requests, &measured);
+            run(&connection, &requests, &pages);
             drop(connection);
             drop(locks);
         });
         let thread = thread
-            .map_err(|error| tracing::error!(%error, "the journal has no checkpoint thread"))
+            .map_err(|error| tracing::error!(%error, "cannot start the journal checkpoint thread"))
             .ok();
         Self {
-            requests: Some(ask),
+            requests: Some(sender),
             thread,
-            pages,
+            wal_pages,
         }
     }
 
-    /// Asks for one; does nothing when one is being made.
+    /// Requests a checkpoint, unless one is requested already.
     pub(super) fn request(&self) {
-        match self.requests.as_ref().map(|ask| ask.try_send(())) {
-            None | Some(Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(()))) => {}
-        }
+        let _ = self.requests.as_ref().map(|sender| sender.try_send(()));
     }
 
-    /// Whether the log has grown although checkpoints were made.
+    /// True if the log has grown although checkpoints were made.
     pub(super) fn is_wal_too_long(&self) -> bool {
-        self.pages.swap(0, Ordering::Relaxed) > MAX_WAL_PAGES
+        self.wal_pages.swap(0, Ordering::Relaxed) > MAX_WAL_PAGES
     }
 }
 
 impl Drop for Checkpoints {
-    /// Waits for the thread, so that the directory is free when the journal is closed.
+    /// Waits for the thread, so that a closed journal leaves no open files.
     fn drop(&mut self) {
         self.requests = None;
-        let ended = self.thread.take().map(JoinHandle::join);
-        if matches!(ended, Some(Err(_))) {
-            tracing::error!("the journal's checkpoint thread panicked");
+        let joined = self.thread.take().map(JoinHandle::join);
+        if matches!(joined, Some(Err(_))) {
+            tracing::error!("journal checkpoint thread panicked");
         }
     }
 }
@@ -79,13 +71,13 @@ impl Drop for Checkpoints {
 fn run(connection: &Connection, requests: &Receiver<()>, pages: &AtomicI64) {
     while requests.recv().is_ok() {
         match checkpoint(connection, "PASSIVE") {
-            Ok(log) => pages.store(log, Ordering::Relaxed),
-            Err(error) => tracing::warn!(%error, "the journal's checkpoint failed"),
+            Ok(count) => pages.store(count, Ordering::Relaxed),
+            Err(error) => tracing::warn!(%error, "journal checkpoint failed"),
         }
     }
 }
 
-/// Makes a checkpoint; answers how many pages the log has.
+/// Makes a checkpoint. Returns the number of pages in the log.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
     connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
         row.get(1)

@@ -1,4 +1,4 @@
-//! What a power loss could still take away when a journal is opened.
+//! Syncs directories, and files that an earlier process left unsynced.
 
 use std::{
     fs::{self, File},
@@ -7,17 +7,14 @@ use std::{
     path::Path,
 };
 
-/// The database, its log, and the journal of its first transaction.
-const FILES: [&str; 3] = ["journal.db", "journal.db-wal", "journal.db-journal"];
+use super::paths::{DATABASE, ROLLBACK, WAL};
 
-/// Has the names of a directory, and of those that it is in, on disk. They may have been made just now,
-/// or by a process that did not get so far; without its name all that is in a directory is lost, synced
-/// or not (fsync(2): "an explicit fsync() on a file descriptor for the directory is also needed").
+/// Syncs the ancestors of a directory, up to its mount point. Their entries may be new. A file
+/// survives a power loss only if the entry of each directory on its path is synced (see fsync(2)).
 pub(super) fn sync_ancestors(dir: &Path) -> io::Result<()> {
     let dir = fs::canonicalize(dir)?;
     let device = fs::metadata(&dir)?.dev();
     for ancestor in dir.ancestors().skip(1) {
-        // What was mounted has no name on the disk that it is mounted on.
         if fs::metadata(ancestor)?.dev() != device {
             break;
         }
@@ -26,34 +23,28 @@ pub(super) fn sync_ancestors(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Has on disk what an earlier process has left in the page cache, and was killed before it synced. From
-/// here on it is read as if it had been: a callback that comes again is told to be stored already, a watch
-/// is given its event.
+/// Syncs files that an earlier process wrote and did not sync before it was killed. From here on they
+/// count as durable: a repeated callback is acknowledged as stored, a watch delivers its event.
 pub(super) fn sync_files(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         let name = entry.file_name();
-        // SQLite's shared memory is of no use to anybody later.
-        let is_kept = FILES.iter().any(|file| name == *file);
-        if is_kept && entry.file_type()?.is_file() {
+        let is_durable = [DATABASE, WAL, ROLLBACK].iter().any(|file| name == *file);
+        if is_durable && entry.file_type()?.is_file() {
             File::open(entry.path())?.sync_all()?;
         }
     }
     sync_directory(dir)
 }
 
+/// Syncs the entries of a directory. Ignores a directory that this user cannot read, and file systems
+/// that do not support the call.
 pub(super) fn sync_directory(dir: &Path) -> io::Result<()> {
-    match File::open(dir).and_then(|names| names.sync_all()) {
-        // Nobody who may not read it has made anything in it; and some file systems keep names without
-        // being asked, and do not know the question.
-        Err(error) if is_needless(error.kind()) => Ok(()),
-        result => result,
+    let synced = File::open(dir).and_then(|directory| directory.sync_all());
+    match synced.as_ref().map_err(io::Error::kind) {
+        Err(ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        _ => synced,
     }
-}
-
-fn is_needless(kind: ErrorKind) -> bool {
-    matches!(
-        kind,
-        ErrorKind::PermissionDenied | ErrorKind::InvalidInput | ErrorKind::Unsupported
-    )
 }

@@ -1,4 +1,4 @@
-//! Connections that only read.
+//! Read-only connections.
 
 use std::{path::Path, sync::Arc};
 
@@ -6,42 +6,38 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::files::FileLocks;
-use crate::journal::JournalError;
+use super::{connection::connect, lock::FileLocks};
+use crate::journal::error::JournalError;
 
-/// A few connections, each used by one reader at a time. A read holds its
-/// transaction for one page only, so that no reader keeps the write-ahead log
-/// from being emptied.
+/// Number of connections. More would only compete for the same disk.
+const CONNECTIONS: usize = 4;
+/// Page cache of each connection, in KiB.
+const CACHE_KIB: i64 = 2_000;
+
+/// A pool of read-only connections. A query has a transaction of its own and reads one page, so that no
+/// reader keeps the write-ahead log from starting over.
 pub(super) struct Readers {
-    idle: Arc<Idle>,
+    idle: Arc<IdleConnections>,
     permits: Arc<Semaphore>,
 }
 
-/// Connections that no reader uses.
-struct Idle {
+struct IdleConnections {
     connections: Mutex<Vec<Connection>>,
-    /// Goes after the connections.
+    /// Dropped after the connections.
     _locks: Arc<FileLocks>,
 }
-
-/// Reads that go on at a time; more would only compete for the same disk.
-const CONNECTIONS: usize = 4;
-/// Pages that each keeps, in KiB.
-const CACHE_KIB: i64 = 2_000;
-
-// === impl Readers ===
 
 impl Readers {
     pub(super) fn open(path: &Path, locks: Arc<FileLocks>) -> rusqlite::Result<Self> {
         let connections = (0..CONNECTIONS)
             .map(|_| {
-                let connection = super::disk::connect(path, CACHE_KIB)?;
+                let connection = connect(path, CACHE_KIB)?;
                 connection.pragma_update(None, "query_only", true)?;
                 Ok(connection)
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Self {
-            idle: Arc::new(Idle {
+            idle: Arc::new(IdleConnections {
                 connections: Mutex::new(connections),
                 _locks: locks,
             }),
@@ -49,13 +45,12 @@ impl Readers {
         })
     }
 
-    /// Runs a query in one read transaction, off the async threads.
+    /// Runs a query in a read transaction, on a blocking thread.
     pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T, JournalError>
     where
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let unavailable = |why: String| JournalError::Unavailable(why);
         let permit = Arc::clone(&self.permits)
             .acquire_owned()
             .await
@@ -63,8 +58,12 @@ impl Readers {
         let idle = Arc::clone(&self.idle);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
-            let Some(mut connection) = idle.connections.lock().pop() else {
-                return Err(rusqlite::Error::InvalidQuery);
+            // Only a query that panicked does not return its connection.
+            let connection = idle.connections.lock().pop();
+            let Some(mut connection) = connection else {
+                return Err(JournalError::Unavailable(
+                    "no read connection is left".into(),
+                ));
             };
             let result = connection.transaction().and_then(|transaction| {
                 let result = query(&transaction);
@@ -72,10 +71,9 @@ impl Readers {
                 result
             });
             idle.connections.lock().push(connection);
-            result
+            result.map_err(|error| JournalError::Unavailable(error.to_string()))
         });
         read.await
-            .map_err(|error| unavailable(error.to_string()))?
-            .map_err(|error| unavailable(error.to_string()))
+            .map_err(|error| JournalError::Unavailable(error.to_string()))?
     }
 }

@@ -4,7 +4,16 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::conformance::{self, Engine};
+use crate::{
+    callbacks::payload,
+    domain::clock::Timestamp,
+    journal::{
+        Journal, Origin, ReceivedCallback, ResultStore, Stored,
+        conformance::{self, Engine},
+        sqlite::marker::Marker,
+    },
+    telemetry::Instruments,
+};
 
 struct Directory(TempDir);
 
@@ -16,7 +25,7 @@ impl Directory {
     fn options(&self) -> SqliteOptions {
         SqliteOptions {
             dir: self.0.path().join("made/when/missing"),
-            origin: crate::journal::Origin::sandbox(),
+            origin: Origin::sandbox(),
             allow_network_filesystem: false,
             instruments: Instruments::noop(),
         }
@@ -31,10 +40,10 @@ impl Engine for Directory {
 }
 
 macro_rules! conforms {
-    ($($room:ident: $($check:ident),+;)+) => {$($(
+    ($($module:ident: $($check:ident),+;)+) => {$($(
         #[tokio::test]
         async fn $check() {
-            conformance::$room::$check(&Directory::new()).await;
+            conformance::$module::$check(&Directory::new()).await;
         }
     )+)+};
 }
@@ -42,7 +51,7 @@ macro_rules! conforms {
 conforms!(
     claims:
         a_key_names_one_change_across_a_restart,
-        a_device_under_way_is_busy_until_its_outcome_is_known,
+        a_device_is_busy_until_the_outcome_of_its_change_is_known,
         a_not_sent_change_is_requeued_by_its_key_under_its_id,
         an_illegal_transition_changes_nothing;
     devices:
@@ -59,14 +68,19 @@ conforms!(
         a_result_that_names_two_devices_by_identifiers_of_other_results_counts_for_neither,
         a_result_with_two_unsent_mdns_counts_for_neither,
         a_result_that_names_a_device_and_a_foreign_one_counts_for_the_device;
-    lifecycle:
-        lists_are_newest_first_filtered_and_paged,
+    lists:
+        lists_are_newest_first_filtered_and_paged;
+    retention:
         trimming_removes_whole_old_changes_and_nothing_else,
         a_change_that_is_not_final_is_never_trimmed,
-        deadlines_and_unfinished_calls_are_found_after_a_restart,
+        deadlines_and_unfinished_calls_are_found_after_a_restart;
+    lifecycle:
         a_kv_value_is_stored_until_it_is_set_to_empty,
         writes_fail_after_close,
         reservations_do_not_block_other_writes;
+    quarantine:
+        a_released_callback_is_stored_once_and_a_missing_one_is_reported,
+        a_full_quarantine_deletes_only_old_reviewed_callbacks;
     attribution:
         a_request_that_names_exactly_the_devices_of_an_unknown_change_is_attributed,
         insufficient_evidence_attributes_nothing,
@@ -80,13 +94,13 @@ conforms!(
         a_result_that_arrives_after_the_check_prevents_attribution,
         results_and_dispatches_are_ordered_by_position_not_by_clock,
         unattributed_requests_are_listed_and_waiting_changes_are_found_by_age;
-    forwards:
+    forward_queue:
         queued_forwards_survive_a_restart_until_they_are_delivered,
         the_oldest_forwards_are_displaced_by_newer_ones_and_expire;
 );
 
 #[tokio::test]
-async fn a_second_process_is_kept_out_and_another_schema_is_refused() {
+async fn a_second_process_and_another_schema_version_are_rejected() {
     let directory = Directory::new();
     let open = SqliteJournal::open(&directory.options()).unwrap();
     let second = SqliteJournal::open(&directory.options());
@@ -98,11 +112,11 @@ async fn a_second_process_is_kept_out_and_another_schema_is_refused() {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
-    let other = SqliteJournal::open(&directory.options())
+    let error = SqliteJournal::open(&directory.options())
         .err()
         .unwrap()
         .to_string();
-    assert!(other.contains("another version"), "{other}");
+    assert!(error.contains("schema version 1"), "{error}");
 }
 
 #[tokio::test]
@@ -117,7 +131,51 @@ async fn each_journal_has_its_own_epoch_and_fingerprints_and_keeps_them() {
         (again.epoch(), again.fingerprint(b"content")),
         (epoch, fingerprint)
     );
-    let stranger = SqliteJournal::open(&other.options()).unwrap();
-    assert_ne!(stranger.epoch(), epoch);
-    assert_ne!(stranger.fingerprint(b"content"), fingerprint);
+    let other = SqliteJournal::open(&other.options()).unwrap();
+    assert_ne!(other.epoch(), epoch);
+    assert_ne!(other.fingerprint(b"content"), fingerprint);
+}
+
+#[tokio::test]
+async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
+    let callback = |body: &str| ReceivedCallback {
+        callback: payload::parse(body.as_bytes()).unwrap(),
+        account: None,
+        service: None,
+        receive_time: Timestamp::from_micros(1),
+        forwarding: None,
+    };
+    let directory = Directory::new();
+    let options = directory.options();
+    let journal = SqliteJournal::open(&options).unwrap();
+    let epoch = journal.epoch();
+    let first = journal.store_callback(callback(r#"{"requestId":"first"}"#));
+    assert_eq!(first.await.unwrap(), Stored::New(1));
+    journal.close().await;
+    drop(journal);
+
+    let ahead = Marker {
+        epoch,
+        position: 40,
+    };
+    marker::create(&options.dir, ahead).unwrap();
+    let Err(JournalOpenError::Damaged { damage, .. }) = SqliteJournal::open(&options) else {
+        panic!("the loss is not detected")
+    };
+    let behind = Damage::Behind {
+        database: 1,
+        marker: 40,
+    };
+    assert_eq!(damage, behind);
+    let accepted = SqliteJournal::accept_loss(&options).unwrap();
+    let expected = AcceptedLoss {
+        database_position: 1,
+        marker_position: Some(40),
+    };
+    assert_eq!(accepted, Some(expected));
+    let journal = SqliteJournal::open(&options).unwrap();
+    assert_ne!(journal.epoch(), epoch);
+    let second = journal.store_callback(callback(r#"{"requestId":"second"}"#));
+    assert_eq!(second.await.unwrap(), Stored::New(41));
+    journal.close().await;
 }

@@ -1,113 +1,108 @@
-//! The writer's thread: what is committed together, and when.
+//! The writer's thread: groups commands into commits.
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use super::{
-    checkpoint::{self, Checkpoints},
-    command::{Command, DeferredReply, execute, fail_all},
-    files::FileLocks,
-    marker::MarkerWriter,
-    queue::Queue,
-    writer::WriterShared,
-};
-use crate::journal::{JournalError, sqlite::tables::apply::WriteBatch};
 use rusqlite::{Connection, TransactionBehavior};
 
-/// Rows after which the write-ahead log is worth moving: some MiB.
+use super::{
+    checkpoint::{self, Checkpoints},
+    command::{Command, CommandKind, DeferredReply},
+    lock::FileLocks,
+    marker_writer::MarkerWriter,
+    queue::Queue,
+    tables::batch::WriteBatch,
+    writer_state::WriterState,
+};
+use crate::journal::error::JournalError;
+
+/// Number of rows after which a checkpoint is worthwhile: some MiB of the write-ahead log.
 const ROWS_PER_CHECKPOINT: usize = 1_000;
 
-/// The writer's thread.
 pub(super) struct Worker {
     pub(super) connection: Connection,
     pub(super) checkpoints: Checkpoints,
     pub(super) queue: Queue,
-    pub(super) shared: Arc<WriterShared>,
+    pub(super) state: Arc<WriterState>,
     pub(super) rows_since_checkpoint: usize,
-    /// How long other commits took while callbacks waited.
+    /// Duration of commits without callbacks while callbacks were queued.
     pub(super) blocked_time: Duration,
     pub(super) marker: MarkerWriter,
-    /// Goes after the connection.
+    /// Dropped after the connection.
     pub(super) _locks: Arc<FileLocks>,
 }
 
-/// The answers of the commands of a commit.
 #[derive(Default)]
 struct PendingReplies {
-    /// Given after the commit.
+    /// Sent after the commit.
     after_commit: Vec<DeferredReply>,
-    /// Given once the marker has reached it as well.
+    /// Sent once the marker has reached the commit.
     after_marker: Vec<DeferredReply>,
 }
 
-// === impl Worker ===
-
 impl Worker {
     pub(super) fn run(mut self) {
-        // A runtime of its own, only to wait on several lanes at once.
+        // Only waits on the lanes.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "the journal's writer cannot start"),
+            Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
         };
         loop {
-            let failing = self.shared.is_failing.load(Ordering::Relaxed);
-            let Some(first) = runtime.block_on(self.queue.next(failing)) else {
+            let is_failing = self.state.is_failing.load(Ordering::Relaxed);
+            let Some(first) = runtime.block_on(self.queue.next(is_failing)) else {
                 break;
             };
             let commands = self.queue.collect_batch(first);
             let callbacks = commands
                 .iter()
-                .filter(|command| matches!(command, Command::Callback(..)))
+                .filter(|command| command.kind == CommandKind::Callback)
                 .count();
-            let rows = commands.iter().map(Command::rows).sum();
-            self.shared.instruments.journal_batch(commands.len());
-            let started = self.shared.begin_commit(callbacks);
+            let rows = commands.iter().map(|command| command.rows).sum();
+            self.state.instruments.journal_batch(commands.len());
+            let start = self.state.begin_commit(callbacks);
             self.commit(commands);
-            self.record_commit_time(callbacks, started.elapsed());
+            self.record_commit_time(callbacks, start.elapsed());
             self.checkpoint_if_due(rows);
         }
         if let Err(error) = checkpoint::checkpoint(&self.connection, "TRUNCATE") {
-            tracing::warn!(%error, "the journal's last checkpoint failed");
+            tracing::warn!(%error, "journal checkpoint at shutdown failed");
         }
     }
 
-    /// Runs commands in one transaction, and answers them after its sync.
+    /// Applies commands in one transaction, and sends the replies after the sync.
     fn commit(&mut self, commands: Vec<Command>) {
-        let mut answers = PendingReplies::default();
-        let outcome = self.transact(commands, &mut answers);
-        let result = match &outcome {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::error!(%error, "the journal could not commit");
-                Err(JournalError::Unavailable(error.to_string()))
-            }
-        };
-        self.shared
+        let mut replies = PendingReplies::default();
+        let position = self
+            .transact(commands, &mut replies)
+            .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
+            .map_err(|error| JournalError::Unavailable(error.to_string()));
+        self.state
             .is_failing
-            .store(result.is_err(), Ordering::Relaxed);
-        for answer in answers.after_commit {
-            answer(result.as_ref().copied());
+            .store(position.is_err(), Ordering::Relaxed);
+        let committed = position.as_ref().map(|_| ());
+        for reply in replies.after_commit {
+            reply(committed);
         }
-        match outcome {
-            Ok(position) => self.marker.on_commit(position, answers.after_marker),
+        match &position {
+            Ok(position) => self.marker.on_commit(*position, replies.after_marker),
             Err(_) => {
-                for answer in answers.after_marker {
-                    answer(result.as_ref().copied());
+                for reply in replies.after_marker {
+                    reply(committed);
                 }
             }
         }
     }
 
-    /// Answers with the newest position, where there is a new one.
+    /// Returns the newest position, if the commands appended an entry.
     fn transact(
         &mut self,
         commands: Vec<Command>,
-        answers: &mut PendingReplies,
+        replies: &mut PendingReplies,
     ) -> rusqlite::Result<Option<u64>> {
         let transaction = self
             .connection
@@ -115,57 +110,54 @@ impl Worker {
         let transaction = match transaction {
             Ok(transaction) => transaction,
             Err(error) => {
-                fail_all(commands, &mut answers.after_commit);
+                let skipped = commands.into_iter().map(Command::skip);
+                replies.after_commit.extend(skipped);
                 return Err(error);
             }
         };
-        let mut batch = WriteBatch::new(
-            &transaction,
-            self.shared.committed_counts.lock().forward_queue,
-        );
-        let mut failure = None;
+        let forward_queue = self.state.committed_counts.lock().forward_queue;
+        let mut batch = WriteBatch::new(&transaction, forward_queue);
+        let mut applied = Ok(());
         for command in commands {
-            let answers = if command.is_dispatch() {
-                &mut answers.after_marker
-            } else {
-                &mut answers.after_commit
+            let replies = match command.kind {
+                CommandKind::Dispatch => &mut replies.after_marker,
+                CommandKind::Callback | CommandKind::Other => &mut replies.after_commit,
             };
-            if failure.is_some() {
-                fail_all(vec![command], answers);
+            if applied.is_err() {
+                replies.push(command.skip());
                 continue;
             }
-            failure = execute(command, &transaction, &mut batch, answers).err();
+            let (reply, result) = command.apply(&mut batch);
+            replies.push(reply);
+            applied = result;
         }
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let done = batch.finish()?;
+        applied?;
+        let summary = batch.finish()?;
         transaction.commit()?;
         {
-            let mut standing = self.shared.committed_counts.lock();
-            standing.state_counts.apply(&done.state_count_delta);
-            standing.forward_queue = done.forward_queue;
+            let mut counts = self.state.committed_counts.lock();
+            counts.state_counts.apply(&summary.state_count_delta);
+            counts.forward_queue = summary.forward_queue;
         }
-        for observer in self.shared.commit_listeners.read().iter() {
-            observer.on_commit(&done.touched);
+        for listener in self.state.commit_listeners.read().iter() {
+            listener.on_commit(&summary.touched);
         }
-        Ok(done.position)
+        Ok(summary.position)
     }
 
-    /// Notes how long a commit of callbacks takes, with what was written before it while they
-    /// waited. By the commit, since its sync is most of it: by the callback, a slow disk with few of
-    /// them would look like one that can take no more.
+    /// Records the duration of a commit with callbacks, including the commits that delayed it. Per
+    /// commit, since most of it is the sync: a slow disk that gets few callbacks is not overloaded.
     fn record_commit_time(&mut self, callbacks: usize, took: Duration) {
-        self.shared.end_commit();
+        self.state.end_commit();
         if callbacks == 0 {
-            if self.shared.waiting_callbacks.load(Ordering::Relaxed) > 0 {
+            if self.state.queued_callbacks.load(Ordering::Relaxed) > 0 {
                 self.blocked_time += took;
             }
             return;
         }
         let took = took + std::mem::take(&mut self.blocked_time);
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        let rate = &self.shared.nanos_per_commit;
+        let rate = &self.state.nanos_per_commit;
         let smoothed = match rate.load(Ordering::Relaxed) {
             0 => took,
             before => before / 4 * 3 + took / 4,
@@ -173,7 +165,7 @@ impl Worker {
         rate.store(smoothed, Ordering::Relaxed);
     }
 
-    /// Keeps the write-ahead log short, as a rule without waiting.
+    /// Keeps the write-ahead log short, usually without waiting.
     fn checkpoint_if_due(&mut self, rows: usize) {
         self.rows_since_checkpoint += rows;
         if self.rows_since_checkpoint < ROWS_PER_CHECKPOINT {
@@ -184,7 +176,7 @@ impl Worker {
         if self.checkpoints.is_wal_too_long()
             && let Err(error) = checkpoint::checkpoint(&self.connection, "RESTART")
         {
-            tracing::warn!(%error, "the journal's checkpoint failed");
+            tracing::warn!(%error, "journal checkpoint failed");
         }
     }
 }

@@ -1,61 +1,53 @@
-//! The one thread that writes, seen from outside.
+//! Sends commands to the writer's thread.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use rusqlite::Connection;
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     checkpoint::Checkpoints,
-    command::{Command, ReplySender},
-    files::FileLocks,
-    marker::MarkerWriter,
-    queue::{CALLBACKS_PER_COMMIT, Queue},
+    command::{Command, CommandKind, ReplyReceiver},
+    lock::FileLocks,
+    marker_writer::MarkerWriter,
+    queue::Queue,
+    tables::{
+        batch::{ApplyResult, WriteBatch},
+        results, transitions,
+    },
     worker::Worker,
+    writer_state::{CommittedCounts, WriterState},
 };
 use crate::{
-    domain::{
-        change::Change,
-        clock::Timestamp,
-        identifier::ReportedId,
-        newtypes::{ChangeId, RequestId},
-        state::Transition,
-    },
+    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     invariants::Invariant,
     journal::{
-        Attribution, Claim, CommitListener, ForwardOutcome, ForwardQueueStats, Intent,
-        JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Reservation,
-        StateCounts, Stored,
+        changes::Reservation,
+        error::JournalError,
+        events::CommitListener,
+        results::{ReceivedCallback, Stored},
     },
     telemetry::{Instruments, JournalOperation},
 };
 
-/// Callbacks that may wait at a time; more are refused at arrival.
+/// Maximum number of queued callbacks. Further callbacks are rejected.
 const CALLBACK_LANE: usize = 16_384;
-/// Steps of changes that may wait at a time; more wait outside.
+/// Maximum number of other queued commands. Further callers wait.
 const CHANGE_LANE: usize = 1_024;
-/// Answers of ThingSpace that may be awaited at a time: so many POSTs, each with
-/// a place in this lane. It is a lane of its own because whoever holds a place
-/// in it has yet to pass through the lane of changes.
-const RESERVED_LANE_CAPACITY: usize = 256;
+/// Maximum number of reservations: of POSTs in flight. They have a lane of their own, because a caller
+/// with a reservation still sends other commands.
+const RESERVED_LANE: usize = 256;
 
-/// Hands commands to the writer's thread. Callbacks have a lane of their own,
-/// and go first.
+/// Sends commands to the writer's thread. Callbacks have a lane of their own and go first.
 pub(super) struct Writer {
     lanes: Mutex<Option<Lanes>>,
-    shared: Arc<WriterShared>,
+    state: Arc<WriterState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -66,30 +58,7 @@ struct Lanes {
     changes: mpsc::Sender<Command>,
 }
 
-/// What the writer and its thread tell each other beside commands.
-pub(super) struct WriterShared {
-    pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
-    pub(super) waiting_callbacks: AtomicUsize,
-    /// How long a commit of callbacks took lately.
-    pub(super) nanos_per_commit: AtomicU64,
-    /// Since when the present commit is being made.
-    committing: Mutex<Option<Instant>>,
-    /// Whether the last commit failed.
-    pub(super) is_failing: AtomicBool,
-    pub(super) committed_counts: Mutex<CommittedCounts>,
-    pub(super) instruments: Instruments,
-}
-
-/// What there is, as of the last commit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CommittedCounts {
-    /// Changes by state.
-    pub(super) state_counts: StateCounts,
-    /// What waits to be passed on.
-    pub(super) forward_queue: ForwardQueueStats,
-}
-
-/// The files that the writer's threads have open.
+/// The open files of the writer's threads.
 pub(super) struct WriterFiles {
     pub(super) connection: Connection,
     pub(super) checkpoints: Connection,
@@ -97,36 +66,27 @@ pub(super) struct WriterFiles {
     pub(super) locks: Arc<FileLocks>,
 }
 
-struct StepReservation {
+/// A permit in the reserved lane.
+struct LaneReservation {
     permit: mpsc::OwnedPermit<Command>,
-    shared: Arc<WriterShared>,
+    state: Arc<WriterState>,
 }
-
-// === impl Writer ===
 
 impl Writer {
     pub(super) fn start(
         files: WriterFiles,
-        standing: CommittedCounts,
+        counts: CommittedCounts,
         instruments: Instruments,
     ) -> Self {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
-        let (answers, answer_lane) = mpsc::channel(RESERVED_LANE_CAPACITY);
+        let (reserved, reserved_lane) = mpsc::channel(RESERVED_LANE);
         let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
-        let shared = Arc::new(WriterShared {
-            commit_listeners: RwLock::default(),
-            waiting_callbacks: AtomicUsize::new(0),
-            nanos_per_commit: AtomicU64::new(0),
-            committing: Mutex::new(None),
-            is_failing: AtomicBool::new(false),
-            committed_counts: Mutex::new(standing),
-            instruments,
-        });
+        let state = Arc::new(WriterState::new(counts, instruments));
         let worker = Worker {
             connection: files.connection,
             checkpoints: Checkpoints::start(files.checkpoints, Arc::clone(&files.locks)),
-            queue: Queue::new(callback_lane, answer_lane, change_lane),
-            shared: Arc::clone(&shared),
+            queue: Queue::new(callback_lane, reserved_lane, change_lane),
+            state: Arc::clone(&state),
             rows_since_checkpoint: 0,
             blocked_time: Duration::ZERO,
             marker: files.marker,
@@ -136,143 +96,46 @@ impl Writer {
         let thread = match thread.spawn(move || worker.run()) {
             Ok(thread) => Some(thread),
             Err(error) => {
-                // Every call fails from here on, since the lanes are closed.
-                tracing::error!(%error, "the journal has no writer thread");
+                // The lanes are closed, so every call fails.
+                tracing::error!(%error, "cannot start the journal writer thread");
                 None
             }
         };
         Self {
             lanes: Mutex::new(Some(Lanes {
                 callbacks,
-                reserved: answers,
+                reserved,
                 changes,
             })),
-            shared,
+            state,
             thread: Mutex::new(thread),
         }
     }
 
-    pub(super) fn add_commit_listener(&self, observer: Arc<dyn CommitListener>) {
-        self.shared.commit_listeners.write().push(observer);
+    pub(super) fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
+        self.state.commit_listeners.write().push(listener);
     }
 
-    pub(super) async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
-        self.send_change_command(JournalOperation::Claim, |reply| {
-            Command::Claim(Box::new(intent), reply)
-        })
-        .await
+    /// Runs an operation that writes about `rows` rows in the next commit. Returns its result after
+    /// the sync.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        metric: JournalOperation,
+        rows: usize,
+        operation: impl FnOnce(&mut WriteBatch<'_>) -> ApplyResult<T> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        let command = Command::new(CommandKind::Other, rows, operation);
+        self.send(metric, command).await
     }
 
     pub(super) async fn apply_transition(
         &self,
         change: ChangeId,
-        step: Transition,
+        transition: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.send_change_command(JournalOperation::Transition, |reply| {
-            Command::Transition(change, Box::new(step), now, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn attribute(
-        &self,
-        request: RequestId,
-        listed: Option<Vec<Vec<ReportedId>>>,
-        last_result: Option<u64>,
-        now: Timestamp,
-    ) -> Result<Attribution, JournalError> {
-        self.send_change_command(JournalOperation::Attribute, |reply| {
-            Command::Attribute(request, listed, last_result, now, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn resolve_unmatched_result(
-        &self,
-        change: ChangeId,
-        first_result: u64,
-        listed: Vec<ReportedId>,
-        now: Timestamp,
-    ) -> Result<bool, JournalError> {
-        self.send_change_command(JournalOperation::ResolveDevice, |reply| {
-            Command::ResolveUnmatched(change, first_result, listed, now, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn quarantine(
-        &self,
-        detained: QuarantinedCallback,
-        bounds: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError> {
-        self.send_change_command(JournalOperation::Quarantine, |reply| {
-            Command::Quarantine(Box::new(detained), bounds, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn release_quarantined(
-        &self,
-        id: u64,
-        arrival: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
-        self.send_change_command(JournalOperation::Quarantine, |reply| {
-            Command::ReleaseQuarantined(id, Box::new(arrival), reply)
-        })
-        .await
-    }
-
-    pub(super) async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
-        self.send_change_command(JournalOperation::Quarantine, |reply| {
-            Command::MarkQuarantinedReviewed(last, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
-        self.send_change_command(JournalOperation::Quarantine, |reply| {
-            Command::DropQuarantined(id, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn record_forward_outcomes(
-        &self,
-        settled: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError> {
-        self.send_change_command(JournalOperation::Forward, |reply| {
-            Command::RecordForwardOutcomes(settled, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        self.send_change_command(JournalOperation::Forward, |reply| {
-            Command::RescheduleForwards(now, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
-        self.send_change_command(JournalOperation::Forward, |reply| {
-            Command::ExpireForwards(before, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
-        self.send_change_command(JournalOperation::Kv, |reply| {
-            Command::PutKv(name, value, reply)
-        })
-        .await
-    }
-
-    pub(super) async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
-        self.send_change_command(JournalOperation::Retention, |reply| {
-            Command::Trim(before, up_to, reply)
-        })
-        .await
+        let command = transition_command(change, transition, now);
+        self.send(JournalOperation::Transition, command).await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -281,27 +144,24 @@ impl Writer {
             .reserve_owned()
             .await
             .map_err(|_| JournalError::closed())?;
-        Ok(Box::new(StepReservation {
+        Ok(Box::new(LaneReservation {
             permit,
-            shared: Arc::clone(&self.shared),
+            state: Arc::clone(&self.state),
         }))
     }
 
     pub(super) async fn store_callback(
         &self,
-        arrival: ReceivedCallback,
+        callback: ReceivedCallback,
     ) -> Result<Stored, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        let began = Instant::now();
+        let start = Instant::now();
         let lane = self.lanes()?.callbacks;
-        let command = Command::Callback(Box::new(arrival), reply);
-        self.shared
-            .waiting_callbacks
-            .fetch_add(1, Ordering::Relaxed);
+        let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
+            results::store_callback(batch, &callback)
+        });
+        self.state.queued_callbacks.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = lane.try_send(command) {
-            self.shared
-                .waiting_callbacks
-                .fetch_sub(1, Ordering::Relaxed);
+            self.state.queued_callbacks.fetch_sub(1, Ordering::Relaxed);
             return Err(match error {
                 mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
                 mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
@@ -310,41 +170,24 @@ impl Writer {
         if Invariant::SyncBeforeAnswer.is_disabled() {
             return Ok(Stored::New(0));
         }
-        self.shared
-            .await_durable(JournalOperation::Callback, began, answer)
-            .await
+        await_reply(&self.state, JournalOperation::Callback, start, reply).await
     }
 
     pub(super) fn committed_counts(&self) -> CommittedCounts {
-        *self.shared.committed_counts.lock()
+        *self.state.committed_counts.lock()
     }
 
     pub(super) fn expected_wait(&self) -> Duration {
-        let waiting = self.shared.waiting_callbacks.load(Ordering::Relaxed);
-        let present = self.shared.committing.lock().map(|since| since.elapsed());
-        if waiting == 0 && present.is_none() {
-            // What was slow long ago need not be so now.
-            return Duration::ZERO;
-        }
-        let each = Duration::from_nanos(self.shared.nanos_per_commit.load(Ordering::Relaxed));
-        let present = match present {
-            // It has taken longer than any did: as long again, then. A disk that hangs is noticed
-            // by what it does not do.
-            Some(elapsed) if elapsed > each => elapsed,
-            Some(elapsed) => each - elapsed,
-            None => Duration::ZERO,
-        };
-        let commits = u32::try_from(waiting / CALLBACKS_PER_COMMIT).unwrap_or(u32::MAX);
-        present.saturating_add(each.saturating_mul(commits.saturating_add(1)))
+        self.state.expected_wait()
     }
 
     pub(super) fn is_writable(&self) -> bool {
         let lanes = self.lanes.lock();
-        // A writer that has ended, for whatever reason, takes nothing more.
+        // The lanes are closed if the thread has ended.
         let is_open = lanes
             .as_ref()
             .is_some_and(|lanes| !lanes.callbacks.is_closed());
-        is_open && !self.shared.is_failing.load(Ordering::Relaxed)
+        is_open && !self.state.is_failing.load(Ordering::Relaxed)
     }
 
     pub(super) async fn close(&self) {
@@ -353,24 +196,24 @@ impl Writer {
         if let Some(thread) = thread {
             let joined = tokio::task::spawn_blocking(move || thread.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
-                tracing::error!("the journal's writer did not end well");
+                tracing::error!("journal writer thread panicked");
             }
         }
     }
 
-    async fn send_change_command<T>(
+    /// Sends a command through the lane of changes. Waits for queue space and for the reply.
+    async fn send<T>(
         &self,
-        what: JournalOperation,
-        command: impl FnOnce(ReplySender<T>) -> Command,
+        metric: JournalOperation,
+        (command, reply): (Command, ReplyReceiver<T>),
     ) -> Result<T, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        let began = Instant::now();
+        let start = Instant::now();
         let lane = self.lanes()?.changes;
-        lane.send(command(reply))
+        lane.send(command)
             .await
             .map_err(|_| JournalError::closed())?;
         drop(lane);
-        self.shared.await_durable(what, began, answer).await
+        await_reply(&self.state, metric, start, reply).await
     }
 
     fn lanes(&self) -> Result<Lanes, JournalError> {
@@ -378,52 +221,46 @@ impl Writer {
     }
 }
 
-// === impl Shared ===
-
-impl WriterShared {
-    /// Begins a commit that takes so many callbacks.
-    pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
-        self.waiting_callbacks
-            .fetch_sub(callbacks, Ordering::Relaxed);
-        let now = Instant::now();
-        *self.committing.lock() = Some(now);
-        now
-    }
-
-    pub(super) fn end_commit(&self) {
-        *self.committing.lock() = None;
-    }
-
-    /// Waits until an append is on disk, and says how long that took.
-    async fn await_durable<T>(
-        &self,
-        what: JournalOperation,
-        began: Instant,
-        answer: oneshot::Receiver<Result<T, JournalError>>,
-    ) -> Result<T, JournalError> {
-        let result = answer.await.map_err(|_| JournalError::closed())?;
-        let failed = matches!(result, Err(JournalError::Unavailable(_)));
-        self.instruments
-            .journal_write(what, began.elapsed(), failed);
-        result
-    }
-}
-
-// === impl Reserved ===
-
 #[async_trait]
-impl Reservation for StepReservation {
+impl Reservation for LaneReservation {
     async fn apply_transition(
         self: Box<Self>,
         change: ChangeId,
-        step: Transition,
+        transition: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        let (reply, answer) = oneshot::channel();
-        let Self { permit, shared } = *self;
-        permit.send(Command::Transition(change, Box::new(step), now, reply));
-        shared
-            .await_durable(JournalOperation::Transition, Instant::now(), answer)
-            .await
+        let (command, reply) = transition_command(change, transition, now);
+        let Self { permit, state } = *self;
+        permit.send(command);
+        await_reply(&state, JournalOperation::Transition, Instant::now(), reply).await
     }
+}
+
+fn transition_command(
+    change: ChangeId,
+    transition: Transition,
+    now: Timestamp,
+) -> (Command, ReplyReceiver<Change>) {
+    let kind = match transition {
+        Transition::Dispatch { .. } => CommandKind::Dispatch,
+        _ => CommandKind::Other,
+    };
+    Command::new(kind, 1, move |batch| {
+        transitions::apply_transition(batch, change, &transition, now)
+    })
+}
+
+/// Waits for a reply, and records the duration of the write.
+async fn await_reply<T>(
+    state: &WriterState,
+    metric: JournalOperation,
+    start: Instant,
+    reply: ReplyReceiver<T>,
+) -> Result<T, JournalError> {
+    let result = reply.await.map_err(|_| JournalError::closed())?;
+    let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
+    state
+        .instruments
+        .journal_write(metric, start.elapsed(), is_failed);
+    result
 }

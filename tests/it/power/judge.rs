@@ -13,7 +13,8 @@ use thingspace_gateway::{
         state::ChangeState,
     },
     journal::{
-        ChangeSelector, Cursor, EventPayload, Journal as _, Origin, WatchTarget,
+        ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventStore as _, Journal as _,
+        Origin, QuarantineStore as _, WatchTarget,
         sqlite::{JournalOpenError, SqliteJournal, SqliteOptions},
     },
     telemetry::Instruments,
@@ -218,7 +219,7 @@ impl RecoveredJournal {
                 let mut failed_logins = self
                     .kv
                     .iter()
-                    .filter(|(name, _)| name.starts_with("note.failed_logins."));
+                    .filter(|(name, _)| name.starts_with("kv.failed_logins."));
                 !failed_logins.any(|(_, value)| value.iter().take(2).any(|count| *count > 0))
             }
         };

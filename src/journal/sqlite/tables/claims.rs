@@ -1,156 +1,200 @@
-//! Claims: a change's own rows, and whether its devices are free.
+//! Claims: a new change takes its key and its devices.
 
 use std::collections::HashSet;
 
 use rusqlite::params;
 
 use super::{
-    apply::WriteBatch,
-    entry::{from_json, json, state_code},
+    batch::{ApplyResult, WriteBatch},
+    changes,
+    codes::state_code,
+    devices,
+    encoding::{from_json, json},
+    sql, transitions,
 };
 use crate::{
     domain::{
         change::{Change, SentDevice},
+        clock::Timestamp,
         device_states::DeviceStates,
-        identifier::DeviceId,
         matching::MatchKey,
-        state::ChangeState,
+        newtypes::ChangeId,
+        state::{ChangeState, Transition},
     },
-    journal::{BusyDevice, Intent},
+    invariants::Invariant,
+    journal::{
+        changes::{BusyDevice, Claim, ClaimCheck, Intent},
+        error::JournalError,
+    },
     operations,
 };
 
-impl WriteBatch<'_> {
-    /// The first of these devices that is in another change which is under way.
-    pub(crate) fn find_busy_device(
-        &self,
-        devices: &[SentDevice],
-        change: &Change,
-    ) -> rusqlite::Result<Option<BusyDevice>> {
-        let codes = ChangeState::ALL
-            .into_iter()
-            .filter(|state| state.has_device_lock())
-            .map(state_code);
-        let mut under_way = HashSet::new();
-        for code in codes {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT id FROM change WHERE state = ?")?;
-            for id in statement.query_map([code], |row| row.get::<_, i64>(0))? {
-                under_way.insert(id?);
-            }
+/// Returns the result that a claim would have. Changes nothing.
+pub(crate) fn check_claim(
+    batch: &mut WriteBatch<'_>,
+    intent: &Intent,
+) -> rusqlite::Result<ClaimCheck> {
+    let existing = find_by_key(batch, &intent.change)?;
+    if let Some((change, fingerprint)) = &existing {
+        let has_same_content = fingerprint == intent.fingerprint.as_slice();
+        if !has_same_content || change.state != ChangeState::NotSent {
+            return Ok(ClaimCheck::KeyInUse {
+                change: change.clone(),
+                has_same_content,
+            });
         }
-        // Changes of this batch are in the table with their first state only.
-        for (id, loaded) in &self.changes {
-            if loaded.change.state.has_device_lock() {
-                under_way.insert(*id);
-            } else {
-                under_way.remove(id);
-            }
+    }
+    Ok(match find_busy_device(batch, intent)? {
+        Some(busy) => ClaimCheck::Busy(busy),
+        None => existing.map_or(ClaimCheck::Free, |(change, _)| ClaimCheck::Rearm(change)),
+    })
+}
+
+/// Stores a change, or queues a NOT_SENT change again, if the key and the devices are free.
+pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> ApplyResult<Claim> {
+    match check_claim(batch, intent)? {
+        ClaimCheck::Free => {}
+        ClaimCheck::Rearm(change) => {
+            return rearm(batch, change.change_id, intent.change.create_time);
         }
-        if under_way.is_empty() {
-            return Ok(None);
+        ClaimCheck::KeyInUse { .. } if Invariant::KeyCheck.is_disabled() => {
+            let mut without_key = intent.clone();
+            without_key.change.key = None;
+            return claim(batch, &without_key);
         }
-        let mut statement = self.connection.prepare_cached(
-            "SELECT k.change, d.sent FROM device_key k JOIN device d USING (change, idx) WHERE k.key = ?",
-        )?;
-        let ids = (0_u32..).zip(devices).flat_map(|(index, device)| {
-            let ids = device.ids.iter();
-            ids.map(move |id| (index, id))
-        });
-        for (device_index, id) in ids {
-            let key = MatchKey::from_id(id);
-            if !key.is_identifying(operations::evidence(change.change_type).identifying_kinds) {
+        ClaimCheck::KeyInUse {
+            change,
+            has_same_content,
+        } => {
+            return Ok(Ok(Claim::KeyInUse {
+                change,
+                has_same_content,
+            }));
+        }
+        ClaimCheck::Busy(busy) => return Ok(Ok(Claim::Busy(busy))),
+    }
+    let change = &intent.change;
+    let position = batch.append(change.create_time)?;
+    insert_change(batch, position, intent)?;
+    batch.append_state_event(position, position, 0)?;
+    Ok(Ok(Claim::Created(change.clone())))
+}
+
+/// Queues a NOT_SENT change again, under its first id.
+fn rearm(batch: &mut WriteBatch<'_>, change_id: ChangeId, now: Timestamp) -> ApplyResult<Claim> {
+    let transition = Transition::Rearm;
+    let change = match transitions::apply_transition(batch, change_id, &transition, now)? {
+        Ok(change) => change,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Some(id) = changes::find_row(batch.connection, change_id)? else {
+        return Ok(Err(JournalError::NoSuchChange));
+    };
+    let devices = devices::load_sent(batch.connection, id)?;
+    Ok(Ok(Claim::Rearmed { change, devices }))
+}
+
+fn find_by_key(
+    batch: &mut WriteBatch<'_>,
+    change: &Change,
+) -> rusqlite::Result<Option<(Change, Vec<u8>)>> {
+    let Some(key) = &change.key else {
+        return Ok(None);
+    };
+    let found: Option<(i64, Vec<u8>)> = sql::find(
+        batch.connection,
+        "SELECT id, fingerprint FROM change WHERE account = ? AND key = ?",
+        [change.account.as_str(), key.as_str()],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    match found {
+        Some((id, fingerprint)) => Ok(Some((batch.load(id)?.change.clone(), fingerprint))),
+        None => Ok(None),
+    }
+}
+
+/// Returns the first device that another unfinished change has.
+fn find_busy_device(
+    batch: &WriteBatch<'_>,
+    intent: &Intent,
+) -> rusqlite::Result<Option<BusyDevice>> {
+    let unfinished = unfinished_changes(batch)?;
+    if unfinished.is_empty() {
+        return Ok(None);
+    }
+    let mut statement = batch.connection.prepare_cached(
+        "SELECT k.change, d.sent_json FROM device_key k
+         JOIN device d USING (change, device_index) WHERE k.match_key = ?",
+    )?;
+    let kinds = operations::evidence(intent.change.change_type).identifying_kinds;
+    for (device_index, device) in (0_u32..).zip(&intent.devices) {
+        for key in device.ids.iter().map(MatchKey::from_id) {
+            if !key.is_identifying(kinds) {
                 continue;
             }
             let mut rows = statement.query([key.index_key()])?;
             while let Some(row) = rows.next()? {
                 let other: i64 = row.get(0)?;
-                if under_way.contains(&other) && has_device(row.get_ref(1)?.as_str()?, id)? {
+                if !unfinished.contains(&other) {
+                    continue;
+                }
+                let sent: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
+                if devices::has_identifier(&sent, &key) {
                     return Ok(Some(BusyDevice {
                         device_index,
-                        change_id: self.change_id(other)?,
+                        change_id: changes::change_id(batch.connection, other)?,
                     }));
                 }
             }
         }
-        Ok(None)
     }
-
-    /// The devices of a change, by index.
-    pub(crate) fn stored_devices(&self, id: i64) -> rusqlite::Result<Vec<SentDevice>> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT sent FROM device WHERE change = ? ORDER BY idx")?;
-        let mut rows = statement.query([id])?;
-        let mut devices = Vec::new();
-        while let Some(row) = rows.next()? {
-            devices.push(from_json(row.get_ref(0)?.as_str()?)?);
-        }
-        Ok(devices)
-    }
-
-    /// Notes which devices were on the plan before the change was sent.
-    pub(crate) fn record_devices_on_plan(&self, id: i64, on_plan: &[u32]) -> rusqlite::Result<()> {
-        self.connection
-            .prepare_cached("UPDATE device SET on_plan = NULL WHERE change = ? AND on_plan = 1")?
-            .execute([id])?;
-        let mut note = self
-            .connection
-            .prepare_cached("UPDATE device SET on_plan = 1 WHERE change = ? AND idx = ?")?;
-        for index in on_plan {
-            note.execute(params![id, index])?;
-        }
-        Ok(())
-    }
-
-    /// Makes a change's rows: its own, its devices', and what finds them.
-    pub(crate) fn insert_change(&mut self, id: i64, intent: &Intent) -> rusqlite::Result<()> {
-        let change = &intent.change;
-        self.connection
-            .prepare_cached(
-                "INSERT INTO change
-                 (id, change_id, account, key, content, state, create_time, last_time, snapshot, tally)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            )?
-            .execute(params![
-                id,
-                change.change_id.as_bytes().as_slice(),
-                change.account.as_str(),
-                change.key.as_ref().map(|key| key.as_str()),
-                intent.fingerprint.as_slice(),
-                state_code(change.state),
-                change.create_time.as_micros(),
-                change.update_time.as_micros(),
-                json(change)?,
-                json(&DeviceStates::default())?,
-            ])?;
-        self.state_count_delta.add(change.state, 1);
-        let mut device_row = self
-            .connection
-            .prepare_cached("INSERT INTO device (change, idx, sent, kinds) VALUES (?, ?, ?, ?)")?;
-        let mut key_row = self.connection.prepare_cached(
-            "INSERT OR IGNORE INTO device_key (key, change, idx) VALUES (?, ?, ?)",
-        )?;
-        for (index, device) in (0_i64..).zip(&intent.devices) {
-            let mut kinds = 0;
-            for device_id in &device.ids {
-                let key = MatchKey::from_id(device_id);
-                if key.is_identifying(operations::evidence(change.change_type).identifying_kinds) {
-                    kinds |= key.kind_bit();
-                }
-                key_row.execute(params![key.index_key(), id, index])?;
-            }
-            device_row.execute(params![id, index, json(device)?, kinds])?;
-        }
-        Ok(())
-    }
+    Ok(None)
 }
 
-fn has_device(sent: &str, id: &DeviceId) -> rusqlite::Result<bool> {
-    let device: SentDevice = from_json(sent)?;
-    Ok(device
-        .ids
-        .iter()
-        .any(|other| MatchKey::from_id(other).is_same(&MatchKey::from_id(id))))
+fn unfinished_changes(batch: &WriteBatch<'_>) -> rusqlite::Result<HashSet<i64>> {
+    let mut unfinished = HashSet::new();
+    for state in ChangeState::ALL {
+        if state.has_device_lock() {
+            unfinished.extend(sql::list(
+                batch.connection,
+                "SELECT id FROM change WHERE state = ?",
+                [state_code(state)],
+                |row| row.get::<_, i64>(0),
+            )?);
+        }
+    }
+    // The table does not have the transitions of this batch yet.
+    for (id, loaded) in &batch.changes {
+        if loaded.change.state.has_device_lock() {
+            unfinished.insert(*id);
+        } else {
+            unfinished.remove(id);
+        }
+    }
+    Ok(unfinished)
+}
+
+fn insert_change(batch: &mut WriteBatch<'_>, id: i64, intent: &Intent) -> rusqlite::Result<()> {
+    let change = &intent.change;
+    sql::execute(
+        batch.connection,
+        "INSERT INTO change (id, change_id, account, key, fingerprint, state, create_time,
+           update_time, snapshot, device_states)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            id,
+            change.change_id.as_bytes().as_slice(),
+            change.account.as_str(),
+            change.key.as_ref().map(|key| key.as_str()),
+            intent.fingerprint.as_slice(),
+            state_code(change.state),
+            change.create_time.as_micros(),
+            change.update_time.as_micros(),
+            json(change)?,
+            json(&DeviceStates::default())?,
+        ],
+    )?;
+    batch.state_count_delta.add(change.state, 1);
+    let kinds = operations::evidence(change.change_type).identifying_kinds;
+    devices::insert(batch.connection, id, kinds, &intent.devices)
 }

@@ -1,16 +1,23 @@
-//! The tables that every engine keeps, and the one code that reads and writes
-//! them: the embedded engine's own, or a replica's disposable copy of a stream.
+//! The tables, and the operations on them. Nothing here commits.
 
-pub(crate) mod apply;
-mod attribute;
-mod claims;
-mod device_state_store;
-pub(crate) mod entry;
-pub(crate) mod forward;
-pub(crate) mod list;
-pub(crate) mod quarantine;
-pub(crate) mod queries;
-mod results;
-pub(crate) mod schema;
-pub(crate) mod trim;
-pub(crate) mod unmatched_results;
+pub(super) mod attribution;
+pub(super) mod batch;
+pub(super) mod changes;
+pub(super) mod claims;
+mod codes;
+pub(super) mod deadlines;
+mod device_state_table;
+pub(super) mod devices;
+mod encoding;
+pub(super) mod events;
+pub(super) mod forward_queue;
+pub(super) mod meta;
+pub(super) mod positions;
+pub(super) mod quarantine;
+pub(super) mod requests;
+pub(super) mod results;
+pub(super) mod schema;
+mod sql;
+pub(super) mod transitions;
+pub(super) mod trim;
+pub(super) mod unmatched_results;

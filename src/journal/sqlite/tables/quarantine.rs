@@ -1,118 +1,110 @@
-//! Callbacks that cannot be used now.
+//! Callbacks that cannot be used yet.
 
 use rusqlite::{Connection, Row, params};
 
 use super::{
-    apply::{ApplyResult, WriteBatch},
-    entry::{int, uint},
+    batch::{ApplyResult, WriteBatch},
+    encoding::{account, int, service, uint},
+    results, sql,
 };
 use crate::{
     domain::{
         clock::Timestamp,
         newtypes::{AccountName, CallbackService},
     },
-    journal::{JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored},
+    journal::{
+        error::JournalError,
+        quarantine::{QuarantineLimits, QuarantinedCallback},
+        results::{ReceivedCallback, Stored},
+    },
 };
 
-/// What one takes besides its body, about.
+/// Approximate size of a row without the body, in bytes.
 const OVERHEAD: u64 = 256;
 
-impl WriteBatch<'_> {
-    /// Keeps one, after what somebody has looked at and is too old was forgotten; `None` when there
-    /// is no room.
-    pub(in crate::journal) fn quarantine(
-        &self,
-        detained: &QuarantinedCallback,
-        bounds: QuarantineLimits,
-    ) -> ApplyResult<Option<u64>> {
-        self.connection
-            .prepare_cached("DELETE FROM quarantine WHERE at < ? AND seen = 1")?
-            .execute([bounds.delete_reviewed_before.as_micros()])?;
-        let kept: i64 = self
-            .connection
-            .prepare_cached("SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine")?
-            .query_row([int(OVERHEAD)], |row| row.get(0))?;
-        let size = detained.body.len() as u64 + OVERHEAD;
-        if uint::<u64>(kept).saturating_add(size) > bounds.bytes {
-            return Ok(Ok(None));
-        }
-        let id = self
-            .connection
-            .prepare_cached(
-                "INSERT INTO quarantine (at, service, account, reason, body, print)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-            )?
-            .insert(params![
-                detained.receive_time.as_micros(),
-                detained.service.as_ref().map(CallbackService::as_str),
-                detained.account.as_ref().map(AccountName::as_str),
-                detained.reason,
-                detained.body,
-                detained.credential_mac,
-            ])?;
-        Ok(Ok(Some(uint(id))))
+/// Stores a callback and returns its id, after deleting old reviewed ones. Returns `None` if the
+/// quarantine is full.
+pub(crate) fn insert(
+    connection: &Connection,
+    callback: &QuarantinedCallback,
+    limits: QuarantineLimits,
+) -> rusqlite::Result<Option<u64>> {
+    sql::execute(
+        connection,
+        "DELETE FROM quarantine WHERE receive_time < ? AND reviewed = 1",
+        [limits.delete_reviewed_before.as_micros()],
+    )?;
+    let used: i64 = connection
+        .prepare_cached("SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine")?
+        .query_row([int(OVERHEAD)], |row| row.get(0))?;
+    let size = callback.body.len() as u64 + OVERHEAD;
+    if uint::<u64>(used).saturating_add(size) > limits.bytes {
+        return Ok(None);
     }
-
-    /// Stores what one has turned out to be, and forgets it.
-    pub(in crate::journal) fn release_quarantined(
-        &mut self,
-        id: u64,
-        arrival: &ReceivedCallback,
-    ) -> ApplyResult<Stored> {
-        if !drop_quarantined(self.connection, id)? {
-            return Ok(Err(JournalError::NoSuchChange));
-        }
-        self.store_callback(arrival)
-    }
+    let id = sql::insert(
+        connection,
+        "INSERT INTO quarantine (receive_time, service, account, reason, body, credential_mac)
+         VALUES (?, ?, ?, ?, ?, ?)",
+        params![
+            callback.receive_time.as_micros(),
+            callback.service.as_ref().map(CallbackService::as_str),
+            callback.account.as_ref().map(AccountName::as_str),
+            callback.reason,
+            callback.body,
+            callback.credential_mac,
+        ],
+    )?;
+    Ok(Some(uint(id)))
 }
 
-/// Forgets one; answers whether it was there.
-pub(in crate::journal) fn drop_quarantined(
-    connection: &Connection,
+/// Stores a quarantined callback as a result, and deletes it from the quarantine.
+pub(crate) fn release(
+    batch: &mut WriteBatch<'_>,
     id: u64,
-) -> rusqlite::Result<bool> {
-    let dropped = connection
-        .prepare_cached("DELETE FROM quarantine WHERE id = ?")?
-        .execute([int(id)])?;
-    Ok(dropped > 0)
+    callback: &ReceivedCallback,
+) -> ApplyResult<Stored> {
+    if !delete(batch.connection, id)? {
+        return Ok(Err(JournalError::NoSuchCallback));
+    }
+    results::store_callback(batch, callback)
 }
 
-/// Somebody has looked at all up to this one.
-pub(in crate::journal) fn mark_reviewed(
-    connection: &Connection,
-    last: u64,
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("UPDATE quarantine SET seen = 1 WHERE id <= ? AND seen = 0")?
-        .execute([int(last)])
-        .map(drop)
+pub(crate) fn delete(connection: &Connection, id: u64) -> rusqlite::Result<bool> {
+    let deleted = sql::execute(connection, "DELETE FROM quarantine WHERE id = ?", [int(id)])?;
+    Ok(deleted > 0)
 }
 
-/// Those after one, oldest first.
-pub(in crate::journal) fn list_quarantined(
+pub(crate) fn mark_reviewed(connection: &Connection, last: u64) -> rusqlite::Result<()> {
+    sql::execute(
+        connection,
+        "UPDATE quarantine SET reviewed = 1 WHERE id <= ? AND reviewed = 0",
+        [int(last)],
+    )
+    .map(drop)
+}
+
+pub(crate) fn list(
     connection: &Connection,
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<(u64, QuarantinedCallback)>> {
-    connection
-        .prepare_cached(
-            "SELECT id, at, service, account, reason, body, print FROM quarantine
-             WHERE id > ? ORDER BY id LIMIT ?",
-        )?
-        .query_map(params![int(after), int(limit as u64)], decode_row)?
-        .collect()
+    sql::list(
+        connection,
+        "SELECT id, receive_time, service, account, reason, body, credential_mac
+         FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
+        params![int(after), int(limit as u64)],
+        decode_row,
+    )
 }
 
 fn decode_row(row: &Row<'_>) -> rusqlite::Result<(u64, QuarantinedCallback)> {
-    let service: Option<String> = row.get(2)?;
-    let account: Option<String> = row.get(3)?;
-    let detained = QuarantinedCallback {
+    let callback = QuarantinedCallback {
         receive_time: Timestamp::from_micros(row.get(1)?),
-        service: service.and_then(|name| CallbackService::parse(name).ok()),
-        account: account.and_then(|name| AccountName::parse(name).ok()),
+        service: service(row, 2)?,
+        account: account(row, 3)?,
         reason: row.get(4)?,
         body: row.get(5)?,
         credential_mac: row.get(6)?,
     };
-    Ok((uint(row.get(0)?), detained))
+    Ok((uint(row.get(0)?), callback))
 }

@@ -1,171 +1,182 @@
-//! Results: whose they are, where they stand in a timeline, and what they
-//! come to.
+//! Results: storage, links to changes, timelines and counts.
 
-use rusqlite::{Connection, params};
+use rusqlite::params;
 
 use super::{
-    apply::WriteBatch,
-    device_state_store::DeviceStateTable,
-    entry::{LogEntry, from_json, match_code, uint},
+    batch::{ApplyResult, WriteBatch},
+    codes::match_code,
+    device_state_table::DeviceStateTable,
+    devices,
+    encoding::{StoredResult, from_json, uint},
+    forward_queue, requests, sql,
 };
 use crate::{
     domain::{
-        change::SentDevice,
         clock::Timestamp,
         device_states::DeviceStates,
-        identifier::DeviceId,
-        matching::{MatchKey, find_device},
-        newtypes::RequestId,
+        matching::find_device,
+        newtypes::{AccountName, CallbackService, RequestId},
         result::{DeviceResult, Match},
         state::{ChangeState, Transition},
     },
     invariants::Invariant,
-    journal::WatchTarget,
+    journal::{
+        events::WatchTarget,
+        results::{ReceivedCallback, Stored},
+    },
     operations,
 };
 
-impl WriteBatch<'_> {
-    /// Binds a request to a change. The results that it has already take their
-    /// places at the binding, in stored order: a token that was given out
-    /// before stays true.
-    pub(crate) fn link_request(
-        &mut self,
-        change: i64,
-        position: i64,
-        request_id: &RequestId,
-        evidence: &str,
-        now: Timestamp,
-    ) -> rusqlite::Result<()> {
-        self.touched
-            .insert(WatchTarget::Request(request_id.clone()));
-        let request = self.request_row(request_id, now)?;
-        if request.change.is_some() {
-            // ThingSpace gave one id to two requests. The first keeps it: whose
-            // the results are cannot be told, and nothing is invented.
-            tracing::error!(%request_id, "ThingSpace answered two changes with one request id");
-            return Ok(());
-        }
-        self.connection
-            .prepare_cached(
-                "UPDATE request SET change = ?, bound_at = ?, evidence = ? WHERE id = ?",
-            )?
-            .execute(params![change, position, evidence, request.id])?;
-        let early: Vec<i64> = self
-            .connection
-            .prepare_cached("SELECT position FROM entry WHERE request = ? ORDER BY position")?
-            .query_map([request.id], |row| row.get(0))?
-            .collect::<rusqlite::Result<_>>()?;
-        let mut index = 1;
-        for entry in early {
-            if let Some(report) = self.load_report(entry)? {
-                self.append_result_event(change, position, index, entry, &report, now)?;
-                index += 1;
-            }
-        }
-        self.finish_if_complete(change, position, index, now)
+/// Stores a callback, unless an equal one of the same request is stored.
+pub(crate) fn store_callback(
+    batch: &mut WriteBatch<'_>,
+    received: &ReceivedCallback,
+) -> ApplyResult<Stored> {
+    let (callback, now) = (&received.callback, received.receive_time);
+    let report = &callback.result;
+    let request = requests::find_or_insert(batch.connection, &report.request_id, now)?;
+    let inserted = sql::execute(
+        batch.connection,
+        "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
+        params![request.id, callback.digest.as_slice()],
+    )?;
+    if inserted == 0 && !Invariant::Deduplication.is_disabled() {
+        return Ok(Ok(Stored::Duplicate));
     }
-
-    /// Gives a result its place in a change's timeline, and counts it.
-    pub(crate) fn append_result_event(
-        &mut self,
-        change: i64,
-        position: i64,
-        index: i64,
-        entry: i64,
-        report: &DeviceResult,
-        now: Timestamp,
-    ) -> rusqlite::Result<()> {
-        let connection = self.connection;
-        let loaded = self.load(change)?;
-        let kind = operations::evidence(loaded.change.change_type).identifying_kinds;
-        let (device, mut matched) = find_device(
-            kind,
-            loaded.change.device_count,
-            &report.device_ids,
-            |key| find_devices_by_key(connection, change, key),
-        )?;
-        let keys: Vec<MatchKey> = report
-            .device_ids
-            .iter()
-            .filter_map(MatchKey::from_reported)
-            .filter(|key| key.is_identifying(kind))
-            .collect();
-        let mut answers = DeviceStateTable { connection, change };
-        if matched == Match::None && DeviceStates::is_ambiguous(&mut answers, &keys)? {
-            matched = Match::Ambiguous;
-        }
-        if matched != Match::Ambiguous || Invariant::AmbiguousResults.is_disabled() {
-            loaded
-                .device_states
-                .record(&mut answers, &keys, device, report.precedence(), entry)?;
-        }
-        loaded.change.counts = loaded.device_states.counts(loaded.change.device_count);
-        loaded.change.touch(now);
-        loaded.is_dirty = true;
-
-        connection
-            .prepare_cached("UPDATE entry SET device = ?, match = ? WHERE position = ?")?
-            .execute(params![device, match_code(matched), entry])?;
-        connection
-            .prepare_cached(
-                "INSERT INTO timeline (change, position, idx, entry) VALUES (?, ?, ?, ?)",
-            )?
-            .execute(params![change, position, index, entry])?;
-        self.mark_touched(change);
-        Ok(())
+    let result = StoredResult {
+        report: report.clone(),
+        service: received.service.clone(),
+    };
+    let position = batch.append_result(&result, &callback.raw_json, request.id, now)?;
+    let account = received.account.as_ref().map(AccountName::as_str);
+    let service = received.service.as_ref().map(CallbackService::as_str);
+    sql::execute(
+        batch.connection,
+        "UPDATE request SET last_result_time = ?, account = coalesce(account, ?),
+         service = coalesce(service, ?) WHERE id = ?",
+        params![now.as_micros(), account, service, request.id],
+    )?;
+    batch
+        .touched
+        .insert(WatchTarget::Request(report.request_id.clone()));
+    if let Some(options) = received.forwarding {
+        forward_queue::queue_forward(batch, position, received.service.as_ref(), options)?;
     }
-
-    /// Finishes a change once every device has a final result.
-    pub(crate) fn finish_if_complete(
-        &mut self,
-        id: i64,
-        position: i64,
-        index: i64,
-        now: Timestamp,
-    ) -> rusqlite::Result<()> {
-        let change = &self.load(id)?.change;
-        let is_open = matches!(change.state, ChangeState::Accepted | ChangeState::Overdue);
-        if is_open && change.pending_count() == 0 {
-            self.advance(id, &Transition::Finish, now)?;
-            self.append_state_event(id, position, index)?;
-        }
-        Ok(())
+    if let Some(change) = request.change {
+        append_result_event(batch, change, position, 0, position, report, now)?;
+        finish_if_complete(batch, change, position, 1, now)?;
     }
-
-    fn load_report(&self, position: i64) -> rusqlite::Result<Option<DeviceResult>> {
-        let body: String = self
-            .connection
-            .prepare_cached("SELECT body FROM entry WHERE position = ?")?
-            .query_row([position], |row| row.get(0))?;
-        Ok(match from_json(&body)? {
-            LogEntry::Result { report, .. } => Some(*report),
-            LogEntry::Queued { .. }
-            | LogEntry::Transition { .. }
-            | LogEntry::DeviceResolved { .. } => None,
-        })
-    }
+    Ok(Ok(Stored::New(uint(position))))
 }
 
-/// The devices of a change that were sent with an identifier of this look-up.
-pub(crate) fn find_devices_by_key(
-    connection: &Connection,
+/// Links a request to a change. Earlier results of the request join the timeline of the change at the
+/// position of the link, in stored order, so that existing resume tokens stay valid.
+pub(super) fn link_request(
+    batch: &mut WriteBatch<'_>,
     change: i64,
-    key: &MatchKey,
-) -> rusqlite::Result<Vec<(u32, DeviceId)>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT d.idx, d.sent FROM device_key k JOIN device d USING (change, idx)
-         WHERE k.key = ? AND k.change = ? LIMIT 20",
-    )?;
-    let mut rows = statement.query(params![key.index_key(), change])?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let index = uint(row.get(0)?);
-        let device: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
-        let ids = device.ids.into_iter();
-        found.extend(
-            ids.filter(|id| MatchKey::from_id(id).index_key() == key.index_key())
-                .map(|id| (index, id)),
-        );
+    position: i64,
+    request_id: &RequestId,
+    evidence: &str,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    batch
+        .touched
+        .insert(WatchTarget::Request(request_id.clone()));
+    let request = requests::find_or_insert(batch.connection, request_id, now)?;
+    if request.change.is_some() {
+        // Nothing shows which change a result belongs to, so the first one keeps the request.
+        tracing::error!(%request_id, "ThingSpace returned the same request id for two changes");
+        return Ok(());
     }
-    Ok(found)
+    sql::execute(
+        batch.connection,
+        "UPDATE request SET change = ?, link_position = ?, evidence = ? WHERE id = ?",
+        params![change, position, evidence, request.id],
+    )?;
+    let earlier: Vec<(i64, String)> = sql::list(
+        batch.connection,
+        "SELECT position, result_json FROM log_entry WHERE request = ? ORDER BY position",
+        [request.id],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let mut event_index = 1;
+    for (result_position, result) in earlier {
+        let StoredResult { report, .. } = from_json(&result)?;
+        append_result_event(
+            batch,
+            change,
+            position,
+            event_index,
+            result_position,
+            &report,
+            now,
+        )?;
+        event_index += 1;
+    }
+    finish_if_complete(batch, change, position, event_index, now)
+}
+
+/// Adds a result to the timeline and the counts of a change.
+fn append_result_event(
+    batch: &mut WriteBatch<'_>,
+    change: i64,
+    position: i64,
+    event_index: i64,
+    result_position: i64,
+    report: &DeviceResult,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let connection = batch.connection;
+    let loaded = batch.load(change)?;
+    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
+    let (device, mut matched) = find_device(
+        kinds,
+        loaded.change.device_count,
+        &report.device_ids,
+        |key| devices::find_by_key(connection, change, key),
+    )?;
+    let keys = devices::identifying_keys(&report.device_ids, kinds);
+    let mut store = DeviceStateTable { connection, change };
+    if matched == Match::None && DeviceStates::is_ambiguous(&mut store, &keys)? {
+        matched = Match::Ambiguous;
+    }
+    if matched != Match::Ambiguous || Invariant::AmbiguousResults.is_disabled() {
+        let precedence = report.precedence();
+        loaded
+            .device_states
+            .record(&mut store, &keys, device, precedence, result_position)?;
+    }
+    loaded.change.counts = loaded.device_states.counts(loaded.change.device_count);
+    loaded.change.touch(now);
+    loaded.is_dirty = true;
+
+    sql::execute(
+        connection,
+        "UPDATE log_entry SET device = ?, match_kind = ? WHERE position = ?",
+        params![device, match_code(matched), result_position],
+    )?;
+    sql::execute(
+        connection,
+        "INSERT INTO timeline (change, position, event_index, result_position)
+         VALUES (?, ?, ?, ?)",
+        params![change, position, event_index, result_position],
+    )?;
+    batch.mark_touched(change);
+    Ok(())
+}
+
+pub(super) fn finish_if_complete(
+    batch: &mut WriteBatch<'_>,
+    change: i64,
+    position: i64,
+    event_index: i64,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let loaded = &batch.load(change)?.change;
+    let is_open = matches!(loaded.state, ChangeState::Accepted | ChangeState::Overdue);
+    if is_open && loaded.pending_count() == 0 {
+        batch.advance(change, &Transition::Finish, now)?;
+        batch.append_state_event(change, position, event_index)?;
+    }
+    Ok(())
 }

@@ -1,226 +1,171 @@
 //! The tables and their schema version.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 
-/// The schema that this version reads and writes. Nothing has been released yet:
-/// a journal with another schema is refused, not migrated.
-const VERSION: i64 = 2;
+/// The schema version. Nothing has been released, so other versions are rejected, not migrated.
+const VERSION: i64 = 3;
 
-/// All tables. Payloads are kept by global position; what finds them is small.
 const TABLES: &str = "
--- What the journal is: epoch, content_key, origin, trimmed.
+-- Values of the journal itself (see meta.rs), and key-value pairs.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
--- The log. For a result: its request, and the device it was found to be of.
-CREATE TABLE entry (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    at       INTEGER NOT NULL,
-    body     TEXT NOT NULL,
-    raw      TEXT,
-    request  INTEGER,
-    device   INTEGER,
-    match    INTEGER
+-- The log: one entry per change, state transition and result. Only a result has more than a time: its
+-- JSON, its body, its request and, once that is linked to a change, its device.
+CREATE TABLE log_entry (
+    position     INTEGER PRIMARY KEY AUTOINCREMENT,
+    time         INTEGER NOT NULL,
+    result_json  TEXT,
+    raw_json     TEXT,
+    request      INTEGER,
+    device       INTEGER,
+    match_kind   INTEGER
 );
-CREATE INDEX entry_by_request ON entry (request) WHERE request IS NOT NULL;
+CREATE INDEX log_entry_by_request ON log_entry (request) WHERE request IS NOT NULL;
 
--- A change as it is now. Its id is the position of its first entry.
+-- The current state of a change. The id is the position of its first entry. A trimmed change is hidden
+-- until all its rows are deleted.
 CREATE TABLE change (
-    id           INTEGER PRIMARY KEY,
-    change_id    BLOB NOT NULL UNIQUE,
-    account      TEXT NOT NULL,
-    key          TEXT,
-    content      BLOB NOT NULL,
-    state        INTEGER NOT NULL,
-    create_time  INTEGER NOT NULL,
-    accept_time  INTEGER,
-    last_time    INTEGER NOT NULL,
-    snapshot     TEXT NOT NULL,
-    tally        TEXT NOT NULL,
-    trimmed      INTEGER NOT NULL DEFAULT 0
+    id             INTEGER PRIMARY KEY,
+    change_id      BLOB NOT NULL UNIQUE,
+    account        TEXT NOT NULL,
+    key            TEXT,
+    fingerprint    BLOB NOT NULL,
+    state          INTEGER NOT NULL,
+    create_time    INTEGER NOT NULL,
+    accept_time    INTEGER,
+    update_time    INTEGER NOT NULL,
+    snapshot       TEXT NOT NULL,
+    device_states  TEXT NOT NULL,
+    trimmed        INTEGER NOT NULL DEFAULT 0
 );
-CREATE UNIQUE INDEX claim ON change (account, key) WHERE key IS NOT NULL;
+CREATE UNIQUE INDEX change_by_key ON change (account, key) WHERE key IS NOT NULL;
 CREATE INDEX change_by_account ON change (account, id);
 CREATE INDEX change_by_state ON change (state, accept_time);
-CREATE INDEX change_by_age ON change (last_time);
+CREATE INDEX change_by_update_time ON change (update_time);
 
--- A change's events, in the order in which a watch delivers them: a result
--- (entry) or a state (snapshot).
+-- The events of a change, in the order of a watch. An event is a result (result_position) or a state
+-- (snapshot).
 CREATE TABLE timeline (
-    change    INTEGER NOT NULL,
-    position  INTEGER NOT NULL,
-    idx       INTEGER NOT NULL,
-    entry     INTEGER,
-    snapshot  TEXT,
-    PRIMARY KEY (change, position, idx)
+    change           INTEGER NOT NULL,
+    position         INTEGER NOT NULL,
+    event_index      INTEGER NOT NULL,
+    result_position  INTEGER,
+    snapshot         TEXT,
+    PRIMARY KEY (change, position, event_index)
 ) WITHOUT ROWID;
-CREATE INDEX timeline_states ON timeline (change, position, idx) WHERE entry IS NULL;
+CREATE INDEX timeline_states ON timeline (change, position, event_index)
+    WHERE result_position IS NULL;
 
--- A request of ThingSpace, ours or somebody else's; what binds it to a change:
--- where, and by what evidence; and the account and the service that its
--- callbacks' path named.
+-- ThingSpace's requests, of this gateway and of others. For a request of this gateway: its change, the
+-- position at which it was linked, and the evidence. Account and service come from the callbacks' path.
 CREATE TABLE request (
-    id          INTEGER PRIMARY KEY,
-    request_id  TEXT NOT NULL UNIQUE,
-    change      INTEGER,
-    bound_at    INTEGER,
-    evidence    TEXT,
-    account     TEXT,
-    service     TEXT,
-    last_time   INTEGER NOT NULL
+    id                INTEGER PRIMARY KEY,
+    request_id        TEXT NOT NULL UNIQUE,
+    change            INTEGER,
+    link_position     INTEGER,
+    evidence          TEXT,
+    account           TEXT,
+    service           TEXT,
+    last_result_time  INTEGER NOT NULL
 );
 CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
-CREATE INDEX request_by_age ON request (last_time) WHERE change IS NULL;
+CREATE INDEX request_by_last_result ON request (last_result_time) WHERE change IS NULL;
 
--- The results that were stored, by content: remembered as long as the request.
-CREATE TABLE seen (
+-- Digests of the stored results, for de-duplication. Kept as long as the request.
+CREATE TABLE result_digest (
     request  INTEGER NOT NULL,
     digest   BLOB NOT NULL,
     PRIMARY KEY (request, digest)
 ) WITHOUT ROWID;
 
--- The devices of each change: what was sent, and the precedence and position
--- of the deciding result. device_key finds a device by an identifier.
+-- The devices of a change, with the precedence and position of the deciding result. device_key finds a
+-- device by an identifier.
 CREATE TABLE device (
-    change      INTEGER NOT NULL,
-    idx         INTEGER NOT NULL,
-    sent        TEXT NOT NULL,
-    kinds       INTEGER NOT NULL,
-    verdict     INTEGER,
-    decided_by  INTEGER,
-    on_plan     INTEGER,
-    PRIMARY KEY (change, idx)
+    change            INTEGER NOT NULL,
+    device_index      INTEGER NOT NULL,
+    sent_json         TEXT NOT NULL,
+    identifier_kinds  INTEGER NOT NULL,
+    precedence        INTEGER,
+    decided_by        INTEGER,
+    on_plan           INTEGER,
+    PRIMARY KEY (change, device_index)
 ) WITHOUT ROWID;
-CREATE INDEX device_pending ON device (change, idx) WHERE verdict IS NULL;
+CREATE INDEX device_pending ON device (change, device_index) WHERE precedence IS NULL;
 CREATE TABLE device_key (
-    key     TEXT NOT NULL,
-    change  INTEGER NOT NULL,
-    idx     INTEGER NOT NULL,
-    PRIMARY KEY (key, change, idx)
+    match_key     TEXT NOT NULL,
+    change        INTEGER NOT NULL,
+    device_index  INTEGER NOT NULL,
+    PRIMARY KEY (match_key, change, device_index)
 ) WITHOUT ROWID;
 
--- Results that match no device, gathered (see domain::tally).
-CREATE TABLE stray (
+-- Results that match no device, and the owner of each identifier that results named: a device, or an
+-- unmatched result as a negative number (see domain::device_states).
+CREATE TABLE unmatched_result (
+    change            INTEGER NOT NULL,
+    first_result      INTEGER NOT NULL,
+    identifier_kinds  INTEGER NOT NULL,
+    precedence        INTEGER,
+    decided_by        INTEGER,
+    PRIMARY KEY (change, first_result)
+) WITHOUT ROWID;
+CREATE TABLE identifier_owner (
     change      INTEGER NOT NULL,
-    number      INTEGER NOT NULL,
-    kinds       INTEGER NOT NULL,
-    verdict     INTEGER,
-    decided_by  INTEGER,
-    PRIMARY KEY (change, number)
+    identifier  TEXT NOT NULL,
+    owner       INTEGER NOT NULL,
+    PRIMARY KEY (change, identifier)
 ) WITHOUT ROWID;
-CREATE TABLE named (
-    change  INTEGER NOT NULL,
-    key     TEXT NOT NULL,
-    grp     INTEGER NOT NULL,
-    PRIMARY KEY (change, key)
-) WITHOUT ROWID;
-CREATE INDEX named_by_group ON named (change, grp);
+CREATE INDEX identifier_owner_by_owner ON identifier_owner (change, owner);
 
--- Callbacks that cannot be used now, without credentials; print is an HMAC of those they had.
+-- Callbacks that cannot be used yet, without credentials; credential_mac is an HMAC of those.
 CREATE TABLE quarantine (
-    id       INTEGER PRIMARY KEY AUTOINCREMENT,
-    at       INTEGER NOT NULL,
-    service  TEXT,
-    account  TEXT,
-    reason   TEXT NOT NULL,
-    body     BLOB NOT NULL,
-    print    BLOB NOT NULL,
-    seen     INTEGER NOT NULL DEFAULT 0
+    id              INTEGER PRIMARY KEY AUTOINCREMENT,
+    receive_time    INTEGER NOT NULL,
+    service         TEXT,
+    account         TEXT,
+    reason          TEXT NOT NULL,
+    body            BLOB NOT NULL,
+    credential_mac  BLOB NOT NULL,
+    reviewed        INTEGER NOT NULL DEFAULT 0
 );
 
--- Results that are to be passed on: since when, when next, how often tried, and the service that
--- their path named. The bodies are the entries'.
-CREATE TABLE forward (
-    entry    INTEGER PRIMARY KEY,
-    at       INTEGER NOT NULL,
-    due      INTEGER NOT NULL,
-    tries    INTEGER NOT NULL DEFAULT 0,
-    service  TEXT
+-- Results to forward, by the position of their log entry, which has the body.
+CREATE TABLE forward_queue (
+    position    INTEGER PRIMARY KEY,
+    queue_time  INTEGER NOT NULL,
+    due_time    INTEGER NOT NULL,
+    attempts    INTEGER NOT NULL DEFAULT 0,
+    service     TEXT
 );
-CREATE INDEX forward_by_turn ON forward (tries > 0, due, entry);
+CREATE INDEX forward_queue_by_due ON forward_queue (attempts > 0, due_time, position);
 ";
 
-/// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::journal) enum SchemaError {
-    /// SQLite says so.
+pub(crate) enum SchemaError {
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
-    /// Another version of the gateway wrote it.
     #[error(
-        "it has schema {0}, which another version of the gateway wrote; this one reads schema {VERSION}"
+        "the journal has schema version {0}, and this version of the gateway supports {VERSION}. Use \
+         the version that wrote it, or set journal.dir to an empty directory"
     )]
     UnsupportedVersion(i64),
 }
 
-/// Creates the tables of a new journal, and checks the schema of an existing one.
-pub(in crate::journal) fn initialize(connection: &mut Connection) -> Result<(), SchemaError> {
+/// Creates the tables of a new journal. Checks the schema version of an existing one.
+pub(crate) fn initialize(connection: &mut Connection) -> Result<(), SchemaError> {
     let transaction = connection.transaction()?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    match version {
-        0 => {
-            transaction.execute_batch(TABLES)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        VERSION => {}
-        other => return Err(SchemaError::UnsupportedVersion(other)),
+    if !is_initialized(&transaction)? {
+        transaction.execute_batch(TABLES)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()?;
     Ok(())
 }
 
-/// Whether the tables are there, in a version that this one reads.
-pub(in crate::journal) fn is_initialized(connection: &Connection) -> Result<bool, SchemaError> {
+/// True if the tables exist. Fails if their schema version is not supported.
+pub(crate) fn is_initialized(connection: &Connection) -> Result<bool, SchemaError> {
     match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         0 => Ok(false),
         VERSION => Ok(true),
         other => Err(SchemaError::UnsupportedVersion(other)),
     }
-}
-
-/// Forgets a value of `meta`.
-pub(in crate::journal) fn delete_meta(connection: &Connection, name: &str) -> rusqlite::Result<()> {
-    let mut forget = connection.prepare_cached("DELETE FROM meta WHERE name = ?")?;
-    forget.execute([name]).map(drop)
-}
-
-/// A value of `meta`.
-pub(in crate::journal) fn get_meta(
-    connection: &Connection,
-    name: &str,
-) -> rusqlite::Result<Option<Vec<u8>>> {
-    connection
-        .prepare_cached("SELECT value FROM meta WHERE name = ?")?
-        .query_row([name], |row| row.get(0))
-        .optional()
-}
-
-/// A note that was kept by its name: a value of `meta` in names of their own.
-pub(in crate::journal) fn get_kv(connection: &Connection, name: &str) -> rusqlite::Result<Vec<u8>> {
-    Ok(get_meta(connection, &format!("note.{name}"))?.unwrap_or_default())
-}
-
-/// Keeps a note, or forgets an empty one.
-pub(in crate::journal) fn put_kv(
-    connection: &Connection,
-    name: &str,
-    value: &[u8],
-) -> rusqlite::Result<()> {
-    let name = format!("note.{name}");
-    if value.is_empty() {
-        delete_meta(connection, &name)
-    } else {
-        set_meta(connection, &name, value)
-    }
-}
-
-/// Sets a value of `meta`.
-pub(in crate::journal) fn set_meta(
-    connection: &Connection,
-    name: &str,
-    value: &[u8],
-) -> rusqlite::Result<()> {
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)")?
-        .execute(params![name, value])?;
-    Ok(())
 }

@@ -1,58 +1,61 @@
-//! Removing what is older than the retention, one bounded slice at a time.
+//! Removes changes and requests that are older than the retention, one bounded slice at a time.
 //!
-//! A change goes as a whole: first it is hidden and its key is free again, then
-//! its rows go, at most [`SLICE`] of a table at a time, so that the writer is
-//! never held up for long; its own row goes last.
+//! A change is first hidden, which frees its key. Then its rows are deleted, at most [`SLICE`] of a
+//! table at a time, so that no commit takes long. Its own row is last.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{
-    apply::WriteBatch,
-    entry::{from_json, int, state_code, uint},
-    list::coverage,
-    schema::set_meta,
+    batch::WriteBatch,
+    codes::state_code,
+    encoding::{from_json, int, uint},
+    meta,
+    positions::coverage,
+    sql,
 };
 use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
 
-/// At most so many rows of one table in one slice.
+/// Maximum number of rows of one table in a slice.
 const SLICE: i64 = 500;
+/// Approximate number of rows in a slice, of five tables.
+pub(crate) const ROWS: usize = 2_500;
 
-/// Removes one slice; answers whether there may be more. Commits alone: a change
-/// that another command of the same batch has loaded must not be hidden.
-pub(in crate::journal) fn trim(
+/// Removes one slice. Returns true if there may be more. Must be the only command of its batch: a
+/// change that another command has loaded must not be hidden.
+pub(crate) fn trim(
     batch: &mut WriteBatch<'_>,
     before: Timestamp,
     up_to: u64,
 ) -> rusqlite::Result<bool> {
     let connection = batch.connection;
-    let request: Option<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM request r WHERE change IS NULL AND last_time < ?
-               AND (SELECT coalesce(max(position), 0) FROM entry WHERE request = r.id) <= ?
-             LIMIT 1",
-        )?
-        .query_row([before.as_micros(), int(up_to)], |row| row.get(0))
-        .optional()?;
+    let request: Option<i64> = sql::find(
+        connection,
+        "SELECT id FROM request r WHERE change IS NULL AND last_result_time < ?
+           AND (SELECT coalesce(max(position), 0) FROM log_entry WHERE request = r.id) <= ?
+         LIMIT 1",
+        [before.as_micros(), int(up_to)],
+        |row| row.get(0),
+    )?;
     if let Some(request) = request {
         trim_request(connection, request)?;
         return Ok(true);
     }
-    // Only a final one: the key of any other is still needed, however old it is.
-    let finals: Vec<String> = ChangeState::ALL
+    // The key of a change that is not final is still needed, however old it is.
+    let final_states: Vec<String> = ChangeState::ALL
         .into_iter()
         .filter(|state| state.is_final())
         .map(|state| state_code(state).to_string())
         .collect();
     let sql = format!(
-        "SELECT id FROM change c WHERE last_time < ? AND state IN ({})
+        "SELECT id FROM change c WHERE update_time < ? AND state IN ({})
            AND (SELECT coalesce(max(position), 0) FROM timeline WHERE change = c.id) <= ?
-         ORDER BY last_time LIMIT 1",
-        finals.join(", ")
+         ORDER BY update_time LIMIT 1",
+        final_states.join(", ")
     );
-    let change: Option<i64> = connection
-        .prepare_cached(&sql)?
-        .query_row([before.as_micros(), int(up_to)], |row| row.get(0))
-        .optional()?;
+    let change: Option<i64> =
+        sql::find(connection, &sql, [before.as_micros(), int(up_to)], |row| {
+            row.get(0)
+        })?;
     match change {
         Some(change) => trim_change(batch, change).map(|()| true),
         None => Ok(false),
@@ -61,64 +64,68 @@ pub(in crate::journal) fn trim(
 
 fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> {
     let connection = batch.connection;
-    let hidden = connection
-        .prepare_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ? AND trimmed = 0")?
-        .execute([change])?;
+    let hidden = sql::execute(
+        connection,
+        "UPDATE change SET trimmed = 1, key = NULL WHERE id = ? AND trimmed = 0",
+        [change],
+    )?;
     if hidden > 0 {
         let state = batch.load(change)?.change.state;
         batch.state_count_delta.add(state, -1);
     }
-    let request: Option<i64> = connection
-        .prepare_cached("SELECT id FROM request WHERE change = ? LIMIT 1")?
-        .query_row([change], |row| row.get(0))
-        .optional()?;
+    let request: Option<i64> = sql::find(
+        connection,
+        "SELECT id FROM request WHERE change = ? LIMIT 1",
+        [change],
+        |row| row.get(0),
+    )?;
     if let Some(request) = request {
         return trim_request(connection, request);
     }
     let newest = "SELECT max(position) FROM timeline WHERE change = ?";
     record_trimmed_position(connection, newest, change)?;
-    // The entries of its states; those of results went with their request.
-    let states = "DELETE FROM entry WHERE position IN
-        (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, idx LIMIT ?2)";
+    // The entries of its states. Those of results were deleted with their request.
+    let states = "DELETE FROM log_entry WHERE position IN
+        (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, event_index LIMIT ?2)";
     let mut rows = delete(connection, states, change)?;
-    rows += delete_keyed(connection, "timeline", "change, position, idx", change)?;
+    rows += delete_keyed(
+        connection,
+        "timeline",
+        "change, position, event_index",
+        change,
+    )?;
     rows += delete_devices(connection, change)?;
-    rows += delete_keyed(connection, "stray", "change, number", change)?;
-    rows += delete_keyed(connection, "named", "change, key", change)?;
+    rows += delete_keyed(
+        connection,
+        "unmatched_result",
+        "change, first_result",
+        change,
+    )?;
+    rows += delete_keyed(connection, "identifier_owner", "change, identifier", change)?;
     if rows == 0 {
-        connection
-            .prepare_cached("DELETE FROM change WHERE id = ?")?
-            .execute([change])?;
+        sql::execute(connection, "DELETE FROM change WHERE id = ?", [change])?;
     }
     Ok(())
 }
 
 fn trim_request(connection: &Connection, request: i64) -> rusqlite::Result<()> {
-    record_trimmed_position(
-        connection,
-        "SELECT max(position) FROM entry WHERE request = ?",
-        request,
-    )?;
-    let rows = delete(
-        connection,
-        "DELETE FROM entry WHERE position IN (SELECT position FROM entry WHERE request = ?1 LIMIT ?2)",
-        request,
-    )? + delete_keyed(connection, "seen", "request, digest", request)?;
+    let newest = "SELECT max(position) FROM log_entry WHERE request = ?";
+    record_trimmed_position(connection, newest, request)?;
+    let results = "DELETE FROM log_entry WHERE position IN
+        (SELECT position FROM log_entry WHERE request = ?1 LIMIT ?2)";
+    let mut rows = delete(connection, results, request)?;
+    rows += delete_keyed(connection, "result_digest", "request, digest", request)?;
     if rows == 0 {
-        connection
-            .prepare_cached("DELETE FROM request WHERE id = ?")?
-            .execute([request])?;
+        sql::execute(connection, "DELETE FROM request WHERE id = ?", [request])?;
     }
     Ok(())
 }
 
 fn delete(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<usize> {
-    connection
-        .prepare_cached(sql)?
-        .execute(params![owner, SLICE])
+    sql::execute(connection, sql, params![owner, SLICE])
 }
 
-/// Deletes a slice of a table whose primary key begins with its owner.
+/// Deletes a slice of a table whose primary key begins with the owner.
 fn delete_keyed(
     connection: &Connection,
     table: &str,
@@ -133,34 +140,38 @@ fn delete_keyed(
     delete(connection, &sql, owner)
 }
 
-/// Deletes a slice of a change's devices, and what they are found by.
 fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usize> {
-    let devices: Vec<(i64, String)> = connection
-        .prepare_cached("SELECT idx, sent FROM device WHERE change = ? ORDER BY idx LIMIT ?")?
-        .query_map([change, SLICE], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<_>>()?;
-    let mut key_row = connection
-        .prepare_cached("DELETE FROM device_key WHERE key = ? AND change = ? AND idx = ?")?;
-    let mut row = connection.prepare_cached("DELETE FROM device WHERE change = ? AND idx = ?")?;
+    let devices: Vec<(i64, String)> = sql::list(
+        connection,
+        "SELECT device_index, sent_json FROM device WHERE change = ?
+         ORDER BY device_index LIMIT ?",
+        [change, SLICE],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    let mut key_row = connection.prepare_cached(
+        "DELETE FROM device_key WHERE match_key = ? AND change = ? AND device_index = ?",
+    )?;
+    let mut device_row =
+        connection.prepare_cached("DELETE FROM device WHERE change = ? AND device_index = ?")?;
     for (index, sent) in &devices {
         let device: SentDevice = from_json(sent)?;
         for id in &device.ids {
             key_row.execute(params![MatchKey::from_id(id).index_key(), change, index])?;
         }
-        row.execute([change, *index])?;
+        device_row.execute([change, *index])?;
     }
     Ok(devices.len())
 }
 
-/// Remembers how far events are gone, so that a token among them is told apart
-/// from one that never was.
+/// Records the newest trimmed position, which distinguishes an expired resume token from an invalid
+/// one.
 fn record_trimmed_position(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<()> {
     let newest: Option<i64> = connection
         .prepare_cached(sql)?
         .query_row([owner], |row| row.get(0))?;
     let newest: u64 = newest.map_or(0, uint);
     if newest > coverage(connection)?.trimmed {
-        set_meta(connection, "trimmed", &newest.to_be_bytes())?;
+        meta::store(connection, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
     }
     Ok(())
 }

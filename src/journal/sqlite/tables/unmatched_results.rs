@@ -1,12 +1,15 @@
-//! Results that match no device, and the device that a look-up finds one to be of.
+//! Results that match no device, and their resolution by a lookup.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{
-    apply::{ApplyResult, WriteBatch},
-    device_state_store::{DeviceStateTable, device_ref_from_code},
-    entry::{LogEntry, from_json, int, state_code, uint},
-    results::find_devices_by_key,
+    batch::{ApplyResult, WriteBatch},
+    changes,
+    codes::{device_ref_from_code, state_code},
+    device_state_table::DeviceStateTable,
+    devices,
+    encoding::{StoredResult, from_json, int, uint},
+    results, sql,
 };
 use crate::{
     domain::{
@@ -19,129 +22,115 @@ use crate::{
         result::Match,
         state::ChangeState,
     },
-    journal::{Event, EventPayload, JournalError, UnmatchedResult},
+    journal::{
+        error::JournalError,
+        events::{Event, EventPayload},
+        results::UnmatchedResult,
+    },
     operations,
 };
 
-impl WriteBatch<'_> {
-    /// Joins a stray to the one device of its change that has these identifiers, all of one device.
-    /// Changes nothing where that is not exactly one, or where anything contradicts it.
-    pub(in crate::journal) fn resolve_unmatched_result(
-        &mut self,
-        change_id: ChangeId,
-        first_result: u64,
-        listed: &[ReportedId],
-        now: Timestamp,
-    ) -> ApplyResult<bool> {
-        let connection = self.connection;
-        let Some(id) = self.change_row(change_id)? else {
-            return Ok(Err(JournalError::NoSuchChange));
-        };
-        let Some(named) = load_reported_ids(connection, id, first_result)? else {
-            // It has been joined to another by a callback that came meanwhile.
-            return Ok(Ok(false));
-        };
-        let loaded = self.load(id)?;
-        let (kind, count) = (
-            operations::evidence(loaded.change.change_type).identifying_kinds,
-            loaded.change.device_count,
-        );
-        let found = find_device(kind, count, listed, |key| {
-            find_devices_by_key(connection, id, key)
-        })?;
-        let (Some(index), Match::Exact) = found else {
-            return Ok(Ok(false));
-        };
-        if !can_be_same_device(&named, listed) {
-            return Ok(Ok(false));
-        }
-        let keys: Vec<MatchKey> = listed
-            .iter()
-            .filter_map(MatchKey::from_reported)
-            .filter(|key| key.is_identifying(kind))
-            .collect();
-        let mut answers = DeviceStateTable {
-            connection,
-            change: id,
-        };
-        if !loaded.device_states.try_merge(&mut answers, &keys, index)? {
-            return Ok(Ok(false));
-        }
-        loaded.change.counts = loaded.device_states.counts(count);
-        loaded.change.touch(now);
-        loaded.is_dirty = true;
-        let entry = LogEntry::DeviceResolved {
-            change_id,
-            device: index,
-            ids: listed.to_vec(),
-        };
-        // The finding is an event of its own: what was told before stays as it was told.
-        let position = self.append(&entry, now, None, None)?;
-        self.append_state_event(id, position, 0)?;
-        self.finish_if_complete(id, position, 1, now)?;
-        Ok(Ok(true))
+/// Resolves an unmatched result to the one device of its change that has these identifiers, which all
+/// belong to one device. Returns false, and changes nothing, if that is not exactly one device or
+/// another result contradicts it.
+pub(crate) fn resolve(
+    batch: &mut WriteBatch<'_>,
+    change_id: ChangeId,
+    first_result: u64,
+    listed: &[ReportedId],
+    now: Timestamp,
+) -> ApplyResult<bool> {
+    let connection = batch.connection;
+    let Some(change) = changes::find_row(connection, change_id)? else {
+        return Ok(Err(JournalError::NoSuchChange));
+    };
+    let Some(reported) = load_reported_ids(connection, change, first_result)? else {
+        // A later callback has resolved it.
+        return Ok(Ok(false));
+    };
+    let loaded = batch.load(change)?;
+    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
+    let count = loaded.change.device_count;
+    let found = find_device(kinds, count, listed, |key| {
+        devices::find_by_key(connection, change, key)
+    })?;
+    let (Some(index), Match::Exact) = found else {
+        return Ok(Ok(false));
+    };
+    if !can_be_same_device(&reported, listed) {
+        return Ok(Ok(false));
     }
+    let keys = devices::identifying_keys(listed, kinds);
+    let mut store = DeviceStateTable { connection, change };
+    if !loaded.device_states.try_merge(&mut store, &keys, index)? {
+        return Ok(Ok(false));
+    }
+    loaded.change.counts = loaded.device_states.counts(count);
+    loaded.change.touch(now);
+    loaded.is_dirty = true;
+    // An event of its own, so that past events do not change.
+    let position = batch.append(now)?;
+    batch.append_state_event(change, position, 0)?;
+    results::finish_if_complete(batch, change, position, 1, now)?;
+    Ok(Ok(true))
 }
 
-/// The identifiers that a stray was told with; `None` when it is none any more.
+/// Returns the identifiers in the first result; `None` if it is no longer unmatched.
 fn load_reported_ids(
     connection: &Connection,
     change: i64,
     first_result: u64,
 ) -> rusqlite::Result<Option<Vec<ReportedId>>> {
-    let body: Option<String> = connection
-        .prepare_cached(
-            "SELECT e.body FROM stray s JOIN entry e ON e.position = s.number
-             WHERE s.change = ? AND s.number = ?",
-        )?
-        .query_row([change, int(first_result)], |row| row.get(0))
-        .optional()?;
-    body.map(|body| decode_device_ids(&body)).transpose()
+    let result: Option<String> = sql::find(
+        connection,
+        "SELECT e.result_json FROM unmatched_result u
+         JOIN log_entry e ON e.position = u.first_result
+         WHERE u.change = ? AND u.first_result = ?",
+        [change, int(first_result)],
+        |row| row.get(0),
+    )?;
+    result.map(|json| decode_device_ids(&json)).transpose()
 }
 
-fn decode_device_ids(body: &str) -> rusqlite::Result<Vec<ReportedId>> {
-    Ok(match from_json(body)? {
-        LogEntry::Result { report, .. } => report.device_ids,
-        LogEntry::Queued { .. } | LogEntry::Transition { .. } | LogEntry::DeviceResolved { .. } => {
-            Vec::new()
-        }
-    })
+fn decode_device_ids(result_json: &str) -> rusqlite::Result<Vec<ReportedId>> {
+    let result: StoredResult = from_json(result_json)?;
+    Ok(result.report.device_ids)
 }
 
-/// Strays of changes that are open, or about which something was heard since a time; those after a
-/// number, in order.
-pub(in crate::journal) fn unmatched_results(
+/// Lists unmatched results of open changes, and of changes that were updated since a time; those after
+/// a number, in order.
+pub(crate) fn list(
     connection: &Connection,
     since: Timestamp,
     after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<UnmatchedResult>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT c.change_id, s.number, e.body FROM stray s
-         JOIN change c ON c.id = s.change JOIN entry e ON e.position = s.number
-         WHERE s.number > ? AND c.trimmed = 0 AND (c.state IN (?, ?) OR c.last_time >= ?)
-         ORDER BY s.number LIMIT ?",
-    )?;
-    let mut rows = statement.query(params![
-        int(after),
-        state_code(ChangeState::Accepted),
-        state_code(ChangeState::Overdue),
-        since.as_micros(),
-        int(limit as u64)
-    ])?;
-    let mut strays = Vec::new();
-    while let Some(row) = rows.next()? {
-        strays.push(UnmatchedResult {
-            change_id: ChangeId::from_bytes(row.get(0)?),
-            first_result: uint(row.get(1)?),
-            ids: decode_device_ids(row.get_ref(2)?.as_str()?)?,
-        });
-    }
-    Ok(strays)
+    sql::list(
+        connection,
+        "SELECT c.change_id, u.first_result, e.result_json FROM unmatched_result u
+         JOIN change c ON c.id = u.change JOIN log_entry e ON e.position = u.first_result
+         WHERE u.first_result > ? AND c.trimmed = 0
+           AND (c.state IN (?, ?) OR c.update_time >= ?)
+         ORDER BY u.first_result LIMIT ?",
+        params![
+            int(after),
+            state_code(ChangeState::Accepted),
+            state_code(ChangeState::Overdue),
+            since.as_micros(),
+            int(limit as u64)
+        ],
+        |row| {
+            Ok(UnmatchedResult {
+                change_id: ChangeId::from_bytes(row.get(0)?),
+                first_result: uint(row.get(1)?),
+                ids: decode_device_ids(row.get_ref(2)?.as_str()?)?,
+            })
+        },
+    )
 }
 
-/// Says of each result that matched no device which one it is known to be of by now.
-pub(crate) fn set_resolved_devices(
+/// Sets the device of each unmatched result that was resolved later.
+pub(super) fn set_resolved_devices(
     connection: &Connection,
     events: &mut [Event],
 ) -> rusqlite::Result<()> {
@@ -163,19 +152,17 @@ fn find_resolved_device(
     ids: &[ReportedId],
 ) -> rusqlite::Result<Option<(u32, SentDevice)>> {
     for key in ids.iter().filter_map(MatchKey::from_reported) {
-        let found: Option<(i64, Option<String>)> = connection
-            .prepare_cached(
-                "SELECT n.grp, d.sent FROM named n JOIN change c ON c.id = n.change
-                 LEFT JOIN device d ON d.change = n.change AND d.idx = n.grp
-                 WHERE c.change_id = ? AND n.key = ?",
-            )?
-            .query_row(
-                params![change_id.as_bytes().as_slice(), key.to_string()],
-                |row| Ok((row.get(0)?, row.get(1)?)),
-            )
-            .optional()?;
-        if let Some((group, Some(sent))) = found
-            && let DeviceRef::Device(index) = device_ref_from_code(group)
+        let found: Option<(i64, Option<String>)> = sql::find(
+            connection,
+            "SELECT o.owner, d.sent_json FROM identifier_owner o
+             JOIN change c ON c.id = o.change
+             LEFT JOIN device d ON d.change = o.change AND d.device_index = o.owner
+             WHERE c.change_id = ? AND o.identifier = ?",
+            params![change_id.as_bytes().as_slice(), key.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if let Some((owner, Some(sent))) = found
+            && let DeviceRef::Device(index) = device_ref_from_code(owner)
         {
             return Ok(Some((index, from_json(&sent)?)));
         }

@@ -1,0 +1,234 @@
+//! Changes: claims, state transitions, lists and devices.
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        change::{Change, SentDevice},
+        change_type::ChangeType,
+        clock::Timestamp,
+        identifier::DeviceId,
+        newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
+        state::{ChangeState, Transition},
+    },
+    journal::{error::JournalError, events::ResultEvent, state_counts::StateCounts},
+};
+
+/// Stores changes and their states.
+#[async_trait]
+pub trait ChangeStore: Send + Sync {
+    /// Stores a change, unless its key is in use or another unfinished change has one of its devices.
+    /// A NOT_SENT change with the same key and content is queued again.
+    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
+
+    /// Returns the result that [`claim`](Self::claim) would have now. Writes nothing.
+    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
+
+    /// Applies a state transition. Returns the change after it.
+    async fn apply_transition(
+        &self,
+        change: ChangeId,
+        transition: Transition,
+        now: Timestamp,
+    ) -> Result<Change, JournalError>;
+
+    /// Reserves queue space for one transition, so that the response to a POST can be recorded
+    /// however many writes are queued. Waits for a free permit.
+    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError>;
+
+    /// Returns one change.
+    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>, JournalError>;
+
+    /// Lists changes, newest first.
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError>;
+
+    /// Lists the devices of a change that match a filter, by index.
+    async fn devices(
+        &self,
+        change: ChangeId,
+        filter: DeviceFilter,
+    ) -> Result<Vec<ChangeDevice>, JournalError>;
+
+    /// Returns the changes that have been in a state since before a time, oldest first, at most 100.
+    /// For ACCEPTED and OVERDUE the time counts from the acceptance by ThingSpace, for other states
+    /// from the last transition. `now` identifies changes whose stored time lies in the future.
+    async fn due_changes(
+        &self,
+        state: ChangeState,
+        before: Timestamp,
+        now: Timestamp,
+    ) -> Result<DueChanges, JournalError>;
+
+    /// Lists the changes that were QUEUED or DISPATCHED when the journal was last in use.
+    async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
+
+    /// Returns the number of changes in each state, as of the last commit.
+    fn state_counts(&self) -> StateCounts;
+}
+
+/// Reserved queue space for one transition.
+#[async_trait]
+pub trait Reservation: Send {
+    /// Applies the transition. See [`ChangeStore::apply_transition`].
+    async fn apply_transition(
+        self: Box<Self>,
+        change: ChangeId,
+        transition: Transition,
+        now: Timestamp,
+    ) -> Result<Change, JournalError>;
+}
+
+/// A change to store.
+#[derive(Debug, Clone)]
+pub struct Intent {
+    /// The change, QUEUED.
+    pub change: Change,
+    /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
+    pub fingerprint: [u8; 32],
+    /// Its devices, in the order of the call.
+    pub devices: Vec<SentDevice>,
+}
+
+/// The result of [`ChangeStore::claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// A new change is stored.
+    Created(Change),
+    /// The change was NOT_SENT and is queued again. Send the stored devices, in the stored order:
+    /// device indexes refer to it.
+    Rearmed {
+        /// The change.
+        change: Change,
+        /// Its devices, in the order of the call that created the change.
+        devices: Vec<SentDevice>,
+    },
+    /// The key belongs to this change.
+    KeyInUse {
+        /// The change.
+        change: Change,
+        /// True if it has the same content.
+        has_same_content: bool,
+    },
+    /// Another unfinished change has one of the devices.
+    Busy(BusyDevice),
+}
+
+/// The result of [`ChangeStore::check_claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimCheck {
+    /// The key and the devices are free.
+    Free,
+    /// The key belongs to this NOT_SENT change with the same content.
+    Rearm(Change),
+    /// The key belongs to this change.
+    KeyInUse {
+        /// The change.
+        change: Change,
+        /// True if it has the same content.
+        has_same_content: bool,
+    },
+    /// Another unfinished change has one of the devices.
+    Busy(BusyDevice),
+}
+
+/// A device that another change keeps busy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BusyDevice {
+    /// Its index in the list of the call, from 0.
+    pub device_index: u32,
+    /// The other change.
+    pub change_id: ChangeId,
+}
+
+/// Selects one change.
+#[derive(Debug, Clone)]
+pub enum ChangeSelector {
+    /// By the gateway's id.
+    Id(ChangeId),
+    /// By ThingSpace's request id.
+    Request(RequestId),
+    /// By the client's idempotency key.
+    Key(AccountName, IdempotencyKey),
+}
+
+/// Selects changes. All conditions that are set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct ChangeFilter {
+    /// Of this account.
+    pub account: Option<AccountName>,
+    /// In one of these states; empty for any.
+    pub states: Vec<ChangeState>,
+    /// Of one of these types; empty for any.
+    pub change_types: Vec<ChangeType>,
+    /// Created at this time or later.
+    pub created_from: Option<Timestamp>,
+    /// Created before this time.
+    pub created_before: Option<Timestamp>,
+    /// Sent with this identifier.
+    pub device: Option<DeviceId>,
+    /// After this position of the list: [`ChangePage::next`] of the page before.
+    pub after: Option<u64>,
+    /// Maximum number of changes.
+    pub limit: usize,
+}
+
+/// A page of changes, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct ChangePage {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// Start of the next page; `None` on the last page.
+    pub next: Option<u64>,
+}
+
+/// The outcome of one device of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceOutcome {
+    /// No final result is known to belong to the device.
+    Pending,
+    /// The deciding result is a success.
+    Succeeded,
+    /// The deciding result is a failure.
+    Failed,
+}
+
+/// Selects devices of one change. All conditions that are set must hold.
+#[derive(Debug, Clone, Default)]
+pub struct DeviceFilter {
+    /// With one of these outcomes; empty for any.
+    pub outcomes: Vec<DeviceOutcome>,
+    /// Sent with this identifier.
+    pub device: Option<DeviceId>,
+    /// With this index or a higher one.
+    pub from: u32,
+    /// Maximum number of devices.
+    pub limit: usize,
+}
+
+/// One device of a change.
+#[derive(Debug, Clone)]
+pub struct ChangeDevice {
+    /// Its index in the list of the call that created the change, from 0.
+    pub index: u32,
+    /// The identifiers and the client reference of the call.
+    pub sent: SentDevice,
+    /// True if the device was on the plan before the change was sent, as far as
+    /// [`Change::has_plan_snapshot`] goes.
+    pub was_on_plan: bool,
+    /// Its outcome.
+    pub outcome: DeviceOutcome,
+    /// The deciding result, without the callback's body. `None` if the device is pending.
+    pub result: Option<Box<ResultEvent>>,
+}
+
+/// Changes whose deadline may have passed.
+#[derive(Debug, Clone, Default)]
+pub struct DueChanges {
+    /// Changes that have been in the state since before the given time.
+    pub due: Vec<ChangeId>,
+    /// The earliest time of the other changes in the state.
+    pub next: Option<Timestamp>,
+    /// Changes whose stored time lies in the future, at most 1,000: the system clock was ahead when
+    /// they were stored.
+    pub ahead_of_clock: Vec<ChangeId>,
+}

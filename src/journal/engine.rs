@@ -1,0 +1,64 @@
+//! The sum of all capabilities, and the identity of a journal.
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::clock::Timestamp,
+    journal::{
+        changes::ChangeStore, error::JournalError, events::EventStore, forward_queue::ForwardQueue,
+        key_value::KeyValueStore, origin::Origin, quarantine::QuarantineStore,
+        results::ResultStore,
+    },
+};
+
+/// A journal. Cheap to share as `Arc<dyn Journal>`.
+///
+/// When a writing method returns `Ok`, its effect is on disk. Reading methods see all writes that
+/// had returned when they were called. All methods fail after [`close`](Self::close).
+#[async_trait]
+pub trait Journal:
+    ChangeStore + ResultStore + EventStore + QuarantineStore + ForwardQueue + KeyValueStore + 'static
+{
+    /// The identity of the journal. It changes when a loss of data is accepted.
+    fn epoch(&self) -> Epoch;
+
+    /// The ThingSpace that the journal's changes are sent to.
+    fn origin(&self) -> &Origin;
+
+    /// Returns the HMAC-SHA256 of `content` under a random key. The key is created with the journal
+    /// and never leaves it.
+    fn fingerprint(&self, content: &[u8]) -> [u8; 32];
+
+    /// Returns the range of positions.
+    async fn coverage(&self) -> Result<Coverage, JournalError>;
+
+    /// Removes one bounded slice of the final changes and unattributed requests whose last event is
+    /// older than `before` and not after the position `up_to`. Returns true if there may be more.
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError>;
+
+    /// True if the last write succeeded and the journal is open.
+    fn is_writable(&self) -> bool;
+
+    /// Writes everything that is queued, then closes the journal.
+    async fn close(&self);
+}
+
+/// The identity of a journal: a random number that is created with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+/// The range of positions in a journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coverage {
+    /// The newest position; 0 in a new journal.
+    pub last: u64,
+    /// The newest position that was trimmed; 0 if none was.
+    pub trimmed: u64,
+}
+
+impl Epoch {
+    /// Decodes a stored epoch.
+    pub(super) fn from_record(bytes: [u8; 8]) -> Self {
+        Self(u64::from_be_bytes(bytes))
+    }
+}

@@ -1,0 +1,30 @@
+//! Errors of journal methods.
+
+use crate::domain::state::IllegalTransition;
+
+/// An error of a journal method.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum JournalError {
+    /// The journal cannot be written or read now, for example because the disk is full.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(String),
+    /// The queue of writes is full.
+    #[error("the journal is overloaded")]
+    Overloaded,
+    /// No change has this id.
+    #[error("the journal has no such change")]
+    NoSuchChange,
+    /// No quarantined callback has this id.
+    #[error("the quarantine has no callback with this id")]
+    NoSuchCallback,
+    /// The state of the change does not allow the transition.
+    #[error(transparent)]
+    IllegalTransition(#[from] IllegalTransition),
+}
+
+impl JournalError {
+    /// The error of every call after the journal was closed.
+    pub(super) fn closed() -> Self {
+        Self::Unavailable("it is closed".into())
+    }
+}

@@ -1,0 +1,130 @@
+//! Device results: callbacks, attribution of requests, and results that match no device.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::{
+    domain::{
+        callback::Callback,
+        change::Change,
+        clock::Timestamp,
+        identifier::ReportedId,
+        newtypes::{AccountName, CallbackService, ChangeId, RequestId},
+    },
+    journal::{error::JournalError, forward_queue::ForwardOptions},
+};
+
+/// Stores results and links them to changes.
+#[async_trait]
+pub trait ResultStore: Send + Sync {
+    /// Stores a callback. A second callback with the same request and content is a
+    /// [`Stored::Duplicate`].
+    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored, JournalError>;
+
+    /// Estimates the wait of a callback that arrives now.
+    fn expected_wait(&self) -> Duration;
+
+    /// Finds the one change that made an unattributed request (see
+    /// [`attribution`](crate::domain::attribution)). In the same transaction, attributes the request
+    /// to the change if `last_result` is the position of the request's last result. With `None`,
+    /// only finds the change. `listed` is ThingSpace's list of the request's devices, if it has one.
+    ///
+    /// Callers wait for the quiet period between a call that returns `last_result` and the call
+    /// that attributes with it, so that no result arrived in between, whatever the clock did.
+    async fn attribute(
+        &self,
+        request: RequestId,
+        listed: Option<Vec<Vec<ReportedId>>>,
+        last_result: Option<u64>,
+        now: Timestamp,
+    ) -> Result<Attribution, JournalError>;
+
+    /// Lists the unattributed requests whose first result was stored after this change was sent,
+    /// newest first. If there are more than `limit`, lists the oldest.
+    async fn unattributed_requests(
+        &self,
+        change: ChangeId,
+        limit: usize,
+    ) -> Result<Vec<RequestId>, JournalError>;
+
+    /// Lists unmatched results after the one with the number `after`, in order: those of open
+    /// changes, and those of changes that were updated at `since` or later.
+    async fn unmatched_results(
+        &self,
+        since: Timestamp,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<UnmatchedResult>, JournalError>;
+
+    /// Resolves an unmatched result to the device with the identifiers `listed`, which all belong to
+    /// one device. The result counts for that device from then on, and the timeline of the change
+    /// gets an event. Returns false, and changes nothing, unless exactly one device of the change has
+    /// any of the identifiers and no other result contradicts it.
+    async fn resolve_unmatched_result(
+        &self,
+        change: ChangeId,
+        first_result: u64,
+        listed: Vec<ReportedId>,
+        now: Timestamp,
+    ) -> Result<bool, JournalError>;
+}
+
+/// A callback to store.
+#[derive(Debug, Clone)]
+pub struct ReceivedCallback {
+    /// The parsed callback.
+    pub callback: Callback,
+    /// The account in the callback's path, if any: the body has none.
+    pub account: Option<AccountName>,
+    /// The callback service in the callback's path.
+    pub service: Option<CallbackService>,
+    /// The time of arrival.
+    pub receive_time: Timestamp,
+    /// Queues the callback for forwarding. `None` to not forward it.
+    pub forwarding: Option<ForwardOptions>,
+}
+
+/// The result of storing a callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// The callback is stored at this position.
+    New(u64),
+    /// An equal callback was stored before.
+    Duplicate,
+}
+
+/// The result of [`ResultStore::attribute`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attribution {
+    /// The request is now attributed to this change.
+    Attributed(Box<Change>),
+    /// The request covers this change as a whole, and no other change can have made it.
+    Whole {
+        /// The change.
+        change: Box<Change>,
+        /// The position of the last result.
+        last_result: u64,
+    },
+    /// The request covers a part of this eSIM change. ThingSpace's list of the request's devices may
+    /// prove that it covers the whole. If a list was given, it lacks devices.
+    Part {
+        /// The change.
+        change: Box<Change>,
+        /// The position of the last result.
+        last_result: u64,
+    },
+    /// Nothing is proven.
+    Unproven,
+}
+
+/// Results of a change that match none of its devices and, as far as is known, belong to one device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnmatchedResult {
+    /// The change.
+    pub change_id: ChangeId,
+    /// The position of the first result. It identifies the unmatched result.
+    pub first_result: u64,
+    /// The identifiers in the first result.
+    pub ids: Vec<ReportedId>,
+}
