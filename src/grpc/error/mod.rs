@@ -339,20 +339,14 @@ impl From<LookupError> for ApiError {
                 quota: Some(&THINGSPACE_QUOTA),
                 ..Self::new(ErrorReason::Throttled, message).with_retry_after(wait)
             },
-            LookupError::Refused(_) => {
-                let (kind, code) = error.refusal_kind();
-                Self::from_refusal(&Refusal {
-                    kind,
-                    detail: message,
-                    thingspace_code: code.map(str::to_owned),
-                    thingspace_text: None,
-                    retry_after: None,
-                })
-            }
+            LookupError::Refused { ref code, .. } => Self::from_refusal(&Refusal {
+                thingspace_code: code.clone(),
+                ..Refusal::new(error.refusal_kind(), message)
+            }),
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from_refusal(&refusal)
             }
-            LookupError::LoginFailed(_) | LookupError::NoAnswer(_) => {
+            LookupError::LoginFailed(_) | LookupError::NoResponse(_) => {
                 Self::new(ErrorReason::ThingspaceUnavailable, message)
             }
         }
