@@ -1,71 +1,70 @@
-//! The shapes in which ThingSpace and the gateway in front of it report errors
-//! ("Synchronous Error Messages").
+//! The formats in which ThingSpace and the API gateway in front of it report errors (see
+//! thingspace-facts, section 6).
 
-use serde_json::{Map, Value};
+use std::ops::RangeInclusive;
 
-use super::error_codes;
+use serde_json::Value;
+
+use crate::thingspace::json::{member, member_text};
 
 /// The API gateway's codes for authentication.
-const AUTHENTICATION: std::ops::RangeInclusive<u32> = 900_900..=900_999;
-/// The API gateway's code for a path or verb that it does not know.
+const AUTHENTICATION: RangeInclusive<u32> = 900_900..=900_999;
+/// The API gateway's code for an unknown path or method.
 pub(super) const NO_SUCH_RESOURCE: u32 = 900_906;
 
-/// An error in a shape that is known.
+/// The classes of ThingSpace's codes for synchronous errors.
+const CODE_CLASSES: [&str; 2] = ["INPUT_INVALID", "REQUEST_FAILED"];
+/// The only code without a class.
+const DESERIALIZATION_FAILED: &str = "DeserializationFailed";
+
+/// An error in a known format. Code and text are unredacted and of any length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ErrorBody {
-    pub(super) shape: ErrorShape,
-    /// Never empty. As it came: of any length, and from outside.
+    pub(super) format: ErrorFormat,
+    /// Never empty.
     pub(super) code: String,
-    /// As it came: of any length, and from outside. May be empty.
+    /// May be empty.
     pub(super) text: String,
 }
 
-/// Which shape it had, and so who speaks.
+/// The format of an error, which shows its origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ErrorShape {
-    /// `{"errorCode", "errorMessage"}`: ThingSpace. The code is dotted, such
-    /// as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`, or in the eSIM
-    /// family three digits of an HTTP status.
+pub(super) enum ErrorFormat {
+    /// `{"errorCode", "errorMessage"}` of ThingSpace. The code is dotted, such as
+    /// `UnifiedWebService.REQUEST_FAILED.DeviceNotFound`; the eSIM API sends an HTTP status instead.
     Service,
-    /// `{"fault": {"code", "message", "description"}}`: the WSO2 gateway.
+    /// `{"fault": {"code", "message", "description"}}` of the API gateway (WSO2).
     Fault,
-    /// The same in XML: `<am:fault>`.
+    /// The XML form of `Fault`: `<am:fault>`.
     XmlFault,
-    /// `{"error", "error_description"}`: OAuth.
+    /// `{"error", "error_description"}` of OAuth.
     OAuth,
 }
 
-// === impl ErrorBody ===
-
 impl ErrorBody {
-    /// Reads a body; `None` when it is empty, HTML or anything else.
+    /// Parses a response body. Returns `None` if it is empty, HTML or in another unknown format.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
         match serde_json::from_slice(body) {
-            Ok(Value::Object(members)) => Self::parse_json(&members),
-            Ok(_) => None,
+            Ok(body) => Self::parse_json(&body),
             Err(_) => Self::parse_xml(&String::from_utf8_lossy(body)),
         }
     }
 
-    fn parse_json(members: &Map<String, Value>) -> Option<Self> {
-        let of = |shape, code: Option<&Value>, text: String| {
-            let code = code.and_then(plain).filter(|code| !code.is_empty())?;
-            Some(Self { shape, code, text })
+    fn parse_json(body: &Value) -> Option<Self> {
+        let text = |object, name| member_text(object, name).unwrap_or_default();
+        let (format, code, text) = if member(body, "errorCode").is_some() {
+            let code = member_text(body, "errorCode");
+            (ErrorFormat::Service, code, text(body, "errorMessage"))
+        } else if let Some(fault) = member(body, "fault").filter(|fault| fault.is_object()) {
+            let text = join(text(fault, "message"), &text(fault, "description"));
+            (ErrorFormat::Fault, member_text(fault, "code"), text)
+        } else {
+            let text = join(text(body, "error_description"), &text(body, "cause"));
+            (ErrorFormat::OAuth, member_text(body, "error"), text)
         };
-        if let Some(code) = get(members, "errorCode") {
-            return of(
-                ErrorShape::Service,
-                Some(code),
-                text(members, "errorMessage"),
-            );
-        }
-        if let Some(Value::Object(fault)) = get(members, "fault") {
-            let texts = [text(fault, "message"), text(fault, "description")];
-            return of(ErrorShape::Fault, get(fault, "code"), join(texts));
-        }
-        let texts = [text(members, "error_description"), text(members, "cause")];
-        of(ErrorShape::OAuth, get(members, "error"), join(texts))
+        let code = code.filter(|code| !code.is_empty())?;
+        Some(Self { format, code, text })
     }
 
     fn parse_xml(body: &str) -> Option<Self> {
@@ -76,84 +75,132 @@ impl ErrorBody {
             Some(unescape(inner.trim()))
         };
         Some(Self {
-            shape: ErrorShape::XmlFault,
+            format: ErrorFormat::XmlFault,
             code: element("code").filter(|code| !code.is_empty())?,
-            text: join([
+            text: join(
                 element("message").unwrap_or_default(),
-                element("description").unwrap_or_default(),
-            ]),
+                &element("description").unwrap_or_default(),
+            ),
         })
     }
 
-    /// The number in a code of the gateway, such as 900901.
+    /// Returns the API gateway's numeric code, such as 900901.
     pub(super) fn gateway_code(&self) -> Option<u32> {
-        matches!(self.shape, ErrorShape::Fault | ErrorShape::XmlFault)
+        matches!(self.format, ErrorFormat::Fault | ErrorFormat::XmlFault)
             .then(|| self.code.parse().ok())
             .flatten()
     }
 
-    /// The HTTP status in a code of the eSIM family, such as 404.
+    /// Returns the HTTP status that the eSIM API sends as the code, such as 404.
     pub(super) fn status_code(&self) -> Option<u16> {
-        (self.shape == ErrorShape::Service && self.code.len() == 3)
+        (self.format == ErrorFormat::Service && self.code.len() == 3)
             .then(|| self.code.parse().ok())
             .flatten()
     }
 
-    /// True for the API gateway's error for a missing or wrong token or key.
+    /// True if the API gateway refused the token or found none.
     pub(super) fn is_authentication_fault(&self) -> bool {
         self.gateway_code()
             .is_some_and(|code| AUTHENTICATION.contains(&code) && code != NO_SUCH_RESOURCE)
     }
 
-    /// The code that names the cause: of ThingSpace's own errors, the code itself, or the code in the
-    /// text where the code is a status, as the eSIM API sends it.
+    /// Returns ThingSpace's code for the cause. If the code is an HTTP status, the cause is in the text.
     pub(super) fn cause_code(&self) -> Option<&str> {
-        if self.shape != ErrorShape::Service {
+        if self.format != ErrorFormat::Service {
             None
         } else if self.status_code().is_some() {
-            error_codes::code_in(&self.text)
+            code_in(&self.text)
         } else {
             Some(&self.code)
         }
     }
+
+    /// Returns the code to report: the code for the cause, if there is one.
+    pub(super) fn reported_code(&self) -> &str {
+        self.cause_code().unwrap_or(&self.code)
+    }
 }
 
-/// A member by its name in any case.
-pub(super) fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    members.get(name).or_else(|| {
-        members
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+/// Returns the code in a text such as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound: no such device`.
+pub(super) fn code_in(text: &str) -> Option<&str> {
+    const NOT_FOUND: &str = ".NotFound";
+    if text.contains(DESERIALIZATION_FAILED) {
+        return Some(DESERIALIZATION_FAILED);
+    }
+    CODE_CLASSES.iter().find_map(|class| {
+        let class_at = text.find(&format!("{class}."))?;
+        let (before, after) = text.split_at_checked(class_at)?;
+        let service_len = before.chars().rev().take_while(is_code_character).count();
+        let mut len = after.chars().take_while(is_code_character).count();
+        // The name of a plan inside a code may contain spaces.
+        let sentence = after.split(':').next().unwrap_or(after);
+        if let Some(at) = sentence.find(NOT_FOUND) {
+            len = len.max(at + NOT_FOUND.len());
+        }
+        let code = text.get(class_at - service_len..class_at + len)?;
+        let code = code.trim_end_matches('.');
+        let has_cause = code.len() > service_len + class.len();
+        has_cause.then_some(code)
     })
 }
 
-/// A text or a number, as text.
-fn plain(value: &Value) -> Option<String> {
-    match value {
-        Value::String(text) => Some(text.trim().to_owned()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
+/// Code characters are ASCII, so their number is their length in bytes.
+fn is_code_character(c: &char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
+}
+
+fn join(first: String, second: &str) -> String {
+    if first.is_empty() || second.is_empty() {
+        first + second
+    } else {
+        format!("{first}: {second}")
     }
 }
 
-fn text(members: &Map<String, Value>, name: &str) -> String {
-    get(members, name).and_then(plain).unwrap_or_default()
-}
-
-fn join(texts: [String; 2]) -> String {
-    let [first, second] = texts;
-    match (first.is_empty(), second.is_empty()) {
-        (false, false) => format!("{first}: {second}"),
-        _ => first + &second,
-    }
-}
-
-/// So that an address with `&` in it is recognised, and blanked.
+/// Replaces XML entities, so that the redactor recognises an address with `&`.
 fn unescape(text: &str) -> String {
     text.replace("&lt;", "<")
         .replace("&gt;", ">")
         .replace("&quot;", "\"")
         .replace("&apos;", "'")
         .replace("&amp;", "&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_code_in_a_text_is_found_with_or_without_a_service_and_nothing_else_is_one() {
+        for (text, code) in [
+            (
+                "X.REQUEST_FAILED.DeviceNotFound: no",
+                Some("X.REQUEST_FAILED.DeviceNotFound"),
+            ),
+            (
+                "REQUEST_FAILED.DeviceNotFound",
+                Some("REQUEST_FAILED.DeviceNotFound"),
+            ),
+            ("Error: (X.INPUT_INVALID.A.B).", Some("X.INPUT_INVALID.A.B")),
+            (
+                "é X.REQUEST_FAILED.NoAccounts. é",
+                Some("X.REQUEST_FAILED.NoAccounts"),
+            ),
+            (
+                "éREQUEST_FAILED.NoAccounts",
+                Some("REQUEST_FAILED.NoAccounts"),
+            ),
+            (
+                "X.REQUEST_FAILED.My new plan.NotFound: no",
+                Some("X.REQUEST_FAILED.My new plan.NotFound"),
+            ),
+            ("X: DeserializationFailed", Some("DeserializationFailed")),
+            ("REQUEST_FAILED. Device is already active", None),
+            ("X.REQUEST_FAILED", None),
+            ("the device cannot be found", None),
+            ("", None),
+        ] {
+            assert_eq!(code_in(text), code, "{text}");
+        }
+    }
 }

@@ -1,136 +1,146 @@
-//! The HTTP below the calls: clients that do nothing on their own, and bodies
-//! with a bound.
+//! HTTP clients without retries and redirects, and with bounded response bodies.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-use reqwest::{Client, ClientBuilder, Method, RequestBuilder, StatusCode, header, redirect, retry};
+use reqwest::{
+    Client, ClientBuilder, Method, Request, RequestBuilder, StatusCode, header, redirect, retry,
+};
 use thingspace_loopback::is_loopback_url;
+use thingspace_settings::{HttpUrl, Kind};
 use url::Url;
 
-use super::settings::ClientBuildError;
 use crate::{
     domain::trace::TraceParent,
     telemetry::{CallError, Instruments, TRACEPARENT, UpstreamCall},
+    thingspace::error::ClientBuildError,
 };
 
-/// The header that carries the session.
+/// The header of the session.
 pub(super) const SESSION_HEADER: &str = "VZ-M2M-Token";
-/// The one content type that ThingSpace speaks.
+/// The only content type of ThingSpace's API.
 pub(super) const JSON: &str = "application/json";
 
-/// How long a connection may take, TLS and a proxy's tunnel included.
+/// Maximum time to connect, including TLS and the tunnel of a proxy.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a log-in's connection may idle. Proxies drop them after a minute.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// The largest answer of a change or a log-in that is read. A change's has about a hundred bytes.
-pub(super) const MAX_BODY: usize = 1024 * 1024;
-/// The largest answer of a lookup that is read. The status of a request of 10,000 devices has about
-/// 2 MiB, a page of 2,000 listed devices up to 6 MiB.
-pub(super) const MAX_LOOKUP_BODY: usize = 16 * 1024 * 1024;
-/// A longer wait is not believed.
+/// Maximum number of seconds of a `Retry-After` header.
 const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 
-/// The clients.
+/// Returns the builder of a client that neither retries nor follows redirects.
+///
+/// Connecting may take half of `request_timeout`, at most 10 s, so that a failed connection is reported as
+/// such: it proves that nothing was sent. A client for a loopback URL ignores proxies.
+pub fn no_retry_client(url: &Url, request_timeout: Duration) -> ClientBuilder {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .retry(retry::never())
+        .timeout(request_timeout)
+        .connect_timeout(CONNECT_TIMEOUT.min(request_timeout / 2));
+    // A minimal container has no root certificates, and plain HTTP does not need them.
+    if url.scheme() == "http" {
+        builder = builder.tls_certs_only([]);
+    }
+    if is_loopback_url(url) {
+        builder = builder.no_proxy();
+    }
+    builder
+}
+
+/// A client of ThingSpace's API.
 #[derive(Clone)]
-pub(super) struct Http {
-    /// For plan changes: a new connection for each.
-    pub(super) change_client: Client,
-    /// For everything that may be repeated.
-    pub(super) default_client: Client,
+pub(super) struct HttpClient {
+    client: Client,
+    base_url: Url,
+    max_body: usize,
     instruments: Instruments,
-    /// Host and port, as metrics and spans name them.
-    server: (String, u16),
 }
 
-/// What a call is, for those who watch.
-pub(super) struct RequestInfo<'a> {
-    pub(super) method: &'a Method,
-    /// The path below the base URL, with names for what varies.
-    pub(super) template: &'static str,
-    /// The trace that it belongs to.
-    pub(super) trace: Option<&'a TraceParent>,
-    /// The largest answer that is read, in bytes.
-    pub(super) max_body: usize,
-}
-
-/// Where ThingSpace is.
-#[derive(Clone)]
-pub(super) struct Endpoint(Url);
-
-/// A complete answer.
+/// A complete response.
 pub(super) struct UpstreamResponse {
     pub(super) status: StatusCode,
-    /// From the header, where it has seconds; its date form would need the two
-    /// clocks to agree.
+    /// The delay of a `Retry-After` header in seconds. The date form is ignored, because the clocks may differ.
     pub(super) retry_after: Option<Duration>,
     pub(super) body: Vec<u8>,
 }
 
-/// No complete answer.
+/// No complete response arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendError {
-    /// There was no connection, so that no byte of the request has left.
+    /// No connection was made, so no byte of the request was sent.
     NotSent(&'static str),
-    /// Anything after that.
+    /// The request may have been sent.
     NoResponse(&'static str),
 }
 
-// === impl Http ===
-
-impl Http {
+impl HttpClient {
+    /// Builds a client that reads response bodies of up to `max_body` bytes.
     pub(super) fn new(
+        builder: ClientBuilder,
         base_url: &Url,
-        request_timeout: Duration,
+        max_body: usize,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
-        let build = |builder: ClientBuilder| {
-            // Plain http asks for no authorities, and a bare system has none.
-            let builder = match base_url.scheme() {
-                "http" => builder.tls_certs_only([]),
-                _ => builder,
-            };
-            builder
-                .build()
-                .map_err(|error| ClientBuildError::Client(with_causes(&error)))
-        };
-        // Over HTTP/1.1 and without idle connections, each change has a
-        // connection of its own: one that died while idle would take the
-        // change into it and make an unknown outcome out of nothing.
-        let changes = no_retry_client(base_url, request_timeout)
-            .http1_only()
-            .pool_max_idle_per_host(0);
-        let default_client =
-            no_retry_client(base_url, request_timeout).pool_idle_timeout(IDLE_TIMEOUT);
+        let base_url = HttpUrl
+            .parse(base_url.as_str())
+            .ok_or(ClientBuildError::BaseUrl)?;
+        let client = builder.build();
         Ok(Self {
-            change_client: build(changes)?,
-            default_client: build(default_client)?,
+            client: client.map_err(|error| ClientBuildError::HttpClient(with_causes(&error)))?,
+            base_url,
+            max_body,
             instruments,
-            server: (
-                base_url.host_str().unwrap_or_default().to_owned(),
-                base_url.port_or_known_default().unwrap_or_default(),
-            ),
         })
     }
 
-    /// Sends a request, once, and reads its answer to the end.
+    /// Starts a request for a path below the base URL. Values replace the placeholders of `template`, such as
+    /// `{account}`, in order, and are escaped.
+    pub(super) fn request(
+        &self,
+        method: Method,
+        template: &str,
+        values: &[&str],
+    ) -> RequestBuilder {
+        self.client.request(method, self.url(template, values))
+    }
+
+    pub(super) fn url(&self, template: &str, values: &[&str]) -> Url {
+        let mut url = self.base_url.clone();
+        let mut values = values.iter();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty();
+            path.extend(template.split('/').skip(1).map(|segment| {
+                let value = segment.starts_with('{').then(|| values.next());
+                value.flatten().copied().unwrap_or(segment)
+            }));
+        }
+        url
+    }
+
+    /// Sends a request once and reads the whole response. The span is part of `trace`; it and the metrics name
+    /// the path as `template`.
     pub(super) async fn send(
         &self,
         request: RequestBuilder,
-        info: RequestInfo<'_>,
+        template: &'static str,
+        trace: Option<&TraceParent>,
     ) -> Result<UpstreamResponse, SendError> {
+        let mut request = request
+            .build()
+            .map_err(|error| SendError::from_reqwest(&error))?;
+        let host = self.base_url.host_str().unwrap_or_default();
+        let port = self.base_url.port_or_known_default().unwrap_or_default();
         let call = UpstreamCall::begin(
             &self.instruments,
-            info.method,
-            info.template,
-            (&self.server.0, self.server.1),
-            info.trace.map(TraceParent::as_str),
+            request.method(),
+            template,
+            (host, port),
+            trace.map(TraceParent::as_str),
         );
-        // Only the ids: what else a caller's trace carries is not for others.
-        let request = match call.traceparent() {
-            Some(traceparent) => request.header(TRACEPARENT, traceparent),
-            None => request,
-        };
-        let result = exchange(request, info.max_body).await;
+        // `tracestate` and `baggage` are not forwarded: they are not meant for a third party.
+        let traceparent = call.traceparent();
+        if let Some(value) = traceparent.and_then(|value| value.try_into().ok()) {
+            request.headers_mut().insert(TRACEPARENT, value);
+        }
+        let result = self.exchange(request).await;
         match &result {
             Ok(reply) => call.end(reply.status.as_u16()),
             Err(SendError::NotSent(_)) => call.fail(CallError::NotSent),
@@ -138,109 +148,68 @@ impl Http {
         }
         result
     }
-}
 
-/// An error and what it is due to; reqwest itself tells only that it failed.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let texts: Vec<String> = causes.map(ToString::to_string).collect();
-    texts.join(": ")
-}
-
-/// A client that neither repeats nor redirects.
-fn no_retry_client(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
-    let builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .timeout(request_timeout)
-        // Below the whole: a connection that cannot be made has to fail as
-        // such, which proves that nothing was sent.
-        .connect_timeout(CONNECT_TIMEOUT.min(request_timeout / 2));
-    // A proxy cannot reach our own loopback interface.
-    if is_loopback_url(base_url) {
-        builder.no_proxy()
-    } else {
-        builder
-    }
-}
-
-// === impl Endpoint ===
-
-impl Endpoint {
-    pub(super) fn new(base_url: &Url) -> Result<Self, ClientBuildError> {
-        let plain = matches!(base_url.scheme(), "http" | "https")
-            && base_url.has_host()
-            && base_url.username().is_empty()
-            && base_url.password().is_none()
-            && base_url.query().is_none()
-            && base_url.fragment().is_none();
-        plain
-            .then(|| Self(base_url.clone()))
-            .ok_or(ClientBuildError::BaseUrl)
-    }
-
-    /// The URL of a path that begins with a slash, below the base URL's own,
-    /// whether that ends with a slash or not.
-    pub(super) fn join(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        url.set_path(&format!("{}{path}", self.0.path().trim_end_matches('/')));
-        url
-    }
-}
-
-async fn exchange(request: RequestBuilder, max_body: usize) -> Result<UpstreamResponse, SendError> {
-    let mut response = request
-        .send()
-        .await
-        .map_err(|error| SendError::from_reqwest(&error))?;
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-        .map(|seconds: u64| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
-    let mut body = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|_| SendError::NoResponse("the answer broke off or took too long"))?
-    {
-        if body.len() + chunk.len() > max_body {
-            return Err(SendError::NoResponse("the answer was too large"));
+    async fn exchange(&self, request: Request) -> Result<UpstreamResponse, SendError> {
+        let response = self.client.execute(request).await;
+        let mut response = response.map_err(|error| SendError::from_reqwest(&error))?;
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(|seconds: u64| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|_| SendError::NoResponse("the response was cut off or timed out"))?
+        {
+            if body.len() + chunk.len() > self.max_body {
+                return Err(SendError::NoResponse("the response exceeds the size limit"));
+            }
+            body.extend_from_slice(&chunk);
         }
-        body.extend_from_slice(&chunk);
+        Ok(UpstreamResponse {
+            status,
+            retry_after,
+            body,
+        })
     }
-    Ok(UpstreamResponse {
-        status,
-        retry_after,
-        body,
-    })
 }
-
-// === impl Failure ===
 
 impl SendError {
-    /// What is said of an error. Not its own text: that has the URL in it.
+    /// Describes an error without its own message, which contains the URL.
     fn from_reqwest(error: &reqwest::Error) -> Self {
-        // Before the question for a time-out: one of connecting is both.
+        // A time-out while connecting is both `is_connect` and `is_timeout`, so the order matters.
         if error.is_builder() {
             Self::NotSent("the request could not be built")
         } else if error.is_dns() {
-            Self::NotSent("the name of the ThingSpace host could not be resolved")
+            Self::NotSent("the host name of ThingSpace could not be resolved")
         } else if error.is_connect() && error.is_timeout() {
-            Self::NotSent("connecting to ThingSpace took too long")
+            Self::NotSent("connecting to ThingSpace timed out")
         } else if error.is_connect() {
-            Self::NotSent("no connection to ThingSpace could be made")
+            Self::NotSent("could not connect to ThingSpace")
         } else if error.is_timeout() {
-            Self::NoResponse("ThingSpace did not answer in time")
+            Self::NoResponse("ThingSpace did not respond within thingspace.request_timeout")
         } else {
-            Self::NoResponse("the connection to ThingSpace broke before it had answered")
+            Self::NoResponse("the connection closed before a response arrived")
         }
     }
 
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Self::NotSent(why) | Self::NoResponse(why) => why,
+            Self::NotSent(reason) | Self::NoResponse(reason) => reason,
         }
     }
+}
+
+/// Returns the messages of an error and its causes. The message of reqwest's own error names no cause.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }

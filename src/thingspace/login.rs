@@ -1,77 +1,77 @@
-//! The two steps of a log-in: a token ("Getting Credentials") and a session
-//! ("Start Connectivity Management Session").
+//! The two steps of a log-in: a token ("Getting Credentials") and a session ("Start Connectivity
+//! Management Session").
 
 use std::time::Duration;
 
 use async_trait::async_trait;
-use reqwest::{Method, StatusCode, header, header::HeaderValue};
+use reqwest::{Method, RequestBuilder, StatusCode, header, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{
-    classify,
-    error_body::{self, ErrorBody, ErrorShape},
-    error_codes::{self, ErrorMeaning},
-    http::{self, Endpoint, Http, RequestInfo, UpstreamResponse},
-    new_refusal,
-    redactor::Redactor,
-    settings::ThingSpaceCredentials,
-};
 use crate::{
     domain::{
         refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
     invariants::Invariant,
+    thingspace::{
+        classify,
+        credentials::ThingSpaceCredentials,
+        error_body::{ErrorBody, ErrorFormat},
+        error_codes::{self, ErrorMeaning},
+        http::{self, HttpClient, UpstreamResponse},
+        json::{member, member_text},
+        redactor::Redactor,
+    },
 };
 
 const TOKEN_PATH: &str = "/ts/v1/oauth2/token";
 const SESSION_PATH: &str = "/m2m/v1/session/login";
 
-/// What a token lives when ThingSpace does not say.
+/// Lifetime of a token without `expires_in`, in seconds.
 const DEFAULT_LIFETIME: u64 = 60 * 60;
-/// What a token lives at most; the portal's test tokens do not expire.
+/// Maximum lifetime of a token, in seconds. The portal's test tokens do not expire.
 const MAX_LIFETIME: u64 = 24 * 60 * 60;
 
-/// A token or session, also as the header that carries it.
+/// A token or session, and the header value that carries it.
 #[derive(Clone)]
 pub(super) struct HeaderSecret {
     pub(super) header: HeaderValue,
     pub(super) text: SecretString,
 }
 
-/// Why there is no token or no session.
+/// A step of a log-in failed.
 pub(super) struct LoginError {
-    pub(super) cause: LoginFailure,
+    pub(super) failure: LoginFailure,
     pub(super) refusal: Refusal,
 }
 
 /// The conclusion about the credentials from a failed log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LoginFailure {
-    /// ThingSpace refused them, in a form that it is known to use. Counts towards the lock-out.
+    /// ThingSpace refused them in a known format. Counts towards the lock-out.
     CredentialsRefused,
-    /// The API gateway refused the token of a session log-in, before ThingSpace saw the user's name.
+    /// The API gateway refused the token of a session log-in, before ThingSpace checked the user.
     TokenRefused,
-    /// 400, 401 or 403 in an unknown form: something in between may have answered, a proxy for one.
+    /// 400, 401 or 403 in an unknown format. The response may come from a proxy.
     Unrecognised,
-    /// Nothing: no answer, a 5xx answer, or ThingSpace throttles.
+    /// Nothing: there was no response, a 5xx status, or ThingSpace throttled the log-in.
     Unavailable,
 }
 
 /// The two steps of a log-in.
 #[async_trait]
 pub(super) trait LoginApi: Send + Sync {
-    /// A token and how long it lives. Within a token's hour it is the same one again ("Getting
-    /// Credentials"), with less than that left.
+    /// Requests a token, and returns it with its lifetime. ThingSpace returns the same token again, with
+    /// the rest of its lifetime, until it expires.
     async fn token(
         &self,
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
     ) -> Result<(HeaderSecret, Duration), LoginError>;
 
-    /// A session. ThingSpace does not say how long it lives: it ends 20 minutes after its last use, or
+    /// Starts a session. Its lifetime is not in the response: it ends after 20 minutes without use, or
     /// earlier.
     async fn session(
         &self,
@@ -81,13 +81,9 @@ pub(super) trait LoginApi: Send + Sync {
     ) -> Result<HeaderSecret, LoginError>;
 }
 
-/// The log-in over HTTP.
-pub(super) struct HttpLogin {
-    pub(super) http: Http,
-    pub(super) endpoint: Endpoint,
-}
+/// Logs in over HTTP.
+pub(super) struct HttpLogin(pub(super) HttpClient);
 
-/// A step of a log-in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LoginStep {
     Token,
@@ -100,8 +96,6 @@ struct SessionBody<'a> {
     password: &'a str,
 }
 
-// === impl LogIn ===
-
 #[async_trait]
 impl LoginApi for HttpLogin {
     async fn token(
@@ -110,29 +104,22 @@ impl LoginApi for HttpLogin {
         trace: Option<&TraceParent>,
     ) -> Result<(HeaderSecret, Duration), LoginError> {
         let request = self
-            .http
-            .default_client
-            .post(self.endpoint.join(TOKEN_PATH))
+            .post(LoginStep::Token)
             .basic_auth(
                 credentials.app_key.expose_secret(),
                 Some(credentials.app_secret.expose_secret()),
             )
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .header(header::ACCEPT, http::JSON)
             .body("grant_type=client_credentials");
-        let reply = self
-            .exchange(LoginStep::Token, request, TOKEN_PATH, trace)
-            .await?;
-        let body = parse_success(&reply, LoginStep::Token, credentials.secret_values())?;
-        let seconds = member(&body, "expires_in")
-            .and_then(|value| match value {
-                Value::String(text) => text.trim().parse().ok(),
-                other => other.as_u64(),
-            })
+        let response = self.send(LoginStep::Token, request, trace).await?;
+        let secrets = credentials.secret_values();
+        let body = parse_success(&response, LoginStep::Token, secrets)?;
+        let lifetime = member_text(&body, "expires_in")
+            .and_then(|seconds| seconds.parse().ok())
             .unwrap_or(DEFAULT_LIFETIME)
             .clamp(1, MAX_LIFETIME);
         let token = HeaderSecret::from_json(&body, "access_token", "Bearer ")?;
-        Ok((token, Duration::from_secs(seconds)))
+        Ok((token, Duration::from_secs(lifetime)))
     }
 
     async fn session(
@@ -145,103 +132,107 @@ impl LoginApi for HttpLogin {
             username: credentials.uws_username.expose_secret(),
             password: credentials.uws_password.expose_secret(),
         })
-        .map_err(|_| LoginError::unavailable("the log-in could not be written"))?;
+        .map_err(|_| LoginError::unavailable("could not encode the log-in as JSON"))?;
         let request = self
-            .http
-            .default_client
-            .post(self.endpoint.join(SESSION_PATH))
+            .post(LoginStep::Session)
             .header(header::AUTHORIZATION, token.header.clone())
             .header(header::CONTENT_TYPE, http::JSON)
-            .header(header::ACCEPT, http::JSON)
             .body(body);
-        let reply = self
-            .exchange(LoginStep::Session, request, SESSION_PATH, trace)
-            .await?;
+        let response = self.send(LoginStep::Session, request, trace).await?;
         let secrets = credentials
             .secret_values()
             .chain([token.text.expose_secret()]);
-        HeaderSecret::from_json(
-            &parse_success(&reply, LoginStep::Session, secrets)?,
-            "sessionToken",
-            "",
-        )
+        let body = parse_success(&response, LoginStep::Session, secrets)?;
+        HeaderSecret::from_json(&body, "sessionToken", "")
     }
 }
 
 impl HttpLogin {
-    async fn exchange(
+    fn post(&self, step: LoginStep) -> RequestBuilder {
+        self.0
+            .request(Method::POST, step.path(), &[])
+            .header(header::ACCEPT, http::JSON)
+    }
+
+    async fn send(
         &self,
         step: LoginStep,
-        request: reqwest::RequestBuilder,
-        template: &'static str,
+        request: RequestBuilder,
         trace: Option<&TraceParent>,
     ) -> Result<UpstreamResponse, LoginError> {
-        let info = RequestInfo {
-            method: &Method::POST,
-            template,
-            trace,
-            max_body: http::MAX_BODY,
-        };
-        self.http.send(request, info).await.map_err(|failure| {
-            let why = failure.reason();
-            tracing::warn!(operation = step.name(), why, "the log-in got no answer");
-            LoginError::unavailable(format!("the log-in failed: {why}"))
+        let response = self.0.send(request, step.path(), trace).await;
+        response.map_err(|error| {
+            let (operation, reason) = (step.name(), error.reason());
+            tracing::warn!(operation, reason, "no response to the log-in request");
+            LoginError::unavailable(format!("the log-in failed: {reason}"))
         })
     }
 }
 
-/// The body of a success, or why there is none.
+/// Returns the body of a successful response.
 fn parse_success<'a>(
-    reply: &UpstreamResponse,
+    response: &UpstreamResponse,
     step: LoginStep,
     secrets: impl Iterator<Item = &'a str>,
 ) -> Result<Value, LoginError> {
-    let (operation, status) = (step.name(), reply.status.as_u16());
-    if reply.status.is_success() {
-        tracing::debug!(operation, status, "ThingSpace answered");
-        return serde_json::from_slice(&reply.body).map_err(|_| LoginError::unusable());
+    let (operation, status) = (step.name(), response.status.as_u16());
+    if response.status.is_success() {
+        tracing::debug!(operation, status, "ThingSpace responded");
+        return serde_json::from_slice(&response.body).map_err(|_| LoginError::unusable());
     }
-    let error = ErrorBody::parse(&reply.body);
-    let cause = cause(reply, step, error.as_ref());
-    let is_throttled = classify::is_throttled_response(reply, error.as_ref());
-    let mut refusal = match cause {
-        LoginFailure::CredentialsRefused => {
-            let detail = format!("ThingSpace refuses the gateway's credentials for a {operation}");
-            classify::refusal_with_error(RefusalKind::Credentials, detail, error)
-        }
-        LoginFailure::TokenRefused => {
-            let detail =
-                "ThingSpace refuses the token that it issued, when the gateway logs in with it";
-            classify::refusal_with_error(RefusalKind::Credentials, detail, error)
-        }
-        LoginFailure::Unrecognised => {
-            let detail = format!(
-                "the log-in failed: the {operation} request was answered {status} in a form that ThingSpace \
-                 does not use; a proxy may have answered"
-            );
-            classify::refusal_with_error(RefusalKind::NotSent, detail, error)
-        }
-        LoginFailure::Unavailable if is_throttled => classify::throttled(reply, error),
-        LoginFailure::Unavailable => {
-            let detail = format!("the log-in failed: ThingSpace answered {status}");
-            classify::refusal_with_error(RefusalKind::NotSent, detail, error)
-        }
+    let error = ErrorBody::parse(&response.body);
+    let failure = login_failure(response, step, error.as_ref());
+    let (kind, detail) = match failure {
+        LoginFailure::CredentialsRefused => (
+            RefusalKind::Credentials,
+            format!("ThingSpace refused the gateway's credentials for a {operation}"),
+        ),
+        LoginFailure::TokenRefused => (
+            RefusalKind::Credentials,
+            "ThingSpace refused its own token in a session log-in".to_owned(),
+        ),
+        LoginFailure::Unrecognised => (
+            RefusalKind::NotSent,
+            format!(
+                "the log-in failed: the response to the {operation} request was {status} in an unknown format; \
+                 it may come from a proxy"
+            ),
+        ),
+        LoginFailure::Unavailable => (
+            RefusalKind::NotSent,
+            format!("the log-in failed: ThingSpace responded {status}"),
+        ),
+    };
+    let mut refusal = if classify::is_throttled(response, error.as_ref()) {
+        classify::throttled(response, error)
+    } else {
+        classify::refusal_with_error(kind, detail, error)
     };
     Redactor::new(secrets).redact(&mut refusal);
-    let code = refusal.thingspace_code.as_deref();
-    tracing::warn!(operation, status, code, ?cause, "the log-in failed");
-    Err(LoginError { cause, refusal })
+    let thingspace_code = refusal.thingspace_code.as_deref();
+    let name = failure.as_str();
+    tracing::warn!(
+        operation,
+        status,
+        thingspace_code,
+        failure = name,
+        "log-in failed"
+    );
+    Err(LoginError { failure, refusal })
 }
 
-/// The conclusion about the credentials from an answer that is no success.
-fn cause(reply: &UpstreamResponse, step: LoginStep, error: Option<&ErrorBody>) -> LoginFailure {
+fn login_failure(
+    response: &UpstreamResponse,
+    step: LoginStep,
+    error: Option<&ErrorBody>,
+) -> LoginFailure {
     let may_refuse = matches!(
-        reply.status,
+        response.status,
         StatusCode::BAD_REQUEST | StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
     );
-    if classify::is_throttled_response(reply, error) || !may_refuse {
+    if classify::is_throttled(response, error) || !may_refuse {
         LoginFailure::Unavailable
-    } else if step == LoginStep::Session && classify::is_stale_token(reply, error) {
+    } else if step == LoginStep::Session && classify::is_stale_token(response, error) {
         LoginFailure::TokenRefused
     } else if Invariant::RecognisedRefusals.is_disabled()
         || error.is_some_and(|error| step.is_refusal(error))
@@ -252,11 +243,16 @@ fn cause(reply: &UpstreamResponse, step: LoginStep, error: Option<&ErrorBody>) -
     }
 }
 
-fn member<'a>(body: &'a Value, name: &str) -> Option<&'a Value> {
-    error_body::get(body.as_object()?, name)
+impl LoginFailure {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::CredentialsRefused => "credentials_refused",
+            Self::TokenRefused => "token_refused",
+            Self::Unrecognised => "unrecognised",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
-
-// === impl Secret ===
 
 impl HeaderSecret {
     fn from_json(body: &Value, name: &str, prefix: &str) -> Result<Self, LoginError> {
@@ -275,8 +271,6 @@ impl HeaderSecret {
     }
 }
 
-// === impl Step ===
-
 impl LoginStep {
     fn name(self) -> &'static str {
         match self {
@@ -285,20 +279,27 @@ impl LoginStep {
         }
     }
 
-    /// True if an error says that the credentials of this step are wrong: only in a form that
-    /// ThingSpace is known to use (see thingspace-facts, sections 1 and 2).
+    fn path(self) -> &'static str {
+        match self {
+            Self::Token => TOKEN_PATH,
+            Self::Session => SESSION_PATH,
+        }
+    }
+
+    /// True if ThingSpace refused the credentials of this step in a format that it is known to use (see
+    /// thingspace-facts, sections 1 and 2).
     fn is_refusal(self, error: &ErrorBody) -> bool {
-        match (self, error.shape) {
-            (Self::Token, ErrorShape::OAuth) => {
+        match (self, error.format) {
+            (Self::Token, ErrorFormat::OAuth) => {
                 let codes = ["invalid_client", "invalid_grant", "unauthorized_client"];
                 codes.contains(&error.code.as_str())
             }
-            (Self::Token, ErrorShape::Fault | ErrorShape::XmlFault) => {
+            (Self::Token, ErrorFormat::Fault | ErrorFormat::XmlFault) => {
                 error.is_authentication_fault()
             }
-            // No page lists the codes of a wrong name or password, so all count but the one that says
-            // no more than that something went wrong.
-            (Self::Session, ErrorShape::Service) => {
+            // The codes of a wrong user name or password are not documented, so every code counts that names a
+            // cause.
+            (Self::Session, ErrorFormat::Service) => {
                 error_codes::classify_error(error) != Some(ErrorMeaning::Uncertain)
                     && matches!(error.status_code(), None | Some(400 | 401 | 403))
             }
@@ -307,17 +308,15 @@ impl LoginStep {
     }
 }
 
-// === impl LogInError ===
-
 impl LoginError {
     fn unavailable(detail: impl Into<String>) -> Self {
         Self {
-            cause: LoginFailure::Unavailable,
-            refusal: new_refusal(RefusalKind::NotSent, detail),
+            failure: LoginFailure::Unavailable,
+            refusal: Refusal::new(RefusalKind::NotSent, detail),
         }
     }
 
     fn unusable() -> Self {
-        Self::unavailable("the log-in failed: ThingSpace's answer has no token in it")
+        Self::unavailable("the log-in failed: the response contains no token")
     }
 }

@@ -1,96 +1,105 @@
-//! Takes what must not be shown out of texts that came from outside.
+//! Removes secrets, names and addresses from texts that ThingSpace sent.
 
 use std::collections::{HashMap, HashSet};
 
 use crate::domain::refusal::Refusal;
 
-/// Texts that must not be shown.
+/// Minimum length of a hidden text. Shorter ones occur in any sentence by chance.
+const MIN_TEXT_LENGTH: usize = 3;
+/// Minimum length of a hidden word. A single character identifies no person.
+const MIN_WORD_LENGTH: usize = 2;
+/// Maximum length of an error text, in characters.
+const MAX_TEXT_LENGTH: usize = 500;
+/// Maximum length of an error code, in characters.
+const MAX_CODE_LENGTH: usize = 128;
+/// Number of characters of a text that are read. Redaction shortens a text, so this exceeds the maximum
+/// length.
+const MAX_INPUT_LENGTH: usize = 2_000;
+const PLACEHOLDER: &str = "[redacted]";
+
+/// Replaces hidden texts by `[redacted]`, in any case.
 pub(super) struct Redactor {
-    /// Folded, by their first character; found anywhere.
-    hidden: HashMap<char, HashSet<Vec<char>>>,
-    /// Folded; found only as whole words.
+    /// Case-folded texts by their first character. They match anywhere.
+    texts: HashMap<char, HashSet<Vec<char>>>,
+    /// Case-folded words. They match only as whole words.
     words: HashSet<Vec<char>>,
 }
 
-/// Shorter texts are found in any sentence by chance.
-const MIN_LENGTH: usize = 3;
-/// A single character names nobody.
-const MIN_WORD: usize = 2;
-/// How much of ThingSpace's text is kept, in characters.
-const MAX_TEXT: usize = 500;
-/// How much of ThingSpace's code is kept, in characters.
-const MAX_CODE: usize = 128;
-/// How much of a text is looked at. What is kept of it may get shorter by
-/// blanking, but 500 characters of it are enough for people in any case.
-const MAX_INPUT: usize = 2_000;
-const PLACEHOLDER: &str = "[redacted]";
-
-// === impl Blanks ===
-
 impl Redactor {
-    /// Hides these texts, whatever their case.
-    pub(super) fn new<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
-        let mut hidden: HashMap<char, HashSet<Vec<char>>> = HashMap::new();
-        for text in texts {
+    /// Hides texts of 3 characters or more.
+    pub(super) fn new<'a>(hidden: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut texts: HashMap<char, HashSet<Vec<char>>> = HashMap::new();
+        for text in hidden {
             let folded: Vec<char> = text.trim().chars().map(fold).collect();
-            if let (Some(first), true) = (folded.first(), folded.len() >= MIN_LENGTH) {
-                hidden.entry(*first).or_default().insert(folded);
+            if let (Some(first), true) = (folded.first(), folded.len() >= MIN_TEXT_LENGTH) {
+                texts.entry(*first).or_default().insert(folded);
             }
         }
         Self {
-            hidden,
+            texts,
             words: HashSet::new(),
         }
     }
 
-    /// Hides each word of these texts too, where it stands as a word: parts of
-    /// an address, and names that are short.
-    pub(super) fn with_words<'a>(mut self, texts: impl Iterator<Item = &'a str>) -> Self {
-        let words = texts.flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
-        let words = words.map(|word| word.chars().map(fold).collect::<Vec<char>>());
-        self.words
-            .extend(words.filter(|word| word.len() >= MIN_WORD));
+    /// Also hides each word of these texts, such as parts of an address and short names.
+    pub(super) fn with_words<'a>(mut self, hidden: impl IntoIterator<Item = &'a str>) -> Self {
+        for text in hidden {
+            let words = text.split(|c: char| !c.is_alphanumeric());
+            let words = words.map(|word| word.chars().map(fold).collect::<Vec<char>>());
+            self.words
+                .extend(words.filter(|word| word.len() >= MIN_WORD_LENGTH));
+        }
         self
     }
 
-    /// Blanks and shortens what ThingSpace said.
+    /// Redacts and truncates ThingSpace's code and text.
     pub(super) fn redact(&self, refusal: &mut Refusal) {
-        let tidied = |said: Option<String>, max: usize| {
-            said.map(|said| self.redact_text(&said, max))
-                .filter(|said| !said.is_empty())
+        let redact = |text: &mut Option<String>, max: usize| {
+            let redacted = text.take().map(|text| self.redact_text(&text, max));
+            *text = redacted.filter(|text| !text.is_empty());
         };
-        refusal.thingspace_code = tidied(refusal.thingspace_code.take(), MAX_CODE);
-        refusal.thingspace_text = tidied(refusal.thingspace_text.take(), MAX_TEXT);
+        redact(&mut refusal.thingspace_code, MAX_CODE_LENGTH);
+        redact(&mut refusal.thingspace_text, MAX_TEXT_LENGTH);
     }
 
-    /// At most `max` characters of a text, control characters replaced by
-    /// spaces and hidden texts by `[redacted]`.
+    /// Returns at most `max` characters of a text, with control characters replaced by spaces and hidden
+    /// texts by `[redacted]`.
     pub(super) fn redact_text(&self, text: &str, max: usize) -> String {
         let text = text.trim();
         let folded: Vec<char> = text.chars().map(fold).collect();
-        let mut out = String::new();
+        let mut redacted = String::new();
         let mut hidden_until = 0;
-        for (at, c) in text.chars().enumerate().take(MAX_INPUT) {
+        let mut after_word = false;
+        for (at, c) in text.chars().enumerate().take(MAX_INPUT_LENGTH) {
             let was_hidden = at < hidden_until;
-            // Looked for at each place, also within what is hidden already: two
-            // hidden texts may overlap.
+            // Also inside a hidden text, because two hidden texts may overlap.
             let rest = folded.get(at..).unwrap_or_default();
-            hidden_until = hidden_until.max(at + self.longest(rest));
-            let before = at.checked_sub(1).and_then(|before| folded.get(before));
-            if !before.is_some_and(|c| c.is_alphanumeric()) {
-                hidden_until = hidden_until.max(at + self.word(rest));
+            hidden_until = hidden_until.max(at + self.hidden_text_length(rest));
+            if !after_word {
+                hidden_until = hidden_until.max(at + self.hidden_word_length(rest));
             }
+            after_word = rest.first().is_some_and(|c| c.is_alphanumeric());
             match (was_hidden, at < hidden_until) {
-                (false, true) => out.push_str(PLACEHOLDER),
-                (false, false) => out.push(if c.is_control() { ' ' } else { c }),
+                (false, true) => redacted.push_str(PLACEHOLDER),
+                (false, false) => redacted.push(if c.is_control() { ' ' } else { c }),
                 (true, _) => {}
             }
         }
-        out.chars().take(max).collect()
+        redacted.chars().take(max).collect()
     }
 
-    /// The length of the hidden word that this begins with, at its beginning.
-    fn word(&self, text: &[char]) -> usize {
+    /// Returns the length of the longest hidden text at the start of `text`, or 0.
+    fn hidden_text_length(&self, text: &[char]) -> usize {
+        let candidates = text.first().and_then(|first| self.texts.get(first));
+        let matches = candidates
+            .into_iter()
+            .flatten()
+            .filter(|hidden| text.starts_with(hidden));
+        matches.map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// Returns the length of the word at the start of `text` if it is hidden, or 0.
+    fn hidden_word_length(&self, text: &[char]) -> usize {
         let end = text.iter().position(|c| !c.is_alphanumeric());
         let word = text.get(..end.unwrap_or(text.len())).unwrap_or_default();
         if self.words.contains(word) {
@@ -99,21 +108,9 @@ impl Redactor {
             0
         }
     }
-
-    /// The length of the longest hidden text that this begins with.
-    fn longest(&self, text: &[char]) -> usize {
-        text.first()
-            .and_then(|first| self.hidden.get(first))
-            .into_iter()
-            .flatten()
-            .filter(|hidden| text.starts_with(hidden))
-            .map(Vec::len)
-            .max()
-            .unwrap_or(0)
-    }
 }
 
-/// One character for one character, whatever its case.
+/// Maps a character to one lower-case character, so that positions stay the same.
 fn fold(c: char) -> char {
     c.to_lowercase().next().unwrap_or(c)
 }
@@ -124,36 +121,36 @@ mod tests {
 
     #[test]
     fn sensitive_texts_are_redacted_in_any_case_and_where_they_overlap() {
-        let blanks = Redactor::new(["1 Main St", "st dallas", "Zoë", "Al"].into_iter());
+        let redactor = Redactor::new(["1 Main St", "st dallas", "Zoë", "Al"]);
         for (text, shown) in [
             ("no such street: 1 MAIN ST!", "no such street: [redacted]!"),
             ("1 main st Dallas 75001", "[redacted] 75001"),
             ("ZOË and Al\nagain", "[redacted] and Al again"),
             ("  ", ""),
         ] {
-            assert_eq!(blanks.redact_text(text, 500), shown);
+            assert_eq!(redactor.redact_text(text, 500), shown);
         }
     }
 
     #[test]
     fn words_of_a_name_or_address_are_redacted_as_whole_words() {
-        let texts = || ["75201", "1234", "1 Main St", "Wu", "III"].into_iter();
-        let blanks = Redactor::new(texts()).with_words(texts());
-        let said = "Zip 75201-1234 unknown; Mr wu, III at MAIN ST, Stub 1";
+        let texts = ["75201", "1234", "1 Main St", "Wu", "III"];
+        let redactor = Redactor::new(texts).with_words(texts);
+        let text = "Zip 75201-1234 unknown; Mr wu, III at MAIN ST, Stub 1";
         let shown = "Zip [redacted]-[redacted] unknown; Mr [redacted], [redacted] at \
              [redacted] [redacted], Stub 1";
-        assert_eq!(blanks.redact_text(said, 500), shown);
+        assert_eq!(redactor.redact_text(text, 500), shown);
     }
 
     #[test]
     fn a_text_is_redacted_before_it_is_truncated() {
-        let blanks = Redactor::new(std::iter::once("Lovelace"));
+        let redactor = Redactor::new(["Lovelace"]);
         let text = format!("{}Lovelace", "x".repeat(496));
         assert_eq!(
-            blanks.redact_text(&text, 500),
+            redactor.redact_text(&text, 500),
             format!("{}[red", "x".repeat(496))
         );
-        let long = format!("{}Lovelace", "é".repeat(MAX_INPUT - 2));
-        assert!(!blanks.redact_text(&long, MAX_INPUT).contains("Lo"));
+        let long = format!("{}Lovelace", "é".repeat(MAX_INPUT_LENGTH - 2));
+        assert!(!redactor.redact_text(&long, MAX_INPUT_LENGTH).contains("Lo"));
     }
 }

@@ -169,7 +169,7 @@ fn other_responses(row: &str) -> Vec<FakeResponse> {
             custom_response(200, HTML),
             custom_response(202, ""),
         ],
-        "the connection ends before the answer" => vec![FakeResponse::HangUp],
+        "the connection ends before the response" => vec![FakeResponse::HangUp],
         row => panic!("no test for the row {row:?}"),
     }
 }
@@ -241,7 +241,7 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
                 .map(|answer| (row.returns.clone(), answer)),
         );
     }
-    for row in load_cases("Other answers") {
+    for row in load_cases("Other responses") {
         if row.answer == "no connection" {
             continue;
         }
@@ -302,7 +302,7 @@ async fn a_change_without_a_connection_is_not_sent_as_documented() {
     // A log-in, so that the change itself is what finds no connection.
     change(&mut client, Operation::Esim, 0).await.expect("OK");
     let _down = thingspace.stop().await;
-    let row = load_cases("Other answers").pop().expect("a row");
+    let row = load_cases("Other responses").pop().expect("a row");
     assert_eq!(row.answer, "no connection");
     for operation in [Operation::Esim, Operation::FiveGBi] {
         let returned = change(&mut client, operation, 1).await;

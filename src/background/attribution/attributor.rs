@@ -224,8 +224,8 @@ impl Attributor {
             }
             // It is not documented whether the status covers plan changes. Until ThingSpace has returned one,
             // a refusal means that it does not; after that, a refusal proves nothing.
-            Err(LookupError::Refused(error)) if !self.thingspace.has_reported_status() => {
-                tracing::debug!(%request_id, error, "ThingSpace does not offer a request status");
+            Err(error @ LookupError::Refused { .. }) if !self.thingspace.has_reported_status() => {
+                tracing::debug!(%request_id, %error, "ThingSpace does not offer a request status");
                 RequestDevices::Unavailable(DeviceListStatus::Unsupported)
             }
             Err(error) => {

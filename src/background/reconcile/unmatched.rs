@@ -124,7 +124,7 @@ impl UnmatchedResolver {
                 Ok(Some(device)) => return Ok(Some(device)),
                 Ok(None) => {}
                 // ThingSpace does not accept this kind, or does not know the device by it.
-                Err(error @ LookupError::Refused(_)) => refused = Some(error),
+                Err(error @ LookupError::Refused { .. }) => refused = Some(error),
                 Err(error) => return Err(error),
             }
         }

@@ -126,20 +126,14 @@ impl From<LookupError> for ApiError {
             LookupError::Throttled(delay) => Self::new(ErrorReason::Throttled, message)
                 .with_quota(QuotaViolation::Thingspace)
                 .with_retry_after(delay),
-            LookupError::Refused(_) => {
-                let (kind, code) = error.refusal_kind();
-                Self::from(&Refusal {
-                    kind,
-                    detail: message,
-                    thingspace_code: code.map(str::to_owned),
-                    thingspace_text: None,
-                    retry_after: None,
-                })
-            }
+            LookupError::Refused { ref code, .. } => Self::from(&Refusal {
+                thingspace_code: code.clone(),
+                ..Refusal::new(error.refusal_kind(), message)
+            }),
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from(&refusal)
             }
-            LookupError::LoginFailed(_) | LookupError::NoAnswer(_) => {
+            LookupError::LoginFailed(_) | LookupError::NoResponse(_) => {
                 Self::new(ErrorReason::ThingspaceUnavailable, message)
             }
         }

@@ -1,9 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::{domain::change_type::ChangeType, operations};
 
-/// What the table says, in short.
+/// A classification without its texts.
 #[derive(Debug, PartialEq)]
 enum ResponseClass {
     Accepted,
@@ -18,7 +17,7 @@ use ResponseClass::{Accepted, Refused, Throttled, Unknown};
 
 const SETTINGS: &str = "the setting thingspace.base_url";
 
-fn reply(status: u16, body: &str) -> UpstreamResponse {
+fn response(status: u16, body: &str) -> UpstreamResponse {
     UpstreamResponse {
         status: StatusCode::from_u16(status).unwrap(),
         retry_after: None,
@@ -27,7 +26,7 @@ fn reply(status: u16, body: &str) -> UpstreamResponse {
 }
 
 fn classify_body(status: u16, body: &str) -> ResponseClass {
-    match classify(&reply(status, body), SETTINGS) {
+    match classify(&response(status, body), SETTINGS) {
         Classification::Response(ChangeResponse::Accepted(_)) => Accepted,
         Classification::Response(ChangeResponse::Refused(refusal)) => Refused(refusal.kind),
         Classification::Response(ChangeResponse::NotExecuted(refusal)) => {
@@ -57,7 +56,7 @@ fn xml(code: &str) -> String {
 }
 
 #[test]
-fn only_a_success_with_a_request_id_is_accepted_and_all_that_leaves_doubt_is_unknown() {
+fn only_a_success_with_a_request_id_is_accepted_and_every_inconclusive_response_is_unknown() {
     let html = "<html><body>Bad Gateway</body></html>";
     for (status, body, expected) in [
         (200, r#"{"requestId":"d1f08526-5443"}"#, Accepted),
@@ -93,7 +92,7 @@ fn only_a_success_with_a_request_id_is_accepted_and_all_that_leaves_doubt_is_unk
 }
 
 #[test]
-fn a_refusal_in_a_known_shape_is_sorted_by_its_code_without_the_services_name() {
+fn a_refusal_in_a_known_format_is_classified_by_its_code_without_the_service() {
     let uws = |rest: &str| service(&format!("UnifiedWebService.{rest}"));
     for (status, body, expected) in [
         (
@@ -207,7 +206,7 @@ fn a_refused_authentication_is_recognised_by_the_body_first_and_the_status_secon
 }
 
 #[test]
-fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
+fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_delay() {
     for (status, body) in [
         (429, String::new()),
         (429, "<html></html>".to_owned()),
@@ -220,19 +219,19 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_wait() {
     ] {
         assert_eq!(classify_body(status, &body), Throttled, "{status} {body}");
     }
-    let mut throttled = reply(429, "");
+    let mut throttled = response(429, "");
     throttled.retry_after = Some(Duration::from_secs(7));
-    let reading = classify(&throttled, SETTINGS);
-    let wait = reading.refusal().and_then(|refusal| refusal.retry_after);
-    assert_eq!(wait, Some(Duration::from_secs(7)));
+    let mut classification = classify(&throttled, SETTINGS);
+    let refusal = classification.refusal_mut().unwrap();
+    assert_eq!(refusal.retry_after, Some(Duration::from_secs(7)));
 }
 
 #[test]
-fn a_wrong_verb_names_the_setting_where_there_is_one() {
+fn an_unknown_endpoint_names_the_settings_of_the_operation() {
     let names_verb = |change_type| {
         let settings = operations::info(change_type).endpoint_settings;
-        let reading = classify(&reply(400, &fault("900906")), settings);
-        let detail = reading.refusal().unwrap().detail.clone();
+        let mut classification = classify(&response(400, &fault("900906")), settings);
+        let detail = classification.refusal_mut().unwrap().detail.clone();
         assert!(detail.contains("thingspace.base_url"), "{detail}");
         detail.contains("thingspace.five_g_bi_http_method")
     };

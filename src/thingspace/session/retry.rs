@@ -1,29 +1,29 @@
-//! The schedule of the next try after one that failed.
+//! The delay after a failed log-in.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{FailedLogins, PrepareError, REFUSAL_INTERVAL, new_refusal};
-use crate::domain::{
-    backoff::Backoff,
-    refusal::{Refusal, RefusalKind},
+use crate::{
+    domain::{
+        backoff::Backoff,
+        refusal::{Refusal, RefusalKind},
+    },
+    thingspace::{credentials::FailedLogins, error::PrepareError},
 };
 
-/// A failed try, and when the next one is due.
+/// A failed log-in and the time of its retry.
 #[derive(Clone)]
 pub(super) struct LoginRetry {
-    /// Failed tries in a row.
-    pub(super) failures: u32,
+    /// Consecutive failures.
+    failures: u32,
     pub(super) failed_at: Instant,
     pub(super) due: Instant,
-    pub(super) refusal: Refusal,
+    refusal: Refusal,
 }
 
-// === impl Retry ===
-
 impl LoginRetry {
-    /// The next try is due after this delay.
+    /// Schedules a retry after `delay`, or after the refusal's own delay if that is longer.
     pub(super) fn after_delay(delay: Duration, refusal: Refusal) -> Self {
         let now = Instant::now();
         Self {
@@ -34,39 +34,35 @@ impl LoginRetry {
         }
     }
 
-    /// The next try is due after a delay that grows with the failures in a row.
-    pub(super) fn after(
+    /// Schedules a retry after a delay that grows with the number of consecutive failures.
+    pub(super) fn after_failure(
         previous: Option<&Self>,
-        range: (Duration, Duration),
+        backoff: Backoff,
         refusal: Refusal,
     ) -> Self {
-        let failures = previous
-            .map_or(0, |previous| previous.failures)
-            .saturating_add(1);
-        let (initial, max) = range;
-        let delay = Backoff { initial, max }.jittered_delay(failures, fastrand::f64());
+        let failures = previous.map_or(1, |previous| previous.failures.saturating_add(1));
+        let delay = backoff.jittered_delay(failures, fastrand::f64());
         Self {
             failures,
             ..Self::after_delay(delay, refusal)
         }
     }
 
-    /// A refusal shortly before the gateway was restarted.
-    pub(super) fn after_restart(failed: &FailedLogins) -> Option<Self> {
+    /// Restores the retry of a refusal from before the gateway restarted; `None` if `interval` has passed
+    /// since.
+    pub(super) fn after_restart(failed: &FailedLogins, interval: Duration) -> Option<Self> {
         let since = failed.since_refused?;
-        let left = REFUSAL_INTERVAL.checked_sub(since)?;
+        let remaining = interval.checked_sub(since)?;
         let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
-        let retry = Self::after_delay(left, new_refusal(RefusalKind::Credentials, detail));
+        let retry = Self::after_delay(remaining, Refusal::new(RefusalKind::Credentials, detail));
+        let failed_at = retry.failed_at.checked_sub(since);
         Some(Self {
-            failed_at: retry
-                .failed_at
-                .checked_sub(since)
-                .unwrap_or(retry.failed_at),
+            failed_at: failed_at.unwrap_or(retry.failed_at),
             ..retry
         })
     }
 
-    /// The failure, and how long to wait now.
+    /// Returns the error with the remaining delay.
     pub(super) fn error(&self) -> PrepareError {
         PrepareError(Refusal {
             retry_after: Some(self.due.saturating_duration_since(Instant::now())),

@@ -1,15 +1,13 @@
-//! A ThingSpace of a few lines: records what it is sent, accepts whoever shows
-//! the newest token and session, and otherwise answers from a script.
+//! A fake ThingSpace. It records requests, responds from a script, and otherwise accepts requests with the
+//! newest token and session.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use reqwest::header::HeaderMap;
 use tokio::{net::TcpListener, sync::Barrier};
 
@@ -24,10 +22,9 @@ pub(super) struct ScriptedThingSpace {
     state: Arc<Mutex<ScriptState>>,
 }
 
-/// A request as it came.
 #[derive(Clone)]
 pub(super) struct ReceivedRequest {
-    /// The number of the connection that it came on.
+    /// The number of its connection.
     pub(super) connection: usize,
     pub(super) method: String,
     pub(super) path: String,
@@ -35,14 +32,15 @@ pub(super) struct ReceivedRequest {
     pub(super) body: String,
 }
 
-/// What is answered next on a path.
+/// A scripted reaction to a request.
 #[derive(Clone)]
 pub(super) enum Scripted {
-    Answer(u16, String),
+    /// Status and body.
+    Response(u16, String),
     Redirect(String),
-    /// The connection ends once the request has been read.
+    /// Closes the connection after the request.
     Drop,
-    /// The request is read, and never answered.
+    /// Never responds.
     Hang,
 }
 
@@ -52,7 +50,7 @@ struct ScriptState {
     script: Vec<(&'static str, VecDeque<Scripted>)>,
     tokens: u32,
     sessions: u32,
-    /// So many changes are in before the first of them is answered.
+    /// Holds the responses to changes until all changes have arrived.
     gate: Option<Arc<Barrier>>,
 }
 
@@ -80,25 +78,28 @@ impl ScriptedThingSpace {
 
     pub(super) fn script(&self, path: &'static str, next: impl IntoIterator<Item = Scripted>) {
         let next = next.into_iter().collect();
-        self.state.lock().unwrap().script.push((path, next));
+        self.state.lock().script.push((path, next));
     }
 
-    /// Ends the session that was handed out last.
+    /// Invalidates the latest session.
     pub(super) fn end_session(&self) {
-        self.state.lock().unwrap().sessions += 1_000;
+        self.state.lock().sessions += 1_000;
     }
 
     pub(super) fn gate_changes(&self, count: usize) {
-        self.state.lock().unwrap().gate = Some(Arc::new(Barrier::new(count)));
+        self.state.lock().gate = Some(Arc::new(Barrier::new(count)));
     }
 
     pub(super) fn received(&self, path: &str) -> Vec<ReceivedRequest> {
-        let state = self.state.lock().unwrap();
-        let seen = state.received.iter().filter(|seen| seen.path == path);
-        seen.cloned().collect()
+        let state = self.state.lock();
+        let received = state.received.iter();
+        received
+            .filter(|request| request.path == path)
+            .cloned()
+            .collect()
     }
 
-    /// How many requests came for a token, a session, and an eSIM change.
+    /// Numbers of requests for a token, for a session, and for an eSIM change.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         let count = |path| self.received(path).len();
         (count(TOKEN), count(LOG_IN), count(ESIM))
@@ -111,53 +112,56 @@ impl ScriptedThingSpace {
     ) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
-        let seen = ReceivedRequest {
+        let request = ReceivedRequest {
             connection,
             method: head.method.to_string(),
             path: head.uri.to_string(),
             headers: head.headers,
             body: String::from_utf8(body.to_vec()).unwrap(),
         };
-        let is_change = [ESIM, FIVE_G_BI].contains(&seen.path.as_str());
+        let is_change = [ESIM, FIVE_G_BI].contains(&request.path.as_str());
         let gate = {
-            let mut state = self.state.lock().unwrap();
-            state.received.push(seen.clone());
+            let mut state = self.state.lock();
+            state.received.push(request.clone());
             state.gate.clone().filter(|_| is_change)
         };
         if let Some(gate) = gate {
             gate.wait().await;
-            self.state.lock().unwrap().gate = None;
+            self.state.lock().gate = None;
         }
-        let (status, header, body) = match self.next(&seen) {
+        let (status, header, body) = match self.next(&request) {
             Scripted::Drop => return Err(std::io::Error::other("dropped")),
             Scripted::Hang => std::future::pending().await,
             Scripted::Redirect(to) => (307, ("Location", to), String::new()),
-            Scripted::Answer(status, body) => (status, ("Retry-After", "7".to_owned()), body),
+            Scripted::Response(status, body) => (status, ("Retry-After", "7".to_owned()), body),
         };
         let response = Response::builder().status(status);
         let response = response.header(header.0, header.1);
         Ok(response.body(Full::from(body)).unwrap())
     }
 
-    fn next(&self, seen: &ReceivedRequest) -> Scripted {
-        let mut state = self.state.lock().unwrap();
-        let scripted = state.script.iter_mut().find(|(path, _)| *path == seen.path);
+    fn next(&self, request: &ReceivedRequest) -> Scripted {
+        let mut state = self.state.lock();
+        let scripted = state
+            .script
+            .iter_mut()
+            .find(|(path, _)| *path == request.path);
         if let Some(next) = scripted.and_then(|(_, script)| script.pop_front()) {
             return next;
         }
-        let (status, body) = state.answer(seen);
-        Scripted::Answer(status, body)
+        let (status, body) = state.respond(request);
+        Scripted::Response(status, body)
     }
 }
 
 impl ScriptState {
-    fn answer(&mut self, seen: &ReceivedRequest) -> (u16, String) {
+    fn respond(&mut self, request: &ReceivedRequest) -> (u16, String) {
         let shows = |name: &str, value: String| {
-            seen.headers.get(name).and_then(|got| got.to_str().ok()) == Some(value.as_str())
+            request.headers.get(name).and_then(|got| got.to_str().ok()) == Some(value.as_str())
         };
         let fault = r#"{"fault":{"code":"900901","message":"Invalid Credentials"}}"#;
         let expired = r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}"#;
-        if seen.path == TOKEN {
+        if request.path == TOKEN {
             self.tokens += 1;
             (
                 200,
@@ -168,7 +172,7 @@ impl ScriptState {
             )
         } else if !shows("Authorization", format!("Bearer token-{}", self.tokens)) {
             (401, fault.to_owned())
-        } else if seen.path == LOG_IN {
+        } else if request.path == LOG_IN {
             self.sessions += 1;
             (
                 200,

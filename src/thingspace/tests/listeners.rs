@@ -1,4 +1,4 @@
-//! Callback listeners at ThingSpace.
+//! Callback listeners.
 
 use secrecy::ExposeSecret;
 
@@ -15,7 +15,7 @@ async fn an_empty_response_lists_no_listener_and_a_malformed_one_is_an_error() {
     let fake = ScriptedThingSpace::start().await;
     let listed = r#"[{"accountName":"0000123456-00001","serviceName":"CarrierService",
         "url":"https://example.com/a","username":null,"password":"planted"}]"#;
-    let answers = [
+    let responses = [
         (200, ""),
         (200, "[]"),
         (200, listed),
@@ -25,7 +25,7 @@ async fn an_empty_response_lists_no_listener_and_a_malformed_one_is_an_error() {
     ];
     fake.script(
         LISTENERS,
-        answers.map(|(status, body)| answer(status, body)),
+        responses.map(|(status, body)| response(status, body)),
     );
     let client = client(&fake.base_url);
     for _ in 0..2 {
@@ -35,8 +35,8 @@ async fn an_empty_response_lists_no_listener_and_a_malformed_one_is_an_error() {
     assert_eq!(found[0].url.expose_secret(), "https://example.com/a");
     assert!(found[0].username.is_none() && found[0].password.is_some());
     for _ in 0..3 {
-        let unanswered = client.list_listeners(&account()).await;
-        assert!(matches!(unanswered, Err(LookupError::NoAnswer(_))));
+        let error = client.list_listeners(&account()).await;
+        assert!(matches!(error, Err(LookupError::NoResponse(_))));
     }
 }
 
@@ -45,8 +45,12 @@ async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret
     let fake = ScriptedThingSpace::start().await;
     let refusal = r#"{"errorCode":"BAD.https://example.com/planted-path","errorMessage":"No"}"#;
     let known = r#"{"errorCode":"CarrierService.INPUT_INVALID.Port","errorMessage":"No"}"#;
-    let answers = [answer(200, "{}"), answer(400, refusal), answer(400, known)];
-    fake.script(LISTENERS, answers);
+    let responses = [
+        response(200, "{}"),
+        response(400, refusal),
+        response(400, known),
+    ];
+    fake.script(LISTENERS, responses);
     let client = client(&fake.base_url);
     let new = ListenerRegistration {
         service: "CarrierService".into(),
@@ -55,16 +59,19 @@ async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret
         password: Some("word".into()),
     };
     client.register_listener(&account(), &new).await.unwrap();
-    let [seen] = &fake.received(LISTENERS)[..] else {
+    let [received] = &fake.received(LISTENERS)[..] else {
         panic!()
     };
-    let body: Value = serde_json::from_str(&seen.body).unwrap();
+    let body: Value = serde_json::from_str(&received.body).unwrap();
     let expected = json!({"name": "CarrierService", "url": "https://example.com/planted-path",
         "username": "user", "password": "word"});
-    assert_eq!((seen.method.as_str(), body), ("POST", expected));
-    let refused = client.register_listener(&account(), &new).await;
-    assert_eq!(refused, Err(LookupError::Refused("<hidden>".into())));
-    let refused = client.register_listener(&account(), &new).await;
-    let code = "400 CarrierService.INPUT_INVALID.Port";
-    assert_eq!(refused, Err(LookupError::Refused(code.into())));
+    assert_eq!((received.method.as_str(), body), ("POST", expected));
+    for code in ["BAD.[redacted]", "CarrierService.INPUT_INVALID.Port"] {
+        let refused = LookupError::Refused {
+            status: 400,
+            code: Some(code.into()),
+        };
+        let result = client.register_listener(&account(), &new).await;
+        assert_eq!(result, Err(refused));
+    }
 }

@@ -1,4 +1,4 @@
-//! Tokens and sessions: how often, when, and what is told of their failure.
+//! Tokens and sessions.
 
 use super::*;
 use crate::config::FiveGBiHttpMethod;
@@ -19,16 +19,16 @@ async fn the_login_is_sent_as_documented() {
         "application/x-www-form-urlencoded"
     );
     assert_eq!(token.body, "grant_type=client_credentials");
-    let log_in = &fake.received(LOG_IN)[0];
-    assert_eq!(log_in.headers["authorization"], "Bearer token-1");
+    let login = &fake.received(LOG_IN)[0];
+    assert_eq!(login.headers["authorization"], "Bearer token-1");
     assert_eq!(
-        log_in.body,
+        login.body,
         r#"{"username":"the-user","password":"the-password"}"#
     );
 }
 
 #[tokio::test]
-async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies_under_them() {
+async fn a_hundred_concurrent_calls_log_in_once_and_once_more_when_the_session_ends() {
     let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     let ready = join_all((0..100).map(|_| client.prepare(None, soon()))).await;
@@ -37,38 +37,38 @@ async fn a_hundred_calls_at_once_log_in_once_and_once_more_when_the_session_dies
 
     fake.end_session();
     fake.gate_changes(100);
-    let demand = esim();
-    let answers = join_all((0..100).map(|_| client.send_change(&demand, None))).await;
+    let change = esim();
+    let responses = join_all((0..100).map(|_| client.send_change(&change, None))).await;
     assert!(
-        answers
+        responses
             .iter()
-            .all(|a| matches!(a, ChangeResponse::Accepted(_))),
-        "{answers:?}"
+            .all(|response| matches!(response, ChangeResponse::Accepted(_))),
+        "{responses:?}"
     );
     assert_eq!(fake.counts(), (1, 2, 200));
 }
 
 #[tokio::test]
-async fn a_session_log_in_with_a_dead_token_gets_a_new_token_and_is_no_failed_log_in() {
+async fn a_session_log_in_with_an_expired_token_renews_it_and_is_no_failed_log_in() {
     let fake = ScriptedThingSpace::start().await;
-    fake.script(LOG_IN, [answer(401, BAD_TOKEN)]);
+    fake.script(LOG_IN, [response(401, BAD_TOKEN)]);
     client(&fake.base_url).prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (2, 2, 0));
 }
 
 #[tokio::test]
-async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
+async fn a_token_is_renewed_before_it_expires_and_its_session_stays_in_use() {
     let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3_541)).await;
     tokio::time::resume();
-    fake.script(TOKEN, [answer(503, "")]);
+    fake.script(TOKEN, [response(503, "")]);
     client
         .prepare(None, soon())
         .await
-        .expect("what is left of the old one does");
+        .expect("the old token is still valid");
     assert_eq!(fake.counts(), (2, 1, 0));
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
@@ -86,7 +86,7 @@ async fn a_token_is_renewed_before_it_ends_and_its_session_stays_in_use() {
 }
 
 #[tokio::test]
-async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses() {
+async fn a_refusal_of_the_credentials_counts_only_in_a_known_format() {
     const CLIENT: &str = r#"{"error":"invalid_client","error_description":"no app the-key"}"#;
     const REQUEST: &str = r#"{"error":"invalid_request"}"#;
     const PASSWORD: &str =
@@ -116,18 +116,18 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_form_that_thingspace_uses
         let fake = ScriptedThingSpace::start().await;
         let source = credential_store("the-password");
         let client = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Post);
-        fake.script(path, [answer(status, body)]);
-        let unprepared = client.prepare(None, soon()).await.unwrap_err();
+        fake.script(path, [response(status, body)]);
+        let error = client.prepare(None, soon()).await.unwrap_err();
         let kind = match counts {
             true => RefusalKind::Credentials,
             false => RefusalKind::NotSent,
         };
-        assert_eq!(unprepared.refusal().kind, kind, "{path} {status} {body}");
-        let stored = source.1.lock().unwrap().get("the-password").copied();
+        assert_eq!(error.0.kind, kind, "{path} {status} {body}");
+        let stored = source.failed.lock().get("the-password").copied();
         let stored = stored.unwrap_or_default();
         let counted = (stored.refused, stored.unfinished);
         assert_eq!(counted, (u8::from(counts), 0), "{path} {status} {body}");
-        let shown = format!("{unprepared:?}");
+        let shown = format!("{error:?}");
         for secret in ["the-key", "the-user", "the-password"] {
             assert!(!shown.contains(secret), "{shown}");
         }
@@ -139,14 +139,14 @@ async fn a_failed_login_is_classified_and_no_change_is_sent() {
     for (status, kind, wait) in [
         (503, RefusalKind::NotSent, 1),
         (302, RefusalKind::NotSent, 1),
-        // As its Retry-After says.
+        // The delay of the Retry-After header.
         (429, RefusalKind::Throttled, 7),
     ] {
         let fake = ScriptedThingSpace::start().await;
-        fake.script(TOKEN, [answer(status, "")]);
-        let answer = client(&fake.base_url).send_change(&esim(), None).await;
-        assert!(matches!(answer, ChangeResponse::NotExecuted(_)));
-        let refusal = expect_refusal(answer);
+        fake.script(TOKEN, [response(status, "")]);
+        let response = client(&fake.base_url).send_change(&esim(), None).await;
+        assert!(matches!(response, ChangeResponse::NotExecuted(_)));
+        let refusal = expect_refusal(response);
         let after = refusal.retry_after.unwrap();
         assert_eq!(refusal.kind, kind);
         assert!(after > Duration::ZERO && after <= Duration::from_secs(wait));

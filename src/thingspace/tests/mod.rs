@@ -1,44 +1,49 @@
+//! The client against a scripted ThingSpace.
+
 mod fake;
 mod listeners;
 mod login;
 
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{io::AsyncWriteExt, net::TcpListener};
+use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 use url::Url;
 
-use super::*;
+use super::{
+    http::HttpClient,
+    tests::fake::{ESIM, FIVE_G_BI, LOG_IN, Scripted, ScriptedThingSpace, TOKEN},
+    *,
+};
 use crate::{
     config::FiveGBiHttpMethod,
-    domain::newtypes::AccountName,
+    domain::{
+        newtypes::{AccountName, RequestId},
+        refusal::{Refusal, RefusalKind},
+    },
     operations::{
-        RpcOperation,
+        ChangeRequest, RpcOperation, WireSettings,
         esim_plan::EsimPlanChange,
         five_g_bi_plan::FiveGBiPlanChange,
         testing::{RULES, esim_message, five_g_bi_message},
     },
     proto,
+    telemetry::Instruments,
 };
-use fake::{ESIM, FIVE_G_BI, LOG_IN, Scripted, ScriptedThingSpace, TOKEN};
 
 const EXPIRED: &str = r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}"#;
 const BAD_TOKEN: &str = r#"{"fault":{"code":"900901","message":"Invalid Credentials"}}"#;
 const XML: &str = "<am:fault><am:code>404</am:code><am:message>No</am:message></am:fault>";
 
-/// Credentials that a test can change.
+/// A credential source with a variable password, and a store of failed log-ins by password.
 #[derive(Debug)]
-struct FakeCredentialStore(
-    Mutex<&'static str>,
-    Mutex<HashMap<&'static str, FailedLogins>>,
-);
+struct FakeCredentialStore {
+    password: Mutex<&'static str>,
+    failed: Mutex<HashMap<&'static str, FailedLogins>>,
+}
 
 impl CredentialSource for FakeCredentialStore {
     fn load(&self) -> Result<ThingSpaceCredentials, String> {
@@ -47,28 +52,31 @@ impl CredentialSource for FakeCredentialStore {
             app_key: secret("the-key"),
             app_secret: secret("the-secret"),
             uws_username: secret("the-user"),
-            uws_password: secret(*self.0.lock().unwrap()),
+            uws_password: secret(*self.password.lock()),
         })
     }
 }
 
-/// Outlives the clients, as a journal does.
 #[async_trait::async_trait]
 impl FailedLoginStore for FakeCredentialStore {
     async fn load(&self, _: &ThingSpaceCredentials) -> Result<FailedLogins, String> {
-        let password = *self.0.lock().unwrap();
-        let stored = self.1.lock().unwrap().get(password).copied();
-        Ok(stored.unwrap_or_default())
+        let password = *self.password.lock();
+        let failed = self.failed.lock().get(password).copied();
+        Ok(failed.unwrap_or_default())
     }
+
     async fn store(&self, _: &ThingSpaceCredentials, failed: FailedLogins) -> Result<(), String> {
-        let password = *self.0.lock().unwrap();
-        self.1.lock().unwrap().insert(password, failed);
+        let password = *self.password.lock();
+        self.failed.lock().insert(password, failed);
         Ok(())
     }
 }
 
 fn credential_store(password: &'static str) -> Arc<FakeCredentialStore> {
-    Arc::new(FakeCredentialStore(Mutex::new(password), Mutex::default()))
+    Arc::new(FakeCredentialStore {
+        password: Mutex::new(password),
+        failed: Mutex::default(),
+    })
 }
 
 fn soon() -> Instant {
@@ -110,7 +118,7 @@ fn esim() -> ChangeRequest {
     EsimPlanChange::validate(message, RULES).unwrap()
 }
 
-/// A 5G change with the required values, or with all values.
+/// A 5G Business Internet change with all values, or only the required ones.
 fn five_g_bi(full: bool) -> ChangeRequest {
     let ids: &[(&str, &str)] = &[("meid", "A100003685E561"), ("imei", "990013907835573")];
     let mut message = five_g_bi_message("key", &[ids]);
@@ -135,12 +143,12 @@ fn five_g_bi(full: bool) -> ChangeRequest {
     FiveGBiPlanChange::validate(message, RULES).unwrap()
 }
 
-fn answer(status: u16, body: &str) -> Scripted {
-    Scripted::Answer(status, body.to_owned())
+fn response(status: u16, body: &str) -> Scripted {
+    Scripted::Response(status, body.to_owned())
 }
 
-fn expect_refusal(answer: ChangeResponse) -> Refusal {
-    match answer {
+fn expect_refusal(response: ChangeResponse) -> Refusal {
+    match response {
         ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal) => refusal,
         other => panic!("{other:?}"),
     }
@@ -149,18 +157,18 @@ fn expect_refusal(answer: ChangeResponse) -> Refusal {
 #[tokio::test]
 async fn an_esim_change_is_sent_as_documented() {
     let fake = ScriptedThingSpace::start().await;
-    let answer = client(&format!("{}/", fake.base_url))
+    let response = client(&format!("{}/", fake.base_url))
         .send_change(&esim(), None)
         .await;
     let request_id = RequestId::parse("d1f08526-5443-4054-9a29-4456490ea9f8").unwrap();
-    assert_eq!(answer, ChangeResponse::Accepted(request_id));
+    assert_eq!(response, ChangeResponse::Accepted(request_id));
 
-    let [seen] = &fake.received(ESIM)[..] else {
+    let [received] = &fake.received(ESIM)[..] else {
         panic!()
     };
-    assert_eq!(seen.method, "POST");
+    assert_eq!(received.method, "POST");
     assert_eq!(
-        seen.body,
+        received.body,
         r#"{"devices":[{"deviceIds":[{"kind":"eid","id":"89049032000001000000000000000001"},{"kind":"iccid","id":"89148000000800139708"}]}],"accountName":"0000123456-00001","servicePlan":"new plan"}"#
     );
     for (name, value) in [
@@ -169,7 +177,7 @@ async fn an_esim_change_is_sent_as_documented() {
         ("content-type", "application/json"),
         ("accept", "application/json"),
     ] {
-        assert_eq!(seen.headers[name], value);
+        assert_eq!(received.headers[name], value);
     }
 }
 
@@ -183,17 +191,17 @@ async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
     let put = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Put);
     put.send_change(&five_g_bi(false), None).await;
 
-    let seen = fake.received(FIVE_G_BI);
+    let received = fake.received(FIVE_G_BI);
     assert_eq!(
-        (seen[0].method.as_str(), seen[1].method.as_str()),
+        (received[0].method.as_str(), received[1].method.as_str()),
         ("POST", "PUT")
     );
     assert_eq!(
-        seen[0].body,
+        received[0].body,
         r#"{"accountName":"0000123456-00001","servicePlan":"new plan","deviceListWithServiceAddress":[{"deviceIds":[{"id":"A100003685E561","kind":"MEID"},{"id":"990013907835573","kind":"imei"}],"primaryPlaceOfUse":{"address":{"addressLine1":"1 Main St","addressLine2":"Suite 2","city":"Dallas","state":"TX","country":"US","zip":"75001","zip4":"0001"},"customerName":{"title":"Dr.","firstName":"Ada","middleName":"B","lastName":"Lovelace","suffix":"III"}}}],"currentServicePlan":"old plan"}"#
     );
     assert_eq!(
-        serde_json::from_str::<Value>(&seen[1].body).unwrap(),
+        serde_json::from_str::<Value>(&received[1].body).unwrap(),
         json!({
             "accountName": "0000123456-00001",
             "servicePlan": "new plan",
@@ -215,7 +223,7 @@ async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
 }
 
 #[tokio::test]
-async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_replayed_once() {
+async fn a_refused_token_or_session_is_renewed_and_the_change_sent_once_more() {
     for (status, body, tokens, sessions) in [
         (401, BAD_TOKEN, 2, 1),
         (403, XML, 2, 2),
@@ -225,16 +233,16 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
         (403, "", 2, 2),
     ] {
         let fake = ScriptedThingSpace::start().await;
-        fake.script(ESIM, [answer(status, body)]);
-        let healed = client(&fake.base_url).send_change(&esim(), None).await;
+        fake.script(ESIM, [response(status, body)]);
+        let retried = client(&fake.base_url).send_change(&esim(), None).await;
         assert!(
-            matches!(healed, ChangeResponse::Accepted(_)),
-            "{status} {body} {healed:?}"
+            matches!(retried, ChangeResponse::Accepted(_)),
+            "{status} {body} {retried:?}"
         );
         assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
 
         let fake = ScriptedThingSpace::start().await;
-        fake.script(ESIM, [answer(status, body), answer(status, body)]);
+        fake.script(ESIM, [response(status, body), response(status, body)]);
         let refused = client(&fake.base_url).send_change(&esim(), None).await;
         assert!(
             matches!(refused, ChangeResponse::NotExecuted(_)),
@@ -246,46 +254,55 @@ async fn a_refused_authentication_is_renewed_as_far_as_needed_and_the_change_rep
 }
 
 #[tokio::test]
-async fn a_token_and_a_session_that_both_ended_are_each_renewed_once() {
+async fn a_token_and_a_session_that_both_expired_are_each_renewed_once() {
     let fake = ScriptedThingSpace::start().await;
-    fake.script(ESIM, [answer(401, BAD_TOKEN), answer(400, EXPIRED)]);
-    let healed = client(&fake.base_url).send_change(&esim(), None).await;
-    assert!(matches!(healed, ChangeResponse::Accepted(_)), "{healed:?}");
+    fake.script(ESIM, [response(401, BAD_TOKEN), response(400, EXPIRED)]);
+    let retried = client(&fake.base_url).send_change(&esim(), None).await;
+    assert!(
+        matches!(retried, ChangeResponse::Accepted(_)),
+        "{retried:?}"
+    );
     assert_eq!(fake.counts(), (2, 2, 3));
 
     let fake = ScriptedThingSpace::start().await;
     let script = [(401, BAD_TOKEN), (400, EXPIRED), (401, BAD_TOKEN)];
-    fake.script(ESIM, script.map(|(status, body)| answer(status, body)));
+    fake.script(ESIM, script.map(|(status, body)| response(status, body)));
     let refused = client(&fake.base_url).send_change(&esim(), None).await;
     assert_eq!(expect_refusal(refused).kind, RefusalKind::Credentials);
-    assert_eq!(fake.counts(), (2, 2, 3), "and no more");
+    assert_eq!(fake.counts(), (2, 2, 3), "no further attempt");
 }
 
-/// A client that has logged in and whose changes then go elsewhere.
+fn http_client(base_url: &str, request_timeout: Duration) -> Result<HttpClient, ClientBuildError> {
+    let base_url: Url = base_url.parse().unwrap();
+    let builder = no_retry_client(&base_url, request_timeout);
+    HttpClient::new(builder, &base_url, 1_000, Instruments::noop())
+}
+
+/// A client that has logged in, and sends its changes to another base URL.
 async fn redirected_client(base_url: &str) -> ThingSpace {
     let fake = ScriptedThingSpace::start().await;
     let mut client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
-    client.endpoint = Endpoint::new(&base_url.parse().unwrap()).unwrap();
+    client.http = http_client(base_url, Duration::from_secs(60)).unwrap();
     client
 }
 
 #[tokio::test]
-async fn a_connection_that_cannot_be_made_is_not_sent() {
+async fn a_change_without_a_connection_is_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let client = redirected_client(&format!("http://{address}")).await;
-    let answer = client.send_change(&esim(), None).await;
+    let response = client.send_change(&esim(), None).await;
     assert!(
-        matches!(answer, ChangeResponse::NotExecuted(_)),
-        "{answer:?}"
+        matches!(response, ChangeResponse::NotExecuted(_)),
+        "{response:?}"
     );
-    assert_eq!(expect_refusal(answer).kind, RefusalKind::NotSent);
+    assert_eq!(expect_refusal(response).kind, RefusalKind::NotSent);
 }
 
 #[tokio::test]
-async fn a_failed_tls_handshake_is_not_sent() {
+async fn a_change_without_a_tls_handshake_is_not_sent() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
@@ -296,56 +313,62 @@ async fn a_failed_tls_handshake_is_not_sent() {
             .unwrap();
     });
     let client = redirected_client(&format!("https://{address}")).await;
-    let answer = client.send_change(&esim(), None).await;
+    let response = client.send_change(&esim(), None).await;
     assert!(
-        matches!(answer, ChangeResponse::NotExecuted(_)),
-        "{answer:?}"
+        matches!(response, ChangeResponse::NotExecuted(_)),
+        "{response:?}"
     );
-    assert_eq!(expect_refusal(answer).kind, RefusalKind::NotSent);
+    assert_eq!(expect_refusal(response).kind, RefusalKind::NotSent);
 }
 
 #[tokio::test]
-async fn a_change_that_left_and_got_no_definite_answer_is_unknown_and_never_sent_again() {
+async fn a_change_without_a_conclusive_response_is_unknown_and_never_sent_again() {
     let fake = ScriptedThingSpace::start().await;
     let elsewhere = format!("{}/elsewhere", fake.base_url);
     let scripts = [
         Scripted::Drop,
         Scripted::Redirect(elsewhere),
-        answer(200, &" ".repeat(1_100_000)),
-        answer(500, "1 Main St"),
+        response(200, &" ".repeat(1_100_000)),
+        response(500, "1 Main St"),
     ];
     fake.script(ESIM, scripts);
     let client = client(&fake.base_url);
     for sent in 1..=4 {
-        let answer = client.send_change(&esim(), None).await;
-        assert!(matches!(answer, ChangeResponse::Unknown(_)), "{answer:?}");
+        let response = client.send_change(&esim(), None).await;
+        assert!(
+            matches!(response, ChangeResponse::Unknown(_)),
+            "{response:?}"
+        );
         assert_eq!(fake.counts(), (1, 1, sent));
     }
     assert!(fake.received("/api/elsewhere").is_empty());
 }
 
 #[tokio::test]
-async fn a_change_that_is_not_answered_in_time_is_unknown_and_never_sent_again() {
+async fn a_change_that_times_out_is_unknown_and_never_sent_again() {
     let fake = ScriptedThingSpace::start().await;
     fake.script(ESIM, [Scripted::Hang]);
     let mut client = client(&fake.base_url);
     client.prepare(None, soon()).await.unwrap();
-    let base_url: Url = fake.base_url.parse().unwrap();
-    client.http = Http::new(&base_url, Duration::from_secs(1), Instruments::noop()).unwrap();
-    let answer = client.send_change(&esim(), None).await;
-    let why = "ThingSpace did not answer in time".to_owned();
-    assert_eq!(answer, ChangeResponse::Unknown(why));
+    client.http = http_client(&fake.base_url, Duration::from_secs(1)).unwrap();
+    let response = client.send_change(&esim(), None).await;
+    let reason = "ThingSpace did not respond within thingspace.request_timeout".to_owned();
+    assert_eq!(response, ChangeResponse::Unknown(reason));
     assert_eq!(fake.counts(), (1, 1, 1));
 }
 
 #[tokio::test]
-async fn each_change_leaves_on_a_connection_of_its_own() {
+async fn each_change_uses_its_own_connection() {
     let fake = ScriptedThingSpace::start().await;
     let client = client(&fake.base_url);
     for _ in 0..3 {
         client.send_change(&esim(), None).await;
     }
-    let on = |path| fake.received(path).into_iter().map(|seen| seen.connection);
+    let on = |path| {
+        fake.received(path)
+            .into_iter()
+            .map(|request| request.connection)
+    };
     let mut used: Vec<usize> = on(ESIM).chain(on(LOG_IN)).collect();
     used.sort_unstable();
     used.dedup();
@@ -353,14 +376,14 @@ async fn each_change_leaves_on_a_connection_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_refusal_shows_no_name_no_address_and_no_credential() {
+async fn a_refusal_contains_no_name_address_or_credential() {
     let fake = ScriptedThingSpace::start().await;
     let message = "1 MAIN ST, Dallas is not Ada's, the-user (the-password) token-1 session-1\u{7}";
     let body = json!({
         "errorCode": "UnifiedWebService.INPUT_INVALID.Address.Lovelace",
         "errorMessage": message,
     });
-    fake.script(FIVE_G_BI, [answer(400, &body.to_string())]);
+    fake.script(FIVE_G_BI, [response(400, &body.to_string())]);
     let client = client(&fake.base_url);
     let refused = client.send_change(&five_g_bi(true), None).await;
     let refusal = expect_refusal(refused);
@@ -374,13 +397,13 @@ async fn a_refusal_shows_no_name_no_address_and_no_credential() {
         "UnifiedWebService.INPUT_INVALID.Address.[redacted]"
     );
     assert_eq!(format!("{client:?}"), "ThingSpace { .. }");
-    let source = FakeCredentialStore(Mutex::new("the-password"), Mutex::default());
-    assert!(!format!("{:?}", CredentialSource::load(&source).unwrap()).contains("the-"));
+    let credentials = CredentialSource::load(&*credential_store("the-password")).unwrap();
+    assert!(!format!("{credentials:?}").contains("the-"));
 }
 
 #[test]
-fn a_base_url_is_an_http_url_with_nothing_but_a_path() {
-    for (base_url, below) in [
+fn a_base_url_has_no_user_name_query_or_fragment() {
+    for (base_url, expected) in [
         (
             "https://thingspace.verizon.com/api",
             Some("https://thingspace.verizon.com/api/m2m"),
@@ -395,10 +418,18 @@ fn a_base_url_is_an_http_url_with_nothing_but_a_path() {
         ("https://host/api?x=1", None),
         ("data:text", None),
     ] {
-        let url: Url = base_url.parse().unwrap();
-        let at = Endpoint::new(&url)
-            .ok()
-            .map(|base| base.join("/m2m").to_string());
-        assert_eq!(at.as_deref(), below, "{base_url}");
+        let client = http_client(base_url, Duration::from_secs(1)).ok();
+        let url = client.map(|client| client.url("/m2m", &[]).to_string());
+        assert_eq!(url.as_deref(), expected, "{base_url}");
     }
+}
+
+#[test]
+fn values_replace_the_placeholders_of_a_path_and_are_escaped() {
+    let client = http_client("http://127.0.0.1/api/", Duration::from_secs(1)).unwrap();
+    let url = client.url(
+        "/accounts/{account}/requests/{request}/status",
+        &["a-1", "x/y?z"],
+    );
+    assert_eq!(url.path(), "/api/accounts/a-1/requests/x%2Fy%3Fz/status");
 }

@@ -1,0 +1,6 @@
+//! The client of ThingSpace.
+
+mod changes;
+mod lookups;
+
+pub use changes::ThingSpace;

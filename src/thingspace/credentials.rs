@@ -1,0 +1,100 @@
+//! The credentials of the gateway at ThingSpace, and the store of their failed log-ins.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use secrecy::{ExposeSecret, SecretString};
+
+/// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the account
+/// after five in a row (see thingspace-facts, section 2). Two refusals, or four unfinished log-ins, leave
+/// attempts for other clients of the account.
+const LOCK_OUT_WEIGHT: u32 = 4;
+/// Weight of a refused log-in.
+const REFUSED_WEIGHT: u32 = 2;
+/// Weight of a log-in whose outcome a crash hid. It was probably accepted: two crashes must not lock out
+/// valid credentials.
+const UNFINISHED_WEIGHT: u32 = 1;
+
+/// Loads the credentials before each log-in, so that rotated secrets need no restart.
+pub trait CredentialSource: Send + Sync + fmt::Debug {
+    /// Loads the credentials. Must not block for long.
+    ///
+    /// # Errors
+    ///
+    /// One line with the reason, without the secret. Clients of the gateway receive it.
+    fn load(&self) -> Result<ThingSpaceCredentials, String>;
+}
+
+/// Stores the failed log-ins of each set of credentials. They must survive restarts: ThingSpace locks the
+/// account after five in a row.
+#[async_trait]
+pub trait FailedLoginStore: Send + Sync {
+    /// Returns the failed log-ins of these credentials since the last successful one.
+    ///
+    /// # Errors
+    ///
+    /// One line with the reason.
+    async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String>;
+
+    /// Replaces the failed log-ins of these credentials.
+    ///
+    /// # Errors
+    ///
+    /// One line with the reason.
+    async fn store(
+        &self,
+        credentials: &ThingSpaceCredentials,
+        failed: FailedLogins,
+    ) -> Result<(), String>;
+}
+
+/// The credentials of an application and its UWS user.
+#[derive(Debug, Clone)]
+pub struct ThingSpaceCredentials {
+    /// The key of the application.
+    pub app_key: SecretString,
+    /// The secret of the application.
+    pub app_secret: SecretString,
+    /// The UWS user of the session, which is not the user of the portal.
+    pub uws_username: SecretString,
+    /// The password of the UWS user.
+    pub uws_password: SecretString,
+}
+
+impl ThingSpaceCredentials {
+    /// Returns the four values, to compare or to redact them.
+    pub fn secret_values(&self) -> impl Iterator<Item = &str> {
+        [
+            &self.app_key,
+            &self.app_secret,
+            &self.uws_username,
+            &self.uws_password,
+        ]
+        .into_iter()
+        .map(|secret| secret.expose_secret())
+    }
+
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        self.secret_values().eq(other.secret_values())
+    }
+}
+
+/// Consecutive failed log-ins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FailedLogins {
+    /// Log-ins that ThingSpace refused.
+    pub refused: u8,
+    /// Log-ins without a known outcome: the process ended before it stored one.
+    pub unfinished: u8,
+    /// Time since the latest refusal; `None` if the retry interval has passed.
+    pub since_refused: Option<Duration>,
+}
+
+impl FailedLogins {
+    /// True if the gateway must not use the credentials again.
+    pub(super) fn is_locked_out(self) -> bool {
+        let weight = u32::from(self.refused) * REFUSED_WEIGHT
+            + u32::from(self.unfinished) * UNFINISHED_WEIGHT;
+        weight >= LOCK_OUT_WEIGHT
+    }
+}
