@@ -1,4 +1,4 @@
-//! What fuzzing has found worth keeping (`scripts/fuzz`), through the same checks on every run of the tests.
+//! Runs the checks of the fuzz targets on the kept inputs (`scripts/fuzz`).
 
 use std::{
     fs,

@@ -1,0 +1,71 @@
+//! A watch whose client stops reading.
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use thingspace_gateway::proto::{self, WatchRequestRequest, watch_request_response::Event};
+
+use crate::{
+    guarantees::{self, History},
+    support::{
+        env::TestEnv,
+        history::{WatchRecorder, reference},
+        requests::send_all,
+    },
+};
+
+const RESULTS: usize = 10_000;
+
+fn watch(request_id: &str) -> WatchRequestRequest {
+    WatchRequestRequest {
+        request_id: request_id.into(),
+        until: proto::Until::Finished.into(),
+        ..WatchRequestRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_stops_reading_during_ten_thousand_results_gets_all_of_them_and_costs_little()
+ {
+    let mut env = TestEnv::start_offline(|setup| setup).await;
+    let url = env.gateway.callback_url("DeviceProfileService");
+    let send_to = |request: &'static str| {
+        let acknowledged = Arc::new(AtomicUsize::new(0));
+        send_all(&url, request, (0..RESULTS).collect(), 16, acknowledged)
+    };
+    // The same load without a watcher first: what the journal's caches take.
+    assert_eq!(send_to("warm-up-1").await.len(), RESULTS);
+    assert_eq!(send_to("warm-up-2").await.len(), RESULTS);
+    let before = env.gateway.resident_memory();
+
+    let mut stalled = WatchRecorder::open(&mut env.client, watch("stalled")).await;
+    assert!(matches!(stalled.next().await, Some(Event::Opened(_))));
+    // One that keeps up, beside it.
+    let mut other = env.gateway.client().await;
+    let mut keeping_up = WatchRecorder::open(&mut other, watch("stalled")).await;
+    let reading = tokio::spawn(async move {
+        for _ in 0..=RESULTS {
+            keeping_up.next().await;
+        }
+        keeping_up.cut()
+    });
+    assert_eq!(send_to("stalled").await.len(), RESULTS);
+    let kept_up = reading.await.expect("a recording");
+    let grown = env.gateway.resident_memory().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes more");
+
+    for _ in 0..RESULTS {
+        assert!(matches!(stalled.next().await, Some(Event::DeviceResult(_))));
+    }
+    let whole = reference(&mut other, watch("stalled")).await;
+    let streams = [stalled.cut(), kept_up];
+    assert!(
+        streams
+            .iter()
+            .all(|stream| stream.messages.len() == RESULTS + 1)
+    );
+    let history = History {
+        reference: &whole.messages,
+        streams: &streams,
+    };
+    guarantees::check(&history).unwrap();
+}
