@@ -1,4 +1,4 @@
-"""A ThingSpace that accepts every change and leaves the callbacks to the test."""
+"""A fake ThingSpace that accepts every change. The tests send the callbacks."""
 
 import json
 import threading
@@ -20,10 +20,10 @@ CREDENTIALS = {
 }
 
 
-class ThingSpace:
-    """What was asked of it, as (path, headers, body)."""
+class FakeThingSpace:
+    """Records requests as (path, headers, body). `respond` can return the status and body of a change."""
 
-    def __init__(self, answer=None):
+    def __init__(self, respond=None):
         self.requests = []
         thingspace = self
 
@@ -33,15 +33,15 @@ class ThingSpace:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 thingspace.requests.append((self.path, self.headers, body))
-                status, said = 200, thingspace.answer(self.path)
-                if answer and not self.path.endswith(("/token", "/login")):
-                    status, said = answer(json.loads(body))
-                said = json.dumps(said).encode()
+                status, response = 200, thingspace.default_response(self.path)
+                if respond and not self.path.endswith(("/token", "/login")):
+                    status, response = respond(json.loads(body))
+                response = json.dumps(response).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(said)))
+                self.send_header("content-length", str(len(response)))
                 self.end_headers()
-                self.wfile.write(said)
+                self.wfile.write(response)
 
             def log_message(self, *arguments):
                 pass
@@ -54,7 +54,7 @@ class ThingSpace:
         return f"http://127.0.0.1:{self.server.server_port}/api"
 
     @staticmethod
-    def answer(path):
+    def default_response(path):
         if path.endswith("/token"):
             return {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 3600}
         if path.endswith("/login"):
@@ -62,7 +62,7 @@ class ThingSpace:
         return {"requestId": str(uuid.uuid4())}
 
     def changes(self):
-        """The plan changes that arrived."""
+        """Returns the received plan changes."""
         return [r for r in self.requests if not r[0].endswith(("/token", "/login"))]
 
 
