@@ -34,7 +34,7 @@ async fn healthcheck_and_demo_work_against_a_running_gateway() {
 }
 
 #[tokio::test]
-async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_changes() {
+async fn the_last_line_of_the_demo_counts_every_device_of_both_changes() {
     let demo = cli::run(&["demo", "--devices", "250", "--json"], &[]).await;
     assert_eq!(demo.code, Some(0), "{demo:?}");
     let report = demo.last_line_json();

@@ -30,7 +30,7 @@ async fn repeat_calls(env: &TestEnv) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_with_a_clock_that_is_401_days_ahead_sends_no_key_again_and_closes_nothing() {
+async fn a_start_with_a_clock_401_days_ahead_sends_no_key_again_and_closes_nothing() {
     let (mut env, disk) = TestEnv::start_with_disk(|setup| setup).await;
     let finished = make_changes(&env).await;
     assert_eq!(env.gateway.terminate().await.0, Some(0));

@@ -105,7 +105,7 @@ async fn a_wrong_password_is_tried_once_over_ten_restarts_and_service_resumes_wh
 }
 
 #[tokio::test]
-async fn a_proxys_html_403_never_locks_the_credentials_out_and_a_restart_keeps_no_trace_of_it() {
+async fn a_proxys_html_403_never_locks_the_credentials_and_does_not_outlive_a_restart() {
     for call in [CallKind::Token, CallKind::Login] {
         let violations = rejecting_proxy(call, |setup| setup).await;
         assert!(violations.is_empty(), "{violations:#?}");
@@ -115,7 +115,7 @@ async fn a_proxys_html_403_never_locks_the_credentials_out_and_a_restart_keeps_n
 /// Builds that leave out a rule of the lock-out.
 #[cfg(feature = "broken")]
 #[tokio::test]
-async fn a_build_without_a_rule_of_the_lock_out_is_noticed() {
+async fn a_build_without_a_rule_of_the_lock_out_is_detected() {
     let broken = |name| move |setup: Setup| setup.env("TSGW_BROKEN", name);
     assert!(!wrong_password(broken("refusals-at-once")).await.is_empty());
     for call in [CallKind::Token, CallKind::Login] {
@@ -125,7 +125,7 @@ async fn a_build_without_a_rule_of_the_lock_out_is_noticed() {
 }
 
 #[tokio::test]
-async fn while_a_token_cannot_be_renewed_the_old_one_is_used_and_few_requests_are_made() {
+async fn while_a_token_cannot_be_renewed_the_old_one_is_used_with_few_token_requests() {
     let env = TestEnv::start().await;
     let token = json!({"access_token": env.thingspace.secrets()[0], "expires_in": 4});
     env.thingspace

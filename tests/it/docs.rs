@@ -10,7 +10,7 @@ fn document(name: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_scenarios_are_listed_as_the_manual_has_them_and_as_json() {
+async fn the_scenarios_are_listed_as_in_sandbox_md_and_as_json() {
     let table = cli::run(&["sandbox", "scenarios"], &[]).await;
     assert_eq!(table.code, Some(0), "{table:?}");
     assert!(document("sandbox.md").contains(table.stdout.trim_end()));
@@ -26,7 +26,7 @@ async fn the_scenarios_are_listed_as_the_manual_has_them_and_as_json() {
 }
 
 #[test]
-fn the_sandboxs_manual_has_every_setting_of_the_sandbox_with_its_default() {
+fn sandbox_md_has_every_setting_of_the_sandbox_with_its_default() {
     let (settings, manual) = (document("settings.md"), document("sandbox.md"));
     let rows = |text: &str| -> Vec<String> {
         let rows = text.lines().filter(|line| line.starts_with("| `sandbox."));

@@ -76,7 +76,7 @@ async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_seven_guarantees() {
+async fn resumed_watches_see_all_results_of_a_change_under_the_seven_guarantees() {
     let mut gateway = Setup::sandbox()
         .set("sandbox.failure_rate", "0.2")
         .set("sandbox.duplicate_rate", "0.3")
@@ -155,7 +155,7 @@ const FINAL_SCENARIOS: [(u8, bool); 14] = [
 ];
 
 #[tokio::test]
-async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gateway() {
+async fn every_scenario_with_a_final_result_delivers_it_to_a_client_of_the_gateway() {
     let mut gateway = Setup::sandbox()
         .set("sandbox.late_delay", "200ms")
         .set("sandbox.interim_for", "50ms")
@@ -193,7 +193,7 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_platform_has() {
+async fn ten_thousand_devices_have_the_outcomes_of_the_sandboxs_ledger() {
     let gateway = Setup::sandbox()
         .set("sandbox.failure_rate", "0.2")
         .set("sandbox.duplicate_rate", "0.1")

@@ -32,7 +32,7 @@ fn check_change(request: &RecordedRequest, method: &str, secrets: &[String; 2]) 
 }
 
 #[tokio::test]
-async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
+async fn an_esim_change_is_sent_as_documented() {
     let env = TestEnv::start().await;
     assert_eq!(env.thingspace.token_requests(), 0, "no log-in without need");
 
@@ -92,7 +92,7 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
 }
 
 #[tokio::test]
-async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_optional_members() {
+async fn a_5g_change_is_sent_as_documented_with_and_without_optional_members() {
     let env = TestEnv::start().await;
 
     env.change(five_g_bi("as documented", [1, 2])).await;
@@ -198,7 +198,7 @@ async fn a_5g_change_is_a_put_if_configured_and_an_esim_change_stays_a_post() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_concurrent_calls_log_in_once_and_again_once_after_the_session_expired() {
+async fn a_hundred_concurrent_calls_log_in_once_and_once_more_after_the_session_expired() {
     let env = TestEnv::start().await;
 
     for (round, log_ins) in [(0, 1), (1, 2)] {
@@ -273,7 +273,7 @@ async fn an_expired_token_or_session_is_renewed_and_the_request_retried_once_for
 }
 
 #[tokio::test]
-async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
+async fn refused_credentials_are_not_retried_at_once_by_concurrent_calls() {
     let env = TestEnv::start().await;
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
     for _ in 0..40 {
@@ -306,7 +306,7 @@ async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
 }
 
 #[tokio::test]
-async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_refused() {
+async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_rejected() {
     let env = TestEnv::start().await;
     let mut request = five_g_bi("many", 0..10_000);
     for device in &mut request.devices {

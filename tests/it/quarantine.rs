@@ -53,7 +53,8 @@ fn with_credentials(setup: Setup, directory: &TestDir, password: &str) -> Setup 
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_kept_without_it_and_delivered_once_the_setting_is_right() {
+async fn a_callback_with_a_wrong_password_is_quarantined_without_it_and_delivered_once_the_setting_is_right()
+ {
     let mut env = TestEnv::start_in(TestDir::new(), |setup, directory| {
         with_credentials(setup, directory, "another")
     })

@@ -260,7 +260,7 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
 }
 
 #[tokio::test]
-async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
+async fn the_sandbox_refuses_both_operations_with_the_documented_codes() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
     let rows = load_cases("Error codes");

@@ -182,7 +182,7 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn if_unclaimed_registers_only_where_no_listener_is() {
+async fn if_unclaimed_registers_only_services_without_a_listener() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     let directory = TestDir::new();
@@ -202,7 +202,7 @@ async fn if_unclaimed_registers_only_where_no_listener_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_it_was() {
+async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     platform.register(PROFILE, OLD).await;
@@ -266,7 +266,7 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
 }
 
 #[tokio::test]
-async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
+async fn replace_updates_the_credentials_of_its_own_registrations() {
     let platform = SandboxServer::start().await;
     for service in [CARRIER, PROFILE] {
         platform

@@ -28,7 +28,7 @@ async fn first_bytes(protocol: &str, variables: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn the_protocol_of_the_settings_stands_over_every_standard_variable() {
+async fn the_protocol_of_the_settings_overrides_every_standard_variable() {
     for name in [
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",

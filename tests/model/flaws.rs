@@ -154,7 +154,7 @@ fn accepting_results_from_before_dispatch_attributes_another_changes_request() {
 }
 
 #[test]
-fn a_callback_that_is_acknowledged_first_can_be_lost() {
+fn a_callback_that_is_acknowledged_before_it_is_stored_can_be_lost() {
     assert_breaks(
         &[ACKNOWLEDGED_IS_STORED],
         with_flaw(Flaw::AcknowledgesBeforeStoring, protocol(1, [1, 0], 0)),

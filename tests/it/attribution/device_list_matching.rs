@@ -29,7 +29,7 @@ async fn pending_devices(client: &mut Client, change: &Change) -> usize {
 }
 
 #[tokio::test]
-async fn a_device_that_is_called_back_by_its_number_alone_is_found_by_the_device_list() {
+async fn a_callback_with_a_phone_number_is_matched_by_the_device_list() {
     let gateway = Setup::sandbox()
         .set("changes.reconcile_after", "1s")
         .set("thingspace.lookups_per_minute", "100000")

@@ -36,7 +36,7 @@ async fn the_quiet_period_is_kept_over_a_restart() {
 }
 
 #[tokio::test]
-async fn a_request_is_attributed_after_a_restart_once_it_has_been_quiet() {
+async fn a_request_is_attributed_after_a_restart_once_the_quiet_period_is_over() {
     let mut env =
         TestEnv::start_with(|setup| setup.set("changes.attribution_quiet_period", "500ms")).await;
     env.change_with_lost_response(five_g_bi("lost", [0, 1]))

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sends_again() {
+async fn a_lost_response_is_found_by_its_callbacks_and_the_key_never_sends_again() {
     let env =
         TestEnv::start_with(|setup| setup.set("changes.attribution_quiet_period", "1s")).await;
     env.change_with_lost_response(esim("lost", 0..5)).await;
@@ -53,7 +53,7 @@ async fn an_answer_that_was_lost_is_found_by_its_callbacks_and_the_key_never_sen
 }
 
 #[tokio::test]
-async fn foreign_callbacks_are_not_attributed_and_the_change_is_closed_after_its_time() {
+async fn foreign_callbacks_are_not_attributed_and_the_change_is_closed_after_its_deadline() {
     let env = TestEnv::start_with(|setup| {
         setup
             .set("changes.close_after", "6s")
@@ -78,7 +78,7 @@ async fn foreign_callbacks_are_not_attributed_and_the_change_is_closed_after_its
 }
 
 #[tokio::test]
-async fn a_part_of_the_devices_is_enough_where_thingspace_lists_them_all_also_after_a_restart() {
+async fn callbacks_of_some_devices_suffice_if_thingspace_lists_all_of_them() {
     let mut env =
         TestEnv::start_with(|setup| setup.set("changes.attribution_quiet_period", "1s")).await;
     env.change_with_lost_response(esim("lost", 0..3)).await;

@@ -67,7 +67,7 @@ async fn results_from_an_esim_request_status_hold_until_a_callback_overrides_the
 }
 
 #[tokio::test]
-async fn a_5g_device_has_succeeded_only_if_it_came_to_the_plan_since_the_change_was_sent() {
+async fn a_5g_device_has_succeeded_only_if_it_moved_to_the_plan_after_the_change_was_sent() {
     let env = TestEnv::start_with(|setup| setup.set("changes.reconcile_after", "1s")).await;
     // Device 3 is on the plan before the change is sent.
     let before = listed(&[3, 77], FIVE_G_BI_PLAN);
@@ -102,7 +102,7 @@ async fn a_5g_device_has_succeeded_only_if_it_came_to_the_plan_since_the_change_
 }
 
 #[tokio::test]
-async fn an_unanswered_lookup_leaves_results_missing_and_the_change_overdue() {
+async fn a_failed_lookup_leaves_results_missing_and_the_change_overdue() {
     let env = TestEnv::start_with(|setup| {
         setup
             .set("changes.reconcile_after", "1s")

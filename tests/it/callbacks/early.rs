@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_was_given_out() {
+async fn a_callback_before_the_response_is_delivered_after_all_tokens_that_were_sent() {
     let env = TestEnv::start().await;
     let url = env.gateway.callback_url("DeviceProfileService");
 
@@ -94,7 +94,7 @@ async fn a_callback_before_the_answer_takes_its_place_behind_every_token_that_wa
 }
 
 #[tokio::test]
-async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by_all_its_names() {
+async fn a_request_can_be_watched_before_its_first_event_and_a_change_by_each_of_its_ids() {
     let env = TestEnv::start().await;
     let url = env.gateway.callback_url("DeviceProfileService");
 
@@ -169,7 +169,7 @@ async fn a_request_can_be_watched_before_anything_is_known_of_it_and_a_change_by
 }
 
 #[tokio::test]
-async fn devices_that_are_answered_under_names_that_were_not_sent_are_counted_once_each() {
+async fn devices_with_other_identifiers_in_their_callbacks_are_counted_once_each() {
     let env = TestEnv::start().await;
     let change = env.change_as(OTHER, five_g_bi("by mdn", [1, 2, 3])).await;
     let mut watch = env.watch(watch_change(&change)).await;

@@ -26,7 +26,7 @@ const REQUEST: &str = "d1f08526-5443-4054-9a29-4456490ea9f8";
 const OTHER: &str = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
 
 #[tokio::test]
-async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
+async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() {
     let env = TestEnv::start().await;
 
     let change = env.change_as(REQUEST, esim("esim", [7])).await;
@@ -115,7 +115,7 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
 }
 
 #[tokio::test]
-async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_spelled() {
+async fn a_repeated_callback_is_one_event_even_with_another_count_and_spelling() {
     let mut env = TestEnv::start().await;
     let change = env.change_as(REQUEST, esim("again", [1, 2])).await;
     let mut watch = env.watch(watch_change(&change)).await;

@@ -16,7 +16,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn every_error_has_its_error_info_those_of_the_grpc_library_included() {
+async fn every_error_has_an_error_info_including_those_of_the_grpc_library() {
     let mut env = TestEnv::start_with(|setup| setup.set("grpc.max_message_bytes", "65536")).await;
 
     let mut large = esim("large", 0..1_500);
@@ -216,7 +216,7 @@ async fn all_field_violations_are_listed_by_path_within_eight_kib() {
 }
 
 #[tokio::test]
-async fn secrets_names_and_addresses_are_in_no_log_no_error_and_no_file() {
+async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
     let mut env = TestEnv::start_with(|setup| {
         setup
             .set("telemetry.log_filter", "debug,thingspace_gateway=trace")

@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
+async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
     let mut env = TestEnv::start().await;
     let change = env.change_as(REQUEST, esim("key", [1])).await;
     assert_eq!(change.service_plan, "service plan name");

@@ -62,7 +62,7 @@ async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_me
 }
 
 #[tokio::test]
-async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compressed() {
+async fn a_gzip_request_just_below_the_limit_is_accepted_at_any_compression_ratio() {
     let env = TestEnv::start_offline(|setup| setup).await;
     let mut gzip = env
         .gateway
@@ -78,7 +78,7 @@ async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compre
 }
 
 #[tokio::test]
-async fn a_busy_device_is_named_by_its_place_in_the_request() {
+async fn a_busy_device_is_named_by_its_index_in_the_request() {
     let env = TestEnv::start().await;
     env.thingspace.respond_once(
         CallKind::Change,
@@ -108,7 +108,7 @@ async fn a_busy_device_is_named_by_its_place_in_the_request() {
 }
 
 #[tokio::test]
-async fn a_validation_checks_the_key_and_uses_nothing_up() {
+async fn a_validation_checks_the_key_and_does_not_use_it() {
     let mut env = TestEnv::start().await;
     let validation = |key: &str, numbers: std::ops::Range<usize>| {
         let mut request = esim(key, numbers);
@@ -231,7 +231,7 @@ async fn the_sandbox_lists_its_plans_and_server_info_is_complete() {
 }
 
 #[tokio::test]
-async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated() {
+async fn a_failed_listing_of_plans_is_an_error_that_can_be_retried() {
     let mut env = TestEnv::start_offline(|setup| setup).await;
     let request = ListServicePlansRequest {
         account_name: ACCOUNT.into(),

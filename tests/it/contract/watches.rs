@@ -96,7 +96,7 @@ async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
 }
 
 #[tokio::test]
-async fn a_token_that_cannot_be_honoured_is_refused_with_its_reason_and_one_that_works() {
+async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token() {
     let mut env = TestEnv::start().await;
     let change = env.change_as(REQUEST, esim("key", [1])).await;
     let other = env.change(esim("other", [2])).await;

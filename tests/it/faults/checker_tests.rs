@@ -241,7 +241,7 @@ fn the_checker_detects_a_false_change_state() {
 }
 
 #[test]
-fn the_checker_finds_a_watch_that_never_ends_and_one_that_breaks_a_guarantee() {
+fn the_checker_detects_a_watch_that_never_ends_and_one_that_violates_a_guarantee() {
     let stuck =
         violations_after(|evidence| evidence.client_records[0].streams[0].end = StreamEnd::Cut);
     assert!(stuck.contains("never stuck"), "{stuck}");

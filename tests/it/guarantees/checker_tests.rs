@@ -63,7 +63,7 @@ fn check_streams(check: Checker, streams: &[Recording]) -> CheckResult {
 }
 
 #[test]
-fn a_true_history_passes_all_seven_checkers() {
+fn a_valid_history_passes_all_seven_checkers() {
     let streams = [
         stream(
             "",

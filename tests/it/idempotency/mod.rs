@@ -15,7 +15,7 @@ mod responses;
 mod stored_order;
 
 #[tokio::test]
-async fn the_same_key_many_times_at_once_and_after_a_restart_is_one_change_and_one_post() {
+async fn concurrent_and_repeated_calls_with_the_same_key_are_one_change_and_one_post() {
     let mut env = TestEnv::start().await;
     let mut held_call = env.thingspace.hold(CallKind::Change);
     let mut calls = JoinSet::new();
@@ -41,7 +41,7 @@ async fn the_same_key_many_times_at_once_and_after_a_restart_is_one_change_and_o
 }
 
 #[tokio::test]
-async fn a_key_stands_for_its_content_in_any_order_of_devices_and_for_no_other() {
+async fn a_key_identifies_its_content_in_any_order_of_devices() {
     let env = TestEnv::start().await;
 
     // A validation sends nothing and does not use the key.
@@ -106,7 +106,7 @@ async fn a_key_stands_for_its_content_in_any_order_of_devices_and_for_no_other()
 }
 
 #[tokio::test]
-async fn a_change_that_was_killed_between_post_and_answer_is_never_sent_again() {
+async fn a_change_killed_between_post_and_response_is_never_sent_again() {
     let mut env = TestEnv::start().await;
     let (held_call, call) = env
         .start_held_change(CallKind::Change, esim("killed", [1, 2]))
@@ -140,7 +140,7 @@ async fn a_change_that_was_killed_between_post_and_answer_is_never_sent_again() 
 }
 
 #[tokio::test]
-async fn a_change_that_was_killed_before_its_post_was_not_sent_and_its_key_sends_it_once() {
+async fn a_change_killed_before_its_post_is_not_sent_and_its_key_sends_it_once() {
     let mut env = TestEnv::start().await;
     let (held_call, call) = env
         .start_held_change(CallKind::Login, esim("queued", [1]))

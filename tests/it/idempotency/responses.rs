@@ -18,7 +18,7 @@ use crate::support::{
 };
 
 #[tokio::test]
-async fn a_change_that_was_not_sent_is_not_sent_and_the_same_key_sends_it_exactly_once() {
+async fn a_change_without_a_connection_is_not_sent_and_its_key_sends_it_exactly_once() {
     let directory = TestDir::new();
     let down = FakeThingSpace::down();
     let gateway = Setup::serve(&down.base_url(), &directory).start().await;
@@ -83,7 +83,7 @@ async fn a_change_that_was_not_sent_is_not_sent_and_the_same_key_sends_it_exactl
 }
 
 #[tokio::test]
-async fn no_definite_answer_is_an_unknown_outcome_and_is_never_sent_again() {
+async fn an_indefinite_response_is_an_unknown_outcome_and_is_never_sent_again() {
     let env = TestEnv::start().await;
     let custom = |status, body: &str| FakeResponse::Custom(status, Vec::new(), body.into());
     let responses = [
@@ -122,7 +122,7 @@ async fn no_definite_answer_is_an_unknown_outcome_and_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_repeated_word_for_word_and_sends_nothing() {
+async fn a_repeated_call_returns_the_same_refusal_and_sends_nothing() {
     let mut env = TestEnv::start().await;
     let cases = [
         (
@@ -208,7 +208,7 @@ async fn a_throttled_change_returns_retry_after_and_is_sent_on_retry() {
 }
 
 #[tokio::test]
-async fn a_deadline_ends_the_call_and_not_the_post_whose_answer_is_recorded() {
+async fn a_deadline_ends_the_call_but_not_the_post_whose_response_is_stored() {
     let env = TestEnv::start().await;
     let mut held_call = env.thingspace.hold(CallKind::Change);
     let request = esim("deadline", [1]).encode_to_vec();

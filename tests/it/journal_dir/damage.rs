@@ -114,7 +114,7 @@ async fn a_journal_without_its_database_or_log_is_rejected_until_restored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_whose_post_has_left_is_missed_however_soon_the_log_is_lost() {
+async fn a_lost_log_is_detected_right_after_a_post_was_sent() {
     let mut env = start().await;
     // The database has the first changes, and the log all later ones.
     fill_journal(&env).await;

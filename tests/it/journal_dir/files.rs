@@ -92,7 +92,7 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_kept_out_without_the_lock_file_and_by_another_path() {
+async fn a_second_process_is_rejected_without_the_lock_file_and_through_hard_links() {
     let mut env = start().await;
     let journal = journal(&env.directory);
     fill_journal(&env).await;

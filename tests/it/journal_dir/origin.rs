@@ -7,7 +7,7 @@ use crate::support::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_is_refused_for_another_thingspace_than_its_own() {
+async fn a_journal_is_rejected_for_another_thingspace() {
     let mut env = start().await;
     let other = FakeThingSpace::start().await;
     let changes = fill_journal(&env).await;

@@ -19,7 +19,7 @@ const RESPONSE_DELAY: &str = "2s";
 const LONGEST_DEADLINE: Duration = Duration::from_millis(1_800);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_whose_caller_stopped_waiting_is_executed_once_at_most_and_is_found_by_its_key() {
+async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_its_key() {
     let mut gateway = Setup::sandbox()
         .set("sandbox.answer_delay", RESPONSE_DELAY)
         .start()

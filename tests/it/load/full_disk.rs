@@ -40,7 +40,8 @@ async fn fill_with_callbacks(url: &str) -> (Vec<usize>, reqwest::Response) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn on_a_full_disk_nothing_is_acknowledged_or_sent_reads_work_and_freed_space_is_enough() {
+async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers_once_it_is_freed()
+{
     let (mut env, disk) = TestEnv::start_with_disk(|setup| setup).await;
     let url = env.gateway.callback_url("DeviceProfileService");
     let before = env.change(esim("before", [900_001])).await;

@@ -43,7 +43,7 @@ fn grown(gateway: &Gateway, before: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_than_is_budgeted() {
+async fn two_hundred_simultaneous_calls_of_ten_thousand_devices_use_bounded_memory() {
     let env = TestEnv::start().await;
     let before = env.gateway.resident_memory();
     // The first calls keep their permits while the log-in is held.
@@ -81,7 +81,7 @@ async fn two_hundred_calls_of_ten_thousand_devices_at_once_take_no_more_memory_t
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn devices_of_two_bytes_each_are_counted_before_they_become_memory() {
+async fn devices_of_two_bytes_each_are_counted_before_they_are_decoded() {
     let env = TestEnv::start_offline(|setup| setup).await;
     let before = env.gateway.resident_memory();
     for (method, device) in [("ChangeEsimPlan", 0x2a), ("ChangeFiveGBiPlan", 0x2a)] {
@@ -169,7 +169,7 @@ async fn a_slow_sender_times_out_and_other_calls_wait_or_are_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watch_beyond_the_bound_is_refused_and_opens_once_another_has_gone() {
+async fn a_watch_beyond_the_limit_is_rejected_and_opens_once_another_is_closed() {
     let mut env = TestEnv::start_offline(|setup| setup.set("limits.watches", "2")).await;
     let open = env.watch(watch_request("one")).await;
     let _other = env.watch(watch_request("two")).await;

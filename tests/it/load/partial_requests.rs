@@ -50,7 +50,7 @@ fn assert_throttled(status: &Status, executed: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn calls_that_send_nothing_have_no_place_that_another_wants() {
+async fn silent_calls_do_not_block_other_calls() {
     let mut env = TestEnv::start_with(|setup| {
         setup
             .set("limits.inflight_changes", "5")
@@ -102,7 +102,7 @@ async fn an_announced_but_unsent_message_reserves_nothing_and_times_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn small_messages_do_not_wait_behind_a_large_one_that_does() {
+async fn small_messages_do_not_wait_behind_a_large_one() {
     let env = TestEnv::start().await;
     let path = raw::method("ChangeEsimPlan");
     // More than the limit: one fits, or several share the bytes and the next is rejected.
@@ -119,7 +119,7 @@ async fn small_messages_do_not_wait_behind_a_large_one_that_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_health_check_is_answered_despite_unfinished_requests() {
+async fn a_health_check_succeeds_despite_unfinished_requests() {
     let env = TestEnv::start_offline(|setup| setup).await;
     let before = env.gateway.resident_memory();
     let mut large = begin(&env.gateway, CHECK, 1, &begun(16_000, 8_000));

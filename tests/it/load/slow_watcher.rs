@@ -24,8 +24,7 @@ fn watch(request_id: &str) -> WatchRequestRequest {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_watcher_that_stops_reading_during_ten_thousand_results_gets_all_of_them_and_costs_little()
- {
+async fn a_slow_watch_of_ten_thousand_results_gets_all_of_them_and_uses_little_memory() {
     let mut env = TestEnv::start_offline(|setup| setup).await;
     let url = env.gateway.callback_url("DeviceProfileService");
     let send_to = |request: &'static str| {
