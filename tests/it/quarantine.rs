@@ -3,7 +3,6 @@
 use std::fs;
 
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use crate::support::{
     cli,

@@ -1,9 +1,7 @@
 //! GetChange and ListChanges.
 
-use serde_json::json;
 use thingspace_gateway::proto::{
-    Change, ChangeState, DeviceOutcome, GetChangeRequest, ListChangesRequest,
-    ListDeviceResultsRequest, ListDevicesRequest, Outcome, WatchRequestRequest,
+    ChangeState, GetChangeRequest, ListChangesRequest, WatchRequestRequest,
 };
 use tonic::Code;
 

@@ -11,7 +11,7 @@ use crate::support::{
     disk::with_clock_offset,
     env::TestEnv,
     gateway::Setup,
-    requests::{callback, esim, five_g_bi, iccid, id, meid, until_caught_up, watch_key},
+    requests::{callback, esim, five_g_bi, iccid, meid, until_caught_up, watch_key},
     thingspace::{CallKind, FIVE_G_BI_PLAN_PATH, FakeResponse, devices_on_plan, pending_status},
 };
 

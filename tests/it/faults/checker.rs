@@ -4,14 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use thingspace_gateway::proto::{Change, ChangeState, DeviceResult, Outcome, Source};
-use tokio::time::Instant;
 
 use super::{
     client_record::ClientRecord, fault_injector::FaultInterval, planned_changes::PlannedChange,
     proxy::ConnectionCut,
 };
 use crate::{
-    guarantees::{self, History, MessageKind, Recording, StreamEnd},
+    guarantees::{self, History, StreamEnd},
     support::ledger::{Ledger, LedgerChange, device_key},
 };
 

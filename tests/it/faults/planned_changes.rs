@@ -104,7 +104,7 @@ fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedC
         key: format!("change-{seed}-{number}"),
         operation: kind,
         devices,
-        scenario: scenario,
+        scenario,
         retries: random.f64() < 0.8,
         is_sent_twice: random.f64() < 0.2,
         deadline: within(random, 0.25, 400),

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, fs, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use crate::support::{
     cli,

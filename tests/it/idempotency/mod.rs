@@ -1,7 +1,7 @@
 //! Calls with the same key make one change and one POST. A POST that may have been executed is never
 //! repeated.
 
-use thingspace_gateway::proto::{Change, ChangeState};
+use thingspace_gateway::proto::ChangeState;
 use tokio::task::JoinSet;
 use tonic::Code;
 

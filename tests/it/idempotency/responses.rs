@@ -8,7 +8,7 @@ use tonic_types::pb;
 
 use crate::support::{
     env::TestEnv,
-    gateway::{Gateway, Setup, TestDir},
+    gateway::{Setup, TestDir},
     raw,
     requests::{
         Watch, esim, expect_change_error, get_by_key, make_change, parse_error, watch_change,

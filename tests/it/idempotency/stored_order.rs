@@ -1,6 +1,6 @@
 //! A repeated call sends an unsent change in the stored order of its devices.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use thingspace_gateway::proto::{
     ChangeEsimPlanRequest, ChangeFiveGBiPlanRequest, ChangeState, DeviceResult, Outcome, Source,
 };

@@ -1,7 +1,6 @@
 //! More callbacks than the disk can store, beside large changes.
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };

@@ -14,7 +14,7 @@ pub use changes::{
     five_g_bi, get_by_key, make_change, outcomes, states,
 };
 pub use devices::{PERSONAL, eid, iccid, id, meid, place};
-pub use errors::{ParsedError, parse_error};
+pub use errors::parse_error;
 pub use watches::{
     Watch, WatchTranscript, resume, stored_iccids, stored_results, summarize, until_caught_up,
     watch_change, watch_key, watch_request,
