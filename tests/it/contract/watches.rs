@@ -124,7 +124,7 @@ async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token()
         let status = Watch::try_open(&mut env.client, request.clone())
             .await
             .err();
-        let status = status.unwrap_or_else(|| panic!("{request:?} was taken"));
+        let status = status.unwrap_or_else(|| panic!("{request:?} was accepted"));
         assert_eq!(parse_error(&status).summary(), invalid, "{request:?}");
     }
     let same = with(watch_key("key"), &token);

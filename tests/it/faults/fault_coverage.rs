@@ -70,10 +70,10 @@ const FAULTS: [Named; 30] = [
     ("watch left and resumed", |change| {
         change.client.planned_change.disconnect_after.is_some() && change.client.streams.len() > 1
     }),
-    ("cut before the POST", |change| {
+    ("cut before the request", |change| {
         change.cut(&change.evidence.cuts, CutPoint::Before)
     }),
-    ("cut within the POST", |change| {
+    ("cut within the request", |change| {
         change.cut(&change.evidence.cuts, CutPoint::Within)
     }),
     ("cut before or within the response", |change| {
@@ -126,15 +126,15 @@ const FAULTS: [Named; 30] = [
         change.has_scenario(81..=86)
     }),
     ("throttled", |change| change.has_scenario(87..=88)),
-    ("foreign request", |change| {
+    ("a foreign request", |change| {
         change.client.planned_change.foreign_request.is_some()
     }),
 ];
 
 /// Pairs that cannot meet: a change that was not executed has no callbacks.
 const CANNOT: [(&str, &str); 3] = [
-    ("cut before the POST", "never lost"),
-    ("cut within the POST", "never lost"),
+    ("cut before the request", "never lost"),
+    ("cut within the request", "never lost"),
     ("not executed, unusual response", "never lost"),
 ];
 

@@ -68,7 +68,7 @@ async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_it
     }
     let sandbox = format!("http://{}", gateway.sandbox.expect("it has one"));
     let executed = Ledger::fetch(&sandbox, true).await;
-    assert!(!executed.changes.is_empty(), "some went on");
+    assert!(!executed.changes.is_empty(), "some changes were executed");
     let by_request: HashMap<&str, usize> = found
         .iter()
         .flat_map(|(number, change)| {
@@ -79,7 +79,7 @@ async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_it
     let mut executed_numbers = HashMap::new();
     for change in &executed.changes {
         let number = by_request.get(change.request_id.as_str());
-        let number = number.expect("what was executed is found by its key");
+        let number = number.expect("an executed change is found by its key");
         assert_eq!(
             executed_numbers.insert(*number, ()),
             None,
@@ -95,7 +95,7 @@ async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_it
         );
     }
 
-    // And with the key again it is the same change, or becomes one now.
+    // A repeated call returns the same change, or sends it if it was not sent.
     for (number, before) in &found {
         let again = make_change(&mut client, esim(&format!("key-{number}"), [*number])).await;
         assert_eq!(again.change_id, before.change_id);

@@ -31,24 +31,24 @@ async fn a_slow_watch_of_ten_thousand_results_gets_all_of_them_and_uses_little_m
         let acknowledged = Arc::new(AtomicUsize::new(0));
         send_all(&url, request, (0..RESULTS).collect(), 16, acknowledged)
     };
-    // The same load without a watcher first: what the journal's caches take.
+    // The same load without a watch first, to fill the caches of the journal.
     assert_eq!(send_to("warm-up-1").await.len(), RESULTS);
     assert_eq!(send_to("warm-up-2").await.len(), RESULTS);
     let before = env.gateway.resident_memory();
 
     let mut stalled = WatchRecorder::open(&mut env.client, watch("stalled")).await;
     assert!(matches!(stalled.next().await, Some(Event::Opened(_))));
-    // One that keeps up, beside it.
+    // A second watch reads all messages at once.
     let mut other = env.gateway.client().await;
-    let mut keeping_up = WatchRecorder::open(&mut other, watch("stalled")).await;
+    let mut fast = WatchRecorder::open(&mut other, watch("stalled")).await;
     let reading = tokio::spawn(async move {
         for _ in 0..=RESULTS {
-            keeping_up.next().await;
+            fast.next().await;
         }
-        keeping_up.cut()
+        fast.cut()
     });
     assert_eq!(send_to("stalled").await.len(), RESULTS);
-    let kept_up = reading.await.expect("a recording");
+    let fast_recording = reading.await.expect("a recording");
     let grown = env.gateway.resident_memory().saturating_sub(before);
     assert!(grown < 8 << 20, "{grown} bytes more");
 
@@ -56,7 +56,7 @@ async fn a_slow_watch_of_ten_thousand_results_gets_all_of_them_and_uses_little_m
         assert!(matches!(stalled.next().await, Some(Event::DeviceResult(_))));
     }
     let whole = reference(&mut other, watch("stalled")).await;
-    let streams = [stalled.cut(), kept_up];
+    let streams = [stalled.cut(), fast_recording];
     assert!(
         streams
             .iter()

@@ -52,7 +52,7 @@ pub struct CallbackAttempt {
 /// Kinds that identify a device, best first. An EID can have several profiles.
 const NAMES: [&str; 2] = ["iccid", "meid"];
 
-/// Returns the identifier that identifies a device.
+/// Returns the best identifier of a device.
 pub fn device_key<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
     NAMES.iter().find_map(|name| {
         let mut named = ids
