@@ -1,4 +1,4 @@
-//! A callback's body: read, or kept without its credentials.
+//! The body of a callback: parsed, or quarantined without its credentials.
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
@@ -7,32 +7,32 @@ use thingspace_gateway::{callbacks::payload, domain::callback::Callback};
 use super::{SECRET, contains_secret};
 
 pub fn check(body: &[u8]) {
-    let unusable = payload::redact(body);
+    let redacted = payload::redact(body);
     let whole = serde_json::from_slice::<Value>(body).ok();
-    let read = payload::parse(body);
-    if let Err(error) = &read {
+    let parsed = payload::parse(body);
+    if let Err(error) = &parsed {
         assert!(!contains_secret(&error.to_string()), "{error}");
     }
     let text = String::from_utf8_lossy(body);
     if is_only_a_credential(&text, whole.as_ref()) {
-        assert!(!contains_secret(&String::from_utf8_lossy(&unusable.body)));
-        assert!(!contains_secret(&format!("{unusable:?}")));
-        if let Ok(callback) = &read {
+        assert!(!contains_secret(&String::from_utf8_lossy(&redacted.body)));
+        assert!(!contains_secret(&format!("{redacted:?}")));
+        if let Ok(callback) = &parsed {
             assert!(!contains_secret(&format!("{callback:?}")));
         }
         for cut in cuts(body) {
-            let kept = payload::redact(&body[..cut]).body;
-            let kept = String::from_utf8_lossy(&kept).into_owned();
-            assert!(!kept.contains("hush"), "cut at {cut}: {kept}");
+            let redacted = payload::redact(&body[..cut]).body;
+            let redacted = String::from_utf8_lossy(&redacted).into_owned();
+            assert!(!redacted.contains("hush"), "cut at {cut}: {redacted}");
             check_broken_body(body, cut);
         }
     }
-    if let Ok(callback) = read {
-        same_content(&callback, body, whole);
+    if let Ok(callback) = parsed {
+        check_digest(&callback, body, whole);
     }
 }
 
-/// What the secret is in front of somebody who can read the body: a credential, and nothing else.
+/// True if the secret occurs in the parsed body as a credential and nowhere else.
 fn is_only_a_credential(text: &str, whole: Option<&Value>) -> bool {
     let Some(whole) = whole.filter(|whole| whole.is_object()) else {
         return false;
@@ -40,8 +40,8 @@ fn is_only_a_credential(text: &str, whole: Option<&Value>) -> bool {
     let plain = |text: &str| text.to_lowercase().matches("hush").count();
     let mut elsewhere = whole.clone();
     drop_credentials(&mut elsewhere);
-    // A name that is there twice has lost its first value when it is read; and one that is escaped cannot
-    // be found in a text that is broken.
+    // Excludes duplicate names, of which parsing drops the first value, and escaped names, which cannot be
+    // found in a broken text.
     plain(text) == text.matches(SECRET).count()
         && plain(text) == plain(&whole.to_string())
         && plain(text) > 0
@@ -63,7 +63,7 @@ fn drop_credentials(value: &mut Value) {
     }
 }
 
-/// Some places to break a body at.
+/// Returns some positions at which the body is cut.
 fn cuts(body: &[u8]) -> impl Iterator<Item = usize> {
     let sum = body.iter().fold(17_usize, |sum, byte| {
         sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
@@ -72,7 +72,7 @@ fn cuts(body: &[u8]) -> impl Iterator<Item = usize> {
     (0..8).map(move |step: usize| sum.wrapping_add(step * 7_919) % length.max(1))
 }
 
-/// A body that is broken by a byte outside of its names and values, so that nobody can read it.
+/// Checks a body that an additional byte outside of names and values makes invalid.
 fn check_broken_body(body: &[u8], at: usize) {
     let mut body = body.to_vec();
     if !body.get(at).is_some_and(|byte| b",{}[]".contains(byte)) {
@@ -82,48 +82,48 @@ fn check_broken_body(body: &[u8], at: usize) {
     if serde_json::from_slice::<Value>(&body).is_ok() {
         return;
     }
-    let kept = String::from_utf8_lossy(&payload::redact(&body).body).into_owned();
-    assert!(!contains_secret(&kept), "{kept}");
+    let redacted = String::from_utf8_lossy(&payload::redact(&body).body).into_owned();
+    assert!(!contains_secret(&redacted), "{redacted}");
 }
 
-/// The content has one name, however it is sent.
-fn same_content(callback: &Callback, body: &[u8], whole: Option<Value>) {
-    // What is stored is read back as what it was, and has no credentials any more.
-    let stored = payload::parse(callback.raw_json.as_bytes()).expect("it was read before");
+/// The digest does not depend on the encoding of the content.
+fn check_digest(callback: &Callback, body: &[u8], whole: Option<Value>) {
+    // The stored body is parsed to the same callback, without credentials.
+    let stored = payload::parse(callback.raw_json.as_bytes()).expect("it was parsed before");
     assert_eq!(stored.digest, callback.digest);
     assert_eq!(stored.result, callback.result);
     assert!(stored.username.is_none() && stored.password.is_none());
-    // What was kept as unusable is judged anew as what it was.
-    let kept = payload::redact(body);
-    let again = payload::parse(&kept.body).expect("it was read before");
+    // A replay of the quarantined body yields the same callback.
+    let redacted = payload::redact(body);
+    let again = payload::parse(&redacted.body).expect("it was parsed before");
     assert_eq!(again.digest, callback.digest);
     let text = |secret: &Option<secrecy::SecretString>| {
         secret
             .as_ref()
             .map(|secret| secret.expose_secret().to_owned())
     };
-    assert_eq!(text(&kept.username), text(&callback.username));
-    assert_eq!(text(&kept.password), text(&callback.password));
+    assert_eq!(text(&redacted.username), text(&callback.username));
+    assert_eq!(text(&redacted.password), text(&callback.password));
     let Some(mut whole) = whole else { return };
     reverse_members(&mut whole);
     if let Value::Object(members) = &mut whole {
         members.insert("callbackCount".into(), 99.into());
     }
-    if let Ok(turned) = payload::parse(whole.to_string().as_bytes()) {
-        assert_eq!(turned.digest, callback.digest, "{whole}");
+    if let Ok(reversed) = payload::parse(whole.to_string().as_bytes()) {
+        assert_eq!(reversed.digest, callback.digest, "{whole}");
     }
 }
 
-/// All members in the opposite order.
+/// Reverses the order of all members.
 fn reverse_members(value: &mut Value) {
     match value {
         Value::Object(members) => {
-            let mut turned: Vec<(String, Value)> = std::mem::take(members).into_iter().collect();
-            turned.reverse();
-            turned
+            let mut reversed: Vec<(String, Value)> = std::mem::take(members).into_iter().collect();
+            reversed.reverse();
+            reversed
                 .iter_mut()
                 .for_each(|(_, value)| reverse_members(value));
-            *members = turned.into_iter().collect::<Map<String, Value>>();
+            *members = reversed.into_iter().collect::<Map<String, Value>>();
         }
         Value::Array(values) => values.iter_mut().for_each(reverse_members),
         _ => {}

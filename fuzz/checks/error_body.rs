@@ -1,4 +1,4 @@
-//! An answer of ThingSpace to a plan change: whether anything was executed, and what is shown of it.
+//! A response of ThingSpace to a plan change: its classification, and the text that is shown.
 
 use thingspace_gateway::{
     domain::{change_type::ChangeType, refusal::RefusalKind},
@@ -24,20 +24,20 @@ pub fn check(data: &[u8]) {
         0 => ChangeType::EsimPlan,
         _ => ChangeType::FiveGBiPlan,
     };
-    let Some(answer) = classify_response(status, body, change_type, &[SECRET]) else {
+    let Some(response) = classify_response(status, body, change_type, &[SECRET]) else {
         assert!(!(100..1_000).contains(&status));
         return;
     };
-    check_redacted(&answer);
-    check_classification(status, body, &answer);
+    check_redacted(&response);
+    check_classification(status, body, &response);
 }
 
-fn check_redacted(answer: &ChangeResponse) {
-    let refusal = match answer {
+fn check_redacted(response: &ChangeResponse) {
+    let refusal = match response {
         ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal) => refusal,
-        // A name that all callbacks will have: with anything taken out it would be no name.
+        // A request ID is returned unchanged, because all callbacks contain it.
         ChangeResponse::Accepted(_) => return,
-        ChangeResponse::Unknown(why) => return assert!(why.len() < 200),
+        ChangeResponse::Unknown(reason) => return assert!(reason.len() < 200),
     };
     assert!(!contains_secret(&format!("{refusal:?}")), "{refusal:?}");
     let code = refusal.thingspace_code.as_deref().unwrap_or_default();
@@ -47,18 +47,18 @@ fn check_redacted(answer: &ChangeResponse) {
     assert!(!code.chars().chain(text.chars()).any(char::is_control));
 }
 
-/// Nothing is certain but what the table in ARCHITECTURE.md has. Looser than the table in what a body may
-/// be, and so written without its code.
-fn check_classification(status: u16, body: &[u8], answer: &ChangeResponse) {
+/// Only the definite results of the table in ARCHITECTURE.md are allowed. This check accepts more bodies
+/// than the table, and does not share its code.
+fn check_classification(status: u16, body: &[u8], response: &ChangeResponse) {
     let text = String::from_utf8_lossy(body).to_lowercase();
     let client_error = (400..500).contains(&status) && status != 408;
     let has = |part: &str| text.contains(part);
-    // JSON may spell any letter as its number.
+    // JSON can escape any letter.
     let may_have = |part: &str| has(part) || has("\\u");
     let is_error = may_have("errorcode") || may_have("fault") || may_have("error");
-    let is_gateways = may_have("fault") && may_have("900");
+    let is_gateway_fault = may_have("fault") && may_have("900");
     let is_bare = body.trim_ascii().is_empty();
-    match answer {
+    match response {
         ChangeResponse::Accepted(_) => {
             assert!((200..300).contains(&status) && may_have("requestid"));
         }
@@ -69,7 +69,7 @@ fn check_classification(status: u16, body: &[u8], answer: &ChangeResponse) {
         ChangeResponse::NotExecuted(refusal) => match refusal.kind {
             RefusalKind::Throttled => assert!(
                 status == 429
-                    || (status >= 400 && is_gateways)
+                    || (status >= 400 && is_gateway_fault)
                     || (client_error && may_have("errorcode") && may_have("429")),
                 "{status} {text}"
             ),
@@ -81,9 +81,9 @@ fn check_classification(status: u16, body: &[u8], answer: &ChangeResponse) {
         },
     }
     if (300..400).contains(&status) || status == 408 {
-        let may_throttle = status == 408 && is_gateways;
+        let may_throttle = status == 408 && is_gateway_fault;
         assert!(
-            matches!(answer, ChangeResponse::Unknown(_)) || may_throttle,
+            matches!(response, ChangeResponse::Unknown(_)) || may_throttle,
             "{status} {text}"
         );
     }

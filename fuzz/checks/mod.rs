@@ -1,14 +1,14 @@
-//! What must hold of any bytes at all. The fuzz targets call it, and so does tests/it/corpus.rs.
+//! Checks that must hold for any input. The fuzz targets and tests/it/corpus.rs call them.
 
 pub mod callback;
 pub mod error_body;
 pub mod settings;
 pub mod token;
 
-/// What nobody may see. No other text has it in it.
+/// A secret that occurs in no other text.
 pub const SECRET: &str = "hush7f3a9c";
 
-/// Whether a text has the secret in it, in any case.
+/// True if a text contains the secret in upper or lower case.
 pub fn contains_secret(text: &str) -> bool {
     text.to_lowercase().contains(SECRET)
 }

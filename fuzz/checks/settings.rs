@@ -1,4 +1,4 @@
-//! The settings file: an operator's text, with secrets in it.
+//! The settings file, which can contain secrets.
 
 use std::{fs, path::Path};
 
@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::{SECRET, contains_secret};
 
-/// The settings that are never shown (docs/settings.md).
+/// Settings whose value is never shown (docs/settings.md).
 const SECRETS: [&str; 9] = [
     "app_key",
     "app_secret",
@@ -27,21 +27,21 @@ thread_local! {
 
 fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
-    let there = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok());
-    let directory = there.flatten().or_else(|| tempfile::tempdir().ok());
+    let in_memory = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok());
+    let directory = in_memory.flatten().or_else(|| tempfile::tempdir().ok());
     directory.expect("a temporary directory")
 }
 
 pub fn check(data: &[u8]) {
-    // A file that is named in it is read: not the machine's devices.
+    // The settings can name files that are read. Devices are excluded.
     if String::from_utf8_lossy(data).contains("/dev") {
         return;
     }
     let path = DIRECTORY.with(|directory| directory.path().join("settings.toml"));
-    fs::write(&path, data).expect("room");
+    fs::write(&path, data).expect("enough space");
     let hides = String::from_utf8_lossy(data).contains(SECRET) && is_only_secret(data);
-    let read = Config::load(&Sources::default().with_file(&path));
-    let mut loaded = match read {
+    let result = Config::load(&Sources::default().with_file(&path));
+    let mut loaded = match result {
         Ok(loaded) => loaded,
         Err(error) => return check_error_message(&error.to_string(), error.key(), hides),
     };
@@ -62,14 +62,14 @@ pub fn check(data: &[u8]) {
     }
 }
 
-/// One line that names a key, and no secret.
+/// An error is one line that names a key and no secret.
 fn check_error_message(line: &str, key: &str, hides: bool) {
     assert!(!line.contains('\n') && !line.is_empty());
     assert!(line.contains(key), "{line}");
     assert!(!hides || !contains_secret(line), "{line}");
 }
 
-/// Whether the secret stands where secrets stand, and nowhere else.
+/// True if the secret occurs only as the value of secret settings.
 fn is_only_secret(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else {
         return false;
@@ -79,7 +79,7 @@ fn is_only_secret(data: &[u8]) -> bool {
             let elsewhere = table.iter().map(|(name, value)| count(name, value));
             elsewhere.sum::<usize>() == 0
         }
-        // Not TOML: a message has no business to repeat any of it, but for a name.
+        // A message about invalid TOML can repeat names, but no values.
         Err(_) => text.lines().all(|line| {
             !contains_secret(line)
                 || line.split_once('=').is_some_and(|(name, _)| {
@@ -90,7 +90,7 @@ fn is_only_secret(data: &[u8]) -> bool {
     }
 }
 
-/// How often it stands elsewhere.
+/// Counts the secrets in other settings and in names.
 fn count(name: &str, value: &Value) -> usize {
     let here = usize::from(contains_secret(name));
     here + match value {

@@ -1,4 +1,4 @@
-//! A resume token: text from a client.
+//! A resume token, which is a text from a client.
 
 use thingspace_gateway::{
     domain::newtypes::{ChangeId, RequestId},
@@ -9,7 +9,7 @@ use thingspace_gateway::{
 pub fn check(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         match ResumeToken::decode(text) {
-            // One text for one token: so no text is accepted as another's.
+            // A token has exactly one text.
             Ok(token) => assert_eq!(token.encode(), text),
             Err(error) => assert_eq!(error.to_string(), "not a valid resume token"),
         }
@@ -21,10 +21,10 @@ pub fn check(data: &[u8]) {
     let text = token.encode();
     assert_eq!(ResumeToken::decode(&text), Ok(token.clone()));
     let [at, byte, ..] = *change;
-    refuse(&text, &token, usize::from(at), byte);
+    check_changed_texts(&text, &token, usize::from(at), byte);
 }
 
-/// A token of these bytes.
+/// Returns a token of these bytes.
 fn token(data: &[u8]) -> Option<ResumeToken> {
     let (side, data) = data.split_first()?;
     let (numbers, name) = data.split_first_chunk::<24>()?;
@@ -42,23 +42,23 @@ fn token(data: &[u8]) -> Option<ResumeToken> {
         position: number(8, 16),
         index: u32::try_from(number(16, 20)).ok()?,
     };
-    let mark = u32::try_from(number(20, 24)).ok()?;
-    let (side, place, mark) = match side % 3 {
-        0 => (ResumePoint::AfterEvent, event, mark),
-        1 => (ResumePoint::AtFirstEvent, event, mark),
+    let event_hash = u32::try_from(number(20, 24)).ok()?;
+    let (resume_point, cursor, event_hash) = match side % 3 {
+        0 => (ResumePoint::AfterEvent, event, event_hash),
+        1 => (ResumePoint::AtFirstEvent, event, event_hash),
         _ => (ResumePoint::NoEventsUpTo(event.position), Cursor::START, 0),
     };
     Some(ResumeToken {
         epoch: Epoch(number(0, 8)),
-        cursor: place,
-        event_hash: mark,
-        resume_point: side,
+        cursor,
+        event_hash,
+        resume_point,
         target,
     })
 }
 
-/// Whatever is changed about its text, it is not a token any more, or still the same.
-fn refuse(text: &str, token: &ResumeToken, at: usize, byte: u8) {
+/// A changed text is rejected, or it is the same token.
+fn check_changed_texts(text: &str, token: &ResumeToken, at: usize, byte: u8) {
     let at = at % text.len();
     let mut changed = text.as_bytes().to_vec();
     changed[at] = byte;
@@ -74,7 +74,7 @@ fn refuse(text: &str, token: &ResumeToken, at: usize, byte: u8) {
             continue;
         };
         match ResumeToken::decode(other) {
-            Ok(read) => assert!(other == text && read == *token, "{other}"),
+            Ok(decoded) => assert!(other == text && decoded == *token, "{other}"),
             Err(error) => assert!(!error.to_string().is_empty()),
         }
     }

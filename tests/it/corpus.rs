@@ -1,4 +1,4 @@
-//! What fuzzing has found worth keeping (`scripts/fuzz`), through the same checks on every run of the tests.
+//! Runs the checks of the fuzz targets on the kept inputs (`scripts/fuzz`).
 
 use std::{
     fs,
@@ -30,7 +30,7 @@ fn callbacks_are_redacted_and_have_one_digest() {
 }
 
 #[test]
-fn no_text_is_taken_for_another_resume_token() {
+fn no_text_is_accepted_as_another_resume_token() {
     replay("token", checks::token::check);
 }
 
@@ -40,6 +40,6 @@ fn responses_are_classified_as_documented() {
 }
 
 #[test]
-fn no_settings_file_is_answered_with_its_secrets() {
+fn errors_of_settings_files_contain_no_secrets() {
     replay("settings", checks::settings::check);
 }

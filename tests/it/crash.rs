@@ -1,4 +1,4 @@
-//! `kill -9` while callbacks arrive and streams are read.
+//! Kills while callbacks arrive and watches are open.
 
 use std::{
     collections::HashSet,
@@ -9,14 +9,14 @@ use std::{
 };
 
 use thingspace_gateway::proto::{self, WatchRequestRequest};
-use tokio::time::timeout;
 
 use crate::{
     guarantees::{self, History, MessageKind, Recording, StreamEnd},
     support::{
-        gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
+        gateway::{Gateway, Setup, TestDir, UNREACHABLE_URL},
         history::{WatchRecorder, reference},
-        sender::{iccid, send},
+        requests::{iccid, send_all},
+        wait::in_time,
     },
 };
 
@@ -33,7 +33,7 @@ fn watch(token: String) -> WatchRequestRequest {
     }
 }
 
-/// Watches until the gateway dies.
+/// Records a watch until the gateway is killed.
 async fn follow(gateway: &Gateway, token: String) -> tokio::task::JoinHandle<Recording> {
     let mut client = gateway.client().await;
     let mut recorder = WatchRecorder::open(&mut client, watch(token)).await;
@@ -46,35 +46,35 @@ async fn follow(gateway: &Gateway, token: String) -> tokio::task::JoinHandle<Rec
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_gap() {
     let directory = TestDir::new();
-    // Nobody listens there: results need no change of ours to exist.
-    let setup = Setup::serve("http://127.0.0.1:9/api", &directory);
+    let setup = Setup::serve(UNREACHABLE_URL, &directory);
     let mut acknowledged: HashSet<usize> = HashSet::new();
     let mut recordings: Vec<Recording> = Vec::new();
     let mut resume_with = String::new();
 
     for round in 0..=KILLS {
-        let gateway = setup.start().await;
+        let mut gateway = setup.start().await;
         let following = follow(&gateway, resume_with.clone()).await;
         let missing: Vec<usize> = (0..CALLBACKS)
             .filter(|number| !acknowledged.contains(number))
             .collect();
         let counter = Arc::new(AtomicUsize::new(0));
         let url = gateway.callback_url("DeviceProfileService");
-        let sending = tokio::spawn(send_all(url, missing, Arc::clone(&counter)));
+        let counted = Arc::clone(&counter);
+        let sending =
+            tokio::spawn(async move { send_all(&url, REQUEST, missing, 8, counted).await });
         if round < KILLS {
-            // In the middle: after a share of the callbacks, whenever that is.
+            // The kill follows a share of the callbacks.
             let share = CALLBACKS / KILLS * (round + 1) / (round + 2);
-            timeout(TEST_TIMEOUT, async {
+            in_time(async {
                 while counter.load(Ordering::Relaxed) < share.min(CALLBACKS - acknowledged.len()) {
                     tokio::task::yield_now().await;
                 }
             })
-            .await
-            .expect("callbacks are acknowledged");
+            .await;
             gateway.kill().await;
             acknowledged.extend(sending.await.expect("a sender"));
             let recording = following.await.expect("a recording");
-            // A token taken anywhere before: not always the last one.
+            // The next watch resumes with a token from the end or the middle.
             let at = recording.messages.len().saturating_sub(1) / (1 + round % 3);
             if let Some(message) = recording.messages.get(at) {
                 resume_with.clone_from(&message.token);
@@ -96,11 +96,7 @@ async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_
     assert_eq!(acknowledged.len(), CALLBACKS);
 }
 
-async fn send_all(url: String, numbers: Vec<usize>, counter: Arc<AtomicUsize>) -> Vec<usize> {
-    send(&url, REQUEST, numbers, 8, counter).await
-}
-
-/// Every acknowledged callback is in the watch, once; and all seven hold.
+/// Checks that each acknowledged callback is delivered once, and the seven guarantees.
 fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usize>) {
     let history = History {
         reference: &whole.messages,
@@ -128,7 +124,7 @@ fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usi
     let count = stored.len();
     stored.sort_unstable();
     stored.dedup();
-    assert_eq!(stored.len(), count, "none twice");
+    assert_eq!(stored.len(), count, "no callback twice");
     for number in acknowledged {
         assert!(
             stored.binary_search(&iccid(*number)).is_ok(),
@@ -137,7 +133,7 @@ fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usi
     }
 }
 
-/// A stream resumed with a token from anywhere goes on with exactly the next.
+/// Checks that any token resumes with the next event.
 async fn resume_everywhere(gateway: &Gateway, whole: &Recording) {
     let mut client = gateway.client().await;
     let mut resumed = Vec::new();

@@ -1,23 +1,21 @@
-//! `serve --sandbox` and `demo`: the whole path, as a client team runs it.
+//! `serve --sandbox`: changes, callbacks and watches against the embedded sandbox.
 
-use std::{process::Stdio, time::Duration};
-
-use serde_json::Value;
 use thingspace_gateway::proto::{
     self, ChangeEsimPlanRequest, DeviceOutcome, EsimDevice, ListDevicesRequest, Source,
     WatchRequestRequest, watch_request_response::Event,
 };
-use tokio::{process::Command, time::timeout};
 
 use crate::{
     guarantees::{self, History, MessageKind, Recording},
     support::{
-        gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir},
+        gateway::{Gateway, Setup, TestDir},
         history::{WatchRecorder, reference},
+        http::http_get_json,
+        requests::{ACCOUNT, make_change},
+        wait::in_time,
     },
 };
 
-const ACCOUNT: &str = "0000123456-00001";
 const DEVICES: usize = 600;
 const WATCHERS: u64 = 8;
 
@@ -50,8 +48,8 @@ fn watch(token: String) -> WatchRequestRequest {
     }
 }
 
-/// Watches to the end, cutting the stream now and then and resuming it with its
-/// last token.
+/// Watches to the end. Cuts the stream after a random number of messages and resumes it with its last
+/// token.
 async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut client = gateway.client().await;
@@ -78,8 +76,8 @@ async fn follow(gateway: &Gateway, seed: u64) -> Vec<Recording> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_seven_guarantees() {
-    let gateway = Setup::sandbox()
+async fn resumed_watches_see_all_results_of_a_change_under_the_seven_guarantees() {
+    let mut gateway = Setup::sandbox()
         .set("sandbox.failure_rate", "0.2")
         .set("sandbox.duplicate_rate", "0.3")
         .set("sandbox.order", "shuffled")
@@ -87,15 +85,10 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
         .start()
         .await;
     let mut client = gateway.client().await;
-    let accepted = client
-        .change_esim_plan(change())
-        .await
-        .unwrap()
-        .into_inner();
-    let change_id = accepted.change.unwrap().change_id;
+    let change_id = make_change(&mut client, change()).await.change_id;
     let following = (0..WATCHERS).map(|seed| follow(&gateway, seed));
-    let recordings = timeout(TEST_TIMEOUT, futures_util::future::join_all(following)).await;
-    let recordings: Vec<Recording> = recordings.expect("in time").concat();
+    let recordings = in_time(futures_util::future::join_all(following)).await;
+    let recordings: Vec<Recording> = recordings.concat();
 
     let whole = reference(&mut client, watch(String::new())).await;
     let history = History {
@@ -112,12 +105,8 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
         "one result a device, however often it was sent"
     );
 
-    let ledger = format!(
-        "http://{}/sandbox/ledger?identifiers=false",
-        gateway.sandbox.unwrap()
-    );
-    let ledger: Value =
-        serde_json::from_str(&reqwest::get(ledger).await.unwrap().text().await.unwrap()).unwrap();
+    let ledger = format!("http://{}/sandbox/ledger", gateway.sandbox.unwrap());
+    let ledger = http_get_json(&ledger).await;
     let changes = ledger["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0]["devices"], DEVICES);
@@ -147,7 +136,7 @@ async fn watchers_that_are_cut_and_resume_see_all_results_of_a_change_under_the_
     assert_eq!(gateway.terminate().await.0, Some(0));
 }
 
-/// Two digits of each scenario that ends in a result, and whether that is a success.
+/// Number of each scenario with a final result, and true if the result is a success.
 const FINAL_SCENARIOS: [(u8, bool); 14] = [
     (11, false),
     (21, false),
@@ -166,8 +155,8 @@ const FINAL_SCENARIOS: [(u8, bool); 14] = [
 ];
 
 #[tokio::test]
-async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gateway() {
-    let gateway = Setup::sandbox()
+async fn every_scenario_with_a_final_result_delivers_it_to_a_client_of_the_gateway() {
+    let mut gateway = Setup::sandbox()
         .set("sandbox.late_delay", "200ms")
         .set("sandbox.interim_for", "50ms")
         .start()
@@ -189,11 +178,7 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
         .unwrap()
         .into_inner();
     let mut ended = std::collections::BTreeMap::new();
-    while let Some(message) = timeout(TEST_TIMEOUT, stream.message())
-        .await
-        .unwrap()
-        .unwrap()
-    {
+    while let Some(message) = in_time(stream.message()).await.unwrap() {
         if let Some(Event::DeviceResult(result)) = message.event {
             let outcome = result.outcome();
             if outcome != proto::Outcome::Interim {
@@ -208,7 +193,7 @@ async fn every_scenario_that_ends_in_a_result_ends_in_it_at_a_client_of_the_gate
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_platform_has() {
+async fn ten_thousand_devices_have_the_outcomes_of_the_sandboxs_ledger() {
     let gateway = Setup::sandbox()
         .set("sandbox.failure_rate", "0.2")
         .set("sandbox.duplicate_rate", "0.1")
@@ -224,10 +209,7 @@ async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_plat
     let stream = client.watch_request(watch(String::new())).await.unwrap();
     let mut stream = stream.into_inner();
     let change = loop {
-        let message = timeout(TEST_TIMEOUT, stream.message())
-            .await
-            .unwrap()
-            .unwrap();
+        let message = in_time(stream.message()).await.unwrap();
         if let Some(Event::Finished(finished)) = message.unwrap().event {
             break finished.change.unwrap();
         }
@@ -235,8 +217,7 @@ async fn the_devices_of_a_change_of_ten_thousand_have_the_outcomes_that_the_plat
     assert!(change.done && change.pending_count == 0 && change.unmatched_count == 0);
 
     let ledger = format!("http://{}/sandbox/ledger", gateway.sandbox.unwrap());
-    let ledger = reqwest::get(ledger).await.unwrap().text().await.unwrap();
-    let ledger: Value = serde_json::from_str(&ledger).unwrap();
+    let ledger = http_get_json(&ledger).await;
     let truth = ledger["changes"][0]["device_results"].as_array().unwrap();
     let mut request_devices = ListDevicesRequest {
         change_id: change.change_id.clone(),
@@ -285,7 +266,7 @@ async fn a_journal_works_with_a_new_sandbox_after_a_restart() {
     let dir = directory.path().to_string_lossy().into_owned();
     let setup = Setup::sandbox().set("journal.dir", &dir);
     for key in ["first", "second"] {
-        let gateway = setup.start().await;
+        let mut gateway = setup.start().await;
         let mut client = gateway.client().await;
         let request = ChangeEsimPlanRequest {
             idempotency_key: key.into(),
@@ -298,169 +279,10 @@ async fn a_journal_works_with_a_new_sandbox_after_a_restart() {
         };
         let mut stream = client.watch_request(request).await.unwrap().into_inner();
         let mut finished = false;
-        while let Some(message) = timeout(TEST_TIMEOUT, stream.message())
-            .await
-            .unwrap()
-            .unwrap()
-        {
+        while let Some(message) = in_time(stream.message()).await.unwrap() {
             finished = matches!(message.event, Some(Event::Finished(_)));
         }
         assert!(finished, "{key}");
         assert_eq!(gateway.terminate().await.0, Some(0));
     }
-}
-
-async fn run(arguments: &[&str]) -> std::process::Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::null())
-        .output();
-    timeout(TEST_TIMEOUT, output)
-        .await
-        .expect("in time")
-        .expect("it runs")
-}
-
-#[tokio::test]
-async fn healthcheck_and_demo_work_against_a_running_gateway() {
-    let gateway = Setup::sandbox().start().await;
-    let (grpc, admin) = (gateway.grpc.to_string(), gateway.admin.to_string());
-    for asked in [&["--address", &grpc][..], &["--admin.listen", &admin]] {
-        let healthy = run(&[&["healthcheck"], asked].concat()).await;
-        assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
-        assert_eq!(healthy.stdout, b"SERVING\n");
-    }
-    let demo = run(&["demo", "--devices", "5", "--json", "--target", &grpc]).await;
-    assert_eq!(demo.status.code(), Some(0), "{demo:?}");
-    let report: Value = serde_json::from_slice(&demo.stdout).unwrap();
-    assert_eq!(report["changes"][1]["missing"], 0);
-
-    assert_eq!(gateway.terminate().await.0, Some(0));
-    let gone = run(&["healthcheck", "--address", &grpc]).await;
-    assert_eq!(gone.status.code(), Some(1));
-    let stderr = String::from_utf8(gone.stderr).unwrap();
-    assert!(
-        stderr.starts_with(&grpc) && stderr.lines().count() == 1,
-        "{stderr}"
-    );
-    let demo = run(&["demo", "--target", &grpc]).await;
-    assert_eq!(demo.status.code(), Some(1));
-}
-
-#[tokio::test]
-async fn the_demo_ends_with_one_line_that_accounts_for_every_device_of_both_changes() {
-    let demo = Command::new(env!("CARGO_BIN_EXE_thingspace-gateway"))
-        .args(["demo", "--devices", "250", "--json"])
-        .stdin(Stdio::null())
-        .output();
-    let output = timeout(TEST_TIMEOUT, demo)
-        .await
-        .expect("in time")
-        .expect("it runs");
-    assert!(output.status.success(), "{output:?}");
-    let out = String::from_utf8(output.stdout).unwrap();
-    let report: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    let changes = report["changes"].as_array().unwrap();
-    let types: Vec<&str> = changes
-        .iter()
-        .filter_map(|change| change["change_type"].as_str())
-        .collect();
-    assert_eq!(
-        types,
-        ["CHANGE_TYPE_ESIM_PLAN", "CHANGE_TYPE_FIVE_G_BI_PLAN"]
-    );
-    for change in changes {
-        let count = |name: &str| change[name].as_u64().unwrap();
-        assert_eq!(count("succeeded") + count("failed"), 250, "{change}");
-        assert_eq!(
-            (count("devices"), count("duplicates"), count("missing")),
-            (250, 0, 0)
-        );
-        assert_eq!(change["request_ids"].as_array().unwrap().len(), 1);
-    }
-    assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < TEST_TIMEOUT);
-}
-
-#[tokio::test]
-async fn the_demo_shows_a_failure_a_resumed_watch_duplicates_and_a_retry_that_sends_nothing() {
-    let demo = run(&["demo"]).await;
-    assert!(demo.status.success(), "{demo:?}");
-    let out = String::from_utf8(demo.stdout).unwrap();
-    for part in [
-        "ChangeEsimPlan with 12 devices: change ",
-        "FAILED     UnifiedWebService.REQUEST_FAILED.DeviceNotFound",
-        "The connection is cut after 6 results. A new watch resumes with the last token:",
-        "The change is finished: 12 results, 0 missing, 0 repeated.",
-        "The gateway returned the same change. Requests sent to ThingSpace: 1.",
-        "ChangeFiveGBiPlan with 12 devices: change ",
-        "FAILED     UnifiedWebService.REQUEST_FAILED.AddressNotQualified",
-        "Callbacks that arrived twice: 4. Clients received each result once.",
-        "CHANGE TYPE ",
-    ] {
-        assert!(out.contains(part), "{part}: {out}");
-    }
-    assert!(!out.contains('\u{1b}'), "no escape codes: {out}");
-    let report: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
-    for change in report["changes"].as_array().unwrap() {
-        assert_eq!(
-            (&change["succeeded"], &change["failed"]),
-            (&10.into(), &2.into())
-        );
-    }
-}
-
-#[tokio::test]
-async fn the_scenarios_are_listed_as_the_manual_has_them_and_as_json() {
-    let table = run(&["sandbox", "scenarios"]).await;
-    assert_eq!(table.status.code(), Some(0), "{table:?}");
-    let table = String::from_utf8(table.stdout).unwrap();
-    assert!(document("sandbox.md").contains(table.trim_end()));
-
-    let listed = run(&["sandbox", "scenarios", "--json"]).await;
-    let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
-    let listed = listed.as_array().unwrap();
-    assert_eq!(listed.len() + 2, table.lines().count());
-    let lost = listed.iter().find(|one| one["name"] == "lost").unwrap();
-    assert_eq!(lost["identifiers"][0]["kind"], "iccid");
-    assert_eq!(lost["identifiers"][0]["prefix"], "9994931");
-    assert_eq!(lost["identifiers"][0]["serial_digits"], 13);
-}
-
-#[test]
-fn the_sandboxs_manual_has_every_setting_of_the_sandbox_with_its_default() {
-    let (settings, manual) = (document("settings.md"), document("sandbox.md"));
-    let rows = |text: &str| -> Vec<String> {
-        let rows = text.lines().filter(|line| line.starts_with("| `sandbox."));
-        rows.map(str::to_owned).collect()
-    };
-    let keys = |row: &String| -> Vec<String> {
-        let cell = row.split('|').nth(1).unwrap_or_default().to_owned();
-        let keys = cell.split('`').skip(1).step_by(2);
-        keys.filter(|key| !key.ends_with("_file"))
-            .map(str::to_owned)
-            .collect()
-    };
-    let default = |row: &str| row.split('|').nth(2).unwrap_or_default().trim().to_owned();
-    let of_manual = rows(&manual);
-    for row in rows(&settings) {
-        for key in keys(&row) {
-            let mut found = of_manual.iter().filter(|one| keys(one).contains(&key));
-            let found = found.next().unwrap_or_else(|| panic!("{key} is in no row"));
-            let known = default(&row);
-            assert!(
-                known == "not set" || default(found) == known,
-                "{key}: {found}"
-            );
-        }
-    }
-    let known: Vec<String> = rows(&settings).iter().flat_map(keys).collect();
-    for key in of_manual.iter().flat_map(keys) {
-        assert!(known.contains(&key), "{key} is no setting");
-    }
-}
-
-fn document(name: &str) -> String {
-    let path = format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"));
-    std::fs::read_to_string(path).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The gateway as its users meet it: the real binary, real sockets.
+//! Tests of the real binary over real sockets, beside a fake ThingSpace.
 
 #![allow(
     missing_docs,
@@ -8,39 +8,30 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::string_slice,
-    reason = "a test that meets the unexpected fails"
+    reason = "a test fails by a panic"
 )]
 
-mod ambiguous;
 mod attribution;
 mod callbacks;
+mod cli;
 mod clock;
 mod contract;
 mod corpus;
 mod crash;
 mod credentials;
-mod deadlines;
-mod device_list_matching;
-mod drain;
+mod docs;
 mod embedded_sandbox;
 mod faults;
-mod forward;
-mod full_disk;
+mod forwarding;
 mod guarantees;
+mod idempotency;
 mod journal_dir;
-mod keys;
 mod licences;
-mod limits;
+mod load;
 mod outbound_requests;
-mod outcome_unknown;
-mod overload;
-mod partial_requests;
-mod power;
+mod power_loss;
 mod quarantine;
-mod reconcile;
 mod refusals;
 mod registration;
-mod slow;
-mod slow_disk;
 mod support;
 mod telemetry;

@@ -1,4 +1,4 @@
-//! What ThingSpace receives: the documented bodies, and no log-in too many.
+//! Requests to ThingSpace: their documented bodies, and the number of log-ins.
 
 use serde_json::json;
 use thingspace_gateway::proto::{ChangeState, CustomerName, PrimaryPlaceOfUse};
@@ -6,50 +6,45 @@ use tokio::task::JoinSet;
 use tonic::Code;
 
 use crate::support::{
-    gateway::{Setup, TestDir},
+    env::TestEnv,
     requests::{
-        ACCOUNT, change_esim, change_five_g_bi, eid, esim, expect_esim_error, five_g_bi, iccid, id,
-        meid, parse_error,
+        ACCOUNT, eid, esim, expect_change_error, five_g_bi, iccid, id, make_change, meid,
+        parse_error,
     },
     thingspace::{
-        AuthRefusal, CallKind, ESIM_PLAN_PATH, FIVE_G_BI_PLAN_PATH, FakeResponse, FakeThingSpace,
-        LOGIN_PATH, RecordedRequest, TOKEN_PATH,
+        AuthRefusal, CallKind, ESIM_PLAN_PATH, FIVE_G_BI_PLAN_PATH, FakeResponse, LOGIN_PATH,
+        RecordedRequest, TOKEN_PATH,
     },
 };
 
-/// What every change has, whatever its body.
-fn check_change(seen: &RecordedRequest, method: &str, secrets: &[String; 2]) {
+/// Checks the parts of a change request that do not depend on the operation.
+fn check_change(request: &RecordedRequest, method: &str, secrets: &[String; 2]) {
     let [token, session] = secrets;
-    assert_eq!(seen.method, method);
-    assert_eq!(seen.header("authorization"), format!("Bearer {token}"));
-    assert_eq!(seen.header("vz-m2m-token"), session);
-    assert_eq!(seen.header("content-type"), "application/json");
+    assert_eq!(request.method, method);
+    assert_eq!(request.header("authorization"), format!("Bearer {token}"));
+    assert_eq!(request.header("vz-m2m-token"), session);
+    assert_eq!(request.header("content-type"), "application/json");
     assert_eq!(
-        seen.header("content-length"),
-        seen.body.len().to_string(),
+        request.header("content-length"),
+        request.body.len().to_string(),
         "sent whole, not in chunks"
     );
 }
 
 #[tokio::test]
-async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    assert_eq!(thingspace.token_requests(), 0, "no log-in without need");
+async fn an_esim_change_is_sent_as_documented() {
+    let env = TestEnv::start().await;
+    assert_eq!(env.thingspace.token_requests(), 0, "no log-in without need");
 
-    let one = change_esim(&mut client, esim("one", [1])).await;
+    let one = env.change(esim("one", [1])).await;
     assert_eq!(one.state(), ChangeState::Accepted);
-    let two = change_esim(&mut client, esim("two", [2, 3])).await;
+    let two = env.change(esim("two", [2, 3])).await;
     assert_eq!(two.device_count, 2);
 
-    let seen = thingspace.requests_to(ESIM_PLAN_PATH);
-    assert_eq!(seen.len(), 2);
-    for seen in &seen {
-        check_change(seen, "POST", &thingspace.secrets());
+    let sent = env.thingspace.requests_to(ESIM_PLAN_PATH);
+    assert_eq!(sent.len(), 2);
+    for request in &sent {
+        check_change(request, "POST", &env.thingspace.secrets());
     }
     let device = |number| {
         json!({"deviceIds": [
@@ -58,16 +53,16 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
         ]})
     };
     assert_eq!(
-        seen[0].json(),
+        sent[0].json(),
         json!({
             "devices": [device(1)],
             "accountName": "0000123456-00001",
             "servicePlan": "service plan name",
         })
     );
-    assert_eq!(seen[1].json()["devices"], json!([device(2), device(3)]));
+    assert_eq!(sent[1].json()["devices"], json!([device(2), device(3)]));
 
-    let token = &thingspace.requests_to(TOKEN_PATH)[0];
+    let token = &env.thingspace.requests_to(TOKEN_PATH)[0];
     assert_eq!(token.method, "POST");
     // Base64 of the key, a colon, and the secret.
     assert_eq!(
@@ -79,7 +74,7 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
         "application/x-www-form-urlencoded"
     );
     assert_eq!(token.body, "grant_type=client_credentials");
-    let log_in = &thingspace.requests_to(LOGIN_PATH)[0];
+    let log_in = &env.thingspace.requests_to(LOGIN_PATH)[0];
     assert_eq!(log_in.method, "POST");
     assert_eq!(log_in.header("content-type"), "application/json");
     let credentials = json!({
@@ -88,20 +83,19 @@ async fn an_esim_change_is_sent_as_the_documentation_shows_it() {
     });
     assert_eq!(log_in.json(), credentials);
     assert_eq!(
-        (thingspace.token_requests(), thingspace.login_count()),
+        (
+            env.thingspace.token_requests(),
+            env.thingspace.login_count()
+        ),
         (1, 1)
     );
 }
 
 #[tokio::test]
-async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_optional_members() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
+async fn a_5g_change_is_sent_as_documented_with_and_without_optional_members() {
+    let env = TestEnv::start().await;
 
-    change_five_g_bi(&mut client, five_g_bi("as documented", [1, 2])).await;
+    env.change(five_g_bi("as documented", [1, 2])).await;
 
     let mut full = five_g_bi("all members", [3]);
     let place = full.devices[0].primary_place_of_use.as_mut().unwrap();
@@ -116,7 +110,7 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
     full.devices[0]
         .device_ids
         .push(id("IMEI", "990000862471854"));
-    change_five_g_bi(&mut client, full).await;
+    env.change(full).await;
 
     let mut least = five_g_bi("least", [4]);
     least.current_service_plan.clear();
@@ -124,12 +118,12 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
     let address = address.as_mut().unwrap();
     address.address_line2.clear();
     address.country.clear();
-    change_five_g_bi(&mut client, least).await;
+    env.change(least).await;
 
-    let seen = thingspace.requests_to(FIVE_G_BI_PLAN_PATH);
-    assert_eq!(seen.len(), 3);
-    for seen in &seen {
-        check_change(seen, "POST", &thingspace.secrets());
+    let sent = env.thingspace.requests_to(FIVE_G_BI_PLAN_PATH);
+    assert_eq!(sent.len(), 3);
+    for request in &sent {
+        check_change(request, "POST", &env.thingspace.secrets());
     }
     let device = |number| {
         json!({
@@ -148,7 +142,7 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
         })
     };
     assert_eq!(
-        seen[0].json(),
+        sent[0].json(),
         json!({
             "accountName": ACCOUNT,
             "servicePlan": "Name of the plan being changed to",
@@ -156,7 +150,7 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
             "currentServicePlan": "Name of the plan being changed from",
         })
     );
-    let full = &seen[1].json()["deviceListWithServiceAddress"][0];
+    let full = &sent[1].json()["deviceListWithServiceAddress"][0];
     let kinds: Vec<String> = full["deviceIds"]
         .as_array()
         .unwrap()
@@ -180,7 +174,7 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
     let address = expected["primaryPlaceOfUse"]["address"].as_object_mut();
     address.unwrap().remove("addressLine2");
     assert_eq!(
-        seen[2].json(),
+        sent[2].json(),
         json!({
             "accountName": ACCOUNT,
             "servicePlan": "Name of the plan being changed to",
@@ -191,44 +185,30 @@ async fn a_5g_change_is_sent_as_the_documentation_shows_it_with_and_without_opti
 
 #[tokio::test]
 async fn a_5g_change_is_a_put_if_configured_and_an_esim_change_stays_a_post() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let setup = setup.set("thingspace.five_g_bi_http_method", "PUT");
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
+    let env =
+        TestEnv::start_with(|setup| setup.set("thingspace.five_g_bi_http_method", "PUT")).await;
 
-    let change = change_five_g_bi(&mut client, five_g_bi("put", [1])).await;
+    let change = env.change(five_g_bi("put", [1])).await;
     assert_eq!(change.state(), ChangeState::Accepted);
-    change_esim(&mut client, esim("post", [1])).await;
-    check_change(
-        &thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0],
-        "PUT",
-        &thingspace.secrets(),
-    );
-    check_change(
-        &thingspace.requests_to(ESIM_PLAN_PATH)[0],
-        "POST",
-        &thingspace.secrets(),
-    );
+    env.change(esim("post", [1])).await;
+    let secrets = env.thingspace.secrets();
+    for (path, method) in [(FIVE_G_BI_PLAN_PATH, "PUT"), (ESIM_PLAN_PATH, "POST")] {
+        check_change(&env.thingspace.requests_to(path)[0], method, &secrets);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_concurrent_calls_log_in_once_and_again_once_after_the_session_expired() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let gateway = setup.start().await;
-    let client = gateway.client().await;
+async fn a_hundred_concurrent_calls_log_in_once_and_once_more_after_the_session_expired() {
+    let env = TestEnv::start().await;
 
     for (round, log_ins) in [(0, 1), (1, 2)] {
-        // All are on their way before the first is answered.
-        thingspace.gather(100);
+        // All requests arrive before the first response.
+        env.thingspace.gather(100);
         let mut calls = JoinSet::new();
         for number in round * 100..(round + 1) * 100 {
-            let mut client = client.clone();
+            let mut caller = env.client.clone();
             calls.spawn(async move {
-                change_esim(&mut client, esim(&format!("key {number}"), [number])).await
+                make_change(&mut caller, esim(&format!("key {number}"), [number])).await
             });
         }
         let changes = calls.join_all().await;
@@ -237,13 +217,13 @@ async fn a_hundred_concurrent_calls_log_in_once_and_again_once_after_the_session
                 .iter()
                 .all(|change| change.state() == ChangeState::Accepted)
         );
-        assert_eq!(thingspace.executed(), (round + 1) * 100, "each once");
-        assert_eq!(thingspace.login_count(), log_ins);
-        assert_eq!(thingspace.token_requests(), 1);
-        thingspace.expire(AuthRefusal::SessionExpired);
+        assert_eq!(env.thingspace.executed(), (round + 1) * 100, "each once");
+        assert_eq!(env.thingspace.login_count(), log_ins);
+        assert_eq!(env.thingspace.token_requests(), 1);
+        env.thingspace.expire(AuthRefusal::SessionExpired);
     }
     assert_eq!(
-        thingspace.posts(),
+        env.thingspace.posts(),
         300,
         "those that were refused were sent once more"
     );
@@ -252,35 +232,32 @@ async fn a_hundred_concurrent_calls_log_in_once_and_again_once_after_the_session
 #[tokio::test]
 async fn an_expired_token_or_session_is_renewed_and_the_request_retried_once_for_every_refusal_format()
  {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    change_esim(&mut client, esim("first", [0])).await;
+    let env = TestEnv::start().await;
+    env.change(esim("first", [0])).await;
 
     let mut number = 0;
     for refusal in AuthRefusal::ALL {
         number += 1;
-        let (posts, executed) = (thingspace.posts(), thingspace.executed());
-        thingspace.expire(refusal);
-        let change = change_esim(&mut client, esim(&format!("{refusal:?}"), [number])).await;
+        let (posts, executed) = (env.thingspace.posts(), env.thingspace.executed());
+        env.thingspace.expire(refusal);
+        let change = env.change(esim(&format!("{refusal:?}"), [number])).await;
         assert_eq!(change.state(), ChangeState::Accepted, "{refusal:?}");
-        assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
-        assert_eq!(thingspace.executed() - executed, 1, "{refusal:?}");
-        let sent = thingspace.requests_to(ESIM_PLAN_PATH);
+        assert_eq!(env.thingspace.posts() - posts, 2, "{refusal:?}");
+        assert_eq!(env.thingspace.executed() - executed, 1, "{refusal:?}");
+        let sent = env.thingspace.requests_to(ESIM_PLAN_PATH);
         let [.., first, second] = sent.as_slice() else {
             panic!("two were sent");
         };
         assert_eq!(first.body, second.body);
 
-        // One that is refused again is not tried a third time.
-        let posts = thingspace.posts();
-        thingspace.respond_once(CallKind::Change, refusal.answer());
-        thingspace.respond_once(CallKind::Change, refusal.answer());
+        // A second refusal ends the retries.
+        let posts = env.thingspace.posts();
+        env.thingspace
+            .respond_once(CallKind::Change, refusal.fake_response());
+        env.thingspace
+            .respond_once(CallKind::Change, refusal.fake_response());
         let key = format!("{refusal:?} twice");
-        let status = expect_esim_error(&mut client, esim(&key, [100 + number])).await;
+        let status = env.change_error(esim(&key, [100 + number])).await;
         let expected = (
             Code::FailedPrecondition,
             "GATEWAY_CREDENTIALS",
@@ -288,24 +265,19 @@ async fn an_expired_token_or_session_is_renewed_and_the_request_retried_once_for
             Some("NO"),
         );
         assert_eq!(parse_error(&status).summary(), expected, "{refusal:?}");
-        assert_eq!(thingspace.posts() - posts, 2, "{refusal:?}");
-        // Nothing was executed, so the same key may send it yet.
-        let change = change_esim(&mut client, esim(&key, [100 + number])).await;
+        assert_eq!(env.thingspace.posts() - posts, 2, "{refusal:?}");
+        // Nothing was executed, so the same key can send the change.
+        let change = env.change(esim(&key, [100 + number])).await;
         assert_eq!(change.state(), ChangeState::Accepted, "{refusal:?}");
     }
 }
 
 #[tokio::test]
-async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let client = gateway.client().await;
+async fn refused_credentials_are_not_retried_at_once_by_concurrent_calls() {
+    let env = TestEnv::start().await;
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
     for _ in 0..40 {
-        thingspace.respond_once(
+        env.thingspace.respond_once(
             CallKind::Login,
             FakeResponse::error(400, code, "Wrong password"),
         );
@@ -313,9 +285,9 @@ async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
     for round in 0..2 {
         let mut calls = JoinSet::new();
         for number in round * 20..(round + 1) * 20 {
-            let mut client = client.clone();
+            let mut caller = env.client.clone();
             calls.spawn(async move {
-                expect_esim_error(&mut client, esim(&format!("key {number}"), [number])).await
+                expect_change_error(&mut caller, esim(&format!("key {number}"), [number])).await
             });
         }
         for status in calls.join_all().await {
@@ -328,19 +300,14 @@ async fn refused_credentials_are_not_tried_again_at_once_however_many_ask() {
             assert_eq!(parse_error(&status).summary(), expected);
         }
     }
-    // The second try is due a minute later, and the last: the fifth would lock the account.
-    assert_eq!(thingspace.login_count(), 1);
-    assert_eq!(thingspace.posts(), 0);
+    // The second attempt follows a minute later. The fifth would lock the account.
+    assert_eq!(env.thingspace.login_count(), 1);
+    assert_eq!(env.thingspace.posts(), 0);
 }
 
 #[tokio::test]
-async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_refused() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_more_is_rejected() {
+    let env = TestEnv::start().await;
     let mut request = five_g_bi("many", 0..10_000);
     for device in &mut request.devices {
         let place = device.primary_place_of_use.as_mut().unwrap();
@@ -361,22 +328,22 @@ async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_mo
     let mut more = request.clone();
     more.idempotency_key = "one more".into();
     more.devices.push(five_g_bi("", [10_000]).devices.remove(0));
-    let change = change_five_g_bi(&mut client, request).await;
+    let change = env.change(request).await;
     assert_eq!(
         (change.device_count, change.pending_count),
         (10_000, 10_000)
     );
-    let body = thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0].json();
+    let body = env.thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0].json();
     let devices = body["deviceListWithServiceAddress"].as_array().unwrap();
     assert_eq!(devices.len(), 10_000);
     assert_eq!(devices[9_999]["deviceIds"][0]["id"], meid(9_999));
 
-    let status = client.change_five_g_bi_plan(more).await.unwrap_err();
+    let status = env.change_error(more).await;
     let error = parse_error(&status);
     assert_eq!(
         (&*error.reason, &*error.fields),
         ("FIELD_INVALID", &["devices".into()][..])
     );
     assert!(status.message().contains("changes.max_devices_per_request"));
-    assert_eq!(thingspace.posts(), 1);
+    assert_eq!(env.thingspace.posts(), 1);
 }

@@ -1,5 +1,5 @@
-//! Every refusal of ThingSpace has one meaning, whichever operation it answers: the one that
-//! docs/thingspace-refusals.md says.
+//! Each refusal of ThingSpace has the same meaning for all operations, as documented in
+//! docs/thingspace-refusals.md.
 
 use std::{fs, path::Path};
 
@@ -7,15 +7,16 @@ use thingspace_gateway::proto::ChangeState;
 use tonic::{Code, Status};
 
 use crate::support::{
-    gateway::{Client, Setup, TestDir},
+    env::TestEnv,
+    gateway::{Client, Setup},
     requests::{esim, five_g_bi, parse_error},
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
 };
 
-/// A row of the document: an answer of ThingSpace, and what the change call returns.
+/// A row of the document: a response of ThingSpace, and the result of the change call.
 #[derive(Debug)]
 struct Row {
-    answer: String,
+    response: String,
     returns: [String; 4],
 }
 
@@ -25,7 +26,7 @@ enum Operation {
     FiveGBi,
 }
 
-/// The rows of the tables below a heading.
+/// Reads the rows of the tables below a heading.
 fn load_cases(heading: &str) -> Vec<Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/thingspace-refusals.md");
     let text = fs::read_to_string(path).expect("the document");
@@ -38,11 +39,11 @@ fn load_cases(heading: &str) -> Vec<Row> {
         .skip(2)
         .map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-            let [answer, code, reason, retry, executed] = cells[..] else {
+            let [response, code, reason, retry, executed] = cells[..] else {
                 panic!("not five cells: {line}");
             };
             Row {
-                answer: answer.to_owned(),
+                response: response.to_owned(),
                 returns: [code, reason, retry, executed].map(str::to_owned),
             }
         })
@@ -54,7 +55,7 @@ fn service(status: u16, code: &str, message: &str) -> FakeResponse {
     custom_response(status, &body.to_string())
 }
 
-/// With no pause after it, should it throttle.
+/// A response without a delay before the next request.
 fn custom_response(status: u16, body: &str) -> FakeResponse {
     FakeResponse::Custom(status, vec![("retry-after", "0")], body.to_owned())
 }
@@ -64,8 +65,7 @@ fn fault(status: u16, code: u32) -> FakeResponse {
     custom_response(status, &serde_json::json!({ "fault": fault }).to_string())
 }
 
-/// The ways in which ThingSpace gives an error code: as the code itself, and from the eSIM API in the
-/// message.
+/// The formats of an error code: in `errorCode`, and by the eSIM API in the message.
 fn error_code_responses(code: &str) -> Vec<FakeResponse> {
     let code = match code.trim_matches('`') {
         "another `INPUT_INVALID` code" => "INPUT_INVALID.SomethingNew".to_owned(),
@@ -88,7 +88,7 @@ fn error_code_responses(code: &str) -> Vec<FakeResponse> {
     ]
 }
 
-/// The answers of the other rows of the document.
+/// The responses of the other rows of the document.
 fn other_responses(row: &str) -> Vec<FakeResponse> {
     const HTML: &str = "<html><body>No</body></html>";
     const OAUTH: &str = r#"{"error":"invalid_request","error_description":"D"}"#;
@@ -181,22 +181,22 @@ async fn change(
     number: usize,
 ) -> Result<ChangeState, Status> {
     let key = format!("{operation:?}-{number}");
-    let answer = match operation {
+    let response = match operation {
         Operation::Esim => {
-            let answer = client.change_esim_plan(esim(&key, [number])).await;
-            answer?.into_inner().change
+            let response = client.change_esim_plan(esim(&key, [number])).await;
+            response?.into_inner().change
         }
         Operation::FiveGBi => {
-            let answer = client
+            let response = client
                 .change_five_g_bi_plan(five_g_bi(&key, [number]))
                 .await;
-            answer?.into_inner().change
+            response?.into_inner().change
         }
     };
-    Ok(answer.expect("a change").state())
+    Ok(response.expect("a change").state())
 }
 
-/// The result of a change call, as the document writes it.
+/// The result of a change call in the format of the document.
 fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
     match returned {
         Ok(state) => {
@@ -227,35 +227,31 @@ fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
 
 #[tokio::test]
 async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+    let mut env = TestEnv::start().await;
     let mut cases = Vec::new();
     for row in load_cases("Error codes") {
         cases.extend(
-            error_code_responses(&row.answer)
+            error_code_responses(&row.response)
                 .into_iter()
-                .map(|answer| (row.returns.clone(), answer)),
+                .map(|response| (row.returns.clone(), response)),
         );
     }
     for row in load_cases("Other responses") {
-        if row.answer == "no connection" {
+        if row.response == "no connection" {
             continue;
         }
-        let answers = other_responses(&row.answer).into_iter();
-        cases.extend(answers.map(|answer| (row.returns.clone(), answer)));
+        let responses = other_responses(&row.response).into_iter();
+        cases.extend(responses.map(|response| (row.returns.clone(), response)));
     }
     let mut wrong = Vec::new();
-    for (number, (expected, answer)) in cases.into_iter().enumerate() {
-        thingspace.respond_always(CallKind::Change, answer.clone());
+    for (number, (expected, response)) in cases.into_iter().enumerate() {
+        env.thingspace
+            .respond_always(CallKind::Change, response.clone());
         for operation in [Operation::Esim, Operation::FiveGBi] {
-            let returned = written(change(&mut client, operation, number).await);
+            let returned = written(change(&mut env.client, operation, number).await);
             if returned != expected {
                 wrong.push(format!(
-                    "{operation:?} {answer:?}: {returned:?}, not {expected:?}"
+                    "{operation:?} {response:?}: {returned:?}, not {expected:?}"
                 ));
             }
         }
@@ -264,7 +260,7 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
 }
 
 #[tokio::test]
-async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
+async fn the_sandbox_refuses_both_operations_with_the_documented_codes() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
     let rows = load_cases("Error codes");
@@ -272,18 +268,18 @@ async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
         ("73", "`REQUEST_FAILED.PlanChangeLimitExceeded`"),
         ("74", "`REQUEST_FAILED.DeviceNotFound`"),
     ] {
-        let row = rows.iter().find(|row| row.answer == code).expect(code);
+        let row = rows.iter().find(|row| row.response == code).expect(code);
         let mut esim = esim(scenario, [1]);
         esim.devices[0].iccid = format!("99949{scenario}0000000000001");
         let mut five_g_bi = five_g_bi(scenario, [1]);
         five_g_bi.idempotency_key = format!("5g-{scenario}");
         five_g_bi.devices[0].device_ids[0].id = format!("FF00000F{scenario}0001");
-        let answers = [
+        let responses = [
             client.change_esim_plan(esim).await.map(drop),
             client.change_five_g_bi_plan(five_g_bi).await.map(drop),
         ];
-        for answer in answers {
-            let refused = answer.expect_err("a refusal");
+        for response in responses {
+            let refused = response.expect_err("a refusal");
             let code_text = &parse_error(&refused).metadata["thingspace_code"];
             assert!(code_text.ends_with(code.trim_matches('`')), "{code_text}");
             assert_eq!(written(Err(refused)), row.returns, "{code}");
@@ -293,19 +289,16 @@ async fn the_sandbox_refuses_both_operations_with_the_codes_of_the_document() {
 
 #[tokio::test]
 async fn a_change_without_a_connection_is_not_sent_as_documented() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    // A log-in, so that the change itself is what finds no connection.
-    change(&mut client, Operation::Esim, 0).await.expect("OK");
-    let _down = thingspace.stop().await;
+    let mut env = TestEnv::start().await;
+    // The first change logs in, so that the second one finds no connection.
+    change(&mut env.client, Operation::Esim, 0)
+        .await
+        .expect("OK");
+    let _down = env.thingspace.stop().await;
     let row = load_cases("Other responses").pop().expect("a row");
-    assert_eq!(row.answer, "no connection");
+    assert_eq!(row.response, "no connection");
     for operation in [Operation::Esim, Operation::FiveGBi] {
-        let returned = change(&mut client, operation, 1).await;
+        let returned = change(&mut env.client, operation, 1).await;
         assert_eq!(written(returned), row.returns, "{operation:?}");
     }
 }

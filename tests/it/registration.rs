@@ -1,5 +1,4 @@
-//! The listener guard against the sandbox: what is registered is looked at, and changed only as
-//! `callbacks.register` says.
+//! Registration of the callback listener at the sandbox, by the modes of `callbacks.register`.
 
 use serde_json::{Value, json};
 use thingspace_gateway::{
@@ -9,15 +8,19 @@ use thingspace_gateway::{
 use thingspace_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 
-use crate::support::gateway::{Gateway, Setup, TEST_TIMEOUT, TestDir};
+use crate::support::{
+    gateway::{Gateway, Setup, TestDir, UNREACHABLE_URL},
+    http::{http_client, read_metrics, readiness},
+    requests::ACCOUNT,
+    wait::{eventually, eventually_some, in_time},
+};
 
-const ACCOUNT: &str = "0000123456-00001";
 const SECRET: &str = "planted-path-secret";
 const OLD: &str = "https://old.example.com:9002/hook/planted-token";
 const CARRIER: &str = "CarrierService";
 const PROFILE: &str = "DeviceProfileService";
 
-/// A sandbox that outlives gateways, and somebody who is logged in there.
+/// A sandbox that outlives gateways, and the session of another client.
 struct SandboxServer {
     base_url: String,
     client: reqwest::Client,
@@ -34,7 +37,7 @@ impl SandboxServer {
         let base_url = sandbox.base_url().to_string();
         let serving =
             tokio::spawn(async move { sandbox.run(std::future::pending()).await.unwrap() });
-        let client = reqwest::Client::new();
+        let client = http_client();
         let token = client
             .post(format!("{base_url}/ts/v1/oauth2/token"))
             .basic_auth("key", Some("secret"))
@@ -46,7 +49,7 @@ impl SandboxServer {
             .post(format!("{base_url}/m2m/v1/session/login"))
             .bearer_auth(&token)
             .header("content-type", "application/json")
-            .body(json!({"username": "somebody", "password": "else"}).to_string());
+            .body(json!({"username": "other", "password": "secret"}).to_string());
         let session: Value = json_of(session.send().await.unwrap()).await;
         let session = session["sessionToken"].as_str().unwrap().to_owned();
         Self {
@@ -72,17 +75,17 @@ impl SandboxServer {
     async fn register(&self, service: &str, url: &str) {
         let body = json!({"name": service, "url": url, "username": "old", "password": "older"});
         let request = self.client.post(self.url()).body(body.to_string());
-        let answer = self.authenticated(request).send().await.unwrap();
-        assert_eq!(answer.status(), 200);
+        let response = self.authenticated(request).send().await.unwrap();
+        assert_eq!(response.status(), 200);
     }
 
-    /// Each service with its URL and its user name, in the order of their names.
+    /// Returns the service, the URL and the user name of each listener, sorted by service.
     async fn registered(&self) -> Vec<(String, String, String)> {
-        let answer = self.authenticated(self.client.get(self.url())).send().await;
-        let answer = answer.unwrap().text().await.unwrap();
-        let listed: Vec<Value> = match answer.is_empty() {
+        let request = self.authenticated(self.client.get(self.url()));
+        let body = request.send().await.unwrap().text().await.unwrap();
+        let listed: Vec<Value> = match body.is_empty() {
             true => Vec::new(),
-            false => serde_json::from_str(&answer).unwrap(),
+            false => serde_json::from_str(&body).unwrap(),
         };
         let text = |one: &Value, name| one[name].as_str().unwrap_or_default().to_owned();
         let one = |one: &Value| {
@@ -112,8 +115,8 @@ impl Drop for SandboxServer {
     }
 }
 
-async fn json_of(answer: reqwest::Response) -> Value {
-    serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+async fn json_of(response: reqwest::Response) -> Value {
+    serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
 fn expected_registration(service: &str) -> (String, String, String) {
@@ -127,39 +130,24 @@ fn foreign_registration(service: &str) -> (String, String, String) {
     (service.into(), OLD.into(), "old".into())
 }
 
-async fn metrics(gateway: &Gateway) -> String {
-    let answer = reqwest::get(format!("http://{}/metrics", gateway.admin)).await;
-    answer.unwrap().text().await.unwrap()
-}
-
-/// Waits until the gauge says that so many services stand so, and answers with all metrics.
+/// Waits until the gauge counts this number of services in a state, and returns all metrics.
 async fn wait_for_gauge(gateway: &Gateway, state: &str, services: u64) -> String {
-    let wanted = |metrics: &str| {
-        metrics.lines().any(|line| {
-            line.starts_with("thingspace_gateway_registrations{")
-                && line.contains(&format!("thingspace_gateway_state=\"{state}\""))
-                && line.ends_with(&format!(" {services}"))
-        })
+    let is_gauge = |line: &str| {
+        line.starts_with("thingspace_gateway_registrations{")
+            && line.contains(&format!("thingspace_gateway_state=\"{state}\""))
+            && line.ends_with(&format!(" {services}"))
     };
-    let seen = async {
-        loop {
-            let metrics = metrics(gateway).await;
-            if wanted(&metrics) {
-                return metrics;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(TEST_TIMEOUT, seen)
-        .await
-        .expect("in time")
+    eventually_some("the gauge of listeners changes", async || {
+        Some(read_metrics(gateway).await).filter(|metrics| metrics.lines().any(is_gauge))
+    })
+    .await
 }
 
 fn lines<'l>(log: &'l str, message: &str) -> Vec<&'l str> {
     log.lines().filter(|line| line.contains(message)).collect()
 }
 
-/// Nothing secret is in what the gateway tells: neither its own nor somebody's.
+/// Fails if the output contains a secret of the gateway or of another client.
 fn assert_no_secrets(text: &str) {
     for secret in [
         SECRET,
@@ -177,17 +165,12 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     let directory = TestDir::new();
-    let gateway = platform.setup(&directory, "never").start().await;
+    let mut gateway = platform.setup(&directory, "never").start().await;
 
     let metrics = wait_for_gauge(&gateway, "other_url", 1).await;
     wait_for_gauge(&gateway, "missing", 1).await;
     wait_for_gauge(&gateway, "unknown", 0).await;
-    let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
-    assert_eq!(
-        ready.unwrap().status(),
-        200,
-        "drift is nothing to be unready for"
-    );
+    assert_eq!(readiness(&gateway).await, 200, "foreign registrations");
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
 
     let (code, log) = gateway.terminate().await;
@@ -201,11 +184,11 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn if_unclaimed_registers_only_where_no_listener_is() {
+async fn if_unclaimed_registers_only_services_without_a_listener() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     let directory = TestDir::new();
-    let gateway = platform.setup(&directory, "if_unclaimed").start().await;
+    let mut gateway = platform.setup(&directory, "if_unclaimed").start().await;
 
     wait_for_gauge(&gateway, "registered", 1).await;
     wait_for_gauge(&gateway, "other_url", 1).await;
@@ -221,7 +204,7 @@ async fn if_unclaimed_registers_only_where_no_listener_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_it_was() {
+async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     platform.register(PROFILE, OLD).await;
@@ -229,7 +212,7 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
     let setup = platform.setup(&directory, "replace");
     let starting = tokio::spawn(async move { setup.start().await });
 
-    // Somebody who looks all the while never sees a service without a listener.
+    // At no time is a service without a listener.
     let gap_free = async {
         loop {
             let registered = platform.registered().await;
@@ -245,10 +228,8 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
             }
         }
     };
-    tokio::time::timeout(TEST_TIMEOUT, gap_free)
-        .await
-        .expect("in time");
-    let gateway = starting.await.unwrap();
+    in_time(gap_free).await;
+    let mut gateway = starting.await.unwrap();
     let metrics = wait_for_gauge(&gateway, "registered", 2).await;
     let replaced = "thingspace_gateway_registration_attempts_total{";
     let replaced = metrics
@@ -282,15 +263,15 @@ async fn replace_registers_over_another_listener_without_a_gap_and_keeps_where_i
         .unwrap();
     assert!(kept.contains(OLD), "{kept}");
 
-    // The next start finds itself, and registers nothing.
-    let gateway = platform.setup(&directory, "replace").start().await;
+    // The next start finds its own registrations, and registers nothing.
+    let mut gateway = platform.setup(&directory, "replace").start().await;
     let metrics = wait_for_gauge(&gateway, "registered", 2).await;
     assert!(!metrics.contains("registrations_total{"), "{metrics}");
     gateway.terminate().await;
 }
 
 #[tokio::test]
-async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
+async fn replace_updates_the_credentials_of_its_own_registrations() {
     let platform = SandboxServer::start().await;
     for service in [CARRIER, PROFILE] {
         platform
@@ -298,10 +279,10 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
             .await;
     }
     let directory = TestDir::new();
-    let gateway = platform.setup(&directory, "if_unclaimed").start().await;
+    let mut gateway = platform.setup(&directory, "if_unclaimed").start().await;
     wait_for_gauge(&gateway, "wrong_credentials", 2).await;
     gateway.terminate().await;
-    let gateway = platform.setup(&directory, "replace").start().await;
+    let mut gateway = platform.setup(&directory, "replace").start().await;
     wait_for_gauge(&gateway, "registered", 2).await;
     assert_eq!(
         platform.registered().await,
@@ -313,7 +294,7 @@ async fn replace_puts_changed_credentials_in_place_of_its_own_former_ones() {
     let (_, log) = gateway.terminate().await;
     assert!(
         lines(&log, "replaced the registration").is_empty(),
-        "nobody else was there: {log}"
+        "only its own registrations: {log}"
     );
 }
 
@@ -323,16 +304,14 @@ async fn a_failed_listing_is_logged_and_changes_nothing() {
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
     let setup = platform.setup(&directory, "replace");
-    // Nobody listens there.
-    let setup = setup.set("thingspace.base_url", "http://127.0.0.1:9/api");
-    let gateway = setup.start().await;
-    let asked = async { while !metrics(&gateway).await.contains("\"not_sent\"") {} };
-    tokio::time::timeout(TEST_TIMEOUT, asked)
-        .await
-        .expect("in time");
+    let setup = setup.set("thingspace.base_url", UNREACHABLE_URL);
+    let mut gateway = setup.start().await;
+    eventually("the listing fails", async || {
+        read_metrics(&gateway).await.contains("\"not_sent\"")
+    })
+    .await;
     wait_for_gauge(&gateway, "unknown", 2).await;
-    let ready = reqwest::get(format!("http://{}/readyz", gateway.admin)).await;
-    assert_eq!(ready.unwrap().status(), 200);
+    assert_eq!(readiness(&gateway).await, 200);
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
     let (_, log) = gateway.terminate().await;
     assert!(lines(&log, "listeners are not known").len() <= 1, "{log}");

@@ -1,38 +1,34 @@
-//! The way to an OpenTelemetry collector: what the settings and the standard variables say together.
+//! Export to an OpenTelemetry collector: settings override the standard variables.
 
-use tokio::{io::AsyncReadExt as _, net::TcpListener, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
-use crate::support::{
-    gateway::{Setup, TEST_TIMEOUT, TestDir},
-    thingspace::FakeThingSpace,
-};
+use crate::support::{env::TestEnv, wait::in_time};
 
-/// Starts a gateway with this `telemetry.otlp_protocol` and these variables, and returns the first bytes
-/// that a collector gets from it.
+/// Starts a gateway with this `telemetry.otlp_protocol` and these variables. Returns the first bytes
+/// that a collector receives.
 async fn first_bytes(protocol: &str, variables: &[(&str, &str)]) -> String {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
     let collector = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
-    let mut setup = Setup::serve(&thingspace.base_url(), &directory)
-        .set("telemetry.otlp_endpoint", &endpoint)
-        .set("telemetry.otlp_protocol", protocol)
-        .env("OTEL_METRIC_EXPORT_INTERVAL", "50");
-    for (name, value) in variables {
-        setup = setup.env(name, value);
-    }
-    let _gateway = setup.start().await;
+    let _env = TestEnv::start_with(|setup| {
+        let setup = setup
+            .set("telemetry.otlp_endpoint", &endpoint)
+            .set("telemetry.otlp_protocol", protocol)
+            .env("OTEL_METRIC_EXPORT_INTERVAL", "50");
+        let variables = variables.iter();
+        variables.fold(setup, |setup, (name, value)| setup.env(name, value))
+    })
+    .await;
     let exchange = async {
         let (mut stream, _) = collector.accept().await.unwrap();
         let mut bytes = [0; 16];
         stream.read_exact(&mut bytes).await.unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     };
-    timeout(TEST_TIMEOUT, exchange).await.expect("an export")
+    in_time(exchange).await
 }
 
 #[tokio::test]
-async fn the_protocol_of_the_settings_stands_over_every_standard_variable() {
+async fn the_protocol_of_the_settings_overrides_every_standard_variable() {
     for name in [
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",

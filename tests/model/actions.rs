@@ -1,4 +1,4 @@
-//! What can happen next.
+//! The actions that are possible in each state.
 
 use stateright::{Model, Property};
 use thingspace_gateway::domain::{attribution::DeviceListStatus, state::ChangeState};
@@ -52,10 +52,10 @@ impl Model for Protocol {
             self.job_actions(*job, actions);
         }
         for post in &state.posts {
-            for answered in [true, false] {
+            for responded in [true, false] {
                 actions.push(Action::Execute {
                     post: *post,
-                    answered,
+                    responded,
                 });
             }
             actions.extend([
@@ -67,7 +67,7 @@ impl Model for Protocol {
         if self.devices[FOREIGN] != 0 && state.requests[FOREIGN].is_none() {
             actions.push(Action::ExecuteForeignRequest);
         }
-        if self.clock_leaps && state.seen_before_clock_change.is_none() {
+        if self.clock_can_be_set_back && state.seen_before_clock_change.is_none() {
             actions.push(Action::SetClockBack);
         }
         for request in 0..REQUESTS {
@@ -108,7 +108,7 @@ impl Protocol {
             }
             Phase::Dispatched => actions.push(Action::Send(job)),
             Phase::Waiting => actions.push(Action::TimeOut(job)),
-            Phase::Undispatched | Phase::Answered(_) => actions.push(Action::Record(job)),
+            Phase::Undispatched | Phase::Responded(_) => actions.push(Action::Record(job)),
         }
     }
 
@@ -136,7 +136,7 @@ impl Protocol {
                 actions.push(Action::Acknowledge { request, device });
             }
         }
-        // A stranger's request is confined to what `Callbacks::InTime` says.
+        // `CallbackTiming::InTime` also applies to the foreign request.
         let may_lose = request != FOREIGN || self.callback_timing == CallbackTiming::AnyTime;
         if may_lose && !requested.has_lost_callbacks && requested.stored != requested.devices {
             actions.push(Action::LoseRemainingCallbacks { request });
@@ -145,32 +145,32 @@ impl Protocol {
             let is_quiet = requested.is_complete()
                 || self.callback_timing == CallbackTiming::AnyTime
                 || self.flaw == Some(Flaw::SkipsQuietPeriod);
-            let bind = |list, listed| Action::Attribute {
+            let attribute = |list, listed| Action::Attribute {
                 request,
                 list,
                 listed,
             };
             let lists = self.lists(requested.devices);
-            actions.extend(lists.map(|listed| bind(DeviceListStatus::Received, listed)));
+            actions.extend(lists.map(|listed| attribute(DeviceListStatus::Received, listed)));
             match self.lookups {
                 Lookups::Unsupported if is_quiet => {
-                    actions.push(bind(DeviceListStatus::Unsupported, 0))
+                    actions.push(attribute(DeviceListStatus::Unsupported, 0))
                 }
                 Lookups::Unsupported => {}
-                _ if is_quiet => actions.push(bind(DeviceListStatus::Unanswered, 0)),
+                _ if is_quiet => actions.push(attribute(DeviceListStatus::Unanswered, 0)),
                 _ => {}
             }
         }
     }
 
-    /// The lists of a request's devices that ThingSpace may return.
+    /// Returns the device lists that ThingSpace can return for a request.
     fn lists(&self, devices: Devices) -> impl Iterator<Item = Devices> + '_ {
         let subsets = (0..=devices).filter(move |some| some & !devices == 0);
         subsets.filter(move |listed| {
-            let is_anothers = self.devices[..KEYS].contains(listed);
+            let is_another_change = self.devices[..KEYS].contains(listed);
             match self.lookups {
                 Lookups::MayFail => *listed == devices,
-                Lookups::Incomplete => *listed == devices || !is_anothers,
+                Lookups::Incomplete => *listed == devices || !is_another_change,
                 Lookups::AnyIncomplete => true,
                 Lookups::Unsupported => false,
             }
@@ -187,9 +187,9 @@ impl Protocol {
             }
             _ => {}
         }
-        if let (ChangeState::Accepted | ChangeState::Overdue, Some(bound)) =
+        if let (ChangeState::Accepted | ChangeState::Overdue, Some(request)) =
             (row.state, row.request)
-            && let Some(requested) = state.requests[usize::from(bound)]
+            && let Some(requested) = state.requests[usize::from(request)]
         {
             for device in [rules::A, rules::B, rules::C] {
                 if self.devices[key] & requested.devices & !requested.stored & device != 0 {
@@ -199,7 +199,7 @@ impl Protocol {
         }
     }
 
-    /// Whether nothing of a change can come any more.
+    /// True if the deadline of a change can pass.
     fn is_past_close_deadline(&self, state: &ModelState, key: usize) -> bool {
         let is_over = state.requests[key].is_none_or(RequestState::is_complete);
         let is_sent = !state.posts.iter().any(|post| post.key == key)
@@ -208,19 +208,19 @@ impl Protocol {
     }
 
     fn can_resolve_interrupted(&self, state: &ModelState, key: usize, replica: usize) -> bool {
-        let is_mine = |row: &ChangeRow| {
-            let mine = |job: &SendJob| {
+        let has_own_job = |row: &ChangeRow| {
+            let is_own = |job: &SendJob| {
                 job.post.key == key && job.post.replica == replica && job.post.fence == row.fence
             };
-            state.jobs.iter().any(mine)
+            state.jobs.iter().any(is_own)
         };
         state.rows[key]
             .as_ref()
-            .is_some_and(|row| row.state.is_in_flight() && !is_mine(row))
+            .is_some_and(|row| row.state.is_in_flight() && !has_own_job(row))
     }
 
-    /// Where nothing else happens, storing and the answer 200 are two steps. Elsewhere they are one,
-    /// which makes fewer states of it.
+    /// True if storing a callback and acknowledging it are two actions. In larger scenarios they are one
+    /// action, which reduces the number of states.
     pub fn has_separate_acknowledgement(&self) -> bool {
         self.calls[1] == 0 && self.devices[FOREIGN] == 0 && self.replicas == 1
     }

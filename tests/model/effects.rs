@@ -1,4 +1,4 @@
-//! What it does.
+//! The effects of each action.
 
 use thingspace_gateway::domain::{
     attribution::{Coverage, DeviceListStatus},
@@ -27,29 +27,29 @@ impl Protocol {
                 } else {
                     Phase::Undispatched
                 };
-                state.turn(job, next);
+                state.advance(job, next);
             }
             Action::DispatchWriteFails { job, written } => {
                 if written {
                     self.apply_sender_transition(state, job.post, &rules::dispatch());
                 }
-                state.turn(job, Phase::Undispatched);
+                state.advance(job, Phase::Undispatched);
             }
             Action::Send(job) => {
                 state.posts.push(job.post);
-                state.turn(job, Phase::Waiting);
+                state.advance(job, Phase::Waiting);
             }
             Action::TimeOut(job) if self.flaw == Some(Flaw::RetriesAfterTimeout) => {
-                state.turn(job, Phase::Dispatched);
+                state.advance(job, Phase::Dispatched);
             }
-            Action::TimeOut(job) => state.turn(job, Phase::Answered(PostResponse::None)),
+            Action::TimeOut(job) => state.advance(job, Phase::Responded(PostResponse::None)),
             Action::Record(job) => self.record(state, job),
-            Action::Execute { post, answered } => {
+            Action::Execute { post, responded } => {
                 state.remove_post(post);
                 state.executed[post.key] = (state.executed[post.key] + 1).min(2);
                 let devices = self.devices[post.key];
                 state.requests[post.key].get_or_insert(RequestState::new(devices));
-                if answered {
+                if responded {
                     state.deliver_response(post, PostResponse::Accepted);
                 }
             }
@@ -101,7 +101,7 @@ impl Protocol {
                 if self.flaw == Some(Flaw::EndsQuietPeriodAtRestart) {
                     for request in 0..REQUESTS {
                         if !state.has_change(request) {
-                            // Nothing is attributed where nothing fits.
+                            // No change fits.
                             let _none =
                                 self.attribute(state, request, DeviceListStatus::Unsupported, 0);
                         }
@@ -109,20 +109,20 @@ impl Protocol {
                 }
             }
             Action::ResolveInterrupted { key, .. } => {
-                let step = match state.rows[key]?.state {
+                let transition = match state.rows[key]?.state {
                     ChangeState::Queued => rules::not_sent(),
                     _ if self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart) => {
                         rules::not_sent()
                     }
                     _ => Transition::MarkOutcomeUnknown,
                 };
-                state.apply_transition(key, &step)?;
+                state.apply_transition(key, &transition)?;
             }
         }
         Some(())
     }
 
-    /// One transaction: the key, the devices, the intent.
+    /// Claims the key and the devices, and stores the intent, in one transaction.
     fn claim(&self, state: &mut ModelState, key: usize, replica: usize) {
         let owner = u8::try_from(replica).unwrap();
         let is_busy = (0..KEYS).any(|other| {
@@ -166,30 +166,30 @@ impl Protocol {
         }
     }
 
-    /// A step of a change's sender, if the journal takes it from this one.
+    /// Applies a transition of a sender. Returns false if the journal rejects it.
     fn apply_sender_transition(
         &self,
         state: &mut ModelState,
         post: Post,
-        step: &Transition,
+        transition: &Transition,
     ) -> bool {
-        let heard = state.requests_with_results();
-        let heard_by_clock = heard & !state.seen_before_clock_change.unwrap_or(0);
+        let seen = state.requests_with_results();
+        let seen_by_clock = seen & !state.seen_before_clock_change.unwrap_or(0);
         let Some(row) = &mut state.rows[post.key] else {
             return false;
         };
-        let is_senders = row.fence == post.fence
-            || matches!(step, Transition::Accept { .. })
+        let is_accepted = row.fence == post.fence
+            || matches!(transition, Transition::Accept { .. })
             || self.flaw == Some(Flaw::IgnoresFence);
-        let Some(next) = rules::after(row.state, step).filter(|_| is_senders) else {
+        let Some(next) = rules::after(row.state, transition).filter(|_| is_accepted) else {
             return false;
         };
         row.state = next;
-        match step {
+        match transition {
             Transition::Dispatch { .. } => {
                 row.was_dispatched = true;
                 (row.seen_before_dispatch, row.seen_before_dispatch_by_clock) =
-                    (heard, heard_by_clock);
+                    (seen, seen_by_clock);
             }
             Transition::Accept { .. } => row.request = u8::try_from(post.key).ok(),
             _ => {}
@@ -197,18 +197,18 @@ impl Protocol {
         true
     }
 
-    /// Writes what came of a POST. What the journal does not take is no news any more.
+    /// Stores the response to a POST, unless the journal rejects the transition.
     fn record(&self, state: &mut ModelState, job: SendJob) {
-        let step = match job.phase {
-            Phase::Answered(PostResponse::Accepted) => rules::accept(),
-            Phase::Answered(PostResponse::Refused) => rules::refuse(),
-            Phase::Answered(PostResponse::None) => Transition::MarkOutcomeUnknown,
+        let transition = match job.phase {
+            Phase::Responded(PostResponse::Accepted) => rules::accept(),
+            Phase::Responded(PostResponse::Refused) => rules::refuse(),
+            Phase::Responded(PostResponse::None) => Transition::MarkOutcomeUnknown,
             _ => rules::not_sent(),
         };
         if self.flaw == Some(Flaw::SendsBeforeIntent) {
             self.apply_sender_transition(state, job.post, &rules::dispatch());
         }
-        self.apply_sender_transition(state, job.post, &step);
+        self.apply_sender_transition(state, job.post, &transition);
         state.jobs.retain(|other| *other != job);
     }
 
@@ -220,16 +220,16 @@ impl Protocol {
         listed: Devices,
     ) -> Option<()> {
         let requested = state.requests[request]?;
-        let look = |listed| {
+        let select = |listed| {
             let rules = &self.rules;
             rules.attribute(&state.rows, request, requested, listed, self.flaw)
         };
-        // As `submit::attribution` does it: asked about only if a change comes into question.
-        look(None)?;
+        // Like `dispatch::attribution`, looks up the list only if a change comes into question.
+        select(None)?;
         let has_list = list == DeviceListStatus::Received;
-        let (key, coverage) = look(has_list.then_some(listed))?;
-        let may_bind = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
-        if coverage == Coverage::Whole && may_bind {
+        let (key, coverage) = select(has_list.then_some(listed))?;
+        let may_attribute = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
+        if coverage == Coverage::Whole && may_attribute {
             state.apply_transition(key, &rules::accept())?;
             let row = state.rows[key].as_mut()?;
             (row.request, row.is_attributed) = (u8::try_from(request).ok(), true);
@@ -237,14 +237,14 @@ impl Protocol {
         Some(())
     }
 
-    /// FINISHED is written with the last result.
+    /// Finishes a change in the transaction of its last result.
     pub fn complete(&self, state: &mut ModelState, key: usize) {
-        let bound = state.rows[key].and_then(|row| row.request);
-        let requested = bound.and_then(|request| state.requests[usize::from(request)]);
+        let request = state.rows[key].and_then(|row| row.request);
+        let requested = request.and_then(|request| state.requests[usize::from(request)]);
         let devices = self.devices[key];
         if requested.is_some_and(|of| of.stored & devices == devices) {
-            // Too late for a change that was given up: then it stays so.
-            let _given_up = state.apply_transition(key, &Transition::Finish);
+            // A closed change stays closed.
+            let _closed = state.apply_transition(key, &Transition::Finish);
         }
     }
 }

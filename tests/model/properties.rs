@@ -1,4 +1,4 @@
-//! What must hold in every state, and what some states must show lest nothing was explored.
+//! Properties of all states, and events that the exploration must reach.
 
 use stateright::Property;
 use thingspace_gateway::domain::state::ChangeState;
@@ -6,22 +6,23 @@ use thingspace_gateway::domain::state::ChangeState;
 use crate::protocol::{ChangeRow, FOREIGN, KEYS, ModelState, Protocol};
 
 pub const NO_DOUBLE_EXECUTION: &str = "ThingSpace executes no key twice";
-pub const NOT_SENT_IS_NOT_EXECUTED: &str = "what is NOT_SENT or REJECTED was not executed";
+pub const NOT_SENT_IS_NOT_EXECUTED: &str = "a NOT_SENT or REJECTED change was not executed";
 pub const ACKNOWLEDGED_IS_STORED: &str = "an acknowledged callback is in the journal";
-pub const NO_FOREIGN_ATTRIBUTION: &str =
-    "a change is bound to the request that it made, and to no other";
+pub const NO_FOREIGN_ATTRIBUTION: &str = "only the request of a change is attributed to it";
 pub const STATE_IS_PROVEN: &str =
-    "what is ACCEPTED was executed, and what is FINISHED has all its own results";
+    "an ACCEPTED change was executed, and a FINISHED change has all its results";
 
-pub const REACHES_ATTRIBUTED: &str = "an unknown outcome is bound by evidence, and FINISHED";
+pub const REACHES_ATTRIBUTED: &str =
+    "a request is attributed to an unknown change, which is FINISHED";
 pub const REACHES_CRASH_BEFORE_POST: &str = "a replica crashed between the intent and the POST";
-pub const REACHES_EARLY_CALLBACK: &str = "a callback came before the answer";
-pub const REACHES_CLOSED: &str = "an unknown outcome is given up";
-const REACHES_REARMED: &str = "what was not sent is sent by the other replica, and FINISHED";
+pub const REACHES_EARLY_CALLBACK: &str = "a callback arrives before the response";
+pub const REACHES_CLOSED: &str = "an unknown change is CLOSED";
+const REACHES_REARMED: &str = "an unsent change is sent by the other replica, and FINISHED";
 const REACHES_RETRY_FINDS_CHANGE: &str = "a retry at the other replica finds the change";
-const REACHES_SECOND_ATTRIBUTED: &str = "the second change is bound by evidence, and FINISHED";
+const REACHES_SECOND_ATTRIBUTED: &str =
+    "a request is attributed to the second change, which is FINISHED";
 const REACHES_FOREIGN_COMPLETE: &str =
-    "all the stranger's results are there, and the change is still unknown";
+    "all results of the foreign request are stored, and the change is still unknown";
 
 pub fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
     let mut all = vec![
@@ -29,9 +30,9 @@ pub fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
             state.executed.iter().all(|times| *times <= 1)
         }),
         Property::always(NOT_SENT_IS_NOT_EXECUTED, |_, state: &ModelState| {
-            let is_denied =
+            let is_not_executed =
                 |row: ChangeRow| matches!(row.state, ChangeState::NotSent | ChangeState::Rejected);
-            changes(state).all(|(key, row)| !is_denied(row) || state.executed[key] == 0)
+            changes(state).all(|(key, row)| !is_not_executed(row) || state.executed[key] == 0)
         }),
         Property::always(ACKNOWLEDGED_IS_STORED, |_, state: &ModelState| {
             let mut requests = state.requests.iter().flatten();

@@ -1,4 +1,4 @@
-//! What the model knows: its settings, its state, and what can happen to it.
+//! Parameters, state and actions of the model.
 
 use thingspace_gateway::domain::{
     attribution::DeviceListStatus,
@@ -7,55 +7,55 @@ use thingspace_gateway::domain::{
 
 use crate::rules::{self, Devices, Rules};
 
-/// Keys of clients: the first one's change, and another change of the same devices.
+/// Number of keys: one for each of two changes.
 pub const KEYS: usize = 2;
-/// Requests at ThingSpace: one for each key, and a stranger's.
+/// Index of the foreign request. The other requests have the index of their key.
 pub const FOREIGN: usize = KEYS;
 pub const REQUESTS: usize = KEYS + 1;
 pub const REPLICAS: usize = 2;
 
-/// What is explored.
+/// Parameters of a scenario.
 #[derive(Clone)]
 pub struct Protocol {
     pub rules: Rules,
     pub replicas: usize,
-    /// How often a client calls with each key.
+    /// Number of calls with each key.
     pub calls: [u8; KEYS],
-    /// The devices of each key's change, and of the stranger's request.
+    /// Devices of each change, and of the foreign request.
     pub devices: [Devices; REQUESTS],
     pub lookups: Lookups,
     pub callback_timing: CallbackTiming,
-    /// The stranger's first callback comes before any change is sent.
+    /// True if the first foreign callback arrives before any change is sent.
     pub is_foreign_request_early: bool,
-    /// The clock may be set back once.
-    pub clock_leaps: bool,
+    /// True if the clock can be set back once.
+    pub clock_can_be_set_back: bool,
     pub flaw: Option<Flaw>,
 }
 
-/// Whether ThingSpace lists a request's devices when it is asked before a binding.
+/// Responses to the lookup of a request's devices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lookups {
-    /// eSIM: sooner or later, or never.
+    /// eSIM: a complete list at any time, or never.
     MayFail,
-    /// As that. A list may be empty or lack devices, but what it has is not exactly another change's set.
+    /// Like `MayFail`, but the list can lack devices. It never equals the devices of another change.
     Incomplete,
-    /// A list may lack any devices.
+    /// The list can lack any devices.
     AnyIncomplete,
-    /// 5G Business Internet: there is no such list.
+    /// 5G Business Internet: no list exists.
     Unsupported,
 }
 
-/// What may be relied on of callbacks.
+/// Assumptions about callbacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallbackTiming {
-    /// What is not lost comes within `changes.attribution_quiet_period` of the one before, and within
-    /// `changes.close_after` of the POST. The stranger's are not lost.
+    /// A callback that is not lost arrives within `changes.attribution_quiet_period` of the previous one,
+    /// and within `changes.close_after` of the POST. Foreign callbacks are not lost.
     InTime,
-    /// They come when they like.
+    /// Callbacks arrive at any time.
     AnyTime,
 }
 
-/// What a broken protocol does.
+/// Deviations from the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flaw {
     RetriesAfterTimeout,
@@ -67,35 +67,35 @@ pub enum Flaw {
     SkipsQuietPeriod,
     SkipsDeviceList,
     ForgetsClosedChanges,
-    /// And forgets what was given up, which hides it, as it does once the change is no longer stored.
+    /// Also ignores closed changes, which would hide the deviation.
     AcceptsResultsFromBeforeDispatch,
-    /// Attributes what it finds at a start at once.
+    /// Attributes requests at a start without a quiet period.
     EndsQuietPeriodAtRestart,
-    /// Adds ThingSpace's list to what the callbacks named.
+    /// Merges ThingSpace's list with the devices of callbacks.
     MergesListWithCallbacks,
-    /// A closed change that has more devices than were seen is no rival.
+    /// Ignores a closed change with more devices than were seen.
     IgnoresLargerClosedRival,
-    /// Decides by clock times whether a result came before a change was sent.
+    /// Compares clock times to decide if a result precedes the dispatch.
     ComparesClockTimes,
     AcknowledgesBeforeStoring,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelState {
-    /// The journal: shared, atomic, durable.
+    /// The changes in the journal.
     pub rows: [Option<ChangeRow>; KEYS],
     pub requests: [Option<RequestState>; REQUESTS],
-    /// How often ThingSpace has executed each key: up to 2.
+    /// Number of executions of each key, up to 2.
     pub executed: [u8; KEYS],
-    /// Posts that ThingSpace has not come to yet. Sorted.
+    /// POSTs that ThingSpace has not handled yet, sorted.
     pub posts: Vec<Post>,
-    /// What the replicas are doing. Sorted.
+    /// Jobs of the replicas, sorted.
     pub jobs: Vec<SendJob>,
     pub is_up: [bool; REPLICAS],
     pub calls: [u8; KEYS],
-    /// The requests that had been heard of when the clock was set back, if it was.
+    /// Requests with results at the moment when the clock was set back.
     pub seen_before_clock_change: Option<u8>,
-    /// A call with a key came to a replica that had not made the change.
+    /// True if a repeated call arrived at the other replica.
     pub was_retried_elsewhere: bool,
 }
 
@@ -103,13 +103,13 @@ pub struct ModelState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChangeRow {
     pub state: ChangeState,
-    /// Counts the claims. Steps of an earlier claim's sender are refused.
+    /// Number of claims. Transitions of earlier claims are rejected.
     pub fence: u8,
     pub owner: u8,
     pub was_dispatched: bool,
-    /// Requests that were heard of before it was sent, by position.
+    /// Requests with results before the dispatch, by position.
     pub seen_before_dispatch: u8,
-    /// The same by the clock.
+    /// Requests with results before the dispatch, by the clock.
     pub seen_before_dispatch_by_clock: u8,
     pub request: Option<u8>,
     pub is_attributed: bool,
@@ -119,11 +119,11 @@ pub struct ChangeRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RequestState {
     pub devices: Devices,
-    /// Results that are in the journal.
+    /// Devices with a stored result.
     pub stored: Devices,
-    /// Callbacks that were answered with 200.
+    /// Devices with an acknowledged callback.
     pub acknowledged: Devices,
-    /// The callbacks that have not come are lost.
+    /// True if the remaining callbacks are lost.
     pub has_lost_callbacks: bool,
 }
 
@@ -142,16 +142,16 @@ pub struct SendJob {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Phase {
-    /// QUEUED is in the journal.
+    /// QUEUED is stored.
     Claimed,
-    /// DISPATCHED could not be written, or so it seemed.
+    /// The write of DISPATCHED failed, or seemed to fail.
     Undispatched,
-    /// DISPATCHED is in the journal, and nothing has left.
+    /// DISPATCHED is stored, and the POST is not sent yet.
     Dispatched,
-    /// The POST has left.
+    /// The POST is sent.
     Waiting,
-    /// The answer is not in the journal yet.
-    Answered(PostResponse),
+    /// The response is not stored yet.
+    Responded(PostResponse),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -178,7 +178,7 @@ pub enum Action {
     Record(SendJob),
     Execute {
         post: Post,
-        answered: bool,
+        responded: bool,
     },
     Refuse(Post),
     DoNotExecute(Post),
@@ -217,35 +217,37 @@ pub enum Action {
     Restart {
         replica: usize,
     },
-    /// What nobody sends any more, or so it seems from here: the owner's lease ran out.
+    /// Resolves a change in flight without a job, or after its owner's lease has expired.
     ResolveInterrupted {
         key: usize,
         replica: usize,
     },
 }
 
-// === impl State ===
+// === impl ModelState ===
 
 impl ModelState {
-    /// Requests that results have named, one bit each.
+    /// Requests with stored results, one bit each.
     pub fn requests_with_results(&self) -> u8 {
-        let heard = (0..REQUESTS).filter(|of| self.requests[*of].is_some_and(|of| of.stored != 0));
-        heard.fold(0, |heard, of| heard | 1 << of)
+        let has_results =
+            |index: &usize| self.requests[*index].is_some_and(|request| request.stored != 0);
+        let indices = (0..REQUESTS).filter(has_results);
+        indices.fold(0, |bits, index| bits | 1 << index)
     }
 
     pub fn has_change(&self, request: usize) -> bool {
         let rows = self.rows.iter().flatten();
         rows.filter_map(|row| row.request)
-            .any(|bound| usize::from(bound) == request)
+            .any(|attributed| usize::from(attributed) == request)
     }
 
-    pub fn apply_transition(&mut self, key: usize, step: &Transition) -> Option<()> {
+    pub fn apply_transition(&mut self, key: usize, transition: &Transition) -> Option<()> {
         let row = self.rows[key].as_mut()?;
-        row.state = rules::after(row.state, step)?;
+        row.state = rules::after(row.state, transition)?;
         Some(())
     }
 
-    pub fn turn(&mut self, job: SendJob, phase: Phase) {
+    pub fn advance(&mut self, job: SendJob, phase: Phase) {
         self.jobs.retain(|other| *other != job);
         self.jobs.push(SendJob { phase, ..job });
     }
@@ -257,17 +259,17 @@ impl ModelState {
         }
     }
 
-    /// An answer reaches whoever waits for it.
-    pub fn deliver_response(&mut self, post: Post, answer: PostResponse) {
+    /// Delivers a response to the waiting job.
+    pub fn deliver_response(&mut self, post: Post, response: PostResponse) {
         for job in &mut self.jobs {
             if job.post == post && job.phase == Phase::Waiting {
-                job.phase = Phase::Answered(answer);
+                job.phase = Phase::Responded(response);
             }
         }
     }
 }
 
-// === impl Requested ===
+// === impl RequestState ===
 
 impl RequestState {
     pub fn new(devices: Devices) -> Self {
@@ -279,7 +281,7 @@ impl RequestState {
         }
     }
 
-    /// Whether no callback will come any more.
+    /// True if no further callback arrives.
     pub fn is_complete(self) -> bool {
         self.has_lost_callbacks || self.stored == self.devices
     }

@@ -1,7 +1,5 @@
-//! The product's own rules, fed with what the model knows.
-//!
-//! A state of the model is small and comparable; `Change` and what attribution takes are made of it here,
-//! so that what is explored is the product's code and not a copy of it.
+//! Applies the gateway's own rules to the state of the model. The states of the model are small, and
+//! converted to the types of the gateway here.
 
 use std::convert::Infallible;
 
@@ -26,17 +24,17 @@ use thingspace_gateway::{
 
 use crate::protocol::{ChangeRow, Flaw, KEYS, RequestState};
 
-/// Devices, one bit each.
+/// A set of devices, one bit each.
 pub type Devices = u8;
-/// The only ones there are.
+/// All devices of the model.
 pub const A: Devices = 1;
 pub const B: Devices = 2;
 pub const C: Devices = 4;
 
-/// What a change's devices are called when one of ThingSpace's devices is named.
+/// The match of each device in a change.
 type DeviceMatches = [(Option<u32>, Match); 3];
 
-/// The changes that keys stand for.
+/// The change of each key.
 #[derive(Clone)]
 pub struct Rules {
     changes: [Change; KEYS],
@@ -44,7 +42,7 @@ pub struct Rules {
     request: UnattributedRequest,
 }
 
-/// The position of every DISPATCHED, and those of results from before and after it.
+/// Positions of DISPATCHED, and of results before and after it.
 const SENT: u64 = 10;
 const BEFORE: u64 = 5;
 const AFTER: u64 = 20;
@@ -73,7 +71,7 @@ impl Rules {
         }
     }
 
-    /// The change that made a request, if the product's rule finds one, and how the request covers it.
+    /// Returns the change that a request is attributed to, and its coverage.
     pub fn attribute(
         &self,
         rows: &[Option<ChangeRow>; KEYS],
@@ -90,13 +88,13 @@ impl Rules {
             if row.request.is_some() {
                 change.request_ids = vec![RequestId::parse("request").unwrap()];
             }
-            let heard = match flaw {
+            let seen_before = match flaw {
                 Some(Flaw::AcceptsResultsFromBeforeDispatch) => 0,
                 Some(Flaw::ComparesClockTimes) => row.seen_before_dispatch_by_clock,
                 _ => row.seen_before_dispatch,
             };
             let mut unattributed = self.request.clone();
-            if heard & (1 << request) != 0 {
+            if seen_before & (1 << request) != 0 {
                 unattributed.first_result_position = BEFORE;
             }
             let dispatched = row.was_dispatched.then_some(SENT);
@@ -118,12 +116,12 @@ impl Rules {
                 });
             }
         }
-        let one = select_candidate(&candidates)?;
+        let selected = select_candidate(&candidates)?;
         let key = self
             .changes
             .iter()
-            .position(|of| of.key == one.change.key)?;
-        Some((key, one.coverage))
+            .position(|change| change.key == selected.change.key)?;
+        Some((key, selected.coverage))
     }
 
     fn coverage(
@@ -134,8 +132,8 @@ impl Rules {
         flaw: Option<Flaw>,
     ) -> Coverage {
         let mut seen = SeenDevices::default();
-        let adds = flaw == Some(Flaw::MergesListWithCallbacks);
-        if listed.is_some() && !adds {
+        let merges_list = flaw == Some(Flaw::MergesListWithCallbacks);
+        if listed.is_some() && !merges_list {
             seen.mark_list_received();
         }
         for (index, (device, matched)) in self.matches[key].iter().enumerate() {
@@ -143,7 +141,7 @@ impl Rules {
                 seen.add_reported(*device, *matched);
             }
             if listed.unwrap_or(0) & (1 << index) != 0 {
-                if adds {
+                if merges_list {
                     seen.add_reported(*device, *matched);
                 } else {
                     seen.add_listed(*device, *matched);
@@ -157,9 +155,9 @@ impl Rules {
     }
 }
 
-/// The state after a step, by the product's table.
-pub fn after(state: ChangeState, step: &Transition) -> Option<ChangeState> {
-    state.after(step).ok()
+/// Returns the state after a transition, by the gateway's table.
+pub fn after(state: ChangeState, transition: &Transition) -> Option<ChangeState> {
+    state.after(transition).ok()
 }
 
 pub fn dispatch() -> Transition {
@@ -224,14 +222,14 @@ fn iccid(device: Devices) -> &'static str {
     }
 }
 
-fn match_device(demand: &ChangeRequest, device: Devices) -> (Option<u32>, Match) {
+fn match_device(request: &ChangeRequest, device: Devices) -> (Option<u32>, Match) {
     let reported = [ReportedId {
         kind: "iccid".into(),
         id: iccid(device).into(),
     }];
-    let count = u32::try_from(demand.devices.len()).unwrap();
+    let count = u32::try_from(request.devices.len()).unwrap();
     let found = find_device(rules().identifying_kinds, count, &reported, |key| {
-        let all = (0..).zip(&demand.devices);
+        let all = (0..).zip(&request.devices);
         let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id.clone())));
         Ok::<_, Infallible>(
             ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key))

@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector, as far as receiving goes: the services of the official stubs."""
+"""A fake OpenTelemetry collector that receives traces and metrics over gRPC or HTTP."""
 
 import threading
 from concurrent import futures
@@ -12,14 +12,14 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as tra
 
 
 class Collector:
-    """What arrived, whole and span by span."""
+    """The received requests, spans and metric names."""
 
     def __init__(self):
         self.received, self.spans, self.metric_names = b"", [], set()
-        self._news = threading.Condition()
+        self._changed = threading.Condition()
 
-    def take(self, request):
-        with self._news:
+    def record(self, request):
+        with self._changed:
             self.received += request.SerializeToString()
             for resource in getattr(request, "resource_spans", []):
                 names = {a.key: a.value.string_value for a in resource.resource.attributes}
@@ -28,13 +28,13 @@ class Collector:
             for resource in getattr(request, "resource_metrics", []):
                 for scope in resource.scope_metrics:
                     self.metric_names |= {metric.name for metric in scope.metrics}
-            self._news.notify_all()
+            self._changed.notify_all()
 
-    def wait(self, what, patience=60):
-        """What `what` makes of the spans, once it is true."""
-        with self._news:
-            assert self._news.wait_for(lambda: what(self.spans), patience), [s.name for s in self.spans]
-            return what(self.spans)
+    def wait_for(self, condition, timeout=60):
+        """Waits until condition(spans) is truthy, and returns its value."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: condition(self.spans), timeout), [s.name for s in self.spans]
+            return condition(self.spans)
 
 
 class _Traces(traces_grpc.TraceServiceServicer):
@@ -42,7 +42,7 @@ class _Traces(traces_grpc.TraceServiceServicer):
         self.collector = collector
 
     def Export(self, request, context):
-        self.collector.take(request)
+        self.collector.record(request)
         return traces.ExportTraceServiceResponse()
 
 
@@ -51,12 +51,12 @@ class _Metrics(metrics_grpc.MetricsServiceServicer):
         self.collector = collector
 
     def Export(self, request, context):
-        self.collector.take(request)
+        self.collector.record(request)
         return metrics.ExportMetricsServiceResponse()
 
 
-def over_grpc(collector):
-    """Serves OTLP over gRPC; answers the endpoint, and what ends it."""
+def serve_grpc(collector):
+    """Serves OTLP over gRPC. Returns the endpoint and a stop function."""
     server = grpc.server(futures.ThreadPoolExecutor(4))
     traces_grpc.add_TraceServiceServicer_to_server(_Traces(collector), server)
     metrics_grpc.add_MetricsServiceServicer_to_server(_Metrics(collector), server)
@@ -65,8 +65,8 @@ def over_grpc(collector):
     return f"http://127.0.0.1:{port}", lambda: server.stop(0).wait()
 
 
-def over_http(collector):
-    """Serves OTLP over HTTP; answers the endpoint, and what ends it."""
+def serve_http(collector):
+    """Serves OTLP over HTTP. Returns the endpoint and a stop function."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -78,13 +78,13 @@ def over_http(collector):
             }
             request, response = kinds[self.path]
             body = self.rfile.read(int(self.headers["content-length"]))
-            collector.take(request.FromString(body))
-            answer = response().SerializeToString()
+            collector.record(request.FromString(body))
+            body = response().SerializeToString()
             self.send_response(200)
             self.send_header("content-type", "application/x-protobuf")
-            self.send_header("content-length", str(len(answer)))
+            self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(body)
 
         def log_message(self, *arguments):
             pass
@@ -95,7 +95,7 @@ def over_http(collector):
 
 
 def attributes(span):
-    """A span's attributes, by name."""
+    """Returns the attributes of a span by name."""
     return {
         a.key: getattr(a.value, a.value.WhichOneof("value")) if a.value.WhichOneof("value") else None
         for a in span.attributes

@@ -1,4 +1,4 @@
-"""The gateway as a client in another language meets it: the real binary, real sockets."""
+"""Fixtures that start the real binary, and clients of it."""
 
 import json
 import os
@@ -18,17 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "python"
 BUF = Path(sys.executable).with_name("buf")
 
-# The longest that anything here may take: a hang fails instead of blocking the suite.
-PATIENCE = 60
+# Maximum seconds for each step. A test that hangs fails instead of blocking the suite.
+TIMEOUT = 60
 
-# What the gateway's first lines say, in this order.
-LISTENING = ("gRPC listens", "callbacks listen", "admin listens", "the sandbox is at")
+# The first log messages of the gateway, in this order.
+ADDRESS_MESSAGES = ("gRPC listens", "callbacks listen", "admin listens", "the sandbox is at")
 
 
 class Gateway:
-    """`serve` on free ports, with a sandbox unless a base URL is set; its log is read to the end.
+    """Runs `serve` on free ports, with a sandbox unless a base URL is set, and reads its log.
 
-    Names in capitals are environment variables, `__` stands for the dot of a setting."""
+    Names in capitals are environment variables. Other names are settings, with `__` for each dot."""
 
     def __init__(self, **settings):
         variables = {key: value for key, value in settings.items() if key.isupper()}
@@ -42,8 +42,8 @@ class Gateway:
         }
         settings = defaults | {key.replace("__", "."): value for key, value in settings.items()}
         flags = [f"--{key}={value}" for key, value in settings.items()]
-        ours = ("TSGW_", "OTEL_")
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)} | variables
+        excluded = ("TSGW_", "OTEL_")
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(excluded)} | variables
         self.process = subprocess.Popen(
             [binary(), "serve", *(["--sandbox"] if sandbox else []), *flags],
             stdin=subprocess.DEVNULL,
@@ -55,8 +55,8 @@ class Gateway:
         self.log, self._lines = [], queue.Queue()
         threading.Thread(target=self._read_log, daemon=True).start()
         try:
-            places = [self._listening(what) for what in LISTENING[: 4 if sandbox else 3]]
-            self.address, self.callbacks, self.admin = places[:3]
+            addresses = [self._read_address(message) for message in ADDRESS_MESSAGES[: 4 if sandbox else 3]]
+            self.address, self.callbacks, self.admin = addresses[:3]
         except BaseException:
             self.process.kill()
             raise
@@ -67,22 +67,22 @@ class Gateway:
             self._lines.put(line)
         self._lines.put(None)
 
-    def _listening(self, what):
-        """The address on the next line that says so."""
-        deadline = time.monotonic() + PATIENCE
+    def _read_address(self, message):
+        """Returns the address of the next log event with this message."""
+        deadline = time.monotonic() + TIMEOUT
         while True:
             line = self._lines.get(timeout=max(0, deadline - time.monotonic()))
             assert line is not None, "the gateway did not start:\n" + "".join(self.log)
             event = json.loads(line) if line.startswith("{") else {}
-            if event.get("message", "").startswith(what):
+            if event.get("message", "").startswith(message):
                 return event["address"]
 
     def stop(self):
-        """SIGTERM, and the exit code after the drain."""
+        """Sends SIGTERM and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=PATIENCE)
+            return self.process.wait(timeout=TIMEOUT)
         finally:
             self.process.kill()
 
@@ -95,7 +95,7 @@ def binary():
 
 @pytest.fixture
 def start():
-    """Starts gateways, and sees that each of them drains."""
+    """Starts gateways, and checks that each exits with 0."""
     started = []
 
     def start(**settings):
@@ -109,21 +109,21 @@ def start():
 
 @pytest.fixture
 def channel(start):
-    """A channel to a gateway of its own."""
+    """A channel to a new gateway."""
     with grpc.insecure_channel(start().address) as channel:
         yield channel
 
 
 @pytest.fixture(scope="session")
 def generated():
-    """Makes the example's stubs, as its manual says."""
+    """Generates the stubs of the Python example."""
     environment = os.environ | {"PATH": f"{BUF.parent}{os.pathsep}{os.environ['PATH']}"}
-    subprocess.run([BUF, "generate"], check=True, cwd=EXAMPLE, env=environment, timeout=PATIENCE)
+    subprocess.run([BUF, "generate"], check=True, cwd=EXAMPLE, env=environment, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="session")
 def stubs(generated):
-    """The messages, and the stub of `GatewayService`."""
+    """Returns the messages and the stub of `GatewayService`."""
     sys.path.insert(0, str(EXAMPLE))
     from thingspace.gateway.v1 import gateway_service_pb2, gateway_service_pb2_grpc, watch_pb2
 
@@ -133,14 +133,14 @@ def stubs(generated):
 
 @pytest.fixture(scope="session")
 def example(generated):
-    """Runs the example with these arguments."""
+    """Runs the Python example with these arguments."""
 
     def run(*arguments):
         return subprocess.run(
             [sys.executable, EXAMPLE / "change_esim_plans.py", *arguments],
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
         )
 
     return run

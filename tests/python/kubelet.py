@@ -1,7 +1,7 @@
-"""As much of a kubelet as it takes to start a rendered pod's processes: in the image's root directory,
-read-only, as the pod's user, with exactly the arguments, environment and files of the template.
+"""Starts the processes of a rendered pod as a kubelet does: in the read-only root directory of the image,
+as the pod's user, with the arguments, environment and files of the template.
 
-Everything runs in one network namespace of its own, where services are names in /etc/hosts.
+All pods share a network namespace, in which /etc/hosts resolves the services.
 """
 
 import base64
@@ -15,15 +15,15 @@ import subprocess
 import time
 from pathlib import Path
 
-PATIENCE = 60
+TIMEOUT = 60
 
 
 class Cluster:
-    """Rendered objects, and the network that their pods share."""
+    """Rendered objects, and the network of their pods."""
 
     def __init__(self, image, objects, directory):
         self.image, self.objects, self.directory = Path(image), objects, directory
-        # What the image says of its processes.
+        # Configuration of the image.
         self.config = json.loads((self.image.parent / "config.json").read_text())
         self.running = []
         holder = "ip link set lo up && echo up && exec sleep infinity"
@@ -74,7 +74,7 @@ class Container:
             if mount.get("readOnly"):
                 mounts.append(f"mount -o remount,bind,ro {shlex.quote(str(inside))}")
         self._hosts()
-        # The binds above it stay writable: a bind is remounted alone.
+        # Remounting this bind does not affect the binds above.
         mounts.append("mount -o remount,bind,ro {root}")
         words = [*self._command(), *self._arguments(fields)]
         script = " && ".join(m.format(root=shlex.quote(str(self.root))) for m in mounts)
@@ -90,7 +90,7 @@ class Container:
                 stderr=subprocess.STDOUT,
             )
 
-    # --- What the kubelet reads from the objects ---
+    # --- Configuration from the objects ---
 
     def _command(self):
         return self.container.get("command") or self.cluster.config["ENTRYPOINT"]
@@ -109,7 +109,7 @@ class Container:
                 reference = source["secretKeyRef"]
                 value = self._secret(reference["name"])[reference["key"]]
             else:
-                assert not source, f"not known here: {source}"
+                assert not source, f"unsupported source: {source}"
                 value = expand(variable["value"], environment)
             environment[variable["name"]] = value
         return environment
@@ -122,7 +122,7 @@ class Container:
     def _volume(self, name, volume):
         directory = self.cluster.directory / "volumes" / name
         if volume is None or "emptyDir" in volume or "persistentVolumeClaim" in volume:
-            # A disk: it outlives the container, and belongs to the pod's group.
+            # A disk that outlives the container and belongs to the pod's group.
             directory.mkdir(parents=True, exist_ok=True)
             os.chown(directory, 0, self.group)
             directory.chmod(0o2770)
@@ -155,10 +155,10 @@ class Container:
         etc.mkdir(exist_ok=True)
         (etc / "hosts").write_text("".join(f"127.0.0.1 {name}\n" for name in ["localhost", *services]))
 
-    # --- What the kubelet does then ---
+    # --- Probes and ends ---
 
     def probe(self, name):
-        """Whether one of the container's probes succeeds now."""
+        """Returns True if a probe of the container succeeds."""
         probe = self.container[name]
         ports = {port["name"]: port["containerPort"] for port in self.container.get("ports", [])}
         if "httpGet" in probe:
@@ -171,30 +171,30 @@ class Container:
             port = ports[probe["tcpSocket"]["port"]]
             check = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
         else:
-            # The kubelet's own: a plain Health/Check on a number.
+            # A gRPC probe: Health/Check on a port number.
             address = f"127.0.0.1:{probe['grpc']['port']}"
             check = [self.cluster.image / "thingspace-gateway", "healthcheck", "--address", address]
-        done = subprocess.run(self.cluster.in_network(*check), capture_output=True, timeout=PATIENCE)
+        done = subprocess.run(self.cluster.in_network(*check), capture_output=True, timeout=TIMEOUT)
         return done.returncode == 0
 
     def wait_for(self, name):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while not self.probe(name):
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.05)
 
     def wait(self):
-        """The exit code of a container that ends by itself, and what it said."""
-        return self.process.wait(timeout=PATIENCE), self.log.read_text()
+        """Waits for the end of a container, and returns its exit code and its log."""
+        return self.process.wait(timeout=TIMEOUT), self.log.read_text()
 
     def stop(self):
-        """SIGTERM, and the exit code."""
+        """Sends SIGTERM and returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=PATIENCE)
+        return self.process.wait(timeout=TIMEOUT)
 
 
 def expand(text, environment):
-    """Kubernetes' `$(NAME)`; one that is not known stays."""
-    known = lambda match: environment.get(match[1], match[0])
-    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", known, str(text))
+    """Expands `$(NAME)` as Kubernetes does. Unknown names are left unchanged."""
+    value = lambda match: environment.get(match[1], match[0])
+    return re.sub(r"\$\(([A-Za-z_][A-Za-z0-9_]*)\)", value, str(text))

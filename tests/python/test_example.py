@@ -1,4 +1,4 @@
-"""The example client, run as its manual says."""
+"""The Python example, run as its README describes."""
 
 
 def test_every_device_gets_its_result(start, example):
@@ -15,7 +15,7 @@ def test_every_device_gets_its_result(start, example):
     )
 
 
-def test_a_watch_that_the_server_ends_goes_on_where_it_stopped(start, example):
+def test_a_watch_that_the_server_ends_is_resumed(start, example):
     gateway = start(grpc__max_stream_age="1s", sandbox__callback_delay="3s")
     done = example("--target", gateway.address, "--devices", "5")
     assert done.returncode == 0, done.stderr
@@ -33,7 +33,7 @@ def test_the_same_key_is_the_same_change(start, example):
     assert len(ids) == 1
 
 
-def test_a_refused_field_is_printed_by_its_path(start, example):
+def test_an_invalid_field_is_printed_by_its_path(start, example):
     done = example("--target", start().address, "--plan", "it's")
     assert done.returncode == 1
     assert done.stderr.startswith("INVALID_ARGUMENT FIELD_INVALID: service_plan ")

@@ -1,4 +1,4 @@
-"""The image: the Dockerfile's steps, replayed by scripts/replay-image into a bare root directory."""
+"""The image: scripts/replay-image runs the steps of the Dockerfile in an empty root directory."""
 
 import json
 import os
@@ -19,13 +19,13 @@ def image():
     return Path(path)
 
 
-def test_the_dockerfile_has_nothing_to_complain_about():
+def test_the_dockerfile_passes_the_linter():
     hadolint = Path(sys.prefix) / "bin" / "hadolint"
     done = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_nothing_is_in_the_image_but_the_binary_its_licences_and_the_authorities(image):
+def test_the_image_contains_only_the_binary_its_licences_and_the_certificates(image):
     top = sorted(path.name for path in image.iterdir())
     assert top == ["etc", "licences", "thingspace-gateway", "tmp", "var"]
     programs = [path for path in image.rglob("*") if path.is_file() and os.access(path, os.X_OK)]
@@ -37,13 +37,13 @@ def test_nothing_is_in_the_image_but_the_binary_its_licences_and_the_authorities
     for licence in ["LICENSE", "NOTICE", "libc6-dev/copyright", "libgcc-12-dev/copyright"]:
         assert (image / "licences" / licence).is_file(), licence
     config = json.loads((image.parent / "config.json").read_text())
-    assert config["USER"] == "65532:65532" and not config["ENV"], "a variable would stand over a file"
+    assert config["USER"] == "65532:65532" and not config["ENV"], "an environment variable overrides the settings file"
     assert (image / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert (image / "var/lib/thingspace-gateway").stat().st_uid == 65532
 
 
 def test_every_crate_that_is_linked_has_its_licence_text_in_the_image(image):
-    """Judged by what `cargo tree` says now, so that a stale list is noticed."""
+    """Compares with `cargo tree`, to detect a stale list."""
     tree = ["cargo", "tree", "--locked", "--edges", "normal", "--prefix", "none", "--format", "{p}"]
     done = subprocess.run(tree, cwd=ROOT, capture_output=True, text=True, check=True)
     linked = {tuple(line.split()[:2]) for line in done.stdout.splitlines()}
@@ -59,7 +59,7 @@ def test_every_crate_that_is_linked_has_its_licence_text_in_the_image(image):
 
 
 def run(root, *arguments, writable=()):
-    """Runs the binary there as a non-root user, with a read-only root and nothing mounted but these."""
+    """Runs the binary as a non-root user with a read-only root and these writable mounts."""
     mounts = [f"mount --bind {root} {root}"]
     mounts += [f"mount -t tmpfs -o mode=1777 tmpfs {root}{path}" for path in writable]
     mounts += [f"mount -o remount,bind,ro {root}"]
@@ -68,7 +68,7 @@ def run(root, *arguments, writable=()):
     return subprocess.run(command, capture_output=True, text=True, env={"PATH": os.environ["PATH"]}, timeout=120)
 
 
-def test_the_binary_runs_with_nothing_beside_it_as_a_non_root_user_on_a_read_only_root(image, tmp_path):
+def test_the_binary_runs_alone_as_a_non_root_user_on_a_read_only_root(image, tmp_path):
     root = tmp_path / "bare"
     (root / "tmp").mkdir(parents=True)
     (root / "thingspace-gateway").write_bytes((image / "thingspace-gateway").read_bytes())

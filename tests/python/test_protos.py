@@ -1,25 +1,25 @@
-"""scripts/protos refuses a change of the contract that breaks the clients of a release."""
+"""scripts/protos rejects a change of the contract that breaks the clients of a release."""
 
 import os
 import shutil
 import subprocess
 
 import pytest
-from conftest import BUF, PATIENCE, ROOT
+from conftest import BUF, TIMEOUT, ROOT
 
 GIT = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com"]
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A repository with the protos, in which they were released as v1.0.0."""
+    """A repository whose tag v1.0.0 has the current protos."""
     for name in ("proto", "third_party"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "scripts").mkdir()
     for name in ("buf.yaml", "scripts/protos"):
         shutil.copy(ROOT / name, tmp_path / name)
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "Release"], ["tag", "v1.0.0"]):
-        subprocess.run([*GIT, *command], cwd=tmp_path, check=True, timeout=PATIENCE)
+        subprocess.run([*GIT, *command], cwd=tmp_path, check=True, timeout=TIMEOUT)
     return tmp_path
 
 
@@ -30,7 +30,7 @@ def check(checkout):
         capture_output=True,
         text=True,
         env=environment,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 
@@ -103,7 +103,7 @@ def test_an_addition_is_compatible(checkout, file, old, new):
         ),
     ],
 )
-def test_an_incompatible_change_is_refused(checkout, file, old, new, message):
+def test_an_incompatible_change_is_rejected(checkout, file, old, new, message):
     edit(checkout, file, old, new)
     done = check(checkout)
     assert done.returncode != 0

@@ -1,7 +1,7 @@
-"""The sandbox as the SDK that was generated from Verizon's API descriptions meets it.
+"""Checks the sandbox with the SDK that is generated from Verizon's API descriptions.
 
-Nothing of ours speaks here but the sandbox: what its answers look like is judged by somebody else's
-models. The SDK has no call for either plan change; the eSIM body is its model's nevertheless."""
+The models of the SDK parse all responses. The SDK has no call for either plan change, but it has a model
+of the eSIM body."""
 
 import base64
 import json
@@ -31,14 +31,14 @@ from verizon.models.log_in_request import LogInRequest
 from verizon.models.register_callback_request import RegisterCallbackRequest
 from verizon.verizon_client import VerizonClient
 
-from conftest import PATIENCE, binary
+from conftest import TIMEOUT, binary
 
 ACCOUNT = "0000123456-00001"
 KEY, SECRET, USER, PASSWORD = "sdk-key", "sdk-secret", "sdk-user", "sdk-password"
 
 
 class Sandbox:
-    """`sandbox` on a free port, with credentials to compare with."""
+    """Runs `sandbox` on a free port with fixed credentials."""
 
     def __init__(self):
         environment = {k: v for k, v in os.environ.items() if not k.startswith("TSGW_")} | {
@@ -69,7 +69,7 @@ class Sandbox:
         self._lines.put(None)
 
     def _address(self):
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT
         while True:
             line = self._lines.get(timeout=max(0, deadline - time.monotonic()))
             assert line is not None, "the sandbox did not start"
@@ -78,31 +78,31 @@ class Sandbox:
                 return event["address"]
 
     def ledger(self):
-        return requests.get(f"{self.base_url}/sandbox/ledger", timeout=PATIENCE).json()
+        return requests.get(f"{self.base_url}/sandbox/ledger", timeout=TIMEOUT).json()
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=PATIENCE)
+            return self.process.wait(timeout=TIMEOUT)
         finally:
             self.process.kill()
 
 
 @pytest.fixture
 def sandbox(monkeypatch):
-    """A sandbox, and the SDK's production environment pointing at it."""
+    """Starts a sandbox, and points the SDK's production environment at it."""
     sandbox = Sandbox()
     paths = {"THINGSPACE": "", "OAUTH_SERVER": "/ts/v1", "M2M": "/m2m"}
     servers = Configuration.environments[Environment.PRODUCTION]
-    ours = {server: sandbox.base_url + paths.get(server.name, "/nowhere") for server in servers}
-    monkeypatch.setitem(Configuration.environments, Environment.PRODUCTION, ours)
+    urls = {server: sandbox.base_url + paths.get(server.name, "/nowhere") for server in servers}
+    monkeypatch.setitem(Configuration.environments, Environment.PRODUCTION, urls)
     yield sandbox
     assert sandbox.stop() == 0
 
 
 def client_of(session=None, secret=SECRET):
     return VerizonClient(
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         thingspace_oauth_credentials=ThingspaceOauthCredentials(KEY, secret),
         vz_m2m_token_credentials=VZM2mTokenCredentials(session or "not yet"),
     )
@@ -111,8 +111,8 @@ def client_of(session=None, secret=SECRET):
 def log_in(password=PASSWORD):
     login = LogInRequest(username=USER, password=password)
     client = client_of()
-    answer = client.session_management.start_connectivity_management_session(body=login)
-    return answer.body.session_token
+    response = client.session_management.start_connectivity_management_session(body=login)
+    return response.body.session_token
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def client(sandbox):
 
 
 def change_plan(sandbox, client, *iccids):
-    """An eSIM plan change, its body made by the SDK's model."""
+    """Makes an eSIM plan change with a body of the SDK's model."""
     devices = [
         GIODeviceList(
             device_ids=[
@@ -132,31 +132,31 @@ def change_plan(sandbox, client, *iccids):
         )
         for number, iccid in enumerate(iccids)
     ]
-    asked = GIOProfileRequest(devices=devices, account_name=ACCOUNT, service_plan="a new plan")
-    answer = requests.post(
+    body = GIOProfileRequest(devices=devices, account_name=ACCOUNT, service_plan="a new plan")
+    response = requests.post(
         f"{sandbox.base_url}/m2m/v1/devices/profile/actions/serviceplan",
-        data=APIHelper.json_serialize(asked),
+        data=APIHelper.json_serialize(body),
         headers={
             "Authorization": f"Bearer {token(client).access_token}",
             "VZ-M2M-Token": client.config.vz_m2m_token_credentials.vz_m2m_token,
             "Content-Type": "application/json",
         },
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
-    assert answer.status_code == 200, answer.text
-    return answer.json()["requestId"]
+    assert response.status_code == 200, response.text
+    return response.json()["requestId"]
 
 
 def token(client):
     basic = base64.b64encode(f"{KEY}:{SECRET}".encode()).decode()
-    answer = client.oauth_authorization.request_token_thingspace_oauth(f"Basic {basic}")
-    return answer.body
+    response = client.oauth_authorization.request_token_thingspace_oauth(f"Basic {basic}")
+    return response.body
 
 
-def until(wanted):
-    deadline = time.monotonic() + PATIENCE
-    while not wanted():
-        assert time.monotonic() < deadline, "not in time"
+def eventually(condition):
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
 
 
 def test_a_token_is_the_same_one_for_its_hour(client):
@@ -166,7 +166,7 @@ def test_a_token_is_the_same_one_for_its_hour(client):
     assert 3500 < second.expires_in <= first.expires_in <= 3600
 
 
-def test_wrong_credentials_are_refused_in_the_shape_that_the_sdk_knows(sandbox):
+def test_wrong_credentials_are_refused_in_the_format_of_the_sdk(sandbox):
     basic = base64.b64encode(f"{KEY}:wrong".encode()).decode()
     with pytest.raises(OauthProviderException) as refused:
         client_of().oauth_authorization.request_token_thingspace_oauth(f"Basic {basic}")
@@ -188,7 +188,7 @@ def test_a_session_ends_with_its_log_out(client):
 
 def test_listeners_are_registered_listed_and_deregistered(client):
     callbacks = client.connectivity_callbacks
-    # No body at all is what was measured; the SDK makes nothing of it.
+    # The response is empty, as observed. The SDK returns no list for it.
     assert not callbacks.list_registered_callbacks(ACCOUNT).body
     for name in ["CarrierService", "DeviceProfileService", "CarrierService"]:
         listener = RegisterCallbackRequest(
@@ -212,30 +212,30 @@ def test_plans_have_names_and_codes_of_their_own(client):
     plans = client.service_plans.list_account_service_plans(ACCOUNT).body
     assert plans and all(plan.name and plan.code and plan.name != plan.code for plan in plans)
     assert all(plan.carrier_service_plan_code.isdigit() for plan in plans)
-    # The SDK leaves out what is 0 or empty.
+    # The SDK omits members that are 0 or empty.
     assert [getattr(plan, "size_kb", 0) for plan in plans] == [0, 0, 0, 1_048_576]
 
 
-def test_a_request_status_tells_each_device(sandbox, client):
-    # The second one's prefix is that of the scenario `lost_and_failed`.
+def test_a_request_status_lists_each_device(sandbox, client):
+    # The second device has the prefix of the scenario `lost_and_failed`.
     request = change_plan(sandbox, client, "89148000000800139708", "99949320000000000001")
-    until(lambda: sandbox.ledger()["devices_pending"] == 0)
+    eventually(lambda: sandbox.ledger()["devices_pending"] == 0)
     with pytest.raises(ConnectivityManagementResultException) as refused:
         client.account_requests.get_current_asynchronous_request_status(ACCOUNT, request)
     assert refused.value.error_code.startswith("UnifiedWebService.")
-    told = client.device_actions.get_asynchronous_request_status(ACCOUNT, request)
-    assert (told.body.request_id, told.body.status) == (request, "Failed")
-    # The page's `subRequests` is not the SDK's `subrequests`: it is read as it came.
-    each = json.loads(told.text)["subRequests"]
+    status = client.device_actions.get_asynchronous_request_status(ACCOUNT, request)
+    assert (status.body.request_id, status.body.status) == (request, "Failed")
+    # ThingSpace's page has `subRequests`, the SDK `subrequests`. So the text is parsed.
+    each = json.loads(status.text)["subRequests"]
     assert [one["status"] for one in each] == ["Success", "Failed"]
 
 
 def test_a_device_is_on_the_plan_that_it_was_changed_to(sandbox, client):
     iccid = "89148000000800139708"
-    asked = AccountDeviceListRequest(device_id=DeviceId(id=iccid, kind="iccid"))
+    request = AccountDeviceListRequest(device_id=DeviceId(id=iccid, kind="iccid"))
 
     def plan():
-        found = client.device_management.list_devices_information(asked).body
+        found = client.device_management.list_devices_information(request).body
         assert found.has_more_data is False
         (device,) = found.devices
         assert {(one.kind, one.id) for one in device.device_ids} >= {("iccid", iccid)}
@@ -243,5 +243,5 @@ def test_a_device_is_on_the_plan_that_it_was_changed_to(sandbox, client):
 
     assert plan() == "Sandbox Initial Plan"
     change_plan(sandbox, client, iccid)
-    until(lambda: sandbox.ledger()["devices_pending"] == 0)
+    eventually(lambda: sandbox.ledger()["devices_pending"] == 0)
     assert plan() == "a new plan"

@@ -1,4 +1,4 @@
-"""Traces and metrics as a collector and a Prometheus see them."""
+"""Traces and metrics, as a collector and Prometheus receive them."""
 
 import base64
 import re
@@ -11,7 +11,7 @@ import grpc
 import pytest
 from conftest import EXAMPLE
 from prometheus_client.parser import text_string_to_metric_families
-from upstream import CREDENTIALS, SESSION, TOKEN, ThingSpace, callback, post
+from fake_thingspace import CREDENTIALS, SESSION, TOKEN, FakeThingSpace, callback, post
 
 CHANGE = "thingspace.gateway.v1.GatewayService/ChangeEsimPlan"
 
@@ -34,11 +34,11 @@ def scrape(gateway):
 
 
 def samples(gateway, name, **labels):
-    """The sum of the samples of that name that have these labels."""
+    """Returns the sum of all samples with this name and these labels."""
     families = text_string_to_metric_families(scrape(gateway))
     found = [s for family in families for s in family.samples if s.name == name]
-    wanted = labels.items()
-    return sum(s.value for s in found if all(s.labels.get(k) == v for k, v in wanted))
+    expected = labels.items()
+    return sum(s.value for s in found if all(s.labels.get(k) == v for k, v in expected))
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
@@ -50,12 +50,12 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     request_id = str(uuid.uuid4())
 
     def early(_):
-        # A callback can arrive before the response to its request.
+        # A callback may come before the answer that it belongs to.
         assert post(gateway, callback(request_id, request.devices[0].iccid)) == 200
         return 200, {"requestId": request_id}
 
-    upstream = ThingSpace(early)
-    serve = otlp.over_grpc if protocol == "grpc" else otlp.over_http
+    upstream = FakeThingSpace(early)
+    serve = otlp.serve_grpc if protocol == "grpc" else otlp.serve_http
     endpoint, end = serve(received)
     settings = CREDENTIALS | {
         "thingspace__base_url": upstream.base_url,
@@ -82,7 +82,7 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
         results = [s for s in spans if s.links]
         return len(results) == 3 and results
 
-    results = received.wait(linked)
+    results = received.wait_for(linked)
     spans = [s for s in received.spans if s.trace_id.hex() == trace_id]
     (rpc,) = [s for s in spans if s.name == CHANGE]
     assert (rpc.parent_span_id.hex(), rpc.kind) == (caller, rpc.SPAN_KIND_SERVER)
@@ -107,9 +107,9 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     end()
 
 
-def test_the_metrics_agree_with_the_calls(start, stubs, tmp_path):
+def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
     pb, Stub = stubs
-    upstream = ThingSpace()
+    upstream = FakeThingSpace()
     settings = CREDENTIALS | {
         "thingspace__base_url": upstream.base_url,
         "callbacks__listen": "127.0.0.1:0",
@@ -162,25 +162,25 @@ def test_the_metrics_agree_with_the_calls(start, stubs, tmp_path):
     state = lambda name: samples(gateway, "thingspace_gateway_changes", thingspace_gateway_state=name)
     assert (state("FINISHED"), state("ACCEPTED"), state("QUEUED")) == (4, 1, 0)
     assert open_watches == 1
-    appended = lambda what: samples(
+    appended = lambda operation: samples(
         gateway, "thingspace_gateway_journal_write_duration_seconds_count",
-        thingspace_gateway_operation=what,
+        thingspace_gateway_operation=operation,
     )
     assert (appended("callback"), appended("claim"), appended("transition")) == (21, 6, 10)
     assert samples(gateway, "thingspace_gateway_journal_batch_size_sum") >= 37
 
-    # The manual names every metric, and no other.
+    # docs/telemetry.md lists exactly the exposed metrics.
     manual = (EXAMPLE.parents[1] / "docs" / "telemetry.md").read_text()
     described = set(re.findall(r"^\| `([a-z_]+)` \|", manual.partition("## Metrics")[2], re.M))
     exposed = {re.search(r"[a-z_]+", line[7:])[0] for line in scrape(gateway).splitlines() if line.startswith("# TYPE")}
-    # Those that only a collector, a late write, an unlisted address, registration or forwarding produces.
+    # Metrics that need a collector, an unlisted address, a registration or forwarding.
     rare = {
         name for name in described
         if any(word in name for word in ("_telemetry_", "_after_timeout_", "_outside_allow_cidrs_", "_registration", "_forward_"))
     }
     assert exposed - described == set() and described - exposed <= rare
 
-    # The gauge by state is computed from the journal again after a restart.
+    # The counts by state are read from the journal.
     assert gateway.stop() == 0
     gateway = start(**settings)
     assert (state("FINISHED"), state("ACCEPTED")) == (4, 1)
@@ -189,15 +189,15 @@ def test_the_metrics_agree_with_the_calls(start, stubs, tmp_path):
 def test_no_secret_name_or_address_is_in_any_span_metric_or_log_line(start, stubs, tmp_path):
     pb, Stub = stubs
     received = otlp.Collector()
-    endpoint, end = otlp.over_grpc(received)
+    endpoint, end = otlp.serve_grpc(received)
 
-    def answer(body):
-        # ThingSpace quotes rejected values in its errors.
+    def respond(body):
+        # ThingSpace repeats the invalid values.
         place = body["deviceListWithServiceAddress"][0]["primaryPlaceOfUse"]
         message = f"{place['customerName']['lastName']} at {place['address']['addressLine1']}?"
         return 400, {"errorCode": "UnifiedWebService.INPUT_INVALID.Address", "errorMessage": message}
 
-    upstream = ThingSpace(answer)
+    upstream = FakeThingSpace(respond)
     gateway = start(
         **CREDENTIALS,
         thingspace__base_url=upstream.base_url,

@@ -1,13 +1,16 @@
-/* A disk that is full or slow whenever a test says so, below one directory; and a wrong system clock.
+/* Simulates a full or slow disk below one directory, and a wrong system clock. Preloaded into the gateway.
  *
- * Preloaded into the gateway. A full disk is one on which no file can grow: what is there can be
- * overwritten, and a write that crosses the end of its file is cut there, as ext4 and xfs do it; or
- * one on which overwriting needs room as well, as btrfs and ZFS do it. A slow one takes its time for
- * each sync.
+ * A full disk is of one of two kinds. On the first, no file can grow: existing bytes can be overwritten,
+ * and a write that crosses the end of its file is cut there, as on ext4 and xfs. On the second, overwriting
+ * fails as well, as on btrfs and ZFS. A slow disk delays each sync.
  *
- * TSGW_DISK_DIRECTORY names the directory, TSGW_DISK_CONTROL a file of two 32-bit numbers and a 64-bit
- * one: whether it is full (1, or 2 for the second sort), how many milliseconds a sync takes, and by how
- * many seconds CLOCK_REALTIME is ahead. */
+ * TEST_DISK_DIRECTORY  the directory
+ * TEST_DISK_CONTROL    a file of two 32-bit numbers and a 64-bit number: the kind of full disk (0 if not
+ *                      full), the delay of a sync in milliseconds, and the seconds by which the wall clock
+ *                      is ahead
+ * TEST_CLOCK_OFFSET    seconds by which the wall clock is ahead, without a control file
+ *
+ * Monotonic clocks are never changed. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,6 +22,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +33,7 @@ struct control {
 };
 
 static struct control *control;
+static int64_t clock_offset;
 static char directory[4096];
 static size_t directory_length;
 
@@ -50,9 +55,11 @@ __attribute__((constructor)) static void begin(void) {
   real_fsync = dlsym(RTLD_NEXT, "fsync");
   real_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
   real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
-  const char *path = getenv("TSGW_DISK_CONTROL");
-  const char *of = getenv("TSGW_DISK_DIRECTORY");
-  if (!path || !of || !realpath(of, directory)) return;
+  const char *seconds = getenv("TEST_CLOCK_OFFSET");
+  if (seconds) clock_offset = atoll(seconds);
+  const char *path = getenv("TEST_DISK_CONTROL");
+  const char *below = getenv("TEST_DISK_DIRECTORY");
+  if (!path || !below || !realpath(below, directory)) return;
   directory_length = strlen(directory);
   int fd = open(path, O_RDONLY | O_CLOEXEC);
   if (fd < 0) return;
@@ -61,8 +68,8 @@ __attribute__((constructor)) static void begin(void) {
   if (mapped != MAP_FAILED) control = mapped;
 }
 
-/* Whether it is a file in the directory. */
-static int is_ours(int fd) {
+/* Returns true for a file below the directory. */
+static int is_in_directory(int fd) {
   char link[64], path[4096];
   snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
   ssize_t length = readlink(link, path, sizeof path - 1);
@@ -70,39 +77,39 @@ static int is_ours(int fd) {
          path[directory_length] == '/';
 }
 
-/* How much of a write fits into the file as it is; all of it unless the disk is full. */
-static size_t fits(int fd, size_t count, off_t offset) {
+/* Returns the number of bytes that can be written: all of them unless the disk is full. */
+static size_t writable(int fd, size_t count, off_t offset) {
   struct stat status;
-  if (!control || !control->full || !count || !is_ours(fd)) return count;
+  if (!control || !control->full || !count || !is_in_directory(fd)) return count;
   if (fstat(fd, &status) || !S_ISREG(status.st_mode)) return count;
   if (control->full == 2) return 0;
   if (offset < 0) offset = lseek(fd, 0, SEEK_CUR);
   if (offset >= status.st_size) return 0;
-  off_t room = status.st_size - offset;
-  return (off_t)count > room ? (size_t)room : count;
+  off_t left = status.st_size - offset;
+  return (off_t)count > left ? (size_t)left : count;
 }
 
 static int may_grow(int fd, off_t length) {
   struct stat status;
-  if (!control || !control->full || !is_ours(fd)) return 1;
+  if (!control || !control->full || !is_in_directory(fd)) return 1;
   return fstat(fd, &status) || length <= status.st_size;
 }
 
-static void wait_for(int fd) {
-  if (!control || !control->sync_ms || !is_ours(fd)) return;
+static void delay_sync(int fd) {
+  if (!control || !control->sync_ms || !is_in_directory(fd)) return;
   struct timespec time = {control->sync_ms / 1000, (control->sync_ms % 1000) * 1000000L};
   nanosleep(&time, NULL);
 }
 
 ssize_t write(int fd, const void *data, size_t count) {
-  size_t some = fits(fd, count, -1);
+  size_t some = writable(fd, count, -1);
   if (some || !count) return real_write(fd, data, some);
   errno = ENOSPC;
   return -1;
 }
 
 ssize_t pwrite64(int fd, const void *data, size_t count, off_t offset) {
-  size_t some = fits(fd, count, offset);
+  size_t some = writable(fd, count, offset);
   if (some || !count) return real_pwrite(fd, data, some, offset);
   errno = ENOSPC;
   return -1;
@@ -139,18 +146,35 @@ int posix_fallocate(int fd, off_t offset, off_t length) {
 }
 
 int fsync(int fd) {
-  wait_for(fd);
+  delay_sync(fd);
   return real_fsync(fd);
 }
 
 int fdatasync(int fd) {
-  wait_for(fd);
+  delay_sync(fd);
   return real_fdatasync(fd);
 }
 
-int clock_gettime(clockid_t clock, struct timespec *time) {
+int clock_gettime(clockid_t clock, struct timespec *now) {
   if (!real_clock_gettime) real_clock_gettime = dlsym(RTLD_NEXT, "clock_gettime");
-  int done = real_clock_gettime(clock, time);
-  if (!done && control && clock == CLOCK_REALTIME) time->tv_sec += control->clock_ahead;
-  return done;
+  int status = real_clock_gettime(clock, now);
+  if (!status && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+    now->tv_sec += clock_offset + (control ? control->clock_ahead : 0);
+  return status;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+  struct timespec exact;
+  (void)zone;
+  clock_gettime(CLOCK_REALTIME, &exact);
+  now->tv_sec = exact.tv_sec;
+  now->tv_usec = exact.tv_nsec / 1000;
+  return 0;
+}
+
+time_t time(time_t *into) {
+  struct timespec exact;
+  clock_gettime(CLOCK_REALTIME, &exact);
+  if (into) *into = exact.tv_sec;
+  return exact.tv_sec;
 }

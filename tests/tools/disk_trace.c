@@ -1,35 +1,33 @@
 /*
- * Records what a process does to the files below one directory, in order: a
- * library to be preloaded. tests/it/power rebuilds disks from the record.
+ * Records everything that a process does to the files below one directory, in order. A library for
+ * LD_PRELOAD; tests/it/power_loss reconstructs disks from the record.
  *
- *   DISK_TRACE_ROOT         the directory; no symbolic links in it
- *   DISK_TRACE_LOG          where the record goes; outside of the directory
- *   DISK_TRACE_CLOCK_AHEAD  seconds by which the wall clock is ahead
- *   DISK_TRACE_DIE_AT_SYNC  text and number, as in "-wal 3": the process is
- *                           killed when it is about to sync what it wrote to a
- *                           file whose name ends so, for that many'th time
+ *   TEST_TRACE_ROOT    the directory, without symbolic links
+ *   TEST_TRACE_LOG     path of the record, outside of the directory
+ *   TEST_CLOCK_OFFSET  seconds by which the wall clock is ahead
+ *   TEST_KILL_AT_SYNC  suffix and number, such as "-wal 3": kills the process before the third sync of
+ *                      written data of a file with this suffix
  *
- * The record, each with a line feed behind it:
+ * The record has one line for each operation:
  *
  *   O <ino> <path>            a file was created
- *   W <ino> <offset> <bytes>  written; then the bytes
- *   T <ino> <bytes>           cut, or made longer, to this many
- *   A <ino> <bytes>           made at least so long
- *   M <path>                  a directory was made
- *   N <from>\t<to>            renamed
- *   U <path>                  removed
+ *   W <ino> <offset> <bytes>  a write; the bytes follow
+ *   T <ino> <bytes>           a file was truncated or extended to this length
+ *   A <ino> <bytes>           a file was allocated up to this length
+ *   M <path>                  a directory was created
+ *   N <from>\t<to>            a file was renamed
+ *   U <path>                  a file was removed
  *   B <number> F <ino>        a sync of a file begins
  *   B <number> D <path>       a sync of a directory begins
- *   E <number>                it has ended, and well
- *   X <what>                  something that this cannot record
+ *   E <number>                the sync has succeeded
+ *   X <operation>             an operation that the record does not support
  *
- * A write and its line are one step for the others: a line that comes later
- * was done later. A sync has two lines, since what is written while it goes on
- * need not be part of it. The line of a write is behind the write and before
- * its return: who hears that something was done finds its line there.
+ * An operation and its line are atomic for other threads, so the lines have the order of the operations.
+ * A sync has two lines, because a write between them is not necessarily part of it. The line of a write is
+ * stored after the write and before its return: an observer of its effect finds the line.
  *
- * SQLite's -shm is memory that processes share and means nothing after a power
- * loss: it is left out.
+ * Files with the suffix -shm are SQLite's shared memory. They have no meaning after a power loss and are
+ * not recorded.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -53,10 +51,10 @@
 #define MAX_PATH 1024
 
 struct entry {
-    char kind; /* 0: none of ours; 'F' or 'D' */
-    char dirty; /* written to since its last sync */
+    char kind; /* 'F' or 'D'; 0 if not recorded */
+    char dirty; /* written since its last sync */
     ino_t ino;
-    char *path; /* from the root on */
+    char *path; /* relative to the root */
 };
 
 static struct entry table[MAX_FDS];
@@ -65,30 +63,30 @@ static char root[MAX_PATH];
 static size_t root_length;
 static int log_fd = -1;
 static long next_sync = 1;
-static long clock_ahead;
-static char die_suffix[64];
-static long die_at;
+static long clock_offset;
+static char kill_suffix[64];
+static long kill_at;
 
 #define REAL(name) \
     static __typeof__(&name) real; \
     if (!real) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 __attribute__((constructor)) static void start(void) {
-    const char *where = getenv("DISK_TRACE_ROOT");
-    const char *log = getenv("DISK_TRACE_LOG");
-    const char *ahead = getenv("DISK_TRACE_CLOCK_AHEAD");
-    const char *die = getenv("DISK_TRACE_DIE_AT_SYNC");
-    if (ahead) clock_ahead = atol(ahead);
-    if (die && sscanf(die, "%63s %ld", die_suffix, &die_at) != 2) abort();
-    if (!where || !log || strlen(where) >= sizeof root) abort();
-    strcpy(root, where);
+    const char *directory = getenv("TEST_TRACE_ROOT");
+    const char *log = getenv("TEST_TRACE_LOG");
+    const char *offset = getenv("TEST_CLOCK_OFFSET");
+    const char *kill_at_sync = getenv("TEST_KILL_AT_SYNC");
+    if (offset) clock_offset = atol(offset);
+    if (kill_at_sync && sscanf(kill_at_sync, "%63s %ld", kill_suffix, &kill_at) != 2) abort();
+    if (!directory || !log || strlen(directory) >= sizeof root) abort();
+    strcpy(root, directory);
     root_length = strlen(root);
     log_fd = (int)syscall(SYS_openat, AT_FDCWD, log,
                           O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0) abort();
 }
 
-/* A record that is not whole would be worse than none. */
+/* Aborts rather than store an incomplete record. */
 static void put(const char *line, size_t length, const void *data, size_t bytes) {
     struct iovec parts[3] = {
         {(void *)line, length}, {(void *)data, bytes}, {"\n", 1}};
@@ -96,7 +94,7 @@ static void put(const char *line, size_t length, const void *data, size_t bytes)
     if (syscall(SYS_writev, log_fd, parts, 3) != (long)whole) abort();
 }
 
-__attribute__((format(printf, 1, 2))) static void say(const char *format, ...) {
+__attribute__((format(printf, 1, 2))) static void record(const char *format, ...) {
     char line[2 * MAX_PATH + 64];
     va_list arguments;
     va_start(arguments, format);
@@ -106,7 +104,7 @@ __attribute__((format(printf, 1, 2))) static void say(const char *format, ...) {
     put(line, (size_t)length, "", 0);
 }
 
-/* The path from the root on; NULL when it is not below it, or left out. */
+/* Returns the path relative to the root, or NULL if it is not recorded. */
 static const char *below(const char *path) {
     if (!path || log_fd < 0 || strncmp(path, root, root_length) != 0) return NULL;
     const char *rest = path + root_length;
@@ -117,17 +115,17 @@ static const char *below(const char *path) {
     return rest;
 }
 
-static struct entry *ours(int fd) {
+static struct entry *traced(int fd) {
     if (fd < 0 || fd >= MAX_FDS || !table[fd].kind) return NULL;
     return &table[fd];
 }
 
-static void unable(int fd, const char *what) {
-    struct entry *entry = ours(fd);
+static void record_unsupported(int fd, const char *operation) {
+    struct entry *entry = traced(fd);
     if (!entry) return;
     int before = errno;
     pthread_mutex_lock(&lock);
-    say("X %s of %s", what, entry->path);
+    record("X %s of %s", operation, entry->path);
     pthread_mutex_unlock(&lock);
     errno = before;
 }
@@ -152,11 +150,11 @@ static int open_at(int dir, const char *path, int flags, mode_t mode) {
         table[fd].kind = S_ISDIR(after.st_mode) ? 'D' : 'F';
         int is_file = S_ISREG(after.st_mode);
         if (!was_there && is_file)
-            say("O %lu %s", (unsigned long)after.st_ino, rest);
+            record("O %lu %s", (unsigned long)after.st_ino, rest);
         else if (is_file && (flags & O_TRUNC) && before.st_size > 0)
-            say("T %lu 0", (unsigned long)after.st_ino);
+            record("T %lu 0", (unsigned long)after.st_ino);
         if (is_file && (flags & (O_DSYNC | O_APPEND)))
-            say("X flags %x of %s", (unsigned)flags, rest);
+            record("X flags %x of %s", (unsigned)flags, rest);
     }
     pthread_mutex_unlock(&lock);
     errno = error;
@@ -182,7 +180,7 @@ int creat64(const char *path, mode_t mode) { return creat(path, mode); }
 
 int close(int fd) {
     REAL(close);
-    if (ours(fd)) {
+    if (traced(fd)) {
         pthread_mutex_lock(&lock);
         table[fd].kind = 0;
         pthread_mutex_unlock(&lock);
@@ -193,7 +191,7 @@ int close(int fd) {
 /* --- Writing ---------------------------------------------------------- */
 
 static ssize_t write_at(int fd, const void *data, size_t count, off_t offset, int has_offset) {
-    struct entry *entry = ours(fd);
+    struct entry *entry = traced(fd);
     if (!entry || entry->kind != 'F') {
         return has_offset ? syscall(SYS_pwrite64, fd, data, count, offset)
                           : syscall(SYS_write, fd, data, count);
@@ -224,12 +222,12 @@ ssize_t pwrite64(int fd, const void *data, size_t count, off_t offset) {
 }
 
 static int truncate_to(int fd, off_t length) {
-    struct entry *entry = ours(fd);
+    struct entry *entry = traced(fd);
     if (!entry) return (int)syscall(SYS_ftruncate, fd, length);
     pthread_mutex_lock(&lock);
     int done = (int)syscall(SYS_ftruncate, fd, length);
     int error = errno;
-    if (done == 0) say("T %lu %ld", (unsigned long)entry->ino, (long)length);
+    if (done == 0) record("T %lu %ld", (unsigned long)entry->ino, (long)length);
     pthread_mutex_unlock(&lock);
     errno = error;
     return done;
@@ -238,13 +236,13 @@ int ftruncate(int fd, off_t length) { return truncate_to(fd, length); }
 int ftruncate64(int fd, off_t length) { return truncate_to(fd, length); }
 
 static int allocate(int fd, int mode, off_t offset, off_t length) {
-    struct entry *entry = ours(fd);
+    struct entry *entry = traced(fd);
     if (!entry) return (int)syscall(SYS_fallocate, fd, mode, offset, length);
-    if (mode != 0) unable(fd, "fallocate");
+    if (mode != 0) record_unsupported(fd, "fallocate");
     pthread_mutex_lock(&lock);
     int done = (int)syscall(SYS_fallocate, fd, mode, offset, length);
     int error = errno;
-    if (done == 0) say("A %lu %ld", (unsigned long)entry->ino, (long)(offset + length));
+    if (done == 0) record("A %lu %ld", (unsigned long)entry->ino, (long)(offset + length));
     pthread_mutex_unlock(&lock);
     errno = error;
     return done;
@@ -264,35 +262,35 @@ int posix_fallocate64(int fd, off_t offset, off_t length) {
 
 /* --- Syncing ---------------------------------------------------------- */
 
-static void maybe_die(struct entry *entry) {
+static void kill_if_due(struct entry *entry) {
     int was_dirty = entry->dirty;
     entry->dirty = 0;
     if (!was_dirty) return;
-    size_t length = strlen(entry->path), suffix = strlen(die_suffix);
-    if (die_at <= 0 || length < suffix) return;
-    if (strcmp(entry->path + length - suffix, die_suffix) != 0) return;
-    if (--die_at == 0) {
+    size_t length = strlen(entry->path), suffix = strlen(kill_suffix);
+    if (kill_at <= 0 || length < suffix) return;
+    if (strcmp(entry->path + length - suffix, kill_suffix) != 0) return;
+    if (--kill_at == 0) {
         raise(SIGKILL);
         for (;;) pause();
     }
 }
 
 static int sync_by(long call, int fd) {
-    struct entry *entry = ours(fd);
+    struct entry *entry = traced(fd);
     if (!entry) return (int)syscall(call, fd);
     pthread_mutex_lock(&lock);
-    maybe_die(entry);
+    kill_if_due(entry);
     long number = next_sync++;
     if (entry->kind == 'D')
-        say("B %ld D %s", number, entry->path);
+        record("B %ld D %s", number, entry->path);
     else
-        say("B %ld F %lu", number, (unsigned long)entry->ino);
+        record("B %ld F %lu", number, (unsigned long)entry->ino);
     pthread_mutex_unlock(&lock);
     int done = (int)syscall(call, fd);
     int error = errno;
     if (done == 0) {
         pthread_mutex_lock(&lock);
-        say("E %ld", number);
+        record("E %ld", number);
         pthread_mutex_unlock(&lock);
     }
     errno = error;
@@ -300,7 +298,7 @@ static int sync_by(long call, int fd) {
 }
 int fsync(int fd) { return sync_by(SYS_fsync, fd); }
 int fdatasync(int fd) { return sync_by(SYS_fdatasync, fd); }
-/* sync_file_range, sync and syncfs promise nothing here: they are not recorded. */
+/* sync_file_range, sync and syncfs guarantee nothing and are not recorded. */
 
 /* --- Directories ------------------------------------------------------ */
 
@@ -309,7 +307,7 @@ int mkdir(const char *path, mode_t mode) {
     pthread_mutex_lock(&lock);
     int done = (int)syscall(SYS_mkdirat, AT_FDCWD, path, mode);
     int error = errno;
-    if (rest && done == 0) say("M %s", rest);
+    if (rest && done == 0) record("M %s", rest);
     pthread_mutex_unlock(&lock);
     errno = error;
     return done;
@@ -320,7 +318,7 @@ static int remove_by(int flags, const char *path) {
     pthread_mutex_lock(&lock);
     int done = (int)syscall(SYS_unlinkat, AT_FDCWD, path, flags);
     int error = errno;
-    if (rest && done == 0) say("U %s", rest);
+    if (rest && done == 0) record("U %s", rest);
     pthread_mutex_unlock(&lock);
     errno = error;
     return done;
@@ -333,26 +331,26 @@ int rename(const char *from, const char *to) {
     pthread_mutex_lock(&lock);
     int done = (int)syscall(SYS_renameat, AT_FDCWD, from, AT_FDCWD, to);
     int error = errno;
-    if (done == 0 && old && new) say("N %s\t%s", old, new);
-    if (done == 0 && !old != !new) say("X rename across the root");
+    if (done == 0 && old && new) record("N %s\t%s", old, new);
+    if (done == 0 && !old != !new) record("X rename across the root");
     pthread_mutex_unlock(&lock);
     errno = error;
     return done;
 }
 
-/* --- What is not recorded, and so must not happen ---------------------- */
+/* --- Unsupported operations ------------------------------------------- */
 
 ssize_t writev(int fd, const struct iovec *parts, int count) {
-    unable(fd, "writev");
+    record_unsupported(fd, "writev");
     return syscall(SYS_writev, fd, parts, count);
 }
 ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t offset) {
     REAL(pwritev);
-    unable(fd, "pwritev");
+    record_unsupported(fd, "pwritev");
     return real(fd, parts, count, offset);
 }
 ssize_t copy_file_range(int in, off64_t *from, int out, off64_t *to, size_t count, unsigned flags) {
-    unable(out, "copy_file_range");
+    record_unsupported(out, "copy_file_range");
     return syscall(SYS_copy_file_range, in, from, out, to, count, flags);
 }
 int link(const char *from, const char *to) {
@@ -360,14 +358,14 @@ int link(const char *from, const char *to) {
     int error = errno;
     if (below(to)) {
         pthread_mutex_lock(&lock);
-        say("X link to %s", below(to));
+        record("X link to %s", below(to));
         pthread_mutex_unlock(&lock);
     }
     errno = error;
     return done;
 }
 static void *map(void *at, size_t length, int protection, int flags, int fd, off_t offset) {
-    if ((protection & PROT_WRITE) && (flags & MAP_SHARED)) unable(fd, "mmap for writing");
+    if ((protection & PROT_WRITE) && (flags & MAP_SHARED)) record_unsupported(fd, "mmap for writing");
     return (void *)syscall(SYS_mmap, at, length, protection, flags, fd, offset);
 }
 void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset) {
@@ -382,6 +380,6 @@ void *mmap64(void *at, size_t length, int protection, int flags, int fd, off_t o
 int clock_gettime(clockid_t clock, struct timespec *time) {
     REAL(clock_gettime);
     int done = real(clock, time);
-    if (done == 0 && clock == CLOCK_REALTIME) time->tv_sec += clock_ahead;
+    if (done == 0 && clock == CLOCK_REALTIME) time->tv_sec += clock_offset;
     return done;
 }

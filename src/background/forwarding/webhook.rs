@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use reqwest::{Client, header, redirect, retry};
+use reqwest::{Client, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use thingspace_loopback::is_loopback_url;
 use tokio::time::timeout;
 use url::Url;
 
@@ -16,12 +15,11 @@ use crate::{
     },
     journal::QueuedForward,
     telemetry::DropReason,
+    thingspace::no_retry_client,
 };
 
 /// Time for a delivery. ThingSpace itself waits about 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Time for the connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes that are read of a response body, so that its connection is reusable.
 const MAX_RESPONSE_BODY: usize = 16 * 1024;
 /// Time for a response body. A longer one would block a delivery although the status has arrived.
@@ -103,20 +101,8 @@ impl WebhookClient {
 
 /// Builds a client that neither follows redirects nor retries.
 fn build_client(url: &Url) -> Result<Client, DeliveryError> {
-    let mut builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .timeout(TIMEOUT)
-        .connect_timeout(CONNECT_TIMEOUT)
+    let builder = no_retry_client(url, TIMEOUT)
         .user_agent(concat!("thingspace-gateway/", env!("CARGO_PKG_VERSION")));
-    // Plain http needs no certificate authorities, which may be missing on the system.
-    if url.scheme() == "http" {
-        builder = builder.tls_certs_only([]);
-    }
-    // A proxy cannot reach our loopback interface.
-    if is_loopback_url(url) {
-        builder = builder.no_proxy();
-    }
     let built = builder.build();
     built.map_err(|_| DeliveryError::unavailable("cannot build the HTTP client"))
 }

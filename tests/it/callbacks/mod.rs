@@ -1,4 +1,4 @@
-//! From a callback on the wire to an event in a watch.
+//! Callbacks: delivery as events, duplicates and rejections.
 
 use serde_json::{Value, json};
 use thingspace_gateway::proto::{
@@ -12,13 +12,12 @@ use tokio::{
 };
 
 use crate::support::{
-    gateway::{Setup, TestDir},
+    env::TestEnv,
+    http::{http_client, post},
     requests::{
-        Watch, WatchTranscript, change_esim, change_five_g_bi, deliver, eid, esim, esim_callback,
-        esim_failure, five_g_bi, five_g_bi_callback, iccid, id, meid, post, summarize,
-        until_caught_up, watch_change, watch_request,
+        deliver, eid, esim, esim_callback, esim_failure, five_g_bi, five_g_bi_callback, iccid, id,
+        meid, summarize, until_caught_up, watch_change, watch_request,
     },
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
 };
 
 mod early;
@@ -27,24 +26,21 @@ const REQUEST: &str = "d1f08526-5443-4054-9a29-4456490ea9f8";
 const OTHER: &str = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
 
 #[tokio::test]
-async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() {
+    let env = TestEnv::start().await;
 
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("esim", [7])).await;
+    let change = env.change_as(REQUEST, esim("esim", [7])).await;
     assert_eq!(change.request_ids, [REQUEST]);
-    let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+    let mut watch = env.watch(watch_change(&change)).await;
     watch.read_until("state ACCEPTED").await;
-    let url = gateway.callback_url("DeviceProfileService");
+    let url = env.gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 7)).await;
-    let story = watch.read_to_end().await;
-    assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
-    let result = &story.results()[0];
+    let transcript = watch.read_to_end().await;
+    assert_eq!(
+        transcript.summaries(),
+        ["result 0 SUCCEEDED", "finished FINISHED"]
+    );
+    let result = &transcript.results()[0];
     let profile = EsimProfile {
         state: "ACTIVE".into(),
         profile_status: "ENABLE".into(),
@@ -70,26 +66,28 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
     assert!(result.receive_time.is_some());
     assert_eq!((&*result.evidence, &*result.raw_json), ("", ""));
 
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(OTHER.into()));
-    let change = change_five_g_bi(&mut client, five_g_bi("5g", [7])).await;
+    let change = env.change_as(OTHER, five_g_bi("5g", [7])).await;
     let request = WatchRequestRequest {
         include_raw: true,
         ..watch_change(&change)
     };
-    let mut watch = Watch::open(&mut client, request).await;
+    let mut watch = env.watch(request).await;
     watch.read_until("state ACCEPTED").await;
     let callback = five_g_bi_callback(OTHER, "5125550142");
-    deliver(&gateway.callback_url("CarrierService"), &callback).await;
-    let story = watch.read_to_end().await;
-    assert_eq!(story.short(), ["result 0 SUCCEEDED", "finished FINISHED"]);
-    let result = &story.results()[0];
+    deliver(&env.gateway.callback_url("CarrierService"), &callback).await;
+    let transcript = watch.read_to_end().await;
+    assert_eq!(
+        transcript.summaries(),
+        ["result 0 SUCCEEDED", "finished FINISHED"]
+    );
+    let result = &transcript.results()[0];
     let date = PlanChangeDetails {
         effective_date_text: "5/31/2018 12:00:00 AM".into(),
         effective_date: "2018-05-31".into(),
     };
     assert_eq!(result.service_plan_change, Some(date));
     assert_eq!(result.esim_profile, None);
-    // Sent by MEID, answered by MDN: the one device that was sent.
+    // The callback names an MDN. The request has only one device.
     assert_eq!(result.r#match(), Match::Assumed);
     assert_eq!(result.sent_ids, [id("meid", meid(7))]);
     assert_eq!(result.device_ids, [id("mdn", "5125550142")]);
@@ -103,7 +101,7 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
             "deviceResponse": callback["deviceResponse"],
         })
     );
-    let Some(Event::Finished(finished)) = &story.messages[1].event else {
+    let Some(Event::Finished(finished)) = &transcript.messages[1].event else {
         panic!("finished is last");
     };
     let change = finished.change.as_ref().expect("a change");
@@ -117,24 +115,19 @@ async fn the_documented_callbacks_reach_a_watch_with_their_typed_detail() {
 }
 
 #[tokio::test]
-async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_spelled() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("again", [1, 2])).await;
-    let mut watch = Watch::open(&mut client, watch_change(&change)).await;
+async fn a_repeated_callback_is_one_event_even_with_another_count_and_spelling() {
+    let mut env = TestEnv::start().await;
+    let change = env.change_as(REQUEST, esim("again", [1, 2])).await;
+    let mut watch = env.watch(watch_change(&change)).await;
     watch.read_until("state ACCEPTED").await;
 
-    let url = gateway.callback_url("DeviceProfileService");
+    let url = env.gateway.callback_url("DeviceProfileService");
     let mut posts = JoinSet::new();
     for count in [1, 1, 2, 2, 3] {
         let mut callback = esim_callback(REQUEST, 1);
         callback["callbackCount"] = json!(count);
         if count == 3 {
-            // As text, and the identifiers in another order and case.
+            // The count is a text, and the identifiers have another order and case.
             callback["callbackCount"] = json!("3");
             let ids = callback["deviceIds"].as_array_mut().unwrap();
             ids.reverse();
@@ -143,44 +136,46 @@ async fn a_callback_that_is_sent_again_is_one_event_however_it_is_counted_and_sp
         let url = url.clone();
         posts.spawn(async move { post(&url, callback.to_string()).await });
     }
-    let mut answers: Vec<String> = posts
+    let mut responses: Vec<String> = posts
         .join_all()
         .await
         .into_iter()
         .map(|(status, body)| format!("{status} {}", body["stored"].as_str().unwrap()))
         .collect();
-    answers.sort_unstable();
+    responses.sort_unstable();
     let duplicates = ["200 duplicate"; 4].into_iter();
-    assert_eq!(answers, duplicates.chain(["200 new"]).collect::<Vec<_>>());
+    assert_eq!(responses, duplicates.chain(["200 new"]).collect::<Vec<_>>());
 
-    // What comes next in the watch is the one, and then the other device's.
+    // The watch gets one event for the device, and then the other device's.
     assert_eq!(summarize(&watch.next().await), "result 0 SUCCEEDED");
     deliver(&url, &esim_failure(REQUEST, 2)).await;
-    let story = watch.read_to_end().await;
-    assert_eq!(story.short(), ["result 1 FAILED", "finished FINISHED"]);
-    let fault = story.results()[0].fault.clone().expect("a fault");
+    let transcript = watch.read_to_end().await;
+    assert_eq!(
+        transcript.summaries(),
+        ["result 1 FAILED", "finished FINISHED"]
+    );
+    let fault = transcript.results()[0].fault.clone().expect("a fault");
     assert_eq!(
         fault.code,
         "UnifiedWebService.REQUEST_FAILED.DeviceNotFound"
     );
-    // Also after a restart it is known.
-    assert_eq!(gateway.terminate().await.0, Some(0));
-    let gateway = setup.start().await;
-    let url = gateway.callback_url("DeviceProfileService");
+    // It is a duplicate after a restart as well.
+    env.restart().await;
+    let url = env.gateway.callback_url("DeviceProfileService");
     let again = post(&url, esim_callback(REQUEST, 1).to_string()).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
 }
 
 #[tokio::test]
 async fn invalid_callbacks_get_their_documented_response_and_the_process_survives() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory)
-        .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
-        .env("TSGW_CALLBACKS__PASSWORD", "planted-callback-password")
-        .env("TSGW_CALLBACKS__PATH_SECRET", "planted-path-secret");
-    let gateway = setup.start().await;
-    let service = gateway.callback_url("CarrierService");
+    let mut env = TestEnv::start_with(|setup| {
+        setup
+            .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
+            .env("TSGW_CALLBACKS__PASSWORD", "planted-callback-password")
+            .env("TSGW_CALLBACKS__PATH_SECRET", "planted-path-secret")
+    })
+    .await;
+    let service = env.gateway.callback_url("CarrierService");
     let url = format!("{service}/planted-path-secret");
     let good = five_g_bi_callback(REQUEST, "5125550142");
     let whole = good.to_string();
@@ -202,22 +197,22 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
         ),
     ];
     for (what, body) in malformed {
-        // Behind the path secret it is kept, and refused anywhere else.
-        let (status, answer) = post(&url, body.clone()).await;
+        // With the path secret it is quarantined, without it rejected.
+        let (status, response) = post(&url, body.clone()).await;
         assert_eq!(
-            (status, answer),
+            (status, response),
             (200, json!({"stored": "quarantined"})),
             "{what}"
         );
-        let (status, answer) = post(&service, body).await;
+        let (status, response) = post(&service, body).await;
         assert_eq!(
-            (status, &answer["error"]),
+            (status, &response["error"]),
             (400, &json!("malformed")),
             "{what}"
         );
     }
-    let (status, answer) = post(&url, vec![b' '; 2 << 20]).await;
-    assert_eq!((status, &answer["error"]), (413, &json!("too_large")));
+    let (status, response) = post(&url, vec![b' '; 2 << 20]).await;
+    assert_eq!((status, &response["error"]), (413, &json!("too_large")));
 
     let without = |change: &dyn Fn(&mut Value)| {
         let mut callback = good.clone();
@@ -247,51 +242,54 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
         ),
         (
             "another path",
-            format!("http://{}/", gateway.callbacks),
+            format!("http://{}/", env.gateway.callbacks),
             whole.clone(),
             (404, "not_found"),
         ),
     ] {
-        let (status, answer) = post(&url, body).await;
+        let (status, response) = post(&url, body).await;
         assert_eq!(
-            (status, answer["error"].as_str().unwrap()),
+            (status, response["error"].as_str().unwrap()),
             expected,
             "{what}"
         );
     }
-    let (status, answer) = post(&url, wrong).await;
-    assert_eq!((status, answer), (200, json!({"stored": "quarantined"})));
-    let browser = reqwest::Client::builder().no_proxy().build().unwrap();
-    let got = browser.get(&url).send().await.expect("an answer");
+    let (status, response) = post(&url, wrong).await;
+    assert_eq!((status, response), (200, json!({"stored": "quarantined"})));
+    let http = http_client();
+    let got = http.get(&url).send().await.expect("a response");
     assert_eq!(got.status(), 405);
 
-    // A body that breaks off, with a peer that then goes away.
-    let mut stream = TcpStream::connect(gateway.callbacks).await.unwrap();
+    // An incomplete body of a peer that disconnects.
+    let mut stream = TcpStream::connect(env.gateway.callbacks).await.unwrap();
     let head = "POST /callbacks/CarrierService/planted-path-secret HTTP/1.1\r\n\
                 Host: localhost\r\nContent-Length: 1000\r\n\r\n{\"requestId\"";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
-    let mut answer = String::new();
-    // What it says to somebody who hung up is its business.
-    let _read = stream.read_to_string(&mut answer).await;
-    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut response = String::new();
+    // Any response but 200 is allowed.
+    let _read = stream.read_to_string(&mut response).await;
+    assert!(!response.starts_with("HTTP/1.1 200"), "{response}");
 
-    // Nothing of it was stored; another content type keeps nothing out; and
-    // the password alone will do.
-    let answer = browser.post(&url).header("content-type", "text/html");
-    let answer = answer.body(whole.clone()).send().await.expect("an answer");
-    assert_eq!(answer.status(), 200);
+    // None of these callbacks is stored. The content type does not matter, and the password alone
+    // authenticates a callback.
+    let response = http.post(&url).header("content-type", "text/html");
+    let response = response
+        .body(whole.clone())
+        .send()
+        .await
+        .expect("a response");
+    assert_eq!(response.status(), 200);
     let again = post(&service, whole).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
-    let mut client = gateway.client().await;
-    let story = WatchTranscript::record(&mut client, until_caught_up(watch_request(REQUEST))).await;
+    let transcript = env.record(until_caught_up(watch_request(REQUEST))).await;
     assert_eq!(
-        story.short(),
+        transcript.summaries(),
         ["opened -", "result - SUCCEEDED", "bookmark"]
     );
-    let live = browser.get(format!("http://{}/livez", gateway.admin));
-    assert_eq!(live.send().await.expect("an answer").status(), 200);
-    let (code, log) = gateway.terminate().await;
+    let live = http.get(format!("http://{}/livez", env.gateway.admin));
+    assert_eq!(live.send().await.expect("a response").status(), 200);
+    let (code, log) = env.gateway.terminate().await;
     assert_eq!(code, Some(0));
     for secret in ["planted-path-secret", "wrong-password", "5125550142"] {
         assert!(!log.contains(secret), "{secret} is in the log");

@@ -1,33 +1,24 @@
-//! Changes and results by their names, and in lists.
+//! GetChange and ListChanges.
 
-use serde_json::json;
 use thingspace_gateway::proto::{
-    Change, ChangeState, DeviceOutcome, GetChangeRequest, ListChangesRequest,
-    ListDeviceResultsRequest, ListDevicesRequest, Outcome, WatchRequestRequest,
+    ChangeState, GetChangeRequest, ListChangesRequest, WatchRequestRequest,
 };
 use tonic::Code;
 
 use super::{REQUEST, UNKNOWN_ID};
 use crate::support::{
-    gateway::{Client, Setup, TestDir},
+    env::TestEnv,
     requests::{
-        ACCOUNT, Watch, change_esim, change_five_g_bi, change_ids, deliver, eid, esim,
-        esim_callback, esim_failure, expect_esim_error, five_g_bi, get_by_key, iccid, id, meid,
-        outcomes, parse_error, states, watch_key,
+        ACCOUNT, Watch, change_ids, eid, esim, five_g_bi, iccid, id, meid, parse_error, states,
+        watch_key,
     },
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
 };
 
 #[tokio::test]
-async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("key", [1])).await;
+async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
+    let mut env = TestEnv::start().await;
+    let change = env.change_as(REQUEST, esim("key", [1])).await;
     assert_eq!(change.service_plan, "service plan name");
     assert_eq!(
         (&*change.account_name, &*change.client_reference),
@@ -52,8 +43,8 @@ async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
         by("", REQUEST, "", ""),
         by("", "", ACCOUNT, "key"),
     ] {
-        let answer = client.get_change(request).await.unwrap().into_inner();
-        assert_eq!(answer.change.as_ref(), Some(&change));
+        let response = env.client.get_change(request).await.unwrap().into_inner();
+        assert_eq!(response.change.as_ref(), Some(&change));
     }
     for (request, field) in [
         (by("", "", "", ""), "change_id"),
@@ -63,7 +54,7 @@ async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
         (by("", "", "", "key"), "account_name"),
         (by("no-uuid", "", "", ""), "change_id"),
     ] {
-        let error = parse_error(&client.get_change(request.clone()).await.unwrap_err());
+        let error = parse_error(&env.client.get_change(request.clone()).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
         assert_eq!(
             (error.summary(), &*error.fields[0]),
@@ -78,7 +69,7 @@ async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
         by("", "", ACCOUNT, "another"),
         by("", "", "0000654321-00001", "key"),
     ] {
-        let status = client.get_change(request.clone()).await.unwrap_err();
+        let status = env.client.get_change(request.clone()).await.unwrap_err();
         assert_eq!(parse_error(&status).summary(), missing, "{request:?}");
     }
     let watch = WatchRequestRequest {
@@ -86,30 +77,28 @@ async fn a_change_is_found_by_each_of_its_names_and_by_no_two_at_once() {
         ..WatchRequestRequest::default()
     };
     for request in [watch, watch_key("another")] {
-        let status = Watch::try_open(&mut client, request).await.err().unwrap();
+        let status = Watch::try_open(&mut env.client, request)
+            .await
+            .err()
+            .unwrap();
         assert_eq!(parse_error(&status).summary(), missing);
     }
 }
 
 #[tokio::test]
 async fn changes_are_listed_newest_first_by_filter_and_page() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    let a = change_esim(&mut client, esim("a", [1, 2])).await;
+    let mut env = TestEnv::start().await;
+    let a = env.change(esim("a", [1, 2])).await;
     let mut elsewhere = five_g_bi("b", [1]);
     elsewhere.account_name = "0000654321-00001".into();
-    let b = change_five_g_bi(&mut client, elsewhere).await;
-    thingspace.respond_once(
+    let b = env.change(elsewhere).await;
+    env.thingspace.respond_once(
         CallKind::Change,
         FakeResponse::error(400, "X.REQUEST_FAILED.DeviceNotFound", ""),
     );
-    expect_esim_error(&mut client, esim("c", [2, 3])).await;
-    let d = change_esim(&mut client, esim("d", [40])).await;
-    let c = get_by_key(&mut client, "c").await.unwrap();
+    env.change_error(esim("c", [2, 3])).await;
+    let d = env.change(esim("d", [40])).await;
+    let c = env.get("c").await;
     let all = [&d, &c, &b, &a].map(|change| change.change_id.clone());
 
     let filter = ListChangesRequest::default;
@@ -192,7 +181,7 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
             vec![&a],
         ),
     ] {
-        let page = client.list_changes(request).await.unwrap().into_inner();
+        let page = env.client.list_changes(request).await.unwrap().into_inner();
         let expected: Vec<&str> = expected.iter().map(|change| &*change.change_id).collect();
         assert_eq!(change_ids(&page.changes), expected, "{what}");
     }
@@ -203,7 +192,8 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
     };
     let mut listed = Vec::new();
     loop {
-        let page = client
+        let page = env
+            .client
             .list_changes(request.clone())
             .await
             .unwrap()
@@ -215,8 +205,8 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         }
         request.page_token = page.next_page_token;
         if listed.len() == 1 {
-            // What is made meanwhile moves no page.
-            change_esim(&mut client, esim("e", [5])).await;
+            // A new change does not move the next page.
+            env.change(esim("e", [5])).await;
         }
     }
     assert_eq!(listed, all);
@@ -242,228 +232,11 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         (negative, "page_size"),
         (unknown_kind, "device.kind"),
     ] {
-        let error = parse_error(&client.list_changes(request).await.unwrap_err());
+        let error = parse_error(&env.client.list_changes(request).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
         assert_eq!(
             (error.summary(), error.fields.as_slice()),
             (expected, &[field.to_owned()][..])
         );
-    }
-}
-
-#[tokio::test]
-async fn results_and_devices_are_listed_by_outcome_and_identifier() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("key", 0..5)).await;
-    let url = gateway.callback_url("DeviceProfileService");
-    let mut interim = esim_callback(REQUEST, 3);
-    interim["status"] = json!("warning");
-    deliver(&url, &interim).await;
-    deliver(&url, &esim_callback(REQUEST, 1)).await;
-    deliver(&url, &esim_failure(REQUEST, 0)).await;
-
-    async fn results(client: &mut Client, mut request: ListDeviceResultsRequest) -> Vec<String> {
-        let mut results = Vec::new();
-        loop {
-            let answer = client.list_device_results(request.clone()).await;
-            let page = answer.unwrap().into_inner();
-            let rows = page.device_results.len();
-            assert!(request.page_size == 0 || rows <= usize::try_from(request.page_size).unwrap());
-            results.extend(page.device_results.iter().map(|result| {
-                assert_eq!(result.request_id, REQUEST);
-                assert_eq!(result.raw_json.is_empty(), !request.include_raw);
-                assert_eq!(result.callback_service, "DeviceProfileService");
-                let outcome = result.outcome().as_str_name();
-                format!("{} {outcome}", result.device_index.unwrap())
-            }));
-            if page.next_page_token.is_empty() {
-                return results;
-            }
-            request.page_token = page.next_page_token;
-        }
-    }
-    let of = || ListDeviceResultsRequest {
-        change_id: change.change_id.clone(),
-        ..ListDeviceResultsRequest::default()
-    };
-    let (interim, succeeded, failed) = (
-        "3 OUTCOME_INTERIM",
-        "1 OUTCOME_SUCCEEDED",
-        "0 OUTCOME_FAILED",
-    );
-    for page_size in [0, 1, 2] {
-        let of = || ListDeviceResultsRequest { page_size, ..of() };
-        for (request, expected) in [
-            (of(), vec![interim, succeeded, failed]),
-            (
-                ListDeviceResultsRequest {
-                    change_id: String::new(),
-                    request_id: REQUEST.into(),
-                    include_raw: true,
-                    ..of()
-                },
-                vec![interim, succeeded, failed],
-            ),
-            (
-                ListDeviceResultsRequest {
-                    outcomes: outcomes(&[Outcome::Failed]),
-                    ..of()
-                },
-                vec![failed],
-            ),
-            (
-                ListDeviceResultsRequest {
-                    outcomes: outcomes(&[Outcome::Succeeded, Outcome::Failed]),
-                    ..of()
-                },
-                vec![succeeded, failed],
-            ),
-            (
-                ListDeviceResultsRequest {
-                    outcomes: outcomes(&[Outcome::Unspecified]),
-                    device: Some(id("Iccid", iccid(3))),
-                    ..of()
-                },
-                vec![interim],
-            ),
-            (
-                ListDeviceResultsRequest {
-                    device: Some(id("eid", eid(0))),
-                    ..of()
-                },
-                vec![failed],
-            ),
-        ] {
-            let listed = results(&mut client, request.clone()).await;
-            assert_eq!(listed, expected, "{request:?}");
-        }
-    }
-    // A request can exist without a change; a change that does not exist is an error.
-    let unowned = ListDeviceResultsRequest {
-        request_id: UNKNOWN_ID.into(),
-        ..ListDeviceResultsRequest::default()
-    };
-    assert!(results(&mut client, unowned).await.is_empty());
-    let missing = ListDeviceResultsRequest {
-        change_id: UNKNOWN_ID.into(),
-        ..of()
-    };
-    let status = client.list_device_results(missing).await.unwrap_err();
-    assert_eq!(parse_error(&status).reason, "CHANGE_NOT_FOUND");
-
-    devices_are_listed_by_outcome_and_identifier(&mut client, &change).await;
-    let answer = client
-        .get_change(GetChangeRequest {
-            change_id: change.change_id.clone(),
-            ..GetChangeRequest::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    let now = answer.change.unwrap();
-    let counts = (now.succeeded_count, now.failed_count, now.pending_count);
-    assert_eq!((now.state(), counts), (ChangeState::Accepted, (1, 1, 3)));
-    assert!(!now.done);
-}
-
-/// Checks ListDevices on a change of five devices: 0 failed, 1 succeeded, 3 has an interim result.
-async fn devices_are_listed_by_outcome_and_identifier(client: &mut Client, change: &Change) {
-    use DeviceOutcome::{Failed, Pending, Succeeded};
-
-    async fn devices(client: &mut Client, mut request: ListDevicesRequest) -> Vec<String> {
-        let mut devices = Vec::new();
-        loop {
-            let answer = client.list_devices(request.clone()).await;
-            let page = answer.unwrap().into_inner();
-            let rows = page.devices.len();
-            assert!(request.page_size == 0 || rows <= usize::try_from(request.page_size).unwrap());
-            devices.extend(page.devices.iter().map(|device| {
-                let number = usize::try_from(device.device_index).unwrap();
-                let sent = [id("eid", eid(number)), id("iccid", iccid(number))];
-                assert_eq!(device.sent_ids, sent);
-                assert_eq!(device.client_reference, format!("row-{number}"));
-                let result = device.result.as_ref();
-                assert_eq!(result.is_none(), device.outcome() == Pending);
-                assert!(
-                    result.is_none_or(|result| result.device_index == Some(device.device_index))
-                );
-                format!("{number} {}", device.outcome().as_str_name())
-            }));
-            if page.next_page_token.is_empty() {
-                return devices;
-            }
-            request.page_token = page.next_page_token;
-        }
-    }
-    let all = [Failed, Succeeded, Pending, Pending, Pending];
-    let rows = |wanted: &[DeviceOutcome]| -> Vec<String> {
-        let rows = all.iter().enumerate();
-        rows.filter(|(_, outcome)| wanted.contains(outcome))
-            .map(|(index, outcome)| format!("{index} {}", outcome.as_str_name()))
-            .collect()
-    };
-    let outcomes = |outcomes: &[DeviceOutcome]| outcomes.iter().map(|one| (*one).into()).collect();
-    for page_size in [0, 1, 2] {
-        let of = || ListDevicesRequest {
-            change_id: change.change_id.clone(),
-            page_size,
-            ..ListDevicesRequest::default()
-        };
-        assert_eq!(devices(client, of()).await, rows(&all));
-        for wanted in [
-            &[Pending][..],
-            &[Succeeded],
-            &[Failed],
-            &[Succeeded, Failed],
-            &[Failed, Pending],
-        ] {
-            let request = ListDevicesRequest {
-                outcomes: outcomes(wanted),
-                ..of()
-            };
-            assert_eq!(devices(client, request).await, rows(wanted), "{wanted:?}");
-        }
-        let request = ListDevicesRequest {
-            outcomes: outcomes(&[DeviceOutcome::Unspecified, Failed]),
-            ..of()
-        };
-        assert_eq!(devices(client, request).await, rows(&all));
-        let request = ListDevicesRequest {
-            device: Some(id("Iccid", iccid(1))),
-            ..of()
-        };
-        assert_eq!(devices(client, request.clone()).await, rows(&[Succeeded]));
-        let request = ListDevicesRequest {
-            outcomes: outcomes(&[Pending]),
-            ..request
-        };
-        assert!(devices(client, request).await.is_empty());
-    }
-    for (request, reason) in [
-        (ListDevicesRequest::default(), "FIELD_INVALID"),
-        (
-            ListDevicesRequest {
-                change_id: UNKNOWN_ID.into(),
-                ..ListDevicesRequest::default()
-            },
-            "CHANGE_NOT_FOUND",
-        ),
-        (
-            ListDevicesRequest {
-                change_id: change.change_id.clone(),
-                outcomes: vec![9],
-                ..ListDevicesRequest::default()
-            },
-            "FIELD_INVALID",
-        ),
-    ] {
-        let status = client.list_devices(request).await.unwrap_err();
-        assert_eq!(parse_error(&status).reason, reason);
     }
 }

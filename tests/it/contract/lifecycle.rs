@@ -1,4 +1,4 @@
-//! How a gateway starts and ends.
+//! Start and shutdown.
 
 use std::{collections::HashMap, process::Stdio};
 
@@ -7,41 +7,37 @@ use tonic::Code;
 
 use super::{REQUEST, UNKNOWN_ID};
 use crate::support::{
-    gateway::{Setup, TestDir},
+    env::TestEnv,
+    gateway::{Setup, TestDir, UNREACHABLE_URL},
     requests::{
-        Watch, WatchTranscript, change_esim, deliver, esim, esim_callback, parse_error, resume,
-        summarize, until_caught_up, watch_change, watch_key, watch_request,
+        deliver, esim, esim_callback, make_change, parse_error, resume, summarize, until_caught_up,
+        watch_change, watch_key, watch_request,
     },
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
 };
 
 #[tokio::test]
 async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_with_0() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("key", [1])).await;
-    let mut of_change = Watch::open(&mut client, watch_change(&change)).await;
+    let mut env = TestEnv::start().await;
+    let change = env.change_as(REQUEST, esim("key", [1])).await;
+    let mut of_change = env.watch(watch_change(&change)).await;
     of_change.read_until("state ACCEPTED").await;
-    let mut of_request = Watch::open(&mut client, watch_request(UNKNOWN_ID)).await;
+    let mut of_request = env.watch(watch_request(UNKNOWN_ID)).await;
     of_request.next().await;
-    let mut held = thingspace.hold(CallKind::Change);
-    let mut caller = client.clone();
-    let call = tokio::spawn(async move { change_esim(&mut caller, esim("held", [2])).await });
-    held.arrived().await;
+    let mut held_call = env.thingspace.hold(CallKind::Change);
+    let mut caller = env.client.clone();
+    let call = tokio::spawn(async move { make_change(&mut caller, esim("held", [2])).await });
+    held_call.arrived().await;
 
-    gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    env.gateway.signal(nix::sys::signal::Signal::SIGTERM);
     let mut tokens = HashMap::new();
     for (name, watch) in [("change", of_change), ("request", of_request)] {
-        let story = watch.read_to_end().await;
-        let status = story.end.as_ref().unwrap_err();
+        let transcript = watch.read_to_end().await;
+        let status = transcript.end.as_ref().unwrap_err();
         let expected = (Code::Unavailable, "RECONNECT", "NOW", None);
         assert_eq!(parse_error(status).summary(), expected, "{name}");
-        let [message] = story.messages.as_slice() else {
-            panic!("{name}: one message: {story:?}");
+        let [message] = transcript.messages.as_slice() else {
+            panic!("{name}: one message: {transcript:?}");
         };
         assert_eq!(summarize(message), "reconnect Drain", "{name}");
         let Some(Event::Reconnect(reconnect)) = &message.event else {
@@ -50,40 +46,36 @@ async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_wit
         assert!(reconnect.retry_after.is_some());
         tokens.insert(name, message.resume_token.clone());
     }
-    // The POST that is under way is waited for, and so is its call.
-    held.release(FakeResponse::Healthy);
+    // The shutdown waits for the POST in flight and for its call.
+    held_call.release(FakeResponse::Healthy);
     let accepted = call.await.expect("the call");
     assert_eq!(accepted.state(), ChangeState::Accepted);
-    assert_eq!(gateway.wait().await, Some(0));
+    assert_eq!(env.gateway.wait().await.0, Some(0));
 
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
-    let url = gateway.callback_url("DeviceProfileService");
+    env.start_again().await;
+    let url = env.gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 1)).await;
-    let story = WatchTranscript::record(&mut client, resume(&tokens["change"])).await;
+    let transcript = env.record(resume(&tokens["change"])).await;
     assert_eq!(
-        story.short(),
+        transcript.summaries(),
         ["opened FINISHED", "result 0 SUCCEEDED", "finished FINISHED"]
     );
-    let story =
-        WatchTranscript::record(&mut client, until_caught_up(resume(&tokens["request"]))).await;
-    assert_eq!(story.short(), ["opened -", "bookmark"]);
-    gateway.signal(nix::sys::signal::Signal::SIGINT);
-    assert_eq!(gateway.wait().await, Some(0));
+    let transcript = env
+        .record(until_caught_up(resume(&tokens["request"])))
+        .await;
+    assert_eq!(transcript.summaries(), ["opened -", "bookmark"]);
+    env.gateway.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(env.gateway.wait().await.0, Some(0));
 }
 
 #[tokio::test]
 async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = Setup::serve(&thingspace.base_url(), &directory);
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
-    let mut held = thingspace.hold(CallKind::Change);
-    let mut caller = client.clone();
+    let mut env = TestEnv::start().await;
+    let mut held_call = env.thingspace.hold(CallKind::Change);
+    let mut caller = env.client.clone();
     let call = tokio::spawn(async move { caller.change_esim_plan(esim("cut", [1])).await });
-    held.arrived().await;
-    let mut watch = Watch::open(&mut client, watch_key("cut")).await;
+    held_call.arrived().await;
+    let mut watch = env.watch(watch_key("cut")).await;
     let token = watch
         .read_until("state DISPATCHED")
         .await
@@ -91,7 +83,7 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
         .unwrap()
         .resume_token;
     // A second gateway on this journal does not start.
-    let output = setup.command().output().await.expect("it runs");
+    let output = env.setup.command().output().await.expect("it runs");
     let stderr = String::from_utf8(output.stderr).expect("text");
     assert_eq!(
         (output.status.code(), stderr.lines().count()),
@@ -99,18 +91,17 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
         "{stderr}"
     );
 
-    gateway.signal(nix::sys::signal::Signal::SIGTERM);
-    // Now it drains, and waits for the POST.
+    env.gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    // The shutdown waits for the POST.
     watch.read_until("reconnect Drain").await;
-    gateway.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(gateway.wait().await, Some(1));
+    env.gateway.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(env.gateway.wait().await.0, Some(1));
     assert!(call.await.expect("the call").is_err());
 
-    let gateway = setup.start().await;
-    let mut client = gateway.client().await;
-    let story = WatchTranscript::record(&mut client, until_caught_up(resume(&token))).await;
+    env.start_again().await;
+    let transcript = env.record(until_caught_up(resume(&token))).await;
     assert_eq!(
-        story.short(),
+        transcript.summaries(),
         [
             "opened OUTCOME_UNKNOWN",
             "state OUTCOME_UNKNOWN",
@@ -122,7 +113,7 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
 #[tokio::test]
 async fn a_broken_setting_exits_with_78_and_one_line_that_repeats_no_secret() {
     let directory = TestDir::new();
-    let good = Setup::serve("http://127.0.0.1:9/api", &directory);
+    let good = Setup::serve(UNREACHABLE_URL, &directory);
     let file = directory.join("gateway.toml");
     std::fs::write(&file, "[grpc]\nlistne = \"127.0.0.1:0\"\n").expect("a file");
     let key = "TSGW_THINGSPACE__APP_KEY";

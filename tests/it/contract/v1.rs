@@ -10,48 +10,40 @@ use tonic_types::{StatusExt, pb};
 
 use super::REQUEST;
 use crate::support::{
-    gateway::{Setup, TestDir},
+    env::TestEnv,
+    gateway::Setup,
     requests::{
-        ACCOUNT, change_esim, change_five_g_bi, deliver, esim, esim_callback, expect_esim_error,
-        five_g_bi, iccid, id, parse_error,
+        ACCOUNT, deliver, esim, esim_callback, five_g_bi, iccid, id, make_change, parse_error,
     },
-    thingspace::{CallKind, FakeResponse, FakeThingSpace},
+    thingspace::{CallKind, FakeResponse},
 };
 
 #[tokio::test]
 async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let client = gateway.client().await;
+    let env = TestEnv::start().await;
+    let client = env.gateway.client().await;
     let mut gzip = client.send_compressed(CompressionEncoding::Gzip);
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
     let request = five_g_bi("large", 0..10_000);
     assert!(request.encoded_len() > 1 << 20);
-    let change = change_five_g_bi(&mut gzip, request.clone()).await;
+    let change = make_change(&mut gzip, request.clone()).await;
     assert_eq!(
         (change.state(), change.device_count),
         (ChangeState::Accepted, 10_000)
     );
-    // The key and the content are the same without compression, on small calls, too.
-    let mut plain = gateway.client().await;
-    let again = change_five_g_bi(&mut plain, request).await;
+    // The same call without compression has the same key and content.
+    let mut plain = env.gateway.client().await;
+    let again = make_change(&mut plain, request).await;
     assert_eq!(again.change_id, change.change_id);
-    assert_eq!(thingspace.posts(), 1);
+    assert_eq!(env.thingspace.posts(), 1);
     let listed = gzip.list_changes(ListChangesRequest::default()).await;
     assert_eq!(listed.unwrap().into_inner().changes.len(), 1);
 }
 
 #[tokio::test]
 async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_memory() {
-    let directory = TestDir::new();
-    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
-        .set("grpc.max_message_bytes", "1048576")
-        .start()
-        .await;
-    let mut gzip = gateway
+    let env = TestEnv::start_offline(|setup| setup.set("grpc.max_message_bytes", "1048576")).await;
+    let mut gzip = env
+        .gateway
         .client()
         .await
         .send_compressed(CompressionEncoding::Gzip);
@@ -65,17 +57,15 @@ async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_me
         Some("NO"),
     );
     assert_eq!(parse_error(&status).summary(), expected, "{status:?}");
-    let peak = gateway.peak_memory() >> 20;
+    let peak = env.gateway.peak_memory() >> 20;
     assert!(peak < 256, "{peak} MiB");
 }
 
 #[tokio::test]
-async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compressed() {
-    let directory = TestDir::new();
-    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
-        .start()
-        .await;
-    let mut gzip = gateway
+async fn a_gzip_request_just_below_the_limit_is_accepted_at_any_compression_ratio() {
+    let env = TestEnv::start_offline(|setup| setup).await;
+    let mut gzip = env
+        .gateway
         .client()
         .await
         .send_compressed(CompressionEncoding::Gzip);
@@ -88,23 +78,18 @@ async fn a_gzip_request_just_below_the_limit_is_read_however_little_it_is_compre
 }
 
 #[tokio::test]
-async fn a_busy_device_is_named_by_its_place_in_the_request() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
-    thingspace.respond_once(
+async fn a_busy_device_is_named_by_its_index_in_the_request() {
+    let env = TestEnv::start().await;
+    env.thingspace.respond_once(
         CallKind::Change,
         FakeResponse::Custom(504, Vec::new(), String::new()),
     );
-    let unknown = change_esim(&mut client, esim("unknown", [7])).await;
+    let unknown = env.change(esim("unknown", [7])).await;
     assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
     for validate_only in [true, false] {
         let mut request = esim("next", 0..10);
         request.validate_only = validate_only;
-        let status = expect_esim_error(&mut client, request).await;
+        let status = env.change_error(request).await;
         let error = parse_error(&status);
         let expected = (Code::FailedPrecondition, "DEVICE_BUSY", "LATER", Some("NO"));
         assert_eq!(error.summary(), expected);
@@ -119,30 +104,24 @@ async fn a_busy_device_is_named_by_its_place_in_the_request() {
         assert_eq!(violations[0].subject, "devices[7]");
         assert_eq!(violations[0].r#type, "DEVICE_BUSY");
     }
-    assert_eq!(thingspace.posts(), 1);
+    assert_eq!(env.thingspace.posts(), 1);
 }
 
 #[tokio::test]
-async fn a_validation_checks_the_key_and_uses_nothing_up() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+async fn a_validation_checks_the_key_and_does_not_use_it() {
+    let mut env = TestEnv::start().await;
     let validation = |key: &str, numbers: std::ops::Range<usize>| {
         let mut request = esim(key, numbers);
         request.validate_only = true;
         request
     };
-    let preview = change_esim(&mut client, validation("key", 0..3)).await;
+    let preview = env.change(validation("key", 0..3)).await;
     assert!(preview.change_id.is_empty() && preview.device_count == 3);
     assert_eq!(preview.state(), ChangeState::Unspecified);
-    thingspace.respond_once(CallKind::Change, FakeResponse::Accepted(REQUEST.into()));
-    let change = change_esim(&mut client, esim("key", 0..3)).await;
-    // The same content under the same key is the same change: valid.
-    change_esim(&mut client, validation("key", 0..3)).await;
-    let status = expect_esim_error(&mut client, validation("key", 0..4)).await;
+    let change = env.change_as(REQUEST, esim("key", 0..3)).await;
+    // The same content with the same key is valid.
+    env.change(validation("key", 0..3)).await;
+    let status = env.change_error(validation("key", 0..4)).await;
     let error = parse_error(&status);
     let expected = (
         Code::FailedPrecondition,
@@ -152,26 +131,22 @@ async fn a_validation_checks_the_key_and_uses_nothing_up() {
     );
     assert_eq!(error.summary(), expected);
     assert_eq!(error.metadata["change_id"], change.change_id);
-    assert_eq!(thingspace.posts(), 1);
-    let all = client.list_changes(ListChangesRequest::default()).await;
+    assert_eq!(env.thingspace.posts(), 1);
+    let all = env.client.list_changes(ListChangesRequest::default()).await;
     assert_eq!(all.unwrap().into_inner().changes.len(), 1);
 }
 
 #[tokio::test]
 async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
     const RESULTS: usize = 300;
-    let directory = TestDir::new();
-    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
-        .start()
-        .await;
-    let url = gateway.callback_url("DeviceProfileService");
+    let mut env = TestEnv::start_offline(|setup| setup).await;
+    let url = env.gateway.callback_url("DeviceProfileService");
     for number in 0..RESULTS {
         let mut callback = esim_callback(REQUEST, number);
         callback["padding"] = "x".repeat(20_000).into();
         deliver(&url, &callback).await;
     }
-    // Its limit is the default one, 4 MiB.
-    let mut client = gateway.client().await;
+    // A client has a limit of 4 MiB by default.
     let mut request = ListDeviceResultsRequest {
         request_id: REQUEST.into(),
         include_raw: true,
@@ -180,7 +155,11 @@ async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
     };
     let (mut pages, mut results) = (0, Vec::new());
     loop {
-        let page = client.list_device_results(request.clone()).await.unwrap();
+        let page = env
+            .client
+            .list_device_results(request.clone())
+            .await
+            .unwrap();
         let page = page.into_inner();
         pages += 1;
         results.extend(page.device_results);
@@ -201,17 +180,12 @@ async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
 
 #[tokio::test]
 async fn changes_are_listed_by_their_operation() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let gateway = Setup::serve(&thingspace.base_url(), &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+    let mut env = TestEnv::start().await;
     let request_id = |number: u32| FakeResponse::Accepted(format!("{number}-{REQUEST}"));
-    thingspace.respond_once(CallKind::Change, request_id(1));
-    let esim = change_esim(&mut client, esim("esim", 0..1)).await;
-    thingspace.respond_once(CallKind::Change, request_id(2));
-    let five_g_bi = change_five_g_bi(&mut client, five_g_bi("5g", 0..1)).await;
+    env.thingspace.respond_once(CallKind::Change, request_id(1));
+    let esim = env.change(esim("esim", 0..1)).await;
+    env.thingspace.respond_once(CallKind::Change, request_id(2));
+    let five_g_bi = env.change(five_g_bi("5g", 0..1)).await;
     for (types, expected) in [
         (vec![], vec![&five_g_bi, &esim]),
         (vec![ChangeType::EsimPlan], vec![&esim]),
@@ -222,7 +196,7 @@ async fn changes_are_listed_by_their_operation() {
             change_types: types.into_iter().map(Into::into).collect(),
             ..ListChangesRequest::default()
         };
-        let listed = client.list_changes(request).await.unwrap().into_inner();
+        let listed = env.client.list_changes(request).await.unwrap().into_inner();
         assert_eq!(listed.changes.iter().collect::<Vec<_>>(), expected);
     }
 }
@@ -257,18 +231,14 @@ async fn the_sandbox_lists_its_plans_and_server_info_is_complete() {
 }
 
 #[tokio::test]
-async fn plans_that_thingspace_does_not_answer_are_an_error_that_can_be_repeated() {
-    let directory = TestDir::new();
-    let gateway = Setup::serve("http://127.0.0.1:9/api", &directory)
-        .start()
-        .await;
-    let mut client = gateway.client().await;
+async fn a_failed_listing_of_plans_is_an_error_that_can_be_retried() {
+    let mut env = TestEnv::start_offline(|setup| setup).await;
     let request = ListServicePlansRequest {
         account_name: ACCOUNT.into(),
     };
-    let status = client.list_service_plans(request).await.unwrap_err();
+    let status = env.client.list_service_plans(request).await.unwrap_err();
     let expected = (Code::Unavailable, "THINGSPACE_UNAVAILABLE", "LATER", None);
     assert_eq!(parse_error(&status).summary(), expected, "{status:?}");
-    let unset = client.list_devices(ListDevicesRequest::default()).await;
+    let unset = env.client.list_devices(ListDevicesRequest::default()).await;
     assert_eq!(parse_error(&unset.unwrap_err()).fields, ["change_id"]);
 }

@@ -1,192 +1,209 @@
-//! Which fault met which guarantee, and how often: what a green run is worth.
+//! Counts how often each fault met each guarantee.
 
 use std::{collections::BTreeMap, fmt};
 
-use thingspace_gateway::proto::Source;
+use thingspace_gateway::proto::{ChangeState, Source};
 
 use super::{
+    checker::{Evidence, executed_for},
+    client_record::ClientRecord,
     fault_injector::InjectedFault,
-    judge::{ClientRecord, Evidence, executed_for},
-    ledger::{LedgerChange, LedgerDevice},
     planned_changes::Overlap,
     proxy::{ConnectionCut, CutPoint},
 };
-use crate::guarantees::{MessageKind, Recording};
+use crate::{
+    guarantees::{MessageKind, Recording},
+    support::ledger::{LedgerChange, LedgerDevice},
+};
 
-/// A name, and how one tells that a change has it.
-type Named = (&'static str, fn(&JudgedChange<'_>) -> bool);
+/// A name, and a test whether it applies to a change.
+type Named = (&'static str, fn(&CheckedChange<'_>) -> bool);
 
-/// The guarantees, each with what makes a change something to judge it by.
+/// The guarantees, and the changes by which each can be checked.
 const GUARANTEES: [Named; 11] = [
     ("never twice", |_| true),
-    ("never lost", |met| {
-        met.any_device(LedgerDevice::is_acknowledged)
+    ("never lost", |change| {
+        change.any_device(LedgerDevice::is_acknowledged)
     }),
-    ("never locked", |met| met.client.change.is_some()),
-    ("true state", |met| met.client.change.is_some()),
-    ("Ordered", |met| met.events() > 1),
-    ("Unique", |met| met.events() > 1),
-    ("Gap-free", |met| {
-        met.stream(|stream| count_events(stream) > 1)
+    ("never locked", |change| change.client.change.is_some()),
+    ("true state", |change| change.client.change.is_some()),
+    ("Ordered", |change| change.events() > 1),
+    ("Unique", |change| change.events() > 1),
+    ("Gap-free", |change| {
+        change.stream(|stream| count_events(stream) > 1)
     }),
-    ("Resumable", |met| {
-        met.stream(|stream| !stream.from.is_empty() && count_events(stream) > 0)
+    ("Resumable", |change| {
+        change.stream(|stream| !stream.from.is_empty() && count_events(stream) > 0)
     }),
-    ("Bookmarkable", |met| {
-        met.message(|what| matches!(what, MessageKind::Bookmark))
+    ("Bookmarkable", |change| {
+        change.message(|what| matches!(what, MessageKind::Bookmark))
     }),
-    ("Terminal-once", |met| {
-        met.message(|what| matches!(what, MessageKind::Finished { .. }))
+    ("Terminal-once", |change| {
+        change.message(|what| matches!(what, MessageKind::Finished { .. }))
     }),
-    ("never stuck", |met| !met.client.streams.is_empty()),
+    ("never stuck", |change| !change.client.streams.is_empty()),
 ];
 
-/// The faults, each with how one tells that it met a change.
+/// The faults, and the changes that each met.
 const FAULTS: [Named; 30] = [
-    ("kill -9", |met| met.overlaps_fault(InjectedFault::Killed)),
-    ("log-in refused", |met| {
-        met.overlaps_fault(InjectedFault::LoginRefused)
+    ("kill -9", |change| {
+        change.overlaps_fault(InjectedFault::Killed)
     }),
-    ("token revoked", |met| {
-        met.overlaps_fault(InjectedFault::TokenRevoked)
+    ("log-in refused", |change| {
+        change.overlaps_fault(InjectedFault::LoginRefused)
     }),
-    ("disk full", |met| {
-        met.overlaps_fault(InjectedFault::DiskFull)
+    ("token revoked", |change| {
+        change.overlaps_fault(InjectedFault::TokenRevoked)
     }),
-    ("called twice at once", |met| {
-        met.client.planned_change.is_sent_twice
+    ("disk full", |change| {
+        change.overlaps_fault(InjectedFault::DiskFull)
     }),
-    ("deadline passed", |met| {
-        met.client.first_call.deadline_passed
+    ("called twice at once", |change| {
+        change.client.planned_change.is_sent_twice
     }),
-    ("call cancelled", |met| met.client.first_call.cancelled),
-    ("watch left and resumed", |met| {
-        met.client.planned_change.disconnect_after.is_some() && met.client.streams.len() > 1
+    ("deadline passed", |change| {
+        change.client.first_call.deadline_passed
     }),
-    ("cut before the POST", |met| {
-        met.cut(&met.evidence.cuts, CutPoint::Before)
+    ("call cancelled", |change| {
+        change.client.first_call.cancelled
     }),
-    ("cut within the POST", |met| {
-        met.cut(&met.evidence.cuts, CutPoint::Within)
+    ("watch left and resumed", |change| {
+        change.client.planned_change.disconnect_after.is_some() && change.client.streams.len() > 1
     }),
-    ("cut before or within the answer", |met| {
-        met.cut(&met.evidence.cuts, CutPoint::Response)
+    ("cut before the request", |change| {
+        change.cut(&change.evidence.cuts, CutPoint::Before)
     }),
-    ("callback cut", |met| {
-        let cuts = &met.evidence.callback_cuts;
-        cuts.iter().any(|cut| cut.change_number == met.number)
+    ("cut within the request", |change| {
+        change.cut(&change.evidence.cuts, CutPoint::Within)
     }),
-    ("callback not answered or refused", |met| {
-        met.any_device(|became| became.tries.iter().any(|one| one.answer != Some(200)))
+    ("cut before or within the response", |change| {
+        change.cut(&change.evidence.cuts, CutPoint::Response)
     }),
-    ("callback again after its 200", |met| {
-        met.any_device(|became| {
-            let acknowledged = became
+    ("callback cut", |change| {
+        let cuts = &change.evidence.callback_cuts;
+        cuts.iter().any(|cut| cut.change_number == change.number)
+    }),
+    ("callback not answered or rejected", |change| {
+        change.any_device(|device| device.tries.iter().any(|one| one.answer != Some(200)))
+    }),
+    ("callback repeated after its 200", |change| {
+        change.any_device(|device| {
+            let acknowledged = device
                 .tries
                 .iter()
                 .filter(|one| one.is_acknowledged_final());
             acknowledged.count() > 1
         })
     }),
-    ("callback lost", |met| met.any_device(|became| became.lost)),
-    ("callback malformed", |met| {
-        met.has_callback_message("malformed")
+    ("callback lost", |change| {
+        change.any_device(|device| device.lost)
     }),
-    ("callback late", |met| met.has_scenario(34..=34)),
-    ("callback early", |met| met.has_scenario(35..=35)),
-    ("callbacks reversed", |met| met.has_scenario(36..=36)),
-    ("warning first", |met| met.has_callback_message("warning")),
-    ("on hold first", |met| met.has_callback_message("on_hold")),
-    ("odd callback", |met| met.has_scenario(54..=59)),
-    ("device failed", |met| {
-        met.any_device(|became| became.outcome == "failed")
+    ("callback malformed", |change| {
+        change.has_callback_message("malformed")
     }),
-    ("found by a look-up", |met| met.has_lookup_result()),
-    ("answered slowly", |met| met.has_scenario(61..=61)),
-    ("executed, answer lost or odd", |met| {
-        met.has_scenario(62..=67)
+    ("callback late", |change| change.has_scenario(34..=34)),
+    ("callback early", |change| change.has_scenario(35..=35)),
+    ("callbacks reversed", |change| change.has_scenario(36..=36)),
+    ("warning first", |change| {
+        change.has_callback_message("warning")
     }),
-    ("not executed, answer odd", |met| met.has_scenario(71..=73)),
-    ("token or session refused", |met| met.has_scenario(81..=86)),
-    ("throttled", |met| met.has_scenario(87..=88)),
-    ("a stranger's request", |met| {
-        met.client.planned_change.foreign_request.is_some()
+    ("on hold first", |change| {
+        change.has_callback_message("on_hold")
+    }),
+    ("unusual callback", |change| change.has_scenario(54..=59)),
+    ("device failed", |change| {
+        change.any_device(|device| device.outcome == "failed")
+    }),
+    ("found by a lookup", |change| change.has_lookup_result()),
+    ("slow response", |change| change.has_scenario(61..=61)),
+    ("executed, response lost or unusual", |change| {
+        change.has_scenario(62..=67)
+    }),
+    ("not executed, unusual response", |change| {
+        change.has_scenario(71..=73)
+    }),
+    ("token or session refused", |change| {
+        change.has_scenario(81..=86)
+    }),
+    ("throttled", |change| change.has_scenario(87..=88)),
+    ("a foreign request", |change| {
+        change.client.planned_change.foreign_request.is_some()
     }),
 ];
 
-/// What cannot meet: of a change that ThingSpace does not execute no callback comes.
+/// Pairs that cannot meet: a change that was not executed has no callbacks.
 const CANNOT: [(&str, &str); 3] = [
-    ("cut before the POST", "never lost"),
-    ("cut within the POST", "never lost"),
-    ("not executed, answer odd", "never lost"),
+    ("cut before the request", "never lost"),
+    ("cut within the request", "never lost"),
+    ("not executed, unusual response", "never lost"),
 ];
 
-/// How often each fault met each guarantee, and how changes ended.
+/// Counts of faults by guarantee, and of the ends of changes.
 #[derive(Default)]
 pub struct FaultCoverage {
     met: BTreeMap<(usize, usize), usize>,
     pub counts: BTreeMap<String, usize>,
 }
 
-/// A change, and what happened to it.
-struct JudgedChange<'e> {
+/// A change with the evidence about it.
+struct CheckedChange<'e> {
     number: usize,
     client: &'e ClientRecord,
     evidence: &'e Evidence,
     executed: Option<&'e LedgerChange>,
 }
 
-// === impl Coverage ===
+// === impl FaultCoverage ===
 
 impl FaultCoverage {
     /// Counts a run.
     pub fn add(&mut self, evidence: &Evidence) {
-        for (number, told) in evidence.client_records.iter().enumerate() {
-            let met = JudgedChange {
+        for (number, client) in evidence.client_records.iter().enumerate() {
+            let change = CheckedChange {
                 number,
-                client: told,
+                client,
                 evidence,
-                executed: executed_for(&told.planned_change, &evidence.ledger),
+                executed: executed_for(&client.planned_change, &evidence.ledger),
             };
-            self.add_change(&met);
+            self.add_change(&change);
         }
         for result in evidence.results.values().flatten() {
             self.count(match result.source() {
-                Source::Reconciled => "results by a look-up",
+                Source::Reconciled => "results by a lookup",
                 _ => "results by a callback",
             });
         }
     }
 
-    fn add_change(&mut self, met: &JudgedChange<'_>) {
+    fn add_change(&mut self, change: &CheckedChange<'_>) {
         for (fault, (_, happened)) in FAULTS.iter().enumerate() {
-            for (guarantee, (_, is_judged)) in GUARANTEES.iter().enumerate() {
-                if happened(met) && is_judged(met) {
+            for (guarantee, (_, is_checked)) in GUARANTEES.iter().enumerate() {
+                if happened(change) && is_checked(change) {
                     *self.met.entry((fault, guarantee)).or_default() += 1;
                 }
             }
         }
-        self.count(&format!("ended {}", met.client.state()));
-        if met.client.has_been_in("OutcomeUnknown") {
+        self.count(&format!("ended {}", change.client.state()));
+        if change.client.has_been_in(ChangeState::OutcomeUnknown) {
             self.count("was OUTCOME_UNKNOWN");
-            if met.executed.is_some() {
+            if change.executed.is_some() {
                 self.count("was OUTCOME_UNKNOWN, executed");
             }
-            let change = met.client.change.as_ref();
-            if change.is_some_and(|change| !change.request_ids.is_empty()) {
+            let stored = change.client.change.as_ref();
+            if stored.is_some_and(|change| !change.request_ids.is_empty()) {
                 self.count("was OUTCOME_UNKNOWN, attributed");
             }
         }
-        if met
+        if change
             .client
             .planned_change
             .foreign_request
             .map(|(_, overlap)| overlap)
             == Some(Overlap::AllAndOne)
         {
-            self.count("strangers with more devices");
+            self.count("foreign requests with more devices");
         }
-        let resumed = met.client.streams.iter();
+        let resumed = change.client.streams.iter();
         for _ in resumed.filter(|stream| !stream.from.is_empty()) {
             self.count("streams resumed");
         }
@@ -196,8 +213,8 @@ impl FaultCoverage {
         *self.counts.entry(what.into()).or_default() += 1;
     }
 
-    /// Each fault that met no guarantee, and each guarantee that no fault met; with `every_cell`, also each
-    /// pair that can meet and did not. Few runs do not meet everything.
+    /// Returns each fault that met no guarantee, and each guarantee that no fault met. With `every_cell`,
+    /// also returns each pair that can meet and did not.
     pub fn holes(&self, every_cell: bool) -> Vec<String> {
         let mut holes = Vec::new();
         let met = |fault, guarantee| self.met.contains_key(&(fault, guarantee));
@@ -226,7 +243,7 @@ impl fmt::Display for FaultCoverage {
         for (what, count) in &self.counts {
             writeln!(out, "{count:>8}  {what}")?;
         }
-        write!(out, "\n{:34}", "changes judged, by fault")?;
+        write!(out, "\n{:34}", "changes checked, by fault")?;
         for (name, _) in GUARANTEES {
             write!(out, "{name:>15}")?;
         }
@@ -243,14 +260,16 @@ impl fmt::Display for FaultCoverage {
     }
 }
 
-// === impl Met ===
+// === impl CheckedChange ===
 
-impl JudgedChange<'_> {
-    /// Whether it was under way when that happened.
+impl CheckedChange<'_> {
+    /// True if the change was in flight or watched during such a fault.
     fn overlaps_fault(&self, what: InjectedFault) -> bool {
-        let happened = self.evidence.fault_intervals.iter();
-        let mut happened = happened.filter(|befallen| befallen.fault == what);
-        happened.any(|one| self.client.first_call.began <= one.to && one.from <= self.client.until)
+        let intervals = self.evidence.fault_intervals.iter();
+        let mut intervals = intervals.filter(|interval| interval.fault == what);
+        intervals.any(|interval| {
+            self.client.first_call.start <= interval.to && interval.from <= self.client.until
+        })
     }
 
     fn cut(&self, cuts: &[ConnectionCut], place: CutPoint) -> bool {
@@ -264,12 +283,12 @@ impl JudgedChange<'_> {
     }
 
     fn has_callback_message(&self, message: &str) -> bool {
-        self.any_device(|became| became.tries.iter().any(|one| one.message == message))
+        self.any_device(|device| device.tries.iter().any(|one| one.message == message))
     }
 
     fn has_scenario(&self, range: std::ops::RangeInclusive<u8>) -> bool {
-        let asked = self.client.planned_change.scenario;
-        asked.is_some_and(|situation| range.contains(&situation))
+        let scenario = self.client.planned_change.scenario;
+        scenario.is_some_and(|scenario| range.contains(&scenario))
     }
 
     fn has_lookup_result(&self) -> bool {

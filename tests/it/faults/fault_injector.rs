@@ -1,11 +1,8 @@
-//! What befalls the gateway while it is used.
+//! Injects faults while clients use the gateway.
 
 use std::{fs, net::SocketAddr, path::PathBuf};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use tonic_types::StatusExt as _;
 
 use super::{
@@ -16,23 +13,24 @@ use super::{
 };
 use crate::support::{
     disk::FaultyDisk,
-    gateway::{Gateway, Setup, TEST_TIMEOUT},
+    gateway::{Gateway, Setup},
     requests::esim,
+    wait::in_time,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InjectedFault {
-    /// `kill -9`, and a start.
+    /// A kill and a restart.
     Killed,
-    /// As that, with a wrong password until it has been refused.
+    /// A kill and a restart, with a wrong password until ThingSpace has refused it.
     LoginRefused,
-    /// The access token ends before its time.
+    /// The access token is revoked.
     TokenRevoked,
-    /// The journal's disk is full for a while.
+    /// The disk of the journal is full.
     DiskFull,
 }
 
-/// What befell it, and when.
+/// A fault, and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct FaultInterval {
     pub fault: InjectedFault,
@@ -40,7 +38,7 @@ pub struct FaultInterval {
     pub to: Instant,
 }
 
-/// A gateway to which things happen.
+/// Injects faults into a gateway and its environment.
 pub struct FaultInjector<'r> {
     pub setup: &'r Setup,
     pub addresses: &'r GatewayAddresses,
@@ -49,13 +47,13 @@ pub struct FaultInjector<'r> {
     pub foreign_client: ForeignClient,
 }
 
-/// Where the gateway is, for clients and for callbacks.
+/// Addresses of the running gateway for clients and for callbacks.
 pub struct GatewayAddresses {
     pub grpc: watch::Sender<Option<SocketAddr>>,
     pub callbacks: watch::Sender<Option<SocketAddr>>,
 }
 
-/// From here on devices are of no order.
+/// Devices from this number belong to no planned change.
 const FIRST_PROBE_DEVICE: usize = 900_000;
 
 const INJECTED_FAULTS: [InjectedFault; 6] = [
@@ -67,7 +65,7 @@ const INJECTED_FAULTS: [InjectedFault; 6] = [
     InjectedFault::TokenRevoked,
 ];
 
-// === impl Places ===
+// === impl GatewayAddresses ===
 
 impl GatewayAddresses {
     pub fn new() -> Self {
@@ -84,10 +82,10 @@ impl GatewayAddresses {
     }
 }
 
-// === impl Scene ===
+// === impl FaultInjector ===
 
 impl FaultInjector<'_> {
-    /// Lets everything happen, each when so many changes have been asked for.
+    /// Injects all faults, each after a random number of calls.
     pub async fn inject_all(
         &self,
         mut gateway: Gateway,
@@ -95,34 +93,27 @@ impl FaultInjector<'_> {
         seed: u64,
     ) -> (Gateway, Vec<FaultInterval>) {
         let mut random = fastrand::Rng::with_seed(seed ^ 0x6b69_6c6c);
-        let mut troubles = INJECTED_FAULTS.map(|trouble| (random.usize(1..CHANGES), trouble));
-        troubles.sort_unstable_by_key(|(moment, _)| *moment);
-        let mut befallen = Vec::new();
-        for (moment, what) in troubles {
+        let mut faults = INJECTED_FAULTS.map(|fault| (random.usize(1..CHANGES), fault));
+        faults.sort_unstable_by_key(|(moment, _)| *moment);
+        let mut intervals = Vec::new();
+        for (moment, fault) in faults {
             let reached = started.wait_for(|count| *count >= moment);
-            let _count = *timeout(TEST_TIMEOUT, reached)
-                .await
-                .expect("in time")
-                .expect("clients");
-            // Some way into what is under way, not always its first step.
+            let _count = *in_time(reached).await.expect("clients");
+            // A random delay, so that the fault meets calls at different stages.
             for _ in 0..random.usize(0..2_000) {
                 tokio::task::yield_now().await;
             }
             let from = Instant::now();
             let refusals = random.usize(1..20);
-            gateway = self.inject(gateway, what, refusals).await;
+            gateway = self.inject(gateway, fault, refusals).await;
             let to = Instant::now();
-            befallen.push(FaultInterval {
-                fault: what,
-                from,
-                to,
-            });
+            intervals.push(FaultInterval { fault, from, to });
         }
-        (gateway, befallen)
+        (gateway, intervals)
     }
 
-    async fn inject(&self, gateway: Gateway, what: InjectedFault, refusals: usize) -> Gateway {
-        match what {
+    async fn inject(&self, gateway: Gateway, fault: InjectedFault, refusals: usize) -> Gateway {
+        match fault {
             InjectedFault::Killed => self.restart(gateway).await,
             InjectedFault::LoginRefused => {
                 fs::write(&self.password, "wrong").expect("a file");
@@ -145,7 +136,7 @@ impl FaultInjector<'_> {
         }
     }
 
-    async fn restart(&self, gateway: Gateway) -> Gateway {
+    async fn restart(&self, mut gateway: Gateway) -> Gateway {
         self.addresses.set(None);
         gateway.kill().await;
         let gateway = self.setup.start().await;
@@ -153,8 +144,7 @@ impl FaultInjector<'_> {
         gateway
     }
 
-    /// Asks for changes of devices that are no order's, until so many were refused for this
-    /// reason.
+    /// Makes changes of other devices until this number of them has failed with this reason.
     async fn probe_until_refused(&self, reason: &str, refusals: usize) {
         let mut target: UpstreamAddress = self.addresses.grpc.subscribe();
         let mut client = connect(&mut target).await;
@@ -172,6 +162,6 @@ impl FaultInjector<'_> {
                 }
             }
         };
-        timeout(TEST_TIMEOUT, asking).await.expect("it refuses one");
+        in_time(asking).await;
     }
 }

@@ -1,9 +1,8 @@
-//! The fault suite: gateway and sandbox as processes, clients that give up and retry, strangers on the same
-//! account, connections that break, credentials that end, `kill -9`; and a judge that compares what each
-//! side saw.
+//! The fault suite: a gateway and a sandbox as processes, clients with deadlines and retries, foreign
+//! requests in the same account, broken connections, expired credentials, and kills. A checker compares the
+//! observations of all sides.
 //!
-//! A seed decides what is asked for and which faults are tried, not when the machine gets to it. More or
-//! other seeds than CI's:
+//! A seed decides the changes and the faults, but not the timing of the machine. To run other seeds than CI:
 //!
 //! ```text
 //! TSGW_FAULT_SEEDS=0..200 cargo test --locked --test it faults -- --nocapture
@@ -16,25 +15,25 @@ use futures_util::{FutureExt as _, StreamExt as _, stream};
 mod attribution;
 #[cfg(feature = "broken")]
 mod builds;
+mod checker;
+mod checker_tests;
+mod client_record;
 mod clients;
 mod fault_coverage;
 mod fault_injector;
-mod judge;
-mod judge_tests;
-pub mod ledger;
 mod planned_changes;
 mod post_run;
 mod proxy;
 mod run;
 mod sandbox;
 
-/// What CI runs.
+/// Seeds of CI.
 const SEEDS: Range<u64> = 0..10;
-/// Runs after which every fault has met every guarantee that it can meet.
+/// Number of runs in which every fault must meet every guarantee that it can meet.
 const ALL_MEET: u64 = 100;
-/// Callbacks of a run, at least.
+/// Minimum number of callbacks of a run.
 const CALLBACKS: usize = 2_000;
-/// Runs at a time: each waits more than it works.
+/// Number of concurrent runs.
 const AT_A_TIME: usize = 3;
 
 fn seeds() -> Range<u64> {
@@ -49,9 +48,11 @@ fn seeds() -> Range<u64> {
     from..to
 }
 
-/// Runs a seed, and what is wrong with it. A run that panics, as one does whose clients never know, is a
-/// failure of its seed.
-async fn run_and_judge(seed: u64, broken: Option<&str>) -> (Option<judge::Evidence>, Vec<String>) {
+/// Runs a seed, and returns its evidence and its violations. A panic is a violation.
+async fn run_and_check(
+    seed: u64,
+    broken: Option<&str>,
+) -> (Option<checker::Evidence>, Vec<String>) {
     let both = async {
         tokio::join!(
             Box::pin(run::run(seed, broken)),
@@ -59,19 +60,16 @@ async fn run_and_judge(seed: u64, broken: Option<&str>) -> (Option<judge::Eviden
         )
     };
     match AssertUnwindSafe(both).catch_unwind().await {
-        Ok(((evidence, after), found_by_attribution)) => {
-            let mut found = judge::judge(&evidence);
-            found.extend(after);
-            found.extend(found_by_attribution);
-            (Some(evidence), found)
+        Ok(((evidence, after_run), of_attribution)) => {
+            let mut violations = checker::check_run(&evidence);
+            violations.extend(after_run);
+            violations.extend(of_attribution);
+            (Some(evidence), violations)
         }
         Err(panic) => {
-            let why = panic.downcast_ref::<String>().cloned();
-            let why = why.unwrap_or_else(|| "a panic".into());
-            (
-                None,
-                vec![format!("the run did not come to its end: {why}")],
-            )
+            let reason = panic.downcast_ref::<String>().cloned();
+            let reason = reason.unwrap_or_else(|| "a panic".into());
+            (None, vec![format!("the run panicked: {reason}")])
         }
     }
 }
@@ -82,21 +80,21 @@ async fn nothing_is_sent_twice_lost_or_misreported_under_any_fault() {
     let mut failures = Vec::new();
     let seeds = seeds();
     let mut runs = stream::iter(seeds.clone())
-        .map(async |seed| (seed, run_and_judge(seed, None).await))
+        .map(async |seed| (seed, run_and_check(seed, None).await))
         .buffer_unordered(AT_A_TIME);
-    while let Some((seed, (evidence, mut found))) = runs.next().await {
+    while let Some((seed, (evidence, mut violations))) = runs.next().await {
         if let Some(evidence) = evidence {
             let callbacks = evidence.ledger.callbacks();
             if callbacks < CALLBACKS {
-                found.push(format!("the run had {callbacks} callbacks only"));
+                violations.push(format!("the run had only {callbacks} callbacks"));
             }
             coverage.add(&evidence);
         }
-        println!("seed {seed}: {} findings", found.len());
-        if !found.is_empty() {
+        println!("seed {seed}: {} violations", violations.len());
+        if !violations.is_empty() {
             failures.push(format!(
-                "seed {seed} found:\n  {}\nagain: TSGW_FAULT_SEEDS={seed} cargo test --locked --test it faults",
-                found.join("\n  ")
+                "seed {seed}:\n  {}\nto repeat: TSGW_FAULT_SEEDS={seed} cargo test --locked --test it faults",
+                violations.join("\n  ")
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! What a seed asks for.
+//! The changes that a seed plans.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::support::{
     requests::{ACCOUNT, ESIM_PLAN, FIVE_G_BI_PLAN, id, place},
 };
 
-/// Changes of a run.
+/// Number of changes of a run.
 pub const CHANGES: usize = 100;
 
-/// Situations that a run may ask the sandbox for, by their numbers in its manual. Left out is what makes a
-/// change fail for a reason that the other faults would hide.
+/// Scenarios of the sandbox that a run can use, by their numbers in docs/sandbox.md. Scenarios whose effect
+/// the other faults would hide are left out.
 const SCENARIOS: [u8; 43] = [
     11, 13, 23, 24, 31, 32, 33, 34, 35, 36, 37, 38, 41, 42, 43, 44, 45, 51, 52, 53, 54, 55, 56, 57,
     58, 59, 61, 62, 63, 64, 65, 66, 67, 71, 72, 73, 81, 82, 84, 85, 86, 87, 88,
@@ -28,45 +28,45 @@ pub enum Operation {
     FiveGBi,
 }
 
-/// A change that a client wants, and how patient it is.
+/// A change, and the behaviour of its client.
 #[derive(Debug, Clone)]
 pub struct PlannedChange {
     pub key: String,
     pub operation: Operation,
-    /// Their ICCIDs, or MEIDs. No two orders have one in common.
+    /// ICCIDs or MEIDs. No two planned changes have a device in common.
     pub devices: Vec<String>,
-    /// The situation that one of the devices asks for.
+    /// The scenario of one of the devices.
     pub scenario: Option<u8>,
-    /// Whether it calls again by the same key until it knows.
+    /// True if the client retries until the result is definite.
     pub retries: bool,
-    /// Twice at the same time.
+    /// True if the client makes two calls at the same time.
     pub is_sent_twice: bool,
     /// The deadline of the first call.
     pub deadline: Option<Duration>,
     /// The time after which the first call is cancelled.
     pub cancelled: Option<Duration>,
-    /// Whether its watch first asks for what is stored, and goes on from there.
+    /// True if the first watch reads the stored events only.
     pub has_catch_up_watch: bool,
-    /// The messages after which its watch goes away, to come back.
+    /// Number of messages after which a watch is closed and resumed.
     pub disconnect_after: Option<usize>,
-    /// Somebody else changes the same devices at ThingSpace, so much later.
+    /// A foreign request for the same devices, with its delay.
     pub foreign_request: Option<(Duration, Overlap)>,
 }
 
-/// What a stranger's request has in common with an order.
+/// The devices that a foreign request shares with a planned change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overlap {
-    /// One of its devices.
+    /// One of the devices.
     One,
-    /// All of them, and one more.
+    /// All devices and one more.
     AllAndOne,
 }
 
-/// What a seed asks for.
+/// Plans the changes of a seed.
 pub fn plan_changes(seed: u64) -> Vec<PlannedChange> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let order = |number| plan_change(seed, number, &mut random);
-    (0..CHANGES).map(order).collect()
+    let plan = |number| plan_change(seed, number, &mut random);
+    (0..CHANGES).map(plan).collect()
 }
 
 fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedChange {
@@ -79,32 +79,32 @@ fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedC
     let mut devices: Vec<String> = (0..count)
         .map(|device| kind.device(number, device))
         .collect();
-    let situation = (random.f64() < 0.4).then(|| SCENARIOS[random.usize(0..SCENARIOS.len())]);
-    if let Some(situation) = situation {
+    let scenario = (random.f64() < 0.4).then(|| SCENARIOS[random.usize(0..SCENARIOS.len())]);
+    if let Some(scenario) = scenario {
         let place = random.usize(0..count);
-        devices[place] = kind.scenario_device(situation, number);
+        devices[place] = kind.scenario_device(scenario, number);
     }
     let within = |random: &mut fastrand::Rng, share, most| {
-        let asked = random.f64() < share;
+        let is_chosen = random.f64() < share;
         let time = Duration::from_millis(random.u64(1..most));
-        asked.then_some(time)
+        is_chosen.then_some(time)
     };
-    // Whoever's answer is lost is the one that a stranger could be taken for.
-    let loses_answer = situation.is_some_and(|situation| (61..68).contains(&situation));
-    let foreign_request_after = within(random, if loses_answer { 0.7 } else { 0.15 }, 600);
-    // A 5G request cannot be looked up: one for more devices whose other callbacks are lost
-    // cannot be told from the order's own. Nor can one that shares its situation.
-    let one = kind == Operation::FiveGBi || situation.is_some() || random.bool();
-    let overlap = if one {
+    // A foreign request is likely for a change whose response is lost: it could be attributed wrongly.
+    let loses_response = scenario.is_some_and(|scenario| (61..68).contains(&scenario));
+    let foreign_request_after = within(random, if loses_response { 0.7 } else { 0.15 }, 600);
+    // A foreign 5G request for more devices cannot be distinguished from our own if its other callbacks
+    // are lost, because 5G requests have no status lookup. A shared scenario has the same effect.
+    let shares_one = kind == Operation::FiveGBi || scenario.is_some() || random.bool();
+    let overlap = if shares_one {
         Overlap::One
     } else {
         Overlap::AllAndOne
     };
     PlannedChange {
-        key: format!("order-{seed}-{number}"),
+        key: format!("change-{seed}-{number}"),
         operation: kind,
         devices,
-        scenario: situation,
+        scenario,
         retries: random.f64() < 0.8,
         is_sent_twice: random.f64() < 0.2,
         deadline: within(random, 0.25, 400),
@@ -115,7 +115,7 @@ fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedC
     }
 }
 
-/// The orders that a text of a request or of a callback is about, by its devices.
+/// Returns the number of the planned change whose device occurs in a request or a callback.
 pub fn change_number_in(text: &[u8]) -> Option<usize> {
     let text = String::from_utf8_lossy(text);
     let after = |prefix: &str, digits: usize, radix| {
@@ -130,10 +130,10 @@ pub fn change_number_in(text: &[u8]) -> Option<usize> {
     Some(device / 1_000 - 1)
 }
 
-// === impl Kind ===
+// === impl Operation ===
 
 impl Operation {
-    /// A device of an order.
+    /// Returns a device of a planned change.
     pub fn device(self, number: usize, device: usize) -> String {
         let serial = (number + 1) * 1_000 + device;
         match self {
@@ -142,23 +142,23 @@ impl Operation {
         }
     }
 
-    fn scenario_device(self, situation: u8, number: usize) -> String {
+    fn scenario_device(self, scenario: u8, number: usize) -> String {
         match self {
-            Self::Esim => format!("99949{situation:02}{number:013}"),
-            Self::FiveGBi => format!("FF00000F{situation:02}{number:04X}"),
+            Self::Esim => format!("99949{scenario:02}{number:013}"),
+            Self::FiveGBi => format!("FF00000F{scenario:02}{number:04X}"),
         }
     }
 
-    /// The EID that goes with an ICCID.
+    /// Returns the EID of an ICCID.
     pub fn eid(iccid: &str) -> String {
         format!("8904{:0>28}", &iccid[4..])
     }
 }
 
-// === impl Order ===
+// === impl PlannedChange ===
 
 impl PlannedChange {
-    /// Asks for it, once.
+    /// Makes one call.
     pub async fn call(
         &self,
         client: &mut Client,
@@ -171,14 +171,14 @@ impl PlannedChange {
             }
             Operation::FiveGBi => {
                 let request = with_deadline(self.five_g_bi(), deadline);
-                let answer = client.change_five_g_bi_plan(request).await?;
-                answer.into_inner().change
+                let response = client.change_five_g_bi_plan(request).await?;
+                response.into_inner().change
             }
         };
         Ok(change.expect("a change"))
     }
 
-    /// Each call has its own order of the devices, which is no part of what is asked for.
+    /// Each call lists the devices in another order.
     fn shuffled(&self) -> impl Iterator<Item = &String> {
         let mut devices: Vec<&String> = self.devices.iter().collect();
         fastrand::shuffle(&mut devices);

@@ -1,6 +1,5 @@
-//! Faults of the journal's directory and of the system clock after a run: a second process, a
-//! directory that has lost something, another ThingSpace, and a clock that leaps. Every start that must be
-//! refused is, and nothing is sent again by one that goes on.
+//! Faults after a run: a second process, a damaged journal, another ThingSpace, and jumps of the system
+//! clock. Bad starts must be rejected, and good ones must send nothing again.
 
 use std::{collections::HashMap, fs, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -8,25 +7,27 @@ use thingspace_gateway::{
     proto::{ChangeState, DeviceResult},
     watch::ResumeToken,
 };
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 use tonic::Code;
 
-use super::{judge::ClientRecord, planned_changes::CHANGES, run::fetch_results};
+use super::{client_record::ClientRecord, planned_changes::CHANGES};
 use crate::support::{
     disk::FaultyDisk,
-    gateway::{Client, Gateway, Setup, TEST_TIMEOUT, TestDir},
+    gateway::{Client, Gateway, Setup, TestDir, UNREACHABLE_URL},
     requests::{
-        WatchTranscript, deliver, esim_callback, get_by_key, until_caught_up, watch_request,
+        WatchTranscript, deliver, esim_callback, get_by_key, stored_results, until_caught_up,
+        watch_request,
     },
+    wait::{eventually, in_time},
 };
 
-/// The loss, by the damaged files.
+/// Damage of journal files.
 #[derive(Debug, Clone, Copy)]
 enum JournalDamage {
     Removed(&'static [&'static str]),
     Emptied(&'static str),
     Garbled(&'static str),
-    /// The last part of the log, with the last commits.
+    /// The log without its last commits.
     LogCut,
 }
 
@@ -39,83 +40,74 @@ const DAMAGES: [JournalDamage; 7] = [
     JournalDamage::Garbled("journal.db-wal"),
     JournalDamage::LogCut,
 ];
-/// Damaged directories of a run.
+/// Number of damages in a run.
 const DAMAGED: usize = 2;
-/// Days by which the clock leaps, while the gateway runs and over a restart.
-const LEAPS: [i64; 4] = [401, -401, 30, 0];
+/// Offsets of the clock in days, at runtime or over a restart.
+const CLOCK_SHIFTS: [i64; 4] = [401, -401, 30, 0];
+/// Offsets of the clock in days while clients call.
+const CLOCK_SHIFTS_DURING_RUN: [i64; 4] = [401, 0, -401, 0];
 
-/// And while clients call.
-const LEAPS_MEANWHILE: [i64; 4] = [401, 0, -401, 0];
-
-/// Where it is done, and what is known.
+/// The gateway's environment after a run, and the evidence.
 pub struct PostRun<'r> {
     pub setup: &'r Setup,
     pub disk: &'r FaultyDisk,
     pub directory: &'r TestDir,
     pub client_records: &'r [ClientRecord],
-    /// By request id, strangers' as well.
+    /// Results of each request ID, including foreign requests.
     pub results: &'r HashMap<String, Vec<DeviceResult>>,
 }
 
-/// Lets the system clock leap ahead and back, then back and ahead, each when so many changes have been
-/// asked for.
+/// Shifts the system clock ahead and back, each time after a random number of calls.
 pub async fn shift_clock_during_run(
     disk: &FaultyDisk,
     mut started: watch::Receiver<usize>,
     seed: u64,
 ) {
     let mut random = fastrand::Rng::with_seed(seed ^ 0x636c_6f63);
-    let mut moments = LEAPS_MEANWHILE.map(|_| random.usize(1..CHANGES));
+    let mut moments = CLOCK_SHIFTS_DURING_RUN.map(|_| random.usize(1..CHANGES));
     moments.sort_unstable();
-    for (moment, days) in moments.into_iter().zip(LEAPS_MEANWHILE) {
+    for (moment, days) in moments.into_iter().zip(CLOCK_SHIFTS_DURING_RUN) {
         let reached = started.wait_for(|count| *count >= moment);
-        let _count = *timeout(TEST_TIMEOUT, reached)
-            .await
-            .expect("in time")
-            .expect("clients");
+        let _count = *in_time(reached).await.expect("clients");
         disk.set_clock_ahead(days);
     }
 }
 
-// === impl After ===
+// === impl PostRun ===
 
 impl PostRun<'_> {
-    /// Does all of it; answers with what is wrong.
-    pub async fn run(&self, gateway: Gateway, seed: u64) -> Vec<String> {
-        let mut wrong = Vec::new();
+    /// Runs all faults and returns the violations.
+    pub async fn run(&self, mut gateway: Gateway, seed: u64) -> Vec<String> {
+        let mut violations = Vec::new();
         let mut random = fastrand::Rng::with_seed(seed ^ 0x6c6f_7373);
-        // Restarts until now may have moved the log into the database: these are in the log alone.
+        // Earlier restarts can have checkpointed the log. These results are in the log only.
         self.store_results(&gateway, seed).await;
-        self.second_process(&mut wrong).await;
+        self.second_process(&mut violations).await;
         gateway.kill().await;
-        self.lose_something(&mut random, &mut wrong).await;
-        self.other_thingspace(&mut wrong).await;
-        self.leap(&mut random, &mut wrong).await;
-        wrong
+        self.damage_journal(&mut random, &mut violations).await;
+        self.other_thingspace(&mut violations).await;
+        self.shift_clock(&mut random, &mut violations).await;
+        violations
     }
 
-    /// Stores results of an unowned request, and waits until the marker has reached them.
+    /// Stores results of a foreign request, and waits until the marker has their position.
     async fn store_results(&self, gateway: &Gateway, seed: u64) {
         let url = gateway.callback_url("DeviceProfileService");
-        let request = format!("nobodys-{seed}");
+        let request = format!("foreign-{seed}");
         for number in 0..20 {
             deliver(&url, &esim_callback(&request, number)).await;
         }
         let mut client = gateway.client().await;
-        let story =
+        let transcript =
             WatchTranscript::record(&mut client, until_caught_up(watch_request(&request))).await;
-        let last = ResumeToken::decode(story.last_token()).expect("a token");
-        let follows = async {
-            while self.marker() < last.cursor.position {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(TEST_TIMEOUT, follows)
-            .await
-            .expect("the marker follows");
+        let last = ResumeToken::decode(transcript.last_token()).expect("a token");
+        eventually("the marker is updated", async || {
+            self.marker() >= last.cursor.position
+        })
+        .await;
     }
 
-    /// The position that the marker says.
+    /// Returns the position in the marker.
     fn marker(&self) -> u64 {
         let marker = fs::read_to_string(self.directory.join("journal.marker"));
         let marker = marker.expect("a marker");
@@ -126,46 +118,46 @@ impl PostRun<'_> {
         positions.max().expect("a position")
     }
 
-    /// Without the lock file, the database's own lock is what keeps a second process out.
-    async fn second_process(&self, wrong: &mut Vec<String>) {
+    /// Without the lock file, the lock of the database must keep a second process out.
+    async fn second_process(&self, violations: &mut Vec<String>) {
         let lock = self.directory.join("journal.lock");
         fs::remove_file(&lock).expect("it is there");
-        // Not for the socket's sake.
+        // Another socket, so that the start does not fail because of it.
         let socket = self.directory.join("second.sock");
         let second = self.setup.clone();
         let second = second.set("admin.socket", &socket.to_string_lossy());
-        self.check_start_refused("a second process", Some(1), &second, wrong)
+        self.check_start_rejected("a second process", Some(1), &second, violations)
             .await;
     }
 
-    async fn lose_something(&self, random: &mut fastrand::Rng, wrong: &mut Vec<String>) {
+    async fn damage_journal(&self, random: &mut fastrand::Rng, violations: &mut Vec<String>) {
         let backup = tempfile::tempdir().expect("a directory");
         let journal = self.directory.path();
         copy(journal, backup.path());
         for _ in 0..DAMAGED {
             let damage = DAMAGES[random.usize(0..DAMAGES.len())];
-            damage.happen(journal);
-            self.check_start_refused(&format!("{damage:?}"), Some(78), self.setup, wrong)
+            damage.inflict(journal);
+            self.check_start_rejected(&format!("{damage:?}"), Some(78), self.setup, violations)
                 .await;
             copy(backup.path(), journal);
         }
     }
 
-    async fn other_thingspace(&self, wrong: &mut Vec<String>) {
+    async fn other_thingspace(&self, violations: &mut Vec<String>) {
         let other = self
             .setup
             .clone()
-            .set("thingspace.base_url", "http://127.0.0.1:9/api");
-        self.check_start_refused("another ThingSpace", Some(78), &other, wrong)
+            .set("thingspace.base_url", UNREACHABLE_URL);
+        self.check_start_rejected("another ThingSpace", Some(78), &other, violations)
             .await;
     }
 
-    /// The clock leaps while it runs, then over a restart.
-    async fn leap(&self, random: &mut fastrand::Rng, wrong: &mut Vec<String>) {
+    /// Shifts the clock at runtime or over a restart.
+    async fn shift_clock(&self, random: &mut fastrand::Rng, violations: &mut Vec<String>) {
         let mut gateway = self.setup.start().await;
-        for days in LEAPS {
-            // The first one over a restart: old changes are looked for at once then.
-            if random.bool() || days == LEAPS[0] {
+        for days in CLOCK_SHIFTS {
+            // The first shift happens over a restart, which looks for old changes at once.
+            if random.bool() || days == CLOCK_SHIFTS[0] {
                 gateway.kill().await;
                 self.disk.set_clock_ahead(days);
                 gateway = self.setup.start().await;
@@ -173,21 +165,21 @@ impl PostRun<'_> {
                 self.disk.set_clock_ahead(days);
             }
             let mut client = gateway.client().await;
-            self.read_again(&mut client, days, wrong).await;
+            self.check_results(&mut client, days, violations).await;
             for client_record in self.client_records {
-                self.ask_again(&mut client, client_record, days, wrong)
+                self.check_repeated_call(&mut client, client_record, days, violations)
                     .await;
             }
         }
         gateway.kill().await;
     }
 
-    /// No result is gone.
-    async fn read_again(&self, client: &mut Client, days: i64, wrong: &mut Vec<String>) {
+    /// Checks that no result was removed.
+    async fn check_results(&self, client: &mut Client, days: i64, violations: &mut Vec<String>) {
         for (request, results) in self.results {
-            let found = fetch_results(client, request).await.len();
+            let found = stored_results(client, request).await.len();
             if found < results.len() {
-                wrong.push(format!(
+                violations.push(format!(
                     "clock {days} days ahead: {request} has {found} results of {}",
                     results.len()
                 ));
@@ -195,13 +187,13 @@ impl PostRun<'_> {
         }
     }
 
-    /// The key is known, and a repeated call gets the change.
-    async fn ask_again(
+    /// Checks that the key still has its change, and that a repeated call returns it.
+    async fn check_repeated_call(
         &self,
         client: &mut Client,
         client_record: &ClientRecord,
         days: i64,
-        wrong: &mut Vec<String>,
+        violations: &mut Vec<String>,
     ) {
         let Some(change) = &client_record.change else {
             return;
@@ -209,39 +201,39 @@ impl PostRun<'_> {
         let key = &client_record.planned_change.key;
         match get_by_key(client, key).await {
             Ok(again) if again.change_id == change.change_id => {}
-            other => wrong.push(format!("clock {days} days ahead: {key} is {other:?}")),
+            other => violations.push(format!("clock {days} days ahead: {key} is {other:?}")),
         }
-        // The ledger shows what was sent again.
+        // The ledger shows whether the call sent anything.
         if change.state() != ChangeState::NotSent
             && let Err(status) = client_record.planned_change.call(client, None).await
             && status.code() == Code::NotFound
         {
-            wrong.push(format!("clock {days} days ahead: {key}: {status}"));
+            violations.push(format!("clock {days} days ahead: {key}: {status}"));
         }
     }
 
-    async fn check_start_refused(
+    async fn check_start_rejected(
         &self,
         what: &str,
         expected: Option<i32>,
         setup: &Setup,
-        wrong: &mut Vec<String>,
+        violations: &mut Vec<String>,
     ) {
         match setup.try_start().await {
-            Ok(gateway) => {
+            Ok(mut gateway) => {
                 gateway.kill().await;
-                wrong.push(format!("{what}: the gateway starts"));
+                violations.push(format!("{what}: the gateway starts"));
             }
             Err((code, _log)) if code == expected => {}
-            Err((code, log)) => wrong.push(format!("{what}: exit code {code:?}: {log}")),
+            Err((code, log)) => violations.push(format!("{what}: exit code {code:?}: {log}")),
         }
     }
 }
 
-// === impl Damage ===
+// === impl JournalDamage ===
 
 impl JournalDamage {
-    fn happen(self, journal: &Path) {
+    fn inflict(self, journal: &Path) {
         match self {
             Self::Removed(names) => {
                 for name in names {
@@ -255,16 +247,16 @@ impl JournalDamage {
                 fs::write(journal.join(name), garbage).expect("a file");
             }
             Self::LogCut => {
-                // Its header alone.
+                // Only the header is left.
                 let log = journal.join("journal.db-wal");
                 let file = fs::File::options().write(true).open(log);
-                file.expect("a log").set_len(32).expect("it is cut");
+                file.expect("a log").set_len(32).expect("truncated");
             }
         }
     }
 }
 
-/// The files of the journal, as they are.
+/// Copies the journal's files.
 fn copy(from: &Path, to: &Path) {
     for name in ["journal.db", "journal.db-wal", "journal.marker"] {
         fs::copy(from.join(name), to.join(name)).expect("a copy");

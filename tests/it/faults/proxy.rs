@@ -1,4 +1,4 @@
-//! A network that breaks connections.
+//! A proxy that cuts connections.
 
 use std::{
     net::SocketAddr,
@@ -14,38 +14,38 @@ use tokio::{
 
 use super::planned_changes::change_number_in;
 
-/// Where connections go now: nowhere while the other side is dead.
+/// The current upstream address, or `None` while there is none.
 pub type UpstreamAddress = watch::Receiver<Option<SocketAddr>>;
 
-/// A port that stays while what is behind it comes and goes, and that breaks a share of its connections.
+/// A proxy with a fixed port and a changing upstream. It cuts a share of its connections.
 pub struct Proxy {
     pub address: SocketAddr,
     cuts: CutLog,
-    /// Ends with the proxy, and with it every connection.
+    /// Aborts all connections when dropped.
     _serving: JoinSet<()>,
 }
 
-/// A connection that was cut, and the order that it was about.
+/// A cut connection, and the planned change of its request.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionCut {
     pub change_number: usize,
     pub point: CutPoint,
 }
 
-/// Where a connection breaks.
+/// The point at which a connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CutPoint {
-    /// Before anything of what is asked has passed.
+    /// Before the first byte of the request.
     Before,
-    /// Within what is asked.
+    /// Within the request.
     Within,
-    /// Within what is answered, or before it.
+    /// Before or within the response.
     Response,
 }
 
 type CutLog = Arc<Mutex<Vec<ConnectionCut>>>;
 
-/// What is kept of what was asked, to know later what it was about.
+/// Maximum number of request bytes that are kept to identify the change.
 const KEPT: usize = 8 << 10;
 
 // === impl Proxy ===
@@ -70,9 +70,9 @@ impl Proxy {
         }
     }
 
-    /// The connections that were cut while an order's request or callback was on them.
+    /// Returns the cut connections that carried a request or a callback of a planned change.
     pub fn cuts(&self) -> Vec<ConnectionCut> {
-        self.cuts.lock().expect("nobody panicked").clone()
+        self.cuts.lock().expect("not poisoned").clone()
     }
 }
 
@@ -90,19 +90,16 @@ async fn serve(
             continue;
         };
         let breaks = (random.f64() < broken_share).then(|| {
-            let place =
+            let point =
                 [CutPoint::Before, CutPoint::Within, CutPoint::Response][random.usize(0..3)];
-            // An answer is a few hundred bytes, of which the first may be all that matters.
-            let most = if place == CutPoint::Response {
+            // A response has a few hundred bytes, and the first of them can be decisive.
+            let most = if point == CutPoint::Response {
                 400
             } else {
                 6_000
             };
             let after = random.usize(0..most);
-            Break {
-                point: place,
-                after,
-            }
+            Break { point, after }
         });
         let to = *target.borrow();
         let cuts = Arc::clone(&cuts);
@@ -115,7 +112,7 @@ async fn serve(
     }
 }
 
-/// Where a connection breaks: after so many bytes of what is asked, or answered.
+/// A cut after a number of bytes of the request or of the response.
 #[derive(Debug, Clone, Copy)]
 struct Break {
     point: CutPoint,
@@ -126,34 +123,35 @@ async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cut
     let Ok(mut to) = TcpStream::connect(to).await else {
         return;
     };
-    let mut asked = Vec::new();
-    let most = |place| match breaks {
-        Some(breaks) if breaks.point == place => match place {
+    let mut request = Vec::new();
+    let most = |point| match breaks {
+        Some(breaks) if breaks.point == point => match point {
             CutPoint::Before => Some(0),
             CutPoint::Within | CutPoint::Response => Some(breaks.after),
         },
         _ => None,
     };
-    let most_asked = most(CutPoint::Before).or(most(CutPoint::Within));
+    let request_limit = most(CutPoint::Before).or(most(CutPoint::Within));
     let (mut from_read, mut from_write) = from.split();
     let (mut to_read, mut to_write) = to.split();
     let is_cut = {
-        // The first direction that ends takes the other with it.
+        // The end of one direction ends the other.
         tokio::select! {
-            is_cut = copy_until_limit(&mut from_read, &mut to_write, most_asked, Some(&mut asked)) => is_cut,
+            is_cut = copy_until_limit(&mut from_read, &mut to_write, request_limit, Some(&mut request)) => is_cut,
             is_cut = copy_until_limit(&mut to_read, &mut from_write, most(CutPoint::Response), None) => is_cut,
         }
     };
-    if let (true, Some(breaks), Some(order)) = (is_cut, breaks, change_number_in(&asked)) {
-        let place = breaks.point;
-        cuts.lock().expect("nobody panicked").push(ConnectionCut {
-            change_number: order,
-            point: place,
+    if let (true, Some(breaks), Some(change_number)) = (is_cut, breaks, change_number_in(&request))
+    {
+        let point = breaks.point;
+        cuts.lock().expect("not poisoned").push(ConnectionCut {
+            change_number,
+            point,
         });
     }
 }
 
-/// Passes bytes on until there are no more, or so many have passed: then it says so.
+/// Copies bytes until the end or the limit. Returns true if the limit was reached.
 async fn copy_until_limit(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
@@ -168,8 +166,8 @@ async fn copy_until_limit(
             return false;
         }
         if let Some(kept) = &mut kept {
-            let room = KEPT.saturating_sub(kept.len()).min(read);
-            kept.extend_from_slice(&buffer[..room]);
+            let kept_bytes = KEPT.saturating_sub(kept.len()).min(read);
+            kept.extend_from_slice(&buffer[..kept_bytes]);
         }
         let passed = read.min(left);
         if to.write_all(&buffer[..passed]).await.is_err() {

@@ -1,4 +1,4 @@
-//! One run: a seed, a sandbox, a gateway that is killed three times, a hundred clients.
+//! One run of a seed: a sandbox, a gateway with faults, and a hundred clients.
 
 use std::{collections::HashMap, fs};
 
@@ -11,10 +11,10 @@ use tokio::{
 };
 
 use super::{
-    clients::{FirstCall, connect},
+    checker::Evidence,
+    client_record::{ClientRecord, FirstCall, WatchedChange},
+    clients::{connect, follow, run_first_call},
     fault_injector::{FaultInjector, GatewayAddresses},
-    judge::{ClientRecord, Evidence},
-    ledger::Ledger,
     planned_changes::{PlannedChange, plan_changes},
     post_run::{PostRun, shift_clock_during_run},
     proxy::{Proxy, UpstreamAddress},
@@ -24,30 +24,26 @@ use crate::{
     guarantees::Recording,
     support::{
         disk::FaultyDisk,
-        gateway::{Client, Setup, TEST_TIMEOUT, TestDir},
+        gateway::{Setup, TestDir},
         history::reference,
-        requests::{Watch, get_by_key, until_caught_up, watch_key, watch_request},
+        ledger::Ledger,
+        requests::{get_by_key, stored_results, until_caught_up, watch_key},
+        wait::{TEST_TIMEOUT, eventually},
     },
 };
 
-/// Calls at a time.
+/// Number of concurrent clients.
 const CLIENTS: usize = 12;
 
-/// What is known of an order when its watch has ended.
-struct WatchedChange {
-    streams: Vec<Recording>,
-    until: Instant,
-}
-
-/// Runs a seed. `broken` names the rule that the gateway breaks on purpose, in a build that can.
-/// Answers with what was seen, and with what is wrong with what came after it.
+/// Runs a seed. `broken` names a rule that a build with the feature `broken` leaves out. Returns the
+/// evidence, and the violations after the run.
 pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
     let directory = TestDir::new();
-    let places = GatewayAddresses::new();
-    let to_gateway = Proxy::start(places.callbacks.subscribe(), 0.05, seed).await;
+    let addresses = GatewayAddresses::new();
+    let to_gateway = Proxy::start(addresses.callbacks.subscribe(), 0.05, seed).await;
     let sandbox = SandboxProcess::start(seed, to_gateway.address).await;
-    let (_fixed, behind) = watch::channel(Some(sandbox.address));
-    let to_sandbox = Proxy::start(behind, 0.3, seed + 1).await;
+    let (_fixed, upstream) = watch::channel(Some(sandbox.address));
+    let to_sandbox = Proxy::start(upstream, 0.3, seed + 1).await;
     let password = directory.join("uws_password");
     fs::write(&password, PASSWORD).expect("a file");
     let mut setup = Setup::serve(&format!("http://{}/api", to_sandbox.address), &directory)
@@ -63,97 +59,104 @@ pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
         setup = setup.env("TSGW_BROKEN", rule);
     }
     let gateway = setup.start().await;
-    places.set(Some(&gateway));
+    addresses.set(Some(&gateway));
 
-    let orders = plan_changes(seed);
+    let planned_changes = plan_changes(seed);
     let started = watch::Sender::new(0);
     let over = watch::Sender::new(false);
-    let scene = FaultInjector {
+    let injector = FaultInjector {
         setup: &setup,
-        addresses: &places,
+        addresses: &addresses,
         disk: &disk,
         password,
         foreign_client: sandbox.foreign_client(),
     };
-    let asking = run_clients(&orders, &places, &started, &over, &scene.foreign_client);
-    let playing = scene.inject_all(gateway, started.subscribe(), seed);
-    let leaping = shift_clock_during_run(&disk, started.subscribe(), seed);
+    let calling = run_clients(
+        &planned_changes,
+        &addresses,
+        &started,
+        &over,
+        &injector.foreign_client,
+    );
+    let injecting = injector.inject_all(gateway, started.subscribe(), seed);
+    let shifting = shift_clock_during_run(&disk, started.subscribe(), seed);
     let all = timeout(3 * TEST_TIMEOUT, async {
-        tokio::join!(asking, playing, leaping)
+        tokio::join!(calling, injecting, shifting)
     });
-    let ((asked, following), (gateway, befallen), ()) =
-        all.await.expect("every client knows in time");
+    let ((first_calls, following), (gateway, fault_intervals), ()) = all
+        .await
+        .expect("every client gets a definite result in time");
 
     let followed = collect_watches(following, &over).await;
     let ledger = format!("http://{}", sandbox.address);
-    let all_told = async { while Ledger::fetch(&ledger, false).await.devices_pending > 0 {} };
-    timeout(TEST_TIMEOUT, all_told)
-        .await
-        .expect("callbacks come to an end");
-    let mut target = places.grpc.subscribe();
+    eventually("all devices have their outcome", async || {
+        Ledger::fetch(&ledger, false).await.devices_pending == 0
+    })
+    .await;
+    let mut target = addresses.grpc.subscribe();
     let (client_records, results) =
-        collect_client_records(&mut target, &ledger, orders, asked, followed).await;
-    let after = PostRun {
+        collect_client_records(&mut target, &ledger, planned_changes, first_calls, followed).await;
+    let post_run = PostRun {
         setup: &setup,
         disk: &disk,
         directory: &directory,
         client_records: &client_records,
         results: &results,
     };
-    let after = after.run(gateway, seed).await;
+    let violations = post_run.run(gateway, seed).await;
     let evidence = Evidence {
         client_records,
         results,
         ledger: Ledger::fetch(&ledger, true).await,
-        fault_intervals: befallen,
+        fault_intervals,
         cuts: to_sandbox.cuts(),
         callback_cuts: to_gateway.cuts(),
     };
-    (evidence, after)
+    (evidence, violations)
 }
 
-/// Carries out all orders, some at a time; each is watched once it has been asked for.
+/// Makes all planned changes, and starts a watch after each first call.
 async fn run_clients(
-    orders: &[PlannedChange],
-    places: &GatewayAddresses,
+    planned_changes: &[PlannedChange],
+    addresses: &GatewayAddresses,
     started: &watch::Sender<usize>,
     over: &watch::Sender<bool>,
-    stranger: &ForeignClient,
+    foreign: &ForeignClient,
 ) -> (HashMap<usize, FirstCall>, JoinSet<(usize, WatchedChange)>) {
     let mut following = JoinSet::new();
-    let mut all_asked = HashMap::new();
-    let mut asking = stream::iter(orders.iter().enumerate())
-        .map(async |(number, order)| {
-            let asked = order.run_first_call(places.grpc.subscribe(), started);
+    let mut first_calls = HashMap::new();
+    let mut calls = stream::iter(planned_changes.iter().enumerate())
+        .map(async |(number, planned)| {
+            let first_call = run_first_call(planned, addresses.grpc.subscribe(), started);
             (
                 number,
-                tokio::join!(asked, run_foreign_client(order, stranger)).0,
+                tokio::join!(first_call, run_foreign_client(planned, foreign)).0,
             )
         })
         .buffer_unordered(CLIENTS);
-    while let Some((number, asked)) = asking.next().await {
-        all_asked.insert(number, asked);
-        let order = orders[number].clone();
-        let (gateway, over) = (places.grpc.subscribe(), over.subscribe());
+    while let Some((number, first_call)) = calls.next().await {
+        first_calls.insert(number, first_call);
+        let planned = planned_changes[number].clone();
+        let (gateway, over) = (addresses.grpc.subscribe(), over.subscribe());
         following.spawn(async move {
-            let streams = order.follow(gateway, over).await;
+            let streams = follow(&planned, gateway, over).await;
             let until = Instant::now();
             (number, WatchedChange { streams, until })
         });
     }
-    drop(asking);
-    (all_asked, following)
+    drop(calls);
+    (first_calls, following)
 }
 
-/// Somebody else changes an order's devices, somewhere within its time.
-async fn run_foreign_client(order: &PlannedChange, stranger: &ForeignClient) {
-    if let Some((after, overlap)) = order.foreign_request {
+/// Makes the foreign request for devices of a planned change.
+async fn run_foreign_client(planned: &PlannedChange, foreign: &ForeignClient) {
+    if let Some((after, overlap)) = planned.foreign_request {
         sleep(after).await;
-        stranger.change_same_devices(order, overlap).await;
+        foreign.change_same_devices(planned, overlap).await;
     }
 }
 
-/// The streams of every change. Those that do not end by themselves are cut, for the judge to see.
+/// Collects the streams of all changes. Cuts those that do not end in time, which the checker reports.
 async fn collect_watches(
     mut following: JoinSet<(usize, WatchedChange)>,
     over: &watch::Sender<bool>,
@@ -175,43 +178,43 @@ async fn collect_watches(
     all
 }
 
-/// What everybody says afterwards.
+/// Collects the observations of all clients and all results.
 async fn collect_client_records(
     target: &mut UpstreamAddress,
     sandbox: &str,
-    orders: Vec<PlannedChange>,
-    asked: HashMap<usize, FirstCall>,
+    planned_changes: Vec<PlannedChange>,
+    first_calls: HashMap<usize, FirstCall>,
     mut followed: HashMap<usize, WatchedChange>,
 ) -> (Vec<ClientRecord>, HashMap<String, Vec<proto::DeviceResult>>) {
     let mut client = connect(target).await;
     let mut client_records = Vec::new();
-    for (number, order) in orders.into_iter().enumerate() {
-        let change = get_by_key(&mut client, &order.key).await.ok();
+    for (number, planned) in planned_changes.into_iter().enumerate() {
+        let change = get_by_key(&mut client, &planned.key).await.ok();
         let whole = match &change {
-            Some(_) => reference(&mut client, until_caught_up(watch_key(&order.key))).await,
+            Some(_) => reference(&mut client, until_caught_up(watch_key(&planned.key))).await,
             None => Recording::default(),
         };
         let WatchedChange { streams, until } = followed.remove(&number).expect("followed");
         client_records.push(ClientRecord {
-            first_call: asked[&number],
+            first_call: first_calls[&number],
             until,
             change,
             whole,
             streams,
-            planned_change: order,
+            planned_change: planned,
         });
     }
     let mut results = HashMap::new();
     for executed in &Ledger::fetch(sandbox, true).await.changes {
-        let found = fetch_results(&mut client, &executed.request_id).await;
+        let found = stored_results(&mut client, &executed.request_id).await;
         results.insert(executed.request_id.clone(), found);
     }
-    // Whoever asks again by the same key is answered, and nothing is sent: the ledger is read after this.
+    // A repeated call must send nothing. The ledger is read after these calls.
     let again = client_records.iter().filter_map(|client_record| {
         let change = client_record.change.as_ref()?;
-        let sends = change.state() == proto::ChangeState::NotSent;
+        let would_send = change.state() == proto::ChangeState::NotSent;
         let mut client = client.clone();
-        (!sends).then_some(async move {
+        (!would_send).then_some(async move {
             client_record
                 .planned_change
                 .call(&mut client, None)
@@ -221,16 +224,4 @@ async fn collect_client_records(
     });
     join_all(again).await;
     (client_records, results)
-}
-
-pub async fn fetch_results(client: &mut Client, request_id: &str) -> Vec<proto::DeviceResult> {
-    let request = proto::WatchRequestRequest {
-        include_raw: true,
-        ..until_caught_up(watch_request(request_id))
-    };
-    match Watch::try_open(client, request).await {
-        Ok(watch) => watch.read_to_end().await.results(),
-        // Nothing of it is known.
-        Err(_) => Vec::new(),
-    }
 }

@@ -1,37 +1,33 @@
-//! The sandbox in a process of its own, and others who use the same account at it.
+//! The sandbox process, and a foreign client of the same account.
 
 use std::{net::SocketAddr, process::Stdio};
 
-use reqwest::{Client, Method, RequestBuilder};
+use reqwest::{Client as HttpClient, Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, Command},
-    time::timeout,
 };
 
 use super::planned_changes::{Operation, Overlap, PlannedChange};
-use crate::support::{gateway::TEST_TIMEOUT, requests::ACCOUNT};
+use crate::support::{http::http_client, ledger::FOREIGN_PLAN, requests::ACCOUNT, wait::in_time};
 
-/// The plan that others change to: by it the ledger tells their requests.
-pub const FOREIGN_PLAN: &str = "A plan of somebody else";
-
-/// What the UWS user logs in with.
+/// Credentials of the UWS user.
 pub const USERNAME: &str = "planted-uws-username";
 pub const PASSWORD: &str = "planted-uws-password";
 
-/// A sandbox. Killed when dropped.
+/// A sandbox process. Killed when dropped.
 pub struct SandboxProcess {
     _child: Child,
     _log: Lines<BufReader<ChildStderr>>,
     pub address: SocketAddr,
 }
 
-/// Somebody else with an application of the same account.
+/// A client that uses the same account without the gateway.
 #[derive(Debug, Clone)]
 pub struct ForeignClient {
     base: String,
-    http: Client,
+    http: HttpClient,
 }
 
 // === impl Sandbox ===
@@ -70,9 +66,7 @@ impl SandboxProcess {
         let mut child = command.spawn().expect("the binary starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
         loop {
-            let line = timeout(TEST_TIMEOUT, log.next_line())
-                .await
-                .expect("in time");
+            let line = in_time(log.next_line()).await;
             let line = line.expect("readable").expect("the sandbox starts");
             let event: Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
@@ -85,9 +79,9 @@ impl SandboxProcess {
         }
     }
 
-    /// Somebody who reaches it without a proxy.
+    /// Returns a foreign client that does not use the proxy.
     pub fn foreign_client(&self) -> ForeignClient {
-        let http = Client::builder().no_proxy().build().expect("a client");
+        let http = http_client();
         ForeignClient {
             base: format!("http://{}/api", self.address),
             http,
@@ -95,25 +89,25 @@ impl SandboxProcess {
     }
 }
 
-// === impl Stranger ===
+// === impl ForeignClient ===
 
 impl ForeignClient {
-    /// Ends the access token that everybody of this application has.
+    /// Revokes the access token of the application.
     pub async fn revoke_token(&self) {
         let token = self.token().await;
-        let asked = self.oauth(
+        let request = self.oauth(
             "revoke",
             format!("grant_type=client_credentials&token={token}"),
         );
-        let answer = asked.send().await.expect("the sandbox answers");
-        assert!(answer.status().is_success(), "{answer:?}");
+        let response = request.send().await.expect("a response");
+        assert!(response.status().is_success(), "{response:?}");
     }
 
-    /// Changes the devices of an order, or one of them, to another plan.
-    pub async fn change_same_devices(&self, order: &PlannedChange, overlap: Overlap) {
-        // Its own devices ask for no situation, so that nobody else is met by one.
+    /// Makes a request for devices of a planned change.
+    pub async fn change_same_devices(&self, planned: &PlannedChange, overlap: Overlap) {
+        // Devices with a scenario are left out: it would affect other requests.
         let plain = |device: &&String| device.starts_with("8914") || device.starts_with("A1");
-        let mut devices: Vec<String> = order.devices.iter().filter(plain).cloned().collect();
+        let mut devices: Vec<String> = planned.devices.iter().filter(plain).cloned().collect();
         match overlap {
             Overlap::One => devices.truncate(1),
             Overlap::AllAndOne => {
@@ -121,44 +115,41 @@ impl ForeignClient {
                 devices.push(more);
             }
         }
-        let (path, body) = match order.operation {
+        let (path, body) = match planned.operation {
             Operation::Esim => ("devices/profile/actions/serviceplan", esim(&devices)),
             Operation::FiveGBi => ("devices/actions/plan", five_g_bi(&devices)),
         };
-        // Its token may be revoked in between: then it tries again, as everybody would.
+        // Retries, because the token can be revoked meanwhile.
         for _ in 0..10 {
             let token = self.token().await;
             let session = self.session(&token).await;
-            let asked = self.call(Method::POST, path, &token);
-            let asked = asked.header("VZ-M2M-Token", session).json(&body);
-            if asked
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status().is_success())
-            {
+            let request = self.call(Method::POST, path, &token);
+            let request = request.header("VZ-M2M-Token", session).json(&body);
+            let response = request.send().await;
+            if response.is_ok_and(|response| response.status().is_success()) {
                 return;
             }
         }
-        panic!("a stranger could not change {}", order.key);
+        panic!("the foreign request for {} fails", planned.key);
     }
 
     async fn token(&self) -> String {
-        let asked = self.oauth("token", "grant_type=client_credentials".into());
-        text(asked, "access_token").await
+        let request = self.oauth("token", "grant_type=client_credentials".into());
+        text(request, "access_token").await
     }
 
     fn oauth(&self, call: &str, form: String) -> RequestBuilder {
         let url = format!("{}/ts/v1/oauth2/{call}", self.base);
-        let asked = self.http.post(url).body(form);
-        asked
+        let request = self.http.post(url).body(form);
+        request
             .header("content-type", "application/x-www-form-urlencoded")
             .basic_auth("planted-app-key", Some("planted-app-secret"))
     }
 
     async fn session(&self, token: &str) -> String {
-        let asked = self.call(Method::POST, "session/login", token);
+        let request = self.call(Method::POST, "session/login", token);
         let login = json!({"username": USERNAME, "password": PASSWORD});
-        text(asked.json(&login), "sessionToken").await
+        text(request.json(&login), "sessionToken").await
     }
 
     fn call(&self, method: Method, path: &str, token: &str) -> RequestBuilder {
@@ -167,10 +158,10 @@ impl ForeignClient {
     }
 }
 
-/// One member of an answer; nothing when it is refused.
-async fn text(asked: RequestBuilder, member: &str) -> String {
-    let answer = asked.send().await.expect("the sandbox answers");
-    let body: Value = answer.json().await.unwrap_or_default();
+/// Returns a member of the response, or an empty text if the call is refused.
+async fn text(request: RequestBuilder, member: &str) -> String {
+    let response = request.send().await.expect("a response");
+    let body: Value = response.json().await.unwrap_or_default();
     body[member].as_str().unwrap_or_default().to_owned()
 }
 

@@ -1,12 +1,11 @@
-//! The checkers are tested too: a history with one thing wrong is caught by the
-//! checker of that thing.
+//! Each checker must detect a history with one violation.
 
 use super::*;
 
-fn event(place: usize) -> RecordedMessage {
+fn event(position: usize) -> RecordedMessage {
     RecordedMessage {
-        token: format!("t{place}"),
-        kind: MessageKind::Event(format!("event {place}")),
+        token: format!("t{position}"),
+        kind: MessageKind::Event(format!("event {position}")),
     }
 }
 
@@ -17,22 +16,22 @@ fn opened(token: &str) -> RecordedMessage {
     }
 }
 
-fn bookmark(place: usize) -> RecordedMessage {
+fn bookmark(position: usize) -> RecordedMessage {
     RecordedMessage {
-        token: format!("t{place}"),
+        token: format!("t{position}"),
         kind: MessageKind::Bookmark,
     }
 }
 
-fn finished(place: usize, is_final: bool, adds_up: bool) -> RecordedMessage {
-    let what = MessageKind::Finished {
+fn finished(position: usize, is_final: bool, has_consistent_counts: bool) -> RecordedMessage {
+    let kind = MessageKind::Finished {
         state: "FINISHED".into(),
         is_final,
-        has_consistent_counts: adds_up,
+        has_consistent_counts,
     };
     RecordedMessage {
-        token: format!("t{place}"),
-        kind: what,
+        token: format!("t{position}"),
+        kind,
     }
 }
 
@@ -56,7 +55,7 @@ fn stream(from: &str, messages: &[RecordedMessage], end: StreamEnd) -> Recording
 
 type Checker = fn(&History<'_>) -> CheckResult;
 
-fn judge(check: Checker, streams: &[Recording]) -> CheckResult {
+fn check_streams(check: Checker, streams: &[Recording]) -> CheckResult {
     check(&History {
         reference: &reference(),
         streams,
@@ -64,7 +63,7 @@ fn judge(check: Checker, streams: &[Recording]) -> CheckResult {
 }
 
 #[test]
-fn a_true_history_passes_all_seven_checkers() {
+fn a_valid_history_passes_all_seven_checkers() {
     let streams = [
         stream(
             "",
@@ -82,13 +81,13 @@ fn a_true_history_passes_all_seven_checkers() {
         Recording {
             from: "t1".into(),
             messages: Vec::new(),
-            end: StreamEnd::Refused {
+            end: StreamEnd::Error {
                 code: "OutOfRange".into(),
                 reason: "RESUME_TOKEN_EXPIRED".into(),
             },
         },
     ];
-    judge(check, &streams).unwrap();
+    check_streams(check, &streams).unwrap();
 }
 
 #[test]
@@ -100,13 +99,13 @@ fn each_broken_history_fails_the_matching_checker() {
     let internal = Recording {
         from: "t1".into(),
         messages: Vec::new(),
-        end: StreamEnd::Refused {
+        end: StreamEnd::Error {
             code: "Internal".into(),
             reason: "INTERNAL".into(),
         },
     };
     let cut = StreamEnd::Cut;
-    let refused = StreamEnd::Refused {
+    let refused = StreamEnd::Error {
         code: "Unavailable".into(),
         reason: "RECONNECT".into(),
     };
@@ -186,7 +185,8 @@ fn each_broken_history_fails_the_matching_checker() {
         ),
     ];
     for (name, check, stream) in broken {
-        let found = judge(check, std::slice::from_ref(&stream)).expect_err(&format!("{stream:?}"));
+        let found =
+            check_streams(check, std::slice::from_ref(&stream)).expect_err(&format!("{stream:?}"));
         assert!(found.starts_with(name), "{found}");
     }
 }

@@ -1,18 +1,17 @@
-//! The seven guarantees of a watch, each with a checker that judges a recorded
-//! history; etcd's robustness validators are the model.
+//! The seven guarantees of a watch, and a checker of recorded histories for each. The model are etcd's
+//! robustness validators.
 //!
-//! Tokens are opaque, so a history is judged against a reference: one stream
-//! of the same target from its beginning, recorded after everything else. A
-//! checker answers with what it found wrong.
+//! Tokens are opaque, so a history is compared with a reference: one stream of the same target from its
+//! beginning, recorded last. A checker returns the first violation.
 
 use std::collections::{HashMap, HashSet};
 
 mod checker_tests;
 
-/// What one stream was sent, and how it ended.
+/// The messages and the end of one stream.
 #[derive(Debug, Clone, Default)]
 pub struct Recording {
-    /// The token that it was opened with; empty for the beginning.
+    /// The token that it was opened with, or an empty text for the beginning.
     pub from: String,
     pub messages: Vec<RecordedMessage>,
     pub end: StreamEnd,
@@ -27,32 +26,32 @@ pub struct RecordedMessage {
 #[derive(Debug, Clone, PartialEq)]
 pub enum MessageKind {
     Opened,
-    /// A result or a change of state, as text that tells it from all others.
+    /// A result or a state transition, as a unique text.
     Event(String),
     Bookmark,
     Reconnect,
-    /// With the state, and whether succeeded + failed + pending = devices.
     Finished {
         state: String,
         is_final: bool,
+        /// True if succeeded + failed + pending = devices.
         has_consistent_counts: bool,
     },
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum StreamEnd {
-    /// The client stopped, or its connection broke.
+    /// The client closed the stream, or its connection broke.
     #[default]
     Cut,
     Ok,
-    /// The server's code and reason.
-    Refused {
+    /// An error with the server's code and reason.
+    Error {
         code: String,
         reason: String,
     },
 }
 
-/// What is judged: the reference, and the streams of the same target.
+/// The reference, and the streams of the same target.
 pub struct History<'a> {
     pub reference: &'a [RecordedMessage],
     pub streams: &'a [Recording],
@@ -67,7 +66,7 @@ impl Recording {
 
 type CheckResult = Result<(), String>;
 
-/// All seven.
+/// Checks all seven guarantees.
 pub fn check(history: &History<'_>) -> CheckResult {
     ordered(history)?;
     unique(history)?;
@@ -79,12 +78,12 @@ pub fn check(history: &History<'_>) -> CheckResult {
 }
 
 impl<'a> History<'a> {
-    /// The place of each event's token in the reference.
-    fn places(&self) -> HashMap<&'a str, usize> {
+    /// Position of each event's token in the reference.
+    fn positions(&self) -> HashMap<&'a str, usize> {
         let events = self.reference.iter().filter(|message| is_event(message));
         events
             .enumerate()
-            .map(|(place, event)| (event.token.as_str(), place))
+            .map(|(position, event)| (event.token.as_str(), position))
             .collect()
     }
 
@@ -95,18 +94,18 @@ impl<'a> History<'a> {
             .collect()
     }
 
-    /// The place that a stream begins after: -1 for before everything.
+    /// Position of the last event before a stream, or -1 for the beginning.
     fn start(&self, stream: &Recording) -> Result<isize, String> {
         if stream.from.is_empty() {
             return Ok(-1);
         }
-        self.place_of(&stream.from)
+        self.position_of(&stream.from)
     }
 
-    /// The place of a token; that of a beginning is -1.
-    fn place_of(&self, token: &str) -> Result<isize, String> {
-        if let Some(place) = self.places().get(token) {
-            return isize::try_from(*place).map_err(|error| error.to_string());
+    /// Position of a token, or -1 for the beginning.
+    fn position_of(&self, token: &str) -> Result<isize, String> {
+        if let Some(position) = self.positions().get(token) {
+            return isize::try_from(*position).map_err(|error| error.to_string());
         }
         let opened = self.streams.iter().filter(|stream| stream.from.is_empty());
         let beginnings: HashSet<&str> = opened
@@ -121,7 +120,7 @@ impl<'a> History<'a> {
         {
             return Ok(-1);
         }
-        Err(format!("the token {token} is in nobody's stream"))
+        Err(format!("no stream has the token {token}"))
     }
 }
 
@@ -133,115 +132,119 @@ fn delivered(stream: &Recording) -> impl Iterator<Item = &RecordedMessage> {
     stream.messages.iter().filter(|message| is_event(message))
 }
 
-/// Messages come in journal order.
+/// Messages have the order of the journal.
 pub fn ordered(history: &History<'_>) -> CheckResult {
-    let places = history.places();
+    let positions = history.positions();
     let events = history.events();
     for stream in history.streams {
         let mut last = None;
         for message in delivered(stream) {
-            let Some(place) = places.get(message.token.as_str()) else {
+            let Some(position) = positions.get(message.token.as_str()) else {
                 return Err(format!(
                     "Ordered: an event that the reference lacks: {message:?}"
                 ));
             };
-            if events[*place].kind != message.kind {
+            if events[*position].kind != message.kind {
                 return Err(format!(
-                    "Ordered: another event stood at this place: {message:?}"
+                    "Ordered: another event at this position: {message:?}"
                 ));
             }
-            if last.is_some_and(|last| last >= *place) {
+            if last.is_some_and(|last| last >= *position) {
                 return Err(format!("Ordered: out of order: {message:?}"));
             }
-            last = Some(*place);
+            last = Some(*position);
         }
     }
     Ok(())
 }
 
-/// No event twice on a stream, nor again after a resume.
+/// A stream delivers no event twice, also after a resume.
 pub fn unique(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         let start = history.start(stream)?;
         let mut seen = HashSet::new();
-        let places = history.places();
+        let positions = history.positions();
         for message in delivered(stream) {
             if !seen.insert(&message.token) {
                 return Err(format!("Unique: twice on one stream: {message:?}"));
             }
-            let place = places.get(message.token.as_str()).copied();
-            if place.is_some_and(|place| isize::try_from(place).unwrap_or(isize::MAX) <= start) {
-                return Err(format!("Unique: again after a resume: {message:?}"));
+            let position = positions.get(message.token.as_str()).copied();
+            if position
+                .is_some_and(|position| isize::try_from(position).unwrap_or(isize::MAX) <= start)
+            {
+                return Err(format!("Unique: repeated after a resume: {message:?}"));
             }
         }
     }
     let mut seen = HashSet::new();
     for event in history.events() {
         if !seen.insert(format!("{:?}", event.kind)) {
-            return Err(format!("Unique: the same event at two places: {event:?}"));
-        }
-    }
-    Ok(())
-}
-
-/// Nothing that belongs between two received tokens is missing.
-pub fn gap_free(history: &History<'_>) -> CheckResult {
-    let places = history.places();
-    for stream in history.streams {
-        let mut last = None;
-        for message in delivered(stream) {
-            let place = places.get(message.token.as_str()).copied();
-            if let (Some(last), Some(place)) = (last, place)
-                && place > last + 1
-            {
-                return Err(format!(
-                    "Gap-free: {} events are missing before {message:?}",
-                    place - last - 1
-                ));
-            }
-            last = place;
-        }
-    }
-    Ok(())
-}
-
-/// After a token, the next event is exactly the next one.
-pub fn resumable(history: &History<'_>) -> CheckResult {
-    let places = history.places();
-    for stream in history.streams {
-        let start = history.start(stream)?;
-        let Some(first) = delivered(stream).next() else {
-            continue;
-        };
-        let place = places
-            .get(first.token.as_str())
-            .copied()
-            .unwrap_or(usize::MAX);
-        if isize::try_from(place).unwrap_or(isize::MAX) != start + 1 {
             return Err(format!(
-                "Resumable: after place {start} came place {place}: {first:?}"
+                "Unique: the same event at two positions: {event:?}"
             ));
         }
     }
     Ok(())
 }
 
-/// A bookmark says that all before it has been delivered.
+/// No event between two received tokens is missing.
+pub fn gap_free(history: &History<'_>) -> CheckResult {
+    let positions = history.positions();
+    for stream in history.streams {
+        let mut last = None;
+        for message in delivered(stream) {
+            let position = positions.get(message.token.as_str()).copied();
+            if let (Some(last), Some(position)) = (last, position)
+                && position > last + 1
+            {
+                return Err(format!(
+                    "Gap-free: {} events are missing before {message:?}",
+                    position - last - 1
+                ));
+            }
+            last = position;
+        }
+    }
+    Ok(())
+}
+
+/// A token resumes with exactly the next event.
+pub fn resumable(history: &History<'_>) -> CheckResult {
+    let positions = history.positions();
+    for stream in history.streams {
+        let start = history.start(stream)?;
+        let Some(first) = delivered(stream).next() else {
+            continue;
+        };
+        let position = positions
+            .get(first.token.as_str())
+            .copied()
+            .unwrap_or(usize::MAX);
+        if isize::try_from(position).unwrap_or(isize::MAX) != start + 1 {
+            return Err(format!(
+                "Resumable: position {position} follows position {start}: {first:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All events before a bookmark have been delivered.
 pub fn bookmarkable(history: &History<'_>) -> CheckResult {
-    let places = history.places();
+    let positions = history.positions();
     for stream in history.streams {
         let mut reached = history.start(stream)?;
         for message in &stream.messages {
             match &message.kind {
                 MessageKind::Event(_) => {
-                    let place = places.get(message.token.as_str()).copied().unwrap_or(0);
-                    reached = isize::try_from(place).unwrap_or(isize::MAX);
+                    let position = positions.get(message.token.as_str()).copied().unwrap_or(0);
+                    reached = isize::try_from(position).unwrap_or(isize::MAX);
                 }
                 MessageKind::Bookmark | MessageKind::Finished { .. } => {
-                    let promised = history.place_of(&message.token)?;
+                    let promised = history.position_of(&message.token)?;
                     if promised != reached {
                         return Err(format!(
-                            "Bookmarkable: {message:?} promises place {promised}, delivered was {reached}"
+                            "Bookmarkable: {message:?} has position {promised}, delivered up to {reached}"
                         ));
                     }
                 }
@@ -252,26 +255,26 @@ pub fn bookmarkable(history: &History<'_>) -> CheckResult {
     Ok(())
 }
 
-/// `finished` comes once a stream, last, and only when it is true.
+/// `finished` is the only and last message of its kind, and true.
 pub fn terminal_once(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
-        for (place, message) in stream.messages.iter().enumerate() {
+        for (position, message) in stream.messages.iter().enumerate() {
             let MessageKind::Finished {
                 is_final,
-                has_consistent_counts: adds_up,
+                has_consistent_counts,
                 ..
             } = &message.kind
             else {
                 continue;
             };
-            if place + 1 != stream.messages.len() {
+            if position + 1 != stream.messages.len() {
                 return Err(format!("Terminal-once: something follows {message:?}"));
             }
-            if !is_final || !adds_up {
+            if !is_final || !has_consistent_counts {
                 return Err(format!("Terminal-once: not true: {message:?}"));
             }
-            // A connection may break before the OK.
-            if matches!(stream.end, StreamEnd::Refused { .. }) {
+            // The connection can break before the OK.
+            if matches!(stream.end, StreamEnd::Error { .. }) {
                 return Err(format!(
                     "Terminal-once: not followed by OK but {:?}",
                     stream.end
@@ -282,20 +285,20 @@ pub fn terminal_once(history: &History<'_>) -> CheckResult {
     Ok(())
 }
 
-/// A stream begins with `opened` and ends for a reason that it tells; a token
-/// that cannot be honoured is refused with its reason, never INTERNAL.
+/// A stream begins with `opened` and ends with a reason. An invalid token is rejected with a reason, never
+/// with INTERNAL.
 pub fn never_silently_stuck(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         let first = stream.messages.first();
         match (&stream.end, first.map(|first| &first.kind)) {
-            (StreamEnd::Refused { code, reason }, None) => {
-                let honest = matches!(
+            (StreamEnd::Error { code, reason }, None) => {
+                let is_documented = matches!(
                     code.as_str(),
                     "OutOfRange" | "InvalidArgument" | "NotFound" | "Unavailable"
                 );
-                if !honest || reason.is_empty() {
+                if !is_documented || reason.is_empty() {
                     return Err(format!(
-                        "Never silently stuck: refused with {code} {reason}"
+                        "Never silently stuck: rejected with {code} {reason}"
                     ));
                 }
             }
@@ -314,10 +317,10 @@ pub fn never_silently_stuck(history: &History<'_>) -> CheckResult {
             (StreamEnd::Ok, last) => {
                 return Err(format!("Never silently stuck: OK after {last:?}"));
             }
-            (StreamEnd::Refused { reason, .. }, Some(MessageKind::Reconnect))
+            (StreamEnd::Error { reason, .. }, Some(MessageKind::Reconnect))
                 if reason == "RECONNECT" => {}
-            (StreamEnd::Refused { .. }, None) => {}
-            (StreamEnd::Refused { reason, .. }, _) if reason == "JOURNAL_UNAVAILABLE" => {}
+            (StreamEnd::Error { .. }, None) => {}
+            (StreamEnd::Error { reason, .. }, _) if reason == "JOURNAL_UNAVAILABLE" => {}
             (end, last) => return Err(format!("Never silently stuck: {end:?} after {last:?}")),
         }
     }

@@ -1,4 +1,4 @@
-//! Who may read the journal's files, and who may use its directory.
+//! Access to the journal's files and to its directory.
 
 use std::{
     fs,
@@ -9,10 +9,14 @@ use std::{
     path::Path,
 };
 
-use super::{fill_journal, journal, setup};
-use crate::support::{gateway::TestDir, thingspace::FakeThingSpace};
+use super::{fill_journal, journal, set_journal, start};
+use crate::support::{
+    env::TestEnv,
+    gateway::{Setup, TestDir},
+    thingspace::FakeThingSpace,
+};
 
-/// The names of files that others may read or write.
+/// Returns the names and modes of files that other users can read or write.
 fn open_files(dir: &Path) -> Vec<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).expect("a directory") {
@@ -26,29 +30,27 @@ fn open_files(dir: &Path) -> Vec<String> {
 }
 
 fn set_mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn journal_files_are_accessible_to_the_owner_only() {
     let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = setup(&thingspace, &directory);
     let journal = journal(&directory);
-    // As Kubernetes makes a volume with an fsGroup.
+    // As a Kubernetes volume with an fsGroup.
     fs::create_dir(&journal).expect("a directory");
     set_mode(&journal, 0o2775);
-    let gateway = setup.start().await;
-    fill_journal(&gateway).await;
+    let mut env = TestEnv::start_in(directory, set_journal).await;
+    fill_journal(&env).await;
     assert_eq!(open_files(&journal), Vec::<String>::new());
-    gateway.kill().await;
+    env.gateway.kill().await;
 
     for entry in fs::read_dir(&journal).expect("a directory") {
         set_mode(&entry.expect("an entry").path(), 0o664);
     }
-    let gateway = setup.start().await;
+    env.start_again().await;
     assert_eq!(open_files(&journal), Vec::<String>::new());
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.0, Some(0));
     assert_eq!(open_files(&journal), Vec::<String>::new());
     let mode = fs::metadata(&journal)
         .expect("it is there")
@@ -62,10 +64,11 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
     let directory = TestDir::new();
     let thingspace = FakeThingSpace::start().await;
     let socket = directory.join("admin.sock");
-    let setup = setup(&thingspace, &directory).set("admin.socket", socket.to_str().expect("text"));
+    let setup = Setup::serve(&thingspace.base_url(), &directory);
+    let setup = set_journal(setup, &directory).set("admin.socket", socket.to_str().expect("text"));
 
     fs::write(&socket, "precious").expect("a file");
-    let (code, log) = setup.refused().await;
+    let (code, log) = setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(
         log.contains("admin.socket") && log.contains("not a socket"),
@@ -75,13 +78,13 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
     fs::remove_file(&socket).expect("it is there");
 
     let listener = UnixListener::bind(&socket).expect("a socket");
-    let (code, log) = setup.refused().await;
+    let (code, log) = setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process listens on it"), "{log}");
     drop(listener);
 
-    // A socket without a listener was left behind.
-    let gateway = setup.start().await;
+    // The socket of a dead process has no listener.
+    let mut gateway = setup.start().await;
     let made = fs::symlink_metadata(&socket).expect("it is there");
     assert!(made.file_type().is_socket());
     assert_eq!(gateway.terminate().await.0, Some(0));
@@ -89,27 +92,27 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_process_is_kept_out_without_the_lock_file_and_by_another_path() {
-    let directory = TestDir::new();
-    let thingspace = FakeThingSpace::start().await;
-    let setup = setup(&thingspace, &directory);
-    let journal = journal(&directory);
-    let gateway = setup.start().await;
-    fill_journal(&gateway).await;
+async fn a_second_process_is_rejected_without_the_lock_file_and_through_hard_links() {
+    let mut env = start().await;
+    let journal = journal(&env.directory);
+    fill_journal(&env).await;
 
     fs::remove_file(journal.join("journal.lock")).expect("it is there");
-    let (code, log) = setup.refused().await;
+    let (code, log) = env.setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process is using it"), "{log}");
 
-    let links = directory.join("links");
+    let links = env.directory.join("links");
     fs::create_dir(&links).expect("a directory");
     for name in ["journal.db", "journal.db-wal", "journal.marker"] {
         fs::hard_link(journal.join(name), links.join(name)).expect("a link");
     }
-    let linked = setup.set("journal.dir", links.to_str().expect("text"));
-    let (code, log) = linked.refused().await;
+    let linked = env
+        .setup
+        .clone()
+        .set("journal.dir", links.to_str().expect("text"));
+    let (code, log) = linked.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process is using it"), "{log}");
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.0, Some(0));
 }

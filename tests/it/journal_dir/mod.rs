@@ -1,81 +1,57 @@
-//! The journal's directory: what is refused at a start, and who may use it.
+//! The journal's directory: rejected starts, file modes and locks.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use thingspace_gateway::proto::Change;
 
 use crate::support::{
-    gateway::{Client, Gateway, Setup, TestDir},
-    requests::{
-        WatchTranscript, change_esim, deliver, esim, esim_callback, get_by_key, until_caught_up,
-        watch_request,
-    },
-    thingspace::FakeThingSpace,
+    env::TestEnv,
+    gateway::{Setup, TestDir},
+    requests::{esim, until_caught_up, watch_request},
 };
 
 mod damage;
 mod files;
 mod origin;
 
-/// Changes that a journal in use has.
+/// Number of changes in a filled journal.
 const CHANGES: usize = 3;
 
-/// A directory below one that may be copied.
+/// The journal's directory. It does not exist before the first start.
 fn journal(directory: &TestDir) -> PathBuf {
     directory.join("journal")
 }
 
-fn setup(thingspace: &FakeThingSpace, directory: &TestDir) -> Setup {
-    Setup::serve(&thingspace.base_url(), directory)
-        .set("journal.dir", journal(directory).to_str().expect("text"))
+fn set_journal(setup: Setup, directory: &TestDir) -> Setup {
+    setup.set("journal.dir", journal(directory).to_str().expect("text"))
 }
 
-/// Makes some changes and delivers their results, so that all is in the write-ahead log.
-async fn fill_journal(gateway: &Gateway) -> Vec<Change> {
-    let mut client = gateway.client().await;
-    let url = gateway.callback_url("DeviceProfileService");
-    let mut made = Vec::new();
+/// Starts a gateway with an empty journal.
+async fn start() -> TestEnv {
+    TestEnv::start_in(TestDir::new(), set_journal).await
+}
+
+/// Makes some changes and delivers their results, so that all data is in the write-ahead log.
+async fn fill_journal(env: &TestEnv) -> Vec<Change> {
+    let mut changes = Vec::new();
     for number in 0..CHANGES {
-        let change = change_esim(&mut client, esim(&format!("key {number}"), [number])).await;
-        deliver(&url, &esim_callback(&change.request_ids[0], number)).await;
-        made.push(change);
+        let change = env.change(esim(&format!("key {number}"), [number])).await;
+        env.deliver_esim(&change.request_ids[0], [number]).await;
+        changes.push(change);
     }
-    made
+    changes
 }
 
-/// Every key is known and sends nothing, every result is there.
-async fn assert_journal_complete(
-    client: &mut Client,
-    made: &[Change],
-    thingspace: &FakeThingSpace,
-) {
-    let posts = thingspace.posts();
-    for (number, change) in made.iter().enumerate() {
+/// Every key returns its change and sends nothing, and every result is stored.
+async fn assert_journal_complete(env: &TestEnv, changes: &[Change]) {
+    let posts = env.thingspace.posts();
+    for (number, change) in changes.iter().enumerate() {
         let key = format!("key {number}");
-        let again = change_esim(client, esim(&key, [number])).await;
+        let again = env.change(esim(&key, [number])).await;
         assert_eq!(again.change_id, change.change_id);
-        assert_eq!(get_by_key(client, &key).await.unwrap(), again);
-        let story = WatchTranscript::record(
-            client,
-            until_caught_up(watch_request(&change.request_ids[0])),
-        )
-        .await;
-        assert_eq!(story.results().len(), 1);
+        assert_eq!(env.get(&key).await, again);
+        let results = until_caught_up(watch_request(&change.request_ids[0]));
+        assert_eq!(env.record(results).await.results().len(), 1);
     }
-    assert_eq!(thingspace.posts(), posts);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        // The shared memory and sockets are no part of a journal.
-        let is_file = entry.file_type().expect("a type").is_file();
-        if is_file && !entry.file_name().to_string_lossy().ends_with("-shm") {
-            fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
-        }
-    }
+    assert_eq!(env.thingspace.posts(), posts);
 }

@@ -1,20 +1,15 @@
-//! A disk that is full, or slow, and a wrong system clock, whenever a test says so:
-//! `tests/tools/disk.c`, preloaded into the gateway. It needs no rights, only a C compiler.
+//! A full or slow disk and a wrong system clock: `tests/tools/disk.c`, preloaded into the gateway.
 
-use std::{
-    fs::File,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    process::Command,
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::LazyLock, time::Duration};
 
 use tempfile::TempDir;
 
-use super::gateway::{Setup, TestDir};
+use super::{
+    gateway::{Setup, TestDir},
+    preload::compile_preload,
+};
 
-/// The disk below one directory.
+/// The disk of one directory, and the system clock of the processes that use it.
 pub struct FaultyDisk {
     control: File,
     environment: [(&'static str, PathBuf); 3],
@@ -22,21 +17,19 @@ pub struct FaultyDisk {
 }
 
 /// Compiled once for all tests.
-static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tools/disk.c");
-    let name = format!("disk-{}.so", std::process::id());
-    let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let mut compiler = Command::new("cc");
-    compiler.args(["-shared", "-fPIC", "-O1", "-Wall", "-o"]);
-    let compiled = compiler.args([&library, &source]).arg("-ldl").status();
-    assert!(compiled.expect("cc runs").success(), "cc fails");
-    library
-});
+static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| compile_preload("disk"));
 
-// === impl Disk ===
+/// A setup with a system clock that is ahead by `seconds`.
+pub fn with_clock_offset(setup: Setup, seconds: i64) -> Setup {
+    setup
+        .env("LD_PRELOAD", &LIBRARY.to_string_lossy())
+        .env("TEST_CLOCK_OFFSET", &seconds.to_string())
+}
+
+// === impl FaultyDisk ===
 
 impl FaultyDisk {
-    /// The disk below a directory, with room and at its own speed.
+    /// Returns a disk without a fault.
     pub fn new(directory: &TestDir) -> Self {
         let own = tempfile::tempdir().expect("a temporary directory");
         let path = own.path().join("control");
@@ -46,14 +39,14 @@ impl FaultyDisk {
             control: control.expect("a control file"),
             environment: [
                 ("LD_PRELOAD", LIBRARY.clone()),
-                ("TSGW_DISK_CONTROL", path),
-                ("TSGW_DISK_DIRECTORY", directory.path().to_owned()),
+                ("TEST_DISK_CONTROL", path),
+                ("TEST_DISK_DIRECTORY", directory.path().to_owned()),
             ],
             _control: own,
         }
     }
 
-    /// A gateway that is on it.
+    /// A setup of a gateway that uses this disk.
     pub fn attach(&self, setup: Setup) -> Setup {
         let each = self.environment.iter();
         each.fold(setup, |setup, (name, value)| {
@@ -61,28 +54,28 @@ impl FaultyDisk {
         })
     }
 
-    /// From now on no file grows.
+    /// Lets no file grow.
     pub fn fill(&self) {
         self.write_control(0, 1);
     }
 
-    /// From now on no write finds room, nor one over what is there: as where writing is copying.
+    /// Lets no write succeed, not even one that overwrites, as on a copy-on-write file system.
     pub fn fill_entirely(&self) {
         self.write_control(0, 2);
     }
 
-    /// There is room again.
+    /// Frees the disk.
     pub fn empty(&self) {
         self.write_control(0, 0);
     }
 
-    /// From now on each sync takes so much longer.
+    /// Delays each sync.
     pub fn slow_down(&self, sync: Duration) {
         let milliseconds = u32::try_from(sync.as_millis()).expect("a short time");
         self.write_control(4, milliseconds);
     }
 
-    /// From now on the gateway's system clock is ahead by so many days, or behind.
+    /// Sets the gateway's system clock ahead, or back if `days` is negative.
     pub fn set_clock_ahead(&self, days: i64) {
         let seconds = (days * 86_400).to_ne_bytes();
         let written = self.control.write_all_at(&seconds, 8);

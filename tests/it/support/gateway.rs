@@ -1,10 +1,10 @@
-//! The real binary, started and ended as an operator or a crash would.
+//! Starts and stops the real binary.
 
 use std::{
+    fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
 };
 
 use nix::{
@@ -17,16 +17,17 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     task::JoinHandle,
-    time::timeout,
 };
 use tonic::transport::{Channel, Endpoint};
 
+use super::wait::in_time;
+
 pub type Client = GatewayServiceClient<Channel>;
 
-/// What a test waits for at most: a hang fails instead of blocking the suite.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// A ThingSpace URL that refuses connections.
+pub const UNREACHABLE_URL: &str = "http://127.0.0.1:9/api";
 
-/// How to start a gateway: settings as flags, and an own journal directory.
+/// Settings of a gateway process.
 #[derive(Clone)]
 pub struct Setup {
     sandbox: bool,
@@ -44,17 +45,29 @@ pub struct Gateway {
     pub sandbox: Option<SocketAddr>,
 }
 
-/// A journal's directory that outlives the processes that use it.
+/// Copies the files of a journal, without its shared memory and sockets.
+pub fn copy_journal(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a directory") {
+        let entry = entry.expect("an entry");
+        let is_file = entry.file_type().expect("a type").is_file();
+        if is_file && !entry.file_name().to_string_lossy().ends_with("-shm") {
+            fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
+        }
+    }
+}
+
+/// A temporary directory that outlives the processes that use it.
 pub struct TestDir(TempDir);
 
 // === impl Setup ===
 
 impl Setup {
-    /// `serve` against this ThingSpace, with all ports free and on loopback.
+    /// `serve` with this ThingSpace, on free loopback ports.
     pub fn serve(base_url: &str, directory: &TestDir) -> Self {
         let mut setup = Self::empty(false).set("journal.dir", &directory.path().to_string_lossy());
         setup = setup.set("thingspace.base_url", base_url);
-        // No test waits for its turn unless it is about that.
+        // Rate limits delay only the tests of rate limits.
         setup = setup
             .set("thingspace.changes_per_minute", "100000")
             .set("thingspace.lookups_per_minute", "100000");
@@ -69,7 +82,7 @@ impl Setup {
         setup
     }
 
-    /// `serve --sandbox`, with all ports free.
+    /// `serve --sandbox`, on free loopback ports.
     pub fn sandbox() -> Self {
         Self::empty(true)
     }
@@ -116,7 +129,7 @@ impl Setup {
         command
     }
 
-    /// Starts it and waits until it says where it listens.
+    /// Starts a gateway and waits until it listens.
     pub async fn start(&self) -> Gateway {
         match self.try_start().await {
             Ok(gateway) => gateway,
@@ -124,45 +137,43 @@ impl Setup {
         }
     }
 
-    /// The exit code and the log of a start that is refused.
-    pub async fn refused(&self) -> (Option<i32>, String) {
+    /// Returns the exit code and the log of a start that must fail.
+    pub async fn start_error(&self) -> (Option<i32>, String) {
         match self.try_start().await {
-            Ok(gateway) => panic!("it starts: {}", gateway.kill().await),
-            Err(refused) => refused,
+            Ok(mut gateway) => panic!("it starts: {}", gateway.kill().await),
+            Err(ended) => ended,
         }
     }
 
-    /// Starts it and waits until it says where it listens, or has ended.
+    /// Starts a gateway and waits until it listens or has exited.
     pub async fn try_start(&self) -> Result<Gateway, (Option<i32>, String)> {
         let mut command = self.command();
         command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().expect("the binary starts");
         let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut early = String::new();
+        let mut log_text = String::new();
         let mut addresses = Vec::new();
-        let wanted = if self.sandbox { 4 } else { 3 };
-        while addresses.len() < wanted {
-            let line = timeout(TEST_TIMEOUT, lines.next_line())
-                .await
-                .expect("in time");
+        let expected = if self.sandbox { 4 } else { 3 };
+        while addresses.len() < expected {
+            let line = in_time(lines.next_line()).await;
             let Some(line) = line.expect("readable") else {
-                let status = timeout(TEST_TIMEOUT, child.wait()).await.expect("it ends");
-                return Err((status.expect("waited").code(), early));
+                let status = in_time(child.wait()).await;
+                return Err((status.expect("waited").code(), log_text));
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
                 addresses.push(address.parse().expect("an address"));
             }
-            early.push_str(&line);
-            early.push('\n');
+            log_text.push_str(&line);
+            log_text.push('\n');
         }
-        // The log is read to its end, so that the process never waits for us.
+        // Reads the log to its end, so that the pipe never blocks the process.
         let log = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                early.push_str(&line);
-                early.push('\n');
+                log_text.push_str(&line);
+                log_text.push('\n');
             }
-            early
+            log_text
         });
         Ok(Gateway {
             child,
@@ -178,17 +189,14 @@ impl Setup {
 // === impl Gateway ===
 
 impl Gateway {
-    /// A client on a connection of its own.
+    /// Returns a client with its own connection.
     pub async fn client(&self) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.grpc)).expect("a URI");
-        let channel = endpoint
-            .connect()
-            .await
-            .expect("the gateway takes connections");
+        let channel = endpoint.connect().await.expect("a connection");
         GatewayServiceClient::new(channel).max_decoding_message_size(64 << 20)
     }
 
-    /// Where ThingSpace would post a callback of this service.
+    /// URL of the callbacks of this service.
     pub fn callback_url(&self, service: &str) -> String {
         format!("http://{}/callbacks/{service}", self.callbacks)
     }
@@ -202,61 +210,45 @@ impl Gateway {
         kill(pid, signal).expect("it runs");
     }
 
-    /// `kill -9`, and the log that it left.
-    pub async fn kill(mut self) -> String {
+    /// Kills the process and returns its log.
+    pub async fn kill(&mut self) -> String {
         self.child.kill().await.expect("it ran");
-        timeout(TEST_TIMEOUT, self.log)
-            .await
-            .expect("in time")
-            .expect("read")
+        self.wait().await.1
     }
 
-    /// SIGTERM; its exit code, and its log.
-    pub async fn terminate(self) -> (Option<i32>, String) {
+    /// Sends SIGTERM and returns the exit code and the log.
+    pub async fn terminate(&mut self) -> (Option<i32>, String) {
         self.signal(Signal::SIGTERM);
-        self.wait_with_log().await
+        self.wait().await
     }
 
-    /// Its exit code, and its log, once it has ended.
-    pub async fn wait_with_log(mut self) -> (Option<i32>, String) {
-        let status = timeout(TEST_TIMEOUT, self.child.wait())
-            .await
-            .expect("it ends");
-        let log = timeout(TEST_TIMEOUT, self.log)
-            .await
-            .expect("in time")
-            .expect("read");
+    /// Waits until the process has exited, and returns the exit code and the log.
+    pub async fn wait(&mut self) -> (Option<i32>, String) {
+        let status = in_time(self.child.wait()).await;
+        let log = in_time(&mut self.log).await.expect("read");
         (status.expect("waited").code(), log)
     }
 
-    /// Waits for its end by itself.
-    pub async fn wait(mut self) -> Option<i32> {
-        let status = timeout(TEST_TIMEOUT, self.child.wait())
-            .await
-            .expect("it ends");
-        status.expect("waited").code()
-    }
-
-    /// Its resident memory, in bytes.
+    /// Resident memory in bytes.
     pub fn resident_memory(&self) -> u64 {
         self.memory("VmRSS:")
     }
 
-    /// The most resident memory that it ever had, in bytes.
+    /// Peak of the resident memory in bytes.
     pub fn peak_memory(&self) -> u64 {
         self.memory("VmHWM:")
     }
 
-    fn memory(&self, which: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+    fn memory(&self, name: &str) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()));
         let status = status.expect("it runs");
-        let line = status.lines().find(|line| line.starts_with(which));
+        let line = status.lines().find(|line| line.starts_with(name));
         let kib = line.and_then(|line| line.split_whitespace().nth(1));
-        kib.expect(which).parse::<u64>().expect("a number") * 1024
+        kib.expect(name).parse::<u64>().expect("a number") * 1024
     }
 }
 
-// === impl Directory ===
+// === impl TestDir ===
 
 impl TestDir {
     pub fn new() -> Self {

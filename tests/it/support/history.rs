@@ -1,4 +1,4 @@
-//! Records what a watch is sent.
+//! Records the messages of watches.
 
 use thingspace_gateway::proto::{
     self, ChangeState, WatchRequestRequest, watch_request_response::Event,
@@ -9,13 +9,13 @@ use tonic_types::StatusExt;
 use super::gateway::Client;
 use crate::guarantees::{MessageKind, RecordedMessage, Recording, StreamEnd};
 
-/// A watch that is being recorded.
+/// A watch with a recording of its messages.
 pub struct WatchRecorder {
     recording: Recording,
     stream: Option<Streaming<proto::WatchRequestResponse>>,
 }
 
-// === impl Recorder ===
+// === impl WatchRecorder ===
 
 impl WatchRecorder {
     /// Opens a watch.
@@ -35,7 +35,7 @@ impl WatchRecorder {
         Self { recording, stream }
     }
 
-    /// The next message; `None` when the stream has ended.
+    /// Returns the next event, or `None` if the stream has ended.
     pub async fn next(&mut self) -> Option<Event> {
         let stream = self.stream.as_mut()?;
         match stream.message().await {
@@ -43,7 +43,7 @@ impl WatchRecorder {
                 let event = message.event.expect("an event");
                 self.recording.messages.push(RecordedMessage {
                     token: message.resume_token,
-                    kind: what(&event),
+                    kind: message_kind(&event),
                 });
                 Some(event)
             }
@@ -60,7 +60,7 @@ impl WatchRecorder {
         }
     }
 
-    /// The token to go on with.
+    /// Returns the token to resume with.
     pub fn token(&self) -> String {
         let last = self.recording.messages.last();
         last.map_or_else(|| self.recording.from.clone(), |last| last.token.clone())
@@ -72,13 +72,13 @@ impl WatchRecorder {
         self.recording
     }
 
-    /// Stops here.
+    /// Closes the stream.
     pub fn cut(self) -> Recording {
         self.recording
     }
 }
 
-/// One stream from the beginning, until all that is stored has been delivered.
+/// Records all stored events in one stream.
 pub async fn reference(client: &mut Client, request: WatchRequestRequest) -> Recording {
     let request = WatchRequestRequest {
         until: proto::Until::CaughtUp.into(),
@@ -90,7 +90,7 @@ pub async fn reference(client: &mut Client, request: WatchRequestRequest) -> Rec
     recording
 }
 
-fn what(event: &Event) -> MessageKind {
+fn message_kind(event: &Event) -> MessageKind {
     match event {
         Event::Opened(_) => MessageKind::Opened,
         Event::DeviceResult(result) => MessageKind::Event(format!(
@@ -127,11 +127,10 @@ fn what(event: &Event) -> MessageKind {
     }
 }
 
-/// A status that the server sent has an ErrorInfo; one that the client made of
-/// a broken connection has none.
+/// Classifies the end of a stream: only a status that the server sent has an ErrorInfo.
 fn end(status: &Status) -> StreamEnd {
     match status.get_details_error_info() {
-        Some(info) => StreamEnd::Refused {
+        Some(info) => StreamEnd::Error {
             code: format!("{:?}", status.code()),
             reason: info.reason,
         },

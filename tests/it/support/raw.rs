@@ -1,23 +1,21 @@
-//! gRPC by hand: for calls that no client library would make.
+//! gRPC calls that no client library makes.
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use http_body_util::BodyExt;
-use tokio::time::timeout;
 use tonic::Status;
 
-use super::gateway::{Gateway, TEST_TIMEOUT};
+use super::{gateway::Gateway, wait::in_time};
 
-/// How a call ended.
+/// The end of a call.
 pub struct RawResponse {
     pub status: Status,
-    /// What it took to say so: the sizes of all names and values of the block
-    /// of headers that has the status.
+    /// Size of the header block that has the status.
     pub metadata_bytes: usize,
 }
 
-/// A message in its frame.
+/// Returns a message with its length prefix.
 pub fn frame(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("a small message");
     let mut frame = vec![0];
@@ -26,12 +24,12 @@ pub fn frame(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The path of a method of the service.
+/// Returns the path of a method of the service.
 pub fn method(name: &str) -> String {
     format!("/thingspace.gateway.v1.GatewayService/{name}")
 }
 
-/// Whoever makes its calls on one connection.
+/// Returns a client that makes all calls on one connection.
 pub fn client() -> reqwest::Client {
     let client = reqwest::Client::builder()
         .no_proxy()
@@ -39,7 +37,7 @@ pub fn client() -> reqwest::Client {
     client.build().expect("a client")
 }
 
-/// Sends these bytes and reads the answer to its end.
+/// Sends these bytes and reads the response to its end.
 pub async fn call(
     gateway: &Gateway,
     path: &str,
@@ -51,14 +49,14 @@ pub async fn call(
         request = request.header(*name, *value);
     }
     let ended = status_headers(request.body(body));
-    let block = timeout(TEST_TIMEOUT, ended).await.expect("in time");
+    let block = in_time(ended).await;
     RawResponse {
         status: Status::from_header_map(&block).expect("a status"),
         metadata_bytes: size(&block),
     }
 }
 
-/// Sends these bytes and nothing more, and waits for what is said to that.
+/// Sends these bytes, keeps the request body open, and waits for the status.
 pub fn half_sent(
     client: &reqwest::Client,
     gateway: &Gateway,
@@ -78,9 +76,9 @@ fn request(client: &reqwest::Client, gateway: &Gateway, path: &str) -> reqwest::
         .header("te", "trailers")
 }
 
-/// The block of headers that has the status.
+/// Returns the header block that has the status.
 async fn status_headers(request: reqwest::RequestBuilder) -> HeaderMap {
-    let response = request.send().await.expect("an answer");
+    let response = request.send().await.expect("a response");
     assert_eq!(response.status(), 200);
     let head = response.headers().clone();
     let response = http::Response::<reqwest::Body>::from(response);
@@ -88,7 +86,7 @@ async fn status_headers(request: reqwest::RequestBuilder) -> HeaderMap {
     body.trailers().cloned().unwrap_or(head)
 }
 
-/// As HTTP/2 counts it (RFC 9113, section 10.5.1).
+/// Size by the rule of HTTP/2 (RFC 9113, section 10.5.1).
 fn size(headers: &HeaderMap) -> usize {
     let each = headers.iter();
     each.map(|(name, value)| name.as_str().len() + value.len() + 32)

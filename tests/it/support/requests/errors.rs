@@ -1,25 +1,25 @@
-//! What an error tells.
+//! Parses the details of gRPC errors.
 
 use std::collections::HashMap;
 
 use prost::Message as _;
-use thingspace_gateway::proto::{self, FieldReason, Reason};
+use thingspace_gateway::proto::{FieldReason, Reason};
 use tonic::{Code, Status};
 use tonic_types::pb;
 
-/// What an error tells.
+/// The details of an error.
 #[derive(Debug)]
 pub struct ParsedError {
     pub code: Code,
     pub reason: String,
     pub metadata: HashMap<String, String>,
-    /// Fields that were wrong.
+    /// Invalid fields.
     pub fields: Vec<String>,
-    /// Seconds to wait.
+    /// Delay of RetryInfo, in seconds.
     pub retry_after: Option<i64>,
 }
 
-/// Reads an error, which has exactly one ErrorInfo that keeps to the contract.
+/// Parses an error. Fails unless it has exactly one ErrorInfo that keeps the contract.
 pub fn parse_error(status: &Status) -> ParsedError {
     let details = pb::Status::decode(status.details()).expect("details");
     assert_eq!(details.code, i32::from(status.code()), "{status:?}");
@@ -73,7 +73,7 @@ fn unpack<M: prost::Message + Default>(details: &pb::Status, name: &str) -> Vec<
 }
 
 impl ParsedError {
-    /// Code, reason, when to retry, and what was executed, where it says so.
+    /// Returns the code, the reason, `retry`, and `executed` if present.
     pub fn summary(&self) -> (Code, &str, &str, Option<&str>) {
         let get = |name| self.metadata.get(name).map(String::as_str);
         (
@@ -83,12 +83,4 @@ impl ParsedError {
             get("executed"),
         )
     }
-}
-
-/// The key of a list of changes.
-pub fn change_ids(changes: &[proto::Change]) -> Vec<&str> {
-    changes
-        .iter()
-        .map(|change| change.change_id.as_str())
-        .collect()
 }

@@ -1,13 +1,15 @@
-//! What clients watch, and what a watch tells.
+//! Watches of changes and requests.
+
+use std::collections::HashSet;
 
 use thingspace_gateway::proto::{
-    Change, ChangeState, DeviceResult, Outcome, Until, WatchRequestRequest, WatchRequestResponse,
+    Change, DeviceResult, Until, WatchRequestRequest, WatchRequestResponse,
     watch_request_response::Event,
 };
-use tokio::time::timeout;
 use tonic::{Status, Streaming};
 
-use super::{ACCOUNT, Client, TEST_TIMEOUT};
+use super::changes::ACCOUNT;
+use crate::support::{gateway::Client, wait::in_time};
 
 pub fn watch_change(change: &Change) -> WatchRequestRequest {
     WatchRequestRequest {
@@ -31,7 +33,7 @@ pub fn watch_key(key: &str) -> WatchRequestRequest {
     }
 }
 
-/// Only what is stored.
+/// Ends the watch after the stored events.
 pub fn until_caught_up(request: WatchRequestRequest) -> WatchRequestRequest {
     WatchRequestRequest {
         until: Until::CaughtUp.into(),
@@ -39,7 +41,7 @@ pub fn until_caught_up(request: WatchRequestRequest) -> WatchRequestRequest {
     }
 }
 
-/// From after the event that carried this token.
+/// Resumes after the event that carried this token.
 pub fn resume(token: &str) -> WatchRequestRequest {
     WatchRequestRequest {
         resume_token: token.into(),
@@ -50,7 +52,7 @@ pub fn resume(token: &str) -> WatchRequestRequest {
 /// An open watch.
 pub struct Watch(Streaming<WatchRequestResponse>);
 
-/// What a watch sent, and how it ended.
+/// All messages of a watch, and its end.
 #[derive(Debug)]
 pub struct WatchTranscript {
     pub messages: Vec<WatchRequestResponse>,
@@ -66,18 +68,17 @@ impl Watch {
         client: &mut Client,
         request: WatchRequestRequest,
     ) -> Result<Self, Status> {
-        let opened = timeout(TEST_TIMEOUT, client.watch_request(request)).await;
-        Ok(Self(opened.expect("in time")?.into_inner()))
+        let opened = in_time(client.watch_request(request)).await?;
+        Ok(Self(opened.into_inner()))
     }
 
-    /// The next message.
+    /// Returns the next message.
     pub async fn next(&mut self) -> WatchRequestResponse {
-        let message = timeout(TEST_TIMEOUT, self.0.message()).await;
-        let message = message.expect("a message in time").expect("no error");
+        let message = in_time(self.0.message()).await.expect("no error");
         message.expect("no end")
     }
 
-    /// All messages up to the one of which this is the short form.
+    /// Returns all messages up to the one with this summary.
     pub async fn read_until(&mut self, last: &str) -> Vec<WatchRequestResponse> {
         let mut messages = Vec::new();
         loop {
@@ -90,7 +91,7 @@ impl Watch {
         }
     }
 
-    /// All messages to the end.
+    /// Reads to the end.
     pub async fn read_to_end(mut self) -> WatchTranscript {
         let mut messages = Vec::new();
         let all = async {
@@ -102,7 +103,7 @@ impl Watch {
                 }
             }
         };
-        let end = timeout(TEST_TIMEOUT, all).await.expect("an end in time");
+        let end = in_time(all).await;
         WatchTranscript { messages, end }
     }
 }
@@ -113,7 +114,8 @@ impl WatchTranscript {
         Watch::open(client, request).await.read_to_end().await
     }
 
-    pub fn short(&self) -> Vec<String> {
+    /// Returns the summary of each message of a watch that ended with OK.
+    pub fn summaries(&self) -> Vec<String> {
         assert!(self.end.is_ok(), "{self:?}");
         self.messages.iter().map(summarize).collect()
     }
@@ -129,12 +131,17 @@ impl WatchTranscript {
         results.collect()
     }
 
+    /// Returns the summary of the last message.
+    pub fn last_summary(&self) -> String {
+        self.summaries().pop().expect("a message")
+    }
+
     pub fn last_token(&self) -> &str {
         &self.messages.last().expect("a message").resume_token
     }
 }
 
-/// One message as a test names it.
+/// Returns the short form of a message, such as `result 0 SUCCEEDED`.
 pub fn summarize(message: &WatchRequestResponse) -> String {
     assert!(!message.resume_token.is_empty());
     let of = |change: &Option<Change>| change.as_ref().map_or("-", state_name).to_owned();
@@ -162,10 +169,25 @@ fn state_name(change: &Change) -> &'static str {
     name.trim_start_matches("CHANGE_STATE_")
 }
 
-pub fn outcomes(outcomes: &[Outcome]) -> Vec<i32> {
-    outcomes.iter().map(|outcome| (*outcome).into()).collect()
+/// Returns the ICCIDs of all stored results of a request. Fails if a profile has two results.
+pub async fn stored_iccids(client: &mut Client, request_id: &str) -> HashSet<String> {
+    let request = until_caught_up(watch_request(request_id));
+    let results = WatchTranscript::record(client, request).await.results();
+    let iccids = results.iter().flat_map(|result| &result.device_ids);
+    let iccids = iccids.filter(|id| id.kind == "iccid");
+    let found: HashSet<String> = iccids.map(|id| id.id.clone()).collect();
+    assert_eq!(found.len(), results.len(), "one result for each profile");
+    found
 }
 
-pub fn states(states: &[ChangeState]) -> Vec<i32> {
-    states.iter().map(|state| (*state).into()).collect()
+/// Returns all stored results of a request, with their raw callbacks.
+pub async fn stored_results(client: &mut Client, request_id: &str) -> Vec<DeviceResult> {
+    let request = WatchRequestRequest {
+        include_raw: true,
+        ..until_caught_up(watch_request(request_id))
+    };
+    match Watch::try_open(client, request).await {
+        Ok(watch) => watch.read_to_end().await.results(),
+        Err(_unknown_request) => Vec::new(),
+    }
 }

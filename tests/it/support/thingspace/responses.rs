@@ -1,23 +1,23 @@
-//! What ThingSpace answers, word for word.
+//! Responses of ThingSpace, verbatim.
 
 use bytes::Bytes;
 use http::Response;
 use http_body_util::Full;
 
-/// What a call is answered with.
+/// The response to a call.
 #[derive(Debug, Clone)]
 pub enum FakeResponse {
-    /// What a healthy ThingSpace says.
+    /// The response of a healthy ThingSpace.
     Healthy,
-    /// The change is accepted under this request id.
+    /// The change is accepted under this request ID.
     Accepted(String),
-    /// This.
+    /// A status, headers and a body.
     Custom(u16, Vec<(&'static str, &'static str)>, String),
-    /// The connection ends instead.
+    /// The connection is closed without a response.
     HangUp,
 }
 
-/// How a token or a session that is dead is refused: all were seen.
+/// A refusal of an expired token or session. All of them were observed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthRefusal {
     /// The OAuth token: 401 with a WSO2 fault.
@@ -50,17 +50,27 @@ pub(super) fn build_response(
     response.body(body).expect("a response")
 }
 
-// === impl Answer ===
+// === impl FakeResponse ===
 
 impl FakeResponse {
-    /// ThingSpace's own error.
+    /// A JSON body.
+    pub fn json(status: u16, body: &serde_json::Value) -> Self {
+        Self::Custom(status, JSON.to_vec(), body.to_string())
+    }
+
+    /// An empty body.
+    pub fn empty(status: u16) -> Self {
+        Self::Custom(status, Vec::new(), String::new())
+    }
+
+    /// ThingSpace's own error format.
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         let body = serde_json::json!({ "errorCode": code, "errorMessage": message });
-        Self::Custom(status, JSON.to_vec(), body.to_string())
+        Self::json(status, &body)
     }
 }
 
-// === impl Refusal ===
+// === impl AuthRefusal ===
 
 impl AuthRefusal {
     pub const ALL: [Self; 4] = [
@@ -70,8 +80,7 @@ impl AuthRefusal {
         Self::Bare,
     ];
 
-    /// As it is said.
-    pub fn answer(self) -> FakeResponse {
+    pub fn fake_response(self) -> FakeResponse {
         let (status, headers, body) = self.parts();
         FakeResponse::Custom(status, headers.to_vec(), body.to_owned())
     }

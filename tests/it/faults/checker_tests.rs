@@ -1,0 +1,253 @@
+//! The checker must detect evidence with one violation.
+
+use thingspace_gateway::proto::{Change, ChangeState, DeviceId, DeviceResult, Outcome, Source};
+
+use tokio::time::Instant;
+
+use super::{
+    checker::{Evidence, check_run},
+    client_record::{ClientRecord, FirstCall},
+    planned_changes::{Operation, PlannedChange},
+};
+use crate::{
+    guarantees::{MessageKind, RecordedMessage, Recording, StreamEnd},
+    support::ledger::{
+        CallbackAttempt, FOREIGN_PLAN, Identifier, Ledger, LedgerChange, LedgerDevice,
+    },
+};
+
+const DEVICE: &str = "89140000000000000001";
+const REQUEST: &str = "r-1";
+
+fn executed(request_id: &str) -> LedgerChange {
+    LedgerChange {
+        request_id: request_id.into(),
+        service_plan: "a plan".into(),
+        device_identifiers: vec![vec![Identifier {
+            id: DEVICE.into(),
+            kind: "iccid".into(),
+        }]],
+        device_results: vec![LedgerDevice {
+            outcome: "succeeded".into(),
+            lost: false,
+            tries: vec![CallbackAttempt {
+                message: "final".into(),
+                answer: Some(200),
+            }],
+        }],
+    }
+}
+
+fn result(outcome: Outcome) -> DeviceResult {
+    DeviceResult {
+        request_id: REQUEST.into(),
+        device_ids: vec![DeviceId {
+            kind: "iccid".into(),
+            id: DEVICE.into(),
+        }],
+        outcome: outcome.into(),
+        source: Source::Callback.into(),
+        raw_json: format!(
+            "{{\"status\":\"{}\",\"callbackCount\":1}}",
+            outcome.as_str_name()
+        ),
+        ..DeviceResult::default()
+    }
+}
+
+fn watched() -> Recording {
+    let message = |token: &str, what| RecordedMessage {
+        token: token.into(),
+        kind: what,
+    };
+    let finished = MessageKind::Finished {
+        state: "CHANGE_STATE_FINISHED".into(),
+        is_final: true,
+        has_consistent_counts: true,
+    };
+    Recording {
+        from: String::new(),
+        messages: vec![
+            message("t0", MessageKind::Opened),
+            message("t1", MessageKind::Event("the result".into())),
+            message("t1", finished),
+        ],
+        end: StreamEnd::Ok,
+    }
+}
+
+/// Evidence of one change of one device without a violation.
+fn valid_evidence() -> Evidence {
+    let planned_change = PlannedChange {
+        key: "k".into(),
+        operation: Operation::Esim,
+        scenario: None,
+        devices: vec![DEVICE.into()],
+        retries: true,
+        is_sent_twice: false,
+        deadline: None,
+        cancelled: None,
+        has_catch_up_watch: false,
+        disconnect_after: None,
+        foreign_request: None,
+    };
+    let now = Instant::now();
+    let first_call = FirstCall {
+        start: now,
+        deadline_passed: false,
+        cancelled: false,
+    };
+    let change = Change {
+        request_ids: vec![REQUEST.into()],
+        state: ChangeState::Finished.into(),
+        device_count: 1,
+        succeeded_count: 1,
+        ..Change::default()
+    };
+    Evidence {
+        client_records: vec![ClientRecord {
+            planned_change,
+            first_call,
+            until: now,
+            change: Some(change),
+            streams: vec![watched()],
+            whole: watched(),
+        }],
+        results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
+        ledger: Ledger {
+            changes: vec![executed(REQUEST)],
+            ..Ledger::default()
+        },
+        fault_intervals: Vec::new(),
+        cuts: Vec::new(),
+        callback_cuts: Vec::new(),
+    }
+}
+
+fn violations_after(falsify: impl FnOnce(&mut Evidence)) -> String {
+    let mut evidence = valid_evidence();
+    falsify(&mut evidence);
+    check_run(&evidence).join("\n")
+}
+
+fn set_state(evidence: &mut Evidence, state: ChangeState) {
+    let change = evidence.client_records[0]
+        .change
+        .as_mut()
+        .expect("a change");
+    change.state = state.into();
+    change.request_ids.clear();
+}
+
+#[test]
+fn the_checker_accepts_valid_evidence() {
+    assert_eq!(violations_after(|_| {}), "");
+}
+
+#[test]
+fn the_checker_detects_a_double_execution_and_ignores_foreign_requests() {
+    let twice = violations_after(|evidence| evidence.ledger.changes.push(executed("r-2")));
+    assert!(twice.contains("never twice"), "{twice}");
+    let beside = violations_after(|evidence| {
+        let mut foreign_change = executed("r-2");
+        foreign_change.service_plan = FOREIGN_PLAN.into();
+        evidence
+            .results
+            .insert("r-2".into(), vec![result(Outcome::Succeeded)]);
+        evidence.ledger.changes.push(foreign_change);
+    });
+    assert_eq!(beside, "");
+}
+
+#[test]
+fn the_checker_detects_a_callback_stored_twice_and_too_many_failed_logins() {
+    let again = violations_after(|evidence| {
+        let mut again = result(Outcome::Succeeded);
+        again.raw_json = again.raw_json.replace('1', "2");
+        evidence.results.get_mut(REQUEST).expect("one").push(again);
+    });
+    assert!(again.contains("is stored again"), "{again}");
+    let locking = violations_after(|evidence| evidence.ledger.log_ins_refused = 5);
+    assert!(locking.contains("never locked"), "{locking}");
+}
+
+#[test]
+fn the_checker_detects_a_lost_or_altered_acknowledged_result() {
+    let gone = violations_after(|evidence| evidence.results.clear());
+    assert!(gone.contains("never lost"), "{gone}");
+    let other = violations_after(|evidence| {
+        evidence
+            .results
+            .insert(REQUEST.into(), vec![result(Outcome::Failed)]);
+    });
+    assert!(other.contains("never lost"), "{other}");
+    let looked_up = violations_after(|evidence| {
+        let results = evidence.results.get_mut(REQUEST).expect("one");
+        results[0].source = Source::Reconciled.into();
+    });
+    assert!(looked_up.contains("never lost"), "{looked_up}");
+}
+
+#[test]
+fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
+    let nothing = violations_after(|evidence| {
+        evidence.results.clear();
+        evidence.ledger.changes[0].device_results[0].tries[0].answer = None;
+        let change = evidence.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change");
+        change.state = ChangeState::Closed.into();
+        change.succeeded_count = 0;
+    });
+    assert_eq!(nothing, "");
+}
+
+#[test]
+fn the_checker_detects_a_false_change_state() {
+    for state_name in [ChangeState::NotSent, ChangeState::Rejected] {
+        let violations = violations_after(|evidence| set_state(evidence, state_name));
+        assert!(
+            violations.contains("true state"),
+            "{state_name:?}: {violations}"
+        );
+    }
+    let forgotten = violations_after(|evidence| evidence.client_records[0].change = None);
+    assert!(forgotten.contains("is not stored"), "{forgotten}");
+    let invented = violations_after(|evidence| evidence.ledger.changes.clear());
+    assert!(invented.contains("nothing was executed"), "{invented}");
+    let foreign_request = violations_after(|evidence| {
+        let change = evidence.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change");
+        change.request_ids = vec!["r-2".into()];
+    });
+    assert!(
+        foreign_request.contains("the foreign request"),
+        "{foreign_request}"
+    );
+    let miscounted = violations_after(|evidence| {
+        evidence.client_records[0]
+            .change
+            .as_mut()
+            .expect("a change")
+            .succeeded_count = 0;
+    });
+    assert!(
+        miscounted.contains("counts 0 successes of 1"),
+        "{miscounted}"
+    );
+}
+
+#[test]
+fn the_checker_detects_a_watch_that_never_ends_and_one_that_violates_a_guarantee() {
+    let stuck =
+        violations_after(|evidence| evidence.client_records[0].streams[0].end = StreamEnd::Cut);
+    assert!(stuck.contains("never stuck"), "{stuck}");
+    let twice = violations_after(|evidence| {
+        let messages = &mut evidence.client_records[0].streams[0].messages;
+        messages.insert(2, messages[1].clone());
+    });
+    assert!(twice.contains("Ordered: out of order"), "{twice}");
+}

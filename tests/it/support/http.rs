@@ -1,0 +1,50 @@
+//! Plain HTTP: callbacks, metrics, health and the sandbox's ledger.
+
+use serde_json::Value;
+
+use super::{gateway::Gateway, wait::in_time};
+
+/// A client that ignores the proxy settings of the environment.
+pub fn http_client() -> reqwest::Client {
+    let client = reqwest::Client::builder().no_proxy().build();
+    client.expect("a client")
+}
+
+/// Sends a GET request.
+pub async fn http_get(url: &str) -> reqwest::Response {
+    let response = in_time(http_client().get(url).send()).await;
+    response.expect("a response")
+}
+
+/// Sends a GET request and returns the body.
+pub async fn http_get_text(url: &str) -> String {
+    http_get(url).await.text().await.expect("a body")
+}
+
+/// Sends a GET request and parses the body.
+pub async fn http_get_json(url: &str) -> Value {
+    serde_json::from_str(&http_get_text(url).await).expect("JSON")
+}
+
+/// Posts a callback and returns the status and the body.
+pub async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+    let request = http_client()
+        .post(url)
+        .header("content-type", "application/json")
+        .body(body);
+    let response = in_time(request.send()).await.expect("a response");
+    let status = response.status().as_u16();
+    let text = response.text().await.expect("a body");
+    (status, serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Reads all metrics of a gateway.
+pub async fn read_metrics(gateway: &Gateway) -> String {
+    http_get_text(&format!("http://{}/metrics", gateway.admin)).await
+}
+
+/// Returns the status of `/readyz`.
+pub async fn readiness(gateway: &Gateway) -> u16 {
+    let response = http_get(&format!("http://{}/readyz", gateway.admin)).await;
+    response.status().as_u16()
+}
