@@ -232,7 +232,7 @@ impl Journal for SlowJournal {
         unreachable!()
     }
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
-        unreachable!()
+        [0; 32]
     }
     async fn coverage(&self) -> Result<Coverage, JournalError> {
         unreachable!()
