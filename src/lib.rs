@@ -1,23 +1,23 @@
 //! A gRPC gateway to Verizon's ThingSpace Connectivity Management API.
 //!
-//! Each module depends only on modules that stand below it in this list:
+//! Each module depends only on modules below it in this list:
 //!
-//! - [`cli`]: the command line, one file per subcommand;
-//! - [`app`]: wiring and lifecycle, from settings to a running gateway and its shutdown;
+//! - [`cli`]: the command line, one file for each subcommand;
+//! - [`app`]: wiring and lifecycle;
 //! - [`grpc`]: the gRPC server;
 //! - [`callbacks`]: the HTTP listener for ThingSpace's callbacks;
-//! - [`background`]: deadlines, lookups of missing results, attribution, registration of the listener,
+//! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
-//! - [`dispatch`]: sends a change to ThingSpace and records the answer;
+//! - [`dispatch`]: sends a change to ThingSpace and records the response;
 //! - [`watch`]: streams of stored and new events; resume tokens;
 //! - [`thingspace`]: the REST client;
-//! - [`journal`]: the durable store of changes, answers and callbacks;
-//! - [`domain`]: changes and their states, identifiers, validation, device results and how they match
-//!   devices. Pure: no I/O, no async, no clock of its own;
-//! - [`config`], [`telemetry`], [`broken`] (rules that test builds can leave out).
-//!
-//! The crate `thingspace-sandbox` simulates ThingSpace; `thingspace-loopback` decides what is on the
-//! loopback interface.
+//! - [`journal`]: the durable store of changes, responses and callbacks;
+//! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
+//! - [`telemetry`]: logs, spans and metrics;
+//! - [`config`]: the settings of this program;
+//! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
+//!   async, no clock;
+//! - [`invariants`]: rules that test builds can disable.
 
 pub mod app;
 pub mod background;
