@@ -24,4 +24,6 @@ change_types! {
     EsimPlan,
     /// Changes the service plan of 5G Business Internet devices.
     FiveGBiPlan,
+    /// Changes the service plan of other devices.
+    ServicePlan,
 }

@@ -29,7 +29,7 @@ use crate::{
     journal::{ChangeSelector, Journal, WatchTarget},
     operations::{
         ChangeRequest, RpcOperation, ValidationRules, esim_plan::EsimPlanChange,
-        five_g_bi_plan::FiveGBiPlanChange,
+        five_g_bi_plan::FiveGBiPlanChange, service_plan::ServicePlanChange,
     },
     proto,
     telemetry::RpcSpan,
@@ -256,6 +256,10 @@ impl GatewayService for Gateway {
         call: Call<FiveGBiPlanChange>,
     ) -> Reply<FiveGBiPlanChange> {
         self.change::<FiveGBiPlanChange>(call).await
+    }
+
+    async fn change_service_plan(&self, call: Call<ServicePlanChange>) -> Reply<ServicePlanChange> {
+        self.change::<ServicePlanChange>(call).await
     }
 
     type WatchRequestStream = WatchResponseStream;

@@ -11,6 +11,7 @@
 
 pub mod esim_plan;
 pub mod five_g_bi_plan;
+pub mod service_plan;
 
 mod change_request;
 mod device_ids;
@@ -36,6 +37,7 @@ pub fn info(change_type: ChangeType) -> &'static OperationInfo {
     match change_type {
         ChangeType::EsimPlan => &esim_plan::INFO,
         ChangeType::FiveGBiPlan => &five_g_bi_plan::INFO,
+        ChangeType::ServicePlan => &service_plan::INFO,
     }
 }
 

@@ -33,5 +33,6 @@ mod power_loss;
 mod quarantine;
 mod refusals;
 mod registration;
+mod service_plan;
 mod support;
 mod telemetry;

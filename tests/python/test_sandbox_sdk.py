@@ -1,7 +1,7 @@
 """Checks the sandbox with the SDK that is generated from Verizon's API descriptions.
 
-The models of the SDK parse all responses. The SDK has no call for either plan change, but it has a model
-of the eSIM body."""
+The models of the SDK parse all responses. The SDK has a call for the service plan change, and a model for
+the body of the eSIM change."""
 
 import base64
 import json
@@ -22,6 +22,7 @@ from verizon.exceptions.connectivity_management_result_exception import (
 from verizon.exceptions.oauth_provider_exception import OauthProviderException
 from verizon.http.auth.thingspace_oauth import ThingspaceOauthCredentials
 from verizon.http.auth.vz_m2m_token import VZM2mTokenCredentials
+from verizon.models.account_device_list import AccountDeviceList
 from verizon.models.account_device_list_request import AccountDeviceListRequest
 from verizon.models.device_id import DeviceId
 from verizon.models.gio_device_id import GIODeviceId
@@ -29,6 +30,7 @@ from verizon.models.gio_device_list import GIODeviceList
 from verizon.models.gio_profile_request import GIOProfileRequest
 from verizon.models.log_in_request import LogInRequest
 from verizon.models.register_callback_request import RegisterCallbackRequest
+from verizon.models.service_plan_update_request import ServicePlanUpdateRequest
 from verizon.verizon_client import VerizonClient
 
 from conftest import TIMEOUT, binary
@@ -245,3 +247,20 @@ def test_a_device_is_on_the_plan_that_it_was_changed_to(sandbox, client):
     change_plan(sandbox, client, iccid)
     eventually(lambda: sandbox.ledger()["devices_pending"] == 0)
     assert plan() == "a new plan"
+
+
+def test_a_service_plan_change_can_name_its_account(sandbox, client):
+    meid = DeviceId(id="A100003685E561", kind="meid")
+    devices = [AccountDeviceList(device_ids=[meid])]
+    for plan, account in [("WITHOUT", APIHelper.SKIP), ("WITH", ACCOUNT)]:
+        request = ServicePlanUpdateRequest(
+            service_plan=plan, devices=devices, account_name=account
+        )
+        response = client.device_management.change_devices_service_plan(request).body
+        eventually(lambda: sandbox.ledger()["devices_pending"] == 0)
+        change = sandbox.ledger()["changes"][-1]
+        assert (change["request_id"], change["kind"]) == (response.request_id, "service_plan")
+        listed = client.device_management.list_devices_information(
+            AccountDeviceListRequest(device_id=meid)
+        ).body
+        assert listed.devices[0].carrier_informations[0].service_plan == plan

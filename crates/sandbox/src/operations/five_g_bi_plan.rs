@@ -86,7 +86,7 @@ fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
     if body.devices.is_some() {
         return Err(ValidationError::new(
             code::REQUEST_UNDEFINED,
-            "The request must contain deviceListWithServiceAddress instead of devices",
+            "devices is valid only in a PUT without deviceListWithServiceAddress",
         ));
     }
     body.account_name.map_or(Ok(()), json_body::check_account)?;

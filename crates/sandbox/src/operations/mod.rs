@@ -4,6 +4,7 @@ mod carrier_service;
 pub(crate) mod esim_plan;
 pub(crate) mod five_g_bi_plan;
 pub(crate) mod operation;
+mod service_plan;
 
 use std::collections::HashMap;
 
@@ -13,8 +14,11 @@ use serde::de::IgnoredAny;
 use operation::Operation;
 
 /// All operations.
-pub(crate) static OPERATIONS: &[&Operation] =
-    &[&esim_plan::ESIM_PLAN, &five_g_bi_plan::FIVE_G_BI_PLAN];
+pub(crate) static OPERATIONS: &[&Operation] = &[
+    &esim_plan::ESIM_PLAN,
+    &five_g_bi_plan::FIVE_G_BI_PLAN,
+    &service_plan::SERVICE_PLAN,
+];
 
 /// A method and a path, and the operations that share them.
 #[derive(Debug)]

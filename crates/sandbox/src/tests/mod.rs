@@ -7,6 +7,7 @@ mod lookups;
 mod rates;
 mod requests;
 mod resends;
+mod service_plan;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -396,7 +397,8 @@ fn each_operation_has_its_own_callback_service() {
         services,
         [
             ("esim", "DeviceProfileService"),
-            ("five_g_bi", "CarrierService")
+            ("five_g_bi", "CarrierService"),
+            ("service_plan", "CarrierService"),
         ]
     );
 }

@@ -1,8 +1,8 @@
-//! Change requests of both operations.
+//! Change requests of all operations.
 
 use thingspace_gateway::proto::{
-    Change, ChangeEsimPlanRequest, ChangeFiveGBiPlanRequest, ChangeState, EsimDevice,
-    FiveGBiDevice, GetChangeRequest, Outcome,
+    Change, ChangeEsimPlanRequest, ChangeFiveGBiPlanRequest, ChangeServicePlanRequest, ChangeState,
+    EsimDevice, FiveGBiDevice, GetChangeRequest, Outcome, ServicePlanDevice,
 };
 use tonic::Status;
 
@@ -29,6 +29,13 @@ impl ChangeCall for ChangeEsimPlanRequest {
 impl ChangeCall for ChangeFiveGBiPlanRequest {
     async fn call(self, mut client: Client) -> Result<Change, Status> {
         let response = client.change_five_g_bi_plan(self).await?;
+        Ok(response.into_inner().change.expect("a change"))
+    }
+}
+
+impl ChangeCall for ChangeServicePlanRequest {
+    async fn call(self, mut client: Client) -> Result<Change, Status> {
+        let response = client.change_service_plan(self).await?;
         Ok(response.into_inner().change.expect("a change"))
     }
 }
@@ -61,6 +68,25 @@ pub fn five_g_bi(key: &str, numbers: impl IntoIterator<Item = usize>) -> ChangeF
         account_name: ACCOUNT.into(),
         service_plan: FIVE_G_BI_PLAN.into(),
         current_service_plan: "Name of the plan being changed from".into(),
+        devices: devices.collect(),
+        idempotency_key: key.into(),
+        validate_only: false,
+        client_reference: "job-7".into(),
+    }
+}
+
+/// A change of the service plan of these devices, with the same identifiers as those of [`five_g_bi`].
+pub fn service_plan(
+    key: &str,
+    numbers: impl IntoIterator<Item = usize>,
+) -> ChangeServicePlanRequest {
+    let devices = numbers.into_iter().map(|number| ServicePlanDevice {
+        device_ids: vec![id("meid", meid(number))],
+        client_reference: format!("row-{number}"),
+    });
+    ChangeServicePlanRequest {
+        account_name: ACCOUNT.into(),
+        service_plan: FIVE_G_BI_PLAN.into(),
         devices: devices.collect(),
         idempotency_key: key.into(),
         validate_only: false,

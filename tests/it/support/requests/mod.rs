@@ -11,7 +11,7 @@ pub use callbacks::{
 };
 pub use changes::{
     ACCOUNT, ChangeCall, ESIM_PLAN, FIVE_G_BI_PLAN, change_ids, esim, expect_change_error,
-    five_g_bi, get_by_key, make_change, outcomes, states,
+    five_g_bi, get_by_key, make_change, outcomes, service_plan, states,
 };
 pub use devices::{PERSONAL, eid, iccid, id, meid, place};
 pub use errors::parse_error;
