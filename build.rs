@@ -26,14 +26,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gateway = compiler.file_descriptor_set();
     // Served by reflection. Our protos do not import error_details.proto, but
     // grpcurl needs it to print the details of an error.
-    compiler.open_files([
-        "google/rpc/error_details.proto",
-        "grpc/health/v1/health.proto",
-    ])?;
-    fs::write(
-        out.join("descriptors.bin"),
-        compiler.encode_file_descriptor_set(),
-    )?;
+    compiler.open_files(["google/rpc/error_details.proto", "grpc/health/v1/health.proto"])?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
 
     let messages = out.join("messages");
     let server = out.join("server");
@@ -54,18 +48,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_client(false)
         .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".thingspace.gateway.v1", "crate::proto")
-        .extern_path(
-            ".thingspace.gateway.v1.WatchRequestResponse",
-            "crate::watch::EncodedResponse",
-        )
+        .extern_path(".thingspace.gateway.v1.WatchRequestResponse", "crate::watch::EncodedResponse")
         .out_dir(&server)
         .compile_fds(gateway)?;
 
     let mut compiler = protox::Compiler::new(INCLUDES)?;
     compiler.include_source_info(true);
     compiler.open_files(["grpc/health/v1/health.proto"])?;
-    tonic_prost_build::configure()
-        .out_dir(&health)
-        .compile_fds(compiler.file_descriptor_set())?;
+    tonic_prost_build::configure().out_dir(&health).compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -43,10 +43,7 @@ pub mod watch;
     reason = "generated; its documentation is the comments of the proto files"
 )]
 pub mod proto {
-    include!(concat!(
-        env!("OUT_DIR"),
-        "/messages/thingspace.gateway.v1.rs"
-    ));
+    include!(concat!(env!("OUT_DIR"), "/messages/thingspace.gateway.v1.rs"));
 
     /// Descriptors of all served protos and of google/rpc/error_details.proto.
     pub const FILE_DESCRIPTOR_SET: &[u8] =

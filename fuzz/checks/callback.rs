@@ -65,9 +65,9 @@ fn drop_credentials(value: &mut Value) {
 
 /// Returns some positions at which the body is cut.
 fn cuts(body: &[u8]) -> impl Iterator<Item = usize> {
-    let sum = body.iter().fold(17_usize, |sum, byte| {
-        sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
-    });
+    let sum = body
+        .iter()
+        .fold(17_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(*byte)));
     let length = body.len();
     (0..8).map(move |step: usize| sum.wrapping_add(step * 7_919) % length.max(1))
 }
@@ -98,9 +98,7 @@ fn check_digest(callback: &Callback, body: &[u8], whole: Option<Value>) {
     let again = payload::parse(&redacted.body).expect("it was parsed before");
     assert_eq!(again.digest, callback.digest);
     let text = |secret: &Option<secrecy::SecretString>| {
-        secret
-            .as_ref()
-            .map(|secret| secret.expose_secret().to_owned())
+        secret.as_ref().map(|secret| secret.expose_secret().to_owned())
     };
     assert_eq!(text(&redacted.username), text(&callback.username));
     assert_eq!(text(&redacted.password), text(&callback.password));
@@ -120,9 +118,7 @@ fn reverse_members(value: &mut Value) {
         Value::Object(members) => {
             let mut reversed: Vec<(String, Value)> = std::mem::take(members).into_iter().collect();
             reversed.reverse();
-            reversed
-                .iter_mut()
-                .for_each(|(_, value)| reverse_members(value));
+            reversed.iter_mut().for_each(|(_, value)| reverse_members(value));
             *members = reversed.into_iter().collect::<Map<String, Value>>();
         }
         Value::Array(values) => values.iter_mut().for_each(reverse_members),

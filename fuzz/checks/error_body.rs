@@ -82,9 +82,6 @@ fn check_classification(status: u16, body: &[u8], response: &ChangeResponse) {
     }
     if (300..400).contains(&status) || status == 408 {
         let may_throttle = status == 408 && is_gateway_fault;
-        assert!(
-            matches!(response, ChangeResponse::Unknown(_)) || may_throttle,
-            "{status} {text}"
-        );
+        assert!(matches!(response, ChangeResponse::Unknown(_)) || may_throttle, "{status} {text}");
     }
 }

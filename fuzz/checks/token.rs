@@ -30,31 +30,20 @@ fn token(data: &[u8]) -> Option<ResumeToken> {
     let (numbers, name) = data.split_first_chunk::<24>()?;
     let number = |from: usize, to: usize| {
         let bytes = numbers.get(from..to).unwrap_or_default();
-        bytes
-            .iter()
-            .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
+        bytes.iter().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte))
     };
     let target = match <[u8; 16]>::try_from(name) {
         Ok(id) => WatchTarget::Change(ChangeId::from_bytes(id)),
         Err(_) => WatchTarget::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
     };
-    let event = Cursor {
-        position: number(8, 16),
-        index: u32::try_from(number(16, 20)).ok()?,
-    };
+    let event = Cursor { position: number(8, 16), index: u32::try_from(number(16, 20)).ok()? };
     let event_hash = u32::try_from(number(20, 24)).ok()?;
     let (resume_point, cursor, event_hash) = match side % 3 {
         0 => (ResumePoint::AfterEvent, event, event_hash),
         1 => (ResumePoint::AtFirstEvent, event, event_hash),
         _ => (ResumePoint::NoEventsUpTo(event.position), Cursor::START, 0),
     };
-    Some(ResumeToken {
-        epoch: Epoch(number(0, 8)),
-        cursor,
-        event_hash,
-        resume_point,
-        target,
-    })
+    Some(ResumeToken { epoch: Epoch(number(0, 8)), cursor, event_hash, resume_point, target })
 }
 
 /// A changed text is rejected, or it is the same token.

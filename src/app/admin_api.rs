@@ -52,24 +52,15 @@ async fn list(State(state): State<AdminState>, Path(after): Path<u64>) -> AdminR
     let page = state.journal.list_quarantined(after, PAGE).await;
     let page = page.map_err(unavailable)?;
     if let Some((last, _)) = page.last() {
-        state
-            .journal
-            .mark_quarantined_reviewed(*last)
-            .await
-            .map_err(unavailable)?;
+        state.journal.mark_quarantined_reviewed(*last).await.map_err(unavailable)?;
     }
-    let summaries: Vec<Value> = page
-        .iter()
-        .map(|(id, callback)| summary_json(*id, callback))
-        .collect();
+    let summaries: Vec<Value> =
+        page.iter().map(|(id, callback)| summary_json(*id, callback)).collect();
     Ok(Json(json!({ "quarantine": summaries })))
 }
 
 async fn show(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    let found = state
-        .journal
-        .list_quarantined(id.saturating_sub(1), 1)
-        .await;
+    let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await;
     let found = found.map_err(unavailable)?.into_iter().next();
     let Some((_, callback)) = found.filter(|(found, _)| *found == id) else {
         return Err(not_found());
@@ -114,14 +105,8 @@ async fn replay(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminRe
 async fn replay_all(State(state): State<AdminState>) -> AdminResponse {
     let replayed = state.quarantine.replay_all().await;
     let (stored, still_unusable) = replayed.map_err(unavailable)?;
-    tracing::info!(
-        stored,
-        still_unusable,
-        "operator replayed all quarantined callbacks"
-    );
-    Ok(Json(
-        json!({ "stored": stored, "still_unusable": still_unusable }),
-    ))
+    tracing::info!(stored, still_unusable, "operator replayed all quarantined callbacks");
+    Ok(Json(json!({ "stored": stored, "still_unusable": still_unusable })))
 }
 
 // === ThingSpace ===

@@ -115,17 +115,11 @@ impl EmbeddedSandbox {
         let directory = if config.is_set("journal.dir") {
             None
         } else {
-            let directory = tempfile::Builder::new()
-                .prefix("thingspace-gateway-")
-                .tempdir()?;
+            let directory = tempfile::Builder::new().prefix("thingspace-gateway-").tempdir()?;
             config.journal.dir = directory.path().to_owned();
             Some(directory)
         };
-        Ok(Self {
-            sandbox,
-            base_url,
-            directory,
-        })
+        Ok(Self { sandbox, base_url, directory })
     }
 
     pub(super) fn log(&self) {
@@ -139,10 +133,7 @@ impl EmbeddedSandbox {
                 tracing::error!(%error, "sandbox failed");
             }
         });
-        RunningSandbox {
-            task,
-            directory: self.directory,
-        }
+        RunningSandbox { task, directory: self.directory }
     }
 }
 

@@ -91,14 +91,7 @@ impl App {
             Mode::Serve | Mode::Sandbox => (None, Origin::from_url(&config.thingspace.base_url)),
         };
         let components = Components::build(&config, origin, &telemetry).await?;
-        Ok(Self {
-            addresses,
-            ports,
-            components,
-            config,
-            sandbox,
-            telemetry,
-        })
+        Ok(Self { addresses, ports, components, config, sandbox, telemetry })
     }
 
     /// Returns the bound addresses.
@@ -149,11 +142,7 @@ impl App {
         grpc.spawn(components.server.serve(ports.grpc, draining.clone()));
         let mut callbacks = JoinSet::new();
         let grace = config.shutdown.grace;
-        callbacks.spawn(
-            components
-                .listener
-                .serve(ports.callbacks, stop.clone(), grace),
-        );
+        callbacks.spawn(components.listener.serve(ports.callbacks, stop.clone(), grace));
         RunningApp {
             grpc,
             callbacks,
@@ -183,9 +172,7 @@ impl RunningApp {
         self.serving.send_replace(false);
         self.inflight_dispatches.close();
         let mut drained = join_until(&mut self.grpc, calls_deadline).await;
-        drained &= timeout_at(calls_deadline, self.inflight_dispatches.wait())
-            .await
-            .is_ok();
+        drained &= timeout_at(calls_deadline, self.inflight_dispatches.wait()).await.is_ok();
         self.stop.cancel();
         drained &= join_until(&mut self.callbacks, deadline).await;
         self.background.shutdown().await;
@@ -196,15 +183,9 @@ impl RunningApp {
             sandbox.stop().await;
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.telemetry
-            .shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH))
-            .await;
+        self.telemetry.shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH)).await;
         tracing::info!(drained, "stopped");
-        if drained {
-            ShutdownOutcome::Drained
-        } else {
-            ShutdownOutcome::TimedOut
-        }
+        if drained { ShutdownOutcome::Drained } else { ShutdownOutcome::TimedOut }
     }
 }
 

@@ -52,13 +52,7 @@ impl BoundPorts {
 }
 
 async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Bind {
-            key,
-            address,
-            source,
-        })
+    TcpListener::bind(address).await.map_err(|source| StartError::Bind { key, address, source })
 }
 
 // === impl Addresses ===

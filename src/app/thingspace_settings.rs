@@ -21,9 +21,7 @@ pub(super) fn thingspace_settings(
     let per_minute = |limit| NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
     ThingSpaceSettings {
         base_url: thingspace.base_url.clone(),
-        wire: WireSettings {
-            five_g_bi_http_method: thingspace.five_g_bi_http_method,
-        },
+        wire: WireSettings { five_g_bi_http_method: thingspace.five_g_bi_http_method },
         request_timeout: thingspace.request_timeout,
         credentials: Arc::new(CredentialsProvider(thingspace.clone())),
         failed_logins,

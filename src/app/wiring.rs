@@ -112,10 +112,7 @@ impl Components {
 
 /// Binds the admin socket. The journal's lock proves that no other process uses the default path.
 fn bind_admin_socket(path: &Path) -> Result<UnixListener, StartError> {
-    admin_socket::bind(path).map_err(|source| StartError::Socket {
-        path: path.to_owned(),
-        source,
-    })
+    admin_socket::bind(path).map_err(|source| StartError::Socket { path: path.to_owned(), source })
 }
 
 // === impl Shared ===
@@ -254,9 +251,7 @@ impl<'a> Shared<'a> {
             Box::pin(attributor.run(stop.clone())),
             Box::pin(reconciler.run(stop.clone())),
             Box::pin(async move {
-                stopped
-                    .run_until_cancelled(thingspace.run_token_renewal())
-                    .await;
+                stopped.run_until_cancelled(thingspace.run_token_renewal()).await;
             }),
             Box::pin(update_readiness(
                 Arc::clone(&self.journal),

@@ -118,8 +118,7 @@ impl DeadlineRule {
         let mut due = waiting.due;
         let mut next = waiting.next;
         // The clock was ahead when these were stored: their time counts from the first observation.
-        self.first_seen
-            .retain(|id, _| waiting.ahead_of_clock.contains(id));
+        self.first_seen.retain(|id, _| waiting.ahead_of_clock.contains(id));
         for change_id in waiting.ahead_of_clock {
             let since = self.first_seen.entry(change_id).or_insert(now);
             // The clock may have been set back since.
@@ -132,10 +131,7 @@ impl DeadlineRule {
             }
         }
         for change_id in &due {
-            match journal
-                .apply_transition(*change_id, self.transition.clone(), clock.now())
-                .await
-            {
+            match journal.apply_transition(*change_id, self.transition.clone(), clock.now()).await {
                 Ok(change) => {
                     let pending = change.pending_count();
                     tracing::warn!(%change_id, pending, "{}", self.log_message);

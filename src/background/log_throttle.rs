@@ -20,19 +20,14 @@ struct ThrottleState {
 impl LogThrottle {
     /// Allows one message per `interval`.
     pub fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            state: Mutex::default(),
-        }
+        Self { interval, state: Mutex::default() }
     }
 
     /// Counts events. If a message is due, returns the number of events since the last message.
     pub fn count(&self, events: u64) -> Option<u64> {
         let mut state = self.state.lock();
         state.unlogged = state.unlogged.saturating_add(events);
-        let is_due = state
-            .logged_at
-            .is_none_or(|at| at.elapsed() >= self.interval);
+        let is_due = state.logged_at.is_none_or(|at| at.elapsed() >= self.interval);
         if state.unlogged == 0 || !is_due {
             return None;
         }
@@ -42,17 +37,4 @@ impl LogThrottle {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_message_reports_the_events_since_the_last_one() {
-        let throttle = LogThrottle::new(Duration::from_secs(60));
-        assert_eq!(throttle.count(0), None);
-        assert_eq!(throttle.count(2), Some(2));
-        assert_eq!(throttle.count(3), None);
-        tokio::time::advance(Duration::from_secs(60)).await;
-        assert_eq!(throttle.count(0), Some(3));
-        assert_eq!(throttle.count(0), None);
-    }
-}
+mod tests;

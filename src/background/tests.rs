@@ -40,10 +40,7 @@ struct PausedClock {
 
 impl PausedClock {
     fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            days_ahead: AtomicU32::new(0),
-        }
+        Self { began: Instant::now(), days_ahead: AtomicU32::new(0) }
     }
 }
 
@@ -69,19 +66,11 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     let Claim::Created(change) = journal.claim(intent).await.unwrap() else {
         panic!("the key is new")
     };
-    let dispatch = Transition::Dispatch {
-        trace: None,
-        already_on_plan: None,
-    };
-    let accept = Transition::Accept {
-        request_id: RequestId::parse("r").unwrap(),
-        evidence: String::new(),
-    };
+    let dispatch = Transition::Dispatch { trace: None, already_on_plan: None };
+    let accept =
+        Transition::Accept { request_id: RequestId::parse("r").unwrap(), evidence: String::new() };
     for step in [dispatch, accept] {
-        journal
-            .apply_transition(change.change_id, step, clock.now())
-            .await
-            .unwrap();
+        journal.apply_transition(change.change_id, step, clock.now()).await.unwrap();
     }
     change.change_id
 }
@@ -98,17 +87,12 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(PausedClock::new());
     let stop = CancellationToken::new();
-    let steady = SteadyClock::load(&*journal, Arc::clone(&clock))
-        .await
-        .unwrap();
+    let steady = SteadyClock::load(&*journal, Arc::clone(&clock)).await.unwrap();
     let deadlines = watch_deadlines(
         Arc::clone(&journal),
         Arc::clone(&clock),
         steady.clone(),
-        Deadlines {
-            overdue_after: DAY,
-            close_after: 7 * DAY,
-        },
+        Deadlines { overdue_after: DAY, close_after: 7 * DAY },
         stop.clone(),
     );
     let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY, stop.clone());
@@ -185,10 +169,7 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
         Arc::clone(&journal),
         Arc::clone(&clock),
         Arc::clone(&clock),
-        Deadlines {
-            overdue_after: DAY,
-            close_after: 7 * DAY,
-        },
+        Deadlines { overdue_after: DAY, close_after: 7 * DAY },
         stop.clone(),
     ));
     // First seen with one time, which is set back afterwards.

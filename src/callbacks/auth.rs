@@ -78,10 +78,7 @@ impl Authenticator {
                 &callbacks.previous_username,
                 &callbacks.previous_password,
             ),
-            path_secret: callbacks
-                .path_secret
-                .as_ref()
-                .map(|secret| files.secret(secret)),
+            path_secret: callbacks.path_secret.as_ref().map(|secret| files.secret(secret)),
             require_password: callbacks.require_password.clone(),
             allow_cidrs: callbacks.allow_cidrs.clone(),
             allow_mode: callbacks.allow_mode,
@@ -93,10 +90,7 @@ impl Authenticator {
     pub(super) fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let ip = client_ip::resolve(peer, headers, self.trusted_hops);
         let is_listed = |ip: IpAddr| self.allow_cidrs.iter().any(|net| net.contains(&ip));
-        ClientAddress {
-            ip,
-            is_allowed: self.allow_cidrs.is_empty() || ip.is_some_and(is_listed),
-        }
+        ClientAddress { ip, is_allowed: self.allow_cidrs.is_empty() || ip.is_some_and(is_listed) }
     }
 
     /// Checks path secret and client address, before the body is read.
@@ -183,9 +177,7 @@ impl Authenticator {
 
     /// Returns the current and the previous credentials.
     pub(super) fn accepted_credentials(&self) -> impl Iterator<Item = &CallbackCredentials> {
-        [&self.credentials, &self.previous_credentials]
-            .into_iter()
-            .flatten()
+        [&self.credentials, &self.previous_credentials].into_iter().flatten()
     }
 
     /// Returns true if callbacks of a service must carry credentials. The sender chooses the name, so
@@ -198,12 +190,11 @@ impl Authenticator {
 
     /// Compares all credentials in full, so that the duration reveals nothing.
     fn has_valid_credentials(&self, callback: &Callback) -> bool {
-        self.accepted_credentials()
-            .fold(false, |is_valid, accepted| {
-                let username = matches_secret(&accepted.username, callback.username.as_ref());
-                let password = matches_secret(&accepted.password, callback.password.as_ref());
-                is_valid | (username & password)
-            })
+        self.accepted_credentials().fold(false, |is_valid, accepted| {
+            let username = matches_secret(&accepted.username, callback.username.as_ref());
+            let password = matches_secret(&accepted.password, callback.password.as_ref());
+            is_valid | (username & password)
+        })
     }
 }
 

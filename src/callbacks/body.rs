@@ -75,9 +75,7 @@ pub(super) async fn read_bounded(
             let is_fully_read = discard(body, deadline).await;
             return BodyRead::TooLarge { is_fully_read };
         }
-        let more = u32::try_from(data.len())
-            .ok()
-            .and_then(|more| budget.try_acquire(more));
+        let more = u32::try_from(data.len()).ok().and_then(|more| budget.try_acquire(more));
         let Some(more) = more else {
             drop((bytes, permit));
             let is_fully_read = discard(body, deadline).await;

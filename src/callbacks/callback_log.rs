@@ -42,14 +42,12 @@ impl CallbackLog {
     }
 
     pub(super) fn record_rejected(&self, reason: RejectionReason, context: LogContext<'_>) {
-        self.instruments
-            .callback(CallbackOutcome::Rejected, Some(reason));
+        self.instruments.callback(CallbackOutcome::Rejected, Some(reason));
         self.log_throttled(reason, context, "callback rejected");
     }
 
     pub(super) fn record_quarantined(&self, reason: RejectionReason, context: LogContext<'_>) {
-        self.instruments
-            .callback(CallbackOutcome::Quarantined, Some(reason));
+        self.instruments.callback(CallbackOutcome::Quarantined, Some(reason));
         self.log_throttled(reason, context, "callback quarantined");
     }
 

@@ -85,10 +85,7 @@ impl ReloadingCertificate {
         let files = PemFiles::read(&cert_file, &key_file)?;
         let certificate = files.parse(&cert_file, &key_file)?;
         Ok(Arc::new(Self {
-            reload: Mutex::new(ReloadState {
-                loaded: files.digests(),
-                is_failing: false,
-            }),
+            reload: Mutex::new(ReloadState { loaded: files.digests(), is_failing: false }),
             current: RwLock::new(Arc::new(certificate)),
             cert_file,
             key_file,
@@ -105,10 +102,7 @@ impl ReloadingCertificate {
         let provider = Arc::new(default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|source| TlsError::Unusable {
-                path: self.cert_file.clone(),
-                source,
-            })?
+            .map_err(|source| TlsError::Unusable { path: self.cert_file.clone(), source })?
             .with_no_client_auth()
             .with_cert_resolver(Arc::<Self>::clone(self));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -119,10 +113,8 @@ impl ReloadingCertificate {
     fn load_changes(&self, loaded: &mut [Digest; 2]) -> Result<bool, TlsError> {
         let files = PemFiles::read(&self.cert_file, &self.key_file)?;
         let digests = files.digests();
-        let is_unchanged = loaded
-            .iter()
-            .zip(&digests)
-            .all(|(one, other)| one.as_ref() == other.as_ref());
+        let is_unchanged =
+            loaded.iter().zip(&digests).all(|(one, other)| one.as_ref() == other.as_ref());
         if is_unchanged {
             return Ok(false);
         }
@@ -186,15 +178,9 @@ impl fmt::Debug for ReloadingCertificate {
 impl PemFiles {
     fn read(cert_file: &Path, key_file: &Path) -> Result<Self, TlsError> {
         let read = |path: &Path| {
-            fs::read(path).map_err(|source| TlsError::Unreadable {
-                path: path.to_owned(),
-                source,
-            })
+            fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
         };
-        Ok(Self {
-            cert: read(cert_file)?,
-            key: read(key_file)?,
-        })
+        Ok(Self { cert: read(cert_file)?, key: read(key_file)? })
     }
 
     fn digests(&self) -> [Digest; 2] {
@@ -215,11 +201,7 @@ impl PemFiles {
         }
         let key = PrivateKeyDer::from_pem_slice(&self.key)
             .map_err(|source| malformed("private key", key_file, source))?;
-        CertifiedKey::from_der(chain, key, &default_provider()).map_err(|source| {
-            TlsError::Unusable {
-                path: cert_file.to_owned(),
-                source,
-            }
-        })
+        CertifiedKey::from_der(chain, key, &default_provider())
+            .map_err(|source| TlsError::Unusable { path: cert_file.to_owned(), source })
     }
 }

@@ -54,22 +54,15 @@ impl Quarantine {
     /// Errors of the journal.
     pub async fn replay(&self, id: u64) -> Result<ReplayOutcome, JournalError> {
         let state = &self.0;
-        let found = state
-            .journal
-            .list_quarantined(id.saturating_sub(1), 1)
-            .await?;
+        let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await?;
         let Some((_, quarantined)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(ReplayOutcome::NotFound);
         };
         let Ok(callback) = payload::parse(&quarantined.body) else {
-            return Ok(ReplayOutcome::StillUnusable(
-                RejectionReason::Malformed.name(),
-            ));
+            return Ok(ReplayOutcome::StillUnusable(RejectionReason::Malformed.name()));
         };
         if !is_authenticated_now(state, &quarantined) {
-            return Ok(ReplayOutcome::StillUnusable(
-                RejectionReason::Unauthorized.name(),
-            ));
+            return Ok(ReplayOutcome::StillUnusable(RejectionReason::Unauthorized.name()));
         }
         let received = ReceivedCallback {
             callback,
@@ -156,10 +149,7 @@ pub(super) async fn store(
 
 /// Returns true if the credentials of a quarantined callback are correct now. Only their MAC is stored.
 fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> bool {
-    let service = quarantined
-        .service
-        .as_ref()
-        .map_or("", CallbackService::as_str);
+    let service = quarantined.service.as_ref().map_or("", CallbackService::as_str);
     let has_credentials = !quarantined.credential_mac.is_empty();
     let has_valid_credentials = has_credentials
         && state.authenticator.accepted_credentials().any(|accepted| {

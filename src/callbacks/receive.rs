@@ -57,9 +57,7 @@ impl AppState {
         let path_auth = match self.admit(path, &parts, client, deadline) {
             Ok(path_auth) => path_auth,
             Err(rejection) => {
-                return self
-                    .discard_and_reject(rejection, body, deadline, context)
-                    .await;
+                return self.discard_and_reject(rejection, body, deadline, context).await;
             }
         };
         let (callback, permit) = match self.read(path, path_auth, body, deadline).await {
@@ -85,9 +83,7 @@ impl AppState {
             Ok(stored) => {
                 tracing::debug!(route, service = context.service, ?stored, "callback stored");
                 let mut response = response::stored(stored);
-                response
-                    .extensions_mut()
-                    .insert(StoredRequestId(request_id));
+                response.extensions_mut().insert(StoredRequestId(request_id));
                 response
             }
             Err(rejection) => self.reject(&rejection, context),
@@ -112,8 +108,7 @@ impl AppState {
             Some(id) => RejectionResponse::forward_loop(id.clone()),
             None => rejection.into(),
         };
-        self.discard_and_reject(rejection, body, deadline, context)
-            .await
+        self.discard_and_reject(rejection, body, deadline, context).await
     }
 
     fn client_address(&self, parts: &request::Parts) -> ClientAddress {
@@ -132,9 +127,7 @@ impl AppState {
         if let Some(id) = self.own_forward(&parts.headers) {
             return Err(RejectionResponse::forward_loop(id.clone()));
         }
-        let path_auth = self
-            .authenticator
-            .authenticate_request(path.secret.as_deref(), client)?;
+        let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), client)?;
         self.check_append_deadline(deadline)?;
         Ok(path_auth)
     }

@@ -28,21 +28,15 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 /// Returns status, error and message. A wrong path and a wrong secret have the same response.
 const fn response_parts(reason: RejectionReason) -> (StatusCode, &'static str, &'static str) {
     match reason {
-        RejectionReason::NotFound | RejectionReason::WrongPathSecret => (
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no callback route has this path",
-        ),
-        RejectionReason::MethodNotAllowed => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "method_not_allowed",
-            "callbacks must use POST",
-        ),
-        RejectionReason::Forbidden => (
-            StatusCode::FORBIDDEN,
-            "forbidden",
-            "callbacks are not accepted from this address",
-        ),
+        RejectionReason::NotFound | RejectionReason::WrongPathSecret => {
+            (StatusCode::NOT_FOUND, "not_found", "no callback route has this path")
+        }
+        RejectionReason::MethodNotAllowed => {
+            (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "callbacks must use POST")
+        }
+        RejectionReason::Forbidden => {
+            (StatusCode::FORBIDDEN, "forbidden", "callbacks are not accepted from this address")
+        }
         RejectionReason::Unauthorized => (
             StatusCode::UNAUTHORIZED,
             "unauthorized",
@@ -53,16 +47,12 @@ const fn response_parts(reason: RejectionReason) -> (StatusCode, &'static str, &
             "forward_loop",
             "this gateway has forwarded the callback to itself: correct callbacks.forward_url",
         ),
-        RejectionReason::Malformed => (
-            StatusCode::BAD_REQUEST,
-            "malformed",
-            "the body is not a JSON object with a requestId",
-        ),
-        RejectionReason::TooLarge => (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
-            "the body exceeds 256 KiB",
-        ),
+        RejectionReason::Malformed => {
+            (StatusCode::BAD_REQUEST, "malformed", "the body is not a JSON object with a requestId")
+        }
+        RejectionReason::TooLarge => {
+            (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body exceeds 256 KiB")
+        }
         RejectionReason::IncompleteBody => (
             StatusCode::REQUEST_TIMEOUT,
             "incomplete_body",
@@ -113,18 +103,12 @@ impl From<RejectionReason> for RejectionResponse {
 impl RejectionResponse {
     /// Rejects a callback because the queue is this long.
     pub(super) fn busy(wait: Duration) -> Self {
-        Self {
-            retry_after: Some(wait),
-            ..RejectionReason::Overloaded.into()
-        }
+        Self { retry_after: Some(wait), ..RejectionReason::Overloaded.into() }
     }
 
     /// Rejects a callback that carries this loop header.
     pub(super) fn forward_loop(id: HeaderValue) -> Self {
-        Self {
-            forwarded_by: Some(id),
-            ..RejectionReason::ForwardLoop.into()
-        }
+        Self { forwarded_by: Some(id), ..RejectionReason::ForwardLoop.into() }
     }
 
     pub(super) fn to_response(&self) -> Response<Body> {
@@ -164,8 +148,6 @@ pub(super) fn quarantined() -> Response<Body> {
 fn json(status: StatusCode, body: String) -> Response<Body> {
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -33,14 +33,10 @@ pub(super) fn router(state: Arc<AppState>) -> Router {
     }
     router
         .fallback(|State(state): State<Arc<AppState>>, request| async move {
-            state
-                .reject_unrouted(RejectionReason::NotFound, request)
-                .await
+            state.reject_unrouted(RejectionReason::NotFound, request).await
         })
         .method_not_allowed_fallback(|State(state): State<Arc<AppState>>, request| async move {
-            state
-                .reject_unrouted(RejectionReason::MethodNotAllowed, request)
-                .await
+            state.reject_unrouted(RejectionReason::MethodNotAllowed, request).await
         })
         .with_state(state)
 }
@@ -51,15 +47,9 @@ async fn handle_callback(
     params: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
 ) -> Response<Body> {
-    let path = params
-        .ok()
-        .and_then(|params| CallbackPath::from_params(&params));
+    let path = params.ok().and_then(|params| CallbackPath::from_params(&params));
     match path {
         Some(path) => state.receive(route, &path, request).await,
-        None => {
-            state
-                .reject_unrouted(RejectionReason::NotFound, request)
-                .await
-        }
+        None => state.reject_unrouted(RejectionReason::NotFound, request).await,
     }
 }

@@ -98,10 +98,7 @@ impl CallbackListener {
             _ => None,
         };
         let state = AppState::new(config, journal, clock, steady_clock, instruments, files);
-        Ok(Self {
-            state: Arc::new(state),
-            tls,
-        })
+        Ok(Self { state: Arc::new(state), tls })
     }
 
     /// Returns access to the quarantined callbacks.

@@ -42,12 +42,7 @@ impl SpanLinker {
         tasks: TaskTracker,
         draining: CancellationToken,
     ) -> Self {
-        Self {
-            journal,
-            tasks,
-            draining,
-            permits: Arc::new(Semaphore::new(MAX_PENDING_LINKS)),
-        }
+        Self { journal, tasks, draining, permits: Arc::new(Semaphore::new(MAX_PENDING_LINKS)) }
     }
 
     /// Links a span to its change, after the response and without delaying it.

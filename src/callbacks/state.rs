@@ -64,8 +64,7 @@ impl AppState {
     /// Returns how a callback that is stored now is queued for forwarding.
     pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
-        self.max_queued_forwards
-            .map(|max_queued| ForwardOptions { max_queued, now })
+        self.max_queued_forwards.map(|max_queued| ForwardOptions { max_queued, now })
     }
 
     /// Returns the loop header if this gateway has forwarded the request.

@@ -23,11 +23,7 @@ type Handshake<Io> = Option<(TlsStream<Io>, SocketAddr)>;
 
 impl<L: Listener> TlsListener<L> {
     pub(super) fn new(tcp: L, config: Arc<ServerConfig>) -> Self {
-        Self {
-            tcp,
-            acceptor: TlsAcceptor::from(config),
-            handshakes: JoinSet::new(),
-        }
+        Self { tcp, acceptor: TlsAcceptor::from(config), handshakes: JoinSet::new() }
     }
 }
 

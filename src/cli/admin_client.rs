@@ -30,9 +30,7 @@ impl AdminClient {
             .no_proxy()
             .tls_certs_only([]);
         Ok(Self {
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?,
+            runtime: tokio::runtime::Builder::new_current_thread().enable_all().build()?,
             client: client.build().map_err(ExitError::failure)?,
             socket,
         })
@@ -71,11 +69,8 @@ impl AdminClient {
         while let Some(source) = cause.source() {
             cause = source;
         }
-        let hint = if error.is_connect() {
-            "; is the gateway running on this machine?"
-        } else {
-            ""
-        };
+        let hint =
+            if error.is_connect() { "; is the gateway running on this machine?" } else { "" };
         ExitError::failure(format!("admin.socket {socket}: {cause}{hint}"))
     }
 }

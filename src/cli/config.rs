@@ -75,10 +75,6 @@ impl ConfigCommand {
 
 impl ModeArgs {
     fn mode(&self) -> Mode {
-        if self.sandbox {
-            Mode::ServeSandbox
-        } else {
-            Mode::Serve
-        }
+        if self.sandbox { Mode::ServeSandbox } else { Mode::Serve }
     }
 }

@@ -35,18 +35,12 @@ pub fn exit_code(result: Result<(), ExitError>) -> ExitCode {
 impl ExitError {
     /// Exit code 1.
     pub(super) fn failure(message: impl ToString) -> Self {
-        Self {
-            code: EXIT_FAILURE,
-            message: Some(message.to_string()),
-        }
+        Self { code: EXIT_FAILURE, message: Some(message.to_string()) }
     }
 
     /// Exit code 1 without a message: the output explains it.
     pub(super) fn silent() -> Self {
-        Self {
-            code: EXIT_FAILURE,
-            message: None,
-        }
+        Self { code: EXIT_FAILURE, message: None }
     }
 
     /// Exit code 78: invalid settings.
@@ -55,10 +49,7 @@ impl ExitError {
     }
 
     pub(super) fn with_code(code: u8, message: impl ToString) -> Self {
-        Self {
-            code,
-            message: Some(message.to_string()),
-        }
+        Self { code, message: Some(message.to_string()) }
     }
 }
 

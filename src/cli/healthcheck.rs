@@ -42,9 +42,7 @@ impl HealthcheckCommand {
             Some(address) => address,
             None => to_loopback(self.settings.load()?.config.admin.listen).to_string(),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let result =
             runtime.block_on(async { timeout(CHECK_TIMEOUT, check_health(&address)).await });
         let status = result
@@ -68,9 +66,7 @@ async fn check_health(address: &str) -> Result<ServingStatus, String> {
     })?;
     let request = HealthCheckRequest::default();
     let response = HealthClient::new(channel).check(request).await;
-    response
-        .map(|response| response.into_inner().status())
-        .map_err(|status| status.to_string())
+    response.map(|response| response.into_inner().status()).map_err(|status| status.to_string())
 }
 
 /// Replaces an unspecified address, such as `0.0.0.0`, by the loopback address.

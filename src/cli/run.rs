@@ -18,9 +18,7 @@ where
     R: FnOnce(Config, CancellationToken, Telemetry) -> F,
     F: Future<Output = Result<(), ExitError>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let telemetry = {
         // OTLP over gRPC connects through the current runtime.
         let _runtime = runtime.enter();
@@ -52,10 +50,7 @@ where
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
-    let raised = rustix::process::Rlimit {
-        current: limit.maximum,
-        ..limit
-    };
+    let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "cannot raise RLIMIT_NOFILE");
     }

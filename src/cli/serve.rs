@@ -28,11 +28,7 @@ impl ServeCommand {
     /// Exit code 78: invalid settings, or a journal that is damaged or belongs to another ThingSpace.
     /// Exit code 1: any other failed start, or a second signal.
     pub fn run(self) -> Result<(), ExitError> {
-        let mode = if self.sandbox {
-            Mode::ServeSandbox
-        } else {
-            Mode::Serve
-        };
+        let mode = if self.sandbox { Mode::ServeSandbox } else { Mode::Serve };
         let loaded = self.settings.load_for(mode)?;
         run_until_shutdown(loaded, |config, shutdown, telemetry| async move {
             let app = App::build(config, mode, telemetry).await.map_err(|error| {

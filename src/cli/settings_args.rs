@@ -74,19 +74,13 @@ impl FromArgMatches for SettingsArgs {
 
 impl Args for SettingsArgs {
     fn augment_args(command: Command) -> Command {
-        let help = format!(
-            "Settings file, in TOML [env: {}]",
-            config::TABLE.env_config_file
-        );
+        let help = format!("Settings file, in TOML [env: {}]", config::TABLE.env_config_file);
         let file = Arg::new(CONFIG_FILE)
             .long(CONFIG_FILE)
             .value_name("PATH")
             .value_parser(value_parser!(PathBuf))
             .help(help);
-        command
-            .arg(file)
-            .next_help_heading("Settings")
-            .args(config::flags().iter().map(flag_arg))
+        command.arg(file).next_help_heading("Settings").args(config::flags().iter().map(flag_arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -109,15 +103,4 @@ fn flag_arg(flag: &config::Flag) -> Arg {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_environment_reaches_the_settings() {
-        let command = SettingsArgs::augment_args(Command::new("check"));
-        let matches = command.get_matches_from(["check"]);
-        let environment = [("TSGW_SANDBOX__SEED".into(), "7".into())];
-        let settings = SettingsArgs::new(&matches, environment);
-        assert_eq!(settings.load().unwrap().config.sandbox.seed, 7);
-    }
-}
+mod tests;

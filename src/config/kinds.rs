@@ -13,18 +13,12 @@ pub(super) const CREDENTIAL: SecretFormat = SecretFormat::text(1024);
 pub(super) const CALLBACK_CREDENTIAL: SecretFormat = SecretFormat::text(40);
 
 /// The secret segment of the callback URL.
-pub(super) const PATH_SECRET: SecretFormat = SecretFormat {
-    min: 16,
-    max: 128,
-    syntax: SecretSyntax::UrlSafe,
-};
+pub(super) const PATH_SECRET: SecretFormat =
+    SecretFormat { min: 16, max: 128, syntax: SecretSyntax::UrlSafe };
 
 /// The URL of a webhook, which may contain a secret and the placeholder `{service}`.
-pub(super) const WEBHOOK_URL: SecretFormat = SecretFormat {
-    min: 1,
-    max: 2048,
-    syntax: SecretSyntax::Url(is_webhook_template),
-};
+pub(super) const WEBHOOK_URL: SecretFormat =
+    SecretFormat { min: 1, max: 2048, syntax: SecretSyntax::Url(is_webhook_template) };
 
 /// True if `value` is a URL for every service name. The sender of a callback chooses the name, so it
 /// must not determine the host.

@@ -61,12 +61,7 @@ impl Dispatcher {
         let waiters = Arc::new(Waiters::default());
         journal.add_commit_listener(waiters.clone());
         Arc::new(Self {
-            sender: Sender {
-                journal,
-                thingspace,
-                clock,
-                tasks,
-            },
+            sender: Sender { journal, thingspace, clock, tasks },
             waiters,
             in_flight: InFlight::new(limits),
         })
@@ -114,10 +109,9 @@ impl Dispatcher {
         let (request, intent) = self.build_intent(request).await?;
         let check = self.sender.journal.check_claim(intent).await;
         match check.map_err(DispatchError::before_claim)? {
-            ClaimCheck::KeyInUse {
-                change,
-                has_same_content: false,
-            } => Err(DispatchError::KeyReused(change.change_id)),
+            ClaimCheck::KeyInUse { change, has_same_content: false } => {
+                Err(DispatchError::KeyReused(change.change_id))
+            }
             ClaimCheck::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::KeyInUse { .. } => Ok(request),
         }
@@ -149,14 +143,12 @@ impl Dispatcher {
         let change = match claim.map_err(DispatchError::before_claim)? {
             Claim::Created(change) => self.send(change.change_id, request, context).await?,
             Claim::Rearmed { change, devices } => {
-                self.resend(change.change_id, request, devices, context)
-                    .await?
+                self.resend(change.change_id, request, devices, context).await?
             }
             Claim::Busy(device) => return Err(DispatchError::DeviceBusy(device)),
-            Claim::KeyInUse {
-                change,
-                has_same_content: false,
-            } => return Err(DispatchError::KeyReused(change.change_id)),
+            Claim::KeyInUse { change, has_same_content: false } => {
+                return Err(DispatchError::KeyReused(change.change_id));
+            }
             Claim::KeyInUse { change, .. } if change.state.is_in_flight() => {
                 return Ok(SubmitOutcome::SentByAnotherCall(change.change_id));
             }
@@ -181,8 +173,7 @@ impl Dispatcher {
             };
             (request, intent)
         });
-        task.await
-            .map_err(|error| DispatchError::task_failed(&error, None))
+        task.await.map_err(|error| DispatchError::task_failed(&error, None))
     }
 
     /// Sends a change that was NOT_SENT again, with its devices in the stored order.
@@ -217,9 +208,7 @@ impl Dispatcher {
         let sender = self.sender.clone();
         let task = self.sender.tasks.spawn(async move {
             let CallContext { trace, deadline } = context;
-            sender
-                .send(change_id, &request, trace.as_ref(), deadline)
-                .await
+            sender.send(change_id, &request, trace.as_ref(), deadline).await
         });
         match task.await {
             Ok(result) => result,

@@ -46,18 +46,12 @@ pub enum ExistingChange {
 impl DispatchError {
     /// An error of the journal before the change was stored.
     pub(super) fn before_claim(error: JournalError) -> Self {
-        Self::Journal {
-            error,
-            change_id: None,
-        }
+        Self::Journal { error, change_id: None }
     }
 
     /// An error of the journal after the change was stored.
     pub(super) fn after_claim(change_id: ChangeId) -> impl FnOnce(JournalError) -> Self {
-        move |error| Self::Journal {
-            error,
-            change_id: Some(change_id),
-        }
+        move |error| Self::Journal { error, change_id: Some(change_id) }
     }
 
     /// A task of the dispatcher that panicked or was cancelled.

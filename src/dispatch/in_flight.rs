@@ -54,9 +54,7 @@ impl InFlight {
     pub(super) fn try_acquire(&self, request: &ChangeRequest) -> Option<InFlightPermit> {
         let devices = u32::try_from(request.devices.len()).unwrap_or(u32::MAX);
         let change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
-        let devices = Arc::clone(&self.devices)
-            .try_acquire_many_owned(devices)
-            .ok()?;
+        let devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
         let key = account_key(request);
         if let Some(key) = &key {
             *self.keys.0.lock().entry(key.clone()).or_default() += 1;

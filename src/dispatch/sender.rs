@@ -29,10 +29,8 @@ const PLAN_LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time that a change waits for the rate limit.
 const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// Delays between attempts to record a transition.
-const RECORD_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_millis(50),
-    max: Duration::from_secs(2),
-};
+const RECORD_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) };
 
 /// Sends changes that are claimed.
 #[derive(Clone)]
@@ -72,10 +70,9 @@ impl Sender {
             response = self.thingspace.send_change(request, trace).await;
         }
         let transition = match response {
-            ChangeResponse::Accepted(request_id) => Transition::Accept {
-                request_id,
-                evidence: String::new(),
-            },
+            ChangeResponse::Accepted(request_id) => {
+                Transition::Accept { request_id, evidence: String::new() }
+            }
             ChangeResponse::Refused(refusal) => Transition::Reject(refusal),
             ChangeResponse::NotExecuted(refusal) => Transition::MarkNotSent(refusal),
             ChangeResponse::Unknown(reason) => {
@@ -103,11 +100,7 @@ impl Sender {
         };
         tracing::warn!(%change_id, ?transition, "resolved a change whose dispatch was interrupted");
         let now = self.clock.now();
-        match self
-            .journal
-            .apply_transition(change_id, transition, now)
-            .await
-        {
+        match self.journal.apply_transition(change_id, transition, now).await {
             Ok(_) | Err(JournalError::NoSuchChange) => Ok(()),
             Err(error) => Err(error),
         }
@@ -140,14 +133,9 @@ impl Sender {
         already_on_plan: Option<Vec<u32>>,
     ) -> Result<Box<dyn Reservation>, JournalError> {
         let reservation = self.journal.reserve().await?;
-        let transition = Transition::Dispatch {
-            trace: trace.cloned(),
-            already_on_plan,
-        };
+        let transition = Transition::Dispatch { trace: trace.cloned(), already_on_plan };
         let now = self.clock.now();
-        self.journal
-            .apply_transition(change_id, transition, now)
-            .await?;
+        self.journal.apply_transition(change_id, transition, now).await?;
         Ok(reservation)
     }
 
@@ -157,8 +145,7 @@ impl Sender {
         let detail = "the journal could not be written, so nothing was sent";
         let transition = Transition::MarkNotSent(Refusal::new(RefusalKind::NotSent, detail));
         let this = self.clone();
-        self.tasks
-            .spawn(async move { this.record(None, change_id, transition).await });
+        self.tasks.spawn(async move { this.record(None, change_id, transition).await });
         DispatchError::after_claim(change_id)(error)
     }
 
@@ -173,15 +160,9 @@ impl Sender {
         let now = self.clock.now();
         let mut outcome = match reservation {
             Some(reservation) => {
-                reservation
-                    .apply_transition(change_id, transition.clone(), now)
-                    .await
+                reservation.apply_transition(change_id, transition.clone(), now).await
             }
-            None => {
-                self.journal
-                    .apply_transition(change_id, transition.clone(), now)
-                    .await
-            }
+            None => self.journal.apply_transition(change_id, transition.clone(), now).await,
         };
         let mut failures = 0;
         while let Err(JournalError::Unavailable(error)) = &outcome {
@@ -189,10 +170,7 @@ impl Sender {
             failures += 1;
             sleep(RECORD_BACKOFF.delay(failures)).await;
             let transition = transition.clone();
-            outcome = self
-                .journal
-                .apply_transition(change_id, transition, self.clock.now())
-                .await;
+            outcome = self.journal.apply_transition(change_id, transition, self.clock.now()).await;
         }
         // A transition that is no longer allowed was recorded by an attempt that seemed to fail.
         if let Err(JournalError::IllegalTransition(_)) = outcome {
@@ -209,18 +187,11 @@ fn stopped_before_sending() -> Transition {
 }
 
 fn indexes_of_listed(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {
-    let listed: HashSet<MatchKey> = listed
-        .iter()
-        .flat_map(|device| &device.ids)
-        .filter_map(MatchKey::from_reported)
-        .collect();
+    let listed: HashSet<MatchKey> =
+        listed.iter().flat_map(|device| &device.ids).filter_map(MatchKey::from_reported).collect();
     let is_listed = |device: &SentDevice| {
         let mut keys = device.ids.iter().map(MatchKey::from_id);
         keys.any(|key| listed.contains(&key))
     };
-    (0..)
-        .zip(sent)
-        .filter(|(_, device)| is_listed(device))
-        .map(|(index, _)| index)
-        .collect()
+    (0..).zip(sent).filter(|(_, device)| is_listed(device)).map(|(index, _)| index).collect()
 }

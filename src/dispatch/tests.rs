@@ -23,10 +23,7 @@ use crate::{
     },
 };
 
-const LIMITS: InFlightLimits = InFlightLimits {
-    changes: 1_000,
-    devices: 1_000_000,
-};
+const LIMITS: InFlightLimits = InFlightLimits { changes: 1_000, devices: 1_000_000 };
 
 struct FixedClock;
 
@@ -73,9 +70,7 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let settings = ThingSpaceSettings {
         base_url: "http://127.0.0.1:9/api".parse().unwrap(),
-        wire: WireSettings {
-            five_g_bi_http_method: FiveGBiHttpMethod::Post,
-        },
+        wire: WireSettings { five_g_bi_http_method: FiveGBiHttpMethod::Post },
         request_timeout: Duration::from_secs(5),
         credentials: Arc::new(StubCredentials),
         failed_logins: Arc::new(StubCredentials),
@@ -114,15 +109,8 @@ async fn a_caller_that_disconnects_at_any_moment_leaves_no_unsent_change() {
     finished.expect("every task ends");
     let left = journal.in_flight().await.unwrap();
     assert!(left.is_empty(), "unsent changes: {left:?}");
-    let filter = ChangeFilter {
-        limit: 500,
-        ..ChangeFilter::default()
-    };
+    let filter = ChangeFilter { limit: 500, ..ChangeFilter::default() };
     let changes = journal.changes(filter).await.unwrap().changes;
     assert!(!changes.is_empty());
-    assert!(
-        changes
-            .iter()
-            .all(|change| change.state == ChangeState::NotSent)
-    );
+    assert!(changes.iter().all(|change| change.state == ChangeState::NotSent));
 }

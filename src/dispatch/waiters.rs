@@ -35,11 +35,7 @@ impl Waiters {
             waiting.insert(change_id, Arc::downgrade(&notify));
             notify
         });
-        Waiter {
-            waiters: Arc::clone(self),
-            change_id,
-            notify: Some(notify),
-        }
+        Waiter { waiters: Arc::clone(self), change_id, notify: Some(notify) }
     }
 }
 
@@ -59,10 +55,7 @@ impl CommitListener for Waiters {
 impl Waiter {
     /// Completes when the change is modified after this call.
     pub(super) fn changed(&self) -> impl Future<Output = ()> + Send + '_ {
-        let mut notified = self
-            .notify
-            .as_ref()
-            .map(|notify| Box::pin(notify.notified()));
+        let mut notified = self.notify.as_ref().map(|notify| Box::pin(notify.notified()));
         if let Some(notified) = &mut notified {
             notified.as_mut().enable();
         }
@@ -79,10 +72,7 @@ impl Drop for Waiter {
         let mut waiting = self.waiters.0.lock();
         // Dropped under the lock, so that exactly one waiter removes the entry.
         drop(self.notify.take());
-        if waiting
-            .get(&self.change_id)
-            .is_some_and(|notify| notify.strong_count() == 0)
-        {
+        if waiting.get(&self.change_id).is_some_and(|notify| notify.strong_count() == 0) {
             waiting.remove(&self.change_id);
         }
     }

@@ -19,11 +19,7 @@ pub struct SentDevice {
     /// The identifiers in the order in which they were sent.
     pub ids: Vec<DeviceId>,
     /// The client's label for the device.
-    #[serde(
-        default,
-        rename = "ref",
-        skip_serializing_if = "ClientReference::is_empty"
-    )]
+    #[serde(default, rename = "ref", skip_serializing_if = "ClientReference::is_empty")]
     pub client_reference: ClientReference,
 }
 
@@ -105,10 +101,7 @@ impl Change {
         self.finish_time = self.state.is_final().then_some(now);
         match transition {
             Transition::Rearm => self.refusal = None,
-            Transition::Dispatch {
-                trace,
-                already_on_plan,
-            } => {
+            Transition::Dispatch { trace, already_on_plan } => {
                 self.dispatch_time = Some(now);
                 self.trace.clone_from(trace);
                 self.has_plan_snapshot = already_on_plan.is_some();
@@ -130,8 +123,6 @@ impl Change {
 
     /// Returns the number of devices without a final result.
     pub fn pending_count(&self) -> u32 {
-        self.device_count
-            .saturating_sub(self.counts.succeeded)
-            .saturating_sub(self.counts.failed)
+        self.device_count.saturating_sub(self.counts.succeeded).saturating_sub(self.counts.failed)
     }
 }

@@ -66,9 +66,7 @@ const REJECTED_CHARACTERS: [char; 3] = ['\'', '<', '\\'];
 
 /// True if ThingSpace accepts the text in a request.
 pub fn is_sendable(text: &str) -> bool {
-    !text
-        .chars()
-        .any(|c| REJECTED_CHARACTERS.contains(&c) || c.is_control())
+    !text.chars().any(|c| REJECTED_CHARACTERS.contains(&c) || c.is_control())
 }
 
 impl ChangeId {
@@ -76,11 +74,7 @@ impl ChangeId {
     pub fn new(now: Timestamp) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
         let nanos = u32::try_from(micros % 1_000_000).unwrap_or(0) * 1_000;
-        Self(Uuid::new_v7(uuid::Timestamp::from_unix(
-            uuid::NoContext,
-            micros / 1_000_000,
-            nanos,
-        )))
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, micros / 1_000_000, nanos)))
     }
 
     /// Returns the 16 bytes of the UUID.
@@ -95,12 +89,10 @@ impl ChangeId {
 
     /// Parses a UUID of any version, with or without dashes.
     pub fn parse(text: &str) -> Result<Self, ParseFieldError> {
-        Uuid::try_parse(text)
-            .map(Self)
-            .map_err(|_| ParseFieldError {
-                expected: "must be a UUID",
-                reason: FieldReason::Format,
-            })
+        Uuid::try_parse(text).map(Self).map_err(|_| ParseFieldError {
+            expected: "must be a UUID",
+            reason: FieldReason::Format,
+        })
     }
 }
 

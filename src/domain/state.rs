@@ -117,10 +117,7 @@ impl ChangeState {
 
     /// True if no result can change the state. NOT_SENT is final although its key can queue it again.
     pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            Self::Finished | Self::Closed | Self::Rejected | Self::NotSent
-        )
+        matches!(self, Self::Finished | Self::Closed | Self::Rejected | Self::NotSent)
     }
 
     /// True if ThingSpace may be executing the change without a known request id. Other changes of the

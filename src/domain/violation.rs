@@ -88,9 +88,7 @@ impl Violations {
         path: FieldPath,
         value: Result<T, E>,
     ) -> Option<T> {
-        value
-            .map_err(|error| self.add(path, error.reason(), error.to_string()))
-            .ok()
+        value.map_err(|error| self.add(path, error.reason(), error.to_string())).ok()
     }
 
     /// Returns the value if there are no violations, otherwise all violations.
@@ -108,10 +106,7 @@ impl FieldPath {
 
     /// Returns the path of a field of the request message.
     pub fn root(name: &'static str) -> Self {
-        let empty = Self {
-            steps: [("", None); Self::DEPTH],
-            depth: 0,
-        };
+        let empty = Self { steps: [("", None); Self::DEPTH], depth: 0 };
         empty.field(name)
     }
 

@@ -20,9 +20,7 @@ use crate::{
 
 /// A state of a filter; `None` for the unspecified one, which means any.
 pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
-    ChangeState::ALL
-        .into_iter()
-        .find(|known| state_to_proto(*known) == state)
+    ChangeState::ALL.into_iter().find(|known| state_to_proto(*known) == state)
 }
 
 /// Converts a time. `None` if it is out of range.
@@ -39,11 +37,7 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         change_id: change.change_id.to_string(),
         done: change.state.is_final(),
         request_ids: change.request_ids.iter().map(ToString::to_string).collect(),
-        idempotency_key: change
-            .key
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        idempotency_key: change.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         client_reference: change.client_reference.to_string(),
         change_type: type_to_proto(change.change_type).into(),
         state: state_to_proto(change.state).into(),
@@ -102,10 +96,7 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
         None => (None, None),
     };
     proto::DeviceResult {
-        change_id: result
-            .change_id
-            .map(|id| id.to_string())
-            .unwrap_or_default(),
+        change_id: result.change_id.map(|id| id.to_string()).unwrap_or_default(),
         request_id: report.request_id.to_string(),
         device_index,
         sent_ids: sent.map(sent_ids).unwrap_or_default(),
@@ -119,29 +110,22 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
         .into(),
         outcome: outcome_to_proto(report.outcome).into(),
         status_text: report.status_text.clone(),
-        fault: report.fault.as_ref().map(|fault| proto::Fault {
-            code: fault.code.clone(),
-            text: fault.text.clone(),
-        }),
-        esim_profile: report
-            .esim_profile
+        fault: report
+            .fault
             .as_ref()
-            .map(|profile| proto::EsimProfile {
-                state: profile.state.clone(),
-                profile_status: profile.profile_status.clone(),
-                profile_role: profile.profile_role.clone(),
-            }),
+            .map(|fault| proto::Fault { code: fault.code.clone(), text: fault.text.clone() }),
+        esim_profile: report.esim_profile.as_ref().map(|profile| proto::EsimProfile {
+            state: profile.state.clone(),
+            profile_status: profile.profile_status.clone(),
+            profile_role: profile.profile_role.clone(),
+        }),
         service_plan_change: report.service_plan_change.as_ref().map(|change| {
             proto::PlanChangeDetails {
                 effective_date_text: change.effective_date_text.clone(),
                 effective_date: change.effective_date.clone(),
             }
         }),
-        callback_service: result
-            .service
-            .as_ref()
-            .map(ToString::to_string)
-            .unwrap_or_default(),
+        callback_service: result.service.as_ref().map(ToString::to_string).unwrap_or_default(),
         operation_text: report.operation_text.clone(),
         receive_time: Some(time_to_proto(result.receive_time)),
         source: match report.source {
@@ -153,14 +137,8 @@ pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto:
         evidence: report.evidence.clone(),
         callback_count: report.callback_count,
         max_callback_threshold: report.max_callback_threshold,
-        client_reference: sent
-            .map(|sent| sent.client_reference.to_string())
-            .unwrap_or_default(),
-        raw_json: if include_raw {
-            result.raw_json.clone()
-        } else {
-            String::new()
-        },
+        client_reference: sent.map(|sent| sent.client_reference.to_string()).unwrap_or_default(),
+        raw_json: if include_raw { result.raw_json.clone() } else { String::new() },
     }
 }
 
@@ -183,10 +161,7 @@ pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
             DeviceOutcome::Failed => proto::DeviceOutcome::Failed,
         }
         .into(),
-        result: device
-            .result
-            .as_ref()
-            .map(|result| result_to_proto(result, false)),
+        result: device.result.as_ref().map(|result| result_to_proto(result, false)),
     }
 }
 
@@ -209,10 +184,7 @@ fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
 }
 
 fn id_to_proto(id: &ReportedId) -> proto::DeviceId {
-    proto::DeviceId {
-        kind: id.kind.clone(),
-        id: id.id.clone(),
-    }
+    proto::DeviceId { kind: id.kind.clone(), id: id.id.clone() }
 }
 
 fn time_to_proto(time: Timestamp) -> ProtoTimestamp {

@@ -26,12 +26,7 @@ pub struct HealthService {
 
 /// Names of the health service: the server, its service, and the names for a kubelet's probes. [`LIVENESS`] is
 /// always SERVING, because a restart repairs neither a full disk nor a drain. The others have the same status.
-const SERVICES: [&str; 4] = [
-    "",
-    "thingspace.gateway.v1.GatewayService",
-    "readiness",
-    LIVENESS,
-];
+const SERVICES: [&str; 4] = ["", "thingspace.gateway.v1.GatewayService", "readiness", LIVENESS];
 const LIVENESS: &str = "liveness";
 
 impl HealthService {
@@ -59,9 +54,7 @@ impl HealthService {
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
-    HealthCheckResponse {
-        status: status.into(),
-    }
+    HealthCheckResponse { status: status.into() }
 }
 
 /// One open `Watch` stream.
@@ -147,26 +140,4 @@ impl health_server::Health for HealthService {
 }
 
 #[cfg(test)]
-mod tests {
-    use tonic::Code;
-    use tower::ServiceExt;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn an_unknown_service_is_not_found_without_a_reason_of_the_gateway() {
-        let health = HealthService::new(
-            watch::Sender::new(true).subscribe(),
-            CancellationToken::new(),
-        );
-        // `service` is field 1.
-        let message = [&[0, 0, 0, 0, 6, 0x0a, 4][..], b"nope"].concat();
-        let request = http::Request::post("/grpc.health.v1.Health/Check")
-            .header("content-type", "application/grpc")
-            .body(axum::body::Body::from(message))
-            .unwrap();
-        let response = health.into_router().oneshot(request).await.unwrap();
-        let status = Status::from_header_map(response.headers()).unwrap();
-        assert_eq!((status.code(), status.details()), (Code::NotFound, &[][..]));
-    }
-}
+mod tests;

@@ -116,12 +116,7 @@ pub(super) async fn list_devices(
     // The filter reads one device more, to detect a next page.
     let limit = filter.limit - 1;
     let devices = journal.devices(change_id, filter).await?;
-    if devices.is_empty()
-        && journal
-            .change(ChangeSelector::Id(change_id))
-            .await?
-            .is_none()
-    {
+    if devices.is_empty() && journal.change(ChangeSelector::Id(change_id)).await?.is_none() {
         return Err(ApiError::change_not_found());
     }
     let mut page = proto::ListDevicesResponse::default();
@@ -143,10 +138,8 @@ fn device_filter(
     filters: u64,
 ) -> Result<(ChangeId, DeviceFilter), ApiError> {
     let mut violations = Violations::default();
-    let change_id = violations.ok_or_add(
-        FieldPath::root("change_id"),
-        ChangeId::parse(&request.change_id),
-    );
+    let change_id =
+        violations.ok_or_add(FieldPath::root("change_id"), ChangeId::parse(&request.change_id));
     let limit = parse_page_size(request.page_size, 100, 1_000, &mut violations);
     let outcomes = parse_enum_filter(
         "outcomes",
@@ -164,12 +157,7 @@ fn device_filter(
         Some([from]) => u32::try_from(*from).unwrap_or(u32::MAX),
         _ => 0,
     };
-    let filter = DeviceFilter {
-        outcomes,
-        device,
-        from,
-        limit: limit + 1,
-    };
+    let filter = DeviceFilter { outcomes, device, from, limit: limit + 1 };
     violations
         .into_result(change_id.map(|change_id| (change_id, filter)))
         .map_err(ApiError::invalid_fields)
@@ -197,15 +185,12 @@ pub(super) async fn list_device_results(
     let limit = parse_page_size(request.page_size, 100, 1_000, &mut violations);
     let filter = ResultFilter::from_request(&request, &mut violations);
     let after = match decode_page_token(&request.page_token, filters, &mut violations).as_deref() {
-        Some([position, index]) => Cursor {
-            position: *position,
-            index: u32::try_from(*index).unwrap_or(u32::MAX),
-        },
+        Some([position, index]) => {
+            Cursor { position: *position, index: u32::try_from(*index).unwrap_or(u32::MAX) }
+        }
         _ => Cursor::START,
     };
-    violations
-        .into_result(Some(()))
-        .map_err(ApiError::invalid_fields)?;
+    violations.into_result(Some(())).map_err(ApiError::invalid_fields)?;
 
     let target = match selector {
         ChangeSelector::Request(id) => WatchTarget::Request(id),
@@ -241,9 +226,7 @@ async fn scan_results(
     mut push: impl FnMut(&ResultEvent) -> bool,
 ) -> Result<Option<Cursor>, ApiError> {
     for _ in 0..MAX_SCANNED / SCAN_BATCH_SIZE {
-        let read = journal
-            .events(target.clone(), after, SCAN_BATCH_SIZE)
-            .await?;
+        let read = journal.events(target.clone(), after, SCAN_BATCH_SIZE).await?;
         for event in &read.events {
             if let EventPayload::Result(result) = &event.payload
                 && filter.is_match(result)
@@ -263,15 +246,8 @@ async fn scan_results(
 /// Converts a result, with the device that a later lookup resolved. A watch returns the result as it was first
 /// delivered.
 fn with_resolved_device(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
-    let device = result
-        .device
-        .as_ref()
-        .or(result.resolved_device.as_ref())
-        .cloned();
-    let resolved = ResultEvent {
-        device,
-        ..result.clone()
-    };
+    let device = result.device.as_ref().or(result.resolved_device.as_ref()).cloned();
+    let resolved = ResultEvent { device, ..result.clone() };
     result_to_proto(&resolved, include_raw)
 }
 
@@ -292,9 +268,7 @@ impl ResultFilter {
         let outcome = outcome_to_proto(result.report.outcome);
         let reported = |key: &MatchKey| {
             let named = result.report.device_ids.iter();
-            named
-                .filter_map(MatchKey::from_reported)
-                .any(|id| id.is_same(key))
+            named.filter_map(MatchKey::from_reported).any(|id| id.is_same(key))
         };
         let device = result.device.as_ref().or(result.resolved_device.as_ref());
         let sent = |key: &MatchKey| {
@@ -302,10 +276,7 @@ impl ResultFilter {
             ids.map(MatchKey::from_id).any(|id| id.is_same(key))
         };
         (self.outcomes.is_empty() || self.outcomes.contains(&outcome))
-            && self
-                .device
-                .as_ref()
-                .is_none_or(|key| reported(key) || sent(key))
+            && self.device.as_ref().is_none_or(|key| reported(key) || sent(key))
     }
 }
 
@@ -330,11 +301,7 @@ fn parse_enum_filter<P: TryFrom<i32>, T>(
             Ok(None) => all = None,
             Err(_) => {
                 let description = "is not a value of this enum";
-                violations.add(
-                    FieldPath::root(field).at(index),
-                    FieldReason::Value,
-                    description,
-                );
+                violations.add(FieldPath::root(field).at(index), FieldReason::Value, description);
             }
         }
     }

@@ -21,11 +21,7 @@ pub(super) fn parse_page_size(
         Ok(size) => size.min(max),
         Err(_) => {
             let description = "must not be negative";
-            violations.add(
-                FieldPath::root("page_size"),
-                FieldReason::Value,
-                description,
-            );
+            violations.add(FieldPath::root("page_size"), FieldReason::Value, description);
             default
         }
     }
@@ -64,11 +60,7 @@ pub(super) fn decode_page_token(
         Some([hash, cursor @ ..]) if *hash == filters => Some(cursor.to_vec()),
         _ => {
             let description = "is not the next_page_token of a call with the same filters";
-            violations.add(
-                FieldPath::root("page_token"),
-                FieldReason::Value,
-                description,
-            );
+            violations.add(FieldPath::root("page_token"), FieldReason::Value, description);
             None
         }
     }

@@ -42,11 +42,7 @@ impl SelectorFields<'_> {
         let mut given = given.iter().filter(|(_, given)| *given);
         if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
             let expected = self.selectors.expected();
-            return Err(ApiError::invalid_field(
-                second,
-                FieldReason::Combination,
-                expected,
-            ));
+            return Err(ApiError::invalid_field(second, FieldReason::Combination, expected));
         }
         let mut violations = Violations::default();
         let selector = if !self.change_id.is_empty() {
@@ -62,16 +58,11 @@ impl SelectorFields<'_> {
             let account = violations.ok_or_add(FieldPath::root("account_name"), account);
             let key = IdempotencyKey::parse(self.idempotency_key);
             let key = violations.ok_or_add(FieldPath::root("idempotency_key"), key);
-            account
-                .zip(key)
-                .map(|(account, key)| ChangeSelector::Key(account, key))
+            account.zip(key).map(|(account, key)| ChangeSelector::Key(account, key))
         } else {
             return Ok(None);
         };
-        violations
-            .into_result(selector)
-            .map(Some)
-            .map_err(ApiError::invalid_fields)
+        violations.into_result(selector).map(Some).map_err(ApiError::invalid_fields)
     }
 
     /// Returns the selector, or an error if all fields are empty.

@@ -108,16 +108,10 @@ impl Server {
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
             .add_service(HealthServer::new(health).max_decoding_message_size(MAX_SMALL_MESSAGE))
-            .add_service(
-                reflection()
-                    .build_v1()?
-                    .max_decoding_message_size(MAX_SMALL_MESSAGE),
-            )
+            .add_service(reflection().build_v1()?.max_decoding_message_size(MAX_SMALL_MESSAGE))
             // Used by Python and older clients.
             .add_service(
-                reflection()
-                    .build_v1alpha()?
-                    .max_decoding_message_size(MAX_SMALL_MESSAGE),
+                reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
         let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
         Ok(Self {

@@ -6,16 +6,16 @@ use futures_util::{Stream, stream};
 use tokio::time::timeout_at;
 use tonic::{Request, Response, Status};
 
-use super::{
-    convert::{change_to_proto, plan_to_proto},
-    list,
-    selector::{AllowedSelectors, SelectorFields},
-    stub::gateway_service_server::GatewayService,
-};
 use crate::grpc::{
     admission::byte_budget::Permit,
     error::{ApiError, Executed, reason::ErrorReason, refusal_error},
     middleware::{CallDeadline, deadline_exceeded},
+};
+use crate::grpc::{
+    convert::{change_to_proto, plan_to_proto},
+    list,
+    selector::{AllowedSelectors, SelectorFields},
+    stub::gateway_service_server::GatewayService,
 };
 use crate::{
     dispatch::{CallContext, Dispatcher},
@@ -176,20 +176,13 @@ impl Gateway {
             Ok(proto::Until::CaughtUp) => Until::CaughtUp,
             Err(_) => {
                 let description = "is not a value of this enum";
-                return Err(ApiError::invalid_field(
-                    "until",
-                    FieldReason::Value,
-                    description,
-                ));
+                return Err(ApiError::invalid_field("until", FieldReason::Value, description));
             }
         };
         let token = match request.resume_token.as_str() {
             "" => None,
             text => Some(ResumeToken::decode(text).map_err(|error| {
-                ApiError::new(
-                    ErrorReason::ResumeTokenInvalid,
-                    format!("resume_token: {error}"),
-                )
+                ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
             })?),
         };
         let names = SelectorFields {
@@ -203,16 +196,10 @@ impl Gateway {
             None => None,
             Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
-            Some(by_key) => Some(WatchTarget::Change(
-                self.find_change(by_key).await?.change_id,
-            )),
+            Some(by_key) => Some(WatchTarget::Change(self.find_change(by_key).await?.change_id)),
         };
-        let request = watch::WatchOptions {
-            target,
-            token,
-            until,
-            include_raw: request.include_raw,
-        };
+        let request =
+            watch::WatchOptions { target, token, until, include_raw: request.include_raw };
         Ok(self.watches.open(request).await?)
     }
 }
@@ -288,9 +275,7 @@ impl GatewayService for Gateway {
             selectors: AllowedSelectors::All,
         };
         let change = self.find_change(names.parse_required()?).await?;
-        Ok(Response::new(proto::GetChangeResponse {
-            change: Some(change_to_proto(&change)),
-        }))
+        Ok(Response::new(proto::GetChangeResponse { change: Some(change_to_proto(&change)) }))
     }
 
     async fn list_changes(
@@ -316,9 +301,7 @@ impl GatewayService for Gateway {
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
         let account = violations.ok_or_add(FieldPath::root("account_name"), account);
-        let account = violations
-            .into_result(account)
-            .map_err(ApiError::invalid_fields)?;
+        let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
         let plans = self.thingspace.service_plans(&account).await;
         let plans = plans.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {

@@ -26,22 +26,19 @@ impl MessageEncoder for ProtoEncoder {
 
 fn event(message: WatchMessage<'_>) -> Event {
     match message {
-        WatchMessage::Opened(change) => Event::Opened(proto::Opened {
-            change: change.map(change_to_proto),
-        }),
+        WatchMessage::Opened(change) => {
+            Event::Opened(proto::Opened { change: change.map(change_to_proto) })
+        }
         WatchMessage::Event { event, include_raw } => match &event.payload {
-            EventPayload::State(change) => Event::StateChanged(proto::StateChanged {
-                change: Some(change_to_proto(change)),
-            }),
+            EventPayload::State(change) => {
+                Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
+            }
             EventPayload::Result(result) => {
                 Event::DeviceResult(result_to_proto(result, include_raw))
             }
         },
         WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
-        WatchMessage::Reconnect {
-            reason,
-            retry_after,
-        } => Event::Reconnect(proto::Reconnect {
+        WatchMessage::Reconnect { reason, retry_after } => Event::Reconnect(proto::Reconnect {
             reason: match reason {
                 ReconnectReason::Drain => proto::ReconnectReason::Drain,
                 ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
@@ -49,8 +46,8 @@ fn event(message: WatchMessage<'_>) -> Event {
             .into(),
             retry_after: retry_after.try_into().ok(),
         }),
-        WatchMessage::Finished(change) => Event::Finished(proto::Finished {
-            change: Some(change_to_proto(change)),
-        }),
+        WatchMessage::Finished(change) => {
+            Event::Finished(proto::Finished { change: Some(change_to_proto(change)) })
+        }
     }
 }

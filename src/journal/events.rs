@@ -119,8 +119,5 @@ pub struct EventPage {
 
 impl Cursor {
     /// Before the first event.
-    pub const START: Self = Self {
-        position: 0,
-        index: 0,
-    };
+    pub const START: Self = Self { position: 0, index: 0 };
 }

@@ -60,9 +60,7 @@ impl ChangeRequest {
             .map(|(index, device)| (device.sorted_ids(), index))
             .collect();
         let is_complete = stored.len() == self.devices.len();
-        let order = stored
-            .iter()
-            .map(|device| indexes.remove(&device.sorted_ids()));
+        let order = stored.iter().map(|device| indexes.remove(&device.sorted_ids()));
         let order: Vec<usize> = order.collect::<Option<_>>().filter(|_| is_complete)?;
         self.operation.reorder(&order)?;
         self.devices = stored;

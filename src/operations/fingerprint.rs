@@ -35,10 +35,7 @@ impl FingerprintInput {
             }
             out
         });
-        Self {
-            head,
-            devices: devices.collect(),
-        }
+        Self { head, devices: devices.collect() }
     }
 
     /// Adds a text of the request as a whole.

@@ -10,11 +10,8 @@ use crate::{
 
 pub(crate) const ACCOUNT: &str = "0000123456-00001";
 
-pub(crate) const RULES: ValidationRules = ValidationRules {
-    max_devices: 10_000,
-    require_key: true,
-    reject_reserved: false,
-};
+pub(crate) const RULES: ValidationRules =
+    ValidationRules { max_devices: 10_000, require_key: true, reject_reserved: false };
 
 /// Returns the ICCID of a profile by its number.
 pub(crate) fn iccid(number: usize) -> String {
@@ -64,10 +61,7 @@ pub(crate) fn five_g_bi_message(
     key: &str,
     devices: &[&[(&str, &str)]],
 ) -> proto::ChangeFiveGBiPlanRequest {
-    let id = |(kind, id): &(&str, &str)| proto::DeviceId {
-        kind: (*kind).into(),
-        id: (*id).into(),
-    };
+    let id = |(kind, id): &(&str, &str)| proto::DeviceId { kind: (*kind).into(), id: (*id).into() };
     let device = |ids: &&[(&str, &str)]| proto::FiveGBiDevice {
         device_ids: ids.iter().map(id).collect(),
         primary_place_of_use: Some(place()),

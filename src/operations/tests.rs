@@ -11,11 +11,8 @@ use crate::{
     proto,
 };
 
-const RULES: ValidationRules = ValidationRules {
-    max_devices: 3,
-    require_key: true,
-    reject_reserved: true,
-};
+const RULES: ValidationRules =
+    ValidationRules { max_devices: 3, require_key: true, reject_reserved: true };
 
 fn esim(iccids: &[&str]) -> proto::ChangeEsimPlanRequest {
     let mut message = esim_message("key", 0..iccids.len());
@@ -71,11 +68,8 @@ fn all_violations_are_reported_at_once_each_with_its_field_path() {
 
 #[test]
 fn a_place_of_use_is_checked_field_by_field_without_repeating_a_value() {
-    let ids: &[(&str, &str)] = &[
-        ("meid", "A100003685E561"),
-        ("MEID", "A100003685E562"),
-        ("mac", "1"),
-    ];
+    let ids: &[(&str, &str)] =
+        &[("meid", "A100003685E561"), ("MEID", "A100003685E562"), ("mac", "1")];
     let mut message = five_g_bi(&[ids, &[]]);
     let place = message.devices[0].primary_place_of_use.as_mut().unwrap();
     place.address = Some(proto::Address {
@@ -93,33 +87,15 @@ fn a_place_of_use_is_checked_field_by_field_without_repeating_a_value() {
     name.title = "a\\b".into();
     message.devices[1].primary_place_of_use = None;
     let violations = validate_five_g_bi(message).err().unwrap();
-    assert!(
-        violations
-            .iter()
-            .all(|violation| !violation.description.contains("Planted"))
-    );
-    let paths: Vec<&str> = violations
-        .iter()
-        .map(|violation| violation.field.as_str())
-        .collect();
+    assert!(violations.iter().all(|violation| !violation.description.contains("Planted")));
+    let paths: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     let address = |name| format!("devices[0].primary_place_of_use.address.{name}");
     let customer = |name| format!("devices[0].primary_place_of_use.customer_name.{name}");
-    for path in [
-        "address_line1",
-        "address_line2",
-        "city",
-        "state",
-        "zip",
-        "zip4",
-        "country",
-    ] {
+    for path in ["address_line1", "address_line2", "city", "state", "zip", "zip4", "country"] {
         assert!(paths.contains(&address(path).as_str()), "{path}: {paths:?}");
     }
     for path in ["first_name", "last_name", "title"] {
-        assert!(
-            paths.contains(&customer(path).as_str()),
-            "{path}: {paths:?}"
-        );
+        assert!(paths.contains(&customer(path).as_str()), "{path}: {paths:?}");
     }
     for path in [
         "devices[0].device_ids[1].kind",
@@ -133,11 +109,7 @@ fn a_place_of_use_is_checked_field_by_field_without_repeating_a_value() {
 
 #[test]
 fn a_duplicate_device_is_reported_in_any_spelling() {
-    let twice = esim(&[
-        "89148000000800139708",
-        "89148000000800139716",
-        "8914800000080013970",
-    ]);
+    let twice = esim(&["89148000000800139708", "89148000000800139716", "8914800000080013970"]);
     assert_eq!(fields(validate_esim(twice)), ["devices[2].iccid"]);
     // One EID carries several profiles, and ICCIDs differ in the last digit.
     let neighbours = esim(&["89148000000800139708", "89148000000800139709"]);
@@ -159,27 +131,17 @@ fn the_number_of_devices_has_bounds_and_the_upper_one_names_its_setting() {
     assert_eq!(fields(validate_esim(esim(&[]))), ["devices"]);
     let violations = validate_esim(esim(&["x"; 4])).err().unwrap();
     assert_eq!(violations.len(), 1);
-    assert!(
-        violations[0]
-            .description
-            .contains("changes.max_devices_per_request")
-    );
+    assert!(violations[0].description.contains("changes.max_devices_per_request"));
 }
 
 #[test]
 fn reserved_identifiers_are_rejected_where_real_devices_are_changed() {
     let message = || esim(&["99940000000000000001"]);
     assert_eq!(fields(validate_esim(message())), ["devices[0].iccid"]);
-    let lenient = ValidationRules {
-        reject_reserved: false,
-        ..RULES
-    };
+    let lenient = ValidationRules { reject_reserved: false, ..RULES };
     assert!(EsimPlanChange::validate(message(), lenient).is_ok());
     let meid = five_g_bi(&[&[("meid", "ff000000000001")]]);
-    assert_eq!(
-        fields(validate_five_g_bi(meid)),
-        ["devices[0].device_ids[0].id"]
-    );
+    assert_eq!(fields(validate_five_g_bi(meid)), ["devices[0].device_ids[0].id"]);
 }
 
 #[test]
@@ -193,10 +155,7 @@ fn an_imei_with_an_invalid_check_digit_is_accepted_with_a_warning() {
 #[test]
 fn the_fingerprint_input_ignores_the_order_of_devices_and_depends_on_every_other_value() {
     let two = |first: &str, second: &str| {
-        five_g_bi(&[
-            &[("meid", first), ("imei", "490154203237518")],
-            &[("meid", second)],
-        ])
+        five_g_bi(&[&[("meid", first), ("imei", "490154203237518")], &[("meid", second)]])
     };
     let input = |message| validate_five_g_bi(message).unwrap().fingerprint_input();
     let one = input(two("A100003685E561", "A100003685E562"));
@@ -221,10 +180,7 @@ fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored
     let request = |numbers: &[usize], reference: &str| {
         let mut message = five_g_bi_message("key", &vec![&[][..]; numbers.len()]);
         for (device, number) in message.devices.iter_mut().zip(numbers) {
-            let id = |kind: &str, id: String| proto::DeviceId {
-                kind: kind.into(),
-                id,
-            };
+            let id = |kind: &str, id: String| proto::DeviceId { kind: kind.into(), id };
             device.device_ids = vec![
                 id("mdn", format!("512555014{number}")),
                 id("meid", format!("A100003685E56{number}")),
@@ -254,10 +210,6 @@ fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored
     }
     for other in [&[1, 2][..], &[1, 2, 4]] {
         let other = request(other, "first").devices;
-        assert!(
-            request(&[1, 2, 3], "first")
-                .in_stored_order(other)
-                .is_none()
-        );
+        assert!(request(&[1, 2, 3], "first").in_stored_order(other).is_none());
     }
 }

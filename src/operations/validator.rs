@@ -110,14 +110,12 @@ impl Validator {
                 && let Some(first) = self.seen.insert(index, id)
             {
                 let description = format!("is the same device as devices[{first}]");
-                self.violations
-                    .add(path, FieldReason::Duplicate, description);
+                self.violations.add(path, FieldReason::Duplicate, description);
             }
             if id.has_invalid_check_digit() {
                 self.check_digit_failures += 1;
                 if self.check_digit_failures <= MAX_WARNINGS {
-                    self.warnings
-                        .push(format!("{path}: the IMEI has an invalid check digit"));
+                    self.warnings.push(format!("{path}: the IMEI has an invalid check digit"));
                 }
             }
         }
@@ -134,8 +132,7 @@ impl Validator {
         text: String,
     ) -> Option<ClientReference> {
         let path = path.field("client_reference");
-        self.violations
-            .ok_or_add(path, ClientReference::parse(text))
+        self.violations.ok_or_add(path, ClientReference::parse(text))
     }
 
     /// Returns the valid request, or all violations.
@@ -145,8 +142,7 @@ impl Validator {
     ) -> Result<ChangeRequest, Vec<Violation>> {
         if self.check_digit_failures > MAX_WARNINGS {
             let more = self.check_digit_failures - MAX_WARNINGS;
-            self.warnings
-                .push(format!("{more} more IMEIs have an invalid check digit"));
+            self.warnings.push(format!("{more} more IMEIs have an invalid check digit"));
         }
         let request = self.common.map(|common| ChangeRequest {
             account: common.account,
@@ -175,9 +171,7 @@ impl CommonFields {
             Some(None)
         } else {
             let key = IdempotencyKey::parse(self.idempotency_key);
-            violations
-                .ok_or_add(FieldPath::root("idempotency_key"), key)
-                .map(Some)
+            violations.ok_or_add(FieldPath::root("idempotency_key"), key).map(Some)
         };
         let reference = ClientReference::parse(self.client_reference);
         let reference = violations.ok_or_add(FieldPath::root("client_reference"), reference);

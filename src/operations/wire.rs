@@ -49,28 +49,19 @@ impl OutboundRequest {
         path: &'static str,
         body: &impl Serialize,
     ) -> Result<Self, serde_json::Error> {
-        Ok(Self {
-            method,
-            path,
-            body: serde_json::to_vec(body)?.into(),
-        })
+        Ok(Self { method, path, body: serde_json::to_vec(body)?.into() })
     }
 }
 
 impl<'a> From<&'a SentDevice> for DeviceIdsBody<'a> {
     fn from(device: &'a SentDevice) -> Self {
-        Self {
-            device_ids: device.ids.iter().map(DeviceIdBody::from).collect(),
-        }
+        Self { device_ids: device.ids.iter().map(DeviceIdBody::from).collect() }
     }
 }
 
 impl<'a> From<&'a DeviceId> for DeviceIdBody<'a> {
     fn from(id: &'a DeviceId) -> Self {
-        Self {
-            kind: wire_kind(id.kind()),
-            id: id.id(),
-        }
+        Self { kind: wire_kind(id.kind()), id: id.id() }
     }
 }
 

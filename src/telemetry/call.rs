@@ -62,27 +62,19 @@ impl MeasuredCall {
             // Fails without a tracing-opentelemetry layer; there is no span to export then.
             let _no_layer = span.set_parent(parent);
         }
-        Self {
-            span,
-            histogram,
-            started: Instant::now(),
-            attributes,
-            if_dropped: Some(if_dropped),
-        }
+        Self { span, histogram, started: Instant::now(), attributes, if_dropped: Some(if_dropped) }
     }
 
     fn record(&mut self, result: CallResult) {
         self.if_dropped = None;
         self.attributes.extend(result.status);
         if let Some(error) = result.error {
-            self.attributes
-                .push(KeyValue::new(names::ERROR_TYPE, error));
+            self.attributes.push(KeyValue::new(names::ERROR_TYPE, error));
             // Without a description: an error's text may contain personal data.
             self.span.set_status(Status::error(""));
         }
         for attribute in &self.attributes {
-            self.span
-                .set_attribute(attribute.key.clone(), attribute.value.clone());
+            self.span.set_attribute(attribute.key.clone(), attribute.value.clone());
         }
         // A span ends when it was last left, otherwise when it is dropped.
         self.span.in_scope(|| {});
@@ -120,10 +112,7 @@ impl CallResult {
     }
 
     fn no_response(error: CallError) -> Self {
-        Self {
-            status: None,
-            error: Some(error.name().into()),
-        }
+        Self { status: None, error: Some(error.name().into()) }
     }
 }
 
@@ -174,8 +163,7 @@ impl RpcSpan {
     pub fn set_change(&self, change_id: &str, request_id: Option<&str>) {
         self.0.set_attribute(names::CHANGE_ID, change_id.to_owned());
         if let Some(request_id) = request_id {
-            self.0
-                .set_attribute(names::REQUEST_ID, request_id.to_owned());
+            self.0.set_attribute(names::REQUEST_ID, request_id.to_owned());
         }
     }
 }
@@ -238,11 +226,7 @@ impl CallbackCall {
             method.as_str(),
             "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE"
         );
-        let method = if is_standard {
-            method.as_str()
-        } else {
-            names::OTHER
-        };
+        let method = if is_standard { method.as_str() } else { names::OTHER };
         let attributes = vec![
             KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
             KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
@@ -269,9 +253,7 @@ impl CallbackCall {
 
     /// Adds the ThingSpace request that the callback belongs to.
     pub fn set_request(&self, request_id: &str) {
-        self.0
-            .span
-            .set_attribute(names::REQUEST_ID, request_id.to_owned());
+        self.0.span.set_attribute(names::REQUEST_ID, request_id.to_owned());
     }
 
     /// Adds the change, and a link to the span that sent it.

@@ -156,10 +156,7 @@ pub(super) fn span_processor(
     counters: &Arc<ExportCounters>,
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
     let inner = build_exporter!(SpanExporter::builder(), endpoint, protocol, TRACES_PATH)?;
-    let exporter = CountingExporter {
-        inner,
-        counters: Arc::clone(counters),
-    };
+    let exporter = CountingExporter { inner, counters: Arc::clone(counters) };
     Ok(CountingSpanProcessor {
         inner: BatchSpanProcessor::builder(exporter).build(),
         counters: Arc::clone(counters),
@@ -173,10 +170,7 @@ pub(super) fn metric_exporter(
     counters: &Arc<ExportCounters>,
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
     let inner = build_exporter!(MetricExporter::builder(), endpoint, protocol, METRICS_PATH)?;
-    Ok(CountingExporter {
-        inner,
-        counters: Arc::clone(counters),
-    })
+    Ok(CountingExporter { inner, counters: Arc::clone(counters) })
 }
 
 /// The URL of a signal below a base URL.

@@ -17,13 +17,11 @@ use crate::telemetry::{
 };
 
 /// Buckets that the semantic conventions advise for durations of calls, in seconds.
-const CALL_SECONDS: [f64; 14] = [
-    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
-];
+const CALL_SECONDS: [f64; 14] =
+    [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Buckets for a synced write: 0.2 ms on a fast disk; ThingSpace's callbacks time out after 4 s.
-const WRITE_SECONDS: [f64; 12] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 4.0,
-];
+const WRITE_SECONDS: [f64; 12] =
+    [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 4.0];
 /// Buckets for the number of writes in one commit, at most about 1,500.
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1_024.0];
 
@@ -58,12 +56,8 @@ impl Instruments {
             let histogram = histogram.with_boundaries(bounds.to_vec());
             histogram.with_description(description).build()
         };
-        let counter = |name, description| {
-            meter
-                .u64_counter(name)
-                .with_description(description)
-                .build()
-        };
+        let counter =
+            |name, description| meter.u64_counter(name).with_description(description).build();
         Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
                 names::RPC_SERVER_CALL_DURATION,

@@ -97,66 +97,8 @@ where
     S: Subscriber + for<'s> LookupSpan<'s>,
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::fmt::layer()
-        .with_ansi(color)
-        .with_writer(writer)
-        .log_internal_errors(false)
+    tracing_subscriber::fmt::layer().with_ansi(color).with_writer(writer).log_internal_errors(false)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    #[derive(Clone, Default)]
-    struct LogBuffer(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for LogBuffer {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl LogBuffer {
-        fn text(&self) -> String {
-            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-        }
-    }
-
-    fn log_something() {
-        tracing::debug!("filtered out");
-        tracing::info!(port = 9001, "listening");
-    }
-
-    #[test]
-    fn a_json_log_line_is_one_object_with_its_fields_on_top() {
-        let lines = LogBuffer::default();
-        let writer = lines.clone();
-        let subscriber = registry(json_lines(move || writer.clone()), EnvFilter::new("info"));
-        tracing::subscriber::with_default(subscriber, log_something);
-
-        let object: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
-        assert_eq!(object["message"], "listening");
-        assert_eq!(object["port"], 9001);
-        assert_eq!(object["level"], "INFO");
-    }
-
-    #[test]
-    fn a_text_log_line_has_no_escape_codes_unless_asked_for() {
-        let lines = LogBuffer::default();
-        let writer = lines.clone();
-        let subscriber = registry(
-            text_lines(move || writer.clone(), false),
-            EnvFilter::new("info"),
-        );
-        tracing::subscriber::with_default(subscriber, log_something);
-
-        let text = lines.text();
-        assert!(text.contains("listening port=9001"), "{text}");
-        assert!(!text.contains('\u{1b}'), "{text}");
-    }
-}
+mod tests;

@@ -74,9 +74,8 @@ impl Telemetry {
             .with_registry(registry.clone())
             .scope_info_enabled(false)
             .build()?;
-        let mut meters = SdkMeterProvider::builder()
-            .with_resource(resource.clone())
-            .with_reader(pull);
+        let mut meters =
+            SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(pull);
         // Without a collector, spans still have ids: the caller's trace continues at ThingSpace and in
         // the journal.
         let mut tracers = SdkTracerProvider::builder().with_resource(resource);

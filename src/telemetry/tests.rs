@@ -68,10 +68,8 @@ fn exposed(text: &str) -> Metrics {
         let Some((sample, labels)) = line.split_once('{') else {
             continue;
         };
-        let name = sample
-            .trim_end_matches("_bucket")
-            .trim_end_matches("_sum")
-            .trim_end_matches("_count");
+        let name =
+            sample.trim_end_matches("_bucket").trim_end_matches("_sum").trim_end_matches("_count");
         let labels = labels.rsplit_once('}').unwrap().0.split("\",");
         for (label, value) in labels.filter_map(|pair| pair.split_once("=\"")) {
             if label != "le" {
@@ -104,10 +102,7 @@ fn documented(manual: &str) -> Metrics {
                 word.clone_into(&mut label);
                 labels.entry(word.to_owned()).or_default();
             } else {
-                labels
-                    .entry(label.clone())
-                    .or_default()
-                    .insert(word.to_owned());
+                labels.entry(label.clone()).or_default().insert(word.to_owned());
             }
         }
         (name, labels)
@@ -116,9 +111,7 @@ fn documented(manual: &str) -> Metrics {
 }
 
 fn is_conventional(label: &str) -> bool {
-    ["rpc_", "http_", "url_", "server_", "error_"]
-        .iter()
-        .any(|prefix| label.starts_with(prefix))
+    ["rpc_", "http_", "url_", "server_", "error_"].iter().any(|prefix| label.starts_with(prefix))
 }
 
 #[test]

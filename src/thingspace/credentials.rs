@@ -64,14 +64,9 @@ pub struct ThingSpaceCredentials {
 impl ThingSpaceCredentials {
     /// Returns the four values, to compare or to redact them.
     pub fn secret_values(&self) -> impl Iterator<Item = &str> {
-        [
-            &self.app_key,
-            &self.app_secret,
-            &self.uws_username,
-            &self.uws_password,
-        ]
-        .into_iter()
-        .map(|secret| secret.expose_secret())
+        [&self.app_key, &self.app_secret, &self.uws_username, &self.uws_password]
+            .into_iter()
+            .map(|secret| secret.expose_secret())
     }
 
     pub(super) fn same_as(&self, other: &Self) -> bool {

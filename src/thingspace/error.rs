@@ -70,9 +70,9 @@ impl LookupError {
     /// Returns the kind of refusal that ThingSpace's error code means.
     pub fn refusal_kind(&self) -> RefusalKind {
         match self {
-            Self::Refused { code, .. } => code
-                .as_deref()
-                .map_or(RefusalKind::FailedPrecondition, error_codes::refusal_kind),
+            Self::Refused { code, .. } => {
+                code.as_deref().map_or(RefusalKind::FailedPrecondition, error_codes::refusal_kind)
+            }
             _ => RefusalKind::NotSent,
         }
     }

@@ -79,9 +79,7 @@ impl HttpClient {
         max_body: usize,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
-        let base_url = HttpUrl
-            .parse(base_url.as_str())
-            .ok_or(ClientBuildError::BaseUrl)?;
+        let base_url = HttpUrl.parse(base_url.as_str()).ok_or(ClientBuildError::BaseUrl)?;
         let client = builder.build();
         Ok(Self {
             client: client.map_err(|error| ClientBuildError::HttpClient(with_causes(&error)))?,
@@ -123,9 +121,7 @@ impl HttpClient {
         template: &'static str,
         trace: Option<&TraceParent>,
     ) -> Result<UpstreamResponse, SendError> {
-        let mut request = request
-            .build()
-            .map_err(|error| SendError::from_reqwest(&error))?;
+        let mut request = request.build().map_err(|error| SendError::from_reqwest(&error))?;
         let host = self.base_url.host_str().unwrap_or_default();
         let port = self.base_url.port_or_known_default().unwrap_or_default();
         let call = UpstreamCall::begin(
@@ -169,11 +165,7 @@ impl HttpClient {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(UpstreamResponse {
-            status,
-            retry_after,
-            body,
-        })
+        Ok(UpstreamResponse { status, retry_after, body })
     }
 }
 

@@ -139,9 +139,7 @@ impl LoginApi for HttpLogin {
             .header(header::CONTENT_TYPE, http::JSON)
             .body(body);
         let response = self.send(LoginStep::Session, request, trace).await?;
-        let secrets = credentials
-            .secret_values()
-            .chain([token.text.expose_secret()]);
+        let secrets = credentials.secret_values().chain([token.text.expose_secret()]);
         let body = parse_success(&response, LoginStep::Session, secrets)?;
         HeaderSecret::from_json(&body, "sessionToken", "")
     }
@@ -149,9 +147,7 @@ impl LoginApi for HttpLogin {
 
 impl HttpLogin {
     fn post(&self, step: LoginStep) -> RequestBuilder {
-        self.0
-            .request(Method::POST, step.path(), &[])
-            .header(header::ACCEPT, http::JSON)
+        self.0.request(Method::POST, step.path(), &[]).header(header::ACCEPT, http::JSON)
     }
 
     async fn send(
@@ -198,10 +194,9 @@ fn parse_success<'a>(
                  it may come from a proxy"
             ),
         ),
-        LoginFailure::Unavailable => (
-            RefusalKind::NotSent,
-            format!("the log-in failed: ThingSpace responded {status}"),
-        ),
+        LoginFailure::Unavailable => {
+            (RefusalKind::NotSent, format!("the log-in failed: ThingSpace responded {status}"))
+        }
     };
     let mut refusal = if classify::is_throttled(response, error.as_ref()) {
         classify::throttled(response, error)
@@ -211,13 +206,7 @@ fn parse_success<'a>(
     Redactor::new(secrets).redact(&mut refusal);
     let thingspace_code = refusal.thingspace_code.as_deref();
     let name = failure.as_str();
-    tracing::warn!(
-        operation,
-        status,
-        thingspace_code,
-        failure = name,
-        "log-in failed"
-    );
+    tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
     Err(LoginError { failure, refusal })
 }
 
@@ -264,10 +253,7 @@ impl HeaderSecret {
         let mut header = HeaderValue::from_str(&format!("{prefix}{text}"))
             .map_err(|_| LoginError::unusable())?;
         header.set_sensitive(true);
-        Ok(Self {
-            header,
-            text: SecretString::from(text),
-        })
+        Ok(Self { header, text: SecretString::from(text) })
     }
 }
 

@@ -37,9 +37,7 @@ impl RateLimit {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Err(until - now);
         }
-        self.limiter
-            .check()
-            .map_err(|until| until.wait_time_from(self.clock.now()))
+        self.limiter.check().map_err(|until| until.wait_time_from(self.clock.now()))
     }
 
     /// Waits for a permit. If the next one comes after `deadline`, returns its delay at once.
@@ -74,36 +72,4 @@ impl Clock for TokioClock {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn acquire_waits_within_the_deadline_and_otherwise_fails_at_once() {
-        let limit = RateLimit::new(NonZeroU32::new(60).unwrap());
-        for _ in 0..60 {
-            limit.try_acquire().unwrap();
-        }
-        let start = Instant::now();
-        limit.acquire(start + Duration::from_secs(2)).await.unwrap();
-        assert_eq!(start.elapsed().as_secs(), 1);
-        let rejected = limit
-            .acquire(Instant::now() + Duration::from_millis(10))
-            .await;
-        assert!(rejected.unwrap_err() <= Duration::from_secs(1));
-        assert_eq!(start.elapsed().as_secs(), 1, "without waiting");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_pause_requested_by_thingspace_overrides_the_rate() {
-        let limit = RateLimit::new(NonZeroU32::new(6_000).unwrap());
-        limit.pause(Duration::from_secs(30));
-        limit.pause(Duration::from_secs(1));
-        assert_eq!(limit.try_acquire(), Err(Duration::from_secs(30)));
-        let start = Instant::now();
-        limit
-            .acquire(start + Duration::from_secs(60))
-            .await
-            .unwrap();
-        assert_eq!(start.elapsed(), Duration::from_secs(30));
-    }
-}
+mod tests;

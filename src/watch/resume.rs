@@ -79,13 +79,7 @@ async fn first_token(
         Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
         None => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
     };
-    Ok(ResumeToken {
-        epoch: journal.epoch(),
-        cursor,
-        event_hash,
-        resume_point,
-        target,
-    })
+    Ok(ResumeToken { epoch: journal.epoch(), cursor, event_hash, resume_point, target })
 }
 
 /// Rejects a token that does not match an event of this journal.
@@ -116,10 +110,7 @@ async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), Watc
         WatchTarget::Change(_) => find_change(journal, &token.target).await?.is_some(),
         WatchTarget::Request(_) => true,
     };
-    let oldest = if is_resumable {
-        Some(first_token(journal, token.target.clone()).await?)
-    } else {
-        None
-    };
+    let oldest =
+        if is_resumable { Some(first_token(journal, token.target.clone()).await?) } else { None };
     Err(WatchOpenError::Expired { reason, oldest })
 }

@@ -117,14 +117,7 @@ impl Watches {
     ) -> Arc<Self> {
         let tail_registry = Arc::new(TailRegistry::default());
         journal.add_commit_listener(tail_registry.clone());
-        Arc::new(Self {
-            journal,
-            encoder,
-            settings,
-            draining,
-            tail_registry,
-            instruments,
-        })
+        Arc::new(Self { journal, encoder, settings, draining, tail_registry, instruments })
     }
 
     /// Opens a stream. Its first message is `opened`.
@@ -168,10 +161,7 @@ impl Watches {
 /// The cursor after which a resumed stream continues.
 fn resume_cursor(cursor: Cursor) -> Cursor {
     let off_by_one = u64::from(Invariant::ResumeAfterToken.is_disabled());
-    Cursor {
-        position: cursor.position.saturating_sub(off_by_one),
-        ..cursor
-    }
+    Cursor { position: cursor.position.saturating_sub(off_by_one), ..cursor }
 }
 
 fn with_jitter(duration: Duration, max_fraction: f64) -> Duration {
@@ -270,10 +260,7 @@ impl Watch {
     fn push_reconnect(&mut self, reason: ReconnectReason) {
         // A random delay spreads the reconnects over time.
         let retry_after = Duration::from_millis(fastrand::u64(0..MAX_RECONNECT_DELAY_MS));
-        self.push_message(WatchMessage::Reconnect {
-            reason,
-            retry_after,
-        });
+        self.push_message(WatchMessage::Reconnect { reason, retry_after });
         self.end = Some(Err(StreamError::Reconnect));
     }
 

@@ -103,9 +103,7 @@ impl Tail {
     }
 
     pub(super) fn wake(&self) {
-        self.reader
-            .generation
-            .send_modify(|generation| *generation = generation.wrapping_add(1));
+        self.reader.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
     }
 
     /// Returns the events after a cursor.
@@ -153,12 +151,8 @@ impl TailReader {
     fn read_cached(&self, after: Cursor) -> Option<TailBatch> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
-            let from = ring
-                .events
-                .partition_point(|event| event.token.cursor <= after);
-            return Some(TailBatch::Events(
-                ring.events.range(from..).cloned().collect(),
-            ));
+            let from = ring.events.partition_point(|event| event.token.cursor <= after);
+            return Some(TailBatch::Events(ring.events.range(from..).cloned().collect()));
         }
         match &ring.end {
             Some((generation, change))
@@ -171,10 +165,7 @@ impl TailReader {
     }
 
     async fn read_page(&self, after: Cursor) -> Result<JournalPage, JournalError> {
-        let page = self
-            .journal
-            .events(self.target.clone(), after, READ_BATCH_SIZE)
-            .await?;
+        let page = self.journal.events(self.target.clone(), after, READ_BATCH_SIZE).await?;
         let events = page.events.into_iter().map(|event| {
             Arc::new(EncodedEvent {
                 token: ResumeToken {
@@ -256,16 +247,9 @@ impl EncodedEvent {
         {
             return None;
         }
-        let slot = if include_raw {
-            &self.with_raw
-        } else {
-            &self.without_raw
-        };
+        let slot = if include_raw { &self.with_raw } else { &self.without_raw };
         let bytes = slot.get_or_init(|| {
-            let message = WatchMessage::Event {
-                event: &self.event,
-                include_raw,
-            };
+            let message = WatchMessage::Event { event: &self.event, include_raw };
             encoder.encode(&self.token, message)
         });
         Some(EncodedResponse::new(bytes.clone()))

@@ -39,10 +39,7 @@ impl TailRegistry {
         let mut tails = self.tails.lock();
         // Dropped under the lock: of two concurrent releases, the second one sees a count of 0.
         drop(tail);
-        if tails
-            .get(target)
-            .is_some_and(|tail| tail.strong_count() == 0)
-        {
+        if tails.get(target).is_some_and(|tail| tail.strong_count() == 0) {
             tails.remove(target);
         }
     }

@@ -61,10 +61,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let encoder = Arc::new(WordEncoder::default());
     let draining = CancellationToken::new();
-    let settings = WatchSettings {
-        max_stream_age,
-        bookmark_interval: Duration::from_secs(30),
-    };
+    let settings = WatchSettings { max_stream_age, bookmark_interval: Duration::from_secs(30) };
     let watches = Watches::new(
         Arc::clone(&journal),
         encoder.clone(),
@@ -72,13 +69,7 @@ fn fixture(max_stream_age: Duration) -> Fixture {
         draining.clone(),
         Instruments::noop(),
     );
-    Fixture {
-        _directory: directory,
-        journal,
-        watches,
-        encoder,
-        draining,
-    }
+    Fixture { _directory: directory, journal, watches, encoder, draining }
 }
 
 impl Fixture {
@@ -131,14 +122,8 @@ async fn an_idle_stream_sends_bookmarks_at_most_thirty_seconds_apart_and_ends_at
         assert!(silence >= Duration::from_secs(20), "{silence:?}");
     }
     let age = opened.elapsed();
-    assert!(
-        (Duration::from_secs(540)..=Duration::from_secs(600)).contains(&age),
-        "{age:?}"
-    );
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(StreamError::Reconnect))
-    ));
+    assert!((Duration::from_secs(540)..=Duration::from_secs(600)).contains(&age), "{age:?}");
+    assert!(matches!(watch.next().await, Some(Err(StreamError::Reconnect))));
     assert!(watch.next().await.is_none());
 }
 
@@ -149,10 +134,7 @@ async fn a_drain_sends_reconnect_to_every_stream() {
     assert_eq!(next_word(&mut watch).await, "opened");
     fixture.draining.cancel();
     assert_eq!(next_word(&mut watch).await, "reconnect Drain");
-    assert!(matches!(
-        watch.next().await,
-        Some(Err(StreamError::Reconnect))
-    ));
+    assert!(matches!(watch.next().await, Some(Err(StreamError::Reconnect))));
 }
 
 #[tokio::test]
@@ -261,33 +243,20 @@ async fn a_token_before_the_first_result_is_rejected_once_the_result_is_removed(
         fixture.result(number).await;
     }
     let all = ["opened", "event 1", "event 2", "bookmark"];
-    let (words, before_all) = read_until_caught_up(&fixture, Some(nothing_yet.clone()))
-        .await
-        .unwrap();
+    let (words, before_all) =
+        read_until_caught_up(&fixture, Some(nothing_yet.clone())).await.unwrap();
     assert_eq!(words, all);
     for token in [&nothing_yet, &before_all] {
         assert_eq!(ResumeToken::decode(&token.encode()).as_ref(), Ok(token));
-        let (words, _) = read_until_caught_up(&fixture, Some(token.clone()))
-            .await
-            .unwrap();
+        let (words, _) = read_until_caught_up(&fixture, Some(token.clone())).await.unwrap();
         assert_eq!(words, all);
     }
 
-    while fixture
-        .journal
-        .trim(Timestamp::from_micros(2), u64::MAX)
-        .await
-        .unwrap()
-    {}
+    while fixture.journal.trim(Timestamp::from_micros(2), u64::MAX).await.unwrap() {}
     fixture.result(2).await;
     for token in [nothing_yet, before_all] {
-        let refused = read_until_caught_up(&fixture, Some(token))
-            .await
-            .err()
-            .unwrap();
-        let WatchOpenError::Expired { reason, oldest } = refused else {
-            panic!("{refused}")
-        };
+        let refused = read_until_caught_up(&fixture, Some(token)).await.err().unwrap();
+        let WatchOpenError::Expired { reason, oldest } = refused else { panic!("{refused}") };
         assert_eq!(reason, "the events after it have been removed");
         let (words, _) = read_until_caught_up(&fixture, oldest).await.unwrap();
         assert_eq!(words, ["opened", "event 3", "bookmark"]);

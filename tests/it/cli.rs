@@ -25,10 +25,7 @@ async fn healthcheck_and_demo_work_against_a_running_gateway() {
     let output = cli::run(&["healthcheck", "--address", &grpc], &[]).await;
     assert_eq!(output.code, Some(1));
     let stderr = output.stderr;
-    assert!(
-        stderr.starts_with(&grpc) && stderr.lines().count() == 1,
-        "{stderr}"
-    );
+    assert!(stderr.starts_with(&grpc) && stderr.lines().count() == 1, "{stderr}");
     let demo = cli::run(&["demo", "--target", &grpc], &[]).await;
     assert_eq!(demo.code, Some(1));
 }
@@ -39,21 +36,13 @@ async fn the_last_line_of_the_demo_counts_every_device_of_both_changes() {
     assert_eq!(demo.code, Some(0), "{demo:?}");
     let report = demo.last_line_json();
     let changes = report["changes"].as_array().unwrap();
-    let types: Vec<&str> = changes
-        .iter()
-        .filter_map(|change| change["change_type"].as_str())
-        .collect();
-    assert_eq!(
-        types,
-        ["CHANGE_TYPE_ESIM_PLAN", "CHANGE_TYPE_FIVE_G_BI_PLAN"]
-    );
+    let types: Vec<&str> =
+        changes.iter().filter_map(|change| change["change_type"].as_str()).collect();
+    assert_eq!(types, ["CHANGE_TYPE_ESIM_PLAN", "CHANGE_TYPE_FIVE_G_BI_PLAN"]);
     for change in changes {
         let count = |name: &str| change[name].as_u64().unwrap();
         assert_eq!(count("succeeded") + count("failed"), 250, "{change}");
-        assert_eq!(
-            (count("devices"), count("duplicates"), count("missing")),
-            (250, 0, 0)
-        );
+        assert_eq!((count("devices"), count("duplicates"), count("missing")), (250, 0, 0));
         assert_eq!(change["request_ids"].as_array().unwrap().len(), 1);
     }
     assert!(Duration::from_millis(report["elapsed_ms"].as_u64().unwrap()) < TEST_TIMEOUT);
@@ -80,9 +69,6 @@ async fn the_demo_shows_a_failure_a_resumed_watch_duplicates_and_a_retry_that_se
     assert!(!out.contains('\u{1b}'), "no escape codes: {out}");
     let report: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     for change in report["changes"].as_array().unwrap() {
-        assert_eq!(
-            (&change["succeeded"], &change["failed"]),
-            (&10.into(), &2.into())
-        );
+        assert_eq!((&change["succeeded"], &change["failed"]), (&10.into(), &2.into()));
     }
 }

@@ -10,9 +10,7 @@ use std::{
 mod checks;
 
 fn replay(target: &str, check: impl Fn(&[u8])) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz/corpus")
-        .join(target);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
     let mut count = 0;
     for entry in fs::read_dir(&corpus).expect("a corpus") {
         let path = entry.expect("an entry").path();

@@ -54,9 +54,8 @@ async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_
     for round in 0..=KILLS {
         let mut gateway = setup.start().await;
         let following = follow(&gateway, resume_with.clone()).await;
-        let missing: Vec<usize> = (0..CALLBACKS)
-            .filter(|number| !acknowledged.contains(number))
-            .collect();
+        let missing: Vec<usize> =
+            (0..CALLBACKS).filter(|number| !acknowledged.contains(number)).collect();
         let counter = Arc::new(AtomicUsize::new(0));
         let url = gateway.callback_url("DeviceProfileService");
         let counted = Arc::clone(&counter);
@@ -98,10 +97,7 @@ async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_
 
 /// Checks that each acknowledged callback is delivered once, and the seven guarantees.
 fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usize>) {
-    let history = History {
-        reference: &whole.messages,
-        streams: recordings,
-    };
+    let history = History { reference: &whole.messages, streams: recordings };
     guarantees::check(&history).unwrap();
     let events: Vec<&String> = whole
         .messages
@@ -114,11 +110,7 @@ fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usi
     let mut stored: Vec<String> = events
         .iter()
         .map(|event| {
-            event
-                .split('"')
-                .find(|part| part.starts_with("8914"))
-                .expect("an ICCID")
-                .to_owned()
+            event.split('"').find(|part| part.starts_with("8914")).expect("an ICCID").to_owned()
         })
         .collect();
     let count = stored.len();
@@ -126,10 +118,7 @@ fn judge(whole: &Recording, recordings: &[Recording], acknowledged: &HashSet<usi
     stored.dedup();
     assert_eq!(stored.len(), count, "no callback twice");
     for number in acknowledged {
-        assert!(
-            stored.binary_search(&iccid(*number)).is_ok(),
-            "callback {number} is lost"
-        );
+        assert!(stored.binary_search(&iccid(*number)).is_ok(), "callback {number} is lost");
     }
 }
 
@@ -142,18 +131,12 @@ async fn resume_everywhere(gateway: &Gateway, whole: &Recording) {
             until: proto::Until::CaughtUp.into(),
             ..watch(message.token.clone())
         };
-        let recording = WatchRecorder::open(&mut client, request)
-            .await
-            .finish()
-            .await;
+        let recording = WatchRecorder::open(&mut client, request).await.finish().await;
         assert_eq!(recording.end, StreamEnd::Ok);
         let last = recording.messages.last().expect("a bookmark");
         assert_eq!(last.token, whole.messages.last().expect("a bookmark").token);
         resumed.push(recording);
     }
-    let history = History {
-        reference: &whole.messages,
-        streams: &resumed,
-    };
+    let history = History { reference: &whole.messages, streams: &resumed };
     guarantees::check(&history).unwrap();
 }

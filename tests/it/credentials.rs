@@ -55,16 +55,8 @@ async fn wrong_password(configure: impl Fn(Setup) -> Setup) -> Vec<String> {
             .env("TSGW_THINGSPACE__UWS_PASSWORD_FILE", file)
     })
     .await;
-    env.thingspace.respond_always(
-        CallKind::Login,
-        FakeResponse::error(400, WRONG_PASSWORD, "no"),
-    );
-    let expected = (
-        Code::FailedPrecondition,
-        "GATEWAY_CREDENTIALS",
-        "LATER",
-        Some("NO"),
-    );
+    env.thingspace.respond_always(CallKind::Login, FakeResponse::error(400, WRONG_PASSWORD, "no"));
+    let expected = (Code::FailedPrecondition, "GATEWAY_CREDENTIALS", "LATER", Some("NO"));
     let mut violations = call_and_restart(&mut env, 10, expected).await;
     let (log_ins, posts) = (env.thingspace.login_count(), env.thingspace.posts());
     if (log_ins, posts) != (1, 0) {
@@ -72,8 +64,7 @@ async fn wrong_password(configure: impl Fn(Setup) -> Setup) -> Vec<String> {
     }
 
     fs::write(&password, "right").unwrap();
-    env.thingspace
-        .respond_always(CallKind::Login, FakeResponse::Healthy);
+    env.thingspace.respond_always(CallKind::Login, FakeResponse::Healthy);
     let change = env.change(esim("0-0", [0])).await;
     assert_eq!(change.state(), ChangeState::Accepted);
     violations
@@ -128,12 +119,9 @@ async fn a_build_without_a_rule_of_the_lock_out_is_detected() {
 async fn while_a_token_cannot_be_renewed_the_old_one_is_used_with_few_token_requests() {
     let env = TestEnv::start().await;
     let token = json!({"access_token": env.thingspace.secrets()[0], "expires_in": 4});
+    env.thingspace.respond_once(CallKind::Token, FakeResponse::json(200, &token));
     env.thingspace
-        .respond_once(CallKind::Token, FakeResponse::json(200, &token));
-    env.thingspace.respond_always(
-        CallKind::Token,
-        FakeResponse::error(500, "X.UnexpectedError", "no"),
-    );
+        .respond_always(CallKind::Token, FakeResponse::error(500, "X.UnexpectedError", "no"));
     env.change(esim("0", [0])).await;
 
     // Changes are accepted until the old token expires.
@@ -144,10 +132,7 @@ async fn while_a_token_cannot_be_renewed_the_old_one_is_used_with_few_token_requ
             Err(status) => break parse_error(&status),
         }
     };
-    assert_eq!(
-        error.summary(),
-        (Code::Unavailable, "NOT_SENT", "NOW", Some("NO"))
-    );
+    assert_eq!(error.summary(), (Code::Unavailable, "NOT_SENT", "NOW", Some("NO")));
     assert!(number > 1, "the old token was used");
     let requests = env.thingspace.token_requests();
     assert!((2..=8).contains(&requests), "{requests} token requests");

@@ -35,9 +35,7 @@ fn sandbox_md_has_every_setting_of_the_sandbox_with_its_default() {
     let keys = |row: &String| -> Vec<String> {
         let cell = row.split('|').nth(1).unwrap_or_default().to_owned();
         let keys = cell.split('`').skip(1).step_by(2);
-        keys.filter(|key| !key.ends_with("_file"))
-            .map(str::to_owned)
-            .collect()
+        keys.filter(|key| !key.ends_with("_file")).map(str::to_owned).collect()
     };
     let default = |row: &str| row.split('|').nth(2).unwrap_or_default().trim().to_owned();
     let of_manual = rows(&manual);
@@ -46,10 +44,7 @@ fn sandbox_md_has_every_setting_of_the_sandbox_with_its_default() {
             let mut found = of_manual.iter().filter(|one| keys(one).contains(&key));
             let found = found.next().unwrap_or_else(|| panic!("{key} is in no row"));
             let expected = default(&row);
-            assert!(
-                expected == "not set" || default(found) == expected,
-                "{key}: {found}"
-            );
+            assert!(expected == "not set" || default(found) == expected, "{key}: {found}");
         }
     }
     let settings: Vec<String> = rows(&settings).iter().flat_map(keys).collect();

@@ -91,48 +91,23 @@ async fn resumed_watches_see_all_results_of_a_change_under_the_seven_guarantees(
     let recordings: Vec<Recording> = recordings.concat();
 
     let whole = reference(&mut client, watch(String::new())).await;
-    let history = History {
-        reference: &whole.messages,
-        streams: &recordings,
-    };
+    let history = History { reference: &whole.messages, streams: &recordings };
     guarantees::check(&history).unwrap();
     let results = whole.messages.iter().filter(
         |message| matches!(&message.kind, MessageKind::Event(event) if !event.contains(&change_id)),
     );
-    assert_eq!(
-        results.count(),
-        DEVICES,
-        "one result a device, however often it was sent"
-    );
+    assert_eq!(results.count(), DEVICES, "one result a device, however often it was sent");
 
     let ledger = format!("http://{}/sandbox/ledger", gateway.sandbox.unwrap());
     let ledger = http_get_json(&ledger).await;
     let changes = ledger["changes"].as_array().unwrap();
     assert_eq!(changes.len(), 1);
     assert_eq!(changes[0]["devices"], DEVICES);
-    assert!(
-        changes[0]["callbacks"]["duplicates"].as_u64().unwrap() > 100,
-        "{ledger}"
-    );
-    let change = proto::GetChangeRequest {
-        change_id,
-        ..proto::GetChangeRequest::default()
-    };
-    let change = client
-        .get_change(change)
-        .await
-        .unwrap()
-        .into_inner()
-        .change
-        .unwrap();
-    assert_eq!(
-        changes[0]["callbacks"]["failed_devices"],
-        change.failed_count
-    );
-    assert_eq!(
-        change.succeeded_count + change.failed_count,
-        i32::try_from(DEVICES).unwrap()
-    );
+    assert!(changes[0]["callbacks"]["duplicates"].as_u64().unwrap() > 100, "{ledger}");
+    let change = proto::GetChangeRequest { change_id, ..proto::GetChangeRequest::default() };
+    let change = client.get_change(change).await.unwrap().into_inner().change.unwrap();
+    assert_eq!(changes[0]["callbacks"]["failed_devices"], change.failed_count);
+    assert_eq!(change.succeeded_count + change.failed_count, i32::try_from(DEVICES).unwrap());
     assert_eq!(gateway.terminate().await.0, Some(0));
 }
 
@@ -167,16 +142,9 @@ async fn every_scenario_with_a_final_result_delivers_it_to_a_client_of_the_gatew
         iccid: format!("99949{number}0000000000001"),
         client_reference: number.to_string(),
     });
-    let request = ChangeEsimPlanRequest {
-        devices: devices.collect(),
-        ..change()
-    };
+    let request = ChangeEsimPlanRequest { devices: devices.collect(), ..change() };
     client.change_esim_plan(request).await.unwrap();
-    let mut stream = client
-        .watch_request(watch(String::new()))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream = client.watch_request(watch(String::new())).await.unwrap().into_inner();
     let mut ended = std::collections::BTreeMap::new();
     while let Some(message) = in_time(stream.message()).await.unwrap() {
         if let Some(Event::DeviceResult(result)) = message.event {
@@ -253,10 +221,7 @@ async fn ten_thousand_devices_have_the_outcomes_of_the_sandboxs_ledger() {
         request_devices.page_token = page.next_page_token;
     }
     assert_eq!(index, 10_000);
-    assert_eq!(
-        (succeeded, failed),
-        (change.succeeded_count, change.failed_count)
-    );
+    assert_eq!((succeeded, failed), (change.succeeded_count, change.failed_count));
     assert!(failed > 1_000 && looked_up > 100, "{failed} {looked_up}");
 }
 
@@ -268,15 +233,9 @@ async fn a_journal_works_with_a_new_sandbox_after_a_restart() {
     for key in ["first", "second"] {
         let mut gateway = setup.start().await;
         let mut client = gateway.client().await;
-        let request = ChangeEsimPlanRequest {
-            idempotency_key: key.into(),
-            ..change()
-        };
+        let request = ChangeEsimPlanRequest { idempotency_key: key.into(), ..change() };
         client.change_esim_plan(request).await.unwrap();
-        let request = WatchRequestRequest {
-            idempotency_key: key.into(),
-            ..watch(String::new())
-        };
+        let request = WatchRequestRequest { idempotency_key: key.into(), ..watch(String::new()) };
         let mut stream = client.watch_request(request).await.unwrap().into_inner();
         let mut finished = false;
         while let Some(message) = in_time(stream.message()).await.unwrap() {

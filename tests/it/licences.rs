@@ -33,9 +33,7 @@ fn exactly_the_linked_crates_have_a_licence_text() {
     let mut documented = BTreeSet::new();
     let line = format!("\n{}\n", "#".repeat(80));
     for licence in all.split(&line).skip(1) {
-        let (head, text) = licence
-            .split_once(&format!("\n{}\n", "~".repeat(80)))
-            .expect("a text");
+        let (head, text) = licence.split_once(&format!("\n{}\n", "~".repeat(80))).expect("a text");
         assert!(text.trim().len() > 200, "too short for a licence: {text:?}");
         let (_, crates) = head.split_once("Used by:\n").expect("its crates");
         documented.extend(crates.lines().map(|line| {

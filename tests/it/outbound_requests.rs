@@ -69,10 +69,7 @@ async fn an_esim_change_is_sent_as_documented() {
         token.header("authorization"),
         "Basic cGxhbnRlZC1hcHAta2V5OnBsYW50ZWQtYXBwLXNlY3JldA=="
     );
-    assert_eq!(
-        token.header("content-type"),
-        "application/x-www-form-urlencoded"
-    );
+    assert_eq!(token.header("content-type"), "application/x-www-form-urlencoded");
     assert_eq!(token.body, "grant_type=client_credentials");
     let log_in = &env.thingspace.requests_to(LOGIN_PATH)[0];
     assert_eq!(log_in.method, "POST");
@@ -82,13 +79,7 @@ async fn an_esim_change_is_sent_as_documented() {
         "password": "planted-uws-password",
     });
     assert_eq!(log_in.json(), credentials);
-    assert_eq!(
-        (
-            env.thingspace.token_requests(),
-            env.thingspace.login_count()
-        ),
-        (1, 1)
-    );
+    assert_eq!((env.thingspace.token_requests(), env.thingspace.login_count()), (1, 1));
 }
 
 #[tokio::test]
@@ -107,9 +98,7 @@ async fn a_5g_change_is_sent_as_documented_with_and_without_optional_members() {
         last_name: "Quillfeather-Ng!".into(),
         suffix: "III".into(),
     });
-    full.devices[0]
-        .device_ids
-        .push(id("IMEI", "990000862471854"));
+    full.devices[0].device_ids.push(id("IMEI", "990000862471854"));
     env.change(full).await;
 
     let mut least = five_g_bi("least", [4]);
@@ -212,21 +201,13 @@ async fn a_hundred_concurrent_calls_log_in_once_and_once_more_after_the_session_
             });
         }
         let changes = calls.join_all().await;
-        assert!(
-            changes
-                .iter()
-                .all(|change| change.state() == ChangeState::Accepted)
-        );
+        assert!(changes.iter().all(|change| change.state() == ChangeState::Accepted));
         assert_eq!(env.thingspace.executed(), (round + 1) * 100, "each once");
         assert_eq!(env.thingspace.login_count(), log_ins);
         assert_eq!(env.thingspace.token_requests(), 1);
         env.thingspace.expire(AuthRefusal::SessionExpired);
     }
-    assert_eq!(
-        env.thingspace.posts(),
-        300,
-        "those that were refused were sent once more"
-    );
+    assert_eq!(env.thingspace.posts(), 300, "those that were refused were sent once more");
 }
 
 #[tokio::test]
@@ -252,18 +233,11 @@ async fn an_expired_token_or_session_is_renewed_and_the_request_retried_once_for
 
         // A second refusal ends the retries.
         let posts = env.thingspace.posts();
-        env.thingspace
-            .respond_once(CallKind::Change, refusal.fake_response());
-        env.thingspace
-            .respond_once(CallKind::Change, refusal.fake_response());
+        env.thingspace.respond_once(CallKind::Change, refusal.fake_response());
+        env.thingspace.respond_once(CallKind::Change, refusal.fake_response());
         let key = format!("{refusal:?} twice");
         let status = env.change_error(esim(&key, [100 + number])).await;
-        let expected = (
-            Code::FailedPrecondition,
-            "GATEWAY_CREDENTIALS",
-            "LATER",
-            Some("NO"),
-        );
+        let expected = (Code::FailedPrecondition, "GATEWAY_CREDENTIALS", "LATER", Some("NO"));
         assert_eq!(parse_error(&status).summary(), expected, "{refusal:?}");
         assert_eq!(env.thingspace.posts() - posts, 2, "{refusal:?}");
         // Nothing was executed, so the same key can send the change.
@@ -277,10 +251,8 @@ async fn refused_credentials_are_not_retried_at_once_by_concurrent_calls() {
     let env = TestEnv::start().await;
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
     for _ in 0..40 {
-        env.thingspace.respond_once(
-            CallKind::Login,
-            FakeResponse::error(400, code, "Wrong password"),
-        );
+        env.thingspace
+            .respond_once(CallKind::Login, FakeResponse::error(400, code, "Wrong password"));
     }
     for round in 0..2 {
         let mut calls = JoinSet::new();
@@ -291,12 +263,7 @@ async fn refused_credentials_are_not_retried_at_once_by_concurrent_calls() {
             });
         }
         for status in calls.join_all().await {
-            let expected = (
-                Code::FailedPrecondition,
-                "GATEWAY_CREDENTIALS",
-                "LATER",
-                Some("NO"),
-            );
+            let expected = (Code::FailedPrecondition, "GATEWAY_CREDENTIALS", "LATER", Some("NO"));
             assert_eq!(parse_error(&status).summary(), expected);
         }
     }
@@ -329,10 +296,7 @@ async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_mo
     more.idempotency_key = "one more".into();
     more.devices.push(five_g_bi("", [10_000]).devices.remove(0));
     let change = env.change(request).await;
-    assert_eq!(
-        (change.device_count, change.pending_count),
-        (10_000, 10_000)
-    );
+    assert_eq!((change.device_count, change.pending_count), (10_000, 10_000));
     let body = env.thingspace.requests_to(FIVE_G_BI_PLAN_PATH)[0].json();
     let devices = body["deviceListWithServiceAddress"].as_array().unwrap();
     assert_eq!(devices.len(), 10_000);
@@ -340,10 +304,7 @@ async fn ten_thousand_devices_with_the_longest_addresses_are_one_post_and_one_mo
 
     let status = env.change_error(more).await;
     let error = parse_error(&status);
-    assert_eq!(
-        (&*error.reason, &*error.fields),
-        ("FIELD_INVALID", &["devices".into()][..])
-    );
+    assert_eq!((&*error.reason, &*error.fields), ("FIELD_INVALID", &["devices".into()][..]));
     assert!(status.message().contains("changes.max_devices_per_request"));
     assert_eq!(env.thingspace.posts(), 1);
 }

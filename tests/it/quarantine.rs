@@ -28,9 +28,7 @@ async fn entries(directory: &TestDir) -> Vec<Value> {
     let listed = quarantine(directory, &["list"]).await;
     assert_eq!(listed.code, Some(0), "{listed:?}");
     let lines = listed.stdout.lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn url(gateway: &Gateway) -> String {
@@ -45,10 +43,7 @@ fn with_credentials(setup: Setup, directory: &TestDir, password: &str) -> Setup 
         .set("journal.dir", journal.to_str().unwrap())
         .env("TSGW_CALLBACKS__PATH_SECRET", SECRET)
         .env("TSGW_CALLBACKS__USERNAME", "planted-callback-username")
-        .env(
-            "TSGW_CALLBACKS__PASSWORD_FILE",
-            directory.join("password").to_str().unwrap(),
-        )
+        .env("TSGW_CALLBACKS__PASSWORD_FILE", directory.join("password").to_str().unwrap())
 }
 
 #[tokio::test]
@@ -73,10 +68,7 @@ async fn a_callback_with_a_wrong_password_is_quarantined_without_it_and_delivere
     );
     let id = listed[0]["id"].to_string();
     let shown = quarantine(&env.directory, &["show", &id]).await.text();
-    assert!(
-        shown.contains("5551234567") && !shown.contains("planted-callback"),
-        "{shown}"
-    );
+    assert!(shown.contains("5551234567") && !shown.contains("planted-callback"), "{shown}");
     let replay = quarantine(&env.directory, &["replay", &id]).await;
     assert_eq!(replay.code, Some(1));
     assert!(replay.text().contains("still_unusable"), "{replay:?}");
@@ -100,10 +92,7 @@ async fn a_callback_with_a_wrong_password_is_quarantined_without_it_and_delivere
     let dropped = quarantine(&env.directory, &["drop", &id]).await;
     assert_eq!(dropped.code, Some(1));
     let journal = env.directory.join("journal");
-    assert_eq!(
-        found_below(&journal, &["planted-callback-password"]),
-        [""; 0]
-    );
+    assert_eq!(found_below(&journal, &["planted-callback-password"]), [""; 0]);
 }
 
 #[tokio::test]
@@ -143,10 +132,7 @@ async fn a_command_without_a_running_gateway_fails_with_one_line() {
     let listed = quarantine(&directory, &["list"]).await;
     let text = listed.text();
     assert_eq!((listed.code, text.lines().count()), (Some(1), 1), "{text}");
-    assert!(
-        text.contains("is the gateway running on this machine?"),
-        "{text}"
-    );
+    assert!(text.contains("is the gateway running on this machine?"), "{text}");
 }
 
 #[tokio::test]

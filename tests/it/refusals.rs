@@ -30,9 +30,7 @@ enum Operation {
 fn load_cases(heading: &str) -> Vec<Row> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/thingspace-refusals.md");
     let text = fs::read_to_string(path).expect("the document");
-    let (_, section) = text
-        .split_once(&format!("\n## {heading}\n"))
-        .expect(heading);
+    let (_, section) = text.split_once(&format!("\n## {heading}\n")).expect(heading);
     let section = section.split("\n## ").next().expect("a section");
     let lines = section.lines().filter(|line| line.starts_with("| "));
     lines
@@ -99,59 +97,40 @@ fn other_responses(row: &str) -> Vec<FakeResponse> {
             service(400, "400", "Bad request"),
             service(400, "400", "REQUEST_FAILED. The device is not there."),
         ],
-        "`errorCode` 401 without a code in the message" => vec![
-            service(401, "401", "Unauthorized"),
-            service(400, "401", "Unauthorized"),
-        ],
-        "`errorCode` 403 without a code in the message" => vec![
-            service(403, "403", "Forbidden"),
-            service(400, "403", "Forbidden"),
-        ],
-        "`errorCode` 404 without a code in the message" => vec![
-            service(404, "404", "Not found"),
-            service(400, "404", "Not found"),
-        ],
+        "`errorCode` 401 without a code in the message" => {
+            vec![service(401, "401", "Unauthorized"), service(400, "401", "Unauthorized")]
+        }
+        "`errorCode` 403 without a code in the message" => {
+            vec![service(403, "403", "Forbidden"), service(400, "403", "Forbidden")]
+        }
+        "`errorCode` 404 without a code in the message" => {
+            vec![service(404, "404", "Not found"), service(400, "404", "Not found")]
+        }
         "`errorCode` 408" => vec![
             service(400, "408", "Time-out"),
-            service(
-                400,
-                "408",
-                "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D",
-            ),
+            service(400, "408", "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D"),
         ],
         "`errorCode` 429" => vec![service(429, "429", "Slow"), service(400, "429", "Slow")],
         "`errorCode` 500" => vec![
             service(500, "500", "Error"),
-            service(
-                400,
-                "500",
-                "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D",
-            ),
-            service(
-                400,
-                "500",
-                "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired",
-            ),
+            service(400, "500", "UnifiedWebService.REQUEST_FAILED.DeviceNotFound: D"),
+            service(400, "500", "UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"),
         ],
         "fault 900901" => vec![fault(401, 900_901)],
         "fault 900902" => vec![fault(401, 900_902)],
-        "fault 900906" => vec![
-            fault(400, 900_906),
-            fault(404, 900_906),
-            fault(405, 900_906),
-        ],
-        "fault 900800 to 900807, with any status" => (900_800..=900_807)
-            .flat_map(|code| [fault(429, code), fault(503, code)])
-            .collect(),
+        "fault 900906" => vec![fault(400, 900_906), fault(404, 900_906), fault(405, 900_906)],
+        "fault 900800 to 900807, with any status" => {
+            (900_800..=900_807).flat_map(|code| [fault(429, code), fault(503, code)]).collect()
+        }
         "403 with an XML fault" => vec![custom_response(403, XML)],
         "`{\"error\", \"error_description\"}` with 400" => vec![custom_response(400, OAUTH)],
         "`{\"error\", \"error_description\"}` with 401" => vec![custom_response(401, OAUTH)],
         "401 without a body" => vec![custom_response(401, "")],
         "403 without a body" => vec![custom_response(403, "")],
         "429, whatever the body" => vec![custom_response(429, ""), custom_response(429, HTML)],
-        "400, 401, 403 or 404 with HTML" => [400, 401, 403, 404]
-            .map(|status| custom_response(status, HTML))
-            .into(),
+        "400, 401, 403 or 404 with HTML" => {
+            [400, 401, 403, 404].map(|status| custom_response(status, HTML)).into()
+        }
         "408" => vec![custom_response(408, ""), custom_response(408, HTML)],
         "5xx, except the faults above" => vec![
             custom_response(500, ""),
@@ -159,16 +138,10 @@ fn other_responses(row: &str) -> Vec<FakeResponse> {
             custom_response(504, ""),
             service(500, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "D"),
         ],
-        "a redirect" => vec![FakeResponse::Custom(
-            307,
-            vec![("location", "/")],
-            String::new(),
-        )],
-        "2xx without a request id" => vec![
-            custom_response(200, "{}"),
-            custom_response(200, HTML),
-            custom_response(202, ""),
-        ],
+        "a redirect" => vec![FakeResponse::Custom(307, vec![("location", "/")], String::new())],
+        "2xx without a request id" => {
+            vec![custom_response(200, "{}"), custom_response(200, HTML), custom_response(202, "")]
+        }
         "the connection ends before the response" => vec![FakeResponse::HangUp],
         row => panic!("no test for the row {row:?}"),
     }
@@ -187,9 +160,7 @@ async fn change(
             response?.into_inner().change
         }
         Operation::FiveGBi => {
-            let response = client
-                .change_five_g_bi_plan(five_g_bi(&key, [number]))
-                .await;
+            let response = client.change_five_g_bi_plan(five_g_bi(&key, [number])).await;
             response?.into_inner().change
         }
     };
@@ -201,12 +172,7 @@ fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
     match returned {
         Ok(state) => {
             let state = state.as_str_name().trim_start_matches("CHANGE_STATE_");
-            [
-                format!("OK: {state}"),
-                String::new(),
-                String::new(),
-                String::new(),
-            ]
+            [format!("OK: {state}"), String::new(), String::new(), String::new()]
         }
         Err(status) => {
             let error = parse_error(&status);
@@ -245,14 +211,11 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
     }
     let mut wrong = Vec::new();
     for (number, (expected, response)) in cases.into_iter().enumerate() {
-        env.thingspace
-            .respond_always(CallKind::Change, response.clone());
+        env.thingspace.respond_always(CallKind::Change, response.clone());
         for operation in [Operation::Esim, Operation::FiveGBi] {
             let returned = written(change(&mut env.client, operation, number).await);
             if returned != expected {
-                wrong.push(format!(
-                    "{operation:?} {response:?}: {returned:?}, not {expected:?}"
-                ));
+                wrong.push(format!("{operation:?} {response:?}: {returned:?}, not {expected:?}"));
             }
         }
     }
@@ -291,9 +254,7 @@ async fn the_sandbox_refuses_both_operations_with_the_documented_codes() {
 async fn a_change_without_a_connection_is_not_sent_as_documented() {
     let mut env = TestEnv::start().await;
     // The first change logs in, so that the second one finds no connection.
-    change(&mut env.client, Operation::Esim, 0)
-        .await
-        .expect("OK");
+    change(&mut env.client, Operation::Esim, 0).await.expect("OK");
     let _down = env.thingspace.stop().await;
     let row = load_cases("Other responses").pop().expect("a row");
     assert_eq!(row.response, "no connection");

@@ -52,13 +52,7 @@ impl SandboxServer {
             .body(json!({"username": "other", "password": "secret"}).to_string());
         let session: Value = json_of(session.send().await.unwrap()).await;
         let session = session["sessionToken"].as_str().unwrap().to_owned();
-        Self {
-            base_url,
-            client,
-            token,
-            session,
-            serving,
-        }
+        Self { base_url, client, token, session, serving }
     }
 
     fn authenticated(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -88,13 +82,7 @@ impl SandboxServer {
             false => serde_json::from_str(&body).unwrap(),
         };
         let text = |one: &Value, name| one[name].as_str().unwrap_or_default().to_owned();
-        let one = |one: &Value| {
-            (
-                text(one, "serviceName"),
-                text(one, "url"),
-                text(one, "username"),
-            )
-        };
+        let one = |one: &Value| (text(one, "serviceName"), text(one, "url"), text(one, "username"));
         listed.iter().map(one).collect()
     }
 
@@ -149,13 +137,7 @@ fn lines<'l>(log: &'l str, message: &str) -> Vec<&'l str> {
 
 /// Fails if the output contains a secret of the gateway or of another client.
 fn assert_no_secrets(text: &str) {
-    for secret in [
-        SECRET,
-        "planted-token",
-        "planted-user",
-        "planted-password",
-        "older",
-    ] {
+    for secret in [SECRET, "planted-token", "planted-user", "planted-password", "older"] {
         assert!(!text.contains(secret), "{secret} in {text}");
     }
 }
@@ -194,10 +176,7 @@ async fn if_unclaimed_registers_only_services_without_a_listener() {
     wait_for_gauge(&gateway, "other_url", 1).await;
     assert_eq!(
         platform.registered().await,
-        [
-            foreign_registration(CARRIER),
-            expected_registration(PROFILE)
-        ]
+        [foreign_registration(CARRIER), expected_registration(PROFILE)]
     );
     let (_, log) = gateway.terminate().await;
     assert_no_secrets(&log);
@@ -218,12 +197,7 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
             let registered = platform.registered().await;
             let services: Vec<&str> = registered.iter().map(|one| one.0.as_str()).collect();
             assert_eq!(services, [CARRIER, PROFILE]);
-            if registered
-                == [
-                    expected_registration(CARRIER),
-                    expected_registration(PROFILE),
-                ]
-            {
+            if registered == [expected_registration(CARRIER), expected_registration(PROFILE)] {
                 return;
             }
         }
@@ -232,25 +206,13 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
     let mut gateway = starting.await.unwrap();
     let metrics = wait_for_gauge(&gateway, "registered", 2).await;
     let replaced = "thingspace_gateway_registration_attempts_total{";
-    let replaced = metrics
-        .lines()
-        .find(|line| line.starts_with(replaced))
-        .unwrap();
-    assert!(
-        replaced.contains("\"replaced\"") && replaced.ends_with(" 2"),
-        "{replaced}"
-    );
+    let replaced = metrics.lines().find(|line| line.starts_with(replaced)).unwrap();
+    assert!(replaced.contains("\"replaced\"") && replaced.ends_with(" 2"), "{replaced}");
 
     let (_, log) = gateway.terminate().await;
-    let displaced = lines(
-        &log,
-        "replaced the registration of another callback listener",
-    );
+    let displaced = lines(&log, "replaced the registration of another callback listener");
     assert_eq!(displaced.len(), 2, "{log}");
-    assert!(
-        displaced[0].contains("https://old.example.com:9002\""),
-        "{log}"
-    );
+    assert!(displaced[0].contains("https://old.example.com:9002\""), "{log}");
     assert_no_secrets(&log);
     assert_no_secrets(&metrics);
     let journal = rusqlite::Connection::open(directory.join("journal.db")).unwrap();
@@ -274,9 +236,7 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
 async fn replace_updates_the_credentials_of_its_own_registrations() {
     let platform = SandboxServer::start().await;
     for service in [CARRIER, PROFILE] {
-        platform
-            .register(service, &expected_registration(service).1)
-            .await;
+        platform.register(service, &expected_registration(service).1).await;
     }
     let directory = TestDir::new();
     let mut gateway = platform.setup(&directory, "if_unclaimed").start().await;
@@ -286,10 +246,7 @@ async fn replace_updates_the_credentials_of_its_own_registrations() {
     wait_for_gauge(&gateway, "registered", 2).await;
     assert_eq!(
         platform.registered().await,
-        [
-            expected_registration(CARRIER),
-            expected_registration(PROFILE)
-        ]
+        [expected_registration(CARRIER), expected_registration(PROFILE)]
     );
     let (_, log) = gateway.terminate().await;
     assert!(
@@ -306,10 +263,8 @@ async fn a_failed_listing_is_logged_and_changes_nothing() {
     let setup = platform.setup(&directory, "replace");
     let setup = setup.set("thingspace.base_url", UNREACHABLE_URL);
     let mut gateway = setup.start().await;
-    eventually("the listing fails", async || {
-        read_metrics(&gateway).await.contains("\"not_sent\"")
-    })
-    .await;
+    eventually("the listing fails", async || read_metrics(&gateway).await.contains("\"not_sent\""))
+        .await;
     wait_for_gauge(&gateway, "unknown", 2).await;
     assert_eq!(readiness(&gateway).await, 200);
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);

@@ -48,18 +48,12 @@ async fn a_service_plan_change_is_sent_as_documented_and_finished_by_its_callbac
     let listed = env.client.clone().list_changes(filter).await.unwrap();
     let listed = listed.into_inner().changes;
     assert_eq!(change_ids(&listed), [change.change_id.as_str()]);
-    let devices = ListDevicesRequest {
-        change_id: change.change_id,
-        ..ListDevicesRequest::default()
-    };
+    let devices =
+        ListDevicesRequest { change_id: change.change_id, ..ListDevicesRequest::default() };
     let devices = env.client.clone().list_devices(devices).await.unwrap();
     let devices = devices.into_inner().devices;
     assert_eq!(devices.len(), 2);
-    assert!(
-        devices
-            .iter()
-            .all(|one| one.outcome() == DeviceOutcome::Succeeded)
-    );
+    assert!(devices.iter().all(|one| one.outcome() == DeviceOutcome::Succeeded));
 
     let metrics = read_metrics(&env.gateway).await;
     let calls = "rpc_method=\"thingspace.gateway.v1.GatewayService/ChangeServicePlan\"";
@@ -85,8 +79,7 @@ async fn the_key_and_the_devices_are_protected_against_other_operations() {
 async fn a_lost_response_is_attributed_unless_another_operation_can_have_made_the_request() {
     let env =
         TestEnv::start_with(|setup| setup.set("changes.attribution_quiet_period", "100ms")).await;
-    env.change_with_lost_response(service_plan("lost", [0, 1]))
-        .await;
+    env.change_with_lost_response(service_plan("lost", [0, 1])).await;
     env.deliver_five_g_bi("r-lost", [0, 1]).await;
     let last = env.record(watch_key("lost")).await.last_summary();
     assert_eq!(last, "finished FINISHED");
@@ -96,14 +89,10 @@ async fn a_lost_response_is_attributed_unless_another_operation_can_have_made_th
     rival.devices[0].device_ids[0].kind = "mdn".into();
     rival.devices[0].device_ids[0].id = "5125550142".into();
     env.change_with_lost_response(rival).await;
-    env.change_with_lost_response(service_plan("ambiguous", [2]))
-        .await;
+    env.change_with_lost_response(service_plan("ambiguous", [2])).await;
     env.deliver_five_g_bi("r-ambiguous", [2]).await;
     // A later request is attributed, so the one above was processed.
-    env.thingspace.respond_always(
-        CallKind::Status,
-        request_status("Success", [(8, "Success")]),
-    );
+    env.thingspace.respond_always(CallKind::Status, request_status("Success", [(8, "Success")]));
     env.change_with_lost_response(esim("next", [8])).await;
     env.deliver_esim("r-next", [8]).await;
     let last = env.record(watch_key("next")).await.last_summary();
@@ -121,8 +110,7 @@ async fn missing_results_are_looked_up_in_the_device_list() {
     };
     // Device 1 is on the plan before the change is sent.
     env.thingspace.respond_once(CallKind::Devices, listed(&[1]));
-    env.thingspace
-        .respond_always(CallKind::Devices, listed(&[0, 1]));
+    env.thingspace.respond_always(CallKind::Devices, listed(&[0, 1]));
     let change = env.change(service_plan("k", 0..3)).await;
     env.wait_for_pending(watch_change(&change), "k", 2).await;
     let transcript = env.record(until_caught_up(watch_key("k"))).await;

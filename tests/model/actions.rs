@@ -53,10 +53,7 @@ impl Model for Protocol {
         }
         for post in &state.posts {
             for responded in [true, false] {
-                actions.push(Action::Execute {
-                    post: *post,
-                    responded,
-                });
+                actions.push(Action::Execute { post: *post, responded });
             }
             actions.extend([
                 Action::Refuse(*post),
@@ -120,10 +117,8 @@ impl Protocol {
             if requested.devices & device == 0 {
                 continue;
             }
-            let (is_stored, is_acknowledged) = (
-                requested.stored & device != 0,
-                requested.acknowledged & device != 0,
-            );
+            let (is_stored, is_acknowledged) =
+                (requested.stored & device != 0, requested.acknowledged & device != 0);
             let is_too_late = self.is_foreign_request_early
                 && request == FOREIGN
                 && requested.stored == 0
@@ -145,11 +140,7 @@ impl Protocol {
             let is_quiet = requested.is_complete()
                 || self.callback_timing == CallbackTiming::AnyTime
                 || self.flaw == Some(Flaw::SkipsQuietPeriod);
-            let attribute = |list, listed| Action::Attribute {
-                request,
-                list,
-                listed,
-            };
+            let attribute = |list, listed| Action::Attribute { request, list, listed };
             let lists = self.lists(requested.devices);
             actions.extend(lists.map(|listed| attribute(DeviceListStatus::Received, listed)));
             match self.lookups {
@@ -214,9 +205,7 @@ impl Protocol {
             };
             state.jobs.iter().any(is_own)
         };
-        state.rows[key]
-            .as_ref()
-            .is_some_and(|row| row.state.is_in_flight() && !has_own_job(row))
+        state.rows[key].as_ref().is_some_and(|row| row.state.is_in_flight() && !has_own_job(row))
     }
 
     /// True if storing a callback and acknowledging it are two actions. In larger scenarios they are one

@@ -22,11 +22,7 @@ impl Protocol {
             }
             Action::Dispatch(job) => {
                 let is_written = self.apply_sender_transition(state, job.post, &rules::dispatch());
-                let next = if is_written {
-                    Phase::Dispatched
-                } else {
-                    Phase::Undispatched
-                };
+                let next = if is_written { Phase::Dispatched } else { Phase::Undispatched };
                 state.advance(job, next);
             }
             Action::DispatchWriteFails { job, written } => {
@@ -78,11 +74,9 @@ impl Protocol {
             Action::LoseRemainingCallbacks { request } => {
                 state.requests[request].as_mut()?.has_lost_callbacks = true
             }
-            Action::Attribute {
-                request,
-                list,
-                listed,
-            } => self.attribute(state, request, list, listed)?,
+            Action::Attribute { request, list, listed } => {
+                self.attribute(state, request, list, listed)?
+            }
             Action::SetClockBack => {
                 state.seen_before_clock_change = Some(state.requests_with_results())
             }
@@ -150,19 +144,8 @@ impl Protocol {
             && !is_busy
         {
             let fence = row.fence + 1;
-            state.rows[key] = Some(ChangeRow {
-                fence,
-                owner,
-                ..row
-            });
-            state.jobs.push(SendJob {
-                post: Post {
-                    key,
-                    replica,
-                    fence,
-                },
-                phase: Phase::Claimed,
-            });
+            state.rows[key] = Some(ChangeRow { fence, owner, ..row });
+            state.jobs.push(SendJob { post: Post { key, replica, fence }, phase: Phase::Claimed });
         }
     }
 

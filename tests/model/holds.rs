@@ -48,19 +48,13 @@ fn two_replicas_never_attribute_a_second_changes_request_to_a_closed_first() {
 #[test]
 fn a_request_of_a_second_change_is_never_attributed_to_a_closed_first_with_callbacks_at_any_time() {
     assert_holds("a second change, at any time", protocol(1, [1, 1], 0));
-    let unlisted = Protocol {
-        lookups: Lookups::Unsupported,
-        ..protocol(1, [1, 1], 0)
-    };
+    let unlisted = Protocol { lookups: Lookups::Unsupported, ..protocol(1, [1, 1], 0) };
     assert_holds("a second change, at any time, unlisted", unlisted);
 }
 
 #[test]
 fn a_foreign_superset_request_is_never_attributed_with_callbacks_and_list_at_any_time() {
-    assert_holds(
-        "a foreign request with more devices",
-        protocol(1, [1, 0], OURS | C),
-    );
+    assert_holds("a foreign request with more devices", protocol(1, [1, 0], OURS | C));
 }
 
 #[test]
@@ -80,10 +74,7 @@ fn a_foreign_subset_request_is_never_attributed() {
 
 #[test]
 fn a_foreign_overlapping_request_is_never_attributed_once_listed() {
-    assert_holds(
-        "a foreign request with another device",
-        protocol(1, [1, 0], B | C),
-    );
+    assert_holds("a foreign request with another device", protocol(1, [1, 0], B | C));
 }
 
 #[test]
@@ -96,17 +87,11 @@ fn a_list_that_is_empty_or_lacks_devices_proves_nothing() {
 fn a_late_callback_of_a_closed_change_is_never_attributed_to_a_change_of_fewer_or_more_devices() {
     assert_holds("a second change of fewer devices", overlapping(OURS, A));
     assert_holds("a second change of more devices", overlapping(A, OURS));
-    let listed = Protocol {
-        lookups: Lookups::Incomplete,
-        ..overlapping(OURS, A)
-    };
+    let listed = Protocol { lookups: Lookups::Incomplete, ..overlapping(OURS, A) };
     assert_holds("a second change of fewer devices, listed", listed);
 }
 
 #[test]
 fn results_from_before_the_dispatch_are_never_attributed_even_if_the_clock_is_set_back() {
-    assert_holds(
-        "a foreign request before the clock is set back",
-        early_foreign_request(),
-    );
+    assert_holds("a foreign request before the clock is set back", early_foreign_request());
 }

@@ -41,12 +41,9 @@ pub fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
         Property::always(NO_FOREIGN_ATTRIBUTION, |_, state: &ModelState| {
             changes(state).all(|(key, row)| row.request.is_none_or(|of| usize::from(of) == key))
         }),
-        Property::always(
-            STATE_IS_PROVEN,
-            |protocol: &Protocol, state: &ModelState| {
-                changes(state).all(|(key, row)| is_true(protocol, state, key, row))
-            },
-        ),
+        Property::always(STATE_IS_PROVEN, |protocol: &Protocol, state: &ModelState| {
+            changes(state).all(|(key, row)| is_true(protocol, state, key, row))
+        }),
         Property::sometimes(REACHES_ATTRIBUTED, |_, state: &ModelState| {
             is_attributed_and_finished(state, 0)
         }),
@@ -66,36 +63,26 @@ pub fn all(protocol: &Protocol) -> Vec<Property<Protocol>> {
         }),
     ];
     if protocol.replicas > 1 && protocol.calls[0] > 1 {
-        all.push(Property::sometimes(
-            REACHES_RETRY_FINDS_CHANGE,
-            |_, state: &ModelState| state.was_retried_elsewhere,
-        ));
-        all.push(Property::sometimes(
-            REACHES_REARMED,
-            |_, state: &ModelState| {
-                changes(state).any(|(_, row)| {
-                    row.state == ChangeState::Finished
-                        && row.fence > 1
-                        && state.was_retried_elsewhere
-                })
-            },
-        ));
+        all.push(Property::sometimes(REACHES_RETRY_FINDS_CHANGE, |_, state: &ModelState| {
+            state.was_retried_elsewhere
+        }));
+        all.push(Property::sometimes(REACHES_REARMED, |_, state: &ModelState| {
+            changes(state).any(|(_, row)| {
+                row.state == ChangeState::Finished && row.fence > 1 && state.was_retried_elsewhere
+            })
+        }));
     }
     if protocol.calls[1] > 0 {
-        all.push(Property::sometimes(
-            REACHES_SECOND_ATTRIBUTED,
-            |_, state: &ModelState| is_attributed_and_finished(state, 1),
-        ));
+        all.push(Property::sometimes(REACHES_SECOND_ATTRIBUTED, |_, state: &ModelState| {
+            is_attributed_and_finished(state, 1)
+        }));
     }
     if protocol.devices[FOREIGN] != 0 {
-        all.push(Property::sometimes(
-            REACHES_FOREIGN_COMPLETE,
-            |_, state: &ModelState| {
-                let is_unknown =
-                    changes(state).any(|(_, row)| row.state == ChangeState::OutcomeUnknown);
-                is_unknown && state.requests[FOREIGN].is_some_and(|of| of.stored == of.devices)
-            },
-        ));
+        all.push(Property::sometimes(REACHES_FOREIGN_COMPLETE, |_, state: &ModelState| {
+            let is_unknown =
+                changes(state).any(|(_, row)| row.state == ChangeState::OutcomeUnknown);
+            is_unknown && state.requests[FOREIGN].is_some_and(|of| of.stored == of.devices)
+        }));
     }
     all
 }

@@ -237,8 +237,7 @@ impl ModelState {
 
     pub fn has_change(&self, request: usize) -> bool {
         let rows = self.rows.iter().flatten();
-        rows.filter_map(|row| row.request)
-            .any(|attributed| usize::from(attributed) == request)
+        rows.filter_map(|row| row.request).any(|attributed| usize::from(attributed) == request)
     }
 
     pub fn apply_transition(&mut self, key: usize, transition: &Transition) -> Option<()> {
@@ -273,12 +272,7 @@ impl ModelState {
 
 impl RequestState {
     pub fn new(devices: Devices) -> Self {
-        Self {
-            devices,
-            stored: 0,
-            acknowledged: 0,
-            has_lost_callbacks: false,
-        }
+        Self { devices, stored: 0, acknowledged: 0, has_lost_callbacks: false }
     }
 
     /// True if no further callback arrives.

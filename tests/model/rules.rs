@@ -57,9 +57,8 @@ impl Rules {
             request.key = Some(IdempotencyKey::parse(format!("key-{key}")).unwrap());
             request
         });
-        let changes = requests
-            .each_ref()
-            .map(|request| request.to_change(ChangeId::new(ANY_TIME), ANY_TIME));
+        let changes =
+            requests.each_ref().map(|request| request.to_change(ChangeId::new(ANY_TIME), ANY_TIME));
         Self {
             changes,
             matches: requests.map(|request| [A, B, C].map(|device| match_device(&request, device))),
@@ -109,18 +108,11 @@ impl Rules {
             };
             if !(is_forgotten && row.state == ChangeState::Closed) {
                 let rules = rules();
-                candidates.push(Candidate {
-                    change,
-                    rules,
-                    coverage,
-                });
+                candidates.push(Candidate { change, rules, coverage });
             }
         }
         let selected = select_candidate(&candidates)?;
-        let key = self
-            .changes
-            .iter()
-            .position(|change| change.key == selected.change.key)?;
+        let key = self.changes.iter().position(|change| change.key == selected.change.key)?;
         Some((key, selected.coverage))
     }
 
@@ -161,17 +153,11 @@ pub fn after(state: ChangeState, transition: &Transition) -> Option<ChangeState>
 }
 
 pub fn dispatch() -> Transition {
-    Transition::Dispatch {
-        trace: None,
-        already_on_plan: None,
-    }
+    Transition::Dispatch { trace: None, already_on_plan: None }
 }
 
 pub fn accept() -> Transition {
-    Transition::Accept {
-        request_id: RequestId::parse("request").unwrap(),
-        evidence: String::new(),
-    }
+    Transition::Accept { request_id: RequestId::parse("request").unwrap(), evidence: String::new() }
 }
 
 pub fn refuse() -> Transition {
@@ -223,18 +209,12 @@ fn iccid(device: Devices) -> &'static str {
 }
 
 fn match_device(request: &ChangeRequest, device: Devices) -> (Option<u32>, Match) {
-    let reported = [ReportedId {
-        kind: "iccid".into(),
-        id: iccid(device).into(),
-    }];
+    let reported = [ReportedId { kind: "iccid".into(), id: iccid(device).into() }];
     let count = u32::try_from(request.devices.len()).unwrap();
     let found = find_device(rules().identifying_kinds, count, &reported, |key| {
         let all = (0..).zip(&request.devices);
         let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id.clone())));
-        Ok::<_, Infallible>(
-            ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key))
-                .collect(),
-        )
+        Ok::<_, Infallible>(ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key)).collect())
     });
     found.unwrap()
 }

@@ -59,27 +59,17 @@ pub fn superset_in_time() -> Protocol {
 
 /// A foreign request for more devices. ThingSpace's list can lack some of them.
 pub fn superset_with_an_incomplete_list() -> Protocol {
-    Protocol {
-        lookups: Lookups::Incomplete,
-        ..protocol(1, [1, 0], OURS | C)
-    }
+    Protocol { lookups: Lookups::Incomplete, ..protocol(1, [1, 0], OURS | C) }
 }
 
 pub fn with_flaw(flaw: Flaw, protocol: Protocol) -> Protocol {
-    Protocol {
-        flaw: Some(flaw),
-        ..protocol
-    }
+    Protocol { flaw: Some(flaw), ..protocol }
 }
 
 /// Explores all states. Fails if a property does not hold.
 pub fn assert_holds(name: &str, protocol: Protocol) {
     let checker = protocol.checker().spawn_bfs().join();
-    println!(
-        "{name}: {} states, depth {}",
-        checker.unique_state_count(),
-        checker.max_depth()
-    );
+    println!("{name}: {} states, depth {}", checker.unique_state_count(), checker.max_depth());
     checker.assert_properties();
 }
 

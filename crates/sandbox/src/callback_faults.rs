@@ -67,10 +67,5 @@ pub(crate) static CANCELLED: CallbackFault = CallbackFault {
 };
 
 /// The faults of devices that fail at random.
-pub(crate) static SEEDED: [&CallbackFault; 5] = [
-    &DEVICE_NOT_FOUND,
-    &UNEXPECTED,
-    &STATE,
-    &ACCOUNT,
-    &IDENTIFIER,
-];
+pub(crate) static SEEDED: [&CallbackFault; 5] =
+    [&DEVICE_NOT_FOUND, &UNEXPECTED, &STATE, &ACCOUNT, &IDENTIFIER];

@@ -45,17 +45,11 @@ pub(crate) struct ValidationError {
 
 impl ValidationError {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 
     pub(crate) fn fifth_change() -> Self {
-        Self::new(
-            code::TOO_MANY_CHANGES,
-            "The device has had its four plan changes of this month",
-        )
+        Self::new(code::TOO_MANY_CHANGES, "The device has had its four plan changes of this month")
     }
 
     pub(crate) fn device_not_found() -> Self {
@@ -221,12 +215,7 @@ impl ErrorResponse {
     }
 
     fn out_of_quota(status: StatusCode, code: &'static str) -> Self {
-        Self::fault(
-            status,
-            code,
-            "Message throttled out",
-            "You have exceeded your quota",
-        )
+        Self::fault(status, code, "Message throttled out", "You have exceeded your quota")
     }
 
     fn fault(status: StatusCode, code: &'static str, message: &str, description: &str) -> Self {
@@ -240,26 +229,15 @@ impl ErrorResponse {
              <am:type>Status report</am:type><am:message>{message}</am:message>\
              <am:description>{description}</am:description></am:fault>"
         );
-        Self {
-            body: ErrorBody::Xml(text),
-            ..Self::without_body(status, code)
-        }
+        Self { body: ErrorBody::Xml(text), ..Self::without_body(status, code) }
     }
 
     fn json(status: StatusCode, reason: &'static str, body: Value) -> Self {
-        Self {
-            body: ErrorBody::Json(body),
-            ..Self::without_body(status, reason)
-        }
+        Self { body: ErrorBody::Json(body), ..Self::without_body(status, reason) }
     }
 
     fn without_body(status: StatusCode, reason: &'static str) -> Self {
-        Self {
-            status,
-            reason,
-            body: ErrorBody::Empty,
-            retry_after: None,
-        }
+        Self { status, reason, body: ErrorBody::Empty, retry_after: None }
     }
 }
 

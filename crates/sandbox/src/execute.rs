@@ -67,10 +67,7 @@ impl Executor<'_> {
         };
         let waited = platform.abort.run_until_cancelled(response_due).await;
         waited.ok_or_else(ErrorResponse::stopping)?;
-        Ok(AcceptedChange {
-            request_id,
-            response_kind,
-        })
+        Ok(AcceptedChange { request_id, response_kind })
     }
 
     /// Records the change in the ledger. Returns its callbacks.
@@ -106,9 +103,7 @@ impl Executor<'_> {
         let barrier = EarlyCallbackBarrier::new(devices.iter().filter(is_early).count());
         let rng_key = devices.first().map_or(0, |device| device.record.rng_key);
         DeliveryJob {
-            order: platform
-                .seeded_faults
-                .callback_order(rng_key, devices.len(), is_reversed),
+            order: platform.seeded_faults.callback_order(rng_key, devices.len(), is_reversed),
             change,
             devices,
             respond_at,
@@ -122,8 +117,7 @@ impl Executor<'_> {
             Some(account) => account.as_str().into(),
             None => {
                 let only = self.platform.registrations.lock().only_account();
-                only.map_err(|error| (self.operation.error_response)(error))?
-                    .into()
+                only.map_err(|error| (self.operation.error_response)(error))?.into()
             }
         };
         let response_kind = self.choose_response(request)?;
@@ -221,12 +215,7 @@ impl Executor<'_> {
                 attributes.plan = Some(Arc::clone(service_plan));
             }
             drop(attributes);
-            DeviceChange::new(
-                sent,
-                record,
-                outcome,
-                scenario.map(|scenario| scenario.name),
-            )
+            DeviceChange::new(sent, record, outcome, scenario.map(|scenario| scenario.name))
         };
         devices.into_iter().map(build).collect()
     }

@@ -15,10 +15,7 @@ pub(crate) struct DeviceId {
 
 impl DeviceId {
     pub(crate) fn new(kind: &str, id: &str) -> Self {
-        Self {
-            id: id.into(),
-            kind: kind.into(),
-        }
+        Self { id: id.into(), kind: kind.into() }
     }
 
     pub(crate) fn has_kind(&self, kind: &str) -> bool {
@@ -31,10 +28,7 @@ pub(crate) type DeviceIds = Arc<[DeviceId]>;
 
 /// Returns the identifier of a kind.
 pub(crate) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
-    device
-        .iter()
-        .find(|one| one.has_kind(kind))
-        .map(|one| &*one.id)
+    device.iter().find(|one| one.has_kind(kind)).map(|one| &*one.id)
 }
 
 /// The device that a request names.
@@ -57,10 +51,7 @@ impl DeviceIdentity {
             .map(|id| normalized_key(&id.kind, &id.id))
             .collect();
         keys.sort_unstable();
-        Self {
-            keys,
-            mdn: device_mdn(sent),
-        }
+        Self { keys, mdn: device_mdn(sent) }
     }
 }
 
@@ -137,15 +128,10 @@ fn device_mdn(device: &DeviceIds) -> String {
 /// Converts an identifier to a number. Sequential identifiers become sequential numbers, so that
 /// derived identifiers never collide.
 fn number(id: &str) -> u128 {
-    let radix = if id.bytes().all(|byte| byte.is_ascii_digit()) {
-        10
-    } else {
-        16
-    };
+    let radix = if id.bytes().all(|byte| byte.is_ascii_digit()) { 10 } else { 16 };
     u128::from_str_radix(id, radix).unwrap_or_else(|_| {
         id.bytes().fold(0, |sum: u128, byte| {
-            sum.wrapping_mul(1_099_511_628_211)
-                .wrapping_add(u128::from(byte))
+            sum.wrapping_mul(1_099_511_628_211).wrapping_add(u128::from(byte))
         })
     })
 }
@@ -175,35 +161,4 @@ fn luhn(digits: &str) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_thousand_sequential_devices_have_ten_thousand_phone_numbers() {
-        let numbers: std::collections::BTreeSet<_> = (0..10_000)
-            .map(|serial| derive_mdn(&format!("8914800000080{serial:07}")))
-            .collect();
-        assert_eq!(numbers.len(), 10_000);
-        assert!(numbers.iter().all(|number| number.len() == 10));
-    }
-
-    #[test]
-    fn a_derived_imei_ends_in_its_check_digit() {
-        assert_eq!(luhn("49015420323751"), 8);
-        assert_eq!(derive_imei("89049032000001000000000000000001").len(), 15);
-    }
-
-    #[test]
-    fn the_order_of_identifiers_does_not_change_the_phone_number() {
-        let id = DeviceId::new;
-        let one: DeviceIds = Arc::new([
-            id("IMEI", "353238063289555"),
-            id("iccid", "89148000000800139708"),
-        ]);
-        let other: DeviceIds = Arc::new([
-            id("ICCID", "89148000000800139708"),
-            id("imei", "353238063289555"),
-        ]);
-        assert_eq!(device_mdn(&one), device_mdn(&other));
-    }
-}
+mod tests;

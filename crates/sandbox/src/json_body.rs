@@ -51,9 +51,7 @@ pub(crate) fn parse_json<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Va
 /// Accepts digits and a dash, and the name `TestAccount-1` of ThingSpace's simulator.
 pub(crate) fn check_account(account: &str) -> Result<(), ValidationError> {
     let is_valid = (3..=32).contains(&account.len())
-        && account
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        && account.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     is_valid.then_some(()).ok_or_else(|| {
         ValidationError::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined")
     })
@@ -62,10 +60,7 @@ pub(crate) fn check_account(account: &str) -> Result<(), ValidationError> {
 /// Returns a required member.
 pub(crate) fn required<T>(value: Option<T>, member: &str) -> Result<T, ValidationError> {
     value.ok_or_else(|| {
-        ValidationError::new(
-            code::REQUEST_UNDEFINED,
-            format!("The request has no {member}"),
-        )
+        ValidationError::new(code::REQUEST_UNDEFINED, format!("The request has no {member}"))
     })
 }
 

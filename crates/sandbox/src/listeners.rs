@@ -61,11 +61,7 @@ struct RegistrationBody<'b> {
 
 impl Registrations {
     pub(crate) fn new(any_port: bool, credentials_lag: Duration) -> Self {
-        Self {
-            any_port,
-            credentials_lag,
-            accounts: BTreeMap::new(),
-        }
+        Self { any_port, credentials_lag, accounts: BTreeMap::new() }
     }
 
     /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
@@ -118,10 +114,8 @@ impl Registrations {
         service: &str,
     ) -> Result<&'static str, ValidationError> {
         let service = parse_service(service)?;
-        let removed = self
-            .accounts
-            .get_mut(account)
-            .and_then(|listeners| listeners.remove(service));
+        let removed =
+            self.accounts.get_mut(account).and_then(|listeners| listeners.remove(service));
         self.accounts.retain(|_, listeners| !listeners.is_empty());
         removed
             .map(|_| service)
@@ -134,10 +128,9 @@ impl Registrations {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
         Some(match &registered.previous {
-            Some((previous, until)) if Instant::now() < *until => CallbackListener {
-                url: listener.url,
-                ..previous.clone()
-            },
+            Some((previous, until)) if Instant::now() < *until => {
+                CallbackListener { url: listener.url, ..previous.clone() }
+            }
             _ => listener,
         })
     }
@@ -186,12 +179,9 @@ impl RegistrationBody<'_> {
 }
 
 fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
-    SERVICES
-        .split(' ')
-        .find(|name| *name == service)
-        .ok_or_else(|| {
-            ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
-        })
+    SERVICES.split(' ').find(|name| *name == service).ok_or_else(|| {
+        ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
+    })
 }
 
 /// True if ThingSpace calls the port (see thingspace-facts, section 4.2).

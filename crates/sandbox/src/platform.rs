@@ -76,8 +76,7 @@ impl Platform {
 
     /// Sleeps. Returns false if the platform stops first.
     pub(crate) async fn sleep_unless_stopped(&self, duration: Duration) -> bool {
-        self.sleep_until_unless_stopped(Instant::now() + duration)
-            .await
+        self.sleep_until_unless_stopped(Instant::now() + duration).await
     }
 
     /// Sleeps. Returns false if the platform stops first.
@@ -113,9 +112,6 @@ impl Platform {
 
 /// Replaces `{service}`. A parsed URL has the braces of its path percent-encoded.
 fn with_service(url: &Url, service: &str) -> Option<Url> {
-    let text = url
-        .as_str()
-        .replace("{service}", service)
-        .replace("%7Bservice%7D", service);
+    let text = url.as_str().replace("{service}", service).replace("%7Bservice%7D", service);
     Url::parse(&text).ok()
 }

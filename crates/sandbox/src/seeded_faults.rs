@@ -63,11 +63,7 @@ impl SeededFaults {
                 (true, false) => CallbackCopies::TwoSequential,
                 (true, true) => CallbackCopies::TwoConcurrent,
             },
-            format: if malformed {
-                malformed_format
-            } else {
-                CallbackFormat::Normal
-            },
+            format: if malformed { malformed_format } else { CallbackFormat::Normal },
             ..DeviceOutcome::PLAIN
         }
     }

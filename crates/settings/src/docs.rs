@@ -26,11 +26,7 @@ fn row(setting: &Setting) -> String {
         Some("") => "empty".to_owned(),
         Some(text) => format!("`{text}`"),
     };
-    let label = if setting.file_key.is_some() {
-        "Secret"
-    } else {
-        "Valid values"
-    };
+    let label = if setting.file_key.is_some() { "Secret" } else { "Valid values" };
     format!(
         "| {key} | {default} | {} {label}: {}. |\n",
         setting.description(),

@@ -45,10 +45,7 @@ impl ConfigError {
             Some(origin) => format!("{key} from {origin}: {problem}"),
             None => format!("{key}: {problem}"),
         };
-        Self {
-            key: one_line(key),
-            line: one_line(&line),
-        }
+        Self { key: one_line(key), line: one_line(&line) }
     }
 
     /// Rejects a value. `None` hides it.
@@ -59,11 +56,7 @@ impl ConfigError {
         expected: &str,
     ) -> Self {
         let got = value.map_or_else(|| "<hidden>".to_owned(), quoted);
-        Self::new(
-            key,
-            Some(origin),
-            &format!("got {got}, expected {expected}"),
-        )
+        Self::new(key, Some(origin), &format!("got {got}, expected {expected}"))
     }
 
     /// The key, such as `grpc.listen`. An unknown key is returned as it was written.

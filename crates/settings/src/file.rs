@@ -21,9 +21,7 @@ pub(crate) fn load(table: &Table, path: &Path, named_by: &str) -> Result<Layer, 
     })?;
     // `Display` of the error would repeat the line, which may contain a secret.
     let content: TomlTable = toml::from_str(&text).map_err(|error: toml::de::Error| {
-        let line = error
-            .span()
-            .map_or(1, |span| line_number(&text, span.start));
+        let line = error.span().map_or(1, |span| line_number(&text, span.start));
         let problem = format!("not TOML at line {line}: {}", error.message());
         ConfigError::new(&path.display().to_string(), None, &problem)
     })?;
@@ -104,11 +102,8 @@ fn value_text(
     };
     text.map_err(|value| {
         let shown = Some(value.to_string()).filter(|_| !is_secret);
-        let expected = if is_secret {
-            "a string in quotes".to_owned()
-        } else {
-            setting.values().accepts
-        };
+        let expected =
+            if is_secret { "a string in quotes".to_owned() } else { setting.values().accepts };
         ConfigError::bad_value(key, origin, shown.as_deref(), &expected)
     })
 }

@@ -136,11 +136,7 @@ impl<T: Display + FromStr + PartialOrd> Kind for Number<T> {
     fn toml(&self, value: &T) -> String {
         let text = value.to_string();
         // A TOML integer is an i64. Larger numbers are written as strings, which `parse` accepts.
-        if text.parse::<i64>().is_ok() || text.contains('.') {
-            text
-        } else {
-            toml_string(&text)
-        }
+        if text.parse::<i64>().is_ok() || text.contains('.') { text } else { toml_string(&text) }
     }
 }
 
@@ -184,13 +180,8 @@ impl Kind for DurationRange {
 /// Formats a duration in the largest unit that divides it: `400d`, `90m`. (humantime uses months and
 /// years.)
 pub fn format_duration(duration: Duration) -> String {
-    const UNITS: [(u64, &str); 5] = [
-        (DAY, "d"),
-        (HOUR, "h"),
-        (MINUTE, "m"),
-        (SECOND, "s"),
-        (MILLISECOND, "ms"),
-    ];
+    const UNITS: [(u64, &str); 5] =
+        [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"), (MILLISECOND, "ms")];
     if duration.is_zero() {
         return "0s".to_owned();
     }
@@ -199,10 +190,7 @@ pub fn format_duration(duration: Duration) -> String {
         .iter()
         .map(|(millis, name)| (u128::from(*millis) * 1_000_000, name))
         .find(|(unit, _)| nanos.is_multiple_of(*unit))
-        .map_or_else(
-            || format!("{nanos}ns"),
-            |(unit, name)| format!("{}{name}", nanos / unit),
-        )
+        .map_or_else(|| format!("{nanos}ns"), |(unit, name)| format!("{}{name}", nanos / unit))
 }
 
 /// Path of a file or directory. A relative path starts at the working directory.
@@ -229,10 +217,7 @@ impl Kind for HttpUrl {
     type Value = Url;
     fn describe(&self) -> Description {
         let accepts = "an `http` or `https` URL without credentials, query or fragment";
-        Description {
-            syntax: Syntax::Url,
-            ..Description::scalar(accepts, "URL")
-        }
+        Description { syntax: Syntax::Url, ..Description::scalar(accepts, "URL") }
     }
     fn parse(&self, text: &str) -> Option<Url> {
         Url::parse(text).ok().filter(|url| {

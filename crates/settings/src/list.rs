@@ -39,10 +39,7 @@ impl<T: ListItem> Kind for ListOf<T> {
         text.split(',').map(|item| T::parse(item.trim())).collect()
     }
     fn toml(&self, value: &Vec<T>) -> String {
-        let items: Vec<_> = value
-            .iter()
-            .map(|item| toml_string(&item.to_string()))
-            .collect();
+        let items: Vec<_> = value.iter().map(|item| toml_string(&item.to_string())).collect();
         format!("[{}]", items.join(", "))
     }
 }

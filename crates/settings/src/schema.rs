@@ -6,11 +6,8 @@ use crate::table::{Setting, SettingGroup, Table, field_name, paragraph};
 
 /// The schema, as indented JSON.
 pub fn json_schema(table: &Table, title: &str) -> String {
-    let groups: Map<_, _> = table
-        .groups
-        .iter()
-        .map(|group| (group.name.to_owned(), group_schema(group)))
-        .collect();
+    let groups: Map<_, _> =
+        table.groups.iter().map(|group| (group.name.to_owned(), group_schema(group))).collect();
     let schema = json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -35,11 +32,7 @@ fn group_schema(group: &SettingGroup) -> Value {
 fn setting_schemas(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
     let values = setting.values();
     let mut schema = values.schema;
-    let description = format!(
-        "{} Valid values: {}.",
-        setting.description(),
-        values.accepts
-    );
+    let description = format!("{} Valid values: {}.", setting.description(), values.accepts);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), description.into());
     }

@@ -36,17 +36,11 @@ pub struct SecretError(String);
 impl Secret {
     /// Wraps a value that the program generated itself.
     pub fn new(value: impl Into<SecretString>) -> Self {
-        Self {
-            location: SecretLocation::Inline(value.into()),
-            format: SecretFormat::text(1024),
-        }
+        Self { location: SecretLocation::Inline(value.into()), format: SecretFormat::text(1024) }
     }
 
     pub(crate) fn in_file(path: PathBuf, format: SecretFormat) -> Self {
-        Self {
-            location: SecretLocation::File(path),
-            format,
-        }
+        Self { location: SecretLocation::File(path), format }
     }
 
     /// Returns the current value. Reads the file at each call, so that a rotation takes effect. One
@@ -61,19 +55,13 @@ impl Secret {
             SecretLocation::File(path) => path,
         };
         let value = read_file(path).map_err(|error| {
-            SecretError(format!(
-                "cannot read the secret in {}: {error}",
-                path.display()
-            ))
+            SecretError(format!("cannot read the secret in {}: {error}", path.display()))
         })?;
         if self.format.is_valid(value.expose_secret()) {
             return Ok(value);
         }
         let accepts = self.format.describe().accepts;
-        Err(SecretError(format!(
-            "the secret in {} is not {accepts}",
-            path.display()
-        )))
+        Err(SecretError(format!("the secret in {} is not {accepts}", path.display())))
     }
 
     /// The file that contains the secret, or `None` for an inline value.
@@ -97,14 +85,9 @@ impl fmt::Debug for Secret {
 /// Reads a file, without the newline that editors and `echo` append.
 fn read_file(path: &Path) -> io::Result<SecretString> {
     let mut text = String::new();
-    let read = File::open(path)?
-        .take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)?;
+    let read = File::open(path)?.take(MAX_FILE_BYTES + 1).read_to_string(&mut text)?;
     if read as u64 > MAX_FILE_BYTES {
-        return Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            "larger than 64 KiB",
-        ));
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 KiB"));
     }
     if text.ends_with('\n') {
         text.pop();
@@ -140,11 +123,7 @@ pub enum SecretSyntax {
 impl SecretFormat {
     /// A text of 1 to `max` characters.
     pub const fn text(max: usize) -> Self {
-        Self {
-            min: 1,
-            max,
-            syntax: SecretSyntax::Text,
-        }
+        Self { min: 1, max, syntax: SecretSyntax::Text }
     }
 
     fn is_valid(&self, value: &str) -> bool {
@@ -181,17 +160,12 @@ impl Kind for SecretFormat {
                 Syntax::SecretUrl,
             ),
         };
-        Description {
-            syntax,
-            ..Description::scalar(accepts, placeholder)
-        }
+        Description { syntax, ..Description::scalar(accepts, placeholder) }
     }
 
     fn parse(&self, text: &str) -> Option<Secret> {
-        self.is_valid(text).then(|| Secret {
-            location: SecretLocation::Inline(text.into()),
-            format: *self,
-        })
+        self.is_valid(text)
+            .then(|| Secret { location: SecretLocation::Inline(text.into()), format: *self })
     }
 
     /// Formats the path of the secret's file, or a placeholder for an inline secret.

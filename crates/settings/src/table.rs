@@ -80,11 +80,7 @@ impl Table {
 
     /// The environment variable of a key, such as `TSGW_GRPC__LISTEN` for `grpc.listen`.
     pub fn env_name(&self, key: &str) -> String {
-        format!(
-            "{}{}",
-            self.env_prefix,
-            key.to_uppercase().replace('.', "__")
-        )
+        format!("{}{}", self.env_prefix, key.to_uppercase().replace('.', "__"))
     }
 }
 

@@ -1,7 +1,4 @@
-#![allow(
-    unreachable_pub,
-    reason = "the macro generates the public items of a program"
-)]
+#![allow(unreachable_pub, reason = "the macro generates the public items of a program")]
 
 use std::{
     net::SocketAddr,
@@ -62,17 +59,10 @@ settings! {
     }
 }
 
-const PATH_SECRET: SecretFormat = SecretFormat {
-    min: 16,
-    max: 128,
-    syntax: SecretSyntax::UrlSafe,
-};
+const PATH_SECRET: SecretFormat = SecretFormat { min: 16, max: 128, syntax: SecretSyntax::UrlSafe };
 
-const WEBHOOK: SecretFormat = SecretFormat {
-    min: 1,
-    max: 100,
-    syntax: SecretSyntax::Url(|text| Url::parse(text).is_ok()),
-};
+const WEBHOOK: SecretFormat =
+    SecretFormat { min: 1, max: 100, syntax: SecretSyntax::Url(|text| Url::parse(text).is_ok()) };
 
 fn file_with(text: &str) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -106,9 +96,7 @@ fn with_file(path: &Path) -> Sources {
 fn a_flag_wins_over_environment_over_file_over_default() {
     let (_dir, path) = file_with("[storage]\ndir = '/file'\n[server]\nmax_age = '1m'\n");
     let file = with_file(&path);
-    let environment = file
-        .clone()
-        .with_environment([("APP_STORAGE__DIR", "/environment")]);
+    let environment = file.clone().with_environment([("APP_STORAGE__DIR", "/environment")]);
     let flag = environment.clone().with_flag("storage.dir", "/flag");
 
     let dir = |sources: &Sources| load(sources).storage.dir;
@@ -148,18 +136,12 @@ fn lists_are_arrays_in_the_file_and_commas_elsewhere() {
 
 #[test]
 fn an_unknown_variable_only_warns() {
-    let variables = [
-        ("APP_PORT_9001_TCP", "tcp://10.0.0.1"),
-        ("APP_SERVER__LISTNE", "x"),
-        ("HOME", "/"),
-    ];
+    let variables =
+        [("APP_PORT_9001_TCP", "tcp://10.0.0.1"), ("APP_SERVER__LISTNE", "x"), ("HOME", "/")];
     let sources = Sources::default().with_environment(variables);
     let warnings = TestConfig::load(&sources).unwrap().warnings;
     assert_eq!(warnings.len(), 2);
-    assert!(
-        warnings[1].contains("did you mean APP_SERVER__LISTEN?"),
-        "{warnings:?}"
-    );
+    assert!(warnings[1].contains("did you mean APP_SERVER__LISTEN?"), "{warnings:?}");
 }
 
 // === Errors ===
@@ -183,10 +165,7 @@ fn unknown_tables_and_broken_toml_are_one_line_each_without_the_content() {
         ("'a\\nb' = 1\n\"c\\nd\" = 2\n", "unknown key"),
         ("[server]\npassword = 'hush\n", "not TOML at line 2"),
         ("[server]\npassword = hush\n", "not TOML at line 2"),
-        (
-            "[server]\npassword = 'a'\npassword = 'hush'\n",
-            "not TOML at line 3",
-        ),
+        ("[server]\npassword = 'a'\npassword = 'hush'\n", "not TOML at line 3"),
     ] {
         let (_dir, path) = file_with(text);
         let line = error(&with_file(&path));
@@ -205,10 +184,7 @@ fn unknown_tables_and_broken_toml_are_one_line_each_without_the_content() {
     ] {
         let (_dir, path) = file_with(&format!("server.password = {value}\n"));
         let line = error(&with_file(&path));
-        assert!(
-            line.contains("not TOML at line ") && !line.contains("hush"),
-            "{line}"
-        );
+        assert!(line.contains("not TOML at line ") && !line.contains("hush"), "{line}");
     }
 }
 
@@ -289,9 +265,7 @@ fn a_secret_file_is_read_again_and_loses_one_newline() {
 fn a_secret_and_its_file_exclude_each_other_in_one_source_only() {
     let (_dir, path) = file_with("from-file");
     let inline = Sources::default().with_environment([("APP_SERVER__PASSWORD", "inline")]);
-    let both = inline
-        .clone()
-        .with_environment([("APP_SERVER__PASSWORD_FILE", &path)]);
+    let both = inline.clone().with_environment([("APP_SERVER__PASSWORD_FILE", &path)]);
     assert!(error(&both).contains("expected only one of them"));
 
     let flag_wins = load(&inline.with_flag("server.password_file", path.to_str().unwrap()));
@@ -334,18 +308,13 @@ fn shown_settings_load_to_the_same_settings() {
         .with_flag("storage.failure_rate", "0.25")
         .with_flag("server.networks", "192.0.2.0/24,::1");
     let shown = load(&sources).to_toml();
-    assert!(
-        shown.contains("max_age = \"90m\" # from --server.max_age"),
-        "{shown}"
-    );
+    assert!(shown.contains("max_age = \"90m\" # from --server.max_age"), "{shown}");
     assert!(shown.contains("dir = \"./data\" # default"), "{shown}");
 
     let (_dir, path) = file_with(&shown);
     let again = load(&with_file(&path)).to_toml();
     let values = |text: &str| -> Vec<_> {
-        text.lines()
-            .map(|line| line.split(" # ").next().unwrap().to_owned())
-            .collect()
+        text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect()
     };
     assert_eq!(values(&again), values(&shown));
 }

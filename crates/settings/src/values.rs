@@ -18,10 +18,7 @@ pub struct Values {
 
 impl Values {
     pub(crate) fn new(table: &'static Table) -> Self {
-        Self {
-            table,
-            merged: Layer::new(),
-        }
+        Self { table, merged: Layer::new() }
     }
 
     /// Adds a source that overrides the previous ones. A secret and its file are one setting: setting

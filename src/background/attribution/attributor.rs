@@ -28,10 +28,7 @@ const MAX_REQUESTS: usize = 1_000;
 /// one request that succeeded.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// Delays between lookups of one request that prove nothing.
-const LOOKUP_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_secs(1),
-    max: SWEEP_INTERVAL,
-};
+const LOOKUP_BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: SWEEP_INTERVAL };
 /// Maximum number of requests whose last lookup is remembered.
 const MAX_TRACKED_LOOKUPS: usize = 1_000;
 /// Delay after an error of the journal.
@@ -73,14 +70,7 @@ impl Attributor {
         journal.add_commit_listener(requests.listener());
         // The first sweep follows the requests that are stored already.
         requests.request_sweep();
-        Self {
-            journal,
-            thingspace,
-            clock,
-            requests,
-            quiet_period,
-            lookups: Mutex::default(),
-        }
+        Self { journal, thingspace, clock, requests, quiet_period, lookups: Mutex::default() }
     }
 
     /// Attributes requests until `stop` is cancelled.
@@ -133,8 +123,7 @@ impl Attributor {
     async fn follow_all_as_quiet(&self) {
         let long_ago = Instant::now().checked_sub(self.quiet_period);
         for request in self.find_unattributed().await.unwrap_or_default() {
-            self.requests
-                .follow(request, long_ago.unwrap_or_else(Instant::now));
+            self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
         }
     }
 
@@ -149,9 +138,7 @@ impl Attributor {
         loop {
             let page = self.journal.changes(filter.clone()).await?;
             for change in page.changes {
-                let requests = self
-                    .journal
-                    .unattributed_requests(change.change_id, MAX_REQUESTS);
+                let requests = self.journal.unattributed_requests(change.change_id, MAX_REQUESTS);
                 found.extend(requests.await?);
             }
             match page.next {
@@ -165,18 +152,11 @@ impl Attributor {
     async fn attribute(&self, request_id: &RequestId) -> Result<(), JournalError> {
         let attribute = |listed, last_result| {
             let now = self.clock.now();
-            self.journal
-                .attribute(request_id.clone(), listed, last_result, now)
+            self.journal.attribute(request_id.clone(), listed, last_result, now)
         };
         let (change, last_result, is_whole) = match attribute(None, None).await? {
-            Attribution::Whole {
-                change,
-                last_result,
-            } => (change, last_result, true),
-            Attribution::Part {
-                change,
-                last_result,
-            } => (change, last_result, false),
+            Attribution::Whole { change, last_result } => (change, last_result, true),
+            Attribution::Part { change, last_result } => (change, last_result, false),
             Attribution::Attributed(_) | Attribution::Unproven => return Ok(()),
         };
         // Listeners run before a read can see a commit, so `last_result` is as old as the quiet period.

@@ -76,11 +76,9 @@ impl QuietRequests {
         let now = Instant::now();
         let mut touched = self.touched.lock();
         let (quiet, others) =
-            std::mem::take(&mut touched.requests)
-                .into_iter()
-                .partition(|(_, last_result)| {
-                    now.saturating_duration_since(*last_result) >= quiet_period
-                });
+            std::mem::take(&mut touched.requests).into_iter().partition(|(_, last_result)| {
+                now.saturating_duration_since(*last_result) >= quiet_period
+            });
         touched.requests = others;
         TouchedTargets {
             requests: quiet,
@@ -143,65 +141,4 @@ impl CommitListener for WeakListener {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::time::advance;
-
-    use super::*;
-
-    const QUIET: Duration = Duration::from_secs(5);
-    const SHORT: Duration = Duration::from_secs(1);
-
-    fn request(number: usize) -> RequestId {
-        RequestId::parse(format!("r-{number}")).unwrap()
-    }
-
-    fn commit_result(requests: &QuietRequests, number: usize) {
-        requests.on_commit(&[WatchTarget::Request(request(number))]);
-    }
-
-    fn take(requests: &QuietRequests) -> Vec<RequestId> {
-        requests.take_quiet(QUIET).requests.into_keys().collect()
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_request_is_quiet_when_no_result_arrived_for_the_whole_period() {
-        let requests = QuietRequests::default();
-        commit_result(&requests, 1);
-        advance(QUIET - SHORT).await;
-        commit_result(&requests, 1);
-        advance(QUIET - SHORT).await;
-        assert!(take(&requests).is_empty());
-        assert_eq!(requests.time_until_quiet(QUIET), SHORT);
-        advance(SHORT).await;
-        assert_eq!(take(&requests), [request(1)]);
-        assert!(requests.is_still_quiet(&request(1), QUIET));
-        commit_result(&requests, 1);
-        assert!(!requests.is_still_quiet(&request(1), QUIET));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn following_a_request_again_does_not_restart_its_quiet_period() {
-        let requests = QuietRequests::default();
-        commit_result(&requests, 1);
-        advance(QUIET).await;
-        requests.follow(request(1), Instant::now());
-        assert_eq!(take(&requests), [request(1)]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
-        let requests = QuietRequests::default();
-        commit_result(&requests, 0);
-        advance(QUIET).await;
-        for number in 1..MAX_FOLLOWED {
-            commit_result(&requests, number);
-        }
-        commit_result(&requests, MAX_FOLLOWED);
-        let touched = requests.take_quiet(QUIET);
-        let quiet: Vec<RequestId> = touched.requests.into_keys().collect();
-        assert_eq!((quiet, touched.is_sweep_due), (vec![request(0)], true));
-        assert!(!requests.is_still_quiet(&request(0), QUIET));
-        advance(QUIET).await;
-        assert!(requests.is_still_quiet(&request(0), QUIET));
-    }
-}
+mod tests;

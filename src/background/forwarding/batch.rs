@@ -62,13 +62,7 @@ impl DeliveryLog {
             return;
         };
         self.is_outage_logged |= outcome.is_down;
-        tracing::warn!(
-            url_origin,
-            reason,
-            failures,
-            pending,
-            "forwarding failed, will retry"
-        );
+        tracing::warn!(url_origin, reason, failures, pending, "forwarding failed, will retry");
     }
 
     /// Logs a forwarding loop once for each destination.

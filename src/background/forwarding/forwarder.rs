@@ -207,10 +207,8 @@ impl Forwarder {
                 (forward, result)
             }
         });
-        let results: Vec<_> = stream::iter(deliveries)
-            .buffer_unordered(MAX_CONCURRENT_DELIVERIES)
-            .collect()
-            .await;
+        let results: Vec<_> =
+            stream::iter(deliveries).buffer_unordered(MAX_CONCURRENT_DELIVERIES).collect().await;
         let url_origin = target.map_or_else(|_| String::new(), |target| target.url_origin);
         let outcome = self.collect_results(results, &url_origin);
         if outcome.is_down {
@@ -239,31 +237,22 @@ impl Forwarder {
             match result {
                 Ok(()) => {
                     outcome.has_answered = true;
-                    self.instruments
-                        .deliveries(DeliveryOutcome::Delivered, None, 1);
-                    self.unsaved_results
-                        .push((forward.id, ForwardOutcome::Done));
+                    self.instruments.deliveries(DeliveryOutcome::Delivered, None, 1);
+                    self.unsaved_results.push((forward.id, ForwardOutcome::Done));
                 }
                 Err(DeliveryError::Permanent(reason)) => {
                     if reason == DropReason::Loop {
                         self.log.log_loop(url_origin);
                     }
                     self.count_dropped(reason, 1);
-                    self.unsaved_results
-                        .push((forward.id, ForwardOutcome::Done));
+                    self.unsaved_results.push((forward.id, ForwardOutcome::Done));
                 }
-                Err(DeliveryError::Rejected {
-                    reason,
-                    retry_after,
-                }) => {
+                Err(DeliveryError::Rejected { reason, retry_after }) => {
                     outcome.has_answered = true;
                     outcome.reason = outcome.reason.or(Some(reason));
                     failed.push((forward, retry_after));
                 }
-                Err(DeliveryError::Unavailable {
-                    reason,
-                    retry_after,
-                }) => {
+                Err(DeliveryError::Unavailable { reason, retry_after }) => {
                     outcome.reason = Some(reason);
                     outcome.is_down = true;
                     outcome.retry_after = outcome.retry_after.max(retry_after);
@@ -280,23 +269,19 @@ impl Forwarder {
             false => self.journal.forward_queue_stats().waiting,
         };
         for (forward, retry_after) in failed {
-            self.instruments
-                .deliveries(DeliveryOutcome::Failed, None, 1);
+            self.instruments.deliveries(DeliveryOutcome::Failed, None, 1);
             let delay = retry_delay(forward.attempts.saturating_add(1))
                 .max(retry_spread(pending))
                 .max(retry_after);
             let due = self.clock.now().plus(delay);
-            self.unsaved_results
-                .push((forward.id, ForwardOutcome::RetryAt(due)));
+            self.unsaved_results.push((forward.id, ForwardOutcome::RetryAt(due)));
         }
         outcome
     }
 
     async fn save_results(&mut self) -> Result<(), JournalError> {
         if !self.unsaved_results.is_empty() {
-            self.journal
-                .record_forward_outcomes(self.unsaved_results.clone())
-                .await?;
+            self.journal.record_forward_outcomes(self.unsaved_results.clone()).await?;
             self.unsaved_results.clear();
         }
         Ok(())
@@ -326,8 +311,7 @@ impl Forwarder {
 
     fn count_dropped(&self, reason: DropReason, callbacks: u64) {
         if callbacks > 0 {
-            self.instruments
-                .deliveries(DeliveryOutcome::Dropped, Some(reason), callbacks);
+            self.instruments.deliveries(DeliveryOutcome::Dropped, Some(reason), callbacks);
         }
         self.log.log_dropped(callbacks);
     }

@@ -15,8 +15,5 @@ pub const FORWARDED_BY: &str = "thingspace-gateway-forwarded";
 /// id, also after a restart, and the id does not reveal the key.
 pub fn forwarder_id(journal: &dyn Journal) -> String {
     let mac = journal.fingerprint(FORWARDED_BY.as_bytes());
-    mac.iter()
-        .take(16)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    mac.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }

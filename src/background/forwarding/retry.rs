@@ -5,15 +5,11 @@ use std::time::Duration;
 use crate::domain::backoff::Backoff;
 
 /// Delays before a callback is sent again.
-const RETRY_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_secs(1),
-    max: Duration::from_secs(300),
-};
+const RETRY_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
 /// Pauses while the webhook is down.
-const OUTAGE_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_millis(500),
-    max: Duration::from_secs(30),
-};
+const OUTAGE_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(30) };
 /// Maximum number of retries a second. A webhook that rejects callbacks for days must not keep itself
 /// and the journal busy.
 const MAX_RETRIES_PER_SECOND: u64 = 20;
@@ -28,10 +24,7 @@ pub(super) fn retry_delay(attempts: u32) -> Duration {
 /// Returns the delay that spreads the retries of `pending` callbacks over time.
 pub(super) fn retry_spread(pending: u64) -> Duration {
     let spread = Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD);
-    let backoff = Backoff {
-        initial: spread,
-        max: spread,
-    };
+    let backoff = Backoff { initial: spread, max: spread };
     backoff.jittered_delay(1, fastrand::f64())
 }
 

@@ -69,10 +69,7 @@ pub(super) enum DeliveryError {
 
 impl WebhookClient {
     pub(super) fn new(forwarder_id: String) -> Self {
-        Self {
-            forwarder_id: forwarder_id.into(),
-            client: None,
-        }
+        Self { forwarder_id: forwarder_id.into(), client: None }
     }
 
     pub(super) fn target(
@@ -123,10 +120,8 @@ fn expand_template(template: &str, service: &str) -> Result<Url, DeliveryError> 
 impl WebhookTarget {
     /// Sends a callback once.
     pub(super) async fn deliver(&self, forward: &QueuedForward) -> Result<(), DeliveryError> {
-        let body = forward
-            .body
-            .as_deref()
-            .ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
+        let body =
+            forward.body.as_deref().ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
         let response = self
             .client
             .post(self.url(forward)?)
@@ -151,18 +146,8 @@ impl WebhookTarget {
             }
         };
         let _drained_or_not = timeout(RESPONSE_DRAIN_TIMEOUT, drain).await;
-        let rejected = |reason| {
-            Err(DeliveryError::Rejected {
-                reason,
-                retry_after,
-            })
-        };
-        let unavailable = |reason| {
-            Err(DeliveryError::Unavailable {
-                reason,
-                retry_after,
-            })
-        };
+        let rejected = |reason| Err(DeliveryError::Rejected { reason, retry_after });
+        let unavailable = |reason| Err(DeliveryError::Unavailable { reason, retry_after });
         match status.as_u16() {
             200..=299 => Ok(()),
             300..=399 => rejected("webhook returned a redirect, which is not followed"),
@@ -213,10 +198,7 @@ fn insert_credentials(
 
 impl DeliveryError {
     fn unavailable(reason: &'static str) -> Self {
-        Self::Unavailable {
-            reason,
-            retry_after: Duration::ZERO,
-        }
+        Self::Unavailable { reason, retry_after: Duration::ZERO }
     }
 
     /// Does not use the text of the error, which contains the URL.
@@ -232,25 +214,4 @@ impl DeliveryError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn credentials_are_inserted_first_and_the_rest_of_the_body_is_unchanged() {
-        let secret = |value: &str| Arc::new(SecretString::from(value));
-        let login = (secret("us\"er"), secret("pw"));
-        let insert = |body: &str| insert_credentials(body, Some(&login));
-        assert_eq!(
-            insert(r#"{"requestId":"r","x":1.10}"#),
-            r#"{"username":"us\"er","password":"pw","requestId":"r","x":1.10}"#
-        );
-        assert_eq!(insert("{}"), r#"{"username":"us\"er","password":"pw"}"#);
-        assert_eq!(insert_credentials(r#"{"a":1}"#, None), r#"{"a":1}"#);
-    }
-
-    #[test]
-    fn the_service_replaces_its_placeholder() {
-        let url = expand_template("https://old.example.com/hooks/{service}?token=hush", "X");
-        assert_eq!(url.unwrap().path(), "/hooks/X");
-    }
-}
+mod tests;

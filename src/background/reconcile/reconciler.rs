@@ -112,9 +112,7 @@ impl Reconciler {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
                 match is_first {
                     true => Duration::ZERO,
-                    false => self
-                        .initial_interval
-                        .saturating_sub(age.unwrap_or_default()),
+                    false => self.initial_interval.saturating_sub(age.unwrap_or_default()),
                 }
             };
             if self.schedule.is_due_or_add(change.change_id, remaining) {
@@ -270,10 +268,7 @@ impl Reconciler {
             receive_time: self.clock.now(),
             forwarding: None,
         };
-        self.journal
-            .store_callback(received)
-            .await
-            .map(|_stored| ())
+        self.journal.store_callback(received).await.map(|_stored| ())
     }
 }
 

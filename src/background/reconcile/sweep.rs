@@ -35,10 +35,7 @@ pub(super) enum SweepError {
 
 impl<K: Eq + Hash> Schedule<K> {
     pub(super) fn new(initial_interval: Duration) -> Self {
-        Self {
-            initial_interval,
-            entries: HashMap::new(),
-        }
+        Self { initial_interval, entries: HashMap::new() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -53,10 +50,8 @@ impl<K: Eq + Hash> Schedule<K> {
     pub(super) fn is_due_or_add(&mut self, key: K, delay: impl FnOnce() -> Duration) -> bool {
         let now = Instant::now();
         let interval = self.initial_interval;
-        let entry = self.entries.entry(key).or_insert_with(|| Entry {
-            next: now + delay(),
-            interval,
-        });
+        let entry =
+            self.entries.entry(key).or_insert_with(|| Entry { next: now + delay(), interval });
         entry.next <= now
     }
 

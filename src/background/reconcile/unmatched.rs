@@ -37,12 +37,7 @@ impl UnmatchedResolver {
         clock: Arc<dyn Clock>,
         initial_interval: Duration,
     ) -> Self {
-        Self {
-            journal,
-            thingspace,
-            clock,
-            schedule: Schedule::new(initial_interval),
-        }
+        Self { journal, thingspace, clock, schedule: Schedule::new(initial_interval) }
     }
 
     /// Looks up each unmatched result that is due. A result is due in the first sweep that sees it.
@@ -51,10 +46,7 @@ impl UnmatchedResolver {
         let mut seen = HashSet::new();
         let (mut after, mut last) = (0, None::<Change>);
         loop {
-            let page = self
-                .journal
-                .unmatched_results(since, after, PAGE_SIZE)
-                .await?;
+            let page = self.journal.unmatched_results(since, after, PAGE_SIZE).await?;
             let Some(end) = page.last().map(|unmatched| unmatched.first_result) else {
                 break;
             };
@@ -101,9 +93,7 @@ impl UnmatchedResolver {
         };
         let now = self.clock.now();
         let number = unmatched.first_result;
-        let resolved = self
-            .journal
-            .resolve_unmatched_result(change_id, number, device.ids, now);
+        let resolved = self.journal.resolve_unmatched_result(change_id, number, device.ids, now);
         if resolved.await? {
             tracing::info!(%change_id, "resolved the device of a result by a lookup");
         }

@@ -81,12 +81,7 @@ impl RegistrationMonitor {
             }
         }
         (!accounts.is_empty()).then(|| Self {
-            registrar: Registrar {
-                journal,
-                thingspace,
-                clock,
-                instruments,
-            },
+            registrar: Registrar { journal, thingspace, clock, instruments },
             callbacks: config.callbacks.clone(),
             public_url,
             accounts,
@@ -129,9 +124,7 @@ impl RegistrationMonitor {
     fn record_metrics(&self) {
         let services = || self.accounts.iter().flat_map(|account| &account.services);
         for status in RegistrationState::ALL {
-            let count = services()
-                .filter(|service| service.status == status)
-                .count();
+            let count = services().filter(|service| service.status == status).count();
             self.registrar.instruments.registrations(status, count);
         }
     }
@@ -227,12 +220,7 @@ impl MonitoredService {
             }
             Err(error) if !self.has_logged_failure => {
                 self.has_logged_failure = true;
-                tracing::warn!(
-                    account,
-                    service,
-                    error,
-                    "cannot register this callback listener"
-                );
+                tracing::warn!(account, service, error, "cannot register this callback listener");
             }
             Err(_) => {}
         }
@@ -247,9 +235,8 @@ impl MonitoredService {
     ) {
         self.status = status;
         self.has_renewed_credentials &= status == RegistrationState::WrongCredentials;
-        let url_origin = found
-            .map(|found| url_origin(found.url.expose_secret()))
-            .unwrap_or_default();
+        let url_origin =
+            found.map(|found| url_origin(found.url.expose_secret())).unwrap_or_default();
         let current = Some((status, url_origin.clone()));
         if self.last_logged == current {
             return;
@@ -284,36 +271,4 @@ impl MonitoredService {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_policy_decides_what_is_registered_and_credentials_are_renewed_once() {
-        let account = AccountName::parse("0000123456-00001").unwrap();
-        let mut services = MonitoredAccount::new(account.clone()).services;
-        let service = &mut services[0];
-        for (register, expected) in [
-            (RegisterPolicy::Never, [false; 5]),
-            (
-                RegisterPolicy::IfUnclaimed,
-                [false, false, false, false, true],
-            ),
-            (RegisterPolicy::Replace, [false, false, true, true, true]),
-        ] {
-            assert_eq!(
-                RegistrationState::ALL.map(|it| service.should_register(register, it)),
-                expected
-            );
-        }
-        // A list that does not show the actual password causes no loop.
-        service.record_attempt(&account, RegistrationState::WrongCredentials, &Ok(()));
-        service.update_status(&account, RegistrationState::WrongCredentials, None);
-        assert!(
-            !service.should_register(RegisterPolicy::Replace, RegistrationState::WrongCredentials)
-        );
-        service.update_status(&account, RegistrationState::Registered, None);
-        assert!(
-            service.should_register(RegisterPolicy::Replace, RegistrationState::WrongCredentials)
-        );
-    }
-}
+mod tests;

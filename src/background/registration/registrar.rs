@@ -41,18 +41,15 @@ impl Registrar {
         displaced: Option<&ListenerRegistration>,
     ) -> Result<(), String> {
         if let Some(displaced) = displaced {
-            let stored = self
-                .store_displaced(account, &new.service, &displaced.url)
-                .await;
+            let stored = self.store_displaced(account, &new.service, &displaced.url).await;
             stored.map_err(|error| format!("cannot store the replaced URL: {error}"))?;
         }
         let result = self.thingspace.register_listener(account, new).await;
-        self.instruments
-            .registration_attempt(match (&result, displaced) {
-                (Err(_), _) => RegistrationOutcome::Failed,
-                (Ok(()), Some(_)) => RegistrationOutcome::Replaced,
-                (Ok(()), None) => RegistrationOutcome::Registered,
-            });
+        self.instruments.registration_attempt(match (&result, displaced) {
+            (Err(_), _) => RegistrationOutcome::Failed,
+            (Ok(()), Some(_)) => RegistrationOutcome::Replaced,
+            (Ok(()), None) => RegistrationOutcome::Registered,
+        });
         if let (Ok(()), Some(displaced)) = (&result, displaced) {
             tracing::warn!(
                 account = account.as_str(),

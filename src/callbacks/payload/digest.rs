@@ -31,10 +31,7 @@ fn normalise(value: &mut Value) {
         }
         Value::Array(values) => {
             values.iter_mut().for_each(normalise);
-            if values
-                .iter()
-                .all(|value| value.as_object().is_some_and(is_identifier))
-            {
+            if values.iter().all(|value| value.as_object().is_some_and(is_identifier)) {
                 values.sort_by_cached_key(Value::to_string);
                 values.dedup();
             }

@@ -71,10 +71,9 @@ pub(super) fn parse_json(body: &[u8]) -> Result<Value, PayloadError> {
             .trim_ascii_start()
             .starts_with(b"\"")
             .then(|| serde_json::from_slice(&[b"{", body].concat()).ok());
-        repaired.flatten().ok_or(PayloadError::NotJson {
-            line: error.line(),
-            column: error.column(),
-        })
+        repaired
+            .flatten()
+            .ok_or(PayloadError::NotJson { line: error.line(), column: error.column() })
     })
 }
 
@@ -118,10 +117,7 @@ fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, PayloadErr
 fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bool) -> Outcome {
     let on_hold = fault.is_some_and(|fault| {
         // `<service>.REQUEST_ONHOLD.<cause>`, such as a credit check.
-        fault
-            .code
-            .split('.')
-            .any(|part| part.eq_ignore_ascii_case("REQUEST_ONHOLD"))
+        fault.code.split('.').any(|part| part.eq_ignore_ascii_case("REQUEST_ONHOLD"))
     });
     match status.trim().to_ascii_lowercase().as_str() {
         // An eSIM operation sends `warning` first if the SM-SR timed out.
@@ -145,10 +141,7 @@ fn parse_fault(members: &Map<String, Value>) -> Option<ThingSpaceFault> {
     let faults = objects(get(members, "faultResponse"));
     let fault = faults.first()?;
     let part = |name| truncate(get(fault, name).and_then(text).unwrap_or_default());
-    let fault = ThingSpaceFault {
-        code: part("faultcode"),
-        text: part("faultstring"),
-    };
+    let fault = ThingSpaceFault { code: part("faultcode"), text: part("faultstring") };
     (!fault.code.is_empty() || !fault.text.is_empty()).then_some(fault)
 }
 
@@ -162,18 +155,14 @@ fn parse_profile(profile: &Map<String, Value>) -> EsimProfile {
 }
 
 fn parse_count(members: &Map<String, Value>, name: &str) -> i32 {
-    get(members, name)
-        .and_then(text)
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    get(members, name).and_then(text).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 fn collect_ids(value: Option<&Value>, into: &mut Vec<ReportedId>) {
     for member in objects(value) {
-        let (Some(kind), Some(id)) = (
-            get(member, "kind").and_then(text),
-            get(member, "id").and_then(text),
-        ) else {
+        let (Some(kind), Some(id)) =
+            (get(member, "kind").and_then(text), get(member, "id").and_then(text))
+        else {
             continue;
         };
         let id = ReportedId {
@@ -189,10 +178,7 @@ fn collect_ids(value: Option<&Value>, into: &mut Vec<ReportedId>) {
 /// Returns a member by its name in any letter case.
 fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
     members.get(name).or_else(|| {
-        members
-            .iter()
-            .find(|(other, _)| other.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value)
+        members.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     })
 }
 
@@ -211,11 +197,9 @@ fn objects(value: Option<&Value>) -> Vec<&Map<String, Value>> {
         |value: &'_ Value| matches!(value, Value::Object(members) if !members.is_empty());
     match value {
         Some(Value::Object(members)) if !members.is_empty() => vec![members],
-        Some(Value::Array(values)) => values
-            .iter()
-            .filter(|value| is_non_empty(value))
-            .filter_map(Value::as_object)
-            .collect(),
+        Some(Value::Array(values)) => {
+            values.iter().filter(|value| is_non_empty(value)).filter_map(Value::as_object).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -239,10 +223,7 @@ fn truncate(text: impl Into<String>) -> String {
 }
 
 fn credential(members: &Map<String, Value>, name: &str) -> Option<SecretString> {
-    get(members, name)
-        .and_then(text)
-        .filter(|text| !text.is_empty())
-        .map(SecretString::from)
+    get(members, name).and_then(text).filter(|text| !text.is_empty()).map(SecretString::from)
 }
 
 fn is_credential(name: &str) -> bool {
@@ -253,10 +234,7 @@ fn is_credential(name: &str) -> bool {
 pub(super) fn remove_credentials(
     members: &mut Map<String, Value>,
 ) -> (Option<SecretString>, Option<SecretString>) {
-    let found = (
-        credential(members, "username"),
-        credential(members, "password"),
-    );
+    let found = (credential(members, "username"), credential(members, "password"));
     remove_members(members);
     found
 }

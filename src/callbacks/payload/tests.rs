@@ -24,30 +24,16 @@ fn parse(body: &str) -> Callback {
 fn the_documented_esim_example_is_read_with_its_profile() {
     let callback = parse(ESIM);
     let report = &callback.result;
-    assert_eq!(
-        report.request_id.as_str(),
-        "d1f08526-5443-4054-9a29-4456490ea9f8"
-    );
+    assert_eq!(report.request_id.as_str(), "d1f08526-5443-4054-9a29-4456490ea9f8");
     assert_eq!(report.outcome, Outcome::Succeeded);
-    let kinds: Vec<&str> = report
-        .device_ids
-        .iter()
-        .map(|id| id.kind.as_str())
-        .collect();
+    let kinds: Vec<&str> = report.device_ids.iter().map(|id| id.kind.as_str()).collect();
     assert_eq!(kinds, ["eid", "imei", "msisdn", "iccid"]);
     let profile = report.esim_profile.as_ref().unwrap();
     assert_eq!(
-        (
-            profile.state.as_str(),
-            profile.profile_status.as_str(),
-            profile.profile_role.as_str()
-        ),
+        (profile.state.as_str(), profile.profile_status.as_str(), profile.profile_role.as_str()),
         ("ACTIVE", "ENABLE", "LOCAL")
     );
-    assert_eq!(
-        (report.callback_count, report.max_callback_threshold),
-        (1, 4)
-    );
+    assert_eq!((report.callback_count, report.max_callback_threshold), (1, 4));
     assert!(callback.username.is_none() && callback.password.is_none());
 }
 
@@ -58,10 +44,7 @@ fn the_documented_5g_example_without_a_status_is_a_success_and_loses_its_credent
     let change = callback.result.service_plan_change.as_ref().unwrap();
     assert_eq!(change.effective_date, "2018-05-31");
     assert_eq!(change.effective_date_text, "5/31/2018 12:00:00 AM");
-    assert_eq!(
-        callback.password.as_ref().unwrap().expose_secret(),
-        "pw-planted"
-    );
+    assert_eq!(callback.password.as_ref().unwrap().expose_secret(), "pw-planted");
     assert!(
         !callback.raw_json.contains("pw-planted")
             && !format!("{callback:?}").contains("pw-planted")
@@ -91,23 +74,11 @@ fn a_fault_or_a_failed_status_is_a_failure_and_what_is_not_known_to_be_final_is_
             r#","status":"Failed","faultResponse":{"faultcode":"S.REQUEST_ONHOLD.CreditCheck"}"#,
             Outcome::Interim,
         ),
-        (
-            r#","faultResponse":{"faultcode":"S.REQUEST_CANCELLED.X"}"#,
-            Outcome::Failed,
-        ),
+        (r#","faultResponse":{"faultcode":"S.REQUEST_CANCELLED.X"}"#, Outcome::Failed),
         (r#","status":"Perhaps""#, Outcome::Interim),
-        (
-            r#","status":"SUCCESS","faultResponse":{}"#,
-            Outcome::Succeeded,
-        ),
-        (
-            r#","status":"SUCCESS","faultResponse":null"#,
-            Outcome::Succeeded,
-        ),
-        (
-            r#","deviceResponse":[{"changeServicePlanResponse":{}}]"#,
-            Outcome::Succeeded,
-        ),
+        (r#","status":"SUCCESS","faultResponse":{}"#, Outcome::Succeeded),
+        (r#","status":"SUCCESS","faultResponse":null"#, Outcome::Succeeded),
+        (r#","deviceResponse":[{"changeServicePlanResponse":{}}]"#, Outcome::Succeeded),
         (r#","deviceResponse":{}"#, Outcome::Interim),
         ("", Outcome::Interim),
     ] {
@@ -123,16 +94,10 @@ fn lenient_spellings_are_read_like_the_documented_one() {
     let callback = parse(odd);
     assert_eq!(
         callback.result.device_ids,
-        [ReportedId {
-            kind: "mdn".into(),
-            id: "5555551234".into()
-        }]
+        [ReportedId { kind: "mdn".into(), id: "5555551234".into() }]
     );
     assert_eq!(callback.result.callback_count, 2);
-    assert_eq!(
-        callback.result.service_plan_change.unwrap().effective_date,
-        "2026-01-02"
-    );
+    assert_eq!(callback.result.service_plan_change.unwrap().effective_date, "2026-01-02");
     assert!(callback.raw_json.contains(r#""comment":"kept""#));
 }
 
@@ -146,26 +111,12 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
         b"\"requestId\":\"r",
         b"{\"requestId\":\"a\"} trailing",
     ] {
-        assert!(
-            matches!(super::parse(body), Err(PayloadError::NotJson { .. })),
-            "{body:?}"
-        );
+        assert!(matches!(super::parse(body), Err(PayloadError::NotJson { .. })), "{body:?}");
     }
-    assert!(matches!(
-        super::parse(&[b'['; 200_000]),
-        Err(PayloadError::NotJson { .. })
-    ));
+    assert!(matches!(super::parse(&[b'['; 200_000]), Err(PayloadError::NotJson { .. })));
     assert_eq!(super::parse(b"[]").unwrap_err(), PayloadError::NotAnObject);
-    for body in [
-        "{}",
-        r#"{"requestId":""}"#,
-        r#"{"requestId":null}"#,
-        r#"{"requestId":"a b"}"#,
-    ] {
-        assert_eq!(
-            super::parse(body.as_bytes()).unwrap_err(),
-            PayloadError::NoRequestId
-        );
+    for body in ["{}", r#"{"requestId":""}"#, r#"{"requestId":null}"#, r#"{"requestId":"a b"}"#] {
+        assert_eq!(super::parse(body.as_bytes()).unwrap_err(), PayloadError::NoRequestId);
     }
 }
 
@@ -173,21 +124,14 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
 fn a_resend_has_the_same_digest_and_another_content_has_another() {
     let digest = |body: &str| parse(body).digest;
     let first = digest(ESIM);
+    assert_eq!(first, digest(&ESIM.replace("\"callbackCount\":1", "\"callbackCount\":\"3\"")));
     assert_eq!(
         first,
-        digest(&ESIM.replace("\"callbackCount\":1", "\"callbackCount\":\"3\""))
+        digest(
+            &ESIM.replace("{\"requestId\"", "{\"username\":\"u\",\"password\":\"p\",\"requestId\"")
+        )
     );
-    assert_eq!(
-        first,
-        digest(&ESIM.replace(
-            "{\"requestId\"",
-            "{\"username\":\"u\",\"password\":\"p\",\"requestId\""
-        ))
-    );
-    assert_eq!(
-        first,
-        digest(&ESIM.replace("\"Eid\"", "\"eID\"").replace('\n', ""))
-    );
+    assert_eq!(first, digest(&ESIM.replace("\"Eid\"", "\"eID\"").replace('\n', "")));
     let swapped = ESIM.replacen(
         r#"{"id":"89049032000001000000000000000001","kind":"Eid"},{"id":"990013907835573","kind":"Imei"}"#,
         r#"{"kind":"Imei","id":"990013907835573"},{"id":"89049032000001000000000000000001","kind":"Eid"}"#,
@@ -196,8 +140,5 @@ fn a_resend_has_the_same_digest_and_another_content_has_another() {
     assert_eq!(first, digest(&swapped));
     assert_ne!(first, digest(&ESIM.replace("SUCCESS", "Failed")));
     assert_ne!(first, digest(&ESIM.replace("139708", "139709")));
-    assert_ne!(
-        digest(r#"{"requestId":"r","x":[1,2]}"#),
-        digest(r#"{"requestId":"r","x":[2,1]}"#)
-    );
+    assert_ne!(digest(r#"{"requestId":"r","x":[1,2]}"#), digest(r#"{"requestId":"r","x":[2,1]}"#));
 }

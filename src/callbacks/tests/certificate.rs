@@ -34,10 +34,7 @@ struct Pair {
 impl Pair {
     fn new() -> Self {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        Self {
-            cert: made.cert.pem(),
-            key: made.signing_key.serialize_pem(),
-        }
+        Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
     }
 
     fn write(&self, directory: &Path) {
@@ -71,9 +68,7 @@ async fn connect(world: &CallbackHarness, pair: &Pair) -> std::io::Result<TlsStr
     .with_no_client_auth();
     let tcp = TcpStream::connect(world.address).await?;
     let name = ServerName::try_from("localhost").unwrap();
-    TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
-        .await
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 /// Sends a callback and reads the head of the response.
@@ -105,26 +100,16 @@ async fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     pair.write(directory.path());
     let world = start(directory.path()).await;
     let authority = reqwest::Certificate::from_pem(pair.cert.as_bytes()).unwrap();
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([authority])
-        .build()
-        .unwrap();
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([authority]).build().unwrap();
     let url = format!("https://localhost:{}{PROFILE}", world.address.port());
-    assert_eq!(
-        http.post(&url).body(ESIM).send().await.unwrap().status(),
-        200
-    );
+    assert_eq!(http.post(&url).body(ESIM).send().await.unwrap().status(), 200);
     assert!(world.request(PROFILE).body(ESIM).send().await.is_err());
 
     let key_file = directory.path().join("key.pem");
     fs::write(&key_file, "no key").unwrap();
     let error = ReloadingCertificate::load(directory.path().join("cert.pem"), key_file);
     let error = error.unwrap_err().to_string();
-    assert!(
-        error.contains("private key") && error.contains("key.pem"),
-        "{error}"
-    );
+    assert!(error.contains("private key") && error.contains("key.pem"), "{error}");
 }
 
 #[tokio::test]
@@ -188,10 +173,8 @@ async fn a_broken_or_mismatched_pair_keeps_the_last_certificate() {
     let (directory, old, new) = (tempfile::tempdir().unwrap(), Pair::new(), Pair::new());
     old.write(directory.path());
     let certificate = load(&directory);
-    let (cert_file, key_file) = (
-        directory.path().join("cert.pem"),
-        directory.path().join("key.pem"),
-    );
+    let (cert_file, key_file) =
+        (directory.path().join("cert.pem"), directory.path().join("key.pem"));
     let assert_old = || assert_eq!(certificate.current_chain(), [old.der()]);
     fs::write(&cert_file, "not a certificate").unwrap();
     certificate.reload();

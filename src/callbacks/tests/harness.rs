@@ -104,15 +104,7 @@ impl CallbackHarness {
         let (address, stop, served) = serve(listener).await;
         tokio::spawn(files.run(stop.clone()));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        Self {
-            address,
-            telemetry,
-            stop,
-            served,
-            journal,
-            directory,
-            http,
-        }
+        Self { address, telemetry, stop, served, journal, directory, http }
     }
 
     /// Id of this listener in the loop header.
@@ -145,8 +137,7 @@ impl CallbackHarness {
 
     /// Number of callbacks from an address that is not listed.
     pub(super) fn unlisted(&self) -> u64 {
-        self.telemetry
-            .sample("thingspace_gateway_callbacks_outside_allow_cidrs_total")
+        self.telemetry.sample("thingspace_gateway_callbacks_outside_allow_cidrs_total")
     }
 
     pub(super) fn request(&self, path: &str) -> reqwest::RequestBuilder {
@@ -189,11 +180,7 @@ impl CallbackHarness {
         drop(self.journal);
         let journal = SqliteJournal::open(&options(&self.directory)).unwrap();
         let target = WatchTarget::Request(RequestId::parse(request).unwrap());
-        journal
-            .events(target, Cursor::START, 100)
-            .await
-            .unwrap()
-            .events
+        journal.events(target, Cursor::START, 100).await.unwrap().events
     }
 }
 

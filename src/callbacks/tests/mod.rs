@@ -30,10 +30,7 @@ async fn both_documented_examples_are_on_disk_once_they_are_answered() {
     let path = "/accounts/0000123456-00001/callbacks/DeviceProfileService";
     assert_eq!(world.status(path, ESIM).await, 200);
     assert_eq!(world.status(CARRIER, five_g("user", "pw-now")).await, 200);
-    assert_eq!(
-        (world.counted("stored"), world.counted("duplicate")),
-        (2, 0)
-    );
+    assert_eq!((world.counted("stored"), world.counted("duplicate")), (2, 0));
 
     let request = "c8de7c1d-59b9-4cf3-b969-db76cb2ce509";
     let events = world.events_after_restart(request).await;
@@ -50,11 +47,9 @@ async fn a_sender_of_2_mib_sees_413_and_may_go_on_with_its_connection() {
     assert_eq!((status.as_u16(), error.as_str()), (413, "too_large"));
 
     // Without reading before all is written, as the plainest of senders does.
-    let mut request = format!(
-        "POST {CARRIER} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n",
-        large.len()
-    )
-    .into_bytes();
+    let mut request =
+        format!("POST {CARRIER} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", large.len())
+            .into_bytes();
     request.extend_from_slice(&large);
     let second = format!(
         "POST {PROFILE} HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{ESIM}",
@@ -94,11 +89,7 @@ async fn a_malformed_body_is_refused_without_echoing_it() {
 #[tokio::test]
 async fn a_callback_is_never_refused_for_its_headers() {
     let world = CallbackHarness::start(open_config()).await;
-    for content_type in [
-        "text/plain",
-        "application/xml; charset=utf-16",
-        "\"nonsense",
-    ] {
+    for content_type in ["text/plain", "application/xml; charset=utf-16", "\"nonsense"] {
         let request = world.request(PROFILE).header("content-type", content_type);
         let response = request.body(ESIM).send().await.unwrap();
         assert_eq!(response.status(), 200, "{content_type}");
@@ -121,18 +112,11 @@ async fn only_posts_to_the_four_addresses_are_taken() {
         &format!("/callbacks/{}", "s".repeat(129)),
     ] {
         let (status, error) = world.send(path, ESIM).await;
-        assert_eq!(
-            (status.as_u16(), error.as_str()),
-            (404, "not_found"),
-            "{path}"
-        );
+        assert_eq!((status.as_u16(), error.as_str()), (404, "not_found"), "{path}");
     }
     let get = format!("GET {CARRIER} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
     let answer = world.raw(get.as_bytes()).await.to_lowercase();
-    assert!(
-        answer.starts_with("http/1.1 405 ") && answer.contains("allow: post"),
-        "{answer}"
-    );
+    assert!(answer.starts_with("http/1.1 405 ") && answer.contains("allow: post"), "{answer}");
 }
 
 #[tokio::test]
@@ -196,11 +180,7 @@ async fn current_and_previous_credentials_are_accepted_and_absent_ones_only_wher
         (PROFILE, five_g("user", "pw-no"), 401),
         (PROFILE, "{\"requestId\"".to_owned(), 400),
     ] {
-        assert_eq!(
-            world.status(path, body.clone()).await,
-            status,
-            "{path} {body}"
-        );
+        assert_eq!(world.status(path, body.clone()).await, status, "{path} {body}");
     }
 }
 
@@ -245,10 +225,7 @@ async fn five_sends_of_one_callback_at_once_store_it_once() {
         world.status(PROFILE, ESIM.replace("\"callbackCount\":1", &counted))
     });
     assert_eq!(join_all(sends).await, [200; 5]);
-    assert_eq!(
-        (world.counted("stored"), world.counted("duplicate")),
-        (1, 4)
-    );
+    assert_eq!((world.counted("stored"), world.counted("duplicate")), (1, 4));
     let request = "d1f08526-5443-4054-9a29-4456490ea9f8";
     assert_eq!(world.events_after_restart(request).await.len(), 1);
 }

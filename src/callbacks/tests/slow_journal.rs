@@ -323,26 +323,17 @@ async fn a_sender_that_hangs_up_does_not_stop_the_append() {
 async fn a_callback_that_cannot_be_stored_in_time_is_refused_before_its_body_is_read() {
     for (journal, retry_after, reason) in [
         (
-            SlowJournal {
-                wait: Duration::from_millis(3_501),
-                ..SlowJournal::default()
-            },
+            SlowJournal { wait: Duration::from_millis(3_501), ..SlowJournal::default() },
             "4",
             "overloaded",
         ),
         (
-            SlowJournal {
-                wait: Duration::from_secs(3_600),
-                ..SlowJournal::default()
-            },
+            SlowJournal { wait: Duration::from_secs(3_600), ..SlowJournal::default() },
             "30",
             "overloaded",
         ),
         (
-            SlowJournal {
-                error: Some(JournalError::Overloaded),
-                ..SlowJournal::default()
-            },
+            SlowJournal { error: Some(JournalError::Overloaded), ..SlowJournal::default() },
             "1",
             "overloaded",
         ),
@@ -401,10 +392,7 @@ async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     // An idle connection does not use the grace up.
-    tokio::time::timeout(GRACE / 2, served)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(GRACE / 2, served).await.unwrap().unwrap();
     drop(idle);
     assert!(TcpStream::connect(address).await.is_err());
 }

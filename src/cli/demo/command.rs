@@ -35,20 +35,14 @@ impl DemoCommand {
     ///
     /// Exit code 1: a call failed, or a device has no result or more than one.
     pub fn run(self) -> Result<(), ExitError> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
         let report = runtime.block_on(self.run_story());
         let report = report.map_err(|error| ExitError::failure(format!("demo failed: {error}")))?;
         if !self.json {
             print_line(&report.table())?;
         }
         print_line(&serde_json::to_string(&report).map_err(ExitError::failure)?)?;
-        if report.is_complete() {
-            Ok(())
-        } else {
-            Err(ExitError::silent())
-        }
+        if report.is_complete() { Ok(()) } else { Err(ExitError::silent()) }
     }
 
     async fn run_story(&self) -> Result<DemoReport, String> {

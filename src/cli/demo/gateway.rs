@@ -33,9 +33,8 @@ pub(super) struct DemoGateway {
 impl DemoGateway {
     pub(super) async fn start() -> Result<Self, String> {
         let sources = Sources::default();
-        let sources = SETTINGS.iter().fold(sources, |sources, (key, value)| {
-            sources.with_flag(*key, *value)
-        });
+        let sources =
+            SETTINGS.iter().fold(sources, |sources, (key, value)| sources.with_flag(*key, *value));
         let loaded =
             load_and_check(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
         let telemetry =
@@ -64,8 +63,6 @@ impl DemoGateway {
     pub(super) async fn stop(self) -> Result<(), String> {
         self.shutdown.cancel();
         let stopped = self.task.await;
-        stopped
-            .map(|_outcome| ())
-            .map_err(|error| error.to_string())
+        stopped.map(|_outcome| ()).map_err(|error| error.to_string())
     }
 }

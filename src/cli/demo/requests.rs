@@ -48,10 +48,7 @@ impl ChangeRequest {
     /// Name of the method, and path template of ThingSpace's call.
     pub(super) fn names(&self) -> (&'static str, &'static str) {
         match self {
-            Self::Esim(_) => (
-                "ChangeEsimPlan",
-                "/m2m/v1/devices/profile/actions/serviceplan",
-            ),
+            Self::Esim(_) => ("ChangeEsimPlan", "/m2m/v1/devices/profile/actions/serviceplan"),
             Self::FiveGBi(_) => ("ChangeFiveGBiPlan", "/m2m/v1/devices/actions/plan"),
         }
     }
@@ -112,10 +109,7 @@ impl ChangeRequest {
                 None => format!("FF00000{number:07X}"),
             };
             proto::FiveGBiDevice {
-                device_ids: vec![proto::DeviceId {
-                    kind: "meid".into(),
-                    id,
-                }],
+                device_ids: vec![proto::DeviceId { kind: "meid".into(), id }],
                 primary_place_of_use: Some(place.clone()),
                 client_reference: format!("row-{number}"),
             }

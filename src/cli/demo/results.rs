@@ -41,9 +41,7 @@ impl Results {
 
     /// Adds a result, and shows it if it is among the first or the first failure.
     pub(super) fn add(&mut self, result: &DeviceResult, narrator: &Narrator) -> Result<(), String> {
-        let is_new = result
-            .device_index
-            .is_some_and(|index| self.devices.insert(index));
+        let is_new = result.device_index.is_some_and(|index| self.devices.insert(index));
         self.repeated += usize::from(!is_new);
         let is_failure = result.outcome() == Outcome::Failed;
         if self.stream.shown >= SHOWN && (!is_failure || self.stream.has_shown_failure) {

@@ -37,12 +37,7 @@ pub(super) async fn run(
     telemetry: Option<&Telemetry>,
     narrator: &Narrator,
 ) -> Result<DemoReport, String> {
-    let demo = Demo {
-        target,
-        devices,
-        narrator,
-        telemetry,
-    };
+    let demo = Demo { target, devices, narrator, telemetry };
     let started = Instant::now();
     let mut client = connect(target).await?;
     let mut changes = Vec::new();
@@ -56,10 +51,7 @@ pub(super) async fn run(
     let elapsed_ms = started.elapsed().as_millis();
     demo.show_duplicates().await?;
     narrator.line(&format!("All results arrived within {elapsed_ms} ms."))?;
-    Ok(DemoReport {
-        changes,
-        elapsed_ms,
-    })
+    Ok(DemoReport { changes, elapsed_ms })
 }
 
 // === impl Demo ===
@@ -74,10 +66,8 @@ impl Demo<'_> {
         let (method, _) = request.names();
         let devices = self.devices;
         let change = request.send(client).await.map_err(status)?;
-        self.narrator.line(&format!(
-            "\n{method} with {devices} devices: change {}",
-            change.change_id
-        ))?;
+        self.narrator
+            .line(&format!("\n{method} with {devices} devices: change {}", change.change_id))?;
         let half = usize::try_from(devices.div_ceil(2)).unwrap_or(usize::MAX);
         let mut results = Results::default();
         self.watch(&change.change_id, &mut results, half).await?;
@@ -86,8 +76,7 @@ impl Demo<'_> {
             results.count()
         ))?;
         while results.finished.is_none() {
-            self.watch(&change.change_id, &mut results, usize::MAX)
-                .await?;
+            self.watch(&change.change_id, &mut results, usize::MAX).await?;
         }
         let missing = usize::try_from(devices).unwrap_or(usize::MAX) - results.count();
         self.narrator.line(&format!(
@@ -149,9 +138,8 @@ impl Demo<'_> {
         if again != change_id {
             return Err(format!("a retry created another change: {again}"));
         }
-        self.narrator.line(&format!(
-            "\n{method} again with the same idempotency key: change {again}"
-        ))?;
+        self.narrator
+            .line(&format!("\n{method} again with the same idempotency key: change {again}"))?;
         let requests = "http_client_request_duration_seconds_count";
         match self.metric(requests, &format!("url_template=\"{template}\""))? {
             Some(sent) => self.narrator.line(&format!(

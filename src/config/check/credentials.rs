@@ -92,11 +92,7 @@ fn warn_about_reused_password(
     config: &Config,
     warnings: &mut Vec<String>,
 ) -> Result<(), ConfigError> {
-    let uws = load_secret(
-        config,
-        "thingspace.uws_password",
-        &config.thingspace.uws_password,
-    )?;
+    let uws = load_secret(config, "thingspace.uws_password", &config.thingspace.uws_password)?;
     let Some(uws) = uws else { return Ok(()) };
     let callbacks = &config.callbacks;
     for (key, secret) in [

@@ -42,10 +42,7 @@ fn webhook_url(config: &Config) -> Result<Option<Url>, ConfigError> {
     let Some(template) = template else {
         return Ok(None);
     };
-    let url = template
-        .expose_secret()
-        .replace("{service}", CallbackService::CARRIER);
+    let url = template.expose_secret().replace("{service}", CallbackService::CARRIER);
     let url = Url::parse(&url);
-    url.map(Some)
-        .map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))
+    url.map(Some).map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))
 }

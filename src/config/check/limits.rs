@@ -37,10 +37,7 @@ pub(super) fn check_devices(config: &Config) -> Result<(), ConfigError> {
     at_least(
         config,
         ("limits.devices", config.limits.devices),
-        (
-            "changes.max_devices_per_request",
-            usize::try_from(per_request).unwrap_or(usize::MAX),
-        ),
+        ("changes.max_devices_per_request", usize::try_from(per_request).unwrap_or(usize::MAX)),
     )
 }
 

@@ -8,31 +8,18 @@ use thingspace_settings::{Choice as _, ConfigError};
 use crate::config::{choices::RegisterPolicy, mode::Mode, settings::Config};
 
 /// Ports of callback URLs that ThingSpace calls ("Register Callback Listener").
-const PORTS: [RangeInclusive<u16>; 5] = [
-    80..=80,
-    443..=443,
-    9001..=9006,
-    50551..=50559,
-    28200..=28220,
-];
+const PORTS: [RangeInclusive<u16>; 5] =
+    [80..=80, 443..=443, 9001..=9006, 50551..=50559, 28200..=28220];
 
 pub(super) fn check_target(config: &Config) -> Result<(), ConfigError> {
     if config.callbacks.register == RegisterPolicy::Never {
         return Ok(());
     }
     if config.callbacks.public_url.is_none() {
-        return Err(missing(
-            config,
-            "callbacks.public_url",
-            "the URL to register",
-        ));
+        return Err(missing(config, "callbacks.public_url", "the URL to register"));
     }
     if config.thingspace.accounts.is_empty() {
-        return Err(missing(
-            config,
-            "thingspace.accounts",
-            "the accounts to register it for",
-        ));
+        return Err(missing(config, "thingspace.accounts", "the accounts to register it for"));
     }
     Ok(())
 }

@@ -43,9 +43,7 @@ fn with(key: &str, value: &str) -> Sources {
 }
 
 fn real() -> Sources {
-    Sources::default()
-        .with_environment(REAL)
-        .with_flag("auth.mode", "none")
+    Sources::default().with_environment(REAL).with_flag("auth.mode", "none")
 }
 
 #[test]
@@ -89,15 +87,9 @@ fn settings_that_do_not_fit_together_stop_the_start() {
     use Mode::{Sandbox, Serve, ServeSandbox};
 
     let no_credentials = error_for(&Sources::default(), Serve);
-    assert!(
-        no_credentials.starts_with("thingspace.app_key: not set"),
-        "{no_credentials}"
-    );
+    assert!(no_credentials.starts_with("thingspace.app_key: not set"), "{no_credentials}");
     let real_in_sandbox = error_for(&real(), ServeSandbox);
-    assert!(
-        real_in_sandbox.starts_with("thingspace.app_key from TSGW_"),
-        "{real_in_sandbox}"
-    );
+    assert!(real_in_sandbox.starts_with("thingspace.app_key from TSGW_"), "{real_in_sandbox}");
 
     let open_auth = Sources::default().with_environment(REAL);
     let open_listener = Sources::default()
@@ -106,21 +98,9 @@ fn settings_that_do_not_fit_together_stop_the_start() {
     for (sources, key, mode) in [
         (&open_auth, "auth.mode", Serve),
         (&open_listener, "callbacks.listen", Serve),
-        (
-            &with("thingspace.base_url", "http://127.0.0.1:1"),
-            "thingspace.base_url",
-            ServeSandbox,
-        ),
-        (
-            &with("callbacks.tls_key_file", "k"),
-            "callbacks.tls_key_file",
-            ServeSandbox,
-        ),
-        (
-            &with("grpc.max_stream_age", "30m"),
-            "grpc.max_stream_age",
-            ServeSandbox,
-        ),
+        (&with("thingspace.base_url", "http://127.0.0.1:1"), "thingspace.base_url", ServeSandbox),
+        (&with("callbacks.tls_key_file", "k"), "callbacks.tls_key_file", ServeSandbox),
+        (&with("grpc.max_stream_age", "30m"), "grpc.max_stream_age", ServeSandbox),
         (
             &Sources::default().with_environment([("TSGW_CALLBACKS__USERNAME", "u")]),
             "callbacks.username",
@@ -134,23 +114,12 @@ fn settings_that_do_not_fit_together_stop_the_start() {
     for (sources, mode) in [
         (real(), Serve),
         (open_auth.with_flag("grpc.listen", "127.0.0.1:0"), Serve),
-        (
-            open_listener
-                .clone()
-                .with_flag("callbacks.insecure", "true"),
-            Serve,
-        ),
-        (
-            open_listener.with_flag("callbacks.listen", "[::1]:9001"),
-            Serve,
-        ),
+        (open_listener.clone().with_flag("callbacks.insecure", "true"), Serve),
+        (open_listener.with_flag("callbacks.listen", "[::1]:9001"), Serve),
         (Sources::default(), ServeSandbox),
         (real(), Sandbox),
     ] {
-        assert_eq!(
-            load(&sources).check_for(mode).unwrap(),
-            Vec::<String>::new()
-        );
+        assert_eq!(load(&sources).check_for(mode).unwrap(), Vec::<String>::new());
     }
 }
 
@@ -173,10 +142,7 @@ fn the_uws_password_is_not_to_be_used_for_callbacks() {
     ]);
     let warnings = load(&sources).check_for(Mode::Serve).unwrap();
     assert_eq!(warnings.len(), 1);
-    assert!(
-        warnings[0].starts_with("callbacks.password equals"),
-        "{warnings:?}"
-    );
+    assert!(warnings[0].starts_with("callbacks.password equals"), "{warnings:?}");
 }
 
 #[test]
@@ -187,11 +153,8 @@ fn a_retention_below_close_after_is_rejected() {
             sources = sources.with_flag("changes.close_after", close_after);
         }
         for mode in [Mode::Serve, Mode::ServeSandbox] {
-            let sources = if mode == Mode::Serve {
-                sources.clone()
-            } else {
-                with("journal.retention", "6d")
-            };
+            let sources =
+                if mode == Mode::Serve { sources.clone() } else { with("journal.retention", "6d") };
             let line = error_for(&sources, mode);
             assert!(
                 line.contains("journal.retention") && line.contains("changes.close_after"),
@@ -214,21 +177,13 @@ fn shown_settings_load_to_the_same_settings() {
         .with_flag("thingspace.accounts", "0000123456-00001")
         .with_flag("auth.mode", "none");
     let shown = render_toml(&load(&sources), Mode::ServeSandbox);
-    assert!(
-        shown.contains("retention = \"90m\" # from --journal.retention"),
-        "{shown}"
-    );
-    assert!(
-        shown.contains("listen = \"127.0.0.1:0\" # default"),
-        "{shown}"
-    );
+    assert!(shown.contains("retention = \"90m\" # from --journal.retention"), "{shown}");
+    assert!(shown.contains("listen = \"127.0.0.1:0\" # default"), "{shown}");
 
     let (_dir, path) = file_with(&shown);
     let again = load(&Sources::default().with_file(path));
     let values = |text: &str| -> Vec<_> {
-        text.lines()
-            .map(|line| line.split(" # ").next().unwrap().to_owned())
-            .collect()
+        text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect()
     };
     let again = render_toml(&again, Mode::ServeSandbox);
     assert_eq!(values(&again), values(&shown));

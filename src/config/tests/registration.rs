@@ -34,15 +34,9 @@ fn an_unreachable_port_and_a_url_without_accounts_cause_warnings() {
     let port = with("callbacks.public_url", "https://callbacks.example.com:9000");
     assert!(port.contains("port 9000"), "{port}");
     let plain = with("callbacks.public_url", "http://callbacks.example.com");
-    assert!(
-        plain.contains("plain http") && !plain.contains("port"),
-        "{plain}"
-    );
+    assert!(plain.contains("plain http") && !plain.contains("port"), "{plain}");
     let alone = with("thingspace.accounts", "");
-    assert!(
-        alone.contains("no effect without thingspace.accounts"),
-        "{alone}"
-    );
+    assert!(alone.contains("no effect without thingspace.accounts"), "{alone}");
     let line = error(&with_account("0000'1"));
     assert!(line.contains("thingspace.accounts"), "{line}");
 }

@@ -1,10 +1,7 @@
 use super::*;
 
 fn secrets() -> impl Iterator<Item = &'static str> {
-    TABLE
-        .settings()
-        .filter(|s| s.file_key.is_some())
-        .map(|s| s.key)
+    TABLE.settings().filter(|s| s.file_key.is_some()).map(|s| s.key)
 }
 
 #[test]
@@ -21,10 +18,7 @@ fn no_secret_is_seen_in_debug_or_show() {
     for text in [format!("{config:?}"), format!("{sources:?}"), shown.clone()] {
         assert!(!text.contains("hush"), "{text}");
     }
-    assert_eq!(
-        shown.matches("\"<hidden>\" # from TSGW_").count(),
-        secrets().count()
-    );
+    assert_eq!(shown.matches("\"<hidden>\" # from TSGW_").count(), secrets().count());
 }
 
 #[test]

@@ -204,11 +204,8 @@ impl DeviceStates {
     pub fn counts(&self, device_count: u32) -> DeviceCounts {
         let best = self.largest_distinct_set();
         let sum = |buckets: &[Bucket], is_unmatched: bool| {
-            let buckets = || {
-                buckets
-                    .iter()
-                    .filter(move |bucket| bucket.is_unmatched == is_unmatched)
-            };
+            let buckets =
+                || buckets.iter().filter(move |bucket| bucket.is_unmatched == is_unmatched);
             let succeeded: u32 = buckets().map(|bucket| bucket.succeeded).sum();
             let failed: u32 = buckets().map(|bucket| bucket.failed).sum();
             (succeeded, failed)
@@ -216,10 +213,7 @@ impl DeviceStates {
         // A matched device always counts, even if the largest distinct set does not contain it.
         let (succeeded, failed) = sum(&self.0, false);
         let (unmatched_succeeded, unmatched_failed) = sum(&best, true);
-        let size: u32 = best
-            .iter()
-            .map(|bucket| bucket.succeeded + bucket.failed)
-            .sum();
+        let size: u32 = best.iter().map(|bucket| bucket.succeeded + bucket.failed).sum();
         // Results beyond the number of devices belong to other requests. Failures count first.
         let remaining = size.min(device_count).saturating_sub(succeeded + failed);
         let unmatched_failed = unmatched_failed.min(remaining);
@@ -235,12 +229,8 @@ impl DeviceStates {
     ///
     /// Its size never decreases when results are added, so the order of the results does not matter.
     fn largest_distinct_set(&self) -> Vec<Bucket> {
-        let unmatched: Vec<Bucket> = self
-            .0
-            .iter()
-            .filter(|bucket| bucket.is_unmatched)
-            .copied()
-            .collect();
+        let unmatched: Vec<Bucket> =
+            self.0.iter().filter(|bucket| bucket.is_unmatched).copied().collect();
         let all = 1_usize << unmatched.len().min(MAX_UNMATCHED_BUCKETS);
         let mut best: (u32, Vec<Bucket>) = (0, Vec::new());
         for chosen in 0..all {
@@ -251,22 +241,14 @@ impl DeviceStates {
                 .map(|(_, bucket)| *bucket)
                 .collect();
             let differs = |bucket: &Bucket| {
-                distinct
-                    .iter()
-                    .all(|other| bucket.kind_mask & other.kind_mask != 0)
+                distinct.iter().all(|other| bucket.kind_mask & other.kind_mask != 0)
             };
             if !distinct.iter().all(differs) {
                 continue;
             }
-            let devices = self
-                .0
-                .iter()
-                .filter(|bucket| !bucket.is_unmatched && differs(bucket));
+            let devices = self.0.iter().filter(|bucket| !bucket.is_unmatched && differs(bucket));
             let distinct: Vec<Bucket> = devices.copied().chain(distinct.iter().copied()).collect();
-            let size = distinct
-                .iter()
-                .map(|bucket| bucket.succeeded + bucket.failed)
-                .sum();
+            let size = distinct.iter().map(|bucket| bucket.succeeded + bucket.failed).sum();
             if size > best.0 {
                 best = (size, distinct);
             }
@@ -294,20 +276,12 @@ impl DeviceStates {
         let at = match self.0.binary_search_by_key(&(is_unmatched, kind_mask), key) {
             Ok(at) => at,
             Err(at) => {
-                let bucket = Bucket {
-                    is_unmatched,
-                    kind_mask,
-                    succeeded: 0,
-                    failed: 0,
-                };
+                let bucket = Bucket { is_unmatched, kind_mask, succeeded: 0, failed: 0 };
                 self.0.insert(at, bucket);
                 at
             }
         };
-        #[allow(
-            clippy::indexing_slicing,
-            reason = "found or inserted at this index above"
-        )]
+        #[allow(clippy::indexing_slicing, reason = "found or inserted at this index above")]
         let bucket = &mut self.0[at];
         match outcome {
             Outcome::Succeeded => &mut bucket.succeeded,

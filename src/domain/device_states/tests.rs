@@ -45,8 +45,7 @@ impl DeviceStateStore for InMemoryStore {
     }
 
     fn merge(&mut self, unmatched: i64, into: DeviceRef) -> Result<(), Infallible> {
-        self.states
-            .remove(&number(DeviceRef::UnmatchedResult(unmatched)));
+        self.states.remove(&number(DeviceRef::UnmatchedResult(unmatched)));
         for owner in self
             .owners
             .values_mut()
@@ -100,10 +99,8 @@ fn record(
         .collect();
     let mut book = InMemoryStore::default();
     for (index, id) in sent.iter().enumerate() {
-        let answer = DeviceState {
-            kind_mask: MatchKey::from_id(id).kind_bit(),
-            ..DeviceState::default()
-        };
+        let answer =
+            DeviceState { kind_mask: MatchKey::from_id(id).kind_bit(), ..DeviceState::default() };
         book.states.insert(index as i64, answer);
     }
     let mut tally = DeviceStates::default();
@@ -114,10 +111,7 @@ fn record(
             .iter()
             .map(|kind| {
                 let (kind, id) = &fleet[report.device][*kind];
-                ReportedId {
-                    kind: (*kind).to_owned(),
-                    id: id.clone(),
-                }
+                ReportedId { kind: (*kind).to_owned(), id: id.clone() }
             })
             .collect();
         let (matched, _) = find_device(IdentifyingKinds::All, count, &named, |key| {
@@ -131,13 +125,9 @@ fn record(
         })
         .unwrap();
         let keys: Vec<MatchKey> = named.iter().filter_map(MatchKey::from_reported).collect();
-        let verdict = (report.outcome != Outcome::Interim).then_some(ResultPrecedence {
-            source: report.source,
-            outcome: report.outcome,
-        });
-        tally
-            .record(&mut book, &keys, matched, verdict, number as i64)
-            .unwrap();
+        let verdict = (report.outcome != Outcome::Interim)
+            .then_some(ResultPrecedence { source: report.source, outcome: report.outcome });
+        tally.record(&mut book, &keys, matched, verdict, number as i64).unwrap();
         let counts = tally.counts(count);
         assert!(counts.succeeded + counts.failed <= count);
         complete |= counts.succeeded + counts.failed == count;
@@ -149,11 +139,7 @@ fn reports(devices: usize) -> impl Strategy<Value = Vec<TestResult>> {
     let report = (
         0..devices,
         proptest::sample::subsequence(vec![0_usize, 1, 2, 3], 1..=4),
-        prop_oneof![
-            Just(Outcome::Succeeded),
-            Just(Outcome::Failed),
-            Just(Outcome::Interim)
-        ],
+        prop_oneof![Just(Outcome::Succeeded), Just(Outcome::Failed), Just(Outcome::Interim)],
         prop_oneof![
             Just(ResultSource::Callback),
             Just(ResultSource::Reconciled),
@@ -232,12 +218,7 @@ proptest! {
 }
 
 fn report(device: usize, named: &[usize], outcome: Outcome) -> TestResult {
-    TestResult {
-        device,
-        named: named.to_vec(),
-        outcome,
-        source: ResultSource::Callback,
-    }
+    TestResult { device, named: named.to_vec(), outcome, source: ResultSource::Callback }
 }
 
 #[test]
@@ -249,11 +230,7 @@ fn devices_sent_by_meid_and_all_answered_by_mdn_are_all_counted() {
         report(1, &[1], Outcome::Failed),
         report(2, &[1], Outcome::Succeeded),
     ];
-    let counts = DeviceCounts {
-        succeeded: 2,
-        failed: 1,
-        unmatched: 3,
-    };
+    let counts = DeviceCounts { succeeded: 2, failed: 1, unmatched: 3 };
     assert_eq!(run(&[0, 0, 0], &fleet, &answers), (counts, true));
 }
 
@@ -261,36 +238,19 @@ fn devices_sent_by_meid_and_all_answered_by_mdn_are_all_counted() {
 fn an_unmatched_result_that_may_belong_to_a_counted_device_does_not_count() {
     let fleet: Vec<Device> = (0..2).map(device).collect();
     // The first is known by its MEID alone, so the MDN may be its own.
-    let answers = [
-        report(0, &[0], Outcome::Succeeded),
-        report(0, &[1], Outcome::Failed),
-    ];
-    let counts = DeviceCounts {
-        succeeded: 1,
-        failed: 0,
-        unmatched: 0,
-    };
+    let answers = [report(0, &[0], Outcome::Succeeded), report(0, &[1], Outcome::Failed)];
+    let counts = DeviceCounts { succeeded: 1, failed: 0, unmatched: 0 };
     assert_eq!(run(&[0, 0], &fleet, &answers), (counts, false));
     // Once the first device has another MDN, the unmatched result must be the second device.
-    let answers = [
-        report(0, &[0, 1], Outcome::Succeeded),
-        report(1, &[1], Outcome::Failed),
-    ];
-    let counts = DeviceCounts {
-        succeeded: 1,
-        failed: 1,
-        unmatched: 1,
-    };
+    let answers = [report(0, &[0, 1], Outcome::Succeeded), report(1, &[1], Outcome::Failed)];
+    let counts = DeviceCounts { succeeded: 1, failed: 1, unmatched: 1 };
     assert_eq!(run(&[0, 0], &fleet, &answers), (counts, true));
 }
 
 #[test]
 fn identifiers_known_to_belong_to_different_devices_are_not_merged() {
     let fleet: Vec<Device> = (0..2).map(device).collect();
-    let answers = [
-        report(0, &[0, 1], Outcome::Succeeded),
-        report(1, &[1], Outcome::Failed),
-    ];
+    let answers = [report(0, &[0, 1], Outcome::Succeeded), report(1, &[1], Outcome::Failed)];
     let (mut tally, mut book, _) = record(&[0, 0], &fleet, &answers);
     let key = |number: usize, kind: usize| {
         let (kind, id) = &fleet[number][kind];
@@ -298,22 +258,11 @@ fn identifiers_known_to_belong_to_different_devices_are_not_merged() {
     };
     let before = tally.clone();
     // The first has a number of its own; and what it has is not the second's.
-    for (keys, device) in [
-        (vec![key(0, 0), key(1, 1)], 0),
-        (vec![key(1, 0), key(0, 1)], 1),
-    ] {
+    for (keys, device) in [(vec![key(0, 0), key(1, 1)], 0), (vec![key(1, 0), key(0, 1)], 1)] {
         assert!(!tally.try_merge(&mut book, &keys, device).unwrap());
         assert_eq!(tally, before);
     }
-    assert!(
-        tally
-            .try_merge(&mut book, &[key(1, 1), key(1, 0)], 1)
-            .unwrap()
-    );
-    let counts = DeviceCounts {
-        succeeded: 1,
-        failed: 1,
-        unmatched: 0,
-    };
+    assert!(tally.try_merge(&mut book, &[key(1, 1), key(1, 0)], 1).unwrap());
+    let counts = DeviceCounts { succeeded: 1, failed: 1, unmatched: 0 };
     assert_eq!(tally.counts(2), counts);
 }

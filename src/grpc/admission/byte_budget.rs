@@ -51,10 +51,7 @@ impl ByteBudgetPool {
     pub(in crate::grpc) fn budget(&self, length: usize, is_compressed: bool) -> ByteBudget {
         let is_small = length <= SMALL_MESSAGE_BYTES && !is_compressed;
         let pool = if is_small { &self.small } else { &self.large };
-        ByteBudget {
-            pool: Arc::clone(pool),
-            permit: None,
-        }
+        ByteBudget { pool: Arc::clone(pool), permit: None }
     }
 }
 
@@ -62,10 +59,7 @@ impl ByteBudget {
     /// Reserves bytes up to `total`. Fails at once if the pool is exhausted: messages that hold bytes and wait for
     /// more would deadlock.
     pub(in crate::grpc) fn grow_to(&mut self, total: usize) -> Result<(), ApiError> {
-        let held = self
-            .permit
-            .as_ref()
-            .map_or(0, OwnedSemaphorePermit::num_permits);
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let missing = u32::try_from(total.saturating_sub(held)).unwrap_or(u32::MAX);
         let Ok(more) = Arc::clone(&self.pool).try_acquire_many_owned(missing) else {
             let message = "too many message bytes in flight (limits.message_bytes); retry later";
@@ -84,35 +78,4 @@ impl ByteBudget {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: usize = 1024 * 1024;
-
-    #[test]
-    fn small_messages_have_their_own_pool_and_total_bytes_are_bounded() {
-        let pool = ByteBudgetPool::new(32 * MIB, 16 * MIB);
-        let mut large = pool.budget(16 * MIB, false);
-        large.grow_to(16 * MIB).unwrap();
-        assert!(pool.budget(2 * MIB, false).grow_to(1).is_err());
-        assert!(pool.budget(10, true).grow_to(1).is_err());
-        let mut small = Vec::new();
-        for _ in 0..16 {
-            let mut one = pool.budget(MIB, false);
-            one.grow_to(MIB).unwrap();
-            small.push(one);
-        }
-        assert!(pool.budget(1, false).grow_to(1).is_err());
-    }
-
-    #[test]
-    fn a_message_that_holds_bytes_does_not_wait_for_more() {
-        let pool = ByteBudgetPool::new(MIB, MIB);
-        let (mut one, mut other) = (pool.budget(MIB, false), pool.budget(MIB, false));
-        one.grow_to(MIB - 10).unwrap();
-        other.grow_to(10).unwrap();
-        assert!(other.grow_to(11).is_err());
-        drop(other);
-        one.grow_to(MIB).unwrap();
-    }
-}
+mod tests;

@@ -126,11 +126,9 @@ impl AdmissionControl {
         next: Next,
     ) -> Result<Response, ApiError> {
         let (limit, max_bytes, part_timeout) = match class {
-            MethodClass::Health => (
-                &self.health_checks,
-                MAX_HEALTH_CHECK_MESSAGE,
-                HEALTH_CHECK_TIMEOUT,
-            ),
+            MethodClass::Health => {
+                (&self.health_checks, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT)
+            }
             MethodClass::Read => (&self.reads, MAX_SMALL_MESSAGE, PART_TIMEOUT),
             MethodClass::Watch | MethodClass::Reflection | MethodClass::Change(_) => {
                 (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
@@ -146,11 +144,7 @@ impl AdmissionControl {
             // A stream of requests. tonic limits the size of each.
             MethodClass::Reflection => request,
             _ => {
-                let limits = MessageLimits {
-                    max_bytes,
-                    part_timeout,
-                    pool: None,
-                };
+                let limits = MessageLimits { max_bytes, part_timeout, pool: None };
                 read_message(request, limits).await?.0
             }
         };

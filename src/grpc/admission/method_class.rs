@@ -34,60 +34,28 @@ const DEVICES_FIELD: u32 = 5;
 /// The RPCs that are not operations. A test compares this table and the registry of operations with the
 /// protos: an RPC without a class fails it.
 const METHODS: &[(&str, MethodClass)] = &[
-    (
-        "thingspace.gateway.v1.GatewayService/GetChange",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/ListChanges",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/ListDevices",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/ListDeviceResults",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/ListServicePlans",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/GetServerInfo",
-        MethodClass::Read,
-    ),
-    (
-        "thingspace.gateway.v1.GatewayService/WatchRequest",
-        MethodClass::Watch,
-    ),
+    ("thingspace.gateway.v1.GatewayService/GetChange", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/ListChanges", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/ListDevices", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/ListDeviceResults", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/ListServicePlans", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/GetServerInfo", MethodClass::Read),
+    ("thingspace.gateway.v1.GatewayService/WatchRequest", MethodClass::Watch),
     ("grpc.health.v1.Health/Check", MethodClass::Health),
     ("grpc.health.v1.Health/List", MethodClass::Health),
     ("grpc.health.v1.Health/Watch", MethodClass::Watch),
-    (
-        "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-        MethodClass::Reflection,
-    ),
-    (
-        "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        MethodClass::Reflection,
-    ),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", MethodClass::Reflection),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodClass::Reflection),
 ];
 
 /// Returns every served RPC as `package.Service/Method`, with its class.
 pub(in crate::grpc) fn methods() -> impl Iterator<Item = (String, MethodClass)> {
     let changes = operations::all().map(|info| {
-        let fields = DeviceFields {
-            devices: DEVICES_FIELD,
-            device_ids: info.device_ids_field,
-        };
+        let fields = DeviceFields { devices: DEVICES_FIELD, device_ids: info.device_ids_field };
         let name = format!("thingspace.gateway.v1.GatewayService/{}", info.rpc);
         (name, MethodClass::Change(fields))
     });
-    let others = METHODS
-        .iter()
-        .map(|(name, class)| ((*name).to_owned(), *class));
+    let others = METHODS.iter().map(|(name, class)| ((*name).to_owned(), *class));
     changes.chain(others)
 }
 
@@ -106,59 +74,4 @@ pub(in crate::grpc) fn is_change(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use prost::Message;
-    use prost_types::{DescriptorProto, FileDescriptorSet};
-
-    use super::*;
-    use crate::proto;
-
-    fn field(message: &DescriptorProto, name: &str) -> Option<u32> {
-        let field = message.field.iter().find(|field| field.name() == name)?;
-        Some(field.number().try_into().unwrap())
-    }
-
-    /// The numbers of the fields of a change request.
-    fn device_fields(messages: &HashMap<String, &DescriptorProto>, request: &str) -> DeviceFields {
-        let request = messages[request];
-        let devices = request.field.iter().find(|field| field.name() == "devices");
-        DeviceFields {
-            devices: field(request, "devices").unwrap(),
-            device_ids: field(messages[devices.unwrap().type_name()], "device_ids"),
-        }
-    }
-
-    #[test]
-    fn every_rpc_of_the_protos_has_the_class_of_its_kind() {
-        let files = FileDescriptorSet::decode(proto::FILE_DESCRIPTOR_SET).unwrap();
-        let mut messages = HashMap::new();
-        for file in &files.file {
-            for message in &file.message_type {
-                let name = format!(".{}.{}", file.package(), message.name());
-                messages.insert(name, message);
-            }
-        }
-        let mut paths = Vec::new();
-        for file in &files.file {
-            for service in &file.service {
-                for method in &service.method {
-                    let path = format!("/{}.{}/{}", file.package(), service.name(), method.name());
-                    let is_change = method.name().starts_with("Change");
-                    let expected = match (method.server_streaming(), service.name()) {
-                        (true, _) => MethodClass::Watch,
-                        (false, "Health") => MethodClass::Health,
-                        (false, _) if is_change => {
-                            MethodClass::Change(device_fields(&messages, method.input_type()))
-                        }
-                        (false, _) => MethodClass::Read,
-                    };
-                    assert_eq!(MethodClass::from_path(&path), Some(expected), "{path}");
-                    paths.push(path);
-                }
-            }
-        }
-        // tonic-reflection has its own descriptors.
-        let listed = methods().filter(|(_, class)| *class != MethodClass::Reflection);
-        assert_eq!(listed.count(), paths.len());
-    }
-}
+mod tests;

@@ -80,17 +80,14 @@ impl ApiError {
     }
 
     pub(in crate::grpc) fn invalid_fields(violations: Vec<Violation>) -> Self {
-        let first = violations.first().map_or_else(String::new, |first| {
-            format!("{} {}", first.field, first.description)
-        });
+        let first = violations
+            .first()
+            .map_or_else(String::new, |first| format!("{} {}", first.field, first.description));
         let message = match violations.len() {
             0 | 1 => first,
             count => format!("{first} (and {} more)", count - 1),
         };
-        Self {
-            violations,
-            ..Self::new(ErrorReason::FieldInvalid, message)
-        }
+        Self { violations, ..Self::new(ErrorReason::FieldInvalid, message) }
     }
 
     pub(in crate::grpc) fn invalid_field(
@@ -148,11 +145,8 @@ impl ApiError {
     /// Converts the error into a status of bounded size.
     pub(in crate::grpc) fn into_status(self) -> Status {
         let advice = self.reason.retry_advice();
-        let mut metadata: HashMap<String, String> = self
-            .metadata
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+        let mut metadata: HashMap<String, String> =
+            self.metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         metadata.insert("retry".into(), advice.as_str().into());
         match self.executed {
             Some(Executed::No) => metadata.insert("executed".into(), "NO".into()),
@@ -195,18 +189,14 @@ impl ApiError {
         let mut status = Status::with_error_details(self.code, message, details);
         if let Some(delay) = retry_after {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-            status
-                .metadata_mut()
-                .insert(RETRY_PUSHBACK_HEADER, millis.into());
+            status.metadata_mut().insert(RETRY_PUSHBACK_HEADER, millis.into());
         }
         status
     }
 
     /// Converts the error into a response without a body.
     pub(in crate::grpc) fn into_response(self) -> Response {
-        self.into_status()
-            .into_http::<Body>()
-            .map(axum::body::Body::new)
+        self.into_status().into_http::<Body>().map(axum::body::Body::new)
     }
 }
 

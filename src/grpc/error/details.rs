@@ -31,8 +31,6 @@ pub(super) fn truncate_violations(violations: Vec<Violation>) -> Vec<FieldViolat
 
 /// Truncates a text to at most `bytes`, between two characters.
 pub(super) fn truncate(text: &str, bytes: usize) -> String {
-    let end = (0..=bytes.min(text.len()))
-        .rev()
-        .find(|end| text.is_char_boundary(*end));
+    let end = (0..=bytes.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
 }

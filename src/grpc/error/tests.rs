@@ -20,10 +20,7 @@ pub(super) fn reasons() -> impl Iterator<Item = ErrorReason> {
 
 fn trailer_bytes(status: &Status) -> usize {
     let headers = status.clone().into_http::<()>().into_parts().0.headers;
-    headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 32)
-        .sum()
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }
 
 #[test]
@@ -32,20 +29,14 @@ fn every_reason_has_one_error_info_and_its_retry_delay() {
         let status = ApiError::new(reason, "message").into_status();
         assert_eq!(status.code(), reason.code());
         let info = status.get_details_error_info().unwrap();
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            (reason.name(), DOMAIN)
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (reason.name(), DOMAIN));
         assert_eq!(info.metadata["retry"], reason.retry_advice().as_str());
         let retry_info = status.get_details_retry_info();
         let pushback = status.metadata().get(RETRY_PUSHBACK_HEADER);
         match reason.retry_advice() {
             RetryAdvice::Later(wait) => {
                 assert_eq!(retry_info.unwrap().retry_delay, Some(wait));
-                assert_eq!(
-                    pushback.unwrap().to_str().unwrap(),
-                    wait.as_millis().to_string()
-                );
+                assert_eq!(pushback.unwrap().to_str().unwrap(), wait.as_millis().to_string());
             }
             RetryAdvice::Now | RetryAdvice::Never => {
                 assert!(retry_info.is_none() && pushback.is_none())
@@ -63,17 +54,11 @@ fn nine_thousand_violations_and_long_texts_stay_below_eight_thousand_bytes() {
             reason: FieldReason::Character,
         })
         .collect();
-    let status = ApiError::invalid_fields(violations)
-        .with_executed(Executed::No)
-        .into_status();
+    let status = ApiError::invalid_fields(violations).with_executed(Executed::No).into_status();
     assert!(trailer_bytes(&status) < 8_000, "{}", trailer_bytes(&status));
     let info = status.get_details_error_info().unwrap();
     assert_eq!(info.metadata["violations_total"], "9000");
-    let listed = status
-        .get_details_bad_request()
-        .unwrap()
-        .field_violations
-        .len();
+    let listed = status.get_details_bad_request().unwrap().field_violations.len();
     assert_eq!(info.metadata["violations_listed"], listed.to_string());
     assert!(listed > 20 && status.message().ends_with("(and 8999 more)"));
 

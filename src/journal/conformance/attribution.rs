@@ -6,19 +6,13 @@ use crate::domain::identifier::DeviceId;
 /// Creates a change that was sent at 11 and got no response.
 async fn create_unknown_change(journal: &dyn Journal, request: &ChangeRequest) -> ChangeId {
     let id = dispatched_at(journal, request, 10).await;
-    journal
-        .apply_transition(id, Transition::MarkOutcomeUnknown, at(13))
-        .await
-        .unwrap();
+    journal.apply_transition(id, Transition::MarkOutcomeUnknown, at(13)).await.unwrap();
     id
 }
 
 async fn store_successes(journal: &dyn Journal, request: &str, devices: &[usize], seconds: i64) {
     for device in devices {
-        journal
-            .store_callback(received(success(request, *device), seconds))
-            .await
-            .unwrap();
+        journal.store_callback(received(success(request, *device), seconds)).await.unwrap();
     }
 }
 
@@ -46,10 +40,7 @@ async fn attribute(journal: &dyn Journal, request: &str) -> Attribution {
 }
 
 fn listed(devices: &[usize]) -> Option<Vec<Vec<ReportedId>>> {
-    let id = |number: &usize| ReportedId {
-        kind: "iccid".into(),
-        id: iccid(*number),
-    };
+    let id = |number: &usize| ReportedId { kind: "iccid".into(), id: iccid(*number) };
     Some(devices.iter().map(|number| vec![id(number)]).collect())
 }
 
@@ -59,18 +50,12 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
     let journal = engine.open().await;
     let id = create_unknown_change(&*journal, &esim("k", 0..3)).await;
     store_successes(&*journal, "r", &[2, 0], 20).await;
-    assert!(matches!(
-        attribute(&*journal, "r").await,
-        Attribution::Part { .. }
-    ));
+    assert!(matches!(attribute(&*journal, "r").await, Attribution::Part { .. }));
     store_successes(&*journal, "r", &[1], 21).await;
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
     };
-    assert_eq!(
-        (change.change_id, change.state),
-        (id, ChangeState::Finished)
-    );
+    assert_eq!((change.change_id, change.state), (id, ChangeState::Finished));
     let events = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
         format_events(&events),
@@ -112,26 +97,15 @@ pub(in crate::journal) async fn insufficient_evidence_attributes_nothing(engine:
     at_path("service", 10, "CarrierService", "0000123456-00001").await;
     at_path("account", 10, "DeviceProfileService", "0000999999-00001").await;
     for request in ["superset", "earlier", "other", "service", "account"] {
-        assert_eq!(
-            attribute(&*journal, request).await,
-            Attribution::Unproven,
-            "{request}"
-        );
+        assert_eq!(attribute(&*journal, request).await, Attribution::Unproven, "{request}");
     }
     // An eSIM profile's result for a 5G device.
     let profile = r#"{"requestId":"profile","deviceIds":[{"id":"A100003685E561","kind":"meid"}],
         "deviceResponse":{"deviceProfileResponse":{"state":"ACTIVE"}},"status":"SUCCESS"}"#;
-    journal
-        .store_callback(received(parse(profile), 20))
-        .await
-        .unwrap();
+    journal.store_callback(received(parse(profile), 20)).await.unwrap();
     assert_eq!(attribute(&*journal, "profile").await, Attribution::Unproven);
     for id in [id, one, five] {
-        let change = journal
-            .change(ChangeSelector::Id(id))
-            .await
-            .unwrap()
-            .unwrap();
+        let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
         assert_eq!(change.state, ChangeState::OutcomeUnknown);
     }
     journal.close().await;
@@ -149,20 +123,14 @@ pub(in crate::journal) async fn a_request_that_fits_two_changes_is_attributed_to
     let second = dispatched_at(&*journal, &other, 10).await;
     let both = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"},
         {"id":"5551234567","kind":"mdn"}],"status":"Success"}"#;
-    journal
-        .store_callback(received(parse(both), 20))
-        .await
-        .unwrap();
+    journal.store_callback(received(parse(both), 20)).await.unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
     // The second change has its own response now: one is left.
     let accept = Transition::Accept {
         request_id: RequestId::parse("its-own").unwrap(),
         evidence: String::new(),
     };
-    journal
-        .apply_transition(second, accept, at(30))
-        .await
-        .unwrap();
+    journal.apply_transition(second, accept, at(30)).await.unwrap();
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
     };
@@ -185,33 +153,19 @@ pub(in crate::journal) async fn a_device_list_proves_attribution_only_if_it_is_c
     store_successes(&*journal, "r", &[0, 2], 21).await;
     for devices in [&[][..], &[1], &[0, 2]] {
         let attribution = attribute_with(&*journal, "r", listed(devices)).await;
-        assert!(
-            matches!(attribution, Attribution::Part { .. }),
-            "{devices:?}"
-        );
+        assert!(matches!(attribution, Attribution::Part { .. }), "{devices:?}");
     }
     let attribution = attribute_with(&*journal, "r", listed(&[2, 1, 0])).await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (change.state, change.counts.succeeded),
-        (ChangeState::Finished, 3)
-    );
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+    assert_eq!((change.state, change.counts.succeeded), (ChangeState::Finished, 3));
 
     // With a complete list, a part of the callbacks is enough.
     let id = create_unknown_change(&*journal, &esim("other", 10..13)).await;
     store_successes(&*journal, "part", &[11], 20).await;
     let attribution = attribute_with(&*journal, "part", listed(&[12, 11, 10])).await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
     assert_eq!(change.state, ChangeState::Accepted);
     assert_eq!((change.counts.succeeded, change.pending_count()), (1, 2));
     journal.close().await;
@@ -226,25 +180,16 @@ pub(in crate::journal) async fn a_result_that_arrives_after_the_check_prevents_a
     let attribute = |last_result| journal.attribute(request.clone(), None, last_result, at(50));
     store_successes(&*journal, "r", &[0, 1], 20).await;
     let check = attribute(None).await.unwrap();
-    let Attribution::Whole { last_result, .. } = check else {
-        panic!("{check:?}")
-    };
+    let Attribution::Whole { last_result, .. } = check else { panic!("{check:?}") };
     let again = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
     journal.store_callback(received(again, 20)).await.unwrap();
     let rejected = attribute(Some(last_result)).await.unwrap();
-    let Attribution::Whole {
-        last_result: newer, ..
-    } = rejected
-    else {
-        panic!("{rejected:?}")
-    };
+    let Attribution::Whole { last_result: newer, .. } = rejected else { panic!("{rejected:?}") };
     assert!(newer > last_result);
     let attributed = attribute(Some(newer)).await.unwrap();
-    let Attribution::Attributed(change) = attributed else {
-        panic!("{attributed:?}")
-    };
+    let Attribution::Attributed(change) = attributed else { panic!("{attributed:?}") };
     assert_eq!(change.change_id, id);
     journal.close().await;
 }
@@ -270,17 +215,11 @@ pub(in crate::journal) async fn results_and_dispatches_are_ordered_by_position_n
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert_eq!(requests, [RequestId::parse("between").unwrap()]);
     let not_sent = Transition::MarkNotSent(not_sent());
-    journal
-        .apply_transition(id, not_sent, at(12))
-        .await
-        .unwrap();
+    journal.apply_transition(id, not_sent, at(12)).await.unwrap();
     let again = intent(&*journal, &request, at(13));
     journal.claim(again).await.unwrap();
     for transition in [dispatch(), Transition::MarkOutcomeUnknown] {
-        journal
-            .apply_transition(id, transition, at(14))
-            .await
-            .unwrap();
+        journal.apply_transition(id, transition, at(14)).await.unwrap();
     }
     let requests = journal.unattributed_requests(id, 10).await.unwrap();
     assert!(requests.is_empty(), "{requests:?}");
@@ -304,19 +243,10 @@ pub(in crate::journal) async fn unattributed_requests_are_listed_and_waiting_cha
     let found = journal.unattributed_requests(mine, 1).await.unwrap();
     assert_eq!(found, [request("new")]);
     let unknown = create_unknown_change(&*journal, &esim("lost", 20..21)).await;
-    let waiting = journal
-        .due_changes(ChangeState::OutcomeUnknown, at(14), at(14))
-        .await
-        .unwrap();
+    let waiting = journal.due_changes(ChangeState::OutcomeUnknown, at(14), at(14)).await.unwrap();
     assert_eq!(waiting.due, [unknown]);
-    let closed = journal
-        .apply_transition(unknown, Transition::Close, at(60))
-        .await
-        .unwrap();
-    assert_eq!(
-        (closed.state, closed.pending_count()),
-        (ChangeState::Closed, 1)
-    );
+    let closed = journal.apply_transition(unknown, Transition::Close, at(60)).await.unwrap();
+    assert_eq!((closed.state, closed.pending_count()), (ChangeState::Closed, 1));
     journal.close().await;
 }
 
@@ -334,10 +264,7 @@ pub(in crate::journal) async fn a_closed_change_is_a_rival_until_it_is_trimmed(
             devices.iter().map(|device| first_device + device).collect()
         };
         let first = create_unknown_change(&*journal, &esim(key, shift(closed))).await;
-        journal
-            .apply_transition(first, Transition::Close, at(14))
-            .await
-            .unwrap();
+        journal.apply_transition(first, Transition::Close, at(14)).await.unwrap();
         let own = shift(&[0, 1]);
         let second =
             create_unknown_change(&*journal, &esim(&format!("{key}-again"), own.clone())).await;
@@ -369,21 +296,13 @@ pub(in crate::journal) async fn a_late_callback_of_a_closed_change_is_not_attrib
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let closed = create_unknown_change(
-        &*journal,
-        &five_g("closed", &["A100003685E561", "A100003685E562"]),
-    )
-    .await;
-    journal
-        .apply_transition(closed, Transition::Close, at(14))
-        .await
-        .unwrap();
+    let closed =
+        create_unknown_change(&*journal, &five_g("closed", &["A100003685E561", "A100003685E562"]))
+            .await;
+    journal.apply_transition(closed, Transition::Close, at(14)).await.unwrap();
     create_unknown_change(&*journal, &five_g("lost", &["A100003685E561"])).await;
     let late = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"}],"status":"Success"}"#;
-    journal
-        .store_callback(received(parse(late), 20))
-        .await
-        .unwrap();
+    journal.store_callback(received(parse(late), 20)).await.unwrap();
     assert_eq!(attribute(&*journal, "r").await, Attribution::Unproven);
     journal.close().await;
 }
@@ -394,10 +313,7 @@ pub(in crate::journal) async fn a_closed_change_that_has_a_request_of_its_own_is
     let journal = engine.open().await;
     let closed = accepted(&*journal, &esim("closed", 0..2), "its-own").await;
     for transition in [Transition::MarkOverdue, Transition::Close] {
-        journal
-            .apply_transition(closed, transition, at(14))
-            .await
-            .unwrap();
+        journal.apply_transition(closed, transition, at(14)).await.unwrap();
     }
     let id = create_unknown_change(&*journal, &esim("lost", 0..1)).await;
     store_successes(&*journal, "r", &[0], 20).await;
@@ -416,10 +332,7 @@ pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_n
     for (key, closed) in [("a", vec![0, 9]), ("b", vec![10])] {
         let (own, other) = (closed[0], closed[0] + 1);
         let first = create_unknown_change(&*journal, &esim(key, closed)).await;
-        journal
-            .apply_transition(first, Transition::Close, at(14))
-            .await
-            .unwrap();
+        journal.apply_transition(first, Transition::Close, at(14)).await.unwrap();
         let second =
             create_unknown_change(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
         store_successes(&*journal, key, &[own], 20).await;
@@ -430,9 +343,7 @@ pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_n
         let attribution = attribute_with(&*journal, key, listed(&[own])).await;
         assert!(!matches!(attribution, Attribution::Attributed(_)));
         let attribution = attribute_with(&*journal, key, listed(&[own, other])).await;
-        let Attribution::Attributed(change) = attribution else {
-            panic!("not attributed")
-        };
+        let Attribution::Attributed(change) = attribution else { panic!("not attributed") };
         assert_eq!(change.change_id, second);
     }
     journal.close().await;
@@ -447,9 +358,7 @@ pub(in crate::journal) async fn a_change_that_was_sent_with_other_kinds_of_ident
         create_unknown_change(&*journal, &five_g_by("mdn", "by-mdn", &["5550000001"])).await;
     let by_meid = create_unknown_change(&*journal, &five_g("by-meid", &["A1000000000001"])).await;
     let called_back = |request: &str, ids: &str| {
-        parse(&format!(
-            r#"{{"requestId":"{request}","deviceIds":[{ids}],"status":"Success"}}"#
-        ))
+        parse(&format!(r#"{{"requestId":"{request}","deviceIds":[{ids}],"status":"Success"}}"#))
     };
     let mdn = r#"{"id":"5550000001","kind":"mdn"}"#;
     let meid = r#"{"id":"A1000000000002","kind":"meid"}"#;

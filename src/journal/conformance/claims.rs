@@ -9,10 +9,7 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
     let first = intent(&*journal, &request, at(1));
     let claims =
         futures_util::future::join_all((0..32).map(|_| journal.claim(first.clone()))).await;
-    let made = claims
-        .iter()
-        .filter(|claim| matches!(claim, Ok(Claim::Created(_))))
-        .count();
+    let made = claims.iter().filter(|claim| matches!(claim, Ok(Claim::Created(_)))).count();
     assert_eq!(made, 1);
     journal.close().await;
     drop(journal);
@@ -20,39 +17,16 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
     let journal = engine.open().await;
     let mut reversed = esim("key", 0..3);
     reversed.devices.reverse();
-    for (request, same) in [
-        (&request, true),
-        (&reversed, true),
-        (&esim("key", 0..2), false),
-    ] {
-        let claim = journal
-            .claim(intent(&*journal, request, at(2)))
-            .await
-            .unwrap();
-        let Claim::KeyInUse {
-            change,
-            has_same_content: same_content,
-        } = claim
-        else {
+    for (request, same) in [(&request, true), (&reversed, true), (&esim("key", 0..2), false)] {
+        let claim = journal.claim(intent(&*journal, request, at(2))).await.unwrap();
+        let Claim::KeyInUse { change, has_same_content: same_content } = claim else {
             panic!("{claim:?}")
         };
-        assert_eq!(
-            (change.change_id, same_content),
-            (first.change.change_id, same)
-        );
+        assert_eq!((change.change_id, same_content), (first.change.change_id, same));
     }
     let other_rpc = five_g("key", &["A100003685E561"]);
-    let claim = journal
-        .claim(intent(&*journal, &other_rpc, at(2)))
-        .await
-        .unwrap();
-    assert!(matches!(
-        claim,
-        Claim::KeyInUse {
-            has_same_content: false,
-            ..
-        }
-    ));
+    let claim = journal.claim(intent(&*journal, &other_rpc, at(2))).await.unwrap();
+    assert!(matches!(claim, Claim::KeyInUse { has_same_content: false, .. }));
     journal.close().await;
 }
 
@@ -63,47 +37,23 @@ pub(in crate::journal) async fn a_device_is_busy_until_the_outcome_of_its_change
     let first = intent(&*journal, &esim("one", 0..10), at(1));
     journal.claim(first.clone()).await.unwrap();
     let other = intent(&*journal, &esim("two", 9..12), at(2));
-    let busy = BusyDevice {
-        device_index: 0,
-        change_id: first.change.change_id,
-    };
-    assert_eq!(
-        journal.check_claim(other.clone()).await.unwrap(),
-        ClaimCheck::Busy(busy)
-    );
+    let busy = BusyDevice { device_index: 0, change_id: first.change.change_id };
+    assert_eq!(journal.check_claim(other.clone()).await.unwrap(), ClaimCheck::Busy(busy));
     let busy = Claim::Busy(busy);
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
     // Another device, whose ICCID differs only in the last digit.
     let similar = intent(&*journal, &esim("three", 12..13), at(2));
-    assert!(matches!(
-        journal.claim(similar).await.unwrap(),
-        Claim::Created(_)
-    ));
+    assert!(matches!(journal.claim(similar).await.unwrap(), Claim::Created(_)));
+    journal.apply_transition(first.change.change_id, dispatch(), at(3)).await.unwrap();
     journal
-        .apply_transition(first.change.change_id, dispatch(), at(3))
-        .await
-        .unwrap();
-    journal
-        .apply_transition(
-            first.change.change_id,
-            Transition::MarkOutcomeUnknown,
-            at(4),
-        )
+        .apply_transition(first.change.change_id, Transition::MarkOutcomeUnknown, at(4))
         .await
         .unwrap();
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
-    let accept = Transition::Accept {
-        request_id: RequestId::parse("r").unwrap(),
-        evidence: "seen".into(),
-    };
-    journal
-        .apply_transition(first.change.change_id, accept, at(5))
-        .await
-        .unwrap();
-    assert!(matches!(
-        journal.claim(other).await.unwrap(),
-        Claim::Created(_)
-    ));
+    let accept =
+        Transition::Accept { request_id: RequestId::parse("r").unwrap(), evidence: "seen".into() };
+    journal.apply_transition(first.change.change_id, accept, at(5)).await.unwrap();
+    assert!(matches!(journal.claim(other).await.unwrap(), Claim::Created(_)));
     journal.close().await;
 }
 
@@ -118,34 +68,16 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     let apply = |transition| journal.apply_transition(id, transition, at(2));
     apply(Transition::MarkNotSent(not_sent())).await.unwrap();
 
-    let other = journal
-        .claim(intent(&*journal, &esim("key", 0..3), at(3)))
-        .await
-        .unwrap();
-    assert!(matches!(
-        other,
-        Claim::KeyInUse {
-            has_same_content: false,
-            ..
-        }
-    ));
+    let other = journal.claim(intent(&*journal, &esim("key", 0..3), at(3))).await.unwrap();
+    assert!(matches!(other, Claim::KeyInUse { has_same_content: false, .. }));
     // Another change takes one of the devices.
     let rival = intent(&*journal, &esim("rival", 1..2), at(3));
     let rival_id = rival.change.change_id;
     journal.claim(rival).await.unwrap();
-    let busy = journal
-        .claim(intent(&*journal, &request, at(4)))
-        .await
-        .unwrap();
-    let device = BusyDevice {
-        device_index: 1,
-        change_id: rival_id,
-    };
+    let busy = journal.claim(intent(&*journal, &request, at(4))).await.unwrap();
+    let device = BusyDevice { device_index: 1, change_id: rival_id };
     assert_eq!(busy, Claim::Busy(device));
-    journal
-        .apply_transition(rival_id, Transition::MarkNotSent(not_sent()), at(5))
-        .await
-        .unwrap();
+    journal.apply_transition(rival_id, Transition::MarkNotSent(not_sent()), at(5)).await.unwrap();
 
     // The stored order and references stay.
     let mut later = esim("key", 0..2);
@@ -153,29 +85,12 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
     for device in &mut later.devices {
         device.client_reference = ClientReference::parse("later").unwrap();
     }
-    let again = journal
-        .claim(intent(&*journal, &later, at(6)))
-        .await
-        .unwrap();
-    let Claim::Rearmed { change, devices } = again else {
-        panic!("{again:?}")
-    };
+    let again = journal.claim(intent(&*journal, &later, at(6))).await.unwrap();
+    let Claim::Rearmed { change, devices } = again else { panic!("{again:?}") };
     assert_eq!(devices, request.devices);
-    assert_eq!(
-        (change.change_id, change.state, change.refusal),
-        (id, ChangeState::Queued, None)
-    );
-    let twin = journal
-        .claim(intent(&*journal, &request, at(7)))
-        .await
-        .unwrap();
-    assert!(matches!(
-        twin,
-        Claim::KeyInUse {
-            has_same_content: true,
-            ..
-        }
-    ));
+    assert_eq!((change.change_id, change.state, change.refusal), (id, ChangeState::Queued, None));
+    let twin = journal.claim(intent(&*journal, &request, at(7))).await.unwrap();
+    assert!(matches!(twin, Claim::KeyInUse { has_same_content: true, .. }));
     apply(dispatch()).await.unwrap();
     assert_eq!(
         format_events(&timeline(&*journal, WatchTarget::Change(id)).await),
@@ -188,23 +103,14 @@ pub(in crate::journal) async fn an_illegal_transition_changes_nothing(engine: &d
     let journal = engine.open().await;
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let not_sent = Transition::MarkNotSent(not_sent());
-    for transition in [
-        dispatch(),
-        Transition::Rearm,
-        not_sent,
-        Transition::MarkOutcomeUnknown,
-        Transition::Close,
-    ] {
+    for transition in
+        [dispatch(), Transition::Rearm, not_sent, Transition::MarkOutcomeUnknown, Transition::Close]
+    {
         let rejected = journal.apply_transition(id, transition, at(20)).await;
-        assert!(
-            matches!(rejected, Err(JournalError::IllegalTransition(_))),
-            "{rejected:?}"
-        );
+        assert!(matches!(rejected, Err(JournalError::IllegalTransition(_))), "{rejected:?}");
     }
     let unknown_id = ChangeId::new(at(99));
-    let rejected = journal
-        .apply_transition(unknown_id, dispatch(), at(20))
-        .await;
+    let rejected = journal.apply_transition(unknown_id, dispatch(), at(20)).await;
     assert!(matches!(rejected, Err(JournalError::NoSuchChange)));
     let events = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(format_events(&events), "Queued Dispatched Accepted");

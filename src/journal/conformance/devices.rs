@@ -154,10 +154,7 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
             let index: usize = number.parse().unwrap();
             if story(index) == Story::UnmatchedThenNamed {
                 let listed = [("meid", meid(index)), ("mdn", mdn(index))];
-                let listed = listed.map(|(kind, id)| ReportedId {
-                    kind: kind.into(),
-                    id,
-                });
+                let listed = listed.map(|(kind, id)| ReportedId { kind: kind.into(), id });
                 let named = journal.resolve_unmatched_result(
                     id,
                     result.first_result,
@@ -176,12 +173,7 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
         assert_eq!(device.index as usize, index);
         let result = device.result.as_ref();
         let source = result.map(|result| result.report.source);
-        assert_eq!(
-            (device.outcome, source),
-            expected(index),
-            "{index}: {:?}",
-            story(index)
-        );
+        assert_eq!((device.outcome, source), expected(index), "{index}: {:?}", story(index));
         let outcome = result.map(|result| result.report.outcome);
         match device.outcome {
             DeviceOutcome::Pending => assert!(outcome.is_none()),
@@ -195,19 +187,12 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
             }
         }
     }
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
     let unmatched = (0..DEVICES).filter(|index| story(*index) == Story::Unmatched);
     let unmatched = u32::try_from(unmatched.count()).unwrap();
     // All unmatched results are successes. Their devices are among the pending rows.
-    let expected = DeviceCounts {
-        succeeded: rows.succeeded + unmatched,
-        failed: rows.failed,
-        unmatched,
-    };
+    let expected =
+        DeviceCounts { succeeded: rows.succeeded + unmatched, failed: rows.failed, unmatched };
     assert_eq!(change.counts, expected);
     let pending = DEVICES as u32 - rows.succeeded - rows.failed;
     assert_eq!(pending, change.pending_count() + unmatched);
@@ -226,32 +211,16 @@ pub(in crate::journal) async fn a_matched_device_counts_whatever_else_is_unmatch
         meid(0)
     );
     // Two results name only an MDN: one of them may belong to the failed device.
-    let callbacks = [
-        parse(&failed),
-        result(1, false, "Success", 1),
-        result(2, false, "Success", 1),
-    ];
+    let callbacks =
+        [parse(&failed), result(1, false, "Success", 1), result(2, false, "Success", 1)];
     for callback in callbacks {
-        journal
-            .store_callback(received(callback, 20))
-            .await
-            .unwrap();
+        journal.store_callback(received(callback, 20)).await.unwrap();
     }
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
-    let counts = DeviceCounts {
-        succeeded: 1,
-        failed: 1,
-        unmatched: 1,
-    };
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+    let counts = DeviceCounts { succeeded: 1, failed: 1, unmatched: 1 };
     assert_eq!(change.counts, counts);
     let devices = all_devices(&*journal, id, 10).await;
-    let pending = devices
-        .iter()
-        .filter(|device| device.outcome == DeviceOutcome::Pending);
+    let pending = devices.iter().filter(|device| device.outcome == DeviceOutcome::Pending);
     let pending = u32::try_from(pending.count()).unwrap();
     assert_eq!(pending, change.pending_count() + counts.unmatched);
     journal.close().await;
@@ -264,20 +233,12 @@ pub(in crate::journal) async fn the_update_time_of_a_change_increases_while_the_
     let id = accepted(&*journal, &esim("key", 0..2), "r").await;
     let mut updated = Vec::new();
     for (number, seconds) in [(0, 5), (1, 3)] {
-        let change = journal
-            .change(ChangeSelector::Id(id))
-            .await
-            .unwrap()
-            .unwrap();
+        let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
         updated.push(change.update_time);
         let callback = received(success("r", number), seconds);
         journal.store_callback(callback).await.unwrap();
     }
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
     assert_eq!(change.state, ChangeState::Finished);
     updated.push(change.update_time);
     assert!(updated.is_sorted_by(|one, next| one < next), "{updated:?}");

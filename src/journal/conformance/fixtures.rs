@@ -34,10 +34,7 @@ pub(in crate::journal) trait Engine: Sync {
 }
 
 pub(super) fn dispatch() -> Transition {
-    Transition::Dispatch {
-        trace: None,
-        already_on_plan: None,
-    }
+    Transition::Dispatch { trace: None, already_on_plan: None }
 }
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -68,17 +65,9 @@ pub(super) async fn dispatched_at(
     request: &ChangeRequest,
     seconds: i64,
 ) -> ChangeId {
-    let claim = journal
-        .claim(intent(journal, request, at(seconds)))
-        .await
-        .unwrap();
-    let Claim::Created(change) = claim else {
-        panic!("{claim:?}")
-    };
-    journal
-        .apply_transition(change.change_id, dispatch(), at(seconds + 1))
-        .await
-        .unwrap();
+    let claim = journal.claim(intent(journal, request, at(seconds))).await.unwrap();
+    let Claim::Created(change) = claim else { panic!("{claim:?}") };
+    journal.apply_transition(change.change_id, dispatch(), at(seconds + 1)).await.unwrap();
     change.change_id
 }
 

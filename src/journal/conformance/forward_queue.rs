@@ -5,10 +5,7 @@ use super::fixtures::*;
 fn forwarded(request: &str, device: usize, seconds: i64, max_queued: u64) -> ReceivedCallback {
     ReceivedCallback {
         service: CallbackService::parse(CallbackService::CARRIER).ok(),
-        forwarding: Some(ForwardOptions {
-            max_queued,
-            now: at(seconds),
-        }),
+        forwarding: Some(ForwardOptions { max_queued, now: at(seconds) }),
         ..received(success(request, device), seconds)
     }
 }
@@ -27,10 +24,7 @@ pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are
         panic!("a duplicate")
     };
     // Duplicates, and callbacks without forwarding, are not queued.
-    assert_eq!(
-        store(forwarded("r", 1, 21, 10)).await.unwrap(),
-        Stored::Duplicate
-    );
+    assert_eq!(store(forwarded("r", 1, 21, 10)).await.unwrap(), Stored::Duplicate);
     store(received(success("r", 2), 21)).await.unwrap();
     let Stored::New(second) = store(forwarded("r", 3, 22, 10)).await.unwrap() else {
         panic!("a duplicate")
@@ -45,18 +39,13 @@ pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are
     assert_eq!(journal.forward_queue_stats().waiting, 2);
     let found = journal.due_forwards(at(30), 50, 50).await.unwrap();
     assert_eq!(found.next_due, Some(at(50)));
-    let [one] = &found.due[..] else {
-        panic!("{found:?}")
-    };
+    let [one] = &found.due[..] else { panic!("{found:?}") };
     assert_eq!((one.id, one.attempts), (second, 0));
     // Rescheduling ends the wait for a retry.
     assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 1);
     assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 0);
     assert_eq!(due(&*journal, 40).await, [(second, 0), (first, 1)]);
-    assert_eq!(
-        one.service.as_ref().unwrap().as_str(),
-        CallbackService::CARRIER
-    );
+    assert_eq!(one.service.as_ref().unwrap().as_str(), CallbackService::CARRIER);
     assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
     assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);
     // Neither kind waits for the other, and each uses the permits that the other leaves.
@@ -66,22 +55,13 @@ pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are
         (2, 0, vec![second, first]),
         (0, 2, vec![second, first]),
     ] {
-        let found = journal
-            .due_forwards(at(50), first_attempts, retries)
-            .await
-            .unwrap();
+        let found = journal.due_forwards(at(50), first_attempts, retries).await.unwrap();
         let found: Vec<u64> = found.due.iter().map(|one| one.id).collect();
         assert_eq!(found, wanted, "{first_attempts} and {retries}");
     }
-    let outcomes = vec![
-        (second, ForwardOutcome::Done),
-        (first, ForwardOutcome::Done),
-    ];
+    let outcomes = vec![(second, ForwardOutcome::Done), (first, ForwardOutcome::Done)];
     // Twice, as after a crash in between.
-    journal
-        .record_forward_outcomes(outcomes.clone())
-        .await
-        .unwrap();
+    journal.record_forward_outcomes(outcomes.clone()).await.unwrap();
     journal.record_forward_outcomes(outcomes).await.unwrap();
     assert_eq!(journal.forward_queue_stats().waiting, 0);
     journal.close().await;
@@ -100,10 +80,7 @@ pub(in crate::journal) async fn the_oldest_forwards_are_displaced_by_newer_ones_
             Stored::Duplicate => panic!("a duplicate"),
         }
     }
-    let full = ForwardQueueStats {
-        waiting: 3,
-        displaced: 2,
-    };
+    let full = ForwardQueueStats { waiting: 3, displaced: 2 };
     assert_eq!(journal.forward_queue_stats(), full);
     assert_eq!(due(&*journal, 30).await, stored[2..]);
     assert_eq!(journal.expire_forwards(at(23)).await.unwrap(), 1);

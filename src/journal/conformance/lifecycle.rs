@@ -27,13 +27,8 @@ pub(in crate::journal) async fn a_kv_value_is_stored_until_it_is_set_to_empty(en
 pub(in crate::journal) async fn writes_fail_after_close(engine: &dyn Engine) {
     let journal = engine.open().await;
     let reserved = journal.reserve().await.unwrap();
-    let made = journal
-        .claim(intent(&*journal, &esim("key", 0..1), at(1)))
-        .await
-        .unwrap();
-    let Claim::Created(change) = made else {
-        panic!()
-    };
+    let made = journal.claim(intent(&*journal, &esim("key", 0..1), at(1))).await.unwrap();
+    let Claim::Created(change) = made else { panic!() };
     let closing = journal.close();
     // A reservation stays valid while the journal closes.
     let dispatched = reserved.apply_transition(change.change_id, dispatch(), at(2));
@@ -59,17 +54,11 @@ pub(in crate::journal) async fn reservations_do_not_block_other_writes(engine: &
     }
     let id = first.change.change_id;
     let others = async {
-        journal
-            .apply_transition(id, dispatch(), at(2))
-            .await
-            .unwrap();
+        journal.apply_transition(id, dispatch(), at(2)).await.unwrap();
         let second = intent(&*journal, &esim("second", 1..2), at(2));
         assert!(matches!(journal.claim(second).await, Ok(Claim::Created(_))));
         let reservation = reservations.pop().unwrap();
-        reservation
-            .apply_transition(id, Transition::MarkOutcomeUnknown, at(3))
-            .await
-            .unwrap();
+        reservation.apply_transition(id, Transition::MarkOutcomeUnknown, at(3)).await.unwrap();
         journal.reserve().await.unwrap();
     };
     let done = tokio::time::timeout(Duration::from_secs(30), others).await;

@@ -20,46 +20,21 @@ pub(in crate::journal) async fn lists_are_newest_first_filtered_and_paged(engine
         let ids: Vec<ChangeId> = page.changes.iter().map(|change| change.change_id).collect();
         (ids, page.next)
     };
-    let all = ChangeFilter {
-        limit: 3,
-        ..ChangeFilter::default()
-    };
+    let all = ChangeFilter { limit: 3, ..ChangeFilter::default() };
     let (first, next) = list(all.clone()).await;
-    let (second, end) = list(ChangeFilter {
-        after: next,
-        ..all.clone()
-    })
-    .await;
+    let (second, end) = list(ChangeFilter { after: next, ..all.clone() }).await;
     assert_eq!([first, second].concat(), made);
     assert_eq!(end, None);
     let device =
         |number: usize| Some(DeviceId::new("iccid".parse().unwrap(), iccid(number)).unwrap());
-    let (with_device, _) = list(ChangeFilter {
-        device: device(2),
-        ..all.clone()
-    })
-    .await;
+    let (with_device, _) = list(ChangeFilter { device: device(2), ..all.clone() }).await;
     assert_eq!(with_device, made[2..4]);
     let states = vec![ChangeState::Finished];
-    journal
-        .store_callback(received(success("r0", 0), 20))
-        .await
-        .unwrap();
-    journal
-        .store_callback(received(success("r0", 1), 20))
-        .await
-        .unwrap();
-    let (finished, _) = list(ChangeFilter {
-        states,
-        ..all.clone()
-    })
-    .await;
+    journal.store_callback(received(success("r0", 0), 20)).await.unwrap();
+    journal.store_callback(received(success("r0", 1), 20)).await.unwrap();
+    let (finished, _) = list(ChangeFilter { states, ..all.clone() }).await;
     assert_eq!(finished, made[4..]);
-    let (none, _) = list(ChangeFilter {
-        created_from: Some(at(11)),
-        ..all
-    })
-    .await;
+    let (none, _) = list(ChangeFilter { created_from: Some(at(11)), ..all }).await;
     assert!(none.is_empty());
     journal.close().await;
 }

@@ -18,25 +18,16 @@ pub(in crate::journal) async fn a_released_callback_is_stored_once_and_a_missing
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let limits = QuarantineLimits {
-        bytes: 1_000,
-        delete_reviewed_before: at(0),
-    };
+    let limits = QuarantineLimits { bytes: 1_000, delete_reviewed_before: at(0) };
     let callback = quarantined("body");
     let id = journal.quarantine(callback.clone(), limits).await.unwrap();
     let id = id.expect("the quarantine is empty");
-    assert_eq!(
-        journal.list_quarantined(0, 10).await.unwrap(),
-        [(id, callback)]
-    );
+    assert_eq!(journal.list_quarantined(0, 10).await.unwrap(), [(id, callback)]);
     let release = || journal.release_quarantined(id, received(success("r", 0), 2));
     assert!(matches!(release().await, Ok(Stored::New(_))));
     assert!(journal.list_quarantined(0, 10).await.unwrap().is_empty());
     let missing = release().await;
-    assert!(
-        matches!(missing, Err(JournalError::NoSuchCallback)),
-        "{missing:?}"
-    );
+    assert!(matches!(missing, Err(JournalError::NoSuchCallback)), "{missing:?}");
     assert!(!journal.drop_quarantined(id).await.unwrap());
     journal.close().await;
 }
@@ -45,10 +36,7 @@ pub(in crate::journal) async fn a_full_quarantine_deletes_only_old_reviewed_call
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let limits = |seconds| QuarantineLimits {
-        bytes: 600,
-        delete_reviewed_before: at(seconds),
-    };
+    let limits = |seconds| QuarantineLimits { bytes: 600, delete_reviewed_before: at(seconds) };
     let insert = |seconds| journal.quarantine(quarantined(&"x".repeat(100)), limits(seconds));
     let first = insert(100).await.unwrap().expect("it fits");
     assert_eq!(insert(100).await.unwrap(), None);

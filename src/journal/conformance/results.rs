@@ -11,28 +11,16 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
     let id = accepted(&*journal, &esim("key", 0..2), "r").await;
     let sends = (0..5).map(|_| journal.store_callback(received(success("r", 0), 20)));
     let stored = futures_util::future::join_all(sends).await;
-    assert_eq!(
-        stored
-            .iter()
-            .filter(|one| matches!(one, Ok(Stored::New(_))))
-            .count(),
-        1
-    );
+    assert_eq!(stored.iter().filter(|one| matches!(one, Ok(Stored::New(_)))).count(), 1);
     journal.close().await;
     drop(journal);
 
     let journal = engine.open().await;
     assert_eq!(
-        journal
-            .store_callback(received(success("r", 0), 21))
-            .await
-            .unwrap(),
+        journal.store_callback(received(success("r", 0), 21)).await.unwrap(),
         Stored::Duplicate
     );
-    journal
-        .store_callback(received(success("r", 1), 22))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r", 1), 22)).await.unwrap();
     let failed = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
@@ -42,23 +30,9 @@ pub(in crate::journal) async fn a_callback_is_stored_once_and_finishes_its_chang
         format_events(&events),
         "Queued Dispatched Accepted 0:Succeeded 1:Succeeded Finished 0:Failed"
     );
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        change.counts,
-        DeviceCounts {
-            succeeded: 2,
-            failed: 0,
-            unmatched: 0
-        }
-    );
-    assert_eq!(
-        (change.state, change.finish_time),
-        (ChangeState::Finished, Some(at(22)))
-    );
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+    assert_eq!(change.counts, DeviceCounts { succeeded: 2, failed: 0, unmatched: 0 });
+    assert_eq!((change.state, change.finish_time), (ChangeState::Finished, Some(at(22))));
     journal.close().await;
 }
 
@@ -66,46 +40,23 @@ pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_re
     engine: &dyn Engine,
 ) {
     let journal = engine.open().await;
-    let made = journal
-        .claim(intent(&*journal, &esim("key", 0..3), at(1)))
-        .await
-        .unwrap();
-    let Claim::Created(change) = made else {
-        panic!()
-    };
+    let made = journal.claim(intent(&*journal, &esim("key", 0..3), at(1))).await.unwrap();
+    let Claim::Created(change) = made else { panic!() };
     let (id, request) = (change.change_id, RequestId::parse("r").unwrap());
-    journal
-        .apply_transition(id, dispatch(), at(2))
-        .await
-        .unwrap();
+    journal.apply_transition(id, dispatch(), at(2)).await.unwrap();
     for number in [2, 0] {
-        journal
-            .store_callback(received(success("r", number), 3))
-            .await
-            .unwrap();
+        journal.store_callback(received(success("r", number), 3)).await.unwrap();
     }
     let unlinked = timeline(&*journal, WatchTarget::Request(request.clone())).await;
     assert_eq!(format_events(&unlinked), "?:Succeeded ?:Succeeded");
-    assert!(
-        journal
-            .change(ChangeSelector::Request(request.clone()))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(journal.change(ChangeSelector::Request(request.clone())).await.unwrap().is_none());
     let before = timeline(&*journal, WatchTarget::Change(id)).await;
     let token = before.last().unwrap().cursor;
 
-    let accept = Transition::Accept {
-        request_id: request.clone(),
-        evidence: String::new(),
-    };
+    let accept = Transition::Accept { request_id: request.clone(), evidence: String::new() };
     let change = journal.apply_transition(id, accept, at(4)).await.unwrap();
     assert_eq!(change.counts.succeeded, 2);
-    journal
-        .store_callback(received(success("r", 1), 5))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r", 1), 5)).await.unwrap();
     let linked = timeline(&*journal, WatchTarget::Change(id)).await;
     assert_eq!(
         format_events(&linked),
@@ -113,22 +64,12 @@ pub(in crate::journal) async fn an_early_callback_joins_the_timeline_when_its_re
     );
     assert!(linked.iter().skip(2).all(|event| event.cursor > token));
     for event in &linked {
-        let found = journal
-            .event_at(WatchTarget::Change(id), event.cursor)
-            .await
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (found.cursor, found.event_hash),
-            (event.cursor, event.event_hash)
-        );
+        let found = journal.event_at(WatchTarget::Change(id), event.cursor).await.unwrap().unwrap();
+        assert_eq!((found.cursor, found.event_hash), (event.cursor, event.event_hash));
     }
     // In a watch of the request, its results keep their positions.
     let request = timeline(&*journal, WatchTarget::Request(request)).await;
-    assert_eq!(
-        format_events(&request),
-        "2:Succeeded 0:Succeeded Accepted 1:Succeeded Finished"
-    );
+    assert_eq!(format_events(&request), "2:Succeeded 0:Succeeded Accepted 1:Succeeded Finished");
     let cursors =
         |events: &[Event]| -> Vec<Cursor> { events.iter().map(|event| event.cursor).collect() };
     assert_eq!(cursors(&request)[..2], cursors(&unlinked)[..]);
@@ -140,46 +81,22 @@ pub(in crate::journal) async fn early_callbacks_of_every_device_finish_a_change_
 ) {
     let journal = engine.open().await;
     let made = journal
-        .claim(intent(
-            &*journal,
-            &five_g("key", &["A100003685E561", "A100003685E562"]),
-            at(1),
-        ))
+        .claim(intent(&*journal, &five_g("key", &["A100003685E561", "A100003685E562"]), at(1)))
         .await;
-    let Ok(Claim::Created(change)) = made else {
-        panic!()
-    };
-    journal
-        .apply_transition(change.change_id, dispatch(), at(2))
-        .await
-        .unwrap();
+    let Ok(Claim::Created(change)) = made else { panic!() };
+    journal.apply_transition(change.change_id, dispatch(), at(2)).await.unwrap();
     for mdn in ["5555550001", "5555550002"] {
         let body = format!(
             r#"{{"requestId":"r","deviceIds":[{{"id":"{mdn}","kind":"mdn"}}],
             "deviceResponse":{{"changeServicePlanResponse":{{"effectiveDate":"5/31/2018 12:00:00 AM"}}}}}}"#
         );
-        journal
-            .store_callback(received(parse(&body), 3))
-            .await
-            .unwrap();
+        journal.store_callback(received(parse(&body), 3)).await.unwrap();
     }
-    let accept = Transition::Accept {
-        request_id: RequestId::parse("r").unwrap(),
-        evidence: String::new(),
-    };
-    let change = journal
-        .apply_transition(change.change_id, accept, at(4))
-        .await
-        .unwrap();
+    let accept =
+        Transition::Accept { request_id: RequestId::parse("r").unwrap(), evidence: String::new() };
+    let change = journal.apply_transition(change.change_id, accept, at(4)).await.unwrap();
     assert_eq!(change.state, ChangeState::Finished);
-    assert_eq!(
-        change.counts,
-        DeviceCounts {
-            succeeded: 2,
-            failed: 0,
-            unmatched: 2
-        }
-    );
+    assert_eq!(change.counts, DeviceCounts { succeeded: 2, failed: 0, unmatched: 2 });
     let events = timeline(&*journal, WatchTarget::Change(change.change_id)).await;
     assert_eq!(
         format_events(&events),
@@ -211,17 +128,11 @@ pub(in crate::journal) async fn commit_listeners_receive_the_targets_of_each_com
     let id = accepted(&*journal, &esim("key", 0..1), "r").await;
     let take = || std::mem::take(&mut *listener.0.lock());
     assert!(take().contains(&WatchTarget::Change(id)));
-    journal
-        .store_callback(received(success("r", 0), 20))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r", 0), 20)).await.unwrap();
     let touched = take();
     assert!(touched.contains(&WatchTarget::Change(id)));
     assert!(touched.contains(&WatchTarget::Request(RequestId::parse("r").unwrap())));
-    journal
-        .store_callback(received(success("r", 0), 20))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r", 0), 20)).await.unwrap();
     assert!(take().is_empty(), "a duplicate touches nothing");
     journal.close().await;
 }
@@ -246,10 +157,7 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     assert_eq!((unmatched.len(), unmatched[0].change_id), (1, id));
     let number = unmatched[0].first_result;
     let listed = |ids: &[(&str, &str)]| -> Vec<ReportedId> {
-        let id = |(kind, id): &(&str, &str)| ReportedId {
-            kind: (*kind).into(),
-            id: (*id).into(),
-        };
+        let id = |(kind, id): &(&str, &str)| ReportedId { kind: (*kind).into(), id: (*id).into() };
         ids.iter().map(id).collect()
     };
     let mdn = ("mdn", "5125550142");
@@ -265,13 +173,8 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     assert!(resolve(right.clone()).await.unwrap());
     assert!(!resolve(right).await.unwrap(), "it is resolved already");
     let after = timeline(&*journal, WatchTarget::Change(id)).await;
-    assert_eq!(
-        format_events(&after),
-        format!("{} Accepted", format_events(&before))
-    );
-    let EventPayload::State(change) = &after.last().unwrap().payload else {
-        panic!("{after:?}")
-    };
+    assert_eq!(format_events(&after), format!("{} Accepted", format_events(&before)));
+    let EventPayload::State(change) = &after.last().unwrap().payload else { panic!("{after:?}") };
     assert_eq!((change.counts.succeeded, change.counts.unmatched), (1, 0));
     let resolved = |events: &[Event]| {
         let found = events.iter().find_map(|event| match &event.payload {
@@ -285,41 +188,20 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     assert_eq!(resolved(&before), Some((false, None)));
     assert_eq!(resolved(&after), Some((false, Some(1))));
     // Another result with the same MDN belongs to the device. The other device finishes the change.
-    store(
-        r#"{"id":"15125550142","kind":"msisdn"},{"id":"x","kind":"otaid"}"#,
-        40,
-    )
-    .await;
+    store(r#"{"id":"15125550142","kind":"msisdn"},{"id":"x","kind":"otaid"}"#, 40).await;
     store(r#"{"id":"A100003685E561","kind":"meid"}"#, 41).await;
-    let end = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(
-        (end.state, end.counts.succeeded),
-        (ChangeState::Finished, 2)
-    );
-    assert!(
-        journal
-            .unmatched_results(at(0), 0, 10)
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    let end = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+    assert_eq!((end.state, end.counts.succeeded), (ChangeState::Finished, 2));
+    assert!(journal.unmatched_results(at(0), 0, 10).await.unwrap().is_empty());
     journal.close().await;
 }
 
 /// A callback of the request `r` with these identifiers.
 fn callback_naming(ids: &[(&str, String)], status: &str) -> Callback {
-    let ids: Vec<String> = ids
-        .iter()
-        .map(|(kind, id)| format!(r#"{{"kind":"{kind}","id":"{id}"}}"#))
-        .collect();
+    let ids: Vec<String> =
+        ids.iter().map(|(kind, id)| format!(r#"{{"kind":"{kind}","id":"{id}"}}"#)).collect();
     let ids = ids.join(",");
-    parse(&format!(
-        r#"{{"requestId":"r","deviceIds":[{ids}],"status":"{status}"}}"#
-    ))
+    parse(&format!(r#"{{"requestId":"r","deviceIds":[{ids}],"status":"{status}"}}"#))
 }
 
 fn orders<T: Clone>(all: &[T]) -> Vec<Vec<T>> {
@@ -347,11 +229,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
     // Device 0 fails, device 1 succeeds, and device 2 has no result.
     let esim_own = |number: usize| vec![("iccid", iccid(number)), ("eid", "e".to_owned())];
     let five_g_own = |number: usize| vec![("meid", meid(number)), ("mdn", mdn(number))];
-    let both_iccids = vec![
-        ("imei", "i".to_owned()),
-        ("iccid", iccid(0)),
-        ("iccid", iccid(1)),
-    ];
+    let both_iccids = vec![("imei", "i".to_owned()), ("iccid", iccid(0)), ("iccid", iccid(1))];
     let both_meids = vec![("meid", meid(0)), ("mdn", mdn(1)), ("meid", meid(1))];
     let cases = [
         ("esim", esim_own(0), esim_own(1), both_iccids),
@@ -361,12 +239,8 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
     for (kind, own, other, both) in cases {
         let mut backwards = both.clone();
         backwards.reverse();
-        let reports = [
-            (own, "Failed"),
-            (other, "Success"),
-            (both, "Success"),
-            (backwards, "Failed"),
-        ];
+        let reports =
+            [(own, "Failed"), (other, "Success"), (both, "Success"), (backwards, "Failed")];
         for order in orders(&reports) {
             for accepted_after in [0, 2, 4] {
                 number += 1;
@@ -377,38 +251,22 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                     _ => five_g(&key, &[&meid(0), &meid(1), &meid(2)]),
                 };
                 let id = dispatched_at(&*journal, &change_request, 10).await;
-                let accept = Transition::Accept {
-                    request_id: request.clone(),
-                    evidence: String::new(),
-                };
+                let accept =
+                    Transition::Accept { request_id: request.clone(), evidence: String::new() };
                 for (index, (ids, status)) in order.iter().enumerate() {
                     if index == accepted_after {
-                        journal
-                            .apply_transition(id, accept.clone(), at(12))
-                            .await
-                            .unwrap();
+                        journal.apply_transition(id, accept.clone(), at(12)).await.unwrap();
                     }
                     let mut callback = callback_naming(ids, status);
                     callback.result.request_id = request.clone();
-                    journal
-                        .store_callback(received(callback, 20))
-                        .await
-                        .unwrap();
+                    journal.store_callback(received(callback, 20)).await.unwrap();
                 }
                 if accepted_after == order.len() {
                     journal.apply_transition(id, accept, at(21)).await.unwrap();
                 }
                 let case = format!("{kind}: {order:?}, accepted after {accepted_after}");
-                let change = journal
-                    .change(ChangeSelector::Id(id))
-                    .await
-                    .unwrap()
-                    .unwrap();
-                let counts = DeviceCounts {
-                    succeeded: 1,
-                    failed: 1,
-                    unmatched: 0,
-                };
+                let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+                let counts = DeviceCounts { succeeded: 1, failed: 1, unmatched: 0 };
                 assert_eq!(
                     (change.state, change.counts),
                     (ChangeState::Accepted, counts),
@@ -422,13 +280,7 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 let pending = journal.devices(id, filter).await.unwrap();
                 let pending: Vec<u32> = pending.iter().map(|device| device.index).collect();
                 assert_eq!(pending, [2], "{case}");
-                assert!(
-                    journal
-                        .unmatched_results(at(0), 0, 10)
-                        .await
-                        .unwrap()
-                        .is_empty()
-                );
+                assert!(journal.unmatched_results(at(0), 0, 10).await.unwrap().is_empty());
                 // It is delivered without a device.
                 let events = timeline(&*journal, WatchTarget::Change(id)).await;
                 let unmatched = events.iter().filter_map(|event| match &event.payload {
@@ -462,21 +314,10 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_by_identifiers_o
     let both = [("mdn", zero), ("mdn", one)];
     for (ids, status) in [(&own, "Failed"), (&other, "Failed"), (&both, "Success")] {
         let callback = callback_naming(ids, status);
-        journal
-            .store_callback(received(callback, 20))
-            .await
-            .unwrap();
+        journal.store_callback(received(callback, 20)).await.unwrap();
     }
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
-    let counts = DeviceCounts {
-        succeeded: 0,
-        failed: 2,
-        unmatched: 0,
-    };
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+    let counts = DeviceCounts { succeeded: 0, failed: 2, unmatched: 0 };
     assert_eq!(change.counts, counts);
     journal.close().await;
 }
@@ -501,21 +342,10 @@ pub(in crate::journal) async fn a_result_with_two_unsent_mdns_counts_for_neither
         for (ids, status) in &order {
             let mut callback = callback_naming(ids, status);
             callback.result.request_id = RequestId::parse(&request).unwrap();
-            journal
-                .store_callback(received(callback, 20))
-                .await
-                .unwrap();
+            journal.store_callback(received(callback, 20)).await.unwrap();
         }
-        let change = journal
-            .change(ChangeSelector::Id(id))
-            .await
-            .unwrap()
-            .unwrap();
-        let counts = DeviceCounts {
-            succeeded: 0,
-            failed: 2,
-            unmatched: 2,
-        };
+        let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
+        let counts = DeviceCounts { succeeded: 0, failed: 2, unmatched: 2 };
         assert_eq!(change.counts, counts, "{order:?}");
         // Each of the two that have a result of their own can still be resolved.
         let unmatched = journal.unmatched_results(at(0), 0, 100).await.unwrap();
@@ -532,15 +362,8 @@ pub(in crate::journal) async fn a_result_that_names_a_device_and_a_foreign_one_c
     let id = accepted(&*journal, &esim("k", 0..1), "r").await;
     let ids = [("iccid", iccid(99)), ("iccid", iccid(0))];
     let callback = callback_naming(&ids, "Success");
-    journal
-        .store_callback(received(callback, 20))
-        .await
-        .unwrap();
-    let change = journal
-        .change(ChangeSelector::Id(id))
-        .await
-        .unwrap()
-        .unwrap();
+    journal.store_callback(received(callback, 20)).await.unwrap();
+    let change = journal.change(ChangeSelector::Id(id)).await.unwrap().unwrap();
     assert_eq!(change.state, ChangeState::Finished);
     journal.close().await;
 }

@@ -8,55 +8,32 @@ pub(in crate::journal) async fn trimming_removes_whole_old_changes_and_nothing_e
     let journal = engine.open().await;
     accepted(&*journal, &esim("old", 0..700), "r-old").await;
     accepted(&*journal, &esim("new", 700..701), "r-new").await;
-    journal
-        .store_callback(received(success("r-old", 0), 30))
-        .await
-        .unwrap();
-    journal
-        .store_callback(received(success("r-new", 700), 100))
-        .await
-        .unwrap();
-    let old_change = journal
-        .change(ChangeSelector::Request(RequestId::parse("r-old").unwrap()))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r-old", 0), 30)).await.unwrap();
+    journal.store_callback(received(success("r-new", 700), 100)).await.unwrap();
+    let old_change =
+        journal.change(ChangeSelector::Request(RequestId::parse("r-old").unwrap())).await.unwrap();
     for transition in [Transition::MarkOverdue, Transition::Close] {
         let id = old_change.as_ref().unwrap().change_id;
-        journal
-            .apply_transition(id, transition, at(30))
-            .await
-            .unwrap();
+        journal.apply_transition(id, transition, at(30)).await.unwrap();
     }
-    journal
-        .store_callback(received(success("r-foreign", 1), 31))
-        .await
-        .unwrap();
+    journal.store_callback(received(success("r-foreign", 1), 31)).await.unwrap();
     let old = ChangeSelector::Request(RequestId::parse("r-old").unwrap());
     let new = ChangeSelector::Request(RequestId::parse("r-new").unwrap());
     let kept = journal.change(new.clone()).await.unwrap().unwrap();
     while journal.trim(at(50), u64::MAX).await.unwrap() {}
     assert!(journal.change(old).await.unwrap().is_none());
     assert_eq!(journal.change(new).await.unwrap().unwrap(), kept);
-    let unattributed_events = timeline(
-        &*journal,
-        WatchTarget::Request(RequestId::parse("r-foreign").unwrap()),
-    )
-    .await;
+    let unattributed_events =
+        timeline(&*journal, WatchTarget::Request(RequestId::parse("r-foreign").unwrap())).await;
     assert!(unattributed_events.is_empty());
     assert_eq!(
         format_events(&timeline(&*journal, WatchTarget::Change(kept.change_id)).await),
         "Queued Dispatched Accepted 0:Succeeded Finished"
     );
     let coverage = journal.coverage().await.unwrap();
-    assert_eq!(
-        coverage.trimmed, coverage.last,
-        "the foreign request had the newest entry"
-    );
+    assert_eq!(coverage.trimmed, coverage.last, "the foreign request had the newest entry");
     // The key and the devices are free again.
-    let again = journal
-        .claim(intent(&*journal, &esim("old", 0..700), at(60)))
-        .await
-        .unwrap();
+    let again = journal.claim(intent(&*journal, &esim("old", 0..700), at(60))).await.unwrap();
     assert!(matches!(again, Claim::Created(_)));
     journal.close().await;
 }
@@ -68,10 +45,7 @@ pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engi
     journal.claim(unknown.clone()).await.unwrap();
     let id = unknown.change.change_id;
     for transition in [dispatch(), Transition::MarkOutcomeUnknown] {
-        journal
-            .apply_transition(id, transition, at(11))
-            .await
-            .unwrap();
+        journal.apply_transition(id, transition, at(11)).await.unwrap();
     }
     while journal.trim(at(1_000), u64::MAX).await.unwrap() {}
     for key in ["accepted", "unknown"] {
@@ -79,18 +53,9 @@ pub(in crate::journal) async fn a_change_that_is_not_final_is_never_trimmed(engi
         let name = ChangeSelector::Key(unknown.change.account.clone(), key);
         assert!(journal.change(name).await.unwrap().is_some());
     }
-    journal
-        .apply_transition(id, Transition::Close, at(1_001))
-        .await
-        .unwrap();
+    journal.apply_transition(id, Transition::Close, at(1_001)).await.unwrap();
     while journal.trim(at(2_000), u64::MAX).await.unwrap() {}
-    assert!(
-        journal
-            .change(ChangeSelector::Id(id))
-            .await
-            .unwrap()
-            .is_none()
-    );
+    assert!(journal.change(ChangeSelector::Id(id)).await.unwrap().is_none());
     journal.close().await;
 }
 
@@ -107,37 +72,18 @@ pub(in crate::journal) async fn deadlines_and_unfinished_calls_are_found_after_a
     let journal = engine.open().await;
     let in_flight = journal.in_flight().await.unwrap();
     assert_eq!(in_flight, [queued.change]);
-    let none = journal
-        .due_changes(ChangeState::Accepted, at(12), at(12))
-        .await
-        .unwrap();
+    let none = journal.due_changes(ChangeState::Accepted, at(12), at(12)).await.unwrap();
     assert_eq!((none.due.len(), none.next), (0, Some(at(12))));
     let due = journal
-        .due_changes(
-            ChangeState::Accepted,
-            at(12).plus(Duration::from_micros(1)),
-            at(13),
-        )
+        .due_changes(ChangeState::Accepted, at(12).plus(Duration::from_micros(1)), at(13))
         .await
         .unwrap();
     assert_eq!((due.due, due.next), (vec![waiting], None));
     assert_eq!(due.ahead_of_clock, []);
-    let set_back = journal
-        .due_changes(ChangeState::Accepted, at(1), at(11))
-        .await
-        .unwrap();
-    assert_eq!(
-        (set_back.due, set_back.ahead_of_clock),
-        (vec![], vec![waiting])
-    );
-    journal
-        .apply_transition(waiting, Transition::MarkOverdue, at(50))
-        .await
-        .unwrap();
-    journal
-        .store_callback(received(success("r", 0), 60))
-        .await
-        .unwrap();
+    let set_back = journal.due_changes(ChangeState::Accepted, at(1), at(11)).await.unwrap();
+    assert_eq!((set_back.due, set_back.ahead_of_clock), (vec![], vec![waiting]));
+    journal.apply_transition(waiting, Transition::MarkOverdue, at(50)).await.unwrap();
+    journal.store_callback(received(success("r", 0), 60)).await.unwrap();
     assert_eq!(
         format_events(&timeline(&*journal, WatchTarget::Change(waiting)).await),
         "Queued Dispatched Accepted Overdue 0:Succeeded Finished"

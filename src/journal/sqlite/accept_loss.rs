@@ -6,7 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
+use crate::journal::engine::Epoch;
+use crate::journal::sqlite::{
     connection::connect,
     error::{Damage, JournalOpenError},
     filesystem::check_network_filesystem,
@@ -17,7 +18,6 @@ use super::{
     paths::{DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
     tables::{meta, positions, schema},
 };
-use crate::journal::engine::Epoch;
 
 /// A loss that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,10 +61,7 @@ pub(super) fn accept_loss(
     fsync::sync_directory(dir).map_err(failed)?;
     let position = kept.max(marker_position.unwrap_or_default());
     marker::create(dir, Marker { epoch, position }).map_err(failed)?;
-    Ok(Some(AcceptedLoss {
-        database_position: kept,
-        marker_position,
-    }))
+    Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
 /// Gives a database a new epoch. New entries get positions after `marker_position`, so that none is

@@ -11,7 +11,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::lock::FileLocks;
+use crate::journal::sqlite::lock::FileLocks;
 
 /// Pages of the log after which the writer itself makes a checkpoint: 64 MiB. Under constant writes
 /// only a checkpoint that the writer waits for lets the log start over. Most pages have been moved by
@@ -39,11 +39,7 @@ impl Checkpoints {
         let thread = thread
             .map_err(|error| tracing::error!(%error, "cannot start the journal checkpoint thread"))
             .ok();
-        Self {
-            requests: Some(sender),
-            thread,
-            wal_pages,
-        }
+        Self { requests: Some(sender), thread, wal_pages }
     }
 
     /// Requests a checkpoint, unless one is requested already.
@@ -79,7 +75,5 @@ fn run(connection: &Connection, requests: &Receiver<()>, pages: &AtomicI64) {
 
 /// Makes a checkpoint. Returns the number of pages in the log.
 pub(super) fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<i64> {
-    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {
-        row.get(1)
-    })
+    connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
 }

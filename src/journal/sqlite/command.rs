@@ -2,11 +2,11 @@
 
 use tokio::sync::oneshot;
 
-use super::tables::{
+use crate::journal::error::JournalError;
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     meta,
 };
-use crate::journal::error::JournalError;
 
 /// A command that waits for its commit.
 pub(super) struct Command {

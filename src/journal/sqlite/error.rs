@@ -120,9 +120,6 @@ impl JournalOpenError {
     }
 
     pub(super) fn database(dir: &Path, reason: &impl ToString) -> Self {
-        Self::Database {
-            dir: dir.to_owned(),
-            reason: reason.to_string(),
-        }
+        Self::Database { dir: dir.to_owned(), reason: reason.to_string() }
     }
 }

@@ -1,6 +1,6 @@
 //! Detects network file systems.
 
-use super::{error::JournalOpenError, options::SqliteOptions};
+use crate::journal::sqlite::{error::JournalOpenError, options::SqliteOptions};
 
 /// Magic numbers of statfs(2).
 const NETWORK: [(i64, &str); 7] = [
@@ -18,15 +18,10 @@ pub(super) fn check_network_filesystem(options: &SqliteOptions) -> Result<bool, 
     let dir = options.dir.as_path();
     let found =
         rustix::fs::statfs(dir).map_err(|error| JournalOpenError::directory(dir, error.into()))?;
-    let network = NETWORK
-        .iter()
-        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type));
+    let network = NETWORK.iter().find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type));
     match network {
         Some((_, name)) if !options.allow_network_filesystem => {
-            Err(JournalOpenError::NetworkFilesystem {
-                dir: dir.to_owned(),
-                name,
-            })
+            Err(JournalOpenError::NetworkFilesystem { dir: dir.to_owned(), name })
         }
         _ => Ok(network.is_some()),
     }

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::paths::{DATABASE, ROLLBACK, WAL};
+use crate::journal::sqlite::paths::{DATABASE, ROLLBACK, WAL};
 
 /// Syncs the ancestors of a directory, up to its mount point. Their entries may be new. A file
 /// survives a power loss only if the entry of each directory on its path is synced (see fsync(2)).

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
-use super::{
+use crate::journal::sqlite::{
     error::{Damage, JournalOpenError},
     fsync,
     lock::FileLocks,
@@ -78,10 +78,7 @@ fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if !schema::is_initialized(&connection)? {
-        return Ok(Database {
-            epoch: None,
-            position: 0,
-        });
+        return Ok(Database { epoch: None, position: 0 });
     }
     Ok(Database {
         epoch: meta::load(&connection, meta::EPOCH)?.map(Epoch::from_record),
@@ -91,10 +88,7 @@ fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
 
 /// True if the file itself is damaged.
 fn is_unreadable(error: &rusqlite::Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt)
-    )
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
 fn find_damage(marker: MarkerFile, database: &Database) -> Option<Damage> {
@@ -106,10 +100,9 @@ fn find_damage(marker: MarkerFile, database: &Database) -> Option<Damage> {
         MarkerFile::Valid(marker) => match database.epoch {
             None => Some(Damage::NoTables),
             Some(epoch) if epoch != marker.epoch => Some(Damage::OtherEpoch),
-            Some(_) if database.position < marker.position => Some(Damage::Behind {
-                database: database.position,
-                marker: marker.position,
-            }),
+            Some(_) if database.position < marker.position => {
+                Some(Damage::Behind { database: database.position, marker: marker.position })
+            }
             Some(_) => None,
         },
     }

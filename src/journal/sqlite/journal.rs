@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use rusqlite::Connection;
 
-use super::{
+use crate::journal::sqlite::{
     accept_loss::{self, AcceptedLoss},
     connection::connect,
     error::JournalOpenError,
@@ -173,11 +173,7 @@ fn check_origin(
     };
     let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
     if recorded != configured && !Invariant::OriginCheck.is_disabled() {
-        return Err(JournalOpenError::OtherOrigin {
-            dir: dir.to_owned(),
-            recorded,
-            configured,
-        });
+        return Err(JournalOpenError::OtherOrigin { dir: dir.to_owned(), recorded, configured });
     }
     Ok(recorded)
 }
@@ -223,9 +219,7 @@ impl ChangeStore for SqliteJournal {
     async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
         let rows = intent.devices.len();
         self.writer
-            .write(JournalOperation::Claim, rows, move |batch| {
-                claims::claim(batch, &intent)
-            })
+            .write(JournalOperation::Claim, rows, move |batch| claims::claim(batch, &intent))
             .await
     }
 
@@ -252,15 +246,11 @@ impl ChangeStore for SqliteJournal {
     }
 
     async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>, JournalError> {
-        self.readers
-            .run(move |db| changes::find_change(db, &selector))
-            .await
+        self.readers.run(move |db| changes::find_change(db, &selector)).await
     }
 
     async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError> {
-        self.readers
-            .run(move |db| changes::changes(db, &filter))
-            .await
+        self.readers.run(move |db| changes::changes(db, &filter)).await
     }
 
     async fn devices(
@@ -268,9 +258,7 @@ impl ChangeStore for SqliteJournal {
         change: ChangeId,
         filter: DeviceFilter,
     ) -> Result<Vec<ChangeDevice>, JournalError> {
-        self.readers
-            .run(move |db| devices::devices(db, change, &filter))
-            .await
+        self.readers.run(move |db| devices::devices(db, change, &filter)).await
     }
 
     async fn due_changes(
@@ -279,9 +267,7 @@ impl ChangeStore for SqliteJournal {
         before: Timestamp,
         now: Timestamp,
     ) -> Result<DueChanges, JournalError> {
-        self.readers
-            .run(move |db| deadlines::due_changes(db, state, before, now))
-            .await
+        self.readers.run(move |db| deadlines::due_changes(db, state, before, now)).await
     }
 
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
@@ -311,13 +297,9 @@ impl ResultStore for SqliteJournal {
         now: Timestamp,
     ) -> Result<Attribution, JournalError> {
         self.writer
-            .write(
-                JournalOperation::Attribute,
-                attribution::ROWS,
-                move |batch| {
-                    attribution::attribute(batch, &request, listed.as_deref(), last_result, now)
-                },
-            )
+            .write(JournalOperation::Attribute, attribution::ROWS, move |batch| {
+                attribution::attribute(batch, &request, listed.as_deref(), last_result, now)
+            })
             .await
     }
 
@@ -326,9 +308,7 @@ impl ResultStore for SqliteJournal {
         change: ChangeId,
         limit: usize,
     ) -> Result<Vec<RequestId>, JournalError> {
-        self.readers
-            .run(move |db| requests::unattributed_requests(db, change, limit))
-            .await
+        self.readers.run(move |db| requests::unattributed_requests(db, change, limit)).await
     }
 
     async fn unmatched_results(
@@ -337,9 +317,7 @@ impl ResultStore for SqliteJournal {
         after: u64,
         limit: usize,
     ) -> Result<Vec<UnmatchedResult>, JournalError> {
-        self.readers
-            .run(move |db| unmatched_results::list(db, since, after, limit))
-            .await
+        self.readers.run(move |db| unmatched_results::list(db, since, after, limit)).await
     }
 
     async fn resolve_unmatched_result(
@@ -365,9 +343,7 @@ impl EventStore for SqliteJournal {
         after: Cursor,
         limit: usize,
     ) -> Result<EventPage, JournalError> {
-        self.readers
-            .run(move |db| events::events(db, &target, after, limit))
-            .await
+        self.readers.run(move |db| events::events(db, &target, after, limit)).await
     }
 
     async fn event_at(
@@ -375,9 +351,7 @@ impl EventStore for SqliteJournal {
         target: WatchTarget,
         cursor: Cursor,
     ) -> Result<Option<Event>, JournalError> {
-        self.readers
-            .run(move |db| events::event_at(db, &target, cursor))
-            .await
+        self.readers.run(move |db| events::event_at(db, &target, cursor)).await
     }
 
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
@@ -404,9 +378,7 @@ impl QuarantineStore for SqliteJournal {
         after: u64,
         limit: usize,
     ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
-        self.readers
-            .run(move |db| quarantine::list(db, after, limit))
-            .await
+        self.readers.run(move |db| quarantine::list(db, after, limit)).await
     }
 
     async fn release_quarantined(
@@ -446,9 +418,7 @@ impl ForwardQueue for SqliteJournal {
         first_attempts: usize,
         retries: usize,
     ) -> Result<DueForwards, JournalError> {
-        self.readers
-            .run(move |db| forward_queue::load_due(db, now, first_attempts, retries))
-            .await
+        self.readers.run(move |db| forward_queue::load_due(db, now, first_attempts, retries)).await
     }
 
     async fn record_forward_outcomes(

@@ -5,12 +5,12 @@ use std::{
     path::Path,
 };
 
-use super::{
+use crate::invariants::Invariant;
+use crate::journal::sqlite::{
     error::JournalOpenError,
     paths::{DATABASE, LOCK},
     permissions::open_private,
 };
-use crate::invariants::Invariant;
 
 /// The locks of the process that uses a journal.
 ///
@@ -28,10 +28,7 @@ impl FileLocks {
         let lock = open_private(&dir.join(LOCK), false);
         let lock = lock.map_err(|source| JournalOpenError::directory(dir, source))?;
         try_lock(&lock, dir)?;
-        Ok(Self {
-            _directory: lock,
-            _database: None,
-        })
+        Ok(Self { _directory: lock, _database: None })
     }
 
     /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
@@ -50,10 +47,7 @@ impl FileLocks {
             return Ok(self);
         }
         try_lock(&database, dir)?;
-        Ok(Self {
-            _database: Some(database),
-            ..self
-        })
+        Ok(Self { _database: Some(database), ..self })
     }
 }
 

@@ -15,8 +15,8 @@ use std::{
 
 use aws_lc_rs::digest;
 
-use super::{fsync, paths::MARKER, permissions::open_private};
 use crate::journal::engine::Epoch;
+use crate::journal::sqlite::{fsync, paths::MARKER, permissions::open_private};
 
 /// Bytes of a slot. Slots are written in place and in turn; each has disk sectors of its own, so a
 /// torn write leaves the other one intact.
@@ -138,11 +138,7 @@ impl MarkerSlots {
     /// Slots that cannot be written.
     #[cfg(test)]
     pub(super) fn read_only(dir: &Path, written: Marker) -> Self {
-        Self {
-            file: File::open(dir.join(MARKER)).unwrap(),
-            written,
-            next: 0,
-        }
+        Self { file: File::open(dir.join(MARKER)).unwrap(), written, next: 0 }
     }
 
     pub(super) fn position(&self) -> u64 {
@@ -154,10 +150,7 @@ impl MarkerSlots {
         if position <= self.written.position {
             return Ok(());
         }
-        let marker = Marker {
-            position,
-            ..self.written
-        };
+        let marker = Marker { position, ..self.written };
         let offset = self.next * SLOT as u64;
         self.file.write_all_at(&marker.to_slot(), offset)?;
         self.file.sync_data()?;
@@ -168,43 +161,4 @@ impl MarkerSlots {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn marker(position: u64) -> Marker {
-        Marker {
-            epoch: Epoch(0xfeed),
-            position,
-        }
-    }
-
-    #[test]
-    fn a_slot_that_is_torn_anywhere_leaves_the_other_one() {
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Missing);
-        create(dir.path(), marker(7)).unwrap();
-        for position in 8..12 {
-            // As after a restart.
-            let mut slots = MarkerSlots::open(dir.path(), marker(position)).unwrap();
-            assert_eq!(slots.written.position, position - 1);
-            let before = fs::read(dir.path().join(MARKER)).unwrap();
-            slots.write(position).unwrap();
-            let after = fs::read(dir.path().join(MARKER)).unwrap();
-            assert_eq!(
-                load(dir.path()).unwrap(),
-                MarkerFile::Valid(marker(position))
-            );
-            for torn in (0..after.len()).step_by(64) {
-                let disk = [&after[..torn], &before[torn..]].concat();
-                fs::write(dir.path().join(MARKER), disk).unwrap();
-                let MarkerFile::Valid(found) = load(dir.path()).unwrap() else {
-                    panic!("torn at {torn}: both slots are damaged")
-                };
-                assert!((position - 1..=position).contains(&found.position));
-            }
-            fs::write(dir.path().join(MARKER), after).unwrap();
-        }
-        fs::write(dir.path().join(MARKER), [b'x'; 2 * SLOT]).unwrap();
-        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Damaged);
-    }
-}
+mod tests;

@@ -13,11 +13,11 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{
+use crate::journal::error::JournalError;
+use crate::journal::sqlite::{
     command::DeferredReply,
     marker::{Marker, MarkerSlots},
 };
-use crate::journal::error::JournalError;
 
 /// The longest delay of the marker while no reply waits for it.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -62,10 +62,7 @@ impl MarkerWriter {
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name("journal-marker".into());
         let thread = thread.spawn(move || worker.run(&mut slots))?;
-        Ok(Self {
-            shared,
-            thread: Some(thread),
-        })
+        Ok(Self { shared, thread: Some(thread) })
     }
 
     /// Records that a synced commit has reached a position. Sends the replies once the marker has too.
@@ -141,53 +138,4 @@ impl MarkerShared {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::{
-        engine::Epoch,
-        sqlite::marker::{MarkerFile, create, load},
-    };
-
-    fn marker(position: u64) -> Marker {
-        Marker {
-            epoch: Epoch(0xfeed),
-            position,
-        }
-    }
-
-    #[test]
-    fn replies_fail_when_the_marker_cannot_be_written() {
-        let dir = tempfile::tempdir().unwrap();
-        create(dir.path(), marker(0)).unwrap();
-        let writer = MarkerWriter::with(MarkerSlots::read_only(dir.path(), marker(0)), 0).unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let reply: DeferredReply =
-            Box::new(move |result| sender.send(result.map_err(Clone::clone)).unwrap());
-        writer.on_commit(Some(5), vec![reply]);
-        let error = receiver.recv().unwrap().unwrap_err().to_string();
-        assert!(error.contains("cannot write journal.marker"), "{error}");
-        drop(writer);
-        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Valid(marker(0)));
-    }
-
-    #[test]
-    fn replies_wait_for_the_marker_and_drop_flushes_it() {
-        let dir = tempfile::tempdir().unwrap();
-        create(dir.path(), marker(0)).unwrap();
-        let writer = MarkerWriter::start(dir.path(), marker(0)).unwrap();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let path = dir.path().to_owned();
-        let reply: DeferredReply = Box::new(move |result| {
-            let is_ok = result.is_ok();
-            sender.send((is_ok, load(&path).unwrap())).unwrap();
-        });
-        writer.on_commit(Some(5), vec![reply]);
-        assert_eq!(
-            receiver.recv().unwrap(),
-            (true, MarkerFile::Valid(marker(5)))
-        );
-        writer.on_commit(Some(6), Vec::new());
-        drop(writer);
-        assert_eq!(load(dir.path()).unwrap(), MarkerFile::Valid(marker(6)));
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use super::paths::{DATABASE, LOCK, MARKER, ROLLBACK, SHARED_MEMORY, WAL};
+use crate::journal::sqlite::paths::{DATABASE, LOCK, MARKER, ROLLBACK, SHARED_MEMORY, WAL};
 
 const FILES: [&str; 6] = [DATABASE, WAL, MARKER, LOCK, SHARED_MEMORY, ROLLBACK];
 const PRIVATE_FILE: u32 = 0o600;
@@ -19,10 +19,7 @@ const WORLD_WRITABLE: u32 = 0o002;
 /// volume with another owner.
 pub(super) fn make_directory(dir: &Path) -> io::Result<()> {
     let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .mode(PRIVATE_DIRECTORY)
-        .create(dir)?;
+    builder.recursive(true).mode(PRIVATE_DIRECTORY).create(dir)?;
     let mode = dir.metadata()?.permissions().mode();
     if mode & WORLD_WRITABLE != 0 && mode & STICKY == 0 {
         tracing::warn!(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::command::Command;
+use crate::journal::sqlite::command::Command;
 
 /// Maximum number of callbacks in a commit.
 pub(super) const CALLBACKS_PER_COMMIT: usize = 512;
@@ -37,12 +37,7 @@ impl Queue {
         reserved: mpsc::Receiver<Command>,
         changes: mpsc::Receiver<Command>,
     ) -> Self {
-        Self {
-            callbacks,
-            reserved,
-            changes,
-            large: None,
-        }
+        Self { callbacks, reserved, changes, large: None }
     }
 
     /// Returns the next command; `None` once all lanes are closed and empty.
@@ -86,10 +81,7 @@ impl Queue {
             {
                 rows += command.rows.max(1);
                 if command.rows > ROWS_PER_COMMIT {
-                    self.large = Some(LargeCommand {
-                        command,
-                        overtaken: 0,
-                    });
+                    self.large = Some(LargeCommand { command, overtaken: 0 });
                     return commands;
                 }
                 commands.push(command);
@@ -100,41 +92,4 @@ impl Queue {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::sqlite::command::CommandKind;
-
-    fn command(kind: CommandKind, rows: usize) -> Command {
-        Command::new(kind, rows, |_| Ok(Ok(()))).0
-    }
-
-    #[tokio::test]
-    async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
-        let (to_callbacks, callbacks) = mpsc::channel(20_000);
-        let (_to_reserved, reserved) = mpsc::channel(1);
-        let (to_changes, changes) = mpsc::channel(10);
-        let mut queue = Queue::new(callbacks, reserved, changes);
-        for _ in 0..10_000 {
-            let callback = command(CommandKind::Callback, 1);
-            to_callbacks.try_send(callback).ok().unwrap();
-        }
-        for _ in 0..2 {
-            let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
-            to_changes.try_send(large).ok().unwrap();
-        }
-        let mut commits = Vec::new();
-        for _ in 0..22 {
-            let first = queue.next(false).await.unwrap();
-            commits.push(queue.collect_batch(first).len());
-        }
-        // The commit that finds the large command, and eight more.
-        let mut expected = vec![513; 9];
-        expected.push(1);
-        assert_eq!(commits.get(..10), Some(expected.as_slice()));
-        assert_eq!(commits.get(10..20), Some(expected.as_slice()));
-        // The rest of the 10,000 callbacks.
-        let left = 10_000 - 18 * 513;
-        assert_eq!(commits.get(20..), Some([513, left - 513].as_slice()));
-        assert_eq!(commits.iter().filter(|size| **size == 1).count(), 2);
-    }
-}
+mod tests;

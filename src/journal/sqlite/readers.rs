@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use super::{connection::connect, lock::FileLocks};
 use crate::journal::error::JournalError;
+use crate::journal::sqlite::{connection::connect, lock::FileLocks};
 
 /// Number of connections. More would only compete for the same disk.
 const CONNECTIONS: usize = 4;
@@ -37,10 +37,7 @@ impl Readers {
             })
             .collect::<rusqlite::Result<Vec<_>>>()?;
         Ok(Self {
-            idle: Arc::new(IdleConnections {
-                connections: Mutex::new(connections),
-                _locks: locks,
-            }),
+            idle: Arc::new(IdleConnections { connections: Mutex::new(connections), _locks: locks }),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
         })
     }
@@ -51,19 +48,15 @@ impl Readers {
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(|_| JournalError::closed())?;
+        let permit =
+            Arc::clone(&self.permits).acquire_owned().await.map_err(|_| JournalError::closed())?;
         let idle = Arc::clone(&self.idle);
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             // Only a query that panicked does not return its connection.
             let connection = idle.connections.lock().pop();
             let Some(mut connection) = connection else {
-                return Err(JournalError::Unavailable(
-                    "no read connection is left".into(),
-                ));
+                return Err(JournalError::Unavailable("no read connection is left".into()));
             };
             let result = connection.transaction().and_then(|transaction| {
                 let result = query(&transaction);
@@ -73,7 +66,6 @@ impl Readers {
             idle.connections.lock().push(connection);
             result.map_err(|error| JournalError::Unavailable(error.to_string()))
         });
-        read.await
-            .map_err(|error| JournalError::Unavailable(error.to_string()))?
+        read.await.map_err(|error| JournalError::Unavailable(error.to_string()))?
     }
 }

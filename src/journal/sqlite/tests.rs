@@ -3,7 +3,7 @@ use std::{future::Future, pin::Pin, sync::Arc};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use super::*;
+use crate::journal::sqlite::*;
 use crate::{
     callbacks::payload,
     domain::clock::Timestamp,
@@ -112,10 +112,7 @@ async fn a_second_process_and_another_schema_version_are_rejected() {
     let connection = Connection::open(path).unwrap();
     connection.pragma_update(None, "user_version", 1).unwrap();
     drop(connection);
-    let error = SqliteJournal::open(&directory.options())
-        .err()
-        .unwrap()
-        .to_string();
+    let error = SqliteJournal::open(&directory.options()).err().unwrap().to_string();
     assert!(error.contains("schema version 1"), "{error}");
 }
 
@@ -127,10 +124,7 @@ async fn each_journal_has_its_own_epoch_and_fingerprints_and_keeps_them() {
     first.close().await;
     drop(first);
     let again = SqliteJournal::open(&one.options()).unwrap();
-    assert_eq!(
-        (again.epoch(), again.fingerprint(b"content")),
-        (epoch, fingerprint)
-    );
+    assert_eq!((again.epoch(), again.fingerprint(b"content")), (epoch, fingerprint));
     let other = SqliteJournal::open(&other.options()).unwrap();
     assert_ne!(other.epoch(), epoch);
     assert_ne!(other.fingerprint(b"content"), fingerprint);
@@ -154,24 +148,15 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     journal.close().await;
     drop(journal);
 
-    let ahead = Marker {
-        epoch,
-        position: 40,
-    };
+    let ahead = Marker { epoch, position: 40 };
     marker::create(&options.dir, ahead).unwrap();
     let Err(JournalOpenError::Damaged { damage, .. }) = SqliteJournal::open(&options) else {
         panic!("the loss is not detected")
     };
-    let behind = Damage::Behind {
-        database: 1,
-        marker: 40,
-    };
+    let behind = Damage::Behind { database: 1, marker: 40 };
     assert_eq!(damage, behind);
     let accepted = SqliteJournal::accept_loss(&options).unwrap();
-    let expected = AcceptedLoss {
-        database_position: 1,
-        marker_position: Some(40),
-    };
+    let expected = AcceptedLoss { database_position: 1, marker_position: Some(40) };
     assert_eq!(accepted, Some(expected));
     let journal = SqliteJournal::open(&options).unwrap();
     assert_ne!(journal.epoch(), epoch);

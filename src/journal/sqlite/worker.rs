@@ -7,7 +7,8 @@ use std::{
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::{
+use crate::journal::error::JournalError;
+use crate::journal::sqlite::{
     checkpoint::{self, Checkpoints},
     command::{Command, CommandKind, DeferredReply},
     lock::FileLocks,
@@ -16,7 +17,6 @@ use super::{
     tables::batch::WriteBatch,
     writer_state::WriterState,
 };
-use crate::journal::error::JournalError;
 
 /// Number of rows after which a checkpoint is worthwhile: some MiB of the write-ahead log.
 const ROWS_PER_CHECKPOINT: usize = 1_000;
@@ -45,9 +45,7 @@ struct PendingReplies {
 impl Worker {
     pub(super) fn run(mut self) {
         // Only waits on the lanes.
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
@@ -58,10 +56,8 @@ impl Worker {
                 break;
             };
             let commands = self.queue.collect_batch(first);
-            let callbacks = commands
-                .iter()
-                .filter(|command| command.kind == CommandKind::Callback)
-                .count();
+            let callbacks =
+                commands.iter().filter(|command| command.kind == CommandKind::Callback).count();
             let rows = commands.iter().map(|command| command.rows).sum();
             self.state.instruments.journal_batch(commands.len());
             let start = self.state.begin_commit(callbacks);
@@ -81,9 +77,7 @@ impl Worker {
             .transact(commands, &mut replies)
             .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
             .map_err(|error| JournalError::Unavailable(error.to_string()));
-        self.state
-            .is_failing
-            .store(position.is_err(), Ordering::Relaxed);
+        self.state.is_failing.store(position.is_err(), Ordering::Relaxed);
         let committed = position.as_ref().map(|_| ());
         for reply in replies.after_commit {
             reply(committed);
@@ -104,9 +98,7 @@ impl Worker {
         commands: Vec<Command>,
         replies: &mut PendingReplies,
     ) -> rusqlite::Result<Option<u64>> {
-        let transaction = self
-            .connection
-            .transaction_with_behavior(TransactionBehavior::Immediate);
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
         let transaction = match transaction {
             Ok(transaction) => transaction,
             Err(error) => {

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{
+use crate::journal::sqlite::{
     checkpoint::Checkpoints,
     command::{Command, CommandKind, ReplyReceiver},
     lock::FileLocks,
@@ -102,11 +102,7 @@ impl Writer {
             }
         };
         Self {
-            lanes: Mutex::new(Some(Lanes {
-                callbacks,
-                reserved,
-                changes,
-            })),
+            lanes: Mutex::new(Some(Lanes { callbacks, reserved, changes })),
             state,
             thread: Mutex::new(thread),
         }
@@ -140,14 +136,8 @@ impl Writer {
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
         let lane = self.lanes()?.reserved;
-        let permit = lane
-            .reserve_owned()
-            .await
-            .map_err(|_| JournalError::closed())?;
-        Ok(Box::new(LaneReservation {
-            permit,
-            state: Arc::clone(&self.state),
-        }))
+        let permit = lane.reserve_owned().await.map_err(|_| JournalError::closed())?;
+        Ok(Box::new(LaneReservation { permit, state: Arc::clone(&self.state) }))
     }
 
     pub(super) async fn store_callback(
@@ -184,9 +174,7 @@ impl Writer {
     pub(super) fn is_writable(&self) -> bool {
         let lanes = self.lanes.lock();
         // The lanes are closed if the thread has ended.
-        let is_open = lanes
-            .as_ref()
-            .is_some_and(|lanes| !lanes.callbacks.is_closed());
+        let is_open = lanes.as_ref().is_some_and(|lanes| !lanes.callbacks.is_closed());
         is_open && !self.state.is_failing.load(Ordering::Relaxed)
     }
 
@@ -209,9 +197,7 @@ impl Writer {
     ) -> Result<T, JournalError> {
         let start = Instant::now();
         let lane = self.lanes()?.changes;
-        lane.send(command)
-            .await
-            .map_err(|_| JournalError::closed())?;
+        lane.send(command).await.map_err(|_| JournalError::closed())?;
         drop(lane);
         await_reply(&self.state, metric, start, reply).await
     }
@@ -259,8 +245,6 @@ async fn await_reply<T>(
 ) -> Result<T, JournalError> {
     let result = reply.await.map_err(|_| JournalError::closed())?;
     let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
-    state
-        .instruments
-        .journal_write(metric, start.elapsed(), is_failed);
+    state.instruments.journal_write(metric, start.elapsed(), is_failed);
     result
 }

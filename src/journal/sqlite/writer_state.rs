@@ -11,7 +11,7 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use super::queue::CALLBACKS_PER_COMMIT;
+use crate::journal::sqlite::queue::CALLBACKS_PER_COMMIT;
 use crate::{
     journal::{
         events::CommitListener, forward_queue::ForwardQueueStats, state_counts::StateCounts,
@@ -54,8 +54,7 @@ impl WriterState {
 
     /// Begins a commit with this number of callbacks.
     pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
-        self.queued_callbacks
-            .fetch_sub(callbacks, Ordering::Relaxed);
+        self.queued_callbacks.fetch_sub(callbacks, Ordering::Relaxed);
         let now = Instant::now();
         *self.commit_start.lock() = Some(now);
         now

@@ -35,10 +35,7 @@ impl RpcOperation for EsimPlanChange {
     }
 
     fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
-        proto::ChangeEsimPlanResponse {
-            change: Some(change),
-            warnings,
-        }
+        proto::ChangeEsimPlanResponse { change: Some(change), warnings }
     }
 }
 

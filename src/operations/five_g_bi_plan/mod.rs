@@ -70,17 +70,12 @@ impl Operation for FiveGBiPlanChange {
 
     fn reorder(&mut self, order: &[usize]) -> Option<()> {
         let mut places: Vec<Option<PlaceOfUse>> = self.places.drain(..).map(Some).collect();
-        let reordered = order
-            .iter()
-            .map(|index| places.get_mut(*index).and_then(Option::take));
+        let reordered = order.iter().map(|index| places.get_mut(*index).and_then(Option::take));
         self.places = reordered.collect::<Option<_>>()?;
         Some(())
     }
 
     fn sensitive_values(&self) -> Vec<&str> {
-        self.places
-            .iter()
-            .flat_map(PlaceOfUse::sensitive_values)
-            .collect()
+        self.places.iter().flat_map(PlaceOfUse::sensitive_values).collect()
     }
 }

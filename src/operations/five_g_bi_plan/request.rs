@@ -33,26 +33,18 @@ impl RpcOperation for FiveGBiPlanChange {
             plan if plan.is_empty() => None,
             plan => {
                 let path = FieldPath::root("current_service_plan");
-                validator
-                    .violations
-                    .ok_or_add(path, ServicePlan::parse(plan))
+                validator.violations.ok_or_add(path, ServicePlan::parse(plan))
             }
         };
         let mut places = Vec::with_capacity(request.devices.len());
         for (index, device) in validator.devices(request.devices) {
             places.extend(validate_device(index, device, &mut validator));
         }
-        validator.finish(Box::new(Self {
-            current_service_plan,
-            places,
-        }))
+        validator.finish(Box::new(Self { current_service_plan, places }))
     }
 
     fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
-        proto::ChangeFiveGBiPlanResponse {
-            change: Some(change),
-            warnings,
-        }
+        proto::ChangeFiveGBiPlanResponse { change: Some(change), warnings }
     }
 }
 

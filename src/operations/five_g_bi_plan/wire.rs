@@ -51,10 +51,7 @@ pub(super) fn outbound_request(
         device_ids: device
             .ids
             .iter()
-            .map(|id| DeviceId {
-                id: id.id(),
-                kind: wire_kind(id.kind()),
-            })
+            .map(|id| DeviceId { id: id.id(), kind: wire_kind(id.kind()) })
             .collect(),
         primary_place_of_use: change.places.get(index),
     });

@@ -16,11 +16,8 @@ use crate::{
 };
 
 /// The kinds that ThingSpace's page does not list for this operation.
-const REJECTED_KINDS: [IdentifierKind; 3] = [
-    IdentifierKind::Eid,
-    IdentifierKind::Min,
-    IdentifierKind::Imsi,
-];
+const REJECTED_KINDS: [IdentifierKind; 3] =
+    [IdentifierKind::Eid, IdentifierKind::Min, IdentifierKind::Imsi];
 
 impl RpcOperation for ServicePlanChange {
     type Request = proto::ChangeServicePlanRequest;
@@ -43,10 +40,7 @@ impl RpcOperation for ServicePlanChange {
     }
 
     fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
-        proto::ChangeServicePlanResponse {
-            change: Some(change),
-            warnings,
-        }
+        proto::ChangeServicePlanResponse { change: Some(change), warnings }
     }
 }
 
@@ -57,15 +51,10 @@ fn validate_device(index: usize, device: proto::ServicePlanDevice, validator: &m
     let kinds: Vec<String> = device.device_ids.iter().map(|id| id.kind.clone()).collect();
     let ids = parse_device_ids(ids_path, device.device_ids, &mut validator.violations);
     for (position, kind) in kinds.iter().enumerate() {
-        if kind
-            .parse()
-            .is_ok_and(|kind| REJECTED_KINDS.contains(&kind))
-        {
+        if kind.parse().is_ok_and(|kind| REJECTED_KINDS.contains(&kind)) {
             let path = ids_path.at(position).field("kind");
             let description = "must be one of iccid, imei, meid, esn, mdn, msisdn";
-            validator
-                .violations
-                .add(path, FieldReason::Value, description);
+            validator.violations.add(path, FieldReason::Value, description);
         }
     }
     if let Some(reference) = reference {

@@ -10,10 +10,7 @@ use crate::{
 };
 
 fn message(devices: &[&[(&str, &str)]]) -> proto::ChangeServicePlanRequest {
-    let id = |(kind, id): &(&str, &str)| proto::DeviceId {
-        kind: (*kind).into(),
-        id: (*id).into(),
-    };
+    let id = |(kind, id): &(&str, &str)| proto::DeviceId { kind: (*kind).into(), id: (*id).into() };
     let device = |ids: &&[(&str, &str)]| proto::ServicePlanDevice {
         device_ids: ids.iter().map(id).collect(),
         client_reference: String::new(),
@@ -33,21 +30,13 @@ fn validate(devices: &[&[(&str, &str)]]) -> Result<ChangeRequest, Vec<Violation>
 
 #[test]
 fn the_request_is_written_as_documented() {
-    let ids: &[(&str, &str)] = &[
-        ("imei", "490154203237518"),
-        ("ICCID", "89148000000800139708"),
-    ];
+    let ids: &[(&str, &str)] = &[("imei", "490154203237518"), ("ICCID", "89148000000800139708")];
     let request = validate(&[ids, &[("meid", "A100003685E561")]]).unwrap();
     assert_eq!(request.change_type(), ChangeType::ServicePlan);
-    let settings = WireSettings {
-        five_g_bi_http_method: FiveGBiHttpMethod::Post,
-    };
+    let settings = WireSettings { five_g_bi_http_method: FiveGBiHttpMethod::Post };
     let sent = request.operation.outbound_request(&request, &settings);
     let sent = sent.unwrap();
-    assert_eq!(
-        (sent.method, sent.path),
-        (http::Method::PUT, "/m2m/v1/devices/actions/plan")
-    );
+    assert_eq!((sent.method, sent.path), (http::Method::PUT, "/m2m/v1/devices/actions/plan"));
     let expected = r#"{"devices":[{"deviceIds":[{"kind":"imei","id":"490154203237518"},{"kind":"iccid","id":"89148000000800139708"}]},{"deviceIds":[{"kind":"MEID","id":"A100003685E561"}]}],"accountName":"0000123456-00001","servicePlan":"plan"}"#;
     assert_eq!(std::str::from_utf8(&sent.body).unwrap(), expected);
 }
@@ -86,9 +75,6 @@ fn the_fingerprint_differs_from_that_of_another_operation_with_the_same_devices(
         .collect();
     let request = validate(&[&ids]).unwrap();
     assert_ne!(request.fingerprint_input(), other.fingerprint_input());
-    assert_eq!(
-        request.fingerprint_input(),
-        validate(&[&ids]).unwrap().fingerprint_input()
-    );
+    assert_eq!(request.fingerprint_input(), validate(&[&ids]).unwrap().fingerprint_input());
     assert_eq!(request.operation.info().rpc, "ChangeServicePlan");
 }

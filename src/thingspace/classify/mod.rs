@@ -63,9 +63,7 @@ pub fn classify_response(
     let mut classification = classify(&response, operations::info(change_type).endpoint_settings);
     if let Some(refusal) = classification.refusal_mut() {
         let texts = hidden.iter().copied();
-        Redactor::new(texts.clone())
-            .with_words(texts)
-            .redact(refusal);
+        Redactor::new(texts.clone()).with_words(texts).redact(refusal);
     }
     Some(match classification {
         Classification::Response(response) => response,
@@ -118,9 +116,7 @@ fn classify_success(response: &UpstreamResponse) -> ChangeResponse {
     request_id.map_or_else(
         || {
             let status = response.status.as_u16();
-            ChangeResponse::Unknown(format!(
-                "ThingSpace responded {status} without a request id"
-            ))
+            ChangeResponse::Unknown(format!("ThingSpace responded {status} without a request id"))
         },
         ChangeResponse::Accepted,
     )
@@ -138,9 +134,7 @@ pub(super) fn is_throttled(response: &UpstreamResponse, error: Option<&ErrorBody
     let status = response.status;
     // The API gateway throttles before it forwards a request. Older versions do so with 503.
     let has_gateway_code = (status.is_client_error() || status.is_server_error())
-        && error
-            .and_then(ErrorBody::gateway_code)
-            .is_some_and(|code| THROTTLED.contains(&code));
+        && error.and_then(ErrorBody::gateway_code).is_some_and(|code| THROTTLED.contains(&code));
     // A 408 with the code 429 contradicts itself, so it proves nothing.
     let has_status_code = status.is_client_error()
         && status != StatusCode::REQUEST_TIMEOUT
@@ -150,10 +144,7 @@ pub(super) fn is_throttled(response: &UpstreamResponse, error: Option<&ErrorBody
 
 /// Returns the refusal of a throttled request.
 pub(super) fn throttled(response: &UpstreamResponse, error: Option<ErrorBody>) -> Refusal {
-    let detail = format!(
-        "ThingSpace throttled the request ({})",
-        response.status.as_u16()
-    );
+    let detail = format!("ThingSpace throttled the request ({})", response.status.as_u16());
     Refusal {
         retry_after: response.retry_after,
         ..refusal_with_error(RefusalKind::Throttled, detail, error)
@@ -213,9 +204,8 @@ fn is_wrong_route(status: StatusCode, error: &ErrorBody) -> bool {
 /// True if the error does not prove that nothing was executed: its code is a status such as 500, or names
 /// no cause.
 fn is_uncertain(error: &ErrorBody) -> bool {
-    let has_uncertain_status = error
-        .status_code()
-        .is_some_and(|status| status == 408 || (500..600).contains(&status));
+    let has_uncertain_status =
+        error.status_code().is_some_and(|status| status == 408 || (500..600).contains(&status));
     has_uncertain_status || error_codes::classify_error(error) == Some(ErrorMeaning::Uncertain)
 }
 

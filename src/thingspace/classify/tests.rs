@@ -64,11 +64,7 @@ fn only_a_success_with_a_request_id_is_accepted_and_every_inconclusive_response_
         (200, r#"{"requestId":""}"#, Unknown),
         (200, r#"{"requestId":null}"#, Unknown),
         (200, r#"["d1f08526"]"#, Unknown),
-        (
-            200,
-            &service("X.REQUEST_FAILED.SessionToken.Expired"),
-            Unknown,
-        ),
+        (200, &service("X.REQUEST_FAILED.SessionToken.Expired"), Unknown),
         (200, html, Unknown),
         (204, "", Unknown),
         (301, "", Unknown),
@@ -95,49 +91,17 @@ fn only_a_success_with_a_request_id_is_accepted_and_every_inconclusive_response_
 fn a_refusal_in_a_known_format_is_classified_by_its_code_without_the_service() {
     let uws = |rest: &str| service(&format!("UnifiedWebService.{rest}"));
     for (status, body, expected) in [
-        (
-            400,
-            uws("INPUT_INVALID.Request.InvalidCharacter"),
-            InvalidArgument,
-        ),
-        (
-            400,
-            service("INPUT_INVALID.Device.Kind.Invalid"),
-            InvalidArgument,
-        ),
-        (
-            400,
-            uws("INPUT_INVALID.MaxRequestsExceeded"),
-            InvalidArgument,
-        ),
-        (
-            400,
-            uws("INPUT_INVALID.DeviceState.Invalid"),
-            FailedPrecondition,
-        ),
-        (
-            400,
-            uws("REQUEST_FAILED.PlanChangeLimit"),
-            FailedPrecondition,
-        ),
-        (
-            400,
-            uws("REQUEST_FAILED.DeviceAlreadyActive"),
-            FailedPrecondition,
-        ),
+        (400, uws("INPUT_INVALID.Request.InvalidCharacter"), InvalidArgument),
+        (400, service("INPUT_INVALID.Device.Kind.Invalid"), InvalidArgument),
+        (400, uws("INPUT_INVALID.MaxRequestsExceeded"), InvalidArgument),
+        (400, uws("INPUT_INVALID.DeviceState.Invalid"), FailedPrecondition),
+        (400, uws("REQUEST_FAILED.PlanChangeLimit"), FailedPrecondition),
+        (400, uws("REQUEST_FAILED.DeviceAlreadyActive"), FailedPrecondition),
         (400, uws("REQUEST_FAILED.DeviceNotFound"), NotFound),
         (400, uws("REQUEST_FAILED._servicePlan_.NotFound"), NotFound),
-        (
-            400,
-            service("Other.REQUEST_FAILED.AccountNotFound"),
-            NotFound,
-        ),
+        (400, service("Other.REQUEST_FAILED.AccountNotFound"), NotFound),
         (400, uws("REQUEST_FAILED.AccountName"), PermissionDenied),
-        (
-            400,
-            service("REQUEST_FAILED.MultipleAccounts"),
-            InvalidArgument,
-        ),
+        (400, service("REQUEST_FAILED.MultipleAccounts"), InvalidArgument),
         (400, service("DeserializationFailed"), InvalidArgument),
         (400, service("404"), NotFound),
         (400, service("403"), PermissionDenied),
@@ -146,21 +110,13 @@ fn a_refusal_in_a_known_format_is_classified_by_its_code_without_the_service() {
         (400, service("409"), FailedPrecondition),
         (409, service("Whatever"), FailedPrecondition),
         (404, r#"{"errorCode":404}"#.to_owned(), NotFound),
-        (
-            400,
-            r#"{"error":"bad","cause":"…"}"#.to_owned(),
-            InvalidArgument,
-        ),
+        (400, r#"{"error":"bad","cause":"…"}"#.to_owned(), InvalidArgument),
         (400, fault("900906"), FailedPrecondition),
         (404, xml("404"), FailedPrecondition),
         (405, service("405"), FailedPrecondition),
         (405, fault("900906"), FailedPrecondition),
     ] {
-        assert_eq!(
-            classify_body(status, &body),
-            Refused(expected),
-            "{status} {body}"
-        );
+        assert_eq!(classify_body(status, &body), Refused(expected), "{status} {body}");
     }
 }
 
@@ -172,36 +128,16 @@ fn a_refused_authentication_is_recognised_by_the_body_first_and_the_status_secon
         (400, fault("900902"), StaleAuth::Token),
         (403, xml("404"), StaleAuth::Both),
         (401, xml("900901"), StaleAuth::Both),
-        (
-            400,
-            service("UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"),
-            StaleAuth::Session,
-        ),
-        (
-            401,
-            service("UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"),
-            StaleAuth::Session,
-        ),
-        (
-            403,
-            service("REQUEST_FAILED.SessionToken.Format"),
-            StaleAuth::Session,
-        ),
+        (400, service("UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"), StaleAuth::Session),
+        (401, service("UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"), StaleAuth::Session),
+        (403, service("REQUEST_FAILED.SessionToken.Format"), StaleAuth::Session),
         (401, String::new(), StaleAuth::Both),
         (403, String::new(), StaleAuth::Both),
         (401, service("401"), StaleAuth::Both),
         (400, service("401"), StaleAuth::Both),
-        (
-            401,
-            r#"{"error":"invalid_token"}"#.to_owned(),
-            StaleAuth::Both,
-        ),
+        (401, r#"{"error":"invalid_token"}"#.to_owned(), StaleAuth::Both),
     ] {
-        assert_eq!(
-            classify_body(status, &body),
-            ResponseClass::Stale(expected),
-            "{status} {body}"
-        );
+        assert_eq!(classify_body(status, &body), ResponseClass::Stale(expected), "{status} {body}");
     }
 }
 

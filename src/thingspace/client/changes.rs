@@ -66,12 +66,8 @@ impl ThingSpace {
         // A reused connection may turn out to be closed after a change was written to it, which would make the
         // outcome unknown. HTTP/1.1 without idle connections opens a new one for each change.
         let builder_for_changes = builder().http1_only().pool_max_idle_per_host(0);
-        let http = HttpClient::new(
-            builder_for_changes,
-            base_url,
-            MAX_CHANGE_BODY,
-            instruments.clone(),
-        )?;
+        let http =
+            HttpClient::new(builder_for_changes, base_url, MAX_CHANGE_BODY, instruments.clone())?;
         let builder_for_lookups = builder().pool_idle_timeout(IDLE_TIMEOUT);
         let lookup_http =
             HttpClient::new(builder_for_lookups, base_url, MAX_LOOKUP_BODY, instruments)?;
@@ -144,9 +140,8 @@ impl ThingSpace {
         change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
     ) -> ChangeResponse {
-        let outbound = change_request
-            .operation
-            .outbound_request(change_request, &self.wire_settings);
+        let outbound =
+            change_request.operation.outbound_request(change_request, &self.wire_settings);
         let Ok(outbound) = outbound else {
             let detail = "could not encode the change as JSON";
             return ChangeResponse::NotExecuted(Refusal::new(RefusalKind::NotSent, detail));

@@ -125,10 +125,7 @@ fn lookup_error(
                 && error_codes::classify_error(&error) != Some(ErrorMeaning::Uncertain) =>
         {
             let code = redactor.redact_text(error.reported_code(), MAX_CODE_LENGTH);
-            LookupError::Refused {
-                status,
-                code: Some(code),
-            }
+            LookupError::Refused { status, code: Some(code) }
         }
         _ => LookupError::NoResponse(format!("ThingSpace responded {status}")),
     }

@@ -57,9 +57,7 @@ impl ListedDevice {
 
     /// True if the device is on the plan with this name or code.
     pub fn is_on(&self, service_plan: &str) -> bool {
-        self.service_plans
-            .iter()
-            .any(|plan| plan.eq_ignore_ascii_case(service_plan))
+        self.service_plans.iter().any(|plan| plan.eq_ignore_ascii_case(service_plan))
     }
 }
 
@@ -92,10 +90,7 @@ impl DevicePage {
 /// Parses a list of identifiers, or a single one, as the SDK documents for the request status.
 fn parse_ids(device: &Value, name: &str) -> Vec<ReportedId> {
     let parse_id = |id: &Value| {
-        Some(ReportedId {
-            kind: member_short_text(id, "kind")?,
-            id: member_short_text(id, "id")?,
-        })
+        Some(ReportedId { kind: member_short_text(id, "kind")?, id: member_short_text(id, "id")? })
     };
     match member(device, name) {
         Some(Value::Array(ids)) => ids.iter().filter_map(parse_id).take(MAX_IDS).collect(),

@@ -26,17 +26,13 @@ use crate::{
 };
 
 /// Delay after a log-in without a usable response.
-pub(super) const RETRY_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_secs(1),
-    max: Duration::from_secs(30),
-};
+pub(super) const RETRY_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
 
 /// Delay after a session log-in with the response 400, 401 or 403 in an unknown format. It probably came from
 /// a proxy and does not count towards the lock-out. If it came from ThingSpace, it may be a failed log-in.
-pub(super) const UNRECOGNISED_BACKOFF: Backoff = Backoff {
-    initial: Duration::from_secs(30),
-    max: Duration::from_secs(15 * 60),
-};
+pub(super) const UNRECOGNISED_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(30), max: Duration::from_secs(15 * 60) };
 
 /// Minimum time between a refusal of the credentials and the next log-in with them. A fault of ThingSpace
 /// that lasts for seconds cannot cause both refusals that lock the credentials out.
@@ -180,9 +176,7 @@ impl SessionManager {
             let state = self.state.lock();
             // After a failed renewal, a session log-in can still use the old token.
             let token = state.token(TokenLimit::Expiry);
-            token
-                .filter(|_| !state.has_session())
-                .map(|token| token.secret.clone())
+            token.filter(|_| !state.has_session()).map(|token| token.secret.clone())
         };
         match token {
             Some(token) => self.start_session(token, &credentials, trace).await?,
@@ -266,10 +260,8 @@ impl SessionManager {
             state.failed
         };
         // Stored before the log-in, because ThingSpace may have refused one that a crash interrupted.
-        let unfinished = FailedLogins {
-            unfinished: previous.unfinished.saturating_add(1),
-            ..previous
-        };
+        let unfinished =
+            FailedLogins { unfinished: previous.unfinished.saturating_add(1), ..previous };
         self.store(credentials, unfinished).await?;
         let mut result = self.api.session(&token, credentials, trace).await;
         if let Err(error) = &result
@@ -350,10 +342,7 @@ impl SessionManager {
             let retry = state.refusal_retry.as_ref().filter(|_| failed.refused > 0);
             retry.map(|retry| retry.failed_at.elapsed())
         };
-        let failed = FailedLogins {
-            since_refused,
-            ..failed
-        };
+        let failed = FailedLogins { since_refused, ..failed };
         let stored = self.store.store(credentials, failed).await;
         stored.map_err(store_error)
     }

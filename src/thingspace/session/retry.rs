@@ -42,10 +42,7 @@ impl LoginRetry {
     ) -> Self {
         let failures = previous.map_or(1, |previous| previous.failures.saturating_add(1));
         let delay = backoff.jittered_delay(failures, fastrand::f64());
-        Self {
-            failures,
-            ..Self::after_delay(delay, refusal)
-        }
+        Self { failures, ..Self::after_delay(delay, refusal) }
     }
 
     /// Restores the retry of a refusal from before the gateway restarted; `None` if `interval` has passed
@@ -56,10 +53,7 @@ impl LoginRetry {
         let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
         let retry = Self::after_delay(remaining, Refusal::new(RefusalKind::Credentials, detail));
         let failed_at = retry.failed_at.checked_sub(since);
-        Some(Self {
-            failed_at: failed_at.unwrap_or(retry.failed_at),
-            ..retry
-        })
+        Some(Self { failed_at: failed_at.unwrap_or(retry.failed_at), ..retry })
     }
 
     /// Returns the error with the remaining delay.

@@ -100,12 +100,10 @@ impl SessionState {
     /// Discards what ThingSpace refused, unless it has been replaced since.
     pub(super) fn discard(&mut self, headers: &AuthHeaders, stale: StaleAuth) {
         if stale != StaleAuth::Session {
-            self.token
-                .take_if(|token| token.versioned.version == headers.token.version);
+            self.token.take_if(|token| token.versioned.version == headers.token.version);
         }
         if stale != StaleAuth::Token {
-            self.session
-                .take_if(|session| session.version == headers.session.version);
+            self.session.take_if(|session| session.version == headers.session.version);
         }
     }
 
@@ -125,8 +123,7 @@ impl SessionState {
         let now = Instant::now();
         let retries = [&self.token_retry, &self.session_retry];
         let due = retries.into_iter().flatten().map(|retry| retry.due);
-        due.max()
-            .filter(|due| *due > now && *due <= now + MAX_RETRY_WAIT)
+        due.max().filter(|due| *due > now && *due <= now + MAX_RETRY_WAIT)
     }
 
     /// Fails if the retry of a refusal or of this step is not due yet.
@@ -134,12 +131,9 @@ impl SessionState {
         &self,
         step_retry: Option<&LoginRetry>,
     ) -> Result<(), PrepareError> {
-        let retries = [self.refusal_retry.as_ref(), step_retry]
-            .into_iter()
-            .flatten();
-        let pending = retries
-            .filter(|retry| Instant::now() < retry.due)
-            .max_by_key(|retry| retry.due);
+        let retries = [self.refusal_retry.as_ref(), step_retry].into_iter().flatten();
+        let pending =
+            retries.filter(|retry| Instant::now() < retry.due).max_by_key(|retry| retry.due);
         pending.map_or(Ok(()), |retry| Err(retry.error()))
     }
 
@@ -152,9 +146,6 @@ impl SessionState {
 
     fn next_version(&mut self, secret: HeaderSecret) -> Versioned {
         self.last_version += 1;
-        Versioned {
-            secret,
-            version: self.last_version,
-        }
+        Versioned { secret, version: self.last_version }
     }
 }

@@ -54,10 +54,7 @@ fn failed(failure: LoginFailure) -> LoginError {
 }
 
 fn secret(text: &str) -> HeaderSecret {
-    HeaderSecret {
-        header: HeaderValue::from_str(text).unwrap(),
-        text: SecretString::from(text),
-    }
+    HeaderSecret { header: HeaderValue::from_str(text).unwrap(), text: SecretString::from(text) }
 }
 
 #[async_trait]
@@ -70,9 +67,7 @@ impl LoginApi for FakeLogin {
         self.token_requests.lock().push(Instant::now());
         let next = self.tokens.lock().pop_front();
         let lifetime = next.unwrap_or(Ok(Duration::from_secs(3_600)));
-        lifetime
-            .map(|lifetime| (secret("Bearer token"), lifetime))
-            .map_err(failed)
+        lifetime.map(|lifetime| (secret("Bearer token"), lifetime)).map_err(failed)
     }
 
     async fn session(
@@ -132,11 +127,7 @@ impl FakeLogin {
 
     /// Numbers of token requests, session log-ins, and writes to the store.
     fn counts(&self) -> (usize, usize, u32) {
-        (
-            self.token_requests.lock().len(),
-            self.session_requests.lock().len(),
-            *self.writes.lock(),
-        )
+        (self.token_requests.lock().len(), self.session_requests.lock().len(), *self.writes.lock())
     }
 
     /// The time between one session log-in and the next.
@@ -206,10 +197,7 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_keeps_the_old_token() {
 #[tokio::test(start_paused = true)]
 async fn the_two_refusals_that_lock_the_credentials_out_are_a_minute_apart_even_across_restarts() {
     let fake = Arc::new(FakeLogin::default());
-    fake.sessions(std::iter::repeat_n(
-        Err(LoginFailure::CredentialsRefused),
-        10,
-    ));
+    fake.sessions(std::iter::repeat_n(Err(LoginFailure::CredentialsRefused), 10));
     let manager = fake.manager();
     for _ in 0..100 {
         let refusal = manager.fresh_headers(None).await.err().unwrap().0;
@@ -265,10 +253,7 @@ async fn unrecognised_refusals_never_lock_out_and_are_retried_with_growing_delay
     assert_eq!(gaps.len(), 12);
     assert!(gaps[0] >= UNRECOGNISED_BACKOFF.initial / 2, "{gaps:?}");
     assert!(gaps[11] >= UNRECOGNISED_BACKOFF.max / 2, "{gaps:?}");
-    assert!(
-        gaps.iter().all(|gap| *gap <= UNRECOGNISED_BACKOFF.max),
-        "{gaps:?}"
-    );
+    assert!(gaps.iter().all(|gap| *gap <= UNRECOGNISED_BACKOFF.max), "{gaps:?}");
     assert_eq!(*fake.stored.lock(), FailedLogins::default());
 }
 

@@ -93,10 +93,7 @@ impl ScriptedThingSpace {
     pub(super) fn received(&self, path: &str) -> Vec<ReceivedRequest> {
         let state = self.state.lock();
         let received = state.received.iter();
-        received
-            .filter(|request| request.path == path)
-            .cloned()
-            .collect()
+        received.filter(|request| request.path == path).cloned().collect()
     }
 
     /// Numbers of requests for a token, for a session, and for an eSIM change.
@@ -142,10 +139,7 @@ impl ScriptedThingSpace {
 
     fn next(&self, request: &ReceivedRequest) -> Scripted {
         let mut state = self.state.lock();
-        let scripted = state
-            .script
-            .iter_mut()
-            .find(|(path, _)| *path == request.path);
+        let scripted = state.script.iter_mut().find(|(path, _)| *path == request.path);
         if let Some(next) = scripted.and_then(|(_, script)| script.pop_front()) {
             return next;
         }
@@ -163,28 +157,16 @@ impl ScriptState {
         let expired = r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.SessionToken.Expired"}"#;
         if request.path == TOKEN {
             self.tokens += 1;
-            (
-                200,
-                format!(
-                    r#"{{"access_token":"token-{}","expires_in":3600}}"#,
-                    self.tokens
-                ),
-            )
+            (200, format!(r#"{{"access_token":"token-{}","expires_in":3600}}"#, self.tokens))
         } else if !shows("Authorization", format!("Bearer token-{}", self.tokens)) {
             (401, fault.to_owned())
         } else if request.path == LOG_IN {
             self.sessions += 1;
-            (
-                200,
-                format!(r#"{{"sessionToken":"session-{}"}}"#, self.sessions),
-            )
+            (200, format!(r#"{{"sessionToken":"session-{}"}}"#, self.sessions))
         } else if !shows("VZ-M2M-Token", format!("session-{}", self.sessions)) {
             (400, expired.to_owned())
         } else {
-            (
-                200,
-                r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8"}"#.to_owned(),
-            )
+            (200, r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8"}"#.to_owned())
         }
     }
 }

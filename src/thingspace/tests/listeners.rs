@@ -23,10 +23,7 @@ async fn an_empty_response_lists_no_listener_and_a_malformed_one_is_an_error() {
         (200, "<html>"),
         (500, ""),
     ];
-    fake.script(
-        LISTENERS,
-        responses.map(|(status, body)| response(status, body)),
-    );
+    fake.script(LISTENERS, responses.map(|(status, body)| response(status, body)));
     let client = client(&fake.base_url);
     for _ in 0..2 {
         assert!(client.list_listeners(&account()).await.unwrap().is_empty());
@@ -45,11 +42,7 @@ async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret
     let fake = ScriptedThingSpace::start().await;
     let refusal = r#"{"errorCode":"BAD.https://example.com/planted-path","errorMessage":"No"}"#;
     let known = r#"{"errorCode":"CarrierService.INPUT_INVALID.Port","errorMessage":"No"}"#;
-    let responses = [
-        response(200, "{}"),
-        response(400, refusal),
-        response(400, known),
-    ];
+    let responses = [response(200, "{}"), response(400, refusal), response(400, known)];
     fake.script(LISTENERS, responses);
     let client = client(&fake.base_url);
     let new = ListenerRegistration {
@@ -59,18 +52,13 @@ async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret
         password: Some("word".into()),
     };
     client.register_listener(&account(), &new).await.unwrap();
-    let [received] = &fake.received(LISTENERS)[..] else {
-        panic!()
-    };
+    let [received] = &fake.received(LISTENERS)[..] else { panic!() };
     let body: Value = serde_json::from_str(&received.body).unwrap();
     let expected = json!({"name": "CarrierService", "url": "https://example.com/planted-path",
         "username": "user", "password": "word"});
     assert_eq!((received.method.as_str(), body), ("POST", expected));
     for code in ["BAD.[redacted]", "CarrierService.INPUT_INVALID.Port"] {
-        let refused = LookupError::Refused {
-            status: 400,
-            code: Some(code.into()),
-        };
+        let refused = LookupError::Refused { status: 400, code: Some(code.into()) };
         let result = client.register_listener(&account(), &new).await;
         assert_eq!(result, Err(refused));
     }

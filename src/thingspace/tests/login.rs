@@ -10,21 +10,12 @@ async fn the_login_is_sent_as_documented() {
 
     let token = &fake.received(TOKEN)[0];
     assert_eq!(token.method, "POST");
-    assert_eq!(
-        token.headers["authorization"],
-        "Basic dGhlLWtleTp0aGUtc2VjcmV0"
-    );
-    assert_eq!(
-        token.headers["content-type"],
-        "application/x-www-form-urlencoded"
-    );
+    assert_eq!(token.headers["authorization"], "Basic dGhlLWtleTp0aGUtc2VjcmV0");
+    assert_eq!(token.headers["content-type"], "application/x-www-form-urlencoded");
     assert_eq!(token.body, "grant_type=client_credentials");
     let login = &fake.received(LOG_IN)[0];
     assert_eq!(login.headers["authorization"], "Bearer token-1");
-    assert_eq!(
-        login.body,
-        r#"{"username":"the-user","password":"the-password"}"#
-    );
+    assert_eq!(login.body, r#"{"username":"the-user","password":"the-password"}"#);
 }
 
 #[tokio::test]
@@ -40,9 +31,7 @@ async fn a_hundred_concurrent_calls_log_in_once_and_once_more_when_the_session_e
     let change = esim();
     let responses = join_all((0..100).map(|_| client.send_change(&change, None))).await;
     assert!(
-        responses
-            .iter()
-            .all(|response| matches!(response, ChangeResponse::Accepted(_))),
+        responses.iter().all(|response| matches!(response, ChangeResponse::Accepted(_))),
         "{responses:?}"
     );
     assert_eq!(fake.counts(), (1, 2, 200));
@@ -65,24 +54,15 @@ async fn a_token_is_renewed_before_it_expires_and_its_session_stays_in_use() {
     tokio::time::advance(Duration::from_secs(3_541)).await;
     tokio::time::resume();
     fake.script(TOKEN, [response(503, "")]);
-    client
-        .prepare(None, soon())
-        .await
-        .expect("the old token is still valid");
+    client.prepare(None, soon()).await.expect("the old token is still valid");
     assert_eq!(fake.counts(), (2, 1, 0));
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(1)).await;
     tokio::time::resume();
     client.prepare(None, soon()).await.unwrap();
     assert_eq!(fake.counts(), (3, 1, 0));
-    assert!(matches!(
-        client.send_change(&esim(), None).await,
-        ChangeResponse::Accepted(_)
-    ));
-    assert_eq!(
-        fake.received(ESIM)[0].headers["authorization"],
-        "Bearer token-2"
-    );
+    assert!(matches!(client.send_change(&esim(), None).await, ChangeResponse::Accepted(_)));
+    assert_eq!(fake.received(ESIM)[0].headers["authorization"], "Bearer token-2");
 }
 
 #[tokio::test]

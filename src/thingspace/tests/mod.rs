@@ -73,10 +73,7 @@ impl FailedLoginStore for FakeCredentialStore {
 }
 
 fn credential_store(password: &'static str) -> Arc<FakeCredentialStore> {
-    Arc::new(FakeCredentialStore {
-        password: Mutex::new(password),
-        failed: Mutex::default(),
-    })
+    Arc::new(FakeCredentialStore { password: Mutex::new(password), failed: Mutex::default() })
 }
 
 fn soon() -> Instant {
@@ -90,9 +87,7 @@ fn client_with(
 ) -> ThingSpace {
     let settings = ThingSpaceSettings {
         base_url: base_url.parse().unwrap(),
-        wire: WireSettings {
-            five_g_bi_http_method: method,
-        },
+        wire: WireSettings { five_g_bi_http_method: method },
         request_timeout: Duration::from_secs(60),
         credentials: Arc::<FakeCredentialStore>::clone(source),
         failed_logins: Arc::<FakeCredentialStore>::clone(source),
@@ -103,11 +98,7 @@ fn client_with(
 }
 
 fn client(base_url: &str) -> ThingSpace {
-    client_with(
-        base_url,
-        &credential_store("the-password"),
-        FiveGBiHttpMethod::Post,
-    )
+    client_with(base_url, &credential_store("the-password"), FiveGBiHttpMethod::Post)
 }
 
 fn esim() -> ChangeRequest {
@@ -124,10 +115,7 @@ fn five_g_bi(full: bool) -> ChangeRequest {
     let mut message = five_g_bi_message("key", &[ids]);
     message.service_plan = "new plan".into();
     let place = message.devices[0].primary_place_of_use.as_mut().unwrap();
-    let (address, name) = (
-        place.address.as_mut().unwrap(),
-        place.customer_name.as_mut().unwrap(),
-    );
+    let (address, name) = (place.address.as_mut().unwrap(), place.customer_name.as_mut().unwrap());
     name.last_name = "Lovelace".into();
     if full {
         message.current_service_plan = "old plan".into();
@@ -157,15 +145,11 @@ fn expect_refusal(response: ChangeResponse) -> Refusal {
 #[tokio::test]
 async fn an_esim_change_is_sent_as_documented() {
     let fake = ScriptedThingSpace::start().await;
-    let response = client(&format!("{}/", fake.base_url))
-        .send_change(&esim(), None)
-        .await;
+    let response = client(&format!("{}/", fake.base_url)).send_change(&esim(), None).await;
     let request_id = RequestId::parse("d1f08526-5443-4054-9a29-4456490ea9f8").unwrap();
     assert_eq!(response, ChangeResponse::Accepted(request_id));
 
-    let [received] = &fake.received(ESIM)[..] else {
-        panic!()
-    };
+    let [received] = &fake.received(ESIM)[..] else { panic!() };
     assert_eq!(received.method, "POST");
     assert_eq!(
         received.body,
@@ -184,18 +168,13 @@ async fn an_esim_change_is_sent_as_documented() {
 #[tokio::test]
 async fn a_5g_change_is_sent_as_documented_with_the_configured_method() {
     let fake = ScriptedThingSpace::start().await;
-    client(&fake.base_url)
-        .send_change(&five_g_bi(true), None)
-        .await;
+    client(&fake.base_url).send_change(&five_g_bi(true), None).await;
     let source = credential_store("the-password");
     let put = client_with(&fake.base_url, &source, FiveGBiHttpMethod::Put);
     put.send_change(&five_g_bi(false), None).await;
 
     let received = fake.received(FIVE_G_BI);
-    assert_eq!(
-        (received[0].method.as_str(), received[1].method.as_str()),
-        ("POST", "PUT")
-    );
+    assert_eq!((received[0].method.as_str(), received[1].method.as_str()), ("POST", "PUT"));
     assert_eq!(
         received[0].body,
         r#"{"accountName":"0000123456-00001","servicePlan":"new plan","deviceListWithServiceAddress":[{"deviceIds":[{"id":"A100003685E561","kind":"MEID"},{"id":"990013907835573","kind":"imei"}],"primaryPlaceOfUse":{"address":{"addressLine1":"1 Main St","addressLine2":"Suite 2","city":"Dallas","state":"TX","country":"US","zip":"75001","zip4":"0001"},"customerName":{"title":"Dr.","firstName":"Ada","middleName":"B","lastName":"Lovelace","suffix":"III"}}}],"currentServicePlan":"old plan"}"#
@@ -235,19 +214,13 @@ async fn a_refused_token_or_session_is_renewed_and_the_change_sent_once_more() {
         let fake = ScriptedThingSpace::start().await;
         fake.script(ESIM, [response(status, body)]);
         let retried = client(&fake.base_url).send_change(&esim(), None).await;
-        assert!(
-            matches!(retried, ChangeResponse::Accepted(_)),
-            "{status} {body} {retried:?}"
-        );
+        assert!(matches!(retried, ChangeResponse::Accepted(_)), "{status} {body} {retried:?}");
         assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
 
         let fake = ScriptedThingSpace::start().await;
         fake.script(ESIM, [response(status, body), response(status, body)]);
         let refused = client(&fake.base_url).send_change(&esim(), None).await;
-        assert!(
-            matches!(refused, ChangeResponse::NotExecuted(_)),
-            "{status} {body} {refused:?}"
-        );
+        assert!(matches!(refused, ChangeResponse::NotExecuted(_)), "{status} {body} {refused:?}");
         assert_eq!(expect_refusal(refused).kind, RefusalKind::Credentials);
         assert_eq!(fake.counts(), (tokens, sessions, 2), "{status} {body}");
     }
@@ -258,10 +231,7 @@ async fn a_token_and_a_session_that_both_expired_are_each_renewed_once() {
     let fake = ScriptedThingSpace::start().await;
     fake.script(ESIM, [response(401, BAD_TOKEN), response(400, EXPIRED)]);
     let retried = client(&fake.base_url).send_change(&esim(), None).await;
-    assert!(
-        matches!(retried, ChangeResponse::Accepted(_)),
-        "{retried:?}"
-    );
+    assert!(matches!(retried, ChangeResponse::Accepted(_)), "{retried:?}");
     assert_eq!(fake.counts(), (2, 2, 3));
 
     let fake = ScriptedThingSpace::start().await;
@@ -294,10 +264,7 @@ async fn a_change_without_a_connection_is_not_sent() {
     drop(listener);
     let client = redirected_client(&format!("http://{address}")).await;
     let response = client.send_change(&esim(), None).await;
-    assert!(
-        matches!(response, ChangeResponse::NotExecuted(_)),
-        "{response:?}"
-    );
+    assert!(matches!(response, ChangeResponse::NotExecuted(_)), "{response:?}");
     assert_eq!(expect_refusal(response).kind, RefusalKind::NotSent);
 }
 
@@ -307,17 +274,11 @@ async fn a_change_without_a_tls_handshake_is_not_sent() {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.unwrap();
-        stream
-            .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
     });
     let client = redirected_client(&format!("https://{address}")).await;
     let response = client.send_change(&esim(), None).await;
-    assert!(
-        matches!(response, ChangeResponse::NotExecuted(_)),
-        "{response:?}"
-    );
+    assert!(matches!(response, ChangeResponse::NotExecuted(_)), "{response:?}");
     assert_eq!(expect_refusal(response).kind, RefusalKind::NotSent);
 }
 
@@ -335,10 +296,7 @@ async fn a_change_without_a_conclusive_response_is_unknown_and_never_sent_again(
     let client = client(&fake.base_url);
     for sent in 1..=4 {
         let response = client.send_change(&esim(), None).await;
-        assert!(
-            matches!(response, ChangeResponse::Unknown(_)),
-            "{response:?}"
-        );
+        assert!(matches!(response, ChangeResponse::Unknown(_)), "{response:?}");
         assert_eq!(fake.counts(), (1, 1, sent));
     }
     assert!(fake.received("/api/elsewhere").is_empty());
@@ -364,11 +322,7 @@ async fn each_change_uses_its_own_connection() {
     for _ in 0..3 {
         client.send_change(&esim(), None).await;
     }
-    let on = |path| {
-        fake.received(path)
-            .into_iter()
-            .map(|request| request.connection)
-    };
+    let on = |path| fake.received(path).into_iter().map(|request| request.connection);
     let mut used: Vec<usize> = on(ESIM).chain(on(LOG_IN)).collect();
     used.sort_unstable();
     used.dedup();
@@ -404,14 +358,8 @@ async fn a_refusal_contains_no_name_address_or_credential() {
 #[test]
 fn a_base_url_has_no_user_name_query_or_fragment() {
     for (base_url, expected) in [
-        (
-            "https://thingspace.verizon.com/api",
-            Some("https://thingspace.verizon.com/api/m2m"),
-        ),
-        (
-            "https://thingspace.verizon.com/api/",
-            Some("https://thingspace.verizon.com/api/m2m"),
-        ),
+        ("https://thingspace.verizon.com/api", Some("https://thingspace.verizon.com/api/m2m")),
+        ("https://thingspace.verizon.com/api/", Some("https://thingspace.verizon.com/api/m2m")),
         ("http://127.0.0.1:8080", Some("http://127.0.0.1:8080/m2m")),
         ("ftp://host/", None),
         ("https://user:word@host/api", None),
@@ -427,9 +375,6 @@ fn a_base_url_has_no_user_name_query_or_fragment() {
 #[test]
 fn values_replace_the_placeholders_of_a_path_and_are_escaped() {
     let client = http_client("http://127.0.0.1/api/", Duration::from_secs(1)).unwrap();
-    let url = client.url(
-        "/accounts/{account}/requests/{request}/status",
-        &["a-1", "x/y?z"],
-    );
+    let url = client.url("/accounts/{account}/requests/{request}/status", &["a-1", "x/y?z"]);
     assert_eq!(url.path(), "/api/accounts/a-1/requests/x%2Fy%3Fz/status");
 }

@@ -37,21 +37,14 @@ async fn a_callback_with_a_phone_number_is_matched_by_the_device_list() {
         .await;
     let mut client = gateway.client().await;
     // Two callbacks name an `mdn`, one the sent MEID. The last device fails without a callback.
-    let ids = [
-        "FF00000F600001",
-        "FF00000F600002",
-        "A100003685E561",
-        "FF00000F320001",
-    ];
+    let ids = ["FF00000F600001", "FF00000F600002", "A100003685E561", "FF00000F320001"];
     let devices = ids.iter().map(|meid| FiveGBiDevice {
         device_ids: vec![id("meid", *meid)],
         primary_place_of_use: Some(place()),
         client_reference: (*meid).to_owned(),
     });
-    let request = ChangeFiveGBiPlanRequest {
-        devices: devices.collect(),
-        ..five_g_bi("by mdn", [])
-    };
+    let request =
+        ChangeFiveGBiPlanRequest { devices: devices.collect(), ..five_g_bi("by mdn", []) };
     let change = make_change(&mut client, request).await;
     let mut watch = Watch::open(&mut client, watch_change(&change)).await;
     // Callbacks and lookups arrive in any order. Each of them is an event.
@@ -67,11 +60,7 @@ async fn a_callback_with_a_phone_number_is_matched_by_the_device_list() {
     };
     let matched = in_time(matched).await;
     assert_eq!(
-        (
-            matched.state(),
-            matched.succeeded_count,
-            matched.failed_count
-        ),
+        (matched.state(), matched.succeeded_count, matched.failed_count),
         (ChangeState::Accepted, 3, 0)
     );
     let request = ListDeviceResultsRequest {
@@ -103,8 +92,7 @@ async fn a_callback_with_a_phone_number_is_matched_by_the_device_list() {
 #[tokio::test]
 async fn a_failed_ambiguous_or_contradictory_lookup_changes_nothing() {
     let mut env = TestEnv::start_with(|setup| setup.set("changes.reconcile_after", "1s")).await;
-    env.thingspace
-        .respond_always(CallKind::Devices, FakeResponse::HangUp);
+    env.thingspace.respond_always(CallKind::Devices, FakeResponse::HangUp);
     let change = env.change_as("r", five_g_bi("k", 0..3)).await;
     let url = env.gateway.callback_url("CarrierService");
     // The first number belongs to device 0, the second to an unknown device.
@@ -125,16 +113,12 @@ async fn a_failed_ambiguous_or_contradictory_lookup_changes_nothing() {
         ),
         ("two entries", vec![of(&one), of(&two)]),
         ("a device of no change", vec![of(&other)]),
-        (
-            "another number",
-            vec![device(&[("mdn", "5125550143"), ("meid", &one)])],
-        ),
+        ("another number", vec![device(&[("mdn", "5125550143"), ("meid", &one)])]),
         ("a device with another number", vec![of(&zero)]),
     ] {
         // The delay between lookups grows. A start looks up without delay.
         env.gateway.kill().await;
-        env.thingspace
-            .respond_always(CallKind::Devices, device_list(listed));
+        env.thingspace.respond_always(CallKind::Devices, device_list(listed));
         env.start_again().await;
         wait_for_device_lookups(&env.thingspace, 2).await;
         let transcript = env.record(until_caught_up(watch_change(&change))).await;
@@ -145,8 +129,7 @@ async fn a_failed_ambiguous_or_contradictory_lookup_changes_nothing() {
         assert_eq!(counts, (2, 1), "{what}");
     }
     env.gateway.kill().await;
-    env.thingspace
-        .respond_always(CallKind::Devices, device_list([of(&two)]));
+    env.thingspace.respond_always(CallKind::Devices, device_list([of(&two)]));
     env.start_again().await;
     let mut watch = env.watch(watch_change(&change)).await;
     // The last callback names a sent identifier. The matched device is not counted twice.

@@ -33,8 +33,7 @@ async fn results_from_an_esim_request_status_hold_until_a_callback_overrides_the
     let change = env.change_as("r", esim("k", 0..100)).await;
     env.deliver_esim("r", 0..90).await;
     // The status is available only after the callbacks: an earlier lookup would find all results.
-    env.thingspace
-        .respond_always(CallKind::Status, request_status("Pending", profiles));
+    env.thingspace.respond_always(CallKind::Status, request_status("Pending", profiles));
     env.wait_for_pending(watch_change(&change), "k", 1).await;
     let transcript = env.record(until_caught_up(watch_key("k"))).await;
     let looked_up: Vec<_> = transcript
@@ -42,17 +41,11 @@ async fn results_from_an_esim_request_status_hold_until_a_callback_overrides_the
         .into_iter()
         .filter(|result| result.source() == Source::Reconciled)
         .collect();
-    let found: Vec<_> = looked_up
-        .iter()
-        .map(|result| (result.device_index, result.outcome()))
-        .collect();
+    let found: Vec<_> =
+        looked_up.iter().map(|result| (result.device_index, result.outcome())).collect();
     let expected: Vec<_> = [90, 91, 92, 93, 94, 95, 97, 98, 99]
         .map(|number| {
-            let outcome = if number == 95 {
-                Outcome::Failed
-            } else {
-                Outcome::Succeeded
-            };
+            let outcome = if number == 95 { Outcome::Failed } else { Outcome::Succeeded };
             (Some(number), outcome)
         })
         .to_vec();
@@ -71,13 +64,11 @@ async fn a_5g_device_has_succeeded_only_if_it_moved_to_the_plan_after_the_change
     let env = TestEnv::start_with(|setup| setup.set("changes.reconcile_after", "1s")).await;
     // Device 3 is on the plan before the change is sent.
     let before = listed(&[3, 77], FIVE_G_BI_PLAN);
-    env.thingspace
-        .respond_once(CallKind::Devices, device_list(before));
+    env.thingspace.respond_once(CallKind::Devices, device_list(before));
     // Device 5 failed: it is not on the plan. Device 6 is on another plan.
     let mut after = listed(&[0, 1, 2, 3, 4, 77], FIVE_G_BI_PLAN);
     after.extend(listed(&[6], "ANOTHER"));
-    env.thingspace
-        .respond_always(CallKind::Devices, device_list(after));
+    env.thingspace.respond_always(CallKind::Devices, device_list(after));
 
     let change = env.change(five_g_bi("k", 0..7)).await;
     env.wait_for_pending(watch_change(&change), "k", 3).await;
@@ -87,15 +78,10 @@ async fn a_5g_device_has_succeeded_only_if_it_moved_to_the_plan_after_the_change
         .into_iter()
         .map(|result| (result.device_index, result.outcome(), result.source()))
         .collect();
-    let expected: Vec<_> = [0, 1, 2, 4]
-        .map(|number| (Some(number), Outcome::Succeeded, Source::Reconciled))
-        .to_vec();
+    let expected: Vec<_> =
+        [0, 1, 2, 4].map(|number| (Some(number), Outcome::Succeeded, Source::Reconciled)).to_vec();
     assert_eq!(found, expected);
-    assert!(
-        transcript.results()[0]
-            .device_ids
-            .contains(&id("mdn", "5550000000"))
-    );
+    assert!(transcript.results()[0].device_ids.contains(&id("mdn", "5550000000")));
     let lookup = env.thingspace.requests_to(DEVICE_LIST_PATH)[0].json();
     assert_eq!(lookup["servicePlan"], FIVE_G_BI_PLAN);
     assert_eq!(lookup["accountName"], "0000123456-00001");
@@ -104,26 +90,18 @@ async fn a_5g_device_has_succeeded_only_if_it_moved_to_the_plan_after_the_change
 #[tokio::test]
 async fn a_failed_lookup_leaves_results_missing_and_the_change_overdue() {
     let env = TestEnv::start_with(|setup| {
-        setup
-            .set("changes.reconcile_after", "1s")
-            .set("changes.overdue_after", "3s")
+        setup.set("changes.reconcile_after", "1s").set("changes.overdue_after", "3s")
     })
     .await;
+    env.thingspace.respond_always(CallKind::Status, FakeResponse::HangUp);
     env.thingspace
-        .respond_always(CallKind::Status, FakeResponse::HangUp);
-    env.thingspace.respond_always(
-        CallKind::Devices,
-        FakeResponse::Custom(503, Vec::new(), "<html>".into()),
-    );
+        .respond_always(CallKind::Devices, FakeResponse::Custom(503, Vec::new(), "<html>".into()));
     env.change(esim("e", 0..2)).await;
     env.change(five_g_bi("f", 0..2)).await;
     for key in ["e", "f"] {
         let transcript = env.record(watch_key(key)).await;
         assert!(transcript.results().is_empty());
         let change = env.get(key).await;
-        assert_eq!(
-            (change.state(), change.pending_count),
-            (ChangeState::Overdue, 2)
-        );
+        assert_eq!((change.state(), change.pending_count), (ChangeState::Overdue, 2));
     }
 }

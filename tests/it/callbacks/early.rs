@@ -20,9 +20,7 @@ async fn a_callback_before_the_response_is_delivered_after_all_tokens_that_were_
     let env = TestEnv::start().await;
     let url = env.gateway.callback_url("DeviceProfileService");
 
-    let (held_call, call) = env
-        .start_held_change(CallKind::Change, esim("early", [1, 2, 3]))
-        .await;
+    let (held_call, call) = env.start_held_change(CallKind::Change, esim("early", [1, 2, 3])).await;
     let mut watch = env.watch(watch_key("early")).await;
     let mut before = watch.read_until("state DISPATCHED").await;
     assert_eq!(summarize(&before[0]), "opened DISPATCHED");
@@ -31,10 +29,7 @@ async fn a_callback_before_the_response_is_delivered_after_all_tokens_that_were_
     deliver(&url, &esim_callback(OTHER, 9)).await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     let caught_up = env.record(until_caught_up(watch_key("early"))).await;
-    assert!(
-        caught_up.results().is_empty(),
-        "the request has no change yet"
-    );
+    assert!(caught_up.results().is_empty(), "the request has no change yet");
     before.extend(caught_up.messages);
     let mut of_request = env.watch(watch_request(REQUEST)).await;
     let early = of_request.read_until("result - SUCCEEDED").await;
@@ -58,18 +53,12 @@ async fn a_callback_before_the_response_is_delivered_after_all_tokens_that_were_
         assert_eq!(result.r#match(), Match::Exact);
     }
     // Each token resumes with exactly the following events.
-    let tokens: Vec<&str> = before
-        .iter()
-        .map(|message| &*message.resume_token)
-        .collect();
+    let tokens: Vec<&str> = before.iter().map(|message| &*message.resume_token).collect();
     for (index, token) in tokens.iter().enumerate() {
         let resumed = env.record(resume(token)).await;
         let short = resumed.summaries();
         assert_eq!(short[0], "opened FINISHED");
-        assert!(
-            short.ends_with(&expected.map(String::from)),
-            "{index}: {short:?}"
-        );
+        assert!(short.ends_with(&expected.map(String::from)), "{index}: {short:?}");
         let results = resumed.results();
         assert_eq!(results, transcript.results(), "{index}");
     }
@@ -84,12 +73,7 @@ async fn a_callback_before_the_response_is_delivered_after_all_tokens_that_were_
     let transcript = of_request.read_to_end().await;
     assert_eq!(
         transcript.summaries(),
-        [
-            "result - SUCCEEDED",
-            "state ACCEPTED",
-            "result 2 SUCCEEDED",
-            "finished FINISHED"
-        ]
+        ["result - SUCCEEDED", "state ACCEPTED", "result 2 SUCCEEDED", "finished FINISHED"]
     );
 }
 
@@ -111,47 +95,28 @@ async fn a_request_can_be_watched_before_its_first_event_and_a_change_by_each_of
     };
     assert_eq!((&*result.change_id, &*result.request_id), ("", OTHER));
     assert_eq!(result.r#match(), Match::Unspecified);
-    assert_eq!(
-        (result.device_index, result.outcome()),
-        (None, Outcome::Succeeded)
-    );
+    assert_eq!((result.device_index, result.outcome()), (None, Outcome::Succeeded));
     assert_eq!(result.sent_ids, []);
     for token in [&opened.resume_token, nothing.last_token()] {
         let transcript = env.record(until_caught_up(resume(token))).await;
-        assert_eq!(
-            transcript.summaries(),
-            ["opened -", "result - SUCCEEDED", "bookmark"]
-        );
+        assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
         assert_eq!(transcript.messages[1], message);
     }
     // Once a change has the request, the stream continues with its events.
     let change = env.change_as(OTHER, esim("late", [5])).await;
     let transcript = unowned.read_to_end().await;
-    assert_eq!(
-        transcript.summaries(),
-        ["state ACCEPTED", "finished FINISHED"]
-    );
+    assert_eq!(transcript.summaries(), ["state ACCEPTED", "finished FINISHED"]);
     let transcript = env.record(watch_change(&change)).await;
     let short = transcript.summaries();
     assert_eq!(short.first().unwrap(), "opened FINISHED");
-    assert_eq!(
-        short[short.len() - 2..],
-        ["result 0 SUCCEEDED", "finished FINISHED"]
-    );
+    assert_eq!(short[short.len() - 2..], ["result 0 SUCCEEDED", "finished FINISHED"]);
 
     // The same change by its ID, its key and its request ID.
     let change = env.change_as(REQUEST, esim("owned", [1])).await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     let mut transcripts = Vec::new();
-    for request in [
-        watch_change(&change),
-        watch_key("owned"),
-        watch_request(REQUEST),
-    ] {
-        let request = WatchRequestRequest {
-            until: Until::Finished.into(),
-            ..request
-        };
+    for request in [watch_change(&change), watch_key("owned"), watch_request(REQUEST)] {
+        let request = WatchRequestRequest { until: Until::Finished.into(), ..request };
         transcripts.push(env.record(request).await);
     }
     for transcript in &transcripts {
@@ -191,10 +156,7 @@ async fn devices_with_other_identifiers_in_their_callbacks_are_counted_once_each
         panic!("opened is first");
     };
     let now = opened.change.as_ref().unwrap();
-    assert_eq!(
-        (now.succeeded_count, now.pending_count, now.unmatched_count),
-        (2, 1, 1)
-    );
+    assert_eq!((now.succeeded_count, now.pending_count, now.unmatched_count), (2, 1, 1));
     deliver(&url, &second).await;
     let transcript = watch.read_to_end().await;
     assert_eq!(
@@ -207,21 +169,11 @@ async fn devices_with_other_identifiers_in_their_callbacks_are_counted_once_each
             "finished FINISHED"
         ]
     );
-    let matches: Vec<Match> = transcript
-        .results()
-        .iter()
-        .map(|result| result.r#match())
-        .collect();
-    assert_eq!(
-        matches,
-        [Match::None, Match::None, Match::Exact, Match::None]
-    );
+    let matches: Vec<Match> = transcript.results().iter().map(|result| result.r#match()).collect();
+    assert_eq!(matches, [Match::None, Match::None, Match::Exact, Match::None]);
     let Some(Event::Finished(finished)) = &transcript.messages.last().unwrap().event else {
         panic!("finished is last");
     };
     let end = finished.change.as_ref().unwrap();
-    assert_eq!(
-        (end.succeeded_count, end.pending_count, end.unmatched_count),
-        (3, 0, 2)
-    );
+    assert_eq!((end.succeeded_count, end.pending_count, end.unmatched_count), (3, 0, 2));
 }

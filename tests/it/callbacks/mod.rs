@@ -36,10 +36,7 @@ async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() 
     let url = env.gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 7)).await;
     let transcript = watch.read_to_end().await;
-    assert_eq!(
-        transcript.summaries(),
-        ["result 0 SUCCEEDED", "finished FINISHED"]
-    );
+    assert_eq!(transcript.summaries(), ["result 0 SUCCEEDED", "finished FINISHED"]);
     let result = &transcript.results()[0];
     let profile = EsimProfile {
         state: "ACTIVE".into(),
@@ -54,10 +51,7 @@ async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() 
     assert_eq!(result.source(), Source::Callback);
     assert_eq!(result.status_text, "SUCCESS");
     assert_eq!(result.fault, None);
-    assert_eq!(
-        (result.callback_count, result.max_callback_threshold),
-        (1, 4)
-    );
+    assert_eq!((result.callback_count, result.max_callback_threshold), (1, 4));
     assert_eq!(result.client_reference, "row-7");
     assert_eq!(result.sent_ids, [id("eid", eid(7)), id("iccid", iccid(7))]);
     let kinds: Vec<&str> = result.device_ids.iter().map(|id| &*id.kind).collect();
@@ -67,19 +61,13 @@ async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() 
     assert_eq!((&*result.evidence, &*result.raw_json), ("", ""));
 
     let change = env.change_as(OTHER, five_g_bi("5g", [7])).await;
-    let request = WatchRequestRequest {
-        include_raw: true,
-        ..watch_change(&change)
-    };
+    let request = WatchRequestRequest { include_raw: true, ..watch_change(&change) };
     let mut watch = env.watch(request).await;
     watch.read_until("state ACCEPTED").await;
     let callback = five_g_bi_callback(OTHER, "5125550142");
     deliver(&env.gateway.callback_url("CarrierService"), &callback).await;
     let transcript = watch.read_to_end().await;
-    assert_eq!(
-        transcript.summaries(),
-        ["result 0 SUCCEEDED", "finished FINISHED"]
-    );
+    assert_eq!(transcript.summaries(), ["result 0 SUCCEEDED", "finished FINISHED"]);
     let result = &transcript.results()[0];
     let date = PlanChangeDetails {
         effective_date_text: "5/31/2018 12:00:00 AM".into(),
@@ -105,11 +93,7 @@ async fn the_documented_callbacks_are_delivered_to_a_watch_with_typed_details() 
         panic!("finished is last");
     };
     let change = finished.change.as_ref().expect("a change");
-    let counts = (
-        change.succeeded_count,
-        change.failed_count,
-        change.pending_count,
-    );
+    let counts = (change.succeeded_count, change.failed_count, change.pending_count);
     assert_eq!((counts, change.unmatched_count), ((1, 0, 0), 0));
     assert!(change.finish_time.is_some());
 }
@@ -150,15 +134,9 @@ async fn a_repeated_callback_is_one_event_even_with_another_count_and_spelling()
     assert_eq!(summarize(&watch.next().await), "result 0 SUCCEEDED");
     deliver(&url, &esim_failure(REQUEST, 2)).await;
     let transcript = watch.read_to_end().await;
-    assert_eq!(
-        transcript.summaries(),
-        ["result 1 FAILED", "finished FINISHED"]
-    );
+    assert_eq!(transcript.summaries(), ["result 1 FAILED", "finished FINISHED"]);
     let fault = transcript.results()[0].fault.clone().expect("a fault");
-    assert_eq!(
-        fault.code,
-        "UnifiedWebService.REQUEST_FAILED.DeviceNotFound"
-    );
+    assert_eq!(fault.code, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound");
     // It is a duplicate after a restart as well.
     env.restart().await;
     let url = env.gateway.callback_url("DeviceProfileService");
@@ -182,34 +160,20 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
 
     let malformed: [(&str, Vec<u8>); 8] = [
         ("empty", Vec::new()),
-        (
-            "cut in the middle",
-            whole.as_bytes()[..whole.len() / 2].to_vec(),
-        ),
+        ("cut in the middle", whole.as_bytes()[..whole.len() / 2].to_vec()),
         ("200,000 brackets", vec![b'['; 200_000]),
         ("200,000 objects", br#"{"a":"#.repeat(40_000)),
         ("not UTF-8", b"{\"requestId\":\"\xff\xfe\x80\"}".to_vec()),
         ("not an object", b"[1]".to_vec()),
         ("without a request id", b"{\"deviceIds\":[]}".to_vec()),
-        (
-            "with an empty request id",
-            b"{\"requestId\":\" \"}".to_vec(),
-        ),
+        ("with an empty request id", b"{\"requestId\":\" \"}".to_vec()),
     ];
     for (what, body) in malformed {
         // With the path secret it is quarantined, without it rejected.
         let (status, response) = post(&url, body.clone()).await;
-        assert_eq!(
-            (status, response),
-            (200, json!({"stored": "quarantined"})),
-            "{what}"
-        );
+        assert_eq!((status, response), (200, json!({"stored": "quarantined"})), "{what}");
         let (status, response) = post(&service, body).await;
-        assert_eq!(
-            (status, &response["error"]),
-            (400, &json!("malformed")),
-            "{what}"
-        );
+        assert_eq!((status, &response["error"]), (400, &json!("malformed")), "{what}");
     }
     let (status, response) = post(&url, vec![b' '; 2 << 20]).await;
     assert_eq!((status, &response["error"]), (413, &json!("too_large")));
@@ -221,18 +185,10 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
     };
     let wrong = without(&|callback| callback["password"] = json!("wrong-password"));
     let bare = without(&|callback| {
-        callback
-            .as_object_mut()
-            .unwrap()
-            .retain(|name, _| name.contains("Id"));
+        callback.as_object_mut().unwrap().retain(|name, _| name.contains("Id"));
     });
     for (what, url, body, expected) in [
-        (
-            "wrong password",
-            service.clone(),
-            wrong.clone(),
-            (401, "unauthorized"),
-        ),
+        ("wrong password", service.clone(), wrong.clone(), (401, "unauthorized")),
         ("no password", service.clone(), bare, (401, "unauthorized")),
         (
             "wrong secret",
@@ -248,11 +204,7 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
         ),
     ] {
         let (status, response) = post(&url, body).await;
-        assert_eq!(
-            (status, response["error"].as_str().unwrap()),
-            expected,
-            "{what}"
-        );
+        assert_eq!((status, response["error"].as_str().unwrap()), expected, "{what}");
     }
     let (status, response) = post(&url, wrong).await;
     assert_eq!((status, response), (200, json!({"stored": "quarantined"})));
@@ -274,19 +226,12 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
     // None of these callbacks is stored. The content type does not matter, and the password alone
     // authenticates a callback.
     let response = http.post(&url).header("content-type", "text/html");
-    let response = response
-        .body(whole.clone())
-        .send()
-        .await
-        .expect("a response");
+    let response = response.body(whole.clone()).send().await.expect("a response");
     assert_eq!(response.status(), 200);
     let again = post(&service, whole).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
     let transcript = env.record(until_caught_up(watch_request(REQUEST))).await;
-    assert_eq!(
-        transcript.summaries(),
-        ["opened -", "result - SUCCEEDED", "bookmark"]
-    );
+    assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
     let live = http.get(format!("http://{}/livez", env.gateway.admin));
     assert_eq!(live.send().await.expect("a response").status(), 200);
     let (code, log) = env.gateway.terminate().await;

@@ -22,12 +22,7 @@ async fn every_error_has_an_error_info_including_those_of_the_grpc_library() {
     let mut large = esim("large", 0..1_500);
     large.validate_only = true;
     let large_error = parse_error(&env.change_error(large).await);
-    let expected = (
-        Code::ResourceExhausted,
-        "MESSAGE_TOO_LARGE",
-        "NEVER",
-        Some("NO"),
-    );
+    let expected = (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", "NEVER", Some("NO"));
     assert_eq!(large_error.summary(), expected);
 
     let change = raw::method("ChangeEsimPlan");
@@ -44,54 +39,12 @@ async fn every_error_has_an_error_info_including_those_of_the_grpc_library() {
     let reflection = "/grpc.reflection.v1.ServerReflection/Nothing".to_owned();
     let (no, none) = (Some("NO"), None);
     for (what, path, body, code, reason, executed) in [
-        (
-            "no protobuf",
-            &change,
-            malformed.clone(),
-            Code::InvalidArgument,
-            "MALFORMED",
-            no,
-        ),
-        (
-            "no protobuf",
-            &get,
-            malformed.clone(),
-            Code::InvalidArgument,
-            "MALFORMED",
-            none,
-        ),
-        (
-            "no protobuf",
-            &watch,
-            malformed,
-            Code::InvalidArgument,
-            "MALFORMED",
-            none,
-        ),
-        (
-            "no such flag",
-            &change,
-            no_flag,
-            Code::InvalidArgument,
-            "MALFORMED",
-            no,
-        ),
-        (
-            "a cut frame",
-            &change,
-            cut,
-            Code::InvalidArgument,
-            "MALFORMED",
-            no,
-        ),
-        (
-            "no frame",
-            &get,
-            Vec::new(),
-            Code::InvalidArgument,
-            "MALFORMED",
-            none,
-        ),
+        ("no protobuf", &change, malformed.clone(), Code::InvalidArgument, "MALFORMED", no),
+        ("no protobuf", &get, malformed.clone(), Code::InvalidArgument, "MALFORMED", none),
+        ("no protobuf", &watch, malformed, Code::InvalidArgument, "MALFORMED", none),
+        ("no such flag", &change, no_flag, Code::InvalidArgument, "MALFORMED", no),
+        ("a cut frame", &change, cut, Code::InvalidArgument, "MALFORMED", no),
+        ("no frame", &get, Vec::new(), Code::InvalidArgument, "MALFORMED", none),
         (
             "two messages",
             &get,
@@ -136,11 +89,7 @@ async fn every_error_has_an_error_info_including_those_of_the_grpc_library() {
         let ended = raw::call(&env.gateway, path, &[], body).await;
         let error = parse_error(&ended.status);
         // A call with two messages has one of two reasons.
-        let reason = if reason.is_empty() {
-            &error.reason
-        } else {
-            reason
-        };
+        let reason = if reason.is_empty() { &error.reason } else { reason };
         let expected = (code, reason, "NEVER", executed);
         assert_eq!(error.summary(), expected, "{what}: {:?}", ended.status);
     }
@@ -148,18 +97,10 @@ async fn every_error_has_an_error_info_including_those_of_the_grpc_library() {
     parse_error(&compressed.status);
     let unknown = [("grpc-encoding", "snappy")];
     let encoded = raw::call(&env.gateway, &get, &unknown, raw::frame(b"")).await;
-    assert_eq!(
-        parse_error(&encoded.status).summary().0,
-        Code::Unimplemented
-    );
+    assert_eq!(parse_error(&encoded.status).summary().0, Code::Unimplemented);
     assert_eq!(env.thingspace.posts(), 0);
     // The shared connection still works.
-    assert!(
-        env.client
-            .list_changes(ListChangesRequest::default())
-            .await
-            .is_ok()
-    );
+    assert!(env.client.list_changes(ListChangesRequest::default()).await.is_ok());
 }
 
 #[tokio::test]
@@ -229,19 +170,12 @@ async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
 
     env.change_as(REQUEST, five_g_bi("accepted", [1, 2])).await;
     // The response repeats the names, addresses and secrets of the request.
-    let echo = format!(
-        "{} {} {token} {session}",
-        PERSONAL.join(" "),
-        "planted-uws-password"
-    );
+    let echo = format!("{} {} {token} {session}", PERSONAL.join(" "), "planted-uws-password");
     let code = "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
-    env.thingspace
-        .respond_once(CallKind::Change, FakeResponse::error(400, code, &echo));
+    env.thingspace.respond_once(CallKind::Change, FakeResponse::error(400, code, &echo));
     let refused = env.change_error(five_g_bi("refused", [3])).await;
-    env.thingspace.respond_once(
-        CallKind::Change,
-        FakeResponse::Custom(500, Vec::new(), echo.clone()),
-    );
+    env.thingspace
+        .respond_once(CallKind::Change, FakeResponse::Custom(500, Vec::new(), echo.clone()));
     env.change(five_g_bi("unknown", [4])).await;
     // Every field is invalid. The error repeats none of the values.
     let mut invalid = five_g_bi("", [5]);
@@ -261,9 +195,7 @@ async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
     let mut callback = five_g_bi_callback(REQUEST, "5125550142");
     callback["deviceResponse"]["password"] = json!("planted-callback-password");
     deliver(&secret_url, &callback).await;
-    let wrong = callback
-        .to_string()
-        .replace("planted-callback-password", "planted-wrong-password");
+    let wrong = callback.to_string().replace("planted-callback-password", "planted-wrong-password");
     assert_eq!(post(&secret_url, wrong.clone()).await.0, 200);
     assert_eq!(post(&url, wrong).await.0, 401);
     let cut = callback.to_string();
@@ -275,8 +207,7 @@ async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
     let [new_token, new_session] = env.thingspace.secrets();
     let echo = format!("{new_token} planted-uws-username planted-uws-password");
     let code = "UnifiedWebService.REQUEST_FAILED.Credentials";
-    env.thingspace
-        .respond_always(CallKind::Login, FakeResponse::error(400, code, &echo));
+    env.thingspace.respond_always(CallKind::Login, FakeResponse::error(400, code, &echo));
     let not_logged_in = env.change_error(five_g_bi("log-in", [6])).await;
 
     let mut planted = vec![

@@ -20,15 +20,8 @@ async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
     let mut env = TestEnv::start().await;
     let change = env.change_as(REQUEST, esim("key", [1])).await;
     assert_eq!(change.service_plan, "service plan name");
-    assert_eq!(
-        (&*change.account_name, &*change.client_reference),
-        (ACCOUNT, "job-7")
-    );
-    for time in [
-        &change.create_time,
-        &change.dispatch_time,
-        &change.accept_time,
-    ] {
+    assert_eq!((&*change.account_name, &*change.client_reference), (ACCOUNT, "job-7"));
+    for time in [&change.create_time, &change.dispatch_time, &change.accept_time] {
         assert!(time.is_some(), "{change:?}");
     }
 
@@ -38,11 +31,9 @@ async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
         account_name: account.into(),
         idempotency_key: key.into(),
     };
-    for request in [
-        by(&change.change_id, "", "", ""),
-        by("", REQUEST, "", ""),
-        by("", "", ACCOUNT, "key"),
-    ] {
+    for request in
+        [by(&change.change_id, "", "", ""), by("", REQUEST, "", ""), by("", "", ACCOUNT, "key")]
+    {
         let response = env.client.get_change(request).await.unwrap().into_inner();
         assert_eq!(response.change.as_ref(), Some(&change));
     }
@@ -56,11 +47,7 @@ async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
     ] {
         let error = parse_error(&env.client.get_change(request.clone()).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
-        assert_eq!(
-            (error.summary(), &*error.fields[0]),
-            (expected, field),
-            "{request:?}"
-        );
+        assert_eq!((error.summary(), &*error.fields[0]), (expected, field), "{request:?}");
     }
     let missing = (Code::NotFound, "CHANGE_NOT_FOUND", "NEVER", None);
     for request in [
@@ -72,15 +59,10 @@ async fn a_change_is_found_by_its_id_request_or_key_and_not_by_two_of_them() {
         let status = env.client.get_change(request.clone()).await.unwrap_err();
         assert_eq!(parse_error(&status).summary(), missing, "{request:?}");
     }
-    let watch = WatchRequestRequest {
-        change_id: UNKNOWN_ID.into(),
-        ..WatchRequestRequest::default()
-    };
+    let watch =
+        WatchRequestRequest { change_id: UNKNOWN_ID.into(), ..WatchRequestRequest::default() };
     for request in [watch, watch_key("another")] {
-        let status = Watch::try_open(&mut env.client, request)
-            .await
-            .err()
-            .unwrap();
+        let status = Watch::try_open(&mut env.client, request).await.err().unwrap();
         assert_eq!(parse_error(&status).summary(), missing);
     }
 }
@@ -106,18 +88,12 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         ("all", filter(), vec![&d, &c, &b, &a]),
         (
             "account",
-            ListChangesRequest {
-                account_name: ACCOUNT.into(),
-                ..filter()
-            },
+            ListChangesRequest { account_name: ACCOUNT.into(), ..filter() },
             vec![&d, &c, &a],
         ),
         (
             "state",
-            ListChangesRequest {
-                states: states(&[ChangeState::Rejected]),
-                ..filter()
-            },
+            ListChangesRequest { states: states(&[ChangeState::Rejected]), ..filter() },
             vec![&c],
         ),
         (
@@ -139,34 +115,18 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         ),
         (
             "profile",
-            ListChangesRequest {
-                device: Some(id("ICCID", iccid(2))),
-                ..filter()
-            },
+            ListChangesRequest { device: Some(id("ICCID", iccid(2))), ..filter() },
             vec![&c, &a],
         ),
         (
             "profile by its first 19 digits",
-            ListChangesRequest {
-                device: Some(id("iccid", &iccid(40)[..19])),
-                ..filter()
-            },
+            ListChangesRequest { device: Some(id("iccid", &iccid(40)[..19])), ..filter() },
             vec![&d],
         ),
-        (
-            "eUICC",
-            ListChangesRequest {
-                device: Some(id("eid", eid(3))),
-                ..filter()
-            },
-            vec![&c],
-        ),
+        ("eUICC", ListChangesRequest { device: Some(id("eid", eid(3))), ..filter() }, vec![&c]),
         (
             "5G device in another spelling",
-            ListChangesRequest {
-                device: Some(id("Meid", meid(1).to_lowercase())),
-                ..filter()
-            },
+            ListChangesRequest { device: Some(id("Meid", meid(1).to_lowercase())), ..filter() },
             vec![&b],
         ),
         (
@@ -186,18 +146,10 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         assert_eq!(change_ids(&page.changes), expected, "{what}");
     }
 
-    let mut request = ListChangesRequest {
-        page_size: 1,
-        ..filter()
-    };
+    let mut request = ListChangesRequest { page_size: 1, ..filter() };
     let mut listed = Vec::new();
     loop {
-        let page = env
-            .client
-            .list_changes(request.clone())
-            .await
-            .unwrap()
-            .into_inner();
+        let page = env.client.list_changes(request.clone()).await.unwrap().into_inner();
         assert!(page.changes.len() <= 1);
         listed.extend(page.changes.into_iter().map(|change| change.change_id));
         if page.next_page_token.is_empty() {
@@ -210,22 +162,10 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
         }
     }
     assert_eq!(listed, all);
-    let other_filter = ListChangesRequest {
-        account_name: ACCOUNT.into(),
-        ..request.clone()
-    };
-    let unreadable = ListChangesRequest {
-        page_token: "!".into(),
-        ..filter()
-    };
-    let negative = ListChangesRequest {
-        page_size: -1,
-        ..filter()
-    };
-    let unknown_kind = ListChangesRequest {
-        device: Some(id("otaid", "1")),
-        ..filter()
-    };
+    let other_filter = ListChangesRequest { account_name: ACCOUNT.into(), ..request.clone() };
+    let unreadable = ListChangesRequest { page_token: "!".into(), ..filter() };
+    let negative = ListChangesRequest { page_size: -1, ..filter() };
+    let unknown_kind = ListChangesRequest { device: Some(id("otaid", "1")), ..filter() };
     for (request, field) in [
         (other_filter, "page_token"),
         (unreadable, "page_token"),
@@ -234,9 +174,6 @@ async fn changes_are_listed_newest_first_by_filter_and_page() {
     ] {
         let error = parse_error(&env.client.list_changes(request).await.unwrap_err());
         let expected = (Code::InvalidArgument, "FIELD_INVALID", "NEVER", None);
-        assert_eq!(
-            (error.summary(), error.fields.as_slice()),
-            (expected, &[field.to_owned()][..])
-        );
+        assert_eq!((error.summary(), error.fields.as_slice()), (expected, &[field.to_owned()][..]));
     }
 }

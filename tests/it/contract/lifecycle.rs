@@ -60,9 +60,7 @@ async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_wit
         transcript.summaries(),
         ["opened FINISHED", "result 0 SUCCEEDED", "finished FINISHED"]
     );
-    let transcript = env
-        .record(until_caught_up(resume(&tokens["request"])))
-        .await;
+    let transcript = env.record(until_caught_up(resume(&tokens["request"]))).await;
     assert_eq!(transcript.summaries(), ["opened -", "bookmark"]);
     env.gateway.signal(nix::sys::signal::Signal::SIGINT);
     assert_eq!(env.gateway.wait().await.0, Some(0));
@@ -76,20 +74,11 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
     let call = tokio::spawn(async move { caller.change_esim_plan(esim("cut", [1])).await });
     held_call.arrived().await;
     let mut watch = env.watch(watch_key("cut")).await;
-    let token = watch
-        .read_until("state DISPATCHED")
-        .await
-        .pop()
-        .unwrap()
-        .resume_token;
+    let token = watch.read_until("state DISPATCHED").await.pop().unwrap().resume_token;
     // A second gateway on this journal does not start.
     let output = env.setup.command().output().await.expect("it runs");
     let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(
-        (output.status.code(), stderr.lines().count()),
-        (Some(1), 1),
-        "{stderr}"
-    );
+    assert_eq!((output.status.code(), stderr.lines().count()), (Some(1), 1), "{stderr}");
 
     env.gateway.signal(nix::sys::signal::Signal::SIGTERM);
     // The shutdown waits for the POST.
@@ -102,11 +91,7 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
     let transcript = env.record(until_caught_up(resume(&token))).await;
     assert_eq!(
         transcript.summaries(),
-        [
-            "opened OUTCOME_UNKNOWN",
-            "state OUTCOME_UNKNOWN",
-            "bookmark"
-        ]
+        ["opened OUTCOME_UNKNOWN", "state OUTCOME_UNKNOWN", "bookmark"]
     );
 }
 
@@ -136,12 +121,7 @@ async fn a_broken_setting_exits_with_78_and_one_line_that_repeats_no_secret() {
             &["callbacks.path_secret"][..],
             "tooshort",
         ),
-        (
-            "a missing credential",
-            good.clone().env(key, ""),
-            &["thingspace.app_key"][..],
-            "planted",
-        ),
+        ("a missing credential", good.clone().env(key, ""), &["thingspace.app_key"][..], "planted"),
         (
             "an open listener",
             good.clone().set("callbacks.listen", "0.0.0.0:0"),

@@ -47,11 +47,8 @@ async fn results_and_devices_are_listed_by_outcome_and_identifier() {
         change_id: change.change_id.clone(),
         ..ListDeviceResultsRequest::default()
     };
-    let (interim, succeeded, failed) = (
-        "3 OUTCOME_INTERIM",
-        "1 OUTCOME_SUCCEEDED",
-        "0 OUTCOME_FAILED",
-    );
+    let (interim, succeeded, failed) =
+        ("3 OUTCOME_INTERIM", "1 OUTCOME_SUCCEEDED", "0 OUTCOME_FAILED");
     for page_size in [0, 1, 2] {
         let of = || ListDeviceResultsRequest { page_size, ..of() };
         for (request, expected) in [
@@ -66,10 +63,7 @@ async fn results_and_devices_are_listed_by_outcome_and_identifier() {
                 vec![interim, succeeded, failed],
             ),
             (
-                ListDeviceResultsRequest {
-                    outcomes: outcomes(&[Outcome::Failed]),
-                    ..of()
-                },
+                ListDeviceResultsRequest { outcomes: outcomes(&[Outcome::Failed]), ..of() },
                 vec![failed],
             ),
             (
@@ -87,13 +81,7 @@ async fn results_and_devices_are_listed_by_outcome_and_identifier() {
                 },
                 vec![interim],
             ),
-            (
-                ListDeviceResultsRequest {
-                    device: Some(id("eid", eid(0))),
-                    ..of()
-                },
-                vec![failed],
-            ),
+            (ListDeviceResultsRequest { device: Some(id("eid", eid(0))), ..of() }, vec![failed]),
         ] {
             let listed = results(&mut env.client, request.clone()).await;
             assert_eq!(listed, expected, "{request:?}");
@@ -105,10 +93,7 @@ async fn results_and_devices_are_listed_by_outcome_and_identifier() {
         ..ListDeviceResultsRequest::default()
     };
     assert!(results(&mut env.client, unowned).await.is_empty());
-    let missing = ListDeviceResultsRequest {
-        change_id: UNKNOWN_ID.into(),
-        ..of()
-    };
+    let missing = ListDeviceResultsRequest { change_id: UNKNOWN_ID.into(), ..of() };
     let status = env.client.list_device_results(missing).await.unwrap_err();
     assert_eq!(parse_error(&status).reason, "CHANGE_NOT_FOUND");
 
@@ -163,46 +148,26 @@ async fn devices_are_listed_by_outcome_and_identifier(client: &mut Client, chang
             ..ListDevicesRequest::default()
         };
         assert_eq!(devices(client, of()).await, rows(&all));
-        for selected in [
-            &[Pending][..],
-            &[Succeeded],
-            &[Failed],
-            &[Succeeded, Failed],
-            &[Failed, Pending],
-        ] {
-            let request = ListDevicesRequest {
-                outcomes: outcomes(selected),
-                ..of()
-            };
-            assert_eq!(
-                devices(client, request).await,
-                rows(selected),
-                "{selected:?}"
-            );
+        for selected in
+            [&[Pending][..], &[Succeeded], &[Failed], &[Succeeded, Failed], &[Failed, Pending]]
+        {
+            let request = ListDevicesRequest { outcomes: outcomes(selected), ..of() };
+            assert_eq!(devices(client, request).await, rows(selected), "{selected:?}");
         }
         let request = ListDevicesRequest {
             outcomes: outcomes(&[DeviceOutcome::Unspecified, Failed]),
             ..of()
         };
         assert_eq!(devices(client, request).await, rows(&all));
-        let request = ListDevicesRequest {
-            device: Some(id("Iccid", iccid(1))),
-            ..of()
-        };
+        let request = ListDevicesRequest { device: Some(id("Iccid", iccid(1))), ..of() };
         assert_eq!(devices(client, request.clone()).await, rows(&[Succeeded]));
-        let request = ListDevicesRequest {
-            outcomes: outcomes(&[Pending]),
-            ..request
-        };
+        let request = ListDevicesRequest { outcomes: outcomes(&[Pending]), ..request };
         assert!(devices(client, request).await.is_empty());
     }
     for (request, reason) in [
         (ListDevicesRequest::default(), "FIELD_INVALID"),
         (
-            ListDevicesRequest {
-                change_id: UNKNOWN_ID.into(),
-                ..ListDevicesRequest::default()
-            },
+            ListDevicesRequest { change_id: UNKNOWN_ID.into(), ..ListDevicesRequest::default() },
             "CHANGE_NOT_FOUND",
         ),
         (

@@ -26,10 +26,7 @@ async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
     let request = five_g_bi("large", 0..10_000);
     assert!(request.encoded_len() > 1 << 20);
     let change = make_change(&mut gzip, request.clone()).await;
-    assert_eq!(
-        (change.state(), change.device_count),
-        (ChangeState::Accepted, 10_000)
-    );
+    assert_eq!((change.state(), change.device_count), (ChangeState::Accepted, 10_000));
     // The same call without compression has the same key and content.
     let mut plain = env.gateway.client().await;
     let again = make_change(&mut plain, request).await;
@@ -42,20 +39,11 @@ async fn a_gzip_request_is_the_same_call_as_an_uncompressed_one() {
 #[tokio::test]
 async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_memory() {
     let env = TestEnv::start_offline(|setup| setup.set("grpc.max_message_bytes", "1048576")).await;
-    let mut gzip = env
-        .gateway
-        .client()
-        .await
-        .send_compressed(CompressionEncoding::Gzip);
+    let mut gzip = env.gateway.client().await.send_compressed(CompressionEncoding::Gzip);
     let mut request = esim("bomb", 0..1);
     request.devices[0].client_reference = "x".repeat(64 << 20);
     let status = gzip.change_esim_plan(request).await.unwrap_err();
-    let expected = (
-        Code::ResourceExhausted,
-        "MESSAGE_TOO_LARGE",
-        "NEVER",
-        Some("NO"),
-    );
+    let expected = (Code::ResourceExhausted, "MESSAGE_TOO_LARGE", "NEVER", Some("NO"));
     assert_eq!(parse_error(&status).summary(), expected, "{status:?}");
     let peak = env.gateway.peak_memory() >> 20;
     assert!(peak < 256, "{peak} MiB");
@@ -64,11 +52,7 @@ async fn a_gzip_request_that_grows_beyond_the_limit_is_too_large_and_costs_no_me
 #[tokio::test]
 async fn a_gzip_request_just_below_the_limit_is_accepted_at_any_compression_ratio() {
     let env = TestEnv::start_offline(|setup| setup).await;
-    let mut gzip = env
-        .gateway
-        .client()
-        .await
-        .send_compressed(CompressionEncoding::Gzip);
+    let mut gzip = env.gateway.client().await.send_compressed(CompressionEncoding::Gzip);
     let mut random = fastrand::Rng::with_seed(7);
     let mut request = esim("large", 0..1);
     let text = (0..15 << 20).map(|_| random.alphanumeric());
@@ -80,10 +64,8 @@ async fn a_gzip_request_just_below_the_limit_is_accepted_at_any_compression_rati
 #[tokio::test]
 async fn a_busy_device_is_named_by_its_index_in_the_request() {
     let env = TestEnv::start().await;
-    env.thingspace.respond_once(
-        CallKind::Change,
-        FakeResponse::Custom(504, Vec::new(), String::new()),
-    );
+    env.thingspace
+        .respond_once(CallKind::Change, FakeResponse::Custom(504, Vec::new(), String::new()));
     let unknown = env.change(esim("unknown", [7])).await;
     assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
     for validate_only in [true, false] {
@@ -96,10 +78,7 @@ async fn a_busy_device_is_named_by_its_index_in_the_request() {
         assert_eq!(error.metadata["change_id"], unknown.change_id);
         let details = pb::Status::decode(status.details()).unwrap();
         assert_eq!(details.code, i32::from(Code::FailedPrecondition));
-        let violations = status
-            .get_details_precondition_failure()
-            .unwrap()
-            .violations;
+        let violations = status.get_details_precondition_failure().unwrap().violations;
         assert_eq!(violations.len(), 1);
         assert_eq!(violations[0].subject, "devices[7]");
         assert_eq!(violations[0].r#type, "DEVICE_BUSY");
@@ -123,12 +102,7 @@ async fn a_validation_checks_the_key_and_does_not_use_it() {
     env.change(validation("key", 0..3)).await;
     let status = env.change_error(validation("key", 0..4)).await;
     let error = parse_error(&status);
-    let expected = (
-        Code::FailedPrecondition,
-        "IDEMPOTENCY_KEY_REUSED",
-        "NEVER",
-        Some("NO"),
-    );
+    let expected = (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", "NEVER", Some("NO"));
     assert_eq!(error.summary(), expected);
     assert_eq!(error.metadata["change_id"], change.change_id);
     assert_eq!(env.thingspace.posts(), 1);
@@ -155,11 +129,7 @@ async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
     };
     let (mut pages, mut results) = (0, Vec::new());
     loop {
-        let page = env
-            .client
-            .list_device_results(request.clone())
-            .await
-            .unwrap();
+        let page = env.client.list_device_results(request.clone()).await.unwrap();
         let page = page.into_inner();
         pages += 1;
         results.extend(page.device_results);
@@ -171,10 +141,7 @@ async fn a_page_of_large_results_stays_below_the_default_limit_of_clients() {
     assert!((2..=5).contains(&pages), "{pages}");
     assert_eq!(results.len(), RESULTS);
     for (number, result) in results.iter().enumerate() {
-        assert!(
-            result.device_ids.contains(&id("iccid", iccid(number))),
-            "{number}"
-        );
+        assert!(result.device_ids.contains(&id("iccid", iccid(number))), "{number}");
     }
 }
 
@@ -205,20 +172,11 @@ async fn changes_are_listed_by_their_operation() {
 async fn the_sandbox_lists_its_plans_and_server_info_is_complete() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
-    let request = ListServicePlansRequest {
-        account_name: ACCOUNT.into(),
-    };
+    let request = ListServicePlansRequest { account_name: ACCOUNT.into() };
     let plans = client.list_service_plans(request).await.unwrap();
     let plans = plans.into_inner().service_plans;
-    assert!(
-        plans
-            .iter()
-            .any(|plan| plan.name != plan.code && plan.size_kb.is_some()),
-        "{plans:?}"
-    );
-    let request = ListServicePlansRequest {
-        account_name: "no account!".into(),
-    };
+    assert!(plans.iter().any(|plan| plan.name != plan.code && plan.size_kb.is_some()), "{plans:?}");
+    let request = ListServicePlansRequest { account_name: "no account!".into() };
     let status = client.list_service_plans(request).await.unwrap_err();
     assert_eq!(parse_error(&status).fields, ["account_name"]);
 
@@ -233,9 +191,7 @@ async fn the_sandbox_lists_its_plans_and_server_info_is_complete() {
 #[tokio::test]
 async fn a_failed_listing_of_plans_is_an_error_that_can_be_retried() {
     let mut env = TestEnv::start_offline(|setup| setup).await;
-    let request = ListServicePlansRequest {
-        account_name: ACCOUNT.into(),
-    };
+    let request = ListServicePlansRequest { account_name: ACCOUNT.into() };
     let status = env.client.list_service_plans(request).await.unwrap_err();
     let expected = (Code::Unavailable, "THINGSPACE_UNAVAILABLE", "LATER", None);
     assert_eq!(parse_error(&status).summary(), expected, "{status:?}");

@@ -20,10 +20,7 @@ async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
     let env = TestEnv::start_with(|setup| setup.set("changes.overdue_after", "1s")).await;
     let url = env.gateway.callback_url("DeviceProfileService");
     let change = env.change_as(REQUEST, esim("key", [1, 2])).await;
-    let until = |until: Until, request| WatchRequestRequest {
-        until: until.into(),
-        ..request
-    };
+    let until = |until: Until, request| WatchRequestRequest { until: until.into(), ..request };
 
     let to_the_end = until(Until::Finished, watch_change(&change));
     let mut to_the_end = env.watch(to_the_end).await;
@@ -32,10 +29,7 @@ async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
     settled.read_until("state ACCEPTED").await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     let settled = settled.read_to_end().await;
-    assert_eq!(
-        settled.summaries(),
-        ["result 0 SUCCEEDED", "state OVERDUE", "bookmark"]
-    );
+    assert_eq!(settled.summaries(), ["result 0 SUCCEEDED", "state OVERDUE", "bookmark"]);
     let token = settled.last_token();
     // The default of `until` is SETTLED.
     let again = env.record(resume(token)).await;
@@ -48,24 +42,15 @@ async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
     let rest = to_the_end.read_to_end().await;
     assert_eq!(rest.summaries(), ["result 1 FAILED", "finished FINISHED"]);
     let resumed = env.record(resume(token)).await;
-    assert_eq!(
-        resumed.summaries(),
-        ["opened FINISHED", "result 1 FAILED", "finished FINISHED"]
-    );
+    assert_eq!(resumed.summaries(), ["opened FINISHED", "result 1 FAILED", "finished FINISHED"]);
     let finished = resumed.last_token();
     let caught_up = env.record(until_caught_up(resume(finished))).await;
-    assert_eq!(
-        caught_up.summaries(),
-        ["opened FINISHED", "finished FINISHED"]
-    );
+    assert_eq!(caught_up.summaries(), ["opened FINISHED", "finished FINISHED"]);
 
     // A late result changes no state and precedes `finished`.
     deliver(&url, &esim_callback(REQUEST, 2)).await;
     let resumed = env.record(resume(finished)).await;
-    assert_eq!(
-        resumed.summaries(),
-        ["opened FINISHED", "result 1 SUCCEEDED", "finished FINISHED"]
-    );
+    assert_eq!(resumed.summaries(), ["opened FINISHED", "result 1 SUCCEEDED", "finished FINISHED"]);
     let whole = env.record(watch_change(&change)).await;
     assert_eq!(
         whole.summaries(),
@@ -101,12 +86,7 @@ async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token()
     let change = env.change_as(REQUEST, esim("key", [1])).await;
     let other = env.change(esim("other", [2])).await;
     let mut watch = env.watch(watch_change(&change)).await;
-    let token = watch
-        .read_until("state ACCEPTED")
-        .await
-        .pop()
-        .unwrap()
-        .resume_token;
+    let token = watch.read_until("state ACCEPTED").await.pop().unwrap().resume_token;
 
     let invalid = (Code::InvalidArgument, "RESUME_TOKEN_INVALID", "NEVER", None);
     let with = |request: WatchRequestRequest, token: &str| WatchRequestRequest {
@@ -121,9 +101,7 @@ async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token()
         with(watch_key("other"), &token),
         with(watch_request(REQUEST), &token),
     ] {
-        let status = Watch::try_open(&mut env.client, request.clone())
-            .await
-            .err();
+        let status = Watch::try_open(&mut env.client, request.clone()).await.err();
         let status = status.unwrap_or_else(|| panic!("{request:?} was accepted"));
         assert_eq!(parse_error(&status).summary(), invalid, "{request:?}");
     }
@@ -131,26 +109,16 @@ async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token()
     let transcript = env.record(until_caught_up(same)).await;
     assert_eq!(transcript.summaries(), ["opened ACCEPTED", "bookmark"]);
     let mut watch = env.watch(watch_request(REQUEST)).await;
-    let of_request = watch
-        .read_until("state ACCEPTED")
-        .await
-        .pop()
-        .unwrap()
-        .resume_token;
+    let of_request = watch.read_until("state ACCEPTED").await.pop().unwrap().resume_token;
     let none = Watch::try_open(&mut env.client, WatchRequestRequest::default()).await;
     assert_eq!(parse_error(&none.err().unwrap()).reason, "FIELD_INVALID");
 
     // Another journal under the same name, as after a restore or a loss.
     let elsewhere = TestDir::new();
-    let another = Setup::serve(&env.thingspace.base_url(), &elsewhere)
-        .start()
-        .await;
+    let another = Setup::serve(&env.thingspace.base_url(), &elsewhere).start().await;
     let mut other_client = another.client().await;
     let expired = (Code::OutOfRange, "RESUME_TOKEN_EXPIRED", "NEVER", None);
-    let status = Watch::try_open(&mut other_client, resume(&of_request))
-        .await
-        .err()
-        .unwrap();
+    let status = Watch::try_open(&mut other_client, resume(&of_request)).await.err().unwrap();
     let expired_error = parse_error(&status);
     assert_eq!(expired_error.summary(), expired);
     let url = another.callback_url("DeviceProfileService");
@@ -158,21 +126,11 @@ async fn an_invalid_token_is_rejected_with_a_reason_and_the_oldest_valid_token()
     let oldest = &expired_error.metadata["oldest_resume_token"];
     let transcript =
         WatchTranscript::record(&mut other_client, until_caught_up(resume(oldest))).await;
-    assert_eq!(
-        transcript.summaries(),
-        ["opened -", "result - SUCCEEDED", "bookmark"]
-    );
+    assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
     // A change that does not exist has no oldest token.
-    let status = Watch::try_open(&mut other_client, resume(&token))
-        .await
-        .err()
-        .unwrap();
+    let status = Watch::try_open(&mut other_client, resume(&token)).await.err().unwrap();
     assert_eq!(parse_error(&status).summary(), expired);
-    assert!(
-        !parse_error(&status)
-            .metadata
-            .contains_key("oldest_resume_token")
-    );
+    assert!(!parse_error(&status).metadata.contains_key("oldest_resume_token"));
 
     // The token is valid after a restart.
     env.kill_and_restart().await;
@@ -187,19 +145,11 @@ async fn a_stream_at_its_maximum_age_ends_with_reconnect_and_resumes() {
     let shorts: Vec<String> = transcript.messages.iter().map(summarize).collect();
     assert_eq!(shorts, ["opened -", "reconnect StreamAge"]);
     let expected = (Code::Unavailable, "RECONNECT", "NOW", None);
-    assert_eq!(
-        parse_error(transcript.end.as_ref().unwrap_err()).summary(),
-        expected
-    );
+    assert_eq!(parse_error(transcript.end.as_ref().unwrap_err()).summary(), expected);
     let url = env.gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 1)).await;
-    let transcript = env
-        .record(until_caught_up(resume(transcript.last_token())))
-        .await;
-    assert_eq!(
-        transcript.summaries(),
-        ["opened -", "result - SUCCEEDED", "bookmark"]
-    );
+    let transcript = env.record(until_caught_up(resume(transcript.last_token()))).await;
+    assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
 }
 
 #[tokio::test]

@@ -47,12 +47,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
     env.setup = with_clock_offset(env.setup.clone(), SET_BACK);
     env.kill_and_restart().await;
     let setup = env.setup.clone();
-    let mut trial = Trial {
-        env,
-        random,
-        moved: Vec::new(),
-        violations: Vec::new(),
-    };
+    let mut trial = Trial { env, random, moved: Vec::new(), violations: Vec::new() };
     trial.retry_in_another_order().await;
     trial.callback_for_two_devices().await;
     trial.change_with_lost_response("early", &early).await;
@@ -70,9 +65,7 @@ pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
 
 /// Numbers of devices that no other case has.
 fn block(case: usize, random: &mut fastrand::Rng) -> Vec<usize> {
-    (0..random.usize(2..9))
-        .map(|device| case * 100 + device)
-        .collect()
+    (0..random.usize(2..9)).map(|device| case * 100 + device).collect()
 }
 
 fn shuffled(mut numbers: Vec<usize>, random: &mut fastrand::Rng) -> Vec<usize> {
@@ -90,9 +83,7 @@ impl Trial {
 
     /// Makes a 5G change that ThingSpace executes without a response.
     async fn change_with_lost_response(&mut self, key: &str, numbers: &[usize]) {
-        self.env
-            .thingspace
-            .respond_once(CallKind::Change, FakeResponse::HangUp);
+        self.env.thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
         let request = five_g_bi(key, numbers.iter().copied());
         let state = self.env.change(request).await.state();
         self.expect(key, "is unknown", state == ChangeState::OutcomeUnknown);
@@ -100,8 +91,7 @@ impl Trial {
 
     fn expect(&mut self, key: &str, rule: &str, holds: bool) {
         if !holds {
-            self.violations
-                .push(format!("attribution: {key}: violated: {rule}"));
+            self.violations.push(format!("attribution: {key}: violated: {rule}"));
         }
     }
 
@@ -126,9 +116,7 @@ impl Trial {
         let throttled = throttled.await.is_err();
         self.expect("rearmed", "it is throttled", throttled);
         let later = shuffled(first.clone(), &mut self.random);
-        self.env
-            .change_as("r-rearmed", five_g_bi("rearmed", later))
-            .await;
+        self.env.change_as("r-rearmed", five_g_bi("rearmed", later)).await;
         let thingspace = &self.env.thingspace;
         thingspace.respond_always(CallKind::Devices, devices_on_plan(first.iter().copied()));
 
@@ -196,25 +184,15 @@ impl Trial {
             self.env.deliver(service, callback).await;
         }
         let change = self.env.get("both").await;
-        let counts = (
-            change.succeeded_count,
-            change.failed_count,
-            change.unmatched_count,
-        );
-        self.expect(
-            "both",
-            "only the device's own result counts",
-            counts == (0, 1, 0),
-        );
+        let counts = (change.succeeded_count, change.failed_count, change.unmatched_count);
+        self.expect("both", "only the device's own result counts", counts == (0, 1, 0));
     }
 
     /// A foreign request for one more profile. Its last callback is late, and the list of its devices is
     /// empty or incomplete.
     async fn incomplete_list(&mut self) {
         let numbers = self.devices(5);
-        self.env
-            .thingspace
-            .respond_once(CallKind::Change, FakeResponse::HangUp);
+        self.env.thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
         let change = self.env.change(esim("listed", numbers.clone())).await;
         let is_unknown = change.state() == ChangeState::OutcomeUnknown;
         self.expect("listed", "is unknown", is_unknown);
@@ -230,18 +208,15 @@ impl Trial {
     async fn late_callbacks_of(&mut self, closed: &[usize]) {
         let some = &closed[..self.random.usize(1..closed.len())];
         self.change_with_lost_response("fewer", some).await;
-        self.env
-            .deliver_five_g_bi("r-closed", some.iter().copied())
-            .await;
+        self.env.deliver_five_g_bi("r-closed", some.iter().copied()).await;
         self.expect_closed("fewer").await;
     }
 
     /// The callbacks of a foreign request for one more device, with a restart before the last one.
     async fn restart_within_the_quiet_period(&mut self, setup: Setup) {
         let numbers = self.devices(6);
-        self.env.setup = setup
-            .set("changes.attribution_quiet_period", "60s")
-            .set("changes.close_after", "1h");
+        self.env.setup =
+            setup.set("changes.attribution_quiet_period", "60s").set("changes.close_after", "1h");
         self.env.kill_and_restart().await;
         self.change_with_lost_response("quiet", &numbers).await;
         self.env.deliver_five_g_bi("r-one-more", numbers).await;

@@ -37,10 +37,7 @@ pub fn check_run(evidence: &Evidence) -> Vec<String> {
     for client in &evidence.client_records {
         check_states_are_true(client, evidence, &mut violations);
         check_never_stuck(client, &mut violations);
-        let history = History {
-            reference: &client.whole.messages,
-            streams: &client.streams,
-        };
+        let history = History { reference: &client.whole.messages, streams: &client.streams };
         if let Err(error) = guarantees::check(&history) {
             violations.push(format!("{}: {error}", client.planned_change.key));
         }
@@ -54,10 +51,7 @@ fn check_never_twice(ledger: &Ledger, violations: &mut Vec<String>) {
     for executed in ledger.own() {
         for (device, _) in executed.devices() {
             if !seen.insert(device) {
-                violations.push(format!(
-                    "never twice: {device} again in {}",
-                    executed.request_id
-                ));
+                violations.push(format!("never twice: {device} again in {}", executed.request_id));
             }
         }
     }
@@ -126,16 +120,14 @@ fn last_outcomes<'e>(
     counts: impl Fn(&DeviceResult) -> bool,
 ) -> HashMap<&'e str, &'static str> {
     let results = evidence.results.get(request_id).into_iter().flatten();
-    let outcomes = results
-        .filter(|result| counts(result))
-        .filter_map(|result| {
-            let outcome = match result.outcome() {
-                Outcome::Succeeded => "succeeded",
-                Outcome::Failed => "failed",
-                _ => return None,
-            };
-            Some((device_of(result)?, outcome))
-        });
+    let outcomes = results.filter(|result| counts(result)).filter_map(|result| {
+        let outcome = match result.outcome() {
+            Outcome::Succeeded => "succeeded",
+            Outcome::Failed => "failed",
+            _ => return None,
+        };
+        Some((device_of(result)?, outcome))
+    });
     outcomes.collect()
 }
 
@@ -166,17 +158,13 @@ fn check_states_are_true(client: &ClientRecord, evidence: &Evidence, violations:
             ));
         }
         (ChangeState::Accepted | ChangeState::Overdue | ChangeState::Finished, None) => {
-            violations.push(format!(
-                "true state: {key} is {state:?}, nothing was executed"
-            ));
+            violations.push(format!("true state: {key} is {state:?}, nothing was executed"));
         }
         _ => {}
     }
     for request_id in &change.request_ids {
         if executed.is_none_or(|executed| executed.request_id != *request_id) {
-            violations.push(format!(
-                "true state: {key} has the foreign request {request_id}"
-            ));
+            violations.push(format!("true state: {key} has the foreign request {request_id}"));
         }
     }
     if let (ChangeState::Finished, Some(executed)) = (state, executed) {
@@ -214,18 +202,13 @@ fn check_outcomes(
     }
     if change.succeeded_count != succeeded {
         let counted = change.succeeded_count;
-        violations.push(format!(
-            "true state: {key} counts {counted} successes of {succeeded}"
-        ));
+        violations.push(format!("true state: {key} counts {counted} successes of {succeeded}"));
     }
 }
 
 /// The watch of each change ends with OK.
 fn check_never_stuck(client: &ClientRecord, violations: &mut Vec<String>) {
-    let finished = client
-        .streams
-        .last()
-        .is_some_and(|stream| stream.end == StreamEnd::Ok);
+    let finished = client.streams.last().is_some_and(|stream| stream.end == StreamEnd::Ok);
     if client.change.is_some() && !client.streams.is_empty() && !finished {
         violations.push(format!(
             "never stuck: the watch of {} ({}) did not end",

@@ -23,17 +23,11 @@ fn executed(request_id: &str) -> LedgerChange {
     LedgerChange {
         request_id: request_id.into(),
         service_plan: "a plan".into(),
-        device_identifiers: vec![vec![Identifier {
-            id: DEVICE.into(),
-            kind: "iccid".into(),
-        }]],
+        device_identifiers: vec![vec![Identifier { id: DEVICE.into(), kind: "iccid".into() }]],
         device_results: vec![LedgerDevice {
             outcome: "succeeded".into(),
             lost: false,
-            tries: vec![CallbackAttempt {
-                message: "final".into(),
-                answer: Some(200),
-            }],
+            tries: vec![CallbackAttempt { message: "final".into(), answer: Some(200) }],
         }],
     }
 }
@@ -41,25 +35,16 @@ fn executed(request_id: &str) -> LedgerChange {
 fn result(outcome: Outcome) -> DeviceResult {
     DeviceResult {
         request_id: REQUEST.into(),
-        device_ids: vec![DeviceId {
-            kind: "iccid".into(),
-            id: DEVICE.into(),
-        }],
+        device_ids: vec![DeviceId { kind: "iccid".into(), id: DEVICE.into() }],
         outcome: outcome.into(),
         source: Source::Callback.into(),
-        raw_json: format!(
-            "{{\"status\":\"{}\",\"callbackCount\":1}}",
-            outcome.as_str_name()
-        ),
+        raw_json: format!("{{\"status\":\"{}\",\"callbackCount\":1}}", outcome.as_str_name()),
         ..DeviceResult::default()
     }
 }
 
 fn watched() -> Recording {
-    let message = |token: &str, what| RecordedMessage {
-        token: token.into(),
-        kind: what,
-    };
+    let message = |token: &str, what| RecordedMessage { token: token.into(), kind: what };
     let finished = MessageKind::Finished {
         state: "CHANGE_STATE_FINISHED".into(),
         is_final: true,
@@ -92,11 +77,7 @@ fn valid_evidence() -> Evidence {
         foreign_request: None,
     };
     let now = Instant::now();
-    let first_call = FirstCall {
-        start: now,
-        deadline_passed: false,
-        cancelled: false,
-    };
+    let first_call = FirstCall { start: now, deadline_passed: false, cancelled: false };
     let change = Change {
         request_ids: vec![REQUEST.into()],
         state: ChangeState::Finished.into(),
@@ -114,10 +95,7 @@ fn valid_evidence() -> Evidence {
             whole: watched(),
         }],
         results: [(REQUEST.to_owned(), vec![result(Outcome::Succeeded)])].into(),
-        ledger: Ledger {
-            changes: vec![executed(REQUEST)],
-            ..Ledger::default()
-        },
+        ledger: Ledger { changes: vec![executed(REQUEST)], ..Ledger::default() },
         fault_intervals: Vec::new(),
         cuts: Vec::new(),
         callback_cuts: Vec::new(),
@@ -131,10 +109,7 @@ fn violations_after(falsify: impl FnOnce(&mut Evidence)) -> String {
 }
 
 fn set_state(evidence: &mut Evidence, state: ChangeState) {
-    let change = evidence.client_records[0]
-        .change
-        .as_mut()
-        .expect("a change");
+    let change = evidence.client_records[0].change.as_mut().expect("a change");
     change.state = state.into();
     change.request_ids.clear();
 }
@@ -151,9 +126,7 @@ fn the_checker_detects_a_double_execution_and_ignores_foreign_requests() {
     let beside = violations_after(|evidence| {
         let mut foreign_change = executed("r-2");
         foreign_change.service_plan = FOREIGN_PLAN.into();
-        evidence
-            .results
-            .insert("r-2".into(), vec![result(Outcome::Succeeded)]);
+        evidence.results.insert("r-2".into(), vec![result(Outcome::Succeeded)]);
         evidence.ledger.changes.push(foreign_change);
     });
     assert_eq!(beside, "");
@@ -176,9 +149,7 @@ fn the_checker_detects_a_lost_or_altered_acknowledged_result() {
     let gone = violations_after(|evidence| evidence.results.clear());
     assert!(gone.contains("never lost"), "{gone}");
     let other = violations_after(|evidence| {
-        evidence
-            .results
-            .insert(REQUEST.into(), vec![result(Outcome::Failed)]);
+        evidence.results.insert(REQUEST.into(), vec![result(Outcome::Failed)]);
     });
     assert!(other.contains("never lost"), "{other}");
     let looked_up = violations_after(|evidence| {
@@ -193,10 +164,7 @@ fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
     let nothing = violations_after(|evidence| {
         evidence.results.clear();
         evidence.ledger.changes[0].device_results[0].tries[0].answer = None;
-        let change = evidence.client_records[0]
-            .change
-            .as_mut()
-            .expect("a change");
+        let change = evidence.client_records[0].change.as_mut().expect("a change");
         change.state = ChangeState::Closed.into();
         change.succeeded_count = 0;
     });
@@ -207,37 +175,21 @@ fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
 fn the_checker_detects_a_false_change_state() {
     for state_name in [ChangeState::NotSent, ChangeState::Rejected] {
         let violations = violations_after(|evidence| set_state(evidence, state_name));
-        assert!(
-            violations.contains("true state"),
-            "{state_name:?}: {violations}"
-        );
+        assert!(violations.contains("true state"), "{state_name:?}: {violations}");
     }
     let forgotten = violations_after(|evidence| evidence.client_records[0].change = None);
     assert!(forgotten.contains("is not stored"), "{forgotten}");
     let invented = violations_after(|evidence| evidence.ledger.changes.clear());
     assert!(invented.contains("nothing was executed"), "{invented}");
     let foreign_request = violations_after(|evidence| {
-        let change = evidence.client_records[0]
-            .change
-            .as_mut()
-            .expect("a change");
+        let change = evidence.client_records[0].change.as_mut().expect("a change");
         change.request_ids = vec!["r-2".into()];
     });
-    assert!(
-        foreign_request.contains("the foreign request"),
-        "{foreign_request}"
-    );
+    assert!(foreign_request.contains("the foreign request"), "{foreign_request}");
     let miscounted = violations_after(|evidence| {
-        evidence.client_records[0]
-            .change
-            .as_mut()
-            .expect("a change")
-            .succeeded_count = 0;
+        evidence.client_records[0].change.as_mut().expect("a change").succeeded_count = 0;
     });
-    assert!(
-        miscounted.contains("counts 0 successes of 1"),
-        "{miscounted}"
-    );
+    assert!(miscounted.contains("counts 0 successes of 1"), "{miscounted}");
 }
 
 #[test]

@@ -35,10 +35,7 @@ pub struct ClientRecord {
 
 impl ClientRecord {
     pub fn state(&self) -> &'static str {
-        let state = self
-            .change
-            .as_ref()
-            .map(|change| change.state().as_str_name());
+        let state = self.change.as_ref().map(|change| change.state().as_str_name());
         state.map_or("NOT_FOUND", |name| name.trim_start_matches("CHANGE_STATE_"))
     }
 

@@ -26,10 +26,8 @@ pub async fn run_first_call(
     started: &watch::Sender<usize>,
 ) -> FirstCall {
     let mut last = None;
-    let definite = timeout(
-        2 * TEST_TIMEOUT,
-        call_until_definite(planned, gateway, started, &mut last),
-    );
+    let definite =
+        timeout(2 * TEST_TIMEOUT, call_until_definite(planned, gateway, started, &mut last));
     match definite.await {
         Ok(first_call) => first_call,
         Err(_) => panic!("{} has no definite result: {last:?}", planned.key),
@@ -131,11 +129,8 @@ pub async fn follow(
 
 /// Returns a client of the running gateway, or waits for the next one.
 pub async fn connect(gateway: &mut UpstreamAddress) -> Client {
-    let address: SocketAddr = gateway
-        .wait_for(Option::is_some)
-        .await
-        .expect("the run is not over")
-        .expect("some");
+    let address: SocketAddr =
+        gateway.wait_for(Option::is_some).await.expect("the run is not over").expect("some");
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URI");
     GatewayServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(64 << 20)
 }
@@ -144,10 +139,8 @@ pub async fn connect(gateway: &mut UpstreamAddress) -> Client {
 fn is_definite(result: &CallResult) -> bool {
     match result {
         Ok(_) => true,
-        Err(status) => status.get_details_error_info().is_some_and(|info| {
-            info.metadata
-                .get("retry")
-                .is_some_and(|retry| retry == "NEVER")
-        }),
+        Err(status) => status
+            .get_details_error_info()
+            .is_some_and(|info| info.metadata.get("retry").is_some_and(|retry| retry == "NEVER")),
     }
 }

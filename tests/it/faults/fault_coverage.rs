@@ -22,60 +22,34 @@ type Named = (&'static str, fn(&CheckedChange<'_>) -> bool);
 /// The guarantees, and the changes by which each can be checked.
 const GUARANTEES: [Named; 11] = [
     ("never twice", |_| true),
-    ("never lost", |change| {
-        change.any_device(LedgerDevice::is_acknowledged)
-    }),
+    ("never lost", |change| change.any_device(LedgerDevice::is_acknowledged)),
     ("never locked", |change| change.client.change.is_some()),
     ("true state", |change| change.client.change.is_some()),
     ("Ordered", |change| change.events() > 1),
     ("Unique", |change| change.events() > 1),
-    ("Gap-free", |change| {
-        change.stream(|stream| count_events(stream) > 1)
-    }),
+    ("Gap-free", |change| change.stream(|stream| count_events(stream) > 1)),
     ("Resumable", |change| {
         change.stream(|stream| !stream.from.is_empty() && count_events(stream) > 0)
     }),
-    ("Bookmarkable", |change| {
-        change.message(|what| matches!(what, MessageKind::Bookmark))
-    }),
-    ("Terminal-once", |change| {
-        change.message(|what| matches!(what, MessageKind::Finished { .. }))
-    }),
+    ("Bookmarkable", |change| change.message(|what| matches!(what, MessageKind::Bookmark))),
+    ("Terminal-once", |change| change.message(|what| matches!(what, MessageKind::Finished { .. }))),
     ("never stuck", |change| !change.client.streams.is_empty()),
 ];
 
 /// The faults, and the changes that each met.
 const FAULTS: [Named; 30] = [
-    ("kill -9", |change| {
-        change.overlaps_fault(InjectedFault::Killed)
-    }),
-    ("log-in refused", |change| {
-        change.overlaps_fault(InjectedFault::LoginRefused)
-    }),
-    ("token revoked", |change| {
-        change.overlaps_fault(InjectedFault::TokenRevoked)
-    }),
-    ("disk full", |change| {
-        change.overlaps_fault(InjectedFault::DiskFull)
-    }),
-    ("called twice at once", |change| {
-        change.client.planned_change.is_sent_twice
-    }),
-    ("deadline passed", |change| {
-        change.client.first_call.deadline_passed
-    }),
-    ("call cancelled", |change| {
-        change.client.first_call.cancelled
-    }),
+    ("kill -9", |change| change.overlaps_fault(InjectedFault::Killed)),
+    ("log-in refused", |change| change.overlaps_fault(InjectedFault::LoginRefused)),
+    ("token revoked", |change| change.overlaps_fault(InjectedFault::TokenRevoked)),
+    ("disk full", |change| change.overlaps_fault(InjectedFault::DiskFull)),
+    ("called twice at once", |change| change.client.planned_change.is_sent_twice),
+    ("deadline passed", |change| change.client.first_call.deadline_passed),
+    ("call cancelled", |change| change.client.first_call.cancelled),
     ("watch left and resumed", |change| {
         change.client.planned_change.disconnect_after.is_some() && change.client.streams.len() > 1
     }),
-    ("cut before the request", |change| {
-        change.cut(&change.evidence.cuts, CutPoint::Before)
-    }),
-    ("cut within the request", |change| {
-        change.cut(&change.evidence.cuts, CutPoint::Within)
-    }),
+    ("cut before the request", |change| change.cut(&change.evidence.cuts, CutPoint::Before)),
+    ("cut within the request", |change| change.cut(&change.evidence.cuts, CutPoint::Within)),
     ("cut before or within the response", |change| {
         change.cut(&change.evidence.cuts, CutPoint::Response)
     }),
@@ -88,47 +62,26 @@ const FAULTS: [Named; 30] = [
     }),
     ("callback repeated after its 200", |change| {
         change.any_device(|device| {
-            let acknowledged = device
-                .tries
-                .iter()
-                .filter(|one| one.is_acknowledged_final());
+            let acknowledged = device.tries.iter().filter(|one| one.is_acknowledged_final());
             acknowledged.count() > 1
         })
     }),
-    ("callback lost", |change| {
-        change.any_device(|device| device.lost)
-    }),
-    ("callback malformed", |change| {
-        change.has_callback_message("malformed")
-    }),
+    ("callback lost", |change| change.any_device(|device| device.lost)),
+    ("callback malformed", |change| change.has_callback_message("malformed")),
     ("callback late", |change| change.has_scenario(34..=34)),
     ("callback early", |change| change.has_scenario(35..=35)),
     ("callbacks reversed", |change| change.has_scenario(36..=36)),
-    ("warning first", |change| {
-        change.has_callback_message("warning")
-    }),
-    ("on hold first", |change| {
-        change.has_callback_message("on_hold")
-    }),
+    ("warning first", |change| change.has_callback_message("warning")),
+    ("on hold first", |change| change.has_callback_message("on_hold")),
     ("unusual callback", |change| change.has_scenario(54..=59)),
-    ("device failed", |change| {
-        change.any_device(|device| device.outcome == "failed")
-    }),
+    ("device failed", |change| change.any_device(|device| device.outcome == "failed")),
     ("found by a lookup", |change| change.has_lookup_result()),
     ("slow response", |change| change.has_scenario(61..=61)),
-    ("executed, response lost or unusual", |change| {
-        change.has_scenario(62..=67)
-    }),
-    ("not executed, unusual response", |change| {
-        change.has_scenario(71..=73)
-    }),
-    ("token or session refused", |change| {
-        change.has_scenario(81..=86)
-    }),
+    ("executed, response lost or unusual", |change| change.has_scenario(62..=67)),
+    ("not executed, unusual response", |change| change.has_scenario(71..=73)),
+    ("token or session refused", |change| change.has_scenario(81..=86)),
     ("throttled", |change| change.has_scenario(87..=88)),
-    ("a foreign request", |change| {
-        change.client.planned_change.foreign_request.is_some()
-    }),
+    ("a foreign request", |change| change.client.planned_change.foreign_request.is_some()),
 ];
 
 /// Pairs that cannot meet: a change that was not executed has no callbacks.
@@ -194,11 +147,7 @@ impl FaultCoverage {
                 self.count("was OUTCOME_UNKNOWN, attributed");
             }
         }
-        if change
-            .client
-            .planned_change
-            .foreign_request
-            .map(|(_, overlap)| overlap)
+        if change.client.planned_change.foreign_request.map(|(_, overlap)| overlap)
             == Some(Overlap::AllAndOne)
         {
             self.count("foreign requests with more devices");
@@ -313,7 +262,5 @@ impl CheckedChange<'_> {
 
 fn count_events(stream: &Recording) -> usize {
     let messages = stream.messages.iter();
-    messages
-        .filter(|message| matches!(message.kind, MessageKind::Event(_)))
-        .count()
+    messages.filter(|message| matches!(message.kind, MessageKind::Event(_))).count()
 }

@@ -69,16 +69,12 @@ const INJECTED_FAULTS: [InjectedFault; 6] = [
 
 impl GatewayAddresses {
     pub fn new() -> Self {
-        Self {
-            grpc: watch::Sender::new(None),
-            callbacks: watch::Sender::new(None),
-        }
+        Self { grpc: watch::Sender::new(None), callbacks: watch::Sender::new(None) }
     }
 
     pub fn set(&self, gateway: Option<&Gateway>) {
         self.grpc.send_replace(gateway.map(|gateway| gateway.grpc));
-        self.callbacks
-            .send_replace(gateway.map(|gateway| gateway.callbacks));
+        self.callbacks.send_replace(gateway.map(|gateway| gateway.callbacks));
     }
 }
 
@@ -128,8 +124,7 @@ impl FaultInjector<'_> {
             }
             InjectedFault::DiskFull => {
                 self.disk.fill_entirely();
-                self.probe_until_refused("JOURNAL_UNAVAILABLE", refusals)
-                    .await;
+                self.probe_until_refused("JOURNAL_UNAVAILABLE", refusals).await;
                 self.disk.empty();
                 gateway
             }
@@ -153,9 +148,7 @@ impl FaultInjector<'_> {
             for number in FIRST_PROBE_DEVICE.. {
                 let probe = esim(&format!("probe-{reason}-{number}"), [number]);
                 let refused = client.change_esim_plan(probe).await;
-                let info = refused
-                    .err()
-                    .and_then(|status| status.get_details_error_info());
+                let info = refused.err().and_then(|status| status.get_details_error_info());
                 refused_so_far += usize::from(info.is_some_and(|info| info.reason == reason));
                 if refused_so_far == refusals {
                     return;

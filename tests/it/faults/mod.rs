@@ -54,10 +54,7 @@ async fn run_and_check(
     broken: Option<&str>,
 ) -> (Option<checker::Evidence>, Vec<String>) {
     let both = async {
-        tokio::join!(
-            Box::pin(run::run(seed, broken)),
-            Box::pin(attribution::run(seed, broken))
-        )
+        tokio::join!(Box::pin(run::run(seed, broken)), Box::pin(attribution::run(seed, broken)))
     };
     match AssertUnwindSafe(both).catch_unwind().await {
         Ok(((evidence, after_run), of_attribution)) => {

@@ -70,15 +70,9 @@ pub fn plan_changes(seed: u64) -> Vec<PlannedChange> {
 }
 
 fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedChange {
-    let kind = if random.f64() < 0.7 {
-        Operation::Esim
-    } else {
-        Operation::FiveGBi
-    };
+    let kind = if random.f64() < 0.7 { Operation::Esim } else { Operation::FiveGBi };
     let count = random.usize(12..64);
-    let mut devices: Vec<String> = (0..count)
-        .map(|device| kind.device(number, device))
-        .collect();
+    let mut devices: Vec<String> = (0..count).map(|device| kind.device(number, device)).collect();
     let scenario = (random.f64() < 0.4).then(|| SCENARIOS[random.usize(0..SCENARIOS.len())]);
     if let Some(scenario) = scenario {
         let place = random.usize(0..count);
@@ -95,11 +89,7 @@ fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedC
     // A foreign 5G request for more devices cannot be distinguished from our own if its other callbacks
     // are lost, because 5G requests have no status lookup. A shared scenario has the same effect.
     let shares_one = kind == Operation::FiveGBi || scenario.is_some() || random.bool();
-    let overlap = if shares_one {
-        Overlap::One
-    } else {
-        Overlap::AllAndOne
-    };
+    let overlap = if shares_one { Overlap::One } else { Overlap::AllAndOne };
     PlannedChange {
         key: format!("change-{seed}-{number}"),
         operation: kind,

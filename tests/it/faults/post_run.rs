@@ -101,19 +101,14 @@ impl PostRun<'_> {
         let transcript =
             WatchTranscript::record(&mut client, until_caught_up(watch_request(&request))).await;
         let last = ResumeToken::decode(transcript.last_token()).expect("a token");
-        eventually("the marker is updated", async || {
-            self.marker() >= last.cursor.position
-        })
-        .await;
+        eventually("the marker is updated", async || self.marker() >= last.cursor.position).await;
     }
 
     /// Returns the position in the marker.
     fn marker(&self) -> u64 {
         let marker = fs::read_to_string(self.directory.join("journal.marker"));
         let marker = marker.expect("a marker");
-        let positions = marker
-            .lines()
-            .filter_map(|line| line.strip_prefix("position "));
+        let positions = marker.lines().filter_map(|line| line.strip_prefix("position "));
         let positions = positions.filter_map(|position| position.parse().ok());
         positions.max().expect("a position")
     }
@@ -126,8 +121,7 @@ impl PostRun<'_> {
         let socket = self.directory.join("second.sock");
         let second = self.setup.clone();
         let second = second.set("admin.socket", &socket.to_string_lossy());
-        self.check_start_rejected("a second process", Some(1), &second, violations)
-            .await;
+        self.check_start_rejected("a second process", Some(1), &second, violations).await;
     }
 
     async fn damage_journal(&self, random: &mut fastrand::Rng, violations: &mut Vec<String>) {
@@ -144,12 +138,8 @@ impl PostRun<'_> {
     }
 
     async fn other_thingspace(&self, violations: &mut Vec<String>) {
-        let other = self
-            .setup
-            .clone()
-            .set("thingspace.base_url", UNREACHABLE_URL);
-        self.check_start_rejected("another ThingSpace", Some(78), &other, violations)
-            .await;
+        let other = self.setup.clone().set("thingspace.base_url", UNREACHABLE_URL);
+        self.check_start_rejected("another ThingSpace", Some(78), &other, violations).await;
     }
 
     /// Shifts the clock at runtime or over a restart.
@@ -167,8 +157,7 @@ impl PostRun<'_> {
             let mut client = gateway.client().await;
             self.check_results(&mut client, days, violations).await;
             for client_record in self.client_records {
-                self.check_repeated_call(&mut client, client_record, days, violations)
-                    .await;
+                self.check_repeated_call(&mut client, client_record, days, violations).await;
             }
         }
         gateway.kill().await;

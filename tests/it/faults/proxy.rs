@@ -56,18 +56,8 @@ impl Proxy {
         let address = listener.local_addr().expect("bound");
         let cuts = CutLog::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(
-            listener,
-            target,
-            broken_share,
-            seed,
-            Arc::clone(&cuts),
-        ));
-        Self {
-            address,
-            cuts,
-            _serving: serving,
-        }
+        serving.spawn(serve(listener, target, broken_share, seed, Arc::clone(&cuts)));
+        Self { address, cuts, _serving: serving }
     }
 
     /// Returns the cut connections that carried a request or a callback of a planned change.
@@ -93,11 +83,7 @@ async fn serve(
             let point =
                 [CutPoint::Before, CutPoint::Within, CutPoint::Response][random.usize(0..3)];
             // A response has a few hundred bytes, and the first of them can be decisive.
-            let most = if point == CutPoint::Response {
-                400
-            } else {
-                6_000
-            };
+            let most = if point == CutPoint::Response { 400 } else { 6_000 };
             let after = random.usize(0..most);
             Break { point, after }
         });
@@ -144,10 +130,7 @@ async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cut
     if let (true, Some(breaks), Some(change_number)) = (is_cut, breaks, change_number_in(&request))
     {
         let point = breaks.point;
-        cuts.lock().expect("not poisoned").push(ConnectionCut {
-            change_number,
-            point,
-        });
+        cuts.lock().expect("not poisoned").push(ConnectionCut { change_number, point });
     }
 }
 

@@ -71,21 +71,13 @@ pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
         password,
         foreign_client: sandbox.foreign_client(),
     };
-    let calling = run_clients(
-        &planned_changes,
-        &addresses,
-        &started,
-        &over,
-        &injector.foreign_client,
-    );
+    let calling =
+        run_clients(&planned_changes, &addresses, &started, &over, &injector.foreign_client);
     let injecting = injector.inject_all(gateway, started.subscribe(), seed);
     let shifting = shift_clock_during_run(&disk, started.subscribe(), seed);
-    let all = timeout(3 * TEST_TIMEOUT, async {
-        tokio::join!(calling, injecting, shifting)
-    });
-    let ((first_calls, following), (gateway, fault_intervals), ()) = all
-        .await
-        .expect("every client gets a definite result in time");
+    let all = timeout(3 * TEST_TIMEOUT, async { tokio::join!(calling, injecting, shifting) });
+    let ((first_calls, following), (gateway, fault_intervals), ()) =
+        all.await.expect("every client gets a definite result in time");
 
     let followed = collect_watches(following, &over).await;
     let ledger = format!("http://{}", sandbox.address);
@@ -128,10 +120,7 @@ async fn run_clients(
     let mut calls = stream::iter(planned_changes.iter().enumerate())
         .map(async |(number, planned)| {
             let first_call = run_first_call(planned, addresses.grpc.subscribe(), started);
-            (
-                number,
-                tokio::join!(first_call, run_foreign_client(planned, foreign)).0,
-            )
+            (number, tokio::join!(first_call, run_foreign_client(planned, foreign)).0)
         })
         .buffer_unordered(CLIENTS);
     while let Some((number, first_call)) = calls.next().await {
@@ -215,11 +204,7 @@ async fn collect_client_records(
         let would_send = change.state() == proto::ChangeState::NotSent;
         let mut client = client.clone();
         (!would_send).then_some(async move {
-            client_record
-                .planned_change
-                .call(&mut client, None)
-                .await
-                .is_ok()
+            client_record.planned_change.call(&mut client, None).await.is_ok()
         })
     });
     join_all(again).await;

@@ -38,10 +38,7 @@ impl SandboxProcess {
         command.arg("sandbox").env_clear().kill_on_drop(true);
         for (setting, value) in [
             ("sandbox.seed", seed.to_string()),
-            (
-                "sandbox.callback_url",
-                format!("http://{callbacks}/callbacks/{{service}}"),
-            ),
+            ("sandbox.callback_url", format!("http://{callbacks}/callbacks/{{service}}")),
             ("sandbox.listen", "127.0.0.1:0".into()),
             ("sandbox.order", "shuffled".into()),
             ("sandbox.failure_rate", "0.1".into()),
@@ -82,10 +79,7 @@ impl SandboxProcess {
     /// Returns a foreign client that does not use the proxy.
     pub fn foreign_client(&self) -> ForeignClient {
         let http = http_client();
-        ForeignClient {
-            base: format!("http://{}/api", self.address),
-            http,
-        }
+        ForeignClient { base: format!("http://{}/api", self.address), http }
     }
 }
 
@@ -95,10 +89,7 @@ impl ForeignClient {
     /// Revokes the access token of the application.
     pub async fn revoke_token(&self) {
         let token = self.token().await;
-        let request = self.oauth(
-            "revoke",
-            format!("grant_type=client_credentials&token={token}"),
-        );
+        let request = self.oauth("revoke", format!("grant_type=client_credentials&token={token}"));
         let response = request.send().await.expect("a response");
         assert!(response.status().is_success(), "{response:?}");
     }

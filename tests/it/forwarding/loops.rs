@@ -75,10 +75,8 @@ async fn a_loop_through_another_gateway_ends() {
     fs::write(&file, format!("http://{}/old", webhook.address)).unwrap();
     let first = start_with_file(&webhook, &file).await;
     let first_url = url(&first.gateway, "DeviceProfileService");
-    let second = start(&webhook, |setup| {
-        setup.env("TSGW_CALLBACKS__FORWARD_URL", &first_url)
-    })
-    .await;
+    let second =
+        start(&webhook, |setup| setup.env("TSGW_CALLBACKS__FORWARD_URL", &first_url)).await;
     fs::write(&file, url(&second.gateway, "DeviceProfileService")).unwrap();
     deliver_numbered(&first, [0]).await;
     let forwarded = format!("{FORWARDS}\"delivered\"");

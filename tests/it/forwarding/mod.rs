@@ -96,15 +96,8 @@ async fn a_callback_is_forwarded_once_unchanged_except_for_the_current_credentia
     let mut sent = five_g_bi_callback("r-1", "5551234567");
     sent["Odd"] = json!({"price": 1.10, "large": 12_345_678_901_234_567_890_u64});
     let carrier = url(&env.gateway, "CarrierService");
-    deliver(
-        &carrier,
-        &signed(
-            sent.clone(),
-            "planted-previous-user",
-            "planted-previous-word",
-        ),
-    )
-    .await;
+    deliver(&carrier, &signed(sent.clone(), "planted-previous-user", "planted-previous-word"))
+        .await;
     let bodies = webhook.wait_until(|bodies| bodies.len() == 1).await;
     assert_eq!(
         bodies,
@@ -158,9 +151,7 @@ async fn callbacks_acknowledged_while_the_webhook_was_down_are_forwarded_after_a
     env.kill_and_restart().await;
     assert_eq!(metric(&env.gateway, WAITING).await, 20);
     let _server = webhook.serve().await;
-    let bodies = webhook
-        .wait_until(|bodies| requests(bodies).len() == 20)
-        .await;
+    let bodies = webhook.wait_until(|bodies| requests(bodies).len() == 20).await;
     assert_eq!(requests(&bodies), sent);
     wait_for_metric(&env.gateway, WAITING, 0).await;
     // The next start forwards none of them again.
@@ -202,9 +193,7 @@ async fn rejected_callbacks_do_not_delay_accepted_ones() {
     deliver_numbered(&env, 0..60).await;
     let rejected: HashSet<String> = (0..60).map(|number| format!("r-{number}")).collect();
     // All of them have been rejected once, and are retried again and again.
-    webhook
-        .wait_until(|bodies| requests(bodies).is_superset(&rejected))
-        .await;
+    webhook.wait_until(|bodies| requests(bodies).is_superset(&rejected)).await;
     let start = Instant::now();
     let mut accepted = HashSet::new();
     for number in 0..20 {
@@ -213,20 +202,14 @@ async fn rejected_callbacks_do_not_delay_accepted_ones() {
         deliver(&carrier, &signed(callback, USERNAME, PASSWORD)).await;
         accepted.insert(request);
     }
-    webhook
-        .wait_until(|bodies| requests(bodies).is_superset(&accepted))
-        .await;
+    webhook.wait_until(|bodies| requests(bodies).is_superset(&accepted)).await;
     assert!(start.elapsed() < Duration::from_secs(10));
     // Each rejected callback is retried separately, and accepted once the webhook accepts its path.
     webhook.respond_for_path("DeviceProfileService", 200);
     wait_for_metric(&env.gateway, WAITING, 0).await;
     // Many batches, and one line in the log.
     let log = env.gateway.kill().await;
-    assert_eq!(
-        log.matches("forwarding failed, will retry").count(),
-        1,
-        "{log}"
-    );
+    assert_eq!(log.matches("forwarding failed, will retry").count(), 1, "{log}");
 }
 
 #[tokio::test]
@@ -234,19 +217,14 @@ async fn a_full_queue_drops_its_oldest_callbacks_and_thingspace_still_gets_200()
     let webhook = FakeWebhook::new();
     let server = webhook.serve().await;
     webhook.respond_always(503);
-    let mut env = start(&webhook, |setup| {
-        setup.set("callbacks.forward_max_waiting", "10")
-    })
-    .await;
+    let mut env = start(&webhook, |setup| setup.set("callbacks.forward_max_waiting", "10")).await;
     deliver_numbered(&env, 0..50).await;
     assert_eq!(metric(&env.gateway, WAITING).await, 10);
     wait_for_metric(&env.gateway, DROPPED, 40).await;
     let before = webhook.bodies().len();
     webhook.respond_always(200);
     let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
-    webhook
-        .wait_until(|bodies| newest.is_subset(&requests(&bodies[before..])))
-        .await;
+    webhook.wait_until(|bodies| newest.is_subset(&requests(&bodies[before..]))).await;
     drop(server);
     let log = env.gateway.kill().await;
     assert!(log.contains("forwarding failed, will retry"), "{log}");
@@ -272,9 +250,7 @@ async fn a_quarantined_callback_is_forwarded_only_after_its_replay() {
     assert_eq!(response, (200, json!({"stored": "quarantined"})));
     // A later callback is forwarded first.
     deliver_numbered(&env, [0]).await;
-    webhook
-        .wait_until(|bodies| requests(bodies).contains("r-0"))
-        .await;
+    webhook.wait_until(|bodies| requests(bodies).contains("r-0")).await;
     assert_eq!(requests(&webhook.bodies()).len(), 1);
     fs::write(&password, PASSWORD).unwrap();
     // The gateway reads the password file every two seconds.

@@ -31,9 +31,7 @@ async fn a_changed_address_ends_the_retry_after_pause() {
     deliver_numbered(&env, 1..10).await;
     fs::write(&file, format!("http://{}/new", new.address)).unwrap();
     let all: HashSet<String> = (0..10).map(|number| format!("r-{number}")).collect();
-    let bodies = new
-        .wait_until(|bodies| requests(bodies).is_superset(&all))
-        .await;
+    let bodies = new.wait_until(|bodies| requests(bodies).is_superset(&all)).await;
     assert_eq!(requests(&bodies), all);
     assert_eq!(old.bodies().len(), 1, "no retry before retry-after");
 }
@@ -42,10 +40,7 @@ async fn a_changed_address_ends_the_retry_after_pause() {
 async fn callbacks_dropped_during_a_pause_are_counted_within_seconds() {
     let webhook = FakeWebhook::new();
     let _server = webhook.serve().await;
-    let env = start(&webhook, |setup| {
-        setup.set("callbacks.forward_max_waiting", "10")
-    })
-    .await;
+    let env = start(&webhook, |setup| setup.set("callbacks.forward_max_waiting", "10")).await;
     webhook.respond_once(503, &[("retry-after", "3600".to_owned())]);
     deliver_numbered(&env, [0]).await;
     webhook.wait_until(|bodies| bodies.len() == 1).await;
@@ -67,9 +62,7 @@ async fn retry_after_of_a_429_is_respected_even_if_other_callbacks_of_the_batch_
     webhook.wait_until(|bodies| bodies.len() >= 4).await;
     let start = Instant::now();
     deliver_numbered(&env, [10]).await;
-    webhook
-        .wait_until(|bodies| requests(bodies).contains("r-10"))
-        .await;
+    webhook.wait_until(|bodies| requests(bodies).contains("r-10")).await;
     assert!(start.elapsed() >= Duration::from_secs(2));
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 11).await;
 }
@@ -93,10 +86,7 @@ async fn an_unfinished_response_does_not_delay_other_callbacks() {
         }
     });
     let url = format!("http://{address}/old");
-    let env = start(&webhook, |setup| {
-        setup.env("TSGW_CALLBACKS__FORWARD_URL", &url)
-    })
-    .await;
+    let env = start(&webhook, |setup| setup.env("TSGW_CALLBACKS__FORWARD_URL", &url)).await;
     let start = Instant::now();
     deliver_numbered(&env, 0..40).await;
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 40).await;

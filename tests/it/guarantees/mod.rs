@@ -81,17 +81,11 @@ impl<'a> History<'a> {
     /// Position of each event's token in the reference.
     fn positions(&self) -> HashMap<&'a str, usize> {
         let events = self.reference.iter().filter(|message| is_event(message));
-        events
-            .enumerate()
-            .map(|(position, event)| (event.token.as_str(), position))
-            .collect()
+        events.enumerate().map(|(position, event)| (event.token.as_str(), position)).collect()
     }
 
     fn events(&self) -> Vec<&'a RecordedMessage> {
-        self.reference
-            .iter()
-            .filter(|message| is_event(message))
-            .collect()
+        self.reference.iter().filter(|message| is_event(message)).collect()
     }
 
     /// Position of the last event before a stream, or -1 for the beginning.
@@ -113,10 +107,7 @@ impl<'a> History<'a> {
             .map(|message| message.token.as_str())
             .collect();
         if beginnings.contains(token)
-            || self
-                .reference
-                .first()
-                .is_some_and(|first| first.token == token)
+            || self.reference.first().is_some_and(|first| first.token == token)
         {
             return Ok(-1);
         }
@@ -140,14 +131,10 @@ pub fn ordered(history: &History<'_>) -> CheckResult {
         let mut last = None;
         for message in delivered(stream) {
             let Some(position) = positions.get(message.token.as_str()) else {
-                return Err(format!(
-                    "Ordered: an event that the reference lacks: {message:?}"
-                ));
+                return Err(format!("Ordered: an event that the reference lacks: {message:?}"));
             };
             if events[*position].kind != message.kind {
-                return Err(format!(
-                    "Ordered: another event at this position: {message:?}"
-                ));
+                return Err(format!("Ordered: another event at this position: {message:?}"));
             }
             if last.is_some_and(|last| last >= *position) {
                 return Err(format!("Ordered: out of order: {message:?}"));
@@ -179,9 +166,7 @@ pub fn unique(history: &History<'_>) -> CheckResult {
     let mut seen = HashSet::new();
     for event in history.events() {
         if !seen.insert(format!("{:?}", event.kind)) {
-            return Err(format!(
-                "Unique: the same event at two positions: {event:?}"
-            ));
+            return Err(format!("Unique: the same event at two positions: {event:?}"));
         }
     }
     Ok(())
@@ -216,10 +201,7 @@ pub fn resumable(history: &History<'_>) -> CheckResult {
         let Some(first) = delivered(stream).next() else {
             continue;
         };
-        let position = positions
-            .get(first.token.as_str())
-            .copied()
-            .unwrap_or(usize::MAX);
+        let position = positions.get(first.token.as_str()).copied().unwrap_or(usize::MAX);
         if isize::try_from(position).unwrap_or(isize::MAX) != start + 1 {
             return Err(format!(
                 "Resumable: position {position} follows position {start}: {first:?}"
@@ -259,11 +241,7 @@ pub fn bookmarkable(history: &History<'_>) -> CheckResult {
 pub fn terminal_once(history: &History<'_>) -> CheckResult {
     for stream in history.streams {
         for (position, message) in stream.messages.iter().enumerate() {
-            let MessageKind::Finished {
-                is_final,
-                has_consistent_counts,
-                ..
-            } = &message.kind
+            let MessageKind::Finished { is_final, has_consistent_counts, .. } = &message.kind
             else {
                 continue;
             };
@@ -275,10 +253,7 @@ pub fn terminal_once(history: &History<'_>) -> CheckResult {
             }
             // The connection can break before the OK.
             if matches!(stream.end, StreamEnd::Error { .. }) {
-                return Err(format!(
-                    "Terminal-once: not followed by OK but {:?}",
-                    stream.end
-                ));
+                return Err(format!("Terminal-once: not followed by OK but {:?}", stream.end));
             }
         }
     }
@@ -297,17 +272,13 @@ pub fn never_silently_stuck(history: &History<'_>) -> CheckResult {
                     "OutOfRange" | "InvalidArgument" | "NotFound" | "Unavailable"
                 );
                 if !is_documented || reason.is_empty() {
-                    return Err(format!(
-                        "Never silently stuck: rejected with {code} {reason}"
-                    ));
+                    return Err(format!("Never silently stuck: rejected with {code} {reason}"));
                 }
             }
             (_, Some(MessageKind::Opened)) => {}
             (StreamEnd::Cut, None) => {}
             (end, first) => {
-                return Err(format!(
-                    "Never silently stuck: began with {first:?}, ended {end:?}"
-                ));
+                return Err(format!("Never silently stuck: began with {first:?}, ended {end:?}"));
             }
         }
         let last = stream.messages.last().map(|last| &last.kind);

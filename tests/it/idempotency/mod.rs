@@ -50,10 +50,7 @@ async fn a_key_identifies_its_content_in_any_order_of_devices() {
     let preview = env.change(trial).await;
     assert_eq!((&*preview.change_id, preview.device_count), ("", 1));
     assert_eq!(env.try_get("key").await.unwrap_err().code(), Code::NotFound);
-    assert_eq!(
-        (env.thingspace.posts(), env.thingspace.login_count()),
-        (0, 0)
-    );
+    assert_eq!((env.thingspace.posts(), env.thingspace.login_count()), (0, 0));
 
     let first = env.change(esim("key", [1, 2, 3])).await;
     let mut same = esim("key", [3, 1, 2]);
@@ -67,20 +64,12 @@ async fn a_key_identifies_its_content_in_any_order_of_devices() {
     let mut other_plan = esim("key", [1, 2, 3]);
     other_plan.service_plan = "another plan".into();
     let fewer = esim("key", [1, 2]);
-    let mut reused = vec![
-        env.change_error(other_plan).await,
-        env.change_error(fewer).await,
-    ];
+    let mut reused = vec![env.change_error(other_plan).await, env.change_error(fewer).await];
     let other_rpc = env.try_change(five_g_bi("key", [1])).await;
     reused.push(other_rpc.expect_err("another RPC"));
     for status in reused {
         let error = parse_error(&status);
-        let expected = (
-            Code::FailedPrecondition,
-            "IDEMPOTENCY_KEY_REUSED",
-            "NEVER",
-            Some("NO"),
-        );
+        let expected = (Code::FailedPrecondition, "IDEMPOTENCY_KEY_REUSED", "NEVER", Some("NO"));
         assert_eq!(error.summary(), expected);
         assert_eq!(error.metadata["change_id"], first.change_id);
     }
@@ -108,9 +97,7 @@ async fn a_key_identifies_its_content_in_any_order_of_devices() {
 #[tokio::test]
 async fn a_change_killed_between_post_and_response_is_never_sent_again() {
     let mut env = TestEnv::start().await;
-    let (held_call, call) = env
-        .start_held_change(CallKind::Change, esim("killed", [1, 2]))
-        .await;
+    let (held_call, call) = env.start_held_change(CallKind::Change, esim("killed", [1, 2])).await;
     env.gateway.kill().await;
     assert!(call.await.expect("the call").is_err());
     held_call.release(FakeResponse::Healthy);
@@ -142,9 +129,7 @@ async fn a_change_killed_between_post_and_response_is_never_sent_again() {
 #[tokio::test]
 async fn a_change_killed_before_its_post_is_not_sent_and_its_key_sends_it_once() {
     let mut env = TestEnv::start().await;
-    let (held_call, call) = env
-        .start_held_change(CallKind::Login, esim("queued", [1]))
-        .await;
+    let (held_call, call) = env.start_held_change(CallKind::Login, esim("queued", [1])).await;
     env.gateway.kill().await;
     assert!(call.await.expect("the call").is_err());
     drop(held_call);

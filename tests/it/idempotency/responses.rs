@@ -92,18 +92,11 @@ async fn an_indefinite_response_is_an_unknown_outcome_and_is_never_sent_again() 
         custom(200, "<html>OK</html>"),
         custom(202, ""),
         custom(408, ""),
-        custom(
-            500,
-            r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.UnexpectedError"}"#,
-        ),
+        custom(500, r#"{"errorCode":"UnifiedWebService.REQUEST_FAILED.UnexpectedError"}"#),
         custom(502, "<html>Bad Gateway</html>"),
         custom(504, ""),
         custom(404, "<html>Not Found</html>"),
-        FakeResponse::Custom(
-            307,
-            vec![("location", "/api/m2m/v1/elsewhere")],
-            String::new(),
-        ),
+        FakeResponse::Custom(307, vec![("location", "/api/m2m/v1/elsewhere")], String::new()),
     ];
     for (number, response) in responses.into_iter().enumerate() {
         let key = format!("{number}");
@@ -114,33 +107,17 @@ async fn an_indefinite_response_is_an_unknown_outcome_and_is_never_sent_again() 
         assert_eq!(env.change(esim(&key, [number])).await, change);
         assert_eq!(env.thingspace.posts(), number + 1, "{what}");
     }
-    assert!(
-        env.thingspace
-            .requests_to("/api/m2m/v1/elsewhere")
-            .is_empty()
-    );
+    assert!(env.thingspace.requests_to("/api/m2m/v1/elsewhere").is_empty());
 }
 
 #[tokio::test]
 async fn a_repeated_call_returns_the_same_refusal_and_sends_nothing() {
     let mut env = TestEnv::start().await;
     let cases = [
-        (
-            "UnifiedWebService.REQUEST_FAILED.DeviceNotFound",
-            Code::NotFound,
-        ),
-        (
-            "UnifiedWebService.INPUT_INVALID.Device.Identifier.Invalid",
-            Code::InvalidArgument,
-        ),
-        (
-            "UnifiedWebService.REQUEST_FAILED.AccountName",
-            Code::PermissionDenied,
-        ),
-        (
-            "UnifiedWebService.REQUEST_FAILED.DeviceState.Invalid",
-            Code::FailedPrecondition,
-        ),
+        ("UnifiedWebService.REQUEST_FAILED.DeviceNotFound", Code::NotFound),
+        ("UnifiedWebService.INPUT_INVALID.Device.Identifier.Invalid", Code::InvalidArgument),
+        ("UnifiedWebService.REQUEST_FAILED.AccountName", Code::PermissionDenied),
+        ("UnifiedWebService.REQUEST_FAILED.DeviceState.Invalid", Code::FailedPrecondition),
     ];
     let mut refusals = Vec::new();
     for (number, (code, expected)) in cases.into_iter().enumerate() {
@@ -158,10 +135,7 @@ async fn a_repeated_call_returns_the_same_refusal_and_sends_nothing() {
     env.restart().await;
     for (code, number, status) in refusals {
         let again = env.change_error(esim(code, [number])).await;
-        assert_eq!(
-            (again.code(), again.message()),
-            (status.code(), status.message())
-        );
+        assert_eq!((again.code(), again.message()), (status.code(), status.message()));
         assert_eq!(parse_error(&again).metadata, parse_error(&status).metadata);
         let change = env.get(code).await;
         assert_eq!(change.state(), ChangeState::Rejected);
@@ -177,12 +151,7 @@ async fn a_repeated_call_returns_the_same_refusal_and_sends_nothing() {
         assert_eq!(parse_error(&kept).metadata, parse_error(&status).metadata);
         assert_eq!(
             env.record(watch_change(&change)).await.summaries(),
-            [
-                "opened REJECTED",
-                "state QUEUED",
-                "state DISPATCHED",
-                "finished REJECTED"
-            ]
+            ["opened REJECTED", "state QUEUED", "state DISPATCHED", "finished REJECTED"]
         );
     }
     assert_eq!(env.thingspace.posts(), 4);
@@ -222,11 +191,7 @@ async fn a_deadline_ends_the_call_but_not_the_post_whose_response_is_stored() {
     let change = env.get("deadline").await;
     assert_eq!(change.state(), ChangeState::Dispatched);
     let busy = env.change_error(esim("overlapping", [2, 1])).await;
-    assert_eq!(
-        parse_error(&busy).metadata["change_id"],
-        change.change_id,
-        "{busy:?}"
-    );
+    assert_eq!(parse_error(&busy).metadata["change_id"], change.change_id, "{busy:?}");
 
     // A cancelled call changes nothing.
     let mut caller = env.client.clone();

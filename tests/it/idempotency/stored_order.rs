@@ -37,22 +37,15 @@ fn five_g_devices(body: &Value) -> Vec<(String, String)> {
 
 fn facts(result: &DeviceResult) -> (Option<i32>, &str, Outcome, Source) {
     let id = result.device_ids.first().expect("an identifier");
-    (
-        result.device_index,
-        id.id.as_str(),
-        result.outcome(),
-        result.source(),
-    )
+    (result.device_index, id.id.as_str(), result.outcome(), result.source())
 }
 
 #[tokio::test]
 async fn a_retried_change_is_sent_in_the_stored_order_and_lookups_prove_only_changed_devices() {
     let env = TestEnv::start_with(|setup| setup.set("changes.reconcile_after", "1s")).await;
     // Device 1 is on the plan before anything is sent.
-    env.thingspace
-        .respond_always(CallKind::Devices, devices_on_plan([1]));
-    env.thingspace
-        .respond_once(CallKind::Change, FakeResponse::empty(429));
+    env.thingspace.respond_always(CallKind::Devices, devices_on_plan([1]));
+    env.thingspace.respond_once(CallKind::Change, FakeResponse::empty(429));
     env.change_error(addressed(&[1, 2], "first")).await;
     let change = env.get("k").await;
     assert_eq!(change.state(), ChangeState::NotSent);
@@ -66,31 +59,21 @@ async fn a_retried_change_is_sent_in_the_stored_order_and_lookups_prove_only_cha
         .iter()
         .map(|request| five_g_devices(&request.json()))
         .collect();
-    let stored_order = vec![
-        (meid(1), "1 Main St".to_owned()),
-        (meid(2), "2 Main St".to_owned()),
-    ];
+    let stored_order = vec![(meid(1), "1 Main St".to_owned()), (meid(2), "2 Main St".to_owned())];
     assert_eq!(sent, [stored_order.clone(), stored_order]);
 
     // Device 2 moves to the plan, and device 1 fails. Both callbacks are lost.
-    env.thingspace
-        .respond_always(CallKind::Devices, devices_on_plan([1, 2]));
+    env.thingspace.respond_always(CallKind::Devices, devices_on_plan([1, 2]));
     let mut stream = env.watch(watch_key("k")).await;
     stream.read_until("result 1 SUCCEEDED").await;
     let transcript = env.record(until_caught_up(watch_key("k"))).await;
     let results = transcript.results();
     let proven: Vec<_> = results.iter().map(facts).collect();
-    assert_eq!(
-        proven,
-        [(Some(1), &*meid(2), Outcome::Succeeded, Source::Reconciled)]
-    );
+    assert_eq!(proven, [(Some(1), &*meid(2), Outcome::Succeeded, Source::Reconciled)]);
     // The reference of the first call.
     assert_eq!(results[0].client_reference, "first 2");
     let change = env.get("k").await;
-    assert_eq!(
-        (change.state(), change.pending_count),
-        (ChangeState::Accepted, 1)
-    );
+    assert_eq!((change.state(), change.pending_count), (ChangeState::Accepted, 1));
 }
 
 #[tokio::test]
@@ -104,8 +87,7 @@ async fn device_index_and_reference_are_those_of_the_first_call_after_every_retr
         request
     };
     for (numbers, references) in [([5, 6, 7], "first"), ([7, 5, 6], "second")] {
-        env.thingspace
-            .respond_once(CallKind::Change, FakeResponse::empty(429));
+        env.thingspace.respond_once(CallKind::Change, FakeResponse::empty(429));
         env.change_error(order(&numbers, references)).await;
         env.kill_and_restart().await;
     }
@@ -115,15 +97,12 @@ async fn device_index_and_reference_are_those_of_the_first_call_after_every_retr
     for request in bodies {
         let body = request.json();
         let devices = body["devices"].as_array().expect("devices");
-        let iccids: Vec<&Value> = devices
-            .iter()
-            .map(|device| &device["deviceIds"][1]["id"])
-            .collect();
+        let iccids: Vec<&Value> =
+            devices.iter().map(|device| &device["deviceIds"][1]["id"]).collect();
         assert_eq!(iccids, [&iccid(5), &iccid(6), &iccid(7)]);
     }
     for number in [6, 7, 5] {
-        env.deliver("DeviceProfileService", &esim_failure("r", number))
-            .await;
+        env.deliver("DeviceProfileService", &esim_failure("r", number)).await;
     }
     let transcript = env.record(watch_key("k")).await;
     let results = transcript.results();
@@ -131,10 +110,6 @@ async fn device_index_and_reference_are_those_of_the_first_call_after_every_retr
         .iter()
         .map(|result| (result.device_index, result.client_reference.as_str()))
         .collect();
-    let expected = [
-        (Some(1), "first 6"),
-        (Some(2), "first 7"),
-        (Some(0), "first 5"),
-    ];
+    let expected = [(Some(1), "first 6"), (Some(2), "first 7"), (Some(0), "first 5")];
     assert_eq!(of_devices, expected);
 }

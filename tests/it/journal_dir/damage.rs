@@ -40,9 +40,7 @@ const DAMAGES: [DamageCase; 8] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
     ("a log that is garbage", |dir| overwrite(dir, LOG, 0)),
-    ("a log that is garbage behind its header", |dir| {
-        overwrite(dir, LOG, 32)
-    }),
+    ("a log that is garbage behind its header", |dir| overwrite(dir, LOG, 32)),
     ("an empty log", |dir| empty(dir, LOG)),
     ("no log", |dir| remove(dir, LOG)),
     ("neither database nor log", |dir| {
@@ -56,9 +54,7 @@ const DAMAGES: [DamageCase; 8] = [
 const DAMAGES_AFTER_AN_END: [DamageCase; 5] = [
     ("no database", |dir| remove(dir, DATABASE)),
     ("an empty database", |dir| empty(dir, DATABASE)),
-    ("a database that is garbage", |dir| {
-        overwrite(dir, DATABASE, 0)
-    }),
+    ("a database that is garbage", |dir| overwrite(dir, DATABASE, 0)),
     ("no marker", |dir| remove(dir, MARKER)),
     ("a marker that is garbage", |dir| overwrite(dir, MARKER, 0)),
 ];
@@ -119,9 +115,7 @@ async fn a_lost_log_is_detected_right_after_a_post_was_sent() {
     // The database has the first changes, and the log all later ones.
     fill_journal(&env).await;
     env.restart().await;
-    let (_held_call, call) = env
-        .start_held_change(CallKind::Change, esim("sent", [9]))
-        .await;
+    let (_held_call, call) = env.start_held_change(CallKind::Change, esim("sent", [9])).await;
     env.gateway.kill().await;
     assert!(call.await.expect("a call").is_err());
     overwrite(&journal(&env.directory), LOG, 0);

@@ -52,10 +52,7 @@ async fn journal_files_are_accessible_to_the_owner_only() {
     assert_eq!(open_files(&journal), Vec::<String>::new());
     assert_eq!(env.gateway.terminate().await.0, Some(0));
     assert_eq!(open_files(&journal), Vec::<String>::new());
-    let mode = fs::metadata(&journal)
-        .expect("it is there")
-        .permissions()
-        .mode();
+    let mode = fs::metadata(&journal).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o7777, 0o2775, "the directory is left as it was");
 }
 
@@ -70,10 +67,7 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
     fs::write(&socket, "precious").expect("a file");
     let (code, log) = setup.start_error().await;
     assert_eq!(code, Some(1));
-    assert!(
-        log.contains("admin.socket") && log.contains("not a socket"),
-        "{log}"
-    );
+    assert!(log.contains("admin.socket") && log.contains("not a socket"), "{log}");
     assert_eq!(fs::read(&socket).expect("it is there"), b"precious");
     fs::remove_file(&socket).expect("it is there");
 
@@ -107,10 +101,7 @@ async fn a_second_process_is_rejected_without_the_lock_file_and_through_hard_lin
     for name in ["journal.db", "journal.db-wal", "journal.marker"] {
         fs::hard_link(journal.join(name), links.join(name)).expect("a link");
     }
-    let linked = env
-        .setup
-        .clone()
-        .set("journal.dir", links.to_str().expect("text"));
+    let linked = env.setup.clone().set("journal.dir", links.to_str().expect("text"));
     let (code, log) = linked.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process is using it"), "{log}");

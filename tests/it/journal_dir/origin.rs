@@ -13,19 +13,13 @@ async fn a_journal_is_rejected_for_another_thingspace() {
     let changes = fill_journal(&env).await;
     assert_eq!(env.gateway.terminate().await.0, Some(0));
 
-    let elsewhere = env
-        .setup
-        .clone()
-        .set("thingspace.base_url", &other.base_url());
+    let elsewhere = env.setup.clone().set("thingspace.base_url", &other.base_url());
     let sandbox = set_journal(Setup::sandbox(), &env.directory);
     for setup in [elsewhere, sandbox] {
         let (code, log) = setup.start_error().await;
         assert_eq!(code, Some(78), "{log}");
         let recorded = env.thingspace.base_url().replace("/api", "");
-        assert!(
-            log.contains(&recorded) && log.contains("journal.dir"),
-            "{log}"
-        );
+        assert!(log.contains(&recorded) && log.contains("journal.dir"), "{log}");
     }
     assert_eq!(other.posts(), 0);
 

@@ -20,10 +20,7 @@ const LONGEST_DEADLINE: Duration = Duration::from_millis(1_800);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_its_key() {
-    let mut gateway = Setup::sandbox()
-        .set("sandbox.answer_delay", RESPONSE_DELAY)
-        .start()
-        .await;
+    let mut gateway = Setup::sandbox().set("sandbox.answer_delay", RESPONSE_DELAY).start().await;
     let mut calls = JoinSet::new();
     for number in 0..CALLS {
         let mut caller = gateway.client().await;
@@ -80,19 +77,11 @@ async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_it
     for change in &executed.changes {
         let number = by_request.get(change.request_id.as_str());
         let number = number.expect("an executed change is found by its key");
-        assert_eq!(
-            executed_numbers.insert(*number, ()),
-            None,
-            "{number} was executed twice"
-        );
+        assert_eq!(executed_numbers.insert(*number, ()), None, "{number} was executed twice");
     }
     for (number, change) in &found {
         let was_executed = executed_numbers.contains_key(number);
-        assert_eq!(
-            change.state() != ChangeState::NotSent,
-            was_executed,
-            "{change:?}"
-        );
+        assert_eq!(change.state() != ChangeState::NotSent, was_executed, "{change:?}");
     }
 
     // A repeated call returns the same change, or sends it if it was not sent.

@@ -57,9 +57,8 @@ async fn sigterm_under_load_exits_within_the_grace_period_and_records_true_state
         let watch = Watch::open(&mut caller, watch_request(&format!("request-{number}"))).await;
         watches.spawn(watch.read_to_end());
     }
-    let mut held_calls: Vec<_> = (0..CALLS)
-        .map(|_| env.thingspace.hold(CallKind::Change))
-        .collect();
+    let mut held_calls: Vec<_> =
+        (0..CALLS).map(|_| env.thingspace.hold(CallKind::Change)).collect();
     let mut calls = JoinSet::new();
     for number in 0..CALLS {
         let caller = env.gateway.client().await;
@@ -86,10 +85,7 @@ async fn sigterm_under_load_exits_within_the_grace_period_and_records_true_state
         let last = transcript.messages.last().map(summarize);
         assert_eq!(last.as_deref(), Some("reconnect Drain"));
         let error = parse_error(&transcript.end.expect_err("no OK"));
-        assert_eq!(
-            error.summary(),
-            (Code::Unavailable, "RECONNECT", "NOW", None)
-        );
+        assert_eq!(error.summary(), (Code::Unavailable, "RECONNECT", "NOW", None));
     }
     for call in held_calls.drain(..ANSWERED) {
         call.release(FakeResponse::Healthy);
@@ -123,10 +119,7 @@ async fn sigterm_under_load_exits_within_the_grace_period_and_records_true_state
         };
         assert_eq!(env.state(&format!("key-{number}")).await, expected);
     }
-    assert_eq!(
-        (env.thingspace.posts(), env.thingspace.executed()),
-        (CALLS, CALLS)
-    );
+    assert_eq!((env.thingspace.posts(), env.thingspace.executed()), (CALLS, CALLS));
     let stored = stored_iccids(&mut env.client, REQUEST).await;
     assert!(!acknowledged.is_empty());
     for iccid in &acknowledged {

@@ -46,9 +46,8 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let url = env.gateway.callback_url("DeviceProfileService");
     let before = env.change(esim("before", [900_001])).await;
     // The response to this change arrives while the disk is full.
-    let (held_call, in_flight) = env
-        .start_held_change(CallKind::Change, esim("in flight", [900_002]))
-        .await;
+    let (held_call, in_flight) =
+        env.start_held_change(CallKind::Change, esim("in flight", [900_002])).await;
     let log_ins = env.thingspace.login_count();
 
     disk.fill();
@@ -58,21 +57,13 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     assert!(wait.parse::<u64>().unwrap() >= 1);
     for _ in 0..3 {
         let error = parse_error(&env.change_error(esim("rejected", [900_003])).await);
-        let expected = (
-            Code::Unavailable,
-            "JOURNAL_UNAVAILABLE",
-            "LATER",
-            Some("UNKNOWN"),
-        );
+        let expected = (Code::Unavailable, "JOURNAL_UNAVAILABLE", "LATER", Some("UNKNOWN"));
         assert_eq!(error.summary(), expected);
     }
     held_call.release(FakeResponse::Healthy);
     let missing = env.try_get("rejected").await;
     assert_eq!(missing.unwrap_err().code(), Code::NotFound);
-    assert_eq!(
-        (env.thingspace.posts(), env.thingspace.login_count()),
-        (2, log_ins)
-    );
+    assert_eq!((env.thingspace.posts(), env.thingspace.login_count()), (2, log_ins));
 
     // Reads still work.
     assert_eq!(env.get("before").await, before);
@@ -81,10 +72,8 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let stored = stored_iccids(&mut env.client, REQUEST).await;
     assert!(stored.is_superset(&expected));
     let status = async |expected: u16| {
-        eventually("the readiness changes", async || {
-            readiness(&env.gateway).await == expected
-        })
-        .await;
+        eventually("the readiness changes", async || readiness(&env.gateway).await == expected)
+            .await;
     };
     status(503).await;
 
@@ -112,11 +101,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     assert!(results.all(|result| result.outcome() == Outcome::Succeeded));
     let stored = stored_iccids(&mut env.client, REQUEST).await;
     assert_eq!(stored, (0..count).map(iccid).collect());
-    for (key, change) in [
-        ("before", &before),
-        ("in flight", &change),
-        ("rejected", &accepted),
-    ] {
+    for (key, change) in [("before", &before), ("in flight", &change), ("rejected", &accepted)] {
         assert_eq!(&env.get(key).await, change);
     }
     let transcript = env.record(until_caught_up(watch_change(&change))).await;

@@ -101,14 +101,10 @@ async fn devices_of_two_bytes_each_are_counted_before_they_are_decoded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rejected_call_reports_whether_its_key_may_have_been_executed_and_succeeds_later() {
     let env = TestEnv::start_with(|setup| {
-        setup
-            .set("changes.max_devices_per_request", "10")
-            .set("limits.devices", "15")
+        setup.set("changes.max_devices_per_request", "10").set("limits.devices", "15")
     })
     .await;
-    let (held_call, first) = env
-        .start_held_change(CallKind::Change, esim("first", 0..10))
-        .await;
+    let (held_call, first) = env.start_held_change(CallKind::Change, esim("first", 0..10)).await;
 
     let other = env.change_error(esim("other", 20..30)).await;
     assert!(is_not_executed(&other));
@@ -134,9 +130,7 @@ async fn a_rejected_call_reports_whether_its_key_may_have_been_executed_and_succ
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_sender_times_out_and_other_calls_wait_or_are_rejected() {
     let env = TestEnv::start_with(|setup| {
-        setup
-            .set("grpc.max_message_bytes", "1048576")
-            .set("limits.message_bytes", "1048576")
+        setup.set("grpc.max_message_bytes", "1048576").set("limits.message_bytes", "1048576")
     })
     .await;
     // Each call sends a message without its last byte. The limit allows one such message.
@@ -146,12 +140,7 @@ async fn a_slow_sender_times_out_and_other_calls_wait_or_are_rejected() {
     let slow_client = raw::client();
     let mut slow = JoinSet::new();
     for _ in 0..3 {
-        slow.spawn(raw::half_sent(
-            &slow_client,
-            &env.gateway,
-            &path,
-            begun.clone(),
-        ));
+        slow.spawn(raw::half_sent(&slow_client, &env.gateway, &path, begun.clone()));
     }
     let (mut rejected, mut timed_out) = (0, 0);
     while let Some(ended) = in_time(slow.join_next()).await {

@@ -18,17 +18,10 @@ const CALLS: usize = 1_500;
 
 /// Returns the number of stored changes.
 async fn count_changes(client: &mut Client) -> usize {
-    let mut request = ListChangesRequest {
-        page_size: 500,
-        ..ListChangesRequest::default()
-    };
+    let mut request = ListChangesRequest { page_size: 500, ..ListChangesRequest::default() };
     let mut found = HashSet::new();
     loop {
-        let page = client
-            .list_changes(request.clone())
-            .await
-            .unwrap()
-            .into_inner();
+        let page = client.list_changes(request.clone()).await.unwrap().into_inner();
         found.extend(page.changes.into_iter().map(|change| change.change_id));
         if page.next_page_token.is_empty() {
             return found.len();
@@ -48,28 +41,21 @@ async fn more_changes_than_the_response_limit_are_all_sent_once_without_deadlock
         for number in first..first + 500 {
             let mut caller = caller.clone();
             let call = async move {
-                caller
-                    .change_esim_plan(esim(&format!("key-{number}"), [number]))
-                    .await
+                caller.change_esim_plan(esim(&format!("key-{number}"), [number])).await
             };
             calls.spawn(call);
         }
     }
     log_in.arrived().await;
-    eventually("all changes are stored", async || {
-        count_changes(&mut env.client).await == CALLS
-    })
-    .await;
+    eventually("all changes are stored", async || count_changes(&mut env.client).await == CALLS)
+        .await;
     log_in.release(FakeResponse::Healthy);
     let responses = in_time(calls.join_all()).await;
     for response in responses {
         let change = response.unwrap().into_inner().change.unwrap();
         assert_eq!(change.state(), ChangeState::Accepted);
     }
-    assert_eq!(
-        (env.thingspace.posts(), env.thingspace.executed()),
-        (CALLS, CALLS)
-    );
+    assert_eq!((env.thingspace.posts(), env.thingspace.executed()), (CALLS, CALLS));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -60,11 +60,9 @@ async fn silent_calls_hold_their_permits_until_their_deadline() {
     .await;
     for bytes in [begun(0, 0)[..0].to_vec(), begun(1_000, 1)] {
         let mut silent = Vec::new();
-        for (method, executed) in [
-            ("ChangeEsimPlan", Some("UNKNOWN")),
-            ("ListChanges", None),
-            ("WatchRequest", None),
-        ] {
+        for (method, executed) in
+            [("ChangeEsimPlan", Some("UNKNOWN")), ("ListChanges", None), ("WatchRequest", None)]
+        {
             let mut calls = begin(&env.gateway, &raw::method(method), 20, &bytes);
             for _ in 0..15 {
                 assert_throttled(&next(&mut calls).await, executed);
@@ -146,10 +144,7 @@ async fn a_health_check_succeeds_despite_unfinished_requests() {
     for calls in &mut half_sent {
         while !calls.is_empty() {
             let error = parse_error(&next(calls).await);
-            assert!(
-                ["DEADLINE", "THROTTLED"].contains(&error.reason.as_str()),
-                "{error:?}"
-            );
+            assert!(["DEADLINE", "THROTTLED"].contains(&error.reason.as_str()), "{error:?}");
         }
     }
     let grown = env.gateway.peak_memory().saturating_sub(before) >> 20;

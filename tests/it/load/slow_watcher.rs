@@ -57,14 +57,7 @@ async fn a_slow_watch_of_ten_thousand_results_gets_all_of_them_and_uses_little_m
     }
     let whole = reference(&mut other, watch("stalled")).await;
     let streams = [stalled.cut(), fast_recording];
-    assert!(
-        streams
-            .iter()
-            .all(|stream| stream.messages.len() == RESULTS + 1)
-    );
-    let history = History {
-        reference: &whole.messages,
-        streams: &streams,
-    };
+    assert!(streams.iter().all(|stream| stream.messages.len() == RESULTS + 1));
+    let history = History { reference: &whole.messages, streams: &streams };
     guarantees::check(&history).unwrap();
 }

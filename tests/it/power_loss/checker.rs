@@ -31,12 +31,7 @@ pub enum Fact {
     /// An unusable callback with this text was acknowledged with 200.
     Quarantined { marker: String },
     /// A call with this key returned this change in this state.
-    Answered {
-        key: String,
-        change: String,
-        request: Option<String>,
-        state: ChangeState,
-    },
+    Answered { key: String, change: String, request: Option<String>, state: ChangeState },
     /// The POST of the change with this key arrived at ThingSpace.
     PostSent { key: String },
     /// A watch delivered this event.
@@ -168,8 +163,7 @@ impl RecoveredJournal {
             let page = page.map_err(|error| error.to_string())?;
             for event in &page.events {
                 after = event.cursor;
-                self.events
-                    .insert((name(&target), event.cursor), event.event_hash);
+                self.events.insert((name(&target), event.cursor), event.event_hash);
                 let EventPayload::Result(result) = &event.payload else {
                     continue;
                 };
@@ -197,19 +191,16 @@ impl RecoveredJournal {
             Fact::Quarantined { marker } => {
                 !self.quarantined.iter().any(|body| body.contains(marker))
             }
-            Fact::Answered {
-                key,
-                change: id,
-                request,
-                state,
-            } => !self.changes.get(key).is_some_and(|change| {
-                change.change_id.to_string() == *id
-                    && request.as_ref().is_none_or(|request| {
-                        let mut ids = change.request_ids.iter();
-                        ids.any(|id| id.as_str() == request)
-                    })
-                    && is_reachable(*state, change.state)
-            }),
+            Fact::Answered { key, change: id, request, state } => {
+                !self.changes.get(key).is_some_and(|change| {
+                    change.change_id.to_string() == *id
+                        && request.as_ref().is_none_or(|request| {
+                            let mut ids = change.request_ids.iter();
+                            ids.any(|id| id.as_str() == request)
+                        })
+                        && is_reachable(*state, change.state)
+                })
+            }
             Fact::PostSent { key } => {
                 let states = [ChangeState::Queued, ChangeState::NotSent];
                 let change = self.changes.get(key);
@@ -223,10 +214,8 @@ impl RecoveredJournal {
                         && self.events.get(&at) != Some(&token.event_hash))
             }
             Fact::LoginAttempted => {
-                let mut failed_logins = self
-                    .kv
-                    .iter()
-                    .filter(|(name, _)| name.starts_with("kv.failed_logins."));
+                let mut failed_logins =
+                    self.kv.iter().filter(|(name, _)| name.starts_with("kv.failed_logins."));
                 !failed_logins.any(|(_, value)| value.iter().take(2).any(|count| *count > 0))
             }
         };

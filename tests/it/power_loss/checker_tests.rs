@@ -32,10 +32,7 @@ fn total_losses(trace: &Trace, facts: &[TimedFact]) -> Vec<PowerLoss> {
     }
     chosen.sort_unstable();
     chosen.dedup();
-    let gone = |done| PowerLoss {
-        after_ops: done,
-        unsynced: UnsyncedData::Lost,
-    };
+    let gone = |done| PowerLoss { after_ops: done, unsynced: UnsyncedData::Lost };
     chosen.into_iter().map(gone).collect()
 }
 
@@ -74,59 +71,29 @@ async fn the_checker_detects_data_lost_by_ignored_syncs_and_early_responses() {
     });
     has_all(
         &check_lossy(&log, facts).await,
-        &[
-            "Stored",
-            "Quarantined",
-            "Answered",
-            "PostSent",
-            "EventDelivered",
-        ],
+        &["Stored", "Quarantined", "Answered", "PostSent", "EventDelivered"],
     );
-    let log_ins: Vec<TimedFact> = facts
-        .iter()
-        .filter(|timed| matches!(timed.fact, Fact::LoginAttempted))
-        .cloned()
-        .collect();
+    let log_ins: Vec<TimedFact> =
+        facts.iter().filter(|timed| matches!(timed.fact, Fact::LoginAttempted)).cloned().collect();
     assert_eq!(log_ins.len(), 1);
-    let last = PowerLoss {
-        after_ops: log.ops.len(),
-        unsynced: UnsyncedData::Lost,
-    };
-    has_all(
-        &texts(check_disks(&log, &log_ins, &[last]).await.1),
-        &["LoginAttempted"],
-    );
+    let last = PowerLoss { after_ops: log.ops.len(), unsynced: UnsyncedData::Lost };
+    has_all(&texts(check_disks(&log, &log_ins, &[last]).await.1), &["LoginAttempted"]);
 
     let database = trace.with_ignored_syncs(|what, name| {
         matches!(what, SyncTarget::File(_)) && name.ends_with("journal.db")
     });
-    has_all(
-        &check_lossy(&database, facts).await,
-        &["Stored", "Answered"],
-    );
+    has_all(&check_lossy(&database, facts).await, &["Stored", "Answered"]);
     let names = trace.with_ignored_syncs(|what, _| matches!(what, SyncTarget::Directory(_)));
     has_all(
         &check_lossy(&names, facts).await,
-        &[
-            "Stored",
-            "Quarantined",
-            "Answered",
-            "PostSent",
-            "EventDelivered",
-        ],
+        &["Stored", "Quarantined", "Answered", "PostSent", "EventDelivered"],
     );
     let ancestors = trace.with_ignored_syncs(
         |what, _| matches!(what, SyncTarget::Directory(path) if path == "state"),
     );
     has_all(
         &check_lossy(&ancestors, facts).await,
-        &[
-            "Stored",
-            "Quarantined",
-            "Answered",
-            "PostSent",
-            "EventDelivered",
-        ],
+        &["Stored", "Quarantined", "Answered", "PostSent", "EventDelivered"],
     );
 
     let early = before_the_sync(trace, facts);
@@ -134,15 +101,9 @@ async fn the_checker_detects_data_lost_by_ignored_syncs_and_early_responses() {
         .iter()
         .filter(|timed| matches!(timed.fact, Fact::Stored { .. }))
         .step_by(40)
-        .map(|timed| PowerLoss {
-            after_ops: timed.from,
-            unsynced: UnsyncedData::Lost,
-        })
+        .map(|timed| PowerLoss { after_ops: timed.from, unsynced: UnsyncedData::Lost })
         .collect();
-    has_all(
-        &texts(check_disks(trace, &early, &power_losses).await.1),
-        &["Stored"],
-    );
+    has_all(&texts(check_disks(trace, &early, &power_losses).await.1), &["Stored"]);
 }
 
 fn texts(wrong: Vec<(PowerLoss, String)>) -> Vec<String> {

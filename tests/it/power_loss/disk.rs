@@ -64,10 +64,7 @@ struct DirectoryState {
 
 #[derive(Clone)]
 enum Piece {
-    Write {
-        at: usize,
-        data: std::ops::Range<usize>,
-    },
+    Write { at: usize, data: std::ops::Range<usize> },
     Resize(usize),
     Allocate(usize),
 }
@@ -134,9 +131,7 @@ impl SimulatedDisk {
         let Some(Node::Directory(parent)) = self.paths.get(parent).copied() else {
             panic!("{path} has no parent directory");
         };
-        self.directories[parent]
-            .pending
-            .push((number, name.into(), node));
+        self.directories[parent].pending.push((number, name.into(), node));
         match node {
             Some(node) => self.paths.insert(path.into(), node),
             None => self.paths.remove(path),
@@ -163,9 +158,7 @@ impl SimulatedDisk {
                     panic!("{path} is no directory");
                 };
                 let directory = &mut self.directories[directory];
-                let kept = directory
-                    .pending
-                    .partition_point(|(number, ..)| *number < before);
+                let kept = directory.pending.partition_point(|(number, ..)| *number < before);
                 for (_, name, node) in directory.pending.drain(..kept) {
                     put(&mut directory.synced, name, node);
                 }
@@ -176,10 +169,7 @@ impl SimulatedDisk {
     /// True if some data is not synced.
     pub fn has_unsynced(&self) -> bool {
         self.files.iter().any(|file| !file.pending.is_empty())
-            || self
-                .directories
-                .iter()
-                .any(|directory| !directory.pending.is_empty())
+            || self.directories.iter().any(|directory| !directory.pending.is_empty())
     }
 
     /// Writes the files that a power loss would leave now.
@@ -224,9 +214,7 @@ impl SimulatedDisk {
             Node::Directory(_) => None,
         };
         let files = self.paths.iter();
-        files
-            .filter_map(|(path, node)| Some((path.clone(), content(node)?)))
-            .collect()
+        files.filter_map(|(path, node)| Some((path.clone(), content(node)?))).collect()
     }
 }
 
@@ -279,10 +267,7 @@ impl Piece {
         let mut from = 0;
         while from < data.len() {
             let to = (from + SECTOR - (at + from) % SECTOR).min(data.len());
-            sectors.push(Self::Write {
-                at: at + from,
-                data: data.start + from..data.start + to,
-            });
+            sectors.push(Self::Write { at: at + from, data: data.start + from..data.start + to });
             from = to;
         }
         sectors
@@ -344,11 +329,7 @@ impl Choice {
                 sectors
             }
             UnsyncedData::Any(_) => {
-                let mut chosen = if self.by_sector {
-                    piece.sectors()
-                } else {
-                    vec![piece.clone()]
-                };
+                let mut chosen = if self.by_sector { piece.sectors() } else { vec![piece.clone()] };
                 chosen.retain(|_| self.random.f64() < self.share);
                 if let (Piece::Write { at, data }, true) = (piece, self.grown) {
                     chosen.push(Piece::Allocate(at + data.len()));

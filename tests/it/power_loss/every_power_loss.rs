@@ -26,27 +26,14 @@ async fn every_acknowledged_fact_survives_every_power_loss() {
     let run = record_run().await;
     let start = Instant::now();
     let all = cuts(&run.trace, 7);
-    println!(
-        "{} operations, {} cuts, {} facts",
-        run.trace.ops.len(),
-        all.len(),
-        run.facts.len()
-    );
+    println!("{} operations, {} cuts, {} facts", run.trace.ops.len(), all.len(), run.facts.len());
     let chosen = choose(all, count, 7);
     let (opened, violations) = check_disks(&run.trace, &run.facts, &chosen).await;
     println!("{opened} disks in {:?}", start.elapsed());
-    assert!(
-        violations.is_empty(),
-        "{} of {opened}:\n  {}",
-        violations.len(),
-        first(&violations)
-    );
+    assert!(violations.is_empty(), "{} of {opened}:\n  {}", violations.len(), first(&violations));
     let some: Vec<PowerLoss> = chosen.into_iter().skip(7).step_by(RESTARTED).collect();
     let repeats = restart_on(&run, &some).await;
-    println!(
-        "{} of them by a gateway, {repeats} calls repeated",
-        some.len()
-    );
+    println!("{} of them by a gateway, {repeats} calls repeated", some.len());
     assert!(repeats > 0);
     println!("{}", workload_summary(&run.trace, &run.facts));
 }

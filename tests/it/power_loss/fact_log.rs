@@ -84,10 +84,7 @@ pub fn key(number: usize) -> String {
 }
 
 pub fn change_request(number: usize) -> ChangeEsimPlanRequest {
-    esim(
-        &key(number),
-        devices(number, *COUNTS.get(number).unwrap_or(&MANY)),
-    )
+    esim(&key(number), devices(number, *COUNTS.get(number).unwrap_or(&MANY)))
 }
 
 /// Repeats the call with this key.

@@ -35,13 +35,7 @@ async fn data_left_unsynced_by_a_kill_is_synced_before_a_duplicate_is_acknowledg
     let mut number = 0;
     let callback = loop {
         let callback = esim_callback("r", number).to_string();
-        if client
-            .post(&url)
-            .body(callback.clone())
-            .send()
-            .await
-            .is_err()
-        {
+        if client.post(&url).body(callback.clone()).send().await.is_err() {
             break callback;
         }
         number += 1;
@@ -58,19 +52,9 @@ async fn data_left_unsynced_by_a_kill_is_synced_before_a_duplicate_is_acknowledg
 
     let trace = recorder.load_trace(3, UNREACHABLE_URL);
     let after_ops = trace.ops_before(acknowledged_at);
-    let fact = Fact::Stored {
-        request: "r".into(),
-        iccid: iccid(number),
-    };
-    let timed = TimedFact {
-        from: after_ops,
-        until: usize::MAX,
-        fact,
-    };
-    let cut = PowerLoss {
-        after_ops,
-        unsynced: UnsyncedData::Lost,
-    };
+    let fact = Fact::Stored { request: "r".into(), iccid: iccid(number) };
+    let timed = TimedFact { from: after_ops, until: usize::MAX, fact };
+    let cut = PowerLoss { after_ops, unsynced: UnsyncedData::Lost };
     let (_, violations) = check_disks(&trace, &[timed], &[cut]).await;
     assert!(violations.is_empty(), "{violations:?}");
 }

@@ -21,9 +21,7 @@ pub struct PowerLoss {
 pub fn disk_directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let in_memory = memory.is_dir().then(|| tempfile::tempdir_in(memory).ok());
-    in_memory
-        .flatten()
-        .unwrap_or_else(|| tempfile::tempdir().expect("a temporary directory"))
+    in_memory.flatten().unwrap_or_else(|| tempfile::tempdir().expect("a temporary directory"))
 }
 
 /// Power losses just before and after the end of each sync, and at a random point between two syncs.
@@ -37,15 +35,10 @@ pub fn cuts(trace: &Trace, seed: u64) -> Vec<PowerLoss> {
         }
         let between = random.usize(last..=number);
         for done in [number, number + 1, between] {
-            let (torn, any) = (
-                UnsyncedData::Torn(random.u64(..)),
-                UnsyncedData::Any(random.u64(..)),
-            );
+            let (torn, any) =
+                (UnsyncedData::Torn(random.u64(..)), UnsyncedData::Any(random.u64(..)));
             for unsynced in [UnsyncedData::Lost, UnsyncedData::Kept, torn, any] {
-                cuts.push(PowerLoss {
-                    after_ops: done,
-                    unsynced,
-                });
+                cuts.push(PowerLoss { after_ops: done, unsynced });
             }
         }
         last = number + 1;
@@ -81,8 +74,7 @@ pub async fn check_disks(
             continue;
         }
         let at: PathBuf = directory.path().join(opened.to_string());
-        disk.write(cut.unsynced, &trace.data, &at)
-            .expect("enough space");
+        disk.write(cut.unsynced, &trace.data, &at).expect("enough space");
         opened += 1;
         let found = check_journal(&at, &trace.base_url, cut.after_ops, facts).await;
         violations.extend(found.into_iter().map(|what| (*cut, what)));

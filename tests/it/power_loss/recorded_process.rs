@@ -59,16 +59,8 @@ impl RecordedProcess {
     }
 
     pub async fn start(setup: &Setup, fact_log: &FactLog) -> Self {
-        let gateway = fact_log
-            .recorder
-            .watch(setup, fact_log.process())
-            .start()
-            .await;
-        Self {
-            client: gateway.client().await,
-            gateway,
-            fact_log: fact_log.clone(),
-        }
+        let gateway = fact_log.recorder.watch(setup, fact_log.process()).start().await;
+        Self { client: gateway.client().await, gateway, fact_log: fact_log.clone() }
     }
 
     /// Makes a change that returns OK. Returns its request ID.
@@ -177,10 +169,8 @@ impl RecordedProcess {
 
     /// Records the events of a request until the gateway exits.
     pub async fn follow(&self, request: &str) -> tokio::task::JoinHandle<()> {
-        let request = WatchRequestRequest {
-            until: proto::Until::Finished.into(),
-            ..watch_request(request)
-        };
+        let request =
+            WatchRequestRequest { until: proto::Until::Finished.into(), ..watch_request(request) };
         let mut client = self.client.clone();
         let opened = in_time(client.watch_request(request)).await;
         let mut stream = opened.expect("it opens").into_inner();

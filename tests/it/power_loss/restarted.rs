@@ -24,8 +24,7 @@ pub async fn restart_on(run: &RecordedRun, cuts: &[PowerLoss]) -> usize {
     for (number, cut) in cuts.iter().enumerate() {
         disk.advance(&run.trace, cut.after_ops);
         let at = directory.path().join(number.to_string());
-        disk.write(cut.unsynced, &run.trace.data, &at)
-            .expect("enough space");
+        disk.write(cut.unsynced, &run.trace.data, &at).expect("enough space");
         let own = TestDir::new();
         let setup = setup_on(&run.thingspace.base_url(), &at, &own);
         repeats += repeat(run, cut, &setup, &at).await;
@@ -48,12 +47,7 @@ async fn repeat(run: &RecordedRun, cut: &PowerLoss, setup: &Setup, at: &Path) ->
         let after = get_by_key(&mut client, key).await.expect("a change");
         assert_eq!(before.change_id, after.change_id, "{key} {cut:?}");
     }
-    assert_eq!(
-        run.thingspace.posts(),
-        posts,
-        "sent again: {cut:?} {}",
-        at.display()
-    );
+    assert_eq!(run.thingspace.posts(), posts, "sent again: {cut:?} {}", at.display());
     let (code, log) = gateway.terminate().await;
     assert_eq!(code, Some(0), "{log}");
     keys.len()
@@ -61,9 +55,7 @@ async fn repeat(run: &RecordedRun, cut: &PowerLoss, setup: &Setup, at: &Path) ->
 
 /// Returns the keys of changes that were sent and not removed by the retention.
 fn sent_keys(facts: &[TimedFact], done: usize) -> Vec<String> {
-    let timed = facts
-        .iter()
-        .filter(|timed| timed.from <= done && done < timed.until);
+    let timed = facts.iter().filter(|timed| timed.from <= done && done < timed.until);
     timed
         .filter_map(|timed| match &timed.fact {
             Fact::PostSent { key } => Some(key.clone()),

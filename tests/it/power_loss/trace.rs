@@ -89,10 +89,7 @@ impl DiskRecorder {
         let directory = directory.canonicalize().expect("a directory");
         let root = directory.join("disk");
         fs::create_dir(&root).expect("a directory");
-        Self {
-            logs: directory.join("trace"),
-            root,
-        }
+        Self { logs: directory.join("trace"), root }
     }
 
     pub fn root(&self) -> &Path {
@@ -141,10 +138,7 @@ impl DiskRecorder {
 
     /// Reads the records of all processes, one after the other.
     pub fn load_trace(&self, processes: usize, base_url: &str) -> Trace {
-        let mut trace = Trace {
-            base_url: base_url.into(),
-            ..Trace::default()
-        };
+        let mut trace = Trace { base_url: base_url.into(), ..Trace::default() };
         for process in 0..processes {
             let log = fs::read(self.log(process)).expect("a record: is the library preloaded?");
             trace.parse(process, &log);
@@ -166,12 +160,7 @@ impl Trace {
             let mut end = at + length + 1;
             let (kind, rest) = line.split_once(' ').expect("a record");
             if kind == "W" {
-                let size: usize = rest
-                    .rsplit(' ')
-                    .next()
-                    .expect("a size")
-                    .parse()
-                    .expect("it");
+                let size: usize = rest.rsplit(' ').next().expect("a size").parse().expect("it");
                 let data = base + end..base + end + size;
                 end += size + 1;
                 if end > log.len() {
@@ -179,11 +168,9 @@ impl Trace {
                 }
                 let [ino, at, _] = numbers(rest);
                 let at = usize::try_from(at).expect("small");
-                self.ops
-                    .push((moment(process, end), Op::Write { ino, at, data }));
+                self.ops.push((moment(process, end), Op::Write { ino, at, data }));
             } else {
-                self.ops
-                    .push((moment(process, end), parse_op(process, kind, rest)));
+                self.ops.push((moment(process, end), parse_op(process, kind, rest)));
             }
             at = end;
         }
@@ -219,11 +206,7 @@ impl Trace {
             };
             (*moment, op)
         });
-        Self {
-            ops: ops.collect(),
-            base_url: self.base_url.clone(),
-            data: self.data.clone(),
-        }
+        Self { ops: ops.collect(), base_url: self.base_url.clone(), data: self.data.clone() }
     }
 }
 
@@ -232,10 +215,8 @@ fn moment(process: usize, end: usize) -> Moment {
 }
 
 fn numbers<const N: usize>(text: &str) -> [u64; N] {
-    let numbers: Vec<u64> = text
-        .split(' ')
-        .map(|number| number.parse().expect("a number"))
-        .collect();
+    let numbers: Vec<u64> =
+        text.split(' ').map(|number| number.parse().expect("a number")).collect();
     numbers.try_into().expect("so many numbers")
 }
 
@@ -243,24 +224,16 @@ fn parse_op(process: usize, kind: &str, rest: &str) -> Op {
     let split = |separator| rest.split_once(separator).expect("two parts");
     let size = |text: &str| text.parse::<usize>().expect("a size");
     match kind {
-        "O" => Op::Create {
-            ino: split(' ').0.parse().expect("a number"),
-            path: split(' ').1.into(),
-        },
-        "T" => Op::Resize {
-            ino: split(' ').0.parse().expect("a number"),
-            to: size(split(' ').1),
-        },
-        "A" => Op::Allocate {
-            ino: split(' ').0.parse().expect("a number"),
-            to: size(split(' ').1),
-        },
+        "O" => {
+            Op::Create { ino: split(' ').0.parse().expect("a number"), path: split(' ').1.into() }
+        }
+        "T" => Op::Resize { ino: split(' ').0.parse().expect("a number"), to: size(split(' ').1) },
+        "A" => {
+            Op::Allocate { ino: split(' ').0.parse().expect("a number"), to: size(split(' ').1) }
+        }
         "M" => Op::MakeDir { path: rest.into() },
         "U" => Op::Remove { path: rest.into() },
-        "N" => Op::Rename {
-            from: split('\t').0.into(),
-            to: split('\t').1.into(),
-        },
+        "N" => Op::Rename { from: split('\t').0.into(), to: split('\t').1.into() },
         "B" => {
             let mut parts = rest.splitn(3, ' ');
             let mut next = || parts.next().expect("three parts");
@@ -269,14 +242,9 @@ fn parse_op(process: usize, kind: &str, rest: &str) -> Op {
                 "F" => SyncTarget::File(next().parse().expect("a number")),
                 _ => SyncTarget::Directory(next().into()),
             };
-            Op::Begin {
-                sync: (process, number),
-                what,
-            }
+            Op::Begin { sync: (process, number), what }
         }
-        "E" => Op::End {
-            sync: (process, rest.parse().expect("a number")),
-        },
+        "E" => Op::End { sync: (process, rest.parse().expect("a number")) },
         _ => panic!("the library cannot record this: {rest}"),
     }
 }

@@ -105,12 +105,7 @@ pub async fn record_run() -> RecordedRun {
     });
     let facts = facts.collect();
     assert_trace_complete(&trace, &recorder);
-    RecordedRun {
-        trace,
-        facts,
-        thingspace,
-        _directory: directory,
-    }
+    RecordedRun { trace, facts, thingspace, _directory: directory }
 }
 
 async fn first_process(setup: &Setup, fact_log: &FactLog, thingspace: &FakeThingSpace) -> String {
@@ -122,10 +117,7 @@ async fn first_process(setup: &Setup, fact_log: &FactLog, thingspace: &FakeThing
     all(process.send(&other, devices(1, 40))).await;
     thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
     process.change(UNANSWERED).await;
-    thingspace.respond_once(
-        CallKind::Change,
-        FakeResponse::Custom(429, Vec::new(), String::new()),
-    );
+    thingspace.respond_once(CallKind::Change, FakeResponse::Custom(429, Vec::new(), String::new()));
     process.change_error(THROTTLED, ChangeState::NotSent).await;
     process.change(THROTTLED).await;
     let code = "UnifiedWebService.REQUEST_FAILED.DeviceNotFound";

@@ -49,9 +49,7 @@ impl FaultyDisk {
     /// A setup of a gateway that uses this disk.
     pub fn attach(&self, setup: Setup) -> Setup {
         let each = self.environment.iter();
-        each.fold(setup, |setup, (name, value)| {
-            setup.env(name, &value.to_string_lossy())
-        })
+        each.fold(setup, |setup, (name, value)| setup.env(name, &value.to_string_lossy()))
     }
 
     /// Lets no file grow.

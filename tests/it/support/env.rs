@@ -58,13 +58,7 @@ impl TestEnv {
         let thingspace = FakeThingSpace::start().await;
         let setup = configure(Setup::serve(&thingspace.base_url(), &directory), &directory);
         let gateway = setup.start().await;
-        Self {
-            client: gateway.client().await,
-            directory,
-            thingspace,
-            setup,
-            gateway,
-        }
+        Self { client: gateway.client().await, directory, thingspace, setup, gateway }
     }
 
     // --- Process ----------------------------------------------------------
@@ -105,8 +99,7 @@ impl TestEnv {
 
     /// Makes a change that ThingSpace executes without a response.
     pub async fn change_with_lost_response(&self, request: impl ChangeCall) -> Change {
-        self.thingspace
-            .respond_once(CallKind::Change, FakeResponse::HangUp);
+        self.thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
         let change = self.change(request).await;
         assert_eq!(change.state(), ChangeState::OutcomeUnknown);
         change

@@ -88,11 +88,7 @@ impl Setup {
     }
 
     fn empty(sandbox: bool) -> Self {
-        let setup = Self {
-            sandbox,
-            settings: Vec::new(),
-            environment: Vec::new(),
-        };
+        let setup = Self { sandbox, settings: Vec::new(), environment: Vec::new() };
         setup
             .set("grpc.listen", "127.0.0.1:0")
             .set("callbacks.listen", "127.0.0.1:0")

@@ -21,10 +21,7 @@ impl WatchRecorder {
     /// Opens a watch.
     pub async fn open(client: &mut Client, request: WatchRequestRequest) -> Self {
         let from = request.resume_token.clone();
-        let mut recording = Recording {
-            from,
-            ..Recording::default()
-        };
+        let mut recording = Recording { from, ..Recording::default() };
         let stream = match client.watch_request(request).await {
             Ok(response) => Some(response.into_inner()),
             Err(status) => {
@@ -130,10 +127,9 @@ fn message_kind(event: &Event) -> MessageKind {
 /// Classifies the end of a stream: only a status that the server sent has an ErrorInfo.
 fn end(status: &Status) -> StreamEnd {
     match status.get_details_error_info() {
-        Some(info) => StreamEnd::Error {
-            code: format!("{:?}", status.code()),
-            reason: info.reason,
-        },
+        Some(info) => {
+            StreamEnd::Error { code: format!("{:?}", status.code()), reason: info.reason }
+        }
         None => StreamEnd::Cut,
     }
 }

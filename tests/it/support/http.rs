@@ -28,10 +28,7 @@ pub async fn http_get_json(url: &str) -> Value {
 
 /// Posts a callback and returns the status and the body.
 pub async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
-    let request = http_client()
-        .post(url)
-        .header("content-type", "application/json")
-        .body(body);
+    let request = http_client().post(url).header("content-type", "application/json").body(body);
     let response = in_time(request.send()).await.expect("a response");
     let status = response.status().as_u16();
     let text = response.text().await.expect("a body");

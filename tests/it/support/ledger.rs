@@ -55,9 +55,7 @@ const NAMES: [&str; 2] = ["iccid", "meid"];
 /// Returns the best identifier of a device.
 pub fn device_key<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
     NAMES.iter().find_map(|name| {
-        let mut named = ids
-            .clone()
-            .filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
+        let mut named = ids.clone().filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
         named.next().map(|(_, id)| id)
     })
 }
@@ -101,9 +99,7 @@ impl LedgerChange {
 impl LedgerDevice {
     /// True if a final callback was acknowledged with 200.
     pub fn is_acknowledged(&self) -> bool {
-        self.tries
-            .iter()
-            .any(CallbackAttempt::is_acknowledged_final)
+        self.tries.iter().any(CallbackAttempt::is_acknowledged_final)
     }
 }
 

@@ -13,9 +13,6 @@ pub fn compile_preload(name: &str) -> PathBuf {
     let mut compiler = Command::new("cc");
     compiler.args(["-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o"]);
     let compiled = compiler.args([&library, &source]).arg("-ldl").status();
-    assert!(
-        compiled.expect("cc runs").success(),
-        "cc fails for {name}.c"
-    );
+    assert!(compiled.expect("cc runs").success(), "cc fails for {name}.c");
     library
 }

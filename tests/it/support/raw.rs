@@ -31,9 +31,7 @@ pub fn method(name: &str) -> String {
 
 /// Returns a client that makes all calls on one connection.
 pub fn client() -> reqwest::Client {
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .http2_prior_knowledge();
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge();
     client.build().expect("a client")
 }
 
@@ -89,6 +87,5 @@ async fn status_headers(request: reqwest::RequestBuilder) -> HeaderMap {
 /// Size by the rule of HTTP/2 (RFC 9113, section 10.5.1).
 fn size(headers: &HeaderMap) -> usize {
     let each = headers.iter();
-    each.map(|(name, value)| name.as_str().len() + value.len() + 32)
-        .sum()
+    each.map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
 }

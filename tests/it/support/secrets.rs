@@ -17,7 +17,5 @@ pub fn found_below<T: AsRef<str>>(path: &Path, texts: &[T]) -> Vec<String> {
         return found.flatten().collect();
     }
     let found = found_in(&fs::read(path).unwrap_or_default(), texts).into_iter();
-    found
-        .map(|text| format!("{text} in {}", path.display()))
-        .collect()
+    found.map(|text| format!("{text} in {}", path.display())).collect()
 }

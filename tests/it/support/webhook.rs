@@ -58,9 +58,7 @@ impl FakeWebhook {
             Some(socket.listen(1024).expect("a listener"))
         })
         .await;
-        let app = Router::new()
-            .fallback(handle)
-            .with_state(Arc::clone(&self.state));
+        let app = Router::new().fallback(handle).with_state(Arc::clone(&self.state));
         WebhookServer(tokio::spawn(async move {
             axum::serve(listener, app).await.expect("it serves");
         }))

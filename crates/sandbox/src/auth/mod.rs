@@ -125,22 +125,13 @@ impl Auth {
             self.tokens.remove(0);
         }
         let value = format!("{:032x}", self.rng.u128(..));
-        self.tokens.push(Token {
-            app,
-            value: value.clone(),
-            issued_at: now,
-            is_retired: false,
-        });
-        Issued {
-            value,
-            expires_in: lifetime.as_secs(),
-        }
+        self.tokens.push(Token { app, value: value.clone(), issued_at: now, is_retired: false });
+        Issued { value, expires_in: lifetime.as_secs() }
     }
 
     /// Revokes a token of an application. An unknown token is no error, as on WSO2.
     pub(crate) fn revoke(&mut self, app: &AppCredentials, value: &str) {
-        self.tokens
-            .retain(|token| token.app != *app || token.value != value);
+        self.tokens.retain(|token| token.app != *app || token.value != value);
     }
 
     /// Makes the next token request return another token. This one stays valid for other requests.
@@ -185,9 +176,8 @@ impl Auth {
             self.sessions.sort_by_key(|session| session.used_at);
             self.sessions.remove(0);
         }
-        let value = Builder::from_random_bytes(self.rng.u128(..).to_be_bytes())
-            .into_uuid()
-            .to_string();
+        let value =
+            Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid().to_string();
         self.sessions.push(Session {
             user: username.to_owned(),
             value: value.clone(),
@@ -198,10 +188,7 @@ impl Auth {
 
     /// Returns the number of locked users.
     pub(crate) fn locked_users(&self) -> usize {
-        self.failed_logins
-            .values()
-            .filter(|count| **count >= MAX_FAILED_LOGINS)
-            .count()
+        self.failed_logins.values().filter(|count| **count >= MAX_FAILED_LOGINS).count()
     }
 
     /// Counts a failed log-in of a user that exists.
@@ -277,8 +264,5 @@ fn basic(headers: &HeaderMap) -> Option<AppCredentials> {
     let decoded = STANDARD.decode(authorization(headers, "basic")?).ok()?;
     let text = String::from_utf8(decoded).ok()?;
     let (key, secret) = text.split_once(':')?;
-    Some(AppCredentials {
-        key: key.to_owned(),
-        secret: secret.to_owned(),
-    })
+    Some(AppCredentials { key: key.to_owned(), secret: secret.to_owned() })
 }

@@ -23,10 +23,7 @@ impl EarlyCallbackBarrier {
         if outstanding == 0 {
             released.cancel();
         }
-        Self {
-            outstanding: AtomicUsize::new(outstanding),
-            released,
-        }
+        Self { outstanding: AtomicUsize::new(outstanding), released }
     }
 
     /// Records that the first attempt of a callback has ended.

@@ -115,10 +115,5 @@ fn interim_result(interim: InterimCallback) -> CallbackResult {
         InterimCallback::Warning => (None, "warning"),
         InterimCallback::OnHold => (Some(&callback_faults::ON_HOLD), "Pending"),
     };
-    CallbackResult {
-        has_device_response: false,
-        fault,
-        status: Some(status),
-        has_counts: true,
-    }
+    CallbackResult { has_device_response: false, fault, status: Some(status), has_counts: true }
 }

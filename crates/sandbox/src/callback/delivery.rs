@@ -46,9 +46,7 @@ pub(crate) struct DeliveryJob {
 pub(crate) fn start(platform: &Arc<Platform>, job: DeliveryJob) {
     let abort = platform.abort.clone();
     let delivery = deliver_callbacks(Arc::clone(platform), job);
-    platform
-        .deliveries
-        .spawn(async move { abort.run_until_cancelled(delivery).await });
+    platform.deliveries.spawn(async move { abort.run_until_cancelled(delivery).await });
 }
 
 async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
@@ -261,22 +259,15 @@ impl DeviceDelivery<'_> {
         increment(&self.change.callbacks.sent);
         let attempt = self.device.start_attempt(interim.is_some(), count);
         let request = self.platform.client.post(listener.url);
-        let response = request
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .send()
-            .await;
+        let response =
+            request.header(header::CONTENT_TYPE, "application/json").body(body).send().await;
         let Ok(response) = response else {
             return SendOutcome::Rejected;
         };
         let status = response.status();
         self.device.finish_attempt(attempt, status.as_u16());
         drain(response).await;
-        if status.is_success() {
-            SendOutcome::Acknowledged
-        } else {
-            SendOutcome::Rejected
-        }
+        if status.is_success() { SendOutcome::Acknowledged } else { SendOutcome::Rejected }
     }
 }
 

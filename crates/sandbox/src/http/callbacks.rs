@@ -51,8 +51,5 @@ pub(crate) async fn deregister(
 /// Both calls return `serviceName`, although a registration contains `name`.
 fn action_result(account: &str, result: Result<&str, ValidationError>) -> HandlerResult {
     let service = result.map_err(ValidationError::into_dotted_response)?;
-    Ok(json_response(
-        StatusCode::OK,
-        &json!({ "accountName": account, "serviceName": service }),
-    ))
+    Ok(json_response(StatusCode::OK, &json!({ "accountName": account, "serviceName": service })))
 }

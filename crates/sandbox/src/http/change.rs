@@ -39,11 +39,7 @@ pub(crate) async fn handle(
         .and_then(|body| (operation.parse)(body))
         .map_err(|error| (operation.error_response)(error))?;
     drop(body);
-    let executor = Executor {
-        platform: &platform,
-        operation,
-        credentials: &credentials,
-    };
+    let executor = Executor { platform: &platform, operation, credentials: &credentials };
     render(executor.execute(request).await, &connection)
 }
 

@@ -40,9 +40,7 @@ struct ListRequest<'b> {
 pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
     json_body::check_characters(body)?;
     let mut request: ListRequest<'_> = json_body::parse_json(body)?;
-    request
-        .account_name
-        .map_or(Ok(()), json_body::check_account)?;
+    request.account_name.map_or(Ok(()), json_body::check_account)?;
     request.check_filters()?;
     let (devices, has_more) = match request.device_id.take() {
         Some(id) => (vec![find_device(platform, &request, id)?], false),
@@ -85,10 +83,7 @@ fn find_device(
     }
     let Some(record) = stored.first() else {
         let mdn = DeviceIdentity::of_line(&ids).mdn;
-        let attributes = DeviceAttributes {
-            ids,
-            ..DeviceAttributes::default()
-        };
+        let attributes = DeviceAttributes { ids, ..DeviceAttributes::default() };
         return Ok(device_json(platform, request, 0, &mdn, &attributes));
     };
     let attributes = record.attributes();
@@ -121,9 +116,7 @@ fn list_page(
     let initial_plan = &*platform.settings.initial_plan;
     let matches = |attributes: &DeviceAttributes| {
         if attributes.is_preloaded {
-            return request
-                .service_plan
-                .is_some_and(|plan| plan != initial_plan);
+            return request.service_plan.is_some_and(|plan| plan != initial_plan);
         }
         let plan = attributes.plan.as_deref().unwrap_or(initial_plan);
         attributes.account.as_deref() == Some(&*account)
@@ -131,10 +124,8 @@ fn list_page(
     };
     let above = request.largest_device_id_seen.unwrap_or(0);
     let (records, has_more) = platform.devices.lock().page(above, limit, matches);
-    let devices = records
-        .iter()
-        .map(|record| stored_device_json(platform, request, record))
-        .collect();
+    let devices =
+        records.iter().map(|record| stored_device_json(platform, request, record)).collect();
     Ok((devices, has_more))
 }
 
@@ -162,10 +153,8 @@ fn device_json(
         ids.push(json!({ "id": mdn, "kind": "mdn" }));
     }
     let account = attributes.account.as_deref().or(request.account_name);
-    let plan = request
-        .service_plan
-        .filter(|_| attributes.is_preloaded)
-        .or(attributes.plan.as_deref());
+    let plan =
+        request.service_plan.filter(|_| attributes.is_preloaded).or(attributes.plan.as_deref());
     let suspended = fails_with(&attributes.ids, &callback_faults::SUSPENDED);
     let today = format_us_date(platform.clock.unix_ms());
     json!({

@@ -41,10 +41,7 @@ pub(crate) fn json_body<'b>(
     if has_content_type(headers, "application/json") {
         return Ok(body);
     }
-    Err(ValidationError::new(
-        code::DESERIALIZATION,
-        "The content type must be application/json",
-    ))
+    Err(ValidationError::new(code::DESERIALIZATION, "The content type must be application/json"))
 }
 
 pub(crate) fn has_content_type(headers: &HeaderMap, media_type: &str) -> bool {

@@ -51,9 +51,7 @@ pub(crate) async fn devices(
 ) -> HandlerResult {
     let devices =
         extract::json_body(&headers, &body).and_then(|body| device_list::list(&platform, body));
-    Ok(found(
-        devices.map_err(ValidationError::into_dotted_response)?,
-    ))
+    Ok(found(devices.map_err(ValidationError::into_dotted_response)?))
 }
 
 /// Always fails: the documentation covers only provisioning of a single device, such as activation
@@ -77,9 +75,7 @@ pub(crate) async fn status_v2(
     Path((account, request)): Path<(String, String)>,
 ) -> HandlerResult {
     let status = status_of(&platform, &account, &request);
-    Ok(found(
-        status.map_err(ValidationError::into_numeric_response)?,
-    ))
+    Ok(found(status.map_err(ValidationError::into_numeric_response)?))
 }
 
 fn found(body: Value) -> axum::response::Response {
@@ -87,10 +83,7 @@ fn found(body: Value) -> axum::response::Response {
 }
 
 fn no_status() -> ValidationError {
-    ValidationError::new(
-        code::UNEXPECTED,
-        "The status of this request is not available",
-    )
+    ValidationError::new(code::UNEXPECTED, "The status of this request is not available")
 }
 
 fn status_of(
@@ -106,10 +99,8 @@ fn status_of(
     let Some((change, Some(devices))) = covered else {
         return Err(no_status());
     };
-    let statuses: Vec<DeviceStatus> = devices
-        .iter()
-        .map(|device| device.progress().status)
-        .collect();
+    let statuses: Vec<DeviceStatus> =
+        devices.iter().map(|device| device.progress().status).collect();
     let sub_requests: Vec<Value> = devices
         .iter()
         .zip(&statuses)

@@ -64,14 +64,8 @@ fn authenticate_app(
     let credentials = platform.auth.lock().authenticate_app(headers)?;
     match parameter("grant_type").as_deref() {
         Some("client_credentials") => Ok((credentials, parameter("token"))),
-        Some(_) => Err(bad_request(
-            "unsupported_grant_type",
-            "Unsupported grant_type value",
-        )),
-        None => Err(bad_request(
-            "invalid_request",
-            "Missing grant_type parameter value",
-        )),
+        Some(_) => Err(bad_request("unsupported_grant_type", "Unsupported grant_type value")),
+        None => Err(bad_request("invalid_request", "Missing grant_type parameter value")),
     }
 }
 

@@ -32,24 +32,12 @@ pub(crate) fn router(platform: Arc<Platform>) -> Router {
     let m2m = change_routes()
         .route("/m2m/v1/session/login", post(session::login))
         .route("/m2m/v1/session/logout", post(session::logout))
-        .route(
-            "/m2m/v1/callbacks/{account}",
-            post(callbacks::register).get(callbacks::list),
-        )
-        .route(
-            "/m2m/v1/callbacks/{account}/name/{service}",
-            delete(callbacks::deregister),
-        )
+        .route("/m2m/v1/callbacks/{account}", post(callbacks::register).get(callbacks::list))
+        .route("/m2m/v1/callbacks/{account}/name/{service}", delete(callbacks::deregister))
         .route("/m2m/v1/plans/{account}", get(lookups::plans))
         .route("/m2m/v1/devices/actions/list", post(lookups::devices))
-        .route(
-            "/m2m/v1/accounts/{account}/requests/{request}/status",
-            get(lookups::status_v1),
-        )
-        .route(
-            "/m2m/v2/accounts/{account}/requests/{request}/status",
-            get(lookups::status_v2),
-        )
+        .route("/m2m/v1/accounts/{account}/requests/{request}/status", get(lookups::status_v1))
+        .route("/m2m/v2/accounts/{account}/requests/{request}/status", get(lookups::status_v2))
         .method_not_allowed_fallback(no_resource)
         .route_layer(from_fn_with_state(Arc::clone(&platform), limit_rate));
     let api = Router::new()
@@ -63,10 +51,7 @@ pub(crate) fn router(platform: Arc<Platform>) -> Router {
         .merge(api)
         .fallback(no_resource)
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(map_response_with_state(
-            Arc::clone(&platform),
-            count_rejections,
-        ))
+        .layer(map_response_with_state(Arc::clone(&platform), count_rejections))
         .with_state(platform)
 }
 

@@ -102,13 +102,7 @@ impl DeviceChange {
         planned_outcome: DeviceOutcome,
         scenario: Option<&'static str>,
     ) -> Self {
-        Self {
-            sent,
-            record,
-            planned_outcome,
-            scenario,
-            progress: Mutex::default(),
-        }
+        Self { sent, record, planned_outcome, scenario, progress: Mutex::default() }
     }
 
     pub(crate) fn progress(&self) -> MutexGuard<'_, DeviceProgress> {

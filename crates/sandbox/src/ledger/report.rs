@@ -72,12 +72,8 @@ impl<'l> LedgerReport<'l> {
                 callbacks: &change.callbacks,
                 device_identifiers: devices
                     .map(|devices| devices.iter().map(|device| &*device.sent).collect()),
-                device_results: devices.map(|devices| {
-                    devices
-                        .iter()
-                        .map(DeviceReport::from_device_change)
-                        .collect()
-                }),
+                device_results: devices
+                    .map(|devices| devices.iter().map(DeviceReport::from_device_change).collect()),
             }
         };
         let mut not_executed = ledger.not_executed.clone();
@@ -131,10 +127,7 @@ impl DeviceReport {
         Self {
             scenario: device.scenario,
             outcome: progress.status,
-            fault: planned
-                .fault()
-                .filter(|_| has_failed)
-                .map(|fault| fault.code),
+            fault: planned.fault().filter(|_| has_failed).map(|fault| fault.code),
             lost: planned.timing == CallbackTiming::Never,
             executed_count: device.record.execution_count(),
             tries: attempts

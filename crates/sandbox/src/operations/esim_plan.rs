@@ -15,14 +15,8 @@ pub(crate) static ESIM_PLAN: Operation = Operation {
     name: "esim",
     // Verizon's documentation of this call shows the path with a double slash.
     endpoints: &[
-        (
-            MethodFilter::POST,
-            "/m2m/v1/devices/profile/actions/serviceplan",
-        ),
-        (
-            MethodFilter::POST,
-            "/m2m/v1//devices/profile/actions/serviceplan",
-        ),
+        (MethodFilter::POST, "/m2m/v1/devices/profile/actions/serviceplan"),
+        (MethodFilter::POST, "/m2m/v1//devices/profile/actions/serviceplan"),
     ],
     device_list_member: "devices",
     parse,

@@ -124,9 +124,7 @@ impl Device<'_> {
 fn check_name(name: Option<&str>, member: &str, max: usize) -> Result<(), ValidationError> {
     let name = required_text(name, member)?;
     let is_valid = name.chars().count() <= max
-        && name
-            .chars()
-            .all(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '!' | '#'));
+        && name.chars().all(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '!' | '#'));
     is_valid.then_some(()).ok_or_else(|| {
         ValidationError::new(code::INVALID_CHARACTER, format!("{member} is not valid"))
     })

@@ -14,11 +14,8 @@ use serde::de::IgnoredAny;
 use operation::Operation;
 
 /// All operations.
-pub(crate) static OPERATIONS: &[&Operation] = &[
-    &esim_plan::ESIM_PLAN,
-    &five_g_bi_plan::FIVE_G_BI_PLAN,
-    &service_plan::SERVICE_PLAN,
-];
+pub(crate) static OPERATIONS: &[&Operation] =
+    &[&esim_plan::ESIM_PLAN, &five_g_bi_plan::FIVE_G_BI_PLAN, &service_plan::SERVICE_PLAN];
 
 /// A method and a path, and the operations that share them.
 #[derive(Debug)]
@@ -39,12 +36,9 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
                 .find(|endpoint| endpoint.method == method && endpoint.path == path);
             match shared {
                 Some(endpoint) => endpoint.others.push(operation),
-                None => endpoints.push(Endpoint {
-                    method,
-                    path,
-                    first: operation,
-                    others: Vec::new(),
-                }),
+                None => {
+                    endpoints.push(Endpoint { method, path, first: operation, others: Vec::new() })
+                }
             }
         }
     }

@@ -56,11 +56,7 @@ struct Device<'b> {
 fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
     json_body::check_characters(body)?;
     let body: Body<'_> = json_body::parse_json(body)?;
-    let filters = [
-        body.group_name,
-        body.current_service_plan,
-        body.custom_fields,
-    ];
+    let filters = [body.group_name, body.current_service_plan, body.custom_fields];
     if filters.iter().any(Option::is_some) {
         return Err(ValidationError::new(
             code::REQUEST_UNDEFINED,

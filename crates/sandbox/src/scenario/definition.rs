@@ -32,8 +32,7 @@ pub(crate) enum ScenarioEffect {
 
 impl Scenario {
     pub(crate) fn applies_to(&self, operation: &Operation) -> bool {
-        self.feature
-            .is_none_or(|feature| operation.features.contains(&feature))
+        self.feature.is_none_or(|feature| operation.features.contains(&feature))
     }
 
     /// Returns the outcome of the device, unless the scenario concerns the request.

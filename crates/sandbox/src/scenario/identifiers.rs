@@ -52,17 +52,12 @@ pub(crate) fn match_devices<'d>(
     operation: &Operation,
     devices: &'d [DeviceIds],
 ) -> Vec<ScenarioMatch<'d>> {
-    devices
-        .iter()
-        .filter_map(|device| match_device(operation, device))
-        .collect()
+    devices.iter().filter_map(|device| match_device(operation, device)).collect()
 }
 
 /// True if the scenario of a device, in any operation, fails with a fault.
 pub(crate) fn fails_with(device: &[DeviceId], fault: &'static CallbackFault) -> bool {
-    let outcome = matches(device)
-        .next()
-        .and_then(|hit| hit.scenario.device_outcome());
+    let outcome = matches(device).next().and_then(|hit| hit.scenario.device_outcome());
     outcome.is_some_and(|outcome| outcome.result == DeviceResult::Failed(fault))
 }
 
@@ -76,9 +71,7 @@ fn matches(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
 /// scenario that requires it. The device list contains them from the start, so it cannot contain
 /// all serials.
 pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
-    let kinds = RESERVED_PREFIXES
-        .iter()
-        .filter(|reserved| reserved.kind != "eid");
+    let kinds = RESERVED_PREFIXES.iter().filter(|reserved| reserved.kind != "eid");
     let on_plan = |scenario: &&Scenario| {
         let outcome = scenario.device_outcome();
         outcome.is_some_and(|outcome| outcome.on_plan_before)
@@ -94,11 +87,7 @@ pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
 
 impl ReservedPrefix {
     const fn new(kind: &'static str, prefix: &'static str, length: usize) -> Self {
-        Self {
-            kind,
-            prefix,
-            length,
-        }
+        Self { kind, prefix, length }
     }
 
     /// Returns the scenario of an identifier. An MSISDN is an MDN with a country code.
@@ -116,10 +105,7 @@ impl ReservedPrefix {
         }
         let number: u8 = rest.get(..2)?.parse().ok()?;
         let scenario = SCENARIOS.iter().find(|one| one.number == number)?;
-        Some(ScenarioMatch {
-            scenario,
-            identifier: id,
-        })
+        Some(ScenarioMatch { scenario, identifier: id })
     }
 
     fn build_identifier(&self, number: u8, serial: u32) -> DeviceId {

@@ -64,11 +64,7 @@ fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
             .filter(|reserved| has_eid || reserved.kind != "eid")
             .map(|reserved| {
                 let (prefix, serial_digits) = reserved.of_scenario(scenario.number);
-                IdentifierPrefix {
-                    kind: reserved.kind,
-                    prefix,
-                    serial_digits,
-                }
+                IdentifierPrefix { kind: reserved.kind, prefix, serial_digits }
             })
             .collect(),
         happens: scenario.description,

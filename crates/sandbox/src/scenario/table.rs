@@ -31,28 +31,16 @@ const fn scenario(
     effect: ScenarioEffect,
     description: &'static str,
 ) -> Scenario {
-    Scenario {
-        number,
-        name,
-        description,
-        feature,
-        effect,
-    }
+    Scenario { number, name, description, feature, effect }
 }
 
 const fn fails(fault: &'static CallbackFault) -> ScenarioEffect {
-    Device(DeviceOutcome {
-        result: DeviceResult::Failed(fault),
-        ..PLAIN
-    })
+    Device(DeviceOutcome { result: DeviceResult::Failed(fault), ..PLAIN })
 }
 
 const FAILED: DeviceResult = DeviceResult::Failed(&UNEXPECTED);
-const ALREADY_ON_PLAN: DeviceOutcome = DeviceOutcome {
-    result: DeviceResult::Failed(&SAME_PLAN),
-    on_plan_before: true,
-    ..PLAIN
-};
+const ALREADY_ON_PLAN: DeviceOutcome =
+    DeviceOutcome { result: DeviceResult::Failed(&SAME_PLAN), on_plan_before: true, ..PLAIN };
 
 /// All scenarios, in the order of their numbers.
 #[rustfmt::skip]

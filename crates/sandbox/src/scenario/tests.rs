@@ -103,11 +103,7 @@ fn each_prefix_of_a_scenario_selects_it_with_any_serial() {
                     let expected = applies.then_some(listed.name);
                     assert_eq!(scenario_name(operation, prefix.kind, &id), expected, "{id}");
                     let lower = id.to_ascii_lowercase();
-                    assert_eq!(
-                        scenario_name(operation, prefix.kind, &lower),
-                        expected,
-                        "{lower}"
-                    );
+                    assert_eq!(scenario_name(operation, prefix.kind, &lower), expected, "{lower}");
                 }
             }
         }
@@ -118,10 +114,7 @@ fn each_prefix_of_a_scenario_selects_it_with_any_serial() {
 fn scenario_names_and_numbers_are_unique() {
     let numbers: BTreeSet<_> = SCENARIOS.iter().map(|one| one.number).collect();
     let names: BTreeSet<_> = SCENARIOS.iter().map(|one| one.name).collect();
-    assert_eq!(
-        (numbers.len(), names.len()),
-        (SCENARIOS.len(), SCENARIOS.len())
-    );
+    assert_eq!((numbers.len(), names.len()), (SCENARIOS.len(), SCENARIOS.len()));
     assert!(numbers.iter().all(|number| (10..100).contains(number)));
     assert!(SCENARIOS.is_sorted_by_key(|one| one.number));
 }
@@ -134,19 +127,10 @@ fn the_iccid_decides_before_the_eid_and_the_meid_before_the_mdn() {
     let hit = match_device(&ESIM_PLAN, &esim).unwrap();
     assert_eq!((hit.scenario.name, hit.identifier), ("lost", lost));
     let other = [id("eid", late), id("iccid", "89148000000800139708")];
-    assert_eq!(
-        match_device(&ESIM_PLAN, &other).unwrap().scenario.name,
-        "late"
-    );
+    assert_eq!(match_device(&ESIM_PLAN, &other).unwrap().scenario.name, "late");
 
     let five_g = [id("mdn", "5559340001"), id("MEID", "FF00000F310001")];
-    assert_eq!(
-        match_device(&FIVE_G_BI_PLAN, &five_g)
-            .unwrap()
-            .scenario
-            .name,
-        "lost"
-    );
+    assert_eq!(match_device(&FIVE_G_BI_PLAN, &five_g).unwrap().scenario.name, "lost");
     let msisdn = scenario_name(&FIVE_G_BI_PLAN, "msisdn", "15559340001");
     assert_eq!(msisdn, Some("late"));
 }

@@ -33,13 +33,9 @@ async fn stop(harness: Harness, mut receiver: CallbackReceiver) {
 /// Returns the only callback of an eSIM device and of a 5G device with a scenario.
 async fn callbacks_of(scenario: &str) -> [Value; 2] {
     let (harness, mut receiver) = start(quick()).await;
-    harness
-        .change(ESIM, &esim_change_with_scenarios(&[scenario]))
-        .await;
+    harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
     let (_, esim) = receiver.next().await;
-    harness
-        .change(PLAN, &five_g_change_with_scenarios(&[scenario]))
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&[scenario])).await;
     let (_, five_g) = receiver.next().await;
     stop(harness, receiver).await;
     [esim, five_g]
@@ -58,10 +54,7 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
         ("fault_unexpected", "REQUEST_FAILED.UnexpectedError"),
         ("fault_state", "INPUT_INVALID.DeviceState.Invalid"),
         ("fault_account", "INPUT_INVALID.Device.Account.Invalid"),
-        (
-            "fault_identifier",
-            "INPUT_INVALID.Device.Identifier.Invalid",
-        ),
+        ("fault_identifier", "INPUT_INVALID.Device.Identifier.Invalid"),
         ("fault_already_active", "REQUEST_FAILED.DeviceAlreadyActive"),
         ("suspended", "INPUT_INVALID.DeviceState.Invalid"),
         ("fifth_change", "REQUEST_FAILED.PlanChangeLimitExceeded"),
@@ -77,12 +70,7 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
         }
     }
     let (harness, mut receiver) = start(quick()).await;
-    harness
-        .change(
-            PLAN,
-            &five_g_change_with_scenarios(&["address_not_qualified"]),
-        )
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&["address_not_qualified"])).await;
     let code = &receiver.next().await.1["faultResponse"]["faultcode"];
     assert!(code.as_str().unwrap().ends_with(".AddressNotQualified"));
     stop(harness, receiver).await;
@@ -91,12 +79,7 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
 #[tokio::test]
 async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
     let (harness, mut receiver) = start(quick()).await;
-    harness
-        .change(
-            ESIM,
-            &esim_change_with_scenarios(&["", "fault_state", "lost", ""]),
-        )
-        .await;
+    harness.change(ESIM, &esim_change_with_scenarios(&["", "fault_state", "lost", ""])).await;
     let ledger = harness.wait_for_callbacks().await;
     let failed = async {
         let mut failed = 0;
@@ -114,22 +97,15 @@ async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
 
 #[tokio::test]
 async fn a_lost_callback_is_never_sent_whatever_the_outcome() {
-    for (scenario, outcome) in [
-        ("lost", "succeeded"),
-        ("lost_and_failed", "failed"),
-        ("lost_already_on_plan", "failed"),
-    ] {
+    for (scenario, outcome) in
+        [("lost", "succeeded"), ("lost_and_failed", "failed"), ("lost_already_on_plan", "failed")]
+    {
         let (harness, receiver) = start(quick()).await;
-        harness
-            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
-            .await;
+        harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
         let ledger = harness.wait_for_callbacks().await;
         let result = &ledger["changes"][0]["device_results"][0];
         assert_eq!(result["outcome"], outcome);
-        assert_eq!(
-            (&result["lost"], &result["tries"]),
-            (&json!(true), &json!([]))
-        );
+        assert_eq!((&result["lost"], &result["tries"]), (&json!(true), &json!([])));
         assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 1);
         assert_eq!(ledger["changes"][0]["callbacks"]["sent"], 0);
         stop(harness, receiver).await;
@@ -139,14 +115,8 @@ async fn a_lost_callback_is_never_sent_whatever_the_outcome() {
 #[tokio::test]
 async fn a_late_callback_reports_an_outcome_that_was_already_in_effect() {
     let late_delay = Duration::from_millis(300);
-    let (harness, mut receiver) = start(Settings {
-        late_delay,
-        ..quick()
-    })
-    .await;
-    harness
-        .change(ESIM, &esim_change_with_scenarios(&["late", ""]))
-        .await;
+    let (harness, mut receiver) = start(Settings { late_delay, ..quick() }).await;
+    harness.change(ESIM, &esim_change_with_scenarios(&["late", ""])).await;
     let iccid = |callback: &Value| callback["deviceIds"][3]["id"].as_str().unwrap().to_owned();
     let first = receiver.next().await.1;
     assert!(iccid(&first).starts_with("8914"), "{first}");
@@ -158,16 +128,10 @@ async fn a_late_callback_reports_an_outcome_that_was_already_in_effect() {
 
 #[tokio::test]
 async fn an_early_callback_precedes_the_response_which_waits_for_it() {
-    let harness = Harness::start(Settings {
-        callback_delay: DAY,
-        ..quick()
-    })
-    .await;
+    let harness = Harness::start(Settings { callback_delay: DAY, ..quick() }).await;
     let release = Arc::new(Notify::new());
     let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     let request = esim_change_with_scenarios(&["", "early"]);
     let post = harness.change(ESIM, &request);
     let receive = async {
@@ -184,14 +148,8 @@ async fn an_early_callback_precedes_the_response_which_waits_for_it() {
 
 #[tokio::test]
 async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
-    let (harness, mut receiver) = start(Settings {
-        callback_concurrency: 1,
-        ..quick()
-    })
-    .await;
-    harness
-        .change(ESIM, &esim_change_with_scenarios(&["", "reversed", "", ""]))
-        .await;
+    let (harness, mut receiver) = start(Settings { callback_concurrency: 1, ..quick() }).await;
+    harness.change(ESIM, &esim_change_with_scenarios(&["", "reversed", "", ""])).await;
     let mut last = Vec::new();
     for _ in 0..4 {
         let id = receiver.next().await.1["deviceIds"][3]["id"].clone();
@@ -205,9 +163,7 @@ async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
 async fn a_duplicate_is_sent_twice_with_counts_one_and_two() {
     for scenario in ["duplicate", "duplicate_at_once"] {
         let (harness, mut receiver) = start(quick()).await;
-        harness
-            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
-            .await;
+        harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
         let mut counts = Vec::new();
         for _ in 0..2 {
             counts.push(receiver.next().await.1["callbackCount"].as_u64().unwrap());
@@ -225,27 +181,12 @@ async fn an_interim_callback_precedes_the_final_one() {
     for (scenario, interim, fault, last) in [
         ("warning_then_success", "warning", None, "SUCCESS"),
         ("warning_then_failure", "warning", None, "Failed"),
-        (
-            "on_hold_then_success",
-            "Pending",
-            Some("REQUEST_ONHOLD"),
-            "SUCCESS",
-        ),
-        (
-            "on_hold_then_cancelled",
-            "Pending",
-            Some("REQUEST_ONHOLD"),
-            "Failed",
-        ),
+        ("on_hold_then_success", "Pending", Some("REQUEST_ONHOLD"), "SUCCESS"),
+        ("on_hold_then_cancelled", "Pending", Some("REQUEST_ONHOLD"), "Failed"),
     ] {
-        let (harness, mut receiver) = start(Settings {
-            interim_delay: Duration::from_millis(1),
-            ..quick()
-        })
-        .await;
-        harness
-            .change(ESIM, &esim_change_with_scenarios(&[scenario]))
-            .await;
+        let (harness, mut receiver) =
+            start(Settings { interim_delay: Duration::from_millis(1), ..quick() }).await;
+        harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
         let first = receiver.next().await.1;
         assert_eq!(first["status"], interim);
         assert!(first.get("deviceResponse").is_none());
@@ -253,10 +194,7 @@ async fn an_interim_callback_precedes_the_final_one() {
         let class = code.and_then(|code| code.split('.').nth(1));
         assert_eq!(class, fault);
         let second = receiver.next().await.1;
-        assert_eq!(
-            (&second["status"], &second["callbackCount"]),
-            (&json!(last), &json!(1))
-        );
+        assert_eq!((&second["status"], &second["callbackCount"]), (&json!(last), &json!(1)));
         if scenario == "on_hold_then_cancelled" {
             let code = second["faultResponse"]["faultcode"].as_str().unwrap();
             assert!(code.contains(".REQUEST_CANCELLED."));
@@ -267,14 +205,9 @@ async fn an_interim_callback_precedes_the_final_one() {
 
 #[tokio::test]
 async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
-    let (harness, mut receiver) = start(Settings {
-        interim_delay: DAY,
-        ..quick()
-    })
-    .await;
-    let request = harness
-        .change(ESIM, &esim_change_with_scenarios(&["warning_then_success"]))
-        .await;
+    let (harness, mut receiver) = start(Settings { interim_delay: DAY, ..quick() }).await;
+    let request =
+        harness.change(ESIM, &esim_change_with_scenarios(&["warning_then_success"])).await;
     receiver.next().await;
     let status = format!("/m2m/v2/accounts/{ACCOUNT}/requests/{request}/status");
     assert_eq!(harness.get(&status).await["status"], "Pending");
@@ -284,14 +217,9 @@ async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() 
 
 #[tokio::test]
 async fn a_warning_may_be_the_only_callback() {
-    let (harness, mut receiver) = start(Settings {
-        interim_delay: Duration::ZERO,
-        ..quick()
-    })
-    .await;
-    harness
-        .change(ESIM, &esim_change_with_scenarios(&["warning_only"]))
-        .await;
+    let (harness, mut receiver) =
+        start(Settings { interim_delay: Duration::ZERO, ..quick() }).await;
+    harness.change(ESIM, &esim_change_with_scenarios(&["warning_only"])).await;
     assert_eq!(receiver.next().await.1["status"], "warning");
     harness.wait_for_callbacks().await;
     assert_eq!(outcome(&harness).await, "succeeded");
@@ -302,10 +230,7 @@ async fn a_warning_may_be_the_only_callback() {
 async fn malformed_callbacks_are_malformed_in_their_own_way() {
     for callback in callbacks_of("malformed_cut").await {
         let text = callback.as_str().unwrap();
-        assert!(
-            text.starts_with('{') && text.contains("requestId"),
-            "{text}"
-        );
+        assert!(text.starts_with('{') && text.contains("requestId"), "{text}");
     }
     for callback in callbacks_of("malformed_no_brace").await {
         let text = callback.as_str().unwrap();
@@ -345,20 +270,13 @@ async fn callbacks_have_every_format_that_the_sources_show() {
 #[tokio::test]
 async fn a_callback_with_only_an_mdn_is_matched_by_the_device_list() {
     let (harness, mut receiver) = start(quick()).await;
-    harness
-        .change(
-            PLAN,
-            &five_g_change_with_scenarios(&["mdn_only", "mdn_only"]),
-        )
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&["mdn_only", "mdn_only"])).await;
     let mut found = Vec::new();
     for _ in 0..2 {
         let ids = receiver.next().await.1["deviceIds"].clone();
         assert_eq!(kinds(&ids), ["mdn"]);
         let request = json!({ "deviceId": ids[0] });
-        let listed = harness
-            .post("/m2m/v1/devices/actions/list", &request, 200)
-            .await;
+        let listed = harness.post("/m2m/v1/devices/actions/list", &request, 200).await;
         assert_eq!(kinds(&listed["devices"][0]["deviceIds"]), ["meid", "mdn"]);
         found.push(listed["devices"][0]["deviceIds"][0]["id"].clone());
     }
@@ -372,18 +290,8 @@ async fn a_callback_with_only_an_mdn_is_matched_by_the_device_list() {
     let mut esim = esim_change_with_scenarios(&[""]);
     esim["devices"][0]["deviceIds"] = ids;
     harness.change(ESIM, &esim).await;
-    assert_eq!(
-        receiver.next().await.1["deviceIds"]
-            .as_array()
-            .unwrap()
-            .len(),
-        4
-    );
-    let response = harness.call(
-        reqwest::Method::GET,
-        "/sandbox/ledger?identifiers=false",
-        None,
-    );
+    assert_eq!(receiver.next().await.1["deviceIds"].as_array().unwrap().len(), 4);
+    let response = harness.call(reqwest::Method::GET, "/sandbox/ledger?identifiers=false", None);
     let ledger = body(response.await, 200).await;
     assert!(ledger["changes"][0].get("device_results").is_none());
     stop(harness, receiver).await;

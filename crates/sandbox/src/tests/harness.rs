@@ -93,16 +93,13 @@ impl Harness {
 
     /// Waits until no callback is outstanding.
     pub(super) async fn wait_for_callbacks(&self) -> Value {
-        self.wait_for_ledger(|ledger| ledger["devices_pending"] == 0)
-            .await
+        self.wait_for_ledger(|ledger| ledger["devices_pending"] == 0).await
     }
 
     /// Opens a new session.
     pub(super) async fn login(&mut self) {
         let login = json!({ "username": "user", "password": "pass" });
-        let answer = self
-            .call(Method::POST, "/m2m/v1/session/login", Some(&login))
-            .await;
+        let answer = self.call(Method::POST, "/m2m/v1/session/login", Some(&login)).await;
         self.session = text(&body(answer, 200).await, "sessionToken");
     }
 

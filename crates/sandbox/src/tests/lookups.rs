@@ -20,9 +20,7 @@ fn status(version: &str, request: &str) -> String {
 }
 
 fn plan_of(device: &Value) -> &str {
-    device["carrierInformations"][0]["servicePlan"]
-        .as_str()
-        .unwrap()
+    device["carrierInformations"][0]["servicePlan"].as_str().unwrap()
 }
 
 async fn plan_by(harness: &Harness, kind: &str, id: &str) -> String {
@@ -36,13 +34,7 @@ async fn plans_have_names_and_codes_that_differ() {
     let harness = Harness::start(quick()).await;
     let plans = harness.get(&format!("/m2m/v1/plans/{ACCOUNT}")).await;
     for plan in plans.as_array().unwrap() {
-        let expected = [
-            "name",
-            "code",
-            "sizeKb",
-            "carrierServicePlanCode",
-            "extendedAttributes",
-        ];
+        let expected = ["name", "code", "sizeKb", "carrierServicePlanCode", "extendedAttributes"];
         assert_eq!(members(plan), expected);
         assert_ne!(plan["name"], plan["code"]);
     }
@@ -53,15 +45,9 @@ async fn plans_have_names_and_codes_that_differ() {
 #[tokio::test]
 async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
     let harness = Harness::start(quick()).await;
-    let request = harness
-        .change(
-            ESIM,
-            &esim_change_with_scenarios(&["", "fault_state", "lost"]),
-        )
-        .await;
-    let five_g = harness
-        .change(PLAN, &five_g_change_with_scenarios(&[""]))
-        .await;
+    let request =
+        harness.change(ESIM, &esim_change_with_scenarios(&["", "fault_state", "lost"])).await;
+    let five_g = harness.change(PLAN, &five_g_change_with_scenarios(&[""])).await;
     harness.wait_for_callbacks().await;
     for path in [
         status("v1", &request),
@@ -74,15 +60,9 @@ async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
     }
     let status = harness.get(&status("v2", &request)).await;
     assert_eq!(members(&status), ["requestId", "status", "subRequests"]);
-    assert_eq!(
-        (&status["requestId"], &status["status"]),
-        (&json!(request), &json!("Failed"))
-    );
+    assert_eq!((&status["requestId"], &status["status"]), (&json!(request), &json!("Failed")));
     let each = status["subRequests"].as_array().unwrap();
-    let statuses: Vec<_> = each
-        .iter()
-        .map(|one| one["status"].as_str().unwrap())
-        .collect();
+    let statuses: Vec<_> = each.iter().map(|one| one["status"].as_str().unwrap()).collect();
     assert_eq!(statuses, ["Success", "Failed", "Success"]);
     assert_eq!(kinds(&each[0]["ids"]), ["eid", "iccid"]);
     let other = format!("/m2m/v2/accounts/0000123456-00002/requests/{request}/status");
@@ -94,23 +74,12 @@ async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
 async fn a_plan_changes_when_its_callback_is_due_and_not_on_failure() {
     let harness = Harness::start(quick()).await;
     let (plain, lost, failed) = ("A1000000000000", "FF00000F310001", "FF00000F320002");
-    assert_eq!(
-        plan_by(&harness, "meid", plain).await,
-        "Sandbox Initial Plan"
-    );
-    harness
-        .change(
-            PLAN,
-            &five_g_change_with_scenarios(&["", "lost", "lost_and_failed"]),
-        )
-        .await;
+    assert_eq!(plan_by(&harness, "meid", plain).await, "Sandbox Initial Plan");
+    harness.change(PLAN, &five_g_change_with_scenarios(&["", "lost", "lost_and_failed"])).await;
     harness.wait_for_callbacks().await;
     assert_eq!(plan_by(&harness, "MEID", plain).await, "NEWCODE");
     assert_eq!(plan_by(&harness, "meid", lost).await, "NEWCODE");
-    assert_eq!(
-        plan_by(&harness, "meid", failed).await,
-        "Sandbox Initial Plan"
-    );
+    assert_eq!(plan_by(&harness, "meid", failed).await, "Sandbox Initial Plan");
     harness.stop().await;
 
     let harness = Harness::start(Settings {
@@ -119,9 +88,7 @@ async fn a_plan_changes_when_its_callback_is_due_and_not_on_failure() {
         ..quick()
     })
     .await;
-    harness
-        .change(PLAN, &five_g_change_with_scenarios(&[""]))
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&[""])).await;
     assert_eq!(plan_by(&harness, "meid", plain).await, "Old");
     harness.stop().await;
 }
@@ -135,17 +102,9 @@ async fn a_device_already_on_the_plan_is_listed_before_and_after_the_change() {
         listed.to_string().contains("FF00000F330000")
     };
     assert!(on_plan().await);
-    harness
-        .change(
-            PLAN,
-            &five_g_change_with_scenarios(&["lost_already_on_plan"]),
-        )
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&["lost_already_on_plan"])).await;
     let ledger = harness.wait_for_callbacks().await;
-    assert_eq!(
-        ledger["changes"][0]["device_results"][0]["outcome"],
-        "failed"
-    );
+    assert_eq!(ledger["changes"][0]["device_results"][0]["outcome"], "failed");
     assert_eq!(plan_by(&harness, "meid", "FF00000F330000").await, "NEWCODE");
     assert!(on_plan().await);
     harness.stop().await;
@@ -154,9 +113,7 @@ async fn a_device_already_on_the_plan_is_listed_before_and_after_the_change() {
 #[tokio::test]
 async fn a_listed_device_has_all_documented_members_and_its_identifiers() {
     let harness = Harness::start(quick()).await;
-    harness
-        .change(PLAN, &five_g_change_with_scenarios(&["suspended"]))
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&["suspended"])).await;
     harness.wait_for_callbacks().await;
     let request = json!({ "accountName": ACCOUNT, "deviceId":
         { "id": "FF00000F210000", "kind": "meid" } });
@@ -195,9 +152,7 @@ async fn a_listed_device_has_all_documented_members_and_its_identifiers() {
 #[tokio::test]
 async fn an_unknown_device_is_not_found() {
     let harness = Harness::start(quick()).await;
-    harness
-        .change(PLAN, &five_g_change_with_scenarios(&[""]))
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&[""])).await;
     let unknown = json!({ "deviceId": { "kind": "meid", "id": "FF00000F110000" } });
     let elsewhere = json!({ "accountName": "0000123456-00002", "deviceId":
         { "kind": "meid", "id": "A1000000000000" } });
@@ -212,9 +167,7 @@ async fn an_unknown_device_is_not_found() {
 async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
     let harness = Harness::start(quick()).await;
     harness.change(ESIM, &esim_change(25)).await;
-    harness
-        .change(PLAN, &five_g_change_with_scenarios(&["", "fault_state"]))
-        .await;
+    harness.change(PLAN, &five_g_change_with_scenarios(&["", "fault_state"])).await;
     harness.wait_for_callbacks().await;
     let mut seen = BTreeSet::new();
     let mut pages = 0;
@@ -245,9 +198,7 @@ async fn an_accounts_devices_are_listed_by_plan_and_page_by_page() {
     let initial = json!({ "accountName": ACCOUNT, "servicePlan": "Sandbox Initial Plan" });
     let listed = harness.post(LIST, &initial, 200).await;
     assert_eq!(listed["devices"].as_array().unwrap().len(), 1);
-    let all = harness
-        .post(LIST, &json!({ "accountName": ACCOUNT }), 200)
-        .await;
+    let all = harness.post(LIST, &json!({ "accountName": ACCOUNT }), 200).await;
     assert_eq!(all["devices"].as_array().unwrap().len(), 27);
     harness.stop().await;
 }
@@ -259,14 +210,8 @@ async fn an_unsupported_list_request_is_rejected() {
         (json!({ "maxNumberOfDevices": 2001 }), "RequestUndefined"),
         (json!({ "maxNumberOfDevices": 0 }), "RequestUndefined"),
         (json!({ "groupName": "Default" }), "RequestUndefined"),
-        (
-            json!({ "deviceId": { "kind": "serial", "id": "1" } }),
-            "Device.Kind.Invalid",
-        ),
-        (
-            json!({ "deviceId": { "kind": "mdn", "id": "1" } }),
-            "Device.Identifier.Invalid",
-        ),
+        (json!({ "deviceId": { "kind": "serial", "id": "1" } }), "Device.Kind.Invalid"),
+        (json!({ "deviceId": { "kind": "mdn", "id": "1" } }), "Device.Identifier.Invalid"),
         (json!({ "accountName": "a b" }), "Account.NotDefined"),
     ] {
         let refused = harness.post(LIST, &request, 400).await;

@@ -36,22 +36,14 @@ fn kinds(ids: &Value) -> Vec<&str> {
 }
 
 fn members(value: &Value) -> Vec<&str> {
-    value
-        .as_object()
-        .unwrap()
-        .keys()
-        .map(|key| &**key)
-        .collect()
+    value.as_object().unwrap().keys().map(|key| &**key).collect()
 }
 
 #[tokio::test]
 async fn the_documented_esim_change_is_accepted_and_has_the_documented_callback() {
     let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    let (url, double_slash) = (
-        &receiver.url,
-        "/m2m/v1//devices/profile/actions/serviceplan",
-    );
+    let (url, double_slash) = (&receiver.url, "/m2m/v1//devices/profile/actions/serviceplan");
     harness.register("DeviceProfileService", url).await;
     let mut documented = esim_change(1);
     documented["devices"][0]["deviceIds"] = json!([
@@ -74,10 +66,7 @@ async fn the_documented_esim_change_is_accepted_and_has_the_documented_callback(
     assert_eq!(members(&callback), expected);
     assert_eq!(callback["requestId"], request_id);
     assert_eq!(callback["username"], "u");
-    assert_eq!(
-        kinds(&callback["deviceIds"]),
-        ["Eid", "Imei", "msisdn", "Iccid"]
-    );
+    assert_eq!(kinds(&callback["deviceIds"]), ["Eid", "Imei", "msisdn", "Iccid"]);
     assert_eq!(callback["status"], "SUCCESS");
     assert_eq!(callback["callbackCount"], 1);
     assert_eq!(callback["maxCallbackThreshold"], 4);
@@ -105,13 +94,7 @@ async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_bac
         let (_, callback) = receiver.next().await;
         assert_eq!(
             members(&callback),
-            [
-                "username",
-                "password",
-                "requestId",
-                "deviceIds",
-                "deviceResponse"
-            ]
+            ["username", "password", "requestId", "deviceIds", "deviceResponse"]
         );
         assert_eq!(callback["requestId"], answer["requestId"]);
         assert_eq!(kinds(&callback["deviceIds"]), ["MEID", "mdn"]);
@@ -140,10 +123,7 @@ async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
     harness.token = token;
     for (value, code) in [
         ("", "UnifiedWebService.REQUEST_FAILED.SessionToken.Format"),
-        (
-            "no guid",
-            "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid",
-        ),
+        ("no guid", "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid"),
         (
             "d1f08526-5443-4054-9a29-4456490ea9f8",
             "UnifiedWebService.INPUT_INVALID.SessionToken.Invalid",
@@ -154,11 +134,7 @@ async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
         assert_eq!(refused["errorCode"], code);
     }
     harness.session = session;
-    let refused = body(
-        harness.call(Method::GET, "/m2m/v1/nowhere", None).await,
-        400,
-    )
-    .await;
+    let refused = body(harness.call(Method::GET, "/m2m/v1/nowhere", None).await, 400).await;
     assert_eq!(refused["fault"]["code"], "900906");
     let refused = body(harness.call(Method::PUT, ESIM, Some(&request)).await, 400).await;
     assert_eq!(refused["fault"]["code"], "900906");
@@ -166,10 +142,7 @@ async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
     let token_url = format!("{}/ts/v1/oauth2/token", harness.base);
     let refused = body(harness.http.post(&token_url).send().await.unwrap(), 401).await;
     assert_eq!(refused["fault"]["code"], "900902");
-    let no_grant = harness
-        .http
-        .post(&token_url)
-        .basic_auth("key", Some("secret"));
+    let no_grant = harness.http.post(&token_url).basic_auth("key", Some("secret"));
     let refused = body(no_grant.send().await.unwrap(), 400).await;
     assert_eq!(refused["error"], "invalid_request");
 
@@ -201,11 +174,7 @@ async fn an_invalid_body_is_rejected_in_the_format_of_its_operation() {
     for (path, request, reason) in [
         (ESIM, only_iccid, "INPUT_INVALID.Device.Kind.Invalid"),
         (ESIM, with_imei, "INPUT_INVALID.Device.Kind.Invalid"),
-        (
-            ESIM,
-            esim_change(10_001),
-            "INPUT_INVALID.MaxRequestsExceeded",
-        ),
+        (ESIM, esim_change(10_001), "INPUT_INVALID.MaxRequestsExceeded"),
         (PLAN, no_plan, "INPUT_INVALID.RequestUndefined"),
         (PLAN, apostrophe, "INPUT_INVALID.Request.InvalidCharacter"),
         (PLAN, no_place, "INPUT_INVALID.RequestUndefined"),
@@ -235,9 +204,7 @@ async fn one_run(
 ) -> (String, Vec<ReceivedCallback>) {
     let harness = Harness::start(settings).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     let request_id = harness.change(ESIM, &esim_change(devices)).await;
     let mut seen = Vec::new();
     for _ in 0..sends {
@@ -261,11 +228,7 @@ async fn one_run(
 async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     let settings = Settings {
         seed: 7,
-        fault_rates: FaultRates {
-            failure: 0.3,
-            duplicate: 0.3,
-            ..FaultRates::default()
-        },
+        fault_rates: FaultRates { failure: 0.3, duplicate: 0.3, ..FaultRates::default() },
         callback_order: CallbackOrder::Shuffled,
         callback_concurrency: 1,
         ..quick()
@@ -280,9 +243,7 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     };
     let twice = |serial: &usize| outcome(*serial).copies != CallbackCopies::One;
     let duplicates = (0..40).filter(twice).count();
-    let failing = (0..40)
-        .filter(|serial| outcome(*serial).fault().is_some())
-        .count();
+    let failing = (0..40).filter(|serial| outcome(*serial).fault().is_some()).count();
     assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
 
     let (first_id, first) = one_run(settings.clone(), 40, 40 + duplicates).await;
@@ -303,11 +264,9 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
 async fn callbacks_of_an_account_without_a_listener_go_to_the_default_url() {
     let mut receiver = CallbackReceiver::start(&[], None).await;
     let template = format!("{}/callbacks/{{service}}", receiver.url);
-    let harness = Harness::start(Settings {
-        callback_url: Some(Url::parse(&template).unwrap()),
-        ..quick()
-    })
-    .await;
+    let harness =
+        Harness::start(Settings { callback_url: Some(Url::parse(&template).unwrap()), ..quick() })
+            .await;
     harness.change(ESIM, &esim_change(1)).await;
     let (path, callback) = receiver.next().await;
     assert_eq!(path, "/callbacks/DeviceProfileService");
@@ -316,9 +275,7 @@ async fn callbacks_of_an_account_without_a_listener_go_to_the_default_url() {
     let list = format!("/m2m/v1/callbacks/{ACCOUNT}");
     let none = harness.call(Method::GET, &list, None).await;
     assert_eq!(none.text().await.unwrap(), "");
-    harness
-        .register("DeviceProfileService", &format!("{}/own", receiver.url))
-        .await;
+    harness.register("DeviceProfileService", &format!("{}/own", receiver.url)).await;
     harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.0, "/own");
 
@@ -336,9 +293,7 @@ async fn callbacks_of_an_account_without_a_listener_go_to_the_default_url() {
 async fn a_rejected_callback_is_sent_four_times_in_all() {
     let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 5], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
     for count in 1..=4 {
         assert_eq!(receiver.next().await.1["callbackCount"], count);
@@ -353,16 +308,12 @@ async fn a_rejected_callback_is_sent_four_times_in_all() {
 
 #[tokio::test]
 async fn a_slow_listener_gets_a_second_copy_while_the_first_is_in_flight() {
-    let harness = Harness::start(Settings {
-        callback_timeout: Some(Duration::from_millis(50)),
-        ..quick()
-    })
-    .await;
+    let harness =
+        Harness::start(Settings { callback_timeout: Some(Duration::from_millis(50)), ..quick() })
+            .await;
     let release = Arc::new(Notify::new());
     let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.1["callbackCount"], 1);
     assert_eq!(receiver.next().await.1["callbackCount"], 2);
@@ -374,9 +325,7 @@ async fn a_slow_listener_gets_a_second_copy_while_the_first_is_in_flight() {
 async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() {
     let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(10_000)).await;
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10_000 {
@@ -389,10 +338,8 @@ async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() 
 
 #[test]
 fn each_operation_has_its_own_callback_service() {
-    let services: Vec<_> = OPERATIONS
-        .iter()
-        .map(|operation| (operation.name, operation.callback_service))
-        .collect();
+    let services: Vec<_> =
+        OPERATIONS.iter().map(|operation| (operation.name, operation.callback_service)).collect();
     assert_eq!(
         services,
         [

@@ -13,25 +13,16 @@ use super::harness::{
 use crate::{FaultRates, Settings};
 
 fn with(rates: FaultRates) -> Settings {
-    Settings {
-        fault_rates: rates,
-        ..quick()
-    }
+    Settings { fault_rates: rates, ..quick() }
 }
 
 /// Sends changes of one device each, two at a time, in the order of the serials. Returns the outcome
 /// of each serial.
 async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, String> {
-    let harness = Harness::start(Settings {
-        seed: 11,
-        late_delay: Duration::ZERO,
-        ..with(rates)
-    })
-    .await;
+    let harness =
+        Harness::start(Settings { seed: 11, late_delay: Duration::ZERO, ..with(rates) }).await;
     let receiver = CallbackReceiver::start(&[], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     let mut answers = BTreeMap::new();
     for pair in serials.chunks(2) {
         let request = pair.iter().map(|serial| {
@@ -57,10 +48,7 @@ async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, 
         let tries = result["tries"].as_array().unwrap();
         let counts = tries.len();
         let message = tries.first().map(|one| one["message"].clone());
-        let of = format!(
-            "{} {} {counts} {message:?}",
-            change["answer"], result["outcome"]
-        );
+        let of = format!("{} {} {counts} {message:?}", change["answer"], result["outcome"]);
         answers.entry(serial).or_default().push_str(&of);
     }
     harness.stop().await;
@@ -97,11 +85,7 @@ async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
 
 #[tokio::test]
 async fn a_rate_of_one_applies_to_every_device() {
-    let harness = Harness::start(with(FaultRates {
-        lost: 1.0,
-        ..FaultRates::default()
-    }))
-    .await;
+    let harness = Harness::start(with(FaultRates { lost: 1.0, ..FaultRates::default() })).await;
     harness.change(ESIM, &esim_change(20)).await;
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
@@ -118,50 +102,35 @@ async fn rates_do_not_apply_to_scenarios() {
     }))
     .await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     // One scenario concerns the request, the other one a device.
-    harness
-        .change(
-            ESIM,
-            &esim_change_with_scenarios(&["reversed", "response_array"]),
-        )
-        .await;
+    harness.change(ESIM, &esim_change_with_scenarios(&["reversed", "response_array"])).await;
     for _ in 0..2 {
         assert_eq!(receiver.next().await.1["status"], "SUCCESS");
     }
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 0);
-    let plain = harness
-        .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
-        .await;
+    let plain =
+        harness.try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""]))).await;
     assert!(plain.is_err());
     harness.stop().await;
 }
 
 #[tokio::test]
 async fn a_repeated_request_draws_a_new_fault() {
-    let harness = Harness::start(with(FaultRates {
-        drop_request: 0.5,
-        ..FaultRates::default()
-    }))
-    .await;
+    let harness =
+        Harness::start(with(FaultRates { drop_request: 0.5, ..FaultRates::default() })).await;
     let mut responses = Vec::new();
     for _ in 0..40 {
-        let answer = harness
-            .try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""])))
-            .await;
+        let answer =
+            harness.try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""]))).await;
         responses.push(answer.is_ok());
     }
     let executed = responses.iter().filter(|ok| **ok).count();
     assert!((8..33).contains(&executed), "{responses:?}");
     let ledger = harness.ledger().await;
     assert_eq!(ledger["changes_accepted"], executed);
-    assert_eq!(
-        ledger["not_executed"].as_array().map(Vec::len),
-        Some(40 - executed)
-    );
+    assert_eq!(ledger["not_executed"].as_array().map(Vec::len), Some(40 - executed));
     assert_ne!(ledger["not_executed"][0]["first_device"], Value::Null);
     harness.stop().await;
 }

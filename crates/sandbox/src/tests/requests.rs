@@ -26,26 +26,17 @@ async fn response(harness: &Harness, path: &str, request: &Value) -> (StatusCode
 #[tokio::test]
 async fn a_slow_response_is_late_although_the_change_is_executed_at_once() {
     let slow_response_delay = Duration::from_millis(1500);
-    let harness = Harness::start(Settings {
-        slow_response_delay,
-        ..quick()
-    })
-    .await;
+    let harness = Harness::start(Settings { slow_response_delay, ..quick() }).await;
     let request = esim_change_with_scenarios(&["", "slow_answer"]);
     let began = tokio::time::Instant::now();
     let look = async {
-        let ledger = harness
-            .wait_for_ledger(|ledger| ledger["changes_accepted"] == 1)
-            .await;
+        let ledger = harness.wait_for_ledger(|ledger| ledger["changes_accepted"] == 1).await;
         (ledger["changes"][0]["answer"].clone(), began.elapsed())
     };
     let (request_id, (answer, seen)) = tokio::join!(harness.change(ESIM, &request), look);
     assert!(seen < slow_response_delay && began.elapsed() >= slow_response_delay);
     assert_eq!(answer, "slow");
-    assert_eq!(
-        harness.ledger().await["changes"][0]["request_id"],
-        request_id
-    );
+    assert_eq!(harness.ledger().await["changes"][0]["request_id"], request_id);
     harness.stop().await;
 }
 
@@ -62,16 +53,10 @@ async fn nothing_is_executed_if_the_connection_is_dropped_before() {
         }
     }
     let ledger = harness.ledger().await;
-    assert_eq!(
-        (&ledger["changes"], &ledger["refused"]["dropped"]),
-        (&json!([]), &json!(4))
-    );
+    assert_eq!((&ledger["changes"], &ledger["refused"]["dropped"]), (&json!([]), &json!(4)));
     assert_eq!(ledger["changes_not_executed"], 4);
     let first = &ledger["not_executed"][0];
-    assert_eq!(
-        (&first["reason"], &first["devices"]),
-        (&json!("dropped"), &json!(2))
-    );
+    assert_eq!((&first["reason"], &first["devices"]), (&json!("dropped"), &json!(2)));
     harness.stop().await;
 }
 
@@ -79,9 +64,7 @@ async fn nothing_is_executed_if_the_connection_is_dropped_before() {
 async fn callbacks_follow_if_the_connection_is_dropped_after_the_execution() {
     let harness = Harness::start(quick()).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     for (count, scenario) in [(1, "dropped_after"), (2, "dropped_within")] {
         let request = esim_change_with_scenarios(&[scenario]);
         let answer = harness.try_call(Method::POST, ESIM, Some(&request)).await;
@@ -106,31 +89,17 @@ async fn callbacks_follow_if_the_connection_is_dropped_after_the_execution() {
 #[tokio::test]
 async fn a_server_error_does_not_say_whether_the_change_was_executed() {
     let harness = Harness::start(quick()).await;
-    let executed = response(
-        &harness,
-        ESIM,
-        &esim_change_with_scenarios(&["error_executed"]),
-    )
-    .await;
+    let executed = response(&harness, ESIM, &esim_change_with_scenarios(&["error_executed"])).await;
     assert_eq!(accepted(&harness).await, 1);
-    let not_executed = response(
-        &harness,
-        ESIM,
-        &esim_change_with_scenarios(&["error_not_executed"]),
-    )
-    .await;
+    let not_executed =
+        response(&harness, ESIM, &esim_change_with_scenarios(&["error_not_executed"])).await;
     assert_eq!(accepted(&harness).await, 1);
     assert_eq!(executed, not_executed);
     assert_eq!(executed.0, StatusCode::INTERNAL_SERVER_ERROR);
     let reason = "UnifiedWebService.REQUEST_FAILED.UnexpectedError";
     assert_eq!(harness.ledger().await["refused"][reason], 1);
 
-    let html = response(
-        &harness,
-        PLAN,
-        &five_g_change_with_scenarios(&["html_executed"]),
-    )
-    .await;
+    let html = response(&harness, PLAN, &five_g_change_with_scenarios(&["html_executed"])).await;
     assert!(html.0 == 502 && html.1.starts_with("<html>"), "{html:?}");
     assert_eq!(accepted(&harness).await, 2);
     harness.stop().await;
@@ -164,9 +133,7 @@ async fn a_rejected_token_is_rejected_again_until_there_is_another() {
         }
         // Other requests can still use the token.
         assert_eq!(harness.ledger().await["changes_accepted"], before);
-        harness
-            .change(PLAN, &five_g_change_with_scenarios(&[""]))
-            .await;
+        harness.change(PLAN, &five_g_change_with_scenarios(&[""])).await;
         let old = std::mem::take(&mut harness.token);
         harness.token = text(&harness.token_request().await, "access_token");
         assert_ne!(harness.token, old);
@@ -179,16 +146,8 @@ async fn a_rejected_token_is_rejected_again_until_there_is_another() {
 async fn a_rejected_session_is_rejected_again_until_there_is_another() {
     let mut harness = Harness::start(quick()).await;
     for (scenario, status, has) in [
-        (
-            "session_expired",
-            400,
-            "REQUEST_FAILED.SessionToken.Expired",
-        ),
-        (
-            "session_replaced",
-            400,
-            "INPUT_INVALID.SessionToken.Invalid",
-        ),
+        ("session_expired", 400, "REQUEST_FAILED.SessionToken.Expired"),
+        ("session_replaced", 400, "INPUT_INVALID.SessionToken.Invalid"),
         ("session_bare", 401, ""),
     ] {
         let request = esim_change_with_scenarios(&[scenario]);
@@ -219,10 +178,7 @@ async fn a_throttled_request_is_executed_when_it_is_retried() {
         let refused = harness.call(Method::POST, ESIM, Some(&request)).await;
         assert_eq!(refused.status(), status);
         let header = refused.headers().get("retry-after").cloned();
-        assert_eq!(
-            header.map(|header| header == "1"),
-            retry_after.then_some(true)
-        );
+        assert_eq!(header.map(|header| header == "1"), retry_after.then_some(true));
         assert!(refused.text().await.unwrap().contains(has));
         assert_eq!(accepted(&harness).await, before);
         harness.change(ESIM, &request).await;
@@ -260,27 +216,17 @@ async fn rejections_apply_before_response_scenarios() {
 async fn a_platform_rule_is_rejected_in_the_error_format_of_the_endpoint() {
     let harness = Harness::start(quick()).await;
     for (scenario, code) in [
-        (
-            "refused_fifth_change",
-            "REQUEST_FAILED.PlanChangeLimitExceeded",
-        ),
+        ("refused_fifth_change", "REQUEST_FAILED.PlanChangeLimitExceeded"),
         ("refused_device_not_found", "REQUEST_FAILED.DeviceNotFound"),
     ] {
-        let esim = harness
-            .post(ESIM, &esim_change_with_scenarios(&[scenario]), 400)
-            .await;
+        let esim = harness.post(ESIM, &esim_change_with_scenarios(&[scenario]), 400).await;
         assert_eq!(esim["errorCode"], "400");
         assert!(text(&esim, "errorMessage").contains(code));
-        let five_g = harness
-            .post(PLAN, &five_g_change_with_scenarios(&[scenario]), 400)
-            .await;
+        let five_g = harness.post(PLAN, &five_g_change_with_scenarios(&[scenario]), 400).await;
         assert_eq!(five_g["errorCode"], format!("UnifiedWebService.{code}"));
     }
     let ledger = harness.ledger().await;
-    assert_eq!(
-        (&ledger["changes"], &ledger["changes_not_executed"]),
-        (&json!([]), &json!(4))
-    );
+    assert_eq!((&ledger["changes"], &ledger["changes_not_executed"]), (&json!([]), &json!(4)));
     harness.stop().await;
 }
 
@@ -294,22 +240,12 @@ async fn the_ledger_counts_how_often_a_device_and_a_request_were_executed() {
         harness.change(ESIM, one).await;
     }
     harness.change(PLAN, &documented_five_g_change()).await;
-    let ledger = body(
-        harness.call(Method::GET, "/sandbox/ledger", None).await,
-        200,
-    )
-    .await;
+    let ledger = body(harness.call(Method::GET, "/sandbox/ledger", None).await, 200).await;
     let changes = ledger["changes"].as_array().unwrap();
-    let of_requests: Vec<_> = changes
-        .iter()
-        .map(|one| one["executed_count"].as_u64())
-        .collect();
+    let of_requests: Vec<_> = changes.iter().map(|one| one["executed_count"].as_u64()).collect();
     assert_eq!(of_requests, [Some(2), Some(2), Some(1), Some(1)]);
     let results = changes[1]["device_results"].as_array().unwrap();
-    let of_devices: Vec<_> = results
-        .iter()
-        .map(|one| one["executed_count"].as_u64())
-        .collect();
+    let of_devices: Vec<_> = results.iter().map(|one| one["executed_count"].as_u64()).collect();
     assert_eq!(of_devices, [Some(2), Some(3)]);
     harness.stop().await;
 }

@@ -13,29 +13,19 @@ use crate::settings::ResendTiming;
 use crate::{ResendPolicy, Settings};
 
 fn with(resend: ResendPolicy) -> Settings {
-    Settings {
-        resend,
-        resend_delay: None,
-        ..quick()
-    }
+    Settings { resend, resend_delay: None, ..quick() }
 }
 
 /// A policy with a shorter delay between its attempts.
 fn with_delay(resend: ResendPolicy, milliseconds: u64) -> Settings {
-    Settings {
-        resend,
-        resend_delay: Some(Duration::from_millis(milliseconds)),
-        ..quick()
-    }
+    Settings { resend, resend_delay: Some(Duration::from_millis(milliseconds)), ..quick() }
 }
 
 /// Returns the counts that a listener receives that rejects everything, and the ledger's attempts.
 async fn rejected(settings: Settings) -> (Vec<u64>, Value) {
     let harness = Harness::start(settings).await;
     let mut receiver = CallbackReceiver::start(&[StatusCode::SERVICE_UNAVAILABLE; 9], None).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["gave_up"], 1);
@@ -59,11 +49,8 @@ fn the_policies_are_the_measured_and_the_documented_one() {
     };
     assert_eq!(measured, expected);
     let documented = with(ResendPolicy::Documented).resend_timing();
-    let expected = ResendTiming {
-        max_attempts: 4,
-        resend_delay: seconds(300),
-        callback_timeout: None,
-    };
+    let expected =
+        ResendTiming { max_attempts: 4, resend_delay: seconds(300), callback_timeout: None };
     assert_eq!(documented, expected);
     let own = Settings {
         resend_delay: Some(seconds(7)),
@@ -71,10 +58,7 @@ fn the_policies_are_the_measured_and_the_documented_one() {
         ..with(ResendPolicy::Measured)
     };
     assert_eq!(
-        (
-            own.resend_timing().resend_delay,
-            own.resend_timing().callback_timeout
-        ),
+        (own.resend_timing().resend_delay, own.resend_timing().callback_timeout),
         (seconds(7), Some(seconds(8)))
     );
 }
@@ -103,16 +87,12 @@ async fn measured_policy_sends_one_copy_while_the_first_attempt_is_in_flight() {
     let release = Arc::new(Notify::new());
     let refusals = [StatusCode::SERVICE_UNAVAILABLE; 9];
     let mut receiver = CallbackReceiver::start(&refusals, Some(Arc::clone(&release))).await;
-    harness
-        .register("DeviceProfileService", &receiver.url)
-        .await;
+    harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
     assert_eq!(receiver.next().await.1["callbackCount"], 1);
     assert_eq!(receiver.next().await.1["callbackCount"], 2);
     let tries = |ledger: &Value| ledger["changes"][0]["device_results"][0]["tries"].clone();
-    let ledger = harness
-        .wait_for_ledger(|ledger| tries(ledger)[1]["answer"] == 503)
-        .await;
+    let ledger = harness.wait_for_ledger(|ledger| tries(ledger)[1]["answer"] == 503).await;
     assert_eq!(tries(&ledger)[0]["answer"], Value::Null);
     release.notify_one();
     let ledger = harness.wait_for_callbacks().await;

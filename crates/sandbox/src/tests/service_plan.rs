@@ -44,13 +44,7 @@ async fn each_device_has_a_callback_and_the_device_list_shows_its_plan() {
     for _ in 0..2 {
         let (_, callback) = receiver.next().await;
         assert_eq!(callback["requestId"], response["requestId"]);
-        let expected = [
-            "username",
-            "password",
-            "requestId",
-            "deviceIds",
-            "deviceResponse",
-        ];
+        let expected = ["username", "password", "requestId", "deviceIds", "deviceResponse"];
         assert_eq!(members(&callback), expected);
         let date = &callback["deviceResponse"]["changeServicePlanResponse"]["effectiveDate"];
         assert!(date.as_str().unwrap().ends_with(" 12:00:00 AM"));
@@ -67,9 +61,7 @@ async fn each_device_has_a_callback_and_the_device_list_shows_its_plan() {
         json!({ "kind": "imei", "id": "990013907835573" }),
     ] {
         let request = json!({ "accountName": ACCOUNT, "deviceId": id });
-        let listed = harness
-            .post("/m2m/v1/devices/actions/list", &request, 200)
-            .await;
+        let listed = harness.post("/m2m/v1/devices/actions/list", &request, 200).await;
         let carrier = &listed["devices"][0]["carrierInformations"][0];
         assert_eq!(carrier["servicePlan"], "NEWCODE");
     }
@@ -118,10 +110,7 @@ async fn an_invalid_request_is_rejected_with_a_dotted_code() {
         (change("devices", json!([])), "RequestUndefined"),
         (change("devices", json!([{}])), "RequestUndefined"),
         (change("groupName", json!("Default")), "RequestUndefined"),
-        (
-            change("currentServicePlan", json!("OLD")),
-            "RequestUndefined",
-        ),
+        (change("currentServicePlan", json!("OLD")), "RequestUndefined"),
         (change("customFields", json!([])), "RequestUndefined"),
         (change("accountName", json!("a b")), "Account.NotDefined"),
         (change("devices", wrong_kind), "Device.Kind.Invalid"),
@@ -140,9 +129,7 @@ async fn the_account_is_optional_if_the_user_has_only_one() {
     let harness = Harness::start(quick()).await;
     let mut request = change_of("mdn", &[""]);
     request["accountName"].take();
-    harness
-        .register("CarrierService", "http://127.0.0.1:9")
-        .await;
+    harness.register("CarrierService", "http://127.0.0.1:9").await;
     put(&harness, &request, 200).await;
     assert_eq!(harness.ledger().await["changes"][0]["account"], ACCOUNT);
     let listener = json!({ "name": "CarrierService", "url": "http://127.0.0.1:9" });
@@ -190,9 +177,7 @@ async fn a_device_already_on_the_plan_is_listed_by_its_iccid_before_the_change()
     let iccid = identifier("lost_already_on_plan", "iccid", 0);
     for _ in 0..2 {
         let list = json!({ "accountName": ACCOUNT, "servicePlan": "NEWCODE" });
-        let listed = harness
-            .post("/m2m/v1/devices/actions/list", &list, 200)
-            .await;
+        let listed = harness.post("/m2m/v1/devices/actions/list", &list, 200).await;
         assert!(listed.to_string().contains(&iccid));
         put(&harness, &request, 200).await;
         harness.wait_for_callbacks().await;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, params};
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     codes::state_code,
     devices,
@@ -54,12 +54,7 @@ pub(crate) fn attribute(
     };
     let reports = load_reports(batch.connection, row.id)?;
     let candidates = find_candidates(batch, &row, &reports, listed)?;
-    let Some(Candidate {
-        change,
-        rules,
-        coverage,
-    }) = select_candidate(&candidates)
-    else {
+    let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
         return Ok(Ok(Attribution::Unproven));
     };
     if rules.identifying_kinds == IdentifyingKinds::All
@@ -78,14 +73,8 @@ pub(crate) fn attribute(
     let change = Box::new(change.clone());
     let last_result = row.last_result;
     Ok(Ok(match coverage {
-        Coverage::Whole => Attribution::Whole {
-            change,
-            last_result,
-        },
-        Coverage::Part | Coverage::Other => Attribution::Part {
-            change,
-            last_result,
-        },
+        Coverage::Whole => Attribution::Whole { change, last_result },
+        Coverage::Part | Coverage::Other => Attribution::Part { change, last_result },
     }))
 }
 
@@ -148,11 +137,7 @@ fn find_candidates(
             && Invariant::ClosedCandidates.is_disabled();
         if !is_ignored {
             let rules = operations::evidence(change.change_type);
-            candidates.push(Candidate {
-                change,
-                rules,
-                coverage,
-            });
+            candidates.push(Candidate { change, rules, coverage });
         }
     }
     Ok(candidates)
@@ -213,9 +198,8 @@ fn has_rival_of_other_kinds(
     )?;
     for id in others {
         let change = batch.load(id)?.change.clone();
-        let is_candidate = candidates
-            .iter()
-            .any(|candidate| candidate.change.change_id == change.change_id);
+        let is_candidate =
+            candidates.iter().any(|candidate| candidate.change.change_id == change.change_id);
         if is_candidate
             || operations::evidence(change.change_type).identifying_kinds != IdentifyingKinds::All
             || !can_be_made_by(connection, row, id, &change)?

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use rusqlite::{Connection, params};
 
-use super::{
+use crate::journal::sqlite::tables::{
     codes::state_code,
     encoding::{StoredResult, from_json, json, uint},
     sql,
@@ -165,8 +165,7 @@ impl<'c> WriteBatch<'c> {
         if let Some(loaded) = self.changes.get(&id) {
             let requests = loaded.change.request_ids.iter().cloned();
             self.touched.extend(requests.map(WatchTarget::Request));
-            self.touched
-                .insert(WatchTarget::Change(loaded.change.change_id));
+            self.touched.insert(WatchTarget::Change(loaded.change.change_id));
         }
     }
 

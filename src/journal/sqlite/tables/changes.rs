@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params_from_iter, types::Value};
 
-use super::{
+use crate::journal::sqlite::tables::{
     codes::state_code,
     devices,
     encoding::{from_json, int, uint},
@@ -50,14 +50,12 @@ pub(crate) fn find_change(
     let text = |text: &str| Value::from(text.to_owned());
     let (condition, params) = match selector {
         ChangeSelector::Id(id) => ("change_id = ?", vec![id.as_bytes().to_vec().into()]),
-        ChangeSelector::Request(id) => (
-            "id = (SELECT change FROM request WHERE request_id = ?)",
-            vec![text(id.as_str())],
-        ),
-        ChangeSelector::Key(account, key) => (
-            "account = ? AND key = ?",
-            vec![text(account.as_str()), text(key.as_str())],
-        ),
+        ChangeSelector::Request(id) => {
+            ("id = (SELECT change FROM request WHERE request_id = ?)", vec![text(id.as_str())])
+        }
+        ChangeSelector::Key(account, key) => {
+            ("account = ? AND key = ?", vec![text(account.as_str()), text(key.as_str())])
+        }
     };
     let sql = format!("SELECT snapshot FROM change WHERE trimmed = 0 AND {condition}");
     sql::find(connection, &sql, params_from_iter(params), |row| {
@@ -89,10 +87,7 @@ pub(crate) fn changes(
         }
         if let Some(key) = &device {
             let sent = devices::find_by_key(connection, id, key)?;
-            if !sent
-                .iter()
-                .any(|(_, id)| MatchKey::from_id(id).is_same(key))
-            {
+            if !sent.iter().any(|(_, id)| MatchKey::from_id(id).is_same(key)) {
                 continue;
             }
         }
@@ -160,10 +155,7 @@ pub(crate) fn count_by_state(connection: &Connection) -> rusqlite::Result<StateC
     let mut statement =
         connection.prepare("SELECT count(*) FROM change WHERE trimmed = 0 AND state = ?")?;
     for state in ChangeState::ALL {
-        counts.add(
-            state,
-            statement.query_row([state_code(state)], |row| row.get(0))?,
-        );
+        counts.add(state, statement.query_row([state_code(state)], |row| row.get(0))?);
     }
     Ok(counts)
 }

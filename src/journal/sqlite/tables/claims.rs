@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     changes,
     codes::state_code,
@@ -38,10 +38,7 @@ pub(crate) fn check_claim(
     if let Some((change, fingerprint)) = &existing {
         let has_same_content = fingerprint == intent.fingerprint.as_slice();
         if !has_same_content || change.state != ChangeState::NotSent {
-            return Ok(ClaimCheck::KeyInUse {
-                change: change.clone(),
-                has_same_content,
-            });
+            return Ok(ClaimCheck::KeyInUse { change: change.clone(), has_same_content });
         }
     }
     Ok(match find_busy_device(batch, intent)? {
@@ -62,14 +59,8 @@ pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> ApplyResult<
             without_key.change.key = None;
             return claim(batch, &without_key);
         }
-        ClaimCheck::KeyInUse {
-            change,
-            has_same_content,
-        } => {
-            return Ok(Ok(Claim::KeyInUse {
-                change,
-                has_same_content,
-            }));
+        ClaimCheck::KeyInUse { change, has_same_content } => {
+            return Ok(Ok(Claim::KeyInUse { change, has_same_content }));
         }
         ClaimCheck::Busy(busy) => return Ok(Ok(Claim::Busy(busy))),
     }

@@ -1,11 +1,11 @@
 //! Enums as numbers. Numbers are never reused.
 
-use super::encoding::uint;
 use crate::domain::{
     device_states::DeviceRef,
     result::{Match, Outcome, ResultPrecedence, ResultSource},
     state::ChangeState,
 };
+use crate::journal::sqlite::tables::encoding::uint;
 
 pub(super) fn state_code(state: ChangeState) -> i64 {
     match state {
@@ -38,11 +38,7 @@ pub(super) fn precedence_from_code(code: i64) -> ResultPrecedence {
             1 => ResultSource::Operator,
             _ => ResultSource::Callback,
         },
-        outcome: if code % 2 == 1 {
-            Outcome::Succeeded
-        } else {
-            Outcome::Failed
-        },
+        outcome: if code % 2 == 1 { Outcome::Succeeded } else { Outcome::Failed },
     }
 }
 
@@ -73,9 +69,5 @@ pub(super) fn device_ref_code(device: DeviceRef) -> i64 {
 }
 
 pub(super) fn device_ref_from_code(code: i64) -> DeviceRef {
-    if code < 0 {
-        DeviceRef::UnmatchedResult(-1 - code)
-    } else {
-        DeviceRef::Device(uint(code))
-    }
+    if code < 0 { DeviceRef::UnmatchedResult(-1 - code) } else { DeviceRef::Device(uint(code)) }
 }

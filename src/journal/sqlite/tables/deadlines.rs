@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{codes::state_code, sql};
+use crate::journal::sqlite::tables::{codes::state_code, sql};
 use crate::{
     domain::{clock::Timestamp, newtypes::ChangeId, state::ChangeState},
     journal::changes::DueChanges,
@@ -33,10 +33,7 @@ pub(crate) fn due_changes(
         .prepare_cached(&next)?
         .query_row([state, before.as_micros()], |row| row.get(0))?;
     Ok(DueChanges {
-        due: list(
-            &format!("< ? AND trimmed = 0 ORDER BY {since} LIMIT 100"),
-            before,
-        )?,
+        due: list(&format!("< ? AND trimmed = 0 ORDER BY {since} LIMIT 100"), before)?,
         next: next.map(Timestamp::from_micros),
         ahead_of_clock: list("> ? AND trimmed = 0 LIMIT 1000", now)?,
     })

@@ -2,14 +2,14 @@
 
 use rusqlite::{Connection, params};
 
-use super::{
-    codes::{device_ref_code, device_ref_from_code, precedence_code, precedence_from_code},
-    encoding::uint,
-    sql,
-};
 use crate::domain::{
     device_states::{DeviceRef, DeviceState, DeviceStateStore},
     matching::MatchKey,
+};
+use crate::journal::sqlite::tables::{
+    codes::{device_ref_code, device_ref_from_code, precedence_code, precedence_from_code},
+    encoding::uint,
+    sql,
 };
 
 pub(super) struct DeviceStateTable<'c> {

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, params, types::Value};
 
-use super::{
+use crate::journal::sqlite::tables::{
     codes::{match_from_code, precedence_from_code},
     encoding::{StoredResult, from_json, json, uint},
     sql,
@@ -32,10 +32,7 @@ pub(super) fn has_identifier(device: &SentDevice, key: &MatchKey) -> bool {
 
 /// Returns the keys of reported identifiers that identify a device.
 pub(super) fn identifying_keys(ids: &[ReportedId], kinds: IdentifyingKinds) -> Vec<MatchKey> {
-    ids.iter()
-        .filter_map(MatchKey::from_reported)
-        .filter(|key| key.is_identifying(kinds))
-        .collect()
+    ids.iter().filter_map(MatchKey::from_reported).filter(|key| key.is_identifying(kinds)).collect()
 }
 
 /// Returns the devices of a change that were sent with an identifier that has this index key.
@@ -56,9 +53,7 @@ pub(super) fn find_by_key(
         let ids = device.ids.into_iter();
         ids.map(move |id| (index, id))
     });
-    Ok(ids
-        .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
-        .collect())
+    Ok(ids.filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key()).collect())
 }
 
 pub(super) fn insert(
@@ -152,10 +147,7 @@ pub(crate) fn devices(
         && let Some(row) = rows.next()?
     {
         let device = decode_device(row, id)?;
-        if key
-            .as_ref()
-            .is_none_or(|key| has_identifier(&device.sent, key))
-        {
+        if key.as_ref().is_none_or(|key| has_identifier(&device.sent, key)) {
             devices.push(device);
         }
     }

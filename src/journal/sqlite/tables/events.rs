@@ -3,7 +3,7 @@
 use aws_lc_rs::digest;
 use rusqlite::{Connection, Row, params, types::ValueRef};
 
-use super::{
+use crate::journal::sqlite::tables::{
     changes::find_change,
     codes::match_from_code,
     encoding::{StoredResult, from_json, int, uint},
@@ -44,11 +44,7 @@ pub(crate) fn events(
     };
     let is_end = events.len() <= limit;
     set_resolved_devices(connection, &mut events)?;
-    Ok(EventPage {
-        events: events.into_iter().take(limit).collect(),
-        is_end,
-        change,
-    })
+    Ok(EventPage { events: events.into_iter().take(limit).collect(), is_end, change })
 }
 
 pub(crate) fn event_at(
@@ -57,14 +53,10 @@ pub(crate) fn event_at(
     cursor: Cursor,
 ) -> rusqlite::Result<Option<Event>> {
     let before = match cursor {
-        Cursor { position, index: 0 } => Cursor {
-            position: position.saturating_sub(1),
-            index: u32::MAX,
-        },
-        Cursor { position, index } => Cursor {
-            position,
-            index: index - 1,
-        },
+        Cursor { position, index: 0 } => {
+            Cursor { position: position.saturating_sub(1), index: u32::MAX }
+        }
+        Cursor { position, index } => Cursor { position, index: index - 1 },
     };
     let page = events(connection, target, before, 1)?;
     Ok(page.events.into_iter().find(|event| event.cursor == cursor))
@@ -88,12 +80,7 @@ fn change_events(
     sql::list(
         connection,
         &sql,
-        params![
-            id.as_bytes().as_slice(),
-            int(after.position),
-            after.index,
-            int(limit as u64)
-        ],
+        params![id.as_bytes().as_slice(), int(after.position), after.index, int(limit as u64)],
         |row| decode_event(row, Some(id)),
     )
 }
@@ -160,10 +147,7 @@ fn request_events(
 }
 
 fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
-    let cursor = Cursor {
-        position: uint(row.get(0)?),
-        index: uint(row.get(1)?),
-    };
+    let cursor = Cursor { position: uint(row.get(0)?), index: uint(row.get(1)?) };
     if let ValueRef::Text(snapshot) = row.get_ref(2)? {
         let change = from_json(std::str::from_utf8(snapshot)?)?;
         return Ok(Event {

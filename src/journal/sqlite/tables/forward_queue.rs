@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::WriteBatch,
     encoding::{int, service, uint},
     sql,
@@ -28,17 +28,10 @@ pub(super) fn queue_forward(
         batch.connection,
         "INSERT INTO forward_queue (position, queue_time, due_time, service)
          VALUES (?1, ?2, ?2, ?3)",
-        params![
-            position,
-            options.now.as_micros(),
-            service.map(CallbackService::as_str)
-        ],
+        params![position, options.now.as_micros(), service.map(CallbackService::as_str)],
     )?;
     batch.forward_queue.waiting += 1;
-    let excess = batch
-        .forward_queue
-        .waiting
-        .saturating_sub(options.max_queued);
+    let excess = batch.forward_queue.waiting.saturating_sub(options.max_queued);
     if excess > 0 {
         let displaced = sql::execute(
             batch.connection,
@@ -135,10 +128,7 @@ pub(crate) fn load_due(
     });
     let next: Vec<Option<i64>> = next.collect::<rusqlite::Result<_>>()?;
     let next = next.into_iter().flatten().min();
-    Ok(DueForwards {
-        due,
-        next_due: next.map(Timestamp::from_micros),
-    })
+    Ok(DueForwards { due, next_due: next.map(Timestamp::from_micros) })
 }
 
 /// Returns due callbacks of one kind, in the order of their due time.
@@ -167,7 +157,5 @@ fn load_due_attempts(
 }
 
 pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| {
-        Ok(uint(row.get(0)?))
-    })
+    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| Ok(uint(row.get(0)?)))
 }

@@ -3,7 +3,7 @@
 use aws_lc_rs::rand;
 use rusqlite::{Connection, params, types::FromSql};
 
-use super::sql;
+use crate::journal::sqlite::tables::sql;
 
 /// The epoch, 8 bytes.
 pub(crate) const EPOCH: &str = "epoch";
@@ -15,12 +15,7 @@ pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
 const KV_PREFIX: &str = "kv.";
 
 pub(crate) fn load<T: FromSql>(connection: &Connection, name: &str) -> rusqlite::Result<Option<T>> {
-    sql::find(
-        connection,
-        "SELECT value FROM meta WHERE name = ?",
-        [name],
-        |row| row.get(0),
-    )
+    sql::find(connection, "SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
 }
 
 pub(crate) fn store(connection: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<()> {
@@ -61,9 +56,5 @@ pub(crate) fn load_kv(connection: &Connection, name: &str) -> rusqlite::Result<V
 /// Stores a key-value pair, or deletes it if the value is empty.
 pub(crate) fn store_kv(connection: &Connection, name: &str, value: &[u8]) -> rusqlite::Result<()> {
     let name = format!("{KV_PREFIX}{name}");
-    if value.is_empty() {
-        delete(connection, &name)
-    } else {
-        store(connection, &name, value)
-    }
+    if value.is_empty() { delete(connection, &name) } else { store(connection, &name, value) }
 }

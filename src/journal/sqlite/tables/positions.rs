@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{
+use crate::journal::sqlite::tables::{
     encoding::{from_json, int, uint},
     meta, sql,
 };
@@ -20,10 +20,7 @@ pub(crate) fn coverage(connection: &Connection) -> rusqlite::Result<Coverage> {
         |row| row.get(0),
     )?;
     let trimmed = meta::load(connection, meta::TRIMMED_POSITION)?;
-    Ok(Coverage {
-        last: last.map_or(0, uint),
-        trimmed: trimmed.map_or(0, u64::from_be_bytes),
-    })
+    Ok(Coverage { last: last.map_or(0, uint), trimmed: trimmed.map_or(0, u64::from_be_bytes) })
 }
 
 /// Makes new entries start after a position.
@@ -56,27 +53,4 @@ pub(super) fn last_dispatch_position(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::sqlite::tables::schema;
-
-    fn append(connection: &Connection) -> i64 {
-        let mut insert = connection
-            .prepare("INSERT INTO log_entry (time) VALUES (0)")
-            .unwrap();
-        insert.insert([]).unwrap()
-    }
-
-    #[test]
-    fn the_last_position_survives_its_entry_and_is_never_reused() {
-        let mut connection = Connection::open_in_memory().unwrap();
-        schema::initialize(&mut connection).unwrap();
-        assert_eq!(coverage(&connection).unwrap().last, 0);
-        assert_eq!([append(&connection), append(&connection)], [1, 2]);
-        connection.execute("DELETE FROM log_entry", []).unwrap();
-        assert_eq!(coverage(&connection).unwrap().last, 2);
-        skip_to(&connection, 41).unwrap();
-        assert_eq!(coverage(&connection).unwrap().last, 41);
-        assert_eq!(append(&connection), 42);
-    }
-}
+mod tests;

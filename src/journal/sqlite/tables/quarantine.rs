@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     encoding::{account, int, service, uint},
     results, sql,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use rusqlite::{Connection, params, types::Type};
 
-use super::{changes, encoding::uint, positions, sql};
+use crate::journal::sqlite::tables::{changes, encoding::uint, positions, sql};
 use crate::{
     domain::{
         clock::Timestamp,
@@ -30,12 +30,7 @@ pub(super) fn find_or_insert(
         connection,
         "SELECT id, change FROM request WHERE request_id = ?",
         [request_id.as_str()],
-        |row| {
-            Ok(RequestRow {
-                id: row.get(0)?,
-                change: row.get(1)?,
-            })
-        },
+        |row| Ok(RequestRow { id: row.get(0)?, change: row.get(1)? }),
     )?;
     if let Some(row) = row {
         return Ok(row);

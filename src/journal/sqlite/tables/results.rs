@@ -2,7 +2,7 @@
 
 use rusqlite::params;
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     codes::match_code,
     device_state_table::DeviceStateTable,
@@ -43,10 +43,7 @@ pub(crate) fn store_callback(
     if inserted == 0 && !Invariant::Deduplication.is_disabled() {
         return Ok(Ok(Stored::Duplicate));
     }
-    let result = StoredResult {
-        report: report.clone(),
-        service: received.service.clone(),
-    };
+    let result = StoredResult { report: report.clone(), service: received.service.clone() };
     let position = batch.append_result(&result, &callback.raw_json, request.id, now)?;
     let account = received.account.as_ref().map(AccountName::as_str);
     let service = received.service.as_ref().map(CallbackService::as_str);
@@ -56,9 +53,7 @@ pub(crate) fn store_callback(
          service = coalesce(service, ?) WHERE id = ?",
         params![now.as_micros(), account, service, request.id],
     )?;
-    batch
-        .touched
-        .insert(WatchTarget::Request(report.request_id.clone()));
+    batch.touched.insert(WatchTarget::Request(report.request_id.clone()));
     if let Some(options) = received.forwarding {
         forward_queue::queue_forward(batch, position, received.service.as_ref(), options)?;
     }
@@ -79,9 +74,7 @@ pub(super) fn link_request(
     evidence: &str,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    batch
-        .touched
-        .insert(WatchTarget::Request(request_id.clone()));
+    batch.touched.insert(WatchTarget::Request(request_id.clone()));
     let request = requests::find_or_insert(batch.connection, request_id, now)?;
     if request.change.is_some() {
         // Nothing shows which change a result belongs to, so the first one keeps the request.
@@ -102,15 +95,7 @@ pub(super) fn link_request(
     let mut event_index = 1;
     for (result_position, result) in earlier {
         let StoredResult { report, .. } = from_json(&result)?;
-        append_result_event(
-            batch,
-            change,
-            position,
-            event_index,
-            result_position,
-            &report,
-            now,
-        )?;
+        append_result_event(batch, change, position, event_index, result_position, &report, now)?;
         event_index += 1;
     }
     finish_if_complete(batch, change, position, event_index, now)
@@ -129,12 +114,10 @@ fn append_result_event(
     let connection = batch.connection;
     let loaded = batch.load(change)?;
     let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
-    let (device, mut matched) = find_device(
-        kinds,
-        loaded.change.device_count,
-        &report.device_ids,
-        |key| devices::find_by_key(connection, change, key),
-    )?;
+    let (device, mut matched) =
+        find_device(kinds, loaded.change.device_count, &report.device_ids, |key| {
+            devices::find_by_key(connection, change, key)
+        })?;
     let keys = devices::identifying_keys(&report.device_ids, kinds);
     let mut store = DeviceStateTable { connection, change };
     if matched == Match::None && DeviceStates::is_ambiguous(&mut store, &keys)? {
@@ -142,9 +125,7 @@ fn append_result_event(
     }
     if matched != Match::Ambiguous || Invariant::AmbiguousResults.is_disabled() {
         let precedence = report.precedence();
-        loaded
-            .device_states
-            .record(&mut store, &keys, device, precedence, result_position)?;
+        loaded.device_states.record(&mut store, &keys, device, precedence, result_position)?;
     }
     loaded.change.counts = loaded.device_states.counts(loaded.change.device_count);
     loaded.change.touch(now);

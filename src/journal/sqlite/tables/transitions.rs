@@ -1,6 +1,6 @@
 //! State transitions.
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     changes, devices, results,
 };
@@ -25,14 +25,12 @@ pub(crate) fn apply_transition(
     batch.advance(id, transition, now)?;
     batch.append_state_event(id, position, 0)?;
     match transition {
-        Transition::Dispatch {
-            already_on_plan: Some(on_plan),
-            ..
-        } => devices::record_on_plan(batch.connection, id, on_plan)?,
-        Transition::Accept {
-            request_id,
-            evidence,
-        } => results::link_request(batch, id, position, request_id, evidence, now)?,
+        Transition::Dispatch { already_on_plan: Some(on_plan), .. } => {
+            devices::record_on_plan(batch.connection, id, on_plan)?
+        }
+        Transition::Accept { request_id, evidence } => {
+            results::link_request(batch, id, position, request_id, evidence, now)?
+        }
         _ => {}
     }
     Ok(Ok(batch.load(id)?.change.clone()))

@@ -5,7 +5,8 @@
 
 use rusqlite::{Connection, params};
 
-use super::{
+use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
+use crate::journal::sqlite::tables::{
     batch::WriteBatch,
     codes::state_code,
     encoding::{from_json, int, uint},
@@ -13,7 +14,6 @@ use super::{
     positions::coverage,
     sql,
 };
-use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
 
 /// Maximum number of rows of one table in a slice.
 const SLICE: i64 = 500;
@@ -53,9 +53,7 @@ pub(crate) fn trim(
         final_states.join(", ")
     );
     let change: Option<i64> =
-        sql::find(connection, &sql, [before.as_micros(), int(up_to)], |row| {
-            row.get(0)
-        })?;
+        sql::find(connection, &sql, [before.as_micros(), int(up_to)], |row| row.get(0))?;
     match change {
         Some(change) => trim_change(batch, change).map(|()| true),
         None => Ok(false),
@@ -88,19 +86,9 @@ fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> 
     let states = "DELETE FROM log_entry WHERE position IN
         (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, event_index LIMIT ?2)";
     let mut rows = delete(connection, states, change)?;
-    rows += delete_keyed(
-        connection,
-        "timeline",
-        "change, position, event_index",
-        change,
-    )?;
+    rows += delete_keyed(connection, "timeline", "change, position, event_index", change)?;
     rows += delete_devices(connection, change)?;
-    rows += delete_keyed(
-        connection,
-        "unmatched_result",
-        "change, first_result",
-        change,
-    )?;
+    rows += delete_keyed(connection, "unmatched_result", "change, first_result", change)?;
     rows += delete_keyed(connection, "identifier_owner", "change, identifier", change)?;
     if rows == 0 {
         sql::execute(connection, "DELETE FROM change WHERE id = ?", [change])?;
@@ -166,9 +154,8 @@ fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usiz
 /// Records the newest trimmed position, which distinguishes an expired resume token from an invalid
 /// one.
 fn record_trimmed_position(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<()> {
-    let newest: Option<i64> = connection
-        .prepare_cached(sql)?
-        .query_row([owner], |row| row.get(0))?;
+    let newest: Option<i64> =
+        connection.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?;
     let newest: u64 = newest.map_or(0, uint);
     if newest > coverage(connection)?.trimmed {
         meta::store(connection, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;

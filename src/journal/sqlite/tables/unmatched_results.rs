@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{
+use crate::journal::sqlite::tables::{
     batch::{ApplyResult, WriteBatch},
     changes,
     codes::{device_ref_from_code, state_code},
@@ -51,9 +51,8 @@ pub(crate) fn resolve(
     let loaded = batch.load(change)?;
     let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
     let count = loaded.change.device_count;
-    let found = find_device(kinds, count, listed, |key| {
-        devices::find_by_key(connection, change, key)
-    })?;
+    let found =
+        find_device(kinds, count, listed, |key| devices::find_by_key(connection, change, key))?;
     let (Some(index), Match::Exact) = found else {
         return Ok(Ok(false));
     };

@@ -3,13 +3,8 @@
 use thingspace_gateway::proto::{Address, CustomerName, DeviceId, PrimaryPlaceOfUse};
 
 /// Names and addresses that occur in no other text of a test.
-pub const PERSONAL: [&str; 5] = [
-    "14 Wexcombe Crossing",
-    "Quagga Annex",
-    "Ogdenquist",
-    "Zebedee",
-    "Quillfeather",
-];
+pub const PERSONAL: [&str; 5] =
+    ["14 Wexcombe Crossing", "Quagga Annex", "Ogdenquist", "Zebedee", "Quillfeather"];
 
 pub fn iccid(number: usize) -> String {
     format!("8914800000{number:010}")
@@ -24,10 +19,7 @@ pub fn meid(number: usize) -> String {
 }
 
 pub fn id(kind: &str, id: impl Into<String>) -> DeviceId {
-    DeviceId {
-        kind: kind.into(),
-        id: id.into(),
-    }
+    DeviceId { kind: kind.into(), id: id.into() }
 }
 
 /// An address and a name that consist of [`PERSONAL`].

@@ -29,10 +29,7 @@ pub fn parse_error(status: &Status) -> ParsedError {
     };
     assert_eq!(info.domain, "thingspace.gateway");
     let retry = info.metadata.get("retry").map(String::as_str);
-    assert!(
-        matches!(retry, Some("NOW" | "LATER" | "NEVER")),
-        "{status:?}"
-    );
+    assert!(matches!(retry, Some("NOW" | "LATER" | "NEVER")), "{status:?}");
     let reason = Reason::from_str_name(&format!("REASON_{}", info.reason));
     assert!(reason.is_some(), "not in the proto: {status:?}");
     let violations: Vec<pb::BadRequest> = unpack(&details, "google.rpc.BadRequest");
@@ -67,20 +64,13 @@ pub fn parse_error(status: &Status) -> ParsedError {
 fn unpack<M: prost::Message + Default>(details: &pb::Status, name: &str) -> Vec<M> {
     let url = format!("type.googleapis.com/{name}");
     let packed = details.details.iter().filter(|any| any.type_url == url);
-    packed
-        .map(|any| M::decode(any.value.as_slice()).expect(name))
-        .collect()
+    packed.map(|any| M::decode(any.value.as_slice()).expect(name)).collect()
 }
 
 impl ParsedError {
     /// Returns the code, the reason, `retry`, and `executed` if present.
     pub fn summary(&self) -> (Code, &str, &str, Option<&str>) {
         let get = |name| self.metadata.get(name).map(String::as_str);
-        (
-            self.code,
-            &self.reason,
-            get("retry").unwrap_or_default(),
-            get("executed"),
-        )
+        (self.code, &self.reason, get("retry").unwrap_or_default(), get("executed"))
     }
 }

@@ -12,17 +12,11 @@ use super::changes::ACCOUNT;
 use crate::support::{gateway::Client, wait::in_time};
 
 pub fn watch_change(change: &Change) -> WatchRequestRequest {
-    WatchRequestRequest {
-        change_id: change.change_id.clone(),
-        ..WatchRequestRequest::default()
-    }
+    WatchRequestRequest { change_id: change.change_id.clone(), ..WatchRequestRequest::default() }
 }
 
 pub fn watch_request(request_id: &str) -> WatchRequestRequest {
-    WatchRequestRequest {
-        request_id: request_id.into(),
-        ..WatchRequestRequest::default()
-    }
+    WatchRequestRequest { request_id: request_id.into(), ..WatchRequestRequest::default() }
 }
 
 pub fn watch_key(key: &str) -> WatchRequestRequest {
@@ -35,18 +29,12 @@ pub fn watch_key(key: &str) -> WatchRequestRequest {
 
 /// Ends the watch after the stored events.
 pub fn until_caught_up(request: WatchRequestRequest) -> WatchRequestRequest {
-    WatchRequestRequest {
-        until: Until::CaughtUp.into(),
-        ..request
-    }
+    WatchRequestRequest { until: Until::CaughtUp.into(), ..request }
 }
 
 /// Resumes after the event that carried this token.
 pub fn resume(token: &str) -> WatchRequestRequest {
-    WatchRequestRequest {
-        resume_token: token.into(),
-        ..WatchRequestRequest::default()
-    }
+    WatchRequestRequest { resume_token: token.into(), ..WatchRequestRequest::default() }
 }
 
 /// An open watch.
@@ -121,13 +109,10 @@ impl WatchTranscript {
     }
 
     pub fn results(&self) -> Vec<DeviceResult> {
-        let results = self
-            .messages
-            .iter()
-            .filter_map(|message| match &message.event {
-                Some(Event::DeviceResult(result)) => Some(result.clone()),
-                _ => None,
-            });
+        let results = self.messages.iter().filter_map(|message| match &message.event {
+            Some(Event::DeviceResult(result)) => Some(result.clone()),
+            _ => None,
+        });
         results.collect()
     }
 
@@ -149,13 +134,8 @@ pub fn summarize(message: &WatchRequestResponse) -> String {
         Event::Opened(opened) => format!("opened {}", of(&opened.change)),
         Event::DeviceResult(result) => format!(
             "result {} {}",
-            result
-                .device_index
-                .map_or_else(|| "-".to_owned(), |index| index.to_string()),
-            result
-                .outcome()
-                .as_str_name()
-                .trim_start_matches("OUTCOME_")
+            result.device_index.map_or_else(|| "-".to_owned(), |index| index.to_string()),
+            result.outcome().as_str_name().trim_start_matches("OUTCOME_")
         ),
         Event::StateChanged(changed) => format!("state {}", of(&changed.change)),
         Event::Bookmark(_) => "bookmark".to_owned(),
@@ -182,10 +162,8 @@ pub async fn stored_iccids(client: &mut Client, request_id: &str) -> HashSet<Str
 
 /// Returns all stored results of a request, with their raw callbacks.
 pub async fn stored_results(client: &mut Client, request_id: &str) -> Vec<DeviceResult> {
-    let request = WatchRequestRequest {
-        include_raw: true,
-        ..until_caught_up(watch_request(request_id))
-    };
+    let request =
+        WatchRequestRequest { include_raw: true, ..until_caught_up(watch_request(request_id)) };
     match Watch::try_open(client, request).await {
         Ok(watch) => watch.read_to_end().await.results(),
         Err(_unknown_request) => Vec::new(),

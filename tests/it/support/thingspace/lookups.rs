@@ -69,8 +69,5 @@ pub async fn wait_for_device_lookups(thingspace: &FakeThingSpace, times: usize) 
         of_device.count()
     };
     let before = lookups();
-    eventually("a device is looked up", async || {
-        lookups() >= before + times
-    })
-    .await;
+    eventually("a device is looked up", async || lookups() >= before + times).await;
 }

@@ -73,12 +73,7 @@ impl FakeResponse {
 // === impl AuthRefusal ===
 
 impl AuthRefusal {
-    pub const ALL: [Self; 4] = [
-        Self::TokenFault,
-        Self::SessionExpired,
-        Self::XmlFault,
-        Self::Bare,
-    ];
+    pub const ALL: [Self; 4] = [Self::TokenFault, Self::SessionExpired, Self::XmlFault, Self::Bare];
 
     pub fn fake_response(self) -> FakeResponse {
         let (status, headers, body) = self.parts();

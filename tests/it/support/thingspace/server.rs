@@ -79,10 +79,7 @@ type OnArrival = Arc<dyn Fn(&RecordedRequest) + Send + Sync>;
 
 enum ScriptedResponse {
     Send(FakeResponse),
-    Hold(
-        oneshot::Sender<RecordedRequest>,
-        oneshot::Receiver<FakeResponse>,
-    ),
+    Hold(oneshot::Sender<RecordedRequest>, oneshot::Receiver<FakeResponse>),
 }
 
 // === impl FakeThingSpace ===
@@ -132,10 +129,7 @@ impl FakeThingSpace {
         let (arrive, arrived) = oneshot::channel();
         let (release, released) = oneshot::channel();
         self.script(call, ScriptedResponse::Hold(arrive, released));
-        HeldCall {
-            arrived: Some(arrived),
-            response: release,
-        }
+        HeldCall { arrived: Some(arrived), response: release }
     }
 
     /// Calls a function with each request as soon as it has arrived.
@@ -165,10 +159,7 @@ impl FakeThingSpace {
     pub fn requests_to(&self, path: &str) -> Vec<RecordedRequest> {
         let state = self.state();
         let requests = state.requests.iter();
-        requests
-            .filter(|request| request.path == path)
-            .cloned()
-            .collect()
+        requests.filter(|request| request.path == path).cloned().collect()
     }
 
     /// Number of change requests, whatever their responses were.
@@ -217,11 +208,7 @@ impl StoppedThingSpace {
         let socket = TcpSocket::new_v4()?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        Ok(Self {
-            address: socket.local_addr()?,
-            state,
-            socket,
-        })
+        Ok(Self { address: socket.local_addr()?, state, socket })
     }
 
     pub fn base_url(&self) -> String {
@@ -282,11 +269,7 @@ async fn handle(
             on_arrival(&request);
         }
         state.requests.push(request.clone());
-        if call == Some(CallKind::Change) {
-            state.next_barrier()
-        } else {
-            None
-        }
+        if call == Some(CallKind::Change) { state.next_barrier() } else { None }
     };
     if let Some(barrier) = barrier {
         barrier.wait().await;
@@ -304,9 +287,7 @@ async fn handle(
         }
         let next = state.script.get_mut(&call).and_then(VecDeque::pop_front);
         let standing = state.standing.get(&call).cloned();
-        next.unwrap_or(ScriptedResponse::Send(
-            standing.unwrap_or(FakeResponse::Healthy),
-        ))
+        next.unwrap_or(ScriptedResponse::Send(standing.unwrap_or(FakeResponse::Healthy)))
     };
     let response = match next {
         ScriptedResponse::Send(response) => response,

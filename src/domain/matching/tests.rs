@@ -1,0 +1,88 @@
+use std::convert::Infallible;
+
+use super::*;
+
+fn id(kind: &str, id: &str) -> ReportedId {
+    ReportedId { kind: kind.to_owned(), id: id.to_owned() }
+}
+
+fn find(
+    kinds: IdentifyingKinds,
+    sent: &[&[(&str, &str)]],
+    reported: &[ReportedId],
+) -> (Option<u32>, Match) {
+    let sent: Vec<(u32, DeviceId)> = sent
+        .iter()
+        .zip(0..)
+        .flat_map(|(ids, index)| {
+            ids.iter()
+                .map(move |(kind, id)| (index, DeviceId::new(kind.parse().unwrap(), *id).unwrap()))
+        })
+        .collect();
+    find_device(kinds, sent.iter().map(|(index, _)| index + 1).max().unwrap(), reported, |key| {
+        Ok::<_, Infallible>(
+            sent.iter()
+                .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
+                .cloned()
+                .collect(),
+        )
+    })
+    .unwrap()
+}
+
+const ESIM: IdentifyingKinds = IdentifyingKinds::Only(IdentifierKind::Iccid);
+const FIVE_G_BI: IdentifyingKinds = IdentifyingKinds::All;
+const EID: (&str, &str) = ("eid", "89049032000001000000000000000001");
+
+#[test]
+fn an_esim_result_belongs_to_the_profile_with_its_iccid() {
+    let sent: &[&[(&str, &str)]] =
+        &[&[EID, ("iccid", "89148000000800139708")], &[EID, ("iccid", "89148000000800139716")]];
+    let both = |iccid: &str| [id("Eid", EID.1), id("Iccid", iccid), id("imei", "990013907835573")];
+    assert_eq!(find(ESIM, sent, &both("89148000000800139716")), (Some(1), Match::Exact));
+    assert_eq!(find(ESIM, sent, &both("8914800000080013970")), (Some(0), Match::Exact));
+    assert_eq!(find(ESIM, sent, &both("89148000000800139709")), (None, Match::None));
+    assert_eq!(find(ESIM, sent, &[id("eid", EID.1)]), (None, Match::None));
+}
+
+#[test]
+fn a_listed_device_and_a_result_agree_if_they_share_an_identifier_and_contradict_in_none() {
+    let named = [id("MDN", "5125550142"), id("otaid", "x")];
+    let agrees = |listed: &[ReportedId]| can_be_same_device(&named, listed);
+    assert!(agrees(&[id("msisdn", "15125550142"), id("meid", "A1")]));
+    assert!(agrees(&[id("mdn", "5125550143"), id("mdn", "5125550142")]));
+    assert!(!agrees(&[id("mdn", "5125550143")]));
+    assert!(!agrees(&[id("meid", "A1")]));
+    let both = [id("mdn", "5125550142"), id("meid", "A2")];
+    assert!(!can_be_same_device(&both, &[id("mdn", "5125550142"), id("meid", "A1")]));
+}
+
+#[test]
+fn nineteen_digits_that_begin_two_of_the_iccids_are_ambiguous() {
+    let sent: &[&[(&str, &str)]] =
+        &[&[EID, ("iccid", "89148000000800139708")], &[EID, ("iccid", "89148000000800139709")]];
+    let found = find(ESIM, sent, &[id("iccid", "8914800000080013970")]);
+    assert_eq!(found, (None, Match::Ambiguous));
+}
+
+#[test]
+fn a_5g_result_belongs_to_the_device_that_shares_an_identifier_in_any_spelling() {
+    let sent: &[&[(&str, &str)]] =
+        &[&[("meid", "A100003685E561")], &[("mdn", "5555551234"), ("imei", "990013907835573")]];
+    let find = |ids: &[ReportedId]| find(FIVE_G_BI, sent, ids);
+    assert_eq!(find(&[id("MeId", "a100003685e561")]), (Some(0), Match::Exact));
+    assert_eq!(find(&[id("msisdn", "15555551234")]), (Some(1), Match::Exact));
+    assert_eq!(find(&[id("mdn", "5555559999")]), (None, Match::None));
+    assert_eq!(
+        find(&[id("meid", "A100003685E561"), id("mdn", "5555551234")]),
+        (None, Match::Ambiguous)
+    );
+    assert_eq!(find(&[id("otaid", "x"), id("mdn", "")]), (None, Match::None));
+}
+
+#[test]
+fn an_unmatched_result_is_assumed_to_be_the_only_device() {
+    let sent: &[&[(&str, &str)]] = &[&[("meid", "A100003685E561")]];
+    let found = find(FIVE_G_BI, sent, &[id("mdn", "5555551234")]);
+    assert_eq!(found, (Some(0), Match::Assumed));
+}
