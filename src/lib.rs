@@ -17,7 +17,7 @@
 //! - [`config`]: the settings of this program;
 //! - [`domain`]: changes and their states, identifiers, matching, counts, attribution. Pure: no I/O, no
 //!   async, no clock;
-//! - [`invariants`]: rules that test builds can disable.
+//! - [`failpoints`]: rules that test builds can break.
 
 pub mod app;
 pub mod background;
@@ -26,8 +26,8 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
+pub mod failpoints;
 pub mod grpc;
-pub mod invariants;
 pub mod journal;
 pub mod operations;
 pub mod telemetry;

@@ -6,6 +6,8 @@ use clap::Parser;
 use thingspace_gateway::cli::{Cli, Command, exit_code};
 
 fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _failpoints = thingspace_gateway::failpoints::setup();
     exit_code(match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::Sandbox(command) => command.run(),

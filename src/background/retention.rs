@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     background::steady_clock::SteadyClock,
     domain::clock::{Clock as _, Timestamp},
-    invariants::Invariant,
+    failpoints,
     journal::{Journal, JournalError},
 };
 
@@ -68,7 +68,7 @@ async fn trim_once(
     }
     // The sample's own time is the limit: entries between two samples need no search.
     let (before, up_to) = match samples.newest_at_or_before(before) {
-        _ if Invariant::SteadyClock.is_disabled() => (before, u64::MAX),
+        _ if failpoints::is_active("retention-by-system-clock") => (before, u64::MAX),
         Some(sample) => sample,
         None => return Ok(false),
     };

@@ -20,7 +20,7 @@ use crate::{
         state::Transition,
         trace::TraceParent,
     },
-    invariants::Invariant,
+    failpoints,
     journal::{ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
     operations::ChangeRequest,
     thingspace::ThingSpace,
@@ -184,7 +184,7 @@ impl Dispatcher {
         stored: Vec<SentDevice>,
         context: CallContext,
     ) -> Result<Change, DispatchError> {
-        if Invariant::StoredOrder.is_disabled() {
+        if failpoints::is_active("order-of-the-retry") {
             return self.send(change_id, request, context).await;
         }
         let Some(request) = request.in_stored_order(stored) else {

@@ -18,7 +18,7 @@ use crate::{
         state::{ChangeState, Transition},
         trace::TraceParent,
     },
-    invariants::Invariant,
+    failpoints,
     journal::{ChangeSelector, Journal, JournalError, Reservation},
     operations::ChangeRequest,
     thingspace::{ChangeResponse, ListedDevice, ThingSpace},
@@ -64,7 +64,7 @@ impl Sender {
             Err(error) => return Err(self.record_not_sent(change_id, error)),
         };
         let mut response = self.thingspace.send_change(request, trace).await;
-        if Invariant::NoRetryOnTimeOut.is_disabled()
+        if failpoints::is_active("retry-on-timeout")
             && matches!(response, ChangeResponse::Unknown(_))
         {
             response = self.thingspace.send_change(request, trace).await;
@@ -92,7 +92,7 @@ impl Sender {
         let change = self.journal.change(ChangeSelector::Id(change_id)).await?;
         let transition = match change.map(|change| change.state) {
             Some(ChangeState::Queued) => stopped_before_sending(),
-            Some(ChangeState::Dispatched) if Invariant::UnknownAfterCrash.is_disabled() => {
+            Some(ChangeState::Dispatched) if failpoints::is_active("crash-means-not-sent") => {
                 stopped_before_sending()
             }
             Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,

@@ -14,7 +14,7 @@ use crate::{
         refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
-    invariants::Invariant,
+    failpoints,
     thingspace::{
         classify,
         credentials::ThingSpaceCredentials,
@@ -223,7 +223,7 @@ fn login_failure(
         LoginFailure::Unavailable
     } else if step == LoginStep::Session && classify::is_stale_token(response, error) {
         LoginFailure::TokenRefused
-    } else if Invariant::RecognisedRefusals.is_disabled()
+    } else if failpoints::is_active("any-refusal-counts")
         || error.is_some_and(|error| step.is_refusal(error))
     {
         LoginFailure::CredentialsRefused

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{change::Change, state::ChangeState},
-    invariants::Invariant,
+    failpoints,
     journal::{Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
     watch::{
@@ -160,7 +160,7 @@ impl Watches {
 
 /// The cursor after which a resumed stream continues.
 fn resume_cursor(cursor: Cursor) -> Cursor {
-    let off_by_one = u64::from(Invariant::ResumeAfterToken.is_disabled());
+    let off_by_one = u64::from(failpoints::is_active("token-off-by-one"));
     Cursor { position: cursor.position.saturating_sub(off_by_one), ..cursor }
 }
 

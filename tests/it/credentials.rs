@@ -104,13 +104,13 @@ async fn a_proxys_html_403_never_locks_the_credentials_and_does_not_outlive_a_re
 }
 
 /// Builds that leave out a rule of the lock-out.
-#[cfg(feature = "broken")]
+#[cfg(feature = "failpoints")]
 #[tokio::test]
 async fn a_build_without_a_rule_of_the_lock_out_is_detected() {
-    let broken = |name| move |setup: Setup| setup.env("TSGW_BROKEN", name);
-    assert!(!wrong_password(broken("refusals-at-once")).await.is_empty());
+    let without = |name| move |setup: Setup| setup.failpoint(name);
+    assert!(!wrong_password(without("no-refusal-interval")).await.is_empty());
     for call in [CallKind::Token, CallKind::Login] {
-        let violations = rejecting_proxy(call, broken("any-refusal-counts")).await;
+        let violations = rejecting_proxy(call, without("any-refusal-counts")).await;
         assert!(!violations.is_empty(), "{call:?}");
     }
 }

@@ -16,7 +16,7 @@ use crate::{
         attribution::DeviceListStatus, backoff::Backoff, change::Change, clock::Clock,
         evidence::LookupMethod, identifier::ReportedId, newtypes::RequestId, state::ChangeState,
     },
-    invariants::Invariant,
+    failpoints,
     journal::{Attribution, ChangeFilter, Journal, JournalError},
     operations,
     thingspace::{LookupError, ThingSpace},
@@ -79,7 +79,7 @@ impl Attributor {
     }
 
     async fn attribute_forever(&self) {
-        if Invariant::QuietPeriodOverRestart.is_disabled() {
+        if failpoints::is_active("quiet-at-start") {
             self.follow_all_as_quiet().await;
         }
         let mut next_sweep = Instant::now();
@@ -194,7 +194,9 @@ impl Attributor {
         }
         let devices = self.thingspace.request_status(&change.account, request_id);
         match devices.await {
-            Ok(devices) if devices.is_empty() && !Invariant::ExclusiveDeviceList.is_disabled() => {
+            Ok(devices)
+                if devices.is_empty() && !failpoints::is_active("list-adds-to-callbacks") =>
+            {
                 tracing::debug!(%request_id, "the request status lists no devices");
                 self.retry_lookup(request_id);
                 RequestDevices::Unavailable(DeviceListStatus::Unanswered)

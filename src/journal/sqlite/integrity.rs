@@ -17,7 +17,7 @@ use crate::journal::sqlite::{
     permissions,
     tables::{meta, positions, schema},
 };
-use crate::{invariants::Invariant, journal::engine::Epoch};
+use crate::{failpoints, journal::engine::Epoch};
 
 struct Database {
     /// `None` if it has no tables.
@@ -35,7 +35,7 @@ pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, JournalOp
     permissions::restrict_permissions(dir).map_err(failed)?;
     let marker = marker::load(dir).map_err(failed)?;
     let (has_database, damage) = check_file_sizes(dir, marker).map_err(failed)?;
-    let is_checked = !Invariant::MarkerCheck.is_disabled();
+    let is_checked = !failpoints::is_active("no-marker-check");
     if let Some(damage) = damage.filter(|_| is_checked) {
         return Err(JournalOpenError::damaged(dir, damage));
     }

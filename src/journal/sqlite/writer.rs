@@ -26,7 +26,7 @@ use crate::journal::sqlite::{
 };
 use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
-    invariants::Invariant,
+    failpoints,
     journal::{
         changes::Reservation,
         error::JournalError,
@@ -157,7 +157,7 @@ impl Writer {
                 mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
             });
         }
-        if Invariant::SyncBeforeAnswer.is_disabled() {
+        if failpoints::is_active("answer-before-sync") {
             return Ok(Stored::New(0));
         }
         await_reply(&self.state, JournalOperation::Callback, start, reply).await

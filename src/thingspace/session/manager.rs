@@ -11,7 +11,7 @@ use crate::{
         refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
-    invariants::Invariant,
+    failpoints,
     thingspace::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
@@ -320,7 +320,7 @@ impl SessionManager {
         {
             let mut state = self.state.lock();
             state.failed.refused = state.failed.refused.saturating_add(1);
-            if !Invariant::RefusalInterval.is_disabled() {
+            if !failpoints::is_active("no-refusal-interval") {
                 state.refusal_retry = Some(retry);
             }
         }

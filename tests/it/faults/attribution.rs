@@ -28,14 +28,14 @@ struct Trial {
 }
 
 /// Runs all cases, and returns the violations.
-pub async fn run(seed: u64, broken: Option<&str>) -> Vec<String> {
+pub async fn run(seed: u64, failpoint: Option<&str>) -> Vec<String> {
     let mut env = TestEnv::start_with(|setup| {
         let setup = setup
             .set("changes.attribution_quiet_period", "400ms")
             .set("changes.reconcile_after", "1s")
             .set("changes.close_after", "3s");
-        match broken {
-            Some(rule) => setup.env("TSGW_BROKEN", rule),
+        match failpoint {
+            Some(name) => setup.failpoint(name),
             None => setup,
         }
     })

@@ -13,7 +13,7 @@ use std::{env, ops::Range, panic::AssertUnwindSafe};
 use futures_util::{FutureExt as _, StreamExt as _, stream};
 
 mod attribution;
-#[cfg(feature = "broken")]
+#[cfg(feature = "failpoints")]
 mod builds;
 mod checker;
 mod checker_tests;
@@ -51,10 +51,13 @@ fn seeds() -> Range<u64> {
 /// Runs a seed, and returns its evidence and its violations. A panic is a violation.
 async fn run_and_check(
     seed: u64,
-    broken: Option<&str>,
+    failpoint: Option<&str>,
 ) -> (Option<checker::Evidence>, Vec<String>) {
     let both = async {
-        tokio::join!(Box::pin(run::run(seed, broken)), Box::pin(attribution::run(seed, broken)))
+        tokio::join!(
+            Box::pin(run::run(seed, failpoint)),
+            Box::pin(attribution::run(seed, failpoint))
+        )
     };
     match AssertUnwindSafe(both).catch_unwind().await {
         Ok(((evidence, after_run), of_attribution)) => {

@@ -35,9 +35,9 @@ use crate::{
 /// Number of concurrent clients.
 const CLIENTS: usize = 12;
 
-/// Runs a seed. `broken` names a rule that a build with the feature `broken` leaves out. Returns the
-/// evidence, and the violations after the run.
-pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
+/// Runs a seed. `failpoint` names the rule that a build with the feature `failpoints` breaks.
+/// Returns the evidence, and the violations after the run.
+pub async fn run(seed: u64, failpoint: Option<&str>) -> (Evidence, Vec<String>) {
     let directory = TestDir::new();
     let addresses = GatewayAddresses::new();
     let to_gateway = Proxy::start(addresses.callbacks.subscribe(), 0.05, seed).await;
@@ -55,8 +55,8 @@ pub async fn run(seed: u64, broken: Option<&str>) -> (Evidence, Vec<String>) {
         .set("changes.close_after", "6s");
     let disk = FaultyDisk::new(&directory);
     setup = disk.attach(setup);
-    if let Some(rule) = broken {
-        setup = setup.env("TSGW_BROKEN", rule);
+    if let Some(name) = failpoint {
+        setup = setup.failpoint(name);
     }
     let gateway = setup.start().await;
     addresses.set(Some(&gateway));

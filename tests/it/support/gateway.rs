@@ -107,6 +107,11 @@ impl Setup {
         self
     }
 
+    /// Breaks one rule, in a build with the feature `failpoints`.
+    pub fn failpoint(self, name: &str) -> Self {
+        self.env("FAILPOINTS", &format!("{name}=return"))
+    }
+
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(other, _)| other != name);
         self

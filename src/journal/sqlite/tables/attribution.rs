@@ -24,7 +24,7 @@ use crate::{
         result::DeviceResult,
         state::{ChangeState, Transition},
     },
-    invariants::Invariant,
+    failpoints,
     journal::results::Attribution,
     operations,
 };
@@ -129,12 +129,12 @@ fn find_candidates(
             continue;
         }
         let coverage = match device_coverage(batch.connection, id, &change, reports, listed)? {
-            Coverage::Part if Invariant::CompleteDeviceSet.is_disabled() => Coverage::Whole,
+            Coverage::Part if failpoints::is_active("partial-device-set") => Coverage::Whole,
             coverage => coverage,
         };
         let is_ignored = coverage == Coverage::Part
             && change.state == ChangeState::Closed
-            && Invariant::ClosedCandidates.is_disabled();
+            && failpoints::is_active("ignore-closed-candidates");
         if !is_ignored {
             let rules = operations::evidence(change.change_type);
             candidates.push(Candidate { change, rules, coverage });
@@ -227,7 +227,7 @@ fn can_be_made_by(
     change: &Change,
 ) -> rusqlite::Result<bool> {
     let mut dispatched = last_dispatch_position(connection, id)?;
-    if Invariant::JournalPositions.is_disabled() {
+    if failpoints::is_active("clock-times") {
         let was_before = |sent: Timestamp| sent <= row.first_time;
         dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
     }
@@ -253,12 +253,12 @@ fn device_coverage(
         let (device, matched) = find(&report.device_ids)?;
         seen.add_result(rules, report, device, matched);
     }
-    if listed.is_some() && !Invariant::ExclusiveDeviceList.is_disabled() {
+    if listed.is_some() && !failpoints::is_active("list-adds-to-callbacks") {
         seen.mark_list_received();
     }
     for ids in listed.unwrap_or_default() {
         let (device, matched) = find(ids)?;
-        if Invariant::ExclusiveDeviceList.is_disabled() {
+        if failpoints::is_active("list-adds-to-callbacks") {
             seen.add_reported(device, matched);
         } else {
             seen.add_listed(device, matched);

@@ -19,7 +19,7 @@ use crate::{
         result::{DeviceResult, Match},
         state::{ChangeState, Transition},
     },
-    invariants::Invariant,
+    failpoints,
     journal::{
         events::WatchTarget,
         results::{ReceivedCallback, Stored},
@@ -40,7 +40,7 @@ pub(crate) fn store_callback(
         "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
         params![request.id, callback.digest.as_slice()],
     )?;
-    if inserted == 0 && !Invariant::Deduplication.is_disabled() {
+    if inserted == 0 && !failpoints::is_active("no-deduplication") {
         return Ok(Ok(Stored::Duplicate));
     }
     let result = StoredResult { report: report.clone(), service: received.service.clone() };
@@ -123,7 +123,7 @@ fn append_result_event(
     if matched == Match::None && DeviceStates::is_ambiguous(&mut store, &keys)? {
         matched = Match::Ambiguous;
     }
-    if matched != Match::Ambiguous || Invariant::AmbiguousResults.is_disabled() {
+    if matched != Match::Ambiguous || failpoints::is_active("ambiguous-results-count") {
         let precedence = report.precedence();
         loaded.device_states.record(&mut store, &keys, device, precedence, result_position)?;
     }
