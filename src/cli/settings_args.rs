@@ -80,7 +80,10 @@ impl Args for SettingsArgs {
             .value_name("PATH")
             .value_parser(value_parser!(PathBuf))
             .help(help);
-        command.arg(file).next_help_heading("Settings").args(config::flags().iter().map(flag_arg))
+        command
+            .arg(file)
+            .next_help_heading("Settings")
+            .args(config::flags().into_iter().map(flag_arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -88,12 +91,12 @@ impl Args for SettingsArgs {
     }
 }
 
-fn flag_arg(flag: &config::Flag) -> Arg {
+fn flag_arg(flag: config::Flag) -> Arg {
     let arg = Arg::new(flag.key)
         .long(flag.key)
         .value_name(flag.placeholder)
         .value_parser(ValueParser::string())
-        .help(flag.help.clone());
+        .help(flag.help);
     if flag.is_switch {
         arg.num_args(0..=1).default_missing_value("true")
     } else {

@@ -1,4 +1,4 @@
-//! The table of all settings, and their structs. `docs/settings.md` is generated from it with
+//! The table of all settings, and their types. `docs/settings.md` is generated from it with
 //! `cargo run -- config docs > docs/settings.md`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -6,17 +6,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use ipnet::IpNet;
 use thingspace_settings::{
     DAY, DurationRange, FilePath, HOUR, HttpUrl, MILLISECOND, MINUTE, Number, SECOND, Secret,
-    SocketAddress, Switch, list_of, one_of, settings,
+    SocketAddress, Switch, choices, list_of, one_of, settings,
 };
 use url::Url;
 
 use crate::{
-    config::{
-        choices::{
-            AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
-            OtlpProtocol, RegisterPolicy, ResendPolicy,
-        },
-        kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, PlanName, WEBHOOK_URL},
+    config::kinds::{
+        CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, PlanName, WEBHOOK_URL,
     },
     domain::newtypes::{AccountName, CallbackService, ServicePlan},
 };
@@ -327,6 +323,84 @@ settings! {
         /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
         /// `Retry-After`. 0: no limit.
         requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
+    }
+}
+
+choices! {
+    /// Treatment of a callback from an address outside `callbacks.allow_cidrs`.
+    AllowMode {
+        /// Accepts the callback if its path secret or credentials are correct, and reports it.
+        Report = "report",
+        /// Rejects the callback.
+        Enforce = "enforce",
+    }
+
+    /// Registration of the gateway's callback URL.
+    RegisterPolicy {
+        /// Only reports registrations that differ.
+        Never = "never",
+        /// Registers the URL where none is registered.
+        IfUnclaimed = "if_unclaimed",
+        /// Also replaces another URL.
+        Replace = "replace",
+    }
+
+    /// HTTP method of the 5G BI plan change. Verizon's documentation contradicts itself about it.
+    FiveGBiHttpMethod {
+        /// `POST`.
+        Post = "POST",
+        /// `PUT`, as Verizon's SDKs send it.
+        Put = "PUT",
+    }
+
+    /// Storage engine of the journal.
+    JournalEngine {
+        /// SQLite in one directory, for one replica.
+        Sqlite = "sqlite",
+    }
+
+    /// Authentication of clients.
+    AuthMode {
+        /// Accepts every client that can reach the port.
+        None = "none",
+    }
+
+    /// Format of the log.
+    LogFormat {
+        /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
+        Auto = "auto",
+        /// One JSON object per line.
+        Json = "json",
+        /// Human-readable lines.
+        Text = "text",
+    }
+
+    /// Protocol of the OpenTelemetry collector.
+    OtlpProtocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, with protobuf bodies.
+        HttpProtobuf = "http/protobuf",
+    }
+
+    /// Order in which the sandbox sends the callbacks of a request.
+    CallbackOrder {
+        /// The order of the devices in the request.
+        AsSent = "as_sent",
+        /// The reverse order.
+        Reversed = "reversed",
+        /// A random order that depends on the seed.
+        Shuffled = "shuffled",
+    }
+
+    /// Retries of a callback that the sandbox could not deliver.
+    ResendPolicy {
+        /// Three retries, one second apart.
+        Quick = "quick",
+        /// One retry after 1.3 s, as measured on ThingSpace.
+        Measured = "measured",
+        /// Three retries, five minutes apart.
+        Documented = "documented",
     }
 }
 
