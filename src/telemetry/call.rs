@@ -2,20 +2,35 @@
 //!
 //! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
 //! of libraries never become part of an exported trace.
+//!
+//! Attributes without the prefix `thingspace_gateway` are those of OpenTelemetry's semantic conventions
+//! (RPC and HTTP, v1.44).
 
 use std::sync::Arc;
 
 use http::HeaderMap;
 use opentelemetry::{
-    Context, KeyValue, StringValue,
+    Context, KeyValue,
     metrics::Histogram,
     trace::{Status, TraceContextExt},
 };
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::telemetry::{instruments::Instruments, labels::CallError, names, propagation};
+use crate::telemetry::{
+    instruments::{Instruments, SCOPE},
+    labels::CallError,
+    propagation::{self, TRACEPARENT},
+};
+
+/// Stands for a value outside a closed set.
+pub const OTHER: &str = "_OTHER";
+
+/// The change. On spans only.
+const CHANGE_ID: &str = "thingspace_gateway.change_id";
+/// ThingSpace's request ID. On spans only.
+const REQUEST_ID: &str = "thingspace_gateway.request_id";
 
 /// A gRPC call. Dropped before [`RpcCall::end`], it counts as cancelled by the client.
 pub struct RpcCall(MeasuredCall);
@@ -42,10 +57,11 @@ struct MeasuredCall {
     if_dropped: Option<CallResult>,
 }
 
-/// Result of a call.
+/// Attributes that the end of a call adds.
 struct CallResult {
     status: Option<KeyValue>,
-    error: Option<StringValue>,
+    /// Class of the error. `None` on success.
+    error_type: Option<KeyValue>,
 }
 
 // === impl MeasuredCall ===
@@ -53,23 +69,27 @@ struct CallResult {
 impl MeasuredCall {
     fn start(
         span: Span,
-        parent: Option<Context>,
-        histogram: Histogram<f64>,
+        parent: Context,
+        histogram: &Histogram<f64>,
         attributes: Vec<KeyValue>,
         if_dropped: CallResult,
     ) -> Self {
-        if let Some(parent) = parent {
-            // Fails without a tracing-opentelemetry layer; there is no span to export then.
-            let _no_layer = span.set_parent(parent);
+        // Fails without a tracing-opentelemetry layer; there is no span to export then.
+        let _no_layer = span.set_parent(parent);
+        Self {
+            span,
+            histogram: histogram.clone(),
+            started: Instant::now(),
+            attributes,
+            if_dropped: Some(if_dropped),
         }
-        Self { span, histogram, started: Instant::now(), attributes, if_dropped: Some(if_dropped) }
     }
 
     fn record(&mut self, result: CallResult) {
         self.if_dropped = None;
         self.attributes.extend(result.status);
-        if let Some(error) = result.error {
-            self.attributes.push(KeyValue::new(names::ERROR_TYPE, error));
+        if let Some(error_type) = result.error_type {
+            self.attributes.push(error_type);
             // Without a description: an error's text may contain personal data.
             self.span.set_status(Status::error(""));
         }
@@ -78,8 +98,7 @@ impl MeasuredCall {
         }
         // A span ends when it was last left, otherwise when it is dropped.
         self.span.in_scope(|| {});
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.histogram.record(seconds, &self.attributes);
+        self.histogram.record(self.started.elapsed().as_secs_f64(), &self.attributes);
     }
 }
 
@@ -97,45 +116,46 @@ impl CallResult {
     fn rpc(code: i32) -> Self {
         let (name, is_error) = rpc_status(code);
         Self {
-            status: Some(KeyValue::new(names::RPC_STATUS_CODE, name)),
-            error: is_error.then(|| name.into()),
+            status: Some(KeyValue::new("rpc.response.status_code", name)),
+            error_type: is_error.then(|| KeyValue::new("error.type", name)),
         }
     }
 
     /// Statuses from `first_error` on are errors.
     fn http(status: u16, first_error: u16) -> Self {
-        let code = KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+        let is_error = status >= first_error;
         Self {
-            status: Some(code),
-            error: (status >= first_error).then(|| status.to_string().into()),
+            status: Some(KeyValue::new("http.response.status_code", i64::from(status))),
+            error_type: is_error.then(|| KeyValue::new("error.type", status.to_string())),
         }
     }
 
     fn no_response(error: CallError) -> Self {
-        Self { status: None, error: Some(error.name().into()) }
+        Self { status: None, error_type: Some(error.into()) }
     }
 }
 
 macro_rules! span {
     ($kind:literal, $name:expr) => {
-        tracing::info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name)
+        info_span!(target: SCOPE, "call", otel.kind = $kind, otel.name = $name)
     };
 }
 
 // === impl RpcCall ===
 
 impl RpcCall {
-    /// Starts a call. Its trace continues the caller's `traceparent`, if present.
+    /// Starts a call of `package.Service/Method`. Its trace continues the caller's `traceparent`, if
+    /// present.
     pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
-        let attributes = vec![
-            KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
-            KeyValue::new(names::RPC_METHOD, Arc::clone(&method)),
-        ];
+        let traceparent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Self(MeasuredCall::start(
             span!("server", &*method),
-            Some(propagation::extract(metadata)),
-            instruments.rpc_calls(),
-            attributes,
+            traceparent.map_or_else(Context::new, propagation::parse),
+            &instruments.0.rpc_calls,
+            vec![
+                KeyValue::new("rpc.system.name", "grpc"),
+                KeyValue::new("rpc.method", Arc::clone(&method)),
+            ],
             CallResult::rpc(CANCELLED),
         ))
     }
@@ -161,9 +181,9 @@ impl RpcSpan {
 
     /// Adds the change that the call made or found.
     pub fn set_change(&self, change_id: &str, request_id: Option<&str>) {
-        self.0.set_attribute(names::CHANGE_ID, change_id.to_owned());
+        self.0.set_attribute(CHANGE_ID, change_id.to_owned());
         if let Some(request_id) = request_id {
-            self.0.set_attribute(names::REQUEST_ID, request_id.to_owned());
+            self.0.set_attribute(REQUEST_ID, request_id.to_owned());
         }
     }
 }
@@ -180,17 +200,16 @@ impl UpstreamCall {
         server: (&str, u16),
         parent: Option<&str>,
     ) -> Self {
-        let attributes = vec![
-            KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
-            KeyValue::new(names::URL_TEMPLATE, template),
-            KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
-            KeyValue::new(names::SERVER_PORT, i64::from(server.1)),
-        ];
         Self(MeasuredCall::start(
             span!("client", format!("{method} {template}")),
-            parent.map(propagation::parse),
-            instruments.http_client(),
-            attributes,
+            parent.map_or_else(Context::new, propagation::parse),
+            &instruments.0.http_client,
+            vec![
+                KeyValue::new("http.request.method", method.to_string()),
+                KeyValue::new("url.template", template),
+                KeyValue::new("server.address", server.0.to_owned()),
+                KeyValue::new("server.port", i64::from(server.1)),
+            ],
             CallResult::no_response(CallError::Cancelled),
         ))
     }
@@ -215,28 +234,27 @@ impl UpstreamCall {
 
 impl CallbackCall {
     /// Starts a request with a new trace: unauthenticated senders must neither join other traces nor
-    /// decide on sampling.
+    /// decide on sampling. `route` is the route template, never the path, which contains a secret.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         route: &str,
         scheme: &'static str,
     ) -> Self {
-        let is_standard = matches!(
-            method.as_str(),
-            "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE"
-        );
-        let method = if is_standard { method.as_str() } else { names::OTHER };
-        let attributes = vec![
-            KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
-            KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
-            KeyValue::new(names::URL_SCHEME, scheme),
-        ];
+        let method = match method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
+            | "CONNECT" | "TRACE") => known,
+            _ => OTHER,
+        };
         Self(MeasuredCall::start(
             span!("server", format!("{method} {route}")),
-            None,
-            instruments.http_server(),
-            attributes,
+            Context::new(),
+            &instruments.0.http_server,
+            vec![
+                KeyValue::new("http.request.method", method.to_owned()),
+                KeyValue::new("http.route", route.to_owned()),
+                KeyValue::new("url.scheme", scheme),
+            ],
             CallResult::no_response(CallError::Cancelled),
         ))
     }
@@ -248,20 +266,19 @@ impl CallbackCall {
 
     /// True if the span is exported.
     pub fn is_sampled(&self) -> bool {
-        propagation::span_context(&self.0.span).is_sampled()
+        self.0.span.context().span().span_context().is_sampled()
     }
 
     /// Adds the ThingSpace request that the callback belongs to.
     pub fn set_request(&self, request_id: &str) {
-        self.0.span.set_attribute(names::REQUEST_ID, request_id.to_owned());
+        self.0.span.set_attribute(REQUEST_ID, request_id.to_owned());
     }
 
     /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
-        let span = &self.0.span;
-        span.set_attribute(names::CHANGE_ID, change_id.to_owned());
+        self.0.span.set_attribute(CHANGE_ID, change_id.to_owned());
         let sender = propagation::parse(traceparent);
-        span.add_link(sender.span().span_context().clone());
+        self.0.span.add_link(sender.span().span_context().clone());
     }
 }
 

@@ -1,6 +1,13 @@
 //! Instruments of all synchronous metrics. OTLP and `/metrics` read the same ones.
+//!
+//! Names of OpenTelemetry's semantic conventions (RPC and HTTP, v1.44) are used where they exist; all
+//! others begin with `thingspace_gateway.`. `/metrics` uses Prometheus' spelling: dots become
+//! underscores, and the unit and, for counters, `total` are appended. A test compares names, labels and
+//! values with `docs/telemetry.md`.
+//!
+//! Attributes of metrics have closed sets of values: never an account, device, request or change.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -8,13 +15,13 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use crate::telemetry::{
-    labels::{
-        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
-        RegistrationState, RejectionReason,
-    },
-    names,
+use crate::telemetry::labels::{
+    CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
+    RegistrationState, RejectionReason,
 };
+
+/// Instrumentation scope of all instruments, and target of all spans.
+pub(super) const SCOPE: &str = "thingspace_gateway";
 
 /// Buckets that the semantic conventions advise for durations of calls, in seconds.
 const CALL_SECONDS: [f64; 14] =
@@ -26,13 +33,14 @@ const WRITE_SECONDS: [f64; 12] =
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1_024.0];
 
 /// Records metrics. Cheap to clone.
-#[derive(Clone)]
-pub struct Instruments(Arc<InstrumentsInner>);
+#[derive(Clone, Debug)]
+pub struct Instruments(pub(super) Arc<InstrumentsInner>);
 
-struct InstrumentsInner {
-    rpc_calls: Histogram<f64>,
-    http_server: Histogram<f64>,
-    http_client: Histogram<f64>,
+#[derive(Debug)]
+pub(super) struct InstrumentsInner {
+    pub(super) rpc_calls: Histogram<f64>,
+    pub(super) http_server: Histogram<f64>,
+    pub(super) http_client: Histogram<f64>,
     callbacks: Counter<u64>,
     callbacks_stored_after_timeout: Counter<u64>,
     callbacks_outside_allow_cidrs: Counter<u64>,
@@ -53,59 +61,58 @@ impl Instruments {
     pub(super) fn new(meter: &Meter) -> Self {
         let seconds = |name, bounds: &[f64], description| {
             let histogram = meter.f64_histogram(name).with_unit("s");
-            let histogram = histogram.with_boundaries(bounds.to_vec());
-            histogram.with_description(description).build()
+            histogram.with_boundaries(bounds.to_vec()).with_description(description).build()
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
         Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
-                names::RPC_SERVER_CALL_DURATION,
+                "rpc.server.call.duration",
                 &CALL_SECONDS,
                 "Duration of gRPC calls, until their status",
             ),
             http_server: seconds(
-                names::HTTP_SERVER_REQUEST_DURATION,
+                "http.server.request.duration",
                 &CALL_SECONDS,
                 "Duration of requests to the callback listener",
             ),
             http_client: seconds(
-                names::HTTP_CLIENT_REQUEST_DURATION,
+                "http.client.request.duration",
                 &CALL_SECONDS,
                 "Duration of requests to ThingSpace",
             ),
-            callbacks: counter(names::CALLBACKS, "Callbacks by outcome"),
+            callbacks: counter("thingspace_gateway.callbacks", "Callbacks by outcome"),
             callbacks_stored_after_timeout: counter(
-                names::CALLBACKS_STORED_AFTER_TIMEOUT,
+                "thingspace_gateway.callbacks.stored_after_timeout",
                 "Callbacks stored after they were rejected with reason store_timeout",
             ),
             callbacks_outside_allow_cidrs: counter(
-                names::CALLBACKS_OUTSIDE_ALLOW_CIDRS,
+                "thingspace_gateway.callbacks.outside_allow_cidrs",
                 "Callbacks accepted from addresses outside callbacks.allow_cidrs",
             ),
             registrations: meter
-                .u64_gauge(names::REGISTRATIONS)
+                .u64_gauge("thingspace_gateway.registrations")
                 .with_description("Callback services by the state of their registration")
                 .build(),
             registration_attempts: counter(
-                names::REGISTRATION_ATTEMPTS,
+                "thingspace_gateway.registration.attempts",
                 "Attempts to register the callback URL, by outcome",
             ),
             deliveries: counter(
-                names::FORWARD_DELIVERIES,
+                "thingspace_gateway.forward.deliveries",
                 "Deliveries of callbacks to the webhook, by outcome",
             ),
             watches_open: meter
-                .i64_up_down_counter(names::WATCHES_OPEN)
+                .i64_up_down_counter("thingspace_gateway.watches.open")
                 .with_description("Open watches")
                 .build(),
             journal_writes: seconds(
-                names::JOURNAL_WRITE_DURATION,
+                "thingspace_gateway.journal.write.duration",
                 &WRITE_SECONDS,
                 "Duration of writes to the journal, until they are synced",
             ),
             journal_batches: meter
-                .u64_histogram(names::JOURNAL_BATCH_SIZE)
+                .u64_histogram("thingspace_gateway.journal.batch.size")
                 .with_boundaries(BATCH_SIZES.to_vec())
                 .with_description("Number of writes in one commit")
                 .build(),
@@ -114,7 +121,7 @@ impl Instruments {
 
     /// Instruments without a reader.
     pub fn noop() -> Self {
-        Self::new(&SdkMeterProvider::default().meter(names::SCOPE))
+        Self::new(&SdkMeterProvider::default().meter(SCOPE))
     }
 
     /// Counts an open watch until the returned guard is dropped.
@@ -125,24 +132,19 @@ impl Instruments {
 
     /// Records the duration of a write to the journal.
     pub fn journal_write(&self, operation: JournalOperation, elapsed: Duration, failed: bool) {
-        let mut attributes = vec![KeyValue::new(names::OPERATION, operation.name())];
-        if failed {
-            attributes.push(KeyValue::new(names::ERROR_TYPE, "unavailable"));
-        }
-        let seconds = elapsed.as_secs_f64();
-        self.0.journal_writes.record(seconds, &attributes);
+        let error = failed.then(|| KeyValue::new("error.type", "unavailable"));
+        let attributes = attributes(operation, error);
+        self.0.journal_writes.record(elapsed.as_secs_f64(), &attributes);
     }
 
     /// Records the number of writes in one commit.
     pub fn journal_batch(&self, writes: usize) {
-        let writes = u64::try_from(writes).unwrap_or(u64::MAX);
-        self.0.journal_batches.record(writes, &[]);
+        self.0.journal_batches.record(u64::try_from(writes).unwrap_or(u64::MAX), &[]);
     }
 
     /// Counts a callback. `reason` belongs to the outcomes `quarantined` and `rejected`.
     pub fn callback(&self, outcome: CallbackOutcome, reason: Option<RejectionReason>) {
-        let attributes = with_reason(outcome.name(), reason.map(RejectionReason::name));
-        self.0.callbacks.add(1, &attributes);
+        self.0.callbacks.add(1, &attributes(outcome, reason));
     }
 
     /// Counts a callback that was stored after it was rejected with reason `store_timeout`.
@@ -158,44 +160,23 @@ impl Instruments {
     /// Sets the number of callback services whose registration is in this state.
     pub fn registrations(&self, state: RegistrationState, services: usize) {
         let services = u64::try_from(services).unwrap_or(u64::MAX);
-        let attributes = [KeyValue::new(names::STATE, state.name())];
-        self.0.registrations.record(services, &attributes);
+        self.0.registrations.record(services, &[state.into()]);
     }
 
     /// Counts an attempt to register the callback URL.
     pub fn registration_attempt(&self, outcome: RegistrationOutcome) {
-        let attributes = with_reason(outcome.name(), None);
-        self.0.registration_attempts.add(1, &attributes);
+        self.0.registration_attempts.add(1, &[outcome.into()]);
     }
 
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.
     pub fn deliveries(&self, outcome: DeliveryOutcome, reason: Option<DropReason>, count: u64) {
-        let attributes = with_reason(outcome.name(), reason.map(DropReason::name));
-        self.0.deliveries.add(count, &attributes);
-    }
-
-    pub(super) fn rpc_calls(&self) -> Histogram<f64> {
-        self.0.rpc_calls.clone()
-    }
-
-    pub(super) fn http_server(&self) -> Histogram<f64> {
-        self.0.http_server.clone()
-    }
-
-    pub(super) fn http_client(&self) -> Histogram<f64> {
-        self.0.http_client.clone()
+        self.0.deliveries.add(count, &attributes(outcome, reason));
     }
 }
 
-impl fmt::Debug for Instruments {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instruments").finish_non_exhaustive()
-    }
-}
-
-fn with_reason(outcome: &'static str, reason: Option<&'static str>) -> Vec<KeyValue> {
-    let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
-    attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
+fn attributes(label: impl Into<KeyValue>, optional: Option<impl Into<KeyValue>>) -> Vec<KeyValue> {
+    let mut attributes = vec![label.into()];
+    attributes.extend(optional.map(Into::into));
     attributes
 }
 

@@ -1,8 +1,13 @@
 //! Values of metric labels: one enum for each closed set.
 
-/// Defines an enum whose variants are the values of one label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }) => {
+use opentelemetry::KeyValue;
+
+/// Defines enums whose variants are the values of one label.
+macro_rules! labels {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $key:literal { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }
+    )+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name {
@@ -18,12 +23,18 @@ macro_rules! label {
                 match self { $(Self::$variant => $value),+ }
             }
         }
-    };
+
+        impl From<$name> for KeyValue {
+            fn from(value: $name) -> Self {
+                Self::new($key, value.name())
+            }
+        }
+    )+};
 }
 
-label! {
+labels! {
     /// Outcome of a callback.
-    CallbackOutcome {
+    CallbackOutcome: "thingspace_gateway.outcome" {
         /// The callback is on disk.
         Stored = "stored",
         /// The callback was on disk before.
@@ -33,11 +44,9 @@ label! {
         /// The callback was answered with an error.
         Rejected = "rejected",
     }
-}
 
-label! {
     /// Reason to reject or quarantine a callback.
-    RejectionReason {
+    RejectionReason: "thingspace_gateway.reason" {
         /// No route has this path, or a path segment is too long.
         NotFound = "not_found",
         /// The path secret is wrong.
@@ -65,11 +74,9 @@ label! {
         /// The callback belongs in the quarantine, which is full.
         QuarantineFull = "quarantine_full",
     }
-}
 
-label! {
     /// State of the registration of one callback service.
-    RegistrationState {
+    RegistrationState: "thingspace_gateway.state" {
         /// The registrations could not be listed.
         Unknown = "unknown",
         /// The gateway's URL is registered with the expected credentials.
@@ -81,11 +88,9 @@ label! {
         /// No URL is registered.
         Missing = "missing",
     }
-}
 
-label! {
     /// Outcome of an attempt to register the callback URL.
-    RegistrationOutcome {
+    RegistrationOutcome: "thingspace_gateway.outcome" {
         /// Registered; no other URL was registered before.
         Registered = "registered",
         /// Registered in place of another URL.
@@ -93,11 +98,9 @@ label! {
         /// ThingSpace rejected the registration, or sent no response.
         Failed = "failed",
     }
-}
 
-label! {
     /// Outcome of a delivery to the webhook.
-    DeliveryOutcome {
+    DeliveryOutcome: "thingspace_gateway.outcome" {
         /// The webhook accepted the callback.
         Delivered = "delivered",
         /// An attempt failed; the gateway retries.
@@ -105,12 +108,10 @@ label! {
         /// The gateway dropped the callback.
         Dropped = "dropped",
     }
-}
 
-label! {
     /// Reason to drop a callback before its delivery to the webhook.
-    DropReason {
-        /// The queue exceeded `callbacks.forward_max_pending`.
+    DropReason: "thingspace_gateway.reason" {
+        /// The queue exceeded `callbacks.forward_max_waiting`.
         QueueFull = "queue_full",
         /// The callback is older than `callbacks.forward_max_age`.
         Expired = "expired",
@@ -121,11 +122,9 @@ label! {
         /// `callbacks.forward_url` leads back to this gateway.
         Loop = "loop",
     }
-}
 
-label! {
     /// Kind of write to the journal.
-    JournalOperation {
+    JournalOperation: "thingspace_gateway.operation" {
         /// A new change with its devices, or the lookup of its idempotency key.
         Claim = "claim",
         /// A state transition of a change.
@@ -145,26 +144,14 @@ label! {
         /// The removal of data older than `journal.retention`.
         Retention = "retention",
     }
-}
 
-label! {
     /// Error class of an HTTP request without a complete response.
-    CallError {
+    CallError: "error.type" {
         /// No byte of the request was sent.
         NotSent = "not_sent",
         /// No complete response arrived.
         NoResponse = "no_response",
         /// The client abandoned the request.
         Cancelled = "cancelled",
-    }
-}
-
-label! {
-    /// Outcome of an export to the collector.
-    ExportOutcome {
-        /// The collector accepted the data.
-        Success = "success",
-        /// The collector is unavailable or rejected the data.
-        Failure = "failure",
     }
 }

@@ -9,19 +9,18 @@ mod export;
 mod instruments;
 mod labels;
 mod logging;
-pub mod names;
 mod otlp;
 mod pipeline;
 mod propagation;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallbackCall, RpcCall, RpcSpan, UpstreamCall};
+pub use call::{CallbackCall, OTHER, RpcCall, RpcSpan, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, ExportOutcome, JournalOperation,
-    RegistrationOutcome, RegistrationState, RejectionReason,
+    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
+    RegistrationState, RejectionReason,
 };
 pub use pipeline::{EXPOSITION_TYPE, Telemetry};
 pub use propagation::TRACEPARENT;

@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 
 use crate::{
     grpc::admission::method_class,
-    telemetry::{Instruments, RpcCall, names},
+    telemetry::{Instruments, OTHER, RpcCall},
 };
 
 /// Records calls.
@@ -58,7 +58,7 @@ impl CallTelemetry {
             methods: method_class::methods()
                 .map(|(name, _class)| (format!("/{name}"), Arc::from(name)))
                 .collect(),
-            other: names::OTHER.into(),
+            other: OTHER.into(),
         }
     }
 }
