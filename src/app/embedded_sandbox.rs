@@ -7,7 +7,6 @@ use tempfile::TempDir;
 use thingspace_sandbox::{
     AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings,
 };
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use uuid::Uuid;
@@ -16,16 +15,9 @@ use crate::config::{self, Config, Secret};
 
 /// A sandbox with a bound port.
 pub(super) struct EmbeddedSandbox {
-    sandbox: Sandbox,
-    base_url: Url,
-    /// The temporary directory of the journal.
-    directory: Option<TempDir>,
-}
-
-/// A sandbox that serves.
-pub(super) struct RunningSandbox {
-    task: JoinHandle<()>,
-    directory: Option<TempDir>,
+    pub(super) sandbox: Sandbox,
+    /// The directory of the journal, unless the settings name one.
+    pub(super) directory: Option<TempDir>,
 }
 
 /// Converts the settings of a sandbox.
@@ -101,11 +93,9 @@ impl EmbeddedSandbox {
             config.sandbox.callback_url = Some(Url::parse(&url).map_err(io::Error::other)?);
         }
         let sandbox = Sandbox::bind(sandbox_settings(&config.sandbox)?).await?;
-        let base_url = sandbox.base_url();
-        config.thingspace.base_url = base_url.clone();
+        config.thingspace.base_url = sandbox.base_url();
         let credential = |accepted: &Option<Secret>| {
-            let any = || Secret::new("sandbox");
-            Some(accepted.clone().unwrap_or_else(any))
+            Some(accepted.clone().unwrap_or_else(|| Secret::new("sandbox")))
         };
         config.thingspace.app_key = credential(&config.sandbox.app_key);
         config.thingspace.app_secret = credential(&config.sandbox.app_secret);
@@ -119,30 +109,15 @@ impl EmbeddedSandbox {
             config.journal.dir = directory.path().to_owned();
             Some(directory)
         };
-        Ok(Self { sandbox, base_url, directory })
-    }
-
-    pub(super) fn log(&self) {
-        tracing::info!(address = %self.sandbox.local_addr(), "the sandbox is at {}", self.base_url);
-    }
-
-    pub(super) fn start(self, stop: CancellationToken) -> RunningSandbox {
-        let sandbox = self.sandbox;
-        let task = tokio::spawn(async move {
-            if let Err(error) = sandbox.run(stop.cancelled_owned()).await {
-                tracing::error!(%error, "sandbox failed");
-            }
-        });
-        RunningSandbox { task, directory: self.directory }
+        Ok(Self { sandbox, directory })
     }
 }
 
-impl RunningSandbox {
-    /// Stops the sandbox and removes the temporary journal.
-    pub(super) async fn stop(self) {
-        self.task.abort();
-        let _aborted = self.task.await;
-        drop(self.directory);
+/// Serves until `stop`.
+pub(super) async fn run(sandbox: Sandbox, stop: CancellationToken) {
+    tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
+    if let Err(error) = sandbox.run(stop.cancelled_owned()).await {
+        tracing::error!(%error, "sandbox failed");
     }
 }
 
