@@ -12,8 +12,10 @@ use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
     metrics::Histogram,
+    propagation::{Extractor, TextMapPropagator},
     trace::{Status, TraceContextExt},
 };
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -21,9 +23,10 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 use crate::telemetry::{
     instruments::{Instruments, SCOPE},
     labels::CallError,
-    propagation::{self, TRACEPARENT},
 };
 
+/// The header that carries trace and parent span (W3C Trace Context).
+pub const TRACEPARENT: &str = "traceparent";
 /// Stands for a value outside a closed set.
 pub const OTHER: &str = "_OTHER";
 
@@ -114,7 +117,18 @@ impl Drop for MeasuredCall {
 
 impl CallResult {
     fn rpc(code: i32) -> Self {
-        let (name, is_error) = rpc_status(code);
+        let index = usize::try_from(code).unwrap_or(usize::MAX);
+        let name = RPC_STATUSES.get(index).copied().unwrap_or("UNKNOWN");
+        // Server errors of the semantic conventions ("RPC spans").
+        let is_error = matches!(
+            name,
+            "UNKNOWN"
+                | "DEADLINE_EXCEEDED"
+                | "UNIMPLEMENTED"
+                | "INTERNAL"
+                | "UNAVAILABLE"
+                | "DATA_LOSS"
+        );
         Self {
             status: Some(KeyValue::new("rpc.response.status_code", name)),
             error_type: is_error.then(|| KeyValue::new("error.type", name)),
@@ -147,10 +161,10 @@ impl RpcCall {
     /// Starts a call of `package.Service/Method`. Its trace continues the caller's `traceparent`, if
     /// present.
     pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
-        let traceparent = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        let caller = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Self(MeasuredCall::start(
             span!("server", &*method),
-            traceparent.map_or_else(Context::new, propagation::parse),
+            parent(caller),
             &instruments.0.rpc_calls,
             vec![
                 KeyValue::new("rpc.system.name", "grpc"),
@@ -176,7 +190,7 @@ impl RpcCall {
 impl RpcSpan {
     /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        propagation::traceparent(&self.0)
+        traceparent(&self.0)
     }
 
     /// Adds the change that the call made or found.
@@ -192,17 +206,17 @@ impl RpcSpan {
 
 impl UpstreamCall {
     /// Starts a request. `template` is its path template below the base URL, `server` host and port
-    /// of ThingSpace, `parent` the `traceparent` of the call that caused the request.
+    /// of ThingSpace, `caller` the `traceparent` of the call that caused the request.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         template: &'static str,
         server: (&str, u16),
-        parent: Option<&str>,
+        caller: Option<&str>,
     ) -> Self {
         Self(MeasuredCall::start(
             span!("client", format!("{method} {template}")),
-            parent.map_or_else(Context::new, propagation::parse),
+            parent(caller),
             &instruments.0.http_client,
             vec![
                 KeyValue::new("http.request.method", method.to_string()),
@@ -216,7 +230,7 @@ impl UpstreamCall {
 
     /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        propagation::traceparent(&self.0.span)
+        traceparent(&self.0.span)
     }
 
     /// Ends the request with this response status.
@@ -277,7 +291,7 @@ impl CallbackCall {
     /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
         self.0.span.set_attribute(CHANGE_ID, change_id.to_owned());
-        let sender = propagation::parse(traceparent);
+        let sender = parent(Some(traceparent));
         self.0.span.add_link(sender.span().span_context().clone());
     }
 }
@@ -285,25 +299,53 @@ impl CallbackCall {
 /// gRPC status code of a cancelled call.
 const CANCELLED: i32 = 1;
 
-/// Name of a gRPC status, and true if it is a server error (semantic conventions, "RPC spans").
-fn rpc_status(code: i32) -> (&'static str, bool) {
-    match code {
-        0 => ("OK", false),
-        CANCELLED => ("CANCELLED", false),
-        3 => ("INVALID_ARGUMENT", false),
-        4 => ("DEADLINE_EXCEEDED", true),
-        5 => ("NOT_FOUND", false),
-        6 => ("ALREADY_EXISTS", false),
-        7 => ("PERMISSION_DENIED", false),
-        8 => ("RESOURCE_EXHAUSTED", false),
-        9 => ("FAILED_PRECONDITION", false),
-        10 => ("ABORTED", false),
-        11 => ("OUT_OF_RANGE", false),
-        12 => ("UNIMPLEMENTED", true),
-        13 => ("INTERNAL", true),
-        14 => ("UNAVAILABLE", true),
-        15 => ("DATA_LOSS", true),
-        16 => ("UNAUTHENTICATED", false),
-        _ => ("UNKNOWN", true),
+/// Names of the gRPC statuses, by code.
+const RPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// A `traceparent` without `tracestate`, which can contain any data.
+struct TraceParent<'a>(&'a str);
+
+impl Extractor for TraceParent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
     }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}
+
+/// Parses a `traceparent`. Returns an empty context if it is absent or invalid.
+fn parent(traceparent: Option<&str>) -> Context {
+    traceparent.map_or_else(Context::new, |value| {
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceParent(value))
+    })
+}
+
+/// The span as a `traceparent`; `None` if tracing is off.
+fn traceparent(span: &Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span();
+    let ids = span.span_context();
+    ids.is_valid().then(|| {
+        format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8())
+    })
 }

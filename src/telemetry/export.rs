@@ -109,29 +109,28 @@ impl OutcomeCounter {
 /// Builds an exporter. `$path` is the signal's path below an HTTP endpoint (OTLP specification).
 ///
 /// Always sets the protocol: otherwise the builder reads it from the standard variables, which can name
-/// another one.
+/// another one. With an empty endpoint, it reads the endpoint from them.
 macro_rules! build_exporter {
-    ($builder:expr, $endpoint:expr, $protocol:expr, $path:expr) => {
+    ($builder:expr, $endpoint:expr, $protocol:expr, $path:expr) => {{
+        let endpoint = $endpoint.map_or("", Url::as_str);
         match $protocol {
             OtlpProtocol::Grpc => {
                 let builder = $builder.with_tonic().with_protocol(Protocol::Grpc);
-                match $endpoint {
-                    Some(url) => builder.with_endpoint(url.as_str()).build(),
-                    None => builder.build(),
-                }
+                builder.with_endpoint(endpoint).build()
             }
             OtlpProtocol::HttpProtobuf => {
                 let builder = $builder.with_http().with_protocol(Protocol::HttpBinary);
-                match $endpoint {
-                    Some(url) => {
-                        let base = url.as_str().trim_end_matches('/');
-                        builder.with_endpoint(format!("{base}/{}", $path)).build()
-                    }
-                    None => builder.build(),
-                }
+                builder.with_endpoint(signal_url(endpoint, $path)).build()
             }
         }
-    };
+    }};
+}
+
+fn signal_url(endpoint: &str, path: &str) -> String {
+    match endpoint.trim_end_matches('/') {
+        "" => String::new(),
+        base => format!("{base}/{path}"),
+    }
 }
 
 /// Builds a processor that exports spans in batches.

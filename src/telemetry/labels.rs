@@ -1,4 +1,4 @@
-//! Values of metric labels: one enum for each closed set.
+//! Values of metric labels: one enum for each closed set. `docs/telemetry.md` explains all values.
 
 use opentelemetry::KeyValue;
 
@@ -11,7 +11,7 @@ macro_rules! labels {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name {
-            $( $(#[$value_doc])* $variant, )+
+            $( $(#[$value_doc])* #[doc = concat!("`", $value, "`")] $variant, )+
         }
 
         impl $name {
@@ -35,13 +35,10 @@ macro_rules! labels {
 labels! {
     /// Outcome of a callback.
     CallbackOutcome: "thingspace_gateway.outcome" {
-        /// The callback is on disk.
         Stored = "stored",
-        /// The callback was on disk before.
         Duplicate = "duplicate",
         /// The callback cannot be used and is in the quarantine.
         Quarantined = "quarantined",
-        /// The callback was answered with an error.
         Rejected = "rejected",
     }
 
@@ -49,9 +46,7 @@ labels! {
     RejectionReason: "thingspace_gateway.reason" {
         /// No route has this path, or a path segment is too long.
         NotFound = "not_found",
-        /// The path secret is wrong.
         WrongPathSecret = "wrong_path_secret",
-        /// The method is not POST.
         MethodNotAllowed = "method_not_allowed",
         /// The source address is outside `callbacks.allow_cidrs`, which is enforced.
         Forbidden = "forbidden",
@@ -61,31 +56,24 @@ labels! {
         ForwardLoop = "forward_loop",
         /// Not a JSON object with a usable `requestId`.
         Malformed = "malformed",
-        /// The body exceeds the maximum size of a callback.
         TooLarge = "too_large",
-        /// The body did not arrive completely in time.
         IncompleteBody = "incomplete_body",
         /// The journal's queue is too long to store the callback in time.
         Overloaded = "overloaded",
         /// The journal did not confirm in time. The callback may still be stored.
         StoreTimeout = "store_timeout",
-        /// The journal cannot write.
         Unavailable = "unavailable",
-        /// The callback belongs in the quarantine, which is full.
         QuarantineFull = "quarantine_full",
     }
 
     /// State of the registration of one callback service.
     RegistrationState: "thingspace_gateway.state" {
-        /// The registrations could not be listed.
         Unknown = "unknown",
         /// The gateway's URL is registered with the expected credentials.
         Registered = "registered",
         /// The gateway's URL is registered with other credentials, or without.
         WrongCredentials = "wrong_credentials",
-        /// Another URL is registered.
         OtherUrl = "other_url",
-        /// No URL is registered.
         Missing = "missing",
     }
 
@@ -95,27 +83,21 @@ labels! {
         Registered = "registered",
         /// Registered in place of another URL.
         Replaced = "replaced",
-        /// ThingSpace rejected the registration, or sent no response.
         Failed = "failed",
     }
 
     /// Outcome of a delivery to the webhook.
     DeliveryOutcome: "thingspace_gateway.outcome" {
-        /// The webhook accepted the callback.
         Delivered = "delivered",
         /// An attempt failed; the gateway retries.
         Failed = "failed",
-        /// The gateway dropped the callback.
         Dropped = "dropped",
     }
 
     /// Reason to drop a callback before its delivery to the webhook.
     DropReason: "thingspace_gateway.reason" {
-        /// The queue exceeded `callbacks.forward_max_waiting`.
         QueueFull = "queue_full",
-        /// The callback is older than `callbacks.forward_max_age`.
         Expired = "expired",
-        /// The retention removed the body.
         BodyRemoved = "body_removed",
         /// `callbacks.forward_url` needs a service name, and the callback has none.
         NoServiceName = "no_service_name",
@@ -127,11 +109,9 @@ labels! {
     JournalOperation: "thingspace_gateway.operation" {
         /// A new change with its devices, or the lookup of its idempotency key.
         Claim = "claim",
-        /// A state transition of a change.
         Transition = "transition",
         /// A callback, or the result of a lookup.
         Callback = "callback",
-        /// The attribution of an unknown request to a change.
         Attribute = "attribute",
         /// The device of a result, found by a lookup.
         ResolveDevice = "resolve_device",
@@ -139,19 +119,14 @@ labels! {
         Quarantine = "quarantine",
         /// Delivery attempts recorded, rescheduled or expired.
         Forward = "forward",
-        /// A key-value pair.
         Kv = "kv",
-        /// The removal of data older than `journal.retention`.
         Retention = "retention",
     }
 
     /// Error class of an HTTP request without a complete response.
     CallError: "error.type" {
-        /// No byte of the request was sent.
         NotSent = "not_sent",
-        /// No complete response arrived.
         NoResponse = "no_response",
-        /// The client abandoned the request.
         Cancelled = "cancelled",
     }
 }

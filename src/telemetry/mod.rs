@@ -11,11 +11,10 @@ mod labels;
 mod logging;
 mod otlp;
 mod pipeline;
-mod propagation;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallbackCall, OTHER, RpcCall, RpcSpan, UpstreamCall};
+pub use call::{CallbackCall, OTHER, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
@@ -23,4 +22,3 @@ pub use labels::{
     RegistrationState, RejectionReason,
 };
 pub use pipeline::{EXPOSITION_TYPE, Telemetry};
-pub use propagation::TRACEPARENT;

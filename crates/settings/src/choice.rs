@@ -30,7 +30,7 @@ macro_rules! choices {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $Name {
-            $( $(#[$variant_meta])* $Variant, )+
+            $( $(#[$variant_meta])* #[doc = concat!("`", $name, "`")] $Variant, )+
         }
 
         impl $crate::Choice for $Name {
