@@ -1,20 +1,19 @@
 # syntax=docker/dockerfile:1
-# A static binary on an empty root: no shell, no libraries, nobody's CVEs but ours.
-# scripts/replay-image runs these steps without a container engine, which is why those of the
-# build stage name no absolute path.
+# A static binary in an image without a shell or libraries. scripts/replay-image executes these steps
+# without a container engine, so the build stage uses no absolute path.
 
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
-# Static, and random bytes from the system call: an empty root has no /dev/urandom to fall back to.
+# Links statically, and reads random bytes with the system call: the image has no /dev/urandom.
 ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_getrandom\""
 
-# Build the dependencies and the crates first, with stubs for the gateway itself, as a layer that is
-# rebuilt only when they change.
+# Builds the dependencies and the crates with a stub of the gateway. The layer is rebuilt only if they
+# change.
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
 RUN mkdir src \
- && printf '//! A stub.\n' > src/lib.rs \
- && printf '//! A stub.\nfn main() {}\n' > src/main.rs \
+ && printf '//! Stub.\n' > src/lib.rs \
+ && printf '//! Stub.\nfn main() {}\n' > src/main.rs \
  && cp src/main.rs build.rs \
  && cargo build --release --locked --target "$(rustc --print host-tuple)"
 
@@ -22,14 +21,14 @@ COPY build.rs ./
 COPY proto proto
 COPY third_party third_party
 COPY src src
-# Newer than the stubs, whatever the files' own dates are.
+# cargo compares times: the sources must be newer than the stubs.
 RUN touch build.rs src/main.rs src/lib.rs \
  && cargo build --release --locked --target "$(rustc --print host-tuple)" \
  && mkdir -p image/tmp image/var/lib/thingspace-gateway \
  && cp "target/$(rustc --print host-tuple)/release/thingspace-gateway" image/ \
  && chmod 1777 image/tmp
 
-# Ours, those of the crates, and that of the C library, which a static binary has in it too.
+# The licences of the gateway, of the crates, and of the C library, which is linked statically.
 COPY LICENSE NOTICE licences/THIRD-PARTY.txt image/licences/
 RUN for library in libc6-dev libgcc-12-dev; do \
       install -D -m 644 "/usr/share/doc/$library/copyright" "image/licences/$library/copyright"; \
@@ -40,13 +39,13 @@ LABEL org.opencontainers.image.title="thingspace-gateway" \
       org.opencontainers.image.description="A gRPC gateway to Verizon's ThingSpace" \
       org.opencontainers.image.source="https://github.com/thingspace-gateway/thingspace-gateway" \
       org.opencontainers.image.licenses="Apache-2.0"
-# The authorities that are trusted when ThingSpace or a collector is called.
+# The certificate authorities for calls to ThingSpace and to a collector.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-# The binary, the licences, and two directories to write to: /var/lib/thingspace-gateway for the journal
-# and /tmp for a sandbox's. Mount volumes there where the root is read-only. As one tree: of a directory
-# that is copied by itself the mode would be lost.
+# The binary, the licences, and two writable directories: /var/lib/thingspace-gateway for the journal and
+# /tmp for the journal of a sandbox. Mount volumes there if the root is read-only. They are copied as one
+# tree, which keeps the modes of the directories.
 COPY --from=build --chown=65532:65532 /src/image/ /
-# The default of journal.dir, ./data, is below it; a variable would stand over a settings file.
+# journal.dir is ./data by default. An environment variable would override the settings file.
 WORKDIR /var/lib/thingspace-gateway
 USER 65532:65532
 EXPOSE 50051 9001 9090

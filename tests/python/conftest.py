@@ -133,11 +133,11 @@ def stubs(generated):
 
 @pytest.fixture(scope="session")
 def example(generated):
-    """Runs the Python example with these arguments."""
+    """Runs a program of the Python example with these arguments."""
 
-    def run(*arguments):
+    def run(*arguments, program="change_esim_plans.py"):
         return subprocess.run(
-            [sys.executable, EXAMPLE / "change_esim_plans.py", *arguments],
+            [sys.executable, EXAMPLE / program, *arguments],
             capture_output=True,
             text=True,
             timeout=TIMEOUT,

@@ -1,9 +1,12 @@
 """The Python example, run as its README describes."""
 
+import pytest
 
-def test_every_device_gets_its_result(start, example):
+
+@pytest.mark.parametrize("program", ["change_esim_plans.py", "change_service_plans.py"])
+def test_every_device_gets_its_result(start, example, program):
     gateway = start(sandbox__failure_rate="0.2", sandbox__duplicate_rate="0.5")
-    done = example("--target", gateway.address, "--devices", "50")
+    done = example("--target", gateway.address, "--devices", "50", program=program)
     assert done.returncode == 0, done.stderr
     results = [line for line in done.stdout.splitlines() if line.startswith("row-")]
     assert sorted(line.split()[0] for line in results) == sorted(f"row-{n}" for n in range(50))

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    errors::{ValidationError, code},
+    faults::{Fault, code},
     json_body::{self, remove_nulls, required_text},
 };
 
@@ -66,18 +66,13 @@ impl Registrations {
 
     /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
     /// behaviour is not documented.
-    pub(crate) fn register(
-        &mut self,
-        account: &str,
-        body: &[u8],
-    ) -> Result<&'static str, ValidationError> {
-        json_body::check_characters(body)?;
+    pub(crate) fn register(&mut self, account: &str, body: &[u8]) -> Result<&'static str, Fault> {
+        let registration: RegistrationBody<'_> = json_body::parse_checked(body)?;
         json_body::check_account(account)?;
-        let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
         let service = parse_service(required_text(registration.name, "name")?)?;
         let listener = registration.to_listener(self.any_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
-            return Err(ValidationError::new(
+            return Err(Fault::new(
                 code::UNEXPECTED,
                 "The sandbox stores listeners for at most 1000 accounts",
             ));
@@ -112,14 +107,14 @@ impl Registrations {
         &mut self,
         account: &str,
         service: &str,
-    ) -> Result<&'static str, ValidationError> {
+    ) -> Result<&'static str, Fault> {
         let service = parse_service(service)?;
         let removed =
             self.accounts.get_mut(account).and_then(|listeners| listeners.remove(service));
         self.accounts.retain(|_, listeners| !listeners.is_empty());
         removed
             .map(|_| service)
-            .ok_or_else(|| ValidationError::new(code::UNEXPECTED, "No such listener is registered"))
+            .ok_or_else(|| Fault::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
     /// Returns the listener of an account for a service. During the credentials lag, it has the
@@ -136,10 +131,10 @@ impl Registrations {
     }
 
     /// Returns the only account with listeners, for a request without an account.
-    pub(crate) fn only_account(&self) -> Result<String, ValidationError> {
+    pub(crate) fn only_account(&self) -> Result<String, Fault> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
-            (Some(_), Some(_)) => Err(ValidationError::new(
+            (Some(_), Some(_)) => Err(Fault::new(
                 code::MULTIPLE_ACCOUNTS,
                 "The user has several accounts: the request must name one",
             )),
@@ -149,15 +144,15 @@ impl Registrations {
 }
 
 impl RegistrationBody<'_> {
-    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
+    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, Fault> {
         let url = required_text(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| ValidationError::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
+            .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
         // Tests use any free port on loopback.
         if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
-            return Err(ValidationError::new(
+            return Err(Fault::new(
                 code::REQUEST_UNDEFINED,
                 "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
             ));
@@ -165,7 +160,7 @@ impl RegistrationBody<'_> {
         let too_long =
             |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_CREDENTIAL);
         if too_long(self.username) || too_long(self.password) {
-            return Err(ValidationError::new(
+            return Err(Fault::new(
                 code::REQUEST_UNDEFINED,
                 "username and password have at most 40 characters",
             ));
@@ -178,10 +173,11 @@ impl RegistrationBody<'_> {
     }
 }
 
-fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
-    SERVICES.split(' ').find(|name| *name == service).ok_or_else(|| {
-        ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
-    })
+fn parse_service(service: &str) -> Result<&'static str, Fault> {
+    SERVICES
+        .split(' ')
+        .find(|name| *name == service)
+        .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
 }
 
 /// True if ThingSpace calls the port (see thingspace-facts, section 4.2).

@@ -69,11 +69,16 @@ impl fmt::Debug for Settings {
 impl Settings {
     /// Returns the times of the resend policy, with their overrides.
     pub(crate) fn resend_timing(&self) -> ResendTiming {
-        let policy = self.resend.timing();
+        let measured_timeout = Some(Duration::from_secs(4));
+        let (max_attempts, resend_delay, callback_timeout) = match self.resend {
+            ResendPolicy::Quick => (4, Duration::from_secs(1), measured_timeout),
+            ResendPolicy::Measured => (2, Duration::from_millis(1300), measured_timeout),
+            ResendPolicy::Documented => (4, Duration::from_secs(5 * 60), None),
+        };
         ResendTiming {
-            max_attempts: policy.max_attempts,
-            resend_delay: self.resend_delay.unwrap_or(policy.resend_delay),
-            callback_timeout: self.callback_timeout.or(policy.callback_timeout),
+            max_attempts,
+            resend_delay: self.resend_delay.unwrap_or(resend_delay),
+            callback_timeout: self.callback_timeout.or(callback_timeout),
         }
     }
 }
@@ -132,29 +137,6 @@ pub(crate) struct ResendTiming {
     pub(crate) resend_delay: Duration,
     /// Time without a response after which the next attempt starts. No timeout is documented.
     pub(crate) callback_timeout: Option<Duration>,
-}
-
-impl ResendPolicy {
-    fn timing(self) -> ResendTiming {
-        let measured_timeout = Some(Duration::from_secs(4));
-        match self {
-            Self::Quick => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(1),
-                callback_timeout: measured_timeout,
-            },
-            Self::Measured => ResendTiming {
-                max_attempts: 2,
-                resend_delay: Duration::from_millis(1300),
-                callback_timeout: measured_timeout,
-            },
-            Self::Documented => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(5 * 60),
-                callback_timeout: None,
-            },
-        }
-    }
 }
 
 /// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.

@@ -24,9 +24,10 @@ const ADDRESS_NOT_QUALIFIED: &str = "22";
 pub(super) enum ChangeRequest {
     Esim(proto::ChangeEsimPlanRequest),
     FiveGBi(proto::ChangeFiveGBiPlanRequest),
+    ServicePlan(proto::ChangeServicePlanRequest),
 }
 
-/// Number of devices whose callback the sandbox sends twice.
+/// Number of devices of a change whose callback the sandbox sends twice.
 pub(super) fn duplicated_callbacks(devices: u32) -> u32 {
     devices.div_ceil(PERIOD)
 }
@@ -34,14 +35,15 @@ pub(super) fn duplicated_callbacks(devices: u32) -> u32 {
 // === impl ChangeRequest ===
 
 impl ChangeRequest {
-    pub(super) fn all(devices: u32) -> [Self; 2] {
-        [Self::esim(devices), Self::five_g_bi(devices)]
+    pub(super) fn all(devices: u32) -> [Self; 3] {
+        [Self::esim(devices), Self::five_g_bi(devices), Self::service_plan(devices)]
     }
 
     pub(super) fn change_type(&self) -> ChangeType {
         match self {
             Self::Esim(_) => ChangeType::EsimPlan,
             Self::FiveGBi(_) => ChangeType::FiveGBiPlan,
+            Self::ServicePlan(_) => ChangeType::ServicePlan,
         }
     }
 
@@ -50,6 +52,7 @@ impl ChangeRequest {
         match self {
             Self::Esim(_) => ("ChangeEsimPlan", "/m2m/v1/devices/profile/actions/serviceplan"),
             Self::FiveGBi(_) => ("ChangeFiveGBiPlan", "/m2m/v1/devices/actions/plan"),
+            Self::ServicePlan(_) => ("ChangeServicePlan", "/m2m/v1/devices/actions/plan"),
         }
     }
 
@@ -61,6 +64,10 @@ impl ChangeRequest {
             }
             Self::FiveGBi(request) => {
                 let response = client.change_five_g_bi_plan(request.clone()).await?;
+                response.into_inner().change
+            }
+            Self::ServicePlan(request) => {
+                let response = client.change_service_plan(request.clone()).await?;
                 response.into_inner().change
             }
         };
@@ -103,16 +110,10 @@ impl ChangeRequest {
                 ..proto::CustomerName::default()
             }),
         };
-        let devices = (0..devices).map(|number| {
-            let id = match digits(number, ADDRESS_NOT_QUALIFIED) {
-                Some(digits) => format!("FF00000F{digits}{number:04X}"),
-                None => format!("FF00000{number:07X}"),
-            };
-            proto::FiveGBiDevice {
-                device_ids: vec![proto::DeviceId { kind: "meid".into(), id }],
-                primary_place_of_use: Some(place.clone()),
-                client_reference: format!("row-{number}"),
-            }
+        let devices = (0..devices).map(|number| proto::FiveGBiDevice {
+            device_ids: vec![meid(number, number, ADDRESS_NOT_QUALIFIED)],
+            primary_place_of_use: Some(place.clone()),
+            client_reference: format!("row-{number}"),
         });
         Self::FiveGBi(proto::ChangeFiveGBiPlanRequest {
             account_name: ACCOUNT.into(),
@@ -122,6 +123,31 @@ impl ChangeRequest {
             ..proto::ChangeFiveGBiPlanRequest::default()
         })
     }
+
+    /// The MEIDs continue those of the 5G devices.
+    fn service_plan(devices: u32) -> Self {
+        let first = devices;
+        let devices = (0..devices).map(|number| proto::ServicePlanDevice {
+            device_ids: vec![meid(number, first + number, DEVICE_NOT_FOUND)],
+            client_reference: format!("row-{number}"),
+        });
+        Self::ServicePlan(proto::ChangeServicePlanRequest {
+            account_name: ACCOUNT.into(),
+            service_plan: "Demo Plan".into(),
+            devices: devices.collect(),
+            idempotency_key: uuid::Uuid::new_v4().to_string(),
+            ..proto::ChangeServicePlanRequest::default()
+        })
+    }
+}
+
+/// MEID with a serial number. `number` decides its scenario.
+fn meid(number: u32, serial: u32, failure: &'static str) -> proto::DeviceId {
+    let id = match digits(number, failure) {
+        Some(digits) => format!("FF00000F{digits}{serial:04X}"),
+        None => format!("FF00000{serial:07X}"),
+    };
+    proto::DeviceId { kind: "meid".into(), id }
 }
 
 /// Digits of the device's scenario: the first of ten is sent twice, the second fails.

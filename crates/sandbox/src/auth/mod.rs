@@ -12,10 +12,11 @@ use std::{collections::HashMap, time::Duration};
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tokio::time::Instant;
-use uuid::{Builder, Uuid};
+use uuid::Builder;
 
 use crate::{
-    errors::{ErrorResponse, code},
+    errors::ErrorResponse,
+    faults::code,
     settings::{AcceptedCredentials, Settings},
 };
 
@@ -51,7 +52,7 @@ pub(crate) struct AppCredentials {
 struct Token {
     app: AppCredentials,
     value: String,
-    issued_at: Instant,
+    expires_at: Instant,
     /// Valid, but not returned by the next token request.
     is_retired: bool,
 }
@@ -94,39 +95,35 @@ impl Auth {
         headers: &HeaderMap,
     ) -> Result<AppCredentials, ErrorResponse> {
         if !headers.contains_key(header::AUTHORIZATION) {
-            return Err(ErrorResponse::missing_token());
+            return Err(ErrorResponse::MISSING_TOKEN);
         }
         let accepted = basic(headers).filter(|app| {
             accepts(&self.expected.app_key, &app.key)
                 && accepts(&self.expected.app_secret, &app.secret)
         });
-        accepted.ok_or_else(|| {
-            let description = "Client Authentication failed.";
-            ErrorResponse::oauth(StatusCode::UNAUTHORIZED, "invalid_client", description)
-        })
+        let (status, description) = (StatusCode::UNAUTHORIZED, "Client Authentication failed.");
+        accepted.ok_or(ErrorResponse::oauth(status, "invalid_client", description))
     }
 
     /// Returns the token of an application, or a new one.
     pub(crate) fn issue(&mut self, app: AppCredentials) -> Issued {
         let now = Instant::now();
-        let lifetime = self.token_lifetime;
-        self.tokens.retain(|token| token.is_valid(lifetime, now));
-        // Excludes a token whose `expires_in` would be 0.
-        let is_reusable = |token: &&Token| {
-            token.app == app && !token.is_retired && token.remaining(lifetime, now).as_secs() > 0
-        };
-        if let Some(token) = self.tokens.iter().find(is_reusable) {
-            return Issued {
-                value: token.value.clone(),
-                expires_in: token.remaining(lifetime, now).as_secs(),
-            };
+        self.tokens.retain(|token| token.expires_at > now);
+        let tokens = self.tokens.iter().filter(|token| token.app == app && !token.is_retired);
+        for Token { value, expires_at, .. } in tokens {
+            // Excludes a token whose `expires_in` would be 0.
+            let expires_in = expires_at.duration_since(now).as_secs();
+            if expires_in > 0 {
+                return Issued { value: value.clone(), expires_in };
+            }
         }
         if self.tokens.len() >= MAX_TOKENS {
             self.tokens.remove(0);
         }
         let value = format!("{:032x}", self.rng.u128(..));
-        self.tokens.push(Token { app, value: value.clone(), issued_at: now, is_retired: false });
-        Issued { value, expires_in: lifetime.as_secs() }
+        let expires_at = now + self.token_lifetime;
+        self.tokens.push(Token { app, value: value.clone(), expires_at, is_retired: false });
+        Issued { value, expires_in: self.token_lifetime.as_secs() }
     }
 
     /// Revokes a token of an application. An unknown token is no error, as on WSO2.
@@ -136,21 +133,18 @@ impl Auth {
 
     /// Makes the next token request return another token. This one stays valid for other requests.
     pub(crate) fn stop_reissuing(&mut self, value: &str) {
-        let token = self.tokens.iter_mut().find(|token| token.value == value);
-        if let Some(token) = token {
+        for token in self.tokens.iter_mut().filter(|token| token.value == value) {
             token.is_retired = true;
         }
     }
 
     /// Returns the access token of a request if it is valid.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
-        let value = authorization(headers, "bearer").ok_or_else(ErrorResponse::missing_token)?;
+        let value = authorization(headers, "bearer").ok_or(ErrorResponse::MISSING_TOKEN)?;
         let now = Instant::now();
-        self.tokens
-            .iter()
-            .any(|token| token.value == value && token.is_valid(self.token_lifetime, now))
-            .then(|| value.to_owned())
-            .ok_or_else(ErrorResponse::invalid_token)
+        let mut tokens = self.tokens.iter();
+        let valid = tokens.find(|token| token.value == value && token.expires_at > now);
+        valid.map(|token| token.value.clone()).ok_or(ErrorResponse::INVALID_TOKEN)
     }
 
     /// Opens a session. A setting decides whether this ends the user's earlier ones; ThingSpace's
@@ -160,12 +154,17 @@ impl Auth {
         username: &str,
         password: &str,
     ) -> Result<String, ErrorResponse> {
-        let rejected = |message| Err(ErrorResponse::m2m(code::PASSWORD_INVALID, message));
+        let rejected = |message| Err(ErrorResponse::dotted(code::PASSWORD_INVALID, message));
         if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
             return rejected("The user is locked after 5 failed log-ins");
         }
-        if !self.accepts_user(username, password) {
-            self.record_failed_login(username);
+        let user_exists = accepts(&self.expected.uws_username, username);
+        if !user_exists || !accepts(&self.expected.uws_password, password) {
+            let has_capacity =
+                self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
+            if user_exists && has_capacity {
+                *self.failed_logins.entry(username.to_owned()).or_default() += 1;
+            }
             return rejected("The username or password is not valid");
         }
         self.failed_logins.remove(username);
@@ -178,11 +177,8 @@ impl Auth {
         }
         let value =
             Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid().to_string();
-        self.sessions.push(Session {
-            user: username.to_owned(),
-            value: value.clone(),
-            used_at: Instant::now(),
-        });
+        let (user, used_at) = (username.to_owned(), Instant::now());
+        self.sessions.push(Session { user, value: value.clone(), used_at });
         Ok(value)
     }
 
@@ -191,32 +187,18 @@ impl Auth {
         self.failed_logins.values().filter(|count| **count >= MAX_FAILED_LOGINS).count()
     }
 
-    /// Counts a failed log-in of a user that exists.
-    fn record_failed_login(&mut self, username: &str) {
-        let exists = accepts(&self.expected.uws_username, username);
-        let has_capacity =
-            self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
-        if exists && has_capacity {
-            let count = self.failed_logins.entry(username.to_owned()).or_default();
-            *count = count.saturating_add(1);
-        }
-    }
-
     /// Returns the session of a request if it is valid, and starts its lifetime again.
     pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
             let message = "The request has no session token";
-            return Err(ErrorResponse::m2m(code::SESSION_FORMAT, message));
+            return Err(ErrorResponse::dotted(code::SESSION_FORMAT, message));
         };
-        let session = Uuid::try_parse(value)
-            .ok()
-            .and_then(|_| self.sessions.iter_mut().find(|one| one.value == value));
-        let Some(session) = session else {
-            return Err(ErrorResponse::session_invalid());
-        };
+        let mut sessions = self.sessions.iter_mut();
+        let session = sessions.find(|session| session.value == value);
+        let session = session.ok_or(ErrorResponse::SESSION_INVALID)?;
         let now = Instant::now();
         if now.duration_since(session.used_at) >= self.session_idle_timeout {
-            return Err(ErrorResponse::session_expired());
+            return Err(ErrorResponse::SESSION_EXPIRED);
         }
         session.used_at = now;
         Ok(session.value.clone())
@@ -224,21 +206,6 @@ impl Auth {
 
     pub(crate) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
-    }
-
-    fn accepts_user(&self, username: &str, password: &str) -> bool {
-        accepts(&self.expected.uws_username, username)
-            && accepts(&self.expected.uws_password, password)
-    }
-}
-
-impl Token {
-    fn remaining(&self, lifetime: Duration, now: Instant) -> Duration {
-        lifetime.saturating_sub(now.duration_since(self.issued_at))
-    }
-
-    fn is_valid(&self, lifetime: Duration, now: Instant) -> bool {
-        !self.remaining(lifetime, now).is_zero()
     }
 }
 

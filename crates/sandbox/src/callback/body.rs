@@ -4,12 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::{
-    callback_faults::{self, CallbackFault},
-    device_outcome::{CallbackFormat, DeviceResult, InterimCallback},
+    faults::{self, Fault},
     identifiers::DeviceId,
     json_body::remove_nulls,
     ledger::entries::{DeviceChange, ExecutedChange},
     listeners::CallbackListener,
+    outcome::{CallbackFormat, InterimCallback},
 };
 
 /// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
@@ -18,7 +18,7 @@ pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
 /// The result in a callback.
 struct CallbackResult {
     has_device_response: bool,
-    fault: Option<&'static CallbackFault>,
+    fault: Option<&'static Fault>,
     status: Option<&'static str>,
     has_counts: bool,
 }
@@ -78,8 +78,8 @@ pub(crate) fn encode(
     body
 }
 
-fn fault_response(fault: &CallbackFault, format: CallbackFormat) -> Value {
-    let CallbackFault { code, text } = fault;
+fn fault_response(fault: &Fault, format: CallbackFormat) -> Value {
+    let (code, text) = (fault.code, fault.callback_text());
     if format == CallbackFormat::FaultWithDetail {
         return json!({
             "faultactor": "UnifiedWebService",
@@ -93,17 +93,13 @@ fn fault_response(fault: &CallbackFault, format: CallbackFormat) -> Value {
 
 fn final_result(change: &ExecutedChange, device: &DeviceChange) -> CallbackResult {
     let format = device.planned_outcome.format;
+    let fault = device.planned_outcome.fault;
     let success_status = change.operation.success_status;
-    let (status, fault) = match device.planned_outcome.result {
-        DeviceResult::Succeeded => (success_status, None),
-        DeviceResult::Failed(fault) => (Some("Failed"), Some(fault)),
-    };
+    let status = if fault.is_some() { Some("Failed") } else { success_status };
     CallbackResult {
         // A failure without a fault has the response of a success.
         has_device_response: fault.is_none() || format == CallbackFormat::NoFault,
-        has_counts: fault.is_some()
-            || success_status.is_some()
-            || format == CallbackFormat::CountsAsStrings,
+        has_counts: status.is_some() || format == CallbackFormat::CountsAsStrings,
         fault: fault.filter(|_| format != CallbackFormat::NoFault),
         status: status.filter(|_| format != CallbackFormat::NoStatus),
     }
@@ -113,7 +109,7 @@ fn final_result(change: &ExecutedChange, device: &DeviceChange) -> CallbackResul
 fn interim_result(interim: InterimCallback) -> CallbackResult {
     let (fault, status) = match interim {
         InterimCallback::Warning => (None, "warning"),
-        InterimCallback::OnHold => (Some(&callback_faults::ON_HOLD), "Pending"),
+        InterimCallback::OnHold => (Some(&faults::ON_HOLD), "Pending"),
     };
     CallbackResult { has_device_response: false, fault, status: Some(status), has_counts: true }
 }

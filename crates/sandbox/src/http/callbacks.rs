@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ValidationError, json_response},
+    errors::json_response,
+    faults::Fault,
     http::extract::{HandlerResult, PlatformState, json_body},
 };
 
@@ -49,7 +50,7 @@ pub(crate) async fn deregister(
 }
 
 /// Both calls return `serviceName`, although a registration contains `name`.
-fn action_result(account: &str, result: Result<&str, ValidationError>) -> HandlerResult {
-    let service = result.map_err(ValidationError::into_dotted_response)?;
-    Ok(json_response(StatusCode::OK, &json!({ "accountName": account, "serviceName": service })))
+fn action_result(account: &str, service: Result<&str, Fault>) -> HandlerResult {
+    let body = json!({ "accountName": account, "serviceName": service? });
+    Ok(json_response(StatusCode::OK, &body))
 }

@@ -1,31 +1,34 @@
 //! Lookups: plans, the status of a request, and devices.
 
-use std::sync::Arc;
-
 use axum::{
     body::Bytes,
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use serde_json::{Value, json};
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ErrorResponse, ValidationError, code, json_response},
+    errors::{ErrorResponse, json_response},
+    faults::{Fault, code},
     http::{
         device_list,
         extract::{self, HandlerResult, PlatformState},
     },
     json_body,
-    ledger::entries::DeviceStatus,
+    ledger::{LedgerEntry, entries::DeviceStatus},
     operations::operation::Feature,
     platform::Platform,
 };
 
+const NO_STATUS: Fault =
+    Fault::new(code::UNEXPECTED, "The status of this request is not available");
+
 /// Lists the plans of an account. Their names and codes differ, as in the example of Verizon's
 /// documentation, which is the first. Changes may use other plans.
 pub(crate) async fn plans(_: RequestCredentials, Path(account): Path<String>) -> HandlerResult {
-    json_body::check_account(&account).map_err(ValidationError::into_dotted_response)?;
+    json_body::check_account(&account)?;
     let plan = |name, code, carrier_code, size_kb| {
         json!({
             "name": name,
@@ -49,9 +52,8 @@ pub(crate) async fn devices(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let devices =
-        extract::json_body(&headers, &body).and_then(|body| device_list::list(&platform, body));
-    Ok(found(devices.map_err(ValidationError::into_dotted_response)?))
+    let body = extract::json_body(&headers, &body)?;
+    Ok(found(device_list::list(&platform, body)?))
 }
 
 /// Always fails: the documentation covers only provisioning of a single device, such as activation
@@ -60,11 +62,8 @@ pub(crate) async fn status_v1(
     _: RequestCredentials,
     Path((account, _)): Path<(String, String)>,
 ) -> Result<(), ErrorResponse> {
-    let error = match json_body::check_account(&account) {
-        Ok(()) => no_status(),
-        Err(error) => error,
-    };
-    Err(error.into_dotted_response())
+    json_body::check_account(&account)?;
+    Err(NO_STATUS.into())
 }
 
 /// Returns the status of a request and of each device. Its errors have the format of the eSIM
@@ -74,33 +73,24 @@ pub(crate) async fn status_v2(
     _: RequestCredentials,
     Path((account, request)): Path<(String, String)>,
 ) -> HandlerResult {
-    let status = status_of(&platform, &account, &request);
-    Ok(found(status.map_err(ValidationError::into_numeric_response)?))
+    Ok(found(status_of(&platform, &account, &request).map_err(ErrorResponse::numeric)?))
 }
 
-fn found(body: Value) -> axum::response::Response {
+fn found(body: Value) -> Response {
     json_response(StatusCode::OK, &body)
 }
 
-fn no_status() -> ValidationError {
-    ValidationError::new(code::UNEXPECTED, "The status of this request is not available")
-}
-
-fn status_of(
-    platform: &Arc<Platform>,
-    account: &str,
-    request_id: &str,
-) -> Result<Value, ValidationError> {
+fn status_of(platform: &Platform, account: &str, request_id: &str) -> Result<Value, Fault> {
     json_body::check_account(account)?;
-    let stored = platform.ledger.lock().find_change(request_id);
-    let covered = stored.filter(|(change, _)| {
+    let stored = platform.ledger.lock().find_change(request_id).filter(|entry| {
+        let change = &entry.change;
         change.operation.features.contains(&Feature::StatusV2) && *change.account == *account
     });
-    let Some((change, Some(devices))) = covered else {
-        return Err(no_status());
+    let Some(LedgerEntry { change, devices: Some(devices) }) = stored else {
+        return Err(NO_STATUS);
     };
     let statuses: Vec<DeviceStatus> =
-        devices.iter().map(|device| device.progress().status).collect();
+        devices.iter().map(|device| device.progress.lock().status).collect();
     let sub_requests: Vec<Value> = devices
         .iter()
         .zip(&statuses)
