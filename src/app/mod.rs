@@ -10,7 +10,6 @@ mod lifecycle;
 mod ports;
 mod wiring;
 
-pub use embedded_sandbox::sandbox_settings;
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;

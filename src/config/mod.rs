@@ -17,12 +17,11 @@ mod warnings;
 pub use docs::{flags, json_schema, markdown};
 pub use mode::{Mode, render_toml};
 pub use settings::{
-    AdminConfig, AllowMode, AuthConfig, AuthMode, CallbackOrder, CallbacksConfig, ChangesConfig,
-    Config, FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
-    OtlpProtocol, RegisterPolicy, ResendPolicy, SandboxConfig, ShutdownConfig, TABLE,
-    TelemetryConfig, ThingSpaceConfig,
+    AdminConfig, AllowMode, AuthConfig, AuthMode, CallbacksConfig, ChangesConfig, Config,
+    FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
+    OtlpProtocol, RegisterPolicy, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
 };
-pub use thingspace_settings::{ConfigError, Flag, Secret, SecretError, SettingOrigin, Sources};
+pub use thingspace_settings::{ConfigError, Flag, Secret, Sources};
 
 /// Settings and the warnings about their sources.
 pub type LoadedConfig = thingspace_settings::LoadedConfig<Config>;

@@ -11,10 +11,8 @@ use thingspace_settings::{
 use url::Url;
 
 use crate::{
-    config::kinds::{
-        CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, PlanName, WEBHOOK_URL,
-    },
-    domain::newtypes::{AccountName, CallbackService, ServicePlan},
+    config::kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, WEBHOOK_URL},
+    domain::newtypes::{AccountName, CallbackService},
 };
 
 /// Host of Verizon's production service.
@@ -240,90 +238,7 @@ settings! {
         otlp_protocol: Option<OtlpProtocol> = Optional(one_of::<OtlpProtocol>());
     }
 
-    /// The sandbox, for the commands `sandbox` and `serve --sandbox`.
-    sandbox: SandboxConfig {
-        /// Address and port of the sandbox. Port 0 selects a free port.
-        listen: SocketAddr = WithDefault(SocketAddress) or "127.0.0.1:0";
-        /// Seed of all random decisions of the sandbox. The same seed repeats a run.
-        seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
-        /// Delay between the response to a change and its first callback.
-        callback_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Delay of the response to a change.
-        answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Delay of the response to a change with a device of the scenario `slow_answer`.
-        slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
-        /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
-        /// `late`.
-        late_delay: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
-        /// Delay between an interim callback, such as `warning`, and the final one.
-        interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
-        /// Fraction of devices that fail, from 0 (none) to 1 (all).
-        failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
-        duplicate_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are never sent, although the change was executed.
-        lost_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent `sandbox.late_delay` late.
-        late_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent before the response to their request. The response
-        /// waits for them, 10 s at most.
-        early_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are malformed: the JSON is truncated, lacks its opening
-        /// brace, or has no `requestId`.
-        malformed_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes that are not executed and whose connection is closed.
-        drop_request_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes that are executed and whose connection is closed without a response.
-        drop_answer_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes with the response 500. About half of them are executed; the seed
-        /// decides.
-        error_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Order in which the callbacks of a request are sent: as its devices, reversed, or at
-        /// random.
-        order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
-        /// Plan of a device before its first change.
-        initial_plan: ServicePlan = WithDefault(PlanName) or "Sandbox Initial Plan";
-        /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
-        callback_url: Option<Url> = Optional(HttpUrl);
-        /// Retries of a callback that was not delivered. `quick`: three, one second apart.
-        /// `measured`: one after 1.3 s, as measured on ThingSpace. `documented`: three, five
-        /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
-        /// not respond within 4 s, while the first request is still in progress.
-        resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
-        /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
-        resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
-        /// Time without a response after which a callback is sent again while the first request is
-        /// still in progress. Unset: as in `sandbox.resend`.
-        callback_timeout: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
-        /// Maximum number of callbacks in progress.
-        callback_concurrency: u16 = WithDefault(Number { min: 1, max: 1024 }) or "32";
-        /// Allows callback URLs that are not on loopback to have any port. By default, they must
-        /// have a port that ThingSpace calls: 80, 443, 9001 to 9006, 50551 to 50559 and 28200 to
-        /// 28220.
-        any_callback_port: bool = WithDefault(Switch) or "false";
-        /// Time for which callbacks carry the previous user name and password after a new
-        /// registration. On ThingSpace, 14 minutes were measured.
-        credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Key that token requests must have. Unset: any key.
-        app_key: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Secret that token requests must have. Unset: any secret.
-        app_secret: Option<Secret> = Sensitive(CREDENTIAL);
-        /// User name that log-ins must have. Unset: any user name.
-        uws_username: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Password that log-ins must have. Unset: any password. Five wrong passwords in a row lock
-        /// the user until the sandbox restarts.
-        uws_password: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Lifetime of an access token, from its first issue.
-        token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
-        /// Lifetime of a session without use.
-        session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
-        /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
-        /// does so.
-        single_session: bool = WithDefault(Switch) or "false";
-        /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
-        /// `Retry-After`. 0: no limit.
-        requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
-    }
+    use sandbox: thingspace_sandbox::Settings;
 }
 
 choices! {
@@ -347,12 +262,6 @@ choices! {
 
     /// Values of `telemetry.otlp_protocol`.
     OtlpProtocol { Grpc = "grpc", HttpProtobuf = "http/protobuf" }
-
-    /// Values of `sandbox.order`.
-    CallbackOrder { AsSent = "as_sent", Reversed = "reversed", Shuffled = "shuffled" }
-
-    /// Values of `sandbox.resend`.
-    ResendPolicy { Quick = "quick", Measured = "measured", Documented = "documented" }
 }
 
 impl Config {

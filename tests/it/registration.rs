@@ -1,10 +1,7 @@
 //! Registration of the callback listener at the sandbox, by the modes of `callbacks.register`.
 
 use serde_json::{Value, json};
-use thingspace_gateway::{
-    app::sandbox_settings,
-    config::{Config, Sources},
-};
+use thingspace_gateway::config::{Config, Sources};
 use thingspace_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 
@@ -32,8 +29,7 @@ struct SandboxServer {
 impl SandboxServer {
     async fn start() -> Self {
         let config = Config::load(&Sources::default()).unwrap().config;
-        let settings = sandbox_settings(&config.sandbox).unwrap();
-        let sandbox = Sandbox::bind(settings).await.unwrap();
+        let sandbox = Sandbox::bind(config.sandbox).await.unwrap();
         let base_url = sandbox.base_url().to_string();
         let serving =
             tokio::spawn(async move { sandbox.run(std::future::pending()).await.unwrap() });

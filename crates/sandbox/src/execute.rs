@@ -50,8 +50,8 @@ impl Executor<'_> {
             .admit(&request)
             .inspect_err(|response| self.record_not_executed(&request, response.reason))?;
         let response_delay = match response_kind {
-            ResponseKind::Slow => platform.settings.slow_response_delay,
-            _ => platform.settings.response_delay,
+            ResponseKind::Slow => platform.settings.slow_answer,
+            _ => platform.settings.answer_delay,
         };
         let respond_at = received_at + response_delay;
         let job = self.record_executed(request, account, response_kind, respond_at);

@@ -47,7 +47,7 @@ pub use scenario::{
     identifiers::IdentifierPrefix,
     list::{ScenarioInfo, scenarios, scenarios_markdown},
 };
-pub use settings::{AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Settings};
+pub use settings::{CallbackOrder, ResendPolicy, Settings};
 
 /// Maximum duration of the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);

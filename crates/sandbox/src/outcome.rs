@@ -106,7 +106,7 @@ pub(crate) enum NotExecutedCause {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ResponseKind {
     RequestId,
-    /// With the request ID, after `Settings::slow_response_delay`.
+    /// With the request ID, after `Settings::slow_answer`.
     Slow,
     /// The connection is closed without a response.
     Dropped,

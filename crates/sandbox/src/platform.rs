@@ -53,6 +53,7 @@ impl Platform {
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         let registrations =
             Registrations::new(settings.any_callback_port, settings.credentials_lag);
+        let auth = Auth::new(&settings, token_rng(&settings)).map_err(io::Error::other)?;
         Ok(Arc::new(Self {
             resend_timing: settings.resend_timing(),
             client: client.map_err(io::Error::other)?,
@@ -61,7 +62,7 @@ impl Platform {
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
             clock: Clock::start(),
-            auth: Mutex::new(Auth::new(&settings, token_rng(&settings))),
+            auth: Mutex::new(auth),
             registrations: Mutex::new(registrations),
             devices: Mutex::new(DeviceRegistry::with_preloaded(preloaded_devices())),
             ledger: Mutex::default(),

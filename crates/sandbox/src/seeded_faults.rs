@@ -22,16 +22,15 @@ const REQUEST: u64 = 5;
 /// Decides about a device with a number of earlier changes. Draws all numbers every time, so that
 /// one rate does not affect the decisions of another.
 pub(crate) fn device_outcome(settings: &Settings, key: u64, earlier_changes: u64) -> DeviceOutcome {
-    let rates = &settings.fault_rates;
     let mut rng = rng(settings, DEVICE, key, earlier_changes);
-    let fails = rng.f64() < rates.failure;
+    let fails = rng.f64() < settings.failure_rate;
     let fault = SEEDED.get(rng.usize(..SEEDED.len())).copied();
-    let duplicate = rng.f64() < rates.duplicate;
+    let duplicate = rng.f64() < settings.duplicate_rate;
     let concurrent = rng.bool();
-    let lost = rng.f64() < rates.lost;
-    let early = rng.f64() < rates.early;
-    let late = rng.f64() < rates.late;
-    let malformed = rng.f64() < rates.malformed;
+    let lost = rng.f64() < settings.lost_rate;
+    let early = rng.f64() < settings.early_rate;
+    let late = rng.f64() < settings.late_rate;
+    let malformed = rng.f64() < settings.malformed_rate;
     let malformed_format = match rng.u8(..3) {
         0 => CallbackFormat::Truncated,
         1 => CallbackFormat::NoOpeningBrace,
@@ -61,11 +60,10 @@ pub(crate) fn response(
     key: u64,
     earlier_requests: u64,
 ) -> Result<ResponseKind, ErrorResponse> {
-    let rates = &settings.fault_rates;
     let mut rng = rng(settings, REQUEST, key, earlier_requests);
-    let drop_request = rng.f64() < rates.drop_request;
-    let drop_response = rng.f64() < rates.drop_response;
-    let error = rng.f64() < rates.error;
+    let drop_request = rng.f64() < settings.drop_request_rate;
+    let drop_response = rng.f64() < settings.drop_answer_rate;
+    let error = rng.f64() < settings.error_rate;
     let executed = rng.bool();
     match (error, executed) {
         _ if drop_request => Err(ErrorResponse::DROPPED),
@@ -84,7 +82,7 @@ pub(crate) fn callback_order(
     reversed: bool,
 ) -> Vec<usize> {
     let mut order: Vec<usize> = (0..devices).collect();
-    match settings.callback_order {
+    match settings.order {
         _ if reversed => order.reverse(),
         CallbackOrder::AsSent => {}
         CallbackOrder::Reversed => order.reverse(),

@@ -41,4 +41,4 @@ pub use secret::{Secret, SecretError, SecretFormat, SecretSyntax};
 pub use show::render_toml;
 pub use sources::{LoadedConfig, Sources};
 pub use table::{Setting, SettingGroup, Table};
-pub use values::Values;
+pub use values::{Group, Values};

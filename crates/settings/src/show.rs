@@ -7,16 +7,19 @@ use crate::{
     table::{Setting, Table, field_name},
 };
 
-/// Formats values as a settings file. `values` has one TOML value for each setting of the table, in
-/// the same order. A comment names the source of each value.
-pub fn render_toml(table: &Table, values: &[Option<String>], origins: &Origins) -> String {
+/// Formats values as a settings file. `values` has the TOML values of each group of the table, in the
+/// same order. A comment names the source of each value.
+pub fn render_toml<const N: usize>(
+    table: &Table,
+    values: [Vec<Option<String>>; N],
+    origins: &Origins,
+) -> String {
     let mut text = String::new();
-    let mut values = values.iter();
-    for group in table.groups {
+    for (group, values) in table.groups.iter().zip(values) {
         let gap = if text.is_empty() { "" } else { "\n" };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{gap}[{}]", group.name);
-        for (setting, value) in group.settings.iter().zip(values.by_ref()) {
+        for (setting, value) in group.settings.iter().zip(values) {
             let _ = writeln!(text, "{}", line(setting, value.as_deref(), origins));
         }
     }

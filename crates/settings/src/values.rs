@@ -7,13 +7,29 @@ use crate::{
     kind::{Kind, Syntax},
     layer::Layer,
     secret::{Secret, SecretFormat},
-    table::Table,
+    table::{SettingGroup, Table},
 };
 
 /// The merged values of all sources, not parsed yet.
 pub struct Values {
     table: &'static Table,
     merged: Layer,
+}
+
+/// The values of a group of settings. Implement it with [`settings_group!`](crate::settings_group).
+pub trait Group: Sized {
+    /// The settings.
+    const TABLE: SettingGroup;
+
+    /// Parses the values of all settings.
+    ///
+    /// # Errors
+    ///
+    /// The first invalid value.
+    fn parse(values: &Values) -> Result<Self, ConfigError>;
+
+    /// Formats the values as TOML, in the order of the table. `None` stands for an unset value.
+    fn toml_values(&self) -> Vec<Option<String>>;
 }
 
 impl Values {

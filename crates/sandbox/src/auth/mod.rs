@@ -11,14 +11,12 @@ use std::{collections::HashMap, time::Duration};
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret as _, SecretString};
+use thingspace_settings::{Secret, SecretError};
 use tokio::time::Instant;
 use uuid::Builder;
 
-use crate::{
-    errors::ErrorResponse,
-    faults::code,
-    settings::{AcceptedCredentials, Settings},
-};
+use crate::{errors::ErrorResponse, faults::code, settings::Settings};
 
 /// Number of failed log-ins in a row that lock the user.
 const MAX_FAILED_LOGINS: u8 = 5;
@@ -40,6 +38,14 @@ pub(crate) struct Auth {
     sessions: Vec<Session>,
     /// Number of failed log-ins in a row, by user.
     failed_logins: HashMap<String, u8>,
+}
+
+/// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.
+struct AcceptedCredentials {
+    app_key: Option<SecretString>,
+    app_secret: Option<SecretString>,
+    uws_username: Option<SecretString>,
+    uws_password: Option<SecretString>,
 }
 
 /// Key and secret of an application.
@@ -76,9 +82,15 @@ pub(crate) struct Issued {
 }
 
 impl Auth {
-    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
-        Self {
-            expected: settings.credentials.clone(),
+    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Result<Self, SecretError> {
+        let load = |secret: &Option<Secret>| secret.as_ref().map(Secret::load).transpose();
+        Ok(Self {
+            expected: AcceptedCredentials {
+                app_key: load(&settings.app_key)?,
+                app_secret: load(&settings.app_secret)?,
+                uws_username: load(&settings.uws_username)?,
+                uws_password: load(&settings.uws_password)?,
+            },
             token_lifetime: settings.token_lifetime,
             session_idle_timeout: settings.session_lifetime,
             single_session: settings.single_session,
@@ -86,7 +98,7 @@ impl Auth {
             tokens: Vec::new(),
             sessions: Vec::new(),
             failed_logins: HashMap::new(),
-        }
+        })
     }
 
     /// Returns the credentials of a token request.
@@ -210,9 +222,9 @@ impl Auth {
 }
 
 /// An unset credential accepts any value that is not empty.
-fn accepts(expected: &Option<String>, given: &str) -> bool {
+fn accepts(expected: &Option<SecretString>, given: &str) -> bool {
     match expected {
-        Some(expected) => expected == given,
+        Some(expected) => expected.expose_secret() == given,
         None => !given.is_empty(),
     }
 }

@@ -6,16 +6,14 @@ const IDLE: Duration = Duration::from_secs(20 * 60);
 
 fn with(change: impl FnOnce(&mut Settings)) -> Auth {
     let mut settings = Settings {
-        credentials: AcceptedCredentials {
-            app_key: Some("key".into()),
-            app_secret: Some("secret".into()),
-            uws_username: Some("user".into()),
-            uws_password: Some("pass".into()),
-        },
+        app_key: Some(Secret::new("key")),
+        app_secret: Some(Secret::new("secret")),
+        uws_username: Some(Secret::new("user")),
+        uws_password: Some(Secret::new("pass")),
         ..crate::tests::harness::quick()
     };
     change(&mut settings);
-    Auth::new(&settings, fastrand::Rng::with_seed(1))
+    Auth::new(&settings, fastrand::Rng::with_seed(1)).unwrap()
 }
 
 fn auth() -> Auth {
@@ -87,7 +85,7 @@ fn an_unknown_user_is_not_locked() {
         assert!(auth.login("unknown", "wrong").is_err());
     }
     assert_eq!(auth.locked_users(), 0);
-    let mut auth = with(|settings| settings.credentials.uws_username = None);
+    let mut auth = with(|settings| settings.uws_username = None);
     for _ in 0..5 {
         assert!(auth.login("one", "wrong").is_err());
     }

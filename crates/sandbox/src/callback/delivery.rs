@@ -116,7 +116,7 @@ impl DeviceDelivery<'_> {
         }
         if let Some(interim) = planned.interim {
             self.send_until_acknowledged(Some(interim), &mut token).await;
-            if !platform.sleep_unless_stopped(platform.settings.interim_delay).await {
+            if !platform.sleep_unless_stopped(platform.settings.interim_for).await {
                 return;
             }
         }

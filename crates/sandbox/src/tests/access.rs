@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use thingspace_settings::Secret;
 
 use super::ESIM;
 use super::harness::{
     ACCOUNT, CallbackReceiver, Harness, body, esim_change_with_scenarios, quick, text,
 };
-use crate::{AcceptedCredentials, Settings};
+use crate::Settings;
 
 fn strict() -> Settings {
     Settings {
-        credentials: AcceptedCredentials {
-            app_key: Some("key".into()),
-            app_secret: Some("secret".into()),
-            uws_username: Some("user".into()),
-            uws_password: Some("pass".into()),
-        },
+        app_key: Some(Secret::new("key")),
+        app_secret: Some(Secret::new("secret")),
+        uws_username: Some(Secret::new("user")),
+        uws_password: Some(Secret::new("pass")),
         ..quick()
     }
 }

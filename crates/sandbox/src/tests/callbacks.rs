@@ -185,7 +185,7 @@ async fn an_interim_callback_precedes_the_final_one() {
         ("on_hold_then_cancelled", "Pending", Some("REQUEST_ONHOLD"), "Failed"),
     ] {
         let (harness, mut receiver) =
-            start(Settings { interim_delay: Duration::from_millis(1), ..quick() }).await;
+            start(Settings { interim_for: Duration::from_millis(1), ..quick() }).await;
         harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
         let first = receiver.next().await.1;
         assert_eq!(first["status"], interim);
@@ -205,7 +205,7 @@ async fn an_interim_callback_precedes_the_final_one() {
 
 #[tokio::test]
 async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
-    let (harness, mut receiver) = start(Settings { interim_delay: DAY, ..quick() }).await;
+    let (harness, mut receiver) = start(Settings { interim_for: DAY, ..quick() }).await;
     let request =
         harness.change(ESIM, &esim_change_with_scenarios(&["warning_then_success"])).await;
     receiver.next().await;
@@ -217,8 +217,7 @@ async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() 
 
 #[tokio::test]
 async fn a_warning_may_be_the_only_callback() {
-    let (harness, mut receiver) =
-        start(Settings { interim_delay: Duration::ZERO, ..quick() }).await;
+    let (harness, mut receiver) = start(Settings { interim_for: Duration::ZERO, ..quick() }).await;
     harness.change(ESIM, &esim_change_with_scenarios(&["warning_only"])).await;
     assert_eq!(receiver.next().await.1["status"], "warning");
     harness.wait_for_callbacks().await;

@@ -12,9 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{
-    AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings, scenarios,
-};
+use crate::{CallbackOrder, ResendPolicy, Sandbox, Settings, scenarios};
 
 pub(super) const ACCOUNT: &str = "0000123456-00001";
 
@@ -34,20 +32,31 @@ pub(crate) fn quick() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         seed: 1,
         callback_delay: Duration::ZERO,
-        response_delay: Duration::ZERO,
-        slow_response_delay: Duration::from_secs(5),
+        answer_delay: Duration::ZERO,
+        slow_answer: Duration::from_secs(5),
         late_delay: Duration::from_secs(10),
-        interim_delay: Duration::from_secs(1),
+        interim_for: Duration::from_secs(1),
         resend: ResendPolicy::Quick,
-        resend_delay: Some(Duration::from_millis(5)),
+        resend_after: Some(Duration::from_millis(5)),
         callback_timeout: None,
-        fault_rates: FaultRates::default(),
-        callback_order: CallbackOrder::AsSent,
+        failure_rate: 0.0,
+        duplicate_rate: 0.0,
+        lost_rate: 0.0,
+        late_rate: 0.0,
+        early_rate: 0.0,
+        malformed_rate: 0.0,
+        drop_request_rate: 0.0,
+        drop_answer_rate: 0.0,
+        error_rate: 0.0,
+        order: CallbackOrder::AsSent,
         callback_url: None,
         callback_concurrency: 32,
         any_callback_port: false,
         credentials_lag: Duration::ZERO,
-        credentials: AcceptedCredentials::default(),
+        app_key: None,
+        app_secret: None,
+        uws_username: None,
+        uws_password: None,
         token_lifetime: Duration::from_secs(3600),
         session_lifetime: Duration::from_secs(20 * 60),
         single_session: false,

@@ -22,7 +22,7 @@ use url::Url;
 use crate::operations::OPERATIONS;
 use crate::outcome::CallbackCopies;
 use crate::seeded_faults::{device_outcome, stable_hash};
-use crate::{CallbackOrder, FaultRates, Settings};
+use crate::{CallbackOrder, Settings};
 use harness::{
     ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
 };
@@ -228,8 +228,9 @@ async fn one_run(
 async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     let settings = Settings {
         seed: 7,
-        fault_rates: FaultRates { failure: 0.3, duplicate: 0.3, ..FaultRates::default() },
-        callback_order: CallbackOrder::Shuffled,
+        failure_rate: 0.3,
+        duplicate_rate: 0.3,
+        order: CallbackOrder::Shuffled,
         callback_concurrency: 1,
         ..quick()
     };

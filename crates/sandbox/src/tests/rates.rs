@@ -10,17 +10,13 @@ use super::ESIM;
 use super::harness::{
     CallbackReceiver, Harness, esim_change, esim_change_with_scenarios, identifier, quick,
 };
-use crate::{FaultRates, Settings};
-
-fn with(rates: FaultRates) -> Settings {
-    Settings { fault_rates: rates, ..quick() }
-}
+use crate::Settings;
 
 /// Sends changes of one device each, two at a time, in the order of the serials. Returns the outcome
 /// of each serial.
-async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, String> {
+async fn run_changes(serials: Vec<usize>, settings: Settings) -> BTreeMap<usize, String> {
     let harness =
-        Harness::start(Settings { seed: 11, late_delay: Duration::ZERO, ..with(rates) }).await;
+        Harness::start(Settings { seed: 11, late_delay: Duration::ZERO, ..settings }).await;
     let receiver = CallbackReceiver::start(&[], None).await;
     harness.register("DeviceProfileService", &receiver.url).await;
     let mut answers = BTreeMap::new();
@@ -58,19 +54,20 @@ async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, 
 
 #[tokio::test]
 async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
-    let rates = FaultRates {
-        failure: 0.3,
-        duplicate: 0.2,
-        lost: 0.2,
-        early: 0.2,
-        late: 0.2,
-        malformed: 0.2,
-        drop_request: 0.2,
-        drop_response: 0.2,
-        error: 0.2,
+    let settings = Settings {
+        failure_rate: 0.3,
+        duplicate_rate: 0.2,
+        lost_rate: 0.2,
+        early_rate: 0.2,
+        late_rate: 0.2,
+        malformed_rate: 0.2,
+        drop_request_rate: 0.2,
+        drop_answer_rate: 0.2,
+        error_rate: 0.2,
+        ..quick()
     };
-    let forwards = run_changes((0..40).collect(), rates.clone()).await;
-    let backwards = run_changes((0..40).rev().collect(), rates).await;
+    let forwards = run_changes((0..40).collect(), settings.clone()).await;
+    let backwards = run_changes((0..40).rev().collect(), settings).await;
     assert_eq!(forwards, backwards);
     for met in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
         assert!(forwards.values().any(|one| one.contains(met)), "{met}");
@@ -85,7 +82,7 @@ async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
 
 #[tokio::test]
 async fn a_rate_of_one_applies_to_every_device() {
-    let harness = Harness::start(with(FaultRates { lost: 1.0, ..FaultRates::default() })).await;
+    let harness = Harness::start(Settings { lost_rate: 1.0, ..quick() }).await;
     harness.change(ESIM, &esim_change(20)).await;
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
@@ -94,12 +91,12 @@ async fn a_rate_of_one_applies_to_every_device() {
 
 #[tokio::test]
 async fn rates_do_not_apply_to_scenarios() {
-    let harness = Harness::start(with(FaultRates {
-        lost: 1.0,
-        failure: 1.0,
-        drop_request: 1.0,
-        ..FaultRates::default()
-    }))
+    let harness = Harness::start(Settings {
+        lost_rate: 1.0,
+        failure_rate: 1.0,
+        drop_request_rate: 1.0,
+        ..quick()
+    })
     .await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
     harness.register("DeviceProfileService", &receiver.url).await;
@@ -118,8 +115,7 @@ async fn rates_do_not_apply_to_scenarios() {
 
 #[tokio::test]
 async fn a_repeated_request_draws_a_new_fault() {
-    let harness =
-        Harness::start(with(FaultRates { drop_request: 0.5, ..FaultRates::default() })).await;
+    let harness = Harness::start(Settings { drop_request_rate: 0.5, ..quick() }).await;
     let mut responses = Vec::new();
     for _ in 0..40 {
         let answer =

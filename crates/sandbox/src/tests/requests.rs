@@ -25,8 +25,8 @@ async fn response(harness: &Harness, path: &str, request: &Value) -> (StatusCode
 
 #[tokio::test]
 async fn a_slow_response_is_late_although_the_change_is_executed_at_once() {
-    let slow_response_delay = Duration::from_millis(1500);
-    let harness = Harness::start(Settings { slow_response_delay, ..quick() }).await;
+    let slow_answer = Duration::from_millis(1500);
+    let harness = Harness::start(Settings { slow_answer, ..quick() }).await;
     let request = esim_change_with_scenarios(&["", "slow_answer"]);
     let began = tokio::time::Instant::now();
     let look = async {
@@ -34,7 +34,7 @@ async fn a_slow_response_is_late_although_the_change_is_executed_at_once() {
         (ledger["changes"][0]["answer"].clone(), began.elapsed())
     };
     let (request_id, (answer, seen)) = tokio::join!(harness.change(ESIM, &request), look);
-    assert!(seen < slow_response_delay && began.elapsed() >= slow_response_delay);
+    assert!(seen < slow_answer && began.elapsed() >= slow_answer);
     assert_eq!(answer, "slow");
     assert_eq!(harness.ledger().await["changes"][0]["request_id"], request_id);
     harness.stop().await;

@@ -13,12 +13,12 @@ use crate::settings::ResendTiming;
 use crate::{ResendPolicy, Settings};
 
 fn with(resend: ResendPolicy) -> Settings {
-    Settings { resend, resend_delay: None, ..quick() }
+    Settings { resend, resend_after: None, ..quick() }
 }
 
 /// A policy with a shorter delay between its attempts.
 fn with_delay(resend: ResendPolicy, milliseconds: u64) -> Settings {
-    Settings { resend, resend_delay: Some(Duration::from_millis(milliseconds)), ..quick() }
+    Settings { resend, resend_after: Some(Duration::from_millis(milliseconds)), ..quick() }
 }
 
 /// Returns the counts that a listener receives that rejects everything, and the ledger's attempts.
@@ -53,7 +53,7 @@ fn the_policies_are_the_measured_and_the_documented_one() {
         ResendTiming { max_attempts: 4, resend_delay: seconds(300), callback_timeout: None };
     assert_eq!(documented, expected);
     let own = Settings {
-        resend_delay: Some(seconds(7)),
+        resend_after: Some(seconds(7)),
         callback_timeout: Some(seconds(8)),
         ..with(ResendPolicy::Measured)
     };
