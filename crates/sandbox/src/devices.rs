@@ -17,9 +17,9 @@ use crate::{
 const MAX_DEVICES: usize = 100_000;
 
 /// One device.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct DeviceRecord {
-    /// Number of the device on the platform, from 1.
+    /// Number of the device on the platform, from 1. 0 if it is not stored.
     pub(crate) number: u64,
     /// Input of all random decisions about the device.
     pub(crate) rng_key: u64,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     auth::RequestCredentials,
     callback::delivery::{self, DeliveryJob},
+    clock::unix_ms,
     errors::ErrorResponse,
     identifiers::DeviceIds,
     ledger::entries::{
@@ -96,7 +97,7 @@ impl Executor<'_> {
             content_hash: content_hash(self.operation, &service_plan, &devices),
             service_plan,
             devices: devices.len(),
-            received_at_ms: platform.clock.unix_ms(),
+            received_at_ms: unix_ms(),
             response_kind,
             callbacks: CallbackCounts::default(),
         });
@@ -215,7 +216,7 @@ impl Executor<'_> {
 
     fn record_not_executed(&self, request: &ChangeRequest, reason: &'static str) {
         self.platform.ledger.lock().record_not_executed(NotExecutedEntry {
-            received_at_ms: self.platform.clock.unix_ms(),
+            received_at_ms: unix_ms(),
             kind: self.operation.name,
             reason,
             account: request.account.clone(),

@@ -53,14 +53,16 @@ pub(crate) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Fault> 
 pub(crate) fn check_account(account: &str) -> Result<(), Fault> {
     let is_valid = (3..=32).contains(&account.len())
         && account.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let not_defined = || Fault::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined");
-    is_valid.then_some(()).ok_or_else(not_defined)
+    is_valid
+        .then_some(())
+        .ok_or(Fault::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined"))
 }
 
 /// Returns a required member.
 pub(crate) fn required<T>(value: Option<T>, member: &str) -> Result<T, Fault> {
-    let missing = || format!("The request has no {member}");
-    value.ok_or_else(|| Fault::with_details(code::REQUEST_UNDEFINED, missing()))
+    value.ok_or_else(|| {
+        Fault::with_details(code::REQUEST_UNDEFINED, format!("The request has no {member}"))
+    })
 }
 
 /// Returns a required string. A blank one is missing.

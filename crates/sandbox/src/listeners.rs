@@ -1,6 +1,6 @@
 //! Registered callback listeners: one per account and service.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +11,7 @@ use url::Url;
 use crate::{
     faults::{Fault, code},
     json_body::{self, remove_nulls, required_text},
+    settings::Settings,
 };
 
 /// Maximum number of accounts with listeners.
@@ -37,9 +38,6 @@ pub(crate) struct CallbackListener {
 /// All registrations, by account and service.
 #[derive(Default)]
 pub(crate) struct Registrations {
-    any_port: bool,
-    /// Time for which callbacks carry the previous credentials after a new registration.
-    credentials_lag: Duration,
     accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
 }
 
@@ -60,25 +58,24 @@ struct RegistrationBody<'b> {
 }
 
 impl Registrations {
-    pub(crate) fn new(any_port: bool, credentials_lag: Duration) -> Self {
-        Self { any_port, credentials_lag, accounts: BTreeMap::new() }
-    }
-
     /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
     /// behaviour is not documented.
-    pub(crate) fn register(&mut self, account: &str, body: &[u8]) -> Result<&'static str, Fault> {
+    pub(crate) fn register(
+        &mut self,
+        settings: &Settings,
+        account: &str,
+        body: &[u8],
+    ) -> Result<&'static str, Fault> {
         let registration: RegistrationBody<'_> = json_body::parse_checked(body)?;
         json_body::check_account(account)?;
         let service = parse_service(required_text(registration.name, "name")?)?;
-        let listener = registration.to_listener(self.any_port)?;
+        let listener = registration.to_listener(settings.any_callback_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
-            return Err(Fault::new(
-                code::UNEXPECTED,
-                "The sandbox stores listeners for at most 1000 accounts",
-            ));
+            let message = "The sandbox stores listeners for at most 1000 accounts";
+            return Err(Fault::new(code::UNEXPECTED, message));
         }
         let listeners = self.accounts.entry(account.to_owned()).or_default();
-        let until = Instant::now() + self.credentials_lag;
+        let until = Instant::now() + settings.credentials_lag;
         let previous = listeners.remove(service).map(|it| (it.listener, until));
         listeners.insert(service, RegisteredListener { listener, previous });
         Ok(service)
@@ -134,10 +131,10 @@ impl Registrations {
     pub(crate) fn only_account(&self) -> Result<String, Fault> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
-            (Some(_), Some(_)) => Err(Fault::new(
-                code::MULTIPLE_ACCOUNTS,
-                "The user has several accounts: the request must name one",
-            )),
+            (Some(_), Some(_)) => {
+                let message = "The user has several accounts: the request must name one";
+                Err(Fault::new(code::MULTIPLE_ACCOUNTS, message))
+            }
             (only, _) => Ok(only.cloned().unwrap_or_default()),
         }
     }
@@ -152,18 +149,13 @@ impl RegistrationBody<'_> {
             .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
         // Tests use any free port on loopback.
         if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
-            return Err(Fault::new(
-                code::REQUEST_UNDEFINED,
-                "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
-            ));
+            let message = "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220";
+            return Err(Fault::new(code::REQUEST_UNDEFINED, message));
         }
-        let too_long =
-            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_CREDENTIAL);
-        if too_long(self.username) || too_long(self.password) {
-            return Err(Fault::new(
-                code::REQUEST_UNDEFINED,
-                "username and password have at most 40 characters",
-            ));
+        let mut credentials = [self.username, self.password].into_iter().flatten();
+        if credentials.any(|text| text.chars().count() > MAX_CREDENTIAL) {
+            let message = "username and password have at most 40 characters";
+            return Err(Fault::new(code::REQUEST_UNDEFINED, message));
         }
         Ok(CallbackListener {
             url,

@@ -1,6 +1,6 @@
 //! The settings of a sandbox. The settings of the gateway are their only source of defaults.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use url::Url;
 
@@ -53,17 +53,6 @@ pub struct Settings {
     pub requests_per_minute: u32,
     /// Plan of a device before its first change.
     pub initial_plan: String,
-}
-
-impl fmt::Debug for Settings {
-    /// Omits the callback URL, which may contain a secret.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
-    }
 }
 
 impl Settings {

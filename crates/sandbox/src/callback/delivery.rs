@@ -120,8 +120,16 @@ impl DeviceDelivery<'_> {
                 return;
             }
         }
-        self.apply_result();
+        // Makes the result visible to lookups.
         let counts = &change.callbacks;
+        let status = if planned.fault.is_some() {
+            increment(&counts.failed_devices);
+            DeviceStatus::Failed
+        } else {
+            device.record.state.lock().plan = Some(Arc::clone(&change.service_plan));
+            DeviceStatus::Succeeded
+        };
+        device.progress.lock().status = status;
         match planned.timing {
             CallbackTiming::Never => {
                 increment(&counts.lost);
@@ -142,19 +150,6 @@ impl DeviceDelivery<'_> {
         }
     }
 
-    /// Makes the result visible to lookups.
-    fn apply_result(&self) {
-        let status = if self.device.planned_outcome.fault.is_some() {
-            increment(&self.change.callbacks.failed_devices);
-            DeviceStatus::Failed
-        } else {
-            let plan = Arc::clone(&self.change.service_plan);
-            self.device.record.state.lock().plan = Some(plan);
-            DeviceStatus::Succeeded
-        };
-        self.device.progress.lock().status = status;
-    }
-
     /// Sends a callback until the listener acknowledges it, up to the maximum number of attempts.
     /// Returns when no attempt is in flight.
     async fn send_until_acknowledged(
@@ -171,7 +166,8 @@ impl DeviceDelivery<'_> {
         in_flight.push(self.attempt(interim, 1));
         if copies == CallbackCopies::TwoConcurrent {
             attempts = 2;
-            in_flight.push(self.duplicate(2));
+            increment(&self.change.callbacks.duplicates);
+            in_flight.push(self.attempt(None, 2));
         }
         let resend = self.platform.resend_timing;
         let mut outcome = SendOutcome::Rejected;
@@ -186,7 +182,8 @@ impl DeviceDelivery<'_> {
                         && attempts < MAX_CALLBACK_COUNT
                     {
                         attempts += 1;
-                        in_flight.push(self.duplicate(attempts));
+                        increment(&self.change.callbacks.duplicates);
+                        in_flight.push(self.attempt(None, attempts));
                     }
                     outcome = SendOutcome::Acknowledged;
                 }
@@ -210,12 +207,6 @@ impl DeviceDelivery<'_> {
             }
         }
         outcome
-    }
-
-    /// Sends a second copy of the final callback.
-    fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
-        increment(&self.change.callbacks.duplicates);
-        self.attempt(None, count)
     }
 
     /// Sends a callback once it has a permit. Permits are granted in the order of the requests for

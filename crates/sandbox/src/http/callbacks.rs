@@ -22,8 +22,8 @@ pub(crate) async fn register(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let registered = json_body(&headers, &body)
-        .and_then(|body| platform.registrations.lock().register(&account, body));
+    let body = json_body(&headers, &body)?;
+    let registered = platform.registrations.lock().register(&platform.settings, &account, body);
     action_result(&account, registered)
 }
 
