@@ -16,7 +16,6 @@ use crate::{
 /// afterwards.
 const MAX_DEVICES: usize = 100_000;
 
-/// One device.
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRecord {
     /// Number of the device on the platform, from 1. 0 if it is not stored.
@@ -38,13 +37,11 @@ pub(crate) struct DeviceState {
     /// True if the device was on every plan from the start: see
     /// [`preloaded_devices`](crate::scenario::identifiers::preloaded_devices).
     pub(crate) is_preloaded: bool,
-    /// Number of executed changes.
     pub(crate) execution_count: u64,
     /// Number of requests whose first device it was, executed or not.
     pub(crate) request_count: u64,
 }
 
-/// All stored devices.
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRegistry {
     /// Devices up to this number are never evicted.

@@ -191,7 +191,6 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// Builds a response with a JSON body.
 pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (status, content_type, body.to_string()).into_response()

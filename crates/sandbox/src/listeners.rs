@@ -35,7 +35,6 @@ pub(crate) struct CallbackListener {
     pub(crate) password: Option<String>,
 }
 
-/// All registrations, by account and service.
 #[derive(Default)]
 pub(crate) struct Registrations {
     accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
@@ -47,7 +46,6 @@ struct RegisteredListener {
     previous: Option<(CallbackListener, Instant)>,
 }
 
-/// The body of a registration.
 #[derive(Deserialize)]
 struct RegistrationBody<'b> {
     #[serde(borrow)]
@@ -147,8 +145,11 @@ impl RegistrationBody<'_> {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        // Tests use any free port on loopback.
-        if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
+        // The ports that ThingSpace calls (see thingspace-facts, section 4.2). Tests use any free port
+        // on loopback.
+        let port = url.port_or_known_default().unwrap_or_default();
+        let is_called = matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220);
+        if !(any_port || is_loopback_url(&url) || is_called) {
             let message = "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220";
             return Err(Fault::new(code::REQUEST_UNDEFINED, message));
         }
@@ -170,10 +171,4 @@ fn parse_service(service: &str) -> Result<&'static str, Fault> {
         .split(' ')
         .find(|name| *name == service)
         .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
-}
-
-/// True if ThingSpace calls the port (see thingspace-facts, section 4.2).
-fn has_allowed_port(url: &Url) -> bool {
-    let port = url.port_or_known_default().unwrap_or_default();
-    matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220)
 }

@@ -49,7 +49,6 @@ pub(crate) enum CallbackCopies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallbackFormat {
     Normal,
-    /// The JSON is truncated.
     Truncated,
     /// Observed in the field (see thingspace-facts, section 8).
     NoOpeningBrace,

@@ -17,7 +17,7 @@ use crate::{
     rate_limiter::RateLimiter,
     scenario::identifiers::preloaded_devices,
     seeded_faults::token_rng,
-    settings::{ResendTiming, Settings},
+    settings::Settings,
 };
 
 /// Maximum duration of a callback request.
@@ -26,7 +26,6 @@ const CALLBACK_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// One simulated ThingSpace.
 pub(crate) struct Platform {
     pub(crate) settings: Settings,
-    pub(crate) resend_timing: ResendTiming,
     /// The HTTP client of callbacks.
     pub(crate) client: Client,
     /// One permit for each callback in flight.
@@ -59,7 +58,6 @@ impl Platform {
         // A system without CA certificates can still call http listeners.
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         Ok(Arc::new(Self {
-            resend_timing: settings.resend_timing(),
             client: client.map_err(io::Error::other)?,
             send_permits: Semaphore::new(settings.callback_concurrency),
             stop: CancellationToken::new(),

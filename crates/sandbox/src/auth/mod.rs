@@ -25,7 +25,6 @@ const MAX_SESSIONS: usize = 1024;
 /// Maximum number of users whose failed log-ins are counted.
 const MAX_USERS: usize = 1024;
 
-/// The issued tokens and sessions, and the credentials for new ones.
 pub(crate) struct Auth {
     settings: Settings,
     rng: fastrand::Rng,
@@ -50,7 +49,6 @@ struct Session {
     used_at: Instant,
 }
 
-/// The access token and the session of a request.
 pub(crate) struct RequestCredentials {
     pub(crate) token: String,
     pub(crate) session: String,
@@ -166,7 +164,6 @@ impl Auth {
         Ok(value)
     }
 
-    /// Returns the number of locked users.
     pub(crate) fn locked_users(&self) -> usize {
         self.failed_logins.values().filter(|count| **count >= MAX_FAILED_LOGINS).count()
     }

@@ -28,7 +28,6 @@ const EARLY_CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of a listener's response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The callbacks of a change.
 pub(crate) struct DeliveryJob {
     pub(crate) change: Arc<ExecutedChange>,
     pub(crate) devices: Arc<[DeviceChange]>,
@@ -89,7 +88,6 @@ async fn deliver_all(
         .await;
 }
 
-/// The callbacks of one device.
 struct DeviceDelivery<'c> {
     platform: &'c Platform,
     change: &'c ExecutedChange,
@@ -169,7 +167,7 @@ impl DeviceDelivery<'_> {
             increment(&self.change.callbacks.duplicates);
             in_flight.push(self.attempt(None, 2));
         }
-        let resend = self.platform.resend_timing;
+        let resend = self.platform.settings.resend_timing();
         let mut outcome = SendOutcome::Rejected;
         while let Some(ended) = in_flight.next().await {
             *token = None;
@@ -226,7 +224,8 @@ impl DeviceDelivery<'_> {
                 drop(permit);
                 outcome
             });
-            let Some(callback_timeout) = self.platform.resend_timing.callback_timeout else {
+            let resend = self.platform.settings.resend_timing();
+            let Some(callback_timeout) = resend.callback_timeout else {
                 return send.await;
             };
             match timeout(callback_timeout, &mut send).await {

@@ -53,7 +53,6 @@ pub(crate) struct Operation {
     pub(crate) error_response: fn(Fault) -> ErrorResponse,
     /// Determines which device a request names.
     pub(crate) device_identity: fn(&DeviceIds) -> DeviceIdentity,
-    /// Callback service that reports the results.
     pub(crate) callback_service: &'static str,
     /// Returns the identifiers of a device in its callbacks, from those in the request and the MDN.
     pub(crate) callback_device_ids: fn(&DeviceIds, &str) -> Vec<DeviceId>,
