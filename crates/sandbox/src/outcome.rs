@@ -66,13 +66,6 @@ pub(crate) enum CallbackFormat {
     MdnOnly,
 }
 
-impl CallbackFormat {
-    /// True if a listener cannot assign the callback to a request.
-    pub(crate) fn is_malformed(self) -> bool {
-        matches!(self, Self::Truncated | Self::NoOpeningBrace | Self::NoRequestId)
-    }
-}
-
 impl DeviceOutcome {
     /// Success, with one callback when it is due.
     pub(crate) const PLAIN: Self = Self {

@@ -23,7 +23,6 @@ use crate::{
 /// Maximum duration of a callback request.
 const CALLBACK_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One simulated ThingSpace.
 pub(crate) struct Platform {
     pub(crate) settings: Settings,
     /// The HTTP client of callbacks.

@@ -74,7 +74,7 @@ fn value_text(
         other => Err(other),
     };
     let text = match value {
-        Value::Array(items) if setting.values().syntax == Syntax::List => {
+        Value::Array(items) if (setting.values)().syntax == Syntax::List => {
             let items: Result<Vec<_>, _> = items.into_iter().map(scalar_text).collect();
             items.map(|items| items.join(","))
         }
@@ -83,7 +83,7 @@ fn value_text(
     text.map_err(|value| {
         let shown = Some(value.to_string()).filter(|_| !is_secret);
         let expected =
-            if is_secret { "a string in quotes".to_owned() } else { setting.values().accepts };
+            if is_secret { "a string in quotes".to_owned() } else { (setting.values)().accepts };
         ConfigError::bad_value(key, origin, shown.as_deref(), &expected)
     })
 }

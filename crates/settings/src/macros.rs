@@ -61,12 +61,12 @@ macro_rules! settings {
             groups: &[$(
                 $crate::SettingGroup {
                     name: stringify!($group),
-                    doc: &[$($group_doc),+],
+                    doc: concat!($($group_doc),+).trim_ascii(),
                     settings: &[$(
                         $crate::Setting {
                             key: $crate::settings!(@key $group $field),
                             file_key: $crate::settings!(@file_key $Form $group $field),
-                            doc: &[$($doc),+],
+                            doc: concat!($($doc),+).trim_ascii(),
                             default: $crate::settings!(@default $($default)?),
                             values: || $crate::Kind::describe(&$kind),
                         },

@@ -83,7 +83,8 @@ pub(crate) fn encode(
 }
 
 fn fault_response(fault: &Fault, format: CallbackFormat) -> Value {
-    let (code, text) = (fault.code, fault.callback_text());
+    let Fault { code, message } = fault;
+    let text = format!("{}. {message}", code.split('.').nth(1).unwrap_or_default());
     if format == CallbackFormat::FaultWithDetail {
         return json!({
             "faultactor": "UnifiedWebService",

@@ -19,7 +19,11 @@ use crate::{
     callback::body::{self, MAX_CALLBACK_COUNT},
     json_body::MAX_DEVICES_PER_REQUEST,
     ledger::entries::{CallbackAttempt, DeviceChange, DeviceStatus, ExecutedChange, increment},
-    outcome::{CallbackCopies, CallbackTiming, InterimCallback},
+    outcome::{
+        CallbackCopies,
+        CallbackFormat::{NoOpeningBrace, NoRequestId, Truncated},
+        CallbackTiming, InterimCallback,
+    },
     platform::Platform,
 };
 
@@ -192,7 +196,6 @@ impl DeviceDelivery<'_> {
                     attempts += 1;
                     in_flight.push(self.attempt(interim, attempts));
                 }
-                SendOutcome::Rejected => {}
                 SendOutcome::TimedOut(rest) => {
                     in_flight.push(rest);
                     if may_resend {
@@ -201,7 +204,7 @@ impl DeviceDelivery<'_> {
                     }
                 }
                 SendOutcome::NoListener | SendOutcome::Stopped if is_open => outcome = ended,
-                SendOutcome::NoListener | SendOutcome::Stopped => {}
+                SendOutcome::Rejected | SendOutcome::NoListener | SendOutcome::Stopped => {}
             }
         }
         outcome
@@ -242,11 +245,11 @@ impl DeviceDelivery<'_> {
         let Some(listener) = platform.find_listener(&change.account, service) else {
             return SendOutcome::NoListener;
         };
-        let message = match interim {
-            Some(InterimCallback::OnHold) => "on_hold",
-            Some(InterimCallback::Warning) => "warning",
-            None if device.planned_outcome.format.is_malformed() => "malformed",
-            None => "final",
+        let message = match (interim, device.planned_outcome.format) {
+            (Some(InterimCallback::OnHold), _) => "on_hold",
+            (Some(InterimCallback::Warning), _) => "warning",
+            (None, Truncated | NoOpeningBrace | NoRequestId) => "malformed",
+            (None, _) => "final",
         };
         let body = body::encode(change, device, interim, &listener, count);
         increment(&change.callbacks.sent);

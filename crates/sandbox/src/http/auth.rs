@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ErrorResponse, json_response},
+    errors::{ErrorResponse, ok_json},
     http::extract::{HandlerResult, PlatformState, has_content_type, json_body},
     json_body::parse,
     platform::Platform,
@@ -38,7 +38,7 @@ pub(crate) async fn issue_token(
         "token_type": "Bearer",
         "expires_in": issued.expires_in,
     });
-    Ok(json_response(StatusCode::OK, &body))
+    Ok(ok_json(&body))
 }
 
 pub(crate) async fn revoke_token(
@@ -105,5 +105,5 @@ pub(crate) async fn logout(
 }
 
 fn session_response(session: &str) -> Response {
-    json_response(StatusCode::OK, &json!({ "sessionToken": session }))
+    ok_json(&json!({ "sessionToken": session }))
 }

@@ -22,7 +22,6 @@ const MAX_LISTED_DEVICES: usize = 250_000;
 /// Maximum number of stored changes that were not executed. Older ones are only counted.
 const MAX_NOT_EXECUTED: usize = 10_000;
 
-/// The ledger since the start of the sandbox.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) counts: LedgerCounts,

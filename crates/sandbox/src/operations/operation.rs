@@ -47,7 +47,6 @@ pub(crate) struct Operation {
     /// Member of the body that lists the devices. It selects one of the operations that share an
     /// endpoint.
     pub(crate) device_list_member: &'static str,
-    /// Parses and validates the body of a request.
     pub(crate) parse: fn(&[u8]) -> Result<ChangeRequest, Fault>,
     /// Formats an error as the endpoint does.
     pub(crate) error_response: fn(Fault) -> ErrorResponse,
