@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use thingspace_settings::{
-    DAY, DurationRange, FilePath, HOUR, HttpUrl, MILLISECOND, MINUTE, Number, SECOND, Secret,
-    SocketAddress, Switch, choices, list_of, one_of, settings,
+    DurationRange, FilePath, HttpUrl, Number, Secret, SocketAddress, Switch, choices, list_of,
+    one_of, settings,
 };
 use url::Url;
 
@@ -30,11 +30,11 @@ settings! {
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:50051";
         /// Age at which the gateway closes a client's connection gracefully. Clients then reconnect
         /// and spread over new replicas. Each connection gets up to a tenth less, at random.
-        max_connection_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "30m";
+        max_connection_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "30m";
         /// Age at which the gateway ends a watch with the reason RECONNECT. The client resumes it
         /// with its resume token. Each watch gets up to a tenth less, at random. Must be less
         /// than `grpc.max_connection_age`.
-        max_stream_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "25m";
+        max_stream_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "25m";
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
@@ -92,7 +92,7 @@ settings! {
         /// the query stands for the name of the callback service.
         forward_url: Option<Secret> = Sensitive(WEBHOOK_URL);
         /// Age at which the gateway drops a callback that it could not forward.
-        forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
+        forward_max_age: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "3d";
         /// Maximum number of callbacks that wait to be forwarded. Beyond it, the gateway drops the
         /// oldest. The webhook never delays the response to a callback.
         forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
@@ -143,7 +143,7 @@ settings! {
         /// Needs `callbacks.public_url`.
         accounts: Vec<AccountName> = WithDefault(list_of::<AccountName>()) or "";
         /// Timeout of a request to ThingSpace, from connecting to the last byte of the response.
-        request_timeout: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
+        request_timeout: Duration = WithDefault(DurationRange { min: "100ms", max: "10m" }) or "60s";
     }
 
     /// Rules for changes, and how long the gateway waits for their results.
@@ -157,17 +157,17 @@ settings! {
         /// change whose response was lost. The results of the request must name exactly the devices
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
         /// devices. The time starts again after a start of the gateway.
-        attribution_quiet_period: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "5s";
+        attribution_quiet_period: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
         /// them up at once.
-        reconcile_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "15m";
+        reconcile_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
-        overdue_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "24h";
+        overdue_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "24h";
         /// Time after which the gateway stops waiting for results: the change becomes CLOSED, and
         /// its remaining devices stay unresolved. For an OVERDUE change, the time starts with its
         /// acceptance. The setting also applies to changes with an unknown outcome.
-        close_after: Duration = WithDefault(DurationRange { min: SECOND, max: 3650 * DAY }) or "7d";
+        close_after: Duration = WithDefault(DurationRange { min: "1s", max: "3650d" }) or "7d";
     }
 
     /// Bounds on the work in progress for all clients together. docs/limits.md describes the memory
@@ -202,7 +202,7 @@ settings! {
         /// Time for which the journal keeps a change, its results and its idempotency key after its
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
-        retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
+        retention: Duration = WithDefault(DurationRange { min: "1m", max: "3650d" }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
         allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
@@ -219,7 +219,7 @@ settings! {
     shutdown: ShutdownConfig {
         /// Time for calls and callbacks in progress to finish after SIGTERM or SIGINT. The default
         /// is less than the 30 seconds that Kubernetes allows.
-        grace: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: HOUR }) or "25s";
+        grace: Duration = WithDefault(DurationRange { min: "100ms", max: "1h" }) or "25s";
     }
 
     /// Logs, traces and metrics.

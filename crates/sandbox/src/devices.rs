@@ -16,10 +16,9 @@ use crate::{
 /// afterwards.
 const MAX_DEVICES: usize = 100_000;
 
-/// One device.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct DeviceRecord {
-    /// Number of the device on the platform, from 1.
+    /// Number of the device on the platform, from 1. 0 if it is not stored.
     pub(crate) number: u64,
     /// Input of all random decisions about the device.
     pub(crate) rng_key: u64,
@@ -38,13 +37,11 @@ pub(crate) struct DeviceState {
     /// True if the device was on every plan from the start: see
     /// [`preloaded_devices`](crate::scenario::identifiers::preloaded_devices).
     pub(crate) is_preloaded: bool,
-    /// Number of executed changes.
     pub(crate) execution_count: u64,
     /// Number of requests whose first device it was, executed or not.
     pub(crate) request_count: u64,
 }
 
-/// All stored devices.
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRegistry {
     /// Devices up to this number are never evicted.

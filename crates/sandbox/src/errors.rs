@@ -191,8 +191,12 @@ impl IntoResponse for ErrorResponse {
     }
 }
 
-/// Builds a response with a JSON body.
-pub(crate) fn json_response(status: StatusCode, body: &Value) -> Response {
+/// 200 with a JSON body.
+pub(crate) fn ok_json(body: &Value) -> Response {
+    json_response(StatusCode::OK, body)
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response {
     let content_type = [(header::CONTENT_TYPE, "application/json")];
     (status, content_type, body.to_string()).into_response()
 }

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     auth::RequestCredentials,
     callback::delivery::{self, DeliveryJob},
+    clock::unix_ms,
     errors::ErrorResponse,
     identifiers::DeviceIds,
     ledger::entries::{
@@ -27,7 +28,9 @@ use crate::{
     seeded_faults,
 };
 
-/// Executes the changes of one request.
+/// Maximum number of devices with outstanding callbacks.
+const MAX_PENDING: usize = 500_000;
+
 pub(crate) struct Executor<'p> {
     pub(crate) platform: &'p Arc<Platform>,
     pub(crate) operation: &'static Operation,
@@ -46,9 +49,18 @@ impl Executor<'_> {
             return Err(ErrorResponse::STOPPING);
         }
         let received_at = Instant::now();
-        let (response_kind, account) = self
-            .admit(&request)
-            .inspect_err(|response| self.record_not_executed(&request, response.reason))?;
+        let admitted = self.admit(&request).inspect_err(|response| {
+            platform.ledger.lock().record_not_executed(NotExecutedEntry {
+                received_at_ms: unix_ms(),
+                kind: self.operation.name,
+                reason: response.reason,
+                account: request.account.clone(),
+                service_plan: request.service_plan.clone(),
+                devices: request.devices.len(),
+                first_device: request.devices.first().cloned(),
+            });
+        });
+        let (response_kind, account) = admitted?;
         let response_delay = match response_kind {
             ResponseKind::Slow => platform.settings.slow_answer,
             _ => platform.settings.answer_delay,
@@ -96,7 +108,7 @@ impl Executor<'_> {
             content_hash: content_hash(self.operation, &service_plan, &devices),
             service_plan,
             devices: devices.len(),
-            received_at_ms: platform.clock.unix_ms(),
+            received_at_ms: unix_ms(),
             response_kind,
             callbacks: CallbackCounts::default(),
         });
@@ -114,7 +126,10 @@ impl Executor<'_> {
             }
         };
         let response_kind = self.choose_response(request)?;
-        self.platform.ledger.lock().check_capacity(request.devices.len())?;
+        let pending = self.platform.ledger.lock().counts.devices_pending;
+        if pending + request.devices.len() > MAX_PENDING {
+            return Err(ErrorResponse::THROTTLED);
+        }
         Ok((response_kind, account.into()))
     }
 
@@ -126,7 +141,14 @@ impl Executor<'_> {
                 self.apply_cause(cause, hit)?;
             }
         }
-        let (key, earlier_requests) = self.request_rng_key(request);
+        let Some(first) = request.devices.first() else {
+            return Ok(ResponseKind::RequestId);
+        };
+        let identity = (self.operation.device_identity)(first);
+        let record = self.platform.devices.lock().find_or_create(first, identity);
+        let mut state = record.state.lock();
+        let earlier_requests = state.request_count;
+        state.request_count += 1;
         let response_kind = hits.iter().find_map(|hit| match hit.scenario.effect {
             ScenarioEffect::Response(kind) => Some(kind),
             _ => None,
@@ -135,20 +157,7 @@ impl Executor<'_> {
         if hits.iter().any(|hit| hit.scenario.device_outcome().is_none()) {
             return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
-        seeded_faults::response(&self.platform.settings, key, earlier_requests)
-    }
-
-    /// Returns the random key of the request's first device, and the number of earlier requests
-    /// that began with it.
-    fn request_rng_key(&self, request: &ChangeRequest) -> (u64, u64) {
-        let Some(first) = request.devices.first() else {
-            return (0, 0);
-        };
-        let identity = (self.operation.device_identity)(first);
-        let record = self.platform.devices.lock().find_or_create(first, identity);
-        let request_count = &mut record.state.lock().request_count;
-        *request_count += 1;
-        (record.rng_key, *request_count - 1)
+        seeded_faults::response(&self.platform.settings, record.rng_key, earlier_requests)
     }
 
     /// Rejects a request unless its serial number has used up the scenario.
@@ -211,17 +220,5 @@ impl Executor<'_> {
             DeviceChange { sent, record, planned_outcome, scenario, progress: Mutex::default() }
         };
         devices.into_iter().map(build).collect()
-    }
-
-    fn record_not_executed(&self, request: &ChangeRequest, reason: &'static str) {
-        self.platform.ledger.lock().record_not_executed(NotExecutedEntry {
-            received_at_ms: self.platform.clock.unix_ms(),
-            kind: self.operation.name,
-            reason,
-            account: request.account.clone(),
-            service_plan: request.service_plan.clone(),
-            devices: request.devices.len(),
-            first_device: request.devices.first().cloned(),
-        });
     }
 }

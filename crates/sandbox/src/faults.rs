@@ -25,7 +25,6 @@ pub(crate) mod code {
     pub(crate) const DESERIALIZATION: &str = "DeserializationFailed";
 }
 
-/// The cause of a failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) code: &'static str,
@@ -39,12 +38,6 @@ impl Fault {
 
     pub(crate) fn with_details(code: &'static str, message: String) -> Self {
         Self { code, message: message.into() }
-    }
-
-    /// Returns the text of a callback: the class of the code, and the message.
-    pub(crate) fn callback_text(&self) -> String {
-        let class = self.code.split('.').nth(1).unwrap_or_default();
-        format!("{class}. {}", self.message)
     }
 }
 

@@ -26,7 +26,6 @@ impl DeviceId {
 /// The identifiers of one device in a request.
 pub(crate) type DeviceIds = Arc<[DeviceId]>;
 
-/// Returns the identifier of a kind.
 pub(crate) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
     device.iter().find(|one| one.has_kind(kind)).map(|one| &*one.id)
 }

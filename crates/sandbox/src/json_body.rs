@@ -14,7 +14,6 @@ pub(crate) const MAX_DEVICES_PER_REQUEST: usize = 10_000;
 /// Maximum number of identifiers of a device. There are fewer kinds.
 const MAX_IDS: usize = 16;
 
-/// A device in a request.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct DeviceBody<'b> {
@@ -22,7 +21,6 @@ pub(crate) struct DeviceBody<'b> {
     pub(crate) device_ids: Option<Vec<DeviceIdBody<'b>>>,
 }
 
-/// One identifier in a request.
 #[derive(Deserialize)]
 pub(crate) struct DeviceIdBody<'b> {
     kind: Option<&'b str>,
@@ -53,14 +51,15 @@ pub(crate) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Fault> 
 pub(crate) fn check_account(account: &str) -> Result<(), Fault> {
     let is_valid = (3..=32).contains(&account.len())
         && account.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    let not_defined = || Fault::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined");
-    is_valid.then_some(()).ok_or_else(not_defined)
+    is_valid
+        .then_some(())
+        .ok_or(Fault::new(code::ACCOUNT_NOT_DEFINED, "The account is not defined"))
 }
 
-/// Returns a required member.
 pub(crate) fn required<T>(value: Option<T>, member: &str) -> Result<T, Fault> {
-    let missing = || format!("The request has no {member}");
-    value.ok_or_else(|| Fault::with_details(code::REQUEST_UNDEFINED, missing()))
+    value.ok_or_else(|| {
+        Fault::with_details(code::REQUEST_UNDEFINED, format!("The request has no {member}"))
+    })
 }
 
 /// Returns a required string. A blank one is missing.
@@ -82,7 +81,6 @@ pub(crate) fn required_list<T>(
     Ok(list)
 }
 
-/// Returns the identifiers of a device.
 pub(crate) fn device_ids(ids: Option<Vec<DeviceIdBody<'_>>>) -> Result<DeviceIds, Fault> {
     let ids = required_list(ids, "deviceIds", MAX_IDS)?;
     ids.into_iter().map(DeviceIdBody::into_device_id).collect()

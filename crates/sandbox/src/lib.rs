@@ -31,7 +31,6 @@ mod settings;
 mod tests;
 
 use std::{
-    future::Future,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -95,10 +94,7 @@ impl Sandbox {
     /// # Errors
     ///
     /// The error of the server.
-    pub async fn run<S>(self, shutdown: S) -> io::Result<()>
-    where
-        S: Future<Output = ()>,
-    {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let platform = self.platform;
         tracing::info!(address = %self.local_addr, seed = platform.settings.seed, "sandbox listening");
         let server = axum::serve(self.listener, http::routes::router(Arc::clone(&platform)))

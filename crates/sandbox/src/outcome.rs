@@ -49,7 +49,6 @@ pub(crate) enum CallbackCopies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallbackFormat {
     Normal,
-    /// The JSON is truncated.
     Truncated,
     /// Observed in the field (see thingspace-facts, section 8).
     NoOpeningBrace,
@@ -65,13 +64,6 @@ pub(crate) enum CallbackFormat {
     CountsAsStrings,
     /// The phone number is the only identifier, as in the example on the 5G page.
     MdnOnly,
-}
-
-impl CallbackFormat {
-    /// True if a listener cannot assign the callback to a request.
-    pub(crate) fn is_malformed(self) -> bool {
-        matches!(self, Self::Truncated | Self::NoOpeningBrace | Self::NoRequestId)
-    }
 }
 
 impl DeviceOutcome {

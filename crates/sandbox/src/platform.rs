@@ -3,14 +3,13 @@
 use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use reqwest::{Client, ClientBuilder, redirect, retry};
+use reqwest::{Client, redirect, retry};
 use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
     auth::Auth,
-    clock::Clock,
     devices::DeviceRegistry,
     ledger::Ledger,
     listeners::{CallbackListener, Registrations},
@@ -18,16 +17,14 @@ use crate::{
     rate_limiter::RateLimiter,
     scenario::identifiers::preloaded_devices,
     seeded_faults::token_rng,
-    settings::{ResendTiming, Settings},
+    settings::Settings,
 };
 
 /// Maximum duration of a callback request.
 const CALLBACK_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One simulated ThingSpace.
 pub(crate) struct Platform {
     pub(crate) settings: Settings,
-    pub(crate) resend_timing: ResendTiming,
     /// The HTTP client of callbacks.
     pub(crate) client: Client,
     /// One permit for each callback in flight.
@@ -37,7 +34,6 @@ pub(crate) struct Platform {
     /// Cancelled at the end of the drain: running work ends.
     pub(crate) abort: CancellationToken,
     pub(crate) deliveries: TaskTracker,
-    pub(crate) clock: Clock,
     pub(crate) auth: Mutex<Auth>,
     pub(crate) registrations: Mutex<Registrations>,
     pub(crate) devices: Mutex<DeviceRegistry>,
@@ -48,22 +44,26 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) fn new(settings: Settings) -> io::Result<Arc<Self>> {
-        let builder = || client_builder(settings.callback_concurrency);
+        let builder = || {
+            Client::builder()
+                .user_agent("Verizon's callback service")
+                .http1_only()
+                .no_proxy()
+                .redirect(redirect::Policy::none())
+                .retry(retry::never())
+                .pool_max_idle_per_host(settings.callback_concurrency)
+                .timeout(CALLBACK_REQUEST_TIMEOUT)
+        };
         // A system without CA certificates can still call http listeners.
         let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
-        let registrations =
-            Registrations::new(settings.any_callback_port, settings.credentials_lag);
-        let auth = Auth::new(&settings, token_rng(&settings)).map_err(io::Error::other)?;
         Ok(Arc::new(Self {
-            resend_timing: settings.resend_timing(),
             client: client.map_err(io::Error::other)?,
             send_permits: Semaphore::new(settings.callback_concurrency),
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
-            clock: Clock::start(),
-            auth: Mutex::new(auth),
-            registrations: Mutex::new(registrations),
+            auth: Mutex::new(Auth::new(&settings, token_rng(&settings))),
+            registrations: Mutex::default(),
             devices: Mutex::new(DeviceRegistry::with_preloaded(preloaded_devices())),
             ledger: Mutex::default(),
             rate_limiter: Mutex::new(RateLimiter::new(settings.requests_per_minute)),
@@ -87,15 +87,4 @@ impl Platform {
             Some(CallbackListener { url: Url::parse(&url).ok()?, username: None, password: None })
         })
     }
-}
-
-fn client_builder(max_idle_connections: usize) -> ClientBuilder {
-    Client::builder()
-        .user_agent("Verizon's callback service")
-        .http1_only()
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .retry(retry::never())
-        .pool_max_idle_per_host(max_idle_connections)
-        .timeout(CALLBACK_REQUEST_TIMEOUT)
 }

@@ -91,7 +91,6 @@ pub(crate) fn callback_order(
     order
 }
 
-/// Returns the generator of tokens and sessions.
 pub(crate) fn token_rng(settings: &Settings) -> Rng {
     rng(settings, TOKENS, 0, 0)
 }

@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use thingspace_settings::{
-    DAY, Description, DurationRange, HOUR, HttpUrl, Kind, MILLISECOND, Number, SECOND, Secret,
-    SecretFormat, SocketAddress, Switch, choices, one_of, settings_group, toml_string,
+    Description, DurationRange, HttpUrl, Kind, Number, Secret, SecretFormat, SocketAddress, Switch,
+    choices, one_of, settings_group, toml_string,
 };
 use url::Url;
 
@@ -19,16 +19,16 @@ settings_group! {
         /// Seed of all random decisions of the sandbox. The same seed repeats a run.
         seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
         /// Delay between the response to a change and its first callback.
-        callback_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        callback_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Delay of the response to a change.
-        answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        answer_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Delay of the response to a change with a device of the scenario `slow_answer`.
-        slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
+        slow_answer: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "5s";
         /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
         /// `late`.
-        late_delay: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
+        late_delay: Duration = WithDefault(DurationRange { min: "0s", max: "7d" }) or "10s";
         /// Delay between an interim callback, such as `warning`, and the final one.
-        interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
+        interim_for: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "1s";
         /// Fraction of devices that fail, from 0 (none) to 1 (all).
         failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
@@ -63,10 +63,10 @@ settings_group! {
         /// not respond within 4 s, while the first request is still in progress.
         resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
         /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
-        resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
+        resend_after: Option<Duration> = Optional(DurationRange { min: "0s", max: "1h" });
         /// Time without a response after which a callback is sent again while the first request is
         /// still in progress. Unset: as in `sandbox.resend`.
-        callback_timeout: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
+        callback_timeout: Option<Duration> = Optional(DurationRange { min: "10ms", max: "1h" });
         /// Maximum number of callbacks in progress.
         callback_concurrency: usize = WithDefault(Number { min: 1, max: 1024 }) or "32";
         /// Allows callback URLs that are not on loopback to have any port. By default, they must
@@ -75,7 +75,7 @@ settings_group! {
         any_callback_port: bool = WithDefault(Switch) or "false";
         /// Time for which callbacks carry the previous user name and password after a new
         /// registration. On ThingSpace, 14 minutes were measured.
-        credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        credentials_lag: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Key that token requests must have. Unset: any key.
         app_key: Option<Secret> = Sensitive(CREDENTIAL);
         /// Secret that token requests must have. Unset: any secret.
@@ -86,9 +86,9 @@ settings_group! {
         /// the user until the sandbox restarts.
         uws_password: Option<Secret> = Sensitive(CREDENTIAL);
         /// Lifetime of an access token, from its first issue.
-        token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
+        token_lifetime: Duration = WithDefault(DurationRange { min: "1s", max: "1d" }) or "1h";
         /// Lifetime of a session without use.
-        session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
+        session_lifetime: Duration = WithDefault(DurationRange { min: "100ms", max: "1d" }) or "20m";
         /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
         /// does so.
         single_session: bool = WithDefault(Switch) or "false";

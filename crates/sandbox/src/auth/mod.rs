@@ -7,12 +7,12 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use secrecy::{ExposeSecret as _, SecretString};
-use thingspace_settings::{Secret, SecretError};
+use secrecy::ExposeSecret as _;
+use thingspace_settings::Secret;
 use tokio::time::Instant;
 use uuid::Builder;
 
@@ -27,12 +27,8 @@ const MAX_SESSIONS: usize = 1024;
 /// Maximum number of users whose failed log-ins are counted.
 const MAX_USERS: usize = 1024;
 
-/// The issued tokens and sessions, and the credentials for new ones.
 pub(crate) struct Auth {
-    expected: AcceptedCredentials,
-    token_lifetime: Duration,
-    session_idle_timeout: Duration,
-    single_session: bool,
+    settings: Settings,
     rng: fastrand::Rng,
     tokens: Vec<Token>,
     sessions: Vec<Session>,
@@ -40,23 +36,9 @@ pub(crate) struct Auth {
     failed_logins: HashMap<String, u8>,
 }
 
-/// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.
-struct AcceptedCredentials {
-    app_key: Option<SecretString>,
-    app_secret: Option<SecretString>,
-    uws_username: Option<SecretString>,
-    uws_password: Option<SecretString>,
-}
-
-/// Key and secret of an application.
-#[derive(PartialEq, Eq)]
-pub(crate) struct AppCredentials {
-    key: String,
-    secret: String,
-}
-
 struct Token {
-    app: AppCredentials,
+    /// Key and secret of the application.
+    app: String,
     value: String,
     expires_at: Instant,
     /// Valid, but not returned by the next token request.
@@ -69,7 +51,6 @@ struct Session {
     used_at: Instant,
 }
 
-/// The access token and the session of a request.
 pub(crate) struct RequestCredentials {
     pub(crate) token: String,
     pub(crate) session: String,
@@ -82,43 +63,33 @@ pub(crate) struct Issued {
 }
 
 impl Auth {
-    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Result<Self, SecretError> {
-        let load = |secret: &Option<Secret>| secret.as_ref().map(Secret::load).transpose();
-        Ok(Self {
-            expected: AcceptedCredentials {
-                app_key: load(&settings.app_key)?,
-                app_secret: load(&settings.app_secret)?,
-                uws_username: load(&settings.uws_username)?,
-                uws_password: load(&settings.uws_password)?,
-            },
-            token_lifetime: settings.token_lifetime,
-            session_idle_timeout: settings.session_lifetime,
-            single_session: settings.single_session,
+    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
+        Self {
+            settings: settings.clone(),
             rng,
             tokens: Vec::new(),
             sessions: Vec::new(),
             failed_logins: HashMap::new(),
-        })
+        }
     }
 
-    /// Returns the credentials of a token request.
-    pub(crate) fn authenticate_app(
-        &self,
-        headers: &HeaderMap,
-    ) -> Result<AppCredentials, ErrorResponse> {
+    /// Returns the application of a token request: its key and secret.
+    pub(crate) fn authenticate_app(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(ErrorResponse::MISSING_TOKEN);
         }
+        let expected = &self.settings;
         let accepted = basic(headers).filter(|app| {
-            accepts(&self.expected.app_key, &app.key)
-                && accepts(&self.expected.app_secret, &app.secret)
+            app.split_once(':').is_some_and(|(key, secret)| {
+                accepts(&expected.app_key, key) && accepts(&expected.app_secret, secret)
+            })
         });
         let (status, description) = (StatusCode::UNAUTHORIZED, "Client Authentication failed.");
         accepted.ok_or(ErrorResponse::oauth(status, "invalid_client", description))
     }
 
     /// Returns the token of an application, or a new one.
-    pub(crate) fn issue(&mut self, app: AppCredentials) -> Issued {
+    pub(crate) fn issue(&mut self, app: String) -> Issued {
         let now = Instant::now();
         self.tokens.retain(|token| token.expires_at > now);
         let tokens = self.tokens.iter().filter(|token| token.app == app && !token.is_retired);
@@ -133,14 +104,14 @@ impl Auth {
             self.tokens.remove(0);
         }
         let value = format!("{:032x}", self.rng.u128(..));
-        let expires_at = now + self.token_lifetime;
+        let expires_at = now + self.settings.token_lifetime;
         self.tokens.push(Token { app, value: value.clone(), expires_at, is_retired: false });
-        Issued { value, expires_in: self.token_lifetime.as_secs() }
+        Issued { value, expires_in: self.settings.token_lifetime.as_secs() }
     }
 
     /// Revokes a token of an application. An unknown token is no error, as on WSO2.
-    pub(crate) fn revoke(&mut self, app: &AppCredentials, value: &str) {
-        self.tokens.retain(|token| token.app != *app || token.value != value);
+    pub(crate) fn revoke(&mut self, app: &str, value: &str) {
+        self.tokens.retain(|token| token.app != app || token.value != value);
     }
 
     /// Makes the next token request return another token. This one stays valid for other requests.
@@ -170,8 +141,9 @@ impl Auth {
         if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
             return rejected("The user is locked after 5 failed log-ins");
         }
-        let user_exists = accepts(&self.expected.uws_username, username);
-        if !user_exists || !accepts(&self.expected.uws_password, password) {
+        let expected = &self.settings;
+        let user_exists = accepts(&expected.uws_username, username);
+        if !user_exists || !accepts(&expected.uws_password, password) {
             let has_capacity =
                 self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
             if user_exists && has_capacity {
@@ -180,7 +152,7 @@ impl Auth {
             return rejected("The username or password is not valid");
         }
         self.failed_logins.remove(username);
-        if self.single_session {
+        if self.settings.single_session {
             self.sessions.retain(|session| session.user != username);
         }
         if self.sessions.len() >= MAX_SESSIONS {
@@ -194,7 +166,6 @@ impl Auth {
         Ok(value)
     }
 
-    /// Returns the number of locked users.
     pub(crate) fn locked_users(&self) -> usize {
         self.failed_logins.values().filter(|count| **count >= MAX_FAILED_LOGINS).count()
     }
@@ -209,7 +180,7 @@ impl Auth {
         let session = sessions.find(|session| session.value == value);
         let session = session.ok_or(ErrorResponse::SESSION_INVALID)?;
         let now = Instant::now();
-        if now.duration_since(session.used_at) >= self.session_idle_timeout {
+        if now.duration_since(session.used_at) >= self.settings.session_lifetime {
             return Err(ErrorResponse::SESSION_EXPIRED);
         }
         session.used_at = now;
@@ -222,9 +193,9 @@ impl Auth {
 }
 
 /// An unset credential accepts any value that is not empty.
-fn accepts(expected: &Option<SecretString>, given: &str) -> bool {
+fn accepts(expected: &Option<Secret>, given: &str) -> bool {
     match expected {
-        Some(expected) => expected.expose_secret() == given,
+        Some(expected) => expected.load().is_ok_and(|secret| secret.expose_secret() == given),
         None => !given.is_empty(),
     }
 }
@@ -239,9 +210,6 @@ fn authorization<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     given.eq_ignore_ascii_case(scheme).then(|| value.trim())
 }
 
-fn basic(headers: &HeaderMap) -> Option<AppCredentials> {
-    let decoded = STANDARD.decode(authorization(headers, "basic")?).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (key, secret) = text.split_once(':')?;
-    Some(AppCredentials { key: key.to_owned(), secret: secret.to_owned() })
+fn basic(headers: &HeaderMap) -> Option<String> {
+    String::from_utf8(STANDARD.decode(authorization(headers, "basic")?).ok()?).ok()
 }

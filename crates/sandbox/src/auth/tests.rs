@@ -1,5 +1,7 @@
 //! Tokens, sessions and failed log-ins, on a paused clock.
 
+use std::time::Duration;
+
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(20 * 60);
@@ -13,7 +15,7 @@ fn with(change: impl FnOnce(&mut Settings)) -> Auth {
         ..crate::tests::harness::quick()
     };
     change(&mut settings);
-    Auth::new(&settings, fastrand::Rng::with_seed(1)).unwrap()
+    Auth::new(&settings, fastrand::Rng::with_seed(1))
 }
 
 fn auth() -> Auth {

@@ -19,7 +19,11 @@ use crate::{
     callback::body::{self, MAX_CALLBACK_COUNT},
     json_body::MAX_DEVICES_PER_REQUEST,
     ledger::entries::{CallbackAttempt, DeviceChange, DeviceStatus, ExecutedChange, increment},
-    outcome::{CallbackCopies, CallbackTiming, InterimCallback},
+    outcome::{
+        CallbackCopies,
+        CallbackFormat::{NoOpeningBrace, NoRequestId, Truncated},
+        CallbackTiming, InterimCallback,
+    },
     platform::Platform,
 };
 
@@ -28,7 +32,6 @@ const EARLY_CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of a listener's response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The callbacks of a change.
 pub(crate) struct DeliveryJob {
     pub(crate) change: Arc<ExecutedChange>,
     pub(crate) devices: Arc<[DeviceChange]>,
@@ -89,7 +92,6 @@ async fn deliver_all(
         .await;
 }
 
-/// The callbacks of one device.
 struct DeviceDelivery<'c> {
     platform: &'c Platform,
     change: &'c ExecutedChange,
@@ -120,8 +122,16 @@ impl DeviceDelivery<'_> {
                 return;
             }
         }
-        self.apply_result();
+        // Makes the result visible to lookups.
         let counts = &change.callbacks;
+        let status = if planned.fault.is_some() {
+            increment(&counts.failed_devices);
+            DeviceStatus::Failed
+        } else {
+            device.record.state.lock().plan = Some(Arc::clone(&change.service_plan));
+            DeviceStatus::Succeeded
+        };
+        device.progress.lock().status = status;
         match planned.timing {
             CallbackTiming::Never => {
                 increment(&counts.lost);
@@ -142,19 +152,6 @@ impl DeviceDelivery<'_> {
         }
     }
 
-    /// Makes the result visible to lookups.
-    fn apply_result(&self) {
-        let status = if self.device.planned_outcome.fault.is_some() {
-            increment(&self.change.callbacks.failed_devices);
-            DeviceStatus::Failed
-        } else {
-            let plan = Arc::clone(&self.change.service_plan);
-            self.device.record.state.lock().plan = Some(plan);
-            DeviceStatus::Succeeded
-        };
-        self.device.progress.lock().status = status;
-    }
-
     /// Sends a callback until the listener acknowledges it, up to the maximum number of attempts.
     /// Returns when no attempt is in flight.
     async fn send_until_acknowledged(
@@ -171,9 +168,10 @@ impl DeviceDelivery<'_> {
         in_flight.push(self.attempt(interim, 1));
         if copies == CallbackCopies::TwoConcurrent {
             attempts = 2;
-            in_flight.push(self.duplicate(2));
+            increment(&self.change.callbacks.duplicates);
+            in_flight.push(self.attempt(None, 2));
         }
-        let resend = self.platform.resend_timing;
+        let resend = self.platform.settings.resend_timing();
         let mut outcome = SendOutcome::Rejected;
         while let Some(ended) = in_flight.next().await {
             *token = None;
@@ -186,7 +184,8 @@ impl DeviceDelivery<'_> {
                         && attempts < MAX_CALLBACK_COUNT
                     {
                         attempts += 1;
-                        in_flight.push(self.duplicate(attempts));
+                        increment(&self.change.callbacks.duplicates);
+                        in_flight.push(self.attempt(None, attempts));
                     }
                     outcome = SendOutcome::Acknowledged;
                 }
@@ -197,7 +196,6 @@ impl DeviceDelivery<'_> {
                     attempts += 1;
                     in_flight.push(self.attempt(interim, attempts));
                 }
-                SendOutcome::Rejected => {}
                 SendOutcome::TimedOut(rest) => {
                     in_flight.push(rest);
                     if may_resend {
@@ -206,16 +204,10 @@ impl DeviceDelivery<'_> {
                     }
                 }
                 SendOutcome::NoListener | SendOutcome::Stopped if is_open => outcome = ended,
-                SendOutcome::NoListener | SendOutcome::Stopped => {}
+                SendOutcome::Rejected | SendOutcome::NoListener | SendOutcome::Stopped => {}
             }
         }
         outcome
-    }
-
-    /// Sends a second copy of the final callback.
-    fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
-        increment(&self.change.callbacks.duplicates);
-        self.attempt(None, count)
     }
 
     /// Sends a callback once it has a permit. Permits are granted in the order of the requests for
@@ -235,7 +227,8 @@ impl DeviceDelivery<'_> {
                 drop(permit);
                 outcome
             });
-            let Some(callback_timeout) = self.platform.resend_timing.callback_timeout else {
+            let resend = self.platform.settings.resend_timing();
+            let Some(callback_timeout) = resend.callback_timeout else {
                 return send.await;
             };
             match timeout(callback_timeout, &mut send).await {
@@ -252,11 +245,11 @@ impl DeviceDelivery<'_> {
         let Some(listener) = platform.find_listener(&change.account, service) else {
             return SendOutcome::NoListener;
         };
-        let message = match interim {
-            Some(InterimCallback::OnHold) => "on_hold",
-            Some(InterimCallback::Warning) => "warning",
-            None if device.planned_outcome.format.is_malformed() => "malformed",
-            None => "final",
+        let message = match (interim, device.planned_outcome.format) {
+            (Some(InterimCallback::OnHold), _) => "on_hold",
+            (Some(InterimCallback::Warning), _) => "warning",
+            (None, Truncated | NoOpeningBrace | NoRequestId) => "malformed",
+            (None, _) => "final",
         };
         let body = body::encode(change, device, interim, &listener, count);
         increment(&change.callbacks.sent);

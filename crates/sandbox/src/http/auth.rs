@@ -11,8 +11,8 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use crate::{
-    auth::{AppCredentials, RequestCredentials},
-    errors::{ErrorResponse, json_response},
+    auth::RequestCredentials,
+    errors::{ErrorResponse, ok_json},
     http::extract::{HandlerResult, PlatformState, has_content_type, json_body},
     json_body::parse,
     platform::Platform,
@@ -29,8 +29,8 @@ pub(crate) async fn issue_token(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let (credentials, _) = authenticate_app(&platform, &headers, &body)?;
-    let issued = platform.auth.lock().issue(credentials);
+    let (app, _) = authenticate_app(&platform, &headers, &body)?;
+    let issued = platform.auth.lock().issue(app);
     platform.ledger.lock().counts.token_requests += 1;
     let body = json!({
         "access_token": issued.value,
@@ -38,7 +38,7 @@ pub(crate) async fn issue_token(
         "token_type": "Bearer",
         "expires_in": issued.expires_in,
     });
-    Ok(json_response(StatusCode::OK, &body))
+    Ok(ok_json(&body))
 }
 
 pub(crate) async fn revoke_token(
@@ -46,29 +46,30 @@ pub(crate) async fn revoke_token(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let (credentials, token) = authenticate_app(&platform, &headers, &body)?;
+    let (app, token) = authenticate_app(&platform, &headers, &body)?;
     let token =
         token.ok_or_else(|| bad_request("invalid_request", "Missing token parameter value"))?;
-    platform.auth.lock().revoke(&credentials, &token);
+    platform.auth.lock().revoke(&app, &token);
     platform.ledger.lock().counts.tokens_revoked += 1;
     Ok(StatusCode::OK.into_response())
 }
 
-/// Checks the credentials and the form of a request. Returns the `token` of the form, too.
+/// Checks the credentials and the form of a request. Returns the application and the `token` of the
+/// form.
 fn authenticate_app(
     platform: &Platform,
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<(AppCredentials, Option<String>), ErrorResponse> {
+) -> Result<(String, Option<String>), ErrorResponse> {
     let is_form = has_content_type(headers, "application/x-www-form-urlencoded");
     let parameter = |wanted| {
         form_urlencoded::parse(body)
             .find(|(name, _)| is_form && name == wanted)
             .map(|(_, value)| value.into_owned())
     };
-    let credentials = platform.auth.lock().authenticate_app(headers)?;
+    let app = platform.auth.lock().authenticate_app(headers)?;
     match parameter("grant_type").as_deref() {
-        Some("client_credentials") => Ok((credentials, parameter("token"))),
+        Some("client_credentials") => Ok((app, parameter("token"))),
         Some(_) => Err(bad_request("unsupported_grant_type", "Unsupported grant_type value")),
         None => Err(bad_request("invalid_request", "Missing grant_type parameter value")),
     }
@@ -104,5 +105,5 @@ pub(crate) async fn logout(
 }
 
 fn session_response(session: &str) -> Response {
-    json_response(StatusCode::OK, &json!({ "sessionToken": session }))
+    ok_json(&json!({ "sessionToken": session }))
 }

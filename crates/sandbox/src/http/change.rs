@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ErrorReason, ErrorResponse, json_response},
+    errors::{ErrorReason, ErrorResponse, ok_json},
     execute::Executor,
     http::extract::{HandlerResult, PlatformState, json_body},
     operations::{self, operation::Operation},
@@ -45,7 +45,7 @@ pub(crate) async fn handle(
     let change = executor.execute(request).await?;
     let body = json!({ "requestId": change.request_id });
     Ok(match change.response_kind {
-        ResponseKind::RequestId | ResponseKind::Slow => json_response(StatusCode::OK, &body),
+        ResponseKind::RequestId | ResponseKind::Slow => ok_json(&body),
         ResponseKind::Dropped => executed_response(ErrorResponse::DROPPED),
         ResponseKind::DroppedMidResponse => drop_mid_response(&body.to_string()),
         ResponseKind::ServerError => executed_response(ErrorResponse::SERVER_ERROR),
@@ -53,7 +53,7 @@ pub(crate) async fn handle(
             let content_type = [(header::CONTENT_TYPE, "text/html")];
             (StatusCode::BAD_GATEWAY, content_type, BAD_GATEWAY).into_response()
         }
-        ResponseKind::NoRequestId => json_response(StatusCode::OK, &json!({})),
+        ResponseKind::NoRequestId => ok_json(&json!({})),
         ResponseKind::Empty => StatusCode::OK.into_response(),
     })
 }

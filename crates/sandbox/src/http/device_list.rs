@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::{
-    clock::format_us_date,
+    clock::{format_us_date, unix_ms},
     devices::{DeviceRecord, DeviceState},
     faults::{self, Fault, code},
     identifiers::{DeviceId, DeviceIdentity, DeviceIds},
@@ -48,10 +49,8 @@ pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, Fault> {
         &request.filter,
     ];
     if unsupported.iter().any(|filter| filter.is_some()) {
-        return Err(Fault::new(
-            code::REQUEST_UNDEFINED,
-            "The sandbox supports only the filters deviceId, accountName and servicePlan",
-        ));
+        let message = "The sandbox supports only the filters deviceId, accountName and servicePlan";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
     let (devices, has_more) = match request.device_id.take() {
         Some(id) => (vec![find_device(platform, &request, id)?], false),
@@ -72,18 +71,18 @@ fn find_device(
     if fails_with(&ids, &faults::DEVICE_NOT_FOUND) {
         return Err(faults::DEVICE_NOT_FOUND.clone());
     }
-    let Some(record) = stored.first() else {
-        let mdn = DeviceIdentity::of_line(&ids).mdn;
-        let state = DeviceState { ids, ..DeviceState::default() };
-        return Ok(device_json(platform, request, 0, &mdn, &state));
-    };
+    let record = stored.into_iter().next().unwrap_or_else(|| {
+        let mdn = DeviceIdentity::of_line(&ids).mdn.into();
+        let state = Mutex::new(DeviceState { ids, ..DeviceState::default() });
+        Arc::new(DeviceRecord { mdn, state, ..DeviceRecord::default() })
+    });
     let account = record.state.lock().account.clone();
     if let (Some(account), Some(requested)) = (account, request.account_name)
         && *account != *requested
     {
         return Err(faults::DEVICE_NOT_FOUND.clone());
     }
-    Ok(stored_device_json(platform, request, record))
+    Ok(device_json(platform, request, &record))
 }
 
 /// Returns a page of an account's devices, and true if there are more. An account contains the
@@ -95,10 +94,8 @@ fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<(Vec<Valu
     };
     let limit = request.max_number_of_devices.unwrap_or(MAX_PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(Fault::new(
-            code::REQUEST_UNDEFINED,
-            "maxNumberOfDevices must be between 1 and 2000",
-        ));
+        let message = "maxNumberOfDevices must be between 1 and 2000";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
     let initial_plan = &*platform.settings.initial_plan;
     let matches = |state: &DeviceState| {
@@ -111,37 +108,22 @@ fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<(Vec<Valu
     };
     let above = request.largest_device_id_seen.unwrap_or(0);
     let (records, has_more) = platform.devices.lock().page(above, limit, matches);
-    let devices =
-        records.iter().map(|record| stored_device_json(platform, request, record)).collect();
-    Ok((devices, has_more))
-}
-
-fn stored_device_json(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-    record: &DeviceRecord,
-) -> Value {
-    device_json(platform, request, record.number, &record.mdn, &record.state.lock())
+    Ok((records.iter().map(|record| device_json(platform, request, record)).collect(), has_more))
 }
 
 /// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
 /// request the next page with the `DeviceId` in the extended attributes.
-fn device_json(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-    number: u64,
-    mdn: &str,
-    state: &DeviceState,
-) -> Value {
+fn device_json(platform: &Platform, request: &ListRequest<'_>, record: &DeviceRecord) -> Value {
+    let state = record.state.lock();
     let id_json = |id: &DeviceId| json!({ "id": id.id, "kind": id.kind.to_ascii_lowercase() });
     let mut ids: Vec<Value> = state.ids.iter().map(id_json).collect();
     if !state.ids.iter().any(|id| id.has_kind("mdn")) {
-        ids.push(json!({ "id": mdn, "kind": "mdn" }));
+        ids.push(json!({ "id": record.mdn, "kind": "mdn" }));
     }
     let account = state.account.as_deref().or(request.account_name);
     let plan = request.service_plan.filter(|_| state.is_preloaded).or(state.plan.as_deref());
     let suspended = fails_with(&state.ids, &faults::SUSPENDED);
-    let today = format_us_date(platform.clock.unix_ms());
+    let today = format_us_date(unix_ms());
     json!({
         "accountName": account.unwrap_or_default(),
         "billingCycleEndDate": today,
@@ -154,7 +136,7 @@ fn device_json(
         "createdAt": today,
         "customFields": [],
         "deviceIds": ids,
-        "extendedAttributes": [ { "key": "DeviceId", "value": number.to_string() } ],
+        "extendedAttributes": [ { "key": "DeviceId", "value": record.number.to_string() } ],
         "groupNames": [ "Default" ],
         "ipAddress": "0.0.0.0",
         "lastActivationBy": "sandbox",

@@ -3,14 +3,13 @@
 use axum::{
     body::Bytes,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
-    response::Response,
+    http::HeaderMap,
 };
 use serde_json::{Value, json};
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ErrorResponse, json_response},
+    errors::{ErrorResponse, ok_json},
     faults::{Fault, code},
     http::{
         device_list,
@@ -38,7 +37,7 @@ pub(crate) async fn plans(_: RequestCredentials, Path(account): Path<String>) ->
             "extendedAttributes": [],
         })
     };
-    Ok(found(json!([
+    Ok(ok_json(&json!([
         plan("2MSHR5GB", "M2MSHR5GB", "84638", 0),
         plan("Sandbox 5G Business 100", "SBX5GBI100", "90100", 0),
         plan("Sandbox 5G Business 400", "SBX5GBI400", "90400", 0),
@@ -53,7 +52,7 @@ pub(crate) async fn devices(
     body: Bytes,
 ) -> HandlerResult {
     let body = extract::json_body(&headers, &body)?;
-    Ok(found(device_list::list(&platform, body)?))
+    Ok(ok_json(&device_list::list(&platform, body)?))
 }
 
 /// Always fails: the documentation covers only provisioning of a single device, such as activation
@@ -73,11 +72,7 @@ pub(crate) async fn status_v2(
     _: RequestCredentials,
     Path((account, request)): Path<(String, String)>,
 ) -> HandlerResult {
-    Ok(found(status_of(&platform, &account, &request).map_err(ErrorResponse::numeric)?))
-}
-
-fn found(body: Value) -> Response {
-    json_response(StatusCode::OK, &body)
+    Ok(ok_json(&status_of(&platform, &account, &request).map_err(ErrorResponse::numeric)?))
 }
 
 fn status_of(platform: &Platform, account: &str, request_id: &str) -> Result<Value, Fault> {
@@ -96,19 +91,16 @@ fn status_of(platform: &Platform, account: &str, request_id: &str) -> Result<Val
         .zip(&statuses)
         .map(|(device, status)| json!({ "ids": &*device.sent, "status": status_name(*status) }))
         .collect();
-    Ok(json!({
-        "requestId": change.request_id,
-        "status": status_name(aggregate_status(&statuses)),
-        "subRequests": sub_requests,
-    }))
-}
-
-/// A request has failed if any of its devices has; the documentation does not say.
-fn aggregate_status(statuses: &[DeviceStatus]) -> DeviceStatus {
-    [DeviceStatus::Pending, DeviceStatus::Failed]
+    // A request has failed if any of its devices has; the documentation does not say.
+    let status = [DeviceStatus::Pending, DeviceStatus::Failed]
         .into_iter()
         .find(|status| statuses.contains(status))
-        .unwrap_or(DeviceStatus::Succeeded)
+        .unwrap_or(DeviceStatus::Succeeded);
+    Ok(json!({
+        "requestId": change.request_id,
+        "status": status_name(status),
+        "subRequests": sub_requests,
+    }))
 }
 
 fn status_name(status: DeviceStatus) -> &'static str {

@@ -18,7 +18,6 @@ use crate::{
     outcome::{DeviceOutcome, ResponseKind},
 };
 
-/// One executed change.
 #[derive(Debug, Serialize)]
 pub(crate) struct ExecutedChange {
     pub(crate) request_id: String,
@@ -98,7 +97,6 @@ pub(crate) struct CallbackCounts {
     pub(crate) lost: AtomicU64,
 }
 
-/// Adds one to a count.
 pub(crate) fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
 }

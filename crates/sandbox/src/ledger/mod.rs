@@ -12,22 +12,16 @@ use std::{
 
 use serde::Serialize;
 
-use crate::{
-    errors::ErrorResponse,
-    ledger::entries::{DeviceChange, ExecutedChange, NotExecutedEntry},
-};
+use crate::ledger::entries::{DeviceChange, ExecutedChange, NotExecutedEntry};
 
 /// Maximum number of stored changes. Older ones are only counted.
 const MAX_CHANGES: usize = 10_000;
 /// Maximum number of devices whose identifiers and results are stored. The oldest changes lose
 /// theirs first.
 const MAX_LISTED_DEVICES: usize = 250_000;
-/// Maximum number of devices with outstanding callbacks.
-const MAX_PENDING: usize = 500_000;
 /// Maximum number of stored changes that were not executed. Older ones are only counted.
 const MAX_NOT_EXECUTED: usize = 10_000;
 
-/// The ledger since the start of the sandbox.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Ledger {
     pub(crate) counts: LedgerCounts,
@@ -61,14 +55,6 @@ pub(crate) struct LedgerEntry {
 }
 
 impl Ledger {
-    /// Rejects a request if too many devices have outstanding callbacks.
-    pub(crate) fn check_capacity(&self, devices: usize) -> Result<(), ErrorResponse> {
-        if self.counts.devices_pending + devices > MAX_PENDING {
-            return Err(ErrorResponse::THROTTLED);
-        }
-        Ok(())
-    }
-
     /// Records a change. From then on it is executed.
     pub(crate) fn record_executed(
         &mut self,
@@ -103,7 +89,6 @@ impl Ledger {
         self.not_executed.push_back(entry);
     }
 
-    /// Finds an executed change by its request ID.
     pub(crate) fn find_change(&self, request_id: &str) -> Option<LedgerEntry> {
         let mut newest_first = self.entries.iter().rev();
         newest_first.find(|entry| entry.change.request_id == request_id).cloned()

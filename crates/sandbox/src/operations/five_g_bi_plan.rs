@@ -84,10 +84,8 @@ struct CustomerName<'b> {
 fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
     let body: Body<'_> = json_body::parse_checked(body)?;
     if body.devices.is_some() {
-        return Err(Fault::new(
-            code::REQUEST_UNDEFINED,
-            "devices is valid only in a PUT without deviceListWithServiceAddress",
-        ));
+        let message = "devices is valid only in a PUT without deviceListWithServiceAddress";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
     let devices = body.device_list_with_service_address;
     let member = FIVE_G_BI_PLAN.device_list_member;

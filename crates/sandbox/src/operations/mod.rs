@@ -13,14 +13,11 @@ use serde::de::IgnoredAny;
 
 use operation::Operation;
 
-/// All operations.
 pub(crate) static OPERATIONS: &[&Operation] =
     &[&esim_plan::ESIM_PLAN, &five_g_bi_plan::FIVE_G_BI_PLAN, &service_plan::SERVICE_PLAN];
 
-/// A method and a path.
 pub(crate) type Endpoint = (MethodFilter, &'static str);
 
-/// Returns all endpoints, and the operations of each.
 pub(crate) fn endpoints() -> Vec<(Endpoint, Vec<&'static Operation>)> {
     let mut endpoints: Vec<(Endpoint, Vec<_>)> = Vec::new();
     for &operation in OPERATIONS {

@@ -47,13 +47,11 @@ pub(crate) struct Operation {
     /// Member of the body that lists the devices. It selects one of the operations that share an
     /// endpoint.
     pub(crate) device_list_member: &'static str,
-    /// Parses and validates the body of a request.
     pub(crate) parse: fn(&[u8]) -> Result<ChangeRequest, Fault>,
     /// Formats an error as the endpoint does.
     pub(crate) error_response: fn(Fault) -> ErrorResponse,
     /// Determines which device a request names.
     pub(crate) device_identity: fn(&DeviceIds) -> DeviceIdentity,
-    /// Callback service that reports the results.
     pub(crate) callback_service: &'static str,
     /// Returns the identifiers of a device in its callbacks, from those in the request and the MDN.
     pub(crate) callback_device_ids: fn(&DeviceIds, &str) -> Vec<DeviceId>,

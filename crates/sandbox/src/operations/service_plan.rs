@@ -51,10 +51,9 @@ fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
     let body: Body<'_> = json_body::parse_checked(body)?;
     let filters = [body.group_name, body.current_service_plan, body.custom_fields];
     if filters.iter().any(Option::is_some) {
-        return Err(Fault::new(
-            code::REQUEST_UNDEFINED,
-            "groupName, currentServicePlan and customFields are not valid together with devices",
-        ));
+        let message =
+            "groupName, currentServicePlan and customFields are not valid together with devices";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
     let device_ids = |device: DeviceBody<'_>| json_body::device_ids(device.device_ids);
     ChangeRequest::new(body.account_name, body.service_plan, body.devices, "devices", device_ids)

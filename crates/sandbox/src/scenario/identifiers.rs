@@ -16,7 +16,6 @@ use crate::{
 /// Number of serials that preloaded devices have, for each scenario and kind.
 const PRELOADED_SERIALS: u32 = 16;
 
-/// The reserved prefix of a kind of identifier.
 pub(crate) struct ReservedPrefix {
     pub(crate) kind: &'static str,
     prefix: &'static str,
