@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::domain::named_enum::named_enum;
+
 /// An invalid field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
@@ -13,29 +15,35 @@ pub struct Violation {
     pub reason: FieldReason,
 }
 
-/// The machine-readable reason why a field is invalid: `FieldReason` of the proto.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldReason {
-    /// The field is required and is not set.
-    Required,
-    /// The value is too long, or the list has too many elements.
-    TooLong,
-    /// The value does not have the expected format.
-    Format,
-    /// The value contains a character that is not allowed.
-    Character,
-    /// The value is not one of the allowed values, or out of range.
-    Value,
-    /// The same value appears twice in the request.
-    Duplicate,
-    /// The field conflicts with another field, or one of several is missing.
-    Combination,
+named_enum! {
+    /// The machine-readable reason why a field is invalid, with the names of the proto's `FieldReason` without
+    /// their prefix.
+    FieldReason {
+        /// The field is required and is not set.
+        Required = "REQUIRED",
+        /// The value is too long, or the list has too many elements.
+        TooLong = "TOO_LONG",
+        /// The value does not have the expected format.
+        Format = "FORMAT",
+        /// The value contains a character that is not allowed.
+        Character = "CHARACTER",
+        /// The value is not one of the allowed values, or out of range.
+        Value = "VALUE",
+        /// The same value appears twice in the request.
+        Duplicate = "DUPLICATE",
+        /// The field conflicts with another field, or one of several is missing.
+        Combination = "COMBINATION",
+    }
 }
 
-/// An error of parsing a field's value.
-pub trait FieldError: fmt::Display {
+/// A value that cannot be parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{expected}")]
+pub struct FieldError {
+    /// The expected value.
+    pub expected: &'static str,
     /// The reason why the value is invalid.
-    fn reason(&self) -> FieldReason;
+    pub reason: FieldReason,
 }
 
 /// Maximum number of violations that are collected for a request.
@@ -54,41 +62,18 @@ pub struct FieldPath {
     depth: usize,
 }
 
-impl FieldReason {
-    /// Returns the name of the proto's enum value, without its prefix.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Required => "REQUIRED",
-            Self::TooLong => "TOO_LONG",
-            Self::Format => "FORMAT",
-            Self::Character => "CHARACTER",
-            Self::Value => "VALUE",
-            Self::Duplicate => "DUPLICATE",
-            Self::Combination => "COMBINATION",
-        }
-    }
-}
-
 impl Violations {
     /// Adds a violation, unless there are [`MAX_VIOLATIONS`] already.
     pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
-        if self.found.len() >= MAX_VIOLATIONS {
-            return;
+        if self.found.len() < MAX_VIOLATIONS {
+            let (field, description) = (path.to_string(), description.into());
+            self.found.push(Violation { field, description, reason });
         }
-        self.found.push(Violation {
-            field: path.to_string(),
-            description: description.into(),
-            reason,
-        });
     }
 
     /// Returns a parsed value, or adds its error and returns `None`.
-    pub fn ok_or_add<T, E: FieldError>(
-        &mut self,
-        path: FieldPath,
-        value: Result<T, E>,
-    ) -> Option<T> {
-        value.map_err(|error| self.add(path, error.reason(), error.to_string())).ok()
+    pub fn ok_or_add<T>(&mut self, path: FieldPath, value: Result<T, FieldError>) -> Option<T> {
+        value.map_err(|error| self.add(path, error.reason, error.expected)).ok()
     }
 
     /// Returns the value if there are no violations, otherwise all violations.

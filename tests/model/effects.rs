@@ -1,7 +1,7 @@
 //! The effects of each action.
 
 use thingspace_gateway::domain::{
-    attribution::{Coverage, DeviceListStatus},
+    attribution::{DeviceCoverage, DeviceListStatus},
     state::{ChangeState, Transition},
 };
 
@@ -212,7 +212,7 @@ impl Protocol {
         let has_list = list == DeviceListStatus::Received;
         let (key, coverage) = select(has_list.then_some(listed))?;
         let may_attribute = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
-        if coverage == Coverage::Whole && may_attribute {
+        if coverage == DeviceCoverage::Whole && may_attribute {
             state.apply_transition(key, &rules::accept())?;
             let row = state.rows[key].as_mut()?;
             (row.request, row.is_attributed) = (u8::try_from(request).ok(), true);
