@@ -54,8 +54,8 @@ impl Sender {
         let latest = Instant::now() + MAX_RATE_LIMIT_WAIT;
         let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
         // A failure before DISPATCHED leaves no doubt that nothing was sent.
-        if let Err(error) = self.thingspace.prepare(trace, deadline).await {
-            let transition = Transition::MarkNotSent(error.into());
+        if let Err(refusal) = self.thingspace.prepare(trace, deadline).await {
+            let transition = Transition::MarkNotSent(refusal);
             return self.record(None, change_id, transition).await;
         }
         let on_plan = self.find_devices_on_plan(request).await;

@@ -21,54 +21,12 @@ pub(super) enum ErrorMeaning {
 
 use ErrorMeaning::{Refused, SessionRefused, Uncertain};
 
-/// The known codes without the name of the service.
-const CODES: [(ErrorMeaning, &[&str]); 6] = [
-    (
-        Refused(InvalidArgument),
-        &[
-            "INPUT_INVALID.Request.InvalidCharacter",
-            "INPUT_INVALID.RequestUndefined",
-            "INPUT_INVALID.Account.NotDefined",
-            "INPUT_INVALID.Device.Kind.Invalid",
-            "INPUT_INVALID.Device.Identifier.Invalid",
-            "INPUT_INVALID.Device.Account.Invalid",
-            "INPUT_INVALID.CustomField.InvalidName",
-            "INPUT_INVALID.CustomField.TooLong",
-            "INPUT_INVALID.MaxRequestsExceeded",
-            "INPUT_INVALID.NumberofDevices",
-            "REQUEST_FAILED.MultipleAccounts",
-            "DeserializationFailed",
-        ],
-    ),
-    (
-        Refused(FailedPrecondition),
-        &[
-            "INPUT_INVALID.DeviceState.Invalid",
-            "REQUEST_FAILED.DeviceAlreadyActive",
-            "REQUEST_FAILED.DefaultIpPoolNotDefined",
-            // The sandbox's own code. ThingSpace's code for the fifth plan change in a month is not documented.
-            "REQUEST_FAILED.PlanChangeLimitExceeded",
-        ],
-    ),
-    (
-        Refused(NotFound),
-        &[
-            "REQUEST_FAILED.AccountNotFound",
-            "REQUEST_FAILED.NoAccounts",
-            "REQUEST_FAILED.DeviceNotFound",
-            "REQUEST_FAILED.DeviceGroupNotFound",
-        ],
-    ),
-    (Refused(PermissionDenied), &["REQUEST_FAILED.AccountName"]),
-    (
-        SessionRefused,
-        &[
-            "INPUT_INVALID.SessionToken.Invalid",
-            "REQUEST_FAILED.SessionToken.Expired",
-            "REQUEST_FAILED.SessionToken.Format",
-        ],
-    ),
-    (Uncertain, &["REQUEST_FAILED.UnexpectedError"]),
+/// The codes without the name of the service to which [`classify_cause`] gives another meaning.
+const EXCEPTIONS: [(&str, RefusalKind); 4] = [
+    ("deserializationfailed", InvalidArgument),
+    ("request_failed.accountname", PermissionDenied),
+    ("request_failed.multipleaccounts", InvalidArgument),
+    ("request_failed.noaccounts", NotFound),
 ];
 
 /// Returns the meaning of ThingSpace's error; `None` if neither its code nor a code in its text is known.
@@ -84,32 +42,29 @@ pub(super) fn refusal_kind(code: &str) -> RefusalKind {
     }
 }
 
+/// Classifies a code with or without the name of a service, in any letter case.
 fn classify_code(code: &str) -> Option<ErrorMeaning> {
-    CODES
-        .iter()
-        .find(|(_, codes)| codes.iter().any(|known| is_same_code(code, known)))
-        .map(|(meaning, _)| *meaning)
-        .or_else(|| classify_unlisted_code(code))
-}
-
-/// True if `code` is the known one, with or without the name of a service.
-fn is_same_code(code: &str, known: &str) -> bool {
+    let code = code.to_ascii_lowercase();
     let without_service = code.split_once('.').map(|(_service, rest)| rest);
-    code.eq_ignore_ascii_case(known)
-        || without_service.is_some_and(|rest| rest.eq_ignore_ascii_case(known))
+    let exception = EXCEPTIONS
+        .iter()
+        .find(|(known, _)| code == *known || without_service == Some(known))
+        .map(|(_, kind)| Refused(*kind));
+    let is_class =
+        |rest: &&str| rest.starts_with("input_invalid.") || rest.starts_with("request_failed.");
+    exception.or_else(|| classify_cause(without_service.filter(is_class).unwrap_or(&code)))
 }
 
-fn classify_unlisted_code(code: &str) -> Option<ErrorMeaning> {
-    let lower = code.to_ascii_lowercase();
-    let contains = |text: &str| lower.contains(text);
-    let has_part = |name: &str| lower.split('.').any(|part| part == name);
+fn classify_cause(code: &str) -> Option<ErrorMeaning> {
+    let contains = |text: &str| code.contains(text);
+    let has_part = |name: &str| code.split('.').any(|part| part == name);
     if has_part("sessiontoken") {
         Some(SessionRefused)
-    } else if lower.ends_with("unexpectederror") {
+    } else if code.ends_with("unexpectederror") {
         Some(Uncertain)
     } else if contains("devicestate") || contains("limit") || contains("suspend") {
         Some(Refused(FailedPrecondition))
-    } else if lower.ends_with("notfound") {
+    } else if code.ends_with("notfound") {
         Some(Refused(NotFound))
     } else if has_part("input_invalid") {
         Some(Refused(InvalidArgument))

@@ -1,6 +1,6 @@
 //! HTTP clients without retries and redirects, and with bounded response bodies.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, iter, time::Duration};
 
 use reqwest::{
     Client, ClientBuilder, Method, Request, RequestBuilder, StatusCode, header, redirect, retry,
@@ -12,7 +12,6 @@ use url::Url;
 use crate::{
     domain::trace::TraceParent,
     telemetry::{CallError, Instruments, TRACEPARENT, UpstreamCall},
-    thingspace::error::ClientBuildError,
 };
 
 /// The header of the session.
@@ -43,6 +42,19 @@ pub fn no_retry_client(url: &Url, request_timeout: Duration) -> ClientBuilder {
         builder = builder.no_proxy();
     }
     builder
+}
+
+/// The client cannot be built.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClientBuildError {
+    /// The base URL is invalid.
+    #[error(
+        "thingspace.base_url must be an http or https URL without user name, query and fragment"
+    )]
+    BaseUrl,
+    /// The TLS set-up failed, usually because of the system's certificates.
+    #[error("cannot set up the HTTP client: {0}")]
+    HttpClient(String),
 }
 
 /// A client of ThingSpace's API.
@@ -80,13 +92,13 @@ impl HttpClient {
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
         let base_url = HttpUrl.parse(base_url.as_str()).ok_or(ClientBuildError::BaseUrl)?;
-        let client = builder.build();
-        Ok(Self {
-            client: client.map_err(|error| ClientBuildError::HttpClient(with_causes(&error)))?,
-            base_url,
-            max_body,
-            instruments,
-        })
+        let client = builder.build().map_err(|error| {
+            // The message of reqwest's own error names no cause.
+            let causes = iter::successors(error.source(), |cause| (*cause).source());
+            let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            ClientBuildError::HttpClient(text)
+        })?;
+        Ok(Self { client, base_url, max_body, instruments })
     }
 
     /// Starts a request for a path below the base URL. Values replace the placeholders of `template`, such as
@@ -193,15 +205,4 @@ impl SendError {
             Self::NotSent(reason) | Self::NoResponse(reason) => reason,
         }
     }
-}
-
-/// Returns the messages of an error and its causes. The message of reqwest's own error names no cause.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

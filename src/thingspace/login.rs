@@ -6,8 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder, StatusCode, header, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     domain::{
@@ -90,12 +89,6 @@ enum LoginStep {
     Session,
 }
 
-#[derive(Serialize)]
-struct SessionBody<'a> {
-    username: &'a str,
-    password: &'a str,
-}
-
 #[async_trait]
 impl LoginApi for HttpLogin {
     async fn token(
@@ -111,9 +104,8 @@ impl LoginApi for HttpLogin {
             )
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
-        let response = self.send(LoginStep::Token, request, trace).await?;
         let secrets = credentials.secret_values();
-        let body = parse_success(&response, LoginStep::Token, secrets)?;
+        let body = self.exchange(LoginStep::Token, request, trace, secrets).await?;
         let lifetime = member_text(&body, "expires_in")
             .and_then(|seconds| seconds.parse().ok())
             .unwrap_or(DEFAULT_LIFETIME)
@@ -128,19 +120,17 @@ impl LoginApi for HttpLogin {
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
     ) -> Result<HeaderSecret, LoginError> {
-        let body = serde_json::to_vec(&SessionBody {
-            username: credentials.uws_username.expose_secret(),
-            password: credentials.uws_password.expose_secret(),
-        })
-        .map_err(|_| LoginError::unavailable("could not encode the log-in as JSON"))?;
+        let body = json!({
+            "username": credentials.uws_username.expose_secret(),
+            "password": credentials.uws_password.expose_secret(),
+        });
         let request = self
             .post(LoginStep::Session)
             .header(header::AUTHORIZATION, token.header.clone())
             .header(header::CONTENT_TYPE, http::JSON)
-            .body(body);
-        let response = self.send(LoginStep::Session, request, trace).await?;
+            .body(body.to_string());
         let secrets = credentials.secret_values().chain([token.text.expose_secret()]);
-        let body = parse_success(&response, LoginStep::Session, secrets)?;
+        let body = self.exchange(LoginStep::Session, request, trace, secrets).await?;
         HeaderSecret::from_json(&body, "sessionToken", "")
     }
 }
@@ -150,64 +140,58 @@ impl HttpLogin {
         self.0.request(Method::POST, step.path(), &[]).header(header::ACCEPT, http::JSON)
     }
 
-    async fn send(
+    /// Sends a request and returns the body of a successful response.
+    async fn exchange<'a>(
         &self,
         step: LoginStep,
         request: RequestBuilder,
         trace: Option<&TraceParent>,
-    ) -> Result<UpstreamResponse, LoginError> {
-        let response = self.0.send(request, step.path(), trace).await;
-        response.map_err(|error| {
-            let (operation, reason) = (step.name(), error.reason());
+        secrets: impl Iterator<Item = &'a str>,
+    ) -> Result<Value, LoginError> {
+        let operation = step.name();
+        let response = self.0.send(request, step.path(), trace).await.map_err(|error| {
+            let reason = error.reason();
             tracing::warn!(operation, reason, "no response to the log-in request");
             LoginError::unavailable(format!("the log-in failed: {reason}"))
-        })
-    }
-}
-
-/// Returns the body of a successful response.
-fn parse_success<'a>(
-    response: &UpstreamResponse,
-    step: LoginStep,
-    secrets: impl Iterator<Item = &'a str>,
-) -> Result<Value, LoginError> {
-    let (operation, status) = (step.name(), response.status.as_u16());
-    if response.status.is_success() {
-        tracing::debug!(operation, status, "ThingSpace responded");
-        return serde_json::from_slice(&response.body).map_err(|_| LoginError::unusable());
-    }
-    let error = ErrorBody::parse(&response.body);
-    let failure = login_failure(response, step, error.as_ref());
-    let (kind, detail) = match failure {
-        LoginFailure::CredentialsRefused => (
-            RefusalKind::Credentials,
-            format!("ThingSpace refused the gateway's credentials for a {operation}"),
-        ),
-        LoginFailure::TokenRefused => (
-            RefusalKind::Credentials,
-            "ThingSpace refused its own token in a session log-in".to_owned(),
-        ),
-        LoginFailure::Unrecognised => (
-            RefusalKind::NotSent,
-            format!(
-                "the log-in failed: the response to the {operation} request was {status} in an unknown format; \
-                 it may come from a proxy"
-            ),
-        ),
-        LoginFailure::Unavailable => {
-            (RefusalKind::NotSent, format!("the log-in failed: ThingSpace responded {status}"))
+        })?;
+        let status = response.status.as_u16();
+        if response.status.is_success() {
+            tracing::debug!(operation, status, "ThingSpace responded");
+            return serde_json::from_slice(&response.body).map_err(|_| LoginError::unusable());
         }
-    };
-    let mut refusal = if classify::is_throttled(response, error.as_ref()) {
-        classify::throttled(response, error)
-    } else {
-        classify::refusal_with_error(kind, detail, error)
-    };
-    Redactor::new(secrets).redact(&mut refusal);
-    let thingspace_code = refusal.thingspace_code.as_deref();
-    let name = failure.as_str();
-    tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
-    Err(LoginError { failure, refusal })
+        let error = ErrorBody::parse(&response.body);
+        let failure = login_failure(&response, step, error.as_ref());
+        let (kind, detail) = match failure {
+            LoginFailure::CredentialsRefused => (
+                RefusalKind::Credentials,
+                format!("ThingSpace refused the gateway's credentials for a {operation}"),
+            ),
+            LoginFailure::TokenRefused => (
+                RefusalKind::Credentials,
+                "ThingSpace refused its own token in a session log-in".to_owned(),
+            ),
+            LoginFailure::Unrecognised => (
+                RefusalKind::NotSent,
+                format!(
+                    "the log-in failed: the response to the {operation} request was {status} in an unknown \
+                     format; it may come from a proxy"
+                ),
+            ),
+            LoginFailure::Unavailable => {
+                (RefusalKind::NotSent, format!("the log-in failed: ThingSpace responded {status}"))
+            }
+        };
+        let mut refusal = if classify::is_throttled(&response, error.as_ref()) {
+            classify::throttled(&response, error)
+        } else {
+            classify::refusal_with_error(kind, detail, error)
+        };
+        Redactor::new(secrets).redact(&mut refusal);
+        let thingspace_code = refusal.thingspace_code.as_deref();
+        let name = failure.as_str();
+        tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
+        Err(LoginError { failure, refusal })
+    }
 }
 
 fn login_failure(

@@ -15,13 +15,8 @@ use crate::{
     thingspace::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
-        error::PrepareError,
-        login::{HeaderSecret, LoginApi, LoginError, LoginFailure},
-        session::{
-            auth_headers::AuthHeaders,
-            retry::LoginRetry,
-            state::{SessionState, TokenLimit},
-        },
+        login::{HeaderSecret, LoginApi, LoginFailure},
+        session::state::{AuthHeaders, LoginRetry, SessionState, TokenLimit},
     },
 };
 
@@ -74,7 +69,7 @@ impl SessionManager {
     pub(crate) async fn fresh_headers(
         self: &Arc<Self>,
         trace: Option<&TraceParent>,
-    ) -> Result<AuthHeaders, PrepareError> {
+    ) -> Result<AuthHeaders, Refusal> {
         let fresh = self.state.lock().headers(TokenLimit::Renewal);
         if let Some(headers) = fresh {
             return Ok(headers);
@@ -86,10 +81,8 @@ impl SessionManager {
         let renewed = self.renew(trace).await;
         let valid = self.state.lock().headers(TokenLimit::Expiry);
         valid.ok_or_else(|| {
-            renewed.err().unwrap_or_else(|| {
-                let detail = "the new token or session was rejected immediately";
-                PrepareError::new(RefusalKind::NotSent, detail)
-            })
+            let detail = "the new token or session was rejected immediately";
+            renewed.err().unwrap_or_else(|| Refusal::new(RefusalKind::NotSent, detail))
         })
     }
 
@@ -97,7 +90,7 @@ impl SessionManager {
     pub(crate) async fn valid_headers(
         self: &Arc<Self>,
         trace: Option<&TraceParent>,
-    ) -> Result<AuthHeaders, PrepareError> {
+    ) -> Result<AuthHeaders, Refusal> {
         let valid = self.state.lock().headers(TokenLimit::Expiry);
         match valid {
             Some(headers) => Ok(headers),
@@ -113,8 +106,7 @@ impl SessionManager {
     /// Deletes the failed log-ins of the current credentials, so that the next call logs in.
     pub(crate) async fn reset_lockout(&self) -> Result<(), String> {
         let credentials = self.source.load()?;
-        let none = FailedLogins::default();
-        self.store.store(&credentials, none).await?;
+        self.store.store(&credentials, FailedLogins::default()).await?;
         self.state.lock().reset_failures();
         Ok(())
     }
@@ -130,7 +122,7 @@ impl SessionManager {
                     let Err(error) = self.renew(None).await else {
                         continue;
                     };
-                    tracing::warn!(%error, "token renewal failed");
+                    tracing::warn!(error = error.detail, "token renewal failed");
                     let now = Instant::now();
                     let due = self.renewal_due().filter(|due| *due > now);
                     sleep_until(due.unwrap_or(now + CHECK_INTERVAL)).await;
@@ -148,7 +140,7 @@ impl SessionManager {
     pub(super) async fn renew(
         self: &Arc<Self>,
         trace: Option<&TraceParent>,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<(), Refusal> {
         let manager = Arc::clone(self);
         let trace = trace.cloned();
         // In a task, so that a caller that gives up does not cancel the log-in of the others.
@@ -158,11 +150,11 @@ impl SessionManager {
         });
         task.await.unwrap_or_else(|_| {
             let detail = "the log-in was cancelled: the gateway is stopping";
-            Err(PrepareError::new(RefusalKind::NotSent, detail))
+            Err(Refusal::new(RefusalKind::NotSent, detail))
         })
     }
 
-    async fn log_in(&self, trace: Option<&TraceParent>) -> Result<(), PrepareError> {
+    async fn log_in(&self, trace: Option<&TraceParent>) -> Result<(), Refusal> {
         if self.state.lock().headers(TokenLimit::Renewal).is_some() {
             return Ok(());
         }
@@ -194,10 +186,10 @@ impl SessionManager {
     }
 
     /// Loads the credentials, and their failed log-ins if they changed. Fails if they are locked out.
-    async fn load_credentials(&self) -> Result<Arc<ThingSpaceCredentials>, PrepareError> {
+    async fn load_credentials(&self) -> Result<Arc<ThingSpaceCredentials>, Refusal> {
         let loaded = self.source.load().map_err(|error| {
             let detail = format!("cannot read the gateway's credentials: {error}");
-            PrepareError::new(RefusalKind::Credentials, detail)
+            Refusal::new(RefusalKind::Credentials, detail)
         })?;
         let current = self.state.lock().credentials.clone();
         let credentials = match current.filter(|current| current.same_as(&loaded)) {
@@ -217,7 +209,7 @@ impl SessionManager {
             let detail = "the gateway's credentials are locked out after refused or unfinished log-ins, because \
                  ThingSpace locks the account after five refusals. Correct them, or run \
                  `thingspace-gateway thingspace reset-lockout` to use them again";
-            return Err(PrepareError::new(RefusalKind::Credentials, detail));
+            return Err(Refusal::new(RefusalKind::Credentials, detail));
         }
         Ok(credentials)
     }
@@ -226,10 +218,10 @@ impl SessionManager {
         &self,
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
-    ) -> Result<HeaderSecret, PrepareError> {
+    ) -> Result<HeaderSecret, Refusal> {
         {
             let state = self.state.lock();
-            state.check_retry_delay(state.token_retry.as_ref())?;
+            state.check_retry_delay(&state.token_retry)?;
         }
         match self.api.token(credentials, trace).await {
             Ok((secret, lifetime)) => {
@@ -240,10 +232,8 @@ impl SessionManager {
                 Err(self.record_refusal(credentials, error.refusal).await)
             }
             Err(error) => {
-                let mut state = self.state.lock();
-                let previous = state.token_retry.as_ref();
-                let retry = LoginRetry::after_failure(previous, RETRY_BACKOFF, error.refusal);
-                Err(state.token_retry.insert(retry).error())
+                let retry = &mut self.state.lock().token_retry;
+                Err(LoginRetry::schedule(retry, RETRY_BACKOFF, error.refusal))
             }
         }
     }
@@ -253,10 +243,10 @@ impl SessionManager {
         token: HeaderSecret,
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<(), Refusal> {
         let previous = {
             let state = self.state.lock();
-            state.check_retry_delay(state.session_retry.as_ref())?;
+            state.check_retry_delay(&state.session_retry)?;
             state.failed
         };
         // Stored before the log-in, because ThingSpace may have refused one that a crash interrupted.
@@ -276,45 +266,33 @@ impl SessionManager {
                 }
             }
         }
-        match result {
+        let error = match result {
             Ok(session) => {
                 let mut state = self.state.lock();
                 state.set_session(session);
                 // The end of the log-in resets this count and the stored one.
                 state.failed = unfinished;
-                Ok(())
+                return Ok(());
             }
-            Err(error) => Err(self.record_session_failure(credentials, error).await),
-        }
-    }
-
-    /// Counts the failure of a session log-in, schedules its retry, and returns the error.
-    async fn record_session_failure(
-        &self,
-        credentials: &ThingSpaceCredentials,
-        error: LoginError,
-    ) -> PrepareError {
+            Err(error) => error,
+        };
         let backoff = match error.failure {
             LoginFailure::CredentialsRefused => {
-                return self.record_refusal(credentials, error.refusal).await;
+                return Err(self.record_refusal(credentials, error.refusal).await);
             }
             LoginFailure::Unrecognised => UNRECOGNISED_BACKOFF,
             LoginFailure::TokenRefused | LoginFailure::Unavailable => RETRY_BACKOFF,
         };
-        let error = {
-            let mut state = self.state.lock();
-            let previous = state.session_retry.as_ref();
-            let retry = LoginRetry::after_failure(previous, backoff, error.refusal);
-            state.session_retry.insert(retry).error()
-        };
-        self.store_failed(credentials).await.err().unwrap_or(error)
+        let refusal =
+            LoginRetry::schedule(&mut self.state.lock().session_retry, backoff, error.refusal);
+        Err(self.store_failed(credentials).await.err().unwrap_or(refusal))
     }
 
     async fn record_refusal(
         &self,
         credentials: &ThingSpaceCredentials,
         refusal: Refusal,
-    ) -> PrepareError {
+    ) -> Refusal {
         let retry = LoginRetry::after_delay(REFUSAL_INTERVAL, refusal);
         let error = retry.error();
         {
@@ -327,7 +305,7 @@ impl SessionManager {
         self.store_failed(credentials).await.err().unwrap_or(error)
     }
 
-    async fn store_failed(&self, credentials: &ThingSpaceCredentials) -> Result<(), PrepareError> {
+    async fn store_failed(&self, credentials: &ThingSpaceCredentials) -> Result<(), Refusal> {
         let failed = self.state.lock().failed;
         self.store(credentials, failed).await
     }
@@ -335,21 +313,19 @@ impl SessionManager {
     async fn store(
         &self,
         credentials: &ThingSpaceCredentials,
-        failed: FailedLogins,
-    ) -> Result<(), PrepareError> {
-        let since_refused = {
+        mut failed: FailedLogins,
+    ) -> Result<(), Refusal> {
+        failed.since_refused = {
             let state = self.state.lock();
             let retry = state.refusal_retry.as_ref().filter(|_| failed.refused > 0);
             retry.map(|retry| retry.failed_at.elapsed())
         };
-        let failed = FailedLogins { since_refused, ..failed };
-        let stored = self.store.store(credentials, failed).await;
-        stored.map_err(store_error)
+        self.store.store(credentials, failed).await.map_err(store_error)
     }
 }
 
 /// The gateway does not log in if it cannot count a failure: it may be the fifth in a row.
-fn store_error(error: String) -> PrepareError {
+fn store_error(error: String) -> Refusal {
     let detail = format!("cannot store the failed log-in count in the journal: {error}");
-    PrepareError::new(RefusalKind::NotSent, detail)
+    Refusal::new(RefusalKind::NotSent, detail)
 }

@@ -2,16 +2,20 @@
 
 use std::{sync::Arc, time::Duration};
 
+use reqwest::{RequestBuilder, header};
+use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
-use crate::thingspace::{
-    classify::StaleAuth,
-    credentials::{FailedLogins, ThingSpaceCredentials},
-    error::PrepareError,
-    login::HeaderSecret,
-    session::{
-        auth_headers::{AuthHeaders, Versioned},
-        retry::LoginRetry,
+use crate::{
+    domain::{
+        backoff::Backoff,
+        refusal::{Refusal, RefusalKind},
+    },
+    thingspace::{
+        classify::StaleAuth,
+        credentials::{FailedLogins, ThingSpaceCredentials},
+        http::{JSON, SESSION_HEADER},
+        login::HeaderSecret,
     },
 };
 
@@ -53,6 +57,31 @@ pub(super) enum TokenLimit {
     Renewal,
     /// Until it expires.
     Expiry,
+}
+
+/// The token and the session of a request.
+#[derive(Clone)]
+pub(crate) struct AuthHeaders {
+    pub(super) token: Versioned,
+    pub(super) session: Versioned,
+    pub(super) credentials: Arc<ThingSpaceCredentials>,
+}
+
+/// A token or session with its version, so that a refusal discards only what was sent.
+#[derive(Clone)]
+pub(super) struct Versioned {
+    pub(super) secret: HeaderSecret,
+    pub(super) version: u64,
+}
+
+/// A failed log-in and the time of its retry.
+#[derive(Clone)]
+pub(super) struct LoginRetry {
+    /// Consecutive failures.
+    failures: u32,
+    pub(super) failed_at: Instant,
+    pub(super) due: Instant,
+    refusal: Refusal,
 }
 
 impl SessionState {
@@ -127,14 +156,10 @@ impl SessionState {
     }
 
     /// Fails if the retry of a refusal or of this step is not due yet.
-    pub(super) fn check_retry_delay(
-        &self,
-        step_retry: Option<&LoginRetry>,
-    ) -> Result<(), PrepareError> {
-        let retries = [self.refusal_retry.as_ref(), step_retry].into_iter().flatten();
-        let pending =
-            retries.filter(|retry| Instant::now() < retry.due).max_by_key(|retry| retry.due);
-        pending.map_or(Ok(()), |retry| Err(retry.error()))
+    pub(super) fn check_retry_delay(&self, step_retry: &Option<LoginRetry>) -> Result<(), Refusal> {
+        let pending = [&self.refusal_retry, step_retry].into_iter().flatten();
+        let latest = pending.max_by_key(|retry| retry.due);
+        latest.filter(|retry| Instant::now() < retry.due).map_or(Ok(()), |retry| Err(retry.error()))
     }
 
     pub(super) fn reset_failures(&mut self) {
@@ -147,5 +172,66 @@ impl SessionState {
     fn next_version(&mut self, secret: HeaderSecret) -> Versioned {
         self.last_version += 1;
         Versioned { secret, version: self.last_version }
+    }
+}
+
+impl AuthHeaders {
+    /// Adds the headers of an authenticated JSON request.
+    pub(crate) fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
+        request
+            .header(header::AUTHORIZATION, self.token.secret.header.clone())
+            .header(SESSION_HEADER, self.session.secret.header.clone())
+            .header(header::CONTENT_TYPE, JSON)
+            .header(header::ACCEPT, JSON)
+    }
+
+    /// Returns everything that must be redacted in a response.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
+        [&self.token.secret, &self.session.secret]
+            .into_iter()
+            .map(|secret| secret.text.expose_secret())
+            .chain(self.credentials.secret_values())
+    }
+}
+
+impl LoginRetry {
+    /// Schedules a retry after `delay`, or after the refusal's own delay if that is longer.
+    pub(super) fn after_delay(delay: Duration, refusal: Refusal) -> Self {
+        let now = Instant::now();
+        Self {
+            failures: 1,
+            failed_at: now,
+            due: now + delay.max(refusal.retry_after.unwrap_or_default()),
+            refusal,
+        }
+    }
+
+    /// Schedules a retry after a delay that grows with the number of consecutive failures, and returns the
+    /// error of this one.
+    pub(super) fn schedule(
+        retry: &mut Option<Self>,
+        backoff: Backoff,
+        refusal: Refusal,
+    ) -> Refusal {
+        let failures = retry.as_ref().map_or(1, |previous| previous.failures.saturating_add(1));
+        let delay = backoff.jittered_delay(failures, fastrand::f64());
+        retry.insert(Self { failures, ..Self::after_delay(delay, refusal) }).error()
+    }
+
+    /// Restores the retry of a refusal from before the gateway restarted; `None` if `interval` has passed
+    /// since.
+    pub(super) fn after_restart(failed: &FailedLogins, interval: Duration) -> Option<Self> {
+        let since = failed.since_refused?;
+        let remaining = interval.checked_sub(since)?;
+        let detail = "ThingSpace refused the gateway's credentials shortly before it was restarted";
+        let retry = Self::after_delay(remaining, Refusal::new(RefusalKind::Credentials, detail));
+        let failed_at = retry.failed_at.checked_sub(since);
+        Some(Self { failed_at: failed_at.unwrap_or(retry.failed_at), ..retry })
+    }
+
+    /// Returns the error with the remaining delay.
+    pub(super) fn error(&self) -> Refusal {
+        let remaining = self.due.saturating_duration_since(Instant::now());
+        Refusal { retry_after: Some(remaining), ..self.refusal.clone() }
     }
 }
