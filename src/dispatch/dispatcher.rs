@@ -42,13 +42,6 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
 }
 
-/// The state of a call after the claim.
-enum SubmitOutcome {
-    Done(Box<Change>),
-    /// Another call is sending the change.
-    SentByAnotherCall(ChangeId),
-}
-
 impl Dispatcher {
     /// Creates a dispatcher. Its tasks run in `tasks`, so that a shutdown can wait for them.
     pub fn new(
@@ -90,14 +83,13 @@ impl Dispatcher {
             return Err(DispatchError::TooManyInFlight { existing });
         };
         let this = Arc::clone(self);
-        let task = self
-            .sender
-            .tasks
-            .spawn(async move { this.claim_and_send(request, context, permit).await });
-        let outcome = task.await;
-        match outcome.unwrap_or_else(|error| Err(DispatchError::task_failed(&error, None)))? {
-            SubmitOutcome::Done(change) => Ok(*change),
-            SubmitOutcome::SentByAnotherCall(change_id) => self.wait_for_response(change_id).await,
+        let task = async move { this.claim_and_send(request, context, permit).await };
+        let outcome = self.sender.tasks.spawn(task).await;
+        let change = outcome.map_err(|error| DispatchError::task_failed(&error, None))??;
+        match change.state.is_in_flight() {
+            // Another call is sending the change.
+            true => self.wait_for_response(change.change_id).await,
+            false => Ok(change),
         }
     }
 
@@ -132,29 +124,26 @@ impl Dispatcher {
         }
     }
 
+    /// Claims and sends a change. A change that another call is sending is returned as it is.
     async fn claim_and_send(
         self: &Arc<Self>,
         request: ChangeRequest,
         context: CallContext,
         _permit: InFlightPermit,
-    ) -> Result<SubmitOutcome, DispatchError> {
+    ) -> Result<Change, DispatchError> {
         let (request, intent) = self.build_intent(request).await?;
         let claim = self.sender.journal.claim(intent).await;
-        let change = match claim.map_err(DispatchError::before_claim)? {
-            Claim::Created(change) => self.send(change.change_id, request, context).await?,
+        match claim.map_err(DispatchError::before_claim)? {
+            Claim::Created(change) => self.send(change.change_id, request, context).await,
             Claim::Rearmed { change, devices } => {
-                self.resend(change.change_id, request, devices, context).await?
+                self.resend(change.change_id, request, devices, context).await
             }
-            Claim::Busy(device) => return Err(DispatchError::DeviceBusy(device)),
+            Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             Claim::KeyInUse { change, has_same_content: false } => {
-                return Err(DispatchError::KeyReused(change.change_id));
+                Err(DispatchError::KeyReused(change.change_id))
             }
-            Claim::KeyInUse { change, .. } if change.state.is_in_flight() => {
-                return Ok(SubmitOutcome::SentByAnotherCall(change.change_id));
-            }
-            Claim::KeyInUse { change, .. } => change,
-        };
-        Ok(SubmitOutcome::Done(Box::new(change)))
+            Claim::KeyInUse { change, .. } => Ok(change),
+        }
     }
 
     /// Builds the claim. The content of 10,000 devices is several MiB, so this runs on a blocking thread.
@@ -191,8 +180,7 @@ impl Dispatcher {
             // Different requests with equal fingerprints.
             let detail = "the stored devices are not those of the request";
             tracing::error!(%change_id, detail, "nothing was sent");
-            let refusal = Refusal::new(RefusalKind::NotSent, detail);
-            let transition = Transition::MarkNotSent(refusal);
+            let transition = Transition::MarkNotSent(Refusal::new(RefusalKind::NotSent, detail));
             return self.sender.record(None, change_id, transition).await;
         };
         self.send(change_id, request, context).await
@@ -210,33 +198,27 @@ impl Dispatcher {
             let CallContext { trace, deadline } = context;
             sender.send(change_id, &request, trace.as_ref(), deadline).await
         });
-        match task.await {
-            Ok(result) => result,
-            Err(error) => {
-                if error.is_panic() {
-                    let resolved = self.sender.resolve_interrupted(change_id).await;
-                    resolved.map_err(DispatchError::after_claim(change_id))?;
-                }
-                Err(DispatchError::task_failed(&error, Some(change_id)))
-            }
+        let error = match task.await {
+            Ok(result) => return result,
+            Err(error) => error,
+        };
+        if error.is_panic() {
+            let resolved = self.sender.resolve_interrupted(change_id).await;
+            resolved.map_err(DispatchError::after_claim(change_id))?;
         }
+        Err(DispatchError::task_failed(&error, Some(change_id)))
     }
 
     /// Waits until the call that sends a change has its response.
     async fn wait_for_response(&self, change_id: ChangeId) -> Result<Change, DispatchError> {
-        let waiter = self.waiters.register(change_id);
+        // Subscribed before the read, so that no transition is missed.
+        let mut modified = self.waiters.subscribe(change_id);
         loop {
-            // Created before the read, so that no transition is missed.
-            let changed = waiter.changed();
-            let selector = ChangeSelector::Id(change_id);
-            let change = self.sender.journal.change(selector).await;
-            match change.map_err(DispatchError::after_claim(change_id))? {
-                Some(change) if change.state.is_in_flight() => changed.await,
-                Some(change) => return Ok(change),
-                None => {
-                    let error = JournalError::NoSuchChange;
-                    return Err(DispatchError::after_claim(change_id)(error));
-                }
+            let change = self.sender.journal.change(ChangeSelector::Id(change_id)).await;
+            let change = change.and_then(|change| change.ok_or(JournalError::NoSuchChange));
+            let change = change.map_err(DispatchError::after_claim(change_id))?;
+            if !change.state.is_in_flight() || modified.changed().await.is_err() {
+                return Ok(change);
             }
         }
     }
