@@ -1,4 +1,4 @@
-//! The client: construction, log-in and changes. The lookups are in `lookups/requests.rs`.
+//! The client: construction, log-in and changes. The lookups are in `lookups/mod.rs`.
 
 use std::{
     fmt,
@@ -72,10 +72,6 @@ pub struct ThingSpace {
 
 impl ThingSpace {
     /// Builds a client without sending anything.
-    ///
-    /// # Errors
-    ///
-    /// If the base URL is invalid, or the TLS set-up fails.
     pub fn new(
         settings: ThingSpaceSettings,
         instruments: Instruments,
@@ -106,12 +102,9 @@ impl ThingSpace {
     /// Logs in if necessary, and waits for the rate limit until `deadline`. Call it before a change is
     /// recorded as dispatched: if it fails, the change was certainly not sent.
     ///
-    /// Concurrent callers share one log-in, which continues if they are dropped.
-    ///
-    /// # Errors
-    ///
-    /// `NotSent` if the log-in failed or got no usable response, `Throttled` if ThingSpace or the rate limit
-    /// throttled it, `Credentials` if ThingSpace refused the credentials.
+    /// Concurrent callers share one log-in, which continues if they are dropped. The error is `NotSent` if the
+    /// log-in failed or got no usable response, `Throttled` if ThingSpace or the rate limit throttled it,
+    /// `Credentials` if ThingSpace refused the credentials.
     pub async fn prepare(
         &self,
         trace: Option<&TraceParent>,
@@ -119,11 +112,11 @@ impl ThingSpace {
     ) -> Result<(), Refusal> {
         self.session_manager.fresh_headers(trace).await?;
         let permit = self.change_rate_limit.acquire(deadline).await;
-        permit.map_err(|delay| {
-            let detail =
-                "rate limit reached (thingspace.changes_per_minute, or ThingSpace's Retry-After)";
-            let refusal = Refusal::new(RefusalKind::Throttled, detail);
-            Refusal { retry_after: Some(delay), ..refusal }
+        let detail =
+            "rate limit reached (thingspace.changes_per_minute, or ThingSpace's Retry-After)";
+        permit.map_err(|delay| Refusal {
+            retry_after: Some(delay),
+            ..Refusal::new(RefusalKind::Throttled, detail)
         })
     }
 
@@ -134,11 +127,8 @@ impl ThingSpace {
     }
 
     /// Ends the lock-out of the credentials, so that the next call logs in again. Only an operator may
-    /// decide this: ThingSpace locks the account after five refusals in a row.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason why the reset cannot be stored.
+    /// decide this: ThingSpace locks the account after five refusals in a row. The error is one line with
+    /// the reason why the reset cannot be stored.
     pub async fn reset_lockout(&self) -> Result<(), String> {
         self.session_manager.reset_lockout().await
     }
@@ -156,7 +146,7 @@ impl ThingSpace {
             change_request.operation.outbound_request(change_request, &self.wire_settings);
         let Ok(outbound) = outbound else {
             let detail = "could not encode the change as JSON";
-            return ChangeResponse::NotExecuted(Refusal::new(RefusalKind::NotSent, detail));
+            return ChangeResponse::NotExecuted(Refusal::not_sent(detail));
         };
         let mut renewed = None;
         loop {
@@ -194,8 +184,7 @@ impl ThingSpace {
             Ok(received) => received,
             Err(SendError::NotSent(reason)) => {
                 tracing::warn!(operation, reason, "change not sent: connection failed");
-                let refusal = Refusal::new(RefusalKind::NotSent, reason);
-                return (ChangeResponse::NotExecuted(refusal), None);
+                return (ChangeResponse::NotExecuted(Refusal::not_sent(reason)), None);
             }
             // The caller logs an unknown outcome.
             Err(SendError::NoResponse(reason)) => {
@@ -206,9 +195,7 @@ impl ThingSpace {
         let mut thingspace_code = None;
         if let Some(refusal) = response.refusal_mut() {
             let values = change_request.operation.sensitive_values();
-            Redactor::new(values.iter().copied().chain(auth.secrets()))
-                .with_words(values.iter().copied())
-                .redact(refusal);
+            Redactor::new(auth.secrets(), &values).redact(refusal);
             thingspace_code.clone_from(&refusal.thingspace_code);
             if refusal.kind == RefusalKind::Throttled {
                 let pause = refusal.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE);

@@ -34,14 +34,6 @@ pub(super) fn classify_error(error: &ErrorBody) -> Option<ErrorMeaning> {
     classify_code(error.cause_code()?)
 }
 
-/// Returns the kind of refusal that the code of a refused lookup means.
-pub(super) fn refusal_kind(code: &str) -> RefusalKind {
-    match classify_code(code) {
-        Some(Refused(kind)) => kind,
-        _ => FailedPrecondition,
-    }
-}
-
 /// Classifies a code with or without the name of a service, in any letter case.
 fn classify_code(code: &str) -> Option<ErrorMeaning> {
     let code = code.to_ascii_lowercase();

@@ -25,16 +25,12 @@ use crate::{
     },
 };
 
-const TOKEN_PATH: &str = "/ts/v1/oauth2/token";
-const SESSION_PATH: &str = "/m2m/v1/session/login";
-
 /// Lifetime of a token without `expires_in`, in seconds.
 const DEFAULT_LIFETIME: u64 = 60 * 60;
 /// Maximum lifetime of a token, in seconds. The portal's test tokens do not expire.
 const MAX_LIFETIME: u64 = 24 * 60 * 60;
 
 /// A token or session, and the header value that carries it.
-#[derive(Clone)]
 pub(super) struct HeaderSecret {
     pub(super) header: HeaderValue,
     pub(super) text: SecretString,
@@ -96,12 +92,11 @@ impl LoginApi for HttpLogin {
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
     ) -> Result<(HeaderSecret, Duration), LoginError> {
+        let app_key = credentials.app_key.expose_secret();
+        let app_secret = credentials.app_secret.expose_secret();
         let request = self
             .post(LoginStep::Token)
-            .basic_auth(
-                credentials.app_key.expose_secret(),
-                Some(credentials.app_secret.expose_secret()),
-            )
+            .basic_auth(app_key, Some(app_secret))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
         let secrets = credentials.secret_values();
@@ -161,34 +156,38 @@ impl HttpLogin {
         }
         let error = ErrorBody::parse(&response.body);
         let failure = login_failure(&response, step, error.as_ref());
-        let (kind, detail) = match failure {
+        let (name, kind, detail) = match failure {
             LoginFailure::CredentialsRefused => (
+                "credentials_refused",
                 RefusalKind::Credentials,
                 format!("ThingSpace refused the gateway's credentials for a {operation}"),
             ),
             LoginFailure::TokenRefused => (
+                "token_refused",
                 RefusalKind::Credentials,
                 "ThingSpace refused its own token in a session log-in".to_owned(),
             ),
             LoginFailure::Unrecognised => (
+                "unrecognised",
                 RefusalKind::NotSent,
                 format!(
                     "the log-in failed: the response to the {operation} request was {status} in an unknown \
                      format; it may come from a proxy"
                 ),
             ),
-            LoginFailure::Unavailable => {
-                (RefusalKind::NotSent, format!("the log-in failed: ThingSpace responded {status}"))
-            }
+            LoginFailure::Unavailable => (
+                "unavailable",
+                RefusalKind::NotSent,
+                format!("the log-in failed: ThingSpace responded {status}"),
+            ),
         };
         let mut refusal = if classify::is_throttled(&response, error.as_ref()) {
             classify::throttled(&response, error)
         } else {
             classify::refusal_with_error(kind, detail, error)
         };
-        Redactor::new(secrets).redact(&mut refusal);
+        Redactor::new(secrets, &[]).redact(&mut refusal);
         let thingspace_code = refusal.thingspace_code.as_deref();
-        let name = failure.as_str();
         tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
         Err(LoginError { failure, refusal })
     }
@@ -216,17 +215,6 @@ fn login_failure(
     }
 }
 
-impl LoginFailure {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CredentialsRefused => "credentials_refused",
-            Self::TokenRefused => "token_refused",
-            Self::Unrecognised => "unrecognised",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
 impl HeaderSecret {
     fn from_json(body: &Value, name: &str, prefix: &str) -> Result<Self, LoginError> {
         let text = member(body, name)
@@ -251,8 +239,8 @@ impl LoginStep {
 
     fn path(self) -> &'static str {
         match self {
-            Self::Token => TOKEN_PATH,
-            Self::Session => SESSION_PATH,
+            Self::Token => "/ts/v1/oauth2/token",
+            Self::Session => "/m2m/v1/session/login",
         }
     }
 
@@ -280,10 +268,7 @@ impl LoginStep {
 
 impl LoginError {
     fn unavailable(detail: impl Into<String>) -> Self {
-        Self {
-            failure: LoginFailure::Unavailable,
-            refusal: Refusal::new(RefusalKind::NotSent, detail),
-        }
+        Self { failure: LoginFailure::Unavailable, refusal: Refusal::not_sent(detail) }
     }
 
     fn unusable() -> Self {

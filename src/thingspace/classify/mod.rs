@@ -63,8 +63,7 @@ pub fn classify_response(
     let response = UpstreamResponse { status, retry_after: None, body: body.to_vec() };
     let (mut response, _) = classify(&response, operations::info(change_type).endpoint_settings);
     if let Some(refusal) = response.refusal_mut() {
-        let texts = hidden.iter().copied();
-        Redactor::new(texts.clone()).with_words(texts).redact(refusal);
+        Redactor::new([].into_iter(), hidden).redact(refusal);
     }
     Some(response)
 }

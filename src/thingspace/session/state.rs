@@ -30,7 +30,7 @@ const MAX_RETRY_WAIT: Duration = Duration::from_secs(2);
 #[derive(Default)]
 pub(super) struct SessionState {
     token: Option<AccessToken>,
-    session: Option<Versioned>,
+    session: Option<Arc<HeaderSecret>>,
     /// The credentials of the latest log-in.
     pub(super) credentials: Option<Arc<ThingSpaceCredentials>>,
     /// The failed log-ins of `credentials`, as stored.
@@ -41,11 +41,10 @@ pub(super) struct SessionState {
     pub(super) token_retry: Option<LoginRetry>,
     /// The retry of the latest other failure of a session log-in, until one succeeds.
     pub(super) session_retry: Option<LoginRetry>,
-    last_version: u64,
 }
 
 struct AccessToken {
-    versioned: Versioned,
+    secret: Arc<HeaderSecret>,
     renew_at: Instant,
     expires_at: Instant,
 }
@@ -62,16 +61,9 @@ pub(super) enum TokenLimit {
 /// The token and the session of a request.
 #[derive(Clone)]
 pub(crate) struct AuthHeaders {
-    pub(super) token: Versioned,
-    pub(super) session: Versioned,
-    pub(super) credentials: Arc<ThingSpaceCredentials>,
-}
-
-/// A token or session with its version, so that a refusal discards only what was sent.
-#[derive(Clone)]
-pub(super) struct Versioned {
-    pub(super) secret: HeaderSecret,
-    pub(super) version: u64,
+    token: Arc<HeaderSecret>,
+    session: Arc<HeaderSecret>,
+    credentials: Arc<ThingSpaceCredentials>,
 }
 
 /// A failed log-in and the time of its retry.
@@ -90,13 +82,13 @@ impl SessionState {
     }
 
     /// Returns the token if it may still be used.
-    pub(super) fn token(&self, limit: TokenLimit) -> Option<&Versioned> {
+    pub(super) fn token(&self, limit: TokenLimit) -> Option<&Arc<HeaderSecret>> {
         let token = self.token.as_ref()?;
         let end = match limit {
             TokenLimit::Renewal => token.renew_at,
             TokenLimit::Expiry => token.expires_at,
         };
-        (Instant::now() < end).then_some(&token.versioned)
+        (Instant::now() < end).then_some(&token.secret)
     }
 
     /// Returns the headers if there are a session and a token that may still be used.
@@ -108,14 +100,14 @@ impl SessionState {
         })
     }
 
-    pub(super) fn set_token(&mut self, secret: HeaderSecret, lifetime: Duration) {
+    pub(super) fn set_token(&mut self, secret: Arc<HeaderSecret>, lifetime: Duration) {
         let now = Instant::now();
         // ThingSpace may return the same token with only seconds left. Half of them are used, so that not every
         // call requests a token.
         let margin = RENEWAL_MARGIN + RENEWAL_MARGIN.mul_f64(fastrand::f64() / 2.0);
         self.token_retry = None;
         self.token = Some(AccessToken {
-            versioned: self.next_version(secret),
+            secret,
             renew_at: now + (lifetime - margin.min(lifetime / 2)),
             expires_at: now + lifetime,
         });
@@ -123,16 +115,16 @@ impl SessionState {
 
     pub(super) fn set_session(&mut self, secret: HeaderSecret) {
         self.session_retry = None;
-        self.session = Some(self.next_version(secret));
+        self.session = Some(Arc::new(secret));
     }
 
     /// Discards what ThingSpace refused, unless it has been replaced since.
     pub(super) fn discard(&mut self, headers: &AuthHeaders, stale: StaleAuth) {
         if stale != StaleAuth::Session {
-            self.token.take_if(|token| token.versioned.version == headers.token.version);
+            self.token.take_if(|token| Arc::ptr_eq(&token.secret, &headers.token));
         }
         if stale != StaleAuth::Token {
-            self.session.take_if(|session| session.version == headers.session.version);
+            self.session.take_if(|session| Arc::ptr_eq(session, &headers.session));
         }
     }
 
@@ -168,29 +160,22 @@ impl SessionState {
         self.token_retry = None;
         self.session_retry = None;
     }
-
-    fn next_version(&mut self, secret: HeaderSecret) -> Versioned {
-        self.last_version += 1;
-        Versioned { secret, version: self.last_version }
-    }
 }
 
 impl AuthHeaders {
     /// Adds the headers of an authenticated JSON request.
     pub(crate) fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
         request
-            .header(header::AUTHORIZATION, self.token.secret.header.clone())
-            .header(SESSION_HEADER, self.session.secret.header.clone())
+            .header(header::AUTHORIZATION, self.token.header.clone())
+            .header(SESSION_HEADER, self.session.header.clone())
             .header(header::CONTENT_TYPE, JSON)
             .header(header::ACCEPT, JSON)
     }
 
     /// Returns everything that must be redacted in a response.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &str> {
-        [&self.token.secret, &self.session.secret]
-            .into_iter()
-            .map(|secret| secret.text.expose_secret())
-            .chain(self.credentials.secret_values())
+        let secrets = [&self.token, &self.session].map(|secret| secret.text.expose_secret());
+        secrets.into_iter().chain(self.credentials.secret_values())
     }
 }
 

@@ -9,8 +9,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::{
-    manager::{REFUSAL_INTERVAL, RETRY_BACKOFF, SessionManager, UNRECOGNISED_BACKOFF},
-    state::RENEWAL_MARGIN,
+    REFUSAL_INTERVAL, RETRY_BACKOFF, SessionManager, UNRECOGNISED_BACKOFF, state::RENEWAL_MARGIN,
 };
 use crate::{
     domain::{
