@@ -1,37 +1,46 @@
 //! Claims changes, sends them on tasks of their own, and waits for the responses.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     dispatch::{
         error::{DispatchError, ExistingChange},
         in_flight::{InFlight, InFlightLimits, InFlightPermit},
-        sender::Sender,
-        waiters::Waiters,
     },
     domain::{
         change::{Change, SentDevice},
         clock::Clock,
         newtypes::ChangeId,
-        refusal::{Refusal, RefusalKind},
+        refusal::Refusal,
         state::Transition,
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
+    journal::{
+        ChangeSelector, Claim, ClaimCheck, CommitListener, Intent, Journal, JournalError,
+        WatchTarget,
+    },
     operations::ChangeRequest,
     thingspace::ThingSpace,
 };
 
 /// Dispatches changes.
 pub struct Dispatcher {
-    sender: Sender,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) thingspace: Arc<ThingSpace>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: TaskTracker,
     waiters: Arc<Waiters>,
     in_flight: InFlight,
 }
+
+/// Notifies the calls that wait for a change that another call is sending, by change.
+#[derive(Default)]
+struct Waiters(Mutex<HashMap<ChangeId, watch::Sender<()>>>);
 
 /// The context of a call.
 #[derive(Debug, Clone, Default)]
@@ -53,17 +62,14 @@ impl Dispatcher {
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
         journal.add_commit_listener(waiters.clone());
-        Arc::new(Self {
-            sender: Sender { journal, thingspace, clock, tasks },
-            waiters,
-            in_flight: InFlight::new(limits),
-        })
+        let in_flight = InFlight::new(limits);
+        Arc::new(Self { journal, thingspace, clock, tasks, waiters, in_flight })
     }
 
     /// Resolves the changes that the previous process left in flight. Must be called before serving.
     pub async fn recover(&self) -> Result<(), JournalError> {
-        for change in self.sender.journal.in_flight().await? {
-            self.sender.resolve_interrupted(change.change_id).await?;
+        for change in self.journal.in_flight().await? {
+            self.resolve_interrupted(change.change_id).await?;
         }
         Ok(())
     }
@@ -84,7 +90,7 @@ impl Dispatcher {
         };
         let this = Arc::clone(self);
         let task = async move { this.claim_and_send(request, context, permit).await };
-        let outcome = self.sender.tasks.spawn(task).await;
+        let outcome = self.tasks.spawn(task).await;
         let change = outcome.map_err(|error| DispatchError::task_failed(&error, None))??;
         match change.state.is_in_flight() {
             // Another call is sending the change.
@@ -99,7 +105,7 @@ impl Dispatcher {
         request: ChangeRequest,
     ) -> Result<ChangeRequest, DispatchError> {
         let (request, intent) = self.build_intent(request).await?;
-        let check = self.sender.journal.check_claim(intent).await;
+        let check = self.journal.check_claim(intent).await;
         match check.map_err(DispatchError::before_claim)? {
             ClaimCheck::KeyInUse { change, has_same_content: false } => {
                 Err(DispatchError::KeyReused(change.change_id))
@@ -117,7 +123,7 @@ impl Dispatcher {
         };
         let is_in_flight = self.in_flight.is_key_in_flight(request);
         let selector = ChangeSelector::Key(request.account.clone(), key.clone());
-        match self.sender.journal.change(selector).await {
+        match self.journal.change(selector).await {
             Ok(Some(change)) => ExistingChange::Change(change.change_id),
             Ok(None) if !is_in_flight => ExistingChange::Absent,
             Ok(None) | Err(_) => ExistingChange::Unknown,
@@ -132,7 +138,7 @@ impl Dispatcher {
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
         let (request, intent) = self.build_intent(request).await?;
-        let claim = self.sender.journal.claim(intent).await;
+        let claim = self.journal.claim(intent).await;
         match claim.map_err(DispatchError::before_claim)? {
             Claim::Created(change) => self.send(change.change_id, request, context).await,
             Claim::Rearmed { change, devices } => {
@@ -153,11 +159,11 @@ impl Dispatcher {
     ) -> Result<(ChangeRequest, Intent), DispatchError> {
         let this = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
-            let now = this.sender.clock.now();
+            let now = this.clock.now();
             let fingerprint = request.fingerprint_input();
             let intent = Intent {
                 change: request.to_change(ChangeId::new(now), now),
-                fingerprint: this.sender.journal.fingerprint(&fingerprint),
+                fingerprint: this.journal.fingerprint(&fingerprint),
                 devices: request.devices.clone(),
             };
             (request, intent)
@@ -167,7 +173,7 @@ impl Dispatcher {
 
     /// Sends a change that was NOT_SENT again, with its devices in the stored order.
     async fn resend(
-        &self,
+        self: &Arc<Self>,
         change_id: ChangeId,
         request: ChangeRequest,
         stored: Vec<SentDevice>,
@@ -180,30 +186,27 @@ impl Dispatcher {
             // Different requests with equal fingerprints.
             let detail = "the stored devices are not those of the request";
             tracing::error!(%change_id, detail, "nothing was sent");
-            let transition = Transition::MarkNotSent(Refusal::new(RefusalKind::NotSent, detail));
-            return self.sender.record(None, change_id, transition).await;
+            let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
+            return self.record(None, change_id, transition).await;
         };
         self.send(change_id, request, context).await
     }
 
     /// Sends a change on a task of its own, and resolves the change if the task panics.
     async fn send(
-        &self,
+        self: &Arc<Self>,
         change_id: ChangeId,
         request: ChangeRequest,
         context: CallContext,
     ) -> Result<Change, DispatchError> {
-        let sender = self.sender.clone();
-        let task = self.sender.tasks.spawn(async move {
-            let CallContext { trace, deadline } = context;
-            sender.send(change_id, &request, trace.as_ref(), deadline).await
-        });
-        let error = match task.await {
+        let this = Arc::clone(self);
+        let task = async move { this.send_queued(change_id, &request, &context).await };
+        let error = match self.tasks.spawn(task).await {
             Ok(result) => return result,
             Err(error) => error,
         };
         if error.is_panic() {
-            let resolved = self.sender.resolve_interrupted(change_id).await;
+            let resolved = self.resolve_interrupted(change_id).await;
             resolved.map_err(DispatchError::after_claim(change_id))?;
         }
         Err(DispatchError::task_failed(&error, Some(change_id)))
@@ -214,11 +217,33 @@ impl Dispatcher {
         // Subscribed before the read, so that no transition is missed.
         let mut modified = self.waiters.subscribe(change_id);
         loop {
-            let change = self.sender.journal.change(ChangeSelector::Id(change_id)).await;
+            let change = self.journal.change(ChangeSelector::Id(change_id)).await;
             let change = change.and_then(|change| change.ok_or(JournalError::NoSuchChange));
             let change = change.map_err(DispatchError::after_claim(change_id))?;
             if !change.state.is_in_flight() || modified.changed().await.is_err() {
                 return Ok(change);
+            }
+        }
+    }
+}
+
+impl Waiters {
+    /// Returns a receiver that is notified when the change is modified after this call.
+    fn subscribe(&self, change_id: ChangeId) -> watch::Receiver<()> {
+        let mut waiting = self.0.lock();
+        waiting.retain(|_, sender| sender.receiver_count() > 0);
+        waiting.entry(change_id).or_default().subscribe()
+    }
+}
+
+impl CommitListener for Waiters {
+    fn on_commit(&self, touched: &[WatchTarget]) {
+        let waiting = self.0.lock();
+        for target in touched {
+            if let WatchTarget::Change(change_id) = target
+                && let Some(sender) = waiting.get(change_id)
+            {
+                sender.send_replace(());
             }
         }
     }
