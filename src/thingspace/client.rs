@@ -66,7 +66,6 @@ pub struct ThingSpace {
     change_rate_limit: RateLimit,
     pub(super) lookup_rate_limit: RateLimit,
     wire_settings: WireSettings,
-    /// True if ThingSpace has returned the status of a request.
     pub(super) has_reported_status: AtomicBool,
 }
 

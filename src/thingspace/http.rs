@@ -14,8 +14,6 @@ use crate::{
     telemetry::{CallError, Instruments, TRACEPARENT, UpstreamCall},
 };
 
-/// The header of the session.
-pub(super) const SESSION_HEADER: &str = "VZ-M2M-Token";
 /// The only content type of ThingSpace's API.
 pub(super) const JSON: &str = "application/json";
 
@@ -44,18 +42,11 @@ pub fn no_retry_client(url: &Url, request_timeout: Duration) -> ClientBuilder {
     builder
 }
 
-/// The client cannot be built.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ClientBuildError {
-    /// The base URL is invalid.
-    #[error(
-        "thingspace.base_url must be an http or https URL without user name, query and fragment"
-    )]
-    BaseUrl,
-    /// The TLS set-up failed, usually because of the system's certificates.
-    #[error("cannot set up the HTTP client: {0}")]
-    HttpClient(String),
-}
+/// The client cannot be built: the base URL is invalid, or the TLS set-up failed, usually because of the system's
+/// certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientBuildError(String);
 
 /// A client of ThingSpace's API.
 #[derive(Clone)]
@@ -91,12 +82,15 @@ impl HttpClient {
         max_body: usize,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
-        let base_url = HttpUrl.parse(base_url.as_str()).ok_or(ClientBuildError::BaseUrl)?;
+        let base_url = HttpUrl.parse(base_url.as_str()).ok_or_else(|| {
+            let requirement = "must be an http or https URL without user name, query and fragment";
+            ClientBuildError(format!("thingspace.base_url {requirement}"))
+        })?;
         let client = builder.build().map_err(|error| {
             // The message of reqwest's own error names no cause.
             let causes = iter::successors(error.source(), |cause| (*cause).source());
             let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-            ClientBuildError::HttpClient(text)
+            ClientBuildError(format!("cannot set up the HTTP client: {text}"))
         })?;
         Ok(Self { client, base_url, max_body, instruments })
     }
@@ -109,10 +103,6 @@ impl HttpClient {
         template: &str,
         values: &[&str],
     ) -> RequestBuilder {
-        self.client.request(method, self.url(template, values))
-    }
-
-    pub(super) fn url(&self, template: &str, values: &[&str]) -> Url {
         let mut url = self.base_url.clone();
         let mut values = values.iter();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -122,7 +112,7 @@ impl HttpClient {
                 value.flatten().copied().unwrap_or(segment)
             }));
         }
-        url
+        self.client.request(method, url)
     }
 
     /// Sends a request once and reads the whole response. The span is part of `trace`; it and the metrics name

@@ -17,8 +17,7 @@ use crate::{
     thingspace::{
         classify,
         credentials::ThingSpaceCredentials,
-        error_body::{ErrorBody, ErrorFormat},
-        error_codes::{self, ErrorMeaning},
+        error_body::{ErrorBody, ErrorFormat, ErrorMeaning},
         http::{self, HttpClient, UpstreamResponse},
         json::{member, member_text},
         redactor::Redactor,
@@ -94,8 +93,8 @@ impl LoginApi for HttpLogin {
     ) -> Result<(HeaderSecret, Duration), LoginError> {
         let app_key = credentials.app_key.expose_secret();
         let app_secret = credentials.app_secret.expose_secret();
-        let request = self
-            .post(LoginStep::Token)
+        let request = self.0.request(Method::POST, LoginStep::Token.path(), &[]);
+        let request = request
             .basic_auth(app_key, Some(app_secret))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
@@ -105,8 +104,8 @@ impl LoginApi for HttpLogin {
             .and_then(|seconds| seconds.parse().ok())
             .unwrap_or(DEFAULT_LIFETIME)
             .clamp(1, MAX_LIFETIME);
-        let token = HeaderSecret::from_json(&body, "access_token", "Bearer ")?;
-        Ok((token, Duration::from_secs(lifetime)))
+        let token = HeaderSecret::from_json(&body, "access_token", "Bearer ");
+        Ok((token.ok_or_else(LoginError::unusable)?, Duration::from_secs(lifetime)))
     }
 
     async fn session(
@@ -119,22 +118,18 @@ impl LoginApi for HttpLogin {
             "username": credentials.uws_username.expose_secret(),
             "password": credentials.uws_password.expose_secret(),
         });
-        let request = self
-            .post(LoginStep::Session)
+        let request = self.0.request(Method::POST, LoginStep::Session.path(), &[]);
+        let request = request
             .header(header::AUTHORIZATION, token.header.clone())
             .header(header::CONTENT_TYPE, http::JSON)
             .body(body.to_string());
         let secrets = credentials.secret_values().chain([token.text.expose_secret()]);
         let body = self.exchange(LoginStep::Session, request, trace, secrets).await?;
-        HeaderSecret::from_json(&body, "sessionToken", "")
+        HeaderSecret::from_json(&body, "sessionToken", "").ok_or_else(LoginError::unusable)
     }
 }
 
 impl HttpLogin {
-    fn post(&self, step: LoginStep) -> RequestBuilder {
-        self.0.request(Method::POST, step.path(), &[]).header(header::ACCEPT, http::JSON)
-    }
-
     /// Sends a request and returns the body of a successful response.
     async fn exchange<'a>(
         &self,
@@ -144,6 +139,7 @@ impl HttpLogin {
         secrets: impl Iterator<Item = &'a str>,
     ) -> Result<Value, LoginError> {
         let operation = step.name();
+        let request = request.header(header::ACCEPT, http::JSON);
         let response = self.0.send(request, step.path(), trace).await.map_err(|error| {
             let reason = error.reason();
             tracing::warn!(operation, reason, "no response to the log-in request");
@@ -216,16 +212,11 @@ fn login_failure(
 }
 
 impl HeaderSecret {
-    fn from_json(body: &Value, name: &str, prefix: &str) -> Result<Self, LoginError> {
-        let text = member(body, name)
-            .and_then(Value::as_str)
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-            .ok_or_else(LoginError::unusable)?;
-        let mut header = HeaderValue::from_str(&format!("{prefix}{text}"))
-            .map_err(|_| LoginError::unusable())?;
+    fn from_json(body: &Value, name: &str, prefix: &str) -> Option<Self> {
+        let text = member(body, name)?.as_str()?.trim();
+        let mut header = HeaderValue::from_str(&format!("{prefix}{text}")).ok()?;
         header.set_sensitive(true);
-        Ok(Self { header, text: SecretString::from(text) })
+        (!text.is_empty()).then(|| Self { header, text: SecretString::from(text) })
     }
 }
 
@@ -258,7 +249,7 @@ impl LoginStep {
             // The codes of a wrong user name or password are not documented, so every code counts that names a
             // cause.
             (Self::Session, ErrorFormat::Service) => {
-                error_codes::classify_error(error) != Some(ErrorMeaning::Uncertain)
+                error.meaning() != Some(ErrorMeaning::Uncertain)
                     && matches!(error.status_code(), None | Some(400 | 401 | 403))
             }
             _ => false,

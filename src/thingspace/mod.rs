@@ -8,7 +8,6 @@ mod classify;
 mod client;
 mod credentials;
 mod error_body;
-mod error_codes;
 mod http;
 mod json;
 mod login;

@@ -13,8 +13,7 @@ use crate::{
     },
     operations,
     thingspace::{
-        error_body::{ErrorBody, ErrorFormat, NO_SUCH_RESOURCE},
-        error_codes::{self, ErrorMeaning},
+        error_body::{ErrorBody, ErrorFormat, ErrorMeaning, NO_SUCH_RESOURCE},
         http::UpstreamResponse,
         json::member_text,
         redactor::Redactor,
@@ -94,21 +93,23 @@ pub(super) fn classify(
         let refusal = refusal_with_error(RefusalKind::Credentials, detail, error);
         return (ChangeResponse::NotExecuted(refusal), Some(stale));
     }
-    let response = match error {
-        Some(error) if is_wrong_route(status, &error) => {
-            let detail =
-                format!("ThingSpace has no such endpoint or method: check {endpoint_settings}");
-            let kind = RefusalKind::FailedPrecondition;
-            ChangeResponse::Refused(refusal_with_error(kind, detail, Some(error)))
-        }
-        Some(error) if !is_uncertain(&error) => {
-            let kind = refusal_kind(status, &error);
-            let detail = "ThingSpace refused the change";
-            ChangeResponse::Refused(refusal_with_error(kind, detail, Some(error)))
-        }
-        _ => unknown(status),
+    let Some(error) = error else {
+        return (unknown(status), None);
     };
-    (response, None)
+    let is_wrong_route = status == StatusCode::METHOD_NOT_ALLOWED
+        || error.format == ErrorFormat::XmlFault
+        || error.gateway_code() == Some(NO_SUCH_RESOURCE);
+    let refusal = if is_wrong_route {
+        let detail =
+            format!("ThingSpace has no such endpoint or method: check {endpoint_settings}");
+        refusal_with_error(RefusalKind::FailedPrecondition, detail, Some(error))
+    } else if is_uncertain(&error) {
+        return (unknown(status), None);
+    } else {
+        let kind = refusal_kind(status, &error);
+        refusal_with_error(kind, "ThingSpace refused the change", Some(error))
+    };
+    (ChangeResponse::Refused(refusal), None)
 }
 
 fn classify_success(response: &UpstreamResponse) -> ChangeResponse {
@@ -173,7 +174,7 @@ pub(super) fn stale_auth(
         return (is_unauthorized && is_empty).then_some(StaleAuth::Both);
     };
     let is_authentication = error.is_authentication_fault();
-    let meaning = error_codes::classify_error(error);
+    let meaning = error.meaning();
     match error.format {
         // An uncertain code takes precedence over the text: the change may have been executed.
         ErrorFormat::Service if is_uncertain(error) => None,
@@ -197,24 +198,18 @@ pub(super) fn is_stale_token(response: &UpstreamResponse, error: Option<&ErrorBo
     })
 }
 
-fn is_wrong_route(status: StatusCode, error: &ErrorBody) -> bool {
-    status == StatusCode::METHOD_NOT_ALLOWED
-        || error.format == ErrorFormat::XmlFault
-        || error.gateway_code() == Some(NO_SUCH_RESOURCE)
-}
-
 /// True if the error does not prove that nothing was executed: its code is a status such as 500, or names
 /// no cause.
 fn is_uncertain(error: &ErrorBody) -> bool {
     let has_uncertain_status =
         error.status_code().is_some_and(|status| status == 408 || (500..600).contains(&status));
-    has_uncertain_status || error_codes::classify_error(error) == Some(ErrorMeaning::Uncertain)
+    has_uncertain_status || error.meaning() == Some(ErrorMeaning::Uncertain)
 }
 
 /// Returns the kind of a refusal by its code, or else by its status, but never by its text (see
 /// thingspace-facts, section 6).
 fn refusal_kind(status: StatusCode, error: &ErrorBody) -> RefusalKind {
-    if let Some(ErrorMeaning::Refused(kind)) = error_codes::classify_error(error) {
+    if let Some(ErrorMeaning::Refused(kind)) = error.meaning() {
         return kind;
     }
     match error.status_code().unwrap_or(status.as_u16()) {

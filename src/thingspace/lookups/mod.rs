@@ -18,8 +18,7 @@ use crate::{
     thingspace::{
         classify,
         client::ThingSpace,
-        error_body::ErrorBody,
-        error_codes::{ErrorMeaning, classify_error},
+        error_body::{ErrorBody, ErrorMeaning},
         http::UpstreamResponse,
         json::member,
         lookups::responses::DevicePage,
@@ -83,21 +82,6 @@ pub enum LookupError {
     NoResponse(String),
 }
 
-/// A lookup: by default one that does not wait for the rate limit.
-#[derive(Default)]
-struct LookupRequest<'a> {
-    /// The path below the base URL, with placeholders.
-    template: &'static str,
-    /// The values of the placeholders.
-    values: &'a [&'a str],
-    /// The JSON of a POST request; `None` for a GET request.
-    body: Option<String>,
-    /// Maximum time to wait for the rate limit.
-    max_wait: Duration,
-    /// Texts to redact in an error code.
-    hidden: Vec<&'a str>,
-}
-
 impl ThingSpace {
     /// Looks up the devices of a request ("Get asynchronous request status", v2). The error is `Refused` if
     /// ThingSpace does not know the request.
@@ -134,8 +118,10 @@ impl ThingSpace {
             "deviceId": { "kind": id.kind.to_ascii_lowercase(), "id": id.id },
         });
         let page = self.fetch_device_page(&query).await?;
-        let has_id =
-            |device: &ListedDevice| device.ids.iter().any(|other| other.eq_ignore_case(id));
+        let is_id = |other: &ReportedId| {
+            other.kind.eq_ignore_ascii_case(&id.kind) && other.id.eq_ignore_ascii_case(&id.id)
+        };
+        let has_id = |device: &ListedDevice| device.ids.iter().any(is_id);
         let mut devices = page.devices.into_iter().filter(has_id);
         let device = devices.next();
         Ok(device.filter(|_| devices.next().is_none()))
@@ -181,13 +167,8 @@ impl ThingSpace {
         &self,
         account: &AccountName,
     ) -> Result<Vec<ListenerRegistration>, LookupError> {
-        let lookup = LookupRequest {
-            template: LISTENERS,
-            values: &[account.as_str()],
-            max_wait: LISTENER_RATE_LIMIT_WAIT,
-            ..LookupRequest::default()
-        };
-        let body = self.send_lookup(lookup).await?;
+        let (values, max_wait) = (&[account.as_str()], LISTENER_RATE_LIMIT_WAIT);
+        let body = self.send_lookup(LISTENERS, values, None, max_wait, &[]).await?;
         // ThingSpace may send an empty body instead of an empty list.
         if body.trim_ascii().is_empty() {
             return Ok(Vec::new());
@@ -207,14 +188,9 @@ impl ThingSpace {
         account: &AccountName,
         listener: &ListenerRegistration,
     ) -> Result<(), LookupError> {
-        let lookup = LookupRequest {
-            template: LISTENERS,
-            values: &[account.as_str()],
-            body: Some(listener.to_json().to_string()),
-            max_wait: LISTENER_RATE_LIMIT_WAIT,
-            hidden: listener.secret_values(),
-        };
-        self.send_lookup(lookup).await.map(drop)
+        let (values, max_wait) = (&[account.as_str()], LISTENER_RATE_LIMIT_WAIT);
+        let (body, secrets) = (listener.to_json().to_string(), listener.secret_values());
+        self.send_lookup(LISTENERS, values, Some(body), max_wait, &secrets).await.map(drop)
     }
 
     /// Lists the service plans of an account in ThingSpace's order ("Retrieve service plans").
@@ -235,14 +211,20 @@ impl ThingSpace {
         values: &[&str],
         body: Option<String>,
     ) -> Result<Value, LookupError> {
-        let lookup = LookupRequest { template, values, body, ..LookupRequest::default() };
-        let body = self.send_lookup(lookup).await?;
+        let body = self.send_lookup(template, values, body, Duration::ZERO, &[]).await?;
         serde_json::from_slice(&body).map_err(|_| unusable("the response is not JSON"))
     }
 
-    /// Sends a lookup and returns the body of a 2xx response.
-    async fn send_lookup(&self, lookup: LookupRequest<'_>) -> Result<Vec<u8>, LookupError> {
-        let LookupRequest { template, values, body, max_wait, hidden } = lookup;
+    /// Sends a lookup, as POST if it has a body, and returns the body of a 2xx response. Waits up to `max_wait`
+    /// for the rate limit. Redacts `hidden` in an error code.
+    async fn send_lookup(
+        &self,
+        template: &'static str,
+        values: &[&str],
+        body: Option<String>,
+        max_wait: Duration,
+        hidden: &[&str],
+    ) -> Result<Vec<u8>, LookupError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
         let deadline = Instant::now() + max_wait;
         let mut replays = 0;
@@ -291,7 +273,7 @@ fn lookup_error(
     redactor: &Redactor,
 ) -> LookupError {
     let status = response.status.as_u16();
-    let meaning = error.as_ref().and_then(classify_error);
+    let meaning = error.as_ref().and_then(ErrorBody::meaning);
     let kind = match meaning {
         Some(ErrorMeaning::Refused(kind)) => kind,
         _ => RefusalKind::FailedPrecondition,

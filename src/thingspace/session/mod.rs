@@ -19,8 +19,8 @@ use crate::{
     thingspace::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
-        login::{HeaderSecret, LoginApi, LoginFailure},
-        session::state::{LoginRetry, SessionState, TokenLimit},
+        login::{HeaderSecret, LoginApi, LoginError, LoginFailure},
+        session::state::{LoginRetry, SessionState},
     },
 };
 
@@ -76,7 +76,7 @@ impl SessionManager {
         self: &Arc<Self>,
         trace: Option<&TraceParent>,
     ) -> Result<AuthHeaders, Refusal> {
-        if let Some(headers) = self.state.lock().headers(TokenLimit::Renewal) {
+        if let Some(headers) = self.state.lock().headers(|token| token.renew_at) {
             return Ok(headers);
         }
         let retry_due = self.state.lock().short_retry_wait();
@@ -84,7 +84,7 @@ impl SessionManager {
             sleep_until(due).await;
         }
         let renewed = self.renew(trace).await;
-        let valid = self.state.lock().headers(TokenLimit::Expiry);
+        let valid = self.state.lock().headers(|token| token.expires_at);
         valid.ok_or_else(|| {
             let detail = "the new token or session was rejected immediately";
             renewed.err().unwrap_or_else(|| Refusal::not_sent(detail))
@@ -96,7 +96,7 @@ impl SessionManager {
         self: &Arc<Self>,
         trace: Option<&TraceParent>,
     ) -> Result<AuthHeaders, Refusal> {
-        let valid = self.state.lock().headers(TokenLimit::Expiry);
+        let valid = self.state.lock().headers(|token| token.expires_at);
         match valid {
             Some(headers) => Ok(headers),
             None => self.fresh_headers(trace).await,
@@ -154,22 +154,18 @@ impl SessionManager {
     }
 
     async fn log_in(&self, trace: Option<&TraceParent>) -> Result<(), Refusal> {
-        if self.state.lock().headers(TokenLimit::Renewal).is_some() {
+        if self.state.lock().headers(|token| token.renew_at).is_some() {
             return Ok(());
         }
         let credentials = self.load_credentials().await?;
-        let is_fresh = self.state.lock().token(TokenLimit::Renewal).is_some();
+        let is_fresh = self.state.lock().token(|token| token.renew_at).is_some();
         let renewed = match is_fresh {
             true => Ok(()),
             false => self.request_token(&credentials, trace).await.map(drop),
         };
-        let token = {
-            let state = self.state.lock();
-            // After a failed renewal, a session log-in can still use the old token.
-            let token = state.token(TokenLimit::Expiry);
-            token.filter(|_| !state.has_session()).cloned()
-        };
-        match token {
+        // After a failed renewal, a session log-in can still use the old token.
+        let token_without_session = self.state.lock().token_without_session();
+        match token_without_session {
             Some(token) => self.start_session(token, &credentials, trace).await?,
             None => renewed.clone()?,
         }
@@ -269,7 +265,7 @@ impl SessionManager {
                 }
             }
         }
-        let error = match result {
+        let (backoff, refusal) = match result {
             Ok(session) => {
                 let mut state = self.state.lock();
                 state.set_session(session);
@@ -277,17 +273,15 @@ impl SessionManager {
                 state.failed = unfinished;
                 return Ok(());
             }
-            Err(error) => error,
-        };
-        let backoff = match error.failure {
-            LoginFailure::CredentialsRefused => {
-                return Err(self.record_refusal(credentials, error.refusal).await);
+            Err(LoginError { failure: LoginFailure::CredentialsRefused, refusal }) => {
+                return Err(self.record_refusal(credentials, refusal).await);
             }
-            LoginFailure::Unrecognised => UNRECOGNISED_BACKOFF,
-            LoginFailure::TokenRefused | LoginFailure::Unavailable => RETRY_BACKOFF,
+            Err(LoginError { failure: LoginFailure::Unrecognised, refusal }) => {
+                (UNRECOGNISED_BACKOFF, refusal)
+            }
+            Err(LoginError { refusal, .. }) => (RETRY_BACKOFF, refusal),
         };
-        let refusal =
-            LoginRetry::schedule(&mut self.state.lock().session_retry, backoff, error.refusal);
+        let refusal = LoginRetry::schedule(&mut self.state.lock().session_retry, backoff, refusal);
         Err(self.store_failed(credentials).await.err().unwrap_or(refusal))
     }
 

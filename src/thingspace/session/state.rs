@@ -14,7 +14,7 @@ use crate::{
     thingspace::{
         classify::StaleAuth,
         credentials::{FailedLogins, ThingSpaceCredentials},
-        http::{JSON, SESSION_HEADER},
+        http::JSON,
         login::HeaderSecret,
     },
 };
@@ -43,19 +43,10 @@ pub(super) struct SessionState {
     pub(super) session_retry: Option<LoginRetry>,
 }
 
-struct AccessToken {
+pub(super) struct AccessToken {
     secret: Arc<HeaderSecret>,
-    renew_at: Instant,
-    expires_at: Instant,
-}
-
-/// The time until which a token may be used.
-#[derive(Clone, Copy)]
-pub(super) enum TokenLimit {
-    /// Until it is due for renewal.
-    Renewal,
-    /// Until it expires.
-    Expiry,
+    pub(super) renew_at: Instant,
+    pub(super) expires_at: Instant,
 }
 
 /// The token and the session of a request.
@@ -77,24 +68,21 @@ pub(super) struct LoginRetry {
 }
 
 impl SessionState {
-    pub(super) fn has_session(&self) -> bool {
-        self.session.is_some()
+    /// Returns the token if there is no session.
+    pub(super) fn token_without_session(&self) -> Option<Arc<HeaderSecret>> {
+        self.token(|token| token.expires_at).filter(|_| self.session.is_none()).cloned()
     }
 
-    /// Returns the token if it may still be used.
-    pub(super) fn token(&self, limit: TokenLimit) -> Option<&Arc<HeaderSecret>> {
+    /// Returns the token until one of its times.
+    pub(super) fn token(&self, end: fn(&AccessToken) -> Instant) -> Option<&Arc<HeaderSecret>> {
         let token = self.token.as_ref()?;
-        let end = match limit {
-            TokenLimit::Renewal => token.renew_at,
-            TokenLimit::Expiry => token.expires_at,
-        };
-        (Instant::now() < end).then_some(&token.secret)
+        (Instant::now() < end(token)).then_some(&token.secret)
     }
 
-    /// Returns the headers if there are a session and a token that may still be used.
-    pub(super) fn headers(&self, limit: TokenLimit) -> Option<AuthHeaders> {
+    /// Returns the headers if there are a session and a token, until one of the token's times.
+    pub(super) fn headers(&self, end: fn(&AccessToken) -> Instant) -> Option<AuthHeaders> {
         Some(AuthHeaders {
-            token: self.token(limit)?.clone(),
+            token: Arc::clone(self.token(end)?),
             session: self.session.clone()?,
             credentials: self.credentials.clone()?,
         })
@@ -138,7 +126,7 @@ impl SessionState {
 
     /// Returns the time of a retry that callers wait for: there are no valid headers, and it is due soon.
     pub(super) fn short_retry_wait(&self) -> Option<Instant> {
-        if self.refusal_retry.is_some() || self.headers(TokenLimit::Expiry).is_some() {
+        if self.refusal_retry.is_some() || self.headers(|token| token.expires_at).is_some() {
             return None;
         }
         let now = Instant::now();
@@ -167,7 +155,7 @@ impl AuthHeaders {
     pub(crate) fn add_to(&self, request: RequestBuilder) -> RequestBuilder {
         request
             .header(header::AUTHORIZATION, self.token.header.clone())
-            .header(SESSION_HEADER, self.session.header.clone())
+            .header("VZ-M2M-Token", self.session.header.clone())
             .header(header::CONTENT_TYPE, JSON)
             .header(header::ACCEPT, JSON)
     }
