@@ -61,17 +61,6 @@ pub enum DeviceCoverage {
     Other,
 }
 
-/// The state of ThingSpace's list of a request's devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceListStatus {
-    /// ThingSpace returned it.
-    Received,
-    /// ThingSpace has no such list for the operation.
-    Unsupported,
-    /// The lookup failed, or the list was empty.
-    Unanswered,
-}
-
 /// Selects the change that made a request.
 ///
 /// Selects a change with an unknown outcome that the request covers as a whole, if it is the only candidate
@@ -91,17 +80,6 @@ pub fn select_candidate(candidates: &[Candidate]) -> Option<&Candidate> {
     with_coverage(DeviceCoverage::Part)
         .filter(is_unknown)
         .find(|one| one.rules.lookup == LookupMethod::RequestStatus)
-}
-
-impl DeviceListStatus {
-    /// True if a request may be attributed to a change that it covers as a whole. While the list is
-    /// outstanding it may not: until its last callback, a request for more devices looks the same.
-    pub fn can_attribute(self) -> bool {
-        match self {
-            Self::Received | Self::Unsupported => true,
-            Self::Unanswered => false,
-        }
-    }
 }
 
 impl UnattributedRequest {

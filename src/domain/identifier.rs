@@ -55,13 +55,6 @@ pub struct ReportedId {
     pub id: String,
 }
 
-impl ReportedId {
-    /// True if kind and value are equal in any letter case.
-    pub fn eq_ignore_case(&self, other: &Self) -> bool {
-        self.kind.eq_ignore_ascii_case(&other.kind) && self.id.eq_ignore_ascii_case(&other.id)
-    }
-}
-
 impl IdentifierKind {
     /// Returns the possible lengths of a value, and a description of its format.
     fn format(self) -> (RangeInclusive<usize>, &'static str) {
@@ -91,11 +84,7 @@ impl FromStr for IdentifierKind {
 }
 
 impl DeviceId {
-    /// Creates an identifier.
-    ///
-    /// # Errors
-    ///
-    /// If `id` does not have the format of `kind`.
+    /// Creates an identifier. Fails if `id` does not have the format of `kind`.
     pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, FieldError> {
         let id = id.into();
         let (lengths, expected) = kind.format();

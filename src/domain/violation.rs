@@ -51,23 +51,19 @@ pub const MAX_VIOLATIONS: usize = 20_000;
 
 /// Collects all violations of a request.
 #[derive(Debug, Default)]
-pub struct Violations {
-    found: Vec<Violation>,
-}
+pub struct Violations(Vec<Violation>);
 
-/// The path of a field in a message. It does not allocate, so that a valid request builds no strings.
+/// The path of a field in a message: names, and indexes of repeated fields. It does not allocate, so that a valid
+/// request builds no strings.
 #[derive(Debug, Clone, Copy)]
-pub struct FieldPath {
-    steps: [(&'static str, Option<usize>); Self::DEPTH],
-    depth: usize,
-}
+pub struct FieldPath([Option<(&'static str, Option<usize>)>; FieldPath::DEPTH]);
 
 impl Violations {
     /// Adds a violation, unless there are [`MAX_VIOLATIONS`] already.
     pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
-        if self.found.len() < MAX_VIOLATIONS {
+        if self.0.len() < MAX_VIOLATIONS {
             let (field, description) = (path.to_string(), description.into());
-            self.found.push(Violation { field, description, reason });
+            self.0.push(Violation { field, description, reason });
         }
     }
 
@@ -79,8 +75,8 @@ impl Violations {
     /// Returns the value if there are no violations, otherwise all violations.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
         match value {
-            Some(value) if self.found.is_empty() => Ok(value),
-            _ => Err(self.found),
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.0),
         }
     }
 }
@@ -91,25 +87,21 @@ impl FieldPath {
 
     /// Returns the path of a field of the request message.
     pub fn root(name: &'static str) -> Self {
-        let empty = Self { steps: [("", None); Self::DEPTH], depth: 0 };
-        empty.field(name)
+        Self([None; Self::DEPTH]).field(name)
     }
 
     /// Returns the path of an element of this repeated field.
-    #[must_use]
     pub fn at(mut self, index: usize) -> Self {
-        if let Some(last) = self.steps.iter_mut().take(self.depth).last() {
-            last.1 = Some(index);
+        if let Some((_, last)) = self.0.iter_mut().flatten().last() {
+            *last = Some(index);
         }
         self
     }
 
     /// Returns the path of a field of this message.
-    #[must_use]
     pub fn field(mut self, name: &'static str) -> Self {
-        if let Some(next) = self.steps.get_mut(self.depth) {
-            *next = (name, None);
-            self.depth += 1;
+        if let Some(next) = self.0.iter_mut().find(|step| step.is_none()) {
+            *next = Some((name, None));
         }
         self
     }
@@ -117,7 +109,7 @@ impl FieldPath {
 
 impl fmt::Display for FieldPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, (name, index)) in self.steps.iter().take(self.depth).enumerate() {
+        for (place, (name, index)) in self.0.iter().flatten().enumerate() {
             let dot = if place == 0 { "" } else { "." };
             write!(f, "{dot}{name}")?;
             if let Some(index) = index {

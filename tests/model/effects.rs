@@ -1,14 +1,14 @@
 //! The effects of each action.
 
 use thingspace_gateway::domain::{
-    attribution::{DeviceCoverage, DeviceListStatus},
+    attribution::DeviceCoverage,
     state::{ChangeState, Transition},
 };
 
 use crate::{
     protocol::{
-        Action, ChangeRow, FOREIGN, Flaw, KEYS, ModelState, Phase, Post, PostResponse, Protocol,
-        REQUESTS, RequestState, SendJob,
+        Action, ChangeRow, DeviceListStatus, FOREIGN, Flaw, KEYS, ModelState, Phase, Post,
+        PostResponse, Protocol, REQUESTS, RequestState, SendJob,
     },
     rules::{self, Devices},
 };
@@ -211,7 +211,8 @@ impl Protocol {
         select(None)?;
         let has_list = list == DeviceListStatus::Received;
         let (key, coverage) = select(has_list.then_some(listed))?;
-        let may_attribute = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
+        let may_attribute =
+            list != DeviceListStatus::Unanswered || self.flaw == Some(Flaw::SkipsDeviceList);
         if coverage == DeviceCoverage::Whole && may_attribute {
             state.apply_transition(key, &rules::accept())?;
             let row = state.rows[key].as_mut()?;
