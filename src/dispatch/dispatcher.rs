@@ -12,11 +12,7 @@ use crate::{
         in_flight::{InFlight, InFlightLimits, InFlightPermit},
     },
     domain::{
-        change::{Change, SentDevice},
-        clock::Clock,
-        newtypes::ChangeId,
-        refusal::Refusal,
-        state::Transition,
+        change::Change, clock::Clock, newtypes::ChangeId, refusal::Refusal, state::Transition,
         trace::TraceParent,
     },
     failpoints,
@@ -86,7 +82,7 @@ impl Dispatcher {
     ) -> Result<Change, DispatchError> {
         let Some(permit) = self.in_flight.try_acquire(&request) else {
             let existing = self.find_existing(&request).await;
-            return Err(DispatchError::TooManyInFlight { existing });
+            return Err(DispatchError::TooManyInFlight(existing));
         };
         let this = Arc::clone(self);
         let task = async move { this.claim_and_send(request, context, permit).await };
@@ -141,8 +137,19 @@ impl Dispatcher {
         let claim = self.journal.claim(intent).await;
         match claim.map_err(DispatchError::before_claim)? {
             Claim::Created(change) => self.send(change.change_id, request, context).await,
-            Claim::Rearmed { change, devices } => {
-                self.resend(change.change_id, request, devices, context).await
+            Claim::Rearmed { change, .. } if failpoints::is_active("order-of-the-retry") => {
+                self.send(change.change_id, request, context).await
+            }
+            // A change that was NOT_SENT is sent again with its devices in the stored order.
+            Claim::Rearmed { change: Change { change_id, .. }, devices } => {
+                let Some(request) = request.in_stored_order(devices) else {
+                    // Different requests with equal fingerprints.
+                    let detail = "the stored devices are not those of the request";
+                    tracing::error!(%change_id, detail, "nothing was sent");
+                    let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
+                    return self.record(None, change_id, transition).await;
+                };
+                self.send(change_id, request, context).await
             }
             Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             Claim::KeyInUse { change, has_same_content: false } => {
@@ -169,27 +176,6 @@ impl Dispatcher {
             (request, intent)
         });
         task.await.map_err(|error| DispatchError::task_failed(&error, None))
-    }
-
-    /// Sends a change that was NOT_SENT again, with its devices in the stored order.
-    async fn resend(
-        self: &Arc<Self>,
-        change_id: ChangeId,
-        request: ChangeRequest,
-        stored: Vec<SentDevice>,
-        context: CallContext,
-    ) -> Result<Change, DispatchError> {
-        if failpoints::is_active("order-of-the-retry") {
-            return self.send(change_id, request, context).await;
-        }
-        let Some(request) = request.in_stored_order(stored) else {
-            // Different requests with equal fingerprints.
-            let detail = "the stored devices are not those of the request";
-            tracing::error!(%change_id, detail, "nothing was sent");
-            let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
-            return self.record(None, change_id, transition).await;
-        };
-        self.send(change_id, request, context).await
     }
 
     /// Sends a change on a task of its own, and resolves the change if the task panics.

@@ -88,7 +88,7 @@ impl From<DispatchError> for ApiError {
                     .with_metadata("change_id", busy.change_id.to_string())
                     .with_executed(Executed::No)
             }
-            DispatchError::TooManyInFlight { existing } => {
+            DispatchError::TooManyInFlight(existing) => {
                 let overloaded = Self::overloaded(error.to_string());
                 match existing {
                     ExistingChange::Absent => overloaded.with_executed(Executed::No),
