@@ -33,8 +33,6 @@ const LISTENERS: &str = "/m2m/v1/callbacks/{account}";
 const REQUEST_STATUS: &str = "/m2m/v2/accounts/{account}/requests/{request}/status";
 const SERVICE_PLANS: &str = "/m2m/v1/plans/{account}";
 
-/// The member of a device list's query with the cursor of the page.
-const CURSOR: &str = "largestDeviceIdSeen";
 /// Number of devices of a page of the device list.
 const PAGE_SIZE: usize = 2_000;
 /// Maximum number of pages that are read of the device list.
@@ -148,10 +146,12 @@ impl ThingSpace {
             let Some(next) = page.next.map(Value::from) else {
                 return Ok(Some(all));
             };
-            if query.get(CURSOR) == Some(&next) {
+            let previous = query
+                .as_object_mut()
+                .and_then(|query| query.insert("largestDeviceIdSeen".to_owned(), next.clone()));
+            if previous == Some(next) {
                 return Ok(None);
             }
-            query[CURSOR] = next;
         }
         Ok(None)
     }

@@ -1,7 +1,7 @@
 //! The objects that lookups return.
 
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     domain::{identifier::ReportedId, result::Outcome},
@@ -134,13 +134,13 @@ impl ListenerRegistration {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        let mut body = json!({ "name": self.service, "url": self.url.expose_secret() });
-        for (name, value) in [("username", &self.username), ("password", &self.password)] {
-            if let Some(value) = value {
-                body[name] = value.expose_secret().into();
-            }
-        }
-        body
+        let members = [
+            ("name", Some(self.service.as_str())),
+            ("url", Some(self.url.expose_secret())),
+            ("username", self.username.as_ref().map(ExposeSecret::expose_secret)),
+            ("password", self.password.as_ref().map(ExposeSecret::expose_secret)),
+        ];
+        members.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
     /// Returns everything that must be redacted in a response: the URL, its last segment unless it is the
