@@ -28,11 +28,11 @@ pub(super) struct Redactor {
 impl Redactor {
     /// Hides texts of 3 characters or more. Of names and addresses, also hides each word.
     pub(super) fn new<'a>(
-        secrets: impl Iterator<Item = &'a str>,
+        secrets: impl IntoIterator<Item = &'a str>,
         names_and_addresses: &[&'a str],
     ) -> Self {
         let mut texts: HashMap<char, HashSet<Vec<char>>> = HashMap::new();
-        for text in secrets.chain(names_and_addresses.iter().copied()) {
+        for text in secrets.into_iter().chain(names_and_addresses.iter().copied()) {
             let folded: Vec<char> = text.trim().chars().map(fold).collect();
             if let (Some(first), true) = (folded.first(), folded.len() >= MIN_TEXT_LENGTH) {
                 texts.entry(*first).or_default().insert(folded);

@@ -62,7 +62,7 @@ pub fn classify_response(
     let response = UpstreamResponse { status, retry_after: None, body: body.to_vec() };
     let (mut response, _) = classify(&response, operations::info(change_type).endpoint_settings);
     if let Some(refusal) = response.refusal_mut() {
-        Redactor::new([].into_iter(), hidden).redact(refusal);
+        Redactor::new([], hidden).redact(refusal);
     }
     Some(response)
 }
