@@ -2,7 +2,7 @@
 
 use crate::domain::{identifier::IdentifierKind, result::DeviceResult};
 
-/// The rules by which the results of one operation are recognised.
+/// The rules of one operation.
 #[derive(Debug)]
 pub struct EvidenceRules {
     /// The callback service that carries the results, such as `CarrierService`.
@@ -32,14 +32,4 @@ pub enum LookupMethod {
     RequestStatus,
     /// ThingSpace's list of the account's devices, with their present service plans.
     DeviceList,
-}
-
-impl IdentifyingKinds {
-    /// True if values of this kind tell devices apart.
-    pub fn includes(self, kind: IdentifierKind) -> bool {
-        match self {
-            Self::Only(only) => kind == only,
-            Self::All => true,
-        }
-    }
 }

@@ -53,5 +53,5 @@ pub fn carries_results(service: &CallbackService) -> bool {
 
 /// Iterates over the descriptions of all operations.
 pub fn all() -> impl Iterator<Item = &'static OperationInfo> {
-    ChangeType::ALL.iter().copied().map(info)
+    ChangeType::ALL.into_iter().map(info)
 }

@@ -5,7 +5,9 @@ use std::convert::Infallible;
 
 use thingspace_gateway::{
     domain::{
-        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        attribution::{
+            Candidate, DeviceCoverage, SeenDevices, UnattributedRequest, select_candidate,
+        },
         change::{Change, SentDevice},
         change_type::ChangeType,
         clock::Timestamp,
@@ -78,7 +80,7 @@ impl Rules {
         requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
-    ) -> Option<(usize, Coverage)> {
+    ) -> Option<(usize, DeviceCoverage)> {
         let mut candidates = Vec::new();
         for (key, row) in rows.iter().enumerate() {
             let Some(row) = row else { continue };
@@ -103,7 +105,7 @@ impl Rules {
             let coverage = self.coverage(key, requested, listed, flaw);
             let is_forgotten = match flaw {
                 Some(Flaw::ForgetsClosedChanges | Flaw::AcceptsResultsFromBeforeDispatch) => true,
-                Some(Flaw::IgnoresLargerClosedRival) => coverage == Coverage::Part,
+                Some(Flaw::IgnoresLargerClosedRival) => coverage == DeviceCoverage::Part,
                 _ => false,
             };
             if !(is_forgotten && row.state == ChangeState::Closed) {
@@ -122,7 +124,7 @@ impl Rules {
         requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
-    ) -> Coverage {
+    ) -> DeviceCoverage {
         let mut seen = SeenDevices::default();
         let merges_list = flaw == Some(Flaw::MergesListWithCallbacks);
         if listed.is_some() && !merges_list {
@@ -141,7 +143,9 @@ impl Rules {
             }
         }
         match seen.coverage(self.changes[key].device_count) {
-            Coverage::Part if flaw == Some(Flaw::AcceptsPartialCoverage) => Coverage::Whole,
+            DeviceCoverage::Part if flaw == Some(Flaw::AcceptsPartialCoverage) => {
+                DeviceCoverage::Whole
+            }
             coverage => coverage,
         }
     }

@@ -88,7 +88,7 @@ impl From<DispatchError> for ApiError {
                     .with_metadata("change_id", busy.change_id.to_string())
                     .with_executed(Executed::No)
             }
-            DispatchError::TooManyInFlight { existing } => {
+            DispatchError::TooManyInFlight(existing) => {
                 let overloaded = Self::overloaded(error.to_string());
                 match existing {
                     ExistingChange::Absent => overloaded.with_executed(Executed::No),
@@ -126,10 +126,9 @@ impl From<LookupError> for ApiError {
             LookupError::Throttled(delay) => Self::new(ErrorReason::Throttled, message)
                 .with_quota(QuotaViolation::Thingspace)
                 .with_retry_after(delay),
-            LookupError::Refused { ref code, .. } => Self::from(&Refusal {
-                thingspace_code: code.clone(),
-                ..Refusal::new(error.refusal_kind(), message)
-            }),
+            LookupError::Refused { code, kind, .. } => {
+                Self::from(&Refusal { thingspace_code: code, ..Refusal::new(kind, message) })
+            }
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from(&refusal)
             }
