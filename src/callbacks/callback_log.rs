@@ -14,7 +14,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Counts all callbacks and logs some of them.
 pub(super) struct CallbackLog {
     pub(super) instruments: Instruments,
-    /// One for each reason, in the order of `RejectionReason::ALL`.
+    /// One for each reason.
     rejections: [LogThrottle; RejectionReason::ALL.len()],
     unlisted: LogThrottle,
 }

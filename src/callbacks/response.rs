@@ -25,59 +25,44 @@ pub(super) struct RejectionResponse {
 /// Longest `Retry-After`. ThingSpace was only observed to send a callback once more, a second later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 
-/// Returns status, error and message. A wrong path and a wrong secret have the same response.
-const fn response_parts(reason: RejectionReason) -> (StatusCode, &'static str, &'static str) {
+/// Returns the `error` of the response. A wrong path and a wrong secret have the same response.
+const fn error(reason: RejectionReason) -> &'static str {
     match reason {
-        RejectionReason::NotFound | RejectionReason::WrongPathSecret => {
-            (StatusCode::NOT_FOUND, "not_found", "no callback route has this path")
-        }
-        RejectionReason::MethodNotAllowed => {
-            (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "callbacks must use POST")
-        }
-        RejectionReason::Forbidden => {
-            (StatusCode::FORBIDDEN, "forbidden", "callbacks are not accepted from this address")
-        }
-        RejectionReason::Unauthorized => (
-            StatusCode::UNAUTHORIZED,
-            "unauthorized",
-            "the path secret or the registered user name and password are required",
-        ),
-        RejectionReason::ForwardLoop => (
-            StatusCode::CONFLICT,
-            "forward_loop",
-            "this gateway has forwarded the callback to itself: correct callbacks.forward_url",
-        ),
-        RejectionReason::Malformed => {
-            (StatusCode::BAD_REQUEST, "malformed", "the body is not a JSON object with a requestId")
-        }
-        RejectionReason::TooLarge => {
-            (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body exceeds 256 KiB")
-        }
-        RejectionReason::IncompleteBody => (
-            StatusCode::REQUEST_TIMEOUT,
-            "incomplete_body",
-            "the body did not arrive completely in time",
-        ),
-        RejectionReason::Overloaded => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "overloaded",
-            "too many callbacks in progress: send it again",
-        ),
-        RejectionReason::StoreTimeout => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "store_timeout",
-            "not stored in time, but it may still be stored: send it again",
-        ),
-        RejectionReason::Unavailable => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "unavailable",
-            "the callback cannot be stored now: send it again",
-        ),
-        RejectionReason::QuarantineFull => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "quarantine_full",
-            "the callback belongs in the quarantine, which is full",
-        ),
+        RejectionReason::WrongPathSecret => RejectionReason::NotFound.name(),
+        _ => reason.name(),
+    }
+}
+
+const fn status(reason: RejectionReason) -> StatusCode {
+    use RejectionReason::*;
+    match reason {
+        NotFound | WrongPathSecret => StatusCode::NOT_FOUND,
+        MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Forbidden => StatusCode::FORBIDDEN,
+        Unauthorized => StatusCode::UNAUTHORIZED,
+        ForwardLoop => StatusCode::CONFLICT,
+        Malformed => StatusCode::BAD_REQUEST,
+        TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        IncompleteBody => StatusCode::REQUEST_TIMEOUT,
+        Overloaded | StoreTimeout | Unavailable | QuarantineFull => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+const fn message(reason: RejectionReason) -> &'static str {
+    use RejectionReason::*;
+    match reason {
+        NotFound | WrongPathSecret => "no callback route has this path",
+        MethodNotAllowed => "callbacks must use POST",
+        Forbidden => "callbacks are not accepted from this address",
+        Unauthorized => "the path secret or the registered credentials are required",
+        ForwardLoop => "forwarded to itself: correct callbacks.forward_url",
+        Malformed => "the body is not a JSON object with a requestId",
+        TooLarge => "the body exceeds 256 KiB",
+        IncompleteBody => "the body did not arrive completely in time",
+        Overloaded => "too many callbacks in progress: send it again",
+        StoreTimeout => "not stored in time, but it may still be stored: send it again",
+        Unavailable => "the callback cannot be stored now: send it again",
+        QuarantineFull => "the callback belongs in the quarantine, which is full",
     }
 }
 
@@ -112,9 +97,9 @@ impl RejectionResponse {
     }
 
     pub(super) fn to_response(&self) -> Response<Body> {
-        let (status, error, message) = response_parts(self.reason);
-        let body = serde_json::json!({ "error": error, "message": message });
-        let mut response = json(status, body.to_string());
+        let reason = self.reason;
+        let body = serde_json::json!({ "error": error(reason), "message": message(reason) });
+        let mut response = json(status(reason), body.to_string());
         let headers = response.headers_mut();
         if let Some(wait) = self.retry_after {
             let wait = wait.clamp(Duration::from_secs(1), MAX_RETRY_AFTER);
