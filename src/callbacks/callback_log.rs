@@ -3,9 +3,8 @@
 use std::{array, fmt, net::IpAddr, time::Duration};
 
 use crate::{
-    background::LogThrottle,
     journal::Stored,
-    telemetry::{CallbackOutcome, Instruments, RejectionReason},
+    telemetry::{CallbackOutcome, Instruments, LogThrottle, RejectionReason},
 };
 
 /// Interval between two messages for the same reason.

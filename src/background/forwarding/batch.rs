@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::background::log_throttle::LogThrottle;
+use crate::telemetry::LogThrottle;
 
 /// Interval between two messages about the same condition.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
