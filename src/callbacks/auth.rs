@@ -121,12 +121,9 @@ impl Authenticator {
         callback: &Callback,
     ) -> Result<(), RejectionReason> {
         let has_credentials = callback.username.is_some() || callback.password.is_some();
-        if has_credentials && self.has_valid_credentials(callback) {
-            return Ok(());
-        }
-        self.accepts_without_credentials(service, path_auth, has_credentials)
-            .then_some(())
-            .ok_or(RejectionReason::Unauthorized)
+        let is_valid = (has_credentials && self.has_valid_credentials(callback))
+            || self.accepts_without_credentials(service, path_auth, has_credentials);
+        if is_valid { Ok(()) } else { Err(RejectionReason::Unauthorized) }
     }
 
     /// Returns true if a callback without the correct credentials is accepted.
@@ -190,17 +187,15 @@ impl Authenticator {
 
     /// Compares all credentials in full, so that the duration reveals nothing.
     fn has_valid_credentials(&self, callback: &Callback) -> bool {
+        let matches = |expected: &ReloadingSecret, presented: &Option<SecretString>| {
+            let presented = presented.as_ref().map_or("", ExposeSecret::expose_secret);
+            constant_time_eq(&expected.current(), presented)
+        };
         self.accepted_credentials().fold(false, |is_valid, accepted| {
-            let username = matches_secret(&accepted.username, callback.username.as_ref());
-            let password = matches_secret(&accepted.password, callback.password.as_ref());
-            is_valid | (username & password)
+            let username = matches(&accepted.username, &callback.username);
+            is_valid | (username & matches(&accepted.password, &callback.password))
         })
     }
-}
-
-fn matches_secret(expected: &ReloadingSecret, presented: Option<&SecretString>) -> bool {
-    let presented = presented.map_or("", |presented| presented.expose_secret());
-    constant_time_eq(&expected.current(), presented)
 }
 
 /// Compares digests, so that the duration does not reveal the length either.

@@ -5,13 +5,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     callbacks::{
-        auth::PathAuth, body::BodyPermit, credential_mac::credential_mac, path::CallbackPath,
-        payload, response::RejectionResponse, state::AppState,
+        auth::{CallbackCredentials, PathAuth},
+        body::BodyPermit,
+        path::CallbackPath,
+        payload,
+        response::append_result,
+        state::AppState,
     },
     domain::newtypes::CallbackService,
     journal::{
@@ -27,7 +31,7 @@ const PAGE: usize = 50;
 
 /// Manages quarantined callbacks.
 #[derive(Clone)]
-pub struct Quarantine(Arc<AppState>);
+pub struct Quarantine(pub(super) Arc<AppState>);
 
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +47,6 @@ pub enum ReplayOutcome {
 // === impl Quarantine ===
 
 impl Quarantine {
-    pub(super) fn new(state: Arc<AppState>) -> Self {
-        Self(state)
-    }
-
     /// Processes a quarantined callback with the current settings.
     ///
     /// # Errors
@@ -111,7 +111,7 @@ pub(super) async fn store(
     reason: RejectionReason,
     (body, permit): (Vec<u8>, BodyPermit),
     deadline: Instant,
-) -> Result<(), RejectionResponse> {
+) -> Result<(), RejectionReason> {
     let redacted = payload::redact(&body);
     drop(body);
     let quarantined = QuarantinedCallback {
@@ -135,34 +135,25 @@ pub(super) async fn store(
         let _until_stored = permit;
         journal.quarantine(quarantined, limits).await
     });
-    match timeout_at(deadline, append).await {
-        Ok(Ok(Ok(Some(_)))) => Ok(()),
-        Ok(Ok(Ok(None))) => Err(RejectionReason::QuarantineFull.into()),
-        Ok(Ok(Err(JournalError::Overloaded))) => {
-            Err(RejectionResponse::busy(state.journal.expected_wait()))
-        }
-        Ok(Ok(Err(_))) => Err(RejectionReason::Unavailable.into()),
+    let Ok(result) = timeout_at(deadline, append).await else {
         // The append may still succeed.
-        Ok(Err(_)) | Err(_) => Err(RejectionReason::StoreTimeout.into()),
-    }
+        return Err(RejectionReason::StoreTimeout);
+    };
+    append_result(result)?.map(|_id| ()).ok_or(RejectionReason::QuarantineFull)
 }
 
 /// Returns true if the credentials of a quarantined callback are correct now. Only their MAC is stored.
 fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> bool {
     let service = quarantined.service.as_ref().map_or("", CallbackService::as_str);
     let has_credentials = !quarantined.credential_mac.is_empty();
-    let has_valid_credentials = has_credentials
-        && state.authenticator.accepted_credentials().any(|accepted| {
-            let (username, password) = (accepted.username.current(), accepted.password.current());
-            let expected = body_credential_mac(&*state.journal, Some(&username), Some(&password));
-            expected == quarantined.credential_mac
-        });
-    has_valid_credentials
-        || state.authenticator.accepts_without_credentials(
-            service,
-            PathAuth::Verified,
-            has_credentials,
-        )
+    let is_stored = |accepted: &CallbackCredentials| {
+        let (username, password) = (accepted.username.current(), accepted.password.current());
+        let mac = body_credential_mac(&*state.journal, Some(&username), Some(&password));
+        mac == quarantined.credential_mac
+    };
+    let authenticator = &state.authenticator;
+    (has_credentials && authenticator.accepted_credentials().any(is_stored))
+        || authenticator.accepts_without_credentials(service, PathAuth::Verified, has_credentials)
 }
 
 /// Returns the MAC of the credentials in a body. Empty without credentials.
@@ -177,4 +168,20 @@ fn body_credential_mac(
     let empty = SecretString::default();
     let parts = [username, password].map(|part| part.unwrap_or(&empty));
     credential_mac(journal, parts).to_vec()
+}
+
+/// Returns a MAC of credentials under a key that never leaves the journal.
+///
+/// Each part is preceded by its length, so different credentials have different input.
+pub fn credential_mac<'a>(
+    journal: &dyn Journal,
+    parts: impl IntoIterator<Item = &'a SecretString>,
+) -> [u8; 32] {
+    let mut content = Vec::new();
+    for part in parts {
+        let text = part.expose_secret().as_bytes();
+        content.extend_from_slice(&text.len().to_be_bytes());
+        content.extend_from_slice(text);
+    }
+    journal.fingerprint(&content)
 }
