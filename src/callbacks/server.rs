@@ -92,8 +92,9 @@ impl CallbackListener {
         let tls = match (&callbacks.tls_cert_file, &callbacks.tls_key_file) {
             (Some(cert_file), Some(key_file)) => {
                 let certificate = ReloadingCertificate::load(cert_file.clone(), key_file.clone())?;
-                files.add(Arc::<ReloadingCertificate>::clone(&certificate));
-                Some(TlsAcceptor::from(certificate.server_config()?))
+                let config = certificate.server_config()?;
+                files.add(move || certificate.reload());
+                Some(TlsAcceptor::from(config))
             }
             _ => None,
         };

@@ -8,7 +8,6 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     background::attribution::quiet_requests::{QuietRequests, TouchedTargets},
@@ -45,17 +44,10 @@ pub struct Attributor {
 }
 
 /// The lookups of one request.
-#[derive(Debug, Clone, Copy)]
 struct LookupState {
     next: Instant,
     /// Consecutive lookups that proved nothing.
     failures: u32,
-}
-
-/// The result of looking up the devices of a request.
-enum RequestDevices {
-    Listed(Vec<Vec<ReportedId>>),
-    Unavailable(DeviceListStatus),
 }
 
 impl Attributor {
@@ -67,20 +59,20 @@ impl Attributor {
         quiet_period: Duration,
     ) -> Self {
         let requests = Arc::new(QuietRequests::default());
-        journal.add_commit_listener(requests.listener());
+        journal.add_commit_listener(Arc::<QuietRequests>::clone(&requests));
         // The first sweep follows the requests that are stored already.
         requests.request_sweep();
         Self { journal, thingspace, clock, requests, quiet_period, lookups: Mutex::default() }
     }
 
-    /// Attributes requests until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
-        let _stopped = stop.run_until_cancelled(self.attribute_forever()).await;
-    }
-
-    async fn attribute_forever(&self) {
+    /// Attributes requests.
+    pub async fn run(self) {
         if failpoints::is_active("quiet-at-start") {
-            self.follow_all_as_quiet().await;
+            // Skips the quiet period after a start.
+            let long_ago = Instant::now().checked_sub(self.quiet_period);
+            for request in self.find_unattributed().await.unwrap_or_default() {
+                self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
+            }
         }
         let mut next_sweep = Instant::now();
         loop {
@@ -117,14 +109,6 @@ impl Attributor {
             }
         }
         Ok(())
-    }
-
-    /// Skips the quiet period after a start. Only for builds that disable the invariant.
-    async fn follow_all_as_quiet(&self) {
-        let long_ago = Instant::now().checked_sub(self.quiet_period);
-        for request in self.find_unattributed().await.unwrap_or_default() {
-            self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
-        }
     }
 
     /// Finds the requests that a change with an unknown outcome can have made.
@@ -165,11 +149,11 @@ impl Attributor {
             return Ok(());
         }
         let attribution = match self.look_up_devices(&change, request_id).await {
-            RequestDevices::Listed(listed) => attribute(Some(listed), Some(last_result)).await?,
-            RequestDevices::Unavailable(status) if is_whole && status.can_attribute() => {
+            Ok(listed) => attribute(Some(listed), Some(last_result)).await?,
+            Err(status) if is_whole && status.can_attribute() => {
                 attribute(None, Some(last_result)).await?
             }
-            RequestDevices::Unavailable(_) => return Ok(()),
+            Err(_) => return Ok(()),
         };
         match attribution {
             Attribution::Attributed(change) => {
@@ -184,13 +168,17 @@ impl Attributor {
     }
 
     /// Looks up the devices of a request, if its operation has a request status.
-    async fn look_up_devices(&self, change: &Change, request_id: &RequestId) -> RequestDevices {
+    async fn look_up_devices(
+        &self,
+        change: &Change,
+        request_id: &RequestId,
+    ) -> Result<Vec<Vec<ReportedId>>, DeviceListStatus> {
         if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
-            return RequestDevices::Unavailable(DeviceListStatus::Unsupported);
+            return Err(DeviceListStatus::Unsupported);
         }
         if let Err(next) = self.try_begin_lookup(request_id) {
             self.recheck_at(request_id, next);
-            return RequestDevices::Unavailable(DeviceListStatus::Unanswered);
+            return Err(DeviceListStatus::Unanswered);
         }
         let devices = self.thingspace.request_status(&change.account, request_id);
         match devices.await {
@@ -199,21 +187,19 @@ impl Attributor {
             {
                 tracing::debug!(%request_id, "the request status lists no devices");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                Err(DeviceListStatus::Unanswered)
             }
-            Ok(devices) => {
-                RequestDevices::Listed(devices.into_iter().map(|device| device.ids).collect())
-            }
+            Ok(devices) => Ok(devices.into_iter().map(|device| device.ids).collect()),
             // It is not documented whether the status covers plan changes. Until ThingSpace has returned one,
             // a refusal means that it does not; after that, a refusal proves nothing.
             Err(error @ LookupError::Refused { .. }) if !self.thingspace.has_reported_status() => {
                 tracing::debug!(%request_id, %error, "ThingSpace does not offer a request status");
-                RequestDevices::Unavailable(DeviceListStatus::Unsupported)
+                Err(DeviceListStatus::Unsupported)
             }
             Err(error) => {
                 tracing::debug!(%request_id, %error, "cannot look up the request status");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                Err(DeviceListStatus::Unanswered)
             }
         }
     }

@@ -1,10 +1,6 @@
 //! Follows the requests that commits touch, until they are quiet.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -38,15 +34,7 @@ pub(super) struct TouchedTargets {
     pub(super) is_sweep_due: bool,
 }
 
-/// The journal keeps its listeners for ever, so it gets a [`Weak`].
-struct WeakListener(Weak<QuietRequests>);
-
 impl QuietRequests {
-    /// Returns a listener for the journal.
-    pub(super) fn listener(self: &Arc<Self>) -> Arc<dyn CommitListener> {
-        Arc::new(WeakListener(Arc::downgrade(self)))
-    }
-
     /// Makes the next sweep due at once.
     pub(super) fn request_sweep(&self) {
         self.touched.lock().is_sweep_due = true;
@@ -75,16 +63,14 @@ impl QuietRequests {
     pub(super) fn take_quiet(&self, quiet_period: Duration) -> TouchedTargets {
         let now = Instant::now();
         let mut touched = self.touched.lock();
-        let (quiet, others) =
-            std::mem::take(&mut touched.requests).into_iter().partition(|(_, last_result)| {
+        let requests = touched
+            .requests
+            .extract_if(|_, last_result| {
                 now.saturating_duration_since(*last_result) >= quiet_period
-            });
-        touched.requests = others;
-        TouchedTargets {
-            requests: quiet,
-            overflowed_at: None,
-            is_sweep_due: std::mem::take(&mut touched.is_sweep_due),
-        }
+            })
+            .collect();
+        let is_sweep_due = std::mem::take(&mut touched.is_sweep_due);
+        TouchedTargets { requests, overflowed_at: None, is_sweep_due }
     }
 
     /// True if no result of a request has arrived since the request was taken.
@@ -129,14 +115,6 @@ impl CommitListener for QuietRequests {
             }
         }
         self.touched_again.notify_one();
-    }
-}
-
-impl CommitListener for WeakListener {
-    fn on_commit(&self, targets: &[WatchTarget]) {
-        if let Some(requests) = self.0.upgrade() {
-            requests.on_commit(targets);
-        }
     }
 }
 

@@ -3,22 +3,22 @@
 use std::{sync::Arc, time::Duration};
 
 use secrecy::ExposeSecret;
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 use url::Url;
 
 use crate::{
     background::{
-        registration::{
-            desired_listener::{DesiredListener, RESULT_SERVICES},
-            registrar::Registrar,
-        },
+        registration::{desired_listener::DesiredListener, registrar::Registrar},
         url_origin::url_origin,
     },
     config::{CallbacksConfig, Config, RegisterPolicy},
-    domain::{clock::Clock, newtypes::AccountName},
+    domain::{
+        clock::Clock,
+        newtypes::{AccountName, CallbackService},
+    },
     journal::Journal,
     telemetry::{Instruments, RegistrationState},
-    thingspace::{ListenerRegistration, LookupError, ThingSpace},
+    thingspace::{ListenerRegistration, ThingSpace},
 };
 
 /// Interval between two checks.
@@ -36,7 +36,7 @@ pub struct RegistrationMonitor {
 struct MonitoredAccount {
     account: AccountName,
     is_failing: bool,
-    services: [MonitoredService; RESULT_SERVICES.len()],
+    services: [MonitoredService; CallbackService::WITH_RESULTS.len()],
 }
 
 /// A service and the result of its last check.
@@ -44,21 +44,12 @@ struct MonitoredService {
     name: &'static str,
     status: RegistrationState,
     /// Status and URL origin of the last message: the same message is not logged twice in a row.
-    last_logged: Option<(RegistrationState, String)>,
+    last_logged: Option<(RegistrationState, Option<String>)>,
     /// A failed registration was logged and has not succeeded since.
     has_logged_failure: bool,
     /// The correct credentials were registered. If ThingSpace's list does not show them, they are not
     /// registered again and again.
     has_renewed_credentials: bool,
-}
-
-/// A check that did not complete.
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error("{0}")]
-    Desired(String),
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
 }
 
 // === impl RegistrationMonitor ===
@@ -88,37 +79,20 @@ impl RegistrationMonitor {
         })
     }
 
-    /// Checks at once and then every five minutes, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Checks at once and then every five minutes.
+    pub async fn run(mut self) {
         self.record_metrics();
-        let checks = async {
-            loop {
-                self.check().await;
-                tokio::time::sleep(CHECK_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = checks => {}
-        }
-    }
-
-    async fn check(&mut self) {
-        for monitored in &mut self.accounts {
-            // Loaded for each check, so that a rotated secret takes effect.
-            let result = match DesiredListener::load(&self.public_url, &self.callbacks) {
-                Ok(desired) => {
-                    let policy = self.callbacks.register;
-                    monitored.check(&self.registrar, &desired, policy).await
+        loop {
+            for account in &mut self.accounts {
+                let checked = account.check(&self.registrar, &self.public_url, &self.callbacks);
+                match checked.await {
+                    Ok(()) => account.is_failing = false,
+                    Err(error) => account.mark_unknown(&error),
                 }
-                Err(error) => Err(CheckError::Desired(error)),
-            };
-            match result {
-                Ok(()) => monitored.is_failing = false,
-                Err(error) => monitored.mark_unknown(&error),
             }
+            self.record_metrics();
+            sleep(CHECK_INTERVAL).await;
         }
-        self.record_metrics();
     }
 
     fn record_metrics(&self) {
@@ -137,7 +111,7 @@ impl MonitoredAccount {
         Self {
             account,
             is_failing: false,
-            services: RESULT_SERVICES.map(|service| MonitoredService {
+            services: CallbackService::WITH_RESULTS.map(|service| MonitoredService {
                 name: service,
                 status: RegistrationState::Unknown,
                 last_logged: None,
@@ -150,14 +124,20 @@ impl MonitoredAccount {
     async fn check(
         &mut self,
         registrar: &Registrar,
-        desired: &DesiredListener,
-        policy: RegisterPolicy,
-    ) -> Result<(), CheckError> {
-        let mut listed = registrar.list(&self.account).await?;
+        public_url: &Url,
+        callbacks: &CallbacksConfig,
+    ) -> Result<(), String> {
+        // Loaded for each check, so that a rotated secret takes effect.
+        let desired = DesiredListener::load(public_url, callbacks)?;
+        let list = async || {
+            let listed = registrar.thingspace.list_listeners(&self.account).await;
+            listed.map_err(|error| error.to_string())
+        };
+        let mut listed = list().await?;
         let mut has_registered = false;
         for service in &mut self.services {
             let (status, found) = desired.evaluate(&self.account, service.name, &listed);
-            if service.should_register(policy, status) {
+            if service.should_register(callbacks.register, status) {
                 let displaced = found.filter(|_| status == RegistrationState::OtherUrl);
                 let new = desired.registration(&self.account, service.name);
                 let result = registrar.register(&self.account, &new, displaced).await;
@@ -167,7 +147,7 @@ impl MonitoredAccount {
         }
         if has_registered {
             // A success response does not prove that the registration is in effect.
-            listed = registrar.list(&self.account).await?;
+            listed = list().await?;
         }
         for service in &mut self.services {
             let (status, found) = desired.evaluate(&self.account, service.name, &listed);
@@ -176,7 +156,7 @@ impl MonitoredAccount {
         Ok(())
     }
 
-    fn mark_unknown(&mut self, error: &CheckError) {
+    fn mark_unknown(&mut self, error: &str) {
         for service in &mut self.services {
             service.status = RegistrationState::Unknown;
         }
@@ -191,16 +171,12 @@ impl MonitoredAccount {
 
 impl MonitoredService {
     fn should_register(&self, policy: RegisterPolicy, status: RegistrationState) -> bool {
-        match (policy, status) {
-            (_, RegistrationState::Registered | RegistrationState::Unknown)
-            | (RegisterPolicy::Never, _) => false,
-            (RegisterPolicy::IfUnclaimed, status) => status == RegistrationState::Missing,
-            (RegisterPolicy::Replace, RegistrationState::WrongCredentials) => {
-                !self.has_renewed_credentials
-            }
-            (RegisterPolicy::Replace, RegistrationState::Missing | RegistrationState::OtherUrl) => {
-                true
-            }
+        use RegistrationState::{Missing, OtherUrl, WrongCredentials};
+        match policy {
+            RegisterPolicy::Never => false,
+            RegisterPolicy::IfUnclaimed => status == Missing,
+            RegisterPolicy::Replace if status == WrongCredentials => !self.has_renewed_credentials,
+            RegisterPolicy::Replace => matches!(status, Missing | OtherUrl),
         }
     }
 
@@ -235,27 +211,25 @@ impl MonitoredService {
     ) {
         self.status = status;
         self.has_renewed_credentials &= status == RegistrationState::WrongCredentials;
-        let url_origin =
-            found.map(|found| url_origin(found.url.expose_secret())).unwrap_or_default();
-        let current = Some((status, url_origin.clone()));
+        let url_origin = found.map(|found| url_origin(found.url.expose_secret()));
+        let current = Some((status, url_origin));
         if self.last_logged == current {
             return;
         }
-        self.last_logged = current;
+        self.last_logged.clone_from(&current);
         let (account, service) = (account.as_str(), self.name);
         match status {
             RegistrationState::Registered => {
                 tracing::info!(account, service, "this callback listener is registered");
             }
-            RegistrationState::WrongCredentials => {
-                tracing::warn!(
-                    account,
-                    service,
-                    "this callback listener is registered, but not with callbacks.username and \
-                     callbacks.password"
-                );
-            }
+            RegistrationState::WrongCredentials => tracing::warn!(
+                account,
+                service,
+                "this callback listener is registered, but not with callbacks.username and \
+                 callbacks.password"
+            ),
             RegistrationState::OtherUrl => {
+                let url_origin = current.and_then(|(_, url_origin)| url_origin);
                 tracing::warn!(
                     account,
                     service,

@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use crate::{
     background::url_origin::url_origin,
     domain::{clock::Clock, newtypes::AccountName},
-    journal::Journal,
+    journal::{Journal, JournalError},
     telemetry::{Instruments, RegistrationOutcome},
-    thingspace::{ListenerRegistration, LookupError, ThingSpace},
+    thingspace::{ListenerRegistration, ThingSpace},
 };
 
 /// Maximum number of replaced URLs that are stored for each service.
 const MAX_DISPLACED: usize = 16;
 
-/// Lists and replaces registrations.
+/// Replaces registrations.
 pub(super) struct Registrar {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) thingspace: Arc<ThingSpace>,
@@ -25,13 +25,6 @@ pub(super) struct Registrar {
 }
 
 impl Registrar {
-    pub(super) async fn list(
-        &self,
-        account: &AccountName,
-    ) -> Result<Vec<ListenerRegistration>, LookupError> {
-        self.thingspace.list_listeners(account).await
-    }
-
     /// Registers a listener. Stores the URL that it replaces first. Never deregisters: callbacks
     /// between a deregistration and the next registration would be lost.
     pub(super) async fn register(
@@ -67,18 +60,15 @@ impl Registrar {
         account: &AccountName,
         service: &str,
         url: &SecretString,
-    ) -> Result<(), String> {
+    ) -> Result<(), JournalError> {
         let key = format!("displaced.{account}.{service}");
-        let stored = self.journal.get_kv(key.clone()).await;
-        let stored = stored.map_err(|error| error.to_string())?;
+        let stored = self.journal.get_kv(key.clone()).await?;
         let mut urls: Vec<Value> = serde_json::from_slice(&stored).unwrap_or_default();
         let url = url.expose_secret();
         // A URL that is replaced again and again must not displace the others.
         urls.retain(|other| other.get("url").and_then(Value::as_str) != Some(url));
         urls.push(json!({ "displace_time_us": self.clock.now().as_micros(), "url": url }));
         let urls = urls.split_off(urls.len().saturating_sub(MAX_DISPLACED));
-        let value = Value::Array(urls).to_string().into_bytes();
-        let put = self.journal.put_kv(key, value).await;
-        put.map_err(|error| error.to_string())
+        self.journal.put_kv(key, Value::Array(urls).to_string().into()).await
     }
 }
