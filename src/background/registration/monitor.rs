@@ -1,35 +1,38 @@
-//! Checks the registered callback listeners of each account.
+//! Checks and replaces the registered callback listeners of each account.
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
 use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    background::{
-        registration::{desired_listener::DesiredListener, registrar::Registrar},
-        url_origin::url_origin,
-    },
+    background::{registration::desired_listener::DesiredListener, url_origin::url_origin},
     config::{CallbacksConfig, Config, RegisterPolicy},
     domain::{
         clock::Clock,
         newtypes::{AccountName, CallbackService},
     },
-    journal::Journal,
-    telemetry::{Instruments, RegistrationState},
+    journal::{Journal, JournalError},
+    telemetry::{Instruments, RegistrationOutcome, RegistrationState},
     thingspace::{ListenerRegistration, ThingSpace},
 };
 
 /// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
+/// Maximum number of replaced URLs that are stored for each service.
+const MAX_DISPLACED: usize = 16;
 
 /// Monitors the registrations of all accounts in `thingspace.accounts`.
 pub struct RegistrationMonitor {
-    registrar: Registrar,
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    instruments: Instruments,
     callbacks: CallbacksConfig,
     public_url: Url,
-    accounts: Vec<MonitoredAccount>,
+    accounts: Vec<AccountName>,
 }
 
 /// An account and the result of its last check.
@@ -65,42 +68,94 @@ impl RegistrationMonitor {
         instruments: Instruments,
     ) -> Option<Self> {
         let public_url = config.callbacks.public_url.clone()?;
-        let mut accounts: Vec<MonitoredAccount> = Vec::new();
+        let mut accounts = Vec::new();
         for account in &config.thingspace.accounts {
-            if accounts.iter().all(|other| other.account != *account) {
-                accounts.push(MonitoredAccount::new(account.clone()));
+            if !accounts.contains(account) {
+                accounts.push(account.clone());
             }
         }
-        (!accounts.is_empty()).then(|| Self {
-            registrar: Registrar { journal, thingspace, clock, instruments },
-            callbacks: config.callbacks.clone(),
+        let callbacks = config.callbacks.clone();
+        (!accounts.is_empty()).then_some(Self {
+            journal,
+            thingspace,
+            clock,
+            instruments,
+            callbacks,
             public_url,
             accounts,
         })
     }
 
     /// Checks at once and then every five minutes.
-    pub async fn run(mut self) {
-        self.record_metrics();
+    pub async fn run(self) {
+        let accounts = self.accounts.iter().cloned();
+        let mut accounts: Vec<_> = accounts.map(MonitoredAccount::new).collect();
+        self.record_metrics(&accounts);
         loop {
-            for account in &mut self.accounts {
-                let checked = account.check(&self.registrar, &self.public_url, &self.callbacks);
-                match checked.await {
+            for account in &mut accounts {
+                match account.check(&self).await {
                     Ok(()) => account.is_failing = false,
                     Err(error) => account.mark_unknown(&error),
                 }
             }
-            self.record_metrics();
+            self.record_metrics(&accounts);
             sleep(CHECK_INTERVAL).await;
         }
     }
 
-    fn record_metrics(&self) {
-        let services = || self.accounts.iter().flat_map(|account| &account.services);
+    fn record_metrics(&self, accounts: &[MonitoredAccount]) {
+        let services = || accounts.iter().flat_map(|account| &account.services);
         for status in RegistrationState::ALL {
             let count = services().filter(|service| service.status == status).count();
-            self.registrar.instruments.registrations(status, count);
+            self.instruments.registrations(status, count);
         }
+    }
+
+    /// Registers a listener. Stores the URL that it replaces first. Never deregisters: callbacks
+    /// between a deregistration and the next registration would be lost.
+    async fn register(
+        &self,
+        account: &AccountName,
+        new: &ListenerRegistration,
+        displaced: Option<&ListenerRegistration>,
+    ) -> Result<(), String> {
+        if let Some(displaced) = displaced {
+            let stored = self.store_displaced(account, &new.service, &displaced.url).await;
+            stored.map_err(|error| format!("cannot store the replaced URL: {error}"))?;
+        }
+        let result = self.thingspace.register_listener(account, new).await;
+        self.instruments.registration_attempt(match (&result, displaced) {
+            (Err(_), _) => RegistrationOutcome::Failed,
+            (Ok(()), Some(_)) => RegistrationOutcome::Replaced,
+            (Ok(()), None) => RegistrationOutcome::Registered,
+        });
+        if let (Ok(()), Some(displaced)) = (&result, displaced) {
+            tracing::warn!(
+                account = account.as_str(),
+                service = new.service.as_str(),
+                url_origin = url_origin(displaced.url.expose_secret()),
+                "replaced the registration of another callback listener"
+            );
+        }
+        result.map_err(|error| error.to_string())
+    }
+
+    /// Stores a whole URL in the journal: only the gateway's user can read its secrets there.
+    async fn store_displaced(
+        &self,
+        account: &AccountName,
+        service: &str,
+        url: &SecretString,
+    ) -> Result<(), JournalError> {
+        let key = format!("displaced.{account}.{service}");
+        let stored = self.journal.get_kv(key.clone()).await?;
+        let mut urls: Vec<Value> = serde_json::from_slice(&stored).unwrap_or_default();
+        let url = url.expose_secret();
+        // A URL that is replaced again and again must not displace the others.
+        urls.retain(|other| other.get("url").and_then(Value::as_str) != Some(url));
+        urls.push(json!({ "displace_time_us": self.clock.now().as_micros(), "url": url }));
+        let urls = urls.split_off(urls.len().saturating_sub(MAX_DISPLACED));
+        self.journal.put_kv(key, Value::Array(urls).to_string().into()).await
     }
 }
 
@@ -121,16 +176,12 @@ impl MonitoredAccount {
         }
     }
 
-    async fn check(
-        &mut self,
-        registrar: &Registrar,
-        public_url: &Url,
-        callbacks: &CallbacksConfig,
-    ) -> Result<(), String> {
+    async fn check(&mut self, monitor: &RegistrationMonitor) -> Result<(), String> {
+        let callbacks = &monitor.callbacks;
         // Loaded for each check, so that a rotated secret takes effect.
-        let desired = DesiredListener::load(public_url, callbacks)?;
+        let desired = DesiredListener::load(&monitor.public_url, callbacks)?;
         let list = async || {
-            let listed = registrar.thingspace.list_listeners(&self.account).await;
+            let listed = monitor.thingspace.list_listeners(&self.account).await;
             listed.map_err(|error| error.to_string())
         };
         let mut listed = list().await?;
@@ -140,7 +191,7 @@ impl MonitoredAccount {
             if service.should_register(callbacks.register, status) {
                 let displaced = found.filter(|_| status == RegistrationState::OtherUrl);
                 let new = desired.registration(&self.account, service.name);
-                let result = registrar.register(&self.account, &new, displaced).await;
+                let result = monitor.register(&self.account, &new, displaced).await;
                 service.record_attempt(&self.account, status, &result);
                 has_registered |= result.is_ok();
             }
