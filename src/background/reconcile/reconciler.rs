@@ -5,10 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::time::sleep;
 
 use crate::{
-    background::reconcile::{
-        sweep::{Schedule, SweepError},
-        unmatched::{MAX_SCHEDULED, UnmatchedResolver},
-    },
+    background::reconcile::sweep::{Schedule, SweepError},
     domain::{
         callback::Callback,
         change::Change,
@@ -32,17 +29,18 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Changes of one page.
 const PAGE_SIZE: usize = 100;
-/// Pending devices of one page.
-const DEVICES_PAGE_SIZE: usize = 2_000;
+/// Maximum number of unmatched results in the schedule.
+const MAX_UNMATCHED: usize = 100_000;
 
-/// Looks up missing results.
+/// Looks up missing results, and the devices of unmatched results.
 pub struct Reconciler {
-    journal: Arc<dyn Journal>,
-    thingspace: Arc<ThingSpace>,
-    clock: Arc<dyn Clock>,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) thingspace: Arc<ThingSpace>,
+    pub(super) clock: Arc<dyn Clock>,
     initial_interval: Duration,
-    schedule: Schedule<ChangeId>,
-    unmatched: UnmatchedResolver,
+    changes: Schedule<ChangeId>,
+    /// The unmatched results, by their numbers.
+    pub(super) unmatched: Schedule<u64>,
 }
 
 /// The outcome of a device that a lookup proved.
@@ -64,17 +62,12 @@ impl Reconciler {
         initial_interval: Duration,
     ) -> Self {
         Self {
-            unmatched: UnmatchedResolver {
-                journal: Arc::clone(&journal),
-                thingspace: Arc::clone(&thingspace),
-                clock: Arc::clone(&clock),
-                schedule: Schedule::new(initial_interval, MAX_SCHEDULED),
-            },
-            schedule: Schedule::new(initial_interval, usize::MAX),
             journal,
             thingspace,
             clock,
             initial_interval,
+            changes: Schedule::new(initial_interval, usize::MAX),
+            unmatched: Schedule::new(initial_interval, MAX_UNMATCHED),
         }
     }
 
@@ -99,7 +92,7 @@ impl Reconciler {
 
     async fn sweep(&mut self, is_first: bool) -> Result<(), SweepError> {
         let changes = self.list_pending_changes().await?;
-        self.schedule.retain(&changes.iter().map(|change| change.change_id).collect());
+        self.changes.retain(&changes.iter().map(|change| change.change_id).collect());
         for change in changes {
             let change_id = change.change_id;
             let remaining = || {
@@ -109,7 +102,7 @@ impl Reconciler {
                     false => self.initial_interval.saturating_sub(age.unwrap_or_default()),
                 }
             };
-            if !self.schedule.is_due_or_add(change_id, remaining) {
+            if !self.changes.is_due_or_add(change_id, remaining) {
                 continue;
             }
             match self.reconcile(&change).await {
@@ -123,9 +116,9 @@ impl Reconciler {
                 // A change that is throttled stays due.
                 Err(error) => return Err(error),
             }
-            self.schedule.advance(&change_id);
+            self.changes.advance(&change_id);
         }
-        self.unmatched.sweep().await
+        self.sweep_unmatched().await
     }
 
     async fn list_pending_changes(&self) -> Result<Vec<Change>, JournalError> {
@@ -148,7 +141,13 @@ impl Reconciler {
 
     /// Looks up the pending devices of a change. Returns the number of results that it stored.
     async fn reconcile(&self, change: &Change) -> Result<usize, SweepError> {
-        let pending = self.list_pending_devices(change.change_id).await?;
+        let filter = DeviceFilter {
+            outcomes: vec![DeviceOutcome::Pending],
+            device: None,
+            from: 0,
+            limit: usize::MAX,
+        };
+        let pending = self.journal.devices(change.change_id, filter).await?;
         let Some(request) = change.request_ids.last().filter(|_| !pending.is_empty()) else {
             return Ok(0);
         };
@@ -161,27 +160,6 @@ impl Reconciler {
             self.store(request, finding).await?;
         }
         Ok(count)
-    }
-
-    async fn list_pending_devices(
-        &self,
-        change_id: ChangeId,
-    ) -> Result<Vec<ChangeDevice>, JournalError> {
-        let mut all: Vec<ChangeDevice> = Vec::new();
-        loop {
-            let filter = DeviceFilter {
-                outcomes: vec![DeviceOutcome::Pending],
-                device: None,
-                from: all.last().map_or(0, |device| device.index + 1),
-                limit: DEVICES_PAGE_SIZE,
-            };
-            let page = self.journal.devices(change_id, filter).await?;
-            let is_last = page.len() < DEVICES_PAGE_SIZE;
-            all.extend(page);
-            if is_last {
-                return Ok(all);
-            }
-        }
     }
 
     /// Returns the final statuses of the pending devices in ThingSpace's status of each request.

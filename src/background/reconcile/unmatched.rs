@@ -3,36 +3,26 @@
 //! The device list has all identifiers of a device, so it can tell which device of the change it is. A lookup
 //! that is ambiguous, contradicts what is known, or fails changes nothing.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
-    background::reconcile::sweep::{Schedule, SweepError},
-    domain::{change::Change, clock::Clock, evidence::LookupMethod, matching::MatchKey},
-    journal::{ChangeSelector, Journal, UnmatchedResult},
+    background::reconcile::{reconciler::Reconciler, sweep::SweepError},
+    domain::{change::Change, evidence::LookupMethod, matching::MatchKey},
+    journal::{ChangeSelector, UnmatchedResult},
     operations,
-    thingspace::{ListedDevice, LookupError, ThingSpace},
+    thingspace::{ListedDevice, LookupError},
 };
 
 /// Unmatched results of one page.
 const PAGE_SIZE: usize = 500;
-/// Maximum number of results in the schedule.
-pub(super) const MAX_SCHEDULED: usize = 100_000;
 /// Maximum number of identifiers of one result that are looked up.
 const MAX_LOOKUPS_PER_RESULT: usize = 4;
 /// Time after the last event of a finished change in which its unmatched results are looked up.
 const FINISHED_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Finds the devices of unmatched results.
-pub(super) struct UnmatchedResolver {
-    pub(super) journal: Arc<dyn Journal>,
-    pub(super) thingspace: Arc<ThingSpace>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) schedule: Schedule<u64>,
-}
-
-impl UnmatchedResolver {
+impl Reconciler {
     /// Looks up each unmatched result that is due. A result is due in the first sweep that sees it.
-    pub(super) async fn sweep(&mut self) -> Result<(), SweepError> {
+    pub(super) async fn sweep_unmatched(&mut self) -> Result<(), SweepError> {
         let since = self.clock.now().minus(FINISHED_WINDOW);
         let mut seen = HashSet::new();
         let (mut after, mut last) = (0, None::<Change>);
@@ -45,7 +35,7 @@ impl UnmatchedResolver {
             for unmatched in page {
                 let number = unmatched.first_result;
                 seen.insert(number);
-                if !self.schedule.is_due_or_add(number, || Duration::ZERO) {
+                if !self.unmatched.is_due_or_add(number, || Duration::ZERO) {
                     continue;
                 }
                 let change_id = unmatched.change_id;
@@ -59,10 +49,10 @@ impl UnmatchedResolver {
                     }
                     resolved => resolved?,
                 }
-                self.schedule.advance(&number);
+                self.unmatched.advance(&number);
             }
         }
-        self.schedule.retain(&seen);
+        self.unmatched.retain(&seen);
         Ok(())
     }
 
