@@ -58,7 +58,7 @@ impl Quarantine {
         let Some((_, quarantined)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(ReplayOutcome::NotFound);
         };
-        let Ok(callback) = payload::parse(&quarantined.body) else {
+        let Some(callback) = payload::parse(&quarantined.body) else {
             return Ok(ReplayOutcome::StillUnusable(RejectionReason::Malformed.name()));
         };
         if !is_authenticated_now(state, &quarantined) {

@@ -97,11 +97,11 @@ impl AppState {
         self.check_append_deadline(deadline)?;
         let (bytes, permit) = self.body_budget.read(body, deadline).await?;
         let parsed = match payload::parse(&bytes) {
-            Ok(callback) => self
+            Some(callback) => self
                 .authenticator
                 .authenticate_body(&path.service, path_auth, &callback)
                 .map(|()| callback),
-            Err(_) => Err(self.authenticator.malformed_body_rejection(path_auth)),
+            None => Err(self.authenticator.malformed_body_rejection(path_auth)),
         };
         let callback = match parsed {
             Ok(callback) => callback,
