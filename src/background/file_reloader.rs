@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use secrecy::SecretString;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::config::{Secret, SecretError};
+use crate::config::Secret;
 
 /// Interval between two reads of the files.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
@@ -23,9 +23,14 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 pub struct FileReloader(Vec<Arc<dyn Fn() + Send + Sync>>);
 
 /// A secret as it was last read. If its file becomes unreadable, it keeps its value.
-pub struct ReloadingSecret {
-    secret: Secret,
-    value: RwLock<Arc<SecretString>>,
+pub struct ReloadingSecret(RwLock<Arc<SecretString>>);
+
+/// A user name and a password.
+pub struct ReloadingCredentials {
+    /// The user name.
+    pub username: Arc<ReloadingSecret>,
+    /// The password.
+    pub password: Arc<ReloadingSecret>,
 }
 
 // === impl FileReloader ===
@@ -51,13 +56,25 @@ impl FileReloader {
             tracing::error!(%error, "cannot read a secret; nothing matches it until its file is readable");
             SecretString::from(uuid::Uuid::new_v4().to_string())
         });
-        let value = RwLock::new(Arc::new(value));
-        let reloading = Arc::new(ReloadingSecret { secret: secret.clone(), value });
+        let current = Arc::new(ReloadingSecret(RwLock::new(Arc::new(value))));
         if secret.path().is_some() {
-            let reloading = Arc::clone(&reloading);
-            self.add(move || reloading.reload());
+            let (secret, reloading) = (secret.clone(), Arc::clone(&current));
+            self.add(move || secret.load().map(|value| *reloading.0.write() = Arc::new(value)));
         }
-        reloading
+        current
+    }
+
+    /// Reads a user name and a password, if both are set.
+    pub fn credentials(
+        &mut self,
+        username: Option<&Secret>,
+        password: Option<&Secret>,
+    ) -> Option<ReloadingCredentials> {
+        let (username, password) = username.zip(password)?;
+        Some(ReloadingCredentials {
+            username: self.secret(username),
+            password: self.secret(password),
+        })
     }
 
     /// Reloads the values for ever.
@@ -78,11 +95,6 @@ impl FileReloader {
 impl ReloadingSecret {
     /// Returns the secret as it was last read. Does not block.
     pub fn current(&self) -> Arc<SecretString> {
-        Arc::clone(&self.value.read())
-    }
-
-    fn reload(&self) -> Result<(), SecretError> {
-        *self.value.write() = Arc::new(self.secret.load()?);
-        Ok(())
+        Arc::clone(&self.0.read())
     }
 }

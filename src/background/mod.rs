@@ -14,7 +14,7 @@ mod url_origin;
 
 pub use attribution::Attributor;
 pub use deadlines::{Deadlines, watch_deadlines};
-pub use file_reloader::{FileReloader, ReloadingSecret};
+pub use file_reloader::{FileReloader, ReloadingCredentials, ReloadingSecret};
 pub use forwarding::{FORWARDED_BY, Forwarder, forwarder_id};
 pub use reconcile::Reconciler;
 pub use registration::RegistrationMonitor;

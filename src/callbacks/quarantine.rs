@@ -9,12 +9,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    background::ReloadingCredentials,
     callbacks::{
-        auth::{CallbackCredentials, PathAuth},
-        body::BodyPermit,
-        path::CallbackPath,
-        payload,
-        response::append_result,
+        auth::PathAuth, body::BodyPermit, path::CallbackPath, payload, response::append_result,
         state::AppState,
     },
     domain::newtypes::CallbackService,
@@ -146,7 +143,7 @@ pub(super) async fn store(
 fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> bool {
     let service = quarantined.service.as_ref().map_or("", CallbackService::as_str);
     let has_credentials = !quarantined.credential_mac.is_empty();
-    let is_stored = |accepted: &CallbackCredentials| {
+    let is_stored = |accepted: &ReloadingCredentials| {
         let (username, password) = (accepted.username.current(), accepted.password.current());
         let mac = body_credential_mac(&*state.journal, Some(&username), Some(&password));
         mac == quarantined.credential_mac

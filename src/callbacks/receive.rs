@@ -41,13 +41,10 @@ impl AppState {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
         let (parts, mut body) = request.into_parts();
         let client = self.client_address(&parts);
-        let account = path.account.as_deref();
         let context = LogContext {
             route,
-            service: self.authenticator.loggable_service(&path.service).unwrap_or("-"),
-            account: account
-                .and_then(|account| self.authenticator.loggable_account(account))
-                .unwrap_or("-"),
+            service: self.authenticator.loggable_service(&path.service),
+            account: self.authenticator.loggable_account(path.account.as_deref()),
             client_ip: client.ip,
         };
         match self.process(path, &parts, &mut body, client, deadline, context).await {

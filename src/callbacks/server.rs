@@ -14,10 +14,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -147,19 +147,29 @@ impl Connections {
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
             let (stream, peer) = tcp.accept().await;
             let this = self.clone();
-            self.tasks.spawn(async move {
-                let Some(tls) = &this.tls else {
-                    this.serve(stream, peer).await;
-                    return drop(permit);
-                };
-                let handshake = handshake(tls, stream, peer);
-                if let Some(Some(stream)) = this.draining.run_until_cancelled(handshake).await
-                    && let Ok(_connection) = this.permits.acquire().await
-                {
+            self.tasks.spawn(async move { this.handle(stream, peer, permit).await });
+        }
+    }
+
+    /// Makes the TLS handshake, if any, and serves a connection. `permit` covers its first part.
+    async fn handle(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let Some(tls) = &self.tls else {
+            let _connection = permit;
+            return self.serve(stream, peer).await;
+        };
+        let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+        match self.draining.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => {
+                if let Ok(_connection) = self.permits.acquire().await {
                     drop(permit);
-                    this.serve(stream, peer).await;
+                    self.serve(stream, peer).await;
                 }
-            });
+            }
+            Some(Ok(Err(error))) => {
+                tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
+            }
+            Some(Err(_)) => tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out"),
+            None => {}
         }
     }
 
@@ -200,19 +210,4 @@ impl Connections {
             () = self.force_close.cancelled() => {}
         }
     }
-}
-
-async fn handshake(
-    tls: &TlsAcceptor,
-    stream: TcpStream,
-    peer: SocketAddr,
-) -> Option<TlsStream<TcpStream>> {
-    match timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(error)) => {
-            tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
-        }
-        Err(_) => tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out"),
-    }
-    None
 }

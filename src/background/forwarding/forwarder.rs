@@ -13,8 +13,7 @@ use crate::{
         file_reloader::FileReloader,
         forwarding::{
             batch::{BatchOutcome, DeliveryLog},
-            loop_header::forwarder_id,
-            webhook::{DeliveryError, DestinationSettings, Webhook},
+            webhook::{DeliveryError, DestinationSettings, Webhook, forwarder_id},
         },
     },
     config::CallbacksConfig,

@@ -9,8 +9,7 @@
 
 mod batch;
 mod forwarder;
-mod loop_header;
 mod webhook;
 
 pub use forwarder::Forwarder;
-pub use loop_header::{FORWARDED_BY, forwarder_id};
+pub use webhook::{FORWARDED_BY, forwarder_id};

@@ -10,16 +10,21 @@ use url::Url;
 
 use crate::{
     background::{
-        file_reloader::{FileReloader, ReloadingSecret},
-        forwarding::loop_header::FORWARDED_BY,
+        file_reloader::{FileReloader, ReloadingCredentials, ReloadingSecret},
         url_origin::url_origin,
     },
     config::CallbacksConfig,
-    journal::QueuedForward,
+    journal::{Journal, QueuedForward},
     telemetry::DropReason,
     thingspace::no_retry_client,
 };
 
+/// Header of a forwarded callback, and of the response that rejects it as a loop.
+///
+/// The callback listener rejects requests with its own id. A loop through another gateway ends even if
+/// that one replaces the header: the callback comes back as a duplicate, and duplicates are not
+/// forwarded.
+pub const FORWARDED_BY: &str = "thingspace-gateway-forwarded";
 /// Time for a delivery. ThingSpace itself waits about 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of bytes that are read of a response body, so that its connection is reusable.
@@ -34,7 +39,7 @@ const SERVICE_PLACEHOLDER: &str = "{service}";
 /// The settings of the webhook. Their files are re-read.
 pub(super) struct DestinationSettings {
     url: Arc<ReloadingSecret>,
-    credentials: Option<(Arc<ReloadingSecret>, Arc<ReloadingSecret>)>,
+    credentials: Option<ReloadingCredentials>,
 }
 
 /// URL and credentials of the webhook at one moment.
@@ -75,22 +80,29 @@ pub(super) enum DeliveryError {
     },
 }
 
+/// Returns the id of the gateway in [`FORWARDED_BY`]: 32 hexadecimal digits.
+///
+/// The id derives from a random key of the journal. All processes that use the journal have the same
+/// id, also after a restart, and the id does not reveal the key.
+pub fn forwarder_id(journal: &dyn Journal) -> String {
+    let mac = journal.fingerprint(FORWARDED_BY.as_bytes());
+    mac.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 // === impl DestinationSettings ===
 
 impl DestinationSettings {
     /// Reads the settings. Returns `None` if `callbacks.forward_url` is not set.
     pub(super) fn load(callbacks: &CallbacksConfig, files: &mut FileReloader) -> Option<Self> {
         let url = files.secret(callbacks.forward_url.as_ref()?);
-        let credentials = callbacks.username.as_ref().zip(callbacks.password.as_ref());
-        let credentials = credentials
-            .map(|(username, password)| (files.secret(username), files.secret(password)));
-        Some(Self { url, credentials })
+        let (username, password) = (callbacks.username.as_ref(), callbacks.password.as_ref());
+        Some(Self { url, credentials: files.credentials(username, password) })
     }
 
     pub(super) fn current(&self) -> Destination {
         let credentials = self.credentials.as_ref();
         let credentials =
-            credentials.map(|(username, password)| (username.current(), password.current()));
+            credentials.map(|current| (current.username.current(), current.password.current()));
         Destination { url: self.url.current(), credentials }
     }
 }
