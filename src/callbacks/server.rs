@@ -22,8 +22,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    background::FileReloader,
+    background::{FileReloader, forwarder_id},
     callbacks::{
+        auth::Authenticator,
+        body::BodyBudget,
+        callback_log::CallbackLog,
         certificate::{ReloadingCertificate, TlsError},
         quarantine::Quarantine,
         routes,
@@ -98,7 +101,19 @@ impl CallbackListener {
             }
             _ => None,
         };
-        let state = AppState::new(config, journal, clock, steady_clock, instruments, files);
+        let forward_url = callbacks.forward_url.as_ref();
+        let state = AppState {
+            authenticator: Authenticator::new(callbacks, files),
+            forwarder_id: forwarder_id(&*journal),
+            journal,
+            clock,
+            steady_clock,
+            log: CallbackLog::new(instruments),
+            tasks: TaskTracker::new(),
+            body_budget: BodyBudget::new(config.limits.callback_bytes),
+            quarantine_max_bytes: callbacks.quarantine_max_bytes,
+            max_queued_forwards: forward_url.map(|_| callbacks.forward_max_waiting),
+        };
         Ok(Self { state: Arc::new(state), tls })
     }
 
