@@ -111,7 +111,7 @@ impl DeadlineRule {
             if *since < before {
                 due.push(change_id);
             } else {
-                next = next.into_iter().chain([*since]).min();
+                next = Some(next.map_or(*since, |next| next.min(*since)));
             }
         }
         for change_id in &due {

@@ -29,11 +29,7 @@ pub(super) struct ReloadingCertificate {
 }
 
 impl ReloadingCertificate {
-    /// Loads a certificate.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`] if a file cannot be read, or the certificate and the key do not match.
+    /// Loads a certificate and its key, which must match.
     pub(super) fn load(cert_file: PathBuf, key_file: PathBuf) -> Result<Arc<Self>, TlsError> {
         let current = RwLock::new(Arc::new(load(&cert_file, &key_file)?));
         Ok(Arc::new(Self { cert_file, key_file, current }))
@@ -41,10 +37,6 @@ impl ReloadingCertificate {
 
     /// Returns a TLS 1.2 and 1.3 configuration without client certificates: ThingSpace's callbacks use
     /// one-way TLS.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsError`] if the TLS library has no supported protocol version.
     pub(super) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
@@ -56,10 +48,6 @@ impl ReloadingCertificate {
     }
 
     /// Loads the files again, and replaces the certificate if it has changed.
-    ///
-    /// # Errors
-    ///
-    /// As [`ReloadingCertificate::load`].
     pub(super) fn reload(&self) -> Result<(), TlsError> {
         let new = load(&self.cert_file, &self.key_file)?;
         if new.cert != self.current.read().cert {

@@ -111,16 +111,19 @@ pub(super) async fn store(
 ) -> Result<(), RejectionReason> {
     let redacted = payload::redact(&body);
     drop(body);
+    let credential_mac = match (redacted.username, redacted.password) {
+        (None, None) => Vec::new(),
+        (username, password) => {
+            let (username, password) = (username.unwrap_or_default(), password.unwrap_or_default());
+            credential_mac(&*state.journal, [&username, &password]).to_vec()
+        }
+    };
     let quarantined = QuarantinedCallback {
         receive_time: state.clock.now(),
         service: path.callback_service(),
         account: path.account_name(),
         reason: reason.name().to_owned(),
-        credential_mac: body_credential_mac(
-            &*state.journal,
-            redacted.username.as_ref(),
-            redacted.password.as_ref(),
-        ),
+        credential_mac,
         body: redacted.body,
     };
     let limits = QuarantineLimits {
@@ -145,26 +148,12 @@ fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> 
     let has_credentials = !quarantined.credential_mac.is_empty();
     let is_stored = |accepted: &ReloadingCredentials| {
         let (username, password) = (accepted.username.current(), accepted.password.current());
-        let mac = body_credential_mac(&*state.journal, Some(&username), Some(&password));
-        mac == quarantined.credential_mac
+        let mac = credential_mac(&*state.journal, [&*username, &*password]);
+        quarantined.credential_mac == mac
     };
     let authenticator = &state.authenticator;
     (has_credentials && authenticator.accepted_credentials().any(is_stored))
         || authenticator.accepts_without_credentials(service, PathAuth::Verified, has_credentials)
-}
-
-/// Returns the MAC of the credentials in a body. Empty without credentials.
-fn body_credential_mac(
-    journal: &dyn Journal,
-    username: Option<&SecretString>,
-    password: Option<&SecretString>,
-) -> Vec<u8> {
-    if username.is_none() && password.is_none() {
-        return Vec::new();
-    }
-    let empty = SecretString::default();
-    let parts = [username, password].map(|part| part.unwrap_or(&empty));
-    credential_mac(journal, parts).to_vec()
 }
 
 /// Returns a MAC of credentials under a key that never leaves the journal.

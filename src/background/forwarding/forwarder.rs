@@ -255,7 +255,10 @@ impl Forwarder {
         // While the webhook is down, one callback is sent at a time: retries need no spreading.
         let spread = match outcome.is_down {
             true => Duration::ZERO,
-            false => retry_spread(self.journal.forward_queue_stats().waiting),
+            false => {
+                let pending = self.journal.forward_queue_stats().waiting;
+                Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD)
+            }
         };
         for (forward, retry_after) in failed {
             self.instruments.deliveries(DeliveryOutcome::Failed, None, 1);
@@ -306,9 +309,4 @@ impl Forwarder {
 
 fn jittered(backoff: Backoff, failures: u32) -> Duration {
     backoff.jittered_delay(failures, fastrand::f64())
-}
-
-/// Returns the period over which the retries of `pending` callbacks are spread.
-fn retry_spread(pending: u64) -> Duration {
-    Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD)
 }
