@@ -77,7 +77,7 @@ impl FileReloader {
         })
     }
 
-    /// Reloads the values for ever.
+    /// Reloads the values.
     pub async fn run(self) {
         loop {
             sleep(RELOAD_INTERVAL).await;

@@ -1,4 +1,4 @@
-//! Background jobs.
+//! Background jobs. Each runs until the application cancels it.
 
 mod attribution;
 mod deadlines;

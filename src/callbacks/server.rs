@@ -166,7 +166,8 @@ impl Connections {
         }
     }
 
-    /// Makes the TLS handshake, if any, and serves a connection. `permit` covers its first part.
+    /// Makes the TLS handshake, if any, and serves a connection. With TLS, `permit` covers only the
+    /// handshake.
     async fn handle(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
         let Some(tls) = &self.tls else {
             let _connection = permit;

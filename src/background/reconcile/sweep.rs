@@ -1,4 +1,4 @@
-//! The schedule of lookups, and the reason why a sweep stops.
+//! The schedule of lookups, and the errors of a sweep.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,7 +26,7 @@ struct Entry {
     interval: Duration,
 }
 
-/// The reason why a sweep stopped before its end.
+/// An error during a sweep.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SweepError {
     /// A rate limit of the gateway or of ThingSpace. The sweep continues after this time.
