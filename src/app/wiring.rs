@@ -117,8 +117,13 @@ impl Components {
             quarantine: listener.quarantine(),
             thingspace: thingspace.clone(),
         };
-        let mut background = shared.jobs();
-        background.extend(shared.callback_jobs(files));
+        let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
+        for job in shared.jobs().into_iter().chain(shared.callback_jobs(files)) {
+            let stop = stop.clone();
+            background.push(Box::pin(async move {
+                stop.run_until_cancelled(job).await;
+            }));
+        }
         background.push(Box::pin(socket.serve(admin_api::router(admin_state), stop.clone())));
         background.push(Box::pin(admin_port::serve(
             ports.admin,
@@ -251,7 +256,7 @@ impl<'a> Shared<'a> {
     }
 
     fn jobs(&self) -> Vec<BoxFuture<'static, ()>> {
-        let Self { journal, clock, thingspace, steady_clock, stop, .. } = self;
+        let Self { journal, clock, thingspace, steady_clock, .. } = self;
         let changes = &self.config.changes;
         let deadlines = background::Deadlines {
             overdue_after: changes.overdue_after,
@@ -269,26 +274,22 @@ impl<'a> Shared<'a> {
             clock.clone(),
             changes.reconcile_after,
         );
-        let (renewing, renewal_stop) = (thingspace.clone(), stop.clone());
+        let thingspace = thingspace.clone();
         vec![
             Box::pin(background::watch_deadlines(
                 journal.clone(),
                 clock.clone(),
                 steady_clock.clone(),
                 deadlines,
-                stop.clone(),
             )),
             Box::pin(background::trim_journal(
                 journal.clone(),
                 steady_clock.clone(),
                 self.config.journal.retention,
-                stop.clone(),
             )),
-            Box::pin(attributor.run(stop.clone())),
-            Box::pin(reconciler.run(stop.clone())),
-            Box::pin(async move {
-                renewal_stop.run_until_cancelled(renewing.run_token_renewal()).await;
-            }),
+            Box::pin(attributor.run()),
+            Box::pin(reconciler.run()),
+            Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(update_readiness(
                 journal.clone(),
                 self.serving.clone(),
@@ -299,7 +300,7 @@ impl<'a> Shared<'a> {
 
     /// Returns the jobs of the callback listener: registration, forwarding, file reload.
     fn callback_jobs(&self, mut files: FileReloader) -> Vec<BoxFuture<'static, ()>> {
-        let Self { config, telemetry, journal, clock, stop, .. } = self;
+        let Self { config, telemetry, journal, clock, .. } = self;
         let mut jobs: Vec<BoxFuture<'static, ()>> = Vec::new();
         if let Some(monitor) = RegistrationMonitor::new(
             config,
@@ -308,7 +309,7 @@ impl<'a> Shared<'a> {
             clock.clone(),
             telemetry.instruments(),
         ) {
-            jobs.push(Box::pin(monitor.run(stop.clone())));
+            jobs.push(Box::pin(monitor.run()));
         }
         if let Some(forwarder) = Forwarder::new(
             &config.callbacks,
@@ -323,9 +324,9 @@ impl<'a> Shared<'a> {
                 let stats = observed.upgrade().map(|journal| journal.forward_queue_stats());
                 stats.map_or(0, |stats| stats.waiting)
             });
-            jobs.push(Box::pin(forwarder.run(stop.clone())));
+            jobs.push(Box::pin(forwarder.run()));
         }
-        jobs.push(Box::pin(files.run(stop.clone())));
+        jobs.push(Box::pin(files.run()));
         jobs
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod export;
 mod instruments;
 mod labels;
+mod log_throttle;
 mod logging;
 mod otlp;
 mod pipeline;
@@ -21,4 +22,5 @@ pub use labels::{
     CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
     RegistrationState, RejectionReason,
 };
+pub use log_throttle::LogThrottle;
 pub use pipeline::{EXPOSITION_TYPE, Telemetry};
