@@ -2,7 +2,6 @@
 
 use std::{
     iter::zip,
-    num::NonZeroU32,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -37,9 +36,9 @@ use crate::{
         Journal, Origin,
         sqlite::{SqliteJournal, SqliteOptions},
     },
-    operations::{ValidationRules, WireSettings},
+    operations::ValidationRules,
     telemetry::Telemetry,
-    thingspace::{ThingSpace, ThingSpaceSettings},
+    thingspace::ThingSpace,
     watch::{WatchSettings, Watches},
 };
 
@@ -169,24 +168,16 @@ impl<'a> Shared<'a> {
                 .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
-        let thingspace = &config.thingspace;
-        let per_minute = |limit| NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN);
-        let settings = ThingSpaceSettings {
-            base_url: thingspace.base_url.clone(),
-            wire: WireSettings { five_g_bi_http_method: thingspace.five_g_bi_http_method },
-            request_timeout: thingspace.request_timeout,
-            credentials: Arc::new(CredentialsProvider(thingspace.clone())),
-            failed_logins: Arc::new(JournalFailedLoginStore {
-                journal: journal.clone(),
-                clock: clock.clone(),
-            }),
-            changes_per_minute: per_minute(thingspace.changes_per_minute),
-            lookups_per_minute: per_minute(thingspace.lookups_per_minute),
-        };
+        let thingspace = ThingSpace::new(
+            &config.thingspace,
+            Arc::new(CredentialsProvider(config.thingspace.clone())),
+            Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
+            telemetry.instruments(),
+        )?;
         Ok(Self {
             config,
             telemetry,
-            thingspace: Arc::new(ThingSpace::new(settings, telemetry.instruments())?),
+            thingspace: Arc::new(thingspace),
             journal,
             clock,
             steady_clock,
@@ -204,7 +195,7 @@ impl<'a> Shared<'a> {
             thingspace.clone(),
             clock.clone(),
             InFlightLimits {
-                changes: config.limits.inflight_changes,
+                inflight_changes: config.limits.inflight_changes,
                 devices: config.limits.devices,
             },
             self.inflight_dispatches.clone(),
@@ -222,7 +213,7 @@ impl<'a> Shared<'a> {
         );
         let max_devices = config.changes.max_devices_per_request;
         let rules = ValidationRules {
-            max_devices: usize::try_from(max_devices).unwrap_or(usize::MAX),
+            max_devices_per_request: usize::try_from(max_devices).unwrap_or(usize::MAX),
             require_key: config.changes.require_key,
             // Only Verizon's own host changes real devices.
             reject_reserved: config.thingspace.is_production(),

@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct InFlightLimits {
     /// Maximum number of changes.
-    pub changes: usize,
+    pub inflight_changes: usize,
     /// Maximum number of devices of all these changes.
     pub devices: usize,
 }
@@ -45,7 +45,7 @@ pub(super) struct InFlightPermit {
 impl InFlight {
     pub(super) fn new(limits: InFlightLimits) -> Self {
         Self {
-            changes: Arc::new(Semaphore::new(limits.changes)),
+            changes: Arc::new(Semaphore::new(limits.inflight_changes)),
             devices: Arc::new(Semaphore::new(limits.devices)),
             keys: Arc::default(),
         }

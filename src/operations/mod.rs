@@ -28,7 +28,7 @@ pub use change_request::ChangeRequest;
 pub use fingerprint::FingerprintInput;
 pub use operation::{Operation, OperationInfo, RpcOperation};
 pub use validator::ValidationRules;
-pub use wire::{OutboundRequest, WireSettings};
+pub use wire::OutboundRequest;
 
 use crate::domain::{change_type::ChangeType, evidence::EvidenceRules, newtypes::CallbackService};
 

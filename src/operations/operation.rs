@@ -3,12 +3,11 @@
 use std::fmt;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{change_type::ChangeType, evidence::EvidenceRules, violation::Violation},
     operations::{
-        change_request::ChangeRequest,
-        fingerprint::FingerprintInput,
-        validator::ValidationRules,
-        wire::{OutboundRequest, WireSettings},
+        change_request::ChangeRequest, fingerprint::FingerprintInput, validator::ValidationRules,
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -49,7 +48,7 @@ pub trait Operation: fmt::Debug + Send + Sync {
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        settings: &WireSettings,
+        settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error>;
 
     /// Reorders what belongs to single devices: `order` holds the present index of each device in its

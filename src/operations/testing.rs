@@ -11,7 +11,7 @@ use crate::{
 pub(crate) const ACCOUNT: &str = "0000123456-00001";
 
 pub(crate) const RULES: ValidationRules =
-    ValidationRules { max_devices: 10_000, require_key: true, reject_reserved: false };
+    ValidationRules { max_devices_per_request: 10_000, require_key: true, reject_reserved: false };
 
 /// Returns the ICCID of a profile by its number.
 pub(crate) fn iccid(number: usize) -> String {

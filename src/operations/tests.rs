@@ -12,7 +12,7 @@ use crate::{
 };
 
 const RULES: ValidationRules =
-    ValidationRules { max_devices: 3, require_key: true, reject_reserved: true };
+    ValidationRules { max_devices_per_request: 3, require_key: true, reject_reserved: true };
 
 fn esim(iccids: &[&str]) -> proto::ChangeEsimPlanRequest {
     let mut message = esim_message("key", 0..iccids.len());

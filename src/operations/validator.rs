@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct ValidationRules {
     /// Maximum number of devices of a change: `changes.max_devices_per_request`.
-    pub max_devices: usize,
+    pub max_devices_per_request: usize,
     /// True if the idempotency key is required: `changes.require_key`.
     pub require_key: bool,
     /// True if the identifiers reserved for the sandbox are rejected, because ThingSpace is real.
@@ -65,10 +65,10 @@ impl Validator {
             let description = "must have at least one device";
             violations.add(path, FieldReason::Required, description);
         }
-        if device_count > rules.max_devices {
+        if device_count > rules.max_devices_per_request {
             let description = format!(
                 "must have at most {} devices (changes.max_devices_per_request), not {device_count}",
-                rules.max_devices
+                rules.max_devices_per_request
             );
             violations.add(path, FieldReason::TooLong, description);
         }
@@ -77,7 +77,7 @@ impl Validator {
             rules,
             common,
             seen: SeenIdentifiers::default(),
-            devices: Vec::with_capacity(device_count.min(rules.max_devices)),
+            devices: Vec::with_capacity(device_count.min(rules.max_devices_per_request)),
             check_digit_failures: 0,
             warnings: Vec::new(),
         }
@@ -85,7 +85,7 @@ impl Validator {
 
     /// Iterates over the devices with their indexes. Yields none if there are too many of them.
     pub(crate) fn devices<D>(&self, devices: Vec<D>) -> impl Iterator<Item = (usize, D)> + use<D> {
-        let limit = match devices.len() <= self.rules.max_devices {
+        let limit = match devices.len() <= self.rules.max_devices_per_request {
             true => devices.len(),
             false => 0,
         };

@@ -4,20 +4,10 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 
-use crate::{
-    config::FiveGBiHttpMethod,
-    domain::{
-        change::SentDevice,
-        identifier::{DeviceId, IdentifierKind},
-    },
+use crate::domain::{
+    change::SentDevice,
+    identifier::{DeviceId, IdentifierKind},
 };
-
-/// The settings that change how a request is written.
-#[derive(Debug, Clone)]
-pub struct WireSettings {
-    /// The method of the 5G Business Internet plan change.
-    pub five_g_bi_http_method: FiveGBiHttpMethod,
-}
 
 /// An HTTP request for ThingSpace. The body can contain names and addresses, so there is no `Debug`.
 pub struct OutboundRequest {

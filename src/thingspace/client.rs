@@ -8,14 +8,14 @@ use std::{
 };
 
 use tokio::time::Instant;
-use url::Url;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         refusal::{Refusal, RefusalKind},
         trace::TraceParent,
     },
-    operations::{ChangeRequest, OutboundRequest, WireSettings},
+    operations::{ChangeRequest, OutboundRequest},
     telemetry::Instruments,
     thingspace::{
         classify::{self, ChangeResponse, StaleAuth},
@@ -39,25 +39,6 @@ const MAX_LOOKUP_BODY: usize = 16 * 1024 * 1024;
 /// Idle time after which a connection is closed. Proxies close idle connections after a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The settings of the client.
-pub struct ThingSpaceSettings {
-    /// The base URL, such as `https://thingspace.verizon.com/api`: `http` or `https`, without user name,
-    /// query and fragment.
-    pub base_url: Url,
-    /// The settings of the requests of changes.
-    pub wire: WireSettings,
-    /// Time-out of a request. The connection may take half of it, at most 10 s.
-    pub request_timeout: Duration,
-    /// The source of the credentials.
-    pub credentials: Arc<dyn CredentialSource>,
-    /// The store of failed log-ins.
-    pub failed_logins: Arc<dyn FailedLoginStore>,
-    /// Maximum number of changes a minute.
-    pub changes_per_minute: NonZeroU32,
-    /// Maximum number of lookups a minute.
-    pub lookups_per_minute: NonZeroU32,
-}
-
 /// A client of ThingSpace. Needs a Tokio runtime.
 pub struct ThingSpace {
     pub(super) http: HttpClient,
@@ -65,18 +46,22 @@ pub struct ThingSpace {
     pub(super) session_manager: Arc<SessionManager>,
     change_rate_limit: RateLimit,
     pub(super) lookup_rate_limit: RateLimit,
-    wire_settings: WireSettings,
+    config: ThingSpaceConfig,
     pub(super) has_reported_status: AtomicBool,
 }
 
 impl ThingSpace {
     /// Builds a client without sending anything.
     pub fn new(
-        settings: ThingSpaceSettings,
+        config: &ThingSpaceConfig,
+        credentials: Arc<dyn CredentialSource>,
+        failed_logins: Arc<dyn FailedLoginStore>,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
-        let base_url = &settings.base_url;
-        let builder = || no_retry_client(base_url, settings.request_timeout);
+        let base_url = &config.base_url;
+        let builder = || no_retry_client(base_url, config.request_timeout);
+        let rate_limit =
+            |per_minute| RateLimit::new(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
         // A reused connection may turn out to be closed after a change was written to it, which would make the
         // outcome unknown. HTTP/1.1 without idle connections opens a new one for each change.
         let for_changes = builder().http1_only().pool_max_idle_per_host(0);
@@ -87,13 +72,13 @@ impl ThingSpace {
             http: HttpClient::new(for_changes, base_url, MAX_CHANGE_BODY, instruments)?,
             session_manager: SessionManager::new(
                 Arc::new(HttpLogin(lookup_http.clone())),
-                settings.credentials,
-                settings.failed_logins,
+                credentials,
+                failed_logins,
             ),
             lookup_http,
-            change_rate_limit: RateLimit::new(settings.changes_per_minute),
-            lookup_rate_limit: RateLimit::new(settings.lookups_per_minute),
-            wire_settings: settings.wire,
+            change_rate_limit: rate_limit(config.changes_per_minute),
+            lookup_rate_limit: rate_limit(config.lookups_per_minute),
+            config: config.clone(),
             has_reported_status: AtomicBool::new(false),
         })
     }
@@ -141,8 +126,7 @@ impl ThingSpace {
         change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
     ) -> ChangeResponse {
-        let outbound =
-            change_request.operation.outbound_request(change_request, &self.wire_settings);
+        let outbound = change_request.operation.outbound_request(change_request, &self.config);
         let Ok(outbound) = outbound else {
             let detail = "could not encode the change as JSON";
             return ChangeResponse::NotExecuted(Refusal::not_sent(detail));

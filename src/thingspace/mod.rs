@@ -20,7 +20,7 @@ mod tests;
 
 pub use self::{
     classify::{ChangeResponse, classify_response},
-    client::{ThingSpace, ThingSpaceSettings},
+    client::ThingSpace,
     credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
     http::{ClientBuildError, no_retry_client},
     lookups::{DeviceStatus, ListedDevice, ListenerRegistration, LookupError, ServicePlanInfo},

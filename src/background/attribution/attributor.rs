@@ -39,7 +39,7 @@ pub struct Attributor {
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     requests: Arc<QuietRequests>,
-    quiet_period: Duration,
+    attribution_quiet_period: Duration,
     lookups: Mutex<HashMap<RequestId, LookupState>>,
 }
 
@@ -65,18 +65,25 @@ impl Attributor {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        quiet_period: Duration,
+        attribution_quiet_period: Duration,
     ) -> Self {
         let requests = Arc::new(QuietRequests::default());
         journal.add_commit_listener(Arc::<QuietRequests>::clone(&requests));
-        Self { journal, thingspace, clock, requests, quiet_period, lookups: Mutex::default() }
+        Self {
+            journal,
+            thingspace,
+            clock,
+            requests,
+            attribution_quiet_period,
+            lookups: Mutex::default(),
+        }
     }
 
     /// Attributes requests.
     pub async fn run(self) {
         if failpoints::is_active("quiet-at-start") {
             // Skips the quiet period after a start.
-            let long_ago = Instant::now().checked_sub(self.quiet_period);
+            let long_ago = Instant::now().checked_sub(self.attribution_quiet_period);
             for request in self.find_unattributed().await.unwrap_or_default() {
                 self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
             }
@@ -85,11 +92,11 @@ impl Attributor {
         let mut next_sweep = Instant::now();
         loop {
             let until_sweep = next_sweep.saturating_duration_since(Instant::now());
-            let until_quiet = self.requests.time_until_quiet(self.quiet_period);
+            let until_quiet = self.requests.time_until_quiet(self.attribution_quiet_period);
             let touched = self.requests.touched_again.notified();
             // Either outcome can mean that a request is quiet.
             let _elapsed = timeout(until_quiet.min(until_sweep), touched).await;
-            let (quiet, mut is_sweep_due) = self.requests.take_quiet(self.quiet_period);
+            let (quiet, mut is_sweep_due) = self.requests.take_quiet(self.attribution_quiet_period);
             is_sweep_due |= next_sweep <= Instant::now();
             if is_sweep_due {
                 next_sweep = Instant::now() + SWEEP_INTERVAL;
@@ -153,7 +160,7 @@ impl Attributor {
             Attribution::Attributed(_) | Attribution::Unproven => return Ok(()),
         };
         // Listeners run before a read can see a commit, so `last_result` is as old as the quiet period.
-        if !self.requests.is_still_quiet(request_id, self.quiet_period) {
+        if !self.requests.is_still_quiet(request_id, self.attribution_quiet_period) {
             self.requests.follow(request_id.clone(), Instant::now());
             return Ok(());
         }
@@ -246,7 +253,7 @@ impl Attributor {
 
     /// Processes a request again at this time, unless a result arrives before.
     fn recheck_at(&self, request_id: &RequestId, time: Instant) {
-        if let Some(last_result) = time.checked_sub(self.quiet_period) {
+        if let Some(last_result) = time.checked_sub(self.attribution_quiet_period) {
             self.requests.follow(request_id.clone(), last_result);
         }
     }

@@ -37,7 +37,7 @@ pub struct Reconciler {
     pub(super) journal: Arc<dyn Journal>,
     pub(super) thingspace: Arc<ThingSpace>,
     pub(super) clock: Arc<dyn Clock>,
-    initial_interval: Duration,
+    reconcile_after: Duration,
     changes: Schedule<ChangeId>,
     /// The unmatched results, by their numbers.
     pub(super) unmatched: Schedule<u64>,
@@ -52,22 +52,22 @@ struct Finding {
 }
 
 impl Reconciler {
-    /// Creates a reconciler. It looks up the results of a change when they are missing `initial_interval`
+    /// Creates a reconciler. It looks up the results of a change when they are missing `reconcile_after`
     /// after ThingSpace accepted the change, and at once if the change was stored before this process
     /// started: callbacks can be missed during a restart.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        initial_interval: Duration,
+        reconcile_after: Duration,
     ) -> Self {
         Self {
             journal,
             thingspace,
             clock,
-            initial_interval,
-            changes: Schedule::new(initial_interval, usize::MAX),
-            unmatched: Schedule::new(initial_interval, MAX_UNMATCHED),
+            reconcile_after,
+            changes: Schedule::new(reconcile_after, usize::MAX),
+            unmatched: Schedule::new(reconcile_after, MAX_UNMATCHED),
         }
     }
 
@@ -78,7 +78,7 @@ impl Reconciler {
             let delay = match self.sweep(is_first).await {
                 Ok(()) => {
                     is_first = false;
-                    SWEEP_INTERVAL.min(self.initial_interval)
+                    SWEEP_INTERVAL.min(self.reconcile_after)
                 }
                 Err(SweepError::Throttled(wait)) => wait,
                 Err(error) => {
@@ -99,7 +99,7 @@ impl Reconciler {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
                 match is_first {
                     true => Duration::ZERO,
-                    false => self.initial_interval.saturating_sub(age.unwrap_or_default()),
+                    false => self.reconcile_after.saturating_sub(age.unwrap_or_default()),
                 }
             };
             if !self.changes.is_due_or_add(change_id, remaining) {

@@ -4,6 +4,7 @@ mod request;
 mod wire;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
@@ -14,7 +15,7 @@ use crate::{
         change_request::ChangeRequest,
         fingerprint::FingerprintInput,
         operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -52,7 +53,7 @@ impl Operation for EsimPlanChange {
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        _settings: &WireSettings,
+        _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
         wire::outbound_request(request)
     }

@@ -6,6 +6,7 @@ mod request;
 mod wire;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
@@ -15,7 +16,7 @@ use crate::{
         change_request::ChangeRequest,
         fingerprint::FingerprintInput,
         operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -63,7 +64,7 @@ impl Operation for FiveGBiPlanChange {
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        settings: &WireSettings,
+        settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
         wire::outbound_request(self, request, settings)
     }

@@ -5,12 +5,12 @@ use http::Method;
 use serde::Serialize;
 
 use crate::{
-    config::FiveGBiHttpMethod,
+    config::{FiveGBiHttpMethod, ThingSpaceConfig},
     domain::newtypes::ServicePlan,
     operations::{
         change_request::ChangeRequest,
         five_g_bi_plan::{FiveGBiPlanChange, place_of_use::PlaceOfUse},
-        wire::{OutboundRequest, WireSettings, wire_kind},
+        wire::{OutboundRequest, wire_kind},
     },
 };
 
@@ -43,7 +43,7 @@ struct DeviceId<'a> {
 pub(super) fn outbound_request(
     change: &FiveGBiPlanChange,
     request: &ChangeRequest,
-    settings: &WireSettings,
+    settings: &ThingSpaceConfig,
 ) -> Result<OutboundRequest, serde_json::Error> {
     // Indexed rather than zipped: without its place, ThingSpace rejects a device. It must not be left out.
     let devices = request.devices.iter().enumerate();

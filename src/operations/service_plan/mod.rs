@@ -7,6 +7,7 @@ mod tests;
 mod wire;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
@@ -16,7 +17,7 @@ use crate::{
         change_request::ChangeRequest,
         fingerprint::FingerprintInput,
         operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -54,7 +55,7 @@ impl Operation for ServicePlanChange {
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        _settings: &WireSettings,
+        _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
         wire::outbound_request(request)
     }

@@ -4,7 +4,7 @@ mod fake;
 mod listeners;
 mod login;
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
@@ -20,13 +20,13 @@ use super::{
     *,
 };
 use crate::{
-    config::FiveGBiHttpMethod,
+    config::{Config, FiveGBiHttpMethod, Sources},
     domain::{
         newtypes::{AccountName, RequestId},
         refusal::{Refusal, RefusalKind},
     },
     operations::{
-        ChangeRequest, RpcOperation, WireSettings,
+        ChangeRequest, RpcOperation,
         esim_plan::EsimPlanChange,
         five_g_bi_plan::FiveGBiPlanChange,
         testing::{RULES, esim_message, five_g_bi_message},
@@ -86,16 +86,13 @@ fn client_with(
     source: &Arc<FakeCredentialStore>,
     method: FiveGBiHttpMethod,
 ) -> ThingSpace {
-    let settings = ThingSpaceSettings {
-        base_url: base_url.parse().unwrap(),
-        wire: WireSettings { five_g_bi_http_method: method },
-        request_timeout: Duration::from_secs(60),
-        credentials: Arc::<FakeCredentialStore>::clone(source),
-        failed_logins: Arc::<FakeCredentialStore>::clone(source),
-        changes_per_minute: NonZeroU32::MAX,
-        lookups_per_minute: NonZeroU32::MAX,
-    };
-    ThingSpace::new(settings, Instruments::noop()).unwrap()
+    let mut config = Config::load(&Sources::default()).unwrap().config.thingspace;
+    config.base_url = base_url.parse().unwrap();
+    config.five_g_bi_http_method = method;
+    config.changes_per_minute = u32::MAX;
+    config.lookups_per_minute = u32::MAX;
+    let (credentials, failed_logins) = (Arc::clone(source), Arc::clone(source));
+    ThingSpace::new(&config, credentials, failed_logins, Instruments::noop()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {
