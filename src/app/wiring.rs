@@ -24,7 +24,7 @@ use crate::{
     },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::{Dispatcher, InFlightLimits},
+    dispatch::Dispatcher,
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
@@ -194,10 +194,7 @@ impl<'a> Shared<'a> {
             journal.clone(),
             thingspace.clone(),
             clock.clone(),
-            InFlightLimits {
-                inflight_changes: config.limits.inflight_changes,
-                devices: config.limits.devices,
-            },
+            &config.limits,
             self.inflight_dispatches.clone(),
         );
         dispatcher.recover().await?;

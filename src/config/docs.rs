@@ -1,6 +1,4 @@
-//! `docs/settings.md`, the JSON Schema and the flags, from the table of settings.
-
-use thingspace_settings::Flag;
+//! `docs/settings.md`, from the tables of settings and of rules.
 
 use crate::config::{mode::Mode, rules::RULES, settings::TABLE};
 
@@ -25,14 +23,4 @@ pub fn markdown() -> String {
     });
     let tables = thingspace_settings::markdown_tables(&TABLE);
     format!("{HEAD}{tables}{RULES_HEAD}{}", rules.collect::<String>())
-}
-
-/// A JSON Schema of the settings file.
-pub fn json_schema() -> String {
-    thingspace_settings::json_schema(&TABLE, "Settings of thingspace-gateway")
-}
-
-/// Every flag, in the order of the documentation.
-pub fn flags() -> Vec<Flag> {
-    thingspace_settings::flags(&TABLE)
 }

@@ -14,14 +14,14 @@ mod settings;
 mod tests;
 mod warnings;
 
-pub use docs::{flags, json_schema, markdown};
-pub use mode::{Mode, render_toml};
+pub use docs::markdown;
+pub use mode::Mode;
 pub use settings::{
     AdminConfig, AllowMode, AuthConfig, AuthMode, CallbacksConfig, ChangesConfig, Config,
     FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
     OtlpProtocol, RegisterPolicy, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
 };
-pub use thingspace_settings::{ConfigError, Flag, Secret, Sources};
+pub use thingspace_settings::{ConfigError, Secret, Sources};
 
 /// Settings and the warnings about their sources.
 pub type LoadedConfig = thingspace_settings::LoadedConfig<Config>;

@@ -4,7 +4,7 @@ use thingspace_loopback::is_loopback_ip;
 use thingspace_settings::{Choice as _, ConfigError, format_duration};
 
 use crate::config::{
-    mode::{Mode, apply_mode_defaults},
+    mode::Mode,
     settings::{Config, RegisterPolicy},
     warnings::warnings,
 };
@@ -184,7 +184,7 @@ impl Config {
     ///
     /// The first rule that the settings break.
     pub fn check_for(&mut self, mode: Mode) -> Result<Vec<String>, ConfigError> {
-        apply_mode_defaults(self, mode);
+        self.apply_mode_defaults(mode);
         let mut rules = RULES.iter().filter(|rule| rule.modes.contains(&mode));
         match rules.find_map(|rule| (rule.check)(self)) {
             Some((key, problem)) => Err(self.error(key, &problem)),

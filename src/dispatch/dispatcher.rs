@@ -7,9 +7,10 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    config::LimitsConfig,
     dispatch::{
         error::{DispatchError, ExistingChange},
-        in_flight::{InFlight, InFlightLimits, InFlightPermit},
+        in_flight::{InFlight, InFlightPermit},
     },
     domain::{
         change::Change, clock::Clock, newtypes::ChangeId, refusal::Refusal, state::Transition,
@@ -53,7 +54,7 @@ impl Dispatcher {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        limits: InFlightLimits,
+        limits: &LimitsConfig,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());

@@ -9,21 +9,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    config::LimitsConfig,
     domain::newtypes::{AccountName, IdempotencyKey},
     operations::ChangeRequest,
 };
 
-/// Limits of the changes in flight. A change is in flight from before its claim until its response is
-/// recorded, also if the caller disconnects.
-#[derive(Debug, Clone, Copy)]
-pub struct InFlightLimits {
-    /// Maximum number of changes.
-    pub inflight_changes: usize,
-    /// Maximum number of devices of all these changes.
-    pub devices: usize,
-}
-
-/// The remaining capacity.
+/// The remaining capacity. A change is in flight from before its claim until its response is recorded, also
+/// if the caller disconnects.
 pub(super) struct InFlight {
     changes: Arc<Semaphore>,
     devices: Arc<Semaphore>,
@@ -43,7 +35,7 @@ pub(super) struct InFlightPermit {
 }
 
 impl InFlight {
-    pub(super) fn new(limits: InFlightLimits) -> Self {
+    pub(super) fn new(limits: &LimitsConfig) -> Self {
         Self {
             changes: Arc::new(Semaphore::new(limits.inflight_changes)),
             devices: Arc::new(Semaphore::new(limits.devices)),

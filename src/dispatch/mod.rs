@@ -18,4 +18,3 @@ mod tests;
 
 pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
-pub use in_flight::InFlightLimits;

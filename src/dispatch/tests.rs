@@ -22,8 +22,6 @@ use crate::{
     },
 };
 
-const LIMITS: InFlightLimits = InFlightLimits { inflight_changes: 1_000, devices: 1_000_000 };
-
 struct FixedClock;
 
 impl Clock for FixedClock {
@@ -67,19 +65,22 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
         instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let mut config = Config::load(&Sources::default()).unwrap().config.thingspace;
-    config.base_url = "http://127.0.0.1:9/api".parse().unwrap();
-    config.request_timeout = Duration::from_secs(5);
-    config.changes_per_minute = u32::MAX;
-    config.lookups_per_minute = u32::MAX;
+    let Config { mut thingspace, mut limits, .. } =
+        Config::load(&Sources::default()).unwrap().config;
+    thingspace.base_url = "http://127.0.0.1:9/api".parse().unwrap();
+    thingspace.request_timeout = Duration::from_secs(5);
+    thingspace.changes_per_minute = u32::MAX;
+    thingspace.lookups_per_minute = u32::MAX;
+    limits.inflight_changes = 1_000;
+    limits.devices = 1_000_000;
     let stub = Arc::new(StubCredentials);
-    let thingspace = ThingSpace::new(&config, stub.clone(), stub, Instruments::noop()).unwrap();
+    let thingspace = ThingSpace::new(&thingspace, stub.clone(), stub, Instruments::noop()).unwrap();
     let tasks = TaskTracker::new();
     let dispatcher = Dispatcher::new(
         Arc::clone(&journal),
         Arc::new(thingspace),
         Arc::new(FixedClock),
-        LIMITS,
+        &limits,
         tasks.clone(),
     );
     (directory, journal, dispatcher, tasks)
