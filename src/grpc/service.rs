@@ -110,7 +110,7 @@ impl Gateway {
     async fn change<O: RpcOperation>(&self, call: Call<O>) -> Reply<O> {
         let mut context = RequestContext::from_extensions(call.extensions());
         let (request, rules) = (call.into_inner(), self.validation_rules);
-        let (validate_only, permit) = (O::is_validate_only(&request), context.permit.take());
+        let permit = context.permit.take();
         let validated = run_blocking(move || {
             let _held_until_validated = permit;
             O::validate(request, rules)
@@ -118,7 +118,7 @@ impl Gateway {
         let request = validated.await?.map_err(|violations| {
             ApiError::invalid_fields(violations).with_executed(Executed::No)
         })?;
-        let (change, warnings) = self.submit(request, validate_only, context).await?;
+        let (change, warnings) = self.submit(request, context).await?;
         Ok(Response::new(O::response(change, warnings)))
     }
 
@@ -127,11 +127,10 @@ impl Gateway {
     async fn submit(
         &self,
         mut request: ChangeRequest,
-        validate_only: bool,
         context: RequestContext,
     ) -> Result<(proto::Change, Vec<String>), ApiError> {
         let warnings = std::mem::take(&mut request.warnings);
-        if validate_only {
+        if request.validate_only {
             let request = self.dispatcher.dry_run(request).await?;
             return Ok((self.preview(&request), warnings));
         }

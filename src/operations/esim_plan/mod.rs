@@ -1,20 +1,19 @@
 //! Changes the service plan of eSIM profiles ("Change the eSIM Profile Service Plan").
 
 mod request;
-mod wire;
+
+use http::Method;
 
 use crate::{
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
         identifier::IdentifierKind,
-        newtypes::CallbackService,
     },
     operations::{
-        change_request::ChangeRequest,
         fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        operation::{ChangeRequest, Operation, OperationInfo},
+        wire::{OutboundRequest, PlanChangeBody, WireSettings},
     },
     proto,
 };
@@ -32,13 +31,16 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeEsimPlan",
     device_ids_field: None,
     evidence: EvidenceRules {
-        callback_service: CallbackService::DEVICE_PROFILE,
+        callback_service: ResultService::DeviceProfile,
         identifying_kinds: IdentifyingKinds::Only(IdentifierKind::Iccid),
         is_foreign_result: |result| result.service_plan_change.is_some(),
         lookup: LookupMethod::RequestStatus,
     },
     endpoint_settings: "the setting thingspace.base_url",
 };
+
+/// The page prints two slashes before `devices`; all other pages print one.
+const PATH: &str = "/m2m/v1/devices/profile/actions/serviceplan";
 
 impl Operation for EsimPlanChange {
     fn info(&self) -> &'static OperationInfo {
@@ -54,6 +56,8 @@ impl Operation for EsimPlanChange {
         request: &ChangeRequest,
         _settings: &WireSettings,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(request)
+        let ChangeRequest { devices, account, service_plan, .. } = request;
+        let body = PlanChangeBody::new(devices, account, service_plan);
+        OutboundRequest::json(Method::POST, PATH, &body)
     }
 }

@@ -8,18 +8,17 @@ mod wire;
 use crate::{
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        newtypes::{CallbackService, ServicePlan},
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        newtypes::ServicePlan,
     },
     operations::{
-        change_request::ChangeRequest,
         fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
+        five_g_bi_plan::place_of_use::PlaceOfUse,
+        operation::{ChangeRequest, Operation, OperationInfo},
         wire::{OutboundRequest, WireSettings},
     },
     proto,
 };
-use place_of_use::PlaceOfUse;
 
 /// The operation's own fields.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeFiveGBiPlan",
     device_ids_field: Some(1),
     evidence: EvidenceRules {
-        callback_service: CallbackService::CARRIER,
+        callback_service: ResultService::Carrier,
         identifying_kinds: IdentifyingKinds::All,
         is_foreign_result: |result| result.esim_profile.is_some(),
         lookup: LookupMethod::DeviceList,

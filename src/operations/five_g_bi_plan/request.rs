@@ -6,11 +6,9 @@ use crate::{
         violation::{FieldPath, FieldReason, Violation},
     },
     operations::{
-        change_request::ChangeRequest,
-        device_ids::parse_device_ids,
-        five_g_bi_plan::{FiveGBiPlanChange, place_of_use::PlaceOfUse},
-        operation::RpcOperation,
-        validator::{ValidationRules, Validator, common_fields},
+        five_g_bi_plan::{FiveGBiPlanChange, INFO, place_of_use::PlaceOfUse},
+        operation::{ChangeRequest, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
     },
     proto,
 };
@@ -19,16 +17,12 @@ impl RpcOperation for FiveGBiPlanChange {
     type Request = proto::ChangeFiveGBiPlanRequest;
     type Response = proto::ChangeFiveGBiPlanResponse;
 
-    fn is_validate_only(request: &Self::Request) -> bool {
-        request.validate_only
-    }
-
     fn validate(
         mut request: Self::Request,
         rules: ValidationRules,
     ) -> Result<ChangeRequest, Vec<Violation>> {
         let fields = common_fields!(request);
-        let mut validator = Validator::new(rules, fields, request.devices.len());
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
         let current_service_plan = match request.current_service_plan {
             plan if plan.is_empty() => None,
             plan => {
@@ -37,8 +31,19 @@ impl RpcOperation for FiveGBiPlanChange {
             }
         };
         let mut places = Vec::with_capacity(request.devices.len());
-        for (index, device) in validator.devices(request.devices) {
-            places.extend(validate_device(index, device, &mut validator));
+        for (index, path, device) in validator.devices(request.devices) {
+            let reference = validator.client_reference(path, device.client_reference);
+            let ids = validator.device_ids(path.field("device_ids"), device.device_ids);
+            let path = path.field("primary_place_of_use");
+            let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
+                validator.violations.add(path, FieldReason::Required, "is required");
+                continue;
+            };
+            place.validate(path, &mut validator.violations);
+            if let Some(reference) = reference {
+                validator.add_device(index, ids, reference);
+                places.push(place);
+            }
         }
         validator.finish(Box::new(Self { current_service_plan, places }))
     }
@@ -46,24 +51,4 @@ impl RpcOperation for FiveGBiPlanChange {
     fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
         proto::ChangeFiveGBiPlanResponse { change: Some(change), warnings }
     }
-}
-
-fn validate_device(
-    index: usize,
-    device: proto::FiveGBiDevice,
-    validator: &mut Validator,
-) -> Option<PlaceOfUse> {
-    let path = FieldPath::root("devices").at(index);
-    let reference = validator.client_reference(path, device.client_reference);
-    let ids_path = path.field("device_ids");
-    let ids = parse_device_ids(ids_path, device.device_ids, &mut validator.violations);
-    let place_path = path.field("primary_place_of_use");
-    let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
-        let reason = FieldReason::Required;
-        validator.violations.add(place_path, reason, "is required");
-        return None;
-    };
-    place.validate(place_path, &mut validator.violations);
-    validator.add_device(index, ids, |_| true, reference?);
-    Some(place)
 }

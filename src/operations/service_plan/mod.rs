@@ -4,19 +4,18 @@
 mod request;
 #[cfg(test)]
 mod tests;
-mod wire;
+
+use http::Method;
 
 use crate::{
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        newtypes::CallbackService,
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
     },
     operations::{
-        change_request::ChangeRequest,
         fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        operation::{ChangeRequest, Operation, OperationInfo},
+        wire::{OutboundRequest, PlanChangeBody, WireSettings},
     },
     proto,
 };
@@ -34,13 +33,15 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeServicePlan",
     device_ids_field: Some(1),
     evidence: EvidenceRules {
-        callback_service: CallbackService::CARRIER,
+        callback_service: ResultService::Carrier,
         identifying_kinds: IdentifyingKinds::All,
         is_foreign_result: |result| result.esim_profile.is_some(),
         lookup: LookupMethod::DeviceList,
     },
     endpoint_settings: "the setting thingspace.base_url",
 };
+
+const PATH: &str = "/m2m/v1/devices/actions/plan";
 
 impl Operation for ServicePlanChange {
     fn info(&self) -> &'static OperationInfo {
@@ -51,11 +52,16 @@ impl Operation for ServicePlanChange {
         input.add("service_plan");
     }
 
+    /// The page contradicts itself about `accountName` beside `devices`: one sentence says not to use it,
+    /// another recommends it and requires it if the user has several accounts. The gateway works with several
+    /// accounts, so it sends the name. See thingspace-facts, section 3.2.
     fn outbound_request(
         &self,
         request: &ChangeRequest,
         _settings: &WireSettings,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(request)
+        let ChangeRequest { devices, account, service_plan, .. } = request;
+        let body = PlanChangeBody::new(devices, account, service_plan);
+        OutboundRequest::json(Method::PUT, PATH, &body)
     }
 }
