@@ -33,7 +33,7 @@ use crate::{
         },
         health::HealthService,
         health_v1::health_server::HealthServer,
-        middleware::{telemetry::CallTelemetry, with_layers},
+        middleware::with_layers,
         service::Gateway,
         stub::gateway_service_server::GatewayServiceServer,
     },
@@ -114,14 +114,8 @@ impl Server {
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
         let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
-        Ok(Self {
-            router: with_layers(
-                routes.prepare().into_axum_router(),
-                Some(admission),
-                Some(CallTelemetry::new(instruments)),
-            ),
-            settings,
-        })
+        let services = routes.prepare().into_axum_router();
+        Ok(Self { router: with_layers(services, Some(admission), Some(instruments)), settings })
     }
 
     /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
@@ -186,15 +180,9 @@ impl Server {
                 () = sleep(age) => {}
             }
         };
-        let close = async {
-            let unread = async {
-                slow_reader.cancelled().await;
-                sleep(SLOW_READER_GRACE).await;
-            };
-            tokio::select! {
-                () = unread => {}
-                () = sleep(self.settings.max_connection_age_grace) => {}
-            }
+        let unread = async {
+            slow_reader.cancelled().await;
+            sleep(SLOW_READER_GRACE).await;
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -203,7 +191,8 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = close => return,
+                    () = unread => return,
+                    () = sleep(self.settings.max_connection_age_grace) => return,
                 }
             }
         };
