@@ -35,5 +35,5 @@ mod stub;
 pub use admission::concurrency::ConcurrencyLimits;
 pub use health::HealthService;
 pub use server::{GrpcSettings, Server, ServerBuildError};
-pub use service::{Gateway, ServerInfo};
+pub use service::Gateway;
 pub use watch_encoder::ProtoEncoder;

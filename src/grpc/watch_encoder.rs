@@ -34,7 +34,7 @@ fn event(message: WatchMessage<'_>) -> Event {
                 Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
             }
             EventPayload::Result(result) => {
-                Event::DeviceResult(result_to_proto(result, include_raw))
+                Event::DeviceResult(result_to_proto(result, result.device.as_ref(), include_raw))
             }
         },
         WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
