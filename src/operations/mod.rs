@@ -2,9 +2,9 @@
 //!
 //! Each operation is one folder:
 //!
-//! - `mod.rs` has the [`OperationInfo`] (the RPC, and the rules by which results are recognised) and the HTTP
-//!   request for ThingSpace;
-//! - `request.rs` validates the gRPC message.
+//! - its [`OperationInfo`] names the RPC, and the rules by which results are recognised;
+//! - [`RpcOperation`] validates the gRPC message;
+//! - [`Operation`] writes the HTTP request for ThingSpace.
 //!
 //! The rest of the gateway handles every operation alike. It finds what differs through [`info`] and
 //! the [`Operation`] in a [`ChangeRequest`]. `ARCHITECTURE.md` describes how to add an operation.
@@ -13,14 +13,12 @@ pub mod esim_plan;
 pub mod five_g_bi_plan;
 pub mod service_plan;
 
-mod fingerprint;
 mod operation;
 #[cfg(test)]
 mod tests;
 mod validator;
 mod wire;
 
-pub use fingerprint::FingerprintInput;
 pub use operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules};
 #[cfg(test)]
 pub(crate) use tests::testing;

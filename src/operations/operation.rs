@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, fmt};
 
+use bytes::BufMut;
+
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -14,10 +16,7 @@ use crate::{
         state::ChangeState,
         violation::Violation,
     },
-    operations::{
-        fingerprint::FingerprintInput,
-        wire::{OutboundRequest, WireSettings},
-    },
+    operations::wire::{OutboundRequest, WireSettings},
     proto,
 };
 
@@ -46,8 +45,13 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Returns the description of the operation.
     fn info(&self) -> &'static OperationInfo;
 
-    /// Adds everything that the idempotency key stands for, beyond the common fields.
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput);
+    /// Returns everything that the idempotency key stands for, beyond the common fields.
+    fn fingerprint_fields(&self) -> Vec<&str>;
+
+    /// Returns the same for the device at this index, beyond its identifiers.
+    fn device_fingerprint_fields(&self, _index: usize) -> Vec<&str> {
+        Vec::new()
+    }
 
     /// Writes the HTTP request for ThingSpace.
     ///
@@ -125,6 +129,9 @@ pub struct ChangeRequest {
     pub warnings: Vec<String>,
 }
 
+/// The version of the fingerprint's input. A stored fingerprint is only equal to one of the same version.
+const FINGERPRINT_VERSION: &[u8] = b"thingspace.gateway/content/1";
+
 impl ChangeRequest {
     /// Returns the type of the change.
     pub fn change_type(&self) -> ChangeType {
@@ -133,10 +140,32 @@ impl ChangeRequest {
 
     /// Returns everything that the idempotency key stands for, in one canonical form: all fields of the
     /// message except the key, `validate_only` and the client references, with the devices in any order.
+    ///
+    /// Every text is preceded by its length, so that different requests never have the same bytes.
     pub fn fingerprint_input(&self) -> Vec<u8> {
-        let mut input = FingerprintInput::new(&self.account, &self.service_plan, &self.devices);
-        self.operation.add_to_fingerprint(&mut input);
-        input.into_bytes()
+        let mut input = FINGERPRINT_VERSION.to_vec();
+        put(&mut input, self.account.as_str().as_bytes());
+        put(&mut input, self.service_plan.as_str().as_bytes());
+        for text in self.operation.fingerprint_fields() {
+            put(&mut input, text.as_bytes());
+        }
+        let devices = self.devices.iter().enumerate().map(|(index, device)| {
+            let mut out = Vec::new();
+            for id in device.sorted_ids() {
+                put(&mut out, id.kind().as_str().as_bytes());
+                put(&mut out, id.id().as_bytes());
+            }
+            for text in self.operation.device_fingerprint_fields(index) {
+                put(&mut out, text.as_bytes());
+            }
+            out
+        });
+        let mut devices: Vec<Vec<u8>> = devices.collect();
+        devices.sort_unstable();
+        for device in &devices {
+            put(&mut input, device);
+        }
+        input
     }
 
     /// Returns the request with its devices in the stored order, and with the stored client references.
@@ -177,4 +206,10 @@ impl ChangeRequest {
             has_plan_snapshot: false,
         }
     }
+}
+
+/// Appends bytes, preceded by their length.
+fn put(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.put_u64(bytes.len() as u64);
+    out.put_slice(bytes);
 }

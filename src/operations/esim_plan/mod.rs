@@ -1,18 +1,17 @@
 //! Changes the service plan of eSIM profiles ("Change the eSIM Profile Service Plan").
 
-mod request;
-
 use http::Method;
 
 use crate::{
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
-        identifier::IdentifierKind,
+        identifier::{DeviceId, IdentifierKind},
+        violation::Violation,
     },
     operations::{
-        fingerprint::FingerprintInput,
-        operation::{ChangeRequest, Operation, OperationInfo},
+        operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
         wire::{OutboundRequest, PlanChangeBody, WireSettings},
     },
     proto,
@@ -42,13 +41,43 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
 /// The page prints two slashes before `devices`; all other pages print one.
 const PATH: &str = "/m2m/v1/devices/profile/actions/serviceplan";
 
+impl RpcOperation for EsimPlanChange {
+    type Request = proto::ChangeEsimPlanRequest;
+    type Response = proto::ChangeEsimPlanResponse;
+
+    fn validate(
+        mut request: Self::Request,
+        rules: ValidationRules,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        let fields = common_fields!(request);
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
+        for (index, path, device) in validator.devices(request.devices) {
+            let (eid_path, iccid_path) = (path.field("eid"), path.field("iccid"));
+            let eid = DeviceId::new(IdentifierKind::Eid, device.eid);
+            let eid = validator.violations.ok_or_add(eid_path, eid);
+            let iccid = DeviceId::new(IdentifierKind::Iccid, device.iccid);
+            let iccid = validator.violations.ok_or_add(iccid_path, iccid);
+            let reference = validator.client_reference(path, device.client_reference);
+            if let (Some(eid), Some(iccid), Some(reference)) = (eid, iccid, reference) {
+                let ids = vec![(eid_path, eid), (iccid_path, iccid)];
+                validator.add_device(index, ids, reference);
+            }
+        }
+        validator.finish(Box::new(Self))
+    }
+
+    fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
+        proto::ChangeEsimPlanResponse { change: Some(change), warnings }
+    }
+}
+
 impl Operation for EsimPlanChange {
     fn info(&self) -> &'static OperationInfo {
         &INFO
     }
 
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput) {
-        input.add("esim");
+    fn fingerprint_fields(&self) -> Vec<&str> {
+        vec!["esim"]
     }
 
     fn outbound_request(
