@@ -41,7 +41,7 @@ pub(super) async fn list_changes(
     let page = PageRequest::parse(size, &token, &request, 50, 500, &mut violations);
     let account = match request.account_name.as_str() {
         "" => None,
-        name => violations.ok_or_add(FieldPath::root("account_name"), AccountName::parse(name)),
+        name => violations.ok_or_add("account_name", AccountName::parse(name)),
     };
     let states = parse_enum_filter("states", &request.states, state_from_proto, &mut violations);
     let types = &request.change_types;
@@ -49,7 +49,7 @@ pub(super) async fn list_changes(
     let mut time = |name, time: Option<prost_types::Timestamp>| {
         let parsed = time_from_proto(time?);
         if parsed.is_none() {
-            violations.add(FieldPath::root(name), FieldReason::Value, "is out of range");
+            violations.add(name, FieldReason::Value, "is out of range");
         }
         parsed
     };
@@ -78,8 +78,7 @@ pub(super) async fn list_devices(
     let mut violations = Violations::default();
     let (size, token) = (take(&mut request.page_size), take(&mut request.page_token));
     let page = PageRequest::parse(size, &token, &request, 100, 1_000, &mut violations);
-    let change_id =
-        violations.ok_or_add(FieldPath::root("change_id"), ChangeId::parse(&request.change_id));
+    let change_id = violations.ok_or_add("change_id", ChangeId::parse(&request.change_id));
     let outcome = |outcome| match outcome {
         proto::DeviceOutcome::Unspecified => None,
         proto::DeviceOutcome::Pending => Some(DeviceOutcome::Pending),
@@ -215,7 +214,7 @@ fn parse_enum_filter<P: TryFrom<i32>, T>(
             Ok(None) => matches_any = true,
             Err(_) => {
                 let description = "is not a value of this enum";
-                violations.add(FieldPath::root(field).at(index), FieldReason::Value, description);
+                violations.add(FieldPath::from(field).at(index), FieldReason::Value, description);
             }
         }
     }
@@ -223,7 +222,7 @@ fn parse_enum_filter<P: TryFrom<i32>, T>(
 }
 
 fn parse_device(id: Option<proto::DeviceId>, violations: &mut Violations) -> Option<DeviceId> {
-    let (id, path) = (id?, FieldPath::root("device"));
+    let (id, path) = (id?, FieldPath::from("device"));
     let kind = violations.ok_or_add(path.field("kind"), id.kind.parse::<IdentifierKind>())?;
     violations.ok_or_add(path.field("id"), DeviceId::new(kind, id.id))
 }

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;
 
-use crate::domain::violation::{FieldPath, FieldReason, Violations};
+use crate::domain::violation::{FieldReason, Violations};
 
 /// Maximum size of the rows of a page in bytes. gRPC clients reject responses above 4 MiB by default. One row
 /// is smaller than the other 2 MiB.
@@ -34,7 +34,7 @@ impl PageRequest {
             Ok(size) => size.min(max_size),
             Err(_) => {
                 let description = "must not be negative";
-                violations.add(FieldPath::root("page_size"), FieldReason::Value, description);
+                violations.add("page_size", FieldReason::Value, description);
                 default_size
             }
         };
@@ -48,7 +48,7 @@ impl PageRequest {
             Some([hash, cursor @ ..]) if *hash == filters_hash => cursor.to_vec(),
             _ => {
                 let description = "is not the next_page_token of a call with the same filters";
-                violations.add(FieldPath::root("page_token"), FieldReason::Value, description);
+                violations.add("page_token", FieldReason::Value, description);
                 Vec::new()
             }
         };

@@ -3,7 +3,7 @@
 use crate::{
     domain::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
-        violation::{FieldPath, FieldReason, Violations},
+        violation::{FieldReason, Violations},
     },
     grpc::error::ApiError,
     journal::ChangeSelector,
@@ -26,18 +26,15 @@ impl SelectorFields<'_> {
         let selector = match (self.change_id, self.request_id, account_and_key) {
             ("", "", ("", "")) => return Ok(None),
             (id, "", ("", "")) => {
-                let id = violations.ok_or_add(FieldPath::root("change_id"), ChangeId::parse(id));
-                id.map(ChangeSelector::Id)
+                violations.ok_or_add("change_id", ChangeId::parse(id)).map(ChangeSelector::Id)
             }
             ("", id, ("", "")) => {
-                let id = violations.ok_or_add(FieldPath::root("request_id"), RequestId::parse(id));
+                let id = violations.ok_or_add("request_id", RequestId::parse(id));
                 id.map(ChangeSelector::Request)
             }
             ("", "", (account, key)) => {
-                let account = AccountName::parse(account);
-                let account = violations.ok_or_add(FieldPath::root("account_name"), account);
-                let key = IdempotencyKey::parse(key);
-                let key = violations.ok_or_add(FieldPath::root("idempotency_key"), key);
+                let account = violations.ok_or_add("account_name", AccountName::parse(account));
+                let key = violations.ok_or_add("idempotency_key", IdempotencyKey::parse(key));
                 account.zip(key).map(|(account, key)| ChangeSelector::Key(account, key))
             }
             ("", ..) | (_, "", _) => return Err(self.invalid_combination("idempotency_key")),

@@ -31,11 +31,11 @@ use crate::{
             concurrency::{AdmissionControl, ConcurrencyLimits, MAX_SMALL_MESSAGE},
             slow_reader::SlowReader,
         },
+        generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
         health_v1::health_server::HealthServer,
         middleware::with_layers,
         service::Gateway,
-        stub::gateway_service_server::GatewayServiceServer,
     },
     proto,
     telemetry::Instruments,
@@ -60,11 +60,6 @@ pub struct Server {
     router: Router,
     settings: GrpcSettings,
 }
-
-/// A server that cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build the reflection service: {0}")]
-pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -96,7 +91,7 @@ impl Server {
         health: HealthService,
         settings: GrpcSettings,
         instruments: Instruments,
-    ) -> Result<Self, ServerBuildError> {
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)

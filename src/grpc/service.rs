@@ -13,16 +13,16 @@ use crate::{
         clock::Clock,
         newtypes::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
-        violation::{FieldPath, FieldReason, Violations},
+        violation::{FieldReason, Violations},
     },
     grpc::{
         admission::byte_budget::ByteBudget,
         convert::{change_to_proto, plan_to_proto},
         error::{ApiError, Executed, reason::ErrorReason, refusal_error},
+        generated::stub::gateway_service_server::GatewayService,
         list,
         middleware::{CallDeadline, deadline_exceeded},
         selector::SelectorFields,
-        stub::gateway_service_server::GatewayService,
     },
     journal::{ChangeSelector, Journal, WatchTarget},
     operations::{
@@ -234,7 +234,7 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
-        let account = violations.ok_or_add(FieldPath::root("account_name"), account);
+        let account = violations.ok_or_add("account_name", account);
         let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
         let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {

@@ -55,28 +55,27 @@ impl Validator {
     ) -> Self {
         let mut violations = Violations::default();
         let account = AccountName::parse(fields.account_name);
-        let account = violations.ok_or_add(FieldPath::root("account_name"), account);
+        let account = violations.ok_or_add("account_name", account);
         let plan = ServicePlan::parse(fields.service_plan);
-        let plan = violations.ok_or_add(FieldPath::root("service_plan"), plan);
+        let plan = violations.ok_or_add("service_plan", plan);
         let key = if fields.idempotency_key.is_empty() && !rules.require_key {
             Some(None)
         } else {
             let key = IdempotencyKey::parse(fields.idempotency_key);
-            violations.ok_or_add(FieldPath::root("idempotency_key"), key).map(Some)
+            violations.ok_or_add("idempotency_key", key).map(Some)
         };
         let reference = ClientReference::parse(fields.client_reference);
-        let reference = violations.ok_or_add(FieldPath::root("client_reference"), reference);
-        let path = FieldPath::root("devices");
+        let reference = violations.ok_or_add("client_reference", reference);
         if device_count == 0 {
             let description = "must have at least one device";
-            violations.add(path, FieldReason::Required, description);
+            violations.add("devices", FieldReason::Required, description);
         }
         if device_count > rules.max_devices {
             let description = format!(
                 "must have at most {} devices (changes.max_devices_per_request), not {device_count}",
                 rules.max_devices
             );
-            violations.add(path, FieldReason::TooLong, description);
+            violations.add("devices", FieldReason::TooLong, description);
         }
         Self {
             violations,
@@ -102,7 +101,7 @@ impl Validator {
         if devices.len() > self.rules.max_devices {
             devices.clear();
         }
-        let path = FieldPath::root("devices");
+        let path = FieldPath::from("devices");
         (0..).zip(devices).map(move |(index, device)| (index, path.at(index), device))
     }
 

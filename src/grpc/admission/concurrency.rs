@@ -65,7 +65,7 @@ const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Lets a call in if its class has a permit and its message is within the limits.
+/// Admits a call if its class has a permit and its message is within the limits.
 pub(in crate::grpc) async fn admit(
     State(admission): State<Arc<AdmissionControl>>,
     request: Request,

@@ -9,7 +9,7 @@ use crate::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
         newtypes::ServicePlan,
-        violation::{FieldPath, FieldReason, Violation},
+        violation::{FieldReason, Violation},
     },
     operations::{
         five_g_bi_plan::place_of_use::PlaceOfUse,
@@ -60,8 +60,8 @@ impl RpcOperation for FiveGBiPlanChange {
         let current_service_plan = match request.current_service_plan {
             plan if plan.is_empty() => None,
             plan => {
-                let path = FieldPath::root("current_service_plan");
-                validator.violations.ok_or_add(path, ServicePlan::parse(plan))
+                let plan = ServicePlan::parse(plan);
+                validator.violations.ok_or_add("current_service_plan", plan)
             }
         };
         let mut places = Vec::with_capacity(request.devices.len());
