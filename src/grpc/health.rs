@@ -51,6 +51,30 @@ impl HealthService {
             ServingStatus::NotServing
         }
     }
+
+    /// Waits for a status that differs from `last`. The status of an unknown service never changes.
+    async fn next_status(
+        &mut self,
+        service: &str,
+        last: Option<ServingStatus>,
+    ) -> Result<Option<ServingStatus>, Status> {
+        loop {
+            let status = Self::status(service, *self.serving.borrow_and_update());
+            if last != Some(status) {
+                return Ok(Some(status));
+            }
+            tokio::select! {
+                biased;
+                changed = self.serving.changed() => if changed.is_err() {
+                    return Ok(None);
+                },
+                () = self.draining.cancelled() => {
+                    let message = "the server is shutting down";
+                    return Err(ApiError::new(ErrorReason::Reconnect, message).into());
+                }
+            }
+        }
+    }
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
@@ -86,29 +110,10 @@ impl health_server::Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let service = request.into_inner().service;
-        let statuses = stream::try_unfold((self.clone(), None), move |(mut health, last)| {
-            let service = service.clone();
-            async move {
-                // Waits for a status that differs from the last one. The stream of an unknown service stays open.
-                loop {
-                    let serving = *health.serving.borrow_and_update();
-                    let status = Self::status(&service, serving);
-                    if last != Some(status) {
-                        return Ok(Some((response(status), (health, Some(status)))));
-                    }
-                    tokio::select! {
-                        biased;
-                        changed = health.serving.changed() => if changed.is_err() {
-                            return Ok(None);
-                        },
-                        () = health.draining.cancelled() => {
-                            let message = "the server is shutting down";
-                            return Err(ApiError::new(ErrorReason::Reconnect, message).into());
-                        }
-                    }
-                }
-            }
+        let start = (self.clone(), request.into_inner().service, None);
+        let statuses = stream::try_unfold(start, async |(mut health, service, last)| {
+            let status = health.next_status(&service, last).await?;
+            Ok(status.map(|status| (response(status), (health, service, Some(status)))))
         });
         Ok(Response::new(Box::pin(statuses)))
     }

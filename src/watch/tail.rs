@@ -28,7 +28,9 @@ const EVENT_OVERHEAD: usize = 1_024;
 
 /// The tails of all watched targets, each with its number of watches.
 #[derive(Default)]
-pub(super) struct TailRegistry(Mutex<HashMap<WatchTarget, (Arc<Tail>, usize)>>);
+pub(super) struct TailRegistry {
+    tails: Mutex<HashMap<WatchTarget, (Arc<Tail>, usize)>>,
+}
 
 /// The end of one target's event stream.
 ///
@@ -70,7 +72,7 @@ pub(super) struct TailBatch {
 impl TailRegistry {
     /// Returns the tail of a target, for one more watch.
     pub(super) fn acquire(&self, target: &WatchTarget, journal: &Arc<dyn Journal>) -> Arc<Tail> {
-        let mut tails = self.0.lock();
+        let mut tails = self.tails.lock();
         let (tail, watches) = tails.entry(target.clone()).or_insert_with(|| {
             let tail = Tail {
                 target: target.clone(),
@@ -92,7 +94,7 @@ impl TailRegistry {
 
     /// Removes a watch of a target, and the target's tail with its last watch.
     pub(super) fn release(&self, target: &WatchTarget) {
-        let mut tails = self.0.lock();
+        let mut tails = self.tails.lock();
         if let Some((_, watches)) = tails.get_mut(target) {
             *watches -= 1;
             if *watches == 0 {
@@ -103,13 +105,13 @@ impl TailRegistry {
 
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.lock().is_empty()
+        self.tails.lock().is_empty()
     }
 }
 
 impl CommitListener for TailRegistry {
     fn on_commit(&self, touched: &[WatchTarget]) {
-        let tails = self.0.lock();
+        let tails = self.tails.lock();
         for (tail, _) in touched.iter().filter_map(|target| tails.get(target)) {
             tail.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
         }

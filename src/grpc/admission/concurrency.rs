@@ -39,7 +39,7 @@ pub struct ConcurrencyLimits {
     pub watches: usize,
 }
 
-/// Permits and bytes that are left.
+/// The available permits and bytes.
 pub(in crate::grpc) struct AdmissionControl {
     changes: CallLimit,
     reads: CallLimit,

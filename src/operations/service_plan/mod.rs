@@ -99,8 +99,7 @@ impl Operation for ServicePlanChange {
         request: &ChangeRequest,
         _settings: &WireSettings,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        let ChangeRequest { devices, account, service_plan, .. } = request;
-        let body = PlanChangeBody::new(devices, account, service_plan);
+        let body = PlanChangeBody::new(&request.devices, &request.account, &request.service_plan);
         OutboundRequest::json(Method::PUT, PATH, &body)
     }
 }
