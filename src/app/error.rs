@@ -5,7 +5,6 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
-    grpc::ServerBuildError,
     journal::{JournalError, sqlite::JournalOpenError},
     thingspace::ClientBuildError,
 };
@@ -33,8 +32,8 @@ pub enum StartError {
     #[error(transparent)]
     ThingSpace(#[from] ClientBuildError),
     /// The gRPC server cannot be built.
-    #[error(transparent)]
-    Api(#[from] ServerBuildError),
+    #[error("cannot build the reflection service: {0}")]
+    Api(#[from] tonic_reflection::server::Error),
     /// The certificate of the callback listener cannot be used.
     #[error(transparent)]
     Listener(#[from] TlsError),

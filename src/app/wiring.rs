@@ -17,9 +17,7 @@ use crate::{
     config::Config,
     dispatch::{Dispatcher, InFlightLimits},
     domain::{clock::Clock, state::ChangeState},
-    grpc::{
-        ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server, ServerInfo,
-    },
+    grpc::{ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server},
     journal::{
         Journal, Origin, StateCounts,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -181,18 +179,15 @@ impl<'a> Shared<'a> {
             self.draining.clone(),
             self.telemetry.instruments(),
         );
-        let gateway = Gateway::new(
-            Arc::clone(&self.journal),
+        let gateway = Gateway {
+            journal: Arc::clone(&self.journal),
+            journal_engine: "sqlite",
             dispatcher,
             watches,
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            validation_rules(config),
-            ServerInfo {
-                journal_engine: "sqlite",
-                journal_origin: self.journal.origin().to_string(),
-            },
-        );
+            thingspace: Arc::clone(&self.thingspace),
+            clock: Arc::clone(&self.clock),
+            validation_rules: validation_rules(config),
+        };
         let health = HealthService::new(serving.subscribe(), self.draining.clone());
         Ok(Server::new(
             gateway,

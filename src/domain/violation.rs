@@ -71,12 +71,17 @@ impl FieldReason {
 
 impl Violations {
     /// Adds a violation, unless there are [`MAX_VIOLATIONS`] already.
-    pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        path: impl Into<FieldPath>,
+        reason: FieldReason,
+        description: impl Into<String>,
+    ) {
         if self.found.len() >= MAX_VIOLATIONS {
             return;
         }
         self.found.push(Violation {
-            field: path.to_string(),
+            field: path.into().to_string(),
             description: description.into(),
             reason,
         });
@@ -85,7 +90,7 @@ impl Violations {
     /// Returns a parsed value, or adds its error and returns `None`.
     pub fn ok_or_add<T, E: FieldError>(
         &mut self,
-        path: FieldPath,
+        path: impl Into<FieldPath>,
         value: Result<T, E>,
     ) -> Option<T> {
         value.map_err(|error| self.add(path, error.reason(), error.to_string())).ok()
@@ -104,12 +109,6 @@ impl FieldPath {
     /// The depth of the longest path, `devices[0].primary_place_of_use.customer_name.first_name`.
     const DEPTH: usize = 4;
 
-    /// Returns the path of a field of the request message.
-    pub fn root(name: &'static str) -> Self {
-        let empty = Self { steps: [("", None); Self::DEPTH], depth: 0 };
-        empty.field(name)
-    }
-
     /// Returns the path of an element of this repeated field.
     #[must_use]
     pub fn at(mut self, index: usize) -> Self {
@@ -127,6 +126,14 @@ impl FieldPath {
             self.depth += 1;
         }
         self
+    }
+}
+
+/// The path of a field of the request message.
+impl From<&'static str> for FieldPath {
+    fn from(name: &'static str) -> Self {
+        let empty = Self { steps: [("", None); Self::DEPTH], depth: 0 };
+        empty.field(name)
     }
 }
 

@@ -3,8 +3,6 @@
 //! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
 //! of libraries never become part of an exported trace.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue, StringValue,
@@ -126,13 +124,13 @@ macro_rules! span {
 
 impl RpcCall {
     /// Starts a call. Its trace continues the caller's `traceparent`, if present.
-    pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
+    pub fn begin(instruments: &Instruments, method: &'static str, metadata: &HeaderMap) -> Self {
         let attributes = vec![
             KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
-            KeyValue::new(names::RPC_METHOD, Arc::clone(&method)),
+            KeyValue::new(names::RPC_METHOD, method),
         ];
         Self(MeasuredCall::start(
-            span!("server", &*method),
+            span!("server", method),
             Some(propagation::extract(metadata)),
             instruments.rpc_calls(),
             attributes,

@@ -106,11 +106,9 @@ async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), Watc
             None => "the events after it have been removed",
         }
     };
-    let is_resumable = match &token.target {
-        WatchTarget::Change(_) => find_change(journal, &token.target).await?.is_some(),
-        WatchTarget::Request(_) => true,
+    let oldest = match &token.target {
+        target @ WatchTarget::Change(_) if find_change(journal, target).await?.is_none() => None,
+        target => Some(first_token(journal, target.clone()).await?),
     };
-    let oldest =
-        if is_resumable { Some(first_token(journal, token.target.clone()).await?) } else { None };
     Err(WatchOpenError::Expired { reason, oldest })
 }

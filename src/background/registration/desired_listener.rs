@@ -5,14 +5,10 @@ use url::Url;
 
 use crate::{
     config::{CallbacksConfig, Secret},
-    domain::newtypes::{AccountName, CallbackService},
+    domain::newtypes::AccountName,
     telemetry::RegistrationState,
     thingspace::ListenerRegistration,
 };
-
-/// Callback services that report results.
-pub(super) const RESULT_SERVICES: [&str; 2] =
-    [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
 
 /// The callback listener as it should be registered.
 #[derive(Debug)]

@@ -8,14 +8,11 @@ use url::Url;
 
 use crate::{
     background::{
-        registration::{
-            desired_listener::{DesiredListener, RESULT_SERVICES},
-            registrar::Registrar,
-        },
+        registration::{desired_listener::DesiredListener, registrar::Registrar},
         url_origin::url_origin,
     },
     config::{CallbacksConfig, Config, RegisterPolicy},
-    domain::{clock::Clock, newtypes::AccountName},
+    domain::{clock::Clock, evidence::ResultService, newtypes::AccountName},
     journal::Journal,
     telemetry::{Instruments, RegistrationState},
     thingspace::{ListenerRegistration, LookupError, ThingSpace},
@@ -36,7 +33,7 @@ pub struct RegistrationMonitor {
 struct MonitoredAccount {
     account: AccountName,
     is_failing: bool,
-    services: [MonitoredService; RESULT_SERVICES.len()],
+    services: [MonitoredService; ResultService::ALL.len()],
 }
 
 /// A service and the result of its last check.
@@ -137,8 +134,8 @@ impl MonitoredAccount {
         Self {
             account,
             is_failing: false,
-            services: RESULT_SERVICES.map(|service| MonitoredService {
-                name: service,
+            services: ResultService::ALL.map(|service| MonitoredService {
+                name: service.name(),
                 status: RegistrationState::Unknown,
                 last_logged: None,
                 has_logged_failure: false,

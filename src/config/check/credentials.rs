@@ -5,7 +5,7 @@ use thingspace_settings::{ConfigError, Secret};
 
 use crate::{
     config::{choices::AllowMode, settings::Config},
-    domain::newtypes::CallbackService,
+    domain::evidence::ResultService,
 };
 
 const CREDENTIALS: [&str; 4] = [
@@ -70,7 +70,7 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<String>) -> Result<(), Co
         warnings
             .push("callbacks.require_password has no effect without callbacks.password".to_owned());
     }
-    let known = CallbackService::WITH_RESULTS;
+    let known = ResultService::ALL.map(ResultService::name);
     for service in &callbacks.require_password {
         if !known.contains(&service.as_str()) {
             let known = known.join(" and ");

@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::{
     config::{check::credentials::load_secret, settings::Config},
-    domain::newtypes::CallbackService,
+    domain::evidence::ResultService,
 };
 
 const KEY: &str = "callbacks.forward_url";
@@ -42,7 +42,7 @@ fn webhook_url(config: &Config) -> Result<Option<Url>, ConfigError> {
     let Some(template) = template else {
         return Ok(None);
     };
-    let url = template.expose_secret().replace("{service}", CallbackService::CARRIER);
+    let url = template.expose_secret().replace("{service}", ResultService::Carrier.name());
     let url = Url::parse(&url);
     url.map(Some).map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))
 }

@@ -3,7 +3,7 @@ use crate::domain::{
     change_type::ChangeType,
     clock::Timestamp,
     device_states::DeviceCounts,
-    evidence::IdentifyingKinds,
+    evidence::{IdentifyingKinds, ResultService},
     newtypes::{ChangeId, ClientReference, RequestId, ServicePlan},
 };
 
@@ -12,7 +12,7 @@ const STATES: [ChangeState; 3] =
 const COVERAGES: [Coverage; 3] = [Coverage::Whole, Coverage::Part, Coverage::Other];
 
 static RULES: EvidenceRules = EvidenceRules {
-    callback_service: "DeviceProfileService",
+    callback_service: ResultService::DeviceProfile,
     identifying_kinds: IdentifyingKinds::All,
     is_foreign_result: |_| false,
     lookup: LookupMethod::RequestStatus,

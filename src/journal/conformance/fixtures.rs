@@ -9,6 +9,7 @@ pub(super) use crate::{
         callback::Callback,
         clock::Timestamp,
         device_states::DeviceCounts,
+        evidence::ResultService,
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
         refusal::{Refusal, RefusalKind},

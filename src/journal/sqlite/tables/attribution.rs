@@ -17,7 +17,7 @@ use crate::{
         attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
         change::Change,
         clock::Timestamp,
-        evidence::IdentifyingKinds,
+        evidence::{IdentifyingKinds, ResultService},
         identifier::ReportedId,
         matching::{MatchKey, find_device},
         newtypes::RequestId,
@@ -97,7 +97,8 @@ fn find_unattributed(
                 request: UnattributedRequest {
                     first_result_position: uint(row.get(3)?),
                     account: account(row, 1)?,
-                    service: service(row, 2)?.filter(operations::carries_results),
+                    service: service(row, 2)?
+                        .filter(|service| ResultService::from_name(service.as_str()).is_some()),
                 },
                 first_time: Timestamp::from_micros(row.get(5)?),
                 last_result: uint(row.get(4)?),
