@@ -27,7 +27,7 @@ pub(super) const WEBHOOK_URL: SecretFormat =
 /// must not determine the host.
 fn is_webhook_template(value: &str) -> bool {
     let expand = |service: &str| Url::parse(&value.replace("{service}", service)).ok();
-    let (Some(url), Some(other)) = (expand(ResultService::Carrier.name()), expand("x")) else {
+    let (Some(url), Some(other)) = (expand(ResultService::Carrier.as_str()), expand("x")) else {
         return false;
     };
     matches!(url.scheme(), "http" | "https")

@@ -1,6 +1,9 @@
 //! Limits the number of changes in flight and of their devices.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -27,10 +30,8 @@ pub(super) struct InFlight {
     keys: Arc<InFlightKeys>,
 }
 
-/// The keys of changes in flight, which may not be in the journal yet.
-#[derive(Default)]
-struct InFlightKeys(Mutex<HashMap<AccountKey, usize>>);
-
+/// The number of calls in flight by key. Their changes may not be in the journal yet.
+type InFlightKeys = Mutex<HashMap<AccountKey, usize>>;
 type AccountKey = (AccountName, IdempotencyKey);
 
 /// The capacity that one change holds.
@@ -53,23 +54,18 @@ impl InFlight {
     /// Acquires capacity for a change, unless a limit is reached.
     pub(super) fn try_acquire(&self, request: &ChangeRequest) -> Option<InFlightPermit> {
         let devices = u32::try_from(request.devices.len()).unwrap_or(u32::MAX);
-        let change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
-        let devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
+        let _change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
+        let _devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
         let key = account_key(request);
         if let Some(key) = &key {
-            *self.keys.0.lock().entry(key.clone()).or_default() += 1;
+            *self.keys.lock().entry(key.clone()).or_default() += 1;
         }
-        Some(InFlightPermit {
-            key,
-            keys: Arc::clone(&self.keys),
-            _change: change,
-            _devices: devices,
-        })
+        Some(InFlightPermit { key, keys: Arc::clone(&self.keys), _change, _devices })
     }
 
     /// True if a call with the same key is in flight.
     pub(super) fn is_key_in_flight(&self, request: &ChangeRequest) -> bool {
-        account_key(request).is_some_and(|key| self.keys.0.lock().contains_key(&key))
+        account_key(request).is_some_and(|key| self.keys.lock().contains_key(&key))
     }
 }
 
@@ -79,14 +75,12 @@ fn account_key(request: &ChangeRequest) -> Option<AccountKey> {
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        let Some(key) = self.key.take() else {
-            return;
-        };
-        let mut keys = self.keys.0.lock();
-        if let Some(count) = keys.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                keys.remove(&key);
+        if let Some(key) = self.key.take()
+            && let Entry::Occupied(mut count) = self.keys.lock().entry(key)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

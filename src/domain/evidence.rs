@@ -1,35 +1,15 @@
 //! The rules by which the results of an operation are recognised.
 
-use crate::domain::{identifier::IdentifierKind, result::DeviceResult};
+use crate::domain::{identifier::IdentifierKind, named_enum::named_enum, result::DeviceResult};
 
-/// Defines [`ResultService`] together with the list of its values, so that none can be missing there.
-macro_rules! result_services {
-    ($( $(#[$doc:meta])* $service:ident = $name:literal, )+) => {
-        /// The callback services that carry the results of operations.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum ResultService {
-            $( $(#[$doc])* $service, )+
-        }
-
-        impl ResultService {
-            /// All services.
-            pub const ALL: [Self; [$( $name ),+].len()] = [$( Self::$service ),+];
-
-            /// Returns ThingSpace's name of the service.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $( Self::$service => $name, )+
-                }
-            }
-        }
-    };
-}
-
-result_services! {
-    /// Carries the results of plan changes, except those of eSIM profiles.
-    Carrier = "CarrierService",
-    /// Carries the results of eSIM profile operations.
-    DeviceProfile = "DeviceProfileService",
+named_enum! {
+    /// The callback services that carry the results of operations.
+    ResultService {
+        /// Carries the results of plan changes, except those of eSIM profiles.
+        Carrier = "CarrierService",
+        /// Carries the results of eSIM profile operations.
+        DeviceProfile = "DeviceProfileService",
+    }
 }
 
 /// The rules by which the results of one operation are recognised.
@@ -67,7 +47,7 @@ pub enum LookupMethod {
 impl ResultService {
     /// Returns the service with this name, in any letter case. `None` if the service carries no results.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|service| service.name().eq_ignore_ascii_case(name))
+        Self::ALL.into_iter().find(|service| service.as_str().eq_ignore_ascii_case(name))
     }
 }
 

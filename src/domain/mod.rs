@@ -10,6 +10,7 @@ pub mod device_states;
 pub mod evidence;
 pub mod identifier;
 pub mod matching;
+mod named_enum;
 pub mod newtypes;
 pub mod refusal;
 pub mod result;

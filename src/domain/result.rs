@@ -1,5 +1,6 @@
 //! The result of one device of a request.
 
+use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{identifier::ReportedId, newtypes::RequestId};
@@ -137,26 +138,19 @@ impl PlanChangeDetails {
 
 fn parse_date(text: &str) -> Option<String> {
     let date = text.trim().split([' ', 'T']).next()?;
-    let parts = |separator| -> Option<[u32; 3]> {
-        let numbers: Vec<u32> =
-            date.split(separator).map(|part| part.parse().ok()).collect::<Option<_>>()?;
-        numbers.try_into().ok()
+    let parts = |separator| -> Option<[u16; 3]> {
+        let numbers = date.split(separator).map(|part| part.parse().ok());
+        numbers.collect::<Option<Vec<_>>>()?.try_into().ok()
     };
     let (year, month, day) = match (parts('/'), parts('-')) {
         (Some([month, day, year]), _) => (year, month, day),
         (None, Some([year, month, day])) => (year, month, day),
         (None, None) => return None,
     };
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let days = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    ((1900..=9999).contains(&year) && (1..=days).contains(&day))
-        .then(|| format!("{year:04}-{month:02}-{day:02}"))
+    let (month, day) = (month.try_into().ok()?, day.try_into().ok()?);
+    let is_valid =
+        (1900..=9999).contains(&year) && Timestamp::date(year.into(), month, day).is_ok();
+    is_valid.then(|| format!("{year:04}-{month:02}-{day:02}"))
 }
 
 fn is_zero(number: &i32) -> bool {

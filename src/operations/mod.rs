@@ -42,5 +42,5 @@ pub fn evidence(change_type: ChangeType) -> &'static EvidenceRules {
 
 /// Iterates over the descriptions of all operations.
 pub fn all() -> impl Iterator<Item = &'static OperationInfo> {
-    ChangeType::ALL.iter().copied().map(info)
+    ChangeType::ALL.into_iter().map(info)
 }

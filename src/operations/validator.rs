@@ -117,7 +117,7 @@ impl Validator {
             let description = "must have at least one identifier";
             violations.add(path, FieldReason::Required, description);
         }
-        if ids.len() > IdentifierKind::COUNT {
+        if ids.len() > IdentifierKind::ALL.len() {
             let description = "must have at most 9 identifiers, one of each kind";
             violations.add(path, FieldReason::TooLong, description);
             return Vec::new();

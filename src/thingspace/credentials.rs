@@ -17,30 +17,19 @@ const UNFINISHED_WEIGHT: u32 = 1;
 
 /// Loads the credentials before each log-in, so that rotated secrets need no restart.
 pub trait CredentialSource: Send + Sync + fmt::Debug {
-    /// Loads the credentials. Must not block for long.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason, without the secret. Clients of the gateway receive it.
+    /// Loads the credentials. Must not block for long. Clients of the gateway receive the error: one line
+    /// without the secret.
     fn load(&self) -> Result<ThingSpaceCredentials, String>;
 }
 
 /// Stores the failed log-ins of each set of credentials. They must survive restarts: ThingSpace locks the
-/// account after five in a row.
+/// account after five in a row. An error is one line with the reason.
 #[async_trait]
 pub trait FailedLoginStore: Send + Sync {
     /// Returns the failed log-ins of these credentials since the last successful one.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason.
     async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String>;
 
     /// Replaces the failed log-ins of these credentials.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason.
     async fn store(
         &self,
         credentials: &ThingSpaceCredentials,
@@ -67,10 +56,6 @@ impl ThingSpaceCredentials {
         [&self.app_key, &self.app_secret, &self.uws_username, &self.uws_password]
             .into_iter()
             .map(|secret| secret.expose_secret())
-    }
-
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.secret_values().eq(other.secret_values())
     }
 }
 

@@ -1,13 +1,13 @@
 //! The actions that are possible in each state.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::{attribution::DeviceListStatus, state::ChangeState};
+use thingspace_gateway::domain::state::ChangeState;
 
 use crate::{
     properties,
     protocol::{
-        Action, CallbackTiming, ChangeRow, FOREIGN, Flaw, KEYS, Lookups, ModelState, Phase,
-        Protocol, REPLICAS, REQUESTS, RequestState, SendJob,
+        Action, CallbackTiming, ChangeRow, DeviceListStatus, FOREIGN, Flaw, KEYS, Lookups,
+        ModelState, Phase, Protocol, REPLICAS, REQUESTS, RequestState, SendJob,
     },
     rules::{self, Devices},
 };

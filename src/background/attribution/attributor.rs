@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     background::attribution::quiet_requests::{QuietRequests, TouchedTargets},
     domain::{
-        attribution::DeviceListStatus, backoff::Backoff, change::Change, clock::Clock,
-        evidence::LookupMethod, identifier::ReportedId, newtypes::RequestId, state::ChangeState,
+        backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
+        identifier::ReportedId, newtypes::RequestId, state::ChangeState,
     },
     failpoints,
     journal::{Attribution, ChangeFilter, Journal, JournalError},
@@ -55,7 +55,10 @@ struct LookupState {
 /// The result of looking up the devices of a request.
 enum RequestDevices {
     Listed(Vec<Vec<ReportedId>>),
-    Unavailable(DeviceListStatus),
+    /// ThingSpace has no such list for the operation.
+    Unsupported,
+    /// The lookup failed, or the list was empty: the request may have more devices than were seen.
+    Unanswered,
 }
 
 impl Attributor {
@@ -166,10 +169,8 @@ impl Attributor {
         }
         let attribution = match self.look_up_devices(&change, request_id).await {
             RequestDevices::Listed(listed) => attribute(Some(listed), Some(last_result)).await?,
-            RequestDevices::Unavailable(status) if is_whole && status.can_attribute() => {
-                attribute(None, Some(last_result)).await?
-            }
-            RequestDevices::Unavailable(_) => return Ok(()),
+            RequestDevices::Unsupported if is_whole => attribute(None, Some(last_result)).await?,
+            RequestDevices::Unsupported | RequestDevices::Unanswered => return Ok(()),
         };
         match attribution {
             Attribution::Attributed(change) => {
@@ -186,11 +187,11 @@ impl Attributor {
     /// Looks up the devices of a request, if its operation has a request status.
     async fn look_up_devices(&self, change: &Change, request_id: &RequestId) -> RequestDevices {
         if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
-            return RequestDevices::Unavailable(DeviceListStatus::Unsupported);
+            return RequestDevices::Unsupported;
         }
         if let Err(next) = self.try_begin_lookup(request_id) {
             self.recheck_at(request_id, next);
-            return RequestDevices::Unavailable(DeviceListStatus::Unanswered);
+            return RequestDevices::Unanswered;
         }
         let devices = self.thingspace.request_status(&change.account, request_id);
         match devices.await {
@@ -199,7 +200,7 @@ impl Attributor {
             {
                 tracing::debug!(%request_id, "the request status lists no devices");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                RequestDevices::Unanswered
             }
             Ok(devices) => {
                 RequestDevices::Listed(devices.into_iter().map(|device| device.ids).collect())
@@ -208,12 +209,12 @@ impl Attributor {
             // a refusal means that it does not; after that, a refusal proves nothing.
             Err(error @ LookupError::Refused { .. }) if !self.thingspace.has_reported_status() => {
                 tracing::debug!(%request_id, %error, "ThingSpace does not offer a request status");
-                RequestDevices::Unavailable(DeviceListStatus::Unsupported)
+                RequestDevices::Unsupported
             }
             Err(error) => {
                 tracing::debug!(%request_id, %error, "cannot look up the request status");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                RequestDevices::Unanswered
             }
         }
     }

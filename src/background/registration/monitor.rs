@@ -135,7 +135,7 @@ impl MonitoredAccount {
             account,
             is_failing: false,
             services: ResultService::ALL.map(|service| MonitoredService {
-                name: service.name(),
+                name: service.as_str(),
                 status: RegistrationState::Unknown,
                 last_logged: None,
                 has_logged_failure: false,

@@ -70,7 +70,7 @@ pub(super) fn warn(config: &Config, warnings: &mut Vec<String>) -> Result<(), Co
         warnings
             .push("callbacks.require_password has no effect without callbacks.password".to_owned());
     }
-    let known = ResultService::ALL.map(ResultService::name);
+    let known = ResultService::ALL.map(ResultService::as_str);
     for service in &callbacks.require_password {
         if !known.contains(&service.as_str()) {
             let known = known.join(" and ");

@@ -42,7 +42,7 @@ fn webhook_url(config: &Config) -> Result<Option<Url>, ConfigError> {
     let Some(template) = template else {
         return Ok(None);
     };
-    let url = template.expose_secret().replace("{service}", ResultService::Carrier.name());
+    let url = template.expose_secret().replace("{service}", ResultService::Carrier.as_str());
     let url = Url::parse(&url);
     url.map(Some).map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))
 }

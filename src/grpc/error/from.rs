@@ -75,7 +75,7 @@ impl From<DispatchError> for ApiError {
                 let error = Self::device_busy(busy.device_index);
                 (error.with_executed(Executed::No), Some(busy.change_id))
             }
-            DispatchError::TooManyInFlight { existing } => {
+            DispatchError::TooManyInFlight(existing) => {
                 let overloaded = Self::overloaded(message);
                 match existing {
                     ExistingChange::Absent => (overloaded.with_executed(Executed::No), None),
@@ -111,10 +111,9 @@ impl From<LookupError> for ApiError {
             LookupError::Throttled(delay) => Self::new(ErrorReason::Throttled, message)
                 .throttled_by_thingspace()
                 .with_retry_after(delay),
-            LookupError::Refused { ref code, .. } => Self::from(&Refusal {
-                thingspace_code: code.clone(),
-                ..Refusal::new(error.refusal_kind(), message)
-            }),
+            LookupError::Refused { code, kind, .. } => {
+                Self::from(&Refusal { thingspace_code: code, ..Refusal::new(kind, message) })
+            }
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from(&refusal)
             }

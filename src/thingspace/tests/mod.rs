@@ -8,6 +8,7 @@ use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
@@ -248,6 +249,10 @@ fn http_client(base_url: &str, request_timeout: Duration) -> Result<HttpClient, 
     HttpClient::new(builder, &base_url, 1_000, Instruments::noop())
 }
 
+fn url(client: &HttpClient, template: &str, values: &[&str]) -> Url {
+    client.request(Method::GET, template, values).build().unwrap().url().clone()
+}
+
 /// A client that has logged in, and sends its changes to another base URL.
 async fn redirected_client(base_url: &str) -> ThingSpace {
     let fake = ScriptedThingSpace::start().await;
@@ -367,7 +372,7 @@ fn a_base_url_has_no_user_name_query_or_fragment() {
         ("data:text", None),
     ] {
         let client = http_client(base_url, Duration::from_secs(1)).ok();
-        let url = client.map(|client| client.url("/m2m", &[]).to_string());
+        let url = client.map(|client| url(&client, "/m2m", &[]).to_string());
         assert_eq!(url.as_deref(), expected, "{base_url}");
     }
 }
@@ -375,6 +380,7 @@ fn a_base_url_has_no_user_name_query_or_fragment() {
 #[test]
 fn values_replace_the_placeholders_of_a_path_and_are_escaped() {
     let client = http_client("http://127.0.0.1/api/", Duration::from_secs(1)).unwrap();
-    let url = client.url("/accounts/{account}/requests/{request}/status", &["a-1", "x/y?z"]);
+    let template = "/accounts/{account}/requests/{request}/status";
+    let url = url(&client, template, &["a-1", "x/y?z"]);
     assert_eq!(url.path(), "/api/accounts/a-1/requests/x%2Fy%3Fz/status");
 }

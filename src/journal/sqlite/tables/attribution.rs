@@ -14,7 +14,9 @@ use crate::journal::sqlite::tables::{
 };
 use crate::{
     domain::{
-        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        attribution::{
+            Candidate, DeviceCoverage, SeenDevices, UnattributedRequest, select_candidate,
+        },
         change::Change,
         clock::Timestamp,
         evidence::{IdentifyingKinds, ResultService},
@@ -62,7 +64,7 @@ pub(crate) fn attribute(
     {
         return Ok(Ok(Attribution::Unproven));
     }
-    if *coverage == Coverage::Whole && last_result == Some(row.last_result) {
+    if *coverage == DeviceCoverage::Whole && last_result == Some(row.last_result) {
         let transition = Transition::Accept {
             request_id: request_id.clone(),
             evidence: evidence(change, listed.is_some()),
@@ -73,8 +75,8 @@ pub(crate) fn attribute(
     let change = Box::new(change.clone());
     let last_result = row.last_result;
     Ok(Ok(match coverage {
-        Coverage::Whole => Attribution::Whole { change, last_result },
-        Coverage::Part | Coverage::Other => Attribution::Part { change, last_result },
+        DeviceCoverage::Whole => Attribution::Whole { change, last_result },
+        DeviceCoverage::Part | DeviceCoverage::Other => Attribution::Part { change, last_result },
     }))
 }
 
@@ -130,10 +132,12 @@ fn find_candidates(
             continue;
         }
         let coverage = match device_coverage(batch.connection, id, &change, reports, listed)? {
-            Coverage::Part if failpoints::is_active("partial-device-set") => Coverage::Whole,
+            DeviceCoverage::Part if failpoints::is_active("partial-device-set") => {
+                DeviceCoverage::Whole
+            }
             coverage => coverage,
         };
-        let is_ignored = coverage == Coverage::Part
+        let is_ignored = coverage == DeviceCoverage::Part
             && change.state == ChangeState::Closed
             && failpoints::is_active("ignore-closed-candidates");
         if !is_ignored {
@@ -242,7 +246,7 @@ fn device_coverage(
     change: &Change,
     reports: &[DeviceResult],
     listed: Option<&[Vec<ReportedId>]>,
-) -> rusqlite::Result<Coverage> {
+) -> rusqlite::Result<DeviceCoverage> {
     let rules = operations::evidence(change.change_type);
     let find = |ids: &[ReportedId]| {
         find_device(rules.identifying_kinds, change.device_count, ids, |key| {

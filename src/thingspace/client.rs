@@ -1,12 +1,14 @@
-//! Construction, log-in and changes. The lookups are in `client/lookups.rs`.
+//! The client: construction, log-in and changes. The lookups are in `lookups/mod.rs`.
 
 use std::{
     fmt,
+    num::NonZeroU32,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
 use tokio::time::Instant;
+use url::Url;
 
 use crate::{
     domain::{
@@ -16,16 +18,13 @@ use crate::{
     operations::{ChangeRequest, OutboundRequest, WireSettings},
     telemetry::Instruments,
     thingspace::{
-        classify::{self, Classification, StaleAuth},
-        error::{ClientBuildError, PrepareError},
-        http::{HttpClient, SendError, no_retry_client},
+        classify::{self, ChangeResponse, StaleAuth},
+        credentials::{CredentialSource, FailedLoginStore},
+        http::{ClientBuildError, HttpClient, SendError, no_retry_client},
         login::HttpLogin,
-        lookups::LookupClient,
         rate_limit::RateLimit,
         redactor::Redactor,
-        response::ChangeResponse,
         session::{AuthHeaders, SessionManager},
-        settings::ThingSpaceSettings,
     },
 };
 
@@ -40,23 +39,38 @@ const MAX_LOOKUP_BODY: usize = 16 * 1024 * 1024;
 /// Idle time after which a connection is closed. Proxies close idle connections after a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The settings of the client.
+pub struct ThingSpaceSettings {
+    /// The base URL, such as `https://thingspace.verizon.com/api`: `http` or `https`, without user name,
+    /// query and fragment.
+    pub base_url: Url,
+    /// The settings of the requests of changes.
+    pub wire: WireSettings,
+    /// Time-out of a request. The connection may take half of it, at most 10 s.
+    pub request_timeout: Duration,
+    /// The source of the credentials.
+    pub credentials: Arc<dyn CredentialSource>,
+    /// The store of failed log-ins.
+    pub failed_logins: Arc<dyn FailedLoginStore>,
+    /// Maximum number of changes a minute.
+    pub changes_per_minute: NonZeroU32,
+    /// Maximum number of lookups a minute.
+    pub lookups_per_minute: NonZeroU32,
+}
+
 /// A client of ThingSpace. Needs a Tokio runtime.
 pub struct ThingSpace {
-    pub(in crate::thingspace) http: HttpClient,
-    wire_settings: WireSettings,
-    session_manager: Arc<SessionManager>,
+    pub(super) http: HttpClient,
+    pub(super) lookup_http: HttpClient,
+    pub(super) session_manager: Arc<SessionManager>,
     change_rate_limit: RateLimit,
-    pub(super) lookups: LookupClient,
-    /// True if ThingSpace has returned the status of a request.
+    pub(super) lookup_rate_limit: RateLimit,
+    wire_settings: WireSettings,
     pub(super) has_reported_status: AtomicBool,
 }
 
 impl ThingSpace {
     /// Builds a client without sending anything.
-    ///
-    /// # Errors
-    ///
-    /// If the base URL is invalid, or the TLS set-up fails.
     pub fn new(
         settings: ThingSpaceSettings,
         instruments: Instruments,
@@ -65,27 +79,21 @@ impl ThingSpace {
         let builder = || no_retry_client(base_url, settings.request_timeout);
         // A reused connection may turn out to be closed after a change was written to it, which would make the
         // outcome unknown. HTTP/1.1 without idle connections opens a new one for each change.
-        let builder_for_changes = builder().http1_only().pool_max_idle_per_host(0);
-        let http =
-            HttpClient::new(builder_for_changes, base_url, MAX_CHANGE_BODY, instruments.clone())?;
-        let builder_for_lookups = builder().pool_idle_timeout(IDLE_TIMEOUT);
+        let for_changes = builder().http1_only().pool_max_idle_per_host(0);
+        let for_lookups = builder().pool_idle_timeout(IDLE_TIMEOUT);
         let lookup_http =
-            HttpClient::new(builder_for_lookups, base_url, MAX_LOOKUP_BODY, instruments)?;
-        let session_manager = SessionManager::new(
-            Arc::new(HttpLogin(lookup_http.clone())),
-            settings.credentials,
-            settings.failed_logins,
-        );
+            HttpClient::new(for_lookups, base_url, MAX_LOOKUP_BODY, instruments.clone())?;
         Ok(Self {
-            lookups: LookupClient {
-                http: lookup_http,
-                session_manager: Arc::clone(&session_manager),
-                rate_limit: RateLimit::new(settings.lookups_per_minute),
-            },
-            http,
-            wire_settings: settings.wire,
-            session_manager,
+            http: HttpClient::new(for_changes, base_url, MAX_CHANGE_BODY, instruments)?,
+            session_manager: SessionManager::new(
+                Arc::new(HttpLogin(lookup_http.clone())),
+                settings.credentials,
+                settings.failed_logins,
+            ),
+            lookup_http,
             change_rate_limit: RateLimit::new(settings.changes_per_minute),
+            lookup_rate_limit: RateLimit::new(settings.lookups_per_minute),
+            wire_settings: settings.wire,
             has_reported_status: AtomicBool::new(false),
         })
     }
@@ -93,25 +101,21 @@ impl ThingSpace {
     /// Logs in if necessary, and waits for the rate limit until `deadline`. Call it before a change is
     /// recorded as dispatched: if it fails, the change was certainly not sent.
     ///
-    /// Concurrent callers share one log-in, which continues if they are dropped.
-    ///
-    /// # Errors
-    ///
-    /// If the log-in fails, or the rate limit has no permit before `deadline`.
+    /// Concurrent callers share one log-in, which continues if they are dropped. The error is `NotSent` if the
+    /// log-in failed or got no usable response, `Throttled` if ThingSpace or the rate limit throttled it,
+    /// `Credentials` if ThingSpace refused the credentials.
     pub async fn prepare(
         &self,
         trace: Option<&TraceParent>,
         deadline: Instant,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<(), Refusal> {
         self.session_manager.fresh_headers(trace).await?;
         let permit = self.change_rate_limit.acquire(deadline).await;
-        permit.map_err(|delay| {
-            let detail =
-                "rate limit reached (thingspace.changes_per_minute, or ThingSpace's Retry-After)";
-            PrepareError(Refusal {
-                retry_after: Some(delay),
-                ..Refusal::new(RefusalKind::Throttled, detail)
-            })
+        let detail =
+            "rate limit reached (thingspace.changes_per_minute, or ThingSpace's Retry-After)";
+        permit.map_err(|delay| Refusal {
+            retry_after: Some(delay),
+            ..Refusal::new(RefusalKind::Throttled, detail)
         })
     }
 
@@ -122,11 +126,8 @@ impl ThingSpace {
     }
 
     /// Ends the lock-out of the credentials, so that the next call logs in again. Only an operator may
-    /// decide this: ThingSpace locks the account after five refusals in a row.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason why the reset cannot be stored.
+    /// decide this: ThingSpace locks the account after five refusals in a row. The error is one line with
+    /// the reason why the reset cannot be stored.
     pub async fn reset_lockout(&self) -> Result<(), String> {
         self.session_manager.reset_lockout().await
     }
@@ -144,18 +145,17 @@ impl ThingSpace {
             change_request.operation.outbound_request(change_request, &self.wire_settings);
         let Ok(outbound) = outbound else {
             let detail = "could not encode the change as JSON";
-            return ChangeResponse::NotExecuted(Refusal::new(RefusalKind::NotSent, detail));
+            return ChangeResponse::NotExecuted(Refusal::not_sent(detail));
         };
-        let mut renewed: Option<StaleAuth> = None;
+        let mut renewed = None;
         loop {
             let auth = match self.session_manager.valid_headers(trace).await {
                 Ok(auth) => auth,
-                Err(error) => return ChangeResponse::NotExecuted(error.into()),
+                Err(refusal) => return ChangeResponse::NotExecuted(refusal),
             };
-            let classification = self.send_once(&outbound, &auth, change_request, trace);
-            let (stale, refusal) = match classification.await {
-                Classification::Response(response) => return response,
-                Classification::StaleAuth(stale, refusal) => (stale, refusal),
+            let (response, stale) = self.send_once(&outbound, &auth, change_request, trace).await;
+            let Some(stale) = stale else {
+                return response;
             };
             self.session_manager.discard(&auth, stale);
             renewed = match (renewed, stale) {
@@ -163,7 +163,7 @@ impl ThingSpace {
                 // If both have expired, ThingSpace refuses the session only after the token was renewed.
                 (Some(StaleAuth::Token), StaleAuth::Session)
                 | (Some(StaleAuth::Session), StaleAuth::Token) => Some(StaleAuth::Both),
-                _ => return ChangeResponse::NotExecuted(refusal),
+                _ => return response,
             };
         }
     }
@@ -174,47 +174,37 @@ impl ThingSpace {
         auth: &AuthHeaders,
         change_request: &ChangeRequest,
         trace: Option<&TraceParent>,
-    ) -> Classification {
+    ) -> (ChangeResponse, Option<StaleAuth>) {
         let info = change_request.operation.info();
         let operation = info.rpc;
-        let request = self
-            .http
-            .request(outbound.method.clone(), outbound.path, &[])
-            .body(outbound.body.clone());
-        let request = auth.add_to(request);
-        let response = match self.http.send(request, outbound.path, trace).await {
-            Ok(response) => response,
+        let request = self.http.request(outbound.method.clone(), outbound.path, &[]);
+        let request = auth.add_to(request.body(outbound.body.clone()));
+        let received = match self.http.send(request, outbound.path, trace).await {
+            Ok(received) => received,
             Err(SendError::NotSent(reason)) => {
                 tracing::warn!(operation, reason, "change not sent: connection failed");
-                let refusal = Refusal::new(RefusalKind::NotSent, reason);
-                return Classification::Response(ChangeResponse::NotExecuted(refusal));
+                return (ChangeResponse::NotExecuted(Refusal::not_sent(reason)), None);
             }
             // The caller logs an unknown outcome.
             Err(SendError::NoResponse(reason)) => {
-                return Classification::Response(ChangeResponse::Unknown(reason.to_owned()));
+                return (ChangeResponse::Unknown(reason.to_owned()), None);
             }
         };
-        let mut classification = classify::classify(&response, info.endpoint_settings);
+        let (mut response, stale) = classify::classify(&received, info.endpoint_settings);
         let mut thingspace_code = None;
-        if let Some(refusal) = classification.refusal_mut() {
-            redact_refusal(refusal, auth, change_request);
+        if let Some(refusal) = response.refusal_mut() {
+            let values = change_request.operation.sensitive_values();
+            Redactor::new(auth.secrets(), &values).redact(refusal);
             thingspace_code.clone_from(&refusal.thingspace_code);
             if refusal.kind == RefusalKind::Throttled {
                 let pause = refusal.retry_after.unwrap_or(DEFAULT_THROTTLE_PAUSE);
                 self.change_rate_limit.pause(pause);
             }
         }
-        let status = response.status.as_u16();
+        let status = received.status.as_u16();
         tracing::info!(operation, status, thingspace_code, "ThingSpace responded");
-        classification
+        (response, stale)
     }
-}
-
-fn redact_refusal(refusal: &mut Refusal, auth: &AuthHeaders, change_request: &ChangeRequest) {
-    let values = change_request.operation.sensitive_values();
-    Redactor::new(values.iter().copied().chain(auth.secrets()))
-        .with_words(values.iter().copied())
-        .redact(refusal);
 }
 
 impl fmt::Debug for ThingSpace {
