@@ -114,7 +114,10 @@ impl App {
         let (draining, stop) = (components.draining, components.stop);
         let mut background = JoinSet::new();
         for job in components.jobs {
-            background.spawn(job);
+            let stop = stop.clone();
+            background.spawn(async move {
+                stop.run_until_cancelled(job).await;
+            });
         }
         let admin_state = AdminState {
             journal: Arc::clone(&components.journal),

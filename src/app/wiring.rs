@@ -212,7 +212,7 @@ impl<'a> Shared<'a> {
     }
 
     fn jobs(&self, serving: &watch::Sender<bool>) -> Vec<Job> {
-        let (config, stop) = (self.config, &self.stop);
+        let config = self.config;
         let attributor = Attributor::new(
             Arc::clone(&self.journal),
             Arc::clone(&self.thingspace),
@@ -225,7 +225,7 @@ impl<'a> Shared<'a> {
             Arc::clone(&self.clock),
             config.changes.reconcile_after,
         );
-        let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
+        let thingspace = Arc::clone(&self.thingspace);
         vec![
             Box::pin(background::watch_deadlines(
                 Arc::clone(&self.journal),
@@ -235,19 +235,15 @@ impl<'a> Shared<'a> {
                     overdue_after: config.changes.overdue_after,
                     close_after: config.changes.close_after,
                 },
-                stop.clone(),
             )),
             Box::pin(background::trim_journal(
                 Arc::clone(&self.journal),
                 Arc::clone(&self.steady_clock),
                 config.journal.retention,
-                stop.clone(),
             )),
-            Box::pin(attributor.run(stop.clone())),
-            Box::pin(reconciler.run(stop.clone())),
-            Box::pin(async move {
-                stopped.run_until_cancelled(thingspace.run_token_renewal()).await;
-            }),
+            Box::pin(attributor.run()),
+            Box::pin(reconciler.run()),
+            Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(update_readiness(
                 Arc::clone(&self.journal),
                 serving.clone(),
@@ -267,7 +263,7 @@ impl<'a> Shared<'a> {
             self.telemetry.instruments(),
         );
         if let Some(monitor) = monitor {
-            jobs.push(Box::pin(monitor.run(self.stop.clone())));
+            jobs.push(Box::pin(monitor.run()));
         }
         let forwarder = Forwarder::new(
             &self.config.callbacks,
@@ -283,9 +279,9 @@ impl<'a> Shared<'a> {
                 let journal = journal.upgrade();
                 journal.map_or(0, |journal| journal.forward_queue_stats().waiting)
             });
-            jobs.push(Box::pin(forwarder.run(self.stop.clone())));
+            jobs.push(Box::pin(forwarder.run()));
         }
-        jobs.push(Box::pin(files.run(self.stop.clone())));
+        jobs.push(Box::pin(files.run()));
         jobs
     }
 }

@@ -1,6 +1,6 @@
 //! The path of a callback.
 
-use axum::extract::RawPathParams;
+use serde::Deserialize;
 
 use crate::domain::newtypes::{AccountName, CallbackService};
 
@@ -8,7 +8,7 @@ use crate::domain::newtypes::{AccountName, CallbackService};
 const MAX_SEGMENT: usize = 128;
 
 /// The parameters of a callback's path, as sent.
-#[derive(Default)]
+#[derive(Deserialize)]
 pub(super) struct CallbackPath {
     pub(super) account: Option<String>,
     pub(super) service: String,
@@ -16,26 +16,15 @@ pub(super) struct CallbackPath {
 }
 
 impl CallbackPath {
-    /// Returns `None` if a segment is too long.
-    pub(super) fn from_params(params: &RawPathParams) -> Option<Self> {
-        let mut path = Self::default();
-        for (name, value) in params {
-            if value.len() > MAX_SEGMENT {
-                return None;
-            }
-            match name {
-                "account" => path.account = Some(value.to_owned()),
-                "service" => path.service = value.to_owned(),
-                _ => path.secret = Some(value.to_owned()),
-            }
-        }
-        Some(path)
+    /// False if a segment is too long.
+    pub(super) fn is_valid(&self) -> bool {
+        let segments = self.account.iter().chain(&self.secret).chain([&self.service]);
+        segments.into_iter().all(|segment| segment.len() <= MAX_SEGMENT)
     }
 
     /// Returns the account. An invalid name counts as none.
     pub(super) fn account_name(&self) -> Option<AccountName> {
-        let account = self.account.as_deref();
-        account.and_then(|name| AccountName::parse(name).ok())
+        self.account.as_deref().and_then(|name| AccountName::parse(name).ok())
     }
 
     /// Returns the service. An invalid name counts as none.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Router,
     body::Body,
-    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
+    extract::{Path, Request, State, rejection::PathRejection},
     routing::post,
 };
 use http::Response;
@@ -28,7 +28,7 @@ pub(super) fn router(state: Arc<AppState>) -> Router {
     for route in ROUTES {
         router = router.route(
             route,
-            post(move |state, params, request| handle_callback(route, state, params, request)),
+            post(move |state, path, request| handle_callback(route, state, path, request)),
         );
     }
     router
@@ -44,12 +44,11 @@ pub(super) fn router(state: Arc<AppState>) -> Router {
 async fn handle_callback(
     route: &'static str,
     State(state): State<Arc<AppState>>,
-    params: Result<RawPathParams, RawPathParamsRejection>,
+    path: Result<Path<CallbackPath>, PathRejection>,
     request: Request,
 ) -> Response<Body> {
-    let path = params.ok().and_then(|params| CallbackPath::from_params(&params));
     match path {
-        Some(path) => state.receive(route, &path, request).await,
-        None => state.reject_unrouted(RejectionReason::NotFound, request).await,
+        Ok(Path(path)) if path.is_valid() => state.receive(route, &path, request).await,
+        _ => state.reject_unrouted(RejectionReason::NotFound, request).await,
     }
 }

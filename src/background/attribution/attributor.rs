@@ -8,10 +8,9 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    background::attribution::quiet_requests::{QuietRequests, TouchedTargets},
+    background::attribution::quiet_requests::QuietRequests,
     domain::{
         backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
         identifier::ReportedId, newtypes::RequestId, state::ChangeState,
@@ -45,7 +44,6 @@ pub struct Attributor {
 }
 
 /// The lookups of one request.
-#[derive(Debug, Clone, Copy)]
 struct LookupState {
     next: Instant,
     /// Consecutive lookups that proved nothing.
@@ -70,21 +68,20 @@ impl Attributor {
         quiet_period: Duration,
     ) -> Self {
         let requests = Arc::new(QuietRequests::default());
-        journal.add_commit_listener(requests.listener());
-        // The first sweep follows the requests that are stored already.
-        requests.request_sweep();
+        journal.add_commit_listener(Arc::<QuietRequests>::clone(&requests));
         Self { journal, thingspace, clock, requests, quiet_period, lookups: Mutex::default() }
     }
 
-    /// Attributes requests until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
-        let _stopped = stop.run_until_cancelled(self.attribute_forever()).await;
-    }
-
-    async fn attribute_forever(&self) {
+    /// Attributes requests.
+    pub async fn run(self) {
         if failpoints::is_active("quiet-at-start") {
-            self.follow_all_as_quiet().await;
+            // Skips the quiet period after a start.
+            let long_ago = Instant::now().checked_sub(self.quiet_period);
+            for request in self.find_unattributed().await.unwrap_or_default() {
+                self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
+            }
         }
+        // The first sweep follows the requests that are stored already.
         let mut next_sweep = Instant::now();
         loop {
             let until_sweep = next_sweep.saturating_duration_since(Instant::now());
@@ -92,42 +89,35 @@ impl Attributor {
             let touched = self.requests.touched_again.notified();
             // Either outcome can mean that a request is quiet.
             let _elapsed = timeout(until_quiet.min(until_sweep), touched).await;
-            let mut touched = self.requests.take_quiet(self.quiet_period);
-            touched.is_sweep_due |= next_sweep <= Instant::now();
-            if touched.is_sweep_due {
+            let (quiet, mut is_sweep_due) = self.requests.take_quiet(self.quiet_period);
+            is_sweep_due |= next_sweep <= Instant::now();
+            if is_sweep_due {
                 next_sweep = Instant::now() + SWEEP_INTERVAL;
             }
-            if let Err(error) = self.process(&touched).await {
+            if let Err(error) = self.process(&quiet, is_sweep_due).await {
                 tracing::warn!(%error, "journal error; retrying attribution later");
-                self.requests.put_back(touched);
+                // Follows the requests again.
+                next_sweep = Instant::now();
                 sleep(JOURNAL_RETRY_DELAY).await;
             }
         }
     }
 
-    async fn process(&self, touched: &TouchedTargets) -> Result<(), JournalError> {
+    async fn process(&self, quiet: &[RequestId], is_sweep_due: bool) -> Result<(), JournalError> {
         // Usually no outcome is unknown, and callbacks cause no work here.
         if self.journal.state_counts().get(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
         }
         // Before the sweep: a request that is followed again is not quiet.
-        for request in touched.requests.keys() {
+        for request in quiet {
             self.attribute(request).await?;
         }
-        if touched.is_sweep_due {
+        if is_sweep_due {
             for request in self.find_unattributed().await? {
                 self.requests.follow(request, Instant::now());
             }
         }
         Ok(())
-    }
-
-    /// Skips the quiet period after a start. Only for builds that disable the invariant.
-    async fn follow_all_as_quiet(&self) {
-        let long_ago = Instant::now().checked_sub(self.quiet_period);
-        for request in self.find_unattributed().await.unwrap_or_default() {
-            self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
-        }
     }
 
     /// Finds the requests that a change with an unknown outcome can have made.

@@ -11,7 +11,6 @@ use crate::{
 };
 
 /// The callback listener as it should be registered.
-#[derive(Debug)]
 pub(super) struct DesiredListener {
     /// Prefix of the listener's paths. Has no user name, query or fragment.
     public_url: Url,
@@ -20,8 +19,6 @@ pub(super) struct DesiredListener {
     /// User name and password.
     credentials: Option<(SecretString, SecretString)>,
 }
-
-// === impl DesiredListener ===
 
 impl DesiredListener {
     /// Reads the secrets from the settings. Returns the failed setting and the cause on error.
@@ -66,17 +63,17 @@ impl DesiredListener {
         service: &str,
         listed: &'l [ListenerRegistration],
     ) -> (RegistrationState, Option<&'l ListenerRegistration>) {
-        let mut result = (RegistrationState::Missing, None);
         let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
+        let mut result = (RegistrationState::Missing, None);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
                 return (RegistrationState::OtherUrl, Some(one));
             }
-            let status = match self.matches_credentials(one) {
+            let state = match self.matches_credentials(one) {
                 true => RegistrationState::Registered,
                 false => RegistrationState::WrongCredentials,
             };
-            result = (status, Some(one));
+            result = (state, Some(one));
         }
         result
     }
@@ -98,17 +95,14 @@ impl DesiredListener {
             return false;
         };
         self.accepted_urls(account, service).iter().any(|accepted| {
-            let rest = url.as_str().strip_prefix(accepted.as_str());
-            match (rest, &self.path_secret) {
-                (None, _) => false,
-                (Some(rest), Some(secret)) => {
-                    rest.strip_prefix('/') == Some(secret.expose_secret())
-                }
+            let Some(rest) = url.as_str().strip_prefix(accepted.as_str()) else {
+                return false;
+            };
+            match (&self.path_secret, rest.strip_prefix('/')) {
+                (Some(secret), segment) => segment == Some(secret.expose_secret()),
                 // The listener ignores the segment of the path secret.
-                (Some(""), None) => true,
-                (Some(rest), None) => rest.strip_prefix('/').is_some_and(|segment| {
-                    !segment.is_empty() && !segment.contains(['/', '?', '#'])
-                }),
+                (None, Some(segment)) => !segment.is_empty() && !segment.contains(['/', '?', '#']),
+                (None, None) => rest.is_empty(),
             }
         })
     }
@@ -125,8 +119,6 @@ impl DesiredListener {
         same(&listed.username, username) && same(&listed.password, password)
     }
 }
-
-// === impl RegistrationState ===
 
 #[cfg(test)]
 mod tests;

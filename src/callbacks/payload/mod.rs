@@ -6,5 +6,5 @@ mod redact;
 #[cfg(test)]
 mod tests;
 
-pub use parse::{PayloadError, parse};
+pub use parse::parse;
 pub use redact::{RedactedBody, redact};

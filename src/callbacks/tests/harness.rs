@@ -102,7 +102,8 @@ impl CallbackHarness {
         );
         let listener = listener.unwrap();
         let (address, stop, served) = serve(listener).await;
-        tokio::spawn(files.run(stop.clone()));
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(files.run()).await });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { address, telemetry, stop, served, journal, directory, http }
     }
