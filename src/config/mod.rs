@@ -24,7 +24,7 @@ pub use settings::{
     AdminConfig, AuthConfig, CallbacksConfig, ChangesConfig, Config, GrpcConfig, JournalConfig,
     LimitsConfig, SandboxConfig, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
 };
-pub use thingspace_settings::{ConfigError, Flag, Secret, SecretError, SettingOrigin, Sources};
+pub use thingspace_settings::{ConfigError, Flag, Secret, Sources};
 
 /// Settings and the warnings about their sources.
 pub type LoadedConfig = thingspace_settings::LoadedConfig<Config>;

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use thingspace_settings::{
-    DAY, DurationRange, FilePath, HOUR, HttpUrl, MILLISECOND, MINUTE, Number, SECOND, Secret,
-    SocketAddress, Switch, list_of, one_of, settings,
+    DurationRange, FilePath, HttpUrl, Number, Secret, SocketAddress, Switch, list_of, one_of,
+    settings,
 };
 use url::Url;
 
@@ -36,11 +36,11 @@ settings! {
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:50051";
         /// Age at which the gateway closes a client's connection gracefully. Clients then reconnect
         /// and spread over new replicas. Each connection gets up to a tenth less, at random.
-        max_connection_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "30m";
+        max_connection_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "30m";
         /// Age at which the gateway ends a watch with the reason RECONNECT. The client resumes it
         /// with its resume token. Each watch gets up to a tenth less, at random. Must be less
         /// than `grpc.max_connection_age`.
-        max_stream_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "25m";
+        max_stream_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "25m";
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
@@ -98,7 +98,7 @@ settings! {
         /// the query stands for the name of the callback service.
         forward_url: Option<Secret> = Sensitive(WEBHOOK_URL);
         /// Age at which the gateway drops a callback that it could not forward.
-        forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
+        forward_max_age: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "3d";
         /// Maximum number of callbacks that wait to be forwarded. Beyond it, the gateway drops the
         /// oldest. The webhook never delays the response to a callback.
         forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
@@ -149,7 +149,7 @@ settings! {
         /// Needs `callbacks.public_url`.
         accounts: Vec<AccountName> = WithDefault(list_of::<AccountName>()) or "";
         /// Timeout of a request to ThingSpace, from connecting to the last byte of the response.
-        request_timeout: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
+        request_timeout: Duration = WithDefault(DurationRange { min: "100ms", max: "10m" }) or "60s";
     }
 
     /// Rules for changes, and how long the gateway waits for their results.
@@ -163,17 +163,17 @@ settings! {
         /// change whose response was lost. The results of the request must name exactly the devices
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
         /// devices. The time starts again after a start of the gateway.
-        attribution_quiet_period: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "5s";
+        attribution_quiet_period: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
         /// them up at once.
-        reconcile_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "15m";
+        reconcile_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
-        overdue_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "24h";
+        overdue_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "24h";
         /// Time after which the gateway stops waiting for results: the change becomes CLOSED, and
         /// its remaining devices stay unresolved. For an OVERDUE change, the time starts with its
         /// acceptance. The setting also applies to changes with an unknown outcome.
-        close_after: Duration = WithDefault(DurationRange { min: SECOND, max: 3650 * DAY }) or "7d";
+        close_after: Duration = WithDefault(DurationRange { min: "1s", max: "3650d" }) or "7d";
     }
 
     /// Bounds on the work in progress for all clients together. docs/limits.md describes the memory
@@ -208,7 +208,7 @@ settings! {
         /// Time for which the journal keeps a change, its results and its idempotency key after its
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
-        retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
+        retention: Duration = WithDefault(DurationRange { min: "1m", max: "3650d" }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
         allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
@@ -225,7 +225,7 @@ settings! {
     shutdown: ShutdownConfig {
         /// Time for calls and callbacks in progress to finish after SIGTERM or SIGINT. The default
         /// is less than the 30 seconds that Kubernetes allows.
-        grace: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: HOUR }) or "25s";
+        grace: Duration = WithDefault(DurationRange { min: "100ms", max: "1h" }) or "25s";
     }
 
     /// Logs, traces and metrics.
@@ -251,16 +251,16 @@ settings! {
         /// Seed of all random decisions of the sandbox. The same seed repeats a run.
         seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
         /// Delay between the response to a change and its first callback.
-        callback_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        callback_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Delay of the response to a change.
-        answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        answer_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Delay of the response to a change with a device of the scenario `slow_answer`.
-        slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
+        slow_answer: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "5s";
         /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
         /// `late`.
-        late_delay: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
+        late_delay: Duration = WithDefault(DurationRange { min: "0s", max: "7d" }) or "10s";
         /// Delay between an interim callback, such as `warning`, and the final one.
-        interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
+        interim_for: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "1s";
         /// Fraction of devices that fail, from 0 (none) to 1 (all).
         failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
         /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
@@ -295,10 +295,10 @@ settings! {
         /// not respond within 4 s, while the first request is still in progress.
         resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
         /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
-        resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
+        resend_after: Option<Duration> = Optional(DurationRange { min: "0s", max: "1h" });
         /// Time without a response after which a callback is sent again while the first request is
         /// still in progress. Unset: as in `sandbox.resend`.
-        callback_timeout: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
+        callback_timeout: Option<Duration> = Optional(DurationRange { min: "10ms", max: "1h" });
         /// Maximum number of callbacks in progress.
         callback_concurrency: u16 = WithDefault(Number { min: 1, max: 1024 }) or "32";
         /// Allows callback URLs that are not on loopback to have any port. By default, they must
@@ -307,7 +307,7 @@ settings! {
         any_callback_port: bool = WithDefault(Switch) or "false";
         /// Time for which callbacks carry the previous user name and password after a new
         /// registration. On ThingSpace, 14 minutes were measured.
-        credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
+        credentials_lag: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
         /// Key that token requests must have. Unset: any key.
         app_key: Option<Secret> = Sensitive(CREDENTIAL);
         /// Secret that token requests must have. Unset: any secret.
@@ -318,9 +318,9 @@ settings! {
         /// the user until the sandbox restarts.
         uws_password: Option<Secret> = Sensitive(CREDENTIAL);
         /// Lifetime of an access token, from its first issue.
-        token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
+        token_lifetime: Duration = WithDefault(DurationRange { min: "1s", max: "1d" }) or "1h";
         /// Lifetime of a session without use.
-        session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
+        session_lifetime: Duration = WithDefault(DurationRange { min: "100ms", max: "1d" }) or "20m";
         /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
         /// does so.
         single_session: bool = WithDefault(Switch) or "false";

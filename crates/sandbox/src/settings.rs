@@ -1,6 +1,6 @@
 //! The settings of a sandbox. The settings of the gateway are their only source of defaults.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use url::Url;
 
@@ -55,25 +55,19 @@ pub struct Settings {
     pub initial_plan: String,
 }
 
-impl fmt::Debug for Settings {
-    /// Omits the callback URL, which may contain a secret.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Settings {
     /// Returns the times of the resend policy, with their overrides.
     pub(crate) fn resend_timing(&self) -> ResendTiming {
-        let policy = self.resend.timing();
+        let measured_timeout = Some(Duration::from_secs(4));
+        let (max_attempts, resend_delay, callback_timeout) = match self.resend {
+            ResendPolicy::Quick => (4, Duration::from_secs(1), measured_timeout),
+            ResendPolicy::Measured => (2, Duration::from_millis(1300), measured_timeout),
+            ResendPolicy::Documented => (4, Duration::from_secs(5 * 60), None),
+        };
         ResendTiming {
-            max_attempts: policy.max_attempts,
-            resend_delay: self.resend_delay.unwrap_or(policy.resend_delay),
-            callback_timeout: self.callback_timeout.or(policy.callback_timeout),
+            max_attempts,
+            resend_delay: self.resend_delay.unwrap_or(resend_delay),
+            callback_timeout: self.callback_timeout.or(callback_timeout),
         }
     }
 }
@@ -132,29 +126,6 @@ pub(crate) struct ResendTiming {
     pub(crate) resend_delay: Duration,
     /// Time without a response after which the next attempt starts. No timeout is documented.
     pub(crate) callback_timeout: Option<Duration>,
-}
-
-impl ResendPolicy {
-    fn timing(self) -> ResendTiming {
-        let measured_timeout = Some(Duration::from_secs(4));
-        match self {
-            Self::Quick => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(1),
-                callback_timeout: measured_timeout,
-            },
-            Self::Measured => ResendTiming {
-                max_attempts: 2,
-                resend_delay: Duration::from_millis(1300),
-                callback_timeout: measured_timeout,
-            },
-            Self::Documented => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(5 * 60),
-                callback_timeout: None,
-            },
-        }
-    }
 }
 
 /// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.

@@ -61,12 +61,12 @@ macro_rules! settings {
             groups: &[$(
                 $crate::SettingGroup {
                     name: stringify!($group),
-                    doc: &[$($group_doc),+],
+                    doc: concat!($($group_doc),+).trim_ascii(),
                     settings: &[$(
                         $crate::Setting {
                             key: $crate::settings!(@key $group $field),
                             file_key: $crate::settings!(@file_key $Form $group $field),
-                            doc: &[$($doc),+],
+                            doc: concat!($($doc),+).trim_ascii(),
                             default: $crate::settings!(@default $($default)?),
                             values: || $crate::Kind::describe(&$kind),
                         },
@@ -101,11 +101,6 @@ macro_rules! settings {
                 self.origins.contains_key(key)
             }
 
-            /// The source that sets this key; `None` if none does.
-            pub fn origin(&self, key: &str) -> Option<&$crate::SettingOrigin> {
-                self.origins.get(key)
-            }
-
             /// The keys that a source sets, sorted.
             pub fn set_keys(&self) -> impl Iterator<Item = &'static str> {
                 self.origins.keys().copied()
@@ -113,7 +108,7 @@ macro_rules! settings {
 
             /// An error about the value of this key.
             pub fn error(&self, key: &str, problem: &str) -> $crate::ConfigError {
-                $crate::ConfigError::new(key, self.origin(key), problem)
+                $crate::ConfigError::new(key, self.origins.get(key).map(String::as_str), problem)
             }
 
             /// The effective settings as a settings file, with the source of each and without

@@ -50,7 +50,7 @@ fn real() -> Sources {
 fn every_default_of_the_table_is_valid_and_every_key_has_documentation() {
     load(&Sources::default());
     for setting in TABLE.settings() {
-        assert!(setting.description().ends_with('.'), "{}", setting.key);
+        assert!(setting.doc.ends_with('.'), "{}", setting.key);
     }
 }
 

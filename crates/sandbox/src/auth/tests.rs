@@ -1,6 +1,9 @@
 //! Tokens, sessions and failed log-ins, on a paused clock.
 
+use std::time::Duration;
+
 use super::*;
+use crate::AcceptedCredentials;
 
 const IDLE: Duration = Duration::from_secs(20 * 60);
 

@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
-use crate::device_outcome::CallbackCopies;
 use crate::operations::OPERATIONS;
-use crate::seeded_faults::{SeededFaults, stable_hash};
+use crate::outcome::CallbackCopies;
+use crate::seeded_faults::{device_outcome, stable_hash};
 use crate::{CallbackOrder, FaultRates, Settings};
 use harness::{
     ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
@@ -233,17 +233,12 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
         callback_concurrency: 1,
         ..quick()
     };
-    let seeded_faults = SeededFaults {
-        seed: 7,
-        rates: settings.fault_rates.clone(),
-        order: CallbackOrder::Shuffled,
-    };
     let outcome = |serial: usize| {
-        seeded_faults.device_outcome(stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
+        device_outcome(&settings, stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
     };
     let twice = |serial: &usize| outcome(*serial).copies != CallbackCopies::One;
     let duplicates = (0..40).filter(twice).count();
-    let failing = (0..40).filter(|serial| outcome(*serial).fault().is_some()).count();
+    let failing = (0..40).filter(|serial| outcome(*serial).fault.is_some()).count();
     assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
 
     let (first_id, first) = one_run(settings.clone(), 40, 40 + duplicates).await;

@@ -1,24 +1,20 @@
-//! The outcome that a scenario or the seed selects for one device.
+//! The outcomes of devices and requests that a scenario or the seed selects.
 
-use crate::callback_faults::CallbackFault;
+use serde::Serialize;
+
+use crate::{errors::ErrorResponse, faults::Fault};
 
 /// The outcome of a device, and how its callbacks report it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct DeviceOutcome {
-    pub(crate) result: DeviceResult,
-    /// A callback before the final one.
+    /// `None` if the device succeeds.
+    pub(crate) fault: Option<&'static Fault>,
     pub(crate) interim: Option<InterimCallback>,
     pub(crate) timing: CallbackTiming,
     pub(crate) copies: CallbackCopies,
     pub(crate) format: CallbackFormat,
     /// True if the device is on the requested plan before the change.
     pub(crate) on_plan_before: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DeviceResult {
-    Succeeded,
-    Failed(&'static CallbackFault),
 }
 
 /// A callback before the final one (see thingspace-facts, section 4.3).
@@ -53,7 +49,6 @@ pub(crate) enum CallbackCopies {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CallbackFormat {
     Normal,
-    /// The JSON is truncated.
     Truncated,
     /// Observed in the field (see thingspace-facts, section 8).
     NoOpeningBrace,
@@ -74,18 +69,49 @@ pub(crate) enum CallbackFormat {
 impl DeviceOutcome {
     /// Success, with one callback when it is due.
     pub(crate) const PLAIN: Self = Self {
-        result: DeviceResult::Succeeded,
+        fault: None,
         interim: None,
         timing: CallbackTiming::Due,
         copies: CallbackCopies::One,
         format: CallbackFormat::Normal,
         on_plan_before: false,
     };
+}
 
-    pub(crate) fn fault(&self) -> Option<&'static CallbackFault> {
-        match self.result {
-            DeviceResult::Succeeded => None,
-            DeviceResult::Failed(fault) => Some(fault),
-        }
-    }
+/// Why a request is not executed.
+#[derive(Clone, Debug)]
+pub(crate) enum NotExecutedCause {
+    /// The first access token of each serial number is rejected.
+    Token(ErrorResponse),
+    /// The first session of each serial number is rejected.
+    Session(ErrorResponse),
+    /// The first request of each serial number is rejected.
+    First(ErrorResponse),
+    /// A rule of the platform rejects every request.
+    PlatformRule(&'static Fault),
+    /// Every request is rejected.
+    Always(ErrorResponse),
+}
+
+/// Response to an executed request. Serialized in the ledger.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ResponseKind {
+    RequestId,
+    /// With the request ID, after `Settings::slow_response_delay`.
+    Slow,
+    /// The connection is closed without a response.
+    Dropped,
+    /// The connection is closed in the middle of the response.
+    #[serde(rename = "dropped_within")]
+    DroppedMidResponse,
+    /// 500, the same as for a request that was not executed.
+    #[serde(rename = "failed")]
+    ServerError,
+    /// 502 with an HTML page, as a proxy returns it.
+    Html,
+    /// 200 without a `requestId`.
+    NoRequestId,
+    /// 200 without a body.
+    Empty,
 }
