@@ -6,7 +6,10 @@ use crate::{
     callbacks::TlsError,
     config,
     grpc::ServerBuildError,
-    journal::{JournalError, sqlite::JournalOpenError},
+    journal::{
+        JournalError,
+        sqlite::{JournalOpenError, OpenFailure},
+    },
     thingspace::ClientBuildError,
 };
 
@@ -56,9 +59,10 @@ impl StartError {
     /// belongs to another ThingSpace; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(JournalOpenError::Damaged { .. } | JournalOpenError::OtherOrigin { .. }) => {
-                config::EXIT_CODE
-            }
+            Self::Open(JournalOpenError {
+                failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
+                ..
+            }) => config::EXIT_CODE,
             _ => 1,
         }
     }

@@ -62,7 +62,7 @@ async fn trim_once(
     let now = clock.now();
     let before = now.minus(retention);
     let mut samples = PositionSamples::parse(&journal.get_kv(KV_KEY.into()).await?);
-    let position = journal.coverage().await?.last;
+    let position = journal.kept_range().await?.last;
     if samples.add(now, position, retention, is_start) {
         journal.put_kv(KV_KEY.into(), samples.to_bytes()).await?;
     }

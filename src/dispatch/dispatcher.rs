@@ -21,7 +21,7 @@ use crate::{
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
+    journal::{ChangeSelector, Claim, Intent, Journal, JournalError},
     operations::ChangeRequest,
     thingspace::ThingSpace,
 };
@@ -109,11 +109,11 @@ impl Dispatcher {
         let (request, intent) = self.build_intent(request).await?;
         let check = self.sender.journal.check_claim(intent).await;
         match check.map_err(DispatchError::before_claim)? {
-            ClaimCheck::KeyInUse { change, has_same_content: false } => {
+            Claim::KeyInUse { change, has_same_content: false } => {
                 Err(DispatchError::KeyReused(change.change_id))
             }
-            ClaimCheck::Busy(device) => Err(DispatchError::DeviceBusy(device)),
-            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::KeyInUse { .. } => Ok(request),
+            Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
+            Claim::Created(_) | Claim::Rearmed { .. } | Claim::KeyInUse { .. } => Ok(request),
         }
     }
 

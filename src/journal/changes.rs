@@ -11,7 +11,7 @@ use crate::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         state::{ChangeState, Transition},
     },
-    journal::{error::JournalError, events::ResultEvent, state_counts::StateCounts},
+    journal::{error::JournalError, events::ResultEvent},
 };
 
 /// Stores changes and their states.
@@ -22,7 +22,7 @@ pub trait ChangeStore: Send + Sync {
     async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
 
     /// Returns the result that [`claim`](Self::claim) would have now. Writes nothing.
-    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
+    async fn check_claim(&self, intent: Intent) -> Result<Claim, JournalError>;
 
     /// Applies a state transition. Returns the change after it.
     async fn apply_transition(
@@ -102,24 +102,6 @@ pub enum Claim {
         /// Its devices, in the order of the call that created the change.
         devices: Vec<SentDevice>,
     },
-    /// The key belongs to this change.
-    KeyInUse {
-        /// The change.
-        change: Change,
-        /// True if it has the same content.
-        has_same_content: bool,
-    },
-    /// Another unfinished change has one of the devices.
-    Busy(BusyDevice),
-}
-
-/// The result of [`ChangeStore::check_claim`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimCheck {
-    /// The key and the devices are free.
-    Free,
-    /// The key belongs to this NOT_SENT change with the same content.
-    Rearm(Change),
     /// The key belongs to this change.
     KeyInUse {
         /// The change.
@@ -231,4 +213,29 @@ pub struct DueChanges {
     /// Changes whose stored time lies in the future, at most 1,000: the system clock was ahead when
     /// they were stored.
     pub ahead_of_clock: Vec<ChangeId>,
+}
+
+/// Number of changes in each state, in the order of [`ChangeState::ALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateCounts(pub [i64; ChangeState::ALL.len()]);
+
+impl StateCounts {
+    /// Returns the number of changes in a state.
+    pub fn get(&self, state: ChangeState) -> i64 {
+        self.0.get(state as usize).copied().unwrap_or_default()
+    }
+
+    /// Adds the counts of a delta.
+    pub(super) fn apply(&mut self, delta: &Self) {
+        for (count, changes) in self.0.iter_mut().zip(delta.0) {
+            *count += changes;
+        }
+    }
+
+    /// Adds a number of changes, which may be negative, to a state.
+    pub(super) fn add(&mut self, state: ChangeState, changes: i64) {
+        if let Some(count) = self.0.get_mut(state as usize) {
+            *count += changes;
+        }
+    }
 }

@@ -6,8 +6,7 @@ use crate::{
     domain::clock::Timestamp,
     journal::{
         changes::ChangeStore, error::JournalError, events::EventStore, forward_queue::ForwardQueue,
-        key_value::KeyValueStore, origin::Origin, quarantine::QuarantineStore,
-        results::ResultStore,
+        origin::Origin, quarantine::QuarantineStore, results::ResultStore,
     },
 };
 
@@ -30,7 +29,7 @@ pub trait Journal:
     fn fingerprint(&self, content: &[u8]) -> [u8; 32];
 
     /// Returns the range of positions.
-    async fn coverage(&self) -> Result<Coverage, JournalError>;
+    async fn kept_range(&self) -> Result<KeptRange, JournalError>;
 
     /// Removes one bounded slice of the final changes and unattributed requests whose last event is
     /// older than `before` and not after the position `up_to`. Returns true if there may be more.
@@ -43,13 +42,23 @@ pub trait Journal:
     async fn close(&self);
 }
 
+/// Stores small values by name.
+#[async_trait]
+pub trait KeyValueStore: Send + Sync {
+    /// Returns a value; empty if there is none.
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError>;
+
+    /// Sets a value. An empty value deletes it.
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
+}
+
 /// The identity of a journal: a random number that is created with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
 
 /// The range of positions in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coverage {
+pub struct KeptRange {
     /// The newest position; 0 in a new journal.
     pub last: u64,
     /// The newest position that was trimmed; 0 if none was.

@@ -30,11 +30,11 @@ use crate::{
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        ClaimCheck, CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch,
-        Event, EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent,
-        Journal, JournalError, KeyValueStore, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, ResultStore, StateCounts, Stored,
-        UnmatchedResult, WatchTarget,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event, EventPage,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
+        KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, ResultStore, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
     },
     telemetry::Telemetry,
 };
@@ -53,7 +53,7 @@ impl ChangeStore for SlowJournal {
     async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
         unreachable!()
     }
-    async fn check_claim(&self, _: Intent) -> Result<ClaimCheck, JournalError> {
+    async fn check_claim(&self, _: Intent) -> Result<Claim, JournalError> {
         unreachable!()
     }
     async fn apply_transition(
@@ -234,7 +234,7 @@ impl Journal for SlowJournal {
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
         [0; 32]
     }
-    async fn coverage(&self) -> Result<Coverage, JournalError> {
+    async fn kept_range(&self) -> Result<KeptRange, JournalError> {
         unreachable!()
     }
     async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {

@@ -9,14 +9,12 @@ use std::{
 use crate::journal::engine::Epoch;
 use crate::journal::sqlite::{
     connection::connect,
-    error::{Damage, JournalOpenError},
-    filesystem::check_network_filesystem,
-    fsync, integrity,
+    directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
+    error::{Damage, OpenFailure},
+    integrity,
     lock::FileLocks,
     marker::{self, Marker, MarkerFile},
-    options::SqliteOptions,
-    paths::{DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
-    tables::{meta, positions, schema},
+    tables::{meta, schema},
 };
 
 /// A loss that was accepted.
@@ -31,14 +29,12 @@ pub struct AcceptedLoss {
 /// Makes a working journal from the data that is left, with a new epoch, so that resume tokens of lost
 /// events are rejected. Returns `None` if nothing is missing.
 pub(super) fn accept_loss(
-    options: &SqliteOptions,
-) -> Result<Option<AcceptedLoss>, JournalOpenError> {
-    let dir = options.dir.as_path();
-    let failed = |source| JournalOpenError::directory(dir, source);
-    let is_network = check_network_filesystem(options)?;
+    dir: &Path,
+    is_network: bool,
+) -> Result<Option<AcceptedLoss>, OpenFailure> {
     let damage = match integrity::check(dir, is_network) {
         Ok(_locks) => return Ok(None),
-        Err(JournalOpenError::Damaged { damage, .. }) => damage,
+        Err(OpenFailure::Damaged(damage)) => damage,
         Err(error) => return Err(error),
     };
     let mut locks = FileLocks::lock_directory(dir)?;
@@ -49,34 +45,30 @@ pub(super) fn accept_loss(
         // Fails if another process uses the database under another path.
         drop(locks.lock_database(dir, is_network)?);
         locks = FileLocks::lock_directory(dir)?;
-        rename_damaged_files(dir).map_err(failed)?;
+        rename_damaged_files(dir)?;
     }
     let _locks = locks.lock_database(dir, is_network)?;
-    let marker_position = match marker::load(dir).map_err(failed)? {
+    let marker_position = match marker::load(dir)? {
         MarkerFile::Valid(marker) => Some(marker.position),
         MarkerFile::Missing | MarkerFile::Damaged => None,
     };
-    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), marker_position.unwrap_or_default())
-        .map_err(|error| JournalOpenError::database(dir, &error))?;
-    fsync::sync_directory(dir).map_err(failed)?;
+    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), marker_position.unwrap_or_default())?;
+    directory::sync(dir)?;
     let position = kept.max(marker_position.unwrap_or_default());
-    marker::create(dir, Marker { epoch, position }).map_err(failed)?;
+    marker::create(dir, Marker { epoch, position })?;
     Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
 /// Gives a database a new epoch. New entries get positions after `marker_position`, so that none is
 /// used twice.
-fn assign_new_epoch(
-    path: &Path,
-    marker_position: u64,
-) -> Result<(Epoch, u64), schema::SchemaError> {
+fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), OpenFailure> {
     let mut connection = connect(path, 500)?;
     schema::initialize(&mut connection)?;
-    let kept = positions::coverage(&connection)?.last;
+    let kept = meta::kept_range(&connection)?.last;
     let transaction = connection.transaction()?;
     meta::delete(&transaction, meta::EPOCH)?;
     let epoch = meta::load_or_create_random(&transaction, meta::EPOCH)?;
-    positions::skip_to(&transaction, kept.max(marker_position))?;
+    meta::skip_to(&transaction, kept.max(marker_position))?;
     transaction.commit()?;
     Ok((Epoch::from_record(epoch), kept))
 }

@@ -9,13 +9,11 @@ use std::{
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
 use crate::journal::sqlite::{
-    error::{Damage, JournalOpenError},
-    fsync,
+    directory::{self, DATABASE, WAL},
+    error::{Damage, OpenFailure},
     lock::FileLocks,
     marker::{self, MarkerFile},
-    paths::{DATABASE, WAL},
-    permissions,
-    tables::{meta, positions, schema},
+    tables::{meta, schema},
 };
 use crate::{failpoints, journal::engine::Epoch};
 
@@ -27,30 +25,28 @@ struct Database {
 
 /// Locks a directory and rejects one that has lost data. Changes only file modes, so that the data
 /// that is left can still be restored.
-pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, JournalOpenError> {
-    let failed = |source| JournalOpenError::directory(dir, source);
+pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, OpenFailure> {
     let locks = FileLocks::lock_directory(dir)?;
     // SQLite must not have the files open: closing them would drop its locks.
-    fsync::sync_files(dir).map_err(failed)?;
-    permissions::restrict_permissions(dir).map_err(failed)?;
-    let marker = marker::load(dir).map_err(failed)?;
-    let (has_database, damage) = check_file_sizes(dir, marker).map_err(failed)?;
+    directory::sync_and_restrict_files(dir)?;
+    let marker = marker::load(dir)?;
+    let (has_database, damage) = check_file_sizes(dir, marker)?;
     let is_checked = !failpoints::is_active("no-marker-check");
     if let Some(damage) = damage.filter(|_| is_checked) {
-        return Err(JournalOpenError::damaged(dir, damage));
+        return Err(damage.into());
     }
     let locks = locks.lock_database(dir, is_network)?;
     if !has_database || !is_checked {
         return Ok(locks);
     }
     let database = inspect(&dir.join(DATABASE)).map_err(|error| match error {
-        schema::SchemaError::Sqlite(error) if is_unreadable(&error) => {
-            JournalOpenError::damaged(dir, Damage::Unreadable(error.to_string()))
+        OpenFailure::Database(error) if is_unreadable(&error) => {
+            Damage::Unreadable(error.to_string()).into()
         }
-        error => JournalOpenError::database(dir, &error),
+        error => error,
     })?;
     match find_damage(marker, &database) {
-        Some(damage) => Err(JournalOpenError::damaged(dir, damage)),
+        Some(damage) => Err(damage.into()),
         None => Ok(locks),
     }
 }
@@ -74,7 +70,7 @@ fn check_file_sizes(dir: &Path, marker: MarkerFile) -> io::Result<(bool, Option<
 }
 
 /// Reads the epoch and the position of a database. Leaves the write-ahead log as it is.
-fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
+fn inspect(path: &Path) -> Result<Database, OpenFailure> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if !schema::is_initialized(&connection)? {
@@ -82,7 +78,7 @@ fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
     }
     Ok(Database {
         epoch: meta::load(&connection, meta::EPOCH)?.map(Epoch::from_record),
-        position: positions::coverage(&connection)?.last,
+        position: meta::kept_range(&connection)?.last,
     })
 }
 

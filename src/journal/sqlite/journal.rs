@@ -1,6 +1,6 @@
 //! The journal: opens the database, and runs each method as a read or as a command of the writer.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
@@ -8,26 +8,20 @@ use rusqlite::Connection;
 
 use crate::journal::sqlite::{
     accept_loss::{self, AcceptedLoss},
-    connection::connect,
-    error::JournalOpenError,
-    filesystem::check_network_filesystem,
-    fsync, integrity,
-    lock::FileLocks,
+    checkpoint::Checkpoints,
+    connection::LockedConnection,
+    directory::{self, DATABASE},
+    error::{JournalOpenError, OpenFailure},
+    integrity,
     marker::Marker,
     marker_writer::MarkerWriter,
     options::SqliteOptions,
-    paths::DATABASE,
-    permissions,
     readers::Readers,
     tables::{
-        attribution,
-        batch::WriteBatch,
-        changes, claims, deadlines, devices, events, forward_queue, meta, positions, quarantine,
-        requests, schema,
-        trim::{self, trim},
-        unmatched_results,
+        attribution, batch::WriteBatch, changes, claims, devices, events, forward_queue, meta,
+        quarantine, schema, trim, unmatched_results,
     },
-    writer::{Writer, WriterFiles},
+    writer::Writer,
     writer_state::CommittedCounts,
 };
 use crate::{
@@ -41,18 +35,16 @@ use crate::{
     failpoints,
     journal::{
         changes::{
-            ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim, ClaimCheck,
-            DeviceFilter, DueChanges, Intent, Reservation,
+            ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
+            DeviceFilter, DueChanges, Intent, Reservation, StateCounts,
         },
-        engine::{Coverage, Epoch, Journal},
+        engine::{Epoch, Journal, KeptRange, KeyValueStore},
         error::JournalError,
         events::{CommitListener, Cursor, Event, EventPage, EventStore, WatchTarget},
         forward_queue::{DueForwards, ForwardOutcome, ForwardQueue, ForwardQueueStats},
-        key_value::KeyValueStore,
         origin::Origin,
         quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback},
         results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult},
-        state_counts::StateCounts,
     },
     telemetry::JournalOperation,
 };
@@ -69,8 +61,6 @@ pub struct SqliteJournal {
     fingerprint_key: hmac::Key,
     writer: Writer,
     readers: Readers,
-    /// Dropped after all connections.
-    _locks: Arc<FileLocks>,
 }
 
 impl SqliteJournal {
@@ -81,18 +71,8 @@ impl SqliteJournal {
     /// Fails if another process uses the directory, if data is missing or damaged, if the journal
     /// belongs to another ThingSpace, or if a file cannot be opened.
     pub fn open(options: &SqliteOptions) -> Result<Self, JournalOpenError> {
-        let dir = options.dir.as_path();
-        let failed = |source| JournalOpenError::directory(dir, source);
-        permissions::make_directory(dir).map_err(failed)?;
-        fsync::sync_ancestors(dir).map_err(failed)?;
-        let is_network = check_network_filesystem(options)?;
-        let locks = integrity::check(dir, is_network)?;
-        let database = |error: schema::SchemaError| JournalOpenError::database(dir, &error);
-        let mut connection = connect(&dir.join(DATABASE), WRITER_CACHE_KIB)
-            .map_err(|error| database(error.into()))?;
-        schema::initialize(&mut connection).map_err(database)?;
-        let origin = check_origin(&connection, options)?;
-        Self::start(connection, options, origin, locks)
+        let dir = options.dir.clone();
+        Self::try_open(options).map_err(|failure| JournalOpenError { dir, failure })
     }
 
     /// Makes a working journal from the data that a loss has left, with a new epoch. Returns `None` if
@@ -102,78 +82,56 @@ impl SqliteJournal {
     ///
     /// Fails if another process uses the directory, or if a file cannot be opened or renamed.
     pub fn accept_loss(options: &SqliteOptions) -> Result<Option<AcceptedLoss>, JournalOpenError> {
-        accept_loss::accept_loss(options)
+        let dir = options.dir.clone();
+        directory::check_network(&dir, options.allow_network_filesystem)
+            .and_then(|is_network| accept_loss::accept_loss(&dir, is_network))
+            .map_err(|failure| JournalOpenError { dir, failure })
     }
 
-    fn start(
-        connection: Connection,
-        options: &SqliteOptions,
-        origin: Origin,
-        locks: FileLocks,
-    ) -> Result<Self, JournalOpenError> {
+    fn try_open(options: &SqliteOptions) -> Result<Self, OpenFailure> {
         let dir = options.dir.as_path();
+        directory::create(dir)?;
+        let is_network = directory::check_network(dir, options.allow_network_filesystem)?;
+        let locks = Arc::new(integrity::check(dir, is_network)?);
         let path = dir.join(DATABASE);
-        let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
-        let epoch = meta::load_or_create_random(&connection, meta::EPOCH).map_err(database)?;
-        let epoch = Epoch::from_record(epoch);
+        let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;
+        schema::initialize(&mut connection)?;
+        let origin = check_origin(&connection, &options.origin)?;
+        let epoch = Epoch::from_record(meta::load_or_create_random(&connection, meta::EPOCH)?);
         let fingerprint_key: [u8; 32] =
-            meta::load_or_create_random(&connection, meta::FINGERPRINT_KEY).map_err(database)?;
-        let counts = load_counts(&connection).map_err(database)?;
-        let position = positions::coverage(&connection).map_err(database)?.last;
-        let marker = start_marker(dir, Marker { epoch, position })?;
-        let locks = Arc::new(locks);
-        let readers = Readers::open(&path, Arc::clone(&locks)).map_err(database)?;
-        let files = WriterFiles {
-            connection,
-            checkpoints: connect(&path, CHECKPOINT_CACHE_KIB).map_err(database)?,
-            marker,
-            locks: Arc::clone(&locks),
+            meta::load_or_create_random(&connection, meta::FINGERPRINT_KEY)?;
+        let waiting = forward_queue::count(&connection)?;
+        let counts = CommittedCounts {
+            state_counts: changes::count_by_state(&connection)?,
+            forward_queue: ForwardQueueStats { waiting, displaced: 0 },
         };
+        let position = meta::kept_range(&connection)?.last;
+        // The marker must not be ahead of the database, whose directory entry may be new.
+        directory::sync(dir)?;
+        let marker = MarkerWriter::start(dir, Marker { epoch, position })?;
+        let readers = Readers::open(&path, &locks)?;
+        let checkpoints =
+            Checkpoints::start(LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?)?;
+        let instruments = options.instruments.clone();
         Ok(Self {
             epoch,
             origin,
             fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &fingerprint_key),
-            writer: Writer::start(files, counts, options.instruments.clone()),
+            writer: Writer::start(connection, checkpoints, marker, counts, instruments)?,
             readers,
-            _locks: locks,
         })
     }
 }
 
-/// Starts the marker's thread, once the directory entry of the database is synced.
-fn start_marker(dir: &Path, reached: Marker) -> Result<MarkerWriter, JournalOpenError> {
-    fsync::sync_directory(dir)
-        .and_then(|()| MarkerWriter::start(dir, reached))
-        .map_err(|source| JournalOpenError::directory(dir, source))
-}
-
-fn load_counts(connection: &Connection) -> rusqlite::Result<CommittedCounts> {
-    Ok(CommittedCounts {
-        state_counts: changes::count_by_state(connection)?,
-        forward_queue: ForwardQueueStats {
-            waiting: forward_queue::count(connection)?,
-            displaced: 0,
-        },
-    })
-}
-
 /// Compares the stored origin with that of the settings. Stores it at the first start.
-fn check_origin(
-    connection: &Connection,
-    options: &SqliteOptions,
-) -> Result<Origin, JournalOpenError> {
-    let dir = options.dir.as_path();
-    let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
-    let configured = options.origin.clone();
-    let recorded: Option<Vec<u8>> = meta::load(connection, meta::ORIGIN).map_err(database)?;
-    let Some(recorded) = recorded else {
-        let origin = configured.as_str().as_bytes();
-        meta::store(connection, meta::ORIGIN, origin).map_err(database)?;
-        return Ok(configured);
+fn check_origin(connection: &Connection, configured: &Origin) -> Result<Origin, OpenFailure> {
+    let Some(recorded) = meta::load::<Vec<u8>>(connection, meta::ORIGIN)? else {
+        meta::store(connection, meta::ORIGIN, configured.as_str().as_bytes())?;
+        return Ok(configured.clone());
     };
     let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
-    if recorded != configured && !failpoints::is_active("any-origin") {
-        return Err(JournalOpenError::OtherOrigin { dir: dir.to_owned(), recorded, configured });
+    if recorded != *configured && !failpoints::is_active("any-origin") {
+        return Err(OpenFailure::OtherOrigin { recorded, configured: configured.clone() });
     }
     Ok(recorded)
 }
@@ -193,14 +151,14 @@ impl Journal for SqliteJournal {
         tag.as_ref().first_chunk().copied().unwrap_or_default()
     }
 
-    async fn coverage(&self) -> Result<Coverage, JournalError> {
-        self.readers.run(positions::coverage).await
+    async fn kept_range(&self) -> Result<KeptRange, JournalError> {
+        self.readers.run(meta::kept_range).await
     }
 
     async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
         self.writer
             .write(JournalOperation::Retention, trim::ROWS, move |batch| {
-                trim(batch, before, up_to).map(Ok)
+                trim::trim(batch, before, up_to)
             })
             .await
     }
@@ -223,7 +181,7 @@ impl ChangeStore for SqliteJournal {
             .await
     }
 
-    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError> {
+    async fn check_claim(&self, intent: Intent) -> Result<Claim, JournalError> {
         self.readers
             .run(move |db| {
                 let mut batch = WriteBatch::new(db, ForwardQueueStats::default());
@@ -267,7 +225,7 @@ impl ChangeStore for SqliteJournal {
         before: Timestamp,
         now: Timestamp,
     ) -> Result<DueChanges, JournalError> {
-        self.readers.run(move |db| deadlines::due_changes(db, state, before, now)).await
+        self.readers.run(move |db| changes::due_changes(db, state, before, now)).await
     }
 
     async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
@@ -308,7 +266,7 @@ impl ResultStore for SqliteJournal {
         change: ChangeId,
         limit: usize,
     ) -> Result<Vec<RequestId>, JournalError> {
-        self.readers.run(move |db| requests::unattributed_requests(db, change, limit)).await
+        self.readers.run(move |db| attribution::unattributed_requests(db, change, limit)).await
     }
 
     async fn unmatched_results(
@@ -368,7 +326,7 @@ impl QuarantineStore for SqliteJournal {
     ) -> Result<Option<u64>, JournalError> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::insert(batch.connection, &callback, limits).map(Ok)
+                quarantine::insert(batch.connection, &callback, limits)
             })
             .await
     }
@@ -388,7 +346,7 @@ impl QuarantineStore for SqliteJournal {
     ) -> Result<Stored, JournalError> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::release(batch, id, &callback)
+                quarantine::release(batch, id, callback)
             })
             .await
     }
@@ -396,7 +354,7 @@ impl QuarantineStore for SqliteJournal {
     async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::mark_reviewed(batch.connection, last).map(Ok)
+                quarantine::mark_reviewed(batch.connection, last)
             })
             .await
     }
@@ -404,7 +362,7 @@ impl QuarantineStore for SqliteJournal {
     async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::delete(batch.connection, id).map(Ok)
+                quarantine::delete(batch.connection, id)
             })
             .await
     }
@@ -428,25 +386,23 @@ impl ForwardQueue for SqliteJournal {
         let rows = outcomes.len();
         self.writer
             .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::record_outcomes(batch, &outcomes).map(Ok)
+                forward_queue::record_outcomes(batch, &outcomes)
             })
             .await
     }
 
     async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
-        let rows = forward_queue::ROWS;
         self.writer
-            .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::expire(batch, before).map(Ok)
+            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
+                forward_queue::expire(batch, before)
             })
             .await
     }
 
     async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        let rows = forward_queue::ROWS;
         self.writer
-            .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::reschedule(batch, now).map(Ok)
+            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
+                forward_queue::reschedule(batch, now)
             })
             .await
     }
@@ -465,7 +421,7 @@ impl KeyValueStore for SqliteJournal {
     async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
         self.writer
             .write(JournalOperation::Kv, 1, move |batch| {
-                meta::store_kv(batch.connection, &name, &value).map(Ok)
+                meta::store_kv(batch.connection, &name, &value)
             })
             .await
     }

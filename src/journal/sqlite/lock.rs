@@ -7,9 +7,8 @@ use std::{
 
 use crate::failpoints;
 use crate::journal::sqlite::{
-    error::JournalOpenError,
-    paths::{DATABASE, LOCK},
-    permissions::open_private,
+    directory::{DATABASE, LOCK, open_private},
+    error::OpenFailure,
 };
 
 /// The locks of the process that uses a journal.
@@ -24,11 +23,8 @@ pub(super) struct FileLocks {
 }
 
 impl FileLocks {
-    pub(super) fn lock_directory(dir: &Path) -> Result<Self, JournalOpenError> {
-        let lock = open_private(&dir.join(LOCK), false);
-        let lock = lock.map_err(|source| JournalOpenError::directory(dir, source))?;
-        try_lock(&lock, dir)?;
-        Ok(Self { _directory: lock, _database: None })
+    pub(super) fn lock_directory(dir: &Path) -> Result<Self, OpenFailure> {
+        Ok(Self { _directory: try_lock(open_private(&dir.join(LOCK), false)?)?, _database: None })
     }
 
     /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
@@ -36,25 +32,19 @@ impl FileLocks {
     ///
     /// Network file systems map flock(2) to the locks that SQLite takes, so there only the directory
     /// is locked.
-    pub(super) fn lock_database(
-        self,
-        dir: &Path,
-        is_network: bool,
-    ) -> Result<Self, JournalOpenError> {
-        let database = open_private(&dir.join(DATABASE), false);
-        let database = database.map_err(|source| JournalOpenError::directory(dir, source))?;
+    pub(super) fn lock_database(self, dir: &Path, is_network: bool) -> Result<Self, OpenFailure> {
+        let database = open_private(&dir.join(DATABASE), false)?;
         if is_network || failpoints::is_active("no-database-lock") {
             return Ok(self);
         }
-        try_lock(&database, dir)?;
-        Ok(Self { _database: Some(database), ..self })
+        Ok(Self { _database: Some(try_lock(database)?), ..self })
     }
 }
 
-fn try_lock(file: &File, dir: &Path) -> Result<(), JournalOpenError> {
+fn try_lock(file: File) -> Result<File, OpenFailure> {
     match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(JournalOpenError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(source)) => Err(JournalOpenError::directory(dir, source)),
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),
+        Err(TryLockError::Error(error)) => Err(error.into()),
     }
 }

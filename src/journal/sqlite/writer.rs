@@ -1,6 +1,7 @@
 //! Sends commands to the writer's thread.
 
 use std::{
+    io,
     sync::{Arc, atomic::Ordering},
     thread::{self, JoinHandle},
     time::Duration,
@@ -8,17 +9,16 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use rusqlite::Connection;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::journal::sqlite::{
     checkpoint::Checkpoints,
     command::{Command, CommandKind, ReplyReceiver},
-    lock::FileLocks,
+    connection::LockedConnection,
     marker_writer::MarkerWriter,
     queue::Queue,
     tables::{
-        batch::{ApplyResult, WriteBatch},
+        batch::{CommandError, WriteBatch},
         results, transitions,
     },
     worker::Worker,
@@ -58,14 +58,6 @@ struct Lanes {
     changes: mpsc::Sender<Command>,
 }
 
-/// The open files of the writer's threads.
-pub(super) struct WriterFiles {
-    pub(super) connection: Connection,
-    pub(super) checkpoints: Connection,
-    pub(super) marker: MarkerWriter,
-    pub(super) locks: Arc<FileLocks>,
-}
-
 /// A permit in the reserved lane.
 struct LaneReservation {
     permit: mpsc::OwnedPermit<Command>,
@@ -74,38 +66,30 @@ struct LaneReservation {
 
 impl Writer {
     pub(super) fn start(
-        files: WriterFiles,
+        connection: LockedConnection,
+        checkpoints: Checkpoints,
+        marker: MarkerWriter,
         counts: CommittedCounts,
         instruments: Instruments,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
         let (reserved, reserved_lane) = mpsc::channel(RESERVED_LANE);
         let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
         let state = Arc::new(WriterState::new(counts, instruments));
         let worker = Worker {
-            connection: files.connection,
-            checkpoints: Checkpoints::start(files.checkpoints, Arc::clone(&files.locks)),
+            connection,
+            checkpoints,
+            marker,
             queue: Queue::new(callback_lane, reserved_lane, change_lane),
             state: Arc::clone(&state),
-            rows_since_checkpoint: 0,
-            blocked_time: Duration::ZERO,
-            marker: files.marker,
-            _locks: files.locks,
         };
         let thread = thread::Builder::new().name("journal-writer".into());
-        let thread = match thread.spawn(move || worker.run()) {
-            Ok(thread) => Some(thread),
-            Err(error) => {
-                // The lanes are closed, so every call fails.
-                tracing::error!(%error, "cannot start the journal writer thread");
-                None
-            }
-        };
-        Self {
+        let thread = thread.spawn(move || worker.run())?;
+        Ok(Self {
             lanes: Mutex::new(Some(Lanes { callbacks, reserved, changes })),
             state,
-            thread: Mutex::new(thread),
-        }
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     pub(super) fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
@@ -114,14 +98,13 @@ impl Writer {
 
     /// Runs an operation that writes about `rows` rows in the next commit. Returns its result after
     /// the sync.
-    pub(super) async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static, E: Into<CommandError> + 'static>(
         &self,
         metric: JournalOperation,
         rows: usize,
-        operation: impl FnOnce(&mut WriteBatch<'_>) -> ApplyResult<T> + Send + 'static,
+        operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
     ) -> Result<T, JournalError> {
-        let command = Command::new(CommandKind::Other, rows, operation);
-        self.send(metric, command).await
+        self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
     pub(super) async fn apply_transition(
@@ -130,8 +113,7 @@ impl Writer {
         transition: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        let command = transition_command(change, transition, now);
-        self.send(JournalOperation::Transition, command).await
+        self.send(JournalOperation::Transition, transition_command(change, transition, now)).await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -147,7 +129,7 @@ impl Writer {
         let start = Instant::now();
         let lane = self.lanes()?.callbacks;
         let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
-            results::store_callback(batch, &callback)
+            results::store_callback(batch, callback)
         });
         self.state.queued_callbacks.fetch_add(1, Ordering::Relaxed);
         if let Err(error) = lane.try_send(command) {

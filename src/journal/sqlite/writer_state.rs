@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -13,9 +13,7 @@ use tokio::time::Instant;
 
 use crate::journal::sqlite::queue::CALLBACKS_PER_COMMIT;
 use crate::{
-    journal::{
-        events::CommitListener, forward_queue::ForwardQueueStats, state_counts::StateCounts,
-    },
+    journal::{changes::StateCounts, events::CommitListener, forward_queue::ForwardQueueStats},
     telemetry::Instruments,
 };
 
@@ -23,13 +21,10 @@ use crate::{
 pub(super) struct WriterState {
     pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
     pub(super) queued_callbacks: AtomicUsize,
-    /// Smoothed duration of a commit with callbacks.
-    pub(super) nanos_per_commit: AtomicU64,
-    /// Start of the commit in progress.
-    commit_start: Mutex<Option<Instant>>,
     pub(super) is_failing: AtomicBool,
     pub(super) committed_counts: Mutex<CommittedCounts>,
     pub(super) instruments: Instruments,
+    commit_times: Mutex<CommitTimes>,
 }
 
 /// Counts as of the last commit.
@@ -39,47 +34,61 @@ pub(super) struct CommittedCounts {
     pub(super) forward_queue: ForwardQueueStats,
 }
 
+#[derive(Default)]
+struct CommitTimes {
+    /// Start of the commit in progress.
+    start: Option<Instant>,
+    /// Duration of commits without callbacks while callbacks were queued.
+    blocked: Duration,
+    /// Smoothed duration of a commit with callbacks.
+    per_commit: Duration,
+}
+
 impl WriterState {
     pub(super) fn new(counts: CommittedCounts, instruments: Instruments) -> Self {
         Self {
             commit_listeners: RwLock::default(),
             queued_callbacks: AtomicUsize::new(0),
-            nanos_per_commit: AtomicU64::new(0),
-            commit_start: Mutex::new(None),
             is_failing: AtomicBool::new(false),
             committed_counts: Mutex::new(counts),
             instruments,
+            commit_times: Mutex::default(),
         }
     }
 
     /// Begins a commit with this number of callbacks.
-    pub(super) fn begin_commit(&self, callbacks: usize) -> Instant {
+    pub(super) fn begin_commit(&self, callbacks: usize) {
         self.queued_callbacks.fetch_sub(callbacks, Ordering::Relaxed);
-        let now = Instant::now();
-        *self.commit_start.lock() = Some(now);
-        now
+        self.commit_times.lock().start = Some(Instant::now());
     }
 
-    pub(super) fn end_commit(&self) {
-        *self.commit_start.lock() = None;
+    /// Records the duration of a commit with callbacks, including the commits that delayed it. Per
+    /// commit, since most of it is the sync: a slow disk that gets few callbacks is not overloaded.
+    pub(super) fn end_commit(&self, callbacks: usize) {
+        let mut times = self.commit_times.lock();
+        let took = times.start.take().map(|start| start.elapsed()).unwrap_or_default();
+        if callbacks > 0 {
+            let took = took + std::mem::take(&mut times.blocked);
+            let before = times.per_commit;
+            times.per_commit = if before.is_zero() { took } else { before / 4 * 3 + took / 4 };
+        } else if self.queued_callbacks.load(Ordering::Relaxed) > 0 {
+            times.blocked += took;
+        }
     }
 
     pub(super) fn expected_wait(&self) -> Duration {
         let queued = self.queued_callbacks.load(Ordering::Relaxed);
-        let elapsed = self.commit_start.lock().map(|start| start.elapsed());
-        if queued == 0 && elapsed.is_none() {
+        let times = self.commit_times.lock();
+        let rest = match times.start.map(|start| start.elapsed()) {
             // Past commits say nothing about an idle disk.
-            return Duration::ZERO;
-        }
-        let per_commit = Duration::from_nanos(self.nanos_per_commit.load(Ordering::Relaxed));
-        let rest = match elapsed {
+            None if queued == 0 => return Duration::ZERO,
+            None => Duration::ZERO,
             // A commit that is slower than usual is expected to take twice its time so far. This
             // detects a disk that hangs.
-            Some(elapsed) if elapsed > per_commit => elapsed,
-            Some(elapsed) => per_commit - elapsed,
-            None => Duration::ZERO,
+            Some(elapsed) if elapsed > times.per_commit => elapsed,
+            Some(elapsed) => times.per_commit - elapsed,
         };
         let commits = u32::try_from(queued / CALLBACKS_PER_COMMIT).unwrap_or(u32::MAX);
-        rest.saturating_add(per_commit.saturating_mul(commits.saturating_add(1)))
+        rest.saturating_add(times.per_commit.saturating_mul(commits.saturating_add(1)))
     }
 }

@@ -2,7 +2,7 @@ use super::*;
 use crate::journal::sqlite::command::CommandKind;
 
 fn command(kind: CommandKind, rows: usize) -> Command {
-    Command::new(kind, rows, |_| Ok(Ok(()))).0
+    Command::new(kind, rows, |_| Ok::<_, rusqlite::Error>(())).0
 }
 
 #[tokio::test]

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 use rusqlite::{Connection, params};
 
 use crate::journal::sqlite::tables::{
-    codes::state_code,
-    encoding::{StoredResult, from_json, json, uint},
+    columns::{Json, StoredResult, uint},
     sql,
 };
 use crate::{
@@ -14,11 +13,11 @@ use crate::{
         change::Change,
         clock::Timestamp,
         device_states::DeviceStates,
-        state::{ChangeState, Transition},
+        state::{ChangeState, IllegalTransition, Transition},
     },
     journal::{
-        error::JournalError, events::WatchTarget, forward_queue::ForwardQueueStats,
-        state_counts::StateCounts,
+        changes::StateCounts, error::JournalError, events::WatchTarget,
+        forward_queue::ForwardQueueStats,
     },
 };
 
@@ -51,11 +50,25 @@ pub(super) struct LoadedChange {
     pub(super) device_states: DeviceStates,
     /// The state in which it was loaded.
     stored_state: ChangeState,
-    pub(super) is_dirty: bool,
+    is_dirty: bool,
 }
 
-/// The result of a command. An error of SQLite fails the whole batch, any other only the command.
-pub(crate) type ApplyResult<T> = rusqlite::Result<Result<T, JournalError>>;
+/// An error of a command.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// Fails the whole batch.
+    #[error(transparent)]
+    Sqlite(#[from] rusqlite::Error),
+    /// Fails only the command, which has written nothing.
+    #[error(transparent)]
+    Rejected(#[from] JournalError),
+}
+
+impl From<IllegalTransition> for CommandError {
+    fn from(error: IllegalTransition) -> Self {
+        Self::Rejected(error.into())
+    }
+}
 
 impl<'c> WriteBatch<'c> {
     pub(crate) fn new(connection: &'c Connection, forward_queue: ForwardQueueStats) -> Self {
@@ -71,10 +84,7 @@ impl<'c> WriteBatch<'c> {
 
     /// Stores the loaded changes. Call it before the commit.
     pub(crate) fn finish(mut self) -> rusqlite::Result<BatchSummary> {
-        for (id, loaded) in &self.changes {
-            if !loaded.is_dirty {
-                continue;
-            }
+        for (id, loaded) in self.changes.iter().filter(|(_, loaded)| loaded.is_dirty) {
             let change = &loaded.change;
             self.state_count_delta.add(loaded.stored_state, -1);
             self.state_count_delta.add(change.state, 1);
@@ -84,11 +94,11 @@ impl<'c> WriteBatch<'c> {
                    device_states = ?
                  WHERE id = ?",
                 params![
-                    state_code(change.state),
-                    change.accept_time.map(Timestamp::as_micros),
-                    change.update_time.as_micros(),
-                    json(change)?,
-                    json(&loaded.device_states)?,
+                    change.state,
+                    change.accept_time,
+                    change.update_time,
+                    Json(change),
+                    Json(&loaded.device_states),
                     id
                 ],
             )?;
@@ -103,11 +113,8 @@ impl<'c> WriteBatch<'c> {
 
     /// Appends an entry for a change or a state transition. Returns its position.
     pub(super) fn append(&mut self, now: Timestamp) -> rusqlite::Result<i64> {
-        let position = sql::insert(
-            self.connection,
-            "INSERT INTO log_entry (time) VALUES (?)",
-            [now.as_micros()],
-        )?;
+        let position =
+            sql::insert(self.connection, "INSERT INTO log_entry (time) VALUES (?)", [now])?;
         self.position = Some(position);
         Ok(position)
     }
@@ -123,24 +130,23 @@ impl<'c> WriteBatch<'c> {
         let position = sql::insert(
             self.connection,
             "INSERT INTO log_entry (time, result_json, raw_json, request) VALUES (?, ?, ?, ?)",
-            params![now.as_micros(), json(result)?, raw_json, request],
+            params![now, Json(result), raw_json, request],
         )?;
         self.position = Some(position);
         Ok(position)
     }
 
+    /// Applies a transition, or returns an error and changes nothing.
     pub(super) fn advance(
         &mut self,
         id: i64,
         transition: &Transition,
         now: Timestamp,
-    ) -> rusqlite::Result<()> {
+    ) -> Result<(), CommandError> {
         let loaded = self.load(id)?;
+        loaded.change.apply(transition, now)?;
         loaded.is_dirty = true;
-        loaded
-            .change
-            .apply(transition, now)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+        Ok(())
     }
 
     /// Adds the state of a change to its timeline.
@@ -150,11 +156,10 @@ impl<'c> WriteBatch<'c> {
         position: i64,
         event_index: i64,
     ) -> rusqlite::Result<()> {
-        let snapshot = json(&self.load(id)?.change)?;
         sql::execute(
             self.connection,
             "INSERT INTO timeline (change, position, event_index, snapshot) VALUES (?, ?, ?, ?)",
-            params![id, position, event_index, snapshot],
+            params![id, position, event_index, Json(&self.load(id)?.change)],
         )?;
         self.mark_touched(id);
         Ok(())
@@ -174,18 +179,29 @@ impl<'c> WriteBatch<'c> {
         match self.changes.entry(id) {
             Entry::Occupied(loaded) => Ok(loaded.into_mut()),
             Entry::Vacant(vacant) => {
-                let (snapshot, device_states): (String, String) = self
-                    .connection
-                    .prepare_cached("SELECT snapshot, device_states FROM change WHERE id = ?")?
-                    .query_row([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-                let change: Change = from_json(&snapshot)?;
+                let (Json(change), Json(device_states)) = sql::get(
+                    self.connection,
+                    "SELECT snapshot, device_states FROM change WHERE id = ?",
+                    [id],
+                    |row| Ok((row.get::<_, Json<Change>>(0)?, row.get(1)?)),
+                )?;
+                let stored_state = change.state;
                 Ok(vacant.insert(LoadedChange {
-                    stored_state: change.state,
                     change,
-                    device_states: from_json(&device_states)?,
+                    device_states,
+                    stored_state,
                     is_dirty: false,
                 }))
             }
         }
+    }
+}
+
+impl LoadedChange {
+    /// Updates the counts after `device_states` has changed.
+    pub(super) fn update_counts(&mut self, now: Timestamp) {
+        self.change.counts = self.device_states.counts(self.change.device_count);
+        self.change.touch(now);
+        self.is_dirty = true;
     }
 }

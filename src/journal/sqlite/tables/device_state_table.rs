@@ -6,11 +6,7 @@ use crate::domain::{
     device_states::{DeviceRef, DeviceState, DeviceStateStore},
     matching::MatchKey,
 };
-use crate::journal::sqlite::tables::{
-    codes::{device_ref_code, device_ref_from_code, precedence_code, precedence_from_code},
-    encoding::uint,
-    sql,
-};
+use crate::journal::sqlite::tables::sql;
 
 pub(super) struct DeviceStateTable<'c> {
     pub(super) connection: &'c Connection,
@@ -25,7 +21,7 @@ impl DeviceStateStore for DeviceStateTable<'_> {
             DeviceRef::Device(index) => (
                 "SELECT identifier_kinds, precedence, decided_by FROM device
                  WHERE change = ? AND device_index = ?",
-                i64::from(index),
+                index.into(),
             ),
             DeviceRef::UnmatchedResult(first_result) => (
                 "SELECT identifier_kinds, precedence, decided_by FROM unmatched_result
@@ -35,8 +31,8 @@ impl DeviceStateStore for DeviceStateTable<'_> {
         };
         let state = sql::find(self.connection, sql, params![self.change, number], |row| {
             Ok(DeviceState {
-                kind_mask: uint(row.get(0)?),
-                precedence: row.get::<_, Option<i64>>(1)?.map(precedence_from_code),
+                kind_mask: row.get(0)?,
+                precedence: row.get(1)?,
                 decided_by: row.get(2)?,
             })
         })?;
@@ -48,7 +44,7 @@ impl DeviceStateStore for DeviceStateTable<'_> {
             DeviceRef::Device(index) => (
                 "UPDATE device SET identifier_kinds = ?3, precedence = ?4, decided_by = ?5
                  WHERE change = ?1 AND device_index = ?2",
-                i64::from(index),
+                index.into(),
             ),
             DeviceRef::UnmatchedResult(first_result) => (
                 "INSERT OR REPLACE INTO unmatched_result
@@ -60,32 +56,25 @@ impl DeviceStateStore for DeviceStateTable<'_> {
         sql::execute(
             self.connection,
             sql,
-            params![
-                self.change,
-                number,
-                state.kind_mask,
-                state.precedence.map(precedence_code),
-                state.decided_by
-            ],
+            params![self.change, number, state.kind_mask, state.precedence, state.decided_by],
         )
         .map(drop)
     }
 
     fn owner(&mut self, key: &MatchKey) -> rusqlite::Result<Option<DeviceRef>> {
-        let owner = sql::find(
+        sql::find(
             self.connection,
             "SELECT owner FROM identifier_owner WHERE change = ? AND identifier = ?",
             params![self.change, key.to_string()],
             |row| row.get(0),
-        )?;
-        Ok(owner.map(device_ref_from_code))
+        )
     }
 
     fn put_owner(&mut self, key: &MatchKey, owner: DeviceRef) -> rusqlite::Result<()> {
         sql::execute(
             self.connection,
             "INSERT INTO identifier_owner (change, identifier, owner) VALUES (?, ?, ?)",
-            params![self.change, key.to_string(), device_ref_code(owner)],
+            params![self.change, key.to_string(), owner],
         )
         .map(drop)
     }
@@ -94,11 +83,7 @@ impl DeviceStateStore for DeviceStateTable<'_> {
         sql::execute(
             self.connection,
             "UPDATE identifier_owner SET owner = ? WHERE change = ? AND owner = ?",
-            params![
-                device_ref_code(into),
-                self.change,
-                device_ref_code(DeviceRef::UnmatchedResult(unmatched))
-            ],
+            params![into, self.change, DeviceRef::UnmatchedResult(unmatched)],
         )?;
         sql::execute(
             self.connection,

@@ -1,26 +1,19 @@
 //! The devices of changes, and the identifiers that find them.
 
-use rusqlite::{Connection, Row, params, types::Value};
+use rusqlite::{Connection, Row, ToSql, params};
 
-use crate::journal::sqlite::tables::{
-    codes::{match_from_code, precedence_from_code},
-    encoding::{StoredResult, from_json, json, uint},
-    sql,
-};
+use crate::journal::sqlite::tables::{columns::Json, events, sql};
 use crate::{
     domain::{
-        change::SentDevice,
-        clock::Timestamp,
+        change::{Change, SentDevice},
         evidence::IdentifyingKinds,
         identifier::{DeviceId, ReportedId},
-        matching::MatchKey,
+        matching::{MatchKey, find_device},
         newtypes::ChangeId,
-        result::Outcome,
+        result::{Match, Outcome, ResultPrecedence},
     },
-    journal::{
-        changes::{ChangeDevice, DeviceFilter, DeviceOutcome},
-        events::ResultEvent,
-    },
+    journal::changes::{ChangeDevice, DeviceFilter, DeviceOutcome},
+    operations,
 };
 
 /// True if a device was sent with an identifier. The index key alone equates ICCIDs that differ only
@@ -41,19 +34,30 @@ pub(super) fn find_by_key(
     change: i64,
     key: &MatchKey,
 ) -> rusqlite::Result<Vec<(u32, DeviceId)>> {
-    let devices: Vec<(u32, SentDevice)> = sql::list(
+    let devices: Vec<(u32, Json<SentDevice>)> = sql::list(
         connection,
         "SELECT d.device_index, d.sent_json FROM device_key k
          JOIN device d USING (change, device_index)
          WHERE k.match_key = ? AND k.change = ? LIMIT 20",
         params![key.index_key(), change],
-        |row| Ok((uint(row.get(0)?), from_json(row.get_ref(1)?.as_str()?)?)),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let ids = devices.into_iter().flat_map(|(index, device)| {
+    let ids = devices.into_iter().flat_map(|(index, Json(device))| {
         let ids = device.ids.into_iter();
         ids.map(move |id| (index, id))
     });
     Ok(ids.filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key()).collect())
+}
+
+/// Finds the device of a change that has the reported identifiers.
+pub(super) fn find_reported(
+    connection: &Connection,
+    id: i64,
+    change: &Change,
+    reported: &[ReportedId],
+) -> rusqlite::Result<(Option<u32>, Match)> {
+    let kinds = operations::evidence(change.change_type).identifying_kinds;
+    find_device(kinds, change.device_count, reported, |key| find_by_key(connection, id, key))
 }
 
 pub(super) fn insert(
@@ -77,7 +81,7 @@ pub(super) fn insert(
             }
             key_row.execute(params![key.index_key(), change, index])?;
         }
-        device_row.execute(params![change, index, json(device)?, kinds])?;
+        device_row.execute(params![change, index, Json(device), kinds])?;
     }
     Ok(())
 }
@@ -88,7 +92,7 @@ pub(super) fn load_sent(connection: &Connection, change: i64) -> rusqlite::Resul
         connection,
         "SELECT sent_json FROM device WHERE change = ? ORDER BY device_index",
         [change],
-        |row| from_json(row.get_ref(0)?.as_str()?),
+        |row| row.get(0).map(|Json(device)| device),
     )
 }
 
@@ -130,18 +134,19 @@ pub(crate) fn devices(
         let conditions: Vec<&str> = filter.outcomes.iter().map(outcome_condition).collect();
         sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
     }
+    let mut values: Vec<&dyn ToSql> = vec![&id, &filter.from];
     let key = filter.device.as_ref().map(MatchKey::from_id);
-    if key.is_some() {
+    let index_key = key.as_ref().map(MatchKey::index_key);
+    if let Some(index_key) = &index_key {
         sql.push_str(
             " AND d.device_index IN
                (SELECT k.device_index FROM device_key k WHERE k.match_key = ?3 AND k.change = d.change)",
         );
+        values.push(index_key);
     }
     sql.push_str(" ORDER BY d.device_index");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut values: Vec<Value> = vec![id.as_bytes().to_vec().into(), filter.from.into()];
-    values.extend(key.as_ref().map(|key| Value::from(key.index_key())));
-    let mut rows = statement.query(rusqlite::params_from_iter(values))?;
+    let mut rows = statement.query(values.as_slice())?;
     let mut devices = Vec::new();
     while devices.len() < filter.limit
         && let Some(row) = rows.next()?
@@ -154,7 +159,7 @@ pub(crate) fn devices(
     Ok(devices)
 }
 
-/// See [`precedence_code`](super::codes::precedence_code): successes are odd.
+/// Successes have an odd number, see `columns`.
 fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
     match outcome {
         DeviceOutcome::Pending => "d.precedence IS NULL",
@@ -164,34 +169,24 @@ fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
 }
 
 fn decode_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDevice> {
-    let index = uint(row.get(0)?);
-    let sent: SentDevice = from_json(row.get_ref(1)?.as_str()?)?;
+    let index = row.get(0)?;
+    let Json(sent) = row.get::<_, Json<SentDevice>>(1)?;
+    let precedence: Option<ResultPrecedence> = row.get(3)?;
     let result = match row.get_ref(4)?.as_str_or_null()? {
         None => None,
-        Some(result) => {
-            let result = StoredResult::decode(result, row.get(5)?)?;
-            Some(Box::new(ResultEvent {
-                change_id: Some(change_id),
-                device: Some((index, sent.clone())),
-                matched: row.get::<_, Option<i64>>(6)?.map(match_from_code),
-                resolved_device: None,
-                report: result.report,
-                service: result.service,
-                receive_time: Timestamp::from_micros(row.get(7)?),
-                raw_json: String::new(),
-            }))
+        Some(_) => {
+            let device = Some((index, sent.clone()));
+            Some(Box::new(events::decode_result(row, 4, Some(change_id), device, String::new())?))
         }
     };
     Ok(ChangeDevice {
         index,
         sent,
-        was_on_plan: row.get::<_, Option<i64>>(2)?.is_some(),
-        outcome: match row.get::<_, Option<i64>>(3)?.map(precedence_from_code) {
+        was_on_plan: row.get::<_, Option<bool>>(2)?.is_some(),
+        outcome: match precedence.map(|precedence| precedence.outcome) {
             None => DeviceOutcome::Pending,
-            Some(precedence) if precedence.outcome == Outcome::Succeeded => {
-                DeviceOutcome::Succeeded
-            }
-            Some(_) => DeviceOutcome::Failed,
+            Some(Outcome::Succeeded) => DeviceOutcome::Succeeded,
+            Some(Outcome::Failed | Outcome::Interim) => DeviceOutcome::Failed,
         },
         result,
     })

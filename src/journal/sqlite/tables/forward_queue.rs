@@ -4,7 +4,7 @@ use rusqlite::{Connection, params};
 
 use crate::journal::sqlite::tables::{
     batch::WriteBatch,
-    encoding::{int, service, uint},
+    columns::{int, uint},
     sql,
 };
 use crate::{
@@ -14,7 +14,6 @@ use crate::{
 
 /// Maximum number of rows that one command changes.
 pub(crate) const ROWS: usize = 100;
-const SLICE: u64 = ROWS as u64;
 
 /// Queues a result in the transaction that stores it, so that an acknowledged callback is forwarded
 /// after any crash. Displaces the oldest if the queue is full.
@@ -28,7 +27,7 @@ pub(super) fn queue_forward(
         batch.connection,
         "INSERT INTO forward_queue (position, queue_time, due_time, service)
          VALUES (?1, ?2, ?2, ?3)",
-        params![position, options.now.as_micros(), service.map(CallbackService::as_str)],
+        params![position, options.now, service],
     )?;
     batch.forward_queue.waiting += 1;
     let excess = batch.forward_queue.waiting.saturating_sub(options.max_queued);
@@ -37,7 +36,7 @@ pub(super) fn queue_forward(
             batch.connection,
             "DELETE FROM forward_queue WHERE position IN
              (SELECT position FROM forward_queue ORDER BY position LIMIT ?)",
-            [int(excess.min(SLICE))],
+            [int(excess.min(ROWS as u64))],
         )?;
         remove(batch, displaced);
         batch.forward_queue.displaced += displaced as u64;
@@ -65,7 +64,7 @@ pub(crate) fn record_outcomes(
                     batch.connection,
                     "UPDATE forward_queue SET due_time = ?, attempts = attempts + 1
                      WHERE position = ?",
-                    [due_time.as_micros(), int(*id)],
+                    params![due_time, int(*id)],
                 )?;
             }
         }
@@ -80,7 +79,7 @@ pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> rusqlite
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
          (SELECT position FROM forward_queue
           WHERE (attempts > 0) = 1 AND due_time > ?1 ORDER BY due_time LIMIT ?2)",
-        params![now.as_micros(), int(SLICE)],
+        params![now, int(ROWS)],
     )
 }
 
@@ -91,7 +90,7 @@ pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> rusqlite:
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM
            (SELECT position, queue_time FROM forward_queue ORDER BY position LIMIT ?)
          WHERE queue_time < ?)",
-        params![int(SLICE), before.as_micros()],
+        params![int(ROWS), before],
     )?;
     remove(batch, deleted);
     Ok(deleted)
@@ -102,8 +101,6 @@ fn remove(batch: &mut WriteBatch<'_>, count: usize) {
     *waiting = waiting.saturating_sub(count as u64);
 }
 
-/// Returns due callbacks: up to `first_attempts` that were never tried and up to `retries` that were.
-/// If there are fewer of one kind, returns more of the other.
 pub(crate) fn load_due(
     connection: &Connection,
     now: Timestamp,
@@ -117,18 +114,13 @@ pub(crate) fn load_due(
         tried = load_due_attempts(connection, true, now, all - due.len())?;
     }
     due.append(&mut tried);
-    let next = [false, true].into_iter().map(|is_tried| {
-        sql::find(
-            connection,
-            "SELECT due_time FROM forward_queue
-             WHERE (attempts > 0) = ? AND due_time > ? ORDER BY due_time LIMIT 1",
-            params![is_tried, now.as_micros()],
-            |row| row.get(0),
-        )
-    });
-    let next: Vec<Option<i64>> = next.collect::<rusqlite::Result<_>>()?;
-    let next = next.into_iter().flatten().min();
-    Ok(DueForwards { due, next_due: next.map(Timestamp::from_micros) })
+    let next_due = |is_tried: bool| -> rusqlite::Result<Option<Timestamp>> {
+        let sql =
+            "SELECT min(due_time) FROM forward_queue WHERE (attempts > 0) = ? AND due_time > ?";
+        sql::get(connection, sql, params![is_tried, now], |row| row.get(0))
+    };
+    let next_due = [next_due(false)?, next_due(true)?].into_iter().flatten().min();
+    Ok(DueForwards { due, next_due })
 }
 
 /// Returns due callbacks of one kind, in the order of their due time.
@@ -144,12 +136,12 @@ fn load_due_attempts(
          LEFT JOIN log_entry e ON e.position = f.position
          WHERE (f.attempts > 0) = ? AND f.due_time <= ?
          ORDER BY f.due_time, f.position LIMIT ?",
-        params![is_tried, now.as_micros(), int(limit as u64)],
+        params![is_tried, now, int(limit)],
         |row| {
             Ok(QueuedForward {
                 id: uint(row.get(0)?),
-                service: service(row, 1)?,
-                attempts: uint(row.get(2)?),
+                service: row.get(1)?,
+                attempts: row.get(2)?,
                 body: row.get(3)?,
             })
         },
@@ -157,5 +149,5 @@ fn load_due_attempts(
 }
 
 pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| Ok(uint(row.get(0)?)))
+    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| row.get(0).map(uint))
 }

@@ -1,9 +1,15 @@
-//! Values of the journal itself, and key-value pairs.
+//! Values of the journal itself, its range of positions, and key-value pairs.
 
 use aws_lc_rs::rand;
 use rusqlite::{Connection, params, types::FromSql};
 
-use crate::journal::sqlite::tables::sql;
+use crate::journal::{
+    engine::KeptRange,
+    sqlite::tables::{
+        columns::{int, uint},
+        sql,
+    },
+};
 
 /// The epoch, 8 bytes.
 pub(crate) const EPOCH: &str = "epoch";
@@ -58,3 +64,28 @@ pub(crate) fn store_kv(connection: &Connection, name: &str, value: &[u8]) -> rus
     let name = format!("{KV_PREFIX}{name}");
     if value.is_empty() { delete(connection, &name) } else { store(connection, &name, value) }
 }
+
+/// Returns the range of positions. SQLite keeps the last one also when its entry is trimmed.
+pub(crate) fn kept_range(connection: &Connection) -> rusqlite::Result<KeptRange> {
+    let last = sql::find(
+        connection,
+        "SELECT seq FROM sqlite_sequence WHERE name = 'log_entry'",
+        [],
+        |row| row.get(0),
+    )?;
+    let trimmed = load(connection, TRIMMED_POSITION)?;
+    Ok(KeptRange { last: last.map_or(0, uint), trimmed: trimmed.map_or(0, u64::from_be_bytes) })
+}
+
+/// Makes new entries start after a position.
+pub(crate) fn skip_to(connection: &Connection, position: u64) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM sqlite_sequence WHERE name = 'log_entry'", [])?;
+    connection.execute(
+        "INSERT INTO sqlite_sequence (name, seq) VALUES ('log_entry', ?)",
+        [int(position)],
+    )?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,29 +1,21 @@
 //! Callbacks that cannot be used yet.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, params};
 
 use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
-    encoding::{account, int, service, uint},
+    batch::{CommandError, WriteBatch},
+    columns::{int, uint},
     results, sql,
 };
-use crate::{
-    domain::{
-        clock::Timestamp,
-        newtypes::{AccountName, CallbackService},
-    },
-    journal::{
-        error::JournalError,
-        quarantine::{QuarantineLimits, QuarantinedCallback},
-        results::{ReceivedCallback, Stored},
-    },
+use crate::journal::{
+    error::JournalError,
+    quarantine::{QuarantineLimits, QuarantinedCallback},
+    results::{ReceivedCallback, Stored},
 };
 
 /// Approximate size of a row without the body, in bytes.
 const OVERHEAD: u64 = 256;
 
-/// Stores a callback and returns its id, after deleting old reviewed ones. Returns `None` if the
-/// quarantine is full.
 pub(crate) fn insert(
     connection: &Connection,
     callback: &QuarantinedCallback,
@@ -32,13 +24,12 @@ pub(crate) fn insert(
     sql::execute(
         connection,
         "DELETE FROM quarantine WHERE receive_time < ? AND reviewed = 1",
-        [limits.delete_reviewed_before.as_micros()],
+        [limits.delete_reviewed_before],
     )?;
-    let used: i64 = connection
-        .prepare_cached("SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine")?
-        .query_row([int(OVERHEAD)], |row| row.get(0))?;
+    let used = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine";
+    let used = sql::get(connection, used, [int(OVERHEAD)], |row| row.get(0).map(uint))?;
     let size = callback.body.len() as u64 + OVERHEAD;
-    if uint::<u64>(used).saturating_add(size) > limits.bytes {
+    if used.saturating_add(size) > limits.bytes {
         return Ok(None);
     }
     let id = sql::insert(
@@ -46,9 +37,9 @@ pub(crate) fn insert(
         "INSERT INTO quarantine (receive_time, service, account, reason, body, credential_mac)
          VALUES (?, ?, ?, ?, ?, ?)",
         params![
-            callback.receive_time.as_micros(),
-            callback.service.as_ref().map(CallbackService::as_str),
-            callback.account.as_ref().map(AccountName::as_str),
+            callback.receive_time,
+            callback.service,
+            callback.account,
             callback.reason,
             callback.body,
             callback.credential_mac,
@@ -57,14 +48,13 @@ pub(crate) fn insert(
     Ok(Some(uint(id)))
 }
 
-/// Stores a quarantined callback as a result, and deletes it from the quarantine.
 pub(crate) fn release(
     batch: &mut WriteBatch<'_>,
     id: u64,
-    callback: &ReceivedCallback,
-) -> ApplyResult<Stored> {
+    callback: ReceivedCallback,
+) -> Result<Stored, CommandError> {
     if !delete(batch.connection, id)? {
-        return Ok(Err(JournalError::NoSuchCallback));
+        return Err(JournalError::NoSuchCallback.into());
     }
     results::store_callback(batch, callback)
 }
@@ -92,19 +82,17 @@ pub(crate) fn list(
         connection,
         "SELECT id, receive_time, service, account, reason, body, credential_mac
          FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
-        params![int(after), int(limit as u64)],
-        decode_row,
+        params![int(after), int(limit)],
+        |row| {
+            let callback = QuarantinedCallback {
+                receive_time: row.get(1)?,
+                service: row.get(2)?,
+                account: row.get(3)?,
+                reason: row.get(4)?,
+                body: row.get(5)?,
+                credential_mac: row.get(6)?,
+            };
+            Ok((uint(row.get(0)?), callback))
+        },
     )
-}
-
-fn decode_row(row: &Row<'_>) -> rusqlite::Result<(u64, QuarantinedCallback)> {
-    let callback = QuarantinedCallback {
-        receive_time: Timestamp::from_micros(row.get(1)?),
-        service: service(row, 2)?,
-        account: account(row, 3)?,
-        reason: row.get(4)?,
-        body: row.get(5)?,
-        credential_mac: row.get(6)?,
-    };
-    Ok((uint(row.get(0)?), callback))
 }

@@ -1,21 +1,18 @@
 //! Results: storage, links to changes, timelines and counts.
 
-use rusqlite::params;
+use rusqlite::{Connection, params};
 
 use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
-    codes::match_code,
+    batch::{CommandError, WriteBatch},
+    columns::{Json, StoredResult, uint},
     device_state_table::DeviceStateTable,
-    devices,
-    encoding::{StoredResult, from_json, uint},
-    forward_queue, requests, sql,
+    devices, forward_queue, sql,
 };
 use crate::{
     domain::{
         clock::Timestamp,
         device_states::DeviceStates,
-        matching::find_device,
-        newtypes::{AccountName, CallbackService, RequestId},
+        newtypes::RequestId,
         result::{DeviceResult, Match},
         state::{ChangeState, Transition},
     },
@@ -30,38 +27,65 @@ use crate::{
 /// Stores a callback, unless an equal one of the same request is stored.
 pub(crate) fn store_callback(
     batch: &mut WriteBatch<'_>,
-    received: &ReceivedCallback,
-) -> ApplyResult<Stored> {
-    let (callback, now) = (&received.callback, received.receive_time);
-    let report = &callback.result;
-    let request = requests::find_or_insert(batch.connection, &report.request_id, now)?;
+    received: ReceivedCallback,
+) -> Result<Stored, CommandError> {
+    let ReceivedCallback { callback, account, service, receive_time: now, forwarding } = received;
+    let result = StoredResult { report: callback.result, service };
+    let request = find_or_insert_request(batch.connection, &result.report.request_id, now)?;
     let inserted = sql::execute(
         batch.connection,
         "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
         params![request.id, callback.digest.as_slice()],
     )?;
     if inserted == 0 && !failpoints::is_active("no-deduplication") {
-        return Ok(Ok(Stored::Duplicate));
+        return Ok(Stored::Duplicate);
     }
-    let result = StoredResult { report: report.clone(), service: received.service.clone() };
     let position = batch.append_result(&result, &callback.raw_json, request.id, now)?;
-    let account = received.account.as_ref().map(AccountName::as_str);
-    let service = received.service.as_ref().map(CallbackService::as_str);
     sql::execute(
         batch.connection,
         "UPDATE request SET last_result_time = ?, account = coalesce(account, ?),
          service = coalesce(service, ?) WHERE id = ?",
-        params![now.as_micros(), account, service, request.id],
+        params![now, account, result.service, request.id],
     )?;
-    batch.touched.insert(WatchTarget::Request(report.request_id.clone()));
-    if let Some(options) = received.forwarding {
-        forward_queue::queue_forward(batch, position, received.service.as_ref(), options)?;
+    batch.touched.insert(WatchTarget::Request(result.report.request_id.clone()));
+    if let Some(options) = forwarding {
+        forward_queue::queue_forward(batch, position, result.service.as_ref(), options)?;
     }
     if let Some(change) = request.change {
-        append_result_event(batch, change, position, 0, position, report, now)?;
+        append_result_event(batch, change, position, 0, position, &result.report, now)?;
         finish_if_complete(batch, change, position, 1, now)?;
     }
-    Ok(Ok(Stored::New(uint(position))))
+    Ok(Stored::New(uint(position)))
+}
+
+/// The row of a request, and the row of the change that it is linked to.
+struct RequestRow {
+    id: i64,
+    change: Option<i64>,
+}
+
+/// Returns the row of a request. Creates it if there is none: results can arrive before their change
+/// is accepted, or belong to no change.
+fn find_or_insert_request(
+    connection: &Connection,
+    request_id: &RequestId,
+    now: Timestamp,
+) -> rusqlite::Result<RequestRow> {
+    let row = sql::find(
+        connection,
+        "SELECT id, change FROM request WHERE request_id = ?",
+        [request_id],
+        |row| Ok(RequestRow { id: row.get(0)?, change: row.get(1)? }),
+    )?;
+    if let Some(row) = row {
+        return Ok(row);
+    }
+    let id = sql::insert(
+        connection,
+        "INSERT INTO request (request_id, last_result_time) VALUES (?, ?)",
+        params![request_id, now],
+    )?;
+    Ok(RequestRow { id, change: None })
 }
 
 /// Links a request to a change. Earlier results of the request join the timeline of the change at the
@@ -73,9 +97,9 @@ pub(super) fn link_request(
     request_id: &RequestId,
     evidence: &str,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> Result<(), CommandError> {
     batch.touched.insert(WatchTarget::Request(request_id.clone()));
-    let request = requests::find_or_insert(batch.connection, request_id, now)?;
+    let request = find_or_insert_request(batch.connection, request_id, now)?;
     if request.change.is_some() {
         // Nothing shows which change a result belongs to, so the first one keeps the request.
         tracing::error!(%request_id, "ThingSpace returned the same request id for two changes");
@@ -86,15 +110,14 @@ pub(super) fn link_request(
         "UPDATE request SET change = ?, link_position = ?, evidence = ? WHERE id = ?",
         params![change, position, evidence, request.id],
     )?;
-    let earlier: Vec<(i64, String)> = sql::list(
+    let earlier: Vec<(i64, Json<StoredResult>)> = sql::list(
         batch.connection,
         "SELECT position, result_json FROM log_entry WHERE request = ? ORDER BY position",
         [request.id],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let mut event_index = 1;
-    for (result_position, result) in earlier {
-        let StoredResult { report, .. } = from_json(&result)?;
+    for (result_position, Json(StoredResult { report, .. })) in earlier {
         append_result_event(batch, change, position, event_index, result_position, &report, now)?;
         event_index += 1;
     }
@@ -113,11 +136,9 @@ fn append_result_event(
 ) -> rusqlite::Result<()> {
     let connection = batch.connection;
     let loaded = batch.load(change)?;
-    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
     let (device, mut matched) =
-        find_device(kinds, loaded.change.device_count, &report.device_ids, |key| {
-            devices::find_by_key(connection, change, key)
-        })?;
+        devices::find_reported(connection, change, &loaded.change, &report.device_ids)?;
+    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
     let keys = devices::identifying_keys(&report.device_ids, kinds);
     let mut store = DeviceStateTable { connection, change };
     if matched == Match::None && DeviceStates::is_ambiguous(&mut store, &keys)? {
@@ -127,14 +148,11 @@ fn append_result_event(
         let precedence = report.precedence();
         loaded.device_states.record(&mut store, &keys, device, precedence, result_position)?;
     }
-    loaded.change.counts = loaded.device_states.counts(loaded.change.device_count);
-    loaded.change.touch(now);
-    loaded.is_dirty = true;
-
+    loaded.update_counts(now);
     sql::execute(
         connection,
         "UPDATE log_entry SET device = ?, match_kind = ? WHERE position = ?",
-        params![device, match_code(matched), result_position],
+        params![device, matched, result_position],
     )?;
     sql::execute(
         connection,
@@ -152,7 +170,7 @@ pub(super) fn finish_if_complete(
     position: i64,
     event_index: i64,
     now: Timestamp,
-) -> rusqlite::Result<()> {
+) -> Result<(), CommandError> {
     let loaded = &batch.load(change)?.change;
     let is_open = matches!(loaded.state, ChangeState::Accepted | ChangeState::Overdue);
     if is_open && loaded.pending_count() == 0 {

@@ -11,12 +11,23 @@ pub(super) fn execute(
     connection.prepare_cached(sql)?.execute(params)
 }
 
+/// Inserts a row. Returns its id.
 pub(super) fn insert(
     connection: &Connection,
     sql: &str,
     params: impl Params,
 ) -> rusqlite::Result<i64> {
     connection.prepare_cached(sql)?.insert(params)
+}
+
+/// Returns the first row of a query, which has one.
+pub(super) fn get<T>(
+    connection: &Connection,
+    sql: &str,
+    params: impl Params,
+    decode: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.prepare_cached(sql)?.query_row(params, decode)
 }
 
 /// Returns the first row of a query, if there is one.
@@ -26,8 +37,7 @@ pub(super) fn find<T>(
     params: impl Params,
     decode: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Option<T>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    statement.query_row(params, decode).optional()
+    get(connection, sql, params, decode).optional()
 }
 
 pub(super) fn list<T>(
@@ -36,6 +46,5 @@ pub(super) fn list<T>(
     params: impl Params,
     decode: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<Vec<T>> {
-    let mut statement = connection.prepare_cached(sql)?;
-    statement.query_map(params, decode)?.collect()
+    connection.prepare_cached(sql)?.query_map(params, decode)?.collect()
 }

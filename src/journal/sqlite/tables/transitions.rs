@@ -1,7 +1,7 @@
 //! State transitions.
 
 use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
+    batch::{CommandError, WriteBatch},
     changes, devices, results,
 };
 use crate::{
@@ -9,29 +9,25 @@ use crate::{
     journal::error::JournalError,
 };
 
+/// Applies a transition. Returns the change after it.
 pub(crate) fn apply_transition(
     batch: &mut WriteBatch<'_>,
     change_id: ChangeId,
     transition: &Transition,
     now: Timestamp,
-) -> ApplyResult<Change> {
-    let Some(id) = changes::find_row(batch.connection, change_id)? else {
-        return Ok(Err(JournalError::NoSuchChange));
-    };
-    if let Err(illegal) = batch.load(id)?.change.state.after(transition) {
-        return Ok(Err(illegal.into()));
-    }
-    let position = batch.append(now)?;
+) -> Result<Change, CommandError> {
+    let id = changes::find_row(batch.connection, change_id)?.ok_or(JournalError::NoSuchChange)?;
     batch.advance(id, transition, now)?;
+    let position = batch.append(now)?;
     batch.append_state_event(id, position, 0)?;
     match transition {
         Transition::Dispatch { already_on_plan: Some(on_plan), .. } => {
-            devices::record_on_plan(batch.connection, id, on_plan)?
+            devices::record_on_plan(batch.connection, id, on_plan)?;
         }
         Transition::Accept { request_id, evidence } => {
-            results::link_request(batch, id, position, request_id, evidence, now)?
+            results::link_request(batch, id, position, request_id, evidence, now)?;
         }
         _ => {}
     }
-    Ok(Ok(batch.load(id)?.change.clone()))
+    Ok(batch.load(id)?.change.clone())
 }

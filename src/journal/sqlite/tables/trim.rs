@@ -8,11 +8,8 @@ use rusqlite::{Connection, params};
 use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
 use crate::journal::sqlite::tables::{
     batch::WriteBatch,
-    codes::state_code,
-    encoding::{from_json, int, uint},
-    meta,
-    positions::coverage,
-    sql,
+    columns::{Json, int, state_codes, uint},
+    meta, sql,
 };
 
 /// Maximum number of rows of one table in a slice.
@@ -33,7 +30,7 @@ pub(crate) fn trim(
         "SELECT id FROM request r WHERE change IS NULL AND last_result_time < ?
            AND (SELECT coalesce(max(position), 0) FROM log_entry WHERE request = r.id) <= ?
          LIMIT 1",
-        [before.as_micros(), int(up_to)],
+        params![before, int(up_to)],
         |row| row.get(0),
     )?;
     if let Some(request) = request {
@@ -41,19 +38,13 @@ pub(crate) fn trim(
         return Ok(true);
     }
     // The key of a change that is not final is still needed, however old it is.
-    let final_states: Vec<String> = ChangeState::ALL
-        .into_iter()
-        .filter(|state| state.is_final())
-        .map(|state| state_code(state).to_string())
-        .collect();
     let sql = format!(
         "SELECT id FROM change c WHERE update_time < ? AND state IN ({})
            AND (SELECT coalesce(max(position), 0) FROM timeline WHERE change = c.id) <= ?
          ORDER BY update_time LIMIT 1",
-        final_states.join(", ")
+        state_codes(ChangeState::is_final)
     );
-    let change: Option<i64> =
-        sql::find(connection, &sql, [before.as_micros(), int(up_to)], |row| row.get(0))?;
+    let change = sql::find(connection, &sql, params![before, int(up_to)], |row| row.get(0))?;
     match change {
         Some(change) => trim_change(batch, change).map(|()| true),
         None => Ok(false),
@@ -80,8 +71,7 @@ fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> 
     if let Some(request) = request {
         return trim_request(connection, request);
     }
-    let newest = "SELECT max(position) FROM timeline WHERE change = ?";
-    record_trimmed_position(connection, newest, change)?;
+    record_trimmed_position(connection, "timeline WHERE change = ?", change)?;
     // The entries of its states. Those of results were deleted with their request.
     let states = "DELETE FROM log_entry WHERE position IN
         (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, event_index LIMIT ?2)";
@@ -97,8 +87,7 @@ fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> 
 }
 
 fn trim_request(connection: &Connection, request: i64) -> rusqlite::Result<()> {
-    let newest = "SELECT max(position) FROM log_entry WHERE request = ?";
-    record_trimmed_position(connection, newest, request)?;
+    record_trimmed_position(connection, "log_entry WHERE request = ?", request)?;
     let results = "DELETE FROM log_entry WHERE position IN
         (SELECT position FROM log_entry WHERE request = ?1 LIMIT ?2)";
     let mut rows = delete(connection, results, request)?;
@@ -129,7 +118,7 @@ fn delete_keyed(
 }
 
 fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usize> {
-    let devices: Vec<(i64, String)> = sql::list(
+    let devices: Vec<(i64, Json<SentDevice>)> = sql::list(
         connection,
         "SELECT device_index, sent_json FROM device WHERE change = ?
          ORDER BY device_index LIMIT ?",
@@ -141,8 +130,7 @@ fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usiz
     )?;
     let mut device_row =
         connection.prepare_cached("DELETE FROM device WHERE change = ? AND device_index = ?")?;
-    for (index, sent) in &devices {
-        let device: SentDevice = from_json(sent)?;
+    for (index, Json(device)) in &devices {
         for id in &device.ids {
             key_row.execute(params![MatchKey::from_id(id).index_key(), change, index])?;
         }
@@ -153,11 +141,14 @@ fn delete_devices(connection: &Connection, change: i64) -> rusqlite::Result<usiz
 
 /// Records the newest trimmed position, which distinguishes an expired resume token from an invalid
 /// one.
-fn record_trimmed_position(connection: &Connection, sql: &str, owner: i64) -> rusqlite::Result<()> {
-    let newest: Option<i64> =
-        connection.prepare_cached(sql)?.query_row([owner], |row| row.get(0))?;
-    let newest: u64 = newest.map_or(0, uint);
-    if newest > coverage(connection)?.trimmed {
+fn record_trimmed_position(
+    connection: &Connection,
+    entries: &str,
+    owner: i64,
+) -> rusqlite::Result<()> {
+    let sql = format!("SELECT coalesce(max(position), 0) FROM {entries}");
+    let newest: u64 = sql::get(connection, &sql, [owner], |row| row.get(0).map(uint))?;
+    if newest > meta::kept_range(connection)?.trimmed {
         meta::store(connection, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
     }
     Ok(())
