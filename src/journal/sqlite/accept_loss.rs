@@ -6,15 +6,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::journal::engine::Epoch;
-use crate::journal::sqlite::{
-    connection::connect,
-    directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
-    error::{Damage, OpenFailure},
-    integrity,
-    lock::FileLocks,
-    marker::{self, Marker, MarkerFile},
-    tables::{meta, schema},
+use crate::journal::{
+    Epoch,
+    sqlite::{
+        connection::connect,
+        directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
+        error::{Damage, OpenFailure},
+        integrity,
+        lock::FileLocks,
+        marker::{self, Marker, MarkerFile},
+        tables::{meta, schema},
+    },
 };
 
 /// A loss that was accepted.

@@ -2,10 +2,12 @@
 
 use tokio::sync::oneshot;
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    meta,
+use crate::journal::{
+    JournalError,
+    sqlite::tables::{
+        batch::{CommandError, WriteBatch},
+        meta,
+    },
 };
 
 /// A command that waits for its commit.

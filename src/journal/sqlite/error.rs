@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::journal::origin::Origin;
+use crate::journal::Origin;
 
 /// An error of opening a journal.
 #[derive(Debug, thiserror::Error)]

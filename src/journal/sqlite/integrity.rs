@@ -8,14 +8,19 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
-use crate::journal::sqlite::{
-    directory::{self, DATABASE, WAL},
-    error::{Damage, OpenFailure},
-    lock::FileLocks,
-    marker::{self, MarkerFile},
-    tables::{meta, schema},
+use crate::{
+    failpoints,
+    journal::{
+        Epoch,
+        sqlite::{
+            directory::{self, DATABASE, WAL},
+            error::{Damage, OpenFailure},
+            lock::FileLocks,
+            marker::{self, MarkerFile},
+            tables::{meta, schema},
+        },
+    },
 };
-use crate::{failpoints, journal::engine::Epoch};
 
 struct Database {
     /// `None` if it has no tables.

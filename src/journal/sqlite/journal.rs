@@ -6,24 +6,6 @@ use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use rusqlite::Connection;
 
-use crate::journal::sqlite::{
-    accept_loss::{self, AcceptedLoss},
-    checkpoint::Checkpoints,
-    connection::LockedConnection,
-    directory::{self, DATABASE},
-    error::{JournalOpenError, OpenFailure},
-    integrity,
-    marker::Marker,
-    marker_writer::MarkerWriter,
-    options::SqliteOptions,
-    readers::Readers,
-    tables::{
-        attribution, batch::WriteBatch, changes, claims, devices, events, forward_queue, meta,
-        quarantine, schema, trim, unmatched_results,
-    },
-    writer::Writer,
-    writer_state::CommittedCounts,
-};
 use crate::{
     domain::{
         change::Change,
@@ -34,17 +16,30 @@ use crate::{
     },
     failpoints,
     journal::{
-        changes::{
-            ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-            DeviceFilter, DueChanges, Intent, Reservation, StateCounts,
+        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event, EventPage,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
+        KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, ResultStore, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
+        sqlite::{
+            accept_loss::{self, AcceptedLoss},
+            checkpoint::Checkpoints,
+            connection::LockedConnection,
+            directory::{self, DATABASE},
+            error::{JournalOpenError, OpenFailure},
+            integrity,
+            marker::Marker,
+            marker_writer::MarkerWriter,
+            options::SqliteOptions,
+            readers::Readers,
+            tables::{
+                attribution, batch::WriteBatch, changes, claims, devices, events, forward_queue,
+                meta, quarantine, schema, trim, unmatched_results,
+            },
+            writer::Writer,
+            writer_state::CommittedCounts,
         },
-        engine::{Epoch, Journal, KeptRange, KeyValueStore},
-        error::JournalError,
-        events::{CommitListener, Cursor, Event, EventPage, EventStore, WatchTarget},
-        forward_queue::{DueForwards, ForwardOutcome, ForwardQueue, ForwardQueueStats},
-        origin::Origin,
-        quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback},
-        results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult},
     },
     telemetry::JournalOperation,
 };

@@ -5,10 +5,12 @@ use std::{
     path::Path,
 };
 
-use crate::failpoints;
-use crate::journal::sqlite::{
-    directory::{DATABASE, LOCK, open_private},
-    error::OpenFailure,
+use crate::{
+    failpoints,
+    journal::sqlite::{
+        directory::{DATABASE, LOCK, open_private},
+        error::OpenFailure,
+    },
 };
 
 /// The locks of the process that uses a journal.

@@ -15,8 +15,10 @@ use std::{
 
 use aws_lc_rs::digest;
 
-use crate::journal::engine::Epoch;
-use crate::journal::sqlite::directory::{self, MARKER, open_private};
+use crate::journal::{
+    Epoch,
+    sqlite::directory::{self, MARKER, open_private},
+};
 
 /// Bytes of a slot. Slots are written in place and in turn; each has disk sectors of its own, so a
 /// torn write leaves the other one intact.

@@ -13,10 +13,12 @@ use std::{
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::{
-    command::Action,
-    marker::{Marker, MarkerSlots},
+use crate::journal::{
+    JournalError,
+    sqlite::{
+        command::Action,
+        marker::{Marker, MarkerSlots},
+    },
 };
 
 /// The longest delay of the marker while no reply waits for it.

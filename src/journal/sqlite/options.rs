@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::{journal::origin::Origin, telemetry::Instruments};
+use crate::{journal::Origin, telemetry::Instruments};
 
 /// Options for opening a journal.
 #[derive(Debug, Clone)]

@@ -6,8 +6,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::{connection::LockedConnection, lock::FileLocks};
+use crate::journal::{
+    JournalError,
+    sqlite::{connection::LockedConnection, lock::FileLocks},
+};
 
 /// Number of connections. More would only compete for the same disk.
 const CONNECTIONS: usize = 4;

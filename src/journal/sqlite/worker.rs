@@ -4,15 +4,17 @@ use std::sync::{Arc, atomic::Ordering};
 
 use rusqlite::TransactionBehavior;
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::{
-    checkpoint::{self, Checkpoints},
-    command::{Command, CommandKind},
-    connection::LockedConnection,
-    marker_writer::MarkerWriter,
-    queue::Queue,
-    tables::batch::WriteBatch,
-    writer_state::WriterState,
+use crate::journal::{
+    JournalError,
+    sqlite::{
+        checkpoint::{self, Checkpoints},
+        command::{Command, CommandKind},
+        connection::LockedConnection,
+        marker_writer::MarkerWriter,
+        queue::Queue,
+        tables::batch::WriteBatch,
+        writer_state::WriterState,
+    },
 };
 
 pub(super) struct Worker {

@@ -11,27 +11,24 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tokio::{sync::mpsc, time::Instant};
 
-use crate::journal::sqlite::{
-    checkpoint::Checkpoints,
-    command::{Command, CommandKind, ReplyReceiver},
-    connection::LockedConnection,
-    marker_writer::MarkerWriter,
-    queue::Queue,
-    tables::{
-        batch::{CommandError, WriteBatch},
-        results, transitions,
-    },
-    worker::Worker,
-    writer_state::{CommittedCounts, WriterState},
-};
 use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     failpoints,
     journal::{
-        changes::Reservation,
-        error::JournalError,
-        events::CommitListener,
-        results::{ReceivedCallback, Stored},
+        CommitListener, JournalError, ReceivedCallback, Reservation, Stored,
+        sqlite::{
+            checkpoint::Checkpoints,
+            command::{Command, CommandKind, ReplyReceiver},
+            connection::LockedConnection,
+            marker_writer::MarkerWriter,
+            queue::Queue,
+            tables::{
+                batch::{CommandError, WriteBatch},
+                results, transitions,
+            },
+            worker::Worker,
+            writer_state::{CommittedCounts, WriterState},
+        },
     },
     telemetry::{Instruments, JournalOperation},
 };

@@ -11,9 +11,10 @@ use std::{
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use crate::journal::sqlite::queue::CALLBACKS_PER_COMMIT;
 use crate::{
-    journal::{changes::StateCounts, events::CommitListener, forward_queue::ForwardQueueStats},
+    journal::{
+        CommitListener, ForwardQueueStats, StateCounts, sqlite::queue::CALLBACKS_PER_COMMIT,
+    },
     telemetry::Instruments,
 };
 

@@ -4,12 +4,6 @@ use std::collections::{HashSet, VecDeque};
 
 use rusqlite::{Connection, Params};
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    changes,
-    columns::{Json, StoredResult, state_code, uint},
-    devices, sql, transitions,
-};
 use crate::{
     domain::{
         attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
@@ -23,7 +17,15 @@ use crate::{
         state::{ChangeState, Transition},
     },
     failpoints,
-    journal::results::Attribution,
+    journal::{
+        Attribution,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            changes,
+            columns::{Json, StoredResult, state_code, uint},
+            devices, sql, transitions,
+        },
+    },
     operations,
 };
 

@@ -4,10 +4,6 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::tables::{
-    columns::{Json, StoredResult, uint},
-    sql,
-};
 use crate::{
     domain::{
         change::Change,
@@ -16,8 +12,11 @@ use crate::{
         state::{ChangeState, IllegalTransition, Transition},
     },
     journal::{
-        changes::StateCounts, error::JournalError, events::WatchTarget,
-        forward_queue::ForwardQueueStats,
+        ForwardQueueStats, JournalError, StateCounts, WatchTarget,
+        sqlite::tables::{
+            columns::{Json, StoredResult, uint},
+            sql,
+        },
     },
 };
 

@@ -2,16 +2,18 @@
 
 use rusqlite::{Connection, ToSql, params, params_from_iter};
 
-use crate::journal::sqlite::tables::{
-    columns::{Json, int, state_code, state_codes, uint},
-    devices, sql,
-};
 use crate::{
     domain::{
         change::Change, clock::Timestamp, matching::MatchKey, newtypes::ChangeId,
         state::ChangeState,
     },
-    journal::changes::{ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts},
+    journal::{
+        ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts,
+        sqlite::tables::{
+            columns::{Json, int, state_code, state_codes, uint},
+            devices, sql,
+        },
+    },
 };
 
 /// Maximum number of rows that one page scans. With rare matches, a page may be short.

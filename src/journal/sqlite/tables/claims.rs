@@ -4,11 +4,6 @@ use std::collections::HashSet;
 
 use rusqlite::params;
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    columns::{Json, state_codes},
-    devices, sql, transitions,
-};
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -17,7 +12,14 @@ use crate::{
         state::{ChangeState, Transition},
     },
     failpoints,
-    journal::changes::{BusyDevice, Claim, Intent},
+    journal::{
+        BusyDevice, Claim, Intent,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            columns::{Json, state_codes},
+            devices, sql, transitions,
+        },
+    },
     operations,
 };
 

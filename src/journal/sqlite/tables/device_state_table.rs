@@ -2,11 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{
-    device_states::{DeviceRef, DeviceState, DeviceStateStore},
-    matching::MatchKey,
+use crate::{
+    domain::{
+        device_states::{DeviceRef, DeviceState, DeviceStateStore},
+        matching::MatchKey,
+    },
+    journal::sqlite::tables::sql,
 };
-use crate::journal::sqlite::tables::sql;
 
 pub(super) struct DeviceStateTable<'c> {
     pub(super) connection: &'c Connection,

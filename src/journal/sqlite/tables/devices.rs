@@ -2,7 +2,6 @@
 
 use rusqlite::{Connection, Row, ToSql, params};
 
-use crate::journal::sqlite::tables::{columns::Json, events, sql};
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -12,7 +11,10 @@ use crate::{
         newtypes::ChangeId,
         result::{Match, Outcome, ResultPrecedence},
     },
-    journal::changes::{ChangeDevice, DeviceFilter, DeviceOutcome},
+    journal::{
+        ChangeDevice, DeviceFilter, DeviceOutcome,
+        sqlite::tables::{columns::Json, events, sql},
+    },
     operations,
 };
 

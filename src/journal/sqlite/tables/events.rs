@@ -3,11 +3,6 @@
 use aws_lc_rs::digest;
 use rusqlite::{Connection, Row, params, types::ValueRef};
 
-use crate::journal::sqlite::tables::{
-    changes::find_change,
-    columns::{Json, StoredResult, int, uint},
-    sql,
-};
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -18,8 +13,12 @@ use crate::{
         result::Match,
     },
     journal::{
-        changes::ChangeSelector,
-        events::{Cursor, Event, EventPage, EventPayload, ResultEvent, WatchTarget},
+        ChangeSelector, Cursor, Event, EventPage, EventPayload, ResultEvent, WatchTarget,
+        sqlite::tables::{
+            changes::find_change,
+            columns::{Json, StoredResult, int, uint},
+            sql,
+        },
     },
 };
 

@@ -2,14 +2,16 @@
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::tables::{
-    batch::WriteBatch,
-    columns::{int, uint},
-    sql,
-};
 use crate::{
     domain::{clock::Timestamp, newtypes::CallbackService},
-    journal::forward_queue::{DueForwards, ForwardOptions, ForwardOutcome, QueuedForward},
+    journal::{
+        DueForwards, ForwardOptions, ForwardOutcome, QueuedForward,
+        sqlite::tables::{
+            batch::WriteBatch,
+            columns::{int, uint},
+            sql,
+        },
+    },
 };
 
 /// Maximum number of rows that one command changes.

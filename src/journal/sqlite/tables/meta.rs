@@ -4,7 +4,7 @@ use aws_lc_rs::rand;
 use rusqlite::{Connection, params, types::FromSql};
 
 use crate::journal::{
-    engine::KeptRange,
+    KeptRange,
     sqlite::tables::{
         columns::{int, uint},
         sql,

@@ -2,15 +2,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    columns::{int, uint},
-    results, sql,
-};
 use crate::journal::{
-    error::JournalError,
-    quarantine::{QuarantineLimits, QuarantinedCallback},
-    results::{ReceivedCallback, Stored},
+    JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
+    sqlite::tables::{
+        batch::{CommandError, WriteBatch},
+        columns::{int, uint},
+        results, sql,
+    },
 };
 
 /// Approximate size of a row without the body, in bytes.

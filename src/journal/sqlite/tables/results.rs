@@ -2,12 +2,6 @@
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    columns::{Json, StoredResult, uint},
-    device_state_table::DeviceStateTable,
-    devices, forward_queue, sql,
-};
 use crate::{
     domain::{
         clock::Timestamp,
@@ -18,8 +12,13 @@ use crate::{
     },
     failpoints,
     journal::{
-        events::WatchTarget,
-        results::{ReceivedCallback, Stored},
+        ReceivedCallback, Stored, WatchTarget,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            columns::{Json, StoredResult, uint},
+            device_state_table::DeviceStateTable,
+            devices, forward_queue, sql,
+        },
     },
     operations,
 };

@@ -1,12 +1,14 @@
 //! State transitions.
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    changes, devices, results,
-};
 use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
-    journal::error::JournalError,
+    journal::{
+        JournalError,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            changes, devices, results,
+        },
+    },
 };
 
 /// Applies a transition. Returns the change after it.

@@ -5,11 +5,13 @@
 
 use rusqlite::{Connection, params};
 
-use crate::domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState};
-use crate::journal::sqlite::tables::{
-    batch::WriteBatch,
-    columns::{Json, int, state_codes, uint},
-    meta, sql,
+use crate::{
+    domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState},
+    journal::sqlite::tables::{
+        batch::WriteBatch,
+        columns::{Json, int, state_codes, uint},
+        meta, sql,
+    },
 };
 
 /// Maximum number of rows of one table in a slice.

@@ -2,19 +2,21 @@
 
 use rusqlite::{Connection, params};
 
-use crate::journal::sqlite::tables::{
-    batch::{CommandError, WriteBatch},
-    changes,
-    columns::{Json, StoredResult, int, uint},
-    device_state_table::DeviceStateTable,
-    devices, results, sql,
-};
 use crate::{
     domain::{
         clock::Timestamp, identifier::ReportedId, matching::can_be_same_device, newtypes::ChangeId,
         result::Match, state::ChangeState,
     },
-    journal::{error::JournalError, results::UnmatchedResult},
+    journal::{
+        JournalError, UnmatchedResult,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            changes,
+            columns::{Json, StoredResult, int, uint},
+            device_state_table::DeviceStateTable,
+            devices, results, sql,
+        },
+    },
     operations,
 };
 
