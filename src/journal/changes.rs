@@ -225,13 +225,6 @@ impl StateCounts {
         self.0.get(state as usize).copied().unwrap_or_default()
     }
 
-    /// Adds the counts of a delta.
-    pub(super) fn apply(&mut self, delta: &Self) {
-        for (count, changes) in self.0.iter_mut().zip(delta.0) {
-            *count += changes;
-        }
-    }
-
     /// Adds a number of changes, which may be negative, to a state.
     pub(super) fn add(&mut self, state: ChangeState, changes: i64) {
         if let Some(count) = self.0.get_mut(state as usize) {

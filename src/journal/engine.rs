@@ -64,10 +64,3 @@ pub struct KeptRange {
     /// The newest position that was trimmed; 0 if none was.
     pub trimmed: u64,
 }
-
-impl Epoch {
-    /// Decodes a stored epoch.
-    pub(super) fn from_record(bytes: [u8; 8]) -> Self {
-        Self(u64::from_be_bytes(bytes))
-    }
-}

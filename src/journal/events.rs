@@ -31,7 +31,16 @@ pub trait EventStore: Send + Sync {
         &self,
         target: WatchTarget,
         cursor: Cursor,
-    ) -> Result<Option<Event>, JournalError>;
+    ) -> Result<Option<Event>, JournalError> {
+        let before = match cursor {
+            Cursor { position, index: 0 } => {
+                Cursor { position: position.saturating_sub(1), index: u32::MAX }
+            }
+            Cursor { position, index } => Cursor { position, index: index - 1 },
+        };
+        let page = self.events(target, before, 1).await?;
+        Ok(page.events.into_iter().find(|event| event.cursor == cursor))
+    }
 
     /// Adds a listener that is called after each commit. Add it before the journal is used. The
     /// journal never drops its listeners.

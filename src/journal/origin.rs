@@ -29,11 +29,6 @@ impl Origin {
         Self(origin)
     }
 
-    /// Decodes a stored origin.
-    pub(super) fn from_record(text: String) -> Self {
-        Self(text)
-    }
-
     /// The origin as text: `https://thingspace.verizon.com`, or `sandbox`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -30,7 +30,7 @@ use crate::{
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event, EventPage,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
         EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
         KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore, QuarantinedCallback,
         ReceivedCallback, Reservation, ResultStore, StateCounts, Stored, UnmatchedResult,
@@ -147,9 +147,6 @@ impl ResultStore for SlowJournal {
 #[async_trait::async_trait]
 impl EventStore for SlowJournal {
     async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage, JournalError> {
-        unreachable!()
-    }
-    async fn event_at(&self, _: WatchTarget, _: Cursor) -> Result<Option<Event>, JournalError> {
         unreachable!()
     }
     fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}

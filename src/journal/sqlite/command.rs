@@ -2,11 +2,14 @@
 
 use tokio::sync::oneshot;
 
-use crate::journal::{
-    JournalError,
-    sqlite::tables::{
-        batch::{CommandError, WriteBatch},
-        meta,
+use crate::{
+    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
+    journal::{
+        JournalError,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            meta, transitions,
+        },
     },
 };
 
@@ -79,6 +82,20 @@ impl Command {
         let (sender, receiver) = oneshot::channel();
         let action = Box::new(Operation { operation: Some(operation), result: None, sender });
         (Self { kind, rows, action }, receiver)
+    }
+
+    pub(super) fn transition(
+        change: ChangeId,
+        transition: Transition,
+        now: Timestamp,
+    ) -> (Self, ReplyReceiver<Change>) {
+        let kind = match transition {
+            Transition::Dispatch { .. } => CommandKind::Dispatch,
+            _ => CommandKind::Other,
+        };
+        Self::new(kind, 1, move |batch| {
+            transitions::apply_transition(batch, change, &transition, now)
+        })
     }
 
     /// A write that only finds out if the journal is writable.

@@ -2,8 +2,6 @@
 
 use std::{io, path::PathBuf};
 
-use crate::journal::Origin;
-
 /// An error of opening a journal.
 #[derive(Debug, thiserror::Error)]
 #[error("journal.dir {dir}: {failure}")]
@@ -58,9 +56,9 @@ pub enum OpenFailure {
     )]
     OtherOrigin {
         /// The origin of its first start.
-        recorded: Origin,
+        recorded: String,
         /// The origin in the settings.
-        configured: Origin,
+        configured: String,
     },
 }
 

@@ -1,6 +1,6 @@
 //! The journal: opens the database, and runs each method as a read or as a command of the writer.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
@@ -17,37 +17,50 @@ use crate::{
     failpoints,
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, Event, EventPage,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
         EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
         KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
         ReceivedCallback, Reservation, ResultStore, StateCounts, Stored, UnmatchedResult,
         WatchTarget,
         sqlite::{
-            accept_loss::{self, AcceptedLoss},
             checkpoint::Checkpoints,
+            command::Command,
             connection::LockedConnection,
             directory::{self, DATABASE},
             error::{JournalOpenError, OpenFailure},
             integrity,
             marker::Marker,
             marker_writer::MarkerWriter,
-            options::SqliteOptions,
             readers::Readers,
             tables::{
-                attribution, batch::WriteBatch, changes, claims, devices, events, forward_queue,
-                meta, quarantine, schema, trim, unmatched_results,
+                attribution,
+                batch::{Counts, WriteBatch},
+                changes, claims, devices, events, forward_queue, meta, quarantine, schema, trim,
+                unmatched_results,
             },
             writer::Writer,
-            writer_state::CommittedCounts,
         },
     },
-    telemetry::JournalOperation,
+    telemetry::{Instruments, JournalOperation},
 };
 
 /// Page cache of the writer's connection, in KiB.
 const WRITER_CACHE_KIB: i64 = 8_000;
 /// Page cache of the checkpoint thread's connection, in KiB.
 const CHECKPOINT_CACHE_KIB: i64 = 500;
+
+/// Options for opening a journal.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The directory; created with mode 0700 if it is missing.
+    pub dir: PathBuf,
+    /// The ThingSpace of the settings.
+    pub origin: Origin,
+    /// Allows a network file system.
+    pub allow_network_filesystem: bool,
+    /// The metrics.
+    pub instruments: Instruments,
+}
 
 /// The journal of one machine.
 pub struct SqliteJournal {
@@ -66,38 +79,25 @@ impl SqliteJournal {
     /// Fails if another process uses the directory, if data is missing or damaged, if the journal
     /// belongs to another ThingSpace, or if a file cannot be opened.
     pub fn open(options: &SqliteOptions) -> Result<Self, JournalOpenError> {
-        let dir = options.dir.clone();
-        Self::try_open(options).map_err(|failure| JournalOpenError { dir, failure })
-    }
-
-    /// Makes a working journal from the data that a loss has left, with a new epoch. Returns `None` if
-    /// nothing is missing.
-    ///
-    /// # Errors
-    ///
-    /// Fails if another process uses the directory, or if a file cannot be opened or renamed.
-    pub fn accept_loss(options: &SqliteOptions) -> Result<Option<AcceptedLoss>, JournalOpenError> {
-        let dir = options.dir.clone();
-        directory::check_network(&dir, options.allow_network_filesystem)
-            .and_then(|is_network| accept_loss::accept_loss(&dir, is_network))
-            .map_err(|failure| JournalOpenError { dir, failure })
+        Self::try_open(options)
+            .map_err(|failure| JournalOpenError { dir: options.dir.clone(), failure })
     }
 
     fn try_open(options: &SqliteOptions) -> Result<Self, OpenFailure> {
         let dir = options.dir.as_path();
         directory::create(dir)?;
-        let is_network = directory::check_network(dir, options.allow_network_filesystem)?;
-        let locks = Arc::new(integrity::check(dir, is_network)?);
+        let locks = Arc::new(integrity::check(dir, options.allow_network_filesystem)?);
         let path = dir.join(DATABASE);
         let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;
         schema::initialize(&mut connection)?;
-        let origin = check_origin(&connection, &options.origin)?;
-        let epoch = Epoch::from_record(meta::load_or_create_random(&connection, meta::EPOCH)?);
+        check_origin(&connection, &options.origin)?;
+        let epoch = meta::load_or_create_random(&connection, meta::EPOCH)?;
+        let epoch = Epoch(u64::from_be_bytes(epoch));
         let fingerprint_key: [u8; 32] =
             meta::load_or_create_random(&connection, meta::FINGERPRINT_KEY)?;
         let waiting = forward_queue::count(&connection)?;
-        let counts = CommittedCounts {
-            state_counts: changes::count_by_state(&connection)?,
+        let counts = Counts {
+            states: changes::count_by_state(&connection)?,
             forward_queue: ForwardQueueStats { waiting, displaced: 0 },
         };
         let position = meta::kept_range(&connection)?.last;
@@ -110,7 +110,7 @@ impl SqliteJournal {
         let instruments = options.instruments.clone();
         Ok(Self {
             epoch,
-            origin,
+            origin: options.origin.clone(),
             fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &fingerprint_key),
             writer: Writer::start(connection, checkpoints, marker, counts, instruments)?,
             readers,
@@ -119,16 +119,16 @@ impl SqliteJournal {
 }
 
 /// Compares the stored origin with that of the settings. Stores it at the first start.
-fn check_origin(connection: &Connection, configured: &Origin) -> Result<Origin, OpenFailure> {
+fn check_origin(connection: &Connection, configured: &Origin) -> Result<(), OpenFailure> {
+    let configured = configured.as_str();
     let Some(recorded) = meta::load::<Vec<u8>>(connection, meta::ORIGIN)? else {
-        meta::store(connection, meta::ORIGIN, configured.as_str().as_bytes())?;
-        return Ok(configured.clone());
+        return Ok(meta::store(connection, meta::ORIGIN, configured.as_bytes())?);
     };
-    let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
-    if recorded != *configured && !failpoints::is_active("any-origin") {
-        return Err(OpenFailure::OtherOrigin { recorded, configured: configured.clone() });
+    let recorded = String::from_utf8_lossy(&recorded).into_owned();
+    if recorded != configured && !failpoints::is_active("any-origin") {
+        return Err(OpenFailure::OtherOrigin { recorded, configured: configured.to_owned() });
     }
-    Ok(recorded)
+    Ok(())
 }
 
 #[async_trait]
@@ -179,7 +179,7 @@ impl ChangeStore for SqliteJournal {
     async fn check_claim(&self, intent: Intent) -> Result<Claim, JournalError> {
         self.readers
             .run(move |db| {
-                let mut batch = WriteBatch::new(db, ForwardQueueStats::default());
+                let mut batch = WriteBatch::new(db, Counts::default());
                 claims::check_claim(&mut batch, &intent)
             })
             .await
@@ -191,7 +191,8 @@ impl ChangeStore for SqliteJournal {
         transition: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        self.writer.apply_transition(change, transition, now).await
+        let command = Command::transition(change, transition, now);
+        self.writer.send(JournalOperation::Transition, command).await
     }
 
     async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -228,7 +229,7 @@ impl ChangeStore for SqliteJournal {
     }
 
     fn state_counts(&self) -> StateCounts {
-        self.writer.committed_counts().state_counts
+        self.writer.state.counts.lock().states
     }
 }
 
@@ -299,16 +300,8 @@ impl EventStore for SqliteJournal {
         self.readers.run(move |db| events::events(db, &target, after, limit)).await
     }
 
-    async fn event_at(
-        &self,
-        target: WatchTarget,
-        cursor: Cursor,
-    ) -> Result<Option<Event>, JournalError> {
-        self.readers.run(move |db| events::event_at(db, &target, cursor)).await
-    }
-
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
-        self.writer.add_commit_listener(listener);
+        self.writer.state.commit_listeners.write().push(listener);
     }
 }
 
@@ -403,7 +396,7 @@ impl ForwardQueue for SqliteJournal {
     }
 
     fn forward_queue_stats(&self) -> ForwardQueueStats {
-        self.writer.committed_counts().forward_queue
+        self.writer.state.counts.lock().forward_queue
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     failpoints,
     journal::sqlite::{
-        directory::{DATABASE, LOCK, open_private},
+        directory::{DATABASE, LOCK, check_network, open_private},
         error::OpenFailure,
     },
 };
@@ -20,13 +20,17 @@ use crate::{
 /// SQLite's fcntl(2) locks. Closing the database file drops SQLite's locks on it, so this must outlive
 /// all connections.
 pub(super) struct FileLocks {
+    is_network: bool,
     _directory: File,
     _database: Option<File>,
 }
 
 impl FileLocks {
-    pub(super) fn lock_directory(dir: &Path) -> Result<Self, OpenFailure> {
-        Ok(Self { _directory: try_lock(open_private(&dir.join(LOCK), false)?)?, _database: None })
+    /// Locks a directory. Fails on a network file system, unless that is allowed.
+    pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
+        let is_network = check_network(dir, allow_network)?;
+        let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
+        Ok(Self { is_network, _directory: lock, _database: None })
     }
 
     /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
@@ -34,9 +38,9 @@ impl FileLocks {
     ///
     /// Network file systems map flock(2) to the locks that SQLite takes, so there only the directory
     /// is locked.
-    pub(super) fn lock_database(self, dir: &Path, is_network: bool) -> Result<Self, OpenFailure> {
+    pub(super) fn lock_database(self, dir: &Path) -> Result<Self, OpenFailure> {
         let database = open_private(&dir.join(DATABASE), false)?;
-        if is_network || failpoints::is_active("no-database-lock") {
+        if self.is_network || failpoints::is_active("no-database-lock") {
             return Ok(self);
         }
         Ok(Self { _database: Some(try_lock(database)?), ..self })

@@ -156,7 +156,7 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     };
     let behind = Damage::Behind { database: 1, marker: 40 };
     assert_eq!(damage, behind);
-    let accepted = SqliteJournal::accept_loss(&options).unwrap();
+    let accepted = accept_loss(&options.dir, false).unwrap();
     let expected = AcceptedLoss { database_position: 1, marker_position: Some(40) };
     assert_eq!(accepted, Some(expected));
     let journal = SqliteJournal::open(&options).unwrap();

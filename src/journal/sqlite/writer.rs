@@ -1,4 +1,4 @@
-//! Sends commands to the writer's thread.
+//! The writer: queues commands, and groups them into commits on a thread of its own.
 
 use std::{
     io,
@@ -9,55 +9,52 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use tokio::{sync::mpsc, time::Instant};
+use rusqlite::TransactionBehavior;
+use tokio::{
+    sync::mpsc::{OwnedPermit, error::TrySendError},
+    time::Instant,
+};
 
 use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     failpoints,
     journal::{
-        CommitListener, JournalError, ReceivedCallback, Reservation, Stored,
+        JournalError, ReceivedCallback, Reservation, Stored,
         sqlite::{
-            checkpoint::Checkpoints,
+            checkpoint::{self, Checkpoints},
             command::{Command, CommandKind, ReplyReceiver},
             connection::LockedConnection,
             marker_writer::MarkerWriter,
-            queue::Queue,
+            queue::{Lanes, Queue},
             tables::{
-                batch::{CommandError, WriteBatch},
-                results, transitions,
+                batch::{CommandError, Counts, WriteBatch},
+                results,
             },
-            worker::Worker,
-            writer_state::{CommittedCounts, WriterState},
+            writer_state::WriterState,
         },
     },
     telemetry::{Instruments, JournalOperation},
 };
 
-/// Maximum number of queued callbacks. Further callbacks are rejected.
-const CALLBACK_LANE: usize = 16_384;
-/// Maximum number of other queued commands. Further callers wait.
-const CHANGE_LANE: usize = 1_024;
-/// Maximum number of reservations: of POSTs in flight. They have a lane of their own, because a caller
-/// with a reservation still sends other commands.
-const RESERVED_LANE: usize = 256;
-
-/// Sends commands to the writer's thread. Callbacks have a lane of their own and go first.
 pub(super) struct Writer {
+    /// `None` once the journal is closed.
     lanes: Mutex<Option<Lanes>>,
-    state: Arc<WriterState>,
+    pub(super) state: Arc<WriterState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Clone)]
-struct Lanes {
-    callbacks: mpsc::Sender<Command>,
-    reserved: mpsc::Sender<Command>,
-    changes: mpsc::Sender<Command>,
+/// The writer's thread.
+struct Worker {
+    connection: LockedConnection,
+    checkpoints: Checkpoints,
+    marker: MarkerWriter,
+    queue: Queue,
+    state: Arc<WriterState>,
 }
 
 /// A permit in the reserved lane.
 struct LaneReservation {
-    permit: mpsc::OwnedPermit<Command>,
+    permit: OwnedPermit<Command>,
     state: Arc<WriterState>,
 }
 
@@ -66,31 +63,15 @@ impl Writer {
         connection: LockedConnection,
         checkpoints: Checkpoints,
         marker: MarkerWriter,
-        counts: CommittedCounts,
+        counts: Counts,
         instruments: Instruments,
     ) -> io::Result<Self> {
-        let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
-        let (reserved, reserved_lane) = mpsc::channel(RESERVED_LANE);
-        let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
+        let (lanes, queue) = Queue::new();
         let state = Arc::new(WriterState::new(counts, instruments));
-        let worker = Worker {
-            connection,
-            checkpoints,
-            marker,
-            queue: Queue::new(callback_lane, reserved_lane, change_lane),
-            state: Arc::clone(&state),
-        };
+        let worker = Worker { connection, checkpoints, marker, queue, state: Arc::clone(&state) };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = thread.spawn(move || worker.run())?;
-        Ok(Self {
-            lanes: Mutex::new(Some(Lanes { callbacks, reserved, changes })),
-            state,
-            thread: Mutex::new(Some(thread)),
-        })
-    }
-
-    pub(super) fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
-        self.state.commit_listeners.write().push(listener);
+        Ok(Self { lanes: Mutex::new(Some(lanes)), state, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs an operation that writes about `rows` rows in the next commit. Returns its result after
@@ -104,13 +85,17 @@ impl Writer {
         self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
-    pub(super) async fn apply_transition(
+    /// Sends a command through the lane of changes. Waits for queue space and for the reply.
+    pub(super) async fn send<T>(
         &self,
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Change, JournalError> {
-        self.send(JournalOperation::Transition, transition_command(change, transition, now)).await
+        metric: JournalOperation,
+        (command, reply): (Command, ReplyReceiver<T>),
+    ) -> Result<T, JournalError> {
+        let start = Instant::now();
+        let lane = self.lanes()?.changes;
+        lane.send(command).await.map_err(|_| JournalError::closed())?;
+        drop(lane);
+        await_reply(&self.state, metric, start, reply).await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
@@ -128,26 +113,19 @@ impl Writer {
         let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
             results::store_callback(batch, callback)
         });
-        self.state.queued_callbacks.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = lane.try_send(command) {
-            self.state.queued_callbacks.fetch_sub(1, Ordering::Relaxed);
-            return Err(match error {
-                mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
-            });
-        }
+        lane.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => JournalError::Overloaded,
+            TrySendError::Closed(_) => JournalError::closed(),
+        })?;
         if failpoints::is_active("answer-before-sync") {
             return Ok(Stored::New(0));
         }
         await_reply(&self.state, JournalOperation::Callback, start, reply).await
     }
 
-    pub(super) fn committed_counts(&self) -> CommittedCounts {
-        *self.state.committed_counts.lock()
-    }
-
     pub(super) fn expected_wait(&self) -> Duration {
-        self.state.expected_wait()
+        let queued = self.lanes.lock().as_ref().map_or(0, Lanes::queued_callbacks);
+        self.state.expected_wait(queued)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -168,19 +146,6 @@ impl Writer {
         }
     }
 
-    /// Sends a command through the lane of changes. Waits for queue space and for the reply.
-    async fn send<T>(
-        &self,
-        metric: JournalOperation,
-        (command, reply): (Command, ReplyReceiver<T>),
-    ) -> Result<T, JournalError> {
-        let start = Instant::now();
-        let lane = self.lanes()?.changes;
-        lane.send(command).await.map_err(|_| JournalError::closed())?;
-        drop(lane);
-        await_reply(&self.state, metric, start, reply).await
-    }
-
     fn lanes(&self) -> Result<Lanes, JournalError> {
         self.lanes.lock().clone().ok_or_else(JournalError::closed)
     }
@@ -194,25 +159,11 @@ impl Reservation for LaneReservation {
         transition: Transition,
         now: Timestamp,
     ) -> Result<Change, JournalError> {
-        let (command, reply) = transition_command(change, transition, now);
+        let (command, reply) = Command::transition(change, transition, now);
         let Self { permit, state } = *self;
         permit.send(command);
         await_reply(&state, JournalOperation::Transition, Instant::now(), reply).await
     }
-}
-
-fn transition_command(
-    change: ChangeId,
-    transition: Transition,
-    now: Timestamp,
-) -> (Command, ReplyReceiver<Change>) {
-    let kind = match transition {
-        Transition::Dispatch { .. } => CommandKind::Dispatch,
-        _ => CommandKind::Other,
-    };
-    Command::new(kind, 1, move |batch| {
-        transitions::apply_transition(batch, change, &transition, now)
-    })
 }
 
 /// Waits for a reply, and records the duration of the write.
@@ -226,4 +177,71 @@ async fn await_reply<T>(
     let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
     state.instruments.journal_write(metric, start.elapsed(), is_failed);
     result
+}
+
+impl Worker {
+    fn run(mut self) {
+        // Only waits on the lanes.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
+        };
+        loop {
+            let is_failing = self.state.is_failing.load(Ordering::Relaxed);
+            let Some(first) = runtime.block_on(self.queue.next(is_failing)) else {
+                break;
+            };
+            let commands = self.queue.collect_batch(first);
+            let has_callbacks =
+                commands.iter().any(|command| command.kind == CommandKind::Callback);
+            let rows = commands.iter().map(|command| command.rows).sum();
+            self.state.instruments.journal_batch(commands.len());
+            self.state.begin_commit();
+            self.commit(commands);
+            self.state.end_commit(has_callbacks, self.queue.has_callbacks());
+            self.checkpoints.on_commit(&self.connection, rows);
+        }
+        checkpoint::checkpoint(&self.connection, "TRUNCATE");
+    }
+
+    /// Applies commands in one transaction, and sends the replies after the sync.
+    fn commit(&mut self, mut commands: Vec<Command>) {
+        let committed = self
+            .transact(&mut commands)
+            .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
+            .map_err(|error| JournalError::Unavailable(error.to_string()));
+        self.state.is_failing.store(committed.is_err(), Ordering::Relaxed);
+        let result = committed.as_ref().map(|_| ());
+        let mut after_marker = Vec::new();
+        for command in commands {
+            if command.kind == CommandKind::Dispatch && result.is_ok() {
+                after_marker.push(command.action);
+            } else {
+                command.action.reply(result);
+            }
+        }
+        if let Ok(position) = committed {
+            self.marker.on_commit(position, after_marker);
+        }
+    }
+
+    /// Returns the newest position, if the commands appended an entry.
+    fn transact(&mut self, commands: &mut [Command]) -> rusqlite::Result<Option<u64>> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = WriteBatch::new(&transaction, *self.state.counts.lock());
+        for command in commands {
+            command.action.apply(&mut batch)?;
+        }
+        batch.store_changes()?;
+        let WriteBatch { touched, counts, position, .. } = batch;
+        transaction.commit()?;
+        *self.state.counts.lock() = counts;
+        let touched: Vec<_> = touched.into_iter().collect();
+        for listener in self.state.commit_listeners.read().iter() {
+            listener.on_commit(&touched);
+        }
+        Ok(position)
+    }
 }

@@ -1,10 +1,7 @@
 //! State that the writer shares with its thread.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -13,7 +10,8 @@ use tokio::time::Instant;
 
 use crate::{
     journal::{
-        CommitListener, ForwardQueueStats, StateCounts, sqlite::queue::CALLBACKS_PER_COMMIT,
+        CommitListener,
+        sqlite::{queue::CALLBACKS_PER_COMMIT, tables::batch::Counts},
     },
     telemetry::Instruments,
 };
@@ -21,18 +19,11 @@ use crate::{
 /// State that the writer shares with its thread.
 pub(super) struct WriterState {
     pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
-    pub(super) queued_callbacks: AtomicUsize,
     pub(super) is_failing: AtomicBool,
-    pub(super) committed_counts: Mutex<CommittedCounts>,
+    /// The counts after the last commit.
+    pub(super) counts: Mutex<Counts>,
     pub(super) instruments: Instruments,
     commit_times: Mutex<CommitTimes>,
-}
-
-/// Counts as of the last commit.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct CommittedCounts {
-    pub(super) state_counts: StateCounts,
-    pub(super) forward_queue: ForwardQueueStats,
 }
 
 #[derive(Default)]
@@ -46,39 +37,36 @@ struct CommitTimes {
 }
 
 impl WriterState {
-    pub(super) fn new(counts: CommittedCounts, instruments: Instruments) -> Self {
+    pub(super) fn new(counts: Counts, instruments: Instruments) -> Self {
         Self {
             commit_listeners: RwLock::default(),
-            queued_callbacks: AtomicUsize::new(0),
             is_failing: AtomicBool::new(false),
-            committed_counts: Mutex::new(counts),
+            counts: Mutex::new(counts),
             instruments,
             commit_times: Mutex::default(),
         }
     }
 
-    /// Begins a commit with this number of callbacks.
-    pub(super) fn begin_commit(&self, callbacks: usize) {
-        self.queued_callbacks.fetch_sub(callbacks, Ordering::Relaxed);
+    pub(super) fn begin_commit(&self) {
         self.commit_times.lock().start = Some(Instant::now());
     }
 
     /// Records the duration of a commit with callbacks, including the commits that delayed it. Per
     /// commit, since most of it is the sync: a slow disk that gets few callbacks is not overloaded.
-    pub(super) fn end_commit(&self, callbacks: usize) {
+    pub(super) fn end_commit(&self, has_callbacks: bool, is_delaying_callbacks: bool) {
         let mut times = self.commit_times.lock();
         let took = times.start.take().map(|start| start.elapsed()).unwrap_or_default();
-        if callbacks > 0 {
+        if has_callbacks {
             let took = took + std::mem::take(&mut times.blocked);
             let before = times.per_commit;
             times.per_commit = if before.is_zero() { took } else { before / 4 * 3 + took / 4 };
-        } else if self.queued_callbacks.load(Ordering::Relaxed) > 0 {
+        } else if is_delaying_callbacks {
             times.blocked += took;
         }
     }
 
-    pub(super) fn expected_wait(&self) -> Duration {
-        let queued = self.queued_callbacks.load(Ordering::Relaxed);
+    /// Estimates the wait of a callback behind this number of queued ones.
+    pub(super) fn expected_wait(&self, queued: usize) -> Duration {
         let times = self.commit_times.lock();
         let rest = match times.start.map(|start| start.elapsed()) {
             // Past commits say nothing about an idle disk.

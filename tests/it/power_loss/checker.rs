@@ -15,7 +15,7 @@ use thingspace_gateway::{
     journal::{
         ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventStore as _, Journal as _,
         Origin, QuarantineStore as _, WatchTarget,
-        sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions},
+        sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions, accept_loss},
     },
     telemetry::Instruments,
     watch::ResumeToken,
@@ -86,7 +86,7 @@ pub async fn check_journal(
         // Lost data is still reported as violations.
         Err(error @ JournalOpenError { failure: OpenFailure::Damaged(_), .. }) => {
             violations.push(format!("the journal is rejected: {error}"));
-            SqliteJournal::accept_loss(&options).and_then(|_| SqliteJournal::open(&options))
+            accept_loss(&options.dir, true).and_then(|_| SqliteJournal::open(&options))
         }
         opened => opened,
     };

@@ -9,7 +9,7 @@ use crate::{
         change::Change,
         clock::Timestamp,
         device_states::DeviceStates,
-        state::{ChangeState, IllegalTransition, Transition},
+        state::{IllegalTransition, Transition},
     },
     journal::{
         ForwardQueueStats, JournalError, StateCounts, WatchTarget,
@@ -25,30 +25,25 @@ use crate::{
 pub(crate) struct WriteBatch<'c> {
     pub(crate) connection: &'c Connection,
     pub(super) changes: BTreeMap<i64, LoadedChange>,
-    pub(super) touched: HashSet<WatchTarget>,
-    /// Changes that entered a state, less those that left it.
-    pub(super) state_count_delta: StateCounts,
-    /// The forward queue, including this batch.
-    pub(super) forward_queue: ForwardQueueStats,
-    /// The newest position that it has appended.
-    position: Option<i64>,
+    /// Targets with new events.
+    pub(crate) touched: HashSet<WatchTarget>,
+    /// The counts after this batch.
+    pub(crate) counts: Counts,
+    /// The newest position, if the batch has appended an entry.
+    pub(crate) position: Option<u64>,
 }
 
-/// The effects of a batch that are published after the commit.
-pub(crate) struct BatchSummary {
-    pub(crate) touched: Vec<WatchTarget>,
-    pub(crate) state_count_delta: StateCounts,
+/// Counts that are kept in memory.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) states: StateCounts,
     pub(crate) forward_queue: ForwardQueueStats,
-    /// The newest position, if the batch appended an entry.
-    pub(crate) position: Option<u64>,
 }
 
 /// A change as it is in this batch.
 pub(super) struct LoadedChange {
     pub(super) change: Change,
     pub(super) device_states: DeviceStates,
-    /// The state in which it was loaded.
-    stored_state: ChangeState,
     is_dirty: bool,
 }
 
@@ -70,23 +65,20 @@ impl From<IllegalTransition> for CommandError {
 }
 
 impl<'c> WriteBatch<'c> {
-    pub(crate) fn new(connection: &'c Connection, forward_queue: ForwardQueueStats) -> Self {
+    pub(crate) fn new(connection: &'c Connection, counts: Counts) -> Self {
         Self {
             connection,
             changes: BTreeMap::new(),
             touched: HashSet::new(),
-            state_count_delta: StateCounts::default(),
-            forward_queue,
+            counts,
             position: None,
         }
     }
 
     /// Stores the loaded changes. Call it before the commit.
-    pub(crate) fn finish(mut self) -> rusqlite::Result<BatchSummary> {
+    pub(crate) fn store_changes(&self) -> rusqlite::Result<()> {
         for (id, loaded) in self.changes.iter().filter(|(_, loaded)| loaded.is_dirty) {
             let change = &loaded.change;
-            self.state_count_delta.add(loaded.stored_state, -1);
-            self.state_count_delta.add(change.state, 1);
             sql::execute(
                 self.connection,
                 "UPDATE change SET state = ?, accept_time = ?, update_time = ?, snapshot = ?,
@@ -102,19 +94,14 @@ impl<'c> WriteBatch<'c> {
                 ],
             )?;
         }
-        Ok(BatchSummary {
-            touched: self.touched.into_iter().collect(),
-            state_count_delta: self.state_count_delta,
-            forward_queue: self.forward_queue,
-            position: self.position.map(uint),
-        })
+        Ok(())
     }
 
     /// Appends an entry for a change or a state transition. Returns its position.
     pub(super) fn append(&mut self, now: Timestamp) -> rusqlite::Result<i64> {
         let position =
             sql::insert(self.connection, "INSERT INTO log_entry (time) VALUES (?)", [now])?;
-        self.position = Some(position);
+        self.position = Some(uint(position));
         Ok(position)
     }
 
@@ -131,7 +118,7 @@ impl<'c> WriteBatch<'c> {
             "INSERT INTO log_entry (time, result_json, raw_json, request) VALUES (?, ?, ?, ?)",
             params![now, Json(result), raw_json, request],
         )?;
-        self.position = Some(position);
+        self.position = Some(uint(position));
         Ok(position)
     }
 
@@ -143,8 +130,12 @@ impl<'c> WriteBatch<'c> {
         now: Timestamp,
     ) -> Result<(), CommandError> {
         let loaded = self.load(id)?;
+        let before = loaded.change.state;
         loaded.change.apply(transition, now)?;
         loaded.is_dirty = true;
+        let after = loaded.change.state;
+        self.counts.states.add(before, -1);
+        self.counts.states.add(after, 1);
         Ok(())
     }
 
@@ -184,13 +175,7 @@ impl<'c> WriteBatch<'c> {
                     [id],
                     |row| Ok((row.get::<_, Json<Change>>(0)?, row.get(1)?)),
                 )?;
-                let stored_state = change.state;
-                Ok(vacant.insert(LoadedChange {
-                    change,
-                    device_states,
-                    stored_state,
-                    is_dirty: false,
-                }))
+                Ok(vacant.insert(LoadedChange { change, device_states, is_dirty: false }))
             }
         }
     }

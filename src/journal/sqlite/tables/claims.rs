@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
+        change::SentDevice,
         device_states::DeviceStates,
         matching::MatchKey,
         state::{ChangeState, Transition},
@@ -25,20 +25,26 @@ use crate::{
 
 /// Returns the result that a claim would have. Changes nothing.
 pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> rusqlite::Result<Claim> {
-    let existing = find_by_key(batch, &intent.change)?;
-    if let Some(existing) = &existing {
-        let has_same_content = existing.fingerprint == intent.fingerprint;
-        if !has_same_content || existing.change.state != ChangeState::NotSent {
-            return Ok(Claim::KeyInUse { change: existing.change.clone(), has_same_content });
+    let existing: Option<(i64, [u8; 32])> = sql::find(
+        batch.connection,
+        "SELECT id, fingerprint FROM change WHERE account = ? AND key = ?",
+        params![intent.change.account, intent.change.key],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if let Some((id, fingerprint)) = existing {
+        let change = &batch.load(id)?.change;
+        let has_same_content = fingerprint == intent.fingerprint;
+        if !has_same_content || change.state != ChangeState::NotSent {
+            return Ok(Claim::KeyInUse { change: change.clone(), has_same_content });
         }
     }
     if let Some(busy) = find_busy_device(batch, intent)? {
         return Ok(Claim::Busy(busy));
     }
     Ok(match existing {
-        Some(existing) => Claim::Rearmed {
-            change: existing.change,
-            devices: devices::load_sent(batch.connection, existing.id)?,
+        Some((id, _)) => Claim::Rearmed {
+            change: batch.load(id)?.change.clone(),
+            devices: devices::load_sent(batch.connection, id)?,
         },
         None => Claim::Created(intent.change.clone()),
     })
@@ -65,32 +71,6 @@ pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim
         }
         rejected @ (Claim::KeyInUse { .. } | Claim::Busy(_)) => Ok(rejected),
     }
-}
-
-/// A change with the key of a claim.
-struct ExistingChange {
-    id: i64,
-    fingerprint: [u8; 32],
-    change: Change,
-}
-
-fn find_by_key(
-    batch: &mut WriteBatch<'_>,
-    change: &Change,
-) -> rusqlite::Result<Option<ExistingChange>> {
-    let Some(key) = &change.key else {
-        return Ok(None);
-    };
-    let found = sql::find(
-        batch.connection,
-        "SELECT id, fingerprint FROM change WHERE account = ? AND key = ?",
-        params![change.account, key],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let Some((id, fingerprint)) = found else {
-        return Ok(None);
-    };
-    Ok(Some(ExistingChange { id, fingerprint, change: batch.load(id)?.change.clone() }))
 }
 
 /// Returns the first device that another unfinished change has.
@@ -166,7 +146,7 @@ fn insert_change(batch: &mut WriteBatch<'_>, id: i64, intent: &Intent) -> rusqli
             Json(DeviceStates::default()),
         ],
     )?;
-    batch.state_count_delta.add(change.state, 1);
+    batch.counts.states.add(change.state, 1);
     let kinds = operations::evidence(change.change_type).identifying_kinds;
     devices::insert(batch.connection, id, kinds, &intent.devices)
 }

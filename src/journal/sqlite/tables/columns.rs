@@ -1,17 +1,21 @@
 //! Domain values as SQL columns. The number of an enum value is never reused.
 
 use rusqlite::{
-    ToSql,
+    Row, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::domain::{
-    clock::Timestamp,
-    device_states::DeviceRef,
-    newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
-    result::{DeviceResult, Match, Outcome, ResultPrecedence, ResultSource},
-    state::ChangeState,
+use crate::{
+    domain::{
+        change::SentDevice,
+        clock::Timestamp,
+        device_states::DeviceRef,
+        newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
+        result::{DeviceResult, Match, Outcome, ResultPrecedence, ResultSource},
+        state::ChangeState,
+    },
+    journal::ResultEvent,
 };
 
 /// A value that is stored as JSON.
@@ -24,6 +28,31 @@ pub(super) struct StoredResult {
     /// The callback service that delivered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) service: Option<CallbackService>,
+}
+
+/// Decodes a result from the columns result_json, evidence, match_kind and time, which begin at
+/// `first`. Without evidence of its own, it has that of the attribution of its request.
+pub(super) fn decode_result(
+    row: &Row<'_>,
+    first: usize,
+    change_id: Option<ChangeId>,
+    device: Option<(u32, SentDevice)>,
+    raw_json: String,
+) -> rusqlite::Result<ResultEvent> {
+    let Json(StoredResult { mut report, service }) = row.get(first)?;
+    if report.evidence.is_empty() {
+        report.evidence = row.get::<_, Option<String>>(first + 1)?.unwrap_or_default();
+    }
+    Ok(ResultEvent {
+        change_id,
+        device,
+        matched: row.get(first + 2)?,
+        resolved_device: None,
+        report,
+        service,
+        receive_time: row.get(first + 3)?,
+        raw_json,
+    })
 }
 
 /// Encodes a position or a limit. SQLite has no unsigned integers.

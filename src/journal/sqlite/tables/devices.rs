@@ -13,7 +13,10 @@ use crate::{
     },
     journal::{
         ChangeDevice, DeviceFilter, DeviceOutcome,
-        sqlite::tables::{columns::Json, events, sql},
+        sqlite::tables::{
+            columns::{Json, decode_result},
+            sql,
+        },
     },
     operations,
 };
@@ -178,7 +181,7 @@ fn decode_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeD
         None => None,
         Some(_) => {
             let device = Some((index, sent.clone()));
-            Some(Box::new(events::decode_result(row, 4, Some(change_id), device, String::new())?))
+            Some(Box::new(decode_result(row, 4, Some(change_id), device, String::new())?))
         }
     };
     Ok(ChangeDevice {

@@ -13,10 +13,10 @@ use crate::{
         result::Match,
     },
     journal::{
-        ChangeSelector, Cursor, Event, EventPage, EventPayload, ResultEvent, WatchTarget,
+        ChangeSelector, Cursor, Event, EventPage, EventPayload, WatchTarget,
         sqlite::tables::{
             changes::find_change,
-            columns::{Json, StoredResult, int, uint},
+            columns::{Json, decode_result, int, uint},
             sql,
         },
     },
@@ -53,21 +53,6 @@ pub(crate) fn events(
         }
     }
     Ok(EventPage { events, is_end, change: find_change(connection, &selector)? })
-}
-
-pub(crate) fn event_at(
-    connection: &Connection,
-    target: &WatchTarget,
-    cursor: Cursor,
-) -> rusqlite::Result<Option<Event>> {
-    let before = match cursor {
-        Cursor { position, index: 0 } => {
-            Cursor { position: position.saturating_sub(1), index: u32::MAX }
-        }
-        Cursor { position, index } => Cursor { position, index: index - 1 },
-    };
-    let page = events(connection, target, before, 1)?;
-    Ok(page.events.into_iter().find(|event| event.cursor == cursor))
 }
 
 fn change_events(
@@ -164,31 +149,6 @@ fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<
     let device = row.get::<_, Option<u32>>(8)?.zip(sent.map(|Json(sent)| sent));
     let result = decode_result(row, 3, change_id, device, raw_json)?;
     Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(result)) })
-}
-
-/// Decodes a result from the columns result_json, evidence, match_kind and time, which begin at
-/// `first`. Without evidence of its own, it has that of the attribution of its request.
-pub(super) fn decode_result(
-    row: &Row<'_>,
-    first: usize,
-    change_id: Option<ChangeId>,
-    device: Option<(u32, SentDevice)>,
-    raw_json: String,
-) -> rusqlite::Result<ResultEvent> {
-    let Json(StoredResult { mut report, service }) = row.get(first)?;
-    if report.evidence.is_empty() {
-        report.evidence = row.get::<_, Option<String>>(first + 1)?.unwrap_or_default();
-    }
-    Ok(ResultEvent {
-        change_id,
-        device,
-        matched: row.get(first + 2)?,
-        resolved_device: None,
-        report,
-        service,
-        receive_time: row.get(first + 3)?,
-        raw_json,
-    })
 }
 
 /// Finds the device that an unmatched result with these identifiers was resolved to later.

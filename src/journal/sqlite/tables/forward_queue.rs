@@ -31,8 +31,8 @@ pub(super) fn queue_forward(
          VALUES (?1, ?2, ?2, ?3)",
         params![position, options.now, service],
     )?;
-    batch.forward_queue.waiting += 1;
-    let excess = batch.forward_queue.waiting.saturating_sub(options.max_queued);
+    batch.counts.forward_queue.waiting += 1;
+    let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_queued);
     if excess > 0 {
         let displaced = sql::execute(
             batch.connection,
@@ -41,7 +41,7 @@ pub(super) fn queue_forward(
             [int(excess.min(ROWS as u64))],
         )?;
         remove(batch, displaced);
-        batch.forward_queue.displaced += displaced as u64;
+        batch.counts.forward_queue.displaced += displaced as u64;
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> rusqlite:
 }
 
 fn remove(batch: &mut WriteBatch<'_>, count: usize) {
-    let waiting = &mut batch.forward_queue.waiting;
+    let waiting = &mut batch.counts.forward_queue.waiting;
     *waiting = waiting.saturating_sub(count as u64);
 }
 

@@ -30,51 +30,46 @@ pub(crate) fn store_callback(
 ) -> Result<Stored, CommandError> {
     let ReceivedCallback { callback, account, service, receive_time: now, forwarding } = received;
     let result = StoredResult { report: callback.result, service };
-    let request = find_or_insert_request(batch.connection, &result.report.request_id, now)?;
+    let (request, change) =
+        find_or_insert_request(batch.connection, &result.report.request_id, now)?;
     let inserted = sql::execute(
         batch.connection,
         "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
-        params![request.id, callback.digest.as_slice()],
+        params![request, callback.digest.as_slice()],
     )?;
     if inserted == 0 && !failpoints::is_active("no-deduplication") {
         return Ok(Stored::Duplicate);
     }
-    let position = batch.append_result(&result, &callback.raw_json, request.id, now)?;
+    let position = batch.append_result(&result, &callback.raw_json, request, now)?;
     sql::execute(
         batch.connection,
         "UPDATE request SET last_result_time = ?, account = coalesce(account, ?),
          service = coalesce(service, ?) WHERE id = ?",
-        params![now, account, result.service, request.id],
+        params![now, account, result.service, request],
     )?;
     batch.touched.insert(WatchTarget::Request(result.report.request_id.clone()));
     if let Some(options) = forwarding {
         forward_queue::queue_forward(batch, position, result.service.as_ref(), options)?;
     }
-    if let Some(change) = request.change {
+    if let Some(change) = change {
         append_result_event(batch, change, position, 0, position, &result.report, now)?;
         finish_if_complete(batch, change, position, 1, now)?;
     }
     Ok(Stored::New(uint(position)))
 }
 
-/// The row of a request, and the row of the change that it is linked to.
-struct RequestRow {
-    id: i64,
-    change: Option<i64>,
-}
-
-/// Returns the row of a request. Creates it if there is none: results can arrive before their change
-/// is accepted, or belong to no change.
+/// Returns the row of a request, and the row of the change that it is linked to. Creates the request
+/// if there is none: results can arrive before their change is accepted, or belong to no change.
 fn find_or_insert_request(
     connection: &Connection,
     request_id: &RequestId,
     now: Timestamp,
-) -> rusqlite::Result<RequestRow> {
+) -> rusqlite::Result<(i64, Option<i64>)> {
     let row = sql::find(
         connection,
         "SELECT id, change FROM request WHERE request_id = ?",
         [request_id],
-        |row| Ok(RequestRow { id: row.get(0)?, change: row.get(1)? }),
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     if let Some(row) = row {
         return Ok(row);
@@ -84,7 +79,7 @@ fn find_or_insert_request(
         "INSERT INTO request (request_id, last_result_time) VALUES (?, ?)",
         params![request_id, now],
     )?;
-    Ok(RequestRow { id, change: None })
+    Ok((id, None))
 }
 
 /// Links a request to a change. Earlier results of the request join the timeline of the change at the
@@ -98,8 +93,8 @@ pub(super) fn link_request(
     now: Timestamp,
 ) -> Result<(), CommandError> {
     batch.touched.insert(WatchTarget::Request(request_id.clone()));
-    let request = find_or_insert_request(batch.connection, request_id, now)?;
-    if request.change.is_some() {
+    let (request, linked_change) = find_or_insert_request(batch.connection, request_id, now)?;
+    if linked_change.is_some() {
         // Nothing shows which change a result belongs to, so the first one keeps the request.
         tracing::error!(%request_id, "ThingSpace returned the same request id for two changes");
         return Ok(());
@@ -107,12 +102,12 @@ pub(super) fn link_request(
     sql::execute(
         batch.connection,
         "UPDATE request SET change = ?, link_position = ?, evidence = ? WHERE id = ?",
-        params![change, position, evidence, request.id],
+        params![change, position, evidence, request],
     )?;
     let earlier: Vec<(i64, Json<StoredResult>)> = sql::list(
         batch.connection,
         "SELECT position, result_json FROM log_entry WHERE request = ? ORDER BY position",
-        [request.id],
+        [request],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let mut event_index = 1;

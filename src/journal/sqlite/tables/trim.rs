@@ -62,7 +62,7 @@ fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> rusqlite::Result<()> 
     )?;
     if hidden > 0 {
         let state = batch.load(change)?.change.state;
-        batch.state_count_delta.add(state, -1);
+        batch.counts.states.add(state, -1);
     }
     let request: Option<i64> = sql::find(
         connection,
