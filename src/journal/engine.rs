@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::{
     domain::clock::Timestamp,
     journal::{
-        changes::ChangeStore, error::JournalError, events::EventStore, forward_queue::ForwardQueue,
+        changes::ChangeStore, error::Result, events::EventStore, forward_queue::ForwardQueue,
         origin::Origin, quarantine::QuarantineStore, results::ResultStore,
     },
 };
@@ -29,11 +29,11 @@ pub trait Journal:
     fn fingerprint(&self, content: &[u8]) -> [u8; 32];
 
     /// Returns the range of positions.
-    async fn kept_range(&self) -> Result<KeptRange, JournalError>;
+    async fn kept_range(&self) -> Result<KeptRange>;
 
     /// Removes one bounded slice of the final changes and unattributed requests whose last event is
     /// older than `before` and not after the position `up_to`. Returns true if there may be more.
-    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError>;
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool>;
 
     /// True if the last write succeeded and the journal is open.
     fn is_writable(&self) -> bool;
@@ -46,10 +46,10 @@ pub trait Journal:
 #[async_trait]
 pub trait KeyValueStore: Send + Sync {
     /// Returns a value; empty if there is none.
-    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError>;
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>>;
 
     /// Sets a value. An empty value deletes it.
-    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError>;
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()>;
 }
 
 /// The identity of a journal: a random number that is created with it.

@@ -24,7 +24,7 @@ pub use changes::{
     DeviceFilter, DeviceOutcome, DueChanges, Intent, Reservation, StateCounts,
 };
 pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
-pub use error::JournalError;
+pub use error::{JournalError, Result};
 pub use events::{
     CommitListener, Cursor, Event, EventPage, EventPayload, EventStore, ResultEvent, WatchTarget,
 };

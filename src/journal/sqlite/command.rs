@@ -8,7 +8,7 @@ use crate::{
         JournalError,
         sqlite::tables::{
             batch::{CommandError, WriteBatch},
-            meta, transitions,
+            meta, timeline,
         },
     },
 };
@@ -93,14 +93,12 @@ impl Command {
             Transition::Dispatch { .. } => CommandKind::Dispatch,
             _ => CommandKind::Other,
         };
-        Self::new(kind, 1, move |batch| {
-            transitions::apply_transition(batch, change, &transition, now)
-        })
+        Self::new(kind, 1, move |batch| timeline::apply_transition(batch, change, &transition, now))
     }
 
     /// A write that only finds out if the journal is writable.
     pub(super) fn probe() -> Self {
-        let write = |batch: &mut WriteBatch<'_>| meta::store(batch.connection, "probe", &[]);
+        let write = |batch: &mut WriteBatch<'_>| meta::store(batch.db, "probe", &[]);
         Self::new(CommandKind::Other, 0, write).0
     }
 }

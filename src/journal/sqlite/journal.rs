@@ -18,9 +18,9 @@ use crate::{
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
         CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
-        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
-        KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
-        ReceivedCallback, Reservation, ResultStore, StateCounts, Stored, UnmatchedResult,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, KeptRange,
+        KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
         WatchTarget,
         sqlite::{
             checkpoint::Checkpoints,
@@ -146,11 +146,11 @@ impl Journal for SqliteJournal {
         tag.as_ref().first_chunk().copied().unwrap_or_default()
     }
 
-    async fn kept_range(&self) -> Result<KeptRange, JournalError> {
+    async fn kept_range(&self) -> Result<KeptRange> {
         self.readers.run(meta::kept_range).await
     }
 
-    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool> {
         self.writer
             .write(JournalOperation::Retention, trim::ROWS, move |batch| {
                 trim::trim(batch, before, up_to)
@@ -169,14 +169,14 @@ impl Journal for SqliteJournal {
 
 #[async_trait]
 impl ChangeStore for SqliteJournal {
-    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
+    async fn claim(&self, intent: Intent) -> Result<Claim> {
         let rows = intent.devices.len();
         self.writer
             .write(JournalOperation::Claim, rows, move |batch| claims::claim(batch, &intent))
             .await
     }
 
-    async fn check_claim(&self, intent: Intent) -> Result<Claim, JournalError> {
+    async fn check_claim(&self, intent: Intent) -> Result<Claim> {
         self.readers
             .run(move |db| {
                 let mut batch = WriteBatch::new(db, Counts::default());
@@ -190,28 +190,24 @@ impl ChangeStore for SqliteJournal {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError> {
+    ) -> Result<Change> {
         let command = Command::transition(change, transition, now);
         self.writer.send(JournalOperation::Transition, command).await
     }
 
-    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+    async fn reserve(&self) -> Result<Box<dyn Reservation>> {
         self.writer.reserve().await
     }
 
-    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>, JournalError> {
+    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>> {
         self.readers.run(move |db| changes::find_change(db, &selector)).await
     }
 
-    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError> {
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage> {
         self.readers.run(move |db| changes::changes(db, &filter)).await
     }
 
-    async fn devices(
-        &self,
-        change: ChangeId,
-        filter: DeviceFilter,
-    ) -> Result<Vec<ChangeDevice>, JournalError> {
+    async fn devices(&self, change: ChangeId, filter: DeviceFilter) -> Result<Vec<ChangeDevice>> {
         self.readers.run(move |db| devices::devices(db, change, &filter)).await
     }
 
@@ -220,11 +216,11 @@ impl ChangeStore for SqliteJournal {
         state: ChangeState,
         before: Timestamp,
         now: Timestamp,
-    ) -> Result<DueChanges, JournalError> {
+    ) -> Result<DueChanges> {
         self.readers.run(move |db| changes::due_changes(db, state, before, now)).await
     }
 
-    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+    async fn in_flight(&self) -> Result<Vec<Change>> {
         self.readers.run(changes::in_flight).await
     }
 
@@ -235,7 +231,7 @@ impl ChangeStore for SqliteJournal {
 
 #[async_trait]
 impl ResultStore for SqliteJournal {
-    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored, JournalError> {
+    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         self.writer.store_callback(callback).await
     }
 
@@ -249,7 +245,7 @@ impl ResultStore for SqliteJournal {
         listed: Option<Vec<Vec<ReportedId>>>,
         last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Attribution, JournalError> {
+    ) -> Result<Attribution> {
         self.writer
             .write(JournalOperation::Attribute, attribution::ROWS, move |batch| {
                 attribution::attribute(batch, &request, listed.as_deref(), last_result, now)
@@ -261,7 +257,7 @@ impl ResultStore for SqliteJournal {
         &self,
         change: ChangeId,
         limit: usize,
-    ) -> Result<Vec<RequestId>, JournalError> {
+    ) -> Result<Vec<RequestId>> {
         self.readers.run(move |db| attribution::unattributed_requests(db, change, limit)).await
     }
 
@@ -270,7 +266,7 @@ impl ResultStore for SqliteJournal {
         since: Timestamp,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<UnmatchedResult>, JournalError> {
+    ) -> Result<Vec<UnmatchedResult>> {
         self.readers.run(move |db| unmatched_results::list(db, since, after, limit)).await
     }
 
@@ -280,7 +276,7 @@ impl ResultStore for SqliteJournal {
         first_result: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
-    ) -> Result<bool, JournalError> {
+    ) -> Result<bool> {
         self.writer
             .write(JournalOperation::ResolveDevice, 1, move |batch| {
                 unmatched_results::resolve(batch, change, first_result, &listed, now)
@@ -291,12 +287,7 @@ impl ResultStore for SqliteJournal {
 
 #[async_trait]
 impl EventStore for SqliteJournal {
-    async fn events(
-        &self,
-        target: WatchTarget,
-        after: Cursor,
-        limit: usize,
-    ) -> Result<EventPage, JournalError> {
+    async fn events(&self, target: WatchTarget, after: Cursor, limit: usize) -> Result<EventPage> {
         self.readers.run(move |db| events::events(db, &target, after, limit)).await
     }
 
@@ -311,10 +302,10 @@ impl QuarantineStore for SqliteJournal {
         &self,
         callback: QuarantinedCallback,
         limits: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError> {
+    ) -> Result<Option<u64>> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::insert(batch.connection, &callback, limits)
+                quarantine::insert(batch.db, &callback, limits)
             })
             .await
     }
@@ -323,15 +314,11 @@ impl QuarantineStore for SqliteJournal {
         &self,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
+    ) -> Result<Vec<(u64, QuarantinedCallback)>> {
         self.readers.run(move |db| quarantine::list(db, after, limit)).await
     }
 
-    async fn release_quarantined(
-        &self,
-        id: u64,
-        callback: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
+    async fn release_quarantined(&self, id: u64, callback: ReceivedCallback) -> Result<Stored> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
                 quarantine::release(batch, id, callback)
@@ -339,19 +326,17 @@ impl QuarantineStore for SqliteJournal {
             .await
     }
 
-    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
+    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<()> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::mark_reviewed(batch.connection, last)
+                quarantine::mark_reviewed(batch.db, last)
             })
             .await
     }
 
-    async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
+    async fn drop_quarantined(&self, id: u64) -> Result<bool> {
         self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::delete(batch.connection, id)
-            })
+            .write(JournalOperation::Quarantine, 1, move |batch| quarantine::delete(batch.db, id))
             .await
     }
 }
@@ -363,14 +348,11 @@ impl ForwardQueue for SqliteJournal {
         now: Timestamp,
         first_attempts: usize,
         retries: usize,
-    ) -> Result<DueForwards, JournalError> {
+    ) -> Result<DueForwards> {
         self.readers.run(move |db| forward_queue::load_due(db, now, first_attempts, retries)).await
     }
 
-    async fn record_forward_outcomes(
-        &self,
-        outcomes: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError> {
+    async fn record_forward_outcomes(&self, outcomes: Vec<(u64, ForwardOutcome)>) -> Result<()> {
         let rows = outcomes.len();
         self.writer
             .write(JournalOperation::Forward, rows, move |batch| {
@@ -379,7 +361,7 @@ impl ForwardQueue for SqliteJournal {
             .await
     }
 
-    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize> {
         self.writer
             .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
                 forward_queue::expire(batch, before)
@@ -387,7 +369,7 @@ impl ForwardQueue for SqliteJournal {
             .await
     }
 
-    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
+    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize> {
         self.writer
             .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
                 forward_queue::reschedule(batch, now)
@@ -402,15 +384,13 @@ impl ForwardQueue for SqliteJournal {
 
 #[async_trait]
 impl KeyValueStore for SqliteJournal {
-    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError> {
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>> {
         self.readers.run(move |db| meta::load_kv(db, &name)).await
     }
 
-    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()> {
         self.writer
-            .write(JournalOperation::Kv, 1, move |batch| {
-                meta::store_kv(batch.connection, &name, &value)
-            })
+            .write(JournalOperation::Kv, 1, move |batch| meta::store_kv(batch.db, &name, &value))
             .await
     }
 }

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod command;
+mod commit_times;
 mod connection;
 mod directory;
 mod error;
@@ -20,7 +21,6 @@ mod tables;
 #[cfg(test)]
 mod tests;
 mod writer;
-mod writer_state;
 
 pub use error::{Damage, JournalOpenError, OpenFailure};
 pub use integrity::{AcceptedLoss, accept_loss};

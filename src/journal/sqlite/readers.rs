@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
 use crate::journal::{
-    JournalError,
+    JournalError, Result,
     sqlite::{connection::LockedConnection, lock::FileLocks},
 };
 
@@ -37,7 +37,7 @@ impl Readers {
     }
 
     /// Runs a query in a read transaction, on a blocking thread.
-    pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T, JournalError>
+    pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

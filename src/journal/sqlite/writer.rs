@@ -2,13 +2,16 @@
 
 use std::{
     io,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rusqlite::TransactionBehavior;
 use tokio::{
     sync::mpsc::{OwnedPermit, error::TrySendError},
@@ -19,18 +22,18 @@ use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     failpoints,
     journal::{
-        JournalError, ReceivedCallback, Reservation, Stored,
+        CommitListener, JournalError, ReceivedCallback, Reservation, Result, Stored,
         sqlite::{
             checkpoint::{self, Checkpoints},
             command::{Command, CommandKind, ReplyReceiver},
+            commit_times::CommitTimes,
             connection::LockedConnection,
             marker_writer::MarkerWriter,
             queue::{Lanes, Queue},
             tables::{
                 batch::{CommandError, Counts, WriteBatch},
-                results,
+                timeline,
             },
-            writer_state::WriterState,
         },
     },
     telemetry::{Instruments, JournalOperation},
@@ -41,6 +44,16 @@ pub(super) struct Writer {
     lanes: Mutex<Option<Lanes>>,
     pub(super) state: Arc<WriterState>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// State that the writer shares with its thread.
+pub(super) struct WriterState {
+    pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
+    /// The counts after the last commit.
+    pub(super) counts: Mutex<Counts>,
+    is_failing: AtomicBool,
+    commit_times: Mutex<CommitTimes>,
+    instruments: Instruments,
 }
 
 /// The writer's thread.
@@ -67,7 +80,13 @@ impl Writer {
         instruments: Instruments,
     ) -> io::Result<Self> {
         let (lanes, queue) = Queue::new();
-        let state = Arc::new(WriterState::new(counts, instruments));
+        let state = Arc::new(WriterState {
+            commit_listeners: RwLock::default(),
+            counts: Mutex::new(counts),
+            is_failing: AtomicBool::new(false),
+            commit_times: Mutex::default(),
+            instruments,
+        });
         let worker = Worker { connection, checkpoints, marker, queue, state: Arc::clone(&state) };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = thread.spawn(move || worker.run())?;
@@ -81,7 +100,7 @@ impl Writer {
         metric: JournalOperation,
         rows: usize,
         operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, JournalError> {
+    ) -> Result<T> {
         self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
@@ -90,7 +109,7 @@ impl Writer {
         &self,
         metric: JournalOperation,
         (command, reply): (Command, ReplyReceiver<T>),
-    ) -> Result<T, JournalError> {
+    ) -> Result<T> {
         let start = Instant::now();
         let lane = self.lanes()?.changes;
         lane.send(command).await.map_err(|_| JournalError::closed())?;
@@ -98,20 +117,17 @@ impl Writer {
         await_reply(&self.state, metric, start, reply).await
     }
 
-    pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+    pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>> {
         let lane = self.lanes()?.reserved;
         let permit = lane.reserve_owned().await.map_err(|_| JournalError::closed())?;
         Ok(Box::new(LaneReservation { permit, state: Arc::clone(&self.state) }))
     }
 
-    pub(super) async fn store_callback(
-        &self,
-        callback: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
+    pub(super) async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         let start = Instant::now();
         let lane = self.lanes()?.callbacks;
         let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
-            results::store_callback(batch, callback)
+            timeline::store_callback(batch, callback)
         });
         lane.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => JournalError::Overloaded,
@@ -125,7 +141,7 @@ impl Writer {
 
     pub(super) fn expected_wait(&self) -> Duration {
         let queued = self.lanes.lock().as_ref().map_or(0, Lanes::queued_callbacks);
-        self.state.expected_wait(queued)
+        self.state.commit_times.lock().expected_wait(queued)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -146,7 +162,7 @@ impl Writer {
         }
     }
 
-    fn lanes(&self) -> Result<Lanes, JournalError> {
+    fn lanes(&self) -> Result<Lanes> {
         self.lanes.lock().clone().ok_or_else(JournalError::closed)
     }
 }
@@ -158,7 +174,7 @@ impl Reservation for LaneReservation {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError> {
+    ) -> Result<Change> {
         let (command, reply) = Command::transition(change, transition, now);
         let Self { permit, state } = *self;
         permit.send(command);
@@ -172,7 +188,7 @@ async fn await_reply<T>(
     metric: JournalOperation,
     start: Instant,
     reply: ReplyReceiver<T>,
-) -> Result<T, JournalError> {
+) -> Result<T> {
     let result = reply.await.map_err(|_| JournalError::closed())?;
     let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
     state.instruments.journal_write(metric, start.elapsed(), is_failed);
@@ -197,9 +213,10 @@ impl Worker {
                 commands.iter().any(|command| command.kind == CommandKind::Callback);
             let rows = commands.iter().map(|command| command.rows).sum();
             self.state.instruments.journal_batch(commands.len());
-            self.state.begin_commit();
+            self.state.commit_times.lock().begin_commit();
             self.commit(commands);
-            self.state.end_commit(has_callbacks, self.queue.has_callbacks());
+            let is_delaying_callbacks = self.queue.has_callbacks();
+            self.state.commit_times.lock().end_commit(has_callbacks, is_delaying_callbacks);
             self.checkpoints.on_commit(&self.connection, rows);
         }
         checkpoint::checkpoint(&self.connection, "TRUNCATE");

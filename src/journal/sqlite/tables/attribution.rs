@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use rusqlite::{Connection, Params};
+use rusqlite::{Connection, Params, Result};
 
 use crate::{
     domain::{
@@ -20,10 +20,11 @@ use crate::{
     journal::{
         Attribution,
         sqlite::tables::{
+            CachedSql,
             batch::{CommandError, WriteBatch},
             changes,
             columns::{Json, StoredResult, state_code, uint},
-            devices, sql, transitions,
+            devices, timeline,
         },
     },
     operations,
@@ -47,10 +48,10 @@ pub(crate) fn attribute(
     last_result: Option<u64>,
     now: Timestamp,
 ) -> Result<Attribution, CommandError> {
-    let Some(row) = find_unattributed(batch.connection, request_id)? else {
+    let Some(row) = find_unattributed(batch.db, request_id)? else {
         return Ok(Attribution::Unproven);
     };
-    let reports = load_reports(batch.connection, row.id)?;
+    let reports = load_reports(batch.db, row.id)?;
     let candidates = find_candidates(batch, &row, &reports, listed)?;
     let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
         return Ok(Attribution::Unproven);
@@ -65,7 +66,7 @@ pub(crate) fn attribute(
             request_id: request_id.clone(),
             evidence: evidence(change, listed.is_some()),
         };
-        let change = transitions::apply_transition(batch, change.change_id, &transition, now)?;
+        let change = timeline::apply_transition(batch, change.change_id, &transition, now)?;
         return Ok(Attribution::Attributed(Box::new(change)));
     }
     let change = Box::new(change.clone());
@@ -79,19 +80,19 @@ pub(crate) fn attribute(
 /// Lists the unattributed requests whose first result was stored after a change was sent, newest first.
 /// If there are more than `limit`, lists the oldest: the change's own request is likely among them.
 pub(crate) fn unattributed_requests(
-    connection: &Connection,
+    db: &Connection,
     change: ChangeId,
     limit: usize,
-) -> rusqlite::Result<Vec<RequestId>> {
-    let dispatched = match changes::find_row(connection, change)? {
-        Some(id) => last_dispatch_position(connection, id)?,
+) -> Result<Vec<RequestId>> {
+    let dispatched = match changes::find_row(db, change)? {
+        Some(id) => last_dispatch_position(db, id)?,
         None => None,
     };
     let Some(dispatched) = dispatched else {
         return Ok(Vec::new());
     };
     // Rows are in the order of the requests' first results.
-    let mut statement = connection.prepare_cached(
+    let mut statement = db.prepare_cached(
         "SELECT r.request_id, (SELECT min(position) FROM log_entry WHERE request = r.id)
          FROM request r NOT INDEXED WHERE r.change IS NULL ORDER BY r.id DESC",
     )?;
@@ -113,8 +114,8 @@ pub(crate) fn unattributed_requests(
 }
 
 /// Returns the position at which a change was last sent.
-fn last_dispatch_position(connection: &Connection, change: i64) -> rusqlite::Result<Option<u64>> {
-    let mut statement = connection.prepare_cached(
+fn last_dispatch_position(db: &Connection, change: i64) -> Result<Option<u64>> {
+    let mut statement = db.prepare_cached(
         "SELECT position, snapshot FROM timeline WHERE change = ? AND result_position IS NULL
          ORDER BY position DESC, event_index DESC",
     )?;
@@ -129,12 +130,8 @@ fn last_dispatch_position(connection: &Connection, change: i64) -> rusqlite::Res
 }
 
 /// Returns a request that is linked to no change and has results.
-fn find_unattributed(
-    connection: &Connection,
-    request_id: &RequestId,
-) -> rusqlite::Result<Option<UnattributedRow>> {
-    sql::find(
-        connection,
+fn find_unattributed(db: &Connection, request_id: &RequestId) -> Result<Option<UnattributedRow>> {
+    db.find(
         "SELECT r.id, r.account, r.service, e.first, e.last,
            (SELECT time FROM log_entry WHERE position = e.first)
          FROM request r, (SELECT min(position) AS first, max(position) AS last FROM log_entry
@@ -157,9 +154,8 @@ fn find_unattributed(
     )
 }
 
-fn load_reports(connection: &Connection, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
-    sql::list(
-        connection,
+fn load_reports(db: &Connection, request: i64) -> Result<Vec<DeviceResult>> {
+    db.list(
         "SELECT result_json FROM log_entry WHERE request = ? ORDER BY position",
         [request],
         |row| row.get(0).map(|Json(StoredResult { report, .. })| report),
@@ -172,23 +168,23 @@ fn find_candidates(
     row: &UnattributedRow,
     reports: &[DeviceResult],
     listed: Option<&[Vec<ReportedId>]>,
-) -> rusqlite::Result<Vec<Candidate>> {
+) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
     let mut ids = Vec::new();
     // A candidate has all devices that were seen, so the first report finds every candidate.
     let named = reports.iter().take(1).flat_map(|report| &report.device_ids);
     for key in named.filter_map(MatchKey::from_reported) {
         let has_key = "id IN (SELECT change FROM device_key WHERE match_key = ?)";
-        ids.append(&mut unanswered_changes(batch.connection, has_key, [key.index_key()])?);
+        ids.append(&mut unanswered_changes(batch.db, has_key, [key.index_key()])?);
     }
     ids.sort_unstable();
     ids.dedup();
     for id in ids {
         let change = batch.load(id)?.change.clone();
-        if !can_be_made_by(batch.connection, row, id, &change)? {
+        if !can_be_made_by(batch.db, row, id, &change)? {
             continue;
         }
-        let coverage = match device_coverage(batch.connection, id, &change, reports, listed)? {
+        let coverage = match device_coverage(batch.db, id, &change, reports, listed)? {
             Coverage::Part if failpoints::is_active("partial-device-set") => Coverage::Whole,
             coverage => coverage,
         };
@@ -204,18 +200,14 @@ fn find_candidates(
 }
 
 /// Returns the changes that were sent, have no request id, and meet a condition.
-fn unanswered_changes(
-    connection: &Connection,
-    condition: &str,
-    params: impl Params,
-) -> rusqlite::Result<Vec<i64>> {
+fn unanswered_changes(db: &Connection, condition: &str, params: impl Params) -> Result<Vec<i64>> {
     let [unknown, dispatched, closed] =
         [ChangeState::OutcomeUnknown, ChangeState::Dispatched, ChangeState::Closed].map(state_code);
     let sql = format!(
         "SELECT id FROM change WHERE trimmed = 0 AND {condition}
          AND (state IN ({unknown}, {dispatched}) OR state = {closed} AND accept_time IS NULL)"
     );
-    sql::list(connection, &sql, params, |row| row.get(0))
+    db.list(&sql, params, |row| row.get(0))
 }
 
 /// True if another unanswered 5G change may have the device that the reports name: it was sent with
@@ -225,25 +217,25 @@ fn has_rival_of_other_kinds(
     row: &UnattributedRow,
     candidates: &[Candidate],
     reports: &[DeviceResult],
-) -> rusqlite::Result<bool> {
-    let connection = batch.connection;
+) -> Result<bool> {
+    let db = batch.db;
     let kinds_of = |report: &DeviceResult| {
-        let keys = devices::identifying_keys(&report.device_ids, IdentifyingKinds::All);
-        keys.iter().fold(0, |kinds, key| kinds | key.kind_bit())
+        let keys = report.device_ids.iter().filter_map(MatchKey::from_reported);
+        let keys = keys.filter(|key| key.is_identifying(IdentifyingKinds::All));
+        keys.fold(0, |kinds, key| kinds | key.kind_bit())
     };
     let reported: HashSet<u16> = reports.iter().map(kinds_of).collect();
-    for id in unanswered_changes(connection, "true", [])? {
+    for id in unanswered_changes(db, "true", [])? {
         let change = batch.load(id)?.change.clone();
         let is_candidate =
             candidates.iter().any(|candidate| candidate.change.change_id == change.change_id);
         if is_candidate
             || operations::evidence(change.change_type).identifying_kinds != IdentifyingKinds::All
-            || !can_be_made_by(connection, row, id, &change)?
+            || !can_be_made_by(db, row, id, &change)?
         {
             continue;
         }
-        let sent: Vec<u16> = sql::list(
-            connection,
+        let sent: Vec<u16> = db.list(
             "SELECT DISTINCT identifier_kinds FROM device WHERE change = ?",
             [id],
             |row| row.get(0),
@@ -257,12 +249,12 @@ fn has_rival_of_other_kinds(
 }
 
 fn can_be_made_by(
-    connection: &Connection,
+    db: &Connection,
     row: &UnattributedRow,
     id: i64,
     change: &Change,
-) -> rusqlite::Result<bool> {
-    let mut dispatched = last_dispatch_position(connection, id)?;
+) -> Result<bool> {
+    let mut dispatched = last_dispatch_position(db, id)?;
     if failpoints::is_active("clock-times") {
         let was_before = |sent: Timestamp| sent <= row.first_time;
         dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
@@ -272,14 +264,14 @@ fn can_be_made_by(
 }
 
 fn device_coverage(
-    connection: &Connection,
+    db: &Connection,
     id: i64,
     change: &Change,
     reports: &[DeviceResult],
     listed: Option<&[Vec<ReportedId>]>,
-) -> rusqlite::Result<Coverage> {
+) -> Result<Coverage> {
     let rules = operations::evidence(change.change_type);
-    let find = |ids| devices::find_reported(connection, id, change, ids);
+    let find = |ids| devices::find_reported(db, id, change, ids);
     let mut seen = SeenDevices::default();
     for report in reports {
         let (device, matched) = find(&report.device_ids)?;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
 use crate::{
     domain::{
@@ -14,8 +14,8 @@ use crate::{
     journal::{
         ForwardQueueStats, JournalError, StateCounts, WatchTarget,
         sqlite::tables::{
+            CachedSql,
             columns::{Json, StoredResult, uint},
-            sql,
         },
     },
 };
@@ -23,7 +23,7 @@ use crate::{
 /// A batch of commands that are committed together. The changes that they touch are loaded once and
 /// stored once.
 pub(crate) struct WriteBatch<'c> {
-    pub(crate) connection: &'c Connection,
+    pub(crate) db: &'c Connection,
     pub(super) changes: BTreeMap<i64, LoadedChange>,
     /// Targets with new events.
     pub(crate) touched: HashSet<WatchTarget>,
@@ -65,22 +65,15 @@ impl From<IllegalTransition> for CommandError {
 }
 
 impl<'c> WriteBatch<'c> {
-    pub(crate) fn new(connection: &'c Connection, counts: Counts) -> Self {
-        Self {
-            connection,
-            changes: BTreeMap::new(),
-            touched: HashSet::new(),
-            counts,
-            position: None,
-        }
+    pub(crate) fn new(db: &'c Connection, counts: Counts) -> Self {
+        Self { db, changes: BTreeMap::new(), touched: HashSet::new(), counts, position: None }
     }
 
     /// Stores the loaded changes. Call it before the commit.
-    pub(crate) fn store_changes(&self) -> rusqlite::Result<()> {
+    pub(crate) fn store_changes(&self) -> Result<()> {
         for (id, loaded) in self.changes.iter().filter(|(_, loaded)| loaded.is_dirty) {
             let change = &loaded.change;
-            sql::execute(
-                self.connection,
+            self.db.execute_cached(
                 "UPDATE change SET state = ?, accept_time = ?, update_time = ?, snapshot = ?,
                    device_states = ?
                  WHERE id = ?",
@@ -98,9 +91,8 @@ impl<'c> WriteBatch<'c> {
     }
 
     /// Appends an entry for a change or a state transition. Returns its position.
-    pub(super) fn append(&mut self, now: Timestamp) -> rusqlite::Result<i64> {
-        let position =
-            sql::insert(self.connection, "INSERT INTO log_entry (time) VALUES (?)", [now])?;
+    pub(super) fn append(&mut self, now: Timestamp) -> Result<i64> {
+        let position = self.db.insert_cached("INSERT INTO log_entry (time) VALUES (?)", [now])?;
         self.position = Some(uint(position));
         Ok(position)
     }
@@ -112,9 +104,8 @@ impl<'c> WriteBatch<'c> {
         raw_json: &str,
         request: i64,
         now: Timestamp,
-    ) -> rusqlite::Result<i64> {
-        let position = sql::insert(
-            self.connection,
+    ) -> Result<i64> {
+        let position = self.db.insert_cached(
             "INSERT INTO log_entry (time, result_json, raw_json, request) VALUES (?, ?, ?, ?)",
             params![now, Json(result), raw_json, request],
         )?;
@@ -145,9 +136,8 @@ impl<'c> WriteBatch<'c> {
         id: i64,
         position: i64,
         event_index: i64,
-    ) -> rusqlite::Result<()> {
-        sql::execute(
-            self.connection,
+    ) -> Result<()> {
+        self.db.execute_cached(
             "INSERT INTO timeline (change, position, event_index, snapshot) VALUES (?, ?, ?, ?)",
             params![id, position, event_index, Json(&self.load(id)?.change)],
         )?;
@@ -165,12 +155,11 @@ impl<'c> WriteBatch<'c> {
     }
 
     /// Loads a change, unless this batch has it already.
-    pub(super) fn load(&mut self, id: i64) -> rusqlite::Result<&mut LoadedChange> {
+    pub(super) fn load(&mut self, id: i64) -> Result<&mut LoadedChange> {
         match self.changes.entry(id) {
             Entry::Occupied(loaded) => Ok(loaded.into_mut()),
             Entry::Vacant(vacant) => {
-                let (Json(change), Json(device_states)) = sql::get(
-                    self.connection,
+                let (Json(change), Json(device_states)) = self.db.get(
                     "SELECT snapshot, device_states FROM change WHERE id = ?",
                     [id],
                     |row| Ok((row.get::<_, Json<Change>>(0)?, row.get(1)?)),

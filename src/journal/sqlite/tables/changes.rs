@@ -1,6 +1,6 @@
 //! Reads of changes.
 
-use rusqlite::{Connection, ToSql, params, params_from_iter};
+use rusqlite::{Connection, Result, ToSql, params, params_from_iter};
 
 use crate::{
     domain::{
@@ -10,8 +10,9 @@ use crate::{
     journal::{
         ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts,
         sqlite::tables::{
+            CachedSql,
             columns::{Json, int, state_code, state_codes, uint},
-            devices, sql,
+            devices,
         },
     },
 };
@@ -23,22 +24,13 @@ const MAX_SCANNED: usize = 20_000;
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// Returns the row of a change.
-pub(super) fn find_row(
-    connection: &Connection,
-    change_id: ChangeId,
-) -> rusqlite::Result<Option<i64>> {
-    sql::find(
-        connection,
-        "SELECT id FROM change WHERE change_id = ? AND trimmed = 0",
-        [change_id],
-        |row| row.get(0),
-    )
+pub(super) fn find_row(db: &Connection, change_id: ChangeId) -> Result<Option<i64>> {
+    db.find("SELECT id FROM change WHERE change_id = ? AND trimmed = 0", [change_id], |row| {
+        row.get(0)
+    })
 }
 
-pub(crate) fn find_change(
-    connection: &Connection,
-    selector: &ChangeSelector,
-) -> rusqlite::Result<Option<Change>> {
+pub(crate) fn find_change(db: &Connection, selector: &ChangeSelector) -> Result<Option<Change>> {
     let (condition, values): (_, &[&dyn ToSql]) = match selector {
         ChangeSelector::Id(id) => ("change_id = ?", &[id]),
         ChangeSelector::Request(id) => {
@@ -47,14 +39,11 @@ pub(crate) fn find_change(
         ChangeSelector::Key(account, key) => ("account = ? AND key = ?", &[account, key]),
     };
     let sql = format!("SELECT snapshot FROM change WHERE trimmed = 0 AND {condition}");
-    sql::find(connection, &sql, values, |row| row.get(0).map(|Json(change)| change))
+    db.find(&sql, values, |row| row.get(0).map(|Json(change)| change))
 }
 
 /// Lists changes, newest first. That is the order of their rows, so nothing is sorted.
-pub(crate) fn changes(
-    connection: &Connection,
-    filter: &ChangeFilter,
-) -> rusqlite::Result<ChangePage> {
+pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePage> {
     let device = filter.device.as_ref().map(MatchKey::from_id);
     let mut sql =
         "SELECT id, state, create_time, snapshot FROM change WHERE trimmed = 0".to_owned();
@@ -75,7 +64,7 @@ pub(crate) fn changes(
         and(changes, Box::new(key.index_key()));
     }
     sql.push_str(" ORDER BY id DESC");
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut page = ChangePage::default();
     let (mut scanned, mut bytes) = (0, 0);
@@ -90,7 +79,7 @@ pub(crate) fn changes(
             continue;
         }
         if let Some(key) = &device {
-            let sent = devices::find_by_key(connection, id, key)?;
+            let sent = devices::find_by_key(db, id, key)?;
             if !sent.iter().any(|(_, id)| MatchKey::from_id(id).is_same(key)) {
                 continue;
             }
@@ -114,20 +103,20 @@ fn matches_filter(filter: &ChangeFilter, state: i64, created: Timestamp) -> bool
         && filter.created_before.is_none_or(|before| created < before)
 }
 
-pub(crate) fn in_flight(connection: &Connection) -> rusqlite::Result<Vec<Change>> {
+pub(crate) fn in_flight(db: &Connection) -> Result<Vec<Change>> {
     let states = state_codes(ChangeState::is_in_flight);
     let sql = format!(
         "SELECT snapshot FROM change WHERE state IN ({states}) AND trimmed = 0 ORDER BY state, id"
     );
-    sql::list(connection, &sql, [], |row| row.get(0).map(|Json(change)| change))
+    db.list(&sql, [], |row| row.get(0).map(|Json(change)| change))
 }
 
 pub(crate) fn due_changes(
-    connection: &Connection,
+    db: &Connection,
     state: ChangeState,
     before: Timestamp,
     now: Timestamp,
-) -> rusqlite::Result<DueChanges> {
+) -> Result<DueChanges> {
     // The index has accept_time. Other states have few changes.
     let since = match state {
         ChangeState::Accepted | ChangeState::Overdue => "accept_time",
@@ -135,21 +124,21 @@ pub(crate) fn due_changes(
     };
     let list = |condition: &str, time: Timestamp| {
         let sql = format!("SELECT change_id FROM change WHERE state = ? AND {since} {condition}");
-        sql::list(connection, &sql, params![state, time], |row| row.get(0))
+        db.list(&sql, params![state, time], |row| row.get(0))
     };
     let next = format!("SELECT min({since}) FROM change WHERE state = ? AND {since} >= ?");
     Ok(DueChanges {
         due: list(&format!("< ? AND trimmed = 0 ORDER BY {since} LIMIT 100"), before)?,
-        next: sql::get(connection, &next, params![state, before], |row| row.get(0))?,
+        next: db.get(&next, params![state, before], |row| row.get(0))?,
         ahead_of_clock: list("> ? AND trimmed = 0 LIMIT 1000", now)?,
     })
 }
 
-pub(crate) fn count_by_state(connection: &Connection) -> rusqlite::Result<StateCounts> {
+pub(crate) fn count_by_state(db: &Connection) -> Result<StateCounts> {
     let mut counts = StateCounts::default();
     for state in ChangeState::ALL {
         let sql = "SELECT count(*) FROM change WHERE trimmed = 0 AND state = ?";
-        counts.add(state, sql::get(connection, sql, [state], |row| row.get(0))?);
+        counts.add(state, db.get(sql, [state], |row| row.get(0))?);
     }
     Ok(counts)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use rusqlite::params;
+use rusqlite::{Result, params};
 
 use crate::{
     domain::{
@@ -15,18 +15,18 @@ use crate::{
     journal::{
         BusyDevice, Claim, Intent,
         sqlite::tables::{
+            CachedSql,
             batch::{CommandError, WriteBatch},
             columns::{Json, state_codes},
-            devices, sql, transitions,
+            devices, timeline,
         },
     },
     operations,
 };
 
 /// Returns the result that a claim would have. Changes nothing.
-pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> rusqlite::Result<Claim> {
-    let existing: Option<(i64, [u8; 32])> = sql::find(
-        batch.connection,
+pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim> {
+    let existing: Option<(i64, [u8; 32])> = batch.db.find(
         "SELECT id, fingerprint FROM change WHERE account = ? AND key = ?",
         params![intent.change.account, intent.change.key],
         |row| Ok((row.get(0)?, row.get(1)?)),
@@ -44,7 +44,7 @@ pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> rusqli
     Ok(match existing {
         Some((id, _)) => Claim::Rearmed {
             change: batch.load(id)?.change.clone(),
-            devices: devices::load_sent(batch.connection, id)?,
+            devices: devices::load_sent(batch.db, id)?,
         },
         None => Claim::Created(intent.change.clone()),
     })
@@ -61,7 +61,7 @@ pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim
         }
         Claim::Rearmed { change, devices } => {
             let (id, now) = (change.change_id, intent.change.create_time);
-            let change = transitions::apply_transition(batch, id, &Transition::Rearm, now)?;
+            let change = timeline::apply_transition(batch, id, &Transition::Rearm, now)?;
             Ok(Claim::Rearmed { change, devices })
         }
         Claim::KeyInUse { .. } if failpoints::is_active("no-key-check") => {
@@ -74,15 +74,12 @@ pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim
 }
 
 /// Returns the first device that another unfinished change has.
-fn find_busy_device(
-    batch: &WriteBatch<'_>,
-    intent: &Intent,
-) -> rusqlite::Result<Option<BusyDevice>> {
+fn find_busy_device(batch: &WriteBatch<'_>, intent: &Intent) -> Result<Option<BusyDevice>> {
     let unfinished = unfinished_changes(batch)?;
     if unfinished.is_empty() {
         return Ok(None);
     }
-    let mut statement = batch.connection.prepare_cached(
+    let mut statement = batch.db.prepare_cached(
         "SELECT k.change, d.sent_json, c.change_id FROM device_key k
          JOIN device d USING (change, device_index) JOIN change c ON c.id = k.change
          WHERE k.match_key = ?",
@@ -110,10 +107,10 @@ fn find_busy_device(
     Ok(None)
 }
 
-fn unfinished_changes(batch: &WriteBatch<'_>) -> rusqlite::Result<HashSet<i64>> {
+fn unfinished_changes(batch: &WriteBatch<'_>) -> Result<HashSet<i64>> {
     let states = state_codes(ChangeState::has_device_lock);
     let sql = format!("SELECT id FROM change WHERE state IN ({states})");
-    let ids = sql::list(batch.connection, &sql, [], |row| row.get(0))?;
+    let ids = batch.db.list(&sql, [], |row| row.get(0))?;
     let mut unfinished: HashSet<i64> = ids.into_iter().collect();
     // The table does not have the transitions of this batch yet.
     for (id, loaded) in &batch.changes {
@@ -126,10 +123,9 @@ fn unfinished_changes(batch: &WriteBatch<'_>) -> rusqlite::Result<HashSet<i64>> 
     Ok(unfinished)
 }
 
-fn insert_change(batch: &mut WriteBatch<'_>, id: i64, intent: &Intent) -> rusqlite::Result<()> {
+fn insert_change(batch: &mut WriteBatch<'_>, id: i64, intent: &Intent) -> Result<()> {
     let change = &intent.change;
-    sql::execute(
-        batch.connection,
+    batch.db.execute_cached(
         "INSERT INTO change (id, change_id, account, key, fingerprint, state, create_time,
            update_time, snapshot, device_states)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -147,6 +143,5 @@ fn insert_change(batch: &mut WriteBatch<'_>, id: i64, intent: &Intent) -> rusqli
         ],
     )?;
     batch.counts.states.add(change.state, 1);
-    let kinds = operations::evidence(change.change_type).identifying_kinds;
-    devices::insert(batch.connection, id, kinds, &intent.devices)
+    devices::insert(batch.db, id, change, &intent.devices)
 }

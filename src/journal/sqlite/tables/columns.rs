@@ -1,7 +1,7 @@
 //! Domain values as SQL columns. The number of an enum value is never reused.
 
 use rusqlite::{
-    Row, ToSql,
+    Result, Row, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -38,7 +38,7 @@ pub(super) fn decode_result(
     change_id: Option<ChangeId>,
     device: Option<(u32, SentDevice)>,
     raw_json: String,
-) -> rusqlite::Result<ResultEvent> {
+) -> Result<ResultEvent> {
     let Json(StoredResult { mut report, service }) = row.get(first)?;
     if report.evidence.is_empty() {
         report.evidence = row.get::<_, Option<String>>(first + 1)?.unwrap_or_default();
@@ -139,7 +139,7 @@ fn device_ref_from_code(code: i64) -> DeviceRef {
 macro_rules! integer_column {
     ($($name:ident: $encode:expr, $decode:expr;)+) => {$(
         impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+            fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
                 Ok($encode(*self).into())
             }
         }
@@ -163,7 +163,7 @@ integer_column! {
 macro_rules! text_column {
     ($($name:ident)+) => {$(
         impl ToSql for $name {
-            fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+            fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
                 Ok(self.as_str().into())
             }
         }
@@ -179,13 +179,13 @@ macro_rules! text_column {
 text_column! { AccountName CallbackService IdempotencyKey RequestId }
 
 impl ToSql for ChangeState {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(state_code(*self).into())
     }
 }
 
 impl ToSql for ChangeId {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.as_bytes().as_slice().into())
     }
 }
@@ -197,7 +197,7 @@ impl FromSql for ChangeId {
 }
 
 impl<T: Serialize> ToSql for Json<T> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         serde_json::to_string(&self.0)
             .map(Into::into)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))

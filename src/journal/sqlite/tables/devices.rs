@@ -1,11 +1,10 @@
 //! The devices of changes, and the identifiers that find them.
 
-use rusqlite::{Connection, Row, ToSql, params};
+use rusqlite::{Connection, Result, Row, ToSql, params};
 
 use crate::{
     domain::{
         change::{Change, SentDevice},
-        evidence::IdentifyingKinds,
         identifier::{DeviceId, ReportedId},
         matching::{MatchKey, find_device},
         newtypes::ChangeId,
@@ -14,8 +13,8 @@ use crate::{
     journal::{
         ChangeDevice, DeviceFilter, DeviceOutcome,
         sqlite::tables::{
+            CachedSql,
             columns::{Json, decode_result},
-            sql,
         },
     },
     operations,
@@ -28,19 +27,19 @@ pub(super) fn has_identifier(device: &SentDevice, key: &MatchKey) -> bool {
     ids.any(|id| MatchKey::from_id(id).is_same(key))
 }
 
-/// Returns the keys of reported identifiers that identify a device.
-pub(super) fn identifying_keys(ids: &[ReportedId], kinds: IdentifyingKinds) -> Vec<MatchKey> {
+/// Returns the keys of reported identifiers that identify a device of the change.
+pub(super) fn identifying_keys(change: &Change, ids: &[ReportedId]) -> Vec<MatchKey> {
+    let kinds = operations::evidence(change.change_type).identifying_kinds;
     ids.iter().filter_map(MatchKey::from_reported).filter(|key| key.is_identifying(kinds)).collect()
 }
 
 /// Returns the devices of a change that were sent with an identifier that has this index key.
 pub(super) fn find_by_key(
-    connection: &Connection,
+    db: &Connection,
     change: i64,
     key: &MatchKey,
-) -> rusqlite::Result<Vec<(u32, DeviceId)>> {
-    let devices: Vec<(u32, Json<SentDevice>)> = sql::list(
-        connection,
+) -> Result<Vec<(u32, DeviceId)>> {
+    let devices: Vec<(u32, Json<SentDevice>)> = db.list(
         "SELECT d.device_index, d.sent_json FROM device_key k
          JOIN device d USING (change, device_index)
          WHERE k.match_key = ? AND k.change = ? LIMIT 20",
@@ -56,26 +55,27 @@ pub(super) fn find_by_key(
 
 /// Finds the device of a change that has the reported identifiers.
 pub(super) fn find_reported(
-    connection: &Connection,
+    db: &Connection,
     id: i64,
     change: &Change,
     reported: &[ReportedId],
-) -> rusqlite::Result<(Option<u32>, Match)> {
+) -> Result<(Option<u32>, Match)> {
     let kinds = operations::evidence(change.change_type).identifying_kinds;
-    find_device(kinds, change.device_count, reported, |key| find_by_key(connection, id, key))
+    find_device(kinds, change.device_count, reported, |key| find_by_key(db, id, key))
 }
 
 pub(super) fn insert(
-    connection: &Connection,
-    change: i64,
-    identifying: IdentifyingKinds,
+    db: &Connection,
+    id: i64,
+    change: &Change,
     devices: &[SentDevice],
-) -> rusqlite::Result<()> {
-    let mut device_row = connection.prepare_cached(
+) -> Result<()> {
+    let identifying = operations::evidence(change.change_type).identifying_kinds;
+    let mut device_row = db.prepare_cached(
         "INSERT INTO device (change, device_index, sent_json, identifier_kinds)
          VALUES (?, ?, ?, ?)",
     )?;
-    let mut key_row = connection.prepare_cached(
+    let mut key_row = db.prepare_cached(
         "INSERT OR IGNORE INTO device_key (match_key, change, device_index) VALUES (?, ?, ?)",
     )?;
     for (index, device) in (0_i64..).zip(devices) {
@@ -84,17 +84,16 @@ pub(super) fn insert(
             if key.is_identifying(identifying) {
                 kinds |= key.kind_bit();
             }
-            key_row.execute(params![key.index_key(), change, index])?;
+            key_row.execute(params![key.index_key(), id, index])?;
         }
-        device_row.execute(params![change, index, Json(device), kinds])?;
+        device_row.execute(params![id, index, Json(device), kinds])?;
     }
     Ok(())
 }
 
 /// Loads the devices of a change as they were sent, by index.
-pub(super) fn load_sent(connection: &Connection, change: i64) -> rusqlite::Result<Vec<SentDevice>> {
-    sql::list(
-        connection,
+pub(super) fn load_sent(db: &Connection, change: i64) -> Result<Vec<SentDevice>> {
+    db.list(
         "SELECT sent_json FROM device WHERE change = ? ORDER BY device_index",
         [change],
         |row| row.get(0).map(|Json(device)| device),
@@ -102,19 +101,13 @@ pub(super) fn load_sent(connection: &Connection, change: i64) -> rusqlite::Resul
 }
 
 /// Records the devices that were on the plan before the change was sent.
-pub(super) fn record_on_plan(
-    connection: &Connection,
-    change: i64,
-    on_plan: &[u32],
-) -> rusqlite::Result<()> {
-    sql::execute(
-        connection,
+pub(super) fn record_on_plan(db: &Connection, change: i64, on_plan: &[u32]) -> Result<()> {
+    db.execute_cached(
         "UPDATE device SET on_plan = NULL WHERE change = ? AND on_plan = 1",
         [change],
     )?;
     for index in on_plan {
-        sql::execute(
-            connection,
+        db.execute_cached(
             "UPDATE device SET on_plan = 1 WHERE change = ? AND device_index = ?",
             params![change, index],
         )?;
@@ -123,10 +116,10 @@ pub(super) fn record_on_plan(
 }
 
 pub(crate) fn devices(
-    connection: &Connection,
+    db: &Connection,
     id: ChangeId,
     filter: &DeviceFilter,
-) -> rusqlite::Result<Vec<ChangeDevice>> {
+) -> Result<Vec<ChangeDevice>> {
     let mut sql = "SELECT d.device_index, d.sent_json, d.on_plan, d.precedence, e.result_json,
            r.evidence, e.match_kind, e.time
          FROM device d
@@ -150,7 +143,7 @@ pub(crate) fn devices(
         values.push(index_key);
     }
     sql.push_str(" ORDER BY d.device_index");
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = db.prepare_cached(&sql)?;
     let mut rows = statement.query(values.as_slice())?;
     let mut devices = Vec::new();
     while devices.len() < filter.limit
@@ -173,7 +166,7 @@ fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
     }
 }
 
-fn decode_device(row: &Row<'_>, change_id: ChangeId) -> rusqlite::Result<ChangeDevice> {
+fn decode_device(row: &Row<'_>, change_id: ChangeId) -> Result<ChangeDevice> {
     let index = row.get(0)?;
     let Json(sent) = row.get::<_, Json<SentDevice>>(1)?;
     let precedence: Option<ResultPrecedence> = row.get(3)?;

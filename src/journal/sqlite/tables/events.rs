@@ -1,7 +1,7 @@
 //! Reads of events. A page is one read transaction.
 
 use aws_lc_rs::digest;
-use rusqlite::{Connection, Row, params, types::ValueRef};
+use rusqlite::{Connection, Result, Row, params, types::ValueRef};
 
 use crate::{
     domain::{
@@ -15,9 +15,9 @@ use crate::{
     journal::{
         ChangeSelector, Cursor, Event, EventPage, EventPayload, WatchTarget,
         sqlite::tables::{
+            CachedSql,
             changes::find_change,
             columns::{Json, decode_result, int, uint},
-            sql,
         },
     },
 };
@@ -27,17 +27,17 @@ const COLUMNS: &str = "t.position, t.event_index, t.snapshot, e.result_json, r.e
     e.match_kind, e.time, e.raw_json, e.device, d.sent_json";
 
 pub(crate) fn events(
-    connection: &Connection,
+    db: &Connection,
     target: &WatchTarget,
     after: Cursor,
     limit: usize,
-) -> rusqlite::Result<EventPage> {
+) -> Result<EventPage> {
     let (mut events, selector) = match target {
         WatchTarget::Change(id) => {
-            (change_events(connection, *id, after, limit + 1)?, ChangeSelector::Id(*id))
+            (change_events(db, *id, after, limit + 1)?, ChangeSelector::Id(*id))
         }
         WatchTarget::Request(id) => {
-            let events = request_events(connection, id, after, limit + 1)?;
+            let events = request_events(db, id, after, limit + 1)?;
             (events, ChangeSelector::Request(id.clone()))
         }
     };
@@ -49,18 +49,13 @@ pub(crate) fn events(
             && let Some(change_id) = result.change_id
         {
             result.resolved_device =
-                find_resolved_device(connection, change_id, &result.report.device_ids)?;
+                find_resolved_device(db, change_id, &result.report.device_ids)?;
         }
     }
-    Ok(EventPage { events, is_end, change: find_change(connection, &selector)? })
+    Ok(EventPage { events, is_end, change: find_change(db, &selector)? })
 }
 
-fn change_events(
-    connection: &Connection,
-    id: ChangeId,
-    after: Cursor,
-    limit: usize,
-) -> rusqlite::Result<Vec<Event>> {
+fn change_events(db: &Connection, id: ChangeId, after: Cursor, limit: usize) -> Result<Vec<Event>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM timeline t
          LEFT JOIN log_entry e ON e.position = t.result_position
@@ -70,7 +65,7 @@ fn change_events(
            AND (t.position, t.event_index) > (?, ?)
          ORDER BY t.position, t.event_index LIMIT ?"
     );
-    sql::list(connection, &sql, params![id, int(after.position), after.index, int(limit)], |row| {
+    db.list(&sql, params![id, int(after.position), after.index, int(limit)], |row| {
         decode_event(row, Some(id))
     })
 }
@@ -78,13 +73,12 @@ fn change_events(
 /// Returns the results of a request at their own positions and, once it is linked to a change, the
 /// later states of the change.
 fn request_events(
-    connection: &Connection,
+    db: &Connection,
     id: &RequestId,
     after: Cursor,
     limit: usize,
-) -> rusqlite::Result<Vec<Event>> {
-    let link: Option<(i64, i64, ChangeId)> = sql::find(
-        connection,
+) -> Result<Vec<Event>> {
+    let link: Option<(i64, i64, ChangeId)> = db.find(
         "SELECT c.id, r.link_position, c.change_id FROM request r JOIN change c ON c.id = r.change
          WHERE r.request_id = ? AND c.trimmed = 0",
         [id],
@@ -106,19 +100,16 @@ fn request_events(
          LEFT JOIN request r ON r.id = e.request
          ORDER BY t.position"
     );
-    let mut events: Vec<Event> = sql::list(
-        connection,
-        &results,
-        params![id, int(after.position), int(limit), change],
-        |row| decode_event(row, change_id),
-    )?;
+    let mut events: Vec<Event> =
+        db.list(&results, params![id, int(after.position), int(limit), change], |row| {
+            decode_event(row, change_id)
+        })?;
 
     let states = "SELECT position, event_index, snapshot FROM timeline
          WHERE change = ? AND result_position IS NULL AND position >= ?
            AND (position, event_index) > (?, ?)
          ORDER BY position, event_index LIMIT ?";
-    let states: Vec<Event> = sql::list(
-        connection,
+    let states: Vec<Event> = db.list(
         states,
         params![
             change,
@@ -136,7 +127,7 @@ fn request_events(
     Ok(events)
 }
 
-fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
+fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> Result<Event> {
     let cursor = Cursor { position: uint(row.get(0)?), index: row.get(1)? };
     if let ValueRef::Text(snapshot) = row.get_ref(2)? {
         let Json(change) = row.get::<_, Json<Change>>(2)?;
@@ -153,13 +144,12 @@ fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<
 
 /// Finds the device that an unmatched result with these identifiers was resolved to later.
 fn find_resolved_device(
-    connection: &Connection,
+    db: &Connection,
     change_id: ChangeId,
     ids: &[ReportedId],
-) -> rusqlite::Result<Option<(u32, SentDevice)>> {
+) -> Result<Option<(u32, SentDevice)>> {
     for key in ids.iter().filter_map(MatchKey::from_reported) {
-        let found: Option<(DeviceRef, Option<Json<SentDevice>>)> = sql::find(
-            connection,
+        let found: Option<(DeviceRef, Option<Json<SentDevice>>)> = db.find(
             "SELECT o.owner, d.sent_json FROM identifier_owner o
              JOIN change c ON c.id = o.change
              LEFT JOIN device d ON d.change = o.change AND d.device_index = o.owner

@@ -1,15 +1,15 @@
 //! The queue of callbacks to forward. Their bodies are in the log.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
 use crate::{
     domain::{clock::Timestamp, newtypes::CallbackService},
     journal::{
         DueForwards, ForwardOptions, ForwardOutcome, QueuedForward,
         sqlite::tables::{
+            CachedSql,
             batch::WriteBatch,
             columns::{int, uint},
-            sql,
         },
     },
 };
@@ -24,9 +24,8 @@ pub(super) fn queue_forward(
     position: i64,
     service: Option<&CallbackService>,
     options: ForwardOptions,
-) -> rusqlite::Result<()> {
-    sql::execute(
-        batch.connection,
+) -> Result<()> {
+    batch.db.execute_cached(
         "INSERT INTO forward_queue (position, queue_time, due_time, service)
          VALUES (?1, ?2, ?2, ?3)",
         params![position, options.now, service],
@@ -34,8 +33,7 @@ pub(super) fn queue_forward(
     batch.counts.forward_queue.waiting += 1;
     let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_queued);
     if excess > 0 {
-        let displaced = sql::execute(
-            batch.connection,
+        let displaced = batch.db.execute_cached(
             "DELETE FROM forward_queue WHERE position IN
              (SELECT position FROM forward_queue ORDER BY position LIMIT ?)",
             [int(excess.min(ROWS as u64))],
@@ -50,20 +48,17 @@ pub(super) fn queue_forward(
 pub(crate) fn record_outcomes(
     batch: &mut WriteBatch<'_>,
     outcomes: &[(u64, ForwardOutcome)],
-) -> rusqlite::Result<()> {
+) -> Result<()> {
     for (id, outcome) in outcomes {
         match outcome {
             ForwardOutcome::Done => {
-                let deleted = sql::execute(
-                    batch.connection,
-                    "DELETE FROM forward_queue WHERE position = ?",
-                    [int(*id)],
-                )?;
+                let deleted = batch
+                    .db
+                    .execute_cached("DELETE FROM forward_queue WHERE position = ?", [int(*id)])?;
                 remove(batch, deleted);
             }
             ForwardOutcome::RetryAt(due_time) => {
-                sql::execute(
-                    batch.connection,
+                batch.db.execute_cached(
                     "UPDATE forward_queue SET due_time = ?, attempts = attempts + 1
                      WHERE position = ?",
                     params![due_time, int(*id)],
@@ -75,9 +70,8 @@ pub(crate) fn record_outcomes(
 }
 
 /// Makes one slice of the callbacks that wait for a retry due now. Returns their number.
-pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> rusqlite::Result<usize> {
-    sql::execute(
-        batch.connection,
+pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<usize> {
+    batch.db.execute_cached(
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
          (SELECT position FROM forward_queue
           WHERE (attempts > 0) = 1 AND due_time > ?1 ORDER BY due_time LIMIT ?2)",
@@ -86,9 +80,8 @@ pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> rusqlite
 }
 
 /// Drops one slice of the callbacks that were queued before a time. Returns their number.
-pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> rusqlite::Result<usize> {
-    let deleted = sql::execute(
-        batch.connection,
+pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> Result<usize> {
+    let deleted = batch.db.execute_cached(
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM
            (SELECT position, queue_time FROM forward_queue ORDER BY position LIMIT ?)
          WHERE queue_time < ?)",
@@ -104,22 +97,22 @@ fn remove(batch: &mut WriteBatch<'_>, count: usize) {
 }
 
 pub(crate) fn load_due(
-    connection: &Connection,
+    db: &Connection,
     now: Timestamp,
     first_attempts: usize,
     retries: usize,
-) -> rusqlite::Result<DueForwards> {
+) -> Result<DueForwards> {
     let all = first_attempts + retries;
-    let mut tried = load_due_attempts(connection, true, now, retries)?;
-    let mut due = load_due_attempts(connection, false, now, all - tried.len())?;
+    let mut tried = load_due_attempts(db, true, now, retries)?;
+    let mut due = load_due_attempts(db, false, now, all - tried.len())?;
     if tried.len() == retries && due.len() < first_attempts {
-        tried = load_due_attempts(connection, true, now, all - due.len())?;
+        tried = load_due_attempts(db, true, now, all - due.len())?;
     }
     due.append(&mut tried);
-    let next_due = |is_tried: bool| -> rusqlite::Result<Option<Timestamp>> {
+    let next_due = |is_tried: bool| -> Result<Option<Timestamp>> {
         let sql =
             "SELECT min(due_time) FROM forward_queue WHERE (attempts > 0) = ? AND due_time > ?";
-        sql::get(connection, sql, params![is_tried, now], |row| row.get(0))
+        db.get(sql, params![is_tried, now], |row| row.get(0))
     };
     let next_due = [next_due(false)?, next_due(true)?].into_iter().flatten().min();
     Ok(DueForwards { due, next_due })
@@ -127,13 +120,12 @@ pub(crate) fn load_due(
 
 /// Returns due callbacks of one kind, in the order of their due time.
 fn load_due_attempts(
-    connection: &Connection,
+    db: &Connection,
     is_tried: bool,
     now: Timestamp,
     limit: usize,
-) -> rusqlite::Result<Vec<QueuedForward>> {
-    sql::list(
-        connection,
+) -> Result<Vec<QueuedForward>> {
+    db.list(
         "SELECT f.position, f.service, f.attempts, e.raw_json FROM forward_queue f
          LEFT JOIN log_entry e ON e.position = f.position
          WHERE (f.attempts > 0) = ? AND f.due_time <= ?
@@ -150,6 +142,6 @@ fn load_due_attempts(
     )
 }
 
-pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| row.get(0).map(uint))
+pub(crate) fn count(db: &Connection) -> Result<u64> {
+    db.query_row("SELECT count(*) FROM forward_queue", [], |row| row.get(0).map(uint))
 }

@@ -11,9 +11,10 @@ pub(super) mod events;
 pub(super) mod forward_queue;
 pub(super) mod meta;
 pub(super) mod quarantine;
-pub(super) mod results;
 pub(super) mod schema;
 mod sql;
-pub(super) mod transitions;
+pub(super) mod timeline;
 pub(super) mod trim;
 pub(super) mod unmatched_results;
+
+use sql::CachedSql;

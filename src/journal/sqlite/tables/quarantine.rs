@@ -1,13 +1,14 @@
 //! Callbacks that cannot be used yet.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
 use crate::journal::{
     JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
     sqlite::tables::{
+        CachedSql,
         batch::{CommandError, WriteBatch},
         columns::{int, uint},
-        results, sql,
+        timeline,
     },
 };
 
@@ -15,23 +16,21 @@ use crate::journal::{
 const OVERHEAD: u64 = 256;
 
 pub(crate) fn insert(
-    connection: &Connection,
+    db: &Connection,
     callback: &QuarantinedCallback,
     limits: QuarantineLimits,
-) -> rusqlite::Result<Option<u64>> {
-    sql::execute(
-        connection,
+) -> Result<Option<u64>> {
+    db.execute_cached(
         "DELETE FROM quarantine WHERE receive_time < ? AND reviewed = 1",
         [limits.delete_reviewed_before],
     )?;
     let used = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine";
-    let used = sql::get(connection, used, [int(OVERHEAD)], |row| row.get(0).map(uint))?;
+    let used = db.get(used, [int(OVERHEAD)], |row| row.get(0).map(uint))?;
     let size = callback.body.len() as u64 + OVERHEAD;
     if used.saturating_add(size) > limits.bytes {
         return Ok(None);
     }
-    let id = sql::insert(
-        connection,
+    let id = db.insert_cached(
         "INSERT INTO quarantine (receive_time, service, account, reason, body, credential_mac)
          VALUES (?, ?, ?, ?, ?, ?)",
         params![
@@ -51,33 +50,31 @@ pub(crate) fn release(
     id: u64,
     callback: ReceivedCallback,
 ) -> Result<Stored, CommandError> {
-    if !delete(batch.connection, id)? {
+    if !delete(batch.db, id)? {
         return Err(JournalError::NoSuchCallback.into());
     }
-    results::store_callback(batch, callback)
+    timeline::store_callback(batch, callback)
 }
 
-pub(crate) fn delete(connection: &Connection, id: u64) -> rusqlite::Result<bool> {
-    let deleted = sql::execute(connection, "DELETE FROM quarantine WHERE id = ?", [int(id)])?;
+pub(crate) fn delete(db: &Connection, id: u64) -> Result<bool> {
+    let deleted = db.execute_cached("DELETE FROM quarantine WHERE id = ?", [int(id)])?;
     Ok(deleted > 0)
 }
 
-pub(crate) fn mark_reviewed(connection: &Connection, last: u64) -> rusqlite::Result<()> {
-    sql::execute(
-        connection,
+pub(crate) fn mark_reviewed(db: &Connection, last: u64) -> Result<()> {
+    db.execute_cached(
         "UPDATE quarantine SET reviewed = 1 WHERE id <= ? AND reviewed = 0",
         [int(last)],
-    )
-    .map(drop)
+    )?;
+    Ok(())
 }
 
 pub(crate) fn list(
-    connection: &Connection,
+    db: &Connection,
     after: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<(u64, QuarantinedCallback)>> {
-    sql::list(
-        connection,
+) -> Result<Vec<(u64, QuarantinedCallback)>> {
+    db.list(
         "SELECT id, receive_time, service, account, reason, body, credential_mac
          FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
         params![int(after), int(limit)],

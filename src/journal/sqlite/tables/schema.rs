@@ -142,8 +142,8 @@ CREATE INDEX forward_queue_by_due ON forward_queue (attempts > 0, due_time, posi
 ";
 
 /// Creates the tables of a new journal. Checks the schema version of an existing one.
-pub(crate) fn initialize(connection: &mut Connection) -> Result<(), OpenFailure> {
-    let transaction = connection.transaction()?;
+pub(crate) fn initialize(db: &mut Connection) -> Result<(), OpenFailure> {
+    let transaction = db.transaction()?;
     if !is_initialized(&transaction)? {
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
@@ -153,8 +153,8 @@ pub(crate) fn initialize(connection: &mut Connection) -> Result<(), OpenFailure>
 }
 
 /// True if the tables exist. Fails if their schema version is not supported.
-pub(crate) fn is_initialized(connection: &Connection) -> Result<bool, OpenFailure> {
-    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+pub(crate) fn is_initialized(db: &Connection) -> Result<bool, OpenFailure> {
+    match db.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         0 => Ok(false),
         VERSION => Ok(true),
         found => Err(OpenFailure::SchemaVersion { found, supported: VERSION }),

@@ -1,6 +1,6 @@
 //! Results that match no device, and their resolution by a lookup.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
 use crate::{
     domain::{
@@ -10,14 +10,14 @@ use crate::{
     journal::{
         JournalError, UnmatchedResult,
         sqlite::tables::{
+            CachedSql,
             batch::{CommandError, WriteBatch},
             changes,
             columns::{Json, StoredResult, int, uint},
             device_state_table::DeviceStateTable,
-            devices, results, sql,
+            devices, timeline,
         },
     },
-    operations,
 };
 
 /// Resolves an unmatched result to the device with the identifiers `listed`. Returns false, and changes
@@ -29,10 +29,9 @@ pub(crate) fn resolve(
     listed: &[ReportedId],
     now: Timestamp,
 ) -> Result<bool, CommandError> {
-    let connection = batch.connection;
-    let change = changes::find_row(connection, change_id)?.ok_or(JournalError::NoSuchChange)?;
-    let result = sql::find(
-        connection,
+    let db = batch.db;
+    let change = changes::find_row(db, change_id)?.ok_or(JournalError::NoSuchChange)?;
+    let result = db.find(
         "SELECT e.result_json FROM unmatched_result u
          JOIN log_entry e ON e.position = u.first_result
          WHERE u.change = ? AND u.first_result = ?",
@@ -44,16 +43,15 @@ pub(crate) fn resolve(
         return Ok(false);
     };
     let loaded = batch.load(change)?;
-    let found = devices::find_reported(connection, change, &loaded.change, listed)?;
+    let found = devices::find_reported(db, change, &loaded.change, listed)?;
     let (Some(index), Match::Exact) = found else {
         return Ok(false);
     };
     if !can_be_same_device(&report.device_ids, listed) {
         return Ok(false);
     }
-    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
-    let keys = devices::identifying_keys(listed, kinds);
-    let mut store = DeviceStateTable { connection, change };
+    let keys = devices::identifying_keys(&loaded.change, listed);
+    let mut store = DeviceStateTable { db, change };
     if !loaded.device_states.try_merge(&mut store, &keys, index)? {
         return Ok(false);
     }
@@ -61,18 +59,17 @@ pub(crate) fn resolve(
     // An event of its own, so that past events do not change.
     let position = batch.append(now)?;
     batch.append_state_event(change, position, 0)?;
-    results::finish_if_complete(batch, change, position, 1, now)?;
+    timeline::finish_if_complete(batch, change, position, 1, now)?;
     Ok(true)
 }
 
 pub(crate) fn list(
-    connection: &Connection,
+    db: &Connection,
     since: Timestamp,
     after: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<UnmatchedResult>> {
-    sql::list(
-        connection,
+) -> Result<Vec<UnmatchedResult>> {
+    db.list(
         "SELECT c.change_id, u.first_result, e.result_json FROM unmatched_result u
          JOIN change c ON c.id = u.change JOIN log_entry e ON e.position = u.first_result
          WHERE u.first_result > ? AND c.trimmed = 0

@@ -1,27 +1,52 @@
-//! Results: storage, links to changes, timelines and counts.
+//! Writes of timelines: state transitions and results.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
 use crate::{
     domain::{
+        change::Change,
         clock::Timestamp,
         device_states::DeviceStates,
-        newtypes::RequestId,
+        newtypes::{ChangeId, RequestId},
         result::{DeviceResult, Match},
         state::{ChangeState, Transition},
     },
     failpoints,
     journal::{
-        ReceivedCallback, Stored, WatchTarget,
+        JournalError, ReceivedCallback, Stored, WatchTarget,
         sqlite::tables::{
+            CachedSql,
             batch::{CommandError, WriteBatch},
+            changes,
             columns::{Json, StoredResult, uint},
             device_state_table::DeviceStateTable,
-            devices, forward_queue, sql,
+            devices, forward_queue,
         },
     },
-    operations,
 };
+
+/// Applies a transition. Returns the change after it.
+pub(crate) fn apply_transition(
+    batch: &mut WriteBatch<'_>,
+    change_id: ChangeId,
+    transition: &Transition,
+    now: Timestamp,
+) -> Result<Change, CommandError> {
+    let id = changes::find_row(batch.db, change_id)?.ok_or(JournalError::NoSuchChange)?;
+    batch.advance(id, transition, now)?;
+    let position = batch.append(now)?;
+    batch.append_state_event(id, position, 0)?;
+    match transition {
+        Transition::Dispatch { already_on_plan: Some(on_plan), .. } => {
+            devices::record_on_plan(batch.db, id, on_plan)?;
+        }
+        Transition::Accept { request_id, evidence } => {
+            link_request(batch, id, position, request_id, evidence, now)?;
+        }
+        _ => {}
+    }
+    Ok(batch.load(id)?.change.clone())
+}
 
 /// Stores a callback, unless an equal one of the same request is stored.
 pub(crate) fn store_callback(
@@ -30,10 +55,8 @@ pub(crate) fn store_callback(
 ) -> Result<Stored, CommandError> {
     let ReceivedCallback { callback, account, service, receive_time: now, forwarding } = received;
     let result = StoredResult { report: callback.result, service };
-    let (request, change) =
-        find_or_insert_request(batch.connection, &result.report.request_id, now)?;
-    let inserted = sql::execute(
-        batch.connection,
+    let (request, change) = find_or_insert_request(batch.db, &result.report.request_id, now)?;
+    let inserted = batch.db.execute_cached(
         "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
         params![request, callback.digest.as_slice()],
     )?;
@@ -41,8 +64,7 @@ pub(crate) fn store_callback(
         return Ok(Stored::Duplicate);
     }
     let position = batch.append_result(&result, &callback.raw_json, request, now)?;
-    sql::execute(
-        batch.connection,
+    batch.db.execute_cached(
         "UPDATE request SET last_result_time = ?, account = coalesce(account, ?),
          service = coalesce(service, ?) WHERE id = ?",
         params![now, account, result.service, request],
@@ -61,21 +83,18 @@ pub(crate) fn store_callback(
 /// Returns the row of a request, and the row of the change that it is linked to. Creates the request
 /// if there is none: results can arrive before their change is accepted, or belong to no change.
 fn find_or_insert_request(
-    connection: &Connection,
+    db: &Connection,
     request_id: &RequestId,
     now: Timestamp,
-) -> rusqlite::Result<(i64, Option<i64>)> {
-    let row = sql::find(
-        connection,
-        "SELECT id, change FROM request WHERE request_id = ?",
-        [request_id],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+) -> Result<(i64, Option<i64>)> {
+    let row =
+        db.find("SELECT id, change FROM request WHERE request_id = ?", [request_id], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
     if let Some(row) = row {
         return Ok(row);
     }
-    let id = sql::insert(
-        connection,
+    let id = db.insert_cached(
         "INSERT INTO request (request_id, last_result_time) VALUES (?, ?)",
         params![request_id, now],
     )?;
@@ -93,19 +112,17 @@ pub(super) fn link_request(
     now: Timestamp,
 ) -> Result<(), CommandError> {
     batch.touched.insert(WatchTarget::Request(request_id.clone()));
-    let (request, linked_change) = find_or_insert_request(batch.connection, request_id, now)?;
+    let (request, linked_change) = find_or_insert_request(batch.db, request_id, now)?;
     if linked_change.is_some() {
         // Nothing shows which change a result belongs to, so the first one keeps the request.
         tracing::error!(%request_id, "ThingSpace returned the same request id for two changes");
         return Ok(());
     }
-    sql::execute(
-        batch.connection,
+    batch.db.execute_cached(
         "UPDATE request SET change = ?, link_position = ?, evidence = ? WHERE id = ?",
         params![change, position, evidence, request],
     )?;
-    let earlier: Vec<(i64, Json<StoredResult>)> = sql::list(
-        batch.connection,
+    let earlier: Vec<(i64, Json<StoredResult>)> = batch.db.list(
         "SELECT position, result_json FROM log_entry WHERE request = ? ORDER BY position",
         [request],
         |row| Ok((row.get(0)?, row.get(1)?)),
@@ -127,14 +144,13 @@ fn append_result_event(
     result_position: i64,
     report: &DeviceResult,
     now: Timestamp,
-) -> rusqlite::Result<()> {
-    let connection = batch.connection;
+) -> Result<()> {
+    let db = batch.db;
     let loaded = batch.load(change)?;
     let (device, mut matched) =
-        devices::find_reported(connection, change, &loaded.change, &report.device_ids)?;
-    let kinds = operations::evidence(loaded.change.change_type).identifying_kinds;
-    let keys = devices::identifying_keys(&report.device_ids, kinds);
-    let mut store = DeviceStateTable { connection, change };
+        devices::find_reported(db, change, &loaded.change, &report.device_ids)?;
+    let keys = devices::identifying_keys(&loaded.change, &report.device_ids);
+    let mut store = DeviceStateTable { db, change };
     if matched == Match::None && DeviceStates::is_ambiguous(&mut store, &keys)? {
         matched = Match::Ambiguous;
     }
@@ -143,13 +159,11 @@ fn append_result_event(
         loaded.device_states.record(&mut store, &keys, device, precedence, result_position)?;
     }
     loaded.update_counts(now);
-    sql::execute(
-        connection,
+    db.execute_cached(
         "UPDATE log_entry SET device = ?, match_kind = ? WHERE position = ?",
         params![device, matched, result_position],
     )?;
-    sql::execute(
-        connection,
+    db.execute_cached(
         "INSERT INTO timeline (change, position, event_index, result_position)
          VALUES (?, ?, ?, ?)",
         params![change, position, event_index, result_position],
