@@ -190,7 +190,7 @@ impl<'a> Shared<'a> {
             validation_rules(config),
             ServerInfo {
                 journal_engine: "sqlite",
-                journal_origin: self.journal.origin().to_string(),
+                journal_origin: self.journal.origin().as_str().to_owned(),
             },
         );
         let health = HealthService::new(serving.subscribe(), self.draining.clone());

@@ -96,20 +96,16 @@ pub enum Stored {
 pub enum Attribution {
     /// The request is now attributed to this change.
     Attributed(Box<Change>),
-    /// The request covers this change as a whole, and no other change can have made it.
-    Whole {
+    /// The request may be attributed to this change.
+    Candidate {
         /// The change.
         change: Box<Change>,
         /// The position of the last result.
         last_result: u64,
-    },
-    /// The request covers a part of this eSIM change. ThingSpace's list of the request's devices may
-    /// prove that it covers the whole. If a list was given, it lacks devices.
-    Part {
-        /// The change.
-        change: Box<Change>,
-        /// The position of the last result.
-        last_result: u64,
+        /// True if the request covers the change as a whole, and no other change can have made it.
+        /// Otherwise it covers a part of an eSIM change: ThingSpace's list of the request's devices may
+        /// prove that it covers the whole. If a list was given, it lacks devices.
+        is_whole: bool,
     },
     /// Nothing is proven.
     Unproven,

@@ -88,10 +88,10 @@ async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), Watc
         "it belongs to another journal, or to this one before it lost data"
     } else if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
         // The journal does not store whether the removed events belonged to this target.
-        let coverage = journal.kept_range().await?;
-        if position > coverage.last {
+        let kept = journal.kept_range().await?;
+        if position > kept.last {
             "its position is after the end of the journal"
-        } else if coverage.trimmed > position {
+        } else if kept.trimmed > position {
             "the events after it have been removed"
         } else {
             return Ok(());

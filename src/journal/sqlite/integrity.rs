@@ -13,10 +13,9 @@ use crate::{
     journal::{
         Epoch,
         sqlite::{
-            connection::connect,
+            connection::{FileLocks, connect},
             directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
             error::{Damage, JournalOpenError, OpenFailure},
-            lock::FileLocks,
             marker::{self, Marker, MarkerFile},
             tables::{meta, schema},
         },

@@ -12,7 +12,6 @@ mod directory;
 mod error;
 mod integrity;
 mod journal;
-mod lock;
 mod marker;
 mod marker_writer;
 mod queue;

@@ -8,7 +8,7 @@ use tokio::sync::Semaphore;
 
 use crate::journal::{
     JournalError, Result,
-    sqlite::{connection::LockedConnection, lock::FileLocks},
+    sqlite::connection::{FileLocks, LockedConnection},
 };
 
 /// Number of connections. More would only compete for the same disk.

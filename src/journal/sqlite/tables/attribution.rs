@@ -51,7 +51,11 @@ pub(crate) fn attribute(
     let Some(row) = find_unattributed(batch.db, request_id)? else {
         return Ok(Attribution::Unproven);
     };
-    let reports = load_reports(batch.db, row.id)?;
+    let reports = batch.db.list(
+        "SELECT result_json FROM log_entry WHERE request = ? ORDER BY position",
+        [row.id],
+        |row| row.get(0).map(|Json(StoredResult { report, .. })| report),
+    )?;
     let candidates = find_candidates(batch, &row, &reports, listed)?;
     let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
         return Ok(Attribution::Unproven);
@@ -61,7 +65,8 @@ pub(crate) fn attribute(
     {
         return Ok(Attribution::Unproven);
     }
-    if *coverage == Coverage::Whole && last_result == Some(row.last_result) {
+    let is_whole = *coverage == Coverage::Whole;
+    if is_whole && last_result == Some(row.last_result) {
         let transition = Transition::Accept {
             request_id: request_id.clone(),
             evidence: evidence(change, listed.is_some()),
@@ -70,15 +75,10 @@ pub(crate) fn attribute(
         return Ok(Attribution::Attributed(Box::new(change)));
     }
     let change = Box::new(change.clone());
-    let last_result = row.last_result;
-    Ok(match coverage {
-        Coverage::Whole => Attribution::Whole { change, last_result },
-        Coverage::Part | Coverage::Other => Attribution::Part { change, last_result },
-    })
+    Ok(Attribution::Candidate { change, last_result: row.last_result, is_whole })
 }
 
-/// Lists the unattributed requests whose first result was stored after a change was sent, newest first.
-/// If there are more than `limit`, lists the oldest: the change's own request is likely among them.
+/// Returns the oldest requests if there are more than `limit`: the change's own is likely among them.
 pub(crate) fn unattributed_requests(
     db: &Connection,
     change: ChangeId,
@@ -151,14 +151,6 @@ fn find_unattributed(db: &Connection, request_id: &RequestId) -> Result<Option<U
                 last_result: uint(row.get(4)?),
             })
         },
-    )
-}
-
-fn load_reports(db: &Connection, request: i64) -> Result<Vec<DeviceResult>> {
-    db.list(
-        "SELECT result_json FROM log_entry WHERE request = ? ORDER BY position",
-        [request],
-        |row| row.get(0).map(|Json(StoredResult { report, .. })| report),
     )
 }
 

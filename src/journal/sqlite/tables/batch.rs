@@ -5,12 +5,7 @@ use std::collections::{BTreeMap, HashSet, btree_map::Entry};
 use rusqlite::{Connection, Result, params};
 
 use crate::{
-    domain::{
-        change::Change,
-        clock::Timestamp,
-        device_states::DeviceStates,
-        state::{IllegalTransition, Transition},
-    },
+    domain::{change::Change, clock::Timestamp, device_states::DeviceStates, state::Transition},
     journal::{
         ForwardQueueStats, JournalError, StateCounts, WatchTarget,
         sqlite::tables::{
@@ -56,12 +51,6 @@ pub(crate) enum CommandError {
     /// Fails only the command, which has written nothing.
     #[error(transparent)]
     Rejected(#[from] JournalError),
-}
-
-impl From<IllegalTransition> for CommandError {
-    fn from(error: IllegalTransition) -> Self {
-        Self::Rejected(error.into())
-    }
 }
 
 impl<'c> WriteBatch<'c> {
@@ -122,7 +111,7 @@ impl<'c> WriteBatch<'c> {
     ) -> Result<(), CommandError> {
         let loaded = self.load(id)?;
         let before = loaded.change.state;
-        loaded.change.apply(transition, now)?;
+        loaded.change.apply(transition, now).map_err(JournalError::from)?;
         loaded.is_dirty = true;
         let after = loaded.change.state;
         self.counts.states.add(before, -1);

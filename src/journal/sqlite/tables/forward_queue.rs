@@ -69,7 +69,6 @@ pub(crate) fn record_outcomes(
     Ok(())
 }
 
-/// Makes one slice of the callbacks that wait for a retry due now. Returns their number.
 pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<usize> {
     batch.db.execute_cached(
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
@@ -79,7 +78,6 @@ pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<u
     )
 }
 
-/// Drops one slice of the callbacks that were queued before a time. Returns their number.
 pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> Result<usize> {
     let deleted = batch.db.execute_cached(
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM

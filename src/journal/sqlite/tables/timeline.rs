@@ -25,7 +25,6 @@ use crate::{
     },
 };
 
-/// Applies a transition. Returns the change after it.
 pub(crate) fn apply_transition(
     batch: &mut WriteBatch<'_>,
     change_id: ChangeId,
@@ -48,7 +47,6 @@ pub(crate) fn apply_transition(
     Ok(batch.load(id)?.change.clone())
 }
 
-/// Stores a callback, unless an equal one of the same request is stored.
 pub(crate) fn store_callback(
     batch: &mut WriteBatch<'_>,
     received: ReceivedCallback,
@@ -103,7 +101,7 @@ fn find_or_insert_request(
 
 /// Links a request to a change. Earlier results of the request join the timeline of the change at the
 /// position of the link, in stored order, so that existing resume tokens stay valid.
-pub(super) fn link_request(
+fn link_request(
     batch: &mut WriteBatch<'_>,
     change: i64,
     position: i64,

@@ -20,8 +20,6 @@ use crate::{
     },
 };
 
-/// Resolves an unmatched result to the device with the identifiers `listed`. Returns false, and changes
-/// nothing, if that is not exactly one device or another result contradicts it.
 pub(crate) fn resolve(
     batch: &mut WriteBatch<'_>,
     change_id: ChangeId,
