@@ -25,7 +25,6 @@ const COMMITS_AHEAD_OF_LARGE: u32 = 8;
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The senders of the queue. Callbacks have a lane of their own and go first.
-#[derive(Clone)]
 pub(super) struct Lanes {
     pub(super) callbacks: mpsc::Sender<Command>,
     pub(super) reserved: mpsc::Sender<Command>,

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
 use rusqlite::TransactionBehavior;
 use tokio::{
-    sync::mpsc::{OwnedPermit, error::TrySendError},
+    sync::mpsc::{OwnedPermit, Sender, error::TrySendError},
     time::Instant,
 };
 
@@ -111,21 +111,21 @@ impl Writer {
         (command, reply): (Command, ReplyReceiver<T>),
     ) -> Result<T> {
         let start = Instant::now();
-        let lane = self.lanes()?.changes;
+        let lane = self.lane(|lanes| &lanes.changes)?;
         lane.send(command).await.map_err(|_| JournalError::closed())?;
         drop(lane);
         await_reply(&self.state, metric, start, reply).await
     }
 
     pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>> {
-        let lane = self.lanes()?.reserved;
+        let lane = self.lane(|lanes| &lanes.reserved)?;
         let permit = lane.reserve_owned().await.map_err(|_| JournalError::closed())?;
         Ok(Box::new(LaneReservation { permit, state: Arc::clone(&self.state) }))
     }
 
     pub(super) async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         let start = Instant::now();
-        let lane = self.lanes()?.callbacks;
+        let lane = self.lane(|lanes| &lanes.callbacks)?;
         let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
             timeline::store_callback(batch, callback)
         });
@@ -162,8 +162,8 @@ impl Writer {
         }
     }
 
-    fn lanes(&self) -> Result<Lanes> {
-        self.lanes.lock().clone().ok_or_else(JournalError::closed)
+    fn lane(&self, select: impl FnOnce(&Lanes) -> &Sender<Command>) -> Result<Sender<Command>> {
+        self.lanes.lock().as_ref().map(select).cloned().ok_or_else(JournalError::closed)
     }
 }
 
