@@ -5,7 +5,10 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
-    journal::{JournalError, sqlite::JournalOpenError},
+    journal::{
+        JournalError,
+        sqlite::{JournalOpenError, OpenFailure},
+    },
     thingspace::ClientBuildError,
 };
 
@@ -55,9 +58,10 @@ impl StartError {
     /// belongs to another ThingSpace; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(JournalOpenError::Damaged { .. } | JournalOpenError::OtherOrigin { .. }) => {
-                config::EXIT_CODE
-            }
+            Self::Open(JournalOpenError {
+                failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
+                ..
+            }) => config::EXIT_CODE,
             _ => 1,
         }
     }

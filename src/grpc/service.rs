@@ -250,7 +250,7 @@ impl GatewayService for Gateway {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             journal_engine: self.journal_engine.to_owned(),
             journal_durability: proto::Durability::Synced.into(),
-            journal_origin: self.journal.origin().to_string(),
+            journal_origin: self.journal.origin().as_str().to_owned(),
         }))
     }
 

@@ -17,10 +17,9 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, ClaimCheck,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions,
-        ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored,
-        WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, CommitListener,
+        Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions, ForwardOutcome,
+        ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,
