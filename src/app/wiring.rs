@@ -29,9 +29,7 @@ use crate::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{
-        ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server, ServerInfo,
-    },
+    grpc::{ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server},
     journal::{
         Journal, Origin,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -215,17 +213,15 @@ impl<'a> Shared<'a> {
             // Only Verizon's own host changes real devices.
             reject_reserved: config.thingspace.is_production(),
         };
-        let info =
-            ServerInfo { journal_engine: "sqlite", journal_origin: journal.origin().to_string() };
-        let gateway = Gateway::new(
-            journal.clone(),
+        let gateway = Gateway {
+            journal: journal.clone(),
+            journal_engine: "sqlite",
             dispatcher,
             watches,
-            thingspace.clone(),
-            clock.clone(),
-            rules,
-            info,
-        );
+            thingspace: thingspace.clone(),
+            clock: clock.clone(),
+            validation_rules: rules,
+        };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
         // A call may still wait for ThingSpace when its connection reaches its maximum age.
         let longest_call = config.thingspace.request_timeout + CALL_GRACE;

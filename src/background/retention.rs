@@ -57,7 +57,7 @@ async fn trim_once(
     let before = now.minus(retention);
     let samples = journal.get_kv(KV_KEY.into()).await?;
     let mut samples: PositionSamples = serde_json::from_slice(&samples).unwrap_or_default();
-    let position = journal.coverage().await?.last;
+    let position = journal.kept_range().await?.last;
     if samples.add(now, position, retention, is_start) {
         journal.put_kv(KV_KEY.into(), json!(samples).to_string().into()).await?;
     }

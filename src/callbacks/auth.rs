@@ -16,6 +16,7 @@ use crate::{
     config::{AllowMode, CallbacksConfig},
     domain::{
         callback::Callback,
+        evidence::ResultService,
         newtypes::{AccountName, CallbackService},
     },
     telemetry::RejectionReason,
@@ -170,9 +171,9 @@ impl Authenticator {
     /// Returns true if callbacks of a service must carry credentials. The sender chooses the name, so
     /// an unknown name must not avoid the check.
     fn requires_credentials(&self, service: &str) -> bool {
-        let is = |name: &str| name.eq_ignore_ascii_case(service);
-        let is_listed = self.require_password.iter().any(|name| is(name.as_str()));
-        is_listed || !CallbackService::WITH_RESULTS.iter().any(|name| is(name))
+        let mut listed = self.require_password.iter();
+        listed.any(|name| name.as_str().eq_ignore_ascii_case(service))
+            || ResultService::from_name(service).is_none()
     }
 
     /// Compares all credentials in full, so that the duration reveals nothing.

@@ -4,7 +4,10 @@ use thingspace_settings::{Description, Kind, ListItem, SecretFormat, SecretSynta
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use crate::domain::newtypes::{AccountName, CallbackService};
+use crate::domain::{
+    evidence::ResultService,
+    newtypes::{AccountName, CallbackService},
+};
 
 /// A credential for ThingSpace.
 pub(super) const CREDENTIAL: SecretFormat = SecretFormat::text(1024);
@@ -24,7 +27,7 @@ pub(super) const WEBHOOK_URL: SecretFormat =
 /// must not determine the host.
 fn is_webhook_template(value: &str) -> bool {
     let expand = |service: &str| Url::parse(&value.replace("{service}", service)).ok();
-    let (Some(url), Some(other)) = (expand(CallbackService::CARRIER), expand("x")) else {
+    let (Some(url), Some(other)) = (expand(ResultService::Carrier.as_str()), expand("x")) else {
         return false;
     };
     matches!(url.scheme(), "http" | "https")

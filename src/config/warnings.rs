@@ -12,7 +12,7 @@ use crate::{
         mode::Mode,
         settings::{AllowMode, Config},
     },
-    domain::newtypes::CallbackService,
+    domain::evidence::ResultService,
 };
 
 /// Ports of callback URLs that ThingSpace calls ("Register Callback Listener").
@@ -57,7 +57,7 @@ fn check_credentials(config: &Config, warnings: &mut Vec<String>) -> Result<(), 
     if callbacks.password.is_none() && config.is_set("callbacks.require_password") {
         warn_no_effect(warnings, "callbacks.require_password", "callbacks.password");
     }
-    let known = CallbackService::WITH_RESULTS;
+    let known = ResultService::ALL.map(ResultService::as_str);
     for service in &callbacks.require_password {
         if !known.contains(&service.as_str()) {
             let known = known.join(" and ");
@@ -124,7 +124,7 @@ fn check_forwarding(config: &Config, warnings: &mut Vec<String>) -> Result<(), C
         }
         return Ok(());
     };
-    let url = template.expose_secret().replace("{service}", CallbackService::CARRIER);
+    let url = template.expose_secret().replace("{service}", ResultService::Carrier.as_str());
     let url =
         Url::parse(&url).map_err(|_| config.error(KEY, "expected an `http` or `https` URL"))?;
     warn_if_plain_http(warnings, KEY, &url, "callbacks and callbacks.password are");

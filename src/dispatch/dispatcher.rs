@@ -17,10 +17,7 @@ use crate::{
         trace::TraceParent,
     },
     failpoints,
-    journal::{
-        ChangeSelector, Claim, ClaimCheck, CommitListener, Intent, Journal, JournalError,
-        WatchTarget,
-    },
+    journal::{ChangeSelector, Claim, CommitListener, Intent, Journal, JournalError, WatchTarget},
     operations::ChangeRequest,
     thingspace::ThingSpace,
 };
@@ -104,11 +101,11 @@ impl Dispatcher {
         let (request, intent) = self.build_intent(request).await?;
         let check = self.journal.check_claim(intent).await;
         match check.map_err(DispatchError::before_claim)? {
-            ClaimCheck::KeyInUse { change, has_same_content: false } => {
+            Claim::KeyInUse { change, has_same_content: false } => {
                 Err(DispatchError::KeyReused(change.change_id))
             }
-            ClaimCheck::Busy(device) => Err(DispatchError::DeviceBusy(device)),
-            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::KeyInUse { .. } => Ok(request),
+            Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
+            Claim::Created(_) | Claim::Rearmed { .. } | Claim::KeyInUse { .. } => Ok(request),
         }
     }
 

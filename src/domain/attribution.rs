@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use crate::domain::{
     change::Change,
-    evidence::{EvidenceRules, LookupMethod},
+    evidence::{EvidenceRules, LookupMethod, ResultService},
     newtypes::{AccountName, CallbackService},
     result::{DeviceResult, Match},
     state::ChangeState,
@@ -107,7 +107,9 @@ impl UnattributedRequest {
         has_no_response
             && was_sent_before
             && account.is_none_or(|account| *account == change.account)
-            && service.is_none_or(|service| service.eq_ignore_case(rules.callback_service))
+            && service.is_none_or(|service| {
+                ResultService::from_name(service.as_str()) == Some(rules.callback_service)
+            })
     }
 }
 

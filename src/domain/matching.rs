@@ -71,10 +71,7 @@ impl MatchKey {
 
     /// True if the kind tells the devices of an operation apart.
     pub fn is_identifying(&self, kinds: IdentifyingKinds) -> bool {
-        match kinds {
-            IdentifyingKinds::Only(only) => self.kind == only,
-            IdentifyingKinds::All => true,
-        }
+        kinds.includes(self.kind)
     }
 }
 

@@ -139,20 +139,6 @@ text!(
     "must be at most 64 characters, none of them a control character"
 );
 
-impl CallbackService {
-    /// Carries the results of plan changes, except those of eSIM profiles.
-    pub const CARRIER: &str = "CarrierService";
-    /// Carries the results of eSIM profile operations.
-    pub const DEVICE_PROFILE: &str = "DeviceProfileService";
-    /// The services that report results of operations.
-    pub const WITH_RESULTS: [&str; 2] = [Self::CARRIER, Self::DEVICE_PROFILE];
-
-    /// Compares the name in any letter case.
-    pub fn eq_ignore_case(&self, name: &str) -> bool {
-        self.0.eq_ignore_ascii_case(name)
-    }
-}
-
 impl ClientReference {
     /// True if the client sent no label.
     pub fn is_empty(&self) -> bool {

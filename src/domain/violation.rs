@@ -60,15 +60,24 @@ pub struct FieldPath([Option<(&'static str, Option<usize>)>; FieldPath::DEPTH]);
 
 impl Violations {
     /// Adds a violation, unless there are [`MAX_VIOLATIONS`] already.
-    pub fn add(&mut self, path: FieldPath, reason: FieldReason, description: impl Into<String>) {
+    pub fn add(
+        &mut self,
+        path: impl Into<FieldPath>,
+        reason: FieldReason,
+        description: impl Into<String>,
+    ) {
         if self.0.len() < MAX_VIOLATIONS {
-            let (field, description) = (path.to_string(), description.into());
+            let (field, description) = (path.into().to_string(), description.into());
             self.0.push(Violation { field, description, reason });
         }
     }
 
     /// Returns a parsed value, or adds its error and returns `None`.
-    pub fn ok_or_add<T>(&mut self, path: FieldPath, value: Result<T, FieldError>) -> Option<T> {
+    pub fn ok_or_add<T>(
+        &mut self,
+        path: impl Into<FieldPath>,
+        value: Result<T, FieldError>,
+    ) -> Option<T> {
         value.map_err(|error| self.add(path, error.reason, error.expected)).ok()
     }
 
@@ -85,11 +94,6 @@ impl FieldPath {
     /// The depth of the longest path, `devices[0].primary_place_of_use.customer_name.first_name`.
     const DEPTH: usize = 4;
 
-    /// Returns the path of a field of the request message.
-    pub fn root(name: &'static str) -> Self {
-        Self([None; Self::DEPTH]).field(name)
-    }
-
     /// Returns the path of an element of this repeated field.
     pub fn at(mut self, index: usize) -> Self {
         if let Some((_, last)) = self.0.iter_mut().flatten().last() {
@@ -104,6 +108,13 @@ impl FieldPath {
             *next = Some((name, None));
         }
         self
+    }
+}
+
+/// The path of a field of the request message.
+impl From<&'static str> for FieldPath {
+    fn from(name: &'static str) -> Self {
+        Self([None; Self::DEPTH]).field(name)
     }
 }
 

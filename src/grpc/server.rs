@@ -31,11 +31,11 @@ use crate::{
             concurrency::{AdmissionControl, ConcurrencyLimits, MAX_SMALL_MESSAGE},
             slow_reader::SlowReader,
         },
+        generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
         health_v1::health_server::HealthServer,
-        middleware::{telemetry::CallTelemetry, with_layers},
+        middleware::with_layers,
         service::Gateway,
-        stub::gateway_service_server::GatewayServiceServer,
     },
     proto,
     telemetry::Instruments,
@@ -60,11 +60,6 @@ pub struct Server {
     router: Router,
     settings: GrpcSettings,
 }
-
-/// A server that cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build the reflection service: {0}")]
-pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -96,7 +91,7 @@ impl Server {
         health: HealthService,
         settings: GrpcSettings,
         instruments: Instruments,
-    ) -> Result<Self, ServerBuildError> {
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
@@ -114,14 +109,8 @@ impl Server {
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
         let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
-        Ok(Self {
-            router: with_layers(
-                routes.prepare().into_axum_router(),
-                Some(admission),
-                Some(CallTelemetry::new(instruments)),
-            ),
-            settings,
-        })
+        let services = routes.prepare().into_axum_router();
+        Ok(Self { router: with_layers(services, Some(admission), Some(instruments)), settings })
     }
 
     /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
@@ -186,15 +175,9 @@ impl Server {
                 () = sleep(age) => {}
             }
         };
-        let close = async {
-            let unread = async {
-                slow_reader.cancelled().await;
-                sleep(SLOW_READER_GRACE).await;
-            };
-            tokio::select! {
-                () = unread => {}
-                () = sleep(self.settings.max_connection_age_grace) => {}
-            }
+        let unread = async {
+            slow_reader.cancelled().await;
+            sleep(SLOW_READER_GRACE).await;
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -203,7 +186,8 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = close => return,
+                    () = unread => return,
+                    () = sleep(self.settings.max_connection_age_grace) => return,
                 }
             }
         };

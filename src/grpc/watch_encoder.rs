@@ -1,13 +1,12 @@
 //! Encodes the messages of a watch.
 
-use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
     grpc::convert::{change_to_proto, result_to_proto},
     journal::EventPayload,
     proto::{self, watch_request_response::Event},
-    watch::{MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
+    watch::{EncodedResponse, MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
 
 /// Encodes a watch's messages as `WatchRequestResponse`.
@@ -15,12 +14,12 @@ use crate::{
 pub struct ProtoEncoder;
 
 impl MessageEncoder for ProtoEncoder {
-    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
         let response = proto::WatchRequestResponse {
             resume_token: token.encode(),
             event: Some(event(message)),
         };
-        response.encode_to_vec().into()
+        EncodedResponse(response.encode_to_vec().into())
     }
 }
 
@@ -34,7 +33,7 @@ fn event(message: WatchMessage<'_>) -> Event {
                 Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
             }
             EventPayload::Result(result) => {
-                Event::DeviceResult(result_to_proto(result, include_raw))
+                Event::DeviceResult(result_to_proto(result, result.device.as_ref(), include_raw))
             }
         },
         WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),

@@ -1,5 +1,7 @@
 //! Validation, the fingerprint and the stored order, by the messages of the operations.
 
+pub(crate) mod testing;
+
 use crate::{
     domain::violation::Violation,
     operations::{

@@ -6,8 +6,6 @@
 //! Attributes without the prefix `thingspace_gateway` are those of OpenTelemetry's semantic conventions
 //! (RPC and HTTP, v1.44).
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
@@ -160,16 +158,13 @@ macro_rules! span {
 impl RpcCall {
     /// Starts a call of `package.Service/Method`. Its trace continues the caller's `traceparent`, if
     /// present.
-    pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
+    pub fn begin(instruments: &Instruments, method: &'static str, metadata: &HeaderMap) -> Self {
         let caller = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Self(MeasuredCall::start(
-            span!("server", &*method),
+            span!("server", method),
             parent(caller),
             &instruments.0.rpc_calls,
-            vec![
-                KeyValue::new("rpc.system.name", "grpc"),
-                KeyValue::new("rpc.method", Arc::clone(&method)),
-            ],
+            vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", method)],
             CallResult::rpc(CANCELLED),
         ))
     }

@@ -8,7 +8,6 @@ mod message;
 mod resume;
 mod stream;
 mod tail;
-mod tail_registry;
 mod token;
 
 pub use message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage};

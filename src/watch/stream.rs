@@ -13,8 +13,7 @@ use crate::{
     watch::{
         message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
         resume::{self, WatchOpenError},
-        tail::{Tail, TailBatch},
-        tail_registry::TailRegistry,
+        tail::{Tail, TailRegistry},
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -80,10 +79,8 @@ pub enum StreamError {
 /// One open stream.
 pub struct Watch {
     watches: Arc<Watches>,
-    /// `None` only while the watch is dropped.
-    tail: Option<Arc<Tail>>,
+    tail: Arc<Tail>,
     generation: watch::Receiver<u64>,
-    target: WatchTarget,
     until: Until,
     include_raw: bool,
     /// Cursor of the last event read.
@@ -124,19 +121,16 @@ impl Watches {
     pub async fn open(self: &Arc<Self>, options: WatchOptions) -> Result<Watch, WatchOpenError> {
         let journal = &*self.journal;
         let token = resume::resolve_start(journal, options.target, options.token).await?;
-        let target = token.target.clone();
-        let change = resume::find_change(journal, &target).await?;
-        if change.is_none() && matches!(target, WatchTarget::Change(_)) {
+        let change = resume::find_change(journal, &token.target).await?;
+        if change.is_none() && matches!(token.target, WatchTarget::Change(_)) {
             return Err(WatchOpenError::NoSuchChange);
         }
-        let opened = WatchMessage::Opened(change.as_ref());
-        let opened = EncodedResponse::new(self.encoder.encode(&token, opened));
+        let opened = self.encoder.encode(&token, WatchMessage::Opened(change.as_ref()));
         // Last: an error after this line would leak the registry's entry.
-        let tail = self.tail_registry.get_or_create(&target, &self.journal);
+        let tail = self.tail_registry.acquire(&token.target, &self.journal);
         Ok(Watch {
             generation: tail.subscribe(),
-            tail: Some(tail),
-            target,
+            tail,
             until: options.until,
             include_raw: options.include_raw,
             cursor: match token.resume_point {
@@ -195,39 +189,36 @@ impl Watch {
             return Ok(());
         }
         self.generation.mark_unchanged();
-        let Some(tail) = &self.tail else {
-            return Ok(());
-        };
-        match tail.read(self.cursor).await? {
-            TailBatch::Events(events) => {
-                let mut bytes = 0;
-                for event in events {
-                    self.cursor = event.token.cursor;
-                    if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
-                        bytes += response.bytes().len();
-                        self.token = event.token.clone();
-                        self.ready.push_back(response);
-                    }
-                    // The remaining events are read again after the client has taken these.
-                    if bytes >= READY_BYTES {
-                        break;
-                    }
-                }
-                self.bookmark_at = self.watches.next_bookmark();
+        let batch = self.tail.read(self.cursor).await?;
+        if batch.events.is_empty()
+            && let Some(change) = batch.end
+        {
+            if !self.try_finish(change.as_deref()) {
+                self.wait_for_wakeup().await;
             }
-            TailBatch::CaughtUp(change) => {
-                if !self.try_finish(change.as_deref()) {
-                    self.wait_for_wakeup().await;
-                }
+            return Ok(());
+        }
+        let mut bytes = 0;
+        for event in batch.events {
+            self.cursor = event.token.cursor;
+            if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
+                bytes += response.0.len();
+                self.token = event.token.clone();
+                self.ready.push_back(response);
+            }
+            // The remaining events are read again after the client has taken these.
+            if bytes >= READY_BYTES {
+                break;
             }
         }
+        self.bookmark_at = self.watches.next_bookmark();
         Ok(())
     }
 
     /// Ends the stream if its `until` condition holds. All stored events must have been delivered.
     fn try_finish(&mut self, change: Option<&Change>) -> bool {
         let state = change.map(|change| change.state);
-        if change.is_none() && matches!(self.target, WatchTarget::Change(_)) {
+        if change.is_none() && matches!(self.token.target, WatchTarget::Change(_)) {
             self.end = Some(Err(StreamError::Removed));
             return true;
         }
@@ -265,14 +256,12 @@ impl Watch {
     }
 
     fn push_message(&mut self, message: WatchMessage<'_>) {
-        let bytes = self.watches.encoder.encode(&self.token, message);
-        self.ready.push_back(EncodedResponse::new(bytes));
+        self.ready.push_back(self.watches.encoder.encode(&self.token, message));
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let tail = self.tail.take();
-        self.watches.tail_registry.release(&self.target, tail);
+        self.watches.tail_registry.release(&self.token.target);
     }
 }

@@ -11,7 +11,7 @@ use thingspace_gateway::{
         change::{Change, SentDevice},
         change_type::ChangeType,
         clock::Timestamp,
-        evidence::EvidenceRules,
+        evidence::{EvidenceRules, ResultService},
         identifier::{DeviceId, ReportedId},
         matching::{MatchKey, find_device},
         newtypes::{
@@ -67,7 +67,9 @@ impl Rules {
             request: UnattributedRequest {
                 first_result_position: AFTER,
                 account: None,
-                service: Some(CallbackService::parse(CallbackService::DEVICE_PROFILE).unwrap()),
+                service: Some(
+                    CallbackService::parse(ResultService::DeviceProfile.as_str()).unwrap(),
+                ),
             },
         }
     }
@@ -187,6 +189,7 @@ fn change_request(devices: Devices) -> ChangeRequest {
     ChangeRequest {
         account: AccountName::parse("0000123456-00001").unwrap(),
         key: None,
+        validate_only: false,
         client_reference: Default::default(),
         service_plan: ServicePlan::parse("plan").unwrap(),
         devices: sent

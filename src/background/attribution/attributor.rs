@@ -154,10 +154,10 @@ impl Attributor {
             let now = self.clock.now();
             self.journal.attribute(request_id.clone(), listed, last_result, now)
         };
-        let (change, last_result, is_whole) = match attribute(None, None).await? {
-            Attribution::Whole { change, last_result } => (change, last_result, true),
-            Attribution::Part { change, last_result } => (change, last_result, false),
-            Attribution::Attributed(_) | Attribution::Unproven => return Ok(()),
+        let Attribution::Candidate { change, last_result, is_whole } =
+            attribute(None, None).await?
+        else {
+            return Ok(());
         };
         // Listeners run before a read can see a commit, so `last_result` is as old as the quiet period.
         if !self.requests.is_still_quiet(request_id, self.attribution_quiet_period) {
@@ -175,7 +175,7 @@ impl Attributor {
                 tracing::info!(%change_id, %request_id, "request attributed to a change");
             }
             // The list may be incomplete, or a result arrived meanwhile.
-            Attribution::Part { .. } | Attribution::Whole { .. } => self.retry_lookup(request_id),
+            Attribution::Candidate { .. } => self.retry_lookup(request_id),
             Attribution::Unproven => {}
         }
         Ok(())

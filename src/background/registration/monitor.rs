@@ -10,10 +10,7 @@ use url::Url;
 use crate::{
     background::{registration::desired_listener::DesiredListener, url_origin::url_origin},
     config::{CallbacksConfig, Config, RegisterPolicy},
-    domain::{
-        clock::Clock,
-        newtypes::{AccountName, CallbackService},
-    },
+    domain::{clock::Clock, evidence::ResultService, newtypes::AccountName},
     journal::{Journal, JournalError},
     telemetry::{Instruments, RegistrationOutcome, RegistrationState},
     thingspace::{ListenerRegistration, ThingSpace},
@@ -39,7 +36,7 @@ pub struct RegistrationMonitor {
 struct MonitoredAccount {
     account: AccountName,
     is_failing: bool,
-    services: [MonitoredService; CallbackService::WITH_RESULTS.len()],
+    services: [MonitoredService; ResultService::ALL.len()],
 }
 
 /// A service and the result of its last check.
@@ -166,8 +163,8 @@ impl MonitoredAccount {
         Self {
             account,
             is_failing: false,
-            services: CallbackService::WITH_RESULTS.map(|service| MonitoredService {
-                name: service,
+            services: ResultService::ALL.map(|service| MonitoredService {
+                name: service.as_str(),
                 status: RegistrationState::Unknown,
                 last_logged: None,
                 has_logged_failure: false,

@@ -3,7 +3,7 @@ use crate::domain::{
     change_type::ChangeType,
     clock::Timestamp,
     device_states::DeviceCounts,
-    evidence::IdentifyingKinds,
+    evidence::{IdentifyingKinds, ResultService},
     newtypes::{ChangeId, ClientReference, RequestId, ServicePlan},
 };
 
@@ -13,7 +13,7 @@ const COVERAGES: [DeviceCoverage; 3] =
     [DeviceCoverage::Whole, DeviceCoverage::Part, DeviceCoverage::Other];
 
 static RULES: EvidenceRules = EvidenceRules {
-    callback_service: "DeviceProfileService",
+    callback_service: ResultService::DeviceProfile,
     identifying_kinds: IdentifyingKinds::All,
     is_foreign_result: |_| false,
     lookup: LookupMethod::RequestStatus,

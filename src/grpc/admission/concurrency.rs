@@ -19,7 +19,7 @@ use crate::{
             byte_budget::ByteBudgetPool,
             device_count::is_within_device_limits,
             message_reader::{MessageLimits, PART_TIMEOUT, read_message},
-            method_class::{DeviceFields, MethodClass},
+            method_class::{MethodClass, find_method},
             slow_reader::guard_response,
         },
         error::{ApiError, Executed},
@@ -39,7 +39,7 @@ pub struct ConcurrencyLimits {
     pub watches: usize,
 }
 
-/// Permits and bytes that are left.
+/// The available permits and bytes.
 pub(in crate::grpc) struct AdmissionControl {
     changes: CallLimit,
     reads: CallLimit,
@@ -65,15 +65,17 @@ const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Lets a call in if its class has a permit and its message is within the limits.
+/// Admits a call if its class has a permit and its message is within the limits.
 pub(in crate::grpc) async fn admit(
     State(admission): State<Arc<AdmissionControl>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match MethodClass::from_path(request.uri().path()) {
-        Some(MethodClass::Change(fields)) => admission.admit_change(fields, request, next).await,
-        Some(class) => {
+    let admitted = match find_method(request.uri().path()) {
+        Some((_, MethodClass::Change { device_ids_field })) => {
+            admission.admit_change(device_ids_field, request, next).await
+        }
+        Some((_, class)) => {
             let admitted = admission.admit_small(class, request, next).await;
             admitted.map_err(|error| error.with_executed(None))
         }
@@ -85,12 +87,13 @@ pub(in crate::grpc) async fn admit(
 
 impl AdmissionControl {
     pub(in crate::grpc) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
+        let limit = |count, name| CallLimit { permits: Arc::new(Semaphore::new(count)), name };
         let changes = "change calls in flight (limits.inflight_changes)";
         Self {
-            changes: CallLimit::new(limits.inflight_changes, changes),
-            reads: CallLimit::new(limits.reads, "read calls in flight (limits.reads)"),
-            watches: CallLimit::new(limits.watches, "open streams (limits.watches)"),
-            health_checks: CallLimit::new(MAX_HEALTH_CHECKS, "health checks in flight"),
+            changes: limit(limits.inflight_changes, changes),
+            reads: limit(limits.reads, "read calls in flight (limits.reads)"),
+            watches: limit(limits.watches, "open streams (limits.watches)"),
+            health_checks: limit(MAX_HEALTH_CHECKS, "health checks in flight"),
             bytes: ByteBudgetPool::new(limits.message_bytes, max_message),
             max_message,
         }
@@ -98,7 +101,7 @@ impl AdmissionControl {
 
     async fn admit_change(
         &self,
-        fields: DeviceFields,
+        device_ids_field: Option<u32>,
         request: Request,
         next: Next,
     ) -> Result<Response, ApiError> {
@@ -109,7 +112,7 @@ impl AdmissionControl {
             pool: Some(&self.bytes),
         };
         let (request, message) = read_message(request, limits).await?;
-        if !is_within_device_limits(&message, fields) {
+        if !is_within_device_limits(&message, device_ids_field) {
             let description = "has too many devices or device identifiers";
             let error = ApiError::invalid_field("devices", FieldReason::TooLong, description);
             return Err(error.with_executed(Executed::No));
@@ -130,7 +133,7 @@ impl AdmissionControl {
                 (&self.health_checks, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT)
             }
             MethodClass::Read => (&self.reads, MAX_SMALL_MESSAGE, PART_TIMEOUT),
-            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change(_) => {
+            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change { .. } => {
                 (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
             }
         };
@@ -153,11 +156,6 @@ impl AdmissionControl {
 }
 
 impl CallLimit {
-    fn new(count: usize, name: &'static str) -> Self {
-        let permits = Arc::new(Semaphore::new(count));
-        Self { permits, name }
-    }
-
     fn try_acquire(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         permit.map_err(|_none_left| {

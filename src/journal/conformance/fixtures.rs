@@ -9,6 +9,7 @@ pub(super) use crate::{
         callback::Callback,
         clock::Timestamp,
         device_states::DeviceCounts,
+        evidence::ResultService,
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
         refusal::{Refusal, RefusalKind},
@@ -16,10 +17,9 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, ClaimCheck,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions,
-        ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored,
-        WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, CommitListener,
+        Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions, ForwardOutcome,
+        ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,

@@ -6,6 +6,13 @@ use tokio::sync::mpsc;
 
 use crate::journal::sqlite::command::Command;
 
+/// Maximum number of queued callbacks. Further callbacks are rejected.
+const CALLBACK_LANE: usize = 16_384;
+/// Maximum number of other queued commands. Further callers wait.
+const CHANGE_LANE: usize = 1_024;
+/// Maximum number of reservations: of POSTs in flight. They have a lane of their own, because a caller
+/// with a reservation still sends other commands.
+const RESERVED_LANE: usize = 256;
 /// Maximum number of callbacks in a commit.
 pub(super) const CALLBACKS_PER_COMMIT: usize = 512;
 /// Maximum number of rows of other commands in a commit. A larger command has a commit of its own.
@@ -16,6 +23,13 @@ const ROWS_PER_COMMIT: usize = 1_000;
 const COMMITS_AHEAD_OF_LARGE: u32 = 8;
 /// Interval of probes while the journal cannot write.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The senders of the queue. Callbacks have a lane of their own and go first.
+pub(super) struct Lanes {
+    pub(super) callbacks: mpsc::Sender<Command>,
+    pub(super) reserved: mpsc::Sender<Command>,
+    pub(super) changes: mpsc::Sender<Command>,
+}
 
 pub(super) struct Queue {
     callbacks: mpsc::Receiver<Command>,
@@ -32,12 +46,16 @@ struct LargeCommand {
 }
 
 impl Queue {
-    pub(super) fn new(
-        callbacks: mpsc::Receiver<Command>,
-        reserved: mpsc::Receiver<Command>,
-        changes: mpsc::Receiver<Command>,
-    ) -> Self {
-        Self { callbacks, reserved, changes, large: None }
+    pub(super) fn new() -> (Lanes, Self) {
+        let (to_callbacks, callbacks) = mpsc::channel(CALLBACK_LANE);
+        let (to_reserved, reserved) = mpsc::channel(RESERVED_LANE);
+        let (to_changes, changes) = mpsc::channel(CHANGE_LANE);
+        let lanes = Lanes { callbacks: to_callbacks, reserved: to_reserved, changes: to_changes };
+        (lanes, Self { callbacks, reserved, changes, large: None })
+    }
+
+    pub(super) fn has_callbacks(&self) -> bool {
+        !self.callbacks.is_empty()
     }
 
     /// Returns the next command; `None` once all lanes are closed and empty.
@@ -88,6 +106,13 @@ impl Queue {
             }
         }
         commands
+    }
+}
+
+impl Lanes {
+    /// Returns the number of queued callbacks.
+    pub(super) fn queued_callbacks(&self) -> usize {
+        self.callbacks.max_capacity() - self.callbacks.capacity()
     }
 }
 

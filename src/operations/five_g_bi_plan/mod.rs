@@ -2,25 +2,24 @@
 //! Plan").
 
 mod place_of_use;
-mod request;
 mod wire;
 
 use crate::{
     config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        newtypes::{CallbackService, ServicePlan},
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        newtypes::ServicePlan,
+        violation::{FieldReason, Violation},
     },
     operations::{
-        change_request::ChangeRequest,
-        fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
+        five_g_bi_plan::place_of_use::PlaceOfUse,
+        operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
         wire::OutboundRequest,
     },
     proto,
 };
-use place_of_use::PlaceOfUse;
 
 /// The operation's own fields.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeFiveGBiPlan",
     device_ids_field: Some(1),
     evidence: EvidenceRules {
-        callback_service: CallbackService::CARRIER,
+        callback_service: ResultService::Carrier,
         identifying_kinds: IdentifyingKinds::All,
         is_foreign_result: |result| result.esim_profile.is_some(),
         lookup: LookupMethod::DeviceList,
@@ -49,16 +48,58 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
                         thingspace.base_url",
 };
 
+impl RpcOperation for FiveGBiPlanChange {
+    type Request = proto::ChangeFiveGBiPlanRequest;
+    type Response = proto::ChangeFiveGBiPlanResponse;
+
+    fn validate(
+        mut request: Self::Request,
+        rules: ValidationRules,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        let fields = common_fields!(request);
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
+        let current_service_plan = match request.current_service_plan {
+            plan if plan.is_empty() => None,
+            plan => {
+                let plan = ServicePlan::parse(plan);
+                validator.violations.ok_or_add("current_service_plan", plan)
+            }
+        };
+        let mut places = Vec::with_capacity(request.devices.len());
+        for (index, path, device) in validator.devices(request.devices) {
+            let reference = validator.client_reference(path, device.client_reference);
+            let ids = validator.device_ids(path.field("device_ids"), device.device_ids);
+            let path = path.field("primary_place_of_use");
+            let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
+                validator.violations.add(path, FieldReason::Required, "is required");
+                continue;
+            };
+            place.validate(path, &mut validator.violations);
+            if let Some(reference) = reference {
+                validator.add_device(index, ids, reference);
+                places.push(place);
+            }
+        }
+        validator.finish(Box::new(Self { current_service_plan, places }))
+    }
+
+    fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
+        proto::ChangeFiveGBiPlanResponse { change: Some(change), warnings }
+    }
+}
+
 impl Operation for FiveGBiPlanChange {
     fn info(&self) -> &'static OperationInfo {
         &INFO
     }
 
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput) {
-        input.add("five_g_bi");
+    fn fingerprint_fields(&self) -> Vec<&str> {
         let plan = self.current_service_plan.as_ref();
-        input.add(plan.map_or("", ServicePlan::as_str));
-        input.add_per_device(self.places.iter().map(PlaceOfUse::values));
+        vec!["five_g_bi", plan.map_or("", ServicePlan::as_str)]
+    }
+
+    fn device_fingerprint_fields(&self, index: usize) -> Vec<&str> {
+        self.places.get(index).into_iter().flat_map(PlaceOfUse::values).collect()
     }
 
     fn outbound_request(

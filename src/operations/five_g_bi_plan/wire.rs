@@ -8,8 +8,8 @@ use crate::{
     config::{FiveGBiHttpMethod, ThingSpaceConfig},
     domain::newtypes::ServicePlan,
     operations::{
-        change_request::ChangeRequest,
         five_g_bi_plan::{FiveGBiPlanChange, place_of_use::PlaceOfUse},
+        operation::ChangeRequest,
         wire::{OutboundRequest, wire_kind},
     },
 };

@@ -2,22 +2,19 @@ use super::*;
 use crate::journal::sqlite::command::CommandKind;
 
 fn command(kind: CommandKind, rows: usize) -> Command {
-    Command::new(kind, rows, |_| Ok(Ok(()))).0
+    Command::new(kind, rows, |_| Ok::<_, rusqlite::Error>(())).0
 }
 
 #[tokio::test]
 async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
-    let (to_callbacks, callbacks) = mpsc::channel(20_000);
-    let (_to_reserved, reserved) = mpsc::channel(1);
-    let (to_changes, changes) = mpsc::channel(10);
-    let mut queue = Queue::new(callbacks, reserved, changes);
+    let (lanes, mut queue) = Queue::new();
     for _ in 0..10_000 {
         let callback = command(CommandKind::Callback, 1);
-        to_callbacks.try_send(callback).ok().unwrap();
+        lanes.callbacks.try_send(callback).ok().unwrap();
     }
     for _ in 0..2 {
         let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
-        to_changes.try_send(large).ok().unwrap();
+        lanes.changes.try_send(large).ok().unwrap();
     }
     let mut commits = Vec::new();
     for _ in 0..22 {

@@ -1,8 +1,9 @@
-//! Deadlines of calls (`grpc-timeout`).
+//! Ends calls whose deadline (`grpc-timeout`) has passed or whose handler has panicked.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{extract::Request, middleware::Next, response::Response};
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use crate::grpc::{
@@ -15,22 +16,31 @@ use crate::grpc::{
 pub(in crate::grpc) struct CallDeadline(pub(in crate::grpc) Instant);
 
 /// Ends a call at its deadline with DEADLINE_EXCEEDED; tonic would return CANCELLED. A stream checks its
-/// deadline itself once it is open.
-pub(super) async fn enforce_deadline(mut request: Request, next: Next) -> Response {
-    let deadline = request
-        .headers()
-        .get("grpc-timeout")
+/// deadline itself once it is open. If the handler panics, the call ends with INTERNAL, and the connection stays
+/// open.
+pub(super) async fn guard_call(mut request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let timeout = request.headers().get("grpc-timeout");
+    let deadline = timeout
         .and_then(|value| parse_timeout(value.to_str().ok()?))
         .and_then(|timeout| Instant::now().checked_add(timeout));
-    let Some(deadline) = deadline else {
-        return next.run(request).await;
-    };
-    let executed = is_change(request.uri().path()).then_some(Executed::Unknown);
-    request.extensions_mut().insert(CallDeadline(deadline));
-    match timeout_at(deadline, next.run(request)).await {
-        Ok(response) => response,
-        Err(_elapsed) => deadline_exceeded().with_executed(executed).into_response(),
+    if let Some(deadline) = deadline {
+        request.extensions_mut().insert(CallDeadline(deadline));
     }
+    let call = AssertUnwindSafe(next.run(request)).catch_unwind();
+    let result = match deadline {
+        Some(deadline) => timeout_at(deadline, call).await,
+        None => Ok(call.await),
+    };
+    let error = match result {
+        Ok(Ok(response)) => return response,
+        Ok(Err(_panic)) => {
+            tracing::error!(method = path, "gRPC handler panicked");
+            ApiError::new(ErrorReason::Internal, "internal error")
+        }
+        Err(_elapsed) => deadline_exceeded(),
+    };
+    error.with_executed(is_change(&path).then_some(Executed::Unknown)).into_response()
 }
 
 /// Returns the error of a call whose deadline has passed.
