@@ -29,7 +29,7 @@ use crate::{
         clock::{Clock, Timestamp},
         state::ChangeState,
     },
-    grpc::{ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server},
+    grpc::{Gateway, HealthService, ProtoEncoder, Server},
     journal::{
         Journal, Origin,
         sqlite::{SqliteJournal, SqliteOptions},
@@ -37,13 +37,9 @@ use crate::{
     operations::ValidationRules,
     telemetry::Telemetry,
     thingspace::ThingSpace,
-    watch::{WatchSettings, Watches},
+    watch::Watches,
 };
 
-/// Longest time without a message on a watch.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
-/// Time for a call in addition to its request to ThingSpace.
-const CALL_GRACE: Duration = Duration::from_secs(30);
 /// Interval of the readiness check.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -199,10 +195,7 @@ impl<'a> Shared<'a> {
         let watches = Watches::new(
             journal.clone(),
             Arc::new(ProtoEncoder),
-            WatchSettings {
-                max_stream_age: config.grpc.max_stream_age,
-                bookmark_interval: BOOKMARK_INTERVAL,
-            },
+            config.grpc.max_stream_age,
             draining.clone(),
             self.telemetry.instruments(),
         );
@@ -223,20 +216,7 @@ impl<'a> Shared<'a> {
             validation_rules: rules,
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
-        // A call may still wait for ThingSpace when its connection reaches its maximum age.
-        let longest_call = config.thingspace.request_timeout + CALL_GRACE;
-        let settings = GrpcSettings {
-            max_connection_age: config.grpc.max_connection_age,
-            max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
-            max_message_bytes: config.grpc.max_message_bytes,
-            limits: ConcurrencyLimits {
-                inflight_changes: config.limits.inflight_changes,
-                message_bytes: config.limits.message_bytes,
-                reads: config.limits.reads,
-                watches: config.limits.watches,
-            },
-        };
-        Ok(Server::new(gateway, health, settings, self.telemetry.instruments())?)
+        Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
     }
 
     fn jobs(&self) -> Vec<BoxFuture<'static, ()>> {

@@ -16,9 +16,8 @@ mod server;
 mod service;
 mod watch_encoder;
 
-pub use admission::concurrency::ConcurrencyLimits;
 pub use generated::health_v1;
 pub use health::HealthService;
-pub use server::{GrpcSettings, Server};
+pub use server::Server;
 pub use service::Gateway;
 pub use watch_encoder::ProtoEncoder;

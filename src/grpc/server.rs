@@ -26,9 +26,10 @@ use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::ServiceExt;
 
 use crate::{
+    config::Config,
     grpc::{
         admission::{
-            concurrency::{AdmissionControl, ConcurrencyLimits, MAX_SMALL_MESSAGE},
+            concurrency::{AdmissionControl, MAX_SMALL_MESSAGE},
             slow_reader::SlowReader,
         },
         generated::stub::gateway_service_server::GatewayServiceServer,
@@ -41,25 +42,17 @@ use crate::{
     telemetry::Instruments,
 };
 
-/// Settings of the gRPC port.
-#[derive(Debug, Clone, Copy)]
-pub struct GrpcSettings {
-    /// Age after which a connection gets GOAWAY, so that its client reconnects, perhaps to another replica.
-    /// Each connection gets it up to a tenth earlier.
-    pub max_connection_age: Duration,
-    /// Maximum time for the calls of a connection after GOAWAY.
-    pub max_connection_age_grace: Duration,
-    /// Maximum size of a request message in bytes.
-    pub max_message_bytes: usize,
-    /// Limits of all clients together.
-    pub limits: ConcurrencyLimits,
-}
-
 /// The gRPC server.
 pub struct Server {
     router: Router,
-    settings: GrpcSettings,
+    /// Each connection gets GOAWAY up to a tenth earlier. Its client reconnects, perhaps to another replica.
+    max_connection_age: Duration,
+    /// Maximum time for the calls of a connection after GOAWAY.
+    max_connection_age_grace: Duration,
 }
+
+/// Time for a call in addition to its request to ThingSpace.
+const CALL_GRACE: Duration = Duration::from_secs(30);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -89,7 +82,7 @@ impl Server {
     pub fn new(
         gateway: Gateway,
         health: HealthService,
-        settings: GrpcSettings,
+        config: &Config,
         instruments: Instruments,
     ) -> Result<Self, tonic_reflection::server::Error> {
         let reflection = || {
@@ -98,7 +91,7 @@ impl Server {
         };
         let gateway = GatewayServiceServer::new(gateway)
             .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(settings.max_message_bytes)
+            .max_decoding_message_size(config.grpc.max_message_bytes)
             // The list RPCs limit the size of their pages.
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
@@ -108,9 +101,15 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
+        let admission = AdmissionControl::new(&config.limits, config.grpc.max_message_bytes);
         let services = routes.prepare().into_axum_router();
-        Ok(Self { router: with_layers(services, Some(admission), Some(instruments)), settings })
+        // A call may still wait for ThingSpace when its connection reaches its maximum age.
+        let longest_call = config.thingspace.request_timeout + CALL_GRACE;
+        Ok(Self {
+            router: with_layers(services, Some(admission), Some(instruments)),
+            max_connection_age: config.grpc.max_connection_age,
+            max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
+        })
     }
 
     /// Accepts connections until `draining` is cancelled, then waits until all connections have ended. Dropping
@@ -166,7 +165,7 @@ impl Server {
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
 
-        let age = self.settings.max_connection_age;
+        let age = self.max_connection_age;
         let age = age.mul_f64(1.0 - CONNECTION_AGE_JITTER * fastrand::f64());
         let goaway = async {
             tokio::select! {
@@ -187,7 +186,7 @@ impl Server {
                 tokio::select! {
                     ended = connection => ended,
                     () = unread => return,
-                    () = sleep(self.settings.max_connection_age_grace) => return,
+                    () = sleep(self.max_connection_age_grace) => return,
                 }
             }
         };

@@ -12,7 +12,7 @@ mod token;
 
 pub use message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage};
 pub use resume::WatchOpenError;
-pub use stream::{StreamError, Until, Watch, WatchOptions, WatchSettings, Watches};
+pub use stream::{StreamError, Until, Watch, WatchOptions, Watches};
 pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};
 
 #[cfg(test)]

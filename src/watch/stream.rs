@@ -22,20 +22,10 @@ use crate::{
 pub struct Watches {
     journal: Arc<dyn Journal>,
     encoder: Arc<dyn MessageEncoder>,
-    settings: WatchSettings,
+    max_stream_age: Duration,
     draining: CancellationToken,
     pub(super) tail_registry: Arc<TailRegistry>,
     instruments: Instruments,
-}
-
-/// Settings of all watches.
-#[derive(Debug, Clone, Copy)]
-pub struct WatchSettings {
-    /// Maximum age of a stream. Each stream ends up to a tenth earlier, so that streams opened together do not
-    /// end together.
-    pub max_stream_age: Duration,
-    /// Maximum time between two messages. Each bookmark comes up to a third earlier.
-    pub bookmark_interval: Duration,
 }
 
 /// A client's request to watch.
@@ -98,23 +88,26 @@ pub struct Watch {
 const READY_BYTES: usize = 32 * 1024;
 /// Each stream ends up to this fraction of the maximum age earlier.
 const STREAM_AGE_JITTER: f64 = 0.1;
+/// Maximum time between two messages of a stream.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// Each bookmark comes up to this fraction of the interval earlier.
 const BOOKMARK_JITTER: f64 = 0.33;
 /// Upper bound of the random delay after which clients reconnect.
 const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 
 impl Watches {
-    /// Creates the watches of a journal. Cancelling `draining` ends all streams with a `reconnect` message.
+    /// Creates the watches of a journal. Each stream ends up to a tenth before `max_stream_age`, so that streams
+    /// opened together do not end together. Cancelling `draining` ends all streams with a `reconnect` message.
     pub fn new(
         journal: Arc<dyn Journal>,
         encoder: Arc<dyn MessageEncoder>,
-        settings: WatchSettings,
+        max_stream_age: Duration,
         draining: CancellationToken,
         instruments: Instruments,
     ) -> Arc<Self> {
         let tail_registry = Arc::new(TailRegistry::default());
         journal.add_commit_listener(tail_registry.clone());
-        Arc::new(Self { journal, encoder, settings, draining, tail_registry, instruments })
+        Arc::new(Self { journal, encoder, max_stream_age, draining, tail_registry, instruments })
     }
 
     /// Opens a stream. Its first message is `opened`.
@@ -140,7 +133,7 @@ impl Watches {
             token,
             ready: VecDeque::from([opened]),
             end: None,
-            ends_at: Instant::now() + with_jitter(self.settings.max_stream_age, STREAM_AGE_JITTER),
+            ends_at: Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER),
             bookmark_at: self.next_bookmark(),
             _open_watch: self.instruments.open_watch(),
             watches: Arc::clone(self),
@@ -148,7 +141,7 @@ impl Watches {
     }
 
     fn next_bookmark(&self) -> Instant {
-        Instant::now() + with_jitter(self.settings.bookmark_interval, BOOKMARK_JITTER)
+        Instant::now() + with_jitter(BOOKMARK_INTERVAL, BOOKMARK_JITTER)
     }
 }
 

@@ -60,11 +60,10 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let encoder = Arc::new(WordEncoder::default());
     let draining = CancellationToken::new();
-    let settings = WatchSettings { max_stream_age, bookmark_interval: Duration::from_secs(30) };
     let watches = Watches::new(
         Arc::clone(&journal),
         encoder.clone(),
-        settings,
+        max_stream_age,
         draining.clone(),
         Instruments::noop(),
     );

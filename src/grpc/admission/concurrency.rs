@@ -13,6 +13,7 @@ use axum::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    config::LimitsConfig,
     domain::violation::FieldReason,
     grpc::{
         admission::{
@@ -26,27 +27,14 @@ use crate::{
     },
 };
 
-/// Limits of all clients together.
-#[derive(Debug, Clone, Copy)]
-pub struct ConcurrencyLimits {
-    /// Change calls in flight.
-    pub inflight_changes: usize,
-    /// Bytes of their messages until they are validated.
-    pub message_bytes: usize,
-    /// Read calls in flight.
-    pub reads: usize,
-    /// Open streams.
-    pub watches: usize,
-}
-
-/// The available permits and bytes.
+/// The available permits and bytes, for all clients together.
 pub(in crate::grpc) struct AdmissionControl {
     changes: CallLimit,
     reads: CallLimit,
     watches: CallLimit,
     health_checks: CallLimit,
     bytes: ByteBudgetPool,
-    max_message: usize,
+    max_message_bytes: usize,
 }
 
 /// Limit of the calls of one class.
@@ -86,7 +74,7 @@ pub(in crate::grpc) async fn admit(
 }
 
 impl AdmissionControl {
-    pub(in crate::grpc) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
+    pub(in crate::grpc) fn new(limits: &LimitsConfig, max_message_bytes: usize) -> Self {
         let limit = |count, name| CallLimit { permits: Arc::new(Semaphore::new(count)), name };
         let changes = "change calls in flight (limits.inflight_changes)";
         Self {
@@ -94,8 +82,8 @@ impl AdmissionControl {
             reads: limit(limits.reads, "read calls in flight (limits.reads)"),
             watches: limit(limits.watches, "open streams (limits.watches)"),
             health_checks: limit(MAX_HEALTH_CHECKS, "health checks in flight"),
-            bytes: ByteBudgetPool::new(limits.message_bytes, max_message),
-            max_message,
+            bytes: ByteBudgetPool::new(limits.message_bytes, max_message_bytes),
+            max_message_bytes,
         }
     }
 
@@ -107,7 +95,7 @@ impl AdmissionControl {
     ) -> Result<Response, ApiError> {
         let _permit = self.changes.try_acquire()?;
         let limits = MessageLimits {
-            max_bytes: self.max_message,
+            max_bytes: self.max_message_bytes,
             part_timeout: PART_TIMEOUT,
             pool: Some(&self.bytes),
         };
