@@ -3,9 +3,9 @@
 mod admin_api;
 mod admin_port;
 mod admin_socket;
-mod credentials;
 mod embedded_sandbox;
 mod error;
+mod failed_logins;
 mod lifecycle;
 mod ports;
 mod wiring;

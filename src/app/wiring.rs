@@ -15,8 +15,8 @@ use crate::{
         admin_api::{self, AdminState},
         admin_port,
         admin_socket::AdminSocket,
-        credentials::{CredentialsProvider, JournalFailedLoginStore},
         error::StartError,
+        failed_logins::JournalFailedLoginStore,
         ports::Ports,
     },
     background::{
@@ -164,7 +164,7 @@ impl<'a> Shared<'a> {
         let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
         let thingspace = ThingSpace::new(
             &config.thingspace,
-            Arc::new(CredentialsProvider(config.thingspace.clone())),
+            Arc::new(config.thingspace.clone()),
             Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
             telemetry.instruments(),
         )?;
@@ -199,13 +199,6 @@ impl<'a> Shared<'a> {
             draining.clone(),
             self.telemetry.instruments(),
         );
-        let max_devices = config.changes.max_devices_per_request;
-        let rules = ValidationRules {
-            max_devices_per_request: usize::try_from(max_devices).unwrap_or(usize::MAX),
-            require_key: config.changes.require_key,
-            // Only Verizon's own host changes real devices.
-            reject_reserved: config.thingspace.is_production(),
-        };
         let gateway = Gateway {
             journal: journal.clone(),
             journal_engine: "sqlite",
@@ -213,7 +206,7 @@ impl<'a> Shared<'a> {
             watches,
             thingspace: thingspace.clone(),
             clock: clock.clone(),
-            validation_rules: rules,
+            validation_rules: ValidationRules::new(config),
         };
         let health = HealthService::new(self.serving.subscribe(), draining.clone());
         Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)

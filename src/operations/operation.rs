@@ -5,7 +5,7 @@ use std::{collections::HashMap, fmt};
 use bytes::BufMut;
 
 use crate::{
-    config::ThingSpaceConfig,
+    config::{Config, ThingSpaceConfig},
     domain::{
         change::{Change, SentDevice},
         change_type::ChangeType,
@@ -101,12 +101,24 @@ pub trait RpcOperation: Operation + 'static {
 /// The rules of validation that come from the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct ValidationRules {
-    /// Maximum number of devices of a change: `changes.max_devices_per_request`.
+    /// Maximum number of devices of a change.
     pub max_devices_per_request: usize,
-    /// True if the idempotency key is required: `changes.require_key`.
+    /// True if the idempotency key is required.
     pub require_key: bool,
     /// True if the identifiers reserved for the sandbox are rejected, because ThingSpace is real.
     pub reject_reserved: bool,
+}
+
+impl ValidationRules {
+    pub(crate) fn new(config: &Config) -> Self {
+        let max_devices = config.changes.max_devices_per_request;
+        Self {
+            max_devices_per_request: usize::try_from(max_devices).unwrap_or(usize::MAX),
+            require_key: config.changes.require_key,
+            // Only Verizon's own host changes real devices.
+            reject_reserved: config.thingspace.is_production(),
+        }
+    }
 }
 
 /// A validated request for a change, with everything that is needed to send it.

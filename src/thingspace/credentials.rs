@@ -5,6 +5,8 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::config::{Secret, ThingSpaceConfig};
+
 /// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the account
 /// after five in a row (see thingspace-facts, section 2). Two refusals, or four unfinished log-ins, leave
 /// attempts for other clients of the account.
@@ -48,6 +50,21 @@ pub struct ThingSpaceCredentials {
     pub uws_username: SecretString,
     /// The password of the UWS user.
     pub uws_password: SecretString,
+}
+
+impl CredentialSource for ThingSpaceConfig {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
+        let load = |key: &str, secret: &Option<Secret>| {
+            let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;
+            secret.load().map_err(|error| format!("{key}: {error}"))
+        };
+        Ok(ThingSpaceCredentials {
+            app_key: load("thingspace.app_key", &self.app_key)?,
+            app_secret: load("thingspace.app_secret", &self.app_secret)?,
+            uws_username: load("thingspace.uws_username", &self.uws_username)?,
+            uws_password: load("thingspace.uws_password", &self.uws_password)?,
+        })
+    }
 }
 
 impl ThingSpaceCredentials {

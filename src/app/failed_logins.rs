@@ -1,4 +1,4 @@
-//! The credentials of the ThingSpace client, and its failed log-ins in the journal.
+//! The failed log-ins of the ThingSpace client, in the journal.
 
 use std::sync::Arc;
 
@@ -6,30 +6,10 @@ use async_trait::async_trait;
 
 use crate::{
     callbacks::credential_mac,
-    config::{Secret, ThingSpaceConfig},
     domain::clock::{Clock, Timestamp},
     journal::Journal,
-    thingspace::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
+    thingspace::{FailedLoginStore, FailedLogins, ThingSpaceCredentials},
 };
-
-/// Loads the four credentials at each log-in.
-#[derive(Debug)]
-pub(super) struct CredentialsProvider(pub(super) ThingSpaceConfig);
-
-impl CredentialSource for CredentialsProvider {
-    fn load(&self) -> Result<ThingSpaceCredentials, String> {
-        let load = |key: &str, secret: &Option<Secret>| {
-            let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;
-            secret.load().map_err(|error| format!("{key}: {error}"))
-        };
-        Ok(ThingSpaceCredentials {
-            app_key: load("thingspace.app_key", &self.0.app_key)?,
-            app_secret: load("thingspace.app_secret", &self.0.app_secret)?,
-            uws_username: load("thingspace.uws_username", &self.0.uws_username)?,
-            uws_password: load("thingspace.uws_password", &self.0.uws_password)?,
-        })
-    }
-}
 
 /// Stores failed log-ins under a key that only this journal can compute from the credentials.
 pub(super) struct JournalFailedLoginStore {
