@@ -11,7 +11,6 @@ mod body;
 mod callback_log;
 mod certificate;
 mod client_ip;
-mod path;
 pub mod payload;
 mod quarantine;
 mod receive;

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::{
     background::ReloadingCredentials,
     callbacks::{
-        auth::PathAuth, body::BodyPermit, path::CallbackPath, payload, response::append_result,
+        auth::PathAuth, body::BodyPermit, payload, response::append_result, routes::CallbackPath,
         state::AppState,
     },
     domain::newtypes::CallbackService,

@@ -14,9 +14,11 @@ use crate::{
         state::ChangeState,
     },
     grpc::error::refusal_error,
-    journal::{ChangeDevice, DeviceOutcome, ResultEvent},
-    operations, proto,
+    journal::{ChangeDevice, DeviceOutcome, EventPayload, ResultEvent},
+    operations,
+    proto::{self, watch_request_response::Event},
     thingspace::ServicePlanInfo,
+    watch::{EncodedResponse, MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
 
 /// A state of a filter; `None` for the unspecified one, which means any.
@@ -192,4 +194,46 @@ fn time_to_proto(time: Timestamp) -> ProtoTimestamp {
 /// Counts are bounded by the 10,000 devices of a change.
 fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Encodes a watch's messages as `WatchRequestResponse`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProtoEncoder;
+
+impl MessageEncoder for ProtoEncoder {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
+        let response = proto::WatchRequestResponse {
+            resume_token: token.encode(),
+            event: Some(event_to_proto(message)),
+        };
+        EncodedResponse(response.encode_to_vec().into())
+    }
+}
+
+fn event_to_proto(message: WatchMessage<'_>) -> Event {
+    match message {
+        WatchMessage::Opened(change) => {
+            Event::Opened(proto::Opened { change: change.map(change_to_proto) })
+        }
+        WatchMessage::Event { event, include_raw } => match &event.payload {
+            EventPayload::State(change) => {
+                Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
+            }
+            EventPayload::Result(result) => {
+                Event::DeviceResult(result_to_proto(result, result.device.as_ref(), include_raw))
+            }
+        },
+        WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
+        WatchMessage::Reconnect { reason, retry_after } => Event::Reconnect(proto::Reconnect {
+            reason: match reason {
+                ReconnectReason::Drain => proto::ReconnectReason::Drain,
+                ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
+            }
+            .into(),
+            retry_after: retry_after.try_into().ok(),
+        }),
+        WatchMessage::Finished(change) => {
+            Event::Finished(proto::Finished { change: Some(change_to_proto(change)) })
+        }
+    }
 }

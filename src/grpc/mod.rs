@@ -14,10 +14,9 @@ mod pagination;
 mod selector;
 mod server;
 mod service;
-mod watch_encoder;
 
+pub use convert::ProtoEncoder;
 pub use generated::health_v1;
 pub use health::HealthService;
 pub use server::Server;
 pub use service::Gateway;
-pub use watch_encoder::ProtoEncoder;

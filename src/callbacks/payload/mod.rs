@@ -1,6 +1,5 @@
 //! The body of a callback.
 
-mod digest;
 mod parse;
 mod redact;
 #[cfg(test)]

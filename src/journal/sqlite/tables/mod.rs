@@ -5,7 +5,6 @@ pub(super) mod batch;
 pub(super) mod changes;
 pub(super) mod claims;
 mod columns;
-mod device_state_table;
 pub(super) mod devices;
 pub(super) mod events;
 pub(super) mod forward_queue;

@@ -19,8 +19,8 @@ use crate::{
             batch::{CommandError, WriteBatch},
             changes,
             columns::{Json, StoredResult, uint},
-            device_state_table::DeviceStateTable,
-            devices, forward_queue,
+            devices::{self, DeviceStateTable},
+            forward_queue,
         },
     },
 };

@@ -14,8 +14,8 @@ use crate::{
             batch::{CommandError, WriteBatch},
             changes,
             columns::{Json, StoredResult, int, uint},
-            device_state_table::DeviceStateTable,
-            devices, timeline,
+            devices::{self, DeviceStateTable},
+            timeline,
         },
     },
 };
