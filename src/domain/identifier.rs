@@ -1,7 +1,8 @@
 //! Device identifiers.
 //!
-//! The lengths are those of ThingSpace's pages "Change Device Service Plan" and "Change the eSIM Profile
-//! Service Plan". Check digits are not required: most identifiers in Verizon's documentation fail them.
+//! The lengths follow ThingSpace's pages "Change Device Service Plan" and "Change the eSIM Profile
+//! Service Plan" (see docs/thingspace-facts.md, section 7). Check digits are not required: most
+//! identifiers in Verizon's documentation fail them.
 
 use std::{fmt, ops::RangeInclusive, str::FromStr};
 

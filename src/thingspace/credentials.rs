@@ -7,9 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::{Secret, ThingSpaceConfig};
 
-/// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the account
-/// after five in a row (see thingspace-facts, section 2). Two refusals, or four unfinished log-ins, leave
-/// attempts for other clients of the account.
+/// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the
+/// user after five in a row (see docs/thingspace-facts.md, section 2). Two refusals, or four
+/// unfinished log-ins, leave attempts for other clients with the same user.
 const LOCK_OUT_WEIGHT: u32 = 4;
 /// Weight of a refused log-in.
 const REFUSED_WEIGHT: u32 = 2;

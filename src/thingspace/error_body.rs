@@ -1,5 +1,6 @@
-//! Errors in responses of ThingSpace and of the API gateway in front of it: their formats, and the meaning of
-//! their codes (see thingspace-facts, section 6). `docs/thingspace-refusals.md` lists the codes for users.
+//! Errors in responses of ThingSpace and of the API gateway in front of it: their formats, and the
+//! meaning of their codes (see docs/thingspace-facts.md, section 6). docs/thingspace-refusals.md
+//! lists the codes for users.
 
 use std::ops::RangeInclusive;
 

@@ -236,7 +236,7 @@ impl LoginStep {
     }
 
     /// True if ThingSpace refused the credentials of this step in a format that it is known to use (see
-    /// thingspace-facts, sections 1 and 2).
+    /// docs/thingspace-facts.md, sections 1 and 2).
     fn is_refusal(self, error: &ErrorBody) -> bool {
         match (self, error.format) {
             (Self::Token, ErrorFormat::OAuth) => {

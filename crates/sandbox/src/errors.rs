@@ -1,4 +1,4 @@
-//! Error responses, in the formats of the platform (see thingspace-facts, section 6).
+//! Error responses, in the formats of the platform (see docs/thingspace-facts.md, section 6).
 
 use std::{borrow::Cow, io};
 

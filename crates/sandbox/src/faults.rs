@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-/// Codes of invalid requests (see thingspace-facts, section 6).
+/// Codes of invalid requests (see docs/thingspace-facts.md, section 6). `PASSWORD_INVALID` is
+/// assumed.
 pub(crate) mod code {
     pub(crate) const INVALID_CHARACTER: &str =
         "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
@@ -58,8 +59,8 @@ pub(crate) static ALREADY_ACTIVE: Fault =
 /// The documented code of a device in a wrong state: no code is documented for a suspended one.
 pub(crate) static SUSPENDED: Fault = Fault::new(code::STATE_INVALID, "The device is suspended");
 
-// The rules behind the next three faults are documented, their codes are not (see thingspace-facts,
-// section 3.2).
+// The codes of the next three faults are assumed. The rules behind the first two are documented
+// (see docs/thingspace-facts.md, section 3.2).
 
 pub(crate) static NOT_QUALIFIED: Fault = Fault::new(
     "UnifiedWebService.REQUEST_FAILED.AddressNotQualified",
@@ -74,7 +75,7 @@ pub(crate) static SAME_PLAN: Fault = Fault::new(
     "The device is on the service plan already",
 );
 
-// The classes of these codes are documented, their last parts are not (see thingspace-facts,
+// The classes of these codes are known, their last parts are assumed (see docs/thingspace-facts.md,
 // section 4.3).
 
 pub(crate) static ON_HOLD: Fault = Fault::new(

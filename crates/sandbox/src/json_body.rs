@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Maximum number of devices in a request. Documented for eSIM plan changes; the sandbox applies it
-/// to every operation (see thingspace-facts, section 3).
+/// to every operation (see docs/thingspace-facts.md, section 3).
 pub(crate) const MAX_DEVICES_PER_REQUEST: usize = 10_000;
 /// Maximum number of identifiers of a device. There are fewer kinds.
 const MAX_IDS: usize = 16;
@@ -28,8 +28,8 @@ pub(crate) struct DeviceIdBody<'b> {
 }
 
 /// Parses a body. Rejects an apostrophe, `<` or a backslash anywhere in it, as ThingSpace does (see
-/// thingspace-facts, section 3.2). Therefore no JSON string has an escape, and all strings can be
-/// borrowed.
+/// docs/thingspace-facts.md, section 3). Therefore no JSON string has an escape, and all strings
+/// can be borrowed.
 pub(crate) fn parse_checked<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Fault> {
     if body.iter().any(|byte| matches!(byte, b'\'' | b'<' | b'\\')) {
         let message = "The request contains an invalid character";

@@ -19,7 +19,7 @@ const MAX_ACCOUNTS: usize = 1000;
 /// Maximum length of a user name and of a password, in characters.
 const MAX_CREDENTIAL: usize = 40;
 
-/// The services that listeners can be registered for (see thingspace-facts, section 4.1).
+/// The services that listeners can be registered for (see docs/thingspace-facts.md, section 4.1).
 const SERVICES: &str = "AlertService CarrierService DevicePRLInformation DeviceProfileService \
     DevicePromoUsage DeviceService DeviceSuspensionStatus DeviceUsage DiagnosticsService \
     EnhancedConnectivityService ExtendedEnhancedConnectivityService ExternalProvisioningChanges \
@@ -113,7 +113,7 @@ impl Registrations {
     }
 
     /// Returns the listener of an account for a service. During the credentials lag, it has the
-    /// previous credentials (see thingspace-facts, section 4.2).
+    /// previous credentials (see docs/thingspace-facts.md, section 4.2).
     pub(crate) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
@@ -145,8 +145,8 @@ impl RegistrationBody<'_> {
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
             .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        // The ports that ThingSpace calls (see thingspace-facts, section 4.2). Tests use any free port
-        // on loopback.
+        // The ports that ThingSpace calls (see docs/thingspace-facts.md, section 4.2). Tests use
+        // any free port on loopback.
         let port = url.port_or_known_default().unwrap_or_default();
         let is_called = matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220);
         if !(any_port || is_loopback_url(&url) || is_called) {

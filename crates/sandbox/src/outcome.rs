@@ -17,7 +17,7 @@ pub(crate) struct DeviceOutcome {
     pub(crate) on_plan_before: bool,
 }
 
-/// A callback before the final one (see thingspace-facts, section 4.3).
+/// A callback before the final one (see docs/thingspace-facts.md, section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InterimCallback {
     Warning,
@@ -50,7 +50,7 @@ pub(crate) enum CallbackCopies {
 pub(crate) enum CallbackFormat {
     Normal,
     Truncated,
-    /// Observed in the field (see thingspace-facts, section 8).
+    /// Reported from the field (see docs/thingspace-facts.md, section 4.3).
     NoOpeningBrace,
     NoRequestId,
     NoStatus,

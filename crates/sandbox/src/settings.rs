@@ -103,7 +103,7 @@ choices! {
     /// otherwise only their sending starts in this order.
     CallbackOrder { AsSent = "as_sent", Reversed = "reversed", Shuffled = "shuffled" }
 
-    /// Values of `sandbox.resend` (see thingspace-facts, section 4.4).
+    /// Values of `sandbox.resend` (see docs/thingspace-facts.md, section 4.4).
     ResendPolicy { Quick = "quick", Measured = "measured", Documented = "documented" }
 }
 

@@ -1,9 +1,9 @@
 //! Parses the body of a callback.
 //!
-//! ThingSpace's examples and reports from the field differ, so the parser is lenient. It accepts identifier
-//! kinds in any letter case, counts as text or numbers, `deviceResponse` as an object or an array, a body
-//! without `status`, a body without its opening brace, and unknown members. See thingspace-facts, section
-//! 4.1.
+//! ThingSpace's examples and reports from the field differ, so the parser is lenient. It accepts
+//! identifier kinds in any letter case, counts as text or numbers, `deviceResponse` as an object or
+//! an array, a body without `status`, a body without its opening brace, and unknown members (see
+//! docs/thingspace-facts.md, section 4.3).
 
 use std::slice;
 

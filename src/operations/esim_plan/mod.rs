@@ -39,7 +39,8 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     endpoint_settings: "the setting thingspace.base_url",
 };
 
-/// The page prints two slashes before `devices`; all other pages print one.
+/// The page prints two slashes before `devices`. The SDKs print one in all similar calls (see
+/// docs/thingspace-facts.md, section 3.1).
 const PATH: &str = "/m2m/v1/devices/profile/actions/serviceplan";
 
 impl RpcOperation for EsimPlanChange {

@@ -92,9 +92,10 @@ impl Operation for ServicePlanChange {
         vec!["service_plan"]
     }
 
-    /// The page contradicts itself about `accountName` beside `devices`: one sentence says not to use it,
-    /// another recommends it and requires it if the user has several accounts. The gateway works with several
-    /// accounts, so it sends the name. See thingspace-facts, section 3.2.
+    /// The page contradicts itself about `accountName` beside `devices`: one sentence says not to
+    /// use it, another recommends it and requires it if the user has several accounts (see
+    /// docs/thingspace-facts.md, section 3.2). The gateway works with several accounts, so it sends
+    /// the name.
     fn outbound_request(
         &self,
         request: &ChangeRequest,

@@ -157,7 +157,7 @@ pub(super) fn throttled(response: &UpstreamResponse, error: Option<ErrorBody>) -
 /// Returns the part of the authentication that ThingSpace refused.
 ///
 /// The body decides before the status: a refused session comes with 400, 401 or 403 (see
-/// thingspace-facts, section 2).
+/// docs/thingspace-facts.md, section 2).
 pub(super) fn stale_auth(
     response: &UpstreamResponse,
     error: Option<&ErrorBody>,
@@ -207,7 +207,7 @@ fn is_uncertain(error: &ErrorBody) -> bool {
 }
 
 /// Returns the kind of a refusal by its code, or else by its status, but never by its text (see
-/// thingspace-facts, section 6).
+/// docs/thingspace-facts.md, section 6).
 fn refusal_kind(status: StatusCode, error: &ErrorBody) -> RefusalKind {
     if let Some(ErrorMeaning::Refused(kind)) = error.meaning() {
         return kind;

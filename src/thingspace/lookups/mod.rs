@@ -193,7 +193,8 @@ impl ThingSpace {
         self.send_lookup(LISTENERS, values, Some(body), max_wait, &secrets).await.map(drop)
     }
 
-    /// Lists the service plans of an account in ThingSpace's order ("Retrieve service plans").
+    /// Lists the service plans of an account in ThingSpace's order ("Retrieve a List of Service
+    /// Plans").
     pub async fn service_plans(
         &self,
         account: &AccountName,

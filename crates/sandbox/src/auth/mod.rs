@@ -2,7 +2,7 @@
 //!
 //! A token request returns the same token for one hour from its first issue, unless it is revoked. A
 //! session expires after 20 minutes without use. Five failed log-ins in a row lock the user (see
-//! thingspace-facts, sections 1 and 2).
+//! docs/thingspace-facts.md, sections 1 and 2).
 
 #[cfg(test)]
 mod tests;

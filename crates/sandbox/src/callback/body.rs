@@ -12,7 +12,7 @@ use crate::{
     outcome::{CallbackFormat, InterimCallback},
 };
 
-/// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
+/// Maximum number of times that a callback is sent (see docs/thingspace-facts.md, section 4.4).
 pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
 
 /// Encodes an interim or the final callback of a device.

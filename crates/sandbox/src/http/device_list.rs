@@ -16,7 +16,7 @@ use crate::{
     scenario::identifiers::fails_with,
 };
 
-/// Maximum number of devices in a page (see thingspace-facts, section 5).
+/// Maximum number of devices in a page (see docs/thingspace-facts.md, section 5).
 const MAX_PAGE: usize = 2_000;
 
 #[derive(Deserialize)]

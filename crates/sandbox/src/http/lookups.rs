@@ -56,7 +56,7 @@ pub(crate) async fn devices(
 }
 
 /// Always fails: the documentation covers only provisioning of a single device, such as activation
-/// (see thingspace-facts, section 5).
+/// (see docs/thingspace-facts.md, section 5).
 pub(crate) async fn status_v1(
     _: RequestCredentials,
     Path((account, _)): Path<(String, String)>,

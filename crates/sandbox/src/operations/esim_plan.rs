@@ -23,8 +23,8 @@ pub(crate) static ESIM_PLAN: Operation = Operation {
     parse,
     error_response: ErrorResponse::numeric,
     device_identity,
-    // Assumed: the payload and the sibling calls belong to this service (see thingspace-facts,
-    // section 4.1).
+    // Assumed: the payload and the sibling calls belong to this service (see
+    // docs/thingspace-facts.md, section 4.1).
     callback_service: "DeviceProfileService",
     callback_device_ids,
     device_response,

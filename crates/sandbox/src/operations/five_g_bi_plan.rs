@@ -20,7 +20,7 @@ const MAX_LAST_NAME: usize = 25;
 
 pub(crate) static FIVE_G_BI_PLAN: Operation = Operation {
     name: "five_g_bi",
-    // Verizon's documentation shows both methods (see thingspace-facts, section 3.2).
+    // Verizon's documentation shows both methods (see docs/thingspace-facts.md, section 3.2).
     endpoints: &[
         (MethodFilter::POST, carrier_service::PLAN_PATH),
         (MethodFilter::PUT, carrier_service::PLAN_PATH),

@@ -16,7 +16,7 @@ use crate::{
 
 pub(crate) static SERVICE_PLAN: Operation = Operation {
     name: "service_plan",
-    // The documentation and the SDKs have no POST (see thingspace-facts, section 3.2).
+    // The documentation and the SDKs have no POST (see docs/thingspace-facts.md, section 3.2).
     endpoints: &[(MethodFilter::PUT, carrier_service::PLAN_PATH)],
     device_list_member: "devices",
     parse,
@@ -46,7 +46,7 @@ struct Body<'b> {
 ///
 /// `accountName` is optional. Verizon's documentation excludes it together with `devices`, but also
 /// requires it from users with several accounts. `ServicePlanUpdateRequest` of the public SDK allows
-/// both members, and no error for them is documented (see thingspace-facts, section 3.2).
+/// both members, and no error for them is documented (see docs/thingspace-facts.md, section 3.2).
 fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
     let body: Body<'_> = json_body::parse_checked(body)?;
     let filters = [body.group_name, body.current_service_plan, body.custom_fields];
