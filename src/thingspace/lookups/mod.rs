@@ -37,6 +37,8 @@ const SERVICE_PLANS: &str = "/m2m/v1/plans/{account}";
 const PAGE_SIZE: usize = 2_000;
 /// Maximum number of pages that are read of the device list.
 const MAX_PAGES: usize = 3;
+/// Maximum number of listeners of an account. Accounts have about ten.
+const MAX_LISTENERS: usize = 200;
 /// Maximum number of service plans of an account.
 const MAX_PLANS: usize = 2_000;
 /// Maximum length of an error code, in characters.
@@ -126,31 +128,32 @@ impl ThingSpace {
     }
 
     /// Looks up all devices of an account that are on a plan. Returns `None` if they exceed three pages of
-    /// 2,000 devices.
+    /// 2,000 devices, or if a page cannot be continued.
     pub async fn devices_on_plan(
         &self,
         account: &AccountName,
         service_plan: &str,
     ) -> Result<Option<Vec<ListedDevice>>, LookupError> {
         let mut all = Vec::new();
-        let mut query = json!({
-            "accountName": account.as_str(),
-            "servicePlan": service_plan,
-            "maxNumberOfDevices": PAGE_SIZE,
-        });
+        let mut largest_seen = 0;
         for _ in 0..MAX_PAGES {
+            let query = json!({
+                "accountName": account.as_str(),
+                "servicePlan": service_plan,
+                "maxNumberOfDevices": PAGE_SIZE,
+                // Also in the first request: without it, the list is in another order.
+                "largestDeviceIdSeen": largest_seen,
+            });
             let page = self.fetch_device_page(&query).await?;
             // ThingSpace's filter is not relied on.
             let on_plan = |device: &ListedDevice| device.is_on(service_plan);
             all.extend(page.devices.into_iter().filter(on_plan));
-            let Some(next) = page.next.map(Value::from) else {
+            if !page.has_more {
                 return Ok(Some(all));
-            };
-            let previous = query
-                .as_object_mut()
-                .and_then(|query| query.insert("largestDeviceIdSeen".to_owned(), next.clone()));
-            if previous == Some(next) {
-                return Ok(None);
+            }
+            match page.last_number {
+                Some(last) if last > largest_seen => largest_seen = last,
+                _ => return Ok(None),
             }
         }
         Ok(None)
@@ -174,8 +177,8 @@ impl ThingSpace {
             return Ok(Vec::new());
         }
         let listed = match serde_json::from_slice(&body) {
-            Ok(Value::Array(listed)) => listed,
-            _ => return Err(unusable("the response contains no list of listeners")),
+            Ok(Value::Array(listed)) if listed.len() <= MAX_LISTENERS => listed,
+            _ => return Err(unusable("the response contains no list of at most 200 listeners")),
         };
         let listeners: Option<Vec<_>> = listed.iter().map(ListenerRegistration::parse).collect();
         listeners.ok_or_else(|| unusable("the response contains a malformed listener"))

@@ -69,8 +69,10 @@ impl ListedDevice {
 /// A page of the device list.
 pub(super) struct DevicePage {
     pub(super) devices: Vec<ListedDevice>,
-    /// The cursor of the next page; empty if there is one and the last device has no number.
-    pub(super) next: Option<String>,
+    /// True if the next page has more devices.
+    pub(super) has_more: bool,
+    /// ThingSpace's number of the last device, after which the next page begins.
+    pub(super) last_number: Option<u64>,
 }
 
 impl DevicePage {
@@ -78,15 +80,15 @@ impl DevicePage {
     pub(super) fn parse(response: &Value) -> Option<Self> {
         let devices = member(response, "devices")?.as_array()?;
         let devices: Vec<&Value> = devices.iter().filter(|device| device.is_object()).collect();
-        let has_more = member(response, "hasMoreData") == Some(&Value::Bool(true));
         let last_number = devices.last().and_then(|device| {
             let number = member_items(device, "extendedAttributes").find(|attribute| {
                 member(attribute, "key").and_then(Value::as_str) == Some("DeviceId")
             });
-            member_short_text(number?, "value")
+            member_short_text(number?, "value")?.parse().ok()
         });
         Some(Self {
-            next: has_more.then(|| last_number.unwrap_or_default()),
+            has_more: member(response, "hasMoreData") == Some(&Value::Bool(true)),
+            last_number,
             devices: devices.into_iter().map(ListedDevice::parse).collect(),
         })
     }
