@@ -3,21 +3,27 @@
 use std::{
     fs, io,
     os::unix::{
-        fs::{FileTypeExt, PermissionsExt},
+        fs::{FileTypeExt, MetadataExt, PermissionsExt},
         net::UnixStream,
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use axum::Router;
-use tempfile::TempPath;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-/// The bound socket. Its file is removed when it is dropped.
+/// The bound socket.
 pub(super) struct AdminSocket {
     listener: UnixListener,
-    _file: TempPath,
+    _file: SocketFile,
+}
+
+/// The file of a socket. Removed when dropped, unless another file has replaced it.
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    id: (u64, u64),
 }
 
 impl AdminSocket {
@@ -38,7 +44,7 @@ impl AdminSocket {
             Err(error) => return Err(error),
         }
         let listener = UnixListener::bind(path)?;
-        let file = TempPath::try_from_path(path)?;
+        let file = SocketFile { path: path.to_owned(), id: file_id(path)? };
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         Ok(Self { listener, _file: file })
     }
@@ -50,6 +56,18 @@ impl AdminSocket {
             tracing::error!(%error, "admin socket failed");
         }
     }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if file_id(&self.path).is_ok_and(|id| id == self.id) {
+            let _removed = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn file_id(path: &Path) -> io::Result<(u64, u64)> {
+    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 fn remove_abandoned(path: &Path) -> io::Result<()> {

@@ -176,7 +176,9 @@ impl Connections {
         let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
         match self.draining.run_until_cancelled(handshake).await {
             Some(Ok(Ok(stream))) => {
-                if let Ok(_connection) = self.permits.acquire().await {
+                let permit_for_connection = self.permits.acquire();
+                let acquired = self.draining.run_until_cancelled(permit_for_connection).await;
+                if let Some(Ok(_connection)) = acquired {
                     drop(permit);
                     self.serve(stream, peer).await;
                 }

@@ -165,13 +165,12 @@ impl ThingSpace {
         let request = auth.add_to(request.body(outbound.body.clone()));
         let received = match self.http.send(request, outbound.path, trace).await {
             Ok(received) => received,
-            Err(SendError::NotSent(reason)) => {
-                tracing::warn!(operation, reason, "change not sent: connection failed");
-                return (ChangeResponse::NotExecuted(Refusal::not_sent(reason)), None);
-            }
-            // The caller logs an unknown outcome.
-            Err(SendError::NoResponse(reason)) => {
-                return (ChangeResponse::Unknown(reason.to_owned()), None);
+            Err(error) => {
+                // The caller logs an unknown outcome.
+                if let SendError::NotSent(reason) = error {
+                    tracing::warn!(operation, reason, "change not sent: connection failed");
+                }
+                return (classify::classify_send_error(error), None);
             }
         };
         let (mut response, stale) = classify::classify(&received, info.endpoint_settings);

@@ -103,20 +103,27 @@ impl Attributor {
             }
             if let Err(error) = self.process(&quiet, is_sweep_due).await {
                 tracing::warn!(%error, "journal error; retrying attribution later");
-                // Follows the requests again.
+                // They stay quiet, unless a result arrives. The next sweep finds those that do not fit.
+                for (request, last_result) in quiet {
+                    self.requests.follow(request, last_result);
+                }
                 next_sweep = Instant::now();
                 sleep(JOURNAL_RETRY_DELAY).await;
             }
         }
     }
 
-    async fn process(&self, quiet: &[RequestId], is_sweep_due: bool) -> Result<(), JournalError> {
+    async fn process(
+        &self,
+        quiet: &[(RequestId, Instant)],
+        is_sweep_due: bool,
+    ) -> Result<(), JournalError> {
         // Usually no outcome is unknown, and callbacks cause no work here.
         if self.journal.state_counts().get(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
         }
         // Before the sweep: a request that is followed again is not quiet.
-        for request in quiet {
+        for (request, _) in quiet {
             self.attribute(request).await?;
         }
         if is_sweep_due {

@@ -53,15 +53,14 @@ impl QuietRequests {
         })
     }
 
-    /// Takes the requests that are quiet, and whether a sweep is due.
-    pub(super) fn take_quiet(&self, quiet_period: Duration) -> (Vec<RequestId>, bool) {
+    /// Takes the requests that are quiet, with the times of their latest results, and whether a sweep is due.
+    pub(super) fn take_quiet(&self, quiet_period: Duration) -> (Vec<(RequestId, Instant)>, bool) {
         let now = Instant::now();
         let mut touched = self.touched.lock();
         let quiet = touched.requests.extract_if(|_, last_result| {
             now.saturating_duration_since(*last_result) >= quiet_period
         });
-        let quiet = quiet.map(|(request, _)| request).collect();
-        (quiet, std::mem::take(&mut touched.is_sweep_due))
+        (quiet.collect(), std::mem::take(&mut touched.is_sweep_due))
     }
 
     /// True if no result of a request has arrived since the request was taken.

@@ -176,14 +176,21 @@ impl Forwarder {
     /// Changing the destination resets its retry state. So does a restart, which may be the fix.
     async fn refresh_webhook(&mut self) -> Result<Arc<Webhook>, JournalError> {
         let destination = self.settings.current();
-        if let Some(webhook) = &self.webhook
-            && webhook.destination == destination
+        let current = self.webhook.as_ref().filter(|webhook| webhook.destination == destination);
+        if let Some(webhook) = current
+            && webhook.client.is_some()
         {
             return Ok(Arc::clone(webhook));
         }
+        let is_same = current.is_some();
+        // Also builds a client again that could not be built before.
+        let webhook = Arc::new(Webhook::new(destination, self.forwarder_id.clone()));
+        if is_same {
+            self.webhook = Some(Arc::clone(&webhook));
+            return Ok(webhook);
+        }
         let now = self.clock.now();
         while self.journal.reschedule_forwards(now).await? > 0 {}
-        let webhook = Arc::new(Webhook::new(destination, self.forwarder_id.clone()));
         if self.webhook.replace(Arc::clone(&webhook)).is_some() {
             tracing::info!("forward destination changed");
         }

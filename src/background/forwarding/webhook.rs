@@ -53,8 +53,8 @@ pub(super) struct Destination {
 /// The client of a destination.
 pub(super) struct Webhook {
     pub(super) destination: Destination,
-    /// `None` if it cannot be built.
-    client: Option<Client>,
+    /// `None` if it could not be built.
+    pub(super) client: Option<Client>,
     /// Id of this gateway for the loop header.
     forwarder_id: String,
     /// Scheme, host and port, for the log.
@@ -149,12 +149,13 @@ impl Webhook {
 
     /// Sends a callback once.
     pub(super) async fn deliver(&self, forward: &QueuedForward) -> Result<(), DeliveryError> {
-        let url = self.url(forward)?;
-        let client = self.client.as_ref();
-        let client =
-            client.ok_or_else(|| DeliveryError::unavailable("cannot build the HTTP client"))?;
+        // Before the errors that drop the callback: with another URL, it may be deliverable.
+        let client = self.client.as_ref().ok_or_else(|| {
+            DeliveryError::unavailable("callbacks.forward_url is not a usable http or https URL")
+        })?;
         let body = forward.body.as_deref();
         let body = body.ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
+        let url = self.url(forward)?;
         let response = client
             .post(url)
             .header(header::CONTENT_TYPE, "application/json")

@@ -58,9 +58,10 @@ pub(super) struct WriterState {
 
 /// The writer's thread.
 struct Worker {
+    /// Dropped first: its last write needs the locks that the connections hold.
+    marker: MarkerWriter,
     connection: LockedConnection,
     checkpoints: Checkpoints,
-    marker: MarkerWriter,
     queue: Queue,
     state: Arc<WriterState>,
 }
@@ -87,7 +88,7 @@ impl Writer {
             commit_times: Mutex::default(),
             instruments,
         });
-        let worker = Worker { connection, checkpoints, marker, queue, state: Arc::clone(&state) };
+        let worker = Worker { marker, connection, checkpoints, queue, state: Arc::clone(&state) };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = thread.spawn(move || worker.run())?;
         Ok(Self { lanes: Mutex::new(Some(lanes)), state, thread: Mutex::new(Some(thread)) })
@@ -104,14 +105,14 @@ impl Writer {
         self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
-    /// Sends a command through the lane of changes. Waits for queue space and for the reply.
+    /// Sends a command through the lane for all other commands. Waits for queue space and for the reply.
     pub(super) async fn send<T>(
         &self,
         metric: JournalOperation,
         (command, reply): (Command, ReplyReceiver<T>),
     ) -> Result<T> {
         let start = Instant::now();
-        let lane = self.lane(|lanes| &lanes.changes)?;
+        let lane = self.lane(|lanes| &lanes.other)?;
         lane.send(command).await.map_err(|_| JournalError::closed())?;
         drop(lane);
         await_reply(&self.state, metric, start, reply).await

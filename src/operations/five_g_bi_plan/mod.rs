@@ -2,10 +2,12 @@
 //! Plan").
 
 mod place_of_use;
-mod wire;
+
+use http::Method;
+use serde::Serialize;
 
 use crate::{
-    config::ThingSpaceConfig,
+    config::{FiveGBiHttpMethod, ThingSpaceConfig},
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
@@ -16,7 +18,7 @@ use crate::{
         five_g_bi_plan::place_of_use::PlaceOfUse,
         operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
         validator::{Validator, common_fields},
-        wire::OutboundRequest,
+        wire::{OutboundRequest, wire_kind},
     },
     proto,
 };
@@ -24,7 +26,7 @@ use crate::{
 /// The operation's own fields.
 #[derive(Debug)]
 pub struct FiveGBiPlanChange {
-    /// The present plan of the devices, if the client sent it.
+    /// The current plan of the devices, if the client sent it.
     current_service_plan: Option<ServicePlan>,
     /// The place of use of each device, in the order of the devices. Never stored.
     places: Vec<PlaceOfUse>,
@@ -47,6 +49,34 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     endpoint_settings: "the settings thingspace.five_g_bi_http_method (POST or PUT) and \
                         thingspace.base_url",
 };
+
+const PATH: &str = "/m2m/v1/devices/actions/plan";
+
+/// The body. The members are in the order of ThingSpace's example, also those of a device and its
+/// identifiers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    account_name: &'a str,
+    service_plan: &'a str,
+    device_list_with_service_address: Vec<Device<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_service_plan: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Device<'a> {
+    device_ids: Vec<DeviceId<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary_place_of_use: Option<&'a PlaceOfUse>,
+}
+
+#[derive(Serialize)]
+struct DeviceId<'a> {
+    id: &'a str,
+    kind: &'static str,
+}
 
 impl RpcOperation for FiveGBiPlanChange {
     type Request = proto::ChangeFiveGBiPlanRequest;
@@ -107,7 +137,28 @@ impl Operation for FiveGBiPlanChange {
         request: &ChangeRequest,
         settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(self, request, settings)
+        // Indexed rather than zipped: without its place, ThingSpace rejects a device. It must not be left out.
+        let devices = request.devices.iter().enumerate();
+        let devices = devices.map(|(index, device)| Device {
+            device_ids: device
+                .ids
+                .iter()
+                .map(|id| DeviceId { id: id.id(), kind: wire_kind(id.kind()) })
+                .collect(),
+            primary_place_of_use: self.places.get(index),
+        });
+        let plan = self.current_service_plan.as_ref();
+        let body = Body {
+            account_name: request.account.as_str(),
+            service_plan: request.service_plan.as_str(),
+            device_list_with_service_address: devices.collect(),
+            current_service_plan: plan.map(ServicePlan::as_str),
+        };
+        let method = match settings.five_g_bi_http_method {
+            FiveGBiHttpMethod::Post => Method::POST,
+            FiveGBiHttpMethod::Put => Method::PUT,
+        };
+        OutboundRequest::json(method, PATH, &body)
     }
 
     fn reorder(&mut self, order: &[usize]) -> Option<()> {

@@ -1,4 +1,4 @@
-//! Decides what a response proves about a change. No other module does.
+//! Decides what a response, or its absence, proves about a change. No other module does.
 
 use std::ops::RangeInclusive;
 
@@ -14,7 +14,7 @@ use crate::{
     operations,
     thingspace::{
         error_body::{ErrorBody, ErrorFormat, ErrorMeaning, NO_SUCH_RESOURCE},
-        http::UpstreamResponse,
+        http::{SendError, UpstreamResponse},
         json::member_text,
         redactor::Redactor,
     },
@@ -65,6 +65,15 @@ pub fn classify_response(
         Redactor::new([], hidden).redact(refusal);
     }
     Some(response)
+}
+
+/// Classifies the absence of a response. Without a connection, ThingSpace has not received the change. After
+/// that, it may have executed it, whatever happened to the response.
+pub(super) fn classify_send_error(error: SendError) -> ChangeResponse {
+    match error {
+        SendError::NotSent(reason) => ChangeResponse::NotExecuted(Refusal::not_sent(reason)),
+        SendError::NoResponse(reason) => ChangeResponse::Unknown(reason.to_owned()),
+    }
 }
 
 /// Classifies a response to a change. Earlier rules take precedence. Texts from ThingSpace are not redacted

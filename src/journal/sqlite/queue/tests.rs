@@ -14,7 +14,7 @@ async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
     }
     for _ in 0..2 {
         let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
-        lanes.changes.try_send(large).ok().unwrap();
+        lanes.other.try_send(large).ok().unwrap();
     }
     let mut commits = Vec::new();
     for _ in 0..22 {
@@ -30,4 +30,21 @@ async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
     let left = 10_000 - 18 * 513;
     assert_eq!(commits.get(20..), Some([513, left - 513].as_slice()));
     assert_eq!(commits.iter().filter(|size| **size == 1).count(), 2);
+}
+
+#[tokio::test]
+async fn a_response_of_thingspace_overtakes_a_large_command() {
+    let (lanes, mut queue) = Queue::new();
+    let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
+    lanes.other.try_send(command(CommandKind::Other, 1)).ok().unwrap();
+    lanes.other.try_send(large).ok().unwrap();
+    let first = queue.next(false).await.unwrap();
+    assert_eq!(queue.collect_batch(first).len(), 1, "the large command waits");
+    for _ in 0..2 {
+        lanes.reserved.try_send(command(CommandKind::Other, 1)).ok().unwrap();
+    }
+    let first = queue.next(false).await.unwrap();
+    assert_eq!(queue.collect_batch(first).len(), 2, "both responses");
+    let large = queue.next(false).await.unwrap();
+    assert!(large.rows > ROWS_PER_COMMIT);
 }
