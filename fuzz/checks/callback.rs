@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
-use thingspace_gateway::{callbacks::payload, domain::callback::Callback};
+use thingspace_gateway::{callbacks::payload, domain::result::Callback};
 
 use super::{SECRET, contains_secret};
 

@@ -15,9 +15,9 @@ use crate::{
     callbacks::client_ip,
     config::{AllowMode, CallbacksConfig},
     domain::{
-        callback::Callback,
         evidence::ResultService,
         newtypes::{AccountName, CallbackService},
+        result::Callback,
     },
     telemetry::RejectionReason,
 };

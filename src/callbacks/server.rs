@@ -112,7 +112,7 @@ impl CallbackListener {
             tasks: TaskTracker::new(),
             body_budget: BodyBudget::new(config.limits.callback_bytes),
             quarantine_max_bytes: callbacks.quarantine_max_bytes,
-            max_queued_forwards: forward_url.map(|_| callbacks.forward_max_waiting),
+            forward_max_waiting: forward_url.map(|_| callbacks.forward_max_waiting),
         };
         Ok(Self { state: Arc::new(state), tls })
     }

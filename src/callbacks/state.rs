@@ -28,8 +28,8 @@ pub(super) struct AppState {
     pub(super) body_budget: BodyBudget,
     /// Maximum size of the quarantine, in bytes.
     pub(super) quarantine_max_bytes: u64,
-    /// Maximum number of queued forwards. `None` if callbacks are not forwarded.
-    pub(super) max_queued_forwards: Option<u64>,
+    /// Maximum number of callbacks that wait for their forwarding. `None` if callbacks are not forwarded.
+    pub(super) forward_max_waiting: Option<u64>,
     /// Id of this gateway in the loop header.
     pub(super) forwarder_id: String,
 }
@@ -38,7 +38,7 @@ impl AppState {
     /// Returns how a callback that is stored now is queued for forwarding.
     pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
-        self.max_queued_forwards.map(|max_queued| ForwardOptions { max_queued, now })
+        self.forward_max_waiting.map(|max_waiting| ForwardOptions { max_waiting, now })
     }
 
     /// Returns the loop header if this gateway has forwarded the request.

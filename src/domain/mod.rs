@@ -2,7 +2,6 @@
 
 pub mod attribution;
 pub mod backoff;
-pub mod callback;
 pub mod change;
 pub mod change_type;
 pub mod clock;

@@ -37,7 +37,7 @@ pub trait ForwardQueue: Send + Sync {
 pub struct ForwardOptions {
     /// Maximum length of the queue. A newer callback displaces the oldest, so that storing a callback
     /// never depends on the webhook.
-    pub max_queued: u64,
+    pub max_waiting: u64,
     /// The time of queueing, from which its age counts.
     pub now: Timestamp,
 }

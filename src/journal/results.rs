@@ -6,11 +6,11 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        callback::Callback,
         change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
+        result::Callback,
     },
     journal::{error::Result, forward_queue::ForwardOptions},
 };

@@ -7,14 +7,13 @@ use tokio::time::sleep;
 use crate::{
     background::reconcile::sweep::{Schedule, SweepError},
     domain::{
-        callback::Callback,
         change::Change,
         clock::Clock,
         evidence::{IdentifyingKinds, LookupMethod},
         identifier::ReportedId,
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
-        result::{DeviceResult, Outcome, ResultSource},
+        result::{Callback, DeviceResult, Outcome, ResultSource},
         state::ChangeState,
     },
     journal::{

@@ -11,11 +11,11 @@ use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::domain::{
-    callback::{Callback, sha256},
     identifier::ReportedId,
     newtypes::RequestId,
     result::{
-        DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource, ThingSpaceFault,
+        Callback, DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource,
+        ThingSpaceFault, sha256,
     },
 };
 

@@ -1,6 +1,9 @@
 use secrecy::ExposeSecret;
 
-use crate::domain::{callback::Callback, identifier::ReportedId, result::Outcome};
+use crate::domain::{
+    identifier::ReportedId,
+    result::{Callback, Outcome},
+};
 
 const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8",
  "deviceIds":[{"id":"89049032000001000000000000000001","kind":"Eid"},{"id":"990013907835573","kind":"Imei"},

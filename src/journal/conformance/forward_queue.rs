@@ -2,10 +2,10 @@
 
 use super::fixtures::*;
 
-fn forwarded(request: &str, device: usize, seconds: i64, max_queued: u64) -> ReceivedCallback {
+fn forwarded(request: &str, device: usize, seconds: i64, max_waiting: u64) -> ReceivedCallback {
     ReceivedCallback {
         service: CallbackService::parse(ResultService::Carrier.as_str()).ok(),
-        forwarding: Some(ForwardOptions { max_queued, now: at(seconds) }),
+        forwarding: Some(ForwardOptions { max_waiting, now: at(seconds) }),
         ..received(success(request, device), seconds)
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         ForwardQueueStats, JournalError, StateCounts, WatchTarget,
         sqlite::tables::{
             CachedSql,
-            columns::{Json, StoredResult, uint},
+            columns::{Json, uint},
         },
     },
 };
@@ -82,22 +82,6 @@ impl<'c> WriteBatch<'c> {
     /// Appends an entry for a change or a state transition. Returns its position.
     pub(super) fn append(&mut self, now: Timestamp) -> Result<i64> {
         let position = self.db.insert_cached("INSERT INTO log_entry (time) VALUES (?)", [now])?;
-        self.position = Some(uint(position));
-        Ok(position)
-    }
-
-    /// Appends the entry of a result. Returns its position.
-    pub(super) fn append_result(
-        &mut self,
-        result: &StoredResult,
-        raw_json: &str,
-        request: i64,
-        now: Timestamp,
-    ) -> Result<i64> {
-        let position = self.db.insert_cached(
-            "INSERT INTO log_entry (time, result_json, raw_json, request) VALUES (?, ?, ?, ?)",
-            params![now, Json(result), raw_json, request],
-        )?;
         self.position = Some(uint(position));
         Ok(position)
     }

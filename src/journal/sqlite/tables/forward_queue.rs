@@ -31,7 +31,7 @@ pub(super) fn queue_forward(
         params![position, options.now, service],
     )?;
     batch.counts.forward_queue.waiting += 1;
-    let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_queued);
+    let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_waiting);
     if excess > 0 {
         let displaced = batch.db.execute_cached(
             "DELETE FROM forward_queue WHERE position IN

@@ -61,7 +61,11 @@ pub(crate) fn store_callback(
     if inserted == 0 && !failpoints::is_active("no-deduplication") {
         return Ok(Stored::Duplicate);
     }
-    let position = batch.append_result(&result, &callback.raw_json, request, now)?;
+    let position = batch.db.insert_cached(
+        "INSERT INTO log_entry (time, result_json, raw_json, request) VALUES (?, ?, ?, ?)",
+        params![now, Json(&result), callback.raw_json, request],
+    )?;
+    batch.position = Some(uint(position));
     batch.db.execute_cached(
         "UPDATE request SET last_result_time = ?, account = coalesce(account, ?),
          service = coalesce(service, ?) WHERE id = ?",
