@@ -242,26 +242,61 @@ settings! {
 }
 
 choices! {
-    /// Values of `callbacks.allow_mode`.
-    AllowMode { Report = "report", Enforce = "enforce" }
+    /// Treatment of a callback from an address outside `callbacks.allow_cidrs`.
+    AllowMode {
+        /// Accepts the callback if its path secret or credentials are correct, and reports it.
+        Report = "report",
+        /// Rejects the callback.
+        Enforce = "enforce",
+    }
 
-    /// Values of `callbacks.register`.
-    RegisterPolicy { Never = "never", IfUnclaimed = "if_unclaimed", Replace = "replace" }
+    /// Registration of the gateway's callback URL.
+    RegisterPolicy {
+        /// Only reports registrations that differ.
+        Never = "never",
+        /// Registers the URL where none is registered.
+        IfUnclaimed = "if_unclaimed",
+        /// Also replaces another URL.
+        Replace = "replace",
+    }
 
-    /// Values of `thingspace.five_g_bi_http_method`.
-    FiveGBiHttpMethod { Post = "POST", Put = "PUT" }
+    /// HTTP method of the 5G BI plan change. Verizon's documentation contradicts itself about it.
+    FiveGBiHttpMethod {
+        /// `POST`.
+        Post = "POST",
+        /// `PUT`, as Verizon's SDKs send it.
+        Put = "PUT",
+    }
 
-    /// Values of `journal.engine`.
-    JournalEngine { Sqlite = "sqlite" }
+    /// Storage engine of the journal.
+    JournalEngine {
+        /// SQLite in one directory, for one replica.
+        Sqlite = "sqlite",
+    }
 
-    /// Values of `auth.mode`.
-    AuthMode { None = "none" }
+    /// Authentication of clients.
+    AuthMode {
+        /// Accepts every client that can reach the port.
+        None = "none",
+    }
 
-    /// Values of `telemetry.log_format`.
-    LogFormat { Auto = "auto", Json = "json", Text = "text" }
+    /// Format of the log.
+    LogFormat {
+        /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
+        Auto = "auto",
+        /// One JSON object per line.
+        Json = "json",
+        /// Human-readable lines.
+        Text = "text",
+    }
 
-    /// Values of `telemetry.otlp_protocol`.
-    OtlpProtocol { Grpc = "grpc", HttpProtobuf = "http/protobuf" }
+    /// Protocol of the OpenTelemetry collector.
+    OtlpProtocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, with protobuf bodies.
+        HttpProtobuf = "http/protobuf",
+    }
 }
 
 impl Config {

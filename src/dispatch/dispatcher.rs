@@ -86,11 +86,11 @@ impl Dispatcher {
         let task = async move { this.claim_and_send(request, context, permit).await };
         let outcome = self.tasks.spawn(task).await;
         let change = outcome.map_err(|error| DispatchError::task_failed(&error, None))??;
-        match change.state.is_in_flight() {
+        if change.state.is_in_flight() {
             // Another call is sending the change.
-            true => self.wait_for_response(change.change_id).await,
-            false => Ok(change),
+            return self.wait_for_response(change.change_id).await;
         }
+        Ok(change)
     }
 
     /// Checks the key and the devices as [`submit`](Self::submit) does. Stores nothing and sends nothing.

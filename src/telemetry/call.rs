@@ -2,9 +2,6 @@
 //!
 //! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
 //! of libraries never become part of an exported trace.
-//!
-//! Attributes without the prefix `thingspace_gateway` are those of OpenTelemetry's semantic conventions
-//! (RPC and HTTP, v1.44).
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -18,20 +15,10 @@ use tokio::time::Instant;
 use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::telemetry::{
-    instruments::{Instruments, SCOPE},
-    labels::CallError,
-};
+use crate::telemetry::{instruments::Instruments, labels::CallError, names};
 
 /// The header that carries trace and parent span (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
-/// Stands for a value outside a closed set.
-pub const OTHER: &str = "_OTHER";
-
-/// The change. On spans only.
-const CHANGE_ID: &str = "thingspace_gateway.change_id";
-/// ThingSpace's request ID. On spans only.
-const REQUEST_ID: &str = "thingspace_gateway.request_id";
 
 /// A gRPC call. Dropped before [`RpcCall::end`], it counts as cancelled by the client.
 pub struct RpcCall(MeasuredCall);
@@ -128,8 +115,8 @@ impl CallResult {
                 | "DATA_LOSS"
         );
         Self {
-            status: Some(KeyValue::new("rpc.response.status_code", name)),
-            error_type: is_error.then(|| KeyValue::new("error.type", name)),
+            status: Some(KeyValue::new(names::RPC_STATUS_CODE, name)),
+            error_type: is_error.then(|| KeyValue::new(names::ERROR_TYPE, name)),
         }
     }
 
@@ -137,8 +124,8 @@ impl CallResult {
     fn http(status: u16, first_error: u16) -> Self {
         let is_error = status >= first_error;
         Self {
-            status: Some(KeyValue::new("http.response.status_code", i64::from(status))),
-            error_type: is_error.then(|| KeyValue::new("error.type", status.to_string())),
+            status: Some(KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))),
+            error_type: is_error.then(|| KeyValue::new(names::ERROR_TYPE, status.to_string())),
         }
     }
 
@@ -149,7 +136,7 @@ impl CallResult {
 
 macro_rules! span {
     ($kind:literal, $name:expr) => {
-        info_span!(target: SCOPE, "call", otel.kind = $kind, otel.name = $name)
+        info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name)
     };
 }
 
@@ -164,7 +151,10 @@ impl RpcCall {
             span!("server", method),
             parent(caller),
             &instruments.0.rpc_calls,
-            vec![KeyValue::new("rpc.system.name", "grpc"), KeyValue::new("rpc.method", method)],
+            vec![
+                KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
+                KeyValue::new(names::RPC_METHOD, method),
+            ],
             CallResult::rpc(CANCELLED),
         ))
     }
@@ -190,9 +180,9 @@ impl RpcSpan {
 
     /// Adds the change that the call made or found.
     pub fn set_change(&self, change_id: &str, request_id: Option<&str>) {
-        self.0.set_attribute(CHANGE_ID, change_id.to_owned());
+        self.0.set_attribute(names::CHANGE_ID, change_id.to_owned());
         if let Some(request_id) = request_id {
-            self.0.set_attribute(REQUEST_ID, request_id.to_owned());
+            self.0.set_attribute(names::REQUEST_ID, request_id.to_owned());
         }
     }
 }
@@ -214,10 +204,10 @@ impl UpstreamCall {
             parent(caller),
             &instruments.0.http_client,
             vec![
-                KeyValue::new("http.request.method", method.to_string()),
-                KeyValue::new("url.template", template),
-                KeyValue::new("server.address", server.0.to_owned()),
-                KeyValue::new("server.port", i64::from(server.1)),
+                KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
+                KeyValue::new(names::URL_TEMPLATE, template),
+                KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
+                KeyValue::new(names::SERVER_PORT, i64::from(server.1)),
             ],
             CallResult::no_response(CallError::Cancelled),
         ))
@@ -253,16 +243,16 @@ impl CallbackCall {
         let method = match method.as_str() {
             known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
             | "CONNECT" | "TRACE") => known,
-            _ => OTHER,
+            _ => names::OTHER,
         };
         Self(MeasuredCall::start(
             span!("server", format!("{method} {route}")),
             Context::new(),
             &instruments.0.http_server,
             vec![
-                KeyValue::new("http.request.method", method.to_owned()),
-                KeyValue::new("http.route", route.to_owned()),
-                KeyValue::new("url.scheme", scheme),
+                KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
+                KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
+                KeyValue::new(names::URL_SCHEME, scheme),
             ],
             CallResult::no_response(CallError::Cancelled),
         ))
@@ -280,12 +270,12 @@ impl CallbackCall {
 
     /// Adds the ThingSpace request that the callback belongs to.
     pub fn set_request(&self, request_id: &str) {
-        self.0.span.set_attribute(REQUEST_ID, request_id.to_owned());
+        self.0.span.set_attribute(names::REQUEST_ID, request_id.to_owned());
     }
 
     /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
-        self.0.span.set_attribute(CHANGE_ID, change_id.to_owned());
+        self.0.span.set_attribute(names::CHANGE_ID, change_id.to_owned());
         let sender = parent(Some(traceparent));
         self.0.span.add_link(sender.span().span_context().clone());
     }

@@ -27,7 +27,7 @@ use opentelemetry_sdk::{
 };
 use url::Url;
 
-use crate::config::OtlpProtocol;
+use crate::{config::OtlpProtocol, telemetry::names};
 
 /// Counts exported spans and metrics.
 #[derive(Debug, Default)]
@@ -57,18 +57,16 @@ impl ExportCounters {
                 .with_callback(move |observer| callback(&this, observer))
                 .build();
         };
+        report(names::TELEMETRY_SPANS_ENDED, "Sampled spans that ended", |this, observer| {
+            observer.observe(this.spans_ended.load(Relaxed), &[])
+        });
         report(
-            "thingspace_gateway.telemetry.spans.ended",
-            "Sampled spans that ended",
-            |this, observer| observer.observe(this.spans_ended.load(Relaxed), &[]),
-        );
-        report(
-            "thingspace_gateway.telemetry.spans.exported",
+            names::TELEMETRY_SPANS_EXPORTED,
             "Spans sent to the collector, by outcome",
             |this, observer| this.spans_exported.observe(observer),
         );
         report(
-            "thingspace_gateway.telemetry.metric_exports",
+            names::TELEMETRY_METRIC_EXPORTS,
             "Exports of all metrics to the collector, by outcome",
             |this, observer| this.metric_exports.observe(observer),
         );
@@ -93,7 +91,7 @@ impl ExportCounters {
 impl OutcomeCounter {
     fn observe(&self, observer: &dyn AsyncInstrument<u64>) {
         for (outcome, count) in [("success", &self.success), ("failure", &self.failure)] {
-            let attribute = KeyValue::new("thingspace_gateway.outcome", outcome);
+            let attribute = KeyValue::new(names::OUTCOME, outcome);
             observer.observe(count.load(Relaxed), &[attribute]);
         }
     }

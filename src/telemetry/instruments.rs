@@ -1,11 +1,4 @@
 //! Instruments of all synchronous metrics. OTLP and `/metrics` read the same ones.
-//!
-//! Names of OpenTelemetry's semantic conventions (RPC and HTTP, v1.44) are used where they exist; all
-//! others begin with `thingspace_gateway.`. `/metrics` uses Prometheus' spelling: dots become
-//! underscores, and the unit and, for counters, `total` are appended. A test compares names, labels and
-//! values with `docs/telemetry.md`.
-//!
-//! Attributes of metrics have closed sets of values: never an account, device, request or change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,13 +8,13 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 
-use crate::telemetry::labels::{
-    CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
-    RegistrationState, RejectionReason,
+use crate::telemetry::{
+    labels::{
+        CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
+        RegistrationState, RejectionReason,
+    },
+    names,
 };
-
-/// Instrumentation scope of all instruments, and target of all spans.
-pub(super) const SCOPE: &str = "thingspace_gateway";
 
 /// Buckets that the semantic conventions advise for durations of calls, in seconds.
 const CALL_SECONDS: [f64; 14] =
@@ -67,52 +60,52 @@ impl Instruments {
             |name, description| meter.u64_counter(name).with_description(description).build();
         Self(Arc::new(InstrumentsInner {
             rpc_calls: seconds(
-                "rpc.server.call.duration",
+                names::RPC_SERVER_CALL_DURATION,
                 &CALL_SECONDS,
                 "Duration of gRPC calls, until their status",
             ),
             http_server: seconds(
-                "http.server.request.duration",
+                names::HTTP_SERVER_REQUEST_DURATION,
                 &CALL_SECONDS,
                 "Duration of requests to the callback listener",
             ),
             http_client: seconds(
-                "http.client.request.duration",
+                names::HTTP_CLIENT_REQUEST_DURATION,
                 &CALL_SECONDS,
                 "Duration of requests to ThingSpace",
             ),
-            callbacks: counter("thingspace_gateway.callbacks", "Callbacks by outcome"),
+            callbacks: counter(names::CALLBACKS, "Callbacks by outcome"),
             callbacks_stored_after_timeout: counter(
-                "thingspace_gateway.callbacks.stored_after_timeout",
+                names::CALLBACKS_STORED_AFTER_TIMEOUT,
                 "Callbacks stored after they were rejected with reason store_timeout",
             ),
             callbacks_outside_allow_cidrs: counter(
-                "thingspace_gateway.callbacks.outside_allow_cidrs",
+                names::CALLBACKS_OUTSIDE_ALLOW_CIDRS,
                 "Callbacks accepted from addresses outside callbacks.allow_cidrs",
             ),
             registrations: meter
-                .u64_gauge("thingspace_gateway.registrations")
+                .u64_gauge(names::REGISTRATIONS)
                 .with_description("Callback services by the state of their registration")
                 .build(),
             registration_attempts: counter(
-                "thingspace_gateway.registration.attempts",
+                names::REGISTRATION_ATTEMPTS,
                 "Attempts to register the callback URL, by outcome",
             ),
             deliveries: counter(
-                "thingspace_gateway.forward.deliveries",
+                names::FORWARD_DELIVERIES,
                 "Deliveries of callbacks to the webhook, by outcome",
             ),
             watches_open: meter
-                .i64_up_down_counter("thingspace_gateway.watches.open")
+                .i64_up_down_counter(names::WATCHES_OPEN)
                 .with_description("Open watches")
                 .build(),
             journal_writes: seconds(
-                "thingspace_gateway.journal.write.duration",
+                names::JOURNAL_WRITE_DURATION,
                 &WRITE_SECONDS,
                 "Duration of writes to the journal, until they are synced",
             ),
             journal_batches: meter
-                .u64_histogram("thingspace_gateway.journal.batch.size")
+                .u64_histogram(names::JOURNAL_BATCH_SIZE)
                 .with_boundaries(BATCH_SIZES.to_vec())
                 .with_description("Number of writes in one commit")
                 .build(),
@@ -121,7 +114,7 @@ impl Instruments {
 
     /// Instruments without a reader.
     pub fn noop() -> Self {
-        Self::new(&SdkMeterProvider::default().meter(SCOPE))
+        Self::new(&SdkMeterProvider::default().meter(names::SCOPE))
     }
 
     /// Counts an open watch until the returned guard is dropped.
@@ -132,7 +125,7 @@ impl Instruments {
 
     /// Records the duration of a write to the journal.
     pub fn journal_write(&self, operation: JournalOperation, elapsed: Duration, failed: bool) {
-        let error = failed.then(|| KeyValue::new("error.type", "unavailable"));
+        let error = failed.then(|| KeyValue::new(names::ERROR_TYPE, "unavailable"));
         let attributes = attributes(operation, error);
         self.0.journal_writes.record(elapsed.as_secs_f64(), &attributes);
     }

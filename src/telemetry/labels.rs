@@ -2,11 +2,13 @@
 
 use opentelemetry::KeyValue;
 
+use crate::telemetry::names;
+
 /// Defines enums whose variants are the values of one label.
 macro_rules! labels {
     ($(
         $(#[$doc:meta])*
-        $name:ident: $key:literal { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }
+        $name:ident: $key:path { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }
     )+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +36,7 @@ macro_rules! labels {
 
 labels! {
     /// Outcome of a callback.
-    CallbackOutcome: "thingspace_gateway.outcome" {
+    CallbackOutcome: names::OUTCOME {
         Stored = "stored",
         Duplicate = "duplicate",
         /// The callback cannot be used and is in the quarantine.
@@ -43,7 +45,7 @@ labels! {
     }
 
     /// Reason to reject or quarantine a callback.
-    RejectionReason: "thingspace_gateway.reason" {
+    RejectionReason: names::REASON {
         /// No route has this path, or a path segment is too long.
         NotFound = "not_found",
         WrongPathSecret = "wrong_path_secret",
@@ -67,7 +69,7 @@ labels! {
     }
 
     /// State of the registration of one callback service.
-    RegistrationState: "thingspace_gateway.state" {
+    RegistrationState: names::STATE {
         Unknown = "unknown",
         /// The gateway's URL is registered with the expected credentials.
         Registered = "registered",
@@ -78,7 +80,7 @@ labels! {
     }
 
     /// Outcome of an attempt to register the callback URL.
-    RegistrationOutcome: "thingspace_gateway.outcome" {
+    RegistrationOutcome: names::OUTCOME {
         /// Registered; no other URL was registered before.
         Registered = "registered",
         /// Registered in place of another URL.
@@ -87,7 +89,7 @@ labels! {
     }
 
     /// Outcome of a delivery to the webhook.
-    DeliveryOutcome: "thingspace_gateway.outcome" {
+    DeliveryOutcome: names::OUTCOME {
         Delivered = "delivered",
         /// An attempt failed; the gateway retries.
         Failed = "failed",
@@ -95,7 +97,7 @@ labels! {
     }
 
     /// Reason to drop a callback before its delivery to the webhook.
-    DropReason: "thingspace_gateway.reason" {
+    DropReason: names::REASON {
         QueueFull = "queue_full",
         Expired = "expired",
         BodyRemoved = "body_removed",
@@ -106,7 +108,7 @@ labels! {
     }
 
     /// Kind of write to the journal.
-    JournalOperation: "thingspace_gateway.operation" {
+    JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.
         Claim = "claim",
         Transition = "transition",
@@ -124,7 +126,7 @@ labels! {
     }
 
     /// Error class of an HTTP request without a complete response.
-    CallError: "error.type" {
+    CallError: names::ERROR_TYPE {
         NotSent = "not_sent",
         NoResponse = "no_response",
         Cancelled = "cancelled",

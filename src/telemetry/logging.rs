@@ -14,7 +14,7 @@ use tracing_subscriber::{
 
 use crate::{
     config::LogFormat,
-    telemetry::{error::TelemetryError, instruments::SCOPE},
+    telemetry::{error::TelemetryError, names},
 };
 
 /// Writes the log lines that match `filter` (syntax of tracing's `EnvFilter`) to standard error, and
@@ -69,7 +69,7 @@ fn spans<S>(tracer: SdkTracer) -> impl Layer<S> + Send + Sync
 where
     S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
 {
-    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == SCOPE);
+    let ours = filter_fn(|metadata| metadata.is_span() && metadata.target() == names::SCOPE);
     tracing_opentelemetry::layer()
         .with_tracer(tracer)
         .with_location(false)

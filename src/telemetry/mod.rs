@@ -10,12 +10,13 @@ mod instruments;
 mod labels;
 mod log_throttle;
 mod logging;
+pub mod names;
 mod otlp;
 mod pipeline;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallbackCall, OTHER, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
+pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{

@@ -21,8 +21,8 @@ use crate::{
     telemetry::{
         error::TelemetryError,
         export::{self, ExportCounters},
-        instruments::{Instruments, SCOPE},
-        logging,
+        instruments::Instruments,
+        logging, names,
         otlp::OtlpExport,
     },
 };
@@ -51,7 +51,7 @@ impl Telemetry {
     pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
-        let tracer = this.tracer_provider.tracer(SCOPE);
+        let tracer = this.tracer_provider.tracer(names::SCOPE);
         logging::init(settings.log_format, &settings.log_filter, tracer)?;
         Ok(this)
     }
@@ -87,7 +87,7 @@ impl Telemetry {
             }
         }
         let meters = meters.build();
-        let meter = meters.meter(SCOPE);
+        let meter = meters.meter(names::SCOPE);
         if otlp.is_some() {
             counters.observe(&meter);
         }
@@ -111,11 +111,11 @@ impl Telemetry {
         count: impl Fn() -> I + Send + Sync + 'static,
     ) {
         self.meter
-            .u64_observable_gauge("thingspace_gateway.changes")
+            .u64_observable_gauge(names::CHANGES)
             .with_description("Changes in the journal, by state")
             .with_callback(move |observer| {
                 for (state, changes) in count() {
-                    observer.observe(changes, &[KeyValue::new("thingspace_gateway.state", state)]);
+                    observer.observe(changes, &[KeyValue::new(names::STATE, state)]);
                 }
             })
             .build();
@@ -124,7 +124,7 @@ impl Telemetry {
     /// Reports the number of callbacks pending for the webhook. `count` runs on each collection.
     pub fn observe_forwards(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
         self.meter
-            .u64_observable_gauge("thingspace_gateway.forward.pending")
+            .u64_observable_gauge(names::FORWARD_PENDING)
             .with_description("Callbacks pending for the webhook")
             .with_callback(move |observer| observer.observe(count(), &[]))
             .build();

@@ -260,18 +260,12 @@ impl Forwarder {
         outcome.is_down &= !outcome.has_answered;
         outcome.failed_count = failed.len() as u64;
         // While the webhook is down, one callback is sent at a time: retries need no spreading.
-        let spread = match outcome.is_down {
-            true => Duration::ZERO,
-            false => {
-                let pending = self.journal.forward_queue_stats().waiting;
-                Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD)
-            }
-        };
+        let pending = if outcome.is_down { 0 } else { self.journal.forward_queue_stats().waiting };
         for (forward, retry_after) in failed {
             self.instruments.deliveries(DeliveryOutcome::Failed, None, 1);
             let backoff = jittered(RETRY_BACKOFF, forward.attempts.saturating_add(1));
-            let spread = jittered(Backoff { initial: spread, max: spread }, 1);
-            let due = self.clock.now().plus(backoff.max(spread).max(retry_after));
+            let delay = backoff.max(retry_spread(pending)).max(retry_after);
+            let due = self.clock.now().plus(delay);
             self.unsaved_results.push((forward.id, ForwardOutcome::RetryAt(due)));
         }
         outcome
@@ -312,6 +306,12 @@ impl Forwarder {
         }
         self.log.log_dropped(callbacks);
     }
+}
+
+/// Returns a random delay that spreads the retries of this number of callbacks over time.
+fn retry_spread(pending: u64) -> Duration {
+    let spread = Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD);
+    jittered(Backoff { initial: spread, max: spread }, 1)
 }
 
 fn jittered(backoff: Backoff, failures: u32) -> Duration {

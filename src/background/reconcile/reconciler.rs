@@ -96,9 +96,10 @@ impl Reconciler {
             let change_id = change.change_id;
             let remaining = || {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
-                match is_first {
-                    true => Duration::ZERO,
-                    false => self.reconcile_after.saturating_sub(age.unwrap_or_default()),
+                if is_first {
+                    Duration::ZERO
+                } else {
+                    self.reconcile_after.saturating_sub(age.unwrap_or_default())
                 }
             };
             if !self.changes.is_due_or_add(change_id, remaining) {

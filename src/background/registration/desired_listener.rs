@@ -69,9 +69,10 @@ impl DesiredListener {
             if !self.matches_url(account, service, &one.url) {
                 return (RegistrationState::OtherUrl, Some(one));
             }
-            let state = match self.matches_credentials(one) {
-                true => RegistrationState::Registered,
-                false => RegistrationState::WrongCredentials,
+            let state = if self.matches_credentials(one) {
+                RegistrationState::Registered
+            } else {
+                RegistrationState::WrongCredentials
             };
             result = (state, Some(one));
         }

@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 
 use crate::{
     grpc::admission::method_class::find_method,
-    telemetry::{Instruments, OTHER, RpcCall},
+    telemetry::{Instruments, RpcCall, names},
 };
 
 /// Starts a call's span, and ends it with the status in the response's headers or trailers.
@@ -21,7 +21,7 @@ pub(super) async fn record_call(
     next: Next,
 ) -> Response {
     // Clients must not create metric labels: only the names of served methods are used.
-    let method = find_method(request.uri().path()).map_or(OTHER, |(name, _class)| name);
+    let method = find_method(request.uri().path()).map_or(names::OTHER, |(name, _class)| name);
     let call = RpcCall::begin(&instruments, method, request.headers());
     request.extensions_mut().insert(call.span());
     let response = next.run(request).await;

@@ -103,6 +103,7 @@ impl SessionManager {
         }
     }
 
+    /// Removes a refused token or session, unless it was replaced meanwhile.
     pub(crate) fn discard(&self, headers: &AuthHeaders, stale: StaleAuth) {
         self.state.lock().discard(headers, stale);
     }
@@ -115,7 +116,8 @@ impl SessionManager {
         Ok(())
     }
 
-    /// An idle gateway without a token sends nothing: its first change logs in.
+    /// Renews the token before it expires, so that no call waits for it. An idle gateway without a token sends
+    /// nothing: its first change logs in.
     pub(crate) async fn run_token_renewal(self: &Arc<Self>) {
         loop {
             let now = Instant::now();
@@ -159,10 +161,8 @@ impl SessionManager {
         }
         let credentials = self.load_credentials().await?;
         let is_fresh = self.state.lock().token(|token| token.renew_at).is_some();
-        let renewed = match is_fresh {
-            true => Ok(()),
-            false => self.request_token(&credentials, trace).await.map(drop),
-        };
+        let renewed =
+            if is_fresh { Ok(()) } else { self.request_token(&credentials, trace).await.map(drop) };
         // After a failed renewal, a session log-in can still use the old token.
         let token_without_session = self.state.lock().token_without_session();
         match token_without_session {

@@ -43,6 +43,8 @@ struct UnattributedRow {
     last_result: u64,
 }
 
+/// Finds the one change that made a request. Attributes the request to it if `last_result` is the
+/// position of the request's last result.
 pub(crate) fn attribute(
     batch: &mut WriteBatch<'_>,
     request_id: &RequestId,

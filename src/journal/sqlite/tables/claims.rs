@@ -24,6 +24,7 @@ use crate::{
     operations,
 };
 
+/// Returns the result that a claim would have. Changes nothing.
 pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim> {
     let existing: Option<(i64, [u8; 32])> = batch.db.find(
         "SELECT id, fingerprint FROM change WHERE account = ? AND key = ?",
@@ -49,6 +50,7 @@ pub(crate) fn check_claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result
     })
 }
 
+/// Stores a change, or queues a NOT_SENT change again, if the key and the devices are free.
 pub(crate) fn claim(batch: &mut WriteBatch<'_>, intent: &Intent) -> Result<Claim, CommandError> {
     match check_claim(batch, intent)? {
         Claim::Created(change) => {

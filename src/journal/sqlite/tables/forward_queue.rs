@@ -69,6 +69,7 @@ pub(crate) fn record_outcomes(
     Ok(())
 }
 
+/// Makes one slice of the callbacks that wait for a retry due now. Returns their number.
 pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<usize> {
     batch.db.execute_cached(
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
@@ -78,6 +79,7 @@ pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<u
     )
 }
 
+/// Drops one slice of the callbacks that were queued before a time. Returns their number.
 pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> Result<usize> {
     let deleted = batch.db.execute_cached(
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM
@@ -94,6 +96,8 @@ fn remove(batch: &mut WriteBatch<'_>, count: usize) {
     *waiting = waiting.saturating_sub(count as u64);
 }
 
+/// Returns due callbacks: up to `first_attempts` that were never tried and up to `retries` that were.
+/// If there are fewer of one kind, returns more of the other.
 pub(crate) fn load_due(
     db: &Connection,
     now: Timestamp,

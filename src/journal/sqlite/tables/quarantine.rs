@@ -15,6 +15,8 @@ use crate::journal::{
 /// Approximate size of a row without the body, in bytes.
 const OVERHEAD: u64 = 256;
 
+/// Stores a callback and returns its id, after deleting old reviewed ones. Returns `None` if the
+/// quarantine is full.
 pub(crate) fn insert(
     db: &Connection,
     callback: &QuarantinedCallback,
@@ -45,6 +47,7 @@ pub(crate) fn insert(
     Ok(Some(uint(id)))
 }
 
+/// Stores a quarantined callback as a result, and deletes it from the quarantine.
 pub(crate) fn release(
     batch: &mut WriteBatch<'_>,
     id: u64,

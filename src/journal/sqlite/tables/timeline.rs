@@ -25,6 +25,7 @@ use crate::{
     },
 };
 
+/// Applies a transition, and appends its event. An illegal transition writes nothing.
 pub(crate) fn apply_transition(
     batch: &mut WriteBatch<'_>,
     change_id: ChangeId,
@@ -47,6 +48,7 @@ pub(crate) fn apply_transition(
     Ok(batch.load(id)?.change.clone())
 }
 
+/// Stores a callback, unless an equal one of the same request is stored.
 pub(crate) fn store_callback(
     batch: &mut WriteBatch<'_>,
     received: ReceivedCallback,
@@ -174,6 +176,7 @@ fn append_result_event(
     Ok(())
 }
 
+/// Finishes an open change whose devices all have a final result, in the same transaction.
 pub(super) fn finish_if_complete(
     batch: &mut WriteBatch<'_>,
     change: i64,

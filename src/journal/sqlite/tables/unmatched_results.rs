@@ -20,6 +20,9 @@ use crate::{
     },
 };
 
+/// Resolves an unmatched result to the one device of its change that has these identifiers, which all
+/// belong to one device. Returns false, and changes nothing, if that is not exactly one device or
+/// another result contradicts it.
 pub(crate) fn resolve(
     batch: &mut WriteBatch<'_>,
     change_id: ChangeId,
@@ -61,6 +64,8 @@ pub(crate) fn resolve(
     Ok(true)
 }
 
+/// Lists unmatched results of open changes, and of changes that were updated since a time; those after
+/// a number, in order.
 pub(crate) fn list(
     db: &Connection,
     since: Timestamp,

@@ -1,0 +1,89 @@
+//! Names of all metrics and attributes.
+//!
+//! Names of OpenTelemetry's semantic conventions (RPC and HTTP, v1.44) are used where they exist; all
+//! others begin with `thingspace_gateway.`. `/metrics` uses Prometheus' spelling: dots become
+//! underscores, and the unit and, for counters, `total` are appended. A test compares names, labels and
+//! values with `docs/telemetry.md`.
+//!
+//! Attributes of metrics have closed sets of values: never an account, device, request or change.
+
+/// Instrumentation scope of all instruments, and target of all spans.
+pub const SCOPE: &str = "thingspace_gateway";
+
+// === Metrics ===
+
+/// Histogram, seconds: gRPC calls, until their status.
+pub const RPC_SERVER_CALL_DURATION: &str = "rpc.server.call.duration";
+/// Histogram, seconds: requests to ThingSpace, from connecting to the last byte.
+pub const HTTP_CLIENT_REQUEST_DURATION: &str = "http.client.request.duration";
+/// Histogram, seconds: requests to the callback listener.
+pub const HTTP_SERVER_REQUEST_DURATION: &str = "http.server.request.duration";
+/// Counter: callbacks by outcome. Each callback counts once.
+pub const CALLBACKS: &str = "thingspace_gateway.callbacks";
+/// Counter: callbacks stored after they were rejected with reason `store_timeout`.
+pub const CALLBACKS_STORED_AFTER_TIMEOUT: &str =
+    "thingspace_gateway.callbacks.stored_after_timeout";
+/// Counter: callbacks accepted from addresses outside `callbacks.allow_cidrs`.
+pub const CALLBACKS_OUTSIDE_ALLOW_CIDRS: &str = "thingspace_gateway.callbacks.outside_allow_cidrs";
+/// Gauge: callback services by the state of their registration.
+pub const REGISTRATIONS: &str = "thingspace_gateway.registrations";
+/// Counter: attempts to register the callback URL, by outcome.
+pub const REGISTRATION_ATTEMPTS: &str = "thingspace_gateway.registration.attempts";
+/// Counter: deliveries of callbacks to the webhook, by outcome.
+pub const FORWARD_DELIVERIES: &str = "thingspace_gateway.forward.deliveries";
+/// Gauge: callbacks pending for the webhook.
+pub const FORWARD_PENDING: &str = "thingspace_gateway.forward.pending";
+/// Gauge: changes in the journal, by state.
+pub const CHANGES: &str = "thingspace_gateway.changes";
+/// Gauge: open watches.
+pub const WATCHES_OPEN: &str = "thingspace_gateway.watches.open";
+/// Histogram, seconds: writes to the journal, until the commit is synced.
+pub const JOURNAL_WRITE_DURATION: &str = "thingspace_gateway.journal.write.duration";
+/// Histogram: number of writes in one commit.
+pub const JOURNAL_BATCH_SIZE: &str = "thingspace_gateway.journal.batch.size";
+/// Counter: sampled spans that ended.
+pub const TELEMETRY_SPANS_ENDED: &str = "thingspace_gateway.telemetry.spans.ended";
+/// Counter: spans sent to the collector, by outcome.
+pub const TELEMETRY_SPANS_EXPORTED: &str = "thingspace_gateway.telemetry.spans.exported";
+/// Counter: exports of all metrics to the collector, by outcome.
+pub const TELEMETRY_METRIC_EXPORTS: &str = "thingspace_gateway.telemetry.metric_exports";
+
+// === Attributes ===
+
+/// Always `grpc`.
+pub const RPC_SYSTEM_NAME: &str = "rpc.system.name";
+/// `package.Service/Method`; [`OTHER`] for an unknown method.
+pub const RPC_METHOD: &str = "rpc.method";
+/// Name of the status, such as `OK`. Called `rpc.status_code` after v1.44 of the conventions.
+pub const RPC_STATUS_CODE: &str = "rpc.response.status_code";
+/// Class of the error. Absent on success.
+pub const ERROR_TYPE: &str = "error.type";
+/// Request method, such as `POST`; [`OTHER`] for an unknown one.
+pub const HTTP_REQUEST_METHOD: &str = "http.request.method";
+/// Status code, as a number.
+pub const HTTP_RESPONSE_STATUS_CODE: &str = "http.response.status_code";
+/// Route template. Never the path, which contains a secret.
+pub const HTTP_ROUTE: &str = "http.route";
+/// Path template below ThingSpace's base URL.
+pub const URL_TEMPLATE: &str = "url.template";
+/// `http` or `https`.
+pub const URL_SCHEME: &str = "url.scheme";
+/// Host name of ThingSpace.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// Port of ThingSpace.
+pub const SERVER_PORT: &str = "server.port";
+/// The change. On spans only.
+pub const CHANGE_ID: &str = "thingspace_gateway.change_id";
+/// ThingSpace's request ID. On spans only.
+pub const REQUEST_ID: &str = "thingspace_gateway.request_id";
+/// Outcome: `CallbackOutcome`, `RegistrationOutcome`, `DeliveryOutcome` or `ExportOutcome`.
+pub const OUTCOME: &str = "thingspace_gateway.outcome";
+/// Reason of an outcome: `RejectionReason` or `DropReason`.
+pub const REASON: &str = "thingspace_gateway.reason";
+/// State of a change or of a registration.
+pub const STATE: &str = "thingspace_gateway.state";
+/// Kind of journal write: `JournalOperation`.
+pub const OPERATION: &str = "thingspace_gateway.operation";
+
+/// Stands for a value outside a closed set.
+pub const OTHER: &str = "_OTHER";
