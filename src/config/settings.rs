@@ -181,7 +181,8 @@ settings! {
         /// `changes.max_devices_per_request`.
         devices: usize = WithDefault(Number { min: 1, max: 10_000_000_usize }) or "100000";
         /// Maximum size of the messages of all change calls, in bytes, from their first byte until
-        /// they are validated. At least `grpc.max_message_bytes`. A call waits up to 5 s for space.
+        /// they are validated. At least `grpc.max_message_bytes`. A call that finds no space for its
+        /// next bytes is rejected at once.
         message_bytes: usize = WithDefault(Number { min: 65_536, max: 4_294_967_295_usize }) or "33554432";
         /// Maximum number of calls that only read, such as `GetChange`, `ListChanges` and
         /// `ListDeviceResults`.

@@ -184,8 +184,9 @@ impl ThingSpace {
         listeners.ok_or_else(|| unusable("the response contains a malformed listener"))
     }
 
-    /// Registers a callback listener and replaces the present one of the service. May be repeated. After the
-    /// error `NoResponse` the listener may be registered.
+    /// Registers a callback listener. The gateway assumes that it replaces the present one of the service (see
+    /// docs/thingspace-facts.md, section 4.2). May be repeated. After the error `NoResponse`, the listener may
+    /// be registered.
     pub async fn register_listener(
         &self,
         account: &AccountName,
