@@ -137,7 +137,8 @@ impl Auth {
         username: &str,
         password: &str,
     ) -> Result<String, ErrorResponse> {
-        let rejected = |message| Err(ErrorResponse::dotted(code::PASSWORD_INVALID, message));
+        let rejected =
+            |message| Err(ErrorResponse::with_dotted_code(code::PASSWORD_INVALID, message));
         if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
             return rejected("The user is locked after 5 failed log-ins");
         }
@@ -174,11 +175,13 @@ impl Auth {
     pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
             let message = "The request has no session token";
-            return Err(ErrorResponse::dotted(code::SESSION_FORMAT, message));
+            return Err(ErrorResponse::with_dotted_code(code::SESSION_FORMAT, message));
         };
-        let mut sessions = self.sessions.iter_mut();
-        let session = sessions.find(|session| session.value == value);
-        let session = session.ok_or(ErrorResponse::SESSION_INVALID)?;
+        let session = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.value == value)
+            .ok_or(ErrorResponse::SESSION_INVALID)?;
         let now = Instant::now();
         if now.duration_since(session.used_at) >= self.settings.session_lifetime {
             return Err(ErrorResponse::SESSION_EXPIRED);
