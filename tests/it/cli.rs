@@ -21,7 +21,7 @@ async fn healthcheck_and_demo_work_against_a_running_gateway() {
     let report: Value = serde_json::from_str(&demo.stdout).unwrap();
     assert_eq!(report["changes"][1]["missing"], 0);
 
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
     let output = cli::run(&["healthcheck", "--address", &grpc], &[]).await;
     assert_eq!(output.code, Some(1));
     let stderr = output.stderr;
