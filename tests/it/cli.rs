@@ -31,6 +31,18 @@ async fn healthcheck_and_demo_work_against_a_running_gateway() {
 }
 
 #[tokio::test]
+async fn an_unreadable_secret_file_fails_the_start_of_the_sandbox() {
+    let path = "/nonexistent/password";
+    for command in [&["sandbox"][..], &["serve", "--sandbox"]] {
+        let arguments = [command, &["--sandbox.uws_password_file", path]].concat();
+        let output = cli::run(&arguments, &[]).await;
+        assert_eq!(output.code, Some(78), "{output:?}");
+        let cause = format!("cannot read the secret in {path}: ");
+        assert!(output.stderr.contains(&cause), "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_line_of_the_demo_counts_every_device_of_all_changes() {
     let demo = cli::run(&["demo", "--devices", "250", "--json"], &[]).await;
     assert_eq!(demo.code, Some(0), "{demo:?}");
