@@ -55,10 +55,9 @@ impl SandboxCommand {
 fn run_sandbox(settings: &SettingsArgs) -> Result<(), ExitError> {
     let loaded = settings.load_for(Mode::Sandbox)?;
     run_until_shutdown(loaded, |config, shutdown, _telemetry| async move {
-        let listen = config.sandbox.listen;
-        let sandbox = Sandbox::bind(config.sandbox).await.map_err(|error| {
-            ExitError::failure(format!("cannot start: sandbox.listen {listen}: {error}"))
-        })?;
+        let sandbox = Sandbox::bind(config.sandbox)
+            .await
+            .map_err(|error| ExitError::failure(format!("cannot start: {error}")))?;
         tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
         let result = sandbox.run(shutdown.cancelled_owned()).await;
         result.map_err(|error| ExitError::failure(format!("sandbox failed: {error}")))

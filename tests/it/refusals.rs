@@ -58,7 +58,7 @@ fn service(status: u16, code: &str, message: &str) -> FakeResponse {
 
 /// A response without a delay before the next request.
 fn custom_response(status: u16, body: &str) -> FakeResponse {
-    FakeResponse::Custom(status, vec![("retry-after", "0")], body.to_owned())
+    FakeResponse::custom(status, &[("retry-after", "0")], body)
 }
 
 fn fault(status: u16, code: u32) -> FakeResponse {
@@ -141,7 +141,7 @@ fn other_responses(row: &str) -> Vec<FakeResponse> {
             custom_response(504, ""),
             service(500, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "D"),
         ],
-        "a redirect" => vec![FakeResponse::Custom(307, vec![("location", "/")], String::new())],
+        "a redirect" => vec![FakeResponse::custom(307, &[("location", "/")], "")],
         "2xx without a request id" => {
             vec![custom_response(200, "{}"), custom_response(200, HTML), custom_response(202, "")]
         }
@@ -157,22 +157,22 @@ async fn change(
     number: usize,
 ) -> Result<ChangeState, Status> {
     let key = format!("{operation:?}-{number}");
-    let response = match operation {
+    let change = match operation {
         Operation::Esim => {
-            let response = client.change_esim_plan(esim(&key, [number])).await;
-            response?.into_inner().change
+            let request = esim(&key, [number]);
+            client.change_esim_plan(request).await?.into_inner().change
         }
         Operation::FiveGBi => {
-            let response = client.change_five_g_bi_plan(five_g_bi(&key, [number])).await;
-            response?.into_inner().change
+            let request = five_g_bi(&key, [number]);
+            client.change_five_g_bi_plan(request).await?.into_inner().change
         }
         Operation::ServicePlan => {
             // Other devices: after an unclear response to the 5G change, its devices are busy.
-            let response = client.change_service_plan(service_plan(&key, [100_000 + number])).await;
-            response?.into_inner().change
+            let request = service_plan(&key, [100_000 + number]);
+            client.change_service_plan(request).await?.into_inner().change
         }
     };
-    Ok(response.expect("a change").state())
+    Ok(change.expect("a change").state())
 }
 
 /// The result of a change call in the format of the document.

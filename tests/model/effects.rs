@@ -103,13 +103,10 @@ impl Protocol {
                 }
             }
             Action::ResolveInterrupted { key, .. } => {
-                let transition = match state.rows[key]?.state {
-                    ChangeState::Queued => rules::not_sent(),
-                    _ if self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart) => {
-                        rules::not_sent()
-                    }
-                    _ => Transition::MarkOutcomeUnknown,
-                };
+                let is_not_sent = state.rows[key]?.state == ChangeState::Queued
+                    || self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart);
+                let transition =
+                    if is_not_sent { rules::not_sent() } else { Transition::MarkOutcomeUnknown };
                 state.apply_transition(key, &transition)?;
             }
         }

@@ -9,7 +9,7 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Formats the start of a day (UTC) in the platform's US style: `5/31/2018 12:00:00 AM`.
+/// Formats the UTC date of a time, at midnight, in the platform's US style: `5/31/2018 12:00:00 AM`.
 pub(crate) fn format_us_date(unix_ms: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms);
     let rfc3339 = humantime::format_rfc3339_seconds(time).to_string();

@@ -42,6 +42,12 @@ pub(crate) struct DeviceState {
     pub(crate) request_count: u64,
 }
 
+/// A page of the device list.
+pub(crate) struct DevicePage {
+    pub(crate) records: Vec<Arc<DeviceRecord>>,
+    pub(crate) has_more: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRegistry {
     /// Devices up to this number are never evicted.
@@ -109,14 +115,14 @@ impl DeviceRegistry {
         self.by_number.values().filter(has_id).cloned().collect()
     }
 
-    /// Returns up to `limit` matching devices above a number, and true if there are more.
+    /// Returns up to `limit` matching devices above a number.
     pub(crate) fn page(
         &self,
         above: u64,
         limit: usize,
         matches: impl Fn(&DeviceState) -> bool,
-    ) -> (Vec<Arc<DeviceRecord>>, bool) {
-        let mut page: Vec<_> = self
+    ) -> DevicePage {
+        let mut records: Vec<_> = self
             .by_number
             .range(above.saturating_add(1)..)
             .map(|(_, record)| record)
@@ -124,9 +130,9 @@ impl DeviceRegistry {
             .take(limit + 1)
             .cloned()
             .collect();
-        let has_more = page.len() > limit;
-        page.truncate(limit);
-        (page, has_more)
+        let has_more = records.len() > limit;
+        records.truncate(limit);
+        DevicePage { records, has_more }
     }
 
     /// Returns the preferred phone number, or the next one that no other device has.
@@ -145,9 +151,10 @@ impl DeviceRegistry {
             return;
         }
         let evictable = self.last_preloaded.saturating_add(1)..;
-        let oldest = self.by_number.range(evictable).next();
-        let oldest = oldest.map(|(number, _)| *number);
-        if let Some((number, record)) = oldest.and_then(|it| self.by_number.remove_entry(&it)) {
+        let oldest = self.by_number.range(evictable).next().map(|(number, _)| *number);
+        if let Some(number) = oldest
+            && let Some(record) = self.by_number.remove(&number)
+        {
             let ids = record.state.lock().ids.clone();
             let keys = ids.iter().map(|one| normalized_key(&one.kind, &one.id));
             for key in keys.chain([normalized_key("mdn", &record.mdn)]) {

@@ -15,11 +15,11 @@ use crate::faults::{Fault, code};
 const NO_ACCESS: &str = "Access failure for API: /m2m/v1, version: v1. Make sure you have given the \
                          correct access token";
 
-/// The response to a request that was not executed.
+/// An error response of the platform.
 #[derive(Clone, Debug)]
 pub(crate) struct ErrorResponse {
     status: StatusCode,
-    /// Reason in the ledger, and the code of the formats with a fixed one.
+    /// Reason in the ledger; also the error code in the WSO2 and OAuth bodies.
     pub(crate) reason: &'static str,
     body: ErrorBody,
     /// `Retry-After`, in seconds.
@@ -28,14 +28,25 @@ pub(crate) struct ErrorResponse {
 
 #[derive(Clone, Debug)]
 enum ErrorBody {
-    /// Message and description, in the format of WSO2's API gateway.
-    Fault(&'static str, &'static str),
-    /// The same in XML.
-    FaultXml(&'static str, &'static str),
-    /// Description, in the format of the token endpoint.
-    OAuth(&'static str),
-    /// Code and message, in the format of the M2M and eSIM services.
-    Code(&'static str, Cow<'static, str>),
+    /// JSON of WSO2's API gateway.
+    Wso2Json {
+        message: &'static str,
+        description: &'static str,
+    },
+    /// XML of WSO2's API gateway.
+    Wso2Xml {
+        message: &'static str,
+        description: &'static str,
+    },
+    /// JSON of the token endpoint.
+    OAuth {
+        description: &'static str,
+    },
+    /// JSON of the M2M and eSIM services.
+    Code {
+        code: &'static str,
+        message: Cow<'static, str>,
+    },
     Empty,
     /// The connection is closed without a response.
     Dropped,
@@ -49,43 +60,46 @@ impl ErrorResponse {
     pub(crate) const MISSING_TOKEN: Self = Self::new(
         StatusCode::UNAUTHORIZED,
         "900902",
-        ErrorBody::Fault(
-            "Missing Credentials",
-            "Required OAuth credentials not provided. Make sure your API invocation call has a \
-             header: \"Authorization: Bearer ACCESS_TOKEN\"",
-        ),
+        ErrorBody::Wso2Json {
+            message: "Missing Credentials",
+            description: "Required OAuth credentials not provided. Make sure your API invocation \
+                          call has a header: \"Authorization: Bearer ACCESS_TOKEN\"",
+        },
     );
     pub(crate) const INVALID_TOKEN: Self = Self::new(
         StatusCode::UNAUTHORIZED,
         "900901",
-        ErrorBody::Fault("Invalid Credentials", NO_ACCESS),
+        ErrorBody::Wso2Json { message: "Invalid Credentials", description: NO_ACCESS },
     );
     pub(crate) const INVALID_TOKEN_XML: Self = Self::new(
         StatusCode::UNAUTHORIZED,
         "900901",
-        ErrorBody::FaultXml("Invalid Credentials", NO_ACCESS),
+        ErrorBody::Wso2Xml { message: "Invalid Credentials", description: NO_ACCESS },
     );
     /// The documented response to wrong authentication, with its code.
     pub(crate) const WRONG_AUTHENTICATION: Self = Self::new(
         StatusCode::FORBIDDEN,
         "404",
-        ErrorBody::FaultXml("Status report", "The requested resource is not available"),
+        ErrorBody::Wso2Xml {
+            message: "Not Found",
+            description: "The requested resource (/m2m/v1) is not available.",
+        },
     );
     pub(crate) const SESSION_EXPIRED: Self =
-        Self::dotted(code::SESSION_EXPIRED, "The session token has expired");
+        Self::with_dotted_code(code::SESSION_EXPIRED, "The session token has expired");
     pub(crate) const SESSION_INVALID: Self =
-        Self::dotted(code::SESSION_INVALID, "The session token is not valid");
+        Self::with_dotted_code(code::SESSION_INVALID, "The session token is not valid");
     pub(crate) const UNAUTHORIZED_WITHOUT_BODY: Self =
         Self::new(StatusCode::UNAUTHORIZED, "bare_401", ErrorBody::Empty);
     /// The response to an unknown path or method. WSO2 returns 400, not 404 or 405.
     pub(crate) const NO_RESOURCE: Self = Self::new(
         StatusCode::BAD_REQUEST,
         "900906",
-        ErrorBody::Fault(
-            "No matching resource found in the API for the given request",
-            "Access failure for API: /m2m/v1, version: v1. Check the API documentation and add a \
-             proper REST resource path to the invocation URL",
-        ),
+        ErrorBody::Wso2Json {
+            message: "No matching resource found in the API for the given request",
+            description: "Access failure for API: /m2m/v1, version: v1. Check the API \
+                          documentation and add a proper REST resource path to the invocation URL",
+        },
     );
     pub(crate) const THROTTLED: Self = Self::over_quota(StatusCode::TOO_MANY_REQUESTS, "900800");
     pub(crate) const THROTTLED_FOR_A_SECOND: Self = Self::throttled_for(1);
@@ -99,13 +113,17 @@ impl ErrorResponse {
     pub(crate) const SERVER_ERROR: Self = Self::new(
         StatusCode::INTERNAL_SERVER_ERROR,
         code::UNEXPECTED,
-        ErrorBody::Code(code::UNEXPECTED, Cow::Borrowed("An unexpected error occurred")),
+        ErrorBody::Code {
+            code: code::UNEXPECTED,
+            message: Cow::Borrowed("An unexpected error occurred"),
+        },
     );
     pub(crate) const STOPPING: Self = Self::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "stopping",
-        ErrorBody::Code("503", Cow::Borrowed("The sandbox is stopping")),
+        ErrorBody::Code { code: "503", message: Cow::Borrowed("The sandbox is stopping") },
     );
+    // The status is never sent.
     pub(crate) const DROPPED: Self = Self::new(StatusCode::OK, "dropped", ErrorBody::Dropped);
 
     const fn new(status: StatusCode, reason: &'static str, body: ErrorBody) -> Self {
@@ -113,7 +131,10 @@ impl ErrorResponse {
     }
 
     const fn over_quota(status: StatusCode, code: &'static str) -> Self {
-        let body = ErrorBody::Fault("Message throttled out", "You have exceeded your quota");
+        let body = ErrorBody::Wso2Json {
+            message: "Message throttled out",
+            description: "You have exceeded your quota",
+        };
         Self::new(status, code, body)
     }
 
@@ -124,15 +145,16 @@ impl ErrorResponse {
     }
 
     /// 400 with a dotted code, as the M2M services respond.
-    pub(crate) const fn dotted(code: &'static str, message: &'static str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, ErrorBody::Code(code, Cow::Borrowed(message)))
+    pub(crate) const fn with_dotted_code(code: &'static str, message: &'static str) -> Self {
+        let message = Cow::Borrowed(message);
+        Self::new(StatusCode::BAD_REQUEST, code, ErrorBody::Code { code, message })
     }
 
     /// 400 with the status as its code, as the eSIM services respond. The message contains the
     /// dotted code.
-    pub(crate) fn numeric(fault: Fault) -> Self {
+    pub(crate) fn with_status_as_code(fault: Fault) -> Self {
         let message = format!("{}: {}", fault.code, fault.message).into();
-        Self::new(StatusCode::BAD_REQUEST, fault.code, ErrorBody::Code("400", message))
+        Self::new(StatusCode::BAD_REQUEST, fault.code, ErrorBody::Code { code: "400", message })
     }
 
     /// An error of the token endpoint.
@@ -141,14 +163,14 @@ impl ErrorResponse {
         error: &'static str,
         description: &'static str,
     ) -> Self {
-        Self::new(status, error, ErrorBody::OAuth(description))
+        Self::new(status, error, ErrorBody::OAuth { description })
     }
 }
 
 /// 400 with a dotted code.
 impl From<Fault> for ErrorResponse {
     fn from(Fault { code, message }: Fault) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, code, ErrorBody::Code(code, message))
+        Self::new(StatusCode::BAD_REQUEST, code, ErrorBody::Code { code, message })
     }
 }
 
@@ -156,12 +178,12 @@ impl IntoResponse for ErrorResponse {
     fn into_response(self) -> Response {
         let Self { status, reason, .. } = self;
         let mut response = match self.body {
-            ErrorBody::Fault(message, description) => {
+            ErrorBody::Wso2Json { message, description } => {
                 let fault =
                     json!({ "code": reason, "message": message, "description": description });
                 json_response(status, &json!({ "fault": fault }))
             }
-            ErrorBody::FaultXml(message, description) => {
+            ErrorBody::Wso2Xml { message, description } => {
                 let content_type = [(header::CONTENT_TYPE, "application/xml; charset=UTF-8")];
                 let fault = format!(
                     "<am:fault xmlns:am=\"http://wso2.org/apimanager\"><am:code>{reason}</am:code>\
@@ -170,10 +192,10 @@ impl IntoResponse for ErrorResponse {
                 );
                 (status, content_type, fault).into_response()
             }
-            ErrorBody::OAuth(description) => {
+            ErrorBody::OAuth { description } => {
                 json_response(status, &json!({ "error": reason, "error_description": description }))
             }
-            ErrorBody::Code(code, message) => {
+            ErrorBody::Code { code, message } => {
                 json_response(status, &json!({ "errorCode": code, "errorMessage": message }))
             }
             ErrorBody::Empty => status.into_response(),

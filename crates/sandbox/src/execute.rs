@@ -157,7 +157,7 @@ impl Executor<'_> {
         if hits.iter().any(|hit| hit.scenario.device_outcome().is_none()) {
             return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
-        seeded_faults::response(&self.platform.settings, record.rng_key, earlier_requests)
+        seeded_faults::decide_response(&self.platform.settings, record.rng_key, earlier_requests)
     }
 
     /// Rejects a request unless its serial number has used up the scenario.
@@ -216,8 +216,13 @@ impl Executor<'_> {
                 state.plan = Some(Arc::clone(service_plan));
             }
             drop(state);
-            let scenario = scenario.map(|scenario| scenario.name);
-            DeviceChange { sent, record, planned_outcome, scenario, progress: Mutex::default() }
+            DeviceChange {
+                sent,
+                record,
+                planned_outcome,
+                scenario: scenario.map(|scenario| scenario.name),
+                progress: Mutex::default(),
+            }
         };
         devices.into_iter().map(build).collect()
     }

@@ -64,9 +64,13 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// The port cannot be bound, or the TLS client of callbacks cannot be built.
+    /// The port cannot be bound, the file of a secret cannot be read, or the TLS client of callbacks
+    /// cannot be built.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.listen).await?;
+        let listen = settings.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("sandbox.listen {listen}: {error}"))
+        })?;
         let local_addr = listener.local_addr()?;
         Ok(Self {
             base_url: base_url(local_addr)?,

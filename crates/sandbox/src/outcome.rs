@@ -41,7 +41,7 @@ pub(crate) enum CallbackCopies {
     One,
     /// The second follows when the first is acknowledged.
     TwoSequential,
-    /// Both are in flight at the same time, as measured on ThingSpace.
+    /// Both are in flight at the same time, as observed on ThingSpace.
     TwoConcurrent,
 }
 

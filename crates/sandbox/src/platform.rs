@@ -62,7 +62,7 @@ impl Platform {
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
-            auth: Mutex::new(Auth::new(&settings, token_rng(&settings))),
+            auth: Mutex::new(Auth::new(&settings, token_rng(&settings))?),
             registrations: Mutex::default(),
             devices: Mutex::new(DeviceRegistry::with_preloaded(preloaded_devices())),
             ledger: Mutex::default(),

@@ -13,18 +13,23 @@ use crate::{
     settings::{CallbackOrder, Settings},
 };
 
-/// Decisions that have a generator of their own.
+// Each decision has its own generator. Its number is a part of the seed: with another number, the same
+// seed has other faults. 1 was the number of request IDs, which are no longer seeded.
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
 const TOKENS: u64 = 4;
 const REQUEST: u64 = 5;
 
-/// Decides about a device with a number of earlier changes. Draws all numbers every time, so that
-/// one rate does not affect the decisions of another.
-pub(crate) fn device_outcome(settings: &Settings, key: u64, earlier_changes: u64) -> DeviceOutcome {
-    let mut rng = rng(settings, DEVICE, key, earlier_changes);
+/// Decides the outcome of a device. `earlier_changes`: how many earlier changes of the device were
+/// executed. Draws all numbers every time, so that one rate does not affect the decisions of another.
+pub(crate) fn device_outcome(
+    settings: &Settings,
+    rng_key: u64,
+    earlier_changes: u64,
+) -> DeviceOutcome {
+    let mut rng = rng(settings, DEVICE, rng_key, earlier_changes);
     let fails = rng.f64() < settings.failure_rate;
-    let fault = SEEDED.get(rng.usize(..SEEDED.len())).copied();
+    let possible_fault = SEEDED.get(rng.usize(..SEEDED.len())).copied();
     let duplicate = rng.f64() < settings.duplicate_rate;
     let concurrent = rng.bool();
     let lost = rng.f64() < settings.lost_rate;
@@ -37,56 +42,72 @@ pub(crate) fn device_outcome(settings: &Settings, key: u64, earlier_changes: u64
         _ => CallbackFormat::NoRequestId,
     };
     DeviceOutcome {
-        fault: fault.filter(|_| fails),
-        timing: match (lost, early, late) {
-            (true, _, _) => CallbackTiming::Never,
-            (_, true, _) => CallbackTiming::Early,
-            (_, _, true) => CallbackTiming::Late,
-            _ => CallbackTiming::Due,
+        fault: if fails { possible_fault } else { None },
+        timing: if lost {
+            CallbackTiming::Never
+        } else if early {
+            CallbackTiming::Early
+        } else if late {
+            CallbackTiming::Late
+        } else {
+            CallbackTiming::Due
         },
-        copies: match (duplicate, concurrent) {
-            (false, _) => CallbackCopies::One,
-            (true, false) => CallbackCopies::TwoSequential,
-            (true, true) => CallbackCopies::TwoConcurrent,
+        copies: if !duplicate {
+            CallbackCopies::One
+        } else if concurrent {
+            CallbackCopies::TwoConcurrent
+        } else {
+            CallbackCopies::TwoSequential
         },
         format: if malformed { malformed_format } else { CallbackFormat::Normal },
         ..DeviceOutcome::PLAIN
     }
 }
 
-/// Decides about a request whose first device was the first of a number of earlier requests.
-pub(crate) fn response(
+/// Decides the response to a request. `earlier_requests`: how many earlier requests had the same
+/// first device. `Err`: the request is not executed. `Ok`: it is executed, even if the response is
+/// [`ResponseKind::ServerError`].
+pub(crate) fn decide_response(
     settings: &Settings,
-    key: u64,
+    rng_key: u64,
     earlier_requests: u64,
 ) -> Result<ResponseKind, ErrorResponse> {
-    let mut rng = rng(settings, REQUEST, key, earlier_requests);
+    let mut rng = rng(settings, REQUEST, rng_key, earlier_requests);
     let drop_request = rng.f64() < settings.drop_request_rate;
+    // The setting calls a response an answer.
     let drop_response = rng.f64() < settings.drop_answer_rate;
     let error = rng.f64() < settings.error_rate;
     let executed = rng.bool();
-    match (error, executed) {
-        _ if drop_request => Err(ErrorResponse::DROPPED),
-        _ if drop_response => Ok(ResponseKind::Dropped),
-        (false, _) => Ok(ResponseKind::RequestId),
-        (true, true) => Ok(ResponseKind::ServerError),
-        (true, false) => Err(ErrorResponse::SERVER_ERROR),
+    if drop_request {
+        Err(ErrorResponse::DROPPED)
+    } else if drop_response {
+        Ok(ResponseKind::Dropped)
+    } else if !error {
+        Ok(ResponseKind::RequestId)
+    } else if executed {
+        Ok(ResponseKind::ServerError)
+    } else {
+        Err(ErrorResponse::SERVER_ERROR)
     }
 }
 
-/// Returns the indexes of a request's devices in the order of their callbacks.
+/// Returns the indexes of a request's devices in the order of their callbacks. `is_reversed`: a
+/// scenario of the request takes precedence over the setting.
 pub(crate) fn callback_order(
     settings: &Settings,
-    key: u64,
+    rng_key: u64,
     devices: usize,
-    reversed: bool,
+    is_reversed: bool,
 ) -> Vec<usize> {
     let mut order: Vec<usize> = (0..devices).collect();
+    if is_reversed {
+        order.reverse();
+        return order;
+    }
     match settings.order {
-        _ if reversed => order.reverse(),
         CallbackOrder::AsSent => {}
         CallbackOrder::Reversed => order.reverse(),
-        CallbackOrder::Shuffled => rng(settings, ORDER, key, 0).shuffle(&mut order),
+        CallbackOrder::Shuffled => rng(settings, ORDER, rng_key, 0).shuffle(&mut order),
     }
     order
 }
@@ -95,8 +116,8 @@ pub(crate) fn token_rng(settings: &Settings) -> Rng {
     rng(settings, TOKENS, 0, 0)
 }
 
-fn rng(settings: &Settings, purpose: u64, key: u64, earlier: u64) -> Rng {
-    let parts = [purpose, key, earlier];
+fn rng(settings: &Settings, decision: u64, rng_key: u64, earlier: u64) -> Rng {
+    let parts = [decision, rng_key, earlier];
     Rng::with_seed(parts.into_iter().fold(mix64(settings.seed), |mixed, part| {
         mix64(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
     }))

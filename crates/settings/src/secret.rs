@@ -30,7 +30,8 @@ impl Secret {
         Self(Location::Inline(value.into()))
     }
 
-    pub(crate) fn in_file(path: PathBuf, format: SecretFormat) -> Self {
+    /// Refers to a file. [`load`](Self::load) reads it.
+    pub fn in_file(path: PathBuf, format: SecretFormat) -> Self {
         Self(Location::File(path, format))
     }
 

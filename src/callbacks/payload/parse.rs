@@ -85,9 +85,11 @@ fn content_digest(members: &Map<String, Value>) -> [u8; 32] {
         name.eq_ignore_ascii_case("callbackCount")
             || name.eq_ignore_ascii_case("maxCallbackThreshold")
     };
-    let content = members.iter().filter(|(name, _)| !is_count(name));
-    let content = content.map(|(name, value)| (name.clone(), value.clone()));
-    let mut content = Value::Object(content.collect());
+    let mut content: Value = members
+        .iter()
+        .filter(|(name, _)| !is_count(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     content.sort_all_objects();
     normalise(&mut content);
     sha256(content.to_string().as_bytes())

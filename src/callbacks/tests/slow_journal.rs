@@ -230,8 +230,8 @@ async fn send(listener: &CallbackListener, body: Body) -> (Response, Duration) {
 
 async fn error(response: Response) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    answer["error"].as_str().unwrap().to_owned()
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    body["error"].as_str().unwrap().to_owned()
 }
 
 /// A body of these pieces that then ends, or does not.
@@ -347,9 +347,9 @@ async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     stop.cancel();
     journal.release.notify_one();
 
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     // An idle connection does not use the grace up.
     tokio::time::timeout(GRACE / 2, served).await.unwrap().unwrap();
     drop(idle);

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use crate::{
     failpoints,
     journal::sqlite::{
-        directory::{DATABASE, LOCK, check_network, open_private},
+        directory::{DATABASE, LOCK, is_on_network_filesystem, open_private},
         error::OpenFailure,
     },
 };
@@ -80,7 +80,7 @@ pub(super) struct FileLocks {
 impl FileLocks {
     /// Locks a directory. Fails on a network file system, unless that is allowed.
     pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
-        let is_network = check_network(dir, allow_network)?;
+        let is_network = is_on_network_filesystem(dir, allow_network)?;
         let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
         Ok(Self { is_network, _directory: lock, _database: None })
     }

@@ -1,4 +1,4 @@
-//! The journal's directory: names and modes of its files, syncs, and the check of its file system.
+//! File names, modes and syncing of the journal's directory.
 //!
 //! A journal contains identifiers of customers' devices, so only its owner may read its files.
 
@@ -28,7 +28,7 @@ const STICKY: u32 = 0o1000;
 const WORLD_WRITABLE: u32 = 0o002;
 
 /// Magic numbers of network file systems in statfs(2).
-const NETWORK: [(i64, &str); 7] = [
+const NETWORK_FILESYSTEMS: [(i64, &str); 7] = [
     (0x6969, "NFS"),
     (0x517B, "SMB"),
     (0xFF53_4D42, "CIFS"),
@@ -62,17 +62,21 @@ pub(super) fn create(dir: &Path) -> io::Result<()> {
 }
 
 /// Returns true if the directory is on a network file system, and an error if that is not allowed.
-pub(super) fn check_network(dir: &Path, is_allowed: bool) -> Result<bool, OpenFailure> {
+pub(super) fn is_on_network_filesystem(dir: &Path, is_allowed: bool) -> Result<bool, OpenFailure> {
     let found = rustix::fs::statfs(dir).map_err(io::Error::from)?;
-    match NETWORK.iter().find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type)) {
+    // The integer type of `f_type` differs by platform.
+    match NETWORK_FILESYSTEMS
+        .iter()
+        .find(|(magic, _)| i128::from(*magic) == i128::from(found.f_type))
+    {
         Some((_, name)) if !is_allowed => Err(OpenFailure::NetworkFilesystem(name)),
-        network => Ok(network.is_some()),
+        filesystem => Ok(filesystem.is_some()),
     }
 }
 
 /// Syncs files that an earlier process wrote and did not sync before it was killed, and sets the mode
 /// of all files to 0600. From here on the files count as durable: a repeated callback is acknowledged
-/// as stored, a watch delivers its event.
+/// as stored, and a watch delivers its event.
 pub(super) fn sync_and_restrict_files(dir: &Path) -> io::Result<()> {
     for name in [DATABASE, WAL, ROLLBACK, MARKER, LOCK, SHARED_MEMORY] {
         let path = dir.join(name);

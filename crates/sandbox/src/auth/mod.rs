@@ -7,11 +7,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io};
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use thingspace_settings::Secret;
 use tokio::time::Instant;
 use uuid::Builder;
@@ -29,11 +29,26 @@ const MAX_USERS: usize = 1024;
 
 pub(crate) struct Auth {
     settings: Settings,
+    required: RequiredCredentials,
     rng: fastrand::Rng,
     tokens: Vec<Token>,
     sessions: Vec<Session>,
     /// Number of failed log-ins in a row, by user.
     failed_logins: HashMap<String, u8>,
+}
+
+/// The credentials of token requests and log-ins. `None`: any value that is not empty.
+struct RequiredCredentials {
+    app_key: Option<RequiredCredential>,
+    app_secret: Option<RequiredCredential>,
+    uws_username: Option<RequiredCredential>,
+    uws_password: Option<RequiredCredential>,
+}
+
+struct RequiredCredential {
+    secret: Secret,
+    /// The last valid content of the secret's file.
+    value: SecretString,
 }
 
 struct Token {
@@ -63,26 +78,37 @@ pub(crate) struct Issued {
 }
 
 impl Auth {
-    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
-        Self {
+    /// Fails if the file of a secret cannot be read.
+    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> io::Result<Self> {
+        let load =
+            |secret: &Option<Secret>| secret.as_ref().map(RequiredCredential::load).transpose();
+        Ok(Self {
             settings: settings.clone(),
+            required: RequiredCredentials {
+                app_key: load(&settings.app_key)?,
+                app_secret: load(&settings.app_secret)?,
+                uws_username: load(&settings.uws_username)?,
+                uws_password: load(&settings.uws_password)?,
+            },
             rng,
             tokens: Vec::new(),
             sessions: Vec::new(),
             failed_logins: HashMap::new(),
-        }
+        })
     }
 
     /// Returns the application of a token request: its key and secret.
-    pub(crate) fn authenticate_app(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
+    pub(crate) fn authenticate_app(
+        &mut self,
+        headers: &HeaderMap,
+    ) -> Result<String, ErrorResponse> {
         if !headers.contains_key(header::AUTHORIZATION) {
             return Err(ErrorResponse::MISSING_TOKEN);
         }
-        let expected = &self.settings;
+        let RequiredCredentials { app_key, app_secret, .. } = &mut self.required;
         let accepted = basic(headers).filter(|app| {
-            app.split_once(':').is_some_and(|(key, secret)| {
-                accepts(&expected.app_key, key) && accepts(&expected.app_secret, secret)
-            })
+            app.split_once(':')
+                .is_some_and(|(key, secret)| accepts(app_key, key) && accepts(app_secret, secret))
         });
         let (status, description) = (StatusCode::UNAUTHORIZED, "Client Authentication failed.");
         accepted.ok_or(ErrorResponse::oauth(status, "invalid_client", description))
@@ -137,13 +163,14 @@ impl Auth {
         username: &str,
         password: &str,
     ) -> Result<String, ErrorResponse> {
-        let rejected = |message| Err(ErrorResponse::dotted(code::PASSWORD_INVALID, message));
+        let rejected =
+            |message| Err(ErrorResponse::with_dotted_code(code::PASSWORD_INVALID, message));
         if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
             return rejected("The user is locked after 5 failed log-ins");
         }
-        let expected = &self.settings;
-        let user_exists = accepts(&expected.uws_username, username);
-        if !user_exists || !accepts(&expected.uws_password, password) {
+        let RequiredCredentials { uws_username, uws_password, .. } = &mut self.required;
+        let user_exists = accepts(uws_username, username);
+        if !user_exists || !accepts(uws_password, password) {
             let has_capacity =
                 self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
             if user_exists && has_capacity {
@@ -174,11 +201,13 @@ impl Auth {
     pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
             let message = "The request has no session token";
-            return Err(ErrorResponse::dotted(code::SESSION_FORMAT, message));
+            return Err(ErrorResponse::with_dotted_code(code::SESSION_FORMAT, message));
         };
-        let mut sessions = self.sessions.iter_mut();
-        let session = sessions.find(|session| session.value == value);
-        let session = session.ok_or(ErrorResponse::SESSION_INVALID)?;
+        let session = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.value == value)
+            .ok_or(ErrorResponse::SESSION_INVALID)?;
         let now = Instant::now();
         if now.duration_since(session.used_at) >= self.settings.session_lifetime {
             return Err(ErrorResponse::SESSION_EXPIRED);
@@ -192,10 +221,28 @@ impl Auth {
     }
 }
 
+impl RequiredCredential {
+    fn load(secret: &Secret) -> io::Result<Self> {
+        Ok(Self { secret: secret.clone(), value: secret.load()? })
+    }
+
+    /// Compares a value with the content of the secret's file. If the file cannot be read, its last
+    /// valid content stays in use: an unreadable file must not count as a wrong password.
+    fn matches(&mut self, given: &str) -> bool {
+        match self.secret.load() {
+            Ok(value) => self.value = value,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read a file again; its last valid content stays in use");
+            }
+        }
+        self.value.expose_secret() == given
+    }
+}
+
 /// An unset credential accepts any value that is not empty.
-fn accepts(expected: &Option<Secret>, given: &str) -> bool {
-    match expected {
-        Some(expected) => expected.load().is_ok_and(|secret| secret.expose_secret() == given),
+fn accepts(required: &mut Option<RequiredCredential>, given: &str) -> bool {
+    match required {
+        Some(required) => required.matches(given),
         None => !given.is_empty(),
     }
 }

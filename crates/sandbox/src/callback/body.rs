@@ -47,10 +47,14 @@ pub(crate) fn encode(
     let has_credentials = listener.username.is_some() || listener.password.is_some();
     let credential =
         |value: &Option<String>| has_credentials.then(|| value.clone().unwrap_or_default());
-    let count_of = |number: u32| match format {
-        _ if !has_counts => Value::Null,
-        CallbackFormat::CountsAsStrings => number.to_string().into(),
-        _ => number.into(),
+    let count_value = |number: u32| {
+        if !has_counts {
+            Value::Null
+        } else if format == CallbackFormat::CountsAsStrings {
+            number.to_string().into()
+        } else {
+            number.into()
+        }
     };
     let response = has_device_response.then(|| {
         let response = (operation.device_response)(&ids, change.received_at_ms);
@@ -69,8 +73,8 @@ pub(crate) fn encode(
             .filter(|_| format != CallbackFormat::NoFault)
             .map(|fault| fault_response(fault, format)),
         "status": status.filter(|_| format != CallbackFormat::NoStatus),
-        "callbackCount": count_of(count),
-        "maxCallbackThreshold": count_of(MAX_CALLBACK_COUNT),
+        "callbackCount": count_value(count),
+        "maxCallbackThreshold": count_value(MAX_CALLBACK_COUNT),
     });
     remove_nulls(&mut body);
     let mut body = body.to_string().into_bytes();

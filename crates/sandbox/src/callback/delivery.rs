@@ -210,7 +210,7 @@ impl DeviceDelivery<'_> {
         outcome
     }
 
-    /// Sends a callback once it has a permit. Permits are granted in the order of the requests for
+    /// Sends a callback when it has a permit. Permits are granted in the order of the requests for
     /// them. The timeout starts with the permit.
     fn attempt(
         &self,
@@ -253,9 +253,10 @@ impl DeviceDelivery<'_> {
         };
         let body = body::encode(change, device, interim, &listener, count);
         increment(&change.callbacks.sent);
-        let attempt = {
+        let attempt_index = {
             let attempts = &mut device.progress.lock().attempts;
-            attempts.push(CallbackAttempt { message, callback_count: count, answer: None });
+            let response_status = None;
+            attempts.push(CallbackAttempt { message, callback_count: count, response_status });
             attempts.len() - 1
         };
         let request = platform.client.post(listener.url).body(body);
@@ -264,8 +265,8 @@ impl DeviceDelivery<'_> {
             return SendOutcome::Rejected;
         };
         let status = response.status();
-        if let Some(attempt) = device.progress.lock().attempts.get_mut(attempt) {
-            attempt.answer = Some(status.as_u16());
+        if let Some(attempt) = device.progress.lock().attempts.get_mut(attempt_index) {
+            attempt.response_status = Some(status.as_u16());
         }
         drain(response).await;
         if status.is_success() { SendOutcome::Acknowledged } else { SendOutcome::Rejected }

@@ -18,6 +18,13 @@ use crate::{
     platform::Platform,
 };
 
+/// A request to issue or to revoke a token.
+struct TokenRequest {
+    app: String,
+    /// The `token` of the form.
+    token: Option<String>,
+}
+
 #[derive(Deserialize)]
 struct LoginBody {
     username: Option<String>,
@@ -29,7 +36,7 @@ pub(crate) async fn issue_token(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let (app, _) = authenticate_app(&platform, &headers, &body)?;
+    let TokenRequest { app, .. } = authenticate_app(&platform, &headers, &body)?;
     let issued = platform.auth.lock().issue(app);
     platform.ledger.lock().counts.token_requests += 1;
     let body = json!({
@@ -46,7 +53,7 @@ pub(crate) async fn revoke_token(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let (app, token) = authenticate_app(&platform, &headers, &body)?;
+    let TokenRequest { app, token } = authenticate_app(&platform, &headers, &body)?;
     let token =
         token.ok_or_else(|| bad_request("invalid_request", "Missing token parameter value"))?;
     platform.auth.lock().revoke(&app, &token);
@@ -54,13 +61,12 @@ pub(crate) async fn revoke_token(
     Ok(StatusCode::OK.into_response())
 }
 
-/// Checks the credentials and the form of a request. Returns the application and the `token` of the
-/// form.
+/// Checks the credentials and the form of a request.
 fn authenticate_app(
     platform: &Platform,
     headers: &HeaderMap,
     body: &Bytes,
-) -> Result<(String, Option<String>), ErrorResponse> {
+) -> Result<TokenRequest, ErrorResponse> {
     let is_form = has_content_type(headers, "application/x-www-form-urlencoded");
     let parameter = |wanted| {
         form_urlencoded::parse(body)
@@ -69,7 +75,7 @@ fn authenticate_app(
     };
     let app = platform.auth.lock().authenticate_app(headers)?;
     match parameter("grant_type").as_deref() {
-        Some("client_credentials") => Ok((app, parameter("token"))),
+        Some("client_credentials") => Ok(TokenRequest { app, token: parameter("token") }),
         Some(_) => Err(bad_request("unsupported_grant_type", "Unsupported grant_type value")),
         None => Err(bad_request("invalid_request", "Missing grant_type parameter value")),
     }

@@ -27,7 +27,7 @@ pub(crate) async fn register(
     action_result(&account, registered)
 }
 
-/// Without a listener, the body is empty, as measured on ThingSpace.
+/// Without a listener, the body is empty, as observed on ThingSpace.
 pub(crate) async fn list(
     State(platform): PlatformState,
     _: RequestCredentials,
@@ -49,7 +49,7 @@ pub(crate) async fn deregister(
     action_result(&account, registrations.deregister(&account, &service))
 }
 
-/// Both calls return `serviceName`, although a registration contains `name`.
+/// Registering and deregistering both return `serviceName`, although a registration contains `name`.
 fn action_result(account: &str, service: Result<&str, Fault>) -> HandlerResult {
     let body = json!({ "accountName": account, "serviceName": service? });
     Ok(ok_json(&body))

@@ -67,9 +67,9 @@ fn executed_response(error: ErrorResponse) -> Response {
 
 /// Builds a response whose second half fails, which closes the connection.
 fn drop_mid_response(text: &str) -> Response {
-    let half = text.as_bytes().get(..text.len() / 2).unwrap_or_default();
-    let half = Bytes::copy_from_slice(half);
-    let body = stream::once(async { Ok(half) }).chain(stream::once(async {
+    let (first_half, _) = text.as_bytes().split_at(text.len() / 2);
+    let first_half = Bytes::copy_from_slice(first_half);
+    let body = stream::once(async { Ok(first_half) }).chain(stream::once(async {
         sleep(DROP_DELAY).await;
         Err(io::Error::from(io::ErrorKind::ConnectionAborted))
     }));

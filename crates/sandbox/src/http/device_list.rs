@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::{
     clock::{format_us_date, unix_ms},
-    devices::{DeviceRecord, DeviceState},
+    devices::{DevicePage, DeviceRecord, DeviceState},
     faults::{self, Fault, code},
     identifiers::{DeviceId, DeviceIdentity, DeviceIds},
     json_body::{self, DeviceIdBody},
@@ -52,11 +52,15 @@ pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, Fault> {
         let message = "The sandbox supports only the filters deviceId, accountName and servicePlan";
         return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
-    let (devices, has_more) = match request.device_id.take() {
-        Some(id) => (vec![find_device(platform, &request, id)?], false),
+    let page = match request.device_id.take() {
+        Some(id) => {
+            DevicePage { records: vec![find_device(platform, &request, id)?], has_more: false }
+        }
         None => list_page(platform, &request)?,
     };
-    Ok(json!({ "hasMoreData": has_more, "devices": devices }))
+    let devices: Vec<Value> =
+        page.records.iter().map(|record| device_json(platform, &request, record)).collect();
+    Ok(json!({ "hasMoreData": page.has_more, "devices": devices }))
 }
 
 /// Returns one device. Every device exists, unless its scenario says otherwise.
@@ -64,7 +68,7 @@ fn find_device(
     platform: &Platform,
     request: &ListRequest<'_>,
     id: DeviceIdBody<'_>,
-) -> Result<Value, Fault> {
+) -> Result<Arc<DeviceRecord>, Fault> {
     let id = id.into_device_id()?;
     let stored = platform.devices.lock().find(&id.kind, &id.id);
     let ids: DeviceIds = Arc::new([id]);
@@ -82,12 +86,12 @@ fn find_device(
     {
         return Err(faults::DEVICE_NOT_FOUND.clone());
     }
-    Ok(device_json(platform, request, &record))
+    Ok(record)
 }
 
-/// Returns a page of an account's devices, and true if there are more. An account contains the
-/// devices for which it executed changes. Preloaded devices are in every list of a plan.
-fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<(Vec<Value>, bool), Fault> {
+/// Returns a page of an account's devices. An account contains the devices for which it executed
+/// changes. Preloaded devices are in every list of a plan.
+fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<DevicePage, Fault> {
     let account = match request.account_name {
         Some(account) => account.to_owned(),
         None => platform.registrations.lock().only_account()?,
@@ -107,8 +111,7 @@ fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<(Vec<Valu
             && request.service_plan.is_none_or(|wanted| wanted == plan)
     };
     let above = request.largest_device_id_seen.unwrap_or(0);
-    let (records, has_more) = platform.devices.lock().page(above, limit, matches);
-    Ok((records.iter().map(|record| device_json(platform, request, record)).collect(), has_more))
+    Ok(platform.devices.lock().page(above, limit, matches))
 }
 
 /// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
@@ -121,7 +124,10 @@ fn device_json(platform: &Platform, request: &ListRequest<'_>, record: &DeviceRe
         ids.push(json!({ "id": record.mdn, "kind": "mdn" }));
     }
     let account = state.account.as_deref().or(request.account_name);
-    let plan = request.service_plan.filter(|_| state.is_preloaded).or(state.plan.as_deref());
+    let plan = match request.service_plan {
+        Some(plan) if state.is_preloaded => Some(plan),
+        _ => state.plan.as_deref(),
+    };
     let suspended = fails_with(&state.ids, &faults::SUSPENDED);
     let today = format_us_date(unix_ms());
     json!({

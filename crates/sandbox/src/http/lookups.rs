@@ -72,7 +72,9 @@ pub(crate) async fn status_v2(
     _: RequestCredentials,
     Path((account, request)): Path<(String, String)>,
 ) -> HandlerResult {
-    Ok(ok_json(&status_of(&platform, &account, &request).map_err(ErrorResponse::numeric)?))
+    Ok(ok_json(
+        &status_of(&platform, &account, &request).map_err(ErrorResponse::with_status_as_code)?,
+    ))
 }
 
 fn status_of(platform: &Platform, account: &str, request_id: &str) -> Result<Value, Fault> {

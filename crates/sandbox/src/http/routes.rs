@@ -86,17 +86,17 @@ async fn no_resource() -> ErrorResponse {
     ErrorResponse::NO_RESOURCE
 }
 
-/// Returns the ledger, with `identifiers=false` without those of devices.
+/// Returns the ledger, with `identifiers=false` without the identifiers and results of devices.
 async fn ledger(State(platform): PlatformState, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
-    let identifiers = form_urlencoded::parse(query.as_bytes())
+    let include_devices = form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "identifiers")
         .is_none_or(|(_, value)| value != "false");
     let locked_users = platform.auth.lock().locked_users();
     // A copy, so that the lock is free while it is serialized.
     let mut ledger = platform.ledger.lock().clone();
     ledger.counts.locked_users = locked_users;
-    match serde_json::to_vec(&LedgerReport::new(&ledger, identifiers)) {
+    match serde_json::to_vec(&LedgerReport::new(&ledger, include_devices)) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

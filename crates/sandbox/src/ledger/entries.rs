@@ -70,7 +70,8 @@ pub(crate) struct CallbackAttempt {
     pub(crate) message: &'static str,
     pub(crate) callback_count: u32,
     /// Status of the listener's response. `None` without a response.
-    pub(crate) answer: Option<u16>,
+    #[serde(rename = "answer")]
+    pub(crate) response_status: Option<u16>,
 }
 
 /// A valid change that was not executed.

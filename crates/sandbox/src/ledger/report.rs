@@ -27,7 +27,8 @@ pub(crate) struct ChangeReport<'l> {
     #[serde(flatten)]
     pub(crate) change: &'l ExecutedChange,
     /// Number of executed changes with the same content.
-    pub(crate) executed_count: usize,
+    #[serde(rename = "executed_count")]
+    pub(crate) same_content_count: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     device_identifiers: Option<Vec<&'l [DeviceId]>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -43,31 +44,37 @@ pub(crate) struct DeviceReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     fault: Option<&'static str>,
     lost: bool,
-    executed_count: u64,
-    tries: Vec<CallbackAttempt>,
+    /// Number of executed changes of the device, in all requests.
+    #[serde(rename = "executed_count")]
+    execution_count: u64,
+    #[serde(rename = "tries")]
+    attempts: Vec<CallbackAttempt>,
 }
 
 impl<'l> LedgerReport<'l> {
     /// Builds a report, optionally without the identifiers and results of devices.
-    pub(crate) fn new(ledger: &'l Ledger, identifiers: bool) -> Self {
-        let mut executed_counts: HashMap<u64, usize> = HashMap::new();
+    pub(crate) fn new(ledger: &'l Ledger, include_devices: bool) -> Self {
+        let mut same_content_counts: HashMap<u64, usize> = HashMap::new();
         for entry in &ledger.entries {
-            *executed_counts.entry(entry.change.content_hash).or_default() += 1;
+            *same_content_counts.entry(entry.change.content_hash).or_default() += 1;
         }
         let change_report = |entry: &'l LedgerEntry| {
             let change = &*entry.change;
-            let devices = entry.devices.as_ref().filter(|_| identifiers);
+            let devices = if include_devices { entry.devices.as_ref() } else { None };
             ChangeReport {
                 kind: change.operation.name,
                 change,
-                executed_count: executed_counts.get(&change.content_hash).copied().unwrap_or(1),
+                same_content_count: same_content_counts
+                    .get(&change.content_hash)
+                    .copied()
+                    .unwrap_or(1),
                 device_identifiers: devices
                     .map(|devices| devices.iter().map(|device| &*device.sent).collect()),
                 device_results: devices.map(|devices| devices.iter().map(device_report).collect()),
             }
         };
         let mut not_executed = ledger.not_executed.clone();
-        if !identifiers {
+        if !include_devices {
             for entry in &mut not_executed {
                 entry.first_device = None;
             }
@@ -80,13 +87,13 @@ impl<'l> LedgerReport<'l> {
 fn device_report(device: &DeviceChange) -> DeviceReport {
     let planned = &device.planned_outcome;
     let progress = device.progress.lock();
-    let fault = planned.fault.filter(|_| progress.status == DeviceStatus::Failed);
+    let fault = if progress.status == DeviceStatus::Failed { planned.fault } else { None };
     DeviceReport {
         scenario: device.scenario,
         outcome: progress.status,
         fault: fault.map(|fault| fault.code),
         lost: planned.timing == CallbackTiming::Never,
-        executed_count: device.record.state.lock().execution_count,
-        tries: progress.attempts.clone(),
+        execution_count: device.record.state.lock().execution_count,
+        attempts: progress.attempts.clone(),
     }
 }

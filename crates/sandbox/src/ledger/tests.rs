@@ -57,6 +57,6 @@ fn equal_requests_are_counted_together() {
     }
     let report = LedgerReport::new(&ledger, false);
     let changes = report.changes.iter();
-    let counts: Vec<usize> = changes.map(|change| change.executed_count).collect();
+    let counts: Vec<usize> = changes.map(|change| change.same_content_count).collect();
     assert_eq!(counts, [2, 1, 2]);
 }

@@ -21,7 +21,7 @@ pub(crate) static ESIM_PLAN: Operation = Operation {
     ],
     device_list_member: "devices",
     parse,
-    error_response: ErrorResponse::numeric,
+    error_response: ErrorResponse::with_status_as_code,
     device_identity,
     // Assumed: the payload and the sibling calls belong to this service (see
     // docs/thingspace-facts.md, section 4.1).

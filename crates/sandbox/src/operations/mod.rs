@@ -38,7 +38,9 @@ pub(crate) fn select(operations: &[&'static Operation], body: &[u8]) -> Option<&
         return Some(only);
     }
     let members: HashMap<String, IgnoredAny> = serde_json::from_slice(body).unwrap_or_default();
-    let mut selected = operations.iter();
-    let selected = selected.find(|operation| members.contains_key(operation.device_list_member));
-    selected.or(operations.first()).copied()
+    operations
+        .iter()
+        .find(|operation| members.contains_key(operation.device_list_member))
+        .or(operations.first())
+        .copied()
 }

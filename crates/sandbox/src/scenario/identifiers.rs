@@ -55,7 +55,7 @@ pub(crate) fn match_device<'d>(
     operation: &Operation,
     device: &'d [DeviceId],
 ) -> Option<ScenarioMatch<'d>> {
-    matches(device).find(|hit| hit.scenario.applies_to(operation))
+    scenarios_of(device).find(|hit| hit.scenario.applies_to(operation))
 }
 
 /// Returns the scenarios of a request's devices, in the order of the devices.
@@ -68,11 +68,12 @@ pub(crate) fn match_devices<'d>(
 
 /// True if the scenario of a device, in any operation, fails with a fault.
 pub(crate) fn fails_with(device: &[DeviceId], fault: &Fault) -> bool {
-    let outcome = matches(device).next().and_then(|hit| hit.scenario.device_outcome());
+    let outcome = scenarios_of(device).next().and_then(|hit| hit.scenario.device_outcome());
     outcome.and_then(|outcome| outcome.fault) == Some(fault)
 }
 
-fn matches(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
+/// Returns the scenarios that a device selects in any operation, the deciding one first.
+fn scenarios_of(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
     RESERVED_PREFIXES
         .iter()
         .filter_map(|reserved| device.iter().find_map(|id| reserved.match_identifier(id)))
