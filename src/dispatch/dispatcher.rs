@@ -17,7 +17,9 @@ use crate::{
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, Claim, CommitListener, Intent, Journal, JournalError, WatchTarget},
+    journal::{
+        ChangeSelector, Claim, Commit, CommitListener, Intent, Journal, JournalError, WatchTarget,
+    },
     operations::ChangeRequest,
     thingspace::ThingSpace,
 };
@@ -169,7 +171,7 @@ impl Dispatcher {
             let intent = Intent {
                 change: request.to_change(ChangeId::new(now), now),
                 fingerprint: this.journal.fingerprint(&fingerprint),
-                devices: request.devices.clone(),
+                devices: request.devices.clone().into(),
             };
             (request, intent)
         });
@@ -221,9 +223,9 @@ impl Waiters {
 }
 
 impl CommitListener for Waiters {
-    fn on_commit(&self, touched: &[WatchTarget]) {
+    fn on_commit(&self, commit: &Commit) {
         let waiting = self.0.lock();
-        for target in touched {
+        for target in &commit.targets {
             if let WatchTarget::Change(change_id) = target
                 && let Some(sender) = waiting.get(change_id)
             {

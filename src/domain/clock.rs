@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use prost_types::Timestamp as ProtoTimestamp;
 use serde::{Deserialize, Serialize};
 
 /// A point in time: microseconds since the Unix epoch, UTC.
@@ -39,6 +40,30 @@ impl Timestamp {
     /// Returns the time since `earlier`; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+}
+
+impl From<Timestamp> for ProtoTimestamp {
+    fn from(time: Timestamp) -> Self {
+        Self {
+            seconds: time.0.div_euclid(1_000_000),
+            nanos: i32::try_from(time.0.rem_euclid(1_000_000) * 1_000).unwrap_or(0),
+        }
+    }
+}
+
+/// A time that is out of range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the time is out of range")]
+pub struct TimeOutOfRange;
+
+impl TryFrom<ProtoTimestamp> for Timestamp {
+    type Error = TimeOutOfRange;
+
+    fn try_from(time: ProtoTimestamp) -> Result<Self, Self::Error> {
+        let micros = time.seconds.checked_mul(1_000_000).ok_or(TimeOutOfRange)?;
+        let micros = micros.checked_add(i64::from(time.nanos) / 1_000);
+        micros.map(Self).ok_or(TimeOutOfRange)
     }
 }
 

@@ -1,20 +1,21 @@
 //! Converts between the protos and the domain.
 
-use prost::Message as _;
-use prost_types::Timestamp as ProtoTimestamp;
+use ::bytes::{Bytes, BytesMut};
+use prost::{
+    Message as _,
+    encoding::{WireType, bytes, encode_key, encode_varint, encoded_len_varint},
+};
 use tonic_types::pb;
 
 use crate::{
     domain::{
         change::{Change, SentDevice},
         change_type::ChangeType,
-        clock::Timestamp,
-        identifier::{DeviceId, ReportedId},
-        result::{Match, Outcome, ResultSource},
+        identifier::DeviceId,
         state::ChangeState,
     },
     grpc::error::refusal_error,
-    journal::{ChangeDevice, DeviceOutcome, EventPayload, ResultEvent},
+    journal::{ChangeDevice, DeviceOutcome, EventPayload, JournalError, ResultRecord},
     operations,
     proto::{self, watch_request_response::Event},
     thingspace::ServicePlanInfo,
@@ -24,13 +25,6 @@ use crate::{
 /// A state of a filter; `None` for the unspecified one, which means any.
 pub(super) fn state_from_proto(state: proto::ChangeState) -> Option<ChangeState> {
     ChangeState::ALL.into_iter().find(|known| state_to_proto(*known) == state)
-}
-
-/// Converts a time. `None` if it is out of range.
-pub(super) fn time_from_proto(time: ProtoTimestamp) -> Option<Timestamp> {
-    let micros = time.seconds.checked_mul(1_000_000)?;
-    let micros = micros.checked_add(i64::from(time.nanos) / 1_000)?;
-    Some(Timestamp::from_micros(micros))
 }
 
 pub(super) fn change_to_proto(change: &Change) -> proto::Change {
@@ -49,11 +43,11 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         failed_count: to_i32(change.counts.failed),
         pending_count: to_i32(change.pending_count()),
         unmatched_count: to_i32(change.counts.unmatched),
-        create_time: Some(time_to_proto(change.create_time)),
-        dispatch_time: change.dispatch_time.map(time_to_proto),
-        accept_time: change.accept_time.map(time_to_proto),
-        update_time: Some(time_to_proto(change.update_time)),
-        finish_time: change.finish_time.map(time_to_proto),
+        create_time: Some(change.create_time.into()),
+        dispatch_time: change.dispatch_time.map(Into::into),
+        accept_time: change.accept_time.map(Into::into),
+        update_time: Some(change.update_time.into()),
+        finish_time: change.finish_time.map(Into::into),
         // The details are the encoded status that the call ended with.
         refusal: refusal_error(change)
             .and_then(|error| pb::Status::decode(error.into_status().details()).ok()),
@@ -80,71 +74,8 @@ fn state_to_proto(state: ChangeState) -> proto::ChangeState {
     }
 }
 
-/// Converts a result and its device, if that is known.
-pub(super) fn result_to_proto(
-    result: &ResultEvent,
-    device: Option<&(u32, SentDevice)>,
-    include_raw: bool,
-) -> proto::DeviceResult {
-    let report = &result.report;
-    let sent = device.map(|(_, sent)| sent);
-    proto::DeviceResult {
-        change_id: result.change_id.map(|id| id.to_string()).unwrap_or_default(),
-        request_id: report.request_id.to_string(),
-        device_index: device.map(|(index, _)| to_i32(*index)),
-        sent_ids: sent.map(sent_ids).unwrap_or_default(),
-        device_ids: report.device_ids.iter().map(id_to_proto).collect(),
-        r#match: match result.matched {
-            None => proto::Match::Unspecified,
-            Some(Match::Exact) => proto::Match::Exact,
-            Some(Match::Assumed) => proto::Match::Assumed,
-            Some(Match::None | Match::Ambiguous) => proto::Match::None,
-        }
-        .into(),
-        outcome: outcome_to_proto(report.outcome).into(),
-        status_text: report.status_text.clone(),
-        fault: report
-            .fault
-            .as_ref()
-            .map(|fault| proto::Fault { code: fault.code.clone(), text: fault.text.clone() }),
-        esim_profile: report.esim_profile.as_ref().map(|profile| proto::EsimProfile {
-            state: profile.state.clone(),
-            profile_status: profile.profile_status.clone(),
-            profile_role: profile.profile_role.clone(),
-        }),
-        service_plan_change: report.service_plan_change.as_ref().map(|change| {
-            proto::PlanChangeDetails {
-                effective_date_text: change.effective_date_text.clone(),
-                effective_date: change.effective_date.clone(),
-            }
-        }),
-        callback_service: result.service.as_ref().map(ToString::to_string).unwrap_or_default(),
-        operation_text: report.operation_text.clone(),
-        receive_time: Some(time_to_proto(result.receive_time)),
-        source: match report.source {
-            ResultSource::Callback => proto::Source::Callback,
-            ResultSource::Reconciled => proto::Source::Reconciled,
-            ResultSource::Operator => proto::Source::Operator,
-        }
-        .into(),
-        evidence: report.evidence.clone(),
-        callback_count: report.callback_count,
-        max_callback_threshold: report.max_callback_threshold,
-        client_reference: sent.map(|sent| sent.client_reference.to_string()).unwrap_or_default(),
-        raw_json: if include_raw { result.raw_json.clone() } else { String::new() },
-    }
-}
-
-pub(super) fn outcome_to_proto(outcome: Outcome) -> proto::Outcome {
-    match outcome {
-        Outcome::Succeeded => proto::Outcome::Succeeded,
-        Outcome::Failed => proto::Outcome::Failed,
-        Outcome::Interim => proto::Outcome::Interim,
-    }
-}
-
-pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
-    proto::Device {
+pub(super) fn device_to_proto(device: &ChangeDevice) -> Result<proto::Device, JournalError> {
+    Ok(proto::Device {
         device_index: to_i32(device.index),
         sent_ids: sent_ids(&device.sent),
         client_reference: device.sent.client_reference.to_string(),
@@ -154,11 +85,8 @@ pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
             DeviceOutcome::Failed => proto::DeviceOutcome::Failed,
         }
         .into(),
-        result: device
-            .result
-            .as_ref()
-            .map(|result| result_to_proto(result, result.device.as_ref(), false)),
-    }
+        result: device.result.as_ref().map(|result| result.to_proto(false, true)).transpose()?,
+    })
 }
 
 pub(super) fn plan_to_proto(plan: ServicePlanInfo) -> proto::ServicePlan {
@@ -179,18 +107,6 @@ fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
     sent.ids.iter().map(to_proto).collect()
 }
 
-fn id_to_proto(id: &ReportedId) -> proto::DeviceId {
-    proto::DeviceId { kind: id.kind.clone(), id: id.id.clone() }
-}
-
-fn time_to_proto(time: Timestamp) -> ProtoTimestamp {
-    let micros = time.as_micros();
-    ProtoTimestamp {
-        seconds: micros.div_euclid(1_000_000),
-        nanos: i32::try_from(micros.rem_euclid(1_000_000) * 1_000).unwrap_or(0),
-    }
-}
-
 /// Counts are bounded by the 10,000 devices of a change.
 fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
@@ -202,38 +118,65 @@ pub struct ProtoEncoder;
 
 impl MessageEncoder for ProtoEncoder {
     fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
-        let response = proto::WatchRequestResponse {
-            resume_token: token.encode(),
-            event: Some(event_to_proto(message)),
+        let resume_token = token.encode();
+        let event = match message {
+            WatchMessage::Event { event, include_raw } => match &event.payload {
+                EventPayload::Result(result) => {
+                    return encode_result(&resume_token, result, include_raw);
+                }
+                EventPayload::State(change) => {
+                    let change = Some(change_to_proto(change));
+                    Event::StateChanged(proto::StateChanged { change })
+                }
+            },
+            WatchMessage::Opened(change) => {
+                Event::Opened(proto::Opened { change: change.map(change_to_proto) })
+            }
+            WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
+            WatchMessage::Reconnect { reason, retry_after } => Event::Reconnect(proto::Reconnect {
+                reason: match reason {
+                    ReconnectReason::Drain => proto::ReconnectReason::Drain,
+                    ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
+                }
+                .into(),
+                retry_after: retry_after.try_into().ok(),
+            }),
+            WatchMessage::Finished(change) => {
+                Event::Finished(proto::Finished { change: Some(change_to_proto(change)) })
+            }
         };
+        let response = proto::WatchRequestResponse { resume_token, event: Some(event) };
         EncodedResponse(response.encode_to_vec().into())
     }
 }
 
-fn event_to_proto(message: WatchMessage<'_>) -> Event {
-    match message {
-        WatchMessage::Opened(change) => {
-            Event::Opened(proto::Opened { change: change.map(change_to_proto) })
-        }
-        WatchMessage::Event { event, include_raw } => match &event.payload {
-            EventPayload::State(change) => {
-                Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
-            }
-            EventPayload::Result(result) => {
-                Event::DeviceResult(result_to_proto(result, result.device.as_ref(), include_raw))
-            }
-        },
-        WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
-        WatchMessage::Reconnect { reason, retry_after } => Event::Reconnect(proto::Reconnect {
-            reason: match reason {
-                ReconnectReason::Drain => proto::ReconnectReason::Drain,
-                ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
-            }
-            .into(),
-            retry_after: retry_after.try_into().ok(),
-        }),
-        WatchMessage::Finished(change) => {
-            Event::Finished(proto::Finished { change: Some(change_to_proto(change)) })
-        }
+/// Numbers of fields: of `WatchRequestResponse`, and of `raw_json` in `DeviceResult`.
+const RESUME_TOKEN: u32 = 1;
+const DEVICE_RESULT: u32 = 3;
+const RAW_JSON: u32 = 20;
+
+/// Encodes a result from its stored parts, which are the fields of `DeviceResult` already.
+fn encode_result(token: &str, result: &ResultRecord, include_raw: bool) -> EncodedResponse {
+    let parts = result.encoded_parts();
+    let raw_json = if include_raw { result.raw_json() } else { &Bytes::new() };
+    let mut length: usize = parts.iter().map(|part| part.len()).sum();
+    if !raw_json.is_empty() {
+        length += bytes::encoded_len(RAW_JSON, raw_json);
     }
+    let mut response = BytesMut::with_capacity(
+        2 * MAX_KEY + token.len() + encoded_len_varint(length as u64) + length,
+    );
+    encode_key(RESUME_TOKEN, WireType::LengthDelimited, &mut response);
+    encode_varint(token.len() as u64, &mut response);
+    response.extend_from_slice(token.as_bytes());
+    encode_key(DEVICE_RESULT, WireType::LengthDelimited, &mut response);
+    encode_varint(length as u64, &mut response);
+    parts.iter().for_each(|part| response.extend_from_slice(part));
+    if !raw_json.is_empty() {
+        bytes::encode(RAW_JSON, raw_json, &mut response);
+    }
+    EncodedResponse(response.freeze())
 }
+
+/// Maximum number of bytes of the key of a field, and of the length of a token.
+const MAX_KEY: usize = 4;

@@ -6,23 +6,21 @@ use prost::Message as _;
 
 use crate::{
     domain::{
-        identifier::{DeviceId, IdentifierKind},
+        clock::Timestamp,
+        identifier::{DeviceId, IdentifierKind, ReportedId},
         matching::MatchKey,
         newtypes::{AccountName, ChangeId},
         violation::{FieldPath, FieldReason, Violations},
     },
     grpc::{
-        convert::{
-            change_to_proto, device_to_proto, outcome_to_proto, result_to_proto, state_from_proto,
-            time_from_proto, type_from_proto,
-        },
+        convert::{change_to_proto, device_to_proto, state_from_proto, type_from_proto},
         error::ApiError,
         pagination::{PAGE_BYTES, PageRequest},
         selector::SelectorFields,
     },
     journal::{
-        ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload, Journal,
-        ResultEvent, WatchTarget,
+        ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventDetail,
+        EventPayload, Journal, JournalError, WatchTarget,
     },
     proto,
 };
@@ -47,7 +45,7 @@ pub(super) async fn list_changes(
     let types = &request.change_types;
     let change_types = parse_enum_filter("change_types", types, type_from_proto, &mut violations);
     let mut time = |name, time: Option<prost_types::Timestamp>| {
-        let parsed = time_from_proto(time?);
+        let parsed = Timestamp::try_from(time?).ok();
         if parsed.is_none() {
             violations.add(name, FieldReason::Value, "is out of range");
         }
@@ -105,7 +103,7 @@ pub(super) async fn list_devices(
             response.next_page_token = page.next_token(&[u64::from(device.index)]);
             break;
         }
-        let device = device_to_proto(device);
+        let device = device_to_proto(device)?;
         bytes += device.encoded_len();
         response.devices.push(device);
     }
@@ -143,16 +141,14 @@ pub(super) async fn list_device_results(
     };
     let mut response = proto::ListDeviceResultsResponse::default();
     let mut remaining_bytes = PAGE_BYTES;
-    let next = scan_results(journal, target, after, |result| {
-        if !is_match(result, &outcomes, device.as_ref()) {
+    let detail = EventDetail { raw_json: request.include_raw, resolved_device: true };
+    let next = scan_results(journal, target, after, detail, |result| {
+        if !is_match(&result, &outcomes, device.as_ref()) {
             return true;
         }
         if response.device_results.len() == page.limit || remaining_bytes == 0 {
             return false;
         }
-        // A watch returns the result as it was first delivered, without the device that a later lookup resolved.
-        let device = result.device.as_ref().or(result.resolved_device.as_ref());
-        let result = result_to_proto(result, device, request.include_raw);
         remaining_bytes = remaining_bytes.saturating_sub(result.encoded_len());
         response.device_results.push(result);
         true
@@ -163,20 +159,23 @@ pub(super) async fn list_device_results(
     Ok(response)
 }
 
-/// Passes results to `push` until it returns false. Returns the cursor of the next page, if there may be one.
+/// Passes results to `push` until it returns false. A watch returns a result as it was first delivered; here it
+/// has the device that a later lookup resolved. Returns the cursor of the next page, if there may be one.
 async fn scan_results(
     journal: &dyn Journal,
     target: WatchTarget,
     mut after: Cursor,
-    mut push: impl FnMut(&ResultEvent) -> bool,
+    detail: EventDetail,
+    mut push: impl FnMut(proto::DeviceResult) -> bool,
 ) -> Result<Option<Cursor>, ApiError> {
     for _ in 0..MAX_SCANNED / SCAN_BATCH_SIZE {
-        let read = journal.events(target.clone(), after, SCAN_BATCH_SIZE).await?;
+        let read = journal.events(target.clone(), after, SCAN_BATCH_SIZE, detail).await?;
         for event in &read.events {
-            if let EventPayload::Result(result) = &event.payload
-                && !push(result)
-            {
-                return Ok(Some(after));
+            if let EventPayload::Result(result) = &event.payload {
+                let result = result.to_proto(detail.raw_json, true).map_err(JournalError::from)?;
+                if !push(result) {
+                    return Ok(Some(after));
+                }
             }
             after = event.cursor;
         }
@@ -188,15 +187,19 @@ async fn scan_results(
 }
 
 /// True if a result has one of the outcomes, any if empty, and names or belongs to the device.
-fn is_match(result: &ResultEvent, outcomes: &[proto::Outcome], key: Option<&MatchKey>) -> bool {
+fn is_match(
+    result: &proto::DeviceResult,
+    outcomes: &[proto::Outcome],
+    key: Option<&MatchKey>,
+) -> bool {
     let is_device = |key: &MatchKey| {
-        let mut reported = result.report.device_ids.iter().filter_map(MatchKey::from_reported);
-        let device = result.device.as_ref().or(result.resolved_device.as_ref());
-        let sent = device.iter().flat_map(|(_, sent)| &sent.ids);
-        reported.any(|id| id.is_same(key)) || sent.map(MatchKey::from_id).any(|id| id.is_same(key))
+        let mut ids = result.device_ids.iter().chain(&result.sent_ids);
+        ids.any(|id| {
+            let id = ReportedId { kind: id.kind.clone(), id: id.id.clone() };
+            MatchKey::from_reported(&id).is_some_and(|id| id.is_same(key))
+        })
     };
-    (outcomes.is_empty() || outcomes.contains(&outcome_to_proto(result.report.outcome)))
-        && key.is_none_or(is_device)
+    (outcomes.is_empty() || outcomes.contains(&result.outcome())) && key.is_none_or(is_device)
 }
 
 /// Parses a filter of enum values. An empty filter, or one with the unspecified value, for which `convert`

@@ -11,7 +11,7 @@ use crate::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         state::{ChangeState, Transition},
     },
-    journal::{error::Result, events::ResultEvent},
+    journal::{error::Result, record::ResultRecord},
 };
 
 /// Stores changes and their states.
@@ -82,7 +82,7 @@ pub struct Intent {
     /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
     pub fingerprint: [u8; 32],
     /// Its devices, in the order of the call.
-    pub devices: Vec<SentDevice>,
+    pub devices: std::sync::Arc<[SentDevice]>,
 }
 
 /// The result of [`ChangeStore::claim`].
@@ -196,7 +196,7 @@ pub struct ChangeDevice {
     /// Its outcome.
     pub outcome: DeviceOutcome,
     /// The deciding result, without the callback's body. `None` if the device is pending.
-    pub result: Option<Box<ResultEvent>>,
+    pub result: Option<Box<ResultRecord>>,
 }
 
 /// Changes whose deadline may have passed.

@@ -1,6 +1,6 @@
 //! Errors of journal methods.
 
-use crate::domain::state::IllegalTransition;
+use crate::{domain::state::IllegalTransition, journal::record::InvalidRecord};
 
 /// The result of a journal method.
 pub type Result<T, E = JournalError> = std::result::Result<T, E>;
@@ -29,5 +29,11 @@ impl JournalError {
     /// The error of every call after the journal was closed.
     pub(super) fn closed() -> Self {
         Self::Unavailable("it is closed".into())
+    }
+}
+
+impl From<InvalidRecord> for JournalError {
+    fn from(error: InvalidRecord) -> Self {
+        Self::Unavailable(error.to_string())
     }
 }

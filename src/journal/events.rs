@@ -11,7 +11,7 @@ use crate::{
         newtypes::{CallbackService, ChangeId, RequestId},
         result::{DeviceResult, Match},
     },
-    journal::error::Result,
+    journal::{error::Result, record::ResultRecord},
 };
 
 /// Reads events and notifies of new ones.
@@ -19,7 +19,13 @@ use crate::{
 pub trait EventStore: Send + Sync {
     /// Returns at most `limit` events of a target after a cursor, in order, and the change as of the
     /// same moment.
-    async fn events(&self, target: WatchTarget, after: Cursor, limit: usize) -> Result<EventPage>;
+    async fn events(
+        &self,
+        target: WatchTarget,
+        after: Cursor,
+        limit: usize,
+        detail: EventDetail,
+    ) -> Result<EventPage>;
 
     /// Returns the event of a target at exactly this cursor.
     async fn event_at(&self, target: WatchTarget, cursor: Cursor) -> Result<Option<Event>> {
@@ -29,7 +35,7 @@ pub trait EventStore: Send + Sync {
             }
             Cursor { position, index } => Cursor { position, index: index - 1 },
         };
-        let page = self.events(target, before, 1).await?;
+        let page = self.events(target, before, 1, EventDetail::default()).await?;
         Ok(page.events.into_iter().find(|event| event.cursor == cursor))
     }
 
@@ -38,10 +44,21 @@ pub trait EventStore: Send + Sync {
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>);
 }
 
-/// Is called after each commit, on the writer's thread. Must not block.
+/// Is called after each commit, before a read can see it. Must not block.
 pub trait CommitListener: Send + Sync {
-    /// These targets have new events.
-    fn on_commit(&self, touched: &[WatchTarget]);
+    /// Receives the effects of a commit.
+    fn on_commit(&self, commit: &Commit);
+}
+
+/// The effects of a commit.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// The targets with new events.
+    pub targets: Vec<WatchTarget>,
+    /// The requests that have new results and are not linked to a change.
+    pub unattributed: Vec<RequestId>,
+    /// True if the outcome of a change became unknown, or ceased to be.
+    pub has_new_candidates: bool,
 }
 
 /// The position of an event in a timeline. Most log entries cause one event. Linking a request to a
@@ -52,6 +69,15 @@ pub struct Cursor {
     pub position: u64,
     /// The index among the events of the entry, from 0.
     pub index: u32,
+}
+
+/// What a reader wants to know of each result, beyond the stored message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventDetail {
+    /// The body of the callback.
+    pub raw_json: bool,
+    /// The device that an unmatched result was later resolved to.
+    pub resolved_device: bool,
 }
 
 /// The target of a watch.
@@ -82,10 +108,10 @@ pub enum EventPayload {
     /// The change after a state transition.
     State(Box<Change>),
     /// A result.
-    Result(Box<ResultEvent>),
+    Result(Box<ResultRecord>),
 }
 
-/// A result, with its change and its device.
+/// A decoded result, with its change and its device.
 #[derive(Debug, Clone)]
 pub struct ResultEvent {
     /// The change that the request is linked to.

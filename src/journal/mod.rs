@@ -7,6 +7,7 @@
 //! [`Journal`] is the sum of one trait per capability. [`sqlite`] implements it; the suite in
 //! `conformance` checks an implementation.
 
+mod apply;
 mod changes;
 #[cfg(test)]
 mod conformance;
@@ -16,6 +17,7 @@ mod events;
 mod forward_queue;
 mod origin;
 mod quarantine;
+mod record;
 mod results;
 pub mod sqlite;
 
@@ -26,11 +28,13 @@ pub use changes::{
 pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};
 pub use events::{
-    CommitListener, Cursor, Event, EventPage, EventPayload, EventStore, ResultEvent, WatchTarget,
+    Commit, CommitListener, Cursor, Event, EventDetail, EventPage, EventPayload, EventStore,
+    ResultEvent, WatchTarget,
 };
 pub use forward_queue::{
     DueForwards, ForwardOptions, ForwardOutcome, ForwardQueue, ForwardQueueStats, QueuedForward,
 };
 pub use origin::Origin;
 pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
+pub use record::{InvalidRecord, ResultRecord};
 pub use results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult};

@@ -10,7 +10,10 @@ use tokio::sync::watch;
 
 use crate::{
     domain::{change::Change, state::ChangeState},
-    journal::{CommitListener, Cursor, Event, EventPayload, Journal, JournalError, WatchTarget},
+    journal::{
+        Commit, CommitListener, Cursor, Event, EventDetail, EventPayload, Journal, JournalError,
+        WatchTarget,
+    },
     watch::{
         message::{EncodedResponse, MessageEncoder, WatchMessage},
         token::{ResumePoint, ResumeToken},
@@ -21,6 +24,7 @@ use crate::{
 const READ_BATCH_SIZE: usize = 128;
 /// Maximum number of events in the ring.
 const MAX_RING_EVENTS: usize = 128;
+const DETAIL: EventDetail = EventDetail { raw_json: true, resolved_device: false };
 /// Maximum size of the ring in bytes.
 const MAX_RING_BYTES: usize = 512 * 1024;
 /// Estimated size of an event without a callback's body, in bytes.
@@ -110,9 +114,9 @@ impl TailRegistry {
 }
 
 impl CommitListener for TailRegistry {
-    fn on_commit(&self, touched: &[WatchTarget]) {
+    fn on_commit(&self, commit: &Commit) {
         let tails = self.tails.lock();
-        for (tail, _) in touched.iter().filter_map(|target| tails.get(target)) {
+        for (tail, _) in commit.targets.iter().filter_map(|target| tails.get(target)) {
             tail.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
         }
     }
@@ -177,7 +181,7 @@ impl Tail {
     }
 
     async fn read_page(&self, after: Cursor) -> Result<TailBatch, JournalError> {
-        let page = self.journal.events(self.target.clone(), after, READ_BATCH_SIZE).await?;
+        let page = self.journal.events(self.target.clone(), after, READ_BATCH_SIZE, DETAIL).await?;
         let events = page.events.into_iter().map(|event| {
             Arc::new(EncodedEvent {
                 token: ResumeToken {
@@ -228,7 +232,7 @@ impl EncodedEvent {
     /// Estimated size in memory: the callback's body twice, as stored and as encoded.
     fn bytes(&self) -> usize {
         match &self.event.payload {
-            EventPayload::Result(result) => EVENT_OVERHEAD + 2 * result.raw_json.len(),
+            EventPayload::Result(result) => EVENT_OVERHEAD + 2 * result.raw_json().len(),
             EventPayload::State(_) => EVENT_OVERHEAD,
         }
     }

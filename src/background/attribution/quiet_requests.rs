@@ -7,7 +7,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     domain::newtypes::RequestId,
-    journal::{CommitListener, WatchTarget},
+    journal::{Commit, CommitListener},
 };
 
 /// Maximum number of requests that are followed. Beyond it, the requests of all changes with an unknown
@@ -29,8 +29,8 @@ struct TouchedTargets {
     requests: HashMap<RequestId, Instant>,
     /// The latest time at which a request was not followed because of [`MAX_FOLLOWED`].
     overflowed_at: Option<Instant>,
-    /// True if a change was touched: its outcome may have become unknown, or it may have ceased to be a
-    /// rival of another change.
+    /// True if the outcome of a change became unknown or ceased to be: it may have ceased to be a rival of
+    /// another change.
     is_sweep_due: bool,
 }
 
@@ -74,26 +74,23 @@ impl QuietRequests {
 }
 
 impl CommitListener for QuietRequests {
-    fn on_commit(&self, targets: &[WatchTarget]) {
-        if targets.is_empty() {
+    fn on_commit(&self, commit: &Commit) {
+        if commit.unattributed.is_empty() && !commit.has_new_candidates {
             return;
         }
         let now = Instant::now();
         let mut touched = self.touched.lock();
-        for target in targets {
-            match target {
-                WatchTarget::Request(request) => {
-                    let has_capacity = touched.requests.len() < MAX_FOLLOWED;
-                    if has_capacity || touched.requests.contains_key(request) {
-                        touched.requests.insert(request.clone(), now);
-                    } else {
-                        touched.overflowed_at = Some(now);
-                        touched.is_sweep_due = true;
-                    }
-                }
-                WatchTarget::Change(_) => touched.is_sweep_due = true,
+        touched.is_sweep_due |= commit.has_new_candidates;
+        for request in &commit.unattributed {
+            let has_capacity = touched.requests.len() < MAX_FOLLOWED;
+            if has_capacity || touched.requests.contains_key(request) {
+                touched.requests.insert(request.clone(), now);
+            } else {
+                touched.overflowed_at = Some(now);
+                touched.is_sweep_due = true;
             }
         }
+        drop(touched);
         self.touched_again.notify_one();
     }
 }

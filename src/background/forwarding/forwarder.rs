@@ -18,7 +18,7 @@ use crate::{
     },
     config::CallbacksConfig,
     domain::{backoff::Backoff, clock::Clock},
-    journal::{CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward, WatchTarget},
+    journal::{Commit, CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward},
     telemetry::{DeliveryOutcome, DropReason, Instruments},
 };
 
@@ -77,7 +77,7 @@ pub struct Forwarder {
 
 /// Wakes the forwarder after each commit.
 impl CommitListener for Notify {
-    fn on_commit(&self, _: &[WatchTarget]) {
+    fn on_commit(&self, _: &Commit) {
         self.notify_one();
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         newtypes::RequestId,
     },
     journal::{
-        Cursor, Event, EventPayload, EventStore as _, Journal, WatchTarget,
+        Cursor, Event, EventDetail, EventPayload, EventStore as _, Journal, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::{Instruments, RejectionReason, Telemetry},
@@ -181,14 +181,15 @@ impl CallbackHarness {
         drop(self.journal);
         let journal = SqliteJournal::open(&options(&self.directory)).unwrap();
         let target = WatchTarget::Request(RequestId::parse(request).unwrap());
-        journal.events(target, Cursor::START, 100).await.unwrap().events
+        let detail = EventDetail { raw_json: true, resolved_device: false };
+        journal.events(target, Cursor::START, 100, detail).await.unwrap().events
     }
 }
 
 /// Returns the stored body of a result.
 pub(super) fn raw_json(event: &Event) -> &str {
     match &event.payload {
-        EventPayload::Result(result) => &result.raw_json,
+        EventPayload::Result(result) => std::str::from_utf8(result.raw_json()).unwrap(),
         EventPayload::State(_) => "",
     }
 }

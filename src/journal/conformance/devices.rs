@@ -171,7 +171,8 @@ pub(in crate::journal) async fn ten_thousand_devices_have_one_row_each_that_agre
     let mut rows = DeviceCounts::default();
     for (index, device) in devices.iter().enumerate() {
         assert_eq!(device.index as usize, index);
-        let result = device.result.as_ref();
+        let result = device.result.as_ref().map(|result| result.decode().unwrap());
+        let result = result.as_ref();
         let source = result.map(|result| result.report.source);
         assert_eq!((device.outcome, source), expected(index), "{index}: {:?}", story(index));
         let outcome = result.map(|result| result.report.outcome);

@@ -16,9 +16,10 @@ pub(super) use crate::{
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, CommitListener,
-        Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions, ForwardOutcome,
-        ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored, WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
+        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventDetail, EventPayload,
+        ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
+        ReceivedCallback, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,
@@ -54,7 +55,7 @@ pub(super) fn intent(journal: &dyn Journal, request: &ChangeRequest, now: Timest
     Intent {
         change: request.to_change(ChangeId::new(now), now),
         fingerprint: journal.fingerprint(&request.fingerprint_input()),
-        devices: request.devices.clone(),
+        devices: request.devices.clone().into(),
     }
 }
 
@@ -106,12 +107,14 @@ pub(super) fn parse(body: &str) -> Callback {
     payload::parse(body.as_bytes()).unwrap()
 }
 
+pub(super) const DETAIL: EventDetail = EventDetail { raw_json: true, resolved_device: true };
+
 /// Reads all events of a target, in pages of two.
 pub(super) async fn timeline(journal: &dyn Journal, target: WatchTarget) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         let after = events.last().map_or(Cursor::START, |event| event.cursor);
-        let page = journal.events(target.clone(), after, 2).await.unwrap();
+        let page = journal.events(target.clone(), after, 2, DETAIL).await.unwrap();
         let is_end = page.is_end;
         events.extend(page.events);
         if is_end {
@@ -127,10 +130,14 @@ pub(super) fn format_events(events: &[Event]) -> String {
         .iter()
         .map(|event| match &event.payload {
             EventPayload::State(change) => format!("{:?}", change.state),
-            EventPayload::Result(result) => match &result.device {
-                Some((index, _)) => format!("{index}:{:?}", result.report.outcome),
-                None => format!("?:{:?}", result.report.outcome),
-            },
+            EventPayload::Result(result) => {
+                let result = result.decode().unwrap();
+                let outcome = result.report.outcome;
+                match &result.device {
+                    Some((index, _)) => format!("{index}:{outcome:?}"),
+                    None => format!("?:{outcome:?}"),
+                }
+            }
         })
         .collect();
     words.join(" ")

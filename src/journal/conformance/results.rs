@@ -118,8 +118,8 @@ pub(in crate::journal) async fn commit_listeners_receive_the_targets_of_each_com
     #[derive(Default)]
     struct RecordingListener(Mutex<Vec<WatchTarget>>);
     impl CommitListener for RecordingListener {
-        fn on_commit(&self, touched: &[WatchTarget]) {
-            self.0.lock().extend(touched.iter().cloned());
+        fn on_commit(&self, commit: &Commit) {
+            self.0.lock().extend(commit.targets.iter().cloned());
         }
     }
     let journal = engine.open().await;
@@ -179,7 +179,8 @@ pub(in crate::journal) async fn a_resolved_unmatched_result_counts_for_its_devic
     let resolved = |events: &[Event]| {
         let found = events.iter().find_map(|event| match &event.payload {
             EventPayload::Result(result) => {
-                Some((result.device.is_some(), result.resolved_device.clone()))
+                let result = result.decode().unwrap();
+                Some((result.device.is_some(), result.resolved_device))
             }
             EventPayload::State(_) => None,
         });
@@ -283,11 +284,11 @@ pub(in crate::journal) async fn a_result_that_names_two_devices_decides_for_neit
                 assert!(journal.unmatched_results(at(0), 0, 10).await.unwrap().is_empty());
                 // It is delivered without a device.
                 let events = timeline(&*journal, WatchTarget::Change(id)).await;
-                let unmatched = events.iter().filter_map(|event| match &event.payload {
-                    EventPayload::Result(result) if result.device.is_none() => Some(result),
-                    _ => None,
+                let results = events.iter().filter_map(|event| match &event.payload {
+                    EventPayload::Result(result) => Some(result.decode().unwrap()),
+                    EventPayload::State(_) => None,
                 });
-                let unmatched: Vec<_> = unmatched.collect();
+                let unmatched: Vec<_> = results.filter(|result| result.device.is_none()).collect();
                 assert_eq!(unmatched.len(), 2, "{case}");
                 for result in unmatched {
                     assert_eq!(

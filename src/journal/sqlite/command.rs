@@ -1,15 +1,14 @@
-//! A command of the writer: an operation on a batch, and a reply after the commit.
+//! A command of the writer: a part of a batch, and a reply after the commit.
 
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
-    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
+    domain::state::Transition,
     journal::{
         JournalError,
-        sqlite::tables::{
-            batch::{CommandError, WriteBatch},
-            meta, timeline,
-        },
+        apply::{self, ApplyError, ApplyTransition, Counts, Keys, StoreCallback, WorkingSet},
+        sqlite::tables::{load::broken, meta, quarantine},
     },
 };
 
@@ -31,39 +30,52 @@ pub(super) enum CommandKind {
 
 pub(super) type ReplyReceiver<T> = oneshot::Receiver<Result<T, JournalError>>;
 
+/// The steps of a command in a batch. An error fails the whole batch.
 pub(super) trait Action: Send {
-    /// Applies the command to a batch. An error fails the whole batch.
-    fn apply(&mut self, batch: &mut WriteBatch<'_>) -> rusqlite::Result<()>;
+    /// Modifies tables that no rule depends on, before the rows of the batch are loaded.
+    fn modify_tables(&mut self, db: &Connection, counts: &mut Counts) -> rusqlite::Result<()>;
+
+    /// Adds the keys of all rows that [`apply`](Self::apply) may touch.
+    fn collect(&self, keys: &mut Keys);
+
+    /// Applies the command to the working set.
+    fn apply(&mut self, set: &mut WorkingSet) -> rusqlite::Result<()>;
 
     /// Sends the reply, once the result of the commit is known.
     fn reply(self: Box<Self>, committed: Result<(), &JournalError>);
 }
 
-/// An operation until it is applied, then its result until it is sent.
-struct Operation<T, F> {
-    operation: Option<F>,
+/// The result of a command until it is sent.
+struct Reply<T> {
     result: Option<Result<T, JournalError>>,
     sender: oneshot::Sender<Result<T, JournalError>>,
 }
 
-impl<T, F, E> Action for Operation<T, F>
-where
-    T: Send,
-    F: FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send,
-    E: Into<CommandError>,
-{
-    fn apply(&mut self, batch: &mut WriteBatch<'_>) -> rusqlite::Result<()> {
-        if let Some(operation) = self.operation.take() {
-            self.result = Some(match operation(batch).map_err(Into::into) {
-                Ok(value) => Ok(value),
-                Err(CommandError::Rejected(error)) => Err(error),
-                Err(CommandError::Sqlite(error)) => return Err(error),
-            });
-        }
-        Ok(())
+/// A command of `journal::apply`.
+struct Applied<C: apply::Command> {
+    command: Option<C>,
+    reply: Reply<C::Output>,
+}
+
+/// A command that only modifies tables.
+struct TableCommand<T, F> {
+    modify: Option<F>,
+    reply: Reply<T>,
+}
+
+/// Stores a quarantined callback as a result, and deletes it from the quarantine.
+struct Release {
+    id: u64,
+    store: Applied<StoreCallback>,
+}
+
+impl<T> Reply<T> {
+    fn new() -> (Self, ReplyReceiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { result: None, sender }, receiver)
     }
 
-    fn reply(self: Box<Self>, committed: Result<(), &JournalError>) {
+    fn send(self, committed: Result<(), &JournalError>) {
         let reply = match committed {
             Ok(()) => self.result.unwrap_or_else(|| Err(JournalError::closed())),
             Err(error) => Err(error.clone()),
@@ -73,32 +85,119 @@ where
     }
 }
 
+impl<C: apply::Command> Action for Applied<C> {
+    fn modify_tables(&mut self, _: &Connection, _: &mut Counts) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn collect(&self, keys: &mut Keys) {
+        if let Some(command) = &self.command {
+            command.collect(keys);
+        }
+    }
+
+    fn apply(&mut self, set: &mut WorkingSet) -> rusqlite::Result<()> {
+        if let Some(command) = self.command.take() {
+            self.reply.result = Some(match command.apply(set) {
+                Ok(value) => Ok(value),
+                Err(ApplyError::Rejected(error)) => Err(error),
+                Err(error) => return Err(broken(error)),
+            });
+        }
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, committed: Result<(), &JournalError>) {
+        self.reply.send(committed);
+    }
+}
+
+impl<T, F> Action for TableCommand<T, F>
+where
+    T: Send,
+    F: FnOnce(&Connection, &mut Counts) -> rusqlite::Result<T> + Send,
+{
+    fn modify_tables(&mut self, db: &Connection, counts: &mut Counts) -> rusqlite::Result<()> {
+        if let Some(modify) = self.modify.take() {
+            self.reply.result = Some(Ok(modify(db, counts)?));
+        }
+        Ok(())
+    }
+
+    fn collect(&self, _: &mut Keys) {}
+
+    fn apply(&mut self, _: &mut WorkingSet) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, committed: Result<(), &JournalError>) {
+        self.reply.send(committed);
+    }
+}
+
+impl Action for Release {
+    fn modify_tables(&mut self, db: &Connection, counts: &mut Counts) -> rusqlite::Result<()> {
+        if !quarantine::delete(db, &mut counts.quarantine_bytes, self.id)? {
+            self.store.command = None;
+            self.store.reply.result = Some(Err(JournalError::NoSuchCallback));
+        }
+        Ok(())
+    }
+
+    fn collect(&self, keys: &mut Keys) {
+        self.store.collect(keys);
+    }
+
+    fn apply(&mut self, set: &mut WorkingSet) -> rusqlite::Result<()> {
+        self.store.apply(set)
+    }
+
+    fn reply(self: Box<Self>, committed: Result<(), &JournalError>) {
+        self.store.reply.send(committed);
+    }
+}
+
 impl Command {
-    pub(super) fn new<T: Send + 'static, E: Into<CommandError> + 'static>(
+    pub(super) fn new<C: apply::Command>(
         kind: CommandKind,
         rows: usize,
-        operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
-    ) -> (Self, ReplyReceiver<T>) {
-        let (sender, receiver) = oneshot::channel();
-        let action = Box::new(Operation { operation: Some(operation), result: None, sender });
+        command: C,
+    ) -> (Self, ReplyReceiver<C::Output>) {
+        let (reply, receiver) = Reply::new();
+        let action = Box::new(Applied { command: Some(command), reply });
         (Self { kind, rows, action }, receiver)
     }
 
+    pub(super) fn modify_tables<T: Send + 'static>(
+        rows: usize,
+        modify: impl FnOnce(&Connection, &mut Counts) -> rusqlite::Result<T> + Send + 'static,
+    ) -> (Self, ReplyReceiver<T>) {
+        let (reply, receiver) = Reply::new();
+        let action = Box::new(TableCommand { modify: Some(modify), reply });
+        (Self { kind: CommandKind::Other, rows, action }, receiver)
+    }
+
+    pub(super) fn release(
+        id: u64,
+        store: StoreCallback,
+    ) -> (Self, ReplyReceiver<<StoreCallback as apply::Command>::Output>) {
+        let (reply, receiver) = Reply::new();
+        let action = Box::new(Release { id, store: Applied { command: Some(store), reply } });
+        (Self { kind: CommandKind::Other, rows: 1, action }, receiver)
+    }
+
     pub(super) fn transition(
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> (Self, ReplyReceiver<Change>) {
-        let kind = match transition {
+        transition: ApplyTransition,
+    ) -> (Self, ReplyReceiver<<ApplyTransition as apply::Command>::Output>) {
+        let kind = match transition.transition {
             Transition::Dispatch { .. } => CommandKind::Dispatch,
             _ => CommandKind::Other,
         };
-        Self::new(kind, 1, move |batch| timeline::apply_transition(batch, change, &transition, now))
+        Self::new(kind, 1, transition)
     }
 
     /// A write that only finds out if the journal is writable.
     pub(super) fn probe() -> Self {
-        let write = |batch: &mut WriteBatch<'_>| meta::store(batch.db, "probe", &[]);
-        Self::new(CommandKind::Other, 0, write).0
+        Self::modify_tables(0, |db, _| meta::store(db, "probe", &[])).0
     }
 }

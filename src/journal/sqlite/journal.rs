@@ -17,14 +17,18 @@ use crate::{
     failpoints,
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
-        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, KeptRange,
-        KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventDetail,
+        EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
+        KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
         ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
         WatchTarget,
+        apply::{
+            ApplyTransition, AttributeRequest, ClaimChange, Command as _, Counts, Keys,
+            ResolveUnmatched, StoreCallback, check_claim,
+        },
         sqlite::{
             checkpoint::Checkpoints,
-            command::Command,
+            command::{Command, CommandKind},
             connection::LockedConnection,
             directory::{self, DATABASE},
             error::{JournalOpenError, OpenFailure},
@@ -33,10 +37,9 @@ use crate::{
             marker_writer::MarkerWriter,
             readers::Readers,
             tables::{
-                attribution,
-                batch::{Counts, WriteBatch},
-                changes, claims, devices, events, forward_queue, meta, quarantine, schema, trim,
-                unmatched_results,
+                attribution, changes, devices, events, forward_queue,
+                load::{UnfinishedChanges, broken, load},
+                meta, quarantine, schema, trim, unmatched_results,
             },
             writer::Writer,
         },
@@ -48,6 +51,9 @@ use crate::{
 const WRITER_CACHE_KIB: i64 = 8_000;
 /// Page cache of the checkpoint thread's connection, in KiB.
 const CHECKPOINT_CACHE_KIB: i64 = 500;
+
+/// Approximate cost of an attribution in rows: it may link thousands of results, and must not delay callbacks.
+const ATTRIBUTION_ROWS: usize = 2_500;
 
 /// Options for opening a journal.
 #[derive(Debug, Clone)]
@@ -99,6 +105,7 @@ impl SqliteJournal {
         let counts = Counts {
             states: changes::count_by_state(&connection)?,
             forward_queue: ForwardQueueStats { waiting, displaced: 0 },
+            quarantine_bytes: quarantine::count_bytes(&connection)?,
         };
         let position = meta::kept_range(&connection)?.last;
         // The marker must not be ahead of the database, whose directory entry may be new.
@@ -112,9 +119,21 @@ impl SqliteJournal {
             epoch,
             origin: options.origin.clone(),
             fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &fingerprint_key),
-            writer: Writer::start(connection, checkpoints, marker, counts, instruments)?,
+            writer: Writer::start(connection, checkpoints, marker, position, counts, instruments)?,
             readers,
         })
+    }
+}
+
+impl SqliteJournal {
+    /// Modifies tables that no rule depends on, in the next commit.
+    async fn modify_tables<T: Send + 'static>(
+        &self,
+        metric: JournalOperation,
+        rows: usize,
+        modify: impl FnOnce(&Connection, &mut Counts) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.send(metric, Command::modify_tables(rows, modify)).await
     }
 }
 
@@ -151,11 +170,10 @@ impl Journal for SqliteJournal {
     }
 
     async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool> {
-        self.writer
-            .write(JournalOperation::Retention, trim::ROWS, move |batch| {
-                trim::trim(batch, before, up_to)
-            })
-            .await
+        self.modify_tables(JournalOperation::Retention, trim::ROWS, move |db, counts| {
+            trim::trim(db, counts, before, up_to)
+        })
+        .await
     }
 
     fn is_writable(&self) -> bool {
@@ -170,17 +188,21 @@ impl Journal for SqliteJournal {
 #[async_trait]
 impl ChangeStore for SqliteJournal {
     async fn claim(&self, intent: Intent) -> Result<Claim> {
-        let rows = intent.devices.len();
-        self.writer
-            .write(JournalOperation::Claim, rows, move |batch| claims::claim(batch, &intent))
-            .await
+        // Sixteen devices take about as much space as one result.
+        let rows = 1 + intent.devices.len() / 16;
+        let command = Command::new(CommandKind::Other, rows, ClaimChange::new(intent));
+        self.writer.send(JournalOperation::Claim, command).await
     }
 
     async fn check_claim(&self, intent: Intent) -> Result<Claim> {
         self.readers
             .run(move |db| {
-                let mut batch = WriteBatch::new(db, Counts::default());
-                claims::check_claim(&mut batch, &intent)
+                let mut keys = Keys::default();
+                let claim = ClaimChange::new(intent);
+                claim.collect(&mut keys);
+                let mut unfinished = UnfinishedChanges::default();
+                let mut set = load(db, &keys, &mut unfinished, 0, Counts::default())?;
+                check_claim(&mut set, &claim.intent).map_err(broken)
             })
             .await
     }
@@ -191,7 +213,7 @@ impl ChangeStore for SqliteJournal {
         transition: Transition,
         now: Timestamp,
     ) -> Result<Change> {
-        let command = Command::transition(change, transition, now);
+        let command = Command::transition(ApplyTransition { change_id: change, transition, now });
         self.writer.send(JournalOperation::Transition, command).await
     }
 
@@ -246,11 +268,33 @@ impl ResultStore for SqliteJournal {
         last_result: Option<u64>,
         now: Timestamp,
     ) -> Result<Attribution> {
-        self.writer
-            .write(JournalOperation::Attribute, attribution::ROWS, move |batch| {
-                attribution::attribute(batch, &request, listed.as_deref(), last_result, now)
-            })
-            .await
+        let request_id = request.clone();
+        let found = self
+            .readers
+            .run(move |db| attribution::find_likely_change(db, &request_id, listed.as_deref()))
+            .await?;
+        let Some(likely) = found else {
+            return Ok(Attribution::Unproven);
+        };
+        if likely.is_whole && last_result == Some(likely.last_result) {
+            let attribute = AttributeRequest {
+                request_id: request,
+                change_id: likely.change.change_id,
+                last_result: likely.last_result,
+                evidence: likely.evidence,
+                now,
+            };
+            let command = Command::new(CommandKind::Other, ATTRIBUTION_ROWS, attribute);
+            let attributed = self.writer.send(JournalOperation::Attribute, command).await?;
+            if let Some(change) = attributed {
+                return Ok(Attribution::Attributed(Box::new(change)));
+            }
+        }
+        Ok(Attribution::Candidate {
+            change: Box::new(likely.change),
+            last_result: likely.last_result,
+            is_whole: likely.is_whole,
+        })
     }
 
     async fn unattributed_requests(
@@ -277,18 +321,28 @@ impl ResultStore for SqliteJournal {
         listed: Vec<ReportedId>,
         now: Timestamp,
     ) -> Result<bool> {
-        self.writer
-            .write(JournalOperation::ResolveDevice, 1, move |batch| {
-                unmatched_results::resolve(batch, change, first_result, &listed, now)
-            })
-            .await
+        let found =
+            self.readers.run(move |db| unmatched_results::find(db, change, first_result)).await?;
+        let Some(UnmatchedResult { ids: reported, .. }) = found else {
+            // A later callback has resolved it.
+            return Ok(false);
+        };
+        let resolve = ResolveUnmatched { change_id: change, first_result, reported, listed, now };
+        let command = Command::new(CommandKind::Other, 1, resolve);
+        self.writer.send(JournalOperation::ResolveDevice, command).await
     }
 }
 
 #[async_trait]
 impl EventStore for SqliteJournal {
-    async fn events(&self, target: WatchTarget, after: Cursor, limit: usize) -> Result<EventPage> {
-        self.readers.run(move |db| events::events(db, &target, after, limit)).await
+    async fn events(
+        &self,
+        target: WatchTarget,
+        after: Cursor,
+        limit: usize,
+        detail: EventDetail,
+    ) -> Result<EventPage> {
+        self.readers.run(move |db| events::events(db, &target, after, limit, detail)).await
     }
 
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
@@ -303,11 +357,10 @@ impl QuarantineStore for SqliteJournal {
         callback: QuarantinedCallback,
         limits: QuarantineLimits,
     ) -> Result<Option<u64>> {
-        self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::insert(batch.db, &callback, limits)
-            })
-            .await
+        self.modify_tables(JournalOperation::Quarantine, 1, move |db, counts| {
+            quarantine::insert(db, &mut counts.quarantine_bytes, &callback, limits)
+        })
+        .await
     }
 
     async fn list_quarantined(
@@ -319,25 +372,22 @@ impl QuarantineStore for SqliteJournal {
     }
 
     async fn release_quarantined(&self, id: u64, callback: ReceivedCallback) -> Result<Stored> {
-        self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::release(batch, id, callback)
-            })
-            .await
+        let command = Command::release(id, StoreCallback::new(callback));
+        self.writer.send(JournalOperation::Quarantine, command).await
     }
 
     async fn mark_quarantined_reviewed(&self, last: u64) -> Result<()> {
-        self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::mark_reviewed(batch.db, last)
-            })
-            .await
+        self.modify_tables(JournalOperation::Quarantine, 1, move |db, _| {
+            quarantine::mark_reviewed(db, last)
+        })
+        .await
     }
 
     async fn drop_quarantined(&self, id: u64) -> Result<bool> {
-        self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| quarantine::delete(batch.db, id))
-            .await
+        self.modify_tables(JournalOperation::Quarantine, 1, move |db, counts| {
+            quarantine::delete(db, &mut counts.quarantine_bytes, id)
+        })
+        .await
     }
 }
 
@@ -354,27 +404,24 @@ impl ForwardQueue for SqliteJournal {
 
     async fn record_forward_outcomes(&self, outcomes: Vec<(u64, ForwardOutcome)>) -> Result<()> {
         let rows = outcomes.len();
-        self.writer
-            .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::record_outcomes(batch, &outcomes)
-            })
-            .await
+        self.modify_tables(JournalOperation::Forward, rows, move |db, counts| {
+            forward_queue::record_outcomes(db, &mut counts.forward_queue, &outcomes)
+        })
+        .await
     }
 
     async fn expire_forwards(&self, before: Timestamp) -> Result<usize> {
-        self.writer
-            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
-                forward_queue::expire(batch, before)
-            })
-            .await
+        self.modify_tables(JournalOperation::Forward, forward_queue::ROWS, move |db, counts| {
+            forward_queue::expire(db, &mut counts.forward_queue, before)
+        })
+        .await
     }
 
     async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize> {
-        self.writer
-            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
-                forward_queue::reschedule(batch, now)
-            })
-            .await
+        self.modify_tables(JournalOperation::Forward, forward_queue::ROWS, move |db, _| {
+            forward_queue::reschedule(db, now)
+        })
+        .await
     }
 
     fn forward_queue_stats(&self) -> ForwardQueueStats {
@@ -389,8 +436,7 @@ impl KeyValueStore for SqliteJournal {
     }
 
     async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()> {
-        self.writer
-            .write(JournalOperation::Kv, 1, move |batch| meta::store_kv(batch.db, &name, &value))
+        self.modify_tables(JournalOperation::Kv, 1, move |db, _| meta::store_kv(db, &name, &value))
             .await
     }
 }

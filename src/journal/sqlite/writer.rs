@@ -23,6 +23,7 @@ use crate::{
     failpoints,
     journal::{
         CommitListener, JournalError, ReceivedCallback, Reservation, Result, Stored,
+        apply::{ApplyTransition, Counts, Keys, StoreCallback},
         sqlite::{
             checkpoint::{self, Checkpoints},
             command::{Command, CommandKind, ReplyReceiver},
@@ -31,8 +32,8 @@ use crate::{
             marker_writer::MarkerWriter,
             queue::{Lanes, Queue},
             tables::{
-                batch::{CommandError, Counts, WriteBatch},
-                timeline,
+                load::{UnfinishedChanges, load},
+                store::store,
             },
         },
     },
@@ -63,6 +64,9 @@ struct Worker {
     connection: LockedConnection,
     checkpoints: Checkpoints,
     queue: Queue,
+    /// The newest position.
+    last_position: u64,
+    unfinished: UnfinishedChanges,
     state: Arc<WriterState>,
 }
 
@@ -77,6 +81,7 @@ impl Writer {
         connection: LockedConnection,
         checkpoints: Checkpoints,
         marker: MarkerWriter,
+        last_position: u64,
         counts: Counts,
         instruments: Instruments,
     ) -> io::Result<Self> {
@@ -88,21 +93,18 @@ impl Writer {
             commit_times: Mutex::default(),
             instruments,
         });
-        let worker = Worker { marker, connection, checkpoints, queue, state: Arc::clone(&state) };
+        let worker = Worker {
+            marker,
+            connection,
+            checkpoints,
+            queue,
+            last_position,
+            unfinished: UnfinishedChanges::default(),
+            state: Arc::clone(&state),
+        };
         let thread = thread::Builder::new().name("journal-writer".into());
         let thread = thread.spawn(move || worker.run())?;
         Ok(Self { lanes: Mutex::new(Some(lanes)), state, thread: Mutex::new(Some(thread)) })
-    }
-
-    /// Runs an operation that writes about `rows` rows in the next commit. Returns its result after
-    /// the sync.
-    pub(super) async fn write<T: Send + 'static, E: Into<CommandError> + 'static>(
-        &self,
-        metric: JournalOperation,
-        rows: usize,
-        operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
-    ) -> Result<T> {
-        self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
     /// Sends a command through the lane for all other commands. Waits for queue space and for the reply.
@@ -127,9 +129,8 @@ impl Writer {
     pub(super) async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         let start = Instant::now();
         let lane = self.lane(|lanes| &lanes.callbacks)?;
-        let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
-            timeline::store_callback(batch, callback)
-        });
+        let callback = StoreCallback::new(callback);
+        let (command, reply) = Command::new(CommandKind::Callback, 1, callback);
         lane.try_send(command).map_err(|error| match error {
             TrySendError::Full(_) => JournalError::Overloaded,
             TrySendError::Closed(_) => JournalError::closed(),
@@ -176,7 +177,8 @@ impl Reservation for LaneReservation {
         transition: Transition,
         now: Timestamp,
     ) -> Result<Change> {
-        let (command, reply) = Command::transition(change, transition, now);
+        let (command, reply) =
+            Command::transition(ApplyTransition { change_id: change, transition, now });
         let Self { permit, state } = *self;
         permit.send(command);
         await_reply(&state, JournalOperation::Transition, Instant::now(), reply).await
@@ -244,22 +246,30 @@ impl Worker {
         }
     }
 
-    /// Returns the newest position, if the commands appended an entry.
+    /// Returns the newest position, if the commands appended an event.
     fn transact(&mut self, commands: &mut [Command]) -> rusqlite::Result<Option<u64>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut batch = WriteBatch::new(&transaction, *self.state.counts.lock());
-        for command in commands {
-            command.action.apply(&mut batch)?;
+        let mut counts = *self.state.counts.lock();
+        let mut keys = Keys::default();
+        for Command { action, .. } in commands.iter_mut() {
+            action.modify_tables(&transaction, &mut counts)?;
+            action.collect(&mut keys);
         }
-        batch.store_changes()?;
-        let WriteBatch { touched, counts, position, .. } = batch;
+        let mut set = load(&transaction, &keys, &mut self.unfinished, self.last_position, counts)?;
+        for Command { action, .. } in commands {
+            action.apply(&mut set)?;
+        }
+        store(&transaction, &mut set)?;
         transaction.commit()?;
-        *self.state.counts.lock() = counts;
-        let touched: Vec<_> = touched.into_iter().collect();
+        let has_events = set.last_position > self.last_position;
+        self.last_position = set.last_position;
+        self.unfinished.keep(&set);
+        *self.state.counts.lock() = set.counts;
+        let commit = set.commit();
         for listener in self.state.commit_listeners.read().iter() {
-            listener.on_commit(&touched);
+            listener.on_commit(&commit);
         }
-        Ok(position)
+        Ok(has_events.then_some(self.last_position))
     }
 }

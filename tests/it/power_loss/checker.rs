@@ -13,8 +13,8 @@ use thingspace_gateway::{
         state::ChangeState,
     },
     journal::{
-        ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventStore as _, Journal as _,
-        Origin, QuarantineStore as _, WatchTarget,
+        ChangeSelector, ChangeStore as _, Cursor, EventDetail, EventPayload, EventStore as _,
+        Journal as _, Origin, QuarantineStore as _, WatchTarget,
         sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions, accept_loss},
     },
     telemetry::Instruments,
@@ -159,7 +159,7 @@ impl RecoveredJournal {
         }
         let mut after = Cursor::START;
         loop {
-            let page = journal.events(target.clone(), after, 1_000).await;
+            let page = journal.events(target.clone(), after, 1_000, EventDetail::default()).await;
             let page = page.map_err(|error| error.to_string())?;
             for event in &page.events {
                 after = event.cursor;
@@ -167,6 +167,7 @@ impl RecoveredJournal {
                 let EventPayload::Result(result) = &event.payload else {
                     continue;
                 };
+                let result = result.decode().map_err(|error| error.to_string())?;
                 let ids = &result.report.device_ids;
                 let ids = ids.iter().filter(|id| id.kind == "iccid");
                 let request = result.report.request_id.as_str().to_owned();

@@ -10,7 +10,8 @@ fn request(number: usize) -> RequestId {
 }
 
 fn commit_result(requests: &QuietRequests, number: usize) {
-    requests.on_commit(&[WatchTarget::Request(request(number))]);
+    let unattributed = vec![request(number)];
+    requests.on_commit(&Commit { unattributed, ..Commit::default() });
 }
 
 fn take(requests: &QuietRequests) -> Vec<RequestId> {

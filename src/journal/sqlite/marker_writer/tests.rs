@@ -1,17 +1,23 @@
+use rusqlite::Connection;
+
 use super::*;
 use crate::journal::{
+    apply::{Counts, Keys, WorkingSet},
     engine::Epoch,
-    sqlite::{
-        marker::{MarkerFile, create, load},
-        tables::batch::WriteBatch,
-    },
+    sqlite::marker::{MarkerFile, create, load},
 };
 
 /// A command that only runs a function with the reply.
 struct OnReply<F>(F);
 
 impl<F: FnOnce(Result<(), &JournalError>) + Send> Action for OnReply<F> {
-    fn apply(&mut self, _: &mut WriteBatch<'_>) -> rusqlite::Result<()> {
+    fn modify_tables(&mut self, _: &Connection, _: &mut Counts) -> rusqlite::Result<()> {
+        Ok(())
+    }
+
+    fn collect(&self, _: &mut Keys) {}
+
+    fn apply(&mut self, _: &mut WorkingSet) -> rusqlite::Result<()> {
         Ok(())
     }
 

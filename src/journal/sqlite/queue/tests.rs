@@ -2,7 +2,7 @@ use super::*;
 use crate::journal::sqlite::command::CommandKind;
 
 fn command(kind: CommandKind, rows: usize) -> Command {
-    Command::new(kind, rows, |_| Ok::<_, rusqlite::Error>(())).0
+    Command { kind, ..Command::modify_tables(rows, |_, _| Ok(())).0 }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Reads of changes.
 
-use rusqlite::{Connection, Result, ToSql, params, params_from_iter};
+use rusqlite::{Connection, Result, Row, ToSql, params, params_from_iter};
 
 use crate::{
     domain::{
@@ -9,10 +9,12 @@ use crate::{
     },
     journal::{
         ChangeFilter, ChangePage, ChangeSelector, DueChanges, StateCounts,
+        record::packed_key,
         sqlite::tables::{
             CachedSql,
-            columns::{Json, int, state_code, state_codes, uint},
-            devices,
+            columns::{IS_FINAL, IS_OPEN, int, state_code, state_codes, uint},
+            devices::ChangeDeviceTable,
+            load::{decode_record, decode_status},
         },
     },
 };
@@ -24,10 +26,16 @@ const MAX_SCANNED: usize = 20_000;
 const MAX_BYTES: usize = 1024 * 1024;
 
 /// Returns the row of a change.
-pub(super) fn find_row(db: &Connection, change_id: ChangeId) -> Result<Option<i64>> {
+pub(super) fn find_row(db: &Connection, change_id: ChangeId) -> Result<Option<u64>> {
     db.find("SELECT id FROM change WHERE change_id = ? AND trimmed = 0", [change_id], |row| {
-        row.get(0)
+        row.get(0).map(uint)
     })
+}
+
+/// Decodes a change from the columns record and status, which begin at `first`.
+pub(super) fn decode(row: &Row<'_>, first: usize) -> Result<Change> {
+    let status = decode_status(row.get_ref(first + 1)?.as_blob()?)?;
+    decode_record(row.get_ref(first)?.as_blob()?, &status)
 }
 
 pub(crate) fn find_change(db: &Connection, selector: &ChangeSelector) -> Result<Option<Change>> {
@@ -36,17 +44,20 @@ pub(crate) fn find_change(db: &Connection, selector: &ChangeSelector) -> Result<
         ChangeSelector::Request(id) => {
             ("id = (SELECT change FROM request WHERE request_id = ?)", &[id])
         }
-        ChangeSelector::Key(account, key) => ("account = ? AND key = ?", &[account, key]),
+        ChangeSelector::Key(account, key) => {
+            ("account = (SELECT id FROM account WHERE name = ?) AND key = ?", &[account, key])
+        }
     };
-    let sql = format!("SELECT snapshot FROM change WHERE trimmed = 0 AND {condition}");
-    db.find(&sql, values, |row| row.get(0).map(|Json(change)| change))
+    let sql = format!("SELECT record, status FROM change WHERE trimmed = 0 AND {condition}");
+    db.find(&sql, values, |row| decode(row, 0))
 }
 
 /// Lists changes, newest first. That is the order of their rows, so nothing is sorted.
 pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePage> {
     let device = filter.device.as_ref().map(MatchKey::from_id);
     let mut sql =
-        "SELECT id, state, create_time, snapshot FROM change WHERE trimmed = 0".to_owned();
+        "SELECT id, state, device_count, key_count, record, status FROM change WHERE trimmed = 0"
+            .to_owned();
     let mut values: Vec<Box<dyn ToSql>> = Vec::new();
     let mut and = |condition: &str, value| {
         sql.push_str(" AND ");
@@ -54,14 +65,21 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
         values.push(value);
     };
     if let Some(account) = &filter.account {
-        and("account = ?", Box::new(account.clone()));
+        let condition = "account = (SELECT id FROM account WHERE name = ?)";
+        and(condition, Box::new(account.clone()));
     }
     if let Some(after) = filter.after {
         and("id < ?", Box::new(int(after)));
     }
     if let Some(key) = &device {
-        let changes = "id IN (SELECT change FROM device_key WHERE match_key = ?)";
-        and(changes, Box::new(key.index_key()));
+        let changes = "id IN (SELECT change FROM device_key WHERE key = ? UNION ALL
+            SELECT id FROM change WHERE device_count > 64)";
+        and(changes, Box::new(packed_key(key)));
+    }
+    // These few changes have an index.
+    if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_final()) {
+        let wanted = state_codes(|state| filter.states.contains(&state));
+        sql.push_str(&format!(" AND {IS_OPEN} AND state IN ({wanted})"));
     }
     sql.push_str(" ORDER BY id DESC");
     let mut statement = db.prepare_cached(&sql)?;
@@ -73,21 +91,22 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
             return Ok(page);
         }
         scanned += 1;
-        let id: i64 = row.get(0)?;
-        page.next = Some(uint(id));
-        if !matches_filter(filter, row.get(1)?, row.get(2)?) {
+        let id = uint(row.get(0)?);
+        page.next = Some(id);
+        if !filter.states.is_empty() && !has_state(filter, row.get(1)?) {
             continue;
         }
         if let Some(key) = &device {
-            let sent = devices::find_by_key(db, id, key)?;
-            if !sent.iter().any(|(_, id)| MatchKey::from_id(id).is_same(key)) {
+            let key_count = usize::try_from(row.get::<_, i64>(3)?).unwrap_or_default();
+            let devices = ChangeDeviceTable { row: id, device_count: row.get(2)?, key_count };
+            if devices.find(db, key)?.is_empty() {
                 continue;
             }
         }
-        let Json(change) = row.get::<_, Json<Change>>(3)?;
-        let types = &filter.change_types;
-        if types.is_empty() || types.contains(&change.change_type) {
-            bytes += row.get_ref(3)?.as_str()?.len();
+        let change = decode(row, 4)?;
+        if matches_filter(filter, &change) {
+            // The names of the members take about as much again.
+            bytes += 2 * (row.get_ref(4)?.as_blob()?.len() + row.get_ref(5)?.as_blob()?.len());
             page.changes.push(change);
         }
     }
@@ -95,20 +114,23 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
     Ok(page)
 }
 
-/// Checks the conditions that no index supports without a sort.
-fn matches_filter(filter: &ChangeFilter, state: i64, created: Timestamp) -> bool {
-    let mut states = filter.states.iter();
-    (filter.states.is_empty() || states.any(|wanted| state_code(*wanted) == state))
-        && filter.created_from.is_none_or(|from| created >= from)
-        && filter.created_before.is_none_or(|before| created < before)
+fn has_state(filter: &ChangeFilter, state: i64) -> bool {
+    filter.states.iter().any(|wanted| state_code(*wanted) == state)
+}
+
+fn matches_filter(filter: &ChangeFilter, change: &Change) -> bool {
+    (filter.change_types.is_empty() || filter.change_types.contains(&change.change_type))
+        && filter.created_from.is_none_or(|from| change.create_time >= from)
+        && filter.created_before.is_none_or(|before| change.create_time < before)
 }
 
 pub(crate) fn in_flight(db: &Connection) -> Result<Vec<Change>> {
     let states = state_codes(ChangeState::is_in_flight);
     let sql = format!(
-        "SELECT snapshot FROM change WHERE state IN ({states}) AND trimmed = 0 ORDER BY state, id"
+        "SELECT record, status FROM change WHERE {IS_OPEN} AND state IN ({states}) AND trimmed = 0
+         ORDER BY state, id"
     );
-    db.list(&sql, [], |row| row.get(0).map(|Json(change)| change))
+    db.list(&sql, [], |row| decode(row, 0))
 }
 
 pub(crate) fn due_changes(
@@ -123,10 +145,13 @@ pub(crate) fn due_changes(
         _ => "update_time",
     };
     let list = |condition: &str, time: Timestamp| {
-        let sql = format!("SELECT change_id FROM change WHERE state = ? AND {since} {condition}");
+        let sql = format!(
+            "SELECT change_id FROM change WHERE {IS_OPEN} AND state = ? AND {since} {condition}"
+        );
         db.list(&sql, params![state, time], |row| row.get(0))
     };
-    let next = format!("SELECT min({since}) FROM change WHERE state = ? AND {since} >= ?");
+    let next =
+        format!("SELECT min({since}) FROM change WHERE {IS_OPEN} AND state = ? AND {since} >= ?");
     Ok(DueChanges {
         due: list(&format!("< ? AND trimmed = 0 ORDER BY {since} LIMIT 100"), before)?,
         next: db.get(&next, params![state, before], |row| row.get(0))?,
@@ -134,11 +159,13 @@ pub(crate) fn due_changes(
     })
 }
 
+/// Counts the changes in each state, in the partial indexes.
 pub(crate) fn count_by_state(db: &Connection) -> Result<StateCounts> {
     let mut counts = StateCounts::default();
     for state in ChangeState::ALL {
-        let sql = "SELECT count(*) FROM change WHERE trimmed = 0 AND state = ?";
-        counts.add(state, db.get(sql, [state], |row| row.get(0))?);
+        let condition = if state.is_final() { IS_FINAL } else { IS_OPEN };
+        let sql = format!("SELECT count(*) FROM change WHERE {condition} AND state = ?");
+        counts.add(state, db.get(&sql, [state], |row| row.get(0))?);
     }
     Ok(counts)
 }

@@ -1,59 +1,24 @@
 //! Domain values as SQL columns. The number of an enum value is never reused.
 
 use rusqlite::{
-    Result, Row, ToSql,
+    Result, ToSql,
     types::{FromSql, FromSqlError, FromSqlResult, ToSqlOutput, ValueRef},
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     domain::{
-        change::SentDevice,
         clock::Timestamp,
         device_states::DeviceRef,
         newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
-        result::{DeviceResult, Match, Outcome, ResultPrecedence, ResultSource},
+        result::{Match, Outcome, ResultPrecedence, ResultSource},
         state::ChangeState,
     },
-    journal::ResultEvent,
+    journal::{apply::Row, record::InvalidRecord},
 };
 
 /// A value that is stored as JSON.
 pub(super) struct Json<T>(pub(super) T);
-
-/// A result in the log.
-#[derive(Serialize, Deserialize)]
-pub(super) struct StoredResult {
-    pub(super) report: DeviceResult,
-    /// The callback service that delivered it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) service: Option<CallbackService>,
-}
-
-/// Decodes a result from the columns result_json, evidence, match_kind and time, which begin at
-/// `first`. Without evidence of its own, it has that of the attribution of its request.
-pub(super) fn decode_result(
-    row: &Row<'_>,
-    first: usize,
-    change_id: Option<ChangeId>,
-    device: Option<(u32, SentDevice)>,
-    raw_json: String,
-) -> Result<ResultEvent> {
-    let Json(StoredResult { mut report, service }) = row.get(first)?;
-    if report.evidence.is_empty() {
-        report.evidence = row.get::<_, Option<String>>(first + 1)?.unwrap_or_default();
-    }
-    Ok(ResultEvent {
-        change_id,
-        device,
-        matched: row.get(first + 2)?,
-        resolved_device: None,
-        report,
-        service,
-        receive_time: row.get(first + 3)?,
-        raw_json,
-    })
-}
 
 /// Encodes a position or a limit. SQLite has no unsigned integers.
 pub(super) fn int(value: impl TryInto<i64>) -> i64 {
@@ -63,6 +28,34 @@ pub(super) fn int(value: impl TryInto<i64>) -> i64 {
 pub(super) fn uint(value: i64) -> u64 {
     value.try_into().unwrap_or_default()
 }
+
+/// Bits of the number of a block, a part, or a device in an id.
+const PART_BITS: u32 = 20;
+
+/// Returns the id of a part of a change: of a device, a block of devices, or a part of their index.
+pub(super) fn part_id(change: Row, part: impl TryInto<i64>) -> i64 {
+    int(change) << PART_BITS | int(part)
+}
+
+/// Returns the range of the ids of all parts of a change.
+pub(super) fn part_ids(change: Row) -> [i64; 2] {
+    [part_id(change, 0), part_id(change, (1 << PART_BITS) - 1)]
+}
+
+/// Returns the part of an id.
+pub(super) fn part_number(id: i64) -> u32 {
+    u32::try_from(id & ((1 << PART_BITS) - 1)).unwrap_or_default()
+}
+
+/// Reports a stored value that cannot be decoded.
+pub(super) fn invalid(error: InvalidRecord) -> rusqlite::Error {
+    FromSqlError::other(error).into()
+}
+
+/// The conditions of the partial indexes over changes. SQLite uses such an index only for a query that
+/// repeats its condition.
+pub(super) const IS_OPEN: &str = "state IN (1, 2, 3, 5, 9)";
+pub(super) const IS_FINAL: &str = "state IN (4, 6, 7, 8) AND trimmed = 0";
 
 /// Returns the numbers of the matching states, for `state IN (…)`.
 pub(super) fn state_codes(is_wanted: impl Fn(ChangeState) -> bool) -> String {
@@ -84,21 +77,26 @@ pub(super) fn state_code(state: ChangeState) -> i64 {
     }
 }
 
-fn match_code(matched: Match) -> i64 {
+/// The kind of an event: a state, or a result with its kind of match.
+pub(super) const STATE_EVENT: i64 = 0;
+
+pub(super) fn result_kind(matched: Option<Match>) -> i64 {
     match matched {
-        Match::Exact => 1,
-        Match::Assumed => 2,
-        Match::None => 3,
-        Match::Ambiguous => 4,
+        Some(Match::Exact) => 1,
+        Some(Match::Assumed) => 2,
+        Some(Match::None) => 3,
+        Some(Match::Ambiguous) => 4,
+        None => 5,
     }
 }
 
-fn match_from_code(code: i64) -> Match {
-    match code {
-        1 => Match::Exact,
-        2 => Match::Assumed,
-        4 => Match::Ambiguous,
-        _ => Match::None,
+pub(super) fn match_from_kind(kind: i64) -> Option<Match> {
+    match kind {
+        1 => Some(Match::Exact),
+        2 => Some(Match::Assumed),
+        3 => Some(Match::None),
+        4 => Some(Match::Ambiguous),
+        _ => None,
     }
 }
 
@@ -154,7 +152,6 @@ macro_rules! integer_column {
 
 integer_column! {
     Timestamp: Timestamp::as_micros, Timestamp::from_micros;
-    Match: match_code, match_from_code;
     ResultPrecedence: precedence_code, precedence_from_code;
     DeviceRef: device_ref_code, device_ref_from_code;
 }

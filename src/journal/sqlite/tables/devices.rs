@@ -1,274 +1,194 @@
-//! The devices of changes, the identifiers that find them, and their states.
+//! Reads of the devices of a change.
 
-use rusqlite::{Connection, Result, Row, ToSql, params};
+use std::collections::BTreeMap;
+
+use rusqlite::{Connection, Result, Row as SqlRow, params};
 
 use crate::{
     domain::{
-        change::{Change, SentDevice},
-        device_states::{DeviceRef, DeviceState, DeviceStateStore},
-        identifier::{DeviceId, ReportedId},
-        matching::{MatchKey, find_device},
+        change::SentDevice,
+        device_states::DeviceRef,
+        identifier::ReportedId,
+        matching::MatchKey,
         newtypes::ChangeId,
-        result::{Match, Outcome, ResultPrecedence},
+        result::{Outcome, ResultPrecedence},
     },
     journal::{
         ChangeDevice, DeviceFilter, DeviceOutcome,
+        apply::Row,
+        record::{
+            DEVICES_PER_BLOCK, bitmap_contains, decode_block, decode_device, find_in_part,
+            key_hash, part_of,
+        },
         sqlite::tables::{
             CachedSql,
-            columns::{Json, decode_result},
+            columns::{int, invalid, part_id, part_number, uint},
+            events,
         },
     },
-    operations,
 };
 
-/// True if a device was sent with an identifier. The index key alone equates ICCIDs that differ only
-/// in a trailing check digit.
-pub(super) fn has_identifier(device: &SentDevice, key: &MatchKey) -> bool {
-    let mut ids = device.ids.iter();
-    ids.any(|id| MatchKey::from_id(id).is_same(key))
+/// The devices of one change.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChangeDeviceTable {
+    pub(super) row: Row,
+    pub(super) device_count: u32,
+    /// Number of entries in the index of a change with several blocks.
+    pub(super) key_count: usize,
 }
 
-/// Returns the keys of reported identifiers that identify a device of the change.
-pub(super) fn identifying_keys(change: &Change, ids: &[ReportedId]) -> Vec<MatchKey> {
-    let kinds = operations::evidence(change.change_type).identifying_kinds;
-    ids.iter().filter_map(MatchKey::from_reported).filter(|key| key.is_identifying(kinds)).collect()
-}
-
-/// Returns the devices of a change that were sent with an identifier that has this index key.
-pub(super) fn find_by_key(
-    db: &Connection,
-    change: i64,
-    key: &MatchKey,
-) -> Result<Vec<(u32, DeviceId)>> {
-    let devices: Vec<(u32, Json<SentDevice>)> = db.list(
-        "SELECT d.device_index, d.sent_json FROM device_key k
-         JOIN device d USING (change, device_index)
-         WHERE k.match_key = ? AND k.change = ? LIMIT 20",
-        params![key.index_key(), change],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let ids = devices.into_iter().flat_map(|(index, Json(device))| {
-        let ids = device.ids.into_iter();
-        ids.map(move |id| (index, id))
-    });
-    Ok(ids.filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key()).collect())
-}
-
-/// Finds the device of a change that has the reported identifiers.
-pub(super) fn find_reported(
-    db: &Connection,
-    id: i64,
-    change: &Change,
-    reported: &[ReportedId],
-) -> Result<(Option<u32>, Match)> {
-    let kinds = operations::evidence(change.change_type).identifying_kinds;
-    find_device(kinds, change.device_count, reported, |key| find_by_key(db, id, key))
-}
-
-pub(super) fn insert(
-    db: &Connection,
-    id: i64,
-    change: &Change,
-    devices: &[SentDevice],
-) -> Result<()> {
-    let identifying = operations::evidence(change.change_type).identifying_kinds;
-    let mut device_row = db.prepare_cached(
-        "INSERT INTO device (change, device_index, sent_json, identifier_kinds)
-         VALUES (?, ?, ?, ?)",
-    )?;
-    let mut key_row = db.prepare_cached(
-        "INSERT OR IGNORE INTO device_key (match_key, change, device_index) VALUES (?, ?, ?)",
-    )?;
-    for (index, device) in (0_i64..).zip(devices) {
-        let mut kinds = 0;
-        for key in device.ids.iter().map(MatchKey::from_id) {
-            if key.is_identifying(identifying) {
-                kinds |= key.kind_bit();
-            }
-            key_row.execute(params![key.index_key(), id, index])?;
-        }
-        device_row.execute(params![id, index, Json(device), kinds])?;
+impl ChangeDeviceTable {
+    /// Returns the devices that were sent with an identifier.
+    pub(super) fn find(self, db: &Connection, key: &MatchKey) -> Result<Vec<(u32, SentDevice)>> {
+        let has_key =
+            |device: &SentDevice| device.ids.iter().any(|id| MatchKey::from_id(id).is_same(key));
+        let found = if self.device_count <= DEVICES_PER_BLOCK {
+            (0..).zip(self.block(db, 0)?).collect()
+        } else {
+            let indexes = self.with_hash(db, key_hash(key))?.into_iter();
+            indexes.map(|index| Ok((index, self.sent(db, index)?))).collect::<Result<Vec<_>>>()?
+        };
+        Ok(found.into_iter().filter(|(_, device)| has_key(device)).collect())
     }
-    Ok(())
-}
 
-/// Loads the devices of a change as they were sent, by index.
-pub(super) fn load_sent(db: &Connection, change: i64) -> Result<Vec<SentDevice>> {
-    db.list(
-        "SELECT sent_json FROM device WHERE change = ? ORDER BY device_index",
-        [change],
-        |row| row.get(0).map(|Json(device)| device),
-    )
-}
+    /// Returns the devices of a change with several blocks that may have an identifier, by its hash.
+    pub(super) fn with_hash(self, db: &Connection, hash: u32) -> Result<Vec<u32>> {
+        let part = part_id(self.row, int(part_of(hash, self.key_count)));
+        let found = db.find("SELECT keys FROM key_part WHERE id = ?", [part], |row| {
+            Ok(find_in_part(row.get_ref(0)?.as_blob()?, hash))
+        })?;
+        Ok(found.unwrap_or_default())
+    }
 
-/// Records the devices that were on the plan before the change was sent.
-pub(super) fn record_on_plan(db: &Connection, change: i64, on_plan: &[u32]) -> Result<()> {
-    db.execute_cached(
-        "UPDATE device SET on_plan = NULL WHERE change = ? AND on_plan = 1",
-        [change],
-    )?;
-    for index in on_plan {
-        db.execute_cached(
-            "UPDATE device SET on_plan = 1 WHERE change = ? AND device_index = ?",
-            params![change, index],
+    /// Loads one device as it was sent.
+    pub(super) fn sent(self, db: &Connection, index: u32) -> Result<SentDevice> {
+        let (block, in_block) = (index / DEVICES_PER_BLOCK, index % DEVICES_PER_BLOCK);
+        db.get("SELECT devices FROM device_block WHERE id = ?", [part_id(self.row, block)], |row| {
+            decode_device(row.get_ref(0)?.as_blob()?, in_block).map_err(invalid)
+        })
+    }
+
+    /// Loads the devices of one block; none after the last block.
+    fn block(self, db: &Connection, block: u32) -> Result<Vec<SentDevice>> {
+        let devices = db.find(
+            "SELECT devices FROM device_block WHERE id = ?",
+            [part_id(self.row, block)],
+            |row| decode_block(row.get_ref(0)?.as_blob()?).map_err(invalid),
         )?;
+        Ok(devices.unwrap_or_default())
     }
-    Ok(())
 }
 
+/// Lists the devices of a change that match a filter, by index.
 pub(crate) fn devices(
     db: &Connection,
     id: ChangeId,
     filter: &DeviceFilter,
 ) -> Result<Vec<ChangeDevice>> {
-    let mut sql = "SELECT d.device_index, d.sent_json, d.on_plan, d.precedence, e.result_json,
-           r.evidence, e.match_kind, e.time
-         FROM device d
-         LEFT JOIN log_entry e ON e.position = d.decided_by
-         LEFT JOIN request r ON r.id = e.request
-         WHERE d.change = (SELECT id FROM change WHERE change_id = ?1 AND trimmed = 0)
-           AND d.device_index >= ?2"
-        .to_owned();
-    if !filter.outcomes.is_empty() {
-        let conditions: Vec<&str> = filter.outcomes.iter().map(outcome_condition).collect();
-        sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
-    }
-    let mut values: Vec<&dyn ToSql> = vec![&id, &filter.from];
-    let key = filter.device.as_ref().map(MatchKey::from_id);
-    let index_key = key.as_ref().map(MatchKey::index_key);
-    if let Some(index_key) = &index_key {
-        sql.push_str(
-            " AND d.device_index IN
-               (SELECT k.device_index FROM device_key k WHERE k.match_key = ?3 AND k.change = d.change)",
-        );
-        values.push(index_key);
-    }
-    sql.push_str(" ORDER BY d.device_index");
-    let mut statement = db.prepare_cached(&sql)?;
-    let mut rows = statement.query(values.as_slice())?;
+    let found = db.find(
+        "SELECT id, device_count, key_count, on_plan FROM change
+         WHERE change_id = ? AND trimmed = 0",
+        [id],
+        |row| {
+            let table = ChangeDeviceTable {
+                row: uint(row.get(0)?),
+                device_count: row.get(1)?,
+                key_count: usize::try_from(row.get::<_, i64>(2)?).unwrap_or_default(),
+            };
+            Ok((table, row.get::<_, Option<Vec<u8>>>(3)?.unwrap_or_default()))
+        },
+    )?;
+    let Some((table, on_plan)) = found else {
+        return Ok(Vec::new());
+    };
     let mut devices = Vec::new();
-    while devices.len() < filter.limit
-        && let Some(row) = rows.next()?
-    {
-        let device = decode_device(row, id)?;
-        if key.as_ref().is_none_or(|key| has_identifier(&device.sent, key)) {
+    let mut push = |db: &Connection, index, sent, state| -> Result<bool> {
+        let device = change_device(db, index, sent, state, &on_plan)?;
+        if filter.outcomes.is_empty() || filter.outcomes.contains(&device.outcome) {
             devices.push(device);
+        }
+        Ok(devices.len() < filter.limit)
+    };
+    if let Some(device) = &filter.device {
+        let found = table.find(db, &MatchKey::from_id(device))?;
+        for (index, sent) in found.into_iter().filter(|(index, _)| *index >= filter.from) {
+            let states = load_states(db, [part_id(table.row, index); 2])?;
+            if !push(db, index, sent, states.get(&index).copied())? {
+                break;
+            }
+        }
+        return Ok(devices);
+    }
+    for block in filter.from / DEVICES_PER_BLOCK..table.device_count.div_ceil(DEVICES_PER_BLOCK) {
+        let first = block * DEVICES_PER_BLOCK;
+        let range = [first, first + DEVICES_PER_BLOCK - 1].map(|index| part_id(table.row, index));
+        let states = load_states(db, range)?;
+        for (index, sent) in (first..).zip(table.block(db, block)?) {
+            if index >= filter.from && !push(db, index, sent, states.get(&index).copied())? {
+                return Ok(devices);
+            }
         }
     }
     Ok(devices)
 }
 
-/// Successes have an odd number, see `columns`.
-fn outcome_condition(outcome: &DeviceOutcome) -> &'static str {
-    match outcome {
-        DeviceOutcome::Pending => "d.precedence IS NULL",
-        DeviceOutcome::Succeeded => "d.precedence % 2 = 1",
-        DeviceOutcome::Failed => "d.precedence % 2 = 0",
-    }
+/// The precedence and the position of the deciding result.
+type DecidingResult = (ResultPrecedence, Option<i64>);
+
+/// Loads the deciding results in a range of ids, by the index of the device.
+fn load_states(db: &Connection, ids: [i64; 2]) -> Result<BTreeMap<u32, DecidingResult>> {
+    let states = db.list(
+        "SELECT id, precedence, decided_by FROM device_state
+         WHERE id BETWEEN ? AND ? AND precedence IS NOT NULL",
+        ids,
+        |row: &SqlRow<'_>| Ok((part_number(row.get(0)?), (row.get(1)?, row.get(2)?))),
+    )?;
+    Ok(states.into_iter().collect())
 }
 
-fn decode_device(row: &Row<'_>, change_id: ChangeId) -> Result<ChangeDevice> {
-    let index = row.get(0)?;
-    let Json(sent) = row.get::<_, Json<SentDevice>>(1)?;
-    let precedence: Option<ResultPrecedence> = row.get(3)?;
-    let result = match row.get_ref(4)?.as_str_or_null()? {
-        None => None,
-        Some(_) => {
-            let device = Some((index, sent.clone()));
-            Some(Box::new(decode_result(row, 4, Some(change_id), device, String::new())?))
-        }
+fn change_device(
+    db: &Connection,
+    index: u32,
+    sent: SentDevice,
+    state: Option<DecidingResult>,
+    on_plan: &[u8],
+) -> Result<ChangeDevice> {
+    let result = match state {
+        Some((_, Some(position))) => events::find_result(db, position)?.map(Box::new),
+        _ => None,
     };
     Ok(ChangeDevice {
         index,
-        sent,
-        was_on_plan: row.get::<_, Option<bool>>(2)?.is_some(),
-        outcome: match precedence.map(|precedence| precedence.outcome) {
+        was_on_plan: bitmap_contains(on_plan, index),
+        outcome: match state.map(|(precedence, _)| precedence.outcome) {
             None => DeviceOutcome::Pending,
             Some(Outcome::Succeeded) => DeviceOutcome::Succeeded,
             Some(Outcome::Failed | Outcome::Interim) => DeviceOutcome::Failed,
         },
-        result,
+        result: result.map(|mut result| {
+            result.resolved_device = Some((index, sent.clone()));
+            result
+        }),
+        sent,
     })
 }
 
-/// The device states of one change (see [`domain::device_states`](crate::domain::device_states)).
-pub(super) struct DeviceStateTable<'c> {
-    pub(super) db: &'c Connection,
-    pub(super) change: i64,
-}
-
-impl DeviceStateStore for DeviceStateTable<'_> {
-    type Error = rusqlite::Error;
-
-    fn state(&mut self, device: DeviceRef) -> Result<DeviceState> {
-        let (sql, number) = match device {
-            DeviceRef::Device(index) => (
-                "SELECT identifier_kinds, precedence, decided_by FROM device
-                 WHERE change = ? AND device_index = ?",
-                index.into(),
-            ),
-            DeviceRef::UnmatchedResult(first_result) => (
-                "SELECT identifier_kinds, precedence, decided_by FROM unmatched_result
-                 WHERE change = ? AND first_result = ?",
-                first_result,
-            ),
-        };
-        let state = self.db.find(sql, params![self.change, number], |row| {
-            Ok(DeviceState {
-                kind_mask: row.get(0)?,
-                precedence: row.get(1)?,
-                decided_by: row.get(2)?,
-            })
-        })?;
-        Ok(state.unwrap_or_default())
-    }
-
-    fn put_state(&mut self, device: DeviceRef, state: DeviceState) -> Result<()> {
-        let (sql, number) = match device {
-            DeviceRef::Device(index) => (
-                "UPDATE device SET identifier_kinds = ?3, precedence = ?4, decided_by = ?5
-                 WHERE change = ?1 AND device_index = ?2",
-                index.into(),
-            ),
-            DeviceRef::UnmatchedResult(first_result) => (
-                "INSERT OR REPLACE INTO unmatched_result
-                   (change, first_result, identifier_kinds, precedence, decided_by)
-                 VALUES (?1, ?2, ?3, ?4, ?5)",
-                first_result,
-            ),
-        };
-        self.db.execute_cached(
-            sql,
-            params![self.change, number, state.kind_mask, state.precedence, state.decided_by],
-        )?;
-        Ok(())
-    }
-
-    fn owner(&mut self, key: &MatchKey) -> Result<Option<DeviceRef>> {
-        self.db.find(
+/// Finds the device that an unmatched result with these identifiers was resolved to later.
+pub(super) fn find_resolved(
+    db: &Connection,
+    change: Row,
+    ids: &[ReportedId],
+) -> Result<Option<(u32, SentDevice)>> {
+    let table = ChangeDeviceTable { row: change, device_count: 0, key_count: 0 };
+    for key in ids.iter().filter_map(MatchKey::from_reported) {
+        let owner: Option<DeviceRef> = db.find(
             "SELECT owner FROM identifier_owner WHERE change = ? AND identifier = ?",
-            params![self.change, key.to_string()],
+            params![int(change), key.to_string()],
             |row| row.get(0),
-        )
-    }
-
-    fn put_owner(&mut self, key: &MatchKey, owner: DeviceRef) -> Result<()> {
-        self.db.execute_cached(
-            "INSERT INTO identifier_owner (change, identifier, owner) VALUES (?, ?, ?)",
-            params![self.change, key.to_string(), owner],
         )?;
-        Ok(())
+        if let Some(DeviceRef::Device(index)) = owner {
+            return Ok(Some((index, table.sent(db, index)?)));
+        }
     }
-
-    fn merge(&mut self, unmatched: i64, into: DeviceRef) -> Result<()> {
-        self.db.execute_cached(
-            "UPDATE identifier_owner SET owner = ? WHERE change = ? AND owner = ?",
-            params![into, self.change, DeviceRef::UnmatchedResult(unmatched)],
-        )?;
-        self.db.execute_cached(
-            "DELETE FROM unmatched_result WHERE change = ? AND first_result = ?",
-            params![self.change, unmatched],
-        )?;
-        Ok(())
-    }
+    Ok(None)
 }

@@ -1,177 +1,228 @@
 //! Reads of events. A page is one read transaction.
 
+use std::cmp::Ordering;
+
 use aws_lc_rs::digest;
-use rusqlite::{Connection, Result, Row, params, types::ValueRef};
+use rusqlite::{Connection, Params, Result, Row as SqlRow, params};
 
 use crate::{
-    domain::{
-        change::{Change, SentDevice},
-        device_states::DeviceRef,
-        identifier::ReportedId,
-        matching::MatchKey,
-        newtypes::{ChangeId, RequestId},
-        result::Match,
-    },
+    domain::{change::Change, newtypes::RequestId, result::Match},
     journal::{
-        ChangeSelector, Cursor, Event, EventPage, EventPayload, WatchTarget,
+        Cursor, Event, EventDetail, EventPage, EventPayload, ResultRecord, WatchTarget,
+        apply::Row,
+        record::{ChangeRecord, decode_result},
         sqlite::tables::{
-            CachedSql,
-            changes::find_change,
-            columns::{Json, decode_result, int, uint},
+            CachedSql, changes,
+            columns::{STATE_EVENT, int, invalid, match_from_kind, uint},
+            devices,
+            load::decode_status,
         },
     },
 };
 
-/// The columns of an event. A state has a snapshot, a result has the columns of `e`.
-const COLUMNS: &str = "t.position, t.event_index, t.snapshot, e.result_json, r.evidence,
-    e.match_kind, e.time, e.raw_json, e.device, d.sent_json";
+/// A change, its request, and the position at which they were linked.
+struct Stream {
+    row: Row,
+    change: Change,
+    record: ChangeRecord,
+    request: Option<Row>,
+    link_position: u64,
+}
 
 pub(crate) fn events(
     db: &Connection,
     target: &WatchTarget,
     after: Cursor,
     limit: usize,
+    detail: EventDetail,
 ) -> Result<EventPage> {
-    let (mut events, selector) = match target {
+    // One more, to find out if the page is the last one.
+    let reader = Reader { db, after, limit: limit + 1, detail };
+    let (mut events, stream) = match target {
         WatchTarget::Change(id) => {
-            (change_events(db, *id, after, limit + 1)?, ChangeSelector::Id(*id))
+            match find_stream(db, "c.change_id = ? AND c.trimmed = 0", [id])? {
+                Some(stream) => (reader.change_events(&stream)?, Some(stream)),
+                None => (Vec::new(), None),
+            }
         }
-        WatchTarget::Request(id) => {
-            let events = request_events(db, id, after, limit + 1)?;
-            (events, ChangeSelector::Request(id.clone()))
-        }
+        WatchTarget::Request(id) => reader.request_events(id)?,
     };
     let is_end = events.len() <= limit;
     events.truncate(limit);
-    for event in &mut events {
-        if let EventPayload::Result(result) = &mut event.payload
-            && result.matched == Some(Match::None)
-            && let Some(change_id) = result.change_id
-        {
-            result.resolved_device =
-                find_resolved_device(db, change_id, &result.report.device_ids)?;
-        }
+    if detail.resolved_device {
+        resolve_devices(db, stream.as_ref(), &mut events)?;
     }
-    Ok(EventPage { events, is_end, change: find_change(db, &selector)? })
+    Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change) })
 }
 
-fn change_events(db: &Connection, id: ChangeId, after: Cursor, limit: usize) -> Result<Vec<Event>> {
+/// Returns a result by its position, without the callback's body. `None` if it was trimmed.
+pub(super) fn find_result(db: &Connection, position: i64) -> Result<Option<ResultRecord>> {
+    let sql = format!("SELECT {RESULT_COLUMNS}, NULL FROM event WHERE position = ?");
+    db.find(&sql, [position], decode_record)
+}
+
+fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<Option<Stream>> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM timeline t
-         LEFT JOIN log_entry e ON e.position = t.result_position
-         LEFT JOIN device d ON d.change = t.change AND d.device_index = e.device
-         LEFT JOIN request r ON r.id = e.request
-         WHERE t.change = (SELECT id FROM change WHERE change_id = ? AND trimmed = 0)
-           AND (t.position, t.event_index) > (?, ?)
-         ORDER BY t.position, t.event_index LIMIT ?"
+        "SELECT c.id, c.record, c.status, r.id, r.link_position FROM change c
+         LEFT JOIN request r ON r.change = c.id WHERE {condition}"
     );
-    db.list(&sql, params![id, int(after.position), after.index, int(limit)], |row| {
-        decode_event(row, Some(id))
+    db.find(&sql, params, |row| {
+        Ok(Stream {
+            row: uint(row.get(0)?),
+            change: changes::decode(row, 1)?,
+            record: ChangeRecord::from_bytes(row.get_ref(1)?.as_blob()?).map_err(invalid)?,
+            request: row.get::<_, Option<i64>>(3)?.map(uint),
+            link_position: row.get::<_, Option<i64>>(4)?.map_or(0, uint),
+        })
     })
 }
 
-/// Returns the results of a request at their own positions and, once it is linked to a change, the
-/// later states of the change.
-fn request_events(
-    db: &Connection,
-    id: &RequestId,
+/// Reads one page.
+struct Reader<'c> {
+    db: &'c Connection,
     after: Cursor,
     limit: usize,
-) -> Result<Vec<Event>> {
-    let link: Option<(i64, i64, ChangeId)> = db.find(
-        "SELECT c.id, r.link_position, c.change_id FROM request r JOIN change c ON c.id = r.change
-         WHERE r.request_id = ? AND c.trimmed = 0",
-        [id],
-        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
-    )?;
-    let (change, link_position, change_id) = match link {
-        Some((change, link_position, id)) => (change, link_position, Some(id)),
-        None => (-1, i64::MAX, None),
-    };
-
-    // A result is the only event of its entry.
-    let results = format!(
-        "SELECT {COLUMNS} FROM
-           (SELECT position, 0 AS event_index, NULL AS snapshot FROM log_entry
-            WHERE request = (SELECT id FROM request WHERE request_id = ?) AND position > ?
-            ORDER BY position LIMIT ?) t
-         JOIN log_entry e ON e.position = t.position
-         LEFT JOIN device d ON d.change = ? AND d.device_index = e.device
-         LEFT JOIN request r ON r.id = e.request
-         ORDER BY t.position"
-    );
-    let mut events: Vec<Event> =
-        db.list(&results, params![id, int(after.position), int(limit), change], |row| {
-            decode_event(row, change_id)
-        })?;
-
-    let states = "SELECT position, event_index, snapshot FROM timeline
-         WHERE change = ? AND result_position IS NULL AND position >= ?
-           AND (position, event_index) > (?, ?)
-         ORDER BY position, event_index LIMIT ?";
-    let states: Vec<Event> = db.list(
-        states,
-        params![
-            change,
-            // A lower bound for the index, and the exact one.
-            link_position.max(int(after.position)),
-            int(after.position),
-            after.index,
-            int(limit)
-        ],
-        |row| decode_event(row, change_id),
-    )?;
-    events.extend(states);
-    events.sort_unstable_by_key(|event| event.cursor);
-    events.truncate(limit);
-    Ok(events)
+    detail: EventDetail,
 }
 
-fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> Result<Event> {
-    let cursor = Cursor { position: uint(row.get(0)?), index: row.get(1)? };
-    if let ValueRef::Text(snapshot) = row.get_ref(2)? {
-        let Json(change) = row.get::<_, Json<Change>>(2)?;
-        let payload = EventPayload::State(Box::new(change));
-        return Ok(Event { cursor, event_hash: event_hash(&[snapshot]), payload });
+/// The columns of [`decode_record`], before that of the callback's body.
+const RESULT_COLUMNS: &str = "position, kind, body, link";
+
+impl Reader<'_> {
+    /// Reads the events of a change: its states, the results that were stored before the request was linked
+    /// at the position of the link, and the later results.
+    fn change_events(&self, stream: &Stream) -> Result<Vec<Event>> {
+        let mut events = self.states(stream, 0)?;
+        if let Some(request) = stream.request {
+            events.extend(self.early_results(request, stream.link_position)?);
+            let from = self.after.position.max(stream.link_position);
+            events.extend(self.results(request, from)?);
+            events.sort_by_key(|event| event.cursor);
+            events.truncate(self.limit);
+        }
+        Ok(events)
     }
-    let raw_json: String = row.get(7)?;
-    let event_hash = event_hash(&[row.get_ref(3)?.as_bytes()?, raw_json.as_bytes()]);
-    let sent: Option<Json<SentDevice>> = row.get(9)?;
-    let device = row.get::<_, Option<u32>>(8)?.zip(sent.map(|Json(sent)| sent));
-    let result = decode_result(row, 3, change_id, device, raw_json)?;
-    Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(result)) })
+
+    /// Reads the events of a request: its results, and the states of its change from the link on.
+    fn request_events(&self, id: &RequestId) -> Result<(Vec<Event>, Option<Stream>)> {
+        let found =
+            self.db.find("SELECT id, change FROM request WHERE request_id = ?", [id], |row| {
+                Ok((uint(row.get(0)?), row.get::<_, Option<i64>>(1)?))
+            })?;
+        let Some((request, change)) = found else {
+            return Ok((Vec::new(), None));
+        };
+        let mut events = self.results(request, self.after.position)?;
+        let stream = match change {
+            Some(change) => find_stream(self.db, "c.id = ? AND c.trimmed = 0", [change])?,
+            None => None,
+        };
+        if let Some(stream) = &stream {
+            events.extend(self.states(stream, stream.link_position)?);
+            events.sort_by_key(|event| event.cursor);
+            events.truncate(self.limit);
+        }
+        Ok((events, stream))
+    }
+
+    /// Reads the states of a change at a position or later.
+    fn states(&self, stream: &Stream, from: u64) -> Result<Vec<Event>> {
+        let from = from.max(self.after.position + 1);
+        self.db.list(
+            "SELECT position, body FROM event WHERE stream = ? AND position >= ?
+             ORDER BY position LIMIT ?",
+            params![int(stream.row), int(from), int(self.limit)],
+            |row| {
+                let body = row.get_ref(1)?.as_blob()?;
+                let change = stream.record.with_status(&decode_status(body)?).map_err(invalid)?;
+                Ok(Event {
+                    cursor: Cursor { position: uint(row.get(0)?), index: 0 },
+                    event_hash: event_hash(body),
+                    payload: EventPayload::State(Box::new(change)),
+                })
+            },
+        )
+    }
+
+    /// Reads the results of a request after a position.
+    fn results(&self, request: Row, after: u64) -> Result<Vec<Event>> {
+        let sql = format!(
+            "SELECT {RESULT_COLUMNS}, {} FROM event WHERE stream = ? AND position > ? AND kind > {STATE_EVENT}
+             ORDER BY position LIMIT ?",
+            self.raw_column()
+        );
+        let params = params![int(request), int(after), int(self.limit)];
+        self.db.list(&sql, params, |row| {
+            let cursor = Cursor { position: uint(row.get(0)?), index: 0 };
+            result_event(cursor, decode_record(row)?)
+        })
+    }
+
+    /// Reads the results that were stored before their request was linked. They have the position of the link.
+    fn early_results(&self, request: Row, link_position: u64) -> Result<Vec<Event>> {
+        let delivered = match self.after.position.cmp(&link_position) {
+            Ordering::Less => 0,
+            Ordering::Equal => self.after.index,
+            Ordering::Greater => u32::MAX,
+        };
+        if delivered == u32::MAX {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT {RESULT_COLUMNS}, {} FROM event WHERE stream = ? AND position < ?
+             ORDER BY position LIMIT ? OFFSET ?",
+            self.raw_column()
+        );
+        let params = params![int(request), int(link_position), int(self.limit), delivered];
+        let records = self.db.list(&sql, params, |row| decode_record(row))?;
+        (delivered + 1..)
+            .zip(records)
+            .map(|(index, record)| result_event(Cursor { position: link_position, index }, record))
+            .collect()
+    }
+
+    /// The body may be on pages of its own, so it is read only on demand.
+    fn raw_column(&self) -> &'static str {
+        if self.detail.raw_json { "raw_json" } else { "NULL" }
+    }
 }
 
-/// Finds the device that an unmatched result with these identifiers was resolved to later.
-fn find_resolved_device(
-    db: &Connection,
-    change_id: ChangeId,
-    ids: &[ReportedId],
-) -> Result<Option<(u32, SentDevice)>> {
-    for key in ids.iter().filter_map(MatchKey::from_reported) {
-        let found: Option<(DeviceRef, Option<Json<SentDevice>>)> = db.find(
-            "SELECT o.owner, d.sent_json FROM identifier_owner o
-             JOIN change c ON c.id = o.change
-             LEFT JOIN device d ON d.change = o.change AND d.device_index = o.owner
-             WHERE c.change_id = ? AND o.identifier = ?",
-            params![change_id, key.to_string()],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
-        if let Some((DeviceRef::Device(index), Some(Json(sent)))) = found {
-            return Ok(Some((index, sent)));
+fn result_event(cursor: Cursor, record: ResultRecord) -> Result<Event> {
+    let event_hash = event_hash(&record.body);
+    Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(record)) })
+}
+
+fn decode_record(row: &SqlRow<'_>) -> Result<ResultRecord> {
+    let bytes = |column| -> Result<Vec<u8>> {
+        Ok(row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default().to_vec())
+    };
+    Ok(ResultRecord {
+        matched: match_from_kind(row.get(1)?),
+        body: bytes(2)?.into(),
+        link: bytes(3)?.into(),
+        raw_json: bytes(4)?.into(),
+        resolved_device: None,
+    })
+}
+
+fn resolve_devices(db: &Connection, stream: Option<&Stream>, events: &mut [Event]) -> Result<()> {
+    let Some(stream) = stream else {
+        return Ok(());
+    };
+    for event in events {
+        if let EventPayload::Result(record) = &mut event.payload
+            && record.matched == Some(Match::None)
+        {
+            let report = decode_result(&record.body).map_err(invalid)?;
+            record.resolved_device = devices::find_resolved(db, stream.row, &report.device_ids)?;
         }
     }
-    Ok(None)
+    Ok(())
 }
 
-/// Returns the first bytes of the SHA-256 of a stored event. They distinguish a restored or foreign
-/// journal from this one.
-fn event_hash(parts: &[&[u8]]) -> u32 {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    let hash = context.finish();
-    let prefix = hash.as_ref().first_chunk();
-    prefix.copied().map_or(0, u32::from_be_bytes)
+/// Returns the first bytes of the SHA-256 of the part of an event that is never modified. They distinguish a
+/// restored or foreign journal from this one.
+fn event_hash(body: &[u8]) -> u32 {
+    let hash = digest::digest(&digest::SHA256, body);
+    hash.as_ref().first_chunk().copied().map_or(0, u32::from_be_bytes)
 }

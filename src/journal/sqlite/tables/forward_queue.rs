@@ -1,14 +1,14 @@
-//! The queue of callbacks to forward. Their bodies are in the log.
+//! The queue of callbacks to forward. Their bodies are in the events.
 
 use rusqlite::{Connection, Result, params};
 
 use crate::{
-    domain::{clock::Timestamp, newtypes::CallbackService},
+    domain::clock::Timestamp,
     journal::{
-        DueForwards, ForwardOptions, ForwardOutcome, QueuedForward,
+        DueForwards, ForwardOutcome, ForwardQueueStats, QueuedForward,
+        apply::NewForward,
         sqlite::tables::{
             CachedSql,
-            batch::WriteBatch,
             columns::{int, uint},
         },
     },
@@ -17,48 +17,49 @@ use crate::{
 /// Maximum number of rows that one command changes.
 pub(crate) const ROWS: usize = 100;
 
-/// Queues a result in the transaction that stores it, so that an acknowledged callback is forwarded
+/// Queues results in the transaction that stores them, so that an acknowledged callback is forwarded
 /// after any crash. Displaces the oldest if the queue is full.
-pub(super) fn queue_forward(
-    batch: &mut WriteBatch<'_>,
-    position: i64,
-    service: Option<&CallbackService>,
-    options: ForwardOptions,
+pub(super) fn insert(
+    db: &Connection,
+    forwards: &[NewForward],
+    stats: &mut ForwardQueueStats,
 ) -> Result<()> {
-    batch.db.execute_cached(
-        "INSERT INTO forward_queue (position, queue_time, due_time, service)
-         VALUES (?1, ?2, ?2, ?3)",
-        params![position, options.now, service],
-    )?;
-    batch.counts.forward_queue.waiting += 1;
-    let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_waiting);
-    if excess > 0 {
-        let displaced = batch.db.execute_cached(
-            "DELETE FROM forward_queue WHERE position IN
-             (SELECT position FROM forward_queue ORDER BY position LIMIT ?)",
-            [int(excess.min(ROWS as u64))],
+    for forward in forwards {
+        db.execute_cached(
+            "INSERT INTO forward_queue (position, queue_time, due_time, service)
+             VALUES (?1, ?2, ?2, ?3)",
+            params![int(forward.position), forward.queue_time, forward.service],
         )?;
-        remove(batch, displaced);
-        batch.counts.forward_queue.displaced += displaced as u64;
+        stats.waiting += 1;
+        let excess = stats.waiting.saturating_sub(forward.max_waiting);
+        if excess > 0 {
+            let displaced = db.execute_cached(
+                "DELETE FROM forward_queue WHERE position IN
+                 (SELECT position FROM forward_queue ORDER BY position LIMIT ?)",
+                [int(excess.min(ROWS as u64))],
+            )?;
+            remove(stats, displaced);
+            stats.displaced += displaced as u64;
+        }
     }
     Ok(())
 }
 
 /// Records the outcomes of attempts. Ignores callbacks that were displaced meanwhile.
 pub(crate) fn record_outcomes(
-    batch: &mut WriteBatch<'_>,
+    db: &Connection,
+    stats: &mut ForwardQueueStats,
     outcomes: &[(u64, ForwardOutcome)],
 ) -> Result<()> {
     for (id, outcome) in outcomes {
         match outcome {
             ForwardOutcome::Done => {
-                let deleted = batch
-                    .db
-                    .execute_cached("DELETE FROM forward_queue WHERE position = ?", [int(*id)])?;
-                remove(batch, deleted);
+                let deleted =
+                    db.execute_cached("DELETE FROM forward_queue WHERE position = ?", [int(*id)])?;
+                remove(stats, deleted);
             }
             ForwardOutcome::RetryAt(due_time) => {
-                batch.db.execute_cached(
+                db.execute_cached(
                     "UPDATE forward_queue SET due_time = ?, attempts = attempts + 1
                      WHERE position = ?",
                     params![due_time, int(*id)],
@@ -70,8 +71,8 @@ pub(crate) fn record_outcomes(
 }
 
 /// Makes one slice of the callbacks that wait for a retry due now. Returns their number.
-pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<usize> {
-    batch.db.execute_cached(
+pub(crate) fn reschedule(db: &Connection, now: Timestamp) -> Result<usize> {
+    db.execute_cached(
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
          (SELECT position FROM forward_queue
           WHERE (attempts > 0) = 1 AND due_time > ?1 ORDER BY due_time LIMIT ?2)",
@@ -80,20 +81,23 @@ pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<u
 }
 
 /// Drops one slice of the callbacks that were queued before a time. Returns their number.
-pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> Result<usize> {
-    let deleted = batch.db.execute_cached(
+pub(crate) fn expire(
+    db: &Connection,
+    stats: &mut ForwardQueueStats,
+    before: Timestamp,
+) -> Result<usize> {
+    let deleted = db.execute_cached(
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM
            (SELECT position, queue_time FROM forward_queue ORDER BY position LIMIT ?)
          WHERE queue_time < ?)",
         params![int(ROWS), before],
     )?;
-    remove(batch, deleted);
+    remove(stats, deleted);
     Ok(deleted)
 }
 
-fn remove(batch: &mut WriteBatch<'_>, count: usize) {
-    let waiting = &mut batch.counts.forward_queue.waiting;
-    *waiting = waiting.saturating_sub(count as u64);
+fn remove(stats: &mut ForwardQueueStats, count: usize) {
+    stats.waiting = stats.waiting.saturating_sub(count as u64);
 }
 
 /// Returns due callbacks: up to `first_attempts` that were never tried and up to `retries` that were.
@@ -129,7 +133,7 @@ fn load_due_attempts(
 ) -> Result<Vec<QueuedForward>> {
     db.list(
         "SELECT f.position, f.service, f.attempts, e.raw_json FROM forward_queue f
-         LEFT JOIN log_entry e ON e.position = f.position
+         LEFT JOIN event e ON e.position = f.position
          WHERE (f.attempts > 0) = ? AND f.due_time <= ?
          ORDER BY f.due_time, f.position LIMIT ?",
         params![is_tried, now, int(limit)],
@@ -138,10 +142,15 @@ fn load_due_attempts(
                 id: uint(row.get(0)?),
                 service: row.get(1)?,
                 attempts: row.get(2)?,
-                body: row.get(3)?,
+                body: decode_body(row.get_ref(3)?.as_blob_or_null()?),
             })
         },
     )
+}
+
+/// A body is JSON, so it is valid UTF-8.
+fn decode_body(body: Option<&[u8]>) -> Option<String> {
+    body.map(|body| String::from_utf8_lossy(body).into_owned())
 }
 
 pub(crate) fn count(db: &Connection) -> Result<u64> {

@@ -5,10 +5,7 @@ use rusqlite::{Connection, Result, params, types::FromSql};
 
 use crate::journal::{
     KeptRange,
-    sqlite::tables::{
-        CachedSql,
-        columns::{int, uint},
-    },
+    sqlite::tables::{CachedSql, columns::uint},
 };
 
 /// The epoch, 8 bytes.
@@ -18,6 +15,8 @@ pub(crate) const FINGERPRINT_KEY: &str = "fingerprint_key";
 pub(crate) const ORIGIN: &str = "origin";
 /// The newest position that was trimmed, 8 bytes.
 pub(super) const TRIMMED_POSITION: &str = "trimmed_position";
+/// New events have higher positions, 8 bytes.
+const SKIPPED_POSITION: &str = "skipped_position";
 const KV_PREFIX: &str = "kv.";
 
 pub(crate) fn load<T: FromSql>(db: &Connection, name: &str) -> Result<Option<T>> {
@@ -65,19 +64,23 @@ pub(crate) fn store_kv(db: &Connection, name: &str, value: &[u8]) -> Result<()> 
     if value.is_empty() { delete(db, &name) } else { store(db, &name, value) }
 }
 
-/// Returns the range of positions. SQLite keeps the last one also when its entry is trimmed.
+/// Returns the range of positions. The last one is also known when its event is trimmed.
 pub(crate) fn kept_range(db: &Connection) -> Result<KeptRange> {
-    let last =
-        db.find("SELECT seq FROM sqlite_sequence WHERE name = 'log_entry'", [], |row| row.get(0))?;
-    let trimmed = load(db, TRIMMED_POSITION)?;
-    Ok(KeptRange { last: last.map_or(0, uint), trimmed: trimmed.map_or(0, u64::from_be_bytes) })
+    let last = "SELECT coalesce(max(position), 0) FROM event";
+    let last = db.get(last, [], |row| row.get(0).map(uint))?;
+    let trimmed = trimmed_position(db)?;
+    let skipped = load(db, SKIPPED_POSITION)?.map_or(0, u64::from_be_bytes);
+    Ok(KeptRange { last: last.max(trimmed).max(skipped), trimmed })
 }
 
-/// Makes new entries start after a position.
+/// Returns the newest position that was trimmed; 0 if none was.
+pub(super) fn trimmed_position(db: &Connection) -> Result<u64> {
+    Ok(load(db, TRIMMED_POSITION)?.map_or(0, u64::from_be_bytes))
+}
+
+/// Makes new events start after a position.
 pub(crate) fn skip_to(db: &Connection, position: u64) -> Result<()> {
-    db.execute("DELETE FROM sqlite_sequence WHERE name = 'log_entry'", [])?;
-    db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('log_entry', ?)", [int(position)])?;
-    Ok(())
+    store(db, SKIPPED_POSITION, &position.to_be_bytes())
 }
 
 #[cfg(test)]

@@ -3,35 +3,39 @@
 use rusqlite::{Connection, Result, params};
 
 use crate::journal::{
-    JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
+    QuarantineLimits, QuarantinedCallback,
     sqlite::tables::{
         CachedSql,
-        batch::{CommandError, WriteBatch},
         columns::{int, uint},
-        timeline,
     },
 };
 
 /// Approximate size of a row without the body, in bytes.
 const OVERHEAD: u64 = 256;
+/// Maximum number of old callbacks that storing a new one deletes.
+const DELETED_PER_INSERT: i64 = 100;
 
 /// Stores a callback and returns its id, after deleting old reviewed ones. Returns `None` if the
 /// quarantine is full.
 pub(crate) fn insert(
     db: &Connection,
+    bytes: &mut u64,
     callback: &QuarantinedCallback,
     limits: QuarantineLimits,
 ) -> Result<Option<u64>> {
-    db.execute_cached(
-        "DELETE FROM quarantine WHERE receive_time < ? AND reviewed = 1",
-        [limits.delete_reviewed_before],
+    let deleted: Vec<u64> = db.list(
+        "DELETE FROM quarantine WHERE reviewed = 1 AND id IN
+           (SELECT id FROM quarantine WHERE reviewed = 1 AND receive_time < ? LIMIT ?)
+         RETURNING length(body)",
+        params![limits.delete_reviewed_before, DELETED_PER_INSERT],
+        |row| row.get(0).map(uint),
     )?;
-    let used = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine";
-    let used = db.get(used, [int(OVERHEAD)], |row| row.get(0).map(uint))?;
+    *bytes = bytes.saturating_sub(deleted.iter().map(|length| length + OVERHEAD).sum());
     let size = callback.body.len() as u64 + OVERHEAD;
-    if used.saturating_add(size) > limits.bytes {
+    if bytes.saturating_add(size) > limits.bytes {
         return Ok(None);
     }
+    *bytes += size;
     let id = db.insert_cached(
         "INSERT INTO quarantine (receive_time, service, account, reason, body, credential_mac)
          VALUES (?, ?, ?, ?, ?, ?)",
@@ -47,21 +51,19 @@ pub(crate) fn insert(
     Ok(Some(uint(id)))
 }
 
-/// Stores a quarantined callback as a result, and deletes it from the quarantine.
-pub(crate) fn release(
-    batch: &mut WriteBatch<'_>,
-    id: u64,
-    callback: ReceivedCallback,
-) -> Result<Stored, CommandError> {
-    if !delete(batch.db, id)? {
-        return Err(JournalError::NoSuchCallback.into());
+pub(crate) fn delete(db: &Connection, bytes: &mut u64, id: u64) -> Result<bool> {
+    let sql = "DELETE FROM quarantine WHERE id = ? RETURNING length(body)";
+    let deleted = db.find(sql, [int(id)], |row| row.get(0).map(uint))?;
+    if let Some(length) = deleted {
+        *bytes = bytes.saturating_sub(length + OVERHEAD);
     }
-    timeline::store_callback(batch, callback)
+    Ok(deleted.is_some())
 }
 
-pub(crate) fn delete(db: &Connection, id: u64) -> Result<bool> {
-    let deleted = db.execute_cached("DELETE FROM quarantine WHERE id = ?", [int(id)])?;
-    Ok(deleted > 0)
+/// Returns the size of the quarantine.
+pub(crate) fn count_bytes(db: &Connection) -> Result<u64> {
+    let sql = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine";
+    db.get(sql, [int(OVERHEAD)], |row| row.get(0).map(uint))
 }
 
 pub(crate) fn mark_reviewed(db: &Connection, last: u64) -> Result<()> {

@@ -5,103 +5,108 @@ use rusqlite::Connection;
 use crate::journal::sqlite::error::OpenFailure;
 
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
+/// Records and blocks are encoded in `journal::record`. The numbers of states are in `columns`: 1 QUEUED,
+/// 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED, 7 REJECTED, 8 NOT_SENT, 9 OUTCOME_UNKNOWN.
 const TABLES: &str = "
 -- Values of the journal itself (see meta.rs), and key-value pairs.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
--- The log: one entry per change, state transition and result. Only a result has more than a time: its
--- JSON, its body, its request and, once that is linked to a change, its device.
-CREATE TABLE log_entry (
-    position     INTEGER PRIMARY KEY AUTOINCREMENT,
-    time         INTEGER NOT NULL,
-    result_json  TEXT,
-    raw_json     TEXT,
-    request      INTEGER,
-    device       INTEGER,
-    match_kind   INTEGER
-);
-CREATE INDEX log_entry_by_request ON log_entry (request) WHERE request IS NOT NULL;
+-- Numbers of accounts.
+CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 
--- The current state of a change. The id is the position of its first entry. A trimmed change is hidden
+-- The events, in the order of all commits. The stream of a state is its change, that of a result is its
+-- request. The body of a state is its status; the link and the raw body of a result are NULL if empty.
+-- An index ends with the position, so each is in the order of the events.
+CREATE TABLE event (
+    position       INTEGER PRIMARY KEY,
+    stream         INTEGER NOT NULL,
+    account        INTEGER,
+    kind           INTEGER NOT NULL,
+    early_request  INTEGER,
+    body           BLOB NOT NULL,
+    link           BLOB,
+    raw_json       BLOB
+);
+CREATE INDEX event_by_stream ON event (stream);
+CREATE INDEX event_by_account ON event (account) WHERE account IS NOT NULL;
+
+-- The current state of a change. The id is the position of its first event. A trimmed change is hidden
 -- until all its rows are deleted.
 CREATE TABLE change (
     id             INTEGER PRIMARY KEY,
     change_id      BLOB NOT NULL UNIQUE,
-    account        TEXT NOT NULL,
+    account        INTEGER NOT NULL,
     key            TEXT,
     fingerprint    BLOB NOT NULL,
     state          INTEGER NOT NULL,
-    create_time    INTEGER NOT NULL,
     accept_time    INTEGER,
     update_time    INTEGER NOT NULL,
-    snapshot       TEXT NOT NULL,
+    record         BLOB NOT NULL,
+    status         BLOB NOT NULL,
     device_states  TEXT NOT NULL,
+    device_count   INTEGER NOT NULL,
+    key_count      INTEGER NOT NULL,
+    on_plan        BLOB,
     trimmed        INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX change_by_key ON change (account, key) WHERE key IS NOT NULL;
-CREATE INDEX change_by_account ON change (account, id);
-CREATE INDEX change_by_state ON change (state, accept_time);
-CREATE INDEX change_by_update_time ON change (update_time);
+CREATE INDEX change_by_account ON change (account);
+CREATE INDEX change_open ON change (state, accept_time) WHERE state IN (1, 2, 3, 5, 9);
+CREATE INDEX change_final ON change (state, update_time) WHERE state IN (4, 6, 7, 8) AND trimmed = 0;
+CREATE INDEX change_trimmed ON change (id) WHERE trimmed = 1;
+CREATE INDEX change_large ON change (id) WHERE device_count > 64;
+CREATE INDEX change_closed_unanswered ON change (state) WHERE state = 6 AND accept_time IS NULL;
 
--- The events of a change, in the order of a watch. An event is a result (result_position) or a state
--- (snapshot).
-CREATE TABLE timeline (
-    change           INTEGER NOT NULL,
-    position         INTEGER NOT NULL,
-    event_index      INTEGER NOT NULL,
-    result_position  INTEGER,
-    snapshot         TEXT,
-    PRIMARY KEY (change, position, event_index)
-) WITHOUT ROWID;
-CREATE INDEX timeline_states ON timeline (change, position, event_index)
-    WHERE result_position IS NULL;
-
--- ThingSpace's requests, of this gateway and of others. For a request of this gateway: its change, the
--- position at which it was linked, and the evidence. Account and service come from the callbacks' path.
+-- ThingSpace's requests, of this gateway and of others. The id is the position of the first event that
+-- names it. For a request of this gateway: its change, the position at which it was linked, and the evidence.
 CREATE TABLE request (
     id                INTEGER PRIMARY KEY,
     request_id        TEXT NOT NULL UNIQUE,
     change            INTEGER,
-    link_position     INTEGER,
-    evidence          TEXT,
-    account           TEXT,
+    link_position     INTEGER NOT NULL DEFAULT 0,
+    evidence          TEXT NOT NULL DEFAULT '',
+    account           INTEGER,
     service           TEXT,
-    last_result_time  INTEGER NOT NULL
+    last_result       INTEGER NOT NULL,
+    last_result_time  INTEGER NOT NULL,
+    has_digests       INTEGER NOT NULL
 );
 CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
-CREATE INDEX request_by_last_result ON request (last_result_time) WHERE change IS NULL;
+CREATE INDEX request_unattributed ON request (last_result_time) WHERE change IS NULL;
 
--- Digests of the stored results, for de-duplication. Kept as long as the request.
+-- Digests of results that belong to no device, for de-duplication. Kept as long as the request.
 CREATE TABLE result_digest (
     request  INTEGER NOT NULL,
     digest   BLOB NOT NULL,
     PRIMARY KEY (request, digest)
 ) WITHOUT ROWID;
 
--- The devices of a change, with the precedence and position of the deciding result. device_key finds a
--- device by an identifier.
-CREATE TABLE device (
-    change            INTEGER NOT NULL,
-    device_index      INTEGER NOT NULL,
-    sent_json         TEXT NOT NULL,
+-- The devices of a change as they were sent, in blocks, and the index of a change with several blocks, in
+-- parts. The id is the change and the number of the block or part (see columns::part_id).
+CREATE TABLE device_block (id INTEGER PRIMARY KEY, devices BLOB NOT NULL);
+CREATE TABLE key_part (id INTEGER PRIMARY KEY, keys BLOB NOT NULL);
+
+-- Finds the changes with one block that have an identifier.
+CREATE TABLE device_key (
+    key     BLOB NOT NULL,
+    change  INTEGER NOT NULL,
+    PRIMARY KEY (key, change)
+) WITHOUT ROWID;
+
+-- The devices that have results: precedence and position of the deciding one, and the digests of all. The
+-- id is the change and the index of the device.
+CREATE TABLE device_state (
+    id                INTEGER PRIMARY KEY,
     identifier_kinds  INTEGER NOT NULL,
     precedence        INTEGER,
     decided_by        INTEGER,
-    on_plan           INTEGER,
-    PRIMARY KEY (change, device_index)
-) WITHOUT ROWID;
-CREATE INDEX device_pending ON device (change, device_index) WHERE precedence IS NULL;
-CREATE TABLE device_key (
-    match_key     TEXT NOT NULL,
-    change        INTEGER NOT NULL,
-    device_index  INTEGER NOT NULL,
-    PRIMARY KEY (match_key, change, device_index)
-) WITHOUT ROWID;
+    digests           BLOB NOT NULL
+);
 
--- Results that match no device, and the owner of each identifier that results named: a device, or an
--- unmatched result as a negative number (see domain::device_states).
+-- Results that match no device, and the owner of each identifier that was not sent and that results named: a
+-- device, or an unmatched result as a negative number (see domain::device_states).
 CREATE TABLE unmatched_result (
     change            INTEGER NOT NULL,
     first_result      INTEGER NOT NULL,
@@ -129,8 +134,10 @@ CREATE TABLE quarantine (
     credential_mac  BLOB NOT NULL,
     reviewed        INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX quarantine_reviewed ON quarantine (receive_time) WHERE reviewed = 1;
+CREATE INDEX quarantine_unreviewed ON quarantine (id) WHERE reviewed = 0;
 
--- Results to forward, by the position of their log entry, which has the body.
+-- Results to forward, by the position of their event, which has the body.
 CREATE TABLE forward_queue (
     position    INTEGER PRIMARY KEY,
     queue_time  INTEGER NOT NULL,

@@ -6,12 +6,16 @@
 use rusqlite::{Connection, Result, params};
 
 use crate::{
-    domain::{change::SentDevice, clock::Timestamp, matching::MatchKey, state::ChangeState},
-    journal::sqlite::tables::{
-        CachedSql,
-        batch::WriteBatch,
-        columns::{Json, int, state_codes, uint},
-        meta,
+    domain::{clock::Timestamp, matching::MatchKey, state::ChangeState},
+    journal::{
+        apply::Counts,
+        record::{DEVICES_PER_BLOCK, packed_key},
+        sqlite::tables::{
+            CachedSql,
+            columns::{IS_FINAL, int, invalid, part_ids, uint},
+            load::{find_change, load_all_sent},
+            meta,
+        },
     },
 };
 
@@ -20,13 +24,15 @@ const SLICE: i64 = 500;
 /// Approximate number of rows in a slice, of five tables.
 pub(crate) const ROWS: usize = 2_500;
 
-/// Removes one slice. Returns true if there may be more. Must be the only command of its batch: a
-/// change that another command has loaded must not be hidden.
-pub(crate) fn trim(batch: &mut WriteBatch<'_>, before: Timestamp, up_to: u64) -> Result<bool> {
-    let db = batch.db;
+/// Removes one slice. Returns true if there may be more.
+pub(crate) fn trim(
+    db: &Connection,
+    counts: &mut Counts,
+    before: Timestamp,
+    up_to: u64,
+) -> Result<bool> {
     let request: Option<i64> = db.find(
-        "SELECT id FROM request r WHERE change IS NULL AND last_result_time < ?
-           AND (SELECT coalesce(max(position), 0) FROM log_entry WHERE request = r.id) <= ?
+        "SELECT id FROM request WHERE change IS NULL AND last_result_time < ? AND last_result <= ?
          LIMIT 1",
         params![before, int(up_to)],
         |row| row.get(0),
@@ -35,42 +41,41 @@ pub(crate) fn trim(batch: &mut WriteBatch<'_>, before: Timestamp, up_to: u64) ->
         trim_request(db, request)?;
         return Ok(true);
     }
+    // First the change of the slice before.
+    let trimmed = "SELECT id FROM change INDEXED BY change_trimmed WHERE trimmed = 1 LIMIT 1";
+    if let Some(change) = db.find(trimmed, [], |row| row.get(0))? {
+        return trim_change(db, change).map(|()| true);
+    }
     // The key of a change that is not final is still needed, however old it is.
     let sql = format!(
-        "SELECT id FROM change c WHERE update_time < ? AND state IN ({})
-           AND (SELECT coalesce(max(position), 0) FROM timeline WHERE change = c.id) <= ?
-         ORDER BY update_time LIMIT 1",
-        state_codes(ChangeState::is_final)
+        "SELECT id FROM change c INDEXED BY change_final
+         WHERE {IS_FINAL} AND state = ? AND update_time < ?
+           AND (SELECT coalesce(max(position), 0) FROM event WHERE stream IN
+             (c.id, (SELECT id FROM request WHERE change = c.id))) <= ?
+         ORDER BY update_time LIMIT 1"
     );
-    let change = db.find(&sql, params![before, int(up_to)], |row| row.get(0))?;
-    match change {
-        Some(change) => trim_change(batch, change).map(|()| true),
-        None => Ok(false),
+    for state in ChangeState::ALL.into_iter().filter(|state| state.is_final()) {
+        let change = db.find(&sql, params![state, before, int(up_to)], |row| row.get(0))?;
+        if let Some(change) = change {
+            db.execute_cached("UPDATE change SET trimmed = 1, key = NULL WHERE id = ?", [change])?;
+            counts.states.add(state, -1);
+            return trim_change(db, change).map(|()| true);
+        }
     }
+    Ok(false)
 }
 
-fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> Result<()> {
-    let db = batch.db;
-    let hidden = db.execute_cached(
-        "UPDATE change SET trimmed = 1, key = NULL WHERE id = ? AND trimmed = 0",
-        [change],
-    )?;
-    if hidden > 0 {
-        let state = batch.load(change)?.change.state;
-        batch.counts.states.add(state, -1);
-    }
+fn trim_change(db: &Connection, change: i64) -> Result<()> {
     let request: Option<i64> =
         db.find("SELECT id FROM request WHERE change = ? LIMIT 1", [change], |row| row.get(0))?;
     if let Some(request) = request {
         return trim_request(db, request);
     }
-    record_trimmed_position(db, "timeline WHERE change = ?", change)?;
-    // The entries of its states. Those of results were deleted with their request.
-    let states = "DELETE FROM log_entry WHERE position IN
-        (SELECT position FROM timeline WHERE change = ?1 ORDER BY position, event_index LIMIT ?2)";
-    let mut rows = delete(db, states, change)?;
-    rows += delete_keyed(db, "timeline", "change, position, event_index", change)?;
-    rows += delete_devices(db, change)?;
+    let mut rows = delete_events(db, change)?;
+    rows += delete_device_keys(db, change)?;
+    for table in ["device_block", "key_part", "device_state"] {
+        rows += delete_parts(db, table, change)?;
+    }
     rows += delete_keyed(db, "unmatched_result", "change, first_result", change)?;
     rows += delete_keyed(db, "identifier_owner", "change, identifier", change)?;
     if rows == 0 {
@@ -80,15 +85,50 @@ fn trim_change(batch: &mut WriteBatch<'_>, change: i64) -> Result<()> {
 }
 
 fn trim_request(db: &Connection, request: i64) -> Result<()> {
-    record_trimmed_position(db, "log_entry WHERE request = ?", request)?;
-    let results = "DELETE FROM log_entry WHERE position IN
-        (SELECT position FROM log_entry WHERE request = ?1 LIMIT ?2)";
-    let mut rows = delete(db, results, request)?;
+    let mut rows = delete_events(db, request)?;
     rows += delete_keyed(db, "result_digest", "request, digest", request)?;
     if rows == 0 {
         db.execute_cached("DELETE FROM request WHERE id = ?", [request])?;
     }
     Ok(())
+}
+
+/// Deletes a slice of the events of a change or a request. Records the newest deleted position, which
+/// distinguishes an expired resume token from an invalid one.
+fn delete_events(db: &Connection, stream: i64) -> Result<usize> {
+    let sql = "SELECT coalesce(max(position), 0) FROM event WHERE stream = ?";
+    let newest: u64 = db.get(sql, [stream], |row| row.get(0).map(uint))?;
+    if newest > meta::trimmed_position(db)? {
+        meta::store(db, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
+    }
+    let events = "DELETE FROM event WHERE position IN
+        (SELECT position FROM event WHERE stream = ?1 LIMIT ?2)";
+    delete(db, events, stream)
+}
+
+/// Deletes a slice of a table whose ids are parts of a change.
+fn delete_parts(db: &Connection, table: &str, change: i64) -> Result<usize> {
+    let [first, last] = part_ids(uint(change));
+    let sql = format!(
+        "DELETE FROM {table} WHERE id IN
+         (SELECT id FROM {table} WHERE id BETWEEN ?1 AND ?2 ORDER BY id LIMIT ?3)"
+    );
+    db.execute_cached(&sql, params![first, last, SLICE])
+}
+
+/// Deletes what finds a small change by its identifiers, before its devices are deleted.
+fn delete_device_keys(db: &Connection, change: i64) -> Result<usize> {
+    let table = find_change(db, uint(change))?.table();
+    if table.device_count > DEVICES_PER_BLOCK {
+        return Ok(0);
+    }
+    let devices = load_all_sent(db, table.row)?.decode().map_err(invalid)?;
+    let mut delete = db.statement("DELETE FROM device_key WHERE key = ? AND change = ?")?;
+    let mut rows = 0;
+    for key in devices.iter().flat_map(|device| &device.ids).map(MatchKey::from_id) {
+        rows += delete.execute(params![packed_key(&key), change])?;
+    }
+    Ok(rows)
 }
 
 fn delete(db: &Connection, sql: &str, owner: i64) -> Result<usize> {
@@ -103,36 +143,4 @@ fn delete_keyed(db: &Connection, table: &str, key: &str, owner: i64) -> Result<u
          (SELECT {key} FROM {table} WHERE {first} = ?1 ORDER BY {key} LIMIT ?2)"
     );
     delete(db, &sql, owner)
-}
-
-fn delete_devices(db: &Connection, change: i64) -> Result<usize> {
-    let devices: Vec<(i64, Json<SentDevice>)> = db.list(
-        "SELECT device_index, sent_json FROM device WHERE change = ?
-         ORDER BY device_index LIMIT ?",
-        [change, SLICE],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
-    let mut key_row = db.prepare_cached(
-        "DELETE FROM device_key WHERE match_key = ? AND change = ? AND device_index = ?",
-    )?;
-    let mut device_row =
-        db.prepare_cached("DELETE FROM device WHERE change = ? AND device_index = ?")?;
-    for (index, Json(device)) in &devices {
-        for id in &device.ids {
-            key_row.execute(params![MatchKey::from_id(id).index_key(), change, index])?;
-        }
-        device_row.execute([change, *index])?;
-    }
-    Ok(devices.len())
-}
-
-/// Records the newest trimmed position, which distinguishes an expired resume token from an invalid
-/// one.
-fn record_trimmed_position(db: &Connection, entries: &str, owner: i64) -> Result<()> {
-    let sql = format!("SELECT coalesce(max(position), 0) FROM {entries}");
-    let newest: u64 = db.get(&sql, [owner], |row| row.get(0).map(uint))?;
-    if newest > meta::kept_range(db)?.trimmed {
-        meta::store(db, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
-    }
-    Ok(())
 }

@@ -1,0 +1,239 @@
+//! The devices of one change, as far as a batch needs them.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use crate::{
+    domain::{
+        change::SentDevice,
+        device_states::{DeviceRef, DeviceState, DeviceStateStore},
+        evidence::IdentifyingKinds,
+        identifier::{DeviceId, ReportedId},
+        matching::{MatchKey, find_device},
+        result::Match,
+    },
+    journal::{
+        apply::{ApplyError, Dirty},
+        record::{Digest, EncodedDevices, key_hash},
+    },
+};
+
+/// The devices of one change: those that a batch may touch, or all of them.
+#[derive(Debug)]
+pub(in crate::journal) struct ChangeDevices {
+    identifying_kinds: IdentifyingKinds,
+    device_count: u32,
+    sent: SentDevices,
+    /// The states of devices and unmatched results. A device without one has no result.
+    pub(in crate::journal) states: BTreeMap<DeviceRef, LoadedState>,
+    /// The owners of identifiers that results named and that were not sent.
+    pub(in crate::journal) owners: HashMap<String, (DeviceRef, Dirty)>,
+    /// Unmatched results that were merged into another device, in order.
+    pub(in crate::journal) merged: Vec<(i64, DeviceRef)>,
+}
+
+/// The devices as they were sent.
+#[derive(Debug)]
+enum SentDevices {
+    All(Arc<EncodedDevices>),
+    /// Of a large change, the devices that have one of the identifiers that the batch names.
+    Some {
+        devices: HashMap<u32, SentDevice>,
+        with_hash: HashMap<u32, Vec<u32>>,
+    },
+}
+
+/// The state of a device, and the digests of its results.
+#[derive(Debug, Clone, Default)]
+pub(in crate::journal) struct LoadedState {
+    pub(in crate::journal) state: DeviceState,
+    pub(in crate::journal) digests: Vec<Digest>,
+    pub(in crate::journal) dirty: Dirty,
+}
+
+impl ChangeDevices {
+    /// Has all devices of a change.
+    pub(in crate::journal) fn all(
+        kinds: IdentifyingKinds,
+        device_count: u32,
+        devices: Arc<EncodedDevices>,
+    ) -> Self {
+        Self::new(kinds, device_count, SentDevices::All(devices))
+    }
+
+    /// Has the devices that may have one of the identifiers with these hashes.
+    pub(in crate::journal) fn some(
+        kinds: IdentifyingKinds,
+        device_count: u32,
+        devices: HashMap<u32, SentDevice>,
+        with_hash: HashMap<u32, Vec<u32>>,
+    ) -> Self {
+        Self::new(kinds, device_count, SentDevices::Some { devices, with_hash })
+    }
+
+    fn new(identifying_kinds: IdentifyingKinds, device_count: u32, sent: SentDevices) -> Self {
+        Self {
+            identifying_kinds,
+            device_count,
+            sent,
+            states: BTreeMap::new(),
+            owners: HashMap::new(),
+            merged: Vec::new(),
+        }
+    }
+
+    /// Adds a device as it was sent, unless all are loaded.
+    pub(in crate::journal) fn add_sent(&mut self, index: u32, device: SentDevice) {
+        if let SentDevices::Some { devices, .. } = &mut self.sent {
+            devices.insert(index, device);
+        }
+    }
+
+    /// Returns a device as it was sent.
+    pub(in crate::journal) fn sent(&self, index: u32) -> Result<SentDevice, ApplyError> {
+        match &self.sent {
+            SentDevices::All(devices) => Ok(devices.device(index)?),
+            SentDevices::Some { devices, .. } => {
+                devices.get(&index).cloned().ok_or(ApplyError::NotLoaded("a device"))
+            }
+        }
+    }
+
+    /// Returns all devices, if they are loaded.
+    pub(in crate::journal) fn encoded(&self) -> Option<&Arc<EncodedDevices>> {
+        match &self.sent {
+            SentDevices::All(devices) => Some(devices),
+            SentDevices::Some { .. } => None,
+        }
+    }
+
+    /// Returns the devices that may have been sent with an identifier, by its hash.
+    pub(in crate::journal) fn candidates(&self, key: &MatchKey) -> Result<Vec<u32>, ApplyError> {
+        let hash = key_hash(key);
+        match &self.sent {
+            SentDevices::All(devices) => Ok(devices.with_hash(hash).collect()),
+            SentDevices::Some { with_hash, .. } => {
+                with_hash.get(&hash).cloned().ok_or(ApplyError::NotLoaded("an identifier"))
+            }
+        }
+    }
+
+    /// Finds the device with the reported identifiers.
+    pub(in crate::journal) fn find(
+        &self,
+        reported: &[ReportedId],
+    ) -> Result<(Option<u32>, Match), ApplyError> {
+        find_device(self.identifying_kinds, self.device_count, reported, |key| self.sent_with(key))
+    }
+
+    /// Returns the devices that were sent with an identifier of the same index key.
+    pub(in crate::journal) fn sent_with(
+        &self,
+        key: &MatchKey,
+    ) -> Result<Vec<(u32, DeviceId)>, ApplyError> {
+        let index_key = key.index_key();
+        let mut found = Vec::new();
+        for index in self.candidates(key)? {
+            let ids = self.sent(index)?.ids.into_iter();
+            let ids = ids.filter(|id| MatchKey::from_id(id).index_key() == index_key);
+            found.extend(ids.map(|id| (index, id)));
+        }
+        Ok(found)
+    }
+
+    /// Returns the keys of reported identifiers that identify a device.
+    pub(in crate::journal) fn identifying_keys(&self, ids: &[ReportedId]) -> Vec<MatchKey> {
+        let keys = ids.iter().filter_map(MatchKey::from_reported);
+        keys.filter(|key| key.is_identifying(self.identifying_kinds)).collect()
+    }
+
+    /// True if the device has a result with this digest.
+    pub(in crate::journal) fn has_digest(&self, device: u32, digest: &Digest) -> bool {
+        let state = self.states.get(&DeviceRef::Device(device));
+        state.is_some_and(|state| state.digests.contains(digest))
+    }
+
+    /// Adds the digest of a result to its device.
+    pub(in crate::journal) fn add_digest(
+        &mut self,
+        device: u32,
+        digest: Digest,
+    ) -> Result<(), ApplyError> {
+        let device = DeviceRef::Device(device);
+        let state = self.state(device)?;
+        self.put_state(device, state)?;
+        if let Some(loaded) = self.states.get_mut(&device) {
+            loaded.digests.push(digest);
+        }
+        Ok(())
+    }
+
+    /// True if a device was sent with the identifier.
+    pub(in crate::journal) fn is_sent(&self, key: &MatchKey) -> Result<bool, ApplyError> {
+        Ok(self.sent_with(key)?.iter().any(|(_, id)| MatchKey::from_id(id).is_same(key)))
+    }
+
+    /// Returns the kinds of the identifiers that a device was sent with.
+    fn sent_kinds(&self, index: u32) -> Result<u16, ApplyError> {
+        let sent = self.sent(index)?;
+        let keys = sent.ids.iter().map(MatchKey::from_id);
+        let keys = keys.filter(|key| key.is_identifying(self.identifying_kinds));
+        Ok(keys.fold(0, |kinds, key| kinds | key.kind_bit()))
+    }
+}
+
+impl DeviceStateStore for ChangeDevices {
+    type Error = ApplyError;
+
+    fn state(&mut self, device: DeviceRef) -> Result<DeviceState, ApplyError> {
+        if let Some(loaded) = self.states.get(&device)
+            && loaded.dirty != Dirty::Deleted
+        {
+            return Ok(loaded.state);
+        }
+        Ok(match device {
+            DeviceRef::Device(index) => {
+                DeviceState { kind_mask: self.sent_kinds(index)?, ..DeviceState::default() }
+            }
+            DeviceRef::UnmatchedResult(_) => DeviceState::default(),
+        })
+    }
+
+    fn put_state(&mut self, device: DeviceRef, state: DeviceState) -> Result<(), ApplyError> {
+        let loaded = self.states.entry(device).or_default();
+        loaded.state = state;
+        loaded.dirty.mark();
+        Ok(())
+    }
+
+    /// The device that was sent with an identifier owns it, so only other identifiers are stored.
+    fn owner(&mut self, key: &MatchKey) -> Result<Option<DeviceRef>, ApplyError> {
+        if let Some((owner, _)) = self.owners.get(&key.to_string()) {
+            return Ok(Some(*owner));
+        }
+        let sent = self.sent_with(key)?;
+        let mut same = sent.iter().filter(|(_, id)| MatchKey::from_id(id).is_same(key));
+        Ok(same.next().map(|(index, _)| DeviceRef::Device(*index)))
+    }
+
+    fn put_owner(&mut self, key: &MatchKey, owner: DeviceRef) -> Result<(), ApplyError> {
+        if !self.is_sent(key)? {
+            self.owners.insert(key.to_string(), (owner, Dirty::New));
+        }
+        Ok(())
+    }
+
+    fn merge(&mut self, unmatched: i64, into: DeviceRef) -> Result<(), ApplyError> {
+        let from = DeviceRef::UnmatchedResult(unmatched);
+        for (owner, _) in self.owners.values_mut().filter(|(owner, _)| *owner == from) {
+            *owner = into;
+        }
+        if let Some(state) = self.states.get_mut(&from) {
+            state.dirty = Dirty::Deleted;
+        }
+        self.merged.push((unmatched, into));
+        Ok(())
+    }
+}

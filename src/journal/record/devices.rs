@@ -1,0 +1,269 @@
+//! The devices of a change: packed in blocks, with an index by identifier.
+//!
+//! Neither is ever modified. A block has the devices in the order of the request. A device is its client
+//! reference and its identifiers, and an identifier of digits takes half a byte for each. The index has a
+//! 32-bit hash for each identifier; equal hashes are compared by their identifiers.
+
+use bytes::{Buf, BufMut};
+
+use crate::{
+    domain::{
+        change::SentDevice,
+        identifier::{DeviceId, IdentifierKind},
+        matching::MatchKey,
+        newtypes::ClientReference,
+    },
+    journal::record::InvalidRecord,
+};
+
+/// Number of devices in a block. The blocks of a change are full, except the last one.
+pub(in crate::journal) const DEVICES_PER_BLOCK: u32 = 64;
+/// Average number of index entries in a part of the index.
+const KEYS_PER_PART: usize = 256;
+/// Bytes of an index entry.
+const KEY_BYTES: usize = 8;
+/// Flag of an identifier whose characters are not all digits.
+const NOT_PACKED: u8 = 0x80;
+
+/// An entry of the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::journal) struct DeviceKey {
+    /// The hash of an identifier.
+    pub(in crate::journal) hash: u32,
+    /// The index of the device that was sent with it.
+    pub(in crate::journal) device_index: u32,
+}
+
+/// All devices of a change.
+#[derive(Debug, Default)]
+pub(in crate::journal) struct EncodedDevices {
+    pub(in crate::journal) blocks: Vec<Vec<u8>>,
+    /// The index, sorted.
+    pub(in crate::journal) keys: Vec<DeviceKey>,
+}
+
+/// Returns the hash of an identifier: FNV-1a of its index key. Equal identifiers have equal hashes.
+pub(in crate::journal) fn key_hash(key: &MatchKey) -> u32 {
+    let hash = key.index_key().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // The high bits of the product depend on all bytes.
+    (hash >> 32) as u32 ^ hash as u32
+}
+
+impl EncodedDevices {
+    pub(in crate::journal) fn encode(devices: &[SentDevice]) -> Self {
+        let mut keys = Vec::with_capacity(2 * devices.len());
+        for (device_index, device) in (0..).zip(devices) {
+            let ids = device.ids.iter().map(MatchKey::from_id);
+            keys.extend(ids.map(|key| DeviceKey { hash: key_hash(&key), device_index }));
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let blocks = devices.chunks(DEVICES_PER_BLOCK as usize).map(|devices| {
+            let mut block = Vec::with_capacity(devices.len() * 40);
+            devices.iter().for_each(|device| encode_device(device, &mut block));
+            block
+        });
+        Self { blocks: blocks.collect(), keys }
+    }
+
+    /// Returns the devices of all blocks of a change, with their index.
+    pub(in crate::journal) fn from_blocks(blocks: Vec<Vec<u8>>) -> Result<Self, InvalidRecord> {
+        let mut devices = Vec::new();
+        for block in &blocks {
+            devices.extend(decode_block(block)?);
+        }
+        Ok(Self { keys: Self::encode(&devices).keys, blocks })
+    }
+
+    /// Decodes all devices.
+    pub(in crate::journal) fn decode(&self) -> Result<Vec<SentDevice>, InvalidRecord> {
+        let mut devices = Vec::new();
+        for block in &self.blocks {
+            devices.extend(decode_block(block)?);
+        }
+        Ok(devices)
+    }
+
+    /// Decodes one device.
+    pub(in crate::journal) fn device(&self, index: u32) -> Result<SentDevice, InvalidRecord> {
+        let block = usize::try_from(index / DEVICES_PER_BLOCK).ok();
+        let block = block.and_then(|block| self.blocks.get(block));
+        decode_device(block.map_or(&[], Vec::as_slice), index % DEVICES_PER_BLOCK)
+    }
+
+    /// Returns the indexes of the devices that may have an identifier with this hash.
+    pub(in crate::journal) fn with_hash(&self, hash: u32) -> impl Iterator<Item = u32> {
+        find_hash(&self.keys, hash)
+    }
+
+    /// Returns the index in parts, by [`part_of`].
+    pub(in crate::journal) fn key_parts(&self) -> Vec<Vec<u8>> {
+        let mut parts = vec![Vec::new(); part_count(self.keys.len())];
+        for key in &self.keys {
+            if let Some(part) = parts.get_mut(part_of(key.hash, self.keys.len())) {
+                part.put_u32_le(key.hash);
+                part.put_u32_le(key.device_index);
+            }
+        }
+        parts
+    }
+}
+
+/// Returns the number of parts of an index.
+fn part_count(key_count: usize) -> usize {
+    key_count.div_ceil(KEYS_PER_PART)
+}
+
+/// Returns the number of the part that has a hash: parts divide the range of hashes evenly.
+pub(in crate::journal) fn part_of(hash: u32, key_count: usize) -> usize {
+    let scaled = u64::from(hash) * part_count(key_count) as u64;
+    usize::try_from(scaled >> 32).unwrap_or_default()
+}
+
+/// Returns the indexes of the devices in a part of the index that may have an identifier with this hash.
+pub(in crate::journal) fn find_in_part(part: &[u8], hash: u32) -> Vec<u32> {
+    let entries =
+        part.chunks_exact(KEY_BYTES).map(|mut entry| (entry.get_u32_le(), entry.get_u32_le()));
+    entries.filter(|(found, _)| *found == hash).map(|(_, device_index)| device_index).collect()
+}
+
+/// Returns an identifier as a key of the index over all small changes: its kind, and two digits in each byte.
+/// Sequential identifiers are neighbours.
+pub(in crate::journal) fn packed_key(key: &MatchKey) -> Vec<u8> {
+    let text = key.index_key();
+    let (kind, id) = text.split_once(':').unwrap_or_default();
+    let kind = IdentifierKind::ALL.into_iter().position(|known| known.as_str() == kind);
+    let mut out = vec![kind.and_then(|kind| u8::try_from(kind).ok()).unwrap_or_default()];
+    if id.bytes().all(|byte| byte.is_ascii_digit()) {
+        pack_digits(id.as_bytes(), &mut out);
+    } else {
+        out.put_slice(id.as_bytes());
+    }
+    out
+}
+
+fn pack_digits(digits: &[u8], out: &mut Vec<u8>) {
+    for pair in digits.chunks(2) {
+        out.put_u8(pair.iter().fold(0, |byte, digit| byte << 4 | (digit & 0x0f)));
+    }
+}
+
+/// Encodes a set of device indexes, one bit each.
+pub(in crate::journal) fn encode_bitmap(indexes: &[u32]) -> Vec<u8> {
+    let length = indexes.iter().max().map_or(0, |last| last / 8 + 1);
+    let mut bitmap = vec![0; usize::try_from(length).unwrap_or_default()];
+    for index in indexes {
+        if let Some(byte) = bitmap.get_mut(*index as usize / 8) {
+            *byte |= 1 << (index % 8);
+        }
+    }
+    bitmap
+}
+
+/// True if a set of device indexes contains one.
+pub(in crate::journal) fn bitmap_contains(bitmap: &[u8], index: u32) -> bool {
+    bitmap.get(index as usize / 8).is_some_and(|byte| byte & 1 << (index % 8) != 0)
+}
+
+fn find_hash(keys: &[DeviceKey], hash: u32) -> impl Iterator<Item = u32> {
+    let from = keys.partition_point(|key| key.hash < hash);
+    let rest = keys.get(from..).unwrap_or_default();
+    rest.iter().take_while(move |key| key.hash == hash).map(|key| key.device_index)
+}
+
+fn encode_device(device: &SentDevice, out: &mut Vec<u8>) {
+    let reference = device.client_reference.as_str().as_bytes();
+    // A reference has at most 64 characters, 256 bytes.
+    out.put_u16_le(u16::try_from(reference.len()).unwrap_or_default());
+    out.put_slice(reference);
+    out.put_u8(u8::try_from(device.ids.len()).unwrap_or_default());
+    for id in &device.ids {
+        encode_id(id, out);
+    }
+}
+
+/// Encodes the kind, the length, and two digits in each byte.
+fn encode_id(id: &DeviceId, out: &mut Vec<u8>) {
+    let text = id.id().as_bytes();
+    let is_packed = text.iter().all(u8::is_ascii_digit);
+    out.put_u8(id.kind() as u8 | if is_packed { 0 } else { NOT_PACKED });
+    out.put_u8(u8::try_from(text.len()).unwrap_or_default());
+    if !is_packed {
+        return out.put_slice(text);
+    }
+    pack_digits(text, out);
+}
+
+/// Decodes the devices of a block.
+pub(in crate::journal) fn decode_block(block: &[u8]) -> Result<Vec<SentDevice>, InvalidRecord> {
+    let mut rest = block;
+    let mut devices = Vec::new();
+    while !rest.is_empty() {
+        devices.push(take_device(&mut rest).ok_or(InvalidRecord("device"))?);
+    }
+    Ok(devices)
+}
+
+/// Decodes one device of a block, by its index in the block.
+pub(in crate::journal) fn decode_device(
+    block: &[u8],
+    index_in_block: u32,
+) -> Result<SentDevice, InvalidRecord> {
+    let mut rest = block;
+    for _ in 0..index_in_block {
+        skip_device(&mut rest).ok_or(InvalidRecord("device"))?;
+    }
+    take_device(&mut rest).ok_or(InvalidRecord("device"))
+}
+
+fn take_device(rest: &mut &[u8]) -> Option<SentDevice> {
+    let length = usize::from(rest.try_get_u16_le().ok()?);
+    let reference = std::str::from_utf8(rest.split_off(..length)?).ok()?;
+    let client_reference = ClientReference::parse(reference).ok()?;
+    let count = rest.try_get_u8().ok()?;
+    let ids = (0..count).map(|_| take_id(rest)).collect::<Option<_>>()?;
+    Some(SentDevice { ids, client_reference })
+}
+
+fn skip_device(rest: &mut &[u8]) -> Option<()> {
+    let length = usize::from(rest.try_get_u16_le().ok()?);
+    rest.split_off(..length)?;
+    for _ in 0..rest.try_get_u8().ok()? {
+        let (_, _, length) = take_id_header(rest)?;
+        rest.split_off(..length)?;
+    }
+    Some(())
+}
+
+/// Returns the kind, the number of characters, and the number of bytes of an identifier.
+fn take_id_header(rest: &mut &[u8]) -> Option<(u8, usize, usize)> {
+    let kind = rest.try_get_u8().ok()?;
+    let length = usize::from(rest.try_get_u8().ok()?);
+    let bytes = if kind & NOT_PACKED == 0 { length.div_ceil(2) } else { length };
+    Some((kind, length, bytes))
+}
+
+fn take_id(rest: &mut &[u8]) -> Option<DeviceId> {
+    let (kind, length, bytes) = take_id_header(rest)?;
+    let bytes = rest.split_off(..bytes)?;
+    let text = if kind & NOT_PACKED == 0 {
+        let mut text = String::with_capacity(length);
+        for byte in bytes {
+            // The last byte of an odd number of digits has one digit.
+            if text.len() + 1 < length {
+                text.push(char::from(b'0' + (byte >> 4)));
+            }
+            text.push(char::from(b'0' + (byte & 0x0f)));
+        }
+        text
+    } else {
+        std::str::from_utf8(bytes).ok()?.to_owned()
+    };
+    let kind = IdentifierKind::ALL.get(usize::from(kind & !NOT_PACKED))?;
+    DeviceId::new(*kind, text).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,23 @@
+//! The stored forms of changes, results and devices. Every engine stores these bytes.
+//!
+//! Records are protobuf messages, so that a later version can add fields. A result is stored as the
+//! message that a watch sends. Devices are packed, because a change can have 10,000 of them.
+
+mod change;
+mod devices;
+mod result;
+
+pub(super) use change::{ChangeRecord, StatusRecord};
+pub(super) use devices::{
+    DEVICES_PER_BLOCK, EncodedDevices, bitmap_contains, decode_block, decode_device, encode_bitmap,
+    find_in_part, key_hash, packed_key, part_of,
+};
+pub use result::ResultRecord;
+pub(super) use result::{
+    DIGEST_LENGTH, Digest, decode_result, digest_of, encode_link, encode_result, receive_time,
+};
+
+/// A stored value that cannot be decoded: the journal was modified or damaged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a stored {0} cannot be decoded")]
+pub struct InvalidRecord(pub(super) &'static str);

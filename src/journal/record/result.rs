@@ -1,0 +1,264 @@
+//! A device result: the message that a watch sends, in two parts.
+//!
+//! Protobuf merges the fields of concatenated messages. The first part is the result as it arrived and is
+//! never modified. The second part, the link, has what the change adds: its id, the device, the kind of
+//! match. It is empty until the request is linked to a change. The callback's body is a third part, which
+//! only some readers want.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::{
+    domain::{
+        change::SentDevice,
+        clock::Timestamp,
+        identifier::{DeviceId, ReportedId},
+        newtypes::{CallbackService, ChangeId, ClientReference, RequestId},
+        result::{
+            Callback, DeviceResult, EsimProfile, Match, Outcome, PlanChangeDetails, ResultSource,
+            ThingSpaceFault,
+        },
+    },
+    journal::{events::ResultEvent, record::InvalidRecord},
+    proto,
+};
+
+/// The stored length of a digest, in bytes: half of the SHA-256.
+pub(in crate::journal) const DIGEST_LENGTH: usize = 16;
+
+/// The digest of a result's content.
+pub(in crate::journal) type Digest = [u8; DIGEST_LENGTH];
+
+/// A stored result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResultRecord {
+    /// The fields of the result as it arrived: an encoded `DeviceResult`.
+    pub(in crate::journal) body: Bytes,
+    /// The fields that its change adds; empty while the request is not linked to a change.
+    pub(in crate::journal) link: Bytes,
+    /// The kind of match; `None` while the request is not linked to a change.
+    pub(in crate::journal) matched: Option<Match>,
+    /// The callback's body, without credentials; empty unless the reader asked for it.
+    pub(in crate::journal) raw_json: Bytes,
+    /// The device that an unmatched result was later resolved to, by a lookup or another result.
+    pub(in crate::journal) resolved_device: Option<(u32, SentDevice)>,
+}
+
+/// Returns the stored digest of a callback.
+pub(in crate::journal) fn digest_of(callback: &Callback) -> Digest {
+    callback.digest.first_chunk().copied().unwrap_or_default()
+}
+
+/// Encodes a result as it arrived.
+pub(in crate::journal) fn encode_result(
+    result: &DeviceResult,
+    service: Option<&CallbackService>,
+    receive_time: Timestamp,
+) -> Vec<u8> {
+    proto::DeviceResult {
+        request_id: result.request_id.to_string(),
+        device_ids: result.device_ids.iter().map(id_to_proto).collect(),
+        outcome: match result.outcome {
+            Outcome::Succeeded => proto::Outcome::Succeeded,
+            Outcome::Failed => proto::Outcome::Failed,
+            Outcome::Interim => proto::Outcome::Interim,
+        }
+        .into(),
+        status_text: result.status_text.clone(),
+        fault: result
+            .fault
+            .as_ref()
+            .map(|fault| proto::Fault { code: fault.code.clone(), text: fault.text.clone() }),
+        esim_profile: result.esim_profile.as_ref().map(|profile| proto::EsimProfile {
+            state: profile.state.clone(),
+            profile_status: profile.profile_status.clone(),
+            profile_role: profile.profile_role.clone(),
+        }),
+        service_plan_change: result.service_plan_change.as_ref().map(|details| {
+            proto::PlanChangeDetails {
+                effective_date_text: details.effective_date_text.clone(),
+                effective_date: details.effective_date.clone(),
+            }
+        }),
+        callback_service: service.map(ToString::to_string).unwrap_or_default(),
+        operation_text: result.operation_text.clone(),
+        receive_time: Some(receive_time.into()),
+        source: match result.source {
+            ResultSource::Callback => proto::Source::Callback,
+            ResultSource::Reconciled => proto::Source::Reconciled,
+            ResultSource::Operator => proto::Source::Operator,
+        }
+        .into(),
+        evidence: result.evidence.clone(),
+        callback_count: result.callback_count,
+        max_callback_threshold: result.max_callback_threshold,
+        ..proto::DeviceResult::default()
+    }
+    .encode_to_vec()
+}
+
+/// Encodes what a change adds to a result. `evidence` is that of the request's attribution, for a result
+/// that has none of its own.
+pub(in crate::journal) fn encode_link(
+    change_id: ChangeId,
+    device: Option<(u32, &SentDevice)>,
+    matched: Match,
+    evidence: &str,
+) -> Vec<u8> {
+    proto::DeviceResult {
+        change_id: change_id.to_string(),
+        device_index: device.and_then(|(index, _)| i32::try_from(index).ok()),
+        sent_ids: device.map(|(_, sent)| sent_ids(sent)).unwrap_or_default(),
+        client_reference: device
+            .map(|(_, sent)| sent.client_reference.to_string())
+            .unwrap_or_default(),
+        r#match: match matched {
+            Match::Exact => proto::Match::Exact,
+            Match::Assumed => proto::Match::Assumed,
+            Match::None | Match::Ambiguous => proto::Match::None,
+        }
+        .into(),
+        evidence: evidence.to_owned(),
+        ..proto::DeviceResult::default()
+    }
+    .encode_to_vec()
+}
+
+impl ResultRecord {
+    /// Returns the message without the callback's body, as the two parts of its encoded form.
+    pub fn encoded_parts(&self) -> [&Bytes; 2] {
+        [&self.body, &self.link]
+    }
+
+    /// Returns the callback's body, without credentials; empty unless the reader asked for it.
+    pub fn raw_json(&self) -> &Bytes {
+        &self.raw_json
+    }
+
+    /// Returns the message of the API. A later resolved device is in it only if `is_resolved` is set: a
+    /// watch returns the result as it was first delivered.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the stored bytes are damaged.
+    pub fn to_proto(
+        &self,
+        include_raw: bool,
+        is_resolved: bool,
+    ) -> Result<proto::DeviceResult, InvalidRecord> {
+        let mut message = self.decode_message()?;
+        if include_raw {
+            message.raw_json = String::from_utf8_lossy(&self.raw_json).into_owned();
+        }
+        if is_resolved && let Some((index, sent)) = &self.resolved_device {
+            message.device_index = i32::try_from(*index).ok();
+            message.sent_ids = sent_ids(sent);
+            message.client_reference = sent.client_reference.to_string();
+        }
+        Ok(message)
+    }
+
+    /// Decodes the result.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the stored bytes are damaged.
+    pub fn decode(&self) -> Result<ResultEvent, InvalidRecord> {
+        let mut message = self.decode_message()?;
+        let time = message.receive_time.unwrap_or_default();
+        let change_id = ChangeId::parse(&message.change_id).ok();
+        let service = CallbackService::parse(std::mem::take(&mut message.callback_service)).ok();
+        let index = message.device_index.and_then(|index| u32::try_from(index).ok());
+        let sent = sent_from_proto(&message);
+        Ok(ResultEvent {
+            change_id,
+            device: index.zip(sent),
+            matched: self.matched,
+            resolved_device: self.resolved_device.clone(),
+            report: report_from_proto(message).ok_or(InvalidRecord("result"))?,
+            service,
+            receive_time: time.try_into().map_err(|_| InvalidRecord("result"))?,
+            raw_json: String::from_utf8_lossy(&self.raw_json).into_owned(),
+        })
+    }
+
+    fn decode_message(&self) -> Result<proto::DeviceResult, InvalidRecord> {
+        let invalid = |_| InvalidRecord("result");
+        let mut message = proto::DeviceResult::decode(&*self.body).map_err(invalid)?;
+        message.merge(&*self.link).map_err(invalid)?;
+        Ok(message)
+    }
+}
+
+/// Decodes a result as it arrived, from its first part.
+pub(in crate::journal) fn decode_result(body: &[u8]) -> Result<DeviceResult, InvalidRecord> {
+    let message = proto::DeviceResult::decode(body).map_err(|_| InvalidRecord("result"))?;
+    report_from_proto(message).ok_or(InvalidRecord("result"))
+}
+
+/// Decodes the time of arrival, from the first part of a result.
+pub(in crate::journal) fn receive_time(body: &[u8]) -> Result<Timestamp, InvalidRecord> {
+    let message = proto::DeviceResult::decode(body).map_err(|_| InvalidRecord("result"))?;
+    let time = message.receive_time.unwrap_or_default();
+    time.try_into().map_err(|_| InvalidRecord("result"))
+}
+
+fn report_from_proto(message: proto::DeviceResult) -> Option<DeviceResult> {
+    let outcome = match message.outcome() {
+        proto::Outcome::Succeeded => Outcome::Succeeded,
+        proto::Outcome::Failed => Outcome::Failed,
+        proto::Outcome::Interim => Outcome::Interim,
+        proto::Outcome::Unspecified => return None,
+    };
+    let source = match message.source() {
+        proto::Source::Callback => ResultSource::Callback,
+        proto::Source::Reconciled => ResultSource::Reconciled,
+        proto::Source::Operator => ResultSource::Operator,
+        proto::Source::Unspecified => return None,
+    };
+    let reported = |id: proto::DeviceId| ReportedId { kind: id.kind, id: id.id };
+    Some(DeviceResult {
+        request_id: RequestId::parse(message.request_id).ok()?,
+        device_ids: message.device_ids.into_iter().map(reported).collect(),
+        outcome,
+        status_text: message.status_text,
+        fault: message.fault.map(|fault| ThingSpaceFault { code: fault.code, text: fault.text }),
+        esim_profile: message.esim_profile.map(|profile| EsimProfile {
+            state: profile.state,
+            profile_status: profile.profile_status,
+            profile_role: profile.profile_role,
+        }),
+        service_plan_change: message.service_plan_change.map(|details| PlanChangeDetails {
+            effective_date_text: details.effective_date_text,
+            effective_date: details.effective_date,
+        }),
+        operation_text: message.operation_text,
+        source,
+        evidence: message.evidence,
+        callback_count: message.callback_count,
+        max_callback_threshold: message.max_callback_threshold,
+    })
+}
+
+fn sent_from_proto(message: &proto::DeviceResult) -> Option<SentDevice> {
+    let ids = message.sent_ids.iter().map(|id| {
+        let kind = id.kind.parse().ok()?;
+        DeviceId::new(kind, &id.id).ok()
+    });
+    Some(SentDevice {
+        ids: ids.collect::<Option<_>>()?,
+        client_reference: ClientReference::parse(&message.client_reference).ok()?,
+    })
+}
+
+fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
+    let to_proto = |id: &DeviceId| proto::DeviceId {
+        kind: id.kind().as_str().to_owned(),
+        id: id.id().to_owned(),
+    };
+    sent.ids.iter().map(to_proto).collect()
+}
+
+fn id_to_proto(id: &ReportedId) -> proto::DeviceId {
+    proto::DeviceId { kind: id.kind.clone(), id: id.id.clone() }
+}

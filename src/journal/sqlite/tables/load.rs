@@ -1,0 +1,435 @@
+//! Loads the rows that a batch may touch.
+//!
+//! A batch runs a fixed set of statements. SQLite has no round trips, so each runs once for each key.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, Result, Row as SqlRow, params};
+
+use crate::{
+    domain::{
+        change::Change,
+        clock::Timestamp,
+        device_states::{DeviceRef, DeviceState, DeviceStates},
+        matching::MatchKey,
+        newtypes::{AccountName, ChangeId, RequestId},
+        state::ChangeState,
+    },
+    journal::{
+        apply::{
+            ApplyError, ChangeDevices, Counts, Dirty, EarlyResult, Keys, LoadedChange,
+            LoadedRequest, LoadedState, LookupKeys, RequestKeys, Row, UnfinishedChange, WorkingSet,
+        },
+        record::{
+            ChangeRecord, DEVICES_PER_BLOCK, DIGEST_LENGTH, Digest, EncodedDevices, StatusRecord,
+            decode_result, key_hash,
+        },
+        sqlite::tables::{
+            CachedSql,
+            columns::{IS_OPEN, Json, int, invalid, part_id, part_ids, state_codes, uint},
+            devices::ChangeDeviceTable,
+        },
+    },
+    operations,
+};
+
+/// The devices of the changes that are not finished, by their row. They never change, so they are kept from
+/// one batch to the next.
+#[derive(Debug, Default)]
+pub(in crate::journal::sqlite) struct UnfinishedChanges(BTreeMap<Row, UnfinishedChange>);
+
+/// A change without its devices.
+pub(super) struct StoredChange {
+    pub(super) row: Row,
+    pub(super) change: Change,
+    fingerprint: [u8; 32],
+    device_states: DeviceStates,
+    pub(super) dispatch_position: u64,
+    /// Number of identifiers in the index of its devices.
+    pub(super) key_count: usize,
+}
+
+/// What a batch needs of the devices of a change.
+#[derive(Default)]
+struct Lookups {
+    needs_all: bool,
+    keys: Vec<MatchKey>,
+    unmatched_results: Vec<i64>,
+}
+
+/// Loads the rows that a batch may touch.
+pub(in crate::journal::sqlite) fn load(
+    db: &Connection,
+    keys: &Keys,
+    unfinished: &mut UnfinishedChanges,
+    last_position: u64,
+    counts: Counts,
+) -> Result<WorkingSet> {
+    let mut set = WorkingSet::new(last_position, counts);
+    let mut changes = BTreeMap::new();
+    let mut lookups: BTreeMap<Row, Lookups> = BTreeMap::new();
+    for change_id in &keys.changes {
+        load_by_id(db, *change_id, &mut set, &mut changes)?;
+    }
+    for (account, key) in &keys.idempotency_keys {
+        let found = db.find(
+            &format!(
+                "SELECT {COLUMNS} FROM change
+                 WHERE account = (SELECT id FROM account WHERE name = ?) AND key = ?"
+            ),
+            params![account, key],
+            decode_change,
+        )?;
+        if let Some(found) = found {
+            set.change_by_key.insert((account.clone(), key.clone()), found.row);
+            set.change_by_id.insert(found.change.change_id, found.row);
+            lookups.entry(found.row).or_default().needs_all |=
+                found.change.state == ChangeState::NotSent;
+            changes.insert(found.row, found);
+        }
+    }
+    for (request_id, below) in &keys.requests {
+        load_request(db, request_id, below, &mut set, &mut changes, &mut lookups)?;
+    }
+    for (change_id, first_result, listed) in &keys.unmatched {
+        load_by_id(db, *change_id, &mut set, &mut changes)?;
+        if let Some(row) = set.change_by_id.get(change_id) {
+            let lookups = lookups.entry(*row).or_default();
+            lookups.keys.extend(listed.0.iter().cloned());
+            lookups.unmatched_results.push(int(*first_result));
+        }
+    }
+    for (row, stored) in changes {
+        let lookups = lookups.remove(&row).unwrap_or_default();
+        let devices = load_devices(db, &stored, lookups)?;
+        set.changes.insert(row, stored.into_loaded(devices));
+    }
+    if keys.unfinished_changes {
+        unfinished.update(db)?;
+        set.unfinished = unfinished.0.values().cloned().collect();
+    }
+    load_accounts(db, keys, &mut set)?;
+    Ok(set)
+}
+
+/// The columns that [`decode_change`] reads.
+pub(super) const COLUMNS: &str = "id, record, status, fingerprint, device_states, key_count";
+
+pub(super) fn decode_change(row: &SqlRow<'_>) -> Result<StoredChange> {
+    let status = decode_status(row.get_ref(2)?.as_blob()?)?;
+    let Json(device_states) = row.get(4)?;
+    Ok(StoredChange {
+        row: uint(row.get(0)?),
+        change: decode_record(row.get_ref(1)?.as_blob()?, &status)?,
+        fingerprint: row.get(3)?,
+        device_states,
+        dispatch_position: status.dispatch_position,
+        key_count: usize::try_from(row.get::<_, i64>(5)?).unwrap_or_default(),
+    })
+}
+
+/// Decodes a status.
+pub(super) fn decode_status(status: &[u8]) -> Result<StatusRecord> {
+    StatusRecord::from_bytes(status).map_err(invalid)
+}
+
+/// Decodes a change with a status.
+pub(super) fn decode_record(record: &[u8], status: &StatusRecord) -> Result<Change> {
+    let record = ChangeRecord::from_bytes(record).map_err(invalid)?;
+    record.with_status(status).map_err(invalid)
+}
+
+fn load_by_id(
+    db: &Connection,
+    change_id: ChangeId,
+    set: &mut WorkingSet,
+    changes: &mut BTreeMap<Row, StoredChange>,
+) -> Result<()> {
+    if set.change_by_id.contains_key(&change_id) {
+        return Ok(());
+    }
+    let sql = format!("SELECT {COLUMNS} FROM change WHERE change_id = ? AND trimmed = 0");
+    if let Some(found) = db.find(&sql, [change_id], decode_change)? {
+        set.change_by_id.insert(change_id, found.row);
+        changes.insert(found.row, found);
+    }
+    Ok(())
+}
+
+fn load_request(
+    db: &Connection,
+    request_id: &RequestId,
+    below: &RequestKeys,
+    set: &mut WorkingSet,
+    changes: &mut BTreeMap<Row, StoredChange>,
+    lookups: &mut BTreeMap<Row, Lookups>,
+) -> Result<()> {
+    let mut request = find_request(db, request_id)?.unwrap_or_else(new_request);
+    if request.has_digests {
+        let mut find =
+            db.statement("SELECT 1 FROM result_digest WHERE request = ? AND digest = ?")?;
+        for digest in &below.digests {
+            if find.exists(params![int(request.row), digest.as_slice()])? {
+                request.digests.insert(*digest);
+            }
+        }
+    }
+    let mut keys = below.lookups.0.clone();
+    let mut linked: Vec<Row> = Vec::new();
+    if let Some(row) = request.change {
+        linked.push(row);
+        if let Entry::Vacant(vacant) = changes.entry(row) {
+            // Also if it is trimmed: its other rows are deleted later.
+            vacant.insert(find_change(db, row)?);
+        }
+    } else if !below.links.is_empty() {
+        request.early_results = load_early_results(db, request.row)?;
+        let mut early = LookupKeys::default();
+        request.early_results.iter().for_each(|one| early.add(&one.result.device_ids));
+        keys.append(&mut early.0);
+        for change_id in &below.links {
+            load_by_id(db, *change_id, set, changes)?;
+            linked.extend(set.change_by_id.get(change_id));
+        }
+    }
+    for row in linked {
+        lookups.entry(row).or_default().keys.extend(keys.iter().cloned());
+    }
+    set.requests.insert(request_id.clone(), request);
+    Ok(())
+}
+
+fn find_request(db: &Connection, request_id: &RequestId) -> Result<Option<LoadedRequest>> {
+    db.find(
+        "SELECT r.id, r.change, r.link_position, r.evidence, a.name, r.service, r.last_result,
+           r.last_result_time, r.has_digests
+         FROM request r LEFT JOIN account a ON a.id = r.account WHERE r.request_id = ?",
+        [request_id],
+        |row| {
+            Ok(LoadedRequest {
+                row: uint(row.get(0)?),
+                change: row.get::<_, Option<i64>>(1)?.map(uint),
+                link_position: uint(row.get(2)?),
+                evidence: row.get(3)?,
+                account: row.get(4)?,
+                service: row.get(5)?,
+                last_result: uint(row.get(6)?),
+                last_result_time: row.get(7)?,
+                has_digests: row.get(8)?,
+                ..new_request()
+            })
+        },
+    )
+}
+
+/// A request without a row. The first result or the link gives it one.
+fn new_request() -> LoadedRequest {
+    LoadedRequest {
+        row: 0,
+        change: None,
+        link_position: 0,
+        evidence: String::new(),
+        account: None,
+        service: None,
+        last_result: 0,
+        last_result_time: Timestamp::from_micros(0),
+        has_digests: false,
+        digests: HashSet::new(),
+        new_digests: Vec::new(),
+        early_results: Vec::new(),
+        dirty: Dirty::Clean,
+    }
+}
+
+fn load_early_results(db: &Connection, request: Row) -> Result<Vec<EarlyResult>> {
+    db.list(
+        "SELECT position, body, account FROM event WHERE stream = ? ORDER BY position",
+        [int(request)],
+        |row| {
+            Ok(EarlyResult {
+                position: uint(row.get(0)?),
+                result: decode_result(row.get_ref(1)?.as_blob()?).map_err(invalid)?,
+                has_account: row.get::<_, Option<i64>>(2)?.is_some(),
+            })
+        },
+    )
+}
+
+/// Loads the numbers of the accounts of a batch. Numbers new ones.
+fn load_accounts(db: &Connection, keys: &Keys, set: &mut WorkingSet) -> Result<()> {
+    let mut names: BTreeSet<AccountName> = keys.accounts.iter().cloned().collect();
+    names.extend(set.changes.values().map(|loaded| loaded.change.account.clone()));
+    names.extend(set.requests.values().filter_map(|request| request.account.clone()));
+    for name in names {
+        let known = "SELECT id FROM account WHERE name = ?";
+        let id = match db.find(known, [&name], |row| row.get(0))? {
+            Some(id) => id,
+            None => db.insert_cached("INSERT INTO account (name) VALUES (?)", [&name])?,
+        };
+        set.accounts.insert(name, id);
+    }
+    Ok(())
+}
+
+/// Loads the devices of a change that a batch may touch.
+fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Result<ChangeDevices> {
+    let mut hashes: Vec<u32> = lookups.keys.iter().map(key_hash).collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    let table = stored.table();
+    let device_count = stored.change.device_count;
+    let kinds = operations::evidence(stored.change.change_type).identifying_kinds;
+    // A large part of the devices is loaded faster as a whole.
+    let is_small = device_count <= DEVICES_PER_BLOCK;
+    let needs_all = lookups.needs_all
+        || (is_small && !hashes.is_empty())
+        || hashes.len() > device_count as usize / 16;
+    let mut devices = if needs_all {
+        ChangeDevices::all(kinds, device_count, Arc::new(load_all_sent(db, stored.row)?))
+    } else {
+        let with_hash = hashes.iter().map(|hash| Ok((*hash, table.with_hash(db, *hash)?)));
+        let with_hash: HashMap<u32, Vec<u32>> = with_hash.collect::<Result<_>>()?;
+        let indexes: BTreeSet<u32> = with_hash.values().flatten().copied().collect();
+        let sent = indexes.into_iter().map(|index| Ok((index, table.sent(db, index)?)));
+        ChangeDevices::some(kinds, device_count, sent.collect::<Result<_>>()?, with_hash)
+    };
+    let mut states: BTreeSet<DeviceRef> =
+        lookups.unmatched_results.into_iter().map(DeviceRef::UnmatchedResult).collect();
+    if device_count == 1 {
+        states.insert(DeviceRef::Device(0));
+    }
+    for key in &lookups.keys {
+        let candidates = devices.candidates(key).map_err(broken)?;
+        states.extend(candidates.into_iter().map(DeviceRef::Device));
+        if !key.is_identifying(kinds) || devices.is_sent(key).map_err(broken)? {
+            continue;
+        }
+        let identifier = key.to_string();
+        let owner: Option<DeviceRef> = db.find(
+            "SELECT owner FROM identifier_owner WHERE change = ? AND identifier = ?",
+            params![int(stored.row), identifier],
+            |row| row.get(0),
+        )?;
+        if let Some(owner) = owner {
+            if let DeviceRef::Device(index) = owner
+                && devices.encoded().is_none()
+            {
+                devices.add_sent(index, table.sent(db, index)?);
+            }
+            states.insert(owner);
+            devices.owners.insert(identifier, (owner, Dirty::Clean));
+        }
+    }
+    for device in states {
+        if let Some(state) = load_state(db, stored.row, device)? {
+            devices.states.insert(device, state);
+        }
+    }
+    Ok(devices)
+}
+
+/// Reports an error of rules that ran on incomplete rows.
+pub(in crate::journal::sqlite) fn broken(error: ApplyError) -> rusqlite::Error {
+    rusqlite::types::FromSqlError::other(error).into()
+}
+
+/// Loads all devices of a change as they were sent.
+pub(super) fn load_all_sent(db: &Connection, change: Row) -> Result<EncodedDevices> {
+    let blocks = db.list(
+        "SELECT devices FROM device_block WHERE id BETWEEN ? AND ? ORDER BY id",
+        part_ids(change),
+        |row| row.get(0),
+    )?;
+    EncodedDevices::from_blocks(blocks).map_err(invalid)
+}
+
+/// Loads the state of a device or an unmatched result, if it has one.
+fn load_state(db: &Connection, change: Row, device: DeviceRef) -> Result<Option<LoadedState>> {
+    match device {
+        DeviceRef::Device(index) => db.find(
+            "SELECT identifier_kinds, precedence, decided_by, digests FROM device_state
+             WHERE id = ?",
+            [part_id(change, index)],
+            |row| {
+                let digests = decode_digests(row.get_ref(3)?.as_blob()?);
+                Ok(LoadedState { state: decode_state(row)?, digests, dirty: Dirty::Clean })
+            },
+        ),
+        DeviceRef::UnmatchedResult(first_result) => db.find(
+            "SELECT identifier_kinds, precedence, decided_by FROM unmatched_result
+             WHERE change = ? AND first_result = ?",
+            [int(change), first_result],
+            |row| Ok(LoadedState { state: decode_state(row)?, ..LoadedState::default() }),
+        ),
+    }
+}
+
+fn decode_state(row: &SqlRow<'_>) -> Result<DeviceState> {
+    Ok(DeviceState { kind_mask: row.get(0)?, precedence: row.get(1)?, decided_by: row.get(2)? })
+}
+
+fn decode_digests(bytes: &[u8]) -> Vec<Digest> {
+    bytes.chunks_exact(DIGEST_LENGTH).filter_map(|digest| digest.try_into().ok()).collect()
+}
+
+/// Loads a change by its row.
+pub(super) fn find_change(db: &Connection, row: Row) -> Result<StoredChange> {
+    db.get(&format!("SELECT {COLUMNS} FROM change WHERE id = ?"), [int(row)], decode_change)
+}
+
+impl StoredChange {
+    /// Returns its devices.
+    pub(super) fn table(&self) -> ChangeDeviceTable {
+        let (row, key_count) = (self.row, self.key_count);
+        ChangeDeviceTable { row, device_count: self.change.device_count, key_count }
+    }
+
+    fn into_loaded(self, devices: ChangeDevices) -> LoadedChange {
+        LoadedChange {
+            row: self.row,
+            change: self.change,
+            fingerprint: self.fingerprint,
+            device_states: self.device_states,
+            dispatch_position: self.dispatch_position,
+            devices,
+            on_plan: None,
+            dirty: Dirty::Clean,
+            has_new_state: false,
+        }
+    }
+}
+
+impl UnfinishedChanges {
+    /// Loads the changes that are not finished, and forgets the others.
+    fn update(&mut self, db: &Connection) -> Result<()> {
+        let states = state_codes(ChangeState::has_device_lock);
+        let sql = format!(
+            "SELECT id FROM change INDEXED BY change_open
+             WHERE {IS_OPEN} AND state IN ({states}) AND trimmed = 0"
+        );
+        let rows: BTreeSet<Row> =
+            db.list(&sql, [], |row| row.get(0).map(uint))?.into_iter().collect();
+        self.0.retain(|row, _| rows.contains(row));
+        for row in rows {
+            if let Entry::Vacant(vacant) = self.0.entry(row) {
+                let change_id =
+                    db.get("SELECT change_id FROM change WHERE id = ?", [int(row)], |row| {
+                        row.get(0)
+                    })?;
+                let devices = Arc::new(load_all_sent(db, row)?);
+                vacant.insert(UnfinishedChange { row, change_id, devices });
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the devices of the changes that a batch has stored.
+    pub(in crate::journal::sqlite) fn keep(&mut self, set: &WorkingSet) {
+        for unfinished in &set.unfinished {
+            self.0.entry(unfinished.row).or_insert_with(|| unfinished.clone());
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Stores the difference that a batch has made.
+
+use rusqlite::{Connection, Result, params, types::Null};
+
+use crate::{
+    domain::{device_states::DeviceRef, matching::MatchKey},
+    journal::{
+        apply::{
+            ChangeDevices, Dirty, EventContent, LoadedChange, LoadedRequest, LoadedState, NewEvent,
+            Row, WorkingSet,
+        },
+        record::{ChangeRecord, StatusRecord, encode_bitmap, packed_key},
+        sqlite::tables::{
+            CachedSql,
+            columns::{Json, STATE_EVENT, int, part_id, result_kind},
+            forward_queue,
+        },
+    },
+};
+
+/// Stores the difference.
+pub(in crate::journal::sqlite) fn store(db: &Connection, set: &mut WorkingSet) -> Result<()> {
+    for loaded in set.changes.values() {
+        store_change(db, loaded, set)?;
+        store_device_states(db, loaded.row, &loaded.devices)?;
+    }
+    for (request_id, request) in &set.requests {
+        let account = request.account.as_ref().and_then(|name| set.accounts.get(name));
+        store_request(db, request_id.as_str(), request, account.copied())?;
+    }
+    for event in &set.events {
+        insert_event(db, event)?;
+    }
+    for (position, matched, link) in &set.linked_events {
+        db.execute_cached(
+            "UPDATE event SET kind = ?, link = ? WHERE position = ?",
+            params![result_kind(Some(*matched)), link, int(*position)],
+        )?;
+    }
+    forward_queue::insert(db, &set.forwards, &mut set.counts.forward_queue)
+}
+
+fn store_change(db: &Connection, loaded: &LoadedChange, set: &WorkingSet) -> Result<()> {
+    let change = &loaded.change;
+    let status = StatusRecord::new(change, loaded.dispatch_position).to_bytes();
+    let states = Json(&loaded.device_states);
+    match loaded.dirty {
+        Dirty::New => {
+            insert_devices(db, loaded)?;
+            let keys = loaded.devices.encoded().map_or(0, |devices| devices.keys.len());
+            db.execute_cached(
+                "INSERT INTO change (id, change_id, account, key, fingerprint, state, accept_time,
+                   update_time, record, status, device_states, device_count, key_count)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    int(loaded.row),
+                    change.change_id,
+                    set.accounts.get(&change.account),
+                    change.key,
+                    loaded.fingerprint,
+                    change.state,
+                    change.accept_time,
+                    change.update_time,
+                    ChangeRecord::new(change).to_bytes(),
+                    status,
+                    states,
+                    change.device_count,
+                    int(keys),
+                ],
+            )?;
+        }
+        Dirty::Modified if loaded.has_new_state => {
+            db.execute_cached(
+                "UPDATE change SET state = ?, accept_time = ?, update_time = ?, status = ?,
+                   device_states = ?
+                 WHERE id = ?",
+                params![
+                    change.state,
+                    change.accept_time,
+                    change.update_time,
+                    status,
+                    states,
+                    int(loaded.row)
+                ],
+            )?;
+        }
+        Dirty::Modified => {
+            // The columns with an index are as they were.
+            db.execute_cached(
+                "UPDATE change SET update_time = ?, status = ?, device_states = ? WHERE id = ?",
+                params![change.update_time, status, states, int(loaded.row)],
+            )?;
+        }
+        Dirty::Clean | Dirty::Deleted => {}
+    }
+    if let Some(on_plan) = &loaded.on_plan {
+        db.execute_cached(
+            "UPDATE change SET on_plan = ? WHERE id = ?",
+            params![encode_bitmap(on_plan), int(loaded.row)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Inserts the devices of a new change, and what finds them by an identifier.
+fn insert_devices(db: &Connection, loaded: &LoadedChange) -> Result<()> {
+    let Some(devices) = loaded.devices.encoded() else {
+        return Ok(());
+    };
+    let mut insert = db.statement("INSERT INTO device_block (id, devices) VALUES (?, ?)")?;
+    for (number, block) in (0_i64..).zip(&devices.blocks) {
+        insert.execute(params![part_id(loaded.row, number), block])?;
+    }
+    if devices.blocks.len() > 1 {
+        let mut insert = db.statement("INSERT INTO key_part (id, keys) VALUES (?, ?)")?;
+        for (number, part) in (0_i64..).zip(devices.key_parts()) {
+            insert.execute(params![part_id(loaded.row, number), part])?;
+        }
+        return Ok(());
+    }
+    let mut insert =
+        db.statement("INSERT OR IGNORE INTO device_key (key, change) VALUES (?, ?)")?;
+    for device in devices.decode().map_err(super::columns::invalid)? {
+        for key in device.ids.iter().map(MatchKey::from_id) {
+            insert.execute(params![packed_key(&key), int(loaded.row)])?;
+        }
+    }
+    Ok(())
+}
+
+fn store_device_states(db: &Connection, change: Row, devices: &ChangeDevices) -> Result<()> {
+    // First, so that owners of this batch are not merged once more.
+    for (unmatched, into) in &devices.merged {
+        db.execute_cached(
+            "UPDATE identifier_owner SET owner = ? WHERE change = ? AND owner = ?",
+            params![into, int(change), DeviceRef::UnmatchedResult(*unmatched)],
+        )?;
+    }
+    for (identifier, (owner, dirty)) in &devices.owners {
+        if *dirty == Dirty::New {
+            db.execute_cached(
+                "INSERT INTO identifier_owner (change, identifier, owner) VALUES (?, ?, ?)",
+                params![int(change), identifier, owner],
+            )?;
+        }
+    }
+    for (device, state) in &devices.states {
+        match (device, state.dirty) {
+            (_, Dirty::Clean) => {}
+            (DeviceRef::Device(index), _) => {
+                put_device_state(db, part_id(change, *index), state)?;
+            }
+            (DeviceRef::UnmatchedResult(first_result), Dirty::Deleted) => {
+                db.execute_cached(
+                    "DELETE FROM unmatched_result WHERE change = ? AND first_result = ?",
+                    [int(change), *first_result],
+                )?;
+            }
+            (DeviceRef::UnmatchedResult(first_result), _) => {
+                let LoadedState { state, .. } = state;
+                db.execute_cached(
+                    "INSERT OR REPLACE INTO unmatched_result
+                       (change, first_result, identifier_kinds, precedence, decided_by)
+                     VALUES (?, ?, ?, ?, ?)",
+                    params![
+                        int(change),
+                        first_result,
+                        state.kind_mask,
+                        state.precedence,
+                        state.decided_by
+                    ],
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn put_device_state(db: &Connection, id: i64, loaded: &LoadedState) -> Result<()> {
+    let LoadedState { state, digests, .. } = loaded;
+    db.execute_cached(
+        "INSERT OR REPLACE INTO device_state
+           (id, identifier_kinds, precedence, decided_by, digests)
+         VALUES (?, ?, ?, ?, ?)",
+        params![id, state.kind_mask, state.precedence, state.decided_by, digests.as_flattened()],
+    )?;
+    Ok(())
+}
+
+fn store_request(
+    db: &Connection,
+    request_id: &str,
+    request: &LoadedRequest,
+    account: Option<i64>,
+) -> Result<()> {
+    match request.dirty {
+        Dirty::New => {
+            db.execute_cached(
+                "INSERT INTO request (id, request_id, change, link_position, evidence, account,
+                   service, last_result, last_result_time, has_digests)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    int(request.row),
+                    request_id,
+                    request.change.map(int),
+                    int(request.link_position),
+                    request.evidence,
+                    account,
+                    request.service,
+                    int(request.last_result),
+                    request.last_result_time,
+                    request.has_digests,
+                ],
+            )?;
+        }
+        Dirty::Modified => {
+            db.execute_cached(
+                "UPDATE request SET change = ?, link_position = ?, evidence = ?, account = ?,
+                   service = ?, last_result = ?, last_result_time = ?, has_digests = ?
+                 WHERE id = ?",
+                params![
+                    request.change.map(int),
+                    int(request.link_position),
+                    request.evidence,
+                    account,
+                    request.service,
+                    int(request.last_result),
+                    request.last_result_time,
+                    request.has_digests,
+                    int(request.row),
+                ],
+            )?;
+        }
+        Dirty::Clean | Dirty::Deleted => {}
+    }
+    for digest in &request.new_digests {
+        // A build that stores duplicates inserts it again.
+        db.execute_cached(
+            "INSERT OR IGNORE INTO result_digest (request, digest) VALUES (?, ?)",
+            params![int(request.row), digest.as_slice()],
+        )?;
+    }
+    Ok(())
+}
+
+fn insert_event(db: &Connection, event: &NewEvent) -> Result<()> {
+    let mut insert = db.statement(
+        "INSERT INTO event (position, stream, account, kind, early_request, body, link, raw_json)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
+    let (position, stream) = (int(event.position), int(event.stream));
+    match &event.content {
+        EventContent::State { status, early_request } => insert.execute(params![
+            position,
+            stream,
+            event.account,
+            STATE_EVENT,
+            early_request.map(int),
+            status.to_bytes(),
+            Null,
+            Null,
+        ])?,
+        EventContent::Result { body, link, raw_json } => {
+            let raw_json = (!raw_json.is_empty()).then_some(raw_json.as_bytes());
+            let matched = link.as_ref().map(|(matched, _)| *matched);
+            insert.execute(params![
+                position,
+                stream,
+                event.account,
+                result_kind(matched),
+                Null,
+                body,
+                link.as_ref().map(|(_, fields)| fields),
+                raw_json,
+            ])?
+        }
+    };
+    Ok(())
+}
