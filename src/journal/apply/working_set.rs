@@ -58,6 +58,8 @@ pub(in crate::journal) struct WorkingSet {
     pub(in crate::journal) requests: HashMap<RequestId, LoadedRequest>,
     /// The numbers of accounts.
     pub(in crate::journal) accounts: HashMap<AccountName, i64>,
+    /// The accounts that are not stored yet.
+    pub(in crate::journal) new_accounts: Vec<AccountName>,
     /// The changes whose devices no other change may have, with those of this batch.
     pub(in crate::journal) unfinished: Vec<UnfinishedChange>,
     /// New events, by position.

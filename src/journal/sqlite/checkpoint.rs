@@ -1,63 +1,127 @@
-//! Moves the write-ahead log into the database, on a thread of its own.
+//! Moves the write-ahead log into the database, paced by the length of the log.
+//!
+//! A thread of its own does the work: it copies the pages and syncs the database while the writer goes on.
+//! The log starts over only if nothing was appended since the last copied page, so the writer itself copies
+//! the short rest. No checkpoint ever waits for a reader: a process that keeps a transaction open lets the log
+//! grow, and delays nothing.
 
 use std::{
     io,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI32, Ordering},
         mpsc::{SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use rusqlite::Connection;
 
-use crate::journal::sqlite::connection::LockedConnection;
+use crate::{journal::sqlite::connection::LockedConnection, telemetry::LogThrottle};
 
-/// Number of rows after which a checkpoint is worthwhile: some MiB of the write-ahead log.
-const ROWS_PER_CHECKPOINT: usize = 1_000;
-/// Pages of the log after which the writer itself makes a checkpoint: 64 MiB. Under constant writes
-/// only a checkpoint that the writer waits for lets the log start over. Most pages have been moved by
-/// the thread before.
-const MAX_WAL_PAGES: i64 = 8_192;
+/// Pages of the log that one checkpoint of the thread copies: 4 MiB.
+const PAGES_PER_CHECKPOINT: i32 = 1_024;
+/// Length of the log, in pages, from which the writer lets it start over: 16 MiB.
+const TARGET_PAGES: i32 = 4_096;
+/// Maximum number of pages that the writer copies itself, which takes about a millisecond. A longer rest is
+/// left to the thread, unless the log is longer than [`MAX_PAGES`].
+const MAX_REST_PAGES: i32 = 256;
+/// Length of the log, in pages, from which the writer copies any rest: 64 MiB.
+const MAX_PAGES: i32 = 16_384;
+/// Length of the log, in pages, that only a reader can cause: 256 MiB.
+const UNUSUAL_PAGES: i32 = 65_536;
+/// Interval of the log lines about an unusual length.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(super) struct Checkpoints {
     /// The channel of requests and the thread; `None` once the thread is to end.
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
-    /// Length of the log after the last checkpoint of the thread.
-    wal_pages: Arc<AtomicI64>,
-    rows_since_request: usize,
+    log: Arc<LogLength>,
+    /// Length of the log at the last request and at the last checkpoint of the writer.
+    requested_at: i32,
+    attempted_at: i32,
+    throttle: LogThrottle,
+}
+
+/// Pages of the write-ahead log.
+#[derive(Default)]
+struct LogLength {
+    /// Pages after the last commit.
+    pages: AtomicI32,
+    /// The part of them that is copied to the database.
+    copied: AtomicI32,
 }
 
 impl Checkpoints {
-    pub(super) fn start(connection: LockedConnection) -> io::Result<Self> {
+    /// Starts the thread. Follows the commits of the writer's connection.
+    pub(super) fn start(writer: &mut Connection, connection: LockedConnection) -> io::Result<Self> {
+        let log = Arc::new(LogLength::default());
+        let observed = Arc::clone(&log);
+        let hook = move |_: &mut rusqlite::hooks::Wal, pages| {
+            observed.pages.store(pages, Ordering::Relaxed);
+            Ok(())
+        };
+        writer.wal_hook(Some(hook)).map_err(io::Error::other)?;
         let (sender, requests) = sync_channel(1);
-        let wal_pages = Arc::new(AtomicI64::new(0));
-        let pages = Arc::clone(&wal_pages);
+        let checkpointed = Arc::clone(&log);
         let thread = thread::Builder::new().name("journal-checkpoint".into());
         let thread = thread.spawn(move || {
             while requests.recv().is_ok() {
-                if let Some(count) = checkpoint(&connection, "PASSIVE") {
-                    pages.store(count, Ordering::Relaxed);
-                }
+                checkpointed.checkpoint(&connection);
             }
         })?;
-        Ok(Self { thread: Some((sender, thread)), wal_pages, rows_since_request: 0 })
+        Ok(Self {
+            thread: Some((sender, thread)),
+            log,
+            requested_at: 0,
+            attempted_at: 0,
+            throttle: LogThrottle::new(LOG_INTERVAL),
+        })
     }
 
-    /// Keeps the write-ahead log short after a commit of the writer, usually without waiting.
-    pub(super) fn on_commit(&mut self, writer: &Connection, rows: usize) {
-        self.rows_since_request += rows;
-        if self.rows_since_request < ROWS_PER_CHECKPOINT {
-            return;
+    /// Keeps the write-ahead log short after a commit of the writer.
+    pub(super) fn on_commit(&mut self, writer: &Connection) {
+        let pages = self.log.pages.load(Ordering::Relaxed);
+        if pages < self.requested_at {
+            // The log has started over.
+            (self.requested_at, self.attempted_at) = (0, 0);
+            self.log.copied.store(0, Ordering::Relaxed);
         }
-        self.rows_since_request = 0;
-        if let Some((requests, _)) = &self.thread {
-            // The channel is full if a checkpoint is requested already.
-            let _ = requests.try_send(());
+        if pages >= self.requested_at + PAGES_PER_CHECKPOINT {
+            self.requested_at = pages;
+            if let Some((requests, _)) = &self.thread {
+                // The channel is full if a checkpoint is requested already.
+                let _ = requests.try_send(());
+            }
         }
-        if self.wal_pages.swap(0, Ordering::Relaxed) > MAX_WAL_PAGES {
-            checkpoint(writer, "RESTART");
+        let rest = pages - self.log.copied.load(Ordering::Relaxed);
+        let is_due = (pages >= TARGET_PAGES && rest <= MAX_REST_PAGES) || pages >= MAX_PAGES;
+        if is_due && pages >= self.attempted_at + MAX_REST_PAGES {
+            self.attempted_at = pages;
+            self.log.checkpoint(writer);
+        }
+        if pages >= UNUSUAL_PAGES && self.throttle.count(1).is_some() {
+            let mib = pages / 256;
+            tracing::warn!(
+                mib,
+                "the journal's write-ahead log is long: another process keeps a read transaction of \
+                 journal.db open; end it"
+            );
+        }
+    }
+}
+
+impl LogLength {
+    /// Copies what no reader needs, and records how far it came. Waits for nobody.
+    fn checkpoint(&self, connection: &Connection) {
+        let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
+        match copied {
+            // Negative while another connection makes a checkpoint.
+            Ok(copied) => {
+                self.copied.fetch_max(copied, Ordering::Relaxed);
+            }
+            Err(error) => tracing::warn!(%error, "journal checkpoint failed"),
         }
     }
 }
@@ -74,10 +138,10 @@ impl Drop for Checkpoints {
     }
 }
 
-/// Makes a checkpoint. Returns the number of pages in the log, or logs the error.
-pub(super) fn checkpoint(connection: &Connection, mode: &str) -> Option<i64> {
-    connection
-        .query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| row.get(1))
-        .inspect_err(|error| tracing::warn!(%error, "journal checkpoint failed"))
-        .ok()
+/// Moves the whole log into the database and truncates it, before the journal is closed.
+pub(super) fn truncate(connection: &Connection) {
+    let truncated = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    if let Err(error) = truncated {
+        tracing::warn!(%error, "journal checkpoint failed");
+    }
 }

@@ -113,7 +113,8 @@ impl SqliteJournal {
         let marker = MarkerWriter::start(dir, Marker { epoch, position })?;
         let readers = Readers::open(&path, &locks)?;
         let checkpoints =
-            Checkpoints::start(LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?)?;
+            LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?;
+        let checkpoints = Checkpoints::start(&mut connection, checkpoints)?;
         let instruments = options.instruments.clone();
         Ok(Self {
             epoch,

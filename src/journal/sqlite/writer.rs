@@ -214,15 +214,14 @@ impl Worker {
             let commands = self.queue.collect_batch(first);
             let has_callbacks =
                 commands.iter().any(|command| command.kind == CommandKind::Callback);
-            let rows = commands.iter().map(|command| command.rows).sum();
             self.state.instruments.journal_batch(commands.len());
             self.state.commit_times.lock().begin_commit();
             self.commit(commands);
             let is_delaying_callbacks = self.queue.has_callbacks();
             self.state.commit_times.lock().end_commit(has_callbacks, is_delaying_callbacks);
-            self.checkpoints.on_commit(&self.connection, rows);
+            self.checkpoints.on_commit(&self.connection);
         }
-        checkpoint::checkpoint(&self.connection, "TRUNCATE");
+        checkpoint::truncate(&self.connection);
     }
 
     /// Applies commands in one transaction, and sends the replies after the sync.

@@ -258,18 +258,22 @@ fn load_early_results(db: &Connection, request: Row) -> Result<Vec<EarlyResult>>
     )
 }
 
-/// Loads the numbers of the accounts of a batch. Numbers new ones.
+/// Loads the numbers of the accounts of a batch, and numbers new ones.
 fn load_accounts(db: &Connection, keys: &Keys, set: &mut WorkingSet) -> Result<()> {
     let mut names: BTreeSet<AccountName> = keys.accounts.iter().cloned().collect();
     names.extend(set.changes.values().map(|loaded| loaded.change.account.clone()));
     names.extend(set.requests.values().filter_map(|request| request.account.clone()));
     for name in names {
         let known = "SELECT id FROM account WHERE name = ?";
-        let id = match db.find(known, [&name], |row| row.get(0))? {
-            Some(id) => id,
-            None => db.insert_cached("INSERT INTO account (name) VALUES (?)", [&name])?,
-        };
-        set.accounts.insert(name, id);
+        if let Some(id) = db.find(known, [&name], |row| row.get(0))? {
+            set.accounts.insert(name, id);
+        } else {
+            set.new_accounts.push(name);
+        }
+    }
+    if !set.new_accounts.is_empty() {
+        let last: i64 = db.get("SELECT coalesce(max(id), 0) FROM account", [], |row| row.get(0))?;
+        set.accounts.extend(set.new_accounts.iter().cloned().zip(last + 1..));
     }
     Ok(())
 }

@@ -20,6 +20,10 @@ use crate::{
 
 /// Stores the difference.
 pub(in crate::journal::sqlite) fn store(db: &Connection, set: &mut WorkingSet) -> Result<()> {
+    for name in &set.new_accounts {
+        let id = set.accounts.get(name);
+        db.execute_cached("INSERT INTO account (id, name) VALUES (?, ?)", params![id, name])?;
+    }
     for loaded in set.changes.values() {
         store_change(db, loaded, set)?;
         store_device_states(db, loaded.row, &loaded.devices)?;
