@@ -3,7 +3,7 @@
 use ::bytes::{Bytes, BytesMut};
 use prost::{
     Message as _,
-    encoding::{WireType, bytes, encode_key, encode_varint, encoded_len_varint},
+    encoding::{WireType, bytes, encode_key, encode_varint},
 };
 use tonic_types::pb;
 
@@ -19,7 +19,7 @@ use crate::{
     operations,
     proto::{self, watch_request_response::Event},
     thingspace::ServicePlanInfo,
-    watch::{EncodedResponse, MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
+    watch::{MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
 
 /// A state of a filter; `None` for the unspecified one, which means any.
@@ -117,12 +117,12 @@ fn to_i32(count: u32) -> i32 {
 pub struct ProtoEncoder;
 
 impl MessageEncoder for ProtoEncoder {
-    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
         let resume_token = token.encode();
         let event = match message {
             WatchMessage::Event { event, include_raw } => match &event.payload {
                 EventPayload::Result(result) => {
-                    return encode_result(&resume_token, result, include_raw);
+                    return encode_result(&resume_token, result, include_raw, out);
                 }
                 EventPayload::State(change) => {
                     let change = Some(change_to_proto(change));
@@ -146,7 +146,7 @@ impl MessageEncoder for ProtoEncoder {
             }
         };
         let response = proto::WatchRequestResponse { resume_token, event: Some(event) };
-        EncodedResponse(response.encode_to_vec().into())
+        response.encode_raw(out);
     }
 }
 
@@ -156,27 +156,20 @@ const DEVICE_RESULT: u32 = 3;
 const RAW_JSON: u32 = 20;
 
 /// Encodes a result from its stored parts, which are the fields of `DeviceResult` already.
-fn encode_result(token: &str, result: &ResultRecord, include_raw: bool) -> EncodedResponse {
+fn encode_result(token: &str, result: &ResultRecord, include_raw: bool, out: &mut BytesMut) {
     let parts = result.encoded_parts();
     let raw_json = if include_raw { result.raw_json() } else { &Bytes::new() };
     let mut length: usize = parts.iter().map(|part| part.len()).sum();
     if !raw_json.is_empty() {
         length += bytes::encoded_len(RAW_JSON, raw_json);
     }
-    let mut response = BytesMut::with_capacity(
-        2 * MAX_KEY + token.len() + encoded_len_varint(length as u64) + length,
-    );
-    encode_key(RESUME_TOKEN, WireType::LengthDelimited, &mut response);
-    encode_varint(token.len() as u64, &mut response);
-    response.extend_from_slice(token.as_bytes());
-    encode_key(DEVICE_RESULT, WireType::LengthDelimited, &mut response);
-    encode_varint(length as u64, &mut response);
-    parts.iter().for_each(|part| response.extend_from_slice(part));
+    encode_key(RESUME_TOKEN, WireType::LengthDelimited, out);
+    encode_varint(token.len() as u64, out);
+    out.extend_from_slice(token.as_bytes());
+    encode_key(DEVICE_RESULT, WireType::LengthDelimited, out);
+    encode_varint(length as u64, out);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
     if !raw_json.is_empty() {
-        bytes::encode(RAW_JSON, raw_json, &mut response);
+        bytes::encode(RAW_JSON, raw_json, out);
     }
-    EncodedResponse(response.freeze())
 }
-
-/// Maximum number of bytes of the key of a field, and of the length of a token.
-const MAX_KEY: usize = 4;

@@ -19,8 +19,8 @@ use crate::{
         selector::SelectorFields,
     },
     journal::{
-        ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventDetail,
-        EventPayload, Journal, JournalError, WatchTarget,
+        ChangeFilter, ChangeSelector, Cursor, DeviceFilter, DeviceOutcome, EventPayload,
+        EventQuery, Journal, JournalError, WatchTarget,
     },
     proto,
 };
@@ -141,8 +141,12 @@ pub(super) async fn list_device_results(
     };
     let mut response = proto::ListDeviceResultsResponse::default();
     let mut remaining_bytes = PAGE_BYTES;
-    let detail = EventDetail { raw_json: request.include_raw, resolved_device: true };
-    let next = scan_results(journal, target, after, detail, |result| {
+    let query = EventQuery {
+        raw_json: request.include_raw,
+        resolved_device: true,
+        ..EventQuery::new(after, SCAN_BATCH_SIZE)
+    };
+    let next = scan_results(journal, target, query, |result| {
         if !is_match(&result, &outcomes, device.as_ref()) {
             return true;
         }
@@ -164,26 +168,25 @@ pub(super) async fn list_device_results(
 async fn scan_results(
     journal: &dyn Journal,
     target: WatchTarget,
-    mut after: Cursor,
-    detail: EventDetail,
+    mut query: EventQuery,
     mut push: impl FnMut(proto::DeviceResult) -> bool,
 ) -> Result<Option<Cursor>, ApiError> {
     for _ in 0..MAX_SCANNED / SCAN_BATCH_SIZE {
-        let read = journal.events(target.clone(), after, SCAN_BATCH_SIZE, detail).await?;
+        let read = journal.events(target.clone(), query).await?;
         for event in &read.events {
             if let EventPayload::Result(result) = &event.payload {
-                let result = result.to_proto(detail.raw_json, true).map_err(JournalError::from)?;
+                let result = result.to_proto(query.raw_json, true).map_err(JournalError::from)?;
                 if !push(result) {
-                    return Ok(Some(after));
+                    return Ok(Some(query.after));
                 }
             }
-            after = event.cursor;
+            query.after = event.cursor;
         }
         if read.is_end {
             return Ok(None);
         }
     }
-    Ok(Some(after))
+    Ok(Some(query.after))
 }
 
 /// True if a result has one of the outcomes, any if empty, and names or belongs to the device.

@@ -17,15 +17,8 @@ use crate::{
 /// Reads events and notifies of new ones.
 #[async_trait]
 pub trait EventStore: Send + Sync {
-    /// Returns at most `limit` events of a target after a cursor, in order, and the change as of the
-    /// same moment.
-    async fn events(
-        &self,
-        target: WatchTarget,
-        after: Cursor,
-        limit: usize,
-        detail: EventDetail,
-    ) -> Result<EventPage>;
+    /// Returns events of a target in order, and the change as of the same moment.
+    async fn events(&self, target: WatchTarget, query: EventQuery) -> Result<EventPage>;
 
     /// Returns the event of a target at exactly this cursor.
     async fn event_at(&self, target: WatchTarget, cursor: Cursor) -> Result<Option<Event>> {
@@ -35,7 +28,7 @@ pub trait EventStore: Send + Sync {
             }
             Cursor { position, index } => Cursor { position, index: index - 1 },
         };
-        let page = self.events(target, before, 1, EventDetail::default()).await?;
+        let page = self.events(target, EventQuery::new(before, 1)).await?;
         Ok(page.events.into_iter().find(|event| event.cursor == cursor))
     }
 
@@ -71,12 +64,16 @@ pub struct Cursor {
     pub index: u32,
 }
 
-/// What a reader wants to know of each result, beyond the stored message.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EventDetail {
-    /// The body of the callback.
+/// Selects a page of events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Events after this cursor.
+    pub after: Cursor,
+    /// Maximum number of events.
+    pub limit: usize,
+    /// True to return the callbacks' bodies.
     pub raw_json: bool,
-    /// The device that an unmatched result was later resolved to.
+    /// True to return the devices that unmatched results were later resolved to.
     pub resolved_device: bool,
 }
 
@@ -141,6 +138,13 @@ pub struct EventPage {
     pub is_end: bool,
     /// The change; `None` if the request is not linked to one.
     pub change: Option<Change>,
+}
+
+impl EventQuery {
+    /// Selects at most `limit` events after a cursor.
+    pub fn new(after: Cursor, limit: usize) -> Self {
+        Self { after, limit, raw_json: false, resolved_device: false }
+    }
 }
 
 impl Cursor {

@@ -28,7 +28,7 @@ pub use changes::{
 pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};
 pub use events::{
-    Commit, CommitListener, Cursor, Event, EventDetail, EventPage, EventPayload, EventStore,
+    Commit, CommitListener, Cursor, Event, EventPage, EventPayload, EventQuery, EventStore,
     ResultEvent, WatchTarget,
 };
 pub use forward_queue::{

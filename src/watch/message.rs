@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::{
     DecodeError,
     encoding::{DecodeContext, WireType},
@@ -51,8 +51,8 @@ pub enum ReconnectReason {
 
 /// Encodes messages. Implemented by `grpc`, so that this module does not depend on the protos.
 pub trait MessageEncoder: Send + Sync + 'static {
-    /// Encodes a message with the token that resumes after it.
-    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse;
+    /// Appends a message with the token that resumes after it.
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut);
 }
 
 impl prost::Message for EncodedResponse {

@@ -2,7 +2,7 @@
 
 use crate::{
     domain::change::Change,
-    journal::{ChangeSelector, Cursor, EventDetail, Journal, JournalError, WatchTarget},
+    journal::{ChangeSelector, Cursor, EventQuery, Journal, JournalError, WatchTarget},
     watch::token::{ResumePoint, ResumeToken},
 };
 
@@ -74,7 +74,7 @@ async fn first_token(
 ) -> Result<ResumeToken, JournalError> {
     // Read before the events: an event stored in between is in the page or after this position.
     let last = journal.kept_range().await?.last;
-    let page = journal.events(target.clone(), Cursor::START, 1, EventDetail::default()).await?;
+    let page = journal.events(target.clone(), EventQuery::new(Cursor::START, 1)).await?;
     let (cursor, event_hash, resume_point) = match page.events.first() {
         Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
         None => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),

@@ -1,19 +1,20 @@
 //! Open watches: reads stored events, waits for new ones, and ends the stream.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, time::Instant};
+use bytes::BytesMut;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{change::Change, state::ChangeState},
+    domain::state::ChangeState,
     failpoints,
     journal::{Cursor, Journal, JournalError, WatchTarget},
     telemetry::{Instruments, OpenWatch},
     watch::{
         message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
         resume::{self, WatchOpenError},
-        tail::{Tail, TailRegistry},
+        tail::{StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry},
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -70,22 +71,22 @@ pub enum StreamError {
 pub struct Watch {
     watches: Arc<Watches>,
     tail: Arc<Tail>,
-    generation: watch::Receiver<u64>,
+    key: TailKey,
     until: Until,
-    include_raw: bool,
     /// Cursor of the last event read.
     cursor: Cursor,
     /// Token of the last event delivered.
     pub(super) token: ResumeToken,
-    ready: VecDeque<EncodedResponse>,
+    /// A page of events, and the index of the next one.
+    page: Option<(Arc<TailPage>, usize)>,
+    /// A message to deliver before any event.
+    next_message: Option<EncodedResponse>,
     end: Option<Result<(), StreamError>>,
     ends_at: Instant,
     bookmark_at: Instant,
     _open_watch: OpenWatch,
 }
 
-/// Bytes of events that one watch buffers for a client that does not read.
-const READY_BYTES: usize = 32 * 1024;
 /// Each stream ends up to this fraction of the maximum age earlier.
 const STREAM_AGE_JITTER: f64 = 0.1;
 /// Maximum time between two messages of a stream.
@@ -118,26 +119,33 @@ impl Watches {
         if change.is_none() && matches!(token.target, WatchTarget::Change(_)) {
             return Err(WatchOpenError::NoSuchChange);
         }
-        let opened = self.encoder.encode(&token, WatchMessage::Opened(change.as_ref()));
+        let opened = self.encode(&token, WatchMessage::Opened(change.as_ref()));
+        let key = TailKey { target: token.target.clone(), include_raw: options.include_raw };
         // Last: an error after this line would leak the registry's entry.
-        let tail = self.tail_registry.acquire(&token.target, &self.journal);
+        let tail = self.tail_registry.acquire(&key, &self.journal, &self.encoder);
         Ok(Watch {
-            generation: tail.subscribe(),
             tail,
+            key,
             until: options.until,
-            include_raw: options.include_raw,
             cursor: match token.resume_point {
                 ResumePoint::AfterEvent => resume_cursor(token.cursor),
                 ResumePoint::AtFirstEvent | ResumePoint::NoEventsUpTo(_) => Cursor::START,
             },
             token,
-            ready: VecDeque::from([opened]),
+            page: None,
+            next_message: Some(opened),
             end: None,
             ends_at: Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER),
             bookmark_at: self.next_bookmark(),
             _open_watch: self.instruments.open_watch(),
             watches: Arc::clone(self),
         })
+    }
+
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
+        let mut out = BytesMut::new();
+        self.encoder.encode(token, message, &mut out);
+        EncodedResponse(out.freeze())
     }
 
     fn next_bookmark(&self) -> Instant {
@@ -159,20 +167,40 @@ impl Watch {
     /// Returns the next message, or `None` after the stream has ended.
     pub async fn next(&mut self) -> Option<Result<EncodedResponse, StreamError>> {
         loop {
-            if let Some(response) = self.ready.pop_front() {
+            if let Some(response) = self.next_message.take() {
+                return Some(Ok(response));
+            }
+            if let Some(response) = self.next_event() {
                 return Some(Ok(response));
             }
             if let Some(end) = &mut self.end {
                 return std::mem::replace(end, Ok(())).err().map(Err);
             }
-            if let Err(error) = self.fill_ready().await {
+            if let Err(error) = self.advance().await {
                 self.end = Some(Err(error.into()));
             }
         }
     }
 
+    /// Returns the next event of the page, if it has one that is delivered.
+    fn next_event(&mut self) -> Option<EncodedResponse> {
+        let (page, next) = self.page.as_mut()?;
+        while let Some(event) = page.events.get(*next) {
+            *next += 1;
+            self.cursor = event.cursor;
+            if let Some(response) = &event.response {
+                (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
+                self.token.resume_point = ResumePoint::AfterEvent;
+                return Some(response.clone());
+            }
+        }
+        self.page = None;
+        self.bookmark_at = self.watches.next_bookmark();
+        None
+    }
+
     /// Makes the next messages ready, ends the stream, or waits until either may be possible.
-    async fn fill_ready(&mut self) -> Result<(), JournalError> {
+    async fn advance(&mut self) -> Result<(), JournalError> {
         if self.watches.draining.is_cancelled() {
             self.push_reconnect(ReconnectReason::Drain);
             return Ok(());
@@ -181,62 +209,45 @@ impl Watch {
             self.push_reconnect(ReconnectReason::StreamAge);
             return Ok(());
         }
-        self.generation.mark_unchanged();
-        let batch = self.tail.read(self.cursor).await?;
-        if batch.events.is_empty()
-            && let Some(change) = batch.end
-        {
-            if !self.try_finish(change.as_deref()) {
-                self.wait_for_wakeup().await;
-            }
-            return Ok(());
-        }
-        let mut bytes = 0;
-        for event in batch.events {
-            self.cursor = event.token.cursor;
-            if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
-                bytes += response.0.len();
-                self.token = event.token.clone();
-                self.ready.push_back(response);
-            }
-            // The remaining events are read again after the client has taken these.
-            if bytes >= READY_BYTES {
-                break;
+        let generation = self.tail.generation();
+        match self.tail.read(self.cursor).await? {
+            TailRead::Events(page, from) => self.page = Some((page, from)),
+            TailRead::End(end) => {
+                if !self.try_finish(&end) {
+                    self.wait_for_wakeup(generation).await;
+                }
             }
         }
-        self.bookmark_at = self.watches.next_bookmark();
         Ok(())
     }
 
     /// Ends the stream if its `until` condition holds. All stored events must have been delivered.
-    fn try_finish(&mut self, change: Option<&Change>) -> bool {
-        let state = change.map(|change| change.state);
-        if change.is_none() && matches!(self.token.target, WatchTarget::Change(_)) {
-            self.end = Some(Err(StreamError::Removed));
-            return true;
-        }
-        if let Some(change) = change.filter(|change| change.state.is_final()) {
-            self.push_message(WatchMessage::Finished(change));
-        } else if self.until == Until::CaughtUp
-            || (self.until == Until::Settled && state == Some(ChangeState::Overdue))
-        {
-            self.push_message(WatchMessage::Bookmark);
-        } else {
-            return false;
+    fn try_finish(&mut self, end: &StreamEnd) -> bool {
+        match end {
+            StreamEnd::NoChange if matches!(self.token.target, WatchTarget::Change(_)) => {
+                self.end = Some(Err(StreamError::Removed));
+                return true;
+            }
+            StreamEnd::Final(change) => self.push_message(WatchMessage::Finished(change)),
+            StreamEnd::Open(ChangeState::Overdue) if self.until == Until::Settled => {
+                self.push_message(WatchMessage::Bookmark);
+            }
+            _ if self.until == Until::CaughtUp => self.push_message(WatchMessage::Bookmark),
+            _ => return false,
         }
         self.end = Some(Ok(()));
         true
     }
 
-    async fn wait_for_wakeup(&mut self) {
+    async fn wait_for_wakeup(&mut self, generation: u64) {
         tokio::select! {
-            // Never an error: `self.tail` keeps the sender alive.
-            _changed = self.generation.changed() => {}
+            () = self.tail.touched_after(generation) => {}
             () = self.watches.draining.cancelled() => {}
-            () = tokio::time::sleep_until(self.ends_at) => {}
-            () = tokio::time::sleep_until(self.bookmark_at) => {
-                self.bookmark_at = self.watches.next_bookmark();
-                self.push_message(WatchMessage::Bookmark);
+            () = tokio::time::sleep_until(self.ends_at.min(self.bookmark_at)) => {
+                if Instant::now() < self.ends_at {
+                    self.bookmark_at = self.watches.next_bookmark();
+                    self.push_message(WatchMessage::Bookmark);
+                }
             }
         }
     }
@@ -249,12 +260,12 @@ impl Watch {
     }
 
     fn push_message(&mut self, message: WatchMessage<'_>) {
-        self.ready.push_back(self.watches.encoder.encode(&self.token, message));
+        self.next_message = Some(self.watches.encode(&self.token, message));
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        self.watches.tail_registry.release(&self.token.target);
+        self.watches.tail_registry.release(&self.key);
     }
 }

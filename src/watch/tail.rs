@@ -2,16 +2,20 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{
     domain::{change::Change, state::ChangeState},
     journal::{
-        Commit, CommitListener, Cursor, Event, EventDetail, EventPayload, Journal, JournalError,
+        Commit, CommitListener, Cursor, Event, EventPayload, EventQuery, Journal, JournalError,
         WatchTarget,
     },
     watch::{
@@ -20,74 +24,107 @@ use crate::{
     },
 };
 
-/// Number of events read from the journal at a time.
-const READ_BATCH_SIZE: usize = 128;
-/// Maximum number of events in the ring.
-const MAX_RING_EVENTS: usize = 128;
-const DETAIL: EventDetail = EventDetail { raw_json: true, resolved_device: false };
+/// Number of events that are read at a time, about 64 KiB: the flow-control window of most clients.
+const PAGE_EVENTS: usize = 160;
+/// The same, with the callbacks' bodies.
+const PAGE_EVENTS_WITH_RAW: usize = 48;
+/// Maximum number of events in the ring. A watch that is further behind reads the journal itself.
+const MAX_RING_EVENTS: usize = 4_096;
 /// Maximum size of the ring in bytes.
-const MAX_RING_BYTES: usize = 512 * 1024;
-/// Estimated size of an event without a callback's body, in bytes.
-const EVENT_OVERHEAD: usize = 1_024;
+const MAX_RING_BYTES: usize = 2 * 1024 * 1024;
+
+/// What the watches of one tail have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct TailKey {
+    pub(super) target: WatchTarget,
+    /// True if the results have the callbacks' bodies.
+    pub(super) include_raw: bool,
+}
 
 /// The tails of all watched targets, each with its number of watches.
 #[derive(Default)]
 pub(super) struct TailRegistry {
-    tails: Mutex<HashMap<WatchTarget, (Arc<Tail>, usize)>>,
+    tails: Mutex<HashMap<TailKey, (Arc<Tail>, usize)>>,
 }
 
 /// The end of one target's event stream.
 ///
-/// The first watch that reaches it reads the next events from the journal, for all watches. Watches that keep
-/// up take them from a ring.
+/// The first watch that reaches it reads and encodes the next events, for all watches. Watches that keep up
+/// take them from a ring.
 pub(super) struct Tail {
-    target: WatchTarget,
+    key: TailKey,
     journal: Arc<dyn Journal>,
+    encoder: Arc<dyn MessageEncoder>,
     /// Incremented by each commit that touches the target. It only means that there may be more events.
-    generation: watch::Sender<u64>,
+    generation: AtomicU64,
+    touched: Notify,
     ring: Mutex<Ring>,
     fill_lock: tokio::sync::Mutex<()>,
 }
 
-/// The last events of a target: those after `base`, up to and including `tip`.
+/// The last pages of a target: the events after `base`, up to and including `tip`.
 struct Ring {
     base: Cursor,
     tip: Cursor,
-    events: VecDeque<Arc<EncodedEvent>>,
-    /// Set if `tip` was the last stored event in this generation; with the change, if there is one.
-    end: Option<(u64, Option<Arc<Change>>)>,
+    pages: VecDeque<Arc<TailPage>>,
+    events: usize,
+    bytes: usize,
+    /// Set if `tip` was the last stored event in this generation.
+    end: Option<(u64, StreamEnd)>,
 }
 
-/// An event, encoded when it is first delivered.
+/// Consecutive events.
+#[derive(Debug)]
+pub(super) struct TailPage {
+    pub(super) events: Vec<EncodedEvent>,
+    bytes: usize,
+}
+
+/// An event, encoded for its target.
+#[derive(Debug)]
 pub(super) struct EncodedEvent {
-    pub(super) token: ResumeToken,
-    event: Event,
-    without_raw: OnceLock<EncodedResponse>,
-    with_raw: OnceLock<EncodedResponse>,
+    pub(super) cursor: Cursor,
+    pub(super) event_hash: u32,
+    /// `None` for a final state that `finished` delivers after all results.
+    pub(super) response: Option<EncodedResponse>,
+}
+
+/// The state of the target after the last stored event.
+#[derive(Debug, Clone)]
+pub(super) enum StreamEnd {
+    /// The target has no change.
+    NoChange,
+    /// The change is in this state, which is not final.
+    Open(ChangeState),
+    /// The change is in a final state.
+    Final(Arc<Change>),
 }
 
 /// The events after a cursor.
-pub(super) struct TailBatch {
-    pub(super) events: Vec<Arc<EncodedEvent>>,
-    /// Set if these are the last stored events: the change, if there is one.
-    pub(super) end: Option<Option<Arc<Change>>>,
+pub(super) enum TailRead {
+    /// The events of the page from this index on.
+    Events(Arc<TailPage>, usize),
+    /// There are none yet.
+    End(StreamEnd),
 }
 
 impl TailRegistry {
     /// Returns the tail of a target, for one more watch.
-    pub(super) fn acquire(&self, target: &WatchTarget, journal: &Arc<dyn Journal>) -> Arc<Tail> {
+    pub(super) fn acquire(
+        &self,
+        key: &TailKey,
+        journal: &Arc<dyn Journal>,
+        encoder: &Arc<dyn MessageEncoder>,
+    ) -> Arc<Tail> {
         let mut tails = self.tails.lock();
-        let (tail, watches) = tails.entry(target.clone()).or_insert_with(|| {
+        let (tail, watches) = tails.entry(key.clone()).or_insert_with(|| {
             let tail = Tail {
-                target: target.clone(),
+                key: key.clone(),
                 journal: Arc::clone(journal),
-                generation: watch::Sender::new(0),
-                ring: Mutex::new(Ring {
-                    base: Cursor::START,
-                    tip: Cursor::START,
-                    events: VecDeque::new(),
-                    end: None,
-                }),
+                encoder: Arc::clone(encoder),
+                generation: AtomicU64::new(0),
+                touched: Notify::new(),
+                ring: Mutex::new(Ring::new()),
                 fill_lock: tokio::sync::Mutex::new(()),
             };
             (Arc::new(tail), 0)
@@ -97,12 +134,12 @@ impl TailRegistry {
     }
 
     /// Removes a watch of a target, and the target's tail with its last watch.
-    pub(super) fn release(&self, target: &WatchTarget) {
+    pub(super) fn release(&self, key: &TailKey) {
         let mut tails = self.tails.lock();
-        if let Some((_, watches)) = tails.get_mut(target) {
+        if let Some((_, watches)) = tails.get_mut(key) {
             *watches -= 1;
             if *watches == 0 {
-                tails.remove(target);
+                tails.remove(key);
             }
         }
     }
@@ -116,22 +153,43 @@ impl TailRegistry {
 impl CommitListener for TailRegistry {
     fn on_commit(&self, commit: &Commit) {
         let tails = self.tails.lock();
-        for (tail, _) in commit.targets.iter().filter_map(|target| tails.get(target)) {
-            tail.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+        if tails.is_empty() {
+            return;
+        }
+        for target in &commit.targets {
+            for include_raw in [false, true] {
+                if let Some((tail, _)) = tails.get(&TailKey { target: target.clone(), include_raw })
+                {
+                    tail.generation.fetch_add(1, Ordering::Release);
+                    tail.touched.notify_waiters();
+                }
+            }
         }
     }
 }
 
 impl Tail {
-    /// Returns a receiver that changes when there may be more events.
-    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
+    /// Returns the number of commits that have touched the target.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Waits until a commit touches the target after this generation.
+    pub(super) async fn touched_after(&self, generation: u64) {
+        loop {
+            // Created before the check, so that no commit in between is missed.
+            let touched = self.touched.notified();
+            if self.generation() != generation {
+                return;
+            }
+            touched.await;
+        }
     }
 
     /// Returns the events after a cursor.
-    pub(super) async fn read(self: &Arc<Self>, after: Cursor) -> Result<TailBatch, JournalError> {
-        if let Some(batch) = self.read_cached(after) {
-            return Ok(batch);
+    pub(super) async fn read(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
+        if let Some(read) = self.read_cached(after) {
+            return Ok(read);
         }
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
@@ -144,118 +202,150 @@ impl Tail {
     }
 
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
-    async fn read_journal(&self, after: Cursor) -> Result<TailBatch, JournalError> {
+    async fn read_journal(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
         if after < self.ring.lock().tip {
             // This watch has fallen behind. Its page does not belong in the ring.
-            return self.read_page(after).await;
+            let (page, end, _) = self.read_page(after).await?;
+            return Ok(TailRead::new(page, end));
         }
         let _filling = self.fill_lock.lock().await;
-        if let Some(batch) = self.read_cached(after) {
-            return Ok(batch);
+        if let Some(read) = self.read_cached(after) {
+            return Ok(read);
         }
         // Loaded before the read: a commit during the read may not be in the page.
-        let generation = *self.generation.borrow();
-        let page = self.read_page(after).await?;
+        let generation = self.generation();
+        let (page, end, has_states) = self.read_page(after).await?;
         let mut ring = self.ring.lock();
         // Once a request is attributed, its results name the change. Results read before that must not be
         // shared with later watches.
-        let is_attributed_here = matches!(self.target, WatchTarget::Request(_))
-            && page.events.iter().any(|event| event.is_state());
-        let is_shared = self.generation.receiver_count() > 1 && !is_attributed_here;
-        ring.append(after, &page.events, is_shared);
-        ring.end = page.end.clone().map(|change| (generation, change));
-        Ok(page)
+        let is_attributed_here = matches!(self.key.target, WatchTarget::Request(_)) && has_states;
+        // The registry has one reference, this task another.
+        let is_shared = Arc::strong_count(self) > 3 && !is_attributed_here;
+        ring.append(after, &page, is_shared);
+        ring.end = end.clone().map(|end| (generation, end));
+        Ok(TailRead::new(page, end))
     }
 
     /// Returns the events after a cursor from the ring. `None` if the journal must be read.
-    fn read_cached(&self, after: Cursor) -> Option<TailBatch> {
+    fn read_cached(&self, after: Cursor) -> Option<TailRead> {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
-            let from = ring.events.partition_point(|event| event.token.cursor <= after);
-            let events = ring.events.range(from..).cloned().collect();
-            return Some(TailBatch { events, end: None });
+            let number = ring.pages.partition_point(|page| page.tip() <= after);
+            let page = ring.pages.get(number)?;
+            let from = page.events.partition_point(|event| event.cursor <= after);
+            return Some(TailRead::Events(Arc::clone(page), from));
         }
-        let (generation, change) = ring.end.as_ref().filter(|_| after == ring.tip)?;
-        let is_current = *generation == *self.generation.borrow();
-        is_current.then(|| TailBatch { events: Vec::new(), end: Some(change.clone()) })
+        let (generation, end) = ring.end.as_ref().filter(|_| after == ring.tip)?;
+        (*generation == self.generation()).then(|| TailRead::End(end.clone()))
     }
 
-    async fn read_page(&self, after: Cursor) -> Result<TailBatch, JournalError> {
-        let page = self.journal.events(self.target.clone(), after, READ_BATCH_SIZE, DETAIL).await?;
-        let events = page.events.into_iter().map(|event| {
-            Arc::new(EncodedEvent {
-                token: ResumeToken {
-                    resume_point: ResumePoint::AfterEvent,
-                    epoch: self.journal.epoch(),
-                    cursor: event.cursor,
-                    event_hash: event.event_hash,
-                    target: self.target.clone(),
-                },
-                event,
-                without_raw: OnceLock::new(),
-                with_raw: OnceLock::new(),
-            })
+    /// Reads and encodes a page. Returns true if it has a state.
+    async fn read_page(
+        &self,
+        after: Cursor,
+    ) -> Result<(Arc<TailPage>, Option<StreamEnd>, bool), JournalError> {
+        let include_raw = self.key.include_raw;
+        let limit = if include_raw { PAGE_EVENTS_WITH_RAW } else { PAGE_EVENTS };
+        let query = EventQuery { raw_json: include_raw, ..EventQuery::new(after, limit) };
+        let page = self.journal.events(self.key.target.clone(), query).await?;
+        let has_states =
+            page.events.iter().any(|event| matches!(event.payload, EventPayload::State(_)));
+        let mut buffer = BytesMut::new();
+        let mut token = ResumeToken {
+            resume_point: ResumePoint::AfterEvent,
+            epoch: self.journal.epoch(),
+            cursor: Cursor::START,
+            event_hash: 0,
+            target: self.key.target.clone(),
+        };
+        let events = page.events.iter().map(|event| {
+            (token.cursor, token.event_hash) = (event.cursor, event.event_hash);
+            let response = is_delivered(event).then(|| {
+                let message = WatchMessage::Event { event, include_raw };
+                self.encoder.encode(&token, message, &mut buffer);
+                EncodedResponse(buffer.split().freeze())
+            });
+            EncodedEvent { cursor: event.cursor, event_hash: event.event_hash, response }
         });
-        Ok(TailBatch {
-            events: events.collect(),
-            end: page.is_end.then(|| page.change.map(Arc::new)),
-        })
+        let events: Vec<EncodedEvent> = events.collect();
+        let bytes = events.iter().map(EncodedEvent::bytes).sum();
+        let end = page.is_end.then(|| StreamEnd::new(page.change));
+        Ok((Arc::new(TailPage { events, bytes }), end, has_states))
+    }
+}
+
+/// False for final states: `finished` delivers them after all results. NOT_SENT is delivered, because the same
+/// key can send the change again.
+fn is_delivered(event: &Event) -> bool {
+    match &event.payload {
+        EventPayload::State(change) => {
+            !change.state.is_final() || change.state == ChangeState::NotSent
+        }
+        EventPayload::Result(_) => true,
+    }
+}
+
+impl TailRead {
+    fn new(page: Arc<TailPage>, end: Option<StreamEnd>) -> Self {
+        match end {
+            Some(end) if page.events.is_empty() => Self::End(end),
+            _ => Self::Events(page, 0),
+        }
+    }
+}
+
+impl StreamEnd {
+    fn new(change: Option<Change>) -> Self {
+        match change {
+            None => Self::NoChange,
+            Some(change) if change.state.is_final() => Self::Final(Arc::new(change)),
+            Some(change) => Self::Open(change.state),
+        }
+    }
+}
+
+impl TailPage {
+    /// The cursor of the last event.
+    fn tip(&self) -> Cursor {
+        self.events.last().map_or(Cursor::START, |event| event.cursor)
     }
 }
 
 impl Ring {
-    fn append(&mut self, after: Cursor, events: &[Arc<EncodedEvent>], is_shared: bool) {
-        if after != self.tip {
-            // Another watch has read past `tip`.
-            self.events.clear();
-            self.base = after;
+    fn new() -> Self {
+        let (base, tip) = (Cursor::START, Cursor::START);
+        Self { base, tip, pages: VecDeque::new(), events: 0, bytes: 0, end: None }
+    }
+
+    fn append(&mut self, after: Cursor, page: &Arc<TailPage>, is_shared: bool) {
+        if after != self.tip || !is_shared {
+            // Either another watch has read past `tip`, or nobody shares the page.
+            *self = Self { base: after, tip: after, ..Self::new() };
         }
-        self.tip = events.last().map_or(after, |event| event.token.cursor);
-        if is_shared {
-            self.events.extend(events.iter().cloned());
-        } else {
-            self.events.clear();
+        if page.events.is_empty() {
+            return;
+        }
+        self.tip = page.tip();
+        if !is_shared {
             self.base = self.tip;
+            return;
         }
-        let mut bytes: usize = self.events.iter().map(|event| event.bytes()).sum();
-        while self.events.len() > MAX_RING_EVENTS || bytes > MAX_RING_BYTES {
-            let Some(oldest) = self.events.pop_front() else {
+        self.pages.push_back(Arc::clone(page));
+        self.events += page.events.len();
+        self.bytes += page.bytes;
+        while self.events > MAX_RING_EVENTS || self.bytes > MAX_RING_BYTES {
+            let Some(oldest) = self.pages.pop_front() else {
                 return;
             };
-            bytes -= oldest.bytes();
-            self.base = oldest.token.cursor;
+            self.events -= oldest.events.len();
+            self.bytes -= oldest.bytes;
+            self.base = oldest.tip();
         }
     }
 }
 
 impl EncodedEvent {
-    /// Estimated size in memory: the callback's body twice, as stored and as encoded.
     fn bytes(&self) -> usize {
-        match &self.event.payload {
-            EventPayload::Result(result) => EVENT_OVERHEAD + 2 * result.raw_json().len(),
-            EventPayload::State(_) => EVENT_OVERHEAD,
-        }
-    }
-
-    fn is_state(&self) -> bool {
-        matches!(self.event.payload, EventPayload::State(_))
-    }
-
-    /// Returns the encoded event. `None` for final states: `finished` delivers them after all results.
-    /// NOT_SENT is delivered, because the same key can send the change again.
-    pub(super) fn encode(
-        &self,
-        include_raw: bool,
-        encoder: &dyn MessageEncoder,
-    ) -> Option<EncodedResponse> {
-        if let EventPayload::State(change) = &self.event.payload
-            && change.state.is_final()
-            && change.state != ChangeState::NotSent
-        {
-            return None;
-        }
-        let slot = if include_raw { &self.with_raw } else { &self.without_raw };
-        let message = WatchMessage::Event { event: &self.event, include_raw };
-        Some(slot.get_or_init(|| encoder.encode(&self.token, message)).clone())
+        size_of::<Self>() + self.response.as_ref().map_or(0, |response| response.0.len())
     }
 }

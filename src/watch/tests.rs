@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::BytesMut;
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -26,8 +27,8 @@ use crate::{
 struct WordEncoder(AtomicUsize);
 
 impl MessageEncoder for WordEncoder {
-    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
-        let word = match message {
+    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>, out: &mut BytesMut) {
+        let word: String = match message {
             WatchMessage::Opened(_) => "opened".into(),
             WatchMessage::Event { event, .. } => {
                 self.0.fetch_add(1, Ordering::Relaxed);
@@ -37,7 +38,7 @@ impl MessageEncoder for WordEncoder {
             WatchMessage::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
             WatchMessage::Finished(_) => "finished".into(),
         };
-        EncodedResponse(word.into())
+        out.extend_from_slice(word.as_bytes());
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
         newtypes::RequestId,
     },
     journal::{
-        Cursor, Event, EventDetail, EventPayload, EventStore as _, Journal, WatchTarget,
+        Cursor, Event, EventPayload, EventQuery, EventStore as _, Journal, WatchTarget,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     telemetry::{Instruments, RejectionReason, Telemetry},
@@ -181,8 +181,8 @@ impl CallbackHarness {
         drop(self.journal);
         let journal = SqliteJournal::open(&options(&self.directory)).unwrap();
         let target = WatchTarget::Request(RequestId::parse(request).unwrap());
-        let detail = EventDetail { raw_json: true, resolved_device: false };
-        journal.events(target, Cursor::START, 100, detail).await.unwrap().events
+        let query = EventQuery { raw_json: true, ..EventQuery::new(Cursor::START, 100) };
+        journal.events(target, query).await.unwrap().events
     }
 }
 

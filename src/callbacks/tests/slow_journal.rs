@@ -30,11 +30,11 @@ use crate::{
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventDetail,
-        EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
-        JournalError, KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
-        Stored, UnmatchedResult, WatchTarget,
+        CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
+        KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
     },
     telemetry::Telemetry,
 };
@@ -128,13 +128,7 @@ impl ResultStore for SlowJournal {
 
 #[async_trait::async_trait]
 impl EventStore for SlowJournal {
-    async fn events(
-        &self,
-        _: WatchTarget,
-        _: Cursor,
-        _: usize,
-        _: EventDetail,
-    ) -> Result<EventPage> {
+    async fn events(&self, _: WatchTarget, _: EventQuery) -> Result<EventPage> {
         unreachable!()
     }
     fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}

@@ -17,7 +17,7 @@ pub(super) use crate::{
     },
     journal::{
         Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, Commit,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventDetail, EventPayload,
+        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, EventQuery,
         ForwardOptions, ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError,
         ReceivedCallback, Stored, WatchTarget,
     },
@@ -107,14 +107,14 @@ pub(super) fn parse(body: &str) -> Callback {
     payload::parse(body.as_bytes()).unwrap()
 }
 
-pub(super) const DETAIL: EventDetail = EventDetail { raw_json: true, resolved_device: true };
-
 /// Reads all events of a target, in pages of two.
 pub(super) async fn timeline(journal: &dyn Journal, target: WatchTarget) -> Vec<Event> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         let after = events.last().map_or(Cursor::START, |event| event.cursor);
-        let page = journal.events(target.clone(), after, 2, DETAIL).await.unwrap();
+        let query =
+            EventQuery { raw_json: true, resolved_device: true, ..EventQuery::new(after, 2) };
+        let page = journal.events(target.clone(), query).await.unwrap();
         let is_end = page.is_end;
         events.extend(page.events);
         if is_end {

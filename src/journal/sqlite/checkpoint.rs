@@ -10,7 +10,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicI32, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -22,6 +22,8 @@ use crate::{journal::sqlite::connection::LockedConnection, telemetry::LogThrottl
 
 /// Pages of the log that one checkpoint of the thread copies: 4 MiB.
 const PAGES_PER_CHECKPOINT: i32 = 1_024;
+/// Interval of checkpoints while less is written, so that a quiet journal has a short log.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// Length of the log, in pages, from which the writer lets it start over: 16 MiB.
 const TARGET_PAGES: i32 = 4_096;
 /// Maximum number of pages that the writer copies itself, which takes about a millisecond. A longer rest is
@@ -38,7 +40,9 @@ pub(super) struct Checkpoints {
     /// The channel of requests and the thread; `None` once the thread is to end.
     thread: Option<(SyncSender<()>, JoinHandle<()>)>,
     log: Arc<LogLength>,
-    /// Length of the log at the last request and at the last checkpoint of the writer.
+    /// Length of the log after the last commit, at the last request, and at the last checkpoint of the
+    /// writer.
+    last_pages: i32,
     requested_at: i32,
     attempted_at: i32,
     throttle: LogThrottle,
@@ -67,13 +71,19 @@ impl Checkpoints {
         let checkpointed = Arc::clone(&log);
         let thread = thread::Builder::new().name("journal-checkpoint".into());
         let thread = thread.spawn(move || {
-            while requests.recv().is_ok() {
-                checkpointed.checkpoint(&connection);
+            loop {
+                match requests.recv_timeout(IDLE_INTERVAL) {
+                    Ok(()) => checkpointed.checkpoint(&connection),
+                    Err(RecvTimeoutError::Timeout) if checkpointed.is_copied() => {}
+                    Err(RecvTimeoutError::Timeout) => checkpointed.checkpoint(&connection),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
             }
         })?;
         Ok(Self {
             thread: Some((sender, thread)),
             log,
+            last_pages: 0,
             requested_at: 0,
             attempted_at: 0,
             throttle: LogThrottle::new(LOG_INTERVAL),
@@ -83,7 +93,7 @@ impl Checkpoints {
     /// Keeps the write-ahead log short after a commit of the writer.
     pub(super) fn on_commit(&mut self, writer: &Connection) {
         let pages = self.log.pages.load(Ordering::Relaxed);
-        if pages < self.requested_at {
+        if pages < std::mem::replace(&mut self.last_pages, pages) {
             // The log has started over.
             (self.requested_at, self.attempted_at) = (0, 0);
             self.log.copied.store(0, Ordering::Relaxed);
@@ -113,14 +123,17 @@ impl Checkpoints {
 }
 
 impl LogLength {
+    fn is_copied(&self) -> bool {
+        self.copied.load(Ordering::Relaxed) == self.pages.load(Ordering::Relaxed)
+    }
+
     /// Copies what no reader needs, and records how far it came. Waits for nobody.
     fn checkpoint(&self, connection: &Connection) {
         let copied = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(2));
         match copied {
-            // Negative while another connection makes a checkpoint.
-            Ok(copied) => {
-                self.copied.fetch_max(copied, Ordering::Relaxed);
-            }
+            Ok(copied) if copied >= 0 => self.copied.store(copied, Ordering::Relaxed),
+            // Another connection makes a checkpoint.
+            Ok(_) => {}
             Err(error) => tracing::warn!(%error, "journal checkpoint failed"),
         }
     }

@@ -17,9 +17,9 @@ use crate::{
     failpoints,
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventDetail,
-        EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal,
-        KeptRange, KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, KeptRange,
+        KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
         ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
         WatchTarget,
         apply::{
@@ -112,8 +112,7 @@ impl SqliteJournal {
         directory::sync(dir)?;
         let marker = MarkerWriter::start(dir, Marker { epoch, position })?;
         let readers = Readers::open(&path, &locks)?;
-        let checkpoints =
-            LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?;
+        let checkpoints = LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?;
         let checkpoints = Checkpoints::start(&mut connection, checkpoints)?;
         let instruments = options.instruments.clone();
         Ok(Self {
@@ -336,14 +335,8 @@ impl ResultStore for SqliteJournal {
 
 #[async_trait]
 impl EventStore for SqliteJournal {
-    async fn events(
-        &self,
-        target: WatchTarget,
-        after: Cursor,
-        limit: usize,
-        detail: EventDetail,
-    ) -> Result<EventPage> {
-        self.readers.run(move |db| events::events(db, &target, after, limit, detail)).await
+    async fn events(&self, target: WatchTarget, query: EventQuery) -> Result<EventPage> {
+        self.readers.run(move |db| events::events(db, &target, query)).await
     }
 
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {

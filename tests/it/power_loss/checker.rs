@@ -13,7 +13,7 @@ use thingspace_gateway::{
         state::ChangeState,
     },
     journal::{
-        ChangeSelector, ChangeStore as _, Cursor, EventDetail, EventPayload, EventStore as _,
+        ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventQuery, EventStore as _,
         Journal as _, Origin, QuarantineStore as _, WatchTarget,
         sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions, accept_loss},
     },
@@ -159,7 +159,7 @@ impl RecoveredJournal {
         }
         let mut after = Cursor::START;
         loop {
-            let page = journal.events(target.clone(), after, 1_000, EventDetail::default()).await;
+            let page = journal.events(target.clone(), EventQuery::new(after, 1_000)).await;
             let page = page.map_err(|error| error.to_string())?;
             for event in &page.events {
                 after = event.cursor;

@@ -85,7 +85,7 @@ impl RecordedProcess {
     /// first log-in of the process.
     async fn change_after_checkpoint(&self, number: usize, mut held_call: HeldCall) -> bool {
         let (recorder, number_of_process) = (&self.fact_log.recorder, self.fact_log.process());
-        let grown = recorder.size(DATABASE) + 100_000;
+        let grown = recorder.size(DATABASE) + 20_000;
         let moved = async {
             held_call.arrived().await;
             let moved = async {

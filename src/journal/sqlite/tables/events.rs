@@ -8,7 +8,7 @@ use rusqlite::{Connection, Params, Result, Row as SqlRow, params};
 use crate::{
     domain::{change::Change, newtypes::RequestId, result::Match},
     journal::{
-        Cursor, Event, EventDetail, EventPage, EventPayload, ResultRecord, WatchTarget,
+        Cursor, Event, EventPage, EventPayload, EventQuery, ResultRecord, WatchTarget,
         apply::Row,
         record::{ChangeRecord, decode_result},
         sqlite::tables::{
@@ -32,12 +32,11 @@ struct Stream {
 pub(crate) fn events(
     db: &Connection,
     target: &WatchTarget,
-    after: Cursor,
-    limit: usize,
-    detail: EventDetail,
+    query: EventQuery,
 ) -> Result<EventPage> {
+    let EventQuery { after, limit, raw_json, resolved_device } = query;
     // One more, to find out if the page is the last one.
-    let reader = Reader { db, after, limit: limit + 1, detail };
+    let reader = Reader { db, after, limit: limit + 1, raw_json };
     let (mut events, stream) = match target {
         WatchTarget::Change(id) => {
             match find_stream(db, "c.change_id = ? AND c.trimmed = 0", [id])? {
@@ -49,7 +48,7 @@ pub(crate) fn events(
     };
     let is_end = events.len() <= limit;
     events.truncate(limit);
-    if detail.resolved_device {
+    if resolved_device {
         resolve_devices(db, stream.as_ref(), &mut events)?;
     }
     Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change) })
@@ -82,7 +81,7 @@ struct Reader<'c> {
     db: &'c Connection,
     after: Cursor,
     limit: usize,
-    detail: EventDetail,
+    raw_json: bool,
 }
 
 /// The columns of [`decode_record`], before that of the callback's body.
@@ -183,7 +182,7 @@ impl Reader<'_> {
 
     /// The body may be on pages of its own, so it is read only on demand.
     fn raw_column(&self) -> &'static str {
-        if self.detail.raw_json { "raw_json" } else { "NULL" }
+        if self.raw_json { "raw_json" } else { "NULL" }
     }
 }
 
