@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".thingspace.gateway.v1", "crate::proto")
         .extern_path(".thingspace.gateway.v1.WatchRequestResponse", "crate::watch::EncodedResponse")
+        .extern_path(".thingspace.gateway.v1.WatchAccountResponse", "crate::watch::EncodedResponse")
         .out_dir(&server)
         .compile_fds(gateway)?;
 

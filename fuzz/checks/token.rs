@@ -1,7 +1,7 @@
 //! A resume token, which is a text from a client.
 
 use thingspace_gateway::{
-    domain::newtypes::{ChangeId, RequestId},
+    domain::newtypes::{AccountName, ChangeId, RequestId},
     journal::{Cursor, Epoch, WatchTarget},
     watch::{ResumePoint, ResumeToken},
 };
@@ -34,6 +34,9 @@ fn token(data: &[u8]) -> Option<ResumeToken> {
     };
     let target = match <[u8; 16]>::try_from(name) {
         Ok(id) => WatchTarget::Change(ChangeId::from_bytes(id)),
+        Err(_) if side % 2 == 1 => {
+            WatchTarget::Account(AccountName::parse(std::str::from_utf8(name).ok()?).ok()?)
+        }
         Err(_) => WatchTarget::Request(RequestId::parse(std::str::from_utf8(name).ok()?).ok()?),
     };
     let event = Cursor { position: number(8, 16), index: u32::try_from(number(16, 20)).ok()? };
@@ -43,7 +46,12 @@ fn token(data: &[u8]) -> Option<ResumeToken> {
         1 => (ResumePoint::AtFirstEvent, event, event_hash),
         _ => (ResumePoint::NoEventsUpTo(event.position), Cursor::START, 0),
     };
-    Some(ResumeToken { epoch: Epoch(number(0, 8)), cursor, event_hash, resume_point, target })
+    let removed_up_to = match target {
+        WatchTarget::Account(_) => number(4, 12),
+        WatchTarget::Change(_) | WatchTarget::Request(_) => 0,
+    };
+    let epoch = Epoch(number(0, 8));
+    Some(ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to })
 }
 
 /// A changed text is rejected, or it is the same token.

@@ -61,6 +61,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
         change: demand.to_change(ChangeId::new(now), now),
         fingerprint: [0; 32],
         devices: demand.devices.clone().into(),
+        dispatch: None,
     };
     let Claim::Created(change) = journal.claim(intent).await.unwrap() else {
         panic!("the key is new")

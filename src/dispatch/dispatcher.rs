@@ -13,12 +13,13 @@ use crate::{
         in_flight::{InFlight, InFlightPermit},
     },
     domain::{
-        change::Change, clock::Clock, newtypes::ChangeId, refusal::Refusal, state::Transition,
-        trace::TraceParent,
+        change::Change, clock::Clock, evidence::LookupMethod, newtypes::ChangeId, refusal::Refusal,
+        state::Transition, trace::TraceParent,
     },
     failpoints,
     journal::{
-        ChangeSelector, Claim, Commit, CommitListener, Intent, Journal, JournalError, WatchTarget,
+        ChangeSelector, Claim, Commit, CommitListener, Dispatch, Intent, Journal, JournalError,
+        Reservation, WatchTarget,
     },
     operations::ChangeRequest,
     thingspace::ThingSpace,
@@ -133,12 +134,19 @@ impl Dispatcher {
         context: CallContext,
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
-        let (request, intent) = self.build_intent(request).await?;
+        let (request, mut intent) = self.build_intent(request).await?;
+        let ready = self.try_prepare(&request, &context).await;
+        if ready.is_some() {
+            intent.dispatch = Some(Dispatch { trace: context.trace.clone() });
+        }
         let claim = self.journal.claim(intent).await;
+        if !matches!(claim, Ok(Claim::Created(_))) && ready.is_some() {
+            self.thingspace.give_back_permit();
+        }
         match claim.map_err(DispatchError::before_claim)? {
-            Claim::Created(change) => self.send(change.change_id, request, context).await,
+            Claim::Created(change) => self.send(change.change_id, request, context, ready).await,
             Claim::Rearmed { change, .. } if failpoints::is_active("order-of-the-retry") => {
-                self.send(change.change_id, request, context).await
+                self.send(change.change_id, request, context, None).await
             }
             // A change that was NOT_SENT is sent again with its devices in the stored order.
             Claim::Rearmed { change: Change { change_id, .. }, devices } => {
@@ -149,7 +157,7 @@ impl Dispatcher {
                     let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
                     return self.record(None, change_id, transition).await;
                 };
-                self.send(change_id, request, context).await
+                self.send(change_id, request, context, None).await
             }
             Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             Claim::KeyInUse { change, has_same_content: false } => {
@@ -172,10 +180,29 @@ impl Dispatcher {
                 change: request.to_change(ChangeId::new(now), now),
                 fingerprint: this.journal.fingerprint(&fingerprint),
                 devices: request.devices.clone().into(),
+                dispatch: None,
             };
             (request, intent)
         });
         task.await.map_err(|error| DispatchError::task_failed(&error, None))
+    }
+
+    /// Prepares the dispatch of a change, if that is possible without waiting: then the change is stored and
+    /// recorded as DISPATCHED in one commit. Returns the reservation for the response.
+    async fn try_prepare(
+        &self,
+        request: &ChangeRequest,
+        context: &CallContext,
+    ) -> Option<Box<dyn Reservation>> {
+        let needs_lookup = request.operation.info().evidence.lookup == LookupMethod::DeviceList;
+        if needs_lookup || !self.thingspace.try_prepare(context.trace.as_ref()) {
+            return None;
+        }
+        let reservation = self.journal.reserve().await;
+        if reservation.is_err() {
+            self.thingspace.give_back_permit();
+        }
+        reservation.ok()
     }
 
     /// Sends a change on a task of its own, and resolves the change if the task panics.
@@ -184,9 +211,18 @@ impl Dispatcher {
         change_id: ChangeId,
         request: ChangeRequest,
         context: CallContext,
+        dispatched: Option<Box<dyn Reservation>>,
     ) -> Result<Change, DispatchError> {
         let this = Arc::clone(self);
-        let task = async move { this.send_queued(change_id, &request, &context).await };
+        let task = async move {
+            match dispatched {
+                Some(reservation) => {
+                    let trace = context.trace.as_ref();
+                    this.send_dispatched(change_id, &request, trace, reservation).await
+                }
+                None => this.send_queued(change_id, &request, &context).await,
+            }
+        };
         let error = match self.tasks.spawn(task).await {
             Ok(result) => return result,
             Err(error) => error,

@@ -63,6 +63,17 @@ impl Dispatcher {
                 return Err(DispatchError::after_claim(change_id)(error));
             }
         };
+        self.send_dispatched(change_id, request, trace, reservation).await
+    }
+
+    /// Sends a DISPATCHED change and returns it with the response.
+    pub(super) async fn send_dispatched(
+        &self,
+        change_id: ChangeId,
+        request: &ChangeRequest,
+        trace: Option<&TraceParent>,
+        reservation: Box<dyn Reservation>,
+    ) -> Result<Change, DispatchError> {
         let mut response = self.thingspace.send_change(request, trace).await;
         if failpoints::is_active("retry-on-timeout")
             && matches!(response, ChangeResponse::Unknown(_))

@@ -32,7 +32,7 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{EncodedResponse, ResumeToken, Until, Watch, WatchOptions, Watches},
+    watch::{EncodedResponse, ResumeToken, Until, Watch, WatchOpenError, WatchOptions, Watches},
 };
 
 /// Implements `GatewayService`.
@@ -131,12 +131,10 @@ impl Gateway {
                 return Err(ApiError::invalid_field("until", FieldReason::Value, description));
             }
         };
-        let token = match request.resume_token.as_str() {
-            "" => None,
-            text => Some(ResumeToken::decode(text).map_err(|error| {
-                ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
-            })?),
-        };
+        let token = parse_token(&request.resume_token)?;
+        if token.as_ref().is_some_and(|token| matches!(token.target, WatchTarget::Account(_))) {
+            return Err(WatchOpenError::TargetMismatch.into());
+        }
         let selector = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
@@ -151,6 +149,51 @@ impl Gateway {
         let options = WatchOptions { target, token, until, include_raw: request.include_raw };
         Ok(self.watches.open(options).await?)
     }
+
+    /// Parses the request and opens the watch of an account.
+    async fn open_account_watch(
+        &self,
+        request: proto::WatchAccountRequest,
+    ) -> Result<Watch, ApiError> {
+        let mut violations = Violations::default();
+        let account = AccountName::parse(request.account_name);
+        let account = violations.ok_or_add("account_name", account);
+        let until = match proto::Until::try_from(request.until) {
+            Ok(proto::Until::CaughtUp) => Until::CaughtUp,
+            Ok(proto::Until::Unspecified) => Until::Finished,
+            Ok(proto::Until::Settled | proto::Until::Finished) | Err(_) => {
+                let description = "must be UNTIL_CAUGHT_UP or not set: an account never ends";
+                violations.add("until", FieldReason::Value, description);
+                Until::Finished
+            }
+        };
+        let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
+        let options = WatchOptions {
+            target: Some(WatchTarget::Account(account)),
+            token: parse_token(&request.resume_token)?,
+            until,
+            include_raw: request.include_raw,
+        };
+        Ok(self.watches.open(options).await?)
+    }
+
+    /// Streams the responses of a watch, until the deadline of the call.
+    fn stream(watch: Watch, deadline: Option<CallDeadline>) -> Response<WatchResponseStream> {
+        // hyper polls the stream at the pace of its client.
+        let responses = stream::try_unfold(watch, move |watch| next_response(watch, deadline));
+        Response::new(Box::pin(responses))
+    }
+}
+
+/// Parses a resume token. `None` if the field is empty.
+fn parse_token(text: &str) -> Result<Option<ResumeToken>, ApiError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let token = ResumeToken::decode(text);
+    token.map(Some).map_err(|error| {
+        ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
+    })
 }
 
 /// Returns the next response of a watch, or DEADLINE_EXCEEDED.
@@ -192,10 +235,17 @@ impl GatewayService for Gateway {
         request: Request<proto::WatchRequestRequest>,
     ) -> Result<Response<WatchResponseStream>, Status> {
         let deadline = request.extensions().get::<CallDeadline>().copied();
-        let watch = self.open_watch(request.into_inner()).await?;
-        // hyper polls the stream at the pace of its client.
-        let responses = stream::try_unfold(watch, move |watch| next_response(watch, deadline));
-        Ok(Response::new(Box::pin(responses)))
+        Ok(Self::stream(self.open_watch(request.into_inner()).await?, deadline))
+    }
+
+    type WatchAccountStream = WatchResponseStream;
+
+    async fn watch_account(
+        &self,
+        request: Request<proto::WatchAccountRequest>,
+    ) -> Result<Response<WatchResponseStream>, Status> {
+        let deadline = request.extensions().get::<CallDeadline>().copied();
+        Ok(Self::stream(self.open_account_watch(request.into_inner()).await?, deadline))
     }
 
     async fn get_change(

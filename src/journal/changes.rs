@@ -1,5 +1,7 @@
 //! Changes: claims, state transitions, lists and devices.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -10,6 +12,7 @@ use crate::{
         identifier::DeviceId,
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         state::{ChangeState, Transition},
+        trace::TraceParent,
     },
     journal::{error::Result, record::ResultRecord},
 };
@@ -82,13 +85,22 @@ pub struct Intent {
     /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
     pub fingerprint: [u8; 32],
     /// Its devices, in the order of the call.
-    pub devices: std::sync::Arc<[SentDevice]>,
+    pub devices: Arc<[SentDevice]>,
+    /// Set to record a new change as DISPATCHED in the same commit.
+    pub dispatch: Option<Dispatch>,
+}
+
+/// The dispatch of a change in the commit that creates it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dispatch {
+    /// The trace of the call that sends it.
+    pub trace: Option<TraceParent>,
 }
 
 /// The result of [`ChangeStore::claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Claim {
-    /// A new change is stored.
+    /// A new change is stored: DISPATCHED if the intent says so, otherwise QUEUED.
     Created(Change),
     /// The change was NOT_SENT and is queued again. Send the stored devices, in the stored order:
     /// device indexes refer to it.

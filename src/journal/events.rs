@@ -8,7 +8,7 @@ use crate::{
     domain::{
         change::{Change, SentDevice},
         clock::Timestamp,
-        newtypes::{CallbackService, ChangeId, RequestId},
+        newtypes::{AccountName, CallbackService, ChangeId, RequestId},
         result::{DeviceResult, Match},
     },
     journal::{error::Result, record::ResultRecord},
@@ -86,6 +86,10 @@ pub enum WatchTarget {
     /// A request: its results at their own positions and, once it is linked to a change, the later
     /// states of the change.
     Request(RequestId),
+    /// An account: the states of all its changes, their results, and the results of requests made elsewhere
+    /// whose callbacks name the account. Results without an account that were stored before their request
+    /// was linked have the position of the link.
+    Account(AccountName),
 }
 
 /// One event of a target.
@@ -136,8 +140,11 @@ pub struct EventPage {
     pub events: Vec<Event>,
     /// True if there are no later events yet.
     pub is_end: bool,
-    /// The change; `None` if the request is not linked to one.
+    /// The change; `None` for an account, or if the request is not linked to one.
     pub change: Option<Change>,
+    /// The newest position of the account that retention has removed. 0 for other targets: their events are
+    /// removed together.
+    pub removed_up_to: u64,
 }
 
 impl EventQuery {

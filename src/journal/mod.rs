@@ -23,7 +23,7 @@ pub mod sqlite;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-    DeviceFilter, DeviceOutcome, DueChanges, Intent, Reservation, StateCounts,
+    DeviceFilter, DeviceOutcome, Dispatch, DueChanges, Intent, Reservation, StateCounts,
 };
 pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
 pub use error::{JournalError, Result};

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::{
@@ -102,6 +103,19 @@ impl ThingSpace {
             retry_after: Some(delay),
             ..Refusal::new(RefusalKind::Throttled, detail)
         })
+    }
+
+    /// Does what [`prepare`](Self::prepare) does, if that is possible without waiting. Returns true if the
+    /// change can be sent now.
+    pub fn try_prepare(&self, trace: Option<&TraceParent>) -> bool {
+        // A log-in that is necessary starts here and continues in the background.
+        let headers = self.session_manager.fresh_headers(trace).now_or_never();
+        matches!(headers, Some(Ok(_))) && self.change_rate_limit.try_acquire().is_ok()
+    }
+
+    /// Undoes [`try_prepare`](Self::try_prepare) for a change that is not sent.
+    pub fn give_back_permit(&self) {
+        self.change_rate_limit.give_back();
     }
 
     /// Renews the token before it expires, until the future is dropped. Retries failed renewals with

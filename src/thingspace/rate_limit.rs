@@ -1,6 +1,10 @@
 //! A rate limit that ThingSpace's `Retry-After` can pause.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -16,6 +20,8 @@ use tokio::time::{Instant, sleep};
 pub(super) struct RateLimit {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>,
     paused_until: Mutex<Option<Instant>>,
+    /// Permits that were returned. They are granted first.
+    returned: AtomicU32,
 }
 
 impl RateLimit {
@@ -25,15 +31,20 @@ impl RateLimit {
         Self {
             limiter: RateLimiter::direct_with_clock(Quota::per_minute(per_minute), clock),
             paused_until: Mutex::new(None),
+            returned: AtomicU32::new(0),
         }
     }
 
     /// Takes a permit, or returns the delay until the next one.
-    fn try_acquire(&self) -> Result<(), Duration> {
+    pub(super) fn try_acquire(&self) -> Result<(), Duration> {
         let now = Instant::now();
         let paused_until = *self.paused_until.lock();
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Err(until - now);
+        }
+        let take = |returned: u32| returned.checked_sub(1);
+        if self.returned.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+            return Ok(());
         }
         self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
@@ -47,6 +58,11 @@ impl RateLimit {
             sleep(delay).await;
         }
         Ok(())
+    }
+
+    /// Returns a permit that was not used.
+    pub(super) fn give_back(&self) {
+        self.returned.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Grants no permits for this long.

@@ -62,6 +62,7 @@ pub(super) async fn find_change(
     let selector = match target {
         WatchTarget::Change(id) => ChangeSelector::Id(*id),
         WatchTarget::Request(id) => ChangeSelector::Request(id.clone()),
+        WatchTarget::Account(_) => return Ok(None),
     };
     journal.change(selector).await
 }
@@ -75,40 +76,81 @@ async fn first_token(
     // Read before the events: an event stored in between is in the page or after this position.
     let last = journal.kept_range().await?.last;
     let page = journal.events(target.clone(), EventQuery::new(Cursor::START, 1)).await?;
-    let (cursor, event_hash, resume_point) = match page.events.first() {
-        Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
-        None => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
+    let removed_up_to = page.removed_up_to;
+    let (cursor, event_hash, resume_point) = match (&target, page.events.first()) {
+        (WatchTarget::Account(_), _) => (Cursor::START, 0, ResumePoint::AtFirstEvent),
+        (_, Some(event)) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
+        (_, None) => (Cursor::START, 0, ResumePoint::NoEventsUpTo(last)),
     };
-    Ok(ResumeToken { epoch: journal.epoch(), cursor, event_hash, resume_point, target })
+    let epoch = journal.epoch();
+    Ok(ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to })
 }
 
 /// Rejects a token that does not match an event of this journal.
 async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), WatchOpenError> {
-    let reason = if token.epoch != journal.epoch() {
-        "it belongs to another journal, or to this one before it lost data"
-    } else if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
-        // The journal does not store whether the removed events belonged to this target.
-        let kept = journal.kept_range().await?;
-        if position > kept.last {
-            "its position is after the end of the journal"
-        } else if kept.trimmed > position {
-            "the events after it have been removed"
-        } else {
-            return Ok(());
-        }
+    let mismatch = if token.epoch != journal.epoch() {
+        Some("it belongs to another journal, or to this one before it lost data")
+    } else if matches!(token.target, WatchTarget::Account(_)) {
+        check_account_token(journal, token).await?
     } else {
-        match journal.event_at(token.target.clone(), token.cursor).await? {
-            Some(event) if event.event_hash == token.event_hash => return Ok(()),
-            Some(_) => "the event at its position is a different one",
-            None if token.cursor.position > journal.kept_range().await?.last => {
-                "its position is after the end of the journal"
-            }
-            None => "the events after it have been removed",
-        }
+        check_token(journal, token).await?
+    };
+    let Some(reason) = mismatch else {
+        return Ok(());
     };
     let oldest = match &token.target {
         target @ WatchTarget::Change(_) if find_change(journal, target).await?.is_none() => None,
         target => Some(first_token(journal, target.clone()).await?),
     };
     Err(WatchOpenError::Expired { reason, oldest })
+}
+
+const AFTER_THE_END: &str = "its position is after the end of the journal";
+const OTHER_EVENT: &str = "the event at its position is a different one";
+const REMOVED: &str = "the events after it have been removed";
+
+/// Checks the token of a change or a request, whose events are removed together.
+async fn check_token(
+    journal: &dyn Journal,
+    token: &ResumeToken,
+) -> Result<Option<&'static str>, JournalError> {
+    let kept = journal.kept_range().await?;
+    if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
+        // The journal does not store whether the removed events belonged to this target.
+        return Ok(match position {
+            _ if position > kept.last => Some(AFTER_THE_END),
+            _ if kept.trimmed > position => Some(REMOVED),
+            _ => None,
+        });
+    }
+    Ok(match journal.event_at(token.target.clone(), token.cursor).await? {
+        Some(event) if event.event_hash == token.event_hash => None,
+        Some(_) => Some(OTHER_EVENT),
+        None if token.cursor.position > journal.kept_range().await?.last => Some(AFTER_THE_END),
+        None => Some(REMOVED),
+    })
+}
+
+/// Checks the token of an account, whose changes are removed one after the other. Everything up to the token
+/// may be removed, but nothing after it since the token was issued.
+async fn check_account_token(
+    journal: &dyn Journal,
+    token: &ResumeToken,
+) -> Result<Option<&'static str>, JournalError> {
+    let ResumeToken { target, cursor, .. } = token;
+    let query = EventQuery::new(*cursor, 1);
+    let removed_up_to = journal.events(target.clone(), query).await?.removed_up_to;
+    if removed_up_to > token.removed_up_to && removed_up_to > cursor.position {
+        return Ok(Some(REMOVED));
+    }
+    if *cursor == Cursor::START {
+        return Ok(None);
+    }
+    Ok(match journal.event_at(target.clone(), *cursor).await? {
+        Some(event) if event.event_hash == token.event_hash => None,
+        Some(_) => Some(OTHER_EVENT),
+        None if cursor.position > journal.kept_range().await?.last => Some(AFTER_THE_END),
+        None if cursor.position <= removed_up_to => None,
+        None => Some(OTHER_EVENT),
+    })
 }

@@ -32,7 +32,7 @@ pub struct Watches {
 /// A client's request to watch.
 #[derive(Debug, Clone)]
 pub struct WatchOptions {
-    /// The change or request to watch. `None` takes the target of `token`.
+    /// The change, request or account to watch. `None` takes the target of `token`.
     pub target: Option<WatchTarget>,
     /// The token of the last message that the client received.
     pub token: Option<ResumeToken>,
@@ -191,6 +191,7 @@ impl Watch {
             if let Some(response) = &event.response {
                 (self.token.cursor, self.token.event_hash) = (event.cursor, event.event_hash);
                 self.token.resume_point = ResumePoint::AfterEvent;
+                self.token.removed_up_to = page.removed_up_to;
                 return Some(response.clone());
             }
         }

@@ -77,6 +77,8 @@ struct Ring {
 #[derive(Debug)]
 pub(super) struct TailPage {
     pub(super) events: Vec<EncodedEvent>,
+    /// See [`ResumeToken::removed_up_to`].
+    pub(super) removed_up_to: u64,
     bytes: usize,
 }
 
@@ -257,10 +259,11 @@ impl Tail {
             cursor: Cursor::START,
             event_hash: 0,
             target: self.key.target.clone(),
+            removed_up_to: page.removed_up_to,
         };
         let events = page.events.iter().map(|event| {
             (token.cursor, token.event_hash) = (event.cursor, event.event_hash);
-            let response = is_delivered(event).then(|| {
+            let response = self.is_delivered(event).then(|| {
                 let message = WatchMessage::Event { event, include_raw };
                 self.encoder.encode(&token, message, &mut buffer);
                 EncodedResponse(buffer.split().freeze())
@@ -270,18 +273,21 @@ impl Tail {
         let events: Vec<EncodedEvent> = events.collect();
         let bytes = events.iter().map(EncodedEvent::bytes).sum();
         let end = page.is_end.then(|| StreamEnd::new(page.change));
-        Ok((Arc::new(TailPage { events, bytes }), end, has_states))
+        let removed_up_to = page.removed_up_to;
+        Ok((Arc::new(TailPage { events, bytes, removed_up_to }), end, has_states))
     }
-}
 
-/// False for final states: `finished` delivers them after all results. NOT_SENT is delivered, because the same
-/// key can send the change again.
-fn is_delivered(event: &Event) -> bool {
-    match &event.payload {
-        EventPayload::State(change) => {
-            !change.state.is_final() || change.state == ChangeState::NotSent
+    /// False for the final states of one change: `finished` delivers them after all results. NOT_SENT is
+    /// delivered, because the same key can send the change again.
+    fn is_delivered(&self, event: &Event) -> bool {
+        match &event.payload {
+            EventPayload::State(change) => {
+                matches!(self.key.target, WatchTarget::Account(_))
+                    || !change.state.is_final()
+                    || change.state == ChangeState::NotSent
+            }
+            EventPayload::Result(_) => true,
         }
-        EventPayload::Result(_) => true,
     }
 }
 

@@ -4,7 +4,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::{Buf, BufMut};
 
 use crate::{
-    domain::newtypes::{ChangeId, RequestId},
+    domain::newtypes::{AccountName, ChangeId, RequestId},
     journal::{Cursor, Epoch, WatchTarget},
 };
 
@@ -19,8 +19,11 @@ pub struct ResumeToken {
     pub event_hash: u32,
     /// Start of the resumed stream, relative to the event.
     pub resume_point: ResumePoint,
-    /// The change or request.
+    /// The change, request or account.
     pub target: WatchTarget,
+    /// For an account: the newest position that retention had removed when the event was read. 0 for other
+    /// targets.
+    pub removed_up_to: u64,
 }
 
 /// Start of a resumed stream.
@@ -45,6 +48,7 @@ const TAG_AT_FIRST_EVENT: u8 = 2;
 const TAG_NO_EVENTS: u8 = 3;
 const TAG_CHANGE: u8 = 1;
 const TAG_REQUEST: u8 = 2;
+const TAG_ACCOUNT: u8 = 3;
 /// Maximum length of the text: a request id has at most 128 bytes.
 const MAX_TEXT: usize = 256;
 
@@ -71,6 +75,11 @@ impl ResumeToken {
                 out.put_u8(TAG_REQUEST);
                 out.put_slice(id.as_str().as_bytes());
             }
+            WatchTarget::Account(name) => {
+                out.put_u8(TAG_ACCOUNT);
+                out.put_u64(self.removed_up_to);
+                out.put_slice(name.as_str().as_bytes());
+            }
         }
         out.put_u32(checksum(&out));
         URL_SAFE_NO_PAD.encode(out)
@@ -95,11 +104,17 @@ impl ResumeToken {
         let position = body.try_get_u64().ok()?;
         let event = Cursor { position, index: body.try_get_u32().ok()? };
         let event_hash = body.try_get_u32().ok()?;
+        let mut removed_up_to = 0;
         let target = match body.try_get_u8().ok()? {
             TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(body.try_into().ok()?)),
             TAG_REQUEST => {
                 let text = std::str::from_utf8(body).ok()?;
                 WatchTarget::Request(RequestId::parse(text).ok()?)
+            }
+            TAG_ACCOUNT => {
+                removed_up_to = body.try_get_u64().ok()?;
+                let text = std::str::from_utf8(body).ok()?;
+                WatchTarget::Account(AccountName::parse(text).ok()?)
             }
             _ => return None,
         };
@@ -111,7 +126,7 @@ impl ResumeToken {
             }
             _ => return None,
         };
-        Some(Self { epoch, cursor, event_hash, resume_point, target })
+        Some(Self { epoch, cursor, event_hash, resume_point, target, removed_up_to })
     }
 }
 

@@ -32,6 +32,7 @@ const OTHER_METHODS: &[(&str, MethodClass)] = &[
     ("thingspace.gateway.v1.GatewayService/ListServicePlans", MethodClass::Read),
     ("thingspace.gateway.v1.GatewayService/GetServerInfo", MethodClass::Read),
     ("thingspace.gateway.v1.GatewayService/WatchRequest", MethodClass::Watch),
+    ("thingspace.gateway.v1.GatewayService/WatchAccount", MethodClass::Watch),
     ("grpc.health.v1.Health/Check", MethodClass::Health),
     ("grpc.health.v1.Health/List", MethodClass::Health),
     ("grpc.health.v1.Health/Watch", MethodClass::Watch),

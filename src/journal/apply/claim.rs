@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
+        change::Change,
         device_states::DeviceStates,
         matching::MatchKey,
         newtypes::ChangeId,
@@ -11,7 +12,7 @@ use crate::{
     },
     failpoints,
     journal::{
-        BusyDevice, Claim, Intent,
+        BusyDevice, Claim, Dispatch, Intent,
         apply::{
             ApplyError, ChangeDevices, Command, Dirty, Keys, LoadedChange, Row, WorkingSet,
             transition::apply_transition,
@@ -57,10 +58,7 @@ impl Command for ClaimChange {
 
     fn apply(self, set: &mut WorkingSet) -> Result<Claim, ApplyError> {
         match check_claim(set, &self.intent)? {
-            Claim::Created(change) => {
-                self.insert(set)?;
-                Ok(Claim::Created(change))
-            }
+            Claim::Created(_) => Ok(Claim::Created(self.insert(set)?)),
             Claim::Rearmed { change, devices } => {
                 let row = set.change_row(change.change_id)?;
                 apply_transition(set, row, Transition::Rearm, self.intent.change.create_time)?;
@@ -83,8 +81,9 @@ impl Command for ClaimChange {
 }
 
 impl ClaimChange {
-    fn insert(self, set: &mut WorkingSet) -> Result<(), ApplyError> {
-        let Intent { change, fingerprint, .. } = self.intent;
+    fn insert(self, set: &mut WorkingSet) -> Result<Change, ApplyError> {
+        let Intent { change, fingerprint, dispatch, .. } = self.intent;
+        let now = change.create_time;
         let row = set.last_position + 1;
         let change_id = change.change_id;
         set.change_by_id.insert(change_id, row);
@@ -108,7 +107,11 @@ impl ClaimChange {
         };
         set.changes.insert(row, loaded);
         set.append_state(row)?;
-        Ok(())
+        if let Some(Dispatch { trace }) = dispatch {
+            let transition = Transition::Dispatch { trace, already_on_plan: None };
+            apply_transition(set, row, transition, now)?;
+        }
+        Ok(set.change(row)?.change.clone())
     }
 }
 

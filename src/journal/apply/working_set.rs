@@ -259,6 +259,9 @@ impl WorkingSet {
                 targets.insert(WatchTarget::Request(request_id.clone()));
             }
         }
+        let accounts: HashSet<i64> = self.events.iter().filter_map(|event| event.account).collect();
+        let touched = self.accounts.iter().filter(|(_, id)| accounts.contains(id));
+        targets.extend(touched.map(|(name, _)| WatchTarget::Account(name.clone())));
         Commit {
             targets: targets.into_iter().collect(),
             unattributed: std::mem::take(&mut self.unattributed).into_iter().collect(),

@@ -56,6 +56,7 @@ pub(super) fn intent(journal: &dyn Journal, request: &ChangeRequest, now: Timest
         change: request.to_change(ChangeId::new(now), now),
         fingerprint: journal.fingerprint(&request.fingerprint_input()),
         devices: request.devices.clone().into(),
+        dispatch: None,
     }
 }
 

@@ -190,7 +190,11 @@ impl ChangeStore for SqliteJournal {
     async fn claim(&self, intent: Intent) -> Result<Claim> {
         // Sixteen devices take about as much space as one result.
         let rows = 1 + intent.devices.len() / 16;
-        let command = Command::new(CommandKind::Other, rows, ClaimChange::new(intent));
+        let kind = match intent.dispatch {
+            Some(_) => CommandKind::Dispatch,
+            None => CommandKind::Other,
+        };
+        let command = Command::new(kind, rows, ClaimChange::new(intent));
         self.writer.send(JournalOperation::Claim, command).await
     }
 

@@ -24,3 +24,13 @@ async fn a_pause_requested_by_thingspace_overrides_the_rate() {
     limit.acquire(start + Duration::from_secs(60)).await.unwrap();
     assert_eq!(start.elapsed(), Duration::from_secs(30));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_was_given_back_is_granted_again() {
+    let limit = RateLimit::new(NonZeroU32::MIN);
+    assert!(limit.try_acquire().is_ok());
+    assert!(limit.try_acquire().is_err());
+    limit.give_back();
+    assert!(limit.try_acquire().is_ok());
+    assert!(limit.try_acquire().is_err());
+}

@@ -8,13 +8,14 @@ proptest! {
     #[test]
     fn a_token_round_trips_and_an_altered_token_is_rejected(
         epoch: u64, position: u64, index: u32, hash: u32,
-        id: [u8; 16], request in "[!-~]{1,128}", of_change: bool,
+        id: [u8; 16], request in "[!-~]{1,128}", account in "[0-9-]{3,32}", kind in 0..3,
+        removed: u64,
         side in 0..3, at: prop::sample::Index, other: u8,
     ) {
-        let target = if of_change {
-            WatchTarget::Change(ChangeId::from_bytes(id))
-        } else {
-            WatchTarget::Request(RequestId::parse(request).unwrap())
+        let (target, removed_up_to) = match kind {
+            0 => (WatchTarget::Change(ChangeId::from_bytes(id)), 0),
+            1 => (WatchTarget::Request(RequestId::parse(request).unwrap()), 0),
+            _ => (WatchTarget::Account(AccountName::parse(account).unwrap()), removed),
         };
         let event = Cursor { position, index };
         let (resume_point, cursor, event_hash) = match side {
@@ -22,7 +23,9 @@ proptest! {
             1 => (ResumePoint::AtFirstEvent, event, hash),
             _ => (ResumePoint::NoEventsUpTo(position), Cursor::START, 0),
         };
-        let token = ResumeToken { epoch: Epoch(epoch), cursor, event_hash, resume_point, target };
+        let epoch = Epoch(epoch);
+        let token =
+            ResumeToken { epoch, cursor, event_hash, resume_point, target, removed_up_to };
         let text = token.encode();
         prop_assert_eq!(ResumeToken::decode(&text), Ok(token));
         let at = at.index(text.len());

@@ -241,6 +241,7 @@ fn name(target: &WatchTarget) -> String {
     match target {
         WatchTarget::Change(id) => id.to_string(),
         WatchTarget::Request(id) => id.as_str().to_owned(),
+        WatchTarget::Account(name) => name.as_str().to_owned(),
     }
 }
 

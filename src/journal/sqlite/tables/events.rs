@@ -1,6 +1,9 @@
 //! Reads of events. A page is one read transaction.
 
-use std::cmp::Ordering;
+use std::{
+    cmp::Ordering,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use aws_lc_rs::digest;
 use rusqlite::{Connection, Params, Result, Row as SqlRow, params};
@@ -37,6 +40,7 @@ pub(crate) fn events(
     let EventQuery { after, limit, raw_json, resolved_device } = query;
     // One more, to find out if the page is the last one.
     let reader = Reader { db, after, limit: limit + 1, raw_json };
+    let mut removed_up_to = 0;
     let (mut events, stream) = match target {
         WatchTarget::Change(id) => {
             match find_stream(db, "c.change_id = ? AND c.trimmed = 0", [id])? {
@@ -45,13 +49,20 @@ pub(crate) fn events(
             }
         }
         WatchTarget::Request(id) => reader.request_events(id)?,
+        WatchTarget::Account(name) => {
+            let sql = "SELECT id, trimmed FROM account WHERE name = ?";
+            let account = db.find(sql, [name], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+            removed_up_to = account.map_or(0, |(_, trimmed)| trimmed);
+            let events = account.map(|(account, _)| reader.account_events(account)).transpose()?;
+            (events.unwrap_or_default(), None)
+        }
     };
     let is_end = events.len() <= limit;
     events.truncate(limit);
     if resolved_device {
         resolve_devices(db, stream.as_ref(), &mut events)?;
     }
-    Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change) })
+    Ok(EventPage { events, is_end, change: stream.map(|stream| stream.change), removed_up_to })
 }
 
 /// Returns a result by its position, without the callback's body. `None` if it was trimmed.
@@ -84,6 +95,9 @@ struct Reader<'c> {
     raw_json: bool,
 }
 
+/// The condition of results that are in no account's timeline at their own position.
+const NO_ACCOUNT: &str = "account IS NULL";
+
 /// The columns of [`decode_record`], before that of the callback's body.
 const RESULT_COLUMNS: &str = "position, kind, body, link";
 
@@ -93,7 +107,7 @@ impl Reader<'_> {
     fn change_events(&self, stream: &Stream) -> Result<Vec<Event>> {
         let mut events = self.states(stream, 0)?;
         if let Some(request) = stream.request {
-            events.extend(self.early_results(request, stream.link_position)?);
+            events.extend(self.early_results(request, stream.link_position, "true")?);
             let from = self.after.position.max(stream.link_position);
             events.extend(self.results(request, from)?);
             events.sort_by_key(|event| event.cursor);
@@ -124,6 +138,52 @@ impl Reader<'_> {
         Ok((events, stream))
     }
 
+    /// Reads the events of an account. Results without an account that were stored before their request was
+    /// linked follow the state that links it.
+    fn account_events(&self, account: i64) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        if self.after.position > 0 {
+            let sql = "SELECT early_request FROM event WHERE position = ? AND account = ?";
+            let interrupted =
+                self.db.find(sql, params![int(self.after.position), account], |row| {
+                    row.get::<_, Option<i64>>(0)
+                })?;
+            if let Some(request) = interrupted.flatten() {
+                events = self.early_results(uint(request), self.after.position, NO_ACCOUNT)?;
+            }
+        }
+        let sql = format!(
+            "SELECT {RESULT_COLUMNS}, {}, stream, early_request FROM event
+             WHERE account = ? AND position > ? ORDER BY position LIMIT ?",
+            self.raw_column()
+        );
+        let mut statement = self.db.statement(&sql)?;
+        let mut rows =
+            statement.query(params![account, int(self.after.position), int(self.limit)])?;
+        let mut records = HashMap::new();
+        while events.len() < self.limit
+            && let Some(row) = rows.next()?
+        {
+            let position: u64 = uint(row.get(0)?);
+            let cursor = Cursor { position, index: 0 };
+            if row.get::<_, i64>(1)? != STATE_EVENT {
+                events.push(result_event(cursor, decode_record(row)?)?);
+                continue;
+            }
+            let change: i64 = row.get(5)?;
+            let record = match records.entry(change) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(vacant) => vacant.insert(load_record(self.db, change)?),
+            };
+            events.push(state_event(cursor, row.get_ref(2)?.as_blob()?, record)?);
+            if let Some(request) = row.get::<_, Option<i64>>(6)? {
+                events.extend(self.early_results(uint(request), position, NO_ACCOUNT)?);
+            }
+        }
+        events.truncate(self.limit);
+        Ok(events)
+    }
+
     /// Reads the states of a change at a position or later.
     fn states(&self, stream: &Stream, from: u64) -> Result<Vec<Event>> {
         let from = from.max(self.after.position + 1);
@@ -132,13 +192,8 @@ impl Reader<'_> {
              ORDER BY position LIMIT ?",
             params![int(stream.row), int(from), int(self.limit)],
             |row| {
-                let body = row.get_ref(1)?.as_blob()?;
-                let change = stream.record.with_status(&decode_status(body)?).map_err(invalid)?;
-                Ok(Event {
-                    cursor: Cursor { position: uint(row.get(0)?), index: 0 },
-                    event_hash: event_hash(body),
-                    payload: EventPayload::State(Box::new(change)),
-                })
+                let cursor = Cursor { position: uint(row.get(0)?), index: 0 };
+                state_event(cursor, row.get_ref(1)?.as_blob()?, &stream.record)
             },
         )
     }
@@ -158,7 +213,12 @@ impl Reader<'_> {
     }
 
     /// Reads the results that were stored before their request was linked. They have the position of the link.
-    fn early_results(&self, request: Row, link_position: u64) -> Result<Vec<Event>> {
+    fn early_results(
+        &self,
+        request: Row,
+        link_position: u64,
+        condition: &str,
+    ) -> Result<Vec<Event>> {
         let delivered = match self.after.position.cmp(&link_position) {
             Ordering::Less => 0,
             Ordering::Equal => self.after.index,
@@ -168,7 +228,7 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         let sql = format!(
-            "SELECT {RESULT_COLUMNS}, {} FROM event WHERE stream = ? AND position < ?
+            "SELECT {RESULT_COLUMNS}, {} FROM event WHERE stream = ? AND position < ? AND {condition}
              ORDER BY position LIMIT ? OFFSET ?",
             self.raw_column()
         );
@@ -184,6 +244,18 @@ impl Reader<'_> {
     fn raw_column(&self) -> &'static str {
         if self.raw_json { "raw_json" } else { "NULL" }
     }
+}
+
+fn load_record(db: &Connection, change: i64) -> Result<ChangeRecord> {
+    db.get("SELECT record FROM change WHERE id = ?", [change], |row| {
+        ChangeRecord::from_bytes(row.get_ref(0)?.as_blob()?).map_err(invalid)
+    })
+}
+
+fn state_event(cursor: Cursor, status: &[u8], record: &ChangeRecord) -> Result<Event> {
+    let change = record.with_status(&decode_status(status)?).map_err(invalid)?;
+    let payload = EventPayload::State(Box::new(change));
+    Ok(Event { cursor, event_hash: event_hash(status), payload })
 }
 
 fn result_event(cursor: Cursor, record: ResultRecord) -> Result<Event> {

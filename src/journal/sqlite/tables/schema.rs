@@ -13,8 +13,12 @@ const TABLES: &str = "
 -- Values of the journal itself (see meta.rs), and key-value pairs.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 
--- Numbers of accounts.
-CREATE TABLE account (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+-- Numbers of accounts, and the newest position that was trimmed from an account's timeline.
+CREATE TABLE account (
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL UNIQUE,
+    trimmed  INTEGER NOT NULL DEFAULT 0
+);
 
 -- The events, in the order of all commits. The stream of a state is its change, that of a result is its
 -- request. The body of a state is its status; the link and the raw body of a result are NULL if empty.

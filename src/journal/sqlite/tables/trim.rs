@@ -101,6 +101,12 @@ fn delete_events(db: &Connection, stream: i64) -> Result<usize> {
     if newest > meta::trimmed_position(db)? {
         meta::store(db, meta::TRIMMED_POSITION, &newest.to_be_bytes())?;
     }
+    db.execute_cached(
+        "UPDATE account SET trimmed = max(trimmed, e.newest) FROM
+           (SELECT account, max(position) AS newest FROM event WHERE stream = ? GROUP BY account) e
+         WHERE id = e.account",
+        [stream],
+    )?;
     let events = "DELETE FROM event WHERE position IN
         (SELECT position FROM event WHERE stream = ?1 LIMIT ?2)";
     delete(db, events, stream)
