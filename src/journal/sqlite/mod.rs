@@ -19,6 +19,7 @@ mod readers;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod unit_of_work;
 mod writer;
 
 pub use error::{Damage, JournalOpenError, OpenFailure};

@@ -23,7 +23,7 @@ use crate::{
     failpoints,
     journal::{
         CommitListener, JournalError, ReceivedCallback, Reservation, Result, Stored,
-        apply::{ApplyTransition, Counts, Keys, StoreCallback},
+        apply::{ApplyTransition, Counts, StoreCallback},
         sqlite::{
             checkpoint::{self, Checkpoints},
             command::{Command, CommandKind, ReplyReceiver},
@@ -31,10 +31,8 @@ use crate::{
             connection::LockedConnection,
             marker_writer::MarkerWriter,
             queue::{Lanes, Queue},
-            tables::{
-                load::{UnfinishedChanges, load},
-                store::store,
-            },
+            tables::load::UnfinishedChanges,
+            unit_of_work::{self, Start},
         },
     },
     telemetry::{Instruments, JournalOperation},
@@ -249,17 +247,9 @@ impl Worker {
     fn transact(&mut self, commands: &mut [Command]) -> rusqlite::Result<Option<u64>> {
         let transaction =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mut counts = *self.state.counts.lock();
-        let mut keys = Keys::default();
-        for Command { action, .. } in commands.iter_mut() {
-            action.modify_tables(&transaction, &mut counts)?;
-            action.collect(&mut keys);
-        }
-        let mut set = load(&transaction, &keys, &mut self.unfinished, self.last_position, counts)?;
-        for Command { action, .. } in commands {
-            action.apply(&mut set)?;
-        }
-        store(&transaction, &mut set)?;
+        let counts = *self.state.counts.lock();
+        let start = Start { last_position: self.last_position, counts };
+        let mut set = unit_of_work::run(&transaction, commands, &mut self.unfinished, start)?;
         transaction.commit()?;
         let has_events = set.last_position > self.last_position;
         self.last_position = set.last_position;

@@ -86,8 +86,10 @@ pub(in crate::journal::sqlite) fn load(
         if let Some(found) = found {
             set.change_by_key.insert((account.clone(), key.clone()), found.row);
             set.change_by_id.insert(found.change.change_id, found.row);
+            // It is NOT_SENT when the claim is applied, or may be.
+            let state = found.change.state;
             lookups.entry(found.row).or_default().needs_all |=
-                found.change.state == ChangeState::NotSent;
+                state == ChangeState::NotSent || state.is_in_flight();
             changes.insert(found.row, found);
         }
     }
