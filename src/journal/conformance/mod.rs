@@ -1,6 +1,7 @@
 //! Checks of an implementation of [`Journal`](crate::journal::Journal). Each gets an empty journal, which
 //! it can close and open again.
 
+pub(super) mod accounts;
 pub(super) mod attribution;
 pub(super) mod claims;
 pub(super) mod devices;
