@@ -1,5 +1,7 @@
 //! Changes: claims, state transitions, lists and devices.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use crate::{
@@ -82,7 +84,7 @@ pub struct Intent {
     /// [`Journal::fingerprint`](crate::journal::Journal::fingerprint) of its content.
     pub fingerprint: [u8; 32],
     /// Its devices, in the order of the call.
-    pub devices: Vec<SentDevice>,
+    pub devices: Arc<[SentDevice]>,
 }
 
 /// The result of [`ChangeStore::claim`].

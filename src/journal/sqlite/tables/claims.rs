@@ -85,7 +85,7 @@ fn find_busy_device(batch: &WriteBatch<'_>, intent: &Intent) -> Result<Option<Bu
          WHERE k.match_key = ?",
     )?;
     let kinds = operations::evidence(intent.change.change_type).identifying_kinds;
-    for (device_index, device) in (0_u32..).zip(&intent.devices) {
+    for (device_index, device) in (0_u32..).zip(intent.devices.iter()) {
         for key in device.ids.iter().map(MatchKey::from_id) {
             if !key.is_identifying(kinds) {
                 continue;
