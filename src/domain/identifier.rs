@@ -90,9 +90,12 @@ impl DeviceId {
     pub fn new(kind: IdentifierKind, id: impl AsRef<str>) -> Result<Self, FieldError> {
         let id = id.as_ref();
         let (lengths, expected) = kind.format();
+        // All bytes rather than up to the first wrong one: this needs no branch for each.
         let has_digits = match kind {
-            IdentifierKind::Meid => id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            _ => id.bytes().all(|byte| byte.is_ascii_digit()),
+            IdentifierKind::Meid => {
+                id.bytes().fold(true, |valid, byte| valid & byte.is_ascii_hexdigit())
+            }
+            _ => id.bytes().fold(true, |valid, byte| valid & byte.is_ascii_digit()),
         };
         let has_prefix = kind != IdentifierKind::Msisdn || id.starts_with('1');
         if lengths.contains(&id.len())

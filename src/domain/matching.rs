@@ -6,6 +6,7 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt,
+    hash::{Hash, Hasher},
 };
 
 use crate::domain::{
@@ -16,14 +17,14 @@ use crate::domain::{
 };
 
 /// An identifier in a canonical spelling.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MatchKey {
     kind: IdentifierKind,
     text: KeyText,
 }
 
 /// The text of a key. Valid identifiers are short; reported ones can have any length.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum KeyText {
     Short(ShortText),
     Long(Box<str>),
@@ -113,6 +114,15 @@ impl MatchKey {
     }
 }
 
+impl Hash for MatchKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.text {
+            KeyText::Short(text) => text.hash_with(self.kind as u8, state),
+            KeyText::Long(text) => text.hash(state),
+        }
+    }
+}
+
 impl fmt::Display for MatchKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.kind.as_str(), self.text.as_str())
@@ -197,12 +207,12 @@ impl SeenIdentifiers {
 
     /// Adds an identifier of the device `index`. Returns another device that has it already.
     pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
-        let mut key = MatchKey::from_id(id);
-        let mut last_digit = None;
-        if key.kind == IdentifierKind::Iccid {
-            last_digit = id.id_bytes().get(ICCID_INDEX_LEN).copied();
-            key.text = KeyText::new(key.index_text(), false);
-        }
+        let (key, last_digit) = match id.id().split_at_checked(ICCID_INDEX_LEN) {
+            Some((first_19, rest)) if id.kind() == IdentifierKind::Iccid => {
+                (MatchKey::new(id.kind(), first_19), rest.bytes().next())
+            }
+            _ => (MatchKey::from_id(id), None),
+        };
         let seen = SeenIdentifier { device: index, last_digit };
         let first = match self.first.entry(key) {
             Entry::Vacant(entry) => {

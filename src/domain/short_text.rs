@@ -1,7 +1,9 @@
 //! A short text without an allocation.
 
+use std::hash::{Hash, Hasher};
+
 /// A text of at most 32 bytes.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ShortText {
     /// The text, then zeros: equal texts have equal bytes.
     bytes: [u8; Self::MAX_LEN],
@@ -28,5 +30,20 @@ impl ShortText {
 
     pub(super) fn make_ascii_uppercase(&mut self) {
         self.bytes.make_ascii_uppercase();
+    }
+
+    /// Hashes the text and another byte in one step.
+    pub(super) fn hash_with<H: Hasher>(&self, other: u8, state: &mut H) {
+        let mut bytes = [other; Self::MAX_LEN + 1];
+        if let Some(rest) = bytes.get_mut(1..) {
+            rest.copy_from_slice(&self.bytes);
+        }
+        state.write(&bytes);
+    }
+}
+
+impl Hash for ShortText {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash_with(self.length, state);
     }
 }
