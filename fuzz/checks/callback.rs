@@ -99,13 +99,23 @@ fn check_digest(callback: &Callback, body: &[u8], whole: Option<Value>) {
     };
     assert_eq!(text(&redacted.username), text(&callback.username));
     assert_eq!(text(&redacted.password), text(&callback.password));
-    let Some(mut whole) = whole else { return };
+    let Some(mut whole) = whole.filter(|whole| !has_exponent(whole)) else { return };
     reverse_members(&mut whole);
     if let Value::Object(members) = &mut whole {
         members.insert("callbackCount".into(), 99.into());
     }
     if let Some(reversed) = payload::parse(whole.to_string().as_bytes()) {
         assert_eq!(reversed.digest, callback.digest, "{whole}");
+    }
+}
+
+/// True if a number has an exponent: `serde_json` changes the text of such a number.
+fn has_exponent(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => number.to_string().contains(['e', 'E']),
+        Value::Object(members) => members.values().any(has_exponent),
+        Value::Array(values) => values.iter().any(has_exponent),
+        _ => false,
     }
 }
 

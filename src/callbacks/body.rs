@@ -1,12 +1,13 @@
 //! Reads bodies within a byte budget.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
-use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
+    time::Sleep,
 };
 
 use crate::telemetry::RejectionReason;
@@ -36,42 +37,62 @@ impl BodyBudget {
         permit.map_err(|_| RejectionReason::Overloaded)
     }
 
-    /// Reads a body of at most [`MAX_BODY`] bytes.
+    /// Reads a body of at most [`MAX_BODY`] bytes. Copies nothing if it arrives in one part.
     pub(super) async fn read(
         &self,
-        body: &mut Body,
-        deadline: Instant,
-    ) -> Result<(Vec<u8>, BodyPermit), RejectionReason> {
+        body: &mut (impl Body<Data = Bytes> + Unpin),
+        mut deadline: Pin<&mut Sleep>,
+    ) -> Result<(Bytes, BodyPermit), RejectionReason> {
         let mut permit = self.try_acquire(MIN_PERMIT_BYTES)?;
-        let mut bytes = Vec::new();
-        loop {
-            let frame = match timeout_at(deadline, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => return Ok((bytes, permit)),
-                Ok(Some(Err(_))) | Err(_) => return Err(RejectionReason::IncompleteBody),
+        let (mut first, mut whole) = (Bytes::new(), BytesMut::new());
+        while !body.is_end_stream() {
+            let frame = match within(deadline.as_mut(), body.frame()).await {
+                Some(Some(Ok(frame))) => frame,
+                Some(None) => break,
+                Some(Some(Err(_))) | None => return Err(RejectionReason::IncompleteBody),
             };
             let data = frame.into_data().unwrap_or_default();
-            if bytes.len().saturating_add(data.len()) > MAX_BODY {
+            let length = first.len() + whole.len();
+            if length.saturating_add(data.len()) > MAX_BODY {
                 return Err(RejectionReason::TooLarge);
             }
             permit.merge(self.try_acquire(data.len())?);
-            bytes.extend_from_slice(&data);
+            if length == 0 {
+                first = data;
+            } else {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+                whole.extend_from_slice(&data);
+            }
         }
+        let body = if whole.is_empty() { first } else { whole.freeze() };
+        Ok((body, permit))
     }
 }
 
 /// Discards up to 4 MiB of a body. Returns true if it was read to its end.
-pub(super) async fn discard(mut body: Body, deadline: Instant) -> bool {
+pub(super) async fn discard(
+    mut body: impl Body<Data = Bytes> + Unpin,
+    mut deadline: Pin<&mut Sleep>,
+) -> bool {
     let mut discarded: usize = 0;
     while discarded <= MAX_DISCARDED {
-        match timeout_at(deadline, body.frame()).await {
-            Ok(Some(Ok(frame))) => {
+        match within(deadline.as_mut(), body.frame()).await {
+            Some(Some(Ok(frame))) => {
                 let data = frame.into_data().unwrap_or_default();
                 discarded = discarded.saturating_add(data.len());
             }
-            Ok(None) => return true,
-            Ok(Some(Err(_))) | Err(_) => return false,
+            Some(None) => return true,
+            Some(Some(Err(_))) | None => return false,
         }
     }
     false
+}
+
+/// Returns the output of a future, or `None` at the deadline. All waits of a request share one timer.
+pub(super) async fn within<F: Future>(deadline: Pin<&mut Sleep>, future: F) -> Option<F::Output> {
+    tokio::select! {
+        biased;
+        output = future => Some(output),
+        () = deadline => None,
+    }
 }

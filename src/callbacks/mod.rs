@@ -6,6 +6,7 @@
 //! The path secret, the credentials in the body and the client address decide which callbacks are
 //! accepted.
 
+mod append;
 mod auth;
 mod body;
 mod callback_log;

@@ -5,13 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     background::ReloadingCredentials,
     callbacks::{
-        auth::PathAuth, body::BodyPermit, payload, response::append_result, routes::CallbackPath,
+        auth::PathAuth, body::BodyPermit, payload, response::append_error, routes::CallbackPath,
         state::AppState,
     },
     domain::newtypes::CallbackService,
@@ -104,9 +105,9 @@ impl Quarantine {
 /// until it is stored.
 pub(super) async fn store(
     state: &AppState,
-    path: &CallbackPath,
+    path: &CallbackPath<'_>,
     reason: RejectionReason,
-    (body, permit): (Vec<u8>, BodyPermit),
+    (body, permit): (Bytes, BodyPermit),
     deadline: Instant,
 ) -> Result<(), RejectionReason> {
     let redacted = payload::redact(&body);
@@ -135,11 +136,12 @@ pub(super) async fn store(
         let _until_stored = permit;
         journal.quarantine(quarantined, limits).await
     });
-    let Ok(result) = timeout_at(deadline, append).await else {
+    match timeout_at(deadline, append).await {
+        Ok(Ok(Ok(id))) => id.map(|_| ()).ok_or(RejectionReason::QuarantineFull),
+        Ok(Ok(Err(error))) => Err(append_error(&error)),
         // The append may still succeed.
-        return Err(RejectionReason::StoreTimeout);
-    };
-    append_result(result)?.map(|_id| ()).ok_or(RejectionReason::QuarantineFull)
+        Ok(Err(_)) | Err(_) => Err(RejectionReason::StoreTimeout),
+    }
 }
 
 /// Returns true if the credentials of a quarantined callback are correct now. Only their MAC is stored.

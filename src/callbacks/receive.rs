@@ -1,98 +1,115 @@
 //! Authenticates, reads and stores a callback.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
 };
 
-use axum::{
-    body::Body,
-    extract::{ConnectInfo, Request},
-};
-use http::{HeaderValue, Response, header::CONNECTION, request::Parts};
-use tokio::time::{Instant, timeout_at};
+use bytes::Bytes;
+use http::{HeaderValue, Method, header::CONNECTION, request::Parts};
+use http_body::Body;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     background::FORWARDED_BY,
     callbacks::{
+        append::Append,
         auth::{ClientAddress, PathAuth},
-        body::{self, BodyPermit},
+        body::{self, BodyPermit, within},
         callback_log::LogContext,
-        payload, quarantine, response,
-        routes::CallbackPath,
+        payload, quarantine,
+        response::{self, Response, append_error},
+        routes::{CallbackPath, RoutedPath},
         state::{AppState, RESPONSE_TIMEOUT},
-        telemetry::StoredRequestId,
+        telemetry::StoredCallback,
     },
     journal::{ReceivedCallback, Stored},
-    telemetry::{CallbackOutcome, RejectionReason},
+    telemetry::RejectionReason,
 };
 
-impl AppState {
-    /// Handles a request on one of the callback routes.
-    pub(super) async fn receive(
-        &self,
-        route: &'static str,
-        path: &CallbackPath,
-        request: Request,
-    ) -> Response<Body> {
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        let (parts, mut body) = request.into_parts();
-        let client = self.client_address(&parts);
-        let context = LogContext {
-            route,
-            service: self.authenticator.loggable_service(&path.service),
-            account: self.authenticator.loggable_account(path.account.as_deref()),
-            client_ip: client.ip,
-        };
-        match self.process(path, &parts, &mut body, client, deadline, context).await {
-            Ok(response) => response,
-            Err(reason) => self.reject(reason, &parts, body, deadline, context).await,
-        }
-    }
+/// A request on one of the callback routes.
+struct CallbackRequest<'r> {
+    path: &'r CallbackPath<'r>,
+    parts: &'r Parts,
+    client: ClientAddress,
+}
 
-    /// Rejects a request that matches no route or method.
-    pub(super) async fn reject_unrouted(
+impl AppState {
+    /// Handles a request. Returns the response and, if `is_traced`, the request that a stored callback
+    /// belongs to.
+    pub(super) async fn handle(
         &self,
-        reason: RejectionReason,
-        request: Request,
-    ) -> Response<Body> {
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        let (parts, body) = request.into_parts();
-        let client_ip = self.client_address(&parts).ip;
-        let context = LogContext { route: "(none)", service: "-", account: "-", client_ip };
+        routed: Option<RoutedPath<'_>>,
+        parts: &Parts,
+        body: impl Body<Data = Bytes> + Unpin,
+        peer: SocketAddr,
+        is_traced: bool,
+    ) -> (Response, Option<StoredCallback>) {
+        let deadline = pin!(sleep_until(Instant::now() + RESPONSE_TIMEOUT));
+        let client = self.authenticator.client_address(peer.ip(), &parts.headers);
+        let reason = match routed {
+            Some(_) if parts.method != Method::POST => RejectionReason::MethodNotAllowed,
+            Some(routed) => match routed.decode() {
+                Some(path) => {
+                    let request = CallbackRequest { path: &path, parts, client };
+                    return self.receive(&request, body, deadline, is_traced).await;
+                }
+                None => RejectionReason::NotFound,
+            },
+            None => RejectionReason::NotFound,
+        };
         let reason = match self.own_forward(&parts.headers) {
             Some(_) => RejectionReason::ForwardLoop,
             None => reason,
         };
-        self.reject(reason, &parts, body, deadline, context).await
+        let client_ip = client.ip;
+        let context = LogContext { route: "(none)", service: "-", account: "-", client_ip };
+        (self.reject(reason, parts, body, deadline, context).await, None)
     }
 
-    /// Returns `0.0.0.0` for a request that did not come through the server.
-    fn client_address(&self, parts: &Parts) -> ClientAddress {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
-        self.authenticator.client_address(peer, &parts.headers)
+    async fn receive(
+        &self,
+        request: &CallbackRequest<'_>,
+        mut body: impl Body<Data = Bytes> + Unpin,
+        mut deadline: Pin<&mut Sleep>,
+        is_traced: bool,
+    ) -> (Response, Option<StoredCallback>) {
+        match self.process(request, &mut body, deadline.as_mut(), is_traced).await {
+            Ok(done) => done,
+            Err(reason) => {
+                let context = self.log_context(request);
+                (self.reject(reason, request.parts, body, deadline, context).await, None)
+            }
+        }
+    }
+
+    /// Returns the loggable values of a request. The check of a name costs a hash, so only a log message asks.
+    fn log_context<'r>(&self, request: &CallbackRequest<'r>) -> LogContext<'r> {
+        let path = request.path;
+        LogContext {
+            route: path.route,
+            service: self.authenticator.loggable_service(&path.service),
+            account: self.authenticator.loggable_account(path.account.as_deref()),
+            client_ip: request.client.ip,
+        }
     }
 
     /// Stores a callback, or quarantines an unusable one with the correct path secret.
     async fn process(
         &self,
-        path: &CallbackPath,
-        parts: &Parts,
-        body: &mut Body,
-        client: ClientAddress,
-        deadline: Instant,
-        context: LogContext<'_>,
-    ) -> Result<Response<Body>, RejectionReason> {
+        request: &CallbackRequest<'_>,
+        body: &mut (impl Body<Data = Bytes> + Unpin),
+        mut deadline: Pin<&mut Sleep>,
+        is_traced: bool,
+    ) -> Result<(Response, Option<StoredCallback>), RejectionReason> {
+        let CallbackRequest { path, parts, client } = request;
         if self.own_forward(&parts.headers).is_some() {
             return Err(RejectionReason::ForwardLoop);
         }
-        let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), client)?;
-        self.check_append_deadline(deadline)?;
-        let (bytes, permit) = self.body_budget.read(body, deadline).await?;
+        let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), *client)?;
+        self.check_append_deadline(deadline.deadline())?;
+        let (bytes, permit) = self.body_budget.read(body, deadline.as_mut()).await?;
         let parsed = match payload::parse(&bytes) {
             Some(callback) => self
                 .authenticator
@@ -103,17 +120,18 @@ impl AppState {
         let callback = match parsed {
             Ok(callback) => callback,
             Err(reason) if path_auth == PathAuth::Verified => {
+                let deadline = deadline.deadline();
                 quarantine::store(self, path, reason, (bytes, permit), deadline).await?;
-                self.log.record_quarantined(reason, context);
-                return Ok(response::quarantined());
+                self.log.record_quarantined(reason, self.log_context(request));
+                return Ok((response::quarantined(), None));
             }
             Err(reason) => return Err(reason),
         };
         drop(bytes);
         if !client.is_allowed {
-            self.log.record_unlisted(context);
+            self.log.record_unlisted(self.log_context(request));
         }
-        let request_id = callback.result.request_id.clone();
+        let request_id = is_traced.then(|| callback.result.request_id.clone());
         let received = ReceivedCallback {
             callback,
             account: path.account_name(),
@@ -122,44 +140,36 @@ impl AppState {
             forwarding: self.forwarding(),
         };
         let stored = self.store(received, permit, deadline).await?;
-        let (route, service) = (context.route, context.service);
-        tracing::debug!(route, service, ?stored, "callback stored");
-        let mut response = response::stored(stored);
-        response.extensions_mut().insert(StoredRequestId(request_id));
-        Ok(response)
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let LogContext { route, service, .. } = self.log_context(request);
+            tracing::debug!(route, service, ?stored, "callback stored");
+        }
+        let stored_callback =
+            request_id.map(|request_id| StoredCallback { request_id, change: None });
+        Ok((response::stored(stored), stored_callback))
     }
 
-    /// Stores a callback in a separate task: neither a disconnect nor the deadline stops the append.
+    /// Stores a callback: neither a disconnect nor the deadline stops the append.
     async fn store(
         &self,
         received: ReceivedCallback,
         permit: BodyPermit,
-        deadline: Instant,
+        deadline: Pin<&mut Sleep>,
     ) -> Result<Stored, RejectionReason> {
-        self.check_append_deadline(deadline)?;
+        self.check_append_deadline(deadline.deadline())?;
         let journal = Arc::clone(&self.journal);
-        let instruments = self.log.instruments.clone();
-        // Set by the first of task and deadline: a callback counts as stored or as rejected, not both.
-        let is_counted = Arc::new(AtomicBool::new(false));
-        let is_rejected = Arc::clone(&is_counted);
-        let mut append = self.tasks.spawn(async move {
+        let append = async move {
             let _until_stored = permit;
-            let result = journal.store_callback(received).await;
-            let is_rejected = is_rejected.swap(true, Ordering::Relaxed);
-            match &result {
-                Ok(_) if is_rejected => instruments.callback_stored_after_timeout(),
-                Ok(Stored::New(_)) => instruments.callback(CallbackOutcome::Stored, None),
-                Ok(Stored::Duplicate) => instruments.callback(CallbackOutcome::Duplicate, None),
-                Err(_) => {}
-            }
-            result
-        });
-        let result = match timeout_at(deadline, &mut append).await {
-            Ok(result) => result,
-            Err(_) if is_counted.swap(true, Ordering::Relaxed) => append.await,
-            Err(_) => return Err(RejectionReason::StoreTimeout),
+            journal.store_callback(received).await
         };
-        response::append_result(result)
+        let mut append = Append::new(append, &self.log.instruments, &self.tasks);
+        match within(deadline, &mut append).await {
+            Some(result) => result.map_err(|error| append_error(&error)),
+            None => {
+                append.reject();
+                Err(RejectionReason::StoreTimeout)
+            }
+        }
     }
 
     /// Rejects a callback that the journal cannot store in time: ThingSpace sends it again after a
@@ -176,10 +186,10 @@ impl AppState {
         &self,
         reason: RejectionReason,
         parts: &Parts,
-        body: Body,
-        deadline: Instant,
+        body: impl Body<Data = Bytes> + Unpin,
+        deadline: Pin<&mut Sleep>,
         context: LogContext<'_>,
-    ) -> Response<Body> {
+    ) -> Response {
         let is_read = body::discard(body, deadline).await;
         self.log.record_rejected(reason, context);
         let mut response = response::rejected(reason, self.journal.expected_wait());

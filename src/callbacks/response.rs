@@ -2,17 +2,20 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use bytes::Bytes;
 use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    HeaderValue, StatusCode,
+    header::{ALLOW, CONTENT_TYPE, RETRY_AFTER},
 };
-use tokio::task::JoinError;
+use http_body_util::Full;
 
 use crate::{
     journal::{JournalError, Stored},
     telemetry::RejectionReason,
 };
+
+/// A response with its whole body.
+pub(super) type Response = http::Response<Full<Bytes>>;
 
 /// Longest `Retry-After`. ThingSpace was only observed to send a callback once more, a second later.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -59,7 +62,7 @@ const fn message(reason: RejectionReason) -> &'static str {
 }
 
 /// Returns the response to a callback that is on disk.
-pub(super) fn stored(stored: Stored) -> Response<Body> {
+pub(super) fn stored(stored: Stored) -> Response {
     let body = match stored {
         Stored::New(_) => r#"{"stored":"new"}"#,
         Stored::Duplicate => r#"{"stored":"duplicate"}"#,
@@ -68,12 +71,12 @@ pub(super) fn stored(stored: Stored) -> Response<Body> {
 }
 
 /// Returns the response to a quarantined callback.
-pub(super) fn quarantined() -> Response<Body> {
+pub(super) fn quarantined() -> Response {
     json(StatusCode::OK, r#"{"stored":"quarantined"}"#)
 }
 
 /// Returns the response to a rejected callback. A journal that is overloaded stores it after `wait`.
-pub(super) fn rejected(reason: RejectionReason, wait: Duration) -> Response<Body> {
+pub(super) fn rejected(reason: RejectionReason, wait: Duration) -> Response {
     let body = serde_json::json!({ "error": error(reason), "message": message(reason) });
     let mut response = json(status(reason), body.to_string());
     if status(reason) == StatusCode::SERVICE_UNAVAILABLE {
@@ -82,27 +85,24 @@ pub(super) fn rejected(reason: RejectionReason, wait: Duration) -> Response<Body
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
+    if reason == RejectionReason::MethodNotAllowed {
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+    }
     response
 }
 
-fn json(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
-    let mut response = Response::new(body.into());
+fn json(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
-/// Returns the result of an append, or the reason to reject the callback.
-pub(super) fn append_result<T>(
-    result: Result<Result<T, JournalError>, JoinError>,
-) -> Result<T, RejectionReason> {
-    match result {
-        Ok(Ok(stored)) => Ok(stored),
-        Ok(Err(JournalError::Overloaded)) => Err(RejectionReason::Overloaded),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "cannot store a callback");
-            Err(RejectionReason::Unavailable)
-        }
-        Err(_) => Err(RejectionReason::StoreTimeout),
+/// Returns the reason to reject a callback that was not stored.
+pub(super) fn append_error(error: &JournalError) -> RejectionReason {
+    if let JournalError::Overloaded = error {
+        return RejectionReason::Overloaded;
     }
+    tracing::debug!(%error, "cannot store a callback");
+    RejectionReason::Unavailable
 }

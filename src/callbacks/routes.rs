@@ -1,46 +1,80 @@
 //! The routes of the callback listener, and the parameters of their paths.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{Path, Request, State, rejection::PathRejection},
-    routing::post,
-};
-use http::Response;
-use serde::Deserialize;
+use percent_encoding::percent_decode_str;
 
-use crate::{
-    callbacks::state::AppState,
-    domain::newtypes::{AccountName, CallbackService},
-    telemetry::RejectionReason,
-};
+use crate::domain::newtypes::{AccountName, CallbackService};
 
-const ROUTES: [&str; 4] = [
-    "/callbacks/{service}",
-    "/callbacks/{service}/{secret}",
-    "/accounts/{account}/callbacks/{service}",
-    "/accounts/{account}/callbacks/{service}/{secret}",
-];
 /// Maximum number of bytes of a segment of the path.
 const MAX_SEGMENT: usize = 128;
 
-/// The parameters of a callback's path, as sent.
-#[derive(Deserialize)]
-pub(super) struct CallbackPath {
-    pub(super) account: Option<String>,
-    pub(super) service: String,
-    pub(super) secret: Option<String>,
+/// The parameters of a callback's path.
+#[derive(Debug)]
+pub(super) struct CallbackPath<'r> {
+    pub(super) route: &'static str,
+    pub(super) account: Option<Cow<'r, str>>,
+    pub(super) service: Cow<'r, str>,
+    pub(super) secret: Option<Cow<'r, str>>,
 }
 
-impl CallbackPath {
-    /// False if a segment is too long.
-    pub(super) fn is_valid(&self) -> bool {
-        let segments = self.account.iter().chain(&self.secret).chain([&self.service]);
-        segments.into_iter().all(|segment| segment.len() <= MAX_SEGMENT)
-    }
+/// A path that matches a route, with its parameters as sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RoutedPath<'r> {
+    /// The template of the route.
+    pub(super) route: &'static str,
+    account: Option<&'r str>,
+    service: &'r str,
+    secret: Option<&'r str>,
+}
 
+/// Finds the route of a path.
+pub(super) fn find(path: &str) -> Option<RoutedPath<'_>> {
+    let (account, rest) = match path.strip_prefix("/accounts/") {
+        Some(rest) => {
+            let (account, rest) = rest.split_once('/')?;
+            (Some(account), rest.strip_prefix("callbacks/")?)
+        }
+        None => (None, path.strip_prefix("/callbacks/")?),
+    };
+    let (service, secret) = match rest.split_once('/') {
+        Some((service, secret)) => (service, Some(secret)),
+        None => (rest, None),
+    };
+    let is_segment = |text: &str| !text.is_empty() && !text.contains('/');
+    let are_segments = [account, Some(service), secret].into_iter().flatten().all(is_segment);
+    let route = match (account, secret) {
+        (None, None) => "/callbacks/{service}",
+        (None, Some(_)) => "/callbacks/{service}/{secret}",
+        (Some(_), None) => "/accounts/{account}/callbacks/{service}",
+        (Some(_), Some(_)) => "/accounts/{account}/callbacks/{service}/{secret}",
+    };
+    are_segments.then_some(RoutedPath { route, account, service, secret })
+}
+
+impl<'r> RoutedPath<'r> {
+    /// Decodes the parameters. Returns `None` if one is too long or not UTF-8.
+    pub(super) fn decode(self) -> Option<CallbackPath<'r>> {
+        let decode = |segment: &'r str| {
+            let text = percent_decode_str(segment).decode_utf8().ok()?;
+            (text.len() <= MAX_SEGMENT).then_some(text)
+        };
+        Some(CallbackPath {
+            route: self.route,
+            account: match self.account {
+                Some(account) => Some(decode(account)?),
+                None => None,
+            },
+            service: decode(self.service)?,
+            secret: match self.secret {
+                Some(secret) => Some(decode(secret)?),
+                None => None,
+            },
+        })
+    }
+}
+
+impl CallbackPath<'_> {
     /// Returns the account. An invalid name counts as none.
     pub(super) fn account_name(&self) -> Option<AccountName> {
         self.account.as_deref().and_then(|name| AccountName::parse(name).ok())
@@ -48,37 +82,9 @@ impl CallbackPath {
 
     /// Returns the service. An invalid name counts as none.
     pub(super) fn callback_service(&self) -> Option<CallbackService> {
-        CallbackService::parse(self.service.as_str()).ok()
+        CallbackService::parse(&*self.service).ok()
     }
 }
 
-/// Returns the routes.
-pub(super) fn router(state: Arc<AppState>) -> Router {
-    let mut router = Router::new();
-    for route in ROUTES {
-        router = router.route(
-            route,
-            post(move |state, path, request| handle_callback(route, state, path, request)),
-        );
-    }
-    router
-        .fallback(|State(state): State<Arc<AppState>>, request| async move {
-            state.reject_unrouted(RejectionReason::NotFound, request).await
-        })
-        .method_not_allowed_fallback(|State(state): State<Arc<AppState>>, request| async move {
-            state.reject_unrouted(RejectionReason::MethodNotAllowed, request).await
-        })
-        .with_state(state)
-}
-
-async fn handle_callback(
-    route: &'static str,
-    State(state): State<Arc<AppState>>,
-    path: Result<Path<CallbackPath>, PathRejection>,
-    request: Request,
-) -> Response<Body> {
-    match path {
-        Ok(Path(path)) if path.is_valid() => state.receive(route, &path, request).await,
-        _ => state.reject_unrouted(RejectionReason::NotFound, request).await,
-    }
-}
+#[cfg(test)]
+mod tests;

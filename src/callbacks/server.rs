@@ -1,15 +1,9 @@
 //! The server: accepts connections, bounds their number and age, and drains them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::ConnectInfo,
-    serve::{Listener, ListenerExt as _},
-};
-use http::Request;
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use axum::serve::{Listener, ListenerExt as _};
+use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,7 +13,6 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::ServiceExt;
 
 use crate::{
     background::{FileReloader, forwarder_id},
@@ -29,9 +22,8 @@ use crate::{
         callback_log::CallbackLog,
         certificate::{ReloadingCertificate, TlsError},
         quarantine::Quarantine,
-        routes,
         state::{AppState, RESPONSE_TIMEOUT},
-        telemetry,
+        telemetry::CallbackService,
     },
     config::Config,
     domain::clock::Clock,
@@ -64,7 +56,7 @@ pub struct CallbackListener {
 /// The connections of a listener.
 #[derive(Clone)]
 struct Connections {
-    router: Router,
+    service: Arc<CallbackService>,
     tls: Option<TlsAcceptor>,
     permits: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -127,10 +119,9 @@ impl CallbackListener {
     pub async fn serve(self, tcp: TcpListener, shutdown: CancellationToken, grace: Duration) {
         let draining = CancellationToken::new();
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let router = routes::router(Arc::clone(&self.state));
         let tasks = self.state.tasks.clone();
         let connections = Connections {
-            router: telemetry::with_telemetry(router, self.state, scheme, draining.clone()),
+            service: CallbackService::new(self.state, scheme, draining.clone()),
             tls: self.tls,
             permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
             tasks,
@@ -191,16 +182,14 @@ impl Connections {
         }
     }
 
-    /// Serves a connection. axum's own server has neither a time limit for headers nor a maximum age.
+    /// Serves a connection.
     async fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let router = self.router.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let mut request = request.map(Body::new);
-            request.extensions_mut().insert(ConnectInfo(peer));
-            router.clone().oneshot(request)
+        let service = service_fn(|request| {
+            let response = Arc::clone(&self.service).handle(request, peer);
+            async { Ok::<_, Infallible>(response.await) }
         });
         let mut connection = std::pin::pin!(
             http1::Builder::new()

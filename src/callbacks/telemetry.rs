@@ -1,20 +1,19 @@
 //! Span and duration of each request, and the link of its span to the call that made the change.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    body::Body,
-    extract::{MatchedPath, Request, State},
-    middleware::{Next, from_fn_with_state},
-};
-use http::Response;
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
 use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    callbacks::state::AppState,
-    domain::{change::Change, newtypes::RequestId},
+    callbacks::{response::Response, routes, state::AppState},
+    domain::{
+        newtypes::{ChangeId, RequestId},
+        trace::TraceParent,
+    },
     journal::ChangeSelector,
     telemetry::CallbackCall,
 };
@@ -30,12 +29,16 @@ const LINK_RETRY_DELAYS: [Duration; 5] = [
     Duration::from_secs(4),
 ];
 
-/// Request of a stored callback. An extension of its response.
-#[derive(Clone)]
-pub(super) struct StoredRequestId(pub(super) RequestId);
+/// A stored callback, to trace it.
+pub(super) struct StoredCallback {
+    /// The request that it belongs to.
+    pub(super) request_id: RequestId,
+    /// The change that made the request, with the trace of its call, if the journal has returned it.
+    pub(super) change: Option<(ChangeId, Option<TraceParent>)>,
+}
 
-/// Measures requests.
-struct CallbackTelemetry {
+/// Handles and measures requests.
+pub(super) struct CallbackService {
     state: Arc<AppState>,
     /// `http` or `https`.
     scheme: &'static str,
@@ -43,65 +46,62 @@ struct CallbackTelemetry {
     link_permits: Arc<Semaphore>,
 }
 
-/// Adds the measurement to the routes. A drain shortens and ends the searches for changes.
-pub(super) fn with_telemetry(
-    routes: Router,
-    state: Arc<AppState>,
-    scheme: &'static str,
-    draining: CancellationToken,
-) -> Router {
-    let link_permits = Arc::new(Semaphore::new(MAX_PENDING_LINKS));
-    let telemetry = Arc::new(CallbackTelemetry { state, scheme, draining, link_permits });
-    routes.layer(from_fn_with_state(telemetry, record_request))
-}
-
-async fn record_request(
-    State(telemetry): State<Arc<CallbackTelemetry>>,
-    request: Request,
-    next: Next,
-) -> Response<Body> {
-    let route = request.extensions().get::<MatchedPath>();
-    let mut call = CallbackCall::begin(
-        &telemetry.state.log.instruments,
-        request.method(),
-        route.map_or("(none)", MatchedPath::as_str),
-        telemetry.scheme,
-    );
-    let response = next.run(request).await;
-    call.record_response(response.status().as_u16());
-    if let Some(StoredRequestId(request_id)) = response.extensions().get() {
-        call.set_request(request_id.as_str());
-        if call.is_sampled() {
-            telemetry.link_to_change(call, request_id.clone());
-        }
+impl CallbackService {
+    /// Creates the service. A drain shortens and ends the searches for changes.
+    pub(super) fn new(
+        state: Arc<AppState>,
+        scheme: &'static str,
+        draining: CancellationToken,
+    ) -> Arc<Self> {
+        let link_permits = Arc::new(Semaphore::new(MAX_PENDING_LINKS));
+        Arc::new(Self { state, scheme, draining, link_permits })
     }
-    response
-}
 
-impl CallbackTelemetry {
+    pub(super) async fn handle(
+        self: Arc<Self>,
+        request: Request<impl Body<Data = Bytes> + Unpin>,
+        peer: SocketAddr,
+    ) -> Response {
+        let (parts, body) = request.into_parts();
+        let routed = routes::find(parts.uri.path());
+        let route = routed.map_or("(none)", |routed| routed.route);
+        let instruments = &self.state.log.instruments;
+        let mut call = CallbackCall::begin(instruments, &parts.method, route, self.scheme);
+        let is_sampled = call.is_sampled();
+        let (response, stored) = self.state.handle(routed, &parts, body, peer, is_sampled).await;
+        call.record_response(response.status().as_u16());
+        if let Some(stored) = stored {
+            call.set_request(stored.request_id.as_str());
+            match stored.change {
+                Some((change_id, Some(trace))) => link(&call, change_id, &trace),
+                Some((_, None)) => {}
+                None => self.search_change(call, stored.request_id),
+            }
+        }
+        response
+    }
+
     /// Links a span to its change, after the response and without delaying it.
-    fn link_to_change(self: Arc<Self>, call: CallbackCall, request_id: RequestId) {
+    fn search_change(self: Arc<Self>, call: CallbackCall, request_id: RequestId) {
         let Ok(permit) = Arc::clone(&self.link_permits).try_acquire_owned() else {
             return;
         };
         let tasks = self.state.tasks.clone();
         tasks.spawn(async move {
-            if let Some(change) = self.find_change(&request_id).await
-                && let Some(trace) = &change.trace
-            {
-                call.link(&change.change_id.to_string(), trace.as_str());
+            if let Some((change_id, Some(trace))) = self.find_change(&request_id).await {
+                link(&call, change_id, &trace);
             }
             drop(permit);
         });
     }
 
-    async fn find_change(&self, request_id: &RequestId) -> Option<Change> {
+    async fn find_change(&self, request_id: &RequestId) -> Option<(ChangeId, Option<TraceParent>)> {
         for delay in LINK_RETRY_DELAYS {
             // A drain causes one last search at once.
             let _draining = timeout(delay, self.draining.cancelled()).await;
             let selector = ChangeSelector::Request(request_id.clone());
             if let Ok(Some(change)) = self.state.journal.change(selector).await {
-                return Some(change);
+                return Some((change.change_id, change.trace));
             }
             if self.draining.is_cancelled() {
                 return None;
@@ -109,4 +109,8 @@ impl CallbackTelemetry {
         }
         None
     }
+}
+
+fn link(call: &CallbackCall, change_id: ChangeId, trace: &TraceParent) {
+    call.link(&change_id.to_string(), trace.as_str());
 }

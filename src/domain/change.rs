@@ -1,5 +1,7 @@
 //! A change: one operation on a list of devices.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{
@@ -75,10 +77,13 @@ pub struct Change {
 
 impl SentDevice {
     /// Returns the identifiers in an order that does not depend on the order in which they were sent.
-    pub fn sorted_ids(&self) -> Vec<&DeviceId> {
-        let mut ids: Vec<&DeviceId> = self.ids.iter().collect();
+    pub fn sorted_ids(&self) -> Cow<'_, [DeviceId]> {
+        if self.ids.is_sorted() {
+            return Cow::Borrowed(&self.ids);
+        }
+        let mut ids = self.ids.clone();
         ids.sort_unstable();
-        ids
+        Cow::Owned(ids)
     }
 }
 

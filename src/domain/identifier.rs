@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{
     named_enum::named_enum,
+    short_text::ShortText,
     violation::{FieldError, FieldReason},
 };
 
@@ -42,7 +43,7 @@ named_enum! {
 #[serde(try_from = "ReportedId", into = "ReportedId")]
 pub struct DeviceId {
     kind: IdentifierKind,
-    id: String,
+    id: ShortText,
 }
 
 /// An identifier as ThingSpace reported it: any kind, any value.
@@ -86,15 +87,22 @@ impl FromStr for IdentifierKind {
 
 impl DeviceId {
     /// Creates an identifier. Fails if `id` does not have the format of `kind`.
-    pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, FieldError> {
-        let id = id.into();
+    pub fn new(kind: IdentifierKind, id: impl AsRef<str>) -> Result<Self, FieldError> {
+        let id = id.as_ref();
         let (lengths, expected) = kind.format();
-        let is_digit = |byte: u8| match kind {
-            IdentifierKind::Meid => byte.is_ascii_hexdigit(),
-            _ => byte.is_ascii_digit(),
+        // All bytes rather than up to the first wrong one: this needs no branch for each.
+        let has_digits = match kind {
+            IdentifierKind::Meid => {
+                id.bytes().fold(true, |valid, byte| valid & byte.is_ascii_hexdigit())
+            }
+            _ => id.bytes().fold(true, |valid, byte| valid & byte.is_ascii_digit()),
         };
         let has_prefix = kind != IdentifierKind::Msisdn || id.starts_with('1');
-        if lengths.contains(&id.len()) && id.bytes().all(is_digit) && has_prefix {
+        if lengths.contains(&id.len())
+            && has_digits
+            && has_prefix
+            && let Some(id) = ShortText::new(id)
+        {
             return Ok(Self { kind, id });
         }
         let reason = if id.is_empty() { FieldReason::Required } else { FieldReason::Format };
@@ -108,35 +116,44 @@ impl DeviceId {
 
     /// Returns the value in the client's spelling.
     pub fn id(&self) -> &str {
-        &self.id
+        self.id.as_str()
+    }
+
+    /// Returns the value as ASCII bytes.
+    pub fn id_bytes(&self) -> &[u8] {
+        self.id.as_bytes()
     }
 
     /// True if the identifier is in a range reserved for the sandbox's scenarios. IMEIs and MDNs never
     /// are: real ones begin with the same digits.
     pub fn is_reserved(&self) -> bool {
+        let id = self.id_bytes();
         match self.kind {
-            IdentifierKind::Eid => self.id.starts_with("99"),
-            IdentifierKind::Iccid => self.id.starts_with("9994"),
-            IdentifierKind::Meid => self.id.to_ascii_uppercase().starts_with("FF00000"),
+            IdentifierKind::Eid => id.starts_with(b"99"),
+            IdentifierKind::Iccid => id.starts_with(b"9994"),
+            IdentifierKind::Meid => {
+                id.get(..7).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"FF00000"))
+            }
             _ => false,
         }
     }
 
     /// True if this is an IMEI whose last digit fails the Luhn check.
     pub fn has_invalid_check_digit(&self) -> bool {
-        self.kind == IdentifierKind::Imei && self.id.len() == 15 && !passes_luhn(&self.id)
+        let id = self.id_bytes();
+        self.kind == IdentifierKind::Imei && id.len() == 15 && !passes_luhn(id)
     }
 }
 
 impl fmt::Debug for DeviceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind.as_str(), self.id)
+        write!(f, "{}:{}", self.kind.as_str(), self.id())
     }
 }
 
 impl From<DeviceId> for ReportedId {
     fn from(id: DeviceId) -> Self {
-        Self { kind: id.kind.as_str().to_owned(), id: id.id }
+        Self { kind: id.kind.as_str().to_owned(), id: id.id().to_owned() }
     }
 }
 
@@ -148,9 +165,9 @@ impl TryFrom<ReportedId> for DeviceId {
     }
 }
 
-fn passes_luhn(digits: &str) -> bool {
+fn passes_luhn(digits: &[u8]) -> bool {
     let sum: u32 = digits
-        .bytes()
+        .iter()
         .rev()
         .enumerate()
         .map(|(place, byte)| match (place % 2, u32::from(byte.wrapping_sub(b'0'))) {

@@ -3,24 +3,52 @@
 //! A callback can name a device by another identifier than the one that was sent. In ThingSpace's 5G Business
 //! Internet example, the request has the MEID and the callback has the MDN.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    hash::{Hash, Hasher},
+};
 
 use crate::domain::{
     evidence::IdentifyingKinds,
     identifier::{DeviceId, IdentifierKind, ReportedId},
     result::Match,
+    short_text::ShortText,
 };
 
 /// An identifier in a canonical spelling.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct MatchKey {
     kind: IdentifierKind,
-    text: String,
+    text: KeyText,
 }
 
+/// The text of a key. Valid identifiers are short; reported ones can have any length.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum KeyText {
+    Short(ShortText),
+    Long(Box<str>),
+}
+
+/// The number of digits that ICCIDs with the same index key share.
+const ICCID_INDEX_LEN: usize = 19;
+
 /// The identifiers of a request seen so far, to find duplicates.
-#[derive(Debug, Default)]
-pub struct SeenIdentifiers(HashMap<String, Vec<(usize, MatchKey)>>);
+#[derive(Debug)]
+pub struct SeenIdentifiers {
+    /// The first identifier with an index key.
+    first: HashMap<MatchKey, SeenIdentifier>,
+    /// Further ones, which only a wrong request and ICCIDs that differ in the 20th digit have.
+    others: HashMap<MatchKey, Vec<SeenIdentifier>>,
+}
+
+/// An identifier of a device, without the part in its index key.
+#[derive(Debug, Clone, Copy)]
+struct SeenIdentifier {
+    device: usize,
+    /// The 20th digit of an ICCID.
+    last_digit: Option<u8>,
+}
 
 impl MatchKey {
     /// Returns the key of a sent identifier.
@@ -35,33 +63,44 @@ impl MatchKey {
     }
 
     fn new(kind: IdentifierKind, id: &str) -> Self {
-        let (kind, text) = match kind {
+        match kind {
             // An MSISDN is the MDN with the country code 1.
             IdentifierKind::Msisdn => {
                 let number = id.strip_prefix('1').filter(|number| number.len() == 10);
-                (IdentifierKind::Mdn, number.unwrap_or(id).to_owned())
+                let text = KeyText::new(number.unwrap_or(id), false);
+                Self { kind: IdentifierKind::Mdn, text }
             }
-            kind => (kind, id.to_ascii_uppercase()),
-        };
-        Self { kind, text }
+            kind => Self { kind, text: KeyText::new(id, true) },
+        }
+    }
+
+    /// Returns the kind. An MSISDN has the kind MDN.
+    pub fn kind(&self) -> IdentifierKind {
+        self.kind
     }
 
     /// Returns the key of the index over sent identifiers. Equal identifiers have equal keys. ICCIDs that
     /// differ only in the 20th digit also do; see [`Self::is_same`].
     pub fn index_key(&self) -> String {
-        let first_19 = self.text.get(..19).filter(|_| self.kind == IdentifierKind::Iccid);
-        let text = first_19.unwrap_or(&self.text);
-        format!("{}:{text}", self.kind.as_str())
+        format!("{}:{}", self.kind.as_str(), self.index_text())
+    }
+
+    /// Returns the text of the index key, without its kind.
+    pub fn index_text(&self) -> &str {
+        let text = self.text.as_str();
+        let first_19 = text.get(..ICCID_INDEX_LEN).filter(|_| self.kind == IdentifierKind::Iccid);
+        first_19.unwrap_or(text)
     }
 
     /// True if both are the same identifier. An ICCID of 19 digits is the same as one of 20 digits that
     /// begins with it.
     pub fn is_same(&self, other: &Self) -> bool {
-        let has_other_length = self.text.len() != other.text.len();
-        self.text == other.text && self.kind == other.kind
+        let has_other_length = self.text.as_str().len() != other.text.as_str().len();
+        self == other
             || self.kind == IdentifierKind::Iccid
+                && other.kind == self.kind
                 && has_other_length
-                && self.index_key() == other.index_key()
+                && self.index_text() == other.index_text()
     }
 
     /// Returns the kind as one bit. `msisdn` and `mdn` share a bit.
@@ -75,9 +114,46 @@ impl MatchKey {
     }
 }
 
+impl Hash for MatchKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match &self.text {
+            KeyText::Short(text) => text.hash_with(self.kind as u8, state),
+            KeyText::Long(text) => text.hash(state),
+        }
+    }
+}
+
 impl fmt::Display for MatchKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.kind.as_str(), self.text)
+        write!(f, "{}:{}", self.kind.as_str(), self.text.as_str())
+    }
+}
+
+impl fmt::Debug for MatchKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl KeyText {
+    fn new(text: &str, is_upper_case: bool) -> Self {
+        match ShortText::new(text) {
+            Some(mut short) => {
+                if is_upper_case {
+                    short.make_ascii_uppercase();
+                }
+                Self::Short(short)
+            }
+            None if is_upper_case => Self::Long(text.to_ascii_uppercase().into()),
+            None => Self::Long(text.into()),
+        }
+    }
+
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Short(text) => text.as_str(),
+            Self::Long(text) => text,
+        }
     }
 }
 
@@ -124,13 +200,40 @@ pub fn find_device<E>(
 }
 
 impl SeenIdentifiers {
+    /// Creates an empty set with the capacity for `devices` with one identifier each.
+    pub fn with_capacity(devices: usize) -> Self {
+        Self { first: HashMap::with_capacity(devices), others: HashMap::new() }
+    }
+
     /// Adds an identifier of the device `index`. Returns another device that has it already.
     pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
-        let key = MatchKey::from_id(id);
-        let known = self.0.entry(key.index_key()).or_default();
-        let first = known.iter().find(|(_, other)| other.is_same(&key)).map(|(first, _)| *first);
-        known.push((index, key));
-        first.filter(|first| *first != index)
+        let (key, last_digit) = match id.id().split_at_checked(ICCID_INDEX_LEN) {
+            Some((first_19, rest)) if id.kind() == IdentifierKind::Iccid => {
+                (MatchKey::new(id.kind(), first_19), rest.bytes().next())
+            }
+            _ => (MatchKey::from_id(id), None),
+        };
+        let seen = SeenIdentifier { device: index, last_digit };
+        let first = match self.first.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(seen);
+                return None;
+            }
+            Entry::Occupied(entry) => entry,
+        };
+        let others = self.others.entry(first.key().clone()).or_default();
+        let mut known = std::iter::once(first.get()).chain(&*others);
+        let same = known.find(|known| known.is_same(&seen)).map(|known| known.device);
+        others.push(seen);
+        same.filter(|device| *device != index)
+    }
+}
+
+impl SeenIdentifier {
+    /// True if two identifiers with one index key are the same.
+    fn is_same(&self, other: &Self) -> bool {
+        self.last_digit == other.last_digit
+            || self.last_digit.is_none() != other.last_digit.is_none()
     }
 }
 

@@ -13,12 +13,14 @@ pub mod esim_plan;
 pub mod five_g_bi_plan;
 pub mod service_plan;
 
+mod fingerprint;
 mod operation;
 #[cfg(test)]
 mod tests;
 mod validator;
 mod wire;
 
+pub use fingerprint::FingerprintWriter;
 pub use operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules};
 #[cfg(test)]
 pub(crate) use tests::testing;

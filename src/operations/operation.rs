@@ -1,8 +1,6 @@
 //! The interface of an operation, and the validated request that contains one.
 
-use std::{collections::HashMap, fmt};
-
-use bytes::BufMut;
+use std::{borrow::Cow, collections::HashMap, fmt, sync::Arc};
 
 use crate::{
     config::{Config, ThingSpaceConfig},
@@ -17,7 +15,7 @@ use crate::{
         state::ChangeState,
         violation::Violation,
     },
-    operations::wire::OutboundRequest,
+    operations::{fingerprint::FingerprintWriter, wire::OutboundRequest},
     proto,
 };
 
@@ -49,10 +47,8 @@ pub trait Operation: fmt::Debug + Send + Sync {
     /// Returns everything that the idempotency key stands for, beyond the common fields.
     fn fingerprint_fields(&self) -> Vec<&str>;
 
-    /// Returns the same for the device at this index, beyond its identifiers.
-    fn device_fingerprint_fields(&self, _index: usize) -> Vec<&str> {
-        Vec::new()
-    }
+    /// Adds the same for the device at this index, beyond its identifiers.
+    fn add_device_fingerprint(&self, _index: usize, _fingerprint: &mut FingerprintWriter) {}
 
     /// Writes the HTTP request for ThingSpace.
     ///
@@ -135,15 +131,12 @@ pub struct ChangeRequest {
     /// The plan to change to.
     pub service_plan: ServicePlan,
     /// The devices in the order in which they are sent: 1 to 10,000, none twice.
-    pub devices: Vec<SentDevice>,
+    pub devices: Arc<[SentDevice]>,
     /// The operation and its own fields.
     pub operation: Box<dyn Operation>,
     /// Warnings for people about unusual but accepted values; at most 21.
     pub warnings: Vec<String>,
 }
-
-/// The version of the fingerprint's input. A stored fingerprint is only equal to one of the same version.
-const FINGERPRINT_VERSION: &[u8] = b"thingspace.gateway/content/1";
 
 impl ChangeRequest {
     /// Returns the type of the change.
@@ -151,34 +144,28 @@ impl ChangeRequest {
         self.operation.info().change_type
     }
 
-    /// Returns everything that the idempotency key stands for, in one canonical form: all fields of the
-    /// message except the key, `validate_only` and the client references, with the devices in any order.
-    ///
-    /// Every text is preceded by its length, so that different requests never have the same bytes.
-    pub fn fingerprint_input(&self) -> Vec<u8> {
-        let mut input = FINGERPRINT_VERSION.to_vec();
-        put(&mut input, self.account.as_str().as_bytes());
-        put(&mut input, self.service_plan.as_str().as_bytes());
+    /// Returns the SHA-256 of everything that the idempotency key stands for, in one canonical form: all fields
+    /// of the message except the key, `validate_only` and the client references, with the devices in any order.
+    pub fn fingerprint_input(&self) -> [u8; 32] {
+        let mut fingerprint = FingerprintWriter::new();
+        fingerprint.add(self.account.as_str());
+        fingerprint.add(self.service_plan.as_str());
         for text in self.operation.fingerprint_fields() {
-            put(&mut input, text.as_bytes());
+            fingerprint.add(text);
         }
-        let devices = self.devices.iter().enumerate().map(|(index, device)| {
-            let mut out = Vec::new();
-            for id in device.sorted_ids() {
-                put(&mut out, id.kind().as_str().as_bytes());
-                put(&mut out, id.id().as_bytes());
-            }
-            for text in self.operation.device_fingerprint_fields(index) {
-                put(&mut out, text.as_bytes());
-            }
-            out
-        });
-        let mut devices: Vec<Vec<u8>> = devices.collect();
+        // No two devices have the same identifiers, so this is one order for every order of the call.
+        let devices = self.devices.iter().map(SentDevice::sorted_ids);
+        let mut devices: Vec<(Cow<'_, [DeviceId]>, usize)> = devices.zip(0..).collect();
         devices.sort_unstable();
-        for device in &devices {
-            put(&mut input, device);
+        for (ids, index) in devices {
+            fingerprint.begin_device(ids.len());
+            for id in &*ids {
+                fingerprint.add(id.kind().as_str());
+                fingerprint.add(id.id_bytes());
+            }
+            self.operation.add_device_fingerprint(index, &mut fingerprint);
         }
-        input
+        fingerprint.finish()
     }
 
     /// Returns the request with its devices in the stored order, and with the stored client references.
@@ -187,12 +174,13 @@ impl ChangeRequest {
     /// A change that is sent again keeps the device indexes that clients have seen.
     pub fn in_stored_order(mut self, stored: Vec<SentDevice>) -> Option<Self> {
         let devices = self.devices.iter().map(SentDevice::sorted_ids);
-        let mut indexes: HashMap<Vec<&DeviceId>, usize> = devices.zip(0..).collect();
+        let mut indexes: HashMap<Cow<'_, [DeviceId]>, usize> = devices.zip(0..).collect();
         let is_complete = stored.len() == self.devices.len();
         let order = stored.iter().map(|device| indexes.remove(&device.sorted_ids()));
         let order: Vec<usize> = order.collect::<Option<_>>().filter(|_| is_complete)?;
+        drop(indexes);
         self.operation.reorder(&order)?;
-        self.devices = stored;
+        self.devices = stored.into();
         Some(self)
     }
 
@@ -219,10 +207,4 @@ impl ChangeRequest {
             has_plan_snapshot: false,
         }
     }
-}
-
-/// Appends bytes, preceded by their length.
-fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.put_u64(bytes.len() as u64);
-    out.put_slice(bytes);
 }

@@ -2,7 +2,10 @@
 
 pub(crate) mod testing;
 
+use std::sync::Arc;
+
 use crate::{
+    config::{Config, Sources},
     domain::violation::Violation,
     operations::{
         ChangeRequest, RpcOperation, ValidationRules,
@@ -202,16 +205,37 @@ fn a_request_in_the_stored_order_keeps_each_place_with_its_device_and_the_stored
     let stored = request(&[1, 2, 3], "first");
     for order in [[1, 2, 3], [3, 2, 1], [2, 3, 1]] {
         let mut later = request(&order, "later");
-        for device in &mut later.devices {
+        for device in Arc::make_mut(&mut later.devices) {
             device.ids.reverse();
         }
         assert_eq!(later.fingerprint_input(), stored.fingerprint_input());
-        let sent = later.in_stored_order(stored.devices.clone()).unwrap();
+        let sent = later.in_stored_order(stored.devices.to_vec()).unwrap();
         assert_eq!(sent.devices, stored.devices);
         assert_eq!(lines(&sent), ["1 Main St", "2 Main St", "3 Main St"]);
     }
     for other in [&[1, 2][..], &[1, 2, 4]] {
-        let other = request(other, "first").devices;
+        let other = request(other, "first").devices.to_vec();
         assert!(request(&[1, 2, 3], "first").in_stored_order(other).is_none());
     }
+}
+
+#[test]
+fn the_body_of_a_plan_change_has_all_identifiers_and_escaped_names() {
+    let mut message = esim(&["89148000000800139708", "89148000000800139716"]);
+    message.service_plan = "a \"plan\" é/".into();
+    let request = validate_esim(message).unwrap();
+    let settings = Config::load(&Sources::default()).unwrap().config.thingspace;
+    let outbound = request.operation.outbound_request(&request, &settings).unwrap();
+    let eid = "89049032000001000000000000000001";
+    let device = |iccid: &str| {
+        format!(
+            r#"{{"deviceIds":[{{"kind":"eid","id":"{eid}"}},{{"kind":"iccid","id":"{iccid}"}}]}}"#
+        )
+    };
+    let expected = format!(
+        r#"{{"devices":[{},{}],"accountName":"0000123456-00001","servicePlan":"a \"plan\" é/"}}"#,
+        device("89148000000800139708"),
+        device("89148000000800139716")
+    );
+    assert_eq!(String::from_utf8_lossy(&outbound.body), expected);
 }

@@ -40,6 +40,10 @@ pub(crate) struct Validator {
     warnings: Vec<String>,
 }
 
+/// The places of a device's valid identifiers in its message.
+#[derive(Default)]
+pub(crate) struct IdPlaces([usize; IdentifierKind::ALL.len()]);
+
 /// Maximum number of warnings about single identifiers.
 const MAX_WARNINGS: usize = 20;
 
@@ -86,7 +90,7 @@ impl Validator {
             key,
             client_reference: reference,
             validate_only: fields.validate_only,
-            seen: SeenIdentifiers::default(),
+            seen: SeenIdentifiers::with_capacity(device_count.min(rules.max_devices_per_request)),
             devices: Vec::with_capacity(device_count.min(rules.max_devices_per_request)),
             check_digit_failures: 0,
             warnings: Vec::new(),
@@ -106,14 +110,15 @@ impl Validator {
     }
 
     /// Validates the identifiers of one device: at least one, at most one of each kind, and only these kinds.
-    /// Returns each valid identifier with the path of its value.
+    /// Returns the valid ones, and their places in the message.
     pub(crate) fn device_ids(
         &mut self,
         path: FieldPath,
-        ids: Vec<proto::DeviceId>,
+        ids: &[proto::DeviceId],
         accepted_kinds: &[IdentifierKind],
-    ) -> Vec<(FieldPath, DeviceId)> {
+    ) -> (Vec<DeviceId>, IdPlaces) {
         let violations = &mut self.violations;
+        let mut places = IdPlaces::default();
         if ids.is_empty() {
             let description = "must have at least one identifier";
             violations.add(path, FieldReason::Required, description);
@@ -121,11 +126,11 @@ impl Validator {
         if ids.len() > IdentifierKind::ALL.len() {
             let description = "must have at most 9 identifiers, one of each kind";
             violations.add(path, FieldReason::TooLong, description);
-            return Vec::new();
+            return (Vec::new(), places);
         }
-        let mut parsed: Vec<(FieldPath, DeviceId)> = Vec::new();
-        for (index, id) in ids.into_iter().enumerate() {
-            let (path, kind_path) = (path.at(index).field("id"), path.at(index).field("kind"));
+        let mut parsed: Vec<DeviceId> = Vec::with_capacity(ids.len());
+        for (index, id) in ids.iter().enumerate() {
+            let kind_path = path.at(index).field("kind");
             let kind = violations.ok_or_add(kind_path, id.kind.parse::<IdentifierKind>());
             let Some(kind) = kind else { continue };
             if !accepted_kinds.contains(&kind) {
@@ -133,47 +138,51 @@ impl Validator {
                 let description = format!("must be one of {}", names.join(", "));
                 violations.add(kind_path, FieldReason::Value, description);
             }
-            if parsed.iter().any(|(_, other)| other.kind() == kind) {
+            if parsed.iter().any(|other| other.kind() == kind) {
                 let description = "is the kind of another identifier of this device";
                 violations.add(kind_path, FieldReason::Duplicate, description);
                 continue;
             }
-            let id = violations.ok_or_add(path, DeviceId::new(kind, id.id));
-            parsed.extend(id.map(|id| (path, id)));
+            let id_path = path.at(index).field("id");
+            if let Some(id) = violations.ok_or_add(id_path, DeviceId::new(kind, &id.id)) {
+                if let Some(place) = places.0.get_mut(parsed.len()) {
+                    *place = index;
+                }
+                parsed.push(id);
+            }
         }
-        parsed
+        (parsed, places)
     }
 
-    /// Adds a device with its identifiers and their paths. A device that was added before is a violation.
+    /// Adds a device with its identifiers. A device that was added before is a violation. `id_path` returns the
+    /// path of an identifier by its index in `ids`.
     pub(crate) fn add_device(
         &mut self,
         index: usize,
-        ids: Vec<(FieldPath, DeviceId)>,
+        ids: Vec<DeviceId>,
+        id_path: impl Fn(usize) -> FieldPath,
         client_reference: ClientReference,
     ) {
-        for (path, id) in &ids {
-            let path = *path;
+        for (place, id) in ids.iter().enumerate() {
             if self.rules.reject_reserved && id.is_reserved() {
                 let description = "is reserved for the sandbox; no real device has it";
-                self.violations.add(path, FieldReason::Value, description);
+                self.violations.add(id_path(place), FieldReason::Value, description);
             }
             if self.identifying_kinds.includes(id.kind())
                 && let Some(first) = self.seen.insert(index, id)
             {
                 let description = format!("is the same device as devices[{first}]");
-                self.violations.add(path, FieldReason::Duplicate, description);
+                self.violations.add(id_path(place), FieldReason::Duplicate, description);
             }
             if id.has_invalid_check_digit() {
                 self.check_digit_failures += 1;
                 if self.check_digit_failures <= MAX_WARNINGS {
+                    let path = id_path(place);
                     self.warnings.push(format!("{path}: the IMEI has an invalid check digit"));
                 }
             }
         }
-        self.devices.push(SentDevice {
-            ids: ids.into_iter().map(|(_, id)| id).collect(),
-            client_reference,
-        });
+        self.devices.push(SentDevice { ids, client_reference });
     }
 
     /// Parses the client reference of the device at `path`.
@@ -202,12 +211,19 @@ impl Validator {
                 validate_only: self.validate_only,
                 client_reference: self.client_reference?,
                 service_plan: self.service_plan?,
-                devices: self.devices,
+                devices: self.devices.into(),
                 operation,
                 warnings: self.warnings,
             })
         };
         self.violations.into_result(request())
+    }
+}
+
+impl IdPlaces {
+    /// Returns the path of the value of a valid identifier, by its index among them.
+    pub(crate) fn path(&self, ids_path: FieldPath, index: usize) -> FieldPath {
+        ids_path.at(self.0.get(index).copied().unwrap_or_default()).field("id")
     }
 }
 

@@ -4,11 +4,13 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 
-use crate::domain::{
-    change::SentDevice,
-    identifier::IdentifierKind,
-    newtypes::{AccountName, ServicePlan},
+use crate::{
+    domain::{change::SentDevice, identifier::IdentifierKind},
+    operations::operation::ChangeRequest,
 };
+
+/// The size of an eSIM device in a body, with room for the other members.
+const DEVICE_BYTES: usize = 120;
 
 /// An HTTP request for ThingSpace. The body can contain names and addresses, so there is no `Debug`.
 pub struct OutboundRequest {
@@ -20,55 +22,55 @@ pub struct OutboundRequest {
     pub body: Bytes,
 }
 
-/// The body of a plan change whose devices have nothing but identifiers. The members are in the order of
-/// ThingSpace's eSIM example.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct PlanChangeBody<'a> {
-    devices: Vec<Device<'a>>,
-    account_name: &'a str,
-    service_plan: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Device<'a> {
-    device_ids: Vec<DeviceId<'a>>,
-}
-
-#[derive(Serialize)]
-struct DeviceId<'a> {
-    kind: &'static str,
-    id: &'a str,
-}
-
 impl OutboundRequest {
+    /// Creates a request with a JSON body of about `size` bytes.
     pub(crate) fn json(
         method: Method,
         path: &'static str,
         body: &impl Serialize,
+        size: usize,
     ) -> Result<Self, serde_json::Error> {
-        Ok(Self { method, path, body: serde_json::to_vec(body)?.into() })
+        let mut out = Vec::with_capacity(size);
+        serde_json::to_writer(&mut out, body)?;
+        Ok(Self { method, path, body: out.into() })
+    }
+
+    /// Creates a plan change whose devices have nothing but identifiers. The members are in the order of
+    /// ThingSpace's eSIM example.
+    pub(crate) fn plan_change(
+        method: Method,
+        path: &'static str,
+        request: &ChangeRequest,
+    ) -> Result<Self, serde_json::Error> {
+        let mut out = Vec::with_capacity(request.devices.len() * DEVICE_BYTES);
+        out.extend_from_slice(br#"{"devices":["#);
+        for (index, device) in request.devices.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            write_device(&mut out, device);
+        }
+        out.extend_from_slice(br#"],"accountName":"#);
+        serde_json::to_writer(&mut out, request.account.as_str())?;
+        out.extend_from_slice(br#","servicePlan":"#);
+        serde_json::to_writer(&mut out, request.service_plan.as_str())?;
+        out.push(b'}');
+        Ok(Self { method, path, body: out.into() })
     }
 }
 
-impl<'a> PlanChangeBody<'a> {
-    pub(crate) fn new(
-        devices: &'a [SentDevice],
-        account: &'a AccountName,
-        plan: &'a ServicePlan,
-    ) -> Self {
-        let device = |sent: &'a SentDevice| {
-            let ids = sent.ids.iter();
-            let ids = ids.map(|id| DeviceId { kind: wire_kind(id.kind()), id: id.id() });
-            Device { device_ids: ids.collect() }
-        };
-        Self {
-            devices: devices.iter().map(device).collect(),
-            account_name: account.as_str(),
-            service_plan: plan.as_str(),
+/// Writes a device. Identifiers are digits, so they need no escapes.
+fn write_device(out: &mut Vec<u8>, device: &SentDevice) {
+    out.extend_from_slice(br#"{"deviceIds":["#);
+    for (index, id) in device.ids.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
         }
+        let kind = wire_kind(id.kind()).as_bytes();
+        let parts = [br#"{"kind":""#, kind, br#"","id":""#, id.id_bytes(), br#""}"#];
+        parts.into_iter().for_each(|part| out.extend_from_slice(part));
     }
+    out.extend_from_slice(b"]}");
 }
 
 /// Returns a kind in the spelling of ThingSpace's examples: lower case, except `MEID`.

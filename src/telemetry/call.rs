@@ -1,14 +1,15 @@
 //! One span and one measured duration for each call.
 //!
 //! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
-//! of libraries never become part of an exported trace.
+//! of libraries never become part of an exported trace. If traces are not exported, there are no spans:
+//! the `traceparent` of the caller goes unchanged to ThingSpace and into the journal.
 
 use http::HeaderMap;
 use opentelemetry::{
     Context, KeyValue,
     metrics::Histogram,
     propagation::{Extractor, TextMapPropagator},
-    trace::{Status, TraceContextExt},
+    trace::{SpanContext, Status, TraceContextExt},
 };
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
@@ -32,11 +33,20 @@ pub struct CallbackCall(MeasuredCall);
 
 /// The span of a gRPC call, for its handler.
 #[derive(Clone)]
-pub struct RpcSpan(Span);
+pub struct RpcSpan(CallTrace);
+
+/// The trace that a call belongs to.
+#[derive(Clone)]
+enum CallTrace {
+    /// The exported span of the call.
+    Span(Span),
+    /// Traces are not exported. The span of the caller, invalid if there is none.
+    Caller(SpanContext),
+}
 
 /// A span and its duration. Recorded once.
 struct MeasuredCall {
-    span: Span,
+    trace: CallTrace,
     histogram: Histogram<f64>,
     started: Instant,
     /// Attributes of the metric, and of the span.
@@ -56,16 +66,13 @@ struct CallResult {
 
 impl MeasuredCall {
     fn start(
-        span: Span,
-        parent: Context,
+        trace: CallTrace,
         histogram: &Histogram<f64>,
         attributes: Vec<KeyValue>,
         if_dropped: CallResult,
     ) -> Self {
-        // Fails without a tracing-opentelemetry layer; there is no span to export then.
-        let _no_layer = span.set_parent(parent);
         Self {
-            span,
+            trace,
             histogram: histogram.clone(),
             started: Instant::now(),
             attributes,
@@ -75,17 +82,19 @@ impl MeasuredCall {
 
     fn record(&mut self, result: CallResult) {
         self.if_dropped = None;
-        self.attributes.extend(result.status);
-        if let Some(error_type) = result.error_type {
-            self.attributes.push(error_type);
-            // Without a description: an error's text may contain personal data.
-            self.span.set_status(Status::error(""));
+        let is_error = result.error_type.is_some();
+        self.attributes.extend(result.status.into_iter().chain(result.error_type));
+        if let CallTrace::Span(span) = &self.trace {
+            if is_error {
+                // Without a description: an error's text may contain personal data.
+                span.set_status(Status::error(""));
+            }
+            for attribute in &self.attributes {
+                span.set_attribute(attribute.key.clone(), attribute.value.clone());
+            }
+            // A span ends when it was last left, otherwise when it is dropped.
+            span.in_scope(|| {});
         }
-        for attribute in &self.attributes {
-            self.span.set_attribute(attribute.key.clone(), attribute.value.clone());
-        }
-        // A span ends when it was last left, otherwise when it is dropped.
-        self.span.in_scope(|| {});
         self.histogram.record(self.started.elapsed().as_secs_f64(), &self.attributes);
     }
 }
@@ -134,10 +143,37 @@ impl CallResult {
     }
 }
 
-macro_rules! span {
-    ($kind:literal, $name:expr) => {
-        info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name)
+// === impl CallTrace ===
+
+/// Starts the span of a call, if traces are exported.
+macro_rules! start_span {
+    ($instruments:expr, $parent:expr, $kind:literal, $name:expr) => {
+        if $instruments.0.exports_traces {
+            let span =
+                info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name);
+            // Fails without a tracing-opentelemetry layer; there is no span to export then.
+            let _no_layer = span.set_parent($parent);
+            CallTrace::Span(span)
+        } else {
+            CallTrace::Caller($parent.span().span_context().clone())
+        }
     };
+}
+
+impl CallTrace {
+    /// The trace as a `traceparent`; `None` if there is none.
+    fn traceparent(&self) -> Option<String> {
+        match self {
+            Self::Span(span) => traceparent(span.context().span().span_context()),
+            Self::Caller(caller) => traceparent(caller),
+        }
+    }
+
+    fn set_attribute(&self, key: &'static str, value: &str) {
+        if let Self::Span(span) = self {
+            span.set_attribute(key, value.to_owned());
+        }
+    }
 }
 
 // === impl RpcCall ===
@@ -148,8 +184,7 @@ impl RpcCall {
     pub fn begin(instruments: &Instruments, method: &'static str, metadata: &HeaderMap) -> Self {
         let caller = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Self(MeasuredCall::start(
-            span!("server", method),
-            parent(caller),
+            start_span!(instruments, parent(caller), "server", method),
             &instruments.0.rpc_calls,
             vec![
                 KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
@@ -161,7 +196,7 @@ impl RpcCall {
 
     /// The call's span, for its handler.
     pub fn span(&self) -> RpcSpan {
-        RpcSpan(self.0.span.clone())
+        RpcSpan(self.0.trace.clone())
     }
 
     /// Ends the call with this status code.
@@ -173,16 +208,16 @@ impl RpcCall {
 // === impl RpcSpan ===
 
 impl RpcSpan {
-    /// The span as a `traceparent`; `None` if tracing is off.
+    /// The span as a `traceparent`. Without exported traces, the one of the caller, if it sent one.
     pub fn traceparent(&self) -> Option<String> {
-        traceparent(&self.0)
+        self.0.traceparent()
     }
 
     /// Adds the change that the call made or found.
     pub fn set_change(&self, change_id: &str, request_id: Option<&str>) {
-        self.0.set_attribute(names::CHANGE_ID, change_id.to_owned());
+        self.0.set_attribute(names::CHANGE_ID, change_id);
         if let Some(request_id) = request_id {
-            self.0.set_attribute(names::REQUEST_ID, request_id.to_owned());
+            self.0.set_attribute(names::REQUEST_ID, request_id);
         }
     }
 }
@@ -200,8 +235,7 @@ impl UpstreamCall {
         caller: Option<&str>,
     ) -> Self {
         Self(MeasuredCall::start(
-            span!("client", format!("{method} {template}")),
-            parent(caller),
+            start_span!(instruments, parent(caller), "client", format!("{method} {template}")),
             &instruments.0.http_client,
             vec![
                 KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
@@ -213,9 +247,9 @@ impl UpstreamCall {
         ))
     }
 
-    /// The span as a `traceparent`; `None` if tracing is off.
+    /// The span as a `traceparent`. Without exported traces, the one of the caller, if there is one.
     pub fn traceparent(&self) -> Option<String> {
-        traceparent(&self.0.span)
+        self.0.trace.traceparent()
     }
 
     /// Ends the request with this response status.
@@ -246,8 +280,7 @@ impl CallbackCall {
             _ => names::OTHER,
         };
         Self(MeasuredCall::start(
-            span!("server", format!("{method} {route}")),
-            Context::new(),
+            start_span!(instruments, Context::new(), "server", format!("{method} {route}")),
             &instruments.0.http_server,
             vec![
                 KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
@@ -265,19 +298,24 @@ impl CallbackCall {
 
     /// True if the span is exported.
     pub fn is_sampled(&self) -> bool {
-        self.0.span.context().span().span_context().is_sampled()
+        match &self.0.trace {
+            CallTrace::Span(span) => span.context().span().span_context().is_sampled(),
+            CallTrace::Caller(_) => false,
+        }
     }
 
     /// Adds the ThingSpace request that the callback belongs to.
     pub fn set_request(&self, request_id: &str) {
-        self.0.span.set_attribute(names::REQUEST_ID, request_id.to_owned());
+        self.0.trace.set_attribute(names::REQUEST_ID, request_id);
     }
 
     /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
-        self.0.span.set_attribute(names::CHANGE_ID, change_id.to_owned());
-        let sender = parent(Some(traceparent));
-        self.0.span.add_link(sender.span().span_context().clone());
+        if let CallTrace::Span(span) = &self.0.trace {
+            span.set_attribute(names::CHANGE_ID, change_id.to_owned());
+            let sender = parent(Some(traceparent));
+            span.add_link(sender.span().span_context().clone());
+        }
     }
 }
 
@@ -325,11 +363,8 @@ fn parent(traceparent: Option<&str>) -> Context {
     })
 }
 
-/// The span as a `traceparent`; `None` if tracing is off.
-fn traceparent(span: &Span) -> Option<String> {
-    let context = span.context();
-    let span = context.span();
-    let ids = span.span_context();
+/// A span as a `traceparent`; `None` if it is invalid.
+fn traceparent(ids: &SpanContext) -> Option<String> {
     ids.is_valid().then(|| {
         format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8())
     })

@@ -34,6 +34,8 @@ pub(super) struct InstrumentsInner {
     pub(super) rpc_calls: Histogram<f64>,
     pub(super) http_server: Histogram<f64>,
     pub(super) http_client: Histogram<f64>,
+    /// True if traces are exported. Otherwise calls have no spans.
+    pub(super) exports_traces: bool,
     callbacks: Counter<u64>,
     callbacks_stored_after_timeout: Counter<u64>,
     callbacks_outside_allow_cidrs: Counter<u64>,
@@ -51,7 +53,7 @@ pub struct OpenWatch(Instruments);
 // === impl Instruments ===
 
 impl Instruments {
-    pub(super) fn new(meter: &Meter) -> Self {
+    pub(super) fn new(meter: &Meter, exports_traces: bool) -> Self {
         let seconds = |name, bounds: &[f64], description| {
             let histogram = meter.f64_histogram(name).with_unit("s");
             histogram.with_boundaries(bounds.to_vec()).with_description(description).build()
@@ -74,6 +76,7 @@ impl Instruments {
                 &CALL_SECONDS,
                 "Duration of requests to ThingSpace",
             ),
+            exports_traces,
             callbacks: counter(names::CALLBACKS, "Callbacks by outcome"),
             callbacks_stored_after_timeout: counter(
                 names::CALLBACKS_STORED_AFTER_TIMEOUT,
@@ -114,7 +117,7 @@ impl Instruments {
 
     /// Instruments without a reader.
     pub fn noop() -> Self {
-        Self::new(&SdkMeterProvider::default().meter(names::SCOPE))
+        Self::new(&SdkMeterProvider::default().meter(names::SCOPE), false)
     }
 
     /// Counts an open watch until the returned guard is dropped.
@@ -137,7 +140,11 @@ impl Instruments {
 
     /// Counts a callback. `reason` belongs to the outcomes `quarantined` and `rejected`.
     pub fn callback(&self, outcome: CallbackOutcome, reason: Option<RejectionReason>) {
-        self.0.callbacks.add(1, &attributes(outcome, reason));
+        let outcome = outcome.into();
+        match reason {
+            Some(reason) => self.0.callbacks.add(1, &[outcome, reason.into()]),
+            None => self.0.callbacks.add(1, &[outcome]),
+        }
     }
 
     /// Counts a callback that was stored after it was rejected with reason `store_timeout`.

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Writes the log lines that match `filter` (syntax of tracing's `EnvFilter`) to standard error, and
-/// sends the spans of this module to `tracer`. Applies to the whole process.
+/// sends the spans of this module to `tracer`, if traces are exported. Applies to the whole process.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ use crate::{
 pub(super) fn init(
     log_format: LogFormat,
     filter: &str,
-    tracer: SdkTracer,
+    tracer: Option<SdkTracer>,
 ) -> Result<(), TelemetryError> {
     let is_terminal = io::stderr().is_terminal();
     let json = match log_format {
@@ -35,7 +35,7 @@ pub(super) fn init(
         LogFormat::Text => false,
     };
     let lines = log_lines(json, is_terminal, io::stderr, EnvFilter::try_new(filter)?);
-    let subscriber = tracing_subscriber::registry().with(lines).with(spans(tracer));
+    let subscriber = tracing_subscriber::registry().with(lines).with(tracer.map(spans));
     set_global_default(subscriber).map_err(|_| TelemetryError::AlreadySet)
 }
 

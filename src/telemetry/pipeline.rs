@@ -37,7 +37,8 @@ pub struct Telemetry {
     instruments: Instruments,
     registry: Registry,
     meter_provider: SdkMeterProvider,
-    tracer_provider: SdkTracerProvider,
+    /// `None` if traces are not exported.
+    tracer_provider: Option<SdkTracerProvider>,
 }
 
 // === impl Telemetry ===
@@ -51,7 +52,7 @@ impl Telemetry {
     pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
-        let tracer = this.tracer_provider.tracer(names::SCOPE);
+        let tracer = this.tracer_provider.as_ref().map(|provider| provider.tracer(names::SCOPE));
         logging::init(settings.log_format, &settings.log_filter, tracer)?;
         Ok(this)
     }
@@ -72,9 +73,7 @@ impl Telemetry {
             .build()?;
         let mut meters =
             SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(pull);
-        // Without a collector, spans still have ids: the caller's trace continues at ThingSpace and in
-        // the journal.
-        let mut tracers = SdkTracerProvider::builder().with_resource(resource);
+        let mut tracer_provider = None;
         if let Some(otlp) = otlp {
             let endpoint = otlp.endpoint.as_ref();
             if let Some(protocol) = otlp.metrics {
@@ -83,7 +82,8 @@ impl Telemetry {
             }
             if let Some(protocol) = otlp.traces {
                 let processor = export::span_processor(endpoint, protocol, &counters)?;
-                tracers = tracers.with_span_processor(processor);
+                let tracers = SdkTracerProvider::builder().with_resource(resource);
+                tracer_provider = Some(tracers.with_span_processor(processor).build());
             }
         }
         let meters = meters.build();
@@ -92,11 +92,11 @@ impl Telemetry {
             counters.observe(&meter);
         }
         Ok(Self {
-            instruments: Instruments::new(&meter),
+            instruments: Instruments::new(&meter, tracer_provider.is_some()),
             meter,
             registry,
             meter_provider: meters,
-            tracer_provider: tracers.build(),
+            tracer_provider,
         })
     }
 
@@ -153,7 +153,8 @@ impl Telemetry {
     pub async fn shutdown(&self, timeout: Duration) {
         // Both calls block, so they run in parallel on blocking threads.
         let (tracers, meters) = (self.tracer_provider.clone(), self.meter_provider.clone());
-        let traces = spawn_blocking(move || tracers.shutdown_with_timeout(timeout));
+        let traces =
+            spawn_blocking(move || tracers.map(|tracers| tracers.shutdown_with_timeout(timeout)));
         let metrics = spawn_blocking(move || meters.shutdown_with_timeout(timeout));
         let both = async { (traces.await, metrics.await) };
         if tokio::time::timeout(timeout, both).await.is_err() {

@@ -115,6 +115,27 @@ fn is_conventional(label: &str) -> bool {
 }
 
 #[test]
+fn without_exported_traces_a_call_has_no_span_and_passes_the_trace_of_its_caller_on() {
+    let telemetry = Telemetry::metrics_only().unwrap();
+    let instruments = telemetry.instruments();
+    let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let mut metadata = HeaderMap::new();
+    let call = RpcCall::begin(&instruments, "service/Method", &metadata);
+    assert_eq!(call.span().traceparent(), None);
+
+    metadata.insert(TRACEPARENT, traceparent.parse().unwrap());
+    let call = RpcCall::begin(&instruments, "service/Method", &metadata);
+    assert_eq!(call.span().traceparent().as_deref(), Some(traceparent));
+    let server = ("host", 443);
+    let begin =
+        |caller| UpstreamCall::begin(&instruments, &http::Method::POST, "/path", server, caller);
+    assert_eq!(begin(Some(traceparent)).traceparent().as_deref(), Some(traceparent));
+    assert_eq!(begin(Some("malformed")).traceparent(), None);
+    let callback = CallbackCall::begin(&instruments, &http::Method::POST, "/route", "http");
+    assert!(!callback.is_sampled());
+}
+
+#[test]
 fn the_manual_lists_every_metric_with_its_labels_and_their_values() {
     let telemetry = Telemetry::metrics_only().unwrap();
     record_everything(&telemetry);

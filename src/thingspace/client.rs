@@ -8,7 +8,9 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use reqwest::ClientBuilder;
 use tokio::time::Instant;
+use url::Url;
 
 use crate::{
     config::ThingSpaceConfig,
@@ -40,6 +42,15 @@ const MAX_LOOKUP_BODY: usize = 16 * 1024 * 1024;
 /// Idle time after which a connection is closed. Proxies close idle connections after a minute.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Returns the builder of a client for changes, which opens a connection for each request.
+///
+/// A reused connection may turn out to be closed after a change was written to it, which would make the outcome
+/// unknown. TLS sessions are resumed: the connections of one client share their tickets.
+pub(super) fn change_client(base_url: &Url, request_timeout: Duration) -> ClientBuilder {
+    // HTTP/1.1 without idle connections.
+    no_retry_client(base_url, request_timeout).http1_only().pool_max_idle_per_host(0)
+}
+
 /// A client of ThingSpace. Needs a Tokio runtime.
 pub struct ThingSpace {
     pub(super) http: HttpClient,
@@ -60,13 +71,11 @@ impl ThingSpace {
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
         let base_url = &config.base_url;
-        let builder = || no_retry_client(base_url, config.request_timeout);
         let rate_limit =
             |per_minute| RateLimit::new(NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN));
-        // A reused connection may turn out to be closed after a change was written to it, which would make the
-        // outcome unknown. HTTP/1.1 without idle connections opens a new one for each change.
-        let for_changes = builder().http1_only().pool_max_idle_per_host(0);
-        let for_lookups = builder().pool_idle_timeout(IDLE_TIMEOUT);
+        let for_changes = change_client(base_url, config.request_timeout);
+        let for_lookups = no_retry_client(base_url, config.request_timeout);
+        let for_lookups = for_lookups.pool_idle_timeout(IDLE_TIMEOUT);
         let lookup_http =
             HttpClient::new(for_lookups, base_url, MAX_LOOKUP_BODY, instruments.clone())?;
         Ok(Self {

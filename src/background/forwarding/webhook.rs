@@ -222,7 +222,7 @@ fn insert_credentials(
         return body.to_owned();
     };
     let text = |secret: &SecretString| Value::from(secret.expose_secret()).to_string();
-    let comma = if rest == "}" { "" } else { "," };
+    let comma = if rest.trim_start() == "}" { "" } else { "," };
     let (username, password) = (text(username), text(password));
     format!(r#"{{"username":{username},"password":{password}{comma}{rest}"#)
 }

@@ -1,5 +1,7 @@
 //! The body of a callback.
 
+mod digest;
+mod json;
 mod parse;
 mod redact;
 #[cfg(test)]

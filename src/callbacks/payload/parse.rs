@@ -5,17 +5,22 @@
 //! an array, a body without `status`, a body without its opening brace, and unknown members (see
 //! docs/thingspace-facts.md, section 4.3).
 
-use std::slice;
+use std::borrow::Cow;
 
 use secrecy::SecretString;
-use serde_json::{Map, Value};
 
-use crate::domain::{
-    identifier::ReportedId,
-    newtypes::RequestId,
-    result::{
-        Callback, DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource,
-        ThingSpaceFault, sha256,
+use crate::{
+    callbacks::payload::{
+        digest::content_digest,
+        json::{Document, Value},
+    },
+    domain::{
+        identifier::ReportedId,
+        newtypes::RequestId,
+        result::{
+            Callback, DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource,
+            ThingSpaceFault,
+        },
     },
 };
 
@@ -24,123 +29,49 @@ const MAX_TEXT: usize = 1_000;
 /// Maximum number of stored identifiers of a device.
 const MAX_IDS: usize = 32;
 
-/// The members of a body without user names and passwords, and those of the top level.
-pub(super) struct BodyObject {
-    pub(super) members: Map<String, Value>,
-    pub(super) username: Option<SecretString>,
-    pub(super) password: Option<SecretString>,
-}
-
 /// Parses the body of a callback and removes the credentials from it. Returns `None` if the body is not
 /// a JSON object with a valid `requestId`.
 pub fn parse(body: &[u8]) -> Option<Callback> {
-    let BodyObject { members, username, password } = BodyObject::parse(body)?;
+    let document = Document::parse(body)?;
+    let root = document.root();
+    let [username, password] = credentials(&document);
     Some(Callback {
-        result: parse_result(&members)?,
+        result: parse_result(root)?,
         username,
         password,
-        digest: content_digest(&members),
-        raw_json: Value::Object(members).to_string(),
+        digest: content_digest(root, body.len()),
+        raw_json: document.without_credentials(),
     })
 }
 
-impl BodyObject {
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        let mut members = match serde_json::from_slice(body) {
-            Ok(members) => members,
-            // Bodies without the opening brace have been seen in the field.
-            Err(_) if body.trim_ascii_start().starts_with(b"\"") => {
-                serde_json::from_slice(&[b"{", body].concat()).ok()?
-            }
-            Err(_) => return None,
-        };
-        let credential = |name| text(&members, name).filter(|text| !text.is_empty());
-        let [username, password] =
-            ["username", "password"].map(|name| credential(name).map(SecretString::from));
-        remove_credentials(&mut members);
-        Some(Self { members, username, password })
-    }
+/// Returns the user name and the password of the top level. An empty text counts as none.
+pub(super) fn credentials(document: &Document<'_>) -> [Option<SecretString>; 2] {
+    ["username", "password"].map(|name| {
+        let text = document.credential(name).filter(|text| !text.is_empty());
+        text.map(SecretString::from)
+    })
 }
 
-/// Removes user names and passwords at every level.
-fn remove_credentials(members: &mut Map<String, Value>) {
-    members.retain(|name, _| {
-        !name.eq_ignore_ascii_case("username") && !name.eq_ignore_ascii_case("password")
-    });
-    let mut values: Vec<&mut Value> = members.values_mut().collect();
-    while let Some(value) = values.pop() {
-        match value {
-            Value::Object(members) => remove_credentials(members),
-            Value::Array(elements) => values.extend(elements),
-            _ => {}
-        }
-    }
-}
-
-/// Returns the SHA-256 of a body in a canonical form: sorted members, no white space, without the delivery
-/// counts; lists of identifiers as sets, with their kinds in lower case.
-fn content_digest(members: &Map<String, Value>) -> [u8; 32] {
-    let is_count = |name: &str| {
-        name.eq_ignore_ascii_case("callbackCount")
-            || name.eq_ignore_ascii_case("maxCallbackThreshold")
-    };
-    let mut content: Value = members
-        .iter()
-        .filter(|(name, _)| !is_count(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    content.sort_all_objects();
-    normalise(&mut content);
-    sha256(content.to_string().as_bytes())
-}
-
-fn normalise(value: &mut Value) {
-    match value {
-        Value::Object(members) => {
-            if is_identifier(members)
-                && let Some(Value::String(kind)) = members.get_mut("kind")
-            {
-                *kind = kind.to_lowercase();
-            }
-            members.values_mut().for_each(normalise);
-        }
-        Value::Array(values) => {
-            values.iter_mut().for_each(normalise);
-            if values.iter().all(|value| value.as_object().is_some_and(is_identifier)) {
-                values.sort_by_cached_key(Value::to_string);
-                values.dedup();
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_identifier(members: &Map<String, Value>) -> bool {
-    members.len() == 2 && members.contains_key("id") && members.contains_key("kind")
-}
-
-fn parse_result(members: &Map<String, Value>) -> Option<DeviceResult> {
-    let request_id = RequestId::parse(text(members, "requestId")?.trim()).ok()?;
-    let responses = objects(members, "deviceResponse");
-    let first =
-        |name| responses.iter().find_map(|response| objects(response, name).first().copied());
+fn parse_result(body: Value<'_>) -> Option<DeviceResult> {
+    let request_id = RequestId::parse(body.get("requestId")?.text()?.trim()).ok()?;
+    let responses = || objects(body, "deviceResponse");
+    let first = |name| responses().find_map(|response| objects(response, name).next());
     let profile = first("deviceProfileResponse");
     let plan_change = first("changeServicePlanResponse");
-    let fault = parse_fault(members);
-    let status_text = short_text(members, "status");
+    let fault = parse_fault(body);
+    let status_text = short_text(body, "status");
     // The name of the first member names the operation.
-    let operation = responses.iter().flat_map(|response| response.keys()).next();
+    let operation = responses().next().and_then(|response| response.members().next());
 
     let mut device_ids = Vec::new();
-    collect_ids(members, "deviceIds", &mut device_ids);
+    collect_ids(body, "deviceIds", &mut device_ids);
     if let Some(profile) = profile {
         collect_ids(profile, "deviceIdentifierCollection", &mut device_ids);
     }
     Some(DeviceResult {
         request_id,
         device_ids,
-        outcome: parse_outcome(&status_text, fault.as_ref(), !responses.is_empty()),
+        outcome: parse_outcome(&status_text, fault.as_ref(), operation.is_some()),
         status_text,
         fault,
         esim_profile: profile.map(|profile| EsimProfile {
@@ -149,13 +80,13 @@ fn parse_result(members: &Map<String, Value>) -> Option<DeviceResult> {
             profile_role: short_text(profile, "profileRole"),
         }),
         service_plan_change: plan_change
-            .and_then(|change| text(change, "effectiveDate"))
-            .map(|date| PlanChangeDetails::parse(&truncate(date))),
-        operation_text: operation.cloned().map(truncate).unwrap_or_default(),
+            .and_then(|change| change.get("effectiveDate")?.text())
+            .map(|date| PlanChangeDetails::parse(truncate(&date))),
+        operation_text: operation.map(|(name, _)| truncate(&name).to_owned()).unwrap_or_default(),
         source: ResultSource::Callback,
         evidence: String::new(),
-        callback_count: parse_count(members, "callbackCount"),
-        max_callback_threshold: parse_count(members, "maxCallbackThreshold"),
+        callback_count: parse_count(body, "callbackCount"),
+        max_callback_threshold: parse_count(body, "maxCallbackThreshold"),
     })
 }
 
@@ -177,63 +108,56 @@ fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bo
     }
 }
 
-fn parse_fault(members: &Map<String, Value>) -> Option<ThingSpaceFault> {
-    let fault = *objects(members, "faultResponse").first()?;
+fn parse_fault(body: Value<'_>) -> Option<ThingSpaceFault> {
+    let fault = objects(body, "faultResponse").next()?;
     let (code, text) = (short_text(fault, "faultcode"), short_text(fault, "faultstring"));
     (!code.is_empty() || !text.is_empty()).then_some(ThingSpaceFault { code, text })
 }
 
-fn parse_count(members: &Map<String, Value>, name: &str) -> i32 {
-    text(members, name).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+fn parse_count(body: Value<'_>, name: &str) -> i32 {
+    text(body, name).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-fn collect_ids(members: &Map<String, Value>, name: &str, into: &mut Vec<ReportedId>) {
-    for member in objects(members, name) {
+fn collect_ids(object: Value<'_>, name: &str, into: &mut Vec<ReportedId>) {
+    for member in objects(object, name) {
         let (Some(kind), Some(id)) = (text(member, "kind"), text(member, "id")) else {
             continue;
         };
-        let kind = truncate(kind.trim().to_lowercase());
-        let id = ReportedId { kind, id: truncate(id.trim().to_owned()) };
-        if !into.contains(&id) && into.len() < MAX_IDS {
-            into.push(id);
+        let kind = lower_case(kind.trim());
+        let (kind, id) = (truncate(&kind), truncate(id.trim()));
+        let is_new = into.iter().all(|known| known.id != id || known.kind != kind);
+        if is_new && into.len() < MAX_IDS {
+            into.push(ReportedId { kind: kind.to_owned(), id: id.to_owned() });
         }
     }
 }
 
-/// Returns a member by its name in any letter case.
-fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
-    members.get(name).or_else(|| {
-        members.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
-    })
-}
-
 /// Returns a string or a number as text.
-fn text(members: &Map<String, Value>, name: &str) -> Option<String> {
-    match get(members, name)? {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    }
+fn text<'d>(object: Value<'d>, name: &str) -> Option<Cow<'d, str>> {
+    object.get(name)?.text()
 }
 
 /// Returns a text of at most [`MAX_TEXT`] characters, empty if it is absent.
-fn short_text(members: &Map<String, Value>, name: &str) -> String {
-    text(members, name).map(truncate).unwrap_or_default()
+fn short_text(object: Value<'_>, name: &str) -> String {
+    text(object, name).map(|text| truncate(&text).to_owned()).unwrap_or_default()
 }
 
 /// Returns the non-empty objects of a member that is an object or an array.
-fn objects<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a Map<String, Value>> {
-    let values = match get(members, name) {
-        Some(Value::Array(values)) => values.as_slice(),
-        Some(value) => slice::from_ref(value),
-        None => &[],
-    };
-    values.iter().filter_map(Value::as_object).filter(|members| !members.is_empty()).collect()
+fn objects<'d>(object: Value<'d>, name: &str) -> impl Iterator<Item = Value<'d>> + use<'d> {
+    object.get(name).into_iter().flat_map(Value::objects)
 }
 
-fn truncate(mut text: String) -> String {
-    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
-        text.truncate(end);
+fn lower_case(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        true => Cow::Borrowed(text),
+        false => Cow::Owned(text.to_lowercase()),
     }
-    text
+}
+
+fn truncate(text: &str) -> &str {
+    if text.len() <= MAX_TEXT {
+        return text;
+    }
+    let end = text.char_indices().nth(MAX_TEXT).map_or(text.len(), |(end, _)| end);
+    text.get(..end).unwrap_or_default()
 }

@@ -3,9 +3,8 @@
 use std::ops::Range;
 
 use secrecy::SecretString;
-use serde_json::Value;
 
-use crate::callbacks::payload::parse::BodyObject;
+use crate::callbacks::payload::{json::Document, parse::credentials};
 
 /// The replacement of a credential in a body that is not JSON.
 const REDACTED: &[u8] = b"***";
@@ -26,9 +25,10 @@ pub struct RedactedBody {
 /// A JSON object loses the members. Any other body may be truncated or malformed at any byte, so this searches
 /// for names of credentials, and redacts too much rather than too little.
 pub fn redact(body: &[u8]) -> RedactedBody {
-    match BodyObject::parse(body) {
-        Some(BodyObject { members, username, password }) => {
-            let body = Value::Object(members).to_string().into_bytes();
+    match Document::parse(body) {
+        Some(document) => {
+            let [username, password] = credentials(&document);
+            let body = document.without_credentials().into_bytes();
             RedactedBody { body, username, password }
         }
         None => redact_text(body),

@@ -1,3 +1,6 @@
+mod properties;
+mod reference;
+
 use secrecy::ExposeSecret;
 
 use crate::domain::{
@@ -120,6 +123,25 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
     for body in ["{}", r#"{"requestId":""}"#, r#"{"requestId":null}"#, r#"{"requestId":"a b"}"#] {
         assert!(super::parse(body.as_bytes()).is_none(), "{body}");
     }
+}
+
+#[test]
+fn the_stored_text_is_the_body_without_credentials() {
+    for (body, stored) in [
+        (r#" {"requestId" : "r", "x":[1.0, 2 ]} "#, r#"{"requestId" : "r", "x":[1.0, 2 ]}"#),
+        (r#""requestId":"r"}"#, r#"{"requestId":"r"}"#),
+        (r#"{"username":"u","password":"p","requestId":"r"}"#, r#"{"requestId":"r"}"#),
+        (r#"{"requestId":"r", "username":"u" , "password":"p" }"#, r#"{"requestId":"r" }"#),
+        (r#"{"password":"p","requestId":"r","passWord":"p"}"#, r#"{"requestId":"r"}"#),
+        (
+            r#"{"requestId":"r","a":[{"password":["p",{"password":1}]},2],"pass\u0077ord":1}"#,
+            r#"{"requestId":"r","a":[{},2]}"#,
+        ),
+        (r#"{"requestId":"q","requestId":"r"}"#, r#"{"requestId":"q","requestId":"r"}"#),
+    ] {
+        assert_eq!(parse(body).raw_json, stored);
+    }
+    assert_eq!(parse(r#"{"requestId":"q","requestId":"r"}"#).result.request_id.as_str(), "r");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Slow journals and slow senders.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::{body::Body, response::Response};
+use axum::body::Body;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
@@ -12,10 +12,9 @@ use tokio::{
     sync::Notify,
     time::Instant,
 };
-use tower::ServiceExt;
 
 use super::{
-    super::{routes, server::CallbackListener},
+    super::{response::Response, routes, server::CallbackListener},
     ESIM, PROFILE,
     harness::{GRACE, NoonClock, counted, open_config, serve},
 };
@@ -222,9 +221,9 @@ fn listener(journal: &Arc<SlowJournal>) -> (CallbackListener, Telemetry) {
 
 async fn send(listener: &CallbackListener, body: Body) -> (Response, Duration) {
     let start = Instant::now();
-    let request = Request::post(PROFILE).body(body).unwrap();
-    let router = routes::router(Arc::clone(&listener.state));
-    let response = router.oneshot(request).await.unwrap();
+    let (parts, body) = Request::post(PROFILE).body(body).unwrap().into_parts();
+    let (routed, peer) = (routes::find(PROFILE), SocketAddr::from(([127, 0, 0, 1], 1)));
+    let (response, _) = listener.state.handle(routed, &parts, body, peer, false).await;
     (response, start.elapsed())
 }
 

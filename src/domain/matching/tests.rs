@@ -86,3 +86,40 @@ fn an_unmatched_result_is_assumed_to_be_the_only_device() {
     let found = find(FIVE_G_BI, sent, &[id("mdn", "5555551234")]);
     assert_eq!(found, (Some(0), Match::Assumed));
 }
+
+#[test]
+fn a_key_holds_a_value_of_any_length() {
+    let key = |kind: &str, value: &str| MatchKey::from_reported(&id(kind, value)).unwrap();
+    for length in [1, 31, 32, 33, 1_000] {
+        let text = "a".repeat(length);
+        assert_eq!(key("imei", &text), key("IMEI", &text.to_uppercase()));
+        assert_eq!(key("imei", &text).index_key(), format!("imei:{}", text.to_uppercase()));
+        assert_ne!(key("imei", &text), key("imei", &format!("{text}a")));
+        assert_ne!(key("imei", &text), key("meid", &text));
+    }
+    // Only 19 and 20 digits are one ICCID, and only their first 19 digits are in the index.
+    let iccid = key("iccid", "89148000000800139708");
+    assert_eq!(iccid.index_key(), "iccid:8914800000080013970");
+    assert!(iccid.is_same(&key("iccid", "8914800000080013970")));
+    assert!(!iccid.is_same(&key("iccid", "891480000008001397")));
+    // A letter of several bytes at the 19th place.
+    assert_eq!(key("iccid", "891480000008001397é").index_key(), "iccid:891480000008001397é");
+    assert_eq!(key("msisdn", "15125550142").index_key(), "mdn:5125550142");
+}
+
+#[test]
+fn an_identifier_of_two_devices_is_found_with_the_first_one() {
+    let mut seen = SeenIdentifiers::with_capacity(1);
+    let mut insert = |device, kind: &str, value: &str| {
+        seen.insert(device, &DeviceId::new(kind.parse().unwrap(), value).unwrap())
+    };
+    assert_eq!(insert(0, "iccid", "89148000000800139708"), None);
+    assert_eq!(insert(1, "iccid", "89148000000800139709"), None);
+    assert_eq!(insert(2, "iccid", "8914800000080013970"), Some(0));
+    assert_eq!(insert(3, "iccid", "89148000000800139709"), Some(1));
+    assert_eq!(insert(4, "iccid", "89148000000800139705"), Some(2));
+    // One number in two spellings is not another device.
+    assert_eq!(insert(5, "mdn", "5125550142"), None);
+    assert_eq!(insert(5, "msisdn", "15125550142"), None);
+    assert_eq!(insert(6, "msisdn", "15125550142"), Some(5));
+}

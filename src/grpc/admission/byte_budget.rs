@@ -49,6 +49,11 @@ impl ByteBudgetPool {
 }
 
 impl ByteBudget {
+    /// Returns the number of reserved bytes.
+    pub(in crate::grpc) fn bytes(&self) -> usize {
+        self.0.num_permits()
+    }
+
     /// Reserves bytes up to `total`. Fails at once if the pool is exhausted: messages that hold bytes and wait for
     /// more would deadlock.
     pub(in crate::grpc) fn grow_to(&mut self, total: usize) -> Result<(), ApiError> {

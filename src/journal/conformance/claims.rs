@@ -16,7 +16,7 @@ pub(in crate::journal) async fn a_key_names_one_change_across_a_restart(engine: 
 
     let journal = engine.open().await;
     let mut reversed = esim("key", 0..3);
-    reversed.devices.reverse();
+    Arc::make_mut(&mut reversed.devices).reverse();
     for (request, same) in [(&request, true), (&reversed, true), (&esim("key", 0..2), false)] {
         let claim = journal.claim(intent(&*journal, request, at(2))).await.unwrap();
         let Claim::KeyInUse { change, has_same_content: same_content } = claim else {
@@ -81,13 +81,14 @@ pub(in crate::journal) async fn a_not_sent_change_is_requeued_by_its_key_under_i
 
     // The stored order and references stay.
     let mut later = esim("key", 0..2);
-    later.devices.reverse();
-    for device in &mut later.devices {
+    let devices = Arc::make_mut(&mut later.devices);
+    devices.reverse();
+    for device in devices {
         device.client_reference = ClientReference::parse("later").unwrap();
     }
     let again = journal.claim(intent(&*journal, &later, at(6))).await.unwrap();
     let Claim::Rearmed { change, devices } = again else { panic!("{again:?}") };
-    assert_eq!(devices, request.devices);
+    assert_eq!(devices, *request.devices);
     assert_eq!((change.change_id, change.state, change.refusal), (id, ChangeState::Queued, None));
     let twin = journal.claim(intent(&*journal, &request, at(7))).await.unwrap();
     assert!(matches!(twin, Claim::KeyInUse { has_same_content: true, .. }));

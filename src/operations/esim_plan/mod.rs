@@ -13,7 +13,7 @@ use crate::{
     operations::{
         operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
         validator::{Validator, common_fields},
-        wire::{OutboundRequest, PlanChangeBody},
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -54,15 +54,14 @@ impl RpcOperation for EsimPlanChange {
         let fields = common_fields!(request);
         let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
         for (index, path, device) in validator.devices(request.devices) {
-            let (eid_path, iccid_path) = (path.field("eid"), path.field("iccid"));
             let eid = DeviceId::new(IdentifierKind::Eid, device.eid);
-            let eid = validator.violations.ok_or_add(eid_path, eid);
+            let eid = validator.violations.ok_or_add(path.field("eid"), eid);
             let iccid = DeviceId::new(IdentifierKind::Iccid, device.iccid);
-            let iccid = validator.violations.ok_or_add(iccid_path, iccid);
+            let iccid = validator.violations.ok_or_add(path.field("iccid"), iccid);
             let reference = validator.client_reference(path, device.client_reference);
             if let (Some(eid), Some(iccid), Some(reference)) = (eid, iccid, reference) {
-                let ids = vec![(eid_path, eid), (iccid_path, iccid)];
-                validator.add_device(index, ids, reference);
+                let id_path = |place| path.field(if place == 0 { "eid" } else { "iccid" });
+                validator.add_device(index, vec![eid, iccid], id_path, reference);
             }
         }
         validator.finish(Box::new(Self))
@@ -87,7 +86,6 @@ impl Operation for EsimPlanChange {
         request: &ChangeRequest,
         _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        let body = PlanChangeBody::new(&request.devices, &request.account, &request.service_plan);
-        OutboundRequest::json(Method::POST, PATH, &body)
+        OutboundRequest::plan_change(Method::POST, PATH, request)
     }
 }

@@ -16,6 +16,7 @@ use crate::{
         violation::{FieldReason, Violation},
     },
     operations::{
+        fingerprint::FingerprintWriter,
         five_g_bi_plan::place_of_use::PlaceOfUse,
         operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
         validator::{Validator, common_fields},
@@ -52,6 +53,9 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
 };
 
 const PATH: &str = "/m2m/v1/devices/actions/plan";
+
+/// The size of a device in a body, with room for the other members.
+const DEVICE_BYTES: usize = 600;
 
 /// The body. The members are in the order of ThingSpace's example, also those of a device and its
 /// identifiers.
@@ -100,7 +104,8 @@ impl RpcOperation for FiveGBiPlanChange {
         for (index, path, device) in validator.devices(request.devices) {
             let reference = validator.client_reference(path, device.client_reference);
             let ids_path = path.field("device_ids");
-            let ids = validator.device_ids(ids_path, device.device_ids, &IdentifierKind::ALL);
+            let (ids, id_places) =
+                validator.device_ids(ids_path, &device.device_ids, &IdentifierKind::ALL);
             let path = path.field("primary_place_of_use");
             let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
                 validator.violations.add(path, FieldReason::Required, "is required");
@@ -108,7 +113,8 @@ impl RpcOperation for FiveGBiPlanChange {
             };
             place.validate(path, &mut validator.violations);
             if let Some(reference) = reference {
-                validator.add_device(index, ids, reference);
+                let id_path = |place| id_places.path(ids_path, place);
+                validator.add_device(index, ids, id_path, reference);
                 places.push(place);
             }
         }
@@ -130,8 +136,9 @@ impl Operation for FiveGBiPlanChange {
         vec!["five_g_bi", plan.map_or("", ServicePlan::as_str)]
     }
 
-    fn device_fingerprint_fields(&self, index: usize) -> Vec<&str> {
-        self.places.get(index).into_iter().flat_map(PlaceOfUse::values).collect()
+    fn add_device_fingerprint(&self, index: usize, fingerprint: &mut FingerprintWriter) {
+        let values = self.places.get(index).into_iter().flat_map(PlaceOfUse::values);
+        values.for_each(|value| fingerprint.add(value));
     }
 
     fn outbound_request(
@@ -160,7 +167,7 @@ impl Operation for FiveGBiPlanChange {
             FiveGBiHttpMethod::Post => Method::POST,
             FiveGBiHttpMethod::Put => Method::PUT,
         };
-        OutboundRequest::json(method, PATH, &body)
+        OutboundRequest::json(method, PATH, &body, request.devices.len() * DEVICE_BYTES)
     }
 
     fn reorder(&mut self, order: &[usize]) -> Option<()> {

@@ -17,7 +17,7 @@ use crate::{
     operations::{
         operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
         validator::{Validator, common_fields},
-        wire::{OutboundRequest, PlanChangeBody},
+        wire::OutboundRequest,
     },
     proto,
 };
@@ -68,9 +68,10 @@ impl RpcOperation for ServicePlanChange {
         for (index, path, device) in validator.devices(request.devices) {
             let reference = validator.client_reference(path, device.client_reference);
             let ids_path = path.field("device_ids");
-            let ids = validator.device_ids(ids_path, device.device_ids, &ACCEPTED_KINDS);
+            let (ids, places) = validator.device_ids(ids_path, &device.device_ids, &ACCEPTED_KINDS);
             if let Some(reference) = reference {
-                validator.add_device(index, ids, reference);
+                let id_path = |place| places.path(ids_path, place);
+                validator.add_device(index, ids, id_path, reference);
             }
         }
         validator.finish(Box::new(Self))
@@ -99,7 +100,6 @@ impl Operation for ServicePlanChange {
         request: &ChangeRequest,
         _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        let body = PlanChangeBody::new(&request.devices, &request.account, &request.service_plan);
-        OutboundRequest::json(Method::PUT, PATH, &body)
+        OutboundRequest::plan_change(Method::PUT, PATH, request)
     }
 }

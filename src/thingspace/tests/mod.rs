@@ -3,6 +3,7 @@
 mod fake;
 mod listeners;
 mod login;
+mod tls;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 

@@ -10,6 +10,7 @@ fn credentials_are_inserted_first_and_the_rest_of_the_body_is_unchanged() {
         r#"{"username":"us\"er","password":"pw","requestId":"r","x":1.10}"#
     );
     assert_eq!(insert("{}"), r#"{"username":"us\"er","password":"pw"}"#);
+    assert_eq!(insert("{ }"), r#"{"username":"us\"er","password":"pw" }"#);
     assert_eq!(insert_credentials(r#"{"a":1}"#, None), r#"{"a":1}"#);
 }
 
