@@ -144,9 +144,13 @@ impl AppState {
             let LogContext { route, service, .. } = self.log_context(request);
             tracing::debug!(route, service, ?stored, "callback stored");
         }
-        let stored_callback =
-            request_id.map(|request_id| StoredCallback { request_id, change: None });
-        Ok((response::stored(stored), stored_callback))
+        let response = response::stored(&stored);
+        let change = match stored {
+            Stored::New(result) => result.change,
+            Stored::Duplicate => None,
+        };
+        let traced = request_id.map(|request_id| StoredCallback { request_id, change });
+        Ok((response, traced))
     }
 
     /// Stores a callback: neither a disconnect nor the deadline stops the append.

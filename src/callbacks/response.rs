@@ -62,7 +62,7 @@ const fn message(reason: RejectionReason) -> &'static str {
 }
 
 /// Returns the response to a callback that is on disk.
-pub(super) fn stored(stored: Stored) -> Response {
+pub(super) fn stored(stored: &Stored) -> Response {
     let body = match stored {
         Stored::New(_) => r#"{"stored":"new"}"#,
         Stored::Duplicate => r#"{"stored":"duplicate"}"#,

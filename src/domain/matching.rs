@@ -172,13 +172,12 @@ pub fn can_be_same_device(named: &[ReportedId], listed: &[ReportedId]) -> bool {
 /// Finds the device of a change that a result names. A result that names two devices is ambiguous and has no
 /// device.
 ///
-/// `sent` returns the index and identifier of every device that was sent with an identifier of the same
-/// [`MatchKey::index_key`].
+/// `sent` returns the index of every device that was sent with an identifier that [is the same](MatchKey::is_same).
 pub fn find_device<E>(
     kinds: IdentifyingKinds,
     device_count: u32,
     reported: &[ReportedId],
-    mut sent: impl FnMut(&MatchKey) -> Result<Vec<(u32, DeviceId)>, E>,
+    mut sent: impl FnMut(&MatchKey) -> Result<Vec<u32>, E>,
 ) -> Result<(Option<u32>, Match), E> {
     let mut found: Option<u32> = None;
     let mut ambiguous = false;
@@ -186,9 +185,9 @@ pub fn find_device<E>(
         if !key.is_identifying(kinds) {
             continue;
         }
-        for (index, _) in sent(&key)?.iter().filter(|(_, id)| MatchKey::from_id(id).is_same(&key)) {
+        for index in sent(&key)? {
             // Also for one identifier: 19 digits can begin two ICCIDs of 20 digits.
-            ambiguous |= *found.get_or_insert(*index) != *index;
+            ambiguous |= *found.get_or_insert(index) != index;
         }
     }
     Ok(match found {

@@ -28,6 +28,11 @@ impl ChangeId {
         self.0.as_bytes()
     }
 
+    /// Formats the id without an allocation.
+    pub fn text<'b>(&self, buffer: &'b mut [u8; 36]) -> &'b str {
+        self.0.hyphenated().encode_lower(buffer)
+    }
+
     /// Creates an id from the 16 bytes of a UUID.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

@@ -113,7 +113,7 @@ pub enum EventPayload {
 }
 
 /// A decoded result, with its change and its device.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResultEvent {
     /// The change that the request is linked to.
     pub change_id: Option<ChangeId>,

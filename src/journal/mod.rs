@@ -37,4 +37,4 @@ pub use forward_queue::{
 pub use origin::Origin;
 pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
 pub use record::{InvalidRecord, ResultRecord};
-pub use results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult};
+pub use results::{Attribution, NewResult, ReceivedCallback, ResultStore, Stored, UnmatchedResult};

@@ -11,6 +11,7 @@ use crate::{
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
         result::Callback,
+        trace::TraceParent,
     },
     journal::{error::Result, forward_queue::ForwardOptions},
 };
@@ -83,12 +84,21 @@ pub struct ReceivedCallback {
 }
 
 /// The result of storing a callback.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stored {
-    /// The callback is stored at this position.
-    New(u64),
+    /// The callback is stored.
+    New(NewResult),
     /// An equal callback was stored before.
     Duplicate,
+}
+
+/// A callback that was stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewResult {
+    /// The position of its event.
+    pub position: u64,
+    /// The change that its request belongs to, and the trace of the call that sent it.
+    pub change: Option<(ChangeId, Option<TraceParent>)>,
 }
 
 /// The result of [`ResultStore::attribute`].

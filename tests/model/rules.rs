@@ -220,8 +220,9 @@ fn match_device(request: &ChangeRequest, device: Devices) -> (Option<u32>, Match
     let count = u32::try_from(request.devices.len()).unwrap();
     let found = find_device(rules().identifying_kinds, count, &reported, |key| {
         let all = (0..).zip(request.devices.iter());
-        let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id.clone())));
-        Ok::<_, Infallible>(ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key)).collect())
+        let ids = all.flat_map(|(index, sent)| sent.ids.iter().map(move |id| (index, id)));
+        let same = ids.filter(|(_, id)| MatchKey::from_id(id).is_same(key));
+        Ok::<_, Infallible>(same.map(|(index, _)| index).collect())
     });
     found.unwrap()
 }

@@ -31,9 +31,9 @@ use crate::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
         CommitListener, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage, EventQuery,
         EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
-        KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore, QuarantinedCallback,
-        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
-        WatchTarget,
+        KeptRange, KeyValueStore, NewResult, QuarantineLimits, QuarantineStore,
+        QuarantinedCallback, ReceivedCallback, Reservation, Result, ResultStore, StateCounts,
+        Stored, UnmatchedResult, WatchTarget,
     },
     telemetry::Telemetry,
 };
@@ -89,7 +89,7 @@ impl ResultStore for SlowJournal {
             return Err(error.clone());
         }
         self.release.notified().await;
-        Ok(Stored::New(1))
+        Ok(Stored::New(NewResult { position: 1, change: None }))
     }
     fn expected_wait(&self) -> Duration {
         self.wait

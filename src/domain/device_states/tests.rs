@@ -118,8 +118,8 @@ fn record(
             Ok::<_, Infallible>(
                 (0..)
                     .zip(&sent)
-                    .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
-                    .map(|(index, id)| (index, id.clone()))
+                    .filter(|(_, id)| MatchKey::from_id(id).is_same(key))
+                    .map(|(index, _)| index)
                     .collect(),
             )
         })

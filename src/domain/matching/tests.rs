@@ -22,8 +22,8 @@ fn find(
     find_device(kinds, sent.iter().map(|(index, _)| index + 1).max().unwrap(), reported, |key| {
         Ok::<_, Infallible>(
             sent.iter()
-                .filter(|(_, id)| MatchKey::from_id(id).index_key() == key.index_key())
-                .cloned()
+                .filter(|(_, id)| MatchKey::from_id(id).is_same(key))
+                .map(|(index, _)| *index)
                 .collect(),
         )
     })

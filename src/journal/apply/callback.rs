@@ -1,9 +1,10 @@
 //! Stores a callback.
 
 use crate::{
+    domain::result::Match,
     failpoints,
     journal::{
-        ReceivedCallback, Stored,
+        NewResult, ReceivedCallback, Stored,
         apply::{
             ApplyError, Command, Dirty, EarlyResult, Keys, NewEvent, NewForward, WorkingSet,
             link::{add_result, finish_if_complete},
@@ -52,11 +53,11 @@ impl Command for StoreCallback {
         let request = set.request(&result.request_id)?;
         let change = request.change;
         let mut is_stored = request.digests.contains(&digest);
-        let mut device = None;
+        let mut found = (None, Match::None);
         if let Some(change) = change {
             let devices = &set.change(change)?.devices;
-            device = devices.find(&result.device_ids)?.0;
-            is_stored |= device.is_some_and(|device| devices.has_digest(device, &digest));
+            found = devices.find(&result.device_ids)?;
+            is_stored |= found.0.is_some_and(|device| devices.has_digest(device, &digest));
         }
         if is_stored && !failpoints::is_active("no-deduplication") {
             return Ok(Stored::Duplicate);
@@ -82,7 +83,7 @@ impl Command for StoreCallback {
         }
         let (stream, evidence) = (request.row, request.evidence.clone());
         // The device has the digest of a result that matches it.
-        match (change, device) {
+        match (change, found.0) {
             (Some(change), Some(device)) => {
                 set.change(change)?.devices.add_digest(device, digest)?;
             }
@@ -91,7 +92,7 @@ impl Command for StoreCallback {
 
         let (account, link) = match change {
             Some(change) => {
-                let link = add_result(set, change, position, &result, &evidence, now)?;
+                let link = add_result(set, change, position, &result, found, &evidence, now)?;
                 (Some(set.change(change)?.change.account.clone()), Some(link))
             }
             None => {
@@ -112,6 +113,13 @@ impl Command for StoreCallback {
         if let Some(change) = change {
             finish_if_complete(set, change, now)?;
         }
-        Ok(Stored::New(position))
+        let change = match change {
+            Some(change) => {
+                let change = &set.change(change)?.change;
+                Some((change.change_id, change.trace.clone()))
+            }
+            None => None,
+        };
+        Ok(Stored::New(NewResult { position, change }))
     }
 }

@@ -1,6 +1,7 @@
 //! The devices of one change, as far as a batch needs them.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
@@ -10,7 +11,7 @@ use crate::{
         change::SentDevice,
         device_states::{DeviceRef, DeviceState, DeviceStateStore},
         evidence::IdentifyingKinds,
-        identifier::{DeviceId, ReportedId},
+        identifier::ReportedId,
         matching::{MatchKey, find_device},
         result::Match,
     },
@@ -25,24 +26,18 @@ use crate::{
 pub(in crate::journal) struct ChangeDevices {
     identifying_kinds: IdentifyingKinds,
     device_count: u32,
-    sent: SentDevices,
+    /// All devices, encoded.
+    encoded: Option<Arc<EncodedDevices>>,
+    /// The devices that may have one of the identifiers that the batch names.
+    sent: HashMap<u32, SentDevice>,
+    /// Without all devices: the indexes of those, by the hash of the identifier.
+    with_hash: HashMap<u32, Vec<u32>>,
     /// The states of devices and unmatched results. A device without one has no result.
     pub(in crate::journal) states: BTreeMap<DeviceRef, LoadedState>,
     /// The owners of identifiers that results named and that were not sent.
-    pub(in crate::journal) owners: HashMap<String, (DeviceRef, Dirty)>,
+    pub(in crate::journal) owners: HashMap<MatchKey, (DeviceRef, Dirty)>,
     /// Unmatched results that were merged into another device, in order.
     pub(in crate::journal) merged: Vec<(i64, DeviceRef)>,
-}
-
-/// The devices as they were sent.
-#[derive(Debug)]
-enum SentDevices {
-    All(Arc<EncodedDevices>),
-    /// Of a large change, the devices that have one of the identifiers that the batch names.
-    Some {
-        devices: HashMap<u32, SentDevice>,
-        with_hash: HashMap<u32, Vec<u32>>,
-    },
 }
 
 /// The state of a device, and the digests of its results.
@@ -60,62 +55,55 @@ impl ChangeDevices {
         device_count: u32,
         devices: Arc<EncodedDevices>,
     ) -> Self {
-        Self::new(kinds, device_count, SentDevices::All(devices))
+        Self { encoded: Some(devices), ..Self::some(kinds, device_count, HashMap::new()) }
     }
 
-    /// Has the devices that may have one of the identifiers with these hashes.
+    /// Has the devices that may have one of the identifiers with these hashes. Add each with
+    /// [`add_sent`](Self::add_sent).
     pub(in crate::journal) fn some(
-        kinds: IdentifyingKinds,
+        identifying_kinds: IdentifyingKinds,
         device_count: u32,
-        devices: HashMap<u32, SentDevice>,
         with_hash: HashMap<u32, Vec<u32>>,
     ) -> Self {
-        Self::new(kinds, device_count, SentDevices::Some { devices, with_hash })
-    }
-
-    fn new(identifying_kinds: IdentifyingKinds, device_count: u32, sent: SentDevices) -> Self {
         Self {
             identifying_kinds,
             device_count,
-            sent,
+            encoded: None,
+            sent: HashMap::new(),
+            with_hash,
             states: BTreeMap::new(),
             owners: HashMap::new(),
             merged: Vec::new(),
         }
     }
 
-    /// Adds a device as it was sent, unless all are loaded.
+    /// Adds a device as it was sent.
     pub(in crate::journal) fn add_sent(&mut self, index: u32, device: SentDevice) {
-        if let SentDevices::Some { devices, .. } = &mut self.sent {
-            devices.insert(index, device);
-        }
+        self.sent.insert(index, device);
     }
 
     /// Returns a device as it was sent.
-    pub(in crate::journal) fn sent(&self, index: u32) -> Result<SentDevice, ApplyError> {
-        match &self.sent {
-            SentDevices::All(devices) => Ok(devices.device(index)?),
-            SentDevices::Some { devices, .. } => {
-                devices.get(&index).cloned().ok_or(ApplyError::NotLoaded("a device"))
-            }
+    pub(in crate::journal) fn sent(&self, index: u32) -> Result<Cow<'_, SentDevice>, ApplyError> {
+        match (self.sent.get(&index), &self.encoded) {
+            (Some(device), _) => Ok(Cow::Borrowed(device)),
+            (None, Some(devices)) => Ok(Cow::Owned(devices.device(index)?)),
+            (None, None) => Err(ApplyError::NotLoaded("a device")),
         }
     }
 
     /// Returns all devices, if they are loaded.
     pub(in crate::journal) fn encoded(&self) -> Option<&Arc<EncodedDevices>> {
-        match &self.sent {
-            SentDevices::All(devices) => Some(devices),
-            SentDevices::Some { .. } => None,
-        }
+        self.encoded.as_ref()
     }
 
     /// Returns the devices that may have been sent with an identifier, by its hash.
     pub(in crate::journal) fn candidates(&self, key: &MatchKey) -> Result<Vec<u32>, ApplyError> {
         let hash = key_hash(key);
-        match &self.sent {
-            SentDevices::All(devices) => Ok(devices.with_hash(hash).collect()),
-            SentDevices::Some { with_hash, .. } => {
-                with_hash.get(&hash).cloned().ok_or(ApplyError::NotLoaded("an identifier"))
+        match &self.encoded {
+            Some(devices) => Ok(devices.with_hash(hash).collect()),
+            None => {
+                let indexes = self.with_hash.get(&hash);
+                indexes.cloned().ok_or(ApplyError::NotLoaded("an identifier"))
             }
         }
     }
@@ -128,19 +116,19 @@ impl ChangeDevices {
         find_device(self.identifying_kinds, self.device_count, reported, |key| self.sent_with(key))
     }
 
-    /// Returns the devices that were sent with an identifier of the same index key.
-    pub(in crate::journal) fn sent_with(
-        &self,
-        key: &MatchKey,
-    ) -> Result<Vec<(u32, DeviceId)>, ApplyError> {
-        let index_key = key.index_key();
-        let mut found = Vec::new();
-        for index in self.candidates(key)? {
-            let ids = self.sent(index)?.ids.into_iter();
-            let ids = ids.filter(|id| MatchKey::from_id(id).index_key() == index_key);
-            found.extend(ids.map(|id| (index, id)));
-        }
-        Ok(found)
+    /// Returns the devices that were sent with an identifier.
+    pub(in crate::journal) fn sent_with(&self, key: &MatchKey) -> Result<Vec<u32>, ApplyError> {
+        let mut found = self.candidates(key)?;
+        // Most often one device that has it.
+        let mut error = None;
+        found.retain(|index| match self.sent(*index) {
+            Ok(device) => device.ids.iter().any(|id| MatchKey::from_id(id).is_same(key)),
+            Err(found) => {
+                error = Some(found);
+                false
+            }
+        });
+        error.map_or(Ok(found), Err)
     }
 
     /// Returns the keys of reported identifiers that identify a device.
@@ -172,7 +160,7 @@ impl ChangeDevices {
 
     /// True if a device was sent with the identifier.
     pub(in crate::journal) fn is_sent(&self, key: &MatchKey) -> Result<bool, ApplyError> {
-        Ok(self.sent_with(key)?.iter().any(|(_, id)| MatchKey::from_id(id).is_same(key)))
+        Ok(!self.sent_with(key)?.is_empty())
     }
 
     /// Returns the kinds of the identifiers that a device was sent with.
@@ -210,17 +198,15 @@ impl DeviceStateStore for ChangeDevices {
 
     /// The device that was sent with an identifier owns it, so only other identifiers are stored.
     fn owner(&mut self, key: &MatchKey) -> Result<Option<DeviceRef>, ApplyError> {
-        if let Some((owner, _)) = self.owners.get(&key.to_string()) {
+        if let Some((owner, _)) = self.owners.get(key) {
             return Ok(Some(*owner));
         }
-        let sent = self.sent_with(key)?;
-        let mut same = sent.iter().filter(|(_, id)| MatchKey::from_id(id).is_same(key));
-        Ok(same.next().map(|(index, _)| DeviceRef::Device(*index)))
+        Ok(self.sent_with(key)?.first().map(|index| DeviceRef::Device(*index)))
     }
 
     fn put_owner(&mut self, key: &MatchKey, owner: DeviceRef) -> Result<(), ApplyError> {
         if !self.is_sent(key)? {
-            self.owners.insert(key.to_string(), (owner, Dirty::New));
+            self.owners.insert(key.clone(), (owner, Dirty::New));
         }
         Ok(())
     }

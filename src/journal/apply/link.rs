@@ -45,25 +45,26 @@ pub(super) fn link_request(
         set.mark_early_request(position, request_row);
     }
     for EarlyResult { position, result, .. } in early_results {
-        let (matched, link) = add_result(set, change, position, &result, &evidence, now)?;
+        let found = set.change(change)?.devices.find(&result.device_ids)?;
+        let (matched, link) = add_result(set, change, position, &result, found, &evidence, now)?;
         set.link_event(position, matched, link);
     }
     finish_if_complete(set, change, now)
 }
 
-/// Adds a result to the states and counts of a change. Returns the kind of match, and the fields that the
+/// Adds a result to the states and counts of a change, with the device that it matches. Returns the kind of match, and the fields that the
 /// change adds to the result.
 pub(super) fn add_result(
     set: &mut WorkingSet,
     change: Row,
     position: u64,
     result: &DeviceResult,
+    (device, mut matched): (Option<u32>, Match),
     evidence: &str,
     now: Timestamp,
 ) -> Result<(Match, Vec<u8>), ApplyError> {
     let loaded = set.change(change)?;
     let devices = &mut loaded.devices;
-    let (device, mut matched) = devices.find(&result.device_ids)?;
     let keys = devices.identifying_keys(&result.device_ids);
     if matched == Match::None && DeviceStates::is_ambiguous(devices, &keys)? {
         matched = Match::Ambiguous;
@@ -72,13 +73,13 @@ pub(super) fn add_result(
         let number = i64::try_from(position).unwrap_or(i64::MAX);
         loaded.device_states.record(devices, &keys, device, result.precedence(), number)?;
     }
-    let sent = match device {
-        Some(index) => Some((index, devices.sent(index)?)),
-        None => None,
-    };
     loaded.update_counts(now);
     let evidence = if result.evidence.is_empty() { evidence } else { "" };
-    let device = sent.as_ref().map(|(index, sent)| (*index, sent));
+    let sent = match device {
+        Some(index) => Some((index, loaded.devices.sent(index)?)),
+        None => None,
+    };
+    let device = sent.as_ref().map(|(index, sent)| (*index, &**sent));
     Ok((matched, encode_link(loaded.change.change_id, device, matched, evidence)))
 }
 

@@ -20,13 +20,17 @@ pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are
 ) {
     let journal = engine.open().await;
     let store = |callback| journal.store_callback(callback);
-    let Stored::New(first) = store(forwarded("r", 1, 20, 10)).await.unwrap() else {
+    let Stored::New(NewResult { position: first, .. }) =
+        store(forwarded("r", 1, 20, 10)).await.unwrap()
+    else {
         panic!("a duplicate")
     };
     // Duplicates, and callbacks without forwarding, are not queued.
     assert_eq!(store(forwarded("r", 1, 21, 10)).await.unwrap(), Stored::Duplicate);
     store(received(success("r", 2), 21)).await.unwrap();
-    let Stored::New(second) = store(forwarded("r", 3, 22, 10)).await.unwrap() else {
+    let Stored::New(NewResult { position: second, .. }) =
+        store(forwarded("r", 3, 22, 10)).await.unwrap()
+    else {
         panic!("a duplicate")
     };
     assert_eq!(journal.forward_queue_stats().waiting, 2);
@@ -76,7 +80,7 @@ pub(in crate::journal) async fn the_oldest_forwards_are_displaced_by_newer_ones_
         let seconds = 20 + i64::try_from(number).unwrap();
         let callback = forwarded("r", number, seconds, 3);
         match journal.store_callback(callback).await.unwrap() {
-            Stored::New(position) => stored.push((position, 0)),
+            Stored::New(NewResult { position, .. }) => stored.push((position, 0)),
             Stored::Duplicate => panic!("a duplicate"),
         }
     }

@@ -42,9 +42,10 @@ pub(in crate::journal) struct EncodedDevices {
     pub(in crate::journal) keys: Vec<DeviceKey>,
 }
 
-/// Returns the hash of an identifier: FNV-1a of its index key. Equal identifiers have equal hashes.
+/// Returns the hash of an identifier: FNV-1a of its kind and its index text. Equal identifiers have equal hashes.
 pub(in crate::journal) fn key_hash(key: &MatchKey) -> u32 {
-    let hash = key.index_key().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+    let bytes = std::iter::once(key.kind() as u8).chain(key.index_text().bytes());
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
     // The high bits of the product depend on all bytes.
@@ -132,10 +133,9 @@ pub(in crate::journal) fn find_in_part(part: &[u8], hash: u32) -> Vec<u32> {
 /// Returns an identifier as a key of the index over all small changes: its kind, and two digits in each byte.
 /// Sequential identifiers are neighbours.
 pub(in crate::journal) fn packed_key(key: &MatchKey) -> Vec<u8> {
-    let text = key.index_key();
-    let (kind, id) = text.split_once(':').unwrap_or_default();
-    let kind = IdentifierKind::ALL.into_iter().position(|known| known.as_str() == kind);
-    let mut out = vec![kind.and_then(|kind| u8::try_from(kind).ok()).unwrap_or_default()];
+    let id = key.index_text();
+    let mut out = Vec::with_capacity(1 + id.len());
+    out.put_u8(key.kind() as u8);
     if id.bytes().all(|byte| byte.is_ascii_digit()) {
         pack_digits(id.as_bytes(), &mut out);
     } else {

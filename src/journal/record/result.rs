@@ -6,7 +6,10 @@
 //! only some readers want.
 
 use bytes::Bytes;
-use prost::Message;
+use prost::{
+    Message,
+    encoding::{WireType, encode_key, encode_varint, encoded_len_varint, int32, message},
+};
 
 use crate::{
     domain::{
@@ -49,52 +52,71 @@ pub(in crate::journal) fn digest_of(callback: &Callback) -> Digest {
     callback.digest.first_chunk().copied().unwrap_or_default()
 }
 
+/// The numbers of the fields of `DeviceResult`, and of the messages in it.
+mod field {
+    pub(super) const CHANGE_ID: u32 = 1;
+    pub(super) const REQUEST_ID: u32 = 2;
+    pub(super) const DEVICE_INDEX: u32 = 3;
+    pub(super) const SENT_IDS: u32 = 4;
+    pub(super) const DEVICE_IDS: u32 = 5;
+    pub(super) const MATCH: u32 = 6;
+    pub(super) const OUTCOME: u32 = 7;
+    pub(super) const STATUS_TEXT: u32 = 8;
+    pub(super) const FAULT: u32 = 9;
+    pub(super) const ESIM_PROFILE: u32 = 10;
+    pub(super) const SERVICE_PLAN_CHANGE: u32 = 11;
+    pub(super) const CALLBACK_SERVICE: u32 = 12;
+    pub(super) const OPERATION_TEXT: u32 = 13;
+    pub(super) const RECEIVE_TIME: u32 = 14;
+    pub(super) const SOURCE: u32 = 15;
+    pub(super) const EVIDENCE: u32 = 16;
+    pub(super) const CALLBACK_COUNT: u32 = 17;
+    pub(super) const MAX_CALLBACK_THRESHOLD: u32 = 18;
+    pub(super) const CLIENT_REFERENCE: u32 = 19;
+}
+
 /// Encodes a result as it arrived.
 pub(in crate::journal) fn encode_result(
     result: &DeviceResult,
     service: Option<&CallbackService>,
     receive_time: Timestamp,
 ) -> Vec<u8> {
-    proto::DeviceResult {
-        request_id: result.request_id.to_string(),
-        device_ids: result.device_ids.iter().map(id_to_proto).collect(),
-        outcome: match result.outcome {
-            Outcome::Succeeded => proto::Outcome::Succeeded,
-            Outcome::Failed => proto::Outcome::Failed,
-            Outcome::Interim => proto::Outcome::Interim,
-        }
-        .into(),
-        status_text: result.status_text.clone(),
-        fault: result
-            .fault
-            .as_ref()
-            .map(|fault| proto::Fault { code: fault.code.clone(), text: fault.text.clone() }),
-        esim_profile: result.esim_profile.as_ref().map(|profile| proto::EsimProfile {
-            state: profile.state.clone(),
-            profile_status: profile.profile_status.clone(),
-            profile_role: profile.profile_role.clone(),
-        }),
-        service_plan_change: result.service_plan_change.as_ref().map(|details| {
-            proto::PlanChangeDetails {
-                effective_date_text: details.effective_date_text.clone(),
-                effective_date: details.effective_date.clone(),
-            }
-        }),
-        callback_service: service.map(ToString::to_string).unwrap_or_default(),
-        operation_text: result.operation_text.clone(),
-        receive_time: Some(receive_time.into()),
-        source: match result.source {
-            ResultSource::Callback => proto::Source::Callback,
-            ResultSource::Reconciled => proto::Source::Reconciled,
-            ResultSource::Operator => proto::Source::Operator,
-        }
-        .into(),
-        evidence: result.evidence.clone(),
-        callback_count: result.callback_count,
-        max_callback_threshold: result.max_callback_threshold,
-        ..proto::DeviceResult::default()
+    let mut out = Vec::with_capacity(320);
+    put_text(field::REQUEST_ID, result.request_id.as_str(), &mut out);
+    for id in &result.device_ids {
+        put_texts(field::DEVICE_IDS, &[&id.kind, &id.id], &mut out);
     }
-    .encode_to_vec()
+    let outcome = match result.outcome {
+        Outcome::Succeeded => proto::Outcome::Succeeded,
+        Outcome::Failed => proto::Outcome::Failed,
+        Outcome::Interim => proto::Outcome::Interim,
+    };
+    put_number(field::OUTCOME, outcome.into(), &mut out);
+    put_text(field::STATUS_TEXT, &result.status_text, &mut out);
+    if let Some(ThingSpaceFault { code, text }) = &result.fault {
+        put_texts(field::FAULT, &[code, text], &mut out);
+    }
+    if let Some(EsimProfile { state, profile_status, profile_role }) = &result.esim_profile {
+        put_texts(field::ESIM_PROFILE, &[state, profile_status, profile_role], &mut out);
+    }
+    if let Some(details) = &result.service_plan_change {
+        let PlanChangeDetails { effective_date_text, effective_date } = details;
+        put_texts(field::SERVICE_PLAN_CHANGE, &[effective_date_text, effective_date], &mut out);
+    }
+    put_text(field::CALLBACK_SERVICE, service.map_or("", CallbackService::as_str), &mut out);
+    put_text(field::OPERATION_TEXT, &result.operation_text, &mut out);
+    let receive_time = prost_types::Timestamp::from(receive_time);
+    message::encode(field::RECEIVE_TIME, &receive_time, &mut out);
+    let source = match result.source {
+        ResultSource::Callback => proto::Source::Callback,
+        ResultSource::Reconciled => proto::Source::Reconciled,
+        ResultSource::Operator => proto::Source::Operator,
+    };
+    put_number(field::SOURCE, source.into(), &mut out);
+    put_text(field::EVIDENCE, &result.evidence, &mut out);
+    put_number(field::CALLBACK_COUNT, result.callback_count, &mut out);
+    put_number(field::MAX_CALLBACK_THRESHOLD, result.max_callback_threshold, &mut out);
+    out
 }
 
 /// Encodes what a change adds to a result. `evidence` is that of the request's attribution, for a result
@@ -105,23 +127,52 @@ pub(in crate::journal) fn encode_link(
     matched: Match,
     evidence: &str,
 ) -> Vec<u8> {
-    proto::DeviceResult {
-        change_id: change_id.to_string(),
-        device_index: device.and_then(|(index, _)| i32::try_from(index).ok()),
-        sent_ids: device.map(|(_, sent)| sent_ids(sent)).unwrap_or_default(),
-        client_reference: device
-            .map(|(_, sent)| sent.client_reference.to_string())
-            .unwrap_or_default(),
-        r#match: match matched {
-            Match::Exact => proto::Match::Exact,
-            Match::Assumed => proto::Match::Assumed,
-            Match::None | Match::Ambiguous => proto::Match::None,
+    let mut out = Vec::with_capacity(160);
+    put_text(field::CHANGE_ID, change_id.text(&mut [0; 36]), &mut out);
+    if let Some((index, sent)) = device {
+        int32::encode(field::DEVICE_INDEX, &i32::try_from(index).unwrap_or(i32::MAX), &mut out);
+        for id in &sent.ids {
+            put_texts(field::SENT_IDS, &[id.kind().as_str(), id.id()], &mut out);
         }
-        .into(),
-        evidence: evidence.to_owned(),
-        ..proto::DeviceResult::default()
+        put_text(field::CLIENT_REFERENCE, sent.client_reference.as_str(), &mut out);
     }
-    .encode_to_vec()
+    let matched = match matched {
+        Match::Exact => proto::Match::Exact,
+        Match::Assumed => proto::Match::Assumed,
+        Match::None | Match::Ambiguous => proto::Match::None,
+    };
+    put_number(field::MATCH, matched.into(), &mut out);
+    put_text(field::EVIDENCE, evidence, &mut out);
+    out
+}
+
+/// Appends a text field, unless it is empty.
+fn put_text(tag: u32, text: &str, out: &mut Vec<u8>) {
+    if !text.is_empty() {
+        encode_key(tag, WireType::LengthDelimited, out);
+        encode_varint(text.len() as u64, out);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Appends a message field whose own fields are these texts, numbered from 1.
+fn put_texts(tag: u32, texts: &[&str], out: &mut Vec<u8>) {
+    let field_len = |text: &&str| match text.len() {
+        0 => 0,
+        length => 1 + encoded_len_varint(length as u64) + length,
+    };
+    encode_key(tag, WireType::LengthDelimited, out);
+    encode_varint(texts.iter().map(field_len).sum::<usize>() as u64, out);
+    for (tag, text) in (1..).zip(texts) {
+        put_text(tag, text, out);
+    }
+}
+
+/// Appends a number, unless it is 0.
+fn put_number(tag: u32, number: i32, out: &mut Vec<u8>) {
+    if number != 0 {
+        int32::encode(tag, &number, out);
+    }
 }
 
 impl ResultRecord {
@@ -259,6 +310,5 @@ fn sent_ids(sent: &SentDevice) -> Vec<proto::DeviceId> {
     sent.ids.iter().map(to_proto).collect()
 }
 
-fn id_to_proto(id: &ReportedId) -> proto::DeviceId {
-    proto::DeviceId { kind: id.kind.clone(), id: id.id.clone() }
-}
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use crate::{
     callbacks::payload,
     domain::clock::Timestamp,
     journal::{
-        Journal, Origin, ReceivedCallback, ResultStore, Stored,
+        Journal, NewResult, Origin, ReceivedCallback, ResultStore, Stored,
         conformance::{self, Engine},
         sqlite::marker::Marker,
     },
@@ -148,7 +148,7 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     let journal = SqliteJournal::open(&options).unwrap();
     let epoch = journal.epoch();
     let first = journal.store_callback(callback(r#"{"requestId":"first"}"#));
-    assert_eq!(first.await.unwrap(), Stored::New(1));
+    assert_eq!(first.await.unwrap(), new_at(1));
     journal.close().await;
     drop(journal);
 
@@ -166,6 +166,10 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
     let journal = SqliteJournal::open(&options).unwrap();
     assert_ne!(journal.epoch(), epoch);
     let second = journal.store_callback(callback(r#"{"requestId":"second"}"#));
-    assert_eq!(second.await.unwrap(), Stored::New(41));
+    assert_eq!(second.await.unwrap(), new_at(41));
     journal.close().await;
+}
+
+fn new_at(position: u64) -> Stored {
+    Stored::New(NewResult { position, change: None })
 }

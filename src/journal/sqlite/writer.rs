@@ -22,7 +22,7 @@ use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     failpoints,
     journal::{
-        CommitListener, JournalError, ReceivedCallback, Reservation, Result, Stored,
+        CommitListener, JournalError, NewResult, ReceivedCallback, Reservation, Result, Stored,
         apply::{ApplyTransition, Counts, StoreCallback},
         sqlite::{
             checkpoint::{self, Checkpoints},
@@ -134,7 +134,7 @@ impl Writer {
             TrySendError::Closed(_) => JournalError::closed(),
         })?;
         if failpoints::is_active("answer-before-sync") {
-            return Ok(Stored::New(0));
+            return Ok(Stored::New(NewResult { position: 0, change: None }));
         }
         await_reply(&self.state, JournalOperation::Callback, start, reply).await
     }

@@ -11,7 +11,7 @@ use rusqlite::{Connection, Result, Row as SqlRow, params};
 
 use crate::{
     domain::{
-        change::Change,
+        change::{Change, SentDevice},
         clock::Timestamp,
         device_states::{DeviceRef, DeviceState, DeviceStates},
         matching::MatchKey,
@@ -298,9 +298,7 @@ fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Res
     } else {
         let with_hash = hashes.iter().map(|hash| Ok((*hash, table.with_hash(db, *hash)?)));
         let with_hash: HashMap<u32, Vec<u32>> = with_hash.collect::<Result<_>>()?;
-        let indexes: BTreeSet<u32> = with_hash.values().flatten().copied().collect();
-        let sent = indexes.into_iter().map(|index| Ok((index, table.sent(db, index)?)));
-        ChangeDevices::some(kinds, device_count, sent.collect::<Result<_>>()?, with_hash)
+        ChangeDevices::some(kinds, device_count, with_hash)
     };
     let mut states: BTreeSet<DeviceRef> =
         lookups.unmatched_results.into_iter().map(DeviceRef::UnmatchedResult).collect();
@@ -308,25 +306,27 @@ fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Res
         states.insert(DeviceRef::Device(0));
     }
     for key in &lookups.keys {
-        let candidates = devices.candidates(key).map_err(broken)?;
-        states.extend(candidates.into_iter().map(DeviceRef::Device));
+        for index in devices.candidates(key).map_err(broken)? {
+            if states.insert(DeviceRef::Device(index)) {
+                devices.add_sent(index, load_sent(db, table, &devices, index)?);
+            }
+        }
         if !key.is_identifying(kinds) || devices.is_sent(key).map_err(broken)? {
             continue;
         }
-        let identifier = key.to_string();
         let owner: Option<DeviceRef> = db.find(
             "SELECT owner FROM identifier_owner WHERE change = ? AND identifier = ?",
-            params![int(stored.row), identifier],
+            params![int(stored.row), key.to_string()],
             |row| row.get(0),
         )?;
         if let Some(owner) = owner {
             if let DeviceRef::Device(index) = owner
-                && devices.encoded().is_none()
+                && states.insert(owner)
             {
-                devices.add_sent(index, table.sent(db, index)?);
+                devices.add_sent(index, load_sent(db, table, &devices, index)?);
             }
             states.insert(owner);
-            devices.owners.insert(identifier, (owner, Dirty::Clean));
+            devices.owners.insert(key.clone(), (owner, Dirty::Clean));
         }
     }
     for device in states {
@@ -335,6 +335,19 @@ fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Res
         }
     }
     Ok(devices)
+}
+
+/// Decodes a device that is loaded, or loads it.
+fn load_sent(
+    db: &Connection,
+    table: ChangeDeviceTable,
+    devices: &ChangeDevices,
+    index: u32,
+) -> Result<SentDevice> {
+    match devices.encoded() {
+        Some(encoded) => encoded.device(index).map_err(invalid),
+        None => table.sent(db, index),
+    }
 }
 
 /// Reports an error of rules that ran on incomplete rows.

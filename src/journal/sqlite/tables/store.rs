@@ -1,6 +1,6 @@
 //! Stores the difference that a batch has made.
 
-use rusqlite::{Connection, Result, params, types::Null};
+use rusqlite::{CachedStatement, Connection, Result, params, types::Null};
 
 use crate::{
     domain::{device_states::DeviceRef, matching::MatchKey},
@@ -32,9 +32,7 @@ pub(in crate::journal::sqlite) fn store(db: &Connection, set: &mut WorkingSet) -
         let account = request.account.as_ref().and_then(|name| set.accounts.get(name));
         store_request(db, request_id.as_str(), request, account.copied())?;
     }
-    for event in &set.events {
-        insert_event(db, event)?;
-    }
+    insert_events(db, &set.events)?;
     for (position, matched, link) in &set.linked_events {
         db.execute_cached(
             "UPDATE event SET kind = ?, link = ? WHERE position = ?",
@@ -144,7 +142,7 @@ fn store_device_states(db: &Connection, change: Row, devices: &ChangeDevices) ->
         if *dirty == Dirty::New {
             db.execute_cached(
                 "INSERT INTO identifier_owner (change, identifier, owner) VALUES (?, ?, ?)",
-                params![int(change), identifier, owner],
+                params![int(change), identifier.to_string(), owner],
             )?;
         }
     }
@@ -247,11 +245,18 @@ fn store_request(
     Ok(())
 }
 
-fn insert_event(db: &Connection, event: &NewEvent) -> Result<()> {
+fn insert_events(db: &Connection, events: &[NewEvent]) -> Result<()> {
     let mut insert = db.statement(
         "INSERT INTO event (position, stream, account, kind, early_request, body, link, raw_json)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
     )?;
+    for event in events {
+        insert_event(&mut insert, event)?;
+    }
+    Ok(())
+}
+
+fn insert_event(insert: &mut CachedStatement<'_>, event: &NewEvent) -> Result<()> {
     let (position, stream) = (int(event.position), int(event.stream));
     match &event.content {
         EventContent::State { status, early_request } => insert.execute(params![

@@ -1,0 +1,86 @@
+use super::*;
+use crate::domain::identifier::IdentifierKind;
+
+fn result() -> DeviceResult {
+    let id = |kind: &str, id: &str| ReportedId { kind: kind.into(), id: id.into() };
+    DeviceResult {
+        request_id: RequestId::parse("request").unwrap(),
+        device_ids: vec![id("iccid", "89148000000800139708"), id("otaid", "")],
+        outcome: Outcome::Failed,
+        status_text: "Failed".into(),
+        fault: Some(ThingSpaceFault { code: "code".into(), text: "text ".repeat(60) }),
+        esim_profile: Some(EsimProfile {
+            state: "ACTIVE".into(),
+            profile_status: String::new(),
+            profile_role: "LOCAL".into(),
+        }),
+        service_plan_change: Some(PlanChangeDetails::parse("5/31/2018 12:00:00 AM")),
+        operation_text: "changeServicePlanResponse".into(),
+        source: ResultSource::Reconciled,
+        evidence: String::new(),
+        callback_count: 1,
+        max_callback_threshold: -4,
+    }
+}
+
+fn sent() -> SentDevice {
+    let id = |kind, id: &str| DeviceId::new(kind, id).unwrap();
+    SentDevice {
+        ids: vec![
+            id(IdentifierKind::Eid, "89033023426100000000000000000001"),
+            id(IdentifierKind::Iccid, "89148000000800139708"),
+        ],
+        client_reference: ClientReference::parse("label").unwrap(),
+    }
+}
+
+fn record(result: &DeviceResult, link: Option<Vec<u8>>) -> ResultRecord {
+    let service = CallbackService::parse("CarrierService").unwrap();
+    ResultRecord {
+        body: encode_result(result, Some(&service), Timestamp::from_micros(1_500_001)).into(),
+        link: link.unwrap_or_default().into(),
+        matched: None,
+        raw_json: Bytes::new(),
+        resolved_device: None,
+    }
+}
+
+#[test]
+fn a_result_is_decoded_as_it_was_stored() {
+    let decoded = record(&result(), None).decode().unwrap();
+    assert_eq!(decoded.report, result());
+    assert_eq!(decoded.receive_time, Timestamp::from_micros(1_500_001));
+    assert_eq!(decoded.service.unwrap().as_str(), "CarrierService");
+    assert_eq!((decoded.change_id, decoded.device), (None, None));
+    let interim = DeviceResult { outcome: Outcome::Interim, fault: None, ..result() };
+    assert_eq!(record(&interim, None).decode().unwrap().report, interim);
+}
+
+#[test]
+fn the_parts_of_a_result_are_the_fields_of_the_message() {
+    let change_id = ChangeId::new(Timestamp::from_micros(1));
+    let link = encode_link(change_id, Some((0, &sent())), Match::Exact, "evidence");
+    let record = record(&result(), Some(link));
+    let decoded = record.decode().unwrap();
+    assert_eq!(decoded.change_id, Some(change_id));
+    assert_eq!(decoded.device, Some((0, sent())));
+    assert_eq!(decoded.report.evidence, "evidence");
+    let message = record.to_proto(false, false).unwrap();
+    let whole = record.encoded_parts().map(|part| part.to_vec()).concat();
+    assert_eq!(proto::DeviceResult::decode(&*whole).unwrap(), message);
+    let mut canonical = message.encode_to_vec();
+    assert_eq!(canonical.len(), whole.len());
+    let mut parts = whole;
+    canonical.sort_unstable();
+    parts.sort_unstable();
+    assert_eq!(parts, canonical, "the same fields in another order");
+}
+
+#[test]
+fn damaged_bytes_are_an_error() {
+    let mut damaged = record(&result(), None);
+    damaged.body = damaged.body.slice(..damaged.body.len() - 3);
+    assert_eq!(damaged.decode(), Err(InvalidRecord("result")));
+    damaged.body = Bytes::new();
+    assert_eq!(damaged.decode(), Err(InvalidRecord("result")));
+}
