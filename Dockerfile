@@ -9,6 +9,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static --cfg getrandom_backend=\"linux_get
 
 # Builds the dependencies and the crates with a stub of the gateway. The layer is rebuilt only if they
 # change.
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY crates crates
 RUN mkdir src \

@@ -26,6 +26,8 @@ const MAX_REQUESTS: usize = 1_000;
 /// The interval of sweeps over all changes with an unknown outcome, and the shortest interval of lookups of
 /// one request that succeeded.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+/// The shortest interval of sweeps. A sweep reads all changes with an unknown outcome.
+const MIN_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Delays between lookups of one request that prove nothing.
 const LOOKUP_BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: SWEEP_INTERVAL };
 /// Maximum number of requests whose last lookup is remembered.
@@ -90,16 +92,22 @@ impl Attributor {
         }
         // The first sweep follows the requests that are stored already.
         let mut next_sweep = Instant::now();
+        let mut last_sweep = next_sweep;
         loop {
             let until_sweep = next_sweep.saturating_duration_since(Instant::now());
             let until_quiet = self.requests.time_until_quiet(self.attribution_quiet_period);
             let touched = self.requests.touched_again.notified();
             // Either outcome can mean that a request is quiet.
             let _elapsed = timeout(until_quiet.min(until_sweep), touched).await;
-            let (quiet, mut is_sweep_due) = self.requests.take_quiet(self.attribution_quiet_period);
-            is_sweep_due |= next_sweep <= Instant::now();
+            let (quiet, has_new_candidates) =
+                self.requests.take_quiet(self.attribution_quiet_period);
+            let now = Instant::now();
+            if has_new_candidates {
+                next_sweep = next_sweep.min(last_sweep + MIN_SWEEP_INTERVAL).max(now);
+            }
+            let is_sweep_due = next_sweep <= now;
             if is_sweep_due {
-                next_sweep = Instant::now() + SWEEP_INTERVAL;
+                (last_sweep, next_sweep) = (now, now + SWEEP_INTERVAL);
             }
             if let Err(error) = self.process(&quiet, is_sweep_due).await {
                 tracing::warn!(%error, "journal error; retrying attribution later");

@@ -1,6 +1,9 @@
 //! Follows the requests that commits touch, until they are quiet.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -17,16 +20,18 @@ const MAX_FOLLOWED: usize = 4_096;
 /// The requests that are followed.
 #[derive(Default)]
 pub(super) struct QuietRequests {
-    touched: Mutex<TouchedTargets>,
+    touched: Mutex<TouchedRequests>,
     /// Notified after each commit that touched a target.
     pub(super) touched_again: Notify,
 }
 
-/// The targets that commits have touched.
+/// The requests that commits have touched.
 #[derive(Default)]
-struct TouchedTargets {
+struct TouchedRequests {
     /// The requests, with the time of their latest result.
     requests: HashMap<RequestId, Instant>,
+    /// The same, the oldest first.
+    by_time: BTreeSet<(Instant, RequestId)>,
     /// The latest time at which a request was not followed because of [`MAX_FOLLOWED`].
     overflowed_at: Option<Instant>,
     /// True if the outcome of a change became unknown or ceased to be: it may have ceased to be a rival of
@@ -39,16 +44,16 @@ impl QuietRequests {
     /// followed already.
     pub(super) fn follow(&self, request: RequestId, last_result: Instant) {
         let mut touched = self.touched.lock();
-        if touched.requests.len() < MAX_FOLLOWED {
-            touched.requests.entry(request).or_insert(last_result);
+        if touched.requests.len() < MAX_FOLLOWED && !touched.requests.contains_key(&request) {
+            touched.insert(request, last_result);
         }
     }
 
     /// Returns the time until the first followed request is quiet.
     pub(super) fn time_until_quiet(&self, quiet_period: Duration) -> Duration {
         let touched = self.touched.lock();
-        let oldest = touched.requests.values().min();
-        oldest.map_or(Duration::MAX, |last_result| {
+        let oldest = touched.by_time.first();
+        oldest.map_or(Duration::MAX, |(last_result, _)| {
             (*last_result + quiet_period).saturating_duration_since(Instant::now())
         })
     }
@@ -57,10 +62,15 @@ impl QuietRequests {
     pub(super) fn take_quiet(&self, quiet_period: Duration) -> (Vec<(RequestId, Instant)>, bool) {
         let now = Instant::now();
         let mut touched = self.touched.lock();
-        let quiet = touched.requests.extract_if(|_, last_result| {
-            now.saturating_duration_since(*last_result) >= quiet_period
-        });
-        (quiet.collect(), std::mem::take(&mut touched.is_sweep_due))
+        let mut quiet = Vec::new();
+        while let Some((last_result, _)) = touched.by_time.first()
+            && now.saturating_duration_since(*last_result) >= quiet_period
+            && let Some((last_result, request)) = touched.by_time.pop_first()
+        {
+            touched.requests.remove(&request);
+            quiet.push((request, last_result));
+        }
+        (quiet, std::mem::take(&mut touched.is_sweep_due))
     }
 
     /// True if no result of a request has arrived since the request was taken.
@@ -70,6 +80,16 @@ impl QuietRequests {
             .overflowed_at
             .is_none_or(|overflowed_at| overflowed_at.elapsed() >= quiet_period);
         has_followed_all && !touched.requests.contains_key(request)
+    }
+}
+
+impl TouchedRequests {
+    /// Sets the time of the latest result of a request.
+    fn insert(&mut self, request: RequestId, last_result: Instant) {
+        if let Some(before) = self.requests.insert(request.clone(), last_result) {
+            self.by_time.remove(&(before, request.clone()));
+        }
+        self.by_time.insert((last_result, request));
     }
 }
 
@@ -84,7 +104,7 @@ impl CommitListener for QuietRequests {
         for request in &commit.unattributed {
             let has_capacity = touched.requests.len() < MAX_FOLLOWED;
             if has_capacity || touched.requests.contains_key(request) {
-                touched.requests.insert(request.clone(), now);
+                touched.insert(request.clone(), now);
             } else {
                 touched.overflowed_at = Some(now);
                 touched.is_sweep_due = true;

@@ -125,9 +125,14 @@ pub(in crate::journal) fn part_of(hash: u32, key_count: usize) -> usize {
 
 /// Returns the indexes of the devices in a part of the index that may have an identifier with this hash.
 pub(in crate::journal) fn find_in_part(part: &[u8], hash: u32) -> Vec<u32> {
-    let entries =
-        part.chunks_exact(KEY_BYTES).map(|mut entry| (entry.get_u32_le(), entry.get_u32_le()));
-    entries.filter(|(found, _)| *found == hash).map(|(_, device_index)| device_index).collect()
+    let (entries, _) = part.as_chunks::<KEY_BYTES>();
+    let decode = |entry: &[u8; KEY_BYTES]| {
+        let mut entry = entry.as_slice();
+        (entry.get_u32_le(), entry.get_u32_le())
+    };
+    let from = entries.partition_point(|entry| decode(entry).0 < hash);
+    let found = entries.iter().skip(from).map(decode).take_while(|(found, _)| *found == hash);
+    found.map(|(_, device_index)| device_index).collect()
 }
 
 /// Returns an identifier as a key of the index over all small changes: its kind, and two digits in each byte.

@@ -107,8 +107,8 @@ pub(crate) fn unattributed_requests(
     // The number of a request is the position of its first result.
     let from = if failpoints::is_active("clock-times") { 0 } else { dispatched };
     let mut statement = db.prepare_cached(
-        "SELECT request_id FROM request NOT INDEXED WHERE change IS NULL AND id >= ?
-         ORDER BY id DESC",
+        "SELECT request_id FROM request INDEXED BY request_unattributed
+         WHERE change IS NULL AND id >= ? ORDER BY id DESC",
     )?;
     let mut rows = statement.query([int(from)])?;
     let mut found = VecDeque::new();

@@ -281,18 +281,23 @@ fn load_accounts(db: &Connection, keys: &Keys, set: &mut WorkingSet) -> Result<(
 }
 
 /// Loads the devices of a change that a batch may touch.
-fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Result<ChangeDevices> {
+fn load_devices(
+    db: &Connection,
+    stored: &StoredChange,
+    mut lookups: Lookups,
+) -> Result<ChangeDevices> {
+    let kinds = operations::evidence(stored.change.change_type).identifying_kinds;
+    lookups.keys.retain(|key| key.is_identifying(kinds));
     let mut hashes: Vec<u32> = lookups.keys.iter().map(key_hash).collect();
     hashes.sort_unstable();
     hashes.dedup();
     let table = stored.table();
     let device_count = stored.change.device_count;
-    let kinds = operations::evidence(stored.change.change_type).identifying_kinds;
-    // A large part of the devices is loaded faster as a whole.
+    // That many devices are loaded faster as a whole.
     let is_small = device_count <= DEVICES_PER_BLOCK;
     let needs_all = lookups.needs_all
         || (is_small && !hashes.is_empty())
-        || hashes.len() > device_count as usize / 16;
+        || hashes.len() > device_count as usize;
     let mut devices = if needs_all {
         ChangeDevices::all(kinds, device_count, Arc::new(load_all_sent(db, stored.row)?))
     } else {
@@ -311,7 +316,7 @@ fn load_devices(db: &Connection, stored: &StoredChange, lookups: Lookups) -> Res
                 devices.add_sent(index, load_sent(db, table, &devices, index)?);
             }
         }
-        if !key.is_identifying(kinds) || devices.is_sent(key).map_err(broken)? {
+        if devices.is_sent(key).map_err(broken)? {
             continue;
         }
         let owner: Option<DeviceRef> = db.find(

@@ -78,7 +78,8 @@ CREATE TABLE request (
     has_digests       INTEGER NOT NULL
 );
 CREATE INDEX request_by_change ON request (change) WHERE change IS NOT NULL;
-CREATE INDEX request_unattributed ON request (last_result_time) WHERE change IS NULL;
+CREATE INDEX request_unattributed ON request (id) WHERE change IS NULL;
+CREATE INDEX request_unattributed_by_time ON request (last_result_time) WHERE change IS NULL;
 
 -- Digests of results that belong to no device, for de-duplication. Kept as long as the request.
 CREATE TABLE result_digest (
