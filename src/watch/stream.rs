@@ -14,7 +14,7 @@ use crate::{
     watch::{
         message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
         resume::{self, WatchOpenError},
-        tail::{StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry},
+        tail::{PendingRead, StreamEnd, Tail, TailKey, TailPage, TailRead, TailRegistry},
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -79,6 +79,8 @@ pub struct Watch {
     pub(super) token: ResumeToken,
     /// A page of events, and the index of the next one.
     page: Option<(Arc<TailPage>, usize)>,
+    /// The next page, and the generation before it was read. A watch that is far behind reads one page ahead.
+    next_page: Option<(u64, PendingRead)>,
     /// A message to deliver before any event.
     next_message: Option<EncodedResponse>,
     end: Option<Result<(), StreamError>>,
@@ -133,6 +135,7 @@ impl Watches {
             },
             token,
             page: None,
+            next_page: None,
             next_message: Some(opened),
             end: None,
             ends_at: Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER),
@@ -210,9 +213,18 @@ impl Watch {
             self.push_reconnect(ReconnectReason::StreamAge);
             return Ok(());
         }
-        let generation = self.tail.generation();
-        match self.tail.read(self.cursor).await? {
-            TailRead::Events(page, from) => self.page = Some((page, from)),
+        let (generation, read) = match self.next_page.take() {
+            Some((generation, pending)) => (generation, pending.await?),
+            None => (self.tail.generation(), self.tail.read(self.cursor).await?),
+        };
+        match read {
+            TailRead::Events(page, from) => {
+                if page.has_more && !self.tail.has_cached(page.tip()) {
+                    let generation = self.tail.generation();
+                    self.next_page = Some((generation, self.tail.start_read(page.tip())));
+                }
+                self.page = Some((page, from));
+            }
             TailRead::End(end) => {
                 if !self.try_finish(&end) {
                     self.wait_for_wakeup(generation).await;

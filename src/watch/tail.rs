@@ -2,15 +2,17 @@
 
 use std::{
     collections::{HashMap, VecDeque},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
     domain::{change::Change, state::ChangeState},
@@ -25,9 +27,13 @@ use crate::{
 };
 
 /// Number of events that are read at a time, about 64 KiB: the flow-control window of most clients.
-const PAGE_EVENTS: usize = 160;
+const PAGE_EVENTS: usize = 192;
 /// The same, with the callbacks' bodies.
 const PAGE_EVENTS_WITH_RAW: usize = 48;
+/// Bytes of a message beside the stored parts of a result: the resume token and the lengths.
+const MESSAGE_OVERHEAD: usize = 96;
+/// Usual size of a message with a state.
+const STATE_SIZE: usize = 512;
 /// Maximum number of events in the ring. A watch that is further behind reads the journal itself.
 const MAX_RING_EVENTS: usize = 4_096;
 /// Maximum size of the ring in bytes.
@@ -77,6 +83,8 @@ struct Ring {
 #[derive(Debug)]
 pub(super) struct TailPage {
     pub(super) events: Vec<EncodedEvent>,
+    /// True if there may be more stored events after it.
+    pub(super) has_more: bool,
     /// See [`ResumeToken::removed_up_to`].
     pub(super) removed_up_to: u64,
     bytes: usize,
@@ -101,6 +109,9 @@ pub(super) enum StreamEnd {
     /// The change is in a final state.
     Final(Arc<Change>),
 }
+
+/// A read that is in progress.
+pub(super) struct PendingRead(JoinHandle<Result<TailRead, JournalError>>);
 
 /// The events after a cursor.
 pub(super) enum TailRead {
@@ -190,17 +201,18 @@ impl Tail {
 
     /// Returns the events after a cursor.
     pub(super) async fn read(self: &Arc<Self>, after: Cursor) -> Result<TailRead, JournalError> {
-        if let Some(read) = self.read_cached(after) {
-            return Ok(read);
+        match self.read_cached(after) {
+            Some(read) => Ok(read),
+            None => self.start_read(after).await,
         }
+    }
+
+    /// Starts to read the events after a cursor from the journal.
+    pub(super) fn start_read(self: &Arc<Self>, after: Cursor) -> PendingRead {
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
         let this = Arc::clone(self);
-        let read = tokio::spawn(async move { this.read_journal(after).await });
-        read.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "journal read task failed");
-            Err(JournalError::Unavailable("journal read task failed".into()))
-        })
+        PendingRead(tokio::spawn(async move { this.read_journal(after).await }))
     }
 
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
@@ -228,6 +240,11 @@ impl Tail {
         Ok(TailRead::new(page, end))
     }
 
+    /// True if the events after a cursor need not be read from the journal.
+    pub(super) fn has_cached(&self, after: Cursor) -> bool {
+        self.read_cached(after).is_some()
+    }
+
     /// Returns the events after a cursor from the ring. `None` if the journal must be read.
     fn read_cached(&self, after: Cursor) -> Option<TailRead> {
         let ring = self.ring.lock();
@@ -252,7 +269,7 @@ impl Tail {
         let page = self.journal.events(self.key.target.clone(), query).await?;
         let has_states =
             page.events.iter().any(|event| matches!(event.payload, EventPayload::State(_)));
-        let mut buffer = BytesMut::new();
+        let mut buffer = BytesMut::with_capacity(page.events.iter().map(encoded_size).sum());
         let mut token = ResumeToken {
             resume_point: ResumePoint::AfterEvent,
             epoch: self.journal.epoch(),
@@ -273,8 +290,9 @@ impl Tail {
         let events: Vec<EncodedEvent> = events.collect();
         let bytes = events.iter().map(EncodedEvent::bytes).sum();
         let end = page.is_end.then(|| StreamEnd::new(page.change));
-        let removed_up_to = page.removed_up_to;
-        Ok((Arc::new(TailPage { events, bytes, removed_up_to }), end, has_states))
+        let page =
+            TailPage { events, has_more: !page.is_end, removed_up_to: page.removed_up_to, bytes };
+        Ok((Arc::new(page), end, has_states))
     }
 
     /// False for the final states of one change: `finished` delivers them after all results. NOT_SENT is
@@ -288,6 +306,30 @@ impl Tail {
             }
             EventPayload::Result(_) => true,
         }
+    }
+}
+
+impl Future for PendingRead {
+    type Output = Result<TailRead, JournalError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(cx).map(|read| {
+            read.unwrap_or_else(|error| {
+                tracing::error!(%error, "journal read task failed");
+                Err(JournalError::Unavailable("journal read task failed".into()))
+            })
+        })
+    }
+}
+
+/// Estimates the encoded size of an event.
+fn encoded_size(event: &Event) -> usize {
+    match &event.payload {
+        EventPayload::Result(result) => {
+            let parts: usize = result.encoded_parts().iter().map(|part| part.len()).sum();
+            parts + result.raw_json().len() + MESSAGE_OVERHEAD
+        }
+        EventPayload::State(_) => STATE_SIZE,
     }
 }
 
@@ -312,7 +354,7 @@ impl StreamEnd {
 
 impl TailPage {
     /// The cursor of the last event.
-    fn tip(&self) -> Cursor {
+    pub(super) fn tip(&self) -> Cursor {
         self.events.last().map_or(Cursor::START, |event| event.cursor)
     }
 }

@@ -55,12 +55,18 @@ const MAX_TEXT: usize = 256;
 impl ResumeToken {
     /// Encodes the token as text.
     pub fn encode(&self) -> String {
+        let mut bytes = Vec::with_capacity(64);
+        self.put_bytes(&mut bytes);
+        URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    fn put_bytes(&self, out: &mut Vec<u8>) {
         let (tag, position) = match self.resume_point {
             ResumePoint::AfterEvent => (TAG_AFTER_EVENT, self.cursor.position),
             ResumePoint::AtFirstEvent => (TAG_AT_FIRST_EVENT, self.cursor.position),
             ResumePoint::NoEventsUpTo(position) => (TAG_NO_EVENTS, position),
         };
-        let mut out = vec![VERSION];
+        out.put_u8(VERSION);
         out.put_u64(self.epoch.0);
         out.put_u8(tag);
         out.put_u64(position);
@@ -81,8 +87,7 @@ impl ResumeToken {
                 out.put_slice(name.as_str().as_bytes());
             }
         }
-        out.put_u32(checksum(&out));
-        URL_SAFE_NO_PAD.encode(out)
+        out.put_u32(checksum(out));
     }
 
     /// Decodes a token. Its checksum detects a text that was cut or modified.

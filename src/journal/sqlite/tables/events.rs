@@ -5,7 +5,7 @@ use std::{
     collections::{HashMap, hash_map::Entry},
 };
 
-use aws_lc_rs::digest;
+use bytes::{Bytes, BytesMut};
 use rusqlite::{Connection, Params, Result, Row as SqlRow, params};
 
 use crate::{
@@ -68,7 +68,7 @@ pub(crate) fn events(
 /// Returns a result by its position, without the callback's body. `None` if it was trimmed.
 pub(super) fn find_result(db: &Connection, position: i64) -> Result<Option<ResultRecord>> {
     let sql = format!("SELECT {RESULT_COLUMNS}, NULL FROM event WHERE position = ?");
-    db.find(&sql, [position], decode_record)
+    db.find(&sql, [position], |row| decode_record(row, &mut BytesMut::new()))
 }
 
 fn find_stream(db: &Connection, condition: &str, params: impl Params) -> Result<Option<Stream>> {
@@ -98,6 +98,10 @@ struct Reader<'c> {
 /// The condition of results that are in no account's timeline at their own position.
 const NO_ACCOUNT: &str = "account IS NULL";
 
+/// Usual size of a record, without the callback's body.
+const BYTES_PER_RECORD: usize = 400;
+/// Maximum number of records that the first buffer of a page is made for.
+const MAX_BUFFERED_RECORDS: usize = 256;
 /// The columns of [`decode_record`], before that of the callback's body.
 const RESULT_COLUMNS: &str = "position, kind, body, link";
 
@@ -161,13 +165,14 @@ impl Reader<'_> {
         let mut rows =
             statement.query(params![account, int(self.after.position), int(self.limit)])?;
         let mut records = HashMap::new();
+        let mut buffer = self.buffer();
         while events.len() < self.limit
             && let Some(row) = rows.next()?
         {
             let position: u64 = uint(row.get(0)?);
             let cursor = Cursor { position, index: 0 };
             if row.get::<_, i64>(1)? != STATE_EVENT {
-                events.push(result_event(cursor, decode_record(row)?)?);
+                events.push(result_event(cursor, decode_record(row, &mut buffer)?)?);
                 continue;
             }
             let change: i64 = row.get(5)?;
@@ -206,9 +211,10 @@ impl Reader<'_> {
             self.raw_column()
         );
         let params = params![int(request), int(after), int(self.limit)];
+        let mut buffer = self.buffer();
         self.db.list(&sql, params, |row| {
             let cursor = Cursor { position: uint(row.get(0)?), index: 0 };
-            result_event(cursor, decode_record(row)?)
+            result_event(cursor, decode_record(row, &mut buffer)?)
         })
     }
 
@@ -233,11 +239,17 @@ impl Reader<'_> {
             self.raw_column()
         );
         let params = params![int(request), int(link_position), int(self.limit), delivered];
-        let records = self.db.list(&sql, params, |row| decode_record(row))?;
+        let mut buffer = self.buffer();
+        let records = self.db.list(&sql, params, |row| decode_record(row, &mut buffer))?;
         (delivered + 1..)
             .zip(records)
             .map(|(index, record)| result_event(Cursor { position: link_position, index }, record))
             .collect()
+    }
+
+    /// A buffer for the records of a page.
+    fn buffer(&self) -> BytesMut {
+        BytesMut::with_capacity(BYTES_PER_RECORD * self.limit.min(MAX_BUFFERED_RECORDS))
     }
 
     /// The body may be on pages of its own, so it is read only on demand.
@@ -263,15 +275,17 @@ fn result_event(cursor: Cursor, record: ResultRecord) -> Result<Event> {
     Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(record)) })
 }
 
-fn decode_record(row: &SqlRow<'_>) -> Result<ResultRecord> {
-    let bytes = |column| -> Result<Vec<u8>> {
-        Ok(row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default().to_vec())
+/// Decodes a record. The records of a page share `buffer`, so that few allocations are made.
+fn decode_record(row: &SqlRow<'_>, buffer: &mut BytesMut) -> Result<ResultRecord> {
+    let mut bytes = |column| -> Result<Bytes> {
+        buffer.extend_from_slice(row.get_ref(column)?.as_blob_or_null()?.unwrap_or_default());
+        Ok(buffer.split().freeze())
     };
     Ok(ResultRecord {
+        body: bytes(2)?,
+        link: bytes(3)?,
+        raw_json: bytes(4)?,
         matched: match_from_kind(row.get(1)?),
-        body: bytes(2)?.into(),
-        link: bytes(3)?.into(),
-        raw_json: bytes(4)?.into(),
         resolved_device: None,
     })
 }
@@ -291,9 +305,8 @@ fn resolve_devices(db: &Connection, stream: Option<&Stream>, events: &mut [Event
     Ok(())
 }
 
-/// Returns the first bytes of the SHA-256 of the part of an event that is never modified. They distinguish a
-/// restored or foreign journal from this one.
+/// Returns the CRC-32 of the part of an event that is never modified. It distinguishes a restored or foreign
+/// journal from this one.
 fn event_hash(body: &[u8]) -> u32 {
-    let hash = digest::digest(&digest::SHA256, body);
-    hash.as_ref().first_chunk().copied().map_or(0, u32::from_be_bytes)
+    crc32fast::hash(body)
 }
