@@ -81,6 +81,15 @@ impl Violations {
         value.map_err(|error| self.add(path, error.reason, error.expected)).ok()
     }
 
+    /// Like [`Self::ok_or_add`], for a path that only an error needs.
+    pub fn ok_or_add_at<T>(
+        &mut self,
+        path: impl FnOnce() -> FieldPath,
+        value: Result<T, FieldError>,
+    ) -> Option<T> {
+        value.map_err(|error| self.add(path(), error.reason, error.expected)).ok()
+    }
+
     /// Returns the value if there are no violations, otherwise all violations.
     pub fn into_result<T>(self, value: Option<T>) -> Result<T, Vec<Violation>> {
         match value {

@@ -56,3 +56,6 @@ impl FingerprintWriter {
         digest
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,21 +130,21 @@ impl Validator {
         }
         let mut parsed: Vec<DeviceId> = Vec::with_capacity(ids.len());
         for (index, id) in ids.iter().enumerate() {
-            let kind_path = path.at(index).field("kind");
-            let kind = violations.ok_or_add(kind_path, id.kind.parse::<IdentifierKind>());
+            let kind_path = || path.at(index).field("kind");
+            let kind = violations.ok_or_add_at(kind_path, id.kind.parse::<IdentifierKind>());
             let Some(kind) = kind else { continue };
             if !accepted_kinds.contains(&kind) {
                 let names: Vec<&str> = accepted_kinds.iter().map(|kind| kind.as_str()).collect();
                 let description = format!("must be one of {}", names.join(", "));
-                violations.add(kind_path, FieldReason::Value, description);
+                violations.add(kind_path(), FieldReason::Value, description);
             }
             if parsed.iter().any(|other| other.kind() == kind) {
                 let description = "is the kind of another identifier of this device";
-                violations.add(kind_path, FieldReason::Duplicate, description);
+                violations.add(kind_path(), FieldReason::Duplicate, description);
                 continue;
             }
-            let id_path = path.at(index).field("id");
-            if let Some(id) = violations.ok_or_add(id_path, DeviceId::new(kind, &id.id)) {
+            let id_path = || path.at(index).field("id");
+            if let Some(id) = violations.ok_or_add_at(id_path, DeviceId::new(kind, &id.id)) {
                 if let Some(place) = places.0.get_mut(parsed.len()) {
                     *place = index;
                 }
@@ -191,8 +191,8 @@ impl Validator {
         path: FieldPath,
         text: String,
     ) -> Option<ClientReference> {
-        let path = path.field("client_reference");
-        self.violations.ok_or_add(path, ClientReference::parse(text))
+        let path = || path.field("client_reference");
+        self.violations.ok_or_add_at(path, ClientReference::parse(text))
     }
 
     /// Returns the valid request, or all violations.

@@ -65,12 +65,15 @@ struct CallResult {
 // === impl MeasuredCall ===
 
 impl MeasuredCall {
-    fn start(
+    fn start<const N: usize>(
         trace: CallTrace,
         histogram: &Histogram<f64>,
-        attributes: Vec<KeyValue>,
+        known_attributes: [KeyValue; N],
         if_dropped: CallResult,
     ) -> Self {
+        // With those that the end of the call adds.
+        let mut attributes = Vec::with_capacity(N + 2);
+        attributes.extend(known_attributes);
         Self {
             trace,
             histogram: histogram.clone(),
@@ -186,7 +189,7 @@ impl RpcCall {
         Self(MeasuredCall::start(
             start_span!(instruments, parent(caller), "server", method),
             &instruments.0.rpc_calls,
-            vec![
+            [
                 KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
                 KeyValue::new(names::RPC_METHOD, method),
             ],
@@ -237,7 +240,7 @@ impl UpstreamCall {
         Self(MeasuredCall::start(
             start_span!(instruments, parent(caller), "client", format!("{method} {template}")),
             &instruments.0.http_client,
-            vec![
+            [
                 KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
                 KeyValue::new(names::URL_TEMPLATE, template),
                 KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
@@ -271,20 +274,17 @@ impl CallbackCall {
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
-        route: &str,
+        route: &'static str,
         scheme: &'static str,
     ) -> Self {
-        let method = match method.as_str() {
-            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
-            | "CONNECT" | "TRACE") => known,
-            _ => names::OTHER,
-        };
+        let known = HTTP_METHODS.into_iter().find(|known| method == known);
+        let method = known.unwrap_or(names::OTHER);
         Self(MeasuredCall::start(
             start_span!(instruments, Context::new(), "server", format!("{method} {route}")),
             &instruments.0.http_server,
-            vec![
-                KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
-                KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
+            [
+                KeyValue::new(names::HTTP_REQUEST_METHOD, method),
+                KeyValue::new(names::HTTP_ROUTE, route),
                 KeyValue::new(names::URL_SCHEME, scheme),
             ],
             CallResult::no_response(CallError::Cancelled),
@@ -318,6 +318,10 @@ impl CallbackCall {
         }
     }
 }
+
+/// Methods that the semantic conventions know.
+const HTTP_METHODS: [&str; 9] =
+    ["POST", "GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"];
 
 /// gRPC status code of a cancelled call.
 const CANCELLED: i32 = 1;

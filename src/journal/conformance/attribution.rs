@@ -119,7 +119,7 @@ pub(in crate::journal) async fn a_request_that_fits_two_changes_is_attributed_to
     // One device, sent once by its MEID and once by its MDN.
     let first = create_unknown_change(&*journal, &five_g("a", &["A100003685E561"])).await;
     let mut other = five_g("b", &["A100003685E562"]);
-    let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567".to_owned()).unwrap();
+    let mdn = DeviceId::new("mdn".parse().unwrap(), "5551234567").unwrap();
     Arc::make_mut(&mut other.devices)[0].ids = vec![mdn];
     let second = dispatched_at(&*journal, &other, 10).await;
     let both = r#"{"requestId":"r","deviceIds":[{"id":"A100003685E561","kind":"meid"},

@@ -16,10 +16,11 @@ use crate::{
     journal::record::InvalidRecord,
 };
 
-/// Number of devices in a block. The blocks of a change are full, except the last one.
-pub(in crate::journal) const DEVICES_PER_BLOCK: u32 = 64;
-/// Average number of index entries in a part of the index.
-const KEYS_PER_PART: usize = 256;
+/// Number of devices in a block. The blocks of a change are full, except the last one. Blocks of about 500
+/// bytes fill the pages of a database well.
+pub(in crate::journal) const DEVICES_PER_BLOCK: u32 = 16;
+/// Average number of index entries in a part of the index, of about 500 bytes.
+const KEYS_PER_PART: usize = 64;
 /// Bytes of an index entry.
 const KEY_BYTES: usize = 8;
 /// Flag of an identifier whose characters are not all digits.

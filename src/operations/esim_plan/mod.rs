@@ -55,9 +55,9 @@ impl RpcOperation for EsimPlanChange {
         let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
         for (index, path, device) in validator.devices(request.devices) {
             let eid = DeviceId::new(IdentifierKind::Eid, device.eid);
-            let eid = validator.violations.ok_or_add(path.field("eid"), eid);
+            let eid = validator.violations.ok_or_add_at(|| path.field("eid"), eid);
             let iccid = DeviceId::new(IdentifierKind::Iccid, device.iccid);
-            let iccid = validator.violations.ok_or_add(path.field("iccid"), iccid);
+            let iccid = validator.violations.ok_or_add_at(|| path.field("iccid"), iccid);
             let reference = validator.client_reference(path, device.client_reference);
             if let (Some(eid), Some(iccid), Some(reference)) = (eid, iccid, reference) {
                 let id_path = |place| path.field(if place == 0 { "eid" } else { "iccid" });

@@ -12,7 +12,7 @@ use crate::{
         record::packed_key,
         sqlite::tables::{
             CachedSql,
-            columns::{IS_FINAL, IS_OPEN, int, state_code, state_codes, uint},
+            columns::{HAS_SEVERAL_BLOCKS, IS_FINAL, IS_OPEN, int, state_code, state_codes, uint},
             devices::ChangeDeviceTable,
             load::{decode_record, decode_status},
         },
@@ -72,9 +72,11 @@ pub(crate) fn changes(db: &Connection, filter: &ChangeFilter) -> Result<ChangePa
         and("id < ?", Box::new(int(after)));
     }
     if let Some(key) = &device {
-        let changes = "id IN (SELECT change FROM device_key WHERE key = ? UNION ALL
-            SELECT id FROM change WHERE device_count > 64)";
-        and(changes, Box::new(packed_key(key)));
+        let changes = format!(
+            "id IN (SELECT change FROM device_key WHERE key = ? UNION ALL
+             SELECT id FROM change WHERE {HAS_SEVERAL_BLOCKS})"
+        );
+        and(&changes, Box::new(packed_key(key)));
     }
     // These few changes have an index.
     if !filter.states.is_empty() && filter.states.iter().all(|state| !state.is_final()) {

@@ -14,7 +14,10 @@ use crate::{
         result::{Match, Outcome, ResultPrecedence, ResultSource},
         state::ChangeState,
     },
-    journal::{apply::Row, record::InvalidRecord},
+    journal::{
+        apply::Row,
+        record::{DEVICES_PER_BLOCK, InvalidRecord},
+    },
 };
 
 /// A value that is stored as JSON.
@@ -56,6 +59,9 @@ pub(super) fn invalid(error: InvalidRecord) -> rusqlite::Error {
 /// repeats its condition.
 pub(super) const IS_OPEN: &str = "state IN (1, 2, 3, 5, 9)";
 pub(super) const IS_FINAL: &str = "state IN (4, 6, 7, 8) AND trimmed = 0";
+
+pub(super) const HAS_SEVERAL_BLOCKS: &str = "device_count > 16";
+const _: () = assert!(DEVICES_PER_BLOCK == 16, "see HAS_SEVERAL_BLOCKS and the schema");
 
 /// Returns the numbers of the matching states, for `state IN (…)`.
 pub(super) fn state_codes(is_wanted: impl Fn(ChangeState) -> bool) -> String {

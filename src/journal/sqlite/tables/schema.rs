@@ -7,7 +7,8 @@ use crate::journal::sqlite::error::OpenFailure;
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
 const VERSION: i64 = 4;
 
-/// Records and blocks are encoded in `journal::record`. The numbers of states are in `columns`: 1 QUEUED,
+/// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks. The
+/// numbers of states are in `columns`: 1 QUEUED,
 /// 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED, 7 REJECTED, 8 NOT_SENT, 9 OUTCOME_UNKNOWN.
 const TABLES: &str = "
 -- Values of the journal itself (see meta.rs), and key-value pairs.
@@ -60,7 +61,7 @@ CREATE INDEX change_by_account ON change (account);
 CREATE INDEX change_open ON change (state, accept_time) WHERE state IN (1, 2, 3, 5, 9);
 CREATE INDEX change_final ON change (state, update_time) WHERE state IN (4, 6, 7, 8) AND trimmed = 0;
 CREATE INDEX change_trimmed ON change (id) WHERE trimmed = 1;
-CREATE INDEX change_large ON change (id) WHERE device_count > 64;
+CREATE INDEX change_large ON change (id) WHERE device_count > 16;
 CREATE INDEX change_closed_unanswered ON change (state) WHERE state = 6 AND accept_time IS NULL;
 
 -- ThingSpace's requests, of this gateway and of others. The id is the position of the first event that

@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-const CHANGES: usize = 5;
+const CHANGES: usize = 6;
 const REQUESTS: usize = 3;
 const DEVICES: usize = 4;
 
@@ -73,6 +73,8 @@ fn intents() -> Vec<Intent> {
         esim("b", 1..4),
         five_g("c", &[0, 1]),
         five_g("d", &[0, 1, 2]),
+        // Several blocks, so that only the devices in question are loaded.
+        esim("e", 2..40),
     ];
     let intent = |(number, request): (usize, ChangeRequest)| {
         let now = at(number as i64);
