@@ -9,9 +9,10 @@
 //! - [`background`]: deadlines, lookups of missing results, attribution, registration of the callback URL,
 //!   forwarding, retention;
 //! - [`dispatch`]: sends a change to ThingSpace and records the response;
-//! - [`watch`]: streams of stored and new events; resume tokens;
+//! - [`watch`]: streams of the stored and new events of a change, a request or an account; resume tokens;
 //! - [`thingspace`]: the REST client;
-//! - [`journal`]: the durable store of changes, responses and callbacks;
+//! - [`journal`]: the durable store of changes, responses and callbacks: one commit for the writes of many
+//!   callers;
 //! - [`operations`]: one folder for each kind of change: validation, wire format, evidence rules;
 //! - [`telemetry`]: logs, spans and metrics;
 //! - [`config`]: the settings of this program;
