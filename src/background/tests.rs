@@ -60,7 +60,7 @@ async fn accepted(journal: &dyn Journal, clock: &dyn Clock) -> ChangeId {
     let intent = Intent {
         change: demand.to_change(ChangeId::new(now), now),
         fingerprint: [0; 32],
-        devices: demand.devices.clone().into(),
+        devices: demand.devices.clone(),
         dispatch: None,
     };
     let Claim::Created(change) = journal.claim(intent).await.unwrap() else {

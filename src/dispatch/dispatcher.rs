@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
@@ -138,13 +139,18 @@ impl Dispatcher {
         _permit: InFlightPermit,
     ) -> Result<Change, DispatchError> {
         let (request, mut intent) = self.build_intent(request).await?;
-        let ready = self.try_prepare(&request, &context).await;
+        let change_id = intent.change.change_id;
+        let ready = self.try_prepare(&request, &context);
         if ready.is_some() {
             intent.dispatch = Some(Dispatch { trace: context.trace.clone() });
         }
         let claim = self.journal.claim(intent).await;
         if !matches!(claim, Ok(Claim::Created(_))) && ready.is_some() {
             self.thingspace.give_back_permit();
+            if claim.is_err() {
+                // It can be stored as DISPATCHED nevertheless, and nothing was sent.
+                self.record_not_sent(change_id);
+            }
         }
         match claim.map_err(DispatchError::before_claim)? {
             Claim::Created(change) => self.send(change.change_id, request, context, ready).await,
@@ -197,7 +203,7 @@ impl Dispatcher {
 
     /// Prepares the dispatch of a change, if that is possible without waiting: then the change is stored and
     /// recorded as DISPATCHED in one commit. Returns the reservation for the response.
-    async fn try_prepare(
+    fn try_prepare(
         &self,
         request: &ChangeRequest,
         context: &CallContext,
@@ -206,11 +212,20 @@ impl Dispatcher {
         if needs_lookup || !self.thingspace.try_prepare(context.trace.as_ref()) {
             return None;
         }
-        let reservation = self.journal.reserve().await;
-        if reservation.is_err() {
+        let reservation = self.journal.reserve().now_or_never().and_then(Result::ok);
+        if reservation.is_none() {
             self.thingspace.give_back_permit();
         }
-        reservation.ok()
+        reservation
+    }
+
+    /// Records in the background that a change was not sent because the journal could not be written, as soon
+    /// as it can be written again.
+    pub(super) fn record_not_sent(self: &Arc<Self>, change_id: ChangeId) {
+        let refusal = Refusal::not_sent("the journal could not be written, so nothing was sent");
+        let transition = Transition::MarkNotSent(refusal);
+        let this = Arc::clone(self);
+        self.tasks.spawn(async move { this.record(None, change_id, transition).await });
     }
 
     /// Sends a change on a task of its own, and resolves the change if the task panics.

@@ -54,12 +54,7 @@ impl Dispatcher {
         let reservation = match self.record_dispatched(change_id, trace, on_plan).await {
             Ok(reservation) => reservation,
             Err(error) => {
-                // NOT_SENT is recorded as soon as the journal can be written again.
-                let refusal =
-                    Refusal::not_sent("the journal could not be written, so nothing was sent");
-                let transition = Transition::MarkNotSent(refusal);
-                let this = Arc::clone(self);
-                self.tasks.spawn(async move { this.record(None, change_id, transition).await });
+                self.record_not_sent(change_id);
                 return Err(DispatchError::after_claim(change_id)(error));
             }
         };

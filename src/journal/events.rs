@@ -37,9 +37,12 @@ pub trait EventStore: Send + Sync {
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>);
 }
 
-/// Is called after each commit, before a read can see it. Must not block.
+/// Is called for each commit, on the writer's thread. Must not block.
 pub trait CommitListener: Send + Sync {
-    /// Receives the effects of a commit.
+    /// Receives the effects of a commit before a read can see it. The commit can still fail.
+    fn before_commit(&self, _commit: &Commit) {}
+
+    /// Receives the effects of a commit after a read can see it.
     fn on_commit(&self, commit: &Commit);
 }
 
@@ -54,13 +57,13 @@ pub struct Commit {
     pub has_new_candidates: bool,
 }
 
-/// The position of an event in a timeline. Most log entries cause one event. Linking a request to a
-/// change causes one for each result that was stored before.
+/// The position of an event in a timeline. Results that were stored before their request was linked to a
+/// change have the position of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cursor {
-    /// The position of the log entry, from 1.
+    /// The position of the event in the journal, from 1.
     pub position: u64,
-    /// The index among the events of the entry, from 0.
+    /// The index among the events at this position, from 0. Only a link has more than one.
     pub index: u32,
 }
 

@@ -45,7 +45,7 @@ pub struct ForwardOptions {
 /// A callback in the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedForward {
-    /// The position of the callback's log entry.
+    /// The position of the callback's event.
     pub id: u64,
     /// The callback service in its path.
     pub service: Option<CallbackService>,

@@ -1,9 +1,10 @@
 //! The journal: every change, state transition and result, on disk.
 //!
-//! It is a log of entries at increasing positions, and tables that are updated in the same
-//! transaction: the state and counts of each change, and its *timeline*, the ordered events that a
-//! watch delivers. Events are decided when they are written, never by the clock of a reader.
+//! It is a log of events at increasing positions, and tables that are updated in the same transaction:
+//! the state and counts of each change, its devices and their results. Events are decided when they are
+//! written, never by the clock of a reader.
 //!
+//! The rules are in `apply`, the stored forms in `record`; an engine loads and stores rows.
 //! [`Journal`] is the sum of one trait per capability. [`sqlite`] implements it; the suite in
 //! `conformance` checks an implementation.
 

@@ -27,9 +27,9 @@ pub trait ResultStore: Send + Sync {
     fn expected_wait(&self) -> Duration;
 
     /// Finds the one change that made an unattributed request (see
-    /// [`attribution`](crate::domain::attribution)). In the same transaction, attributes the request
-    /// to the change if `last_result` is the position of the request's last result. With `None`,
-    /// only finds the change. `listed` is ThingSpace's list of the request's devices, if it has one.
+    /// [`attribution`](crate::domain::attribution)). Attributes the request to the change if
+    /// `last_result` is the position of the request's last result, and still is when the attribution is
+    /// stored. With `None`, only finds the change. `listed` is ThingSpace's list of the request's devices, if it has one.
     ///
     /// Callers wait for the quiet period between a call that returns `last_result` and the call
     /// that attributes with it, so that no result arrived in between, whatever the clock did.

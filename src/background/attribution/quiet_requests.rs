@@ -94,13 +94,13 @@ impl TouchedRequests {
 }
 
 impl CommitListener for QuietRequests {
-    fn on_commit(&self, commit: &Commit) {
-        if commit.unattributed.is_empty() && !commit.has_new_candidates {
+    /// Before a read can see a result, so that its request is not quiet.
+    fn before_commit(&self, commit: &Commit) {
+        if commit.unattributed.is_empty() {
             return;
         }
         let now = Instant::now();
         let mut touched = self.touched.lock();
-        touched.is_sweep_due |= commit.has_new_candidates;
         for request in &commit.unattributed {
             let has_capacity = touched.requests.len() < MAX_FOLLOWED;
             if has_capacity || touched.requests.contains_key(request) {
@@ -110,7 +110,14 @@ impl CommitListener for QuietRequests {
                 touched.is_sweep_due = true;
             }
         }
-        drop(touched);
+    }
+
+    fn on_commit(&self, commit: &Commit) {
+        if commit.has_new_candidates {
+            self.touched.lock().is_sweep_due = true;
+        } else if commit.unattributed.is_empty() {
+            return;
+        }
         self.touched_again.notify_one();
     }
 }

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::{
     domain::{
-        change::Change,
+        change::{Change, SentDevice},
         device_states::DeviceStates,
+        evidence::IdentifyingKinds,
         matching::MatchKey,
         newtypes::ChangeId,
         state::{ChangeState, Transition},
@@ -149,24 +150,55 @@ fn find_busy_device(set: &WorkingSet, intent: &Intent) -> Result<Option<BusyDevi
         let loaded = set.changes.get(&unfinished.row);
         loaded.is_none_or(|loaded| loaded.change.state.has_device_lock())
     };
-    let unfinished: Vec<_> = set.unfinished.iter().filter(is_unfinished).collect();
-    if unfinished.is_empty() {
-        return Ok(None);
-    }
     let kinds = operations::evidence(intent.change.change_type).identifying_kinds;
-    for (device_index, device) in (0..).zip(&*intent.devices) {
-        let keys = device.ids.iter().map(MatchKey::from_id);
-        for key in keys.filter(|key| key.is_identifying(kinds)) {
-            let hash = key_hash(&key);
-            for other in &unfinished {
-                if has_identifier(&other.devices, &key, hash)? {
-                    let change_id = other.change_id;
-                    return Ok(Some(BusyDevice { device_index, change_id }));
-                }
-            }
+    let mut first: Option<BusyDevice> = None;
+    let mut own_keys = None;
+    for other in set.unfinished.iter().filter(is_unfinished) {
+        let own_keys = own_keys.get_or_insert_with(|| identifying_keys(&intent.devices, kinds));
+        let busy = first_common_device(own_keys, &other.devices)?;
+        if let Some(device_index) = busy
+            && first.is_none_or(|first| device_index < first.device_index)
+        {
+            first = Some(BusyDevice { device_index, change_id: other.change_id });
         }
     }
-    Ok(None)
+    Ok(first)
+}
+
+/// An identifying key of a device of the claim, with its hash.
+type OwnKey = (u32, u32, MatchKey);
+
+/// Returns the identifying keys of devices with their hash and the index of the device, sorted by hash.
+fn identifying_keys(devices: &[SentDevice], kinds: IdentifyingKinds) -> Vec<OwnKey> {
+    let keys = (0..).zip(devices).flat_map(|(index, device)| {
+        device.ids.iter().map(move |id| (index, MatchKey::from_id(id)))
+    });
+    let keys = keys.filter(|(_, key)| key.is_identifying(kinds));
+    let mut keys: Vec<OwnKey> = keys.map(|(index, key)| (key_hash(&key), index, key)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Returns the first device of the claim that another change was sent with. Walks through the smaller of the
+/// two indexes.
+fn first_common_device(own: &[OwnKey], other: &EncodedDevices) -> Result<Option<u32>, ApplyError> {
+    let mut first: Option<u32> = None;
+    let mut check = |(hash, device_index, key): &OwnKey| -> Result<(), ApplyError> {
+        if first.is_none_or(|first| *device_index < first) && has_identifier(other, key, *hash)? {
+            first = Some(*device_index);
+        }
+        Ok(())
+    };
+    if own.len() <= other.keys.len() {
+        own.iter().try_for_each(check)?;
+        return Ok(first);
+    }
+    for key in &other.keys {
+        let from = own.partition_point(|(hash, ..)| *hash < key.hash);
+        let same = own.iter().skip(from).take_while(|(hash, ..)| *hash == key.hash);
+        same.into_iter().try_for_each(&mut check)?;
+    }
+    Ok(first)
 }
 
 /// True if a device was sent with an identifier. The hash alone equates ICCIDs that differ only in a

@@ -55,7 +55,7 @@ pub(super) fn intent(journal: &dyn Journal, request: &ChangeRequest, now: Timest
     Intent {
         change: request.to_change(ChangeId::new(now), now),
         fingerprint: journal.fingerprint(&request.fingerprint_input()),
-        devices: request.devices.clone().into(),
+        devices: request.devices.clone(),
         dispatch: None,
     }
 }

@@ -83,7 +83,7 @@ pub enum Damage {
     /// The database and the marker belong to different journals.
     #[error("journal.db is not the database that journal.marker belongs to")]
     OtherEpoch,
-    /// The database lacks its newest entries.
+    /// The database lacks its newest events.
     #[error(
         "journal.db ends at position {database}, and the journal had reached {marker}: it is an old \
          copy, or journal.db-wal is missing or damaged"

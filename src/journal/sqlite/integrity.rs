@@ -153,7 +153,7 @@ fn try_accept_loss(dir: &Path, allow_network: bool) -> Result<Option<AcceptedLos
     Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
 }
 
-/// Gives a database a new epoch. New entries get positions after `marker_position`, so that none is
+/// Gives a database a new epoch. New events get positions after `marker_position`, so that none is
 /// used twice.
 fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), OpenFailure> {
     let mut connection = connect(path, 500)?;

@@ -1,6 +1,6 @@
 //! Writes the marker after commits, on a thread of its own, so that no callback waits for it.
 //!
-//! The marker reaches the DISPATCHED entry of a change before its POST is sent. Otherwise it follows
+//! The marker reaches the DISPATCHED event of a change before its POST is sent. Otherwise it follows
 //! within a second.
 
 use std::{

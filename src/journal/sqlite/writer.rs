@@ -250,15 +250,15 @@ impl Worker {
         let counts = *self.state.counts.lock();
         let start = Start { last_position: self.last_position, counts };
         let mut set = unit_of_work::run(&transaction, commands, &mut self.unfinished, start)?;
+        let commit = set.commit();
+        let listeners = self.state.commit_listeners.read();
+        listeners.iter().for_each(|listener| listener.before_commit(&commit));
         transaction.commit()?;
         let has_events = set.last_position > self.last_position;
         self.last_position = set.last_position;
         self.unfinished.keep(&set);
         *self.state.counts.lock() = set.counts;
-        let commit = set.commit();
-        for listener in self.state.commit_listeners.read().iter() {
-            listener.on_commit(&commit);
-        }
+        listeners.iter().for_each(|listener| listener.on_commit(&commit));
         Ok(has_events.then_some(self.last_position))
     }
 }

@@ -11,7 +11,9 @@ fn request(number: usize) -> RequestId {
 
 fn commit_result(requests: &QuietRequests, number: usize) {
     let unattributed = vec![request(number)];
-    requests.on_commit(&Commit { unattributed, ..Commit::default() });
+    let commit = Commit { unattributed, ..Commit::default() };
+    requests.before_commit(&commit);
+    requests.on_commit(&commit);
 }
 
 fn take(requests: &QuietRequests) -> Vec<RequestId> {

@@ -7,9 +7,9 @@ use crate::journal::sqlite::error::OpenFailure;
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
 const VERSION: i64 = 4;
 
-/// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks. The
-/// numbers of states are in `columns`: 1 QUEUED,
-/// 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED, 7 REJECTED, 8 NOT_SENT, 9 OUTCOME_UNKNOWN.
+/// Records and blocks are encoded in `journal::record`. A change with more than 16 devices has several blocks.
+/// The numbers of states are in `columns`: 1 QUEUED, 2 DISPATCHED, 3 ACCEPTED, 4 FINISHED, 5 OVERDUE, 6 CLOSED,
+/// 7 REJECTED, 8 NOT_SENT, 9 OUTCOME_UNKNOWN.
 const TABLES: &str = "
 -- Values of the journal itself (see meta.rs), and key-value pairs.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
