@@ -4,7 +4,7 @@
 //! Internet example, the request has the MEID and the callback has the MDN.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::HashMap,
     fmt,
     hash::{Hash, Hasher},
 };
@@ -36,18 +36,11 @@ const ICCID_INDEX_LEN: usize = 19;
 /// The identifiers of a request seen so far, to find duplicates.
 #[derive(Debug)]
 pub struct SeenIdentifiers {
-    /// The first identifier with an index key.
-    first: HashMap<MatchKey, SeenIdentifier>,
-    /// Further ones, which only a wrong request and ICCIDs that differ in the 20th digit have.
-    others: HashMap<MatchKey, Vec<SeenIdentifier>>,
-}
-
-/// An identifier of a device, without the part in its index key.
-#[derive(Debug, Clone, Copy)]
-struct SeenIdentifier {
-    device: usize,
-    /// The 20th digit of an ICCID.
-    last_digit: Option<u8>,
+    /// The first device with each identifier.
+    devices: HashMap<MatchKey, usize>,
+    /// The first device with an ICCID of 20 digits, by its first 19 digits. `None` until an ICCID of 19 digits is
+    /// added: usually, all have 20.
+    iccid_prefixes: Option<HashMap<MatchKey, usize>>,
 }
 
 impl MatchKey {
@@ -101,6 +94,13 @@ impl MatchKey {
                 && other.kind == self.kind
                 && has_other_length
                 && self.index_text() == other.index_text()
+    }
+
+    /// Returns the key of the first 19 digits of a longer ICCID.
+    fn iccid_prefix(&self) -> Option<Self> {
+        let prefix = self.index_text();
+        let is_shorter = prefix.len() < self.text.as_str().len();
+        is_shorter.then(|| Self { kind: self.kind, text: KeyText::new(prefix, false) })
     }
 
     /// Returns the kind as one bit. `msisdn` and `mdn` share a bit.
@@ -201,38 +201,40 @@ pub fn find_device<E>(
 impl SeenIdentifiers {
     /// Creates an empty set with the capacity for `devices` with one identifier each.
     pub fn with_capacity(devices: usize) -> Self {
-        Self { first: HashMap::with_capacity(devices), others: HashMap::new() }
+        Self { devices: HashMap::with_capacity(devices), iccid_prefixes: None }
     }
 
-    /// Adds an identifier of the device `index`. Returns another device that has it already.
+    /// Adds an identifier of the device `index`, which is not lower than the one before. Returns another device
+    /// that has it already.
     pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
-        let (key, last_digit) = match id.id().split_at_checked(ICCID_INDEX_LEN) {
-            Some((first_19, rest)) if id.kind() == IdentifierKind::Iccid => {
-                (MatchKey::new(id.kind(), first_19), rest.bytes().next())
-            }
-            _ => (MatchKey::from_id(id), None),
+        let key = MatchKey::from_id(id);
+        let other_length = match key.kind {
+            IdentifierKind::Iccid => self.find_iccid_of_other_length(index, &key),
+            _ => None,
         };
-        let seen = SeenIdentifier { device: index, last_digit };
-        let first = match self.first.entry(key) {
-            Entry::Vacant(entry) => {
-                entry.insert(seen);
-                return None;
-            }
-            Entry::Occupied(entry) => entry,
-        };
-        let others = self.others.entry(first.key().clone()).or_default();
-        let mut known = std::iter::once(first.get()).chain(&*others);
-        let same = known.find(|known| known.is_same(&seen)).map(|known| known.device);
-        others.push(seen);
-        same.filter(|device| *device != index)
+        let equal = *self.devices.entry(key).or_insert(index);
+        let first = other_length.map_or(equal, |device| device.min(equal));
+        (first != index).then_some(first)
     }
-}
 
-impl SeenIdentifier {
-    /// True if two identifiers with one index key are the same.
-    fn is_same(&self, other: &Self) -> bool {
-        self.last_digit == other.last_digit
-            || self.last_digit.is_none() != other.last_digit.is_none()
+    fn find_iccid_of_other_length(&mut self, index: usize, key: &MatchKey) -> Option<usize> {
+        if let Some(prefix) = key.iccid_prefix() {
+            let prefixes = self.iccid_prefixes.as_mut()?;
+            let same = self.devices.get(&prefix).copied();
+            prefixes.entry(prefix).or_insert(index);
+            return same;
+        }
+        let prefixes = self.iccid_prefixes.get_or_insert_with(|| {
+            let mut prefixes = HashMap::new();
+            for (key, device) in &self.devices {
+                if let Some(prefix) = key.iccid_prefix() {
+                    let first = prefixes.entry(prefix).or_insert(*device);
+                    *first = (*first).min(*device);
+                }
+            }
+            prefixes
+        });
+        prefixes.get(key).copied()
     }
 }
 

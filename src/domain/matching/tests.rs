@@ -1,5 +1,7 @@
 use std::convert::Infallible;
 
+use proptest::{collection::vec, prelude::*};
+
 use super::*;
 
 fn id(kind: &str, id: &str) -> ReportedId {
@@ -118,8 +120,30 @@ fn an_identifier_of_two_devices_is_found_with_the_first_one() {
     assert_eq!(insert(2, "iccid", "8914800000080013970"), Some(0));
     assert_eq!(insert(3, "iccid", "89148000000800139709"), Some(1));
     assert_eq!(insert(4, "iccid", "89148000000800139705"), Some(2));
+    assert_eq!(insert(5, "iccid", "8914800000080013970"), Some(0));
+    assert_eq!(insert(5, "iccid", "8914800000080013971"), None);
+    assert_eq!(insert(6, "iccid", "89148000000800139710"), Some(5));
     // One number in two spellings is not another device.
     assert_eq!(insert(5, "mdn", "5125550142"), None);
     assert_eq!(insert(5, "msisdn", "15125550142"), None);
     assert_eq!(insert(6, "msisdn", "15125550142"), Some(5));
+}
+
+proptest! {
+    #[test]
+    fn a_duplicate_is_found_as_by_the_comparison_with_all_earlier_identifiers(
+        ids in vec((any::<bool>(), 0..3_u8, 0..3_u8), 0..12),
+    ) {
+        let mut seen = SeenIdentifiers::with_capacity(0);
+        let mut earlier: Vec<MatchKey> = Vec::new();
+        for (device, (is_long, prefix, last)) in ids.into_iter().enumerate() {
+            let last = if is_long { last.to_string() } else { String::new() };
+            let value = format!("891480000008001397{prefix}{last}");
+            let id = DeviceId::new(IdentifierKind::Iccid, value).unwrap();
+            let key = MatchKey::from_id(&id);
+            let expected = earlier.iter().position(|other| other.is_same(&key));
+            prop_assert_eq!(seen.insert(device, &id), expected);
+            earlier.push(key);
+        }
+    }
 }
