@@ -1,0 +1,269 @@
+//! Servers that do as little as possible: the floors that the gateway is compared with.
+
+use std::{
+    fs::File,
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use bytes::Bytes;
+use clap::{Parser, Subcommand};
+use futures_util::{Stream, StreamExt, stream};
+use serde::{Deserialize, Serialize};
+use thingspace_bench::{
+    devices, encoded::Encoded, encoded_server, http,
+    proto::{self, gateway_service_server},
+};
+use tokio::{net::TcpListener, sync::oneshot};
+use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+
+#[derive(Parser)]
+struct Cli {
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    #[command(subcommand)]
+    floor: Floor,
+}
+
+#[derive(Subcommand)]
+enum Floor {
+    /// Reads the body and responds with 200
+    Http,
+    /// Appends the body to a file. Responds with 200 after an fdatasync, which callbacks share
+    File { path: PathBuf },
+    /// Forwards ChangeEsimPlan to a REST API
+    Forward {
+        url: String,
+        /// Uses a new connection for each call
+        #[arg(long)]
+        fresh: bool,
+    },
+    /// Sends results to each watch: from memory, or encoded for each watch
+    Stream {
+        events: u64,
+        #[arg(long)]
+        encode: bool,
+    },
+    /// Keeps each watch open without sending anything
+    Idle,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Failure> {
+    let Cli { listen, floor } = Cli::parse();
+    let listener = TcpListener::bind(listen).await?;
+    println!("{}", listener.local_addr()?);
+    match floor {
+        Floor::Http => http::serve(listener, async |_path, _body| ok()).await?,
+        Floor::File { path } => {
+            let appender = start_appender(&path)?;
+            http::serve(listener, move |_path, body| {
+                let appender = appender.clone();
+                async move {
+                    let (done, synced) = oneshot::channel();
+                    let _ = appender.send((body, done));
+                    if synced.await.is_ok() { ok() } else { (503, String::new()) }
+                }
+            })
+            .await?;
+        }
+        Floor::Forward { url, fresh } => {
+            let idle = if fresh { 0 } else { 64 };
+            let client = reqwest::Client::builder().pool_max_idle_per_host(idle).build()?;
+            serve(listener, Forward { client, url }).await?;
+        }
+        Floor::Stream { events, encode: true } => {
+            serve(listener, EncodeEach { events: (0..events).map(result).collect() }).await?;
+        }
+        Floor::Stream { events, encode: false } => {
+            let events = (0..events).map(|number| result(number).into()).collect();
+            serve_encoded(listener, FromMemory { events }).await?;
+        }
+        Floor::Idle => serve_encoded(listener, FromMemory { events: Arc::from([]) }).await?,
+    }
+    Ok(())
+}
+
+fn ok() -> (u16, String) {
+    (200, r#"{"stored":"new"}"#.to_owned())
+}
+
+type Append = (Bytes, oneshot::Sender<()>);
+
+/// Starts a thread that appends bodies, as many as are waiting with each fdatasync.
+fn start_appender(path: &PathBuf) -> std::io::Result<mpsc::Sender<Append>> {
+    let mut file = File::create(path)?;
+    let (sender, receiver) = mpsc::channel::<Append>();
+    thread::spawn(move || {
+        let mut batch = Vec::new();
+        while let Ok(first) = receiver.recv() {
+            let waiting: Vec<Append> = std::iter::once(first).chain(receiver.try_iter()).collect();
+            batch.clear();
+            for (body, _) in &waiting {
+                batch.extend_from_slice(&u32::try_from(body.len()).unwrap_or(0).to_le_bytes());
+                batch.extend_from_slice(body);
+            }
+            if file.write_all(&batch).and_then(|()| file.sync_data()).is_err() {
+                return;
+            }
+            for (_, done) in waiting {
+                let _ = done.send(());
+            }
+        }
+    });
+    Ok(sender)
+}
+
+async fn serve(
+    listener: TcpListener,
+    service: impl gateway_service_server::GatewayService,
+) -> Result<(), tonic::transport::Error> {
+    let service = gateway_service_server::GatewayServiceServer::new(service);
+    let service = service.max_decoding_message_size(64 << 20);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+}
+
+async fn serve_encoded(
+    listener: TcpListener,
+    service: impl encoded_server::GatewayService,
+) -> Result<(), tonic::transport::Error> {
+    let service = encoded_server::GatewayServiceServer::new(service);
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
+}
+
+struct Forward {
+    client: reqwest::Client,
+    url: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    devices: Vec<Device<'a>>,
+    account_name: &'a str,
+    service_plan: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Device<'a> {
+    device_ids: [Id<'a>; 2],
+}
+
+#[derive(Serialize)]
+struct Id<'a> {
+    id: &'a str,
+    kind: &'static str,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Accepted {
+    request_id: String,
+}
+
+#[tonic::async_trait]
+impl gateway_service_server::GatewayService for Forward {
+    async fn change_esim_plan(
+        &self,
+        request: Request<proto::ChangeEsimPlanRequest>,
+    ) -> Result<Response<proto::ChangeEsimPlanResponse>, Status> {
+        let request = request.into_inner();
+        let devices = request.devices.iter().map(|device| Device {
+            device_ids: [
+                Id { id: &device.eid, kind: "eid" },
+                Id { id: &device.iccid, kind: "iccid" },
+            ],
+        });
+        let body = Body {
+            devices: devices.collect(),
+            account_name: &request.account_name,
+            service_plan: &request.service_plan,
+        };
+        let body = serde_json::to_vec(&body).map_err(internal)?;
+        let call = self.client.post(&self.url).header("content-type", "application/json");
+        let response = call.body(body).send().await.map_err(internal)?;
+        let body = response.bytes().await.map_err(internal)?;
+        let accepted: Accepted = serde_json::from_slice(&body).map_err(internal)?;
+        let change =
+            proto::Change { request_ids: vec![accepted.request_id], ..Default::default() };
+        let response = proto::ChangeEsimPlanResponse { change: Some(change), ..Default::default() };
+        Ok(Response::new(response))
+    }
+
+    type WatchRequestStream = stream::Pending<Result<proto::WatchRequestResponse, Status>>;
+}
+
+fn internal(error: impl std::fmt::Display) -> Status {
+    Status::internal(error.to_string())
+}
+
+/// A result as the gateway sends it.
+fn result(number: u64) -> proto::WatchRequestResponse {
+    let id = |kind: &str, id: String| proto::DeviceId { kind: kind.into(), id };
+    proto::WatchRequestResponse {
+        resume_token: "Af8_7ksNMfgrAQAAAAAAAABeAAAAAGBZyKoBAaIZCy1Tfh6QRL9FfFKoeEu9VHA".into(),
+        event: Some(proto::watch_request_response::Event::DeviceResult(proto::DeviceResult {
+            change_id: "01a2190e-68b0-7a4b-8884-c66a3b3ffda9".into(),
+            request_id: "c0ffee00-0000-4000-8000-000000000001".into(),
+            device_index: i32::try_from(number).ok(),
+            client_reference: format!("row-{number}"),
+            outcome: proto::Outcome::Succeeded.into(),
+            reported_ids: vec![
+                id("Eid", format!("8904{number:028}")),
+                id("Imei", format!("99000000{number:07}")),
+                id("msisdn", format!("1512{number:07}")),
+                id("Iccid", devices::iccid(number)),
+            ],
+            ..Default::default()
+        })),
+    }
+}
+
+struct EncodeEach {
+    events: Arc<[proto::WatchRequestResponse]>,
+}
+
+#[tonic::async_trait]
+impl gateway_service_server::GatewayService for EncodeEach {
+    type WatchRequestStream =
+        Pin<Box<dyn Stream<Item = Result<proto::WatchRequestResponse, Status>> + Send>>;
+
+    async fn watch_request(
+        &self,
+        _request: Request<proto::WatchRequestRequest>,
+    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+        let events = Arc::clone(&self.events);
+        let messages = (0..events.len()).map(move |index| Ok(events[index].clone()));
+        Ok(Response::new(Box::pin(stream::iter(messages))))
+    }
+}
+
+struct FromMemory {
+    events: Arc<[Encoded]>,
+}
+
+#[tonic::async_trait]
+impl encoded_server::GatewayService for FromMemory {
+    type WatchRequestStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
+
+    async fn watch_request(
+        &self,
+        _request: Request<proto::WatchRequestRequest>,
+    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+        let events = Arc::clone(&self.events);
+        if events.is_empty() {
+            return Ok(Response::new(stream::pending().boxed()));
+        }
+        let messages = (0..events.len()).map(move |index| Ok(events[index].clone()));
+        Ok(Response::new(stream::iter(messages).boxed()))
+    }
+}

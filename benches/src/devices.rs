@@ -1,0 +1,43 @@
+//! Devices, and the messages about them. A device is a number.
+
+use crate::proto;
+
+/// The account of all changes.
+pub const ACCOUNT: &str = "0000123456-00001";
+
+/// Returns the ICCID of a device.
+pub fn iccid(number: u64) -> String {
+    format!("8914800{number:013}")
+}
+
+/// Returns a change of eSIM profiles.
+pub fn esim_change(key: String, first: u64, devices: u64) -> proto::ChangeEsimPlanRequest {
+    let devices = (first..first + devices).map(|number| proto::EsimDevice {
+        eid: format!("8904{number:028}"),
+        iccid: iccid(number),
+        client_reference: format!("row-{number}"),
+    });
+    proto::ChangeEsimPlanRequest {
+        account_name: ACCOUNT.into(),
+        idempotency_key: key,
+        service_plan: "Bench Plan".into(),
+        devices: devices.collect(),
+        ..Default::default()
+    }
+}
+
+/// Returns the body of the successful callback of an eSIM profile, in the form of ThingSpace's example.
+pub fn callback(request_id: &str, number: u64) -> String {
+    let ids = format!(
+        r#"[{{"id":"8904{number:028}","kind":"Eid"}},{{"id":"99000000{number:07}","kind":"Imei"}},{{"id":"1512{number:07}","kind":"msisdn"}},{{"id":"{}","kind":"Iccid"}}]"#,
+        iccid(number)
+    );
+    format!(
+        r#"{{"requestId":"{request_id}","deviceIds":{ids},"deviceResponse":{{"deviceProfileResponse":{{"deviceIdentifierCollection":{ids},"state":"ACTIVE","profileStatus":"ENABLE","profileRole":"LOCAL"}}}},"status":"SUCCESS","callbackCount":1,"maxCallbackThreshold":4}}"#
+    )
+}
+
+/// Returns the number of the device of an ICCID that [`iccid`] returned.
+pub fn number(iccid: &str) -> Option<u64> {
+    iccid.strip_prefix("8914800")?.parse().ok()
+}
