@@ -24,7 +24,7 @@ func retry(ctx context.Context, call func() error) error {
 			return err
 		}
 		if time.Since(start) > time.Minute {
-			failures = 0 // A stream that worked for a while.
+			failures = 0 // The stream worked for a while.
 		}
 		delay := details.delay
 		if delay == 0 { // 0.1 s to 12.8 s, with jitter
@@ -42,16 +42,16 @@ func sleep(ctx context.Context, delay time.Duration) {
 	}
 }
 
-// errorDetails has the details of an error. Without an ErrorInfo the error does
+// errorDetails has the details of an error. An error without an ErrorInfo does
 // not come from the gateway, but from a proxy or from the gRPC library.
 type errorDetails struct {
 	info   *errdetails.ErrorInfo
 	fields []*errdetails.BadRequest_FieldViolation
-	delay  time.Duration // 0 if the error names none
+	delay  time.Duration // 0 if the error contains no delay
 }
 
-// isFinal reports whether not to repeat the call. A change call whose outcome is
-// unknown is repeated in any case. Other calls have no "executed".
+// isFinal reports whether the call must not be repeated. A change call whose
+// outcome is unknown is repeated in any case. Other calls have no "executed".
 func (details errorDetails) isFinal() bool {
 	metadata := details.info.GetMetadata()
 	return metadata["retry"] == "NEVER" && metadata["executed"] != "UNKNOWN"

@@ -29,7 +29,7 @@ func main() {
 
 	connection, err := grpc.NewClient(*target,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// Detects a connection that is lost without notice.
+		// Keepalive detects a connection that is lost without an error.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second}))
 	exitIf(err)
 	gateway := gatewayv1.NewGatewayServiceClient(connection)

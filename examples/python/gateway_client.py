@@ -1,4 +1,4 @@
-"""Calls of the gateway that repeat failed calls and resume broken watches.
+"""Calls the gateway, repeats failed calls, and resumes broken watches.
 
 The examples share this module. Copy it into your own program.
 """
@@ -36,13 +36,13 @@ class ErrorDetails:
 
     @property
     def reason(self):
-        """A value of error_pb2.Reason. REASON_UNSPECIFIED for a reason that is not known here."""
+        """The value of error_pb2.Reason, or REASON_UNSPECIFIED for a reason that is not known here."""
         known = error_pb2.Reason.DESCRIPTOR.values_by_name.get(f"REASON_{self.info.reason}")
         return known.number if known else error_pb2.REASON_UNSPECIFIED
 
     @property
     def is_final(self):
-        """Whether not to repeat the call.
+        """True if the call must not be repeated.
 
         A change call whose outcome is unknown is repeated in any case. Other calls have no
         "executed"."""
@@ -67,7 +67,7 @@ class Backoff:
         self.failures, self.start = 0, time.monotonic()
 
     def wait(self, details):
-        if time.monotonic() - self.start > 60:  # A stream that worked for a while.
+        if time.monotonic() - self.start > 60:  # The stream worked for a while.
             self.failures = 0
         delay = random.uniform(0.5, 1) * 0.1 * 2 ** min(self.failures, 7)
         if details.retry_info.HasField("retry_delay"):
@@ -144,7 +144,7 @@ def parse_arguments(description):
     parser.add_argument("--account", default="0000123456-00001", help="billing account")
     parser.add_argument("--plan", default="Example Plan", help="service plan to change to")
     parser.add_argument("--devices", type=int, default=10, help="number of devices, 1 to 10,000")
-    # A program that may crash stores the key before the first call.
+    # A program that can crash must store the key before the first call.
     parser.add_argument(
         "--key", default=str(uuid.uuid4()), help="idempotency key (default: a new one)"
     )
@@ -152,8 +152,8 @@ def parse_arguments(description):
 
 
 def main(method, request, target):
-    """Sends a change by the method of this name, and prints its results. Returns the exit code."""
-    # Keepalive detects a connection that is lost without notice.
+    """Calls the change method with this name, and prints the results. Returns the exit code."""
+    # Keepalive detects a connection that is lost without an error.
     options = [("grpc.keepalive_time_ms", 30_000)]
     with grpc.insecure_channel(target, options) as channel:
         gateway = GatewayServiceStub(channel)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A protoc plugin for `buf generate` that generates gRPC stubs.
 
-grpcio-tools has the generator only inside its protoc, so this plugin runs that protoc.
+grpcio-tools contains the generator only as a part of its protoc, so this plugin runs that protoc.
 """
 
 import sys

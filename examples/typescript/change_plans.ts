@@ -60,7 +60,7 @@ async function retry<T>(call: () => Promise<T>): Promise<T> {
     } catch (reason) {
       const error = ConnectError.from(reason);
       if (isFinal(error)) throw error;
-      if (Date.now() - start > 60_000) failures = 0; // A stream that worked for a while.
+      if (Date.now() - start > 60_000) failures = 0; // The stream worked for a while.
       const named = error.findDetails(RetryInfoSchema)[0]?.retryDelay;
       // 0.1 s to 12.8 s, with jitter
       const backoff = (0.5 + Math.random() / 2) * 100 * 2 ** Math.min(failures, 7);
@@ -70,8 +70,8 @@ async function retry<T>(call: () => Promise<T>): Promise<T> {
   }
 }
 
-// Without an ErrorInfo the error does not come from the gateway, but from a
-// proxy or from the gRPC library.
+// An error without an ErrorInfo does not come from the gateway, but from a proxy
+// or from the gRPC library.
 function errorInfo(error: ConnectError) {
   return error.findDetails(ErrorInfoSchema)[0];
 }
@@ -111,7 +111,7 @@ const { values } = parseArgs({
 });
 const transport = createGrpcTransport({
   baseUrl: `http://${values.target}`,
-  pingIntervalMs: 30_000, // Detects a connection that is lost without notice.
+  pingIntervalMs: 30_000, // Detects a connection that is lost without an error.
 });
 const gateway = createClient(GatewayService, transport);
 const request = create(ChangeEsimPlanRequestSchema, {

@@ -2,7 +2,7 @@
 
 use secrecy::ExposeSecret as _;
 use serde_json::{Map, Value};
-use thingspace_gateway::{callbacks::payload, domain::callback::Callback};
+use thingspace_gateway::{callbacks::payload, domain::result::Callback};
 
 use super::{SECRET, contains_secret};
 
@@ -10,14 +10,11 @@ pub fn check(body: &[u8]) {
     let redacted = payload::redact(body);
     let whole = serde_json::from_slice::<Value>(body).ok();
     let parsed = payload::parse(body);
-    if let Err(error) = &parsed {
-        assert!(!contains_secret(&error.to_string()), "{error}");
-    }
     let text = String::from_utf8_lossy(body);
     if is_only_a_credential(&text, whole.as_ref()) {
         assert!(!contains_secret(&String::from_utf8_lossy(&redacted.body)));
         assert!(!contains_secret(&format!("{redacted:?}")));
-        if let Ok(callback) = &parsed {
+        if let Some(callback) = &parsed {
             assert!(!contains_secret(&format!("{callback:?}")));
         }
         for cut in cuts(body) {
@@ -27,7 +24,7 @@ pub fn check(body: &[u8]) {
             check_broken_body(body, cut);
         }
     }
-    if let Ok(callback) = parsed {
+    if let Some(callback) = parsed {
         check_digest(&callback, body, whole);
     }
 }
@@ -107,7 +104,7 @@ fn check_digest(callback: &Callback, body: &[u8], whole: Option<Value>) {
     if let Value::Object(members) = &mut whole {
         members.insert("callbackCount".into(), 99.into());
     }
-    if let Ok(reversed) = payload::parse(whole.to_string().as_bytes()) {
+    if let Some(reversed) = payload::parse(whole.to_string().as_bytes()) {
         assert_eq!(reversed.digest, callback.digest, "{whole}");
     }
 }

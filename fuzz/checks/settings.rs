@@ -48,7 +48,8 @@ pub fn check(data: &[u8]) {
     let mut shown = loaded.warnings.clone();
     shown.push(format!("{:?}", loaded.config));
     for mode in [Mode::Serve, Mode::ServeSandbox, Mode::Sandbox] {
-        shown.push(thingspace_gateway::config::render_toml(&loaded.config, mode));
+        loaded.config.apply_mode_defaults(mode);
+        shown.push(loaded.config.to_toml());
         match loaded.config.check_for(mode) {
             Ok(warnings) => shown.extend(warnings),
             Err(error) => check_error_message(&error.to_string(), error.key(), hides),

@@ -6,6 +6,7 @@ use axum::{
     Json, Router,
     extract::{Path, State},
     http::StatusCode,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde_json::{Value, json};
@@ -27,12 +28,18 @@ pub(super) struct AdminState {
     pub(super) thingspace: Arc<ThingSpace>,
 }
 
-type AdminResponse = Result<Json<Value>, (StatusCode, Json<Value>)>;
+/// An error response. The code is for programs, the message for operators.
+struct AdminError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+type AdminResponse = Result<Json<Value>, AdminError>;
 
 /// Returns the routes.
 pub(super) fn router(state: AdminState) -> Router {
     Router::new()
-        .route("/quarantine", get(list_first))
         .route("/quarantine/after/{id}", get(list))
         .route("/quarantine/replay", post(replay_all))
         .route("/quarantine/{id}", get(show).delete(drop_one))
@@ -41,18 +48,11 @@ pub(super) fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-// === Quarantine ===
-
-async fn list_first(state: State<AdminState>) -> AdminResponse {
-    list(state, Path(0)).await
-}
-
 /// Lists a page and marks its callbacks as reviewed.
 async fn list(State(state): State<AdminState>, Path(after): Path<u64>) -> AdminResponse {
-    let page = state.journal.list_quarantined(after, PAGE).await;
-    let page = page.map_err(unavailable)?;
+    let page = state.journal.list_quarantined(after, PAGE).await?;
     if let Some((last, _)) = page.last() {
-        state.journal.mark_quarantined_reviewed(*last).await.map_err(unavailable)?;
+        state.journal.mark_quarantined_reviewed(*last).await?;
     }
     let summaries: Vec<Value> =
         page.iter().map(|(id, callback)| summary_json(*id, callback)).collect();
@@ -60,71 +60,50 @@ async fn list(State(state): State<AdminState>, Path(after): Path<u64>) -> AdminR
 }
 
 async fn show(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await;
-    let found = found.map_err(unavailable)?.into_iter().next();
-    let Some((_, callback)) = found.filter(|(found, _)| *found == id) else {
-        return Err(not_found());
+    let found = state.journal.list_quarantined(id.saturating_sub(1), 1).await?;
+    let Some((_, callback)) = found.first().filter(|(found, _)| *found == id) else {
+        return Err(AdminError::not_found());
     };
-    let mut shown = summary_json(id, &callback);
+    let mut shown = summary_json(id, callback);
     if let Some(members) = shown.as_object_mut() {
-        let body = String::from_utf8_lossy(&callback.body);
-        members.insert("body".into(), body.into());
+        members.insert("body".into(), String::from_utf8_lossy(&callback.body).into());
     }
     Ok(Json(shown))
 }
 
 async fn drop_one(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    let dropped = state.journal.drop_quarantined(id).await;
-    match dropped.map_err(unavailable)? {
-        true => {
-            tracing::warn!(id, "operator dropped a quarantined callback");
-            Ok(Json(json!({ "dropped": id })))
-        }
-        false => Err(not_found()),
+    if !state.journal.drop_quarantined(id).await? {
+        return Err(AdminError::not_found());
     }
+    tracing::warn!(id, "operator dropped a quarantined callback");
+    Ok(Json(json!({ "dropped": id })))
 }
 
 async fn replay(State(state): State<AdminState>, Path(id): Path<u64>) -> AdminResponse {
-    match state.quarantine.replay(id).await.map_err(unavailable)? {
-        ReplayOutcome::Stored(stored) => {
-            let stored = match stored {
-                Stored::New(_) => "new",
-                Stored::Duplicate => "duplicate",
-            };
-            tracing::info!(id, stored, "operator replayed a quarantined callback");
-            Ok(Json(json!({ "stored": stored })))
-        }
+    let stored = match state.quarantine.replay(id).await? {
+        ReplayOutcome::Stored(Stored::New(_)) => "new",
+        ReplayOutcome::Stored(Stored::Duplicate) => "duplicate",
         ReplayOutcome::StillUnusable(reason) => {
-            let response = json!({ "error": "still_unusable", "message": reason });
-            Err((StatusCode::CONFLICT, Json(response)))
+            let (status, code) = (StatusCode::CONFLICT, "still_unusable");
+            return Err(AdminError { status, code, message: reason.to_string() });
         }
-        ReplayOutcome::NotFound => Err(not_found()),
-    }
+        ReplayOutcome::NotFound => return Err(AdminError::not_found()),
+    };
+    tracing::info!(id, stored, "operator replayed a quarantined callback");
+    Ok(Json(json!({ "stored": stored })))
 }
 
 async fn replay_all(State(state): State<AdminState>) -> AdminResponse {
-    let replayed = state.quarantine.replay_all().await;
-    let (stored, still_unusable) = replayed.map_err(unavailable)?;
+    let (stored, still_unusable) = state.quarantine.replay_all().await?;
     tracing::info!(stored, still_unusable, "operator replayed all quarantined callbacks");
     Ok(Json(json!({ "stored": stored, "still_unusable": still_unusable })))
 }
 
-// === ThingSpace ===
-
 async fn reset_lockout(State(state): State<AdminState>) -> AdminResponse {
-    match state.thingspace.reset_lockout().await {
-        Ok(()) => {
-            tracing::warn!("operator reset the log-in lock-out");
-            Ok(Json(json!({ "reset": true })))
-        }
-        Err(error) => Err((
-            StatusCode::SERVICE_UNAVAILABLE,
-            Json(json!({ "error": "unavailable", "message": error })),
-        )),
-    }
+    state.thingspace.reset_lockout().await.map_err(AdminError::unavailable)?;
+    tracing::warn!("operator reset the log-in lock-out");
+    Ok(Json(json!({ "reset": true })))
 }
-
-// === Responses ===
 
 fn summary_json(id: u64, callback: &QuarantinedCallback) -> Value {
     json!({
@@ -137,17 +116,28 @@ fn summary_json(id: u64, callback: &QuarantinedCallback) -> Value {
     })
 }
 
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "an argument of map_err, which passes the error by value"
-)]
-fn unavailable(error: JournalError) -> (StatusCode, Json<Value>) {
-    let response = json!({ "error": "unavailable", "message": error.to_string() });
-    (StatusCode::SERVICE_UNAVAILABLE, Json(response))
+// === impl AdminError ===
+
+impl AdminError {
+    fn unavailable(message: String) -> Self {
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message }
+    }
+
+    fn not_found() -> Self {
+        let message = "no quarantined callback has this id".to_owned();
+        Self { status: StatusCode::NOT_FOUND, code: "not_found", message }
+    }
 }
 
-fn not_found() -> (StatusCode, Json<Value>) {
-    let message = "no quarantined callback has this id";
-    let response = json!({ "error": "not_found", "message": message });
-    (StatusCode::NOT_FOUND, Json(response))
+impl From<JournalError> for AdminError {
+    fn from(error: JournalError) -> Self {
+        Self::unavailable(error.to_string())
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        let body = json!({ "error": self.code, "message": self.message });
+        (self.status, Json(body)).into_response()
+    }
 }

@@ -5,8 +5,10 @@ use std::{io, net::SocketAddr, path::PathBuf};
 use crate::{
     callbacks::TlsError,
     config,
-    grpc::ServerBuildError,
-    journal::{JournalError, sqlite::JournalOpenError},
+    journal::{
+        JournalError,
+        sqlite::{JournalOpenError, OpenFailure},
+    },
     thingspace::ClientBuildError,
 };
 
@@ -33,8 +35,8 @@ pub enum StartError {
     #[error(transparent)]
     ThingSpace(#[from] ClientBuildError),
     /// The gRPC server cannot be built.
-    #[error(transparent)]
-    Api(#[from] ServerBuildError),
+    #[error("cannot build the reflection service: {0}")]
+    Api(#[from] tonic_reflection::server::Error),
     /// The certificate of the callback listener cannot be used.
     #[error(transparent)]
     Listener(#[from] TlsError),
@@ -56,9 +58,10 @@ impl StartError {
     /// belongs to another ThingSpace; otherwise 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Open(JournalOpenError::Damaged { .. } | JournalOpenError::OtherOrigin { .. }) => {
-                config::EXIT_CODE
-            }
+            Self::Open(JournalOpenError {
+                failure: OpenFailure::Damaged(_) | OpenFailure::OtherOrigin { .. },
+                ..
+            }) => config::EXIT_CODE,
             _ => 1,
         }
     }

@@ -1,4 +1,4 @@
-//! Stores the failed log-ins in the journal.
+//! The failed log-ins of the ThingSpace client, in the journal.
 
 use std::sync::Arc;
 

@@ -3,26 +3,24 @@
 //! A build binds all ports first, so a failed start has no other effect. A drain is bounded by
 //! `shutdown.grace`. Unfinished work is in the journal and continues after the next start.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
+use tempfile::TempDir;
 use tokio::{
-    sync::watch,
     task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::{
-        admin_api::{self, AdminState},
-        admin_port, admin_socket,
-        embedded_sandbox::{EmbeddedSandbox, RunningSandbox},
+        embedded_sandbox::{self, EmbeddedSandbox},
         error::StartError,
-        ports::{Addresses, BoundPorts},
+        ports::{Addresses, Ports},
         wiring::Components,
     },
     config::{Config, Mode},
-    journal::{Journal, Origin},
+    journal::Origin,
     telemetry::Telemetry,
 };
 
@@ -37,11 +35,11 @@ const MAX_FLUSH: Duration = Duration::from_secs(3);
 /// A gateway that is ready to serve.
 pub struct App {
     addresses: Addresses,
-    ports: BoundPorts,
     components: Components,
-    config: Config,
-    sandbox: Option<EmbeddedSandbox>,
+    grace: Duration,
     telemetry: Telemetry,
+    /// The directory of a temporary journal. Removed at the end.
+    _directory: Option<TempDir>,
 }
 
 /// Result of a shutdown.
@@ -52,22 +50,6 @@ pub enum ShutdownOutcome {
     /// The grace expired before everything had finished.
     TimedOut,
 }
-
-/// A serving gateway.
-struct RunningApp {
-    grpc: JoinSet<()>,
-    callbacks: JoinSet<()>,
-    background: JoinSet<()>,
-    journal: Arc<dyn Journal>,
-    inflight_dispatches: TaskTracker,
-    serving: watch::Sender<bool>,
-    draining: CancellationToken,
-    stop: CancellationToken,
-    sandbox: Option<RunningSandbox>,
-    telemetry: Telemetry,
-}
-
-// === impl App ===
 
 impl App {
     /// Binds the ports, opens the journal and recovers changes that the last stop interrupted.
@@ -80,18 +62,23 @@ impl App {
         mode: Mode,
         telemetry: Telemetry,
     ) -> Result<Self, StartError> {
-        let ports = BoundPorts::bind(&config).await?;
-        let addresses = ports.addresses()?;
+        let ports = Ports::bind(&config).await?;
+        let addresses = ports.addresses;
+        let grace = config.shutdown.grace;
         let (sandbox, origin) = match mode {
             Mode::ServeSandbox => {
                 let sandbox = EmbeddedSandbox::bind(&mut config, addresses.callbacks).await;
-                let sandbox = sandbox.map_err(StartError::Sandbox)?;
-                (Some(sandbox), Origin::sandbox())
+                (Some(sandbox.map_err(StartError::Sandbox)?), Origin::sandbox())
             }
             Mode::Serve | Mode::Sandbox => (None, Origin::from_url(&config.thingspace.base_url)),
         };
-        let components = Components::build(&config, origin, &telemetry).await?;
-        Ok(Self { addresses, ports, components, config, sandbox, telemetry })
+        let mut components = Components::build(&config, origin, ports, &telemetry).await?;
+        let directory = sandbox.and_then(|EmbeddedSandbox { sandbox, directory }| {
+            let stop = components.stop.clone();
+            components.background.push(Box::pin(embedded_sandbox::run(sandbox, stop)));
+            directory
+        });
+        Ok(Self { addresses, components, grace, telemetry, _directory: directory })
     }
 
     /// Returns the bound addresses.
@@ -99,89 +86,34 @@ impl App {
         self.addresses
     }
 
-    /// Serves until `shutdown`, then drains within `shutdown.grace`.
+    /// Serves until `shutdown`, then drains within `shutdown.grace`: first gRPC calls, then their
+    /// requests to ThingSpace, then the callback listener, because ThingSpace rarely repeats a callback.
     pub async fn run(self, shutdown: CancellationToken) -> ShutdownOutcome {
-        let grace = self.config.shutdown.grace;
-        let running = self.start();
+        let Addresses { grpc, callbacks, admin } = self.addresses;
+        tracing::info!(address = %grpc, "gRPC listens on {grpc}");
+        tracing::info!(address = %callbacks, "callbacks listen on {callbacks}");
+        tracing::info!(address = %admin, "admin listens on {admin}");
+        let components = self.components;
+        let mut background = JoinSet::from_iter(components.background);
+        let mut grpc = JoinSet::from_iter([components.grpc]);
+        let mut callbacks = JoinSet::from_iter([components.callbacks]);
         shutdown.cancelled().await;
-        running.drain(grace).await
-    }
 
-    /// Starts all tasks.
-    fn start(self) -> RunningApp {
-        self.addresses.log();
-        let (components, ports, config) = (self.components, self.ports, self.config);
-        let (draining, stop) = (components.draining, components.stop);
-        let mut background = JoinSet::new();
-        for job in components.jobs {
-            background.spawn(job);
-        }
-        let admin_state = AdminState {
-            journal: Arc::clone(&components.journal),
-            quarantine: components.listener.quarantine(),
-            thingspace: components.thingspace,
-        };
-        background.spawn(admin_socket::serve(
-            components.socket,
-            config.admin_socket(),
-            admin_api::router(admin_state),
-            stop.clone(),
-        ));
-        background.spawn(admin_port::serve(
-            ports.admin,
-            self.telemetry.clone(),
-            components.serving.subscribe(),
-            draining.clone(),
-            stop.clone(),
-        ));
-        if let Some(sandbox) = &self.sandbox {
-            sandbox.log();
-        }
-        let sandbox = self.sandbox.map(|sandbox| sandbox.start(stop.clone()));
-        let mut grpc = JoinSet::new();
-        grpc.spawn(components.server.serve(ports.grpc, draining.clone()));
-        let mut callbacks = JoinSet::new();
-        let grace = config.shutdown.grace;
-        callbacks.spawn(components.listener.serve(ports.callbacks, stop.clone(), grace));
-        RunningApp {
-            grpc,
-            callbacks,
-            background,
-            journal: components.journal,
-            inflight_dispatches: components.inflight_dispatches,
-            serving: components.serving,
-            draining,
-            stop,
-            sandbox,
-            telemetry: self.telemetry,
-        }
-    }
-}
-
-// === impl RunningApp ===
-
-impl RunningApp {
-    /// Ends gRPC calls first, then their requests to ThingSpace, then the callback listener:
-    /// ThingSpace rarely repeats a callback.
-    async fn drain(mut self, grace: Duration) -> ShutdownOutcome {
-        let deadline = Instant::now() + grace;
+        let deadline = Instant::now() + self.grace;
         // The callback listener responds within 3.5 s, whatever time the calls took.
-        let calls_deadline = deadline - (grace / 4).min(LISTENER_GRACE);
-        tracing::info!(grace = ?grace, "draining");
-        self.draining.cancel();
-        self.serving.send_replace(false);
-        self.inflight_dispatches.close();
-        let mut drained = join_until(&mut self.grpc, calls_deadline).await;
-        drained &= timeout_at(calls_deadline, self.inflight_dispatches.wait()).await.is_ok();
-        self.stop.cancel();
-        drained &= join_until(&mut self.callbacks, deadline).await;
-        self.background.shutdown().await;
+        let calls_deadline = deadline - (self.grace / 4).min(LISTENER_GRACE);
+        tracing::info!(grace = ?self.grace, "draining");
+        components.draining.cancel();
+        components.serving.send_replace(false);
+        components.inflight_dispatches.close();
+        let mut drained = join_until(&mut grpc, calls_deadline).await;
+        drained &= timeout_at(calls_deadline, components.inflight_dispatches.wait()).await.is_ok();
+        components.stop.cancel();
+        drained &= join_until(&mut callbacks, deadline).await;
+        background.shutdown().await;
         // All acknowledged data is on disk already. A request to ThingSpace that is still in flight
         // keeps its reservation in the journal, and the close does not wait for it.
-        drained &= timeout(CLOSE_GRACE, self.journal.close()).await.is_ok();
-        if let Some(sandbox) = self.sandbox {
-            sandbox.stop().await;
-        }
+        drained &= timeout(CLOSE_GRACE, components.journal.close()).await.is_ok();
         let left = deadline.saturating_duration_since(Instant::now());
         self.telemetry.shutdown(left.clamp(MIN_FLUSH, MAX_FLUSH)).await;
         tracing::info!(drained, "stopped");

@@ -3,17 +3,13 @@
 mod admin_api;
 mod admin_port;
 mod admin_socket;
-mod clock;
 mod embedded_sandbox;
 mod error;
 mod failed_logins;
 mod lifecycle;
 mod ports;
-mod thingspace_settings;
 mod wiring;
 
-pub use clock::SystemClock;
-pub use embedded_sandbox::sandbox_settings;
 pub use error::StartError;
 pub use lifecycle::{App, ShutdownOutcome};
 pub use ports::Addresses;

@@ -1,6 +1,6 @@
 //! The TCP ports of a gateway.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
@@ -18,50 +18,33 @@ pub struct Addresses {
 }
 
 /// The bound ports.
-pub(super) struct BoundPorts {
+pub(super) struct Ports {
+    pub(super) addresses: Addresses,
     pub(super) grpc: TcpListener,
     pub(super) callbacks: TcpListener,
     pub(super) admin: TcpListener,
 }
 
-// === impl BoundPorts ===
-
-impl BoundPorts {
+impl Ports {
     pub(super) async fn bind(config: &Config) -> Result<Self, StartError> {
-        Ok(Self {
-            grpc: bind("grpc.listen", config.grpc.listen).await?,
-            callbacks: bind("callbacks.listen", config.callbacks.listen).await?,
-            admin: bind("admin.listen", config.admin.listen).await?,
-        })
-    }
-
-    pub(super) fn addresses(&self) -> Result<Addresses, StartError> {
-        let local_addr = |key, listener: &TcpListener| {
-            listener.local_addr().map_err(|source| StartError::Bind {
-                key,
-                address: (Ipv4Addr::UNSPECIFIED, 0).into(),
-                source,
-            })
-        };
-        Ok(Addresses {
-            grpc: local_addr("grpc.listen", &self.grpc)?,
-            callbacks: local_addr("callbacks.listen", &self.callbacks)?,
-            admin: local_addr("admin.listen", &self.admin)?,
-        })
+        let (grpc, grpc_address) = bind("grpc.listen", config.grpc.listen).await?;
+        let (callbacks, callbacks_address) =
+            bind("callbacks.listen", config.callbacks.listen).await?;
+        let (admin, admin_address) = bind("admin.listen", config.admin.listen).await?;
+        let addresses =
+            Addresses { grpc: grpc_address, callbacks: callbacks_address, admin: admin_address };
+        Ok(Self { addresses, grpc, callbacks, admin })
     }
 }
 
-async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Bind { key, address, source })
-}
-
-// === impl Addresses ===
-
-impl Addresses {
-    /// Logs the addresses, for ports that were configured as 0.
-    pub(super) fn log(&self) {
-        tracing::info!(address = %self.grpc, "gRPC listens on {}", self.grpc);
-        tracing::info!(address = %self.callbacks, "callbacks listen on {}", self.callbacks);
-        tracing::info!(address = %self.admin, "admin listens on {}", self.admin);
-    }
+async fn bind(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let bound = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    bound.await.map_err(|source| StartError::Bind { key, address, source })
 }

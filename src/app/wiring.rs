@@ -1,53 +1,60 @@
 //! Builds the components of a gateway.
 
-use std::{future::Future, path::Path, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    iter::zip,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
-use tokio::{net::UnixListener, sync::watch};
+use futures_util::future::BoxFuture;
+use tokio::{sync::watch, time::interval};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     app::{
-        admin_socket, clock::SystemClock, error::StartError,
-        failed_logins::JournalFailedLoginStore, thingspace_settings::thingspace_settings,
+        admin_api::{self, AdminState},
+        admin_port,
+        admin_socket::AdminSocket,
+        error::StartError,
+        failed_logins::JournalFailedLoginStore,
+        ports::Ports,
     },
     background::{
         self, Attributor, FileReloader, Forwarder, Reconciler, RegistrationMonitor, SteadyClock,
     },
     callbacks::CallbackListener,
     config::Config,
-    dispatch::{Dispatcher, InFlightLimits},
-    domain::{clock::Clock, state::ChangeState},
-    grpc::{
-        ConcurrencyLimits, Gateway, GrpcSettings, HealthService, ProtoEncoder, Server, ServerInfo,
+    dispatch::Dispatcher,
+    domain::{
+        clock::{Clock, Timestamp},
+        state::ChangeState,
     },
+    grpc::{Gateway, HealthService, ProtoEncoder, Server},
     journal::{
-        Journal, Origin, StateCounts,
+        Journal, Origin,
         sqlite::{SqliteJournal, SqliteOptions},
     },
     operations::ValidationRules,
     telemetry::Telemetry,
     thingspace::ThingSpace,
-    watch::{WatchSettings, Watches},
+    watch::Watches,
 };
 
-/// Longest time without a message on a watch.
-const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
-/// Time for a call in addition to its request to ThingSpace.
-const CALL_GRACE: Duration = Duration::from_secs(30);
 /// Interval of the readiness check.
 const READINESS_INTERVAL: Duration = Duration::from_millis(500);
 
-type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The only clock that reads the system time.
+struct SystemClock;
 
-/// The components of a gateway, except its ports.
+/// The components of a gateway. Nothing is served before the tasks are spawned.
 pub(super) struct Components {
+    /// The gRPC server. It ends after `draining`.
+    pub(super) grpc: BoxFuture<'static, ()>,
+    /// The callback listener. It ends after `stop`.
+    pub(super) callbacks: BoxFuture<'static, ()>,
+    /// Everything else. It may be aborted.
+    pub(super) background: Vec<BoxFuture<'static, ()>>,
     pub(super) journal: Arc<dyn Journal>,
-    pub(super) thingspace: Arc<ThingSpace>,
-    pub(super) server: Server,
-    pub(super) listener: CallbackListener,
-    pub(super) socket: UnixListener,
-    /// Background jobs. They end after `stop`.
-    pub(super) jobs: Vec<Job>,
     /// Requests to ThingSpace in flight.
     pub(super) inflight_dispatches: TaskTracker,
     /// True while the gateway is ready.
@@ -66,6 +73,8 @@ struct Shared<'a> {
     clock: Arc<dyn Clock>,
     steady_clock: Arc<SteadyClock>,
     thingspace: Arc<ThingSpace>,
+    inflight_dispatches: TaskTracker,
+    serving: watch::Sender<bool>,
     draining: CancellationToken,
     stop: CancellationToken,
 }
@@ -77,42 +86,57 @@ impl Components {
     pub(super) async fn build(
         config: &Config,
         origin: Origin,
+        ports: Ports,
         telemetry: &Telemetry,
     ) -> Result<Self, StartError> {
         let shared = Shared::build(config, origin, telemetry).await?;
-        let inflight_dispatches = TaskTracker::new();
-        let serving = watch::Sender::new(true);
-        let server = shared.server(inflight_dispatches.clone(), &serving).await?;
+        let Shared { journal, clock, steady_clock, thingspace, draining, stop, .. } = &shared;
+        let server = shared.server().await?;
         let mut files = FileReloader::default();
         let listener = CallbackListener::new(
             config,
-            Arc::clone(&shared.journal),
-            Arc::clone(&shared.clock),
-            shared.steady_clock.clone(),
+            journal.clone(),
+            clock.clone(),
+            steady_clock.clone(),
             telemetry.instruments(),
             &mut files,
         )?;
-        let socket = bind_admin_socket(&config.admin_socket())?;
-        let mut jobs = shared.jobs(&serving);
-        jobs.extend(shared.callback_jobs(files));
+        let socket_path = config.admin_socket();
+        // The journal's lock proves that no other process uses the default path.
+        let socket = AdminSocket::bind(&socket_path)
+            .map_err(|source| StartError::Socket { path: socket_path, source })?;
+        let admin_state = AdminState {
+            journal: journal.clone(),
+            quarantine: listener.quarantine(),
+            thingspace: thingspace.clone(),
+        };
+        let mut background: Vec<BoxFuture<'static, ()>> = Vec::new();
+        for job in shared.jobs().into_iter().chain(shared.callback_jobs(files)) {
+            let stop = stop.clone();
+            background.push(Box::pin(async move {
+                stop.run_until_cancelled(job).await;
+            }));
+        }
+        background.push(Box::pin(socket.serve(admin_api::router(admin_state), stop.clone())));
+        background.push(Box::pin(admin_port::serve(
+            ports.admin,
+            telemetry.clone(),
+            shared.serving.subscribe(),
+            draining.clone(),
+            stop.clone(),
+        )));
+        let grace = config.shutdown.grace;
         Ok(Self {
-            server,
-            listener,
-            socket,
-            jobs,
-            inflight_dispatches,
-            serving,
+            grpc: Box::pin(server.serve(ports.grpc, draining.clone())),
+            callbacks: Box::pin(listener.serve(ports.callbacks, stop.clone(), grace)),
+            background,
             journal: shared.journal,
-            thingspace: shared.thingspace,
+            inflight_dispatches: shared.inflight_dispatches,
+            serving: shared.serving,
             draining: shared.draining,
             stop: shared.stop,
         })
     }
-}
-
-/// Binds the admin socket. The journal's lock proves that no other process uses the default path.
-fn bind_admin_socket(path: &Path) -> Result<UnixListener, StartError> {
-    admin_socket::bind(path).map_err(|source| StartError::Socket { path: path.to_owned(), source })
 }
 
 // === impl Shared ===
@@ -134,181 +158,147 @@ impl<'a> Shared<'a> {
         let observed = Arc::downgrade(&journal);
         telemetry.observe_changes(move || {
             let counts = observed.upgrade().map(|journal| journal.state_counts());
-            count_by_state(counts.unwrap_or_default())
+            zip(ChangeState::ALL, counts.unwrap_or_default().0)
+                .map(|(state, count)| (state.as_str(), u64::try_from(count).unwrap_or(0)))
         });
-        let steady_clock = SteadyClock::load(&*journal, Arc::clone(&clock)).await?;
-        let failed_logins = Arc::new(JournalFailedLoginStore {
-            journal: Arc::clone(&journal),
-            clock: Arc::clone(&clock),
-        });
-        let settings = thingspace_settings(config, failed_logins);
+        let steady_clock = SteadyClock::load(&*journal, clock.clone()).await?;
+        let thingspace = ThingSpace::new(
+            &config.thingspace,
+            Arc::new(config.thingspace.clone()),
+            Arc::new(JournalFailedLoginStore { journal: journal.clone(), clock: clock.clone() }),
+            telemetry.instruments(),
+        )?;
         Ok(Self {
             config,
             telemetry,
-            thingspace: Arc::new(ThingSpace::new(settings, telemetry.instruments())?),
+            thingspace: Arc::new(thingspace),
             journal,
             clock,
             steady_clock,
+            inflight_dispatches: TaskTracker::new(),
+            serving: watch::Sender::new(true),
             draining: CancellationToken::new(),
             stop: CancellationToken::new(),
         })
     }
 
-    async fn server(
-        &self,
-        inflight_dispatches: TaskTracker,
-        serving: &watch::Sender<bool>,
-    ) -> Result<Server, StartError> {
-        let config = self.config;
+    async fn server(&self) -> Result<Server, StartError> {
+        let Self { config, journal, clock, thingspace, draining, .. } = self;
         let dispatcher = Dispatcher::new(
-            Arc::clone(&self.journal),
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            InFlightLimits {
-                changes: config.limits.inflight_changes,
-                devices: config.limits.devices,
-            },
-            inflight_dispatches,
+            journal.clone(),
+            thingspace.clone(),
+            clock.clone(),
+            &config.limits,
+            self.inflight_dispatches.clone(),
         );
         dispatcher.recover().await?;
         let watches = Watches::new(
-            Arc::clone(&self.journal),
+            journal.clone(),
             Arc::new(ProtoEncoder),
-            WatchSettings {
-                max_stream_age: config.grpc.max_stream_age,
-                bookmark_interval: BOOKMARK_INTERVAL,
-            },
-            self.draining.clone(),
+            config.grpc.max_stream_age,
+            draining.clone(),
             self.telemetry.instruments(),
         );
-        let gateway = Gateway::new(
-            Arc::clone(&self.journal),
+        let gateway = Gateway {
+            journal: journal.clone(),
+            journal_engine: "sqlite",
             dispatcher,
             watches,
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            validation_rules(config),
-            ServerInfo {
-                journal_engine: "sqlite",
-                journal_origin: self.journal.origin().to_string(),
-            },
-        );
-        let health = HealthService::new(serving.subscribe(), self.draining.clone());
-        Ok(Server::new(
-            gateway,
-            health,
-            GrpcSettings {
-                max_connection_age: config.grpc.max_connection_age,
-                // A call may still wait for ThingSpace when its connection reaches its maximum age.
-                max_connection_age_grace: config
-                    .grpc
-                    .max_stream_age
-                    .max(config.thingspace.request_timeout + CALL_GRACE),
-                max_message_bytes: config.grpc.max_message_bytes,
-                limits: ConcurrencyLimits {
-                    inflight_changes: config.limits.inflight_changes,
-                    message_bytes: config.limits.message_bytes,
-                    reads: config.limits.reads,
-                    watches: config.limits.watches,
-                },
-            },
-            self.telemetry.instruments(),
-        )?)
+            thingspace: thingspace.clone(),
+            clock: clock.clone(),
+            validation_rules: ValidationRules::new(config),
+        };
+        let health = HealthService::new(self.serving.subscribe(), draining.clone());
+        Ok(Server::new(gateway, health, config, self.telemetry.instruments())?)
     }
 
-    fn jobs(&self, serving: &watch::Sender<bool>) -> Vec<Job> {
-        let (config, stop) = (self.config, &self.stop);
+    fn jobs(&self) -> Vec<BoxFuture<'static, ()>> {
+        let Self { journal, clock, thingspace, steady_clock, .. } = self;
+        let changes = &self.config.changes;
+        let deadlines = background::Deadlines {
+            overdue_after: changes.overdue_after,
+            close_after: changes.close_after,
+        };
         let attributor = Attributor::new(
-            Arc::clone(&self.journal),
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            config.changes.attribution_quiet_period,
+            journal.clone(),
+            thingspace.clone(),
+            clock.clone(),
+            changes.attribution_quiet_period,
         );
         let reconciler = Reconciler::new(
-            Arc::clone(&self.journal),
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            config.changes.reconcile_after,
+            journal.clone(),
+            thingspace.clone(),
+            clock.clone(),
+            changes.reconcile_after,
         );
-        let (thingspace, stopped) = (Arc::clone(&self.thingspace), stop.clone());
+        let thingspace = thingspace.clone();
         vec![
             Box::pin(background::watch_deadlines(
-                Arc::clone(&self.journal),
-                Arc::clone(&self.clock),
-                self.steady_clock.clone(),
-                background::Deadlines {
-                    overdue_after: config.changes.overdue_after,
-                    close_after: config.changes.close_after,
-                },
-                stop.clone(),
+                journal.clone(),
+                clock.clone(),
+                steady_clock.clone(),
+                deadlines,
             )),
             Box::pin(background::trim_journal(
-                Arc::clone(&self.journal),
-                Arc::clone(&self.steady_clock),
-                config.journal.retention,
-                stop.clone(),
+                journal.clone(),
+                steady_clock.clone(),
+                self.config.journal.retention,
             )),
-            Box::pin(attributor.run(stop.clone())),
-            Box::pin(reconciler.run(stop.clone())),
-            Box::pin(async move {
-                stopped.run_until_cancelled(thingspace.run_token_renewal()).await;
-            }),
+            Box::pin(attributor.run()),
+            Box::pin(reconciler.run()),
+            Box::pin(async move { thingspace.run_token_renewal().await }),
             Box::pin(update_readiness(
-                Arc::clone(&self.journal),
-                serving.clone(),
+                journal.clone(),
+                self.serving.clone(),
                 self.draining.clone(),
             )),
         ]
     }
 
     /// Returns the jobs of the callback listener: registration, forwarding, file reload.
-    fn callback_jobs(&self, mut files: FileReloader) -> Vec<Job> {
-        let mut jobs: Vec<Job> = Vec::new();
-        let monitor = RegistrationMonitor::new(
-            self.config,
-            Arc::clone(&self.journal),
-            Arc::clone(&self.thingspace),
-            Arc::clone(&self.clock),
-            self.telemetry.instruments(),
-        );
-        if let Some(monitor) = monitor {
-            jobs.push(Box::pin(monitor.run(self.stop.clone())));
+    fn callback_jobs(&self, mut files: FileReloader) -> Vec<BoxFuture<'static, ()>> {
+        let Self { config, telemetry, journal, clock, .. } = self;
+        let mut jobs: Vec<BoxFuture<'static, ()>> = Vec::new();
+        if let Some(monitor) = RegistrationMonitor::new(
+            config,
+            journal.clone(),
+            self.thingspace.clone(),
+            clock.clone(),
+            telemetry.instruments(),
+        ) {
+            jobs.push(Box::pin(monitor.run()));
         }
-        let forwarder = Forwarder::new(
-            &self.config.callbacks,
-            Arc::clone(&self.journal),
-            Arc::clone(&self.clock),
+        if let Some(forwarder) = Forwarder::new(
+            &config.callbacks,
+            journal.clone(),
+            clock.clone(),
             self.steady_clock.clone(),
-            self.telemetry.instruments(),
+            telemetry.instruments(),
             &mut files,
-        );
-        if let Some(forwarder) = forwarder {
-            let journal = Arc::downgrade(&self.journal);
-            self.telemetry.observe_forwards(move || {
-                let journal = journal.upgrade();
-                journal.map_or(0, |journal| journal.forward_queue_stats().waiting)
+        ) {
+            let observed = Arc::downgrade(journal);
+            telemetry.observe_forwards(move || {
+                let stats = observed.upgrade().map(|journal| journal.forward_queue_stats());
+                stats.map_or(0, |stats| stats.waiting)
             });
-            jobs.push(Box::pin(forwarder.run(self.stop.clone())));
+            jobs.push(Box::pin(forwarder.run()));
         }
-        jobs.push(Box::pin(files.run(self.stop.clone())));
+        jobs.push(Box::pin(files.run()));
         jobs
     }
 }
 
-fn count_by_state(counts: StateCounts) -> [(&'static str, u64); ChangeState::ALL.len()] {
-    let mut by_state = ChangeState::ALL.map(|state| (state.as_str(), 0));
-    for (entry, count) in by_state.iter_mut().zip(counts.0) {
-        entry.1 = u64::try_from(count).unwrap_or(0);
-    }
-    by_state
-}
+// === impl SystemClock ===
 
-fn validation_rules(config: &Config) -> ValidationRules {
-    ValidationRules {
-        max_devices: usize::try_from(config.changes.max_devices_per_request).unwrap_or(usize::MAX),
-        require_key: config.changes.require_key,
-        // Only Verizon's own host changes real devices.
-        reject_reserved: config.thingspace.is_production(),
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "all other code reads the time through this clock"
+        )]
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
     }
 }
 
@@ -319,12 +309,8 @@ async fn update_readiness(
     serving: watch::Sender<bool>,
     draining: CancellationToken,
 ) {
-    let mut interval = tokio::time::interval(READINESS_INTERVAL);
-    loop {
-        tokio::select! {
-            () = draining.cancelled() => return,
-            _now = interval.tick() => {}
-        }
+    let mut interval = interval(READINESS_INTERVAL);
+    while draining.run_until_cancelled(interval.tick()).await.is_some() {
         serving.send_if_modified(|serving| {
             // Checked under the lock, so that a drain that has begun stays not ready.
             let ready = journal.is_writable() && !draining.is_cancelled();

@@ -4,7 +4,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use tokio::time::sleep;
 
 use crate::{
     domain::{
@@ -19,7 +19,6 @@ use crate::{
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Time that a change may stay in a state.
-#[derive(Debug, Clone, Copy)]
 pub struct Deadlines {
     /// Time from acceptance until a change that lacks results becomes OVERDUE.
     pub overdue_after: Duration,
@@ -38,7 +37,7 @@ struct DeadlineRule {
     first_seen: HashMap<ChangeId, Timestamp>,
 }
 
-/// Applies due transitions until `stop`.
+/// Applies due transitions.
 ///
 /// OVERDUE is reversible and follows `clock`. CLOSED is not: it follows `steady_clock`, so a leap of
 /// the system clock closes no change.
@@ -47,9 +46,34 @@ pub async fn watch_deadlines(
     clock: Arc<dyn Clock>,
     steady_clock: Arc<dyn Clock>,
     deadlines: Deadlines,
-    stop: CancellationToken,
 ) {
-    let mut rules = deadlines.rules();
+    let rule = |state, after, transition, log_message| DeadlineRule {
+        state,
+        after,
+        transition,
+        log_message,
+        first_seen: HashMap::new(),
+    };
+    let mut rules = [
+        rule(
+            ChangeState::Accepted,
+            deadlines.overdue_after,
+            Transition::MarkOverdue,
+            "change overdue: results missing past changes.overdue_after",
+        ),
+        rule(
+            ChangeState::Overdue,
+            deadlines.close_after,
+            Transition::Close,
+            "change closed: results missing past changes.close_after",
+        ),
+        rule(
+            ChangeState::OutcomeUnknown,
+            deadlines.close_after,
+            Transition::Close,
+            "change closed: outcome unknown past changes.close_after",
+        ),
+    ];
     loop {
         let mut wait = CHECK_INTERVAL;
         for rule in &mut rules {
@@ -58,48 +82,9 @@ pub async fn watch_deadlines(
                 Err(error) => tracing::warn!(%error, "cannot apply deadlines: journal error"),
             }
         }
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
+        sleep(wait).await;
     }
 }
-
-// === impl Deadlines ===
-
-impl Deadlines {
-    fn rules(self) -> [DeadlineRule; 3] {
-        let rule = |state, after, transition, log_message| DeadlineRule {
-            state,
-            after,
-            transition,
-            log_message,
-            first_seen: HashMap::new(),
-        };
-        [
-            rule(
-                ChangeState::Accepted,
-                self.overdue_after,
-                Transition::MarkOverdue,
-                "change overdue: results missing past changes.overdue_after",
-            ),
-            rule(
-                ChangeState::Overdue,
-                self.close_after,
-                Transition::Close,
-                "change closed: results missing past changes.close_after",
-            ),
-            rule(
-                ChangeState::OutcomeUnknown,
-                self.close_after,
-                Transition::Close,
-                "change closed: outcome unknown past changes.close_after",
-            ),
-        ]
-    }
-}
-
-// === impl DeadlineRule ===
 
 impl DeadlineRule {
     /// Applies due transitions. Returns the time until the next check.
@@ -123,11 +108,10 @@ impl DeadlineRule {
             let since = self.first_seen.entry(change_id).or_insert(now);
             // The clock may have been set back since.
             *since = now.min(*since);
-            let since = *since;
-            if since < before {
+            if *since < before {
                 due.push(change_id);
             } else {
-                next = Some(next.map_or(since, |next| next.min(since)));
+                next = Some(next.map_or(*since, |next| next.min(*since)));
             }
         }
         for change_id in &due {

@@ -1,10 +1,9 @@
-//! Background jobs.
+//! Background jobs. Each runs until the application cancels it.
 
 mod attribution;
 mod deadlines;
 mod file_reloader;
 mod forwarding;
-mod log_throttle;
 mod reconcile;
 mod registration;
 mod retention;
@@ -15,9 +14,8 @@ mod url_origin;
 
 pub use attribution::Attributor;
 pub use deadlines::{Deadlines, watch_deadlines};
-pub use file_reloader::{FileReloader, Reload, ReloadingSecret};
+pub use file_reloader::{FileReloader, ReloadingCredentials, ReloadingSecret};
 pub use forwarding::{FORWARDED_BY, Forwarder, forwarder_id};
-pub use log_throttle::LogThrottle;
 pub use reconcile::Reconciler;
 pub use registration::RegistrationMonitor;
 pub use retention::trim_journal;

@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio_util::sync::CancellationToken;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::time::sleep;
 
 use crate::{
     background::steady_clock::SteadyClock,
@@ -23,14 +25,9 @@ const SAMPLES: u32 = 64;
 /// Key of the samples in the journal.
 const KV_KEY: &str = "retention-samples";
 
-/// Deletes changes whose last event is older than `retention`, one bounded slice at a time, until
-/// `stop`. Records the clock's time for the next start.
-pub async fn trim_journal(
-    journal: Arc<dyn Journal>,
-    clock: Arc<SteadyClock>,
-    retention: Duration,
-    stop: CancellationToken,
-) {
+/// Deletes changes whose last event is older than `retention`, one bounded slice at a time.
+/// Records the clock's time for the next start.
+pub async fn trim_journal(journal: Arc<dyn Journal>, clock: Arc<SteadyClock>, retention: Duration) {
     let mut is_start = true;
     loop {
         let pause = match trim_once(&*journal, &clock, retention, is_start).await {
@@ -42,10 +39,7 @@ pub async fn trim_journal(
             }
         };
         is_start = false;
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
-        }
+        sleep(pause).await;
         if pause == TRIM_INTERVAL {
             clock.record(&*journal).await;
         }
@@ -61,10 +55,11 @@ async fn trim_once(
 ) -> Result<bool, JournalError> {
     let now = clock.now();
     let before = now.minus(retention);
-    let mut samples = PositionSamples::parse(&journal.get_kv(KV_KEY.into()).await?);
-    let position = journal.coverage().await?.last;
+    let samples = journal.get_kv(KV_KEY.into()).await?;
+    let mut samples: PositionSamples = serde_json::from_slice(&samples).unwrap_or_default();
+    let position = journal.kept_range().await?.last;
     if samples.add(now, position, retention, is_start) {
-        journal.put_kv(KV_KEY.into(), samples.to_bytes()).await?;
+        journal.put_kv(KV_KEY.into(), json!(samples).to_string().into()).await?;
     }
     // The sample's own time is the limit: entries between two samples need no search.
     let (before, up_to) = match samples.newest_at_or_before(before) {
@@ -77,31 +72,10 @@ async fn trim_once(
 
 /// Times and the positions that the journal had reached, both ascending. A missing sample is safe: its
 /// entries stay until the next sample is old enough.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PositionSamples(Vec<(Timestamp, u64)>);
 
-// === impl PositionSamples ===
-
 impl PositionSamples {
-    fn parse(bytes: &[u8]) -> Self {
-        let (samples, _rest) = bytes.as_chunks::<16>();
-        let samples = samples.iter().filter_map(|sample| {
-            let (time, rest) = sample.split_first_chunk::<8>()?;
-            let (position, _) = rest.split_first_chunk::<8>()?;
-            let time = Timestamp::from_micros(i64::from_be_bytes(*time));
-            Some((time, u64::from_be_bytes(*position)))
-        });
-        Self(samples.collect())
-    }
-
-    fn to_bytes(&self) -> Vec<u8> {
-        let each = self.0.iter().flat_map(|(time, position)| {
-            let (time, position) = (time.as_micros().to_be_bytes(), position.to_be_bytes());
-            time.into_iter().chain(position)
-        });
-        each.collect()
-    }
-
     /// Adds a sample if one is due, and always at a start. Returns true if it did. Adds none while the
     /// clock is behind the last sample, so that no entry looks older than it is.
     fn add(&mut self, now: Timestamp, position: u64, retention: Duration, is_start: bool) -> bool {
@@ -115,32 +89,17 @@ impl PositionSamples {
                 return false;
             }
         }
-        self.0.push((now, position));
-        self.prune(now.minus(retention), interval);
-        true
-    }
-
-    /// Drops samples that are older than the newest one before `before`. Of samples that are less than
-    /// half an interval apart, keeps the last.
-    fn prune(&mut self, before: Timestamp, interval: Duration) {
-        let old = self.0.iter().take_while(|(time, _)| *time <= before).count();
+        // Of the samples past the retention, only the newest one is needed.
+        let old = self.0.iter().take_while(|(time, _)| *time <= now.minus(retention)).count();
         self.0.drain(..old.saturating_sub(1));
-        let all = std::mem::take(&mut self.0);
-        let count = all.len();
-        for (index, sample) in all.into_iter().enumerate() {
-            let is_close =
-                self.0.last().is_some_and(|(last, _)| sample.0.since(*last) < interval / 2);
-            if is_close && index + 1 < count {
-                continue;
-            }
-            self.0.push(sample);
-        }
+        self.0.dedup_by(|later, kept| later.0.since(kept.0) < interval / 2);
+        self.0.push((now, position));
+        true
     }
 
     /// Returns the newest sample at or before a time.
     fn newest_at_or_before(&self, then: Timestamp) -> Option<(Timestamp, u64)> {
-        let old = self.0.iter().take_while(|(time, _)| *time <= then);
-        old.last().copied()
+        self.0.iter().take_while(|(time, _)| *time <= then).last().copied()
     }
 }
 

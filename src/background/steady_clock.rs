@@ -60,7 +60,7 @@ impl SteadyClock {
         let recorded = journal.get_kv(KV_KEY.into()).await?;
         let time = match <[u8; 8]>::try_from(recorded.as_slice()) {
             Ok(micros) => Timestamp::from_micros(i64::from_be_bytes(micros)),
-            Err(_) if journal.coverage().await?.last == 0 => system.now(),
+            Err(_) if journal.kept_range().await?.last == 0 => system.now(),
             // Entries, but no stored time: treat the system clock as far ahead.
             Err(_) => Timestamp::from_micros(0),
         };

@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
@@ -86,16 +85,14 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let clock: Arc<dyn Clock> = Arc::new(PausedClock::new());
-    let stop = CancellationToken::new();
     let steady = SteadyClock::load(&*journal, Arc::clone(&clock)).await.unwrap();
     let deadlines = watch_deadlines(
         Arc::clone(&journal),
         Arc::clone(&clock),
         steady.clone(),
         Deadlines { overdue_after: DAY, close_after: 7 * DAY },
-        stop.clone(),
     );
-    let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY, stop.clone());
+    let trimming = trim_journal(Arc::clone(&journal), steady, 400 * DAY);
     let jobs = tokio::spawn(async { tokio::join!(deadlines, trimming) });
 
     let change_id = accepted(&*journal, &*clock).await;
@@ -144,8 +141,7 @@ async fn a_change_becomes_overdue_then_closed_and_is_trimmed_after_its_retention
     }
     assert!(clock.now().since(accepted_at) >= 407 * DAY);
     assert_eq!(state().await, None);
-    stop.cancel();
-    jobs.await.unwrap();
+    jobs.abort();
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,13 +160,11 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     let change_id = accepted(&*journal, &*clock).await;
     paused.days_ahead.store(0, Relaxed);
 
-    let stop = CancellationToken::new();
     let deadlines = tokio::spawn(watch_deadlines(
         Arc::clone(&journal),
         Arc::clone(&clock),
         Arc::clone(&clock),
         Deadlines { overdue_after: DAY, close_after: 7 * DAY },
-        stop.clone(),
     ));
     // First seen with one time, which is set back afterwards.
     paused.days_ahead.store(30, Relaxed);
@@ -195,6 +189,5 @@ async fn a_change_that_was_made_while_the_clock_was_ahead_is_overdue_and_closed_
     assert!(wait_for(ChangeState::Overdue, 2 * DAY).await >= DAY);
     // Counted from its first observation as OVERDUE: its acceptance is still in the future.
     assert!(wait_for(ChangeState::Closed, 10 * DAY).await >= 7 * DAY);
-    stop.cancel();
-    deadlines.await.unwrap();
+    deadlines.abort();
 }

@@ -11,12 +11,13 @@ use ipnet::IpNet;
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    background::{FileReloader, ReloadingSecret},
+    background::{FileReloader, ReloadingCredentials, ReloadingSecret},
     callbacks::client_ip,
-    config::{AllowMode, CallbacksConfig, Secret},
+    config::{AllowMode, CallbacksConfig},
     domain::{
-        callback::Callback,
+        evidence::ResultService,
         newtypes::{AccountName, CallbackService},
+        result::Callback,
     },
     telemetry::RejectionReason,
 };
@@ -27,19 +28,13 @@ const MAX_LOGGED_SERVICE: usize = 40;
 /// Decides which callbacks are accepted.
 pub(super) struct Authenticator {
     path_secret: Option<Arc<ReloadingSecret>>,
-    credentials: Option<CallbackCredentials>,
+    credentials: Option<ReloadingCredentials>,
     /// ThingSpace was observed to send these for 14 minutes after a change.
-    previous_credentials: Option<CallbackCredentials>,
+    previous_credentials: Option<ReloadingCredentials>,
     require_password: Vec<CallbackService>,
     allow_cidrs: Vec<IpNet>,
     allow_mode: AllowMode,
     trusted_hops: u8,
-}
-
-/// User name and password in the bodies of callbacks.
-pub(super) struct CallbackCredentials {
-    pub(super) username: Arc<ReloadingSecret>,
-    pub(super) password: Arc<ReloadingSecret>,
 }
 
 /// Result of the authentication by path.
@@ -66,17 +61,12 @@ pub(super) struct ClientAddress {
 
 impl Authenticator {
     pub(super) fn new(callbacks: &CallbacksConfig, files: &mut FileReloader) -> Self {
-        let mut credentials = |username: &Option<Secret>, password: &Option<Secret>| {
-            Some(CallbackCredentials {
-                username: files.secret(username.as_ref()?),
-                password: files.secret(password.as_ref()?),
-            })
-        };
         Self {
-            credentials: credentials(&callbacks.username, &callbacks.password),
-            previous_credentials: credentials(
-                &callbacks.previous_username,
-                &callbacks.previous_password,
+            credentials: files
+                .credentials(callbacks.username.as_ref(), callbacks.password.as_ref()),
+            previous_credentials: files.credentials(
+                callbacks.previous_username.as_ref(),
+                callbacks.previous_password.as_ref(),
             ),
             path_secret: callbacks.path_secret.as_ref().map(|secret| files.secret(secret)),
             require_password: callbacks.require_password.clone(),
@@ -121,12 +111,9 @@ impl Authenticator {
         callback: &Callback,
     ) -> Result<(), RejectionReason> {
         let has_credentials = callback.username.is_some() || callback.password.is_some();
-        if has_credentials && self.has_valid_credentials(callback) {
-            return Ok(());
-        }
-        self.accepts_without_credentials(service, path_auth, has_credentials)
-            .then_some(())
-            .ok_or(RejectionReason::Unauthorized)
+        let is_valid = (has_credentials && self.has_valid_credentials(callback))
+            || self.accepts_without_credentials(service, path_auth, has_credentials);
+        if is_valid { Ok(()) } else { Err(RejectionReason::Unauthorized) }
     }
 
     /// Returns true if a callback without the correct credentials is accepted.
@@ -155,18 +142,19 @@ impl Authenticator {
         }
     }
 
-    /// Returns the name of a service if it may be logged: it has only letters and is not the path
-    /// secret.
-    pub(super) fn loggable_service<'a>(&self, name: &'a str) -> Option<&'a str> {
+    /// Returns the name of a service, or `-` if it must not be logged: it has not only letters or is the
+    /// path secret.
+    pub(super) fn loggable_service<'a>(&self, name: &'a str) -> &'a str {
         let is_plain =
             name.len() <= MAX_LOGGED_SERVICE && name.bytes().all(|byte| byte.is_ascii_alphabetic());
-        (is_plain && !self.is_path_secret(name)).then_some(name)
+        if is_plain && !self.is_path_secret(name) { name } else { "-" }
     }
 
-    /// Returns the name of an account if it may be logged.
-    pub(super) fn loggable_account<'a>(&self, name: &'a str) -> Option<&'a str> {
-        let is_valid = AccountName::parse(name).is_ok();
-        (is_valid && !self.is_path_secret(name)).then_some(name)
+    /// Returns the name of an account, or `-` if there is none or it must not be logged.
+    pub(super) fn loggable_account<'a>(&self, name: Option<&'a str>) -> &'a str {
+        let is_loggable =
+            |name: &&str| AccountName::parse(*name).is_ok() && !self.is_path_secret(name);
+        name.filter(is_loggable).unwrap_or("-")
     }
 
     /// The secret can be in another segment of the path by mistake.
@@ -176,31 +164,29 @@ impl Authenticator {
     }
 
     /// Returns the current and the previous credentials.
-    pub(super) fn accepted_credentials(&self) -> impl Iterator<Item = &CallbackCredentials> {
+    pub(super) fn accepted_credentials(&self) -> impl Iterator<Item = &ReloadingCredentials> {
         [&self.credentials, &self.previous_credentials].into_iter().flatten()
     }
 
     /// Returns true if callbacks of a service must carry credentials. The sender chooses the name, so
     /// an unknown name must not avoid the check.
     fn requires_credentials(&self, service: &str) -> bool {
-        let is = |name: &str| name.eq_ignore_ascii_case(service);
-        let is_listed = self.require_password.iter().any(|name| is(name.as_str()));
-        is_listed || !CallbackService::WITH_RESULTS.iter().any(|name| is(name))
+        let mut listed = self.require_password.iter();
+        listed.any(|name| name.as_str().eq_ignore_ascii_case(service))
+            || ResultService::from_name(service).is_none()
     }
 
     /// Compares all credentials in full, so that the duration reveals nothing.
     fn has_valid_credentials(&self, callback: &Callback) -> bool {
+        let matches = |expected: &ReloadingSecret, presented: &Option<SecretString>| {
+            let presented = presented.as_ref().map_or("", ExposeSecret::expose_secret);
+            constant_time_eq(&expected.current(), presented)
+        };
         self.accepted_credentials().fold(false, |is_valid, accepted| {
-            let username = matches_secret(&accepted.username, callback.username.as_ref());
-            let password = matches_secret(&accepted.password, callback.password.as_ref());
-            is_valid | (username & password)
+            let username = matches(&accepted.username, &callback.username);
+            is_valid | (username & matches(&accepted.password, &callback.password))
         })
     }
-}
-
-fn matches_secret(expected: &ReloadingSecret, presented: Option<&SecretString>) -> bool {
-    let presented = presented.map_or("", |presented| presented.expose_secret());
-    constant_time_eq(&expected.current(), presented)
 }
 
 /// Compares digests, so that the duration does not reveal the length either.

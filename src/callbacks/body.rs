@@ -9,80 +9,54 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::telemetry::RejectionReason;
+
 /// Maximum size of a callback, in bytes. Observed callbacks had 0.5 to 2.4 KB.
-pub(super) const MAX_BODY: usize = 256 * 1024;
+const MAX_BODY: usize = 256 * 1024;
 /// Maximum number of bytes that are discarded. A sender reads the response only after it has sent its
 /// body, and can lose the response if the connection closes before.
 const MAX_DISCARDED: usize = 4 * 1024 * 1024;
 /// Minimum permit of a callback, for its connection and its parsed form.
-const MIN_PERMIT_BYTES: u32 = 1_024;
-
-/// Result of reading a body.
-pub(super) enum BodyRead {
-    /// The body, with the permit for its size.
-    Complete(Vec<u8>, BodyPermit),
-    /// The body exceeds [`MAX_BODY`].
-    TooLarge { is_fully_read: bool },
-    /// The sender disconnected or was too slow.
-    Incomplete,
-    /// The budget is exhausted.
-    OverBudget { is_fully_read: bool },
-}
+const MIN_PERMIT_BYTES: usize = 1_024;
 
 /// Byte budget of the bodies of all callbacks, from their first byte until they are stored.
-#[derive(Debug)]
 pub(super) struct BodyBudget(Arc<Semaphore>);
 
 /// Share of one body.
-#[derive(Debug)]
-pub(super) struct BodyPermit(OwnedSemaphorePermit);
-
-// === impl BodyBudget ===
+pub(super) type BodyPermit = OwnedSemaphorePermit;
 
 impl BodyBudget {
     pub(super) fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
-    fn try_acquire(&self, bytes: u32) -> Option<BodyPermit> {
+    fn try_acquire(&self, bytes: usize) -> Result<BodyPermit, RejectionReason> {
+        let bytes = u32::try_from(bytes).map_err(|_| RejectionReason::Overloaded)?;
         let permit = Arc::clone(&self.0).try_acquire_many_owned(bytes);
-        permit.ok().map(BodyPermit)
+        permit.map_err(|_| RejectionReason::Overloaded)
     }
-}
 
-/// Reads a body of at most [`MAX_BODY`] bytes. Discards a longer one.
-pub(super) async fn read_bounded(
-    mut body: Body,
-    budget: &BodyBudget,
-    deadline: Instant,
-) -> BodyRead {
-    let Some(mut permit) = budget.try_acquire(MIN_PERMIT_BYTES) else {
-        let is_fully_read = discard(body, deadline).await;
-        return BodyRead::OverBudget { is_fully_read };
-    };
-    let mut bytes = Vec::new();
-    loop {
-        let frame = match timeout_at(deadline, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(None) => return BodyRead::Complete(bytes, permit),
-            Ok(Some(Err(_))) | Err(_) => return BodyRead::Incomplete,
-        };
-        let Ok(data) = frame.into_data() else {
-            continue;
-        };
-        if bytes.len().saturating_add(data.len()) > MAX_BODY {
-            drop((bytes, permit));
-            let is_fully_read = discard(body, deadline).await;
-            return BodyRead::TooLarge { is_fully_read };
+    /// Reads a body of at most [`MAX_BODY`] bytes.
+    pub(super) async fn read(
+        &self,
+        body: &mut Body,
+        deadline: Instant,
+    ) -> Result<(Vec<u8>, BodyPermit), RejectionReason> {
+        let mut permit = self.try_acquire(MIN_PERMIT_BYTES)?;
+        let mut bytes = Vec::new();
+        loop {
+            let frame = match timeout_at(deadline, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => return Ok((bytes, permit)),
+                Ok(Some(Err(_))) | Err(_) => return Err(RejectionReason::IncompleteBody),
+            };
+            let data = frame.into_data().unwrap_or_default();
+            if bytes.len().saturating_add(data.len()) > MAX_BODY {
+                return Err(RejectionReason::TooLarge);
+            }
+            permit.merge(self.try_acquire(data.len())?);
+            bytes.extend_from_slice(&data);
         }
-        let more = u32::try_from(data.len()).ok().and_then(|more| budget.try_acquire(more));
-        let Some(more) = more else {
-            drop((bytes, permit));
-            let is_fully_read = discard(body, deadline).await;
-            return BodyRead::OverBudget { is_fully_read };
-        };
-        permit.0.merge(more.0);
-        bytes.extend_from_slice(&data);
     }
 }
 

@@ -1,12 +1,8 @@
 //! Counts callbacks and logs rejected ones, at a bounded rate.
 
-use std::{array, fmt, net::IpAddr, time::Duration};
+use std::{array, net::IpAddr, time::Duration};
 
-use crate::{
-    background::LogThrottle,
-    journal::Stored,
-    telemetry::{CallbackOutcome, Instruments, RejectionReason},
-};
+use crate::telemetry::{CallbackOutcome, Instruments, LogThrottle, RejectionReason};
 
 /// Interval between two messages for the same reason.
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -14,7 +10,7 @@ const LOG_INTERVAL: Duration = Duration::from_secs(1);
 /// Counts all callbacks and logs some of them.
 pub(super) struct CallbackLog {
     pub(super) instruments: Instruments,
-    /// One for each reason, in the order of `RejectionReason::ALL`.
+    /// One for each reason.
     rejections: [LogThrottle; RejectionReason::ALL.len()],
     unlisted: LogThrottle,
 }
@@ -23,14 +19,12 @@ pub(super) struct CallbackLog {
 #[derive(Clone, Copy)]
 pub(super) struct LogContext<'a> {
     pub(super) route: &'static str,
-    pub(super) service: Option<&'a str>,
-    pub(super) account: Option<&'a str>,
+    /// `-` if the request has none, or none that may be logged.
+    pub(super) service: &'a str,
+    /// As `service`.
+    pub(super) account: &'a str,
     pub(super) client_ip: Option<IpAddr>,
 }
-
-struct OrDash<T>(Option<T>);
-
-// === impl CallbackLog ===
 
 impl CallbackLog {
     pub(super) fn new(instruments: Instruments) -> Self {
@@ -43,67 +37,33 @@ impl CallbackLog {
 
     pub(super) fn record_rejected(&self, reason: RejectionReason, context: LogContext<'_>) {
         self.instruments.callback(CallbackOutcome::Rejected, Some(reason));
-        self.log_throttled(reason, context, "callback rejected");
+        self.log(Some(reason), context, "callback rejected");
     }
 
     pub(super) fn record_quarantined(&self, reason: RejectionReason, context: LogContext<'_>) {
         self.instruments.callback(CallbackOutcome::Quarantined, Some(reason));
-        self.log_throttled(reason, context, "callback quarantined");
-    }
-
-    fn log_throttled(
-        &self,
-        reason: RejectionReason,
-        context: LogContext<'_>,
-        message: &'static str,
-    ) {
-        let throttle = self.rejections.get(reason as usize);
-        let Some(callbacks) = throttle.and_then(|throttle| throttle.count(1)) else {
-            return;
-        };
-        tracing::warn!(
-            reason = reason.name(),
-            route = context.route,
-            service = %OrDash(context.service),
-            account = %OrDash(context.account),
-            client_ip = %OrDash(context.client_ip),
-            suppressed = callbacks - 1,
-            "{message}"
-        );
+        self.log(Some(reason), context, "callback quarantined");
     }
 
     pub(super) fn record_unlisted(&self, context: LogContext<'_>) {
         self.instruments.callback_outside_allow_cidrs();
-        let Some(callbacks) = self.unlisted.count(1) else {
+        let message = "callback accepted from an address outside callbacks.allow_cidrs";
+        self.log(None, context, message);
+    }
+
+    fn log(&self, reason: Option<RejectionReason>, context: LogContext<'_>, message: &str) {
+        let throttle = reason.and_then(|reason| self.rejections.get(reason as usize));
+        let Some(callbacks) = throttle.unwrap_or(&self.unlisted).count(1) else {
             return;
         };
         tracing::warn!(
+            reason = reason.map(RejectionReason::name),
             route = context.route,
-            service = %OrDash(context.service),
-            account = %OrDash(context.account),
-            client_ip = %OrDash(context.client_ip),
+            service = %context.service,
+            account = %context.account,
+            client_ip = %context.client_ip.map_or("-".to_owned(), |ip| ip.to_string()),
             suppressed = callbacks - 1,
-            "callback accepted from an address outside callbacks.allow_cidrs"
+            "{message}"
         );
-    }
-}
-
-/// Counts a stored callback. The sender may have disconnected.
-pub(super) fn count_stored(instruments: &Instruments, stored: Stored) {
-    let outcome = match stored {
-        Stored::New(_) => CallbackOutcome::Stored,
-        Stored::Duplicate => CallbackOutcome::Duplicate,
-    };
-    instruments.callback(outcome, None);
-}
-
-// === impl OrDash ===
-
-impl<T: fmt::Display> fmt::Display for OrDash<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("-"),
-        }
     }
 }

@@ -1,19 +1,10 @@
 //! The address of a client behind trusted proxies.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
-use http::{Extensions, HeaderMap};
+use http::HeaderMap;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
-
-/// Address of the TCP peer. The server adds it to the extensions of each request.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
-
-/// Returns the TCP peer of a request. Returns `0.0.0.0` if it did not come through the server.
-pub(super) fn peer_ip(extensions: &Extensions) -> IpAddr {
-    extensions.get::<Peer>().map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.0)
-}
 
 /// Returns the client's address, or `None` if the proxies do not report it.
 ///

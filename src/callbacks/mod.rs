@@ -11,22 +11,17 @@ mod body;
 mod callback_log;
 mod certificate;
 mod client_ip;
-mod credential_mac;
-mod path;
 pub mod payload;
 mod quarantine;
 mod receive;
 mod response;
 mod routes;
 mod server;
-mod span_link;
 mod state;
 mod telemetry;
 #[cfg(test)]
 mod tests;
-mod tls;
 
 pub use certificate::TlsError;
-pub use credential_mac::credential_mac;
-pub use quarantine::{Quarantine, ReplayOutcome};
+pub use quarantine::{Quarantine, ReplayOutcome, credential_mac};
 pub use server::CallbackListener;

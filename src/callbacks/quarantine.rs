@@ -5,13 +5,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    background::ReloadingCredentials,
     callbacks::{
-        auth::PathAuth, body::BodyPermit, credential_mac::credential_mac, path::CallbackPath,
-        payload, response::RejectionResponse, state::AppState,
+        auth::PathAuth, body::BodyPermit, payload, response::append_result, routes::CallbackPath,
+        state::AppState,
     },
     domain::newtypes::CallbackService,
     journal::{
@@ -27,7 +28,7 @@ const PAGE: usize = 50;
 
 /// Manages quarantined callbacks.
 #[derive(Clone)]
-pub struct Quarantine(Arc<AppState>);
+pub struct Quarantine(pub(super) Arc<AppState>);
 
 /// Result of a replay.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,10 +44,6 @@ pub enum ReplayOutcome {
 // === impl Quarantine ===
 
 impl Quarantine {
-    pub(super) fn new(state: Arc<AppState>) -> Self {
-        Self(state)
-    }
-
     /// Processes a quarantined callback with the current settings.
     ///
     /// # Errors
@@ -58,7 +55,7 @@ impl Quarantine {
         let Some((_, quarantined)) = found.into_iter().find(|(found, _)| *found == id) else {
             return Ok(ReplayOutcome::NotFound);
         };
-        let Ok(callback) = payload::parse(&quarantined.body) else {
+        let Some(callback) = payload::parse(&quarantined.body) else {
             return Ok(ReplayOutcome::StillUnusable(RejectionReason::Malformed.name()));
         };
         if !is_authenticated_now(state, &quarantined) {
@@ -111,19 +108,22 @@ pub(super) async fn store(
     reason: RejectionReason,
     (body, permit): (Vec<u8>, BodyPermit),
     deadline: Instant,
-) -> Result<(), RejectionResponse> {
+) -> Result<(), RejectionReason> {
     let redacted = payload::redact(&body);
     drop(body);
+    let credential_mac = match (redacted.username, redacted.password) {
+        (None, None) => Vec::new(),
+        (username, password) => {
+            let (username, password) = (username.unwrap_or_default(), password.unwrap_or_default());
+            credential_mac(&*state.journal, [&username, &password]).to_vec()
+        }
+    };
     let quarantined = QuarantinedCallback {
         receive_time: state.clock.now(),
         service: path.callback_service(),
         account: path.account_name(),
         reason: reason.name().to_owned(),
-        credential_mac: body_credential_mac(
-            &*state.journal,
-            redacted.username.as_ref(),
-            redacted.password.as_ref(),
-        ),
+        credential_mac,
         body: redacted.body,
     };
     let limits = QuarantineLimits {
@@ -135,46 +135,39 @@ pub(super) async fn store(
         let _until_stored = permit;
         journal.quarantine(quarantined, limits).await
     });
-    match timeout_at(deadline, append).await {
-        Ok(Ok(Ok(Some(_)))) => Ok(()),
-        Ok(Ok(Ok(None))) => Err(RejectionReason::QuarantineFull.into()),
-        Ok(Ok(Err(JournalError::Overloaded))) => {
-            Err(RejectionResponse::busy(state.journal.expected_wait()))
-        }
-        Ok(Ok(Err(_))) => Err(RejectionReason::Unavailable.into()),
+    let Ok(result) = timeout_at(deadline, append).await else {
         // The append may still succeed.
-        Ok(Err(_)) | Err(_) => Err(RejectionReason::StoreTimeout.into()),
-    }
+        return Err(RejectionReason::StoreTimeout);
+    };
+    append_result(result)?.map(|_id| ()).ok_or(RejectionReason::QuarantineFull)
 }
 
 /// Returns true if the credentials of a quarantined callback are correct now. Only their MAC is stored.
 fn is_authenticated_now(state: &AppState, quarantined: &QuarantinedCallback) -> bool {
     let service = quarantined.service.as_ref().map_or("", CallbackService::as_str);
     let has_credentials = !quarantined.credential_mac.is_empty();
-    let has_valid_credentials = has_credentials
-        && state.authenticator.accepted_credentials().any(|accepted| {
-            let (username, password) = (accepted.username.current(), accepted.password.current());
-            let expected = body_credential_mac(&*state.journal, Some(&username), Some(&password));
-            expected == quarantined.credential_mac
-        });
-    has_valid_credentials
-        || state.authenticator.accepts_without_credentials(
-            service,
-            PathAuth::Verified,
-            has_credentials,
-        )
+    let is_stored = |accepted: &ReloadingCredentials| {
+        let (username, password) = (accepted.username.current(), accepted.password.current());
+        let mac = credential_mac(&*state.journal, [&*username, &*password]);
+        quarantined.credential_mac == mac
+    };
+    let authenticator = &state.authenticator;
+    (has_credentials && authenticator.accepted_credentials().any(is_stored))
+        || authenticator.accepts_without_credentials(service, PathAuth::Verified, has_credentials)
 }
 
-/// Returns the MAC of the credentials in a body. Empty without credentials.
-fn body_credential_mac(
+/// Returns a MAC of credentials under a key that never leaves the journal.
+///
+/// Each part is preceded by its length, so different credentials have different input.
+pub fn credential_mac<'a>(
     journal: &dyn Journal,
-    username: Option<&SecretString>,
-    password: Option<&SecretString>,
-) -> Vec<u8> {
-    if username.is_none() && password.is_none() {
-        return Vec::new();
+    parts: impl IntoIterator<Item = &'a SecretString>,
+) -> [u8; 32] {
+    let mut content = Vec::new();
+    for part in parts {
+        let text = part.expose_secret().as_bytes();
+        content.extend_from_slice(&text.len().to_be_bytes());
+        content.extend_from_slice(text);
     }
-    let empty = SecretString::default();
-    let parts = [username, password].map(|part| part.unwrap_or(&empty));
-    credential_mac(journal, parts).to_vec()
+    journal.fingerprint(&content)
 }

@@ -1,38 +1,34 @@
 //! Authenticates, reads and stores a callback.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use axum::{body::Body, extract::Request};
-use http::{Response, request};
+use axum::{
+    body::Body,
+    extract::{ConnectInfo, Request},
+};
+use http::{HeaderValue, Response, header::CONNECTION, request::Parts};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    background::FORWARDED_BY,
     callbacks::{
         auth::{ClientAddress, PathAuth},
-        body::{self, BodyPermit, BodyRead},
-        callback_log::{self, LogContext},
-        client_ip::peer_ip,
-        path::CallbackPath,
-        payload, quarantine,
-        response::{self, RejectionResponse},
-        span_link::StoredRequestId,
+        body::{self, BodyPermit},
+        callback_log::LogContext,
+        payload, quarantine, response,
+        routes::CallbackPath,
         state::{AppState, RESPONSE_TIMEOUT},
+        telemetry::StoredRequestId,
     },
-    domain::callback::Callback,
-    journal::{JournalError, ReceivedCallback, Stored},
-    telemetry::RejectionReason,
+    journal::{ReceivedCallback, Stored},
+    telemetry::{CallbackOutcome, RejectionReason},
 };
-
-/// A callback that was read.
-enum CallbackDisposition {
-    /// It may be stored. The permit covers its body.
-    Accepted(Box<Callback>, BodyPermit),
-    /// It is in the quarantine for this reason.
-    Quarantined(RejectionReason),
-}
 
 impl AppState {
     /// Handles a request on one of the callback routes.
@@ -43,34 +39,81 @@ impl AppState {
         request: Request,
     ) -> Response<Body> {
         let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        let (parts, body) = request.into_parts();
+        let (parts, mut body) = request.into_parts();
         let client = self.client_address(&parts);
         let context = LogContext {
             route,
             service: self.authenticator.loggable_service(&path.service),
-            account: path
-                .account
-                .as_deref()
-                .and_then(|account| self.authenticator.loggable_account(account)),
+            account: self.authenticator.loggable_account(path.account.as_deref()),
             client_ip: client.ip,
         };
-        let path_auth = match self.admit(path, &parts, client, deadline) {
-            Ok(path_auth) => path_auth,
-            Err(rejection) => {
-                return self.discard_and_reject(rejection, body, deadline, context).await;
-            }
+        match self.process(path, &parts, &mut body, client, deadline, context).await {
+            Ok(response) => response,
+            Err(reason) => self.reject(reason, &parts, body, deadline, context).await,
+        }
+    }
+
+    /// Rejects a request that matches no route or method.
+    pub(super) async fn reject_unrouted(
+        &self,
+        reason: RejectionReason,
+        request: Request,
+    ) -> Response<Body> {
+        let deadline = Instant::now() + RESPONSE_TIMEOUT;
+        let (parts, body) = request.into_parts();
+        let client_ip = self.client_address(&parts).ip;
+        let context = LogContext { route: "(none)", service: "-", account: "-", client_ip };
+        let reason = match self.own_forward(&parts.headers) {
+            Some(_) => RejectionReason::ForwardLoop,
+            None => reason,
         };
-        let (callback, permit) = match self.read(path, path_auth, body, deadline).await {
-            Ok(CallbackDisposition::Accepted(callback, permit)) => (*callback, permit),
-            Ok(CallbackDisposition::Quarantined(reason)) => {
+        self.reject(reason, &parts, body, deadline, context).await
+    }
+
+    /// Returns `0.0.0.0` for a request that did not come through the server.
+    fn client_address(&self, parts: &Parts) -> ClientAddress {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+        self.authenticator.client_address(peer, &parts.headers)
+    }
+
+    /// Stores a callback, or quarantines an unusable one with the correct path secret.
+    async fn process(
+        &self,
+        path: &CallbackPath,
+        parts: &Parts,
+        body: &mut Body,
+        client: ClientAddress,
+        deadline: Instant,
+        context: LogContext<'_>,
+    ) -> Result<Response<Body>, RejectionReason> {
+        if self.own_forward(&parts.headers).is_some() {
+            return Err(RejectionReason::ForwardLoop);
+        }
+        let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), client)?;
+        self.check_append_deadline(deadline)?;
+        let (bytes, permit) = self.body_budget.read(body, deadline).await?;
+        let parsed = match payload::parse(&bytes) {
+            Some(callback) => self
+                .authenticator
+                .authenticate_body(&path.service, path_auth, &callback)
+                .map(|()| callback),
+            None => Err(self.authenticator.malformed_body_rejection(path_auth)),
+        };
+        let callback = match parsed {
+            Ok(callback) => callback,
+            Err(reason) if path_auth == PathAuth::Verified => {
+                quarantine::store(self, path, reason, (bytes, permit), deadline).await?;
                 self.log.record_quarantined(reason, context);
-                return response::quarantined();
+                return Ok(response::quarantined());
             }
-            Err(rejection) => return self.reject(&rejection, context),
+            Err(reason) => return Err(reason),
         };
+        drop(bytes);
         if !client.is_allowed {
             self.log.record_unlisted(context);
         }
+        let request_id = callback.result.request_id.clone();
         let received = ReceivedCallback {
             callback,
             account: path.account_name(),
@@ -78,104 +121,12 @@ impl AppState {
             receive_time: self.clock.now(),
             forwarding: self.forwarding(),
         };
-        let request_id = received.callback.result.request_id.clone();
-        match self.store(received, permit, deadline).await {
-            Ok(stored) => {
-                tracing::debug!(route, service = context.service, ?stored, "callback stored");
-                let mut response = response::stored(stored);
-                response.extensions_mut().insert(StoredRequestId(request_id));
-                response
-            }
-            Err(rejection) => self.reject(&rejection, context),
-        }
-    }
-
-    /// Rejects a request that matches no route or method.
-    pub(super) async fn reject_unrouted(
-        &self,
-        rejection: RejectionReason,
-        request: Request,
-    ) -> Response<Body> {
-        let deadline = Instant::now() + RESPONSE_TIMEOUT;
-        let (parts, body) = request.into_parts();
-        let context = LogContext {
-            route: "(none)",
-            service: None,
-            account: None,
-            client_ip: self.client_address(&parts).ip,
-        };
-        let rejection = match self.own_forward(&parts.headers) {
-            Some(id) => RejectionResponse::forward_loop(id.clone()),
-            None => rejection.into(),
-        };
-        self.discard_and_reject(rejection, body, deadline, context).await
-    }
-
-    fn client_address(&self, parts: &request::Parts) -> ClientAddress {
-        let peer = peer_ip(&parts.extensions);
-        self.authenticator.client_address(peer, &parts.headers)
-    }
-
-    /// Decides whether to read the body.
-    fn admit(
-        &self,
-        path: &CallbackPath,
-        parts: &request::Parts,
-        client: ClientAddress,
-        deadline: Instant,
-    ) -> Result<PathAuth, RejectionResponse> {
-        if let Some(id) = self.own_forward(&parts.headers) {
-            return Err(RejectionResponse::forward_loop(id.clone()));
-        }
-        let path_auth = self.authenticator.authenticate_request(path.secret.as_deref(), client)?;
-        self.check_append_deadline(deadline)?;
-        Ok(path_auth)
-    }
-
-    /// Reads and authenticates a callback. Quarantines an unusable one with the correct path secret.
-    async fn read(
-        &self,
-        path: &CallbackPath,
-        path_auth: PathAuth,
-        body: Body,
-        deadline: Instant,
-    ) -> Result<CallbackDisposition, RejectionResponse> {
-        let (bytes, permit) = match body::read_bounded(body, &self.body_budget, deadline).await {
-            BodyRead::Complete(bytes, permit) => (bytes, permit),
-            BodyRead::TooLarge { is_fully_read } => {
-                return Err(RejectionResponse {
-                    close_connection: !is_fully_read,
-                    ..RejectionReason::TooLarge.into()
-                });
-            }
-            BodyRead::OverBudget { is_fully_read } => {
-                return Err(RejectionResponse {
-                    close_connection: !is_fully_read,
-                    ..RejectionResponse::busy(self.journal.expected_wait())
-                });
-            }
-            BodyRead::Incomplete => {
-                return Err(RejectionResponse {
-                    close_connection: true,
-                    ..RejectionReason::IncompleteBody.into()
-                });
-            }
-        };
-        let result = match payload::parse(&bytes) {
-            Ok(callback) => self
-                .authenticator
-                .authenticate_body(&path.service, path_auth, &callback)
-                .map(|()| callback),
-            Err(_) => Err(self.authenticator.malformed_body_rejection(path_auth)),
-        };
-        match result {
-            Ok(callback) => Ok(CallbackDisposition::Accepted(Box::new(callback), permit)),
-            Err(reason) if path_auth == PathAuth::Verified => {
-                quarantine::store(self, path, reason, (bytes, permit), deadline).await?;
-                Ok(CallbackDisposition::Quarantined(reason))
-            }
-            Err(rejection) => Err(rejection.into()),
-        }
+        let stored = self.store(received, permit, deadline).await?;
+        let (route, service) = (context.route, context.service);
+        tracing::debug!(route, service, ?stored, "callback stored");
+        let mut response = response::stored(stored);
+        response.extensions_mut().insert(StoredRequestId(request_id));
+        Ok(response)
     }
 
     /// Stores a callback in a separate task: neither a disconnect nor the deadline stops the append.
@@ -184,7 +135,7 @@ impl AppState {
         received: ReceivedCallback,
         permit: BodyPermit,
         deadline: Instant,
-    ) -> Result<Stored, RejectionResponse> {
+    ) -> Result<Stored, RejectionReason> {
         self.check_append_deadline(deadline)?;
         let journal = Arc::clone(&self.journal);
         let instruments = self.log.instruments.clone();
@@ -193,60 +144,51 @@ impl AppState {
         let is_rejected = Arc::clone(&is_counted);
         let mut append = self.tasks.spawn(async move {
             let _until_stored = permit;
-            let stored = journal.store_callback(received).await;
-            match stored {
-                _ if is_rejected.swap(true, Ordering::Relaxed) => {
-                    if stored.is_ok() {
-                        instruments.callback_stored_after_timeout();
-                    }
-                }
-                Ok(stored) => callback_log::count_stored(&instruments, stored),
+            let result = journal.store_callback(received).await;
+            let is_rejected = is_rejected.swap(true, Ordering::Relaxed);
+            match &result {
+                Ok(_) if is_rejected => instruments.callback_stored_after_timeout(),
+                Ok(Stored::New(_)) => instruments.callback(CallbackOutcome::Stored, None),
+                Ok(Stored::Duplicate) => instruments.callback(CallbackOutcome::Duplicate, None),
                 Err(_) => {}
             }
-            stored
+            result
         });
         let result = match timeout_at(deadline, &mut append).await {
             Ok(result) => result,
             Err(_) if is_counted.swap(true, Ordering::Relaxed) => append.await,
-            Err(_) => return Err(RejectionReason::StoreTimeout.into()),
+            Err(_) => return Err(RejectionReason::StoreTimeout),
         };
-        match result {
-            Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(JournalError::Overloaded)) => {
-                Err(RejectionResponse::busy(self.journal.expected_wait()))
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "cannot store a callback");
-                Err(RejectionReason::Unavailable.into())
-            }
-            Err(_) => Err(RejectionReason::StoreTimeout.into()),
-        }
+        response::append_result(result)
     }
 
     /// Rejects a callback that the journal cannot store in time: ThingSpace sends it again after a
     /// rejection.
-    fn check_append_deadline(&self, deadline: Instant) -> Result<(), RejectionResponse> {
-        let wait = self.journal.expected_wait();
-        if wait > deadline.saturating_duration_since(Instant::now()) {
-            return Err(RejectionResponse::busy(wait));
+    fn check_append_deadline(&self, deadline: Instant) -> Result<(), RejectionReason> {
+        if self.journal.expected_wait() > deadline.saturating_duration_since(Instant::now()) {
+            return Err(RejectionReason::Overloaded);
         }
         Ok(())
     }
 
-    /// Reads the body before it responds, so that the sender sees the response.
-    async fn discard_and_reject(
+    /// Reads the rest of the body before it responds, so that the sender sees the response.
+    async fn reject(
         &self,
-        mut rejection: RejectionResponse,
+        reason: RejectionReason,
+        parts: &Parts,
         body: Body,
         deadline: Instant,
         context: LogContext<'_>,
     ) -> Response<Body> {
-        rejection.close_connection = !body::discard(body, deadline).await;
-        self.reject(&rejection, context)
-    }
-
-    fn reject(&self, rejection: &RejectionResponse, context: LogContext<'_>) -> Response<Body> {
-        self.log.record_rejected(rejection.reason, context);
-        rejection.to_response()
+        let is_read = body::discard(body, deadline).await;
+        self.log.record_rejected(reason, context);
+        let mut response = response::rejected(reason, self.journal.expected_wait());
+        if !is_read || reason == RejectionReason::IncompleteBody {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        if let Some(id) = self.own_forward(&parts.headers) {
+            response.headers_mut().insert(FORWARDED_BY, id.clone());
+        }
+        response
     }
 }

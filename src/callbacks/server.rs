@@ -1,14 +1,11 @@
 //! The server: accepts connections, bounds their number and age, and drains them.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
+    extract::ConnectInfo,
     serve::{Listener, ListenerExt as _},
 };
 use http::Request;
@@ -16,25 +13,25 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::Semaphore,
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use crate::{
-    background::FileReloader,
+    background::{FileReloader, forwarder_id},
     callbacks::{
+        auth::Authenticator,
+        body::BodyBudget,
+        callback_log::CallbackLog,
         certificate::{ReloadingCertificate, TlsError},
-        client_ip::Peer,
         quarantine::Quarantine,
         routes,
-        span_link::SpanLinker,
         state::{AppState, RESPONSE_TIMEOUT},
-        telemetry::{self, CallbackTelemetry},
-        tls::TlsListener,
+        telemetry,
     },
     config::Config,
     domain::clock::Clock,
@@ -45,6 +42,10 @@ use crate::{
 /// Maximum number of connections. Further ones wait to be accepted. Idle connections close soon, so
 /// that strangers cannot block the port for long.
 const MAX_CONNECTIONS: usize = 8_192;
+/// Maximum number of TLS handshakes in progress. Further connections wait to be accepted.
+const MAX_HANDSHAKES: usize = 8_192;
+/// Time for a TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a request's header, from the last response: also the time that a connection may idle.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum size of a request's header, and of a connection's read buffer, in bytes.
@@ -57,13 +58,15 @@ const CLOSE_TIMEOUT: Duration = RESPONSE_TIMEOUT.saturating_add(Duration::from_s
 /// The callback listener.
 pub struct CallbackListener {
     pub(super) state: Arc<AppState>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<TlsAcceptor>,
 }
 
 /// The connections of a listener.
 #[derive(Clone)]
 struct Connections {
     router: Router,
+    tls: Option<TlsAcceptor>,
+    permits: Arc<Semaphore>,
     tasks: TaskTracker,
     /// Connections finish their current request.
     draining: CancellationToken,
@@ -92,35 +95,49 @@ impl CallbackListener {
         let tls = match (&callbacks.tls_cert_file, &callbacks.tls_key_file) {
             (Some(cert_file), Some(key_file)) => {
                 let certificate = ReloadingCertificate::load(cert_file.clone(), key_file.clone())?;
-                files.add(Arc::<ReloadingCertificate>::clone(&certificate));
-                Some(certificate.server_config()?)
+                let config = certificate.server_config()?;
+                files.add(move || certificate.reload());
+                Some(TlsAcceptor::from(config))
             }
             _ => None,
         };
-        let state = AppState::new(config, journal, clock, steady_clock, instruments, files);
+        let forward_url = callbacks.forward_url.as_ref();
+        let state = AppState {
+            authenticator: Authenticator::new(callbacks, files),
+            forwarder_id: forwarder_id(&*journal),
+            journal,
+            clock,
+            steady_clock,
+            log: CallbackLog::new(instruments),
+            tasks: TaskTracker::new(),
+            body_budget: BodyBudget::new(config.limits.callback_bytes),
+            quarantine_max_bytes: callbacks.quarantine_max_bytes,
+            forward_max_waiting: forward_url.map(|_| callbacks.forward_max_waiting),
+        };
         Ok(Self { state: Arc::new(state), tls })
     }
 
     /// Returns access to the quarantined callbacks.
     pub fn quarantine(&self) -> Quarantine {
-        Quarantine::new(Arc::clone(&self.state))
+        Quarantine(Arc::clone(&self.state))
     }
 
     /// Serves until `shutdown`, then lets requests and appends finish within `grace`. A longer append
     /// continues in the journal.
     pub async fn serve(self, tcp: TcpListener, shutdown: CancellationToken, grace: Duration) {
-        let connections = self.connections();
-        let tcp = tcp.tap_io(|stream| {
-            // A response is one small write, which Nagle's algorithm would only delay.
-            let _ = stream.set_nodelay(true);
-        });
-        let accepting = async {
-            match self.tls {
-                Some(config) => connections.accept(TlsListener::new(tcp, config)).await,
-                None => connections.accept(tcp).await,
-            }
+        let draining = CancellationToken::new();
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let router = routes::router(Arc::clone(&self.state));
+        let tasks = self.state.tasks.clone();
+        let connections = Connections {
+            router: telemetry::with_telemetry(router, self.state, scheme, draining.clone()),
+            tls: self.tls,
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            tasks,
+            draining,
+            force_close: CancellationToken::new(),
         };
-        shutdown.run_until_cancelled(accepting).await;
+        shutdown.run_until_cancelled(connections.accept(tcp)).await;
         connections.draining.cancel();
         connections.tasks.close();
         if timeout(grace, connections.tasks.wait()).await.is_err() {
@@ -128,51 +145,61 @@ impl CallbackListener {
         }
         connections.force_close.cancel();
     }
-
-    fn connections(&self) -> Connections {
-        let (state, draining) = (&self.state, CancellationToken::new());
-        let telemetry = CallbackTelemetry {
-            instruments: state.log.instruments.clone(),
-            scheme: if self.tls.is_some() { "https" } else { "http" },
-            linker: SpanLinker::new(
-                Arc::clone(&state.journal),
-                state.tasks.clone(),
-                draining.clone(),
-            ),
-        };
-        Connections {
-            router: telemetry::with_telemetry(routes::router(Arc::clone(state)), telemetry),
-            tasks: state.tasks.clone(),
-            draining,
-            force_close: CancellationToken::new(),
-        }
-    }
 }
 
 // === impl Connections ===
 
 impl Connections {
-    async fn accept(&self, mut listener: impl Listener<Addr = SocketAddr>) {
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    async fn accept(&self, tcp: TcpListener) {
+        let mut tcp = tcp.tap_io(|stream| {
+            // A response is one small write, which Nagle's algorithm would only delay.
+            let _ = stream.set_nodelay(true);
+        });
+        let permits = match &self.tls {
+            Some(_) => Arc::new(Semaphore::new(MAX_HANDSHAKES)),
+            None => Arc::clone(&self.permits),
+        };
         while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-            let (stream, peer) = listener.accept().await;
+            let (stream, peer) = tcp.accept().await;
             let this = self.clone();
-            self.tasks.spawn(async move {
-                this.serve(stream, peer.ip()).await;
-                drop(permit);
-            });
+            self.tasks.spawn(async move { this.handle(stream, peer, permit).await });
+        }
+    }
+
+    /// Makes the TLS handshake, if any, and serves a connection. With TLS, `permit` covers only the
+    /// handshake.
+    async fn handle(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit) {
+        let Some(tls) = &self.tls else {
+            let _connection = permit;
+            return self.serve(stream, peer).await;
+        };
+        let handshake = timeout(HANDSHAKE_TIMEOUT, tls.accept(stream));
+        match self.draining.run_until_cancelled(handshake).await {
+            Some(Ok(Ok(stream))) => {
+                let permit_for_connection = self.permits.acquire();
+                let acquired = self.draining.run_until_cancelled(permit_for_connection).await;
+                if let Some(Ok(_connection)) = acquired {
+                    drop(permit);
+                    self.serve(stream, peer).await;
+                }
+            }
+            Some(Ok(Err(error))) => {
+                tracing::debug!(client_ip = %peer.ip(), %error, "TLS handshake failed");
+            }
+            Some(Err(_)) => tracing::debug!(client_ip = %peer.ip(), "TLS handshake timed out"),
+            None => {}
         }
     }
 
     /// Serves a connection. axum's own server has neither a time limit for headers nor a maximum age.
-    async fn serve<S>(&self, stream: S, peer: IpAddr)
+    async fn serve<S>(&self, stream: S, peer: SocketAddr)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let router = self.router.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(ConnectInfo(peer));
             router.clone().oneshot(request)
         });
         let mut connection = std::pin::pin!(
@@ -187,7 +214,7 @@ impl Connections {
         tokio::select! {
             result = connection.as_mut() => {
                 if let Err(error) = result {
-                    tracing::debug!(client_ip = %peer, %error, "callback connection failed");
+                    tracing::debug!(client_ip = %peer.ip(), %error, "callback connection failed");
                 }
                 return;
             }

@@ -6,12 +6,10 @@ use http::{HeaderMap, HeaderValue};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    background::{FORWARDED_BY, FileReloader, forwarder_id},
+    background::FORWARDED_BY,
     callbacks::{auth::Authenticator, body::BodyBudget, callback_log::CallbackLog},
-    config::Config,
     domain::clock::Clock,
     journal::{ForwardOptions, Journal},
-    telemetry::Instruments,
 };
 
 /// Maximum time from a request's header to its response. ThingSpace was observed to send a callback
@@ -30,41 +28,17 @@ pub(super) struct AppState {
     pub(super) body_budget: BodyBudget,
     /// Maximum size of the quarantine, in bytes.
     pub(super) quarantine_max_bytes: u64,
-    /// Maximum number of queued forwards. `None` if callbacks are not forwarded.
-    max_queued_forwards: Option<u64>,
+    /// Maximum number of callbacks that wait for their forwarding. `None` if callbacks are not forwarded.
+    pub(super) forward_max_waiting: Option<u64>,
     /// Id of this gateway in the loop header.
-    forwarder_id: String,
+    pub(super) forwarder_id: String,
 }
 
 impl AppState {
-    pub(super) fn new(
-        config: &Config,
-        journal: Arc<dyn Journal>,
-        clock: Arc<dyn Clock>,
-        steady_clock: Arc<dyn Clock>,
-        instruments: Instruments,
-        files: &mut FileReloader,
-    ) -> Self {
-        let callbacks = &config.callbacks;
-        let forward_url = callbacks.forward_url.as_ref();
-        Self {
-            authenticator: Authenticator::new(callbacks, files),
-            forwarder_id: forwarder_id(&*journal),
-            journal,
-            clock,
-            steady_clock,
-            log: CallbackLog::new(instruments),
-            tasks: TaskTracker::new(),
-            body_budget: BodyBudget::new(config.limits.callback_bytes),
-            quarantine_max_bytes: callbacks.quarantine_max_bytes,
-            max_queued_forwards: forward_url.map(|_| callbacks.forward_max_waiting),
-        }
-    }
-
     /// Returns how a callback that is stored now is queued for forwarding.
     pub(super) fn forwarding(&self) -> Option<ForwardOptions> {
         let now = self.clock.now();
-        self.max_queued_forwards.map(|max_queued| ForwardOptions { max_queued, now })
+        self.forward_max_waiting.map(|max_waiting| ForwardOptions { max_waiting, now })
     }
 
     /// Returns the loop header if this gateway has forwarded the request.

@@ -1,6 +1,7 @@
 //! `config`: checks, shows and documents the settings.
 
 use clap::{Args, Subcommand};
+use thingspace_settings::json_schema;
 
 use crate::{
     cli::{
@@ -8,7 +9,7 @@ use crate::{
         output::{print_error, print_line},
         settings_args::SettingsArgs,
     },
-    config::{self, Mode},
+    config::{Mode, TABLE, markdown},
 };
 
 /// Arguments of `config`.
@@ -58,14 +59,17 @@ impl ConfigCommand {
                 }
             }
             ConfigSubcommand::Show(args) => {
-                let loaded = args.settings.load()?;
-                print_line(&config::render_toml(&loaded.config, args.mode()))?;
+                let mut loaded = args.settings.load()?;
+                loaded.config.apply_mode_defaults(args.mode());
+                print_line(&loaded.config.to_toml())?;
                 for warning in loaded.warnings {
                     print_error(&format!("warning: {warning}"));
                 }
             }
-            ConfigSubcommand::Docs => print_line(&config::markdown())?,
-            ConfigSubcommand::Schema => print_line(&config::json_schema())?,
+            ConfigSubcommand::Docs => print_line(&markdown())?,
+            ConfigSubcommand::Schema => {
+                print_line(&json_schema(&TABLE, "Settings of thingspace-gateway"))?
+            }
         }
         Ok(())
     }

@@ -5,11 +5,7 @@ use serde_json::json;
 
 use crate::{
     cli::{exit::ExitError, output::print_line, settings_args::SettingsArgs},
-    journal::{
-        Origin,
-        sqlite::{SqliteJournal, SqliteOptions},
-    },
-    telemetry::Instruments,
+    journal::sqlite::accept_loss,
 };
 
 /// Arguments of `journal`.
@@ -41,13 +37,7 @@ impl JournalCommand {
         let JournalSubcommand::AcceptLoss { settings } = self.command;
         let config = settings.load()?.config;
         let dir = config.journal.dir;
-        let accepted = SqliteJournal::accept_loss(&SqliteOptions {
-            dir: dir.clone(),
-            // Not compared here: the next start compares it.
-            origin: Origin::from_url(&config.thingspace.base_url),
-            allow_network_filesystem: config.journal.allow_network_filesystem,
-            instruments: Instruments::noop(),
-        });
+        let accepted = accept_loss(&dir, config.journal.allow_network_filesystem);
         let Some(loss) = accepted.map_err(ExitError::failure)? else {
             let dir = dir.display();
             return Err(ExitError::failure(format!(

@@ -4,7 +4,6 @@ use clap::{Args, Subcommand};
 use thingspace_sandbox::{Sandbox, scenarios, scenarios_markdown};
 
 use crate::{
-    app::sandbox_settings,
     cli::{
         exit::ExitError, output::print_line, run::run_until_shutdown, settings_args::SettingsArgs,
     },
@@ -56,12 +55,9 @@ impl SandboxCommand {
 fn run_sandbox(settings: &SettingsArgs) -> Result<(), ExitError> {
     let loaded = settings.load_for(Mode::Sandbox)?;
     run_until_shutdown(loaded, |config, shutdown, _telemetry| async move {
-        let settings = sandbox_settings(&config.sandbox)
+        let sandbox = Sandbox::bind(config.sandbox)
+            .await
             .map_err(|error| ExitError::failure(format!("cannot start: {error}")))?;
-        let sandbox = Sandbox::bind(settings).await.map_err(|error| {
-            let listen = config.sandbox.listen;
-            ExitError::failure(format!("cannot start: sandbox.listen {listen}: {error}"))
-        })?;
         tracing::info!(address = %sandbox.local_addr(), "the sandbox is at {}", sandbox.base_url());
         let result = sandbox.run(shutdown.cancelled_owned()).await;
         result.map_err(|error| ExitError::failure(format!("sandbox failed: {error}")))

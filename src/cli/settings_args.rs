@@ -6,10 +6,11 @@ use clap::{
     Arg, ArgMatches, Args, Command, FromArgMatches, builder::ValueParser, error::Error,
     value_parser,
 };
+use thingspace_settings::{Flag, flags};
 
 use crate::{
     cli::exit::ExitError,
-    config::{self, Config, ConfigError, LoadedConfig, Mode, Sources},
+    config::{Config, ConfigError, LoadedConfig, Mode, Sources, TABLE},
 };
 
 /// Id and long name of the flag that names the settings file.
@@ -52,7 +53,7 @@ impl SettingsArgs {
         if let Some(path) = matches.get_one::<PathBuf>(CONFIG_FILE) {
             sources = sources.with_file(path);
         }
-        for flag in config::flags() {
+        for flag in flags(&TABLE) {
             if let Some(value) = matches.get_one::<String>(flag.key) {
                 sources = sources.with_flag(flag.key, value);
             }
@@ -74,13 +75,16 @@ impl FromArgMatches for SettingsArgs {
 
 impl Args for SettingsArgs {
     fn augment_args(command: Command) -> Command {
-        let help = format!("Settings file, in TOML [env: {}]", config::TABLE.env_config_file);
+        let help = format!("Settings file, in TOML [env: {}]", TABLE.env_config_file);
         let file = Arg::new(CONFIG_FILE)
             .long(CONFIG_FILE)
             .value_name("PATH")
             .value_parser(value_parser!(PathBuf))
             .help(help);
-        command.arg(file).next_help_heading("Settings").args(config::flags().iter().map(flag_arg))
+        command
+            .arg(file)
+            .next_help_heading("Settings")
+            .args(flags(&TABLE).into_iter().map(flag_arg))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -88,12 +92,12 @@ impl Args for SettingsArgs {
     }
 }
 
-fn flag_arg(flag: &config::Flag) -> Arg {
+fn flag_arg(flag: Flag) -> Arg {
     let arg = Arg::new(flag.key)
         .long(flag.key)
         .value_name(flag.placeholder)
         .value_parser(ValueParser::string())
-        .help(flag.help.clone());
+        .help(flag.help);
     if flag.is_switch {
         arg.num_args(0..=1).default_missing_value("true")
     } else {

@@ -4,7 +4,10 @@ use thingspace_settings::{Description, Kind, ListItem, SecretFormat, SecretSynta
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use crate::domain::newtypes::{AccountName, CallbackService, ServicePlan};
+use crate::domain::{
+    evidence::ResultService,
+    newtypes::{AccountName, CallbackService},
+};
 
 /// A credential for ThingSpace.
 pub(super) const CREDENTIAL: SecretFormat = SecretFormat::text(1024);
@@ -24,7 +27,7 @@ pub(super) const WEBHOOK_URL: SecretFormat =
 /// must not determine the host.
 fn is_webhook_template(value: &str) -> bool {
     let expand = |service: &str| Url::parse(&value.replace("{service}", service)).ok();
-    let (Some(url), Some(other)) = (expand(CallbackService::CARRIER), expand("x")) else {
+    let (Some(url), Some(other)) = (expand(ResultService::Carrier.as_str()), expand("x")) else {
         return false;
     };
     matches!(url.scheme(), "http" | "https")
@@ -48,23 +51,6 @@ impl ListItem for AccountName {
         "account names of 3 to 32 letters, digits and dashes, such as `0000123456-00001`";
     fn parse(text: &str) -> Option<Self> {
         Self::parse(text).ok()
-    }
-}
-
-/// Name or code of a service plan.
-pub(super) struct PlanName;
-
-impl Kind for PlanName {
-    type Value = ServicePlan;
-    fn describe(&self) -> Description {
-        let accepts = "1 to 128 characters, none of them `'`, `<`, `\\` or a control character";
-        Description::scalar(accepts, "PLAN")
-    }
-    fn parse(&self, text: &str) -> Option<ServicePlan> {
-        ServicePlan::parse(text).ok()
-    }
-    fn toml(&self, value: &ServicePlan) -> String {
-        toml_string(value.as_str())
     }
 }
 

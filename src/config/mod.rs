@@ -5,26 +5,23 @@
 //! [`Config::load`] reads [`Sources`] and checks each setting; [`Config::check_for`] checks the
 //! combinations.
 
-mod check;
-mod choices;
 mod docs;
 mod kinds;
 mod mode;
+mod rules;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod warnings;
 
-pub use choices::{
-    AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat, OtlpProtocol,
-    RegisterPolicy, ResendPolicy,
-};
-pub use docs::{flags, json_schema, markdown};
-pub use mode::{Mode, render_toml};
+pub use docs::markdown;
+pub use mode::Mode;
 pub use settings::{
-    AdminConfig, AuthConfig, CallbacksConfig, ChangesConfig, Config, GrpcConfig, JournalConfig,
-    LimitsConfig, SandboxConfig, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
+    AdminConfig, AllowMode, AuthConfig, AuthMode, CallbacksConfig, ChangesConfig, Config,
+    FiveGBiHttpMethod, GrpcConfig, JournalConfig, JournalEngine, LimitsConfig, LogFormat,
+    OtlpProtocol, RegisterPolicy, ShutdownConfig, TABLE, TelemetryConfig, ThingSpaceConfig,
 };
-pub use thingspace_settings::{ConfigError, Flag, Secret, SecretError, SettingOrigin, Sources};
+pub use thingspace_settings::{ConfigError, Secret, Sources};
 
 /// Settings and the warnings about their sources.
 pub type LoadedConfig = thingspace_settings::LoadedConfig<Config>;

@@ -18,23 +18,17 @@ pub enum Mode {
     Sandbox,
 }
 
-/// Formats the effective settings of the mode as a settings file. A comment names the source of each
-/// value. Secrets are hidden. Without hidden secrets, the result can be loaded again.
-pub fn render_toml(config: &Config, mode: Mode) -> String {
-    let mut config = config.clone();
-    apply_mode_defaults(&mut config, mode);
-    config.to_toml()
-}
-
-/// Applies the defaults that differ in this mode.
-pub(super) fn apply_mode_defaults(config: &mut Config, mode: Mode) {
-    if mode != Mode::ServeSandbox {
-        return;
-    }
-    if !config.is_set("callbacks.listen") {
-        config.callbacks.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    }
-    if !config.is_set("thingspace.changes_per_minute") {
-        config.thingspace.changes_per_minute = SANDBOX_CHANGES_PER_MINUTE;
+impl Config {
+    /// Applies the defaults that differ in this mode.
+    pub fn apply_mode_defaults(&mut self, mode: Mode) {
+        if mode != Mode::ServeSandbox {
+            return;
+        }
+        if !self.is_set("callbacks.listen") {
+            self.callbacks.listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        }
+        if !self.is_set("thingspace.changes_per_minute") {
+            self.thingspace.changes_per_minute = SANDBOX_CHANGES_PER_MINUTE;
+        }
     }
 }

@@ -1,24 +1,18 @@
-//! The table of all settings, and their structs. `docs/settings.md` is generated from it with
+//! The table of all settings, and their types. `docs/settings.md` is generated from it with
 //! `cargo run -- config docs > docs/settings.md`.
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 use thingspace_settings::{
-    DAY, DurationRange, FilePath, HOUR, HttpUrl, MILLISECOND, MINUTE, Number, SECOND, Secret,
-    SocketAddress, Switch, list_of, one_of, settings,
+    DurationRange, FilePath, HttpUrl, Number, Secret, SocketAddress, Switch, choices, list_of,
+    one_of, settings,
 };
 use url::Url;
 
 use crate::{
-    config::{
-        choices::{
-            AllowMode, AuthMode, CallbackOrder, FiveGBiHttpMethod, JournalEngine, LogFormat,
-            OtlpProtocol, RegisterPolicy, ResendPolicy,
-        },
-        kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, PlanName, WEBHOOK_URL},
-    },
-    domain::newtypes::{AccountName, CallbackService, ServicePlan},
+    config::kinds::{CALLBACK_CREDENTIAL, CREDENTIAL, LogFilter, PATH_SECRET, WEBHOOK_URL},
+    domain::newtypes::{AccountName, CallbackService},
 };
 
 /// Host of Verizon's production service.
@@ -36,11 +30,11 @@ settings! {
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:50051";
         /// Age at which the gateway closes a client's connection gracefully. Clients then reconnect
         /// and spread over new replicas. Each connection gets up to a tenth less, at random.
-        max_connection_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "30m";
+        max_connection_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "30m";
         /// Age at which the gateway ends a watch with the reason RECONNECT. The client resumes it
         /// with its resume token. Each watch gets up to a tenth less, at random. Must be less
         /// than `grpc.max_connection_age`.
-        max_stream_age: Duration = WithDefault(DurationRange { min: SECOND, max: 7 * DAY }) or "25m";
+        max_stream_age: Duration = WithDefault(DurationRange { min: "1s", max: "7d" }) or "25m";
         /// Maximum size of a request message, in bytes. The default is enough for 10,000 devices
         /// with their addresses.
         max_message_bytes: usize = WithDefault(Number { min: 65_536, max: 268_435_456 }) or "16777216";
@@ -98,7 +92,7 @@ settings! {
         /// the query stands for the name of the callback service.
         forward_url: Option<Secret> = Sensitive(WEBHOOK_URL);
         /// Age at which the gateway drops a callback that it could not forward.
-        forward_max_age: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "3d";
+        forward_max_age: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "3d";
         /// Maximum number of callbacks that wait to be forwarded. Beyond it, the gateway drops the
         /// oldest. The webhook never delays the response to a callback.
         forward_max_waiting: u64 = WithDefault(Number { min: 1, max: 10_000_000 }) or "100000";
@@ -149,7 +143,7 @@ settings! {
         /// Needs `callbacks.public_url`.
         accounts: Vec<AccountName> = WithDefault(list_of::<AccountName>()) or "";
         /// Timeout of a request to ThingSpace, from connecting to the last byte of the response.
-        request_timeout: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: 10 * MINUTE }) or "60s";
+        request_timeout: Duration = WithDefault(DurationRange { min: "100ms", max: "10m" }) or "60s";
     }
 
     /// Rules for changes, and how long the gateway waits for their results.
@@ -163,17 +157,17 @@ settings! {
         /// change whose response was lost. The results of the request must name exactly the devices
         /// of the change. For eSIM, the gateway also waits for ThingSpace's own list of the
         /// devices. The time starts again after a start of the gateway.
-        attribution_quiet_period: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "5s";
+        attribution_quiet_period: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "5s";
         /// Time after the acceptance of a change after which the gateway looks up missing results. It
         /// repeats the lookup with a delay that doubles each time, up to six hours. After a start, it looks
         /// them up at once.
-        reconcile_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "15m";
+        reconcile_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "15m";
         /// Time after which an accepted change with missing results becomes OVERDUE.
-        overdue_after: Duration = WithDefault(DurationRange { min: SECOND, max: 365 * DAY }) or "24h";
+        overdue_after: Duration = WithDefault(DurationRange { min: "1s", max: "365d" }) or "24h";
         /// Time after which the gateway stops waiting for results: the change becomes CLOSED, and
         /// its remaining devices stay unresolved. For an OVERDUE change, the time starts with its
         /// acceptance. The setting also applies to changes with an unknown outcome.
-        close_after: Duration = WithDefault(DurationRange { min: SECOND, max: 3650 * DAY }) or "7d";
+        close_after: Duration = WithDefault(DurationRange { min: "1s", max: "3650d" }) or "7d";
     }
 
     /// Bounds on the work in progress for all clients together. docs/limits.md describes the memory
@@ -187,7 +181,8 @@ settings! {
         /// `changes.max_devices_per_request`.
         devices: usize = WithDefault(Number { min: 1, max: 10_000_000_usize }) or "100000";
         /// Maximum size of the messages of all change calls, in bytes, from their first byte until
-        /// they are validated. At least `grpc.max_message_bytes`. A call waits up to 5 s for space.
+        /// they are validated. At least `grpc.max_message_bytes`. A call that finds no space for its
+        /// next bytes is rejected at once.
         message_bytes: usize = WithDefault(Number { min: 65_536, max: 4_294_967_295_usize }) or "33554432";
         /// Maximum number of calls that only read, such as `GetChange`, `ListChanges` and
         /// `ListDeviceResults`.
@@ -208,7 +203,7 @@ settings! {
         /// Time for which the journal keeps a change, its results and its idempotency key after its
         /// last event. At least `changes.close_after`. After a jump of the system clock, the journal
         /// removes nothing for three days.
-        retention: Duration = WithDefault(DurationRange { min: MINUTE, max: 3650 * DAY }) or "400d";
+        retention: Duration = WithDefault(DurationRange { min: "1m", max: "3650d" }) or "400d";
         /// Allows the journal on a network file system. Its locks and syncs may be unreliable.
         allow_network_filesystem: bool = WithDefault(Switch) or "false";
     }
@@ -225,7 +220,7 @@ settings! {
     shutdown: ShutdownConfig {
         /// Time for calls and callbacks in progress to finish after SIGTERM or SIGINT. The default
         /// is less than the 30 seconds that Kubernetes allows.
-        grace: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: HOUR }) or "25s";
+        grace: Duration = WithDefault(DurationRange { min: "100ms", max: "1h" }) or "25s";
     }
 
     /// Logs, traces and metrics.
@@ -244,89 +239,64 @@ settings! {
         otlp_protocol: Option<OtlpProtocol> = Optional(one_of::<OtlpProtocol>());
     }
 
-    /// The sandbox, for the commands `sandbox` and `serve --sandbox`.
-    sandbox: SandboxConfig {
-        /// Address and port of the sandbox. Port 0 selects a free port.
-        listen: SocketAddr = WithDefault(SocketAddress) or "127.0.0.1:0";
-        /// Seed of all random decisions of the sandbox. The same seed repeats a run.
-        seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
-        /// Delay between the response to a change and its first callback.
-        callback_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Delay of the response to a change.
-        answer_delay: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Delay of the response to a change with a device of the scenario `slow_answer`.
-        slow_answer: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "5s";
-        /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
-        /// `late`.
-        late_delay: Duration = WithDefault(DurationRange { min: 0, max: 7 * DAY }) or "10s";
-        /// Delay between an interim callback, such as `warning`, and the final one.
-        interim_for: Duration = WithDefault(DurationRange { min: 0, max: DAY }) or "1s";
-        /// Fraction of devices that fail, from 0 (none) to 1 (all).
-        failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
-        duplicate_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are never sent, although the change was executed.
-        lost_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent `sandbox.late_delay` late.
-        late_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are sent before the response to their request. The response
-        /// waits for them, 10 s at most.
-        early_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of callbacks that are malformed: the JSON is truncated, lacks its opening
-        /// brace, or has no `requestId`.
-        malformed_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes that are not executed and whose connection is closed.
-        drop_request_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes that are executed and whose connection is closed without a response.
-        drop_answer_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Fraction of changes with the response 500. About half of them are executed; the seed
-        /// decides.
-        error_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
-        /// Order in which the callbacks of a request are sent: as its devices, reversed, or at
-        /// random.
-        order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
-        /// Plan of a device before its first change.
-        initial_plan: ServicePlan = WithDefault(PlanName) or "Sandbox Initial Plan";
-        /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
-        callback_url: Option<Url> = Optional(HttpUrl);
-        /// Retries of a callback that was not delivered. `quick`: three, one second apart.
-        /// `measured`: one after 1.3 s, as measured on ThingSpace. `documented`: three, five
-        /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
-        /// not respond within 4 s, while the first request is still in progress.
-        resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
-        /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
-        resend_after: Option<Duration> = Optional(DurationRange { min: 0, max: HOUR });
-        /// Time without a response after which a callback is sent again while the first request is
-        /// still in progress. Unset: as in `sandbox.resend`.
-        callback_timeout: Option<Duration> = Optional(DurationRange { min: 10 * MILLISECOND, max: HOUR });
-        /// Maximum number of callbacks in progress.
-        callback_concurrency: u16 = WithDefault(Number { min: 1, max: 1024 }) or "32";
-        /// Allows callback URLs that are not on loopback to have any port. By default, they must
-        /// have a port that ThingSpace calls: 80, 443, 9001 to 9006, 50551 to 50559 and 28200 to
-        /// 28220.
-        any_callback_port: bool = WithDefault(Switch) or "false";
-        /// Time for which callbacks carry the previous user name and password after a new
-        /// registration. On ThingSpace, 14 minutes were measured.
-        credentials_lag: Duration = WithDefault(DurationRange { min: 0, max: HOUR }) or "0s";
-        /// Key that token requests must have. Unset: any key.
-        app_key: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Secret that token requests must have. Unset: any secret.
-        app_secret: Option<Secret> = Sensitive(CREDENTIAL);
-        /// User name that log-ins must have. Unset: any user name.
-        uws_username: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Password that log-ins must have. Unset: any password. Five wrong passwords in a row lock
-        /// the user until the sandbox restarts.
-        uws_password: Option<Secret> = Sensitive(CREDENTIAL);
-        /// Lifetime of an access token, from its first issue.
-        token_lifetime: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "1h";
-        /// Lifetime of a session without use.
-        session_lifetime: Duration = WithDefault(DurationRange { min: 100 * MILLISECOND, max: DAY }) or "20m";
-        /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
-        /// does so.
-        single_session: bool = WithDefault(Switch) or "false";
-        /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
-        /// `Retry-After`. 0: no limit.
-        requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
+    use sandbox: thingspace_sandbox::Settings;
+}
+
+choices! {
+    /// Treatment of a callback from an address outside `callbacks.allow_cidrs`.
+    AllowMode {
+        /// Accepts the callback if its path secret or credentials are correct, and reports it.
+        Report = "report",
+        /// Rejects the callback.
+        Enforce = "enforce",
+    }
+
+    /// Registration of the gateway's callback URL.
+    RegisterPolicy {
+        /// Only reports registrations that differ.
+        Never = "never",
+        /// Registers the URL where none is registered.
+        IfUnclaimed = "if_unclaimed",
+        /// Also replaces another URL.
+        Replace = "replace",
+    }
+
+    /// HTTP method of the 5G BI plan change. Verizon's documentation contradicts itself about it.
+    FiveGBiHttpMethod {
+        /// `POST`.
+        Post = "POST",
+        /// `PUT`, as Verizon's SDKs send it.
+        Put = "PUT",
+    }
+
+    /// Storage engine of the journal.
+    JournalEngine {
+        /// SQLite in one directory, for one replica.
+        Sqlite = "sqlite",
+    }
+
+    /// Authentication of clients.
+    AuthMode {
+        /// Accepts every client that can reach the port.
+        None = "none",
+    }
+
+    /// Format of the log.
+    LogFormat {
+        /// [`LogFormat::Text`] if standard error is a terminal, otherwise [`LogFormat::Json`].
+        Auto = "auto",
+        /// One JSON object per line.
+        Json = "json",
+        /// Human-readable lines.
+        Text = "text",
+    }
+
+    /// Protocol of the OpenTelemetry collector.
+    OtlpProtocol {
+        /// OTLP over gRPC.
+        Grpc = "grpc",
+        /// OTLP over HTTP, with protobuf bodies.
+        HttpProtobuf = "http/protobuf",
     }
 }
 

@@ -1,37 +1,40 @@
 //! Claims changes, sends them on tasks of their own, and waits for the responses.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::TaskTracker;
 
 use crate::{
+    config::LimitsConfig,
     dispatch::{
         error::{DispatchError, ExistingChange},
-        in_flight::{InFlight, InFlightLimits, InFlightPermit},
-        sender::Sender,
-        waiters::Waiters,
+        in_flight::{InFlight, InFlightPermit},
     },
     domain::{
-        change::{Change, SentDevice},
-        clock::Clock,
-        newtypes::ChangeId,
-        refusal::{Refusal, RefusalKind},
-        state::Transition,
+        change::Change, clock::Clock, newtypes::ChangeId, refusal::Refusal, state::Transition,
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, Claim, ClaimCheck, Intent, Journal, JournalError},
+    journal::{ChangeSelector, Claim, CommitListener, Intent, Journal, JournalError, WatchTarget},
     operations::ChangeRequest,
     thingspace::ThingSpace,
 };
 
 /// Dispatches changes.
 pub struct Dispatcher {
-    sender: Sender,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) thingspace: Arc<ThingSpace>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) tasks: TaskTracker,
     waiters: Arc<Waiters>,
     in_flight: InFlight,
 }
+
+/// Notifies the calls that wait for a change that another call is sending, by change.
+#[derive(Default)]
+struct Waiters(Mutex<HashMap<ChangeId, watch::Sender<()>>>);
 
 /// The context of a call.
 #[derive(Debug, Clone, Default)]
@@ -42,35 +45,25 @@ pub struct CallContext {
     pub deadline: Option<Instant>,
 }
 
-/// The state of a call after the claim.
-enum SubmitOutcome {
-    Done(Box<Change>),
-    /// Another call is sending the change.
-    SentByAnotherCall(ChangeId),
-}
-
 impl Dispatcher {
     /// Creates a dispatcher. Its tasks run in `tasks`, so that a shutdown can wait for them.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        limits: InFlightLimits,
+        limits: &LimitsConfig,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let waiters = Arc::new(Waiters::default());
         journal.add_commit_listener(waiters.clone());
-        Arc::new(Self {
-            sender: Sender { journal, thingspace, clock, tasks },
-            waiters,
-            in_flight: InFlight::new(limits),
-        })
+        let in_flight = InFlight::new(limits);
+        Arc::new(Self { journal, thingspace, clock, tasks, waiters, in_flight })
     }
 
     /// Resolves the changes that the previous process left in flight. Must be called before serving.
     pub async fn recover(&self) -> Result<(), JournalError> {
-        for change in self.sender.journal.in_flight().await? {
-            self.sender.resolve_interrupted(change.change_id).await?;
+        for change in self.journal.in_flight().await? {
+            self.resolve_interrupted(change.change_id).await?;
         }
         Ok(())
     }
@@ -87,18 +80,17 @@ impl Dispatcher {
     ) -> Result<Change, DispatchError> {
         let Some(permit) = self.in_flight.try_acquire(&request) else {
             let existing = self.find_existing(&request).await;
-            return Err(DispatchError::TooManyInFlight { existing });
+            return Err(DispatchError::TooManyInFlight(existing));
         };
         let this = Arc::clone(self);
-        let task = self
-            .sender
-            .tasks
-            .spawn(async move { this.claim_and_send(request, context, permit).await });
-        let outcome = task.await;
-        match outcome.unwrap_or_else(|error| Err(DispatchError::task_failed(&error, None)))? {
-            SubmitOutcome::Done(change) => Ok(*change),
-            SubmitOutcome::SentByAnotherCall(change_id) => self.wait_for_response(change_id).await,
+        let task = async move { this.claim_and_send(request, context, permit).await };
+        let outcome = self.tasks.spawn(task).await;
+        let change = outcome.map_err(|error| DispatchError::task_failed(&error, None))??;
+        if change.state.is_in_flight() {
+            // Another call is sending the change.
+            return self.wait_for_response(change.change_id).await;
         }
+        Ok(change)
     }
 
     /// Checks the key and the devices as [`submit`](Self::submit) does. Stores nothing and sends nothing.
@@ -107,13 +99,13 @@ impl Dispatcher {
         request: ChangeRequest,
     ) -> Result<ChangeRequest, DispatchError> {
         let (request, intent) = self.build_intent(request).await?;
-        let check = self.sender.journal.check_claim(intent).await;
+        let check = self.journal.check_claim(intent).await;
         match check.map_err(DispatchError::before_claim)? {
-            ClaimCheck::KeyInUse { change, has_same_content: false } => {
+            Claim::KeyInUse { change, has_same_content: false } => {
                 Err(DispatchError::KeyReused(change.change_id))
             }
-            ClaimCheck::Busy(device) => Err(DispatchError::DeviceBusy(device)),
-            ClaimCheck::Free | ClaimCheck::Rearm(_) | ClaimCheck::KeyInUse { .. } => Ok(request),
+            Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
+            Claim::Created(_) | Claim::Rearmed { .. } | Claim::KeyInUse { .. } => Ok(request),
         }
     }
 
@@ -125,36 +117,44 @@ impl Dispatcher {
         };
         let is_in_flight = self.in_flight.is_key_in_flight(request);
         let selector = ChangeSelector::Key(request.account.clone(), key.clone());
-        match self.sender.journal.change(selector).await {
+        match self.journal.change(selector).await {
             Ok(Some(change)) => ExistingChange::Change(change.change_id),
             Ok(None) if !is_in_flight => ExistingChange::Absent,
             Ok(None) | Err(_) => ExistingChange::Unknown,
         }
     }
 
+    /// Claims and sends a change. A change that another call is sending is returned as it is.
     async fn claim_and_send(
         self: &Arc<Self>,
         request: ChangeRequest,
         context: CallContext,
         _permit: InFlightPermit,
-    ) -> Result<SubmitOutcome, DispatchError> {
+    ) -> Result<Change, DispatchError> {
         let (request, intent) = self.build_intent(request).await?;
-        let claim = self.sender.journal.claim(intent).await;
-        let change = match claim.map_err(DispatchError::before_claim)? {
-            Claim::Created(change) => self.send(change.change_id, request, context).await?,
-            Claim::Rearmed { change, devices } => {
-                self.resend(change.change_id, request, devices, context).await?
+        let claim = self.journal.claim(intent).await;
+        match claim.map_err(DispatchError::before_claim)? {
+            Claim::Created(change) => self.send(change.change_id, request, context).await,
+            Claim::Rearmed { change, .. } if failpoints::is_active("order-of-the-retry") => {
+                self.send(change.change_id, request, context).await
             }
-            Claim::Busy(device) => return Err(DispatchError::DeviceBusy(device)),
+            // A change that was NOT_SENT is sent again with its devices in the stored order.
+            Claim::Rearmed { change: Change { change_id, .. }, devices } => {
+                let Some(request) = request.in_stored_order(devices) else {
+                    // Different requests with equal fingerprints.
+                    let detail = "the stored devices are not those of the request";
+                    tracing::error!(%change_id, detail, "nothing was sent");
+                    let transition = Transition::MarkNotSent(Refusal::not_sent(detail));
+                    return self.record(None, change_id, transition).await;
+                };
+                self.send(change_id, request, context).await
+            }
+            Claim::Busy(device) => Err(DispatchError::DeviceBusy(device)),
             Claim::KeyInUse { change, has_same_content: false } => {
-                return Err(DispatchError::KeyReused(change.change_id));
+                Err(DispatchError::KeyReused(change.change_id))
             }
-            Claim::KeyInUse { change, .. } if change.state.is_in_flight() => {
-                return Ok(SubmitOutcome::SentByAnotherCall(change.change_id));
-            }
-            Claim::KeyInUse { change, .. } => change,
-        };
-        Ok(SubmitOutcome::Done(Box::new(change)))
+            Claim::KeyInUse { change, .. } => Ok(change),
+        }
     }
 
     /// Builds the claim. The content of 10,000 devices is several MiB, so this runs on a blocking thread.
@@ -164,11 +164,11 @@ impl Dispatcher {
     ) -> Result<(ChangeRequest, Intent), DispatchError> {
         let this = Arc::clone(self);
         let task = tokio::task::spawn_blocking(move || {
-            let now = this.sender.clock.now();
+            let now = this.clock.now();
             let fingerprint = request.fingerprint_input();
             let intent = Intent {
                 change: request.to_change(ChangeId::new(now), now),
-                fingerprint: this.sender.journal.fingerprint(&fingerprint),
+                fingerprint: this.journal.fingerprint(&fingerprint),
                 devices: request.devices.clone(),
             };
             (request, intent)
@@ -176,67 +176,58 @@ impl Dispatcher {
         task.await.map_err(|error| DispatchError::task_failed(&error, None))
     }
 
-    /// Sends a change that was NOT_SENT again, with its devices in the stored order.
-    async fn resend(
-        &self,
-        change_id: ChangeId,
-        request: ChangeRequest,
-        stored: Vec<SentDevice>,
-        context: CallContext,
-    ) -> Result<Change, DispatchError> {
-        if failpoints::is_active("order-of-the-retry") {
-            return self.send(change_id, request, context).await;
-        }
-        let Some(request) = request.in_stored_order(stored) else {
-            // Different requests with equal fingerprints.
-            let detail = "the stored devices are not those of the request";
-            tracing::error!(%change_id, detail, "nothing was sent");
-            let refusal = Refusal::new(RefusalKind::NotSent, detail);
-            let transition = Transition::MarkNotSent(refusal);
-            return self.sender.record(None, change_id, transition).await;
-        };
-        self.send(change_id, request, context).await
-    }
-
     /// Sends a change on a task of its own, and resolves the change if the task panics.
     async fn send(
-        &self,
+        self: &Arc<Self>,
         change_id: ChangeId,
         request: ChangeRequest,
         context: CallContext,
     ) -> Result<Change, DispatchError> {
-        let sender = self.sender.clone();
-        let task = self.sender.tasks.spawn(async move {
-            let CallContext { trace, deadline } = context;
-            sender.send(change_id, &request, trace.as_ref(), deadline).await
-        });
-        match task.await {
-            Ok(result) => result,
-            Err(error) => {
-                if error.is_panic() {
-                    let resolved = self.sender.resolve_interrupted(change_id).await;
-                    resolved.map_err(DispatchError::after_claim(change_id))?;
-                }
-                Err(DispatchError::task_failed(&error, Some(change_id)))
-            }
+        let this = Arc::clone(self);
+        let task = async move { this.send_queued(change_id, &request, &context).await };
+        let error = match self.tasks.spawn(task).await {
+            Ok(result) => return result,
+            Err(error) => error,
+        };
+        if error.is_panic() {
+            let resolved = self.resolve_interrupted(change_id).await;
+            resolved.map_err(DispatchError::after_claim(change_id))?;
         }
+        Err(DispatchError::task_failed(&error, Some(change_id)))
     }
 
     /// Waits until the call that sends a change has its response.
     async fn wait_for_response(&self, change_id: ChangeId) -> Result<Change, DispatchError> {
-        let waiter = self.waiters.register(change_id);
+        // Subscribed before the read, so that no transition is missed.
+        let mut modified = self.waiters.subscribe(change_id);
         loop {
-            // Created before the read, so that no transition is missed.
-            let changed = waiter.changed();
-            let selector = ChangeSelector::Id(change_id);
-            let change = self.sender.journal.change(selector).await;
-            match change.map_err(DispatchError::after_claim(change_id))? {
-                Some(change) if change.state.is_in_flight() => changed.await,
-                Some(change) => return Ok(change),
-                None => {
-                    let error = JournalError::NoSuchChange;
-                    return Err(DispatchError::after_claim(change_id)(error));
-                }
+            let change = self.journal.change(ChangeSelector::Id(change_id)).await;
+            let change = change.and_then(|change| change.ok_or(JournalError::NoSuchChange));
+            let change = change.map_err(DispatchError::after_claim(change_id))?;
+            if !change.state.is_in_flight() || modified.changed().await.is_err() {
+                return Ok(change);
+            }
+        }
+    }
+}
+
+impl Waiters {
+    /// Returns a receiver that is notified when the change is modified after this call.
+    fn subscribe(&self, change_id: ChangeId) -> watch::Receiver<()> {
+        let mut waiting = self.0.lock();
+        waiting.retain(|_, sender| sender.receiver_count() > 0);
+        waiting.entry(change_id).or_default().subscribe()
+    }
+}
+
+impl CommitListener for Waiters {
+    fn on_commit(&self, touched: &[WatchTarget]) {
+        let waiting = self.0.lock();
+        for target in touched {
+            if let WatchTarget::Change(change_id) = target
+                && let Some(sender) = waiting.get(change_id)
+            {
+                sender.send_replace(());
             }
         }
     }

@@ -16,12 +16,10 @@ pub enum DispatchError {
     /// A device is locked by another change.
     #[error("a device belongs to another unfinished change")]
     DeviceBusy(BusyDevice),
-    /// Too many changes, or devices of changes, are in flight.
+    /// Too many changes, or devices of changes, are in flight. The change with the call's key, if there is
+    /// one, may have been sent.
     #[error("too many changes or devices in flight (limits.inflight_changes, limits.devices)")]
-    TooManyInFlight {
-        /// The change with the call's key, if there is one: it may have been sent.
-        existing: ExistingChange,
-    },
+    TooManyInFlight(ExistingChange),
     /// The journal failed. If `change_id` is set, the change is stored and was not sent.
     #[error("{error}")]
     Journal {

@@ -1,36 +1,29 @@
 //! Limits the number of changes in flight and of their devices.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    config::LimitsConfig,
     domain::newtypes::{AccountName, IdempotencyKey},
     operations::ChangeRequest,
 };
 
-/// Limits of the changes in flight. A change is in flight from before its claim until its response is
-/// recorded, also if the caller disconnects.
-#[derive(Debug, Clone, Copy)]
-pub struct InFlightLimits {
-    /// Maximum number of changes.
-    pub changes: usize,
-    /// Maximum number of devices of all these changes.
-    pub devices: usize,
-}
-
-/// The remaining capacity.
+/// The remaining capacity. A change is in flight from before its claim until its response is recorded, also
+/// if the caller disconnects.
 pub(super) struct InFlight {
     changes: Arc<Semaphore>,
     devices: Arc<Semaphore>,
     keys: Arc<InFlightKeys>,
 }
 
-/// The keys of changes in flight, which may not be in the journal yet.
-#[derive(Default)]
-struct InFlightKeys(Mutex<HashMap<AccountKey, usize>>);
-
+/// The number of calls in flight by key. Their changes may not be in the journal yet.
+type InFlightKeys = Mutex<HashMap<AccountKey, usize>>;
 type AccountKey = (AccountName, IdempotencyKey);
 
 /// The capacity that one change holds.
@@ -42,9 +35,9 @@ pub(super) struct InFlightPermit {
 }
 
 impl InFlight {
-    pub(super) fn new(limits: InFlightLimits) -> Self {
+    pub(super) fn new(limits: &LimitsConfig) -> Self {
         Self {
-            changes: Arc::new(Semaphore::new(limits.changes)),
+            changes: Arc::new(Semaphore::new(limits.inflight_changes)),
             devices: Arc::new(Semaphore::new(limits.devices)),
             keys: Arc::default(),
         }
@@ -53,23 +46,18 @@ impl InFlight {
     /// Acquires capacity for a change, unless a limit is reached.
     pub(super) fn try_acquire(&self, request: &ChangeRequest) -> Option<InFlightPermit> {
         let devices = u32::try_from(request.devices.len()).unwrap_or(u32::MAX);
-        let change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
-        let devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
+        let _change = Arc::clone(&self.changes).try_acquire_owned().ok()?;
+        let _devices = Arc::clone(&self.devices).try_acquire_many_owned(devices).ok()?;
         let key = account_key(request);
         if let Some(key) = &key {
-            *self.keys.0.lock().entry(key.clone()).or_default() += 1;
+            *self.keys.lock().entry(key.clone()).or_default() += 1;
         }
-        Some(InFlightPermit {
-            key,
-            keys: Arc::clone(&self.keys),
-            _change: change,
-            _devices: devices,
-        })
+        Some(InFlightPermit { key, keys: Arc::clone(&self.keys), _change, _devices })
     }
 
     /// True if a call with the same key is in flight.
     pub(super) fn is_key_in_flight(&self, request: &ChangeRequest) -> bool {
-        account_key(request).is_some_and(|key| self.keys.0.lock().contains_key(&key))
+        account_key(request).is_some_and(|key| self.keys.lock().contains_key(&key))
     }
 }
 
@@ -79,14 +67,12 @@ fn account_key(request: &ChangeRequest) -> Option<AccountKey> {
 
 impl Drop for InFlightPermit {
     fn drop(&mut self) {
-        let Some(key) = self.key.take() else {
-            return;
-        };
-        let mut keys = self.keys.0.lock();
-        if let Some(count) = keys.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                keys.remove(&key);
+        if let Some(key) = self.key.take()
+            && let Entry::Occupied(mut count) = self.keys.lock().entry(key)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }

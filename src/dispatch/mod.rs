@@ -15,8 +15,6 @@ mod in_flight;
 mod sender;
 #[cfg(test)]
 mod tests;
-mod waiters;
 
 pub use dispatcher::{CallContext, Dispatcher};
 pub use error::{DispatchError, ExistingChange};
-pub use in_flight::InFlightLimits;

@@ -3,25 +3,26 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::TaskTracker;
 
 use crate::{
-    dispatch::error::DispatchError,
+    dispatch::{
+        dispatcher::{CallContext, Dispatcher},
+        error::DispatchError,
+    },
     domain::{
         backoff::Backoff,
         change::{Change, SentDevice},
-        clock::Clock,
         evidence::LookupMethod,
         matching::MatchKey,
         newtypes::ChangeId,
-        refusal::{Refusal, RefusalKind},
+        refusal::Refusal,
         state::{ChangeState, Transition},
         trace::TraceParent,
     },
     failpoints,
-    journal::{ChangeSelector, Journal, JournalError, Reservation},
+    journal::{ChangeSelector, JournalError, Reservation},
     operations::ChangeRequest,
-    thingspace::{ChangeResponse, ListedDevice, ThingSpace},
+    thingspace::{ChangeResponse, ListedDevice},
 };
 
 /// Maximum delay of a change by the lookup of its devices' present plans.
@@ -32,36 +33,35 @@ const MAX_RATE_LIMIT_WAIT: Duration = Duration::from_secs(60);
 const RECORD_BACKOFF: Backoff =
     Backoff { initial: Duration::from_millis(50), max: Duration::from_secs(2) };
 
-/// Sends changes that are claimed.
-#[derive(Clone)]
-pub(super) struct Sender {
-    pub(super) journal: Arc<dyn Journal>,
-    pub(super) thingspace: Arc<ThingSpace>,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) tasks: TaskTracker,
-}
-
-impl Sender {
+impl Dispatcher {
     /// Sends a QUEUED change and returns it with the response. The deadline limits only the time before
     /// the POST.
-    pub(super) async fn send(
-        &self,
+    pub(super) async fn send_queued(
+        self: &Arc<Self>,
         change_id: ChangeId,
         request: &ChangeRequest,
-        trace: Option<&TraceParent>,
-        deadline: Option<Instant>,
+        context: &CallContext,
     ) -> Result<Change, DispatchError> {
+        let trace = context.trace.as_ref();
         let latest = Instant::now() + MAX_RATE_LIMIT_WAIT;
-        let deadline = deadline.map_or(latest, |deadline| deadline.min(latest));
+        let deadline = context.deadline.map_or(latest, |deadline| deadline.min(latest));
         // A failure before DISPATCHED leaves no doubt that nothing was sent.
-        if let Err(error) = self.thingspace.prepare(trace, deadline).await {
-            let transition = Transition::MarkNotSent(error.into());
+        if let Err(refusal) = self.thingspace.prepare(trace, deadline).await {
+            let transition = Transition::MarkNotSent(refusal);
             return self.record(None, change_id, transition).await;
         }
         let on_plan = self.find_devices_on_plan(request).await;
         let reservation = match self.record_dispatched(change_id, trace, on_plan).await {
             Ok(reservation) => reservation,
-            Err(error) => return Err(self.record_not_sent(change_id, error)),
+            Err(error) => {
+                // NOT_SENT is recorded as soon as the journal can be written again.
+                let refusal =
+                    Refusal::not_sent("the journal could not be written, so nothing was sent");
+                let transition = Transition::MarkNotSent(refusal);
+                let this = Arc::clone(self);
+                self.tasks.spawn(async move { this.record(None, change_id, transition).await });
+                return Err(DispatchError::after_claim(change_id)(error));
+            }
         };
         let mut response = self.thingspace.send_change(request, trace).await;
         if failpoints::is_active("retry-on-timeout")
@@ -91,11 +91,13 @@ impl Sender {
     ) -> Result<(), JournalError> {
         let change = self.journal.change(ChangeSelector::Id(change_id)).await?;
         let transition = match change.map(|change| change.state) {
-            Some(ChangeState::Queued) => stopped_before_sending(),
-            Some(ChangeState::Dispatched) if failpoints::is_active("crash-means-not-sent") => {
-                stopped_before_sending()
+            Some(ChangeState::Dispatched) if !failpoints::is_active("crash-means-not-sent") => {
+                Transition::MarkOutcomeUnknown
             }
-            Some(ChangeState::Dispatched) => Transition::MarkOutcomeUnknown,
+            Some(ChangeState::Queued | ChangeState::Dispatched) => {
+                let detail = "the gateway stopped before it sent the change";
+                Transition::MarkNotSent(Refusal::not_sent(detail))
+            }
             _ => return Ok(()),
         };
         tracing::warn!(%change_id, ?transition, "resolved a change whose dispatch was interrupted");
@@ -139,16 +141,6 @@ impl Sender {
         Ok(reservation)
     }
 
-    /// Handles a journal that cannot record DISPATCHED: nothing was sent. Returns the error for the caller;
-    /// NOT_SENT is recorded as soon as the journal can be written again.
-    fn record_not_sent(&self, change_id: ChangeId, error: JournalError) -> DispatchError {
-        let detail = "the journal could not be written, so nothing was sent";
-        let transition = Transition::MarkNotSent(Refusal::new(RefusalKind::NotSent, detail));
-        let this = self.clone();
-        self.tasks.spawn(async move { this.record(None, change_id, transition).await });
-        DispatchError::after_claim(change_id)(error)
-    }
-
     /// Records a transition. Retries while the journal cannot be written: the response is known nowhere
     /// else.
     pub(super) async fn record(
@@ -179,11 +171,6 @@ impl Sender {
         }
         outcome.map_err(DispatchError::after_claim(change_id))
     }
-}
-
-fn stopped_before_sending() -> Transition {
-    let detail = "the gateway stopped before it sent the change";
-    Transition::MarkNotSent(Refusal::new(RefusalKind::NotSent, detail))
 }
 
 fn indexes_of_listed(sent: &[SentDevice], listed: &[ListedDevice]) -> Vec<u32> {

@@ -1,4 +1,4 @@
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 use tempfile::TempDir;
@@ -6,7 +6,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
-    config::FiveGBiHttpMethod,
+    config::{Config, Sources},
     domain::{
         clock::{Clock, Timestamp},
         state::ChangeState,
@@ -15,15 +15,12 @@ use crate::{
         ChangeFilter, Journal,
         sqlite::{SqliteJournal, SqliteOptions},
     },
-    operations::{ChangeRequest, WireSettings, testing::esim},
+    operations::{ChangeRequest, testing::esim},
     telemetry::Instruments,
     thingspace::{
         CredentialSource, FailedLoginStore, FailedLogins, ThingSpace, ThingSpaceCredentials,
-        ThingSpaceSettings,
     },
 };
-
-const LIMITS: InFlightLimits = InFlightLimits { changes: 1_000, devices: 1_000_000 };
 
 struct FixedClock;
 
@@ -68,22 +65,22 @@ fn dispatcher() -> (TempDir, Arc<dyn Journal>, Arc<Dispatcher>, TaskTracker) {
         instruments: Instruments::noop(),
     };
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
-    let settings = ThingSpaceSettings {
-        base_url: "http://127.0.0.1:9/api".parse().unwrap(),
-        wire: WireSettings { five_g_bi_http_method: FiveGBiHttpMethod::Post },
-        request_timeout: Duration::from_secs(5),
-        credentials: Arc::new(StubCredentials),
-        failed_logins: Arc::new(StubCredentials),
-        changes_per_minute: NonZeroU32::MAX,
-        lookups_per_minute: NonZeroU32::MAX,
-    };
-    let thingspace = Arc::new(ThingSpace::new(settings, Instruments::noop()).unwrap());
+    let Config { mut thingspace, mut limits, .. } =
+        Config::load(&Sources::default()).unwrap().config;
+    thingspace.base_url = "http://127.0.0.1:9/api".parse().unwrap();
+    thingspace.request_timeout = Duration::from_secs(5);
+    thingspace.changes_per_minute = u32::MAX;
+    thingspace.lookups_per_minute = u32::MAX;
+    limits.inflight_changes = 1_000;
+    limits.devices = 1_000_000;
+    let stub = Arc::new(StubCredentials);
+    let thingspace = ThingSpace::new(&thingspace, stub.clone(), stub, Instruments::noop()).unwrap();
     let tasks = TaskTracker::new();
     let dispatcher = Dispatcher::new(
         Arc::clone(&journal),
-        thingspace,
+        Arc::new(thingspace),
         Arc::new(FixedClock),
-        LIMITS,
+        &limits,
         tasks.clone(),
     );
     (directory, journal, dispatcher, tasks)

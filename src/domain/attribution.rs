@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use crate::domain::{
     change::Change,
-    evidence::{EvidenceRules, LookupMethod},
+    evidence::{EvidenceRules, LookupMethod, ResultService},
     newtypes::{AccountName, CallbackService},
     result::{DeviceResult, Match},
     state::ChangeState,
@@ -36,7 +36,7 @@ pub struct Candidate {
     /// The evidence rules of its operation.
     pub rules: &'static EvidenceRules,
     /// The coverage of the change by the devices of the request.
-    pub coverage: Coverage,
+    pub coverage: DeviceCoverage,
 }
 
 /// The devices of a request that were seen so far, compared with one change.
@@ -52,24 +52,13 @@ pub struct SeenDevices {
 
 /// The coverage of a change by the devices of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coverage {
+pub enum DeviceCoverage {
     /// All devices of the change, and no others.
     Whole,
     /// Some devices of the change, and no others. More may follow.
     Part,
     /// The request belongs to another change.
     Other,
-}
-
-/// The state of ThingSpace's list of a request's devices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeviceListStatus {
-    /// ThingSpace returned it.
-    Received,
-    /// ThingSpace has no such list for the operation.
-    Unsupported,
-    /// The lookup failed, or the list was empty.
-    Unanswered,
 }
 
 /// Selects the change that made a request.
@@ -83,25 +72,14 @@ pub enum DeviceListStatus {
 pub fn select_candidate(candidates: &[Candidate]) -> Option<&Candidate> {
     let is_unknown = |one: &&Candidate| one.change.state == ChangeState::OutcomeUnknown;
     let with_coverage = |coverage| candidates.iter().filter(move |one| one.coverage == coverage);
-    let has_parts = with_coverage(Coverage::Part).next().is_some();
-    let mut wholes = with_coverage(Coverage::Whole);
+    let has_parts = with_coverage(DeviceCoverage::Part).next().is_some();
+    let mut wholes = with_coverage(DeviceCoverage::Whole);
     if let (Some(only), None, false) = (wholes.next(), wholes.next(), has_parts) {
         return Some(only).filter(is_unknown);
     }
-    with_coverage(Coverage::Part)
+    with_coverage(DeviceCoverage::Part)
         .filter(is_unknown)
         .find(|one| one.rules.lookup == LookupMethod::RequestStatus)
-}
-
-impl DeviceListStatus {
-    /// True if a request may be attributed to a change that it covers as a whole. While the list is
-    /// outstanding it may not: until its last callback, a request for more devices looks the same.
-    pub fn can_attribute(self) -> bool {
-        match self {
-            Self::Received | Self::Unsupported => true,
-            Self::Unanswered => false,
-        }
-    }
 }
 
 impl UnattributedRequest {
@@ -129,7 +107,9 @@ impl UnattributedRequest {
         has_no_response
             && was_sent_before
             && account.is_none_or(|account| *account == change.account)
-            && service.is_none_or(|service| service.eq_ignore_case(rules.callback_service))
+            && service.is_none_or(|service| {
+                ResultService::from_name(service.as_str()) == Some(rules.callback_service)
+            })
     }
 }
 
@@ -175,14 +155,14 @@ impl SeenDevices {
     ///
     /// If there is a list, the list alone must be the whole set: results are not added to it. A list that
     /// lacks devices may be incomplete, so it does not rule the change out.
-    pub fn coverage(&self, device_count: u32) -> Coverage {
+    pub fn coverage(&self, device_count: u32) -> DeviceCoverage {
         let known = self.listed.as_ref().unwrap_or(&self.reported);
         if self.has_foreign_device || self.reported.is_empty() {
-            Coverage::Other
+            DeviceCoverage::Other
         } else if u32::try_from(known.len()) == Ok(device_count) {
-            Coverage::Whole
+            DeviceCoverage::Whole
         } else {
-            Coverage::Part
+            DeviceCoverage::Part
         }
     }
 }

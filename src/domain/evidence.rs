@@ -1,12 +1,22 @@
 //! The rules by which the results of an operation are recognised.
 
-use crate::domain::{identifier::IdentifierKind, result::DeviceResult};
+use crate::domain::{identifier::IdentifierKind, named_enum::named_enum, result::DeviceResult};
+
+named_enum! {
+    /// The callback services that carry the results of operations.
+    ResultService {
+        /// Carries the results of plan changes, except those of eSIM profiles.
+        Carrier = "CarrierService",
+        /// Carries the results of eSIM profile operations.
+        DeviceProfile = "DeviceProfileService",
+    }
+}
 
 /// The rules by which the results of one operation are recognised.
 #[derive(Debug)]
 pub struct EvidenceRules {
-    /// The callback service that carries the results, such as `CarrierService`.
-    pub callback_service: &'static str,
+    /// The callback service that carries the results.
+    pub callback_service: ResultService,
     /// The kinds of identifiers that tell devices apart.
     pub identifying_kinds: IdentifyingKinds,
     /// True if the content of a result shows that it belongs to another operation.
@@ -32,6 +42,13 @@ pub enum LookupMethod {
     RequestStatus,
     /// ThingSpace's list of the account's devices, with their present service plans.
     DeviceList,
+}
+
+impl ResultService {
+    /// Returns the service with this name, in any letter case. `None` if the service carries no results.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.as_str().eq_ignore_ascii_case(name))
+    }
 }
 
 impl IdentifyingKinds {

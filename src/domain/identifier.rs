@@ -1,35 +1,40 @@
 //! Device identifiers.
 //!
-//! The lengths are those of ThingSpace's pages "Change Device Service Plan" and "Change the eSIM Profile
-//! Service Plan". Check digits are not required: most identifiers in Verizon's documentation fail them.
+//! The lengths follow ThingSpace's pages "Change Device Service Plan" and "Change the eSIM Profile
+//! Service Plan" (see docs/thingspace-facts.md, section 7). Check digits are not required: most
+//! identifiers in Verizon's documentation fail them.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ops::RangeInclusive, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::violation::{FieldError, FieldReason};
+use crate::domain::{
+    named_enum::named_enum,
+    violation::{FieldError, FieldReason},
+};
 
-/// The kinds of identifiers that a request can contain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum IdentifierKind {
-    /// The identifier of an eUICC: 32 digits.
-    Eid,
-    /// The identifier of a SIM profile: 19 or 20 digits.
-    Iccid,
-    /// Mobile equipment: 15 digits, or 16 with a software version.
-    Imei,
-    /// CDMA equipment: 14 hexadecimal digits.
-    Meid,
-    /// CDMA equipment, older: 11 decimal digits.
-    Esn,
-    /// Directory number: 10 digits.
-    Mdn,
-    /// The directory number with its country code: `1` and 10 digits.
-    Msisdn,
-    /// Mobile identification number: 10 digits.
-    Min,
-    /// The subscriber: 15 digits.
-    Imsi,
+named_enum! {
+    /// The kinds of identifiers that a request can contain, with their names in lower case.
+    IdentifierKind {
+        /// The identifier of an eUICC.
+        Eid = "eid",
+        /// The identifier of a SIM profile.
+        Iccid = "iccid",
+        /// Mobile equipment; the 16th digit is a software version.
+        Imei = "imei",
+        /// CDMA equipment.
+        Meid = "meid",
+        /// CDMA equipment, older.
+        Esn = "esn",
+        /// Directory number.
+        Mdn = "mdn",
+        /// The directory number with its country code.
+        Msisdn = "msisdn",
+        /// Mobile identification number.
+        Min = "min",
+        /// The subscriber.
+        Imsi = "imsi",
+    }
 }
 
 /// A valid identifier in a request. It keeps the client's spelling.
@@ -51,116 +56,49 @@ pub struct ReportedId {
     pub id: String,
 }
 
-impl ReportedId {
-    /// True if kind and value are equal in any letter case.
-    pub fn eq_ignore_case(&self, other: &Self) -> bool {
-        self.kind.eq_ignore_ascii_case(&other.kind) && self.id.eq_ignore_ascii_case(&other.id)
-    }
-}
-
-/// An invalid identifier.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IdentifierError {
-    /// Requests cannot contain this kind.
-    #[error(
-        "must be one of eid, iccid, imei, meid, esn, mdn, msisdn, min, imsi (in upper or lower case)"
-    )]
-    UnknownKind,
-    /// The value is empty.
-    #[error("must be {0}")]
-    Missing(&'static str),
-    /// The value does not fit its kind.
-    #[error("must be {0}")]
-    Malformed(&'static str),
-}
-
-impl FieldError for IdentifierError {
-    fn reason(&self) -> FieldReason {
-        match self {
-            Self::UnknownKind => FieldReason::Value,
-            Self::Missing(_) => FieldReason::Required,
-            Self::Malformed(_) => FieldReason::Format,
-        }
-    }
-}
-
 impl IdentifierKind {
-    /// The number of kinds.
-    pub const COUNT: usize = 9;
-
-    const ALL: [(Self, &'static str); Self::COUNT] = [
-        (Self::Eid, "eid"),
-        (Self::Iccid, "iccid"),
-        (Self::Imei, "imei"),
-        (Self::Meid, "meid"),
-        (Self::Esn, "esn"),
-        (Self::Mdn, "mdn"),
-        (Self::Msisdn, "msisdn"),
-        (Self::Min, "min"),
-        (Self::Imsi, "imsi"),
-    ];
-
-    /// Returns the name in lower case.
-    pub fn as_str(self) -> &'static str {
-        Self::ALL.iter().find(|(kind, _)| *kind == self).map_or("", |(_, name)| name)
-    }
-
-    /// Describes the format of a value.
-    fn expected_format(self) -> &'static str {
+    /// Returns the possible lengths of a value, and a description of its format.
+    fn format(self) -> (RangeInclusive<usize>, &'static str) {
         match self {
-            Self::Eid => "32 digits",
-            Self::Iccid => "19 or 20 digits",
-            Self::Imei => "15 or 16 digits",
-            Self::Meid => "14 hexadecimal digits",
-            Self::Esn => "11 decimal digits",
-            Self::Mdn | Self::Min => "10 digits",
-            Self::Msisdn => "11 digits: 1 and a 10-digit number",
-            Self::Imsi => "15 digits",
-        }
-    }
-
-    fn is_well_formed(self, id: &str) -> bool {
-        let digits = id.bytes().all(|byte| byte.is_ascii_digit());
-        match self {
-            Self::Eid => digits && id.len() == 32,
-            Self::Iccid => digits && matches!(id.len(), 19 | 20),
-            Self::Imei => digits && matches!(id.len(), 15 | 16),
-            Self::Meid => id.len() == 14 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
-            Self::Esn => digits && id.len() == 11,
-            Self::Mdn | Self::Min => digits && id.len() == 10,
-            Self::Msisdn => digits && id.len() == 11 && id.starts_with('1'),
-            Self::Imsi => digits && id.len() == 15,
+            Self::Eid => (32..=32, "must be 32 digits"),
+            Self::Iccid => (19..=20, "must be 19 or 20 digits"),
+            Self::Imei => (15..=16, "must be 15 or 16 digits"),
+            Self::Meid => (14..=14, "must be 14 hexadecimal digits"),
+            Self::Esn => (11..=11, "must be 11 decimal digits"),
+            Self::Mdn | Self::Min => (10..=10, "must be 10 digits"),
+            Self::Msisdn => (11..=11, "must be 11 digits: 1 and a 10-digit number"),
+            Self::Imsi => (15..=15, "must be 15 digits"),
         }
     }
 }
 
 impl FromStr for IdentifierKind {
-    type Err = IdentifierError;
+    type Err = FieldError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .find(|(_, name)| name.eq_ignore_ascii_case(text))
-            .map(|(kind, _)| *kind)
-            .ok_or(IdentifierError::UnknownKind)
+        let kind = Self::ALL.into_iter().find(|kind| kind.as_str().eq_ignore_ascii_case(text));
+        kind.ok_or(FieldError {
+            expected: "must be one of eid, iccid, imei, meid, esn, mdn, msisdn, min, imsi (in upper or lower case)",
+            reason: FieldReason::Value,
+        })
     }
 }
 
 impl DeviceId {
-    /// Creates an identifier.
-    ///
-    /// # Errors
-    ///
-    /// If `id` does not have the format of `kind`.
-    pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, IdentifierError> {
+    /// Creates an identifier. Fails if `id` does not have the format of `kind`.
+    pub fn new(kind: IdentifierKind, id: impl Into<String>) -> Result<Self, FieldError> {
         let id = id.into();
-        if id.is_empty() {
-            return Err(IdentifierError::Missing(kind.expected_format()));
+        let (lengths, expected) = kind.format();
+        let is_digit = |byte: u8| match kind {
+            IdentifierKind::Meid => byte.is_ascii_hexdigit(),
+            _ => byte.is_ascii_digit(),
+        };
+        let has_prefix = kind != IdentifierKind::Msisdn || id.starts_with('1');
+        if lengths.contains(&id.len()) && id.bytes().all(is_digit) && has_prefix {
+            return Ok(Self { kind, id });
         }
-        if !kind.is_well_formed(&id) {
-            return Err(IdentifierError::Malformed(kind.expected_format()));
-        }
-        Ok(Self { kind, id })
+        let reason = if id.is_empty() { FieldReason::Required } else { FieldReason::Format };
+        Err(FieldError { expected, reason })
     }
 
     /// Returns the kind.
@@ -203,7 +141,7 @@ impl From<DeviceId> for ReportedId {
 }
 
 impl TryFrom<ReportedId> for DeviceId {
-    type Error = IdentifierError;
+    type Error = FieldError;
 
     fn try_from(reported: ReportedId) -> Result<Self, Self::Error> {
         Self::new(reported.kind.parse()?, reported.id)
@@ -215,13 +153,9 @@ fn passes_luhn(digits: &str) -> bool {
         .bytes()
         .rev()
         .enumerate()
-        .map(|(place, byte)| {
-            let digit = u32::from(byte.wrapping_sub(b'0'));
-            match (place % 2, digit) {
-                (0, digit) => digit,
-                (_, digit) if digit > 4 => digit * 2 - 9,
-                (_, digit) => digit * 2,
-            }
+        .map(|(place, byte)| match (place % 2, u32::from(byte.wrapping_sub(b'0'))) {
+            (0, digit) => digit,
+            (_, digit) => digit * 2 / 10 + digit * 2 % 10,
         })
         .sum();
     sum.is_multiple_of(10)

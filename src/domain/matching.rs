@@ -37,10 +37,10 @@ impl MatchKey {
     fn new(kind: IdentifierKind, id: &str) -> Self {
         let (kind, text) = match kind {
             // An MSISDN is the MDN with the country code 1.
-            IdentifierKind::Msisdn if id.len() == 11 && id.starts_with('1') => {
-                (IdentifierKind::Mdn, id.chars().skip(1).collect())
+            IdentifierKind::Msisdn => {
+                let number = id.strip_prefix('1').filter(|number| number.len() == 10);
+                (IdentifierKind::Mdn, number.unwrap_or(id).to_owned())
             }
-            IdentifierKind::Msisdn => (IdentifierKind::Mdn, id.to_owned()),
             kind => (kind, id.to_ascii_uppercase()),
         };
         Self { kind, text }
@@ -49,11 +49,8 @@ impl MatchKey {
     /// Returns the key of the index over sent identifiers. Equal identifiers have equal keys. ICCIDs that
     /// differ only in the 20th digit also do; see [`Self::is_same`].
     pub fn index_key(&self) -> String {
-        let digits = match self.kind {
-            IdentifierKind::Iccid => 19,
-            _ => usize::MAX,
-        };
-        let text = self.text.get(..digits).unwrap_or(&self.text);
+        let first_19 = self.text.get(..19).filter(|_| self.kind == IdentifierKind::Iccid);
+        let text = first_19.unwrap_or(&self.text);
         format!("{}:{text}", self.kind.as_str())
     }
 
@@ -109,21 +106,13 @@ pub fn find_device<E>(
 ) -> Result<(Option<u32>, Match), E> {
     let mut found: Option<u32> = None;
     let mut ambiguous = false;
-    for id in reported {
-        let Some(key) = MatchKey::from_reported(id) else {
-            continue;
-        };
+    for key in reported.iter().filter_map(MatchKey::from_reported) {
         if !key.is_identifying(kinds) {
             continue;
         }
-        let candidates = sent(&key)?;
-        let mut equal = candidates.iter().filter(|(_, sent)| MatchKey::from_id(sent).is_same(&key));
-        match (equal.next(), equal.next()) {
-            // 19 digits can begin two ICCIDs of 20 digits.
-            (Some((one, _)), Some((other, _))) if one != other => ambiguous = true,
-            (Some((index, _)), _) if found.is_some_and(|found| found != *index) => ambiguous = true,
-            (Some((index, _)), _) => found = Some(*index),
-            (None, _) => {}
+        for (index, _) in sent(&key)?.iter().filter(|(_, id)| MatchKey::from_id(id).is_same(&key)) {
+            // Also for one identifier: 19 digits can begin two ICCIDs of 20 digits.
+            ambiguous |= *found.get_or_insert(*index) != *index;
         }
     }
     Ok(match found {
@@ -139,8 +128,7 @@ impl SeenIdentifiers {
     pub fn insert(&mut self, index: usize, id: &DeviceId) -> Option<usize> {
         let key = MatchKey::from_id(id);
         let known = self.0.entry(key.index_key()).or_default();
-        let first = known.iter().find(|(_, other)| other.is_same(&key));
-        let first = first.map(|(first, _)| *first);
+        let first = known.iter().find(|(_, other)| other.is_same(&key)).map(|(first, _)| *first);
         known.push((index, key));
         first.filter(|first| *first != index)
     }

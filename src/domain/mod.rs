@@ -2,7 +2,6 @@
 
 pub mod attribution;
 pub mod backoff;
-pub mod callback;
 pub mod change;
 pub mod change_type;
 pub mod clock;
@@ -10,6 +9,7 @@ pub mod device_states;
 pub mod evidence;
 pub mod identifier;
 pub mod matching;
+mod named_enum;
 pub mod newtypes;
 pub mod refusal;
 pub mod result;

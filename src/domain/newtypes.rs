@@ -11,63 +11,9 @@ use crate::domain::{
 };
 
 /// The gateway's id of a change: a UUID, version 7.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ChangeId(Uuid);
-
-/// ThingSpace's id of a request. It is opaque and not always a UUID.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct RequestId(String);
-
-/// A ThingSpace billing account: 3 to 32 letters, digits and dashes.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct AccountName(String);
-
-/// The name of a callback service of ThingSpace, such as `CarrierService`: 1 to 64 letters and digits. The
-/// set of names is open.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CallbackService(String);
-
-/// The name or code of a service plan: 1 to 128 characters that ThingSpace accepts.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ServicePlan(String);
-
-/// A client's idempotency key: 1 to 64 printable ASCII characters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct IdempotencyKey(String);
-
-/// A client's label for a change or a device: at most 64 characters.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ClientReference(String);
-
-/// An invalid value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{expected}")]
-pub struct ParseFieldError {
-    expected: &'static str,
-    reason: FieldReason,
-}
-
-impl FieldError for ParseFieldError {
-    fn reason(&self) -> FieldReason {
-        self.reason
-    }
-}
-
-/// The characters for which ThingSpace rejects a whole request with
-/// `INPUT_INVALID.Request.InvalidCharacter` ("Synchronous Error Messages").
-const REJECTED_CHARACTERS: [char; 3] = ['\'', '<', '\\'];
-
-/// True if ThingSpace accepts the text in a request.
-pub fn is_sendable(text: &str) -> bool {
-    !text.chars().any(|c| REJECTED_CHARACTERS.contains(&c) || c.is_control())
-}
 
 impl ChangeId {
     /// Creates an id that sorts by `now`.
@@ -88,11 +34,9 @@ impl ChangeId {
     }
 
     /// Parses a UUID of any version, with or without dashes.
-    pub fn parse(text: &str) -> Result<Self, ParseFieldError> {
-        Uuid::try_parse(text).map(Self).map_err(|_| ParseFieldError {
-            expected: "must be a UUID",
-            reason: FieldReason::Format,
-        })
+    pub fn parse(text: &str) -> Result<Self, FieldError> {
+        let error = FieldError { expected: "must be a UUID", reason: FieldReason::Format };
+        Uuid::try_parse(text).map(Self).map_err(|_| error)
     }
 }
 
@@ -102,52 +46,33 @@ impl fmt::Display for ChangeId {
     }
 }
 
-impl fmt::Debug for ChangeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl CallbackService {
-    /// Carries the results of plan changes, except those of eSIM profiles.
-    pub const CARRIER: &str = "CarrierService";
-    /// Carries the results of eSIM profile operations.
-    pub const DEVICE_PROFILE: &str = "DeviceProfileService";
-    /// The services that report results of operations.
-    pub const WITH_RESULTS: [&str; 2] = [Self::CARRIER, Self::DEVICE_PROFILE];
-
-    /// Compares the name in any letter case.
-    pub fn eq_ignore_case(&self, name: &str) -> bool {
-        self.0.eq_ignore_ascii_case(name)
-    }
-}
-
-impl ClientReference {
-    /// True if the client sent no label.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
+/// Defines a text by its length in characters, a check, the reason if the check fails, and the description
+/// of a valid text.
 macro_rules! text {
-    ($name:ident, $max:literal, $check:expr, $otherwise:ident, $expected:literal) => {
+    (
+        $(#[$attribute:meta])*
+        $name:ident, $length:expr, $is_valid:expr, $otherwise:ident, $expected:literal
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(String);
+
         impl $name {
             /// Parses a value.
-            pub fn parse(text: impl Into<String>) -> Result<Self, ParseFieldError> {
+            pub fn parse(text: impl Into<String>) -> Result<Self, FieldError> {
                 let text = text.into();
-                let check: fn(&str) -> bool = $check;
-                if check(&text) {
-                    Ok(Self(text))
-                } else {
-                    Err(ParseFieldError {
-                        expected: $expected,
-                        reason: match text.chars().count() {
-                            _ if text.trim().is_empty() => FieldReason::Required,
-                            length if length > $max => FieldReason::TooLong,
-                            _ => FieldReason::$otherwise,
-                        },
-                    })
+                let is_valid: fn(&str) -> bool = $is_valid;
+                let length = text.chars().count();
+                if $length.contains(&length) && is_valid(&text) {
+                    return Ok(Self(text));
                 }
+                let reason = match text.trim() {
+                    "" => FieldReason::Required,
+                    _ if length > *$length.end() => FieldReason::TooLong,
+                    _ => FieldReason::$otherwise,
+                };
+                Err(FieldError { expected: $expected, reason })
             }
 
             /// Returns the text.
@@ -165,47 +90,64 @@ macro_rules! text {
 }
 
 text!(
+    /// ThingSpace's id of a request. It is opaque and not always a UUID.
     RequestId,
-    128,
-    |text| (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic()),
+    1..=128,
+    |text| text.bytes().all(|byte| byte.is_ascii_graphic()),
     Character,
     "must be 1 to 128 printable ASCII characters without spaces"
 );
 text!(
+    /// A ThingSpace billing account.
     AccountName,
-    32,
-    |text| (3..=32).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+    3..=32,
+    |text| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'),
     Format,
     "must be 3 to 32 letters, digits and dashes, such as 0000123456-00001"
 );
 text!(
+    /// The name of a callback service of ThingSpace. The set of names is open.
     CallbackService,
-    64,
-    |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric()),
+    1..=64,
+    |text| text.bytes().all(|byte| byte.is_ascii_alphanumeric()),
     Format,
     "must be 1 to 64 letters and digits, such as CarrierService"
 );
 text!(
+    /// The name or code of a service plan.
     ServicePlan,
-    128,
-    |text| (1..=128).contains(&text.chars().count())
-        && is_sendable(text)
-        && !text.trim().is_empty(),
+    1..=128,
+    |text| is_sendable(text) && !text.trim().is_empty(),
     Character,
     "must be 1 to 128 characters, none of them ', <, \\ or a control character, which ThingSpace rejects"
 );
 text!(
+    /// A client's idempotency key.
     IdempotencyKey,
-    64,
-    |text| (1..=64).contains(&text.len()) && text.bytes().all(|b| (b' '..=b'~').contains(&b)),
+    1..=64,
+    |text| text.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
     Character,
     "must be 1 to 64 printable ASCII characters"
 );
 text!(
+    /// A client's label for a change or a device.
+    #[derive(Default)]
     ClientReference,
-    64,
-    |text| text.chars().count() <= 64 && !text.chars().any(char::is_control),
+    0..=64,
+    |text| !text.chars().any(char::is_control),
     Character,
     "must be at most 64 characters, none of them a control character"
 );
+
+impl ClientReference {
+    /// True if the client sent no label.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// True if the text has none of the characters for which ThingSpace rejects a whole request with
+/// `INPUT_INVALID.Request.InvalidCharacter` ("Synchronous Error Messages").
+pub fn is_sendable(text: &str) -> bool {
+    !text.chars().any(|c| matches!(c, '\'' | '<' | '\\') || c.is_control())
+}

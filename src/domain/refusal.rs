@@ -53,4 +53,9 @@ impl Refusal {
             retry_after: None,
         }
     }
+
+    /// Creates a refusal of a request that was not sent.
+    pub fn not_sent(detail: impl Into<String>) -> Self {
+        Self::new(RefusalKind::NotSent, detail)
+    }
 }

@@ -1,5 +1,8 @@
-//! The result of one device of a request.
+//! The result of one device of a request, and the callback that carries it.
 
+use aws_lc_rs::digest;
+use prost_types::Timestamp;
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{identifier::ReportedId, newtypes::RequestId};
@@ -137,30 +140,61 @@ impl PlanChangeDetails {
 
 fn parse_date(text: &str) -> Option<String> {
     let date = text.trim().split([' ', 'T']).next()?;
-    let parts = |separator| -> Option<[u32; 3]> {
-        let numbers: Vec<u32> =
-            date.split(separator).map(|part| part.parse().ok()).collect::<Option<_>>()?;
-        numbers.try_into().ok()
+    let parts = |separator| -> Option<[u16; 3]> {
+        let numbers = date.split(separator).map(|part| part.parse().ok());
+        numbers.collect::<Option<Vec<_>>>()?.try_into().ok()
     };
     let (year, month, day) = match (parts('/'), parts('-')) {
         (Some([month, day, year]), _) => (year, month, day),
         (None, Some([year, month, day])) => (year, month, day),
         (None, None) => return None,
     };
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let days = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    ((1900..=9999).contains(&year) && (1..=days).contains(&day))
-        .then(|| format!("{year:04}-{month:02}-{day:02}"))
+    let (month, day) = (month.try_into().ok()?, day.try_into().ok()?);
+    let is_valid =
+        (1900..=9999).contains(&year) && Timestamp::date(year.into(), month, day).is_ok();
+    is_valid.then(|| format!("{year:04}-{month:02}-{day:02}"))
 }
 
 fn is_zero(number: &i32) -> bool {
     *number == 0
+}
+
+/// A callback, or the finding of a lookup in the same form.
+#[derive(Debug, Clone)]
+pub struct Callback {
+    /// The result of one device.
+    pub result: DeviceResult,
+    /// The user name in the body; `None` if it is absent or empty.
+    pub username: Option<SecretString>,
+    /// The password in the body; `None` if it is absent or empty.
+    pub password: Option<SecretString>,
+    /// SHA-256 of the content. Repeated deliveries of a callback have the same digest.
+    pub digest: [u8; 32],
+    /// The body without user name and password; empty for a lookup.
+    pub raw_json: String,
+}
+
+impl Callback {
+    /// Wraps the finding of a lookup. The same finding always has the same digest.
+    pub fn from_lookup(result: DeviceResult) -> Self {
+        let mut ids = result.device_ids.clone();
+        ids.sort_unstable();
+        let content = format!("{:?} {:?} {:?}", result.source, result.outcome, ids);
+        Self {
+            digest: sha256(content.as_bytes()),
+            result,
+            username: None,
+            password: None,
+            raw_json: String::new(),
+        }
+    }
+}
+
+/// Returns the SHA-256 of some bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    hash
 }
 
 #[cfg(test)]

@@ -2,35 +2,38 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{newtypes::RequestId, refusal::Refusal, trace::TraceParent};
+use crate::domain::{
+    named_enum::named_enum, newtypes::RequestId, refusal::Refusal, trace::TraceParent,
+};
 
-/// The state of a change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeState {
-    /// The change is stored. Nothing was sent.
-    Queued,
-    /// The POST may have been sent. There is no response yet.
-    Dispatched,
-    /// ThingSpace returned a request id.
-    Accepted,
-    /// Final: every device has a final result.
-    Finished,
-    /// Results are missing after `changes.overdue_after`.
-    Overdue,
-    /// Final: the gateway no longer waits for the missing results.
-    Closed,
-    /// Final: ThingSpace rejected the change.
-    Rejected,
-    /// Final unless the same key is used again: the change was provably not executed.
-    NotSent,
-    /// The POST was sent and there was no definite response. The change is never sent again.
-    OutcomeUnknown,
+named_enum! {
+    /// The state of a change, with the names that the API uses.
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "snake_case")]
+    ChangeState {
+        /// The change is stored. Nothing was sent.
+        Queued = "QUEUED",
+        /// The POST may have been sent. There is no response yet.
+        Dispatched = "DISPATCHED",
+        /// ThingSpace returned a request id.
+        Accepted = "ACCEPTED",
+        /// Final: every device has a final result.
+        Finished = "FINISHED",
+        /// Results are missing after `changes.overdue_after`.
+        Overdue = "OVERDUE",
+        /// Final: the gateway no longer waits for the missing results.
+        Closed = "CLOSED",
+        /// Final: ThingSpace rejected the change.
+        Rejected = "REJECTED",
+        /// Final unless the same key is used again: the change was provably not executed.
+        NotSent = "NOT_SENT",
+        /// The POST was sent and there was no definite response. The change is never sent again.
+        OutcomeUnknown = "OUTCOME_UNKNOWN",
+    }
 }
 
 /// A transition of a change to another state.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Transition {
     /// A call with the same key queues a change again that was not sent.
     Rearm,
@@ -69,19 +72,6 @@ pub enum Transition {
 pub struct IllegalTransition(pub ChangeState);
 
 impl ChangeState {
-    /// All states.
-    pub const ALL: [Self; 9] = [
-        Self::Queued,
-        Self::Dispatched,
-        Self::Accepted,
-        Self::Finished,
-        Self::Overdue,
-        Self::Closed,
-        Self::Rejected,
-        Self::NotSent,
-        Self::OutcomeUnknown,
-    ];
-
     /// Returns the state after a transition. This is the only transition table.
     pub fn after(self, transition: &Transition) -> Result<Self, IllegalTransition> {
         match (self, transition) {
@@ -97,21 +87,6 @@ impl ChangeState {
             (Self::Accepted | Self::Overdue, Transition::Finish) => Ok(Self::Finished),
             (Self::Overdue | Self::OutcomeUnknown, Transition::Close) => Ok(Self::Closed),
             _ => Err(IllegalTransition(self)),
-        }
-    }
-
-    /// Returns the name that the API uses.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "QUEUED",
-            Self::Dispatched => "DISPATCHED",
-            Self::Accepted => "ACCEPTED",
-            Self::Finished => "FINISHED",
-            Self::Overdue => "OVERDUE",
-            Self::Closed => "CLOSED",
-            Self::Rejected => "REJECTED",
-            Self::NotSent => "NOT_SENT",
-            Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
         }
     }
 

@@ -1,9 +1,9 @@
 //! Converts between the protos and the domain.
 
+use prost::Message as _;
 use prost_types::Timestamp as ProtoTimestamp;
 use tonic_types::pb;
 
-use crate::grpc::error::refusal_error;
 use crate::{
     domain::{
         change::{Change, SentDevice},
@@ -13,9 +13,12 @@ use crate::{
         result::{Match, Outcome, ResultSource},
         state::ChangeState,
     },
-    journal::{ChangeDevice, DeviceOutcome, ResultEvent},
-    operations, proto,
+    grpc::error::refusal_error,
+    journal::{ChangeDevice, DeviceOutcome, EventPayload, ResultEvent},
+    operations,
+    proto::{self, watch_request_response::Event},
     thingspace::ServicePlanInfo,
+    watch::{EncodedResponse, MessageEncoder, ReconnectReason, ResumeToken, WatchMessage},
 };
 
 /// A state of a filter; `None` for the unspecified one, which means any.
@@ -30,8 +33,6 @@ pub(super) fn time_from_proto(time: ProtoTimestamp) -> Option<Timestamp> {
     Some(Timestamp::from_micros(micros))
 }
 
-// --- Responses ------------------------------------------------------------
-
 pub(super) fn change_to_proto(change: &Change) -> proto::Change {
     proto::Change {
         change_id: change.change_id.to_string(),
@@ -39,7 +40,7 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         request_ids: change.request_ids.iter().map(ToString::to_string).collect(),
         idempotency_key: change.key.as_ref().map(ToString::to_string).unwrap_or_default(),
         client_reference: change.client_reference.to_string(),
-        change_type: type_to_proto(change.change_type).into(),
+        change_type: operations::info(change.change_type).proto_type.into(),
         state: state_to_proto(change.state).into(),
         account_name: change.account.to_string(),
         service_plan: change.service_plan.to_string(),
@@ -53,15 +54,9 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
         accept_time: change.accept_time.map(time_to_proto),
         update_time: Some(time_to_proto(change.update_time)),
         finish_time: change.finish_time.map(time_to_proto),
-        refusal: refusal_error(change).map(|error| {
-            let status = error.into_status();
-            // The details are the encoded status that the call ended with.
-            prost::Message::decode(status.details()).unwrap_or_else(|_| pb::Status {
-                code: i32::from(status.code()),
-                message: status.message().to_owned(),
-                details: Vec::new(),
-            })
-        }),
+        // The details are the encoded status that the call ended with.
+        refusal: refusal_error(change)
+            .and_then(|error| pb::Status::decode(error.into_status().details()).ok()),
     }
 }
 
@@ -69,10 +64,6 @@ pub(super) fn change_to_proto(change: &Change) -> proto::Change {
 pub(super) fn type_from_proto(change_type: proto::ChangeType) -> Option<ChangeType> {
     let found = operations::all().find(|info| info.proto_type == change_type);
     found.map(|info| info.change_type)
-}
-
-fn type_to_proto(change_type: ChangeType) -> proto::ChangeType {
-    operations::info(change_type).proto_type
 }
 
 fn state_to_proto(state: ChangeState) -> proto::ChangeState {
@@ -89,16 +80,18 @@ fn state_to_proto(state: ChangeState) -> proto::ChangeState {
     }
 }
 
-pub(super) fn result_to_proto(result: &ResultEvent, include_raw: bool) -> proto::DeviceResult {
+/// Converts a result and its device, if that is known.
+pub(super) fn result_to_proto(
+    result: &ResultEvent,
+    device: Option<&(u32, SentDevice)>,
+    include_raw: bool,
+) -> proto::DeviceResult {
     let report = &result.report;
-    let (device_index, sent) = match &result.device {
-        Some((index, sent)) => (Some(to_i32(*index)), Some(sent)),
-        None => (None, None),
-    };
+    let sent = device.map(|(_, sent)| sent);
     proto::DeviceResult {
         change_id: result.change_id.map(|id| id.to_string()).unwrap_or_default(),
         request_id: report.request_id.to_string(),
-        device_index,
+        device_index: device.map(|(index, _)| to_i32(*index)),
         sent_ids: sent.map(sent_ids).unwrap_or_default(),
         device_ids: report.device_ids.iter().map(id_to_proto).collect(),
         r#match: match result.matched {
@@ -161,7 +154,10 @@ pub(super) fn device_to_proto(device: &ChangeDevice) -> proto::Device {
             DeviceOutcome::Failed => proto::DeviceOutcome::Failed,
         }
         .into(),
-        result: device.result.as_ref().map(|result| result_to_proto(result, false)),
+        result: device
+            .result
+            .as_ref()
+            .map(|result| result_to_proto(result, result.device.as_ref(), false)),
     }
 }
 
@@ -198,4 +194,46 @@ fn time_to_proto(time: Timestamp) -> ProtoTimestamp {
 /// Counts are bounded by the 10,000 devices of a change.
 fn to_i32(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+/// Encodes a watch's messages as `WatchRequestResponse`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProtoEncoder;
+
+impl MessageEncoder for ProtoEncoder {
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
+        let response = proto::WatchRequestResponse {
+            resume_token: token.encode(),
+            event: Some(event_to_proto(message)),
+        };
+        EncodedResponse(response.encode_to_vec().into())
+    }
+}
+
+fn event_to_proto(message: WatchMessage<'_>) -> Event {
+    match message {
+        WatchMessage::Opened(change) => {
+            Event::Opened(proto::Opened { change: change.map(change_to_proto) })
+        }
+        WatchMessage::Event { event, include_raw } => match &event.payload {
+            EventPayload::State(change) => {
+                Event::StateChanged(proto::StateChanged { change: Some(change_to_proto(change)) })
+            }
+            EventPayload::Result(result) => {
+                Event::DeviceResult(result_to_proto(result, result.device.as_ref(), include_raw))
+            }
+        },
+        WatchMessage::Bookmark => Event::Bookmark(proto::Bookmark {}),
+        WatchMessage::Reconnect { reason, retry_after } => Event::Reconnect(proto::Reconnect {
+            reason: match reason {
+                ReconnectReason::Drain => proto::ReconnectReason::Drain,
+                ReconnectReason::StreamAge => proto::ReconnectReason::StreamAge,
+            }
+            .into(),
+            retry_after: retry_after.try_into().ok(),
+        }),
+        WatchMessage::Finished(change) => {
+            Event::Finished(proto::Finished { change: Some(change_to_proto(change)) })
+        }
+    }
 }

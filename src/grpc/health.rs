@@ -51,44 +51,34 @@ impl HealthService {
             ServingStatus::NotServing
         }
     }
+
+    /// Waits for a status that differs from `last`. The status of an unknown service never changes.
+    async fn next_status(
+        &mut self,
+        service: &str,
+        last: Option<ServingStatus>,
+    ) -> Result<Option<ServingStatus>, Status> {
+        loop {
+            let status = Self::status(service, *self.serving.borrow_and_update());
+            if last != Some(status) {
+                return Ok(Some(status));
+            }
+            tokio::select! {
+                biased;
+                changed = self.serving.changed() => if changed.is_err() {
+                    return Ok(None);
+                },
+                () = self.draining.cancelled() => {
+                    let message = "the server is shutting down";
+                    return Err(ApiError::new(ErrorReason::Reconnect, message).into());
+                }
+            }
+        }
+    }
 }
 
 fn response(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
-}
-
-/// One open `Watch` stream.
-struct HealthWatch {
-    health: HealthService,
-    service: String,
-    last: Option<ServingStatus>,
-    ended: bool,
-}
-
-impl HealthWatch {
-    /// Waits for a status that differs from the last one. The stream of an unknown service stays open.
-    async fn next(&mut self) -> Option<Result<HealthCheckResponse, Status>> {
-        loop {
-            if self.ended {
-                return None;
-            }
-            let serving = *self.health.serving.borrow_and_update();
-            let status = HealthService::status(&self.service, serving);
-            if self.last != Some(status) {
-                self.last = Some(status);
-                return Some(Ok(response(status)));
-            }
-            if self.health.draining.is_cancelled() {
-                self.ended = true;
-                let error = ApiError::new(ErrorReason::Reconnect, "the server is shutting down");
-                return Some(Err(error.into_status()));
-            }
-            tokio::select! {
-                () = self.health.draining.cancelled() => {}
-                changed = self.health.serving.changed() => self.ended = changed.is_err(),
-            }
-        }
-    }
 }
 
 #[tonic::async_trait]
@@ -109,13 +99,8 @@ impl health_server::Health for HealthService {
         _request: Request<HealthListRequest>,
     ) -> Result<Response<HealthListResponse>, Status> {
         let serving = *self.serving.borrow();
-        let statuses = SERVICES
-            .iter()
-            .map(|service| {
-                let status = response(Self::status(service, serving));
-                ((*service).to_owned(), status)
-            })
-            .collect();
+        let status = |service: &str| (service.to_owned(), response(Self::status(service, serving)));
+        let statuses = SERVICES.into_iter().map(status).collect();
         Ok(Response::new(HealthListResponse { statuses }))
     }
 
@@ -125,15 +110,10 @@ impl health_server::Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let watch = HealthWatch {
-            health: self.clone(),
-            service: request.into_inner().service,
-            last: None,
-            ended: false,
-        };
-        let statuses = stream::unfold(watch, |mut watch| async move {
-            let status = watch.next().await?;
-            Some((status, watch))
+        let start = (self.clone(), request.into_inner().service, None);
+        let statuses = stream::try_unfold(start, async |(mut health, service, last)| {
+            let status = health.next_status(&service, last).await?;
+            Ok(status.map(|status| (response(status), (health, service, Some(status)))))
         });
         Ok(Response::new(Box::pin(statuses)))
     }

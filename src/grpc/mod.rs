@@ -6,6 +6,7 @@
 mod admission;
 mod convert;
 mod error;
+mod generated;
 mod health;
 mod list;
 mod middleware;
@@ -13,27 +14,9 @@ mod pagination;
 mod selector;
 mod server;
 mod service;
-mod watch_encoder;
 
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    unreachable_pub,
-    reason = "generated"
-)]
-pub mod health_v1;
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::allow_attributes_without_reason,
-    unreachable_pub,
-    reason = "generated"
-)]
-mod stub;
-
-pub use admission::concurrency::ConcurrencyLimits;
+pub use convert::ProtoEncoder;
+pub use generated::health_v1;
 pub use health::HealthService;
-pub use server::{GrpcSettings, Server, ServerBuildError};
-pub use service::{Gateway, ServerInfo};
-pub use watch_encoder::ProtoEncoder;
+pub use server::Server;
+pub use service::Gateway;

@@ -3,85 +3,59 @@
 use crate::{
     domain::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
-        violation::{FieldPath, FieldReason, Violations},
+        violation::{FieldReason, Violations},
     },
     grpc::error::ApiError,
     journal::ChangeSelector,
 };
 
 /// The selector fields of a message. Exactly one selector may be set.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct SelectorFields<'a> {
     pub(super) change_id: &'a str,
     pub(super) request_id: &'a str,
-    pub(super) account_name: &'a str,
-    pub(super) idempotency_key: &'a str,
-    /// The fields that the message has.
-    pub(super) selectors: AllowedSelectors,
-}
-
-/// The selector fields that a message has.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) enum AllowedSelectors {
-    /// All of them.
-    #[default]
-    All,
-    /// `change_id` and `request_id`.
-    Ids,
+    /// `account_name` and `idempotency_key`, if the message has these fields.
+    pub(super) account_and_key: Option<(&'a str, &'a str)>,
 }
 
 impl SelectorFields<'_> {
     /// Returns the selector, or `None` if all fields are empty.
     pub(super) fn parse(self) -> Result<Option<ChangeSelector>, ApiError> {
-        let by_key = !self.account_name.is_empty() || !self.idempotency_key.is_empty();
-        let given = [
-            ("change_id", !self.change_id.is_empty()),
-            ("request_id", !self.request_id.is_empty()),
-            ("idempotency_key", by_key),
-        ];
-        let mut given = given.iter().filter(|(_, given)| *given);
-        if let (Some(_), Some((second, _))) = (given.next(), given.next()) {
-            let expected = self.selectors.expected();
-            return Err(ApiError::invalid_field(second, FieldReason::Combination, expected));
-        }
         let mut violations = Violations::default();
-        let selector = if !self.change_id.is_empty() {
-            let id = ChangeId::parse(self.change_id);
-            let id = violations.ok_or_add(FieldPath::root("change_id"), id);
-            id.map(ChangeSelector::Id)
-        } else if !self.request_id.is_empty() {
-            let id = RequestId::parse(self.request_id);
-            let id = violations.ok_or_add(FieldPath::root("request_id"), id);
-            id.map(ChangeSelector::Request)
-        } else if by_key {
-            let account = AccountName::parse(self.account_name);
-            let account = violations.ok_or_add(FieldPath::root("account_name"), account);
-            let key = IdempotencyKey::parse(self.idempotency_key);
-            let key = violations.ok_or_add(FieldPath::root("idempotency_key"), key);
-            account.zip(key).map(|(account, key)| ChangeSelector::Key(account, key))
-        } else {
-            return Ok(None);
+        let account_and_key = self.account_and_key.unwrap_or_default();
+        let selector = match (self.change_id, self.request_id, account_and_key) {
+            ("", "", ("", "")) => return Ok(None),
+            (id, "", ("", "")) => {
+                violations.ok_or_add("change_id", ChangeId::parse(id)).map(ChangeSelector::Id)
+            }
+            ("", id, ("", "")) => {
+                let id = violations.ok_or_add("request_id", RequestId::parse(id));
+                id.map(ChangeSelector::Request)
+            }
+            ("", "", (account, key)) => {
+                let account = violations.ok_or_add("account_name", AccountName::parse(account));
+                let key = violations.ok_or_add("idempotency_key", IdempotencyKey::parse(key));
+                account.zip(key).map(|(account, key)| ChangeSelector::Key(account, key))
+            }
+            ("", ..) | (_, "", _) => return Err(self.invalid_combination("idempotency_key")),
+            _ => return Err(self.invalid_combination("request_id")),
         };
         violations.into_result(selector).map(Some).map_err(ApiError::invalid_fields)
     }
 
     /// Returns the selector, or an error if all fields are empty.
     pub(super) fn parse_required(self) -> Result<ChangeSelector, ApiError> {
-        self.parse()?.ok_or_else(|| {
-            let expected = self.selectors.expected();
-            ApiError::invalid_field("change_id", FieldReason::Combination, expected)
-        })
+        self.parse()?.ok_or_else(|| self.invalid_combination("change_id"))
     }
-}
 
-impl AllowedSelectors {
-    fn expected(self) -> &'static str {
-        match self {
-            Self::All => {
+    fn invalid_combination(self, field: &str) -> ApiError {
+        let expected = match self.account_and_key {
+            Some(_) => {
                 "is one of several selectors: set exactly one of change_id, request_id, or \
                  account_name with idempotency_key"
             }
-            Self::Ids => "is one of two selectors: set exactly one of change_id and request_id",
-        }
+            None => "is one of two selectors: set exactly one of change_id and request_id",
+        };
+        ApiError::invalid_field(field, FieldReason::Combination, expected)
     }
 }

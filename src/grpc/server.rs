@@ -26,45 +26,33 @@ use tonic::{codec::CompressionEncoding, service::Routes};
 use tower::ServiceExt;
 
 use crate::{
+    config::Config,
     grpc::{
         admission::{
-            concurrency::{AdmissionControl, ConcurrencyLimits, MAX_SMALL_MESSAGE},
+            concurrency::{AdmissionControl, MAX_SMALL_MESSAGE},
             slow_reader::SlowReader,
         },
+        generated::stub::gateway_service_server::GatewayServiceServer,
         health::HealthService,
         health_v1::health_server::HealthServer,
-        middleware::{telemetry::CallTelemetry, with_layers},
+        middleware::with_layers,
         service::Gateway,
-        stub::gateway_service_server::GatewayServiceServer,
     },
     proto,
     telemetry::Instruments,
 };
 
-/// Settings of the gRPC port.
-#[derive(Debug, Clone, Copy)]
-pub struct GrpcSettings {
-    /// Age after which a connection gets GOAWAY, so that its client reconnects, perhaps to another replica.
-    /// Each connection gets it up to a tenth earlier.
-    pub max_connection_age: Duration,
-    /// Maximum time for the calls of a connection after GOAWAY.
-    pub max_connection_age_grace: Duration,
-    /// Maximum size of a request message in bytes.
-    pub max_message_bytes: usize,
-    /// Limits of all clients together.
-    pub limits: ConcurrencyLimits,
-}
-
 /// The gRPC server.
 pub struct Server {
     router: Router,
-    settings: GrpcSettings,
+    /// Each connection gets GOAWAY up to a tenth earlier. Its client reconnects, perhaps to another replica.
+    max_connection_age: Duration,
+    /// Maximum time for the calls of a connection after GOAWAY.
+    max_connection_age_grace: Duration,
 }
 
-/// A server that cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot build the reflection service: {0}")]
-pub struct ServerBuildError(#[from] tonic_reflection::server::Error);
+/// Time for a call in addition to its request to ThingSpace.
+const CALL_GRACE: Duration = Duration::from_secs(30);
 
 /// Maximum number of connections. Further ones wait in the listener's backlog.
 const MAX_CONNECTIONS: usize = 10_000;
@@ -94,16 +82,16 @@ impl Server {
     pub fn new(
         gateway: Gateway,
         health: HealthService,
-        settings: GrpcSettings,
+        config: &Config,
         instruments: Instruments,
-    ) -> Result<Self, ServerBuildError> {
+    ) -> Result<Self, tonic_reflection::server::Error> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(proto::FILE_DESCRIPTOR_SET)
         };
         let gateway = GatewayServiceServer::new(gateway)
             .accept_compressed(CompressionEncoding::Gzip)
-            .max_decoding_message_size(settings.max_message_bytes)
+            .max_decoding_message_size(config.grpc.max_message_bytes)
             // The list RPCs limit the size of their pages.
             .max_encoding_message_size(usize::MAX);
         let routes = Routes::new(gateway)
@@ -113,14 +101,14 @@ impl Server {
             .add_service(
                 reflection().build_v1alpha()?.max_decoding_message_size(MAX_SMALL_MESSAGE),
             );
-        let admission = AdmissionControl::new(settings.limits, settings.max_message_bytes);
+        let admission = AdmissionControl::new(&config.limits, config.grpc.max_message_bytes);
+        let services = routes.prepare().into_axum_router();
+        // A call may still wait for ThingSpace when its connection reaches its maximum age.
+        let longest_call = config.thingspace.request_timeout + CALL_GRACE;
         Ok(Self {
-            router: with_layers(
-                routes.prepare().into_axum_router(),
-                Some(admission),
-                Some(CallTelemetry::new(instruments)),
-            ),
-            settings,
+            router: with_layers(services, Some(admission), Some(instruments)),
+            max_connection_age: config.grpc.max_connection_age,
+            max_connection_age_grace: config.grpc.max_stream_age.max(longest_call),
         })
     }
 
@@ -177,7 +165,7 @@ impl Server {
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         tokio::pin!(connection);
 
-        let age = self.settings.max_connection_age;
+        let age = self.max_connection_age;
         let age = age.mul_f64(1.0 - CONNECTION_AGE_JITTER * fastrand::f64());
         let goaway = async {
             tokio::select! {
@@ -186,15 +174,9 @@ impl Server {
                 () = sleep(age) => {}
             }
         };
-        let close = async {
-            let unread = async {
-                slow_reader.cancelled().await;
-                sleep(SLOW_READER_GRACE).await;
-            };
-            tokio::select! {
-                () = unread => {}
-                () = sleep(self.settings.max_connection_age_grace) => {}
-            }
+        let unread = async {
+            slow_reader.cancelled().await;
+            sleep(SLOW_READER_GRACE).await;
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
@@ -203,7 +185,8 @@ impl Server {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection => ended,
-                    () = close => return,
+                    () = unread => return,
+                    () = sleep(self.max_connection_age_grace) => return,
                 }
             }
         };

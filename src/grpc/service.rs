@@ -1,22 +1,11 @@
 //! The handlers of `GatewayService`.
 
-use std::{pin::Pin, sync::Arc};
+use std::{mem::take, pin::Pin, sync::Arc};
 
 use futures_util::{Stream, stream};
-use tokio::time::timeout_at;
-use tonic::{Request, Response, Status};
+use tokio::{task::spawn_blocking, time::timeout_at};
+use tonic::{Extensions, Request, Response, Status};
 
-use crate::grpc::{
-    admission::byte_budget::Permit,
-    error::{ApiError, Executed, reason::ErrorReason, refusal_error},
-    middleware::{CallDeadline, deadline_exceeded},
-};
-use crate::grpc::{
-    convert::{change_to_proto, plan_to_proto},
-    list,
-    selector::{AllowedSelectors, SelectorFields},
-    stub::gateway_service_server::GatewayService,
-};
 use crate::{
     dispatch::{CallContext, Dispatcher},
     domain::{
@@ -24,7 +13,16 @@ use crate::{
         clock::Clock,
         newtypes::{AccountName, ChangeId, RequestId},
         trace::TraceParent,
-        violation::{FieldPath, FieldReason, Violations},
+        violation::{FieldReason, Violations},
+    },
+    grpc::{
+        admission::byte_budget::ByteBudget,
+        convert::{change_to_proto, plan_to_proto},
+        error::{ApiError, Executed, reason::ErrorReason, refusal_error},
+        generated::stub::gateway_service_server::GatewayService,
+        list,
+        middleware::{CallDeadline, deadline_exceeded},
+        selector::SelectorFields,
     },
     journal::{ChangeSelector, Journal, WatchTarget},
     operations::{
@@ -34,27 +32,19 @@ use crate::{
     proto,
     telemetry::RpcSpan,
     thingspace::ThingSpace,
-    watch::{self, EncodedResponse, ResumeToken, Until, Watch, Watches},
+    watch::{EncodedResponse, ResumeToken, Until, Watch, WatchOptions, Watches},
 };
 
 /// Implements `GatewayService`.
 pub struct Gateway {
-    journal: Arc<dyn Journal>,
-    dispatcher: Arc<Dispatcher>,
-    watches: Arc<Watches>,
-    thingspace: Arc<ThingSpace>,
-    clock: Arc<dyn Clock>,
-    validation_rules: ValidationRules,
-    server_info: ServerInfo,
-}
-
-/// The journal's part of `GetServerInfo`.
-#[derive(Debug, Clone)]
-pub struct ServerInfo {
+    pub(crate) journal: Arc<dyn Journal>,
     /// Database that stores the journal.
-    pub journal_engine: &'static str,
-    /// Origin of the journal: `sandbox`, or the host of ThingSpace.
-    pub journal_origin: String,
+    pub(crate) journal_engine: &'static str,
+    pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) watches: Arc<Watches>,
+    pub(crate) thingspace: Arc<ThingSpace>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) validation_rules: ValidationRules,
 }
 
 /// A call of an operation's RPC.
@@ -66,82 +56,56 @@ type Reply<O> = Result<Response<<O as RpcOperation>::Response>, Status>;
 /// The stream of a watch.
 type WatchResponseStream = Pin<Box<dyn Stream<Item = Result<EncodedResponse, Status>> + Send>>;
 
-/// A call's extensions, which the middleware sets.
-struct RequestContext {
-    span: Option<RpcSpan>,
-    deadline: Option<CallDeadline>,
-    /// Bytes that the message reserves until it is validated.
-    permit: Option<Permit>,
-}
-
-impl RequestContext {
-    fn from_extensions(extensions: &tonic::Extensions) -> Self {
-        Self {
-            span: extensions.get().cloned(),
-            deadline: extensions.get().copied(),
-            permit: extensions.get().cloned(),
-        }
-    }
-}
-
 impl Gateway {
-    /// Creates the service.
-    pub fn new(
-        journal: Arc<dyn Journal>,
-        submit: Arc<Dispatcher>,
-        watches: Arc<Watches>,
-        thingspace: Arc<ThingSpace>,
-        clock: Arc<dyn Clock>,
-        limits: ValidationRules,
-        server_info: ServerInfo,
-    ) -> Self {
-        Self {
-            journal,
-            dispatcher: submit,
-            watches,
-            thingspace,
-            clock,
-            validation_rules: limits,
-            server_info,
-        }
-    }
-
     /// Handles the RPC of an operation.
     async fn change<O: RpcOperation>(&self, call: Call<O>) -> Reply<O> {
-        let mut context = RequestContext::from_extensions(call.extensions());
-        let (request, rules) = (call.into_inner(), self.validation_rules);
-        let (validate_only, permit) = (O::is_validate_only(&request), context.permit.take());
-        let validated = run_blocking(move || {
-            let _held_until_validated = permit;
-            O::validate(request, rules)
+        let (_metadata, mut extensions, message) = call.into_parts();
+        let budget: Option<Arc<ByteBudget>> = extensions.remove();
+        let rules = self.validation_rules;
+        // On a blocking thread: up to 10,000 devices would delay other calls.
+        let validated = spawn_blocking(move || {
+            let _held_until_validated = budget;
+            O::validate(message, rules)
         });
-        let request = validated.await?.map_err(|violations| {
+        let validated = validated.await.map_err(|_panic| {
+            let error = ApiError::new(ErrorReason::Internal, "internal error");
+            error.with_executed(Executed::Unknown)
+        })?;
+        let request = validated.map_err(|violations| {
             ApiError::invalid_fields(violations).with_executed(Executed::No)
         })?;
-        let (change, warnings) = self.submit(request, validate_only, context).await?;
+        let (change, warnings) = self.submit(request, &extensions).await?;
         Ok(Response::new(O::response(change, warnings)))
     }
 
-    /// Checks a valid request with `validate_only`; otherwise submits it and waits for the response of
-    /// ThingSpace.
+    /// Submits a valid request and waits for the response of ThingSpace. With `validate_only`, returns the change
+    /// that the request would create, without an ID and a state.
     async fn submit(
         &self,
         mut request: ChangeRequest,
-        validate_only: bool,
-        context: RequestContext,
+        extensions: &Extensions,
     ) -> Result<(proto::Change, Vec<String>), ApiError> {
-        let warnings = std::mem::take(&mut request.warnings);
-        if validate_only {
+        let warnings = take(&mut request.warnings);
+        if request.validate_only {
             let request = self.dispatcher.dry_run(request).await?;
-            return Ok((self.preview(&request), warnings));
+            let now = self.clock.now();
+            let preview = proto::Change {
+                change_id: String::new(),
+                state: proto::ChangeState::Unspecified.into(),
+                create_time: None,
+                update_time: None,
+                ..change_to_proto(&request.to_change(ChangeId::new(now), now))
+            };
+            return Ok((preview, warnings));
         }
-        let traceparent = context.span.as_ref().and_then(RpcSpan::traceparent);
+        let span = extensions.get::<RpcSpan>();
+        let traceparent = span.and_then(RpcSpan::traceparent);
         let caller = CallContext {
             trace: traceparent.and_then(|text| TraceParent::parse(&text)),
-            deadline: context.deadline.map(|CallDeadline(deadline)| deadline),
+            deadline: extensions.get().map(|CallDeadline(deadline)| *deadline),
         };
         let change = self.dispatcher.submit(request, caller).await?;
-        if let Some(span) = context.span {
+        if let Some(span) = span {
             let request_id = change.request_ids.first().map(RequestId::as_str);
             span.set_change(&change.change_id.to_string(), request_id);
         }
@@ -151,20 +115,8 @@ impl Gateway {
         }
     }
 
-    /// Returns the change that the request would create, without an ID and a state.
-    fn preview(&self, change_request: &ChangeRequest) -> proto::Change {
-        let now = self.clock.now();
-        proto::Change {
-            change_id: String::new(),
-            state: proto::ChangeState::Unspecified.into(),
-            create_time: None,
-            update_time: None,
-            ..change_to_proto(&change_request.to_change(ChangeId::new(now), now))
-        }
-    }
-
-    async fn find_change(&self, name: ChangeSelector) -> Result<Change, ApiError> {
-        let change = self.journal.change(name).await?;
+    async fn find_change(&self, selector: ChangeSelector) -> Result<Change, ApiError> {
+        let change = self.journal.change(selector).await?;
         change.ok_or_else(ApiError::change_not_found)
     }
 
@@ -185,51 +137,35 @@ impl Gateway {
                 ApiError::new(ErrorReason::ResumeTokenInvalid, format!("resume_token: {error}"))
             })?),
         };
-        let names = SelectorFields {
+        let selector = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
-            account_name: &request.account_name,
-            idempotency_key: &request.idempotency_key,
-            selectors: AllowedSelectors::All,
+            account_and_key: Some((&request.account_name, &request.idempotency_key)),
         };
-        let target = match names.parse()? {
+        let target = match selector.parse()? {
             None => None,
             Some(ChangeSelector::Id(id)) => Some(WatchTarget::Change(id)),
             Some(ChangeSelector::Request(id)) => Some(WatchTarget::Request(id)),
             Some(by_key) => Some(WatchTarget::Change(self.find_change(by_key).await?.change_id)),
         };
-        let request =
-            watch::WatchOptions { target, token, until, include_raw: request.include_raw };
-        Ok(self.watches.open(request).await?)
+        let options = WatchOptions { target, token, until, include_raw: request.include_raw };
+        Ok(self.watches.open(options).await?)
     }
 }
 
-/// Validates a request on a blocking thread: up to 10,000 devices would delay other calls.
-async fn run_blocking<T: Send + 'static>(
-    validate: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let validated = tokio::task::spawn_blocking(validate).await;
-    validated.map_err(|_panic| {
-        let message = "internal error";
-        ApiError::new(ErrorReason::Internal, message).with_executed(Executed::Unknown)
-    })
-}
-
-/// Returns the next response of a watch, or DEADLINE_EXCEEDED as its last one.
+/// Returns the next response of a watch, or DEADLINE_EXCEEDED.
 async fn next_response(
-    watch: Option<Watch>,
+    mut watch: Watch,
     deadline: Option<CallDeadline>,
-) -> Option<(Result<EncodedResponse, Status>, Option<Watch>)> {
-    let mut watch = watch?;
+) -> Result<Option<(EncodedResponse, Watch)>, Status> {
     let response = match deadline {
-        Some(CallDeadline(deadline)) => match timeout_at(deadline, watch.next()).await {
-            Ok(response) => response?,
-            Err(_elapsed) => return Some((Err(deadline_exceeded().into_status()), None)),
-        },
-        None => watch.next().await?,
+        Some(CallDeadline(deadline)) => {
+            timeout_at(deadline, watch.next()).await.map_err(|_elapsed| deadline_exceeded())?
+        }
+        None => watch.next().await,
     };
-    let response = response.map_err(|error| ApiError::from(error).into_status());
-    Some((response, Some(watch)))
+    let response = response.transpose().map_err(ApiError::from)?;
+    Ok(response.map(|response| (response, watch)))
 }
 
 #[tonic::async_trait]
@@ -258,7 +194,7 @@ impl GatewayService for Gateway {
         let deadline = request.extensions().get::<CallDeadline>().copied();
         let watch = self.open_watch(request.into_inner()).await?;
         // hyper polls the stream at the pace of its client.
-        let responses = stream::unfold(Some(watch), move |watch| next_response(watch, deadline));
+        let responses = stream::try_unfold(watch, move |watch| next_response(watch, deadline));
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -267,14 +203,12 @@ impl GatewayService for Gateway {
         request: Request<proto::GetChangeRequest>,
     ) -> Result<Response<proto::GetChangeResponse>, Status> {
         let request = request.into_inner();
-        let names = SelectorFields {
+        let selector = SelectorFields {
             change_id: &request.change_id,
             request_id: &request.request_id,
-            account_name: &request.account_name,
-            idempotency_key: &request.idempotency_key,
-            selectors: AllowedSelectors::All,
+            account_and_key: Some((&request.account_name, &request.idempotency_key)),
         };
-        let change = self.find_change(names.parse_required()?).await?;
+        let change = self.find_change(selector.parse_required()?).await?;
         Ok(Response::new(proto::GetChangeResponse { change: Some(change_to_proto(&change)) }))
     }
 
@@ -300,10 +234,9 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::ListServicePlansResponse>, Status> {
         let account = AccountName::parse(request.into_inner().account_name);
         let mut violations = Violations::default();
-        let account = violations.ok_or_add(FieldPath::root("account_name"), account);
+        let account = violations.ok_or_add("account_name", account);
         let account = violations.into_result(account).map_err(ApiError::invalid_fields)?;
-        let plans = self.thingspace.service_plans(&account).await;
-        let plans = plans.map_err(ApiError::from)?;
+        let plans = self.thingspace.service_plans(&account).await.map_err(ApiError::from)?;
         Ok(Response::new(proto::ListServicePlansResponse {
             service_plans: plans.into_iter().map(plan_to_proto).collect(),
         }))
@@ -315,9 +248,9 @@ impl GatewayService for Gateway {
     ) -> Result<Response<proto::GetServerInfoResponse>, Status> {
         Ok(Response::new(proto::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            journal_engine: self.server_info.journal_engine.to_owned(),
+            journal_engine: self.journal_engine.to_owned(),
             journal_durability: proto::Durability::Synced.into(),
-            journal_origin: self.server_info.journal_origin.clone(),
+            journal_origin: self.journal.origin().as_str().to_owned(),
         }))
     }
 

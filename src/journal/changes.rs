@@ -11,7 +11,7 @@ use crate::{
         newtypes::{AccountName, ChangeId, IdempotencyKey, RequestId},
         state::{ChangeState, Transition},
     },
-    journal::{error::JournalError, events::ResultEvent, state_counts::StateCounts},
+    journal::{error::Result, events::ResultEvent},
 };
 
 /// Stores changes and their states.
@@ -19,10 +19,10 @@ use crate::{
 pub trait ChangeStore: Send + Sync {
     /// Stores a change, unless its key is in use or another unfinished change has one of its devices.
     /// A NOT_SENT change with the same key and content is queued again.
-    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError>;
+    async fn claim(&self, intent: Intent) -> Result<Claim>;
 
     /// Returns the result that [`claim`](Self::claim) would have now. Writes nothing.
-    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError>;
+    async fn check_claim(&self, intent: Intent) -> Result<Claim>;
 
     /// Applies a state transition. Returns the change after it.
     async fn apply_transition(
@@ -30,24 +30,20 @@ pub trait ChangeStore: Send + Sync {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError>;
+    ) -> Result<Change>;
 
     /// Reserves queue space for one transition, so that the response to a POST can be recorded
     /// however many writes are queued. Waits for a free permit.
-    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError>;
+    async fn reserve(&self) -> Result<Box<dyn Reservation>>;
 
     /// Returns one change.
-    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>, JournalError>;
+    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>>;
 
     /// Lists changes, newest first.
-    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError>;
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage>;
 
     /// Lists the devices of a change that match a filter, by index.
-    async fn devices(
-        &self,
-        change: ChangeId,
-        filter: DeviceFilter,
-    ) -> Result<Vec<ChangeDevice>, JournalError>;
+    async fn devices(&self, change: ChangeId, filter: DeviceFilter) -> Result<Vec<ChangeDevice>>;
 
     /// Returns the changes that have been in a state since before a time, oldest first, at most 100.
     /// For ACCEPTED and OVERDUE the time counts from the acceptance by ThingSpace, for other states
@@ -57,10 +53,10 @@ pub trait ChangeStore: Send + Sync {
         state: ChangeState,
         before: Timestamp,
         now: Timestamp,
-    ) -> Result<DueChanges, JournalError>;
+    ) -> Result<DueChanges>;
 
     /// Lists the changes that were QUEUED or DISPATCHED when the journal was last in use.
-    async fn in_flight(&self) -> Result<Vec<Change>, JournalError>;
+    async fn in_flight(&self) -> Result<Vec<Change>>;
 
     /// Returns the number of changes in each state, as of the last commit.
     fn state_counts(&self) -> StateCounts;
@@ -75,7 +71,7 @@ pub trait Reservation: Send {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError>;
+    ) -> Result<Change>;
 }
 
 /// A change to store.
@@ -102,24 +98,6 @@ pub enum Claim {
         /// Its devices, in the order of the call that created the change.
         devices: Vec<SentDevice>,
     },
-    /// The key belongs to this change.
-    KeyInUse {
-        /// The change.
-        change: Change,
-        /// True if it has the same content.
-        has_same_content: bool,
-    },
-    /// Another unfinished change has one of the devices.
-    Busy(BusyDevice),
-}
-
-/// The result of [`ChangeStore::check_claim`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClaimCheck {
-    /// The key and the devices are free.
-    Free,
-    /// The key belongs to this NOT_SENT change with the same content.
-    Rearm(Change),
     /// The key belongs to this change.
     KeyInUse {
         /// The change.
@@ -231,4 +209,22 @@ pub struct DueChanges {
     /// Changes whose stored time lies in the future, at most 1,000: the system clock was ahead when
     /// they were stored.
     pub ahead_of_clock: Vec<ChangeId>,
+}
+
+/// Number of changes in each state, in the order of [`ChangeState::ALL`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StateCounts(pub [i64; ChangeState::ALL.len()]);
+
+impl StateCounts {
+    /// Returns the number of changes in a state.
+    pub fn get(&self, state: ChangeState) -> i64 {
+        self.0.get(state as usize).copied().unwrap_or_default()
+    }
+
+    /// Adds a number of changes, which may be negative, to a state.
+    pub(super) fn add(&mut self, state: ChangeState, changes: i64) {
+        if let Some(count) = self.0.get_mut(state as usize) {
+            *count += changes;
+        }
+    }
 }

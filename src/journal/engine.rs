@@ -5,9 +5,8 @@ use async_trait::async_trait;
 use crate::{
     domain::clock::Timestamp,
     journal::{
-        changes::ChangeStore, error::JournalError, events::EventStore, forward_queue::ForwardQueue,
-        key_value::KeyValueStore, origin::Origin, quarantine::QuarantineStore,
-        results::ResultStore,
+        changes::ChangeStore, error::Result, events::EventStore, forward_queue::ForwardQueue,
+        origin::Origin, quarantine::QuarantineStore, results::ResultStore,
     },
 };
 
@@ -30,11 +29,11 @@ pub trait Journal:
     fn fingerprint(&self, content: &[u8]) -> [u8; 32];
 
     /// Returns the range of positions.
-    async fn coverage(&self) -> Result<Coverage, JournalError>;
+    async fn kept_range(&self) -> Result<KeptRange>;
 
     /// Removes one bounded slice of the final changes and unattributed requests whose last event is
     /// older than `before` and not after the position `up_to`. Returns true if there may be more.
-    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError>;
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool>;
 
     /// True if the last write succeeded and the journal is open.
     fn is_writable(&self) -> bool;
@@ -43,22 +42,25 @@ pub trait Journal:
     async fn close(&self);
 }
 
+/// Stores small values by name.
+#[async_trait]
+pub trait KeyValueStore: Send + Sync {
+    /// Returns a value; empty if there is none.
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>>;
+
+    /// Sets a value. An empty value deletes it.
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()>;
+}
+
 /// The identity of a journal: a random number that is created with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
 
 /// The range of positions in a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Coverage {
+pub struct KeptRange {
     /// The newest position; 0 in a new journal.
     pub last: u64,
     /// The newest position that was trimmed; 0 if none was.
     pub trimmed: u64,
-}
-
-impl Epoch {
-    /// Decodes a stored epoch.
-    pub(super) fn from_record(bytes: [u8; 8]) -> Self {
-        Self(u64::from_be_bytes(bytes))
-    }
 }

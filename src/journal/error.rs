@@ -2,6 +2,9 @@
 
 use crate::domain::state::IllegalTransition;
 
+/// The result of a journal method.
+pub type Result<T, E = JournalError> = std::result::Result<T, E>;
+
 /// An error of a journal method.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum JournalError {

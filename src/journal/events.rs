@@ -11,7 +11,7 @@ use crate::{
         newtypes::{CallbackService, ChangeId, RequestId},
         result::{DeviceResult, Match},
     },
-    journal::error::JournalError,
+    journal::error::Result,
 };
 
 /// Reads events and notifies of new ones.
@@ -19,19 +19,19 @@ use crate::{
 pub trait EventStore: Send + Sync {
     /// Returns at most `limit` events of a target after a cursor, in order, and the change as of the
     /// same moment.
-    async fn events(
-        &self,
-        target: WatchTarget,
-        after: Cursor,
-        limit: usize,
-    ) -> Result<EventPage, JournalError>;
+    async fn events(&self, target: WatchTarget, after: Cursor, limit: usize) -> Result<EventPage>;
 
     /// Returns the event of a target at exactly this cursor.
-    async fn event_at(
-        &self,
-        target: WatchTarget,
-        cursor: Cursor,
-    ) -> Result<Option<Event>, JournalError>;
+    async fn event_at(&self, target: WatchTarget, cursor: Cursor) -> Result<Option<Event>> {
+        let before = match cursor {
+            Cursor { position, index: 0 } => {
+                Cursor { position: position.saturating_sub(1), index: u32::MAX }
+            }
+            Cursor { position, index } => Cursor { position, index: index - 1 },
+        };
+        let page = self.events(target, before, 1).await?;
+        Ok(page.events.into_iter().find(|event| event.cursor == cursor))
+    }
 
     /// Adds a listener that is called after each commit. Add it before the journal is used. The
     /// journal never drops its listeners.

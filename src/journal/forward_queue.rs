@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{clock::Timestamp, newtypes::CallbackService},
-    journal::error::JournalError,
+    journal::error::Result,
 };
 
 /// Keeps callbacks until they are forwarded.
@@ -17,19 +17,16 @@ pub trait ForwardQueue: Send + Sync {
         now: Timestamp,
         first_attempts: usize,
         retries: usize,
-    ) -> Result<DueForwards, JournalError>;
+    ) -> Result<DueForwards>;
 
     /// Records the outcomes of attempts, by id.
-    async fn record_forward_outcomes(
-        &self,
-        outcomes: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError>;
+    async fn record_forward_outcomes(&self, outcomes: Vec<(u64, ForwardOutcome)>) -> Result<()>;
 
     /// Drops a bounded slice of the callbacks that were queued before a time. Returns their number.
-    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError>;
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize>;
 
     /// Makes a bounded slice of the callbacks that wait for a retry due now. Returns their number.
-    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError>;
+    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize>;
 
     /// Returns the state of the queue.
     fn forward_queue_stats(&self) -> ForwardQueueStats;
@@ -40,7 +37,7 @@ pub trait ForwardQueue: Send + Sync {
 pub struct ForwardOptions {
     /// Maximum length of the queue. A newer callback displaces the oldest, so that storing a callback
     /// never depends on the webhook.
-    pub max_queued: u64,
+    pub max_waiting: u64,
     /// The time of queueing, from which its age counts.
     pub now: Timestamp,
 }

@@ -14,27 +14,23 @@ mod engine;
 mod error;
 mod events;
 mod forward_queue;
-mod key_value;
 mod origin;
 mod quarantine;
 mod results;
 pub mod sqlite;
-mod state_counts;
 
 pub use changes::{
     BusyDevice, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-    ClaimCheck, DeviceFilter, DeviceOutcome, DueChanges, Intent, Reservation,
+    DeviceFilter, DeviceOutcome, DueChanges, Intent, Reservation, StateCounts,
 };
-pub use engine::{Coverage, Epoch, Journal};
-pub use error::JournalError;
+pub use engine::{Epoch, Journal, KeptRange, KeyValueStore};
+pub use error::{JournalError, Result};
 pub use events::{
     CommitListener, Cursor, Event, EventPage, EventPayload, EventStore, ResultEvent, WatchTarget,
 };
 pub use forward_queue::{
     DueForwards, ForwardOptions, ForwardOutcome, ForwardQueue, ForwardQueueStats, QueuedForward,
 };
-pub use key_value::KeyValueStore;
 pub use origin::Origin;
 pub use quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback};
 pub use results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult};
-pub use state_counts::StateCounts;

@@ -1,7 +1,5 @@
 //! The ThingSpace that a journal's changes are sent to.
 
-use std::fmt;
-
 use url::Url;
 
 /// The origin of a journal: scheme, host and port of ThingSpace's base URL, or `sandbox`.
@@ -29,20 +27,9 @@ impl Origin {
         Self(origin)
     }
 
-    /// Decodes a stored origin.
-    pub(super) fn from_record(text: String) -> Self {
-        Self(text)
-    }
-
     /// The origin as text: `https://thingspace.verizon.com`, or `sandbox`.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

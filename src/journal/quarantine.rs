@@ -8,7 +8,7 @@ use crate::{
         newtypes::{AccountName, CallbackService},
     },
     journal::{
-        error::JournalError,
+        error::Result,
         results::{ReceivedCallback, Stored},
     },
 };
@@ -22,28 +22,24 @@ pub trait QuarantineStore: Send + Sync {
         &self,
         callback: QuarantinedCallback,
         limits: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError>;
+    ) -> Result<Option<u64>>;
 
     /// Lists at most `limit` callbacks with a higher id than `after`, oldest first.
     async fn list_quarantined(
         &self,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError>;
+    ) -> Result<Vec<(u64, QuarantinedCallback)>>;
 
     /// Stores a quarantined callback as a result and deletes it from the quarantine, in one
-    /// transaction. Fails with [`JournalError::NoSuchCallback`] if no callback has this id.
-    async fn release_quarantined(
-        &self,
-        id: u64,
-        callback: ReceivedCallback,
-    ) -> Result<Stored, JournalError>;
+    /// transaction. Fails with [`JournalError::NoSuchCallback`](crate::journal::JournalError::NoSuchCallback) if no callback has this id.
+    async fn release_quarantined(&self, id: u64, callback: ReceivedCallback) -> Result<Stored>;
 
     /// Marks quarantined callbacks up to this id as reviewed.
-    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError>;
+    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<()>;
 
     /// Deletes a quarantined callback. Returns false if no callback has this id.
-    async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError>;
+    async fn drop_quarantined(&self, id: u64) -> Result<bool>;
 }
 
 /// A callback that cannot be used yet.

@@ -6,13 +6,13 @@ use async_trait::async_trait;
 
 use crate::{
     domain::{
-        callback::Callback,
         change::Change,
         clock::Timestamp,
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, RequestId},
+        result::Callback,
     },
-    journal::{error::JournalError, forward_queue::ForwardOptions},
+    journal::{error::Result, forward_queue::ForwardOptions},
 };
 
 /// Stores results and links them to changes.
@@ -20,7 +20,7 @@ use crate::{
 pub trait ResultStore: Send + Sync {
     /// Stores a callback. A second callback with the same request and content is a
     /// [`Stored::Duplicate`].
-    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored, JournalError>;
+    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored>;
 
     /// Estimates the wait of a callback that arrives now.
     fn expected_wait(&self) -> Duration;
@@ -38,15 +38,12 @@ pub trait ResultStore: Send + Sync {
         listed: Option<Vec<Vec<ReportedId>>>,
         last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Attribution, JournalError>;
+    ) -> Result<Attribution>;
 
     /// Lists the unattributed requests whose first result was stored after this change was sent,
     /// newest first. If there are more than `limit`, lists the oldest.
-    async fn unattributed_requests(
-        &self,
-        change: ChangeId,
-        limit: usize,
-    ) -> Result<Vec<RequestId>, JournalError>;
+    async fn unattributed_requests(&self, change: ChangeId, limit: usize)
+    -> Result<Vec<RequestId>>;
 
     /// Lists unmatched results after the one with the number `after`, in order: those of open
     /// changes, and those of changes that were updated at `since` or later.
@@ -55,7 +52,7 @@ pub trait ResultStore: Send + Sync {
         since: Timestamp,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<UnmatchedResult>, JournalError>;
+    ) -> Result<Vec<UnmatchedResult>>;
 
     /// Resolves an unmatched result to the device with the identifiers `listed`, which all belong to
     /// one device. The result counts for that device from then on, and the timeline of the change
@@ -67,7 +64,7 @@ pub trait ResultStore: Send + Sync {
         first_result: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
-    ) -> Result<bool, JournalError>;
+    ) -> Result<bool>;
 }
 
 /// A callback to store.
@@ -99,20 +96,16 @@ pub enum Stored {
 pub enum Attribution {
     /// The request is now attributed to this change.
     Attributed(Box<Change>),
-    /// The request covers this change as a whole, and no other change can have made it.
-    Whole {
+    /// The request may be attributed to this change.
+    Candidate {
         /// The change.
         change: Box<Change>,
         /// The position of the last result.
         last_result: u64,
-    },
-    /// The request covers a part of this eSIM change. ThingSpace's list of the request's devices may
-    /// prove that it covers the whole. If a list was given, it lacks devices.
-    Part {
-        /// The change.
-        change: Box<Change>,
-        /// The position of the last result.
-        last_result: u64,
+        /// True if the request covers the change as a whole, and no other change can have made it.
+        /// Otherwise it covers a part of an eSIM change: ThingSpace's list of the request's devices may
+        /// prove that it covers the whole. If a list was given, it lacks devices.
+        is_whole: bool,
     },
     /// Nothing is proven.
     Unproven,

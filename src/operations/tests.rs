@@ -1,5 +1,7 @@
 //! Validation, the fingerprint and the stored order, by the messages of the operations.
 
+pub(crate) mod testing;
+
 use crate::{
     domain::violation::Violation,
     operations::{
@@ -12,7 +14,7 @@ use crate::{
 };
 
 const RULES: ValidationRules =
-    ValidationRules { max_devices: 3, require_key: true, reject_reserved: true };
+    ValidationRules { max_devices_per_request: 3, require_key: true, reject_reserved: true };
 
 fn esim(iccids: &[&str]) -> proto::ChangeEsimPlanRequest {
     let mut message = esim_message("key", 0..iccids.len());

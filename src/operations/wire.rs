@@ -4,20 +4,11 @@ use bytes::Bytes;
 use http::Method;
 use serde::Serialize;
 
-use crate::{
-    config::FiveGBiHttpMethod,
-    domain::{
-        change::SentDevice,
-        identifier::{DeviceId, IdentifierKind},
-    },
+use crate::domain::{
+    change::SentDevice,
+    identifier::IdentifierKind,
+    newtypes::{AccountName, ServicePlan},
 };
-
-/// The settings that change how a request is written.
-#[derive(Debug, Clone)]
-pub struct WireSettings {
-    /// The method of the 5G Business Internet plan change.
-    pub five_g_bi_http_method: FiveGBiHttpMethod,
-}
 
 /// An HTTP request for ThingSpace. The body can contain names and addresses, so there is no `Debug`.
 pub struct OutboundRequest {
@@ -29,16 +20,24 @@ pub struct OutboundRequest {
     pub body: Bytes,
 }
 
-/// A device as `{"deviceIds": [...]}`.
+/// The body of a plan change whose devices have nothing but identifiers. The members are in the order of
+/// ThingSpace's eSIM example.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct DeviceIdsBody<'a> {
-    pub(crate) device_ids: Vec<DeviceIdBody<'a>>,
+pub(crate) struct PlanChangeBody<'a> {
+    devices: Vec<Device<'a>>,
+    account_name: &'a str,
+    service_plan: &'a str,
 }
 
-/// An identifier with the members in the order of ThingSpace's eSIM example.
 #[derive(Serialize)]
-pub(crate) struct DeviceIdBody<'a> {
+#[serde(rename_all = "camelCase")]
+struct Device<'a> {
+    device_ids: Vec<DeviceId<'a>>,
+}
+
+#[derive(Serialize)]
+struct DeviceId<'a> {
     kind: &'static str,
     id: &'a str,
 }
@@ -53,15 +52,22 @@ impl OutboundRequest {
     }
 }
 
-impl<'a> From<&'a SentDevice> for DeviceIdsBody<'a> {
-    fn from(device: &'a SentDevice) -> Self {
-        Self { device_ids: device.ids.iter().map(DeviceIdBody::from).collect() }
-    }
-}
-
-impl<'a> From<&'a DeviceId> for DeviceIdBody<'a> {
-    fn from(id: &'a DeviceId) -> Self {
-        Self { kind: wire_kind(id.kind()), id: id.id() }
+impl<'a> PlanChangeBody<'a> {
+    pub(crate) fn new(
+        devices: &'a [SentDevice],
+        account: &'a AccountName,
+        plan: &'a ServicePlan,
+    ) -> Self {
+        let device = |sent: &'a SentDevice| {
+            let ids = sent.ids.iter();
+            let ids = ids.map(|id| DeviceId { kind: wire_kind(id.kind()), id: id.id() });
+            Device { device_ids: ids.collect() }
+        };
+        Self {
+            devices: devices.iter().map(device).collect(),
+            account_name: account.as_str(),
+            service_plan: plan.as_str(),
+        }
     }
 }
 

@@ -3,19 +3,22 @@
 //! Spans are exported by tracing-opentelemetry. No code runs inside them, so that log lines and spans
 //! of libraries never become part of an exported trace.
 
-use std::sync::Arc;
-
 use http::HeaderMap;
 use opentelemetry::{
-    Context, KeyValue, StringValue,
+    Context, KeyValue,
     metrics::Histogram,
+    propagation::{Extractor, TextMapPropagator},
     trace::{Status, TraceContextExt},
 };
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tokio::time::Instant;
-use tracing::Span;
+use tracing::{Span, info_span};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::telemetry::{instruments::Instruments, labels::CallError, names, propagation};
+use crate::telemetry::{instruments::Instruments, labels::CallError, names};
+
+/// The header that carries trace and parent span (W3C Trace Context).
+pub const TRACEPARENT: &str = "traceparent";
 
 /// A gRPC call. Dropped before [`RpcCall::end`], it counts as cancelled by the client.
 pub struct RpcCall(MeasuredCall);
@@ -42,10 +45,11 @@ struct MeasuredCall {
     if_dropped: Option<CallResult>,
 }
 
-/// Result of a call.
+/// Attributes that the end of a call adds.
 struct CallResult {
     status: Option<KeyValue>,
-    error: Option<StringValue>,
+    /// Class of the error. `None` on success.
+    error_type: Option<KeyValue>,
 }
 
 // === impl MeasuredCall ===
@@ -53,23 +57,27 @@ struct CallResult {
 impl MeasuredCall {
     fn start(
         span: Span,
-        parent: Option<Context>,
-        histogram: Histogram<f64>,
+        parent: Context,
+        histogram: &Histogram<f64>,
         attributes: Vec<KeyValue>,
         if_dropped: CallResult,
     ) -> Self {
-        if let Some(parent) = parent {
-            // Fails without a tracing-opentelemetry layer; there is no span to export then.
-            let _no_layer = span.set_parent(parent);
+        // Fails without a tracing-opentelemetry layer; there is no span to export then.
+        let _no_layer = span.set_parent(parent);
+        Self {
+            span,
+            histogram: histogram.clone(),
+            started: Instant::now(),
+            attributes,
+            if_dropped: Some(if_dropped),
         }
-        Self { span, histogram, started: Instant::now(), attributes, if_dropped: Some(if_dropped) }
     }
 
     fn record(&mut self, result: CallResult) {
         self.if_dropped = None;
         self.attributes.extend(result.status);
-        if let Some(error) = result.error {
-            self.attributes.push(KeyValue::new(names::ERROR_TYPE, error));
+        if let Some(error_type) = result.error_type {
+            self.attributes.push(error_type);
             // Without a description: an error's text may contain personal data.
             self.span.set_status(Status::error(""));
         }
@@ -78,8 +86,7 @@ impl MeasuredCall {
         }
         // A span ends when it was last left, otherwise when it is dropped.
         self.span.in_scope(|| {});
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.histogram.record(seconds, &self.attributes);
+        self.histogram.record(self.started.elapsed().as_secs_f64(), &self.attributes);
     }
 }
 
@@ -95,47 +102,59 @@ impl Drop for MeasuredCall {
 
 impl CallResult {
     fn rpc(code: i32) -> Self {
-        let (name, is_error) = rpc_status(code);
+        let index = usize::try_from(code).unwrap_or(usize::MAX);
+        let name = RPC_STATUSES.get(index).copied().unwrap_or("UNKNOWN");
+        // Server errors of the semantic conventions ("RPC spans").
+        let is_error = matches!(
+            name,
+            "UNKNOWN"
+                | "DEADLINE_EXCEEDED"
+                | "UNIMPLEMENTED"
+                | "INTERNAL"
+                | "UNAVAILABLE"
+                | "DATA_LOSS"
+        );
         Self {
             status: Some(KeyValue::new(names::RPC_STATUS_CODE, name)),
-            error: is_error.then(|| name.into()),
+            error_type: is_error.then(|| KeyValue::new(names::ERROR_TYPE, name)),
         }
     }
 
     /// Statuses from `first_error` on are errors.
     fn http(status: u16, first_error: u16) -> Self {
-        let code = KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status));
+        let is_error = status >= first_error;
         Self {
-            status: Some(code),
-            error: (status >= first_error).then(|| status.to_string().into()),
+            status: Some(KeyValue::new(names::HTTP_RESPONSE_STATUS_CODE, i64::from(status))),
+            error_type: is_error.then(|| KeyValue::new(names::ERROR_TYPE, status.to_string())),
         }
     }
 
     fn no_response(error: CallError) -> Self {
-        Self { status: None, error: Some(error.name().into()) }
+        Self { status: None, error_type: Some(error.into()) }
     }
 }
 
 macro_rules! span {
     ($kind:literal, $name:expr) => {
-        tracing::info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name)
+        info_span!(target: names::SCOPE, "call", otel.kind = $kind, otel.name = $name)
     };
 }
 
 // === impl RpcCall ===
 
 impl RpcCall {
-    /// Starts a call. Its trace continues the caller's `traceparent`, if present.
-    pub fn begin(instruments: &Instruments, method: Arc<str>, metadata: &HeaderMap) -> Self {
-        let attributes = vec![
-            KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
-            KeyValue::new(names::RPC_METHOD, Arc::clone(&method)),
-        ];
+    /// Starts a call of `package.Service/Method`. Its trace continues the caller's `traceparent`, if
+    /// present.
+    pub fn begin(instruments: &Instruments, method: &'static str, metadata: &HeaderMap) -> Self {
+        let caller = metadata.get(TRACEPARENT).and_then(|value| value.to_str().ok());
         Self(MeasuredCall::start(
-            span!("server", &*method),
-            Some(propagation::extract(metadata)),
-            instruments.rpc_calls(),
-            attributes,
+            span!("server", method),
+            parent(caller),
+            &instruments.0.rpc_calls,
+            vec![
+                KeyValue::new(names::RPC_SYSTEM_NAME, "grpc"),
+                KeyValue::new(names::RPC_METHOD, method),
+            ],
             CallResult::rpc(CANCELLED),
         ))
     }
@@ -156,7 +175,7 @@ impl RpcCall {
 impl RpcSpan {
     /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        propagation::traceparent(&self.0)
+        traceparent(&self.0)
     }
 
     /// Adds the change that the call made or found.
@@ -172,32 +191,31 @@ impl RpcSpan {
 
 impl UpstreamCall {
     /// Starts a request. `template` is its path template below the base URL, `server` host and port
-    /// of ThingSpace, `parent` the `traceparent` of the call that caused the request.
+    /// of ThingSpace, `caller` the `traceparent` of the call that caused the request.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         template: &'static str,
         server: (&str, u16),
-        parent: Option<&str>,
+        caller: Option<&str>,
     ) -> Self {
-        let attributes = vec![
-            KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
-            KeyValue::new(names::URL_TEMPLATE, template),
-            KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
-            KeyValue::new(names::SERVER_PORT, i64::from(server.1)),
-        ];
         Self(MeasuredCall::start(
             span!("client", format!("{method} {template}")),
-            parent.map(propagation::parse),
-            instruments.http_client(),
-            attributes,
+            parent(caller),
+            &instruments.0.http_client,
+            vec![
+                KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_string()),
+                KeyValue::new(names::URL_TEMPLATE, template),
+                KeyValue::new(names::SERVER_ADDRESS, server.0.to_owned()),
+                KeyValue::new(names::SERVER_PORT, i64::from(server.1)),
+            ],
             CallResult::no_response(CallError::Cancelled),
         ))
     }
 
     /// The span as a `traceparent`; `None` if tracing is off.
     pub fn traceparent(&self) -> Option<String> {
-        propagation::traceparent(&self.0.span)
+        traceparent(&self.0.span)
     }
 
     /// Ends the request with this response status.
@@ -215,28 +233,27 @@ impl UpstreamCall {
 
 impl CallbackCall {
     /// Starts a request with a new trace: unauthenticated senders must neither join other traces nor
-    /// decide on sampling.
+    /// decide on sampling. `route` is the route template, never the path, which contains a secret.
     pub fn begin(
         instruments: &Instruments,
         method: &http::Method,
         route: &str,
         scheme: &'static str,
     ) -> Self {
-        let is_standard = matches!(
-            method.as_str(),
-            "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" | "CONNECT" | "TRACE"
-        );
-        let method = if is_standard { method.as_str() } else { names::OTHER };
-        let attributes = vec![
-            KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
-            KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
-            KeyValue::new(names::URL_SCHEME, scheme),
-        ];
+        let method = match method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH"
+            | "CONNECT" | "TRACE") => known,
+            _ => names::OTHER,
+        };
         Self(MeasuredCall::start(
             span!("server", format!("{method} {route}")),
-            None,
-            instruments.http_server(),
-            attributes,
+            Context::new(),
+            &instruments.0.http_server,
+            vec![
+                KeyValue::new(names::HTTP_REQUEST_METHOD, method.to_owned()),
+                KeyValue::new(names::HTTP_ROUTE, route.to_owned()),
+                KeyValue::new(names::URL_SCHEME, scheme),
+            ],
             CallResult::no_response(CallError::Cancelled),
         ))
     }
@@ -248,7 +265,7 @@ impl CallbackCall {
 
     /// True if the span is exported.
     pub fn is_sampled(&self) -> bool {
-        propagation::span_context(&self.0.span).is_sampled()
+        self.0.span.context().span().span_context().is_sampled()
     }
 
     /// Adds the ThingSpace request that the callback belongs to.
@@ -258,35 +275,62 @@ impl CallbackCall {
 
     /// Adds the change, and a link to the span that sent it.
     pub fn link(&self, change_id: &str, traceparent: &str) {
-        let span = &self.0.span;
-        span.set_attribute(names::CHANGE_ID, change_id.to_owned());
-        let sender = propagation::parse(traceparent);
-        span.add_link(sender.span().span_context().clone());
+        self.0.span.set_attribute(names::CHANGE_ID, change_id.to_owned());
+        let sender = parent(Some(traceparent));
+        self.0.span.add_link(sender.span().span_context().clone());
     }
 }
 
 /// gRPC status code of a cancelled call.
 const CANCELLED: i32 = 1;
 
-/// Name of a gRPC status, and true if it is a server error (semantic conventions, "RPC spans").
-fn rpc_status(code: i32) -> (&'static str, bool) {
-    match code {
-        0 => ("OK", false),
-        CANCELLED => ("CANCELLED", false),
-        3 => ("INVALID_ARGUMENT", false),
-        4 => ("DEADLINE_EXCEEDED", true),
-        5 => ("NOT_FOUND", false),
-        6 => ("ALREADY_EXISTS", false),
-        7 => ("PERMISSION_DENIED", false),
-        8 => ("RESOURCE_EXHAUSTED", false),
-        9 => ("FAILED_PRECONDITION", false),
-        10 => ("ABORTED", false),
-        11 => ("OUT_OF_RANGE", false),
-        12 => ("UNIMPLEMENTED", true),
-        13 => ("INTERNAL", true),
-        14 => ("UNAVAILABLE", true),
-        15 => ("DATA_LOSS", true),
-        16 => ("UNAUTHENTICATED", false),
-        _ => ("UNKNOWN", true),
+/// Names of the gRPC statuses, by code.
+const RPC_STATUSES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// A `traceparent` without `tracestate`, which can contain any data.
+struct TraceParent<'a>(&'a str);
+
+impl Extractor for TraceParent<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        (key == TRACEPARENT).then_some(self.0)
     }
+
+    fn keys(&self) -> Vec<&str> {
+        vec![TRACEPARENT]
+    }
+}
+
+/// Parses a `traceparent`. Returns an empty context if it is absent or invalid.
+fn parent(traceparent: Option<&str>) -> Context {
+    traceparent.map_or_else(Context::new, |value| {
+        TraceContextPropagator::new().extract_with_context(&Context::new(), &TraceParent(value))
+    })
+}
+
+/// The span as a `traceparent`; `None` if tracing is off.
+fn traceparent(span: &Span) -> Option<String> {
+    let context = span.context();
+    let span = context.span();
+    let ids = span.span_context();
+    ids.is_valid().then(|| {
+        format!("00-{}-{}-{:02x}", ids.trace_id(), ids.span_id(), ids.trace_flags().to_u8())
+    })
 }

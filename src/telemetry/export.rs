@@ -7,14 +7,14 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use opentelemetry::{
     Context, KeyValue,
-    metrics::{AsyncInstrumentBuilder, Meter, ObservableCounter},
+    metrics::{AsyncInstrument, Meter},
 };
 use opentelemetry_otlp::{
     ExporterBuildError, MetricExporter, Protocol, SpanExporter, WithExportConfig,
@@ -27,27 +27,19 @@ use opentelemetry_sdk::{
 };
 use url::Url;
 
-use crate::{
-    config::OtlpProtocol,
-    telemetry::{labels::ExportOutcome, names},
-};
-
-/// Paths of the signals below an HTTP endpoint (OTLP specification).
-const TRACES_PATH: &str = "v1/traces";
-const METRICS_PATH: &str = "v1/metrics";
+use crate::{config::OtlpProtocol, telemetry::names};
 
 /// Counts exported spans and metrics.
 #[derive(Debug, Default)]
 pub(super) struct ExportCounters {
     spans_ended: AtomicU64,
-    spans_exported: Arc<OutcomeCounters>,
-    metric_exports: Arc<OutcomeCounters>,
+    spans_exported: OutcomeCounter,
+    metric_exports: OutcomeCounter,
     is_down: AtomicBool,
 }
 
-/// One counter for each [`ExportOutcome`].
 #[derive(Debug, Default)]
-struct OutcomeCounters {
+struct OutcomeCounter {
     success: AtomicU64,
     failure: AtomicU64,
 }
@@ -57,96 +49,86 @@ struct OutcomeCounters {
 impl ExportCounters {
     /// Reports the counters as metrics.
     pub(super) fn observe(self: &Arc<Self>, meter: &Meter) {
-        let counter = |name, description| {
-            let counter = meter.u64_observable_counter(name);
-            counter.with_description(description)
+        let report = |name, description, callback: fn(&Self, &dyn AsyncInstrument<u64>)| {
+            let this = Arc::clone(self);
+            meter
+                .u64_observable_counter(name)
+                .with_description(description)
+                .with_callback(move |observer| callback(&this, observer))
+                .build();
         };
-        let counters = Arc::clone(self);
-        counter(names::TELEMETRY_SPANS_ENDED, "Sampled spans that ended")
-            .with_callback(move |observer| {
-                observer.observe(counters.spans_ended.load(Ordering::Relaxed), &[]);
-            })
-            .build();
-        self.spans_exported.observe(counter(
+        report(names::TELEMETRY_SPANS_ENDED, "Sampled spans that ended", |this, observer| {
+            observer.observe(this.spans_ended.load(Relaxed), &[])
+        });
+        report(
             names::TELEMETRY_SPANS_EXPORTED,
             "Spans sent to the collector, by outcome",
-        ));
-        self.metric_exports.observe(counter(
+            |this, observer| this.spans_exported.observe(observer),
+        );
+        report(
             names::TELEMETRY_METRIC_EXPORTS,
             "Exports of all metrics to the collector, by outcome",
-        ));
+            |this, observer| this.metric_exports.observe(observer),
+        );
     }
 
     /// Logs the first failure of an outage, and its end.
     fn log_availability(&self, result: &OTelSdkResult) {
         let is_down = result.is_err();
-        if self.is_down.swap(is_down, Ordering::Relaxed) != is_down {
-            if is_down {
-                // Without the error: its text may contain the collector's headers.
-                tracing::warn!(
-                    "OpenTelemetry export failed: collector unavailable or rejecting data"
-                );
-            } else {
-                tracing::info!("OpenTelemetry export recovered");
-            }
+        match (self.is_down.swap(is_down, Relaxed), is_down) {
+            // Without the error: its text may contain the collector's headers.
+            (false, true) => tracing::warn!(
+                "OpenTelemetry export failed: collector unavailable or rejecting data"
+            ),
+            (true, false) => tracing::info!("OpenTelemetry export recovered"),
+            _ => {}
         }
     }
 }
 
-// === impl OutcomeCounters ===
+// === impl OutcomeCounter ===
 
-impl OutcomeCounters {
-    fn observe(self: &Arc<Self>, counter: AsyncInstrumentBuilder<'_, ObservableCounter<u64>, u64>) {
-        let this = Arc::clone(self);
-        counter
-            .with_callback(move |observer| {
-                for outcome in ExportOutcome::ALL {
-                    let count = this.counter(outcome).load(Ordering::Relaxed);
-                    observer.observe(count, &[KeyValue::new(names::OUTCOME, outcome.name())]);
-                }
-            })
-            .build();
-    }
-
-    fn counter(&self, outcome: ExportOutcome) -> &AtomicU64 {
-        match outcome {
-            ExportOutcome::Success => &self.success,
-            ExportOutcome::Failure => &self.failure,
+impl OutcomeCounter {
+    fn observe(&self, observer: &dyn AsyncInstrument<u64>) {
+        for (outcome, count) in [("success", &self.success), ("failure", &self.failure)] {
+            let attribute = KeyValue::new(names::OUTCOME, outcome);
+            observer.observe(count.load(Relaxed), &[attribute]);
         }
     }
 
-    fn record(&self, result: &OTelSdkResult, count: u64) {
-        let outcome = match result {
-            Ok(()) => ExportOutcome::Success,
-            Err(_) => ExportOutcome::Failure,
-        };
-        self.counter(outcome).fetch_add(count, Ordering::Relaxed);
+    fn add(&self, count: u64, result: &OTelSdkResult) {
+        let counter = if result.is_ok() { &self.success } else { &self.failure };
+        counter.fetch_add(count, Relaxed);
     }
 }
 
 // === Exporters ===
 
-/// Builds an exporter. Always sets the protocol: otherwise the builder reads it from the standard
-/// variables, which can name another one.
+/// Builds an exporter. `$path` is the signal's path below an HTTP endpoint (OTLP specification).
+///
+/// Always sets the protocol: otherwise the builder reads it from the standard variables, which can name
+/// another one. With an empty endpoint, it reads the endpoint from them.
 macro_rules! build_exporter {
-    ($builder:expr, $endpoint:expr, $protocol:expr, $path:expr) => {
+    ($builder:expr, $endpoint:expr, $protocol:expr, $path:expr) => {{
+        let endpoint = $endpoint.map_or("", Url::as_str);
         match $protocol {
             OtlpProtocol::Grpc => {
                 let builder = $builder.with_tonic().with_protocol(Protocol::Grpc);
-                match $endpoint {
-                    Some(url) => builder.with_endpoint(url.as_str()).build(),
-                    None => builder.build(),
-                }
+                builder.with_endpoint(endpoint).build()
             }
             OtlpProtocol::HttpProtobuf => {
                 let builder = $builder.with_http().with_protocol(Protocol::HttpBinary);
-                match $endpoint {
-                    Some(url) => builder.with_endpoint(signal_url(url, $path)).build(),
-                    None => builder.build(),
-                }
+                builder.with_endpoint(signal_url(endpoint, $path)).build()
             }
         }
-    };
+    }};
+}
+
+fn signal_url(endpoint: &str, path: &str) -> String {
+    match endpoint.trim_end_matches('/') {
+        "" => String::new(),
+        base => format!("{base}/{path}"),
+    }
 }
 
 /// Builds a processor that exports spans in batches.
@@ -155,7 +137,7 @@ pub(super) fn span_processor(
     protocol: OtlpProtocol,
     counters: &Arc<ExportCounters>,
 ) -> Result<impl SpanProcessor + use<>, ExporterBuildError> {
-    let inner = build_exporter!(SpanExporter::builder(), endpoint, protocol, TRACES_PATH)?;
+    let inner = build_exporter!(SpanExporter::builder(), endpoint, protocol, "v1/traces")?;
     let exporter = CountingExporter { inner, counters: Arc::clone(counters) };
     Ok(CountingSpanProcessor {
         inner: BatchSpanProcessor::builder(exporter).build(),
@@ -169,14 +151,8 @@ pub(super) fn metric_exporter(
     protocol: OtlpProtocol,
     counters: &Arc<ExportCounters>,
 ) -> Result<impl PushMetricExporter + use<>, ExporterBuildError> {
-    let inner = build_exporter!(MetricExporter::builder(), endpoint, protocol, METRICS_PATH)?;
+    let inner = build_exporter!(MetricExporter::builder(), endpoint, protocol, "v1/metrics")?;
     Ok(CountingExporter { inner, counters: Arc::clone(counters) })
-}
-
-/// The URL of a signal below a base URL.
-fn signal_url(endpoint: &Url, path: &str) -> String {
-    let base = endpoint.as_str().trim_end_matches('/');
-    format!("{base}/{path}")
 }
 
 /// An exporter that counts its results.
@@ -196,7 +172,7 @@ impl ExportSpans for CountingExporter<SpanExporter> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let result = self.inner.export(batch).await;
-        self.counters.spans_exported.record(&result, count);
+        self.counters.spans_exported.add(count, &result);
         self.counters.log_availability(&result);
         result
     }
@@ -217,7 +193,7 @@ impl ExportSpans for CountingExporter<SpanExporter> {
 impl PushMetricExporter for CountingExporter<MetricExporter> {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
         let result = self.inner.export(metrics).await;
-        self.counters.metric_exports.record(&result, 1);
+        self.counters.metric_exports.add(1, &result);
         self.counters.log_availability(&result);
         result
     }
@@ -249,7 +225,7 @@ impl SpanProcessor for CountingSpanProcessor {
 
     fn on_end(&self, span: SpanData) {
         if span.span_context.is_sampled() {
-            self.counters.spans_ended.fetch_add(1, Ordering::Relaxed);
+            self.counters.spans_ended.fetch_add(1, Relaxed);
         }
         self.inner.on_end(span);
     }

@@ -1,6 +1,6 @@
 //! Instruments of all synchronous metrics. OTLP and `/metrics` read the same ones.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use opentelemetry::{
     KeyValue,
@@ -26,13 +26,14 @@ const WRITE_SECONDS: [f64; 12] =
 const BATCH_SIZES: [f64; 8] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 512.0, 1_024.0];
 
 /// Records metrics. Cheap to clone.
-#[derive(Clone)]
-pub struct Instruments(Arc<InstrumentsInner>);
+#[derive(Clone, Debug)]
+pub struct Instruments(pub(super) Arc<InstrumentsInner>);
 
-struct InstrumentsInner {
-    rpc_calls: Histogram<f64>,
-    http_server: Histogram<f64>,
-    http_client: Histogram<f64>,
+#[derive(Debug)]
+pub(super) struct InstrumentsInner {
+    pub(super) rpc_calls: Histogram<f64>,
+    pub(super) http_server: Histogram<f64>,
+    pub(super) http_client: Histogram<f64>,
     callbacks: Counter<u64>,
     callbacks_stored_after_timeout: Counter<u64>,
     callbacks_outside_allow_cidrs: Counter<u64>,
@@ -53,8 +54,7 @@ impl Instruments {
     pub(super) fn new(meter: &Meter) -> Self {
         let seconds = |name, bounds: &[f64], description| {
             let histogram = meter.f64_histogram(name).with_unit("s");
-            let histogram = histogram.with_boundaries(bounds.to_vec());
-            histogram.with_description(description).build()
+            histogram.with_boundaries(bounds.to_vec()).with_description(description).build()
         };
         let counter =
             |name, description| meter.u64_counter(name).with_description(description).build();
@@ -125,24 +125,19 @@ impl Instruments {
 
     /// Records the duration of a write to the journal.
     pub fn journal_write(&self, operation: JournalOperation, elapsed: Duration, failed: bool) {
-        let mut attributes = vec![KeyValue::new(names::OPERATION, operation.name())];
-        if failed {
-            attributes.push(KeyValue::new(names::ERROR_TYPE, "unavailable"));
-        }
-        let seconds = elapsed.as_secs_f64();
-        self.0.journal_writes.record(seconds, &attributes);
+        let error = failed.then(|| KeyValue::new(names::ERROR_TYPE, "unavailable"));
+        let attributes = attributes(operation, error);
+        self.0.journal_writes.record(elapsed.as_secs_f64(), &attributes);
     }
 
     /// Records the number of writes in one commit.
     pub fn journal_batch(&self, writes: usize) {
-        let writes = u64::try_from(writes).unwrap_or(u64::MAX);
-        self.0.journal_batches.record(writes, &[]);
+        self.0.journal_batches.record(u64::try_from(writes).unwrap_or(u64::MAX), &[]);
     }
 
     /// Counts a callback. `reason` belongs to the outcomes `quarantined` and `rejected`.
     pub fn callback(&self, outcome: CallbackOutcome, reason: Option<RejectionReason>) {
-        let attributes = with_reason(outcome.name(), reason.map(RejectionReason::name));
-        self.0.callbacks.add(1, &attributes);
+        self.0.callbacks.add(1, &attributes(outcome, reason));
     }
 
     /// Counts a callback that was stored after it was rejected with reason `store_timeout`.
@@ -158,44 +153,23 @@ impl Instruments {
     /// Sets the number of callback services whose registration is in this state.
     pub fn registrations(&self, state: RegistrationState, services: usize) {
         let services = u64::try_from(services).unwrap_or(u64::MAX);
-        let attributes = [KeyValue::new(names::STATE, state.name())];
-        self.0.registrations.record(services, &attributes);
+        self.0.registrations.record(services, &[state.into()]);
     }
 
     /// Counts an attempt to register the callback URL.
     pub fn registration_attempt(&self, outcome: RegistrationOutcome) {
-        let attributes = with_reason(outcome.name(), None);
-        self.0.registration_attempts.add(1, &attributes);
+        self.0.registration_attempts.add(1, &[outcome.into()]);
     }
 
     /// Counts deliveries to the webhook. `reason` belongs to the outcome `dropped`.
     pub fn deliveries(&self, outcome: DeliveryOutcome, reason: Option<DropReason>, count: u64) {
-        let attributes = with_reason(outcome.name(), reason.map(DropReason::name));
-        self.0.deliveries.add(count, &attributes);
-    }
-
-    pub(super) fn rpc_calls(&self) -> Histogram<f64> {
-        self.0.rpc_calls.clone()
-    }
-
-    pub(super) fn http_server(&self) -> Histogram<f64> {
-        self.0.http_server.clone()
-    }
-
-    pub(super) fn http_client(&self) -> Histogram<f64> {
-        self.0.http_client.clone()
+        self.0.deliveries.add(count, &attributes(outcome, reason));
     }
 }
 
-impl fmt::Debug for Instruments {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instruments").finish_non_exhaustive()
-    }
-}
-
-fn with_reason(outcome: &'static str, reason: Option<&'static str>) -> Vec<KeyValue> {
-    let mut attributes = vec![KeyValue::new(names::OUTCOME, outcome)];
-    attributes.extend(reason.map(|reason| KeyValue::new(names::REASON, reason)));
+fn attributes(label: impl Into<KeyValue>, optional: Option<impl Into<KeyValue>>) -> Vec<KeyValue> {
+    let mut attributes = vec![label.into()];
+    attributes.extend(optional.map(Into::into));
     attributes
 }
 

@@ -1,12 +1,19 @@
-//! Values of metric labels: one enum for each closed set.
+//! Values of metric labels: one enum for each closed set. `docs/telemetry.md` explains all values.
 
-/// Defines an enum whose variants are the values of one label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }) => {
+use opentelemetry::KeyValue;
+
+use crate::telemetry::names;
+
+/// Defines enums whose variants are the values of one label.
+macro_rules! labels {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident: $key:path { $( $(#[$value_doc:meta])* $variant:ident = $value:literal, )+ }
+    )+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name {
-            $( $(#[$value_doc])* $variant, )+
+            $( $(#[$value_doc])* #[doc = concat!("`", $value, "`")] $variant, )+
         }
 
         impl $name {
@@ -18,31 +25,30 @@ macro_rules! label {
                 match self { $(Self::$variant => $value),+ }
             }
         }
-    };
+
+        impl From<$name> for KeyValue {
+            fn from(value: $name) -> Self {
+                Self::new($key, value.name())
+            }
+        }
+    )+};
 }
 
-label! {
+labels! {
     /// Outcome of a callback.
-    CallbackOutcome {
-        /// The callback is on disk.
+    CallbackOutcome: names::OUTCOME {
         Stored = "stored",
-        /// The callback was on disk before.
         Duplicate = "duplicate",
         /// The callback cannot be used and is in the quarantine.
         Quarantined = "quarantined",
-        /// The callback was answered with an error.
         Rejected = "rejected",
     }
-}
 
-label! {
     /// Reason to reject or quarantine a callback.
-    RejectionReason {
+    RejectionReason: names::REASON {
         /// No route has this path, or a path segment is too long.
         NotFound = "not_found",
-        /// The path secret is wrong.
         WrongPathSecret = "wrong_path_secret",
-        /// The method is not POST.
         MethodNotAllowed = "method_not_allowed",
         /// The source address is outside `callbacks.allow_cidrs`, which is enforced.
         Forbidden = "forbidden",
@@ -52,87 +58,62 @@ label! {
         ForwardLoop = "forward_loop",
         /// Not a JSON object with a usable `requestId`.
         Malformed = "malformed",
-        /// The body exceeds the maximum size of a callback.
         TooLarge = "too_large",
-        /// The body did not arrive completely in time.
         IncompleteBody = "incomplete_body",
         /// The journal's queue is too long to store the callback in time.
         Overloaded = "overloaded",
         /// The journal did not confirm in time. The callback may still be stored.
         StoreTimeout = "store_timeout",
-        /// The journal cannot write.
         Unavailable = "unavailable",
-        /// The callback belongs in the quarantine, which is full.
         QuarantineFull = "quarantine_full",
     }
-}
 
-label! {
     /// State of the registration of one callback service.
-    RegistrationState {
-        /// The registrations could not be listed.
+    RegistrationState: names::STATE {
         Unknown = "unknown",
         /// The gateway's URL is registered with the expected credentials.
         Registered = "registered",
         /// The gateway's URL is registered with other credentials, or without.
         WrongCredentials = "wrong_credentials",
-        /// Another URL is registered.
         OtherUrl = "other_url",
-        /// No URL is registered.
         Missing = "missing",
     }
-}
 
-label! {
     /// Outcome of an attempt to register the callback URL.
-    RegistrationOutcome {
+    RegistrationOutcome: names::OUTCOME {
         /// Registered; no other URL was registered before.
         Registered = "registered",
         /// Registered in place of another URL.
         Replaced = "replaced",
-        /// ThingSpace rejected the registration, or sent no response.
         Failed = "failed",
     }
-}
 
-label! {
     /// Outcome of a delivery to the webhook.
-    DeliveryOutcome {
-        /// The webhook accepted the callback.
+    DeliveryOutcome: names::OUTCOME {
         Delivered = "delivered",
         /// An attempt failed; the gateway retries.
         Failed = "failed",
-        /// The gateway dropped the callback.
         Dropped = "dropped",
     }
-}
 
-label! {
     /// Reason to drop a callback before its delivery to the webhook.
-    DropReason {
-        /// The queue exceeded `callbacks.forward_max_pending`.
+    DropReason: names::REASON {
         QueueFull = "queue_full",
-        /// The callback is older than `callbacks.forward_max_age`.
         Expired = "expired",
-        /// The retention removed the body.
         BodyRemoved = "body_removed",
         /// `callbacks.forward_url` needs a service name, and the callback has none.
         NoServiceName = "no_service_name",
         /// `callbacks.forward_url` leads back to this gateway.
         Loop = "loop",
     }
-}
 
-label! {
     /// Kind of write to the journal.
-    JournalOperation {
+    JournalOperation: names::OPERATION {
         /// A new change with its devices, or the lookup of its idempotency key.
         Claim = "claim",
-        /// A state transition of a change.
         Transition = "transition",
         /// A callback, or the result of a lookup.
         Callback = "callback",
-        /// The attribution of an unknown request to a change.
         Attribute = "attribute",
         /// The device of a result, found by a lookup.
         ResolveDevice = "resolve_device",
@@ -140,31 +121,14 @@ label! {
         Quarantine = "quarantine",
         /// Delivery attempts recorded, rescheduled or expired.
         Forward = "forward",
-        /// A key-value pair.
         Kv = "kv",
-        /// The removal of data older than `journal.retention`.
         Retention = "retention",
     }
-}
 
-label! {
     /// Error class of an HTTP request without a complete response.
-    CallError {
-        /// No byte of the request was sent.
+    CallError: names::ERROR_TYPE {
         NotSent = "not_sent",
-        /// No complete response arrived.
         NoResponse = "no_response",
-        /// The client abandoned the request.
         Cancelled = "cancelled",
-    }
-}
-
-label! {
-    /// Outcome of an export to the collector.
-    ExportOutcome {
-        /// The collector accepted the data.
-        Success = "success",
-        /// The collector is unavailable or rejected the data.
-        Failure = "failure",
     }
 }

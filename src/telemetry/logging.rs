@@ -7,7 +7,7 @@ use tracing::{Subscriber, subscriber::set_global_default};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::{LevelFilter, filter_fn},
-    fmt::MakeWriter,
+    fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry::LookupSpan,
 };
@@ -28,31 +28,40 @@ pub(super) fn init(
     filter: &str,
     tracer: SdkTracer,
 ) -> Result<(), TelemetryError> {
-    let stderr_is_terminal = io::stderr().is_terminal();
+    let is_terminal = io::stderr().is_terminal();
     let json = match log_format {
-        LogFormat::Auto => !stderr_is_terminal,
+        LogFormat::Auto => !is_terminal,
         LogFormat::Json => true,
         LogFormat::Text => false,
     };
-    let filter = EnvFilter::try_new(filter)?;
-    let color = stderr_is_terminal && wants_color();
-    let set = if json {
-        set_global_default(registry(json_lines(io::stderr), filter).with(spans(tracer)))
-    } else {
-        set_global_default(registry(text_lines(io::stderr, color), filter).with(spans(tracer)))
-    };
-    set.map_err(|_| TelemetryError::AlreadySet)
+    let lines = log_lines(json, is_terminal, io::stderr, EnvFilter::try_new(filter)?);
+    let subscriber = tracing_subscriber::registry().with(lines).with(spans(tracer));
+    set_global_default(subscriber).map_err(|_| TelemetryError::AlreadySet)
 }
 
-/// Applies the log filter to log lines only. Spans are exported regardless.
-fn registry<L>(
-    lines: L,
+/// Writes log lines. The filter does not apply to exported spans.
+fn log_lines<W>(
+    json: bool,
+    is_terminal: bool,
+    writer: W,
     filter: EnvFilter,
-) -> impl Subscriber + Send + Sync + for<'s> LookupSpan<'s>
+) -> impl Layer<Registry> + Send + Sync
 where
-    L: Layer<Registry> + Send + Sync,
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    tracing_subscriber::registry().with(lines.with_filter(filter))
+    // `log_internal_errors` would report a failed write with `eprintln!`, which panics if standard error
+    // itself failed.
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
+    let lines = if json {
+        let lines = lines.json().flatten_event(true);
+        lines.with_span_list(false).with_current_span(false).boxed()
+    } else if is_terminal {
+        // Coloured unless `NO_COLOR` is set (<https://no-color.org>).
+        lines.boxed()
+    } else {
+        lines.with_ansi(false).boxed()
+    };
+    lines.with_filter(filter)
 }
 
 /// Exports the spans of this module, without events. Ignores the spans of other libraries.
@@ -68,36 +77,6 @@ where
         .with_target(false)
         .with_tracked_inactivity(false)
         .with_filter(ours.with_max_level_hint(LevelFilter::INFO))
-}
-
-/// False if `NO_COLOR` is set (<https://no-color.org>).
-fn wants_color() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-// Both formats disable `log_internal_errors`: it reports a failed write with `eprintln!`, which panics
-// if standard error itself failed.
-
-fn json_lines<S, W>(writer: W) -> impl Layer<S> + Send + Sync
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_current_span(false)
-        .with_writer(writer)
-        .log_internal_errors(false)
-}
-
-fn text_lines<S, W>(writer: W, color: bool) -> impl Layer<S> + Send + Sync
-where
-    S: Subscriber + for<'s> LookupSpan<'s>,
-    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
-{
-    tracing_subscriber::fmt::layer().with_ansi(color).with_writer(writer).log_internal_errors(false)
 }
 
 #[cfg(test)]

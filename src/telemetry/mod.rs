@@ -8,20 +8,20 @@ mod error;
 mod export;
 mod instruments;
 mod labels;
+mod log_throttle;
 mod logging;
 pub mod names;
 mod otlp;
 mod pipeline;
-mod propagation;
 #[cfg(test)]
 mod tests;
 
-pub use call::{CallbackCall, RpcCall, RpcSpan, UpstreamCall};
+pub use call::{CallbackCall, RpcCall, RpcSpan, TRACEPARENT, UpstreamCall};
 pub use error::TelemetryError;
 pub use instruments::{Instruments, OpenWatch};
 pub use labels::{
-    CallError, CallbackOutcome, DeliveryOutcome, DropReason, ExportOutcome, JournalOperation,
-    RegistrationOutcome, RegistrationState, RejectionReason,
+    CallError, CallbackOutcome, DeliveryOutcome, DropReason, JournalOperation, RegistrationOutcome,
+    RegistrationState, RejectionReason,
 };
+pub use log_throttle::LogThrottle;
 pub use pipeline::{EXPOSITION_TYPE, Telemetry};
-pub use propagation::TRACEPARENT;

@@ -2,8 +2,8 @@
 //!
 //! Names of OpenTelemetry's semantic conventions (RPC and HTTP, v1.44) are used where they exist; all
 //! others begin with `thingspace_gateway.`. `/metrics` uses Prometheus' spelling: dots become
-//! underscores, and the unit and, for counters, `total` are appended. A test compares them with
-//! `docs/telemetry.md`.
+//! underscores, and the unit and, for counters, `total` are appended. A test compares names, labels and
+//! values with `docs/telemetry.md`.
 //!
 //! Attributes of metrics have closed sets of values: never an account, device, request or change.
 

@@ -14,6 +14,7 @@ use opentelemetry_sdk::{
     trace::SdkTracerProvider,
 };
 use prometheus::{Registry, TextEncoder};
+use tokio::task::spawn_blocking;
 
 use crate::{
     config::TelemetryConfig,
@@ -31,10 +32,8 @@ pub const EXPOSITION_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The process' telemetry. Cheap to clone.
 #[derive(Clone)]
-pub struct Telemetry(Arc<TelemetryInner>);
-
-struct TelemetryInner {
-    meter: Meter,
+pub struct Telemetry {
+    pub(super) meter: Meter,
     instruments: Instruments,
     registry: Registry,
     meter_provider: SdkMeterProvider,
@@ -52,17 +51,14 @@ impl Telemetry {
     pub fn init(settings: &TelemetryConfig) -> Result<Self, TelemetryError> {
         let otlp = OtlpExport::resolve(settings, |name| std::env::var(name).ok())?;
         let this = Self::build(otlp.as_ref())?;
-        let tracer = this.0.tracer_provider.tracer(names::SCOPE);
+        let tracer = this.tracer_provider.tracer(names::SCOPE);
         logging::init(settings.log_format, &settings.log_filter, tracer)?;
         Ok(this)
     }
 
-    /// Telemetry without logs and exports, for a gateway inside a test.
-    ///
-    /// # Errors
-    ///
-    /// The Prometheus exporter cannot be built.
-    pub fn metrics_only() -> Result<Self, TelemetryError> {
+    /// Telemetry without logs and exports.
+    #[cfg(test)]
+    pub(crate) fn metrics_only() -> Result<Self, TelemetryError> {
         Self::build(None)
     }
 
@@ -95,27 +91,27 @@ impl Telemetry {
         if otlp.is_some() {
             counters.observe(&meter);
         }
-        Ok(Self(Arc::new(TelemetryInner {
+        Ok(Self {
             instruments: Instruments::new(&meter),
             meter,
             registry,
             meter_provider: meters,
             tracer_provider: tracers.build(),
-        })))
+        })
     }
 
     /// The process' instruments.
     pub fn instruments(&self) -> Instruments {
-        self.0.instruments.clone()
+        self.instruments.clone()
     }
 
     /// Reports the number of changes in each state. `count` runs on each collection.
-    pub fn observe_changes<const N: usize>(
+    pub fn observe_changes<I: IntoIterator<Item = (&'static str, u64)>>(
         &self,
-        count: impl Fn() -> [(&'static str, u64); N] + Send + Sync + 'static,
+        count: impl Fn() -> I + Send + Sync + 'static,
     ) {
-        let gauge = self.0.meter.u64_observable_gauge(names::CHANGES);
-        gauge
+        self.meter
+            .u64_observable_gauge(names::CHANGES)
             .with_description("Changes in the journal, by state")
             .with_callback(move |observer| {
                 for (state, changes) in count() {
@@ -127,8 +123,8 @@ impl Telemetry {
 
     /// Reports the number of callbacks pending for the webhook. `count` runs on each collection.
     pub fn observe_forwards(&self, count: impl Fn() -> u64 + Send + Sync + 'static) {
-        let gauge = self.0.meter.u64_observable_gauge(names::FORWARD_PENDING);
-        gauge
+        self.meter
+            .u64_observable_gauge(names::FORWARD_PENDING)
             .with_description("Callbacks pending for the webhook")
             .with_callback(move |observer| observer.observe(count(), &[]))
             .build();
@@ -141,7 +137,7 @@ impl Telemetry {
     /// The encoder's error text.
     pub fn exposition(&self) -> Result<String, String> {
         TextEncoder::new()
-            .encode_to_string(&self.0.registry.gather())
+            .encode_to_string(&self.registry.gather())
             .map_err(|error| error.to_string())
     }
 
@@ -153,22 +149,12 @@ impl Telemetry {
         value.map_or(0, |value| value.trim().parse().unwrap())
     }
 
-    #[cfg(test)]
-    pub(super) fn meter(&self) -> &Meter {
-        &self.0.meter
-    }
-
     /// Exports the remaining spans and metrics, and drops those that take longer than `timeout`.
     pub async fn shutdown(&self, timeout: Duration) {
         // Both calls block, so they run in parallel on blocking threads.
-        let this = self.clone();
-        let traces = tokio::task::spawn_blocking(move || {
-            this.0.tracer_provider.shutdown_with_timeout(timeout)
-        });
-        let this = self.clone();
-        let metrics = tokio::task::spawn_blocking(move || {
-            this.0.meter_provider.shutdown_with_timeout(timeout)
-        });
+        let (tracers, meters) = (self.tracer_provider.clone(), self.meter_provider.clone());
+        let traces = spawn_blocking(move || tracers.shutdown_with_timeout(timeout));
+        let metrics = spawn_blocking(move || meters.shutdown_with_timeout(timeout));
         let both = async { (traces.await, metrics.await) };
         if tokio::time::timeout(timeout, both).await.is_err() {
             tracing::warn!("telemetry flush timed out; some data was dropped");

@@ -22,7 +22,7 @@ fn has_listed_values(label: &str) -> bool {
 /// Records all values of all labels.
 fn record_everything(telemetry: &Telemetry) {
     let instruments = telemetry.instruments();
-    RpcCall::begin(&instruments, "service/Method".into(), &HeaderMap::new()).end(13);
+    RpcCall::begin(&instruments, "service/Method", &HeaderMap::new()).end(13);
     CallbackCall::begin(&instruments, &http::Method::POST, "/route", "http").record_response(500);
     let server = ("host", 443);
     UpstreamCall::begin(&instruments, &http::Method::POST, "/path", server, None).end(500);
@@ -53,7 +53,7 @@ fn record_everything(telemetry: &Telemetry) {
     drop(instruments.open_watch());
     telemetry.observe_changes(|| ChangeState::ALL.map(|state| (state.as_str(), 1)));
     telemetry.observe_forwards(|| 1);
-    Arc::new(ExportCounters::default()).observe(telemetry.meter());
+    Arc::new(ExportCounters::default()).observe(&telemetry.meter);
 }
 
 fn exposed(text: &str) -> Metrics {

@@ -5,9 +5,11 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 
-/// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the account
-/// after five in a row (see thingspace-facts, section 2). Two refusals, or four unfinished log-ins, leave
-/// attempts for other clients of the account.
+use crate::config::{Secret, ThingSpaceConfig};
+
+/// Weight of failed log-ins at which the gateway stops using its credentials. ThingSpace locks the
+/// user after five in a row (see docs/thingspace-facts.md, section 2). Two refusals, or four
+/// unfinished log-ins, leave attempts for other clients with the same user.
 const LOCK_OUT_WEIGHT: u32 = 4;
 /// Weight of a refused log-in.
 const REFUSED_WEIGHT: u32 = 2;
@@ -17,30 +19,19 @@ const UNFINISHED_WEIGHT: u32 = 1;
 
 /// Loads the credentials before each log-in, so that rotated secrets need no restart.
 pub trait CredentialSource: Send + Sync + fmt::Debug {
-    /// Loads the credentials. Must not block for long.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason, without the secret. Clients of the gateway receive it.
+    /// Loads the credentials. Must not block for long. Clients of the gateway receive the error: one line
+    /// without the secret.
     fn load(&self) -> Result<ThingSpaceCredentials, String>;
 }
 
 /// Stores the failed log-ins of each set of credentials. They must survive restarts: ThingSpace locks the
-/// account after five in a row.
+/// account after five in a row. An error is one line with the reason.
 #[async_trait]
 pub trait FailedLoginStore: Send + Sync {
     /// Returns the failed log-ins of these credentials since the last successful one.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason.
     async fn load(&self, credentials: &ThingSpaceCredentials) -> Result<FailedLogins, String>;
 
     /// Replaces the failed log-ins of these credentials.
-    ///
-    /// # Errors
-    ///
-    /// One line with the reason.
     async fn store(
         &self,
         credentials: &ThingSpaceCredentials,
@@ -61,16 +52,27 @@ pub struct ThingSpaceCredentials {
     pub uws_password: SecretString,
 }
 
+impl CredentialSource for ThingSpaceConfig {
+    fn load(&self) -> Result<ThingSpaceCredentials, String> {
+        let load = |key: &str, secret: &Option<Secret>| {
+            let secret = secret.as_ref().ok_or(format!("{key} is not set"))?;
+            secret.load().map_err(|error| format!("{key}: {error}"))
+        };
+        Ok(ThingSpaceCredentials {
+            app_key: load("thingspace.app_key", &self.app_key)?,
+            app_secret: load("thingspace.app_secret", &self.app_secret)?,
+            uws_username: load("thingspace.uws_username", &self.uws_username)?,
+            uws_password: load("thingspace.uws_password", &self.uws_password)?,
+        })
+    }
+}
+
 impl ThingSpaceCredentials {
     /// Returns the four values, to compare or to redact them.
     pub fn secret_values(&self) -> impl Iterator<Item = &str> {
         [&self.app_key, &self.app_secret, &self.uws_username, &self.uws_password]
             .into_iter()
             .map(|secret| secret.expose_secret())
-    }
-
-    pub(super) fn same_as(&self, other: &Self) -> bool {
-        self.secret_values().eq(other.secret_values())
     }
 }
 

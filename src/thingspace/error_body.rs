@@ -1,11 +1,17 @@
-//! The formats in which ThingSpace and the API gateway in front of it report errors (see
-//! thingspace-facts, section 6).
+//! Errors in responses of ThingSpace and of the API gateway in front of it: their formats, and the
+//! meaning of their codes (see docs/thingspace-facts.md, section 6). docs/thingspace-refusals.md
+//! lists the codes for users.
 
 use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use crate::thingspace::json::{member, member_text};
+use crate::{
+    domain::refusal::RefusalKind::{
+        self, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied,
+    },
+    thingspace::json::{member, member_text},
+};
 
 /// The API gateway's codes for authentication.
 const AUTHENTICATION: RangeInclusive<u32> = 900_900..=900_999;
@@ -41,30 +47,40 @@ pub(super) enum ErrorFormat {
     OAuth,
 }
 
+/// The meaning of an error code for a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorMeaning {
+    /// ThingSpace refused the change and executed nothing.
+    Refused(RefusalKind),
+    /// ThingSpace refused the session and executed nothing.
+    SessionRefused,
+    /// The change may have been executed.
+    Uncertain,
+}
+
 impl ErrorBody {
     /// Parses a response body. Returns `None` if it is empty, HTML or in another unknown format.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-        match serde_json::from_slice(body) {
+        let error = match serde_json::from_slice(body) {
             Ok(body) => Self::parse_json(&body),
-            Err(_) => Self::parse_xml(&String::from_utf8_lossy(body)),
-        }
+            Err(_) => Self::parse_xml(&String::from_utf8_lossy(body))?,
+        };
+        (!error.code.is_empty()).then_some(error)
     }
 
-    fn parse_json(body: &Value) -> Option<Self> {
+    fn parse_json(body: &Value) -> Self {
         let text = |object, name| member_text(object, name).unwrap_or_default();
-        let (format, code, text) = if member(body, "errorCode").is_some() {
-            let code = member_text(body, "errorCode");
-            (ErrorFormat::Service, code, text(body, "errorMessage"))
+        if member(body, "errorCode").is_some() {
+            let (code, text) = (text(body, "errorCode"), text(body, "errorMessage"));
+            Self { format: ErrorFormat::Service, code, text }
         } else if let Some(fault) = member(body, "fault").filter(|fault| fault.is_object()) {
-            let text = join(text(fault, "message"), &text(fault, "description"));
-            (ErrorFormat::Fault, member_text(fault, "code"), text)
+            let description = join([text(fault, "message"), text(fault, "description")]);
+            Self { format: ErrorFormat::Fault, code: text(fault, "code"), text: description }
         } else {
-            let text = join(text(body, "error_description"), &text(body, "cause"));
-            (ErrorFormat::OAuth, member_text(body, "error"), text)
-        };
-        let code = code.filter(|code| !code.is_empty())?;
-        Some(Self { format, code, text })
+            let description = join([text(body, "error_description"), text(body, "cause")]);
+            Self { format: ErrorFormat::OAuth, code: text(body, "error"), text: description }
+        }
     }
 
     fn parse_xml(body: &str) -> Option<Self> {
@@ -74,28 +90,21 @@ impl ErrorBody {
             let (inner, _) = rest.split_once(&format!("</am:{name}>"))?;
             Some(unescape(inner.trim()))
         };
-        Some(Self {
-            format: ErrorFormat::XmlFault,
-            code: element("code").filter(|code| !code.is_empty())?,
-            text: join(
-                element("message").unwrap_or_default(),
-                &element("description").unwrap_or_default(),
-            ),
-        })
+        let text = |name| element(name).unwrap_or_default();
+        let description = join([text("message"), text("description")]);
+        Some(Self { format: ErrorFormat::XmlFault, code: element("code")?, text: description })
     }
 
     /// Returns the API gateway's numeric code, such as 900901.
     pub(super) fn gateway_code(&self) -> Option<u32> {
-        matches!(self.format, ErrorFormat::Fault | ErrorFormat::XmlFault)
-            .then(|| self.code.parse().ok())
-            .flatten()
+        let is_fault = matches!(self.format, ErrorFormat::Fault | ErrorFormat::XmlFault);
+        self.code.parse().ok().filter(|_| is_fault)
     }
 
     /// Returns the HTTP status that the eSIM API sends as the code, such as 404.
     pub(super) fn status_code(&self) -> Option<u16> {
-        (self.format == ErrorFormat::Service && self.code.len() == 3)
-            .then(|| self.code.parse().ok())
-            .flatten()
+        let is_status = self.format == ErrorFormat::Service && self.code.len() == 3;
+        self.code.parse().ok().filter(|_| is_status)
     }
 
     /// True if the API gateway refused the token or found none.
@@ -105,7 +114,7 @@ impl ErrorBody {
     }
 
     /// Returns ThingSpace's code for the cause. If the code is an HTTP status, the cause is in the text.
-    pub(super) fn cause_code(&self) -> Option<&str> {
+    fn cause_code(&self) -> Option<&str> {
         if self.format != ErrorFormat::Service {
             None
         } else if self.status_code().is_some() {
@@ -115,6 +124,11 @@ impl ErrorBody {
         }
     }
 
+    /// Returns the meaning of the error; `None` if neither its code nor a code in its text is known.
+    pub(super) fn meaning(&self) -> Option<ErrorMeaning> {
+        classify_code(self.cause_code()?)
+    }
+
     /// Returns the code to report: the code for the cause, if there is one.
     pub(super) fn reported_code(&self) -> &str {
         self.cause_code().unwrap_or(&self.code)
@@ -122,7 +136,7 @@ impl ErrorBody {
 }
 
 /// Returns the code in a text such as `UnifiedWebService.REQUEST_FAILED.DeviceNotFound: no such device`.
-pub(super) fn code_in(text: &str) -> Option<&str> {
+fn code_in(text: &str) -> Option<&str> {
     const NOT_FOUND: &str = ".NotFound";
     if text.contains(DESERIALIZATION_FAILED) {
         return Some(DESERIALIZATION_FAILED);
@@ -149,12 +163,44 @@ fn is_code_character(c: &char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
 
-fn join(first: String, second: &str) -> String {
-    if first.is_empty() || second.is_empty() {
-        first + second
+/// Classifies a code with or without the name of a service, in any letter case.
+fn classify_code(code: &str) -> Option<ErrorMeaning> {
+    use ErrorMeaning::{Refused, SessionRefused, Uncertain};
+
+    let code = code.to_ascii_lowercase();
+    let without_service = code.split_once('.').map_or("", |(_service, rest)| rest);
+    let has_class = ["input_invalid.", "request_failed."]
+        .iter()
+        .any(|class| without_service.starts_with(class));
+    let cause = if has_class { without_service } else { &code };
+    let is = |known: &str| code == known || without_service == known;
+    let contains = |text: &str| cause.contains(text);
+    let has_part = |name: &str| cause.split('.').any(|part| part == name);
+    Some(if is("deserializationfailed") || is("request_failed.multipleaccounts") {
+        Refused(InvalidArgument)
+    } else if is("request_failed.accountname") {
+        Refused(PermissionDenied)
+    } else if is("request_failed.noaccounts") {
+        Refused(NotFound)
+    } else if has_part("sessiontoken") {
+        SessionRefused
+    } else if cause.ends_with("unexpectederror") {
+        Uncertain
+    } else if contains("devicestate") || contains("limit") || contains("suspend") {
+        Refused(FailedPrecondition)
+    } else if cause.ends_with("notfound") {
+        Refused(NotFound)
+    } else if has_part("input_invalid") {
+        Refused(InvalidArgument)
+    } else if has_part("request_failed") {
+        Refused(FailedPrecondition)
     } else {
-        format!("{first}: {second}")
-    }
+        return None;
+    })
+}
+
+fn join(texts: [String; 2]) -> String {
+    texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(": ")
 }
 
 /// Replaces XML entities, so that the redactor recognises an address with `&`.

@@ -1,6 +1,6 @@
 //! HTTP clients without retries and redirects, and with bounded response bodies.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, iter, time::Duration};
 
 use reqwest::{
     Client, ClientBuilder, Method, Request, RequestBuilder, StatusCode, header, redirect, retry,
@@ -12,11 +12,8 @@ use url::Url;
 use crate::{
     domain::trace::TraceParent,
     telemetry::{CallError, Instruments, TRACEPARENT, UpstreamCall},
-    thingspace::error::ClientBuildError,
 };
 
-/// The header of the session.
-pub(super) const SESSION_HEADER: &str = "VZ-M2M-Token";
 /// The only content type of ThingSpace's API.
 pub(super) const JSON: &str = "application/json";
 
@@ -44,6 +41,12 @@ pub fn no_retry_client(url: &Url, request_timeout: Duration) -> ClientBuilder {
     }
     builder
 }
+
+/// The client cannot be built: the base URL is invalid, or the TLS set-up failed, usually because of the system's
+/// certificates.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ClientBuildError(String);
 
 /// A client of ThingSpace's API.
 #[derive(Clone)]
@@ -79,14 +82,17 @@ impl HttpClient {
         max_body: usize,
         instruments: Instruments,
     ) -> Result<Self, ClientBuildError> {
-        let base_url = HttpUrl.parse(base_url.as_str()).ok_or(ClientBuildError::BaseUrl)?;
-        let client = builder.build();
-        Ok(Self {
-            client: client.map_err(|error| ClientBuildError::HttpClient(with_causes(&error)))?,
-            base_url,
-            max_body,
-            instruments,
-        })
+        let base_url = HttpUrl.parse(base_url.as_str()).ok_or_else(|| {
+            let requirement = "must be an http or https URL without user name, query and fragment";
+            ClientBuildError(format!("thingspace.base_url {requirement}"))
+        })?;
+        let client = builder.build().map_err(|error| {
+            // The message of reqwest's own error names no cause.
+            let causes = iter::successors(error.source(), |cause| (*cause).source());
+            let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+            ClientBuildError(format!("cannot set up the HTTP client: {text}"))
+        })?;
+        Ok(Self { client, base_url, max_body, instruments })
     }
 
     /// Starts a request for a path below the base URL. Values replace the placeholders of `template`, such as
@@ -97,10 +103,6 @@ impl HttpClient {
         template: &str,
         values: &[&str],
     ) -> RequestBuilder {
-        self.client.request(method, self.url(template, values))
-    }
-
-    pub(super) fn url(&self, template: &str, values: &[&str]) -> Url {
         let mut url = self.base_url.clone();
         let mut values = values.iter();
         if let Ok(mut path) = url.path_segments_mut() {
@@ -110,7 +112,7 @@ impl HttpClient {
                 value.flatten().copied().unwrap_or(segment)
             }));
         }
-        url
+        self.client.request(method, url)
     }
 
     /// Sends a request once and reads the whole response. The span is part of `trace`; it and the metrics name
@@ -193,15 +195,4 @@ impl SendError {
             Self::NotSent(reason) | Self::NoResponse(reason) => reason,
         }
     }
-}
-
-/// Returns the messages of an error and its causes. The message of reqwest's own error names no cause.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

@@ -6,8 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use reqwest::{Method, RequestBuilder, StatusCode, header, header::HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     domain::{
@@ -18,16 +17,12 @@ use crate::{
     thingspace::{
         classify,
         credentials::ThingSpaceCredentials,
-        error_body::{ErrorBody, ErrorFormat},
-        error_codes::{self, ErrorMeaning},
+        error_body::{ErrorBody, ErrorFormat, ErrorMeaning},
         http::{self, HttpClient, UpstreamResponse},
         json::{member, member_text},
         redactor::Redactor,
     },
 };
-
-const TOKEN_PATH: &str = "/ts/v1/oauth2/token";
-const SESSION_PATH: &str = "/m2m/v1/session/login";
 
 /// Lifetime of a token without `expires_in`, in seconds.
 const DEFAULT_LIFETIME: u64 = 60 * 60;
@@ -35,7 +30,6 @@ const DEFAULT_LIFETIME: u64 = 60 * 60;
 const MAX_LIFETIME: u64 = 24 * 60 * 60;
 
 /// A token or session, and the header value that carries it.
-#[derive(Clone)]
 pub(super) struct HeaderSecret {
     pub(super) header: HeaderValue,
     pub(super) text: SecretString,
@@ -90,12 +84,6 @@ enum LoginStep {
     Session,
 }
 
-#[derive(Serialize)]
-struct SessionBody<'a> {
-    username: &'a str,
-    password: &'a str,
-}
-
 #[async_trait]
 impl LoginApi for HttpLogin {
     async fn token(
@@ -103,23 +91,21 @@ impl LoginApi for HttpLogin {
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
     ) -> Result<(HeaderSecret, Duration), LoginError> {
-        let request = self
-            .post(LoginStep::Token)
-            .basic_auth(
-                credentials.app_key.expose_secret(),
-                Some(credentials.app_secret.expose_secret()),
-            )
+        let app_key = credentials.app_key.expose_secret();
+        let app_secret = credentials.app_secret.expose_secret();
+        let request = self.0.request(Method::POST, LoginStep::Token.path(), &[]);
+        let request = request
+            .basic_auth(app_key, Some(app_secret))
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
-        let response = self.send(LoginStep::Token, request, trace).await?;
         let secrets = credentials.secret_values();
-        let body = parse_success(&response, LoginStep::Token, secrets)?;
+        let body = self.exchange(LoginStep::Token, request, trace, secrets).await?;
         let lifetime = member_text(&body, "expires_in")
             .and_then(|seconds| seconds.parse().ok())
             .unwrap_or(DEFAULT_LIFETIME)
             .clamp(1, MAX_LIFETIME);
-        let token = HeaderSecret::from_json(&body, "access_token", "Bearer ")?;
-        Ok((token, Duration::from_secs(lifetime)))
+        let token = HeaderSecret::from_json(&body, "access_token", "Bearer ");
+        Ok((token.ok_or_else(LoginError::unusable)?, Duration::from_secs(lifetime)))
     }
 
     async fn session(
@@ -128,86 +114,79 @@ impl LoginApi for HttpLogin {
         credentials: &ThingSpaceCredentials,
         trace: Option<&TraceParent>,
     ) -> Result<HeaderSecret, LoginError> {
-        let body = serde_json::to_vec(&SessionBody {
-            username: credentials.uws_username.expose_secret(),
-            password: credentials.uws_password.expose_secret(),
-        })
-        .map_err(|_| LoginError::unavailable("could not encode the log-in as JSON"))?;
-        let request = self
-            .post(LoginStep::Session)
+        let body = json!({
+            "username": credentials.uws_username.expose_secret(),
+            "password": credentials.uws_password.expose_secret(),
+        });
+        let request = self.0.request(Method::POST, LoginStep::Session.path(), &[]);
+        let request = request
             .header(header::AUTHORIZATION, token.header.clone())
             .header(header::CONTENT_TYPE, http::JSON)
-            .body(body);
-        let response = self.send(LoginStep::Session, request, trace).await?;
+            .body(body.to_string());
         let secrets = credentials.secret_values().chain([token.text.expose_secret()]);
-        let body = parse_success(&response, LoginStep::Session, secrets)?;
-        HeaderSecret::from_json(&body, "sessionToken", "")
+        let body = self.exchange(LoginStep::Session, request, trace, secrets).await?;
+        HeaderSecret::from_json(&body, "sessionToken", "").ok_or_else(LoginError::unusable)
     }
 }
 
 impl HttpLogin {
-    fn post(&self, step: LoginStep) -> RequestBuilder {
-        self.0.request(Method::POST, step.path(), &[]).header(header::ACCEPT, http::JSON)
-    }
-
-    async fn send(
+    /// Sends a request and returns the body of a successful response.
+    async fn exchange<'a>(
         &self,
         step: LoginStep,
         request: RequestBuilder,
         trace: Option<&TraceParent>,
-    ) -> Result<UpstreamResponse, LoginError> {
-        let response = self.0.send(request, step.path(), trace).await;
-        response.map_err(|error| {
-            let (operation, reason) = (step.name(), error.reason());
+        secrets: impl Iterator<Item = &'a str>,
+    ) -> Result<Value, LoginError> {
+        let operation = step.name();
+        let request = request.header(header::ACCEPT, http::JSON);
+        let response = self.0.send(request, step.path(), trace).await.map_err(|error| {
+            let reason = error.reason();
             tracing::warn!(operation, reason, "no response to the log-in request");
             LoginError::unavailable(format!("the log-in failed: {reason}"))
-        })
-    }
-}
-
-/// Returns the body of a successful response.
-fn parse_success<'a>(
-    response: &UpstreamResponse,
-    step: LoginStep,
-    secrets: impl Iterator<Item = &'a str>,
-) -> Result<Value, LoginError> {
-    let (operation, status) = (step.name(), response.status.as_u16());
-    if response.status.is_success() {
-        tracing::debug!(operation, status, "ThingSpace responded");
-        return serde_json::from_slice(&response.body).map_err(|_| LoginError::unusable());
-    }
-    let error = ErrorBody::parse(&response.body);
-    let failure = login_failure(response, step, error.as_ref());
-    let (kind, detail) = match failure {
-        LoginFailure::CredentialsRefused => (
-            RefusalKind::Credentials,
-            format!("ThingSpace refused the gateway's credentials for a {operation}"),
-        ),
-        LoginFailure::TokenRefused => (
-            RefusalKind::Credentials,
-            "ThingSpace refused its own token in a session log-in".to_owned(),
-        ),
-        LoginFailure::Unrecognised => (
-            RefusalKind::NotSent,
-            format!(
-                "the log-in failed: the response to the {operation} request was {status} in an unknown format; \
-                 it may come from a proxy"
-            ),
-        ),
-        LoginFailure::Unavailable => {
-            (RefusalKind::NotSent, format!("the log-in failed: ThingSpace responded {status}"))
+        })?;
+        let status = response.status.as_u16();
+        if response.status.is_success() {
+            tracing::debug!(operation, status, "ThingSpace responded");
+            return serde_json::from_slice(&response.body).map_err(|_| LoginError::unusable());
         }
-    };
-    let mut refusal = if classify::is_throttled(response, error.as_ref()) {
-        classify::throttled(response, error)
-    } else {
-        classify::refusal_with_error(kind, detail, error)
-    };
-    Redactor::new(secrets).redact(&mut refusal);
-    let thingspace_code = refusal.thingspace_code.as_deref();
-    let name = failure.as_str();
-    tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
-    Err(LoginError { failure, refusal })
+        let error = ErrorBody::parse(&response.body);
+        let failure = login_failure(&response, step, error.as_ref());
+        let (name, kind, detail) = match failure {
+            LoginFailure::CredentialsRefused => (
+                "credentials_refused",
+                RefusalKind::Credentials,
+                format!("ThingSpace refused the gateway's credentials for a {operation}"),
+            ),
+            LoginFailure::TokenRefused => (
+                "token_refused",
+                RefusalKind::Credentials,
+                "ThingSpace refused its own token in a session log-in".to_owned(),
+            ),
+            LoginFailure::Unrecognised => (
+                "unrecognised",
+                RefusalKind::NotSent,
+                format!(
+                    "the log-in failed: the response to the {operation} request was {status} in an unknown \
+                     format; it may come from a proxy"
+                ),
+            ),
+            LoginFailure::Unavailable => (
+                "unavailable",
+                RefusalKind::NotSent,
+                format!("the log-in failed: ThingSpace responded {status}"),
+            ),
+        };
+        let mut refusal = if classify::is_throttled(&response, error.as_ref()) {
+            classify::throttled(&response, error)
+        } else {
+            classify::refusal_with_error(kind, detail, error)
+        };
+        Redactor::new(secrets, &[]).redact(&mut refusal);
+        let thingspace_code = refusal.thingspace_code.as_deref();
+        tracing::warn!(operation, status, thingspace_code, failure = name, "log-in failed");
+        Err(LoginError { failure, refusal })
+    }
 }
 
 fn login_failure(
@@ -232,28 +211,12 @@ fn login_failure(
     }
 }
 
-impl LoginFailure {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::CredentialsRefused => "credentials_refused",
-            Self::TokenRefused => "token_refused",
-            Self::Unrecognised => "unrecognised",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
 impl HeaderSecret {
-    fn from_json(body: &Value, name: &str, prefix: &str) -> Result<Self, LoginError> {
-        let text = member(body, name)
-            .and_then(Value::as_str)
-            .map(str::trim)
-            .filter(|text| !text.is_empty())
-            .ok_or_else(LoginError::unusable)?;
-        let mut header = HeaderValue::from_str(&format!("{prefix}{text}"))
-            .map_err(|_| LoginError::unusable())?;
+    fn from_json(body: &Value, name: &str, prefix: &str) -> Option<Self> {
+        let text = member(body, name)?.as_str()?.trim();
+        let mut header = HeaderValue::from_str(&format!("{prefix}{text}")).ok()?;
         header.set_sensitive(true);
-        Ok(Self { header, text: SecretString::from(text) })
+        (!text.is_empty()).then(|| Self { header, text: SecretString::from(text) })
     }
 }
 
@@ -267,13 +230,13 @@ impl LoginStep {
 
     fn path(self) -> &'static str {
         match self {
-            Self::Token => TOKEN_PATH,
-            Self::Session => SESSION_PATH,
+            Self::Token => "/ts/v1/oauth2/token",
+            Self::Session => "/m2m/v1/session/login",
         }
     }
 
     /// True if ThingSpace refused the credentials of this step in a format that it is known to use (see
-    /// thingspace-facts, sections 1 and 2).
+    /// docs/thingspace-facts.md, sections 1 and 2).
     fn is_refusal(self, error: &ErrorBody) -> bool {
         match (self, error.format) {
             (Self::Token, ErrorFormat::OAuth) => {
@@ -286,7 +249,7 @@ impl LoginStep {
             // The codes of a wrong user name or password are not documented, so every code counts that names a
             // cause.
             (Self::Session, ErrorFormat::Service) => {
-                error_codes::classify_error(error) != Some(ErrorMeaning::Uncertain)
+                error.meaning() != Some(ErrorMeaning::Uncertain)
                     && matches!(error.status_code(), None | Some(400 | 401 | 403))
             }
             _ => false,
@@ -296,10 +259,7 @@ impl LoginStep {
 
 impl LoginError {
     fn unavailable(detail: impl Into<String>) -> Self {
-        Self {
-            failure: LoginFailure::Unavailable,
-            refusal: Refusal::new(RefusalKind::NotSent, detail),
-        }
+        Self { failure: LoginFailure::Unavailable, refusal: Refusal::not_sent(detail) }
     }
 
     fn unusable() -> Self {

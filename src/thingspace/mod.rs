@@ -7,28 +7,21 @@
 mod classify;
 mod client;
 mod credentials;
-mod error;
 mod error_body;
-mod error_codes;
 mod http;
 mod json;
 mod login;
 mod lookups;
 mod rate_limit;
 mod redactor;
-mod response;
 mod session;
-mod settings;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    classify::classify_response,
+    classify::{ChangeResponse, classify_response},
     client::ThingSpace,
     credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
-    error::{ClientBuildError, LookupError, PrepareError},
-    http::no_retry_client,
-    lookups::{DeviceStatus, ListedDevice, ListenerRegistration, ServicePlanInfo},
-    response::ChangeResponse,
-    settings::ThingSpaceSettings,
+    http::{ClientBuildError, no_retry_client},
+    lookups::{DeviceStatus, ListedDevice, ListenerRegistration, LookupError, ServicePlanInfo},
 };

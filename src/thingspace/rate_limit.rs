@@ -15,7 +15,6 @@ use tokio::time::{Instant, sleep};
 /// The rate limit of one kind of requests.
 pub(super) struct RateLimit {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Nanos>>,
-    clock: TokioClock,
     paused_until: Mutex<Option<Instant>>,
 }
 
@@ -25,7 +24,6 @@ impl RateLimit {
         let clock = TokioClock(Instant::now());
         Self {
             limiter: RateLimiter::direct_with_clock(Quota::per_minute(per_minute), clock),
-            clock,
             paused_until: Mutex::new(None),
         }
     }
@@ -37,7 +35,7 @@ impl RateLimit {
         if let Some(until) = paused_until.filter(|until| *until > now) {
             return Err(until - now);
         }
-        self.limiter.check().map_err(|until| until.wait_time_from(self.clock.now()))
+        self.limiter.check().map_err(|until| until.wait_time_from(self.limiter.clock().now()))
     }
 
     /// Waits for a permit. If the next one comes after `deadline`, returns its delay at once.

@@ -26,26 +26,22 @@ pub(super) struct Redactor {
 }
 
 impl Redactor {
-    /// Hides texts of 3 characters or more.
-    pub(super) fn new<'a>(hidden: impl IntoIterator<Item = &'a str>) -> Self {
+    /// Hides texts of 3 characters or more. Of names and addresses, also hides each word.
+    pub(super) fn new<'a>(
+        secrets: impl IntoIterator<Item = &'a str>,
+        names_and_addresses: &[&'a str],
+    ) -> Self {
         let mut texts: HashMap<char, HashSet<Vec<char>>> = HashMap::new();
-        for text in hidden {
+        for text in secrets.into_iter().chain(names_and_addresses.iter().copied()) {
             let folded: Vec<char> = text.trim().chars().map(fold).collect();
             if let (Some(first), true) = (folded.first(), folded.len() >= MIN_TEXT_LENGTH) {
                 texts.entry(*first).or_default().insert(folded);
             }
         }
-        Self { texts, words: HashSet::new() }
-    }
-
-    /// Also hides each word of these texts, such as parts of an address and short names.
-    pub(super) fn with_words<'a>(mut self, hidden: impl IntoIterator<Item = &'a str>) -> Self {
-        for text in hidden {
-            let words = text.split(|c: char| !c.is_alphanumeric());
-            let words = words.map(|word| word.chars().map(fold).collect::<Vec<char>>());
-            self.words.extend(words.filter(|word| word.len() >= MIN_WORD_LENGTH));
-        }
-        self
+        let words =
+            names_and_addresses.iter().flat_map(|text| text.split(|c: char| !c.is_alphanumeric()));
+        let words = words.map(|word| word.chars().map(fold).collect::<Vec<char>>());
+        Self { texts, words: words.filter(|word| word.len() >= MIN_WORD_LENGTH).collect() }
     }
 
     /// Redacts and truncates ThingSpace's code and text.

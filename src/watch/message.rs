@@ -13,7 +13,7 @@ use crate::{domain::change::Change, journal::Event, watch::token::ResumeToken};
 /// An encoded `WatchRequestResponse`. The gRPC codec copies its bytes, so that an event is encoded once for
 /// all watches.
 #[derive(Debug, Clone, Default)]
-pub struct EncodedResponse(Bytes);
+pub struct EncodedResponse(pub Bytes);
 
 /// A message before it is encoded.
 #[derive(Debug, Clone, Copy)]
@@ -52,19 +52,7 @@ pub enum ReconnectReason {
 /// Encodes messages. Implemented by `grpc`, so that this module does not depend on the protos.
 pub trait MessageEncoder: Send + Sync + 'static {
     /// Encodes a message with the token that resumes after it.
-    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> Bytes;
-}
-
-impl EncodedResponse {
-    /// Wraps an encoded message.
-    pub fn new(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    /// The encoded message.
-    pub fn bytes(&self) -> &Bytes {
-        &self.0
-    }
+    fn encode(&self, token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse;
 }
 
 impl prost::Message for EncodedResponse {

@@ -8,12 +8,11 @@ mod message;
 mod resume;
 mod stream;
 mod tail;
-mod tail_registry;
 mod token;
 
 pub use message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage};
 pub use resume::WatchOpenError;
-pub use stream::{StreamError, Until, Watch, WatchOptions, WatchSettings, Watches};
+pub use stream::{StreamError, Until, Watch, WatchOptions, Watches};
 pub use token::{InvalidResumeToken, ResumePoint, ResumeToken};
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ async fn first_token(
     target: WatchTarget,
 ) -> Result<ResumeToken, JournalError> {
     // Read before the events: an event stored in between is in the page or after this position.
-    let last = journal.coverage().await?.last;
+    let last = journal.kept_range().await?.last;
     let page = journal.events(target.clone(), Cursor::START, 1).await?;
     let (cursor, event_hash, resume_point) = match page.events.first() {
         Some(event) => (event.cursor, event.event_hash, ResumePoint::AtFirstEvent),
@@ -88,10 +88,10 @@ async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), Watc
         "it belongs to another journal, or to this one before it lost data"
     } else if let ResumePoint::NoEventsUpTo(position) = token.resume_point {
         // The journal does not store whether the removed events belonged to this target.
-        let coverage = journal.coverage().await?;
-        if position > coverage.last {
+        let kept = journal.kept_range().await?;
+        if position > kept.last {
             "its position is after the end of the journal"
-        } else if coverage.trimmed > position {
+        } else if kept.trimmed > position {
             "the events after it have been removed"
         } else {
             return Ok(());
@@ -100,17 +100,15 @@ async fn validate(journal: &dyn Journal, token: &ResumeToken) -> Result<(), Watc
         match journal.event_at(token.target.clone(), token.cursor).await? {
             Some(event) if event.event_hash == token.event_hash => return Ok(()),
             Some(_) => "the event at its position is a different one",
-            None if token.cursor.position > journal.coverage().await?.last => {
+            None if token.cursor.position > journal.kept_range().await?.last => {
                 "its position is after the end of the journal"
             }
             None => "the events after it have been removed",
         }
     };
-    let is_resumable = match &token.target {
-        WatchTarget::Change(_) => find_change(journal, &token.target).await?.is_some(),
-        WatchTarget::Request(_) => true,
+    let oldest = match &token.target {
+        target @ WatchTarget::Change(_) if find_change(journal, target).await?.is_none() => None,
+        target => Some(first_token(journal, target.clone()).await?),
     };
-    let oldest =
-        if is_resumable { Some(first_token(journal, token.target.clone()).await?) } else { None };
     Err(WatchOpenError::Expired { reason, oldest })
 }

@@ -13,8 +13,7 @@ use crate::{
     watch::{
         message::{EncodedResponse, MessageEncoder, ReconnectReason, WatchMessage},
         resume::{self, WatchOpenError},
-        tail::{Tail, TailBatch},
-        tail_registry::TailRegistry,
+        tail::{Tail, TailRegistry},
         token::{ResumePoint, ResumeToken},
     },
 };
@@ -23,20 +22,10 @@ use crate::{
 pub struct Watches {
     journal: Arc<dyn Journal>,
     encoder: Arc<dyn MessageEncoder>,
-    settings: WatchSettings,
+    max_stream_age: Duration,
     draining: CancellationToken,
     pub(super) tail_registry: Arc<TailRegistry>,
     instruments: Instruments,
-}
-
-/// Settings of all watches.
-#[derive(Debug, Clone, Copy)]
-pub struct WatchSettings {
-    /// Maximum age of a stream. Each stream ends up to a tenth earlier, so that streams opened together do not
-    /// end together.
-    pub max_stream_age: Duration,
-    /// Maximum time between two messages. Each bookmark comes up to a third earlier.
-    pub bookmark_interval: Duration,
 }
 
 /// A client's request to watch.
@@ -80,10 +69,8 @@ pub enum StreamError {
 /// One open stream.
 pub struct Watch {
     watches: Arc<Watches>,
-    /// `None` only while the watch is dropped.
-    tail: Option<Arc<Tail>>,
+    tail: Arc<Tail>,
     generation: watch::Receiver<u64>,
-    target: WatchTarget,
     until: Until,
     include_raw: bool,
     /// Cursor of the last event read.
@@ -101,42 +88,42 @@ pub struct Watch {
 const READY_BYTES: usize = 32 * 1024;
 /// Each stream ends up to this fraction of the maximum age earlier.
 const STREAM_AGE_JITTER: f64 = 0.1;
+/// Maximum time between two messages of a stream.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(30);
 /// Each bookmark comes up to this fraction of the interval earlier.
 const BOOKMARK_JITTER: f64 = 0.33;
 /// Upper bound of the random delay after which clients reconnect.
 const MAX_RECONNECT_DELAY_MS: u64 = 1_000;
 
 impl Watches {
-    /// Creates the watches of a journal. Cancelling `draining` ends all streams with a `reconnect` message.
+    /// Creates the watches of a journal. Each stream ends up to a tenth before `max_stream_age`, so that streams
+    /// opened together do not end together. Cancelling `draining` ends all streams with a `reconnect` message.
     pub fn new(
         journal: Arc<dyn Journal>,
         encoder: Arc<dyn MessageEncoder>,
-        settings: WatchSettings,
+        max_stream_age: Duration,
         draining: CancellationToken,
         instruments: Instruments,
     ) -> Arc<Self> {
         let tail_registry = Arc::new(TailRegistry::default());
         journal.add_commit_listener(tail_registry.clone());
-        Arc::new(Self { journal, encoder, settings, draining, tail_registry, instruments })
+        Arc::new(Self { journal, encoder, max_stream_age, draining, tail_registry, instruments })
     }
 
     /// Opens a stream. Its first message is `opened`.
     pub async fn open(self: &Arc<Self>, options: WatchOptions) -> Result<Watch, WatchOpenError> {
         let journal = &*self.journal;
         let token = resume::resolve_start(journal, options.target, options.token).await?;
-        let target = token.target.clone();
-        let change = resume::find_change(journal, &target).await?;
-        if change.is_none() && matches!(target, WatchTarget::Change(_)) {
+        let change = resume::find_change(journal, &token.target).await?;
+        if change.is_none() && matches!(token.target, WatchTarget::Change(_)) {
             return Err(WatchOpenError::NoSuchChange);
         }
-        let opened = WatchMessage::Opened(change.as_ref());
-        let opened = EncodedResponse::new(self.encoder.encode(&token, opened));
+        let opened = self.encoder.encode(&token, WatchMessage::Opened(change.as_ref()));
         // Last: an error after this line would leak the registry's entry.
-        let tail = self.tail_registry.get_or_create(&target, &self.journal);
+        let tail = self.tail_registry.acquire(&token.target, &self.journal);
         Ok(Watch {
             generation: tail.subscribe(),
-            tail: Some(tail),
-            target,
+            tail,
             until: options.until,
             include_raw: options.include_raw,
             cursor: match token.resume_point {
@@ -146,7 +133,7 @@ impl Watches {
             token,
             ready: VecDeque::from([opened]),
             end: None,
-            ends_at: Instant::now() + with_jitter(self.settings.max_stream_age, STREAM_AGE_JITTER),
+            ends_at: Instant::now() + with_jitter(self.max_stream_age, STREAM_AGE_JITTER),
             bookmark_at: self.next_bookmark(),
             _open_watch: self.instruments.open_watch(),
             watches: Arc::clone(self),
@@ -154,7 +141,7 @@ impl Watches {
     }
 
     fn next_bookmark(&self) -> Instant {
-        Instant::now() + with_jitter(self.settings.bookmark_interval, BOOKMARK_JITTER)
+        Instant::now() + with_jitter(BOOKMARK_INTERVAL, BOOKMARK_JITTER)
     }
 }
 
@@ -195,39 +182,36 @@ impl Watch {
             return Ok(());
         }
         self.generation.mark_unchanged();
-        let Some(tail) = &self.tail else {
-            return Ok(());
-        };
-        match tail.read(self.cursor).await? {
-            TailBatch::Events(events) => {
-                let mut bytes = 0;
-                for event in events {
-                    self.cursor = event.token.cursor;
-                    if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
-                        bytes += response.bytes().len();
-                        self.token = event.token.clone();
-                        self.ready.push_back(response);
-                    }
-                    // The remaining events are read again after the client has taken these.
-                    if bytes >= READY_BYTES {
-                        break;
-                    }
-                }
-                self.bookmark_at = self.watches.next_bookmark();
+        let batch = self.tail.read(self.cursor).await?;
+        if batch.events.is_empty()
+            && let Some(change) = batch.end
+        {
+            if !self.try_finish(change.as_deref()) {
+                self.wait_for_wakeup().await;
             }
-            TailBatch::CaughtUp(change) => {
-                if !self.try_finish(change.as_deref()) {
-                    self.wait_for_wakeup().await;
-                }
+            return Ok(());
+        }
+        let mut bytes = 0;
+        for event in batch.events {
+            self.cursor = event.token.cursor;
+            if let Some(response) = event.encode(self.include_raw, &*self.watches.encoder) {
+                bytes += response.0.len();
+                self.token = event.token.clone();
+                self.ready.push_back(response);
+            }
+            // The remaining events are read again after the client has taken these.
+            if bytes >= READY_BYTES {
+                break;
             }
         }
+        self.bookmark_at = self.watches.next_bookmark();
         Ok(())
     }
 
     /// Ends the stream if its `until` condition holds. All stored events must have been delivered.
     fn try_finish(&mut self, change: Option<&Change>) -> bool {
         let state = change.map(|change| change.state);
-        if change.is_none() && matches!(self.target, WatchTarget::Change(_)) {
+        if change.is_none() && matches!(self.token.target, WatchTarget::Change(_)) {
             self.end = Some(Err(StreamError::Removed));
             return true;
         }
@@ -265,14 +249,12 @@ impl Watch {
     }
 
     fn push_message(&mut self, message: WatchMessage<'_>) {
-        let bytes = self.watches.encoder.encode(&self.token, message);
-        self.ready.push_back(EncodedResponse::new(bytes));
+        self.ready.push_back(self.watches.encoder.encode(&self.token, message));
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let tail = self.tail.take();
-        self.watches.tail_registry.release(&self.target, tail);
+        self.watches.tail_registry.release(&self.token.target);
     }
 }

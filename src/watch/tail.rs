@@ -1,17 +1,16 @@
 //! The end of one target's event stream, shared by its watches.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{
     domain::{change::Change, state::ChangeState},
-    journal::{Cursor, Event, EventPayload, Journal, JournalError, WatchTarget},
+    journal::{CommitListener, Cursor, Event, EventPayload, Journal, JournalError, WatchTarget},
     watch::{
         message::{EncodedResponse, MessageEncoder, WatchMessage},
         token::{ResumePoint, ResumeToken},
@@ -27,21 +26,20 @@ const MAX_RING_BYTES: usize = 512 * 1024;
 /// Estimated size of an event without a callback's body, in bytes.
 const EVENT_OVERHEAD: usize = 1_024;
 
+/// The tails of all watched targets, each with its number of watches.
+#[derive(Default)]
+pub(super) struct TailRegistry {
+    tails: Mutex<HashMap<WatchTarget, (Arc<Tail>, usize)>>,
+}
+
 /// The end of one target's event stream.
 ///
 /// The first watch that reaches it reads the next events from the journal, for all watches. Watches that keep
-/// up take them from a ring. A wake-up only means that there may be more events.
+/// up take them from a ring.
 pub(super) struct Tail {
-    /// Shared with read tasks. The registry counts the watches by the references to `Tail`, which such a task
-    /// must not hold.
-    reader: Arc<TailReader>,
-}
-
-/// Reads the journal for all watches of a target.
-struct TailReader {
     target: WatchTarget,
     journal: Arc<dyn Journal>,
-    /// Incremented by each commit that touches the target.
+    /// Incremented by each commit that touches the target. It only means that there may be more events.
     generation: watch::Sender<u64>,
     ring: Mutex<Ring>,
     fill_lock: tokio::sync::Mutex<()>,
@@ -60,31 +58,25 @@ struct Ring {
 pub(super) struct EncodedEvent {
     pub(super) token: ResumeToken,
     event: Event,
-    without_raw: OnceLock<Bytes>,
-    with_raw: OnceLock<Bytes>,
-}
-
-/// Events read from the journal.
-struct JournalPage {
-    events: Vec<Arc<EncodedEvent>>,
-    /// Set on the last page: the change, if there is one.
-    end: Option<Option<Arc<Change>>>,
+    without_raw: OnceLock<EncodedResponse>,
+    with_raw: OnceLock<EncodedResponse>,
 }
 
 /// The events after a cursor.
-pub(super) enum TailBatch {
-    /// At least one event.
-    Events(Vec<Arc<EncodedEvent>>),
-    /// No event is stored after the cursor; with the change as of the read.
-    CaughtUp(Option<Arc<Change>>),
+pub(super) struct TailBatch {
+    pub(super) events: Vec<Arc<EncodedEvent>>,
+    /// Set if these are the last stored events: the change, if there is one.
+    pub(super) end: Option<Option<Arc<Change>>>,
 }
 
-impl Tail {
-    pub(super) fn new(target: WatchTarget, journal: Arc<dyn Journal>) -> Self {
-        Self {
-            reader: Arc::new(TailReader {
-                target,
-                journal,
+impl TailRegistry {
+    /// Returns the tail of a target, for one more watch.
+    pub(super) fn acquire(&self, target: &WatchTarget, journal: &Arc<dyn Journal>) -> Arc<Tail> {
+        let mut tails = self.tails.lock();
+        let (tail, watches) = tails.entry(target.clone()).or_insert_with(|| {
+            let tail = Tail {
+                target: target.clone(),
+                journal: Arc::clone(journal),
                 generation: watch::Sender::new(0),
                 ring: Mutex::new(Ring {
                     base: Cursor::START,
@@ -93,41 +85,65 @@ impl Tail {
                     end: None,
                 }),
                 fill_lock: tokio::sync::Mutex::new(()),
-            }),
+            };
+            (Arc::new(tail), 0)
+        });
+        *watches += 1;
+        Arc::clone(tail)
+    }
+
+    /// Removes a watch of a target, and the target's tail with its last watch.
+    pub(super) fn release(&self, target: &WatchTarget) {
+        let mut tails = self.tails.lock();
+        if let Some((_, watches)) = tails.get_mut(target) {
+            *watches -= 1;
+            if *watches == 0 {
+                tails.remove(target);
+            }
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.tails.lock().is_empty()
+    }
+}
+
+impl CommitListener for TailRegistry {
+    fn on_commit(&self, touched: &[WatchTarget]) {
+        let tails = self.tails.lock();
+        for (tail, _) in touched.iter().filter_map(|target| tails.get(target)) {
+            tail.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+        }
+    }
+}
+
+impl Tail {
     /// Returns a receiver that changes when there may be more events.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
-        self.reader.generation.subscribe()
-    }
-
-    pub(super) fn wake(&self) {
-        self.reader.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+        self.generation.subscribe()
     }
 
     /// Returns the events after a cursor.
-    pub(super) async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
-        if let Some(batch) = self.reader.read_cached(after) {
+    pub(super) async fn read(self: &Arc<Self>, after: Cursor) -> Result<TailBatch, JournalError> {
+        if let Some(batch) = self.read_cached(after) {
             return Ok(batch);
         }
         // hyper polls a stream only while its client has a send window, so a watch may not be polled for
         // minutes. A separate task completes anyway, and releases the lock and the journal's read permit.
-        let reader = Arc::clone(&self.reader);
-        let read = tokio::spawn(async move { reader.read(after).await });
+        let this = Arc::clone(self);
+        let read = tokio::spawn(async move { this.read_journal(after).await });
         read.await.unwrap_or_else(|error| {
             tracing::error!(%error, "journal read task failed");
             Err(JournalError::Unavailable("journal read task failed".into()))
         })
     }
-}
 
-impl TailReader {
     /// Reads the events after a cursor from the journal, and keeps them in the ring.
-    async fn read(&self, after: Cursor) -> Result<TailBatch, JournalError> {
+    async fn read_journal(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         if after < self.ring.lock().tip {
             // This watch has fallen behind. Its page does not belong in the ring.
-            return self.read_page(after).await.map(JournalPage::into_batch);
+            return self.read_page(after).await;
         }
         let _filling = self.fill_lock.lock().await;
         if let Some(batch) = self.read_cached(after) {
@@ -144,7 +160,7 @@ impl TailReader {
         let is_shared = self.generation.receiver_count() > 1 && !is_attributed_here;
         ring.append(after, &page.events, is_shared);
         ring.end = page.end.clone().map(|change| (generation, change));
-        Ok(page.into_batch())
+        Ok(page)
     }
 
     /// Returns the events after a cursor from the ring. `None` if the journal must be read.
@@ -152,19 +168,15 @@ impl TailReader {
         let ring = self.ring.lock();
         if ring.base <= after && after < ring.tip {
             let from = ring.events.partition_point(|event| event.token.cursor <= after);
-            return Some(TailBatch::Events(ring.events.range(from..).cloned().collect()));
+            let events = ring.events.range(from..).cloned().collect();
+            return Some(TailBatch { events, end: None });
         }
-        match &ring.end {
-            Some((generation, change))
-                if after == ring.tip && *generation == *self.generation.borrow() =>
-            {
-                Some(TailBatch::CaughtUp(change.clone()))
-            }
-            _ => None,
-        }
+        let (generation, change) = ring.end.as_ref().filter(|_| after == ring.tip)?;
+        let is_current = *generation == *self.generation.borrow();
+        is_current.then(|| TailBatch { events: Vec::new(), end: Some(change.clone()) })
     }
 
-    async fn read_page(&self, after: Cursor) -> Result<JournalPage, JournalError> {
+    async fn read_page(&self, after: Cursor) -> Result<TailBatch, JournalError> {
         let page = self.journal.events(self.target.clone(), after, READ_BATCH_SIZE).await?;
         let events = page.events.into_iter().map(|event| {
             Arc::new(EncodedEvent {
@@ -180,19 +192,10 @@ impl TailReader {
                 with_raw: OnceLock::new(),
             })
         });
-        Ok(JournalPage {
+        Ok(TailBatch {
             events: events.collect(),
             end: page.is_end.then(|| page.change.map(Arc::new)),
         })
-    }
-}
-
-impl JournalPage {
-    fn into_batch(self) -> TailBatch {
-        match self.end {
-            Some(change) if self.events.is_empty() => TailBatch::CaughtUp(change),
-            _ => TailBatch::Events(self.events),
-        }
     }
 }
 
@@ -248,10 +251,7 @@ impl EncodedEvent {
             return None;
         }
         let slot = if include_raw { &self.with_raw } else { &self.without_raw };
-        let bytes = slot.get_or_init(|| {
-            let message = WatchMessage::Event { event: &self.event, include_raw };
-            encoder.encode(&self.token, message)
-        });
-        Some(EncodedResponse::new(bytes.clone()))
+        let message = WatchMessage::Event { event: &self.event, include_raw };
+        Some(slot.get_or_init(|| encoder.encode(&self.token, message)).clone())
     }
 }

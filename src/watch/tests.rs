@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +26,7 @@ use crate::{
 struct WordEncoder(AtomicUsize);
 
 impl MessageEncoder for WordEncoder {
-    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>) -> Bytes {
+    fn encode(&self, _token: &ResumeToken, message: WatchMessage<'_>) -> EncodedResponse {
         let word = match message {
             WatchMessage::Opened(_) => "opened".into(),
             WatchMessage::Event { event, .. } => {
@@ -38,7 +37,7 @@ impl MessageEncoder for WordEncoder {
             WatchMessage::Reconnect { reason, .. } => format!("reconnect {reason:?}"),
             WatchMessage::Finished(_) => "finished".into(),
         };
-        word.into()
+        EncodedResponse(word.into())
     }
 }
 
@@ -61,11 +60,10 @@ fn fixture(max_stream_age: Duration) -> Fixture {
     let journal: Arc<dyn Journal> = Arc::new(SqliteJournal::open(&options).unwrap());
     let encoder = Arc::new(WordEncoder::default());
     let draining = CancellationToken::new();
-    let settings = WatchSettings { max_stream_age, bookmark_interval: Duration::from_secs(30) };
     let watches = Watches::new(
         Arc::clone(&journal),
         encoder.clone(),
-        settings,
+        max_stream_age,
         draining.clone(),
         Instruments::noop(),
     );
@@ -100,7 +98,7 @@ impl Fixture {
 
 async fn next_word(watch: &mut Watch) -> String {
     let frame = watch.next().await.unwrap().unwrap();
-    String::from_utf8(frame.bytes().to_vec()).unwrap()
+    String::from_utf8(frame.0.to_vec()).unwrap()
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +204,7 @@ async fn a_watch_that_is_not_polled_during_a_read_does_not_block_others() {
     let event = tokio::time::timeout(Duration::from_secs(60), next_word(&mut other)).await;
     assert_eq!(event.unwrap(), "event 1");
     let frame = reading.await.unwrap().unwrap();
-    assert_eq!(frame.bytes(), "event 1");
+    assert_eq!(frame.0, "event 1");
 }
 
 fn request(token: Option<ResumeToken>) -> WatchOptions {
@@ -227,7 +225,7 @@ async fn read_until_caught_up(
     let opened = watch.token.clone();
     let mut words = Vec::new();
     while let Some(frame) = watch.next().await {
-        let bytes = frame.unwrap().bytes().to_vec();
+        let bytes = frame.unwrap().0.to_vec();
         words.push(String::from_utf8(bytes).unwrap());
     }
     Ok((words, opened))

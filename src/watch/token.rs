@@ -1,6 +1,7 @@
 //! Resume tokens: opaque text for a position in one target's stream.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::{Buf, BufMut};
 
 use crate::{
     domain::newtypes::{ChangeId, RequestId},
@@ -50,78 +51,67 @@ const MAX_TEXT: usize = 256;
 impl ResumeToken {
     /// Encodes the token as text.
     pub fn encode(&self) -> String {
-        let mut out = vec![VERSION];
-        out.extend_from_slice(&self.epoch.0.to_be_bytes());
         let (tag, position) = match self.resume_point {
             ResumePoint::AfterEvent => (TAG_AFTER_EVENT, self.cursor.position),
             ResumePoint::AtFirstEvent => (TAG_AT_FIRST_EVENT, self.cursor.position),
             ResumePoint::NoEventsUpTo(position) => (TAG_NO_EVENTS, position),
         };
-        out.push(tag);
-        out.extend_from_slice(&position.to_be_bytes());
-        out.extend_from_slice(&self.cursor.index.to_be_bytes());
-        out.extend_from_slice(&self.event_hash.to_be_bytes());
+        let mut out = vec![VERSION];
+        out.put_u64(self.epoch.0);
+        out.put_u8(tag);
+        out.put_u64(position);
+        out.put_u32(self.cursor.index);
+        out.put_u32(self.event_hash);
         match &self.target {
             WatchTarget::Change(id) => {
-                out.push(TAG_CHANGE);
-                out.extend_from_slice(id.as_bytes());
+                out.put_u8(TAG_CHANGE);
+                out.put_slice(id.as_bytes());
             }
             WatchTarget::Request(id) => {
-                out.push(TAG_REQUEST);
-                out.extend_from_slice(id.as_str().as_bytes());
+                out.put_u8(TAG_REQUEST);
+                out.put_slice(id.as_str().as_bytes());
             }
         }
-        let check = checksum(&out);
-        out.extend_from_slice(&check.to_be_bytes());
+        out.put_u32(checksum(&out));
         URL_SAFE_NO_PAD.encode(out)
     }
 
     /// Decodes a token. Its checksum detects a text that was cut or modified.
     pub fn decode(text: &str) -> Result<Self, InvalidResumeToken> {
-        if text.len() > MAX_TEXT {
-            return Err(InvalidResumeToken);
-        }
-        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidResumeToken)?;
-        let (body, check) = bytes.split_last_chunk::<4>().ok_or(InvalidResumeToken)?;
-        if checksum(body) != u32::from_be_bytes(*check) {
-            return Err(InvalidResumeToken);
-        }
-        Self::decode_payload(body).ok_or(InvalidResumeToken)
+        Self::try_decode(text).ok_or(InvalidResumeToken)
     }
 
-    fn decode_payload(body: &[u8]) -> Option<Self> {
-        let (version, rest) = body.split_first()?;
-        let (epoch, rest) = rest.split_first_chunk::<8>()?;
-        let (tag, rest) = rest.split_first()?;
-        let (position, rest) = rest.split_first_chunk::<8>()?;
-        let (index, rest) = rest.split_first_chunk::<4>()?;
-        let (event_hash, rest) = rest.split_first_chunk::<4>()?;
-        let (kind, name) = rest.split_first()?;
-        let target = match *kind {
-            TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(name.try_into().ok()?)),
+    fn try_decode(text: &str) -> Option<Self> {
+        if text.len() > MAX_TEXT {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (mut body, check) = bytes.split_last_chunk::<4>()?;
+        if checksum(body) != u32::from_be_bytes(*check) || body.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let epoch = Epoch(body.try_get_u64().ok()?);
+        let tag = body.try_get_u8().ok()?;
+        let position = body.try_get_u64().ok()?;
+        let event = Cursor { position, index: body.try_get_u32().ok()? };
+        let event_hash = body.try_get_u32().ok()?;
+        let target = match body.try_get_u8().ok()? {
+            TAG_CHANGE => WatchTarget::Change(ChangeId::from_bytes(body.try_into().ok()?)),
             TAG_REQUEST => {
-                let text = std::str::from_utf8(name).ok()?;
+                let text = std::str::from_utf8(body).ok()?;
                 WatchTarget::Request(RequestId::parse(text).ok()?)
             }
             _ => return None,
         };
-        let position = u64::from_be_bytes(*position);
-        let event = Cursor { position, index: u32::from_be_bytes(*index) };
-        let (resume_point, cursor) = match *tag {
+        let (resume_point, cursor) = match tag {
             TAG_AFTER_EVENT => (ResumePoint::AfterEvent, event),
             TAG_AT_FIRST_EVENT => (ResumePoint::AtFirstEvent, event),
-            TAG_NO_EVENTS if event.index == 0 && *event_hash == [0; 4] => {
+            TAG_NO_EVENTS if event.index == 0 && event_hash == 0 => {
                 (ResumePoint::NoEventsUpTo(position), Cursor::START)
             }
             _ => return None,
         };
-        (*version == VERSION).then(|| Self {
-            epoch: Epoch(u64::from_be_bytes(*epoch)),
-            cursor,
-            event_hash: u32::from_be_bytes(*event_hash),
-            resume_point,
-            target,
-        })
+        Some(Self { epoch, cursor, event_hash, resume_point, target })
     }
 }
 

@@ -21,13 +21,25 @@ async fn healthcheck_and_demo_work_against_a_running_gateway() {
     let report: Value = serde_json::from_str(&demo.stdout).unwrap();
     assert_eq!(report["changes"][1]["missing"], 0);
 
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
     let output = cli::run(&["healthcheck", "--address", &grpc], &[]).await;
     assert_eq!(output.code, Some(1));
     let stderr = output.stderr;
     assert!(stderr.starts_with(&grpc) && stderr.lines().count() == 1, "{stderr}");
     let demo = cli::run(&["demo", "--target", &grpc], &[]).await;
     assert_eq!(demo.code, Some(1));
+}
+
+#[tokio::test]
+async fn an_unreadable_secret_file_fails_the_start_of_the_sandbox() {
+    let path = "/nonexistent/password";
+    for command in [&["sandbox"][..], &["serve", "--sandbox"]] {
+        let arguments = [command, &["--sandbox.uws_password_file", path]].concat();
+        let output = cli::run(&arguments, &[]).await;
+        assert_eq!(output.code, Some(78), "{output:?}");
+        let cause = format!("cannot read the secret in {path}: ");
+        assert!(output.stderr.contains(&cause), "{output:?}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use thingspace_gateway::proto::{Change, ChangeState};
 
 use crate::support::{
     env::TestEnv,
+    gateway::GatewayExit,
     requests::{esim, until_caught_up, watch_request},
     wait::eventually,
 };
@@ -33,7 +34,7 @@ async fn repeat_calls(env: &TestEnv) {
 async fn a_start_with_a_clock_401_days_ahead_sends_no_key_again_and_closes_nothing() {
     let (mut env, disk) = TestEnv::start_with_disk(|setup| setup).await;
     let finished = make_changes(&env).await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 
     for days in [401, -401, 0] {
         disk.set_clock_ahead(days);
@@ -43,7 +44,7 @@ async fn a_start_with_a_clock_401_days_ahead_sends_no_key_again_and_closes_nothi
         assert_eq!(env.state("unknown").await, ChangeState::OutcomeUnknown);
         let results = until_caught_up(watch_request(&finished.request_ids[0]));
         assert_eq!(env.record(results).await.results().len(), 1);
-        let (code, log) = env.gateway.terminate().await;
+        let GatewayExit { code, log } = env.gateway.terminate().await;
         assert_eq!(code, Some(0));
         let warned = log.contains("the system clock is ahead of the time stored in the journal");
         // The corrected clock is 401 days ahead of the last stored time.

@@ -85,7 +85,7 @@ async fn every_acknowledged_callback_survives_each_kill_and_every_resume_has_no_
             let whole = reference(&mut client, watch(String::new())).await;
             judge(&whole, &recordings, &acknowledged);
             resume_everywhere(&gateway, &whole).await;
-            let (code, _log) = gateway.terminate().await;
+            let code = gateway.terminate().await.code;
             assert_eq!(code, Some(0));
             let last = following.await.expect("a recording");
             recordings.push(last);

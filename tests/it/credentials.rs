@@ -18,7 +18,7 @@ const WRONG_PASSWORD: &str = "UnifiedWebService.INPUT_INVALID.Password.Invalid";
 /// A response of a filtering proxy, in no format of ThingSpace.
 fn html_forbidden() -> FakeResponse {
     let page = "<html><head><title>Access denied</title></head><body>403</body></html>";
-    FakeResponse::Custom(403, vec![("content-type", "text/html")], page.to_owned())
+    FakeResponse::custom(403, &[("content-type", "text/html")], page)
 }
 
 /// Calls the gateway five times, starts it again, and repeats this. Returns the errors that are not

@@ -108,7 +108,7 @@ async fn resumed_watches_see_all_results_of_a_change_under_the_seven_guarantees(
     let change = client.get_change(change).await.unwrap().into_inner().change.unwrap();
     assert_eq!(changes[0]["callbacks"]["failed_devices"], change.failed_count);
     assert_eq!(change.succeeded_count + change.failed_count, i32::try_from(DEVICES).unwrap());
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
 }
 
 /// Number of each scenario with a final result, and true if the result is a success.
@@ -157,7 +157,7 @@ async fn every_scenario_with_a_final_result_delivers_it_to_a_client_of_the_gatew
         }
     }
     assert_eq!(ended, FINAL_SCENARIOS.into_iter().collect());
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -242,6 +242,6 @@ async fn a_journal_works_with_a_new_sandbox_after_a_restart() {
             finished = matches!(message.event, Some(Event::Finished(_)));
         }
         assert!(finished, "{key}");
-        assert_eq!(gateway.terminate().await.0, Some(0));
+        assert_eq!(gateway.terminate().await.code, Some(0));
     }
 }

@@ -154,5 +154,5 @@ async fn a_listed_entry_survives_a_jump_of_the_system_clock() {
     disk.set_clock_ahead(401);
     post_unusable("after").await;
     assert_eq!(entries(&env.directory).await.len(), 2);
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 }

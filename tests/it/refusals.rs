@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::support::{
     env::TestEnv,
     gateway::{Client, Setup},
-    requests::{esim, five_g_bi, parse_error},
+    requests::{esim, five_g_bi, parse_error, service_plan},
     thingspace::{CallKind, FakeResponse},
 };
 
@@ -24,7 +24,10 @@ struct Row {
 enum Operation {
     Esim,
     FiveGBi,
+    ServicePlan,
 }
+
+const OPERATIONS: [Operation; 3] = [Operation::Esim, Operation::FiveGBi, Operation::ServicePlan];
 
 /// Reads the rows of the tables below a heading.
 fn load_cases(heading: &str) -> Vec<Row> {
@@ -55,7 +58,7 @@ fn service(status: u16, code: &str, message: &str) -> FakeResponse {
 
 /// A response without a delay before the next request.
 fn custom_response(status: u16, body: &str) -> FakeResponse {
-    FakeResponse::Custom(status, vec![("retry-after", "0")], body.to_owned())
+    FakeResponse::custom(status, &[("retry-after", "0")], body)
 }
 
 fn fault(status: u16, code: u32) -> FakeResponse {
@@ -138,7 +141,7 @@ fn other_responses(row: &str) -> Vec<FakeResponse> {
             custom_response(504, ""),
             service(500, "UnifiedWebService.REQUEST_FAILED.DeviceNotFound", "D"),
         ],
-        "a redirect" => vec![FakeResponse::Custom(307, vec![("location", "/")], String::new())],
+        "a redirect" => vec![FakeResponse::custom(307, &[("location", "/")], "")],
         "2xx without a request id" => {
             vec![custom_response(200, "{}"), custom_response(200, HTML), custom_response(202, "")]
         }
@@ -154,17 +157,22 @@ async fn change(
     number: usize,
 ) -> Result<ChangeState, Status> {
     let key = format!("{operation:?}-{number}");
-    let response = match operation {
+    let change = match operation {
         Operation::Esim => {
-            let response = client.change_esim_plan(esim(&key, [number])).await;
-            response?.into_inner().change
+            let request = esim(&key, [number]);
+            client.change_esim_plan(request).await?.into_inner().change
         }
         Operation::FiveGBi => {
-            let response = client.change_five_g_bi_plan(five_g_bi(&key, [number])).await;
-            response?.into_inner().change
+            let request = five_g_bi(&key, [number]);
+            client.change_five_g_bi_plan(request).await?.into_inner().change
+        }
+        Operation::ServicePlan => {
+            // Other devices: after an unclear response to the 5G change, its devices are busy.
+            let request = service_plan(&key, [100_000 + number]);
+            client.change_service_plan(request).await?.into_inner().change
         }
     };
-    Ok(response.expect("a change").state())
+    Ok(change.expect("a change").state())
 }
 
 /// The result of a change call in the format of the document.
@@ -192,7 +200,7 @@ fn written(returned: Result<ChangeState, Status>) -> [String; 4] {
 }
 
 #[tokio::test]
-async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() {
+async fn every_thingspace_refusal_is_mapped_as_documented_for_all_operations() {
     let mut env = TestEnv::start().await;
     let mut cases = Vec::new();
     for row in load_cases("Error codes") {
@@ -212,7 +220,7 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
     let mut wrong = Vec::new();
     for (number, (expected, response)) in cases.into_iter().enumerate() {
         env.thingspace.respond_always(CallKind::Change, response.clone());
-        for operation in [Operation::Esim, Operation::FiveGBi] {
+        for operation in OPERATIONS {
             let returned = written(change(&mut env.client, operation, number).await);
             if returned != expected {
                 wrong.push(format!("{operation:?} {response:?}: {returned:?}, not {expected:?}"));
@@ -223,7 +231,7 @@ async fn every_thingspace_refusal_is_mapped_as_documented_for_both_operations() 
 }
 
 #[tokio::test]
-async fn the_sandbox_refuses_both_operations_with_the_documented_codes() {
+async fn the_sandbox_refuses_all_operations_with_the_documented_codes() {
     let gateway = Setup::sandbox().start().await;
     let mut client = gateway.client().await;
     let rows = load_cases("Error codes");
@@ -237,9 +245,13 @@ async fn the_sandbox_refuses_both_operations_with_the_documented_codes() {
         let mut five_g_bi = five_g_bi(scenario, [1]);
         five_g_bi.idempotency_key = format!("5g-{scenario}");
         five_g_bi.devices[0].device_ids[0].id = format!("FF00000F{scenario}0001");
+        let mut service_plan = service_plan(scenario, [1]);
+        service_plan.idempotency_key = format!("plan-{scenario}");
+        service_plan.devices[0].device_ids[0].id = format!("FF00000F{scenario}0002");
         let responses = [
             client.change_esim_plan(esim).await.map(drop),
             client.change_five_g_bi_plan(five_g_bi).await.map(drop),
+            client.change_service_plan(service_plan).await.map(drop),
         ];
         for response in responses {
             let refused = response.expect_err("a refusal");
@@ -258,7 +270,7 @@ async fn a_change_without_a_connection_is_not_sent_as_documented() {
     let _down = env.thingspace.stop().await;
     let row = load_cases("Other responses").pop().expect("a row");
     assert_eq!(row.response, "no connection");
-    for operation in [Operation::Esim, Operation::FiveGBi] {
+    for operation in OPERATIONS {
         let returned = change(&mut env.client, operation, 1).await;
         assert_eq!(written(returned), row.returns, "{operation:?}");
     }

@@ -1,15 +1,12 @@
 //! Registration of the callback listener at the sandbox, by the modes of `callbacks.register`.
 
 use serde_json::{Value, json};
-use thingspace_gateway::{
-    app::sandbox_settings,
-    config::{Config, Sources},
-};
+use thingspace_gateway::config::{Config, Sources};
 use thingspace_sandbox::Sandbox;
 use tokio::task::JoinHandle;
 
 use crate::support::{
-    gateway::{Gateway, Setup, TestDir, UNREACHABLE_URL},
+    gateway::{Gateway, GatewayExit, Setup, TestDir, UNREACHABLE_URL},
     http::{http_client, read_metrics, readiness},
     requests::ACCOUNT,
     wait::{eventually, eventually_some, in_time},
@@ -19,6 +16,14 @@ const SECRET: &str = "planted-path-secret";
 const OLD: &str = "https://old.example.com:9002/hook/planted-token";
 const CARRIER: &str = "CarrierService";
 const PROFILE: &str = "DeviceProfileService";
+
+/// A listener that is registered at the sandbox.
+#[derive(Debug, PartialEq, Eq)]
+struct RegisteredListener {
+    service: String,
+    url: String,
+    username: String,
+}
 
 /// A sandbox that outlives gateways, and the session of another client.
 struct SandboxServer {
@@ -32,26 +37,25 @@ struct SandboxServer {
 impl SandboxServer {
     async fn start() -> Self {
         let config = Config::load(&Sources::default()).unwrap().config;
-        let settings = sandbox_settings(&config.sandbox).unwrap();
-        let sandbox = Sandbox::bind(settings).await.unwrap();
+        let sandbox = Sandbox::bind(config.sandbox).await.unwrap();
         let base_url = sandbox.base_url().to_string();
         let serving =
             tokio::spawn(async move { sandbox.run(std::future::pending()).await.unwrap() });
         let client = http_client();
-        let token = client
+        let token_request = client
             .post(format!("{base_url}/ts/v1/oauth2/token"))
             .basic_auth("key", Some("secret"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
-        let token: Value = json_of(token.send().await.unwrap()).await;
-        let token = token["access_token"].as_str().unwrap().to_owned();
-        let session = client
+        let token_response = json_of(token_request.send().await.unwrap()).await;
+        let token = token_response["access_token"].as_str().unwrap().to_owned();
+        let login = client
             .post(format!("{base_url}/m2m/v1/session/login"))
             .bearer_auth(&token)
             .header("content-type", "application/json")
             .body(json!({"username": "other", "password": "secret"}).to_string());
-        let session: Value = json_of(session.send().await.unwrap()).await;
-        let session = session["sessionToken"].as_str().unwrap().to_owned();
+        let login_response = json_of(login.send().await.unwrap()).await;
+        let session = login_response["sessionToken"].as_str().unwrap().to_owned();
         Self { base_url, client, token, session, serving }
     }
 
@@ -73,17 +77,21 @@ impl SandboxServer {
         assert_eq!(response.status(), 200);
     }
 
-    /// Returns the service, the URL and the user name of each listener, sorted by service.
-    async fn registered(&self) -> Vec<(String, String, String)> {
+    /// Returns the listeners, sorted by service.
+    async fn registered(&self) -> Vec<RegisteredListener> {
         let request = self.authenticated(self.client.get(self.url()));
         let body = request.send().await.unwrap().text().await.unwrap();
-        let listed: Vec<Value> = match body.is_empty() {
-            true => Vec::new(),
-            false => serde_json::from_str(&body).unwrap(),
-        };
-        let text = |one: &Value, name| one[name].as_str().unwrap_or_default().to_owned();
-        let one = |one: &Value| (text(one, "serviceName"), text(one, "url"), text(one, "username"));
-        listed.iter().map(one).collect()
+        let listed: Vec<Value> =
+            if body.is_empty() { Vec::new() } else { serde_json::from_str(&body).unwrap() };
+        let text = |listener: &Value, name| listener[name].as_str().unwrap_or_default().to_owned();
+        listed
+            .iter()
+            .map(|listener| RegisteredListener {
+                service: text(listener, "serviceName"),
+                url: text(listener, "url"),
+                username: text(listener, "username"),
+            })
+            .collect()
     }
 
     fn setup(&self, directory: &TestDir, register: &str) -> Setup {
@@ -107,15 +115,15 @@ async fn json_of(response: reqwest::Response) -> Value {
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
 }
 
-fn expected_registration(service: &str) -> (String, String, String) {
+fn expected_registration(service: &str) -> RegisteredListener {
     let url = format!(
         "https://callbacks.example.com:9001/accounts/{ACCOUNT}/callbacks/{service}/{SECRET}"
     );
-    (service.into(), url, "planted-user".into())
+    RegisteredListener { service: service.into(), url, username: "planted-user".into() }
 }
 
-fn foreign_registration(service: &str) -> (String, String, String) {
-    (service.into(), OLD.into(), "old".into())
+fn foreign_registration(service: &str) -> RegisteredListener {
+    RegisteredListener { service: service.into(), url: OLD.into(), username: "old".into() }
 }
 
 /// Waits until the gauge counts this number of services in a state, and returns all metrics.
@@ -155,7 +163,7 @@ async fn never_reports_foreign_registrations_and_changes_nothing() {
     assert_eq!(readiness(&gateway).await, 200, "foreign registrations");
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
 
-    let (code, log) = gateway.terminate().await;
+    let GatewayExit { code, log } = gateway.terminate().await;
     assert_eq!(code, Some(0));
     let drift = lines(&log, "another callback listener is registered");
     assert_eq!(drift.len(), 1, "{log}");
@@ -178,7 +186,7 @@ async fn if_unclaimed_registers_only_services_without_a_listener() {
         platform.registered().await,
         [foreign_registration(CARRIER), expected_registration(PROFILE)]
     );
-    let (_, log) = gateway.terminate().await;
+    let log = gateway.terminate().await.log;
     assert_no_secrets(&log);
 }
 
@@ -195,7 +203,8 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
     let gap_free = async {
         loop {
             let registered = platform.registered().await;
-            let services: Vec<&str> = registered.iter().map(|one| one.0.as_str()).collect();
+            let services: Vec<&str> =
+                registered.iter().map(|listener| listener.service.as_str()).collect();
             assert_eq!(services, [CARRIER, PROFILE]);
             if registered == [expected_registration(CARRIER), expected_registration(PROFILE)] {
                 return;
@@ -205,11 +214,11 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
     in_time(gap_free).await;
     let mut gateway = starting.await.unwrap();
     let metrics = wait_for_gauge(&gateway, "registered", 2).await;
-    let replaced = "thingspace_gateway_registration_attempts_total{";
-    let replaced = metrics.lines().find(|line| line.starts_with(replaced)).unwrap();
-    assert!(replaced.contains("\"replaced\"") && replaced.ends_with(" 2"), "{replaced}");
+    let attempts = "thingspace_gateway_registration_attempts_total{";
+    let line = metrics.lines().find(|line| line.starts_with(attempts)).unwrap();
+    assert!(line.contains("\"replaced\"") && line.ends_with(" 2"), "{line}");
 
-    let (_, log) = gateway.terminate().await;
+    let log = gateway.terminate().await.log;
     let displaced = lines(&log, "replaced the registration of another callback listener");
     assert_eq!(displaced.len(), 2, "{log}");
     assert!(displaced[0].contains("https://old.example.com:9002\""), "{log}");
@@ -236,7 +245,7 @@ async fn replace_overwrites_another_listener_without_a_gap_and_stores_its_url() 
 async fn replace_updates_the_credentials_of_its_own_registrations() {
     let platform = SandboxServer::start().await;
     for service in [CARRIER, PROFILE] {
-        platform.register(service, &expected_registration(service).1).await;
+        platform.register(service, &expected_registration(service).url).await;
     }
     let directory = TestDir::new();
     let mut gateway = platform.setup(&directory, "if_unclaimed").start().await;
@@ -248,7 +257,7 @@ async fn replace_updates_the_credentials_of_its_own_registrations() {
         platform.registered().await,
         [expected_registration(CARRIER), expected_registration(PROFILE)]
     );
-    let (_, log) = gateway.terminate().await;
+    let log = gateway.terminate().await.log;
     assert!(
         lines(&log, "replaced the registration").is_empty(),
         "only its own registrations: {log}"
@@ -260,14 +269,13 @@ async fn a_failed_listing_is_logged_and_changes_nothing() {
     let directory = TestDir::new();
     let platform = SandboxServer::start().await;
     platform.register(CARRIER, OLD).await;
-    let setup = platform.setup(&directory, "replace");
-    let setup = setup.set("thingspace.base_url", UNREACHABLE_URL);
+    let setup = platform.setup(&directory, "replace").set("thingspace.base_url", UNREACHABLE_URL);
     let mut gateway = setup.start().await;
     eventually("the listing fails", async || read_metrics(&gateway).await.contains("\"not_sent\""))
         .await;
     wait_for_gauge(&gateway, "unknown", 2).await;
     assert_eq!(readiness(&gateway).await, 200);
     assert_eq!(platform.registered().await, [foreign_registration(CARRIER)]);
-    let (_, log) = gateway.terminate().await;
+    let log = gateway.terminate().await.log;
     assert!(lines(&log, "listeners are not known").len() <= 1, "{log}");
 }

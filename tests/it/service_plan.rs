@@ -3,16 +3,19 @@
 
 use serde_json::json;
 use thingspace_gateway::proto::{
-    ChangeState, ChangeType, DeviceOutcome, ListChangesRequest, ListDevicesRequest, Outcome, Source,
+    ChangeState, ChangeType, DeviceOutcome, ListChangesRequest, ListDevicesRequest, Outcome,
+    Source, watch_request_response::Event,
 };
 use tonic::Code;
 
 use crate::support::{
     env::TestEnv,
+    gateway::Setup,
+    history::WatchRecorder,
     http::read_metrics,
     requests::{
-        ACCOUNT, FIVE_G_BI_PLAN, change_ids, esim, five_g_bi, meid, parse_error, service_plan,
-        until_caught_up, watch_change, watch_key,
+        ACCOUNT, FIVE_G_BI_PLAN, change_ids, esim, five_g_bi, make_change, meid, parse_error,
+        service_plan, until_caught_up, watch_change, watch_key,
     },
     thingspace::{CallKind, FIVE_G_BI_PLAN_PATH, device_list, listed_device, request_status},
 };
@@ -120,4 +123,29 @@ async fn missing_results_are_looked_up_in_the_device_list() {
         .map(|result| (result.device_index, result.outcome(), result.source()))
         .collect();
     assert_eq!(found, [(Some(0), Outcome::Succeeded, Source::Reconciled)]);
+}
+
+#[tokio::test]
+async fn results_beyond_the_first_page_of_the_device_list_are_found() {
+    // Two pages of the list.
+    const DEVICES: usize = 2_100;
+    let setup = Setup::sandbox().set("changes.reconcile_after", "1s");
+    let gateway = setup.start().await;
+    let mut client = gateway.client().await;
+    let mut request = service_plan("k", 0..DEVICES);
+    for (number, device) in request.devices.iter_mut().enumerate() {
+        // The sandbox executes the change and never sends the callback.
+        device.device_ids[0].id = format!("FF00000F31{number:04}");
+    }
+    make_change(&mut client, request).await;
+    let mut watch = WatchRecorder::open(&mut client, watch_key("k")).await;
+    let finished = loop {
+        match watch.next().await.expect("finished") {
+            Event::DeviceResult(result) => assert_eq!(result.source(), Source::Reconciled),
+            Event::Finished(finished) => break finished.change.expect("a change"),
+            _ => {}
+        }
+    };
+    assert_eq!(finished.state(), ChangeState::Finished);
+    assert_eq!(usize::try_from(finished.succeeded_count), Ok(DEVICES));
 }

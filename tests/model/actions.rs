@@ -1,13 +1,13 @@
 //! The actions that are possible in each state.
 
 use stateright::{Model, Property};
-use thingspace_gateway::domain::{attribution::DeviceListStatus, state::ChangeState};
+use thingspace_gateway::domain::state::ChangeState;
 
 use crate::{
     properties,
     protocol::{
-        Action, CallbackTiming, ChangeRow, FOREIGN, Flaw, KEYS, Lookups, ModelState, Phase,
-        Protocol, REPLICAS, REQUESTS, RequestState, SendJob,
+        Action, CallbackTiming, ChangeRow, DeviceListStatus, FOREIGN, Flaw, KEYS, Lookups,
+        ModelState, Phase, Protocol, REPLICAS, REQUESTS, RequestState, SendJob,
     },
     rules::{self, Devices},
 };
@@ -126,8 +126,11 @@ impl Protocol {
             if !is_stored && !requested.has_lost_callbacks && !is_too_late {
                 actions.push(Action::Deliver { request, device });
             }
-            let first = self.flaw == Some(Flaw::AcknowledgesBeforeStoring);
-            if !is_acknowledged && (is_stored || first) && self.has_separate_acknowledgement() {
+            let can_precede_store = self.flaw == Some(Flaw::AcknowledgesBeforeStoring);
+            if !is_acknowledged
+                && (is_stored || can_precede_store)
+                && self.has_separate_acknowledgement()
+            {
                 actions.push(Action::Acknowledge { request, device });
             }
         }
@@ -143,13 +146,13 @@ impl Protocol {
             let attribute = |list, listed| Action::Attribute { request, list, listed };
             let lists = self.lists(requested.devices);
             actions.extend(lists.map(|listed| attribute(DeviceListStatus::Received, listed)));
-            match self.lookups {
-                Lookups::Unsupported if is_quiet => {
-                    actions.push(attribute(DeviceListStatus::Unsupported, 0))
-                }
-                Lookups::Unsupported => {}
-                _ if is_quiet => actions.push(attribute(DeviceListStatus::Unanswered, 0)),
-                _ => {}
+            if is_quiet {
+                let status = if self.lookups == Lookups::Unsupported {
+                    DeviceListStatus::Unsupported
+                } else {
+                    DeviceListStatus::Unanswered
+                };
+                actions.push(attribute(status, 0));
             }
         }
     }

@@ -1,14 +1,14 @@
 //! The effects of each action.
 
 use thingspace_gateway::domain::{
-    attribution::{Coverage, DeviceListStatus},
+    attribution::DeviceCoverage,
     state::{ChangeState, Transition},
 };
 
 use crate::{
     protocol::{
-        Action, ChangeRow, FOREIGN, Flaw, KEYS, ModelState, Phase, Post, PostResponse, Protocol,
-        REQUESTS, RequestState, SendJob,
+        Action, ChangeRow, DeviceListStatus, FOREIGN, Flaw, KEYS, ModelState, Phase, Post,
+        PostResponse, Protocol, REQUESTS, RequestState, SendJob,
     },
     rules::{self, Devices},
 };
@@ -103,13 +103,10 @@ impl Protocol {
                 }
             }
             Action::ResolveInterrupted { key, .. } => {
-                let transition = match state.rows[key]?.state {
-                    ChangeState::Queued => rules::not_sent(),
-                    _ if self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart) => {
-                        rules::not_sent()
-                    }
-                    _ => Transition::MarkOutcomeUnknown,
-                };
+                let is_not_sent = state.rows[key]?.state == ChangeState::Queued
+                    || self.flaw == Some(Flaw::MarksDispatchedNotSentAtStart);
+                let transition =
+                    if is_not_sent { rules::not_sent() } else { Transition::MarkOutcomeUnknown };
                 state.apply_transition(key, &transition)?;
             }
         }
@@ -211,8 +208,9 @@ impl Protocol {
         select(None)?;
         let has_list = list == DeviceListStatus::Received;
         let (key, coverage) = select(has_list.then_some(listed))?;
-        let may_attribute = list.can_attribute() || self.flaw == Some(Flaw::SkipsDeviceList);
-        if coverage == Coverage::Whole && may_attribute {
+        let may_attribute =
+            list != DeviceListStatus::Unanswered || self.flaw == Some(Flaw::SkipsDeviceList);
+        if coverage == DeviceCoverage::Whole && may_attribute {
             state.apply_transition(key, &rules::accept())?;
             let row = state.rows[key].as_mut()?;
             (row.request, row.is_attributed) = (u8::try_from(request).ok(), true);

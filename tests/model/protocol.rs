@@ -1,9 +1,6 @@
 //! Parameters, state and actions of the model.
 
-use thingspace_gateway::domain::{
-    attribution::DeviceListStatus,
-    state::{ChangeState, Transition},
-};
+use thingspace_gateway::domain::state::{ChangeState, Transition};
 
 use crate::rules::{self, Devices, Rules};
 
@@ -160,6 +157,16 @@ pub enum PostResponse {
     Refused,
     NotExecuted,
     None,
+}
+
+/// The state of ThingSpace's list of a request's devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceListStatus {
+    Received,
+    /// ThingSpace has no such list for the operation.
+    Unsupported,
+    /// The lookup failed, or the list was empty: nothing may be attributed.
+    Unanswered,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,11 +5,13 @@ use std::convert::Infallible;
 
 use thingspace_gateway::{
     domain::{
-        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        attribution::{
+            Candidate, DeviceCoverage, SeenDevices, UnattributedRequest, select_candidate,
+        },
         change::{Change, SentDevice},
         change_type::ChangeType,
         clock::Timestamp,
-        evidence::EvidenceRules,
+        evidence::{EvidenceRules, ResultService},
         identifier::{DeviceId, ReportedId},
         matching::{MatchKey, find_device},
         newtypes::{
@@ -65,7 +67,9 @@ impl Rules {
             request: UnattributedRequest {
                 first_result_position: AFTER,
                 account: None,
-                service: Some(CallbackService::parse(CallbackService::DEVICE_PROFILE).unwrap()),
+                service: Some(
+                    CallbackService::parse(ResultService::DeviceProfile.as_str()).unwrap(),
+                ),
             },
         }
     }
@@ -78,7 +82,7 @@ impl Rules {
         requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
-    ) -> Option<(usize, Coverage)> {
+    ) -> Option<(usize, DeviceCoverage)> {
         let mut candidates = Vec::new();
         for (key, row) in rows.iter().enumerate() {
             let Some(row) = row else { continue };
@@ -103,7 +107,7 @@ impl Rules {
             let coverage = self.coverage(key, requested, listed, flaw);
             let is_forgotten = match flaw {
                 Some(Flaw::ForgetsClosedChanges | Flaw::AcceptsResultsFromBeforeDispatch) => true,
-                Some(Flaw::IgnoresLargerClosedRival) => coverage == Coverage::Part,
+                Some(Flaw::IgnoresLargerClosedRival) => coverage == DeviceCoverage::Part,
                 _ => false,
             };
             if !(is_forgotten && row.state == ChangeState::Closed) {
@@ -122,7 +126,7 @@ impl Rules {
         requested: RequestState,
         listed: Option<Devices>,
         flaw: Option<Flaw>,
-    ) -> Coverage {
+    ) -> DeviceCoverage {
         let mut seen = SeenDevices::default();
         let merges_list = flaw == Some(Flaw::MergesListWithCallbacks);
         if listed.is_some() && !merges_list {
@@ -141,7 +145,9 @@ impl Rules {
             }
         }
         match seen.coverage(self.changes[key].device_count) {
-            Coverage::Part if flaw == Some(Flaw::AcceptsPartialCoverage) => Coverage::Whole,
+            DeviceCoverage::Part if flaw == Some(Flaw::AcceptsPartialCoverage) => {
+                DeviceCoverage::Whole
+            }
             coverage => coverage,
         }
     }
@@ -183,6 +189,7 @@ fn change_request(devices: Devices) -> ChangeRequest {
     ChangeRequest {
         account: AccountName::parse("0000123456-00001").unwrap(),
         key: None,
+        validate_only: false,
         client_reference: Default::default(),
         service_plan: ServicePlan::parse("plan").unwrap(),
         devices: sent

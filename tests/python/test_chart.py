@@ -238,7 +238,7 @@ def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
     code, output = cluster.run(test, "change").wait()
     assert code == 0, output + gateway.log.read_text() + sandbox.log.read_text()
     changes = parse_demo_report(output)
-    assert [(c["devices"], c["missing"], c["succeeded"] + c["failed"]) for c in changes] == [(3, 0, 3)] * 2
+    assert [(c["devices"], c["missing"], c["succeeded"] + c["failed"]) for c in changes] == [(3, 0, 3)] * 3
     health = spec(cluster, "Pod", f"{name}-test-health")
     code, output = cluster.run(health, "health").wait()
     assert (code, output.strip()) == (0, "SERVING")
@@ -249,7 +249,7 @@ def test_the_rendered_pods_serve_a_change_as_helm_test_makes_it(cluster):
     again.wait_for("readinessProbe")
     metrics = cluster.in_network("curl", "--silent", "http://127.0.0.1:9090/metrics")
     text = subprocess.run(metrics, check=True, capture_output=True, text=True).stdout
-    assert 'thingspace_gateway_changes{thingspace_gateway_state="FINISHED"} 2' in text
+    assert 'thingspace_gateway_changes{thingspace_gateway_state="FINISHED"} 3' in text
     assert again.stop() == 0
 
 
@@ -262,7 +262,7 @@ def test_by_default_helm_test_makes_its_change_on_a_sandbox_of_its_own(cluster):
     sidecar = cluster.run(test, "sandbox")
     sidecar.wait_for("startupProbe")
     code, output = cluster.run(test, "change").wait()
-    assert code == 0 and len(parse_demo_report(output)) == 2, output
+    assert code == 0 and len(parse_demo_report(output)) == 3, output
     assert sidecar.stop() == 0
     code, output = cluster.run(health, "health").wait()
     assert code == 1, "the gateway of the release does not run yet: " + output

@@ -307,7 +307,7 @@ def test_a_route_timeout_of_envoy_loses_and_repeats_no_result(env, language, tmp
     envoy = env.envoy(free_port(), env.target, tmp_path, route_timeout="1s")
     client = env.run(WATCHING[language](envoy.address, "Example Plan"))
     env.send_results(range(10))
-    # The change call can exceed the time-out too, which is reported as UNAVAILABLE.
+    # The change call can also exceed the timeout, which is reported as UNAVAILABLE.
     client.wait_for(lambda: client.retried_because_of("internal"))
     env.send_results(range(10, DEVICES))
     assert_complete(client, env)

@@ -78,6 +78,6 @@ def test_the_binary_runs_alone_as_a_non_root_user_on_a_read_only_root(image, tmp
     assert run(root, "--version").stdout.startswith("thingspace-gateway ")
     demo = run(root, "demo", "--devices", "20", "--json", writable=["/tmp"])
     assert demo.returncode == 0, demo.stderr
-    assert [change["missing"] for change in json.loads(demo.stdout)["changes"]] == [0, 0]
+    assert [change["missing"] for change in json.loads(demo.stdout)["changes"]] == [0, 0, 0]
     refused = run(root, "demo", "--devices", "1", "--json")
     assert refused.returncode == 1 and "Read-only" in refused.stderr, refused.stderr

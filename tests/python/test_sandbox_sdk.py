@@ -227,7 +227,7 @@ def test_a_request_status_lists_each_device(sandbox, client):
     assert refused.value.error_code.startswith("UnifiedWebService.")
     status = client.device_actions.get_asynchronous_request_status(ACCOUNT, request)
     assert (status.body.request_id, status.body.status) == (request, "Failed")
-    # ThingSpace's page has `subRequests`, the SDK `subrequests`. So the text is parsed.
+    # ThingSpace's page has `subRequests`, but the SDK has `subrequests`, so the test parses the text.
     each = json.loads(status.text)["subRequests"]
     assert [one["status"] for one in each] == ["Success", "Failed"]
 

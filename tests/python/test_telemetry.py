@@ -50,7 +50,7 @@ def test_a_trace_goes_from_the_client_to_thingspace_and_every_callback_links_to_
     request_id = str(uuid.uuid4())
 
     def early(_):
-        # A callback may come before the answer that it belongs to.
+        # A callback can arrive before the response to its request.
         assert post(gateway, callback(request_id, request.devices[0].iccid)) == 200
         return 200, {"requestId": request_id}
 
@@ -125,7 +125,7 @@ def test_the_metrics_agree_with_what_was_done(start, stubs, tmp_path):
         for wrong in [esim(pb, "key-0", 1, start=90), esim(pb, "", 1)]:
             with pytest.raises(grpc.RpcError):
                 stub.ChangeEsimPlan(wrong, timeout=60)
-        # 18 results of which 3 come again: 16 finish four changes, 2 leave one open.
+        # 18 results, of which 3 are sent again: 16 finish four changes, and 2 leave one change open.
         bodies = [
             callback(change.request_ids[0], device.iccid)
             for request, change in done

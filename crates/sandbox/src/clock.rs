@@ -1,36 +1,15 @@
-//! The wall clock of a sandbox, and dates in the style of the platform.
+//! The wall clock, and dates in the style of the platform.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
-
-/// A wall clock that advances with tokio's clock.
-pub(crate) struct Clock {
-    started_at: Instant,
-    /// Unix time at `started_at`.
-    unix_start: Duration,
+/// Milliseconds since the Unix epoch.
+#[expect(clippy::disallowed_methods, reason = "responses and callbacks contain wall-clock times")]
+pub(crate) fn unix_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-impl Clock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "reads the wall clock once; from then on time follows tokio's clock"
-    )]
-    pub(crate) fn start() -> Self {
-        Self {
-            started_at: Instant::now(),
-            unix_start: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
-        }
-    }
-
-    /// Milliseconds since the Unix epoch.
-    pub(crate) fn unix_ms(&self) -> u64 {
-        let now = self.unix_start + self.started_at.elapsed();
-        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-/// Formats the start of a day (UTC) in the platform's US style: `5/31/2018 12:00:00 AM`.
+/// Formats the UTC date of a time, at midnight, in the platform's US style: `5/31/2018 12:00:00 AM`.
 pub(crate) fn format_us_date(unix_ms: u64) -> String {
     let time = UNIX_EPOCH + Duration::from_millis(unix_ms);
     let rfc3339 = humantime::format_rfc3339_seconds(time).to_string();

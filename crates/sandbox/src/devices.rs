@@ -2,13 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use crate::{
     identifiers::{DeviceId, DeviceIdentity, DeviceIds, normalized_key},
@@ -19,24 +16,19 @@ use crate::{
 /// afterwards.
 const MAX_DEVICES: usize = 100_000;
 
-/// One device.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct DeviceRecord {
-    /// Number of the device on the platform, from 1.
+    /// Number of the device on the platform, from 1. 0 if it is not stored.
     pub(crate) number: u64,
     /// Input of all random decisions about the device.
     pub(crate) rng_key: u64,
     pub(crate) mdn: Box<str>,
-    attributes: Mutex<DeviceAttributes>,
-    /// Number of executed changes.
-    execution_count: AtomicU64,
-    /// Number of requests whose first device it was, executed or not.
-    request_count: AtomicU64,
+    pub(crate) state: Mutex<DeviceState>,
 }
 
-/// The attributes of a device that can change.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct DeviceAttributes {
+/// The part of a device that can change.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceState {
     pub(crate) ids: DeviceIds,
     /// `None` before the first change.
     pub(crate) account: Option<Arc<str>>,
@@ -45,9 +37,17 @@ pub(crate) struct DeviceAttributes {
     /// True if the device was on every plan from the start: see
     /// [`preloaded_devices`](crate::scenario::identifiers::preloaded_devices).
     pub(crate) is_preloaded: bool,
+    pub(crate) execution_count: u64,
+    /// Number of requests whose first device it was, executed or not.
+    pub(crate) request_count: u64,
 }
 
-/// All stored devices.
+/// A page of the device list.
+pub(crate) struct DevicePage {
+    pub(crate) records: Vec<Arc<DeviceRecord>>,
+    pub(crate) has_more: bool,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct DeviceRegistry {
     /// Devices up to this number are never evicted.
@@ -58,30 +58,6 @@ pub(crate) struct DeviceRegistry {
     last_number: u64,
 }
 
-impl DeviceRecord {
-    pub(crate) fn attributes(&self) -> MutexGuard<'_, DeviceAttributes> {
-        self.attributes.lock()
-    }
-
-    /// Counts an execution. Returns the number of earlier ones.
-    pub(crate) fn record_execution(&self) -> u64 {
-        self.execution_count.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn execution_count(&self) -> u64 {
-        self.execution_count.load(Ordering::Relaxed)
-    }
-
-    /// Counts a request. Returns the number of earlier ones.
-    pub(crate) fn record_request(&self) -> u64 {
-        self.request_count.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_plan(&self, plan: &Arc<str>) {
-        self.attributes().plan = Some(Arc::clone(plan));
-    }
-}
-
 impl DeviceRegistry {
     /// Creates a registry with devices that exist before their first change.
     pub(crate) fn with_preloaded(ids: impl IntoIterator<Item = DeviceId>) -> Self {
@@ -89,7 +65,7 @@ impl DeviceRegistry {
         for id in ids {
             let sent: DeviceIds = Arc::new([id]);
             let record = devices.find_or_create(&sent, DeviceIdentity::of_line(&sent));
-            record.attributes().is_preloaded = true;
+            record.state.lock().is_preloaded = true;
         }
         devices.last_preloaded = devices.last_number;
         devices
@@ -108,7 +84,7 @@ impl DeviceRegistry {
             for key in keys {
                 self.by_identifier.entry(key).or_insert(record.number);
             }
-            record.attributes().add_identifiers(sent);
+            record.state.lock().add_identifiers(sent);
             return record;
         }
         self.last_number += 1;
@@ -116,11 +92,8 @@ impl DeviceRegistry {
             number: self.last_number,
             rng_key: stable_hash(keys.first().map_or("", |key| &**key)),
             mdn: self.free_mdn(mdn),
-            attributes: Mutex::default(),
-            execution_count: AtomicU64::new(0),
-            request_count: AtomicU64::new(0),
+            state: Mutex::new(DeviceState { ids: Arc::clone(sent), ..DeviceState::default() }),
         });
-        record.attributes().add_identifiers(sent);
         for key in keys.into_iter().chain([normalized_key("mdn", &record.mdn)]) {
             self.by_identifier.entry(key).or_insert(record.number);
         }
@@ -136,31 +109,30 @@ impl DeviceRegistry {
             return self.by_number.get(number).cloned().into_iter().collect();
         }
         let has_id = |record: &&Arc<DeviceRecord>| {
-            let attributes = record.attributes();
-            let mut ids = attributes.ids.iter();
-            ids.any(|one| one.has_kind(kind) && one.id.eq_ignore_ascii_case(id))
+            let state = record.state.lock();
+            state.ids.iter().any(|one| one.has_kind(kind) && one.id.eq_ignore_ascii_case(id))
         };
         self.by_number.values().filter(has_id).cloned().collect()
     }
 
-    /// Returns up to `limit` matching devices above a number, and true if there are more.
+    /// Returns up to `limit` matching devices above a number.
     pub(crate) fn page(
         &self,
         above: u64,
         limit: usize,
-        matches: impl Fn(&DeviceAttributes) -> bool,
-    ) -> (Vec<Arc<DeviceRecord>>, bool) {
-        let mut page: Vec<_> = self
+        matches: impl Fn(&DeviceState) -> bool,
+    ) -> DevicePage {
+        let mut records: Vec<_> = self
             .by_number
             .range(above.saturating_add(1)..)
             .map(|(_, record)| record)
-            .filter(|record| matches(&record.attributes()))
+            .filter(|record| matches(&record.state.lock()))
             .take(limit + 1)
             .cloned()
             .collect();
-        let has_more = page.len() > limit;
-        page.truncate(limit);
-        (page, has_more)
+        let has_more = records.len() > limit;
+        records.truncate(limit);
+        DevicePage { records, has_more }
     }
 
     /// Returns the preferred phone number, or the next one that no other device has.
@@ -179,10 +151,11 @@ impl DeviceRegistry {
             return;
         }
         let evictable = self.last_preloaded.saturating_add(1)..;
-        let oldest = self.by_number.range(evictable).next();
-        let oldest = oldest.map(|(number, _)| *number);
-        if let Some((number, record)) = oldest.and_then(|it| self.by_number.remove_entry(&it)) {
-            let ids = record.attributes().ids.clone();
+        let oldest = self.by_number.range(evictable).next().map(|(number, _)| *number);
+        if let Some(number) = oldest
+            && let Some(record) = self.by_number.remove(&number)
+        {
+            let ids = record.state.lock().ids.clone();
             let keys = ids.iter().map(|one| normalized_key(&one.kind, &one.id));
             for key in keys.chain([normalized_key("mdn", &record.mdn)]) {
                 if self.by_identifier.get(&key) == Some(&number) {
@@ -193,12 +166,8 @@ impl DeviceRegistry {
     }
 }
 
-impl DeviceAttributes {
+impl DeviceState {
     fn add_identifiers(&mut self, sent: &DeviceIds) {
-        if self.ids.is_empty() {
-            self.ids = Arc::clone(sent);
-            return;
-        }
         let is_new = |one: &&DeviceId| {
             let same = |other: &DeviceId| other.has_kind(&one.kind) && other.id == one.id;
             !self.ids.iter().any(same)

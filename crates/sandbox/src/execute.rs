@@ -5,31 +5,32 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::{
     auth::RequestCredentials,
-    callback::{
-        barrier::EarlyCallbackBarrier,
-        delivery::{self, DeliveryJob},
-    },
-    device_outcome::{CallbackTiming, DeviceOutcome},
+    callback::delivery::{self, DeliveryJob},
+    clock::unix_ms,
     errors::ErrorResponse,
     identifiers::DeviceIds,
     ledger::entries::{
         CallbackCounts, DeviceChange, ExecutedChange, NotExecutedEntry, content_hash,
     },
     operations::operation::{ChangeRequest, Operation},
+    outcome::{DeviceOutcome, NotExecutedCause, ResponseKind},
     platform::Platform,
-    request_outcome::{AcceptedChange, NotExecuted, NotExecutedCause, ResponseKind},
     scenario::{
-        definition::ScenarioEffect,
         identifiers::{ScenarioMatch, match_device, match_devices},
+        table::ScenarioEffect,
     },
+    seeded_faults,
 };
 
-/// Executes the changes of one request.
+/// Maximum number of devices with outstanding callbacks.
+const MAX_PENDING: usize = 500_000;
+
 pub(crate) struct Executor<'p> {
     pub(crate) platform: &'p Arc<Platform>,
     pub(crate) operation: &'static Operation,
@@ -37,37 +38,48 @@ pub(crate) struct Executor<'p> {
 }
 
 impl Executor<'_> {
-    /// Executes a change. Returns its request ID when the response is due. The callbacks follow
-    /// even if the caller is gone.
+    /// Executes a change. Returns when the response is due. The callbacks follow even if the caller
+    /// is gone.
     pub(crate) async fn execute(
         &self,
         request: ChangeRequest,
-    ) -> Result<AcceptedChange, NotExecuted> {
+    ) -> Result<Arc<ExecutedChange>, ErrorResponse> {
         let platform = self.platform;
         if platform.stop.is_cancelled() {
-            return Err(ErrorResponse::stopping().into());
+            return Err(ErrorResponse::STOPPING);
         }
         let received_at = Instant::now();
-        let (response_kind, account) = self
-            .admit(&request)
-            .inspect_err(|not_executed| self.record_not_executed(&request, not_executed))?;
+        let admitted = self.admit(&request).inspect_err(|response| {
+            platform.ledger.lock().record_not_executed(NotExecutedEntry {
+                received_at_ms: unix_ms(),
+                kind: self.operation.name,
+                reason: response.reason,
+                account: request.account.clone(),
+                service_plan: request.service_plan.clone(),
+                devices: request.devices.len(),
+                first_device: request.devices.first().cloned(),
+            });
+        });
+        let (response_kind, account) = admitted?;
         let response_delay = match response_kind {
-            ResponseKind::Slow => platform.settings.slow_response_delay,
-            _ => platform.settings.response_delay,
+            ResponseKind::Slow => platform.settings.slow_answer,
+            _ => platform.settings.answer_delay,
         };
         let respond_at = received_at + response_delay;
         let job = self.record_executed(request, account, response_kind, respond_at);
-        let request_id = job.change.request_id.clone();
-        let barrier = Arc::clone(&job.barrier);
-        tracing::debug!(request_id, devices = job.devices.len(), "change executed");
-        delivery::start(platform, job);
+        let change = Arc::clone(&job.change);
+        tracing::debug!(
+            request_id = change.request_id,
+            devices = change.devices,
+            "change executed"
+        );
+        let early_callbacks = delivery::start(platform, job);
         let response_due = async {
-            barrier.wait().await;
+            delivery::wait_for_early(&early_callbacks).await;
             sleep_until(respond_at).await;
         };
         let waited = platform.abort.run_until_cancelled(response_due).await;
-        waited.ok_or_else(ErrorResponse::stopping)?;
-        Ok(AcceptedChange { request_id, response_kind })
+        waited.map(|()| change).ok_or(ErrorResponse::STOPPING)
     }
 
     /// Records the change in the ledger. Returns its callbacks.
@@ -84,6 +96,9 @@ impl Executor<'_> {
             .any(|hit| matches!(hit.scenario.effect, ScenarioEffect::ReversedOrder));
         let service_plan: Arc<str> = request.service_plan.into();
         let devices = self.build_device_changes(request.devices, &account, &service_plan);
+        let rng_key = devices.first().map_or(0, |device| device.record.rng_key);
+        let order =
+            seeded_faults::callback_order(&platform.settings, rng_key, devices.len(), is_reversed);
         let change = Arc::new(ExecutedChange {
             // Not derived from the seed: ThingSpace never reuses a request ID, and a gateway's
             // journal may outlive the sandbox.
@@ -92,101 +107,87 @@ impl Executor<'_> {
             operation: self.operation,
             content_hash: content_hash(self.operation, &service_plan, &devices),
             service_plan,
-            received_at_ms: platform.clock.unix_ms(),
+            devices: devices.len(),
+            received_at_ms: unix_ms(),
             response_kind,
             callbacks: CallbackCounts::default(),
         });
-        let mut ledger = platform.ledger.lock();
-        ledger.record_executed(Arc::clone(&change), Arc::clone(&devices));
-        let is_early =
-            |device: &&DeviceChange| device.planned_outcome.timing == CallbackTiming::Early;
-        let barrier = EarlyCallbackBarrier::new(devices.iter().filter(is_early).count());
-        let rng_key = devices.first().map_or(0, |device| device.record.rng_key);
-        DeliveryJob {
-            order: platform.seeded_faults.callback_order(rng_key, devices.len(), is_reversed),
-            change,
-            devices,
-            respond_at,
-            barrier: Arc::new(barrier),
-        }
+        platform.ledger.lock().record_executed(Arc::clone(&change), Arc::clone(&devices));
+        DeliveryJob { change, devices, order, respond_at }
     }
 
     /// Runs all checks. Returns the response and the account of the request.
-    fn admit(&self, request: &ChangeRequest) -> Result<(ResponseKind, Arc<str>), NotExecuted> {
-        let account: Arc<str> = match &request.account {
-            Some(account) => account.as_str().into(),
+    fn admit(&self, request: &ChangeRequest) -> Result<(ResponseKind, Arc<str>), ErrorResponse> {
+        let account = match &request.account {
+            Some(account) => account.clone(),
             None => {
-                let only = self.platform.registrations.lock().only_account();
-                only.map_err(|error| (self.operation.error_response)(error))?.into()
+                let only_account = self.platform.registrations.lock().only_account();
+                only_account.map_err(self.operation.error_response)?
             }
         };
         let response_kind = self.choose_response(request)?;
-        let ledger = self.platform.ledger.lock();
-        ledger.check_capacity(request.devices.len())?;
-        Ok((response_kind, account))
+        let pending = self.platform.ledger.lock().counts.devices_pending;
+        if pending + request.devices.len() > MAX_PENDING {
+            return Err(ErrorResponse::THROTTLED);
+        }
+        Ok((response_kind, account.into()))
     }
 
     /// Chooses the response: by scenarios first, otherwise by the seed.
-    fn choose_response(&self, request: &ChangeRequest) -> Result<ResponseKind, NotExecuted> {
+    fn choose_response(&self, request: &ChangeRequest) -> Result<ResponseKind, ErrorResponse> {
         let hits = match_devices(self.operation, &request.devices);
         for hit in &hits {
-            if let ScenarioEffect::NotExecuted(cause) = hit.scenario.effect {
+            if let ScenarioEffect::NotExecuted(cause) = &hit.scenario.effect {
                 self.apply_cause(cause, hit)?;
             }
         }
-        let (key, earlier_requests) = self.request_rng_key(request);
+        let Some(first) = request.devices.first() else {
+            return Ok(ResponseKind::RequestId);
+        };
+        let identity = (self.operation.device_identity)(first);
+        let record = self.platform.devices.lock().find_or_create(first, identity);
+        let mut state = record.state.lock();
+        let earlier_requests = state.request_count;
+        state.request_count += 1;
         let response_kind = hits.iter().find_map(|hit| match hit.scenario.effect {
             ScenarioEffect::Response(kind) => Some(kind),
             _ => None,
         });
         // Rates do not apply to a request with a scenario of its own.
-        let of_request = |hit: &ScenarioMatch<'_>| hit.scenario.device_outcome().is_none();
-        if hits.iter().any(of_request) {
+        if hits.iter().any(|hit| hit.scenario.device_outcome().is_none()) {
             return Ok(response_kind.unwrap_or(ResponseKind::RequestId));
         }
-        let seeded_faults = &self.platform.seeded_faults;
-        seeded_faults.response(key, earlier_requests)
-    }
-
-    /// Returns the random key of the request's first device, and the number of earlier requests
-    /// that began with it.
-    fn request_rng_key(&self, request: &ChangeRequest) -> (u64, u64) {
-        let Some(first) = request.devices.first() else {
-            return (0, 0);
-        };
-        let identity = (self.operation.device_identity)(first);
-        let mut devices = self.platform.devices.lock();
-        let record = devices.find_or_create(first, identity);
-        (record.rng_key, record.record_request())
+        seeded_faults::decide_response(&self.platform.settings, record.rng_key, earlier_requests)
     }
 
     /// Rejects a request unless its serial number has used up the scenario.
     fn apply_cause(
         &self,
-        cause: NotExecutedCause,
+        cause: &NotExecutedCause,
         hit: &ScenarioMatch<'_>,
-    ) -> Result<(), NotExecuted> {
+    ) -> Result<(), ErrorResponse> {
         let platform = self.platform;
         let should_reject = |credential| {
             let mut one_shot = platform.one_shot.lock();
             one_shot.should_reject(hit.scenario.number, hit.identifier, credential)
         };
         let RequestCredentials { token, session } = self.credentials;
-        let response = match cause {
-            NotExecutedCause::Token(response) if should_reject(Some(token)) => {
-                platform.auth.lock().stop_reissuing(token);
-                response()
+        let (response, is_rejected) = match cause {
+            NotExecutedCause::Token(response) => (response, should_reject(Some(token))),
+            NotExecutedCause::Session(response) => (response, should_reject(Some(session))),
+            NotExecutedCause::First(response) => (response, should_reject(None)),
+            NotExecutedCause::Always(response) => (response, true),
+            NotExecutedCause::PlatformRule(fault) => {
+                return Err((self.operation.error_response)((*fault).clone()));
             }
-            NotExecutedCause::Session(response) if should_reject(Some(session)) => response(),
-            NotExecutedCause::Throttled(response) if should_reject(None) => response(),
-            NotExecutedCause::Token(_)
-            | NotExecutedCause::Session(_)
-            | NotExecutedCause::Throttled(_) => return Ok(()),
-            NotExecutedCause::PlatformRule(error) => (self.operation.error_response)(error()),
-            NotExecutedCause::ServerError => ErrorResponse::server_error(),
-            NotExecutedCause::Dropped => return Err(NotExecuted::Dropped),
         };
-        Err(response.into())
+        if !is_rejected {
+            return Ok(());
+        }
+        if matches!(cause, NotExecutedCause::Token(_)) {
+            platform.auth.lock().stop_reissuing(token);
+        }
+        Err(response.clone())
     }
 
     fn build_device_changes(
@@ -200,41 +201,29 @@ impl Executor<'_> {
             let identity = (self.operation.device_identity)(&sent);
             let record = registry.find_or_create(&sent, identity);
             let scenario = match_device(self.operation, &sent).map(|hit| hit.scenario);
-            let earlier_changes = record.record_execution();
-            let outcome = match scenario {
+            let mut state = record.state.lock();
+            let planned_outcome = match scenario {
                 Some(scenario) => scenario.device_outcome().unwrap_or(DeviceOutcome::PLAIN),
                 None => {
-                    let seeded_faults = &self.platform.seeded_faults;
-                    seeded_faults.device_outcome(record.rng_key, earlier_changes)
+                    let settings = &self.platform.settings;
+                    seeded_faults::device_outcome(settings, record.rng_key, state.execution_count)
                 }
             };
-            let mut attributes = record.attributes();
-            attributes.account = Some(Arc::clone(account));
+            state.execution_count += 1;
+            state.account = Some(Arc::clone(account));
             // A lookup before the change showed the plan only for a preloaded device.
-            if outcome.on_plan_before && attributes.is_preloaded {
-                attributes.plan = Some(Arc::clone(service_plan));
+            if planned_outcome.on_plan_before && state.is_preloaded {
+                state.plan = Some(Arc::clone(service_plan));
             }
-            drop(attributes);
-            DeviceChange::new(sent, record, outcome, scenario.map(|scenario| scenario.name))
+            drop(state);
+            DeviceChange {
+                sent,
+                record,
+                planned_outcome,
+                scenario: scenario.map(|scenario| scenario.name),
+                progress: Mutex::default(),
+            }
         };
         devices.into_iter().map(build).collect()
-    }
-
-    fn record_not_executed(&self, request: &ChangeRequest, not_executed: &NotExecuted) {
-        let reason = not_executed.ledger_reason();
-        let mut ledger = self.platform.ledger.lock();
-        if matches!(not_executed, NotExecuted::Dropped) {
-            // Without a response, the middleware cannot count it.
-            ledger.count_rejection(reason);
-        }
-        ledger.record_not_executed(NotExecutedEntry {
-            received_at_ms: self.platform.clock.unix_ms(),
-            kind: self.operation.name,
-            reason,
-            account: request.account.clone(),
-            service_plan: request.service_plan.clone(),
-            devices: request.devices.len(),
-            first_device: request.devices.first().cloned(),
-        });
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::errors::{ValidationError, code};
+use crate::faults::{Fault, code};
 
 /// One identifier of a device, spelled as in the request.
 #[derive(Clone, Debug, Serialize)]
@@ -26,7 +26,6 @@ impl DeviceId {
 /// The identifiers of one device in a request.
 pub(crate) type DeviceIds = Arc<[DeviceId]>;
 
-/// Returns the identifier of a kind.
 pub(crate) fn find_id<'d>(device: &'d DeviceIds, kind: &str) -> Option<&'d str> {
     device.iter().find(|one| one.has_kind(kind)).map(|one| &*one.id)
 }
@@ -71,10 +70,11 @@ const PLACEHOLDERS: [&str; 3] = ["32-digit EID", "20-digit ICCID", "14-digit alp
 
 /// Checks an identifier by its kind. Does not verify check digits: most identifiers in Verizon's
 /// documentation fail them.
-pub(crate) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
+pub(crate) fn validate(kind: &str, id: &str) -> Result<(), Fault> {
     let digits =
         |min, max| (min..=max).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit());
-    let is_valid = match kind.to_ascii_lowercase().as_str() {
+    let kind = kind.to_ascii_lowercase();
+    let is_valid = match &*kind {
         "eid" => digits(32, 32),
         "iccid" => digits(18, 20),
         "imei" => digits(14, 16),
@@ -83,19 +83,14 @@ pub(crate) fn validate(kind: &str, id: &str) -> Result<(), ValidationError> {
         "msisdn" | "esn" => digits(11, 11),
         "meid" => id.len() == 14 && id.bytes().all(|byte| byte.is_ascii_hexdigit()),
         _ => {
-            return Err(ValidationError::new(
-                code::KIND_INVALID,
-                "The device identifier kind is not supported",
-            ));
+            let message = "The device identifier kind is not supported";
+            return Err(Fault::new(code::KIND_INVALID, message));
         }
     };
     if is_valid || PLACEHOLDERS.contains(&id) {
         return Ok(());
     }
-    Err(ValidationError::new(
-        code::IDENTIFIER_INVALID,
-        format!("The {} is not valid", kind.to_ascii_lowercase()),
-    ))
+    Err(Fault::with_details(code::IDENTIFIER_INVALID, format!("The {kind} is not valid")))
 }
 
 /// Derives the IMEI of the device that contains an eSIM. All profiles of the eSIM have the same.

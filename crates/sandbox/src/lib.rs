@@ -9,12 +9,11 @@
 
 mod auth;
 mod callback;
-mod callback_faults;
 mod clock;
-mod device_outcome;
 mod devices;
 mod errors;
 mod execute;
+mod faults;
 mod http;
 mod identifiers;
 mod json_body;
@@ -22,9 +21,9 @@ mod ledger;
 mod listeners;
 mod one_shot;
 mod operations;
+mod outcome;
 mod platform;
 mod rate_limiter;
-mod request_outcome;
 mod scenario;
 mod seeded_faults;
 mod settings;
@@ -32,21 +31,22 @@ mod settings;
 mod tests;
 
 use std::{
-    future::{Future, IntoFuture as _},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{net::TcpListener, time::sleep};
 use url::Url;
 
-use http::connections::{Connection, DroppableListener};
 use platform::Platform;
 
-pub use scenario::list::{IdentifierPrefix, ScenarioInfo, scenarios, scenarios_markdown};
-pub use settings::{AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Settings};
+pub use scenario::{
+    identifiers::IdentifierPrefix,
+    list::{ScenarioInfo, scenarios, scenarios_markdown},
+};
+pub use settings::{CallbackOrder, ResendPolicy, Settings};
 
 /// Maximum duration of the shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,9 +64,13 @@ impl Sandbox {
     ///
     /// # Errors
     ///
-    /// The port cannot be bound, or the TLS client of callbacks cannot be built.
+    /// The port cannot be bound, the file of a secret cannot be read, or the TLS client of callbacks
+    /// cannot be built.
     pub async fn bind(settings: Settings) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.listen).await?;
+        let listen = settings.listen;
+        let listener = TcpListener::bind(listen).await.map_err(|error| {
+            io::Error::new(error.kind(), format!("sandbox.listen {listen}: {error}"))
+        })?;
         let local_addr = listener.local_addr()?;
         Ok(Self {
             base_url: base_url(local_addr)?,
@@ -94,34 +98,28 @@ impl Sandbox {
     /// # Errors
     ///
     /// The error of the server.
-    pub async fn run<S>(self, shutdown: S) -> io::Result<()>
-    where
-        S: Future<Output = ()>,
-    {
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let platform = self.platform;
         tracing::info!(address = %self.local_addr, seed = platform.settings.seed, "sandbox listening");
-        let service = http::routes::router(Arc::clone(&platform))
-            .into_make_service_with_connect_info::<Connection>();
-        let server = axum::serve(DroppableListener(self.listener), service)
+        let server = axum::serve(self.listener, http::routes::router(Arc::clone(&platform)))
             .with_graceful_shutdown(platform.stop.clone().cancelled_owned());
-        let mut server = std::pin::pin!(server.into_future());
+        platform.deliveries.close();
+        let drained = async {
+            let served = server.await;
+            platform.deliveries.wait().await;
+            served
+        };
+        let drain_deadline = async {
+            shutdown.await;
+            platform.stop.cancel();
+            sleep(DRAIN_TIMEOUT).await;
+        };
         let served = tokio::select! {
-            served = &mut server => Some(served),
-            () = shutdown => None,
+            served = drained => served,
+            () = drain_deadline => Ok(()),
         };
-        platform.stop.cancel();
-        let drain = platform.drain(DRAIN_TIMEOUT);
-        let served = match served {
-            Some(served) => {
-                drain.await;
-                served
-            }
-            None => {
-                let (served, ()) = tokio::join!(timeout(DRAIN_TIMEOUT, server), drain);
-                served.unwrap_or(Ok(()))
-            }
-        };
-        platform.abort().await;
+        platform.abort.cancel();
+        platform.deliveries.wait().await;
         served
     }
 }

@@ -1,6 +1,6 @@
 //! Registered callback listeners: one per account and service.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -9,8 +9,9 @@ use tokio::time::Instant;
 use url::Url;
 
 use crate::{
-    errors::{ValidationError, code},
+    faults::{Fault, code},
     json_body::{self, remove_nulls, required_text},
+    settings::Settings,
 };
 
 /// Maximum number of accounts with listeners.
@@ -18,7 +19,7 @@ const MAX_ACCOUNTS: usize = 1000;
 /// Maximum length of a user name and of a password, in characters.
 const MAX_CREDENTIAL: usize = 40;
 
-/// The services that listeners can be registered for (see thingspace-facts, section 4.1).
+/// The services that listeners can be registered for (see docs/thingspace-facts.md, section 4.1).
 const SERVICES: &str = "AlertService CarrierService DevicePRLInformation DeviceProfileService \
     DevicePromoUsage DeviceService DeviceSuspensionStatus DeviceUsage DiagnosticsService \
     EnhancedConnectivityService ExtendedEnhancedConnectivityService ExternalProvisioningChanges \
@@ -34,12 +35,8 @@ pub(crate) struct CallbackListener {
     pub(crate) password: Option<String>,
 }
 
-/// All registrations, by account and service.
 #[derive(Default)]
 pub(crate) struct Registrations {
-    any_port: bool,
-    /// Time for which callbacks carry the previous credentials after a new registration.
-    credentials_lag: Duration,
     accounts: BTreeMap<String, BTreeMap<&'static str, RegisteredListener>>,
 }
 
@@ -49,7 +46,6 @@ struct RegisteredListener {
     previous: Option<(CallbackListener, Instant)>,
 }
 
-/// The body of a registration.
 #[derive(Deserialize)]
 struct RegistrationBody<'b> {
     #[serde(borrow)]
@@ -60,30 +56,24 @@ struct RegistrationBody<'b> {
 }
 
 impl Registrations {
-    pub(crate) fn new(any_port: bool, credentials_lag: Duration) -> Self {
-        Self { any_port, credentials_lag, accounts: BTreeMap::new() }
-    }
-
     /// Registers a listener. Returns its service. Replaces an earlier registration; ThingSpace's
     /// behaviour is not documented.
     pub(crate) fn register(
         &mut self,
+        settings: &Settings,
         account: &str,
         body: &[u8],
-    ) -> Result<&'static str, ValidationError> {
-        json_body::check_characters(body)?;
+    ) -> Result<&'static str, Fault> {
+        let registration: RegistrationBody<'_> = json_body::parse_checked(body)?;
         json_body::check_account(account)?;
-        let registration: RegistrationBody<'_> = json_body::parse_json(body)?;
         let service = parse_service(required_text(registration.name, "name")?)?;
-        let listener = registration.to_listener(self.any_port)?;
+        let listener = registration.to_listener(settings.any_callback_port)?;
         if !self.accounts.contains_key(account) && self.accounts.len() >= MAX_ACCOUNTS {
-            return Err(ValidationError::new(
-                code::UNEXPECTED,
-                "The sandbox stores listeners for at most 1000 accounts",
-            ));
+            let message = "The sandbox stores listeners for at most 1000 accounts";
+            return Err(Fault::new(code::UNEXPECTED, message));
         }
         let listeners = self.accounts.entry(account.to_owned()).or_default();
-        let until = Instant::now() + self.credentials_lag;
+        let until = Instant::now() + settings.credentials_lag;
         let previous = listeners.remove(service).map(|it| (it.listener, until));
         listeners.insert(service, RegisteredListener { listener, previous });
         Ok(service)
@@ -112,18 +102,18 @@ impl Registrations {
         &mut self,
         account: &str,
         service: &str,
-    ) -> Result<&'static str, ValidationError> {
+    ) -> Result<&'static str, Fault> {
         let service = parse_service(service)?;
         let removed =
             self.accounts.get_mut(account).and_then(|listeners| listeners.remove(service));
         self.accounts.retain(|_, listeners| !listeners.is_empty());
         removed
             .map(|_| service)
-            .ok_or_else(|| ValidationError::new(code::UNEXPECTED, "No such listener is registered"))
+            .ok_or_else(|| Fault::new(code::UNEXPECTED, "No such listener is registered"))
     }
 
     /// Returns the listener of an account for a service. During the credentials lag, it has the
-    /// previous credentials (see thingspace-facts, section 4.2).
+    /// previous credentials (see docs/thingspace-facts.md, section 4.2).
     pub(crate) fn find(&self, account: &str, service: &str) -> Option<CallbackListener> {
         let registered = self.accounts.get(account)?.get(service)?;
         let listener = registered.listener.clone();
@@ -136,39 +126,37 @@ impl Registrations {
     }
 
     /// Returns the only account with listeners, for a request without an account.
-    pub(crate) fn only_account(&self) -> Result<String, ValidationError> {
+    pub(crate) fn only_account(&self) -> Result<String, Fault> {
         let mut names = self.accounts.keys();
         match (names.next(), names.next()) {
-            (Some(_), Some(_)) => Err(ValidationError::new(
-                code::MULTIPLE_ACCOUNTS,
-                "The user has several accounts: the request must name one",
-            )),
+            (Some(_), Some(_)) => {
+                let message = "The user has several accounts: the request must name one";
+                Err(Fault::new(code::MULTIPLE_ACCOUNTS, message))
+            }
             (only, _) => Ok(only.cloned().unwrap_or_default()),
         }
     }
 }
 
 impl RegistrationBody<'_> {
-    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, ValidationError> {
+    fn to_listener(&self, any_port: bool) -> Result<CallbackListener, Fault> {
         let url = required_text(self.url, "url")?;
         let url = Url::parse(url)
             .ok()
             .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
-            .ok_or_else(|| ValidationError::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
-        // Tests use any free port on loopback.
-        if !(any_port || is_loopback_url(&url) || has_allowed_port(&url)) {
-            return Err(ValidationError::new(
-                code::REQUEST_UNDEFINED,
-                "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220",
-            ));
+            .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The url is not valid"))?;
+        // The ports that ThingSpace calls (see docs/thingspace-facts.md, section 4.2). Tests use
+        // any free port on loopback.
+        let port = url.port_or_known_default().unwrap_or_default();
+        let is_called = matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220);
+        if !(any_port || is_loopback_url(&url) || is_called) {
+            let message = "The port must be 80, 443, 9001-9006, 50551-50559 or 28200-28220";
+            return Err(Fault::new(code::REQUEST_UNDEFINED, message));
         }
-        let too_long =
-            |text: Option<&str>| text.is_some_and(|text| text.chars().count() > MAX_CREDENTIAL);
-        if too_long(self.username) || too_long(self.password) {
-            return Err(ValidationError::new(
-                code::REQUEST_UNDEFINED,
-                "username and password have at most 40 characters",
-            ));
+        let mut credentials = [self.username, self.password].into_iter().flatten();
+        if credentials.any(|text| text.chars().count() > MAX_CREDENTIAL) {
+            let message = "username and password have at most 40 characters";
+            return Err(Fault::new(code::REQUEST_UNDEFINED, message));
         }
         Ok(CallbackListener {
             url,
@@ -178,14 +166,9 @@ impl RegistrationBody<'_> {
     }
 }
 
-fn parse_service(service: &str) -> Result<&'static str, ValidationError> {
-    SERVICES.split(' ').find(|name| *name == service).ok_or_else(|| {
-        ValidationError::new(code::REQUEST_UNDEFINED, "The callback service is not known")
-    })
-}
-
-/// True if ThingSpace calls the port (see thingspace-facts, section 4.2).
-fn has_allowed_port(url: &Url) -> bool {
-    let port = url.port_or_known_default().unwrap_or_default();
-    matches!(port, 80 | 443 | 9001..=9006 | 50551..=50559 | 28200..=28220)
+fn parse_service(service: &str) -> Result<&'static str, Fault> {
+    SERVICES
+        .split(' ')
+        .find(|name| *name == service)
+        .ok_or_else(|| Fault::new(code::REQUEST_UNDEFINED, "The callback service is not known"))
 }

@@ -3,33 +3,30 @@
 use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep_until, timeout},
-};
+use reqwest::{Client, redirect, retry};
+use tokio::{sync::Semaphore, time::sleep};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 
 use crate::{
     auth::Auth,
-    callback::client,
-    clock::Clock,
     devices::DeviceRegistry,
-    ledger::store::Ledger,
+    ledger::Ledger,
     listeners::{CallbackListener, Registrations},
     one_shot::OneShot,
     rate_limiter::RateLimiter,
     scenario::identifiers::preloaded_devices,
-    seeded_faults::SeededFaults,
-    settings::{ResendTiming, Settings},
+    seeded_faults::token_rng,
+    settings::Settings,
 };
 
-/// One simulated ThingSpace.
+/// Maximum duration of a callback request.
+const CALLBACK_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub(crate) struct Platform {
     pub(crate) settings: Settings,
-    pub(crate) resend_timing: ResendTiming,
-    pub(crate) seeded_faults: SeededFaults,
-    pub(crate) client: reqwest::Client,
+    /// The HTTP client of callbacks.
+    pub(crate) client: Client,
     /// One permit for each callback in flight.
     pub(crate) send_permits: Semaphore,
     /// Cancelled at shutdown: no new work starts.
@@ -37,7 +34,6 @@ pub(crate) struct Platform {
     /// Cancelled at the end of the drain: running work ends.
     pub(crate) abort: CancellationToken,
     pub(crate) deliveries: TaskTracker,
-    pub(crate) clock: Clock,
     pub(crate) auth: Mutex<Auth>,
     pub(crate) registrations: Mutex<Registrations>,
     pub(crate) devices: Mutex<DeviceRegistry>,
@@ -48,70 +44,47 @@ pub(crate) struct Platform {
 
 impl Platform {
     pub(crate) fn new(settings: Settings) -> io::Result<Arc<Self>> {
-        let seeded_faults = SeededFaults {
-            seed: settings.seed,
-            rates: settings.fault_rates.clone(),
-            order: settings.callback_order,
+        let builder = || {
+            Client::builder()
+                .user_agent("Verizon's callback service")
+                .http1_only()
+                .no_proxy()
+                .redirect(redirect::Policy::none())
+                .retry(retry::never())
+                .pool_max_idle_per_host(settings.callback_concurrency)
+                .timeout(CALLBACK_REQUEST_TIMEOUT)
         };
-        let registrations =
-            Registrations::new(settings.any_callback_port, settings.credentials_lag);
+        // A system without CA certificates can still call http listeners.
+        let client = builder().build().or_else(|_| builder().tls_certs_only([]).build());
         Ok(Arc::new(Self {
-            resend_timing: settings.resend_timing(),
+            client: client.map_err(io::Error::other)?,
             send_permits: Semaphore::new(settings.callback_concurrency),
-            client: client::build(settings.callback_concurrency).map_err(io::Error::other)?,
             stop: CancellationToken::new(),
             abort: CancellationToken::new(),
             deliveries: TaskTracker::new(),
-            clock: Clock::start(),
-            auth: Mutex::new(Auth::new(&settings, seeded_faults.token_rng())),
-            registrations: Mutex::new(registrations),
+            auth: Mutex::new(Auth::new(&settings, token_rng(&settings))?),
+            registrations: Mutex::default(),
             devices: Mutex::new(DeviceRegistry::with_preloaded(preloaded_devices())),
             ledger: Mutex::default(),
             rate_limiter: Mutex::new(RateLimiter::new(settings.requests_per_minute)),
             one_shot: Mutex::default(),
-            seeded_faults,
             settings,
         }))
     }
 
     /// Sleeps. Returns false if the platform stops first.
     pub(crate) async fn sleep_unless_stopped(&self, duration: Duration) -> bool {
-        self.sleep_until_unless_stopped(Instant::now() + duration).await
-    }
-
-    /// Sleeps. Returns false if the platform stops first.
-    pub(crate) async fn sleep_until_unless_stopped(&self, deadline: Instant) -> bool {
-        let slept = self.stop.run_until_cancelled(sleep_until(deadline)).await;
-        slept.is_some()
+        self.stop.run_until_cancelled(sleep(duration)).await.is_some()
     }
 
     /// Returns the registered listener of an account, or the default one.
     pub(crate) fn find_listener(&self, account: &str, service: &str) -> Option<CallbackListener> {
-        if let Some(listener) = self.registrations.lock().find(account, service) {
-            return Some(listener);
-        }
-        Some(CallbackListener {
-            url: with_service(self.settings.callback_url.as_ref()?, service)?,
-            username: None,
-            password: None,
+        let registered = self.registrations.lock().find(account, service);
+        registered.or_else(|| {
+            // A parsed URL has the braces of its path percent-encoded.
+            let template = self.settings.callback_url.as_ref()?.as_str();
+            let url = template.replace("{service}", service).replace("%7Bservice%7D", service);
+            Some(CallbackListener { url: Url::parse(&url).ok()?, username: None, password: None })
         })
     }
-
-    /// Waits for the deliveries in progress, for a limited time.
-    pub(crate) async fn drain(&self, grace: Duration) {
-        self.deliveries.close();
-        let _ = timeout(grace, self.deliveries.wait()).await;
-    }
-
-    /// Ends the deliveries in progress.
-    pub(crate) async fn abort(&self) {
-        self.abort.cancel();
-        self.deliveries.wait().await;
-    }
-}
-
-/// Replaces `{service}`. A parsed URL has the braces of its path percent-encoded.
-fn with_service(url: &Url, service: &str) -> Option<Url> {
-    let text = url.as_str().replace("{service}", service).replace("%7Bservice%7D", service);
-    Url::parse(&text).ok()
 }

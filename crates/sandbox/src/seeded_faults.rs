@@ -7,111 +7,120 @@
 use fastrand::Rng;
 
 use crate::{
-    callback_faults::SEEDED,
-    device_outcome::{CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult},
     errors::ErrorResponse,
-    request_outcome::{NotExecuted, ResponseKind},
-    settings::{CallbackOrder, FaultRates},
+    faults::SEEDED,
+    outcome::{CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, ResponseKind},
+    settings::{CallbackOrder, Settings},
 };
 
-/// Decisions that have a generator of their own.
+// Each decision has its own generator. Its number is a part of the seed: with another number, the same
+// seed has other faults. 1 was the number of request IDs, which are no longer seeded.
 const DEVICE: u64 = 2;
 const ORDER: u64 = 3;
 const TOKENS: u64 = 4;
 const REQUEST: u64 = 5;
 
-/// The random decisions of one seed.
-#[derive(Clone, Debug)]
-pub(crate) struct SeededFaults {
-    pub(crate) seed: u64,
-    pub(crate) rates: FaultRates,
-    pub(crate) order: CallbackOrder,
+/// Decides the outcome of a device. `earlier_changes`: how many earlier changes of the device were
+/// executed. Draws all numbers every time, so that one rate does not affect the decisions of another.
+pub(crate) fn device_outcome(
+    settings: &Settings,
+    rng_key: u64,
+    earlier_changes: u64,
+) -> DeviceOutcome {
+    let mut rng = rng(settings, DEVICE, rng_key, earlier_changes);
+    let fails = rng.f64() < settings.failure_rate;
+    let possible_fault = SEEDED.get(rng.usize(..SEEDED.len())).copied();
+    let duplicate = rng.f64() < settings.duplicate_rate;
+    let concurrent = rng.bool();
+    let lost = rng.f64() < settings.lost_rate;
+    let early = rng.f64() < settings.early_rate;
+    let late = rng.f64() < settings.late_rate;
+    let malformed = rng.f64() < settings.malformed_rate;
+    let malformed_format = match rng.u8(..3) {
+        0 => CallbackFormat::Truncated,
+        1 => CallbackFormat::NoOpeningBrace,
+        _ => CallbackFormat::NoRequestId,
+    };
+    DeviceOutcome {
+        fault: if fails { possible_fault } else { None },
+        timing: if lost {
+            CallbackTiming::Never
+        } else if early {
+            CallbackTiming::Early
+        } else if late {
+            CallbackTiming::Late
+        } else {
+            CallbackTiming::Due
+        },
+        copies: if !duplicate {
+            CallbackCopies::One
+        } else if concurrent {
+            CallbackCopies::TwoConcurrent
+        } else {
+            CallbackCopies::TwoSequential
+        },
+        format: if malformed { malformed_format } else { CallbackFormat::Normal },
+        ..DeviceOutcome::PLAIN
+    }
 }
 
-impl SeededFaults {
-    /// Decides about a device with a number of earlier changes. Draws all numbers every time, so
-    /// that one rate does not affect the decisions of another.
-    pub(crate) fn device_outcome(&self, key: u64, earlier_changes: u64) -> DeviceOutcome {
-        let rates = &self.rates;
-        let mut rng = self.rng(DEVICE, key, earlier_changes);
-        let fails = rng.f64() < rates.failure;
-        let fault = SEEDED.get(rng.usize(..SEEDED.len()));
-        let duplicate = rng.f64() < rates.duplicate;
-        let concurrent = rng.bool();
-        let lost = rng.f64() < rates.lost;
-        let early = rng.f64() < rates.early;
-        let late = rng.f64() < rates.late;
-        let malformed = rng.f64() < rates.malformed;
-        let malformed_format = match rng.u8(..3) {
-            0 => CallbackFormat::Truncated,
-            1 => CallbackFormat::NoOpeningBrace,
-            _ => CallbackFormat::NoRequestId,
-        };
-        DeviceOutcome {
-            result: match fault.filter(|_| fails) {
-                Some(fault) => DeviceResult::Failed(fault),
-                None => DeviceResult::Succeeded,
-            },
-            timing: match (lost, early, late) {
-                (true, _, _) => CallbackTiming::Never,
-                (_, true, _) => CallbackTiming::Early,
-                (_, _, true) => CallbackTiming::Late,
-                _ => CallbackTiming::Due,
-            },
-            copies: match (duplicate, concurrent) {
-                (false, _) => CallbackCopies::One,
-                (true, false) => CallbackCopies::TwoSequential,
-                (true, true) => CallbackCopies::TwoConcurrent,
-            },
-            format: if malformed { malformed_format } else { CallbackFormat::Normal },
-            ..DeviceOutcome::PLAIN
-        }
+/// Decides the response to a request. `earlier_requests`: how many earlier requests had the same
+/// first device. `Err`: the request is not executed. `Ok`: it is executed, even if the response is
+/// [`ResponseKind::ServerError`].
+pub(crate) fn decide_response(
+    settings: &Settings,
+    rng_key: u64,
+    earlier_requests: u64,
+) -> Result<ResponseKind, ErrorResponse> {
+    let mut rng = rng(settings, REQUEST, rng_key, earlier_requests);
+    let drop_request = rng.f64() < settings.drop_request_rate;
+    // The setting calls a response an answer.
+    let drop_response = rng.f64() < settings.drop_answer_rate;
+    let error = rng.f64() < settings.error_rate;
+    let executed = rng.bool();
+    if drop_request {
+        Err(ErrorResponse::DROPPED)
+    } else if drop_response {
+        Ok(ResponseKind::Dropped)
+    } else if !error {
+        Ok(ResponseKind::RequestId)
+    } else if executed {
+        Ok(ResponseKind::ServerError)
+    } else {
+        Err(ErrorResponse::SERVER_ERROR)
     }
+}
 
-    /// Decides about a request whose first device was the first of a number of earlier requests.
-    pub(crate) fn response(&self, key: u64, earlier: u64) -> Result<ResponseKind, NotExecuted> {
-        let rates = &self.rates;
-        let mut rng = self.rng(REQUEST, key, earlier);
-        let drop_request = rng.f64() < rates.drop_request;
-        let drop_response = rng.f64() < rates.drop_response;
-        let error = rng.f64() < rates.error;
-        let executed = rng.bool();
-        if drop_request {
-            Err(NotExecuted::Dropped)
-        } else if drop_response {
-            Ok(ResponseKind::Dropped)
-        } else if !error {
-            Ok(ResponseKind::RequestId)
-        } else if executed {
-            Ok(ResponseKind::ServerError)
-        } else {
-            Err(ErrorResponse::server_error().into())
-        }
+/// Returns the indexes of a request's devices in the order of their callbacks. `is_reversed`: a
+/// scenario of the request takes precedence over the setting.
+pub(crate) fn callback_order(
+    settings: &Settings,
+    rng_key: u64,
+    devices: usize,
+    is_reversed: bool,
+) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..devices).collect();
+    if is_reversed {
+        order.reverse();
+        return order;
     }
+    match settings.order {
+        CallbackOrder::AsSent => {}
+        CallbackOrder::Reversed => order.reverse(),
+        CallbackOrder::Shuffled => rng(settings, ORDER, rng_key, 0).shuffle(&mut order),
+    }
+    order
+}
 
-    /// Returns the indexes of a request's devices in the order of their callbacks.
-    pub(crate) fn callback_order(&self, key: u64, devices: usize, reversed: bool) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..devices).collect();
-        match self.order {
-            _ if reversed => order.reverse(),
-            CallbackOrder::AsSent => {}
-            CallbackOrder::Reversed => order.reverse(),
-            CallbackOrder::Shuffled => self.rng(ORDER, key, 0).shuffle(&mut order),
-        }
-        order
-    }
+pub(crate) fn token_rng(settings: &Settings) -> Rng {
+    rng(settings, TOKENS, 0, 0)
+}
 
-    /// Returns the generator of tokens and sessions.
-    pub(crate) fn token_rng(&self) -> Rng {
-        self.rng(TOKENS, 0, 0)
-    }
-
-    fn rng(&self, purpose: u64, key: u64, earlier: u64) -> Rng {
-        let parts = [purpose, key, earlier];
-        Rng::with_seed(parts.into_iter().fold(mix64(self.seed), |mixed, part| {
-            mix64(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
-        }))
-    }
+fn rng(settings: &Settings, decision: u64, rng_key: u64, earlier: u64) -> Rng {
+    let parts = [decision, rng_key, earlier];
+    Rng::with_seed(parts.into_iter().fold(mix64(settings.seed), |mixed, part| {
+        mix64(mixed ^ part.wrapping_mul(0xff51_afd7_ed55_8ccd))
+    }))
 }
 
 /// FNV-1a: the same hash in every run and on every machine.

@@ -1,127 +1,146 @@
-//! The settings of a sandbox. The settings of the gateway are their only source of defaults.
+//! The settings of a sandbox, a group of the program's settings.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+use thingspace_settings::{
+    Description, DurationRange, HttpUrl, Kind, Number, Secret, SecretFormat, SocketAddress, Switch,
+    choices, one_of, settings_group, toml_string,
+};
 use url::Url;
 
-/// The settings of a sandbox.
-#[derive(Clone)]
-pub struct Settings {
-    /// Address and port. Port 0 selects a free port.
-    pub listen: SocketAddr,
-    /// Seed of all random decisions.
-    pub seed: u64,
-    /// Delay between the response to a change and its first callback.
-    pub callback_delay: Duration,
-    /// Delay of the response to a change.
-    pub response_delay: Duration,
-    /// The same delay for the scenario `slow_answer`.
-    pub slow_response_delay: Duration,
-    /// Additional delay of a late callback.
-    pub late_delay: Duration,
-    /// Delay between an interim callback and the final one.
-    pub interim_delay: Duration,
-    /// When a callback is sent again.
-    pub resend: ResendPolicy,
-    /// Delay until a rejected callback is sent again. Overrides `resend`.
-    pub resend_delay: Option<Duration>,
-    /// Time without a response after which a callback is sent again while the first attempt is in
-    /// flight. Overrides `resend`.
-    pub callback_timeout: Option<Duration>,
-    /// Rates of random faults, for devices and requests without a scenario.
-    pub fault_rates: FaultRates,
-    /// Order of the callbacks of a change.
-    pub callback_order: CallbackOrder,
-    /// Callback URL of accounts that registered none. `{service}` stands for the name of the
-    /// callback service. Without a URL, their callbacks are not sent.
-    pub callback_url: Option<Url>,
-    /// Maximum number of callbacks in flight, at least 1.
-    pub callback_concurrency: usize,
-    /// Allows any port in callback URLs that are not on loopback.
-    pub any_callback_port: bool,
-    /// Time for which callbacks carry the previous credentials after a new registration.
-    pub credentials_lag: Duration,
-    /// The credentials that token requests and log-ins must have.
-    pub credentials: AcceptedCredentials,
-    /// Lifetime of an access token, from its first issue.
-    pub token_lifetime: Duration,
-    /// Lifetime of a session without use.
-    pub session_lifetime: Duration,
-    /// Ends the previous session of a user at each log-in.
-    pub single_session: bool,
-    /// Maximum number of M2M calls in a minute. 0: no limit.
-    pub requests_per_minute: u32,
-    /// Plan of a device before its first change.
-    pub initial_plan: String,
+/// A credential of token requests and log-ins.
+const CREDENTIAL: SecretFormat = SecretFormat::text(1024);
+
+settings_group! {
+    /// The sandbox, for the commands `sandbox` and `serve --sandbox`.
+    sandbox: Settings {
+        /// Address and port of the sandbox. Port 0 selects a free port.
+        listen: SocketAddr = WithDefault(SocketAddress) or "127.0.0.1:0";
+        /// Seed of all random decisions of the sandbox. The same seed repeats a run.
+        seed: u64 = WithDefault(Number { min: 0, max: u64::MAX }) or "0";
+        /// Delay between the response to a change and its first callback.
+        callback_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
+        /// Delay of the response to a change.
+        answer_delay: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
+        /// Delay of the response to a change with a device of the scenario `slow_answer`.
+        slow_answer: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "5s";
+        /// Additional delay of late callbacks: those of `sandbox.late_rate` and of the scenario
+        /// `late`.
+        late_delay: Duration = WithDefault(DurationRange { min: "0s", max: "7d" }) or "10s";
+        /// Delay between an interim callback, such as `warning`, and the final one.
+        interim_for: Duration = WithDefault(DurationRange { min: "0s", max: "1d" }) or "1s";
+        /// Fraction of devices that fail, from 0 (none) to 1 (all).
+        failure_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are sent twice, from 0 (none) to 1 (all).
+        duplicate_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are never sent, although the change was executed.
+        lost_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are sent `sandbox.late_delay` late.
+        late_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are sent before the response to their request. The response
+        /// waits for them, 10 s at most.
+        early_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of callbacks that are malformed: the JSON is truncated, lacks its opening
+        /// brace, or has no `requestId`.
+        malformed_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of changes that are not executed and whose connection is closed.
+        drop_request_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of changes that are executed and whose connection is closed without a response.
+        drop_answer_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Fraction of changes with the response 500. About half of them are executed; the seed
+        /// decides.
+        error_rate: f64 = WithDefault(Number { min: 0.0, max: 1.0 }) or "0";
+        /// Order in which the callbacks of a request are sent: as its devices, reversed, or at
+        /// random.
+        order: CallbackOrder = WithDefault(one_of::<CallbackOrder>()) or "as_sent";
+        /// Plan of a device before its first change.
+        initial_plan: String = WithDefault(PlanName) or "Sandbox Initial Plan";
+        /// Callback URL for accounts that registered none. Unset: their callbacks are not sent.
+        callback_url: Option<Url> = Optional(HttpUrl);
+        /// Retries of a callback that was not delivered. `quick`: three, one second apart.
+        /// `measured`: one after 1.3 s, as measured on ThingSpace. `documented`: three, five
+        /// minutes apart. With `quick` and `measured`, a second copy follows if the listener does
+        /// not respond within 4 s, while the first request is still in progress.
+        resend: ResendPolicy = WithDefault(one_of::<ResendPolicy>()) or "quick";
+        /// Delay until a rejected callback is sent again. Unset: as in `sandbox.resend`.
+        resend_after: Option<Duration> = Optional(DurationRange { min: "0s", max: "1h" });
+        /// Time without a response after which a callback is sent again while the first request is
+        /// still in progress. Unset: as in `sandbox.resend`.
+        callback_timeout: Option<Duration> = Optional(DurationRange { min: "10ms", max: "1h" });
+        /// Maximum number of callbacks in progress.
+        callback_concurrency: usize = WithDefault(Number { min: 1, max: 1024 }) or "32";
+        /// Allows callback URLs that are not on loopback to have any port. By default, they must
+        /// have a port that ThingSpace calls: 80, 443, 9001 to 9006, 50551 to 50559 and 28200 to
+        /// 28220.
+        any_callback_port: bool = WithDefault(Switch) or "false";
+        /// Time for which callbacks carry the previous user name and password after a new
+        /// registration. On ThingSpace, 14 minutes were measured.
+        credentials_lag: Duration = WithDefault(DurationRange { min: "0s", max: "1h" }) or "0s";
+        /// Key that token requests must have. Unset: any key.
+        app_key: Option<Secret> = Sensitive(CREDENTIAL);
+        /// Secret that token requests must have. Unset: any secret.
+        app_secret: Option<Secret> = Sensitive(CREDENTIAL);
+        /// User name that log-ins must have. Unset: any user name.
+        uws_username: Option<Secret> = Sensitive(CREDENTIAL);
+        /// Password that log-ins must have. Unset: any password. Five wrong passwords in a row lock
+        /// the user until the sandbox restarts.
+        uws_password: Option<Secret> = Sensitive(CREDENTIAL);
+        /// Lifetime of an access token, from its first issue.
+        token_lifetime: Duration = WithDefault(DurationRange { min: "1s", max: "1d" }) or "1h";
+        /// Lifetime of a session without use.
+        session_lifetime: Duration = WithDefault(DurationRange { min: "100ms", max: "1d" }) or "20m";
+        /// Ends the previous session of a user at each log-in. It is not known whether ThingSpace
+        /// does so.
+        single_session: bool = WithDefault(Switch) or "false";
+        /// Maximum number of M2M calls in a minute, including log-ins. Further calls get 429 and
+        /// `Retry-After`. 0: no limit.
+        requests_per_minute: u32 = WithDefault(Number { min: 0, max: 1_000_000 }) or "0";
+    }
 }
 
-impl fmt::Debug for Settings {
-    /// Omits the callback URL, which may contain a secret.
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Settings")
-            .field("listen", &self.listen)
-            .field("seed", &self.seed)
-            .finish_non_exhaustive()
+choices! {
+    /// Values of `sandbox.order`. With one callback in flight, callbacks arrive in this order;
+    /// otherwise only their sending starts in this order.
+    CallbackOrder { AsSent = "as_sent", Reversed = "reversed", Shuffled = "shuffled" }
+
+    /// Values of `sandbox.resend` (see docs/thingspace-facts.md, section 4.4).
+    ResendPolicy { Quick = "quick", Measured = "measured", Documented = "documented" }
+}
+
+/// Name or code of a service plan.
+struct PlanName;
+
+impl Kind for PlanName {
+    type Value = String;
+    fn describe(&self) -> Description {
+        let accepts = "1 to 128 characters, none of them `'`, `<`, `\\` or a control character";
+        Description::scalar(accepts, "PLAN")
+    }
+    fn parse(&self, text: &str) -> Option<String> {
+        let is_invalid = |c: char| c.is_control() || matches!(c, '\'' | '<' | '\\');
+        let is_plan = text.chars().count() <= 128 && !text.trim().is_empty();
+        (is_plan && !text.contains(is_invalid)).then(|| text.to_owned())
+    }
+    fn toml(&self, value: &String) -> String {
+        toml_string(value)
     }
 }
 
 impl Settings {
     /// Returns the times of the resend policy, with their overrides.
     pub(crate) fn resend_timing(&self) -> ResendTiming {
-        let policy = self.resend.timing();
+        let measured_timeout = Some(Duration::from_secs(4));
+        let (max_attempts, resend_delay, callback_timeout) = match self.resend {
+            ResendPolicy::Quick => (4, Duration::from_secs(1), measured_timeout),
+            ResendPolicy::Measured => (2, Duration::from_millis(1300), measured_timeout),
+            ResendPolicy::Documented => (4, Duration::from_secs(5 * 60), None),
+        };
         ResendTiming {
-            max_attempts: policy.max_attempts,
-            resend_delay: self.resend_delay.unwrap_or(policy.resend_delay),
-            callback_timeout: self.callback_timeout.or(policy.callback_timeout),
+            max_attempts,
+            resend_delay: self.resend_after.unwrap_or(resend_delay),
+            callback_timeout: self.callback_timeout.or(callback_timeout),
         }
     }
-}
-
-/// Rates of random faults, each from 0 (never) to 1 (always).
-#[derive(Clone, Debug, Default)]
-pub struct FaultRates {
-    /// Devices that fail.
-    pub failure: f64,
-    /// Callbacks that are sent twice.
-    pub duplicate: f64,
-    /// Callbacks that are never sent.
-    pub lost: f64,
-    /// Callbacks that are sent before the response to their request.
-    pub early: f64,
-    /// Callbacks that are sent `late_delay` late.
-    pub late: f64,
-    /// Callbacks whose JSON is malformed.
-    pub malformed: f64,
-    /// Requests that are not executed and whose connection is closed.
-    pub drop_request: f64,
-    /// Requests that are executed and whose connection is closed.
-    pub drop_response: f64,
-    /// Requests with the response 500. About half of them are executed.
-    pub error: f64,
-}
-
-/// Order of the callbacks of a change. With one callback in flight, they arrive in this order;
-/// otherwise only their sending starts in this order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallbackOrder {
-    /// The order of the devices in the request.
-    AsSent,
-    /// The last device first.
-    Reversed,
-    /// Random.
-    Shuffled,
-}
-
-/// When a callback is sent again (see thingspace-facts, section 4.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResendPolicy {
-    /// The documented number of attempts with the measured timeout: three more, one second apart.
-    Quick,
-    /// As measured on ThingSpace: one more after 1.3 s.
-    Measured,
-    /// As documented: three more, five minutes apart.
-    Documented,
 }
 
 /// The times of a resend policy.
@@ -132,40 +151,4 @@ pub(crate) struct ResendTiming {
     pub(crate) resend_delay: Duration,
     /// Time without a response after which the next attempt starts. No timeout is documented.
     pub(crate) callback_timeout: Option<Duration>,
-}
-
-impl ResendPolicy {
-    fn timing(self) -> ResendTiming {
-        let measured_timeout = Some(Duration::from_secs(4));
-        match self {
-            Self::Quick => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(1),
-                callback_timeout: measured_timeout,
-            },
-            Self::Measured => ResendTiming {
-                max_attempts: 2,
-                resend_delay: Duration::from_millis(1300),
-                callback_timeout: measured_timeout,
-            },
-            Self::Documented => ResendTiming {
-                max_attempts: 4,
-                resend_delay: Duration::from_secs(5 * 60),
-                callback_timeout: None,
-            },
-        }
-    }
-}
-
-/// The credentials of token requests and log-ins. An unset one accepts any value that is not empty.
-#[derive(Clone, Default)]
-pub struct AcceptedCredentials {
-    /// Key of the application.
-    pub app_key: Option<String>,
-    /// Secret of the application.
-    pub app_secret: Option<String>,
-    /// User name of the session log-in.
-    pub uws_username: Option<String>,
-    /// Password of the session log-in.
-    pub uws_password: Option<String>,
 }

@@ -30,7 +30,7 @@ macro_rules! choices {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum $Name {
-            $( $(#[$variant_meta])* $Variant, )+
+            $( $(#[$variant_meta])* #[doc = concat!("`", $name, "`")] $Variant, )+
         }
 
         impl $crate::Choice for $Name {
@@ -51,10 +51,13 @@ impl<T: Choice> Kind for OneOf<T> {
     type Value = T;
     fn describe(&self) -> Description {
         let names: Vec<_> = T::ALL.iter().map(|(name, _)| *name).collect();
-        Description {
-            schema: json!({ "enum": names }),
-            ..Description::scalar(alternatives(&names), "WORD")
-        }
+        // `a`, `b` or `c`
+        let quoted = format!("`{}`", names.join("`, `"));
+        let accepts = match quoted.rsplit_once(", ") {
+            Some((first, last)) => format!("{first} or {last}"),
+            None => quoted,
+        };
+        Description { schema: json!({ "enum": names }), ..Description::scalar(accepts, "WORD") }
     }
     fn parse(&self, text: &str) -> Option<T> {
         let mut all = T::ALL.iter();
@@ -63,14 +66,5 @@ impl<T: Choice> Kind for OneOf<T> {
     }
     fn toml(&self, value: &T) -> String {
         toml_string(value.name())
-    }
-}
-
-/// Formats names as "`a`, `b` or `c`".
-fn alternatives(names: &[&str]) -> String {
-    let quoted = format!("`{}`", names.join("`, `"));
-    match quoted.rsplit_once(", ") {
-        Some((first, last)) => format!("{first} or {last}"),
-        None => quoted,
     }
 }

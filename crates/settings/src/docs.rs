@@ -1,6 +1,6 @@
 //! Markdown documentation.
 
-use crate::table::{Setting, SettingGroup, Table, paragraph};
+use crate::table::{Setting, SettingGroup, Table};
 
 /// A section for each group, with a table of its settings.
 pub fn markdown_tables(table: &Table) -> String {
@@ -11,8 +11,7 @@ fn section(group: &SettingGroup) -> String {
     let rows: String = group.settings.iter().map(row).collect();
     format!(
         "\n## {}\n\n{}\n\n| key | default | description |\n| --- | --- | --- |\n{rows}",
-        group.name,
-        paragraph(group.doc)
+        group.name, group.doc
     )
 }
 
@@ -27,9 +26,5 @@ fn row(setting: &Setting) -> String {
         Some(text) => format!("`{text}`"),
     };
     let label = if setting.file_key.is_some() { "Secret" } else { "Valid values" };
-    format!(
-        "| {key} | {default} | {} {label}: {}. |\n",
-        setting.description(),
-        setting.values().accepts
-    )
+    format!("| {key} | {default} | {} {label}: {}. |\n", setting.doc, (setting.values)().accepts)
 }

@@ -1,38 +1,20 @@
 //! Errors of settings, and the sources of values.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::collections::BTreeMap;
 
 /// Maximum number of characters of an invalid value that an error repeats.
 const MAX_VALUE_CHARS: usize = 80;
 
-/// Source of each key that is set.
-pub type Origins = BTreeMap<&'static str, SettingOrigin>;
-
-/// Source of a setting's value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SettingOrigin {
-    /// A command-line flag, as spelled: `--journal.dir`.
-    Flag(String),
-    /// An environment variable, by name.
-    Environment(String),
-    /// The settings file, by path.
-    File(PathBuf),
-}
-
-impl fmt::Display for SettingOrigin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag(name) | Self::Environment(name) => f.write_str(name),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
+/// Source of each key that is set: a flag such as `--journal.dir`, the name of an environment variable,
+/// or the path of the settings file.
+pub type Origins = BTreeMap<&'static str, String>;
 
 /// An invalid setting, or an invalid combination of settings.
 ///
 /// `Display` is one line: the key, its source, the value (never that of a secret) and the values that
 /// are valid.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{line}")]
 pub struct ConfigError {
     key: String,
     line: String,
@@ -40,7 +22,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// Describes a problem with a key. `origin` is the source that set the key, if any.
-    pub fn new(key: &str, origin: Option<&SettingOrigin>, problem: &str) -> Self {
+    pub fn new(key: &str, origin: Option<&str>, problem: &str) -> Self {
         let line = match origin {
             Some(origin) => format!("{key} from {origin}: {problem}"),
             None => format!("{key}: {problem}"),
@@ -48,14 +30,15 @@ impl ConfigError {
         Self { key: one_line(key), line: one_line(&line) }
     }
 
-    /// Rejects a value. `None` hides it.
-    pub(crate) fn bad_value(
-        key: &str,
-        origin: &SettingOrigin,
-        value: Option<&str>,
-        expected: &str,
-    ) -> Self {
-        let got = value.map_or_else(|| "<hidden>".to_owned(), quoted);
+    /// Rejects a value. `None` hides it. Truncates a long one.
+    pub(crate) fn bad_value(key: &str, origin: &str, value: Option<&str>, expected: &str) -> Self {
+        let got = match value {
+            None => "<hidden>".to_owned(),
+            Some(value) if value.chars().count() <= MAX_VALUE_CHARS => format!("{value:?}"),
+            Some(value) => {
+                format!("{:?}…", value.chars().take(MAX_VALUE_CHARS).collect::<String>())
+            }
+        };
         Self::new(key, Some(origin), &format!("got {got}, expected {expected}"))
     }
 
@@ -65,32 +48,9 @@ impl ConfigError {
     }
 }
 
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.line)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Quotes a value, and truncates a long one.
-fn quoted(value: &str) -> String {
-    if value.chars().count() <= MAX_VALUE_CHARS {
-        return format!("{value:?}");
-    }
-    let head: String = value.chars().take(MAX_VALUE_CHARS).collect();
-    format!("{head:?}…")
-}
-
 /// Escapes line breaks and terminal control characters.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for c in text.chars() {
-        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
-            line.extend(c.escape_default());
-        } else {
-            line.push(c);
-        }
-    }
-    line
+    let is_break = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    let escape = |c: char| if is_break(c) { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(escape).collect()
 }

@@ -30,9 +30,8 @@ pub fn flags(table: &Table) -> Vec<Flag> {
 
 fn build_flag(table: &Table, setting: &Setting, key: &'static str) -> Flag {
     let is_file = setting.file_key == Some(key);
-    let values = setting.values();
-    let description = setting.description();
-    let first_sentence = description.split_inclusive(". ").next();
+    let values = (setting.values)();
+    let first_sentence = setting.doc.split_inclusive(". ").next();
     let mut help = first_sentence.unwrap_or_default().trim().to_owned();
     if is_file {
         help.insert_str(0, "File that contains this secret: ");

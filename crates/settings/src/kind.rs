@@ -2,12 +2,14 @@
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, SocketAddr},
+    marker::PhantomData,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -140,37 +142,25 @@ impl<T: Display + FromStr + PartialOrd> Kind for Number<T> {
     }
 }
 
-/// One millisecond, for [`DurationRange`].
-pub const MILLISECOND: u64 = 1;
-/// One second, for [`DurationRange`].
-pub const SECOND: u64 = 1000 * MILLISECOND;
-/// One minute, for [`DurationRange`].
-pub const MINUTE: u64 = 60 * SECOND;
-/// One hour, for [`DurationRange`].
-pub const HOUR: u64 = 60 * MINUTE;
-/// One day, for [`DurationRange`].
-pub const DAY: u64 = 24 * HOUR;
-
-/// A duration from `min` to `max`, inclusive.
+/// A duration from `min` to `max`, inclusive. Both have the syntax of a value.
 pub struct DurationRange {
-    /// Shortest valid duration, in milliseconds.
-    pub min: u64,
-    /// Longest valid duration, in milliseconds.
-    pub max: u64,
+    /// Shortest valid duration.
+    pub min: &'static str,
+    /// Longest valid duration.
+    pub max: &'static str,
 }
 
 impl Kind for DurationRange {
     type Value = Duration;
     fn describe(&self) -> Description {
-        let bound = |millis| format_duration(Duration::from_millis(millis));
-        let (min, max) = (bound(self.min), bound(self.max));
+        let Self { min, max } = self;
         let accepts = format!("a duration with its unit, from `{min}` to `{max}`");
         Description::scalar(accepts, "DURATION")
     }
     fn parse(&self, text: &str) -> Option<Duration> {
-        let range = Duration::from_millis(self.min)..=Duration::from_millis(self.max);
-        let duration = humantime::parse_duration(text).ok()?;
-        range.contains(&duration).then_some(duration)
+        let [min, max, duration] = [self.min, self.max, text].map(humantime::parse_duration);
+        let duration = duration.ok()?;
+        (min.ok()?..=max.ok()?).contains(&duration).then_some(duration)
     }
     fn toml(&self, value: &Duration) -> String {
         toml_string(&format_duration(*value))
@@ -180,15 +170,15 @@ impl Kind for DurationRange {
 /// Formats a duration in the largest unit that divides it: `400d`, `90m`. (humantime uses months and
 /// years.)
 pub fn format_duration(duration: Duration) -> String {
-    const UNITS: [(u64, &str); 5] =
-        [(DAY, "d"), (HOUR, "h"), (MINUTE, "m"), (SECOND, "s"), (MILLISECOND, "ms")];
+    const UNITS: [(u128, &str); 5] =
+        [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
     if duration.is_zero() {
         return "0s".to_owned();
     }
     let nanos = duration.as_nanos();
     UNITS
         .iter()
-        .map(|(millis, name)| (u128::from(*millis) * 1_000_000, name))
+        .map(|(millis, name)| (millis * 1_000_000, name))
         .find(|(unit, _)| nanos.is_multiple_of(*unit))
         .map_or_else(|| format!("{nanos}ns"), |(unit, name)| format!("{}{name}", nanos / unit))
 }
@@ -231,5 +221,51 @@ impl Kind for HttpUrl {
     }
     fn toml(&self, value: &Url) -> String {
         toml_string(value.as_str())
+    }
+}
+
+/// An element of a list. Its text contains no comma.
+pub trait ListItem: Display + Sized + 'static {
+    /// Valid values, in the plural.
+    const ACCEPTS: &'static str;
+    /// Returns the value, or `None` if the text is invalid.
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// A list of any length. In text, commas separate the elements, and an empty text is an empty list.
+pub struct ListOf<T>(PhantomData<fn() -> T>);
+
+/// Returns the kind for lists of `T`.
+pub const fn list_of<T: ListItem>() -> ListOf<T> {
+    ListOf(PhantomData)
+}
+
+impl<T: ListItem> Kind for ListOf<T> {
+    type Value = Vec<T>;
+    fn describe(&self) -> Description {
+        Description {
+            syntax: Syntax::List,
+            schema: json!({ "type": "array", "items": { "type": "string" } }),
+            ..Description::scalar(format!("a list of {}", T::ACCEPTS), "LIST")
+        }
+    }
+    fn parse(&self, text: &str) -> Option<Vec<T>> {
+        if text.trim().is_empty() {
+            return Some(Vec::new());
+        }
+        text.split(',').map(|item| T::parse(item.trim())).collect()
+    }
+    fn toml(&self, value: &Vec<T>) -> String {
+        let items: Vec<_> = value.iter().map(|item| toml_string(&item.to_string())).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+/// A network, or a single address.
+impl ListItem for IpNet {
+    const ACCEPTS: &'static str = "networks such as `192.0.2.0/24` or single addresses";
+    fn parse(text: &str) -> Option<Self> {
+        let address = || text.parse::<IpAddr>().ok().map(Self::from);
+        text.parse().ok().or_else(address)
     }
 }

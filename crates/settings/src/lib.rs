@@ -14,10 +14,7 @@ mod error;
 mod file;
 mod flags;
 mod kind;
-mod layer;
-mod list;
 mod macros;
-mod nearest;
 mod schema;
 mod secret;
 mod show;
@@ -29,16 +26,15 @@ mod values;
 
 pub use choice::{Choice, OneOf, one_of};
 pub use docs::markdown_tables;
-pub use error::{ConfigError, Origins, SettingOrigin};
+pub use error::{ConfigError, Origins};
 pub use flags::{Flag, flags};
 pub use kind::{
-    DAY, Description, DurationRange, FilePath, HOUR, HttpUrl, Kind, MILLISECOND, MINUTE, Number,
-    SECOND, SocketAddress, Switch, Syntax, format_duration, toml_string,
+    Description, DurationRange, FilePath, HttpUrl, Kind, ListItem, ListOf, Number, SocketAddress,
+    Switch, Syntax, format_duration, list_of, toml_string,
 };
-pub use list::{ListItem, ListOf, list_of};
 pub use schema::json_schema;
-pub use secret::{Secret, SecretError, SecretFormat, SecretSyntax};
+pub use secret::{Secret, SecretFormat, SecretSyntax};
 pub use show::render_toml;
 pub use sources::{LoadedConfig, Sources};
 pub use table::{Setting, SettingGroup, Table};
-pub use values::Values;
+pub use values::{Group, Values};

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::table::{Setting, SettingGroup, Table, field_name, paragraph};
+use crate::table::{Setting, SettingGroup, Table, field_name};
 
 /// The schema, as indented JSON.
 pub fn json_schema(table: &Table, title: &str) -> String {
@@ -21,7 +21,7 @@ pub fn json_schema(table: &Table, title: &str) -> String {
 fn group_schema(group: &SettingGroup) -> Value {
     let settings: Map<_, _> = group.settings.iter().flat_map(setting_schemas).collect();
     json!({
-        "description": paragraph(group.doc),
+        "description": group.doc,
         "type": "object",
         "additionalProperties": false,
         "properties": settings,
@@ -30,9 +30,9 @@ fn group_schema(group: &SettingGroup) -> Value {
 
 /// The schema of a setting and, for a secret, of the key that names its file.
 fn setting_schemas(setting: &Setting) -> impl Iterator<Item = (String, Value)> + use<> {
-    let values = setting.values();
+    let values = (setting.values)();
     let mut schema = values.schema;
-    let description = format!("{} Valid values: {}.", setting.description(), values.accepts);
+    let description = format!("{} Valid values: {}.", setting.doc, values.accepts);
     if let Some(schema) = schema.as_object_mut() {
         schema.insert("description".to_owned(), description.into());
     }

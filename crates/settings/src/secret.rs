@@ -16,31 +16,23 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// A secret, or the file that contains it. `Debug` shows neither its value nor its length.
 #[derive(Clone)]
-pub struct Secret {
-    location: SecretLocation,
-    format: SecretFormat,
-}
+pub struct Secret(Location);
 
 #[derive(Clone)]
-enum SecretLocation {
+enum Location {
     Inline(SecretString),
-    File(PathBuf),
+    File(PathBuf, SecretFormat),
 }
-
-/// A secret's file that cannot be read or has invalid content. `Display` is one line without the
-/// secret.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SecretError(String);
 
 impl Secret {
     /// Wraps a value that the program generated itself.
     pub fn new(value: impl Into<SecretString>) -> Self {
-        Self { location: SecretLocation::Inline(value.into()), format: SecretFormat::text(1024) }
+        Self(Location::Inline(value.into()))
     }
 
-    pub(crate) fn in_file(path: PathBuf, format: SecretFormat) -> Self {
-        Self { location: SecretLocation::File(path), format }
+    /// Refers to a file. [`load`](Self::load) reads it.
+    pub fn in_file(path: PathBuf, format: SecretFormat) -> Self {
+        Self(Location::File(path, format))
     }
 
     /// Returns the current value. Reads the file at each call, so that a rotation takes effect. One
@@ -48,36 +40,37 @@ impl Secret {
     ///
     /// # Errors
     ///
-    /// [`SecretError`] if the file cannot be read or its content is not valid for the setting.
-    pub fn load(&self) -> Result<SecretString, SecretError> {
-        let path = match &self.location {
-            SecretLocation::Inline(value) => return Ok(value.clone()),
-            SecretLocation::File(path) => path,
+    /// The file cannot be read, or its content is not valid for the setting. `Display` is one line
+    /// without the secret.
+    pub fn load(&self) -> io::Result<SecretString> {
+        let (path, format) = match &self.0 {
+            Location::Inline(value) => return Ok(value.clone()),
+            Location::File(path, format) => (path, format),
         };
         let value = read_file(path).map_err(|error| {
-            SecretError(format!("cannot read the secret in {}: {error}", path.display()))
+            io::Error::other(format!("cannot read the secret in {}: {error}", path.display()))
         })?;
-        if self.format.is_valid(value.expose_secret()) {
+        if format.is_valid(value.expose_secret()) {
             return Ok(value);
         }
-        let accepts = self.format.describe().accepts;
-        Err(SecretError(format!("the secret in {} is not {accepts}", path.display())))
+        let accepts = format.describe().accepts;
+        Err(io::Error::other(format!("the secret in {} is not {accepts}", path.display())))
     }
 
     /// The file that contains the secret, or `None` for an inline value.
     pub fn path(&self) -> Option<&Path> {
-        match &self.location {
-            SecretLocation::Inline(_) => None,
-            SecretLocation::File(path) => Some(path),
+        match &self.0 {
+            Location::Inline(_) => None,
+            Location::File(path, _) => Some(path),
         }
     }
 }
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.location {
-            SecretLocation::Inline(_) => f.write_str("Secret(<hidden>)"),
-            SecretLocation::File(path) => write!(f, "Secret(<hidden>, in {})", path.display()),
+        match &self.0 {
+            Location::Inline(_) => f.write_str("Secret(<hidden>)"),
+            Location::File(path, _) => write!(f, "Secret(<hidden>, in {})", path.display()),
         }
     }
 }
@@ -89,11 +82,8 @@ fn read_file(path: &Path) -> io::Result<SecretString> {
     if read as u64 > MAX_FILE_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 KiB"));
     }
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
+    if let Some(line) = text.strip_suffix('\n') {
+        text.truncate(line.strip_suffix('\r').unwrap_or(line).len());
     }
     Ok(text.into())
 }
@@ -143,36 +133,28 @@ impl Kind for SecretFormat {
     type Value = Secret;
     fn describe(&self) -> Description {
         let length = format!("{} to {}", self.min, self.max);
-        let (accepts, placeholder, syntax) = match self.syntax {
-            SecretSyntax::Text => (
-                format!("{length} characters, none of them a control character"),
-                "SECRET",
-                Syntax::Secret,
-            ),
-            SecretSyntax::UrlSafe => (
-                format!("{length} URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)"),
-                "SECRET",
-                Syntax::Secret,
-            ),
-            SecretSyntax::Url(_) => (
-                "an `http` or `https` URL without credentials or fragment".to_owned(),
-                "URL",
-                Syntax::SecretUrl,
-            ),
+        let accepts = match self.syntax {
+            SecretSyntax::Text => format!("{length} characters, none of them a control character"),
+            SecretSyntax::UrlSafe => {
+                format!("{length} URL-safe characters (letters, digits, `-`, `_`, `.`, `~`)")
+            }
+            SecretSyntax::Url(_) => {
+                let accepts = "an `http` or `https` URL without credentials or fragment";
+                return Description {
+                    syntax: Syntax::SecretUrl,
+                    ..Description::scalar(accepts, "URL")
+                };
+            }
         };
-        Description { syntax, ..Description::scalar(accepts, placeholder) }
+        Description { syntax: Syntax::Secret, ..Description::scalar(accepts, "SECRET") }
     }
 
     fn parse(&self, text: &str) -> Option<Secret> {
-        self.is_valid(text)
-            .then(|| Secret { location: SecretLocation::Inline(text.into()), format: *self })
+        self.is_valid(text).then(|| Secret::new(text))
     }
 
     /// Formats the path of the secret's file, or a placeholder for an inline secret.
     fn toml(&self, value: &Secret) -> String {
-        match value.path() {
-            Some(path) => toml_string(&path.to_string_lossy()),
-            None => toml_string("<hidden>"),
-        }
+        toml_string(&value.path().map_or("<hidden>".into(), Path::to_string_lossy))
     }
 }

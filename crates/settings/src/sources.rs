@@ -8,15 +8,13 @@ use std::{
 };
 
 use crate::{
-    error::{ConfigError, SettingOrigin, one_line},
+    error::{ConfigError, one_line},
     file,
-    layer::{Layer, RawValue},
-    nearest::nearest,
-    table::Table,
-    values::Values,
+    table::{Table, nearest},
+    values::{Layer, RawValue, Values},
 };
 
-/// All sources of settings. `Debug` shows only names, because values may be secrets.
+/// All sources of settings. `Debug` shows none of them, because values may be secrets.
 #[derive(Clone, Default)]
 pub struct Sources {
     flags: Vec<(String, String)>,
@@ -33,9 +31,6 @@ pub struct LoadedConfig<C> {
     pub warnings: Vec<String>,
 }
 
-/// The settings file, and the flag or variable that names it.
-type NamedFile<'a> = (&'a Path, &'static str);
-
 impl Sources {
     /// Adds a flag by its key, as in `--grpc.listen 127.0.0.1:0`.
     #[must_use]
@@ -51,8 +46,7 @@ impl Sources {
         N: Into<OsString>,
         V: Into<OsString>,
     {
-        let variables = variables.into_iter().map(|(n, v)| (n.into(), v.into()));
-        self.environment.extend(variables);
+        self.environment.extend(variables.into_iter().map(|(n, v)| (n.into(), v.into())));
         self
     }
 
@@ -70,8 +64,10 @@ impl Sources {
     /// An unknown key or flag, a variable that is not UTF-8, or an unreadable file.
     pub fn read(&self, table: &'static Table) -> Result<(Values, Vec<String>), ConfigError> {
         let mut values = Values::new(table);
-        let mut warnings = Vec::new();
-        let (environment, env_file) = self.parse_environment(table, &mut warnings)?;
+        let (environment, warnings) = self.parse_environment(table)?;
+        let mut variables = self.environment.iter();
+        let env_file = variables.rfind(|(name, _)| *name == table.env_config_file);
+        let env_file = env_file.map(|(_, path)| (Path::new(path), table.env_config_file));
         let flag_file = self.file.as_deref().map(|path| (path, "--config"));
         if let Some((path, named_by)) = flag_file.or(env_file) {
             values.overlay(file::load(table, path, named_by)?)?;
@@ -81,50 +77,43 @@ impl Sources {
         Ok((values, warnings))
     }
 
-    fn parse_environment(
-        &self,
-        table: &Table,
-        warnings: &mut Vec<String>,
-    ) -> Result<(Layer, Option<NamedFile<'_>>), ConfigError> {
+    /// Returns the values of the environment, and warnings about unknown variables.
+    fn parse_environment(&self, table: &Table) -> Result<(Layer, Vec<String>), ConfigError> {
         let keys: BTreeMap<String, &'static str> =
             table.keys().map(|key| (table.env_name(key), key)).collect();
         let mut layer = Layer::new();
-        let mut file = None;
+        let mut warnings = Vec::new();
         for (name, value) in &self.environment {
-            let name = name.to_string_lossy();
-            if !name.starts_with(table.env_prefix) {
+            let origin = name.to_string_lossy().into_owned();
+            if !origin.starts_with(table.env_prefix) || origin == table.env_config_file {
                 continue;
             }
-            if name == table.env_config_file {
-                file = Some((Path::new(value), table.env_config_file));
-                continue;
-            }
-            let Some(key) = keys.get(name.as_ref()) else {
-                warnings.push(unknown_variable(&name, keys.keys()));
+            let Some(key) = keys.get(&origin) else {
+                let known = nearest(&origin, keys.keys().map(String::as_str));
+                let hint = known.map_or_else(String::new, |it| format!(" (did you mean {it}?)"));
+                warnings.push(one_line(&format!("{origin} is not a setting and is ignored{hint}")));
                 continue;
             };
-            let origin = SettingOrigin::Environment(name.into_owned());
             let Some(text) = value.to_str().map(str::to_owned) else {
                 return Err(ConfigError::bad_value(key, &origin, None, "UTF-8 text"));
             };
             layer.insert(key, RawValue { text, origin });
         }
         warnings.sort();
-        Ok((layer, file))
+        Ok((layer, warnings))
     }
 
     fn parse_flags(&self, table: &Table) -> Result<Layer, ConfigError> {
         let mut layer = Layer::new();
         for (name, text) in &self.flags {
-            let origin = SettingOrigin::Flag(format!("--{name}"));
+            let origin = format!("--{name}");
             let found = table
                 .find(name)
                 .filter(|(setting, key)| *key != setting.key || setting.has_own_flag());
             let Some((_, key)) = found else {
                 return Err(ConfigError::new(name, Some(&origin), "no such flag"));
             };
-            let text = text.clone();
-            layer.insert(key, RawValue { text, origin });
+            layer.insert(key, RawValue { text: text.clone(), origin });
         }
         Ok(layer)
     }
@@ -132,20 +121,6 @@ impl Sources {
 
 impl fmt::Debug for Sources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags: Vec<_> = self.flags.iter().map(|(key, _)| key).collect();
-        let environment: Vec<_> = self.environment.iter().map(|(name, _)| name).collect();
-        f.debug_struct("Sources")
-            .field("flags", &flags)
-            .field("environment", &environment)
-            .field("file", &self.file)
-            .finish()
+        f.debug_struct("Sources").finish_non_exhaustive()
     }
-}
-
-fn unknown_variable<'a>(name: &str, known: impl Iterator<Item = &'a String>) -> String {
-    let hint = match nearest(name, known.map(String::as_str)) {
-        Some(known) => format!(" (did you mean {known}?)"),
-        None => String::new(),
-    };
-    one_line(&format!("{name} is not a setting and is ignored{hint}"))
 }

@@ -8,8 +8,8 @@ pub struct Setting {
     pub key: &'static str,
     /// For a secret: the key that names a file instead, such as `callbacks.password_file`.
     pub file_key: Option<&'static str>,
-    /// Lines of its documentation, with units and bounds.
-    pub doc: &'static [&'static str],
+    /// Its documentation as one paragraph, with units and bounds.
+    pub doc: &'static str,
     /// The default as text; `None` if there is none.
     pub default: Option<&'static str>,
     /// Describes the valid values.
@@ -20,8 +20,8 @@ pub struct Setting {
 pub struct SettingGroup {
     /// The part of the keys before the dot, such as `grpc`.
     pub name: &'static str,
-    /// Lines of its documentation.
-    pub doc: &'static [&'static str],
+    /// Its documentation as one paragraph.
+    pub doc: &'static str,
     /// The settings of the group.
     pub settings: &'static [Setting],
 }
@@ -37,19 +37,9 @@ pub struct Table {
 }
 
 impl Setting {
-    /// The documentation as one paragraph.
-    pub fn description(&self) -> String {
-        paragraph(self.doc)
-    }
-
-    /// Describes the valid values.
-    pub(crate) fn values(&self) -> Description {
-        (self.values)()
-    }
-
     /// True if the setting itself, and not only its `file_key`, can be passed as a flag.
     pub(crate) fn has_own_flag(&self) -> bool {
-        self.values().syntax != Syntax::Secret
+        (self.values)().syntax != Syntax::Secret
     }
 }
 
@@ -84,10 +74,18 @@ impl Table {
     }
 }
 
-/// Joins lines of documentation.
-pub(crate) fn paragraph(lines: &[&str]) -> String {
-    let lines: Vec<_> = lines.iter().map(|line| line.trim()).collect();
-    lines.join(" ")
+/// Returns the candidate with the smallest edit distance to `name`, if it is at most a third of the
+/// length of `name`.
+pub(crate) fn nearest<'a>(
+    name: &str,
+    candidates: impl Iterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let limit = name.chars().count() / 3;
+    candidates
+        .map(|candidate| (strsim::levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= limit)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
 }
 
 /// The part of a key after the dot.

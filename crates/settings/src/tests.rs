@@ -31,7 +31,7 @@ settings! {
         /// Address of the server. Port 0 selects a free port.
         listen: SocketAddr = WithDefault(SocketAddress) or "0.0.0.0:80";
         /// Maximum age of a connection.
-        max_age: Duration = WithDefault(DurationRange { min: SECOND, max: DAY }) or "30m";
+        max_age: Duration = WithDefault(DurationRange { min: "1s", max: "1d" }) or "30m";
         /// Networks of clients.
         networks: Vec<IpNet> = WithDefault(list_of::<IpNet>()) or "";
         /// Password of clients.
@@ -107,8 +107,8 @@ fn a_flag_wins_over_environment_over_file_over_default() {
 
     let config = load(&flag);
     assert_eq!(config.server.max_age, Duration::from_secs(60));
-    let origin = config.origin("storage.dir").unwrap().to_string();
-    assert_eq!(origin, "--storage.dir");
+    let error = config.error("storage.dir", "full").to_string();
+    assert_eq!(error, "storage.dir from --storage.dir: full");
     assert!(config.is_set("storage.dir") && !config.is_set("server.listen"));
     let set: Vec<_> = config.set_keys().collect();
     assert_eq!(set, ["server.max_age", "storage.dir"]);

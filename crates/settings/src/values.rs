@@ -1,19 +1,43 @@
-//! The merged values of all sources.
+//! The values of one source, and the merged values of all sources.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
     error::{ConfigError, Origins},
     kind::{Kind, Syntax},
-    layer::Layer,
     secret::{Secret, SecretFormat},
-    table::Table,
+    table::{SettingGroup, Table},
 };
+
+/// The values that one source sets, by key.
+pub(crate) type Layer = BTreeMap<&'static str, RawValue>;
+
+/// An unparsed value. Not `Debug`: it may be a secret.
+pub(crate) struct RawValue {
+    pub(crate) text: String,
+    pub(crate) origin: String,
+}
 
 /// The merged values of all sources, not parsed yet.
 pub struct Values {
     table: &'static Table,
     merged: Layer,
+}
+
+/// The values of a group of settings. Implement it with [`settings_group!`](crate::settings_group).
+pub trait Group: Sized {
+    /// The settings.
+    const TABLE: SettingGroup;
+
+    /// Parses the values of all settings.
+    ///
+    /// # Errors
+    ///
+    /// The first invalid value.
+    fn parse(values: &Values) -> Result<Self, ConfigError>;
+
+    /// Formats the values as TOML, in the order of the table. `None` stands for an unset value.
+    fn toml_values(&self) -> Vec<Option<String>>;
 }
 
 impl Values {
@@ -54,12 +78,8 @@ impl Values {
         default: &str,
         kind: &K,
     ) -> Result<K::Value, ConfigError> {
-        match self.optional(key, kind)? {
-            Some(value) => Ok(value),
-            None => kind
-                .parse(default)
-                .ok_or_else(|| ConfigError::new(key, None, "has no valid default")),
-        }
+        let value = self.optional(key, kind)?.or_else(|| kind.parse(default));
+        value.ok_or_else(|| ConfigError::new(key, None, "has no valid default"))
     }
 
     /// Returns the value of a setting. `None` if no source sets it.
@@ -100,14 +120,12 @@ impl Values {
             return self.optional(key, format);
         };
         let secret = Secret::in_file(PathBuf::from(&path.text), *format);
-        match secret.load() {
-            Ok(_) => Ok(Some(secret)),
-            Err(error) => {
-                let accepts = format.describe().accepts;
-                let problem = format!("{error}, expected a readable file with {accepts}");
-                Err(ConfigError::new(file_key, Some(&path.origin), &problem))
-            }
-        }
+        secret.load().map_err(|error| {
+            let accepts = format.describe().accepts;
+            let problem = format!("{error}, expected a readable file with {accepts}");
+            ConfigError::new(file_key, Some(&path.origin), &problem)
+        })?;
+        Ok(Some(secret))
     }
 
     /// The source of each key. The key of a secret also has the source of its file.

@@ -59,7 +59,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Prints what an error is about. An error without an ErrorInfo does not come
+/// Prints the details of an error. An error without an ErrorInfo does not come
 /// from the gateway, but from a proxy or from the gRPC library.
 fn describe(status: &Status) {
     eprintln!("{:?}: {}", status.code(), status.message());

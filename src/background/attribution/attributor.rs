@@ -8,13 +8,12 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    background::attribution::quiet_requests::{QuietRequests, TouchedTargets},
+    background::attribution::quiet_requests::QuietRequests,
     domain::{
-        attribution::DeviceListStatus, backoff::Backoff, change::Change, clock::Clock,
-        evidence::LookupMethod, identifier::ReportedId, newtypes::RequestId, state::ChangeState,
+        backoff::Backoff, change::Change, clock::Clock, evidence::LookupMethod,
+        identifier::ReportedId, newtypes::RequestId, state::ChangeState,
     },
     failpoints,
     journal::{Attribution, ChangeFilter, Journal, JournalError},
@@ -40,12 +39,11 @@ pub struct Attributor {
     thingspace: Arc<ThingSpace>,
     clock: Arc<dyn Clock>,
     requests: Arc<QuietRequests>,
-    quiet_period: Duration,
+    attribution_quiet_period: Duration,
     lookups: Mutex<HashMap<RequestId, LookupState>>,
 }
 
 /// The lookups of one request.
-#[derive(Debug, Clone, Copy)]
 struct LookupState {
     next: Instant,
     /// Consecutive lookups that proved nothing.
@@ -55,7 +53,10 @@ struct LookupState {
 /// The result of looking up the devices of a request.
 enum RequestDevices {
     Listed(Vec<Vec<ReportedId>>),
-    Unavailable(DeviceListStatus),
+    /// ThingSpace has no such list for the operation.
+    Unsupported,
+    /// The lookup failed, or the list was empty: the request may have more devices than were seen.
+    Unanswered,
 }
 
 impl Attributor {
@@ -64,67 +65,73 @@ impl Attributor {
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        quiet_period: Duration,
+        attribution_quiet_period: Duration,
     ) -> Self {
         let requests = Arc::new(QuietRequests::default());
-        journal.add_commit_listener(requests.listener());
-        // The first sweep follows the requests that are stored already.
-        requests.request_sweep();
-        Self { journal, thingspace, clock, requests, quiet_period, lookups: Mutex::default() }
-    }
-
-    /// Attributes requests until `stop` is cancelled.
-    pub async fn run(self, stop: CancellationToken) {
-        let _stopped = stop.run_until_cancelled(self.attribute_forever()).await;
-    }
-
-    async fn attribute_forever(&self) {
-        if failpoints::is_active("quiet-at-start") {
-            self.follow_all_as_quiet().await;
+        journal.add_commit_listener(Arc::<QuietRequests>::clone(&requests));
+        Self {
+            journal,
+            thingspace,
+            clock,
+            requests,
+            attribution_quiet_period,
+            lookups: Mutex::default(),
         }
+    }
+
+    /// Attributes requests.
+    pub async fn run(self) {
+        if failpoints::is_active("quiet-at-start") {
+            // Skips the quiet period after a start.
+            let long_ago = Instant::now().checked_sub(self.attribution_quiet_period);
+            for request in self.find_unattributed().await.unwrap_or_default() {
+                self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
+            }
+        }
+        // The first sweep follows the requests that are stored already.
         let mut next_sweep = Instant::now();
         loop {
             let until_sweep = next_sweep.saturating_duration_since(Instant::now());
-            let until_quiet = self.requests.time_until_quiet(self.quiet_period);
+            let until_quiet = self.requests.time_until_quiet(self.attribution_quiet_period);
             let touched = self.requests.touched_again.notified();
             // Either outcome can mean that a request is quiet.
             let _elapsed = timeout(until_quiet.min(until_sweep), touched).await;
-            let mut touched = self.requests.take_quiet(self.quiet_period);
-            touched.is_sweep_due |= next_sweep <= Instant::now();
-            if touched.is_sweep_due {
+            let (quiet, mut is_sweep_due) = self.requests.take_quiet(self.attribution_quiet_period);
+            is_sweep_due |= next_sweep <= Instant::now();
+            if is_sweep_due {
                 next_sweep = Instant::now() + SWEEP_INTERVAL;
             }
-            if let Err(error) = self.process(&touched).await {
+            if let Err(error) = self.process(&quiet, is_sweep_due).await {
                 tracing::warn!(%error, "journal error; retrying attribution later");
-                self.requests.put_back(touched);
+                // They stay quiet, unless a result arrives. The next sweep finds those that do not fit.
+                for (request, last_result) in quiet {
+                    self.requests.follow(request, last_result);
+                }
+                next_sweep = Instant::now();
                 sleep(JOURNAL_RETRY_DELAY).await;
             }
         }
     }
 
-    async fn process(&self, touched: &TouchedTargets) -> Result<(), JournalError> {
+    async fn process(
+        &self,
+        quiet: &[(RequestId, Instant)],
+        is_sweep_due: bool,
+    ) -> Result<(), JournalError> {
         // Usually no outcome is unknown, and callbacks cause no work here.
         if self.journal.state_counts().get(ChangeState::OutcomeUnknown) == 0 {
             return Ok(());
         }
         // Before the sweep: a request that is followed again is not quiet.
-        for request in touched.requests.keys() {
+        for (request, _) in quiet {
             self.attribute(request).await?;
         }
-        if touched.is_sweep_due {
+        if is_sweep_due {
             for request in self.find_unattributed().await? {
                 self.requests.follow(request, Instant::now());
             }
         }
         Ok(())
-    }
-
-    /// Skips the quiet period after a start. Only for builds that disable the invariant.
-    async fn follow_all_as_quiet(&self) {
-        let long_ago = Instant::now().checked_sub(self.quiet_period);
-        for request in self.find_unattributed().await.unwrap_or_default() {
-            self.requests.follow(request, long_ago.unwrap_or_else(Instant::now));
-        }
     }
 
     /// Finds the requests that a change with an unknown outcome can have made.
@@ -154,22 +161,20 @@ impl Attributor {
             let now = self.clock.now();
             self.journal.attribute(request_id.clone(), listed, last_result, now)
         };
-        let (change, last_result, is_whole) = match attribute(None, None).await? {
-            Attribution::Whole { change, last_result } => (change, last_result, true),
-            Attribution::Part { change, last_result } => (change, last_result, false),
-            Attribution::Attributed(_) | Attribution::Unproven => return Ok(()),
+        let Attribution::Candidate { change, last_result, is_whole } =
+            attribute(None, None).await?
+        else {
+            return Ok(());
         };
         // Listeners run before a read can see a commit, so `last_result` is as old as the quiet period.
-        if !self.requests.is_still_quiet(request_id, self.quiet_period) {
+        if !self.requests.is_still_quiet(request_id, self.attribution_quiet_period) {
             self.requests.follow(request_id.clone(), Instant::now());
             return Ok(());
         }
         let attribution = match self.look_up_devices(&change, request_id).await {
             RequestDevices::Listed(listed) => attribute(Some(listed), Some(last_result)).await?,
-            RequestDevices::Unavailable(status) if is_whole && status.can_attribute() => {
-                attribute(None, Some(last_result)).await?
-            }
-            RequestDevices::Unavailable(_) => return Ok(()),
+            RequestDevices::Unsupported if is_whole => attribute(None, Some(last_result)).await?,
+            RequestDevices::Unsupported | RequestDevices::Unanswered => return Ok(()),
         };
         match attribution {
             Attribution::Attributed(change) => {
@@ -177,7 +182,7 @@ impl Attributor {
                 tracing::info!(%change_id, %request_id, "request attributed to a change");
             }
             // The list may be incomplete, or a result arrived meanwhile.
-            Attribution::Part { .. } | Attribution::Whole { .. } => self.retry_lookup(request_id),
+            Attribution::Candidate { .. } => self.retry_lookup(request_id),
             Attribution::Unproven => {}
         }
         Ok(())
@@ -186,11 +191,11 @@ impl Attributor {
     /// Looks up the devices of a request, if its operation has a request status.
     async fn look_up_devices(&self, change: &Change, request_id: &RequestId) -> RequestDevices {
         if operations::evidence(change.change_type).lookup == LookupMethod::DeviceList {
-            return RequestDevices::Unavailable(DeviceListStatus::Unsupported);
+            return RequestDevices::Unsupported;
         }
         if let Err(next) = self.try_begin_lookup(request_id) {
             self.recheck_at(request_id, next);
-            return RequestDevices::Unavailable(DeviceListStatus::Unanswered);
+            return RequestDevices::Unanswered;
         }
         let devices = self.thingspace.request_status(&change.account, request_id);
         match devices.await {
@@ -199,7 +204,7 @@ impl Attributor {
             {
                 tracing::debug!(%request_id, "the request status lists no devices");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                RequestDevices::Unanswered
             }
             Ok(devices) => {
                 RequestDevices::Listed(devices.into_iter().map(|device| device.ids).collect())
@@ -208,12 +213,12 @@ impl Attributor {
             // a refusal means that it does not; after that, a refusal proves nothing.
             Err(error @ LookupError::Refused { .. }) if !self.thingspace.has_reported_status() => {
                 tracing::debug!(%request_id, %error, "ThingSpace does not offer a request status");
-                RequestDevices::Unavailable(DeviceListStatus::Unsupported)
+                RequestDevices::Unsupported
             }
             Err(error) => {
                 tracing::debug!(%request_id, %error, "cannot look up the request status");
                 self.retry_lookup(request_id);
-                RequestDevices::Unavailable(DeviceListStatus::Unanswered)
+                RequestDevices::Unanswered
             }
         }
     }
@@ -255,7 +260,7 @@ impl Attributor {
 
     /// Processes a request again at this time, unless a result arrives before.
     fn recheck_at(&self, request_id: &RequestId, time: Instant) {
-        if let Some(last_result) = time.checked_sub(self.quiet_period) {
+        if let Some(last_result) = time.checked_sub(self.attribution_quiet_period) {
             self.requests.follow(request_id.clone(), last_result);
         }
     }

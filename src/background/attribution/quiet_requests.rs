@@ -1,10 +1,6 @@
 //! Follows the requests that commits touch, until they are quiet.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
@@ -28,31 +24,17 @@ pub(super) struct QuietRequests {
 
 /// The targets that commits have touched.
 #[derive(Default)]
-pub(super) struct TouchedTargets {
+struct TouchedTargets {
     /// The requests, with the time of their latest result.
-    pub(super) requests: HashMap<RequestId, Instant>,
+    requests: HashMap<RequestId, Instant>,
     /// The latest time at which a request was not followed because of [`MAX_FOLLOWED`].
     overflowed_at: Option<Instant>,
     /// True if a change was touched: its outcome may have become unknown, or it may have ceased to be a
     /// rival of another change.
-    pub(super) is_sweep_due: bool,
+    is_sweep_due: bool,
 }
 
-/// The journal keeps its listeners for ever, so it gets a [`Weak`].
-struct WeakListener(Weak<QuietRequests>);
-
 impl QuietRequests {
-    /// Returns a listener for the journal.
-    pub(super) fn listener(self: &Arc<Self>) -> Arc<dyn CommitListener> {
-        Arc::new(WeakListener(Arc::downgrade(self)))
-    }
-
-    /// Makes the next sweep due at once.
-    pub(super) fn request_sweep(&self) {
-        self.touched.lock().is_sweep_due = true;
-        self.touched_again.notify_one();
-    }
-
     /// Follows a request, as if its latest result had arrived at this time. Has no effect if the request is
     /// followed already.
     pub(super) fn follow(&self, request: RequestId, last_result: Instant) {
@@ -71,20 +53,14 @@ impl QuietRequests {
         })
     }
 
-    /// Takes the requests that are quiet.
-    pub(super) fn take_quiet(&self, quiet_period: Duration) -> TouchedTargets {
+    /// Takes the requests that are quiet, with the times of their latest results, and whether a sweep is due.
+    pub(super) fn take_quiet(&self, quiet_period: Duration) -> (Vec<(RequestId, Instant)>, bool) {
         let now = Instant::now();
         let mut touched = self.touched.lock();
-        let (quiet, others) =
-            std::mem::take(&mut touched.requests).into_iter().partition(|(_, last_result)| {
-                now.saturating_duration_since(*last_result) >= quiet_period
-            });
-        touched.requests = others;
-        TouchedTargets {
-            requests: quiet,
-            overflowed_at: None,
-            is_sweep_due: std::mem::take(&mut touched.is_sweep_due),
-        }
+        let quiet = touched.requests.extract_if(|_, last_result| {
+            now.saturating_duration_since(*last_result) >= quiet_period
+        });
+        (quiet.collect(), std::mem::take(&mut touched.is_sweep_due))
     }
 
     /// True if no result of a request has arrived since the request was taken.
@@ -94,16 +70,6 @@ impl QuietRequests {
             .overflowed_at
             .is_none_or(|overflowed_at| overflowed_at.elapsed() >= quiet_period);
         has_followed_all && !touched.requests.contains_key(request)
-    }
-
-    /// Puts targets back that could not be processed. Newer times are kept.
-    pub(super) fn put_back(&self, old: TouchedTargets) {
-        let mut touched = self.touched.lock();
-        touched.is_sweep_due |= old.is_sweep_due;
-        for (request, last_result) in old.requests {
-            touched.requests.entry(request).or_insert(last_result);
-        }
-        self.touched_again.notify_one();
     }
 }
 
@@ -129,14 +95,6 @@ impl CommitListener for QuietRequests {
             }
         }
         self.touched_again.notify_one();
-    }
-}
-
-impl CommitListener for WeakListener {
-    fn on_commit(&self, targets: &[WatchTarget]) {
-        if let Some(requests) = self.0.upgrade() {
-            requests.on_commit(targets);
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::background::log_throttle::LogThrottle;
+use crate::telemetry::LogThrottle;
 
 /// Interval between two messages about the same condition.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -46,23 +46,19 @@ impl DeliveryLog {
 
     /// Logs an outage once. Logs a flapping webhook no more often than one that rejects callbacks.
     pub(super) fn log_batch(&mut self, outcome: &BatchOutcome, url_origin: &str, pending: u64) {
-        if outcome.has_answered && self.is_outage_logged {
-            self.is_outage_logged = false;
+        if outcome.has_answered && std::mem::take(&mut self.is_outage_logged) {
             tracing::info!(url_origin, "forwarding resumed");
         }
-        let throttle = match outcome.is_down {
-            true => &self.outages,
-            false => &self.rejections,
-        };
         if outcome.is_down && self.is_outage_logged {
             return;
         }
-        let (Some(reason), Some(failures)) = (outcome.reason, throttle.count(outcome.failed_count))
-        else {
-            return;
-        };
-        self.is_outage_logged |= outcome.is_down;
-        tracing::warn!(url_origin, reason, failures, pending, "forwarding failed, will retry");
+        let throttle = if outcome.is_down { &self.outages } else { &self.rejections };
+        if let (Some(reason), Some(failures)) =
+            (outcome.reason, throttle.count(outcome.failed_count))
+        {
+            self.is_outage_logged |= outcome.is_down;
+            tracing::warn!(url_origin, reason, failures, pending, "forwarding failed, will retry");
+        }
     }
 
     /// Logs a forwarding loop once for each destination.

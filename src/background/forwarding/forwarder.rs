@@ -1,30 +1,23 @@
 //! The forwarding loop: reads due callbacks, sends them, records the results.
 
-use std::{
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     background::{
         file_reloader::FileReloader,
         forwarding::{
             batch::{BatchOutcome, DeliveryLog},
-            destination::{Destination, DestinationSettings},
-            loop_header::forwarder_id,
-            retry::{outage_pause, retry_delay, retry_spread},
-            webhook::{DeliveryError, WebhookClient},
+            webhook::{DeliveryError, DestinationSettings, Webhook, forwarder_id},
         },
     },
     config::CallbacksConfig,
-    domain::clock::Clock,
+    domain::{backoff::Backoff, clock::Clock},
     journal::{CommitListener, ForwardOutcome, Journal, JournalError, QueuedForward, WatchTarget},
     telemetry::{DeliveryOutcome, DropReason, Instruments},
 };
@@ -44,6 +37,18 @@ const JOURNAL_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Interval between two searches for callbacks past `callbacks.forward_max_age`.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Delays before a callback is sent again.
+const RETRY_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(300) };
+/// Pauses while the webhook is down.
+const OUTAGE_BACKOFF: Backoff =
+    Backoff { initial: Duration::from_millis(500), max: Duration::from_secs(30) };
+/// Maximum number of retries a second. A webhook that rejects callbacks for days must not keep itself
+/// and the journal busy.
+const MAX_RETRIES_PER_SECOND: u64 = 20;
+/// Longest delay that follows from this limit.
+const MAX_RETRY_SPREAD: Duration = Duration::from_secs(3600);
+
 /// Forwards queued callbacks.
 pub struct Forwarder {
     journal: Arc<dyn Journal>,
@@ -53,9 +58,10 @@ pub struct Forwarder {
     instruments: Instruments,
     max_age: Duration,
     settings: DestinationSettings,
-    /// Destination of the last batch.
-    destination: Option<Destination>,
-    webhook: WebhookClient,
+    /// Id of this gateway for the loop header.
+    forwarder_id: String,
+    /// Webhook of the last batch.
+    webhook: Option<Arc<Webhook>>,
     commits: Arc<Notify>,
     /// Results that are not in the journal yet. Nothing is sent before they are.
     unsaved_results: Vec<(u64, ForwardOutcome)>,
@@ -69,15 +75,10 @@ pub struct Forwarder {
     log: DeliveryLog,
 }
 
-/// Wakes the forwarder after each commit. The journal never drops its listeners, so this holds a
-/// `Weak`.
-struct WakeOnCommit(Weak<Notify>);
-
-impl CommitListener for WakeOnCommit {
+/// Wakes the forwarder after each commit.
+impl CommitListener for Notify {
     fn on_commit(&self, _: &[WatchTarget]) {
-        if let Some(commits) = self.0.upgrade() {
-            commits.notify_one();
-        }
+        self.notify_one();
     }
 }
 
@@ -103,16 +104,16 @@ impl Forwarder {
             return None;
         };
         let commits = Arc::new(Notify::new());
-        journal.add_commit_listener(Arc::new(WakeOnCommit(Arc::downgrade(&commits))));
+        journal.add_commit_listener(Arc::<Notify>::clone(&commits));
         Some(Self {
-            webhook: WebhookClient::new(forwarder_id(&*journal)),
+            forwarder_id: forwarder_id(&*journal),
             journal,
             clock,
             steady_clock,
             instruments,
             max_age: callbacks.forward_max_age,
             settings,
-            destination: None,
+            webhook: None,
             commits,
             unsaved_results: Vec::new(),
             consecutive_outages: 0,
@@ -123,27 +124,20 @@ impl Forwarder {
         })
     }
 
-    /// Forwards callbacks until `stop`. Unfinished deliveries are repeated after the next start.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let commits = Arc::clone(&self.commits);
-        let batches = async {
-            loop {
-                match self.run_batch().await {
-                    // New callbacks do not shorten a pause.
-                    Ok(wait) if self.paused_until.is_some() => sleep(wait).await,
-                    Ok(wait) => {
-                        let _commit_or_timeout = timeout(wait, commits.notified()).await;
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot forward callbacks: journal error");
-                        sleep(JOURNAL_RETRY_DELAY).await;
-                    }
+    /// Forwards callbacks. Unfinished deliveries are repeated after the next start.
+    pub async fn run(mut self) {
+        loop {
+            match self.run_batch().await {
+                // New callbacks do not shorten a pause.
+                Ok(wait) if self.paused_until.is_some() => sleep(wait).await,
+                Ok(wait) => {
+                    let _commit_or_timeout = timeout(wait, self.commits.notified()).await;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot forward callbacks: journal error");
+                    sleep(JOURNAL_RETRY_DELAY).await;
                 }
             }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = batches => {}
         }
     }
 
@@ -151,7 +145,7 @@ impl Forwarder {
     async fn run_batch(&mut self) -> Result<Duration, JournalError> {
         self.save_results().await?;
         self.drop_expired().await?;
-        self.refresh_destination().await?;
+        let webhook = self.refresh_webhook().await?;
         if let Some(until) = self.paused_until {
             let left = until.saturating_duration_since(Instant::now());
             if !left.is_zero() {
@@ -174,43 +168,45 @@ impl Forwarder {
             let next = found.next_due.map_or(IDLE, |next| next.since(now));
             return Ok(next.min(IDLE));
         }
-        self.send(found.due).await;
+        self.send(&webhook, found.due).await;
         self.save_results().await?;
         Ok(Duration::ZERO)
     }
 
     /// Changing the destination resets its retry state. So does a restart, which may be the fix.
-    async fn refresh_destination(&mut self) -> Result<(), JournalError> {
+    async fn refresh_webhook(&mut self) -> Result<Arc<Webhook>, JournalError> {
         let destination = self.settings.current();
-        if self.destination.as_ref() == Some(&destination) {
-            return Ok(());
+        let current = self.webhook.as_ref().filter(|webhook| webhook.destination == destination);
+        if let Some(webhook) = current
+            && webhook.client.is_some()
+        {
+            return Ok(Arc::clone(webhook));
+        }
+        let is_same = current.is_some();
+        // Also builds a client again that could not be built before.
+        let webhook = Arc::new(Webhook::new(destination, self.forwarder_id.clone()));
+        if is_same {
+            self.webhook = Some(Arc::clone(&webhook));
+            return Ok(webhook);
         }
         let now = self.clock.now();
         while self.journal.reschedule_forwards(now).await? > 0 {}
-        if self.destination.replace(destination).is_some() {
+        if self.webhook.replace(Arc::clone(&webhook)).is_some() {
             tracing::info!("forward destination changed");
         }
         self.log.reset_loop();
         (self.consecutive_outages, self.paused_until) = (0, None);
-        Ok(())
+        Ok(webhook)
     }
 
-    async fn send(&mut self, batch: Vec<QueuedForward>) {
-        let target = self.webhook.target(&self.settings.current());
-        let deliveries = batch.into_iter().map(|forward| {
-            let target = &target;
-            async move {
-                let result = match target {
-                    Ok(target) => target.deliver(&forward).await,
-                    Err(error) => Err(error.clone()),
-                };
-                (forward, result)
-            }
+    async fn send(&mut self, webhook: &Webhook, batch: Vec<QueuedForward>) {
+        let deliveries = batch.into_iter().map(|forward| async move {
+            let result = webhook.deliver(&forward).await;
+            (forward, result)
         });
-        let results: Vec<_> =
+        let results =
             stream::iter(deliveries).buffer_unordered(MAX_CONCURRENT_DELIVERIES).collect().await;
-        let url_origin = target.map_or_else(|_| String::new(), |target| target.url_origin);
-        let outcome = self.collect_results(results, &url_origin);
+        let outcome = self.collect_results(results, &webhook.url_origin);
         if outcome.is_down {
             self.consecutive_outages = self.consecutive_outages.saturating_add(1);
         } else if outcome.has_answered {
@@ -218,11 +214,11 @@ impl Forwarder {
         }
         let pause = match self.consecutive_outages {
             0 => outcome.retry_after,
-            outages => outage_pause(outages).max(outcome.retry_after),
+            outages => jittered(OUTAGE_BACKOFF, outages).max(outcome.retry_after),
         };
         self.paused_until = (!pause.is_zero()).then(|| Instant::now() + pause);
         let pending = self.journal.forward_queue_stats().waiting;
-        self.log.log_batch(&outcome, &url_origin, pending);
+        self.log.log_batch(&outcome, &webhook.url_origin, pending);
     }
 
     /// Counts the results of a batch and prepares them for the journal.
@@ -264,15 +260,11 @@ impl Forwarder {
         outcome.is_down &= !outcome.has_answered;
         outcome.failed_count = failed.len() as u64;
         // While the webhook is down, one callback is sent at a time: retries need no spreading.
-        let pending = match outcome.is_down {
-            true => 0,
-            false => self.journal.forward_queue_stats().waiting,
-        };
+        let pending = if outcome.is_down { 0 } else { self.journal.forward_queue_stats().waiting };
         for (forward, retry_after) in failed {
             self.instruments.deliveries(DeliveryOutcome::Failed, None, 1);
-            let delay = retry_delay(forward.attempts.saturating_add(1))
-                .max(retry_spread(pending))
-                .max(retry_after);
+            let backoff = jittered(RETRY_BACKOFF, forward.attempts.saturating_add(1));
+            let delay = backoff.max(retry_spread(pending)).max(retry_after);
             let due = self.clock.now().plus(delay);
             self.unsaved_results.push((forward.id, ForwardOutcome::RetryAt(due)));
         }
@@ -292,8 +284,7 @@ impl Forwarder {
         let displaced = self.journal.forward_queue_stats().displaced;
         let seen = std::mem::replace(&mut self.displaced_seen, displaced);
         self.count_dropped(DropReason::QueueFull, displaced.saturating_sub(seen));
-        let is_due = |at: Instant| at.elapsed() >= EXPIRY_INTERVAL;
-        if !self.expired_at.is_none_or(is_due) {
+        if self.expired_at.is_some_and(|at| at.elapsed() < EXPIRY_INTERVAL) {
             return Ok(());
         }
         let before = self.steady_clock.now().minus(self.max_age);
@@ -315,4 +306,14 @@ impl Forwarder {
         }
         self.log.log_dropped(callbacks);
     }
+}
+
+/// Returns a random delay that spreads the retries of this number of callbacks over time.
+fn retry_spread(pending: u64) -> Duration {
+    let spread = Duration::from_secs(pending / MAX_RETRIES_PER_SECOND).min(MAX_RETRY_SPREAD);
+    jittered(Backoff { initial: spread, max: spread }, 1)
+}
+
+fn jittered(backoff: Backoff, failures: u32) -> Duration {
+    backoff.jittered_delay(failures, fastrand::f64())
 }

@@ -8,11 +8,8 @@
 //! listener: the queue is bounded by number and age, and drops its oldest entries.
 
 mod batch;
-mod destination;
 mod forwarder;
-mod loop_header;
-mod retry;
 mod webhook;
 
 pub use forwarder::Forwarder;
-pub use loop_header::{FORWARDED_BY, forwarder_id};
+pub use webhook::{FORWARDED_BY, forwarder_id};

@@ -1,6 +1,6 @@
 //! Delivers callbacks to the webhook: one POST for each, as ThingSpace sends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use reqwest::{Client, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -10,14 +10,21 @@ use url::Url;
 
 use crate::{
     background::{
-        forwarding::{destination::Destination, loop_header::FORWARDED_BY},
+        file_reloader::{FileReloader, ReloadingCredentials, ReloadingSecret},
         url_origin::url_origin,
     },
-    journal::QueuedForward,
+    config::CallbacksConfig,
+    journal::{Journal, QueuedForward},
     telemetry::DropReason,
     thingspace::no_retry_client,
 };
 
+/// Header of a forwarded callback, and of the response that rejects it as a loop.
+///
+/// The callback listener rejects requests with its own id. A loop through another gateway ends even if
+/// that one replaces the header: the callback comes back as a duplicate, and duplicates are not
+/// forwarded.
+pub const FORWARDED_BY: &str = "thingspace-gateway-forwarded";
 /// Time for a delivery. ThingSpace itself waits about 4 s.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of bytes that are read of a response body, so that its connection is reusable.
@@ -29,25 +36,33 @@ const MAX_RETRY_AFTER: u64 = 60 * 60;
 /// Placeholder for the name of the callback service in the URL.
 const SERVICE_PLACEHOLDER: &str = "{service}";
 
-/// The HTTP client, rebuilt when the URL changes.
-pub(super) struct WebhookClient {
-    /// Id of this gateway for the loop header.
-    forwarder_id: Arc<str>,
-    client: Option<(Arc<SecretString>, Client)>,
+/// The settings of the webhook. Their files are re-read.
+pub(super) struct DestinationSettings {
+    url: Arc<ReloadingSecret>,
+    credentials: Option<ReloadingCredentials>,
 }
 
-/// Client, URL and credentials for a batch.
-pub(super) struct WebhookTarget {
-    forwarder_id: Arc<str>,
-    client: Client,
-    template: Arc<SecretString>,
+/// URL and credentials of the webhook at one moment.
+pub(super) struct Destination {
+    /// May contain `{service}` and secrets.
+    url: Arc<SecretString>,
+    /// User name and password for the body.
     credentials: Option<(Arc<SecretString>, Arc<SecretString>)>,
+}
+
+/// The client of a destination.
+pub(super) struct Webhook {
+    pub(super) destination: Destination,
+    /// `None` if it could not be built.
+    pub(super) client: Option<Client>,
+    /// Id of this gateway for the loop header.
+    forwarder_id: String,
     /// Scheme, host and port, for the log.
     pub(super) url_origin: String,
 }
 
 /// A failed delivery. Contains neither the URL nor the response.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum DeliveryError {
     /// No retry can succeed. Holds the metric reason.
     Permanent(DropReason),
@@ -65,43 +80,47 @@ pub(super) enum DeliveryError {
     },
 }
 
-// === impl WebhookClient ===
+/// Returns the id of the gateway in [`FORWARDED_BY`]: 32 hexadecimal digits.
+///
+/// The id derives from a random key of the journal. All processes that use the journal have the same
+/// id, also after a restart, and the id does not reveal the key.
+pub fn forwarder_id(journal: &dyn Journal) -> String {
+    let mac = journal.fingerprint(FORWARDED_BY.as_bytes());
+    mac.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
 
-impl WebhookClient {
-    pub(super) fn new(forwarder_id: String) -> Self {
-        Self { forwarder_id: forwarder_id.into(), client: None }
+// === impl DestinationSettings ===
+
+impl DestinationSettings {
+    /// Reads the settings. Returns `None` if `callbacks.forward_url` is not set.
+    pub(super) fn load(callbacks: &CallbacksConfig, files: &mut FileReloader) -> Option<Self> {
+        let url = files.secret(callbacks.forward_url.as_ref()?);
+        let (username, password) = (callbacks.username.as_ref(), callbacks.password.as_ref());
+        Some(Self { url, credentials: files.credentials(username, password) })
     }
 
-    pub(super) fn target(
-        &mut self,
-        destination: &Destination,
-    ) -> Result<WebhookTarget, DeliveryError> {
-        let template = destination.url.expose_secret();
-        let url = expand_template(template, "CarrierService")?;
-        let client = match &self.client {
-            Some((current, client)) if current.expose_secret() == template => client.clone(),
-            _ => {
-                let client = build_client(&url)?;
-                self.client = Some((Arc::clone(&destination.url), client.clone()));
-                client
-            }
-        };
-        Ok(WebhookTarget {
-            forwarder_id: Arc::clone(&self.forwarder_id),
-            client,
-            template: Arc::clone(&destination.url),
-            credentials: destination.credentials.clone(),
-            url_origin: url_origin(url.as_str()),
-        })
+    pub(super) fn current(&self) -> Destination {
+        let credentials = self.credentials.as_ref();
+        let credentials =
+            credentials.map(|current| (current.username.current(), current.password.current()));
+        Destination { url: self.url.current(), credentials }
     }
 }
 
-/// Builds a client that neither follows redirects nor retries.
-fn build_client(url: &Url) -> Result<Client, DeliveryError> {
-    let builder = no_retry_client(url, TIMEOUT)
-        .user_agent(concat!("thingspace-gateway/", env!("CARGO_PKG_VERSION")));
-    let built = builder.build();
-    built.map_err(|_| DeliveryError::unavailable("cannot build the HTTP client"))
+// === impl Destination ===
+
+impl Destination {
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        let credentials = self.credentials.iter();
+        let credentials = credentials.flat_map(|(username, password)| [username, password]);
+        iter::once(&self.url).chain(credentials).map(|secret| secret.expose_secret())
+    }
+}
+
+impl PartialEq for Destination {
+    fn eq(&self, other: &Self) -> bool {
+        self.secrets().eq(other.secrets())
+    }
 }
 
 /// Inserts the service into the URL. The configuration check has validated the URL, but its file may
@@ -115,19 +134,33 @@ fn expand_template(template: &str, service: &str) -> Result<Url, DeliveryError> 
         })
 }
 
-// === impl WebhookTarget ===
+// === impl Webhook ===
 
-impl WebhookTarget {
+impl Webhook {
+    pub(super) fn new(destination: Destination, forwarder_id: String) -> Self {
+        let url = expand_template(destination.url.expose_secret(), "CarrierService").ok();
+        let client = url.as_ref().and_then(|url| {
+            let user_agent = concat!("thingspace-gateway/", env!("CARGO_PKG_VERSION"));
+            no_retry_client(url, TIMEOUT).user_agent(user_agent).build().ok()
+        });
+        let url_origin = url.map(|url| url_origin(url.as_str())).unwrap_or_default();
+        Self { destination, client, forwarder_id, url_origin }
+    }
+
     /// Sends a callback once.
     pub(super) async fn deliver(&self, forward: &QueuedForward) -> Result<(), DeliveryError> {
-        let body =
-            forward.body.as_deref().ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
-        let response = self
-            .client
-            .post(self.url(forward)?)
+        // Before the errors that drop the callback: with another URL, it may be deliverable.
+        let client = self.client.as_ref().ok_or_else(|| {
+            DeliveryError::unavailable("callbacks.forward_url is not a usable http or https URL")
+        })?;
+        let body = forward.body.as_deref();
+        let body = body.ok_or(DeliveryError::Permanent(DropReason::BodyRemoved))?;
+        let url = self.url(forward)?;
+        let response = client
+            .post(url)
             .header(header::CONTENT_TYPE, "application/json")
-            .header(FORWARDED_BY, &*self.forwarder_id)
-            .body(insert_credentials(body, self.credentials.as_ref()))
+            .header(FORWARDED_BY, &self.forwarder_id)
+            .body(insert_credentials(body, self.destination.credentials.as_ref()))
             .send()
             .await;
         let mut response = response.map_err(|error| DeliveryError::from_reqwest(&error))?;
@@ -162,7 +195,7 @@ impl WebhookTarget {
     }
 
     fn url(&self, forward: &QueuedForward) -> Result<Url, DeliveryError> {
-        let template = self.template.expose_secret();
+        let template = self.destination.url.expose_secret();
         let service = forward.service.as_ref().map(|service| service.as_str());
         // The path of a callback need not name a valid service.
         if service.is_none() && template.contains(SERVICE_PLACEHOLDER) {

@@ -3,22 +3,17 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    background::reconcile::{
-        sweep::{Schedule, SweepError},
-        unmatched::UnmatchedResolver,
-    },
+    background::reconcile::sweep::{Schedule, SweepError},
     domain::{
-        callback::Callback,
         change::Change,
         clock::Clock,
         evidence::{IdentifyingKinds, LookupMethod},
         identifier::ReportedId,
         matching::MatchKey,
         newtypes::{ChangeId, RequestId},
-        result::{DeviceResult, Outcome, ResultSource},
+        result::{Callback, DeviceResult, Outcome, ResultSource},
         state::ChangeState,
     },
     journal::{
@@ -33,17 +28,18 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// Changes of one page.
 const PAGE_SIZE: usize = 100;
-/// Pending devices of one page.
-const DEVICES_PAGE_SIZE: usize = 2_000;
+/// Maximum number of unmatched results in the schedule.
+const MAX_UNMATCHED: usize = 100_000;
 
-/// Looks up missing results.
+/// Looks up missing results, and the devices of unmatched results.
 pub struct Reconciler {
-    journal: Arc<dyn Journal>,
-    thingspace: Arc<ThingSpace>,
-    clock: Arc<dyn Clock>,
-    initial_interval: Duration,
-    schedule: Schedule<ChangeId>,
-    unmatched: UnmatchedResolver,
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) thingspace: Arc<ThingSpace>,
+    pub(super) clock: Arc<dyn Clock>,
+    reconcile_after: Duration,
+    changes: Schedule<ChangeId>,
+    /// The unmatched results, by their numbers.
+    pub(super) unmatched: Schedule<u64>,
 }
 
 /// The outcome of a device that a lookup proved.
@@ -55,47 +51,37 @@ struct Finding {
 }
 
 impl Reconciler {
-    /// Creates a reconciler. It looks up the results of a change when they are missing `initial_interval`
+    /// Creates a reconciler. It looks up the results of a change when they are missing `reconcile_after`
     /// after ThingSpace accepted the change, and at once if the change was stored before this process
     /// started: callbacks can be missed during a restart.
     pub fn new(
         journal: Arc<dyn Journal>,
         thingspace: Arc<ThingSpace>,
         clock: Arc<dyn Clock>,
-        initial_interval: Duration,
+        reconcile_after: Duration,
     ) -> Self {
-        let unmatched = UnmatchedResolver::new(
-            Arc::clone(&journal),
-            Arc::clone(&thingspace),
-            Arc::clone(&clock),
-            initial_interval,
-        );
         Self {
             journal,
             thingspace,
             clock,
-            initial_interval,
-            schedule: Schedule::new(initial_interval),
-            unmatched,
+            reconcile_after,
+            changes: Schedule::new(reconcile_after, usize::MAX),
+            unmatched: Schedule::new(reconcile_after, MAX_UNMATCHED),
         }
     }
 
-    /// Looks up missing results until `stop` is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let _stopped = stop.run_until_cancelled(self.sweep_forever()).await;
-    }
-
-    async fn sweep_forever(&mut self) {
+    /// Looks up missing results.
+    pub async fn run(mut self) {
         let mut is_first = true;
         loop {
             let delay = match self.sweep(is_first).await {
                 Ok(()) => {
                     is_first = false;
-                    SWEEP_INTERVAL.min(self.initial_interval)
+                    SWEEP_INTERVAL.min(self.reconcile_after)
                 }
                 Err(SweepError::Throttled(wait)) => wait,
-                Err(SweepError::Journal(error)) => {
-                    tracing::warn!(%error, "journal error; retrying lookups of missing results later");
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look up missing results; retrying later");
                     SWEEP_INTERVAL
                 }
             };
@@ -105,23 +91,34 @@ impl Reconciler {
 
     async fn sweep(&mut self, is_first: bool) -> Result<(), SweepError> {
         let changes = self.list_pending_changes().await?;
-        let ids = changes.iter().map(|change| change.change_id).collect();
-        self.schedule.retain(&ids);
+        self.changes.retain(&changes.iter().map(|change| change.change_id).collect());
         for change in changes {
+            let change_id = change.change_id;
             let remaining = || {
                 let age = change.accept_time.map(|time| self.clock.now().since(time));
-                match is_first {
-                    true => Duration::ZERO,
-                    false => self.initial_interval.saturating_sub(age.unwrap_or_default()),
+                if is_first {
+                    Duration::ZERO
+                } else {
+                    self.reconcile_after.saturating_sub(age.unwrap_or_default())
                 }
             };
-            if self.schedule.is_due_or_add(change.change_id, remaining) {
-                // A change that is throttled stays due.
-                self.reconcile(&change).await?;
-                self.schedule.advance(&change.change_id);
+            if !self.changes.is_due_or_add(change_id, remaining) {
+                continue;
             }
+            match self.reconcile(&change).await {
+                Ok(0) => {}
+                Ok(count) => {
+                    tracing::info!(%change_id, count, "stored missing results that were looked up");
+                }
+                Err(SweepError::Lookup(error)) => {
+                    tracing::info!(%change_id, %error, "cannot look up missing results");
+                }
+                // A change that is throttled stays due.
+                Err(error) => return Err(error),
+            }
+            self.changes.advance(&change_id);
         }
-        self.unmatched.sweep().await
+        self.sweep_unmatched().await
     }
 
     async fn list_pending_changes(&self) -> Result<Vec<Change>, JournalError> {
@@ -142,53 +139,27 @@ impl Reconciler {
         }
     }
 
-    async fn reconcile(&self, change: &Change) -> Result<(), SweepError> {
-        let pending = self.list_pending_devices(change.change_id).await?;
+    /// Looks up the pending devices of a change. Returns the number of results that it stored.
+    async fn reconcile(&self, change: &Change) -> Result<usize, SweepError> {
+        let filter = DeviceFilter {
+            outcomes: vec![DeviceOutcome::Pending],
+            device: None,
+            from: 0,
+            limit: usize::MAX,
+        };
+        let pending = self.journal.devices(change.change_id, filter).await?;
         let Some(request) = change.request_ids.last().filter(|_| !pending.is_empty()) else {
-            return Ok(());
+            return Ok(0);
         };
-        let change_id = change.change_id;
         let findings = match operations::evidence(change.change_type).lookup {
-            LookupMethod::RequestStatus => self.look_up_request_status(change, &pending).await,
-            LookupMethod::DeviceList => self.look_up_device_list(change, &pending).await,
-        };
-        let findings = match findings {
-            Ok(findings) => findings,
-            Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
-            Err(error) => {
-                tracing::info!(%change_id, %error, "cannot look up missing results");
-                return Ok(());
-            }
+            LookupMethod::RequestStatus => self.look_up_request_status(change, &pending).await?,
+            LookupMethod::DeviceList => self.look_up_device_list(change, &pending).await?,
         };
         let count = findings.len();
         for finding in findings {
             self.store(request, finding).await?;
         }
-        if count > 0 {
-            tracing::info!(%change_id, count, "stored missing results that were looked up");
-        }
-        Ok(())
-    }
-
-    async fn list_pending_devices(
-        &self,
-        change_id: ChangeId,
-    ) -> Result<Vec<ChangeDevice>, JournalError> {
-        let mut all: Vec<ChangeDevice> = Vec::new();
-        loop {
-            let filter = DeviceFilter {
-                outcomes: vec![DeviceOutcome::Pending],
-                device: None,
-                from: all.last().map_or(0, |device| device.index + 1),
-                limit: DEVICES_PAGE_SIZE,
-            };
-            let page = self.journal.devices(change_id, filter).await?;
-            let is_last = page.len() < DEVICES_PAGE_SIZE;
-            all.extend(page);
-            if is_last {
-                return Ok(all);
-            }
-        }
+        Ok(count)
     }
 
     /// Returns the final statuses of the pending devices in ThingSpace's status of each request.
@@ -227,14 +198,10 @@ impl Reconciler {
             return Ok(Vec::new());
         }
         let plan = change.service_plan.as_str();
-        let listed = self.thingspace.devices_on_plan(&change.account, plan);
-        let Some(listed) = listed.await? else {
-            return Ok(Vec::new());
-        };
+        let listed = self.thingspace.devices_on_plan(&change.account, plan).await?;
         let kinds = operations::evidence(change.change_type).identifying_kinds;
-        let moved = pending.iter().filter(|device| !device.was_on_plan);
-        let missing = sent_keys(kinds, moved);
-        let findings = listed.into_iter().filter_map(|device| {
+        let missing = sent_keys(kinds, pending.iter().filter(|device| !device.was_on_plan));
+        let findings = listed.into_iter().flatten().filter_map(|device| {
             matches_any(kinds, &device.ids, &missing).then_some(Finding {
                 ids: device.ids,
                 outcome: Outcome::Succeeded,

@@ -1,4 +1,4 @@
-//! The schedule of lookups, and the reason why a sweep stops.
+//! The schedule of lookups, and the errors of a sweep.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::journal::JournalError;
+use crate::{journal::JournalError, thingspace::LookupError};
 
 /// Longest interval between lookups of one change or result.
 const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
@@ -16,38 +16,40 @@ const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// The next lookup of each key, at intervals that double.
 pub(super) struct Schedule<K> {
     initial_interval: Duration,
+    /// Maximum number of keys. Others follow in later sweeps.
+    max_entries: usize,
     entries: HashMap<K, Entry>,
 }
 
-#[derive(Clone, Copy)]
 struct Entry {
     next: Instant,
     interval: Duration,
 }
 
-/// The reason why a sweep stopped before its end.
+/// An error during a sweep.
+#[derive(Debug, thiserror::Error)]
 pub(super) enum SweepError {
     /// A rate limit of the gateway or of ThingSpace. The sweep continues after this time.
+    #[error("retry in {0:?}")]
     Throttled(Duration),
-    /// An error of the journal.
-    Journal(JournalError),
+    /// A lookup failed. The sweep continues with the next one.
+    #[error(transparent)]
+    Lookup(LookupError),
+    #[error("journal error: {0}")]
+    Journal(#[from] JournalError),
 }
 
 impl<K: Eq + Hash> Schedule<K> {
-    pub(super) fn new(initial_interval: Duration) -> Self {
-        Self { initial_interval, entries: HashMap::new() }
+    pub(super) fn new(initial_interval: Duration, max_entries: usize) -> Self {
+        Self { initial_interval, max_entries, entries: HashMap::new() }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    pub(super) fn contains(&self, key: &K) -> bool {
-        self.entries.contains_key(key)
-    }
-
-    /// True if the lookup of a key is due. A key that is not scheduled is added, due after `delay`.
+    /// True if the lookup of a key is due. A key that is not scheduled is added, due after `delay`,
+    /// unless the schedule is full.
     pub(super) fn is_due_or_add(&mut self, key: K, delay: impl FnOnce() -> Duration) -> bool {
+        if self.entries.len() >= self.max_entries && !self.entries.contains_key(&key) {
+            return false;
+        }
         let now = Instant::now();
         let interval = self.initial_interval;
         let entry =
@@ -69,8 +71,11 @@ impl<K: Eq + Hash> Schedule<K> {
     }
 }
 
-impl From<JournalError> for SweepError {
-    fn from(error: JournalError) -> Self {
-        Self::Journal(error)
+impl From<LookupError> for SweepError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::Throttled(wait) => Self::Throttled(wait),
+            error => Self::Lookup(error),
+        }
     }
 }

@@ -3,45 +3,26 @@
 //! The device list has all identifiers of a device, so it can tell which device of the change it is. A lookup
 //! that is ambiguous, contradicts what is known, or fails changes nothing.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
-    background::reconcile::sweep::{Schedule, SweepError},
-    domain::{change::Change, clock::Clock, evidence::LookupMethod, matching::MatchKey},
-    journal::{ChangeSelector, Journal, UnmatchedResult},
+    background::reconcile::{reconciler::Reconciler, sweep::SweepError},
+    domain::{change::Change, evidence::LookupMethod, matching::MatchKey},
+    journal::{ChangeSelector, UnmatchedResult},
     operations,
-    thingspace::{ListedDevice, LookupError, ThingSpace},
+    thingspace::{ListedDevice, LookupError},
 };
 
 /// Unmatched results of one page.
 const PAGE_SIZE: usize = 500;
-/// Maximum number of results in the schedule. Others follow in later sweeps.
-const MAX_SCHEDULED: usize = 100_000;
 /// Maximum number of identifiers of one result that are looked up.
 const MAX_LOOKUPS_PER_RESULT: usize = 4;
 /// Time after the last event of a finished change in which its unmatched results are looked up.
 const FINISHED_WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Finds the devices of unmatched results.
-pub(super) struct UnmatchedResolver {
-    journal: Arc<dyn Journal>,
-    thingspace: Arc<ThingSpace>,
-    clock: Arc<dyn Clock>,
-    schedule: Schedule<u64>,
-}
-
-impl UnmatchedResolver {
-    pub(super) fn new(
-        journal: Arc<dyn Journal>,
-        thingspace: Arc<ThingSpace>,
-        clock: Arc<dyn Clock>,
-        initial_interval: Duration,
-    ) -> Self {
-        Self { journal, thingspace, clock, schedule: Schedule::new(initial_interval) }
-    }
-
+impl Reconciler {
     /// Looks up each unmatched result that is due. A result is due in the first sweep that sees it.
-    pub(super) async fn sweep(&mut self) -> Result<(), SweepError> {
+    pub(super) async fn sweep_unmatched(&mut self) -> Result<(), SweepError> {
         let since = self.clock.now().minus(FINISHED_WINDOW);
         let mut seen = HashSet::new();
         let (mut after, mut last) = (0, None::<Change>);
@@ -54,25 +35,24 @@ impl UnmatchedResolver {
             for unmatched in page {
                 let number = unmatched.first_result;
                 seen.insert(number);
-                let is_full = self.schedule.len() >= MAX_SCHEDULED;
-                if is_full && !self.schedule.contains(&number)
-                    || !self.schedule.is_due_or_add(number, || Duration::ZERO)
-                {
+                if !self.unmatched.is_due_or_add(number, || Duration::ZERO) {
                     continue;
                 }
-                if last.as_ref().map(|change| change.change_id) != Some(unmatched.change_id) {
-                    let selector = ChangeSelector::Id(unmatched.change_id);
-                    last = self.journal.change(selector).await?;
+                let change_id = unmatched.change_id;
+                if last.as_ref().map(|change| change.change_id) != Some(change_id) {
+                    last = self.journal.change(ChangeSelector::Id(change_id)).await?;
                 }
                 let Some(change) = &last else { continue };
-                let lookup = operations::evidence(change.change_type).lookup;
-                if lookup == LookupMethod::DeviceList {
-                    self.resolve(change, &unmatched).await?;
+                match self.resolve(change, &unmatched).await {
+                    Err(SweepError::Lookup(error)) => {
+                        tracing::info!(%change_id, %error, "cannot look up the device of a result");
+                    }
+                    resolved => resolved?,
                 }
-                self.schedule.advance(&number);
+                self.unmatched.advance(&number);
             }
         }
-        self.schedule.retain(&seen);
+        self.unmatched.retain(&seen);
         Ok(())
     }
 
@@ -81,17 +61,13 @@ impl UnmatchedResolver {
         change: &Change,
         unmatched: &UnmatchedResult,
     ) -> Result<(), SweepError> {
-        let change_id = change.change_id;
-        let device = match self.look_up_device(change, unmatched).await {
-            Ok(Some(device)) => device,
-            Ok(None) => return Ok(()),
-            Err(LookupError::Throttled(wait)) => return Err(SweepError::Throttled(wait)),
-            Err(error) => {
-                tracing::info!(%change_id, %error, "cannot look up the device of a result");
-                return Ok(());
-            }
+        if operations::evidence(change.change_type).lookup != LookupMethod::DeviceList {
+            return Ok(());
+        }
+        let Some(device) = self.look_up_device(change, unmatched).await? else {
+            return Ok(());
         };
-        let now = self.clock.now();
+        let (change_id, now) = (change.change_id, self.clock.now());
         let number = unmatched.first_result;
         let resolved = self.journal.resolve_unmatched_result(change_id, number, device.ids, now);
         if resolved.await? {

@@ -5,17 +5,12 @@ use url::Url;
 
 use crate::{
     config::{CallbacksConfig, Secret},
-    domain::newtypes::{AccountName, CallbackService},
+    domain::newtypes::AccountName,
     telemetry::RegistrationState,
     thingspace::ListenerRegistration,
 };
 
-/// Callback services that report results.
-pub(super) const RESULT_SERVICES: [&str; 2] =
-    [CallbackService::CARRIER, CallbackService::DEVICE_PROFILE];
-
 /// The callback listener as it should be registered.
-#[derive(Debug)]
 pub(super) struct DesiredListener {
     /// Prefix of the listener's paths. Has no user name, query or fragment.
     public_url: Url,
@@ -24,8 +19,6 @@ pub(super) struct DesiredListener {
     /// User name and password.
     credentials: Option<(SecretString, SecretString)>,
 }
-
-// === impl DesiredListener ===
 
 impl DesiredListener {
     /// Reads the secrets from the settings. Returns the failed setting and the cause on error.
@@ -70,17 +63,18 @@ impl DesiredListener {
         service: &str,
         listed: &'l [ListenerRegistration],
     ) -> (RegistrationState, Option<&'l ListenerRegistration>) {
-        let mut result = (RegistrationState::Missing, None);
         let same = |one: &&ListenerRegistration| one.service.eq_ignore_ascii_case(service);
+        let mut result = (RegistrationState::Missing, None);
         for one in listed.iter().filter(same) {
             if !self.matches_url(account, service, &one.url) {
                 return (RegistrationState::OtherUrl, Some(one));
             }
-            let status = match self.matches_credentials(one) {
-                true => RegistrationState::Registered,
-                false => RegistrationState::WrongCredentials,
+            let state = if self.matches_credentials(one) {
+                RegistrationState::Registered
+            } else {
+                RegistrationState::WrongCredentials
             };
-            result = (status, Some(one));
+            result = (state, Some(one));
         }
         result
     }
@@ -102,17 +96,14 @@ impl DesiredListener {
             return false;
         };
         self.accepted_urls(account, service).iter().any(|accepted| {
-            let rest = url.as_str().strip_prefix(accepted.as_str());
-            match (rest, &self.path_secret) {
-                (None, _) => false,
-                (Some(rest), Some(secret)) => {
-                    rest.strip_prefix('/') == Some(secret.expose_secret())
-                }
+            let Some(rest) = url.as_str().strip_prefix(accepted.as_str()) else {
+                return false;
+            };
+            match (&self.path_secret, rest.strip_prefix('/')) {
+                (Some(secret), segment) => segment == Some(secret.expose_secret()),
                 // The listener ignores the segment of the path secret.
-                (Some(""), None) => true,
-                (Some(rest), None) => rest.strip_prefix('/').is_some_and(|segment| {
-                    !segment.is_empty() && !segment.contains(['/', '?', '#'])
-                }),
+                (None, Some(segment)) => !segment.is_empty() && !segment.contains(['/', '?', '#']),
+                (None, None) => rest.is_empty(),
             }
         })
     }
@@ -129,8 +120,6 @@ impl DesiredListener {
         same(&listed.username, username) && same(&listed.password, password)
     }
 }
-
-// === impl RegistrationState ===
 
 #[cfg(test)]
 mod tests;

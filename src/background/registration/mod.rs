@@ -5,6 +5,5 @@
 
 mod desired_listener;
 mod monitor;
-mod registrar;
 
 pub use monitor::RegistrationMonitor;

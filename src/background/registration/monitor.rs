@@ -1,42 +1,42 @@
-//! Checks the registered callback listeners of each account.
+//! Checks and replaces the registered callback listeners of each account.
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret;
-use tokio_util::sync::CancellationToken;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    background::{
-        registration::{
-            desired_listener::{DesiredListener, RESULT_SERVICES},
-            registrar::Registrar,
-        },
-        url_origin::url_origin,
-    },
+    background::{registration::desired_listener::DesiredListener, url_origin::url_origin},
     config::{CallbacksConfig, Config, RegisterPolicy},
-    domain::{clock::Clock, newtypes::AccountName},
-    journal::Journal,
-    telemetry::{Instruments, RegistrationState},
-    thingspace::{ListenerRegistration, LookupError, ThingSpace},
+    domain::{clock::Clock, evidence::ResultService, newtypes::AccountName},
+    journal::{Journal, JournalError},
+    telemetry::{Instruments, RegistrationOutcome, RegistrationState},
+    thingspace::{ListenerRegistration, ThingSpace},
 };
 
 /// Interval between two checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(300);
+/// Maximum number of replaced URLs that are stored for each service.
+const MAX_DISPLACED: usize = 16;
 
 /// Monitors the registrations of all accounts in `thingspace.accounts`.
 pub struct RegistrationMonitor {
-    registrar: Registrar,
+    journal: Arc<dyn Journal>,
+    thingspace: Arc<ThingSpace>,
+    clock: Arc<dyn Clock>,
+    instruments: Instruments,
     callbacks: CallbacksConfig,
     public_url: Url,
-    accounts: Vec<MonitoredAccount>,
+    accounts: Vec<AccountName>,
 }
 
 /// An account and the result of its last check.
 struct MonitoredAccount {
     account: AccountName,
     is_failing: bool,
-    services: [MonitoredService; RESULT_SERVICES.len()],
+    services: [MonitoredService; ResultService::ALL.len()],
 }
 
 /// A service and the result of its last check.
@@ -44,21 +44,12 @@ struct MonitoredService {
     name: &'static str,
     status: RegistrationState,
     /// Status and URL origin of the last message: the same message is not logged twice in a row.
-    last_logged: Option<(RegistrationState, String)>,
+    last_logged: Option<(RegistrationState, Option<String>)>,
     /// A failed registration was logged and has not succeeded since.
     has_logged_failure: bool,
     /// The correct credentials were registered. If ThingSpace's list does not show them, they are not
     /// registered again and again.
     has_renewed_credentials: bool,
-}
-
-/// A check that did not complete.
-#[derive(Debug, thiserror::Error)]
-enum CheckError {
-    #[error("{0}")]
-    Desired(String),
-    #[error(transparent)]
-    Lookup(#[from] LookupError),
 }
 
 // === impl RegistrationMonitor ===
@@ -74,59 +65,94 @@ impl RegistrationMonitor {
         instruments: Instruments,
     ) -> Option<Self> {
         let public_url = config.callbacks.public_url.clone()?;
-        let mut accounts: Vec<MonitoredAccount> = Vec::new();
+        let mut accounts = Vec::new();
         for account in &config.thingspace.accounts {
-            if accounts.iter().all(|other| other.account != *account) {
-                accounts.push(MonitoredAccount::new(account.clone()));
+            if !accounts.contains(account) {
+                accounts.push(account.clone());
             }
         }
-        (!accounts.is_empty()).then(|| Self {
-            registrar: Registrar { journal, thingspace, clock, instruments },
-            callbacks: config.callbacks.clone(),
+        let callbacks = config.callbacks.clone();
+        (!accounts.is_empty()).then_some(Self {
+            journal,
+            thingspace,
+            clock,
+            instruments,
+            callbacks,
             public_url,
             accounts,
         })
     }
 
-    /// Checks at once and then every five minutes, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        self.record_metrics();
-        let checks = async {
-            loop {
-                self.check().await;
-                tokio::time::sleep(CHECK_INTERVAL).await;
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = checks => {}
-        }
-    }
-
-    async fn check(&mut self) {
-        for monitored in &mut self.accounts {
-            // Loaded for each check, so that a rotated secret takes effect.
-            let result = match DesiredListener::load(&self.public_url, &self.callbacks) {
-                Ok(desired) => {
-                    let policy = self.callbacks.register;
-                    monitored.check(&self.registrar, &desired, policy).await
+    /// Checks at once and then every five minutes.
+    pub async fn run(self) {
+        let accounts = self.accounts.iter().cloned();
+        let mut accounts: Vec<_> = accounts.map(MonitoredAccount::new).collect();
+        self.record_metrics(&accounts);
+        loop {
+            for account in &mut accounts {
+                match account.check(&self).await {
+                    Ok(()) => account.is_failing = false,
+                    Err(error) => account.mark_unknown(&error),
                 }
-                Err(error) => Err(CheckError::Desired(error)),
-            };
-            match result {
-                Ok(()) => monitored.is_failing = false,
-                Err(error) => monitored.mark_unknown(&error),
             }
+            self.record_metrics(&accounts);
+            sleep(CHECK_INTERVAL).await;
         }
-        self.record_metrics();
     }
 
-    fn record_metrics(&self) {
-        let services = || self.accounts.iter().flat_map(|account| &account.services);
+    fn record_metrics(&self, accounts: &[MonitoredAccount]) {
+        let services = || accounts.iter().flat_map(|account| &account.services);
         for status in RegistrationState::ALL {
             let count = services().filter(|service| service.status == status).count();
-            self.registrar.instruments.registrations(status, count);
+            self.instruments.registrations(status, count);
         }
+    }
+
+    /// Registers a listener. Stores the URL that it replaces first. Never deregisters: callbacks
+    /// between a deregistration and the next registration would be lost.
+    async fn register(
+        &self,
+        account: &AccountName,
+        new: &ListenerRegistration,
+        displaced: Option<&ListenerRegistration>,
+    ) -> Result<(), String> {
+        if let Some(displaced) = displaced {
+            let stored = self.store_displaced(account, &new.service, &displaced.url).await;
+            stored.map_err(|error| format!("cannot store the replaced URL: {error}"))?;
+        }
+        let result = self.thingspace.register_listener(account, new).await;
+        self.instruments.registration_attempt(match (&result, displaced) {
+            (Err(_), _) => RegistrationOutcome::Failed,
+            (Ok(()), Some(_)) => RegistrationOutcome::Replaced,
+            (Ok(()), None) => RegistrationOutcome::Registered,
+        });
+        if let (Ok(()), Some(displaced)) = (&result, displaced) {
+            tracing::warn!(
+                account = account.as_str(),
+                service = new.service.as_str(),
+                url_origin = url_origin(displaced.url.expose_secret()),
+                "replaced the registration of another callback listener"
+            );
+        }
+        result.map_err(|error| error.to_string())
+    }
+
+    /// Stores a whole URL in the journal: only the gateway's user can read its secrets there.
+    async fn store_displaced(
+        &self,
+        account: &AccountName,
+        service: &str,
+        url: &SecretString,
+    ) -> Result<(), JournalError> {
+        let key = format!("displaced.{account}.{service}");
+        let stored = self.journal.get_kv(key.clone()).await?;
+        let mut urls: Vec<Value> = serde_json::from_slice(&stored).unwrap_or_default();
+        let url = url.expose_secret();
+        // A URL that is replaced again and again must not displace the others.
+        urls.retain(|other| other.get("url").and_then(Value::as_str) != Some(url));
+        urls.push(json!({ "displace_time_us": self.clock.now().as_micros(), "url": url }));
+        let urls = urls.split_off(urls.len().saturating_sub(MAX_DISPLACED));
+        self.journal.put_kv(key, Value::Array(urls).to_string().into()).await
     }
 }
 
@@ -137,8 +163,8 @@ impl MonitoredAccount {
         Self {
             account,
             is_failing: false,
-            services: RESULT_SERVICES.map(|service| MonitoredService {
-                name: service,
+            services: ResultService::ALL.map(|service| MonitoredService {
+                name: service.as_str(),
                 status: RegistrationState::Unknown,
                 last_logged: None,
                 has_logged_failure: false,
@@ -147,27 +173,29 @@ impl MonitoredAccount {
         }
     }
 
-    async fn check(
-        &mut self,
-        registrar: &Registrar,
-        desired: &DesiredListener,
-        policy: RegisterPolicy,
-    ) -> Result<(), CheckError> {
-        let mut listed = registrar.list(&self.account).await?;
+    async fn check(&mut self, monitor: &RegistrationMonitor) -> Result<(), String> {
+        let callbacks = &monitor.callbacks;
+        // Loaded for each check, so that a rotated secret takes effect.
+        let desired = DesiredListener::load(&monitor.public_url, callbacks)?;
+        let list = async || {
+            let listed = monitor.thingspace.list_listeners(&self.account).await;
+            listed.map_err(|error| error.to_string())
+        };
+        let mut listed = list().await?;
         let mut has_registered = false;
         for service in &mut self.services {
             let (status, found) = desired.evaluate(&self.account, service.name, &listed);
-            if service.should_register(policy, status) {
+            if service.should_register(callbacks.register, status) {
                 let displaced = found.filter(|_| status == RegistrationState::OtherUrl);
                 let new = desired.registration(&self.account, service.name);
-                let result = registrar.register(&self.account, &new, displaced).await;
+                let result = monitor.register(&self.account, &new, displaced).await;
                 service.record_attempt(&self.account, status, &result);
                 has_registered |= result.is_ok();
             }
         }
         if has_registered {
             // A success response does not prove that the registration is in effect.
-            listed = registrar.list(&self.account).await?;
+            listed = list().await?;
         }
         for service in &mut self.services {
             let (status, found) = desired.evaluate(&self.account, service.name, &listed);
@@ -176,7 +204,7 @@ impl MonitoredAccount {
         Ok(())
     }
 
-    fn mark_unknown(&mut self, error: &CheckError) {
+    fn mark_unknown(&mut self, error: &str) {
         for service in &mut self.services {
             service.status = RegistrationState::Unknown;
         }
@@ -191,16 +219,12 @@ impl MonitoredAccount {
 
 impl MonitoredService {
     fn should_register(&self, policy: RegisterPolicy, status: RegistrationState) -> bool {
-        match (policy, status) {
-            (_, RegistrationState::Registered | RegistrationState::Unknown)
-            | (RegisterPolicy::Never, _) => false,
-            (RegisterPolicy::IfUnclaimed, status) => status == RegistrationState::Missing,
-            (RegisterPolicy::Replace, RegistrationState::WrongCredentials) => {
-                !self.has_renewed_credentials
-            }
-            (RegisterPolicy::Replace, RegistrationState::Missing | RegistrationState::OtherUrl) => {
-                true
-            }
+        use RegistrationState::{Missing, OtherUrl, WrongCredentials};
+        match policy {
+            RegisterPolicy::Never => false,
+            RegisterPolicy::IfUnclaimed => status == Missing,
+            RegisterPolicy::Replace if status == WrongCredentials => !self.has_renewed_credentials,
+            RegisterPolicy::Replace => matches!(status, Missing | OtherUrl),
         }
     }
 
@@ -235,27 +259,25 @@ impl MonitoredService {
     ) {
         self.status = status;
         self.has_renewed_credentials &= status == RegistrationState::WrongCredentials;
-        let url_origin =
-            found.map(|found| url_origin(found.url.expose_secret())).unwrap_or_default();
-        let current = Some((status, url_origin.clone()));
+        let url_origin = found.map(|found| url_origin(found.url.expose_secret()));
+        let current = Some((status, url_origin));
         if self.last_logged == current {
             return;
         }
-        self.last_logged = current;
+        self.last_logged.clone_from(&current);
         let (account, service) = (account.as_str(), self.name);
         match status {
             RegistrationState::Registered => {
                 tracing::info!(account, service, "this callback listener is registered");
             }
-            RegistrationState::WrongCredentials => {
-                tracing::warn!(
-                    account,
-                    service,
-                    "this callback listener is registered, but not with callbacks.username and \
-                     callbacks.password"
-                );
-            }
+            RegistrationState::WrongCredentials => tracing::warn!(
+                account,
+                service,
+                "this callback listener is registered, but not with callbacks.username and \
+                 callbacks.password"
+            ),
             RegistrationState::OtherUrl => {
+                let url_origin = current.and_then(|(_, url_origin)| url_origin);
                 tracing::warn!(
                     account,
                     service,

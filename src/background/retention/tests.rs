@@ -17,7 +17,8 @@ fn a_position_is_as_old_as_the_first_sample_that_has_it() {
     let reached = samples.newest_at_or_before(day(1_999).minus(64 * DAY));
     assert_eq!(reached, Some((day(1_935), 1_935)));
     assert_eq!(samples.newest_at_or_before(day(0)), None);
-    assert_eq!(PositionSamples::parse(&samples.to_bytes()), samples);
+    let stored = serde_json::to_vec(&samples).unwrap();
+    assert_eq!(serde_json::from_slice::<PositionSamples>(&stored).unwrap(), samples);
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! The body of a callback.
 
-mod digest;
 mod parse;
 mod redact;
 #[cfg(test)]
 mod tests;
 
-pub use parse::{PayloadError, parse};
+pub use parse::parse;
 pub use redact::{RedactedBody, redact};

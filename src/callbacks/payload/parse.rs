@@ -1,60 +1,41 @@
 //! Parses the body of a callback.
 //!
-//! ThingSpace's examples and reports from the field differ, so the parser is lenient. It accepts identifier
-//! kinds in any letter case, counts as text or numbers, `deviceResponse` as an object or an array, a body
-//! without `status`, a body without its opening brace, and unknown members. See thingspace-facts, section
-//! 4.1.
+//! ThingSpace's examples and reports from the field differ, so the parser is lenient. It accepts
+//! identifier kinds in any letter case, counts as text or numbers, `deviceResponse` as an object or
+//! an array, a body without `status`, a body without its opening brace, and unknown members (see
+//! docs/thingspace-facts.md, section 4.3).
+
+use std::slice;
 
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use crate::{
-    callbacks::payload::digest::content_digest,
-    domain::{
-        callback::Callback,
-        identifier::ReportedId,
-        newtypes::RequestId,
-        result::{
-            DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource, ThingSpaceFault,
-        },
+use crate::domain::{
+    identifier::ReportedId,
+    newtypes::RequestId,
+    result::{
+        Callback, DeviceResult, EsimProfile, Outcome, PlanChangeDetails, ResultSource,
+        ThingSpaceFault, sha256,
     },
 };
-
-/// A body that is not a callback.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PayloadError {
-    /// It is not JSON, or nested too deeply.
-    #[error("the body is not JSON: line {line}, column {column}")]
-    NotJson {
-        /// The line, from 1.
-        line: usize,
-        /// The column, from 1.
-        column: usize,
-    },
-    /// It is JSON, but not an object.
-    #[error("the body is not a JSON object")]
-    NotAnObject,
-    /// It has no valid `requestId`.
-    #[error("the body has no usable requestId")]
-    NoRequestId,
-}
 
 /// Maximum length of a stored text, in characters.
 const MAX_TEXT: usize = 1_000;
 /// Maximum number of stored identifiers of a device.
 const MAX_IDS: usize = 32;
 
-/// Parses the body of a callback and removes the credentials from it.
-///
-/// # Errors
-///
-/// If the body is not a JSON object with a request id. The error never repeats a part of the body.
-pub fn parse(body: &[u8]) -> Result<Callback, PayloadError> {
-    let Value::Object(mut members) = parse_json(body)? else {
-        return Err(PayloadError::NotAnObject);
-    };
-    let (username, password) = remove_credentials(&mut members);
-    Ok(Callback {
+/// The members of a body without user names and passwords, and those of the top level.
+pub(super) struct BodyObject {
+    pub(super) members: Map<String, Value>,
+    pub(super) username: Option<SecretString>,
+    pub(super) password: Option<SecretString>,
+}
+
+/// Parses the body of a callback and removes the credentials from it. Returns `None` if the body is not
+/// a JSON object with a valid `requestId`.
+pub fn parse(body: &[u8]) -> Option<Callback> {
+    let BodyObject { members, username, password } = BodyObject::parse(body)?;
+    Some(Callback {
         result: parse_result(&members)?,
         username,
         password,
@@ -63,49 +44,114 @@ pub fn parse(body: &[u8]) -> Result<Callback, PayloadError> {
     })
 }
 
-pub(super) fn parse_json(body: &[u8]) -> Result<Value, PayloadError> {
-    let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
-    serde_json::from_slice(body).or_else(|error| {
-        // Bodies without the opening brace have been seen in the field.
-        let repaired = body
-            .trim_ascii_start()
-            .starts_with(b"\"")
-            .then(|| serde_json::from_slice(&[b"{", body].concat()).ok());
-        repaired
-            .flatten()
-            .ok_or(PayloadError::NotJson { line: error.line(), column: error.column() })
-    })
+impl BodyObject {
+    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        let mut members = match serde_json::from_slice(body) {
+            Ok(members) => members,
+            // Bodies without the opening brace have been seen in the field.
+            Err(_) if body.trim_ascii_start().starts_with(b"\"") => {
+                serde_json::from_slice(&[b"{", body].concat()).ok()?
+            }
+            Err(_) => return None,
+        };
+        let credential = |name| text(&members, name).filter(|text| !text.is_empty());
+        let [username, password] =
+            ["username", "password"].map(|name| credential(name).map(SecretString::from));
+        remove_credentials(&mut members);
+        Some(Self { members, username, password })
+    }
 }
 
-fn parse_result(members: &Map<String, Value>) -> Result<DeviceResult, PayloadError> {
-    let request_id = get(members, "requestId")
-        .and_then(text)
-        .and_then(|text| RequestId::parse(text.trim()).ok())
-        .ok_or(PayloadError::NoRequestId)?;
-    let responses = objects(get(members, "deviceResponse"));
-    let profile = first_object(&responses, "deviceProfileResponse");
-    let plan_change = first_object(&responses, "changeServicePlanResponse");
+/// Removes user names and passwords at every level.
+fn remove_credentials(members: &mut Map<String, Value>) {
+    members.retain(|name, _| {
+        !name.eq_ignore_ascii_case("username") && !name.eq_ignore_ascii_case("password")
+    });
+    let mut values: Vec<&mut Value> = members.values_mut().collect();
+    while let Some(value) = values.pop() {
+        match value {
+            Value::Object(members) => remove_credentials(members),
+            Value::Array(elements) => values.extend(elements),
+            _ => {}
+        }
+    }
+}
+
+/// Returns the SHA-256 of a body in a canonical form: sorted members, no white space, without the delivery
+/// counts; lists of identifiers as sets, with their kinds in lower case.
+fn content_digest(members: &Map<String, Value>) -> [u8; 32] {
+    let is_count = |name: &str| {
+        name.eq_ignore_ascii_case("callbackCount")
+            || name.eq_ignore_ascii_case("maxCallbackThreshold")
+    };
+    let mut content: Value = members
+        .iter()
+        .filter(|(name, _)| !is_count(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    content.sort_all_objects();
+    normalise(&mut content);
+    sha256(content.to_string().as_bytes())
+}
+
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            if is_identifier(members)
+                && let Some(Value::String(kind)) = members.get_mut("kind")
+            {
+                *kind = kind.to_lowercase();
+            }
+            members.values_mut().for_each(normalise);
+        }
+        Value::Array(values) => {
+            values.iter_mut().for_each(normalise);
+            if values.iter().all(|value| value.as_object().is_some_and(is_identifier)) {
+                values.sort_by_cached_key(Value::to_string);
+                values.dedup();
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_identifier(members: &Map<String, Value>) -> bool {
+    members.len() == 2 && members.contains_key("id") && members.contains_key("kind")
+}
+
+fn parse_result(members: &Map<String, Value>) -> Option<DeviceResult> {
+    let request_id = RequestId::parse(text(members, "requestId")?.trim()).ok()?;
+    let responses = objects(members, "deviceResponse");
+    let first =
+        |name| responses.iter().find_map(|response| objects(response, name).first().copied());
+    let profile = first("deviceProfileResponse");
+    let plan_change = first("changeServicePlanResponse");
     let fault = parse_fault(members);
-    let status_text = truncate(get(members, "status").and_then(text).unwrap_or_default());
+    let status_text = short_text(members, "status");
+    // The name of the first member names the operation.
+    let operation = responses.iter().flat_map(|response| response.keys()).next();
 
     let mut device_ids = Vec::new();
-    collect_ids(get(members, "deviceIds"), &mut device_ids);
-    collect_ids(
-        profile.and_then(|profile| get(profile, "deviceIdentifierCollection")),
-        &mut device_ids,
-    );
-    Ok(DeviceResult {
+    collect_ids(members, "deviceIds", &mut device_ids);
+    if let Some(profile) = profile {
+        collect_ids(profile, "deviceIdentifierCollection", &mut device_ids);
+    }
+    Some(DeviceResult {
         request_id,
         device_ids,
         outcome: parse_outcome(&status_text, fault.as_ref(), !responses.is_empty()),
         status_text,
         fault,
-        esim_profile: profile.map(parse_profile),
+        esim_profile: profile.map(|profile| EsimProfile {
+            state: short_text(profile, "state"),
+            profile_status: short_text(profile, "profileStatus"),
+            profile_role: short_text(profile, "profileRole"),
+        }),
         service_plan_change: plan_change
-            .and_then(|change| get(change, "effectiveDate"))
-            .and_then(text)
+            .and_then(|change| text(change, "effectiveDate"))
             .map(|date| PlanChangeDetails::parse(&truncate(date))),
-        operation_text: operation(&responses),
+        operation_text: operation.cloned().map(truncate).unwrap_or_default(),
         source: ResultSource::Callback,
         evidence: String::new(),
         callback_count: parse_count(members, "callbackCount"),
@@ -131,44 +177,23 @@ fn parse_outcome(status: &str, fault: Option<&ThingSpaceFault>, has_response: bo
     }
 }
 
-/// Returns the name of the first member of `deviceResponse`, which names the operation.
-fn operation(responses: &[&Map<String, Value>]) -> String {
-    let names = responses.iter().flat_map(|response| response.keys());
-    names.cloned().map(truncate).next().unwrap_or_default()
-}
-
 fn parse_fault(members: &Map<String, Value>) -> Option<ThingSpaceFault> {
-    let faults = objects(get(members, "faultResponse"));
-    let fault = faults.first()?;
-    let part = |name| truncate(get(fault, name).and_then(text).unwrap_or_default());
-    let fault = ThingSpaceFault { code: part("faultcode"), text: part("faultstring") };
-    (!fault.code.is_empty() || !fault.text.is_empty()).then_some(fault)
-}
-
-fn parse_profile(profile: &Map<String, Value>) -> EsimProfile {
-    let part = |name| truncate(get(profile, name).and_then(text).unwrap_or_default());
-    EsimProfile {
-        state: part("state"),
-        profile_status: part("profileStatus"),
-        profile_role: part("profileRole"),
-    }
+    let fault = *objects(members, "faultResponse").first()?;
+    let (code, text) = (short_text(fault, "faultcode"), short_text(fault, "faultstring"));
+    (!code.is_empty() || !text.is_empty()).then_some(ThingSpaceFault { code, text })
 }
 
 fn parse_count(members: &Map<String, Value>, name: &str) -> i32 {
-    get(members, name).and_then(text).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    text(members, name).and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-fn collect_ids(value: Option<&Value>, into: &mut Vec<ReportedId>) {
-    for member in objects(value) {
-        let (Some(kind), Some(id)) =
-            (get(member, "kind").and_then(text), get(member, "id").and_then(text))
-        else {
+fn collect_ids(members: &Map<String, Value>, name: &str, into: &mut Vec<ReportedId>) {
+    for member in objects(members, name) {
+        let (Some(kind), Some(id)) = (text(member, "kind"), text(member, "id")) else {
             continue;
         };
-        let id = ReportedId {
-            kind: truncate(kind.trim().to_lowercase()),
-            id: truncate(id.trim().to_owned()),
-        };
+        let kind = truncate(kind.trim().to_lowercase());
+        let id = ReportedId { kind, id: truncate(id.trim().to_owned()) };
         if !into.contains(&id) && into.len() < MAX_IDS {
             into.push(id);
         }
@@ -183,73 +208,32 @@ fn get<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
 }
 
 /// Returns a string or a number as text.
-fn text(value: &Value) -> Option<String> {
-    match value {
+fn text(members: &Map<String, Value>, name: &str) -> Option<String> {
+    match get(members, name)? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     }
 }
 
-/// Returns the non-empty objects of an object or an array.
-fn objects(value: Option<&Value>) -> Vec<&Map<String, Value>> {
-    let is_non_empty =
-        |value: &'_ Value| matches!(value, Value::Object(members) if !members.is_empty());
-    match value {
-        Some(Value::Object(members)) if !members.is_empty() => vec![members],
-        Some(Value::Array(values)) => {
-            values.iter().filter(|value| is_non_empty(value)).filter_map(Value::as_object).collect()
-        }
-        _ => Vec::new(),
+/// Returns a text of at most [`MAX_TEXT`] characters, empty if it is absent.
+fn short_text(members: &Map<String, Value>, name: &str) -> String {
+    text(members, name).map(truncate).unwrap_or_default()
+}
+
+/// Returns the non-empty objects of a member that is an object or an array.
+fn objects<'a>(members: &'a Map<String, Value>, name: &str) -> Vec<&'a Map<String, Value>> {
+    let values = match get(members, name) {
+        Some(Value::Array(values)) => values.as_slice(),
+        Some(value) => slice::from_ref(value),
+        None => &[],
+    };
+    values.iter().filter_map(Value::as_object).filter(|members| !members.is_empty()).collect()
+}
+
+fn truncate(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
     }
-}
-
-fn first_object<'a>(
-    responses: &[&'a Map<String, Value>],
-    name: &str,
-) -> Option<&'a Map<String, Value>> {
-    responses
-        .iter()
-        .find_map(|response| get(response, name))
-        .and_then(|value| objects(Some(value)).first().copied())
-}
-
-fn truncate(text: impl Into<String>) -> String {
-    let text: String = text.into();
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
-        None => text,
-    }
-}
-
-fn credential(members: &Map<String, Value>, name: &str) -> Option<SecretString> {
-    get(members, name).and_then(text).filter(|text| !text.is_empty()).map(SecretString::from)
-}
-
-fn is_credential(name: &str) -> bool {
-    name.eq_ignore_ascii_case("username") || name.eq_ignore_ascii_case("password")
-}
-
-/// Removes user names and passwords at every level. Returns those of the top level.
-pub(super) fn remove_credentials(
-    members: &mut Map<String, Value>,
-) -> (Option<SecretString>, Option<SecretString>) {
-    let found = (credential(members, "username"), credential(members, "password"));
-    remove_members(members);
-    found
-}
-
-fn remove_members(members: &mut Map<String, Value>) {
-    members.retain(|name, _| !is_credential(name));
-    for value in members.values_mut() {
-        remove_credentials_from(value);
-    }
-}
-
-fn remove_credentials_from(value: &mut Value) {
-    match value {
-        Value::Object(members) => remove_members(members),
-        Value::Array(values) => values.iter_mut().for_each(remove_credentials_from),
-        _ => {}
-    }
+    text
 }

@@ -1,9 +1,11 @@
 //! Redacts the credentials of a body that cannot be used.
 
+use std::ops::Range;
+
 use secrecy::SecretString;
 use serde_json::Value;
 
-use crate::callbacks::payload::parse::{parse_json, remove_credentials};
+use crate::callbacks::payload::parse::BodyObject;
 
 /// The replacement of a credential in a body that is not JSON.
 const REDACTED: &[u8] = b"***";
@@ -19,58 +21,48 @@ pub struct RedactedBody {
     pub password: Option<SecretString>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum CredentialField {
-    Username,
-    Password,
-}
-
 /// Removes the credentials from a body.
 ///
 /// A JSON object loses the members. Any other body may be truncated or malformed at any byte, so this searches
 /// for names of credentials, and redacts too much rather than too little.
 pub fn redact(body: &[u8]) -> RedactedBody {
-    if let Ok(Value::Object(mut members)) = parse_json(body) {
-        let (username, password) = remove_credentials(&mut members);
-        return RedactedBody {
-            body: Value::Object(members).to_string().into_bytes(),
-            username,
-            password,
-        };
+    match BodyObject::parse(body) {
+        Some(BodyObject { members, username, password }) => {
+            let body = Value::Object(members).to_string().into_bytes();
+            RedactedBody { body, username, password }
+        }
+        None => redact_text(body),
     }
-    redact_text(body)
 }
 
 /// Replaces the value of each member whose name is that of a credential in any letter case. A value without
 /// an end extends to the end of the body.
 fn redact_text(body: &[u8]) -> RedactedBody {
     let mut redacted = RedactedBody::default();
+    let part = |range: Range<usize>| body.get(range).unwrap_or_default();
     let mut at = 0;
-    while let Some((name, name_end)) = find_credential_name(body, at) {
-        let start = skip(body, name_end, is_separator);
+    while let Some((is_username, name_end)) = find_credential_name(body, at) {
+        let rest = part(name_end..body.len());
+        let start = name_end + rest.iter().take_while(|byte| is_separator(**byte)).count();
         let end = find_value_end(body, start);
-        push(&mut redacted.body, body.get(at..start));
+        redacted.body.extend_from_slice(part(at..start));
         redacted.body.extend_from_slice(REDACTED);
-        let value = String::from_utf8_lossy(body.get(start..end).unwrap_or_default());
-        let slot = match name {
-            CredentialField::Username => &mut redacted.username,
-            CredentialField::Password => &mut redacted.password,
-        };
+        let value = String::from_utf8_lossy(part(start..end));
+        let slot = if is_username { &mut redacted.username } else { &mut redacted.password };
         if slot.is_none() && !value.is_empty() {
             *slot = Some(SecretString::from(value.into_owned()));
         }
         at = end.max(name_end);
     }
-    push(&mut redacted.body, body.get(at..));
+    redacted.body.extend_from_slice(part(at..body.len()));
     redacted
 }
 
-/// Finds the next name of a credential. Returns the end of the name.
-fn find_credential_name(body: &[u8], from: usize) -> Option<(CredentialField, usize)> {
-    let names =
-        [(CredentialField::Username, &b"username"[..]), (CredentialField::Password, b"password")];
+/// Finds the next name of a credential. Returns true for a user name, and the end of the name.
+fn find_credential_name(body: &[u8], from: usize) -> Option<(bool, usize)> {
     (from..body.len()).find_map(|at| {
-        names.iter().find_map(|(name, text)| Some((*name, match_name(body, at, text)?)))
+        let username = match_name(body, at, b"username").map(|end| (true, end));
+        username.or_else(|| Some((false, match_name(body, at, b"password")?)))
     })
 }
 
@@ -112,15 +104,6 @@ fn find_value_end(body: &[u8], at: usize) -> usize {
         end += 1;
     }
     end.min(body.len())
-}
-
-fn skip(body: &[u8], from: usize, predicate: impl Fn(u8) -> bool) -> usize {
-    let rest = body.get(from..).unwrap_or_default();
-    from + rest.iter().take_while(|byte| predicate(**byte)).count()
-}
-
-fn push(to: &mut Vec<u8>, part: Option<&[u8]>) {
-    to.extend_from_slice(part.unwrap_or_default());
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 use secrecy::ExposeSecret;
 
-use super::*;
-use crate::domain::{callback::Callback, identifier::ReportedId, result::Outcome};
+use crate::domain::{
+    identifier::ReportedId,
+    result::{Callback, Outcome},
+};
 
 const ESIM: &str = r#"{"requestId":"d1f08526-5443-4054-9a29-4456490ea9f8",
  "deviceIds":[{"id":"89049032000001000000000000000001","kind":"Eid"},{"id":"990013907835573","kind":"Imei"},
@@ -111,12 +113,12 @@ fn a_body_that_cannot_be_used_is_refused_without_repeating_it() {
         b"\"requestId\":\"r",
         b"{\"requestId\":\"a\"} trailing",
     ] {
-        assert!(matches!(super::parse(body), Err(PayloadError::NotJson { .. })), "{body:?}");
+        assert!(super::parse(body).is_none(), "{body:?}");
     }
-    assert!(matches!(super::parse(&[b'['; 200_000]), Err(PayloadError::NotJson { .. })));
-    assert_eq!(super::parse(b"[]").unwrap_err(), PayloadError::NotAnObject);
+    assert!(super::parse(&[b'['; 200_000]).is_none());
+    assert!(super::parse(b"[]").is_none());
     for body in ["{}", r#"{"requestId":""}"#, r#"{"requestId":null}"#, r#"{"requestId":"a b"}"#] {
-        assert_eq!(super::parse(body.as_bytes()).unwrap_err(), PayloadError::NoRequestId);
+        assert!(super::parse(body.as_bytes()).is_none(), "{body}");
     }
 }
 

@@ -102,7 +102,8 @@ impl CallbackHarness {
         );
         let listener = listener.unwrap();
         let (address, stop, served) = serve(listener).await;
-        tokio::spawn(files.run(stop.clone()));
+        let stopped = stop.clone();
+        tokio::spawn(async move { stopped.run_until_cancelled(files.run()).await });
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { address, telemetry, stop, served, journal, directory, http }
     }
@@ -153,8 +154,8 @@ impl CallbackHarness {
         let response = self.request(path).body(body).send().await.unwrap();
         let status = response.status();
         assert_eq!(response.headers()["content-type"], "application/json");
-        let answer: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
-        let error = answer["error"].as_str().unwrap_or_default().to_owned();
+        let body: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+        let error = body["error"].as_str().unwrap_or_default().to_owned();
         (status, error)
     }
 
@@ -167,9 +168,9 @@ impl CallbackHarness {
     pub(super) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(request).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        response
     }
 
     /// Returns the events of a request after the journal was reopened.

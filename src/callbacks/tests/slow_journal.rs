@@ -30,11 +30,11 @@ use crate::{
     },
     journal::{
         Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
-        ClaimCheck, CommitListener, Coverage, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch,
-        Event, EventPage, EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent,
-        Journal, JournalError, KeyValueStore, QuarantineLimits, QuarantineStore,
-        QuarantinedCallback, ReceivedCallback, Reservation, ResultStore, StateCounts, Stored,
-        UnmatchedResult, WatchTarget,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, JournalError,
+        KeptRange, KeyValueStore, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
     },
     telemetry::Telemetry,
 };
@@ -50,45 +50,31 @@ struct SlowJournal {
 
 #[async_trait::async_trait]
 impl ChangeStore for SlowJournal {
-    async fn claim(&self, _: Intent) -> Result<Claim, JournalError> {
+    async fn claim(&self, _: Intent) -> Result<Claim> {
         unreachable!()
     }
-    async fn check_claim(&self, _: Intent) -> Result<ClaimCheck, JournalError> {
+    async fn check_claim(&self, _: Intent) -> Result<Claim> {
         unreachable!()
     }
-    async fn apply_transition(
-        &self,
-        _: ChangeId,
-        _: Transition,
-        _: Timestamp,
-    ) -> Result<Change, JournalError> {
+    async fn apply_transition(&self, _: ChangeId, _: Transition, _: Timestamp) -> Result<Change> {
         unreachable!()
     }
-    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+    async fn reserve(&self) -> Result<Box<dyn Reservation>> {
         unreachable!()
     }
-    async fn change(&self, _: ChangeSelector) -> Result<Option<Change>, JournalError> {
+    async fn change(&self, _: ChangeSelector) -> Result<Option<Change>> {
         unreachable!()
     }
-    async fn changes(&self, _: ChangeFilter) -> Result<ChangePage, JournalError> {
+    async fn changes(&self, _: ChangeFilter) -> Result<ChangePage> {
         unreachable!()
     }
-    async fn devices(
-        &self,
-        _: ChangeId,
-        _: DeviceFilter,
-    ) -> Result<Vec<ChangeDevice>, JournalError> {
+    async fn devices(&self, _: ChangeId, _: DeviceFilter) -> Result<Vec<ChangeDevice>> {
         unreachable!()
     }
-    async fn due_changes(
-        &self,
-        _: ChangeState,
-        _: Timestamp,
-        _: Timestamp,
-    ) -> Result<DueChanges, JournalError> {
+    async fn due_changes(&self, _: ChangeState, _: Timestamp, _: Timestamp) -> Result<DueChanges> {
         unreachable!()
     }
-    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+    async fn in_flight(&self) -> Result<Vec<Change>> {
         unreachable!()
     }
     fn state_counts(&self) -> StateCounts {
@@ -98,7 +84,7 @@ impl ChangeStore for SlowJournal {
 
 #[async_trait::async_trait]
 impl ResultStore for SlowJournal {
-    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored, JournalError> {
+    async fn store_callback(&self, _: ReceivedCallback) -> Result<Stored> {
         self.store_called.notify_one();
         if let Some(error) = &self.error {
             return Err(error.clone());
@@ -115,14 +101,10 @@ impl ResultStore for SlowJournal {
         _: Option<Vec<Vec<ReportedId>>>,
         _: Option<u64>,
         _: Timestamp,
-    ) -> Result<Attribution, JournalError> {
+    ) -> Result<Attribution> {
         unreachable!()
     }
-    async fn unattributed_requests(
-        &self,
-        _: ChangeId,
-        _: usize,
-    ) -> Result<Vec<RequestId>, JournalError> {
+    async fn unattributed_requests(&self, _: ChangeId, _: usize) -> Result<Vec<RequestId>> {
         unreachable!()
     }
     async fn unmatched_results(
@@ -130,7 +112,7 @@ impl ResultStore for SlowJournal {
         _: Timestamp,
         _: u64,
         _: usize,
-    ) -> Result<Vec<UnmatchedResult>, JournalError> {
+    ) -> Result<Vec<UnmatchedResult>> {
         unreachable!()
     }
     async fn resolve_unmatched_result(
@@ -139,17 +121,14 @@ impl ResultStore for SlowJournal {
         _: u64,
         _: Vec<ReportedId>,
         _: Timestamp,
-    ) -> Result<bool, JournalError> {
+    ) -> Result<bool> {
         unreachable!()
     }
 }
 
 #[async_trait::async_trait]
 impl EventStore for SlowJournal {
-    async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage, JournalError> {
-        unreachable!()
-    }
-    async fn event_at(&self, _: WatchTarget, _: Cursor) -> Result<Option<Event>, JournalError> {
+    async fn events(&self, _: WatchTarget, _: Cursor, _: usize) -> Result<EventPage> {
         unreachable!()
     }
     fn add_commit_listener(&self, _: Arc<dyn CommitListener>) {}
@@ -157,55 +136,35 @@ impl EventStore for SlowJournal {
 
 #[async_trait::async_trait]
 impl QuarantineStore for SlowJournal {
-    async fn quarantine(
-        &self,
-        _: QuarantinedCallback,
-        _: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError> {
+    async fn quarantine(&self, _: QuarantinedCallback, _: QuarantineLimits) -> Result<Option<u64>> {
         unreachable!()
     }
-    async fn list_quarantined(
-        &self,
-        _: u64,
-        _: usize,
-    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
+    async fn list_quarantined(&self, _: u64, _: usize) -> Result<Vec<(u64, QuarantinedCallback)>> {
         unreachable!()
     }
-    async fn release_quarantined(
-        &self,
-        _: u64,
-        _: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
+    async fn release_quarantined(&self, _: u64, _: ReceivedCallback) -> Result<Stored> {
         unreachable!()
     }
-    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<(), JournalError> {
+    async fn mark_quarantined_reviewed(&self, _: u64) -> Result<()> {
         unreachable!()
     }
-    async fn drop_quarantined(&self, _: u64) -> Result<bool, JournalError> {
+    async fn drop_quarantined(&self, _: u64) -> Result<bool> {
         unreachable!()
     }
 }
 
 #[async_trait::async_trait]
 impl ForwardQueue for SlowJournal {
-    async fn due_forwards(
-        &self,
-        _: Timestamp,
-        _: usize,
-        _: usize,
-    ) -> Result<DueForwards, JournalError> {
+    async fn due_forwards(&self, _: Timestamp, _: usize, _: usize) -> Result<DueForwards> {
         unreachable!()
     }
-    async fn record_forward_outcomes(
-        &self,
-        _: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError> {
+    async fn record_forward_outcomes(&self, _: Vec<(u64, ForwardOutcome)>) -> Result<()> {
         unreachable!()
     }
-    async fn expire_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+    async fn expire_forwards(&self, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
-    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize, JournalError> {
+    async fn reschedule_forwards(&self, _: Timestamp) -> Result<usize> {
         unreachable!()
     }
     fn forward_queue_stats(&self) -> ForwardQueueStats {
@@ -215,10 +174,10 @@ impl ForwardQueue for SlowJournal {
 
 #[async_trait::async_trait]
 impl KeyValueStore for SlowJournal {
-    async fn get_kv(&self, _: String) -> Result<Vec<u8>, JournalError> {
+    async fn get_kv(&self, _: String) -> Result<Vec<u8>> {
         unreachable!()
     }
-    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<(), JournalError> {
+    async fn put_kv(&self, _: String, _: Vec<u8>) -> Result<()> {
         unreachable!()
     }
 }
@@ -234,10 +193,10 @@ impl Journal for SlowJournal {
     fn fingerprint(&self, _: &[u8]) -> [u8; 32] {
         [0; 32]
     }
-    async fn coverage(&self) -> Result<Coverage, JournalError> {
+    async fn kept_range(&self) -> Result<KeptRange> {
         unreachable!()
     }
-    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool, JournalError> {
+    async fn trim(&self, _: Timestamp, _: u64) -> Result<bool> {
         unreachable!()
     }
     fn is_writable(&self) -> bool {
@@ -271,8 +230,8 @@ async fn send(listener: &CallbackListener, body: Body) -> (Response, Duration) {
 
 async fn error(response: Response) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    answer["error"].as_str().unwrap().to_owned()
+    let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    body["error"].as_str().unwrap().to_owned()
 }
 
 /// A body of these pieces that then ends, or does not.
@@ -388,9 +347,9 @@ async fn a_request_in_progress_is_answered_before_the_listener_ends() {
     stop.cancel();
     journal.release.notify_one();
 
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
     // An idle connection does not use the grace up.
     tokio::time::timeout(GRACE / 2, served).await.unwrap().unwrap();
     drop(idle);

@@ -1,9 +1,11 @@
 //! Arguments and order of events.
 
+use std::error::Error;
+
 use clap::Args;
 
 use crate::cli::{
-    demo::{gateway::DemoGateway, narrator::Narrator, report::DemoReport, story},
+    demo::{gateway::DemoGateway, report::DemoReport, results::Print, story::Demo},
     exit::ExitError,
     output::print_line,
 };
@@ -36,7 +38,7 @@ impl DemoCommand {
     /// Exit code 1: a call failed, or a device has no result or more than one.
     pub fn run(self) -> Result<(), ExitError> {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        let report = runtime.block_on(self.run_story());
+        let report = runtime.block_on(self.run_demo());
         let report = report.map_err(|error| ExitError::failure(format!("demo failed: {error}")))?;
         if !self.json {
             print_line(&report.table())?;
@@ -45,19 +47,21 @@ impl DemoCommand {
         if report.is_complete() { Ok(()) } else { Err(ExitError::silent()) }
     }
 
-    async fn run_story(&self) -> Result<DemoReport, String> {
-        let narrator = Narrator::new(!self.json);
+    async fn run_demo(&self) -> Result<DemoReport, Box<dyn Error>> {
+        let print: Print = if self.json { |_| Ok(()) } else { |text| Ok(print_line(text)?) };
+        let devices = self.devices;
         if let Some(target) = &self.target {
-            return story::run(target, self.devices, None, &narrator).await;
+            return Demo { target, devices, print, telemetry: None }.run().await;
         }
         let gateway = DemoGateway::start().await?;
-        narrator.line(&format!(
-            "A gateway is listening on {}. It uses a sandbox instead of ThingSpace.",
-            gateway.target()
+        let target = &gateway.target;
+        print(&format!(
+            "A gateway is listening on {target}. It uses a sandbox instead of ThingSpace."
         ))?;
-        let telemetry = Some(gateway.telemetry());
-        let report = story::run(&gateway.target(), self.devices, telemetry, &narrator).await;
-        gateway.stop().await?;
+        let telemetry = Some(&gateway.telemetry);
+        let report = Demo { target, devices, print, telemetry }.run().await;
+        gateway.shutdown.cancel();
+        gateway.task.await?;
         report
     }
 }

@@ -1,5 +1,7 @@
 //! A gateway and a sandbox that live as long as the demo.
 
+use std::error::Error;
+
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -22,26 +24,22 @@ const SETTINGS: [(&str, &str); 6] = [
 
 /// A running gateway.
 pub(super) struct DemoGateway {
-    target: String,
-    telemetry: Telemetry,
-    shutdown: CancellationToken,
-    task: JoinHandle<ShutdownOutcome>,
+    /// Address of the gRPC port.
+    pub(super) target: String,
+    pub(super) telemetry: Telemetry,
+    pub(super) shutdown: CancellationToken,
+    pub(super) task: JoinHandle<ShutdownOutcome>,
 }
 
 // === impl DemoGateway ===
 
 impl DemoGateway {
-    pub(super) async fn start() -> Result<Self, String> {
-        let sources = Sources::default();
-        let sources =
-            SETTINGS.iter().fold(sources, |sources, (key, value)| sources.with_flag(*key, *value));
-        let loaded =
-            load_and_check(&sources, Mode::ServeSandbox).map_err(|error| error.to_string())?;
-        let telemetry =
-            Telemetry::init(&loaded.config.telemetry).map_err(|error| error.to_string())?;
-        let app = App::build(loaded.config, Mode::ServeSandbox, telemetry.clone())
-            .await
-            .map_err(|error| error.to_string())?;
+    pub(super) async fn start() -> Result<Self, Box<dyn Error>> {
+        let with_flag = |sources: Sources, (key, value)| sources.with_flag(key, value);
+        let sources = SETTINGS.into_iter().fold(Sources::default(), with_flag);
+        let config = load_and_check(&sources, Mode::ServeSandbox)?.config;
+        let telemetry = Telemetry::init(&config.telemetry)?;
+        let app = App::build(config, Mode::ServeSandbox, telemetry.clone()).await?;
         let shutdown = CancellationToken::new();
         Ok(Self {
             target: app.addresses().grpc.to_string(),
@@ -49,20 +47,5 @@ impl DemoGateway {
             task: tokio::spawn(app.run(shutdown.clone())),
             shutdown,
         })
-    }
-
-    /// Address of the gRPC port.
-    pub(super) fn target(&self) -> String {
-        self.target.clone()
-    }
-
-    pub(super) fn telemetry(&self) -> &Telemetry {
-        &self.telemetry
-    }
-
-    pub(super) async fn stop(self) -> Result<(), String> {
-        self.shutdown.cancel();
-        let stopped = self.task.await;
-        stopped.map(|_outcome| ()).map_err(|error| error.to_string())
     }
 }

@@ -1,9 +1,7 @@
 //! `demo`: changes some plans on a gateway with a sandbox and shows the results.
 
-mod client;
 mod command;
 mod gateway;
-mod narrator;
 mod report;
 mod requests;
 mod results;

@@ -1,12 +1,11 @@
 //! Requests of the demo. One device in ten fails, and one in ten has its callback sent twice: their
 //! identifiers select a scenario of the sandbox (docs/sandbox.md).
 
-use tonic::Status;
+use tonic::{Status, transport::Channel};
 
-use crate::{
-    cli::demo::client::Client,
-    proto::{self, ChangeType},
-};
+use crate::proto::{self, gateway_service_client::GatewayServiceClient};
+
+pub(super) type Client = GatewayServiceClient<Channel>;
 
 /// Account of the demo.
 const ACCOUNT: &str = "0000123456-00001";
@@ -39,14 +38,6 @@ impl ChangeRequest {
         [Self::esim(devices), Self::five_g_bi(devices), Self::service_plan(devices)]
     }
 
-    pub(super) fn change_type(&self) -> ChangeType {
-        match self {
-            Self::Esim(_) => ChangeType::EsimPlan,
-            Self::FiveGBi(_) => ChangeType::FiveGBiPlan,
-            Self::ServicePlan(_) => ChangeType::ServicePlan,
-        }
-    }
-
     /// Name of the method, and path template of ThingSpace's call.
     pub(super) fn names(&self) -> (&'static str, &'static str) {
         match self {
@@ -59,16 +50,13 @@ impl ChangeRequest {
     pub(super) async fn send(&self, client: &mut Client) -> Result<proto::Change, Status> {
         let change = match self {
             Self::Esim(request) => {
-                let response = client.change_esim_plan(request.clone()).await?;
-                response.into_inner().change
+                client.change_esim_plan(request.clone()).await?.into_inner().change
             }
             Self::FiveGBi(request) => {
-                let response = client.change_five_g_bi_plan(request.clone()).await?;
-                response.into_inner().change
+                client.change_five_g_bi_plan(request.clone()).await?.into_inner().change
             }
             Self::ServicePlan(request) => {
-                let response = client.change_service_plan(request.clone()).await?;
-                response.into_inner().change
+                client.change_service_plan(request.clone()).await?.into_inner().change
             }
         };
         Ok(change.unwrap_or_default())

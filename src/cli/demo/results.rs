@@ -1,11 +1,11 @@
 //! Results of one change, across all streams of its watch.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, error::Error};
 
-use crate::{
-    cli::demo::narrator::Narrator,
-    proto::{Change, DeviceResult, Outcome},
-};
+use crate::proto::{Change, DeviceResult, Outcome};
+
+/// Prints a line, or nothing.
+pub(super) type Print = fn(&str) -> Result<(), Box<dyn Error>>;
 
 /// Number of results that are shown one by one, for each stream.
 const SHOWN: usize = 4;
@@ -40,7 +40,11 @@ impl Results {
     }
 
     /// Adds a result, and shows it if it is among the first or the first failure.
-    pub(super) fn add(&mut self, result: &DeviceResult, narrator: &Narrator) -> Result<(), String> {
+    pub(super) fn add(
+        &mut self,
+        result: &DeviceResult,
+        print: Print,
+    ) -> Result<(), Box<dyn Error>> {
         let is_new = result.device_index.is_some_and(|index| self.devices.insert(index));
         self.repeated += usize::from(!is_new);
         let is_failure = result.outcome() == Outcome::Failed;
@@ -50,24 +54,18 @@ impl Results {
         }
         self.stream.shown += 1;
         self.stream.has_shown_failure |= is_failure;
-        let outcome = result.outcome().as_str_name();
+        let device = &result.client_reference;
+        let outcome = result.outcome().as_str_name().trim_start_matches("OUTCOME_");
         let fault = result.fault.as_ref().map_or("", |fault| &fault.code);
-        narrator.line(
-            format!(
-                "  {:9}  {:9}  {fault}",
-                result.client_reference,
-                outcome.trim_start_matches("OUTCOME_")
-            )
-            .trim_end(),
-        )
+        print(format!("  {device:9}  {outcome:9}  {fault}").trim_end())
     }
 
     /// Shows the number of results of this stream that were not shown one by one.
-    pub(super) fn end_stream(&mut self, narrator: &Narrator) -> Result<(), String> {
+    pub(super) fn end_stream(&mut self, print: Print) -> Result<(), Box<dyn Error>> {
         let hidden = std::mem::take(&mut self.stream).hidden;
         if hidden == 0 {
             return Ok(());
         }
-        narrator.line(&format!("  … and {hidden} more"))
+        print(&format!("  … and {hidden} more"))
     }
 }

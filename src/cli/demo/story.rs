@@ -1,16 +1,15 @@
 //! Sends the changes, follows their results, and shows each step.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use tokio::time::{Instant, sleep};
+use tonic::transport::Endpoint;
 
 use crate::{
     cli::demo::{
-        client::{Client, connect},
-        narrator::Narrator,
         report::{ChangeReport, DemoReport},
-        requests::{ChangeRequest, duplicated_callbacks},
-        results::Results,
+        requests::{ChangeRequest, Client, duplicated_callbacks},
+        results::{Print, Results},
     },
     proto::{Until, WatchRequestRequest, watch_request_response::Event},
     telemetry::Telemetry,
@@ -22,71 +21,72 @@ const DUPLICATES_TIMEOUT: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A demo on one gateway.
-struct Demo<'a> {
-    target: &'a str,
-    devices: u32,
-    narrator: &'a Narrator,
+pub(super) struct Demo<'a> {
+    pub(super) target: &'a str,
+    pub(super) devices: u32,
+    pub(super) print: Print,
     /// Metrics of the gateway, if it runs in this process.
-    telemetry: Option<&'a Telemetry>,
-}
-
-/// Runs the demo on the gateway at `target`.
-pub(super) async fn run(
-    target: &str,
-    devices: u32,
-    telemetry: Option<&Telemetry>,
-    narrator: &Narrator,
-) -> Result<DemoReport, String> {
-    let demo = Demo { target, devices, narrator, telemetry };
-    let started = Instant::now();
-    let mut client = connect(target).await?;
-    let mut changes = Vec::new();
-    for request in ChangeRequest::all(devices) {
-        let change = demo.change(&mut client, &request).await?;
-        if changes.is_empty() {
-            demo.retry(&mut client, &request, &change.change_id).await?;
-        }
-        changes.push(change);
-    }
-    let elapsed_ms = started.elapsed().as_millis();
-    demo.show_duplicates(changes.len() as u64 * u64::from(duplicated_callbacks(devices))).await?;
-    narrator.line(&format!("All results arrived within {elapsed_ms} ms."))?;
-    Ok(DemoReport { changes, elapsed_ms })
+    pub(super) telemetry: Option<&'a Telemetry>,
 }
 
 // === impl Demo ===
 
 impl Demo<'_> {
+    pub(super) async fn run(&self) -> Result<DemoReport, Box<dyn Error>> {
+        let started = Instant::now();
+        let mut client = self.connect().await?;
+        let mut changes = Vec::new();
+        for request in ChangeRequest::all(self.devices) {
+            let change = self.change(&mut client, &request).await?;
+            if changes.is_empty() {
+                self.retry(&mut client, &request, &change.change_id).await?;
+            }
+            changes.push(change);
+        }
+        let elapsed_ms = started.elapsed().as_millis();
+        let duplicates = changes.len() as u64 * u64::from(duplicated_callbacks(self.devices));
+        self.show_duplicates(duplicates).await?;
+        (self.print)(&format!("All results arrived within {elapsed_ms} ms."))?;
+        Ok(DemoReport { changes, elapsed_ms })
+    }
+
+    async fn connect(&self) -> Result<Client, String> {
+        let connect =
+            async { Endpoint::from_shared(format!("http://{}", self.target))?.connect().await };
+        let channel = connect.await.map_err(|error| format!("{}: {error}", self.target))?;
+        Ok(Client::new(channel))
+    }
+
     /// Sends a change and follows its results to the end, over two connections.
     async fn change(
         &self,
         client: &mut Client,
         request: &ChangeRequest,
-    ) -> Result<ChangeReport, String> {
+    ) -> Result<ChangeReport, Box<dyn Error>> {
         let (method, _) = request.names();
         let devices = self.devices;
-        let change = request.send(client).await.map_err(status)?;
-        self.narrator
-            .line(&format!("\n{method} with {devices} devices: change {}", change.change_id))?;
+        let change = request.send(client).await?;
+        let id = &change.change_id;
+        (self.print)(&format!("\n{method} with {devices} devices: change {id}"))?;
         let half = usize::try_from(devices.div_ceil(2)).unwrap_or(usize::MAX);
         let mut results = Results::default();
-        self.watch(&change.change_id, &mut results, half).await?;
-        self.narrator.line(&format!(
+        self.watch(id, &mut results, half).await?;
+        (self.print)(&format!(
             "The connection is cut after {} results. A new watch resumes with the last token:",
             results.count()
         ))?;
         while results.finished.is_none() {
-            self.watch(&change.change_id, &mut results, usize::MAX).await?;
+            self.watch(id, &mut results, usize::MAX).await?;
         }
         let missing = usize::try_from(devices).unwrap_or(usize::MAX) - results.count();
-        self.narrator.line(&format!(
+        (self.print)(&format!(
             "The change is finished: {} results, {missing} missing, {} repeated.",
             results.count(),
             results.repeated
         ))?;
         let change = results.finished.unwrap_or_default();
         Ok(ChangeReport {
-            change_type: request.change_type().as_str_name(),
+            change_type: change.change_type().as_str_name(),
             change_id: change.change_id,
             request_ids: change.request_ids,
             devices,
@@ -103,27 +103,27 @@ impl Demo<'_> {
         change_id: &str,
         results: &mut Results,
         max_results: usize,
-    ) -> Result<(), String> {
-        let mut client = connect(self.target).await?;
+    ) -> Result<(), Box<dyn Error>> {
+        let mut client = self.connect().await?;
         let request = WatchRequestRequest {
             change_id: change_id.to_owned(),
             resume_token: results.resume_token.clone(),
             until: Until::Finished.into(),
             ..WatchRequestRequest::default()
         };
-        let stream = client.watch_request(request).await.map_err(status)?;
+        let stream = client.watch_request(request).await?;
         let mut stream = stream.into_inner();
         while results.count() < max_results
-            && let Some(message) = stream.message().await.map_err(status)?
+            && let Some(message) = stream.message().await?
         {
             results.resume_token = message.resume_token;
             match message.event {
-                Some(Event::DeviceResult(result)) => results.add(&result, self.narrator)?,
+                Some(Event::DeviceResult(result)) => results.add(&result, self.print)?,
                 Some(Event::Finished(finished)) => results.finished = finished.change,
                 _ => {}
             }
         }
-        results.end_stream(self.narrator)
+        results.end_stream(self.print)
     }
 
     /// Sends a change again with its idempotency key.
@@ -132,31 +132,30 @@ impl Demo<'_> {
         client: &mut Client,
         request: &ChangeRequest,
         change_id: &str,
-    ) -> Result<(), String> {
+    ) -> Result<(), Box<dyn Error>> {
         let (method, template) = request.names();
-        let again = request.send(client).await.map_err(status)?.change_id;
+        let again = request.send(client).await?.change_id;
         if again != change_id {
-            return Err(format!("a retry created another change: {again}"));
+            return Err(format!("a retry created another change: {again}").into());
         }
-        self.narrator
-            .line(&format!("\n{method} again with the same idempotency key: change {again}"))?;
+        (self.print)(&format!("\n{method} again with the same idempotency key: change {again}"))?;
         let requests = "http_client_request_duration_seconds_count";
         match self.metric(requests, &format!("url_template=\"{template}\""))? {
-            Some(sent) => self.narrator.line(&format!(
+            Some(sent) => (self.print)(&format!(
                 "The gateway returned the same change. Requests sent to ThingSpace: {sent}."
             )),
-            None => self.narrator.line("The gateway returned the same change."),
+            None => (self.print)("The gateway returned the same change."),
         }
     }
 
     /// Shows the number of duplicate callbacks, once all have arrived.
-    async fn show_duplicates(&self, expected: u64) -> Result<(), String> {
+    async fn show_duplicates(&self, expected: u64) -> Result<(), Box<dyn Error>> {
         let deadline = Instant::now() + DUPLICATES_TIMEOUT;
         let callbacks = "thingspace_gateway_callbacks_total";
         let label = "thingspace_gateway_outcome=\"duplicate\"";
         while let Some(received) = self.metric(callbacks, label)? {
             if received >= expected || Instant::now() >= deadline {
-                return self.narrator.line(&format!(
+                return (self.print)(&format!(
                     "\nCallbacks that arrived twice: {received}. Clients received each result once."
                 ));
             }
@@ -177,12 +176,4 @@ impl Demo<'_> {
         });
         Ok(Some(values.sum()))
     }
-}
-
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "used by map_err, which passes the error by value"
-)]
-fn status(status: tonic::Status) -> String {
-    status.to_string()
 }

@@ -50,7 +50,7 @@ fn real() -> Sources {
 fn every_default_of_the_table_is_valid_and_every_key_has_documentation() {
     load(&Sources::default());
     for setting in TABLE.settings() {
-        assert!(setting.description().ends_with('.'), "{}", setting.key);
+        assert!(setting.doc.ends_with('.'), "{}", setting.key);
     }
 }
 
@@ -168,6 +168,11 @@ fn a_retention_below_close_after_is_rejected() {
 
 // === Show and documentation ===
 
+fn render_toml(mut config: Config, mode: Mode) -> String {
+    config.apply_mode_defaults(mode);
+    config.to_toml()
+}
+
 #[test]
 fn shown_settings_load_to_the_same_settings() {
     let sources = with("journal.retention", "1h 30m")
@@ -176,7 +181,7 @@ fn shown_settings_load_to_the_same_settings() {
         .with_flag("callbacks.allow_cidrs", "192.0.2.0/24,::1")
         .with_flag("thingspace.accounts", "0000123456-00001")
         .with_flag("auth.mode", "none");
-    let shown = render_toml(&load(&sources), Mode::ServeSandbox);
+    let shown = render_toml(load(&sources), Mode::ServeSandbox);
     assert!(shown.contains("retention = \"90m\" # from --journal.retention"), "{shown}");
     assert!(shown.contains("listen = \"127.0.0.1:0\" # default"), "{shown}");
 
@@ -185,7 +190,7 @@ fn shown_settings_load_to_the_same_settings() {
     let values = |text: &str| -> Vec<_> {
         text.lines().map(|line| line.split(" # ").next().unwrap().to_owned()).collect()
     };
-    let again = render_toml(&again, Mode::ServeSandbox);
+    let again = render_toml(again, Mode::ServeSandbox);
     assert_eq!(values(&again), values(&shown));
 }
 

@@ -14,7 +14,7 @@ fn no_secret_is_seen_in_debug_or_show() {
         sources.with_environment([(TABLE.env_name(key), value)])
     });
     let config = load(&sources);
-    let shown = render_toml(&config, Mode::Serve);
+    let shown = config.to_toml();
     for text in [format!("{config:?}"), format!("{sources:?}"), shown.clone()] {
         assert!(!text.contains("hush"), "{text}");
     }

@@ -3,16 +3,17 @@ use crate::domain::{
     change_type::ChangeType,
     clock::Timestamp,
     device_states::DeviceCounts,
-    evidence::IdentifyingKinds,
+    evidence::{IdentifyingKinds, ResultService},
     newtypes::{ChangeId, ClientReference, RequestId, ServicePlan},
 };
 
 const STATES: [ChangeState; 3] =
     [ChangeState::OutcomeUnknown, ChangeState::Dispatched, ChangeState::Closed];
-const COVERAGES: [Coverage; 3] = [Coverage::Whole, Coverage::Part, Coverage::Other];
+const COVERAGES: [DeviceCoverage; 3] =
+    [DeviceCoverage::Whole, DeviceCoverage::Part, DeviceCoverage::Other];
 
 static RULES: EvidenceRules = EvidenceRules {
-    callback_service: "DeviceProfileService",
+    callback_service: ResultService::DeviceProfile,
     identifying_kinds: IdentifyingKinds::All,
     is_foreign_result: |_| false,
     lookup: LookupMethod::RequestStatus,
@@ -44,7 +45,7 @@ fn change(state: ChangeState) -> Change {
 
 #[test]
 fn a_whole_is_selected_only_if_it_is_unknown_and_no_other_candidate_has_the_devices() {
-    let kinds: Vec<(ChangeState, Coverage)> =
+    let kinds: Vec<(ChangeState, DeviceCoverage)> =
         STATES.into_iter().flat_map(|state| COVERAGES.map(|coverage| (state, coverage))).collect();
     for first in &kinds {
         for second in &kinds {
@@ -54,12 +55,12 @@ fn a_whole_is_selected_only_if_it_is_unknown_and_no_other_candidate_has_the_devi
                 rules: &RULES,
                 coverage: *coverage,
             });
-            let possible = both.into_iter().filter(|one| one.1 != Coverage::Other);
+            let possible = both.into_iter().filter(|one| one.1 != DeviceCoverage::Other);
             let mut possible: Vec<_> = possible.collect();
             let only = possible.pop().filter(|_| possible.is_empty());
-            let expected = only == Some(&(ChangeState::OutcomeUnknown, Coverage::Whole));
+            let expected = only == Some(&(ChangeState::OutcomeUnknown, DeviceCoverage::Whole));
             let selected = select_candidate(&candidates);
-            let is_whole = selected.is_some_and(|one| one.coverage == Coverage::Whole);
+            let is_whole = selected.is_some_and(|one| one.coverage == DeviceCoverage::Whole);
             assert_eq!(is_whole, expected, "{both:?}");
             // Whatever is selected can be attributed.
             let state = selected.map(|one| one.change.state);
@@ -101,17 +102,17 @@ fn a_list_alone_has_to_be_the_whole_set_and_has_to_have_what_was_reported() {
         }
         seen.coverage(2)
     };
-    assert_eq!(coverage(&[0, 1], None), Coverage::Whole);
-    assert_eq!(coverage(&[0], None), Coverage::Part);
-    assert_eq!(coverage(&[], None), Coverage::Other);
-    assert_eq!(coverage(&[0], Some(&[1, 0])), Coverage::Whole);
+    assert_eq!(coverage(&[0, 1], None), DeviceCoverage::Whole);
+    assert_eq!(coverage(&[0], None), DeviceCoverage::Part);
+    assert_eq!(coverage(&[], None), DeviceCoverage::Other);
+    assert_eq!(coverage(&[0], Some(&[1, 0])), DeviceCoverage::Whole);
     for listed in [&[][..], &[0], &[1]] {
-        assert_eq!(coverage(&[0, 1], Some(listed)), Coverage::Part, "{listed:?}");
+        assert_eq!(coverage(&[0, 1], Some(listed)), DeviceCoverage::Part, "{listed:?}");
     }
     for matched in [Match::Assumed, Match::None, Match::Ambiguous] {
         let mut seen = SeenDevices::default();
         seen.add_reported(Some(0), Match::Exact);
         seen.add_listed(Some(1), matched);
-        assert_eq!(seen.coverage(2), Coverage::Other);
+        assert_eq!(seen.coverage(2), DeviceCoverage::Other);
     }
 }

@@ -124,13 +124,13 @@ impl DeviceStates {
             .unwrap_or(DeviceRef::UnmatchedResult(number));
 
         let mut state = store.state(target)?;
-        self.subtract(target, state);
+        self.count(target, state, -1);
         for other in groups {
             if let DeviceRef::UnmatchedResult(unmatched) = other
                 && other != target
             {
                 let known = store.state(other)?;
-                self.subtract(other, known);
+                self.count(other, known, -1);
                 state.kind_mask |= known.kind_mask;
                 state.apply_result(known.precedence, known.decided_by);
                 store.merge(unmatched, target)?;
@@ -143,7 +143,7 @@ impl DeviceStates {
             }
         }
         state.apply_result(precedence, Some(number));
-        self.add(target, state);
+        self.count(target, state, 1);
         store.put_state(target, state)
     }
 
@@ -204,16 +204,15 @@ impl DeviceStates {
     pub fn counts(&self, device_count: u32) -> DeviceCounts {
         let best = self.largest_distinct_set();
         let sum = |buckets: &[Bucket], is_unmatched: bool| {
-            let buckets =
-                || buckets.iter().filter(move |bucket| bucket.is_unmatched == is_unmatched);
-            let succeeded: u32 = buckets().map(|bucket| bucket.succeeded).sum();
-            let failed: u32 = buckets().map(|bucket| bucket.failed).sum();
-            (succeeded, failed)
+            let buckets = buckets.iter().filter(|bucket| bucket.is_unmatched == is_unmatched);
+            buckets.fold((0, 0), |(succeeded, failed), bucket| {
+                (succeeded + bucket.succeeded, failed + bucket.failed)
+            })
         };
         // A matched device always counts, even if the largest distinct set does not contain it.
         let (succeeded, failed) = sum(&self.0, false);
         let (unmatched_succeeded, unmatched_failed) = sum(&best, true);
-        let size: u32 = best.iter().map(|bucket| bucket.succeeded + bucket.failed).sum();
+        let size: u32 = best.iter().map(Bucket::size).sum();
         // Results beyond the number of devices belong to other requests. Failures count first.
         let remaining = size.min(device_count).saturating_sub(succeeded + failed);
         let unmatched_failed = unmatched_failed.min(remaining);
@@ -248,7 +247,7 @@ impl DeviceStates {
             }
             let devices = self.0.iter().filter(|bucket| !bucket.is_unmatched && differs(bucket));
             let distinct: Vec<Bucket> = devices.copied().chain(distinct.iter().copied()).collect();
-            let size = distinct.iter().map(|bucket| bucket.succeeded + bucket.failed).sum();
+            let size = distinct.iter().map(Bucket::size).sum();
             if size > best.0 {
                 best = (size, distinct);
             }
@@ -256,37 +255,33 @@ impl DeviceStates {
         best.1
     }
 
-    fn add(&mut self, group: DeviceRef, state: DeviceState) {
-        if let Some(precedence) = state.precedence {
-            *self.count_mut(group, state.kind_mask, precedence.outcome) += 1;
-        }
-    }
-
-    fn subtract(&mut self, group: DeviceRef, state: DeviceState) {
-        if let Some(precedence) = state.precedence {
-            let count = self.count_mut(group, state.kind_mask, precedence.outcome);
-            *count = count.saturating_sub(1);
-            self.0.retain(|bucket| bucket.succeeded + bucket.failed > 0);
-        }
-    }
-
-    fn count_mut(&mut self, group: DeviceRef, kind_mask: u16, outcome: Outcome) -> &mut u32 {
-        let is_unmatched = matches!(group, DeviceRef::UnmatchedResult(_));
-        let key = |bucket: &Bucket| (bucket.is_unmatched, bucket.kind_mask);
-        let at = match self.0.binary_search_by_key(&(is_unmatched, kind_mask), key) {
-            Ok(at) => at,
-            Err(at) => {
-                let bucket = Bucket { is_unmatched, kind_mask, succeeded: 0, failed: 0 };
-                self.0.insert(at, bucket);
-                at
-            }
+    /// Adds a group to its bucket, or removes it, if it has a final result.
+    fn count(&mut self, group: DeviceRef, state: DeviceState, change: i32) {
+        let Some(precedence) = state.precedence else {
+            return;
         };
-        #[allow(clippy::indexing_slicing, reason = "found or inserted at this index above")]
-        let bucket = &mut self.0[at];
-        match outcome {
-            Outcome::Succeeded => &mut bucket.succeeded,
-            Outcome::Failed | Outcome::Interim => &mut bucket.failed,
+        let is_unmatched = matches!(group, DeviceRef::UnmatchedResult(_));
+        let kind_mask = state.kind_mask;
+        let key = |bucket: &Bucket| (bucket.is_unmatched, bucket.kind_mask);
+        let found = self.0.binary_search_by_key(&(is_unmatched, kind_mask), key);
+        let at = found.unwrap_or_else(|at| {
+            self.0.insert(at, Bucket { is_unmatched, kind_mask, succeeded: 0, failed: 0 });
+            at
+        });
+        if let Some(bucket) = self.0.get_mut(at) {
+            let count = match precedence.outcome {
+                Outcome::Succeeded => &mut bucket.succeeded,
+                Outcome::Failed | Outcome::Interim => &mut bucket.failed,
+            };
+            *count = count.saturating_add_signed(change);
         }
+        self.0.retain(|bucket| bucket.size() > 0);
+    }
+}
+
+impl Bucket {
+    fn size(&self) -> u32 {
+        self.succeeded + self.failed
     }
 }
 

@@ -13,40 +13,28 @@ use axum::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
+    config::LimitsConfig,
     domain::violation::FieldReason,
     grpc::{
         admission::{
             byte_budget::ByteBudgetPool,
             device_count::is_within_device_limits,
             message_reader::{MessageLimits, PART_TIMEOUT, read_message},
-            method_class::{DeviceFields, MethodClass},
+            method_class::{MethodClass, find_method},
             slow_reader::guard_response,
         },
         error::{ApiError, Executed},
     },
 };
 
-/// Limits of all clients together.
-#[derive(Debug, Clone, Copy)]
-pub struct ConcurrencyLimits {
-    /// Change calls in flight.
-    pub inflight_changes: usize,
-    /// Bytes of their messages until they are validated.
-    pub message_bytes: usize,
-    /// Read calls in flight.
-    pub reads: usize,
-    /// Open streams.
-    pub watches: usize,
-}
-
-/// Permits and bytes that are left.
+/// The available permits and bytes, for all clients together.
 pub(in crate::grpc) struct AdmissionControl {
     changes: CallLimit,
     reads: CallLimit,
     watches: CallLimit,
     health_checks: CallLimit,
     bytes: ByteBudgetPool,
-    max_message: usize,
+    max_message_bytes: usize,
 }
 
 /// Limit of the calls of one class.
@@ -65,15 +53,17 @@ const MAX_HEALTH_CHECK_MESSAGE: usize = 1024;
 /// Maximum time for a health check's message.
 const HEALTH_CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Lets a call in if its class has a permit and its message is within the limits.
+/// Admits a call if its class has a permit and its message is within the limits.
 pub(in crate::grpc) async fn admit(
     State(admission): State<Arc<AdmissionControl>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let admitted = match MethodClass::from_path(request.uri().path()) {
-        Some(MethodClass::Change(fields)) => admission.admit_change(fields, request, next).await,
-        Some(class) => {
+    let admitted = match find_method(request.uri().path()) {
+        Some((_, MethodClass::Change { device_ids_field })) => {
+            admission.admit_change(device_ids_field, request, next).await
+        }
+        Some((_, class)) => {
             let admitted = admission.admit_small(class, request, next).await;
             admitted.map_err(|error| error.with_executed(None))
         }
@@ -84,32 +74,33 @@ pub(in crate::grpc) async fn admit(
 }
 
 impl AdmissionControl {
-    pub(in crate::grpc) fn new(limits: ConcurrencyLimits, max_message: usize) -> Self {
+    pub(in crate::grpc) fn new(limits: &LimitsConfig, max_message_bytes: usize) -> Self {
+        let limit = |count, name| CallLimit { permits: Arc::new(Semaphore::new(count)), name };
         let changes = "change calls in flight (limits.inflight_changes)";
         Self {
-            changes: CallLimit::new(limits.inflight_changes, changes),
-            reads: CallLimit::new(limits.reads, "read calls in flight (limits.reads)"),
-            watches: CallLimit::new(limits.watches, "open streams (limits.watches)"),
-            health_checks: CallLimit::new(MAX_HEALTH_CHECKS, "health checks in flight"),
-            bytes: ByteBudgetPool::new(limits.message_bytes, max_message),
-            max_message,
+            changes: limit(limits.inflight_changes, changes),
+            reads: limit(limits.reads, "read calls in flight (limits.reads)"),
+            watches: limit(limits.watches, "open streams (limits.watches)"),
+            health_checks: limit(MAX_HEALTH_CHECKS, "health checks in flight"),
+            bytes: ByteBudgetPool::new(limits.message_bytes, max_message_bytes),
+            max_message_bytes,
         }
     }
 
     async fn admit_change(
         &self,
-        fields: DeviceFields,
+        device_ids_field: Option<u32>,
         request: Request,
         next: Next,
     ) -> Result<Response, ApiError> {
         let _permit = self.changes.try_acquire()?;
         let limits = MessageLimits {
-            max_bytes: self.max_message,
+            max_bytes: self.max_message_bytes,
             part_timeout: PART_TIMEOUT,
             pool: Some(&self.bytes),
         };
         let (request, message) = read_message(request, limits).await?;
-        if !is_within_device_limits(&message, fields) {
+        if !is_within_device_limits(&message, device_ids_field) {
             let description = "has too many devices or device identifiers";
             let error = ApiError::invalid_field("devices", FieldReason::TooLong, description);
             return Err(error.with_executed(Executed::No));
@@ -130,7 +121,7 @@ impl AdmissionControl {
                 (&self.health_checks, MAX_HEALTH_CHECK_MESSAGE, HEALTH_CHECK_TIMEOUT)
             }
             MethodClass::Read => (&self.reads, MAX_SMALL_MESSAGE, PART_TIMEOUT),
-            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change(_) => {
+            MethodClass::Watch | MethodClass::Reflection | MethodClass::Change { .. } => {
                 (&self.watches, MAX_SMALL_MESSAGE, PART_TIMEOUT)
             }
         };
@@ -153,11 +144,6 @@ impl AdmissionControl {
 }
 
 impl CallLimit {
-    fn new(count: usize, name: &'static str) -> Self {
-        let permits = Arc::new(Semaphore::new(count));
-        Self { permits, name }
-    }
-
     fn try_acquire(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         permit.map_err(|_none_left| {

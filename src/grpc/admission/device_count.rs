@@ -3,11 +3,10 @@
 //! Protobuf encodes in two bytes a device that takes hundreds in memory: 16 MiB of empty devices would decode to
 //! 2.8 GB. So they are counted before tonic decodes them.
 
-use bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use crate::grpc::admission::method_class::DeviceFields;
-
+/// The number of the field `devices` of every change request.
+pub(super) const DEVICES_FIELD: u32 = 5;
 /// Maximum number of devices in a message. Up to this number, the validation rejects too many devices: it also
 /// reports the other violations.
 const MAX_DECODED_DEVICES: usize = 40_000;
@@ -15,45 +14,32 @@ const MAX_DECODED_DEVICES: usize = 40_000;
 const MAX_DECODED_IDS: usize = 160_000;
 
 /// True if a message may be decoded. Malformed messages pass: the decoder rejects them at the same byte.
-pub(in crate::grpc) fn is_within_device_limits(message: &[u8], fields: DeviceFields) -> bool {
-    let (mut devices, mut ids) = (0, 0);
-    for_each_value(message, fields.devices, |device| {
-        devices += 1;
-        if let Some(field) = fields.device_ids {
-            for_each_value(device, field, |_id| {
-                ids += 1;
-                ids <= MAX_DECODED_IDS
-            });
+pub(in crate::grpc) fn is_within_device_limits(
+    message: &[u8],
+    device_ids_field: Option<u32>,
+) -> bool {
+    let mut ids = 0;
+    let mut devices = values(message, DEVICES_FIELD).zip(1..);
+    devices.all(|(device, count)| {
+        if let Some(field) = device_ids_field {
+            ids += values(device, field).take(MAX_DECODED_IDS + 1).count();
         }
-        devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
-    });
-    devices <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
+        count <= MAX_DECODED_DEVICES && ids <= MAX_DECODED_IDS
+    })
 }
 
-/// Calls `visit` with each value of a repeated field, until it returns false.
-fn for_each_value(mut message: &[u8], field: u32, mut visit: impl FnMut(&[u8]) -> bool) {
-    while message.has_remaining() {
-        let Ok((tag, wire_type)) = decode_key(&mut message) else {
-            return;
-        };
-        if tag != field || wire_type != WireType::LengthDelimited {
-            if skip_field(wire_type, tag, &mut message, DecodeContext::default()).is_err() {
-                return;
+/// Iterates over the values of a repeated field, up to the first malformed byte.
+fn values(mut message: &[u8], field: u32) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        loop {
+            let (tag, wire_type) = decode_key(&mut message).ok()?;
+            if tag == field && wire_type == WireType::LengthDelimited {
+                let length = usize::try_from(decode_varint(&mut message).ok()?).ok()?;
+                return message.split_off(..length);
             }
-            continue;
+            skip_field(wire_type, tag, &mut message, DecodeContext::default()).ok()?;
         }
-        let length = decode_varint(&mut message).ok().map(usize::try_from);
-        let Some(Ok(length)) = length else {
-            return;
-        };
-        let Some((value, rest)) = message.split_at_checked(length) else {
-            return;
-        };
-        message = rest;
-        if !visit(value) {
-            return;
-        }
-    }
+    })
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! tonic allocates the announced length of a message, and decodes it, before any handler runs.
 
-use std::{io::Read, time::Duration};
+use std::{io::Read, sync::Arc, time::Duration};
 
 use axum::{body::Body, extract::Request};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -49,7 +49,7 @@ struct MessageReader {
 }
 
 /// Reads the first message of a request, decompresses gzip, and drops later messages. Returns the request with
-/// this message as its body, and the bytes of the message. An extension of the request holds their permit.
+/// this message as its body, and the bytes of the message. Its [`ByteBudget`] becomes an extension of the request.
 ///
 /// `executed` of an error is UNKNOWN if the call may be a retry: its key has not been read.
 ///
@@ -77,15 +77,15 @@ pub(in crate::grpc) async fn read_message(
     if length > limits.max_bytes {
         return Err(too_large(limits.max_bytes));
     }
-    let mut budget = limits.pool.map(|pool| pool.budget(length, is_compressed));
+    let mut budget = limits.pool.map(|pool| pool.budget(length, is_compressed)).transpose()?;
     reader.read_to(HEADER_LEN + length, budget.as_mut()).await?;
     let mut frame = reader.frame;
     if is_compressed {
         frame = inflate(frame, limits.max_bytes, budget.as_mut()).await?;
         head.headers.remove(GRPC_ENCODING);
     }
-    if let Some(permit) = budget.and_then(ByteBudget::into_permit) {
-        head.extensions.insert(permit);
+    if let Some(budget) = budget {
+        head.extensions.insert(Arc::new(budget));
     }
     let frame = frame.freeze();
     let message = frame.slice(HEADER_LEN.min(frame.len())..);
@@ -106,9 +106,21 @@ impl MessageReader {
             if self.pending.is_empty() {
                 match timeout_at(deadline, self.body.frame()).await {
                     Ok(Some(Ok(frame))) => self.pending = frame.into_data().unwrap_or_default(),
-                    Ok(Some(Err(_))) => return Err(body_error()),
+                    Ok(Some(Err(_))) => {
+                        let message =
+                            "request body ended with an error before the message was complete";
+                        let error = ApiError::new(ErrorReason::Malformed, message);
+                        return Err(error.with_executed(Executed::Unknown));
+                    }
                     Ok(None) => return Ok(()),
-                    Err(_elapsed) => return Err(timed_out(self.part_timeout)),
+                    Err(_elapsed) => {
+                        let message = format!(
+                            "request message timed out: 64 KiB or 1/{MAX_PARTS} of it, whichever is more, must arrive every {} s",
+                            self.part_timeout.as_secs()
+                        );
+                        let error = ApiError::new(ErrorReason::Deadline, message);
+                        return Err(error.with_executed(Executed::Unknown));
+                    }
                 }
                 continue;
             }
@@ -188,19 +200,6 @@ async fn inflate(
 fn too_large(max_bytes: usize) -> ApiError {
     let message = format!("request message has more than {max_bytes} bytes");
     ApiError::new(ErrorReason::MessageTooLarge, message).with_executed(Executed::No)
-}
-
-fn timed_out(part_timeout: Duration) -> ApiError {
-    let message = format!(
-        "request message timed out: 64 KiB or 1/{MAX_PARTS} of it, whichever is more, must arrive every {} s",
-        part_timeout.as_secs()
-    );
-    ApiError::new(ErrorReason::Deadline, message).with_executed(Executed::Unknown)
-}
-
-fn body_error() -> ApiError {
-    let message = "request body ended with an error before the message was complete";
-    ApiError::new(ErrorReason::Malformed, message).with_executed(Executed::Unknown)
 }
 
 #[cfg(test)]

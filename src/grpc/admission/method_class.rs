@@ -8,7 +8,10 @@ use crate::operations;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::grpc) enum MethodClass {
     /// Creates a change. Its size is its number of devices.
-    Change(DeviceFields),
+    Change {
+        /// Number of the field `device_ids` of a device, if it has this field.
+        device_ids_field: Option<u32>,
+    },
     /// One small request, one response.
     Read,
     /// One small request, a stream of responses.
@@ -19,21 +22,9 @@ pub(in crate::grpc) enum MethodClass {
     Health,
 }
 
-/// Numbers of the repeated fields that determine the decoded size of a change request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::grpc) struct DeviceFields {
-    /// `devices` of the request.
-    pub(in crate::grpc) devices: u32,
-    /// `device_ids` of a device, if it has this field.
-    pub(in crate::grpc) device_ids: Option<u32>,
-}
-
-/// The number of `devices` in every change request.
-const DEVICES_FIELD: u32 = 5;
-
 /// The RPCs that are not operations. A test compares this table and the registry of operations with the
 /// protos: an RPC without a class fails it.
-const METHODS: &[(&str, MethodClass)] = &[
+const OTHER_METHODS: &[(&str, MethodClass)] = &[
     ("thingspace.gateway.v1.GatewayService/GetChange", MethodClass::Read),
     ("thingspace.gateway.v1.GatewayService/ListChanges", MethodClass::Read),
     ("thingspace.gateway.v1.GatewayService/ListDevices", MethodClass::Read),
@@ -48,29 +39,25 @@ const METHODS: &[(&str, MethodClass)] = &[
     ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", MethodClass::Reflection),
 ];
 
-/// Returns every served RPC as `package.Service/Method`, with its class.
-pub(in crate::grpc) fn methods() -> impl Iterator<Item = (String, MethodClass)> {
+/// Every served RPC as `package.Service/Method`.
+static METHODS: LazyLock<HashMap<String, MethodClass>> = LazyLock::new(|| {
     let changes = operations::all().map(|info| {
-        let fields = DeviceFields { devices: DEVICES_FIELD, device_ids: info.device_ids_field };
         let name = format!("thingspace.gateway.v1.GatewayService/{}", info.rpc);
-        (name, MethodClass::Change(fields))
+        (name, MethodClass::Change { device_ids_field: info.device_ids_field })
     });
-    let others = METHODS.iter().map(|(name, class)| ((*name).to_owned(), *class));
-    changes.chain(others)
-}
+    let others = OTHER_METHODS.iter().map(|(name, class)| ((*name).to_owned(), *class));
+    changes.chain(others).collect()
+});
 
-impl MethodClass {
-    /// Returns the class of a path. `None` if there is no such RPC.
-    pub(in crate::grpc) fn from_path(path: &str) -> Option<Self> {
-        static CLASSES: LazyLock<HashMap<String, MethodClass>> =
-            LazyLock::new(|| methods().collect());
-        CLASSES.get(path.strip_prefix('/')?).copied()
-    }
+/// Returns the name and the class of the RPC with this path. `None` if there is no such RPC.
+pub(in crate::grpc) fn find_method(path: &str) -> Option<(&'static str, MethodClass)> {
+    let (name, class) = METHODS.get_key_value(path.strip_prefix('/')?)?;
+    Some((name, *class))
 }
 
 /// True if the errors of a call with this path carry `executed`.
 pub(in crate::grpc) fn is_change(path: &str) -> bool {
-    matches!(MethodClass::from_path(path), Some(MethodClass::Change(_)))
+    matches!(find_method(path), Some((_, MethodClass::Change { .. })))
 }
 
 #[cfg(test)]

@@ -4,15 +4,19 @@ use std::{collections::HashMap, time::Duration};
 
 use axum::response::Response;
 use tonic::{Code, Status, body::Body};
-use tonic_types::{ErrorDetails, StatusExt};
+use tonic_types::{
+    BadRequest, ErrorDetail, ErrorInfo, FieldViolation, PreconditionFailure, QuotaFailure,
+    RetryInfo, StatusExt,
+};
 
 use crate::{
     domain::violation::{FieldReason, Violation},
-    grpc::error::{
-        details::{truncate, truncate_violations},
-        reason::{ErrorReason, RetryAdvice},
-    },
+    grpc::error::reason::{ErrorReason, RetryAdvice},
+    proto,
 };
+
+/// `executed`: whether ThingSpace can have executed a failed change call.
+pub(in crate::grpc) type Executed = proto::Executed;
 
 /// `ErrorInfo.domain` of every error.
 pub(super) const DOMAIN: &str = "thingspace.gateway";
@@ -21,73 +25,72 @@ pub(super) const DOMAIN: &str = "thingspace.gateway";
 pub(super) const RETRY_PUSHBACK_HEADER: &str = "grpc-retry-pushback-ms";
 /// Maximum size of the message in bytes, before non-ASCII characters are escaped.
 const MAX_MESSAGE_BYTES: usize = 400;
+/// Maximum size of the listed violations in bytes. With everything else, base64 and the message, the trailers
+/// stay below 8,000 bytes.
+const MAX_VIOLATIONS_BYTES: usize = 3_600;
+/// Size of the tags and lengths of one encoded violation in bytes.
+const VIOLATION_OVERHEAD: usize = 14;
 /// Delay before a retry after the gateway rejected a call for lack of capacity.
 const OVERLOAD_RETRY_DELAY: Duration = Duration::from_secs(1);
-
-/// `executed`: whether ThingSpace can have executed a failed change call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::grpc) enum Executed {
-    /// It has not executed the call.
-    No,
-    /// It may have executed this call, or an earlier one with the same key.
-    Unknown,
-}
 
 /// An error of a call.
 #[derive(Debug)]
 pub(in crate::grpc) struct ApiError {
-    reason: ErrorReason,
-    code: Code,
+    pub(in crate::grpc) reason: ErrorReason,
+    /// The code of the reason, unless ThingSpace's refusal has another one.
+    pub(super) code: Code,
     message: String,
     executed: Option<Executed>,
-    metadata: Vec<(&'static str, String)>,
-    violations: Vec<Violation>,
+    metadata: Vec<(String, String)>,
+    /// All details except ErrorInfo and RetryInfo.
+    details: Vec<ErrorDetail>,
     retry_after: Option<Duration>,
-    quota: Option<QuotaViolation>,
-    busy_device_index: Option<u32>,
-}
-
-/// The limit that an error of reason THROTTLED exceeds.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum QuotaViolation {
-    /// A limit of the gateway.
-    Gateway,
-    /// A rate limit of ThingSpace.
-    Thingspace,
 }
 
 impl ApiError {
     pub(in crate::grpc) fn new(reason: ErrorReason, message: impl Into<String>) -> Self {
         Self {
             reason,
-            code: reason.code(),
+            code: reason.code_and_advice().0,
             message: message.into(),
             executed: None,
             metadata: Vec::new(),
-            violations: Vec::new(),
+            details: Vec::new(),
             retry_after: None,
-            quota: None,
-            busy_device_index: None,
         }
     }
 
     /// The gateway has no capacity for the call. `executed` is UNKNOWN: the call may be a retry.
     pub(in crate::grpc) fn overloaded(message: impl Into<String>) -> Self {
+        let quota = QuotaFailure::with_violation("gateway", "the gateway limits concurrent work");
         Self::new(ErrorReason::Throttled, message)
-            .with_quota(QuotaViolation::Gateway)
+            .with_detail(quota)
             .with_retry_after(OVERLOAD_RETRY_DELAY)
             .with_executed(Executed::Unknown)
     }
 
+    /// Lists the first violations, as many as fit into a status.
     pub(in crate::grpc) fn invalid_fields(violations: Vec<Violation>) -> Self {
-        let first = violations
+        let total = violations.len();
+        let mut message = violations
             .first()
             .map_or_else(String::new, |first| format!("{} {}", first.field, first.description));
-        let message = match violations.len() {
-            0 | 1 => first,
-            count => format!("{first} (and {} more)", count - 1),
-        };
-        Self { violations, ..Self::new(ErrorReason::FieldInvalid, message) }
+        if total > 1 {
+            message = format!("{message} (and {} more)", total - 1);
+        }
+        let mut remaining = MAX_VIOLATIONS_BYTES;
+        let listed = violations.into_iter().map_while(|violation| {
+            let Violation { field, description, reason } = violation;
+            let reason = reason.as_str().to_owned();
+            let size = field.len() + description.len() + reason.len() + VIOLATION_OVERHEAD;
+            remaining = remaining.checked_sub(size)?;
+            Some(FieldViolation { field, description, reason, localized_message: None })
+        });
+        let listed: Vec<FieldViolation> = listed.collect();
+        Self::new(ErrorReason::FieldInvalid, message)
+            .with_metadata("violations_total", total.to_string())
+            .with_metadata("violations_listed", listed.len().to_string())
+            .with_detail(BadRequest::new(listed))
     }
 
     pub(in crate::grpc) fn invalid_field(
@@ -106,8 +109,18 @@ impl ApiError {
         Self::new(ErrorReason::ChangeNotFound, "no such change")
     }
 
-    pub(in crate::grpc) fn reason(&self) -> ErrorReason {
-        self.reason
+    pub(super) fn device_busy(index: u32) -> Self {
+        let subject = format!("devices[{index}]");
+        let message =
+            format!("{subject} is in another change that is in flight or has an unknown outcome");
+        let description = "is in the change named by change_id";
+        Self::new(ErrorReason::DeviceBusy, message)
+            .with_detail(PreconditionFailure::with_violation("DEVICE_BUSY", subject, description))
+    }
+
+    pub(super) fn throttled_by_thingspace(self) -> Self {
+        let description = "ThingSpace limits the rate of requests";
+        self.with_detail(QuotaFailure::with_violation("thingspace", description))
     }
 
     /// Sets `executed`. `None` for calls that change nothing.
@@ -116,14 +129,8 @@ impl ApiError {
         self
     }
 
-    /// Replaces the code of the reason.
-    pub(super) fn with_code(mut self, code: Code) -> Self {
-        self.code = code;
-        self
-    }
-
-    pub(super) fn with_metadata(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.metadata.push((name, value.into()));
+    pub(super) fn with_metadata(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.metadata.push((name.to_owned(), value.into()));
         self
     }
 
@@ -132,61 +139,30 @@ impl ApiError {
         self
     }
 
-    pub(super) fn with_quota(mut self, quota: QuotaViolation) -> Self {
-        self.quota = Some(quota);
-        self
-    }
-
-    pub(super) fn with_busy_device(mut self, index: u32) -> Self {
-        self.busy_device_index = Some(index);
+    fn with_detail(mut self, detail: impl Into<ErrorDetail>) -> Self {
+        self.details.push(detail.into());
         self
     }
 
     /// Converts the error into a status of bounded size.
     pub(in crate::grpc) fn into_status(self) -> Status {
-        let advice = self.reason.retry_advice();
-        let mut metadata: HashMap<String, String> =
-            self.metadata.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        metadata.insert("retry".into(), advice.as_str().into());
-        match self.executed {
-            Some(Executed::No) => metadata.insert("executed".into(), "NO".into()),
-            Some(Executed::Unknown) => metadata.insert("executed".into(), "UNKNOWN".into()),
-            None => None,
-        };
-        let mut details = ErrorDetails::new();
-        if !self.violations.is_empty() {
-            let total = self.violations.len();
-            let listed = truncate_violations(self.violations);
-            metadata.insert("violations_total".into(), total.to_string());
-            metadata.insert("violations_listed".into(), listed.len().to_string());
-            details.set_bad_request(listed);
+        let (_code, advice) = self.reason.code_and_advice();
+        let Self { mut metadata, mut details, .. } = self;
+        metadata.push(("retry".into(), advice.as_str().into()));
+        if let Some(executed) = self.executed {
+            let executed = executed.as_str_name().trim_start_matches("EXECUTED_");
+            metadata.push(("executed".into(), executed.into()));
         }
+        let metadata: HashMap<String, String> = metadata.into_iter().collect();
+        details.push(ErrorInfo::new(self.reason.name(), DOMAIN, metadata).into());
         let retry_after = match advice {
             RetryAdvice::Later(default) => Some(self.retry_after.unwrap_or(default)),
             RetryAdvice::Now => self.retry_after,
             RetryAdvice::Never => None,
         };
-        if let Some(delay) = retry_after {
-            details.set_retry_info(Some(delay));
-        }
-        if let Some(index) = self.busy_device_index {
-            let subject = format!("devices[{index}]");
-            let description = "is in the change named by change_id";
-            details.add_precondition_failure_violation("DEVICE_BUSY", subject, description);
-        }
-        match self.quota {
-            Some(QuotaViolation::Gateway) => {
-                details.add_quota_failure_violation("gateway", "the gateway limits concurrent work")
-            }
-            Some(QuotaViolation::Thingspace) => details.add_quota_failure_violation(
-                "thingspace",
-                "ThingSpace limits the rate of requests",
-            ),
-            None => &mut details,
-        };
-        details.set_error_info(self.reason.name(), DOMAIN, metadata);
+        details.extend(retry_after.map(|delay| RetryInfo::new(Some(delay)).into()));
         let message = truncate(&self.message, MAX_MESSAGE_BYTES);
-        let mut status = Status::with_error_details(self.code, message, details);
+        let mut status = Status::with_error_details_vec(self.code, message, details);
         if let Some(delay) = retry_after {
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             status.metadata_mut().insert(RETRY_PUSHBACK_HEADER, millis.into());
@@ -204,4 +180,9 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         error.into_status()
     }
+}
+
+/// Truncates a text to at most `bytes`, between two characters.
+pub(super) fn truncate(text: &str, bytes: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes)).unwrap_or_default()
 }

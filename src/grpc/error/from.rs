@@ -11,8 +11,7 @@ use crate::{
         violation::FieldReason,
     },
     grpc::error::{
-        api_error::{ApiError, Executed, QuotaViolation},
-        details::truncate,
+        api_error::{ApiError, Executed, truncate},
         reason::ErrorReason,
     },
     journal::JournalError,
@@ -36,27 +35,21 @@ pub(in crate::grpc) fn refusal_error(change: &Change) -> Option<ApiError> {
 
 impl From<&Refusal> for ApiError {
     fn from(refusal: &Refusal) -> Self {
-        let (reason, code) = match refusal.kind {
-            RefusalKind::InvalidArgument => {
-                (ErrorReason::ThingspaceRefused, Some(Code::InvalidArgument))
-            }
-            RefusalKind::NotFound => (ErrorReason::ThingspaceRefused, Some(Code::NotFound)),
-            RefusalKind::PermissionDenied => {
-                (ErrorReason::ThingspaceRefused, Some(Code::PermissionDenied))
-            }
-            RefusalKind::FailedPrecondition => (ErrorReason::ThingspaceRefused, None),
-            RefusalKind::NotSent => (ErrorReason::NotSent, None),
-            RefusalKind::Throttled => (ErrorReason::Throttled, None),
-            RefusalKind::Credentials => (ErrorReason::GatewayCredentials, None),
+        let new = |reason| Self::new(reason, &refusal.detail);
+        let refused = |code| {
+            let mut error = new(ErrorReason::ThingspaceRefused);
+            error.code = code;
+            error
         };
-        let mut error =
-            Self::new(reason, refusal.detail.clone()).with_retry_after(refusal.retry_after);
-        if let Some(code) = code {
-            error = error.with_code(code);
-        }
-        if reason == ErrorReason::Throttled {
-            error = error.with_quota(QuotaViolation::Thingspace);
-        }
+        let mut error = match refusal.kind {
+            RefusalKind::InvalidArgument => refused(Code::InvalidArgument),
+            RefusalKind::NotFound => refused(Code::NotFound),
+            RefusalKind::PermissionDenied => refused(Code::PermissionDenied),
+            RefusalKind::FailedPrecondition => refused(Code::FailedPrecondition),
+            RefusalKind::NotSent => new(ErrorReason::NotSent),
+            RefusalKind::Throttled => new(ErrorReason::Throttled).throttled_by_thingspace(),
+            RefusalKind::Credentials => new(ErrorReason::GatewayCredentials),
+        };
         for (name, text) in [
             ("thingspace_code", &refusal.thingspace_code),
             ("thingspace_text", &refusal.thingspace_text),
@@ -65,47 +58,39 @@ impl From<&Refusal> for ApiError {
                 error = error.with_metadata(name, truncate(text, MAX_THINGSPACE_TEXT));
             }
         }
-        error
+        error.with_retry_after(refusal.retry_after)
     }
 }
 
 impl From<DispatchError> for ApiError {
     fn from(error: DispatchError) -> Self {
-        match &error {
+        let message = error.to_string();
+        let (error, change_id) = match error {
             DispatchError::KeyReused(id) => {
                 let message = "this idempotency_key was used in this account for another change";
-                Self::new(ErrorReason::IdempotencyKeyReused, message)
-                    .with_metadata("change_id", id.to_string())
-                    .with_executed(Executed::No)
+                let reused = Self::new(ErrorReason::IdempotencyKeyReused, message);
+                (reused.with_executed(Executed::No), Some(id))
             }
             DispatchError::DeviceBusy(busy) => {
-                let message = format!(
-                    "devices[{}] is in another change that is in flight or has an unknown outcome",
-                    busy.device_index
-                );
-                Self::new(ErrorReason::DeviceBusy, message)
-                    .with_busy_device(busy.device_index)
-                    .with_metadata("change_id", busy.change_id.to_string())
-                    .with_executed(Executed::No)
+                let error = Self::device_busy(busy.device_index);
+                (error.with_executed(Executed::No), Some(busy.change_id))
             }
-            DispatchError::TooManyInFlight { existing } => {
-                let overloaded = Self::overloaded(error.to_string());
+            DispatchError::TooManyInFlight(existing) => {
+                let overloaded = Self::overloaded(message);
                 match existing {
-                    ExistingChange::Absent => overloaded.with_executed(Executed::No),
-                    ExistingChange::Unknown => overloaded,
-                    ExistingChange::Change(id) => {
-                        overloaded.with_metadata("change_id", id.to_string())
-                    }
+                    ExistingChange::Absent => (overloaded.with_executed(Executed::No), None),
+                    ExistingChange::Unknown => (overloaded, None),
+                    ExistingChange::Change(id) => (overloaded, Some(id)),
                 }
             }
             DispatchError::Journal { change_id, .. } => {
-                let unavailable = Self::new(ErrorReason::JournalUnavailable, error.to_string())
-                    .with_executed(Executed::Unknown);
-                match change_id {
-                    Some(id) => unavailable.with_metadata("change_id", id.to_string()),
-                    None => unavailable,
-                }
+                let unavailable = Self::new(ErrorReason::JournalUnavailable, message);
+                (unavailable.with_executed(Executed::Unknown), change_id)
             }
+        };
+        match change_id {
+            Some(id) => error.with_metadata("change_id", id.to_string()),
+            None => error,
         }
     }
 }
@@ -124,12 +109,11 @@ impl From<LookupError> for ApiError {
         let message = error.to_string();
         match error {
             LookupError::Throttled(delay) => Self::new(ErrorReason::Throttled, message)
-                .with_quota(QuotaViolation::Thingspace)
+                .throttled_by_thingspace()
                 .with_retry_after(delay),
-            LookupError::Refused { ref code, .. } => Self::from(&Refusal {
-                thingspace_code: code.clone(),
-                ..Refusal::new(error.refusal_kind(), message)
-            }),
+            LookupError::Refused { code, kind, .. } => {
+                Self::from(&Refusal { thingspace_code: code, ..Refusal::new(kind, message) })
+            }
             LookupError::LoginFailed(refusal) if refusal.kind != RefusalKind::NotSent => {
                 Self::from(&refusal)
             }

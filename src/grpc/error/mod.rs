@@ -4,7 +4,6 @@
 //! status stay below 8,000 bytes as encoded, which every client accepts.
 
 mod api_error;
-mod details;
 mod from;
 pub(super) mod reason;
 

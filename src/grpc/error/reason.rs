@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use tonic::Code;
 
-/// `ErrorInfo.reason` of an error.
-pub(in crate::grpc) type ErrorReason = crate::proto::Reason;
+use crate::proto;
 
-/// `retry`: whether the same call can succeed later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::grpc) enum RetryAdvice {
+/// `ErrorInfo.reason` of an error.
+pub(in crate::grpc) type ErrorReason = proto::Reason;
+
+/// `retry`: whether the same call, with the same key, can succeed later.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum RetryAdvice {
     /// Repeat the call. There is no minimum delay, unless the error has one.
     Now,
     /// Repeat the call after this delay, unless the error has another one.
@@ -23,22 +25,11 @@ const MUCH_LATER: RetryAdvice = RetryAdvice::Later(Duration::from_secs(60));
 
 impl ErrorReason {
     /// The value of `ErrorInfo.reason`.
-    pub(in crate::grpc) fn name(self) -> &'static str {
-        let name = self.as_str_name();
-        name.strip_prefix("REASON_").unwrap_or(name)
+    pub(super) fn name(self) -> &'static str {
+        self.as_str_name().trim_start_matches("REASON_")
     }
 
-    /// The code of the status. A refusal by ThingSpace can have another one.
-    pub(in crate::grpc) fn code(self) -> Code {
-        self.code_and_advice().0
-    }
-
-    /// The advice for repeating the same call with the same key.
-    pub(in crate::grpc) fn retry_advice(self) -> RetryAdvice {
-        self.code_and_advice().1
-    }
-
-    fn code_and_advice(self) -> (Code, RetryAdvice) {
+    pub(super) fn code_and_advice(self) -> (Code, RetryAdvice) {
         use RetryAdvice::{Never, Now};
         match self {
             Self::FieldInvalid => (Code::InvalidArgument, Never),
@@ -65,7 +56,7 @@ impl ErrorReason {
 
 impl RetryAdvice {
     /// The name of the proto's enum value without its prefix.
-    pub(in crate::grpc) fn as_str(self) -> &'static str {
+    pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Now => "NOW",
             Self::Later(_) => "LATER",

@@ -36,11 +36,20 @@ fn complete_status(headers: &mut HeaderMap, is_change: bool) {
     if matches!(status.code(), Code::Ok | Code::NotFound) || !status.details().is_empty() {
         return;
     }
-    let error = api_error_from_status(&status);
-    let executed = match error.reason() {
-        ErrorReason::Internal => Executed::Unknown,
-        _ => Executed::No,
+    // The codes that tonic 0.14 uses.
+    let (reason, executed) = match status.code() {
+        Code::OutOfRange => (ErrorReason::MessageTooLarge, Executed::No),
+        Code::Unimplemented => (ErrorReason::Unimplemented, Executed::No),
+        Code::Internal | Code::InvalidArgument | Code::Cancelled | Code::Unknown => {
+            (ErrorReason::Malformed, Executed::No)
+        }
+        _ => (ErrorReason::Internal, Executed::Unknown),
     };
+    let message = match status.message() {
+        "" if reason == ErrorReason::Unimplemented => "no such method",
+        message => message,
+    };
+    let error = ApiError::new(reason, message);
     let status = error.with_executed(is_change.then_some(executed)).into_status();
     for name in ["grpc-status", "grpc-message", "grpc-status-details-bin"] {
         headers.remove(name);
@@ -48,23 +57,6 @@ fn complete_status(headers: &mut HeaderMap, is_change: bool) {
     if let Err(error) = status.add_header(headers) {
         tracing::error!(%error, "cannot encode gRPC status");
     }
-}
-
-/// Maps the statuses of tonic 0.14 to reasons.
-fn api_error_from_status(status: &Status) -> ApiError {
-    let reason = match status.code() {
-        Code::OutOfRange => ErrorReason::MessageTooLarge,
-        Code::Unimplemented => ErrorReason::Unimplemented,
-        Code::Internal | Code::InvalidArgument | Code::Cancelled | Code::Unknown => {
-            ErrorReason::Malformed
-        }
-        _ => ErrorReason::Internal,
-    };
-    let message = match status.message() {
-        "" if reason == ErrorReason::Unimplemented => "no such method",
-        message => message,
-    };
-    ApiError::new(reason, message)
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! A span and a duration for each call.
 
-use std::{collections::HashMap, sync::Arc};
-
 use axum::{
     body::Body,
     extract::{Request, State},
@@ -12,27 +10,19 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 
 use crate::{
-    grpc::admission::method_class,
+    grpc::admission::method_class::find_method,
     telemetry::{Instruments, RpcCall, names},
 };
 
-/// Records calls.
-pub(in crate::grpc) struct CallTelemetry {
-    instruments: Instruments,
-    /// Path and `package.Service/Method` of each served method. Clients must not create metric labels.
-    methods: HashMap<String, Arc<str>>,
-    other: Arc<str>,
-}
-
 /// Starts a call's span, and ends it with the status in the response's headers or trailers.
 pub(super) async fn record_call(
-    State(telemetry): State<Arc<CallTelemetry>>,
+    State(instruments): State<Instruments>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let method = telemetry.methods.get(request.uri().path());
-    let method = Arc::clone(method.unwrap_or(&telemetry.other));
-    let call = RpcCall::begin(&telemetry.instruments, method, request.headers());
+    // Clients must not create metric labels: only the names of served methods are used.
+    let method = find_method(request.uri().path()).map_or(names::OTHER, |(name, _class)| name);
+    let call = RpcCall::begin(&instruments, method, request.headers());
     request.extensions_mut().insert(call.span());
     let response = next.run(request).await;
     if let Some(code) = status_code(response.headers()) {
@@ -49,18 +39,6 @@ pub(super) async fn record_call(
             }
         }))
     })
-}
-
-impl CallTelemetry {
-    pub(in crate::grpc) fn new(instruments: Instruments) -> Self {
-        Self {
-            instruments,
-            methods: method_class::methods()
-                .map(|(name, _class)| (format!("/{name}"), Arc::from(name)))
-                .collect(),
-            other: names::OTHER.into(),
-        }
-    }
 }
 
 fn status_code(headers: &HeaderMap) -> Option<i32> {

@@ -25,9 +25,7 @@ async fn attribute_with(
     let request = RequestId::parse(request).unwrap();
     let check = journal.attribute(request.clone(), None, None, at(50));
     let last_result = match check.await.unwrap() {
-        Attribution::Whole { last_result, .. } | Attribution::Part { last_result, .. } => {
-            Some(last_result)
-        }
+        Attribution::Candidate { last_result, .. } => Some(last_result),
         Attribution::Attributed(change) => panic!("a check attributed it to {change:?}"),
         Attribution::Unproven => None,
     };
@@ -50,7 +48,10 @@ pub(in crate::journal) async fn a_request_that_names_exactly_the_devices_of_an_u
     let journal = engine.open().await;
     let id = create_unknown_change(&*journal, &esim("k", 0..3)).await;
     store_successes(&*journal, "r", &[2, 0], 20).await;
-    assert!(matches!(attribute(&*journal, "r").await, Attribution::Part { .. }));
+    assert!(matches!(
+        attribute(&*journal, "r").await,
+        Attribution::Candidate { is_whole: false, .. }
+    ));
     store_successes(&*journal, "r", &[1], 21).await;
     let Attribution::Attributed(change) = attribute(&*journal, "r").await else {
         panic!("not attributed")
@@ -153,7 +154,10 @@ pub(in crate::journal) async fn a_device_list_proves_attribution_only_if_it_is_c
     store_successes(&*journal, "r", &[0, 2], 21).await;
     for devices in [&[][..], &[1], &[0, 2]] {
         let attribution = attribute_with(&*journal, "r", listed(devices)).await;
-        assert!(matches!(attribution, Attribution::Part { .. }), "{devices:?}");
+        assert!(
+            matches!(attribution, Attribution::Candidate { is_whole: false, .. }),
+            "{devices:?}"
+        );
     }
     let attribution = attribute_with(&*journal, "r", listed(&[2, 1, 0])).await;
     assert!(matches!(attribution, Attribution::Attributed(_)));
@@ -180,13 +184,17 @@ pub(in crate::journal) async fn a_result_that_arrives_after_the_check_prevents_a
     let attribute = |last_result| journal.attribute(request.clone(), None, last_result, at(50));
     store_successes(&*journal, "r", &[0, 1], 20).await;
     let check = attribute(None).await.unwrap();
-    let Attribution::Whole { last_result, .. } = check else { panic!("{check:?}") };
+    let Attribution::Candidate { last_result, is_whole: true, .. } = check else {
+        panic!("{check:?}")
+    };
     let again = parse(
         r#"{"requestId":"r","deviceIds":[{"id":"89148000000000000000","kind":"iccid"}],"status":"Failed"}"#,
     );
     journal.store_callback(received(again, 20)).await.unwrap();
     let rejected = attribute(Some(last_result)).await.unwrap();
-    let Attribution::Whole { last_result: newer, .. } = rejected else { panic!("{rejected:?}") };
+    let Attribution::Candidate { last_result: newer, is_whole: true, .. } = rejected else {
+        panic!("{rejected:?}")
+    };
     assert!(newer > last_result);
     let attributed = attribute(Some(newer)).await.unwrap();
     let Attribution::Attributed(change) = attributed else { panic!("{attributed:?}") };
@@ -336,7 +344,9 @@ pub(in crate::journal) async fn a_rival_that_the_device_list_may_rule_out_does_n
         let second =
             create_unknown_change(&*journal, &esim(&format!("{key}-again"), [own, other])).await;
         store_successes(&*journal, key, &[own], 20).await;
-        let Attribution::Part { change, .. } = attribute(&*journal, key).await else {
+        let Attribution::Candidate { change, is_whole: false, .. } =
+            attribute(&*journal, key).await
+        else {
             panic!("the list may prove it")
         };
         assert_eq!(change.change_id, second);

@@ -38,7 +38,7 @@ pub(in crate::journal) async fn a_device_is_busy_until_the_outcome_of_its_change
     journal.claim(first.clone()).await.unwrap();
     let other = intent(&*journal, &esim("two", 9..12), at(2));
     let busy = BusyDevice { device_index: 0, change_id: first.change.change_id };
-    assert_eq!(journal.check_claim(other.clone()).await.unwrap(), ClaimCheck::Busy(busy));
+    assert_eq!(journal.check_claim(other.clone()).await.unwrap(), Claim::Busy(busy));
     let busy = Claim::Busy(busy);
     assert_eq!(journal.claim(other.clone()).await.unwrap(), busy);
     // Another device, whose ICCID differs only in the last digit.

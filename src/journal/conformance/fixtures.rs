@@ -6,20 +6,19 @@ pub(super) use std::{sync::Arc, time::Duration};
 use crate::{callbacks::payload, operations::testing::five_g_bi};
 pub(super) use crate::{
     domain::{
-        callback::Callback,
         clock::Timestamp,
         device_states::DeviceCounts,
+        evidence::ResultService,
         identifier::ReportedId,
         newtypes::{AccountName, CallbackService, ChangeId, IdempotencyKey, RequestId},
         refusal::{Refusal, RefusalKind},
-        result::Match,
+        result::{Callback, Match},
         state::{ChangeState, Transition},
     },
     journal::{
-        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, ClaimCheck,
-        CommitListener, Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions,
-        ForwardOutcome, ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored,
-        WatchTarget,
+        Attribution, BusyDevice, ChangeDevice, ChangeFilter, ChangeSelector, Claim, CommitListener,
+        Cursor, DeviceFilter, DeviceOutcome, Event, EventPayload, ForwardOptions, ForwardOutcome,
+        ForwardQueueStats, Intent, Journal, JournalError, ReceivedCallback, Stored, WatchTarget,
     },
     operations::{
         ChangeRequest,

@@ -2,10 +2,10 @@
 
 use super::fixtures::*;
 
-fn forwarded(request: &str, device: usize, seconds: i64, max_queued: u64) -> ReceivedCallback {
+fn forwarded(request: &str, device: usize, seconds: i64, max_waiting: u64) -> ReceivedCallback {
     ReceivedCallback {
-        service: CallbackService::parse(CallbackService::CARRIER).ok(),
-        forwarding: Some(ForwardOptions { max_queued, now: at(seconds) }),
+        service: CallbackService::parse(ResultService::Carrier.as_str()).ok(),
+        forwarding: Some(ForwardOptions { max_waiting, now: at(seconds) }),
         ..received(success(request, device), seconds)
     }
 }
@@ -45,7 +45,7 @@ pub(in crate::journal) async fn queued_forwards_survive_a_restart_until_they_are
     assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 1);
     assert_eq!(journal.reschedule_forwards(at(40)).await.unwrap(), 0);
     assert_eq!(due(&*journal, 40).await, [(second, 0), (first, 1)]);
-    assert_eq!(one.service.as_ref().unwrap().as_str(), CallbackService::CARRIER);
+    assert_eq!(one.service.as_ref().unwrap().as_str(), ResultService::Carrier.as_str());
     assert!(one.body.as_ref().unwrap().contains(&iccid(3)));
     assert_eq!(due(&*journal, 50).await, [(second, 0), (first, 1)]);
     // Neither kind waits for the other, and each uses the permits that the other leaves.

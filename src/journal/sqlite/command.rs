@@ -1,11 +1,16 @@
-//! A command of the writer: a function on a batch, and a reply after the commit.
+//! A command of the writer: an operation on a batch, and a reply after the commit.
 
 use tokio::sync::oneshot;
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
-    meta,
+use crate::{
+    domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
+    journal::{
+        JournalError,
+        sqlite::tables::{
+            batch::{CommandError, WriteBatch},
+            meta, timeline,
+        },
+    },
 };
 
 /// A command that waits for its commit.
@@ -13,7 +18,7 @@ pub(super) struct Command {
     pub(super) kind: CommandKind,
     /// Approximate number of rows that it writes.
     pub(super) rows: usize,
-    apply: Apply,
+    pub(super) action: Box<dyn Action>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,55 +29,76 @@ pub(super) enum CommandKind {
     Other,
 }
 
-/// Sends the reply, once the result of the commit is known.
-pub(super) type DeferredReply = Box<dyn FnOnce(Result<(), &JournalError>) + Send>;
-
 pub(super) type ReplyReceiver<T> = oneshot::Receiver<Result<T, JournalError>>;
 
-/// Applies the command to a batch, or skips it without one. An error fails the whole batch.
-type Apply =
-    Box<dyn FnOnce(Option<&mut WriteBatch<'_>>) -> (DeferredReply, rusqlite::Result<()>) + Send>;
+pub(super) trait Action: Send {
+    /// Applies the command to a batch. An error fails the whole batch.
+    fn apply(&mut self, batch: &mut WriteBatch<'_>) -> rusqlite::Result<()>;
+
+    /// Sends the reply, once the result of the commit is known.
+    fn reply(self: Box<Self>, committed: Result<(), &JournalError>);
+}
+
+/// An operation until it is applied, then its result until it is sent.
+struct Operation<T, F> {
+    operation: Option<F>,
+    result: Option<Result<T, JournalError>>,
+    sender: oneshot::Sender<Result<T, JournalError>>,
+}
+
+impl<T, F, E> Action for Operation<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send,
+    E: Into<CommandError>,
+{
+    fn apply(&mut self, batch: &mut WriteBatch<'_>) -> rusqlite::Result<()> {
+        if let Some(operation) = self.operation.take() {
+            self.result = Some(match operation(batch).map_err(Into::into) {
+                Ok(value) => Ok(value),
+                Err(CommandError::Rejected(error)) => Err(error),
+                Err(CommandError::Sqlite(error)) => return Err(error),
+            });
+        }
+        Ok(())
+    }
+
+    fn reply(self: Box<Self>, committed: Result<(), &JournalError>) {
+        let reply = match committed {
+            Ok(()) => self.result.unwrap_or_else(|| Err(JournalError::closed())),
+            Err(error) => Err(error.clone()),
+        };
+        // The caller may have stopped waiting.
+        let _ = self.sender.send(reply);
+    }
+}
 
 impl Command {
-    pub(super) fn new<T: Send + 'static>(
+    pub(super) fn new<T: Send + 'static, E: Into<CommandError> + 'static>(
         kind: CommandKind,
         rows: usize,
-        operation: impl FnOnce(&mut WriteBatch<'_>) -> ApplyResult<T> + Send + 'static,
+        operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
     ) -> (Self, ReplyReceiver<T>) {
         let (sender, receiver) = oneshot::channel();
-        let apply: Apply = Box::new(move |batch| {
-            let (result, applied) = match batch.map(operation) {
-                Some(Ok(result)) => (Some(result), Ok(())),
-                Some(Err(error)) => (None, Err(error)),
-                None => (None, Ok(())),
-            };
-            let reply: DeferredReply = Box::new(move |committed| {
-                let reply = match committed {
-                    Ok(()) => result.unwrap_or_else(|| Err(JournalError::closed())),
-                    Err(error) => Err(error.clone()),
-                };
-                // The caller may have stopped waiting.
-                let _ = sender.send(reply);
-            });
-            (reply, applied)
-        });
-        (Self { kind, rows, apply }, receiver)
+        let action = Box::new(Operation { operation: Some(operation), result: None, sender });
+        (Self { kind, rows, action }, receiver)
+    }
+
+    pub(super) fn transition(
+        change: ChangeId,
+        transition: Transition,
+        now: Timestamp,
+    ) -> (Self, ReplyReceiver<Change>) {
+        let kind = match transition {
+            Transition::Dispatch { .. } => CommandKind::Dispatch,
+            _ => CommandKind::Other,
+        };
+        Self::new(kind, 1, move |batch| timeline::apply_transition(batch, change, &transition, now))
     }
 
     /// A write that only finds out if the journal is writable.
     pub(super) fn probe() -> Self {
-        let write =
-            |batch: &mut WriteBatch<'_>| meta::store(batch.connection, "probe", &[]).map(Ok);
+        let write = |batch: &mut WriteBatch<'_>| meta::store(batch.db, "probe", &[]);
         Self::new(CommandKind::Other, 0, write).0
-    }
-
-    /// Applies the command. An error fails the whole batch.
-    pub(super) fn apply(self, batch: &mut WriteBatch<'_>) -> (DeferredReply, rusqlite::Result<()>) {
-        (self.apply)(Some(batch))
-    }
-
-    /// Skips the command, because its batch has failed.
-    pub(super) fn skip(self) -> DeferredReply {
-        (self.apply)(None).0
     }
 }

@@ -1,8 +1,53 @@
-//! Connections to the database.
+//! Connections to the database, and the locks that keep a second process out.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{File, TryLockError},
+    ops::{Deref, DerefMut},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use rusqlite::Connection;
+
+use crate::{
+    failpoints,
+    journal::sqlite::{
+        directory::{DATABASE, LOCK, is_on_network_filesystem, open_private},
+        error::OpenFailure,
+    },
+};
+
+/// A connection that keeps the directory locked until it is closed.
+pub(super) struct LockedConnection {
+    connection: Connection,
+    /// Dropped after the connection.
+    _locks: Arc<FileLocks>,
+}
+
+impl LockedConnection {
+    pub(super) fn open(
+        path: &Path,
+        cache_kib: i64,
+        locks: &Arc<FileLocks>,
+    ) -> rusqlite::Result<Self> {
+        Ok(Self { connection: connect(path, cache_kib)?, _locks: Arc::clone(locks) })
+    }
+}
+
+impl Deref for LockedConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for LockedConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
+    }
+}
 
 /// Opens a connection that syncs each commit before it is acknowledged.
 pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connection> {
@@ -18,4 +63,46 @@ pub(super) fn connect(path: &Path, cache_kib: i64) -> rusqlite::Result<Connectio
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// The locks of the process that uses a journal.
+///
+/// The lock file protects the directory. The lock on the database also protects it if the lock file
+/// was removed or the database has a second path. Both are flock(2) locks, which do not interact with
+/// SQLite's fcntl(2) locks. Closing the database file drops SQLite's locks on it, so this must outlive
+/// all connections.
+pub(super) struct FileLocks {
+    is_network: bool,
+    _directory: File,
+    _database: Option<File>,
+}
+
+impl FileLocks {
+    /// Locks a directory. Fails on a network file system, unless that is allowed.
+    pub(super) fn lock_directory(dir: &Path, allow_network: bool) -> Result<Self, OpenFailure> {
+        let is_network = is_on_network_filesystem(dir, allow_network)?;
+        let lock = try_lock(open_private(&dir.join(LOCK), false)?)?;
+        Ok(Self { is_network, _directory: lock, _database: None })
+    }
+
+    /// Locks the database too; creates an empty one if there is none. Call it before SQLite opens the
+    /// database.
+    ///
+    /// Network file systems map flock(2) to the locks that SQLite takes, so there only the directory
+    /// is locked.
+    pub(super) fn lock_database(self, dir: &Path) -> Result<Self, OpenFailure> {
+        let database = open_private(&dir.join(DATABASE), false)?;
+        if self.is_network || failpoints::is_active("no-database-lock") {
+            return Ok(self);
+        }
+        Ok(Self { _database: Some(try_lock(database)?), ..self })
+    }
+}
+
+fn try_lock(file: File) -> Result<File, OpenFailure> {
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenFailure::Locked),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
 }

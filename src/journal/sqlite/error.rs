@@ -1,70 +1,64 @@
 //! Errors of opening a journal.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
-
-use crate::journal::origin::Origin;
+use std::{io, path::PathBuf};
 
 /// An error of opening a journal.
 #[derive(Debug, thiserror::Error)]
-pub enum JournalOpenError {
+#[error("journal.dir {dir}: {failure}")]
+pub struct JournalOpenError {
+    /// The directory.
+    pub dir: PathBuf,
+    /// The cause.
+    pub failure: OpenFailure,
+}
+
+/// The cause of a [`JournalOpenError`].
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailure {
     /// The directory cannot be created, or a file in it cannot be opened.
-    #[error("journal.dir {dir}: {source}")]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// The cause.
-        source: io::Error,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Database(#[from] rusqlite::Error),
+    /// The database has tables of another version.
+    #[error(
+        "the journal has schema version {found}, and this version of the gateway supports \
+         {supported}. Use the version that wrote it, or set journal.dir to an empty directory"
+    )]
+    SchemaVersion {
+        /// The version of the database.
+        found: i64,
+        /// The version of this program.
+        supported: i64,
     },
     /// Another process uses the directory.
-    #[error("journal.dir {0}: another process is using it")]
-    Locked(PathBuf),
+    #[error("another process is using it")]
+    Locked,
     /// The directory is on a network file system.
     #[error(
-        "journal.dir {dir}: it is on a network file system ({name}), where fsync is not reliable; \
-         use a local disk, or set journal.allow_network_filesystem = true"
+        "it is on a network file system ({0}), where fsync is not reliable; use a local disk, or set \
+         journal.allow_network_filesystem = true"
     )]
-    NetworkFilesystem {
-        /// The directory.
-        dir: PathBuf,
-        /// The file system.
-        name: &'static str,
-    },
-    /// The database cannot be used.
-    #[error("journal.dir {dir}: {reason}")]
-    Database {
-        /// The directory.
-        dir: PathBuf,
-        /// The cause.
-        reason: String,
-    },
+    NetworkFilesystem(&'static str),
     /// Data is missing.
     #[error(
-        "journal.dir {dir}: {damage}. Lost changes would be sent again. Restore the directory from a \
-         copy that is not older. If there is none, run `thingspace-gateway journal accept-loss`, which \
-         makes a working journal from the data that is left"
+        "{0}. Lost changes would be sent again. Restore the directory from a copy that is not older. \
+         If there is none, run `thingspace-gateway journal accept-loss`, which makes a working \
+         journal from the data that is left"
     )]
-    Damaged {
-        /// The directory.
-        dir: PathBuf,
-        /// The missing part.
-        damage: Damage,
-    },
+    Damaged(#[from] Damage),
     /// The journal belongs to another ThingSpace.
     #[error(
-        "journal.dir {dir}: its changes were sent to {recorded}, and the settings name {configured}. A \
-         journal works with one ThingSpace only: set journal.dir to another directory, or restore the \
-         previous thingspace.base_url"
+        "its changes were sent to {recorded}, and the settings name {configured}. A journal works \
+         with one ThingSpace only: set journal.dir to another directory, or restore the previous \
+         thingspace.base_url"
     )]
     OtherOrigin {
-        /// The directory.
-        dir: PathBuf,
         /// The origin of its first start.
-        recorded: Origin,
+        recorded: String,
         /// The origin in the settings.
-        configured: Origin,
+        configured: String,
     },
 }
 
@@ -106,20 +100,4 @@ pub enum Damage {
     /// The marker cannot be read, so a loss cannot be detected.
     #[error("journal.marker is damaged, so a loss in journal.db cannot be detected")]
     UnreadableMarker,
-}
-
-impl JournalOpenError {
-    pub(super) fn directory(dir: &Path, source: io::Error) -> Self {
-        let dir = dir.to_owned();
-        Self::Directory { dir, source }
-    }
-
-    pub(super) fn damaged(dir: &Path, damage: Damage) -> Self {
-        let dir = dir.to_owned();
-        Self::Damaged { dir, damage }
-    }
-
-    pub(super) fn database(dir: &Path, reason: &impl ToString) -> Self {
-        Self::Database { dir: dir.to_owned(), reason: reason.to_string() }
-    }
 }

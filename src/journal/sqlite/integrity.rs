@@ -1,56 +1,60 @@
-//! Detects a loss of data in a journal's directory.
+//! Detects a loss of data in a journal's directory, and accepts one.
 
 use std::{
     fs,
     io::{self, ErrorKind},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rusqlite::{Connection, ErrorCode, config::DbConfig};
 
-use crate::journal::sqlite::{
-    error::{Damage, JournalOpenError},
-    fsync,
-    lock::FileLocks,
-    marker::{self, MarkerFile},
-    paths::{DATABASE, WAL},
-    permissions,
-    tables::{meta, positions, schema},
+use crate::{
+    failpoints,
+    journal::{
+        Epoch,
+        sqlite::{
+            connection::{FileLocks, connect},
+            directory::{self, DATABASE, ROLLBACK, SHARED_MEMORY, WAL},
+            error::{Damage, JournalOpenError, OpenFailure},
+            marker::{self, Marker, MarkerFile},
+            tables::{meta, schema},
+        },
+    },
 };
-use crate::{failpoints, journal::engine::Epoch};
 
-struct Database {
-    /// `None` if it has no tables.
-    epoch: Option<Epoch>,
-    position: u64,
+/// A loss that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AcceptedLoss {
+    /// The newest position that is left.
+    pub database_position: u64,
+    /// The newest position that the marker contained; `None` if it cannot be read.
+    pub marker_position: Option<u64>,
 }
 
 /// Locks a directory and rejects one that has lost data. Changes only file modes, so that the data
 /// that is left can still be restored.
-pub(super) fn check(dir: &Path, is_network: bool) -> Result<FileLocks, JournalOpenError> {
-    let failed = |source| JournalOpenError::directory(dir, source);
-    let locks = FileLocks::lock_directory(dir)?;
+pub(super) fn check(dir: &Path, allow_network: bool) -> Result<FileLocks, OpenFailure> {
+    let locks = FileLocks::lock_directory(dir, allow_network)?;
     // SQLite must not have the files open: closing them would drop its locks.
-    fsync::sync_files(dir).map_err(failed)?;
-    permissions::restrict_permissions(dir).map_err(failed)?;
-    let marker = marker::load(dir).map_err(failed)?;
-    let (has_database, damage) = check_file_sizes(dir, marker).map_err(failed)?;
+    directory::sync_and_restrict_files(dir)?;
+    let marker = marker::load(dir)?;
+    let (has_database, damage) = check_file_sizes(dir, marker)?;
     let is_checked = !failpoints::is_active("no-marker-check");
     if let Some(damage) = damage.filter(|_| is_checked) {
-        return Err(JournalOpenError::damaged(dir, damage));
+        return Err(damage.into());
     }
-    let locks = locks.lock_database(dir, is_network)?;
+    let locks = locks.lock_database(dir)?;
     if !has_database || !is_checked {
         return Ok(locks);
     }
-    let database = inspect(&dir.join(DATABASE)).map_err(|error| match error {
-        schema::SchemaError::Sqlite(error) if is_unreadable(&error) => {
-            JournalOpenError::damaged(dir, Damage::Unreadable(error.to_string()))
+    let (epoch, position) = inspect(&dir.join(DATABASE)).map_err(|error| match error {
+        OpenFailure::Database(error) if is_unreadable(&error) => {
+            Damage::Unreadable(error.to_string()).into()
         }
-        error => JournalOpenError::database(dir, &error),
+        error => error,
     })?;
-    match find_damage(marker, &database) {
-        Some(damage) => Err(JournalOpenError::damaged(dir, damage)),
+    match find_damage(marker, epoch, position) {
+        Some(damage) => Err(damage.into()),
         None => Ok(locks),
     }
 }
@@ -73,17 +77,16 @@ fn check_file_sizes(dir: &Path, marker: MarkerFile) -> io::Result<(bool, Option<
     Ok((database.unwrap_or_default() > 0, damage))
 }
 
-/// Reads the epoch and the position of a database. Leaves the write-ahead log as it is.
-fn inspect(path: &Path) -> Result<Database, schema::SchemaError> {
+/// Reads the epoch and the position of a database; no epoch if it has no tables. Leaves the
+/// write-ahead log as it is.
+fn inspect(path: &Path) -> Result<(Option<Epoch>, u64), OpenFailure> {
     let connection = Connection::open(path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if !schema::is_initialized(&connection)? {
-        return Ok(Database { epoch: None, position: 0 });
+        return Ok((None, 0));
     }
-    Ok(Database {
-        epoch: meta::load(&connection, meta::EPOCH)?.map(Epoch::from_record),
-        position: positions::coverage(&connection)?.last,
-    })
+    let epoch = meta::load(&connection, meta::EPOCH)?.map(u64::from_be_bytes).map(Epoch);
+    Ok((epoch, meta::kept_range(&connection)?.last))
 }
 
 /// True if the file itself is damaged.
@@ -91,19 +94,97 @@ fn is_unreadable(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
-fn find_damage(marker: MarkerFile, database: &Database) -> Option<Damage> {
+fn find_damage(marker: MarkerFile, epoch: Option<Epoch>, position: u64) -> Option<Damage> {
     match marker {
         MarkerFile::Damaged => Some(Damage::UnreadableMarker),
         // The first start did not finish.
-        MarkerFile::Missing if database.position == 0 => None,
+        MarkerFile::Missing if position == 0 => None,
         MarkerFile::Missing => Some(Damage::NoMarker),
-        MarkerFile::Valid(marker) => match database.epoch {
+        MarkerFile::Valid(marker) => match epoch {
             None => Some(Damage::NoTables),
             Some(epoch) if epoch != marker.epoch => Some(Damage::OtherEpoch),
-            Some(_) if database.position < marker.position => {
-                Some(Damage::Behind { database: database.position, marker: marker.position })
+            Some(_) if position < marker.position => {
+                Some(Damage::Behind { database: position, marker: marker.position })
             }
             Some(_) => None,
         },
     }
+}
+
+/// Makes a working journal from the data that a loss has left. Its new epoch rejects resume tokens of
+/// lost events. Returns `None` if nothing is missing.
+///
+/// # Errors
+///
+/// Fails if another process uses the directory, or if a file cannot be opened or renamed.
+pub fn accept_loss(
+    dir: &Path,
+    allow_network: bool,
+) -> Result<Option<AcceptedLoss>, JournalOpenError> {
+    try_accept_loss(dir, allow_network)
+        .map_err(|failure| JournalOpenError { dir: dir.to_owned(), failure })
+}
+
+fn try_accept_loss(dir: &Path, allow_network: bool) -> Result<Option<AcceptedLoss>, OpenFailure> {
+    let damage = match check(dir, allow_network) {
+        Ok(_locks) => return Ok(None),
+        Err(OpenFailure::Damaged(damage)) => damage,
+        Err(error) => return Err(error),
+    };
+    let mut locks = FileLocks::lock_directory(dir, allow_network)?;
+    if matches!(
+        damage,
+        Damage::NoDatabase | Damage::EmptyDatabase | Damage::Unreadable(_) | Damage::NoTables
+    ) {
+        // Fails if another process uses the database under another path.
+        drop(locks.lock_database(dir)?);
+        locks = FileLocks::lock_directory(dir, allow_network)?;
+        rename_damaged_files(dir)?;
+    }
+    let _locks = locks.lock_database(dir)?;
+    let marker_position = match marker::load(dir)? {
+        MarkerFile::Valid(marker) => Some(marker.position),
+        MarkerFile::Missing | MarkerFile::Damaged => None,
+    };
+    let (epoch, kept) = assign_new_epoch(&dir.join(DATABASE), marker_position.unwrap_or_default())?;
+    directory::sync(dir)?;
+    let position = kept.max(marker_position.unwrap_or_default());
+    marker::create(dir, Marker { epoch, position })?;
+    Ok(Some(AcceptedLoss { database_position: kept, marker_position }))
+}
+
+/// Gives a database a new epoch. New entries get positions after `marker_position`, so that none is
+/// used twice.
+fn assign_new_epoch(path: &Path, marker_position: u64) -> Result<(Epoch, u64), OpenFailure> {
+    let mut connection = connect(path, 500)?;
+    schema::initialize(&mut connection)?;
+    let kept = meta::kept_range(&connection)?.last;
+    let transaction = connection.transaction()?;
+    meta::delete(&transaction, meta::EPOCH)?;
+    let epoch = meta::load_or_create_random(&transaction, meta::EPOCH)?;
+    meta::skip_to(&transaction, kept.max(marker_position))?;
+    transaction.commit()?;
+    Ok((Epoch(u64::from_be_bytes(epoch)), kept))
+}
+
+/// Renames the files of an unusable database, so that they can still be examined.
+fn rename_damaged_files(dir: &Path) -> io::Result<()> {
+    for name in [DATABASE, WAL, ROLLBACK, SHARED_MEMORY] {
+        let path = dir.join(name);
+        match path.metadata() {
+            Ok(found) if found.len() == 0 || name == SHARED_MEMORY => fs::remove_file(&path)?,
+            Ok(_) => fs::rename(&path, unused_name(&path))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn unused_name(path: &Path) -> PathBuf {
+    let name = path.display();
+    (1_u32..)
+        .map(|number| PathBuf::from(format!("{name}.damaged-{number}")))
+        .find(|path| !path.exists())
+        .unwrap_or_default()
 }

@@ -1,35 +1,11 @@
 //! The journal: opens the database, and runs each method as a read or as a command of the writer.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use aws_lc_rs::hmac;
 use rusqlite::Connection;
 
-use crate::journal::sqlite::{
-    accept_loss::{self, AcceptedLoss},
-    connection::connect,
-    error::JournalOpenError,
-    filesystem::check_network_filesystem,
-    fsync, integrity,
-    lock::FileLocks,
-    marker::Marker,
-    marker_writer::MarkerWriter,
-    options::SqliteOptions,
-    paths::DATABASE,
-    permissions,
-    readers::Readers,
-    tables::{
-        attribution,
-        batch::WriteBatch,
-        changes, claims, deadlines, devices, events, forward_queue, meta, positions, quarantine,
-        requests, schema,
-        trim::{self, trim},
-        unmatched_results,
-    },
-    writer::{Writer, WriterFiles},
-    writer_state::CommittedCounts,
-};
 use crate::{
     domain::{
         change::Change,
@@ -40,27 +16,51 @@ use crate::{
     },
     failpoints,
     journal::{
-        changes::{
-            ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim, ClaimCheck,
-            DeviceFilter, DueChanges, Intent, Reservation,
+        Attribution, ChangeDevice, ChangeFilter, ChangePage, ChangeSelector, ChangeStore, Claim,
+        CommitListener, Cursor, DeviceFilter, DueChanges, DueForwards, Epoch, EventPage,
+        EventStore, ForwardOutcome, ForwardQueue, ForwardQueueStats, Intent, Journal, KeptRange,
+        KeyValueStore, Origin, QuarantineLimits, QuarantineStore, QuarantinedCallback,
+        ReceivedCallback, Reservation, Result, ResultStore, StateCounts, Stored, UnmatchedResult,
+        WatchTarget,
+        sqlite::{
+            checkpoint::Checkpoints,
+            command::Command,
+            connection::LockedConnection,
+            directory::{self, DATABASE},
+            error::{JournalOpenError, OpenFailure},
+            integrity,
+            marker::Marker,
+            marker_writer::MarkerWriter,
+            readers::Readers,
+            tables::{
+                attribution,
+                batch::{Counts, WriteBatch},
+                changes, claims, devices, events, forward_queue, meta, quarantine, schema, trim,
+                unmatched_results,
+            },
+            writer::Writer,
         },
-        engine::{Coverage, Epoch, Journal},
-        error::JournalError,
-        events::{CommitListener, Cursor, Event, EventPage, EventStore, WatchTarget},
-        forward_queue::{DueForwards, ForwardOutcome, ForwardQueue, ForwardQueueStats},
-        key_value::KeyValueStore,
-        origin::Origin,
-        quarantine::{QuarantineLimits, QuarantineStore, QuarantinedCallback},
-        results::{Attribution, ReceivedCallback, ResultStore, Stored, UnmatchedResult},
-        state_counts::StateCounts,
     },
-    telemetry::JournalOperation,
+    telemetry::{Instruments, JournalOperation},
 };
 
 /// Page cache of the writer's connection, in KiB.
 const WRITER_CACHE_KIB: i64 = 8_000;
 /// Page cache of the checkpoint thread's connection, in KiB.
 const CHECKPOINT_CACHE_KIB: i64 = 500;
+
+/// Options for opening a journal.
+#[derive(Debug, Clone)]
+pub struct SqliteOptions {
+    /// The directory; created with mode 0700 if it is missing.
+    pub dir: PathBuf,
+    /// The ThingSpace of the settings.
+    pub origin: Origin,
+    /// Allows a network file system.
+    pub allow_network_filesystem: bool,
+    /// The metrics.
+    pub instruments: Instruments,
+}
 
 /// The journal of one machine.
 pub struct SqliteJournal {
@@ -69,8 +69,6 @@ pub struct SqliteJournal {
     fingerprint_key: hmac::Key,
     writer: Writer,
     readers: Readers,
-    /// Dropped after all connections.
-    _locks: Arc<FileLocks>,
 }
 
 impl SqliteJournal {
@@ -81,101 +79,56 @@ impl SqliteJournal {
     /// Fails if another process uses the directory, if data is missing or damaged, if the journal
     /// belongs to another ThingSpace, or if a file cannot be opened.
     pub fn open(options: &SqliteOptions) -> Result<Self, JournalOpenError> {
-        let dir = options.dir.as_path();
-        let failed = |source| JournalOpenError::directory(dir, source);
-        permissions::make_directory(dir).map_err(failed)?;
-        fsync::sync_ancestors(dir).map_err(failed)?;
-        let is_network = check_network_filesystem(options)?;
-        let locks = integrity::check(dir, is_network)?;
-        let database = |error: schema::SchemaError| JournalOpenError::database(dir, &error);
-        let mut connection = connect(&dir.join(DATABASE), WRITER_CACHE_KIB)
-            .map_err(|error| database(error.into()))?;
-        schema::initialize(&mut connection).map_err(database)?;
-        let origin = check_origin(&connection, options)?;
-        Self::start(connection, options, origin, locks)
+        Self::try_open(options)
+            .map_err(|failure| JournalOpenError { dir: options.dir.clone(), failure })
     }
 
-    /// Makes a working journal from the data that a loss has left, with a new epoch. Returns `None` if
-    /// nothing is missing.
-    ///
-    /// # Errors
-    ///
-    /// Fails if another process uses the directory, or if a file cannot be opened or renamed.
-    pub fn accept_loss(options: &SqliteOptions) -> Result<Option<AcceptedLoss>, JournalOpenError> {
-        accept_loss::accept_loss(options)
-    }
-
-    fn start(
-        connection: Connection,
-        options: &SqliteOptions,
-        origin: Origin,
-        locks: FileLocks,
-    ) -> Result<Self, JournalOpenError> {
+    fn try_open(options: &SqliteOptions) -> Result<Self, OpenFailure> {
         let dir = options.dir.as_path();
+        directory::create(dir)?;
+        let locks = Arc::new(integrity::check(dir, options.allow_network_filesystem)?);
         let path = dir.join(DATABASE);
-        let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
-        let epoch = meta::load_or_create_random(&connection, meta::EPOCH).map_err(database)?;
-        let epoch = Epoch::from_record(epoch);
+        let mut connection = LockedConnection::open(&path, WRITER_CACHE_KIB, &locks)?;
+        schema::initialize(&mut connection)?;
+        check_origin(&connection, &options.origin)?;
+        let epoch = meta::load_or_create_random(&connection, meta::EPOCH)?;
+        let epoch = Epoch(u64::from_be_bytes(epoch));
         let fingerprint_key: [u8; 32] =
-            meta::load_or_create_random(&connection, meta::FINGERPRINT_KEY).map_err(database)?;
-        let counts = load_counts(&connection).map_err(database)?;
-        let position = positions::coverage(&connection).map_err(database)?.last;
-        let marker = start_marker(dir, Marker { epoch, position })?;
-        let locks = Arc::new(locks);
-        let readers = Readers::open(&path, Arc::clone(&locks)).map_err(database)?;
-        let files = WriterFiles {
-            connection,
-            checkpoints: connect(&path, CHECKPOINT_CACHE_KIB).map_err(database)?,
-            marker,
-            locks: Arc::clone(&locks),
+            meta::load_or_create_random(&connection, meta::FINGERPRINT_KEY)?;
+        let waiting = forward_queue::count(&connection)?;
+        let counts = Counts {
+            states: changes::count_by_state(&connection)?,
+            forward_queue: ForwardQueueStats { waiting, displaced: 0 },
         };
+        let position = meta::kept_range(&connection)?.last;
+        // The marker must not be ahead of the database, whose directory entry may be new.
+        directory::sync(dir)?;
+        let marker = MarkerWriter::start(dir, Marker { epoch, position })?;
+        let readers = Readers::open(&path, &locks)?;
+        let checkpoints =
+            Checkpoints::start(LockedConnection::open(&path, CHECKPOINT_CACHE_KIB, &locks)?)?;
+        let instruments = options.instruments.clone();
         Ok(Self {
             epoch,
-            origin,
+            origin: options.origin.clone(),
             fingerprint_key: hmac::Key::new(hmac::HMAC_SHA256, &fingerprint_key),
-            writer: Writer::start(files, counts, options.instruments.clone()),
+            writer: Writer::start(connection, checkpoints, marker, counts, instruments)?,
             readers,
-            _locks: locks,
         })
     }
 }
 
-/// Starts the marker's thread, once the directory entry of the database is synced.
-fn start_marker(dir: &Path, reached: Marker) -> Result<MarkerWriter, JournalOpenError> {
-    fsync::sync_directory(dir)
-        .and_then(|()| MarkerWriter::start(dir, reached))
-        .map_err(|source| JournalOpenError::directory(dir, source))
-}
-
-fn load_counts(connection: &Connection) -> rusqlite::Result<CommittedCounts> {
-    Ok(CommittedCounts {
-        state_counts: changes::count_by_state(connection)?,
-        forward_queue: ForwardQueueStats {
-            waiting: forward_queue::count(connection)?,
-            displaced: 0,
-        },
-    })
-}
-
 /// Compares the stored origin with that of the settings. Stores it at the first start.
-fn check_origin(
-    connection: &Connection,
-    options: &SqliteOptions,
-) -> Result<Origin, JournalOpenError> {
-    let dir = options.dir.as_path();
-    let database = |error: rusqlite::Error| JournalOpenError::database(dir, &error);
-    let configured = options.origin.clone();
-    let recorded: Option<Vec<u8>> = meta::load(connection, meta::ORIGIN).map_err(database)?;
-    let Some(recorded) = recorded else {
-        let origin = configured.as_str().as_bytes();
-        meta::store(connection, meta::ORIGIN, origin).map_err(database)?;
-        return Ok(configured);
+fn check_origin(connection: &Connection, configured: &Origin) -> Result<(), OpenFailure> {
+    let configured = configured.as_str();
+    let Some(recorded) = meta::load::<Vec<u8>>(connection, meta::ORIGIN)? else {
+        return Ok(meta::store(connection, meta::ORIGIN, configured.as_bytes())?);
     };
-    let recorded = Origin::from_record(String::from_utf8_lossy(&recorded).into_owned());
+    let recorded = String::from_utf8_lossy(&recorded).into_owned();
     if recorded != configured && !failpoints::is_active("any-origin") {
-        return Err(JournalOpenError::OtherOrigin { dir: dir.to_owned(), recorded, configured });
+        return Err(OpenFailure::OtherOrigin { recorded, configured: configured.to_owned() });
     }
-    Ok(recorded)
+    Ok(())
 }
 
 #[async_trait]
@@ -193,14 +146,14 @@ impl Journal for SqliteJournal {
         tag.as_ref().first_chunk().copied().unwrap_or_default()
     }
 
-    async fn coverage(&self) -> Result<Coverage, JournalError> {
-        self.readers.run(positions::coverage).await
+    async fn kept_range(&self) -> Result<KeptRange> {
+        self.readers.run(meta::kept_range).await
     }
 
-    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool, JournalError> {
+    async fn trim(&self, before: Timestamp, up_to: u64) -> Result<bool> {
         self.writer
             .write(JournalOperation::Retention, trim::ROWS, move |batch| {
-                trim(batch, before, up_to).map(Ok)
+                trim::trim(batch, before, up_to)
             })
             .await
     }
@@ -216,17 +169,17 @@ impl Journal for SqliteJournal {
 
 #[async_trait]
 impl ChangeStore for SqliteJournal {
-    async fn claim(&self, intent: Intent) -> Result<Claim, JournalError> {
+    async fn claim(&self, intent: Intent) -> Result<Claim> {
         let rows = intent.devices.len();
         self.writer
             .write(JournalOperation::Claim, rows, move |batch| claims::claim(batch, &intent))
             .await
     }
 
-    async fn check_claim(&self, intent: Intent) -> Result<ClaimCheck, JournalError> {
+    async fn check_claim(&self, intent: Intent) -> Result<Claim> {
         self.readers
             .run(move |db| {
-                let mut batch = WriteBatch::new(db, ForwardQueueStats::default());
+                let mut batch = WriteBatch::new(db, Counts::default());
                 claims::check_claim(&mut batch, &intent)
             })
             .await
@@ -237,27 +190,24 @@ impl ChangeStore for SqliteJournal {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError> {
-        self.writer.apply_transition(change, transition, now).await
+    ) -> Result<Change> {
+        let command = Command::transition(change, transition, now);
+        self.writer.send(JournalOperation::Transition, command).await
     }
 
-    async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
+    async fn reserve(&self) -> Result<Box<dyn Reservation>> {
         self.writer.reserve().await
     }
 
-    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>, JournalError> {
+    async fn change(&self, selector: ChangeSelector) -> Result<Option<Change>> {
         self.readers.run(move |db| changes::find_change(db, &selector)).await
     }
 
-    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage, JournalError> {
+    async fn changes(&self, filter: ChangeFilter) -> Result<ChangePage> {
         self.readers.run(move |db| changes::changes(db, &filter)).await
     }
 
-    async fn devices(
-        &self,
-        change: ChangeId,
-        filter: DeviceFilter,
-    ) -> Result<Vec<ChangeDevice>, JournalError> {
+    async fn devices(&self, change: ChangeId, filter: DeviceFilter) -> Result<Vec<ChangeDevice>> {
         self.readers.run(move |db| devices::devices(db, change, &filter)).await
     }
 
@@ -266,22 +216,22 @@ impl ChangeStore for SqliteJournal {
         state: ChangeState,
         before: Timestamp,
         now: Timestamp,
-    ) -> Result<DueChanges, JournalError> {
-        self.readers.run(move |db| deadlines::due_changes(db, state, before, now)).await
+    ) -> Result<DueChanges> {
+        self.readers.run(move |db| changes::due_changes(db, state, before, now)).await
     }
 
-    async fn in_flight(&self) -> Result<Vec<Change>, JournalError> {
+    async fn in_flight(&self) -> Result<Vec<Change>> {
         self.readers.run(changes::in_flight).await
     }
 
     fn state_counts(&self) -> StateCounts {
-        self.writer.committed_counts().state_counts
+        self.writer.state.counts.lock().states
     }
 }
 
 #[async_trait]
 impl ResultStore for SqliteJournal {
-    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored, JournalError> {
+    async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         self.writer.store_callback(callback).await
     }
 
@@ -295,7 +245,7 @@ impl ResultStore for SqliteJournal {
         listed: Option<Vec<Vec<ReportedId>>>,
         last_result: Option<u64>,
         now: Timestamp,
-    ) -> Result<Attribution, JournalError> {
+    ) -> Result<Attribution> {
         self.writer
             .write(JournalOperation::Attribute, attribution::ROWS, move |batch| {
                 attribution::attribute(batch, &request, listed.as_deref(), last_result, now)
@@ -307,8 +257,8 @@ impl ResultStore for SqliteJournal {
         &self,
         change: ChangeId,
         limit: usize,
-    ) -> Result<Vec<RequestId>, JournalError> {
-        self.readers.run(move |db| requests::unattributed_requests(db, change, limit)).await
+    ) -> Result<Vec<RequestId>> {
+        self.readers.run(move |db| attribution::unattributed_requests(db, change, limit)).await
     }
 
     async fn unmatched_results(
@@ -316,7 +266,7 @@ impl ResultStore for SqliteJournal {
         since: Timestamp,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<UnmatchedResult>, JournalError> {
+    ) -> Result<Vec<UnmatchedResult>> {
         self.readers.run(move |db| unmatched_results::list(db, since, after, limit)).await
     }
 
@@ -326,7 +276,7 @@ impl ResultStore for SqliteJournal {
         first_result: u64,
         listed: Vec<ReportedId>,
         now: Timestamp,
-    ) -> Result<bool, JournalError> {
+    ) -> Result<bool> {
         self.writer
             .write(JournalOperation::ResolveDevice, 1, move |batch| {
                 unmatched_results::resolve(batch, change, first_result, &listed, now)
@@ -337,25 +287,12 @@ impl ResultStore for SqliteJournal {
 
 #[async_trait]
 impl EventStore for SqliteJournal {
-    async fn events(
-        &self,
-        target: WatchTarget,
-        after: Cursor,
-        limit: usize,
-    ) -> Result<EventPage, JournalError> {
+    async fn events(&self, target: WatchTarget, after: Cursor, limit: usize) -> Result<EventPage> {
         self.readers.run(move |db| events::events(db, &target, after, limit)).await
     }
 
-    async fn event_at(
-        &self,
-        target: WatchTarget,
-        cursor: Cursor,
-    ) -> Result<Option<Event>, JournalError> {
-        self.readers.run(move |db| events::event_at(db, &target, cursor)).await
-    }
-
     fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
-        self.writer.add_commit_listener(listener);
+        self.writer.state.commit_listeners.write().push(listener);
     }
 }
 
@@ -365,10 +302,10 @@ impl QuarantineStore for SqliteJournal {
         &self,
         callback: QuarantinedCallback,
         limits: QuarantineLimits,
-    ) -> Result<Option<u64>, JournalError> {
+    ) -> Result<Option<u64>> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::insert(batch.connection, &callback, limits).map(Ok)
+                quarantine::insert(batch.db, &callback, limits)
             })
             .await
     }
@@ -377,35 +314,29 @@ impl QuarantineStore for SqliteJournal {
         &self,
         after: u64,
         limit: usize,
-    ) -> Result<Vec<(u64, QuarantinedCallback)>, JournalError> {
+    ) -> Result<Vec<(u64, QuarantinedCallback)>> {
         self.readers.run(move |db| quarantine::list(db, after, limit)).await
     }
 
-    async fn release_quarantined(
-        &self,
-        id: u64,
-        callback: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
+    async fn release_quarantined(&self, id: u64, callback: ReceivedCallback) -> Result<Stored> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::release(batch, id, &callback)
+                quarantine::release(batch, id, callback)
             })
             .await
     }
 
-    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<(), JournalError> {
+    async fn mark_quarantined_reviewed(&self, last: u64) -> Result<()> {
         self.writer
             .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::mark_reviewed(batch.connection, last).map(Ok)
+                quarantine::mark_reviewed(batch.db, last)
             })
             .await
     }
 
-    async fn drop_quarantined(&self, id: u64) -> Result<bool, JournalError> {
+    async fn drop_quarantined(&self, id: u64) -> Result<bool> {
         self.writer
-            .write(JournalOperation::Quarantine, 1, move |batch| {
-                quarantine::delete(batch.connection, id).map(Ok)
-            })
+            .write(JournalOperation::Quarantine, 1, move |batch| quarantine::delete(batch.db, id))
             .await
     }
 }
@@ -417,56 +348,49 @@ impl ForwardQueue for SqliteJournal {
         now: Timestamp,
         first_attempts: usize,
         retries: usize,
-    ) -> Result<DueForwards, JournalError> {
+    ) -> Result<DueForwards> {
         self.readers.run(move |db| forward_queue::load_due(db, now, first_attempts, retries)).await
     }
 
-    async fn record_forward_outcomes(
-        &self,
-        outcomes: Vec<(u64, ForwardOutcome)>,
-    ) -> Result<(), JournalError> {
+    async fn record_forward_outcomes(&self, outcomes: Vec<(u64, ForwardOutcome)>) -> Result<()> {
         let rows = outcomes.len();
         self.writer
             .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::record_outcomes(batch, &outcomes).map(Ok)
+                forward_queue::record_outcomes(batch, &outcomes)
             })
             .await
     }
 
-    async fn expire_forwards(&self, before: Timestamp) -> Result<usize, JournalError> {
-        let rows = forward_queue::ROWS;
+    async fn expire_forwards(&self, before: Timestamp) -> Result<usize> {
         self.writer
-            .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::expire(batch, before).map(Ok)
+            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
+                forward_queue::expire(batch, before)
             })
             .await
     }
 
-    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize, JournalError> {
-        let rows = forward_queue::ROWS;
+    async fn reschedule_forwards(&self, now: Timestamp) -> Result<usize> {
         self.writer
-            .write(JournalOperation::Forward, rows, move |batch| {
-                forward_queue::reschedule(batch, now).map(Ok)
+            .write(JournalOperation::Forward, forward_queue::ROWS, move |batch| {
+                forward_queue::reschedule(batch, now)
             })
             .await
     }
 
     fn forward_queue_stats(&self) -> ForwardQueueStats {
-        self.writer.committed_counts().forward_queue
+        self.writer.state.counts.lock().forward_queue
     }
 }
 
 #[async_trait]
 impl KeyValueStore for SqliteJournal {
-    async fn get_kv(&self, name: String) -> Result<Vec<u8>, JournalError> {
+    async fn get_kv(&self, name: String) -> Result<Vec<u8>> {
         self.readers.run(move |db| meta::load_kv(db, &name)).await
     }
 
-    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<(), JournalError> {
+    async fn put_kv(&self, name: String, value: Vec<u8>) -> Result<()> {
         self.writer
-            .write(JournalOperation::Kv, 1, move |batch| {
-                meta::store_kv(batch.connection, &name, &value).map(Ok)
-            })
+            .write(JournalOperation::Kv, 1, move |batch| meta::store_kv(batch.db, &name, &value))
             .await
     }
 }

@@ -15,8 +15,10 @@ use std::{
 
 use aws_lc_rs::digest;
 
-use crate::journal::engine::Epoch;
-use crate::journal::sqlite::{fsync, paths::MARKER, permissions::open_private};
+use crate::journal::{
+    Epoch,
+    sqlite::directory::{self, MARKER, open_private},
+};
 
 /// Bytes of a slot. Slots are written in place and in turn; each has disk sectors of its own, so a
 /// torn write leaves the other one intact.
@@ -63,7 +65,7 @@ pub(super) fn create(dir: &Path, marker: Marker) -> io::Result<()> {
     }
     file.sync_all()?;
     fs::rename(&new, dir.join(MARKER))?;
-    fsync::sync_directory(dir)
+    directory::sync(dir)
 }
 
 fn read_slots(dir: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -11,12 +11,14 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::{
-    command::DeferredReply,
-    marker::{Marker, MarkerSlots},
+use crate::journal::{
+    JournalError,
+    sqlite::{
+        command::Action,
+        marker::{Marker, MarkerSlots},
+    },
 };
 
 /// The longest delay of the marker while no reply waits for it.
@@ -29,7 +31,7 @@ pub(super) struct MarkerWriter {
 
 #[derive(Default)]
 struct MarkerShared {
-    state: Mutex<MarkerProgress>,
+    progress: Mutex<MarkerProgress>,
     changed: Condvar,
 }
 
@@ -37,16 +39,10 @@ struct MarkerShared {
 struct MarkerProgress {
     /// The newest position that is synced.
     committed_position: u64,
-    /// Sent once the marker has reached `committed_position`.
-    replies: Vec<DeferredReply>,
+    /// Commands whose reply is sent once the marker has reached `committed_position`.
+    waiting: Vec<Box<dyn Action>>,
     /// True while the thread waits for work.
     is_idle: bool,
-    is_closed: bool,
-}
-
-struct MarkerWrite {
-    position: u64,
-    replies: Vec<DeferredReply>,
     is_closed: bool,
 }
 
@@ -56,33 +52,33 @@ impl MarkerWriter {
         Self::with(MarkerSlots::open(dir, reached)?, reached.position)
     }
 
-    fn with(mut slots: MarkerSlots, committed: u64) -> io::Result<Self> {
+    fn with(slots: MarkerSlots, committed: u64) -> io::Result<Self> {
         let shared = Arc::new(MarkerShared::default());
-        shared.state.lock().committed_position = committed;
+        shared.progress.lock().committed_position = committed;
         let worker = Arc::clone(&shared);
         let thread = thread::Builder::new().name("journal-marker".into());
-        let thread = thread.spawn(move || worker.run(&mut slots))?;
+        let thread = thread.spawn(move || worker.run(slots))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Records that a synced commit has reached a position. Sends the replies once the marker has too.
-    pub(super) fn on_commit(&self, position: Option<u64>, replies: Vec<DeferredReply>) {
-        if position.is_none() && replies.is_empty() {
+    /// Records that a synced commit has reached a position. Replies to the commands once the marker has
+    /// too.
+    pub(super) fn on_commit(&self, position: Option<u64>, commands: Vec<Box<dyn Action>>) {
+        if position.is_none() && commands.is_empty() {
             return;
         }
-        let mut state = self.shared.state.lock();
-        state.committed_position = state.committed_position.max(position.unwrap_or_default());
-        let is_urgent = !replies.is_empty();
-        state.replies.extend(replies);
-        if is_urgent || state.is_idle {
+        let mut progress = self.shared.progress.lock();
+        progress.committed_position = progress.committed_position.max(position.unwrap_or_default());
+        if !commands.is_empty() || progress.is_idle {
             self.shared.changed.notify_one();
         }
+        progress.waiting.extend(commands);
     }
 }
 
 impl Drop for MarkerWriter {
     fn drop(&mut self) {
-        self.shared.state.lock().is_closed = true;
+        self.shared.progress.lock().is_closed = true;
         self.shared.changed.notify_one();
         let joined = self.thread.take().map(JoinHandle::join);
         if matches!(joined, Some(Err(_))) {
@@ -92,11 +88,16 @@ impl Drop for MarkerWriter {
 }
 
 impl MarkerShared {
-    fn run(&self, slots: &mut MarkerSlots) {
+    fn run(&self, mut slots: MarkerSlots) {
         let mut is_failing = false;
         loop {
-            let work = self.wait_for_work(slots.position());
-            let written = slots.write(work.position);
+            let mut progress = self.wait_for_work(slots.position());
+            let position = progress.committed_position;
+            let waiting = std::mem::take(&mut progress.waiting);
+            let is_closed = progress.is_closed;
+            drop(progress);
+
+            let written = slots.write(position);
             if let Err(error) = &written
                 && !is_failing
             {
@@ -106,34 +107,30 @@ impl MarkerShared {
             let result = written.map_err(|error| {
                 JournalError::Unavailable(format!("cannot write journal.marker: {error}"))
             });
-            for reply in work.replies {
-                reply(result.as_ref().copied());
+            for command in waiting {
+                command.reply(result.as_ref().copied());
             }
-            if work.is_closed {
+            if is_closed {
                 return;
             }
         }
     }
 
-    /// Waits until there is a reply, an old enough commit, or the end.
-    fn wait_for_work(&self, written: u64) -> MarkerWrite {
-        let mut state = self.state.lock();
-        while state.replies.is_empty() && !state.is_closed {
-            if state.committed_position > written {
-                if self.changed.wait_for(&mut state, INTERVAL).timed_out() {
+    /// Waits until a command waits for its reply, a commit is old enough, or the writer is closed.
+    fn wait_for_work(&self, written: u64) -> MutexGuard<'_, MarkerProgress> {
+        let mut progress = self.progress.lock();
+        while progress.waiting.is_empty() && !progress.is_closed {
+            if progress.committed_position > written {
+                if self.changed.wait_for(&mut progress, INTERVAL).timed_out() {
                     break;
                 }
             } else {
-                state.is_idle = true;
-                self.changed.wait(&mut state);
-                state.is_idle = false;
+                progress.is_idle = true;
+                self.changed.wait(&mut progress);
+                progress.is_idle = false;
             }
         }
-        MarkerWrite {
-            position: state.committed_position,
-            replies: std::mem::take(&mut state.replies),
-            is_closed: state.is_closed,
-        }
+        progress
     }
 }
 

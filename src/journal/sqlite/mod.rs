@@ -4,31 +4,23 @@
 //! connections of their own. Two more threads move the write-ahead log into the database and write the
 //! marker, so that no callback waits for either.
 
-mod accept_loss;
 mod checkpoint;
 mod command;
+mod commit_times;
 mod connection;
+mod directory;
 mod error;
-mod filesystem;
-mod fsync;
 mod integrity;
 mod journal;
-mod lock;
 mod marker;
 mod marker_writer;
-mod options;
-mod paths;
-mod permissions;
 mod queue;
 mod readers;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod worker;
 mod writer;
-mod writer_state;
 
-pub use accept_loss::AcceptedLoss;
-pub use error::{Damage, JournalOpenError};
-pub use journal::SqliteJournal;
-pub use options::SqliteOptions;
+pub use error::{Damage, JournalOpenError, OpenFailure};
+pub use integrity::{AcceptedLoss, accept_loss};
+pub use journal::{SqliteJournal, SqliteOptions};

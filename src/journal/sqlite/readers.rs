@@ -6,8 +6,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
 
-use crate::journal::error::JournalError;
-use crate::journal::sqlite::{connection::connect, lock::FileLocks};
+use crate::journal::{
+    JournalError, Result,
+    sqlite::connection::{FileLocks, LockedConnection},
+};
 
 /// Number of connections. More would only compete for the same disk.
 const CONNECTIONS: usize = 4;
@@ -17,33 +19,25 @@ const CACHE_KIB: i64 = 2_000;
 /// A pool of read-only connections. A query has a transaction of its own and reads one page, so that no
 /// reader keeps the write-ahead log from starting over.
 pub(super) struct Readers {
-    idle: Arc<IdleConnections>,
+    idle: Arc<Mutex<Vec<LockedConnection>>>,
     permits: Arc<Semaphore>,
 }
 
-struct IdleConnections {
-    connections: Mutex<Vec<Connection>>,
-    /// Dropped after the connections.
-    _locks: Arc<FileLocks>,
-}
-
 impl Readers {
-    pub(super) fn open(path: &Path, locks: Arc<FileLocks>) -> rusqlite::Result<Self> {
-        let connections = (0..CONNECTIONS)
-            .map(|_| {
-                let connection = connect(path, CACHE_KIB)?;
-                connection.pragma_update(None, "query_only", true)?;
-                Ok(connection)
-            })
-            .collect::<rusqlite::Result<Vec<_>>>()?;
+    pub(super) fn open(path: &Path, locks: &Arc<FileLocks>) -> rusqlite::Result<Self> {
+        let connections = (0..CONNECTIONS).map(|_| {
+            let connection = LockedConnection::open(path, CACHE_KIB, locks)?;
+            connection.pragma_update(None, "query_only", true)?;
+            Ok(connection)
+        });
         Ok(Self {
-            idle: Arc::new(IdleConnections { connections: Mutex::new(connections), _locks: locks }),
+            idle: Arc::new(Mutex::new(connections.collect::<rusqlite::Result<_>>()?)),
             permits: Arc::new(Semaphore::new(CONNECTIONS)),
         })
     }
 
     /// Runs a query in a read transaction, on a blocking thread.
-    pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T, JournalError>
+    pub(super) async fn run<T, Q>(&self, query: Q) -> Result<T>
     where
         T: Send + 'static,
         Q: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -54,7 +48,7 @@ impl Readers {
         let read = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             // Only a query that panicked does not return its connection.
-            let connection = idle.connections.lock().pop();
+            let connection = idle.lock().pop();
             let Some(mut connection) = connection else {
                 return Err(JournalError::Unavailable("no read connection is left".into()));
             };
@@ -63,7 +57,7 @@ impl Readers {
                 transaction.finish()?;
                 result
             });
-            idle.connections.lock().push(connection);
+            idle.lock().push(connection);
             result.map_err(|error| JournalError::Unavailable(error.to_string()))
         });
         read.await.map_err(|error| JournalError::Unavailable(error.to_string()))?

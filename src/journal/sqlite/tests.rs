@@ -104,7 +104,7 @@ async fn a_second_process_and_another_schema_version_are_rejected() {
     let directory = Directory::new();
     let open = SqliteJournal::open(&directory.options()).unwrap();
     let second = SqliteJournal::open(&directory.options());
-    assert!(matches!(second, Err(JournalOpenError::Locked(_))));
+    assert!(matches!(second, Err(JournalOpenError { failure: OpenFailure::Locked, .. })));
     open.close().await;
     drop(open);
 
@@ -150,12 +150,13 @@ async fn accepting_a_loss_changes_the_epoch_and_reuses_no_position() {
 
     let ahead = Marker { epoch, position: 40 };
     marker::create(&options.dir, ahead).unwrap();
-    let Err(JournalOpenError::Damaged { damage, .. }) = SqliteJournal::open(&options) else {
-        panic!("the loss is not detected")
+    let damage = match SqliteJournal::open(&options) {
+        Err(JournalOpenError { failure: OpenFailure::Damaged(damage), .. }) => damage,
+        _ => panic!("the loss is not detected"),
     };
     let behind = Damage::Behind { database: 1, marker: 40 };
     assert_eq!(damage, behind);
-    let accepted = SqliteJournal::accept_loss(&options).unwrap();
+    let accepted = accept_loss(&options.dir, false).unwrap();
     let expected = AcceptedLoss { database_position: 1, marker_position: Some(40) };
     assert_eq!(accepted, Some(expected));
     let journal = SqliteJournal::open(&options).unwrap();

@@ -1,174 +1,148 @@
-//! Sends commands to the writer's thread.
+//! The writer: queues commands, and groups them into commits on a thread of its own.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use rusqlite::Connection;
-use tokio::{sync::mpsc, time::Instant};
-
-use crate::journal::sqlite::{
-    checkpoint::Checkpoints,
-    command::{Command, CommandKind, ReplyReceiver},
-    lock::FileLocks,
-    marker_writer::MarkerWriter,
-    queue::Queue,
-    tables::{
-        batch::{ApplyResult, WriteBatch},
-        results, transitions,
-    },
-    worker::Worker,
-    writer_state::{CommittedCounts, WriterState},
+use parking_lot::{Mutex, RwLock};
+use rusqlite::TransactionBehavior;
+use tokio::{
+    sync::mpsc::{OwnedPermit, Sender, error::TrySendError},
+    time::Instant,
 };
+
 use crate::{
     domain::{change::Change, clock::Timestamp, newtypes::ChangeId, state::Transition},
     failpoints,
     journal::{
-        changes::Reservation,
-        error::JournalError,
-        events::CommitListener,
-        results::{ReceivedCallback, Stored},
+        CommitListener, JournalError, ReceivedCallback, Reservation, Result, Stored,
+        sqlite::{
+            checkpoint::{self, Checkpoints},
+            command::{Command, CommandKind, ReplyReceiver},
+            commit_times::CommitTimes,
+            connection::LockedConnection,
+            marker_writer::MarkerWriter,
+            queue::{Lanes, Queue},
+            tables::{
+                batch::{CommandError, Counts, WriteBatch},
+                timeline,
+            },
+        },
     },
     telemetry::{Instruments, JournalOperation},
 };
 
-/// Maximum number of queued callbacks. Further callbacks are rejected.
-const CALLBACK_LANE: usize = 16_384;
-/// Maximum number of other queued commands. Further callers wait.
-const CHANGE_LANE: usize = 1_024;
-/// Maximum number of reservations: of POSTs in flight. They have a lane of their own, because a caller
-/// with a reservation still sends other commands.
-const RESERVED_LANE: usize = 256;
-
-/// Sends commands to the writer's thread. Callbacks have a lane of their own and go first.
 pub(super) struct Writer {
+    /// `None` once the journal is closed.
     lanes: Mutex<Option<Lanes>>,
-    state: Arc<WriterState>,
+    pub(super) state: Arc<WriterState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-#[derive(Clone)]
-struct Lanes {
-    callbacks: mpsc::Sender<Command>,
-    reserved: mpsc::Sender<Command>,
-    changes: mpsc::Sender<Command>,
+/// State that the writer shares with its thread.
+pub(super) struct WriterState {
+    pub(super) commit_listeners: RwLock<Vec<Arc<dyn CommitListener>>>,
+    /// The counts after the last commit.
+    pub(super) counts: Mutex<Counts>,
+    is_failing: AtomicBool,
+    commit_times: Mutex<CommitTimes>,
+    instruments: Instruments,
 }
 
-/// The open files of the writer's threads.
-pub(super) struct WriterFiles {
-    pub(super) connection: Connection,
-    pub(super) checkpoints: Connection,
-    pub(super) marker: MarkerWriter,
-    pub(super) locks: Arc<FileLocks>,
+/// The writer's thread.
+struct Worker {
+    /// Dropped first: its last write needs the locks that the connections hold.
+    marker: MarkerWriter,
+    connection: LockedConnection,
+    checkpoints: Checkpoints,
+    queue: Queue,
+    state: Arc<WriterState>,
 }
 
 /// A permit in the reserved lane.
 struct LaneReservation {
-    permit: mpsc::OwnedPermit<Command>,
+    permit: OwnedPermit<Command>,
     state: Arc<WriterState>,
 }
 
 impl Writer {
     pub(super) fn start(
-        files: WriterFiles,
-        counts: CommittedCounts,
+        connection: LockedConnection,
+        checkpoints: Checkpoints,
+        marker: MarkerWriter,
+        counts: Counts,
         instruments: Instruments,
-    ) -> Self {
-        let (callbacks, callback_lane) = mpsc::channel(CALLBACK_LANE);
-        let (reserved, reserved_lane) = mpsc::channel(RESERVED_LANE);
-        let (changes, change_lane) = mpsc::channel(CHANGE_LANE);
-        let state = Arc::new(WriterState::new(counts, instruments));
-        let worker = Worker {
-            connection: files.connection,
-            checkpoints: Checkpoints::start(files.checkpoints, Arc::clone(&files.locks)),
-            queue: Queue::new(callback_lane, reserved_lane, change_lane),
-            state: Arc::clone(&state),
-            rows_since_checkpoint: 0,
-            blocked_time: Duration::ZERO,
-            marker: files.marker,
-            _locks: files.locks,
-        };
+    ) -> io::Result<Self> {
+        let (lanes, queue) = Queue::new();
+        let state = Arc::new(WriterState {
+            commit_listeners: RwLock::default(),
+            counts: Mutex::new(counts),
+            is_failing: AtomicBool::new(false),
+            commit_times: Mutex::default(),
+            instruments,
+        });
+        let worker = Worker { marker, connection, checkpoints, queue, state: Arc::clone(&state) };
         let thread = thread::Builder::new().name("journal-writer".into());
-        let thread = match thread.spawn(move || worker.run()) {
-            Ok(thread) => Some(thread),
-            Err(error) => {
-                // The lanes are closed, so every call fails.
-                tracing::error!(%error, "cannot start the journal writer thread");
-                None
-            }
-        };
-        Self {
-            lanes: Mutex::new(Some(Lanes { callbacks, reserved, changes })),
-            state,
-            thread: Mutex::new(thread),
-        }
-    }
-
-    pub(super) fn add_commit_listener(&self, listener: Arc<dyn CommitListener>) {
-        self.state.commit_listeners.write().push(listener);
+        let thread = thread.spawn(move || worker.run())?;
+        Ok(Self { lanes: Mutex::new(Some(lanes)), state, thread: Mutex::new(Some(thread)) })
     }
 
     /// Runs an operation that writes about `rows` rows in the next commit. Returns its result after
     /// the sync.
-    pub(super) async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static, E: Into<CommandError> + 'static>(
         &self,
         metric: JournalOperation,
         rows: usize,
-        operation: impl FnOnce(&mut WriteBatch<'_>) -> ApplyResult<T> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let command = Command::new(CommandKind::Other, rows, operation);
-        self.send(metric, command).await
+        operation: impl FnOnce(&mut WriteBatch<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T> {
+        self.send(metric, Command::new(CommandKind::Other, rows, operation)).await
     }
 
-    pub(super) async fn apply_transition(
+    /// Sends a command through the lane for all other commands. Waits for queue space and for the reply.
+    pub(super) async fn send<T>(
         &self,
-        change: ChangeId,
-        transition: Transition,
-        now: Timestamp,
-    ) -> Result<Change, JournalError> {
-        let command = transition_command(change, transition, now);
-        self.send(JournalOperation::Transition, command).await
+        metric: JournalOperation,
+        (command, reply): (Command, ReplyReceiver<T>),
+    ) -> Result<T> {
+        let start = Instant::now();
+        let lane = self.lane(|lanes| &lanes.other)?;
+        lane.send(command).await.map_err(|_| JournalError::closed())?;
+        drop(lane);
+        await_reply(&self.state, metric, start, reply).await
     }
 
-    pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>, JournalError> {
-        let lane = self.lanes()?.reserved;
+    pub(super) async fn reserve(&self) -> Result<Box<dyn Reservation>> {
+        let lane = self.lane(|lanes| &lanes.reserved)?;
         let permit = lane.reserve_owned().await.map_err(|_| JournalError::closed())?;
         Ok(Box::new(LaneReservation { permit, state: Arc::clone(&self.state) }))
     }
 
-    pub(super) async fn store_callback(
-        &self,
-        callback: ReceivedCallback,
-    ) -> Result<Stored, JournalError> {
+    pub(super) async fn store_callback(&self, callback: ReceivedCallback) -> Result<Stored> {
         let start = Instant::now();
-        let lane = self.lanes()?.callbacks;
+        let lane = self.lane(|lanes| &lanes.callbacks)?;
         let (command, reply) = Command::new(CommandKind::Callback, 1, move |batch| {
-            results::store_callback(batch, &callback)
+            timeline::store_callback(batch, callback)
         });
-        self.state.queued_callbacks.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = lane.try_send(command) {
-            self.state.queued_callbacks.fetch_sub(1, Ordering::Relaxed);
-            return Err(match error {
-                mpsc::error::TrySendError::Full(_) => JournalError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => JournalError::closed(),
-            });
-        }
+        lane.try_send(command).map_err(|error| match error {
+            TrySendError::Full(_) => JournalError::Overloaded,
+            TrySendError::Closed(_) => JournalError::closed(),
+        })?;
         if failpoints::is_active("answer-before-sync") {
             return Ok(Stored::New(0));
         }
         await_reply(&self.state, JournalOperation::Callback, start, reply).await
     }
 
-    pub(super) fn committed_counts(&self) -> CommittedCounts {
-        *self.state.committed_counts.lock()
-    }
-
     pub(super) fn expected_wait(&self) -> Duration {
-        self.state.expected_wait()
+        let queued = self.lanes.lock().as_ref().map_or(0, Lanes::queued_callbacks);
+        self.state.commit_times.lock().expected_wait(queued)
     }
 
     pub(super) fn is_writable(&self) -> bool {
@@ -189,21 +163,8 @@ impl Writer {
         }
     }
 
-    /// Sends a command through the lane of changes. Waits for queue space and for the reply.
-    async fn send<T>(
-        &self,
-        metric: JournalOperation,
-        (command, reply): (Command, ReplyReceiver<T>),
-    ) -> Result<T, JournalError> {
-        let start = Instant::now();
-        let lane = self.lanes()?.changes;
-        lane.send(command).await.map_err(|_| JournalError::closed())?;
-        drop(lane);
-        await_reply(&self.state, metric, start, reply).await
-    }
-
-    fn lanes(&self) -> Result<Lanes, JournalError> {
-        self.lanes.lock().clone().ok_or_else(JournalError::closed)
+    fn lane(&self, select: impl FnOnce(&Lanes) -> &Sender<Command>) -> Result<Sender<Command>> {
+        self.lanes.lock().as_ref().map(select).cloned().ok_or_else(JournalError::closed)
     }
 }
 
@@ -214,26 +175,12 @@ impl Reservation for LaneReservation {
         change: ChangeId,
         transition: Transition,
         now: Timestamp,
-    ) -> Result<Change, JournalError> {
-        let (command, reply) = transition_command(change, transition, now);
+    ) -> Result<Change> {
+        let (command, reply) = Command::transition(change, transition, now);
         let Self { permit, state } = *self;
         permit.send(command);
         await_reply(&state, JournalOperation::Transition, Instant::now(), reply).await
     }
-}
-
-fn transition_command(
-    change: ChangeId,
-    transition: Transition,
-    now: Timestamp,
-) -> (Command, ReplyReceiver<Change>) {
-    let kind = match transition {
-        Transition::Dispatch { .. } => CommandKind::Dispatch,
-        _ => CommandKind::Other,
-    };
-    Command::new(kind, 1, move |batch| {
-        transitions::apply_transition(batch, change, &transition, now)
-    })
 }
 
 /// Waits for a reply, and records the duration of the write.
@@ -242,9 +189,77 @@ async fn await_reply<T>(
     metric: JournalOperation,
     start: Instant,
     reply: ReplyReceiver<T>,
-) -> Result<T, JournalError> {
+) -> Result<T> {
     let result = reply.await.map_err(|_| JournalError::closed())?;
     let is_failed = matches!(result, Err(JournalError::Unavailable(_)));
     state.instruments.journal_write(metric, start.elapsed(), is_failed);
     result
+}
+
+impl Worker {
+    fn run(mut self) {
+        // Only waits on the lanes.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return tracing::error!(%error, "cannot start the journal writer"),
+        };
+        loop {
+            let is_failing = self.state.is_failing.load(Ordering::Relaxed);
+            let Some(first) = runtime.block_on(self.queue.next(is_failing)) else {
+                break;
+            };
+            let commands = self.queue.collect_batch(first);
+            let has_callbacks =
+                commands.iter().any(|command| command.kind == CommandKind::Callback);
+            let rows = commands.iter().map(|command| command.rows).sum();
+            self.state.instruments.journal_batch(commands.len());
+            self.state.commit_times.lock().begin_commit();
+            self.commit(commands);
+            let is_delaying_callbacks = self.queue.has_callbacks();
+            self.state.commit_times.lock().end_commit(has_callbacks, is_delaying_callbacks);
+            self.checkpoints.on_commit(&self.connection, rows);
+        }
+        checkpoint::checkpoint(&self.connection, "TRUNCATE");
+    }
+
+    /// Applies commands in one transaction, and sends the replies after the sync.
+    fn commit(&mut self, mut commands: Vec<Command>) {
+        let committed = self
+            .transact(&mut commands)
+            .inspect_err(|error| tracing::error!(%error, "journal commit failed"))
+            .map_err(|error| JournalError::Unavailable(error.to_string()));
+        self.state.is_failing.store(committed.is_err(), Ordering::Relaxed);
+        let result = committed.as_ref().map(|_| ());
+        let mut after_marker = Vec::new();
+        for command in commands {
+            if command.kind == CommandKind::Dispatch && result.is_ok() {
+                after_marker.push(command.action);
+            } else {
+                command.action.reply(result);
+            }
+        }
+        if let Ok(position) = committed {
+            self.marker.on_commit(position, after_marker);
+        }
+    }
+
+    /// Returns the newest position, if the commands appended an entry.
+    fn transact(&mut self, commands: &mut [Command]) -> rusqlite::Result<Option<u64>> {
+        let transaction =
+            self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut batch = WriteBatch::new(&transaction, *self.state.counts.lock());
+        for command in commands {
+            command.action.apply(&mut batch)?;
+        }
+        batch.store_changes()?;
+        let WriteBatch { touched, counts, position, .. } = batch;
+        transaction.commit()?;
+        *self.state.counts.lock() = counts;
+        let touched: Vec<_> = touched.into_iter().collect();
+        for listener in self.state.commit_listeners.read().iter() {
+            listener.on_commit(&touched);
+        }
+        Ok(position)
+    }
 }

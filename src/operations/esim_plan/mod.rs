@@ -1,20 +1,19 @@
 //! Changes the service plan of eSIM profiles ("Change the eSIM Profile Service Plan").
 
-mod request;
-mod wire;
+use http::Method;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        identifier::IdentifierKind,
-        newtypes::CallbackService,
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        identifier::{DeviceId, IdentifierKind},
+        violation::Violation,
     },
     operations::{
-        change_request::ChangeRequest,
-        fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
+        wire::{OutboundRequest, PlanChangeBody},
     },
     proto,
 };
@@ -32,7 +31,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeEsimPlan",
     device_ids_field: None,
     evidence: EvidenceRules {
-        callback_service: CallbackService::DEVICE_PROFILE,
+        callback_service: ResultService::DeviceProfile,
         identifying_kinds: IdentifyingKinds::Only(IdentifierKind::Iccid),
         is_foreign_result: |result| result.service_plan_change.is_some(),
         lookup: LookupMethod::RequestStatus,
@@ -40,20 +39,55 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     endpoint_settings: "the setting thingspace.base_url",
 };
 
+/// The page prints two slashes before `devices`. The SDKs print one in all similar calls (see
+/// docs/thingspace-facts.md, section 3.1).
+const PATH: &str = "/m2m/v1/devices/profile/actions/serviceplan";
+
+impl RpcOperation for EsimPlanChange {
+    type Request = proto::ChangeEsimPlanRequest;
+    type Response = proto::ChangeEsimPlanResponse;
+
+    fn validate(
+        mut request: Self::Request,
+        rules: ValidationRules,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        let fields = common_fields!(request);
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
+        for (index, path, device) in validator.devices(request.devices) {
+            let (eid_path, iccid_path) = (path.field("eid"), path.field("iccid"));
+            let eid = DeviceId::new(IdentifierKind::Eid, device.eid);
+            let eid = validator.violations.ok_or_add(eid_path, eid);
+            let iccid = DeviceId::new(IdentifierKind::Iccid, device.iccid);
+            let iccid = validator.violations.ok_or_add(iccid_path, iccid);
+            let reference = validator.client_reference(path, device.client_reference);
+            if let (Some(eid), Some(iccid), Some(reference)) = (eid, iccid, reference) {
+                let ids = vec![(eid_path, eid), (iccid_path, iccid)];
+                validator.add_device(index, ids, reference);
+            }
+        }
+        validator.finish(Box::new(Self))
+    }
+
+    fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
+        proto::ChangeEsimPlanResponse { change: Some(change), warnings }
+    }
+}
+
 impl Operation for EsimPlanChange {
     fn info(&self) -> &'static OperationInfo {
         &INFO
     }
 
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput) {
-        input.add("esim");
+    fn fingerprint_fields(&self) -> Vec<&str> {
+        vec!["esim"]
     }
 
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        _settings: &WireSettings,
+        _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(request)
+        let body = PlanChangeBody::new(&request.devices, &request.account, &request.service_plan);
+        OutboundRequest::json(Method::POST, PATH, &body)
     }
 }

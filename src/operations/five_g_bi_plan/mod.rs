@@ -2,29 +2,31 @@
 //! Plan").
 
 mod place_of_use;
-mod request;
-mod wire;
+
+use http::Method;
+use serde::Serialize;
 
 use crate::{
+    config::{FiveGBiHttpMethod, ThingSpaceConfig},
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        newtypes::{CallbackService, ServicePlan},
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        newtypes::ServicePlan,
+        violation::{FieldReason, Violation},
     },
     operations::{
-        change_request::ChangeRequest,
-        fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        five_g_bi_plan::place_of_use::PlaceOfUse,
+        operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
+        wire::{OutboundRequest, wire_kind},
     },
     proto,
 };
-use place_of_use::PlaceOfUse;
 
 /// The operation's own fields.
 #[derive(Debug)]
 pub struct FiveGBiPlanChange {
-    /// The present plan of the devices, if the client sent it.
+    /// The current plan of the devices, if the client sent it.
     current_service_plan: Option<ServicePlan>,
     /// The place of use of each device, in the order of the devices. Never stored.
     places: Vec<PlaceOfUse>,
@@ -39,7 +41,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeFiveGBiPlan",
     device_ids_field: Some(1),
     evidence: EvidenceRules {
-        callback_service: CallbackService::CARRIER,
+        callback_service: ResultService::Carrier,
         identifying_kinds: IdentifyingKinds::All,
         is_foreign_result: |result| result.esim_profile.is_some(),
         lookup: LookupMethod::DeviceList,
@@ -48,24 +50,115 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
                         thingspace.base_url",
 };
 
+const PATH: &str = "/m2m/v1/devices/actions/plan";
+
+/// The body. The members are in the order of ThingSpace's example, also those of a device and its
+/// identifiers.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    account_name: &'a str,
+    service_plan: &'a str,
+    device_list_with_service_address: Vec<Device<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    current_service_plan: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Device<'a> {
+    device_ids: Vec<DeviceId<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    primary_place_of_use: Option<&'a PlaceOfUse>,
+}
+
+#[derive(Serialize)]
+struct DeviceId<'a> {
+    id: &'a str,
+    kind: &'static str,
+}
+
+impl RpcOperation for FiveGBiPlanChange {
+    type Request = proto::ChangeFiveGBiPlanRequest;
+    type Response = proto::ChangeFiveGBiPlanResponse;
+
+    fn validate(
+        mut request: Self::Request,
+        rules: ValidationRules,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        let fields = common_fields!(request);
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
+        let current_service_plan = match request.current_service_plan {
+            plan if plan.is_empty() => None,
+            plan => {
+                let plan = ServicePlan::parse(plan);
+                validator.violations.ok_or_add("current_service_plan", plan)
+            }
+        };
+        let mut places = Vec::with_capacity(request.devices.len());
+        for (index, path, device) in validator.devices(request.devices) {
+            let reference = validator.client_reference(path, device.client_reference);
+            let ids = validator.device_ids(path.field("device_ids"), device.device_ids);
+            let path = path.field("primary_place_of_use");
+            let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
+                validator.violations.add(path, FieldReason::Required, "is required");
+                continue;
+            };
+            place.validate(path, &mut validator.violations);
+            if let Some(reference) = reference {
+                validator.add_device(index, ids, reference);
+                places.push(place);
+            }
+        }
+        validator.finish(Box::new(Self { current_service_plan, places }))
+    }
+
+    fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
+        proto::ChangeFiveGBiPlanResponse { change: Some(change), warnings }
+    }
+}
+
 impl Operation for FiveGBiPlanChange {
     fn info(&self) -> &'static OperationInfo {
         &INFO
     }
 
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput) {
-        input.add("five_g_bi");
+    fn fingerprint_fields(&self) -> Vec<&str> {
         let plan = self.current_service_plan.as_ref();
-        input.add(plan.map_or("", ServicePlan::as_str));
-        input.add_per_device(self.places.iter().map(PlaceOfUse::values));
+        vec!["five_g_bi", plan.map_or("", ServicePlan::as_str)]
+    }
+
+    fn device_fingerprint_fields(&self, index: usize) -> Vec<&str> {
+        self.places.get(index).into_iter().flat_map(PlaceOfUse::values).collect()
     }
 
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        settings: &WireSettings,
+        settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(self, request, settings)
+        // Indexed rather than zipped: without its place, ThingSpace rejects a device. It must not be left out.
+        let devices = request.devices.iter().enumerate();
+        let devices = devices.map(|(index, device)| Device {
+            device_ids: device
+                .ids
+                .iter()
+                .map(|id| DeviceId { id: id.id(), kind: wire_kind(id.kind()) })
+                .collect(),
+            primary_place_of_use: self.places.get(index),
+        });
+        let plan = self.current_service_plan.as_ref();
+        let body = Body {
+            account_name: request.account.as_str(),
+            service_plan: request.service_plan.as_str(),
+            device_list_with_service_address: devices.collect(),
+            current_service_plan: plan.map(ServicePlan::as_str),
+        };
+        let method = match settings.five_g_bi_http_method {
+            FiveGBiHttpMethod::Post => Method::POST,
+            FiveGBiHttpMethod::Put => Method::PUT,
+        };
+        OutboundRequest::json(method, PATH, &body)
     }
 
     fn reorder(&mut self, order: &[usize]) -> Option<()> {

@@ -1,22 +1,23 @@
 //! Changes the service plan of devices other than eSIM profiles and 5G Business Internet devices ("Change
 //! Device Service Plan").
 
-mod request;
 #[cfg(test)]
 mod tests;
-mod wire;
+
+use http::Method;
 
 use crate::{
+    config::ThingSpaceConfig,
     domain::{
         change_type::ChangeType,
-        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod},
-        newtypes::CallbackService,
+        evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        identifier::IdentifierKind,
+        violation::{FieldReason, Violation},
     },
     operations::{
-        change_request::ChangeRequest,
-        fingerprint::FingerprintInput,
-        operation::{Operation, OperationInfo},
-        wire::{OutboundRequest, WireSettings},
+        operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
+        validator::{Validator, common_fields},
+        wire::{OutboundRequest, PlanChangeBody},
     },
     proto,
 };
@@ -34,7 +35,7 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     rpc: "ChangeServicePlan",
     device_ids_field: Some(1),
     evidence: EvidenceRules {
-        callback_service: CallbackService::CARRIER,
+        callback_service: ResultService::Carrier,
         identifying_kinds: IdentifyingKinds::All,
         is_foreign_result: |result| result.esim_profile.is_some(),
         lookup: LookupMethod::DeviceList,
@@ -42,20 +43,65 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
     endpoint_settings: "the setting thingspace.base_url",
 };
 
+const PATH: &str = "/m2m/v1/devices/actions/plan";
+
+/// The kinds that ThingSpace's page does not list for this operation.
+const REJECTED_KINDS: [IdentifierKind; 3] =
+    [IdentifierKind::Eid, IdentifierKind::Min, IdentifierKind::Imsi];
+
+impl RpcOperation for ServicePlanChange {
+    type Request = proto::ChangeServicePlanRequest;
+    type Response = proto::ChangeServicePlanResponse;
+
+    fn validate(
+        mut request: Self::Request,
+        rules: ValidationRules,
+    ) -> Result<ChangeRequest, Vec<Violation>> {
+        let fields = common_fields!(request);
+        let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
+        for (index, path, device) in validator.devices(request.devices) {
+            let reference = validator.client_reference(path, device.client_reference);
+            let path = path.field("device_ids");
+            let kinds: Vec<_> = device.device_ids.iter().map(|id| id.kind.parse()).collect();
+            let ids = validator.device_ids(path, device.device_ids);
+            for (position, kind) in kinds.into_iter().enumerate() {
+                if kind.is_ok_and(|kind| REJECTED_KINDS.contains(&kind)) {
+                    let path = path.at(position).field("kind");
+                    let description = "must be one of iccid, imei, meid, esn, mdn, msisdn";
+                    validator.violations.add(path, FieldReason::Value, description);
+                }
+            }
+            if let Some(reference) = reference {
+                validator.add_device(index, ids, reference);
+            }
+        }
+        validator.finish(Box::new(Self))
+    }
+
+    fn response(change: proto::Change, warnings: Vec<String>) -> Self::Response {
+        proto::ChangeServicePlanResponse { change: Some(change), warnings }
+    }
+}
+
 impl Operation for ServicePlanChange {
     fn info(&self) -> &'static OperationInfo {
         &INFO
     }
 
-    fn add_to_fingerprint(&self, input: &mut FingerprintInput) {
-        input.add("service_plan");
+    fn fingerprint_fields(&self) -> Vec<&str> {
+        vec!["service_plan"]
     }
 
+    /// The page contradicts itself about `accountName` beside `devices`: one sentence says not to
+    /// use it, another recommends it and requires it if the user has several accounts (see
+    /// docs/thingspace-facts.md, section 3.2). The gateway works with several accounts, so it sends
+    /// the name.
     fn outbound_request(
         &self,
         request: &ChangeRequest,
-        _settings: &WireSettings,
+        _settings: &ThingSpaceConfig,
     ) -> Result<OutboundRequest, serde_json::Error> {
-        wire::outbound_request(request)
+        let body = PlanChangeBody::new(&request.devices, &request.account, &request.service_plan);
+        OutboundRequest::json(Method::PUT, PATH, &body)
     }
 }

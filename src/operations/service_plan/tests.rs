@@ -1,8 +1,8 @@
 use crate::{
-    config::FiveGBiHttpMethod,
+    config::{Config, Sources},
     domain::{change_type::ChangeType, violation::Violation},
     operations::{
-        ChangeRequest, RpcOperation, WireSettings,
+        ChangeRequest, RpcOperation,
         service_plan::ServicePlanChange,
         testing::{ACCOUNT, RULES, esim},
     },
@@ -33,8 +33,8 @@ fn the_request_is_written_as_documented() {
     let ids: &[(&str, &str)] = &[("imei", "490154203237518"), ("ICCID", "89148000000800139708")];
     let request = validate(&[ids, &[("meid", "A100003685E561")]]).unwrap();
     assert_eq!(request.change_type(), ChangeType::ServicePlan);
-    let settings = WireSettings { five_g_bi_http_method: FiveGBiHttpMethod::Post };
-    let sent = request.operation.outbound_request(&request, &settings);
+    let config = Config::load(&Sources::default()).unwrap().config;
+    let sent = request.operation.outbound_request(&request, &config.thingspace);
     let sent = sent.unwrap();
     assert_eq!((sent.method, sent.path), (http::Method::PUT, "/m2m/v1/devices/actions/plan"));
     let expected = r#"{"devices":[{"deviceIds":[{"kind":"imei","id":"490154203237518"},{"kind":"iccid","id":"89148000000800139708"}]},{"deviceIds":[{"kind":"MEID","id":"A100003685E561"}]}],"accountName":"0000123456-00001","servicePlan":"plan"}"#;

@@ -29,7 +29,8 @@ fn log_something() {
 fn a_json_log_line_is_one_object_with_its_fields_on_top() {
     let lines = LogBuffer::default();
     let writer = lines.clone();
-    let subscriber = registry(json_lines(move || writer.clone()), EnvFilter::new("info"));
+    let layer = log_lines(true, false, move || writer.clone(), EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, log_something);
 
     let object: serde_json::Value = serde_json::from_str(&lines.text()).unwrap();
@@ -42,7 +43,8 @@ fn a_json_log_line_is_one_object_with_its_fields_on_top() {
 fn a_text_log_line_has_no_escape_codes_unless_asked_for() {
     let lines = LogBuffer::default();
     let writer = lines.clone();
-    let subscriber = registry(text_lines(move || writer.clone(), false), EnvFilter::new("info"));
+    let layer = log_lines(false, false, move || writer.clone(), EnvFilter::new("info"));
+    let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::with_default(subscriber, log_something);
 
     let text = lines.text();

@@ -1,4 +1,4 @@
-//! Decides what a response proves about a change. No other module does.
+//! Decides what a response, or its absence, proves about a change. No other module does.
 
 use std::ops::RangeInclusive;
 
@@ -13,12 +13,10 @@ use crate::{
     },
     operations,
     thingspace::{
-        error_body::{ErrorBody, ErrorFormat, NO_SUCH_RESOURCE},
-        error_codes::{self, ErrorMeaning},
-        http::UpstreamResponse,
+        error_body::{ErrorBody, ErrorFormat, ErrorMeaning, NO_SUCH_RESOURCE},
+        http::{SendError, UpstreamResponse},
         json::member_text,
         redactor::Redactor,
-        response::ChangeResponse,
     },
 };
 
@@ -28,13 +26,18 @@ mod tests;
 /// The API gateway's codes for throttling (WSO2, "Handle rate limiting errors").
 const THROTTLED: RangeInclusive<u32> = 900_800..=900_807;
 
-/// The meaning of a response to a change. Texts from ThingSpace are not redacted yet.
+/// The result of sending a change, by the effect that it proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Classification {
-    Response(ChangeResponse),
-    /// ThingSpace refused the token or the session and executed nothing. Holds the refusal to report if it
-    /// also refuses new ones.
-    StaleAuth(StaleAuth, Refusal),
+pub enum ChangeResponse {
+    /// ThingSpace accepted the change under this request id.
+    Accepted(RequestId),
+    /// ThingSpace refused the change and did not execute it.
+    Refused(Refusal),
+    /// The request was not sent, or provably not executed. It may be sent again.
+    NotExecuted(Refusal),
+    /// The request was sent, and no response proves its outcome. It must never be sent again. Holds one
+    /// line with the reason, without secrets, names or addresses.
+    Unknown(String),
 }
 
 /// The part of the authentication that was refused.
@@ -46,8 +49,8 @@ pub(super) enum StaleAuth {
     Both,
 }
 
-/// Classifies and redacts a response for the fuzz tests, which cannot build the private types. A refused
-/// authentication counts as refused again. Returns `None` if `status` is not an HTTP status.
+/// Classifies and redacts a response for the fuzz tests, which cannot build the private types. Returns `None`
+/// if `status` is not an HTTP status.
 #[doc(hidden)]
 pub fn classify_response(
     status: u16,
@@ -55,78 +58,87 @@ pub fn classify_response(
     change_type: ChangeType,
     hidden: &[&str],
 ) -> Option<ChangeResponse> {
-    let response = UpstreamResponse {
-        status: StatusCode::from_u16(status).ok()?,
-        retry_after: None,
-        body: body.to_vec(),
-    };
-    let mut classification = classify(&response, operations::info(change_type).endpoint_settings);
-    if let Some(refusal) = classification.refusal_mut() {
-        let texts = hidden.iter().copied();
-        Redactor::new(texts.clone()).with_words(texts).redact(refusal);
+    let status = StatusCode::from_u16(status).ok()?;
+    let response = UpstreamResponse { status, retry_after: None, body: body.to_vec() };
+    let (mut response, _) = classify(&response, operations::info(change_type).endpoint_settings);
+    if let Some(refusal) = response.refusal_mut() {
+        Redactor::new([], hidden).redact(refusal);
     }
-    Some(match classification {
-        Classification::Response(response) => response,
-        Classification::StaleAuth(_, refusal) => ChangeResponse::NotExecuted(refusal),
-    })
+    Some(response)
 }
 
-/// Classifies a response to a change. Earlier rules take precedence. `endpoint_settings` names the settings
-/// to check if ThingSpace has no such endpoint.
-pub(super) fn classify(response: &UpstreamResponse, endpoint_settings: &str) -> Classification {
+/// Classifies the absence of a response. Without a connection, ThingSpace has not received the change. After
+/// that, it may have executed it, whatever happened to the response.
+pub(super) fn classify_send_error(error: SendError) -> ChangeResponse {
+    match error {
+        SendError::NotSent(reason) => ChangeResponse::NotExecuted(Refusal::not_sent(reason)),
+        SendError::NoResponse(reason) => ChangeResponse::Unknown(reason.to_owned()),
+    }
+}
+
+/// Classifies a response to a change. Earlier rules take precedence. Texts from ThingSpace are not redacted
+/// yet. `endpoint_settings` names the settings to check if ThingSpace has no such endpoint.
+///
+/// If ThingSpace refused a token or session that may be stale, returns which. The classification then holds
+/// if it refuses new ones too.
+pub(super) fn classify(
+    response: &UpstreamResponse,
+    endpoint_settings: &str,
+) -> (ChangeResponse, Option<StaleAuth>) {
     let status = response.status;
     if status.is_success() {
-        return Classification::Response(classify_success(response));
+        return (classify_success(response), None);
     }
     let error = ErrorBody::parse(&response.body);
     if is_throttled(response, error.as_ref()) {
-        let refusal = throttled(response, error);
-        return Classification::Response(ChangeResponse::NotExecuted(refusal));
+        return (ChangeResponse::NotExecuted(throttled(response, error)), None);
     }
     // The target of a redirect, which is not followed, may have executed the change.
     if !status.is_client_error() || status == StatusCode::REQUEST_TIMEOUT {
-        return unknown(status);
+        return (unknown(status), None);
     }
     if let Some(stale) = stale_auth(response, error.as_ref()) {
         let detail = "ThingSpace refused a freshly issued token or session";
         let refusal = refusal_with_error(RefusalKind::Credentials, detail, error);
-        return Classification::StaleAuth(stale, refusal);
+        return (ChangeResponse::NotExecuted(refusal), Some(stale));
     }
     let Some(error) = error else {
-        return unknown(status);
+        return (unknown(status), None);
     };
-    if is_wrong_route(status, &error) {
+    let is_wrong_route = status == StatusCode::METHOD_NOT_ALLOWED
+        || error.format == ErrorFormat::XmlFault
+        || error.gateway_code() == Some(NO_SUCH_RESOURCE);
+    let refusal = if is_wrong_route {
         let detail =
             format!("ThingSpace has no such endpoint or method: check {endpoint_settings}");
-        let refusal = refusal_with_error(RefusalKind::FailedPrecondition, detail, Some(error));
-        return Classification::Response(ChangeResponse::Refused(refusal));
-    }
-    if is_uncertain(&error) {
-        return unknown(status);
-    }
-    let kind = refusal_kind(status, &error);
-    let refusal = refusal_with_error(kind, "ThingSpace refused the change", Some(error));
-    Classification::Response(ChangeResponse::Refused(refusal))
+        refusal_with_error(RefusalKind::FailedPrecondition, detail, Some(error))
+    } else if is_uncertain(&error) {
+        return (unknown(status), None);
+    } else {
+        let kind = refusal_kind(status, &error);
+        refusal_with_error(kind, "ThingSpace refused the change", Some(error))
+    };
+    (ChangeResponse::Refused(refusal), None)
 }
 
 fn classify_success(response: &UpstreamResponse) -> ChangeResponse {
     let request_id = serde_json::from_slice::<Value>(&response.body)
         .ok()
         .and_then(|body| RequestId::parse(&member_text(&body, "requestId")?).ok());
-    request_id.map_or_else(
-        || {
+    match request_id {
+        Some(request_id) => ChangeResponse::Accepted(request_id),
+        None => {
             let status = response.status.as_u16();
             ChangeResponse::Unknown(format!("ThingSpace responded {status} without a request id"))
-        },
-        ChangeResponse::Accepted,
-    )
+        }
+    }
 }
 
-fn unknown(status: StatusCode) -> Classification {
+fn unknown(status: StatusCode) -> ChangeResponse {
     let status = status.as_u16();
-    Classification::Response(ChangeResponse::Unknown(format!(
+    ChangeResponse::Unknown(format!(
         "ThingSpace responded {status}: unknown whether the change was executed"
-    )))
+    ))
 }
 
 /// True if a request was throttled, and so not executed.
@@ -154,7 +166,7 @@ pub(super) fn throttled(response: &UpstreamResponse, error: Option<ErrorBody>) -
 /// Returns the part of the authentication that ThingSpace refused.
 ///
 /// The body decides before the status: a refused session comes with 400, 401 or 403 (see
-/// thingspace-facts, section 2).
+/// docs/thingspace-facts.md, section 2).
 pub(super) fn stale_auth(
     response: &UpstreamResponse,
     error: Option<&ErrorBody>,
@@ -171,7 +183,7 @@ pub(super) fn stale_auth(
         return (is_unauthorized && is_empty).then_some(StaleAuth::Both);
     };
     let is_authentication = error.is_authentication_fault();
-    let meaning = error_codes::classify_error(error);
+    let meaning = error.meaning();
     match error.format {
         // An uncertain code takes precedence over the text: the change may have been executed.
         ErrorFormat::Service if is_uncertain(error) => None,
@@ -195,24 +207,18 @@ pub(super) fn is_stale_token(response: &UpstreamResponse, error: Option<&ErrorBo
     })
 }
 
-fn is_wrong_route(status: StatusCode, error: &ErrorBody) -> bool {
-    status == StatusCode::METHOD_NOT_ALLOWED
-        || error.format == ErrorFormat::XmlFault
-        || error.gateway_code() == Some(NO_SUCH_RESOURCE)
-}
-
 /// True if the error does not prove that nothing was executed: its code is a status such as 500, or names
 /// no cause.
 fn is_uncertain(error: &ErrorBody) -> bool {
     let has_uncertain_status =
         error.status_code().is_some_and(|status| status == 408 || (500..600).contains(&status));
-    has_uncertain_status || error_codes::classify_error(error) == Some(ErrorMeaning::Uncertain)
+    has_uncertain_status || error.meaning() == Some(ErrorMeaning::Uncertain)
 }
 
 /// Returns the kind of a refusal by its code, or else by its status, but never by its text (see
-/// thingspace-facts, section 6).
+/// docs/thingspace-facts.md, section 6).
 fn refusal_kind(status: StatusCode, error: &ErrorBody) -> RefusalKind {
-    if let Some(ErrorMeaning::Refused(kind)) = error_codes::classify_error(error) {
+    if let Some(ErrorMeaning::Refused(kind)) = error.meaning() {
         return kind;
     }
     match error.status_code().unwrap_or(status.as_u16()) {
@@ -237,14 +243,11 @@ pub(super) fn refusal_with_error(
     refusal
 }
 
-impl Classification {
+impl ChangeResponse {
     pub(super) fn refusal_mut(&mut self) -> Option<&mut Refusal> {
         match self {
-            Self::StaleAuth(_, refusal)
-            | Self::Response(
-                ChangeResponse::Refused(refusal) | ChangeResponse::NotExecuted(refusal),
-            ) => Some(refusal),
-            Self::Response(ChangeResponse::Accepted(_) | ChangeResponse::Unknown(_)) => None,
+            Self::Refused(refusal) | Self::NotExecuted(refusal) => Some(refusal),
+            Self::Accepted(_) | Self::Unknown(_) => None,
         }
     }
 }

@@ -27,17 +27,18 @@ fn response(status: u16, body: &str) -> UpstreamResponse {
 
 fn classify_body(status: u16, body: &str) -> ResponseClass {
     match classify(&response(status, body), SETTINGS) {
-        Classification::Response(ChangeResponse::Accepted(_)) => Accepted,
-        Classification::Response(ChangeResponse::Refused(refusal)) => Refused(refusal.kind),
-        Classification::Response(ChangeResponse::NotExecuted(refusal)) => {
-            assert_eq!(refusal.kind, RefusalKind::Throttled);
-            Throttled
-        }
-        Classification::Response(ChangeResponse::Unknown(_)) => Unknown,
-        Classification::StaleAuth(stale, refusal) => {
+        (ChangeResponse::NotExecuted(refusal), Some(stale)) => {
             assert_eq!(refusal.kind, RefusalKind::Credentials);
             ResponseClass::Stale(stale)
         }
+        (ChangeResponse::NotExecuted(refusal), None) => {
+            assert_eq!(refusal.kind, RefusalKind::Throttled);
+            Throttled
+        }
+        (ChangeResponse::Accepted(_), None) => Accepted,
+        (ChangeResponse::Refused(refusal), None) => Refused(refusal.kind),
+        (ChangeResponse::Unknown(_), None) => Unknown,
+        (other, Some(stale)) => panic!("{other:?} {stale:?}"),
     }
 }
 
@@ -157,7 +158,7 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_delay() {
     }
     let mut throttled = response(429, "");
     throttled.retry_after = Some(Duration::from_secs(7));
-    let mut classification = classify(&throttled, SETTINGS);
+    let (mut classification, _) = classify(&throttled, SETTINGS);
     let refusal = classification.refusal_mut().unwrap();
     assert_eq!(refusal.retry_after, Some(Duration::from_secs(7)));
 }
@@ -166,7 +167,7 @@ fn throttling_is_recognised_by_status_and_by_code_and_keeps_its_delay() {
 fn an_unknown_endpoint_names_the_settings_of_the_operation() {
     let names_verb = |change_type| {
         let settings = operations::info(change_type).endpoint_settings;
-        let mut classification = classify(&response(400, &fault("900906")), settings);
+        let (mut classification, _) = classify(&response(400, &fault("900906")), settings);
         let detail = classification.refusal_mut().unwrap().detail.clone();
         assert!(detail.contains("thingspace.base_url"), "{detail}");
         detail.contains("thingspace.five_g_bi_http_method")

@@ -9,8 +9,7 @@ use secrecy::SecretString;
 use tokio::time::Instant;
 
 use super::{
-    manager::{REFUSAL_INTERVAL, RETRY_BACKOFF, SessionManager, UNRECOGNISED_BACKOFF},
-    state::RENEWAL_MARGIN,
+    REFUSAL_INTERVAL, RETRY_BACKOFF, SessionManager, UNRECOGNISED_BACKOFF, state::RENEWAL_MARGIN,
 };
 use crate::{
     domain::{
@@ -20,7 +19,6 @@ use crate::{
     thingspace::{
         classify::StaleAuth,
         credentials::{CredentialSource, FailedLoginStore, FailedLogins, ThingSpaceCredentials},
-        error::PrepareError,
         login::{HeaderSecret, LoginApi, LoginError, LoginFailure},
     },
 };
@@ -141,7 +139,7 @@ impl FakeLogin {
 /// error.
 async fn call_until_settled(manager: &Arc<SessionManager>) -> Result<(), Refusal> {
     loop {
-        let Err(PrepareError(refusal)) = manager.valid_headers(None).await.map(drop) else {
+        let Err(refusal) = manager.valid_headers(None).await.map(drop) else {
             return Ok(());
         };
         match refusal.retry_after {
@@ -181,7 +179,7 @@ async fn a_failed_renewal_backs_off_writes_nothing_and_keeps_the_old_token() {
     assert!((22..=50).contains(&tokens), "{tokens} token requests");
     assert_eq!(fake.counts(), (tokens, 1, 2));
     // The old token has expired, so callers get the error.
-    let refusal = manager.fresh_headers(None).await.err().unwrap().0;
+    let refusal = manager.fresh_headers(None).await.err().unwrap();
     assert_eq!(refusal.kind, RefusalKind::NotSent);
     assert!(refusal.retry_after.unwrap() <= RETRY_BACKOFF.max);
 
@@ -200,7 +198,7 @@ async fn the_two_refusals_that_lock_the_credentials_out_are_a_minute_apart_even_
     fake.sessions(std::iter::repeat_n(Err(LoginFailure::CredentialsRefused), 10));
     let manager = fake.manager();
     for _ in 0..100 {
-        let refusal = manager.fresh_headers(None).await.err().unwrap().0;
+        let refusal = manager.fresh_headers(None).await.err().unwrap();
         assert_eq!(refusal.kind, RefusalKind::Credentials);
         assert_eq!(refusal.retry_after, Some(REFUSAL_INTERVAL));
     }
@@ -208,7 +206,7 @@ async fn the_two_refusals_that_lock_the_credentials_out_are_a_minute_apart_even_
 
     // The fake store does not age the refusal, so a restart does not shorten the interval.
     let restarted = fake.manager();
-    let refusal = restarted.fresh_headers(None).await.err().unwrap().0;
+    let refusal = restarted.fresh_headers(None).await.err().unwrap();
     assert_eq!(refusal.kind, RefusalKind::Credentials);
     assert_eq!(fake.counts().1, 1);
 

@@ -57,8 +57,11 @@ async fn a_listener_is_registered_as_documented_and_a_refusal_contains_no_secret
     let expected = json!({"name": "CarrierService", "url": "https://example.com/planted-path",
         "username": "user", "password": "word"});
     assert_eq!((received.method.as_str(), body), ("POST", expected));
-    for code in ["BAD.[redacted]", "CarrierService.INPUT_INVALID.Port"] {
-        let refused = LookupError::Refused { status: 400, code: Some(code.into()) };
+    for (code, kind) in [
+        ("BAD.[redacted]", RefusalKind::FailedPrecondition),
+        ("CarrierService.INPUT_INVALID.Port", RefusalKind::InvalidArgument),
+    ] {
+        let refused = LookupError::Refused { status: 400, code: Some(code.into()), kind };
         let result = client.register_listener(&account(), &new).await;
         assert_eq!(result, Err(refused));
     }

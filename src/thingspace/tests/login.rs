@@ -102,7 +102,7 @@ async fn a_refusal_of_the_credentials_counts_only_in_a_known_format() {
             true => RefusalKind::Credentials,
             false => RefusalKind::NotSent,
         };
-        assert_eq!(error.0.kind, kind, "{path} {status} {body}");
+        assert_eq!(error.kind, kind, "{path} {status} {body}");
         let stored = source.failed.lock().get("the-password").copied();
         let stored = stored.unwrap_or_default();
         let counted = (stored.refused, stored.unfinished);

@@ -4,10 +4,11 @@ mod fake;
 mod listeners;
 mod login;
 
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use reqwest::Method;
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
@@ -19,13 +20,13 @@ use super::{
     *,
 };
 use crate::{
-    config::FiveGBiHttpMethod,
+    config::{Config, FiveGBiHttpMethod, Sources},
     domain::{
         newtypes::{AccountName, RequestId},
         refusal::{Refusal, RefusalKind},
     },
     operations::{
-        ChangeRequest, RpcOperation, WireSettings,
+        ChangeRequest, RpcOperation,
         esim_plan::EsimPlanChange,
         five_g_bi_plan::FiveGBiPlanChange,
         testing::{RULES, esim_message, five_g_bi_message},
@@ -85,16 +86,13 @@ fn client_with(
     source: &Arc<FakeCredentialStore>,
     method: FiveGBiHttpMethod,
 ) -> ThingSpace {
-    let settings = ThingSpaceSettings {
-        base_url: base_url.parse().unwrap(),
-        wire: WireSettings { five_g_bi_http_method: method },
-        request_timeout: Duration::from_secs(60),
-        credentials: Arc::<FakeCredentialStore>::clone(source),
-        failed_logins: Arc::<FakeCredentialStore>::clone(source),
-        changes_per_minute: NonZeroU32::MAX,
-        lookups_per_minute: NonZeroU32::MAX,
-    };
-    ThingSpace::new(settings, Instruments::noop()).unwrap()
+    let mut config = Config::load(&Sources::default()).unwrap().config.thingspace;
+    config.base_url = base_url.parse().unwrap();
+    config.five_g_bi_http_method = method;
+    config.changes_per_minute = u32::MAX;
+    config.lookups_per_minute = u32::MAX;
+    let (credentials, failed_logins) = (Arc::clone(source), Arc::clone(source));
+    ThingSpace::new(&config, credentials, failed_logins, Instruments::noop()).unwrap()
 }
 
 fn client(base_url: &str) -> ThingSpace {
@@ -248,6 +246,10 @@ fn http_client(base_url: &str, request_timeout: Duration) -> Result<HttpClient, 
     HttpClient::new(builder, &base_url, 1_000, Instruments::noop())
 }
 
+fn url(client: &HttpClient, template: &str, values: &[&str]) -> Url {
+    client.request(Method::GET, template, values).build().unwrap().url().clone()
+}
+
 /// A client that has logged in, and sends its changes to another base URL.
 async fn redirected_client(base_url: &str) -> ThingSpace {
     let fake = ScriptedThingSpace::start().await;
@@ -367,7 +369,7 @@ fn a_base_url_has_no_user_name_query_or_fragment() {
         ("data:text", None),
     ] {
         let client = http_client(base_url, Duration::from_secs(1)).ok();
-        let url = client.map(|client| client.url("/m2m", &[]).to_string());
+        let url = client.map(|client| url(&client, "/m2m", &[]).to_string());
         assert_eq!(url.as_deref(), expected, "{base_url}");
     }
 }
@@ -375,6 +377,7 @@ fn a_base_url_has_no_user_name_query_or_fragment() {
 #[test]
 fn values_replace_the_placeholders_of_a_path_and_are_escaped() {
     let client = http_client("http://127.0.0.1/api/", Duration::from_secs(1)).unwrap();
-    let url = client.url("/accounts/{account}/requests/{request}/status", &["a-1", "x/y?z"]);
+    let template = "/accounts/{account}/requests/{request}/status";
+    let url = url(&client, template, &["a-1", "x/y?z"]);
     assert_eq!(url.path(), "/api/accounts/a-1/requests/x%2Fy%3Fz/status");
 }

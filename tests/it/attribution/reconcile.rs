@@ -94,8 +94,7 @@ async fn a_failed_lookup_leaves_results_missing_and_the_change_overdue() {
     })
     .await;
     env.thingspace.respond_always(CallKind::Status, FakeResponse::HangUp);
-    env.thingspace
-        .respond_always(CallKind::Devices, FakeResponse::Custom(503, Vec::new(), "<html>".into()));
+    env.thingspace.respond_always(CallKind::Devices, FakeResponse::custom(503, &[], "<html>"));
     env.change(esim("e", 0..2)).await;
     env.change(five_g_bi("f", 0..2)).await;
     for key in ["e", "f"] {

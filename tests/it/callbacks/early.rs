@@ -102,7 +102,7 @@ async fn a_request_can_be_watched_before_its_first_event_and_a_change_by_each_of
         assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
         assert_eq!(transcript.messages[1], message);
     }
-    // Once a change has the request, the stream continues with its events.
+    // When a change has the request, the stream continues with its events.
     let change = env.change_as(OTHER, esim("late", [5])).await;
     let transcript = unowned.read_to_end().await;
     assert_eq!(transcript.summaries(), ["state ACCEPTED", "finished FINISHED"]);

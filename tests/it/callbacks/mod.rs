@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::support::{
     env::TestEnv,
+    gateway::GatewayExit,
     http::{http_client, post},
     requests::{
         deliver, eid, esim, esim_callback, esim_failure, five_g_bi, five_g_bi_callback, iccid, id,
@@ -225,16 +226,15 @@ async fn invalid_callbacks_get_their_documented_response_and_the_process_survive
 
     // None of these callbacks is stored. The content type does not matter, and the password alone
     // authenticates a callback.
-    let response = http.post(&url).header("content-type", "text/html");
-    let response = response.body(whole.clone()).send().await.expect("a response");
-    assert_eq!(response.status(), 200);
+    let request = http.post(&url).header("content-type", "text/html").body(whole.clone());
+    assert_eq!(request.send().await.expect("a response").status(), 200);
     let again = post(&service, whole).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
     let transcript = env.record(until_caught_up(watch_request(REQUEST))).await;
     assert_eq!(transcript.summaries(), ["opened -", "result - SUCCEEDED", "bookmark"]);
     let live = http.get(format!("http://{}/livez", env.gateway.admin));
     assert_eq!(live.send().await.expect("a response").status(), 200);
-    let (code, log) = env.gateway.terminate().await;
+    let GatewayExit { code, log } = env.gateway.terminate().await;
     assert_eq!(code, Some(0));
     for secret in ["planted-path-secret", "wrong-password", "5125550142"] {
         assert!(!log.contains(secret), "{secret} is in the log");

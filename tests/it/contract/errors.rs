@@ -8,6 +8,7 @@ use tonic::Code;
 use super::REQUEST;
 use crate::support::{
     env::TestEnv,
+    gateway::GatewayExit,
     http::post,
     raw,
     requests::{PERSONAL, deliver, esim, five_g_bi, five_g_bi_callback, parse_error},
@@ -174,8 +175,7 @@ async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
     let code = "UnifiedWebService.INPUT_INVALID.Request.InvalidCharacter";
     env.thingspace.respond_once(CallKind::Change, FakeResponse::error(400, code, &echo));
     let refused = env.change_error(five_g_bi("refused", [3])).await;
-    env.thingspace
-        .respond_once(CallKind::Change, FakeResponse::Custom(500, Vec::new(), echo.clone()));
+    env.thingspace.respond_once(CallKind::Change, FakeResponse::custom(500, &[], &echo));
     env.change(five_g_bi("unknown", [4])).await;
     // Every field is invalid. The error repeats none of the values.
     let mut invalid = five_g_bi("", [5]);
@@ -242,7 +242,7 @@ async fn secrets_names_and_addresses_are_in_no_log_error_or_file() {
     // The search finds a text that is stored.
     assert!(!found_below(env.directory.path(), &["5125550142"]).is_empty());
     // The log of the next start has none of them either.
-    let (code, log) = env.setup.start().await.terminate().await;
+    let GatewayExit { code, log } = env.setup.start().await.terminate().await;
     assert_eq!(code, Some(0));
     assert_eq!(found_in(log.as_bytes(), &planted), [""; 0], "{log}");
 }

@@ -50,7 +50,7 @@ async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_wit
     held_call.release(FakeResponse::Healthy);
     let accepted = call.await.expect("the call");
     assert_eq!(accepted.state(), ChangeState::Accepted);
-    assert_eq!(env.gateway.wait().await.0, Some(0));
+    assert_eq!(env.gateway.wait().await.code, Some(0));
 
     env.start_again().await;
     let url = env.gateway.callback_url("DeviceProfileService");
@@ -63,7 +63,7 @@ async fn sigterm_sends_reconnect_to_every_watch_waits_for_the_post_and_exits_wit
     let transcript = env.record(until_caught_up(resume(&tokens["request"]))).await;
     assert_eq!(transcript.summaries(), ["opened -", "bookmark"]);
     env.gateway.signal(nix::sys::signal::Signal::SIGINT);
-    assert_eq!(env.gateway.wait().await.0, Some(0));
+    assert_eq!(env.gateway.wait().await.code, Some(0));
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn a_second_signal_exits_at_once_and_the_change_is_outcome_unknown() {
     // The shutdown waits for the POST.
     watch.read_until("reconnect Drain").await;
     env.gateway.signal(nix::sys::signal::Signal::SIGTERM);
-    assert_eq!(env.gateway.wait().await.0, Some(1));
+    assert_eq!(env.gateway.wait().await.code, Some(1));
     assert!(call.await.expect("the call").is_err());
 
     env.start_again().await;

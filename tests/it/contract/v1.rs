@@ -64,8 +64,7 @@ async fn a_gzip_request_just_below_the_limit_is_accepted_at_any_compression_rati
 #[tokio::test]
 async fn a_busy_device_is_named_by_its_index_in_the_request() {
     let env = TestEnv::start().await;
-    env.thingspace
-        .respond_once(CallKind::Change, FakeResponse::Custom(504, Vec::new(), String::new()));
+    env.thingspace.respond_once(CallKind::Change, FakeResponse::empty(504));
     let unknown = env.change(esim("unknown", [7])).await;
     assert_eq!(unknown.state(), ChangeState::OutcomeUnknown);
     for validate_only in [true, false] {

@@ -22,13 +22,11 @@ async fn a_watch_ends_at_its_until_and_late_results_precede_finished() {
     let change = env.change_as(REQUEST, esim("key", [1, 2])).await;
     let until = |until: Until, request| WatchRequestRequest { until: until.into(), ..request };
 
-    let to_the_end = until(Until::Finished, watch_change(&change));
-    let mut to_the_end = env.watch(to_the_end).await;
-    let settled = until(Until::Settled, watch_change(&change));
-    let mut settled = env.watch(settled).await;
-    settled.read_until("state ACCEPTED").await;
+    let mut to_the_end = env.watch(until(Until::Finished, watch_change(&change))).await;
+    let mut to_settled = env.watch(until(Until::Settled, watch_change(&change))).await;
+    to_settled.read_until("state ACCEPTED").await;
     deliver(&url, &esim_callback(REQUEST, 1)).await;
-    let settled = settled.read_to_end().await;
+    let settled = to_settled.read_to_end().await;
     assert_eq!(settled.summaries(), ["result 0 SUCCEEDED", "state OVERDUE", "bookmark"]);
     let token = settled.last_token();
     // The default of `until` is SETTLED.
@@ -158,7 +156,7 @@ async fn a_journal_restored_from_a_backup_rejects_tokens_of_lost_events() {
     let url = env.gateway.callback_url("DeviceProfileService");
     deliver(&url, &esim_callback(REQUEST, 1)).await;
     let kept = env.record(until_caught_up(watch_request(REQUEST))).await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 
     let backup = TestDir::new();
     copy_journal(env.directory.path(), backup.path());
@@ -167,7 +165,7 @@ async fn a_journal_restored_from_a_backup_rejects_tokens_of_lost_events() {
     deliver(&url, &esim_callback(REQUEST, 2)).await;
     let lost = env.record(until_caught_up(watch_request(REQUEST))).await;
     assert_eq!(lost.results().len(), 2);
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 
     let dir = backup.path().to_string_lossy().into_owned();
     env.setup = env.setup.set("journal.dir", &dir);

@@ -112,9 +112,8 @@ impl Trial {
         let thingspace = &self.env.thingspace;
         thingspace.respond_always(CallKind::Devices, devices_on_plan(before.iter().copied()));
         thingspace.respond_once(CallKind::Change, FakeResponse::empty(429));
-        let throttled = self.env.try_change(five_g_bi("rearmed", first.clone()));
-        let throttled = throttled.await.is_err();
-        self.expect("rearmed", "it is throttled", throttled);
+        let response = self.env.try_change(five_g_bi("rearmed", first.clone())).await;
+        self.expect("rearmed", "the first call is throttled", response.is_err());
         let later = shuffled(first.clone(), &mut self.random);
         self.env.change_as("r-rearmed", five_g_bi("rearmed", later)).await;
         let thingspace = &self.env.thingspace;
@@ -131,7 +130,7 @@ impl Trial {
             })
             .collect();
         let is_same = orders.len() == 2 && orders[0] == orders[1];
-        self.expect("rearmed", "it is sent in the stored order", is_same);
+        self.expect("rearmed", "the change is sent in the stored order", is_same);
         let moved = first[before.len()..].iter();
         self.moved = moved.map(|number| meid(*number)).collect();
     }
@@ -162,9 +161,8 @@ impl Trial {
         let is_esim = self.random.bool();
         let numbers = self.devices(4);
         let (one, other) = (numbers[0], numbers[1]);
-        let id = |number: usize| match is_esim {
-            true => ("iccid", iccid(number)),
-            false => ("meid", meid(number)),
+        let id = |number: usize| {
+            if is_esim { ("iccid", iccid(number)) } else { ("meid", meid(number)) }
         };
         let service = if is_esim {
             self.env.change_as("r-both", esim("both", numbers)).await;
@@ -221,7 +219,7 @@ impl Trial {
         self.change_with_lost_response("quiet", &numbers).await;
         self.env.deliver_five_g_bi("r-one-more", numbers).await;
         self.env.kill_and_restart().await;
-        // The jobs of the start have run once another change is finished.
+        // The jobs of the start have run when another change is finished.
         let round = self.devices(7);
         let request = five_g_bi("round", round.clone());
         self.env.change_as("r-round", request).await;

@@ -17,7 +17,7 @@ use crate::{
 /// The observations of a run.
 pub struct Evidence {
     pub client_records: Vec<ClientRecord>,
-    /// Results of each request ID, in the planned of the stream.
+    /// Results of each request ID, in the order of the stream.
     pub results: HashMap<String, Vec<DeviceResult>>,
     pub ledger: Ledger,
     pub fault_intervals: Vec<FaultInterval>,

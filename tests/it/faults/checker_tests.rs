@@ -27,7 +27,7 @@ fn executed(request_id: &str) -> LedgerChange {
         device_results: vec![LedgerDevice {
             outcome: "succeeded".into(),
             lost: false,
-            tries: vec![CallbackAttempt { message: "final".into(), answer: Some(200) }],
+            attempts: vec![CallbackAttempt { message: "final".into(), response_status: Some(200) }],
         }],
     }
 }
@@ -71,7 +71,7 @@ fn valid_evidence() -> Evidence {
         retries: true,
         is_sent_twice: false,
         deadline: None,
-        cancelled: None,
+        cancel_after: None,
         has_catch_up_watch: false,
         disconnect_after: None,
         foreign_request: None,
@@ -163,7 +163,7 @@ fn the_checker_detects_a_lost_or_altered_acknowledged_result() {
 fn a_result_that_was_not_acknowledged_may_be_missing_while_its_change_waits() {
     let nothing = violations_after(|evidence| {
         evidence.results.clear();
-        evidence.ledger.changes[0].device_results[0].tries[0].answer = None;
+        evidence.ledger.changes[0].device_results[0].attempts[0].response_status = None;
         let change = evidence.client_records[0].change.as_mut().expect("a change");
         change.state = ChangeState::Closed.into();
         change.succeeded_count = 0;

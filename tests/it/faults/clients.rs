@@ -51,7 +51,7 @@ async fn call_until_definite(
         }
     };
     let call = async { tokio::join!(planned.call(&mut client, planned.deadline), duplicate).0 };
-    *last = match planned.cancelled {
+    *last = match planned.cancel_after {
         Some(after) => timeout(after, call).await.ok(),
         None => Some(call.await),
     };

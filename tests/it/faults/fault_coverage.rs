@@ -58,11 +58,14 @@ const FAULTS: [Named; 30] = [
         cuts.iter().any(|cut| cut.change_number == change.number)
     }),
     ("callback not answered or rejected", |change| {
-        change.any_device(|device| device.tries.iter().any(|one| one.answer != Some(200)))
+        change.any_device(|device| {
+            device.attempts.iter().any(|attempt| attempt.response_status != Some(200))
+        })
     }),
     ("callback repeated after its 200", |change| {
         change.any_device(|device| {
-            let acknowledged = device.tries.iter().filter(|one| one.is_acknowledged_final());
+            let acknowledged =
+                device.attempts.iter().filter(|attempt| attempt.is_acknowledged_final());
             acknowledged.count() > 1
         })
     }),
@@ -147,7 +150,7 @@ impl FaultCoverage {
                 self.count("was OUTCOME_UNKNOWN, attributed");
             }
         }
-        if change.client.planned_change.foreign_request.map(|(_, overlap)| overlap)
+        if change.client.planned_change.foreign_request.map(|request| request.overlap)
             == Some(Overlap::AllAndOne)
         {
             self.count("foreign requests with more devices");
@@ -232,7 +235,7 @@ impl CheckedChange<'_> {
     }
 
     fn has_callback_message(&self, message: &str) -> bool {
-        self.any_device(|device| device.tries.iter().any(|one| one.message == message))
+        self.any_device(|device| device.attempts.iter().any(|attempt| attempt.message == message))
     }
 
     fn has_scenario(&self, range: std::ops::RangeInclusive<u8>) -> bool {

@@ -44,13 +44,19 @@ pub struct PlannedChange {
     /// The deadline of the first call.
     pub deadline: Option<Duration>,
     /// The time after which the first call is cancelled.
-    pub cancelled: Option<Duration>,
+    pub cancel_after: Option<Duration>,
     /// True if the first watch reads the stored events only.
     pub has_catch_up_watch: bool,
     /// Number of messages after which a watch is closed and resumed.
     pub disconnect_after: Option<usize>,
-    /// A foreign request for the same devices, with its delay.
-    pub foreign_request: Option<(Duration, Overlap)>,
+    pub foreign_request: Option<PlannedForeignRequest>,
+}
+
+/// A foreign request for devices of a planned change.
+#[derive(Debug, Clone, Copy)]
+pub struct PlannedForeignRequest {
+    pub delay: Duration,
+    pub overlap: Overlap,
 }
 
 /// The devices that a foreign request shares with a planned change.
@@ -70,13 +76,14 @@ pub fn plan_changes(seed: u64) -> Vec<PlannedChange> {
 }
 
 fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedChange {
-    let kind = if random.f64() < 0.7 { Operation::Esim } else { Operation::FiveGBi };
+    let operation = if random.f64() < 0.7 { Operation::Esim } else { Operation::FiveGBi };
     let count = random.usize(12..64);
-    let mut devices: Vec<String> = (0..count).map(|device| kind.device(number, device)).collect();
+    let mut devices: Vec<String> =
+        (0..count).map(|device| operation.device(number, device)).collect();
     let scenario = (random.f64() < 0.4).then(|| SCENARIOS[random.usize(0..SCENARIOS.len())]);
     if let Some(scenario) = scenario {
-        let place = random.usize(0..count);
-        devices[place] = kind.scenario_device(scenario, number);
+        let index = random.usize(0..count);
+        devices[index] = operation.scenario_device(scenario, number);
     }
     let within = |random: &mut fastrand::Rng, share, most| {
         let is_chosen = random.f64() < share;
@@ -85,23 +92,24 @@ fn plan_change(seed: u64, number: usize, random: &mut fastrand::Rng) -> PlannedC
     };
     // A foreign request is likely for a change whose response is lost: it could be attributed wrongly.
     let loses_response = scenario.is_some_and(|scenario| (61..68).contains(&scenario));
-    let foreign_request_after = within(random, if loses_response { 0.7 } else { 0.15 }, 600);
+    let foreign_request_delay = within(random, if loses_response { 0.7 } else { 0.15 }, 600);
     // A foreign 5G request for more devices cannot be distinguished from our own if its other callbacks
     // are lost, because 5G requests have no status lookup. A shared scenario has the same effect.
-    let shares_one = kind == Operation::FiveGBi || scenario.is_some() || random.bool();
+    let shares_one = operation == Operation::FiveGBi || scenario.is_some() || random.bool();
     let overlap = if shares_one { Overlap::One } else { Overlap::AllAndOne };
     PlannedChange {
         key: format!("change-{seed}-{number}"),
-        operation: kind,
+        operation,
         devices,
         scenario,
         retries: random.f64() < 0.8,
         is_sent_twice: random.f64() < 0.2,
         deadline: within(random, 0.25, 400),
-        cancelled: within(random, 0.25, 400),
+        cancel_after: within(random, 0.25, 400),
         has_catch_up_watch: random.bool(),
         disconnect_after: random.bool().then(|| random.usize(1..30)),
-        foreign_request: foreign_request_after.map(|after| (after, overlap)),
+        foreign_request: foreign_request_delay
+            .map(|delay| PlannedForeignRequest { delay, overlap }),
     }
 }
 

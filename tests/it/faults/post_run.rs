@@ -213,8 +213,8 @@ impl PostRun<'_> {
                 gateway.kill().await;
                 violations.push(format!("{what}: the gateway starts"));
             }
-            Err((code, _log)) if code == expected => {}
-            Err((code, log)) => violations.push(format!("{what}: exit code {code:?}: {log}")),
+            Err(exit) if exit.code == expected => {}
+            Err(exit) => violations.push(format!("{what}: {exit:?}")),
         }
     }
 }

@@ -51,12 +51,12 @@ const KEPT: usize = 8 << 10;
 // === impl Proxy ===
 
 impl Proxy {
-    pub async fn start(target: UpstreamAddress, broken_share: f64, seed: u64) -> Self {
+    pub async fn start(target: UpstreamAddress, cut_rate: f64, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let cuts = CutLog::default();
         let mut serving = JoinSet::new();
-        serving.spawn(serve(listener, target, broken_share, seed, Arc::clone(&cuts)));
+        serving.spawn(serve(listener, target, cut_rate, seed, Arc::clone(&cuts)));
         Self { address, cuts, _serving: serving }
     }
 
@@ -69,7 +69,7 @@ impl Proxy {
 async fn serve(
     listener: TcpListener,
     target: UpstreamAddress,
-    broken_share: f64,
+    cut_rate: f64,
     seed: u64,
     cuts: CutLog,
 ) {
@@ -79,19 +79,19 @@ async fn serve(
         let Ok((from, _)) = listener.accept().await else {
             continue;
         };
-        let breaks = (random.f64() < broken_share).then(|| {
+        let planned_cut = (random.f64() < cut_rate).then(|| {
             let point =
                 [CutPoint::Before, CutPoint::Within, CutPoint::Response][random.usize(0..3)];
             // A response has a few hundred bytes, and the first of them can be decisive.
             let most = if point == CutPoint::Response { 400 } else { 6_000 };
             let after = random.usize(0..most);
-            Break { point, after }
+            PlannedCut { point, after }
         });
         let to = *target.borrow();
         let cuts = Arc::clone(&cuts);
         connections.spawn(async move {
             if let Some(to) = to {
-                forward(from, to, breaks, &cuts).await;
+                forward(from, to, planned_cut, &cuts).await;
             }
         });
         while connections.try_join_next().is_some() {}
@@ -100,36 +100,40 @@ async fn serve(
 
 /// A cut after a number of bytes of the request or of the response.
 #[derive(Debug, Clone, Copy)]
-struct Break {
+struct PlannedCut {
     point: CutPoint,
     after: usize,
 }
 
-async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cuts: &CutLog) {
+async fn forward(
+    mut from: TcpStream,
+    to: SocketAddr,
+    planned_cut: Option<PlannedCut>,
+    cuts: &CutLog,
+) {
     let Ok(mut to) = TcpStream::connect(to).await else {
         return;
     };
     let mut request = Vec::new();
-    let most = |point| match breaks {
-        Some(breaks) if breaks.point == point => match point {
-            CutPoint::Before => Some(0),
-            CutPoint::Within | CutPoint::Response => Some(breaks.after),
-        },
-        _ => None,
+    let (request_limit, response_limit) = match planned_cut {
+        None => (None, None),
+        Some(PlannedCut { point: CutPoint::Before, .. }) => (Some(0), None),
+        Some(PlannedCut { point: CutPoint::Within, after }) => (Some(after), None),
+        Some(PlannedCut { point: CutPoint::Response, after }) => (None, Some(after)),
     };
-    let request_limit = most(CutPoint::Before).or(most(CutPoint::Within));
     let (mut from_read, mut from_write) = from.split();
     let (mut to_read, mut to_write) = to.split();
     let is_cut = {
         // The end of one direction ends the other.
         tokio::select! {
             is_cut = copy_until_limit(&mut from_read, &mut to_write, request_limit, Some(&mut request)) => is_cut,
-            is_cut = copy_until_limit(&mut to_read, &mut from_write, most(CutPoint::Response), None) => is_cut,
+            is_cut = copy_until_limit(&mut to_read, &mut from_write, response_limit, None) => is_cut,
         }
     };
-    if let (true, Some(breaks), Some(change_number)) = (is_cut, breaks, change_number_in(&request))
+    if is_cut
+        && let Some(PlannedCut { point, .. }) = planned_cut
+        && let Some(change_number) = change_number_in(&request)
     {
-        let point = breaks.point;
         cuts.lock().expect("not poisoned").push(ConnectionCut { change_number, point });
     }
 }
@@ -138,10 +142,10 @@ async fn forward(mut from: TcpStream, to: SocketAddr, breaks: Option<Break>, cut
 async fn copy_until_limit(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    most: Option<usize>,
+    limit: Option<usize>,
     mut kept: Option<&mut Vec<u8>>,
 ) -> bool {
-    let mut left = most.unwrap_or(usize::MAX);
+    let mut left = limit.unwrap_or(usize::MAX);
     let mut buffer = vec![0; 16 << 10];
     loop {
         let read = from.read(&mut buffer).await.unwrap_or(0);

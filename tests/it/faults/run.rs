@@ -139,9 +139,9 @@ async fn run_clients(
 
 /// Makes the foreign request for devices of a planned change.
 async fn run_foreign_client(planned: &PlannedChange, foreign: &ForeignClient) {
-    if let Some((after, overlap)) = planned.foreign_request {
-        sleep(after).await;
-        foreign.change_same_devices(planned, overlap).await;
+    if let Some(request) = planned.foreign_request {
+        sleep(request.delay).await;
+        foreign.change_same_devices(planned, request.overlap).await;
     }
 }
 

@@ -30,7 +30,7 @@ pub struct ForeignClient {
     http: HttpClient,
 }
 
-// === impl Sandbox ===
+// === impl SandboxProcess ===
 
 impl SandboxProcess {
     pub async fn start(seed: u64, callbacks: SocketAddr) -> Self {

@@ -33,7 +33,7 @@ async fn a_webhook_that_has_become_the_listener_itself_gets_nothing() {
     let forwarded = format!("{FORWARDS}\"delivered\"");
     webhook.respond_once(503, &[("retry-after", "3600".to_owned())]);
     deliver_numbered(&env, [0]).await;
-    webhook.wait_until(|bodies| bodies.len() == 1).await;
+    webhook.wait_until(|callbacks| callbacks.len() == 1).await;
     fs::write(&file, url(&env.gateway, "DeviceProfileService")).unwrap();
     wait_for_metric(&env.gateway, DROPPED, 1).await;
     wait_for_metric(&env.gateway, WAITING, 0).await;
@@ -57,7 +57,7 @@ async fn a_webhook_that_has_become_the_listener_itself_gets_nothing() {
         deliver_numbered(&env, [number]).await;
         wait_for_metric(&env.gateway, WAITING, 0).await;
     }
-    webhook.wait_until(|bodies| bodies.len() == 2).await;
+    webhook.wait_until(|callbacks| callbacks.len() == 2).await;
     let rejected = "thingspace_gateway_callbacks_total{thingspace_gateway_outcome=\"rejected\",\
                     thingspace_gateway_reason=\"forward_loop\"}";
     let dropped = metric(&env.gateway, DROPPED).await;

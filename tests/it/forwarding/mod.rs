@@ -14,7 +14,7 @@ use crate::support::{
     requests::{deliver, esim_callback, five_g_bi_callback},
     secrets::{found_below, found_in},
     wait::eventually,
-    webhook::FakeWebhook,
+    webhook::{FakeWebhook, ForwardedCallback},
 };
 
 mod loops;
@@ -57,9 +57,11 @@ fn signed(mut callback: Value, username: &str, password: &str) -> Value {
     callback
 }
 
-fn requests(bodies: &[(String, Value)]) -> HashSet<String> {
-    let request = |(_, body): &(String, Value)| body["requestId"].as_str().unwrap().to_owned();
-    bodies.iter().map(request).collect()
+/// Returns the request IDs of callbacks.
+fn requests(callbacks: &[ForwardedCallback]) -> HashSet<String> {
+    let request_id =
+        |callback: &ForwardedCallback| callback.body["requestId"].as_str().unwrap().to_owned();
+    callbacks.iter().map(request_id).collect()
 }
 
 /// Delivers eSIM callbacks with the request IDs `r-<number>`.
@@ -98,26 +100,26 @@ async fn a_callback_is_forwarded_once_unchanged_except_for_the_current_credentia
     let carrier = url(&env.gateway, "CarrierService");
     deliver(&carrier, &signed(sent.clone(), "planted-previous-user", "planted-previous-word"))
         .await;
-    let bodies = webhook.wait_until(|bodies| bodies.len() == 1).await;
+    let callbacks = webhook.wait_until(|callbacks| callbacks.len() == 1).await;
     assert_eq!(
-        bodies,
-        [(
-            "/old/CarrierService?token=planted".to_owned(),
-            signed(sent.clone(), USERNAME, PASSWORD)
-        )]
+        callbacks,
+        [ForwardedCallback {
+            uri: "/old/CarrierService?token=planted".to_owned(),
+            body: signed(sent.clone(), USERNAME, PASSWORD),
+        }]
     );
     // A repetition is a duplicate. Another service has its own URL.
     sent["callbackCount"] = 2.into();
     let again = post(&carrier, signed(sent, USERNAME, PASSWORD).to_string()).await;
     assert_eq!(again, (200, json!({"stored": "duplicate"})));
     deliver_numbered(&env, [2]).await;
-    let bodies = webhook.wait_until(|bodies| bodies.len() >= 2).await;
+    let callbacks = webhook.wait_until(|callbacks| callbacks.len() >= 2).await;
     assert_eq!(
-        bodies[1..],
-        [(
-            "/old/DeviceProfileService?token=planted".to_owned(),
-            signed(esim_callback("r-2", 2), USERNAME, PASSWORD)
-        )]
+        callbacks[1..],
+        [ForwardedCallback {
+            uri: "/old/DeviceProfileService?token=planted".to_owned(),
+            body: signed(esim_callback("r-2", 2), USERNAME, PASSWORD),
+        }]
     );
     drop(server);
     let last = five_g_bi_callback("r-3", "5551234567");
@@ -151,19 +153,19 @@ async fn callbacks_acknowledged_while_the_webhook_was_down_are_forwarded_after_a
     env.kill_and_restart().await;
     assert_eq!(metric(&env.gateway, WAITING).await, 20);
     let _server = webhook.serve().await;
-    let bodies = webhook.wait_until(|bodies| requests(bodies).len() == 20).await;
-    assert_eq!(requests(&bodies), sent);
+    let callbacks = webhook.wait_until(|callbacks| requests(callbacks).len() == 20).await;
+    assert_eq!(requests(&callbacks), sent);
     wait_for_metric(&env.gateway, WAITING, 0).await;
     // The next start forwards none of them again.
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
-    let before = webhook.bodies().len();
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
+    let before = webhook.received().len();
     env.start_again().await;
     let callback = five_g_bi_callback("r-last", "5550009999");
     let carrier = url(&env.gateway, "CarrierService");
     deliver(&carrier, &signed(callback, USERNAME, PASSWORD)).await;
-    let bodies = webhook.wait_until(|bodies| bodies.len() > before).await;
-    assert_eq!(bodies[before..].len(), 1);
-    assert_eq!(bodies[before].1["requestId"], "r-last");
+    let callbacks = webhook.wait_until(|callbacks| callbacks.len() > before).await;
+    assert_eq!(callbacks[before..].len(), 1);
+    assert_eq!(callbacks[before].body["requestId"], "r-last");
 }
 
 #[tokio::test]
@@ -175,12 +177,12 @@ async fn failed_deliveries_are_retried_and_redirects_are_not_followed() {
     webhook.respond_once(307, &[("location", format!("http://{}/", other.address))]);
     webhook.respond_once(429, &[("retry-after", "1".to_owned())]);
     deliver_numbered(&env, [0]).await;
-    let bodies = webhook.wait_until(|bodies| bodies.len() == 4).await;
-    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    let callbacks = webhook.wait_until(|callbacks| callbacks.len() == 4).await;
+    assert!(callbacks.iter().all(|callback| *callback == callbacks[0]), "{callbacks:?}");
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 1).await;
     let failed = format!("{FORWARDS}\"failed\"");
     assert_eq!(metric(&env.gateway, &failed).await, 3);
-    assert_eq!(other.bodies().len(), 0);
+    assert_eq!(other.received().len(), 0);
 }
 
 #[tokio::test]
@@ -193,7 +195,7 @@ async fn rejected_callbacks_do_not_delay_accepted_ones() {
     deliver_numbered(&env, 0..60).await;
     let rejected: HashSet<String> = (0..60).map(|number| format!("r-{number}")).collect();
     // All of them have been rejected once, and are retried again and again.
-    webhook.wait_until(|bodies| requests(bodies).is_superset(&rejected)).await;
+    webhook.wait_until(|callbacks| requests(callbacks).is_superset(&rejected)).await;
     let start = Instant::now();
     let mut accepted = HashSet::new();
     for number in 0..20 {
@@ -202,9 +204,9 @@ async fn rejected_callbacks_do_not_delay_accepted_ones() {
         deliver(&carrier, &signed(callback, USERNAME, PASSWORD)).await;
         accepted.insert(request);
     }
-    webhook.wait_until(|bodies| requests(bodies).is_superset(&accepted)).await;
+    webhook.wait_until(|callbacks| requests(callbacks).is_superset(&accepted)).await;
     assert!(start.elapsed() < Duration::from_secs(10));
-    // Each rejected callback is retried separately, and accepted once the webhook accepts its path.
+    // Each rejected callback is retried separately, and accepted when the webhook accepts its path.
     webhook.respond_for_path("DeviceProfileService", 200);
     wait_for_metric(&env.gateway, WAITING, 0).await;
     // Many batches, and one line in the log.
@@ -221,10 +223,10 @@ async fn a_full_queue_drops_its_oldest_callbacks_and_thingspace_still_gets_200()
     deliver_numbered(&env, 0..50).await;
     assert_eq!(metric(&env.gateway, WAITING).await, 10);
     wait_for_metric(&env.gateway, DROPPED, 40).await;
-    let before = webhook.bodies().len();
+    let before = webhook.received().len();
     webhook.respond_always(200);
     let newest: HashSet<String> = (40..50).map(|number| format!("r-{number}")).collect();
-    webhook.wait_until(|bodies| newest.is_subset(&requests(&bodies[before..]))).await;
+    webhook.wait_until(|callbacks| newest.is_subset(&requests(&callbacks[before..]))).await;
     drop(server);
     let log = env.gateway.kill().await;
     assert!(log.contains("forwarding failed, will retry"), "{log}");
@@ -244,24 +246,23 @@ async fn a_quarantined_callback_is_forwarded_only_after_its_replay() {
     })
     .await;
     let carrier = url(&env.gateway, "CarrierService");
-    let callback = five_g_bi_callback("r-quarantined", "5551234567");
-    let callback = signed(callback, USERNAME, PASSWORD);
+    let callback = signed(five_g_bi_callback("r-quarantined", "5551234567"), USERNAME, PASSWORD);
     let response = post(&carrier, callback.to_string()).await;
     assert_eq!(response, (200, json!({"stored": "quarantined"})));
     // A later callback is forwarded first.
     deliver_numbered(&env, [0]).await;
-    webhook.wait_until(|bodies| requests(bodies).contains("r-0")).await;
-    assert_eq!(requests(&webhook.bodies()).len(), 1);
+    webhook.wait_until(|callbacks| requests(callbacks).contains("r-0")).await;
+    assert_eq!(requests(&webhook.received()).len(), 1);
     fs::write(&password, PASSWORD).unwrap();
     // The gateway reads the password file every two seconds.
     let socket = env.directory.join("admin.sock");
-    let socket = [("TSGW_ADMIN__SOCKET", socket.to_str().unwrap())];
+    let cli_env = [("TSGW_ADMIN__SOCKET", socket.to_str().unwrap())];
     eventually("the callback is replayed", async || {
-        let replay = cli::run(&["quarantine", "replay", "--all"], &socket).await;
+        let replay = cli::run(&["quarantine", "replay", "--all"], &cli_env).await;
         replay.stdout.contains(r#""stored":1"#)
     })
     .await;
-    let bodies = webhook.wait_until(|bodies| bodies.len() == 2).await;
-    assert_eq!(bodies[1].1["requestId"], "r-quarantined");
-    assert_eq!(bodies[1].1["password"], PASSWORD);
+    let callbacks = webhook.wait_until(|callbacks| callbacks.len() == 2).await;
+    assert_eq!(callbacks[1].body["requestId"], "r-quarantined");
+    assert_eq!(callbacks[1].body["password"], PASSWORD);
 }

@@ -27,13 +27,13 @@ async fn a_changed_address_ends_the_retry_after_pause() {
     .await;
     old.respond_once(503, &[("retry-after", "3600".to_owned())]);
     deliver_numbered(&env, [0]).await;
-    old.wait_until(|bodies| bodies.len() == 1).await;
+    old.wait_until(|callbacks| callbacks.len() == 1).await;
     deliver_numbered(&env, 1..10).await;
     fs::write(&file, format!("http://{}/new", new.address)).unwrap();
     let all: HashSet<String> = (0..10).map(|number| format!("r-{number}")).collect();
-    let bodies = new.wait_until(|bodies| requests(bodies).is_superset(&all)).await;
-    assert_eq!(requests(&bodies), all);
-    assert_eq!(old.bodies().len(), 1, "no retry before retry-after");
+    let callbacks = new.wait_until(|callbacks| requests(callbacks).is_superset(&all)).await;
+    assert_eq!(requests(&callbacks), all);
+    assert_eq!(old.received().len(), 1, "no retry before retry-after");
 }
 
 #[tokio::test]
@@ -43,10 +43,10 @@ async fn callbacks_dropped_during_a_pause_are_counted_within_seconds() {
     let env = start(&webhook, |setup| setup.set("callbacks.forward_max_waiting", "10")).await;
     webhook.respond_once(503, &[("retry-after", "3600".to_owned())]);
     deliver_numbered(&env, [0]).await;
-    webhook.wait_until(|bodies| bodies.len() == 1).await;
+    webhook.wait_until(|callbacks| callbacks.len() == 1).await;
     deliver_numbered(&env, 1..31).await;
     wait_for_metric(&env.gateway, DROPPED, 21).await;
-    assert_eq!(webhook.bodies().len(), 1);
+    assert_eq!(webhook.received().len(), 1);
 }
 
 #[tokio::test]
@@ -59,10 +59,10 @@ async fn retry_after_of_a_429_is_respected_even_if_other_callbacks_of_the_batch_
     let _server = webhook.serve().await;
     webhook.respond_once(429, &[("retry-after", "3".to_owned())]);
     env.start_again().await;
-    webhook.wait_until(|bodies| bodies.len() >= 4).await;
+    webhook.wait_until(|callbacks| callbacks.len() >= 4).await;
     let start = Instant::now();
     deliver_numbered(&env, [10]).await;
-    webhook.wait_until(|bodies| requests(bodies).contains("r-10")).await;
+    webhook.wait_until(|callbacks| requests(callbacks).contains("r-10")).await;
     assert!(start.elapsed() >= Duration::from_secs(2));
     wait_for_metric(&env.gateway, &format!("{FORWARDS}\"delivered\""), 11).await;
 }

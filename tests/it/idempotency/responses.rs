@@ -85,7 +85,7 @@ async fn a_change_without_a_connection_is_not_sent_and_its_key_sends_it_exactly_
 #[tokio::test]
 async fn an_indefinite_response_is_an_unknown_outcome_and_is_never_sent_again() {
     let env = TestEnv::start().await;
-    let custom = |status, body: &str| FakeResponse::Custom(status, Vec::new(), body.into());
+    let custom = |status, body: &str| FakeResponse::custom(status, &[], body);
     let responses = [
         FakeResponse::HangUp,
         custom(200, "{}"),
@@ -96,7 +96,7 @@ async fn an_indefinite_response_is_an_unknown_outcome_and_is_never_sent_again() 
         custom(502, "<html>Bad Gateway</html>"),
         custom(504, ""),
         custom(404, "<html>Not Found</html>"),
-        FakeResponse::Custom(307, vec![("location", "/api/m2m/v1/elsewhere")], String::new()),
+        FakeResponse::custom(307, &[("location", "/api/m2m/v1/elsewhere")], ""),
     ];
     for (number, response) in responses.into_iter().enumerate() {
         let key = format!("{number}");
@@ -164,7 +164,7 @@ async fn a_throttled_change_returns_retry_after_and_is_sent_on_retry() {
     let fault = r#"{"fault":{"code":"900802","message":"Resource level throttled out"}}"#;
     let expected = (Code::ResourceExhausted, "THROTTLED", "LATER", Some("NO"));
     for (key, body) in [("bare", ""), ("fault", fault)] {
-        let response = FakeResponse::Custom(429, headers.clone(), body.into());
+        let response = FakeResponse::custom(429, &headers, body);
         env.thingspace.respond_once(CallKind::Change, response);
         let error = parse_error(&env.change_error(esim(key, [1])).await);
         assert_eq!(error.summary(), expected);

@@ -1,4 +1,4 @@
-//! A damaged journal is rejected at the start, and works again once it is restored.
+//! A damaged journal is rejected at the start, and works again after it is restored.
 
 use std::{fs, path::Path};
 
@@ -9,7 +9,7 @@ use crate::support::{
     cli,
     cli::CliOutput,
     env::TestEnv,
-    gateway::{Setup, copy_journal},
+    gateway::{GatewayExit, Setup, copy_journal},
     requests::{Watch, esim, resume, until_caught_up, watch_change},
     thingspace::CallKind,
 };
@@ -66,7 +66,7 @@ async fn accept_loss(env: &TestEnv) -> CliOutput {
 }
 
 async fn assert_rejected(setup: &Setup, damage: &str) {
-    let (code, log) = setup.start_error().await;
+    let GatewayExit { code, log } = setup.start_error().await;
     assert_eq!(code, Some(78), "{damage}: {log}");
     assert!(log.contains("journal accept-loss"), "{damage}: {log}");
     assert!(log.contains("Restore"), "{damage}: {log}");
@@ -90,7 +90,7 @@ async fn a_journal_without_its_database_or_log_is_rejected_until_restored() {
     }
     env.start_again().await;
     assert_journal_complete(&env, &changes).await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 
     // After a graceful shutdown the database has all data.
     for (damage, inflict) in DAMAGES_AFTER_AN_END {
@@ -104,7 +104,7 @@ async fn a_journal_without_its_database_or_log_is_rejected_until_restored() {
     // An older copy of the database.
     env.start_again().await;
     env.change(esim("later", [9])).await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
     fs::copy(backup.join(DATABASE), journal.join(DATABASE)).expect("a copy");
     assert_rejected(&env.setup, "an old copy").await;
 }
@@ -132,7 +132,7 @@ async fn accept_loss_starts_a_new_epoch_with_the_remaining_data() {
     assert!(text.contains("another process is using it"), "{text}");
     let transcript = env.record(until_caught_up(watch_change(&changes[0]))).await;
     let token = transcript.last_token().to_owned();
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
     let output = accept_loss(&env).await;
     assert_eq!(output.code, Some(1));
     assert!(output.text().contains("nothing is missing"), "{output:?}");
@@ -153,7 +153,7 @@ async fn accept_loss_starts_a_new_epoch_with_the_remaining_data() {
     assert_eq!(expired.err().expect("no stream").code(), Code::OutOfRange);
     // The journal works as any other.
     env.restart().await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 
     // No data is left. The unreadable database is kept beside the new one.
     overwrite(&journal(&env.directory), DATABASE, 0);
@@ -163,5 +163,5 @@ async fn accept_loss_starts_a_new_epoch_with_the_remaining_data() {
     let damaged = journal(&env.directory).join("journal.db.damaged-1");
     assert!(damaged.is_file());
     env.start_again().await;
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 }

@@ -12,7 +12,7 @@ use std::{
 use super::{fill_journal, journal, set_journal, start};
 use crate::support::{
     env::TestEnv,
-    gateway::{Setup, TestDir},
+    gateway::{GatewayExit, Setup, TestDir},
     thingspace::FakeThingSpace,
 };
 
@@ -50,7 +50,7 @@ async fn journal_files_are_accessible_to_the_owner_only() {
     }
     env.start_again().await;
     assert_eq!(open_files(&journal), Vec::<String>::new());
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
     assert_eq!(open_files(&journal), Vec::<String>::new());
     let mode = fs::metadata(&journal).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o7777, 0o2775, "the directory is left as it was");
@@ -65,14 +65,14 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
     let setup = set_journal(setup, &directory).set("admin.socket", socket.to_str().expect("text"));
 
     fs::write(&socket, "precious").expect("a file");
-    let (code, log) = setup.start_error().await;
+    let GatewayExit { code, log } = setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("admin.socket") && log.contains("not a socket"), "{log}");
     assert_eq!(fs::read(&socket).expect("it is there"), b"precious");
     fs::remove_file(&socket).expect("it is there");
 
     let listener = UnixListener::bind(&socket).expect("a socket");
-    let (code, log) = setup.start_error().await;
+    let GatewayExit { code, log } = setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process listens on it"), "{log}");
     drop(listener);
@@ -81,7 +81,7 @@ async fn only_a_stale_socket_is_replaced_by_the_admin_socket() {
     let mut gateway = setup.start().await;
     let made = fs::symlink_metadata(&socket).expect("it is there");
     assert!(made.file_type().is_socket());
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
     assert!(!socket.exists());
 }
 
@@ -92,7 +92,7 @@ async fn a_second_process_is_rejected_without_the_lock_file_and_through_hard_lin
     fill_journal(&env).await;
 
     fs::remove_file(journal.join("journal.lock")).expect("it is there");
-    let (code, log) = env.setup.start_error().await;
+    let GatewayExit { code, log } = env.setup.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process is using it"), "{log}");
 
@@ -102,8 +102,8 @@ async fn a_second_process_is_rejected_without_the_lock_file_and_through_hard_lin
         fs::hard_link(journal.join(name), links.join(name)).expect("a link");
     }
     let linked = env.setup.clone().set("journal.dir", links.to_str().expect("text"));
-    let (code, log) = linked.start_error().await;
+    let GatewayExit { code, log } = linked.start_error().await;
     assert_eq!(code, Some(1));
     assert!(log.contains("another process is using it"), "{log}");
-    assert_eq!(env.gateway.terminate().await.0, Some(0));
+    assert_eq!(env.gateway.terminate().await.code, Some(0));
 }

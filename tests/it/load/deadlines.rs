@@ -91,5 +91,5 @@ async fn a_change_whose_deadline_passed_is_executed_at_most_once_and_found_by_it
     }
     let again = Ledger::fetch(&sandbox, false).await;
     assert_eq!(again.changes.len(), found.len());
-    assert_eq!(gateway.terminate().await.0, Some(0));
+    assert_eq!(gateway.terminate().await.code, Some(0));
 }

@@ -16,6 +16,7 @@ use tonic::Code;
 
 use crate::support::{
     env::TestEnv,
+    gateway::GatewayExit,
     http::http_client,
     requests::{
         ChangeCall, Watch, esim, esim_callback, iccid, parse_error, stored_iccids, summarize,
@@ -90,7 +91,7 @@ async fn sigterm_under_load_exits_within_the_grace_period_and_records_true_state
     for call in held_calls.drain(..ANSWERED) {
         call.release(FakeResponse::Healthy);
     }
-    let (code, log) = env.gateway.wait().await;
+    let GatewayExit { code, log } = env.gateway.wait().await;
     let took = start.elapsed();
     assert_eq!(code, Some(0), "{log}");
     assert!(took < GRACE + Duration::from_secs(1), "{took:?}");

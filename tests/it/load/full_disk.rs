@@ -19,24 +19,28 @@ use crate::support::{
 
 const REQUEST: &str = "6ad2f1c0-4ca0-45d1-9ad8-4ba7a2bbd5e5";
 
-/// Sends callbacks until one is rejected. Returns the numbers of the acknowledged ones, and the
-/// rejection.
-async fn fill_with_callbacks(url: &str) -> (Vec<usize>, reqwest::Response) {
+/// Numbers of the acknowledged callbacks, and the response to the first rejected one.
+struct SentCallbacks {
+    acknowledged: Vec<usize>,
+    rejection: reqwest::Response,
+}
+
+/// Sends callbacks until one is rejected.
+async fn send_until_rejected(url: &str) -> SentCallbacks {
     let http = http_client();
     let mut acknowledged = Vec::new();
     let rejection = eventually_some("a callback is rejected", async || {
         let number = acknowledged.len();
         let callback = esim_callback(REQUEST, number).to_string();
-        let response = http.post(url).body(callback).send().await;
-        let response = response.expect("a response");
+        let response = http.post(url).body(callback).send().await.expect("a response");
         if response.status() != 200 {
             return Some(response);
         }
         acknowledged.push(number);
         None
-    });
-    let rejection = rejection.await;
-    (acknowledged, rejection)
+    })
+    .await;
+    SentCallbacks { acknowledged, rejection }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +55,7 @@ async fn on_a_full_disk_nothing_is_acknowledged_or_sent_and_the_gateway_recovers
     let log_ins = env.thingspace.login_count();
 
     disk.fill();
-    let (acknowledged, rejection) = fill_with_callbacks(&url).await;
+    let SentCallbacks { acknowledged, rejection } = send_until_rejected(&url).await;
     assert_eq!(rejection.status(), 503);
     let wait = rejection.headers()["retry-after"].to_str().unwrap();
     assert!(wait.parse::<u64>().unwrap() >= 1);

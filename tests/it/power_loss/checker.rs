@@ -15,7 +15,7 @@ use thingspace_gateway::{
     journal::{
         ChangeSelector, ChangeStore as _, Cursor, EventPayload, EventStore as _, Journal as _,
         Origin, QuarantineStore as _, WatchTarget,
-        sqlite::{JournalOpenError, SqliteJournal, SqliteOptions},
+        sqlite::{JournalOpenError, OpenFailure, SqliteJournal, SqliteOptions, accept_loss},
     },
     telemetry::Instruments,
     watch::ResumeToken,
@@ -84,9 +84,9 @@ pub async fn check_journal(
     };
     let opened = match SqliteJournal::open(&options) {
         // Lost data is still reported as violations.
-        Err(error @ JournalOpenError::Damaged { .. }) => {
+        Err(error @ JournalOpenError { failure: OpenFailure::Damaged(_), .. }) => {
             violations.push(format!("the journal is rejected: {error}"));
-            SqliteJournal::accept_loss(&options).and_then(|_| SqliteJournal::open(&options))
+            accept_loss(&options.dir, true).and_then(|_| SqliteJournal::open(&options))
         }
         opened => opened,
     };

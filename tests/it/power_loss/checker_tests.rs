@@ -5,7 +5,7 @@ use std::{collections::HashMap, mem::discriminant};
 use super::{
     checker::{Fact, TimedFact},
     disk::UnsyncedData,
-    power_losses::{PowerLoss, check_disks, cuts},
+    power_losses::{DiskCheck, PowerLoss, check_disks, cuts},
     trace::{Op, SyncTarget, Trace},
     workload,
 };
@@ -37,9 +37,9 @@ fn total_losses(trace: &Trace, facts: &[TimedFact]) -> Vec<PowerLoss> {
 }
 
 async fn check_lossy(trace: &Trace, facts: &[TimedFact]) -> Vec<String> {
-    let (opened, wrong) = check_disks(trace, facts, &total_losses(trace, facts)).await;
-    assert!(opened > CUTS, "{opened}");
-    wrong.into_iter().map(|(_, what)| what).collect()
+    let check = check_disks(trace, facts, &total_losses(trace, facts)).await;
+    assert!(check.opened > CUTS, "{}", check.opened);
+    texts(check)
 }
 
 /// Moves each fact to the moment before the sync of the write-ahead log.
@@ -77,7 +77,7 @@ async fn the_checker_detects_data_lost_by_ignored_syncs_and_early_responses() {
         facts.iter().filter(|timed| matches!(timed.fact, Fact::LoginAttempted)).cloned().collect();
     assert_eq!(log_ins.len(), 1);
     let last = PowerLoss { after_ops: log.ops.len(), unsynced: UnsyncedData::Lost };
-    has_all(&texts(check_disks(&log, &log_ins, &[last]).await.1), &["LoginAttempted"]);
+    has_all(&texts(check_disks(&log, &log_ins, &[last]).await), &["LoginAttempted"]);
 
     let database = trace.with_ignored_syncs(|what, name| {
         matches!(what, SyncTarget::File(_)) && name.ends_with("journal.db")
@@ -103,9 +103,9 @@ async fn the_checker_detects_data_lost_by_ignored_syncs_and_early_responses() {
         .step_by(40)
         .map(|timed| PowerLoss { after_ops: timed.from, unsynced: UnsyncedData::Lost })
         .collect();
-    has_all(&texts(check_disks(trace, &early, &power_losses).await.1), &["Stored"]);
+    has_all(&texts(check_disks(trace, &early, &power_losses).await), &["Stored"]);
 }
 
-fn texts(wrong: Vec<(PowerLoss, String)>) -> Vec<String> {
-    wrong.into_iter().map(|(_, what)| what).collect()
+fn texts(check: DiskCheck) -> Vec<String> {
+    check.violations.into_iter().map(|violation| violation.what).collect()
 }

@@ -46,20 +46,42 @@ pub struct SimulatedDisk {
     inodes: HashMap<u64, usize>,
     /// All paths as running processes see them.
     paths: BTreeMap<String, Node>,
-    begun: HashMap<(usize, u64), (SyncTarget, usize)>,
+    /// By process and number.
+    begun: HashMap<(usize, u64), BegunSync>,
+}
+
+struct BegunSync {
+    target: SyncTarget,
+    /// Number of the operation that began it.
+    begin: usize,
 }
 
 #[derive(Default)]
 struct File {
     synced: Vec<u8>,
-    /// Unsynced writes with the numbers of their operations.
-    pending: Vec<(usize, Piece)>,
+    pending: Vec<PendingPiece>,
+}
+
+/// An unsynced write.
+struct PendingPiece {
+    /// Number of its operation.
+    number: usize,
+    piece: Piece,
 }
 
 #[derive(Default)]
 struct DirectoryState {
     synced: BTreeMap<String, Node>,
-    pending: Vec<(usize, String, Option<Node>)>,
+    pending: Vec<PendingEntry>,
+}
+
+/// An unsynced change of a directory entry.
+struct PendingEntry {
+    /// Number of its operation.
+    number: usize,
+    name: String,
+    /// `None` if the entry is removed.
+    node: Option<Node>,
 }
 
 #[derive(Clone)]
@@ -95,19 +117,19 @@ impl SimulatedDisk {
                 self.files.push(File::default());
                 let file = self.files.len() - 1;
                 self.inodes.insert(*ino, file);
-                self.name(number, path, Some(Node::File(file)));
+                self.set_entry(number, path, Some(Node::File(file)));
             }
             Op::MakeDir { path } => {
                 self.directories.push(DirectoryState::default());
                 let directory = self.directories.len() - 1;
-                self.name(number, path, Some(Node::Directory(directory)));
+                self.set_entry(number, path, Some(Node::Directory(directory)));
             }
-            Op::Remove { path } => self.name(number, path, None),
+            Op::Remove { path } => self.set_entry(number, path, None),
             Op::Rename { from, to } => {
                 let node = self.paths.get(from).copied();
                 // Atomic on all journaling file systems.
-                self.name(number, to, node);
-                self.name(number, from, None);
+                self.set_entry(number, to, node);
+                self.set_entry(number, from, None);
             }
             Op::Write { ino, at, data } => {
                 let (at, data) = (*at, data.clone());
@@ -116,22 +138,23 @@ impl SimulatedDisk {
             Op::Resize { ino, to } => self.change(number, *ino, Piece::Resize(*to)),
             Op::Allocate { ino, to } => self.change(number, *ino, Piece::Allocate(*to)),
             Op::Begin { sync, what } => {
-                self.begun.insert(*sync, (what.clone(), number));
+                let target = what.clone();
+                self.begun.insert(*sync, BegunSync { target, begin: number });
             }
             Op::Nothing => {}
             Op::End { sync } => {
-                let (what, before) = self.begun.remove(sync).expect("it has begun");
-                self.sync(&what, before, data);
+                let BegunSync { target, begin } = self.begun.remove(sync).expect("it has begun");
+                self.sync(&target, begin, data);
             }
         }
     }
 
-    fn name(&mut self, number: usize, path: &str, node: Option<Node>) {
+    fn set_entry(&mut self, number: usize, path: &str, node: Option<Node>) {
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(Node::Directory(parent)) = self.paths.get(parent).copied() else {
             panic!("{path} has no parent directory");
         };
-        self.directories[parent].pending.push((number, name.into(), node));
+        self.directories[parent].pending.push(PendingEntry { number, name: name.into(), node });
         match node {
             Some(node) => self.paths.insert(path.into(), node),
             None => self.paths.remove(path),
@@ -140,16 +163,16 @@ impl SimulatedDisk {
 
     fn change(&mut self, number: usize, ino: u64, piece: Piece) {
         let file = *self.inodes.get(&ino).expect("it was created");
-        self.files[file].pending.push((number, piece));
+        self.files[file].pending.push(PendingPiece { number, piece });
     }
 
     /// Syncs all data from before this operation.
-    fn sync(&mut self, what: &SyncTarget, before: usize, data: &[u8]) {
-        match what {
+    fn sync(&mut self, target: &SyncTarget, before: usize, data: &[u8]) {
+        match target {
             SyncTarget::File(ino) => {
                 let file = &mut self.files[*self.inodes.get(ino).expect("it was created")];
-                let kept = file.pending.partition_point(|(number, _)| *number < before);
-                for (_, piece) in file.pending.drain(..kept) {
+                let kept = file.pending.partition_point(|pending| pending.number < before);
+                for PendingPiece { piece, .. } in file.pending.drain(..kept) {
                     piece.apply(&mut file.synced, data);
                 }
             }
@@ -158,8 +181,8 @@ impl SimulatedDisk {
                     panic!("{path} is no directory");
                 };
                 let directory = &mut self.directories[directory];
-                let kept = directory.pending.partition_point(|(number, ..)| *number < before);
-                for (_, name, node) in directory.pending.drain(..kept) {
+                let kept = directory.pending.partition_point(|pending| pending.number < before);
+                for PendingEntry { name, node, .. } in directory.pending.drain(..kept) {
                     put(&mut directory.synced, name, node);
                 }
             }
@@ -188,7 +211,7 @@ impl SimulatedDisk {
         fs::create_dir_all(to)?;
         let directory = &self.directories[directory];
         let mut names = directory.synced.clone();
-        for (_, name, node) in &directory.pending {
+        for PendingEntry { name, node, .. } in &directory.pending {
             if choice.keeps_name() {
                 put(&mut names, name.clone(), *node);
             }
@@ -231,8 +254,8 @@ impl File {
     fn content(&self, choice: &mut Choice, data: &[u8]) -> Vec<u8> {
         let mut content = self.synced.clone();
         choice.begin_file();
-        for (place, (_, piece)) in self.pending.iter().enumerate() {
-            let is_last = place + 1 == self.pending.len();
+        for (index, PendingPiece { piece, .. }) in self.pending.iter().enumerate() {
+            let is_last = index + 1 == self.pending.len();
             for part in choice.parts(piece, is_last) {
                 part.apply(&mut content, data);
             }
@@ -331,7 +354,9 @@ impl Choice {
             UnsyncedData::Any(_) => {
                 let mut chosen = if self.by_sector { piece.sectors() } else { vec![piece.clone()] };
                 chosen.retain(|_| self.random.f64() < self.share);
-                if let (Piece::Write { at, data }, true) = (piece, self.grown) {
+                if self.grown
+                    && let Piece::Write { at, data } = piece
+                {
                     chosen.push(Piece::Allocate(at + data.len()));
                 }
                 chosen

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     checker::TimedFact,
-    power_losses::{PowerLoss, check_disks, choose, cuts, first},
+    power_losses::{DiskCheck, PowerLoss, check_disks, choose, cuts, format_first},
     restarted::restart_on,
     trace::{Op, Trace},
     workload::record_run,
@@ -28,9 +28,14 @@ async fn every_acknowledged_fact_survives_every_power_loss() {
     let all = cuts(&run.trace, 7);
     println!("{} operations, {} cuts, {} facts", run.trace.ops.len(), all.len(), run.facts.len());
     let chosen = choose(all, count, 7);
-    let (opened, violations) = check_disks(&run.trace, &run.facts, &chosen).await;
+    let DiskCheck { opened, violations } = check_disks(&run.trace, &run.facts, &chosen).await;
     println!("{opened} disks in {:?}", start.elapsed());
-    assert!(violations.is_empty(), "{} of {opened}:\n  {}", violations.len(), first(&violations));
+    assert!(
+        violations.is_empty(),
+        "{} of {opened}:\n  {}",
+        violations.len(),
+        format_first(&violations)
+    );
     let some: Vec<PowerLoss> = chosen.into_iter().skip(7).step_by(RESTARTED).collect();
     let repeats = restart_on(&run, &some).await;
     println!("{} of them by a gateway, {repeats} calls repeated", some.len());
@@ -57,8 +62,8 @@ fn workload_summary(trace: &Trace, facts: &[TimedFact]) -> String {
     }
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for timed in facts {
-        let kind = format!("{:?}", timed.fact);
-        let kind = kind.split(' ').next().unwrap_or_default().to_owned();
+        let fact = format!("{:?}", timed.fact);
+        let kind = fact.split(' ').next().unwrap_or_default().to_owned();
         *counts.entry(kind).or_default() += 1;
     }
     let all = format!("{syncs} syncs, {begun_logs} logs, {moved_pages} pages moved, {counts:?}");

@@ -25,13 +25,14 @@ pub const THROTTLED: usize = 3;
 const COUNTS: [usize; 12] = [150, 40, 20, 3, 3, 1_500, 10, 5, 10, 3, 3, 3];
 /// Number of devices of all other changes.
 const MANY: usize = 1_100;
+
 /// Records facts with the moment of each.
 #[derive(Clone)]
 pub struct FactLog {
     pub recorder: Arc<DiskRecorder>,
     /// Number of the current process.
     pub process: Arc<AtomicUsize>,
-    /// True once ThingSpace has throttled a change.
+    /// True after ThingSpace has throttled a change.
     pub throttled: Arc<AtomicBool>,
     /// True while ThingSpace refuses log-ins.
     pub refuses_log_in: Arc<AtomicBool>,
@@ -66,11 +67,11 @@ impl FactLog {
         if request.path == ESIM_PLAN_PATH {
             let prefix = iccid(0)[..10].to_owned();
             let at = text.find(&prefix).expect("an ICCID") + prefix.len();
-            let number: usize = text[at..at + 10].parse().expect("a number");
-            let number = number / STRIDE;
+            let device: usize = text[at..at + 10].parse().expect("a number");
+            let number = device / STRIDE;
             // The first POST is throttled, so the change may be NOT_SENT.
-            let first = number == THROTTLED && !self.throttled.swap(true, SeqCst);
-            if !first {
+            let is_throttled = number == THROTTLED && !self.throttled.swap(true, SeqCst);
+            if !is_throttled {
                 self.record(Fact::PostSent { key: key(number) });
             }
         } else if request.path == LOGIN_PATH && self.refuses_log_in.load(SeqCst) {

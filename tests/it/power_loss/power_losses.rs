@@ -57,12 +57,22 @@ pub fn choose(mut cuts: Vec<PowerLoss>, count: usize, seed: u64) -> Vec<PowerLos
     cuts
 }
 
-/// Reconstructs and opens disks. Returns their number and the violations of each.
-pub async fn check_disks(
-    trace: &Trace,
-    facts: &[TimedFact],
-    cuts: &[PowerLoss],
-) -> (usize, Vec<(PowerLoss, String)>) {
+/// The check of the disks that power losses leave.
+pub struct DiskCheck {
+    /// Number of opened disks.
+    pub opened: usize,
+    pub violations: Vec<DiskViolation>,
+}
+
+/// A fact that a power loss has removed.
+#[derive(Debug)]
+pub struct DiskViolation {
+    pub power_loss: PowerLoss,
+    pub what: String,
+}
+
+/// Reconstructs and opens disks.
+pub async fn check_disks(trace: &Trace, facts: &[TimedFact], cuts: &[PowerLoss]) -> DiskCheck {
     let directory = disk_directory();
     let mut disk = SimulatedDisk::new();
     let mut violations = Vec::new();
@@ -77,15 +87,18 @@ pub async fn check_disks(
         disk.write(cut.unsynced, &trace.data, &at).expect("enough space");
         opened += 1;
         let found = check_journal(&at, &trace.base_url, cut.after_ops, facts).await;
-        violations.extend(found.into_iter().map(|what| (*cut, what)));
+        violations.extend(found.into_iter().map(|what| DiskViolation { power_loss: *cut, what }));
         std::fs::remove_dir_all(&at).expect("it was there");
     }
-    (opened, violations)
+    DiskCheck { opened, violations }
 }
 
 /// Formats the first violations.
-pub fn first(violations: &[(PowerLoss, String)]) -> String {
-    let lines = violations.iter().take(5);
-    let lines = lines.map(|(cut, what)| format!("{cut:?}: {what}"));
-    lines.collect::<Vec<_>>().join("\n  ")
+pub fn format_first(violations: &[DiskViolation]) -> String {
+    let lines: Vec<String> = violations
+        .iter()
+        .take(5)
+        .map(|DiskViolation { power_loss, what }| format!("{power_loss:?}: {what}"))
+        .collect();
+    lines.join("\n  ")
 }

@@ -12,7 +12,7 @@ use super::{
     workload::{RecordedRun, setup_on},
 };
 use crate::support::{
-    gateway::{Setup, TestDir},
+    gateway::{GatewayExit, Setup, TestDir},
     requests::get_by_key,
 };
 
@@ -48,7 +48,7 @@ async fn repeat(run: &RecordedRun, cut: &PowerLoss, setup: &Setup, at: &Path) ->
         assert_eq!(before.change_id, after.change_id, "{key} {cut:?}");
     }
     assert_eq!(run.thingspace.posts(), posts, "sent again: {cut:?} {}", at.display());
-    let (code, log) = gateway.terminate().await;
+    let GatewayExit { code, log } = gateway.terminate().await;
     assert_eq!(code, Some(0), "{log}");
     keys.len()
 }

@@ -96,16 +96,20 @@ pub async fn record_run() -> RecordedRun {
     let facts = fact_log.facts.lock().unwrap().clone();
     let facts = facts.into_iter().map(|(from, fact)| TimedFact {
         from: trace.ops_before(from),
-        until: match fact {
-            Fact::Quarantined { .. } | Fact::LoginAttempted => usize::MAX,
-            _ if from < retention_starts => trace.ops_before(retention_starts),
-            _ => usize::MAX,
+        until: if from < retention_starts && is_subject_to_retention(&fact) {
+            trace.ops_before(retention_starts)
+        } else {
+            usize::MAX
         },
         fact,
     });
     let facts = facts.collect();
     assert_trace_complete(&trace, &recorder);
     RecordedRun { trace, facts, thingspace, _directory: directory }
+}
+
+fn is_subject_to_retention(fact: &Fact) -> bool {
+    !matches!(fact, Fact::Quarantined { .. } | Fact::LoginAttempted)
 }
 
 async fn first_process(setup: &Setup, fact_log: &FactLog, thingspace: &FakeThingSpace) -> String {
@@ -117,7 +121,7 @@ async fn first_process(setup: &Setup, fact_log: &FactLog, thingspace: &FakeThing
     all(process.send(&other, devices(1, 40))).await;
     thingspace.respond_once(CallKind::Change, FakeResponse::HangUp);
     process.change(UNANSWERED).await;
-    thingspace.respond_once(CallKind::Change, FakeResponse::Custom(429, Vec::new(), String::new()));
+    thingspace.respond_once(CallKind::Change, FakeResponse::empty(429));
     process.change_error(THROTTLED, ChangeState::NotSent).await;
     process.change(THROTTLED).await;
     let code = "UnifiedWebService.REQUEST_FAILED.DeviceNotFound";
@@ -147,7 +151,7 @@ async fn second_process(
     process.send_unusable(2).await;
     all(sending).await;
     process.change(7).await;
-    let (code, _log) = process.gateway.terminate().await;
+    let code = process.gateway.terminate().await.code;
     assert_eq!(code, Some(0));
     following.await.expect("it ends");
 }
@@ -163,7 +167,7 @@ async fn third_process(setup: &Setup, fact_log: &FactLog) {
     })
     .await;
     process.gateway.signal(Signal::SIGTERM);
-    assert_eq!(process.gateway.wait().await.0, Some(0));
+    assert_eq!(process.gateway.wait().await.code, Some(0));
 }
 
 async fn fourth_process(setup: &Setup, fact_log: &FactLog, thingspace: &FakeThingSpace) {

@@ -65,7 +65,7 @@ impl TestEnv {
 
     /// Stops the gateway with SIGTERM and starts it again.
     pub async fn restart(&mut self) {
-        assert_eq!(self.gateway.terminate().await.0, Some(0));
+        assert_eq!(self.gateway.terminate().await.code, Some(0));
         self.start_again().await;
     }
 

@@ -45,6 +45,13 @@ pub struct Gateway {
     pub sandbox: Option<SocketAddr>,
 }
 
+/// The end of a gateway process.
+#[derive(Debug)]
+pub struct GatewayExit {
+    pub code: Option<i32>,
+    pub log: String,
+}
+
 /// Copies the files of a journal, without its shared memory and sockets.
 pub fn copy_journal(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("a directory");
@@ -134,20 +141,20 @@ impl Setup {
     pub async fn start(&self) -> Gateway {
         match self.try_start().await {
             Ok(gateway) => gateway,
-            Err((code, log)) => panic!("the gateway did not start: {code:?} {log}"),
+            Err(exit) => panic!("the gateway did not start: {exit:?}"),
         }
     }
 
     /// Returns the exit code and the log of a start that must fail.
-    pub async fn start_error(&self) -> (Option<i32>, String) {
+    pub async fn start_error(&self) -> GatewayExit {
         match self.try_start().await {
             Ok(mut gateway) => panic!("it starts: {}", gateway.kill().await),
-            Err(ended) => ended,
+            Err(exit) => exit,
         }
     }
 
     /// Starts a gateway and waits until it listens or has exited.
-    pub async fn try_start(&self) -> Result<Gateway, (Option<i32>, String)> {
+    pub async fn try_start(&self) -> Result<Gateway, GatewayExit> {
         let mut command = self.command();
         command.stderr(Stdio::piped()).stdout(Stdio::null());
         let mut child = command.spawn().expect("the binary starts");
@@ -159,7 +166,8 @@ impl Setup {
             let line = in_time(lines.next_line()).await;
             let Some(line) = line.expect("readable") else {
                 let status = in_time(child.wait()).await;
-                return Err((status.expect("waited").code(), log_text));
+                let code = status.expect("waited").code();
+                return Err(GatewayExit { code, log: log_text });
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let Some(address) = event["address"].as_str() {
@@ -214,20 +222,20 @@ impl Gateway {
     /// Kills the process and returns its log.
     pub async fn kill(&mut self) -> String {
         self.child.kill().await.expect("it ran");
-        self.wait().await.1
+        self.wait().await.log
     }
 
     /// Sends SIGTERM and returns the exit code and the log.
-    pub async fn terminate(&mut self) -> (Option<i32>, String) {
+    pub async fn terminate(&mut self) -> GatewayExit {
         self.signal(Signal::SIGTERM);
         self.wait().await
     }
 
     /// Waits until the process has exited, and returns the exit code and the log.
-    pub async fn wait(&mut self) -> (Option<i32>, String) {
-        let status = in_time(self.child.wait()).await;
+    pub async fn wait(&mut self) -> GatewayExit {
+        let status = in_time(self.child.wait()).await.expect("waited");
         let log = in_time(&mut self.log).await.expect("read");
-        (status.expect("waited").code(), log)
+        GatewayExit { code: status.code(), log }
     }
 
     /// Resident memory in bytes.

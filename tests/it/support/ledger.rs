@@ -40,44 +40,46 @@ pub struct LedgerDevice {
     /// True if its final callback is never sent.
     #[serde(default)]
     pub lost: bool,
-    pub tries: Vec<CallbackAttempt>,
+    #[serde(rename = "tries")]
+    pub attempts: Vec<CallbackAttempt>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct CallbackAttempt {
     pub message: String,
-    pub answer: Option<u16>,
+    #[serde(rename = "answer")]
+    pub response_status: Option<u16>,
 }
 
 /// Kinds that identify a device, best first. An EID can have several profiles.
-const NAMES: [&str; 2] = ["iccid", "meid"];
+const IDENTIFYING_KINDS: [&str; 2] = ["iccid", "meid"];
 
 /// Returns the best identifier of a device.
 pub fn device_key<'i>(ids: impl Iterator<Item = (&'i str, &'i str)> + Clone) -> Option<&'i str> {
-    NAMES.iter().find_map(|name| {
-        let mut named = ids.clone().filter(|(kind, _)| kind.eq_ignore_ascii_case(name));
-        named.next().map(|(_, id)| id)
+    IDENTIFYING_KINDS.iter().find_map(|identifying| {
+        let mut matching = ids.clone().filter(|(kind, _)| kind.eq_ignore_ascii_case(identifying));
+        matching.next().map(|(_, id)| id)
     })
 }
 
 // === impl Ledger ===
 
 impl Ledger {
-    pub async fn fetch(sandbox: &str, identifiers: bool) -> Self {
-        let url = format!("{sandbox}/sandbox/ledger?identifiers={identifiers}");
+    pub async fn fetch(sandbox: &str, include_devices: bool) -> Self {
+        let url = format!("{sandbox}/sandbox/ledger?identifiers={include_devices}");
         serde_json::from_value(http_get_json(&url).await).expect("a ledger")
     }
 
     /// Number of sent callbacks, including repetitions.
     pub fn callbacks(&self) -> usize {
         let devices = self.changes.iter().flat_map(|one| &one.device_results);
-        devices.map(|device| device.tries.len()).sum()
+        devices.map(|device| device.attempts.len()).sum()
     }
 
     /// Executed changes without those of foreign requests.
     pub fn own(&self) -> impl Iterator<Item = &LedgerChange> {
-        let executed = self.changes.iter();
-        executed.filter(|executed| executed.service_plan != FOREIGN_PLAN)
+        let changes = self.changes.iter();
+        changes.filter(|change| change.service_plan != FOREIGN_PLAN)
     }
 }
 
@@ -99,7 +101,7 @@ impl LedgerChange {
 impl LedgerDevice {
     /// True if a final callback was acknowledged with 200.
     pub fn is_acknowledged(&self) -> bool {
-        self.tries.iter().any(CallbackAttempt::is_acknowledged_final)
+        self.attempts.iter().any(CallbackAttempt::is_acknowledged_final)
     }
 }
 
@@ -107,6 +109,6 @@ impl LedgerDevice {
 
 impl CallbackAttempt {
     pub fn is_acknowledged_final(&self) -> bool {
-        self.message == "final" && self.answer == Some(200)
+        self.message == "final" && self.response_status == Some(200)
     }
 }

@@ -12,7 +12,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Awaits a future for at most [`TEST_TIMEOUT`].
 pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    timeout(TEST_TIMEOUT, future).await.expect("in time")
+    timeout(TEST_TIMEOUT, future).await.expect("timed out")
 }
 
 /// Repeats a check until it returns true.

@@ -13,7 +13,7 @@ use tokio::{net::TcpSocket, task::JoinHandle};
 
 use super::wait::eventually_some;
 
-/// The address and the recorded bodies, also while the webhook is stopped.
+/// The address and the received callbacks, also while the webhook is stopped.
 #[derive(Clone)]
 pub struct FakeWebhook {
     pub address: SocketAddr,
@@ -27,10 +27,30 @@ pub struct WebhookServer(JoinHandle<()>);
 
 #[derive(Default)]
 struct WebhookState {
-    bodies: Vec<(String, Value)>,
-    responses: VecDeque<(u16, Vec<(&'static str, String)>)>,
-    standing: Option<u16>,
-    for_path: Option<(&'static str, u16)>,
+    received: Vec<ForwardedCallback>,
+    scripted: VecDeque<WebhookResponse>,
+    default_status: Option<u16>,
+    path_status: Option<PathStatus>,
+}
+
+/// A callback as the webhook received it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardedCallback {
+    /// Path and query of the request.
+    pub uri: String,
+    pub body: Value,
+}
+
+struct WebhookResponse {
+    status: u16,
+    headers: Vec<(&'static str, String)>,
+}
+
+/// The status of requests whose path contains a text.
+#[derive(Clone, Copy)]
+struct PathStatus {
+    path: &'static str,
+    status: u16,
 }
 
 // === impl FakeWebhook ===
@@ -67,31 +87,31 @@ impl FakeWebhook {
     /// Scripts the response to the next request.
     pub fn respond_once(&self, status: u16, headers: &[(&'static str, String)]) {
         let mut state = self.state.lock().expect("not poisoned");
-        state.responses.push_back((status, headers.to_vec()));
+        state.scripted.push_back(WebhookResponse { status, headers: headers.to_vec() });
     }
 
     /// Sets the response to all requests without a scripted one.
     pub fn respond_always(&self, status: u16) {
-        self.state.lock().expect("not poisoned").standing = Some(status);
+        self.state.lock().expect("not poisoned").default_status = Some(status);
     }
 
     /// Sets the response to requests whose path contains `path`.
     pub fn respond_for_path(&self, path: &'static str, status: u16) {
-        self.state.lock().expect("not poisoned").for_path = Some((path, status));
+        self.state.lock().expect("not poisoned").path_status = Some(PathStatus { path, status });
     }
 
-    /// Returns all received bodies with their paths.
-    pub fn bodies(&self) -> Vec<(String, Value)> {
-        self.state.lock().expect("not poisoned").bodies.clone()
+    /// Returns all received callbacks.
+    pub fn received(&self) -> Vec<ForwardedCallback> {
+        self.state.lock().expect("not poisoned").received.clone()
     }
 
-    /// Waits until the received bodies satisfy a condition, and returns them.
+    /// Waits until the received callbacks satisfy a condition, and returns them.
     pub async fn wait_until(
         &self,
-        expected: impl Fn(&[(String, Value)]) -> bool,
-    ) -> Vec<(String, Value)> {
+        expected: impl Fn(&[ForwardedCallback]) -> bool,
+    ) -> Vec<ForwardedCallback> {
         eventually_some("the webhook receives callbacks", async || {
-            Some(self.bodies()).filter(|bodies| expected(bodies))
+            Some(self.received()).filter(|callbacks| expected(callbacks))
         })
         .await
     }
@@ -110,13 +130,16 @@ async fn handle(
 ) -> impl IntoResponse + use<> {
     let mut state = state.lock().expect("not poisoned");
     let body = serde_json::from_slice(&body).expect("JSON");
-    state.bodies.push((uri.to_string(), body));
-    let for_path = state.for_path.filter(|(path, _)| uri.path().contains(path));
-    let standing = for_path.map_or(state.standing.unwrap_or(200), |(_, status)| status);
-    let next = state.responses.pop_front();
-    let (status, headers) = next.unwrap_or((standing, Vec::new()));
-    let status = StatusCode::from_u16(status).expect("a status");
-    let headers = headers.into_iter().map(|(name, value)| {
+    state.received.push(ForwardedCallback { uri: uri.to_string(), body });
+    let response = state.scripted.pop_front().unwrap_or_else(|| WebhookResponse {
+        status: match state.path_status {
+            Some(PathStatus { path, status }) if uri.path().contains(path) => status,
+            _ => state.default_status.unwrap_or(200),
+        },
+        headers: Vec::new(),
+    });
+    let status = StatusCode::from_u16(response.status).expect("a status");
+    let headers = response.headers.into_iter().map(|(name, value)| {
         let name = header::HeaderName::from_static(name);
         (name, value.parse().expect("a value"))
     });

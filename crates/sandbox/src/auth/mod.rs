@@ -2,22 +2,21 @@
 //!
 //! A token request returns the same token for one hour from its first issue, unless it is revoked. A
 //! session expires after 20 minutes without use. Five failed log-ins in a row lock the user (see
-//! thingspace-facts, sections 1 and 2).
+//! docs/thingspace-facts.md, sections 1 and 2).
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, io};
 
 use axum::http::{HeaderMap, StatusCode, header};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret as _, SecretString};
+use thingspace_settings::Secret;
 use tokio::time::Instant;
-use uuid::{Builder, Uuid};
+use uuid::Builder;
 
-use crate::{
-    errors::{ErrorResponse, code},
-    settings::{AcceptedCredentials, Settings},
-};
+use crate::{errors::ErrorResponse, faults::code, settings::Settings};
 
 /// Number of failed log-ins in a row that lock the user.
 const MAX_FAILED_LOGINS: u8 = 5;
@@ -28,12 +27,9 @@ const MAX_SESSIONS: usize = 1024;
 /// Maximum number of users whose failed log-ins are counted.
 const MAX_USERS: usize = 1024;
 
-/// The issued tokens and sessions, and the credentials for new ones.
 pub(crate) struct Auth {
-    expected: AcceptedCredentials,
-    token_lifetime: Duration,
-    session_idle_timeout: Duration,
-    single_session: bool,
+    settings: Settings,
+    required: RequiredCredentials,
     rng: fastrand::Rng,
     tokens: Vec<Token>,
     sessions: Vec<Session>,
@@ -41,17 +37,25 @@ pub(crate) struct Auth {
     failed_logins: HashMap<String, u8>,
 }
 
-/// Key and secret of an application.
-#[derive(PartialEq, Eq)]
-pub(crate) struct AppCredentials {
-    key: String,
-    secret: String,
+/// The credentials of token requests and log-ins. `None`: any value that is not empty.
+struct RequiredCredentials {
+    app_key: Option<RequiredCredential>,
+    app_secret: Option<RequiredCredential>,
+    uws_username: Option<RequiredCredential>,
+    uws_password: Option<RequiredCredential>,
+}
+
+struct RequiredCredential {
+    secret: Secret,
+    /// The last valid content of the secret's file.
+    value: SecretString,
 }
 
 struct Token {
-    app: AppCredentials,
+    /// Key and secret of the application.
+    app: String,
     value: String,
-    issued_at: Instant,
+    expires_at: Instant,
     /// Valid, but not returned by the next token request.
     is_retired: bool,
 }
@@ -62,7 +66,6 @@ struct Session {
     used_at: Instant,
 }
 
-/// The access token and the session of a request.
 pub(crate) struct RequestCredentials {
     pub(crate) token: String,
     pub(crate) session: String,
@@ -75,82 +78,82 @@ pub(crate) struct Issued {
 }
 
 impl Auth {
-    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> Self {
-        Self {
-            expected: settings.credentials.clone(),
-            token_lifetime: settings.token_lifetime,
-            session_idle_timeout: settings.session_lifetime,
-            single_session: settings.single_session,
+    /// Fails if the file of a secret cannot be read.
+    pub(crate) fn new(settings: &Settings, rng: fastrand::Rng) -> io::Result<Self> {
+        let load =
+            |secret: &Option<Secret>| secret.as_ref().map(RequiredCredential::load).transpose();
+        Ok(Self {
+            settings: settings.clone(),
+            required: RequiredCredentials {
+                app_key: load(&settings.app_key)?,
+                app_secret: load(&settings.app_secret)?,
+                uws_username: load(&settings.uws_username)?,
+                uws_password: load(&settings.uws_password)?,
+            },
             rng,
             tokens: Vec::new(),
             sessions: Vec::new(),
             failed_logins: HashMap::new(),
-        }
-    }
-
-    /// Returns the credentials of a token request.
-    pub(crate) fn authenticate_app(
-        &self,
-        headers: &HeaderMap,
-    ) -> Result<AppCredentials, ErrorResponse> {
-        if !headers.contains_key(header::AUTHORIZATION) {
-            return Err(ErrorResponse::missing_token());
-        }
-        let accepted = basic(headers).filter(|app| {
-            accepts(&self.expected.app_key, &app.key)
-                && accepts(&self.expected.app_secret, &app.secret)
-        });
-        accepted.ok_or_else(|| {
-            let description = "Client Authentication failed.";
-            ErrorResponse::oauth(StatusCode::UNAUTHORIZED, "invalid_client", description)
         })
     }
 
+    /// Returns the application of a token request: its key and secret.
+    pub(crate) fn authenticate_app(
+        &mut self,
+        headers: &HeaderMap,
+    ) -> Result<String, ErrorResponse> {
+        if !headers.contains_key(header::AUTHORIZATION) {
+            return Err(ErrorResponse::MISSING_TOKEN);
+        }
+        let RequiredCredentials { app_key, app_secret, .. } = &mut self.required;
+        let accepted = basic(headers).filter(|app| {
+            app.split_once(':')
+                .is_some_and(|(key, secret)| accepts(app_key, key) && accepts(app_secret, secret))
+        });
+        let (status, description) = (StatusCode::UNAUTHORIZED, "Client Authentication failed.");
+        accepted.ok_or(ErrorResponse::oauth(status, "invalid_client", description))
+    }
+
     /// Returns the token of an application, or a new one.
-    pub(crate) fn issue(&mut self, app: AppCredentials) -> Issued {
+    pub(crate) fn issue(&mut self, app: String) -> Issued {
         let now = Instant::now();
-        let lifetime = self.token_lifetime;
-        self.tokens.retain(|token| token.is_valid(lifetime, now));
-        // Excludes a token whose `expires_in` would be 0.
-        let is_reusable = |token: &&Token| {
-            token.app == app && !token.is_retired && token.remaining(lifetime, now).as_secs() > 0
-        };
-        if let Some(token) = self.tokens.iter().find(is_reusable) {
-            return Issued {
-                value: token.value.clone(),
-                expires_in: token.remaining(lifetime, now).as_secs(),
-            };
+        self.tokens.retain(|token| token.expires_at > now);
+        let tokens = self.tokens.iter().filter(|token| token.app == app && !token.is_retired);
+        for Token { value, expires_at, .. } in tokens {
+            // Excludes a token whose `expires_in` would be 0.
+            let expires_in = expires_at.duration_since(now).as_secs();
+            if expires_in > 0 {
+                return Issued { value: value.clone(), expires_in };
+            }
         }
         if self.tokens.len() >= MAX_TOKENS {
             self.tokens.remove(0);
         }
         let value = format!("{:032x}", self.rng.u128(..));
-        self.tokens.push(Token { app, value: value.clone(), issued_at: now, is_retired: false });
-        Issued { value, expires_in: lifetime.as_secs() }
+        let expires_at = now + self.settings.token_lifetime;
+        self.tokens.push(Token { app, value: value.clone(), expires_at, is_retired: false });
+        Issued { value, expires_in: self.settings.token_lifetime.as_secs() }
     }
 
     /// Revokes a token of an application. An unknown token is no error, as on WSO2.
-    pub(crate) fn revoke(&mut self, app: &AppCredentials, value: &str) {
-        self.tokens.retain(|token| token.app != *app || token.value != value);
+    pub(crate) fn revoke(&mut self, app: &str, value: &str) {
+        self.tokens.retain(|token| token.app != app || token.value != value);
     }
 
     /// Makes the next token request return another token. This one stays valid for other requests.
     pub(crate) fn stop_reissuing(&mut self, value: &str) {
-        let token = self.tokens.iter_mut().find(|token| token.value == value);
-        if let Some(token) = token {
+        for token in self.tokens.iter_mut().filter(|token| token.value == value) {
             token.is_retired = true;
         }
     }
 
     /// Returns the access token of a request if it is valid.
     pub(crate) fn check_token(&self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
-        let value = authorization(headers, "bearer").ok_or_else(ErrorResponse::missing_token)?;
+        let value = authorization(headers, "bearer").ok_or(ErrorResponse::MISSING_TOKEN)?;
         let now = Instant::now();
-        self.tokens
-            .iter()
-            .any(|token| token.value == value && token.is_valid(self.token_lifetime, now))
-            .then(|| value.to_owned())
-            .ok_or_else(ErrorResponse::invalid_token)
+        let mut tokens = self.tokens.iter();
+        let valid = tokens.find(|token| token.value == value && token.expires_at > now);
+        valid.map(|token| token.value.clone()).ok_or(ErrorResponse::INVALID_TOKEN)
     }
 
     /// Opens a session. A setting decides whether this ends the user's earlier ones; ThingSpace's
@@ -160,16 +163,23 @@ impl Auth {
         username: &str,
         password: &str,
     ) -> Result<String, ErrorResponse> {
-        let rejected = |message| Err(ErrorResponse::m2m(code::PASSWORD_INVALID, message));
+        let rejected =
+            |message| Err(ErrorResponse::with_dotted_code(code::PASSWORD_INVALID, message));
         if self.failed_logins.get(username) >= Some(&MAX_FAILED_LOGINS) {
             return rejected("The user is locked after 5 failed log-ins");
         }
-        if !self.accepts_user(username, password) {
-            self.record_failed_login(username);
+        let RequiredCredentials { uws_username, uws_password, .. } = &mut self.required;
+        let user_exists = accepts(uws_username, username);
+        if !user_exists || !accepts(uws_password, password) {
+            let has_capacity =
+                self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
+            if user_exists && has_capacity {
+                *self.failed_logins.entry(username.to_owned()).or_default() += 1;
+            }
             return rejected("The username or password is not valid");
         }
         self.failed_logins.remove(username);
-        if self.single_session {
+        if self.settings.single_session {
             self.sessions.retain(|session| session.user != username);
         }
         if self.sessions.len() >= MAX_SESSIONS {
@@ -178,45 +188,29 @@ impl Auth {
         }
         let value =
             Builder::from_random_bytes(self.rng.u128(..).to_be_bytes()).into_uuid().to_string();
-        self.sessions.push(Session {
-            user: username.to_owned(),
-            value: value.clone(),
-            used_at: Instant::now(),
-        });
+        let (user, used_at) = (username.to_owned(), Instant::now());
+        self.sessions.push(Session { user, value: value.clone(), used_at });
         Ok(value)
     }
 
-    /// Returns the number of locked users.
     pub(crate) fn locked_users(&self) -> usize {
         self.failed_logins.values().filter(|count| **count >= MAX_FAILED_LOGINS).count()
-    }
-
-    /// Counts a failed log-in of a user that exists.
-    fn record_failed_login(&mut self, username: &str) {
-        let exists = accepts(&self.expected.uws_username, username);
-        let has_capacity =
-            self.failed_logins.len() < MAX_USERS || self.failed_logins.contains_key(username);
-        if exists && has_capacity {
-            let count = self.failed_logins.entry(username.to_owned()).or_default();
-            *count = count.saturating_add(1);
-        }
     }
 
     /// Returns the session of a request if it is valid, and starts its lifetime again.
     pub(crate) fn use_session(&mut self, headers: &HeaderMap) -> Result<String, ErrorResponse> {
         let Some(value) = text(headers, "vz-m2m-token").filter(|value| !value.is_empty()) else {
             let message = "The request has no session token";
-            return Err(ErrorResponse::m2m(code::SESSION_FORMAT, message));
+            return Err(ErrorResponse::with_dotted_code(code::SESSION_FORMAT, message));
         };
-        let session = Uuid::try_parse(value)
-            .ok()
-            .and_then(|_| self.sessions.iter_mut().find(|one| one.value == value));
-        let Some(session) = session else {
-            return Err(ErrorResponse::session_invalid());
-        };
+        let session = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.value == value)
+            .ok_or(ErrorResponse::SESSION_INVALID)?;
         let now = Instant::now();
-        if now.duration_since(session.used_at) >= self.session_idle_timeout {
-            return Err(ErrorResponse::session_expired());
+        if now.duration_since(session.used_at) >= self.settings.session_lifetime {
+            return Err(ErrorResponse::SESSION_EXPIRED);
         }
         session.used_at = now;
         Ok(session.value.clone())
@@ -225,27 +219,30 @@ impl Auth {
     pub(crate) fn logout(&mut self, value: &str) {
         self.sessions.retain(|session| session.value != value);
     }
-
-    fn accepts_user(&self, username: &str, password: &str) -> bool {
-        accepts(&self.expected.uws_username, username)
-            && accepts(&self.expected.uws_password, password)
-    }
 }
 
-impl Token {
-    fn remaining(&self, lifetime: Duration, now: Instant) -> Duration {
-        lifetime.saturating_sub(now.duration_since(self.issued_at))
+impl RequiredCredential {
+    fn load(secret: &Secret) -> io::Result<Self> {
+        Ok(Self { secret: secret.clone(), value: secret.load()? })
     }
 
-    fn is_valid(&self, lifetime: Duration, now: Instant) -> bool {
-        !self.remaining(lifetime, now).is_zero()
+    /// Compares a value with the content of the secret's file. If the file cannot be read, its last
+    /// valid content stays in use: an unreadable file must not count as a wrong password.
+    fn matches(&mut self, given: &str) -> bool {
+        match self.secret.load() {
+            Ok(value) => self.value = value,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read a file again; its last valid content stays in use");
+            }
+        }
+        self.value.expose_secret() == given
     }
 }
 
 /// An unset credential accepts any value that is not empty.
-fn accepts(expected: &Option<String>, given: &str) -> bool {
-    match expected {
-        Some(expected) => expected == given,
+fn accepts(required: &mut Option<RequiredCredential>, given: &str) -> bool {
+    match required {
+        Some(required) => required.matches(given),
         None => !given.is_empty(),
     }
 }
@@ -260,9 +257,6 @@ fn authorization<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
     given.eq_ignore_ascii_case(scheme).then(|| value.trim())
 }
 
-fn basic(headers: &HeaderMap) -> Option<AppCredentials> {
-    let decoded = STANDARD.decode(authorization(headers, "basic")?).ok()?;
-    let text = String::from_utf8(decoded).ok()?;
-    let (key, secret) = text.split_once(':')?;
-    Some(AppCredentials { key: key.to_owned(), secret: secret.to_owned() })
+fn basic(headers: &HeaderMap) -> Option<String> {
+    String::from_utf8(STANDARD.decode(authorization(headers, "basic")?).ok()?).ok()
 }

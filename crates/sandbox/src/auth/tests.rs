@@ -1,21 +1,23 @@
 //! Tokens, sessions and failed log-ins, on a paused clock.
 
+use std::{fs, path::Path, time::Duration};
+
+use thingspace_settings::SecretFormat;
+
 use super::*;
 
 const IDLE: Duration = Duration::from_secs(20 * 60);
 
 fn with(change: impl FnOnce(&mut Settings)) -> Auth {
     let mut settings = Settings {
-        credentials: AcceptedCredentials {
-            app_key: Some("key".into()),
-            app_secret: Some("secret".into()),
-            uws_username: Some("user".into()),
-            uws_password: Some("pass".into()),
-        },
+        app_key: Some(Secret::new("key")),
+        app_secret: Some(Secret::new("secret")),
+        uws_username: Some(Secret::new("user")),
+        uws_password: Some(Secret::new("pass")),
         ..crate::tests::harness::quick()
     };
     change(&mut settings);
-    Auth::new(&settings, fastrand::Rng::with_seed(1))
+    Auth::new(&settings, fastrand::Rng::with_seed(1)).unwrap()
 }
 
 fn auth() -> Auth {
@@ -87,7 +89,7 @@ fn an_unknown_user_is_not_locked() {
         assert!(auth.login("unknown", "wrong").is_err());
     }
     assert_eq!(auth.locked_users(), 0);
-    let mut auth = with(|settings| settings.credentials.uws_username = None);
+    let mut auth = with(|settings| settings.uws_username = None);
     for _ in 0..5 {
         assert!(auth.login("one", "wrong").is_err());
     }
@@ -153,4 +155,37 @@ async fn lifetimes_are_the_ones_that_were_set() {
     assert!(auth.check_token(&bearer).is_ok());
     tokio::time::advance(Duration::from_millis(80_001)).await;
     assert!(auth.check_token(&bearer).is_err());
+}
+
+fn password_file(path: &Path) -> Secret {
+    Secret::in_file(path.to_owned(), SecretFormat::text(1024))
+}
+
+#[test]
+fn an_unreadable_secret_file_fails_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    let settings =
+        Settings { uws_password: Some(password_file(&path)), ..crate::tests::harness::quick() };
+    let error = Auth::new(&settings, fastrand::Rng::with_seed(1)).err().unwrap().to_string();
+    let expected = format!("cannot read the secret in {}: ", path.display());
+    assert!(error.starts_with(&expected), "{error}");
+}
+
+#[test]
+fn a_changed_secret_file_takes_effect_and_an_unreadable_one_keeps_its_last_content() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    fs::write(&path, "first").unwrap();
+    let mut auth = with(|settings| settings.uws_password = Some(password_file(&path)));
+    assert!(auth.login("user", "first").is_ok());
+    fs::write(&path, "second").unwrap();
+    assert!(auth.login("user", "first").is_err());
+    assert!(auth.login("user", "second").is_ok());
+
+    fs::remove_file(&path).unwrap();
+    for _ in 0..MAX_FAILED_LOGINS {
+        assert!(auth.login("user", "second").is_ok());
+    }
+    assert_eq!(auth.locked_users(), 0);
 }

@@ -4,24 +4,16 @@
 use serde_json::{Value, json};
 
 use crate::{
-    callback_faults::{self, CallbackFault},
-    device_outcome::{CallbackFormat, DeviceResult, InterimCallback},
+    faults::{self, Fault},
     identifiers::DeviceId,
     json_body::remove_nulls,
     ledger::entries::{DeviceChange, ExecutedChange},
     listeners::CallbackListener,
+    outcome::{CallbackFormat, InterimCallback},
 };
 
-/// Maximum number of times that a callback is sent (see thingspace-facts, section 4.4).
+/// Maximum number of times that a callback is sent (see docs/thingspace-facts.md, section 4.4).
 pub(crate) const MAX_CALLBACK_COUNT: u32 = 4;
-
-/// The result in a callback.
-struct CallbackResult {
-    has_device_response: bool,
-    fault: Option<&'static CallbackFault>,
-    status: Option<&'static str>,
-    has_counts: bool,
-}
 
 /// Encodes an interim or the final callback of a device.
 pub(crate) fn encode(
@@ -32,10 +24,20 @@ pub(crate) fn encode(
     count: u32,
 ) -> Vec<u8> {
     let operation = change.operation;
-    let (format, result) = match interim {
-        Some(interim) => (CallbackFormat::Normal, interim_result(interim)),
-        None => (device.planned_outcome.format, final_result(change, device)),
+    let planned = &device.planned_outcome;
+    // The status `warning` is documented. `Pending` is assumed: it is the status of the request.
+    let (format, fault, status) = match interim {
+        Some(InterimCallback::Warning) => (CallbackFormat::Normal, None, Some("warning")),
+        Some(InterimCallback::OnHold) => {
+            (CallbackFormat::Normal, Some(&faults::ON_HOLD), Some("Pending"))
+        }
+        None if planned.fault.is_some() => (planned.format, planned.fault, Some("Failed")),
+        None => (planned.format, None, operation.success_status),
     };
+    // A failure without a fault has the response of a success.
+    let has_device_response =
+        interim.is_none() && (fault.is_none() || format == CallbackFormat::NoFault);
+    let has_counts = status.is_some() || format == CallbackFormat::CountsAsStrings;
     let mdn = &*device.record.mdn;
     let ids = match format {
         CallbackFormat::MdnOnly => vec![DeviceId::new("mdn", mdn)],
@@ -45,12 +47,16 @@ pub(crate) fn encode(
     let has_credentials = listener.username.is_some() || listener.password.is_some();
     let credential =
         |value: &Option<String>| has_credentials.then(|| value.clone().unwrap_or_default());
-    let count_of = |number: u32| match format {
-        _ if !result.has_counts => Value::Null,
-        CallbackFormat::CountsAsStrings => number.to_string().into(),
-        _ => number.into(),
+    let count_value = |number: u32| {
+        if !has_counts {
+            Value::Null
+        } else if format == CallbackFormat::CountsAsStrings {
+            number.to_string().into()
+        } else {
+            number.into()
+        }
     };
-    let response = result.has_device_response.then(|| {
+    let response = has_device_response.then(|| {
         let response = (operation.device_response)(&ids, change.received_at_ms);
         match format {
             CallbackFormat::ResponseArray => Value::Array(vec![response]),
@@ -63,10 +69,12 @@ pub(crate) fn encode(
         "requestId": (format != CallbackFormat::NoRequestId).then_some(&change.request_id),
         "deviceIds": ids,
         "deviceResponse": response,
-        "faultResponse": result.fault.map(|fault| fault_response(fault, format)),
-        "status": result.status,
-        "callbackCount": count_of(count),
-        "maxCallbackThreshold": count_of(MAX_CALLBACK_COUNT),
+        "faultResponse": fault
+            .filter(|_| format != CallbackFormat::NoFault)
+            .map(|fault| fault_response(fault, format)),
+        "status": status.filter(|_| format != CallbackFormat::NoStatus),
+        "callbackCount": count_value(count),
+        "maxCallbackThreshold": count_value(MAX_CALLBACK_COUNT),
     });
     remove_nulls(&mut body);
     let mut body = body.to_string().into_bytes();
@@ -78,8 +86,9 @@ pub(crate) fn encode(
     body
 }
 
-fn fault_response(fault: &CallbackFault, format: CallbackFormat) -> Value {
-    let CallbackFault { code, text } = fault;
+fn fault_response(fault: &Fault, format: CallbackFormat) -> Value {
+    let Fault { code, message } = fault;
+    let text = format!("{}. {message}", code.split('.').nth(1).unwrap_or_default());
     if format == CallbackFormat::FaultWithDetail {
         return json!({
             "faultactor": "UnifiedWebService",
@@ -89,31 +98,4 @@ fn fault_response(fault: &CallbackFault, format: CallbackFormat) -> Value {
         });
     }
     json!({ "faultcode": code, "faultstring": text })
-}
-
-fn final_result(change: &ExecutedChange, device: &DeviceChange) -> CallbackResult {
-    let format = device.planned_outcome.format;
-    let success_status = change.operation.success_status;
-    let (status, fault) = match device.planned_outcome.result {
-        DeviceResult::Succeeded => (success_status, None),
-        DeviceResult::Failed(fault) => (Some("Failed"), Some(fault)),
-    };
-    CallbackResult {
-        // A failure without a fault has the response of a success.
-        has_device_response: fault.is_none() || format == CallbackFormat::NoFault,
-        has_counts: fault.is_some()
-            || success_status.is_some()
-            || format == CallbackFormat::CountsAsStrings,
-        fault: fault.filter(|_| format != CallbackFormat::NoFault),
-        status: status.filter(|_| format != CallbackFormat::NoStatus),
-    }
-}
-
-/// The status `warning` is documented. `Pending` is assumed: it is the status of the request.
-fn interim_result(interim: InterimCallback) -> CallbackResult {
-    let (fault, status) = match interim {
-        InterimCallback::Warning => (None, "warning"),
-        InterimCallback::OnHold => (Some(&callback_faults::ON_HOLD), "Pending"),
-    };
-    CallbackResult { has_device_response: false, fault, status: Some(status), has_counts: true }
 }

@@ -4,10 +4,7 @@
 //! may add an interim callback, a second copy or a delay. The result of a device takes effect when
 //! its callback is due, whether or not it is sent.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::http::header;
 use futures_util::{
@@ -16,84 +13,89 @@ use futures_util::{
 };
 use reqwest::Response;
 use tokio::time::{Instant, timeout};
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use crate::{
-    callback::{
-        barrier::EarlyCallbackBarrier,
-        body::{self, MAX_CALLBACK_COUNT},
-    },
-    device_outcome::{CallbackCopies, CallbackTiming, DeviceResult, InterimCallback},
+    callback::body::{self, MAX_CALLBACK_COUNT},
     json_body::MAX_DEVICES_PER_REQUEST,
-    ledger::entries::{DeviceChange, DeviceStatus, ExecutedChange, increment},
+    ledger::entries::{CallbackAttempt, DeviceChange, DeviceStatus, ExecutedChange, increment},
+    outcome::{
+        CallbackCopies,
+        CallbackFormat::{NoOpeningBrace, NoRequestId, Truncated},
+        CallbackTiming, InterimCallback,
+    },
     platform::Platform,
 };
 
+/// Maximum time that a response waits for early callbacks.
+const EARLY_CALLBACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum length of a listener's response that is read, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The callbacks of a change.
 pub(crate) struct DeliveryJob {
     pub(crate) change: Arc<ExecutedChange>,
     pub(crate) devices: Arc<[DeviceChange]>,
     /// Indexes of the devices, in the order of their callbacks.
     pub(crate) order: Vec<usize>,
     pub(crate) respond_at: Instant,
-    /// Opens when the first attempts of all early callbacks have ended.
-    pub(crate) barrier: Arc<EarlyCallbackBarrier>,
 }
 
-/// Starts the delivery in the background.
-pub(crate) fn start(platform: &Arc<Platform>, job: DeliveryJob) {
-    let abort = platform.abort.clone();
-    let delivery = deliver_callbacks(Arc::clone(platform), job);
-    platform.deliveries.spawn(async move { abort.run_until_cancelled(delivery).await });
-}
-
-async fn deliver_callbacks(platform: Arc<Platform>, job: DeliveryJob) {
-    let is_early = |index: &usize| {
-        let device = job.devices.get(*index);
-        device.is_some_and(|device| device.planned_outcome.timing == CallbackTiming::Early)
+/// Starts the delivery in the background. The returned tracker is empty when the first attempts of
+/// all early callbacks have ended.
+pub(crate) fn start(platform: &Arc<Platform>, job: DeliveryJob) -> TaskTracker {
+    let early_callbacks = TaskTracker::new();
+    early_callbacks.close();
+    let with_token = |&index: &usize| {
+        let timing = job.devices.get(index).map(|device| device.planned_outcome.timing);
+        let is_early = timing == Some(CallbackTiming::Early);
+        (index, is_early.then(|| early_callbacks.token()))
     };
-    let (early, due): (Vec<usize>, Vec<usize>) =
-        job.order.iter().partition(|index| is_early(index));
-    let deliver_early = deliver_all(&platform, &job, early);
-    let deliver_due = async {
-        job.barrier.wait().await;
-        let start = job.respond_at.max(Instant::now()) + platform.settings.callback_delay;
-        if platform.sleep_until_unless_stopped(start).await {
-            deliver_all(&platform, &job, due).await;
+    let (early, due): (Vec<_>, Vec<_>) =
+        job.order.iter().map(with_token).partition(|(_, token)| token.is_some());
+    let delivery = {
+        let (platform, early_callbacks) = (Arc::clone(platform), early_callbacks.clone());
+        async move {
+            let deliver_due = async {
+                wait_for_early(&early_callbacks).await;
+                let until_response = job.respond_at.saturating_duration_since(Instant::now());
+                let delay = until_response + platform.settings.callback_delay;
+                if platform.sleep_unless_stopped(delay).await {
+                    deliver_all(&platform, &job, due).await;
+                }
+            };
+            tokio::join!(deliver_all(&platform, &job, early), deliver_due);
+            platform.ledger.lock().counts.devices_pending -= job.devices.len();
         }
     };
-    tokio::join!(deliver_early, deliver_due);
-    platform.ledger.lock().finish_devices(job.devices.len());
+    platform.deliveries.spawn(platform.abort.clone().run_until_cancelled_owned(delivery));
+    early_callbacks
+}
+
+/// Waits for the early callbacks of a change, for a limited time.
+pub(crate) async fn wait_for_early(early_callbacks: &TaskTracker) {
+    let _ = timeout(EARLY_CALLBACK_TIMEOUT, early_callbacks.wait()).await;
 }
 
 /// Delivers the callbacks of all devices at the same time, so that none waits for the resends of
 /// another. The permits of the platform limit the requests in flight.
-async fn deliver_all(platform: &Platform, job: &DeliveryJob, indexes: Vec<usize>) {
-    stream::iter(indexes)
-        .filter_map(async |index| job.devices.get(index))
-        .for_each_concurrent(MAX_DEVICES_PER_REQUEST, async |device| {
-            let is_early = device.planned_outcome.timing == CallbackTiming::Early;
-            let delivery = DeviceDelivery {
-                platform,
-                change: &job.change,
-                device,
-                barrier: &job.barrier,
-                barrier_notified: AtomicBool::new(!is_early),
-            };
-            delivery.deliver().await;
+async fn deliver_all(
+    platform: &Platform,
+    job: &DeliveryJob,
+    devices: Vec<(usize, Option<TaskTrackerToken>)>,
+) {
+    stream::iter(devices)
+        .for_each_concurrent(MAX_DEVICES_PER_REQUEST, async |(index, token)| {
+            if let Some(device) = job.devices.get(index) {
+                DeviceDelivery { platform, change: &job.change, device }.deliver(token).await;
+            }
         })
         .await;
 }
 
-/// The callbacks of one device.
 struct DeviceDelivery<'c> {
     platform: &'c Platform,
     change: &'c ExecutedChange,
     device: &'c DeviceChange,
-    barrier: &'c EarlyCallbackBarrier,
-    barrier_notified: AtomicBool,
 }
 
 /// The result of an attempt, or of all attempts.
@@ -107,34 +109,42 @@ enum SendOutcome<'c> {
 }
 
 impl DeviceDelivery<'_> {
-    async fn deliver(&self) {
-        let settings = &self.platform.settings;
-        if self.platform.stop.is_cancelled() {
+    /// Delivers the callbacks. Drops the token of an early one when its first attempt has ended.
+    async fn deliver(&self, mut token: Option<TaskTrackerToken>) {
+        let Self { platform, change, device } = *self;
+        let planned = &device.planned_outcome;
+        if platform.stop.is_cancelled() {
             return;
         }
-        if let Some(interim) = self.device.planned_outcome.interim {
-            self.send_until_acknowledged(Some(interim)).await;
-            let delay = settings.interim_delay;
-            if !self.platform.sleep_unless_stopped(delay).await {
+        if let Some(interim) = planned.interim {
+            self.send_until_acknowledged(Some(interim), &mut token).await;
+            if !platform.sleep_unless_stopped(platform.settings.interim_for).await {
                 return;
             }
         }
-        self.apply_result();
-        let counts = &self.change.callbacks;
-        match self.device.planned_outcome.timing {
+        // Makes the result visible to lookups.
+        let counts = &change.callbacks;
+        let status = if planned.fault.is_some() {
+            increment(&counts.failed_devices);
+            DeviceStatus::Failed
+        } else {
+            device.record.state.lock().plan = Some(Arc::clone(&change.service_plan));
+            DeviceStatus::Succeeded
+        };
+        device.progress.lock().status = status;
+        match planned.timing {
             CallbackTiming::Never => {
                 increment(&counts.lost);
                 return;
             }
             CallbackTiming::Late => {
-                let delay = settings.late_delay;
-                if !self.platform.sleep_unless_stopped(delay).await {
+                if !platform.sleep_unless_stopped(platform.settings.late_delay).await {
                     return;
                 }
             }
             CallbackTiming::Due | CallbackTiming::Early => {}
         }
-        match self.send_until_acknowledged(None).await {
+        match self.send_until_acknowledged(None, &mut token).await {
             SendOutcome::Acknowledged => increment(&counts.acknowledged),
             SendOutcome::NoListener => increment(&counts.no_listener),
             SendOutcome::Rejected => increment(&counts.gave_up),
@@ -142,24 +152,13 @@ impl DeviceDelivery<'_> {
         }
     }
 
-    /// Makes the result visible to lookups.
-    fn apply_result(&self) {
-        let status = match self.device.planned_outcome.result {
-            DeviceResult::Succeeded => {
-                self.device.record.set_plan(&self.change.service_plan);
-                DeviceStatus::Succeeded
-            }
-            DeviceResult::Failed(_) => {
-                increment(&self.change.callbacks.failed_devices);
-                DeviceStatus::Failed
-            }
-        };
-        self.device.progress().status = status;
-    }
-
     /// Sends a callback until the listener acknowledges it, up to the maximum number of attempts.
     /// Returns when no attempt is in flight.
-    async fn send_until_acknowledged(&self, interim: Option<InterimCallback>) -> SendOutcome<'_> {
+    async fn send_until_acknowledged(
+        &self,
+        interim: Option<InterimCallback>,
+        token: &mut Option<TaskTrackerToken>,
+    ) -> SendOutcome<'_> {
         let copies = match interim {
             Some(_) => CallbackCopies::One,
             None => self.device.planned_outcome.copies,
@@ -169,14 +168,13 @@ impl DeviceDelivery<'_> {
         in_flight.push(self.attempt(interim, 1));
         if copies == CallbackCopies::TwoConcurrent {
             attempts = 2;
-            in_flight.push(self.duplicate(2));
+            increment(&self.change.callbacks.duplicates);
+            in_flight.push(self.attempt(None, 2));
         }
-        let resend = self.platform.resend_timing;
+        let resend = self.platform.settings.resend_timing();
         let mut outcome = SendOutcome::Rejected;
         while let Some(ended) = in_flight.next().await {
-            if !self.barrier_notified.swap(true, Ordering::Relaxed) {
-                self.barrier.complete_one();
-            }
+            *token = None;
             let is_open = matches!(outcome, SendOutcome::Rejected);
             let may_resend = is_open && attempts < resend.max_attempts;
             match ended {
@@ -186,19 +184,18 @@ impl DeviceDelivery<'_> {
                         && attempts < MAX_CALLBACK_COUNT
                     {
                         attempts += 1;
-                        in_flight.push(self.duplicate(attempts));
+                        increment(&self.change.callbacks.duplicates);
+                        in_flight.push(self.attempt(None, attempts));
                     }
                     outcome = SendOutcome::Acknowledged;
                 }
                 SendOutcome::Rejected if may_resend && in_flight.is_empty() => {
-                    let delay = resend.resend_delay;
-                    if !self.platform.sleep_unless_stopped(delay).await {
+                    if !self.platform.sleep_unless_stopped(resend.resend_delay).await {
                         return SendOutcome::Stopped;
                     }
                     attempts += 1;
                     in_flight.push(self.attempt(interim, attempts));
                 }
-                SendOutcome::Rejected => {}
                 SendOutcome::TimedOut(rest) => {
                     in_flight.push(rest);
                     if may_resend {
@@ -206,23 +203,14 @@ impl DeviceDelivery<'_> {
                         in_flight.push(self.attempt(interim, attempts));
                     }
                 }
-                SendOutcome::NoListener | SendOutcome::Stopped => {
-                    if is_open {
-                        outcome = ended;
-                    }
-                }
+                SendOutcome::NoListener | SendOutcome::Stopped if is_open => outcome = ended,
+                SendOutcome::Rejected | SendOutcome::NoListener | SendOutcome::Stopped => {}
             }
         }
         outcome
     }
 
-    /// Sends a second copy of the final callback.
-    fn duplicate(&self, count: u32) -> BoxFuture<'_, SendOutcome<'_>> {
-        increment(&self.change.callbacks.duplicates);
-        self.attempt(None, count)
-    }
-
-    /// Sends a callback once it has a permit. Permits are granted in the order of the requests for
+    /// Sends a callback when it has a permit. Permits are granted in the order of the requests for
     /// them. The timeout starts with the permit.
     fn attempt(
         &self,
@@ -239,7 +227,8 @@ impl DeviceDelivery<'_> {
                 drop(permit);
                 outcome
             });
-            let Some(callback_timeout) = self.platform.resend_timing.callback_timeout else {
+            let resend = self.platform.settings.resend_timing();
+            let Some(callback_timeout) = resend.callback_timeout else {
                 return send.await;
             };
             match timeout(callback_timeout, &mut send).await {
@@ -250,22 +239,35 @@ impl DeviceDelivery<'_> {
     }
 
     async fn send(&self, interim: Option<InterimCallback>, count: u32) -> SendOutcome<'_> {
+        let Self { platform, change, device } = *self;
         // Each attempt uses the latest registration.
-        let service = self.change.operation.callback_service;
-        let Some(listener) = self.platform.find_listener(&self.change.account, service) else {
+        let service = change.operation.callback_service;
+        let Some(listener) = platform.find_listener(&change.account, service) else {
             return SendOutcome::NoListener;
         };
-        let body = body::encode(self.change, self.device, interim, &listener, count);
-        increment(&self.change.callbacks.sent);
-        let attempt = self.device.start_attempt(interim.is_some(), count);
-        let request = self.platform.client.post(listener.url);
-        let response =
-            request.header(header::CONTENT_TYPE, "application/json").body(body).send().await;
+        let message = match (interim, device.planned_outcome.format) {
+            (Some(InterimCallback::OnHold), _) => "on_hold",
+            (Some(InterimCallback::Warning), _) => "warning",
+            (None, Truncated | NoOpeningBrace | NoRequestId) => "malformed",
+            (None, _) => "final",
+        };
+        let body = body::encode(change, device, interim, &listener, count);
+        increment(&change.callbacks.sent);
+        let attempt_index = {
+            let attempts = &mut device.progress.lock().attempts;
+            let response_status = None;
+            attempts.push(CallbackAttempt { message, callback_count: count, response_status });
+            attempts.len() - 1
+        };
+        let request = platform.client.post(listener.url).body(body);
+        let response = request.header(header::CONTENT_TYPE, "application/json").send().await;
         let Ok(response) = response else {
             return SendOutcome::Rejected;
         };
         let status = response.status();
-        self.device.finish_attempt(attempt, status.as_u16());
+        if let Some(attempt) = device.progress.lock().attempts.get_mut(attempt_index) {
+            attempt.response_status = Some(status.as_u16());
+        }
         drain(response).await;
         if status.is_success() { SendOutcome::Acknowledged } else { SendOutcome::Rejected }
     }

@@ -1,6 +1,4 @@
-//! The callbacks of a change.
+//! Callbacks: their bodies and their delivery.
 
-pub(crate) mod barrier;
 mod body;
-pub(crate) mod client;
 pub(crate) mod delivery;

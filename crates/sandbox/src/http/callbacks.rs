@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ValidationError, json_response},
+    errors::ok_json,
+    faults::Fault,
     http::extract::{HandlerResult, PlatformState, json_body},
 };
 
@@ -21,12 +22,12 @@ pub(crate) async fn register(
     headers: HeaderMap,
     body: Bytes,
 ) -> HandlerResult {
-    let registered = json_body(&headers, &body)
-        .and_then(|body| platform.registrations.lock().register(&account, body));
+    let body = json_body(&headers, &body)?;
+    let registered = platform.registrations.lock().register(&platform.settings, &account, body);
     action_result(&account, registered)
 }
 
-/// Without a listener, the body is empty, as measured on ThingSpace.
+/// Without a listener, the body is empty, as observed on ThingSpace.
 pub(crate) async fn list(
     State(platform): PlatformState,
     _: RequestCredentials,
@@ -36,7 +37,7 @@ pub(crate) async fn list(
     if listeners.is_empty() {
         return StatusCode::OK.into_response();
     }
-    json_response(StatusCode::OK, &json!(listeners))
+    ok_json(&json!(listeners))
 }
 
 pub(crate) async fn deregister(
@@ -48,8 +49,8 @@ pub(crate) async fn deregister(
     action_result(&account, registrations.deregister(&account, &service))
 }
 
-/// Both calls return `serviceName`, although a registration contains `name`.
-fn action_result(account: &str, result: Result<&str, ValidationError>) -> HandlerResult {
-    let service = result.map_err(ValidationError::into_dotted_response)?;
-    Ok(json_response(StatusCode::OK, &json!({ "accountName": account, "serviceName": service })))
+/// Registering and deregistering both return `serviceName`, although a registration contains `name`.
+fn action_result(account: &str, service: Result<&str, Fault>) -> HandlerResult {
+    let body = json!({ "accountName": account, "serviceName": service? });
+    Ok(ok_json(&body))
 }

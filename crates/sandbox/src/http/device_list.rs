@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::{
-    callback_faults,
-    clock::format_us_date,
-    devices::{DeviceAttributes, DeviceRecord},
-    errors::{ValidationError, code},
+    clock::{format_us_date, unix_ms},
+    devices::{DevicePage, DeviceRecord, DeviceState},
+    faults::{self, Fault, code},
     identifiers::{DeviceId, DeviceIdentity, DeviceIds},
     json_body::{self, DeviceIdBody},
     platform::Platform,
     scenario::identifiers::fails_with,
 };
 
-/// Maximum number of devices in a page (see thingspace-facts, section 5).
+/// Maximum number of devices in a page (see docs/thingspace-facts.md, section 5).
 const MAX_PAGE: usize = 2_000;
 
 #[derive(Deserialize)]
@@ -37,36 +37,30 @@ struct ListRequest<'b> {
     filter: Option<IgnoredAny>,
 }
 
-pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, ValidationError> {
-    json_body::check_characters(body)?;
-    let mut request: ListRequest<'_> = json_body::parse_json(body)?;
+pub(crate) fn list(platform: &Platform, body: &[u8]) -> Result<Value, Fault> {
+    let mut request: ListRequest<'_> = json_body::parse_checked(body)?;
     request.account_name.map_or(Ok(()), json_body::check_account)?;
-    request.check_filters()?;
-    let (devices, has_more) = match request.device_id.take() {
-        Some(id) => (vec![find_device(platform, &request, id)?], false),
+    let unsupported = [
+        &request.group_name,
+        &request.current_state,
+        &request.custom_fields,
+        &request.earliest,
+        &request.latest,
+        &request.filter,
+    ];
+    if unsupported.iter().any(|filter| filter.is_some()) {
+        let message = "The sandbox supports only the filters deviceId, accountName and servicePlan";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
+    }
+    let page = match request.device_id.take() {
+        Some(id) => {
+            DevicePage { records: vec![find_device(platform, &request, id)?], has_more: false }
+        }
         None => list_page(platform, &request)?,
     };
-    Ok(json!({ "hasMoreData": has_more, "devices": devices }))
-}
-
-impl ListRequest<'_> {
-    fn check_filters(&self) -> Result<(), ValidationError> {
-        let unsupported = [
-            &self.group_name,
-            &self.current_state,
-            &self.custom_fields,
-            &self.earliest,
-            &self.latest,
-            &self.filter,
-        ];
-        if unsupported.iter().any(|filter| filter.is_some()) {
-            return Err(ValidationError::new(
-                code::REQUEST_UNDEFINED,
-                "The sandbox supports only the filters deviceId, accountName and servicePlan",
-            ));
-        }
-        Ok(())
-    }
+    let devices: Vec<Value> =
+        page.records.iter().map(|record| device_json(platform, &request, record)).collect();
+    Ok(json!({ "hasMoreData": page.has_more, "devices": devices }))
 }
 
 /// Returns one device. Every device exists, unless its scenario says otherwise.
@@ -74,89 +68,68 @@ fn find_device(
     platform: &Platform,
     request: &ListRequest<'_>,
     id: DeviceIdBody<'_>,
-) -> Result<Value, ValidationError> {
+) -> Result<Arc<DeviceRecord>, Fault> {
     let id = id.into_device_id()?;
     let stored = platform.devices.lock().find(&id.kind, &id.id);
     let ids: DeviceIds = Arc::new([id]);
-    if fails_with(&ids, &callback_faults::DEVICE_NOT_FOUND) {
-        return Err(ValidationError::device_not_found());
+    if fails_with(&ids, &faults::DEVICE_NOT_FOUND) {
+        return Err(faults::DEVICE_NOT_FOUND.clone());
     }
-    let Some(record) = stored.first() else {
-        let mdn = DeviceIdentity::of_line(&ids).mdn;
-        let attributes = DeviceAttributes { ids, ..DeviceAttributes::default() };
-        return Ok(device_json(platform, request, 0, &mdn, &attributes));
-    };
-    let attributes = record.attributes();
-    if let (Some(account), Some(requested)) = (&attributes.account, request.account_name)
-        && **account != *requested
+    let record = stored.into_iter().next().unwrap_or_else(|| {
+        let mdn = DeviceIdentity::of_line(&ids).mdn.into();
+        let state = Mutex::new(DeviceState { ids, ..DeviceState::default() });
+        Arc::new(DeviceRecord { mdn, state, ..DeviceRecord::default() })
+    });
+    let account = record.state.lock().account.clone();
+    if let (Some(account), Some(requested)) = (account, request.account_name)
+        && *account != *requested
     {
-        return Err(ValidationError::device_not_found());
+        return Err(faults::DEVICE_NOT_FOUND.clone());
     }
-    drop(attributes);
-    Ok(stored_device_json(platform, request, record))
+    Ok(record)
 }
 
-/// Returns a page of an account's devices, and true if there are more. An account contains the
-/// devices for which it executed changes. Preloaded devices are in every list of a plan.
-fn list_page(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-) -> Result<(Vec<Value>, bool), ValidationError> {
+/// Returns a page of an account's devices. An account contains the devices for which it executed
+/// changes. Preloaded devices are in every list of a plan.
+fn list_page(platform: &Platform, request: &ListRequest<'_>) -> Result<DevicePage, Fault> {
     let account = match request.account_name {
         Some(account) => account.to_owned(),
         None => platform.registrations.lock().only_account()?,
     };
     let limit = request.max_number_of_devices.unwrap_or(MAX_PAGE);
     if !(1..=MAX_PAGE).contains(&limit) {
-        return Err(ValidationError::new(
-            code::REQUEST_UNDEFINED,
-            "maxNumberOfDevices must be between 1 and 2000",
-        ));
+        let message = "maxNumberOfDevices must be between 1 and 2000";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
     let initial_plan = &*platform.settings.initial_plan;
-    let matches = |attributes: &DeviceAttributes| {
-        if attributes.is_preloaded {
+    let matches = |state: &DeviceState| {
+        if state.is_preloaded {
             return request.service_plan.is_some_and(|plan| plan != initial_plan);
         }
-        let plan = attributes.plan.as_deref().unwrap_or(initial_plan);
-        attributes.account.as_deref() == Some(&*account)
+        let plan = state.plan.as_deref().unwrap_or(initial_plan);
+        state.account.as_deref() == Some(&*account)
             && request.service_plan.is_none_or(|wanted| wanted == plan)
     };
     let above = request.largest_device_id_seen.unwrap_or(0);
-    let (records, has_more) = platform.devices.lock().page(above, limit, matches);
-    let devices =
-        records.iter().map(|record| stored_device_json(platform, request, record)).collect();
-    Ok((devices, has_more))
-}
-
-fn stored_device_json(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-    record: &DeviceRecord,
-) -> Value {
-    let attributes = record.attributes();
-    device_json(platform, request, record.number, &record.mdn, &attributes)
+    Ok(platform.devices.lock().page(above, limit, matches))
 }
 
 /// Formats a device as in Verizon's documentation. The plan is spelled as in the change. Clients
 /// request the next page with the `DeviceId` in the extended attributes.
-fn device_json(
-    platform: &Platform,
-    request: &ListRequest<'_>,
-    number: u64,
-    mdn: &str,
-    attributes: &DeviceAttributes,
-) -> Value {
+fn device_json(platform: &Platform, request: &ListRequest<'_>, record: &DeviceRecord) -> Value {
+    let state = record.state.lock();
     let id_json = |id: &DeviceId| json!({ "id": id.id, "kind": id.kind.to_ascii_lowercase() });
-    let mut ids: Vec<Value> = attributes.ids.iter().map(id_json).collect();
-    if !attributes.ids.iter().any(|id| id.has_kind("mdn")) {
-        ids.push(json!({ "id": mdn, "kind": "mdn" }));
+    let mut ids: Vec<Value> = state.ids.iter().map(id_json).collect();
+    if !state.ids.iter().any(|id| id.has_kind("mdn")) {
+        ids.push(json!({ "id": record.mdn, "kind": "mdn" }));
     }
-    let account = attributes.account.as_deref().or(request.account_name);
-    let plan =
-        request.service_plan.filter(|_| attributes.is_preloaded).or(attributes.plan.as_deref());
-    let suspended = fails_with(&attributes.ids, &callback_faults::SUSPENDED);
-    let today = format_us_date(platform.clock.unix_ms());
+    let account = state.account.as_deref().or(request.account_name);
+    let plan = match request.service_plan {
+        Some(plan) if state.is_preloaded => Some(plan),
+        _ => state.plan.as_deref(),
+    };
+    let suspended = fails_with(&state.ids, &faults::SUSPENDED);
+    let today = format_us_date(unix_ms());
     json!({
         "accountName": account.unwrap_or_default(),
         "billingCycleEndDate": today,
@@ -169,7 +142,7 @@ fn device_json(
         "createdAt": today,
         "customFields": [],
         "deviceIds": ids,
-        "extendedAttributes": [ { "key": "DeviceId", "value": number.to_string() } ],
+        "extendedAttributes": [ { "key": "DeviceId", "value": record.number.to_string() } ],
         "groupNames": [ "Default" ],
         "ipAddress": "0.0.0.0",
         "lastActivationBy": "sandbox",

@@ -11,7 +11,8 @@ use axum::{
 
 use crate::{
     auth::RequestCredentials,
-    errors::{ErrorResponse, ValidationError, code},
+    errors::ErrorResponse,
+    faults::{Fault, code},
     platform::Platform,
 };
 
@@ -34,14 +35,11 @@ impl FromRequestParts<Arc<Platform>> for RequestCredentials {
 }
 
 /// Checks the content type of a JSON body.
-pub(crate) fn json_body<'b>(
-    headers: &HeaderMap,
-    body: &'b Bytes,
-) -> Result<&'b [u8], ValidationError> {
+pub(crate) fn json_body<'b>(headers: &HeaderMap, body: &'b Bytes) -> Result<&'b [u8], Fault> {
     if has_content_type(headers, "application/json") {
         return Ok(body);
     }
-    Err(ValidationError::new(code::DESERIALIZATION, "The content type must be application/json"))
+    Err(Fault::new(code::DESERIALIZATION, "The content type must be application/json"))
 }
 
 pub(crate) fn has_content_type(headers: &HeaderMap, media_type: &str) -> bool {

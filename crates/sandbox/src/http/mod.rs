@@ -1,11 +1,9 @@
 //! The HTTP interface.
 
+mod auth;
 mod callbacks;
 mod change;
-pub(crate) mod connections;
 mod device_list;
 mod extract;
 mod lookups;
-mod oauth;
 pub(crate) mod routes;
-mod session;

@@ -15,9 +15,9 @@ use url::form_urlencoded;
 use crate::{
     errors::{ErrorReason, ErrorResponse},
     http::{
-        callbacks, change,
+        auth, callbacks, change,
         extract::{HandlerResult, PlatformState},
-        lookups, oauth, session,
+        lookups,
     },
     ledger::report::LedgerReport,
     operations,
@@ -30,8 +30,8 @@ const MAX_BODY: usize = 16 * 1024 * 1024;
 /// All paths, below `/api` and without it.
 pub(crate) fn router(platform: Arc<Platform>) -> Router {
     let m2m = change_routes()
-        .route("/m2m/v1/session/login", post(session::login))
-        .route("/m2m/v1/session/logout", post(session::logout))
+        .route("/m2m/v1/session/login", post(auth::login))
+        .route("/m2m/v1/session/logout", post(auth::logout))
         .route("/m2m/v1/callbacks/{account}", post(callbacks::register).get(callbacks::list))
         .route("/m2m/v1/callbacks/{account}/name/{service}", delete(callbacks::deregister))
         .route("/m2m/v1/plans/{account}", get(lookups::plans))
@@ -41,8 +41,8 @@ pub(crate) fn router(platform: Arc<Platform>) -> Router {
         .method_not_allowed_fallback(no_resource)
         .route_layer(from_fn_with_state(Arc::clone(&platform), limit_rate));
     let api = Router::new()
-        .route("/ts/v1/oauth2/token", post(oauth::issue_token))
-        .route("/ts/v1/oauth2/revoke", post(oauth::revoke_token))
+        .route("/ts/v1/oauth2/token", post(auth::issue_token))
+        .route("/ts/v1/oauth2/revoke", post(auth::revoke_token))
         .route("/sandbox/ledger", get(ledger))
         .method_not_allowed_fallback(no_resource)
         .merge(m2m);
@@ -58,12 +58,10 @@ pub(crate) fn router(platform: Arc<Platform>) -> Router {
 /// The endpoints of all operations.
 fn change_routes() -> Router<Arc<Platform>> {
     let mut router = Router::new();
-    for endpoint in operations::endpoints() {
-        let (method, path) = (endpoint.method, endpoint.path);
-        let endpoint = Arc::new(endpoint);
-        let handler = move |platform, credentials, connection, headers, body| {
-            let endpoint = Arc::clone(&endpoint);
-            change::handle(endpoint, platform, credentials, connection, headers, body)
+    for ((method, path), operations) in operations::endpoints() {
+        let operations: Arc<[_]> = operations.into();
+        let handler = move |platform, credentials, headers, body| {
+            change::handle(Arc::clone(&operations), platform, credentials, headers, body)
         };
         router = router.route(path, on(method, handler));
     }
@@ -72,7 +70,7 @@ fn change_routes() -> Router<Arc<Platform>> {
 
 async fn count_rejections(State(platform): PlatformState, response: Response) -> Response {
     if let Some(ErrorReason(reason)) = response.extensions().get() {
-        platform.ledger.lock().count_rejection(reason);
+        *platform.ledger.lock().counts.refused.entry(reason).or_default() += 1;
     }
     response
 }
@@ -80,25 +78,25 @@ async fn count_rejections(State(platform): PlatformState, response: Response) ->
 /// Applies `requests_per_minute`, before any other check.
 async fn limit_rate(State(platform): PlatformState, request: Request, next: Next) -> HandlerResult {
     let acquired = platform.rate_limiter.lock().try_acquire();
-    acquired.map_err(|seconds| ErrorResponse::throttled().retry_after(seconds))?;
+    acquired.map_err(ErrorResponse::throttled_for)?;
     Ok(next.run(request).await)
 }
 
 async fn no_resource() -> ErrorResponse {
-    ErrorResponse::no_resource()
+    ErrorResponse::NO_RESOURCE
 }
 
-/// Returns the ledger, with `identifiers=false` without those of devices.
+/// Returns the ledger, with `identifiers=false` without the identifiers and results of devices.
 async fn ledger(State(platform): PlatformState, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
-    let identifiers = form_urlencoded::parse(query.as_bytes())
+    let include_devices = form_urlencoded::parse(query.as_bytes())
         .find(|(name, _)| name == "identifiers")
         .is_none_or(|(_, value)| value != "false");
     let locked_users = platform.auth.lock().locked_users();
     // A copy, so that the lock is free while it is serialized.
-    let ledger = platform.ledger.lock().clone();
-    let report = LedgerReport::new(&ledger, identifiers, locked_users);
-    match serde_json::to_vec(&report) {
+    let mut ledger = platform.ledger.lock().clone();
+    ledger.counts.locked_users = locked_users;
+    match serde_json::to_vec(&LedgerReport::new(&ledger, include_devices)) {
         Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }

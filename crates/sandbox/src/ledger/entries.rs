@@ -8,24 +8,30 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::{
-    device_outcome::DeviceOutcome, devices::DeviceRecord, identifiers::DeviceIds,
-    operations::operation::Operation, request_outcome::ResponseKind,
+    devices::DeviceRecord,
+    identifiers::DeviceIds,
+    operations::operation::Operation,
+    outcome::{DeviceOutcome, ResponseKind},
 };
 
-/// One executed change.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub(crate) struct ExecutedChange {
     pub(crate) request_id: String,
     pub(crate) account: Arc<str>,
+    #[serde(skip)]
     pub(crate) operation: &'static Operation,
     pub(crate) service_plan: Arc<str>,
+    /// Number of devices.
+    pub(crate) devices: usize,
     pub(crate) received_at_ms: u64,
+    #[serde(rename = "answer")]
     pub(crate) response_kind: ResponseKind,
     /// See [`content_hash`].
+    #[serde(skip)]
     pub(crate) content_hash: u64,
     pub(crate) callbacks: CallbackCounts,
 }
@@ -38,7 +44,7 @@ pub(crate) struct DeviceChange {
     pub(crate) planned_outcome: DeviceOutcome,
     /// The scenario that the identifiers select, for the device or for its request.
     pub(crate) scenario: Option<&'static str>,
-    progress: Mutex<DeviceProgress>,
+    pub(crate) progress: Mutex<DeviceProgress>,
 }
 
 #[derive(Debug, Default)]
@@ -58,12 +64,14 @@ pub(crate) enum DeviceStatus {
 }
 
 /// One request of a callback.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct CallbackAttempt {
-    pub(crate) is_interim: bool,
-    pub(crate) callback_count: u8,
+    /// `final`, `malformed`, or the kind of interim callback.
+    pub(crate) message: &'static str,
+    pub(crate) callback_count: u32,
     /// Status of the listener's response. `None` without a response.
-    pub(crate) status_code: Option<u16>,
+    #[serde(rename = "answer")]
+    pub(crate) response_status: Option<u16>,
 }
 
 /// A valid change that was not executed.
@@ -90,41 +98,8 @@ pub(crate) struct CallbackCounts {
     pub(crate) lost: AtomicU64,
 }
 
-/// Adds one to a count.
 pub(crate) fn increment(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
-}
-
-impl DeviceChange {
-    pub(crate) fn new(
-        sent: DeviceIds,
-        record: Arc<DeviceRecord>,
-        planned_outcome: DeviceOutcome,
-        scenario: Option<&'static str>,
-    ) -> Self {
-        Self { sent, record, planned_outcome, scenario, progress: Mutex::default() }
-    }
-
-    pub(crate) fn progress(&self) -> MutexGuard<'_, DeviceProgress> {
-        self.progress.lock()
-    }
-
-    /// Records a callback request before it is sent. Returns its index.
-    pub(crate) fn start_attempt(&self, is_interim: bool, callback_count: u32) -> usize {
-        let mut progress = self.progress();
-        progress.attempts.push(CallbackAttempt {
-            is_interim,
-            callback_count: u8::try_from(callback_count).unwrap_or(u8::MAX),
-            status_code: None,
-        });
-        progress.attempts.len() - 1
-    }
-
-    pub(crate) fn finish_attempt(&self, index: usize, status_code: u16) {
-        if let Some(attempt) = self.progress().attempts.get_mut(index) {
-            attempt.status_code = Some(status_code);
-        }
-    }
 }
 
 /// Returns a number that requests of the same operation, plan and devices share, in any order of

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    errors::{ValidationError, code},
+    errors::ErrorResponse,
+    faults::{Fault, code},
     identifiers::{self, DeviceId, DeviceIdentity, DeviceIds, find_id},
-    json_body::{self, DeviceIdBody, required_devices, required_text},
+    json_body::{self, DeviceBody, required_text},
     operations::operation::{ChangeRequest, Feature, Operation},
 };
 
@@ -20,10 +21,10 @@ pub(crate) static ESIM_PLAN: Operation = Operation {
     ],
     device_list_member: "devices",
     parse,
-    error_response: ValidationError::into_numeric_response,
+    error_response: ErrorResponse::with_status_as_code,
     device_identity,
-    // Assumed: the payload and the sibling calls belong to this service (see thingspace-facts,
-    // section 4.1).
+    // Assumed: the payload and the sibling calls belong to this service (see
+    // docs/thingspace-facts.md, section 4.1).
     callback_service: "DeviceProfileService",
     callback_device_ids,
     device_response,
@@ -35,33 +36,25 @@ pub(crate) static ESIM_PLAN: Operation = Operation {
 #[serde(rename_all = "camelCase")]
 struct Body<'b> {
     #[serde(borrow)]
-    devices: Option<Vec<Device<'b>>>,
+    devices: Option<Vec<DeviceBody<'b>>>,
     account_name: Option<&'b str>,
     service_plan: Option<&'b str>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Device<'b> {
-    #[serde(borrow)]
-    device_ids: Option<Vec<DeviceIdBody<'b>>>,
+fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
+    let body: Body<'_> = json_body::parse_checked(body)?;
+    let account = required_text(body.account_name, "accountName")?;
+    ChangeRequest::new(Some(account), body.service_plan, body.devices, "devices", device_ids)
 }
 
-fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
-    json_body::check_characters(body)?;
-    let body: Body<'_> = json_body::parse_json(body)?;
-    let account = required_text(body.account_name, "accountName")?;
-    json_body::check_account(account)?;
-    let service_plan = required_text(body.service_plan, "servicePlan")?;
-    let devices = required_devices(body.devices, "devices")?
-        .into_iter()
-        .map(Device::into_device_ids)
-        .collect::<Result<_, _>>()?;
-    Ok(ChangeRequest {
-        account: Some(account.to_owned()),
-        service_plan: service_plan.to_owned(),
-        devices,
-    })
+fn device_ids(device: DeviceBody<'_>) -> Result<DeviceIds, Fault> {
+    let ids = json_body::device_ids(device.device_ids)?;
+    let count = |kind: &str| ids.iter().filter(|id| id.has_kind(kind)).count();
+    if ids.len() == 2 && count("eid") == 1 && count("iccid") == 1 {
+        return Ok(ids);
+    }
+    let message = "Each device needs one eid and one iccid, and no other kind";
+    Err(Fault::new(code::KIND_INVALID, message))
 }
 
 /// Identifies a profile by its ICCID: an eSIM may have several profiles.
@@ -91,18 +84,4 @@ fn device_response(ids: &[DeviceId], _received_at_ms: u64) -> Value {
         "profileStatus": "ENABLE",
         "profileRole": "LOCAL",
     } })
-}
-
-impl Device<'_> {
-    fn into_device_ids(self) -> Result<DeviceIds, ValidationError> {
-        let ids = json_body::device_ids(self.device_ids)?;
-        let count = |kind: &str| ids.iter().filter(|id| id.has_kind(kind)).count();
-        if ids.len() == 2 && count("eid") == 1 && count("iccid") == 1 {
-            return Ok(ids);
-        }
-        Err(ValidationError::new(
-            code::KIND_INVALID,
-            "Each device needs one eid and one iccid, and no other kind",
-        ))
-    }
 }

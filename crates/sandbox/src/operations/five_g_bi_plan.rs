@@ -4,9 +4,10 @@ use axum::routing::MethodFilter;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
-    errors::{ValidationError, code},
+    errors::ErrorResponse,
+    faults::{Fault, code},
     identifiers::{DeviceIdentity, DeviceIds},
-    json_body::{self, DeviceIdBody, required, required_devices, required_text},
+    json_body::{self, DeviceIdBody, required, required_text},
     operations::{
         carrier_service,
         operation::{ChangeRequest, Feature, Operation},
@@ -19,14 +20,14 @@ const MAX_LAST_NAME: usize = 25;
 
 pub(crate) static FIVE_G_BI_PLAN: Operation = Operation {
     name: "five_g_bi",
-    // Verizon's documentation shows both methods (see thingspace-facts, section 3.2).
+    // Verizon's documentation shows both methods (see docs/thingspace-facts.md, section 3.2).
     endpoints: &[
         (MethodFilter::POST, carrier_service::PLAN_PATH),
         (MethodFilter::PUT, carrier_service::PLAN_PATH),
     ],
     device_list_member: "deviceListWithServiceAddress",
     parse,
-    error_response: ValidationError::into_dotted_response,
+    error_response: ErrorResponse::from,
     device_identity: DeviceIdentity::of_line,
     callback_service: carrier_service::CALLBACK_SERVICE,
     callback_device_ids: carrier_service::callback_device_ids,
@@ -80,52 +81,37 @@ struct CustomerName<'b> {
     last_name: Option<&'b str>,
 }
 
-fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
-    json_body::check_characters(body)?;
-    let body: Body<'_> = json_body::parse_json(body)?;
+fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
+    let body: Body<'_> = json_body::parse_checked(body)?;
     if body.devices.is_some() {
-        return Err(ValidationError::new(
-            code::REQUEST_UNDEFINED,
-            "devices is valid only in a PUT without deviceListWithServiceAddress",
-        ));
+        let message = "devices is valid only in a PUT without deviceListWithServiceAddress";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
-    body.account_name.map_or(Ok(()), json_body::check_account)?;
-    let service_plan = required_text(body.service_plan, "servicePlan")?;
     let devices = body.device_list_with_service_address;
-    let devices = required_devices(devices, FIVE_G_BI_PLAN.device_list_member)?
-        .into_iter()
-        .map(Device::into_device_ids)
-        .collect::<Result<_, _>>()?;
-    Ok(ChangeRequest {
-        account: body.account_name.map(str::to_owned),
-        service_plan: service_plan.to_owned(),
-        devices,
-    })
+    let member = FIVE_G_BI_PLAN.device_list_member;
+    ChangeRequest::new(body.account_name, body.service_plan, devices, member, device_ids)
 }
 
-impl Device<'_> {
-    /// Checks the members that the 5G page does not mark as optional. It does not mark `zip4`
-    /// either, but its own example omits it.
-    fn into_device_ids(self) -> Result<DeviceIds, ValidationError> {
-        let place = required(self.primary_place_of_use, "primaryPlaceOfUse")?;
-        let address = required(place.address, "address")?;
-        required_text(address.address_line1, "addressLine1")?;
-        required_text(address.city, "city")?;
-        required_text(address.state, "state")?;
-        required_text(address.zip, "zip")?;
-        required_text(address.country, "country")?;
-        let name = required(place.customer_name, "customerName")?;
-        check_name(name.first_name, "firstName", MAX_FIRST_NAME)?;
-        check_name(name.last_name, "lastName", MAX_LAST_NAME)?;
-        json_body::device_ids(self.device_ids)
-    }
+/// Checks the members that the 5G page does not mark as optional. It does not mark `zip4` either,
+/// but its own example omits it.
+fn device_ids(device: Device<'_>) -> Result<DeviceIds, Fault> {
+    let place = required(device.primary_place_of_use, "primaryPlaceOfUse")?;
+    let address = required(place.address, "address")?;
+    required_text(address.address_line1, "addressLine1")?;
+    required_text(address.city, "city")?;
+    required_text(address.state, "state")?;
+    required_text(address.zip, "zip")?;
+    required_text(address.country, "country")?;
+    let name = required(place.customer_name, "customerName")?;
+    check_name(name.first_name, "firstName", MAX_FIRST_NAME)?;
+    check_name(name.last_name, "lastName", MAX_LAST_NAME)?;
+    json_body::device_ids(device.device_ids)
 }
 
-fn check_name(name: Option<&str>, member: &str, max: usize) -> Result<(), ValidationError> {
+fn check_name(name: Option<&str>, member: &str, max: usize) -> Result<(), Fault> {
     let name = required_text(name, member)?;
     let is_valid = name.chars().count() <= max
         && name.chars().all(|char| char.is_alphanumeric() || matches!(char, ' ' | '-' | '!' | '#'));
-    is_valid.then_some(()).ok_or_else(|| {
-        ValidationError::new(code::INVALID_CHARACTER, format!("{member} is not valid"))
-    })
+    let invalid = || Fault::with_details(code::INVALID_CHARACTER, format!("{member} is not valid"));
+    is_valid.then_some(()).ok_or_else(invalid)
 }

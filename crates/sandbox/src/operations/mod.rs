@@ -13,49 +13,34 @@ use serde::de::IgnoredAny;
 
 use operation::Operation;
 
-/// All operations.
 pub(crate) static OPERATIONS: &[&Operation] =
     &[&esim_plan::ESIM_PLAN, &five_g_bi_plan::FIVE_G_BI_PLAN, &service_plan::SERVICE_PLAN];
 
-/// A method and a path, and the operations that share them.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) method: MethodFilter,
-    pub(crate) path: &'static str,
-    first: &'static Operation,
-    others: Vec<&'static Operation>,
-}
+pub(crate) type Endpoint = (MethodFilter, &'static str);
 
-/// Returns the endpoints of all operations.
-pub(crate) fn endpoints() -> Vec<Endpoint> {
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+pub(crate) fn endpoints() -> Vec<(Endpoint, Vec<&'static Operation>)> {
+    let mut endpoints: Vec<(Endpoint, Vec<_>)> = Vec::new();
     for &operation in OPERATIONS {
-        for &(method, path) in operation.endpoints {
-            let shared = endpoints
-                .iter_mut()
-                .find(|endpoint| endpoint.method == method && endpoint.path == path);
-            match shared {
-                Some(endpoint) => endpoint.others.push(operation),
-                None => {
-                    endpoints.push(Endpoint { method, path, first: operation, others: Vec::new() })
-                }
+        for endpoint in operation.endpoints {
+            match endpoints.iter_mut().find(|(other, _)| other == endpoint) {
+                Some((_, operations)) => operations.push(operation),
+                None => endpoints.push((*endpoint, vec![operation])),
             }
         }
     }
     endpoints
 }
 
-impl Endpoint {
-    /// Selects the operation of a request by the member of its body that lists the devices. Returns
-    /// the first operation if none has such a member: it reports the error.
-    pub(crate) fn select(&self, body: &[u8]) -> &'static Operation {
-        if self.others.is_empty() {
-            return self.first;
-        }
-        let members: HashMap<String, IgnoredAny> = serde_json::from_slice(body).unwrap_or_default();
-        let mut operations = std::iter::once(self.first).chain(self.others.iter().copied());
-        operations
-            .find(|operation| members.contains_key(operation.device_list_member))
-            .unwrap_or(self.first)
+/// Selects one of the operations of an endpoint by the member of a body that lists the devices.
+/// Returns the first operation if none has such a member: it reports the error.
+pub(crate) fn select(operations: &[&'static Operation], body: &[u8]) -> Option<&'static Operation> {
+    if let [only] = operations {
+        return Some(only);
     }
+    let members: HashMap<String, IgnoredAny> = serde_json::from_slice(body).unwrap_or_default();
+    operations
+        .iter()
+        .find(|operation| members.contains_key(operation.device_list_member))
+        .or(operations.first())
+        .copied()
 }

@@ -4,8 +4,10 @@ use axum::routing::MethodFilter;
 use serde_json::Value;
 
 use crate::{
-    errors::{ErrorResponse, ValidationError},
+    errors::ErrorResponse,
+    faults::Fault,
     identifiers::{DeviceId, DeviceIdentity, DeviceIds},
+    json_body::{MAX_DEVICES_PER_REQUEST, check_account, required_list, required_text},
 };
 
 /// A valid request to change devices.
@@ -15,6 +17,24 @@ pub(crate) struct ChangeRequest {
     pub(crate) account: Option<String>,
     pub(crate) service_plan: String,
     pub(crate) devices: Vec<DeviceIds>,
+}
+
+impl ChangeRequest {
+    /// Checks the members that all operations have. `device_ids` returns the identifiers of an entry
+    /// of `devices`, and `list_member` is the name of that list.
+    pub(crate) fn new<D>(
+        account: Option<&str>,
+        service_plan: Option<&str>,
+        devices: Option<Vec<D>>,
+        list_member: &str,
+        device_ids: fn(D) -> Result<DeviceIds, Fault>,
+    ) -> Result<Self, Fault> {
+        account.map_or(Ok(()), check_account)?;
+        let service_plan = required_text(service_plan, "servicePlan")?.to_owned();
+        let devices = required_list(devices, list_member, MAX_DEVICES_PER_REQUEST)?;
+        let devices = devices.into_iter().map(device_ids).collect::<Result<_, _>>()?;
+        Ok(Self { account: account.map(str::to_owned), service_plan, devices })
+    }
 }
 
 /// A kind of change: its request, its callbacks and its lookups.
@@ -27,13 +47,11 @@ pub(crate) struct Operation {
     /// Member of the body that lists the devices. It selects one of the operations that share an
     /// endpoint.
     pub(crate) device_list_member: &'static str,
-    /// Parses and validates the body of a request.
-    pub(crate) parse: fn(&[u8]) -> Result<ChangeRequest, ValidationError>,
+    pub(crate) parse: fn(&[u8]) -> Result<ChangeRequest, Fault>,
     /// Formats an error as the endpoint does.
-    pub(crate) error_response: fn(ValidationError) -> ErrorResponse,
+    pub(crate) error_response: fn(Fault) -> ErrorResponse,
     /// Determines which device a request names.
     pub(crate) device_identity: fn(&DeviceIds) -> DeviceIdentity,
-    /// Callback service that reports the results.
     pub(crate) callback_service: &'static str,
     /// Returns the identifiers of a device in its callbacks, from those in the request and the MDN.
     pub(crate) callback_device_ids: fn(&DeviceIds, &str) -> Vec<DeviceId>,

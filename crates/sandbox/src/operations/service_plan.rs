@@ -4,9 +4,10 @@ use axum::routing::MethodFilter;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
-    errors::{ValidationError, code},
+    errors::ErrorResponse,
+    faults::{Fault, code},
     identifiers::DeviceIdentity,
-    json_body::{self, DeviceIdBody, required_devices, required_text},
+    json_body::{self, DeviceBody},
     operations::{
         carrier_service,
         operation::{ChangeRequest, Feature, Operation},
@@ -15,11 +16,11 @@ use crate::{
 
 pub(crate) static SERVICE_PLAN: Operation = Operation {
     name: "service_plan",
-    // The documentation and the SDKs have no POST (see thingspace-facts, section 3.2).
+    // The documentation and the SDKs have no POST (see docs/thingspace-facts.md, section 3.2).
     endpoints: &[(MethodFilter::PUT, carrier_service::PLAN_PATH)],
     device_list_member: "devices",
     parse,
-    error_response: ValidationError::into_dotted_response,
+    error_response: ErrorResponse::from,
     device_identity: DeviceIdentity::of_line,
     callback_service: carrier_service::CALLBACK_SERVICE,
     callback_device_ids: carrier_service::callback_device_ids,
@@ -33,7 +34,7 @@ pub(crate) static SERVICE_PLAN: Operation = Operation {
 #[serde(rename_all = "camelCase")]
 struct Body<'b> {
     #[serde(borrow)]
-    devices: Option<Vec<Device<'b>>>,
+    devices: Option<Vec<DeviceBody<'b>>>,
     account_name: Option<&'b str>,
     service_plan: Option<&'b str>,
     group_name: Option<IgnoredAny>,
@@ -41,37 +42,19 @@ struct Body<'b> {
     custom_fields: Option<IgnoredAny>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Device<'b> {
-    #[serde(borrow)]
-    device_ids: Option<Vec<DeviceIdBody<'b>>>,
-}
-
 /// Parses a request that lists its devices.
 ///
 /// `accountName` is optional. Verizon's documentation excludes it together with `devices`, but also
 /// requires it from users with several accounts. `ServicePlanUpdateRequest` of the public SDK allows
-/// both members, and no error for them is documented (see thingspace-facts, section 3.2).
-fn parse(body: &[u8]) -> Result<ChangeRequest, ValidationError> {
-    json_body::check_characters(body)?;
-    let body: Body<'_> = json_body::parse_json(body)?;
+/// both members, and no error for them is documented (see docs/thingspace-facts.md, section 3.2).
+fn parse(body: &[u8]) -> Result<ChangeRequest, Fault> {
+    let body: Body<'_> = json_body::parse_checked(body)?;
     let filters = [body.group_name, body.current_service_plan, body.custom_fields];
     if filters.iter().any(Option::is_some) {
-        return Err(ValidationError::new(
-            code::REQUEST_UNDEFINED,
-            "groupName, currentServicePlan and customFields are not valid together with devices",
-        ));
+        let message =
+            "groupName, currentServicePlan and customFields are not valid together with devices";
+        return Err(Fault::new(code::REQUEST_UNDEFINED, message));
     }
-    body.account_name.map_or(Ok(()), json_body::check_account)?;
-    let service_plan = required_text(body.service_plan, "servicePlan")?;
-    let devices = required_devices(body.devices, "devices")?
-        .into_iter()
-        .map(|device| json_body::device_ids(device.device_ids))
-        .collect::<Result<_, _>>()?;
-    Ok(ChangeRequest {
-        account: body.account_name.map(str::to_owned),
-        service_plan: service_plan.to_owned(),
-        devices,
-    })
+    let device_ids = |device: DeviceBody<'_>| json_body::device_ids(device.device_ids);
+    ChangeRequest::new(body.account_name, body.service_plan, body.devices, "devices", device_ids)
 }

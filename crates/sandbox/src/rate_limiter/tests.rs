@@ -1,7 +1,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn over_the_limit_it_returns_the_seconds_until_the_next_window() {
+async fn over_the_limit_the_limiter_returns_the_seconds_until_the_next_window() {
     let mut limiter = RateLimiter::new(2);
     assert_eq!((limiter.try_acquire(), limiter.try_acquire()), (Ok(()), Ok(())));
     tokio::time::advance(Duration::from_millis(10_500)).await;

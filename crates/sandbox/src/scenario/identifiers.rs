@@ -4,18 +4,18 @@
 //! The prefixes end in a digit that test data which counts up from 0 does not reach, so that it
 //! selects no scenario. There is no prefix of IMEIs: real IMEIs begin with the same digits.
 
+use serde::Serialize;
+
 use crate::{
-    callback_faults::CallbackFault,
-    device_outcome::DeviceResult,
+    faults::Fault,
     identifiers::{DeviceId, DeviceIds},
     operations::operation::Operation,
-    scenario::{definition::Scenario, table::SCENARIOS},
+    scenario::table::{SCENARIOS, Scenario},
 };
 
 /// Number of serials that preloaded devices have, for each scenario and kind.
 const PRELOADED_SERIALS: u32 = 16;
 
-/// The prefix of a kind of identifier.
 pub(crate) struct ReservedPrefix {
     pub(crate) kind: &'static str,
     prefix: &'static str,
@@ -23,13 +23,24 @@ pub(crate) struct ReservedPrefix {
     length: usize,
 }
 
+/// The prefix of a scenario's identifiers of one kind.
+#[derive(Clone, Debug, Serialize)]
+pub struct IdentifierPrefix {
+    /// Kind of the identifier.
+    pub kind: &'static str,
+    /// First digits of the identifier.
+    pub prefix: String,
+    /// Number of digits that follow: hexadecimal for a MEID, otherwise decimal.
+    pub serial_digits: usize,
+}
+
 /// The prefixes, in the order in which they decide. An ICCID precedes its EID, which may have
 /// several profiles. A MEID precedes the MDN of its line.
 pub(crate) const RESERVED_PREFIXES: [ReservedPrefix; 4] = [
-    ReservedPrefix::new("iccid", "99949", 20),
-    ReservedPrefix::new("eid", "999", 32),
-    ReservedPrefix::new("meid", "FF00000F", 14),
-    ReservedPrefix::new("mdn", "5559", 10),
+    ReservedPrefix { kind: "iccid", prefix: "99949", length: 20 },
+    ReservedPrefix { kind: "eid", prefix: "999", length: 32 },
+    ReservedPrefix { kind: "meid", prefix: "FF00000F", length: 14 },
+    ReservedPrefix { kind: "mdn", prefix: "5559", length: 10 },
 ];
 
 /// A scenario, and the identifier that selects it.
@@ -44,7 +55,7 @@ pub(crate) fn match_device<'d>(
     operation: &Operation,
     device: &'d [DeviceId],
 ) -> Option<ScenarioMatch<'d>> {
-    matches(device).find(|hit| hit.scenario.applies_to(operation))
+    scenarios_of(device).find(|hit| hit.scenario.applies_to(operation))
 }
 
 /// Returns the scenarios of a request's devices, in the order of the devices.
@@ -56,12 +67,13 @@ pub(crate) fn match_devices<'d>(
 }
 
 /// True if the scenario of a device, in any operation, fails with a fault.
-pub(crate) fn fails_with(device: &[DeviceId], fault: &'static CallbackFault) -> bool {
-    let outcome = matches(device).next().and_then(|hit| hit.scenario.device_outcome());
-    outcome.is_some_and(|outcome| outcome.result == DeviceResult::Failed(fault))
+pub(crate) fn fails_with(device: &[DeviceId], fault: &Fault) -> bool {
+    let outcome = scenarios_of(device).next().and_then(|hit| hit.scenario.device_outcome());
+    outcome.and_then(|outcome| outcome.fault) == Some(fault)
 }
 
-fn matches(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
+/// Returns the scenarios that a device selects in any operation, the deciding one first.
+fn scenarios_of(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
     RESERVED_PREFIXES
         .iter()
         .filter_map(|reserved| device.iter().find_map(|id| reserved.match_identifier(id)))
@@ -71,25 +83,19 @@ fn matches(device: &[DeviceId]) -> impl Iterator<Item = ScenarioMatch<'_>> {
 /// scenario that requires it. The device list contains them from the start, so it cannot contain
 /// all serials.
 pub(crate) fn preloaded_devices() -> impl Iterator<Item = DeviceId> {
-    let kinds = RESERVED_PREFIXES.iter().filter(|reserved| reserved.kind != "eid");
     let on_plan = |scenario: &&Scenario| {
-        let outcome = scenario.device_outcome();
-        outcome.is_some_and(|outcome| outcome.on_plan_before)
+        scenario.device_outcome().is_some_and(|outcome| outcome.on_plan_before)
     };
-    kinds.flat_map(move |reserved| {
-        let scenarios = SCENARIOS.iter().filter(on_plan);
-        scenarios.flat_map(move |scenario| {
-            (0..PRELOADED_SERIALS)
-                .map(move |serial| reserved.build_identifier(scenario.number, serial))
+    let kinds = RESERVED_PREFIXES.iter().filter(|reserved| reserved.kind != "eid");
+    kinds
+        .flat_map(move |reserved| {
+            let scenarios = SCENARIOS.iter().filter(on_plan);
+            scenarios.map(|scenario| reserved.of_scenario(scenario.number))
         })
-    })
+        .flat_map(|prefix| (0..PRELOADED_SERIALS).map(move |serial| prefix.with_serial(serial)))
 }
 
 impl ReservedPrefix {
-    const fn new(kind: &'static str, prefix: &'static str, length: usize) -> Self {
-        Self { kind, prefix, length }
-    }
-
     /// Returns the scenario of an identifier. An MSISDN is an MDN with a country code.
     fn match_identifier<'d>(&self, one: &'d DeviceId) -> Option<ScenarioMatch<'d>> {
         let id: &'d str = if one.has_kind("msisdn") && self.kind == "mdn" {
@@ -108,19 +114,20 @@ impl ReservedPrefix {
         Some(ScenarioMatch { scenario, identifier: id })
     }
 
-    fn build_identifier(&self, number: u8, serial: u32) -> DeviceId {
-        let (prefix, digits) = self.of_scenario(number);
-        let id = match self.kind {
+    pub(crate) fn of_scenario(&self, number: u8) -> IdentifierPrefix {
+        let prefix = format!("{}{number:02}", self.prefix);
+        let serial_digits = self.length.saturating_sub(prefix.len());
+        IdentifierPrefix { kind: self.kind, prefix, serial_digits }
+    }
+}
+
+impl IdentifierPrefix {
+    fn with_serial(&self, serial: u32) -> DeviceId {
+        let Self { kind, prefix, serial_digits: digits } = self;
+        let id = match *kind {
             "meid" => format!("{prefix}{serial:0digits$X}"),
             _ => format!("{prefix}{serial:0digits$}"),
         };
-        DeviceId::new(self.kind, &id)
-    }
-
-    /// Returns the prefix of a scenario and the number of digits that follow it.
-    pub(crate) fn of_scenario(&self, number: u8) -> (String, usize) {
-        let prefix = format!("{}{number:02}", self.prefix);
-        let digits = self.length.saturating_sub(prefix.len());
-        (prefix, digits)
+        DeviceId::new(kind, &id)
     }
 }

@@ -5,9 +5,8 @@ use serde::Serialize;
 use crate::{
     operations::OPERATIONS,
     scenario::{
-        definition::{Scenario, ScenarioEffect},
-        identifiers::RESERVED_PREFIXES,
-        table::SCENARIOS,
+        identifiers::{IdentifierPrefix, RESERVED_PREFIXES},
+        table::{SCENARIOS, Scenario},
     },
 };
 
@@ -26,17 +25,6 @@ pub struct ScenarioInfo {
     pub happens: &'static str,
 }
 
-/// The prefix of a scenario's identifiers of one kind.
-#[derive(Clone, Debug, Serialize)]
-pub struct IdentifierPrefix {
-    /// Kind of the identifier.
-    pub kind: &'static str,
-    /// First digits of the identifier.
-    pub prefix: String,
-    /// Number of digits that follow: hexadecimal for a MEID, otherwise decimal.
-    pub serial_digits: usize,
-}
-
 /// Returns all scenarios, in the order of their numbers.
 #[must_use]
 pub fn scenarios() -> Vec<ScenarioInfo> {
@@ -44,29 +32,15 @@ pub fn scenarios() -> Vec<ScenarioInfo> {
 }
 
 fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
-    let operations = OPERATIONS.iter();
+    let operations = OPERATIONS.iter().filter(|operation| scenario.applies_to(operation));
     // Only eSIM changes, which have the scenarios of all operations, require an EID.
     let has_eid = scenario.feature.is_none();
-    let prefixes = RESERVED_PREFIXES.iter();
+    let prefixes = RESERVED_PREFIXES.iter().filter(|prefix| has_eid || prefix.kind != "eid");
     ScenarioInfo {
         name: scenario.name,
-        changes: operations
-            .filter(|operation| scenario.applies_to(operation))
-            .map(|operation| operation.name)
-            .collect(),
-        concerns: match scenario.effect {
-            ScenarioEffect::Device(_) => "device",
-            ScenarioEffect::NotExecuted(_)
-            | ScenarioEffect::Response(_)
-            | ScenarioEffect::ReversedOrder => "request",
-        },
-        identifiers: prefixes
-            .filter(|reserved| has_eid || reserved.kind != "eid")
-            .map(|reserved| {
-                let (prefix, serial_digits) = reserved.of_scenario(scenario.number);
-                IdentifierPrefix { kind: reserved.kind, prefix, serial_digits }
-            })
-            .collect(),
+        changes: operations.map(|operation| operation.name).collect(),
+        concerns: if scenario.device_outcome().is_some() { "device" } else { "request" },
+        identifiers: prefixes.map(|prefix| prefix.of_scenario(scenario.number)).collect(),
         happens: scenario.description,
     }
 }
@@ -74,23 +48,17 @@ fn scenario_info(scenario: &Scenario) -> ScenarioInfo {
 /// Returns the table of `docs/sandbox.md`.
 #[must_use]
 pub fn scenarios_markdown() -> String {
-    let mut text = "| scenario | ICCID | EID | MEID | MDN | what happens |\n\
-                    | --- | --- | --- | --- | --- | --- |\n"
-        .to_owned();
-    for scenario in scenarios() {
-        let cell = |kind: &str| {
+    let row = |scenario: ScenarioInfo| {
+        let cell = |kind| {
             let prefix = scenario.identifiers.iter().find(|id| id.kind == kind);
             prefix.map_or_else(String::new, |id| format!("`{}…`", id.prefix))
         };
-        text.push_str(&format!(
-            "| `{}` | {} | {} | {} | {} | {} |\n",
-            scenario.name,
-            cell("iccid"),
-            cell("eid"),
-            cell("meid"),
-            cell("mdn"),
-            scenario.happens
-        ));
-    }
-    text
+        let [iccid, eid, meid, mdn] = ["iccid", "eid", "meid", "mdn"].map(cell);
+        let ScenarioInfo { name, happens, .. } = &scenario;
+        format!("| `{name}` | {iccid} | {eid} | {meid} | {mdn} | {happens} |\n")
+    };
+    "| scenario | ICCID | EID | MEID | MDN | what happens |\n\
+     | --- | --- | --- | --- | --- | --- |\n"
+        .to_owned()
+        + &scenarios().into_iter().map(row).collect::<String>()
 }

@@ -2,27 +2,57 @@
 //! `docs/sandbox.md`.
 
 use crate::{
-    callback_faults::{
-        ACCOUNT, ALREADY_ACTIVE, CANCELLED, CallbackFault, DEVICE_NOT_FOUND, FIFTH_CHANGE,
-        IDENTIFIER, NOT_QUALIFIED, SAME_PLAN, STATE, SUSPENDED, UNEXPECTED,
+    errors::ErrorResponse,
+    faults::{
+        ACCOUNT, ALREADY_ACTIVE, CANCELLED, DEVICE_NOT_FOUND, FIFTH_CHANGE, Fault, IDENTIFIER,
+        NOT_QUALIFIED, SAME_PLAN, STATE, SUSPENDED, UNEXPECTED,
     },
-    device_outcome::{
-        CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, DeviceResult,
-        InterimCallback,
-    },
-    errors::{ErrorResponse, ValidationError},
-    operations::operation::Feature,
-    request_outcome::{
-        NotExecutedCause::{self, PlatformRule, Session, Throttled, Token},
+    operations::operation::{Feature, Operation},
+    outcome::{
+        CallbackCopies, CallbackFormat, CallbackTiming, DeviceOutcome, InterimCallback,
+        NotExecutedCause::{self, Always, First, PlatformRule, Session, Token},
         ResponseKind,
     },
-    scenario::definition::{
-        Scenario,
-        ScenarioEffect::{self, Device, NotExecuted, Response, ReversedOrder},
-    },
+    scenario::table::ScenarioEffect::{Device, NotExecuted, Response, ReversedOrder},
 };
 
-const PLAIN: DeviceOutcome = DeviceOutcome::PLAIN;
+/// A situation that an identifier selects.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    /// The two digits in its identifiers. Never reused.
+    pub(crate) number: u8,
+    pub(crate) name: &'static str,
+    pub(crate) description: &'static str,
+    /// The feature that an operation needs.
+    pub(crate) feature: Option<Feature>,
+    pub(crate) effect: ScenarioEffect,
+}
+
+#[derive(Debug)]
+pub(crate) enum ScenarioEffect {
+    /// Sets the outcome of the device.
+    Device(DeviceOutcome),
+    /// Rejects the request.
+    NotExecuted(NotExecutedCause),
+    /// Sets the response to the request, which is executed.
+    Response(ResponseKind),
+    /// Reverses the order of the request's callbacks.
+    ReversedOrder,
+}
+
+impl Scenario {
+    pub(crate) fn applies_to(&self, operation: &Operation) -> bool {
+        self.feature.is_none_or(|feature| operation.features.contains(&feature))
+    }
+
+    /// Returns the outcome of the device, unless the scenario concerns the request.
+    pub(crate) fn device_outcome(&self) -> Option<DeviceOutcome> {
+        match self.effect {
+            Device(outcome) => Some(outcome),
+            NotExecuted(_) | Response(_) | ReversedOrder => None,
+        }
+    }
+}
 
 const fn scenario(
     number: u8,
@@ -34,13 +64,14 @@ const fn scenario(
     Scenario { number, name, description, feature, effect }
 }
 
-const fn fails(fault: &'static CallbackFault) -> ScenarioEffect {
-    Device(DeviceOutcome { result: DeviceResult::Failed(fault), ..PLAIN })
+const fn fails(fault: &'static Fault) -> ScenarioEffect {
+    Device(DeviceOutcome { fault: Some(fault), ..PLAIN })
 }
 
-const FAILED: DeviceResult = DeviceResult::Failed(&UNEXPECTED);
+const PLAIN: DeviceOutcome = DeviceOutcome::PLAIN;
+const FAILED: Option<&Fault> = Some(&UNEXPECTED);
 const ALREADY_ON_PLAN: DeviceOutcome =
-    DeviceOutcome { result: DeviceResult::Failed(&SAME_PLAN), on_plan_before: true, ..PLAIN };
+    DeviceOutcome { fault: Some(&SAME_PLAN), on_plan_before: true, ..PLAIN };
 
 /// All scenarios, in the order of their numbers.
 #[rustfmt::skip]
@@ -72,7 +103,7 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     // Time and number of the callbacks.
     scenario(31, "lost", None, Device(DeviceOutcome { timing: CallbackTiming::Never, ..PLAIN }),
         "The device succeeds. Its callback is never sent"),
-    scenario(32, "lost_and_failed", None, Device(DeviceOutcome { result: FAILED, timing: CallbackTiming::Never, ..PLAIN }),
+    scenario(32, "lost_and_failed", None, Device(DeviceOutcome { fault: FAILED, timing: CallbackTiming::Never, ..PLAIN }),
         "The device fails. Its callback is never sent"),
     scenario(33, "lost_already_on_plan", None, Device(DeviceOutcome { timing: CallbackTiming::Never, ..ALREADY_ON_PLAN }),
         "As `already_on_plan`, but the callback is never sent. A lookup in the device list shows the plan although nothing changed: a client must compare it with a list from before the change"),
@@ -90,9 +121,9 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
     // Interim callbacks.
     scenario(41, "warning_then_success", None, Device(DeviceOutcome { interim: Some(InterimCallback::Warning), ..PLAIN }),
         "A callback with status `warning` is sent, and `sandbox.interim_for` later one with success"),
-    scenario(42, "warning_then_failure", None, Device(DeviceOutcome { result: FAILED, interim: Some(InterimCallback::Warning), ..PLAIN }),
+    scenario(42, "warning_then_failure", None, Device(DeviceOutcome { fault: FAILED, interim: Some(InterimCallback::Warning), ..PLAIN }),
         "A callback with status `warning` is sent, then one with `REQUEST_FAILED.UnexpectedError`"),
-    scenario(43, "on_hold_then_cancelled", None, Device(DeviceOutcome { result: DeviceResult::Failed(&CANCELLED), interim: Some(InterimCallback::OnHold), ..PLAIN }),
+    scenario(43, "on_hold_then_cancelled", None, Device(DeviceOutcome { fault: Some(&CANCELLED), interim: Some(InterimCallback::OnHold), ..PLAIN }),
         "A callback with a `REQUEST_ONHOLD` fault is sent, then one with a `REQUEST_CANCELLED` fault"),
     scenario(44, "on_hold_then_success", None, Device(DeviceOutcome { interim: Some(InterimCallback::OnHold), ..PLAIN }),
         "A callback with a `REQUEST_ONHOLD` fault is sent, then one with success"),
@@ -110,11 +141,11 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         "The callback has no `requestId`"),
     scenario(54, "no_status", None, Device(DeviceOutcome { format: CallbackFormat::NoStatus, ..PLAIN }),
         "The callback reports success without `status`"),
-    scenario(55, "fault_without_status", None, Device(DeviceOutcome { result: FAILED, format: CallbackFormat::NoStatus, ..PLAIN }),
+    scenario(55, "fault_without_status", None, Device(DeviceOutcome { fault: FAILED, format: CallbackFormat::NoStatus, ..PLAIN }),
         "The callback has a `faultResponse` and no `status`"),
-    scenario(56, "failed_without_fault", None, Device(DeviceOutcome { result: FAILED, format: CallbackFormat::NoFault, ..PLAIN }),
+    scenario(56, "failed_without_fault", None, Device(DeviceOutcome { fault: FAILED, format: CallbackFormat::NoFault, ..PLAIN }),
         "The callback has status `Failed` and no `faultResponse`"),
-    scenario(57, "fault_with_detail", None, Device(DeviceOutcome { result: FAILED, format: CallbackFormat::FaultWithDetail, ..PLAIN }),
+    scenario(57, "fault_with_detail", None, Device(DeviceOutcome { fault: FAILED, format: CallbackFormat::FaultWithDetail, ..PLAIN }),
         "The `faultResponse` also has `faultactor` and `detail`, as in the older data model"),
     scenario(58, "response_array", None, Device(DeviceOutcome { format: CallbackFormat::ResponseArray, ..PLAIN }),
         "`deviceResponse` is an array, as in the tables of Verizon's documentation"),
@@ -140,34 +171,34 @@ pub(crate) static SCENARIOS: &[Scenario] = &[
         "The request is executed. The response is 200 without a body"),
 
     // Requests that are never executed.
-    scenario(71, "dropped_before", None, NotExecuted(NotExecutedCause::Dropped),
+    scenario(71, "dropped_before", None, NotExecuted(Always(ErrorResponse::DROPPED)),
         "The request is not executed. The connection is closed, every time"),
-    scenario(72, "error_not_executed", None, NotExecuted(NotExecutedCause::ServerError),
+    scenario(72, "error_not_executed", None, NotExecuted(Always(ErrorResponse::SERVER_ERROR)),
         "The request is not executed. The response is the same 500 as for `error_executed`, every time"),
-    scenario(73, "refused_fifth_change", None, NotExecuted(PlatformRule(ValidationError::fifth_change)),
+    scenario(73, "refused_fifth_change", None, NotExecuted(PlatformRule(&FIFTH_CHANGE)),
         "The request is not executed. The response is 400 with `REQUEST_FAILED.PlanChangeLimitExceeded`, every time"),
-    scenario(74, "refused_device_not_found", None, NotExecuted(PlatformRule(ValidationError::device_not_found)),
+    scenario(74, "refused_device_not_found", None, NotExecuted(PlatformRule(&DEVICE_NOT_FOUND)),
         "The request is not executed. The response is 400 with `REQUEST_FAILED.DeviceNotFound`, every time"),
 
     // Requests that are rejected once for each serial number, then executed.
-    scenario(81, "token_expired", None, NotExecuted(Token(ErrorResponse::invalid_token)),
+    scenario(81, "token_expired", None, NotExecuted(Token(ErrorResponse::INVALID_TOKEN)),
         "The request is not executed with its first token. The response is 401 with fault 900901. The next token request returns another token"),
-    scenario(82, "token_expired_xml", None, NotExecuted(Token(ErrorResponse::invalid_token_xml)),
+    scenario(82, "token_expired_xml", None, NotExecuted(Token(ErrorResponse::INVALID_TOKEN_XML)),
         "As `token_expired`, with the fault in XML"),
-    scenario(83, "wrong_authentication_xml", None, NotExecuted(Token(ErrorResponse::wrong_authentication)),
+    scenario(83, "wrong_authentication_xml", None, NotExecuted(Token(ErrorResponse::WRONG_AUTHENTICATION)),
         "As `token_expired`, with 403 and the XML of Verizon's error page, code 404"),
-    scenario(84, "session_expired", None, NotExecuted(Session(ErrorResponse::session_expired)),
+    scenario(84, "session_expired", None, NotExecuted(Session(ErrorResponse::SESSION_EXPIRED)),
         "The request is not executed with its first session. The response is 400 with `REQUEST_FAILED.SessionToken.Expired`"),
-    scenario(85, "session_replaced", None, NotExecuted(Session(ErrorResponse::session_invalid)),
+    scenario(85, "session_replaced", None, NotExecuted(Session(ErrorResponse::SESSION_INVALID)),
         "The request is not executed with its first session. The response is 400 with `INPUT_INVALID.SessionToken.Invalid`"),
-    scenario(86, "session_bare", None, NotExecuted(Session(ErrorResponse::unauthorized_without_body)),
+    scenario(86, "session_bare", None, NotExecuted(Session(ErrorResponse::UNAUTHORIZED_WITHOUT_BODY)),
         "The request is not executed with its first session. The response is 401 without a body"),
-    scenario(87, "throttled_retry_after", None, NotExecuted(Throttled(ErrorResponse::throttled_with_retry_after)),
+    scenario(87, "throttled_retry_after", None, NotExecuted(First(ErrorResponse::THROTTLED_FOR_A_SECOND)),
         "The request is not executed the first time. The response is 429 with fault 900800 and `Retry-After: 1`"),
-    scenario(88, "throttled", None, NotExecuted(Throttled(ErrorResponse::application_throttled)),
+    scenario(88, "throttled", None, NotExecuted(First(ErrorResponse::APPLICATION_THROTTLED)),
         "The request is not executed the first time. The response is 429 with fault 900803 and no `Retry-After`"),
-    scenario(89, "throttled_burst", None, NotExecuted(Throttled(ErrorResponse::burst_throttled)),
+    scenario(89, "throttled_burst", None, NotExecuted(First(ErrorResponse::BURST_THROTTLED)),
         "The request is not executed the first time. The response is 503 with fault 900807"),
-    scenario(90, "throttled_bare", None, NotExecuted(Throttled(ErrorResponse::throttled_without_body)),
+    scenario(90, "throttled_bare", None, NotExecuted(First(ErrorResponse::THROTTLED_WITHOUT_BODY)),
         "The request is not executed the first time. The response is 429 without a body"),
 ];

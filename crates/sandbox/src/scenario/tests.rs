@@ -8,8 +8,8 @@ use crate::{
         OPERATIONS, esim_plan::ESIM_PLAN, five_g_bi_plan::FIVE_G_BI_PLAN, operation::Operation,
     },
     scenario::{
-        identifiers::match_device,
-        list::{IdentifierPrefix, scenarios, scenarios_markdown},
+        identifiers::{IdentifierPrefix, match_device},
+        list::{scenarios, scenarios_markdown},
         table::SCENARIOS,
     },
 };

@@ -4,38 +4,38 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::json;
+use thingspace_settings::Secret;
 
 use super::ESIM;
 use super::harness::{
-    ACCOUNT, CallbackReceiver, Harness, body, esim_change_with_scenarios, quick, text,
+    ACCOUNT, CallbackReceiver, Harness, LISTENER_PASSWORD, LISTENER_USERNAME, body_with_status,
+    esim_change_with_scenarios, quick, text,
 };
-use crate::{AcceptedCredentials, Settings};
+use crate::Settings;
 
 fn strict() -> Settings {
     Settings {
-        credentials: AcceptedCredentials {
-            app_key: Some("key".into()),
-            app_secret: Some("secret".into()),
-            uws_username: Some("user".into()),
-            uws_password: Some("pass".into()),
-        },
+        app_key: Some(Secret::new("key")),
+        app_secret: Some(Secret::new("secret")),
+        uws_username: Some(Secret::new("user")),
+        uws_password: Some(Secret::new("pass")),
         ..quick()
     }
 }
 
 async fn login(harness: &Harness, password: &str) -> reqwest::Response {
-    let login = json!({ "username": "user", "password": password });
-    harness.call(Method::POST, "/m2m/v1/session/login", Some(&login)).await
+    let credentials = json!({ "username": "user", "password": password });
+    harness.call(Method::POST, "/m2m/v1/session/login", Some(&credentials)).await
 }
 
 async fn revoke(harness: &Harness, form: &str) -> reqwest::Response {
-    let revoke = harness
+    let request = harness
         .http
         .post(format!("{}/ts/v1/oauth2/revoke", harness.base))
         .basic_auth("key", Some("secret"))
         .header("content-type", "application/x-www-form-urlencoded")
         .body(form.to_owned());
-    revoke.send().await.unwrap()
+    request.send().await.unwrap()
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_token_is_issued_again_until_it_is_revoked() {
     let mut harness = Harness::start(strict()).await;
     assert_eq!(text(&harness.token_request().await, "access_token"), harness.token);
     let missing = revoke(&harness, "grant_type=client_credentials").await;
-    assert_eq!(body(missing, 400).await["error"], "invalid_request");
+    assert_eq!(body_with_status(missing, 400).await["error"], "invalid_request");
     let form = format!("grant_type=client_credentials&token={}", harness.token);
     assert_eq!(revoke(&harness, &form).await.status(), 200);
 
@@ -64,9 +64,9 @@ async fn an_expired_token_does_not_end_the_session() {
     let plans = format!("/m2m/v1/plans/{ACCOUNT}");
     let expires = async {
         loop {
-            let answer = harness.call(Method::GET, &plans, None).await;
-            if answer.status() != 200 {
-                return body(answer, 401).await;
+            let response = harness.call(Method::GET, &plans, None).await;
+            if response.status() != 200 {
+                return body_with_status(response, 401).await;
             }
         }
     };
@@ -88,13 +88,13 @@ async fn wrong_credentials_are_rejected_and_five_in_a_row_lock_the_user() {
             .header("content-type", "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials")
             .send();
-        let refused = body(refused.await.unwrap(), 401).await;
+        let refused = body_with_status(refused.await.unwrap(), 401).await;
         assert_eq!(refused["error"], "invalid_client");
     }
     for _ in 0..5 {
-        body(login(&harness, "wrong").await, 400).await;
+        body_with_status(login(&harness, "wrong").await, 400).await;
     }
-    body(login(&harness, "pass").await, 400).await;
+    body_with_status(login(&harness, "pass").await, 400).await;
     let ledger = harness.ledger().await;
     assert_eq!((&ledger["log_ins"], &ledger["log_ins_refused"]), (&json!(1), &json!(6)));
     assert_eq!(ledger["locked_users"], 1);
@@ -126,7 +126,7 @@ async fn calls_over_the_limit_get_429_with_retry_after() {
     let refused = harness.call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""]))).await;
     let after = refused.headers()["retry-after"].to_str().unwrap().to_owned();
     assert!((1..=60).contains(&after.parse::<u64>().unwrap()), "{after}");
-    assert_eq!(body(refused, 429).await["fault"]["code"], "900800");
+    assert_eq!(body_with_status(refused, 429).await["fault"]["code"], "900800");
     // Neither the token endpoint nor the ledger is counted.
     harness.token_request().await;
     assert_eq!(harness.ledger().await["changes_accepted"], 2);
@@ -170,15 +170,16 @@ async fn a_listener_off_loopback_must_have_a_port_that_the_platform_calls() {
 
 #[tokio::test]
 async fn after_a_new_registration_callbacks_still_carry_the_previous_credentials() {
-    for (lag, expected) in [(Duration::ZERO, "new"), (Duration::from_secs(3600), "p")] {
+    for (lag, expected) in [(Duration::ZERO, "new"), (Duration::from_secs(3600), LISTENER_PASSWORD)]
+    {
         let harness = Harness::start(Settings { credentials_lag: lag, ..quick() }).await;
         let mut receiver = CallbackReceiver::start(&[], None).await;
         harness.register("DeviceProfileService", "http://127.0.0.1:9").await;
-        let again = json!({ "name": "DeviceProfileService", "url": receiver.url,
-            "username": "u", "password": "new" });
-        harness.post(&format!("/m2m/v1/callbacks/{ACCOUNT}"), &again, 200).await;
+        let registration = json!({ "name": "DeviceProfileService", "url": receiver.url,
+            "username": LISTENER_USERNAME, "password": "new" });
+        harness.post(&format!("/m2m/v1/callbacks/{ACCOUNT}"), &registration, 200).await;
         harness.change(ESIM, &esim_change_with_scenarios(&[""])).await;
-        assert_eq!(receiver.next().await.1["password"], expected);
+        assert_eq!(receiver.next().await.body["password"], expected);
         harness.stop().await;
     }
 }

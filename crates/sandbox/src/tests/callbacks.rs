@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::harness::{
-    ACCOUNT, CallbackReceiver, Harness, body, esim_change_with_scenarios,
+    ACCOUNT, CallbackReceiver, Harness, body_with_status, esim_change_with_scenarios,
     five_g_change_with_scenarios, quick,
 };
 use super::{ESIM, PLAN, kinds, members};
@@ -34,9 +34,9 @@ async fn stop(harness: Harness, mut receiver: CallbackReceiver) {
 async fn callbacks_of(scenario: &str) -> [Value; 2] {
     let (harness, mut receiver) = start(quick()).await;
     harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
-    let (_, esim) = receiver.next().await;
+    let esim = receiver.next().await.body;
     harness.change(PLAN, &five_g_change_with_scenarios(&[scenario])).await;
-    let (_, five_g) = receiver.next().await;
+    let five_g = receiver.next().await.body;
     stop(harness, receiver).await;
     [esim, five_g]
 }
@@ -71,7 +71,7 @@ async fn each_fault_is_reported_with_its_code_and_status_failed() {
     }
     let (harness, mut receiver) = start(quick()).await;
     harness.change(PLAN, &five_g_change_with_scenarios(&["address_not_qualified"])).await;
-    let code = &receiver.next().await.1["faultResponse"]["faultcode"];
+    let code = &receiver.next().await.body["faultResponse"]["faultcode"];
     assert!(code.as_str().unwrap().ends_with(".AddressNotQualified"));
     stop(harness, receiver).await;
 }
@@ -84,7 +84,7 @@ async fn a_scenario_leaves_the_other_devices_of_its_request_alone() {
     let failed = async {
         let mut failed = 0;
         for _ in 0..3 {
-            failed += usize::from(receiver.next().await.1["status"] == "Failed");
+            failed += usize::from(receiver.next().await.body["status"] == "Failed");
         }
         failed
     };
@@ -118,10 +118,10 @@ async fn a_late_callback_reports_an_outcome_that_was_already_in_effect() {
     let (harness, mut receiver) = start(Settings { late_delay, ..quick() }).await;
     harness.change(ESIM, &esim_change_with_scenarios(&["late", ""])).await;
     let iccid = |callback: &Value| callback["deviceIds"][3]["id"].as_str().unwrap().to_owned();
-    let first = receiver.next().await.1;
+    let first = receiver.next().await.body;
     assert!(iccid(&first).starts_with("8914"), "{first}");
     assert_eq!(outcome(&harness).await, "succeeded");
-    let second = receiver.next().await.1;
+    let second = receiver.next().await.body;
     assert!(iccid(&second).starts_with("9994934"), "{second}");
     stop(harness, receiver).await;
 }
@@ -135,7 +135,7 @@ async fn an_early_callback_precedes_the_response_which_waits_for_it() {
     let request = esim_change_with_scenarios(&["", "early"]);
     let post = harness.change(ESIM, &request);
     let receive = async {
-        let (_, callback) = receiver.next().await;
+        let callback = receiver.next().await.body;
         // The callback with the request ID precedes the response.
         release.notify_one();
         callback
@@ -152,7 +152,7 @@ async fn a_reversed_request_sends_its_callbacks_in_reverse_order() {
     harness.change(ESIM, &esim_change_with_scenarios(&["", "reversed", "", ""])).await;
     let mut last = Vec::new();
     for _ in 0..4 {
-        let id = receiver.next().await.1["deviceIds"][3]["id"].clone();
+        let id = receiver.next().await.body["deviceIds"][3]["id"].clone();
         last.push(id.as_str().unwrap().chars().last().unwrap());
     }
     assert_eq!(last, ['3', '2', '1', '0']);
@@ -166,7 +166,7 @@ async fn a_duplicate_is_sent_twice_with_counts_one_and_two() {
         harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
         let mut counts = Vec::new();
         for _ in 0..2 {
-            counts.push(receiver.next().await.1["callbackCount"].as_u64().unwrap());
+            counts.push(receiver.next().await.body["callbackCount"].as_u64().unwrap());
         }
         counts.sort_unstable();
         assert_eq!(counts, [1, 2]);
@@ -185,15 +185,15 @@ async fn an_interim_callback_precedes_the_final_one() {
         ("on_hold_then_cancelled", "Pending", Some("REQUEST_ONHOLD"), "Failed"),
     ] {
         let (harness, mut receiver) =
-            start(Settings { interim_delay: Duration::from_millis(1), ..quick() }).await;
+            start(Settings { interim_for: Duration::from_millis(1), ..quick() }).await;
         harness.change(ESIM, &esim_change_with_scenarios(&[scenario])).await;
-        let first = receiver.next().await.1;
+        let first = receiver.next().await.body;
         assert_eq!(first["status"], interim);
         assert!(first.get("deviceResponse").is_none());
         let code = first["faultResponse"]["faultcode"].as_str();
         let class = code.and_then(|code| code.split('.').nth(1));
         assert_eq!(class, fault);
-        let second = receiver.next().await.1;
+        let second = receiver.next().await.body;
         assert_eq!((&second["status"], &second["callbackCount"]), (&json!(last), &json!(1)));
         if scenario == "on_hold_then_cancelled" {
             let code = second["faultResponse"]["faultcode"].as_str().unwrap();
@@ -205,7 +205,7 @@ async fn an_interim_callback_precedes_the_final_one() {
 
 #[tokio::test]
 async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() {
-    let (harness, mut receiver) = start(Settings { interim_delay: DAY, ..quick() }).await;
+    let (harness, mut receiver) = start(Settings { interim_for: DAY, ..quick() }).await;
     let request =
         harness.change(ESIM, &esim_change_with_scenarios(&["warning_then_success"])).await;
     receiver.next().await;
@@ -217,10 +217,9 @@ async fn between_an_interim_callback_and_the_final_one_the_request_is_pending() 
 
 #[tokio::test]
 async fn a_warning_may_be_the_only_callback() {
-    let (harness, mut receiver) =
-        start(Settings { interim_delay: Duration::ZERO, ..quick() }).await;
+    let (harness, mut receiver) = start(Settings { interim_for: Duration::ZERO, ..quick() }).await;
     harness.change(ESIM, &esim_change_with_scenarios(&["warning_only"])).await;
-    assert_eq!(receiver.next().await.1["status"], "warning");
+    assert_eq!(receiver.next().await.body["status"], "warning");
     harness.wait_for_callbacks().await;
     assert_eq!(outcome(&harness).await, "succeeded");
     stop(harness, receiver).await;
@@ -273,7 +272,7 @@ async fn a_callback_with_only_an_mdn_is_matched_by_the_device_list() {
     harness.change(PLAN, &five_g_change_with_scenarios(&["mdn_only", "mdn_only"])).await;
     let mut found = Vec::new();
     for _ in 0..2 {
-        let ids = receiver.next().await.1["deviceIds"].clone();
+        let ids = receiver.next().await.body["deviceIds"].clone();
         assert_eq!(kinds(&ids), ["mdn"]);
         let request = json!({ "deviceId": ids[0] });
         let listed = harness.post("/m2m/v1/devices/actions/list", &request, 200).await;
@@ -290,9 +289,9 @@ async fn a_callback_with_only_an_mdn_is_matched_by_the_device_list() {
     let mut esim = esim_change_with_scenarios(&[""]);
     esim["devices"][0]["deviceIds"] = ids;
     harness.change(ESIM, &esim).await;
-    assert_eq!(receiver.next().await.1["deviceIds"].as_array().unwrap().len(), 4);
+    assert_eq!(receiver.next().await.body["deviceIds"].as_array().unwrap().len(), 4);
     let response = harness.call(reqwest::Method::GET, "/sandbox/ledger?identifiers=false", None);
-    let ledger = body(response.await, 200).await;
+    let ledger = body_with_status(response.await, 200).await;
     assert!(ledger["changes"][0].get("device_results").is_none());
     stop(harness, receiver).await;
 }

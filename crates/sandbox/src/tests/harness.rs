@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::{
-    AcceptedCredentials, CallbackOrder, FaultRates, ResendPolicy, Sandbox, Settings, scenarios,
-};
+use crate::{CallbackOrder, ResendPolicy, Sandbox, Settings, scenarios};
 
 pub(super) const ACCOUNT: &str = "0000123456-00001";
+/// Credentials of listeners that [`Harness::register`] registers.
+pub(super) const LISTENER_USERNAME: &str = "user-of-listener";
+pub(super) const LISTENER_PASSWORD: &str = "password-of-listener";
 
 /// A running sandbox, and a client with a token and a session.
 pub(super) struct Harness {
@@ -34,20 +35,31 @@ pub(crate) fn quick() -> Settings {
         listen: "127.0.0.1:0".parse().unwrap(),
         seed: 1,
         callback_delay: Duration::ZERO,
-        response_delay: Duration::ZERO,
-        slow_response_delay: Duration::from_secs(5),
+        answer_delay: Duration::ZERO,
+        slow_answer: Duration::from_secs(5),
         late_delay: Duration::from_secs(10),
-        interim_delay: Duration::from_secs(1),
+        interim_for: Duration::from_secs(1),
         resend: ResendPolicy::Quick,
-        resend_delay: Some(Duration::from_millis(5)),
+        resend_after: Some(Duration::from_millis(5)),
         callback_timeout: None,
-        fault_rates: FaultRates::default(),
-        callback_order: CallbackOrder::AsSent,
+        failure_rate: 0.0,
+        duplicate_rate: 0.0,
+        lost_rate: 0.0,
+        late_rate: 0.0,
+        early_rate: 0.0,
+        malformed_rate: 0.0,
+        drop_request_rate: 0.0,
+        drop_answer_rate: 0.0,
+        error_rate: 0.0,
+        order: CallbackOrder::AsSent,
         callback_url: None,
         callback_concurrency: 32,
         any_callback_port: false,
         credentials_lag: Duration::ZERO,
-        credentials: AcceptedCredentials::default(),
+        app_key: None,
+        app_secret: None,
+        uws_username: None,
+        uws_password: None,
         token_lifetime: Duration::from_secs(3600),
         session_lifetime: Duration::from_secs(20 * 60),
         single_session: false,
@@ -88,7 +100,7 @@ impl Harness {
             }
         };
         let poll = tokio::time::timeout(Duration::from_secs(10), poll);
-        poll.await.expect("the ledger meets the condition")
+        poll.await.expect("timed out waiting for the ledger")
     }
 
     /// Waits until no callback is outstanding.
@@ -99,8 +111,8 @@ impl Harness {
     /// Opens a new session.
     pub(super) async fn login(&mut self) {
         let login = json!({ "username": "user", "password": "pass" });
-        let answer = self.call(Method::POST, "/m2m/v1/session/login", Some(&login)).await;
-        self.session = text(&body(answer, 200).await, "sessionToken");
+        let response = self.call(Method::POST, "/m2m/v1/session/login", Some(&login)).await;
+        self.session = text(&body_with_status(response, 200).await, "sessionToken");
     }
 
     pub(super) async fn token_request(&self) -> Value {
@@ -110,7 +122,7 @@ impl Harness {
             .basic_auth("key", Some("secret"))
             .header("content-type", "application/x-www-form-urlencoded")
             .body("grant_type=client_credentials");
-        body(request.send().await.unwrap(), 200).await
+        body_with_status(request.send().await.unwrap(), 200).await
     }
 
     pub(super) async fn call(&self, method: Method, path: &str, json: Option<&Value>) -> Response {
@@ -118,11 +130,11 @@ impl Harness {
     }
 
     pub(super) async fn get(&self, path: &str) -> Value {
-        body(self.call(Method::GET, path, None).await, 200).await
+        body_with_status(self.call(Method::GET, path, None).await, 200).await
     }
 
     pub(super) async fn post(&self, path: &str, json: &Value, status: u16) -> Value {
-        body(self.call(Method::POST, path, Some(json)).await, status).await
+        body_with_status(self.call(Method::POST, path, Some(json)).await, status).await
     }
 
     /// Sends a request that may get no response.
@@ -145,22 +157,23 @@ impl Harness {
     }
 
     pub(super) async fn change(&self, path: &str, json: &Value) -> String {
-        let answer = self.call(Method::POST, path, Some(json)).await;
-        text(&body(answer, 200).await, "requestId")
+        let response = self.call(Method::POST, path, Some(json)).await;
+        text(&body_with_status(response, 200).await, "requestId")
     }
 
     pub(super) async fn register(&self, service: &str, url: &str) {
-        let listener = json!({ "name": service, "url": url, "username": "u", "password": "p" });
+        let listener = json!({ "name": service, "url": url, "username": LISTENER_USERNAME,
+            "password": LISTENER_PASSWORD });
         let path = format!("/m2m/v1/callbacks/{ACCOUNT}");
-        let answer = self.call(Method::POST, &path, Some(&listener)).await;
+        let response = self.call(Method::POST, &path, Some(&listener)).await;
         assert_eq!(
-            body(answer, 200).await,
+            body_with_status(response, 200).await,
             json!({ "accountName": ACCOUNT, "serviceName": service })
         );
     }
 
     pub(super) async fn ledger(&self) -> Value {
-        body(self.call(Method::GET, "/sandbox/ledger", None).await, 200).await
+        body_with_status(self.call(Method::GET, "/sandbox/ledger", None).await, 200).await
     }
 
     pub(super) async fn stop(self) {
@@ -169,10 +182,11 @@ impl Harness {
     }
 }
 
-pub(super) async fn body(answer: Response, status: u16) -> Value {
-    let given = answer.status();
-    let text = answer.text().await.unwrap();
-    assert_eq!(given, status, "{text}");
+/// Returns the JSON of a response, which must have this status.
+pub(super) async fn body_with_status(response: Response, status: u16) -> Value {
+    let response_status = response.status();
+    let text = response.text().await.unwrap();
+    assert_eq!(response_status, status, "{text}");
     serde_json::from_str(&text).unwrap()
 }
 
@@ -183,12 +197,18 @@ pub(super) fn text(value: &Value, member: &str) -> String {
 /// A callback listener that records callbacks and returns the given statuses, then 200.
 pub(super) struct CallbackReceiver {
     pub(super) url: String,
-    pub(super) received: mpsc::Receiver<(String, Value)>,
+    pub(super) received: mpsc::Receiver<ReceivedCallback>,
+}
+
+pub(super) struct ReceivedCallback {
+    pub(super) path: String,
+    /// Malformed JSON becomes a string.
+    pub(super) body: Value,
 }
 
 #[derive(Clone)]
 struct Recorder {
-    sender: mpsc::Sender<(String, Value)>,
+    sender: mpsc::Sender<ReceivedCallback>,
     statuses: Arc<Mutex<VecDeque<StatusCode>>>,
     /// Delays the response to the first callback.
     hold_first: Option<Arc<Notify>>,
@@ -209,23 +229,22 @@ impl CallbackReceiver {
         Self { url, received }
     }
 
-    pub(super) async fn next(&mut self) -> (String, Value) {
+    pub(super) async fn next(&mut self) -> ReceivedCallback {
         let next = tokio::time::timeout(Duration::from_secs(10), self.received.recv());
-        next.await.expect("a callback").unwrap()
+        next.await.expect("timed out waiting for a callback").unwrap()
     }
 }
 
 async fn record(State(recorder): State<Recorder>, uri: Uri, body: String) -> StatusCode {
-    // Malformed JSON becomes a string.
     let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
-    let first = body["callbackCount"] == 1;
-    let callback = (uri.path().to_owned(), body);
+    let is_first = body["callbackCount"] == 1;
+    let callback = ReceivedCallback { path: uri.path().to_owned(), body };
     recorder.sender.send(callback).await.unwrap();
-    if let (true, Some(released)) = (first, &recorder.hold_first) {
+    if is_first && let Some(released) = &recorder.hold_first {
         released.notified().await;
     }
-    let answer = recorder.statuses.lock().unwrap().pop_front();
-    answer.unwrap_or(StatusCode::OK)
+    let status = recorder.statuses.lock().unwrap().pop_front();
+    status.unwrap_or(StatusCode::OK)
 }
 
 pub(super) fn esim_change(devices: usize) -> Value {
@@ -276,10 +295,11 @@ pub(super) fn identifier(scenario: &str, kind: &str, serial: usize) -> String {
         };
     }
     let all = scenarios();
-    let listed = all.iter().find(|one| one.name == scenario);
-    let listed = listed.unwrap_or_else(|| panic!("no scenario {scenario}"));
-    let mut prefixes = listed.identifiers.iter();
-    let prefix = prefixes.find(|one| one.kind == kind).unwrap();
+    let listed = all
+        .iter()
+        .find(|listed| listed.name == scenario)
+        .unwrap_or_else(|| panic!("no scenario {scenario}"));
+    let prefix = listed.identifiers.iter().find(|prefix| prefix.kind == kind).unwrap();
     let digits = prefix.serial_digits;
     format!("{}{serial:0digits$X}", prefix.prefix)
 }

@@ -7,16 +7,16 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::harness::{
-    ACCOUNT, Harness, body, esim_change, esim_change_with_scenarios, five_g_change_with_scenarios,
-    quick, text,
+    ACCOUNT, Harness, body_with_status, esim_change, esim_change_with_scenarios,
+    five_g_change_with_scenarios, quick, text,
 };
 use super::{ESIM, PLAN, kinds, members};
 use crate::Settings;
 
 const LIST: &str = "/m2m/v1/devices/actions/list";
 
-fn status(version: &str, request: &str) -> String {
-    format!("/m2m/{version}/accounts/{ACCOUNT}/requests/{request}/status")
+fn status_path(version: &str, request_id: &str) -> String {
+    format!("/m2m/{version}/accounts/{ACCOUNT}/requests/{request_id}/status")
 }
 
 fn plan_of(device: &Value) -> &str {
@@ -50,15 +50,15 @@ async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
     let five_g = harness.change(PLAN, &five_g_change_with_scenarios(&[""])).await;
     harness.wait_for_callbacks().await;
     for path in [
-        status("v1", &request),
-        status("v2", &five_g),
-        status("v2", "d1f08526-5443-4054-9a29-4456490ea9f8"),
+        status_path("v1", &request),
+        status_path("v2", &five_g),
+        status_path("v2", "d1f08526-5443-4054-9a29-4456490ea9f8"),
     ] {
-        let refused = body(harness.call(Method::GET, &path, None).await, 400).await;
+        let refused = body_with_status(harness.call(Method::GET, &path, None).await, 400).await;
         assert_eq!(members(&refused), ["errorCode", "errorMessage"]);
         assert_eq!(refused["errorCode"] == "400", path.contains("/v2/"));
     }
-    let status = harness.get(&status("v2", &request)).await;
+    let status = harness.get(&status_path("v2", &request)).await;
     assert_eq!(members(&status), ["requestId", "status", "subRequests"]);
     assert_eq!((&status["requestId"], &status["status"]), (&json!(request), &json!("Failed")));
     let each = status["subRequests"].as_array().unwrap();
@@ -66,7 +66,7 @@ async fn request_status_v1_rejects_plan_changes_and_v2_reports_esim_changes() {
     assert_eq!(statuses, ["Success", "Failed", "Success"]);
     assert_eq!(kinds(&each[0]["ids"]), ["eid", "iccid"]);
     let other = format!("/m2m/v2/accounts/0000123456-00002/requests/{request}/status");
-    body(harness.call(Method::GET, &other, None).await, 400).await;
+    body_with_status(harness.call(Method::GET, &other, None).await, 400).await;
     harness.stop().await;
 }
 

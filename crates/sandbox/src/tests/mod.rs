@@ -19,12 +19,13 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use url::Url;
 
-use crate::device_outcome::CallbackCopies;
 use crate::operations::OPERATIONS;
-use crate::seeded_faults::{SeededFaults, stable_hash};
-use crate::{CallbackOrder, FaultRates, Settings};
+use crate::outcome::CallbackCopies;
+use crate::seeded_faults::{device_outcome, stable_hash};
+use crate::{CallbackOrder, Settings};
 use harness::{
-    ACCOUNT, CallbackReceiver, Harness, body, documented_five_g_change, esim_change, quick, text,
+    ACCOUNT, CallbackReceiver, Harness, LISTENER_PASSWORD, LISTENER_USERNAME, body_with_status,
+    documented_five_g_change, esim_change, quick, text,
 };
 
 const ESIM: &str = "/m2m/v1/devices/profile/actions/serviceplan";
@@ -52,7 +53,7 @@ async fn the_documented_esim_change_is_accepted_and_has_the_documented_callback(
     ]);
     let request_id = harness.change(double_slash, &documented).await;
 
-    let (_, callback) = receiver.next().await;
+    let callback = receiver.next().await.body;
     let expected = [
         "username",
         "password",
@@ -65,7 +66,7 @@ async fn the_documented_esim_change_is_accepted_and_has_the_documented_callback(
     ];
     assert_eq!(members(&callback), expected);
     assert_eq!(callback["requestId"], request_id);
-    assert_eq!(callback["username"], "u");
+    assert_eq!(callback["username"], LISTENER_USERNAME);
     assert_eq!(kinds(&callback["deviceIds"]), ["Eid", "Imei", "msisdn", "Iccid"]);
     assert_eq!(callback["status"], "SUCCESS");
     assert_eq!(callback["callbackCount"], 1);
@@ -89,14 +90,15 @@ async fn the_documented_five_g_change_is_accepted_by_post_and_put_and_called_bac
     harness.register("CarrierService", &receiver.url).await;
     for method in [Method::POST, Method::PUT] {
         let request = documented_five_g_change();
-        let answer = body(harness.call(method, PLAN, Some(&request)).await, 200).await;
-        assert_eq!(members(&answer), ["requestId"]);
-        let (_, callback) = receiver.next().await;
+        let response =
+            body_with_status(harness.call(method, PLAN, Some(&request)).await, 200).await;
+        assert_eq!(members(&response), ["requestId"]);
+        let callback = receiver.next().await.body;
         assert_eq!(
             members(&callback),
             ["username", "password", "requestId", "deviceIds", "deviceResponse"]
         );
-        assert_eq!(callback["requestId"], answer["requestId"]);
+        assert_eq!(callback["requestId"], response["requestId"]);
         assert_eq!(kinds(&callback["deviceIds"]), ["MEID", "mdn"]);
         let date = &callback["deviceResponse"]["changeServicePlanResponse"]["effectiveDate"];
         assert!(date.as_str().unwrap().ends_with(" 12:00:00 AM"));
@@ -117,7 +119,8 @@ async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
     let (token, session) = (harness.token.clone(), harness.session.clone());
 
     harness.token = "0123456789abcdef".into();
-    let refused = body(harness.call(Method::POST, ESIM, Some(&request)).await, 401).await;
+    let refused =
+        body_with_status(harness.call(Method::POST, ESIM, Some(&request)).await, 401).await;
     assert_eq!(refused["fault"]["code"], "900901");
 
     harness.token = token;
@@ -130,20 +133,23 @@ async fn bad_tokens_and_sessions_are_rejected_in_four_formats() {
         ),
     ] {
         harness.session = value.into();
-        let refused = body(harness.call(Method::POST, ESIM, Some(&request)).await, 400).await;
+        let refused =
+            body_with_status(harness.call(Method::POST, ESIM, Some(&request)).await, 400).await;
         assert_eq!(refused["errorCode"], code);
     }
     harness.session = session;
-    let refused = body(harness.call(Method::GET, "/m2m/v1/nowhere", None).await, 400).await;
+    let refused =
+        body_with_status(harness.call(Method::GET, "/m2m/v1/nowhere", None).await, 400).await;
     assert_eq!(refused["fault"]["code"], "900906");
-    let refused = body(harness.call(Method::PUT, ESIM, Some(&request)).await, 400).await;
+    let refused =
+        body_with_status(harness.call(Method::PUT, ESIM, Some(&request)).await, 400).await;
     assert_eq!(refused["fault"]["code"], "900906");
 
     let token_url = format!("{}/ts/v1/oauth2/token", harness.base);
-    let refused = body(harness.http.post(&token_url).send().await.unwrap(), 401).await;
+    let refused = body_with_status(harness.http.post(&token_url).send().await.unwrap(), 401).await;
     assert_eq!(refused["fault"]["code"], "900902");
     let no_grant = harness.http.post(&token_url).basic_auth("key", Some("secret"));
-    let refused = body(no_grant.send().await.unwrap(), 400).await;
+    let refused = body_with_status(no_grant.send().await.unwrap(), 400).await;
     assert_eq!(refused["error"], "invalid_request");
 
     let ledger = harness.ledger().await;
@@ -181,7 +187,8 @@ async fn an_invalid_body_is_rejected_in_the_format_of_its_operation() {
         (PLAN, wrong_kind, "INPUT_INVALID.Device.Kind.Invalid"),
         (PLAN, json!("text"), "DeserializationFailed"),
     ] {
-        let refused = body(harness.call(Method::POST, path, Some(&request)).await, 400).await;
+        let refused =
+            body_with_status(harness.call(Method::POST, path, Some(&request)).await, 400).await;
         let code = text(&refused, "errorCode");
         if path == ESIM {
             assert_eq!(code, "400");
@@ -194,30 +201,35 @@ async fn an_invalid_body_is_rejected_in_the_format_of_its_operation() {
     harness.stop().await;
 }
 
-/// A received callback: ICCID, attempt and fault.
-type ReceivedCallback = (String, u64, Option<String>);
+#[derive(Debug, PartialEq, Eq)]
+struct CallbackSummary {
+    iccid: String,
+    count: u64,
+    fault: Option<String>,
+}
 
+/// Changes devices. Returns the request ID and the first `sends` callbacks.
 async fn one_run(
     settings: Settings,
     devices: usize,
     sends: usize,
-) -> (String, Vec<ReceivedCallback>) {
+) -> (String, Vec<CallbackSummary>) {
     let harness = Harness::start(settings).await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
     harness.register("DeviceProfileService", &receiver.url).await;
     let request_id = harness.change(ESIM, &esim_change(devices)).await;
     let mut seen = Vec::new();
     for _ in 0..sends {
-        let (_, callback) = receiver.next().await;
+        let callback = receiver.next().await.body;
         assert_eq!(callback["requestId"], request_id);
         let iccid = callback["deviceIds"][3]["id"].as_str().unwrap();
         let fault = callback["faultResponse"]["faultcode"].as_str();
         assert_eq!(callback["status"] == "Failed", fault.is_some());
-        seen.push((
-            iccid.to_owned(),
-            callback["callbackCount"].as_u64().unwrap(),
-            fault.map(str::to_owned),
-        ));
+        seen.push(CallbackSummary {
+            iccid: iccid.to_owned(),
+            count: callback["callbackCount"].as_u64().unwrap(),
+            fault: fault.map(str::to_owned),
+        });
     }
     harness.stop().await;
     assert!(receiver.received.try_recv().is_err(), "unexpected callback");
@@ -228,22 +240,18 @@ async fn one_run(
 async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     let settings = Settings {
         seed: 7,
-        fault_rates: FaultRates { failure: 0.3, duplicate: 0.3, ..FaultRates::default() },
-        callback_order: CallbackOrder::Shuffled,
+        failure_rate: 0.3,
+        duplicate_rate: 0.3,
+        order: CallbackOrder::Shuffled,
         callback_concurrency: 1,
         ..quick()
     };
-    let seeded_faults = SeededFaults {
-        seed: 7,
-        rates: settings.fault_rates.clone(),
-        order: CallbackOrder::Shuffled,
-    };
     let outcome = |serial: usize| {
-        seeded_faults.device_outcome(stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
+        device_outcome(&settings, stable_hash(&format!("iccid:891480000008{serial:08}")), 0)
     };
     let twice = |serial: &usize| outcome(*serial).copies != CallbackCopies::One;
     let duplicates = (0..40).filter(twice).count();
-    let failing = (0..40).filter(|serial| outcome(*serial).fault().is_some()).count();
+    let failing = (0..40).filter(|serial| outcome(*serial).fault.is_some()).count();
     assert!((4..30).contains(&duplicates) && (4..30).contains(&failing));
 
     let (first_id, first) = one_run(settings.clone(), 40, 40 + duplicates).await;
@@ -252,11 +260,11 @@ async fn the_seed_decides_failures_duplicates_and_order_but_not_request_ids() {
     assert_eq!(first, second);
 
     let mut devices: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for (iccid, count, fault) in first {
-        devices.entry(iccid).or_default().push((count, fault));
+    for callback in first {
+        devices.entry(callback.iccid.clone()).or_default().push(callback);
     }
     assert_eq!(devices.len(), 40);
-    let failed = devices.values().filter(|sends| sends[0].1.is_some());
+    let failed = devices.values().filter(|sends| sends[0].fault.is_some());
     assert_eq!(failed.count(), failing);
 }
 
@@ -268,24 +276,24 @@ async fn callbacks_of_an_account_without_a_listener_go_to_the_default_url() {
         Harness::start(Settings { callback_url: Some(Url::parse(&template).unwrap()), ..quick() })
             .await;
     harness.change(ESIM, &esim_change(1)).await;
-    let (path, callback) = receiver.next().await;
-    assert_eq!(path, "/callbacks/DeviceProfileService");
-    assert!(callback.get("password").is_none());
+    let callback = receiver.next().await;
+    assert_eq!(callback.path, "/callbacks/DeviceProfileService");
+    assert!(callback.body.get("password").is_none());
 
     let list = format!("/m2m/v1/callbacks/{ACCOUNT}");
     let none = harness.call(Method::GET, &list, None).await;
     assert_eq!(none.text().await.unwrap(), "");
     harness.register("DeviceProfileService", &format!("{}/own", receiver.url)).await;
     harness.change(ESIM, &esim_change(1)).await;
-    assert_eq!(receiver.next().await.0, "/own");
+    assert_eq!(receiver.next().await.path, "/own");
 
-    let listed = body(harness.call(Method::GET, &list, None).await, 200).await;
+    let listed = body_with_status(harness.call(Method::GET, &list, None).await, 200).await;
     assert_eq!(listed[0]["serviceName"], "DeviceProfileService");
-    assert_eq!(listed[0]["password"], "p");
+    assert_eq!(listed[0]["password"], LISTENER_PASSWORD);
     let path = format!("{list}/name/DeviceProfileService");
-    body(harness.call(Method::DELETE, &path, None).await, 200).await;
+    body_with_status(harness.call(Method::DELETE, &path, None).await, 200).await;
     harness.change(ESIM, &esim_change(1)).await;
-    assert_eq!(receiver.next().await.0, "/callbacks/DeviceProfileService");
+    assert_eq!(receiver.next().await.path, "/callbacks/DeviceProfileService");
     harness.stop().await;
 }
 
@@ -296,11 +304,11 @@ async fn a_rejected_callback_is_sent_four_times_in_all() {
     harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
     for count in 1..=4 {
-        assert_eq!(receiver.next().await.1["callbackCount"], count);
+        assert_eq!(receiver.next().await.body["callbackCount"], count);
     }
     harness.change(ESIM, &esim_change(1)).await;
     for count in 1..=2 {
-        assert_eq!(receiver.next().await.1["callbackCount"], count);
+        assert_eq!(receiver.next().await.body["callbackCount"], count);
     }
     harness.stop().await;
     assert!(receiver.received.try_recv().is_err());
@@ -315,8 +323,8 @@ async fn a_slow_listener_gets_a_second_copy_while_the_first_is_in_flight() {
     let mut receiver = CallbackReceiver::start(&[], Some(Arc::clone(&release))).await;
     harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
-    assert_eq!(receiver.next().await.1["callbackCount"], 1);
-    assert_eq!(receiver.next().await.1["callbackCount"], 2);
+    assert_eq!(receiver.next().await.body["callbackCount"], 1);
+    assert_eq!(receiver.next().await.body["callbackCount"], 2);
     release.notify_one();
     harness.stop().await;
 }
@@ -329,7 +337,7 @@ async fn a_change_of_ten_thousand_devices_reaches_a_listener_device_by_device() 
     harness.change(ESIM, &esim_change(10_000)).await;
     let mut seen = std::collections::BTreeSet::new();
     for _ in 0..10_000 {
-        let (_, callback) = receiver.next().await;
+        let callback = receiver.next().await.body;
         seen.insert(text(&callback["deviceIds"][3], "id"));
     }
     assert_eq!(seen.len(), 10_000);

@@ -10,82 +10,80 @@ use super::ESIM;
 use super::harness::{
     CallbackReceiver, Harness, esim_change, esim_change_with_scenarios, identifier, quick,
 };
-use crate::{FaultRates, Settings};
-
-fn with(rates: FaultRates) -> Settings {
-    Settings { fault_rates: rates, ..quick() }
-}
+use crate::Settings;
 
 /// Sends changes of one device each, two at a time, in the order of the serials. Returns the outcome
 /// of each serial.
-async fn run_changes(serials: Vec<usize>, rates: FaultRates) -> BTreeMap<usize, String> {
+async fn run_changes(serials: Vec<usize>, settings: Settings) -> BTreeMap<usize, String> {
     let harness =
-        Harness::start(Settings { seed: 11, late_delay: Duration::ZERO, ..with(rates) }).await;
+        Harness::start(Settings { seed: 11, late_delay: Duration::ZERO, ..settings }).await;
     let receiver = CallbackReceiver::start(&[], None).await;
     harness.register("DeviceProfileService", &receiver.url).await;
-    let mut answers = BTreeMap::new();
+    let mut outcomes = BTreeMap::new();
     for pair in serials.chunks(2) {
-        let request = pair.iter().map(|serial| {
+        let requests = pair.iter().map(|serial| {
             let mut request = esim_change_with_scenarios(&[""]);
             let id = identifier("", "iccid", *serial);
             request["devices"][0]["deviceIds"][1]["id"] = json!(id);
             let harness = &harness;
             async move {
                 match harness.try_call(Method::POST, ESIM, Some(&request)).await {
-                    Ok(answer) => answer.status().to_string(),
+                    Ok(response) => response.status().to_string(),
                     Err(_) => "dropped".to_owned(),
                 }
             }
         });
-        let given = futures_util::future::join_all(request).await;
-        answers.extend(pair.iter().copied().zip(given));
+        let responses = futures_util::future::join_all(requests).await;
+        outcomes.extend(pair.iter().copied().zip(responses));
     }
     let ledger = harness.wait_for_callbacks().await;
     for change in ledger["changes"].as_array().unwrap() {
         let result = &change["device_results"][0];
         let iccid = change["device_identifiers"][0][1]["id"].as_str().unwrap();
         let serial: usize = iccid.get(12..).unwrap().parse().unwrap();
-        let tries = result["tries"].as_array().unwrap();
-        let counts = tries.len();
-        let message = tries.first().map(|one| one["message"].clone());
-        let of = format!("{} {} {counts} {message:?}", change["answer"], result["outcome"]);
-        answers.entry(serial).or_default().push_str(&of);
+        let attempts = result["tries"].as_array().unwrap();
+        let message = attempts.first().map(|attempt| attempt["message"].clone());
+        let (response, outcome, count) = (&change["answer"], &result["outcome"], attempts.len());
+        let execution = format!("{response} {outcome} {count} {message:?}");
+        outcomes.entry(serial).or_default().push_str(&execution);
     }
     harness.stop().await;
     drop(receiver);
-    answers
+    outcomes
 }
 
 #[tokio::test]
 async fn the_same_seed_gives_the_same_faults_in_any_request_order() {
-    let rates = FaultRates {
-        failure: 0.3,
-        duplicate: 0.2,
-        lost: 0.2,
-        early: 0.2,
-        late: 0.2,
-        malformed: 0.2,
-        drop_request: 0.2,
-        drop_response: 0.2,
-        error: 0.2,
+    let settings = Settings {
+        failure_rate: 0.3,
+        duplicate_rate: 0.2,
+        lost_rate: 0.2,
+        early_rate: 0.2,
+        late_rate: 0.2,
+        malformed_rate: 0.2,
+        drop_request_rate: 0.2,
+        drop_answer_rate: 0.2,
+        error_rate: 0.2,
+        ..quick()
     };
-    let forwards = run_changes((0..40).collect(), rates.clone()).await;
-    let backwards = run_changes((0..40).rev().collect(), rates).await;
+    let forwards = run_changes((0..40).collect(), settings.clone()).await;
+    let backwards = run_changes((0..40).rev().collect(), settings).await;
     assert_eq!(forwards, backwards);
-    for met in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
-        assert!(forwards.values().any(|one| one.contains(met)), "{met}");
+    for part in ["dropped", "500", "200", "failed", "succeeded", "malformed"] {
+        assert!(forwards.values().any(|outcome| outcome.contains(part)), "{part}");
     }
     // Some dropped and some failed requests were executed, others were not.
-    for answer in ["dropped", "500 Internal Server Error"] {
-        let of = forwards.values().filter(|one| one.starts_with(answer));
-        let (executed, not): (Vec<_>, Vec<_>) = of.partition(|one| *one != answer);
-        assert!(!executed.is_empty() && !not.is_empty(), "{answer}");
+    for response in ["dropped", "500 Internal Server Error"] {
+        let outcomes = forwards.values().filter(|outcome| outcome.starts_with(response));
+        let (executed, not_executed): (Vec<_>, Vec<_>) =
+            outcomes.partition(|outcome| *outcome != response);
+        assert!(!executed.is_empty() && !not_executed.is_empty(), "{response}");
     }
 }
 
 #[tokio::test]
 async fn a_rate_of_one_applies_to_every_device() {
-    let harness = Harness::start(with(FaultRates { lost: 1.0, ..FaultRates::default() })).await;
+    let harness = Harness::start(Settings { lost_rate: 1.0, ..quick() }).await;
     harness.change(ESIM, &esim_change(20)).await;
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 20);
@@ -94,19 +92,19 @@ async fn a_rate_of_one_applies_to_every_device() {
 
 #[tokio::test]
 async fn rates_do_not_apply_to_scenarios() {
-    let harness = Harness::start(with(FaultRates {
-        lost: 1.0,
-        failure: 1.0,
-        drop_request: 1.0,
-        ..FaultRates::default()
-    }))
+    let harness = Harness::start(Settings {
+        lost_rate: 1.0,
+        failure_rate: 1.0,
+        drop_request_rate: 1.0,
+        ..quick()
+    })
     .await;
     let mut receiver = CallbackReceiver::start(&[], None).await;
     harness.register("DeviceProfileService", &receiver.url).await;
     // One scenario concerns the request, the other one a device.
     harness.change(ESIM, &esim_change_with_scenarios(&["reversed", "response_array"])).await;
     for _ in 0..2 {
-        assert_eq!(receiver.next().await.1["status"], "SUCCESS");
+        assert_eq!(receiver.next().await.body["status"], "SUCCESS");
     }
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["lost"], 0);
@@ -118,13 +116,12 @@ async fn rates_do_not_apply_to_scenarios() {
 
 #[tokio::test]
 async fn a_repeated_request_draws_a_new_fault() {
-    let harness =
-        Harness::start(with(FaultRates { drop_request: 0.5, ..FaultRates::default() })).await;
+    let harness = Harness::start(Settings { drop_request_rate: 0.5, ..quick() }).await;
     let mut responses = Vec::new();
     for _ in 0..40 {
-        let answer =
+        let response =
             harness.try_call(Method::POST, ESIM, Some(&esim_change_with_scenarios(&[""]))).await;
-        responses.push(answer.is_ok());
+        responses.push(response.is_ok());
     }
     let executed = responses.iter().filter(|ok| **ok).count();
     assert!((8..33).contains(&executed), "{responses:?}");

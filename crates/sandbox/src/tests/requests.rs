@@ -7,8 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::harness::{
-    CallbackReceiver, Harness, body, documented_five_g_change, esim_change_with_scenarios,
-    five_g_change_with_scenarios, identifier, quick, text,
+    CallbackReceiver, Harness, body_with_status, documented_five_g_change,
+    esim_change_with_scenarios, five_g_change_with_scenarios, identifier, quick, text,
 };
 use super::{ESIM, PLAN};
 use crate::Settings;
@@ -17,25 +17,32 @@ async fn accepted(harness: &Harness) -> u64 {
     harness.ledger().await["changes_accepted"].as_u64().unwrap()
 }
 
-/// Returns the status and the body of the response to a change.
-async fn response(harness: &Harness, path: &str, request: &Value) -> (StatusCode, String) {
-    let answer = harness.call(Method::POST, path, Some(request)).await;
-    (answer.status(), answer.text().await.unwrap())
+/// The response to a change.
+#[derive(Debug, PartialEq, Eq)]
+struct ChangeResponse {
+    status: StatusCode,
+    body: String,
+}
+
+async fn post_change(harness: &Harness, path: &str, request: &Value) -> ChangeResponse {
+    let response = harness.call(Method::POST, path, Some(request)).await;
+    ChangeResponse { status: response.status(), body: response.text().await.unwrap() }
 }
 
 #[tokio::test]
 async fn a_slow_response_is_late_although_the_change_is_executed_at_once() {
-    let slow_response_delay = Duration::from_millis(1500);
-    let harness = Harness::start(Settings { slow_response_delay, ..quick() }).await;
+    let slow_answer = Duration::from_millis(1500);
+    let harness = Harness::start(Settings { slow_answer, ..quick() }).await;
     let request = esim_change_with_scenarios(&["", "slow_answer"]);
     let began = tokio::time::Instant::now();
-    let look = async {
+    let watch_ledger = async {
         let ledger = harness.wait_for_ledger(|ledger| ledger["changes_accepted"] == 1).await;
         (ledger["changes"][0]["answer"].clone(), began.elapsed())
     };
-    let (request_id, (answer, seen)) = tokio::join!(harness.change(ESIM, &request), look);
-    assert!(seen < slow_response_delay && began.elapsed() >= slow_response_delay);
-    assert_eq!(answer, "slow");
+    let (request_id, (response_kind, executed_after)) =
+        tokio::join!(harness.change(ESIM, &request), watch_ledger);
+    assert!(executed_after < slow_answer && began.elapsed() >= slow_answer);
+    assert_eq!(response_kind, "slow");
     assert_eq!(harness.ledger().await["changes"][0]["request_id"], request_id);
     harness.stop().await;
 }
@@ -48,8 +55,8 @@ async fn nothing_is_executed_if_the_connection_is_dropped_before() {
         (PLAN, five_g_change_with_scenarios(&["dropped_before"])),
     ] {
         for _ in 0..2 {
-            let answer = harness.try_call(Method::POST, path, Some(&request)).await;
-            assert!(answer.unwrap_err().is_request());
+            let response = harness.try_call(Method::POST, path, Some(&request)).await;
+            assert!(response.unwrap_err().is_request());
         }
     }
     let ledger = harness.ledger().await;
@@ -67,16 +74,16 @@ async fn callbacks_follow_if_the_connection_is_dropped_after_the_execution() {
     harness.register("DeviceProfileService", &receiver.url).await;
     for (count, scenario) in [(1, "dropped_after"), (2, "dropped_within")] {
         let request = esim_change_with_scenarios(&[scenario]);
-        let answer = harness.try_call(Method::POST, ESIM, Some(&request)).await;
+        let response = harness.try_call(Method::POST, ESIM, Some(&request)).await;
         if scenario == "dropped_after" {
-            assert!(answer.unwrap_err().is_request());
+            assert!(response.unwrap_err().is_request());
         } else {
-            let answer = answer.unwrap();
-            assert_eq!(answer.status(), 200);
-            assert!(answer.text().await.is_err(), "a complete response");
+            let response = response.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.text().await.is_err(), "a complete response");
         }
         assert_eq!(accepted(&harness).await, count);
-        let request_id = receiver.next().await.1["requestId"].clone();
+        let request_id = receiver.next().await.body["requestId"].clone();
         let ledger = harness.wait_for_callbacks().await;
         let change = &ledger["changes"][usize::try_from(count).unwrap() - 1];
         assert_eq!(change["request_id"], request_id);
@@ -87,20 +94,21 @@ async fn callbacks_follow_if_the_connection_is_dropped_after_the_execution() {
 }
 
 #[tokio::test]
-async fn a_server_error_does_not_say_whether_the_change_was_executed() {
+async fn a_server_error_does_not_show_whether_the_change_was_executed() {
     let harness = Harness::start(quick()).await;
-    let executed = response(&harness, ESIM, &esim_change_with_scenarios(&["error_executed"])).await;
+    let executed =
+        post_change(&harness, ESIM, &esim_change_with_scenarios(&["error_executed"])).await;
     assert_eq!(accepted(&harness).await, 1);
     let not_executed =
-        response(&harness, ESIM, &esim_change_with_scenarios(&["error_not_executed"])).await;
+        post_change(&harness, ESIM, &esim_change_with_scenarios(&["error_not_executed"])).await;
     assert_eq!(accepted(&harness).await, 1);
     assert_eq!(executed, not_executed);
-    assert_eq!(executed.0, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(executed.status, StatusCode::INTERNAL_SERVER_ERROR);
     let reason = "UnifiedWebService.REQUEST_FAILED.UnexpectedError";
     assert_eq!(harness.ledger().await["refused"][reason], 1);
 
-    let html = response(&harness, PLAN, &five_g_change_with_scenarios(&["html_executed"])).await;
-    assert!(html.0 == 502 && html.1.starts_with("<html>"), "{html:?}");
+    let html = post_change(&harness, PLAN, &five_g_change_with_scenarios(&["html_executed"])).await;
+    assert!(html.status == 502 && html.body.starts_with("<html>"), "{html:?}");
     assert_eq!(accepted(&harness).await, 2);
     harness.stop().await;
 }
@@ -109,8 +117,8 @@ async fn a_server_error_does_not_say_whether_the_change_was_executed() {
 async fn a_response_of_200_may_lack_the_request_id() {
     let harness = Harness::start(quick()).await;
     for (scenario, expected) in [("answer_without_request_id", "{}"), ("empty_answer", "")] {
-        let given = response(&harness, ESIM, &esim_change_with_scenarios(&[scenario])).await;
-        assert_eq!(given, (StatusCode::OK, expected.to_owned()));
+        let response = post_change(&harness, ESIM, &esim_change_with_scenarios(&[scenario])).await;
+        assert_eq!((response.status, response.body.as_str()), (StatusCode::OK, expected));
     }
     assert_eq!(accepted(&harness).await, 2);
     harness.stop().await;
@@ -127,9 +135,9 @@ async fn a_rejected_token_is_rejected_again_until_there_is_another() {
         let before = accepted(&harness).await;
         let request = five_g_change_with_scenarios(&["", scenario]);
         for _ in 0..2 {
-            let refused = response(&harness, PLAN, &request).await;
-            assert_eq!(refused.0, status, "{refused:?}");
-            assert!(refused.1.contains(has), "{refused:?}");
+            let refused = post_change(&harness, PLAN, &request).await;
+            assert_eq!(refused.status, status, "{refused:?}");
+            assert!(refused.body.contains(has), "{refused:?}");
         }
         // Other requests can still use the token.
         assert_eq!(harness.ledger().await["changes_accepted"], before);
@@ -152,10 +160,10 @@ async fn a_rejected_session_is_rejected_again_until_there_is_another() {
     ] {
         let request = esim_change_with_scenarios(&[scenario]);
         for _ in 0..2 {
-            let refused = response(&harness, ESIM, &request).await;
-            assert_eq!(refused.0, status, "{refused:?}");
-            assert!(refused.1.contains(has), "{refused:?}");
-            assert_eq!(refused.1.is_empty(), has.is_empty());
+            let refused = post_change(&harness, ESIM, &request).await;
+            assert_eq!(refused.status, status, "{refused:?}");
+            assert!(refused.body.contains(has), "{refused:?}");
+            assert_eq!(refused.body.is_empty(), has.is_empty());
         }
         harness.login().await;
         harness.change(ESIM, &request).await;
@@ -240,7 +248,8 @@ async fn the_ledger_counts_how_often_a_device_and_a_request_were_executed() {
         harness.change(ESIM, one).await;
     }
     harness.change(PLAN, &documented_five_g_change()).await;
-    let ledger = body(harness.call(Method::GET, "/sandbox/ledger", None).await, 200).await;
+    let ledger =
+        body_with_status(harness.call(Method::GET, "/sandbox/ledger", None).await, 200).await;
     let changes = ledger["changes"].as_array().unwrap();
     let of_requests: Vec<_> = changes.iter().map(|one| one["executed_count"].as_u64()).collect();
     assert_eq!(of_requests, [Some(2), Some(2), Some(1), Some(1)]);

@@ -13,12 +13,12 @@ use crate::settings::ResendTiming;
 use crate::{ResendPolicy, Settings};
 
 fn with(resend: ResendPolicy) -> Settings {
-    Settings { resend, resend_delay: None, ..quick() }
+    Settings { resend, resend_after: None, ..quick() }
 }
 
 /// A policy with a shorter delay between its attempts.
 fn with_delay(resend: ResendPolicy, milliseconds: u64) -> Settings {
-    Settings { resend, resend_delay: Some(Duration::from_millis(milliseconds)), ..quick() }
+    Settings { resend, resend_after: Some(Duration::from_millis(milliseconds)), ..quick() }
 }
 
 /// Returns the counts that a listener receives that rejects everything, and the ledger's attempts.
@@ -30,8 +30,8 @@ async fn rejected(settings: Settings) -> (Vec<u64>, Value) {
     let ledger = harness.wait_for_callbacks().await;
     assert_eq!(ledger["changes"][0]["callbacks"]["gave_up"], 1);
     let mut counts = Vec::new();
-    while let Ok((_, callback)) = receiver.received.try_recv() {
-        counts.push(callback["callbackCount"].as_u64().unwrap());
+    while let Ok(callback) = receiver.received.try_recv() {
+        counts.push(callback.body["callbackCount"].as_u64().unwrap());
     }
     harness.stop().await;
     let result = &ledger["changes"][0]["device_results"][0];
@@ -53,7 +53,7 @@ fn the_policies_are_the_measured_and_the_documented_one() {
         ResendTiming { max_attempts: 4, resend_delay: seconds(300), callback_timeout: None };
     assert_eq!(documented, expected);
     let own = Settings {
-        resend_delay: Some(seconds(7)),
+        resend_after: Some(seconds(7)),
         callback_timeout: Some(seconds(8)),
         ..with(ResendPolicy::Measured)
     };
@@ -65,10 +65,10 @@ fn the_policies_are_the_measured_and_the_documented_one() {
 
 #[tokio::test]
 async fn measured_policy_resends_a_rejected_callback_once() {
-    let (counts, tries) = rejected(with_delay(ResendPolicy::Measured, 13)).await;
+    let (counts, attempts) = rejected(with_delay(ResendPolicy::Measured, 13)).await;
     assert_eq!(counts, [1, 2]);
-    let one = |count| json!({ "message": "final", "callback_count": count, "answer": 503 });
-    assert_eq!(tries, json!([one(1), one(2)]));
+    let attempt = |count| json!({ "message": "final", "callback_count": count, "answer": 503 });
+    assert_eq!(attempts, json!([attempt(1), attempt(2)]));
 }
 
 #[tokio::test]
@@ -89,14 +89,14 @@ async fn measured_policy_sends_one_copy_while_the_first_attempt_is_in_flight() {
     let mut receiver = CallbackReceiver::start(&refusals, Some(Arc::clone(&release))).await;
     harness.register("DeviceProfileService", &receiver.url).await;
     harness.change(ESIM, &esim_change(1)).await;
-    assert_eq!(receiver.next().await.1["callbackCount"], 1);
-    assert_eq!(receiver.next().await.1["callbackCount"], 2);
-    let tries = |ledger: &Value| ledger["changes"][0]["device_results"][0]["tries"].clone();
-    let ledger = harness.wait_for_ledger(|ledger| tries(ledger)[1]["answer"] == 503).await;
-    assert_eq!(tries(&ledger)[0]["answer"], Value::Null);
+    assert_eq!(receiver.next().await.body["callbackCount"], 1);
+    assert_eq!(receiver.next().await.body["callbackCount"], 2);
+    let attempts = |ledger: &Value| ledger["changes"][0]["device_results"][0]["tries"].clone();
+    let ledger = harness.wait_for_ledger(|ledger| attempts(ledger)[1]["answer"] == 503).await;
+    assert_eq!(attempts(&ledger)[0]["answer"], Value::Null);
     release.notify_one();
     let ledger = harness.wait_for_callbacks().await;
-    assert_eq!(tries(&ledger).as_array().unwrap().len(), 2);
+    assert_eq!(attempts(&ledger).as_array().unwrap().len(), 2);
     harness.stop().await;
     assert!(receiver.received.try_recv().is_err(), "unexpected callback");
 }

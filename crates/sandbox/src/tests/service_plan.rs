@@ -3,7 +3,9 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::harness::{ACCOUNT, CallbackReceiver, Harness, body, identifier, quick, text};
+use super::harness::{
+    ACCOUNT, CallbackReceiver, Harness, body_with_status, identifier, quick, text,
+};
 use super::{PLAN, kinds, members};
 
 /// Returns a change of devices with scenarios. The serials count up.
@@ -17,7 +19,7 @@ fn change_of(kind: &str, scenarios: &[&str]) -> Value {
 }
 
 async fn put(harness: &Harness, request: &Value, status: u16) -> Value {
-    body(harness.call(Method::PUT, PLAN, Some(request)).await, status).await
+    body_with_status(harness.call(Method::PUT, PLAN, Some(request)).await, status).await
 }
 
 async fn start() -> (Harness, CallbackReceiver) {
@@ -42,7 +44,7 @@ async fn each_device_has_a_callback_and_the_device_list_shows_its_plan() {
     assert_eq!(members(&response), ["requestId"]);
     let mut reported = Vec::new();
     for _ in 0..2 {
-        let (_, callback) = receiver.next().await;
+        let callback = receiver.next().await.body;
         assert_eq!(callback["requestId"], response["requestId"]);
         let expected = ["username", "password", "requestId", "deviceIds", "deviceResponse"];
         assert_eq!(members(&callback), expected);
@@ -67,7 +69,7 @@ async fn each_device_has_a_callback_and_the_device_list_shows_its_plan() {
     }
     let request_id = text(&response, "requestId");
     let status = format!("/m2m/v2/accounts/{ACCOUNT}/requests/{request_id}/status");
-    body(harness.call(Method::GET, &status, None).await, 400).await;
+    body_with_status(harness.call(Method::GET, &status, None).await, 400).await;
     harness.stop().await;
 }
 
@@ -145,13 +147,13 @@ async fn scenarios_apply_to_every_kind_of_identifier() {
     let (harness, mut receiver) = start().await;
     for kind in ["iccid", "meid", "mdn"] {
         put(&harness, &change_of(kind, &["fault_state"]), 200).await;
-        let callback = receiver.next().await.1;
+        let callback = receiver.next().await.body;
         let code = text(&callback["faultResponse"], "faultcode");
         assert!(code.ends_with("INPUT_INVALID.DeviceState.Invalid"));
         assert_eq!(callback["status"], "Failed");
 
         put(&harness, &change_of(kind, &["mdn_only"]), 200).await;
-        assert_eq!(kinds(&receiver.next().await.1["deviceIds"]), ["mdn"]);
+        assert_eq!(kinds(&receiver.next().await.body["deviceIds"]), ["mdn"]);
 
         let rejected = put(&harness, &change_of(kind, &["refused_fifth_change"]), 400).await;
         let code = text(&rejected, "errorCode");
@@ -166,7 +168,7 @@ async fn scenarios_apply_to_every_kind_of_identifier() {
     let mut request = change_of("iccid", &[""]);
     request["devices"][0]["deviceIds"] = json!([by_eid]);
     put(&harness, &request, 200).await;
-    assert_eq!(receiver.next().await.1["status"], "Failed");
+    assert_eq!(receiver.next().await.body["status"], "Failed");
     harness.stop().await;
 }
 
@@ -190,6 +192,6 @@ async fn the_address_scenario_does_not_apply() {
     let (harness, mut receiver) = start().await;
     let request = change_of("meid", &["address_not_qualified"]);
     put(&harness, &request, 200).await;
-    assert!(receiver.next().await.1["deviceResponse"].is_object());
+    assert!(receiver.next().await.body["deviceResponse"].is_object());
     harness.stop().await;
 }

@@ -14,7 +14,7 @@ fn commit_result(requests: &QuietRequests, number: usize) {
 }
 
 fn take(requests: &QuietRequests) -> Vec<RequestId> {
-    requests.take_quiet(QUIET).requests.into_keys().collect()
+    requests.take_quiet(QUIET).0.into_iter().map(|(request, _)| request).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,9 +51,8 @@ async fn no_request_is_quiet_while_a_dropped_target_may_be_that_request() {
         commit_result(&requests, number);
     }
     commit_result(&requests, MAX_FOLLOWED);
-    let touched = requests.take_quiet(QUIET);
-    let quiet: Vec<RequestId> = touched.requests.into_keys().collect();
-    assert_eq!((quiet, touched.is_sweep_due), (vec![request(0)], true));
+    let (quiet, is_sweep_due) = requests.take_quiet(QUIET);
+    assert!(is_sweep_due && quiet.len() == 1 && quiet[0].0 == request(0));
     assert!(!requests.is_still_quiet(&request(0), QUIET));
     advance(QUIET).await;
     assert!(requests.is_still_quiet(&request(0), QUIET));

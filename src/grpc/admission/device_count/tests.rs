@@ -3,8 +3,8 @@ use prost::Message;
 use super::*;
 use crate::proto;
 
-const FIVE_G_BI: DeviceFields = DeviceFields { devices: 5, device_ids: Some(1) };
-const ESIM: DeviceFields = DeviceFields { devices: 5, device_ids: None };
+const FIVE_G_BI: Option<u32> = Some(1);
+const ESIM: Option<u32> = None;
 
 #[test]
 fn a_full_request_is_within_limits_and_too_many_empty_devices_are_not() {

@@ -13,7 +13,7 @@ fn gzip(message: &[u8]) -> Vec<u8> {
 async fn inflated(compressed: &[u8]) -> Result<BytesMut, ErrorReason> {
     let frame = [&[1; HEADER_LEN], compressed].concat();
     let inflated = inflate(frame.as_slice().into(), 1 << 20, None).await;
-    inflated.map_err(|error| error.reason())
+    inflated.map_err(|error| error.reason)
 }
 
 #[tokio::test]
@@ -66,5 +66,5 @@ async fn each_part_of_a_message_has_a_deadline_and_bytes_below_a_part_do_not_ext
     let in_time = read(MIN_PART_BYTES, PART_TIMEOUT - Duration::from_secs(1)).await;
     assert_eq!(in_time.unwrap(), length);
     let trickle = read(MIN_PART_BYTES / 10, Duration::from_secs(1)).await;
-    assert_eq!(trickle.unwrap_err().reason(), ErrorReason::Deadline);
+    assert_eq!(trickle.unwrap_err().reason, ErrorReason::Deadline);
 }

@@ -2,21 +2,20 @@ use prost::Message;
 use prost_types::{DescriptorProto, FileDescriptorSet};
 
 use super::*;
-use crate::proto;
+use crate::{grpc::admission::device_count::DEVICES_FIELD, proto};
 
 fn field(message: &DescriptorProto, name: &str) -> Option<u32> {
     let field = message.field.iter().find(|field| field.name() == name)?;
     Some(field.number().try_into().unwrap())
 }
 
-/// The numbers of the fields of a change request.
-fn device_fields(messages: &HashMap<String, &DescriptorProto>, request: &str) -> DeviceFields {
+/// The class of an RPC with this change request.
+fn change(messages: &HashMap<String, &DescriptorProto>, request: &str) -> MethodClass {
     let request = messages[request];
+    assert_eq!(field(request, "devices"), Some(DEVICES_FIELD));
     let devices = request.field.iter().find(|field| field.name() == "devices");
-    DeviceFields {
-        devices: field(request, "devices").unwrap(),
-        device_ids: field(messages[devices.unwrap().type_name()], "device_ids"),
-    }
+    let device = messages[devices.unwrap().type_name()];
+    MethodClass::Change { device_ids_field: field(device, "device_ids") }
 }
 
 #[test]
@@ -38,17 +37,16 @@ fn every_rpc_of_the_protos_has_the_class_of_its_kind() {
                 let expected = match (method.server_streaming(), service.name()) {
                     (true, _) => MethodClass::Watch,
                     (false, "Health") => MethodClass::Health,
-                    (false, _) if is_change => {
-                        MethodClass::Change(device_fields(&messages, method.input_type()))
-                    }
+                    (false, _) if is_change => change(&messages, method.input_type()),
                     (false, _) => MethodClass::Read,
                 };
-                assert_eq!(MethodClass::from_path(&path), Some(expected), "{path}");
+                let name = path.trim_start_matches('/');
+                assert_eq!(find_method(&path), Some((name, expected)), "{path}");
                 paths.push(path);
             }
         }
     }
     // tonic-reflection has its own descriptors.
-    let listed = methods().filter(|(_, class)| *class != MethodClass::Reflection);
+    let listed = METHODS.values().filter(|class| **class != MethodClass::Reflection);
     assert_eq!(listed.count(), paths.len());
 }

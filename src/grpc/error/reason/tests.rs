@@ -5,7 +5,7 @@ fn the_proto_lists_exactly_the_values_that_errors_carry() {
     assert_eq!(reasons().count(), 18);
     for reason in reasons() {
         assert_eq!(format!("REASON_{}", reason.name()), reason.as_str_name());
-        let name = format!("RETRY_{}", reason.retry_advice().as_str());
+        let name = format!("RETRY_{}", reason.code_and_advice().1.as_str());
         assert!(proto::Retry::from_str_name(&name).is_some(), "{name}");
     }
     for reason in [

@@ -5,12 +5,12 @@ fn marker(position: u64) -> Marker {
 }
 
 #[test]
-fn a_slot_that_is_torn_anywhere_leaves_the_other_one() {
+fn a_torn_slot_leaves_the_other_one_intact() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(load(dir.path()).unwrap(), MarkerFile::Missing);
     create(dir.path(), marker(7)).unwrap();
     for position in 8..12 {
-        // As after a restart.
+        // Reopened: the stored position wins over the argument.
         let mut slots = MarkerSlots::open(dir.path(), marker(position)).unwrap();
         assert_eq!(slots.written.position, position - 1);
         let before = fs::read(dir.path().join(MARKER)).unwrap();

@@ -2,22 +2,19 @@ use super::*;
 use crate::journal::sqlite::command::CommandKind;
 
 fn command(kind: CommandKind, rows: usize) -> Command {
-    Command::new(kind, rows, |_| Ok(Ok(()))).0
+    Command::new(kind, rows, |_| Ok::<_, rusqlite::Error>(())).0
 }
 
 #[tokio::test]
 async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
-    let (to_callbacks, callbacks) = mpsc::channel(20_000);
-    let (_to_reserved, reserved) = mpsc::channel(1);
-    let (to_changes, changes) = mpsc::channel(10);
-    let mut queue = Queue::new(callbacks, reserved, changes);
+    let (lanes, mut queue) = Queue::new();
     for _ in 0..10_000 {
         let callback = command(CommandKind::Callback, 1);
-        to_callbacks.try_send(callback).ok().unwrap();
+        lanes.callbacks.try_send(callback).ok().unwrap();
     }
     for _ in 0..2 {
         let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
-        to_changes.try_send(large).ok().unwrap();
+        lanes.other.try_send(large).ok().unwrap();
     }
     let mut commits = Vec::new();
     for _ in 0..22 {
@@ -33,4 +30,21 @@ async fn callbacks_overtake_large_commands_and_do_not_starve_them() {
     let left = 10_000 - 18 * 513;
     assert_eq!(commits.get(20..), Some([513, left - 513].as_slice()));
     assert_eq!(commits.iter().filter(|size| **size == 1).count(), 2);
+}
+
+#[tokio::test]
+async fn a_response_of_thingspace_overtakes_a_large_command() {
+    let (lanes, mut queue) = Queue::new();
+    let large = command(CommandKind::Other, ROWS_PER_COMMIT + 1);
+    lanes.other.try_send(command(CommandKind::Other, 1)).ok().unwrap();
+    lanes.other.try_send(large).ok().unwrap();
+    let first = queue.next(false).await.unwrap();
+    assert_eq!(queue.collect_batch(first).len(), 1, "the large command waits");
+    for _ in 0..2 {
+        lanes.reserved.try_send(command(CommandKind::Other, 1)).ok().unwrap();
+    }
+    let first = queue.next(false).await.unwrap();
+    assert_eq!(queue.collect_batch(first).len(), 2, "both responses");
+    let large = queue.next(false).await.unwrap();
+    assert!(large.rows > ROWS_PER_COMMIT);
 }

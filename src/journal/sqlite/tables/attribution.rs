@@ -1,31 +1,34 @@
 //! Attribution of an unattributed request to the change whose response was lost.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Params, Result};
 
-use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
-    codes::state_code,
-    devices,
-    encoding::{StoredResult, account, from_json, service, uint},
-    positions::last_dispatch_position,
-    sql, transitions,
-};
 use crate::{
     domain::{
-        attribution::{Candidate, Coverage, SeenDevices, UnattributedRequest, select_candidate},
+        attribution::{
+            Candidate, DeviceCoverage, SeenDevices, UnattributedRequest, select_candidate,
+        },
         change::Change,
         clock::Timestamp,
-        evidence::IdentifyingKinds,
+        evidence::{IdentifyingKinds, ResultService},
         identifier::ReportedId,
-        matching::{MatchKey, find_device},
-        newtypes::RequestId,
+        matching::MatchKey,
+        newtypes::{CallbackService, ChangeId, RequestId},
         result::DeviceResult,
         state::{ChangeState, Transition},
     },
     failpoints,
-    journal::results::Attribution,
+    journal::{
+        Attribution,
+        sqlite::tables::{
+            CachedSql,
+            batch::{CommandError, WriteBatch},
+            changes,
+            columns::{Json, StoredResult, state_code, uint},
+            devices, timeline,
+        },
+    },
     operations,
 };
 
@@ -48,70 +51,111 @@ pub(crate) fn attribute(
     listed: Option<&[Vec<ReportedId>]>,
     last_result: Option<u64>,
     now: Timestamp,
-) -> ApplyResult<Attribution> {
-    let Some(row) = find_unattributed(batch.connection, request_id)? else {
-        return Ok(Ok(Attribution::Unproven));
+) -> Result<Attribution, CommandError> {
+    let Some(row) = find_unattributed(batch.db, request_id)? else {
+        return Ok(Attribution::Unproven);
     };
-    let reports = load_reports(batch.connection, row.id)?;
+    let reports = batch.db.list(
+        "SELECT result_json FROM log_entry WHERE request = ? ORDER BY position",
+        [row.id],
+        |row| row.get(0).map(|Json(StoredResult { report, .. })| report),
+    )?;
     let candidates = find_candidates(batch, &row, &reports, listed)?;
     let Some(Candidate { change, rules, coverage }) = select_candidate(&candidates) else {
-        return Ok(Ok(Attribution::Unproven));
+        return Ok(Attribution::Unproven);
     };
     if rules.identifying_kinds == IdentifyingKinds::All
         && has_rival_of_other_kinds(batch, &row, &candidates, &reports)?
     {
-        return Ok(Ok(Attribution::Unproven));
+        return Ok(Attribution::Unproven);
     }
-    if *coverage == Coverage::Whole && last_result == Some(row.last_result) {
+    let is_whole = *coverage == DeviceCoverage::Whole;
+    if is_whole && last_result == Some(row.last_result) {
         let transition = Transition::Accept {
             request_id: request_id.clone(),
             evidence: evidence(change, listed.is_some()),
         };
-        let attributed = transitions::apply_transition(batch, change.change_id, &transition, now)?;
-        return Ok(attributed.map(|change| Attribution::Attributed(Box::new(change))));
+        let change = timeline::apply_transition(batch, change.change_id, &transition, now)?;
+        return Ok(Attribution::Attributed(Box::new(change)));
     }
     let change = Box::new(change.clone());
-    let last_result = row.last_result;
-    Ok(Ok(match coverage {
-        Coverage::Whole => Attribution::Whole { change, last_result },
-        Coverage::Part | Coverage::Other => Attribution::Part { change, last_result },
-    }))
+    Ok(Attribution::Candidate { change, last_result: row.last_result, is_whole })
+}
+
+/// Returns the oldest requests if there are more than `limit`: the change's own is likely among them.
+pub(crate) fn unattributed_requests(
+    db: &Connection,
+    change: ChangeId,
+    limit: usize,
+) -> Result<Vec<RequestId>> {
+    let dispatched = match changes::find_row(db, change)? {
+        Some(id) => last_dispatch_position(db, id)?,
+        None => None,
+    };
+    let Some(dispatched) = dispatched else {
+        return Ok(Vec::new());
+    };
+    // Rows are in the order of the requests' first results.
+    let mut statement = db.prepare_cached(
+        "SELECT r.request_id, (SELECT min(position) FROM log_entry WHERE request = r.id)
+         FROM request r NOT INDEXED WHERE r.change IS NULL ORDER BY r.id DESC",
+    )?;
+    let mut rows = statement.query([])?;
+    let mut found = VecDeque::new();
+    while let Some(row) = rows.next()? {
+        let Some(first_result) = row.get::<_, Option<i64>>(1)? else {
+            continue;
+        };
+        if uint(first_result) < dispatched && !failpoints::is_active("clock-times") {
+            break;
+        }
+        if found.len() == limit {
+            found.pop_front();
+        }
+        found.push_back(row.get(0)?);
+    }
+    Ok(found.into())
+}
+
+/// Returns the position at which a change was last sent.
+fn last_dispatch_position(db: &Connection, change: i64) -> Result<Option<u64>> {
+    let mut statement = db.prepare_cached(
+        "SELECT position, snapshot FROM timeline WHERE change = ? AND result_position IS NULL
+         ORDER BY position DESC, event_index DESC",
+    )?;
+    let mut rows = statement.query([change])?;
+    while let Some(row) = rows.next()? {
+        let Json(change) = row.get::<_, Json<Change>>(1)?;
+        if change.state == ChangeState::Dispatched {
+            return Ok(Some(uint(row.get(0)?)));
+        }
+    }
+    Ok(None)
 }
 
 /// Returns a request that is linked to no change and has results.
-fn find_unattributed(
-    connection: &Connection,
-    request_id: &RequestId,
-) -> rusqlite::Result<Option<UnattributedRow>> {
-    sql::find(
-        connection,
+fn find_unattributed(db: &Connection, request_id: &RequestId) -> Result<Option<UnattributedRow>> {
+    db.find(
         "SELECT r.id, r.account, r.service, e.first, e.last,
            (SELECT time FROM log_entry WHERE position = e.first)
          FROM request r, (SELECT min(position) AS first, max(position) AS last FROM log_entry
            WHERE request = (SELECT id FROM request WHERE request_id = ?1)) e
          WHERE r.request_id = ?1 AND r.change IS NULL AND e.first IS NOT NULL",
-        [request_id.as_str()],
+        [request_id],
         |row| {
+            let service: Option<CallbackService> = row.get(2)?;
             Ok(UnattributedRow {
                 id: row.get(0)?,
                 request: UnattributedRequest {
                     first_result_position: uint(row.get(3)?),
-                    account: account(row, 1)?,
-                    service: service(row, 2)?.filter(operations::carries_results),
+                    account: row.get(1)?,
+                    service: service
+                        .filter(|service| ResultService::from_name(service.as_str()).is_some()),
                 },
-                first_time: Timestamp::from_micros(row.get(5)?),
+                first_time: row.get(5)?,
                 last_result: uint(row.get(4)?),
             })
         },
-    )
-}
-
-fn load_reports(connection: &Connection, request: i64) -> rusqlite::Result<Vec<DeviceResult>> {
-    sql::list(
-        connection,
-        "SELECT result_json FROM log_entry WHERE request = ? ORDER BY position",
-        [request],
-        |row| Ok(from_json::<StoredResult>(row.get_ref(0)?.as_str()?)?.report),
     )
 }
 
@@ -121,18 +165,29 @@ fn find_candidates(
     row: &UnattributedRow,
     reports: &[DeviceResult],
     listed: Option<&[Vec<ReportedId>]>,
-) -> rusqlite::Result<Vec<Candidate>> {
+) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::new();
-    for id in unanswered_changes_of(batch.connection, reports.first())? {
+    let mut ids = Vec::new();
+    // A candidate has all devices that were seen, so the first report finds every candidate.
+    let named = reports.iter().take(1).flat_map(|report| &report.device_ids);
+    for key in named.filter_map(MatchKey::from_reported) {
+        let has_key = "id IN (SELECT change FROM device_key WHERE match_key = ?)";
+        ids.append(&mut unanswered_changes(batch.db, has_key, [key.index_key()])?);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    for id in ids {
         let change = batch.load(id)?.change.clone();
-        if !can_be_made_by(batch.connection, row, id, &change)? {
+        if !can_be_made_by(batch.db, row, id, &change)? {
             continue;
         }
-        let coverage = match device_coverage(batch.connection, id, &change, reports, listed)? {
-            Coverage::Part if failpoints::is_active("partial-device-set") => Coverage::Whole,
+        let coverage = match device_coverage(batch.db, id, &change, reports, listed)? {
+            DeviceCoverage::Part if failpoints::is_active("partial-device-set") => {
+                DeviceCoverage::Whole
+            }
             coverage => coverage,
         };
-        let is_ignored = coverage == Coverage::Part
+        let is_ignored = coverage == DeviceCoverage::Part
             && change.state == ChangeState::Closed
             && failpoints::is_active("ignore-closed-candidates");
         if !is_ignored {
@@ -143,32 +198,15 @@ fn find_candidates(
     Ok(candidates)
 }
 
-/// Returns the changes that were sent, have no request id, and may have a device of this report. A
-/// candidate has all devices that were seen, so the first report finds every candidate.
-fn unanswered_changes_of(
-    connection: &Connection,
-    report: Option<&DeviceResult>,
-) -> rusqlite::Result<Vec<i64>> {
-    let ids = report.into_iter().flat_map(|report| &report.device_ids);
-    let mut found = Vec::new();
-    for key in ids.filter_map(MatchKey::from_reported) {
-        found.append(&mut sql::list(
-            connection,
-            "SELECT DISTINCT k.change FROM device_key k JOIN change c ON c.id = k.change
-             WHERE k.match_key = ? AND c.trimmed = 0
-               AND (c.state IN (?, ?) OR c.state = ? AND c.accept_time IS NULL)",
-            params![
-                key.index_key(),
-                state_code(ChangeState::OutcomeUnknown),
-                state_code(ChangeState::Dispatched),
-                state_code(ChangeState::Closed),
-            ],
-            |row| row.get(0),
-        )?);
-    }
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+/// Returns the changes that were sent, have no request id, and meet a condition.
+fn unanswered_changes(db: &Connection, condition: &str, params: impl Params) -> Result<Vec<i64>> {
+    let [unknown, dispatched, closed] =
+        [ChangeState::OutcomeUnknown, ChangeState::Dispatched, ChangeState::Closed].map(state_code);
+    let sql = format!(
+        "SELECT id FROM change WHERE trimmed = 0 AND {condition}
+         AND (state IN ({unknown}, {dispatched}) OR state = {closed} AND accept_time IS NULL)"
+    );
+    db.list(&sql, params, |row| row.get(0))
 }
 
 /// True if another unanswered 5G change may have the device that the reports name: it was sent with
@@ -178,36 +216,25 @@ fn has_rival_of_other_kinds(
     row: &UnattributedRow,
     candidates: &[Candidate],
     reports: &[DeviceResult],
-) -> rusqlite::Result<bool> {
-    let connection = batch.connection;
+) -> Result<bool> {
+    let db = batch.db;
     let kinds_of = |report: &DeviceResult| {
-        let keys = devices::identifying_keys(&report.device_ids, IdentifyingKinds::All);
-        keys.iter().fold(0, |kinds, key| kinds | key.kind_bit())
+        let keys = report.device_ids.iter().filter_map(MatchKey::from_reported);
+        let keys = keys.filter(|key| key.is_identifying(IdentifyingKinds::All));
+        keys.fold(0, |kinds, key| kinds | key.kind_bit())
     };
     let reported: HashSet<u16> = reports.iter().map(kinds_of).collect();
-    let others: Vec<i64> = sql::list(
-        connection,
-        "SELECT id FROM change WHERE trimmed = 0
-         AND (state IN (?, ?) OR state = ? AND accept_time IS NULL)",
-        params![
-            state_code(ChangeState::OutcomeUnknown),
-            state_code(ChangeState::Dispatched),
-            state_code(ChangeState::Closed),
-        ],
-        |row| row.get(0),
-    )?;
-    for id in others {
+    for id in unanswered_changes(db, "true", [])? {
         let change = batch.load(id)?.change.clone();
         let is_candidate =
             candidates.iter().any(|candidate| candidate.change.change_id == change.change_id);
         if is_candidate
             || operations::evidence(change.change_type).identifying_kinds != IdentifyingKinds::All
-            || !can_be_made_by(connection, row, id, &change)?
+            || !can_be_made_by(db, row, id, &change)?
         {
             continue;
         }
-        let sent: Vec<u16> = sql::list(
-            connection,
+        let sent: Vec<u16> = db.list(
             "SELECT DISTINCT identifier_kinds FROM device WHERE change = ?",
             [id],
             |row| row.get(0),
@@ -221,12 +248,12 @@ fn has_rival_of_other_kinds(
 }
 
 fn can_be_made_by(
-    connection: &Connection,
+    db: &Connection,
     row: &UnattributedRow,
     id: i64,
     change: &Change,
-) -> rusqlite::Result<bool> {
-    let mut dispatched = last_dispatch_position(connection, id)?;
+) -> Result<bool> {
+    let mut dispatched = last_dispatch_position(db, id)?;
     if failpoints::is_active("clock-times") {
         let was_before = |sent: Timestamp| sent <= row.first_time;
         dispatched = change.dispatch_time.is_some_and(was_before).then_some(0);
@@ -236,18 +263,14 @@ fn can_be_made_by(
 }
 
 fn device_coverage(
-    connection: &Connection,
+    db: &Connection,
     id: i64,
     change: &Change,
     reports: &[DeviceResult],
     listed: Option<&[Vec<ReportedId>]>,
-) -> rusqlite::Result<Coverage> {
+) -> Result<DeviceCoverage> {
     let rules = operations::evidence(change.change_type);
-    let find = |ids: &[ReportedId]| {
-        find_device(rules.identifying_kinds, change.device_count, ids, |key| {
-            devices::find_by_key(connection, id, key)
-        })
-    };
+    let find = |ids| devices::find_reported(db, id, change, ids);
     let mut seen = SeenDevices::default();
     for report in reports {
         let (device, matched) = find(&report.device_ids)?;

@@ -1,73 +1,61 @@
 //! Reads of events. A page is one read transaction.
 
 use aws_lc_rs::digest;
-use rusqlite::{Connection, Row, params, types::ValueRef};
+use rusqlite::{Connection, Result, Row, params, types::ValueRef};
 
-use crate::journal::sqlite::tables::{
-    changes::find_change,
-    codes::match_from_code,
-    encoding::{StoredResult, from_json, int, uint},
-    sql,
-    unmatched_results::set_resolved_devices,
-};
 use crate::{
     domain::{
-        change::SentDevice,
-        clock::Timestamp,
+        change::{Change, SentDevice},
+        device_states::DeviceRef,
+        identifier::ReportedId,
+        matching::MatchKey,
         newtypes::{ChangeId, RequestId},
+        result::Match,
     },
     journal::{
-        changes::ChangeSelector,
-        events::{Cursor, Event, EventPage, EventPayload, ResultEvent, WatchTarget},
+        ChangeSelector, Cursor, Event, EventPage, EventPayload, WatchTarget,
+        sqlite::tables::{
+            CachedSql,
+            changes::find_change,
+            columns::{Json, decode_result, int, uint},
+        },
     },
 };
 
 /// The columns of an event. A state has a snapshot, a result has the columns of `e`.
-const COLUMNS: &str = "t.position, t.event_index, t.snapshot, e.time, e.result_json, e.raw_json,
-    e.device, e.match_kind, d.sent_json, r.evidence";
+const COLUMNS: &str = "t.position, t.event_index, t.snapshot, e.result_json, r.evidence,
+    e.match_kind, e.time, e.raw_json, e.device, d.sent_json";
 
 pub(crate) fn events(
-    connection: &Connection,
+    db: &Connection,
     target: &WatchTarget,
     after: Cursor,
     limit: usize,
-) -> rusqlite::Result<EventPage> {
-    let (mut events, change) = match target {
+) -> Result<EventPage> {
+    let (mut events, selector) = match target {
         WatchTarget::Change(id) => {
-            let change = find_change(connection, &ChangeSelector::Id(*id))?;
-            (change_events(connection, *id, after, limit + 1)?, change)
+            (change_events(db, *id, after, limit + 1)?, ChangeSelector::Id(*id))
         }
         WatchTarget::Request(id) => {
-            let change = find_change(connection, &ChangeSelector::Request(id.clone()))?;
-            (request_events(connection, id, after, limit + 1)?, change)
+            let events = request_events(db, id, after, limit + 1)?;
+            (events, ChangeSelector::Request(id.clone()))
         }
     };
     let is_end = events.len() <= limit;
-    set_resolved_devices(connection, &mut events)?;
-    Ok(EventPage { events: events.into_iter().take(limit).collect(), is_end, change })
-}
-
-pub(crate) fn event_at(
-    connection: &Connection,
-    target: &WatchTarget,
-    cursor: Cursor,
-) -> rusqlite::Result<Option<Event>> {
-    let before = match cursor {
-        Cursor { position, index: 0 } => {
-            Cursor { position: position.saturating_sub(1), index: u32::MAX }
+    events.truncate(limit);
+    for event in &mut events {
+        if let EventPayload::Result(result) = &mut event.payload
+            && result.matched == Some(Match::None)
+            && let Some(change_id) = result.change_id
+        {
+            result.resolved_device =
+                find_resolved_device(db, change_id, &result.report.device_ids)?;
         }
-        Cursor { position, index } => Cursor { position, index: index - 1 },
-    };
-    let page = events(connection, target, before, 1)?;
-    Ok(page.events.into_iter().find(|event| event.cursor == cursor))
+    }
+    Ok(EventPage { events, is_end, change: find_change(db, &selector)? })
 }
 
-fn change_events(
-    connection: &Connection,
-    id: ChangeId,
-    after: Cursor,
-    limit: usize,
-) -> rusqlite::Result<Vec<Event>> {
+fn change_events(db: &Connection, id: ChangeId, after: Cursor, limit: usize) -> Result<Vec<Event>> {
     let sql = format!(
         "SELECT {COLUMNS} FROM timeline t
          LEFT JOIN log_entry e ON e.position = t.result_position
@@ -77,28 +65,24 @@ fn change_events(
            AND (t.position, t.event_index) > (?, ?)
          ORDER BY t.position, t.event_index LIMIT ?"
     );
-    sql::list(
-        connection,
-        &sql,
-        params![id.as_bytes().as_slice(), int(after.position), after.index, int(limit as u64)],
-        |row| decode_event(row, Some(id)),
-    )
+    db.list(&sql, params![id, int(after.position), after.index, int(limit)], |row| {
+        decode_event(row, Some(id))
+    })
 }
 
 /// Returns the results of a request at their own positions and, once it is linked to a change, the
 /// later states of the change.
 fn request_events(
-    connection: &Connection,
+    db: &Connection,
     id: &RequestId,
     after: Cursor,
     limit: usize,
-) -> rusqlite::Result<Vec<Event>> {
-    let link: Option<(i64, i64, ChangeId)> = sql::find(
-        connection,
+) -> Result<Vec<Event>> {
+    let link: Option<(i64, i64, ChangeId)> = db.find(
         "SELECT c.id, r.link_position, c.change_id FROM request r JOIN change c ON c.id = r.change
          WHERE r.request_id = ? AND c.trimmed = 0",
-        [id.as_str()],
-        |row| Ok((row.get(0)?, row.get(1)?, ChangeId::from_bytes(row.get(2)?))),
+        [id],
+        |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
     )?;
     let (change, link_position, change_id) = match link {
         Some((change, link_position, id)) => (change, link_position, Some(id)),
@@ -116,19 +100,16 @@ fn request_events(
          LEFT JOIN request r ON r.id = e.request
          ORDER BY t.position"
     );
-    let mut events: Vec<Event> = sql::list(
-        connection,
-        &results,
-        params![id.as_str(), int(after.position), int(limit as u64), change],
-        |row| decode_event(row, change_id),
-    )?;
+    let mut events: Vec<Event> =
+        db.list(&results, params![id, int(after.position), int(limit), change], |row| {
+            decode_event(row, change_id)
+        })?;
 
     let states = "SELECT position, event_index, snapshot FROM timeline
          WHERE change = ? AND result_position IS NULL AND position >= ?
            AND (position, event_index) > (?, ?)
          ORDER BY position, event_index LIMIT ?";
-    let states: Vec<Event> = sql::list(
-        connection,
+    let states: Vec<Event> = db.list(
         states,
         params![
             change,
@@ -136,7 +117,7 @@ fn request_events(
             link_position.max(int(after.position)),
             int(after.position),
             after.index,
-            int(limit as u64)
+            int(limit)
         ],
         |row| decode_event(row, change_id),
     )?;
@@ -146,40 +127,41 @@ fn request_events(
     Ok(events)
 }
 
-fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> rusqlite::Result<Event> {
-    let cursor = Cursor { position: uint(row.get(0)?), index: uint(row.get(1)?) };
+fn decode_event(row: &Row<'_>, change_id: Option<ChangeId>) -> Result<Event> {
+    let cursor = Cursor { position: uint(row.get(0)?), index: row.get(1)? };
     if let ValueRef::Text(snapshot) = row.get_ref(2)? {
-        let change = from_json(std::str::from_utf8(snapshot)?)?;
-        return Ok(Event {
-            cursor,
-            event_hash: event_hash(&[snapshot]),
-            payload: EventPayload::State(Box::new(change)),
-        });
+        let Json(change) = row.get::<_, Json<Change>>(2)?;
+        let payload = EventPayload::State(Box::new(change));
+        return Ok(Event { cursor, event_hash: event_hash(&[snapshot]), payload });
     }
-    let result_json = row.get_ref(4)?.as_str()?;
-    let raw_json = row.get_ref(5)?.as_str()?;
-    let result = StoredResult::decode(result_json, row.get(9)?)?;
-    let device = match (row.get::<_, Option<i64>>(6)?, row.get_ref(8)?) {
-        (Some(index), ValueRef::Text(sent)) => {
-            let sent: SentDevice = from_json(std::str::from_utf8(sent)?)?;
-            Some((uint(index), sent))
+    let raw_json: String = row.get(7)?;
+    let event_hash = event_hash(&[row.get_ref(3)?.as_bytes()?, raw_json.as_bytes()]);
+    let sent: Option<Json<SentDevice>> = row.get(9)?;
+    let device = row.get::<_, Option<u32>>(8)?.zip(sent.map(|Json(sent)| sent));
+    let result = decode_result(row, 3, change_id, device, raw_json)?;
+    Ok(Event { cursor, event_hash, payload: EventPayload::Result(Box::new(result)) })
+}
+
+/// Finds the device that an unmatched result with these identifiers was resolved to later.
+fn find_resolved_device(
+    db: &Connection,
+    change_id: ChangeId,
+    ids: &[ReportedId],
+) -> Result<Option<(u32, SentDevice)>> {
+    for key in ids.iter().filter_map(MatchKey::from_reported) {
+        let found: Option<(DeviceRef, Option<Json<SentDevice>>)> = db.find(
+            "SELECT o.owner, d.sent_json FROM identifier_owner o
+             JOIN change c ON c.id = o.change
+             LEFT JOIN device d ON d.change = o.change AND d.device_index = o.owner
+             WHERE c.change_id = ? AND o.identifier = ?",
+            params![change_id, key.to_string()],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        if let Some((DeviceRef::Device(index), Some(Json(sent)))) = found {
+            return Ok(Some((index, sent)));
         }
-        _ => None,
-    };
-    Ok(Event {
-        cursor,
-        event_hash: event_hash(&[result_json.as_bytes(), raw_json.as_bytes()]),
-        payload: EventPayload::Result(Box::new(ResultEvent {
-            change_id,
-            device,
-            matched: row.get::<_, Option<i64>>(7)?.map(match_from_code),
-            resolved_device: None,
-            report: result.report,
-            service: result.service,
-            receive_time: Timestamp::from_micros(row.get(3)?),
-            raw_json: raw_json.to_owned(),
-        })),
-    })
+    }
+    Ok(None)
 }
 
 /// Returns the first bytes of the SHA-256 of a stored event. They distinguish a restored or foreign

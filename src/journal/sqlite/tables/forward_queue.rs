@@ -1,20 +1,21 @@
 //! The queue of callbacks to forward. Their bodies are in the log.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Result, params};
 
-use crate::journal::sqlite::tables::{
-    batch::WriteBatch,
-    encoding::{int, service, uint},
-    sql,
-};
 use crate::{
     domain::{clock::Timestamp, newtypes::CallbackService},
-    journal::forward_queue::{DueForwards, ForwardOptions, ForwardOutcome, QueuedForward},
+    journal::{
+        DueForwards, ForwardOptions, ForwardOutcome, QueuedForward,
+        sqlite::tables::{
+            CachedSql,
+            batch::WriteBatch,
+            columns::{int, uint},
+        },
+    },
 };
 
 /// Maximum number of rows that one command changes.
 pub(crate) const ROWS: usize = 100;
-const SLICE: u64 = ROWS as u64;
 
 /// Queues a result in the transaction that stores it, so that an acknowledged callback is forwarded
 /// after any crash. Displaces the oldest if the queue is full.
@@ -23,24 +24,22 @@ pub(super) fn queue_forward(
     position: i64,
     service: Option<&CallbackService>,
     options: ForwardOptions,
-) -> rusqlite::Result<()> {
-    sql::execute(
-        batch.connection,
+) -> Result<()> {
+    batch.db.execute_cached(
         "INSERT INTO forward_queue (position, queue_time, due_time, service)
          VALUES (?1, ?2, ?2, ?3)",
-        params![position, options.now.as_micros(), service.map(CallbackService::as_str)],
+        params![position, options.now, service],
     )?;
-    batch.forward_queue.waiting += 1;
-    let excess = batch.forward_queue.waiting.saturating_sub(options.max_queued);
+    batch.counts.forward_queue.waiting += 1;
+    let excess = batch.counts.forward_queue.waiting.saturating_sub(options.max_waiting);
     if excess > 0 {
-        let displaced = sql::execute(
-            batch.connection,
+        let displaced = batch.db.execute_cached(
             "DELETE FROM forward_queue WHERE position IN
              (SELECT position FROM forward_queue ORDER BY position LIMIT ?)",
-            [int(excess.min(SLICE))],
+            [int(excess.min(ROWS as u64))],
         )?;
         remove(batch, displaced);
-        batch.forward_queue.displaced += displaced as u64;
+        batch.counts.forward_queue.displaced += displaced as u64;
     }
     Ok(())
 }
@@ -49,23 +48,20 @@ pub(super) fn queue_forward(
 pub(crate) fn record_outcomes(
     batch: &mut WriteBatch<'_>,
     outcomes: &[(u64, ForwardOutcome)],
-) -> rusqlite::Result<()> {
+) -> Result<()> {
     for (id, outcome) in outcomes {
         match outcome {
             ForwardOutcome::Done => {
-                let deleted = sql::execute(
-                    batch.connection,
-                    "DELETE FROM forward_queue WHERE position = ?",
-                    [int(*id)],
-                )?;
+                let deleted = batch
+                    .db
+                    .execute_cached("DELETE FROM forward_queue WHERE position = ?", [int(*id)])?;
                 remove(batch, deleted);
             }
             ForwardOutcome::RetryAt(due_time) => {
-                sql::execute(
-                    batch.connection,
+                batch.db.execute_cached(
                     "UPDATE forward_queue SET due_time = ?, attempts = attempts + 1
                      WHERE position = ?",
-                    [due_time.as_micros(), int(*id)],
+                    params![due_time, int(*id)],
                 )?;
             }
         }
@@ -74,88 +70,80 @@ pub(crate) fn record_outcomes(
 }
 
 /// Makes one slice of the callbacks that wait for a retry due now. Returns their number.
-pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> rusqlite::Result<usize> {
-    sql::execute(
-        batch.connection,
+pub(crate) fn reschedule(batch: &mut WriteBatch<'_>, now: Timestamp) -> Result<usize> {
+    batch.db.execute_cached(
         "UPDATE forward_queue SET due_time = ?1 WHERE position IN
          (SELECT position FROM forward_queue
           WHERE (attempts > 0) = 1 AND due_time > ?1 ORDER BY due_time LIMIT ?2)",
-        params![now.as_micros(), int(SLICE)],
+        params![now, int(ROWS)],
     )
 }
 
 /// Drops one slice of the callbacks that were queued before a time. Returns their number.
-pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> rusqlite::Result<usize> {
-    let deleted = sql::execute(
-        batch.connection,
+pub(crate) fn expire(batch: &mut WriteBatch<'_>, before: Timestamp) -> Result<usize> {
+    let deleted = batch.db.execute_cached(
         "DELETE FROM forward_queue WHERE position IN (SELECT position FROM
            (SELECT position, queue_time FROM forward_queue ORDER BY position LIMIT ?)
          WHERE queue_time < ?)",
-        params![int(SLICE), before.as_micros()],
+        params![int(ROWS), before],
     )?;
     remove(batch, deleted);
     Ok(deleted)
 }
 
 fn remove(batch: &mut WriteBatch<'_>, count: usize) {
-    let waiting = &mut batch.forward_queue.waiting;
+    let waiting = &mut batch.counts.forward_queue.waiting;
     *waiting = waiting.saturating_sub(count as u64);
 }
 
 /// Returns due callbacks: up to `first_attempts` that were never tried and up to `retries` that were.
 /// If there are fewer of one kind, returns more of the other.
 pub(crate) fn load_due(
-    connection: &Connection,
+    db: &Connection,
     now: Timestamp,
     first_attempts: usize,
     retries: usize,
-) -> rusqlite::Result<DueForwards> {
+) -> Result<DueForwards> {
     let all = first_attempts + retries;
-    let mut tried = load_due_attempts(connection, true, now, retries)?;
-    let mut due = load_due_attempts(connection, false, now, all - tried.len())?;
+    let mut tried = load_due_attempts(db, true, now, retries)?;
+    let mut due = load_due_attempts(db, false, now, all - tried.len())?;
     if tried.len() == retries && due.len() < first_attempts {
-        tried = load_due_attempts(connection, true, now, all - due.len())?;
+        tried = load_due_attempts(db, true, now, all - due.len())?;
     }
     due.append(&mut tried);
-    let next = [false, true].into_iter().map(|is_tried| {
-        sql::find(
-            connection,
-            "SELECT due_time FROM forward_queue
-             WHERE (attempts > 0) = ? AND due_time > ? ORDER BY due_time LIMIT 1",
-            params![is_tried, now.as_micros()],
-            |row| row.get(0),
-        )
-    });
-    let next: Vec<Option<i64>> = next.collect::<rusqlite::Result<_>>()?;
-    let next = next.into_iter().flatten().min();
-    Ok(DueForwards { due, next_due: next.map(Timestamp::from_micros) })
+    let next_due = |is_tried: bool| -> Result<Option<Timestamp>> {
+        let sql =
+            "SELECT min(due_time) FROM forward_queue WHERE (attempts > 0) = ? AND due_time > ?";
+        db.get(sql, params![is_tried, now], |row| row.get(0))
+    };
+    let next_due = [next_due(false)?, next_due(true)?].into_iter().flatten().min();
+    Ok(DueForwards { due, next_due })
 }
 
 /// Returns due callbacks of one kind, in the order of their due time.
 fn load_due_attempts(
-    connection: &Connection,
+    db: &Connection,
     is_tried: bool,
     now: Timestamp,
     limit: usize,
-) -> rusqlite::Result<Vec<QueuedForward>> {
-    sql::list(
-        connection,
+) -> Result<Vec<QueuedForward>> {
+    db.list(
         "SELECT f.position, f.service, f.attempts, e.raw_json FROM forward_queue f
          LEFT JOIN log_entry e ON e.position = f.position
          WHERE (f.attempts > 0) = ? AND f.due_time <= ?
          ORDER BY f.due_time, f.position LIMIT ?",
-        params![is_tried, now.as_micros(), int(limit as u64)],
+        params![is_tried, now, int(limit)],
         |row| {
             Ok(QueuedForward {
                 id: uint(row.get(0)?),
-                service: service(row, 1)?,
-                attempts: uint(row.get(2)?),
+                service: row.get(1)?,
+                attempts: row.get(2)?,
                 body: row.get(3)?,
             })
         },
     )
 }
 
-pub(crate) fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    connection.query_row("SELECT count(*) FROM forward_queue", [], |row| Ok(uint(row.get(0)?)))
+pub(crate) fn count(db: &Connection) -> Result<u64> {
+    db.query_row("SELECT count(*) FROM forward_queue", [], |row| row.get(0).map(uint))
 }

@@ -1,21 +1,14 @@
 //! Callbacks that cannot be used yet.
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Result, params};
 
-use crate::journal::sqlite::tables::{
-    batch::{ApplyResult, WriteBatch},
-    encoding::{account, int, service, uint},
-    results, sql,
-};
-use crate::{
-    domain::{
-        clock::Timestamp,
-        newtypes::{AccountName, CallbackService},
-    },
-    journal::{
-        error::JournalError,
-        quarantine::{QuarantineLimits, QuarantinedCallback},
-        results::{ReceivedCallback, Stored},
+use crate::journal::{
+    JournalError, QuarantineLimits, QuarantinedCallback, ReceivedCallback, Stored,
+    sqlite::tables::{
+        CachedSql,
+        batch::{CommandError, WriteBatch},
+        columns::{int, uint},
+        timeline,
     },
 };
 
@@ -25,30 +18,27 @@ const OVERHEAD: u64 = 256;
 /// Stores a callback and returns its id, after deleting old reviewed ones. Returns `None` if the
 /// quarantine is full.
 pub(crate) fn insert(
-    connection: &Connection,
+    db: &Connection,
     callback: &QuarantinedCallback,
     limits: QuarantineLimits,
-) -> rusqlite::Result<Option<u64>> {
-    sql::execute(
-        connection,
+) -> Result<Option<u64>> {
+    db.execute_cached(
         "DELETE FROM quarantine WHERE receive_time < ? AND reviewed = 1",
-        [limits.delete_reviewed_before.as_micros()],
+        [limits.delete_reviewed_before],
     )?;
-    let used: i64 = connection
-        .prepare_cached("SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine")?
-        .query_row([int(OVERHEAD)], |row| row.get(0))?;
+    let used = "SELECT coalesce(sum(length(body) + ?), 0) FROM quarantine";
+    let used = db.get(used, [int(OVERHEAD)], |row| row.get(0).map(uint))?;
     let size = callback.body.len() as u64 + OVERHEAD;
-    if uint::<u64>(used).saturating_add(size) > limits.bytes {
+    if used.saturating_add(size) > limits.bytes {
         return Ok(None);
     }
-    let id = sql::insert(
-        connection,
+    let id = db.insert_cached(
         "INSERT INTO quarantine (receive_time, service, account, reason, body, credential_mac)
          VALUES (?, ?, ?, ?, ?, ?)",
         params![
-            callback.receive_time.as_micros(),
-            callback.service.as_ref().map(CallbackService::as_str),
-            callback.account.as_ref().map(AccountName::as_str),
+            callback.receive_time,
+            callback.service,
+            callback.account,
             callback.reason,
             callback.body,
             callback.credential_mac,
@@ -61,50 +51,46 @@ pub(crate) fn insert(
 pub(crate) fn release(
     batch: &mut WriteBatch<'_>,
     id: u64,
-    callback: &ReceivedCallback,
-) -> ApplyResult<Stored> {
-    if !delete(batch.connection, id)? {
-        return Ok(Err(JournalError::NoSuchCallback));
+    callback: ReceivedCallback,
+) -> Result<Stored, CommandError> {
+    if !delete(batch.db, id)? {
+        return Err(JournalError::NoSuchCallback.into());
     }
-    results::store_callback(batch, callback)
+    timeline::store_callback(batch, callback)
 }
 
-pub(crate) fn delete(connection: &Connection, id: u64) -> rusqlite::Result<bool> {
-    let deleted = sql::execute(connection, "DELETE FROM quarantine WHERE id = ?", [int(id)])?;
+pub(crate) fn delete(db: &Connection, id: u64) -> Result<bool> {
+    let deleted = db.execute_cached("DELETE FROM quarantine WHERE id = ?", [int(id)])?;
     Ok(deleted > 0)
 }
 
-pub(crate) fn mark_reviewed(connection: &Connection, last: u64) -> rusqlite::Result<()> {
-    sql::execute(
-        connection,
+pub(crate) fn mark_reviewed(db: &Connection, last: u64) -> Result<()> {
+    db.execute_cached(
         "UPDATE quarantine SET reviewed = 1 WHERE id <= ? AND reviewed = 0",
         [int(last)],
-    )
-    .map(drop)
+    )?;
+    Ok(())
 }
 
 pub(crate) fn list(
-    connection: &Connection,
+    db: &Connection,
     after: u64,
     limit: usize,
-) -> rusqlite::Result<Vec<(u64, QuarantinedCallback)>> {
-    sql::list(
-        connection,
+) -> Result<Vec<(u64, QuarantinedCallback)>> {
+    db.list(
         "SELECT id, receive_time, service, account, reason, body, credential_mac
          FROM quarantine WHERE id > ? ORDER BY id LIMIT ?",
-        params![int(after), int(limit as u64)],
-        decode_row,
+        params![int(after), int(limit)],
+        |row| {
+            let callback = QuarantinedCallback {
+                receive_time: row.get(1)?,
+                service: row.get(2)?,
+                account: row.get(3)?,
+                reason: row.get(4)?,
+                body: row.get(5)?,
+                credential_mac: row.get(6)?,
+            };
+            Ok((uint(row.get(0)?), callback))
+        },
     )
-}
-
-fn decode_row(row: &Row<'_>) -> rusqlite::Result<(u64, QuarantinedCallback)> {
-    let callback = QuarantinedCallback {
-        receive_time: Timestamp::from_micros(row.get(1)?),
-        service: service(row, 2)?,
-        account: account(row, 3)?,
-        reason: row.get(4)?,
-        body: row.get(5)?,
-        credential_mac: row.get(6)?,
-    };
-    Ok((uint(row.get(0)?), callback))
 }

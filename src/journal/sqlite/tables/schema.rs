@@ -2,6 +2,8 @@
 
 use rusqlite::Connection;
 
+use crate::journal::sqlite::error::OpenFailure;
+
 /// The schema version. Nothing has been released, so other versions are rejected, not migrated.
 const VERSION: i64 = 3;
 
@@ -139,20 +141,9 @@ CREATE TABLE forward_queue (
 CREATE INDEX forward_queue_by_due ON forward_queue (attempts > 0, due_time, position);
 ";
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SchemaError {
-    #[error(transparent)]
-    Sqlite(#[from] rusqlite::Error),
-    #[error(
-        "the journal has schema version {0}, and this version of the gateway supports {VERSION}. Use \
-         the version that wrote it, or set journal.dir to an empty directory"
-    )]
-    UnsupportedVersion(i64),
-}
-
 /// Creates the tables of a new journal. Checks the schema version of an existing one.
-pub(crate) fn initialize(connection: &mut Connection) -> Result<(), SchemaError> {
-    let transaction = connection.transaction()?;
+pub(crate) fn initialize(db: &mut Connection) -> Result<(), OpenFailure> {
+    let transaction = db.transaction()?;
     if !is_initialized(&transaction)? {
         transaction.execute_batch(TABLES)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
@@ -162,10 +153,10 @@ pub(crate) fn initialize(connection: &mut Connection) -> Result<(), SchemaError>
 }
 
 /// True if the tables exist. Fails if their schema version is not supported.
-pub(crate) fn is_initialized(connection: &Connection) -> Result<bool, SchemaError> {
-    match connection.query_row("PRAGMA user_version", [], |row| row.get(0))? {
+pub(crate) fn is_initialized(db: &Connection) -> Result<bool, OpenFailure> {
+    match db.query_row("PRAGMA user_version", [], |row| row.get(0))? {
         0 => Ok(false),
         VERSION => Ok(true),
-        other => Err(SchemaError::UnsupportedVersion(other)),
+        found => Err(OpenFailure::SchemaVersion { found, supported: VERSION }),
     }
 }

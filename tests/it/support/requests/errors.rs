@@ -68,7 +68,7 @@ fn unpack<M: prost::Message + Default>(details: &pb::Status, name: &str) -> Vec<
 }
 
 impl ParsedError {
-    /// Returns the code, the reason, `retry`, and `executed` if present.
+    /// Returns the code, the reason, `retry`, and `executed` if the error has it.
     pub fn summary(&self) -> (Code, &str, &str, Option<&str>) {
         let get = |name| self.metadata.get(name).map(String::as_str);
         (self.code, &self.reason, get("retry").unwrap_or_default(), get("executed"))

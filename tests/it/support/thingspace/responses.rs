@@ -11,8 +11,11 @@ pub enum FakeResponse {
     Healthy,
     /// The change is accepted under this request ID.
     Accepted(String),
-    /// A status, headers and a body.
-    Custom(u16, Vec<(&'static str, &'static str)>, String),
+    Custom {
+        status: u16,
+        headers: Vec<(&'static str, &'static str)>,
+        body: String,
+    },
     /// The connection is closed without a response.
     HangUp,
 }
@@ -53,14 +56,18 @@ pub(super) fn build_response(
 // === impl FakeResponse ===
 
 impl FakeResponse {
+    pub fn custom(status: u16, headers: &[(&'static str, &'static str)], body: &str) -> Self {
+        Self::Custom { status, headers: headers.to_vec(), body: body.to_owned() }
+    }
+
     /// A JSON body.
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
-        Self::Custom(status, JSON.to_vec(), body.to_string())
+        Self::custom(status, &JSON, &body.to_string())
     }
 
     /// An empty body.
     pub fn empty(status: u16) -> Self {
-        Self::Custom(status, Vec::new(), String::new())
+        Self::custom(status, &[], "")
     }
 
     /// ThingSpace's own error format.
@@ -77,7 +84,7 @@ impl AuthRefusal {
 
     pub fn fake_response(self) -> FakeResponse {
         let (status, headers, body) = self.parts();
-        FakeResponse::Custom(status, headers.to_vec(), body.to_owned())
+        FakeResponse::custom(status, headers, body)
     }
 
     pub(super) fn response(self) -> Response<Full<Bytes>> {

@@ -69,9 +69,16 @@ struct FakeState {
     expired: HashMap<String, AuthRefusal>,
     executed: usize,
     script: HashMap<CallKind, VecDeque<ScriptedResponse>>,
-    standing: HashMap<CallKind, FakeResponse>,
-    gather: Option<(usize, Arc<Barrier>)>,
+    default_responses: HashMap<CallKind, FakeResponse>,
+    gathering: Option<Gathering>,
     on_arrival: Option<OnArrival>,
+}
+
+/// Changes that are held until all of them have arrived.
+struct Gathering {
+    /// Number of changes that have not arrived.
+    left: usize,
+    barrier: Arc<Barrier>,
 }
 
 /// Called with each request before it is handled.
@@ -79,7 +86,7 @@ type OnArrival = Arc<dyn Fn(&RecordedRequest) + Send + Sync>;
 
 enum ScriptedResponse {
     Send(FakeResponse),
-    Hold(oneshot::Sender<RecordedRequest>, oneshot::Receiver<FakeResponse>),
+    Hold { arrived: oneshot::Sender<RecordedRequest>, released: oneshot::Receiver<FakeResponse> },
 }
 
 // === impl FakeThingSpace ===
@@ -121,14 +128,14 @@ impl FakeThingSpace {
 
     /// Sets the response to all calls of this kind that have no scripted response.
     pub fn respond_always(&self, call: CallKind, response: FakeResponse) {
-        self.state().standing.insert(call, response);
+        self.state().default_responses.insert(call, response);
     }
 
     /// Holds the next call of this kind until the test releases it.
     pub fn hold(&self, call: CallKind) -> HeldCall {
         let (arrive, arrived) = oneshot::channel();
         let (release, released) = oneshot::channel();
-        self.script(call, ScriptedResponse::Hold(arrive, released));
+        self.script(call, ScriptedResponse::Hold { arrived: arrive, released });
         HeldCall { arrived: Some(arrived), response: release }
     }
 
@@ -139,7 +146,8 @@ impl FakeThingSpace {
 
     /// Holds the next `count` changes until all of them have arrived.
     pub fn gather(&self, count: usize) {
-        self.state().gather = Some((count, Arc::new(Barrier::new(count))));
+        let barrier = Arc::new(Barrier::new(count));
+        self.state().gathering = Some(Gathering { left: count, barrier });
     }
 
     /// Expires the current token, session or both.
@@ -285,13 +293,15 @@ async fn handle(
         if call == CallKind::Change {
             state.executed += 1;
         }
-        let next = state.script.get_mut(&call).and_then(VecDeque::pop_front);
-        let standing = state.standing.get(&call).cloned();
-        next.unwrap_or(ScriptedResponse::Send(standing.unwrap_or(FakeResponse::Healthy)))
+        let scripted = state.script.get_mut(&call).and_then(VecDeque::pop_front);
+        scripted.unwrap_or_else(|| {
+            let default = state.default_responses.get(&call).cloned();
+            ScriptedResponse::Send(default.unwrap_or(FakeResponse::Healthy))
+        })
     };
     let response = match next {
         ScriptedResponse::Send(response) => response,
-        ScriptedResponse::Hold(arrived, released) => {
+        ScriptedResponse::Hold { arrived, released } => {
             // Both fail if the test has dropped the held call.
             arrived.send(request).map_err(|_| hang_up())?;
             released.await.map_err(|_| hang_up())?
@@ -300,7 +310,9 @@ async fn handle(
     match response {
         FakeResponse::Healthy => Ok(lock().healthy_response(call)),
         FakeResponse::Accepted(id) => Ok(accepted(&id)),
-        FakeResponse::Custom(status, headers, body) => Ok(build_response(status, &headers, &body)),
+        FakeResponse::Custom { status, headers, body } => {
+            Ok(build_response(status, &headers, &body))
+        }
         FakeResponse::HangUp => Err(hang_up()),
     }
 }
@@ -309,11 +321,11 @@ async fn handle(
 
 impl FakeState {
     fn next_barrier(&mut self) -> Option<Arc<Barrier>> {
-        let (left, barrier) = self.gather.as_mut()?;
-        *left -= 1;
-        let barrier = Arc::clone(barrier);
-        if *left == 0 {
-            self.gather = None;
+        let gathering = self.gathering.as_mut()?;
+        gathering.left -= 1;
+        let barrier = Arc::clone(&gathering.barrier);
+        if gathering.left == 0 {
+            self.gathering = None;
         }
         Some(barrier)
     }

@@ -53,7 +53,7 @@ public final class ChangePlans {
   }
 
   /**
-   * Prints what an error is about. An error without an ErrorInfo does not come
+   * Prints the details of an error. An error without an ErrorInfo does not come
    * from the gateway, but from a proxy or from the gRPC library.
    */
   static void describe(StatusRuntimeException error) throws InvalidProtocolBufferException {
@@ -79,7 +79,7 @@ public final class ChangePlans {
     }
   }
 
-  /** The reason of an error. REASON_UNSPECIFIED if this program does not know it. */
+  /** Returns the reason of an error, or REASON_UNSPECIFIED if this program does not know it. */
   static Reason reason(ErrorInfo info) {
     var value = Reason.getDescriptor().findValueByName("REASON_" + info.getReason());
     return value == null ? Reason.REASON_UNSPECIFIED : Reason.valueOf(value);

@@ -1,6 +1,0 @@
-//! The client of ThingSpace.
-
-mod changes;
-mod lookups;
-
-pub use changes::ThingSpace;
