@@ -217,7 +217,7 @@ fn result(number: u64) -> proto::WatchRequestResponse {
             device_index: i32::try_from(number).ok(),
             client_reference: format!("row-{number}"),
             outcome: proto::Outcome::Succeeded.into(),
-            reported_ids: vec![
+            device_ids: vec![
                 id("Eid", format!("8904{number:028}")),
                 id("Imei", format!("99000000{number:07}")),
                 id("msisdn", format!("1512{number:07}")),

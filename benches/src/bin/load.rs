@@ -324,7 +324,7 @@ async fn measure_watch(
     let mut stream = client.watch_request(request).await?.into_inner();
     while let Some(message) = stream.message().await? {
         let Some(Event::DeviceResult(result)) = message.event else { continue };
-        let numbers = result.reported_ids.iter().filter_map(|id| devices::number(&id.id));
+        let numbers = result.device_ids.iter().filter_map(|id| devices::number(&id.id));
         for number in numbers {
             let sent = sent_at.lock().expect("not poisoned").remove(&number);
             if let Some(sent) = sent {
