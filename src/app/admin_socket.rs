@@ -79,3 +79,6 @@ fn remove_abandoned(path: &Path) -> io::Result<()> {
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

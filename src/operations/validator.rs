@@ -105,12 +105,13 @@ impl Validator {
         (0..).zip(devices).map(move |(index, device)| (index, path.at(index), device))
     }
 
-    /// Validates the identifiers of one device: at least one, and at most one of each kind. Returns each
-    /// valid identifier with the path of its value.
+    /// Validates the identifiers of one device: at least one, at most one of each kind, and only these kinds.
+    /// Returns each valid identifier with the path of its value.
     pub(crate) fn device_ids(
         &mut self,
         path: FieldPath,
         ids: Vec<proto::DeviceId>,
+        accepted_kinds: &[IdentifierKind],
     ) -> Vec<(FieldPath, DeviceId)> {
         let violations = &mut self.violations;
         if ids.is_empty() {
@@ -127,6 +128,11 @@ impl Validator {
             let (path, kind_path) = (path.at(index).field("id"), path.at(index).field("kind"));
             let kind = violations.ok_or_add(kind_path, id.kind.parse::<IdentifierKind>());
             let Some(kind) = kind else { continue };
+            if !accepted_kinds.contains(&kind) {
+                let names: Vec<&str> = accepted_kinds.iter().map(|kind| kind.as_str()).collect();
+                let description = format!("must be one of {}", names.join(", "));
+                violations.add(kind_path, FieldReason::Value, description);
+            }
             if parsed.iter().any(|(_, other)| other.kind() == kind) {
                 let description = "is the kind of another identifier of this device";
                 violations.add(kind_path, FieldReason::Duplicate, description);

@@ -16,8 +16,8 @@ const CONNECTIONS: usize = 4;
 /// Page cache of each connection, in KiB.
 const CACHE_KIB: i64 = 2_000;
 
-/// A pool of read-only connections. A query has a transaction of its own and reads one page, so that no
-/// reader keeps the write-ahead log from starting over.
+/// A pool of read-only connections. A query has a transaction of its own and reads one page, or the devices
+/// of one change, so that no reader keeps the write-ahead log from starting over for long.
 pub(super) struct Readers {
     idle: Arc<Mutex<Vec<LockedConnection>>>,
     permits: Arc<Semaphore>,

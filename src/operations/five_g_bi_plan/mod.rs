@@ -11,6 +11,7 @@ use crate::{
     domain::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
+        identifier::IdentifierKind,
         newtypes::ServicePlan,
         violation::{FieldReason, Violation},
     },
@@ -98,7 +99,8 @@ impl RpcOperation for FiveGBiPlanChange {
         let mut places = Vec::with_capacity(request.devices.len());
         for (index, path, device) in validator.devices(request.devices) {
             let reference = validator.client_reference(path, device.client_reference);
-            let ids = validator.device_ids(path.field("device_ids"), device.device_ids);
+            let ids_path = path.field("device_ids");
+            let ids = validator.device_ids(ids_path, device.device_ids, &IdentifierKind::ALL);
             let path = path.field("primary_place_of_use");
             let Some(place) = device.primary_place_of_use.map(PlaceOfUse::from) else {
                 validator.violations.add(path, FieldReason::Required, "is required");

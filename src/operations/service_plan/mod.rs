@@ -12,7 +12,7 @@ use crate::{
         change_type::ChangeType,
         evidence::{EvidenceRules, IdentifyingKinds, LookupMethod, ResultService},
         identifier::IdentifierKind,
-        violation::{FieldReason, Violation},
+        violation::Violation,
     },
     operations::{
         operation::{ChangeRequest, Operation, OperationInfo, RpcOperation, ValidationRules},
@@ -45,9 +45,15 @@ pub(crate) static INFO: OperationInfo = OperationInfo {
 
 const PATH: &str = "/m2m/v1/devices/actions/plan";
 
-/// The kinds that ThingSpace's page does not list for this operation.
-const REJECTED_KINDS: [IdentifierKind; 3] =
-    [IdentifierKind::Eid, IdentifierKind::Min, IdentifierKind::Imsi];
+/// The kinds that ThingSpace's page lists for this operation.
+const ACCEPTED_KINDS: [IdentifierKind; 6] = [
+    IdentifierKind::Iccid,
+    IdentifierKind::Imei,
+    IdentifierKind::Meid,
+    IdentifierKind::Esn,
+    IdentifierKind::Mdn,
+    IdentifierKind::Msisdn,
+];
 
 impl RpcOperation for ServicePlanChange {
     type Request = proto::ChangeServicePlanRequest;
@@ -61,16 +67,8 @@ impl RpcOperation for ServicePlanChange {
         let mut validator = Validator::new(&INFO, rules, fields, request.devices.len());
         for (index, path, device) in validator.devices(request.devices) {
             let reference = validator.client_reference(path, device.client_reference);
-            let path = path.field("device_ids");
-            let kinds: Vec<_> = device.device_ids.iter().map(|id| id.kind.parse()).collect();
-            let ids = validator.device_ids(path, device.device_ids);
-            for (position, kind) in kinds.into_iter().enumerate() {
-                if kind.is_ok_and(|kind| REJECTED_KINDS.contains(&kind)) {
-                    let path = path.at(position).field("kind");
-                    let description = "must be one of iccid, imei, meid, esn, mdn, msisdn";
-                    validator.violations.add(path, FieldReason::Value, description);
-                }
-            }
+            let ids_path = path.field("device_ids");
+            let ids = validator.device_ids(ids_path, device.device_ids, &ACCEPTED_KINDS);
             if let Some(reference) = reference {
                 validator.add_device(index, ids, reference);
             }

@@ -57,8 +57,8 @@ fn all_violations_are_reported_with_their_field_paths() {
         [
             "devices[0].device_ids[0].kind",
             "devices[2].device_ids[0].id",
-            "devices[3].device_ids[0].id",
             "devices[3].device_ids[0].kind",
+            "devices[3].device_ids[0].id",
             "devices[4].device_ids",
         ]
     );

@@ -18,3 +18,14 @@ fn the_service_replaces_its_placeholder() {
     let url = expand_template("https://old.example.com/hooks/{service}?token=hush", "X");
     assert_eq!(url.unwrap().path(), "/hooks/X");
 }
+
+#[tokio::test]
+async fn an_unusable_url_drops_no_callback() {
+    let url = Arc::new(SecretString::from("no URL/{service}"));
+    let destination = Destination { url, credentials: None };
+    let webhook = Webhook::new(destination, "id".to_owned());
+    // Without a service and without a body, which a usable URL would make permanent failures.
+    let forward = QueuedForward { id: 1, attempts: 0, service: None, body: None };
+    let error = webhook.deliver(&forward).await.unwrap_err();
+    assert!(matches!(error, DeliveryError::Unavailable { .. }), "{error:?}");
+}
