@@ -19,9 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc", "::tonic_types::pb")
         .generate_default_stubs(true)
         .compile_fds(files.clone())?;
-    // The same service, whose watches send messages that are encoded already.
+    // The same service, whose watch messages stay encoded.
     tonic_prost_build::configure()
-        .build_client(false)
         .extern_path(".google.rpc", "::tonic_types::pb")
         .extern_path(".thingspace.gateway.v1", "crate::proto")
         .extern_path(".thingspace.gateway.v1.WatchRequestResponse", "crate::encoded::Encoded")

@@ -15,14 +15,15 @@ import (
 
 const (
 	insertChange = `INSERT OR IGNORE INTO changes
-		(id, account, idempotency_key, service_plan, devices, device_count, state)
-		VALUES (?, ?, ?, ?, ?, ?, 'SENT')`
-	acceptChange = `UPDATE changes SET request_id = ?, state = 'ACCEPTED' WHERE id = ?`
-	failChange   = `UPDATE changes SET state = 'UNKNOWN' WHERE id = ?`
+		(id, account, idempotency_key, service_plan, device_count, state)
+		VALUES (?, ?, ?, ?, ?, 'SENT')`
+	insertDevices = `INSERT INTO change_devices (change_id, devices) VALUES (?, ?)`
+	acceptChange  = `UPDATE changes SET request_id = ?, state = 'ACCEPTED' WHERE id = ?`
+	failChange    = `UPDATE changes SET state = 'UNKNOWN' WHERE id = ?`
 )
 
 // The statements of the writer.
-var statements = []string{insertResult, countResult, insertChange, acceptChange, failChange}
+var statements = []string{insertResult, countResult, insertChange, insertDevices, acceptChange, failChange}
 
 // Gateway is the gRPC service.
 type Gateway struct {
@@ -50,12 +51,16 @@ func (g *Gateway) ChangeEsimPlan(ctx context.Context, r *pb.ChangeEsimPlanReques
 	id := uuid.Must(uuid.NewV7()).String()
 	var isNew bool
 	err = g.store.Write(func(b *Batch) error {
-		result, err := b.Exec(insertChange, id, r.AccountName, r.IdempotencyKey, r.ServicePlan, encoded, len(devices))
+		result, err := b.Exec(insertChange, id, r.AccountName, r.IdempotencyKey, r.ServicePlan, len(devices))
 		if err != nil {
 			return err
 		}
 		rows, err := result.RowsAffected()
-		isNew = rows == 1
+		if err != nil || rows == 0 {
+			return err
+		}
+		isNew = true
+		_, err = b.Exec(insertDevices, id, encoded)
 		return err
 	})
 	if err != nil {

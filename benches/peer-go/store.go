@@ -13,7 +13,6 @@ CREATE TABLE IF NOT EXISTS changes (
 	account         TEXT NOT NULL,
 	idempotency_key TEXT NOT NULL,
 	service_plan    TEXT NOT NULL,
-	devices         BLOB NOT NULL, -- JSON
 	device_count    INTEGER NOT NULL,
 	request_id      TEXT UNIQUE,
 	state           TEXT NOT NULL,
@@ -21,6 +20,11 @@ CREATE TABLE IF NOT EXISTS changes (
 	failed          INTEGER NOT NULL DEFAULT 0,
 	UNIQUE (account, idempotency_key)
 ) WITHOUT ROWID;
+-- Not in changes: an update of the counts would write the devices again.
+CREATE TABLE IF NOT EXISTS change_devices (
+	change_id TEXT PRIMARY KEY,
+	devices   BLOB NOT NULL -- JSON
+);
 CREATE TABLE IF NOT EXISTS results (
 	seq        INTEGER PRIMARY KEY,
 	request_id TEXT NOT NULL,
@@ -51,17 +55,19 @@ type write struct {
 // Batch is a transaction of the writer.
 type Batch struct {
 	tx      *sql.Tx
-	stmts   map[string]*sql.Stmt
+	stmts   map[string]*sql.Stmt // of the connection
+	bound   map[string]*sql.Stmt // of the transaction
 	touched map[string]struct{}
 }
 
-// Exec executes a statement, which is prepared once.
+// Exec executes one of the prepared statements.
 func (b *Batch) Exec(query string, args ...any) (sql.Result, error) {
-	stmt, ok := b.stmts[query]
+	stmt, ok := b.bound[query]
 	if !ok {
-		return b.tx.Exec(query, args...)
+		stmt = b.tx.Stmt(b.stmts[query])
+		b.bound[query] = stmt
 	}
-	return b.tx.Stmt(stmt).Exec(args...)
+	return stmt.Exec(args...)
 }
 
 // OpenStore opens the database and starts the writer.
@@ -135,7 +141,7 @@ func commit(db *sql.DB, stmts map[string]*sql.Stmt, batch []write) (map[string]s
 		return nil, nil, err
 	}
 	defer tx.Rollback()
-	b := &Batch{tx: tx, stmts: stmts, touched: make(map[string]struct{})}
+	b := &Batch{tx: tx, stmts: stmts, bound: make(map[string]*sql.Stmt), touched: make(map[string]struct{})}
 	results := make([]error, len(batch))
 	for i, w := range batch {
 		results[i] = w.apply(b)

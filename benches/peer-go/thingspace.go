@@ -48,7 +48,7 @@ func (t *ThingSpace) ChangePlan(ctx context.Context, account, plan string, devic
 	if err != nil {
 		return "", err
 	}
-	r, err := http.NewRequestWithContext(ctx, "PUT", t.base+"/m2m/v1/devices/actions/plan", bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(ctx, "POST", t.base+"/m2m/v1/devices/profile/actions/serviceplan", bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}

@@ -10,8 +10,16 @@ pub fn iccid(number: u64) -> String {
     format!("8914800{number:013}")
 }
 
+/// Service plan of a change whose response the ThingSpace of this benchmark loses.
+pub const LOST_PLAN: &str = "Lost Plan";
+
 /// Returns a change of eSIM profiles.
-pub fn esim_change(key: String, first: u64, devices: u64) -> proto::ChangeEsimPlanRequest {
+pub fn esim_change(
+    key: String,
+    plan: &str,
+    first: u64,
+    devices: u64,
+) -> proto::ChangeEsimPlanRequest {
     let devices = (first..first + devices).map(|number| proto::EsimDevice {
         eid: format!("8904{number:028}"),
         iccid: iccid(number),
@@ -20,20 +28,29 @@ pub fn esim_change(key: String, first: u64, devices: u64) -> proto::ChangeEsimPl
     proto::ChangeEsimPlanRequest {
         account_name: ACCOUNT.into(),
         idempotency_key: key,
-        service_plan: "Bench Plan".into(),
+        service_plan: plan.into(),
         devices: devices.collect(),
         ..Default::default()
     }
 }
 
+/// The credentials of a callback's sender.
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+}
+
 /// Returns the body of the successful callback of an eSIM profile, in the form of ThingSpace's example.
-pub fn callback(request_id: &str, number: u64) -> String {
+pub fn callback(request_id: &str, number: u64, credentials: Option<&Credentials>) -> String {
+    let credentials = credentials.map_or_else(String::new, |Credentials { username, password }| {
+        format!(r#""username":"{username}","password":"{password}","#)
+    });
     let ids = format!(
         r#"[{{"id":"8904{number:028}","kind":"Eid"}},{{"id":"99000000{number:07}","kind":"Imei"}},{{"id":"1512{number:07}","kind":"msisdn"}},{{"id":"{}","kind":"Iccid"}}]"#,
         iccid(number)
     );
     format!(
-        r#"{{"requestId":"{request_id}","deviceIds":{ids},"deviceResponse":{{"deviceProfileResponse":{{"deviceIdentifierCollection":{ids},"state":"ACTIVE","profileStatus":"ENABLE","profileRole":"LOCAL"}}}},"status":"SUCCESS","callbackCount":1,"maxCallbackThreshold":4}}"#
+        r#"{{{credentials}"requestId":"{request_id}","deviceIds":{ids},"deviceResponse":{{"deviceProfileResponse":{{"deviceIdentifierCollection":{ids},"state":"ACTIVE","profileStatus":"ENABLE","profileRole":"LOCAL"}}}},"status":"SUCCESS","callbackCount":1,"maxCallbackThreshold":4}}"#
     )
 }
 

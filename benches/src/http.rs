@@ -11,6 +11,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
 /// A connection that sends one request after the other.
 pub struct Connection {
     stream: TcpStream,
@@ -67,11 +69,12 @@ fn parse_response(bytes: &[u8]) -> io::Result<Option<u16>> {
     Ok((bytes.len() >= end + 4 + length).then_some(status))
 }
 
-/// Serves HTTP/1.1. The handler gets the path and the whole body.
+/// Serves HTTP/1.1. The handler gets the path and the whole body. Without a response, the connection is
+/// closed.
 pub async fn serve<H, F>(listener: TcpListener, handler: H) -> io::Result<()>
 where
     H: Fn(String, Bytes) -> F + Clone + Send + 'static,
-    F: Future<Output = (u16, String)> + Send + 'static,
+    F: Future<Output = Option<(u16, String)>> + Send + 'static,
 {
     loop {
         let (stream, _peer) = listener.accept().await?;
@@ -82,10 +85,12 @@ where
             async move {
                 let path = request.uri().path().to_owned();
                 let body = request.into_body().collect().await?.to_bytes();
-                let (status, body) = handler(path, body).await;
+                let Some((status, body)) = handler(path, body).await else {
+                    return Err("no response".into());
+                };
                 let response = Response::builder().status(status);
                 let response = response.header("content-type", "application/json");
-                Ok::<_, hyper::Error>(response.body(Full::new(Bytes::from(body))).expect("valid"))
+                Ok::<_, Failure>(response.body(Full::new(Bytes::from(body)))?)
             }
         });
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));

@@ -10,8 +10,9 @@ pub mod proto {
     tonic::include_proto!("thingspace.gateway.v1");
 }
 
-/// The server whose watches send encoded messages.
-pub mod encoded_server {
+/// The same service, whose watch messages stay encoded.
+pub mod encoded_service {
     include!(concat!(env!("OUT_DIR"), "/encoded/thingspace.gateway.v1.rs"));
+    pub use gateway_service_client::*;
     pub use gateway_service_server::*;
 }

@@ -5,21 +5,25 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::PathBuf,
-    pin::Pin,
     sync::{Arc, mpsc},
     thread,
 };
 
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use serde::{Deserialize, Serialize};
 use thingspace_bench::{
-    devices, encoded::Encoded, encoded_server, http,
+    devices,
+    encoded::Encoded,
+    encoded_service, http,
     proto::{self, gateway_service_server},
 };
-use tokio::{net::TcpListener, sync::oneshot};
-use tonic::{Request, Response, Status, transport::server::TcpIncoming};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+};
+use tonic::{Request, Response, Status, codegen::BoxStream, transport::server::TcpIncoming};
 
 #[derive(Parser)]
 struct Cli {
@@ -42,13 +46,17 @@ enum Floor {
         #[arg(long)]
         fresh: bool,
     },
-    /// Sends results to each watch: from memory, or encoded for each watch
+    /// Sends results to each watch, from memory
     Stream {
-        events: u64,
+        results: u64,
+        /// Encodes the results for each watch
         #[arg(long)]
         encode: bool,
+        /// Sends the results when so many watches are open
+        #[arg(long, default_value_t = 1)]
+        watchers: usize,
     },
-    /// Keeps each watch open without sending anything
+    /// Keeps each watch open, and sends nothing after `opened`
     Idle,
 }
 
@@ -60,7 +68,7 @@ async fn main() -> Result<(), Failure> {
     let listener = TcpListener::bind(listen).await?;
     println!("{}", listener.local_addr()?);
     match floor {
-        Floor::Http => http::serve(listener, async |_path, _body| ok()).await?,
+        Floor::Http => http::serve(listener, async |_path, _body| Some(ok())).await?,
         Floor::File { path } => {
             let appender = start_appender(&path)?;
             http::serve(listener, move |_path, body| {
@@ -68,7 +76,7 @@ async fn main() -> Result<(), Failure> {
                 async move {
                     let (done, synced) = oneshot::channel();
                     let _ = appender.send((body, done));
-                    if synced.await.is_ok() { ok() } else { (503, String::new()) }
+                    Some(if synced.await.is_ok() { ok() } else { (503, String::new()) })
                 }
             })
             .await?;
@@ -78,14 +86,15 @@ async fn main() -> Result<(), Failure> {
             let client = reqwest::Client::builder().pool_max_idle_per_host(idle).build()?;
             serve(listener, Forward { client, url }).await?;
         }
-        Floor::Stream { events, encode: true } => {
-            serve(listener, EncodeEach { events: (0..events).map(result).collect() }).await?;
+        Floor::Stream { results, encode: true, watchers } => {
+            let events = (0..results).map(result).collect();
+            serve(listener, EncodeEach { events, gate: Gate::new(watchers) }).await?;
         }
-        Floor::Stream { events, encode: false } => {
-            let events = (0..events).map(|number| result(number).into()).collect();
-            serve_encoded(listener, FromMemory { events }).await?;
+        Floor::Stream { results, encode: false, watchers } => {
+            let events = (0..results).map(|number| result(number).into()).collect();
+            serve_encoded(listener, FromMemory { events, gate: Gate::new(watchers) }).await?;
         }
-        Floor::Idle => serve_encoded(listener, FromMemory { events: Arc::from([]) }).await?,
+        Floor::Idle => serve_encoded(listener, Idle).await?,
     }
     Ok(())
 }
@@ -132,9 +141,9 @@ async fn serve(
 
 async fn serve_encoded(
     listener: TcpListener,
-    service: impl encoded_server::GatewayService,
+    service: impl encoded_service::GatewayService,
 ) -> Result<(), tonic::transport::Error> {
-    let service = encoded_server::GatewayServiceServer::new(service);
+    let service = encoded_service::GatewayServiceServer::new(service);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await
 }
@@ -193,24 +202,24 @@ impl gateway_service_server::GatewayService for Forward {
         let response = call.body(body).send().await.map_err(internal)?;
         let body = response.bytes().await.map_err(internal)?;
         let accepted: Accepted = serde_json::from_slice(&body).map_err(internal)?;
-        let change =
-            proto::Change { request_ids: vec![accepted.request_id], ..Default::default() };
+        let change = proto::Change { request_ids: vec![accepted.request_id], ..Default::default() };
         let response = proto::ChangeEsimPlanResponse { change: Some(change), ..Default::default() };
         Ok(Response::new(response))
     }
-
-    type WatchRequestStream = stream::Pending<Result<proto::WatchRequestResponse, Status>>;
 }
 
 fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
 
+/// A resume token of the gateway.
+const TOKEN: &str = "Af8_7ksNMfgrAQAAAAAAAABeAAAAAGBZyKoBAaIZCy1Tfh6QRL9FfFKoeEu9VHA";
+
 /// A result as the gateway sends it.
 fn result(number: u64) -> proto::WatchRequestResponse {
     let id = |kind: &str, id: String| proto::DeviceId { kind: kind.into(), id };
     proto::WatchRequestResponse {
-        resume_token: "Af8_7ksNMfgrAQAAAAAAAABeAAAAAGBZyKoBAaIZCy1Tfh6QRL9FfFKoeEu9VHA".into(),
+        resume_token: TOKEN.into(),
         event: Some(proto::watch_request_response::Event::DeviceResult(proto::DeviceResult {
             change_id: "01a2190e-68b0-7a4b-8884-c66a3b3ffda9".into(),
             request_id: "c0ffee00-0000-4000-8000-000000000001".into(),
@@ -228,42 +237,86 @@ fn result(number: u64) -> proto::WatchRequestResponse {
     }
 }
 
+/// Holds the results back until a number of watches is open.
+#[derive(Clone)]
+struct Gate {
+    watchers: usize,
+    open: watch::Sender<usize>,
+}
+
+impl Gate {
+    fn new(watchers: usize) -> Self {
+        Self { watchers, open: watch::Sender::new(0) }
+    }
+
+    /// A stream with `opened`, and with the results as soon as the gate is open.
+    fn stream<T: Send + 'static>(
+        &self,
+        opened: T,
+        results: impl Iterator<Item = T> + Send + 'static,
+    ) -> BoxStream<T> {
+        self.open.send_modify(|open| *open += 1);
+        let (watchers, mut open) = (self.watchers, self.open.subscribe());
+        let wait = stream::once(async move {
+            let _ = open.wait_for(|&open| open >= watchers).await;
+            stream::iter(results.map(Ok))
+        });
+        stream::once(async { Ok(opened) }).chain(wait.flatten()).boxed()
+    }
+}
+
+fn opened() -> proto::WatchRequestResponse {
+    let opened = proto::Opened { change: Some(proto::Change::default()) };
+    proto::WatchRequestResponse {
+        resume_token: TOKEN.into(),
+        event: Some(proto::watch_request_response::Event::Opened(opened)),
+    }
+}
+
 struct EncodeEach {
     events: Arc<[proto::WatchRequestResponse]>,
+    gate: Gate,
 }
 
 #[tonic::async_trait]
 impl gateway_service_server::GatewayService for EncodeEach {
-    type WatchRequestStream =
-        Pin<Box<dyn Stream<Item = Result<proto::WatchRequestResponse, Status>> + Send>>;
-
     async fn watch_request(
         &self,
         _request: Request<proto::WatchRequestRequest>,
-    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+    ) -> Result<Response<BoxStream<proto::WatchRequestResponse>>, Status> {
         let events = Arc::clone(&self.events);
-        let messages = (0..events.len()).map(move |index| Ok(events[index].clone()));
-        Ok(Response::new(Box::pin(stream::iter(messages))))
+        let results = (0..events.len()).map(move |index| events[index].clone());
+        Ok(Response::new(self.gate.stream(opened(), results)))
     }
 }
 
 struct FromMemory {
     events: Arc<[Encoded]>,
+    gate: Gate,
 }
 
 #[tonic::async_trait]
-impl encoded_server::GatewayService for FromMemory {
-    type WatchRequestStream = Pin<Box<dyn Stream<Item = Result<Encoded, Status>> + Send>>;
-
+impl encoded_service::GatewayService for FromMemory {
     async fn watch_request(
         &self,
         _request: Request<proto::WatchRequestRequest>,
-    ) -> Result<Response<Self::WatchRequestStream>, Status> {
+    ) -> Result<Response<BoxStream<Encoded>>, Status> {
         let events = Arc::clone(&self.events);
-        if events.is_empty() {
-            return Ok(Response::new(stream::pending().boxed()));
-        }
-        let messages = (0..events.len()).map(move |index| Ok(events[index].clone()));
-        Ok(Response::new(stream::iter(messages).boxed()))
+        let results = (0..events.len()).map(move |index| events[index].clone());
+        Ok(Response::new(self.gate.stream(opened().into(), results)))
+    }
+}
+
+/// Watches that send nothing after `opened`.
+struct Idle;
+
+#[tonic::async_trait]
+impl encoded_service::GatewayService for Idle {
+    async fn watch_request(
+        &self,
+        _request: Request<proto::WatchRequestRequest>,
+    ) -> Result<Response<BoxStream<Encoded>>, Status> {
+        let opened = Encoded::from(opened());
+        Ok(Response::new(stream::iter([Ok(opened)]).chain(stream::pending()).boxed()))
     }
 }
