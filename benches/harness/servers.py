@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.build import FLOOR, LOAD, PEER, TARGET, THINGSPACE
 
@@ -180,7 +180,9 @@ class Rig:
     """A ThingSpace and one server, in a directory of their own."""
 
     contender: object
-    directory: pathlib.Path = field(init=False)
+    # A journal belongs to the address of one ThingSpace.
+    thingspace_port: int = 0
+    journal: pathlib.Path | None = None
 
     def __enter__(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rig-", dir=TARGET))
@@ -189,7 +191,9 @@ class Rig:
         self.stack = contextlib.ExitStack()
         self.stack.callback(shutil.rmtree, self.directory, ignore_errors=True)
         try:
-            self.thingspace = Server([THINGSPACE], self.directory)
+            if self.journal:
+                shutil.copytree(self.journal, self.directory / "journal")
+            self.thingspace = Server([THINGSPACE, f"127.0.0.1:{self.thingspace_port}"], self.directory)
             self.stack.callback(self.thingspace.close)
             self.url = "http://" + self.thingspace.process.stdout.readline().strip()
             self.server = self.contender.start(self.directory, self.url)
@@ -208,7 +212,7 @@ class Rig:
         self.server = self.contender.start(self.directory, self.url)
 
     def make_changes(self, count, devices, concurrency=8, accepted=None, lost=False):
-        """Makes changes. Returns the file with the accepted ones."""
+        """Makes changes of other devices. Returns the file with the accepted ones."""
         accepted = accepted or self.accepted
         accepted.unlink(missing_ok=True)
         first, self.next_device = self.next_device, self.next_device + count * devices
@@ -220,10 +224,9 @@ class Rig:
             write_fake_changes(accepted, count, devices, first)
         return accepted
 
-    def make_foreign_request(self, devices):
+    def make_foreign_request(self, devices, first):
         """Returns a file with a request that no change of the server has made."""
         accepted = self.directory / "foreign.jsonl"
-        first, self.next_device = self.next_device, self.next_device + devices
         write_fake_changes(accepted, 1, devices, first)
         return accepted
 

@@ -10,6 +10,11 @@ pub fn iccid(number: u64) -> String {
     format!("8914800{number:013}")
 }
 
+/// Returns the EID of a device. Numbers that differ by a multiple of 100,000,000 are profiles of the same eSIM.
+pub fn eid(number: u64) -> String {
+    format!("8904{:028}", number % 100_000_000)
+}
+
 /// Service plan of a change whose response the ThingSpace of this benchmark loses.
 pub const LOST_PLAN: &str = "Lost Plan";
 
@@ -21,7 +26,7 @@ pub fn esim_change(
     devices: u64,
 ) -> proto::ChangeEsimPlanRequest {
     let devices = (first..first + devices).map(|number| proto::EsimDevice {
-        eid: format!("8904{number:028}"),
+        eid: eid(number),
         iccid: iccid(number),
         client_reference: format!("row-{number}"),
     });
@@ -46,7 +51,8 @@ pub fn callback(request_id: &str, number: u64, credentials: Option<&Credentials>
         format!(r#""username":"{username}","password":"{password}","#)
     });
     let ids = format!(
-        r#"[{{"id":"8904{number:028}","kind":"Eid"}},{{"id":"99000000{number:07}","kind":"Imei"}},{{"id":"1512{number:07}","kind":"msisdn"}},{{"id":"{}","kind":"Iccid"}}]"#,
+        r#"[{{"id":"{}","kind":"Eid"}},{{"id":"99000000{number:07}","kind":"Imei"}},{{"id":"1512{number:07}","kind":"msisdn"}},{{"id":"{}","kind":"Iccid"}}]"#,
+        eid(number),
         iccid(number)
     );
     format!(

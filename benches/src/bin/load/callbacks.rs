@@ -104,7 +104,8 @@ impl Args {
         let end = start + Duration::from_secs_f64(self.seconds);
         let sender = async |mut connection: Connection| -> Result<Latencies, Failure> {
             let mut latencies = Latencies::default();
-            while Instant::now() < end {
+            // With a rate, what is scheduled before the end is sent, even if it is late.
+            while self.rate.is_some() || Instant::now() < end {
                 let Some(due) = schedule.next() else { break };
                 let body = devices::callback(due.request_id, due.device, credentials.as_ref());
                 let begin = match self.rate {

@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::try_join_all;
 use serde::Serialize;
 use thingspace_bench::{
-    devices,
+    devices, proto,
     report::{self, Latencies, Quantiles},
 };
 use tokio::time::Instant;
@@ -100,13 +100,13 @@ pub async fn make(
     let key = format!("{:x}-{first}", std::process::id());
     let request = devices::esim_change(key, plan, first, devices);
     let response = client.change_esim_plan(request).await;
+    let change = response?.into_inner().change.ok_or("the response has no change")?;
     if lost {
-        return match response {
-            Ok(_) => Err("the response was not lost".into()),
-            Err(_) => Ok(None),
+        return match change.state() {
+            proto::ChangeState::OutcomeUnknown => Ok(None),
+            state => Err(format!("the outcome is not unknown: {state:?}").into()),
         };
     }
-    let change = response?.into_inner().change.ok_or("the response has no change")?;
     let request_id = change.request_ids.first().ok_or("the change is not accepted")?.clone();
     Ok(Some(AcceptedChange { change_id: change.change_id, request_id, first, devices }))
 }
