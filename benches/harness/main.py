@@ -1,16 +1,15 @@
 """The command line."""
 
 import argparse
-import contextlib
 import json
-import os
 import pathlib
 import resource
-import statistics
 import time
 
-from harness import build, machine
+from harness import build, machine, profile, report
+from harness.figures import compared, formatted, median, spread
 from harness.rows import Options, rows
+from harness.targets import evaluate
 
 
 def main(description):
@@ -26,8 +25,6 @@ def main(description):
     if unknown:
         raise SystemExit(f"scripts/bench: no such row: {', '.join(unknown)}")
     if arguments.profile:
-        from harness import profile
-
         return profile.profile(arguments.profile, arguments.seconds or 20)
     if not arguments.no_build:
         build.build(gateway=not arguments.gateway)
@@ -38,10 +35,9 @@ def main(description):
         measured["rows"][row.name] = measure(row, arguments)
         measured["minutes"] = round((time.monotonic() - start) / 60, 1)
         (build.TARGET / "results.json").write_text(json.dumps(measured, indent=1) + "\n")
+    print_targets(measured["rows"], next(iter(gateways)))
     print(f"\n{measured['minutes']} minutes. {build.TARGET / 'results.json'} has all rounds.")
     if not arguments.rows and not arguments.quick:
-        from harness import report
-
         report.write(measured)
     return 0
 
@@ -108,47 +104,23 @@ def own_seconds():
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def median(results):
-    """The median of each number in equal structures."""
-    first = results[0]
-    if isinstance(first, dict):
-        return {key: median([result[key] for result in results]) for key in first}
-    if isinstance(first, (int, float)):
-        return statistics.median(results)
-    return first
-
-
-def value(result, key):
-    """Returns a number of a result by its path, such as `latency_ms.p99`."""
-    with contextlib.suppress(KeyError, TypeError):
-        for part in key.split("."):
-            result = result[part]
-        return result
-    return None
-
-
-def formatted(result, column):
-    number = value(result, column["key"])
-    return "" if number is None else f"{number / column['divisor']:,.{column['decimals']}f}"
-
-
 def print_row(measured):
-    titles = [column["title"] for column in measured["columns"]] + ["spread", "other processes"]
-    lines = [["", *titles]]
+    titles = [column["title"] for column in measured["columns"]]
+    lines = [["", *titles, "× the first", "spread", "other processes"]]
+    key, first = measured["columns"][0]["key"], next(iter(measured["cases"].values()))
     for name, case in measured["cases"].items():
         cells = [formatted(case["median"], column) for column in measured["columns"]]
-        lines.append([name, *cells, spread(case["rounds"], measured["columns"][0]["key"]),
+        lines.append([name, *cells, compared(case["rounds"], first["rounds"], key), spread(case["rounds"], key),
                       f"{case['median']['other_processes']:.2f}"])
-    widths = [max(len(line[index]) for line in lines) for index in range(len(titles) + 1)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     for line in lines:
         cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:])]
         print("  " + "  ".join([line[0].ljust(widths[0]), *cells]), flush=True)
 
 
-def spread(rounds, key):
-    """The smallest and the greatest value of the first column, as a share of the median."""
-    numbers = [number for number in (value(result, key) for result in rounds) if number is not None]
-    if len(numbers) < 2 or not statistics.median(numbers):
-        return ""
-    middle = statistics.median(numbers)
-    return f"{min(numbers) / middle:.2f}-{max(numbers) / middle:.2f}"
+def print_targets(measured, gateway):
+    targets = evaluate(measured, gateway)
+    if targets:
+        print("\nTargets")
+    for target in targets:
+        print(f"  {'met   ' if target.met else 'MISSED'}  {target.row}: {target.text}: {target.measured}")

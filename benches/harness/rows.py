@@ -13,9 +13,8 @@ import time
 from dataclasses import dataclass, field
 from typing import Callable
 
-from harness.build import FLOOR, TARGET
-from harness.servers import (
-    CALLBACK_PATH, PASSWORD, USERNAME, Floor, Gateway, LoadProcess, Peer, Rig, free_port, load)
+from harness.build import TARGET
+from harness.servers import CALLBACK_PATH, USERNAME, Floor, Gateway, LoadProcess, Peer, Rig, free_port, load
 
 READ_BODY = Floor(("http",))
 GROUP_COMMIT = Floor(("file", "{directory}/appended"))
@@ -126,13 +125,9 @@ def callbacks_row(name, title, options, connections, order="as-sent", floors=Fal
 
 def throughput(rig, *arguments, accepted=None):
     """Sends callbacks, and measures what they cost the server."""
-    cpu, written = rig.server.cpu_seconds(), rig.server.written_bytes()
-    result = rig.callbacks(*arguments, accepted=accepted)
-    handled = max(1, result["acknowledged"])
-    result["cpu_us"] = (rig.server.cpu_seconds() - cpu) * 1e6 / handled
-    result["load_cpu_us"] = result["load_cpu_seconds"] * 1e6 / handled
-    result["written_bytes"] = (rig.server.written_bytes() - written) / handled
-    return result
+    with rig.measured() as cost:
+        result = rig.callbacks(*arguments, accepted=accepted)
+    return cost.add_to(result, result["acknowledged"])
 
 
 def paced_row(options):
@@ -175,13 +170,10 @@ def change_row(name, concurrency, options):
 
 
 def change_cost(rig, count, devices, concurrency):
-    cpu, written = rig.server.cpu_seconds(), rig.server.written_bytes()
-    result = load("changes", "--target", rig.server.grpc, "--count", count, "--devices", devices,
-                  "--concurrency", concurrency)
-    result["cpu_us"] = (rig.server.cpu_seconds() - cpu) * 1e6 / count
-    result["load_cpu_us"] = result["load_cpu_seconds"] * 1e6 / count
-    result["written_bytes"] = (rig.server.written_bytes() - written) / count
-    return result
+    with rig.measured() as cost:
+        result = load("changes", "--target", rig.server.grpc, "--count", count, "--devices", devices,
+                      "--concurrency", concurrency)
+    return cost.add_to(result, count)
 
 
 def measure_fdatasync():
@@ -235,11 +227,11 @@ def replay_row(options):
             else:
                 expected = floor_results
                 rig.make_changes(1, expected)
-            cpu = rig.server.cpu_seconds()
-            result = load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
+            with rig.measured() as cost:
+                result = load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
             if result["messages"] != expected:
                 raise SystemExit(f"scripts/bench: {result['messages']} of {expected} results were replayed")
-            return watch_cost(rig, result, cpu)
+            return cost.add_to(result, expected)
 
     return Row(
         "replay", f"Replay of {results:,} stored results, one watcher",
@@ -251,27 +243,19 @@ def replay_row(options):
     )
 
 
-def watch_cost(rig, result, cpu):
-    result["cpu_us"] = (rig.server.cpu_seconds() - cpu) * 1e6 / result["messages"]
-    result["load_cpu_us"] = result["load_cpu_seconds"] * 1e6 / result["messages"]
-    return result
-
-
 def fan_out(contender, watchers, results):
     """Sends the results of a change to many watchers while its callbacks arrive."""
-    with Rig(contender) as rig:
+    with Rig(contender) as rig, contextlib.ExitStack() as stack:
         rig.make_changes(1, results)
-        cpu = rig.server.cpu_seconds()
-        fanout = LoadProcess("fanout", "--target", rig.server.grpc, "--accepted", rig.accepted, "--watchers", watchers)
-        try:
+        with rig.measured() as cost:
+            fanout = LoadProcess("fanout", "--target", rig.server.grpc, "--accepted", rig.accepted,
+                                 "--watchers", watchers)
+            stack.callback(fanout.close)
             fanout.wait_until_ready()
             if contender.knows_changes:
-                cpu = rig.server.cpu_seconds()
                 rig.callbacks("--connections", 64)
             result = fanout.result()
-        finally:
-            fanout.close()
-        return watch_cost(rig, result, cpu)
+        return cost.add_to(result, result["messages"])
 
 
 FANOUT_COLUMNS = [Column("per_second", "results per second"), Column("cpu_us", "CPU µs", 2),
@@ -428,17 +412,13 @@ def pressure_row(name, title, options, measure, note, credentials=False):
     """Measures each gateway without and with the pressure."""
     cases = {}
     for pressed in (False, True):
-        measure_one = lambda contender, pressed=pressed: measure(contender, pressed)
+        def measure_one(contender, pressed=pressed):
+            result, cost = measure(contender, pressed)
+            return result | {"server_cpu": cost.cpu_seconds}
+
         for case, function in options.cases(measure_one, peer=False, credentials=credentials).items():
             cases[f"{case}, {'under pressure' if pressed else 'without'}"] = function
     return Row(name, title, cases, PRESSURE_COLUMNS, note=note, rounds=3, plot=False)
-
-
-@contextlib.contextmanager
-def server_cpu(rig, result):
-    cpu = rig.server.cpu_seconds()
-    yield
-    result["server_cpu"] = rig.server.cpu_seconds() - cpu
 
 
 def trickle(rig, *arguments):
@@ -456,14 +436,14 @@ def quarantine_row(options):
             more = rig.make_changes(2, 10_000, accepted=rig.directory / "more.jsonl", concurrency=1)
             rig.make_changes(1, 10_000)
             password = ["--connections", 400, "--username", USERNAME, "--password", "the old password"]
-            result = {}
-            with server_cpu(rig, result), contextlib.ExitStack() as stack:
+            if pressed:
+                rig.callbacks(*password, accepted=wrong)
+            with rig.measured() as cost, contextlib.ExitStack() as stack:
                 if pressed:
-                    rig.callbacks(*password, accepted=wrong)
                     flood = rig.callbacks(*password, "--rate", 1_000, "--seconds", seconds, accepted=more, background=True)
                     stack.callback(flood.close)
-                result |= rig.callbacks("--connections", 64, "--rate", 100, "--seconds", seconds)
-            return result
+                result = rig.callbacks("--connections", 64, "--rate", 100, "--seconds", seconds)
+            return result, cost
 
     return pressure_row(
         "quarantine", "Pressure: quarantine", options, measure, credentials=True,
@@ -477,21 +457,21 @@ def attribution_row(options):
     def measure(contender, pressed):
         with Rig(contender) as rig:
             rig.make_changes(1, 1_000)
-            result = {}
-            with server_cpu(rig, result), contextlib.ExitStack() as stack:
+            if pressed:
+                # Other profiles of the same eSIMs, so that each of the changes has all EIDs of the request.
+                for number in range(1, 21):
+                    load("changes", "--target", rig.server.grpc, "--first", number * 100_000_000,
+                         "--devices", 10_000, "--lost")
+            with rig.measured() as cost, contextlib.ExitStack() as stack:
                 if pressed:
-                    # Other profiles of the same eSIMs, so that each of the changes has all EIDs of the request.
-                    for number in range(1, 21):
-                        load("changes", "--target", rig.server.grpc, "--first", number * 100_000_000,
-                             "--devices", 10_000, "--lost")
                     foreign = rig.make_foreign_request(10_000, first=0)
                     foreign = rig.callbacks("--connections", 16, accepted=foreign, background=True)
                     stack.callback(foreign.close)
                 ordinary = trickle(rig, "--rate", 2, "--seconds", seconds)
                 stack.callback(ordinary.close)
-                result |= rig.callbacks("--connections", 16, "--rate", 20, "--seconds", seconds)
+                result = rig.callbacks("--connections", 16, "--rate", 20, "--seconds", seconds)
                 result["change_ms"] = ordinary.result()["change_ms"]
-            return result
+            return result, cost
 
     row = pressure_row(
         "attribution", "Pressure: attribution", options, measure,
@@ -527,12 +507,11 @@ def unknown_row(options):
             if pressed:
                 rig.make_changes(1, 10, lost=True)
             rig.make_changes(1, 10_000)
-            result = {}
-            with server_cpu(rig, result):
+            with rig.measured() as cost:
                 ordinary = trickle(rig, "--rate", 2, "--seconds", seconds)
-                result |= rig.callbacks("--connections", 64, "--rate", 500, "--seconds", seconds)
+                result = rig.callbacks("--connections", 64, "--rate", 500, "--seconds", seconds)
                 ordinary.result()
-            return result
+            return result, cost
 
     row = pressure_row(
         "unknown-change", f"Pressure: an unknown change beside {changes * devices:,} stored results", options, measure,
@@ -547,17 +526,17 @@ def reader_row(options):
     def measure(contender, pressed):
         with Rig(contender) as rig:
             rig.make_changes(int(seconds * 1_000 / 10_000) + 1, 10_000, concurrency=1)
-            result, stop, log_bytes = {}, threading.Event(), []
+            stop, log_bytes = threading.Event(), []
             reader = threading.Thread(target=read_for_long, args=(rig.server.database, stop, log_bytes))
-            with server_cpu(rig, result):
+            with rig.measured() as cost:
                 if pressed:
                     reader.start()
-                result |= rig.callbacks("--connections", 64, "--rate", 1_000, "--seconds", seconds)
+                result = rig.callbacks("--connections", 64, "--rate", 1_000, "--seconds", seconds)
                 stop.set()
                 if pressed:
                     reader.join()
             result["log_bytes"] = max(log_bytes, default=0)
-            return result
+            return result, cost
 
     row = pressure_row(
         "foreign-reader", "Pressure: another process reads the database", options, measure,

@@ -11,6 +11,7 @@ import tempfile
 import time
 import urllib.request
 from dataclasses import dataclass
+from typing import ClassVar
 
 from harness.build import FLOOR, LOAD, PEER, TARGET, THINGSPACE
 
@@ -176,6 +177,22 @@ class LoadProcess:
 
 
 @dataclass
+class Cost:
+    """What a load cost the server."""
+
+    cpu_seconds: float
+    written_bytes: int
+
+    def add_to(self, result, count):
+        """Adds the costs of one of `count` operations, and those of the load generator."""
+        count = max(1, count)
+        result["cpu_us"] = self.cpu_seconds * 1e6 / count
+        result["written_bytes"] = self.written_bytes / count
+        result["load_cpu_us"] = result["load_cpu_seconds"] * 1e6 / count
+        return result
+
+
+@dataclass
 class Rig:
     """A ThingSpace and one server, in a directory of their own."""
 
@@ -183,6 +200,8 @@ class Rig:
     # A journal belongs to the address of one ThingSpace.
     thingspace_port: int = 0
     journal: pathlib.Path | None = None
+    # A function that profiles a process, for all rigs.
+    profiler: ClassVar = None
 
     def __enter__(self):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rig-", dir=TARGET))
@@ -205,6 +224,15 @@ class Rig:
 
     def __exit__(self, *_):
         self.stack.close()
+
+    @contextlib.contextmanager
+    def measured(self):
+        """Measures what the server does meanwhile."""
+        cost = Cost(self.server.cpu_seconds(), self.server.written_bytes())
+        with self.profiler(self.server.process.pid) if self.profiler else contextlib.nullcontext():
+            yield cost
+        cost.cpu_seconds = self.server.cpu_seconds() - cost.cpu_seconds
+        cost.written_bytes = self.server.written_bytes() - cost.written_bytes
 
     def restart(self):
         """Stops the server and starts it again, with its data."""
