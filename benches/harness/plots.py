@@ -60,21 +60,29 @@ def bars(title, unit, values):
     return svg(width, height, title, parts)
 
 
+def tick_step(greatest):
+    """A round number that divides an axis into at most six parts."""
+    power = 10 ** math.floor(math.log10(greatest))
+    return next(factor * power for factor in (0.2, 0.25, 0.5, 1, 2) if greatest / (factor * power) <= 6)
+
+
 def lines(title, x_title, unit, series):
     """Lines over a logarithmic axis. `series` has the points of each name."""
-    left, top, width, height = 80, 40, 800, 340
+    left, top, width, height = 80, 62, 800, 360
     right, bottom = width - 210, height - 50
     points = [point for line in series.values() for point in line]
     low, high = math.log10(min(x for x, _ in points)), math.log10(max(x for x, _ in points))
-    greatest = max(y for _, y in points)
+    step = tick_step(max(y for _, y in points))
+    ticks = [index * step for index in range(math.ceil(max(y for _, y in points) / step) + 1)]
+    greatest = ticks[-1]
     place_x = lambda x: left + (math.log10(x) - low) / max(1e-9, high - low) * (right - left)
     place_y = lambda y: bottom - y / greatest * (bottom - top)
     parts = [text(8, 20, title, kind="title"), text((left + right) / 2, height - 12, x_title, "middle", "faint"),
-             text(left, top - 6, unit, kind="faint")]
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        y = place_y(share * greatest)
-        parts.append(f'<path d="M{left} {y:.1f}H{right}" class="{"grid" if share else "axis"}"/>')
-        parts.append(text(left - 8, y + 4, short(share * greatest), "end"))
+             text(left, top - 14, unit, kind="faint")]
+    for tick in ticks:
+        y = place_y(tick)
+        parts.append(f'<path d="M{left} {y:.1f}H{right}" class="{"grid" if tick else "axis"}"/>')
+        parts.append(text(left - 8, y + 4, short(tick), "end"))
     for x in sorted({x for x, _ in points}):
         parts.append(text(place_x(x), bottom + 18, short(x), "middle"))
     labels = []

@@ -270,7 +270,7 @@ class Rig:
     def store_results(self, count, devices=10_000):
         """Makes changes and sends all their callbacks. Returns the file with the accepted changes."""
         self.make_changes(max(1, count // devices), min(count, devices), concurrency=1)
-        self.callbacks("--connections", 128)
+        self.callbacks("--connections", 128, "--seconds", 36_000)
         return self.accepted
 
     def journal_bytes(self):

@@ -87,12 +87,14 @@ async fn main() -> Result<(), Failure> {
             serve(listener, Forward { client, url }).await?;
         }
         Floor::Stream { results, encode: true, watchers } => {
-            let events = (0..results).map(result).collect();
-            serve(listener, EncodeEach { events, gate: Gate::new(watchers) }).await?;
+            let events = (0..results.min(DISTINCT)).map(result).collect();
+            let gate = Gate::new(watchers);
+            serve(listener, EncodeEach { results, events, gate }).await?;
         }
         Floor::Stream { results, encode: false, watchers } => {
-            let events = (0..results).map(|number| result(number).into()).collect();
-            serve_encoded(listener, FromMemory { events, gate: Gate::new(watchers) }).await?;
+            let events = (0..results.min(DISTINCT)).map(|number| result(number).into()).collect();
+            let gate = Gate::new(watchers);
+            serve_encoded(listener, FromMemory { results, events, gate }).await?;
         }
         Floor::Idle => serve_encoded(listener, Idle).await?,
     }
@@ -237,6 +239,9 @@ fn result(number: u64) -> proto::WatchRequestResponse {
     }
 }
 
+/// Number of different results that a stream repeats, so that they stay in the processor's cache.
+const DISTINCT: u64 = 10_000;
+
 /// Holds the results back until a number of watches is open.
 #[derive(Clone)]
 struct Gate {
@@ -274,6 +279,7 @@ fn opened() -> proto::WatchRequestResponse {
 }
 
 struct EncodeEach {
+    results: u64,
     events: Arc<[proto::WatchRequestResponse]>,
     gate: Gate,
 }
@@ -285,12 +291,15 @@ impl gateway_service_server::GatewayService for EncodeEach {
         _request: Request<proto::WatchRequestRequest>,
     ) -> Result<Response<BoxStream<proto::WatchRequestResponse>>, Status> {
         let events = Arc::clone(&self.events);
-        let results = (0..events.len()).map(move |index| events[index].clone());
+        let distinct = events.len() as u64;
+        let results =
+            (0..self.results).map(move |index| events[(index % distinct) as usize].clone());
         Ok(Response::new(self.gate.stream(opened(), results)))
     }
 }
 
 struct FromMemory {
+    results: u64,
     events: Arc<[Encoded]>,
     gate: Gate,
 }
@@ -302,7 +311,9 @@ impl encoded_service::GatewayService for FromMemory {
         _request: Request<proto::WatchRequestRequest>,
     ) -> Result<Response<BoxStream<Encoded>>, Status> {
         let events = Arc::clone(&self.events);
-        let results = (0..events.len()).map(move |index| events[index].clone());
+        let distinct = events.len() as u64;
+        let results =
+            (0..self.results).map(move |index| events[(index % distinct) as usize].clone());
         Ok(Response::new(self.gate.stream(opened().into(), results)))
     }
 }
