@@ -4,6 +4,7 @@ import os
 import pathlib
 import platform
 import subprocess
+import time
 
 from harness.build import ROOT
 from harness.servers import TICKS
@@ -42,3 +43,10 @@ def busy_seconds():
     fields = pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:]
     user, nice, system, _idle, _iowait, interrupts, soft_interrupts, *_ = map(int, fields)
     return (user + nice + system + interrupts + soft_interrupts) / TICKS
+
+
+def used_processors():
+    """The number of processors that are busy."""
+    before = busy_seconds()
+    time.sleep(1)
+    return busy_seconds() - before

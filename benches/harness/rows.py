@@ -239,7 +239,7 @@ def replay_row(options):
             "floor (a): from memory": Floor(("stream", str(floor_results))),
             "floor (b): encode each": Floor(("stream", str(floor_results), "--encode"))}),
         [Column("per_second", "results per second"), Column("cpu_us", "CPU µs", 2),
-         Column("load_cpu_us", "load generator's CPU µs", 2)],
+         Column("load_cpu_us", "load generator's CPU µs", 2)], rounds=3,
     )
 
 
@@ -288,7 +288,8 @@ def watches_row(options):
         floor = Floor(("stream", str(results), "--watchers", str(watchers)))
         for name, case in options.cases(measure, {"floor": floor}, peer=watchers <= 1_000).items():
             cases[f"{name}, {watchers:,} watches"] = case
-    return Row("watches", "Live fan-out to 1 to 10,000 watches of one change", cases, FANOUT_COLUMNS, rounds=3)
+    return Row("watches", "Live fan-out to 1 to 10,000 watches of one change", cases, FANOUT_COLUMNS, rounds=3,
+               note="With few watches, the rate is that of the callbacks.")
 
 
 def idle_row(name, title, options, one_change):
