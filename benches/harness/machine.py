@@ -16,7 +16,7 @@ def describe():
         "processors": len(os.sched_getaffinity(0)),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "kernel": platform.release(),
-        "file_system": output("stat", "--file-system", "--format=%T", str(ROOT)),
+        "file_system": output("findmnt", "--noheadings", "--output", "FSTYPE", "--target", str(ROOT)),
         "load_average": os.getloadavg()[0],
         "rust": output("rustc", "--version"),
         "go": output("go", "version").removeprefix("go version "),

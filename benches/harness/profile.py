@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+from collections import Counter
 
 from harness import build
 from harness.build import TARGET
@@ -28,7 +29,7 @@ def profile(name, seconds):
     directory = TARGET / "profiles"
     directory.mkdir(exist_ok=True)
     data = directory / f"{name}.data"
-    Rig.profiler = lambda pid: record(pid, data)
+    Rig.profiler = staticmethod(lambda pid: record(pid, data))
     # The last case of the gateway: with pressure, or with the most results.
     case = [case for case in row.cases if case.startswith("gateway")][-1]
     with row.stack:
@@ -72,12 +73,17 @@ def write_flame_graph(inferno, row, data, path):
     print_hottest(folded)
 
 
-def print_hottest(folded, count=25):
-    """Prints the functions that the processor spent most time in."""
-    own, total = {}, 0
+def print_hottest(folded, count=30):
+    """Prints the functions that the processor spent most time in, alone and with what they call."""
+    alone, with_calls, total = Counter(), Counter(), 0
     for line in folded.read_text().splitlines():
         stack, samples = line.rsplit(" ", 1)
-        own[stack.rsplit(";", 1)[-1]] = own.get(stack.rsplit(";", 1)[-1], 0) + int(samples)
+        functions = stack.split(";")
+        alone[functions[-1]] += int(samples)
+        for function in set(functions):
+            with_calls[function] += int(samples)
         total += int(samples)
-    for function, samples in sorted(own.items(), key=lambda item: -item[1])[:count]:
-        print(f"{samples / total:7.1%}  {function[:110]}")
+    for title, counter in (("Alone", alone), ("With calls", with_calls)):
+        print(title)
+        for function, samples in counter.most_common(count):
+            print(f"{samples / total:7.1%}  {function[:110]}")

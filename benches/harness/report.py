@@ -28,9 +28,9 @@ def write(measured):
 def machine(measured):
     described = measured["machine"]
     return (f"Measured in {measured['minutes']:.0f} minutes on a virtual machine with {described['processors']} "
-            f"processors ({described['processor']}), {described['memory_gib']} GiB of memory, Linux "
-            f"{described['kernel']}, {described['file_system']}; {described['rust']}, {described['go']}; revision "
-            f"{described['revision']}.")
+            f"processors ({described['processor']}),\n{described['memory_gib']} GiB of memory, Linux "
+            f"{described['kernel']}, {described['file_system']}; {described['rust']}, {described['go']};\n"
+            f"revision {described['revision']}.")
 
 
 def targets(measured):
