@@ -9,6 +9,7 @@ import time
 from harness import build, machine, profile, report
 from harness.figures import compared, formatted, median, spread
 from harness.rows import Options, rows
+from harness.servers import Rig
 from harness.targets import evaluate
 
 # Processors that other processes may use during a measurement, with --patience.
@@ -31,6 +32,7 @@ def main(description):
         return profile.profile(arguments.profile, arguments.seconds or 20)
     if not arguments.no_build:
         build.build(gateway=not arguments.gateway)
+    Rig.parent = arguments.directory
     selected = [table[name] for name in arguments.rows] or list(table.values())
     measured = {"machine": machine.describe(), "rows": {}}
     start = time.monotonic()
@@ -57,6 +59,8 @@ def parse(description):
                         help="measure this build; may be repeated")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT",
                         help="only servers whose name contains this text; may be repeated")
+    parser.add_argument("--directory", type=pathlib.Path, default=build.TARGET, metavar="DIR",
+                        help="keep the data of the servers here; on a tmpfs, syncs are free and the disk adds no noise")
     parser.add_argument("--patience", type=float, default=0, metavar="SECONDS",
                         help="wait so long for other processes to become idle before each measurement, and repeat "
                              "a measurement during which they were busy")

@@ -177,7 +177,7 @@ def change_cost(rig, count, devices, concurrency):
 
 
 def measure_fdatasync():
-    with tempfile.NamedTemporaryFile(dir=TARGET) as file:
+    with tempfile.NamedTemporaryFile(dir=Rig.parent) as file:
         times = []
         for _ in range(500):
             file.write(b"x" * 1_000)
@@ -495,7 +495,7 @@ def unknown_row(options):
 
     def fill(contender):
         """Returns a copy of a journal with many changes that are finished."""
-        copy = pathlib.Path(row.stack.enter_context(tempfile.TemporaryDirectory(prefix="filled-", dir=TARGET)))
+        copy = pathlib.Path(row.stack.enter_context(tempfile.TemporaryDirectory(prefix="filled-", dir=Rig.parent)))
         with Rig(contender, port) as rig:
             rig.make_changes(changes, devices, concurrency=64)
             rig.callbacks("--connections", 256)

@@ -200,11 +200,13 @@ class Rig:
     # A journal belongs to the address of one ThingSpace.
     thingspace_port: int = 0
     journal: pathlib.Path | None = None
+    # Where the directories are made, for all rigs.
+    parent: ClassVar = TARGET
     # A function that profiles a process, for all rigs.
     profiler: ClassVar = None
 
     def __enter__(self):
-        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rig-", dir=TARGET))
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="rig-", dir=self.parent))
         self.accepted = self.directory / "accepted.jsonl"
         self.next_device = 0
         self.stack = contextlib.ExitStack()
