@@ -9,7 +9,7 @@ import time
 from harness import build, machine, profile, report
 from harness.figures import compared, formatted, median, spread
 from harness.rows import Options, rows
-from harness.servers import Rig
+from harness.servers import Failure, Rig
 from harness.targets import evaluate
 
 # Processors that other processes may use during a measurement, with --patience.
@@ -36,15 +36,20 @@ def main(description):
     selected = [table[name] for name in arguments.rows] or list(table.values())
     measured = {"machine": machine.describe(), "rows": {}}
     start = time.monotonic()
+    failed = []
     for row in selected:
-        measured["rows"][row.name] = measure(row, arguments)
+        try:
+            measured["rows"][row.name] = measure(row, arguments)
+        except Failure as failure:
+            print(f"  FAILED: {failure}", flush=True)
+            failed.append(row.name)
         measured["minutes"] = round((time.monotonic() - start) / 60, 1)
         (build.TARGET / "results.json").write_text(json.dumps(measured, indent=1) + "\n")
     print_targets(measured["rows"], next(iter(gateways)))
     print(f"\n{measured['minutes']} minutes. {build.TARGET / 'results.json'} has all rounds.")
     if not arguments.rows and not arguments.quick:
         report.write(measured)
-    return 0
+    return 1 if failed else 0
 
 
 def parse(description):

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 from harness.build import TARGET
-from harness.servers import CALLBACK_PATH, USERNAME, Floor, Gateway, LoadProcess, Peer, Rig, free_port, load
+from harness.servers import (
+    CALLBACK_PATH, USERNAME, Failure, Floor, Gateway, LoadProcess, Peer, Rig, free_port, load)
 
 READ_BODY = Floor(("http",))
 GROUP_COMMIT = Floor(("file", "{directory}/appended"))
@@ -230,7 +231,7 @@ def replay_row(options):
             with rig.measured() as cost:
                 result = load("replay", "--target", rig.server.grpc, "--accepted", rig.accepted)
             if result["messages"] != expected:
-                raise SystemExit(f"scripts/bench: {result['messages']} of {expected} results were replayed")
+                raise Failure(f"{result['messages']} of {expected} results were replayed")
             return cost.add_to(result, expected)
 
     return Row(

@@ -22,6 +22,10 @@ CALLBACK_PATH = f"/callbacks/DeviceProfileService/{PATH_SECRET}"
 USERNAME, PASSWORD = "bench-user", "bench-password"
 
 
+class Failure(Exception):
+    """A server or a load generator failed."""
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as server:
         return server.getsockname()[1]
@@ -142,7 +146,7 @@ def wait_until_ready(server, admin):
             if urllib.request.urlopen(f"http://127.0.0.1:{admin}/readyz", timeout=1).status == 200:
                 return server.ready()
         if server.process.poll() is not None:
-            raise SystemExit(f"scripts/bench: the gateway has stopped:\n{pathlib.Path(server.log.name).read_text()}")
+            raise Failure(f"the gateway has stopped:\n{pathlib.Path(server.log.name).read_text()}")
         time.sleep(0.001)
 
 
@@ -161,12 +165,12 @@ class LoadProcess:
     def wait_until_ready(self):
         line = self.process.stdout.readline()
         if line.strip() != "ready":
-            raise SystemExit(f"scripts/bench: a load generator failed: {' '.join(self.process.args)}")
+            raise Failure(f"a load generator failed: {' '.join(self.process.args)}")
 
     def result(self):
         output, _ = self.process.communicate()
         if self.process.returncode != 0:
-            raise SystemExit(f"scripts/bench: a load generator failed: {' '.join(self.process.args)}")
+            raise Failure(f"a load generator failed: {' '.join(self.process.args)}")
         lines = [line for line in output.splitlines() if line.startswith("{")]
         return json.loads(lines[-1]) if lines else None
 
