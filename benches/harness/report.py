@@ -1,0 +1,86 @@
+"""Writes the results into docs/performance.md."""
+
+import html
+import re
+import statistics
+
+from harness import plots
+from harness.build import ROOT
+from harness.figures import formatted, value
+from harness.targets import evaluate
+
+PAGE = ROOT / "docs" / "performance.md"
+IMAGES = ROOT / "docs" / "images" / "performance"
+BEGIN, END = "<!-- Written by scripts/bench: begin -->", "<!-- Written by scripts/bench: end -->"
+
+
+def write(measured):
+    """Replaces the part of the page between the marks, and the plots."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    before, rest = PAGE.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    parts = [machine(measured), targets(measured)]
+    parts += [section(name, row) for name, row in measured["rows"].items()]
+    PAGE.write_text(before + BEGIN + "\n\n" + "\n\n".join(parts) + "\n\n" + END + after)
+    print(f"Wrote {PAGE}")
+
+
+def machine(measured):
+    described = measured["machine"]
+    return (f"Measured in {measured['minutes']:.0f} minutes on a virtual machine with {described['processors']} "
+            f"processors ({described['processor']}),\n{described['memory_gib']} GiB of memory, Linux "
+            f"{described['kernel']}, {described['file_system']}; {described['rust']}, {described['go']};\n"
+            f"revision {described['revision']}.")
+
+
+def targets(measured):
+    lines = ["### Targets", "", "| row | target | measured | met |", "| --- | --- | --- | --- |"]
+    for target in evaluate(measured["rows"]):
+        lines.append(f"| {target.row} | {target.text} | {target.measured} | {'yes' if target.met else '**no**'} |")
+    return "\n".join(lines)
+
+
+def section(name, row):
+    lines = [f"### {row['title']}", ""]
+    if row["note"]:
+        lines += [row["note"], ""]
+    lines += table(row)
+    if plot := plotted(row):
+        path = IMAGES / f"{name}.svg"
+        path.write_text(plot)
+        lines += ["", f"![{html.escape(row['title'])}](images/performance/{name}.svg)"]
+    return "\n".join(lines)
+
+
+def table(row):
+    columns = [column for column in row["columns"]
+               if any(value(case["median"], column["key"]) is not None for case in row["cases"].values())]
+    lines = ["| | " + " | ".join(column["title"] for column in columns) + " |",
+             "| --- |" + " ---: |" * len(columns)]
+    for name, case in row["cases"].items():
+        cells = [formatted(case["median"], column) for column in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def plotted(row):
+    """Plots the first column: lines if the names of the servers end with a number of something, else bars."""
+    if not row["plot"]:
+        return None
+    column = row["columns"][0]
+    measured = {name: numbers for name, case in row["cases"].items() if (numbers := of_column(case, column))}
+    series, unit = {}, ""
+    for name, numbers in measured.items():
+        if match := re.fullmatch(r"(.*), ([\d,]+) (\w+)", name):
+            unit = match[3]
+            point = int(match[2].replace(",", "")), statistics.median(numbers)
+            series.setdefault(match[1], []).append(point)
+    if series:
+        return plots.lines(row["title"], unit, column["title"], series)
+    values = [(name, statistics.median(numbers), min(numbers), max(numbers)) for name, numbers in measured.items()]
+    return plots.bars(row["title"], column["title"], values)
+
+
+def of_column(case, column):
+    numbers = [value(result, column["key"]) for result in case["rounds"]]
+    return [number / column["divisor"] for number in numbers if number is not None]
