@@ -13,7 +13,7 @@ pub enum WatchOpenError {
     #[error("no such change")]
     NoSuchChange,
     /// The token belongs to another target than the request selects.
-    #[error("the resume token belongs to another change or request")]
+    #[error("the resume token belongs to another change, request or account")]
     TargetMismatch,
     /// The request has neither a target nor a token.
     #[error("no change, request or resume token given")]
