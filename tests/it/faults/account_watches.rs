@@ -39,7 +39,7 @@ pub const CLIENTS: [LastMessage; 4] =
 /// Maximum number of messages of a stream that its client closes.
 const MAX_MESSAGES: usize = 300;
 /// Pause between two streams of a client.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// The observations of the account's clients.
 #[derive(Default)]
